@@ -1,0 +1,79 @@
+"""Every error an operator can meet, with the exit code it ends the run with.
+
+An error says what is wrong, on which host, and what to do. The exit codes are the tool's
+contract with scripts:
+
+====  =================================================================================
+0     as declared
+1     something is unhealthy or drifted
+2     bad usage or inventory; nothing was contacted
+3     a host could not be reached, or preflight failed; nothing was changed
+4     a change failed part-way; the message says where, and running again continues
+5     another run holds the lock
+====  =================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where (a host, or ``file:line:column``), what, and the remedy."""
+
+    where: str
+    what: str
+    remedy: str = ""
+    severity: str = "error"  # or "warning"
+
+    def __str__(self) -> str:
+        tail = f" ({self.remedy})" if self.remedy else ""
+        return f"{self.where}: {self.what}{tail}"
+
+
+class ProvisionError(Exception):
+    """Base of all errors of this tool. ``problems`` lists everything found, not the first."""
+
+    exit_code = 1
+    headline = "error"
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.problems = tuple(problems)
+
+
+class Unhealthy(ProvisionError):
+    """A cluster, member or worker is not in the state it should be in."""
+
+    exit_code = 1
+
+
+class UsageError(ProvisionError):
+    """A command was called in a way that cannot work; nothing was contacted."""
+
+    exit_code = 2
+
+
+class InventoryError(UsageError):
+    """The inventory is wrong; nothing was contacted."""
+
+
+class PreflightFailed(ProvisionError):
+    """A host cannot be reached or is not fit for the change; nothing was changed."""
+
+    exit_code = 3
+
+
+class ChangeFailed(ProvisionError):
+    """A change stopped part-way; running the same command again continues it."""
+
+    exit_code = 4
+
+
+class Locked(ProvisionError):
+    """Another run is changing the same hosts."""
+
+    exit_code = 5

@@ -1,0 +1,267 @@
+"""The inventory as the rest of the tool sees it: every default applied, every host complete.
+
+Frozen dataclasses, so that planning and rendering are functions of plain values. Made by
+:func:`resolve` from the file's model; nothing else constructs them outside tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from provision.inventory import model
+
+Membership = Literal["ETCD", "STATIC", "SERVICE_REGISTRY"]
+DEFAULT_CONNECT_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One SSH target. Several roles on the same target share it (equal values, equal machine).
+
+    ``where`` is the inventory's ``file:line`` for error messages and does not count for equality.
+    """
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+    key: Path | None = None
+    known_hosts: Path | None = None
+    jump: str | None = None
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    where: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.host
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdMember:
+    name: str
+    machine: Machine
+    address: str
+    client_port: int
+    peer_port: int
+    data_dir: str
+    settings: Mapping[str, model.Scalar]
+    peer_tls: bool
+    client_tls: bool
+
+    @property
+    def peer_url(self) -> str:
+        return (
+            f"{'https' if self.peer_tls else 'http'}://{bracketed(self.address)}:{self.peer_port}"
+        )
+
+    @property
+    def client_url(self) -> str:
+        scheme = "https" if self.client_tls else "http"
+        return f"{scheme}://{bracketed(self.address)}:{self.client_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdCluster:
+    """The etcd cluster as declared."""
+
+    name: str
+    token: str
+    version: str
+    source: model.Source
+    install_dir: str
+    config_dir: str
+    user: str
+    tls: model.EtcdTls
+    members: tuple[EtcdMember, ...]
+
+    @property
+    def quorum(self) -> int:
+        return len(self.members) // 2 + 1
+
+    @property
+    def initial_cluster(self) -> str:
+        return ",".join(f"{m.name}={m.peer_url}" for m in self.members)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoints Alluxio is given: every member, on the listener that it can use."""
+        if self.tls.client and self.tls.plain_client_port is not None:
+            address = self.tls.plain_client_address
+            port = self.tls.plain_client_port
+            return tuple(f"http://{bracketed(address or m.address)}:{port}" for m in self.members)
+        return tuple(m.client_url for m in self.members)
+
+    def member(self, name: str) -> EtcdMember:
+        return next(m for m in self.members if m.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class AlluxioWorker:
+    name: str
+    machine: Machine
+    hostname: str
+    rpc_port: int
+    heap: str
+    direct_memory: str
+    page_store: model.PageStore
+    java_home: str | None
+    properties: Mapping[str, model.Scalar]
+    secret_properties: Mapping[str, model.Secret]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AlluxioCluster:
+    """The Alluxio side of the cluster as declared. Timeouts are in seconds."""
+
+    name: str
+    version: str
+    source: model.Source
+    java: model.Java
+    install_dir: str
+    state_dir: str
+    log_dir: str
+    user: str
+    membership: Membership
+    etcd_login: model.AlluxioEtcd
+    etcd_endpoints: tuple[str, ...]
+    failure_detection_timeout: int
+    start_timeout: int
+    workers: tuple[AlluxioWorker, ...]
+
+    def worker(self, name: str) -> AlluxioWorker:
+        return next(w for w in self.workers if w.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A checked inventory. ``path`` is the file it came from; relative paths are resolved."""
+
+    path: Path
+    cluster: str
+    parallel: int
+    etcd: EtcdCluster
+    alluxio: AlluxioCluster | None
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """Every machine once, in the order of the file."""
+        seen = {m.machine: None for m in self.etcd.members}
+        if self.alluxio is not None:
+            seen.update({w.machine: None for w in self.alluxio.workers})
+        return tuple(seen)
+
+
+def bracketed(address: str) -> str:
+    """``address`` as it stands in a URL: IPv6 in brackets."""
+    return f"[{address}]" if ":" in address else address
+
+
+def resolve(file: model.InventoryFile, path: Path, where: Mapping[str, str] = {}) -> Inventory:  # noqa: B006
+    """The resolved inventory. ``where`` maps ``etcd.members.NAME`` and the like to file:line."""
+    base = path.parent
+
+    def absolute(p: Path) -> Path:
+        return (
+            (base / p.expanduser()).resolve()
+            if not p.expanduser().is_absolute()
+            else p.expanduser()
+        )
+
+    def machine(host: str, own: model.Ssh, key: str) -> Machine:
+        ssh = file.ssh.model_copy(update=own.model_dump(exclude_unset=True))
+        return Machine(
+            host=host,
+            user=ssh.user,
+            port=ssh.port,
+            key=absolute(Path(ssh.key)) if ssh.key else None,
+            known_hosts=absolute(Path(ssh.known_hosts)) if ssh.known_hosts else None,
+            jump=ssh.jump,
+            connect_timeout=ssh.connect_timeout or DEFAULT_CONNECT_TIMEOUT,
+            where=where.get(key, str(path)),
+        )
+
+    def source(s: model.Source) -> model.Source:
+        update: dict[str, object] = {}
+        if s.path is not None:
+            update["path"] = absolute(s.path)
+        if s.sha256 is not None and s.sha256.startswith("file:"):
+            update["sha256"] = f"file:{absolute(Path(s.sha256[5:]))}"
+        return s.model_copy(update=update)
+
+    def secret(s: model.Secret) -> model.Secret:
+        return s if s.file is None else s.model_copy(update={"file": absolute(s.file)})
+
+    e = file.etcd
+    members = tuple(
+        EtcdMember(
+            name=name,
+            machine=machine(m.host, m.ssh, f"etcd.members.{name}"),
+            address=m.address or m.host,
+            client_port=m.client_port or e.client_port,
+            peer_port=m.peer_port or e.peer_port,
+            data_dir=m.data_dir or e.data_dir,
+            settings={**e.settings, **m.settings},
+            peer_tls=e.tls.peer,
+            client_tls=e.tls.client,
+        )
+        for name, m in e.members.items()
+    )
+    etcd = EtcdCluster(
+        name=file.cluster,
+        token=e.cluster_token or file.cluster,
+        version=e.version,
+        source=source(e.source),
+        install_dir=e.install_dir,
+        config_dir=e.config_dir,
+        user=e.user,
+        tls=e.tls.model_copy(update={"pki_dir": absolute(e.tls.pki_dir)}),
+        members=members,
+    )
+    alluxio = None
+    if file.alluxio is not None:
+        a = file.alluxio
+        java = a.java.model_copy(
+            update={"source": source(a.java.source) if a.java.source else None}
+        )
+        login = a.etcd.model_copy(
+            update={"password": secret(a.etcd.password) if a.etcd.password else None}
+        )
+        workers = tuple(
+            AlluxioWorker(
+                name=name,
+                machine=machine(w.host, w.ssh, f"alluxio.workers.{name}"),
+                hostname=w.hostname or w.host,
+                rpc_port=w.rpc_port or a.rpc_port,
+                heap=w.heap or a.heap,
+                direct_memory=w.direct_memory or a.direct_memory,
+                page_store=w.page_store or a.page_store,
+                java_home=w.java_home or a.java.home,
+                properties={**a.properties, **w.properties},
+                secret_properties={
+                    k: secret(s) for k, s in {**a.secret_properties, **w.secret_properties}.items()
+                },
+                env={**a.env, **w.env},
+            )
+            for name, w in a.workers.items()
+        )
+        alluxio = AlluxioCluster(
+            name=file.cluster,
+            version=a.version,
+            source=source(a.source),
+            java=java,
+            install_dir=a.install_dir,
+            state_dir=a.state_dir,
+            log_dir=a.log_dir,
+            user=a.user,
+            membership=a.membership,
+            etcd_login=login,
+            etcd_endpoints=etcd.endpoints,
+            failure_detection_timeout=a.failure_detection_timeout,
+            start_timeout=a.start_timeout,
+            workers=workers,
+        )
+    return Inventory(
+        path=path, cluster=file.cluster, parallel=file.parallel, etcd=etcd, alluxio=alluxio
+    )
