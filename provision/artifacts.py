@@ -1,0 +1,107 @@
+"""Artifacts: a tarball by path or URL, always checked by sha256 before a host sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.errors import PreflightFailed, Problem
+from provision.inventory.model import Source
+
+#: A download that sends nothing for this long (seconds) has failed.
+DOWNLOAD_TIMEOUT = 30.0
+READ = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A tarball on this machine whose content has the digest ``sha256`` (lower-case hex)."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+def fetch(source: Source, cache: Path) -> Artifact:
+    """The artifact of ``source``, downloaded into ``cache`` if it is a URL and not there yet.
+
+    Raises :class:`PreflightFailed` when it cannot be had, or its sha256 is not the declared one.
+    """
+    where = str(source.path or source.url)
+    try:
+        expected = _expected(source)
+        path = source.path if source.path is not None else _download(source, expected, cache)
+        actual = digest(path)
+    except OSError as error:
+        raise _bad(where, f"cannot be read: {error.strerror or error}", "check the path") from error
+    if actual != expected:
+        raise _bad(
+            where,
+            f"sha256 is {actual}, but the inventory says {expected}",
+            "a broken or tampered file, or a digest of another release; nothing was uploaded",
+        )
+    return Artifact(path=path, sha256=actual, size=path.stat().st_size)
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, lower-case hex."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(READ):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def default_cache() -> Path:
+    """Where downloads are kept: ``$XDG_CACHE_HOME/alluxio-provision`` or below ``~/.cache``."""
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "alluxio-provision"
+
+
+def _expected(source: Source) -> str:
+    declared = source.sha256 or ""
+    if not declared.startswith("file:"):
+        return declared.lower()
+    name = source.path.name if source.path is not None else (source.url or "").rsplit("/", 1)[-1]
+    sums = Path(declared[5:])
+    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split(maxsplit=1)
+        if len(fields) == 2 and fields[1].lstrip("*").rsplit("/", 1)[-1] == name:
+            return fields[0].lower()
+    raise _bad(str(sums), f"does not list {name}", "give the digest itself, or the right file")
+
+
+def _download(source: Source, expected: str, cache: Path) -> Path:
+    import urllib.request
+
+    assert source.url is not None
+    target = cache / expected[:16] / source.url.rsplit("/", 1)[-1]
+    if target.exists() and digest(target) == expected:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".download-")
+    temporary = Path(name)
+    try:
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT) as response,
+        ):
+            while chunk := response.read(READ):
+                file.write(chunk)
+        if (actual := digest(temporary)) != expected:
+            raise _bad(
+                source.url,
+                f"sha256 is {actual}, but the inventory says {expected}",
+                "the download was thrown away; nothing was uploaded",
+            )
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _bad(where: str, what: str, remedy: str) -> PreflightFailed:
+    return PreflightFailed(f"{where}: {what}", [Problem(where, what, remedy)])

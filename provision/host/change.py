@@ -1,0 +1,313 @@
+"""From what should be and what is on a host to the smallest change, and that change as a batch.
+
+:func:`changes` is pure; :func:`batch` turns its result into one shell script. Every change is
+complete or not there at all (written beside, then renamed), so a batch killed anywhere is
+finished by planning and running again.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from provision.host.observe import BATCH_LOCK, PENDING_DIR, HostFacts
+from provision.host.resources import (
+    Directory,
+    File,
+    Identity,
+    Link,
+    Package,
+    Resource,
+    Tree,
+    Unit,
+    User,
+)
+
+#: Lines of its journal that a unit which does not start is reported with.
+LOG_LINES = 20
+DONE = "@@done"
+UNIT_DIR = "/etc/systemd/system"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change on one host. ``script`` does it; ``upload`` is sent before the batch."""
+
+    what: str
+    script: str = ""
+    diff: str = ""
+    upload: Tree | None = None
+    restarts: tuple[str, ...] = ()
+    seconds: int = 60
+
+
+def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ...]:
+    """What has to be done for ``resources`` to be true, in order. Empty: nothing.
+
+    A unit is restarted at most once, after everything it depends on has been changed.
+    """
+    found: list[Change] = []
+    restarts: dict[str, None] = dict.fromkeys(sorted(facts.pending_restarts))
+    units: list[Unit] = []
+    written: set[str] = set()
+    for resource in resources:
+        if isinstance(resource, Unit):
+            units.append(resource)
+            continue
+        change = _change(resource, facts)
+        if change is not None:
+            found.append(change)
+            restarts.update(dict.fromkeys(change.restarts))
+            if isinstance(resource, File):
+                written.add(resource.path)
+    for unit in units:
+        reload = f"{UNIT_DIR}/{unit.name}" in written
+        found.extend(_unit(unit, facts, restart=unit.name in restarts, reload=reload))
+    return tuple(found)
+
+
+def batch(todo: Sequence[Change]) -> str:
+    """One shell script that does ``todo`` in order and stops at the first failure.
+
+    It prints ``@@done N`` after the N-th change (from 0), so a failure names its change.
+    """
+    lines = [
+        "set -e",
+        "umask 077",
+        f"mkdir -p {PENDING_DIR}",
+        f"exec 9>{BATCH_LOCK}",
+        "flock -w 120 9",
+    ]
+    for unit in dict.fromkeys(u for change in todo for u in change.restarts):
+        lines.append(f"touch {PENDING_DIR}/restart.{shlex.quote(unit)}")
+    for number, change in enumerate(todo):
+        if change.script:
+            lines.append(change.script)
+        lines.append(f"echo {DONE} {number}")
+    return "\n".join(lines)
+
+
+def receive(tree: Tree) -> str:
+    """The command that takes ``tree``'s tarball on standard input, checks and unpacks it."""
+    path, digest = shlex.quote(tree.path), tree.artifact.sha256
+    return f"""\
+set -e
+umask 022
+base=$(dirname {path})
+mkdir -p "$base"
+t=$(mktemp -d "$base/.incoming.XXXXXX")
+trap 'rm -rf "$t"' EXIT HUP TERM INT
+chmod 755 "$t"
+cat >"$t/tarball"
+echo "{digest}  $t/tarball" | sha256sum -c --status || {{
+  echo "sha256 differs after the upload" >&2
+  exit 1
+}}
+mkdir "$t/tree"
+tar -xzf "$t/tarball" -C "$t/tree" --strip-components=1 --no-same-owner
+rm "$t/tarball"
+echo {digest} >"$t/tree/.artifact.sha256"
+if [ -e {path} ]; then mv {path} "$t/replaced"; fi
+mv -T "$t/tree" {path}
+"""
+
+
+def _change(resource: Resource, facts: HostFacts) -> Change | None:
+    match resource:
+        case User():
+            return _user(resource, facts)
+        case Directory():
+            return _directory(resource, facts)
+        case File():
+            return _file(resource, facts)
+        case Identity():
+            return _identity(resource, facts)
+        case Tree():
+            return _tree(resource, facts)
+        case Link():
+            return _link(resource, facts)
+        case Package():
+            return _package(resource, facts)
+        case Unit():
+            raise TypeError("units are compared after everything else")
+
+
+def _user(user: User, facts: HostFacts) -> Change | None:
+    if user.name in facts.users:
+        return None
+    name, home = shlex.quote(user.name), shlex.quote(user.home)
+    return Change(
+        f"create system user {user.name}",
+        f"getent group {name} >/dev/null || groupadd --system {name}\n"
+        f"useradd --system --gid {name} --home-dir {home} --no-create-home "
+        f"--shell /usr/sbin/nologin {name}",
+    )
+
+
+def _directory(directory: Directory, facts: HostFacts) -> Change | None:
+    path, mode = directory.path, f"{directory.mode:04o}"
+    found = facts.paths.get(path)
+    install = f"install -d -m {mode} -o {directory.owner} -g {directory.owner} {shlex.quote(path)}"
+    if found is None:
+        return Change(f"create directory {path} ({directory.owner} {mode})", install)
+    if (found.kind, found.owner, found.mode) == ("dir", directory.owner, directory.mode):
+        return None
+    if found.kind != "dir":
+        return Change(
+            f"{path} is a {found.kind}, not a directory",
+            f"echo {shlex.quote(path)} is a {shlex.quote(found.kind)} >&2; exit 1",
+        )
+    return Change(
+        f"set {path} to {directory.owner} {mode}",
+        install,
+        diff=f"-{path} {found.owner} {found.mode:04o}\n+{path} {directory.owner} {mode}\n",
+    )
+
+
+def _file(file: File, facts: HostFacts) -> Change | None:
+    import hashlib
+
+    found = facts.paths.get(file.path)
+    here = found is not None and found.kind == "file"
+    if found is not None and here:
+        same = (
+            found.sha256 == hashlib.sha256(file.content).hexdigest()
+            if file.secret
+            else found.content == file.content
+        )
+        if same and (found.owner, found.mode) == (file.owner, file.mode):
+            return None
+        if same:
+            verb = f"set {file.path} to {file.owner} {file.mode:04o}"
+            diff = (
+                f"-{file.path} {found.owner} {found.mode:04o}\n"
+                f"+{file.path} {file.owner} {file.mode:04o}\n"
+            )
+            path = shlex.quote(file.path)
+            script = f"chown {file.owner}:{file.owner} {path}; chmod {file.mode:04o} {path}"
+            return Change(verb, script, diff)
+    return Change(
+        f"{'change' if here else 'write'} {file.path}",
+        _write(file),
+        "" if not here else _diff(file, facts),
+        restarts=file.restarts,
+    )
+
+
+def _write(file: File) -> str:
+    path = shlex.quote(file.path)
+    encoded = base64.encodebytes(file.content).decode()
+    return (
+        f"t=$(mktemp {path}.XXXXXX)\n"
+        f"base64 -d >\"$t\" <<'@@end'\n{encoded}@@end\n"
+        f'chown {file.owner}:{file.owner} "$t"; chmod {file.mode:04o} "$t"; mv -f "$t" {path}'
+    )
+
+
+def _diff(file: File, facts: HostFacts) -> str:
+    if file.secret:
+        return f"~{file.path} holds secrets: the difference is not shown\n"
+    old = facts.text(file.path) or ""
+    new = file.content.decode(errors="replace")
+    return "".join(
+        line if line.endswith("\n") else line + "\n"
+        for line in difflib.unified_diff(
+            old.splitlines(True), new.splitlines(True), file.path, file.path, n=1
+        )
+    )
+
+
+def _identity(identity: Identity, facts: HostFacts) -> Change | None:
+    found = facts.paths.get(identity.path)
+    if found is not None and found.size > 0:
+        return None
+    path = shlex.quote(identity.path)
+    return Change(
+        f"make the worker identity {identity.path}",
+        f't=$(mktemp {path}.XXXXXX); cat /proc/sys/kernel/random/uuid >"$t"\n'
+        f'chown {identity.owner}:{identity.owner} "$t"; chmod 0644 "$t"; mv -f "$t" {path}',
+    )
+
+
+def _tree(tree: Tree, facts: HostFacts) -> Change | None:
+    marker = (facts.text(tree.marker) or "").strip()
+    if marker == tree.artifact.sha256:
+        return None
+    verb = "replace" if tree.path in facts.paths else "install"
+    return Change(
+        f"{verb} {tree.path} from {tree.artifact.path.name}", upload=tree, restarts=tree.restarts
+    )
+
+
+def _link(link: Link, facts: HostFacts) -> Change | None:
+    found = facts.paths.get(link.path)
+    if found is not None and found.kind == "link" and found.target == link.target:
+        return None
+    path = shlex.quote(link.path)
+    before = found.target if found is not None else None
+    return Change(
+        f"point {link.path} to {link.target}",
+        f"ln -sfn {shlex.quote(link.target)} {path}.new; mv -fT {path}.new {path}",
+        diff=f"-{link.path} -> {before}\n+{link.path} -> {link.target}\n" if before else "",
+    )
+
+
+def _package(package: Package, facts: HostFacts) -> Change | None:
+    if package.binary in facts.paths:
+        return None
+    names, binary = " ".join(map(shlex.quote, package.names)), shlex.quote(package.binary)
+    return Change(
+        f"install package {' '.join(package.names)}",
+        _PACKAGE.format(names=names, binary=binary),
+        seconds=600,
+    )
+
+
+# The package would start a default instance of its own: policy-rc.d is Debian's way to say no.
+_PACKAGE = """\
+if command -v apt-get >/dev/null; then
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\\nexit 101\\n' >$policy
+    chmod 755 $policy
+  fi
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq {names} </dev/null >/dev/null
+elif command -v dnf >/dev/null; then
+  dnf install -y -q etcd </dev/null
+else
+  echo "no apt-get or dnf here: give etcd.source a tarball" >&2
+  exit 1
+fi
+[ -x {binary} ] || {{
+  echo "the package did not bring {binary}" >&2
+  exit 1
+}}"""
+
+
+def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[Change]:
+    state = facts.unit(unit.name)
+    name = shlex.quote(unit.name)
+    result: list[Change] = []
+    if reload or state.needs_reload:
+        result.append(Change(f"reload systemd for {unit.name}", "systemctl daemon-reload"))
+    if state.file_state != "enabled":
+        result.append(Change(f"enable {unit.name}", f"systemctl enable -q {name}"))
+    running = state.active == "active"
+    if running and not restart:
+        return result
+    verb = "restart" if restart and state.active != "inactive" else "start"
+    pending = f"rm -f {PENDING_DIR}/restart.{name}"
+    result.append(
+        Change(
+            f"{verb} {unit.name}",
+            f"systemctl reset-failed {name} 2>/dev/null || :\n"
+            f"systemctl {verb} {name} || {{ "
+            f"journalctl -u {name} -n {LOG_LINES} --no-pager -o cat >&2; exit 1; }}\n{pending}",
+            seconds=unit.start_seconds,
+        )
+    )
+    return result

@@ -1,0 +1,83 @@
+"""What can be declared about a host. Plain values; nothing here talks to a host.
+
+A resource's ``restarts`` names the systemd units that only notice its change by a restart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provision.artifacts import Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A system user without login, and its group of the same name."""
+
+    name: str
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    path: str
+    owner: str = "root"
+    mode: int = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file with this exact content. A ``secret`` one is compared by hash and never shown."""
+
+    path: str
+    content: bytes
+    owner: str = "root"
+    mode: int = 0o644
+    secret: bool = False
+    restarts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A file holding one random UUID, made on the host once and never changed after."""
+
+    path: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside."""
+
+    path: str
+    artifact: Artifact
+    restarts: tuple[str, ...] = ()
+
+    @property
+    def marker(self) -> str:
+        return f"{self.path}/.artifact.sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """The distribution's package that provides ``binary``."""
+
+    names: tuple[str, ...]
+    binary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A systemd service that is enabled and running."""
+
+    name: str
+    start_seconds: int = 90
+
+
+Resource = User | Directory | File | Identity | Tree | Link | Package | Unit
