@@ -1,0 +1,57 @@
+# make demo: the whole on real hosts. make test: all tests. make clean: nothing of it is left.
+# As root, or with sudo for what needs it (Debian packages, the lab's hosts).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit integration lint lab clean
+
+BIN := .venv/bin
+LAB := tests/lab/lab
+INVOKE := $(BIN)/invoke
+INVENTORY := --inventory inventory/lab.yml
+
+help: ## Show this
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
+
+demo: lab ## Bring the lab up, deploy etcd, start workers, check them
+	$(INVOKE) deploy-etcd $(INVENTORY)
+	$(INVOKE) start-workers $(INVENTORY)
+	$(INVOKE) check-nodes $(INVENTORY)
+
+test: unit integration ## Run all tests, with their own set-up
+
+unit: $(BIN)/.ready ## Run the unit tests
+	$(BIN)/pytest tests/unit
+
+integration: lab ## Run the integration tests on the lab's hosts
+	$(BIN)/pytest tests/integration
+
+lint: $(BIN)/.ready ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: .deps ## Install what is missing, build box and artifacts, start the hosts
+	@# Virtualenv, box and artifacts at the same time: each waits for something else.
+	@$(MAKE) --no-print-directory -j3 $(BIN)/.ready .box .artifacts
+	@$(LAB) up
+
+.PHONY: .deps .box .artifacts
+.deps:
+	@$(LAB) deps
+.box: .deps
+	@$(LAB) box
+.artifacts: .deps
+	@$(LAB) artifacts
+
+# Only versions and hashes of the lock file; then the project itself, editable.
+$(BIN)/.ready: pyproject.toml requirements.lock | .deps
+	python3 -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+clean: ## Remove the lab, its box and artifacts, the virtualenv and caches
+	$(LAB) clean
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
