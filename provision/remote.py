@@ -104,6 +104,13 @@ class Session:
         self._connection: Connection | None = None
         self._opening = threading.Lock()
 
+    def open(self) -> None:
+        """Connect now. Raises :class:`Unreachable`."""
+        try:
+            self._transport()
+        except (OSError, EOFError, _ssh_error()) as error:
+            raise self._unreachable(error) from error
+
     def run(self, script: str, what: str, *, timeout: float = DEFAULT_TIMEOUT) -> Result:
         """Run a shell script as root in one round trip; at most ``timeout`` seconds in all."""
         return self._exec(as_root("sh -s"), whole(script).encode(), what, timeout)
@@ -205,8 +212,7 @@ class Session:
         with self._opening:
             if self._connection is None:
                 self._connection = _connect(self.machine)
-            transport = self._connection.transport
-            assert transport is not None
+            transport: paramiko.Transport = self._connection.transport
             return transport
 
     def _unreachable(self, error: BaseException, what: str = "connect") -> Unreachable:
@@ -266,9 +272,10 @@ class Fleet:
         work: Callable[[Session], T],
         machines: Sequence[Machine],
         *,
+        at_once: int | None = None,
         on_done: Callable[[Machine, T | ProvisionError], None] | None = None,
     ) -> dict[Machine, T | ProvisionError]:
-        """``work`` on every machine at once, ``parallel`` at a time.
+        """``work`` on every machine, ``at_once`` (the fleet's ``parallel``) at a time.
 
         Returns each machine's value, or the :class:`ProvisionError` it ended with; any other
         exception is a defect and is raised.
@@ -276,7 +283,7 @@ class Fleet:
         results: dict[Machine, T | ProvisionError] = {}
         if not machines:
             return results
-        with ThreadPoolExecutor(min(self.parallel, len(machines)), "ssh") as pool:
+        with ThreadPoolExecutor(min(at_once or self.parallel, len(machines)), "ssh") as pool:
             pending: dict[Future[T], Machine] = {
                 pool.submit(work, self.session(m)): m for m in machines
             }

@@ -41,7 +41,13 @@ class Change:
     diff: str = ""
     upload: Tree | None = None
     restarts: tuple[str, ...] = ()
+    disrupts: bool = False
     seconds: int = 60
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no running service notices: it can be done on every host at once."""
+        return not (self.restarts or self.disrupts)
 
 
 def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ...]:
@@ -76,7 +82,7 @@ def batch(todo: Sequence[Change]) -> str:
     """
     lines = [
         "set -e",
-        "umask 077",
+        "umask 022",  # files are made by mktemp, which is 0600 whatever the umask
         f"mkdir -p {PENDING_DIR}",
         f"exec 9>{BATCH_LOCK}",
         "flock -w 120 9",
@@ -173,7 +179,7 @@ def _file(file: File, facts: HostFacts) -> Change | None:
     found = facts.paths.get(file.path)
     here = found is not None and found.kind == "file"
     if found is not None and here:
-        same = (
+        same = file.content is None or (
             found.sha256 == hashlib.sha256(file.content).hexdigest()
             if file.secret
             else found.content == file.content
@@ -199,7 +205,7 @@ def _file(file: File, facts: HostFacts) -> Change | None:
 
 def _write(file: File) -> str:
     path = shlex.quote(file.path)
-    encoded = base64.encodebytes(file.content).decode()
+    encoded = base64.encodebytes(file.content or b"").decode()
     return (
         f"t=$(mktemp {path}.XXXXXX)\n"
         f"base64 -d >\"$t\" <<'@@end'\n{encoded}@@end\n"
@@ -211,7 +217,7 @@ def _diff(file: File, facts: HostFacts) -> str:
     if file.secret:
         return f"~{file.path} holds secrets: the difference is not shown\n"
     old = facts.text(file.path) or ""
-    new = file.content.decode(errors="replace")
+    new = (file.content or b"").decode(errors="replace")
     return "".join(
         line if line.endswith("\n") else line + "\n"
         for line in difflib.unified_diff(
@@ -224,12 +230,8 @@ def _identity(identity: Identity, facts: HostFacts) -> Change | None:
     found = facts.paths.get(identity.path)
     if found is not None and found.size > 0:
         return None
-    path = shlex.quote(identity.path)
-    return Change(
-        f"make the worker identity {identity.path}",
-        f't=$(mktemp {path}.XXXXXX); cat /proc/sys/kernel/random/uuid >"$t"\n'
-        f'chown {identity.owner}:{identity.owner} "$t"; chmod 0644 "$t"; mv -f "$t" {path}',
-    )
+    file = File(identity.path, f"{identity.uuid}\n".encode(), owner=identity.owner)
+    return Change(f"make the worker identity {identity.path}", _write(file))
 
 
 def _tree(tree: Tree, facts: HostFacts) -> Change | None:
@@ -293,9 +295,11 @@ def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[
     name = shlex.quote(unit.name)
     result: list[Change] = []
     if reload or state.needs_reload:
-        result.append(Change(f"reload systemd for {unit.name}", "systemctl daemon-reload"))
+        result.append(
+            Change(f"reload systemd for {unit.name}", "systemctl daemon-reload", disrupts=True)
+        )
     if state.file_state != "enabled":
-        result.append(Change(f"enable {unit.name}", f"systemctl enable -q {name}"))
+        result.append(Change(f"enable {unit.name}", f"systemctl enable -q {name}", disrupts=True))
     running = state.active == "active"
     if running and not restart:
         return result
@@ -307,6 +311,7 @@ def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[
             f"systemctl reset-failed {name} 2>/dev/null || :\n"
             f"systemctl {verb} {name} || {{ "
             f"journalctl -u {name} -n {LOG_LINES} --no-pager -o cat >&2; exit 1; }}\n{pending}",
+            disrupts=True,
             seconds=unit.start_seconds,
         )
     )

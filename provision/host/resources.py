@@ -27,10 +27,13 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file with this exact content. A ``secret`` one is compared by hash and never shown."""
+    """A file with this exact content. A ``secret`` one is compared by hash and never shown.
+
+    Content None: whatever is there is right, only owner and mode are seen to.
+    """
 
     path: str
-    content: bytes
+    content: bytes | None
     owner: str = "root"
     mode: int = 0o644
     secret: bool = False
@@ -39,10 +42,11 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A file holding one random UUID, made on the host once and never changed after."""
+    """A file holding a worker's UUID: written where there is none, never changed after."""
 
     path: str
     owner: str
+    uuid: str
 
 
 @dataclass(frozen=True, slots=True)

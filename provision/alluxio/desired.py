@@ -1,0 +1,183 @@
+"""What one Alluxio worker's host should look like, as resources."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from provision.alluxio import java
+from provision.artifacts import Artifact
+from provision.host.observe import HostFacts, Probe
+from provision.host.resources import (
+    Directory,
+    File,
+    Identity,
+    Link,
+    Resource,
+    Tree,
+    Unit,
+    User,
+)
+from provision.inventory.model import Scalar
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+from provision.render import render
+
+UNIT = "alluxio-worker.service"
+UNIT_PATH = f"/etc/systemd/system/{UNIT}"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """The tarballs a worker is made of. ``jdk`` None: the host's own Java is used."""
+
+    alluxio: Artifact
+    jdk: Artifact | None
+
+
+def home(alluxio: AlluxioCluster) -> str:
+    """ALLUXIO_HOME on the hosts: one folder a release."""
+    return f"{alluxio.install_dir}/{alluxio.version}"
+
+
+def identity_file(alluxio: AlluxioCluster) -> str:
+    """The worker's identity, outside the install folder so that it survives a reinstall."""
+    return f"{alluxio.state_dir}/worker_identity"
+
+
+def identity(alluxio: AlluxioCluster, facts: HostFacts) -> str | None:
+    """The UUID in the host's identity file, or None when there is no such file or UUID."""
+    for line in (facts.text(identity_file(alluxio)) or "").splitlines():
+        if not line.startswith("#") and _UUID.fullmatch(line.strip().lower()):
+            return line.strip().lower()
+    return None
+
+
+def worker_id(identity_uuid: str) -> str:
+    """The id under which a worker registers (class ``WorkerIdentity``, version 1)."""
+    return f"worker-{identity_uuid}"
+
+
+def resources(
+    alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts, facts: HostFacts | None
+) -> tuple[Resource, ...]:
+    """Everything that makes the host a worker, in the order it is put there."""
+    user, conf = alluxio.user, f"{home(alluxio)}/conf"
+    secrets = _secrets(alluxio, worker)
+    site = render(
+        "alluxio-site.properties",
+        cluster=alluxio.name,
+        properties={**_properties(alluxio, worker), **secrets},
+    )
+    existing = facts is not None and identity(alluxio, facts)
+    jdk = [] if artifacts.jdk is None else [Tree(java.tree(alluxio, artifacts.jdk), artifacts.jdk)]
+    return (
+        User(user, home=alluxio.state_dir),
+        Directory(alluxio.install_dir),
+        Directory(alluxio.state_dir, owner=user, mode=0o750),
+        Directory(alluxio.log_dir, owner=user, mode=0o750),
+        *(Directory(path, owner=user, mode=0o750) for path in worker.page_store.dirs),
+        *jdk,
+        Tree(home(alluxio), artifacts.alluxio, restarts=(UNIT,)),
+        Link(f"{alluxio.install_dir}/current", alluxio.version),
+        Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
+        File(
+            f"{conf}/alluxio-site.properties",
+            site,
+            owner=user if secrets else "root",
+            mode=0o600 if secrets else 0o644,
+            secret=bool(secrets),
+            restarts=(UNIT,),
+        ),
+        File(
+            f"{conf}/alluxio-env.sh",
+            render(
+                "alluxio-env.sh",
+                cluster=alluxio.name,
+                env=_env(alluxio, worker, artifacts, facts),
+            ),
+            restarts=(UNIT,),
+        ),
+        File(
+            f"{conf}/workers",
+            render("workers", cluster=alluxio.name, workers=alluxio.workers),
+            restarts=(UNIT,) if alluxio.membership == "STATIC" else (),
+        ),
+        File(
+            UNIT_PATH,
+            render(
+                "alluxio-worker.service",
+                cluster=alluxio.name,
+                worker=worker,
+                user=user,
+                home=home(alluxio),
+                state_dir=alluxio.state_dir,
+                writable=(alluxio.state_dir, alluxio.log_dir, *worker.page_store.dirs),
+            ),
+            restarts=(UNIT,),
+        ),
+        Unit(UNIT),
+    )
+
+
+def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) -> Probe:
+    """What to look at on a worker's host, in preflight and for the plan."""
+    java_home = java.home(alluxio, worker, artifacts.jdk)
+    return Probe(
+        resources=(*resources(alluxio, worker, artifacts, None), *java.files(java_home)),
+        ports=(worker.rpc_port,),
+        disks=(alluxio.install_dir, *worker.page_store.dirs, alluxio.log_dir),
+        commands=java.probe_commands(java_home),
+    )
+
+
+def _properties(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, Scalar]:
+    membership: dict[str, Scalar] = {"alluxio.worker.membership.manager.type": alluxio.membership}
+    if alluxio.membership == "STATIC":
+        membership["alluxio.worker.static.membership.manager.config.file"] = (
+            f"{home(alluxio)}/conf/workers"
+        )
+    else:
+        membership["alluxio.etcd.endpoints"] = ",".join(alluxio.etcd_endpoints)
+        membership["alluxio.worker.failure.detection.timeout"] = (
+            f"{alluxio.failure_detection_timeout}s"
+        )
+    return {
+        "alluxio.cluster.name": alluxio.name,
+        "alluxio.worker.hostname": worker.hostname,
+        "alluxio.worker.rpc.port": worker.rpc_port,
+        "alluxio.worker.identity.uuid.file.path": identity_file(alluxio),
+        "alluxio.worker.page.store.type": "LOCAL",
+        "alluxio.worker.page.store.dirs": ",".join(worker.page_store.dirs),
+        "alluxio.worker.page.store.sizes": ",".join(worker.page_store.sizes),
+        **membership,
+        **worker.properties,
+    }
+
+
+def _secrets(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, str]:
+    found = {key: secret.reveal() for key, secret in worker.secret_properties.items()}
+    login = alluxio.etcd_login
+    if login.username is not None and login.password is not None:
+        found["alluxio.etcd.username"] = login.username
+        found["alluxio.etcd.password"] = login.password.reveal()
+    return found
+
+
+def _env(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker,
+    artifacts: Artifacts,
+    facts: HostFacts | None,
+) -> Mapping[str, str]:
+    java_home = java.home(alluxio, worker, artifacts.jdk) or (facts and java.own_home(facts))
+    return {
+        **({"JAVA_HOME": java_home} if java_home else {}),
+        "ALLUXIO_LOGS_DIR": alluxio.log_dir,
+        "ALLUXIO_WORKER_JAVA_OPTS": (
+            f"-Xms{worker.heap} -Xmx{worker.heap} -XX:MaxDirectMemorySize={worker.direct_memory}"
+        ),
+        **worker.env,
+    }

@@ -1,0 +1,99 @@
+"""The Java that Alluxio runs on: a tarball of ours, a given JAVA_HOME, or the host's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tarfile
+from collections.abc import Mapping
+
+from provision.artifacts import Artifact
+from provision.errors import Problem
+from provision.host.observe import HostFacts
+from provision.host.resources import File, Resource
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+
+
+def tree(alluxio: AlluxioCluster, jdk: Artifact) -> str:
+    """Where a JDK tarball is unpacked: named for the tarball, so that two can stand together."""
+    stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", jdk.path.name)
+    return f"{alluxio.java.install_dir}/{stem}"
+
+
+def home(alluxio: AlluxioCluster, worker: AlluxioWorker, jdk: Artifact | None) -> str | None:
+    """The JAVA_HOME that the inventory decides on; None when it is the host's own."""
+    if worker.java_home is not None:
+        return worker.java_home
+    return tree(alluxio, jdk) if jdk is not None else None
+
+
+def files(java_home: str | None) -> tuple[Resource, ...]:
+    """The file that names a JDK's version without running it."""
+    return () if java_home is None else (File(f"{java_home}/release", None),)
+
+
+def probe_commands(java_home: str | None) -> Mapping[str, str]:
+    """Shell commands that find the host's own Java and ask its version."""
+    if java_home is not None:
+        binary = shlex.quote(f"{java_home}/bin/java")
+        return {"java": f"[ ! -x {binary} ] || {binary} -version"}
+    return {
+        "java-home": 'j=$(command -v java) && j=$(readlink -f "$j") && echo "${j%/bin/java}"',
+        "java": "java -version",
+    }
+
+
+def own_home(facts: HostFacts) -> str | None:
+    """The JAVA_HOME of the ``java`` on the host's own PATH, or None."""
+    found = facts.commands.get("java-home", "").strip()
+    return found if re.fullmatch(r"/[A-Za-z0-9._/+-]+", found) else None
+
+
+def major(version_text: str) -> int | None:
+    """The major version in ``java -version``'s or a ``release`` file's text: 8, 11, 17, ..."""
+    match = re.search(r'(?:version |JAVA_VERSION=)"(?:1\.)?(\d+)', version_text)
+    return int(match[1]) if match else None
+
+
+def tarball_major(jdk: Artifact) -> int | None:
+    """The major version of a JDK tarball, from its ``release`` file; None when it has none."""
+    with tarfile.open(jdk.path, "r|gz") as archive:
+        for entry in archive:
+            if entry.isfile() and entry.name.count("/") <= 2 and entry.name.endswith("/release"):
+                file = archive.extractfile(entry)
+                return major(file.read(65536).decode(errors="replace")) if file else None
+    return None
+
+
+def problems(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker,
+    jdk: Artifact | None,
+    facts: HostFacts,
+    where: str,
+) -> list[Problem]:
+    """What is wrong with the Java that ``worker`` would run on."""
+    wanted = " or ".join(map(str, alluxio.java.versions))
+    java_home = home(alluxio, worker, jdk)
+    found = major(facts.text(f"{java_home}/release") or "") or major(facts.commands.get("java", ""))
+    if found is None and jdk is not None and worker.java_home is None:
+        found = tarball_major(jdk)
+    if found is None:
+        place = f"at {java_home}" if java_home else "on its PATH"
+        return [
+            Problem(
+                where,
+                f"no Java {place}",
+                f"Alluxio {alluxio.version} needs Java {wanted}: give alluxio.java.source a JDK "
+                "tarball, or java.home a JDK on the hosts",
+            )
+        ]
+    if found not in alluxio.java.versions:
+        return [
+            Problem(
+                where,
+                f"Java is {found}, Alluxio {alluxio.version} needs {wanted}",
+                "give alluxio.java.source a JDK tarball, or correct java.versions",
+            )
+        ]
+    return []

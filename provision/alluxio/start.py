@@ -1,0 +1,252 @@
+"""``start-workers``: from the inventory and what is there to a plan, and the wait for LIVE."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from provision import artifacts, gather, preflight
+from provision.alluxio import desired, membership
+from provision.alluxio.desired import Artifacts
+from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
+from provision.etcd import health
+from provision.host.change import Change, changes
+from provision.host.observe import HostFacts
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.plan import Gate, HostChanges, Plan, Step
+from provision.remote import Fleet, Session
+
+#: Unpacked, a release takes about twice its tarball, which lies beside it for a moment.
+UNPACKED = 3
+#: Running workers that are restarted at once, as a share of all: the rest keeps serving.
+RESTART_SHARE = 10
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything the plan is made from."""
+
+    artifacts: Artifacts
+    facts: Mapping[Machine, HostFacts]
+
+
+def fetch(alluxio: AlluxioCluster) -> Artifacts:
+    """The tarballs of ``alluxio``, checked. Raises :class:`PreflightFailed`."""
+    cache = artifacts.default_cache()
+    jdk = alluxio.java.source
+    return Artifacts(
+        alluxio=artifacts.fetch(alluxio.source, cache),
+        jdk=artifacts.fetch(jdk, cache) if jdk is not None else None,
+    )
+
+
+def observe(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Observed:
+    """Look at every worker's host, and whether etcd is there to register in, at the same time.
+
+    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        etcd = pool.submit(_etcd_problems, inventory, alluxio, fleet)
+        tarballs = fetch(alluxio)
+        probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
+        facts = gather.facts(fleet, probes)
+        problems = preflight.hosts(facts, _rooms(alluxio, tarballs, facts))
+        problems += preflight.workers(alluxio, tarballs, facts)
+        problems += etcd.result()
+    errors = [p for p in problems if p.severity == "error"]
+    if errors:
+        raise PreflightFailed("preflight failed; nothing was changed", errors)
+    return Observed(tarballs, facts)
+
+
+def plan(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, observed: Observed) -> Plan:
+    """The smallest change that makes every worker as declared, running and registered."""
+    todo = {
+        w.name: changes(
+            desired.resources(alluxio, w, observed.artifacts, observed.facts[w.machine]),
+            observed.facts[w.machine],
+        )
+        for w in alluxio.workers
+    }
+    changed = [w for w in alluxio.workers if todo[w.name]]
+    running = [w for w in changed if _running(observed.facts[w.machine])]
+    fresh = [w for w in changed if w not in running]
+    steps: list[Step] = []
+
+    def step(title: str, workers: Sequence[AlluxioWorker], only: Callable[[Change], bool]) -> None:
+        hosts = [
+            HostChanges(w.name, w.machine, tuple(c for c in todo[w.name] if only(c)))
+            for w in workers
+        ]
+        hosts = [h for h in hosts if h.changes]
+        if not hosts:
+            return
+        touched = [w for w in workers if w.name in {h.name for h in hosts}]
+        disrupts = any(not c.quiet for h in hosts for c in h.changes)
+        waiting = _Registrations(inventory, alluxio, fleet, touched) if disrupts else None
+        steps.append(
+            Step(
+                title,
+                tuple(hosts),
+                before=waiting.before if waiting else None,
+                after=waiting.after if waiting else None,
+                at_once=inventory.parallel,
+            )
+        )
+
+    step("install and start workers", fresh, lambda change: True)
+    step("prepare running workers", running, lambda change: change.quiet)
+    for some in _groups(running, max(1, len(alluxio.workers) // RESTART_SHARE)):
+        names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
+        step(f"restart {names}", some, lambda change: not change.quiet)
+    return Plan("start-workers", inventory.cluster, tuple(steps))
+
+
+def live(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, workers: Iterable[AlluxioWorker]
+) -> dict[str, int]:
+    """The workers that are there: by name, the etcd revision of their live key.
+
+    With STATIC membership there is no live key: a worker is there when its port takes a
+    connection, and the revision is 0.
+    """
+    if alluxio.membership == "STATIC":
+        return {w.name: 0 for w in workers if membership.port_answers(fleet, w)}
+    with health.any_client(inventory.etcd, fleet) as client:
+        seen = membership.read(client, alluxio.name)
+    by_address = {
+        (r.host, r.rpc_port): key.mod_revision
+        for key, r in seen.live_registrations()
+        if key.lease
+    }
+    return {
+        w.name: by_address[w.hostname, w.rpc_port]
+        for w in workers
+        if (w.hostname, w.rpc_port) in by_address
+    }
+
+
+class _Registrations:
+    """The gate of workers that are (re)started: each has a live key newer than the start.
+
+    A killed worker's key lives on until its lease ends, so being there is not enough.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        alluxio: AlluxioCluster,
+        fleet: Fleet,
+        workers: Sequence[AlluxioWorker],
+    ) -> None:
+        self._inventory, self._alluxio, self._fleet = inventory, alluxio, fleet
+        self._workers = workers
+        self._stale: dict[str, int] = {}
+        self.before = Gate("note who is registered", self._note)
+        self.after = Gate(f"{len(workers)} registered and live", self._wait)
+
+    def _note(self) -> None:
+        if self._alluxio.membership != "STATIC":
+            self._stale = self._live()
+
+    def _live(self) -> dict[str, int]:
+        return live(self._inventory, self._alluxio, self._fleet, self._workers)
+
+    def _wait(self) -> None:
+        timeout = self._alluxio.start_timeout
+        if self._stale:  # a worker may have to wait until its old lease has ended
+            timeout += self._alluxio.failure_detection_timeout
+        deadline = time.monotonic() + timeout
+        missing = list(self._workers)
+        while missing:
+            seen: dict[str, int] = {}
+            with contextlib.suppress(Unhealthy):  # etcd may change its leader meanwhile
+                seen = self._live()
+            missing = [
+                w for w in self._workers if seen.get(w.name, -1) in (-1, self._stale.get(w.name))
+            ]
+            if missing and time.monotonic() > deadline:
+                raise Unhealthy(
+                    f"{len(missing)} of {len(self._workers)} workers are not live after "
+                    f"{timeout} s",
+                    self._why(missing),
+                )
+            if missing:
+                time.sleep(POLL_SECONDS)
+
+    def _why(self, missing: Sequence[AlluxioWorker]) -> list[Problem]:
+        logs = last_lines(self._fleet, [w.machine for w in missing])
+        return [
+            Problem(
+                f"{w.name} ({w.machine.host})",
+                f"did not register; its last log lines:\n    {logs[w.machine]}",
+                f"invoke logs --host {w.name}",
+            )
+            for w in missing
+        ]
+
+
+def last_lines(fleet: Fleet, machines: Sequence[Machine], lines: int = 8) -> dict[Machine, str]:
+    """The end of each worker's journal, indented for a message."""
+
+    def tail(session: Session) -> str:
+        script = f"journalctl -u {desired.UNIT} -n {lines} --no-pager -o cat"
+        return session.run(script, "logs", timeout=20).stdout
+
+    return {
+        machine: str(text).strip().replace("\n", "\n    ") or "(no log lines)"
+        for machine, text in fleet.map(tail, list(machines)).items()
+    }
+
+
+def _running(facts: HostFacts) -> bool:
+    return facts.unit(desired.UNIT).active == "active"
+
+
+def _etcd_problems(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> list[Problem]:
+    if alluxio.membership == "STATIC":
+        return []
+    try:
+        seen = health.observe(inventory.etcd, fleet)
+    except ProvisionError as error:
+        return list(error.problems) or [Problem("etcd", error.message)]
+    if seen.healthy_count >= inventory.etcd.quorum:
+        return []
+    return [
+        *seen.problems,
+        Problem("etcd", "has no quorum: workers could not register", "run invoke deploy-etcd"),
+    ]
+
+
+def _rooms(
+    alluxio: AlluxioCluster, tarballs: Artifacts, facts: Mapping[Machine, HostFacts]
+) -> dict[Machine, list[preflight.Room]]:
+    marker = f"{desired.home(alluxio)}/.artifact.sha256"
+    room = preflight.Room(
+        alluxio.install_dir, tarballs.alluxio.size * UNPACKED, "the Alluxio release"
+    )
+    rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
+    for worker in alluxio.workers:
+        store = worker.page_store
+        for path, size in zip(store.dirs, store.sizes, strict=True):
+            known = facts[worker.machine].paths.get(path)
+            if known is None:  # pages that are there already take their own room
+                rooms.setdefault(worker.machine, []).append(
+                    preflight.Room(path, size_bytes(size), f"a page store of {size}")
+                )
+    return rooms
+
+
+def size_bytes(size: str) -> int:
+    """An Alluxio size in bytes: ``64MB`` is 64 x 2^20 (class ``FormatUtils``)."""
+    number = int("".join(c for c in size if c.isdigit()))
+    unit = size.lstrip("0123456789").lower().rstrip("b")
+    return number * 1024 ** " kmgt".index(unit or " ")
+
+
+def _groups(workers: Sequence[AlluxioWorker], size: int) -> list[Sequence[AlluxioWorker]]:
+    return [workers[i : i + size] for i in range(0, len(workers), size)]

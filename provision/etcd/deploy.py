@@ -1,0 +1,237 @@
+"""``deploy-etcd``: from the inventory and what is there to a plan.
+
+Order of steps as in etcd's "Clustering guide" (static bootstrap: all members start together)
+and "Runtime reconfiguration" (one member at a time, the next only when the cluster is healthy).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from provision import artifacts, gather, preflight
+from provision.artifacts import Artifact
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd import desired, health, tls
+from provision.etcd.health import ClusterHealth
+from provision.etcd.pki import Authority
+from provision.host.change import Change, changes
+from provision.host.observe import HostFacts
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.plan import Gate, HostChanges, Plan, Step
+from provision.remote import Fleet
+
+#: Seconds a member has to become healthy after it was started or restarted.
+HEALTHY_WITHIN = 60.0
+#: Unpacked, an etcd release takes about four times its tarball.
+UNPACKED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything the plan is made from."""
+
+    artifact: Artifact | None
+    facts: Mapping[Machine, HostFacts]
+    health: ClusterHealth
+
+
+def observe(inventory: Inventory, fleet: Fleet) -> Observed:
+    """Look at every member's host and at the running cluster, at the same time.
+
+    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    """
+    cluster = inventory.etcd
+    with ThreadPoolExecutor(2) as pool:
+        looking = pool.submit(health.observe, cluster, fleet)
+        artifact = None
+        if not cluster.source.package:
+            artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
+        probes = {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
+        facts = gather.facts(fleet, probes)
+        problems = preflight.hosts(facts, _rooms(cluster, artifact, facts))
+        problems += preflight.members(cluster, facts)
+        if any(p.severity == "error" for p in problems):
+            raise PreflightFailed(
+                "preflight failed; nothing was changed",
+                [p for p in problems if p.severity == "error"],
+            )
+        return Observed(artifact, facts, looking.result())
+
+
+def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool = True) -> Plan:
+    """The smallest safe change that makes the cluster as declared.
+
+    ``write`` False is for showing it: the cluster's CA is not made. Raises
+    :class:`PreflightFailed` when there is no plan that this command may carry out.
+    """
+    cluster = inventory.etcd
+    _refuse_what_needs_more(cluster, observed)
+    ca = tls.authority(cluster, write=write)
+    todo = {m.name: _changes(cluster, m, observed, ca) for m in cluster.members}
+    # Members that are down go first and together: two of three could not start one by one.
+    down = [m for m in cluster.members if _down(m, observed)]
+    steps: list[Step] = []
+    starting = [_on(m, todo[m.name]) for m in down if todo[m.name]]
+    if starting:
+        new = not any(desired.has_data(m, observed.facts[m.machine]) for m in cluster.members)
+        steps.append(
+            Step(
+                "bootstrap the cluster" if new else "start the members that are down",
+                tuple(starting),
+                after=_all_healthy(cluster, fleet),
+            )
+        )
+    rolling = [m for m in cluster.members if m not in down and todo[m.name]]
+    quiet = [_on(m, tuple(c for c in todo[m.name] if c.quiet)) for m in rolling]
+    if any(h.changes for h in quiet):
+        steps.append(
+            Step("prepare without touching a service", tuple(h for h in quiet if h.changes))
+        )
+    for member in _order(rolling, observed.health):
+        disruptive = tuple(c for c in todo[member.name] if not c.quiet)
+        if disruptive:
+            steps.append(
+                Step(
+                    f"change {member.name}",
+                    (_on(member, disruptive),),
+                    before=_can_lose(cluster, fleet, member),
+                    after=_all_healthy(cluster, fleet, member),
+                )
+            )
+    return Plan("deploy-etcd", cluster.name, tuple(steps))
+
+
+def verify(cluster: EtcdCluster, fleet: Fleet) -> ClusterHealth:
+    """The health of a cluster that nothing was changed in. Raises :class:`Unhealthy`."""
+    seen = health.observe(cluster, fleet)
+    _raise_unless(seen, cluster)
+    return seen
+
+
+def _down(member: EtcdMember, observed: Observed) -> bool:
+    facts = observed.facts[member.machine]
+    running = facts.unit(desired.UNIT).active == "active"
+    return not (running and observed.health.established and desired.has_data(member, facts))
+
+
+def _changes(
+    cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: Authority | None
+) -> tuple[Change, ...]:
+    facts = observed.facts[member.machine]
+    material = tls.material(cluster, member, facts, ca)
+    return changes(desired.resources(cluster, member, observed.artifact, material, facts), facts)
+
+
+def _refuse_what_needs_more(cluster: EtcdCluster, observed: Observed) -> None:
+    seen = observed.health
+    problems: list[Problem] = []
+    if not seen.established:
+        return
+    registered = {r.name: r for r in seen.registered}
+    for member in cluster.members:
+        facts = observed.facts[member.machine]
+        there = registered.get(member.name)
+        where = f"{member.name} ({member.machine.where})"
+        if there is None:
+            problems.append(
+                Problem(where, "is not a member of the running cluster", "use invoke add-member")
+            )
+        elif there.client_urls and not desired.has_data(member, facts):
+            problems.append(
+                Problem(
+                    where,
+                    f"has lost its data: {member.data_dir} is empty, but the cluster knows it",
+                    f"use invoke replace-member {member.name}",
+                )
+            )
+        elif member.peer_url not in there.peer_urls:
+            problems.append(
+                Problem(
+                    where,
+                    f"peer URL is {', '.join(there.peer_urls)} in the cluster, {member.peer_url} "
+                    "in the inventory",
+                    "a member's address or peer TLS is not changed by this command",
+                )
+            )
+    problems += [
+        Problem(
+            name or "an unnamed member",
+            "is a member of the running cluster, but not in the inventory",
+            "use invoke remove-member, or put it into the inventory",
+        )
+        for name in registered
+        if name not in {m.name for m in cluster.members}
+    ]
+    if problems:
+        raise PreflightFailed(
+            "the members differ from the inventory; nothing was changed", problems
+        )
+
+
+def _order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:
+    """Unhealthy members first (that is a repair), then followers, the leader last."""
+    return sorted(members, key=lambda m: (seen.healthy(m.name), m.name == seen.leader))
+
+
+def _all_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None = None) -> Gate:
+    def check() -> None:
+        seen = _until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy)
+        _raise_unless(seen, cluster)
+        health.verify_write(cluster, fleet, member)
+
+    return Gate("every member healthy, by a quorum write and read through each", check)
+
+
+def _can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
+    """Before ``member`` is disturbed: every other member is healthy, or it is down already."""
+
+    def check() -> None:
+        seen = health.observe(cluster, fleet)
+        others = [m for m in cluster.members if m.name != member.name]
+        sick = [m for m in others if not seen.healthy(m.name)]
+        if sick and seen.healthy(member.name):
+            raise Unhealthy(
+                f"{member.name} is not touched while {', '.join(m.name for m in sick)} is unhealthy",
+                seen.problems,
+            )
+
+    return Gate(f"the cluster can do without {member.name} for a moment", check)
+
+
+def _raise_unless(seen: ClusterHealth, cluster: EtcdCluster) -> None:
+    if not seen.all_healthy:
+        raise Unhealthy(
+            f"{seen.healthy_count} of {len(cluster.members)} members are healthy "
+            f"(quorum is {cluster.quorum})",
+            seen.problems,
+        )
+
+
+def _until(
+    look: Callable[[], ClusterHealth],
+    good: Callable[[ClusterHealth], bool],
+    within: float = HEALTHY_WITHIN,
+) -> ClusterHealth:
+    deadline = time.monotonic() + within
+    while True:
+        seen = look()
+        if good(seen) or time.monotonic() > deadline:
+            return seen
+        time.sleep(0.05)
+
+
+def _on(member: EtcdMember, todo: tuple[Change, ...]) -> HostChanges:
+    return HostChanges(member.name, member.machine, todo)
+
+
+def _rooms(
+    cluster: EtcdCluster, artifact: Artifact | None, facts: Mapping[Machine, HostFacts]
+) -> dict[Machine, list[preflight.Room]]:
+    if artifact is None:
+        return {}
+    tree = f"{cluster.install_dir}/{cluster.version}"
+    room = preflight.Room(cluster.install_dir, artifact.size * UNPACKED, "the etcd release")
+    return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/.artifact.sha256") is None)}

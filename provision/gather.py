@@ -1,0 +1,36 @@
+"""Facts from many hosts at once, one round trip each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from provision.errors import PreflightFailed
+from provision.host.observe import HostFacts, Probe, parse, script
+from provision.inventory.resolved import Machine
+from provision.remote import Fleet, Session, failures
+
+#: A host that has not answered the facts script by then (seconds) counts as unreachable.
+FACTS_TIMEOUT = 100.0
+
+
+def facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
+    """The facts of every machine.
+
+    Raises :class:`PreflightFailed` with every host that could not be asked.
+    """
+
+    def observe(session: Session) -> HostFacts:
+        text = script(probes[session.machine])
+        session.open()
+        sent = time.time()
+        result = session.run(text, "facts", timeout=FACTS_TIMEOUT)
+        return parse(result, session.machine.host, sent, time.time())
+
+    results = fleet.map(observe, list(probes))
+    if problems := failures(results):
+        raise PreflightFailed(
+            f"{len(problems)} of {len(probes)} hosts cannot be worked on; nothing was changed",
+            problems,
+        )
+    return {m: f for m, f in results.items() if isinstance(f, HostFacts)}

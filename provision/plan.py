@@ -1,0 +1,207 @@
+"""Plans: an ordered list of small, named, health-gated steps, and the runner that applies them.
+
+Every task is one motion: desired state and observed state make a plan, the plan is shown, the
+plan is applied. A step changes its hosts all at once; the next step begins only when the
+step's gate holds. A run killed anywhere is finished by planning and applying again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from provision import lock
+from provision.errors import ChangeFailed, Problem, ProvisionError
+from provision.host.change import DONE, Change, batch, receive
+from provision.inventory.resolved import Machine
+from provision.remote import Fleet, Result, Session, failures
+
+
+@dataclass(frozen=True, slots=True)
+class HostChanges:
+    """What one step does on one host. ``name`` is the member or worker it is done for."""
+
+    name: str
+    machine: Machine
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition a step waits for. ``check`` returns, or raises a :class:`ProvisionError`."""
+
+    title: str
+    check: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    title: str
+    hosts: tuple[HostChanges, ...]
+    before: Gate | None = None
+    after: Gate | None = None
+    #: How many of its hosts are worked on at once. None, all: members that start together wait
+    #: for one another.
+    at_once: int | None = None
+
+    @property
+    def changed(self) -> int:
+        return sum(len(h.changes) for h in self.hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a command would do. Empty ``steps``: everything is as declared."""
+
+    command: str
+    cluster: str
+    steps: tuple[Step, ...] = ()
+    notes: tuple[Problem, ...] = field(default=())
+
+    @property
+    def changed(self) -> int:
+        return sum(step.changed for step in self.steps)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        return tuple({h.machine: None for step in self.steps for h in step.hosts})
+
+    def document(self) -> dict[str, object]:
+        """The plan for ``--format json``."""
+        return {
+            "schema": "alluxio-provision/plan/1",
+            "command": self.command,
+            "cluster": self.cluster,
+            "changed": self.changed,
+            "steps": [
+                {
+                    "title": step.title,
+                    "gate": step.after.title if step.after else None,
+                    "hosts": [
+                        {
+                            "name": host.name,
+                            "host": host.machine.host,
+                            "changes": [{"what": c.what, "diff": c.diff} for c in host.changes],
+                        }
+                        for host in step.hosts
+                    ],
+                }
+                for step in self.steps
+            ],
+        }
+
+
+class Watcher(Protocol):
+    """Sees a plan being applied; the screen is one, a test's list another."""
+
+    def step(self, number: int, of: int, step: Step) -> None: ...
+    def upload(self, host: HostChanges, size: int, sent: int) -> None: ...
+    def host(self, host: HostChanges, error: ProvisionError | None) -> None: ...
+    def gate(self, gate: Gate) -> None: ...
+
+
+class Quiet:
+    """A :class:`Watcher` that shows nothing."""
+
+    def step(self, number: int, of: int, step: Step) -> None: ...
+    def upload(self, host: HostChanges, size: int, sent: int) -> None: ...
+    def host(self, host: HostChanges, error: ProvisionError | None) -> None: ...
+    def gate(self, gate: Gate) -> None: ...
+
+
+def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
+    """Apply ``plan`` under the run lock of every machine it changes.
+
+    Raises :class:`provision.errors.Locked` when another run holds one (nothing is changed), and
+    :class:`ChangeFailed` when a step or its gate fails: the message says where it stopped, and
+    later steps have not begun.
+    """
+    if not plan.steps:
+        return
+    watcher = watcher or Quiet()
+    with lock.held(fleet, plan.machines, plan.command):
+        for number, step in enumerate(plan.steps, 1):
+            watcher.step(number, len(plan.steps), step)
+            where = f"step {number} of {len(plan.steps)} ({step.title})"
+            _gate(step.before, watcher, f"before {where}", begun=number > 1)
+            _run(step, fleet, watcher, where)
+            _gate(step.after, watcher, f"after {where}", begun=True)
+
+
+def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> None:
+    if gate is None:
+        return
+    watcher.gate(gate)
+    try:
+        gate.check()
+    except ProvisionError as error:
+        if not begun:
+            raise
+        raise ChangeFailed(
+            f"stopped {where}: {error.message}; run the same command again to continue",
+            error.problems,
+        ) from error
+
+
+def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str) -> None:
+    by_machine = {host.machine: host for host in step.hosts}
+
+    def work(session: Session) -> None:
+        host = by_machine[session.machine]
+        try:
+            _apply_host(session, host, watcher)
+        except ProvisionError as error:
+            watcher.host(host, error)
+            raise
+        watcher.host(host, None)
+
+    results = fleet.map(work, list(by_machine), at_once=step.at_once or len(by_machine))
+    problems = failures(results)
+    if problems:
+        raise ChangeFailed(
+            f"stopped in {where}: {len(problems)} of {len(step.hosts)} hosts failed, later steps "
+            "have not begun; put it right and run the same command again",
+            problems,
+        )
+
+
+def _apply_host(session: Session, host: HostChanges, watcher: Watcher) -> None:
+    where = f"{host.name} ({host.machine.host})"
+    for change in host.changes:
+        tree = change.upload
+        if tree is None:
+            continue
+        size = tree.artifact.size
+
+        def progress(count: int, size: int = size) -> None:
+            watcher.upload(host, size, count)
+
+        with tree.artifact.path.open("rb") as body:
+            result = session.feed(
+                receive(tree), body, f"upload {tree.artifact.path.name}", on_bytes=progress
+            )
+        if not result.ok:
+            raise _failed(where, change.what, result)
+    todo = [change for change in host.changes if change.script]
+    if not todo:
+        return
+    result = session.run(
+        batch(todo), "apply", timeout=sum(change.seconds for change in todo) + 60.0
+    )
+    if not result.ok:
+        done = len(re.findall(rf"^{DONE} \d+$", result.stdout, re.MULTILINE))
+        what = todo[done].what if done < len(todo) else "apply"
+        raise _failed(where, what, result)
+
+
+def _failed(where: str, what: str, result: Result) -> ChangeFailed:
+    text = result.stderr.strip() or f"exit code {result.code}"
+    remedy = ""
+    if "No space left" in text:
+        remedy = "free space there, then run again"
+    tail = "\n    ".join(text.splitlines()[-12:])
+    return ChangeFailed(
+        f"{where}: {what} failed", [Problem(where, f"{what} failed: {tail}", remedy)]
+    )

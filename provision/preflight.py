@@ -1,0 +1,257 @@
+"""Everything that can be known to fail before anything changes, for all hosts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from provision.alluxio import desired as workers_desired
+from provision.alluxio import java
+from provision.alluxio.desired import Artifacts
+from provision.errors import Problem
+from provision.etcd import desired as etcd
+from provision.host.observe import HostFacts
+from provision.inventory.resolved import AlluxioCluster, EtcdCluster, EtcdMember, Machine
+
+#: etcd's release names by ``uname -m``: the machines a tarball can be for.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+#: Clocks further apart than this (seconds) break leases' and certificates' times.
+MAX_CLOCK_SKEW = 1.0
+#: A unit needs the sandboxing of this systemd release.
+MIN_SYSTEMD = 240
+#: etcd and its operations guide: a nearly full disk stops the member.
+MAX_DISK_PERCENT = 90
+MIN_DATA_BYTES = 1 << 30
+#: Network file systems that etcd's hardware guide warns of.
+NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes that must be free at ``path``, and what for."""
+
+    path: str
+    needed: int
+    why: str
+
+
+def hosts(
+    facts: Mapping[Machine, HostFacts], rooms: Mapping[Machine, Sequence[Room]]
+) -> list[Problem]:
+    """What is wrong with the hosts themselves, whatever runs on them."""
+    problems: list[Problem] = []
+    for machine, f in facts.items():
+        where = f"{machine.host} ({machine.where})"
+        if f.values.get("uid") != "0":
+            problems.append(Problem(where, "no root", "allow sudo without a password"))
+        if f.values.get("arch") not in ARCHITECTURES:
+            problems.append(
+                Problem(where, f"CPU is {f.values.get('arch')}", "x86_64 or aarch64 is needed")
+            )
+        systemd = f.values.get("systemd", "")
+        if not systemd.isdigit():
+            problems.append(Problem(where, "systemd is not running", "hosts need systemd"))
+        elif int(systemd) < MIN_SYSTEMD:
+            problems.append(
+                Problem(where, f"systemd {systemd} is too old", f"{MIN_SYSTEMD} or newer is needed")
+            )
+        for room in rooms.get(machine, ()):
+            disk = f.disks.get(room.path)
+            if disk is not None and disk.available < room.needed:
+                problems.append(
+                    Problem(
+                        where,
+                        f"{room.path} has {_size(disk.available)} free on {disk.device}, "
+                        f"{room.why} needs {_size(room.needed)}",
+                        "free space, or choose another directory",
+                    )
+                )
+    problems += _unique(facts, "machine_id", "machine-id", "clones: make a new one on each host")
+    problems += _unique(facts, "hostname", "hostname", "give each host a name of its own")
+    problems += _clocks(facts)
+    return problems
+
+
+def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Problem]:
+    """What is wrong with the hosts as members of ``cluster``. Warnings are among them."""
+    problems: list[Problem] = []
+    for member in cluster.members:
+        f = facts[member.machine]
+        where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+        problems += _foreign(cluster, member, f, where)
+        if etcd.is_ip(member.address) and f.addresses and member.address not in f.addresses:
+            problems.append(
+                Problem(
+                    where,
+                    f"address {member.address} is on no interface of the host",
+                    f"it has {', '.join(sorted(f.addresses))}",
+                )
+            )
+        for (address, port), why in f.unreachable.items():
+            peer = next((m for m in cluster.members if m.address == address), None)
+            if peer is not None and port == peer.peer_port:
+                problems.append(
+                    Problem(
+                        where,
+                        f"cannot reach {peer.name} at {address}:{port}: {why}",
+                        "open the peer port between the members",
+                    )
+                )
+        problems += [
+            Problem(where, f"cannot resolve {name}", "fix DNS or /etc/hosts there")
+            for name, address in f.resolved.items()
+            if not address and any(m.address == name for m in cluster.members)
+        ]
+        problems += _disk(member, f, where)
+    return problems
+
+
+def workers(
+    alluxio: AlluxioCluster, artifacts: Artifacts, facts: Mapping[Machine, HostFacts]
+) -> list[Problem]:
+    """What is wrong with the hosts as Alluxio workers."""
+    problems: list[Problem] = []
+    identities: dict[str, str] = {}
+    for worker in alluxio.workers:
+        f = facts[worker.machine]
+        where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
+        unit = f.unit(workers_desired.UNIT)
+        problems += _port(f, worker.rpc_port, unit.pid, unit.active == "active", where)
+        if unit.load == "masked":
+            problems.append(_masked(workers_desired.UNIT, where))
+        problems += java.problems(alluxio, worker, artifacts.jdk, f, where)
+        identity = workers_desired.identity(alluxio, f)
+        file = workers_desired.identity_file(alluxio)
+        if identity is None and f.text(file):
+            problems.append(
+                Problem(where, f"{file} holds no UUID", "restore it, or remove it for a new one")
+            )
+        if identity is not None and identity in identities:
+            problems.append(
+                Problem(
+                    where,
+                    f"its worker identity {identity} is also that of {identities[identity]} "
+                    "(a cloned image or a copied folder): etcd would keep only one of the two",
+                    f"stop the worker on the clone and remove {file} there",
+                )
+            )
+        if identity is not None:
+            identities.setdefault(identity, worker.name)
+    return problems
+
+
+def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
+    """An etcd of someone else's, or of another cluster of ours, in the way."""
+    problems: list[Problem] = []
+    unit = f.unit(etcd.UNIT)
+    owner = etcd.owner(f)
+    if unit.load == "masked":
+        problems.append(_masked(etcd.UNIT, where))
+    elif owner is None and unit.active in ("active", "activating"):
+        problems.append(
+            Problem(
+                where,
+                f"an etcd that this tool did not install runs there ({unit.fragment})",
+                "stop and disable it, or choose another host",
+            )
+        )
+    elif owner is not None and owner != cluster.name:
+        problems.append(
+            Problem(where, f"already a member of cluster {owner}", "destroy that one first")
+        )
+    elif owner is None and etcd.has_data(member, f):
+        problems.append(
+            Problem(
+                where,
+                f"{member.data_dir} holds data of an etcd that this tool did not install",
+                "move it away, or set data_dir to another place; it is never deleted",
+            )
+        )
+    for port in dict.fromkeys((member.client_port, member.peer_port)):
+        problems += _port(f, port, unit.pid, owner is not None, where)
+    return problems
+
+
+def _port(f: HostFacts, port: int, our_pid: int, ours: bool, where: str) -> list[Problem]:
+    listener = f.listeners.get(port)
+    if listener is None or (ours and listener.pid == our_pid):
+        return []
+    return [
+        Problem(
+            where,
+            f"port {port} is taken by {listener.command} (pid {listener.pid})",
+            "stop it, or choose another port",
+        )
+    ]
+
+
+def _masked(unit: str, where: str) -> Problem:
+    return Problem(where, f"{unit} is masked", f"systemctl unmask {unit}, if that was not meant")
+
+
+def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
+    disk = f.disks.get(member.data_dir)
+    if disk is None:
+        return []
+    problems: list[Problem] = []
+    if disk.used_percent >= MAX_DISK_PERCENT and disk.available < 10 * MIN_DATA_BYTES:
+        problems.append(
+            Problem(
+                where,
+                f"the disk of {member.data_dir} ({disk.device}) is {disk.used_percent} % full, "
+                f"{_size(disk.available)} left",
+                "free space, or set data_dir to another disk",
+            )
+        )
+    if disk.kind in NETWORK_FILESYSTEMS:
+        problems.append(
+            Problem(
+                where,
+                f"{member.data_dir} is on {disk.kind}: etcd waits for every write to reach disk",
+                "use a local disk, best an SSD",
+                severity="warning",
+            )
+        )
+    return problems
+
+
+def _unique(facts: Mapping[Machine, HostFacts], key: str, what: str, remedy: str) -> list[Problem]:
+    seen: dict[str, Machine] = {}
+    problems: list[Problem] = []
+    for machine, f in facts.items():
+        value = f.values.get(key, "")
+        if value and value in seen:
+            problems.append(
+                Problem(
+                    f"{machine.host} ({machine.where})",
+                    f"{what} {value} is also that of {seen[value].host}",
+                    remedy,
+                )
+            )
+        seen.setdefault(value, machine)
+    return problems
+
+
+def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
+    if not facts:
+        return []
+    offsets = {machine: f.clock_offset for machine, f in facts.items()}
+    middle = sorted(offsets.values())[len(offsets) // 2]
+    return [
+        Problem(
+            f"{machine.host} ({machine.where})",
+            f"clock is {offset - middle:+.1f} s off the other hosts'",
+            "set up time synchronisation (chrony, systemd-timesyncd)",
+        )
+        for machine, offset in offsets.items()
+        if abs(offset - middle) > MAX_CLOCK_SKEW
+    ]
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError

@@ -1,0 +1,72 @@
+"""Templates to text. Strict: a name that a template uses and nobody gave is an error."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def render(template: str, **values: object) -> bytes:
+    """The text of ``templates/<template>.j2`` with ``values``, as UTF-8 bytes."""
+    return _environment().get_template(f"{template}.j2").render(**values).encode()
+
+
+def template_dir() -> Path:
+    """The templates of the checkout, or those packed beside the installed package."""
+    package = Path(__file__).parent
+    packed = package / "templates"
+    return packed if packed.is_dir() else package.parent / "templates"
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template_dir()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # configuration files, not HTML; values are quoted by tojson
+    )
+    # JSON is YAML, but Jinja's own tojson escapes for HTML.
+    environment.filters["tojson"] = _json
+    environment.filters["sh"] = lambda value: shlex.quote(str(value))
+    environment.filters["property_key"] = property_key
+    environment.filters["property_value"] = property_value
+    return environment
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+def property_key(key: str) -> str:
+    """``key`` as ``java.util.Properties.load`` reads it back."""
+    return "".join(f"\\{c}" if c in " :=#!\\" else _latin(c) for c in key)
+
+
+def property_value(value: object) -> str:
+    """``value`` as ``java.util.Properties.load`` reads it back: booleans in lower case."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    escaped = escaped.replace("\t", "\\t")
+    if escaped.startswith(" "):
+        escaped = "\\" + escaped
+    return "".join(map(_latin, escaped))
+
+
+def _latin(character: str) -> str:
+    """Properties files are ISO 8859-1; anything else is written as UTF-16 escapes."""
+    if " " <= character <= "~":
+        return character
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
