@@ -1,0 +1,450 @@
+"""etcd's v3 API, typed, over the stubs of etcd3: the one module that knows gRPC and protobuf.
+
+Every call has a hard deadline and is sent once. Nothing runs in the background, and nothing is
+left behind by :meth:`EtcdClient.close`. Messages are those of ``rpc.proto``; fields that etcd3's
+copy (etcd 3.3) does not have are read by their number.
+
+Importing this module is cheap; gRPC and etcd3 (0.13 s) come with the first client, or earlier
+in a thread of the caller's by :func:`preload`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from provision.errors import Problem, Unhealthy, UsageError
+from provision.inventory.resolved import bracketed
+from provision.text import printable
+
+DEFAULT_TIMEOUT = 5.0
+#: Keys asked for at a time: few round trips, and an answer of some MB at the most.
+PAGE = 2000
+MAX_ANSWER = 64 << 20
+HEALTH_PREFIX = "/alluxio-provision/health/"
+
+
+class Reason(str, Enum):
+    """Why a member does not serve."""
+
+    REFUSED = "connection refused"
+    TIMEOUT = "no answer in time"
+    TLS = "TLS failed"
+    LOGIN = "login refused"
+    NO_QUORUM = "no leader: a quorum of members is not up"
+    CLOSED = "the connection was closed"
+    OTHER = "not available"
+
+
+class EtcdError(Unhealthy):
+    """A call to etcd failed. ``endpoint`` is the one that was asked."""
+
+    def __init__(self, endpoint: Endpoint, what: str, remedy: str = "") -> None:
+        super().__init__(f"etcd at {endpoint}: {what}", [Problem(f"etcd {endpoint}", what, remedy)])
+        self.endpoint = endpoint
+
+
+class EtcdUnreachable(EtcdError):
+    """The endpoint does not serve: ``reason`` says in which way."""
+
+    def __init__(self, endpoint: Endpoint, reason: Reason, detail: str = "") -> None:
+        tail = f" ({detail})" if detail else ""
+        super().__init__(endpoint, f"{reason.value}{tail}", _REMEDIES.get(reason, ""))
+        self.reason = reason
+
+
+class EtcdRefused(EtcdError):
+    """The endpoint serves, and did not accept this request (no space, compacted revision...)."""
+
+
+_REMEDIES = {
+    Reason.REFUSED: "is etcd running there, and listening on that port?",
+    Reason.TLS: "do the listener and the inventory agree on TLS, and is it this cluster's CA?",
+    Reason.LOGIN: "etcd has authentication on: check the user, its password and its roles",
+    Reason.NO_QUORUM: "start the members that are down",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a client connects. ``name`` is the member's own address when this is a tunnel's end:
+    it is what the certificate is checked against, and what errors name."""
+
+    address: str
+    port: int
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or f"{bracketed(self.address)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """PEM material for a TLS listener. ``server_name`` is checked against the certificate
+    instead of the endpoint's address."""
+
+    ca: bytes
+    certificate: bytes | None = None
+    key: bytes | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    user: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Login(user={self.user!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """``Maintenance.Status``: what one member says of itself. Sizes in bytes; ids are etcd's.
+
+    ``leader`` is 0 when the member knows of none. ``alarms`` come as etcd writes them in
+    ``errors`` (NOSPACE, CORRUPT), without a round of consensus.
+    """
+
+    cluster_id: int
+    member_id: int
+    version: str
+    db_size: int
+    db_in_use: int
+    leader: int
+    revision: int
+    raft_term: int
+    raft_index: int
+    is_learner: bool
+    errors: tuple[str, ...]
+
+    @property
+    def is_leader(self) -> bool:
+        return self.leader == self.member_id
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        return tuple(
+            kind for kind in ("NOSPACE", "CORRUPT") if any(kind in error for error in self.errors)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredMember:
+    """``Cluster.MemberList``. ``name`` is empty until the member has started once."""
+
+    id: int
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    is_learner: bool
+
+
+class Alarm(NamedTuple):
+    member_id: int
+    kind: str
+
+
+class KeyValue(NamedTuple):
+    """One key. ``lease`` is 0 without one; ``version`` counts the key's own changes from 1."""
+
+    key: bytes
+    value: bytes
+    lease: int
+    mod_revision: int
+    create_revision: int
+    version: int
+
+
+class EtcdClient:
+    """A connection to one endpoint; ``timeout`` (seconds) bounds each call.
+
+    All methods raise :class:`EtcdUnreachable` or :class:`EtcdRefused`. Connects, and logs in,
+    with the first call. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: ClientTls | None = None,
+        login: Login | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.timeout = timeout
+        self._login = login
+        self._token: tuple[tuple[str, str], ...] | None = None
+        lib = self._lib = _library()
+        options: list[tuple[str, object]] = [
+            # The control machine's http_proxy is for the internet, never for a member.
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.enable_retries", 0),
+            # Else a failed connection's back-off is shared with the next client to that address.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", MAX_ANSWER),
+        ]
+        target = f"{bracketed(endpoint.address)}:{endpoint.port}"
+        if tls is None:
+            channel = lib.grpc.insecure_channel(target, options=options)
+        else:
+            if tls.server_name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            credentials = lib.grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+            channel = lib.grpc.secure_channel(target, credentials, options=options)
+        self._channel = channel
+        self._kv = lib.stubs.KVStub(channel)
+        self._cluster = lib.stubs.ClusterStub(channel)
+        self._maintenance = lib.stubs.MaintenanceStub(channel)
+        self._lease = lib.stubs.LeaseStub(channel)
+
+    def __enter__(self) -> EtcdClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def status(self) -> MemberStatus:
+        """This member's own view; answered without a quorum."""
+        answer = self._call(self._maintenance.Status, self._lib.pb.StatusRequest())
+        # rpc.proto since 3.4: errors = 8, dbSizeInUse = 9, isLearner = 10.
+        later = _unknown_fields(answer)
+        return MemberStatus(
+            cluster_id=answer.header.cluster_id,
+            member_id=answer.header.member_id,
+            version=printable(answer.version, 40),
+            db_size=answer.dbSize,
+            db_in_use=_number(later, 9),
+            leader=answer.leader,
+            revision=answer.header.revision,
+            raft_term=answer.raftTerm,
+            raft_index=answer.raftIndex,
+            is_learner=bool(_number(later, 10)),
+            errors=tuple(printable(e, 200) for e in later.get(8, ()) if isinstance(e, bytes)),
+        )
+
+    def member_list(self) -> list[RegisteredMember]:
+        """The members as this endpoint knows them; answered without a quorum."""
+        answer = self._call(self._cluster.MemberList, self._lib.pb.MemberListRequest())
+        return [
+            RegisteredMember(
+                id=m.ID,
+                name=printable(m.name),
+                peer_urls=tuple(printable(url) for url in m.peerURLs),
+                client_urls=tuple(printable(url) for url in m.clientURLs),
+                is_learner=bool(_number(_unknown_fields(m), 5)),
+            )
+            for m in answer.members
+        ]
+
+    def alarms(self) -> list[Alarm]:
+        """The cluster's alarms. Goes through consensus; :attr:`MemberStatus.alarms` does not."""
+        pb = self._lib.pb
+        request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
+        answer = self._call(self._maintenance.Alarm, request)
+        names = {0: "NONE", 1: "NOSPACE", 2: "CORRUPT"}
+        return [Alarm(a.memberID, names.get(a.alarm, str(a.alarm))) for a in answer.alarms]
+
+    def range(
+        self,
+        prefix: str | bytes,
+        *,
+        keys_only: bool = False,
+        limit: int | None = None,
+        revision: int = 0,
+        page: int = PAGE,
+    ) -> tuple[int, list[KeyValue]]:
+        """The keys below ``prefix`` (at most ``limit``), sorted, and the revision they are at.
+
+        Linearizable. All pages are of that one revision; give ``revision`` to read another
+        prefix at the same.
+        """
+        start = _bytes(prefix) or b"\0"
+        return self.interval(
+            start, _after(start), keys_only=keys_only, limit=limit, revision=revision, page=page
+        )
+
+    def interval(
+        self,
+        start: bytes,
+        end: bytes,
+        *,
+        keys_only: bool = False,
+        limit: int | None = None,
+        revision: int = 0,
+        page: int = PAGE,
+    ) -> tuple[int, list[KeyValue]]:
+        """As :meth:`range`, for the keys from ``start`` up to and without ``end``."""
+        found: list[KeyValue] = []
+        while True:
+            left = page if limit is None else min(page, limit - len(found))
+            request = self._lib.pb.RangeRequest(
+                key=start, range_end=end, keys_only=keys_only, limit=left, revision=revision
+            )
+            answer = self._call(self._kv.Range, request)
+            revision = revision or answer.header.revision
+            found.extend(_key_value(kv) for kv in answer.kvs)
+            if not answer.more or len(found) == limit:
+                return revision, found
+            start = found[-1].key + b"\0"
+
+    def get(self, key: str | bytes) -> KeyValue | None:
+        """One key, linearizable: the answer proves a quorum behind this endpoint."""
+        answer = self._call(self._kv.Range, self._lib.pb.RangeRequest(key=_bytes(key)))
+        return _key_value(answer.kvs[0]) if answer.kvs else None
+
+    def put(self, key: str | bytes, value: str | bytes, *, lease: int = 0) -> int:
+        """Write one key. Returns the revision of the write."""
+        request = self._lib.pb.PutRequest(key=_bytes(key), value=_bytes(value), lease=lease)
+        return int(self._call(self._kv.Put, request).header.revision)
+
+    def delete(self, key: str | bytes, *, if_mod_revision: int | None = None) -> bool:
+        """Delete one key, in a transaction. Returns whether it was deleted.
+
+        With ``if_mod_revision``, only when the key is still as it was seen at that revision.
+        """
+        pb = self._lib.pb
+        name = _bytes(key)
+        wanted = (
+            pb.Compare(key=name, result=pb.Compare.GREATER, target=pb.Compare.VERSION, version=0)
+            if if_mod_revision is None
+            else pb.Compare(
+                key=name,
+                result=pb.Compare.EQUAL,
+                target=pb.Compare.MOD,
+                mod_revision=if_mod_revision,
+            )
+        )
+        delete = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=name))
+        answer = self._call(self._kv.Txn, pb.TxnRequest(compare=[wanted], success=[delete]))
+        return bool(answer.succeeded)
+
+    def lease_ttl(self, lease: int) -> int:
+        """Seconds the lease has left; -1 when it is gone."""
+        request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
+        return int(self._call(self._lease.LeaseTimeToLive, request).TTL)
+
+    def lease_grant(self, ttl: int) -> int:
+        """A new lease of ``ttl`` seconds. Returns its id."""
+        return int(self._call(self._lease.LeaseGrant, self._lib.pb.LeaseGrantRequest(TTL=ttl)).ID)
+
+    def lease_revoke(self, lease: int) -> None:
+        """End a lease and delete its keys."""
+        self._call(self._lease.LeaseRevoke, self._lib.pb.LeaseRevokeRequest(ID=lease))
+
+    def quorum_write(self, member: str) -> None:
+        """Prove that this endpoint takes writes: put, read back and delete one key of our own.
+
+        The key is ``/alluxio-provision/health/<member>``.
+        """
+        key, token = HEALTH_PREFIX + member, secrets.token_hex(8)
+        revision = self.put(key, token)
+        found = self.get(key)
+        if found is None or found.mod_revision < revision:
+            raise EtcdRefused(self.endpoint, f"an acknowledged write to {key} cannot be read back")
+        # Another run's check may have written since; then the key is its own to delete.
+        self.delete(key, if_mod_revision=revision)
+
+    def _call(self, method: Any, request: Any) -> Any:
+        if self._login is not None and self._token is None:
+            login = self._lib.pb.AuthenticateRequest(
+                name=self._login.user, password=self._login.password
+            )
+            stub = self._lib.stubs.AuthStub(self._channel)
+            self._token = (("token", self._send(stub.Authenticate, login).token),)
+        return self._send(method, request)
+
+    def _send(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self.timeout, metadata=self._token)
+        except self._lib.grpc.RpcError as error:
+            raise _translated(self.endpoint, error, self.timeout) from None
+
+
+def preload() -> None:
+    """Import gRPC and etcd3. Raises :class:`UsageError` when they cannot be."""
+    _library()
+
+
+@lru_cache(maxsize=1)
+def _library() -> SimpleNamespace:
+    # gRPC logs to stderr on its own; what matters is in its errors. A user's setting wins.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        import grpc
+        from etcd3.etcdrpc import rpc_pb2, rpc_pb2_grpc
+    except ImportError as error:
+        raise UsageError(
+            f"etcd3 and grpcio are needed: {error}; pip install this project"
+        ) from error
+    except TypeError as error:
+        # etcd3's generated code: "Descriptors cannot be created directly" (protobuf 4 and later).
+        raise UsageError(
+            "etcd3 0.12.0 does not work with the protobuf that is installed: "
+            "pip install 'protobuf>=3.20.3,<3.21'"
+        ) from error
+    return SimpleNamespace(grpc=grpc, pb=rpc_pb2, stubs=rpc_pb2_grpc)
+
+
+def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
+    """gRPC's error in an operator's words. Server texts are those of etcd's ``rpctypes``."""
+    code = error.code().name
+    text = printable(error.details() or "", 300)
+    low = text.lower()
+
+    def unreachable(reason: Reason, detail: str = text) -> EtcdError:
+        return EtcdUnreachable(endpoint, reason, detail)
+
+    if "no leader" in low or "request timed out" in low or "leader changed" in low:
+        return unreachable(Reason.NO_QUORUM)
+    if code == "DEADLINE_EXCEEDED":
+        return unreachable(Reason.TIMEOUT, f"{timeout:g} s")
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or any(
+        part in low for part in ("user name is empty", "authentication failed", "auth token")
+    ):
+        return unreachable(Reason.LOGIN)
+    if code == "UNAVAILABLE":
+        last = text.rpartition("last error: ")[2]
+        if "handshake" in low or "certificate" in low or "ssl" in low or "tls" in low:
+            return unreachable(Reason.TLS, last)
+        if "refused" in low:
+            return unreachable(Reason.REFUSED, "")
+        if "closed" in low or "reset" in low:
+            return unreachable(Reason.CLOSED, last)
+        return unreachable(Reason.OTHER, last)
+    return EtcdRefused(endpoint, f"{text or code.lower()}")
+
+
+def _unknown_fields(message: Any) -> dict[int, list[int | bytes]]:
+    found: dict[int, list[int | bytes]] = {}
+    for field in message.UnknownFields():
+        if isinstance(field.data, (int, bytes)):
+            found.setdefault(field.field_number, []).append(field.data)
+    return found
+
+
+def _number(fields: dict[int, list[int | bytes]], number: int) -> int:
+    values = fields.get(number, [0])
+    return values[-1] if isinstance(values[-1], int) else 0
+
+
+def _key_value(kv: Any) -> KeyValue:
+    return KeyValue(kv.key, kv.value, kv.lease, kv.mod_revision, kv.create_revision, kv.version)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key past all that begin with ``prefix``; for etcd, ``\\0`` is the end of all."""
+    stem = prefix.rstrip(b"\xff") if prefix != b"\0" else b""
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"

@@ -1,0 +1,484 @@
+"""Whether an etcd cluster works, as seen through every one of its members.
+
+A member is healthy when a linearizable read through its own endpoint succeeds, as
+``etcdctl endpoint health`` has it: that takes a leader and a quorum behind it. Members whose
+client port cannot be reached from here are asked through SSH to their host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
+from provision.etcd.client import (
+    DEFAULT_TIMEOUT,
+    ClientTls,
+    Endpoint,
+    EtcdClient,
+    EtcdUnreachable,
+    Login,
+    MemberStatus,
+    Reason,
+    RegisteredMember,
+    preload,
+)
+from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
+from provision.remote import Fleet, tunnel
+
+__all__ = [
+    "CertificateState",
+    "ClusterHealth",
+    "MemberHealth",
+    "connect",
+    "observe",
+    "observing",
+    "preload",
+    "verify_write",
+]
+
+How = Literal["direct", "tunnel"]
+#: Seconds to wait for a direct TCP connection before the tunnel is tried.
+DIRECT_TIMEOUT = 1.0
+EXPIRY_WARNING_DAYS = 30
+
+#: Per fleet, the addresses that time out from here, so that only the first attempt waits.
+_blocked: WeakKeyDictionary[Fleet, set[tuple[str, int]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateState:
+    """The certificate a listener shows. ``error`` says why it is not accepted, or not known."""
+
+    listener: Literal["client", "peer"]
+    not_after: datetime | None
+    error: str = ""
+
+    def days_left(self, now: datetime | None = None) -> int | None:
+        if self.not_after is None:
+            return None
+        return (self.not_after - (now or datetime.now(timezone.utc))) // timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberHealth:
+    """One declared member. ``error`` is why it is not healthy; ``seconds`` is the read's time."""
+
+    member: EtcdMember
+    how: How | None = None
+    status: MemberStatus | None = None
+    registered: tuple[RegisteredMember, ...] = ()
+    seconds: float | None = None
+    error: str = ""
+    remedy: str = ""
+    certificates: tuple[CertificateState, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        return not self.error
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterHealth:
+    """Every declared member's health, and what they say together."""
+
+    cluster: EtcdCluster
+    members: tuple[MemberHealth, ...]
+
+    @property
+    def quorum(self) -> int:
+        return self.cluster.quorum
+
+    @property
+    def healthy_count(self) -> int:
+        return sum(m.healthy for m in self.members)
+
+    @property
+    def all_healthy(self) -> bool:
+        return self.healthy_count == len(self.members)
+
+    @property
+    def established(self) -> bool:
+        """Whether there is a running cluster: some member answered."""
+        return any(m.status is not None for m in self.members)
+
+    @property
+    def registered(self) -> tuple[RegisteredMember, ...]:
+        """The members as etcd knows them: the list of the leader, or else of who answered."""
+        for m in self.members:
+            if m.registered and m.status is not None and m.status.is_leader:
+                return m.registered
+        return next((m.registered for m in self.members if m.registered), ())
+
+    @property
+    def leader(self) -> str | None:
+        """The declared name of the leader, when the members that know one agree on it."""
+        known = {m.status.leader for m in self.members if m.status is not None and m.status.leader}
+        if len(known) != 1:
+            return None
+        for m in self.members:
+            if m.status is not None and m.status.member_id in known:
+                return m.member.name
+        return next((r.name or None for r in self.registered if r.id in known), None)
+
+    @property
+    def revision(self) -> int | None:
+        """The newest revision that a member has seen."""
+        return max((m.status.revision for m in self.members if m.status is not None), default=None)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong or soon will be, worst first within a member."""
+        found: list[Problem] = []
+        for m in self.members:
+            found.extend(_problems(m))
+        return found + _disagreements(self)
+
+    def healthy(self, name: str) -> bool:
+        """Whether the member of that name is healthy; False for one that is not declared."""
+        return any(m.healthy for m in self.members if m.member.name == name)
+
+
+@contextlib.contextmanager
+def connect(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+    how: How | None = None,
+) -> Iterator[EtcdClient]:
+    """A client of ``member``, directly or through SSH to its host.
+
+    With client TLS the certificate is checked against the cluster's CA and the member's own
+    address, through a tunnel, too. ``how`` skips the attempt of the other way. Raises
+    :class:`provision.etcd.client.EtcdError`, and :class:`UsageError` without the CA's files.
+    """
+    tls = _client_tls(cluster, member)
+    with (
+        _way(fleet, member, member.client_port, how) as (endpoint, _),
+        EtcdClient(endpoint, timeout=timeout, tls=tls, login=login) as client,
+    ):
+        yield client
+
+
+def observe(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+    certificates: bool = False,
+) -> ClusterHealth:
+    """Ask every member at once; ``timeout`` (seconds) bounds each call. Never raises for a
+    member: what it could not say is in its :class:`MemberHealth`.
+
+    ``certificates`` also looks at the certificates of the members' TLS listeners.
+    """
+    seen = observing(cluster, fleet, timeout=timeout, login=login, certificates=certificates)
+    by_name = {m.member.name: m for m in seen}
+    return ClusterHealth(cluster, tuple(by_name[m.name] for m in cluster.members))
+
+
+def observing(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+    certificates: bool = False,
+) -> Iterator[MemberHealth]:
+    """As :func:`observe`, one member at a time, in the order of their answers."""
+    with ThreadPoolExecutor(len(cluster.members), "etcd") as pool:
+        asked = [
+            pool.submit(_observe, cluster, fleet, m, timeout, login, certificates)
+            for m in cluster.members
+        ]
+        for done in as_completed(asked):
+            yield done.result()
+
+
+def verify_write(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember | None = None,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+) -> None:
+    """A write and a read back by quorum through ``member``, or through every member at once.
+
+    Raises :class:`Unhealthy` with all that failed.
+    """
+    members = cluster.members if member is None else (member,)
+
+    def write(m: EtcdMember) -> list[Problem]:
+        try:
+            with connect(cluster, fleet, m, timeout=timeout, login=login) as client:
+                client.quorum_write(m.name)
+        except ProvisionError as error:
+            what, remedy = _words(error)
+            return [Problem(f"etcd member {m.name}", f"takes no writes: {what}", remedy)]
+        return []
+
+    with ThreadPoolExecutor(len(members), "etcd") as pool:
+        problems = [p for found in pool.map(write, members) for p in found]
+    if problems:
+        names = f"{len(problems)} of {len(members)} etcd members"
+        raise Unhealthy(f"no quorum write through {names}", problems)
+
+
+def _observe(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    timeout: float,
+    login: Login | None,
+    certificates: bool,
+) -> MemberHealth:
+    how: How | None = None
+    status: MemberStatus | None = None
+    registered: tuple[RegisteredMember, ...] = ()
+    seconds: float | None = None
+    what = remedy = ""
+    shown: tuple[CertificateState, ...] = ()
+    try:
+        tls = _client_tls(cluster, member)
+        with contextlib.ExitStack() as stack:
+            endpoint, how = stack.enter_context(_way(fleet, member, member.client_port))
+            client = stack.enter_context(
+                EtcdClient(endpoint, timeout=timeout, tls=tls, login=login)
+            )
+            status = client.status()
+            registered = tuple(client.member_list())
+            started = time.monotonic()
+            client.get("health")
+            seconds = time.monotonic() - started
+    except ProvisionError as error:
+        what, remedy = _words(error)
+    if certificates:
+        shown = _certificates(cluster, fleet, member, how)
+    return MemberHealth(member, how, status, registered, seconds, what, remedy, shown)
+
+
+@contextlib.contextmanager
+def _way(
+    fleet: Fleet, member: EtcdMember, port: int, how: How | None = None
+) -> Iterator[tuple[Endpoint, How]]:
+    """Where to connect for ``port`` of ``member``: a direct address, or a tunnel's local end."""
+    name = f"{bracketed(member.address)}:{port}"
+    if how != "tunnel":
+        reason = _direct(fleet, member.address, port)
+        if isinstance(reason, str):
+            yield Endpoint(reason, port, name), "direct"
+            return
+        if how == "direct":
+            raise EtcdUnreachable(Endpoint(member.address, port), *reason)
+    else:
+        reason = (Reason.OTHER, "")
+    session = fleet.session(member.machine)
+    try:
+        # The tunnel itself would only show a connection that closes at once.
+        session.open_tcp(member.address, port, timeout=DIRECT_TIMEOUT * 5).close()
+    except ProvisionError as error:
+        detail = f"{reason[1]}; through SSH: " if reason[1] else "through SSH: "
+        raise EtcdUnreachable(
+            Endpoint(member.address, port), reason[0], detail + _words(error)[0]
+        ) from error
+    if reason[0] is Reason.TIMEOUT:
+        _blocked.setdefault(fleet, set()).add((member.address, port))
+    with tunnel(session, member.address, port) as local:
+        yield Endpoint("127.0.0.1", local, name), "tunnel"
+
+
+def _direct(fleet: Fleet, address: str, port: int) -> str | tuple[Reason, str]:
+    """The IP address that answers on ``port``, or why none does.
+
+    The name is resolved here, by the system's resolver, which is not the one gRPC uses.
+    """
+    if (address, port) in _blocked.get(fleet, ()):
+        return Reason.TIMEOUT, ""
+    try:
+        with socket.create_connection((address, port), DIRECT_TIMEOUT) as probe:
+            return str(probe.getpeername()[0])
+    except TimeoutError:
+        return Reason.TIMEOUT, f"{DIRECT_TIMEOUT:g} s"
+    except ConnectionRefusedError:
+        return Reason.REFUSED, ""
+    except socket.gaierror:
+        return Reason.OTHER, f"the name {address} does not resolve here"
+    except OSError as error:
+        return Reason.OTHER, error.strerror or str(error)
+
+
+def _client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
+    if not member.client_tls:
+        return None
+    from provision.etcd import pki
+
+    authority = pki.ca_file(cluster.tls.pki_dir, cluster.name).read_bytes()
+    if not cluster.tls.client_auth:
+        return ClientTls(authority, server_name=member.address)
+    own = pki.ensure_client(cluster.tls.pki_dir, cluster.name)
+    return ClientTls(authority, own.cert_pem, own.key_pem, server_name=member.address)
+
+
+def _certificates(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: How | None
+) -> tuple[CertificateState, ...]:
+    listeners: list[tuple[Literal["client", "peer"], int]] = []
+    if member.client_tls:
+        listeners.append(("client", member.client_port))
+    if member.peer_tls:
+        listeners.append(("peer", member.peer_port))
+    found: list[CertificateState] = []
+    for listener, port in listeners:
+        try:
+            context = _tls_context(cluster)
+            with _way(fleet, member, port, how) as (endpoint, _):
+                found.append(_shown(listener, context, endpoint, member.address))
+        except ProvisionError as error:
+            found.append(CertificateState(listener, None, _words(error)[0]))
+    return tuple(found)
+
+
+def _tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
+    from provision.etcd import pki
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(pki.ca_file(cluster.tls.pki_dir, cluster.name))
+        with contextlib.suppress(UsageError):
+            # Members that ask for a client's certificate log every connection without one.
+            pki.ensure_client(cluster.tls.pki_dir, cluster.name)
+            context.load_cert_chain(pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT)
+    except OSError as error:
+        raise UsageError(f"{cluster.tls.pki_dir}: {error}") from error
+    return context
+
+
+def _shown(
+    listener: Literal["client", "peer"], context: ssl.SSLContext, endpoint: Endpoint, name: str
+) -> CertificateState:
+    """What a TLS listener shows of itself, checked against the CA and the member's name."""
+    try:
+        with (
+            socket.create_connection((endpoint.address, endpoint.port), DIRECT_TIMEOUT * 3) as raw,
+            context.wrap_socket(raw, server_hostname=name) as secured,
+        ):
+            end = (secured.getpeercert() or {}).get("notAfter")
+    except ssl.SSLCertVerificationError as error:
+        return CertificateState(listener, None, error.verify_message or str(error))
+    except OSError as error:
+        return CertificateState(listener, None, error.strerror or str(error))
+    if not isinstance(end, str):
+        return CertificateState(listener, None, "shows no certificate")
+    seconds = ssl.cert_time_to_seconds(end)
+    return CertificateState(listener, datetime.fromtimestamp(seconds, timezone.utc))
+
+
+def _words(error: ProvisionError) -> tuple[str, str]:
+    """What and remedy of an error, without the endpoint that the caller names better."""
+    if error.problems:
+        return error.problems[0].what, error.problems[0].remedy
+    return error.message, ""
+
+
+def _problems(m: MemberHealth) -> list[Problem]:
+    where = f"etcd member {m.member.name}"
+    found: list[Problem] = []
+    if m.error:
+        serves = "answers, but serves no reads: " if m.status is not None else ""
+        found.append(Problem(where, serves + m.error, m.remedy))
+    if m.status is not None:
+        for alarm in m.status.alarms:
+            found.append(Problem(where, f"alarm {alarm}", _ALARM_REMEDIES.get(alarm, "")))
+        if m.status.is_learner:
+            found.append(
+                Problem(where, "is a learner: it does not count for the quorum", "", "warning")
+            )
+    for certificate in m.certificates:
+        found.extend(_expiry(where, certificate))
+    return found
+
+
+_ALARM_REMEDIES = {
+    "NOSPACE": "compact and defragment, or raise quota-backend-bytes",
+    "CORRUPT": "replace the member whose data differs",
+}
+
+
+def _expiry(where: str, certificate: CertificateState) -> list[Problem]:
+    which = f"{certificate.listener} certificate"
+    left = certificate.days_left()
+    if left is None:
+        severity = "error" if "expired" in certificate.error else "warning"
+        return [Problem(where, f"{which} not verified: {certificate.error}", "", severity)]
+    if left >= EXPIRY_WARNING_DAYS:
+        return []
+    when = f"{certificate.not_after:%Y-%m-%d}"
+    return [
+        Problem(
+            where, f"{which} expires in {left} days, on {when}", "run deploy-etcd again", "warning"
+        )
+    ]
+
+
+def _disagreements(health: ClusterHealth) -> list[Problem]:
+    found: list[Problem] = []
+    answered = [(m, m.status) for m in health.members if m.status is not None]
+    ids: dict[int, list[str]] = {}
+    leaders: dict[int, list[str]] = {}
+    for m, status in answered:
+        ids.setdefault(status.cluster_id, []).append(m.member.name)
+        if status.leader:
+            leaders.setdefault(status.leader, []).append(m.member.name)
+    if len(ids) > 1:
+        said = "; ".join(f"{', '.join(names)}: {i:x}" for i, names in ids.items())
+        found.append(Problem("etcd", f"the members belong to different clusters ({said})"))
+        return found
+    if len(leaders) > 1:
+        said = "; ".join(f"{', '.join(names)}: {i:x}" for i, names in leaders.items())
+        found.append(Problem("etcd", f"the members do not agree on a leader ({said})"))
+    registered = health.registered
+    if not registered:
+        return found
+    declared = {m.member.name for m in health.members}
+    urls = {m.member.peer_url for m in health.members}
+    for r in registered:
+        # A member that has never started has no name yet; its peer URL says who it is to be.
+        if r.name not in declared and not (not r.name and urls & set(r.peer_urls)):
+            found.append(
+                Problem(
+                    f"etcd member {r.name or f'{r.id:x}'}",
+                    f"is in the cluster ({', '.join(r.peer_urls)}), but not in the inventory",
+                )
+            )
+    names = {r.name for r in registered}
+    for m in health.members:
+        if m.member.name not in names and not any(
+            m.member.peer_url in r.peer_urls for r in registered
+        ):
+            found.append(
+                Problem(f"etcd member {m.member.name}", "is not a member of the running cluster")
+            )
+    for m, status in answered:
+        if status.version != health.cluster.version:
+            found.append(
+                Problem(
+                    f"etcd member {m.member.name}",
+                    f"runs etcd {status.version}, the inventory says {health.cluster.version}",
+                    "",
+                    "warning",
+                )
+            )
+    return found

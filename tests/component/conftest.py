@@ -1,0 +1,166 @@
+"""A real etcd on loopback, of the lab's build or the distribution's, without a lab."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from provision.inventory.model import EtcdTls, Source
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+
+ARTIFACTS = Path(__file__).parents[2] / ".lab" / "artifacts"
+
+
+@dataclass
+class Member:
+    """One etcd process: its declaration, and how it is ended and started again."""
+
+    declared: EtcdMember
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class Running:
+    cluster: EtcdCluster
+    members: dict[str, Member]
+
+    def kill(self, *names: str) -> None:
+        for name in names or self.members:
+            self.members[name].kill()
+
+
+@pytest.fixture(scope="session")
+def etcd_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lab's newest etcd, else the one on PATH. These tests are worth nothing without."""
+    tarballs = [p for p in ARTIFACTS.glob("etcd-v*.tar.gz") if _version(p) >= (3, 6, 0)]
+    if tarballs:
+        into = tmp_path_factory.mktemp("etcd")
+        with tarfile.open(max(tarballs, key=_version)) as tar:
+            member = next(m for m in tar.getmembers() if m.name.endswith("/etcd"))
+            member.name = "etcd"
+            tar.extract(member, into)
+        return into / "etcd"
+    found = shutil.which("etcd")
+    if found is None:
+        pytest.fail(f"no etcd: neither a tarball in {ARTIFACTS} nor 'etcd' on PATH", pytrace=False)
+    return Path(found)
+
+
+def _version(tarball: Path) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", tarball.name)[:3]))
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [s.getsockname()[1] for s in sockets]
+
+
+Boot = Callable[..., contextlib.AbstractContextManager[Running]]
+
+
+@pytest.fixture(scope="session")
+def boot(etcd_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Boot:
+    """``with boot(count, tls=EtcdTls(...), args=[...]) as running:`` is a cluster that serves."""
+
+    @contextlib.contextmanager
+    def run(
+        count: int = 1,
+        tls: EtcdTls | None = None,
+        args: Callable[[EtcdMember], list[str]] = lambda _: [],
+    ) -> Iterator[Running]:
+        tls = tls or EtcdTls(peer=False)
+        ports = free_ports(2 * count)
+        base = tmp_path_factory.mktemp("cluster")
+        members = tuple(
+            EtcdMember(
+                name=f"infra{i}",
+                machine=Machine("127.0.0.1", port=1),  # nothing is asked over SSH here
+                address="127.0.0.1",
+                client_port=ports[2 * i],
+                peer_port=ports[2 * i + 1],
+                data_dir=str(base / f"infra{i}"),
+                settings={},
+                peer_tls=tls.peer,
+                client_tls=tls.client,
+            )
+            for i in range(count)
+        )
+        cluster = EtcdCluster(
+            name="test",
+            token="test",
+            version=_release(etcd_binary),
+            source=Source(package=True),
+            install_dir="/opt/etcd",
+            config_dir="/etc/etcd",
+            user="etcd",
+            tls=tls,
+            members=members,
+        )
+        running = Running(cluster, {})
+        try:
+            for m in members:
+                command = [str(etcd_binary), *_flags(cluster, m), *args(m)]
+                running.members[m.name] = Member(m, command, base / f"{m.name}.log")
+                running.members[m.name].start()
+            _wait(running)
+            yield running
+        finally:
+            running.kill()
+
+    return run
+
+
+def _flags(cluster: EtcdCluster, m: EtcdMember) -> list[str]:
+    return [
+        *("--name", m.name, "--data-dir", m.data_dir),
+        *("--listen-client-urls", m.client_url, "--advertise-client-urls", m.client_url),
+        *("--listen-peer-urls", m.peer_url, "--initial-advertise-peer-urls", m.peer_url),
+        *("--initial-cluster", cluster.initial_cluster, "--logger", "zap"),
+        *("--heartbeat-interval", "20", "--election-timeout", "200", "--unsafe-no-fsync"),
+    ]
+
+
+def _release(binary: Path) -> str:
+    text = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"etcd Version: (\S+)", text)
+    assert found is not None
+    return found[1]
+
+
+def _wait(running: Running, within: float = 20.0) -> None:
+    deadline = time.monotonic() + within
+    for member in running.members.values():
+        while b"ready to serve client requests" not in member.log.read_bytes():
+            assert member.process is not None
+            if member.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"etcd did not start:\n{member.log.read_text()[-2000:]}", pytrace=False)
+            time.sleep(0.01)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # etcd3's generated code, under the protobuf that it needs.
+    config.addinivalue_line("filterwarnings", "ignore:Call to deprecated create:DeprecationWarning")

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import dataclasses
+import socket
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from conftest import Boot, Running
+
+from provision.errors import Unhealthy, UsageError
+from provision.etcd import health, pki
+from provision.etcd.client import ClientTls, EtcdClient, EtcdUnreachable, Reason
+from provision.inventory.model import EtcdTls
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+from provision.remote import Fleet, Stats
+
+
+class LoopbackSession:
+    """Stands for SSH to a member's own host, which here is this one."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[str, int]] = []
+
+    def open_tcp(self, address: str, port: int, timeout: float) -> socket.socket:
+        self.opened.append((address, port))
+        return socket.create_connection(("127.0.0.1", port), timeout)
+
+
+class LoopbackFleet(Fleet):
+    def __init__(self) -> None:
+        super().__init__(4, Stats())
+        self.loopback = LoopbackSession()
+
+    def session(self, machine: Machine) -> LoopbackSession:  # type: ignore[override]
+        return self.loopback
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    with Fleet(4) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def three(boot: Boot) -> Iterator[Running]:
+    with boot(3) as running:
+        yield running
+
+
+def test_a_healthy_cluster(three: Running, fleet: Fleet) -> None:
+    seen = health.observe(three.cluster, fleet, certificates=True)
+    assert seen.problems == []
+    assert seen.all_healthy
+    assert seen.established
+    assert (seen.healthy_count, seen.quorum) == (3, 2)
+    assert seen.leader in ("infra0", "infra1", "infra2")
+    assert {m.how for m in seen.members} == {"direct"}
+    assert {r.name for r in seen.registered} == {"infra0", "infra1", "infra2"}
+    assert seen.healthy("infra1")
+    assert not seen.healthy("infra9")
+    assert [m.certificates for m in seen.members] == [(), (), ()]
+    health.verify_write(three.cluster, fleet)
+
+
+def test_a_healthy_cluster_is_seen_fast(three: Running, fleet: Fleet) -> None:
+    health.observe(three.cluster, fleet)
+    started = time.monotonic()
+    health.observe(three.cluster, fleet)
+    assert time.monotonic() - started < 0.5  # 0.02 s on an idle machine
+
+
+def test_through_the_tunnel_when_the_port_is_not_reachable(
+    three: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def unreachable(address: tuple[str, int], timeout: float) -> socket.socket:
+        if address[1] in ports and timeout == health.DIRECT_TIMEOUT:
+            tried.append(address)
+            raise TimeoutError
+        return connect(address, timeout)
+
+    connect = socket.create_connection
+    ports = {m.client_port for m in three.cluster.members}
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    fleet = LoopbackFleet()
+    seen = health.observe(three.cluster, fleet)
+    assert seen.problems == []
+    assert {m.how for m in seen.members} == {"tunnel"}
+    assert {port for _, port in fleet.loopback.opened} == ports
+    health.observe(three.cluster, fleet)
+    assert len(tried) == 3  # what timed out once is not waited for again
+
+
+def test_neither_way_works(three: Running, fleet: Fleet) -> None:
+    lost = dataclasses.replace(three.cluster.members[0], client_port=1)
+    cluster = _with(three.cluster, lost)
+    seen = health.observe(cluster, fleet)
+    assert [m.healthy for m in seen.members] == [False, True, True]
+    (problem,) = seen.problems
+    assert problem.where == "etcd member infra0"
+    assert problem.what.startswith("connection refused (through SSH: ")
+    with pytest.raises(Unhealthy, match="no quorum write through 1 of 3") as caught:
+        health.verify_write(cluster, fleet)
+    assert [p.where for p in caught.value.problems] == ["etcd member infra0"]
+    health.verify_write(cluster, fleet, cluster.members[1])
+
+
+def test_members_and_inventory_differ(three: Running, fleet: Fleet) -> None:
+    members = three.cluster.members[:2]
+    renamed = dataclasses.replace(members[1], name="other", peer_port=1)
+    cluster = dataclasses.replace(three.cluster, members=(members[0], renamed), version="3.1.4")
+    said = [str(p) for p in health.observe(cluster, fleet).problems]
+    assert [s for s in said if s.startswith("etcd member infra1: is in the cluster (")]
+    assert [s for s in said if s.startswith("etcd member infra2: is in the cluster (")]
+    assert "etcd member other: is not a member of the running cluster" in said
+    assert sum("the inventory says 3.1.4" in s for s in said) == 2
+    assert len(said) == 5
+
+
+def test_members_of_two_clusters(boot: Boot, three: Running, fleet: Fleet) -> None:
+    with boot() as alone:
+        stranger = dataclasses.replace(alone.cluster.members[0], name="infra2")
+        seen = health.observe(_with(three.cluster, stranger), fleet)
+        assert seen.leader is None
+        assert "belong to different clusters" in str(seen.problems[-1])
+
+
+@pytest.fixture(scope="module")
+def secured(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    pki_dir = tmp_path_factory.mktemp("pki")
+    authority = pki.ensure_ca(pki_dir, "test")
+    pair = pki.leaf(authority, "infra0", ["127.0.0.1"], days=20)
+    (pki_dir / "leaf.crt").write_bytes(pair.cert_pem)
+    (pki_dir / "leaf.key").write_bytes(pair.key_pem)
+
+    def args(_: EtcdMember) -> list[str]:
+        files = {
+            "cert-file": pki_dir / "leaf.crt",
+            "key-file": pki_dir / "leaf.key",
+            "trusted-ca-file": pki.ca_file(pki_dir, "test"),
+        }
+        found = ["--client-cert-auth", "--peer-client-cert-auth"]
+        for name, path in files.items():
+            found += [f"--{name}", str(path), f"--peer-{name}", str(path)]
+        return found
+
+    with boot(1, EtcdTls(peer=True, client=True, pki_dir=pki_dir), args) as running:
+        yield running
+
+
+def test_tls_on_both_listeners(secured: Running, fleet: Fleet) -> None:
+    seen = health.observe(secured.cluster, fleet, certificates=True)
+    assert seen.all_healthy
+    health.verify_write(secured.cluster, fleet)
+    (member,) = seen.members
+    assert [c.listener for c in member.certificates] == ["client", "peer"]
+    expected = datetime.now(timezone.utc) + timedelta(days=20)
+    for shown in member.certificates:
+        assert shown.not_after is not None
+        assert abs(shown.not_after - expected) < timedelta(minutes=5)
+        assert shown.days_left() == 19
+    assert [p.severity for p in seen.problems] == ["warning", "warning"]
+    assert "client certificate expires in 19 days" in seen.problems[0].what
+    time.sleep(0.1)
+    assert b"rejected connection" not in secured.members["infra0"].log.read_bytes()
+
+
+def test_tls_is_verified_through_a_tunnel(secured: Running) -> None:
+    cluster, fleet = secured.cluster, LoopbackFleet()
+    with health.connect(cluster, fleet, cluster.members[0], how="tunnel") as client:
+        assert client.endpoint.port != cluster.members[0].client_port
+        assert client.status().leader
+    other = dataclasses.replace(cluster.members[0], address="10.9.9.9")
+    with (
+        health.connect(cluster, fleet, other, how="tunnel", timeout=2) as client,
+        pytest.raises(EtcdUnreachable) as caught,
+    ):
+        client.status()
+    assert caught.value.reason is Reason.TLS
+
+
+def test_tls_refuses_another_ca_and_plain_text(secured: Running, tmp_path: Path) -> None:
+    member = secured.cluster.members[0]
+    endpoint = health.Endpoint("127.0.0.1", member.client_port)
+    stranger = pki.ensure_ca(tmp_path, "stranger")
+    with (
+        EtcdClient(endpoint, tls=ClientTls(stranger.cert_pem), timeout=2) as client,
+        pytest.raises(EtcdUnreachable, match="TLS failed") as caught,
+    ):
+        client.status()
+    assert caught.value.reason is Reason.TLS
+    with EtcdClient(endpoint, timeout=2) as client, pytest.raises(EtcdUnreachable):
+        client.status()
+
+
+def test_a_client_without_a_certificate_is_refused(secured: Running) -> None:
+    member = secured.cluster.members[0]
+    ca = pki.ca_file(secured.cluster.tls.pki_dir, "test").read_bytes()
+    endpoint = health.Endpoint("127.0.0.1", member.client_port)
+    with (
+        EtcdClient(endpoint, tls=ClientTls(ca), timeout=2) as client,
+        pytest.raises(EtcdUnreachable),
+    ):
+        client.status()
+
+
+def test_without_the_ca_nothing_is_trusted(secured: Running, fleet: Fleet, tmp_path: Path) -> None:
+    tls = secured.cluster.tls.model_copy(update={"pki_dir": tmp_path})
+    cluster = dataclasses.replace(secured.cluster, tls=tls)
+    (member,) = health.observe(cluster, fleet).members
+    assert not member.healthy
+    assert "ca.crt is missing: deploy-etcd makes it" in member.error
+    with pytest.raises(UsageError), health.connect(cluster, fleet, cluster.members[0]):
+        pass
+
+
+def _with(cluster: EtcdCluster, replaced: EtcdMember) -> EtcdCluster:
+    return dataclasses.replace(
+        cluster,
+        members=tuple(replaced if m.name == replaced.name else m for m in cluster.members),
+    )
