@@ -11,6 +11,7 @@ in a thread of the caller's by :func:`preload`.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from enum import Enum
@@ -412,8 +413,8 @@ def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
     ):
         return unreachable(Reason.LOGIN)
     if code == "UNAVAILABLE":
-        last = text.rpartition("last error: ")[2]
-        if "handshake" in low or "certificate" in low or "ssl" in low or "tls" in low:
+        last = re.sub(r"^\w+: ipv[46]:\S+: ", "", text.rpartition("last error: ")[2])
+        if any(part in low for part in ("handshake", "certificate", "verification", "ssl")):
             return unreachable(Reason.TLS, last)
         if "refused" in low:
             return unreachable(Reason.REFUSED, "")

@@ -12,7 +12,7 @@ from conftest import Boot, Running
 
 from provision.errors import Unhealthy, UsageError
 from provision.etcd import health, pki
-from provision.etcd.client import ClientTls, EtcdClient, EtcdUnreachable, Reason
+from provision.etcd.client import ClientTls, Endpoint, EtcdClient, EtcdUnreachable, Reason
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.remote import Fleet, Stats
@@ -75,7 +75,7 @@ def test_a_healthy_cluster_is_seen_fast(three: Running, fleet: Fleet) -> None:
 def test_through_the_tunnel_when_the_port_is_not_reachable(
     three: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried = []
+    tried: list[tuple[str, int]] = []
 
     def unreachable(address: tuple[str, int], timeout: float) -> socket.socket:
         if address[1] in ports and timeout == health.DIRECT_TIMEOUT:
@@ -185,7 +185,7 @@ def test_tls_is_verified_through_a_tunnel(secured: Running) -> None:
 
 def test_tls_refuses_another_ca_and_plain_text(secured: Running, tmp_path: Path) -> None:
     member = secured.cluster.members[0]
-    endpoint = health.Endpoint("127.0.0.1", member.client_port)
+    endpoint = Endpoint("127.0.0.1", member.client_port)
     stranger = pki.ensure_ca(tmp_path, "stranger")
     with (
         EtcdClient(endpoint, tls=ClientTls(stranger.cert_pem), timeout=2) as client,
@@ -200,7 +200,7 @@ def test_tls_refuses_another_ca_and_plain_text(secured: Running, tmp_path: Path)
 def test_a_client_without_a_certificate_is_refused(secured: Running) -> None:
     member = secured.cluster.members[0]
     ca = pki.ca_file(secured.cluster.tls.pki_dir, "test").read_bytes()
-    endpoint = health.Endpoint("127.0.0.1", member.client_port)
+    endpoint = Endpoint("127.0.0.1", member.client_port)
     with (
         EtcdClient(endpoint, tls=ClientTls(ca), timeout=2) as client,
         pytest.raises(EtcdUnreachable),
