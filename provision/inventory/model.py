@@ -9,71 +9,190 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
-HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9:]([A-Za-z0-9.:_-]{0,251}[A-Za-z0-9])?$")]
+NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
+HOST_NAME = r"^[A-Za-z0-9:]([A-Za-z0-9.:_-]{0,251}[A-Za-z0-9])?$"
+ABSOLUTE_PATH = r"^/[A-Za-z0-9._/@+-]*[A-Za-z0-9._@+-]$"
+USER_NAME = r"^[a-z_][a-z0-9_-]{0,30}$"
+LOGIN = r"^[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}$"
+SIZE = r"^[1-9][0-9]{0,17}([kKmMgGtT][bB]?|[bB])?$"
+PROPERTY_KEY = r"^[A-Za-z0-9][A-Za-z0-9._${}-]*$"
+SETTING_KEY = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+JUMP = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9\[][A-Za-z0-9\[\]:._-]*$"
+URL = r"^https?://[!-~]+$"
+SHA256 = r"^([0-9a-fA-F]{64}|file:.+)$"
+ETCD_VERSION = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
+ALLUXIO_VERSION = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+ETCD_USER = r"^[A-Za-z0-9._-]{1,64}$"
+
+#: What each pattern asks for, in an operator's words.
+EXPECTED = {
+    NAME: "a name: letters, digits and . _ - within, at most 64 characters",
+    HOST_NAME: "a host name or an IP address",
+    ABSOLUTE_PATH: "an absolute path of letters, digits and . _ / @ + -",
+    USER_NAME: "a Linux user name: lower-case letters, digits, _ and -",
+    LOGIN: "a login name",
+    SIZE: "a size such as 512m, 4g or 100GB",
+    PROPERTY_KEY: "a property key: letters, digits and . _ $ { } -",
+    SETTING_KEY: "a key of etcd.conf.yml such as quota-backend-bytes",
+    ENV_NAME: "an environment variable's name",
+    JUMP: "a jump host as user@host:port",
+    URL: "an http:// or https:// URL without spaces",
+    SHA256: "64 hex digits, or file:PATH of a SHA256SUMS file",
+    ETCD_VERSION: "a full etcd release such as 3.6.16",
+    ALLUXIO_VERSION: "a release such as 313: letters, digits and . _ -",
+    ETCD_USER: "an etcd user name: letters, digits and . _ -",
+}
+
+#: Folders of the system's own. The tool owns, and ``destroy`` removes, the folders it is given.
+SYSTEM_DIRS = frozenset(
+    {
+        *("/bin", "/boot", "/dev", "/etc", "/etc/systemd", "/home", "/lib", "/lib64", "/media"),
+        *("/mnt", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp"),
+        *("/usr", "/usr/bin", "/usr/lib", "/usr/local", "/usr/local/bin"),
+        *("/var", "/var/cache", "/var/lib", "/var/log", "/var/run", "/var/tmp"),
+    }
+)
+
+
+def _known_host(host: str) -> str:
+    if ":" in host:
+        try:
+            IPv6Address(host)
+        except AddressValueError:
+            raise ValueError(
+                f"{host!r} is not an IPv6 address; ports have keys of their own"
+            ) from None
+    elif re.fullmatch(r"[0-9.]+", host):
+        try:
+            IPv4Address(host)
+        except AddressValueError:
+            raise ValueError(f"{host!r} is not an IPv4 address") from None
+    elif ".." in host:
+        raise ValueError(f"{host!r} is not a host name: it has two dots in a row")
+    return host
+
+
+def _own_dir(path: str) -> str:
+    parts = path[1:].split("/")
+    if "" in parts or "." in parts or ".." in parts:
+        raise ValueError(f"{path!r} must be written without '//', '.' and '..'")
+    if path in SYSTEM_DIRS:
+        raise ValueError(f"{path!r} belongs to the system; give a folder of its own below it")
+    return path
+
+
+def _not_root(user: str) -> str:
+    if user == "root":
+        raise ValueError("the service must not run as root; name a user of its own")
+    return user
+
+
+def _local_path(path: Path) -> Path:
+    if str(path) in ("", "."):
+        raise ValueError("the path is empty")
+    try:
+        path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{str(path)!r}: there is no such user's home folder") from None
+    return path
+
+
+def _good_digest(digest: str) -> str:
+    if digest.startswith("file:"):
+        _local_path(Path(digest[5:]))
+    return digest
+
+
+def _good_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - parsing it is the check
+    except ValueError as error:
+        raise ValueError(f"{url!r} is not a URL: {error}") from None
+    if not parts.hostname:
+        raise ValueError(f"{url!r} is not a URL: it names no host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the URL holds a login; secrets never stand in the inventory")
+    if not parts.path.strip("/"):
+        raise ValueError(f"{url!r} names no file; give the tarball's own URL")
+    return url
+
+
+Name = Annotated[str, Field(pattern=NAME)]
+HostName = Annotated[str, Field(pattern=HOST_NAME), AfterValidator(_known_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-AbsolutePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/@%+-]*[A-Za-z0-9._@%+-]$")]
-UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
+#: A folder on the hosts that belongs to the service.
+OwnDir = Annotated[str, Field(pattern=ABSOLUTE_PATH), AfterValidator(_own_dir)]
+#: A folder on the hosts that the tool only reads.
+AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE_PATH)]
+ServiceUser = Annotated[str, Field(pattern=USER_NAME), AfterValidator(_not_root)]
+#: A file on this machine; relative to the inventory's folder, ``~`` is expanded.
+LocalPath = Annotated[Path, AfterValidator(_local_path)]
+Url = Annotated[str, Field(pattern=URL), AfterValidator(_good_url)]
+Digest = Annotated[str, Field(pattern=SHA256), AfterValidator(_good_digest)]
 #: A Java or Alluxio size: ``512m``, ``4g``, ``100GB``.
-Size = Annotated[str, Field(pattern=r"^[1-9][0-9]*(?i:[kmgt]b?|b)?$")]
-T = TypeVar("T")
+Size = Annotated[str, Field(pattern=SIZE)]
 Scalar = str | int | float | bool
-PropertyKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._${}-]*$")]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+SettingKey = Annotated[str, Field(pattern=SETTING_KEY)]
+PropertyKey = Annotated[str, Field(pattern=PROPERTY_KEY)]
+EnvName = Annotated[str, Field(pattern=ENV_NAME)]
 
-#: etcd.conf.yml keys this tool derives from the rest of the inventory.
-OWNED_ETCD_SETTINGS = frozenset(
-    {
-        "name",
-        "data-dir",
-        "wal-dir",
-        "listen-peer-urls",
-        "listen-client-urls",
-        "initial-advertise-peer-urls",
-        "advertise-client-urls",
-        "initial-cluster",
-        "initial-cluster-token",
-        "initial-cluster-state",
-        "client-transport-security",
-        "peer-transport-security",
-    }
-)
+#: etcd.conf.yml keys this tool derives from the rest of the inventory, and from which key.
+OWNED_ETCD_SETTINGS = {
+    "name": "the member's name in etcd.members",
+    "data-dir": "data_dir",
+    "wal-dir": "data_dir",
+    "listen-peer-urls": "address and peer_port",
+    "listen-client-urls": "address and client_port",
+    "initial-advertise-peer-urls": "address and peer_port",
+    "advertise-client-urls": "address and client_port",
+    "initial-cluster": "etcd.members",
+    "initial-cluster-token": "etcd.cluster_token",
+    "initial-cluster-state": "etcd.members",
+    "client-transport-security": "etcd.tls",
+    "peer-transport-security": "etcd.tls",
+}
 
-#: Alluxio properties this tool derives from the rest of the inventory.
-OWNED_PROPERTIES = frozenset(
-    {
-        "alluxio.cluster.name",
-        "alluxio.etcd.endpoints",
-        "alluxio.etcd.username",
-        "alluxio.etcd.password",
-        "alluxio.worker.membership.manager.type",
-        "alluxio.worker.static.membership.manager.config.file",
-        "alluxio.worker.failure.detection.timeout",
-        "alluxio.worker.hostname",
-        "alluxio.worker.rpc.port",
-        "alluxio.worker.identity.uuid",
-        "alluxio.worker.identity.uuid.file.path",
-        "alluxio.worker.page.store.dirs",
-        "alluxio.worker.page.store.sizes",
-        "alluxio.logs.dir",
-    }
-)
+#: Alluxio properties this tool derives from the rest of the inventory, and from which key.
+OWNED_PROPERTIES = {
+    "alluxio.cluster.name": "cluster",
+    "alluxio.etcd.endpoints": "etcd.members",
+    "alluxio.etcd.username": "alluxio.etcd.username",
+    "alluxio.etcd.password": "alluxio.etcd.password",
+    "alluxio.worker.membership.manager.type": "alluxio.membership",
+    "alluxio.worker.static.membership.manager.config.file": "alluxio.workers",
+    "alluxio.worker.failure.detection.timeout": "alluxio.failure_detection_timeout",
+    "alluxio.worker.hostname": "the worker's hostname",
+    "alluxio.worker.rpc.port": "rpc_port",
+    "alluxio.worker.identity.uuid": "alluxio.state_dir, where each worker keeps its own",
+    "alluxio.worker.identity.uuid.file.path": "alluxio.state_dir",
+    "alluxio.worker.page.store.dirs": "page_store.dirs",
+    "alluxio.worker.page.store.sizes": "page_store.sizes",
+    "alluxio.logs.dir": "alluxio.log_dir",
+}
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Secret(Model):
     """A secret by reference: an environment variable or a file, never the value itself."""
 
-    env: str | None = Field(None, description="Environment variable that holds the secret.")
-    file: Path | None = Field(None, description="File that holds the secret (last newline cut).")
+    env: EnvName | None = Field(
+        default=None, description="Environment variable that holds the secret."
+    )
+    file: LocalPath | None = Field(
+        default=None, description="File that holds the secret (last newline cut)."
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> Secret:
@@ -94,29 +213,30 @@ class Secret(Model):
 class Ssh(Model):
     """How hosts are reached. Anything unset is taken from ``~/.ssh/config``."""
 
-    user: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_.@\\-]*$", description="Login.")
-    port: Port | None = Field(None, description="SSH port (22).")
-    key: Path | None = Field(None, description="Private key file; else the agent's keys.")
-    known_hosts: Path | None = Field(None, description="Known host keys (~/.ssh/known_hosts).")
-    jump: str | None = Field(
-        None,
-        pattern=r"^([A-Za-z0-9_.-]+@)?[A-Za-z0-9\[\]:._-]+$",
-        description="Jump host, as user@host:port.",
+    user: str | None = Field(default=None, pattern=LOGIN, description="Login name.")
+    port: Port | None = Field(default=None, description="SSH port (22).")
+    key: LocalPath | None = Field(
+        default=None, description="Private key file; else the agent's keys."
     )
-    connect_timeout: float | None = Field(None, gt=0, le=300, description="Seconds (10).")
+    known_hosts: LocalPath | None = Field(
+        default=None, description="Known host keys (~/.ssh/known_hosts)."
+    )
+    jump: str | None = Field(
+        default=None, pattern=JUMP, description="Jump host, as user@host:port."
+    )
+    connect_timeout: float | None = Field(default=None, gt=0, le=300, description="Seconds (10).")
 
 
 class Source(Model):
     """Where an artifact comes from: a tarball by path or URL, or the host's own packages."""
 
-    path: Path | None = Field(None, description="Tarball on this machine.")
-    url: str | None = Field(
-        None, pattern=r"^https?://[^\s]+$", description="Downloaded once by this machine."
+    path: LocalPath | None = Field(default=None, description="Tarball on this machine.")
+    url: Url | None = Field(default=None, description="Tarball, downloaded once by this machine.")
+    package: bool = Field(
+        default=False, description="Install the distribution's own package (etcd only)."
     )
-    package: bool = Field(False, description="Install the distribution's own package (etcd only).")
-    sha256: str | None = Field(
-        None,
-        pattern=r"^([0-9a-fA-F]{64}|file:.+)$",
+    sha256: Digest | None = Field(
+        default=None,
         description="Hex digest, or file:PATH of a SHA256SUMS file that lists the tarball.",
     )
 
@@ -132,63 +252,75 @@ class Source(Model):
 class EtcdTls(Model):
     """TLS on etcd's two listeners. Alluxio 313 has no TLS to etcd: see docs/explanation."""
 
-    peer: bool = Field(True, description="TLS and mutual authentication between members.")
-    client: bool = Field(False, description="TLS for clients on the client port.")
-    client_auth: bool = Field(True, description="With client TLS: clients need a certificate.")
+    peer: bool = Field(default=True, description="TLS and mutual authentication between members.")
+    client: bool = Field(default=False, description="TLS for clients on the client port.")
+    client_auth: bool = Field(
+        default=True, description="With client TLS: clients need a certificate."
+    )
     plain_client_port: Port | None = Field(
-        None, description="With client TLS: one more plain listener, for clients without TLS."
+        default=None,
+        description="With client TLS: one more plain listener, for clients without TLS.",
     )
-    plain_client_address: str | None = Field(
-        None, description="Address of the plain listener (the member's own by default)."
+    plain_client_address: HostName | None = Field(
+        default=None, description="Address of the plain listener (the member's own by default)."
     )
-    pki_dir: Path = Field(Path("pki"), description="The cluster's CA, beside the inventory.")
-    leaf_days: int = Field(365, ge=1, le=3650, description="Validity of leaf certificates, days.")
-    ca_days: int = Field(3650, ge=1, le=36500, description="Validity of the CA, days.")
+    pki_dir: LocalPath = Field(
+        default=Path("pki"), description="The cluster's CA, beside the inventory."
+    )
+    leaf_days: int = Field(
+        default=365, ge=1, le=3650, description="Validity of leaf certificates, days."
+    )
+    ca_days: int = Field(default=3650, ge=1, le=36500, description="Validity of the CA, days.")
 
 
 class Member(Model):
     """One etcd member. Its name in the file is its etcd member name."""
 
     host: HostName = Field(description="Where SSH goes: name, address, or ~/.ssh/config alias.")
-    address: HostName | None = Field(None, description="Address in peer and client URLs (host).")
+    address: HostName | None = Field(
+        default=None, description="Address in peer and client URLs (host)."
+    )
     ssh: Ssh = Field(default_factory=Ssh, description="Overrides of the top-level ssh.")
-    client_port: Port | None = None
-    peer_port: Port | None = None
-    data_dir: AbsolutePath | None = None
-    settings: dict[str, Scalar] = Field(default_factory=dict)
+    client_port: Port | None = Field(default=None, description="Instead of etcd.client_port.")
+    peer_port: Port | None = Field(default=None, description="Instead of etcd.peer_port.")
+    data_dir: OwnDir | None = Field(default=None, description="Instead of etcd.data_dir.")
+    settings: dict[SettingKey, Scalar] = Field(
+        default_factory=dict, description="Added to etcd.settings; the member's own win."
+    )
 
 
 class Etcd(Model):
-    version: str = Field(pattern=r"^\d+\.\d+\.\d+$", description="etcd release, e.g. 3.6.16.")
+    version: str = Field(pattern=ETCD_VERSION, description="etcd release, e.g. 3.6.16.")
     allow_corrupting_version: bool = Field(
-        False, description="Accept a release known to corrupt data (3.5.0 to 3.5.2)."
+        default=False, description="Accept a release known to corrupt data (3.5.0 to 3.5.2)."
     )
-    source: Source
-    install_dir: AbsolutePath = "/opt/etcd"
-    config_dir: AbsolutePath = "/etc/etcd"
-    data_dir: AbsolutePath = "/var/lib/etcd"
-    user: UserName = "etcd"
-    client_port: Port = 2379
-    peer_port: Port = 2380
-    cluster_token: Name | None = Field(None, description="initial-cluster-token (the cluster).")
-    tls: EtcdTls = Field(default_factory=EtcdTls)
-    settings: dict[str, Scalar] = Field(
+    source: Source = Field(description="Where etcd's binaries come from.")
+    install_dir: OwnDir = Field(default="/opt/etcd", description="Holds one folder a version.")
+    config_dir: OwnDir = Field(default="/etc/etcd", description="etcd.conf.yml and certificates.")
+    data_dir: OwnDir = Field(default="/var/lib/etcd", description="Data folder, mode 0700.")
+    user: ServiceUser = Field(default="etcd", description="System user that runs etcd.")
+    client_port: Port = Field(default=2379, description="Port for clients.")
+    peer_port: Port = Field(default=2380, description="Port for the other members.")
+    cluster_token: Name | None = Field(
+        default=None, description="initial-cluster-token (the cluster)."
+    )
+    tls: EtcdTls = Field(default_factory=EtcdTls, description="TLS on etcd's listeners.")
+    settings: dict[SettingKey, Scalar] = Field(
         default_factory=dict, description="Any other key of etcd.conf.yml, for every member."
     )
-    members: dict[Name, Member] = Field(min_length=1)
-
-    @field_validator("settings")
-    @classmethod
-    def _not_owned(cls, settings: dict[str, Scalar]) -> dict[str, Scalar]:
-        return _refuse(settings, OWNED_ETCD_SETTINGS)
+    members: dict[Name, Member] = Field(
+        min_length=1, description="The members by name; ranges such as infra[0-2] expand."
+    )
 
 
 class Java(Model):
     """The Java that Alluxio runs on."""
 
-    home: AbsolutePath | None = Field(None, description="An existing JAVA_HOME on the hosts.")
-    source: Source | None = Field(None, description="A JDK tarball to install.")
-    install_dir: AbsolutePath = "/opt/java"
+    home: AbsolutePath | None = Field(
+        default=None, description="An existing JAVA_HOME on the hosts."
+    )
+    source: Source | None = Field(default=None, description="A JDK tarball to install.")
+    install_dir: OwnDir = Field(default="/opt/java", description="Where the JDK tarball goes.")
     versions: list[int] = Field(
         default_factory=lambda: [8, 11], description="Major versions that the release accepts."
     )
@@ -205,8 +337,8 @@ class Java(Model):
 class PageStore(Model):
     """Where the worker's cache pages are, and how much of each directory it may use."""
 
-    dirs: list[AbsolutePath] = Field(min_length=1)
-    sizes: list[Size] = Field(min_length=1, description="One per directory, e.g. 100GB.")
+    dirs: list[OwnDir] = Field(min_length=1, description="Folders for cache pages.")
+    sizes: list[Size] = Field(min_length=1, description="One per folder, e.g. 100GB.")
 
     @model_validator(mode="after")
     def _pairs(self) -> PageStore:
@@ -218,8 +350,8 @@ class PageStore(Model):
 class AlluxioEtcd(Model):
     """How Alluxio logs in to an etcd with authentication turned on."""
 
-    username: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+$")
-    password: Secret | None = None
+    username: str | None = Field(default=None, pattern=ETCD_USER, description="etcd user.")
+    password: Secret | None = Field(default=None, description="Its password, by reference.")
 
     @model_validator(mode="after")
     def _pairs(self) -> AlluxioEtcd:
@@ -232,73 +364,80 @@ class Worker(Model):
     """One Alluxio worker. Unset values are those of ``alluxio``."""
 
     host: HostName = Field(description="Where SSH goes: name, address, or ~/.ssh/config alias.")
-    hostname: HostName | None = Field(None, description="Name that clients connect to (host).")
-    ssh: Ssh = Field(default_factory=Ssh)
-    rpc_port: Port | None = None
-    heap: Size | None = None
-    direct_memory: Size | None = None
-    page_store: PageStore | None = None
-    java_home: AbsolutePath | None = None
-    properties: dict[PropertyKey, Scalar] = Field(default_factory=dict)
-    secret_properties: dict[PropertyKey, Secret] = Field(default_factory=dict)
-    env: dict[EnvName, str] = Field(default_factory=dict)
-
-    @field_validator("properties", "secret_properties")
-    @classmethod
-    def _not_owned(cls, properties: dict[str, object]) -> dict[str, object]:
-        return _refuse(properties, OWNED_PROPERTIES)
+    hostname: HostName | None = Field(
+        default=None, description="Name that clients connect to (host)."
+    )
+    ssh: Ssh = Field(default_factory=Ssh, description="Overrides of the top-level ssh.")
+    rpc_port: Port | None = Field(default=None, description="Instead of alluxio.rpc_port.")
+    heap: Size | None = Field(default=None, description="Instead of alluxio.heap.")
+    direct_memory: Size | None = Field(
+        default=None, description="Instead of alluxio.direct_memory."
+    )
+    page_store: PageStore | None = Field(default=None, description="Instead of alluxio.page_store.")
+    java_home: AbsolutePath | None = Field(
+        default=None, description="Instead of alluxio.java.home."
+    )
+    properties: dict[PropertyKey, Scalar] = Field(
+        default_factory=dict, description="Added to alluxio.properties; the worker's own win."
+    )
+    secret_properties: dict[PropertyKey, Secret] = Field(
+        default_factory=dict, description="Added to alluxio.secret_properties."
+    )
+    env: dict[EnvName, str] = Field(default_factory=dict, description="Added to alluxio.env.")
 
 
 class Alluxio(Model):
-    version: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Release, names the install folder."
+    version: str = Field(pattern=ALLUXIO_VERSION, description="Release, names the install folder.")
+    source: Source = Field(description="Where Alluxio's tarball comes from.")
+    java: Java = Field(default_factory=Java, description="The Java that workers run on.")
+    install_dir: OwnDir = Field(default="/opt/alluxio", description="Holds one folder a version.")
+    state_dir: OwnDir = Field(
+        default="/var/lib/alluxio", description="Holds the worker's identity; survives reinstalls."
     )
-    source: Source
-    java: Java = Field(default_factory=Java)
-    install_dir: AbsolutePath = "/opt/alluxio"
-    state_dir: AbsolutePath = Field(
-        "/var/lib/alluxio", description="Holds the worker's identity; survives reinstalls."
+    log_dir: OwnDir = Field(default="/var/log/alluxio", description="Logs.")
+    user: ServiceUser = Field(default="alluxio", description="System user that runs the worker.")
+    membership: Literal["ETCD", "STATIC", "SERVICE_REGISTRY"] = Field(
+        default="ETCD", description="alluxio.worker.membership.manager.type."
     )
-    log_dir: AbsolutePath = "/var/log/alluxio"
-    user: UserName = "alluxio"
-    membership: Literal["ETCD", "STATIC", "SERVICE_REGISTRY"] = "ETCD"
-    etcd: AlluxioEtcd = Field(default_factory=AlluxioEtcd)
+    etcd: AlluxioEtcd = Field(
+        default_factory=AlluxioEtcd, description="Login to an etcd with authentication on."
+    )
     failure_detection_timeout: int = Field(
-        120, ge=1, le=3600, description="Seconds a dead worker's lease lives on."
+        default=120, ge=1, le=3600, description="Seconds a dead worker's lease lives on."
     )
-    start_timeout: int = Field(120, ge=1, le=3600, description="Seconds to wait for LIVE.")
-    rpc_port: Port = 29999
-    heap: Size = "4g"
-    direct_memory: Size = "4g"
+    start_timeout: int = Field(default=120, ge=1, le=3600, description="Seconds to wait for LIVE.")
+    rpc_port: Port = Field(default=29999, description="alluxio.worker.rpc.port.")
+    heap: Size = Field(default="4g", description="Java heap (-Xmx).")
+    direct_memory: Size = Field(default="4g", description="Java direct memory.")
     page_store: PageStore = Field(
-        default_factory=lambda: PageStore(dirs=["/var/lib/alluxio/pages"], sizes=["1GB"])
+        default_factory=lambda: PageStore(dirs=["/var/lib/alluxio/pages"], sizes=["1GB"]),
+        description="Where cache pages are kept, and how much.",
     )
-    properties: dict[PropertyKey, Scalar] = Field(default_factory=dict)
-    secret_properties: dict[PropertyKey, Secret] = Field(default_factory=dict)
-    env: dict[EnvName, str] = Field(default_factory=dict)
-    workers: dict[Name, Worker] = Field(min_length=1)
-
-    @field_validator("properties", "secret_properties")
-    @classmethod
-    def _not_owned(cls, properties: dict[str, object]) -> dict[str, object]:
-        return _refuse(properties, OWNED_PROPERTIES)
+    properties: dict[PropertyKey, Scalar] = Field(
+        default_factory=dict, description="Any other line of alluxio-site.properties."
+    )
+    secret_properties: dict[PropertyKey, Secret] = Field(
+        default_factory=dict, description="Properties whose values are secrets, by reference."
+    )
+    env: dict[EnvName, str] = Field(
+        default_factory=dict, description="More variables of alluxio-env.sh."
+    )
+    workers: dict[Name, Worker] = Field(
+        min_length=1, description="The workers by name; ranges such as worker[001-200] expand."
+    )
 
 
 class InventoryFile(Model):
     """The whole inventory file."""
 
-    cluster: Name = Field("DefaultAlluxioCluster", description="alluxio.cluster.name.")
-    parallel: int = Field(20, ge=1, le=500, description="Hosts worked on at once.")
-    ssh: Ssh = Field(default_factory=Ssh)
-    etcd: Etcd
-    alluxio: Alluxio | None = None
-
-
-def _refuse(given: dict[str, T], owned: frozenset[str]) -> dict[str, T]:
-    bad = sorted(owned & given.keys())
-    if bad:
-        raise ValueError(f"{', '.join(bad)}: set by this tool from the rest of the inventory")
-    return given
+    cluster: Name = Field(default="DefaultAlluxioCluster", description="alluxio.cluster.name.")
+    other_clusters: list[Name] = Field(
+        default_factory=list, description="Other Alluxio clusters that use the same etcd."
+    )
+    parallel: int = Field(default=20, ge=1, le=500, description="Hosts worked on at once.")
+    ssh: Ssh = Field(default_factory=Ssh, description="How every host is reached.")
+    etcd: Etcd = Field(description="The etcd cluster.")
+    alluxio: Alluxio | None = Field(default=None, description="The Alluxio workers.")
 
 
 def version_tuple(version: str) -> tuple[int, int, int]:

@@ -6,9 +6,11 @@ Frozen dataclasses, so that planning and rendering are functions of plain values
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from provision.inventory import model
@@ -89,7 +91,8 @@ class EtcdCluster:
         if self.tls.client and self.tls.plain_client_port is not None:
             address = self.tls.plain_client_address
             port = self.tls.plain_client_port
-            return tuple(f"http://{bracketed(address or m.address)}:{port}" for m in self.members)
+            plain = (f"http://{bracketed(address or m.address)}:{port}" for m in self.members)
+            return tuple(dict.fromkeys(plain))
         return tuple(m.client_url for m in self.members)
 
     def member(self, name: str) -> EtcdMember:
@@ -143,6 +146,7 @@ class Inventory:
     parallel: int
     etcd: EtcdCluster
     alluxio: AlluxioCluster | None
+    other_clusters: tuple[str, ...] = ()
 
     @property
     def machines(self) -> tuple[Machine, ...]:
@@ -158,16 +162,19 @@ def bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def resolve(file: model.InventoryFile, path: Path, where: Mapping[str, str] = {}) -> Inventory:  # noqa: B006
+def local_path(given: Path, inventory: Path) -> Path:
+    """``given`` as an absolute path: ``~`` expanded, relative to the inventory's folder."""
+    # os.path, because Path.resolve() asks the file system and raises on a loop of links.
+    return Path(os.path.abspath(inventory.parent / given.expanduser()))
+
+
+def resolve(
+    file: model.InventoryFile, path: Path, where: Mapping[str, str] = MappingProxyType({})
+) -> Inventory:
     """The resolved inventory. ``where`` maps ``etcd.members.NAME`` and the like to file:line."""
-    base = path.parent
 
     def absolute(p: Path) -> Path:
-        return (
-            (base / p.expanduser()).resolve()
-            if not p.expanduser().is_absolute()
-            else p.expanduser()
-        )
+        return local_path(p, path)
 
     def machine(host: str, own: model.Ssh, key: str) -> Machine:
         ssh = file.ssh.model_copy(update=own.model_dump(exclude_unset=True))
@@ -263,5 +270,10 @@ def resolve(file: model.InventoryFile, path: Path, where: Mapping[str, str] = {}
             workers=workers,
         )
     return Inventory(
-        path=path, cluster=file.cluster, parallel=file.parallel, etcd=etcd, alluxio=alluxio
+        path=path,
+        cluster=file.cluster,
+        parallel=file.parallel,
+        etcd=etcd,
+        alluxio=alluxio,
+        other_clusters=tuple(file.other_clusters),
     )
