@@ -1,0 +1,18 @@
+"""What no single field can know: rules across the fields of an inventory.
+
+Each rule is a function of the :class:`Context`; a module's ``RULES`` names its own.
+"""
+
+from __future__ import annotations
+
+from provision.inventory.checks import alluxio, clusters, etcd, hosts
+from provision.inventory.checks.clusters import prefix_conflicts
+from provision.inventory.checks.context import Context
+
+__all__ = ["Context", "check", "prefix_conflicts"]
+
+
+def check(context: Context) -> None:
+    """Applies every rule."""
+    for rule in (*clusters.RULES, *etcd.RULES, *alluxio.RULES, *hosts.RULES):
+        rule(context)

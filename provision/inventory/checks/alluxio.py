@@ -1,0 +1,140 @@
+"""Rules of the Alluxio workers: source, properties, secrets and folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from provision.inventory import document, model
+from provision.inventory.checks.context import Context
+
+_SECRET = re.compile(r"secret|password|passwd|token|credential|accesskey", re.IGNORECASE)
+
+
+def _alluxio_maps(context: Context) -> Iterator[document.Path]:
+    alluxio = context.file.alluxio
+    if alluxio is not None:
+        yield ("alluxio",)
+        for name in alluxio.workers:
+            yield ("alluxio", "workers", name)
+
+
+def _alluxio_source(context: Context) -> None:
+    alluxio = context.file.alluxio
+    if alluxio is not None and alluxio.source.package:
+        what = "no distribution packages Alluxio"
+        context.error(what, "give a tarball by path or url", ("alluxio", "source", "package"))
+
+
+def _static_login(context: Context) -> None:
+    alluxio = context.file.alluxio
+    if alluxio is None or alluxio.membership != "STATIC":
+        return
+    if context.has("alluxio", "etcd") and alluxio.etcd.username is not None:
+        what = "'etcd' has no effect: with membership STATIC the workers do not use etcd"
+        context.warning(what, "remove it", ("alluxio", "etcd"), ("alluxio", "membership"))
+
+
+def _owned_properties(context: Context) -> None:
+    for owner in _alluxio_maps(context):
+        for field in ("properties", "secret_properties"):
+            for key in context.keys(*owner, field):
+                if key in model.OWNED_PROPERTIES:
+                    source = model.OWNED_PROPERTIES[key]
+                    path = (*owner, field, key)
+                    context.key_error(f"{key!r} is set by this tool", f"use {source}", path)
+
+
+def _inline_secrets(context: Context) -> None:
+    for owner in _alluxio_maps(context):
+        for key in context.keys(*owner, "properties"):
+            if _looks_secret(context, key, (*owner, "properties", key)):
+                context.key_error(
+                    f"{key!r} looks like a secret, which must not stand in the inventory",
+                    f"put it under secret_properties by reference: {key}: {{env: NAME}}",
+                    (*owner, "properties", key),
+                )
+        for key in context.keys(*owner, "env"):
+            if _looks_secret(context, key, (*owner, "env", key)):
+                context.key_error(
+                    f"the variable {key!r} looks like a secret, which must not stand in the"
+                    " inventory",
+                    "use the Alluxio property for it, under secret_properties by reference",
+                    (*owner, "env", key),
+                )
+
+
+def _looks_secret(context: Context, key: str, path: document.Path) -> bool:
+    if key in model.OWNED_PROPERTIES or not _SECRET.search(re.sub(r"[._-]", "", key)):
+        return False
+    entry = document.find(context.root, path)
+    value = entry.value if entry is not None else None
+    return not (isinstance(value, document.Scalar) and value.text.lower() in ("true", "false"))
+
+
+def _both_property_kinds(context: Context) -> None:
+    for owner in _alluxio_maps(context):
+        secrets = set(context.keys(*owner, "secret_properties"))
+        for key in context.keys(*owner, "properties"):
+            if key in secrets:
+                path = (*owner, "properties", key)
+                context.key_error(
+                    f"{key!r} is under secret_properties as well", "keep one of them", path
+                )
+
+
+def _directories(context: Context) -> None:
+    etcd, alluxio = context.inventory.etcd, context.inventory.alluxio
+    for member in etcd.members:
+        path = context.member_path(member.name, "data_dir")
+        _apart(context, member.data_dir, path, etcd.install_dir, ("etcd", "install_dir"))
+    if alluxio is None:
+        return
+    _apart(
+        context,
+        alluxio.state_dir,
+        ("alluxio", "state_dir"),
+        alluxio.install_dir,
+        ("alluxio", "install_dir"),
+    )
+    for owner in _alluxio_maps(context):
+        page_store: document.Path = (*owner, "page_store", "dirs")
+        entry = document.find(context.root, page_store)
+        if entry is None or not isinstance(entry.value, document.Sequence):
+            continue
+        seen: list[str] = []
+        for place, item in enumerate(entry.value.items):
+            if not isinstance(item, document.Scalar):
+                continue
+            path = (*page_store, place)
+            install = ("alluxio", "install_dir")
+            _apart(context, item.text, path, alluxio.install_dir, install)
+            if item.text in seen:
+                context.error(f"{item.text!r} is listed twice", "list each folder once", path)
+            elif any(_within(item.text, other) or _within(other, item.text) for other in seen):
+                what = f"{item.text!r} and another folder of the list lie in one another"
+                context.warning(what, "use folders side by side, one a disk", path)
+            seen.append(item.text)
+
+
+def _apart(
+    context: Context, folder: str, path: document.Path, install: str, at: document.Path
+) -> None:
+    if _within(folder, install) or _within(install, folder):
+        what = f"{folder!r} and the install folder {install!r} lie in one another"
+        context.warning(what, "data and programs want folders side by side", path, at)
+
+
+def _within(inner: str, outer: str) -> bool:
+    return PurePosixPath(inner).is_relative_to(PurePosixPath(outer))
+
+
+RULES = (
+    _alluxio_source,
+    _static_login,
+    _owned_properties,
+    _inline_secrets,
+    _both_property_kinds,
+    _directories,
+)

@@ -1,0 +1,91 @@
+"""What a rule may ask, and how it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from provision.inventory import document, model
+from provision.inventory.findings import Findings
+from provision.inventory.resolved import AlluxioWorker, EtcdMember, Inventory
+
+
+@dataclass(frozen=True)
+class Context:
+    """A file in all its forms. ``broken`` paths were refused already and hold stand-ins."""
+
+    file: model.InventoryFile
+    inventory: Inventory
+    root: document.Mapping
+    findings: Findings
+    broken: set[document.Path]
+
+    def error(self, what: str, remedy: str, *paths: document.Path) -> None:
+        """Reports at the first path, unless what any of the paths leads to is broken."""
+        if not self._any_broken(paths):
+            self.findings.error(document.locate(self.root, paths[0]), what, remedy)
+
+    def warning(self, what: str, remedy: str, *paths: document.Path) -> None:
+        if not self._any_broken(paths):
+            self.findings.warning(document.locate(self.root, paths[0]), what, remedy)
+
+    def key_error(self, what: str, remedy: str, path: document.Path) -> None:
+        """Reports at the key itself rather than at its value."""
+        entry = document.find(self.root, path)
+        if entry is not None:
+            self.findings.error(entry.key.mark, what, remedy)
+
+    def where(self, path: document.Path) -> str:
+        return self.findings.where(document.locate(self.root, path))
+
+    def has(self, *path: str | int) -> bool:
+        return document.find(self.root, path) is not None
+
+    def keys(self, *path: str | int) -> list[str]:
+        """The keys of the mapping at ``path``; none when there is no such mapping."""
+        entry = document.find(self.root, path)
+        if entry is None or not isinstance(entry.value, document.Mapping):
+            return []
+        return list(entry.value.entries)
+
+    def host_path(self, group: str, hosts: str, name: str, *fields: str) -> document.Path:
+        """Where a host's value stands: the first of ``fields`` among its own, else its group's.
+
+        A default stands nowhere: then it is the host itself.
+        """
+        own: document.Path = (group, hosts, name)
+        for field in fields:
+            if self.has(group, hosts, name, field):
+                return (*own, field)
+        for field in fields:
+            if self.has(group, field):
+                return (group, field)
+        return own
+
+    def member_path(self, name: str, *fields: str) -> document.Path:
+        return self.host_path("etcd", "members", name, *fields)
+
+    def worker_path(self, name: str, *fields: str) -> document.Path:
+        return self.host_path("alluxio", "workers", name, *fields)
+
+    @property
+    def members(self) -> tuple[EtcdMember, ...]:
+        return self.inventory.etcd.members
+
+    @property
+    def workers(self) -> tuple[AlluxioWorker, ...]:
+        alluxio = self.inventory.alluxio
+        return alluxio.workers if alluxio is not None else ()
+
+    def setting_path(self, member: str, key: str) -> document.Path:
+        return self._first(("etcd", "members", member), ("etcd",), "settings", key)
+
+    def property_path(self, worker: str, key: str) -> document.Path:
+        return self._first(("alluxio", "workers", worker), ("alluxio",), "properties", key)
+
+    def _first(self, host: document.Path, group: document.Path, *rest: str) -> document.Path:
+        return next((at for at in ((*host, *rest), (*group, *rest)) if self.has(*at)), host)
+
+    def _any_broken(self, paths: Iterable[document.Path]) -> bool:
+        # Only what lies at or above a path: a broken sibling says nothing about it.
+        return any(path[:n] in self.broken for path in paths for n in range(1, len(path) + 1))

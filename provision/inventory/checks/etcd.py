@@ -1,0 +1,131 @@
+"""Rules of the etcd cluster: its release, size, TLS and settings."""
+
+from __future__ import annotations
+
+from provision.inventory import document, model
+from provision.inventory.checks.context import Context
+
+_YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
+#: etcd's own defaults, in milliseconds.
+_HEARTBEAT, _ELECTION, _MOST_ELECTION = 100, 1000, 50_000
+
+
+def _etcd_version(context: Context) -> None:
+    text, path = context.file.etcd.version, ("etcd", "version")
+    version = model.version_tuple(text)
+    if version < (3, 4, 0):
+        what = f"etcd {text} is too old: members are added as learners, which came with 3.4"
+        context.error(what, "use 3.4 or later", path)
+    elif (3, 5, 0) <= version <= (3, 5, 2):
+        what = (
+            f"etcd {text} can corrupt its data in a crash; its authors withdrew 3.5 from"
+            " production use until 3.5.3"
+        )
+        if context.file.etcd.allow_corrupting_version:
+            context.warning(what, "use 3.5.3 or later", path)
+        else:
+            remedy = "use 3.5.3 or later, or set allow_corrupting_version: true"
+            context.error(what, remedy, path)
+
+
+def _client_tls(context: Context) -> None:
+    tls, alluxio = context.file.etcd.tls, context.file.alluxio
+    path: document.Path = ("etcd", "tls", "client")
+    plain: document.Path = ("etcd", "tls", "plain_client_port")
+    needs_etcd = alluxio is not None and alluxio.membership != "STATIC"
+    if tls.client and tls.plain_client_port is None and needs_etcd:
+        context.error(
+            "with TLS on the client port the workers cannot join: Alluxio 313 has no property for"
+            " TLS to etcd",
+            "set client: false, or plain_client_port for one more listener without TLS that only"
+            " the workers' network can reach",
+            path,
+            plain,
+        )
+    for field in ("plain_client_port", "plain_client_address"):
+        if not tls.client and context.has("etcd", "tls", field):
+            what = f"{field!r} has no effect: the client port is plain already"
+            context.warning(what, "remove it, or set client: true", ("etcd", "tls", field), path)
+    if tls.client and tls.plain_client_address and len(context.file.etcd.members) > 1:
+        context.warning(
+            f"workers are given {tls.plain_client_address!r} alone, for all the members",
+            "leave it out to listen at each member's own address",
+            ("etcd", "tls", "plain_client_address"),
+        )
+
+
+def _etcd_settings(context: Context) -> None:
+    places: list[document.Path] = [("etcd", "settings")]
+    places += [("etcd", "members", name, "settings") for name in context.file.etcd.members]
+    for place in places:
+        for key in context.keys(*place):
+            dashed = key.replace("_", "-")
+            path = (*place, key)
+            if dashed in model.OWNED_ETCD_SETTINGS:
+                source = model.OWNED_ETCD_SETTINGS[dashed]
+                context.key_error(f"{key!r} is set by this tool", f"it comes from {source}", path)
+            elif dashed != key:
+                context.key_error(
+                    f"{key!r} is not a key of etcd.conf.yml", f"write it as {dashed!r}", path
+                )
+            else:
+                _warn_of_yes(context, path)
+
+
+def _warn_of_yes(context: Context, path: document.Path) -> None:
+    entry = document.find(context.root, path)
+    value = entry.value if entry is not None else None
+    if isinstance(value, document.Scalar) and value.plain:
+        word = value.text.lower()
+        if word in _YAML_1_1_WORDS:
+            meant = "true" if word in ("yes", "on", "y") else "false"
+            what = f"{path[-1]!r} is the text {value.text!r}, not a boolean"
+            context.warning(what, f"write {meant}, or quote the text", path)
+
+
+def _election(context: Context) -> None:
+    for member in context.members:
+        heartbeat = member.settings.get("heartbeat-interval", _HEARTBEAT)
+        election = member.settings.get("election-timeout", _ELECTION)
+        for field, value in (("heartbeat-interval", heartbeat), ("election-timeout", election)):
+            if type(value) is not int or value <= 0:
+                what = f"{field!r} must be a whole number of milliseconds"
+                context.error(what, "", context.setting_path(member.name, field))
+                break
+        else:
+            _election_of(context, member.name, int(heartbeat), int(election))
+
+
+def _election_of(context: Context, name: str, heartbeat: int, election: int) -> None:
+    at = context.setting_path(name, "election-timeout")
+    other = context.setting_path(name, "heartbeat-interval")
+    if at[-1] != "election-timeout":
+        at, other = other, at
+    if election < 5 * heartbeat:
+        context.error(
+            f"etcd refuses an election-timeout ({election} ms) below 5 heartbeat-intervals"
+            f" ({heartbeat} ms each)",
+            f"set election-timeout to {5 * heartbeat} at least; 10 heartbeats are usual",
+            at,
+            other,
+        )
+    elif election > _MOST_ELECTION:
+        what = f"etcd refuses an election-timeout above {_MOST_ELECTION} ms"
+        context.error(what, "lower it", at)
+
+
+def _member_count(context: Context) -> None:
+    path: document.Path = ("etcd", "members")
+    count = len(context.keys(*path))
+    if count == 1:
+        what = "one member only: the cluster does not survive the loss of a host"
+        context.warning(what, "use 3, or 5 to survive two losses", path)
+    elif count and count % 2 == 0:
+        what = f"{count} members survive no more losses than {count - 1}"
+        context.warning(what, "use an odd number of members", path)
+    if count > 7:
+        what = f"{count} members: every write waits for more of them, and etcd advises 7 at most"
+        context.warning(what, "use 3, 5 or 7", path)
+
+
+RULES = (_etcd_version, _client_tls, _etcd_settings, _election, _member_count)

@@ -1,0 +1,243 @@
+"""Rules of hosts, addresses and ports, among members, workers and both on one machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from provision.inventory import document, model
+from provision.inventory.checks.context import Context
+from provision.inventory.resolved import AlluxioWorker, EtcdMember, Machine, local_path
+
+#: Ports a worker opens besides its RPC port: (property, default or None when closed by default).
+_WORKER_PORTS: tuple[tuple[str, int | None], ...] = (
+    ("alluxio.worker.data.port", 29997),
+    ("alluxio.worker.web.port", 30000),
+    ("alluxio.worker.rest.port", None),
+    ("alluxio.worker.http.server.port", None),
+)
+
+
+def _ssh_files(context: Context) -> None:
+    places: list[tuple[document.Path, model.Ssh]] = [(("ssh",), context.file.ssh)]
+    places += [
+        (("etcd", "members", name, "ssh"), member.ssh)
+        for name, member in context.file.etcd.members.items()
+    ]
+    if context.file.alluxio is not None:
+        places += [
+            (("alluxio", "workers", name, "ssh"), worker.ssh)
+            for name, worker in context.file.alluxio.workers.items()
+        ]
+    exists: dict[Path, bool] = {}
+    for place, ssh in places:
+        for field, given in (("key", ssh.key), ("known_hosts", ssh.known_hosts)):
+            if given is None:
+                continue
+            file = local_path(given, context.inventory.path)
+            # os.path.isfile answers False where Path.is_file may raise.
+            if not exists.setdefault(file, os.path.isfile(file)):
+                remedy = "relative paths start at the inventory's folder"
+                context.error(f"{field}: there is no file {str(file)!r}", remedy, (*place, field))
+
+
+def _machine(machine: Machine) -> tuple[str, int | None]:
+    return machine.host.lower(), machine.port
+
+
+def _member_addresses(context: Context) -> None:
+    by_host: dict[tuple[str, int | None], EtcdMember] = {}
+    by_address: dict[tuple[str, int], tuple[EtcdMember, str]] = {}
+    for member in context.members:
+        path = context.member_path(member.name, "host")
+        first = by_host.setdefault(_machine(member.machine), member)
+        if first is not member:
+            at = context.member_path(first.name, "host")
+            context.error(
+                f"members {first.name!r} and {member.name!r} are on the same host"
+                f" {member.machine.host!r} (see {context.where(at)})",
+                "a lost host would take both; give each a host of its own",
+                path,
+                at,
+            )
+            continue
+        for field, port in _member_ports(context, member):
+            # The plain listener's port is the same on every member by design.
+            other, its_field = by_address.setdefault((member.address, port), (member, field))
+            if other is not member:
+                mine = context.member_path(member.name, "address", "host")
+                theirs = context.member_path(other.name, "address", "host")
+                context.error(
+                    f"members {other.name!r} ({its_field}) and {member.name!r} ({field}) both"
+                    f" have {member.address} port {port} (see {context.where(theirs)})",
+                    "give each its own address",
+                    mine,
+                    theirs,
+                )
+                break
+
+
+def _member_ports(context: Context, member: EtcdMember) -> Iterator[tuple[str, int]]:
+    yield "client_port", member.client_port
+    yield "peer_port", member.peer_port
+    tls = context.inventory.etcd.tls
+    if tls.client and tls.plain_client_port is not None:
+        yield "tls.plain_client_port", tls.plain_client_port
+
+
+def _port_path(context: Context, member: EtcdMember, field: str) -> document.Path:
+    if field == "tls.plain_client_port":
+        return ("etcd", "tls", "plain_client_port")
+    return context.member_path(member.name, field)
+
+
+def _ports_within_member(context: Context) -> None:
+    for member in context.members:
+        used: dict[int, str] = {}
+        for field, port in _member_ports(context, member):
+            first = used.setdefault(port, field)
+            if first != field:
+                context.error(
+                    f"{first} and {field} are both {port}",
+                    "etcd's listeners need a port each",
+                    _port_path(context, member, field),
+                    _port_path(context, member, first),
+                )
+
+
+def _worker_hosts(context: Context) -> None:
+    by_host: dict[tuple[str, int | None], AlluxioWorker] = {}
+    by_name: dict[tuple[str, int], AlluxioWorker] = {}
+    for worker in context.workers:
+        path = context.worker_path(worker.name, "host")
+        first = by_host.setdefault(_machine(worker.machine), worker)
+        if first is not worker:
+            at = context.worker_path(first.name, "host")
+            context.error(
+                f"workers {first.name!r} and {worker.name!r} are on the same host"
+                f" {worker.machine.host!r} (see {context.where(at)})",
+                "they would share identity, ports and cache; run one worker a host",
+                path,
+                at,
+            )
+            continue
+        first = by_name.setdefault((worker.hostname, worker.rpc_port), worker)
+        if first is not worker:
+            at = context.worker_path(first.name, "hostname", "host")
+            context.error(
+                f"workers {first.name!r} and {worker.name!r} both are {worker.hostname}:"
+                f"{worker.rpc_port} to clients (see {context.where(at)})",
+                "give each its own hostname",
+                context.worker_path(worker.name, "hostname", "host"),
+                at,
+            )
+
+
+def _worker_ports(worker: AlluxioWorker) -> Iterator[tuple[str, int]]:
+    yield "rpc_port", worker.rpc_port
+    for key, default in _WORKER_PORTS:
+        given = worker.properties.get(key, default)
+        # A port that is not a number is Alluxio's to refuse; it may be a ${reference}.
+        if given is not None and re.fullmatch(r"[0-9]{1,5}", str(given)) and int(given) > 0:
+            yield key, int(given)
+
+
+def _worker_port_path(context: Context, worker: AlluxioWorker, field: str) -> document.Path:
+    if field == "rpc_port":
+        return context.worker_path(worker.name, "rpc_port")
+    return context.property_path(worker.name, field)
+
+
+def _ports_on_machine(context: Context) -> None:
+    members = {_machine(m.machine): m for m in context.members}
+    by_address = {m.address: m for m in context.members}
+    for worker in context.workers:
+        used: dict[int, str] = {}
+        for field, port in _worker_ports(worker):
+            path = _worker_port_path(context, worker, field)
+            first = used.setdefault(port, field)
+            if first != field:
+                at = _worker_port_path(context, worker, first)
+                what = f"the worker's {first} and {field} are both {port}"
+                context.error(what, "give each its own port", path, at)
+        member = (
+            members.get(_machine(worker.machine))
+            or by_address.get(worker.machine.host)
+            or by_address.get(worker.hostname)
+        )
+        if member is None:
+            continue
+        for field, port in _member_ports(context, member):
+            if port in used:
+                path = _worker_port_path(context, worker, used[port])
+                at = _port_path(context, member, field)
+                context.error(
+                    f"worker {worker.name!r} ({used[port]}) and member {member.name!r} ({field})"
+                    f" both want port {port} of {worker.machine.host!r}",
+                    "give one of them another port",
+                    path,
+                    at,
+                )
+
+
+def _one_way_to_a_host(context: Context) -> None:
+    seen: dict[tuple[str, int | None], tuple[Machine, document.Path]] = {}
+    for name, machine, path in _machines(context):
+        first, at = seen.setdefault(_machine(machine), (machine, path))
+        if first != machine:
+            context.error(
+                f"the host {name!r} has other ssh settings than at {context.where(at)}",
+                "give the host the same ssh settings in both places",
+                path,
+                at,
+            )
+
+
+def _machines(context: Context) -> Iterator[tuple[str, Machine, document.Path]]:
+    for member in context.members:
+        path: document.Path = ("etcd", "members", member.name)
+        yield member.machine.host, member.machine, _ssh_path(context, path)
+    for worker in context.workers:
+        path = ("alluxio", "workers", worker.name)
+        yield worker.machine.host, worker.machine, _ssh_path(context, path)
+
+
+def _ssh_path(context: Context, host: document.Path) -> document.Path:
+    return (*host, "ssh") if context.has(*host, "ssh") else (*host, "host")
+
+
+def _loopback(context: Context) -> None:
+    hosts = {machine.host for machine in context.inventory.machines}
+    if len(hosts) < 2:
+        return
+    for member in context.members:
+        if _is_loopback(member.address) and not _is_loopback(member.machine.host):
+            what = f"other hosts cannot reach {member.name!r} at the loopback address"
+            path = context.member_path(member.name, "address")
+            context.error(f"{what} {member.address!r}", "give its address on the network", path)
+    for worker in context.workers:
+        if _is_loopback(worker.hostname) and not _is_loopback(worker.machine.host):
+            what = f"clients cannot reach {worker.name!r} at the loopback name"
+            path = context.worker_path(worker.name, "hostname")
+            context.error(f"{what} {worker.hostname!r}", "give its name on the network", path)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in ("localhost", "localhost.localdomain")
+
+
+RULES = (
+    _ssh_files,
+    _member_addresses,
+    _ports_within_member,
+    _worker_hosts,
+    _ports_on_machine,
+    _one_way_to_a_host,
+    _loopback,
+)

@@ -1,0 +1,335 @@
+"""YAML text as a tree of text whose every node knows its line and column.
+
+The tree is composed from ruamel.yaml's events rather than its round-trip loader: that is several
+times faster, keeps every scalar as it was written (``version: 3.10`` is not 3.1), and lets hostile
+documents (endless aliases, deep nesting, tags, duplicate keys) be refused while they are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from provision.inventory.findings import Findings, Mark
+
+#: No inventory needs more; beyond it a document is a mistake or an attack.
+MAX_BYTES = 8 * 1024 * 1024
+MAX_DEPTH = 20
+MAX_ALIASED_NODES = 100_000
+
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+# Besides control characters: the Unicode line ends, so that everyone counts lines alike.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_UNQUOTED_RANGE = re.compile(r"[{,].*\w\.?\[[0-9]+[-,][0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """Text as written. ``plain`` text is unquoted; ``ranged`` text came out of a range."""
+
+    text: str
+    mark: Mark
+    plain: bool = True
+    ranged: bool = False
+
+    @property
+    def is_null(self) -> bool:
+        return self.plain and self.text in _NULLS
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    items: tuple[Node, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    key: Scalar
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    entries: dict[str, Entry]
+    mark: Mark
+
+    def get(self, key: str) -> Node | None:
+        entry = self.entries.get(key)
+        return entry.value if entry is not None else None
+
+    def replaced(self, key: str, value: Node) -> Mapping:
+        """A copy in which ``key`` holds ``value``; nodes may be shared by aliases."""
+        entries = dict(self.entries)
+        entries[key] = Entry(entries[key].key, value)
+        return Mapping(entries, self.mark)
+
+
+Node = Scalar | Sequence | Mapping
+
+
+#: Keys and list places that lead from the top of a document to a node.
+Path = tuple[str | int, ...]
+
+
+def find(root: Node, path: Path) -> Entry | None:
+    """What stands at ``path``, or None."""
+    node, entry = root, None
+    for part in path:
+        if isinstance(node, Mapping) and isinstance(part, str):
+            entry = node.entries.get(part)
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            item = node.items[part]
+            entry = Entry(Scalar("", item.mark), item)
+        else:
+            entry = None
+        if entry is None:
+            return None
+        node = entry.value
+    return entry
+
+
+def locate(root: Node, path: Path) -> Mark:
+    """Where to point an editor for ``path``: its value, else its key, else the nearest above."""
+    while path:
+        if (entry := find(root, path)) is not None:
+            scalar = isinstance(entry.value, Scalar) and not entry.value.is_null
+            return entry.value.mark if scalar else entry.key.mark
+        path = path[:-1]
+    return root.mark
+
+
+def is_ranged(root: Node, path: Path) -> bool:
+    """Whether ``path`` passes through an entry that a range stands for."""
+    entries = (find(root, path[:depth]) for depth in range(1, len(path) + 1))
+    return any(entry is not None and entry.key.ranged for entry in entries)
+
+
+class _Unreadable(Exception):
+    """The rest of the document cannot be read."""
+
+    def __init__(self, mark: Mark, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.mark, self.what, self.remedy = mark, what, remedy
+
+
+def parse(data: bytes, findings: Findings) -> Mapping | None:
+    """The document's top mapping, or None when there is none to speak of (and findings say why)."""
+    text = _decode(data, findings)
+    if text is None:
+        return None
+    try:
+        node = _Composer(_events(text), findings).document()
+    except _Unreadable as problem:
+        findings.error(problem.mark, problem.what, problem.remedy)
+        return None
+    if isinstance(node, Mapping):
+        return node
+    if node is None or (isinstance(node, Scalar) and node.is_null):
+        findings.error(Mark(1, 1), "the file is empty", "write one with: invoke init-inventory")
+    else:
+        findings.error(node.mark, "an inventory is a mapping: 'etcd: …', 'alluxio: …'")
+    return None
+
+
+def _decode(data: bytes, findings: Findings) -> str | None:
+    if len(data) > MAX_BYTES:
+        what = f"the file is larger than {MAX_BYTES // 1024**2} MB"
+        findings.error(Mark(1, 1), what, "use ranges such as worker[001-200]")
+        return None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        findings.error(Mark(1, 1), "the file is UTF-16", "save it as UTF-8")
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8-sig")
+        findings.error(
+            _mark_at(_one_line_end(before), None),
+            f"byte 0x{data[error.start]:02x} is not UTF-8 text",
+            "save the file as UTF-8",
+        )
+        return None
+    text = _one_line_end(text)
+    for number, match in enumerate(_UNPRINTABLE.finditer(text)):
+        if number == 10:
+            break
+        what = f"the file holds the control character U+{ord(match[0]):04X}"
+        findings.error(_mark_at(text, match.start()), what, "delete it")
+    return None if findings.errors else text
+
+
+def _one_line_end(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _mark_at(text: str, index: int | None) -> Mark:
+    before = text if index is None else text[:index]
+    return Mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _events(text: str) -> Iterator[Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+    last = Mark(1, 1)
+    try:
+        for event in YAML(typ="safe", pure=True).parse(text):
+            last = _mark(event)
+            yield event
+    except MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        mark = last if at is None else _inside(text, Mark(at.line + 1, at.column + 1))
+        raise _Unreadable(mark, *_syntax(text, mark, str(error.problem or error.context))) from None
+    except _Unreadable:
+        raise
+    except Exception as error:
+        # ruamel.yaml lets a few hostile documents ("\UFFFFFFFF") end in errors of Python's own.
+        raise _Unreadable(last, f"not YAML: {error}", "the mistake is after this place") from None
+
+
+def _inside(text: str, mark: Mark) -> Mark:
+    """``mark``, or the end of the last line when ruamel.yaml points behind the text."""
+    lines = text.split("\n")
+    if mark.line > len(lines) or (mark.line == len(lines) and not lines[-1]):
+        while len(lines) > 1 and not lines[-1]:
+            lines.pop()
+        return Mark(len(lines), len(lines[-1]) + 1)
+    return mark
+
+
+def _syntax(text: str, mark: Mark, problem: str) -> tuple[str, str]:
+    """ruamel.yaml's complaint in plain words, with a remedy."""
+    line = text.split("\n")[mark.line - 1]
+    if "\\t" in problem:
+        return "a tab where YAML wants spaces", "indent with spaces"
+    if _UNQUOTED_RANGE.search(line):
+        return "a range within { } must stand in quotes", 'as in {host: "worker[1-3].example.com"}'
+    problem = problem.replace("'\\x00'", "the end of the file")
+    if "mapping values are not allowed" in problem:
+        return (
+            "a ':' where no key can stand",
+            "check the indentation, or quote the text if it holds ': '",
+        )
+    if "could not find expected ':'" in problem:
+        return "a line without the ':' that follows a key", ""
+    return f"not YAML: {problem}", "check quotes, brackets and indentation here and just above"
+
+
+def _mark(event: Any) -> Mark:
+    at = event.start_mark
+    return Mark(at.line + 1, at.column + 1)
+
+
+@dataclass
+class _Composer:
+    """Builds the tree. ``size`` counts nodes as if every alias were written out."""
+
+    events: Iterator[Any]
+    findings: Findings
+    anchors: dict[str, tuple[Node, int]] = field(default_factory=dict)
+    open_anchors: set[str] = field(default_factory=set)
+    size: int = 0
+    aliased: int = 0
+
+    def document(self) -> Node | None:
+        root: Node | None = None
+        documents = 0
+        for event in self.events:
+            kind = type(event).__name__
+            if kind == "DocumentStartEvent":
+                documents += 1
+                if documents == 2:
+                    raise _Unreadable(
+                        _mark(event), "a second document starts here", "keep one per file"
+                    )
+            elif kind not in ("StreamStartEvent", "StreamEndEvent", "DocumentEndEvent"):
+                root = self.node(event, 0)
+        return root
+
+    def node(self, event: Any, depth: int) -> Node:
+        mark = _mark(event)
+        kind = type(event).__name__
+        if kind == "AliasEvent":
+            return self.alias(event.anchor, mark)
+        if depth > MAX_DEPTH:
+            raise _Unreadable(mark, f"nested more than {MAX_DEPTH} levels deep")
+        if event.tag is not None:
+            what = f"the tag {str(event.tag)[:40]!r} is not used in inventories"
+            self.findings.error(mark, what, "remove it; quote the value to make it text")
+        before = self.size
+        if event.anchor is not None:
+            self.open_anchors.add(event.anchor)
+        node: Node
+        if kind == "ScalarEvent":
+            node = Scalar(self.one_line(event.value, mark), mark, not event.style)
+        elif kind == "SequenceStartEvent":
+            node = self.sequence(mark, depth)
+        else:
+            node = self.mapping(mark, depth)
+        self.size += 1
+        if event.anchor is not None:
+            self.open_anchors.discard(event.anchor)
+            self.anchors[event.anchor] = (node, self.size - before)
+        return node
+
+    def one_line(self, text: str, mark: Mark) -> str:
+        if (bad := _NOT_ONE_LINE.search(text)) is None:
+            return text
+        if bad[0] == "\n":
+            self.findings.error(mark, "the value spans lines", "write it on one line")
+        else:
+            what = f"the value holds the control character U+{ord(bad[0]):04X}"
+            self.findings.error(mark, what, "remove it")
+        return _NOT_ONE_LINE.sub("?", text)
+
+    def alias(self, name: str, mark: Mark) -> Node:
+        if name in self.open_anchors:
+            raise _Unreadable(mark, f"*{name} stands inside its own anchor &{name}")
+        if name not in self.anchors:
+            self.findings.error(mark, f"*{name} has no anchor &{name} above it")
+            return Scalar("", mark)
+        node, size = self.anchors[name]
+        self.size += size
+        self.aliased += size
+        if self.aliased > MAX_ALIASED_NODES:
+            raise _Unreadable(mark, "the aliases of this file expand without bounds")
+        return node
+
+    def sequence(self, mark: Mark, depth: int) -> Sequence:
+        items: list[Node] = []
+        while type(event := next(self.events)).__name__ != "SequenceEndEvent":
+            items.append(self.node(event, depth + 1))
+        return Sequence(tuple(items), mark)
+
+    def mapping(self, mark: Mark, depth: int) -> Mapping:
+        entries: dict[str, Entry] = {}
+        merged: list[Mapping] = []
+        while type(event := next(self.events)).__name__ != "MappingEndEvent":
+            key = self.node(event, depth + 1)
+            at = _mark(event)
+            value = self.node(next(self.events), depth + 1)
+            if not isinstance(key, Scalar):
+                self.findings.error(at, "a key must be text")
+            elif key.text == "<<" and key.plain:
+                merged += self.merge(value, at)
+            elif key.text in entries:
+                first = self.findings.where(entries[key.text].key.mark)
+                what = f"the key {key.text!r} is already given at {first}"
+                self.findings.error(at, what, "keep one of the two")
+            else:
+                entries[key.text] = Entry(key, value)
+        for other in merged:
+            for name, entry in other.entries.items():
+                entries.setdefault(name, entry)
+        return Mapping(entries, mark)
+
+    def merge(self, value: Node, mark: Mark) -> list[Mapping]:
+        given = value.items if isinstance(value, Sequence) else (value,)
+        mappings = [node for node in given if isinstance(node, Mapping)]
+        if len(mappings) != len(given):
+            self.findings.error(mark, "'<<' merges mappings only", "as in '<<: *anchor'")
+        return mappings

@@ -1,0 +1,180 @@
+"""The commented inventory that ``invoke init-inventory`` writes, and ``inventory/example.yml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from provision.errors import Problem, UsageError
+
+EXAMPLE = """\
+# Inventory of one etcd cluster and the Alluxio workers that register in it.
+#
+# Commented keys show their defaults, or an example where there is none. Unknown keys are errors.
+#   invoke show-inventory     every value in force, and the line it comes from
+#   inventory/schema.json     for editors that complete and check YAML
+#
+# Ranges: a key such as worker[001-200] stands for 200 hosts, with a range of the same length in
+# host, address and hostname. [1-3,7] lists several. Within { } put them in quotes.
+# Text is taken as written: 'version: 3.10' is 3.10, and 'host: no' is a host called "no".
+
+# alluxio.cluster.name, and the name that 'invoke destroy' asks for.
+cluster: DefaultAlluxioCluster
+
+# Other Alluxio clusters that use the same etcd. No name may begin with another one: older
+# Alluxio clients would mix them up.
+# other_clusters: [Analytics]
+
+# Hosts worked on at once, 1 to 500.
+# parallel: 20
+
+# How hosts are reached. What is unset comes from ~/.ssh/config. Members and workers may have an
+# 'ssh' of their own, whose keys win.
+# ssh:
+#   user: deploy                        # login; needs sudo without a password, or be root
+#   port: 22
+#   key: ~/.ssh/id_ed25519              # else the keys of ssh-agent
+#   known_hosts: ~/.ssh/known_hosts     # a host that is not in it is refused
+#   jump: deploy@bastion.example.com:22
+#   connect_timeout: 10                 # seconds
+
+etcd:
+  # 3.4 or later. 3.5.0 to 3.5.2 can corrupt data and are refused, unless:
+  version: 3.6.16
+  # allow_corrupting_version: false
+
+  # Where the binaries come from: one of path, url and package. Paths start at this file's folder.
+  # The hosts need no way out: everything goes to them over SSH.
+  source:
+    path: etcd-v3.6.16-linux-amd64.tar.gz
+    # url: https://mirror.example.com/etcd-v3.6.16-linux-amd64.tar.gz
+    # package: false                    # true: the hosts' own distribution package
+    # Hex digest, or a file of them. A tarball is never installed without.
+    sha256: file:SHA256SUMS
+
+  # install_dir: /opt/etcd              # one folder a version, and a link 'current'
+  # config_dir: /etc/etcd               # etcd.conf.yml and certificates
+  # data_dir: /var/lib/etcd             # mode 0700; best on an SSD of its own
+  # user: etcd                          # system user, made when missing
+  # client_port: 2379
+  # peer_port: 2380
+  # cluster_token: DefaultAlluxioCluster  # initial-cluster-token; default: the cluster's name
+
+  # Certificates come from a CA of the cluster's own, which stays on this machine.
+  # tls:
+  #   peer: true                        # TLS and mutual authentication between members
+  #   client: false                     # TLS on client_port. Alluxio 313 cannot use TLS to etcd:
+  #   plain_client_port: 2378           # give its workers one more listener, without TLS,
+  #   plain_client_address: 10.0.1.10   # at this address (default: each member's own)
+  #   client_auth: true                 # with client TLS: clients need a certificate
+  #   pki_dir: pki                      # the CA: keep it safe, and out of version control
+  #   leaf_days: 365                    # validity of members' certificates
+  #   ca_days: 3650                     # validity of the CA
+
+  # Any other key of etcd.conf.yml, for every member. Times are in milliseconds, sizes in bytes.
+  # settings:
+  #   heartbeat-interval: 100
+  #   election-timeout: 1000            # at least 5 heartbeats; about 10 round trips
+  #   quota-backend-bytes: 2147483648
+
+  # The members by name. 3 survive the loss of one, 5 of two; an even number gains nothing.
+  # host: where SSH goes. address: in peer and client URLs (default: host).
+  members:
+    infra0: {host: infra0.example.com, address: 10.0.1.10}
+    infra1: {host: infra1.example.com, address: 10.0.1.11}
+    infra2:
+      host: infra2.example.com
+      address: 10.0.1.12
+      # ssh: {port: 2222}
+      # client_port: 2379               # these four: instead of, or added to, etcd's own above
+      # peer_port: 2380
+      # data_dir: /mnt/ssd/etcd
+      # settings: {log-level: debug}
+
+# Leave this whole part out for an etcd cluster alone.
+alluxio:
+  # The release; names the install folder.
+  version: 313
+
+  source:
+    path: alluxio-313-bin.tar.gz
+    sha256: file:SHA256SUMS
+
+  # The Java that workers run on. Without home and source: the hosts' own, if its version fits.
+  # java:
+  #   home: /usr/lib/jvm/java-11-openjdk-amd64      # an existing JAVA_HOME on the hosts
+  #   source: {path: jdk-11-linux-x64.tar.gz, sha256: file:SHA256SUMS}  # or a tarball, not both
+  #   install_dir: /opt/java            # where the tarball goes
+  #   versions: [8, 11]                 # major versions that the release accepts
+
+  # install_dir: /opt/alluxio           # one folder a version, and a link 'current'
+  # state_dir: /var/lib/alluxio         # the worker's identity; survives reinstalls
+  # log_dir: /var/log/alluxio
+  # user: alluxio                       # system user, made when missing
+
+  # How workers find each other: ETCD, STATIC (a file with all hosts; no liveness) or
+  # SERVICE_REGISTRY (live keys in etcd only).
+  # membership: ETCD
+
+  # Login to an etcd with authentication turned on.
+  # etcd:
+  #   username: alluxio
+  #   password: {env: ALLUXIO_ETCD_PASSWORD}        # or {file: etcd-password}
+
+  # failure_detection_timeout: 120      # seconds until a dead worker counts as FAILED
+  # start_timeout: 120                  # seconds to wait for a started worker to be LIVE
+  # rpc_port: 29999
+  # heap: 4g                            # Java heap of a worker
+  # direct_memory: 4g                   # Java direct memory of a worker
+
+  # Cache folders, and how much of each may be used: as many sizes as dirs.
+  # page_store:
+  #   dirs: [/var/lib/alluxio/pages]
+  #   sizes: [1GB]
+
+  # Any other line of alluxio-site.properties.
+  properties:
+    alluxio.dora.client.ufs.root: s3://bucket/path
+
+  # Secrets stand in the environment of this machine or in a file, never here. On the hosts they
+  # are in a file of mode 0600.
+  # secret_properties:
+  #   s3a.accessKeyId: {env: AWS_ACCESS_KEY_ID}
+  #   s3a.secretKey: {file: s3-secret-key}
+
+  # More variables for alluxio-env.sh.
+  # env: {ALLUXIO_WORKER_JAVA_OPTS: -XX:+UseG1GC}
+
+  # The workers by name. host: where SSH goes. hostname: what clients connect to (default: host).
+  # Hosts of etcd may be workers too.
+  workers:
+    worker1:
+      host: worker1.example.com
+      # hostname: worker1.storage.example.com
+      # ssh: {user: admin}
+      # rpc_port: 29999                 # these: instead of alluxio's own above
+      # heap: 8g
+      # direct_memory: 16g
+      # page_store: {dirs: [/mnt/nvme0/pages, /mnt/nvme1/pages], sizes: [500GB, 500GB]}
+      # java_home: /usr/lib/jvm/java-8-openjdk-amd64
+      # properties: {alluxio.worker.web.port: 30010}        # these three: added to the ones above
+      # secret_properties: {s3a.secretKey: {env: OTHER_KEY}}
+      # env: {LANG: C.UTF-8}
+    worker[002-004]:
+      host: worker[002-004].example.com
+"""
+
+
+def write_example(path: Path) -> None:
+    """Writes the example to ``path``. Raises UsageError when there is something already."""
+    try:
+        # Mode x: whatever is there stays, even if it came a moment ago.
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(EXAMPLE)
+    except FileExistsError:
+        problem = Problem(str(path), "this file exists already", "name another, or move it away")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problem = Problem(str(path), f"cannot be written: {reason}")
+    else:
+        return
+    raise UsageError("no inventory was written", problems=[problem])

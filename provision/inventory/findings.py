@@ -1,0 +1,47 @@
+"""Gathers what is wrong with an inventory file, so that all of it is reported at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from provision.errors import Problem
+
+
+class Mark(NamedTuple):
+    """A place in the file; both count from 1."""
+
+    line: int
+    column: int
+
+
+class Findings:
+    """The problems and warnings of one file, each said once and in the file's order."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._found: dict[tuple[Mark, str], Problem] = {}
+
+    def error(self, mark: Mark, what: str, remedy: str = "") -> None:
+        self._add(mark, what, remedy, "error")
+
+    def warning(self, mark: Mark, what: str, remedy: str = "") -> None:
+        self._add(mark, what, remedy, "warning")
+
+    def where(self, mark: Mark) -> str:
+        """``file:line:column``, which editors and terminals can follow."""
+        return f"{self.name}:{mark.line}:{mark.column}"
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return self._of("error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return self._of("warning")
+
+    def _add(self, mark: Mark, what: str, remedy: str, severity: str) -> None:
+        self._found.setdefault((mark, what), Problem(self.where(mark), what, remedy, severity))
+
+    def _of(self, severity: str) -> tuple[Problem, ...]:
+        in_order = sorted(self._found.items(), key=lambda found: found[0][0])
+        return tuple(problem for _, problem in in_order if problem.severity == severity)

@@ -1,0 +1,216 @@
+"""From a YAML file to a checked inventory, or to the list of everything that is wrong with it.
+
+    text → tree with positions → ranges written out → typed model → checks across fields
+
+A value is read by what its key wants: where text is wanted it is the text as written, so that
+``version: 3.10`` stays 3.10 and ``host: no`` is a host called "no". Only etcd's ``settings``, whose
+types are etcd's business, follow YAML 1.2: ``true`` is a boolean, ``on`` is text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from provision.errors import InventoryError, Problem
+from provision.inventory import checks, document, model, ranges
+from provision.inventory.findings import Findings, Mark
+from provision.inventory.resolved import Inventory, resolve
+
+#: Mappings whose keys are the operator's own: an empty value there is a mistake, not a default.
+_FREE = frozenset({"settings", "properties", "secret_properties", "env", "members", "workers"})
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]{1,3})?")
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False}
+_MAX_REPAIRS = 8
+
+
+@dataclass(frozen=True)
+class LoadedInventory:
+    """A checked inventory, with the file it came from.
+
+    ``inventory`` is what the rest of the tool works with; ``file`` is the typed file and ``root``
+    its text with positions, both with ranges written out. ``warnings`` did not stop it.
+    """
+
+    inventory: Inventory
+    file: model.InventoryFile
+    root: document.Mapping
+    warnings: tuple[Problem, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's name as positions carry it."""
+        return str(self.inventory.path)
+
+
+def load(path: Path) -> Inventory:
+    """The inventory in ``path``. Raises InventoryError with every problem of the file."""
+    return read(path).inventory
+
+
+def read(path: Path) -> LoadedInventory:
+    """Like :func:`load`, with warnings and the places that values came from."""
+    findings = Findings(str(path))
+    root = document.parse(_contents(path), findings)
+    loaded = _typed(root, path, findings) if root is not None else None
+    if findings.errors or loaded is None:
+        count = len(findings.errors)
+        raise InventoryError(
+            f"{count} problem{'' if count == 1 else 's'} in {path}",
+            problems=findings.errors + findings.warnings,
+        )
+    return loaded
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(document.MAX_BYTES + 1)
+    except FileNotFoundError:
+        problem = Problem(str(path), "no such file", f"write one: invoke init-inventory {path}")
+    except IsADirectoryError:
+        problem = Problem(str(path), "this is a folder", "name the inventory file in it")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problem = Problem(str(path), f"cannot be read: {reason}")
+    raise InventoryError("the inventory cannot be read", problems=[problem])
+
+
+def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInventory | None:
+    root = ranges.expand_document(root, findings)
+    file, broken = _validate(_plain(root), root, findings)
+    if file is None:
+        return None
+
+    def where(group: str, hosts: str, name: str) -> str:
+        return findings.where(document.locate(root, (group, hosts, name)))
+
+    places = {f"etcd.members.{n}": where("etcd", "members", n) for n in file.etcd.members}
+    if file.alluxio is not None:
+        places |= {
+            f"alluxio.workers.{n}": where("alluxio", "workers", n) for n in file.alluxio.workers
+        }
+    inventory = resolve(file, path, places)
+    checks.check(checks.Context(file, inventory, root, findings, broken))
+    return LoadedInventory(inventory, file, root, findings.warnings)
+
+
+def _plain(node: document.Node, under: str = "") -> Any:
+    """The values of ``node`` for the model. A key of the model without a value is not given."""
+    if isinstance(node, document.Scalar):
+        if node.is_null:
+            return None
+        return _setting(node) if under == "settings" else node.text
+    if isinstance(node, document.Sequence):
+        return [_plain(item) for item in node.items]
+    values = {
+        name: _plain(entry.value, under if under == "settings" else name)
+        for name, entry in node.entries.items()
+    }
+    if under in _FREE:
+        return values
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _setting(scalar: document.Scalar) -> model.Scalar:
+    text = scalar.text
+    if not scalar.plain:
+        return text
+    if text in _BOOLEANS or text == "FALSE":
+        return _BOOLEANS.get(text, False)
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    return text
+
+
+def _validate(
+    data: dict[str, Any], root: document.Mapping, findings: Findings
+) -> tuple[model.InventoryFile | None, set[document.Path]]:
+    """The typed file, and the paths that had to be repaired to get one.
+
+    What the model refuses is reported, then left out or replaced by a stand-in, so that the checks
+    across fields see the rest of the file and one run reports everything.
+    """
+    broken: set[document.Path] = set()
+    above: set[document.Path] = set()
+    said: set[tuple[Mark, str]] = set()
+    for _ in range(_MAX_REPAIRS):
+        try:
+            return model.InventoryFile.model_validate(data), broken
+        except ValidationError as refused:
+            from provision.inventory.sentences import sentence
+
+            errors = refused.errors(include_url=False, include_input=False)
+        repaired = set()
+        for error in errors:
+            path = _path(error, root)
+            mark = _place(error, path, root)
+            # A repair's consequences are no news; nor is one range's mistake on its every host.
+            if (
+                path not in above
+                and not any(path[:n] in broken for n in range(1, len(path) + 1))
+                and (mark, error["type"]) not in said
+            ):
+                findings.error(mark, *sentence(error, root, path))
+                if document.is_ranged(root, path):
+                    said.add((mark, error["type"]))
+            repaired.add(_repair(data, error, path))
+        broken |= repaired
+        above |= {path[:n] for path in repaired for n in range(len(path))}
+        if () in repaired:
+            break
+    return None, broken
+
+
+def _path(error: Any, root: document.Node) -> document.Path:
+    """The part of the error's location that stands in the file."""
+    path: document.Path = error["loc"]
+    if error["type"] == "missing":
+        return path[:-1]
+    while path and document.find(root, path) is None:
+        path = path[:-1]
+    return path
+
+
+def _place(error: Any, path: document.Path, root: document.Node) -> Mark:
+    entry = document.find(root, path)
+    if entry is not None and (error["type"] == "extra_forbidden" or "[key]" in error["loc"]):
+        return entry.key.mark
+    given = (*path, error["loc"][-1]) if error["type"] == "missing" else path
+    return document.locate(root, given)
+
+
+_STAND_INS: dict[str, Callable[[document.Path], Any]] = {
+    "version": lambda path: "3.6.0",
+    "source": lambda path: {"package": True},
+    "host": lambda path: f"unknown-{abs(hash(path))}.invalid",
+}
+
+
+def _repair(data: dict[str, Any], error: Any, path: document.Path) -> document.Path:
+    """Takes what ``error`` is about out of ``data``; returns the path that was touched."""
+    if error["type"] == "missing" and error["loc"][-1] in _STAND_INS:
+        name = error["loc"][-1]
+        parent: Any = data
+        for part in path:
+            parent = parent[part]
+        parent[name] = _STAND_INS[name](path)
+        return (*path, name)
+    # A list is left out whole: its items' places would shift.
+    while path and not isinstance(path[-1], str):
+        path = path[:-1]
+    holder: Any = data
+    for part in path[:-1]:
+        holder = holder.get(part, {}) if isinstance(holder, dict) else {}
+    if path and isinstance(holder, dict):
+        holder.pop(path[-1], None)
+    return path

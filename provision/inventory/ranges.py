@@ -1,0 +1,148 @@
+"""Ranges of names: ``worker[001-200]`` stands for 200 entries.
+
+A range in a member's or worker's key goes with one of the same length in each of its addresses::
+
+    worker[001-200]:
+      host: worker[001-200].example.com
+
+``[1-3,7,9-11]`` lists several; leading zeros are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+from provision.inventory.document import Entry, Mapping, Node, Scalar
+from provision.inventory.findings import Findings, Mark
+
+#: The most entries that one file may expand to.
+MAX_ENTRIES = 100_000
+
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+_EXPANDED = (("etcd", "members"), ("alluxio", "workers"))
+_ADDRESSES = ("host", "address", "hostname")
+
+
+class RangeError(ValueError):
+    """A range that cannot be expanded; the message says why."""
+
+
+def expand(text: str) -> list[str]:
+    """Every name that ``text`` stands for; without a range, ``text`` alone.
+
+    >>> expand("rack[1-2]-node[09-10]")
+    ['rack1-node09', 'rack1-node10', 'rack2-node09', 'rack2-node10']
+    """
+    if "[" not in text and "]" not in text:
+        return [text]
+    pieces = _BRACKETS.split(text)
+    # re.split leaves literals at even places and the insides of brackets at odd ones.
+    if any("[" in literal or "]" in literal for literal in pieces[::2]):
+        raise RangeError(f"{text!r} has a bracket without its pair")
+    choices = [_numbers(piece) if place % 2 else [piece] for place, piece in enumerate(pieces)]
+    total = 1
+    for choice in choices:
+        total *= len(choice)
+    if total > MAX_ENTRIES:
+        raise RangeError(f"{text!r} stands for {total} names; {MAX_ENTRIES} are the most")
+    return ["".join(parts) for parts in product(*choices)]
+
+
+def _numbers(inside: str) -> list[str]:
+    numbers: list[str] = []
+    for part in inside.split(","):
+        match = _PART.fullmatch(part)
+        if match is None:
+            raise RangeError(f"[{inside}] is not a range such as [001-200] or [1-3,7]")
+        low, high = match[1], match[2] or match[1]
+        if len(low) != len(high) and "0" in (low[0], high[0]) and low != "0":
+            raise RangeError(f"[{inside}] needs as many digits in {low} as in {high}")
+        count = int(high) - int(low) + 1
+        if count < 1:
+            raise RangeError(f"[{inside}] runs backwards: {low} is above {high}")
+        if len(numbers) + count > MAX_ENTRIES:
+            raise RangeError(f"[{inside}] is too long: {MAX_ENTRIES} names are the most")
+        width = len(low) if low[0] == "0" else 0
+        numbers += [str(n).zfill(width) for n in range(int(low), int(high) + 1)]
+    return numbers
+
+
+def expand_document(root: Mapping, findings: Findings) -> Mapping:
+    """``root`` with the ranges among members and workers written out."""
+    for group, hosts in _EXPANDED:
+        section = root.get(group)
+        entries = section.get(hosts) if isinstance(section, Mapping) else None
+        if isinstance(section, Mapping) and isinstance(entries, Mapping):
+            root = root.replaced(group, section.replaced(hosts, _expand_entries(entries, findings)))
+    return root
+
+
+def _expand_entries(hosts: Mapping, findings: Findings) -> Mapping:
+    expanded: dict[str, Entry] = {}
+    total = 0
+    for entry in hosts.entries.values():
+        names = _expand_at(entry.key.text, entry.key.mark, findings)
+        if names is None:
+            continue
+        total += len(names)
+        if total > MAX_ENTRIES:
+            findings.error(entry.key.mark, f"the file stands for more than {MAX_ENTRIES} hosts")
+            break
+        values = _expand_value(entry, len(names), findings)
+        ranged = "[" in entry.key.text
+        for name, value in zip(names, values, strict=True):
+            if name in expanded:
+                first = findings.where(expanded[name].key.mark)
+                what = f"{name!r} is already named at {first}"
+                findings.error(entry.key.mark, what, "give every host one name")
+                continue
+            expanded[name] = Entry(Scalar(name, entry.key.mark, ranged=ranged), value)
+    return Mapping(expanded, hosts.mark)
+
+
+def _expand_value(entry: Entry, count: int, findings: Findings) -> list[Node]:
+    """The entry's value once for each of its ``count`` names."""
+    if not isinstance(entry.value, Mapping):
+        return [entry.value] * count
+    columns: dict[str, tuple[Entry, list[str]]] = {}
+    for field in _ADDRESSES:
+        given = entry.value.entries.get(field)
+        if given is None or not isinstance(given.value, Scalar) or given.value.is_null:
+            continue
+        mark = given.value.mark
+        texts = _expand_at(given.value.text, mark, findings)
+        if texts is None:
+            texts = _stand_ins(mark, count)
+        elif len(texts) != count:
+            key = entry.key.text
+            what = f"{given.value.text!r} stands for {len(texts)}, but the key {key!r} for {count}"
+            findings.error(mark, what, f"give {field!r} a range as long as the key's")
+            texts = _stand_ins(mark, count)
+        elif "[" not in given.value.text:
+            continue
+        columns[field] = (given, texts)
+    if not columns:
+        return [entry.value] * count
+    values: list[Node] = []
+    for number in range(count):
+        entries = dict(entry.value.entries)
+        for field, (given, texts) in columns.items():
+            scalar = Scalar(texts[number], given.value.mark, plain=False, ranged=True)
+            entries[field] = Entry(given.key, scalar)
+        values.append(Mapping(entries, entry.value.mark))
+    return values
+
+
+def _stand_ins(mark: Mark, count: int) -> list[str]:
+    """Unique host names in place of unreadable ones, so that the other checks still run."""
+    return [f"unreadable-{mark.line}-{mark.column}-{number}.invalid" for number in range(count)]
+
+
+def _expand_at(text: str, mark: Mark, findings: Findings) -> list[str] | None:
+    try:
+        return expand(text)
+    except RangeError as error:
+        findings.error(mark, str(error))
+        return None
