@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -38,6 +38,7 @@ __all__ = [
     "CertificateState",
     "ClusterHealth",
     "MemberHealth",
+    "any_client",
     "connect",
     "observe",
     "observing",
@@ -52,6 +53,8 @@ EXPIRY_WARNING_DAYS = 30
 
 #: Per fleet, the addresses that time out from here, so that only the first attempt waits.
 _blocked: WeakKeyDictionary[Fleet, set[tuple[str, int]]] = WeakKeyDictionary()
+#: Per fleet and cluster, the member that last served a read, and the way to it.
+_serving: WeakKeyDictionary[Fleet, dict[str, tuple[EtcdMember, How]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,39 @@ def connect(
         yield client
 
 
+@contextlib.contextmanager
+def any_client(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+) -> Iterator[EtcdClient]:
+    """A client of the first member that serves linearizable reads.
+
+    Members are asked at once, so one that hangs costs nothing; the choice is kept for the fleet
+    until a call fails. Raises :class:`Unhealthy` with every member's problem when none serves.
+    """
+    chosen = _serving.get(fleet, {}).get(cluster.name)
+    if chosen is None:
+        sick: list[Problem] = []
+        with contextlib.closing(observing(cluster, fleet, timeout=timeout, login=login)) as seen:
+            for m in seen:
+                if m.healthy and m.how is not None:
+                    chosen = (m.member, m.how)
+                    break
+                sick.extend(_problems(m))
+        if chosen is None:
+            raise Unhealthy("no etcd member serves reads", sick)
+    member, how = chosen
+    try:
+        with connect(cluster, fleet, member, timeout=timeout, login=login, how=how) as client:
+            yield client
+    except EtcdUnreachable:
+        _serving.get(fleet, {}).pop(cluster.name, None)
+        raise
+
+
 def observe(
     cluster: EtcdCluster,
     fleet: Fleet,
@@ -196,15 +232,22 @@ def observing(
     timeout: float = DEFAULT_TIMEOUT,
     login: Login | None = None,
     certificates: bool = False,
-) -> Iterator[MemberHealth]:
-    """As :func:`observe`, one member at a time, in the order of their answers."""
-    with ThreadPoolExecutor(len(cluster.members), "etcd") as pool:
+) -> Generator[MemberHealth, None, None]:
+    """As :func:`observe`, one member at a time, in the order of their answers.
+
+    Closing the generator early does not wait for the members that have not answered.
+    """
+    preload()
+    pool = ThreadPoolExecutor(len(cluster.members), "etcd")
+    try:
         asked = [
             pool.submit(_observe, cluster, fleet, m, timeout, login, certificates)
             for m in cluster.members
         ]
         for done in as_completed(asked):
             yield done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def verify_write(
@@ -263,6 +306,7 @@ def _observe(
             started = time.monotonic()
             client.get("health")
             seconds = time.monotonic() - started
+            _serving.setdefault(fleet, {})[cluster.name] = (member, how)
     except ProvisionError as error:
         what, remedy = _words(error)
     if certificates:
