@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from provision.inventory import document, model
 from provision.inventory.checks.context import Context
@@ -127,7 +126,7 @@ def _apart(
 
 
 def _within(inner: str, outer: str) -> bool:
-    return PurePosixPath(inner).is_relative_to(PurePosixPath(outer))
+    return f"{inner}/".startswith(f"{outer}/")
 
 
 RULES = (

@@ -94,6 +94,12 @@ def _port_path(context: Context, member: EtcdMember, field: str) -> document.Pat
     return context.member_path(member.name, field)
 
 
+def _written_first(one: document.Path, other: document.Path) -> tuple[document.Path, ...]:
+    """Both paths, so that a port in the file is pointed at rather than the host of a default."""
+    at_a_host = len(one) == 3 and one[1] in ("members", "workers")
+    return (other, one) if at_a_host else (one, other)
+
+
 def _ports_within_member(context: Context) -> None:
     for member in context.members:
         used: dict[int, str] = {}
@@ -103,8 +109,9 @@ def _ports_within_member(context: Context) -> None:
                 context.error(
                     f"{first} and {field} are both {port}",
                     "etcd's listeners need a port each",
-                    _port_path(context, member, field),
-                    _port_path(context, member, first),
+                    *_written_first(
+                        _port_path(context, member, field), _port_path(context, member, first)
+                    ),
                 )
 
 
@@ -162,7 +169,7 @@ def _ports_on_machine(context: Context) -> None:
             if first != field:
                 at = _worker_port_path(context, worker, first)
                 what = f"the worker's {first} and {field} are both {port}"
-                context.error(what, "give each its own port", path, at)
+                context.error(what, "give each its own port", *_written_first(path, at))
         member = (
             members.get(_machine(worker.machine))
             or by_address.get(worker.machine.host)
@@ -178,8 +185,7 @@ def _ports_on_machine(context: Context) -> None:
                     f"worker {worker.name!r} ({used[port]}) and member {member.name!r} ({field})"
                     f" both want port {port} of {worker.machine.host!r}",
                     "give one of them another port",
-                    path,
-                    at,
+                    *_written_first(path, at),
                 )
 
 

@@ -1,0 +1,188 @@
+"""Whatever a file holds, loading ends in an inventory or in problems with places: no traceback."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from provision.errors import InventoryError
+from provision.inventory import EXAMPLE, read
+from provision.inventory.document import MAX_BYTES
+
+PLACE = re.compile(r":([0-9]+):([0-9]+)$")
+
+few = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def accept_or_explain(path: Path, data: bytes) -> bool:
+    """Loads ``data``; asserts that all its problems have places inside it."""
+    path.write_bytes(data)
+    try:
+        found = read(path).warnings
+        accepted = True
+    except InventoryError as error:
+        found = error.problems
+        accepted = False
+        assert any(problem.severity == "error" for problem in found)
+    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    for problem in found:
+        match = PLACE.search(problem.where)
+        assert match is not None, problem
+        line, column = int(match[1]), int(match[2])
+        assert 1 <= line <= len(lines), problem
+        assert 1 <= column <= len(lines[line - 1]) + 1, problem
+        assert problem.what
+    return accepted
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inventory.yml"
+
+
+@few
+@given(data=st.binary(max_size=200))
+def test_any_bytes(path: Path, data: bytes) -> None:
+    accept_or_explain(path, data)
+
+
+@few
+@given(text=st.text(max_size=200))
+def test_any_text(path: Path, text: str) -> None:
+    accept_or_explain(path, text.encode("utf-8", "surrogatepass"))
+
+
+@few
+@given(text=st.text(alphabet="ab:[]{},-?&*!|>'\"%@#~ \n\t0\\<", max_size=80))
+def test_any_punctuation(path: Path, text: str) -> None:
+    accept_or_explain(path, text.encode())
+
+
+words = st.sampled_from(re.findall(r"(?m)^[ #]*([a-z_]+):", EXAMPLE))
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), words
+)
+structures = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.one_of(words, scalars), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@few
+@given(data=st.dictionaries(words, structures, max_size=4))
+def test_any_structure(path: Path, data: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    YAML(typ="safe", pure=True).dump(data, buffer)
+    accept_or_explain(path, buffer.getvalue())
+
+
+# The example with all its commented keys turned on covers the whole model.
+LINES = [re.sub(r"^( *)# (?=  |[a-z_]+:( |$))", r"\1", line) for line in EXAMPLE.split("\n")]
+VALUES = st.sampled_from(
+    [
+        *("", "~", "0", "-1", "99999999999999999999", "true", "on", "x", "[]", "{}", "[a, b]"),
+        *("{a: b}", "'*'", "..", "/", "~root", "file:", "http://", "[::1]", "'w[1-3]'", "w[3-1]"),
+        *("*a", "&a a"),
+    ]
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> str:
+    lines = list(draw(st.sampled_from([EXAMPLE.split("\n"), LINES])))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(lines) - 1))
+        kind = draw(st.sampled_from(["delete", "repeat", "swap", "value", "indent", "text"]))
+        if kind == "delete" and len(lines) > 1:
+            del lines[at]
+        elif kind == "repeat":
+            lines.insert(at, lines[at])
+        elif kind == "swap":
+            other = draw(st.integers(0, len(lines) - 1))
+            lines[at], lines[other] = lines[other], lines[at]
+        elif kind == "value" and ":" in lines[at]:
+            lines[at] = lines[at].split(":")[0] + ": " + draw(VALUES)
+        elif kind == "indent":
+            lines[at] = "  " + lines[at]
+        else:
+            lines[at] += draw(st.text(max_size=5))
+    return "\n".join(lines)
+
+
+@few
+@given(text=mutated())
+def test_any_mutation_of_the_example(path: Path, text: str) -> None:
+    accept_or_explain(path, text.encode("utf-8", "surrogatepass"))
+
+
+LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a0: &a0 [lol]\n" + LAUGHS, id="billion laughs"),
+        pytest.param(
+            "a0: &a0 {b: lol}\n" + LAUGHS.replace("[", "{<<: [").replace("]", "]}"), id="merged"
+        ),
+        pytest.param("[" * 100_000, id="brackets"),
+        pytest.param("{a: " * 100_000, id="braces"),
+        pytest.param("- " * 100_000, id="dashes"),
+        pytest.param("? " * 100_000, id="questions"),
+        pytest.param("\n".join(" " * n + "a:" for n in range(1000)), id="stairs"),
+        pytest.param('a: "\\UFFFFFFFF"', id="code point beyond all"),
+        pytest.param("%YAML 1." + "1" * 6000 + "\n---\na: b", id="number beyond all"),
+        pytest.param("%YAML 2.0\n---\na: b", id="later YAML"),
+        pytest.param("!!python/object/apply:os.system [id]", id="tag"),
+        pytest.param("", id="empty"),
+        pytest.param("# only a comment\n\n", id="comment"),
+        pytest.param("---\n...\n", id="empty document"),
+        pytest.param("- a\n- b\n", id="list"),
+        pytest.param("text", id="text"),
+        pytest.param("a: \u2028b\u0085: c", id="line ends of others"),
+        pytest.param("1: 2\ntrue: 3\n~: 4\n? {a: b}\n: 5", id="keys of all kinds"),
+        pytest.param("etcd: &e\n  members: *e", id="recursion"),
+        pytest.param("<<: [{a: b}, c]\n<<: 1", id="merges"),
+        pytest.param("etcd: {members: {'w[1-9999]': {}, 'w[1-9999,1]': {}}}", id="ranges"),
+        pytest.param(f"cluster: {'a' * 1_000_000}", id="long"),
+        pytest.param("\ufeff\ufeffa: b", id="two byte order marks"),
+    ],
+)
+def test_refused_soon(path: Path, text: str) -> None:
+    assert not accept_or_explain(path, text.encode())
+
+
+def test_many_ranges_are_bounded(path: Path) -> None:
+    keys = "".join(f"    w[1-3000,{n}]: {{}}\n" for n in range(1000))
+    assert not accept_or_explain(path, f"etcd:\n  members:\n{keys}".encode())
+
+
+def test_size_is_bounded(path: Path) -> None:
+    assert not accept_or_explain(path, b"#" * (MAX_BYTES + 1))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1", "utf-32"])
+def test_other_encodings(path: Path, encoding: str) -> None:
+    assert not accept_or_explain(path, "cluster: Zürich".encode(encoding))
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte order mark"])
+def test_line_ends(path: Path, line_end: str, mark: bytes) -> None:
+    assert accept_or_explain(path, mark + EXAMPLE.replace("\n", line_end).encode())

@@ -1,0 +1,761 @@
+"""Loading: what a file means, and for everything wrong with one its message at its place."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from provision.errors import InventoryError, Problem
+from provision.inventory import Inventory, load, prefix_conflicts, read
+from provision.inventory.model import Secret
+
+BASE = """\
+cluster: Main
+etcd:
+  version: 3.6.16
+  source: {package: true}
+  members:
+    infra0: {host: infra0.example.com, address: 10.0.1.10}
+    infra1: {host: infra1.example.com, address: 10.0.1.11}
+    infra2: {host: infra2.example.com, address: 10.0.1.12}
+alluxio:
+  version: 313
+  source: {path: alluxio.tar.gz, sha256: file:SUMS}
+  workers:
+    worker1:
+      host: worker1.example.com
+    worker2:
+      host: worker2.example.com
+"""
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    return tmp_path / "lab.yml"
+
+
+def edited(*edits: tuple[str, str]) -> str:
+    """BASE with each first text replaced by its second."""
+    text = BASE
+    for old, new in edits:
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the file"
+        text = text.replace(old, new)
+    return text
+
+
+def loaded(path: Path, *edits: tuple[str, str]) -> Inventory:
+    path.write_text(edited(*edits))
+    return load(path)
+
+
+def problems(path: Path, text: str) -> list[Problem]:
+    """All errors and warnings, with the file's name cut from their places."""
+    path.write_text(text)
+    try:
+        found = read(path).warnings
+    except InventoryError as error:
+        found = error.problems
+    return [
+        Problem(
+            problem.where.removeprefix(f"{path}:"),
+            problem.what.replace(f"{path}:", ""),
+            problem.remedy.replace(f"{path}:", ""),
+            problem.severity,
+        )
+        for problem in found
+    ]
+
+
+# --- what a file means
+
+
+def test_defaults_and_overrides(inventory: Path) -> None:
+    result = loaded(
+        inventory,
+        ("10.0.1.12}", "10.0.1.12, client_port: 12379, settings: {log-level: debug}}"),
+        ("  members:", "  data_dir: /data/etcd\n  settings: {log-level: warn}\n  members:"),
+        ("worker2.example.com", "worker2.example.com\n      heap: 8g"),
+    )
+    infra0, _, infra2 = result.etcd.members
+    assert (infra0.client_port, infra2.client_port) == (2379, 12379)
+    assert infra0.data_dir == infra2.data_dir == "/data/etcd"
+    assert (infra0.settings, infra2.settings) == ({"log-level": "warn"}, {"log-level": "debug"})
+    assert result.alluxio is not None
+    assert [w.heap for w in result.alluxio.workers] == ["4g", "8g"]
+    assert result.alluxio.worker("worker1").hostname == "worker1.example.com"
+    assert infra0.machine.where == f"{inventory}:8:5"
+    assert result.etcd.token == "Main"
+
+
+def test_text_stays_as_written(inventory: Path) -> None:
+    result = loaded(
+        inventory,
+        ("version: 313", "version: 3.10"),
+        ("host: worker1.example.com", "host: no"),
+        ("  workers:", "  properties: {a.b: 1.10, a.c: true, a.d: 007}\n  workers:"),
+    )
+    assert result.alluxio is not None
+    assert result.alluxio.version == "3.10"
+    assert result.alluxio.workers[0].machine.host == "no"
+    assert result.alluxio.workers[0].properties == {"a.b": "1.10", "a.c": "true", "a.d": "007"}
+
+
+def test_settings_follow_yaml_1_2(inventory: Path) -> None:
+    settings = '{a: 1, b: true, c: 1.5, d: "1", e: "yes", f: 0x1F, g: 1e400, h: FALSE}'
+    result = loaded(inventory, ("  members:", f"  settings: {settings}\n  members:"))
+    values = result.etcd.members[0].settings
+    expected = {"a": 1, "b": True, "c": 1.5, "d": "1", "e": "yes", "f": "0x1F", "g": "1e400"}
+    assert values == {**expected, "h": False}
+    assert type(values["b"]) is bool
+
+
+def test_booleans_in_all_their_words(inventory: Path) -> None:
+    result = loaded(inventory, ("  members:", "  tls: {peer: off}\n  members:"))
+    assert not result.etcd.tls.peer
+
+
+def test_a_key_without_a_value_is_not_given(inventory: Path) -> None:
+    result = loaded(
+        inventory,
+        ("  members:", "  tls:\n  settings:\n  client_port: ~\n  members:"),
+        ("cluster: Main", "cluster: Main\nssh:"),
+    )
+    assert result.etcd.tls.peer
+    assert result.etcd.members[0].client_port == 2379
+
+
+def test_paths_start_at_the_file(inventory: Path) -> None:
+    (inventory.parent / "key").touch()
+    result = loaded(inventory, ("cluster: Main", "cluster: Main\nssh: {key: key}"))
+    assert result.machines[0].key == inventory.parent / "key"
+    assert result.alluxio is not None
+    assert result.alluxio.source.path == inventory.parent / "alluxio.tar.gz"
+    assert result.alluxio.source.sha256 == f"file:{inventory.parent / 'SUMS'}"
+
+
+def test_ranges_expand_together(inventory: Path) -> None:
+    result = loaded(
+        inventory,
+        ("    worker1:\n      host: worker1.example.com\n", ""),
+        ("worker2:\n", "worker[01-03]:\n"),
+        ("worker2.example.com", "10.0.1.[21-23]\n      hostname: w[1-2,7].example.com"),
+    )
+    assert result.alluxio is not None
+    assert [(w.name, w.machine.host, w.hostname) for w in result.alluxio.workers] == [
+        ("worker01", "10.0.1.21", "w1.example.com"),
+        ("worker02", "10.0.1.22", "w2.example.com"),
+        ("worker03", "10.0.1.23", "w7.example.com"),
+    ]
+
+
+def test_anchors_and_merge_keys(inventory: Path) -> None:
+    result = loaded(
+        inventory,
+        ("worker1:\n", "worker1: &big\n      heap: 9g\n"),
+        ("worker2:\n", "worker2:\n      <<: *big\n"),
+    )
+    assert result.alluxio is not None
+    assert [(w.machine.host, w.heap) for w in result.alluxio.workers] == [
+        ("worker1.example.com", "9g"),
+        ("worker2.example.com", "9g"),
+    ]
+
+
+def test_secrets_stay_references(inventory: Path) -> None:
+    secrets = "{s3a.secretKey: {env: KEY}, s3a.accessKeyId: {file: id}}"
+    result = loaded(inventory, ("  workers:", f"  secret_properties: {secrets}\n  workers:"))
+    assert result.alluxio is not None
+    assert result.alluxio.workers[0].secret_properties == {
+        "s3a.secretKey": Secret(env="KEY"),
+        "s3a.accessKeyId": Secret(file=inventory.parent / "id"),
+    }
+
+
+def test_etcd_alone(inventory: Path) -> None:
+    inventory.write_text(BASE[: BASE.index("alluxio:")])
+    assert load(inventory).alluxio is None
+
+
+# --- what is wrong with a file: (edits, place, severity, part of what, part of the remedy)
+
+E, W = "error", "warning"
+Case = tuple[list[tuple[str, str]], str, str, str, str]
+
+FIELDS: dict[str, Case] = {
+    "unknown key, near": (
+        [("  members:", "  memebrs:")],
+        *("5:3", E, "unknown key 'memebrs' in 'etcd'", "did you mean 'members'?"),
+    ),
+    "unknown key, far": (
+        [("cluster: Main", "cluster: Main\nqqq: 1")],
+        *("2:1", E, "unknown key 'qqq'", "known here: cluster, other_clusters"),
+    ),
+    "missing key": (
+        [("  version: 3.6.16\n", "")],
+        *("2:1", E, "'version' of 'etcd' is missing", "etcd release"),
+    ),
+    "missing host": (
+        [("      host: worker2.example.com\n", "      heap: 1g\n")],
+        *("15:5", E, "'host' of 'worker2' is missing", "Where SSH goes"),
+    ),
+    "host without value": (
+        [("host: worker2.example.com", "host:")],
+        *("16:7", E, "'host' of 'worker2' has no value", ""),
+    ),
+    "worker without value": (
+        [("      host: worker2.example.com\n", "")],
+        *("15:5", E, "'worker2' must be a mapping", "its keys: host"),
+    ),
+    "port too high": (
+        [("  members:", "  client_port: 65536\n  members:")],
+        *("5:16", E, "'client_port' must be at most 65535, not '65536'", ""),
+    ),
+    "port not a number": (
+        [("  members:", "  client_port: http\n  members:")],
+        *("5:16", E, "'client_port' must be a whole number, not 'http'", ""),
+    ),
+    "port beyond all numbers": (
+        [("  members:", f"  client_port: {'9' * 5000}\n  members:")],
+        *("5:16", E, "'client_port' must be a whole number, not '999", ""),
+    ),
+    "not a boolean": (
+        [("{package: true}", "{package: perhaps}")],
+        *("4:21", E, "'package' must be true or false, not 'perhaps'", ""),
+    ),
+    "bad name": (
+        [("    worker2:", "    -worker2:")],
+        *("15:5", E, "'-worker2' is not a name", ""),
+    ),
+    "name with a line end": (
+        [("    worker2:", '    "worker2\\n":')],
+        *("15:5", E, "the value spans lines", "one line"),
+    ),
+    "bad host": (
+        [("worker2.example.com", "'worker2;reboot'")],
+        *("16:13", E, "'host' must be a host name or an IP address, not 'worker2;reboot'", ""),
+    ),
+    "host with port": (
+        [("worker2.example.com", "worker2:22")],
+        *("16:13", E, "'worker2:22' is not an IPv6 address; ports have keys", ""),
+    ),
+    "not an address": (
+        [("address: 10.0.1.11", "address: 10.0.1.311")],
+        *("7:49", E, "'10.0.1.311' is not an IPv4 address", ""),
+    ),
+    "choice": (
+        [("version: 313", "version: 313\n  membership: ETC")],
+        *("11:15", E, "'membership' must be ETCD, STATIC or SERVICE_REGISTRY", "mean 'ETCD'?"),
+    ),
+    "list wanted": (
+        [("cluster: Main", "cluster: Main\nother_clusters: Second")],
+        *("2:17", E, "'other_clusters' must be a list", "[first, second]"),
+    ),
+    "mapping wanted": (
+        [("{package: true}", "here")],
+        *("4:11", E, "'source' must be a mapping", "its keys: path, url"),
+    ),
+    "text wanted": (
+        [("cluster: Main", "cluster: [Main]")],
+        *("1:1", E, "'cluster' must be one value", ""),
+    ),
+    "source of two kinds": (
+        [("{package: true}", "{package: true, path: x}")],
+        *("4:3", E, "exactly one of 'path', 'url' or 'package: true'", ""),
+    ),
+    "source without digest": (
+        [(", sha256: file:SUMS", "")],
+        *("11:3", E, "needs its 'sha256'", ""),
+    ),
+    "bad digest": (
+        [("file:SUMS", "abc")],
+        *("11:42", E, "'sha256' must be 64 hex digits, or file:PATH", ""),
+    ),
+    "bad url": (
+        [("path: alluxio.tar.gz", "url: ftp://x/y.tar.gz")],
+        *("11:17", E, "'url' must be an http:// or https:// URL", ""),
+    ),
+    "url without host": (
+        [("path: alluxio.tar.gz", "url: 'http:///y.tar.gz'")],
+        *("11:17", E, "names no host", ""),
+    ),
+    "url with a broken address": (
+        [("path: alluxio.tar.gz", "url: 'http://[::1/y.tar.gz'")],
+        *("11:17", E, "is not a URL: Invalid IPv6 URL", ""),
+    ),
+    "url with bad port": (
+        [("path: alluxio.tar.gz", "url: 'http://x:99999/y.tar.gz'")],
+        *("11:17", E, "is not a URL: Port out of range", ""),
+    ),
+    "url with a login": (
+        [("path: alluxio.tar.gz", "url: 'http://me:pass@x/y.tar.gz'")],
+        *("11:17", E, "the URL holds a login; secrets never stand in the inventory", ""),
+    ),
+    "url without a file": (
+        [("path: alluxio.tar.gz", "url: 'https://example.com/'")],
+        *("11:17", E, "names no file", ""),
+    ),
+    "system folder": (
+        [("  members:", "  data_dir: /var/lib\n  members:")],
+        *("5:13", E, "'/var/lib' belongs to the system", ""),
+    ),
+    "folder with dots": (
+        [("  members:", "  data_dir: /data/../etc\n  members:")],
+        *("5:13", E, "must be written without '//', '.' and '..'", ""),
+    ),
+    "root": (
+        [("  members:", "  user: root\n  members:")],
+        *("5:9", E, "must not run as root", ""),
+    ),
+    "home of nobody": (
+        [("path: alluxio.tar.gz", "path: ~nobody-at-all/x")],
+        *("11:18", E, "no such user's home", ""),
+    ),
+    "jump host that is an option": (
+        [("cluster: Main", "cluster: Main\nssh: {jump: -oProxyCommand=x}")],
+        *("2:13", E, "'jump' must be a jump host", ""),
+    ),
+    "secret given inline": (
+        [("  workers:", "  secret_properties: {s3a.secretKey: hunter2}\n  workers:")],
+        *("12:38", E, "'s3a.secretKey' is a secret, and given by reference", "{env: NAME}"),
+    ),
+    "secret given twice": (
+        [("  workers:", "  secret_properties: {k: {env: A, file: b}}\n  workers:")],
+        *("12:23", E, "exactly one of 'env' or 'file'", ""),
+    ),
+    "sizes do not pair": (
+        [("  workers:", "  page_store: {dirs: [/a/b, /c/d], sizes: [1GB]}\n  workers:")],
+        *("12:3", E, "'page_store': 2 dirs but 1 sizes", ""),
+    ),
+    "size": (
+        [("  workers:", "  heap: 4 gigs\n  workers:")],
+        *("12:9", E, "'heap' must be a size such as 512m, 4g or 100GB, not '4 gigs'", ""),
+    ),
+    "size with a look-alike letter": (
+        [("  workers:", "  heap: 4\u212a\n  workers:")],
+        *("12:9", E, "'heap' must be a size", ""),
+    ),
+    "item of a list": (
+        [("  workers:", "  java: {versions: [8, eleven]}\n  workers:")],
+        *("12:24", E, "'versions' must be a whole number, not 'eleven'", ""),
+    ),
+    "version": (
+        [("3.6.16", "v3.6")],
+        *("3:12", E, "'version' must be a full etcd release such as 3.6.16, not 'v3.6'", ""),
+    ),
+}
+
+RULES: dict[str, Case] = {
+    "one member": (
+        [
+            ("    infra1: {host: infra1.example.com, address: 10.0.1.11}\n", ""),
+            ("    infra2: {host: infra2.example.com, address: 10.0.1.12}\n", ""),
+        ],
+        *("5:3", W, "one member only", "use 3"),
+    ),
+    "even members": (
+        [("    infra2: {host: infra2.example.com, address: 10.0.1.12}\n", "")],
+        *("5:3", W, "2 members survive no more losses than 1", "odd number"),
+    ),
+    "many members": (
+        [
+            (
+                "infra2: {host: infra2.example.com, address: 10.0.1.12}",
+                'infra[2-8]: {host: "infra[2-8].example.com"}',
+            )
+        ],
+        *("5:3", W, "9 members: every write waits", "use 3, 5 or 7"),
+    ),
+    "old etcd": ([("3.6.16", "3.3.27")], "3:12", E, "etcd 3.3.27 is too old", "3.4 or later"),
+    "etcd 2": ([("3.6.16", "2.3.8")], "3:12", E, "etcd 2.3.8 is too old", "3.4 or later"),
+    "corrupting etcd": (
+        [("3.6.16", "3.5.2")],
+        *("3:12", E, "etcd 3.5.2 can corrupt its data", "allow_corrupting_version: true"),
+    ),
+    "corrupting etcd, allowed": (
+        [("3.6.16", "3.5.0\n  allow_corrupting_version: true")],
+        *("3:12", W, "withdrew 3.5 from production use until 3.5.3", "3.5.3 or later"),
+    ),
+    "member hosts": (
+        [("infra1.example.com", "Infra0.example.com")],
+        *("7:20", E, "'infra0' and 'infra1' are on the same host", "a host of its own"),
+    ),
+    "member addresses": (
+        [("10.0.1.11", "10.0.1.10")],
+        *("7:49", E, "both have 10.0.1.10 port 2379 (see 6:49)", "its own address"),
+    ),
+    "member ports": (
+        [("  members:", "  client_port: 2380\n  members:")],
+        *("5:16", E, "client_port and peer_port are both 2380", "a port each"),
+    ),
+    "plain port": (
+        [("  members:", "  tls: {client: true, plain_client_port: 2380}\n  members:")],
+        *("5:42", E, "peer_port and tls.plain_client_port are both 2380", "a port each"),
+    ),
+    "client TLS": (
+        [("  members:", "  tls: {client: true}\n  members:")],
+        *("5:17", E, "Alluxio 313 has no property for TLS to etcd", "plain_client_port"),
+    ),
+    "plain port without TLS": (
+        [("  members:", "  tls: {plain_client_port: 2378}\n  members:")],
+        *("5:28", W, "'plain_client_port' has no effect", "remove it"),
+    ),
+    "plain address": (
+        [
+            (
+                "  members:",
+                "  tls: {client: 1, plain_client_port: 1, plain_client_address: '::1'}\n  members:",
+            )
+        ],
+        *("5:64", W, "workers are given '::1' alone", "leave it out"),
+    ),
+    "owned setting": (
+        [("  members:", "  settings: {data-dir: /x}\n  members:")],
+        *("5:14", E, "'data-dir' is set by this tool", "it comes from data_dir"),
+    ),
+    "owned setting of a member": (
+        [("10.0.1.12}", "10.0.1.12, settings: {name: x}}")],
+        *("8:71", E, "'name' is set by this tool", ""),
+    ),
+    "underscores": (
+        [("  members:", "  settings: {quota_backend_bytes: 1}\n  members:")],
+        *("5:14", E, "not a key of etcd.conf.yml", "write it as 'quota-backend-bytes'"),
+    ),
+    "on": (
+        [("  members:", "  settings: {pre-vote: on}\n  members:")],
+        *("5:24", W, "'pre-vote' is the text 'on', not a boolean", "write true"),
+    ),
+    "election": (
+        [("  members:", "  settings: {heartbeat-interval: 300}\n  members:")],
+        *("5:34", E, "below 5 heartbeat-intervals (300 ms each)", "1500 at least"),
+    ),
+    "election of a member": (
+        [("10.0.1.12}", "10.0.1.12, settings: {election-timeout: 400}}")],
+        *("8:89", E, "an election-timeout (400 ms)", "500 at least"),
+    ),
+    "long election": (
+        [("  members:", "  settings: {election-timeout: 60000}\n  members:")],
+        *("5:32", E, "above 50000 ms", ""),
+    ),
+    "election in words": (
+        [("  members:", "  settings: {election-timeout: 1s}\n  members:")],
+        *("5:32", E, "'election-timeout' must be a whole number of milliseconds", ""),
+    ),
+    "loopback": (
+        [("10.0.1.12", "127.0.0.1")],
+        *("8:49", E, "other hosts cannot reach 'infra2' at the loopback address", ""),
+    ),
+    "loopback hostname": (
+        [("host: worker2.example.com", "host: worker2.example.com\n      hostname: localhost")],
+        *("17:17", E, "clients cannot reach 'worker2' at the loopback name", ""),
+    ),
+    "worker hosts": (
+        [("worker2.example.com", "worker1.example.com\n      rpc_port: 1")],
+        *("16:13", E, "'worker1' and 'worker2' are on the same host", "one worker a host"),
+    ),
+    "worker hostnames": (
+        [("worker2.example.com", "w2\n      hostname: worker1.example.com")],
+        *("17:17", E, "both are worker1.example.com:29999 to clients (see 14:13)", ""),
+    ),
+    "ports of a worker": (
+        [("version: 313", "version: 313\n  rpc_port: 30000")],
+        *("11:13", E, "rpc_port and alluxio.worker.web.port are both 30000", ""),
+    ),
+    "ports on a machine": (
+        [("worker2.example.com", "infra0.example.com\n      rpc_port: 2379")],
+        *("17:17", E, "(rpc_port) and member 'infra0' (client_port) both want port 2379", ""),
+    ),
+    "ports at an address": (
+        [("worker2.example.com", "10.0.1.11\n      properties: {alluxio.worker.web.port: 2380}")],
+        *("17:45", E, "(alluxio.worker.web.port) and member 'infra1' (peer_port)", ""),
+    ),
+    "two ways to a host": (
+        [("worker2.example.com", "infra0.example.com\n      ssh: {user: admin}")],
+        *("17:7", E, "has other ssh settings than at 6:20", "the same ssh settings"),
+    ),
+    "Alluxio from a package": (
+        [("{path: alluxio.tar.gz, sha256: file:SUMS}", "{package: true}")],
+        *("11:21", E, "no distribution packages Alluxio", "path or url"),
+    ),
+    "login with STATIC": (
+        [
+            (
+                "version: 313",
+                "version: 313\n  membership: STATIC\n  etcd: {username: a, password: {env: P}}",
+            )
+        ],
+        *("12:3", W, "'etcd' has no effect: with membership STATIC", "remove it"),
+    ),
+    "owned property": (
+        [("version: 313", "version: 313\n  properties: {alluxio.cluster.name: x}")],
+        *("11:16", E, "'alluxio.cluster.name' is set by this tool", "use cluster"),
+    ),
+    "owned secret property": (
+        [("version: 313", "version: 313\n  secret_properties: {alluxio.etcd.password: {env: P}}")],
+        *("11:23", E, "'alluxio.etcd.password' is set", "use alluxio.etcd.password"),
+    ),
+    "inline secret": (
+        [("version: 313", "version: 313\n  properties: {s3a.secretKey: hunter2}")],
+        *("11:16", E, "'s3a.secretKey' looks like a secret", "s3a.secretKey: {env: NAME}"),
+    ),
+    "inline secret in parts": (
+        [("worker2.example.com", "worker2\n      properties: {fs.access.key: hunter2}")],
+        *("17:20", E, "'fs.access.key' looks like a secret", "secret_properties"),
+    ),
+    "inline secret in env": (
+        [("version: 313", "version: 313\n  env: {AWS_SECRET_ACCESS_KEY: hunter2}")],
+        *("11:9", E, "'AWS_SECRET_ACCESS_KEY' looks like a secret", "secret_properties"),
+    ),
+    "property twice": (
+        [
+            (
+                "version: 313",
+                "version: 313\n  properties: {k: v}\n  secret_properties: {k: {env: P}}",
+            )
+        ],
+        *("11:16", E, "'k' is under secret_properties as well", ""),
+    ),
+    "pages in the install folder": (
+        [
+            (
+                "version: 313",
+                "version: 313\n  page_store: {dirs: [/opt/alluxio/pages], sizes: [1GB]}",
+            )
+        ],
+        *("11:23", W, "'/opt/alluxio/pages' and the install folder", "side by side"),
+    ),
+    "page folder twice": (
+        [("version: 313", "version: 313\n  page_store: {dirs: [/a/b, /a/b], sizes: [1g, 1g]}")],
+        *("11:29", E, "'/a/b' is listed twice", ""),
+    ),
+    "page folders nested": (
+        [("version: 313", "version: 313\n  page_store: {dirs: [/a/b, /a/b/c], sizes: [1g, 1g]}")],
+        *("11:29", W, "lie in one another", ""),
+    ),
+    "data in the install folder": (
+        [("  members:", "  data_dir: /opt/etcd/data\n  members:")],
+        *("5:13", W, "'/opt/etcd/data' and the install folder", ""),
+    ),
+    "key file": (
+        [("cluster: Main", "cluster: Main\nssh: {key: none}")],
+        *("2:12", E, "key: there is no file '", "start at the inventory's folder"),
+    ),
+    "known hosts of a worker": (
+        [("worker2.example.com", "worker2\n      ssh: {known_hosts: none}")],
+        *("17:26", E, "known_hosts: there is no file", ""),
+    ),
+    "cluster names": (
+        [("cluster: Main", "cluster: Main\nother_clusters: [Other, Mai]")],
+        *("2:25", E, "the cluster names 'Main' and 'Mai' mix up", "rename one"),
+    ),
+    "cluster twice": (
+        [("cluster: Main", "cluster: Main\nother_clusters: [Main]")],
+        *("2:18", E, "'Main' is listed twice", ""),
+    ),
+    "range too short": (
+        [("worker2:\n", "worker[2-4]:\n"), ("worker2.e", "worker[2-3].e")],
+        *("16:13", E, "stands for 2, but the key 'worker[2-4]' for 3", "as long as the key's"),
+    ),
+    "range without one in the host": (
+        [("worker2:\n", "worker[2-4]:\n")],
+        *("16:13", E, "'worker2.example.com' stands for 1, but the key", ""),
+    ),
+    "host range without one in the key": (
+        [("worker2.e", "worker[2-3].e")],
+        *("16:13", E, "stands for 2, but the key 'worker2' for 1", ""),
+    ),
+    "names twice": (
+        [("worker2:\n", "worker[1-2]:\n"), ("worker2.e", "w[1-2].e")],
+        *("15:5", E, "'worker1' is already named at 13:5", ""),
+    ),
+    "backward range": (
+        [("worker2:\n", "worker[4-2]:\n"), ("worker2.e", "worker[4-2].e")],
+        *("15:5", E, "[4-2] runs backwards", ""),
+    ),
+    "hosts without end": (
+        [("worker2:\n", "worker[0-999999999]:\n")],
+        *("15:5", E, "too long", ""),
+    ),
+}
+
+TEXTS: dict[str, Case] = {
+    "key twice": (
+        [("cluster: Main", "cluster: Main\ncluster: Other")],
+        *("2:1", E, "the key 'cluster' is already given at 1:1", "keep one"),
+    ),
+    "tab": (
+        [("    worker2:\n", "\tworker2:\n")],
+        *("15:1", E, "a tab where YAML wants spaces", "indent with spaces"),
+    ),
+    "unquoted range": (
+        [("infra2.example.com,", "infra[2-3].example.com,")],
+        *(
+            "8:25",
+            E,
+            "a range within { } must stand in quotes",
+            '{host: "worker[1-3].example.com"}',
+        ),
+    ),
+    "colon": (
+        [("version: 3.6.16", "version: 3.6: 16")],
+        *("3:15", E, "a ':' where no key can stand", "indentation"),
+    ),
+    "open bracket": (
+        [("package: true}", "package: true")],
+        "5:10",
+        E,
+        "not YAML",
+        "check quotes, brackets",
+    ),
+    "tag": (
+        [("version: 3.6.16", "version: !!python/object:os.system 3.6.16")],
+        *("3:12", E, "the tag", "remove it"),
+    ),
+    "unknown alias": (
+        [("version: 3.6.16", "version: *v")],
+        *("3:12", E, "*v has no anchor &v above it", ""),
+    ),
+    "alias of itself": (
+        [("cluster: Main", "cluster: &a [*a]")],
+        *("1:14", E, "*a stands inside its own anchor &a", ""),
+    ),
+    "second document": (
+        [("alluxio:\n", "---\nalluxio:\n")],
+        *("9:1", E, "a second document starts here", "one per file"),
+    ),
+    "key that is a list": (
+        [("cluster: Main", "cluster: Main\n? [a]\n: b")],
+        *("2:3", E, "a key must be text", ""),
+    ),
+    "merge of text": ([("cluster: Main", "<<: Main")], "1:1", E, "'<<' merges mappings only", ""),
+    "nesting": (
+        [("cluster: Main", f"cluster: {'[' * 30}{']' * 30}")],
+        *("1:30", E, "nested more than 20 levels deep", ""),
+    ),
+    "control character": (
+        [("cluster: Main", 'cluster: "Ma\\0in"')],
+        *("1:10", E, "the value holds the control character U+0000", ""),
+    ),
+    "half a character": (
+        [("cluster: Main", 'cluster: "Ma\\ud800in"')],
+        *("1:10", E, "the value holds the control character U+D800", ""),
+    ),
+    "raw control character": (
+        [("cluster: Main", "cluster: Ma\x1bin")],
+        *("1:12", E, "the file holds the control character U+001B", ""),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [*FIELDS.items(), *RULES.items(), *TEXTS.items()], ids=lambda c: c[0]
+)
+def test_problem(inventory: Path, case: tuple[str, Case]) -> None:
+    edits, where, severity, what, remedy = case[1]
+    found = problems(inventory, edited(*edits))
+    fitting = [
+        p
+        for p in found
+        if (p.where, p.severity) == (where, severity) and what in p.what and remedy in p.remedy
+    ]
+    assert len(fitting) == 1, "\n".join(f"{p.severity} {p}" for p in found)
+    assert not any("hunter2" in str(p) or "pass@" in str(p) for p in found), "a secret was printed"
+
+
+def test_the_base_has_no_problem(inventory: Path) -> None:
+    assert problems(inventory, BASE) == []
+
+
+def test_everything_at_once_in_the_files_order(inventory: Path) -> None:
+    text = edited(
+        ("cluster: Main", "cluster: -Main"),
+        ("3.6.16", "3.5.1"),
+        ("  members:", "  colour: blue\n  client_port: 2380\n  members:"),
+        ("infra1.example.com", "infra0.example.com"),
+        ("worker2.example.com", "worker1.example.com\n      rpc_port: none"),
+    )
+    assert [(p.where, p.severity) for p in problems(inventory, text)] == [
+        ("1:10", E),  # name
+        ("3:12", E),  # corrupting version
+        ("5:3", E),  # unknown key
+        ("6:16", E),  # client_port == peer_port
+        ("9:20", E),  # same host
+        ("18:13", E),  # same host
+        ("19:17", E),  # not a number
+    ]
+
+
+def test_a_broken_value_has_no_consequences(inventory: Path) -> None:
+    # client_port's default would collide with peer_port, but it was not what was meant.
+    text = edited(("  members:", "  client_port: none\n  peer_port: 2379\n  members:"))
+    assert [p.where for p in problems(inventory, text)] == ["5:16"]
+    text = edited(("{package: true}", "{package: maybe}"))
+    assert [p.where for p in problems(inventory, text)] == ["4:21"]
+
+
+def test_a_range_s_mistake_is_said_once(inventory: Path) -> None:
+    text = edited(
+        ("worker2:\n", "worker[2-2000]:\n"), ("worker2.example.com", "w_[2-2000]_\n      heap: x")
+    )
+    found = problems(inventory, text)
+    assert [p.where for p in found] == ["16:13", "17:13"]
+
+
+def test_headline_and_exit_code(inventory: Path) -> None:
+    inventory.write_text(edited(("3.6.16", "3.5.2")))
+    with pytest.raises(InventoryError, match=f"^1 problem in {inventory}$") as caught:
+        load(inventory)
+    assert caught.value.exit_code == 2
+    inventory.write_text(edited(("3.6.16", "3.5.2"), ("cluster: Main", "cluster: -a")))
+    with pytest.raises(InventoryError, match=f"^2 problems in {inventory}$"):
+        load(inventory)
+
+
+@pytest.mark.parametrize(
+    ("names", "conflicts"),
+    [
+        (["a", "b"], []),
+        (["prod2", "prod", "test"], [("prod", "prod2")]),
+        (["a", "ab", "abc"], [("a", "ab"), ("a", "abc"), ("ab", "abc")]),
+        (["a", "a"], []),
+    ],
+)
+def test_prefix_conflicts(names: list[str], conflicts: list[tuple[str, str]]) -> None:
+    assert prefix_conflicts(names) == conflicts
+
+
+# --- files that cannot be read
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load(tmp_path / "none.yml")
+    assert caught.value.problems[0].what == "no such file"
+    assert "init-inventory" in caught.value.problems[0].remedy
+
+
+def test_folder(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load(tmp_path)
+    assert caught.value.problems[0].what == "this is a folder"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "/proc/self/mem"])
+def test_unreadable(name: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load(Path(name))
+    assert caught.value.problems[0].what.startswith("cannot be read: ")
+
+
+# --- speed: every command loads the inventory
+
+
+def test_ten_thousand_workers(inventory: Path) -> None:
+    text = edited(("worker2:\n", "n[00001-10000]:\n"), ("worker2.e", "n[00001-10000].e"))
+    inventory.write_text(text)
+    start = time.perf_counter()
+    result = load(inventory)
+    assert time.perf_counter() - start < 5  # about 0.7 s on an idle machine
+    assert result.alluxio is not None
+    assert len(result.alluxio.workers) == 10_001
