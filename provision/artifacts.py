@@ -46,6 +46,11 @@ def fetch(source: Source, cache: Path) -> Artifact:
     return Artifact(path=path, sha256=actual, size=path.stat().st_size)
 
 
+def file_name(source: Source) -> str:
+    """The tarball's own name, without its folder or host."""
+    return source.path.name if source.path is not None else (source.url or "").rsplit("/", 1)[-1]
+
+
 def digest(path: Path) -> str:
     """The sha256 of a file, lower-case hex."""
     sha = hashlib.sha256()
@@ -65,7 +70,7 @@ def _expected(source: Source) -> str:
     declared = source.sha256 or ""
     if not declared.startswith("file:"):
         return declared.lower()
-    name = source.path.name if source.path is not None else (source.url or "").rsplit("/", 1)[-1]
+    name = file_name(source)
     sums = Path(declared[5:])
     for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
         fields = line.split(maxsplit=1)
@@ -78,7 +83,7 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
     import urllib.request
 
     assert source.url is not None
-    target = cache / expected[:16] / source.url.rsplit("/", 1)[-1]
+    target = cache / expected[:16] / file_name(source)
     if target.exists() and digest(target) == expected:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,15 @@ from provision.alluxio.desired import Artifacts
 from provision.errors import Problem
 from provision.etcd import desired as etcd
 from provision.host.observe import HostFacts
-from provision.inventory.resolved import AlluxioCluster, EtcdCluster, EtcdMember, Machine
+from provision.host.ownership import owner
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioWorker,
+    EtcdCluster,
+    EtcdMember,
+    Machine,
+)
+from provision.text import size
 
 #: etcd's release names by ``uname -m``: the machines a tarball can be for.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -61,8 +69,8 @@ def hosts(
                 problems.append(
                     Problem(
                         where,
-                        f"{room.path} has {_size(disk.available)} free on {disk.device}, "
-                        f"{room.why} needs {_size(room.needed)}",
+                        f"{room.path} has {size(disk.available)} free on {disk.device}, "
+                        f"{room.why} needs {size(room.needed)}",
                         "free space, or choose another directory",
                     )
                 )
@@ -107,18 +115,34 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
 
 
 def workers(
-    alluxio: AlluxioCluster, artifacts: Artifacts, facts: Mapping[Machine, HostFacts]
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioWorker],
+    artifacts: Artifacts,
+    facts: Mapping[Machine, HostFacts],
 ) -> list[Problem]:
-    """What is wrong with the hosts as Alluxio workers."""
+    """What is wrong with the hosts of the chosen workers."""
     problems: list[Problem] = []
     identities: dict[str, str] = {}
-    for worker in alluxio.workers:
+    for worker in chosen:
         f = facts[worker.machine]
         where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
         unit = f.unit(workers_desired.UNIT)
         problems += _port(f, worker.rpc_port, unit.pid, unit.active == "active", where)
         if unit.load == "masked":
             problems.append(_masked(workers_desired.UNIT, where))
+        owned_by = owner(f, workers_desired.UNIT_PATH)
+        if owned_by not in (None, alluxio.name):
+            problems.append(
+                Problem(where, f"already a worker of cluster {owned_by}", "destroy that one first")
+            )
+        elif owned_by is None and unit.load == "loaded":
+            problems.append(
+                Problem(
+                    where,
+                    f"{workers_desired.UNIT} is there, but not of this tool ({unit.fragment})",
+                    "remove it, or choose another host",
+                )
+            )
         problems += java.problems(alluxio, worker, artifacts.jdk, f, where)
         identity = workers_desired.identity(alluxio, f)
         file = workers_desired.identity_file(alluxio)
@@ -144,10 +168,10 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
     """An etcd of someone else's, or of another cluster of ours, in the way."""
     problems: list[Problem] = []
     unit = f.unit(etcd.UNIT)
-    owner = etcd.owner(f)
+    owned_by = owner(f, etcd.UNIT_PATH)
     if unit.load == "masked":
         problems.append(_masked(etcd.UNIT, where))
-    elif owner is None and unit.active in ("active", "activating"):
+    elif owned_by is None and unit.active in ("active", "activating"):
         problems.append(
             Problem(
                 where,
@@ -155,11 +179,11 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
                 "stop and disable it, or choose another host",
             )
         )
-    elif owner is not None and owner != cluster.name:
+    elif owned_by is not None and owned_by != cluster.name:
         problems.append(
-            Problem(where, f"already a member of cluster {owner}", "destroy that one first")
+            Problem(where, f"already a member of cluster {owned_by}", "destroy that one first")
         )
-    elif owner is None and etcd.has_data(member, f):
+    elif owned_by is None and etcd.has_data(member, f):
         problems.append(
             Problem(
                 where,
@@ -168,7 +192,7 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
             )
         )
     for port in dict.fromkeys((member.client_port, member.peer_port)):
-        problems += _port(f, port, unit.pid, owner is not None, where)
+        problems += _port(f, port, unit.pid, owned_by is not None, where)
     return problems
 
 
@@ -199,7 +223,7 @@ def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
             Problem(
                 where,
                 f"the disk of {member.data_dir} ({disk.device}) is {disk.used_percent} % full, "
-                f"{_size(disk.available)} left",
+                f"{size(disk.available)} left",
                 "free space, or set data_dir to another disk",
             )
         )
@@ -246,12 +270,3 @@ def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
         for machine, offset in offsets.items()
         if abs(offset - middle) > MAX_CLOCK_SKEW
     ]
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError

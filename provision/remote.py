@@ -8,6 +8,7 @@ on a command line and a script that arrives cut short runs nothing (see :func:`w
 from __future__ import annotations
 
 import contextlib
+import logging
 import shlex
 import socket
 import threading
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from fabric import Connection
 
 T = TypeVar("T")
+
+# paramiko logs what it also raises; without a handler that goes to the operator's screen.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 DEFAULT_TIMEOUT = 120.0
 #: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.

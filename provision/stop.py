@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from provision import gather
+from provision import artifacts, gather
 from provision.alluxio import desired as worker
 from provision.alluxio import java
 from provision.etcd import desired as etcd
 from provision.host.change import Change
 from provision.host.observe import HostFacts, Probe, merged
+from provision.host.ownership import owner
+from provision.host.resources import File
 from provision.inventory.resolved import (
     AlluxioCluster,
     AlluxioWorker,
@@ -75,8 +78,8 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
         worker.identity_file(alluxio),
     ]
     empty = [alluxio.install_dir, *w.page_store.dirs, alluxio.state_dir]
-    if alluxio.java.source is not None and alluxio.java.source.path is not None:
-        gone.append(java.tree_named(alluxio, alluxio.java.source.path.name))
+    if alluxio.java.source is not None:
+        gone.append(java.tree(alluxio, artifacts.file_name(alluxio.java.source)))
         empty.append(alluxio.java.install_dir)
     return gone, empty
 
@@ -93,3 +96,87 @@ def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], li
         gone += [f"{cluster.install_dir}/{cluster.version}", f"{cluster.install_dir}/current"]
         empty.append(cluster.install_dir)
     return gone, empty
+
+
+def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
+    gone, empty = _etcd_paths(cluster, member)
+    return Probe(resources=(File(etcd.UNIT_PATH, None),), paths=(*gone, *empty), units=(etcd.UNIT,))
+
+
+def _worker_probe(alluxio: AlluxioCluster, w: AlluxioWorker) -> Probe:
+    gone, empty = _worker_paths(alluxio, w)
+    return Probe(
+        resources=(File(worker.UNIT_PATH, None),), paths=(*gone, *empty), units=(worker.UNIT,)
+    )
+
+
+def _etcd(
+    cluster: EtcdCluster, member: EtcdMember, facts: Mapping[Machine, HostFacts]
+) -> tuple[Change, ...]:
+    gone, empty = _etcd_paths(cluster, member)
+    return _removal(facts[member.machine], etcd.UNIT, etcd.UNIT_PATH, cluster.name, gone, empty)
+
+
+def _worker(
+    alluxio: AlluxioCluster, w: AlluxioWorker, facts: Mapping[Machine, HostFacts]
+) -> tuple[Change, ...]:
+    gone, empty = _worker_paths(alluxio, w)
+    f = facts[w.machine]
+    logs = f"find {shlex.quote(alluxio.log_dir)} -maxdepth 1 -type f -user {alluxio.user} -delete"
+    delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
+    return _removal(
+        f,
+        worker.UNIT,
+        worker.UNIT_PATH,
+        alluxio.name,
+        gone,
+        [*empty, alluxio.log_dir],
+        first=(delete_logs,),
+    )
+
+
+def _removal(
+    facts: HostFacts,
+    unit: str,
+    unit_path: str,
+    cluster: str,
+    gone: Sequence[str],
+    empty: Sequence[str],
+    first: Sequence[Change] = (),
+) -> tuple[Change, ...]:
+    """Nothing, unless the host's unit says that it is this cluster's.
+
+    The unit file goes last: while it is there, a killed run can be run again.
+    """
+    if owner(facts, unit_path) != cluster:
+        return ()
+    result = [
+        Change(
+            f"stop and disable {unit}",
+            f"systemctl disable -q --now {unit}; systemctl reset-failed {unit} 2>/dev/null || :",
+            disrupts=True,
+            seconds=120,
+        ),
+        *first,
+    ]
+    result += [
+        Change(f"delete {path}", f"rm -rf {shlex.quote(path)}")
+        for path in gone
+        if path in facts.paths and path != unit_path
+    ]
+    result += [
+        Change(f"remove {path} if empty", f"rmdir {shlex.quote(path)} 2>/dev/null || :")
+        for path in empty
+    ]
+    result.append(Change(f"delete {unit_path}", f"rm -f {unit_path}; systemctl daemon-reload"))
+    return tuple(result)
+
+
+_T = TypeVar("_T", EtcdMember, AlluxioWorker)
+
+
+def _hosts(
+    roles: Sequence[_T], removal: Callable[[_T], tuple[Change, ...]]
+) -> tuple[HostChanges, ...]:
+    hosts = (HostChanges(role.name, role.machine, removal(role)) for role in roles)
+    return tuple(h for h in hosts if h.changes)

@@ -72,14 +72,15 @@ def resources(
         properties={**_properties(alluxio, worker), **secrets},
     )
     existing = facts is not None and identity(alluxio, facts)
-    jdk = [] if artifacts.jdk is None else [Tree(java.tree(alluxio, artifacts.jdk), artifacts.jdk)]
+    jdk = artifacts.jdk
+    java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk)]
     return (
         User(user, home=alluxio.state_dir),
         Directory(alluxio.install_dir),
         Directory(alluxio.state_dir, owner=user, mode=0o750),
         Directory(alluxio.log_dir, owner=user, mode=0o750),
         *(Directory(path, owner=user, mode=0o750) for path in worker.page_store.dirs),
-        *jdk,
+        *java_tree,
         Tree(home(alluxio), artifacts.alluxio, restarts=(UNIT,)),
         Link(f"{alluxio.install_dir}/current", alluxio.version),
         Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),

@@ -14,9 +14,9 @@ from provision.host.resources import File, Resource
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 
 
-def tree(alluxio: AlluxioCluster, jdk: Artifact) -> str:
-    """Where a JDK tarball is unpacked: named for the tarball, so that two can stand together."""
-    stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", jdk.path.name)
+def tree(alluxio: AlluxioCluster, tarball: str) -> str:
+    """Where a JDK tarball of that name is unpacked: two releases can stand side by side."""
+    stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", tarball)
     return f"{alluxio.java.install_dir}/{stem}"
 
 
@@ -24,7 +24,7 @@ def home(alluxio: AlluxioCluster, worker: AlluxioWorker, jdk: Artifact | None) -
     """The JAVA_HOME that the inventory decides on; None when it is the host's own."""
     if worker.java_home is not None:
         return worker.java_home
-    return tree(alluxio, jdk) if jdk is not None else None
+    return tree(alluxio, jdk.path.name) if jdk is not None else None
 
 
 def files(java_home: str | None) -> tuple[Resource, ...]:

@@ -44,18 +44,20 @@ def fetch(alluxio: AlluxioCluster) -> Artifacts:
     )
 
 
-def observe(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Observed:
-    """Look at every worker's host, and whether etcd is there to register in, at the same time.
+def observe(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioWorker]
+) -> Observed:
+    """Look at the hosts of the chosen workers, and at the same time whether etcd is there.
 
     Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
     """
     with ThreadPoolExecutor(1) as pool:
         etcd = pool.submit(_etcd_problems, inventory, alluxio, fleet)
         tarballs = fetch(alluxio)
-        probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
+        probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in chosen}
         facts = gather.facts(fleet, probes)
-        problems = preflight.hosts(facts, _rooms(alluxio, tarballs, facts))
-        problems += preflight.workers(alluxio, tarballs, facts)
+        problems = preflight.hosts(facts, _rooms(alluxio, chosen, tarballs, facts))
+        problems += preflight.workers(alluxio, chosen, tarballs, facts)
         problems += etcd.result()
     errors = [p for p in problems if p.severity == "error"]
     if errors:
@@ -63,16 +65,22 @@ def observe(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Obse
     return Observed(tarballs, facts)
 
 
-def plan(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, observed: Observed) -> Plan:
-    """The smallest change that makes every worker as declared, running and registered."""
+def plan(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    observed: Observed,
+    chosen: Sequence[AlluxioWorker],
+) -> Plan:
+    """The smallest change that makes the chosen workers as declared, running and registered."""
     todo = {
         w.name: changes(
             desired.resources(alluxio, w, observed.artifacts, observed.facts[w.machine]),
             observed.facts[w.machine],
         )
-        for w in alluxio.workers
+        for w in chosen
     }
-    changed = [w for w in alluxio.workers if todo[w.name]]
+    changed = [w for w in chosen if todo[w.name]]
     running = [w for w in changed if _running(observed.facts[w.machine])]
     fresh = [w for w in changed if w not in running]
     steps: list[Step] = []
@@ -119,15 +127,26 @@ def live(
     with health.any_client(inventory.etcd, fleet) as client:
         seen = membership.read(client, alluxio.name)
     by_address = {
-        (r.host, r.rpc_port): key.mod_revision
-        for key, r in seen.live_registrations()
-        if key.lease
+        (r.host, r.rpc_port): key.mod_revision for key, r in seen.live_registrations() if key.lease
     }
     return {
         w.name: by_address[w.hostname, w.rpc_port]
         for w in workers
         if (w.hostname, w.rpc_port) in by_address
     }
+
+
+def require_live(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioWorker]
+) -> dict[str, int]:
+    """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is."""
+    seen = live(inventory, alluxio, fleet, chosen)
+    missing = [w for w in chosen if w.name not in seen]
+    if missing:
+        raise Unhealthy(
+            f"{len(missing)} of {len(chosen)} workers are not live", _why(fleet, missing)
+        )
+    return seen
 
 
 class _Registrations:
@@ -173,21 +192,22 @@ class _Registrations:
                 raise Unhealthy(
                     f"{len(missing)} of {len(self._workers)} workers are not live after "
                     f"{timeout} s",
-                    self._why(missing),
+                    _why(self._fleet, missing),
                 )
             if missing:
                 time.sleep(POLL_SECONDS)
 
-    def _why(self, missing: Sequence[AlluxioWorker]) -> list[Problem]:
-        logs = last_lines(self._fleet, [w.machine for w in missing])
-        return [
-            Problem(
-                f"{w.name} ({w.machine.host})",
-                f"did not register; its last log lines:\n    {logs[w.machine]}",
-                f"invoke logs --host {w.name}",
-            )
-            for w in missing
-        ]
+
+def _why(fleet: Fleet, missing: Sequence[AlluxioWorker]) -> list[Problem]:
+    logs = last_lines(fleet, [w.machine for w in missing])
+    return [
+        Problem(
+            f"{w.name} ({w.machine.host})",
+            f"is not registered; its last log lines:\n    {logs[w.machine]}",
+            f"invoke logs --host {w.name}",
+        )
+        for w in missing
+    ]
 
 
 def last_lines(fleet: Fleet, machines: Sequence[Machine], lines: int = 8) -> dict[Machine, str]:
@@ -223,14 +243,17 @@ def _etcd_problems(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) 
 
 
 def _rooms(
-    alluxio: AlluxioCluster, tarballs: Artifacts, facts: Mapping[Machine, HostFacts]
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioWorker],
+    tarballs: Artifacts,
+    facts: Mapping[Machine, HostFacts],
 ) -> dict[Machine, list[preflight.Room]]:
     marker = f"{desired.home(alluxio)}/.artifact.sha256"
     room = preflight.Room(
         alluxio.install_dir, tarballs.alluxio.size * UNPACKED, "the Alluxio release"
     )
     rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
-    for worker in alluxio.workers:
+    for worker in chosen:
         store = worker.page_store
         for path, size in zip(store.dirs, store.sizes, strict=True):
             known = facts[worker.machine].paths.get(path)
@@ -245,7 +268,7 @@ def size_bytes(size: str) -> int:
     """An Alluxio size in bytes: ``64MB`` is 64 x 2^20 (class ``FormatUtils``)."""
     number = int("".join(c for c in size if c.isdigit()))
     unit = size.lstrip("0123456789").lower().rstrip("b")
-    return number * 1024 ** " kmgt".index(unit or " ")
+    return number << 10 * " kmgt".index(unit or " ")
 
 
 def _groups(workers: Sequence[AlluxioWorker], size: int) -> list[Sequence[AlluxioWorker]]:

@@ -104,11 +104,14 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool 
     return Plan("deploy-etcd", cluster.name, tuple(steps))
 
 
-def verify(cluster: EtcdCluster, fleet: Fleet) -> ClusterHealth:
-    """The health of a cluster that nothing was changed in. Raises :class:`Unhealthy`."""
-    seen = health.observe(cluster, fleet)
-    _raise_unless(seen, cluster)
-    return seen
+def require_healthy(seen: ClusterHealth) -> None:
+    """Raises :class:`Unhealthy` unless every member is."""
+    if not seen.all_healthy:
+        raise Unhealthy(
+            f"{seen.healthy_count} of {len(seen.members)} members are healthy "
+            f"(quorum is {seen.quorum})",
+            seen.problems,
+        )
 
 
 def _down(member: EtcdMember, observed: Observed) -> bool:
@@ -179,7 +182,7 @@ def _order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:
 def _all_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None = None) -> Gate:
     def check() -> None:
         seen = _until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy)
-        _raise_unless(seen, cluster)
+        require_healthy(seen)
         health.verify_write(cluster, fleet, member)
 
     return Gate("every member healthy, by a quorum write and read through each", check)
@@ -199,15 +202,6 @@ def _can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
             )
 
     return Gate(f"the cluster can do without {member.name} for a moment", check)
-
-
-def _raise_unless(seen: ClusterHealth, cluster: EtcdCluster) -> None:
-    if not seen.all_healthy:
-        raise Unhealthy(
-            f"{seen.healthy_count} of {len(cluster.members)} members are healthy "
-            f"(quorum is {cluster.quorum})",
-            seen.problems,
-        )
 
 
 def _until(

@@ -24,8 +24,6 @@ from provision.render import render
 
 UNIT = "etcd.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
-#: The unit's line that says which cluster of ours it belongs to; systemd ignores X- keys.
-OWNER_KEY = "X-Alluxio-Provision-Cluster"
 PACKAGED_BINARY = "/usr/bin/etcd"
 
 #: Where etcd's own default would let a database grow for ever or refuse to work.
@@ -140,14 +138,6 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
 def has_data(member: EtcdMember, facts: HostFacts) -> bool:
     """Whether the member has ever been started here: its data directory holds ``member/``."""
     return f"{member.data_dir}/member" in facts.paths
-
-
-def owner(facts: HostFacts) -> str | None:
-    """The cluster of ours that the host's etcd unit belongs to, or None."""
-    for line in (facts.text(UNIT_PATH) or "").splitlines():
-        if line.startswith(f"{OWNER_KEY}="):
-            return line.split("=", 1)[1]
-    return None
 
 
 def is_ip(address: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import math
 import pathlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -180,7 +181,9 @@ def script(probe: Probe) -> str:
     return "\n".join(lines)
 
 
-def parse(result: Result, host: str, sent_at: float, received_at: float) -> HostFacts:
+def parse(
+    result: Result, host: str, sent_at: float = -math.inf, received_at: float = math.inf
+) -> HostFacts:
     """The facts in a script's output. Raises :class:`Unreachable` when it is not whole."""
     lines = result.stdout.splitlines()
     if BEGIN not in lines or END not in lines:

@@ -1,0 +1,238 @@
+"""What each command consists of, top to bottom: observe, plan, show, apply, say.
+
+A newcomer reads here what a command does; how, is in the modules that it calls.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provision.errors import UsageError
+from provision.run import Run
+
+if TYPE_CHECKING:
+    from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+    from provision.plan import Plan
+
+
+def deploy_etcd(run: Run) -> int:
+    """Bring the etcd cluster to what the inventory says, and print its endpoints."""
+    from provision.etcd import deploy
+
+    inventory = _inventory(run)
+    observed = deploy.observe(inventory, run.fleet)
+    plan = deploy.plan(inventory, run.fleet, observed, write=not run.dry_run)
+    carried = _carry_out(run, plan)
+    if not plan.steps:
+        deploy.require_healthy(observed.health)
+    endpoints = list(inventory.etcd.endpoints)
+    _finish(run, plan, carried, {"endpoints": endpoints}, "endpoints: " + ",".join(endpoints))
+    return 0
+
+
+def start_workers(run: Run, only: str) -> int:
+    """Bring the workers to what the inventory says, and wait until each is live."""
+    from provision.alluxio import start
+
+    inventory, alluxio = _alluxio(run)
+    chosen = _choose(alluxio, only)
+    observed = start.observe(inventory, alluxio, run.fleet, chosen)
+    plan = start.plan(inventory, alluxio, run.fleet, observed, chosen)
+    carried = _carry_out(run, plan)
+    live = {} if run.dry_run else start.require_live(inventory, alluxio, run.fleet, chosen)
+    names = [w.name for w in chosen]
+    _finish(run, plan, carried, {"live": sorted(live)}, f"{len(live)} of {len(names)} live")
+    return 0
+
+
+def stop_workers(run: Run, only: str) -> int:
+    from provision import stop
+
+    inventory, alluxio = _alluxio(run)
+    plan = stop.workers(inventory, _choose(alluxio, only), run.fleet)
+    _finish(run, plan, _carry_out(run, plan))
+    return 0
+
+
+def destroy(run: Run, confirmed: str) -> int:
+    """Take the cluster off its hosts. The cluster's name is the consent; nothing else is."""
+    from provision import stop
+
+    inventory = _inventory(run)
+    name = inventory.cluster
+    if not run.dry_run:
+        if not confirmed and sys.stdin.isatty():
+            prompt = f"This deletes etcd, the workers and ALL their data. Type {name} to go on: "
+            confirmed = input(prompt).strip()
+        if confirmed != name:
+            raise UsageError(
+                f"not destroyed: the cluster is called {name}"
+                + ("" if confirmed else "; say --yes-delete and its name")
+            )
+    plan = stop.destroy(inventory, run.fleet)
+    _finish(run, plan, _carry_out(run, plan))
+    return 0
+
+
+def check_nodes(run: Run, interval: float | None, nodes_timeout: float) -> int:
+    """The verdict on every worker, and every member's health."""
+    from provision import check, report, screen
+
+    inventory, _ = _alluxio(run)
+    if interval is not None:
+        report.watch(check.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout))
+        return 0
+    seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout)
+    if run.json:
+        screen.emit_json(seen.document())
+    else:
+        report.check(seen)
+    return seen.exit_code
+
+
+def status(run: Run) -> int:
+    from provision import screen, status
+
+    seen = status.look(_inventory(run), run.fleet)
+    if run.json:
+        screen.emit_json(seen.document())
+    else:
+        rows = [
+            (s.name, s.machine.host, s.unit, s.error or s.active, str(s.restarts), *s.disks)
+            for s in seen.services
+        ]
+        screen.table(("name", "host", "unit", "state", "restarts", "disk"), rows)
+    return seen.exit_code
+
+
+def logs(run: Run, host: str, lines: int) -> int:
+    from provision import screen, status
+
+    machine = _machine(run.inventory, host)
+    text = status.journal(run.fleet, machine, lines)
+    if run.json:
+        screen.emit_json(
+            {"schema": "alluxio-provision/logs/1", "host": machine.host, "lines": text}
+        )
+    else:
+        print("\n".join(text))
+    return 0
+
+
+def show_inventory(run: Run) -> int:
+    from provision import screen
+    from provision.inventory import provenance
+
+    rows = provenance(run.loaded)
+    if run.json:
+        values = [{"path": r.path, "value": r.value, "origin": r.origin} for r in rows]
+        screen.emit_json({"schema": "alluxio-provision/inventory/1", "values": values})
+    else:
+        screen.table(
+            ("value of", "is", "from"), [(r.path, _plain(r.value), r.origin) for r in rows]
+        )
+    _warn(run)
+    return 0
+
+
+def init_inventory(run: Run, path: str) -> int:
+    from provision.inventory import write_example
+
+    write_example(Path(path))
+    print(f"wrote {path}: edit it, then invoke show-inventory --inventory {path}")
+    return 0
+
+
+def inventory_schema(run: Run) -> int:
+    from provision import screen
+    from provision.inventory import json_schema
+
+    screen.emit_json(json_schema())
+    return 0
+
+
+def _inventory(run: Run) -> Inventory:
+    """The inventory, while SSH and etcd's client libraries are imported beside it."""
+    import threading
+
+    from provision.etcd import client
+
+    threading.Thread(target=client.preload, name="preload", daemon=True).start()
+    inventory = run.inventory
+    _warn(run)
+    return inventory
+
+
+def _alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
+    inventory = _inventory(run)
+    if inventory.alluxio is None:
+        raise UsageError(f"{inventory.path}: has no 'alluxio' section")
+    return inventory, inventory.alluxio
+
+
+def _warn(run: Run) -> None:
+    from provision import screen
+
+    screen.problems(run.loaded.warnings)
+
+
+def _choose(alluxio: AlluxioCluster, only: str) -> tuple[AlluxioWorker, ...]:
+    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    names = {w.name for w in alluxio.workers}
+    if unknown := [name for name in wanted if name not in names]:
+        raise UsageError(f"no worker is called {', '.join(unknown)} in the inventory")
+    return tuple(w for w in alluxio.workers if not wanted or w.name in wanted)
+
+
+def _machine(inventory: Inventory, name: str) -> Machine:
+    roles: list[Any] = [*inventory.etcd.members]
+    if inventory.alluxio is not None:
+        roles += inventory.alluxio.workers
+    for role in roles:
+        if name in (role.name, role.machine.host):
+            machine: Machine = role.machine
+            return machine
+    raise UsageError(f"{name!r} is no member, worker or host of the inventory")
+
+
+def _carry_out(run: Run, plan: Plan) -> bool:
+    """Show the plan and, unless this is a dry run, apply it. Returns whether it was applied."""
+    from provision import plan as plans
+    from provision import screen
+
+    if not plan.steps:
+        return False
+    if not run.json:
+        screen.plan(plan)
+    if run.dry_run:
+        return False
+    with screen.Progress() as progress:
+        plans.apply(plan, run.fleet, progress)
+    return True
+
+
+def _finish(
+    run: Run, plan: Plan, carried: bool, extra: dict[str, Any] | None = None, line: str = ""
+) -> None:
+    from provision import screen
+
+    done = plan.changed if carried else 0
+    if run.json:
+        document = plan.document() | {"applied": carried, "changed": done, **(extra or {})}
+        if run.dry_run:
+            document["would_change"] = plan.changed
+        screen.emit_json(document)
+        return
+    if run.dry_run and plan.steps:
+        print(f"{plan.changed} would change; nothing was changed (--dry-run)")
+        return
+    print(f"{done} changed" + (f"; {line}" if line else ""))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

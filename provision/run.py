@@ -1,0 +1,186 @@
+"""One run of a command: its options, inventory, SSH fleet and output, and how it ends.
+
+:func:`command` makes an Invoke task of a function that takes a :class:`Run`, so every task has
+the same options, error lines and exit codes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import Task
+
+from provision.errors import ProvisionError, UsageError
+
+if TYPE_CHECKING:
+    from provision.inventory import Inventory, LoadedInventory
+    from provision.remote import Call, Fleet, Stats
+
+DEFAULT_INVENTORY = "inventory/inventory.yml"
+INVENTORY_VARIABLE = "PROVISION_INVENTORY"
+FORMATS = ("table", "json")
+
+_HELP = {
+    "inventory": f"The inventory file (${INVENTORY_VARIABLE}, or {DEFAULT_INVENTORY}).",
+    "format": "table, or json: one document on stdout.",
+    "verbose": "Show every remote command and its time on stderr.",
+    "stats": "Show SSH round trips and times at the end.",
+    "traceback": "Show the Python traceback of an error.",
+    "dry_run": "Show the plan and its diffs; change nothing.",
+}
+
+
+@dataclass(slots=True)
+class Run:
+    """What a command works with. Everything is made at first use, and closed at the end."""
+
+    command: str
+    inventory_path: Path = Path(DEFAULT_INVENTORY)
+    format: str = "table"
+    dry_run: bool = False
+    verbose: bool = False
+    stats: bool = False
+    _loaded: LoadedInventory | None = field(default=None, init=False)
+    _fleet: Fleet | None = field(default=None, init=False)
+
+    @property
+    def json(self) -> bool:
+        return self.format == "json"
+
+    @property
+    def loaded(self) -> LoadedInventory:
+        """The inventory with its positions. Raises :class:`InventoryError` with every problem."""
+        if self._loaded is None:
+            from provision.inventory import read
+
+            self._loaded = read(self.inventory_path)
+        return self._loaded
+
+    @property
+    def inventory(self) -> Inventory:
+        return self.loaded.inventory
+
+    @property
+    def fleet(self) -> Fleet:
+        if self._fleet is None:
+            from provision.remote import Fleet, Stats
+
+            stats = Stats(on_call=_say_call if self.verbose else None)
+            self._fleet = Fleet(self.inventory.parallel, stats)
+        return self._fleet
+
+    def close(self) -> None:
+        if self._fleet is None:
+            return
+        if self.stats:
+            _say_stats(self._fleet.stats)
+        self._fleet.close()
+
+
+def command(
+    *, changes: bool = False, help: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., int | None]], Task[Any]]:
+    """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
+
+    ``changes`` adds --dry-run. What the body returns is the exit code (None: 0); an error of
+    ours is printed as one line per problem and ends with its own code.
+    """
+
+    def decorate(body: Callable[..., int | None]) -> Task[Any]:
+        own = list(inspect.signature(body).parameters.values())[1:]
+        common: dict[str, Any] = {"inventory": ""}
+        if changes:
+            common["dry_run"] = False
+        common.update(format="table", verbose=False, stats=False, traceback=False)
+
+        @functools.wraps(body)
+        def task_body(c: Context, **given: Any) -> None:
+            options = {name: given.pop(name) for name in common}
+            code = _perform(body.__name__.replace("_", "-"), options, lambda r: body(r, **given))
+            if code:
+                raise Exit(code=code)
+
+        keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        task_body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter("c", keyword),
+                *own,
+                *(inspect.Parameter(n, keyword, default=v) for n, v in common.items()),
+            ]
+        )
+        texts = {**{k: v for k, v in _HELP.items() if k in common}, **(help or {})}
+        return Task(task_body, help=texts, positional=())
+
+    return decorate
+
+
+def _perform(
+    name: str, options: Mapping[str, Any], body: Callable[[Run], int | None]
+) -> int | None:
+    run: Run | None = None
+    try:
+        path = options["inventory"] or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
+        run = Run(
+            command=name,
+            inventory_path=Path(path),
+            format=options["format"],
+            dry_run=options.get("dry_run", False),
+            verbose=options["verbose"],
+            stats=options["stats"],
+        )
+        if run.format not in FORMATS:
+            raise UsageError(f"--format is {' or '.join(FORMATS)}, not {run.format!r}")
+        return body(run)
+    except ProvisionError as error:
+        if options["traceback"]:
+            raise
+        _say_error(error, json=options["format"] == "json")
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; running the same command again continues", file=sys.stderr)
+        return 130
+    finally:
+        if run is not None:
+            run.close()
+
+
+def _say_error(error: ProvisionError, *, json: bool) -> None:
+    from provision import screen
+
+    screen.error(error)
+    if json:
+        screen.emit_json(
+            {
+                "schema": "alluxio-provision/error/1",
+                "error": error.message,
+                "exit_code": error.exit_code,
+                "problems": [
+                    {"where": p.where, "what": p.what, "remedy": p.remedy, "severity": p.severity}
+                    for p in error.problems
+                ],
+            }
+        )
+
+
+def _say_call(call: Call) -> None:
+    print(f"{call.host}: {call.what}: {call.seconds:.3f} s", file=sys.stderr)
+
+
+def _say_stats(stats: Stats) -> None:
+    per_host = stats.per_host()
+    seconds: dict[str, float] = {}
+    for call in stats.calls:
+        seconds[call.host] = seconds.get(call.host, 0.0) + call.seconds
+    most = max(per_host.values(), default=0)
+    print(f"SSH round trips: {len(stats.calls)}, at most {most} a host", file=sys.stderr)
+    for host, count in per_host.items():
+        print(f"  {host}: {count} in {seconds[host]:.3f} s", file=sys.stderr)

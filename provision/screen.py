@@ -1,0 +1,146 @@
+"""What a person sees: plans with their diffs, progress, problems, tables, one JSON document.
+
+Results go to stdout, everything else to stderr. rich is imported only when there is something
+to draw: a run that changes nothing should not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from provision.errors import Problem, ProvisionError
+from provision.text import size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from provision.plan import Gate, HostChanges, Plan, Step
+
+#: Width of output that goes to a file or a pipe: nothing is cut there.
+PIPE_WIDTH = 10_000
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console that honours NO_COLOR and leaves lines whole when nobody watches."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False, soft_wrap=True, markup=False)
+
+
+def emit_json(document: Any) -> None:
+    """One document on stdout."""
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+    print()
+
+
+def error(failure: ProvisionError) -> None:
+    """An error as one line, and a line for each problem behind it."""
+    print(f"error: {failure.message}", file=sys.stderr)
+    problems(failure.problems, bullet="  - ")
+
+
+def problems(found: Iterable[Problem], bullet: str = "") -> None:
+    """One line for each problem, errors before warnings, on stderr."""
+    ordered = sorted(found, key=lambda p: p.severity != "error")
+    for problem in ordered:
+        label = "" if problem.severity == "error" else f"{problem.severity}: "
+        print(f"{bullet}{label}{problem}", file=sys.stderr)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """A plain table on stdout."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*headings, box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console().print(drawn)
+
+
+def plan(shown: Plan) -> None:
+    """Every step with its hosts, changes and diffs, on stdout."""
+    from rich.text import Text
+
+    out = console()
+    out.print(Text(f"{shown.command}: {shown.changed} to change in {len(shown.steps)} steps"))
+    for number, step in enumerate(shown.steps, 1):
+        out.print(Text(f"{number}. {step.title}", style="bold"))
+        for names, changes in _alike(step):
+            out.print(Text(f"   {names}"))
+            for what, diff in changes:
+                out.print(Text(f"     * {what}"))
+                for line in diff.splitlines():
+                    style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+                    out.print(Text(f"       {line}", style=style))
+        if step.after is not None:
+            out.print(Text(f"   then: {step.after.title}", style="dim"))
+
+
+def _alike(step: Step) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Hosts with the same changes are shown once: 200 workers need not fill the screen."""
+    groups: dict[tuple[tuple[str, str], ...], list[HostChanges]] = {}
+    for host in step.hosts:
+        groups.setdefault(tuple((c.what, c.diff) for c in host.changes), []).append(host)
+    return [
+        (", ".join(f"{h.name} ({h.machine.host})" for h in hosts), list(changes))
+        for changes, hosts in groups.items()
+    ]
+
+
+class Progress:
+    """A :class:`provision.plan.Watcher` on stderr: a live line on a terminal, else plain lines."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._sent: dict[str, int] = {}
+        self._waiting = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    def step(self, number: int, of: int, step: Step) -> None:
+        self._sent.clear()
+        self._waiting = len(step.hosts)
+        self._line(f"[{number}/{of}] {step.title}")
+
+    def upload(self, host: HostChanges, total: int, sent: int) -> None:
+        with self._lock:
+            self._sent[host.name] = self._sent.get(host.name, 0) + sent
+            whole = total * max(1, len(self._sent))
+            self._status(f"      uploading {size(sum(self._sent.values()))} of {size(whole)}")
+
+    def host(self, host: HostChanges, error: ProvisionError | None) -> None:
+        with self._lock:
+            self._waiting -= 1
+        mark = "ok" if error is None else "FAILED"
+        self._line(f"      {host.name}: {mark} ({len(host.changes)} changes)")
+
+    def gate(self, gate: Gate) -> None:
+        self._line(f"      waiting: {gate.title}")
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            self._clear()
+            print(f"{time.monotonic() - self._started:6.1f} s {text}", file=sys.stderr, flush=True)
+
+    def _status(self, text: str) -> None:
+        if self._live:
+            print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+
+    def _clear(self) -> None:
+        if self._live:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,124 @@
+"""``status`` and ``logs``: what systemd on the hosts says, without asking etcd or Alluxio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provision.alluxio import desired as worker
+from provision.errors import ProvisionError, UsageError
+from provision.etcd import desired as etcd
+from provision.host.observe import HostFacts, Probe, merged, parse, script
+from provision.host.ownership import owner
+from provision.host.resources import File
+from provision.inventory.resolved import Inventory, Machine
+from provision.remote import Fleet, Session
+from provision.text import printable
+
+MAX_LINES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One unit of ours on one host. ``error``: why its host could not be asked."""
+
+    name: str
+    machine: Machine
+    unit: str
+    active: str = ""
+    restarts: int = 0
+    cluster: str | None = None
+    disks: tuple[str, ...] = ()
+    pending_restart: bool = False
+    error: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.active == "active" and not self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    cluster: str
+    services: tuple[Service, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if all(s.good for s in self.services) else 1
+
+    def document(self) -> dict[str, object]:
+        """The status for ``--format json``."""
+        return {
+            "schema": "alluxio-provision/status/1",
+            "cluster": self.cluster,
+            "services": [
+                {
+                    "name": s.name,
+                    "host": s.machine.host,
+                    "unit": s.unit,
+                    "active": s.active,
+                    "restarts": s.restarts,
+                    "cluster": s.cluster,
+                    "disks": list(s.disks),
+                    "pending_restart": s.pending_restart,
+                    "error": s.error,
+                }
+                for s in self.services
+            ],
+        }
+
+
+def look(inventory: Inventory, fleet: Fleet) -> Status:
+    """Ask every host once. A host that cannot be asked is a row with its error."""
+    wanted: list[tuple[str, Machine, str, str, str]] = [
+        (m.name, m.machine, etcd.UNIT, etcd.UNIT_PATH, m.data_dir) for m in inventory.etcd.members
+    ]
+    if inventory.alluxio is not None:
+        wanted += [
+            (w.name, w.machine, worker.UNIT, worker.UNIT_PATH, w.page_store.dirs[0])
+            for w in inventory.alluxio.workers
+        ]
+    probes: dict[Machine, list[Probe]] = {}
+    for _, machine, unit, path, disk in wanted:
+        probe = Probe(resources=(File(path, None),), units=(unit,), disks=(disk,))
+        probes.setdefault(machine, []).append(probe)
+
+    def ask(session: Session) -> HostFacts:
+        text = script(merged(probes[session.machine]))
+        return parse(session.run(text, "status", timeout=30), session.machine.host)
+
+    seen = fleet.map(ask, list(probes))
+    return Status(
+        inventory.cluster,
+        tuple(
+            _service(name, machine, unit, path, disk, seen[machine])
+            for name, machine, unit, path, disk in wanted
+        ),
+    )
+
+
+def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
+    """The last ``lines`` log lines of our units on a host, oldest first, safe to print."""
+    if not 1 <= lines <= MAX_LINES:
+        raise UsageError(f"--lines is from 1 to {MAX_LINES}")
+    command = f"journalctl -u {etcd.UNIT} -u {worker.UNIT} -n {lines} --no-pager -o short-iso"
+    result = fleet.session(machine).run(command, "logs", timeout=60)
+    return [printable(line) for line in result.stdout.splitlines()]
+
+
+def _service(
+    name: str, machine: Machine, unit: str, path: str, disk: str, seen: HostFacts | ProvisionError
+) -> Service:
+    if isinstance(seen, ProvisionError):
+        return Service(name, machine, unit, error=seen.message)
+    state = seen.unit(unit)
+    found = seen.disks.get(disk)
+    return Service(
+        name,
+        machine,
+        unit,
+        active=state.active if state.load != "not-found" else "not installed",
+        restarts=state.restarts,
+        cluster=owner(seen, path),
+        disks=(f"{disk} {found.used_percent} % full",) if found else (),
+        pending_restart=unit in seen.pending_restarts,
+    )

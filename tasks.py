@@ -1,0 +1,108 @@
+"""Provision etcd v3 and Alluxio workers on bare metal. ``invoke --list`` shows every task.
+
+Exit codes: 0 as declared; 1 unhealthy or drifted; 2 bad usage or inventory (nothing contacted);
+3 unreachable or preflight failed (nothing changed); 4 a change failed part-way (run again to
+continue); 5 another run holds the lock.
+"""
+
+from __future__ import annotations
+
+from invoke.collection import Collection
+
+from provision import actions
+from provision.run import DEFAULT_INVENTORY, Run, command
+
+ONLY = "Names of workers, separated by commas; all when not given."
+
+
+@command(changes=True)
+def deploy_etcd(run: Run) -> int:
+    """Install etcd on the inventory's members, or roll a change out, one member at a time.
+
+    The plan is shown before it is applied; a second run changes nothing and says so.
+    """
+    return actions.deploy_etcd(run)
+
+
+@command(changes=True, help={"only": ONLY})
+def start_workers(run: Run, only: str = "") -> int:
+    """Install, configure and start the Alluxio workers, and wait until each is registered."""
+    return actions.start_workers(run, only)
+
+
+@command(changes=True, help={"only": ONLY})
+def stop_workers(run: Run, only: str = "") -> int:
+    """Stop Alluxio workers. They stay installed; start-workers starts them again."""
+    return actions.stop_workers(run, only)
+
+
+@command(
+    help={
+        "watch": "Look again every --interval seconds, until Ctrl-C.",
+        "interval": "Seconds between two looks.",
+        "nodes_timeout": "Seconds that `bin/alluxio info nodes` may take.",
+    }
+)
+def check_nodes(
+    run: Run, watch: bool = False, interval: float = 2.0, nodes_timeout: float = 15.0
+) -> int:
+    """Join inventory, etcd and `info nodes` into one verdict a worker; exit 1 unless all is well.
+
+    LIVE, FAILED (registered, no lease), UNREGISTERED (inventory only), UNKNOWN (etcd only).
+    """
+    return actions.check_nodes(run, interval if watch else None, nodes_timeout)
+
+
+@command()
+def status(run: Run) -> int:
+    """Show each host's services, release and disks, and etcd's health."""
+    return actions.status(run)
+
+
+@command(
+    help={
+        "host": "A member, a worker or a host of the inventory.",
+        "lines": "How many of the last lines.",
+    }
+)
+def logs(run: Run, host: str, lines: int = 50) -> int:
+    """Show the last log lines of a host's etcd member and Alluxio worker."""
+    return actions.logs(run, host, lines)
+
+
+@command(changes=True, help={"yes_delete": "The cluster's name: do not ask. For scripts."})
+def destroy(run: Run, yes_delete: str = "") -> int:
+    """Remove workers and etcd with all their data. Asks for the cluster's name."""
+    return actions.destroy(run, yes_delete)
+
+
+@command()
+def show_inventory(run: Run) -> int:
+    """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
+    return actions.show_inventory(run)
+
+
+@command(help={"path": "The file to write; an existing one is never overwritten."})
+def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
+    """Write a commented example inventory to start from."""
+    return actions.init_inventory(run, path)
+
+
+@command()
+def inventory_schema(run: Run) -> int:
+    """Print the inventory's JSON schema, for editors that complete and check YAML."""
+    return actions.inventory_schema(run)
+
+
+namespace = Collection(
+    deploy_etcd,
+    start_workers,
+    check_nodes,
+    stop_workers,
+    status,
+    logs,
+    destroy,
+    show_inventory,
+    init_inventory,
+    inventory_schema,
+)
