@@ -153,7 +153,10 @@ def _removal(
     result = [
         Change(
             f"stop and disable {unit}",
-            f"systemctl disable -q --now {unit}; systemctl reset-failed {unit} 2>/dev/null || :",
+            # Its data goes: a leader need not wait to hand on its leadership.
+            f"systemctl disable -q {unit}; systemctl stop --no-block {unit}\n"
+            f"systemctl kill -s KILL {unit} 2>/dev/null || :\n"
+            f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :",
             disrupts=True,
             seconds=120,
         ),
