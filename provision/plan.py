@@ -37,9 +37,23 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A change asked of etcd itself rather than of a host, such as adding a member.
+
+    ``do`` must be safe to repeat: a run that was killed after it is run again.
+    """
+
+    what: str
+    do: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
+    """A step changes its hosts, all at once, and then makes its calls, one by one."""
+
     title: str
-    hosts: tuple[HostChanges, ...]
+    hosts: tuple[HostChanges, ...] = ()
+    calls: tuple[Call, ...] = ()
     before: Gate | None = None
     after: Gate | None = None
     #: How many of its hosts are worked on at once. None, all: members that start together wait
@@ -48,7 +62,7 @@ class Step:
 
     @property
     def changed(self) -> int:
-        return sum(len(h.changes) for h in self.hosts)
+        return sum(len(h.changes) for h in self.hosts) + len(self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,7 @@ class Plan:
                 {
                     "title": step.title,
                     "gate": step.after.title if step.after else None,
+                    "calls": [call.what for call in step.calls],
                     "hosts": [
                         {
                             "name": host.name,
@@ -127,6 +142,7 @@ def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
             where = f"step {number} of {len(plan.steps)} ({step.title})"
             _gate(step.before, watcher, f"before {where}", begun=number > 1)
             _run(step, fleet, watcher, where)
+            _call(step, where)
             _gate(step.after, watcher, f"after {where}", begun=True)
 
 
@@ -143,6 +159,18 @@ def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> No
             f"stopped {where}: {error.message}; run the same command again to continue",
             error.problems,
         ) from error
+
+
+def _call(step: Step, where: str) -> None:
+    for call in step.calls:
+        try:
+            call.do()
+        except ProvisionError as error:
+            raise ChangeFailed(
+                f"stopped in {where}: {call.what}: {error.message}; put it right and run the same "
+                "command again",
+                error.problems,
+            ) from error
 
 
 def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str) -> None:

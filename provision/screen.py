@@ -81,6 +81,8 @@ def plan(shown: Plan) -> None:
                 for line in diff.splitlines():
                     style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
                     out.print(Text(f"       {line}", style=style))
+        for call in step.calls:
+            out.print(Text(f"   * {call.what}"))
         if step.after is not None:
             out.print(Text(f"   then: {step.after.title}", style="dim"))
 
