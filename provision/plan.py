@@ -73,6 +73,9 @@ class Plan:
     cluster: str
     steps: tuple[Step, ...] = ()
     notes: tuple[Problem, ...] = field(default=())
+    #: Machines that another run must leave alone meanwhile though nothing changes on them: two
+    #: runs that each restart one member of the same cluster could cost it its quorum.
+    guards: tuple[Machine, ...] = ()
 
     @property
     def changed(self) -> int:
@@ -80,7 +83,9 @@ class Plan:
 
     @property
     def machines(self) -> tuple[Machine, ...]:
-        return tuple({h.machine: None for step in self.steps for h in step.hosts})
+        """Every machine whose run lock the plan takes."""
+        changed = (h.machine for step in self.steps for h in step.hosts)
+        return tuple(dict.fromkeys((*changed, *self.guards)))
 
     def document(self) -> dict[str, object]:
         """The plan for ``--format json``."""

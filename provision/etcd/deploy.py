@@ -101,7 +101,8 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool 
                     after=_all_healthy(cluster, fleet, member),
                 )
             )
-    return Plan("deploy-etcd", cluster.name, tuple(steps))
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("deploy-etcd", cluster.name, tuple(steps), guards=guards)
 
 
 def require_healthy(seen: ClusterHealth) -> None:
