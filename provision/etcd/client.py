@@ -37,6 +37,7 @@ class Reason(str, Enum):
     TIMEOUT = "no answer in time"
     TLS = "TLS failed"
     LOGIN = "login refused"
+    DENIED = "not permitted to this user"
     NO_QUORUM = "no leader: a quorum of members is not up"
     CLOSED = "the connection was closed"
     OTHER = "not available"
@@ -67,6 +68,7 @@ _REMEDIES = {
     Reason.REFUSED: "is etcd running there, and listening on that port?",
     Reason.TLS: "do the listener and the inventory agree on TLS, and is it this cluster's CA?",
     Reason.LOGIN: "etcd has authentication on: check the user, its password and its roles",
+    Reason.DENIED: "give the user's role the prefix that was asked for",
     Reason.NO_QUORUM: "start the members that are down",
 }
 
@@ -408,7 +410,9 @@ def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
         return unreachable(Reason.NO_QUORUM)
     if code == "DEADLINE_EXCEEDED":
         return unreachable(Reason.TIMEOUT, f"{timeout:g} s")
-    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or any(
+    if code == "PERMISSION_DENIED":
+        return unreachable(Reason.DENIED)
+    if code == "UNAUTHENTICATED" or any(
         part in low for part in ("user name is empty", "authentication failed", "auth token")
     ):
         return unreachable(Reason.LOGIN)
