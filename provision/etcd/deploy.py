@@ -197,10 +197,8 @@ def _can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
         others = [m for m in cluster.members if m.name != member.name]
         sick = [m for m in others if not seen.healthy(m.name)]
         if sick and seen.healthy(member.name):
-            raise Unhealthy(
-                f"{member.name} is not touched while {', '.join(m.name for m in sick)} is unhealthy",
-                seen.problems,
-            )
+            names = ", ".join(m.name for m in sick)
+            raise Unhealthy(f"{member.name} is not touched while {names} is down", seen.problems)
 
     return Gate(f"the cluster can do without {member.name} for a moment", check)
 
