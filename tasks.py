@@ -65,7 +65,7 @@ def status(run: Run) -> int:
         "lines": "How many of the last lines.",
     }
 )
-def logs(run: Run, host: str, lines: int = 50) -> int:
+def logs(run: Run, host: str = "", lines: int = 50) -> int:
     """Show the last log lines of a host's etcd member and Alluxio worker."""
     return actions.logs(run, host, lines)
 

@@ -102,25 +102,42 @@ def command(
             common["dry_run"] = False
         common.update(format="table", verbose=False, stats=False, traceback=False)
 
+        numbers = {p.name: type(p.default) for p in own if type(p.default) in (int, float)}
+
         @functools.wraps(body)
         def task_body(c: Context, **given: Any) -> None:
             options = {name: given.pop(name) for name in common}
-            code = _perform(body.__name__.replace("_", "-"), options, lambda r: body(r, **given))
+
+            def perform(run: Run) -> int | None:
+                values = {k: _number(k, v, numbers[k]) for k, v in given.items() if k in numbers}
+                return body(run, **{**given, **values})
+
+            code = _perform(body.__name__.replace("_", "-"), options, perform)
             if code:
                 raise Exit(code=code)
 
-        keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        # The common options come first, so that their short flags are the same everywhere.
+        # Numbers are text to Invoke, which would answer a bad one with a traceback.
+        shown = [("c", inspect.Parameter.empty), *common.items()]
+        shown += [(p.name, str(p.default) if p.name in numbers else p.default) for p in own]
+        keyword = inspect.Parameter.KEYWORD_ONLY
         task_body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter("c", keyword),
-                *own,
-                *(inspect.Parameter(n, keyword, default=v) for n, v in common.items()),
-            ]
+            [inspect.Parameter(name, keyword, default=default) for name, default in shown]
         )
         texts = {**{k: v for k, v in _HELP.items() if k in common}, **(help or {})}
         return Task(task_body, help=texts, positional=())
 
     return decorate
+
+
+def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = kind(-1)
+    if not 0 < value < 1e9:
+        raise UsageError(f"--{name.replace('_', '-')} is a number above 0, not {text!r}")
+    return value
 
 
 def _perform(
