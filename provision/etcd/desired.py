@@ -127,11 +127,6 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
         paths=(f"{member.data_dir}/member",),
         reach=[(m.address, m.peer_port) for m in others],
         resolve=[m.address for m in others if not is_ip(m.address)],
-        commands={
-            # Whose data directory and unit a running etcd of someone else's has.
-            "etcd": "for p in /proc/[0-9]*; do case $(cat $p/comm 2>/dev/null) in etcd) "
-            "tr '\\0' ' ' <$p/cmdline; echo;; esac; done"
-        },
     )
 
 
