@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 def deploy_etcd(run: Run) -> int:
     """Bring the etcd cluster to what the inventory says, and print its endpoints."""
-    from provision.etcd import deploy
+    from provision.etcd import deploy, gates
 
     inventory = _inventory(run)
     observed = deploy.observe(inventory, run.fleet)
     plan = deploy.plan(inventory, run.fleet, observed, write=not run.dry_run)
     carried = _carry_out(run, plan)
     if not plan.steps:
-        deploy.require_healthy(observed.health)
+        gates.require_healthy(observed.health)
     endpoints = list(inventory.etcd.endpoints)
     _finish(run, plan, carried, {"endpoints": endpoints}, "endpoints: " + ",".join(endpoints))
     return 0

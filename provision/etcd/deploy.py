@@ -6,25 +6,22 @@ and "Runtime reconfiguration" (one member at a time, the next only when the clus
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provision import artifacts, gather, preflight
 from provision.artifacts import Artifact
-from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd import desired, health, tls
+from provision.errors import PreflightFailed, Problem
+from provision.etcd import desired, gates, health, tls
 from provision.etcd.health import ClusterHealth
 from provision.etcd.pki import Authority
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
-from provision.plan import Gate, HostChanges, Plan, Step
+from provision.plan import HostChanges, Plan, Step
 from provision.remote import Fleet
 
-#: Seconds a member has to become healthy after it was started or restarted.
-HEALTHY_WITHIN = 60.0
 #: Unpacked, an etcd release takes about four times its tarball.
 UNPACKED = 5
 
@@ -81,7 +78,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool 
             Step(
                 "bootstrap the cluster" if new else "start the members that are down",
                 tuple(starting),
-                after=_all_healthy(cluster, fleet),
+                after=gates.all_healthy(cluster, fleet),
             )
         )
     rolling = [m for m in cluster.members if m not in down and todo[m.name]]
@@ -90,29 +87,19 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool 
         steps.append(
             Step("prepare without touching a service", tuple(h for h in quiet if h.changes))
         )
-    for member in _order(rolling, observed.health):
+    for member in gates.order(rolling, observed.health):
         disruptive = tuple(c for c in todo[member.name] if not c.quiet)
         if disruptive:
             steps.append(
                 Step(
                     f"change {member.name}",
                     (_on(member, disruptive),),
-                    before=_can_lose(cluster, fleet, member),
-                    after=_all_healthy(cluster, fleet, member),
+                    before=gates.can_lose(cluster, fleet, member),
+                    after=gates.all_healthy(cluster, fleet, member),
                 )
             )
     guards = tuple(m.machine for m in cluster.members)
     return Plan("deploy-etcd", cluster.name, tuple(steps), guards=guards)
-
-
-def require_healthy(seen: ClusterHealth) -> None:
-    """Raises :class:`Unhealthy` unless every member is."""
-    if not seen.all_healthy:
-        raise Unhealthy(
-            f"{seen.healthy_count} of {len(seen.members)} members are healthy "
-            f"(quorum is {seen.quorum})",
-            seen.problems,
-        )
 
 
 def _down(member: EtcdMember, observed: Observed) -> bool:
@@ -173,47 +160,6 @@ def _refuse_what_needs_more(cluster: EtcdCluster, observed: Observed) -> None:
         raise PreflightFailed(
             "the members differ from the inventory; nothing was changed", problems
         )
-
-
-def _order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:
-    """Unhealthy members first (that is a repair), then followers, the leader last."""
-    return sorted(members, key=lambda m: (seen.healthy(m.name), m.name == seen.leader))
-
-
-def _all_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None = None) -> Gate:
-    def check() -> None:
-        seen = _until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy)
-        require_healthy(seen)
-        health.verify_write(cluster, fleet, member)
-
-    return Gate("every member healthy, by a quorum write and read through each", check)
-
-
-def _can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
-    """Before ``member`` is disturbed: every other member is healthy, or it is down already."""
-
-    def check() -> None:
-        seen = health.observe(cluster, fleet)
-        others = [m for m in cluster.members if m.name != member.name]
-        sick = [m for m in others if not seen.healthy(m.name)]
-        if sick and seen.healthy(member.name):
-            names = ", ".join(m.name for m in sick)
-            raise Unhealthy(f"{member.name} is not touched while {names} is down", seen.problems)
-
-    return Gate(f"the cluster can do without {member.name} for a moment", check)
-
-
-def _until(
-    look: Callable[[], ClusterHealth],
-    good: Callable[[ClusterHealth], bool],
-    within: float = HEALTHY_WITHIN,
-) -> ClusterHealth:
-    deadline = time.monotonic() + within
-    while True:
-        seen = look()
-        if good(seen) or time.monotonic() > deadline:
-            return seen
-        time.sleep(0.05)
 
 
 def _on(member: EtcdMember, todo: tuple[Change, ...]) -> HostChanges:
