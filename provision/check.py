@@ -610,17 +610,14 @@ def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
 
 
 def _mixed_up(cluster: str, others: list[str]) -> list[Problem]:
-    """Other clusters in the same etcd whose workers old clients take for this one's."""
-    return [
-        Problem(
-            "etcd",
-            f"also serves cluster {other!r}: clients of older releases list its workers and "
-            f"those of {cluster!r} together, since one name begins with the other",
-            "rename one of the clusters",
-            "warning",
-        )
-        for other in membership.confusable(cluster, others)
-    ]
+    """Other clusters in the same etcd that Alluxio takes for a part of this one, or this of it."""
+    found: list[Problem] = []
+    for other in membership.confusable(cluster, others):
+        short, long = sorted((cluster, other), key=len)
+        what = f"serves the clusters {short!r} and {long!r}: Alluxio lists the live workers of"
+        what += f" {long!r} as those of {short!r}, too, since the names begin alike"
+        found.append(Problem("etcd", what, "rename one of them", "warning"))
+    return found
 
 
 def _ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:

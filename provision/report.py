@@ -67,9 +67,9 @@ def _drawn(report: CheckReport) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [_members(report)]
+    parts: list[RenderableType] = [_members(report), ""]
     if report.alluxio is not None:
-        parts.append(_workers(report))
+        parts += [_workers(report), ""]
     for problem in sorted(report.problems, key=lambda p: p.severity != "error"):
         style = "red" if problem.severity == "error" else "yellow"
         parts.append(Text(f"{problem.severity}: {problem}", style=style))
@@ -162,7 +162,7 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Ren
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in headings:
         number = heading in ("revision", "db size", "certificate")
         table.add_column(heading, justify="right" if number else "left", overflow="fold")

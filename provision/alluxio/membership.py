@@ -79,7 +79,7 @@ def authorized_prefix(cluster: str) -> str:
 def live_prefix(cluster: str) -> str:
     """Where a worker's key is while its lease lasts.
 
-    With the slash at its end, without which ``a`` would list the workers of ``a-b``, too.
+    With the slash at its end, unlike Alluxio: see :func:`confusable`.
     """
     return f"{LIVE_ROOT}{cluster}/"
 
@@ -127,9 +127,10 @@ def clusters(client: EtcdClient) -> list[str]:
 
 
 def confusable(cluster: str, others: list[str]) -> list[str]:
-    """Those of ``others`` whose workers an old client mixes up with ``cluster``'s.
+    """Those of ``others`` whose workers Alluxio mixes up with ``cluster``'s.
 
-    Releases before the slash at the end of the prefix list every name that begins alike.
+    It lists the live prefix without the slash at its end (313 does so, too), and with it every
+    cluster whose name begins alike: the shorter name's clients see the longer one's workers.
     """
     return [
         other

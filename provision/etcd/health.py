@@ -187,25 +187,38 @@ def any_client(
     Members are asked at once, so one that hangs costs nothing; the choice is kept for the fleet
     until a call fails. Raises :class:`Unhealthy` with every member's problem when none serves.
     """
-    chosen = _serving.get(fleet, {}).get(cluster.name)
-    if chosen is None:
-        sick: list[Problem] = []
-        with contextlib.closing(observing(cluster, fleet, timeout=timeout, login=login)) as seen:
-            for m in seen:
-                if m.healthy and m.how is not None:
-                    chosen = (m.member, m.how)
-                    break
-                sick.extend(_problems(m))
-        if chosen is None:
-            raise Unhealthy("no etcd member serves reads", sick)
-    member, how = chosen
-    try:
-        with connect(cluster, fleet, member, timeout=timeout, login=login, how=how) as client:
+    kept = _serving.setdefault(fleet, {})
+    with contextlib.ExitStack() as stack:
+        client = None
+        if cluster.name in kept:
+            member, how = kept[cluster.name]
+            with contextlib.suppress(EtcdUnreachable):
+                client = stack.enter_context(
+                    connect(cluster, fleet, member, timeout=timeout, login=login, how=how)
+                )
+        if client is None:
+            member, how = _first_serving(cluster, fleet, timeout, login)
+            kept[cluster.name] = (member, how)
+            client = stack.enter_context(
+                connect(cluster, fleet, member, timeout=timeout, login=login, how=how)
+            )
+        try:
             yield client
-    except EtcdUnreachable:
-        # Also an error of the caller's use of it: the next call asks all members again.
-        _serving.get(fleet, {}).pop(cluster.name, None)
-        raise
+        except EtcdUnreachable:
+            kept.pop(cluster.name, None)
+            raise
+
+
+def _first_serving(
+    cluster: EtcdCluster, fleet: Fleet, timeout: float, login: Login | None
+) -> tuple[EtcdMember, How]:
+    sick: list[Problem] = []
+    with contextlib.closing(observing(cluster, fleet, timeout=timeout, login=login)) as seen:
+        for m in seen:
+            if m.healthy and m.how is not None:
+                return m.member, m.how
+            sick.extend(_problems(m))
+    raise Unhealthy("no etcd member serves reads", sick)
 
 
 def observe(
@@ -307,7 +320,7 @@ def _observe(
             started = time.monotonic()
             _read(client)
             seconds = time.monotonic() - started
-            _serving.setdefault(fleet, {})[cluster.name] = (member, how)
+            _serving.setdefault(fleet, {}).setdefault(cluster.name, (member, how))
     except ProvisionError as error:
         what, remedy = _words(error)
     if certificates:

@@ -57,9 +57,10 @@ def etcd_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if tarballs:
         into = tmp_path_factory.mktemp("etcd")
         with tarfile.open(max(tarballs, key=_version)) as tar:
-            member = next(m for m in tar.getmembers() if m.name.endswith("/etcd"))
-            member.name = "etcd"
-            tar.extract(member, into)
+            for member in tar.getmembers():
+                if member.name.endswith(("/etcd", "/etcdctl")):
+                    member.name = Path(member.name).name
+                    tar.extract(member, into)
         return into / "etcd"
     found = shutil.which("etcd")
     if found is None:

@@ -1,0 +1,484 @@
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from builders import alluxio, etcd, inventory, member, worker
+
+from provision import check
+from provision.alluxio import membership, nodes
+from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
+from provision.alluxio.nodes import InfoNodes, NodeRow
+from provision.check import CheckReport, NodeVerdict, State, verdicts
+from provision.errors import Problem, UsageError
+from provision.etcd import health
+from provision.etcd.client import KeyValue, MemberStatus
+from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
+from provision.inventory.model import AlluxioEtcd, Secret
+from provision.remote import Fleet
+
+A, B, C = (f"worker-{c * 8}-0000-0000-0000-000000000000" for c in "abc")
+LEASE = 7
+
+
+def entry(
+    worker_id: str, host: str, port: int = 29999, lease: int = 0, revision: int = 1, **changed: Any
+) -> Entry:
+    key = KeyValue(b"k", b"v", lease, revision, revision, 1)
+    values = {"state": "AUTHORIZED", "generation": -1, "data_port": 0, "web_port": 0, **changed}
+    return Entry(key, Registration(worker_id=worker_id, host=host, rpc_port=port, **values))
+
+
+def members(*found: tuple[str, str], dead: tuple[tuple[str, str], ...] = ()) -> Membership:
+    """``found`` are live (id, host), ``dead`` are registered only."""
+    return Membership(
+        "c",
+        9,
+        {i: entry(i, host) for i, host in (*found, *dead)},
+        {i: entry(i, host, lease=LEASE) for i, host in found},
+    )
+
+
+def rows(*found: tuple[str, str, str]) -> list[NodeRow]:
+    return [NodeRow(i, host, 29999, status) for i, host, status in found]
+
+
+def states(found: list[NodeVerdict]) -> list[tuple[str | None, str]]:
+    return [(n.name, n.state.value) for n in found]
+
+
+W1, W2 = worker("w1"), worker("w2")
+
+
+def test_all_live() -> None:
+    found = verdicts(
+        alluxio(W1, W2),
+        members((A, "w1"), (B, "W2")),
+        rows((A, "w1", "ONLINE"), (B, "w2", "ONLINE")),
+    )
+    assert states(found) == [("w1", "LIVE"), ("w2", "LIVE")]
+    assert [n.worker_id for n in found] == [A, B]
+    assert [n.info_nodes for n in found] == ["ONLINE", "ONLINE"]
+    assert all(n.ok for n in found)
+
+
+def test_the_four_states() -> None:
+    found = verdicts(
+        alluxio(W1, W2, worker("w3")),
+        members((A, "w1"), (C, "stranger"), dead=((B, "w2"),)),
+        rows((A, "w1", "ONLINE"), (B, "w2", "OFFLINE"), (C, "stranger", "ONLINE")),
+    )
+    assert states(found) == [
+        ("w1", "LIVE"),
+        ("w2", "FAILED"),
+        ("w3", "UNREGISTERED"),
+        (None, "UNKNOWN"),
+    ]
+    assert [n.ok for n in found] == [True, False, False, False]
+    assert found[1].notes == found[2].notes == ()
+    assert found[3].notes == ("live, not in the inventory",)
+    assert found[3].address == "stranger:29999"
+
+
+@pytest.mark.parametrize(
+    ("registered", "info", "note"),
+    [
+        (
+            members((A, "w1")),
+            rows((A, "w1", "OFFLINE")),
+            "live in etcd, OFFLINE in info nodes",
+        ),
+        (
+            members(dead=((A, "w1"),)),
+            rows((A, "w1", "ONLINE")),
+            "no lease in etcd, ONLINE in info nodes",
+        ),
+        (members((A, "w1")), rows(), "info nodes does not list it"),
+        (
+            members((A, "w1")),
+            [NodeRow(A, "w1", 1, "ONLINE")],
+            "info nodes has it at w1:1",
+        ),
+        (members(), rows((A, "w1", "ONLINE")), f"info nodes lists {A}, etcd does not"),
+        (
+            Membership("c", 1, {}, {A: entry(A, "w1", lease=LEASE)}),
+            rows((A, "w1", "ONLINE")),
+            "live without an AUTHORIZED key",
+        ),
+        (
+            Membership("c", 1, {A: entry(A, "w1")}, {A: entry(A, "w1", lease=0)}),
+            rows((A, "w1", "OFFLINE")),
+            "its live key has no lease, so it says nothing",
+        ),
+        (
+            Membership("c", 1, {A: entry(A, "old")}, {A: entry(A, "w1", lease=LEASE)}),
+            rows((A, "w1", "ONLINE")),
+            "its live and its AUTHORIZED key have different addresses",
+        ),
+        (
+            Membership("c", 1, {A: entry(A, "w1", state="DECOMMISSIONED")}, {}),
+            rows((A, "w1", "OFFLINE")),
+            "decommissioned in etcd",
+        ),
+    ],
+)
+def test_a_disagreement_is_a_note_and_not_ok(
+    registered: Membership, info: list[NodeRow], note: str
+) -> None:
+    (found,) = verdicts(alluxio(W1), registered, info)
+    assert found.name == "w1"
+    assert found.notes == (note,)
+    assert not found.ok
+
+
+def test_an_old_id_of_a_live_host_is_stale() -> None:
+    found = verdicts(
+        alluxio(W1),
+        members((B, "w1"), dead=((A, "w1"),)),
+        rows((A, "w1", "OFFLINE"), (B, "w1", "ONLINE")),
+    )
+    assert states(found) == [("w1", "LIVE"), (None, "UNKNOWN")]
+    assert found[0].ok
+    assert (found[1].worker_id, found[1].notes) == (A, (f"stale: w1 is live as {B}",))
+
+
+def test_of_two_dead_ids_the_newer_is_the_workers() -> None:
+    registered = Membership(
+        "c", 9, {A: entry(A, "w1", revision=2), B: entry(B, "w1", revision=8)}, {}
+    )
+    found = verdicts(alluxio(W1), registered, None)
+    assert [(n.name, n.worker_id) for n in found] == [("w1", B), (None, A)]
+    assert found[1].notes == (f"stale: w1 has the newer registration {B}",)
+
+
+def test_the_same_address_live_under_two_ids() -> None:
+    found = verdicts(alluxio(W1), members((A, "w1"), (B, "w1")), None)
+    assert states(found) == [("w1", "LIVE"), (None, "UNKNOWN")]
+    assert found[1].notes == (f"live at the address of w1, which is {found[0].worker_id}",)
+
+
+def test_a_known_identity_finds_a_worker_at_another_address() -> None:
+    uuid = A.removeprefix("worker-").upper()
+    found = verdicts(alluxio(W1), members((A, "new-name")), None, identities={"w1": uuid})
+    assert states(found) == [("w1", "LIVE")]
+    assert found[0].notes == ("registered as new-name:29999, the inventory says w1:29999",)
+
+
+def test_a_live_worker_whose_identity_file_says_otherwise() -> None:
+    found = verdicts(alluxio(W1), members((A, "w1")), None, identities={"w1": B})
+    assert states(found) == [("w1", "LIVE")]
+    assert found[0].notes == (f"its identity file says {B}",)
+
+
+def test_of_dead_ids_the_identity_decides() -> None:
+    registered = Membership(
+        "c", 9, {A: entry(A, "w1", revision=8), B: entry(B, "elsewhere", revision=2)}, {}
+    )
+    found = verdicts(alluxio(W1), registered, None, identities={"w1": B})
+    assert (found[0].worker_id, found[0].state) == (B, State.FAILED)
+    assert found[1].notes == (f"stale: w1 has the newer registration {B}",)
+
+
+def test_one_identity_on_two_hosts_is_one_workers_only() -> None:
+    found = verdicts(alluxio(W1, W2), members((A, "w2")), None, identities={"w1": A, "w2": A})
+    assert states(found) == [("w1", "UNREGISTERED"), ("w2", "LIVE")]
+
+
+def test_another_port_of_a_known_host() -> None:
+    registered = Membership("c", 1, {A: entry(A, "w1", 31000)}, {})
+    found = verdicts(alluxio(W1), registered, None)
+    assert states(found) == [("w1", "UNREGISTERED"), (None, "UNKNOWN")]
+    assert found[1].notes == ("no lease, on the host of w1, whose port is 29999 in the inventory",)
+
+
+def unreadable(worker_id: str, lease: int) -> Entry:
+    return Entry(KeyValue(b"k", b"v", lease, 1, 1, 1), UnknownRegistration(worker_id, "\ufffdsr"))
+
+
+def test_a_value_of_another_form_is_shown() -> None:
+    registered = Membership("c", 1, {"h": unreadable("h", 0)}, {"h": unreadable("h", LEASE)})
+    found = verdicts(alluxio(W1), registered, None)
+    assert states(found) == [("w1", "UNREGISTERED"), (None, "UNKNOWN")]
+    assert found[1].address == ""
+    assert found[1].notes == (
+        "live, not in the inventory",
+        "its value in etcd is of an unknown form: \ufffdsr",
+    )
+
+
+def test_alluxios_own_reading_helps_with_another_form() -> None:
+    registered = Membership("c", 1, {"h": unreadable("h", 0)}, {"h": unreadable("h", LEASE)})
+    found = verdicts(alluxio(W1), registered, rows(("h", "w1", "ONLINE")))
+    assert states(found) == [("w1", "LIVE")]
+    assert found[0].notes == ("its value in etcd is of an unknown form: \ufffdsr",)
+
+
+def test_what_only_info_nodes_lists_is_unknown() -> None:
+    found = verdicts(alluxio(W1), members((A, "w1")), rows((A, "w1", "ONLINE"), (C, "x", "ONLINE")))
+    assert states(found) == [("w1", "LIVE"), (None, "UNKNOWN")]
+    assert found[1].notes == (f"info nodes lists {C}, etcd does not",)
+
+
+def test_without_etcd_alluxios_word_is_taken() -> None:
+    info = rows((A, "w1", "ONLINE"), (B, "w2", "OFFLINE"), (C, "x", "ONLINE"))
+    found = verdicts(alluxio(W1, W2, worker("w3")), None, info)
+    assert states(found) == [
+        ("w1", "LIVE"),
+        ("w2", "FAILED"),
+        ("w3", "UNREGISTERED"),
+        (None, "UNKNOWN"),
+    ]
+
+
+def test_without_any_view_nothing_is_claimed() -> None:
+    found = verdicts(alluxio(W1), None, None)
+    assert states(found) == [("w1", "UNDETERMINED")]
+    assert not found[0].ok
+
+
+def test_service_registry_goes_by_the_live_key_alone() -> None:
+    registered = Membership("c", 1, {B: entry(B, "w2")}, {A: entry(A, "w1", lease=LEASE)})
+    found = verdicts(alluxio(W1, W2, membership="SERVICE_REGISTRY"), registered, None)
+    assert states(found) == [("w1", "LIVE"), ("w2", "UNREGISTERED")]
+    assert found[0].ok
+
+
+def test_static_goes_by_the_port() -> None:
+    # The id is a hash, and the port is the asked host's own for all: as recorded from 313.
+    info = [NodeRow("1f", "w1", 29999, "N/A"), NodeRow("2f", "w2", 29999, "N/A")]
+    cluster = alluxio(W1, worker("w2", port=31000), worker("w3"), membership="STATIC")
+    found = verdicts(cluster, None, info, reachable={"w1": True, "w2": False, "w3": True})
+    assert states(found) == [("w1", "REACHABLE"), ("w2", "UNREACHABLE"), ("w3", "REACHABLE")]
+    assert [n.info_nodes for n in found] == ["N/A", "N/A", None]
+    assert [n.notes for n in found] == [(), (), ("info nodes does not list it",)]
+
+
+def test_static_with_a_stranger_in_conf_workers() -> None:
+    found = verdicts(
+        alluxio(W1, membership="STATIC"),
+        None,
+        rows(("1f", "w1", "N/A"), ("2f", "x", "N/A")),
+        reachable={"w1": True},
+    )
+    assert states(found) == [("w1", "REACHABLE"), (None, "UNKNOWN")]
+    assert found[1].notes == ("in conf/workers, not in the inventory",)
+
+
+def test_ten_thousand_workers_are_joined_fast() -> None:
+    workers = [worker(f"w{i}") for i in range(10_000)]
+    found = [(f"worker-{i:032x}", f"w{i}") for i in range(10_000)]
+    registered = members(*found[100:], dead=tuple(found[:100]))
+    info = rows(*((i, h, "OFFLINE" if n < 100 else "ONLINE") for n, (i, h) in enumerate(found)))
+    cluster = alluxio(*workers)
+    started = time.monotonic()
+    result = verdicts(cluster, registered, info)
+    assert time.monotonic() - started < 2  # 0.1 s on an idle machine
+    assert [n.name for n in result if n.state is State.FAILED] == [f"w{i}" for i in range(100)]
+    assert sum(n.ok for n in result) == 9_900
+
+
+STATUS = MemberStatus(
+    cluster_id=1,
+    member_id=1,
+    version="3.6.16",
+    db_size=20480,
+    db_in_use=16384,
+    leader=1,
+    revision=9,
+    raft_term=2,
+    raft_index=20,
+    is_learner=False,
+    errors=(),
+)
+
+
+def healthy(**changed: Any) -> ClusterHealth:
+    cluster = etcd()
+    return ClusterHealth(
+        cluster,
+        tuple(
+            MemberHealth(
+                m, "direct", dataclasses.replace(STATUS, member_id=i, **changed), seconds=0.001
+            )
+            for i, m in enumerate(cluster.members, 1)
+        ),
+    )
+
+
+def report(*nodes: NodeVerdict, **changed: Any) -> CheckReport:
+    values: dict[str, Any] = {
+        "cluster": "c",
+        "alluxio": alluxio(),
+        "etcd": healthy(),
+        "nodes": nodes,
+        "info_nodes": InfoNodes("w1"),
+        "revision": 9,
+    }
+    return CheckReport(**{**values, **changed})
+
+
+LIVE = NodeVerdict("w1", "w1", 29999, State.LIVE, A, "ONLINE")
+
+
+def test_the_exit_code() -> None:
+    assert report(LIVE).exit_code == 0
+    assert report(LIVE, dataclasses.replace(LIVE, notes=("x",))).exit_code == 1
+    assert report(dataclasses.replace(LIVE, state=State.FAILED)).exit_code == 1
+    assert report(LIVE, view_problems=(Problem("etcd", "x"),)).exit_code == 1
+    assert report(LIVE, view_problems=(Problem("etcd", "x", "", "warning"),)).exit_code == 0
+    assert report(LIVE, etcd=healthy(errors=("memberID:1 alarm:NOSPACE ",))).exit_code == 1
+
+
+def test_the_summary() -> None:
+    assert report(LIVE).summary == "1 worker: 1 LIVE"
+    assert report().summary == "0 workers: none"
+    assert (
+        report(
+            dataclasses.replace(LIVE, state=State.FAILED),
+            dataclasses.replace(LIVE, notes=("x",)),
+            LIVE,
+            dataclasses.replace(LIVE, name=None, state=State.UNKNOWN, notes=("x",)),
+        ).summary
+        == "3 workers: 2 LIVE, 1 FAILED; 1 not in the inventory; 1 with notes"
+    )
+
+
+def test_the_document_is_what_scripts_use() -> None:
+    document: Any = report(LIVE, dataclasses.replace(LIVE, state=State.FAILED)).document()
+    assert document["schema"] == "alluxio-provision/check-nodes/1"
+    assert (document["exit_code"], document["problems"]) == (1, [])
+    assert document["etcd"]["leader"] == "infra1"
+    assert document["etcd"]["members"][0]["status"]["db_size"] == 20480
+    assert document["alluxio"]["counts"] == {"LIVE": 1, "FAILED": 1}
+    assert document["alluxio"]["failure_detection_timeout"] == 120
+    assert document["alluxio"]["nodes"][0] == {
+        "name": "w1",
+        "host": "w1",
+        "port": 29999,
+        "state": "LIVE",
+        "ok": True,
+        "worker_id": A,
+        "info_nodes": "ONLINE",
+        "notes": [],
+    }
+
+
+def test_expiry_is_a_warning_and_then_an_error() -> None:
+    now = datetime.now(timezone.utc)
+
+    def problems(state: CertificateState) -> list[tuple[str, str]]:
+        seen = healthy()
+        first = dataclasses.replace(seen.members[0], certificates=(state,))
+        seen = ClusterHealth(seen.cluster, (first, *seen.members[1:]))
+        return [(p.severity, p.what.split(",")[0]) for p in seen.problems]
+
+    day = timedelta(days=1)
+    assert problems(CertificateState("peer", now + 31 * day)) == []
+    assert problems(CertificateState("peer", now + 29.5 * day)) == [
+        ("warning", "peer certificate expires in 29 days")
+    ]
+    assert problems(CertificateState("peer", None, "certificate has expired"))[0][0] == "error"
+
+
+class Views:
+    """The three views that :func:`check.run` asks, without a network."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.info = InfoNodes("w1", tuple(rows((A, "w1", "ONLINE"), (B, "w2", "ONLINE"))))
+        self.reads = [members((A, "w1"), (B, "w2"))]
+        self.names = ["c"]
+        self.health = healthy()
+        monkeypatch.setattr(health, "preload", lambda: None)
+        monkeypatch.setattr(health, "observing", self.observing)
+        monkeypatch.setattr(nodes, "ask", lambda *_: self.info)
+        monkeypatch.setattr(check, "_read", self.read)
+
+    def observing(self, *_: object, **__: object) -> Iterator[MemberHealth]:
+        yield from self.health.members
+
+    def read(self, *_: object) -> check._Read:
+        return check._Read(self.reads.pop(0), self.names)
+
+
+@pytest.fixture
+def views(monkeypatch: pytest.MonkeyPatch) -> Views:
+    return Views(monkeypatch)
+
+
+def test_a_run_over_all_views(views: Views) -> None:
+    found = check.run(inventory(), Fleet(2))
+    assert found.exit_code == 0
+    assert found.summary == "2 workers: 2 LIVE"
+    assert found.revision == 9
+
+
+def test_what_changed_between_two_looks_is_no_disagreement(views: Views) -> None:
+    views.reads = [members((A, "w1"), dead=((B, "w2"),)), members((A, "w1"), (B, "w2"))]
+    assert check.run(inventory(), Fleet(2)).exit_code == 0
+    assert views.reads == []
+
+
+def test_info_nodes_that_hung_leaves_the_other_views(views: Views) -> None:
+    views.info = InfoNodes("w1", error="w1: did not answer in 15 s")
+    found = check.run(inventory(), Fleet(2))
+    assert [str(p) for p in found.problems] == ["info nodes: w1: did not answer in 15 s"]
+    assert found.summary == "2 workers: 2 LIVE"
+    assert found.exit_code == 1
+
+
+def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
+    cluster = etcd()
+    views.health = ClusterHealth(
+        cluster, tuple(MemberHealth(m, error="connection refused") for m in cluster.members)
+    )
+    found = check.run(inventory(), Fleet(2))
+    assert found.exit_code == 1
+    assert found.summary == "2 workers: 2 LIVE"  # by info nodes' word
+    said = [str(p) for p in found.problems]
+    assert said[0] == "etcd: the registrations could not be read: no member serves reads"
+    assert said[1:] == [f"etcd member infra{i}: connection refused" for i in (1, 2, 3)]
+
+
+def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> None:
+    views.names = ["c", "c2", "d"]
+    found = check.run(inventory(), Fleet(2))
+    (problem,) = found.problems
+    assert problem.severity == "warning"
+    assert "lists the live workers of 'c2' as those of 'c', too" in problem.what
+    assert found.exit_code == 0
+
+
+def test_static_asks_the_ports(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "port_answers", lambda _, w: w.name == "w1")
+    views.reads = []
+    found = check.run(inventory(alluxio(membership="STATIC")), Fleet(2))
+    assert found.summary == "2 workers: 1 REACHABLE, 1 UNREACHABLE"
+
+
+def test_without_workers_only_etcd_is_looked_at(views: Views) -> None:
+    found = check.run(dataclasses.replace(inventory(), alluxio=None), Fleet(2))
+    assert found.nodes == ()
+    assert found.document()["alluxio"] is None
+    assert found.exit_code == 0
+
+
+def test_a_password_that_cannot_be_read_is_a_usage_error(views: Views) -> None:
+    login = AlluxioEtcd(username="alluxio", password=Secret(env="NO_SUCH_VARIABLE"))
+    with pytest.raises(UsageError, match="NO_SUCH_VARIABLE is not set"):
+        check.run(inventory(alluxio(etcd_login=login)), Fleet(2))
+
+
+def test_watch_looks_again_and_again(views: Views) -> None:
+    views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
+    seen = check.watch(inventory(), Fleet(2), 0.01)
+    assert [next(seen).exit_code for _ in range(2)] == [0, 0]
+
+
+def test_members_are_named_by_the_inventory() -> None:
+    alone = ClusterHealth(etcd(member(1)), (MemberHealth(member(1), error="x"),))
+    assert alone.leader is None
+    assert not alone.established

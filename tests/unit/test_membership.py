@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provision.alluxio import membership
+from provision.alluxio.membership import Registration, UnknownRegistration, parse
+from provision.etcd.client import KeyValue
+
+DATA = Path(__file__).parent / "data" / "alluxio-313"
+WORKER1 = "worker-11111111-2222-3333-4444-555555555555"
+
+
+class RecordedEtcd:
+    """The keys that a real worker wrote, with as much of a client as reading them takes."""
+
+    def __init__(self, keys: list[KeyValue]) -> None:
+        self.keys = sorted(keys)
+        self.requests = 0
+
+    def range(self, prefix: str, revision: int = 0) -> tuple[int, list[KeyValue]]:
+        self.requests += 1
+        assert revision in (0, 5)
+        return 5, [k for k in self.keys if k.key.startswith(prefix.encode())]
+
+    def interval(
+        self, start: bytes, end: bytes, *, limit: int, keys_only: bool
+    ) -> tuple[int, list[KeyValue]]:
+        self.requests += 1
+        return 5, [k for k in self.keys if start <= k.key < end][:limit]
+
+
+def recorded() -> list[KeyValue]:
+    document = json.loads((DATA / "etcd-keys.json").read_text())
+    return [
+        KeyValue(
+            base64.b64decode(kv["key"]),
+            base64.b64decode(kv["value"]),
+            kv.get("lease", 0),
+            kv["mod_revision"],
+            kv["create_revision"],
+            kv["version"],
+        )
+        for kv in document["kvs"]
+    ]
+
+
+def key(name: str, value: bytes = b"{}") -> KeyValue:
+    return KeyValue(name.encode(), value, 0, 1, 1, 1)
+
+
+def test_the_recorded_registrations() -> None:
+    found = membership.read(RecordedEtcd(recorded()), "DefaultAlluxioCluster")  # type: ignore[arg-type]
+    assert found.revision == 5
+    assert list(found.authorized) == list(found.live)
+    assert len(found.live) == 2
+    assert found.live[WORKER1].registration == Registration(
+        worker_id=WORKER1,
+        host="worker1.example.com",
+        rpc_port=31000,
+        data_port=31001,
+        web_port=31002,
+        state="AUTHORIZED",
+        generation=-1,
+    )
+    assert found.authorized[WORKER1].key.lease == 0
+    assert found.live[WORKER1].key.lease != 0
+    assert [r.host for _, r in found.live_registrations()] == [
+        "worker1.example.com",
+        "worker2.example.com",
+    ]
+
+
+def test_the_uuid_is_as_in_the_identity_file() -> None:
+    entity = parse(WORKER1, recorded()[0].value)
+    assert isinstance(entity, Registration)
+    assert entity.uuid == "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b"[]",
+        b"3",
+        b"\xac\xed\x00\x05",
+        b"[" * 100_000,
+        b'{"WorkerNetAddress":[]}',
+        b'{"WorkerNetAddress":{"Host":"h"}}',
+        b'{"WorkerNetAddress":{"Host":"","RpcPort":1}}',
+        b'{"WorkerNetAddress":{"Host":"h","RpcPort":"1"}}',
+        b'{"WorkerNetAddress":{"Host":"h","RpcPort":true}}',
+        b'{"WorkerNetAddress":{"Host":"h","RpcPort":65536}}',
+        b'{"WorkerNetAddress":{"Host":7,"RpcPort":1}}',
+    ],
+)
+def test_other_forms_are_unknown_not_dropped(value: bytes) -> None:
+    assert isinstance(parse("id", value), UnknownRegistration)
+
+
+def test_a_binary_value_is_shown_without_what_steers_a_terminal() -> None:
+    shown = parse("id", b"\x00\x01worker\x1b[2Jhost" + b"x" * 10_000)
+    assert isinstance(shown, UnknownRegistration)
+    assert shown.excerpt.startswith("\ufffd\ufffdworker\ufffd[2Jhost")
+    assert len(shown.excerpt) == 120
+
+
+def test_missing_details_are_no_reason_to_drop_a_worker() -> None:
+    found = parse("id", b'{"WorkerNetAddress":{"Host":"h\\u001b[0m","RpcPort":1,"WebPort":-3}}')
+    assert found == Registration("id", "h\ufffd[0m", 1, 0, 0, "", -1)
+
+
+@given(st.binary(max_size=200))
+def test_any_value_is_parsed(value: bytes) -> None:
+    parse("id", value)
+
+
+@settings(max_examples=40)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_any_json_in_the_entity_is_parsed(value: object) -> None:
+    for entity in (
+        {"WorkerNetAddress": value},
+        {"WorkerNetAddress": {"Host": value, "RpcPort": value}},
+        {
+            "WorkerNetAddress": {"Host": "h", "RpcPort": 1, "DataPort": value},
+            "State": value,
+            "GenerationNumber": value,
+        },
+    ):
+        parse("id", json.dumps(entity).encode())
+
+
+def test_ids_that_cannot_be_shown_are_all_kept() -> None:
+    prefix = "/ServiceDiscovery/c/"
+    etcd = RecordedEtcd([key(prefix + i) for i in ("", "a\x01", "a\x02", "a/b")])
+    found = membership.read(etcd, "c")  # type: ignore[arg-type]
+    assert list(found.live) == ["(no id)", "a\ufffd", "a\ufffd'", "a/b"]
+
+
+def test_a_cluster_whose_name_begins_alike_is_kept_apart() -> None:
+    etcd = RecordedEtcd(
+        [key("/ServiceDiscovery/a-b/w1"), key("/ServiceDiscovery/a/w2"), key("/DHT/a/OTHER/w3")]
+    )
+    found = membership.read(etcd, "a")  # type: ignore[arg-type]
+    assert list(found.live) == ["w2"]
+    assert found.authorized == {}
+
+
+def test_clusters_are_listed_by_a_request_each() -> None:
+    etcd = RecordedEtcd(
+        [
+            *(key(f"/ServiceDiscovery/big/w{i}") for i in range(1000)),
+            key("/ServiceDiscovery/big-too/w"),
+            key("/ServiceDiscovery/stray"),
+            key("/DHT/permanent/AUTHORIZED/w"),
+            key("/other/x/y"),
+        ]
+    )
+    assert membership.clusters(etcd) == ["big", "big-too", "permanent"]  # type: ignore[arg-type]
+    assert etcd.requests == 6  # three names and a stray key, and the end of each root
+
+
+def test_names_that_alluxio_mixes_up() -> None:
+    assert membership.confusable("a", ["a", "a-b", "b", "ab"]) == ["a-b", "ab"]
+    assert membership.confusable("a-b", ["a", "a-b", "b", "a-bc"]) == ["a", "a-bc"]

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+import subprocess
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from provision.errors import UsageError
+from provision.etcd import pki
+from provision.etcd.pki import Authority
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+SANS = ["10.0.0.1", "fd00::1", "Infra0.example.com"]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return pki.ensure_ca(tmp_path_factory.mktemp("pki"), "c", 3650, now=NOW)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_authority_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        pki.ensure_ca(tmp_path / "new" / "pki", "c")
+    finally:
+        os.umask(before)
+    home = pki.home(tmp_path / "new" / "pki", "c")
+    assert mode(home) == 0o700
+    assert {p.name: mode(p) for p in home.iterdir()} == {"ca.crt": 0o644, "ca.key": 0o600}
+
+
+def test_the_authority_is_made_once(tmp_path: Path) -> None:
+    first = pki.ensure_ca(tmp_path, "c", now=NOW)
+    again = pki.ensure_ca(tmp_path, "c", now=NOW + timedelta(days=9))
+    assert again.cert_pem == first.cert_pem
+    assert again.cert_pem == pki.ca_file(tmp_path, "c").read_bytes()
+    assert pki.ensure_ca(tmp_path, "d").cert_pem != first.cert_pem
+
+
+def test_what_the_authority_says(authority: Authority) -> None:
+    info = pki.inspect(authority.cert_pem)
+    assert info.subject == info.issuer == "CN=c etcd CA"
+    assert info.not_after == NOW + timedelta(days=3650)
+    assert info.days_left(NOW) == 3650
+    constraints = authority.certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert constraints.critical
+    assert constraints.value == x509.BasicConstraints(ca=True, path_length=0)
+    assert "PRIVATE" not in repr(authority)
+
+
+def test_a_run_killed_after_the_key_is_continued(tmp_path: Path) -> None:
+    pki.ensure_ca(tmp_path, "c")
+    home = pki.home(tmp_path, "c")
+    key = (home / "ca.key").read_bytes()
+    (home / "ca.crt").unlink()
+    found = pki.ensure_ca(tmp_path, "c")
+    assert (home / "ca.key").read_bytes() == key
+    assert found.certificate.public_key() == found.key.public_key()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda home: (home / "ca.key").unlink(), "without its key"),
+        (lambda home: (home / "ca.key").chmod(0o640), "can be read by others: chmod 600"),
+        (lambda home: (home / "ca.key").write_text("x"), "not a usable certificate or key"),
+        (lambda home: (home / "ca.crt").write_text("x"), "not a usable certificate or key"),
+        (
+            lambda home: (home / "ca.crt").write_bytes(pki.ensure_ca(home / "other", "c").cert_pem),
+            "ca.key is not the key of ca.crt",
+        ),
+    ],
+)
+def test_a_spoilt_authority_is_an_error_and_left_alone(
+    tmp_path: Path, spoil: object, message: str
+) -> None:
+    pki.ensure_ca(tmp_path, "c")
+    home = pki.home(tmp_path, "c")
+    spoil(home)  # type: ignore[operator]
+    before = {p.name: p.read_bytes() for p in home.iterdir() if p.is_file()}
+    with pytest.raises(UsageError, match=message):
+        pki.ensure_ca(tmp_path, "c")
+    assert {p.name: p.read_bytes() for p in home.iterdir() if p.is_file()} == before
+
+
+def test_an_expired_authority_is_an_error(tmp_path: Path) -> None:
+    pki.ensure_ca(tmp_path, "c", 10, now=NOW)
+    with pytest.raises(UsageError, match="expired on 2026-01-11"):
+        pki.load_ca(tmp_path, "c", now=NOW + timedelta(days=11))
+
+
+def test_a_missing_authority_says_where_it_comes_from(tmp_path: Path) -> None:
+    for look in (pki.load_ca, pki.ca_file, pki.ensure_client):
+        with pytest.raises(UsageError, match=r"ca.crt is missing: deploy-etcd makes it"):
+            look(tmp_path, "c")
+
+
+def test_a_leaf_names_its_member(authority: Authority) -> None:
+    pair = pki.leaf(authority, "infra0", SANS, days=365, now=NOW)
+    info = pki.inspect(pair.cert_pem)
+    assert info.subject == "CN=infra0"
+    assert info.sans == (
+        *("10.0.0.1", "127.0.0.1", "::1", "fd00::1", "infra0.example.com", "localhost"),
+    )
+    assert info.not_after == NOW + timedelta(days=365)
+    assert info.not_before < NOW
+    certificate = x509.load_pem_x509_certificate(pair.cert_pem)
+    certificate.verify_directly_issued_by(authority.certificate)
+    key = serialization.load_pem_private_key(pair.key_pem, None)
+    assert certificate.public_key() == key.public_key()
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert key.curve.name == "secp256r1"
+    assert "PRIVATE" not in repr(pair)
+
+
+def test_openssl_accepts_a_leaf(authority: Authority, tmp_path: Path) -> None:
+    pair = pki.leaf(authority, "infra0", SANS, now=NOW)
+    (tmp_path / "ca").write_bytes(authority.cert_pem)
+    (tmp_path / "leaf").write_bytes(pair.cert_pem)
+    for purpose in ("sslserver", "sslclient"):
+        subprocess.run(
+            [
+                *("openssl", "verify", "-x509_strict", "-attime", str(int(NOW.timestamp()))),
+                *("-purpose", purpose, "-verify_ip", "fd00::1", "-CAfile", "ca", "leaf"),
+            ],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
+
+
+def test_a_leaf_does_not_outlive_its_authority(tmp_path: Path) -> None:
+    authority = pki.ensure_ca(tmp_path, "c", 20, now=NOW)
+    pair = pki.leaf(authority, "m", [], days=365, now=NOW)
+    assert pki.inspect(pair.cert_pem).not_after == NOW + timedelta(days=20)
+    assert pki.is_good(pair.cert_pem, authority, [], NOW) is None
+
+
+def test_a_leaf_is_kept_while_it_is_good(authority: Authority, tmp_path: Path) -> None:
+    pem = pki.leaf(authority, "m", SANS, days=365, now=NOW).cert_pem
+
+    def reason(days: float = 0.0, sans: list[str] = SANS, of: Authority = authority) -> str | None:
+        return pki.is_good(pem, of, sans, NOW + timedelta(days=days))
+
+    assert reason() is None
+    assert reason(sans=["FD00:0::1"]) is None
+    assert reason(334) is None
+    assert reason(336) == "it expires on 2027-01-01"
+    assert reason(365) == "it expired on 2027-01-01"
+    assert reason(-1) == "it is valid only from 2025-12-31"
+    assert reason(sans=[*SANS, "new", "10.9.9.9"]) == "it does not name 10.9.9.9, new"
+    assert reason(of=pki.ensure_ca(tmp_path, "c", now=NOW)) == (
+        "it was not issued by this cluster's CA"
+    )
+    assert pki.is_good(b"junk", authority, [], NOW) == "it is not a certificate"
+    assert pki.is_good(authority.cert_pem, authority, [], NOW) is not None
+
+
+def test_a_short_life_is_not_renewed_at_every_run(authority: Authority) -> None:
+    pem = pki.leaf(authority, "m", [], days=9, now=NOW).cert_pem
+    assert pki.is_good(pem, authority, [], NOW) is None
+    assert pki.is_good(pem, authority, [], NOW + timedelta(days=5)) is None
+    assert pki.is_good(pem, authority, [], NOW + timedelta(days=7)) == "it expires on 2026-01-10"
+
+
+def test_a_leaf_of_other_usage_is_not_good(authority: Authority) -> None:
+    pem = pki.leaf(authority, "m", [], usages=("client",), now=NOW).cert_pem
+    assert pki.inspect(pem).sans == ()
+    assert pki.is_good(pem, authority, [], NOW, usages=("client",)) is None
+    with_names = pki.leaf(authority, "m", ["localhost", "127.0.0.1", "::1"], usages=("client",))
+    assert pki.is_good(with_names.cert_pem, authority, []) == "it is not for use as server"
+
+
+def test_a_signing_request_gives_its_key_and_nothing_else(authority: Authority) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    wish = x509.SubjectAlternativeName([x509.DNSName("*.evil.example.com")])
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .add_extension(wish, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = pki.sign_csr(
+        authority, request.public_bytes(serialization.Encoding.PEM), "m", ["10.0.0.1"], now=NOW
+    )
+    assert x509.load_pem_x509_certificate(pem).public_key() == key.public_key()
+    assert pki.inspect(pem).sans == ("10.0.0.1", "127.0.0.1", "::1", "localhost")
+    assert pki.is_good(pem, authority, ["10.0.0.1"], NOW) is None
+    constraints = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(
+        x509.BasicConstraints
+    )
+    assert not constraints.value.ca
+
+
+def test_a_bad_signing_request_is_refused(authority: Authority) -> None:
+    with pytest.raises(UsageError, match="not a certificate signing request"):
+        pki.sign_csr(authority, b"junk", "m", [])
+    weak = rsa.generate_private_key(65537, 1024)
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .sign(weak, hashes.SHA256())
+    )
+    with pytest.raises(UsageError, match="RSA of 2048 bits"):
+        pki.sign_csr(authority, request.public_bytes(serialization.Encoding.PEM), "m", [])
+
+
+def test_the_tools_own_certificate_is_kept_and_renewed(tmp_path: Path) -> None:
+    authority = pki.ensure_ca(tmp_path, "c", now=NOW)
+    first = pki.ensure_client(tmp_path, "c", now=NOW)
+    path = pki.home(tmp_path, "c") / pki.CLIENT
+    assert mode(path) == 0o600
+    assert pki.is_good(first.cert_pem, authority, [], NOW, usages=("client",)) is None
+    assert pki.ensure_client(tmp_path, "c", now=NOW) == first
+    later = pki.ensure_client(tmp_path, "c", now=NOW + timedelta(days=360))
+    assert later != first
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path)
+
+
+def test_a_certificate_from_elsewhere_is_used_as_it_is(tmp_path: Path) -> None:
+    authority = pki.ensure_ca(tmp_path, "c", now=NOW)
+    home = pki.home(tmp_path, "c")
+    pair = pki.leaf(authority, "operator", [], usages=("client",), days=1, now=NOW)
+    path = home / pki.CLIENT
+    path.write_bytes(pair.cert_pem + authority.cert_pem + pair.key_pem)
+    path.chmod(0o600)
+    (home / pki.CA_KEY).unlink()
+    found = pki.ensure_client(tmp_path, "c", now=NOW + timedelta(days=500))
+    assert found.key_pem == pair.key_pem
+    assert found.cert_pem == pair.cert_pem + authority.cert_pem
+    path.write_bytes(pair.cert_pem + pki.leaf(authority, "x", [], now=NOW).key_pem)
+    with pytest.raises(UsageError, match="do not belong together"):
+        pki.ensure_client(tmp_path, "c")

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+
+import pytest
+from test_check import LIVE, STATUS, A, healthy, report
+
+from provision import report as screen_report
+from provision.alluxio.nodes import InfoNodes
+from provision.check import CheckReport, NodeVerdict, State
+from provision.errors import Problem
+from provision.etcd.health import ClusterHealth, MemberHealth
+
+
+def drawn(shown: CheckReport, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    screen_report.check(shown)
+    out, err = capsys.readouterr()
+    assert err == ""
+    return [line.rstrip() for line in out.splitlines()]
+
+
+def test_a_healthy_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = drawn(report(LIVE), capsys)
+    assert lines[0].split() == [
+        *("etcd", "member", "endpoint", "health", "role", "version"),
+        *("revision", "db", "size", "alarms", "certificate"),
+    ]
+    assert lines[2].split() == [
+        *("infra1", "http://10.0.0.1:2379", "healthy", "leader", "3.6.16"),
+        *("9", "20", "kB", "-", "-"),
+    ]
+    assert " follower " in lines[3]
+    row = next(line for line in lines if line.startswith("w1 "))
+    assert row.split() == ["w1", "w1:29999", "LIVE", A, "ONLINE"]
+    assert lines[-2] == (
+        "etcd: 3 of 3 members healthy (quorum 2), leader infra1; "
+        "a worker that dies shows as FAILED within 120 s"
+    )
+    assert lines[-1] == "1 worker: 1 LIVE"
+
+
+def test_nothing_is_cut_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    note = "a note that is long " * 30
+    lines = drawn(report(dataclasses.replace(LIVE, host="h" * 200, notes=(note,))), capsys)
+    row = next(line for line in lines if line.startswith("w1 "))
+    assert note.strip() in row
+    assert "h" * 200 + ":29999" in row
+
+
+def test_everything_wrong_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = healthy()
+    status = dataclasses.replace(STATUS, errors=("memberID:1 alarm:NOSPACE ",), leader=1)
+    sick = MemberHealth(seen.members[1].member, error="connection refused")
+    etcd = ClusterHealth(
+        seen.cluster, (MemberHealth(seen.members[0].member, "tunnel", status), sick)
+    )
+    stranger = NodeVerdict(None, "", 0, State.UNKNOWN, "x", None, ("one", "two"))
+    lines = drawn(
+        report(
+            dataclasses.replace(LIVE, state=State.FAILED, info_nodes=None),
+            stranger,
+            etcd=etcd,
+            info_nodes=InfoNodes("w1", error="w1: did not answer in 15 s"),
+            view_problems=(
+                Problem("etcd", "later", "", "warning"),
+                Problem("info nodes", "w1: did not answer in 15 s"),
+            ),
+        ),
+        capsys,
+    )
+    text = "\n".join(lines)
+    assert "UNHEALTHY" in text
+    assert "NOSPACE" in text
+    assert "http://10.0.0.1:2379 (ssh)" in text
+    assert "FAILED" in text
+    assert "no answer" in text
+    row = lines.index(next(line for line in lines if line.startswith("(not in the inventory)")))
+    assert lines[row].endswith("- one")
+    assert lines[row + 1].strip() == "- two"
+    said = [line for line in lines if line.startswith(("error: ", "warning: "))]
+    assert said == [
+        "error: info nodes: w1: did not answer in 15 s",
+        "error: etcd member infra1: alarm NOSPACE "
+        "(compact and defragment, or raise quota-backend-bytes)",
+        "error: etcd member infra2: connection refused",
+        "warning: etcd: later",
+    ]
+    assert lines[-1] == "1 worker: 1 FAILED; 1 not in the inventory"
+
+
+def test_markup_from_elsewhere_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = drawn(report(dataclasses.replace(LIVE, worker_id="[red]x[/red] :boom:")), capsys)
+    assert any("[red]x[/red] :boom:" in line for line in lines)
+
+
+def test_colour_on_a_terminal_and_not_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def shown() -> str:
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        screen_report.check(report(LIVE))
+        return terminal.getvalue()
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[32mLIVE" in shown()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in shown()
+
+
+def test_an_encoding_without_line_drawing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    screen_report.check(report(dataclasses.replace(LIVE, worker_id="Wörker…")))
+    sys.stdout.flush()
+    assert b"W?rker?" in raw.getvalue()
+
+
+def test_watch_ends_with_the_last_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def reports() -> object:
+        yield report(LIVE)
+        yield report(dataclasses.replace(LIVE, state=State.FAILED))
+        raise KeyboardInterrupt
+
+    assert screen_report.watch(reports()) == 1  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert out.count("Ctrl-C ends") == 2
+    assert "1 worker: 1 FAILED" in out
