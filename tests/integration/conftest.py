@@ -1,0 +1,78 @@
+"""The lab, brought up and clean. Modules say in what state they want it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from .lab import LAB, Host, Lab, ssh_hosts
+
+#: The hosts that `lab up` starts.
+NAMES = ("etcd0", "etcd1", "etcd2", "worker0", "worker1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # etcd3's generated code, under the protobuf that it needs.
+    config.addinivalue_line("filterwarnings", "ignore:Call to deprecated create:DeprecationWarning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if not _is_up():
+        for command in ("artifacts", "up"):
+            subprocess.run([LAB, command], check=True)
+    addresses = ssh_hosts()
+    with ExitStack() as stack:
+        # A socket's path may have 108 characters.
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alxp-")))
+        hosts = [Host(name, addresses[name], sockets) for name in NAMES]
+        for host in hosts:
+            host.connect()
+            stack.callback(host.disconnect)
+        lab = Lab(hosts, tmp_path_factory.mktemp("lab"))
+        lab.wipe()
+        stack.callback(lab.wipe)
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def clean(lab: Lab) -> None:
+    """Nothing of the tool is on any host."""
+    lab.destroy()
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Lab) -> None:
+    """etcd as inventory/lab.yml declares it."""
+    lab.invoke("deploy-etcd").expect(0)
+
+
+@pytest.fixture(scope="module")
+def workers(lab: Lab, cluster: None) -> None:
+    """etcd and workers as inventory/lab.yml declares them."""
+    lab.invoke("start-workers").expect(0)
+
+
+def _is_up() -> bool:
+    addresses = ssh_hosts()
+    return all(name in addresses and _answers(addresses[name]) for name in NAMES)
+
+
+def _answers(address: str) -> bool:
+    try:
+        socket.create_connection((address, 22), 2).close()
+    except OSError:
+        return False
+    return True

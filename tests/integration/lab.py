@@ -1,0 +1,285 @@
+"""The lab as the tests see it: hosts over SSH, `invoke TASK` as a process, etcd by its client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ruamel.yaml import YAML
+
+from provision.etcd.client import Endpoint, EtcdClient
+
+REPO = Path(__file__).parents[2]
+SSH_CONFIG = REPO / ".lab" / "ssh" / "config"
+LAB = REPO / "tests" / "lab" / "lab"
+CLUSTER = "AlxpLab"
+
+#: Everything that the tool puts on a host, but for users.
+OURS = (
+    *("/etc/etcd", "/var/lib/etcd", "/opt/etcd", "/etc/systemd/system/etcd.service"),
+    *("/opt/alluxio", "/opt/java", "/var/lib/alluxio", "/var/log/alluxio"),
+    "/etc/systemd/system/alluxio-worker.service",
+)
+#: What a run that changes nothing must leave as it is: files by name, mode, owner, size and
+#: time of change; services by process. Not the data that etcd itself writes.
+_SNAPSHOT = """
+find /etc/etcd /etc/systemd/system /opt /var/lib/alluxio -printf '%p %y %m %u %s %C@ %l\\n' \
+  2>/dev/null | sort
+find /var/lib/etcd -maxdepth 1 -printf '%p %y %m %u\\n' 2>/dev/null | sort
+systemctl show -p Id,LoadState,ActiveState,MainPID,NRestarts etcd.service alluxio-worker.service
+cat /etc/passwd
+"""
+
+Changes = Mapping[str, Any]
+Snapshot = Mapping[str, Sequence[str]]
+
+
+class Host:
+    """One host of the lab, as root over a connection that stays open."""
+
+    def __init__(self, name: str, address: str, sockets: Path) -> None:
+        self.name, self.address = name, address
+        self._ssh = ["ssh", "-F", str(SSH_CONFIG), "-o", f"ControlPath={sockets / name}"]
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def connect(self) -> None:
+        command = [*self._ssh, "-fN", "-o", "ControlMaster=yes", self.name]
+        # Not captured: the connection, which stays behind, would keep the pipe open.
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def disconnect(self) -> None:
+        subprocess.run([*self._ssh, "-O", "exit", self.name], check=False, capture_output=True)
+
+    def run(self, script: str, *, check: bool = True, timeout: float = 60) -> str:
+        """The output of a shell script, run as root. It must succeed unless ``check`` is off."""
+        done = subprocess.run(
+            [*self._ssh, self.name, "sudo", "sh", "-s"],
+            input=f"set -e\n{script}\n",
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{self}: exit code {done.returncode} of:\n{script}\n{done.stderr}"
+            )
+        return done.stdout.strip()
+
+    def read(self, path: str) -> str:
+        return self.run(f"cat {shlex.quote(path)}")
+
+    def show(self, unit: str, *properties: str) -> dict[str, str]:
+        """Properties of a systemd unit."""
+        lines = self.run(f"systemctl show -p {','.join(properties)} {unit}").splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def main_pid(self, unit: str) -> int:
+        return int(self.show(unit, "MainPID")["MainPID"])
+
+
+@dataclass(frozen=True)
+class Done:
+    """An ``invoke`` that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return self.stdout + self.stderr
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """stdout, which must be one JSON document and nothing else."""
+        return cast("dict[str, Any]", json.loads(self.stdout))
+
+    def expect(self, code: int, *texts: str) -> Done:
+        """This, if it ended with ``code``, and each of ``texts`` stands in one of its lines."""
+        assert self.code == code, f"exit code {self.code}, not {code}:\n{self.text}"
+        assert "Traceback" not in self.text, self.text
+        for text in texts:
+            assert any(text in line for line in self.text.splitlines()), f"{text!r}?\n{self.text}"
+        return self
+
+
+class Running:
+    """An ``invoke`` under way: its stderr read line by line, and signals to it."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        pipe = subprocess.PIPE
+        self._started = time.monotonic()
+        self.process = subprocess.Popen(
+            command, cwd=REPO, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+        self._seen: list[str] = []
+
+    def wait_for(self, pattern: str, times: int = 1) -> None:
+        """Read up to the line on stderr that matches for the ``times``-th time."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._seen.append(line)
+            times -= bool(re.search(pattern, line))
+            if times == 0:
+                return
+        raise AssertionError(f"ended before {pattern!r}:\n{''.join(self._seen)}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """While it neither does nor hears anything."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def finish(self, timeout: float = 120) -> Done:
+        out, err = self.process.communicate(timeout=timeout)
+        seconds = time.monotonic() - self._started
+        return Done(self.process.returncode, out, "".join(self._seen) + err, seconds)
+
+
+class Lab:
+    """The default five hosts, and commands against them."""
+
+    def __init__(self, hosts: Sequence[Host], folder: Path) -> None:
+        self.hosts = {host.name: host for host in hosts}
+        self.etcd = [host for host in hosts if host.name.startswith("etcd")]
+        self.workers = [host for host in hosts if host.name.startswith("worker")]
+        self._folder = folder
+        self._inventories = 0
+        #: inventory/lab.yml, with a CA of these tests' own.
+        self.declared = self.inventory()
+
+    def inventory(self, changes: Changes | None = None) -> Path:
+        """A file of inventory/lab.yml with ``changes`` merged in; None takes a key away."""
+        yaml = YAML(typ="safe")
+        base = REPO / "inventory"
+        content = yaml.load((base / "lab.yml").read_text(encoding="utf-8"))
+        content = _merged(_absolute(content, base), {"etcd": {"tls": {"pki_dir": self.pki}}})
+        self._inventories += 1
+        path = self._folder / f"inventory{self._inventories}.yml"
+        with path.open("w", encoding="utf-8") as file:
+            yaml.dump(_merged(content, changes or {}), file)
+        return path
+
+    @property
+    def pki(self) -> str:
+        return str(self._folder / "pki")
+
+    def invoke(self, task: str, inventory: Path | None = None, *options: str) -> Done:
+        return self.start(task, inventory, *options).finish()
+
+    def start(self, task: str, inventory: Path | None = None, *options: str) -> Running:
+        path = str(inventory or self.declared)
+        return Running([sys.executable, "-m", "invoke", task, "--inventory", path, *options])
+
+    def on(self, hosts: Sequence[Host], script: str, *, check: bool = True) -> list[str]:
+        """A script on several hosts at once."""
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            return list(pool.map(lambda host: host.run(script, check=check), hosts))
+
+    def snapshot(self) -> Snapshot:
+        """Every host's state, to be compared with a later one."""
+        hosts = list(self.hosts.values())
+        texts = self.on(hosts, _SNAPSHOT, check=False)
+        return {h.name: text.splitlines() for h, text in zip(hosts, texts, strict=True)}
+
+    def sessions(self) -> list[str]:
+        """How many SSH connections each host's sshd has seen."""
+        count = "journalctl -u ssh -o cat | grep -cE '^(Accepted|Connection|Disconnected)'"
+        return self.on(list(self.hosts.values()), count, check=False)
+
+    @contextlib.contextmanager
+    def client(self, host: Host, port: int = 2379) -> Iterator[EtcdClient]:
+        with EtcdClient(Endpoint(host.address, port), timeout=3) as client:
+            yield client
+
+    def leader(self) -> Host:
+        for host in self.etcd:
+            with self.client(host) as client:
+                if client.status().is_leader:
+                    return host
+        raise AssertionError("no leader")
+
+    def destroy(self) -> None:
+        """Take everything away by the tool, and see that it is gone."""
+        self.invoke("destroy", None, "--yes-delete", CLUSTER).expect(0)
+        assert self.left_over() == {}
+
+    def left_over(self) -> dict[str, str]:
+        """What is there of the tool on each host that has anything."""
+        hosts = list(self.hosts.values())
+        found = self.on(hosts, f"ls -d {' '.join(OURS)} 2>/dev/null || :")
+        return {h.name: text for h, text in zip(hosts, found, strict=True) if text}
+
+    def wipe(self) -> None:
+        """What a session that was killed may have left. Only for the beginning and the end."""
+        self.on(
+            list(self.hosts.values()),
+            f"""
+            iptables -F
+            systemctl kill -s KILL etcd alluxio-worker 2>/dev/null || :
+            systemctl stop etcd alluxio-worker '{TEST_UNIT}' 2>/dev/null || :
+            umount /opt /var/lib/etcd 2>/dev/null || :
+            rm -rf {" ".join(OURS)} /run/alluxio-provision
+            systemctl daemon-reload
+            systemctl reset-failed
+            """,
+        )
+
+
+#: The transient unit of a test's own processes on a host.
+TEST_UNIT = "alxp-test.service"
+
+
+def wait_until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    """Poll; fails with ``what`` when it has not become so in time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def ssh_hosts() -> dict[str, str]:
+    """Names and addresses in the lab's SSH configuration; none when there is no lab."""
+    if not SSH_CONFIG.exists():
+        return {}
+    lines = re.findall(r"^Host (\S+) (\S+)$", SSH_CONFIG.read_text(), re.MULTILINE)
+    return dict(lines)
+
+
+def _merged(base: Any, changes: Any) -> Any:
+    if not isinstance(base, Mapping) or not isinstance(changes, Mapping):
+        return changes
+    keys = [key for key in {**base, **changes} if changes.get(key, ...) is not None]
+    return {k: _merged(base.get(k), changes[k]) if k in changes else base[k] for k in keys}
+
+
+def _absolute(value: Any, base: Path) -> Any:
+    """``value`` with its paths relative to ``base`` written out, to be used from elsewhere."""
+    if isinstance(value, Mapping):
+        return {key: _absolute(one, base) for key, one in value.items()}
+    if isinstance(value, str) and value.removeprefix("file:").startswith("../"):
+        prefix = "file:" if value.startswith("file:") else ""
+        return prefix + str((base / value.removeprefix("file:")).resolve())
+    return value
