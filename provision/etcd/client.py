@@ -34,7 +34,7 @@ class Reason(str, Enum):
     """Why a member does not serve."""
 
     REFUSED = "connection refused"
-    TIMEOUT = "no answer in time"
+    TIMEOUT = "no answer"
     TLS = "TLS failed"
     LOGIN = "login refused"
     DENIED = "not permitted to this user"
@@ -409,7 +409,7 @@ def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
     if "no leader" in low or "request timed out" in low or "leader changed" in low:
         return unreachable(Reason.NO_QUORUM)
     if code == "DEADLINE_EXCEEDED":
-        return unreachable(Reason.TIMEOUT, f"{timeout:g} s")
+        return unreachable(Reason.TIMEOUT, f"in {timeout:g} s")
     if code == "PERMISSION_DENIED":
         return unreachable(Reason.DENIED)
     if code == "UNAUTHENTICATED" or any(

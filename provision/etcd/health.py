@@ -51,6 +51,8 @@ How = Literal["direct", "tunnel"]
 DIRECT_TIMEOUT = 1.0
 EXPIRY_WARNING_DAYS = 30
 
+_PROHIBITED, _CONNECT_FAILED = 1, 2
+
 #: Per fleet, the addresses that time out from here, so that only the first attempt waits.
 _blocked: WeakKeyDictionary[Fleet, set[tuple[str, int]]] = WeakKeyDictionary()
 #: Per fleet and cluster, the member that last served a read, and the way to it.
@@ -323,7 +325,7 @@ def _observe(
             _serving.setdefault(fleet, {}).setdefault(cluster.name, (member, how))
     except ProvisionError as error:
         what, remedy = _words(error)
-    if certificates:
+    if certificates and how is not None:
         shown = _certificates(cluster, fleet, member, how)
     return MemberHealth(member, how, status, registered, seconds, what, remedy, shown)
 
@@ -344,28 +346,42 @@ def _way(
 ) -> Iterator[tuple[Endpoint, How]]:
     """Where to connect for ``port`` of ``member``: a direct address, or a tunnel's local end."""
     name = f"{bracketed(member.address)}:{port}"
+    reason, detail = Reason.OTHER, ""
     if how != "tunnel":
-        reason = _direct(fleet, member.address, port)
-        if isinstance(reason, str):
-            yield Endpoint(reason, port, name), "direct"
+        direct = _direct(fleet, member.address, port)
+        if isinstance(direct, str):
+            yield Endpoint(direct, port, name), "direct"
             return
+        reason, detail = direct
         if how == "direct":
-            raise EtcdUnreachable(Endpoint(member.address, port), *reason)
-    else:
-        reason = (Reason.OTHER, "")
-    session = fleet.session(member.machine)
+            raise EtcdUnreachable(Endpoint(member.address, port), reason, detail)
     try:
         # The tunnel itself would only show a connection that closes at once.
+        session = fleet.session(member.machine)
         session.open_tcp(member.address, port, timeout=DIRECT_TIMEOUT * 5).close()
     except ProvisionError as error:
-        detail = f"{reason[1]}; through SSH: " if reason[1] else "through SSH: "
         raise EtcdUnreachable(
-            Endpoint(member.address, port), reason[0], detail + _words(error)[0]
+            Endpoint(member.address, port), *_neither(reason, detail, error)
         ) from error
-    if reason[0] is Reason.TIMEOUT:
+    if reason is Reason.TIMEOUT:
         _blocked.setdefault(fleet, set()).add((member.address, port))
     with tunnel(session, member.address, port) as local:
         yield Endpoint("127.0.0.1", local, name), "tunnel"
+
+
+def _neither(reason: Reason, detail: str, error: ProvisionError) -> tuple[Reason, str]:
+    """What to say when the direct way failed for ``reason``, and the one through SSH, too."""
+    # paramiko's ChannelException: SSH works, and the host did not connect (RFC 4254, 5.1).
+    code = getattr(error.__cause__, "code", None)
+    if code == _CONNECT_FAILED and reason is Reason.REFUSED:
+        return Reason.REFUSED, "by its own host, too"
+    if code == _CONNECT_FAILED:
+        return Reason.REFUSED, f"by its own host; from here: {reason.value} {detail}".rstrip()
+    if code == _PROHIBITED:
+        through = "its sshd forwards nothing (AllowTcpForwarding)"
+    else:
+        through = f"through SSH: {_words(error)[0]}"
+    return reason, f"{detail}; {through}" if detail else through
 
 
 def _direct(fleet: Fleet, address: str, port: int) -> str | tuple[Reason, str]:
@@ -379,7 +395,7 @@ def _direct(fleet: Fleet, address: str, port: int) -> str | tuple[Reason, str]:
         with socket.create_connection((address, port), DIRECT_TIMEOUT) as probe:
             return str(probe.getpeername()[0])
     except TimeoutError:
-        return Reason.TIMEOUT, f"{DIRECT_TIMEOUT:g} s"
+        return Reason.TIMEOUT, f"in {DIRECT_TIMEOUT:g} s"
     except ConnectionRefusedError:
         return Reason.REFUSED, ""
     except socket.gaierror:
@@ -401,7 +417,7 @@ def _client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
 
 
 def _certificates(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: How | None
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: How
 ) -> tuple[CertificateState, ...]:
     listeners: list[tuple[Literal["client", "peer"], int]] = []
     if member.client_tls:

@@ -1,0 +1,138 @@
+"""What health says of members without asking any; the rest is in tests/component."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+
+import pytest
+from builders import etcd, member
+from test_check import STATUS, healthy
+
+from provision.errors import Problem
+from provision.etcd import health
+from provision.etcd.client import EtcdUnreachable, RegisteredMember
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.inventory.resolved import Machine
+from provision.remote import Fleet, Stats, Unreachable
+
+
+class ChannelException(Exception):
+    """As paramiko's: the SSH server's reason not to open a channel."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code, "Connect failed")
+        self.code = code
+
+
+class Refusing(Fleet):
+    """Hosts whose SSH works but forwards nothing, or does not work."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(1, Stats())
+        self.cause = cause
+
+    def session(self, machine: Machine) -> Refusing:  # type: ignore[override]
+        return self
+
+    def open_tcp(self, *_: object, **__: object) -> None:
+        problem = Problem("h", "connect: login refused", "load the key")
+        raise Unreachable("h: login refused", [problem]) from self.cause
+
+
+REFUSED, TIMEOUT = ConnectionRefusedError(), TimeoutError()
+
+
+@pytest.mark.parametrize(
+    ("direct", "cause", "said"),
+    [
+        (REFUSED, ChannelException(2), "connection refused (by its own host, too)"),
+        (
+            TIMEOUT,
+            ChannelException(2),
+            "connection refused (by its own host; from here: no answer in 1 s)",
+        ),
+        (
+            TIMEOUT,
+            ChannelException(1),
+            "no answer (in 1 s; its sshd forwards nothing (AllowTcpForwarding))",
+        ),
+        (REFUSED, OSError(), "connection refused (through SSH: connect: login refused)"),
+        (
+            socket.gaierror(),
+            OSError(),
+            "not available (the name 10.0.0.1 does not resolve here; "
+            "through SSH: connect: login refused)",
+        ),
+    ],
+)
+def test_both_ways_failed(
+    direct: Exception, cause: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> socket.socket:
+        raise direct
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(EtcdUnreachable) as caught, health._way(Refusing(cause), member(1), 2379):
+        pass
+    assert caught.value.problems[0].what == said
+
+
+def registered(number: int, name: str | None = None) -> RegisteredMember:
+    url = member(number).peer_url
+    name = f"infra{number}" if name is None else name
+    return RegisteredMember(number, name, (url,), (), False)
+
+
+def with_members(*found: RegisteredMember) -> ClusterHealth:
+    seen = healthy()
+    members = tuple(dataclasses.replace(m, registered=found) for m in seen.members)
+    return ClusterHealth(seen.cluster, members)
+
+
+def test_a_member_that_has_not_begun_is_known_by_its_peer_url() -> None:
+    seen = with_members(registered(1), registered(2), registered(3, ""))
+    assert seen.problems == []
+
+
+def test_members_that_the_inventory_does_not_have() -> None:
+    seen = with_members(registered(1), registered(2), registered(3), registered(9, ""))
+    assert [str(p) for p in seen.problems] == [
+        "etcd member 9: is in the cluster (http://10.0.0.9:2380), but not in the inventory"
+    ]
+
+
+def test_two_leaders_are_a_problem_and_none_is_named() -> None:
+    seen = healthy()
+    assert seen.leader == "infra1"
+    status = dataclasses.replace(STATUS, member_id=3, leader=3)
+    split = ClusterHealth(
+        seen.cluster, (*seen.members[:2], dataclasses.replace(seen.members[2], status=status))
+    )
+    assert split.leader is None
+    assert [p.what for p in split.problems] == [
+        "the members do not agree on a leader (infra1, infra2: 1; infra3: 3)"
+    ]
+
+
+def test_a_member_that_answers_but_serves_nothing() -> None:
+    cluster = etcd(member(1))
+    alone = MemberHealth(
+        member(1), "direct", dataclasses.replace(STATUS, leader=0), error="no leader", remedy="x"
+    )
+    seen = ClusterHealth(cluster, (alone,))
+    assert (seen.leader, seen.established, seen.all_healthy) == (None, True, False)
+    assert [str(p) for p in seen.problems] == [
+        "etcd member infra1: answers, but serves no reads: no leader (x)"
+    ]
+
+
+def test_the_leaders_list_of_members_is_preferred() -> None:
+    seen = healthy()
+    old, new = (registered(1),), (registered(1), registered(2))
+    members = (
+        dataclasses.replace(seen.members[1], registered=old),
+        dataclasses.replace(seen.members[0], registered=new),
+    )
+    assert ClusterHealth(seen.cluster, members).registered == new
+    assert ClusterHealth(seen.cluster, members[:1]).registered == old
