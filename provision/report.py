@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.text import Text
 
+#: With more workers than this, those that are well are only counted.
+LISTED = 100
+
 _STYLES = {
     State.LIVE: "green",
     State.REACHABLE: "green",
@@ -69,7 +72,12 @@ def _drawn(report: CheckReport) -> Group:
 
     parts: list[RenderableType] = [_members(report), ""]
     if report.alluxio is not None:
-        parts += [_workers(report), ""]
+        shown = [n for n in report.nodes if not n.ok or len(report.nodes) <= LISTED]
+        if shown:
+            parts += [_workers(report, shown), ""]
+        if len(shown) < len(report.nodes):
+            rest = len(report.nodes) - len(shown)
+            parts.append(Text(f"{rest} workers that are well are not listed"))
     for problem in sorted(report.problems, key=lambda p: p.severity != "error"):
         style = "red" if problem.severity == "error" else "yellow"
         parts.append(Text(f"{problem.severity}: {problem}", style=style))
@@ -121,7 +129,7 @@ def _certificate_days(m: MemberHealth) -> str | Text:
     return _styled(text, "yellow") if min(days) < EXPIRY_WARNING_DAYS else text
 
 
-def _workers(report: CheckReport) -> RenderableType:
+def _workers(report: CheckReport, shown: list[NodeVerdict]) -> RenderableType:
     asked = report.info_nodes is not None and not report.info_nodes.error
     rows: list[list[str | Text]] = [
         [
@@ -132,10 +140,10 @@ def _workers(report: CheckReport) -> RenderableType:
             n.info_nodes or ("not listed" if asked else "no answer"),
             "\n".join(_notes(n)),
         ]
-        for n in report.nodes
+        for n in shown
     ]
     headings = ["worker", "address", "state", "worker id", "info nodes", "notes"]
-    if not any(n.notes for n in report.nodes):
+    if not any(n.notes for n in shown):
         headings.pop()
         for row in rows:
             row.pop()

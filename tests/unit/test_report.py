@@ -90,6 +90,17 @@ def test_everything_wrong_is_said_in_words(capsys: pytest.CaptureFixture[str]) -
     assert lines[-1] == "1 worker: 1 FAILED; 1 not in the inventory"
 
 
+def test_of_many_workers_those_that_are_not_well_are_listed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nodes = [dataclasses.replace(LIVE, name=f"w{i}", host=f"w{i}") for i in range(500)]
+    nodes[17] = dataclasses.replace(nodes[17], state=State.FAILED)
+    lines = drawn(report(*nodes), capsys)
+    assert [line.split()[0] for line in lines if ":29999" in line] == ["w17"]
+    assert "499 workers that are well are not listed" in lines
+    assert lines[-1] == "500 workers: 499 LIVE, 1 FAILED"
+
+
 def test_markup_from_elsewhere_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     lines = drawn(report(dataclasses.replace(LIVE, worker_id="[red]x[/red] :boom:")), capsys)
     assert any("[red]x[/red] :boom:" in line for line in lines)
