@@ -76,6 +76,17 @@ def destroy(run: Run, yes_delete: str = "") -> int:
     return actions.destroy(run, yes_delete)
 
 
+@command(
+    help={
+        "to": "Folder for the file; `backups` beside the inventory when not given.",
+        "keep": "How many backups of this cluster stay there, the newest; or all.",
+    }
+)
+def backup_etcd(run: Run, to: str = "", keep: str = "all") -> int:
+    """Save a snapshot of etcd on this machine, and prove it by restoring it beside a member."""
+    return actions.backup_etcd(run, to, keep)
+
+
 @command()
 def show_inventory(run: Run) -> int:
     """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
@@ -102,6 +113,7 @@ namespace = Collection(
     status,
     logs,
     destroy,
+    backup_etcd,
     show_inventory,
     init_inventory,
     inventory_schema,

@@ -122,6 +122,26 @@ def logs(run: Run, host: str, lines: int) -> int:
     return 0
 
 
+def backup_etcd(run: Run, to: str, keep: str) -> int:
+    """A snapshot of etcd on this machine, proven to restore."""
+    from provision import screen
+    from provision.etcd import snapshot
+
+    if keep != "all" and not (keep.isascii() and keep.isdigit() and int(keep)):
+        raise UsageError(f"--keep is a number above 0, or all; not {keep!r}")
+    count = 0 if keep == "all" else int(keep)
+    inventory = _inventory(run)
+    into = Path(to).expanduser() if to else snapshot.default_directory(inventory)
+    backup = snapshot.take(inventory.etcd, run.fleet, into, keep=count)
+    if run.json:
+        screen.emit_json(backup.document())
+        return 0
+    print(snapshot.describe(backup))
+    for path in backup.removed:
+        print(f"removed {path}: --keep {keep}")
+    return 0
+
+
 def show_inventory(run: Run) -> int:
     from provision import screen
     from provision.inventory import provenance

@@ -10,9 +10,13 @@ in a thread of the caller's by :func:`preload`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -153,6 +157,14 @@ class Alarm(NamedTuple):
     kind: str
 
 
+class KvHash(NamedTuple):
+    """``Maintenance.HashKV``: comparable between members at the same two revisions."""
+
+    hash: int
+    revision: int
+    compact_revision: int
+
+
 class KeyValue(NamedTuple):
     """One key. ``lease`` is 0 without one; ``version`` counts the key's own changes from 1."""
 
@@ -256,6 +268,73 @@ class EtcdClient:
         names = {0: "NONE", 1: "NOSPACE", 2: "CORRUPT"}
         return [Alarm(a.memberID, names.get(a.alarm, str(a.alarm))) for a in answer.alarms]
 
+    def disarm(self, alarm: Alarm) -> None:
+        """Take an alarm back. etcd raises it again when its cause is still there."""
+        pb = self._lib.pb
+        kinds = {"NOSPACE": pb.NOSPACE, "CORRUPT": pb.CORRUPT}
+        request = pb.AlarmRequest(
+            action=pb.AlarmRequest.DEACTIVATE, memberID=alarm.member_id, alarm=kinds[alarm.kind]
+        )
+        self._call(self._maintenance.Alarm, request)
+
+    def hash_kv(self, revision: int = 0) -> KvHash:
+        """The hash of this member's own keys up to ``revision`` (0: its newest).
+
+        Reads the whole database: give the client a timeout to match.
+        """
+        answer = self._call(self._maintenance.HashKV, self._lib.pb.HashKVRequest(revision=revision))
+        return KvHash(answer.hash, revision or answer.header.revision, answer.compact_revision)
+
+    def compact(self, revision: int) -> None:
+        """Drop every key's history up to ``revision``, and wait until it is gone from disk."""
+        request = self._lib.pb.CompactionRequest(revision=revision, physical=True)
+        self._call(self._kv.Compact, request)
+
+    def defragment(self) -> None:
+        """Give free pages of this member's database back to its disk.
+
+        The member answers nothing else meanwhile: give the client a timeout to match.
+        """
+        self._call(self._maintenance.Defragment, self._lib.pb.DefragmentRequest())
+
+    def snapshot(self, *, silence: float = 60.0) -> Iterator[bytes]:
+        """This member's database as it is now, in pieces, and at the end the sha256 (32 bytes)
+        of all before it: the format that ``etcdctl snapshot save`` writes.
+
+        ``silence`` (seconds) bounds the wait for a piece, not the whole.
+        """
+        self._authenticate()
+        # No deadline: a large database takes what it takes. The watchdog ends a silent stream.
+        stream = self._maintenance.Snapshot(self._lib.pb.SnapshotRequest(), metadata=self._token)
+        last, done = [time.monotonic()], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(1.0):
+                if time.monotonic() - last[0] > silence:
+                    stream.cancel()
+
+        threading.Thread(target=watch, name="snapshot", daemon=True).start()
+        try:
+            for piece in stream:
+                yield piece.blob
+                last[0] = time.monotonic()
+        except self._lib.grpc.RpcError as error:
+            if error.code().name == "CANCELLED":
+                detail = f"no data for {silence:g} s"
+                raise EtcdUnreachable(self.endpoint, Reason.TIMEOUT, detail) from None
+            raise _translated(self.endpoint, error, silence) from None
+        finally:
+            done.set()
+            with contextlib.suppress(Exception):
+                stream.cancel()
+
+    def count(self, revision: int = 0) -> int:
+        """How many keys there are at ``revision`` (0: now). Linearizable."""
+        request = self._lib.pb.RangeRequest(
+            key=b"\0", range_end=b"\0", count_only=True, revision=revision
+        )
+        return int(self._call(self._kv.Range, request).count)
+
     def range(
         self,
         prefix: str | bytes,
@@ -357,13 +436,16 @@ class EtcdClient:
         self.delete(key, if_mod_revision=revision)
 
     def _call(self, method: Any, request: Any) -> Any:
+        self._authenticate()
+        return self._send(method, request)
+
+    def _authenticate(self) -> None:
         if self._login is not None and self._token is None:
             login = self._lib.pb.AuthenticateRequest(
                 name=self._login.user, password=self._login.password
             )
             stub = self._lib.stubs.AuthStub(self._channel)
             self._token = (("token", self._send(stub.Authenticate, login).token),)
-        return self._send(method, request)
 
     def _send(self, method: Any, request: Any) -> Any:
         try:

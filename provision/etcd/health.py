@@ -39,6 +39,7 @@ __all__ = [
     "ClusterHealth",
     "MemberHealth",
     "any_client",
+    "client_tls",
     "connect",
     "observe",
     "observing",
@@ -168,7 +169,7 @@ def connect(
     address, through a tunnel, too. ``how`` skips the attempt of the other way. Raises
     :class:`provision.etcd.client.EtcdError`, and :class:`UsageError` without the CA's files.
     """
-    tls = _client_tls(cluster, member)
+    tls = client_tls(cluster, member)
     with (
         _way(fleet, member, member.client_port, how) as (endpoint, _),
         EtcdClient(endpoint, timeout=timeout, tls=tls, login=login) as client,
@@ -311,7 +312,7 @@ def _observe(
     what = remedy = ""
     shown: tuple[CertificateState, ...] = ()
     try:
-        tls = _client_tls(cluster, member)
+        tls = client_tls(cluster, member)
         with contextlib.ExitStack() as stack:
             endpoint, how = stack.enter_context(_way(fleet, member, member.client_port))
             client = stack.enter_context(
@@ -404,7 +405,8 @@ def _direct(fleet: Fleet, address: str, port: int) -> str | tuple[Reason, str]:
         return Reason.OTHER, error.strerror or str(error)
 
 
-def _client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
+def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
+    """What a client of ``member`` needs; None when its listener is plain."""
     if not member.client_tls:
         return None
     from provision.etcd import pki

@@ -1,0 +1,99 @@
+"""Backup files: names, what is a whole snapshot, and what retention may remove."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from provision.errors import PreflightFailed
+from provision.etcd import snapshot
+
+WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+
+def write(path: Path, pages: int = 8) -> str:
+    """A file of the shape that etcd writes: pages, then their sha256. Returns its own sha256."""
+    body = bytes(range(256)) * 2 * pages
+    whole = body + hashlib.sha256(body).digest()
+    path.write_bytes(whole)
+    return hashlib.sha256(whole).hexdigest()
+
+
+def test_a_name_says_cluster_revision_and_time() -> None:
+    assert snapshot.name("Lab", 42, WHEN) == "Lab-r0000000042-20260102T030405Z.db"
+
+
+def test_a_whole_snapshot_gives_its_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    digest = write(path)
+    assert snapshot.check(path) == digest
+    snapshot.digest_file(path).write_text(f"{digest}  a.db\n")
+    assert snapshot.check(path) == digest
+
+
+def test_a_large_snapshot_is_read_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    assert snapshot.check(path) if write(path, pages=5000) else False
+
+
+@pytest.mark.parametrize("keep", [0, 16, 32, 512, 512 * 8, 512 * 8 + 31])
+def test_a_cut_file_is_no_snapshot(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "a.db"
+    write(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(PreflightFailed, match="no whole etcd snapshot"):
+        snapshot.check(path)
+
+
+def test_a_changed_byte_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    write(path)
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(PreflightFailed, match="sha256 that etcd put at its end"):
+        snapshot.check(path)
+
+
+def test_another_snapshot_under_the_same_name_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    write(path)
+    snapshot.digest_file(path).write_text("0" * 64 + "  a.db\n")
+    with pytest.raises(PreflightFailed, match=r"a\.db\.sha256"):
+        snapshot.check(path)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(PreflightFailed, match="cannot be read"):
+        snapshot.check(tmp_path / "none.db")
+
+
+def test_retention_removes_the_oldest_of_this_cluster_only(tmp_path: Path) -> None:
+    # A restored cluster may have a lower revision than an older backup: time decides.
+    ours = [
+        "Lab-r0000000900-20260101T000000Z.db",
+        "Lab-r0000000002-20260102T000000Z.db",
+        "Lab-r0000000001-20260103T000000Z.db",
+    ]
+    others = [
+        "Lab2-r0000000001-20250101T000000Z.db",
+        "Lab-r0000000001-20250101T000000Z.db.copy",
+        "Lab-r1-20250101T000000Z.db",
+        "notes.txt",
+    ]
+    for name in (*ours, *others):
+        (tmp_path / name).touch()
+    snapshot.digest_file(tmp_path / ours[0]).touch()
+    assert [p.name for p in snapshot.existing(tmp_path, "Lab")] == ours
+    assert snapshot.prune(tmp_path, "Lab", 0) == ()
+    assert snapshot.prune(tmp_path, "Lab", 3) == ()
+    assert [p.name for p in snapshot.prune(tmp_path, "Lab", 2)] == ours[:1]
+    assert {p.name for p in tmp_path.iterdir()} == {*ours[1:], *others}
+
+
+def test_a_cluster_s_name_is_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "LabX-r0000000001-20260101T000000Z.db").touch()
+    assert snapshot.existing(tmp_path, "Lab.") == []
