@@ -1,6 +1,7 @@
 # Facts about a host, for any systemd Linux: needs a POSIX shell, coreutils, findutils and procfs.
-# Changes nothing. The lines it prints are read by provision/host/observe.py, which puts its own
-# calls of these functions behind this text.
+# Changes nothing. Prefers what the shell itself can do: each process costs a slow host milliseconds.
+# The lines it prints are read by provision/host/observe.py, which puts its own calls of
+# these functions behind this text.
 STATE=/run/alluxio-provision
 if [ -e "$STATE/batch.lock" ] && command -v flock >/dev/null; then
   exec 9<"$STATE/batch.lock"; flock -s -w 90 9 || echo "a batch still runs here" >&2
@@ -8,32 +9,40 @@ if [ -e "$STATE/batch.lock" ] && command -v flock >/dev/null; then
 fi
 echo @@begin
 listeners() {
-  inodes=''
-  for port in "$@"; do
-    hex=$(printf %04X "$port")
-    while read -r _ local _ state _ _ _ _ _ inode _; do
-      case "$state $local" in "0A "*":$hex") inodes="$inodes $inode=$port";; esac
-    done <<EOF
-$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null)
-EOF
-  done
-  [ -n "$inodes" ] || return 0
+  hex=
+  for port in "$@"; do hex="$hex${hex:+|}$(printf %04X "$port")"; done
+  # In these tables 0A is LISTEN; five fields further on is the socket's inode.
+  found=$(sed -nE "s/^ *[0-9]+: [0-9A-F]+:($hex) [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/\1=\3/p" \
+    /proc/net/tcp /proc/net/tcp6 2>/dev/null)
+  [ -n "$found" ] || return 0
   set --
-  for pair in $inodes; do set -- "$@" -o -lname "socket:\[${pair%=*}\]"; done
+  for pair in $found; do set -- "$@" -o -lname "socket:\[${pair#*=}\]"; done
   shift
-  found=$(find /proc/[0-9]*/fd \( "$@" \) -printf '%p %l\n' 2>/dev/null)
-  for pair in $inodes; do
-    pid=$(echo "$found" | sed -n "s|^/proc/\([0-9]*\)/.*\[${pair%=*}\]$|\1|p" | head -n 1)
-    name=$(cat /proc/"${pid:-0}"/comm 2>/dev/null)
-    echo "listen ${pair#*=} ${pid:-0} ${name:-unknown}"
+  owners=
+  while read -r fd socket; do
+    pid=${fd#/proc/}
+    owners="$owners $socket=${pid%%/*}"
+  done <<EOF
+$(find /proc/[0-9]*/fd \( "$@" \) -printf '%p %l\n' 2>/dev/null)
+EOF
+  for pair in $found; do
+    pid=0 name=
+    case $owners in *" socket:[${pair#*=}]="*)
+      pid=${owners#*" socket:[${pair#*=}]="}
+      pid=${pid%% *}
+      { read -r name </proc/"$pid"/comm; } 2>/dev/null
+    esac
+    echo "listen $((0x${pair%=*})) $pid ${name:-unknown}"
   done
 }
 disk() {
   d=$1
-  while [ ! -d "$d" ]; do d=$(dirname "$d"); done
-  df -PT -B1 "$d" | tail -n 1 | while read -r dev kind total used avail _; do
+  while [ ! -d "$d" ]; do d=${d%/*} d=${d:-/}; done
+  df -PT -B1 "$d" | {
+    read -r _
+    read -r dev kind total used avail _
     echo "disk $1|$dev|$kind|$total|$avail"
-  done
+  }
 }
 lookup() { a=$(getent ahosts "$1" | head -n 1); echo "resolved $1 ${a%% *}"; }
 reach() {
@@ -48,9 +57,17 @@ reach() {
 . /etc/os-release 2>/dev/null
 echo "fact os=${ID:-unknown} ${VERSION_ID:-}"
 echo "fact arch=$(uname -m)"
-echo "fact hostname=$(cat /proc/sys/kernel/hostname)"
-echo "fact machine_id=$(cat /etc/machine-id 2>/dev/null)"
-[ -d /run/systemd/system ] && echo "fact systemd=$(systemctl --version | sed -n '1s/[^ ]* \([0-9]*\).*/\1/p')"
+read -r line </proc/sys/kernel/hostname
+echo "fact hostname=$line"
+line=
+{ read -r line </etc/machine-id; } 2>/dev/null
+echo "fact machine_id=$line"
+if [ -d /run/systemd/system ]; then
+  read -r _ version _ <<EOF
+$(systemctl --version)
+EOF
+  echo "fact systemd=${version%%[!0-9]*}"
+fi
 echo "fact clock=$(date +%s.%N)"
 echo "fact uid=$(id -u)"
 while read -r k v _; do [ "$k" = MemTotal: ] && echo "fact memory=$((v * 1024))" && break; done </proc/meminfo

@@ -147,21 +147,23 @@ def script(probe: Probe) -> str:
     plain, hashed, users, units, stats = _paths(probe)
     lines = [_facts_script()]
     if users:
-        lines.append(f"getent passwd {' '.join(map(q, users))} | sed 's/^/user /'")
+        lines.append(f"getent passwd {' '.join(map(q, users))} | {_prefixed('user')}")
     if stats:
         lines.append(f"stat -c 'stat %n|%F|%U|%G|%a|%s' -- {' '.join(map(q, stats))} 2>/dev/null")
         lines.append(f'for f in {" ".join(map(q, stats))}; do if [ -L "$f" ]; then')
         lines.append('echo "link $f|$(readlink "$f")"; fi; done')
     if plain:
         lines.append(f"for f in {' '.join(map(q, plain))}; do")
-        lines.append('[ -f "$f" ] && echo "data $f|$(head -c 262144 "$f" | base64 -w0)"; done')
+        lines.append('if [ -f "$f" ]; then printf "data %s|" "$f"')
+        lines.append('head -c 262144 "$f" | base64 -w0; echo; fi; done')
     if hashed:
         lines.append(f"for f in {' '.join(map(q, hashed))}; do")
-        lines.append('[ -f "$f" ] && echo "hash $f|$(sha256sum <"$f")"; done')
+        lines.append('if [ -f "$f" ]; then printf "hash %s|" "$f"')
+        lines.append('sha256sum <"$f" || echo; fi; done')
     if units:
         lines.append(
             "systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,"
-            f"FragmentPath,NeedDaemonReload {' '.join(map(q, units))} | sed 's/^/unit /'"
+            f"FragmentPath,NeedDaemonReload {' '.join(map(q, units))} | {_prefixed('unit')}"
         )
     if probe.ports:
         lines.append(f"listeners {' '.join(str(p) for p in probe.ports)}")
@@ -179,6 +181,11 @@ def script(probe: Probe) -> str:
         )
     lines.append(f"echo {END}")
     return "\n".join(lines)
+
+
+def _prefixed(word: str) -> str:
+    """A filter of the shell's own: one process less than sed."""
+    return f"while IFS= read -r line; do printf '{word} %s\\n' \"$line\"; done"
 
 
 def parse(
