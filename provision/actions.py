@@ -83,8 +83,11 @@ def check_nodes(run: Run, interval: float | None, nodes_timeout: float) -> int:
 
     inventory, _ = _alluxio(run)
     if interval is not None:
-        report.watch(check.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout))
-        return 0
+        looks = check.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout)
+        if not run.json:
+            return report.watch(looks)
+        for look in looks:
+            screen.emit_json(look.document())
     seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout)
     if run.json:
         screen.emit_json(seen.document())

@@ -341,8 +341,9 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
         with contextlib.suppress(OSError, EOFError):
             while data := source.recv(CHUNK):
                 sink.sendall(data)
-        with contextlib.suppress(OSError, EOFError):
-            sink.close()
+        for end in (sink, source):
+            with contextlib.suppress(OSError, EOFError):
+                end.close()
 
     def accept() -> None:
         while not stopping.is_set():
@@ -363,6 +364,8 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
         yield server.getsockname()[1]
     finally:
         stopping.set()
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)  # closing alone does not wake accept()
         server.close()
 
 

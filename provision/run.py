@@ -162,6 +162,9 @@ def _perform(
             raise
         _say_error(error, json=options["format"] == "json")
         return error.exit_code
+    except BrokenPipeError:  # whoever read our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("interrupted; running the same command again continues", file=sys.stderr)
         return 130
