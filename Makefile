@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration lint lab clean
+.PHONY: help demo test unit component integration lint lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -18,10 +18,13 @@ demo: lab ## Bring the lab up, deploy etcd, start workers, check them
 	$(INVOKE) start-workers $(INVENTORY)
 	$(INVOKE) check-nodes $(INVENTORY)
 
-test: unit integration ## Run all tests, with their own set-up
+test: unit component integration ## Run all tests, with their own set-up
 
 unit: $(BIN)/.ready ## Run the unit tests
 	$(BIN)/pytest tests/unit
+
+component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their own on loopback
+	$(BIN)/pytest tests/component
 
 integration: lab ## Run the integration tests on the lab's hosts
 	$(BIN)/pytest tests/integration
