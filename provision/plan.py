@@ -17,6 +17,7 @@ from provision.errors import ChangeFailed, Problem, ProvisionError
 from provision.host.change import DONE, Change, batch, receive
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet, Result, Session, failures
+from provision.text import printable_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +231,11 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher) -> None:
 
 
 def _failed(where: str, what: str, result: Result) -> ChangeFailed:
-    text = result.stderr.strip() or f"exit code {result.code}"
+    lines = printable_lines(result.stderr, last=12) or [f"exit code {result.code}"]
     remedy = ""
-    if "No space left" in text:
+    if "No space left" in result.stderr:
         remedy = "free space there, then run again"
-    tail = "\n    ".join(text.splitlines()[-12:])
+    tail = "\n    ".join(lines)
     return ChangeFailed(
         f"{where}: {what} failed", [Problem(where, f"{what} failed: {tail}", remedy)]
     )

@@ -6,6 +6,8 @@ import unicodedata
 
 #: Characters kept of a value whose form is not known.
 EXCERPT = 120
+#: Characters kept of one line of a log or a file.
+LINE_LIMIT = 2000
 
 
 def printable(text: str | bytes, limit: int | None = None) -> str:
@@ -22,6 +24,13 @@ def printable(text: str | bytes, limit: int | None = None) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c == "…" or _shown(c) else "\ufffd" for c in text)
+
+
+def printable_lines(text: str, last: int | None = None) -> list[str]:
+    """The lines of ``text``, each :func:`printable` with its tabs as spaces; the ``last`` ones."""
+    lines = text.strip("\n").split("\n") if text.strip() else []
+    chosen = lines if last is None else lines[-last:]
+    return [printable(line.rstrip("\r").expandtabs(4), LINE_LIMIT) for line in chosen]
 
 
 def size(count: int) -> str:

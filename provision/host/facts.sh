@@ -32,7 +32,7 @@ EOF
       pid=${pid%% *}
       { read -r name </proc/"$pid"/comm; } 2>/dev/null
     esac
-    echo "listen $((0x${pair%=*})) $pid ${name:-unknown}"
+    printf 'listen %d %s %s\n' "$((0x${pair%=*}))" "$pid" "${name:-unknown}"
   done
 }
 disk() {
@@ -54,7 +54,7 @@ reach() {
     *) echo "unreachable $1 $2 $(echo "$e" | head -n 1 | sed 's/.*: //')";;
   esac
 }
-. /etc/os-release 2>/dev/null
+[ -r /etc/os-release ] && . /etc/os-release
 echo "fact os=${ID:-unknown} ${VERSION_ID:-}"
 echo "fact arch=$(uname -m)"
 read -r line </proc/sys/kernel/hostname

@@ -7,7 +7,6 @@ from outside: every field is parsed strictly, and what cannot be is a :class:`Pr
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import math
 import pathlib
@@ -28,6 +27,7 @@ from provision.host.resources import (
     User,
 )
 from provision.remote import Result, Unreachable
+from provision.text import printable, printable_lines
 
 #: Set between writing what a unit only notices by a restart, and that restart. Below /run: a
 #: reboot restarts the unit anyway.
@@ -200,8 +200,9 @@ def parse(
         for line in lines[lines.index(BEGIN) + 1 : lines.index(END)]:
             parser.line(line)
         return parser.facts(sent_at, received_at)
-    except (ValueError, IndexError, KeyError, binascii.Error) as error:
-        problem = Problem(host, f"answered something unreadable: {error}", "run again with -v")
+    except (ValueError, LookupError) as error:
+        what = f"answered something unreadable: {printable(str(error), 200)}"
+        problem = Problem(host, what, "run again with -v")
         raise Unreachable(f"{host}: unreadable facts", [problem]) from error
 
 
@@ -231,14 +232,14 @@ def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], li
 
 
 def _why(result: Result, host: str) -> Problem:
-    text = result.stderr.strip().splitlines() or ["no output"]
-    if any("sudo" in line for line in text):
+    last = printable((printable_lines(result.stderr, last=1) or ["no output"])[0], 200)
+    if "sudo" in result.stderr:
         return Problem(
             host,
-            f"no root: {text[-1][:200]}",
+            f"no root: {last}",
             "let the login use sudo without a password, or log in as root",
         )
-    return Problem(host, f"the facts script failed: {text[-1][:200]}", "run again with -v")
+    return Problem(host, f"the facts script failed: {last}", "run again with -v")
 
 
 class _Parser:
@@ -260,7 +261,7 @@ class _Parser:
         self.commands: dict[str, str] = {}
 
     def line(self, line: str) -> None:
-        kind, _, rest = line.partition(" ")
+        kind, _, rest = printable(line).partition(" ")
         match kind:
             case "fact":
                 key, _, value = rest.partition("=")
@@ -367,6 +368,8 @@ class _Parser:
 
 
 def _offset(clock: float, sent_at: float, received_at: float) -> float:
+    if not math.isfinite(clock):
+        raise ValueError(f"clock reads {clock}")
     if clock < sent_at:
         return clock - sent_at
     return max(0.0, clock - received_at)
