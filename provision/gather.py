@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from provision.errors import PreflightFailed
+from provision.errors import PreflightFailed, Problem
 from provision.host.observe import HostFacts, Probe, parse, script
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet, Session, failures
@@ -14,11 +14,10 @@ from provision.remote import Fleet, Session, failures
 FACTS_TIMEOUT = 100.0
 
 
-def facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
-    """The facts of every machine.
-
-    Raises :class:`PreflightFailed` with every host that could not be asked.
-    """
+def look(
+    fleet: Fleet, probes: Mapping[Machine, Probe]
+) -> tuple[dict[Machine, HostFacts], list[Problem]]:
+    """The facts of every machine that could be asked, and why the others could not."""
 
     def observe(session: Session) -> HostFacts:
         text = script(probes[session.machine])
@@ -28,9 +27,19 @@ def facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFa
         return parse(result, session.machine.host, sent, time.time())
 
     results = fleet.map(observe, list(probes))
-    if problems := failures(results):
+    seen = {m: f for m, f in results.items() if isinstance(f, HostFacts)}
+    return seen, failures(results)
+
+
+def facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
+    """The facts of every machine.
+
+    Raises :class:`PreflightFailed` with every host that could not be asked.
+    """
+    seen, problems = look(fleet, probes)
+    if problems:
         raise PreflightFailed(
             f"{len(problems)} of {len(probes)} hosts cannot be worked on; nothing was changed",
             problems,
         )
-    return {m: f for m, f in results.items() if isinstance(f, HostFacts)}
+    return seen

@@ -1,14 +1,18 @@
-"""Everything that can be known to fail before anything changes, for all hosts at once."""
+"""Everything that can be known to fail before anything changes, for all hosts at once.
+
+Hosts without facts, since they could not be asked, are passed over: that is a problem already.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.alluxio import desired as workers_desired
 from provision.alluxio import java
 from provision.alluxio.desired import Artifacts
-from provision.errors import Problem
+from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd
 from provision.host.observe import HostFacts
 from provision.host.ownership import owner
@@ -41,6 +45,21 @@ class Room:
     path: str
     needed: int
     why: str
+
+
+@contextlib.contextmanager
+def noting(problems: list[Problem]) -> Iterator[None]:
+    """Add the problems of a :class:`PreflightFailed` to ``problems``, and go on."""
+    try:
+        yield
+    except PreflightFailed as error:
+        problems += error.problems
+
+
+def require(problems: Sequence[Problem]) -> None:
+    """Raises :class:`PreflightFailed` with all errors among ``problems``, if there are any."""
+    if errors := [p for p in problems if p.severity == "error"]:
+        raise PreflightFailed("preflight failed; nothing was changed", errors)
 
 
 def hosts(
@@ -84,7 +103,9 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
     """What is wrong with the hosts as members of ``cluster``. Warnings are among them."""
     problems: list[Problem] = []
     for member in cluster.members:
-        f = facts[member.machine]
+        f = facts.get(member.machine)
+        if f is None:
+            continue
         where = f"{member.name} at {member.machine.host} ({member.machine.where})"
         problems += _foreign(cluster, member, f, where)
         if etcd.is_ip(member.address) and f.addresses and member.address not in f.addresses:
@@ -124,7 +145,9 @@ def workers(
     problems: list[Problem] = []
     identities: dict[str, str] = {}
     for worker in chosen:
-        f = facts[worker.machine]
+        f = facts.get(worker.machine)
+        if f is None:
+            continue
         where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
         unit = f.unit(workers_desired.UNIT)
         problems += _port(f, worker.rpc_port, unit.pid, unit.active == "active", where)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from provision import artifacts, gather, preflight
 from provision.alluxio import desired, membership
 from provision.alluxio.desired import Artifacts
-from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
+from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
 from provision.host.change import Change, changes
-from provision.host.observe import HostFacts
+from provision.host.observe import HostFacts, Probe
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import Gate, HostChanges, Plan, Step
 from provision.remote import Fleet, Session
@@ -53,15 +53,22 @@ def observe(
     """
     with ThreadPoolExecutor(1) as pool:
         etcd = pool.submit(_etcd_problems, inventory, alluxio, fleet)
-        tarballs = fetch(alluxio)
-        probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in chosen}
-        facts = gather.facts(fleet, probes)
-        problems = preflight.hosts(facts, _rooms(alluxio, chosen, tarballs, facts))
-        problems += preflight.workers(alluxio, chosen, tarballs, facts)
+        problems: list[Problem] = []
+        tarballs = None
+        with preflight.noting(problems):
+            tarballs = fetch(alluxio)
+        probes = {
+            w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe() for w in chosen
+        }
+        facts, unreachable = gather.look(fleet, probes)
+        problems += unreachable
+        rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
+        problems += preflight.hosts(facts, rooms)
+        if tarballs:
+            problems += preflight.workers(alluxio, chosen, tarballs, facts)
         problems += etcd.result()
-    errors = [p for p in problems if p.severity == "error"]
-    if errors:
-        raise PreflightFailed("preflight failed; nothing was changed", errors)
+    preflight.require(problems)
+    assert tarballs is not None  # or else there is a problem
     return Observed(tarballs, facts)
 
 
@@ -253,7 +260,7 @@ def _rooms(
         alluxio.install_dir, tarballs.alluxio.size * UNPACKED, "the Alluxio release"
     )
     rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
-    for worker in chosen:
+    for worker in (w for w in chosen if w.machine in facts):
         store = worker.page_store
         for path, size in zip(store.dirs, store.sizes, strict=True):
             known = facts[worker.machine].paths.get(path)

@@ -43,18 +43,17 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
     cluster = inventory.etcd
     with ThreadPoolExecutor(2) as pool:
         looking = pool.submit(health.observe, cluster, fleet)
+        problems: list[Problem] = []
         artifact = None
         if not cluster.source.package:
-            artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
+            with preflight.noting(problems):
+                artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
         probes = {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
-        facts = gather.facts(fleet, probes)
-        problems = preflight.hosts(facts, _rooms(cluster, artifact, facts))
+        facts, unreachable = gather.look(fleet, probes)
+        problems += unreachable
+        problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
         problems += preflight.members(cluster, facts)
-        if any(p.severity == "error" for p in problems):
-            raise PreflightFailed(
-                "preflight failed; nothing was changed",
-                [p for p in problems if p.severity == "error"],
-            )
+        preflight.require(problems)
         return Observed(artifact, facts, looking.result())
 
 

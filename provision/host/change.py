@@ -11,7 +11,7 @@ import base64
 import difflib
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provision.host.observe import BATCH_LOCK, PENDING_DIR, HostFacts
 from provision.host.resources import (
@@ -25,10 +25,13 @@ from provision.host.resources import (
     Unit,
     User,
 )
+from provision.text import printable_lines
 
 #: Lines of its journal that a unit which does not start is reported with.
-LOG_LINES = 20
+LOG_LINES = 12
 DONE = "@@done"
+#: Seconds a batch waits for one that a killed run has left behind.
+BATCH_LOCK_SECONDS = 120
 UNIT_DIR = "/etc/systemd/system"
 
 
@@ -64,6 +67,9 @@ def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ..
             units.append(resource)
             continue
         change = _change(resource, facts)
+        if isinstance(resource, Tree) and change is not None:
+            # What lies in the old tree goes with it.
+            facts = _without(facts, resource.path)
         if change is not None:
             found.append(change)
             restarts.update(dict.fromkeys(change.restarts))
@@ -85,7 +91,10 @@ def batch(todo: Sequence[Change]) -> str:
         "umask 022",  # files are made by mktemp, which is 0600 whatever the umask
         f"mkdir -p {PENDING_DIR}",
         f"exec 9>{BATCH_LOCK}",
-        "flock -w 120 9",
+        f"flock -w {BATCH_LOCK_SECONDS} 9 || {{",
+        '  echo "what an earlier run began here has not ended" >&2',
+        "  exit 1",
+        "}",
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
         lines.append(f"touch {PENDING_DIR}/restart.{shlex.quote(unit)}")
@@ -97,13 +106,19 @@ def batch(todo: Sequence[Change]) -> str:
 
 
 def receive(tree: Tree) -> str:
-    """The command that takes ``tree``'s tarball on standard input, checks and unpacks it."""
+    """The command that takes ``tree``'s tarball on standard input, checks and unpacks it.
+
+    A tree that is replaced leaves word of the restarts it asks for, before it is.
+    """
     path, digest = shlex.quote(tree.path), tree.artifact.sha256
+    pending = " ".join(f"{PENDING_DIR}/restart.{shlex.quote(unit)}" for unit in tree.restarts)
+    note = f"mkdir -p {PENDING_DIR}; touch {pending}" if pending else ":"
     return f"""\
 set -e
 umask 022
 base=$(dirname {path})
 mkdir -p "$base"
+rm -rf "$base"/.incoming.*
 t=$(mktemp -d "$base/.incoming.XXXXXX")
 trap 'rm -rf "$t"' EXIT HUP TERM INT
 chmod 755 "$t"
@@ -116,7 +131,10 @@ mkdir "$t/tree"
 tar -xzf "$t/tarball" -C "$t/tree" --strip-components=1 --no-same-owner
 rm "$t/tarball"
 echo {digest} >"$t/tree/.artifact.sha256"
-if [ -e {path} ]; then mv {path} "$t/replaced"; fi
+if [ -e {path} ]; then
+  {note}
+  mv {path} "$t/replaced"
+fi
 mv -T "$t/tree" {path}
 """
 
@@ -214,15 +232,15 @@ def _write(file: File) -> str:
 
 
 def _diff(file: File, facts: HostFacts) -> str:
-    if file.secret:
+    found = facts.paths[file.path]
+    # A file that others may not read held secrets, whatever it is to hold now.
+    if file.secret or not found.mode & 0o004:
         return f"~{file.path} holds secrets: the difference is not shown\n"
-    old = facts.text(file.path) or ""
-    new = (file.content or b"").decode(errors="replace")
+    old = printable_lines(facts.text(file.path) or "")
+    new = printable_lines((file.content or b"").decode(errors="replace"))
     return "".join(
-        line if line.endswith("\n") else line + "\n"
-        for line in difflib.unified_diff(
-            old.splitlines(True), new.splitlines(True), file.path, file.path, n=1
-        )
+        f"{line}\n"
+        for line in difflib.unified_diff(old, new, file.path, file.path, n=1, lineterm="")
     )
 
 
@@ -238,10 +256,17 @@ def _tree(tree: Tree, facts: HostFacts) -> Change | None:
     marker = (facts.text(tree.marker) or "").strip()
     if marker == tree.artifact.sha256:
         return None
-    verb = "replace" if tree.path in facts.paths else "install"
-    return Change(
-        f"{verb} {tree.path} from {tree.artifact.path.name}", upload=tree, restarts=tree.restarts
-    )
+    name = tree.artifact.path.name
+    if tree.path not in facts.paths:
+        # Nothing runs from a folder that is not there yet.
+        return Change(f"install {tree.path} from {name}", upload=tree)
+    return Change(f"replace {tree.path} from {name}", upload=tree, restarts=tree.restarts)
+
+
+def _without(facts: HostFacts, tree: str) -> HostFacts:
+    below = f"{tree}/"
+    paths = {path: state for path, state in facts.paths.items() if not path.startswith(below)}
+    return replace(facts, paths=paths)
 
 
 def _link(link: Link, facts: HostFacts) -> Change | None:
@@ -309,10 +334,18 @@ def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[
         Change(
             f"{verb} {unit.name}",
             f"systemctl reset-failed {name} 2>/dev/null || :\n"
-            f"systemctl {verb} {name} || {{ "
-            f"journalctl -u {name} -n {LOG_LINES} --no-pager -o cat >&2; exit 1; }}\n{pending}",
+            f"systemctl {verb} {name} || {{ {_last_lines(name)} >&2; exit 1; }}\n{pending}",
             disrupts=True,
             seconds=unit.start_seconds,
         )
     )
     return result
+
+
+def _last_lines(unit: str) -> str:
+    """The end of a unit's journal, without stack traces: they hide the line that says why."""
+    return (
+        f"journalctl -u {unit} -n 200 --no-pager -o cat | "
+        f"sed -e '/^goroutine .*:$/,/^[^ ]*\\.service: /{{/^[^ ]*\\.service: /!d}}' "
+        f"""-e 's/,"stacktrace":".*/}}/' | tail -n {LOG_LINES}"""
+    )
