@@ -90,6 +90,16 @@ class Host:
     def main_pid(self, unit: str) -> int:
         return int(self.show(unit, "MainPID")["MainPID"])
 
+    @contextlib.contextmanager
+    def masked(self, unit: str) -> Iterator[None]:
+        """With ``unit``, whose own file stands in /etc, masked. Its process lives on."""
+        path, aside = f"/etc/systemd/system/{unit}", f"/root/{unit}.aside"
+        self.run(f"mv {path} {aside}; systemctl -q mask {unit}")
+        try:
+            yield
+        finally:
+            self.run(f"rm {path}; mv {aside} {path}; systemctl daemon-reload")
+
 
 @dataclass(frozen=True)
 class Done:
@@ -250,6 +260,16 @@ class Lab:
 
 #: The transient unit of a test's own processes on a host.
 TEST_UNIT = "alxp-test.service"
+
+
+@contextlib.contextmanager
+def firewall(hosts: Sequence[Host], rule: str) -> Iterator[None]:
+    """With a rule of iptables, its chain first, on each of ``hosts``."""
+    with contextlib.ExitStack() as stack:
+        for host in hosts:
+            host.run(f"iptables -I {rule}")
+            stack.callback(host.run, f"iptables -D {rule}")
+        yield
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:

@@ -1,0 +1,211 @@
+"""What can be known beforehand stops deploy-etcd before it changes anything, on any host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .lab import REPO, TEST_UNIT, Changes, Host, Lab, firewall
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+#: An address of the lab's network that no host has.
+NOBODY = "10.213.77.250"
+
+
+@contextmanager
+def listener(host: Host, port: int) -> Iterator[None]:
+    """A process of somebody else's that listens on ``port``."""
+    perl = f"@s = IO::Socket::INET->new(Listen => 5, LocalPort => {port}) or die; sleep 600"
+    host.run(
+        f"""systemd-run -q --collect --unit={TEST_UNIT} perl -MIO::Socket::INET -e '{perl}'
+        until ss -Htln 'sport = :{port}' | grep -q .; do sleep 0.05; done""",
+        timeout=10,
+    )
+    try:
+        yield
+    finally:
+        host.run(f"systemctl stop {TEST_UNIT}")
+
+
+@contextmanager
+def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator[None]:
+    """A file system of its own at ``path``, which is not there without."""
+    host.run(f"mkdir -p {path}; mount -t tmpfs -o size={mebibytes}m tmpfs {path}")
+    try:
+        if used:
+            host.run(f"head -c {used}M /dev/zero >{path}/lost+found")
+        yield
+    finally:
+        host.run(f"umount {path}; rmdir {path} 2>/dev/null || :")
+
+
+@contextmanager
+def file(host: Host, path: str, content: str) -> Iterator[None]:
+    """A file of somebody else's, or other content of one that is there."""
+    host.run(f"[ ! -e {path} ] || cp -p {path} {path}.kept; mkdir -p $(dirname {path})")
+    host.run(f"cat >{path} <<'END'\n{content}\nEND")
+    try:
+        yield
+    finally:
+        host.run(
+            f"""rm {path}
+            [ ! -e {path}.kept ] || mv {path}.kept {path}
+            rmdir -p $(dirname {path}) 2>/dev/null || :"""
+        )
+
+
+@contextmanager
+def foreign_unit(host: Host, content: str) -> Iterator[None]:
+    """An etcd.service of somebody else's, which runs."""
+    with file(host, UNIT_PATH, content):
+        host.run("systemctl daemon-reload; systemctl start etcd")
+        try:
+            yield
+        finally:
+            host.run("systemctl stop etcd")
+    host.run("systemctl daemon-reload")
+
+
+@contextmanager
+def login_without_sudo(host: Host) -> Iterator[None]:
+    host.run(
+        """useradd -m plain
+        install -d -m 700 -o plain -g plain ~plain/.ssh
+        install -m 600 -o plain -g plain ~vagrant/.ssh/authorized_keys ~plain/.ssh/"""
+    )
+    try:
+        yield
+    finally:
+        host.run("userdel -r plain 2>/dev/null")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A thing that is wrong with etcd1: its host, or what the inventory says of it."""
+
+    says: str
+    damage: Callable[[Host], AbstractContextManager[None]] | None = None
+    etcd: Changes = field(default_factory=dict)
+    member: Changes = field(default_factory=dict)
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        return {"etcd": {**self.etcd, "members": {"etcd1": self.member}}}
+
+
+UNIT_PATH = "/etc/systemd/system/etcd.service"
+FOREIGN = "[Service]\nExecStart=/bin/sleep 600\n"
+OTHER = f"{FOREIGN}[Unit]\nX-Alluxio-Provision-Cluster=Other"
+CASES = {
+    "a wrong sha256": Case("but the inventory says 0000", etcd={"source": {"sha256": "0" * 64}}),
+    "nobody there": Case(
+        "10.213.77.250 (", member={"host": NOBODY, "ssh": {"connect_timeout": 1.5}}
+    ),
+    "no sudo": Case("no root: sudo: ", login_without_sudo, member={"ssh": {"user": "plain"}}),
+    "no login": Case("login refused", member={"ssh": {"user": "nobody"}}),
+    "the client port taken": Case(
+        "port 2379 is taken by perl (pid ", lambda host: listener(host, 2379)
+    ),
+    "the peer port taken": Case(
+        "port 2380 is taken by perl (pid ", lambda host: listener(host, 2380)
+    ),
+    "no room for the release": Case(
+        "/opt/etcd has 8.4 MB free on tmpfs", lambda host: small_disk(host, "/opt", 8)
+    ),
+    "the data's disk full": Case(
+        "the disk of /var/lib/etcd (tmpfs) is 94 % full",
+        lambda host: small_disk(host, "/var/lib/etcd", 64, used=60),
+    ),
+    "an etcd of someone else's": Case(
+        "an etcd that this tool did not install runs there (/etc/systemd/system/etcd.service)",
+        lambda host: foreign_unit(host, FOREIGN),
+    ),
+    "a member of another cluster": Case(
+        "already a member of cluster Other", lambda host: foreign_unit(host, OTHER)
+    ),
+    "data of someone else's": Case(
+        "/var/lib/etcd holds data of an etcd that this tool did not install",
+        lambda host: file(host, "/var/lib/etcd/member/wal", ""),
+    ),
+    "the peer port cut off": Case(
+        "cannot reach etcd1 at 10.213.77.12:2380: no answer in 3 s",
+        lambda host: firewall([host], "INPUT -s 10.213.77.13 -p tcp --dport 2380 -j DROP"),
+    ),
+    "another address": Case(
+        "address 10.213.77.99 is on no interface of the host", member={"address": "10.213.77.99"}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_said_and_nothing_is_changed(lab: Lab, name: str) -> None:
+    case = CASES[name]
+    with case.damage(lab.hosts["etcd1"]) if case.damage else ExitStack():
+        before = lab.snapshot()
+        failed = lab.invoke("deploy-etcd", lab.inventory(case.changes))
+        failed.expect(3, case.says, "nothing was changed")
+        assert lab.snapshot() == before
+
+
+def test_a_cloned_machine_id_is_said(lab: Lab) -> None:
+    etcd0, etcd1, _ = lab.etcd
+    with file(etcd1, "/etc/machine-id", etcd0.read("/etc/machine-id")):
+        before = lab.snapshot()
+        failed = lab.invoke("deploy-etcd")
+        failed.expect(3, "10.213.77.12 (", "is also that of 10.213.77.11", "machine-id")
+        assert lab.snapshot() == before
+
+
+def test_several_hosts_failures_are_listed_together(lab: Lab) -> None:
+    etcd0, etcd1, _ = lab.etcd
+    wrong = {
+        "source": {"sha256": "0" * 64},
+        "members": {"etcd2": {"host": NOBODY, "ssh": {"connect_timeout": 1.5}}},
+    }
+    with listener(etcd0, 2380), small_disk(etcd1, "/opt", 8), file(etcd1, UNIT_PATH, OTHER):
+        failed = lab.invoke("deploy-etcd", lab.inventory({"etcd": wrong}))
+    failed.expect(3, "preflight failed; nothing was changed")
+    failed.expect(3, "but the inventory says 0000", f"{NOBODY} (")
+    failed.expect(3, "etcd0 at 10.213.77.11", "port 2380 is taken")
+    failed.expect(3, "etcd1 at 10.213.77.12", "already a member of cluster Other")
+    assert len(re.findall("^  - ", failed.stderr, re.MULTILINE)) == 4
+
+
+def _known_hosts(lab: Lab, change: Callable[[str], str], folder: Path) -> Path:
+    """An inventory whose known_hosts has the line of etcd1 as ``change`` makes it."""
+    lines = (REPO / ".lab" / "ssh" / "known_hosts").read_text().splitlines()
+    path = folder / "known_hosts"
+    path.write_text("".join(f"{change(x) if ',etcd1 ' in x else x}\n" for x in lines))
+    return lab.inventory({"ssh": {"known_hosts": str(path)}})
+
+
+def test_a_host_with_another_key_is_not_talked_to(lab: Lab, tmp_path: Path) -> None:
+    other = lab.etcd[0].read("/etc/ssh/ssh_host_ed25519_key.pub").split()[1]
+    inventory = _known_hosts(lab, lambda line: line.rsplit(" ", 1)[0] + f" {other}", tmp_path)
+    before = lab.snapshot()
+    failed = lab.invoke("deploy-etcd", inventory)
+    failed.expect(3, "10.213.77.12 (", "the host key differs from the one in known_hosts")
+    assert lab.snapshot() == before
+
+
+def test_a_host_of_unknown_key_is_not_talked_to(lab: Lab, tmp_path: Path) -> None:
+    inventory = _known_hosts(lab, lambda _: "", tmp_path)
+    before = lab.snapshot()
+    lab.invoke("deploy-etcd", inventory).expect(3, "the host key is not in known_hosts")
+    assert lab.snapshot() == before
+
+
+@pytest.mark.parametrize("task", ["deploy-etcd", "start-workers", "check-nodes", "destroy"])
+def test_with_a_bad_inventory_no_host_is_contacted(lab: Lab, task: str) -> None:
+    bad = {"etcd": {"data_dri": "/data", "members": {"etcd1": {"host": "10.213.77.11"}}}}
+    before = lab.sessions()
+    refused = lab.invoke(task, lab.inventory(bad))
+    refused.expect(2, "unknown key 'data_dri'", "did you mean 'data_dir'?", "10.213.77.11")
+    assert lab.sessions() == before
