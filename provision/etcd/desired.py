@@ -89,7 +89,8 @@ def resources(
         Directory(member.data_dir, owner=cluster.user, mode=0o700),
     ]
     if artifact is not None:
-        result.append(Tree(f"{cluster.install_dir}/{cluster.version}", artifact))
+        tree = f"{cluster.install_dir}/{cluster.version}"
+        result.append(Tree(tree, artifact, restarts=(UNIT,)))
         result.append(Link(f"{cluster.install_dir}/current", cluster.version))
     else:
         result.append(Package(("etcd-server", "etcd-client"), PACKAGED_BINARY))
@@ -162,7 +163,8 @@ def _tls(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     ]
     for name, leaf in (("peer", tls.peer), ("server", tls.server)):
         if leaf is not None:
-            result.append(File(f"{pki}/{name}.crt", leaf.certificate, owner=user, restarts=(UNIT,)))
+            # The key first: a run killed between the two leaves a certificate that is still
+            # due for renewal, not one that looks good beside another's key.
             result.append(
                 File(
                     f"{pki}/{name}.key",
@@ -173,6 +175,7 @@ def _tls(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
                     restarts=(UNIT,),
                 )
             )
+            result.append(File(f"{pki}/{name}.crt", leaf.certificate, owner=user, restarts=(UNIT,)))
     return result
 
 

@@ -50,7 +50,9 @@ def _leaf(
     key = facts.paths.get(f"{base}.key")
     names = desired.sans(member)
     here = certificate.content if certificate is not None and key is not None and key.size else None
-    if here and pki.is_good(here, ca, names) is None:
+    # A batch that was cut short may have left one of the two behind without the other.
+    whole = desired.UNIT not in facts.pending_restarts
+    if here and whole and pki.is_good(here, ca, names) is None:
         return Leaf(here, None)
     pair = pki.leaf(ca, member.name, names, days=cluster.tls.leaf_days)
     return Leaf(pair.cert_pem, pair.key_pem)
