@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from provision.alluxio import java
 from provision.artifacts import Artifact
+from provision.errors import UsageError
 from provision.host.observe import HostFacts, Probe
 from provision.host.resources import (
     Directory,
@@ -20,7 +21,7 @@ from provision.host.resources import (
     Unit,
     User,
 )
-from provision.inventory.model import Scalar
+from provision.inventory.model import Scalar, Secret
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.render import render
 
@@ -73,7 +74,7 @@ def resources(
     )
     existing = facts is not None and identity(alluxio, facts)
     jdk = artifacts.jdk
-    java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk)]
+    java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, (UNIT,))]
     return (
         User(user, home=alluxio.state_dir),
         Directory(alluxio.install_dir),
@@ -159,12 +160,34 @@ def _properties(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, 
 
 
 def _secrets(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, str]:
-    found = {key: secret.reveal() for key, secret in worker.secret_properties.items()}
+    secrets = dict(worker.secret_properties)
     login = alluxio.etcd_login
-    if login.username is not None and login.password is not None:
+    if login.password is not None:
+        secrets["alluxio.etcd.password"] = login.password
+    found = {key: _revealed(key, secret) for key, secret in secrets.items()}
+    if login.username is not None:
         found["alluxio.etcd.username"] = login.username
-        found["alluxio.etcd.password"] = login.password.reveal()
     return found
+
+
+def _revealed(key: str, secret: Secret) -> str:
+    try:
+        return secret.reveal()
+    except (LookupError, OSError, ValueError) as error:
+        reason = error.args[0] if isinstance(error, LookupError) else error
+        raise UsageError(f"the secret for {key} cannot be read: {reason}") from error
+
+
+def size_bytes(size: str) -> int:
+    """An Alluxio or Java size in bytes: ``64MB`` is 64 x 2^20 (class ``FormatUtils``)."""
+    number = int("".join(c for c in size if c.isdigit()))
+    unit = size.lstrip("0123456789").lower().rstrip("b")
+    return number << 10 * " kmgt".index(unit or " ")
+
+
+def jvm_size(size: str) -> str:
+    """``size`` as the JVM reads it: it knows ``4g``, but not ``4GB``."""
+    return size.rstrip("bB")
 
 
 def _env(
@@ -178,7 +201,8 @@ def _env(
         **({"JAVA_HOME": java_home} if java_home else {}),
         "ALLUXIO_LOGS_DIR": alluxio.log_dir,
         "ALLUXIO_WORKER_JAVA_OPTS": (
-            f"-Xms{worker.heap} -Xmx{worker.heap} -XX:MaxDirectMemorySize={worker.direct_memory}"
+            f"-Xms{jvm_size(worker.heap)} -Xmx{jvm_size(worker.heap)} "
+            f"-XX:MaxDirectMemorySize={jvm_size(worker.direct_memory)}"
         ),
         **worker.env,
     }

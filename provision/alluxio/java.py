@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import tarfile
+import zlib
 from collections.abc import Mapping
 
 from provision.artifacts import Artifact
@@ -17,7 +18,7 @@ from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 def tree(alluxio: AlluxioCluster, tarball: str) -> str:
     """Where a JDK tarball of that name is unpacked: two releases can stand side by side."""
     stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", tarball)
-    return f"{alluxio.java.install_dir}/{stem}"
+    return f"{alluxio.java.install_dir}/{re.sub(r'[^A-Za-z0-9._+-]', '_', stem)}"
 
 
 def home(alluxio: AlluxioCluster, worker: AlluxioWorker, jdk: Artifact | None) -> str | None:
@@ -57,11 +58,15 @@ def major(version_text: str) -> int | None:
 
 def tarball_major(jdk: Artifact) -> int | None:
     """The major version of a JDK tarball, from its ``release`` file; None when it has none."""
-    with tarfile.open(jdk.path, "r|gz") as archive:
-        for entry in archive:
-            if entry.isfile() and entry.name.count("/") <= 2 and entry.name.endswith("/release"):
-                file = archive.extractfile(entry)
-                return major(file.read(65536).decode(errors="replace")) if file else None
+    try:
+        with tarfile.open(jdk.path, "r|gz") as archive:
+            for entry in archive:
+                name = entry.name.removeprefix("./")
+                if entry.isfile() and re.fullmatch(r"[^/]+/(Contents/Home/)?release", name):
+                    file = archive.extractfile(entry)
+                    return major(file.read(65536).decode(errors="replace")) if file else None
+    except (tarfile.TarError, EOFError, zlib.error):
+        return None
     return None
 
 
