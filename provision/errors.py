@@ -10,6 +10,7 @@ contract with scripts:
 3     a host could not be reached, or preflight failed; nothing was changed
 4     a change failed part-way; the message says where, and running again continues
 5     another run holds the lock
+130   interrupted (Ctrl-C); the message says whether hosts were being changed
 ====  =================================================================================
 """
 
@@ -27,6 +28,15 @@ class Problem:
     what: str
     remedy: str = ""
     severity: str = "error"  # or "warning"
+
+    def document(self) -> dict[str, str]:
+        """The problem for ``--format json``."""
+        return {
+            "where": self.where,
+            "what": self.what,
+            "remedy": self.remedy,
+            "severity": self.severity,
+        }
 
     def __str__(self) -> str:
         tail = f" ({self.remedy})" if self.remedy else ""

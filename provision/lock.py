@@ -13,17 +13,21 @@ import os
 import shlex
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 
-from provision.errors import Locked, PreflightFailed, Problem, ProvisionError
+from provision.errors import ChangeFailed, Locked, PreflightFailed, Problem, ProvisionError
 from provision.host.observe import PENDING_DIR
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet, Held, Session, failures
+from provision.text import printable
 
 #: Seconds between heartbeats, and without one after which the host lets go of the lock.
 HEARTBEAT = 10.0
 EXPIRY = 45
+#: Seconds that the release of all locks may take; a host that is gone lets go by itself.
+RELEASE = 5.0
 
 
 def holder(command: str) -> str:
@@ -33,11 +37,14 @@ def holder(command: str) -> str:
 
 
 @contextlib.contextmanager
-def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[None]:
+def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Callable[[], None]]:
     """Hold the lock of every machine in ``machines``, or of none.
 
     Raises :class:`Locked` with each machine's holder when one is taken, and
-    :class:`PreflightFailed` when one cannot be reached; nothing is left locked then.
+    :class:`PreflightFailed` when one cannot be reached; nothing is left locked then. Two runs
+    that begin in the same instant may each find the other's and both give up.
+
+    What it yields raises :class:`ChangeFailed` once a lock has been lost.
     """
     me = holder(command)
     handles: dict[Machine, Held | ProvisionError] = {}
@@ -48,12 +55,27 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[No
             raise Locked(taken[0].message, [p for e in taken for p in e.problems])
         if problems := failures(handles):
             raise PreflightFailed("the run lock could not be taken; nothing was changed", problems)
-        with _heartbeat([h for h in handles.values() if isinstance(h, Held)]):
-            yield
+        locks = {m: h for m, h in handles.items() if isinstance(h, Held)}
+
+        def still() -> None:
+            lost = [m for m, h in locks.items() if not h.alive]
+            if lost:
+                raise ChangeFailed(
+                    f"the run lock of {', '.join(m.host for m in lost)} was lost: the connection "
+                    "broke; run the same command again to continue",
+                    [Problem(f"{m.host} ({m.where})", "the run lock was lost") for m in lost],
+                )
+
+        with _heartbeat(list(locks.values())):
+            yield still
     finally:
-        for handle in handles.values():
-            if isinstance(handle, Held):
-                handle.close()
+        every = [h for h in handles.values() if isinstance(h, Held)]
+        for handle in every:
+            handle.release()
+        # Seen to be free: the next run, which may begin at once, must not find our lock.
+        deadline = time.monotonic() + RELEASE
+        for handle in every:
+            handle.close(max(0.0, deadline - time.monotonic()))
 
 
 def _take(session: Session, me: str) -> Held:
@@ -66,11 +88,15 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
     handle = session.hold(command, "lock")
     if handle.greeting == "held":
         return handle
-    handle.close()
+    handle.close(RELEASE)
     host = session.machine.host
     if not handle.greeting.startswith("taken "):
-        raise PreflightFailed(f"{host}: no lock", [Problem(host, "the run lock cannot be taken")])
-    who = handle.greeting.removeprefix("taken ") or "a run that has just begun"
+        said = f": {printable(handle.greeting, 200)}" if handle.greeting else ""
+        what = f"the run lock cannot be taken{said}"
+        remedy = f"is there flock on the host, and can root write {PENDING_DIR}?"
+        raise PreflightFailed(f"{host}: no lock", [Problem(host, what, remedy)])
+    who = printable(handle.greeting.removeprefix("taken ").strip(), 300)
+    who = who or "a run that has just begun"
     problem = Problem(host, f"locked by {who}", "wait until it ends, then run again")
     raise Locked(f"another run holds the lock of {host}: {who}", [problem])
 
@@ -91,4 +117,4 @@ def _heartbeat(handles: Sequence[Held]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join()
+        thread.join(1.0)

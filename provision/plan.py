@@ -14,10 +14,13 @@ from typing import Protocol
 
 from provision import lock
 from provision.errors import ChangeFailed, Problem, ProvisionError
-from provision.host.change import DONE, Change, batch, receive
+from provision.host.change import BATCH_LOCK_SECONDS, DONE, Change, batch, receive
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet, Result, Session, failures
+from provision.remote import DEFAULT_TIMEOUT, Fleet, Result, Session, failures
 from provision.text import printable_lines
+
+#: Tarball bytes that the slowest of hosts hashes and unpacks in a second.
+UNPACK_BYTES_PER_SECOND = 5e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Plan:
             "command": self.command,
             "cluster": self.cluster,
             "changed": self.changed,
+            "notes": [note.document() for note in self.notes],
             "steps": [
                 {
                     "title": step.title,
@@ -142,8 +146,9 @@ def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
     if not plan.steps:
         return
     watcher = watcher or Quiet()
-    with lock.held(fleet, plan.machines, plan.command):
+    with lock.held(fleet, plan.machines, plan.command) as still_locked:
         for number, step in enumerate(plan.steps, 1):
+            still_locked()
             watcher.step(number, len(plan.steps), step)
             where = f"step {number} of {len(plan.steps)} ({step.title})"
             _gate(step.before, watcher, f"before {where}", begun=number > 1)
@@ -207,14 +212,20 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher) -> None:
         tree = change.upload
         if tree is None:
             continue
-        size = tree.artifact.size
+        name, size = tree.artifact.path.name, tree.artifact.size
 
         def progress(count: int, size: int = size) -> None:
             watcher.upload(host, size, count)
 
-        with tree.artifact.path.open("rb") as body:
+        try:
+            body = tree.artifact.path.open("rb")
+        except OSError as error:
+            what = f"{tree.artifact.path} cannot be read: {error.strerror}"
+            raise ChangeFailed(f"{where}: {what}", [Problem(where, what)]) from error
+        with body:
+            timeout = DEFAULT_TIMEOUT + size / UNPACK_BYTES_PER_SECOND
             result = session.feed(
-                receive(tree), body, f"upload {tree.artifact.path.name}", on_bytes=progress
+                receive(tree), body, f"upload {name}", timeout=timeout, on_bytes=progress
             )
         if not result.ok:
             raise _failed(where, change.what, result)
@@ -222,7 +233,9 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher) -> None:
     if not todo:
         return
     result = session.run(
-        batch(todo), "apply", timeout=sum(change.seconds for change in todo) + 60.0
+        batch(todo),
+        "apply",
+        timeout=sum(change.seconds for change in todo) + BATCH_LOCK_SECONDS + 60.0,
     )
     if not result.ok:
         done = len(re.findall(rf"^{DONE} \d+$", result.stdout, re.MULTILINE))

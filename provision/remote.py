@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.inventory.resolved import Machine
+from provision.text import printable
 
 if TYPE_CHECKING:
     import paramiko
@@ -35,6 +36,7 @@ DEFAULT_TIMEOUT = 120.0
 CHUNK = 1 << 18
 #: A host that sends more than this much output is cut off (bytes).
 MAX_OUTPUT = 32 << 20
+MAX_GREETING = 4096
 
 
 class Unreachable(PreflightFailed):
@@ -107,6 +109,7 @@ class Session:
         self._stats = stats
         self._connection: Connection | None = None
         self._opening = threading.Lock()
+        self._ended = False
 
     def open(self) -> None:
         """Connect now. Raises :class:`Unreachable`."""
@@ -183,7 +186,11 @@ class Session:
             channel = self._channel(DEFAULT_TIMEOUT)
             channel.exec_command(as_root(f"sh -c {shlex.quote(script)}"))
             greeting = bytearray()
-            while not greeting.endswith(b"\n") and (data := channel.recv(1)):
+            while len(greeting) < MAX_GREETING and not greeting.endswith(b"\n"):
+                if time.monotonic() > started + DEFAULT_TIMEOUT:
+                    raise TimeoutError
+                if not (data := channel.recv(1)):
+                    break
                 greeting += data
         except (OSError, EOFError, _ssh_error()) as error:
             self.close()
@@ -201,6 +208,11 @@ class Session:
         except (OSError, EOFError, _ssh_error()) as error:
             raise self._unreachable(error) from error
 
+    def end(self) -> None:
+        """Close for good: a thread that is still at work here must not connect again."""
+        self._ended = True
+        self.close()
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -214,19 +226,23 @@ class Session:
 
     def _transport(self) -> paramiko.Transport:
         with self._opening:
-            if self._connection is None:
+            if self._connection is None and not self._ended:
                 self._connection = _connect(self.machine)
+            if self._connection is None or self._ended:
+                self.close()
+                raise EOFError("the run has ended")
             transport: paramiko.Transport = self._connection.transport
             return transport
 
     def _unreachable(self, error: BaseException, what: str = "connect") -> Unreachable:
         reason, remedy = _reason(error)
+        reason = printable(reason, 300)
         where = f"{self.machine.host} ({self.machine.where})"
         return Unreachable(f"{where}: {reason}", [Problem(where, f"{what}: {reason}", remedy)])
 
 
 class Held:
-    """A remote script that runs until :meth:`close`. ``greeting`` is its first line."""
+    """A remote script that runs until :meth:`release`. ``greeting`` is its first line."""
 
     def __init__(self, channel: paramiko.Channel, greeting: str) -> None:
         self._channel = channel
@@ -240,10 +256,15 @@ class Held:
         """Send one byte, a sign of life. Raises ``OSError`` when the connection is gone."""
         self._channel.sendall(b"\n")
 
-    def close(self) -> None:
+    def release(self) -> None:
+        """Close its standard input: the script ends."""
         with contextlib.suppress(OSError, EOFError):
             self._channel.shutdown_write()
-            self._channel.recv_exit_status()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait until the script has ended, for ``timeout`` seconds at most."""
+        self.release()
+        self._channel.status_event.wait(timeout)
         self._channel.close()
 
 
@@ -314,7 +335,7 @@ class Fleet:
         with self._lock:
             sessions = list(self._sessions.values())
         for session in sessions:
-            session.close()
+            session.end()
 
 
 def failures(results: Mapping[Machine, object]) -> list[Problem]:
@@ -394,7 +415,10 @@ def _drain(channel: paramiko.Channel, receive: Callable[[int], bytes], deadline:
     """All of a stream up to its end. Raises ``TimeoutError`` past ``deadline`` (monotonic)."""
     into = bytearray()
     while True:
-        channel.settimeout(max(0.01, deadline - time.monotonic()))
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        channel.settimeout(left)
         data = receive(CHUNK)
         if not data:
             return bytes(into)
