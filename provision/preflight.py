@@ -6,16 +6,19 @@ Hosts without facts, since they could not be asked, are passed over: that is a p
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.alluxio import desired as workers_desired
 from provision.alluxio import java
 from provision.alluxio.desired import Artifacts
+from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd
-from provision.host.observe import HostFacts
+from provision.host.observe import HostFacts, Probe
 from provision.host.ownership import owner
+from provision.host.resources import Directory, File, Link, Tree
 from provision.inventory.resolved import (
     AlluxioCluster,
     AlluxioWorker,
@@ -56,10 +59,11 @@ def noting(problems: list[Problem]) -> Iterator[None]:
         problems += error.problems
 
 
-def require(problems: Sequence[Problem]) -> None:
-    """Raises :class:`PreflightFailed` with all errors among ``problems``, if there are any."""
-    if errors := [p for p in problems if p.severity == "error"]:
-        raise PreflightFailed("preflight failed; nothing was changed", errors)
+def require(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """The warnings. Raises :class:`PreflightFailed` when there is an error among ``problems``."""
+    if any(p.severity == "error" for p in problems):
+        raise PreflightFailed("preflight failed; nothing was changed", problems)
+    return tuple(problems)
 
 
 def hosts(
@@ -82,21 +86,76 @@ def hosts(
             problems.append(
                 Problem(where, f"systemd {systemd} is too old", f"{MIN_SYSTEMD} or newer is needed")
             )
-        for room in rooms.get(machine, ()):
-            disk = f.disks.get(room.path)
-            if disk is not None and disk.available < room.needed:
-                problems.append(
-                    Problem(
-                        where,
-                        f"{room.path} has {size(disk.available)} free on {disk.device}, "
-                        f"{room.why} needs {size(room.needed)}",
-                        "free space, or choose another directory",
-                    )
-                )
+        problems += _room(f, rooms.get(machine, ()), where)
     problems += _unique(facts, "machine_id", "machine-id", "clones: make a new one on each host")
     problems += _unique(facts, "hostname", "hostname", "give each host a name of its own")
     problems += _clocks(facts)
     return problems
+
+
+def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -> list[Problem]:
+    """What is in the place of a directory, a file or a link that is to be made."""
+    problems: list[Problem] = []
+    for machine, f in facts.items():
+        where = f"{machine.host} ({machine.where})"
+        for resource in probes[machine].resources:
+            match resource:
+                case Directory(path=path) | Tree(path=path):
+                    what, good = "a directory", ["dir"]
+                case File(path=path) | Link(path=path):
+                    what, good = "a file", ["file", "link"]
+                case _:
+                    continue
+            found = f.paths.get(path)
+            if found is not None and found.kind not in good:
+                remedy = "give the path it points to" if found.kind == "link" else "move it away"
+                problems.append(Problem(where, f"{path} is a {found.kind}, not {what}", remedy))
+    return problems
+
+
+def architectures(
+    facts: Mapping[Machine, HostFacts], tarballs: Iterable[Artifact | None]
+) -> list[Problem]:
+    """Tarballs that are, by their names, for another CPU than a host's."""
+    built_for = {t.path.name: a for t in tarballs if t and (a := _architecture(t.path.name))}
+    return [
+        Problem(
+            f"{machine.host} ({machine.where})",
+            f"{name} is for {arch}, this CPU is {f.values.get('arch')}",
+            "give the release for this CPU; hosts of two kinds need an inventory each",
+        )
+        for machine, f in facts.items()
+        for name, arch in built_for.items()
+        if f.values.get("arch") in ARCHITECTURES and f.values["arch"] != arch
+    ]
+
+
+def _architecture(tarball: str) -> str | None:
+    found = re.search(
+        r"(?<![a-z0-9])((?P<x86_64>amd64|x86[_-]64|x64)|(?P<aarch64>arm64|aarch64))(?![a-z0-9])",
+        tarball.lower(),
+    )
+    if found is None:
+        return None
+    return "x86_64" if found["x86_64"] else "aarch64"
+
+
+def _room(f: HostFacts, rooms: Sequence[Room], where: str) -> list[Problem]:
+    """Whether what is to come fits, all that goes to the same file system together."""
+    by_disk: dict[tuple[str, int, int], list[Room]] = {}
+    for room in rooms:
+        if disk := f.disks.get(room.path):
+            by_disk.setdefault((disk.device, disk.total, disk.available), []).append(room)
+    return [
+        Problem(
+            where,
+            f"{', '.join(dict.fromkeys(r.path for r in some))} has {size(available)} free on "
+            f"{device}, " + " and ".join(f"{r.why} needs {size(r.needed)}" for r in some),
+            "free space, or choose another directory",
+        )
+        for (device, _, available), some in by_disk.items()
+        if available < sum(r.needed for r in some)
+    ]
 
 
 def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Problem]:
@@ -140,8 +199,13 @@ def workers(
     chosen: Sequence[AlluxioWorker],
     artifacts: Artifacts,
     facts: Mapping[Machine, HostFacts],
+    registered: Mapping[str, tuple[str, int]] | None = None,
 ) -> list[Problem]:
-    """What is wrong with the hosts of the chosen workers."""
+    """What is wrong with the hosts of the chosen workers. Warnings are among them.
+
+    ``registered``: the address of each identity that etcd knows, by its UUID. Alluxio refuses
+    a worker whose identity is there under another one.
+    """
     problems: list[Problem] = []
     identities: dict[str, str] = {}
     for worker in chosen:
@@ -182,9 +246,45 @@ def workers(
                     f"stop the worker on the clone and remove {file} there",
                 )
             )
+        elif identity is not None and registered and identity in registered:
+            problems += _registered_elsewhere(worker, registered[identity], file, where)
         if identity is not None:
             identities.setdefault(identity, worker.name)
+        problems += _memory(worker, f, where)
     return problems
+
+
+def _registered_elsewhere(
+    worker: AlluxioWorker, address: tuple[str, int], file: str, where: str
+) -> list[Problem]:
+    host, port = address
+    if (host, port) == (worker.hostname, worker.rpc_port):
+        return []
+    return [
+        Problem(
+            where,
+            f"its worker identity is registered in etcd as {host}:{port}: Alluxio would refuse it",
+            f"on a clone of that worker, remove {file}; after a change of hostname or rpc_port, "
+            "take that back or remove the file for a new identity",
+        )
+    ]
+
+
+def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:
+    memory = f.values.get("memory", "")
+    wanted = workers_desired.size_bytes(worker.heap)
+    wanted += workers_desired.size_bytes(worker.direct_memory)
+    if not memory.isdecimal() or wanted <= int(memory):
+        return []
+    return [
+        Problem(
+            where,
+            f"heap {worker.heap} and direct memory {worker.direct_memory} are more than the "
+            f"host's {size(int(memory))}",
+            "the kernel may kill the worker: give it less, or the host more",
+            severity="warning",
+        )
+    ]
 
 
 def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from provision.alluxio import java
 from provision.artifacts import Artifact
 from provision.errors import UsageError
+from provision.etcd.client import Login
 from provision.host.observe import HostFacts, Probe
 from provision.host.resources import (
     Directory,
@@ -130,7 +131,10 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
     return Probe(
         resources=(*resources(alluxio, worker, artifacts, None), *java.files(java_home)),
         ports=(worker.rpc_port,),
-        disks=(alluxio.install_dir, *worker.page_store.dirs, alluxio.log_dir),
+        disks=(
+            *(alluxio.install_dir, *worker.page_store.dirs, alluxio.log_dir),
+            *(() if artifacts.jdk is None else (alluxio.java.install_dir,)),
+        ),
         commands=java.probe_commands(java_home),
     )
 
@@ -168,6 +172,14 @@ def _secrets(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, str
     if login.username is not None:
         found["alluxio.etcd.username"] = login.username
     return found
+
+
+def login(alluxio: AlluxioCluster) -> Login | None:
+    """The login that Alluxio's workers use; None when etcd asks for none."""
+    username, password = alluxio.etcd_login.username, alluxio.etcd_login.password
+    if username is None or password is None:
+        return None
+    return Login(username, _revealed("alluxio.etcd.password", password))
 
 
 def _revealed(key: str, secret: Secret) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provision import artifacts, gather, preflight
-from provision.alluxio import desired, membership
+from provision.alluxio import desired, java, membership
 from provision.alluxio.desired import Artifacts
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
@@ -18,6 +18,7 @@ from provision.host.observe import HostFacts, Probe
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import Gate, HostChanges, Plan, Step
 from provision.remote import Fleet, Session
+from provision.text import printable_lines
 
 #: Unpacked, a release takes about twice its tarball, which lies beside it for a moment.
 UNPACKED = 3
@@ -32,6 +33,7 @@ class Observed:
 
     artifacts: Artifacts
     facts: Mapping[Machine, HostFacts]
+    warnings: tuple[Problem, ...] = ()
 
 
 def fetch(alluxio: AlluxioCluster) -> Artifacts:
@@ -52,7 +54,7 @@ def observe(
     Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
     """
     with ThreadPoolExecutor(1) as pool:
-        etcd = pool.submit(_etcd_problems, inventory, alluxio, fleet)
+        etcd = pool.submit(_registered, inventory, alluxio, fleet)
         problems: list[Problem] = []
         tarballs = None
         with preflight.noting(problems):
@@ -64,12 +66,15 @@ def observe(
         problems += unreachable
         rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
         problems += preflight.hosts(facts, rooms)
+        problems += preflight.paths(facts, probes)
+        registered, missing = etcd.result()
         if tarballs:
-            problems += preflight.workers(alluxio, chosen, tarballs, facts)
-        problems += etcd.result()
-    preflight.require(problems)
+            problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
+            problems += preflight.workers(alluxio, chosen, tarballs, facts, registered)
+        problems += missing
+    warnings = preflight.require(problems)
     assert tarballs is not None  # or else there is a problem
-    return Observed(tarballs, facts)
+    return Observed(tarballs, facts, warnings)
 
 
 def plan(
@@ -118,7 +123,7 @@ def plan(
     for some in _groups(running, max(1, len(alluxio.workers) // RESTART_SHARE)):
         names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
         step(f"restart {names}", some, lambda change: not change.quiet)
-    return Plan("start-workers", inventory.cluster, tuple(steps))
+    return Plan("start-workers", inventory.cluster, tuple(steps), observed.warnings)
 
 
 def live(
@@ -131,7 +136,8 @@ def live(
     """
     if alluxio.membership == "STATIC":
         return {w.name: 0 for w in workers if membership.port_answers(fleet, w)}
-    with health.any_client(inventory.etcd, fleet) as client:
+    login = desired.login(alluxio)
+    with health.any_client(inventory.etcd, fleet, login=login) as client:
         seen = membership.read(client, alluxio.name)
     by_address = {
         (r.host, r.rpc_port): key.mod_revision for key, r in seen.live_registrations() if key.lease
@@ -225,7 +231,7 @@ def last_lines(fleet: Fleet, machines: Sequence[Machine], lines: int = 8) -> dic
         return session.run(script, "logs", timeout=20).stdout
 
     return {
-        machine: str(text).strip().replace("\n", "\n    ") or "(no log lines)"
+        machine: "\n    ".join(printable_lines(str(text))) or "(no log lines)"
         for machine, text in fleet.map(tail, list(machines)).items()
     }
 
@@ -234,19 +240,25 @@ def _running(facts: HostFacts) -> bool:
     return facts.unit(desired.UNIT).active == "active"
 
 
-def _etcd_problems(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> list[Problem]:
+def _registered(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet
+) -> tuple[dict[str, tuple[str, int]], list[Problem]]:
+    """The address that each identity has joined with, and what keeps workers from joining."""
     if alluxio.membership == "STATIC":
-        return []
+        return {}, []
+    login = desired.login(alluxio)
     try:
-        seen = health.observe(inventory.etcd, fleet)
+        with health.any_client(inventory.etcd, fleet, login=login) as client:
+            seen = membership.read(client, alluxio.name)
     except ProvisionError as error:
-        return list(error.problems) or [Problem("etcd", error.message)]
-    if seen.healthy_count >= inventory.etcd.quorum:
-        return []
-    return [
-        *seen.problems,
-        Problem("etcd", "has no quorum: workers could not register", "run invoke deploy-etcd"),
-    ]
+        found = list(error.problems) or [Problem("etcd", error.message)]
+        remedy = "run invoke deploy-etcd, or invoke check-nodes to see what is wrong"
+        return {}, [*found, Problem("etcd", "workers could not register", remedy)]
+    if alluxio.membership != "ETCD":  # a live key alone gives way to its worker's next start
+        return {}, []
+    entries = (entry.registration for entry in seen.authorized.values())
+    known = [r for r in entries if isinstance(r, membership.Registration)]
+    return {r.uuid: (r.host, r.rpc_port) for r in known}, []
 
 
 def _rooms(
@@ -260,22 +272,21 @@ def _rooms(
         alluxio.install_dir, tarballs.alluxio.size * UNPACKED, "the Alluxio release"
     )
     rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
+    if tarballs.jdk is not None:
+        tree = java.tree(alluxio, tarballs.jdk.path.name)
+        room = preflight.Room(alluxio.java.install_dir, tarballs.jdk.size * UNPACKED, "the JDK")
+        for m, f in facts.items():
+            if f.text(f"{tree}/.artifact.sha256") is None:
+                rooms.setdefault(m, []).append(room)
     for worker in (w for w in chosen if w.machine in facts):
         store = worker.page_store
         for path, size in zip(store.dirs, store.sizes, strict=True):
             known = facts[worker.machine].paths.get(path)
             if known is None:  # pages that are there already take their own room
                 rooms.setdefault(worker.machine, []).append(
-                    preflight.Room(path, size_bytes(size), f"a page store of {size}")
+                    preflight.Room(path, desired.size_bytes(size), f"a page store of {size}")
                 )
     return rooms
-
-
-def size_bytes(size: str) -> int:
-    """An Alluxio size in bytes: ``64MB`` is 64 x 2^20 (class ``FormatUtils``)."""
-    number = int("".join(c for c in size if c.isdigit()))
-    unit = size.lstrip("0123456789").lower().rstrip("b")
-    return number << 10 * " kmgt".index(unit or " ")
 
 
 def _groups(workers: Sequence[AlluxioWorker], size: int) -> list[Sequence[AlluxioWorker]]:

@@ -6,7 +6,7 @@ and "Runtime reconfiguration" (one member at a time, the next only when the clus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -33,6 +33,7 @@ class Observed:
     artifact: Artifact | None
     facts: Mapping[Machine, HostFacts]
     health: ClusterHealth
+    warnings: tuple[Problem, ...] = ()
 
 
 def observe(inventory: Inventory, fleet: Fleet) -> Observed:
@@ -52,9 +53,11 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
         facts, unreachable = gather.look(fleet, probes)
         problems += unreachable
         problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
+        problems += preflight.architectures(facts, [artifact])
+        problems += preflight.paths(facts, probes)
         problems += preflight.members(cluster, facts)
-        preflight.require(problems)
-        return Observed(artifact, facts, looking.result())
+        warnings = preflight.require(problems)
+        return Observed(artifact, facts, looking.result(), warnings)
 
 
 def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool = True) -> Plan:
@@ -72,10 +75,9 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool 
     steps: list[Step] = []
     starting = [_on(m, todo[m.name]) for m in down if todo[m.name]]
     if starting:
-        new = not any(desired.has_data(m, observed.facts[m.machine]) for m in cluster.members)
         steps.append(
             Step(
-                "bootstrap the cluster" if new else "start the members that are down",
+                _starting(down, observed),
                 tuple(starting),
                 after=gates.all_healthy(cluster, fleet),
             )
@@ -98,7 +100,18 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool 
                 )
             )
     guards = tuple(m.machine for m in cluster.members)
-    return Plan("deploy-etcd", cluster.name, tuple(steps), guards=guards)
+    return Plan("deploy-etcd", cluster.name, tuple(steps), observed.warnings, guards)
+
+
+def _starting(down: Sequence[EtcdMember], observed: Observed) -> str:
+    """What it is called to change all of ``down`` together."""
+    facts = [observed.facts[m.machine] for m in down]
+    if not any(desired.has_data(m, f) for m, f in zip(down, facts, strict=True)):
+        return "bootstrap the cluster" if not observed.health.established else "start new members"
+    if any(f.unit(desired.UNIT).active == "active" for f in facts):
+        # Such as after a change of client_port: one by one, no gate could ever hold.
+        return "change the members together: none answers at its declared client URL"
+    return "start the members that are down"
 
 
 def _down(member: EtcdMember, observed: Observed) -> bool:
