@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from provision.errors import PreflightFailed, Problem
 from provision.inventory.model import Source
+from provision.text import printable
 
 #: A download that sends nothing for this long (seconds) has failed.
 DOWNLOAD_TIMEOUT = 30.0
@@ -31,24 +35,31 @@ def fetch(source: Source, cache: Path) -> Artifact:
     Raises :class:`PreflightFailed` when it cannot be had, or its sha256 is not the declared one.
     """
     where = str(source.path or source.url)
+    expected = _expected(source)
     try:
-        expected = _expected(source)
         path = source.path if source.path is not None else _download(source, expected, cache)
         actual = digest(path)
-    except OSError as error:
-        raise _bad(where, f"cannot be read: {error.strerror or error}", "check the path") from error
+        size = path.stat().st_size
+    except (OSError, HTTPException) as error:
+        what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if source.path is not None:
+            raise _bad(where, f"cannot be read: {what}", "check the path") from error
+        remedy = f"check the URL, or put the file there and give its path; {cache} must be writable"
+        raise _bad(where, f"cannot be downloaded: {printable(what, 200)}", remedy) from error
     if actual != expected:
         raise _bad(
             where,
             f"sha256 is {actual}, but the inventory says {expected}",
             "a broken or tampered file, or a digest of another release; nothing was uploaded",
         )
-    return Artifact(path=path, sha256=actual, size=path.stat().st_size)
+    return Artifact(path=path, sha256=actual, size=size)
 
 
 def file_name(source: Source) -> str:
     """The tarball's own name, without its folder or host."""
-    return source.path.name if source.path is not None else (source.url or "").rsplit("/", 1)[-1]
+    if source.path is not None:
+        return source.path.name
+    return urlsplit(source.url or "").path.rsplit("/", 1)[-1] or "download"
 
 
 def digest(path: Path) -> str:
@@ -72,9 +83,15 @@ def _expected(source: Source) -> str:
         return declared.lower()
     name = file_name(source)
     sums = Path(declared[5:])
-    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise _bad(str(sums), f"cannot be read: {error.strerror}", "check the path") from error
+    for line in lines:
         fields = line.split(maxsplit=1)
         if len(fields) == 2 and fields[1].lstrip("*").rsplit("/", 1)[-1] == name:
+            if not re.fullmatch(r"[0-9a-fA-F]{64}", fields[0]):
+                raise _bad(str(sums), f"has no sha256 for {name}", "is it a SHA256SUMS file?")
             return fields[0].lower()
     raise _bad(str(sums), f"does not list {name}", "give the digest itself, or the right file")
 
