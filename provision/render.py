@@ -35,7 +35,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # configuration files, not HTML; values are quoted by tojson
     )
-    # JSON is YAML, but Jinja's own tojson escapes for HTML.
+    # Jinja's own tojson escapes for HTML.
     environment.filters["tojson"] = _json
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     environment.filters["property_key"] = property_key
@@ -46,7 +46,13 @@ def _environment() -> jinja2.Environment:
 def _json(value: object) -> str:
     import json
 
-    return json.dumps(value, ensure_ascii=False)
+    # YAML wants characters that do not print escaped, and \U, not JSON's two halves of one.
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else _yaml_escape(ord(c)) for c in text)
+
+
+def _yaml_escape(code: int) -> str:
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def property_key(key: str) -> str:
@@ -68,5 +74,5 @@ def _latin(character: str) -> str:
     """Properties files are ISO 8859-1; anything else is written as UTF-16 escapes."""
     if " " <= character <= "~":
         return character
-    units = character.encode("utf-16-be")
+    units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
