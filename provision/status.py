@@ -5,25 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provision.alluxio import desired as worker
-from provision.errors import ProvisionError, UsageError
+from provision.errors import ProvisionError, Unhealthy, UsageError
 from provision.etcd import desired as etcd
 from provision.host.observe import HostFacts, Probe, merged, parse, script
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import Inventory, Machine
 from provision.remote import Fleet, Session
-from provision.text import printable
+from provision.text import printable_lines
 
 MAX_LINES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One unit of ours on one host. ``error``: why its host could not be asked."""
+    """One unit on one host, and the cluster that it should be of (``declared``) and is of.
+
+    ``error``: why its host could not be asked.
+    """
 
     name: str
     machine: Machine
     unit: str
+    declared: str
     active: str = ""
     restarts: int = 0
     cluster: str | None = None
@@ -33,7 +37,18 @@ class Service:
 
     @property
     def good(self) -> bool:
-        return self.active == "active" and not self.error
+        return self.state == "active"
+
+    @property
+    def state(self) -> str:
+        """The unit's state, or what is amiss with it."""
+        if self.error:
+            return self.error
+        if self.cluster is not None and self.cluster != self.declared:
+            return f"{self.active}, of cluster {self.cluster}"
+        if self.pending_restart:
+            return f"{self.active}, a restart is pending"
+        return self.active
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +105,7 @@ def look(inventory: Inventory, fleet: Fleet) -> Status:
     return Status(
         inventory.cluster,
         tuple(
-            _service(name, machine, unit, path, disk, seen[machine])
+            _service(inventory.cluster, name, machine, unit, path, disk, seen[machine])
             for name, machine, unit, path, disk in wanted
         ),
     )
@@ -102,20 +117,30 @@ def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
         raise UsageError(f"--lines is from 1 to {MAX_LINES}")
     command = f"journalctl -u {etcd.UNIT} -u {worker.UNIT} -n {lines} --no-pager -o short-iso"
     result = fleet.session(machine).run(command, "logs", timeout=60)
-    return [printable(line) for line in result.stdout.splitlines()]
+    if not result.ok:
+        why = printable_lines(result.stderr, last=1) or [f"exit code {result.code}"]
+        raise Unhealthy(f"{machine.host}: the journal cannot be read: {why[0]}")
+    return printable_lines(result.stdout)
 
 
 def _service(
-    name: str, machine: Machine, unit: str, path: str, disk: str, seen: HostFacts | ProvisionError
+    declared: str,
+    name: str,
+    machine: Machine,
+    unit: str,
+    path: str,
+    disk: str,
+    seen: HostFacts | ProvisionError,
 ) -> Service:
     if isinstance(seen, ProvisionError):
-        return Service(name, machine, unit, error=seen.message)
+        return Service(name, machine, unit, declared, error=seen.message)
     state = seen.unit(unit)
     found = seen.disks.get(disk)
     return Service(
         name,
         machine,
         unit,
+        declared,
         active=state.active if state.load != "not-found" else "not installed",
         restarts=state.restarts,
         cluster=owner(seen, path),
