@@ -9,9 +9,10 @@ from typing import TypeVar
 from provision import artifacts, gather
 from provision.alluxio import desired as worker
 from provision.alluxio import java
+from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd
 from provision.host.change import Change
-from provision.host.observe import HostFacts, Probe, merged
+from provision.host.observe import PENDING_DIR, HostFacts, Probe, merged
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import (
@@ -27,9 +28,24 @@ from provision.remote import Fleet
 
 
 def workers(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet) -> Plan:
-    """Stop the chosen workers. They stay installed and enabled; ``start-workers`` starts them."""
-    probe = Probe(units=(worker.UNIT,))
+    """Stop the chosen workers. They stay installed and enabled; ``start-workers`` starts them.
+
+    Raises :class:`PreflightFailed` when one of them is not this cluster's.
+    """
+    probe = Probe(resources=(File(worker.UNIT_PATH, None),), units=(worker.UNIT,))
     facts = gather.facts(fleet, {w.machine: probe for w in chosen})
+    foreign = [
+        Problem(
+            f"{w.name} at {w.machine.host} ({w.machine.where})",
+            f"{worker.UNIT} there is " + (f"of cluster {of}" if of else "not of this tool"),
+            "stop it by hand, if that is what you want",
+        )
+        for w in chosen
+        if (of := owner(facts[w.machine], worker.UNIT_PATH)) != inventory.cluster
+        and facts[w.machine].unit(worker.UNIT).load != "not-found"
+    ]
+    if foreign:
+        raise PreflightFailed("not this cluster's to stop; nothing was changed", foreign)
     stop = Change(f"stop {worker.UNIT}", f"systemctl stop {worker.UNIT}", disrupts=True, seconds=90)
     hosts = tuple(
         HostChanges(w.name, w.machine, (stop,))
@@ -57,7 +73,11 @@ def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
     steps: list[Step] = []
     if alluxio is not None:
         steps.append(
-            Step("remove workers", _hosts(alluxio.workers, lambda w: _worker(alluxio, w, facts)))
+            Step(
+                "remove workers",
+                _hosts(alluxio.workers, lambda w: _worker(alluxio, w, facts)),
+                at_once=inventory.parallel,
+            )
         )
     steps.append(
         Step(
@@ -122,7 +142,8 @@ def _worker(
 ) -> tuple[Change, ...]:
     gone, empty = _worker_paths(alluxio, w)
     f = facts[w.machine]
-    logs = f"find {shlex.quote(alluxio.log_dir)} -maxdepth 1 -type f -user {alluxio.user} -delete"
+    # Its folders, too: `info nodes` makes one.
+    logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
     delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
     return _removal(
         f,
@@ -171,7 +192,10 @@ def _removal(
         Change(f"remove {path} if empty", f"rmdir {shlex.quote(path)} 2>/dev/null || :")
         for path in empty
     ]
-    result.append(Change(f"delete {unit_path}", f"rm -f {unit_path}; systemctl daemon-reload"))
+    pending = f"{PENDING_DIR}/restart.{unit}"
+    result.append(
+        Change(f"delete {unit_path}", f"rm -f {unit_path} {pending}; systemctl daemon-reload")
+    )
     return tuple(result)
 
 
