@@ -35,8 +35,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def emit_json(document: Any) -> None:
-    """One document on stdout."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+    """One document on stdout, in ASCII: right in every locale, and nothing steers a terminal."""
+    json.dump(document, sys.stdout, indent=2)
     print()
 
 
@@ -105,7 +105,7 @@ class Progress:
         self._lock = threading.Lock()
         self._live = sys.stderr.isatty()
         self._started = time.monotonic()
-        self._sent: dict[str, int] = {}
+        self._sent: dict[tuple[str, int], int] = {}
         self._waiting = 0
 
     def __enter__(self) -> Progress:
@@ -121,8 +121,9 @@ class Progress:
 
     def upload(self, host: HostChanges, total: int, sent: int) -> None:
         with self._lock:
-            self._sent[host.name] = self._sent.get(host.name, 0) + sent
-            whole = total * max(1, len(self._sent))
+            key = (host.name, total)
+            self._sent[key] = self._sent.get(key, 0) + sent
+            whole = sum(total for _, total in self._sent)
             self._status(f"      uploading {size(sum(self._sent.values()))} of {size(whole)}")
 
     def host(self, host: HostChanges, error: ProvisionError | None) -> None:
