@@ -24,6 +24,21 @@ def deploy_etcd(run: Run) -> int:
     return actions.deploy_etcd(run)
 
 
+@command(
+    changes=True,
+    help={
+        "ca": "Replace the CA, too: both are trusted meanwhile. Two rolling restarts.",
+        "only": "Names of members, separated by commas; all when not given.",
+    },
+)
+def rotate_certs(run: Run, ca: bool = False, only: str = "") -> int:
+    """Give etcd's members new keys and certificates, one member at a time, without an outage.
+
+    A run with --ca that was killed goes on where it was by running it again.
+    """
+    return actions.rotate_certs(run, ca, only)
+
+
 @command(changes=True, help={"only": ONLY})
 def start_workers(run: Run, only: str = "") -> int:
     """Install, configure and start the Alluxio workers, and wait until each is registered."""
@@ -107,6 +122,7 @@ def inventory_schema(run: Run) -> int:
 
 namespace = Collection(
     deploy_etcd,
+    rotate_certs,
     start_workers,
     check_nodes,
     stop_workers,

@@ -8,14 +8,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from provision.errors import UsageError
 from provision.run import Run
 
 if TYPE_CHECKING:
-    from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+    from provision.inventory.resolved import (
+        AlluxioCluster,
+        AlluxioWorker,
+        EtcdMember,
+        Inventory,
+        Machine,
+    )
     from provision.plan import Plan
+
+    Role = TypeVar("Role", EtcdMember, AlluxioWorker)
 
 
 def deploy_etcd(run: Run) -> int:
@@ -30,6 +38,25 @@ def deploy_etcd(run: Run) -> int:
         gates.require_healthy(observed.health)
     endpoints = list(inventory.etcd.endpoints)
     _finish(run, plan, carried, {"endpoints": endpoints}, "endpoints: " + ",".join(endpoints))
+    return 0
+
+
+def rotate_certs(run: Run, ca: bool, only: str) -> int:
+    """New leaf certificates, or a new CA, one member at a time and without an outage."""
+    from provision.etcd import deploy, rotate
+
+    if ca and only:
+        raise UsageError("--ca is for all members: leave --only out")
+    inventory = _inventory(run)
+    members = _choose_from(inventory.etcd.members, only, "member")
+    observed = deploy.observe(inventory, run.fleet)
+    write = not run.dry_run
+    plan = (
+        rotate.authority(inventory, run.fleet, observed, write=write)
+        if ca
+        else rotate.leaves(inventory, run.fleet, observed, members, write=write)
+    )
+    _finish(run, plan, _carry_out(run, plan))
     return 0
 
 
@@ -203,11 +230,16 @@ def _warn(run: Run) -> None:
 
 
 def _choose(alluxio: AlluxioCluster, only: str) -> tuple[AlluxioWorker, ...]:
+    return _choose_from(alluxio.workers, only, "worker")
+
+
+def _choose_from(roles: Sequence[Role], only: str, what: str) -> tuple[Role, ...]:
+    """Those that ``only`` (names, separated by commas) names; all of them when it is empty."""
     wanted = [name.strip() for name in only.split(",") if name.strip()]
-    names = {w.name for w in alluxio.workers}
+    names = {r.name for r in roles}
     if unknown := [name for name in wanted if name not in names]:
-        raise UsageError(f"no worker is called {', '.join(unknown)} in the inventory")
-    return tuple(w for w in alluxio.workers if not wanted or w.name in wanted)
+        raise UsageError(f"no {what} is called {', '.join(unknown)} in the inventory")
+    return tuple(r for r in roles if not wanted or r.name in wanted)
 
 
 def _machine(inventory: Inventory, name: str) -> Machine:

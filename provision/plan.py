@@ -14,7 +14,15 @@ from typing import Protocol
 
 from provision import lock
 from provision.errors import ChangeFailed, Problem, ProvisionError
-from provision.host.change import BATCH_LOCK_SECONDS, DONE, Change, batch, receive
+from provision.host.change import (
+    BATCH_LOCK_SECONDS,
+    DONE,
+    Change,
+    answered,
+    batch,
+    questions,
+    receive,
+)
 from provision.inventory.resolved import Machine
 from provision.remote import DEFAULT_TIMEOUT, Fleet, Result, Session, failures
 from provision.text import printable_lines
@@ -229,9 +237,15 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher) -> None:
             )
         if not result.ok:
             raise _failed(where, change.what, result)
-    todo = [change for change in host.changes if change.script]
+    todo = [change for change in host.changes if change.script or change.ask]
     if not todo:
         return
+    if asked := questions(todo):
+        result = session.run(asked, "ask")
+        if not result.ok:
+            what = next(change.what for change in todo if change.ask)
+            raise _failed(where, what, result)
+        todo = answered(todo, result.stdout)
     result = session.run(
         batch(todo),
         "apply",

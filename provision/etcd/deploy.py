@@ -15,7 +15,7 @@ from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired, gates, health, tls
 from provision.etcd.health import ClusterHealth
-from provision.etcd.pki import Authority
+from provision.etcd.pki import Authorities
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
@@ -121,7 +121,7 @@ def _down(member: EtcdMember, observed: Observed) -> bool:
 
 
 def _changes(
-    cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: Authority | None
+    cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: Authorities | None
 ) -> tuple[Change, ...]:
     facts = observed.facts[member.machine]
     material = tls.material(cluster, member, facts, ca)

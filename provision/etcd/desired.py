@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from provision.artifacts import Artifact
 from provision.host.observe import HostFacts, Probe
 from provision.host.resources import (
+    Certificate,
     Directory,
     File,
     Link,
@@ -26,6 +27,9 @@ UNIT = "etcd.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 PACKAGED_BINARY = "/usr/bin/etcd"
 
+#: Label of the probe for the host's openssl, which makes the keys there.
+OPENSSL = "openssl"
+
 #: Where etcd's own default would let a database grow for ever or refuse to work.
 DEFAULT_SETTINGS: Mapping[str, Scalar] = {
     "auto-compaction-mode": "periodic",
@@ -35,16 +39,22 @@ DEFAULT_SETTINGS: Mapping[str, Scalar] = {
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A certificate and its key; ``key`` None when the one on the host is kept."""
+    """A listener's certificate and key. Neither given: those on the host are kept.
 
-    certificate: bytes
-    key: bytes | None
+    ``sign`` makes the certificate from the host's own signing request; ``pair`` is a certificate
+    and a key made on this machine. See :class:`provision.host.resources.Certificate`.
+    """
+
+    why: str = ""
+    sign: Callable[[bytes], bytes] | None = None
+    pair: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberTls:
     """The TLS material of one member. None where a listener is plain."""
 
+    name: str
     authority: bytes
     peer: Leaf | None = None
     server: Leaf | None = None
@@ -56,6 +66,16 @@ def config_file(cluster: EtcdCluster) -> str:
 
 def pki_dir(cluster: EtcdCluster) -> str:
     return f"{cluster.config_dir}/pki"
+
+
+def ca_file(cluster: EtcdCluster) -> str:
+    """What the members trust: one CA certificate, or two while it is being replaced."""
+    return f"{pki_dir(cluster)}/ca.crt"
+
+
+def certificate(cluster: EtcdCluster, kind: str) -> str:
+    """The path of a listener's (``peer`` or ``server``) certificate and key, but for the end."""
+    return f"{pki_dir(cluster)}/{kind}"
 
 
 def binary(cluster: EtcdCluster) -> str:
@@ -95,7 +115,7 @@ def resources(
     else:
         result.append(Package(("etcd-server", "etcd-client"), PACKAGED_BINARY))
     if tls is not None:
-        result.extend(_tls(cluster, tls))
+        result.extend(tls_files(cluster, tls))
     result.append(
         File(
             config_file(cluster),
@@ -118,8 +138,13 @@ def resources(
 
 def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -> Probe:
     """What to look at on a member's host, in preflight and for the plan."""
-    leaf = Leaf(b"", b"")
-    tls = MemberTls(b"", leaf if member.peer_tls else None, leaf if member.client_tls else None)
+    leaf = Leaf()
+    tls = MemberTls(
+        member.name,
+        b"",
+        peer=leaf if member.peer_tls else None,
+        server=leaf if member.client_tls else None,
+    )
     others = [m for m in cluster.members if m.name != member.name]
     return Probe(
         resources=resources(cluster, member, artifact, tls, None),
@@ -128,6 +153,7 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
         paths=(f"{member.data_dir}/member",),
         reach=[(m.address, m.peer_port) for m in others],
         resolve=[m.address for m in others if not is_ip(m.address)],
+        commands={OPENSSL: "command -v openssl"} if member.peer_tls or member.client_tls else {},
     )
 
 
@@ -155,28 +181,27 @@ def _ports(cluster: EtcdCluster, member: EtcdMember) -> tuple[int, ...]:
     return ports if plain is None else (*ports, plain)
 
 
-def _tls(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
-    pki, user = pki_dir(cluster), cluster.user
-    result: list[Resource] = [
-        Directory(pki, owner=user, mode=0o700),
-        File(f"{pki}/ca.crt", tls.authority, owner=user, restarts=(UNIT,)),
+def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
+    """The folder, what is trusted, and the certificates. etcd reads a leaf and its key anew for
+    each connection, but the trusted CA only when it starts (its ``client/pkg/transport``:
+    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``)."""
+    user = cluster.user
+    return [
+        Directory(pki_dir(cluster), owner=user, mode=0o700),
+        File(ca_file(cluster), tls.authority, owner=user, restarts=(UNIT,)),
+        *certificates(cluster, tls),
     ]
-    for name, leaf in (("peer", tls.peer), ("server", tls.server)):
-        if leaf is not None:
-            # The key first: a run killed between the two leaves a certificate that is still
-            # due for renewal, not one that looks good beside another's key.
-            result.append(
-                File(
-                    f"{pki}/{name}.key",
-                    leaf.key,
-                    owner=user,
-                    mode=0o600,
-                    secret=True,
-                    restarts=(UNIT,),
-                )
-            )
-            result.append(File(f"{pki}/{name}.crt", leaf.certificate, owner=user, restarts=(UNIT,)))
-    return result
+
+
+def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
+    """The member's certificates with their keys."""
+    return [
+        Certificate(
+            certificate(cluster, kind), cluster.user, tls.name, leaf.why, leaf.sign, leaf.pair
+        )
+        for kind, leaf in (("peer", tls.peer), ("server", tls.server))
+        if leaf is not None
+    ]
 
 
 def _config(

@@ -8,6 +8,7 @@ client port cannot be reached from here are asked through SSH to their host.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import ssl
 import time
@@ -62,11 +63,15 @@ _serving: WeakKeyDictionary[Fleet, dict[str, tuple[EtcdMember, How]]] = WeakKeyD
 
 @dataclass(frozen=True, slots=True)
 class CertificateState:
-    """The certificate a listener shows. ``error`` says why it is not accepted, or not known."""
+    """The certificate a listener shows. ``error`` says why it is not accepted, or not known.
+
+    ``fingerprint`` is the certificate's SHA-256, lower-case hex.
+    """
 
     listener: Literal["client", "peer"]
     not_after: datetime | None
     error: str = ""
+    fingerprint: str = ""
 
     def days_left(self, now: datetime | None = None) -> int | None:
         if self.not_after is None:
@@ -327,7 +332,7 @@ def _observe(
     except ProvisionError as error:
         what, remedy = _words(error)
     if certificates and how is not None:
-        shown = _certificates(cluster, fleet, member, how)
+        shown = shown_certificates(cluster, fleet, member, how)
     return MemberHealth(member, how, status, registered, seconds, what, remedy, shown)
 
 
@@ -411,16 +416,17 @@ def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
         return None
     from provision.etcd import pki
 
-    authority = pki.ca_file(cluster.tls.pki_dir, cluster.name).read_bytes()
+    authority = pki.trusted(cluster.tls.pki_dir, cluster.name)
     if not cluster.tls.client_auth:
         return ClientTls(authority, server_name=member.address)
     own = pki.ensure_client(cluster.tls.pki_dir, cluster.name)
     return ClientTls(authority, own.cert_pem, own.key_pem, server_name=member.address)
 
 
-def _certificates(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: How
+def shown_certificates(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: How | None = None
 ) -> tuple[CertificateState, ...]:
+    """The certificates that the member's TLS listeners show to a new connection."""
     listeners: list[tuple[Literal["client", "peer"], int]] = []
     if member.client_tls:
         listeners.append(("client", member.client_port))
@@ -442,7 +448,9 @@ def _tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(pki.ca_file(cluster.tls.pki_dir, cluster.name))
+        context.load_verify_locations(
+            cadata=pki.trusted(cluster.tls.pki_dir, cluster.name).decode("ascii", "replace")
+        )
         with contextlib.suppress(UsageError):
             # Members that ask for a client's certificate log every connection without one.
             pki.ensure_client(cluster.tls.pki_dir, cluster.name)
@@ -462,6 +470,7 @@ def _shown(
             context.wrap_socket(raw, server_hostname=name) as secured,
         ):
             end = (secured.getpeercert() or {}).get("notAfter")
+            fingerprint = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
     except ssl.SSLCertVerificationError as error:
         return CertificateState(listener, None, error.verify_message or str(error))
     except OSError as error:
@@ -469,7 +478,8 @@ def _shown(
     if not isinstance(end, str):
         return CertificateState(listener, None, "shows no certificate")
     seconds = ssl.cert_time_to_seconds(end)
-    return CertificateState(listener, datetime.fromtimestamp(seconds, timezone.utc))
+    until = datetime.fromtimestamp(seconds, timezone.utc)
+    return CertificateState(listener, until, fingerprint=fingerprint)
 
 
 def _words(error: ProvisionError) -> tuple[str, str]:

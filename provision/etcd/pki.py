@@ -4,6 +4,9 @@ The authority is ``ca.crt`` and ``ca.key`` in ``<pki_dir>/<cluster>/`` on the co
 key never leaves it. ``client.pem`` beside them is this tool's own key and certificate, for
 members that ask for one. Keys are EC P-256. Files that hold keys are made with
 mode 0600, complete or not at all, and an existing one is never written over.
+
+While the authority is being replaced, its successor is in the folder ``next`` there; the one
+that it replaced ends in ``retired/<fingerprint>``.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -32,6 +36,8 @@ CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
 #: Key and certificate in one file, which is replaced as a whole.
 CLIENT = "client.pem"
 CLIENT_NAME = "alluxio-provision"
+#: Folders of the authority that comes after this one, and of those that came before.
+NEXT, RETIRED = "next", "retired"
 RENEW_BEFORE_DAYS = 30
 #: Certificates are valid from a little earlier, for hosts whose clock is behind.
 CLOCK_SKEW = timedelta(hours=1)
@@ -59,6 +65,32 @@ class Authority:
 
     def __repr__(self) -> str:
         return f"Authority({self.certificate.subject.rfc4514_string()!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """The cluster's authority and, while it is being replaced, the one that comes after it.
+
+    ``signing`` is the one that new certificates come from: ``next`` as soon as this tool's own
+    certificate does, which is when every member trusts it.
+    """
+
+    current: Authority
+    next: Authority | None
+    signing: Authority
+
+    @property
+    def all(self) -> tuple[Authority, ...]:
+        return (self.current,) if self.next is None else (self.current, self.next)
+
+    @property
+    def bundle(self) -> bytes:
+        """What members trust: the certificates of all, PEM."""
+        return b"".join(a.cert_pem for a in self.all)
+
+    def issuer(self, pem: bytes) -> Authority | None:
+        """Whose the first certificate in ``pem`` is, or None: of neither."""
+        return next((a for a in self.all if _issued(pem, a)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +134,19 @@ def ca_file(pki_dir: Path, cluster: str) -> Path:
     return path
 
 
+def trusted(pki_dir: Path, cluster: str) -> bytes:
+    """The certificates (PEM) that a client of the cluster trusts: both during a replacement.
+
+    Raises :class:`UsageError` when there is none.
+    """
+    directory = home(pki_dir, cluster)
+    with _explained(directory):
+        found = (directory / CA_CERTIFICATE).read_bytes()
+        with contextlib.suppress(FileNotFoundError):
+            found += (directory / NEXT / CA_CERTIFICATE).read_bytes()
+    return found
+
+
 def ensure_ca(
     pki_dir: Path, cluster: str, days: int = 3650, *, now: datetime | None = None
 ) -> Authority:
@@ -110,8 +155,87 @@ def ensure_ca(
     Raises :class:`UsageError` when what is there is incomplete, unreadable, expired, does not
     belong together, or when its key is readable by others.
     """
-    now = now or _now()
     directory = home(pki_dir, cluster)
+    _finish_promotion(directory)
+    return _ensure(directory, f"{cluster[:57]} etcd CA", days, now or _now())
+
+
+def load_ca(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> Authority:
+    """The cluster's authority below ``pki_dir``. Raises as :func:`ensure_ca`."""
+    directory = home(pki_dir, cluster)
+    _finish_promotion(directory)
+    return _load(directory, now or _now())
+
+
+def authorities(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> Authorities:
+    """As :func:`load_ca`, with the authority that is to replace it, if that has begun."""
+    now = now or _now()
+    current = load_ca(pki_dir, cluster, now=now)
+    directory = home(pki_dir, cluster)
+    if not (directory / NEXT / CA_CERTIFICATE).exists():
+        return Authorities(current, None, current)
+    successor = _load(directory / NEXT, now)
+    own = directory / CLIENT
+    with _explained(directory):
+        switched = own.exists() and _issued(_parted(own.read_bytes()).cert_pem, successor)
+    return Authorities(current, successor, successor if switched else current)
+
+
+def begin_replacement(
+    pki_dir: Path, cluster: str, days: int = 3650, *, now: datetime | None = None
+) -> Authorities:
+    """Make the authority that is to replace the cluster's, unless there is one already."""
+    now = now or _now()
+    # Not the name of the old one: whoever reads a certificate sees which of the two made it.
+    name = f"{cluster[:40]} etcd CA {now:%Y-%m-%d %H:%M}"
+    ensure_ca(pki_dir, cluster, days, now=now)
+    _ensure(home(pki_dir, cluster) / NEXT, name, days, now)
+    return authorities(pki_dir, cluster, now=now)
+
+
+def stand_in(pki_dir: Path, cluster: str, days: int = 3650) -> Authorities:
+    """As :func:`begin_replacement`, without leaving anything: for a plan that is only shown."""
+    current = load_ca(pki_dir, cluster)
+    with tempfile.TemporaryDirectory() as throw_away:
+        made = ensure_ca(Path(throw_away), cluster, days)
+    return Authorities(current, made, current)
+
+
+def finish_replacement(pki_dir: Path, cluster: str) -> None:
+    """Put the next authority in the place of the current one, which goes to ``retired/``.
+
+    Safe to repeat, also when it was killed in the middle. Without a next one it does nothing.
+    """
+    directory = home(pki_dir, cluster)
+    _finish_promotion(directory)
+    successor = directory / NEXT
+    if not (successor / CA_CERTIFICATE).exists():
+        return
+    with _explained(directory):
+        old = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
+        retired = directory / RETIRED / short_fingerprint(old)
+        _make_private_dir(directory / RETIRED)
+        _make_private_dir(retired)
+        for name in (CA_CERTIFICATE, CA_KEY):
+            with contextlib.suppress(FileExistsError):
+                os.link(directory / name, retired / name)
+        # The certificate first: a key left in next/ that fits ca.crt is what tells of a kill here.
+        os.replace(successor / CA_CERTIFICATE, directory / CA_CERTIFICATE)
+    _finish_promotion(directory)
+
+
+def _finish_promotion(directory: Path) -> None:
+    key = directory / NEXT / CA_KEY
+    if not key.exists() or (directory / NEXT / CA_CERTIFICATE).exists():
+        return
+    with _explained(directory):
+        certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
+        if certificate.public_key() == _load_key(key).public_key():
+            os.replace(key, directory / CA_KEY)
+            (directory / NEXT).rmdir()
+
+
+def _ensure(directory: Path, name: str, days: int, now: datetime) -> Authority:
     certificate, key = directory / CA_CERTIFICATE, directory / CA_KEY
     if certificate.exists() and not key.exists():
         raise UsageError(
@@ -124,14 +248,11 @@ def ensure_ca(
             _make_private_dir(directory)
             _create(key, _private_pem(ec.generate_private_key(ec.SECP256R1())), 0o600)
         if not certificate.exists():
-            _create(certificate, _self_signed(cluster, _load_key(key), days, now), 0o644)
-    return load_ca(pki_dir, cluster, now=now)
+            _create(certificate, _self_signed(name, _load_key(key), days, now), 0o644)
+    return _load(directory, now)
 
 
-def load_ca(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> Authority:
-    """The cluster's authority below ``pki_dir``. Raises as :func:`ensure_ca`."""
-    now = now or _now()
-    directory = home(pki_dir, cluster)
+def _load(directory: Path, now: datetime) -> Authority:
     with _explained(directory):
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
         key = _load_key(directory / CA_KEY)
@@ -208,6 +329,11 @@ def inspect(pem: bytes) -> CertInfo:
     )
 
 
+def short_fingerprint(certificate: x509.Certificate) -> str:
+    """The first 16 hex digits of a certificate's SHA-256: enough to tell two apart."""
+    return certificate.fingerprint(hashes.SHA256()).hex()[:16]
+
+
 def is_good(
     pem: bytes,
     authority: Authority,
@@ -228,9 +354,7 @@ def is_good(
         have = _names(certificate)
     except ValueError:
         return "it is not a certificate"
-    try:
-        certificate.verify_directly_issued_by(authority.certificate)
-    except (ValueError, TypeError, InvalidSignature):
+    if not _issued(pem, authority):
         return "it was not issued by this cluster's CA"
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < begin:
@@ -264,16 +388,38 @@ def ensure_client(
         found = _parted(_private(path).read_bytes()) if path.exists() else None
         if found is not None and not (directory / CA_KEY).exists():
             return found
-    authority = load_ca(pki_dir, cluster, now=now)
-    if (
-        found is not None
-        and is_good(found.cert_pem, authority, (), now, usages=("client",)) is None
+    known = authorities(pki_dir, cluster, now=now)
+    if found is not None and any(
+        is_good(found.cert_pem, a, (), now, usages=("client",)) is None for a in known.all
     ):
         return found
+    return renew_client(pki_dir, cluster, known.signing, days, now=now)
+
+
+def renew_client(
+    pki_dir: Path,
+    cluster: str,
+    authority: Authority,
+    days: int = 365,
+    *,
+    now: datetime | None = None,
+) -> KeyPair:
+    """A new client certificate of this tool, signed by ``authority``, in the old one's place."""
+    directory = home(pki_dir, cluster)
     made = leaf(authority, CLIENT_NAME, (), usages=("client",), days=days, now=now)
+    path = directory / CLIENT
     with _explained(directory):
         os.replace(_beside(path, made.key_pem + made.cert_pem, 0o600), path)
     return made
+
+
+def _issued(pem: bytes, authority: Authority) -> bool:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _now() -> datetime:
@@ -285,8 +431,10 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
 
 
-def _self_signed(cluster: str, key: ec.EllipticCurvePrivateKey, days: int, now: datetime) -> bytes:
-    name = _name(f"{cluster[:57]} etcd CA")
+def _self_signed(
+    common_name: str, key: ec.EllipticCurvePrivateKey, days: int, now: datetime
+) -> bytes:
+    name = _name(common_name)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import difflib
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from provision.host.observe import BATCH_LOCK, PENDING_DIR, HostFacts
 from provision.host.resources import (
+    Certificate,
     Directory,
     File,
     Identity,
@@ -29,7 +30,7 @@ from provision.text import printable_lines
 
 #: Lines of its journal that a unit which does not start is reported with.
 LOG_LINES = 12
-DONE = "@@done"
+DONE, ANSWERED = "@@done", "@@answered"
 #: Seconds a batch waits for one that a killed run has left behind.
 BATCH_LOCK_SECONDS = 120
 UNIT_DIR = "/etc/systemd/system"
@@ -37,7 +38,11 @@ UNIT_DIR = "/etc/systemd/system"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change on one host. ``script`` does it; ``upload`` is sent before the batch."""
+    """One change on one host. ``script`` does it; ``upload`` is sent before the batch.
+
+    With ``ask`` and ``answer``, the script is made from what the host says to another one: ``ask``
+    runs before the batch, and ``answer`` turns its output into the script.
+    """
 
     what: str
     script: str = ""
@@ -46,6 +51,8 @@ class Change:
     restarts: tuple[str, ...] = ()
     disrupts: bool = False
     seconds: int = 60
+    ask: str = ""
+    answer: Callable[[str], str] | None = field(default=None, compare=False)
 
     @property
     def quiet(self) -> bool:
@@ -105,6 +112,25 @@ def batch(todo: Sequence[Change]) -> str:
     return "\n".join(lines)
 
 
+def questions(todo: Sequence[Change]) -> str:
+    """One shell script that asks what ``todo`` needs to know; empty when that is nothing."""
+    asked = [(n, change) for n, change in enumerate(todo) if change.ask]
+    lines = [f"( {change.ask}\n) || exit 1\necho {ANSWERED} {n}" for n, change in asked]
+    return "\n".join(lines)
+
+
+def answered(todo: Sequence[Change], output: str) -> list[Change]:
+    """``todo`` with the scripts that follow from what :func:`questions` put out."""
+    done: list[Change] = []
+    rest = output
+    for n, change in enumerate(todo):
+        if change.answer is not None:
+            said, _, rest = rest.partition(f"{ANSWERED} {n}\n")
+            change = replace(change, script=change.answer(said))
+        done.append(change)
+    return done
+
+
 def receive(tree: Tree) -> str:
     """The command that takes ``tree``'s tarball on standard input, checks and unpacks it.
 
@@ -147,6 +173,8 @@ def _change(resource: Resource, facts: HostFacts) -> Change | None:
             return _directory(resource, facts)
         case File():
             return _file(resource, facts)
+        case Certificate():
+            return _certificate(resource, facts)
         case Identity():
             return _identity(resource, facts)
         case Tree():
@@ -242,6 +270,70 @@ def _diff(file: File, facts: HostFacts) -> str:
         f"{line}\n"
         for line in difflib.unified_diff(old, new, file.path, file.path, n=1, lineterm="")
     )
+
+
+def _certificate(wanted: Certificate, facts: HostFacts) -> Change | None:
+    path, owner = shlex.quote(wanted.path), wanted.owner
+    verb = "change" if f"{wanted.path}.crt" in facts.paths else "write"
+    why = f"{wanted.why}; " if wanted.why else ""
+    if wanted.pair is not None:
+        certificate, key = wanted.pair
+        return Change(
+            f"{verb} {wanted.path}.crt and .key ({why}made on this machine: no openssl there)",
+            _install_certificate(wanted, certificate, key),
+            disrupts=True,
+        )
+    if wanted.sign is not None:
+        sign = wanted.sign
+        return Change(
+            f"{verb} {wanted.path}.crt and .key ({why}the key is made on the host)",
+            ask=_REQUEST.format(path=path, subject=shlex.quote(f"/CN={wanted.subject[:64]}")),
+            answer=lambda request: _install_certificate(wanted, sign(request.encode()), None),
+            disrupts=True,
+        )
+    here = facts.paths.get(f"{wanted.path}.crt"), facts.paths.get(f"{wanted.path}.key")
+    found = [(p.owner, p.mode) for p in here if p is not None]
+    # Killed between the two renames of an installation: the key is the new one already.
+    half = f"{wanted.path}.crt.new" in facts.paths and f"{wanted.path}.key.new" not in facts.paths
+    if found == [(owner, 0o644), (owner, 0o600)] and not half:
+        return None
+    return Change(
+        f"finish {wanted.path}.crt" if half else f"set {wanted.path}.crt and .key to {owner} 0600",
+        (f"mv -f {path}.crt.new {path}.crt\n" if half else "")
+        + f"chown {owner}:{owner} {path}.crt {path}.key\n"
+        f"chmod 0644 {path}.crt; chmod 0600 {path}.key",
+        disrupts=True,
+    )
+
+
+# A key that a killed run has left is used. The configuration is given: some hosts have none.
+_REQUEST = """\
+set -e
+umask 077
+mkdir -p "$(dirname {path})"
+if [ ! -s {path}.key.new ]; then
+  t=$(mktemp {path}.key.XXXXXX)
+  openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 \\
+    -pkeyopt ec_param_enc:named_curve -out "$t" 2>&1
+  mv -f "$t" {path}.key.new
+fi
+openssl req -new -key {path}.key.new -subj {subject} -config /dev/stdin <<'@@end'
+[req]
+distinguished_name = name
+[name]
+@@end"""
+
+
+def _install_certificate(wanted: Certificate, certificate: bytes, key: bytes | None) -> str:
+    """The script that puts a pair there. Two renames follow one another at once; until the
+    second, a new connection may be refused and is tried again by its client."""
+    path, owner = shlex.quote(wanted.path), wanted.owner
+    lines = [_write(File(f"{wanted.path}.crt.new", certificate, owner=owner))]
+    if key is not None:
+        lines.append(_write(File(f"{wanted.path}.key.new", key, owner=owner, mode=0o600)))
+    lines.append(f"chown {owner}:{owner} {path}.key.new; chmod 0600 {path}.key.new")
+    lines.append(f"mv -f {path}.key.new {path}.key; mv -f {path}.crt.new {path}.crt")
+    return "\n".join(lines)
 
 
 def _identity(identity: Identity, facts: HostFacts) -> Change | None:

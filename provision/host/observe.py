@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from provision.errors import Problem
 from provision.host.resources import (
+    Certificate,
     Directory,
     File,
     Identity,
@@ -34,6 +35,7 @@ from provision.text import printable, printable_lines
 PENDING_DIR = "/run/alluxio-provision"
 #: Held while a batch works; observers wait for it, so a killed run's last batch is seen whole.
 BATCH_LOCK = f"{PENDING_DIR}/batch.lock"
+CERTIFICATE_FILES = (".crt", ".key", ".crt.new", ".key.new")
 BEGIN, END = "@@begin", "@@end"
 
 
@@ -220,6 +222,9 @@ def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], li
                 hashed[path] = stats[path] = None
             case File(path=path) | Identity(path=path):
                 plain[path] = stats[path] = None
+            case Certificate(path=path):
+                plain[f"{path}.crt"] = None
+                stats.update(dict.fromkeys(path + end for end in CERTIFICATE_FILES))
             case Tree():
                 plain[resource.marker] = stats[resource.path] = None
             case Directory(path=path) | Link(path=path):

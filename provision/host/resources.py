@@ -5,7 +5,8 @@ A resource's ``restarts`` names the systemd units that only notice its change by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from provision.artifacts import Artifact
 
@@ -38,6 +39,24 @@ class File:
     mode: int = 0o644
     secret: bool = False
     restarts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate ``<path>.crt`` and its private key ``<path>.key`` (0600), changed together.
+
+    Services notice the change without a restart. With ``sign`` the key is made on the host by
+    its openssl and never leaves it: ``sign`` makes the certificate (PEM) from the signing request
+    (PEM). With ``pair`` both were made here: certificate and key, PEM. With neither, those that
+    are there are right. ``why`` they have to be new is shown.
+    """
+
+    path: str
+    owner: str
+    subject: str = ""
+    why: str = ""
+    sign: Callable[[bytes], bytes] | None = None
+    pair: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +103,4 @@ class Unit:
     start_seconds: int = 90
 
 
-Resource = User | Directory | File | Identity | Tree | Link | Package | Unit
+Resource = User | Directory | File | Certificate | Identity | Tree | Link | Package | Unit
