@@ -2,7 +2,7 @@
 
 Exit codes: 0 as declared; 1 unhealthy or drifted; 2 bad usage or inventory (nothing contacted);
 3 unreachable or preflight failed (nothing changed); 4 a change failed part-way (run again to
-continue); 5 another run holds the lock.
+continue); 5 another run holds the lock; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def check_nodes(
 
 @command()
 def status(run: Run) -> int:
-    """Show each host's services, release and disks, and etcd's health."""
+    """Show what systemd says of each member and worker, and its disk. check-nodes asks etcd."""
     return actions.status(run)
 
 
@@ -108,13 +108,15 @@ def show_inventory(run: Run) -> int:
     return actions.show_inventory(run)
 
 
-@command(help={"path": "The file to write; an existing one is never overwritten."})
+@command(
+    inventory=False, help={"path": "The file to write; an existing one is never overwritten."}
+)
 def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
     """Write a commented example inventory to start from."""
     return actions.init_inventory(run, path)
 
 
-@command()
+@command(inventory=False)
 def inventory_schema(run: Run) -> int:
     """Print the inventory's JSON schema, for editors that complete and check YAML."""
     return actions.inventory_schema(run)

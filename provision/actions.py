@@ -69,7 +69,9 @@ def start_workers(run: Run, only: str) -> int:
     observed = start.observe(inventory, alluxio, run.fleet, chosen)
     plan = start.plan(inventory, alluxio, run.fleet, observed, chosen)
     carried = _carry_out(run, plan)
-    live = {} if run.dry_run else start.require_live(inventory, alluxio, run.fleet, chosen)
+    live = {}
+    if carried or not plan.steps:
+        live = start.require_live(inventory, alluxio, run.fleet, chosen)
     names = [w.name for w in chosen]
     _finish(run, plan, carried, {"live": sorted(live)}, f"{len(live)} of {len(names)} live")
     return 0
@@ -93,7 +95,8 @@ def destroy(run: Run, confirmed: str) -> int:
     if not run.dry_run:
         if not confirmed and sys.stdin.isatty():
             prompt = f"This deletes etcd, the workers and ALL their data. Type {name} to go on: "
-            confirmed = input(prompt).strip()
+            print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
+            confirmed = sys.stdin.readline().strip()
         if confirmed != name:
             raise UsageError(
                 f"not destroyed: the cluster is called {name}"
@@ -131,7 +134,7 @@ def status(run: Run) -> int:
         screen.emit_json(seen.document())
     else:
         rows = [
-            (s.name, s.machine.host, s.unit, s.error or s.active, str(s.restarts), *s.disks)
+            (s.name, s.machine.host, s.unit, s.state, str(s.restarts), *s.disks)
             for s in seen.services
         ]
         screen.table(("name", "host", "unit", "state", "restarts", "disk"), rows)
@@ -192,7 +195,12 @@ def init_inventory(run: Run, path: str) -> int:
     from provision.inventory import write_example
 
     write_example(Path(path))
-    print(f"wrote {path}: edit it, then invoke show-inventory --inventory {path}")
+    if run.json:
+        from provision import screen
+
+        screen.emit_json({"schema": "alluxio-provision/init-inventory/1", "path": path})
+    else:
+        print(f"wrote {path}: edit it, then invoke show-inventory --inventory {path}")
     return 0
 
 
@@ -237,6 +245,8 @@ def _choose_from(roles: Sequence[Role], only: str, what: str) -> tuple[Role, ...
     """Those that ``only`` (names, separated by commas) names; all of them when it is empty."""
     wanted = [name.strip() for name in only.split(",") if name.strip()]
     names = {r.name for r in roles}
+    if only and not wanted:
+        raise UsageError(f"--only names no worker: {only!r}")
     if unknown := [name for name in wanted if name not in names]:
         raise UsageError(f"no {what} is called {', '.join(unknown)} in the inventory")
     return tuple(r for r in roles if not wanted or r.name in wanted)
@@ -250,7 +260,9 @@ def _machine(inventory: Inventory, name: str) -> Machine:
         if name in (role.name, role.machine.host):
             machine: Machine = role.machine
             return machine
-    raise UsageError(f"{name!r} is no member, worker or host of the inventory")
+    known = ", ".join(role.name for role in roles[:10]) + (", ..." if len(roles) > 10 else "")
+    said = f"{name!r} is no member, worker or host of the inventory" if name else "say --host"
+    raise UsageError(f"{said}: there are {known}")
 
 
 def _carry_out(run: Run, plan: Plan) -> bool:
@@ -258,14 +270,17 @@ def _carry_out(run: Run, plan: Plan) -> bool:
     from provision import plan as plans
     from provision import screen
 
+    screen.problems(plan.notes)
     if not plan.steps:
         return False
     if not run.json:
         screen.plan(plan)
     if run.dry_run:
         return False
+    run.applying = True
     with screen.Progress() as progress:
         plans.apply(plan, run.fleet, progress)
+    run.applying = False
     return True
 
 

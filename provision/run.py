@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_INVENTORY = "inventory/inventory.yml"
 INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 FORMATS = ("table", "json")
+#: The shells' code for a command that Ctrl-C ended.
+INTERRUPTED = 130
 
 _HELP = {
     "inventory": f"The inventory file (${INVENTORY_VARIABLE}, or {DEFAULT_INVENTORY}).",
@@ -49,6 +51,8 @@ class Run:
     dry_run: bool = False
     verbose: bool = False
     stats: bool = False
+    #: Whether a plan is being applied: what an interrupted run may truthfully say.
+    applying: bool = False
     _loaded: LoadedInventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)
 
@@ -87,20 +91,24 @@ class Run:
 
 
 def command(
-    *, changes: bool = False, help: Mapping[str, str] | None = None
+    *, changes: bool = False, inventory: bool = True, help: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., int | None]], Task[Any]]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
-    ``changes`` adds --dry-run. What the body returns is the exit code (None: 0); an error of
-    ours is printed as one line per problem and ends with its own code.
+    ``changes`` adds --dry-run; without ``inventory`` that option, and those about hosts, are
+    left out. What the body returns is the exit code (None: 0); an error of ours is printed as
+    one line per problem and ends with its own code.
     """
 
     def decorate(body: Callable[..., int | None]) -> Task[Any]:
         own = list(inspect.signature(body).parameters.values())[1:]
-        common: dict[str, Any] = {"inventory": ""}
+        common: dict[str, Any] = {"inventory": ""} if inventory else {}
         if changes:
             common["dry_run"] = False
-        common.update(format="table", verbose=False, stats=False, traceback=False)
+        common["format"] = "table"
+        if inventory:
+            common.update(verbose=False, stats=False)
+        common["traceback"] = False
 
         numbers = {p.name: type(p.default) for p in own if type(p.default) in (int, float)}
 
@@ -145,14 +153,14 @@ def _perform(
 ) -> int | None:
     run: Run | None = None
     try:
-        path = options["inventory"] or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
+        path = options.get("inventory") or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
         run = Run(
             command=name,
             inventory_path=Path(path),
             format=options["format"],
             dry_run=options.get("dry_run", False),
-            verbose=options["verbose"],
-            stats=options["stats"],
+            verbose=options.get("verbose", False),
+            stats=options.get("stats", False),
         )
         if run.format not in FORMATS:
             raise UsageError(f"--format is {' or '.join(FORMATS)}, not {run.format!r}")
@@ -160,20 +168,26 @@ def _perform(
     except ProvisionError as error:
         if options["traceback"]:
             raise
-        _say_error(error, json=options["format"] == "json")
+        _say_error(error, error.exit_code, json=options["format"] == "json")
         return error.exit_code
     except BrokenPipeError:  # whoever read our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        print("interrupted; running the same command again continues", file=sys.stderr)
-        return 130
+        interrupted = ProvisionError(
+            "interrupted while hosts were being changed: each of them ends what it has begun, "
+            "nothing more is begun; run the same command again to continue"
+            if run is not None and run.applying
+            else "interrupted"
+        )
+        _say_error(interrupted, INTERRUPTED, json=options["format"] == "json")
+        return INTERRUPTED
     finally:
         if run is not None:
             run.close()
 
 
-def _say_error(error: ProvisionError, *, json: bool) -> None:
+def _say_error(error: ProvisionError, code: int, *, json: bool) -> None:
     from provision import screen
 
     screen.error(error)
@@ -182,11 +196,8 @@ def _say_error(error: ProvisionError, *, json: bool) -> None:
             {
                 "schema": "alluxio-provision/error/1",
                 "error": error.message,
-                "exit_code": error.exit_code,
-                "problems": [
-                    {"where": p.where, "what": p.what, "remedy": p.remedy, "severity": p.severity}
-                    for p in error.problems
-                ],
+                "exit_code": code,
+                "problems": [problem.document() for problem in error.problems],
             }
         )
 
