@@ -1,0 +1,177 @@
+"""check-nodes: inventory, etcd and `info nodes` joined, while each of them is disturbed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from .lab import CLUSTER, Host, Lab, firewall, wait_until
+
+UNIT = "alluxio-worker.service"
+#: alluxio.failure_detection_timeout in inventory/lab.yml, seconds.
+DETECTION = 5
+CONTROL = "10.213.77.1"
+
+pytestmark = pytest.mark.usefixtures("workers")
+
+
+def check(lab: Lab, code: int, *options: str) -> dict[str, Any]:
+    """The JSON report of check-nodes, which must end with ``code``."""
+    report = lab.invoke("check-nodes", None, "--format", "json", *options).expect(code).json
+    assert report["schema"] == "alluxio-provision/check-nodes/1"
+    assert report["exit_code"] == code
+    return report
+
+
+def states(report: dict[str, Any]) -> dict[str, str]:
+    return {n["name"] or n["host"]: n["state"] for n in report["alluxio"]["nodes"]}
+
+
+def notes(report: dict[str, Any]) -> list[str]:
+    return [note for node in report["alluxio"]["nodes"] for note in node["notes"]]
+
+
+ALL_LIVE = {"worker0": "LIVE", "worker1": "LIVE"}
+
+
+def test_all_is_well(lab: Lab) -> None:
+    before = lab.snapshot()
+    report = check(lab, 0)
+    assert states(report) == ALL_LIVE
+    for node, host in zip(report["alluxio"]["nodes"], lab.workers, strict=True):
+        assert node["worker_id"] == f"worker-{host.read('/var/lib/alluxio/worker_identity')}"
+        assert (node["host"], node["port"]) == (host.address, 29999)
+        assert (node["info_nodes"], node["notes"], node["ok"]) == ("ONLINE", [], True)
+    etcd = report["etcd"]
+    assert (etcd["healthy"], etcd["quorum"], report["problems"]) == (3, 2, [])
+    assert etcd["leader"] == lab.leader().name
+    assert [m["status"]["version"] for m in etcd["members"]] == ["3.6.16"] * 3
+    assert [m["status"]["alarms"] for m in etcd["members"]] == [[]] * 3
+    table = lab.invoke("check-nodes").expect(0, "2 workers: 2 LIVE")
+    table.expect(0, "worker0", "worker1", "etcd0", "etcd1", "etcd2")
+    assert lab.snapshot() == before
+
+
+def test_a_killed_worker_is_failed_in_time(lab: Lab) -> None:
+    one, other = lab.workers
+    with other.masked(UNIT):
+        other.run(f"kill -KILL {other.main_pid(UNIT)}")
+        killed = time.monotonic()
+        while True:
+            begun = time.monotonic() - killed
+            seen = lab.invoke("check-nodes", None, "--format", "json").json
+            if states(seen)["worker1"] == "FAILED":
+                break
+            assert begun < DETECTION + 3, "a look from then on must see it"
+        assert states(check(lab, 1)) == {"worker0": "LIVE", "worker1": "FAILED"}
+        lab.invoke("check-nodes").expect(1, "1 LIVE, 1 FAILED", other.address)
+    pid = one.main_pid(UNIT)
+    lab.invoke("start-workers").expect(0, "2 of 2 live")
+    assert one.main_pid(UNIT) == pid
+    assert states(check(lab, 0)) == ALL_LIVE
+
+
+@contextmanager
+def stranger(lab: Lab, host: str) -> Iterator[None]:
+    """A registration of a worker that nobody declared, in the form that Alluxio 313 writes."""
+    worker = "worker-11111111-2222-3333-4444-555555555555"
+    keys = [f"/DHT/{CLUSTER}/AUTHORIZED/{worker}", f"/ServiceDiscovery/{CLUSTER}/{worker}"]
+    with lab.client(lab.etcd[0]) as client:
+        _, (known, *_) = client.range(f"/ServiceDiscovery/{CLUSTER}/")
+        entity = json.loads(known.value)
+        entity["Identity"]["identifier"] = worker.removeprefix("worker-").replace("-", "")
+        entity["WorkerNetAddress"]["Host"] = host
+        entity["ServiceEntityName"] = worker
+        lease = client.lease_grant(60)
+        client.put(keys[0], json.dumps(entity))
+        client.put(keys[1], json.dumps(entity), lease=lease)
+        try:
+            yield
+        finally:
+            client.lease_revoke(lease)
+            client.delete(keys[0])
+
+
+def test_a_strangers_registration_is_unknown(lab: Lab) -> None:
+    with stranger(lab, "10.213.77.99"):
+        seen = check(lab, 1)
+        assert states(seen) == {**ALL_LIVE, "10.213.77.99": "UNKNOWN"}
+        assert notes(seen) == ["live, not in the inventory"]
+        lab.invoke("check-nodes").expect(1, "2 LIVE; 1 not in the inventory", "10.213.77.99")
+    check(lab, 0)
+
+
+def test_a_worker_that_is_not_registered_is_said(lab: Lab) -> None:
+    more = {"alluxio": {"workers": {"worker2": {"host": "10.213.77.23"}}}}
+    seen = lab.invoke("check-nodes", lab.inventory(more), "--format", "json").expect(1).json
+    assert states(seen) == {**ALL_LIVE, "worker2": "UNREGISTERED"}
+
+
+def test_a_disagreement_between_the_views_is_shown(lab: Lab) -> None:
+    site = "/opt/alluxio/current/conf/alluxio-site.properties"
+    asked = lab.workers[0]
+    asked.run(f"cp -p {site} {site}.kept; sed -i s/{CLUSTER}/Elsewhere/ {site}")
+    try:
+        seen = check(lab, 1)
+    finally:
+        asked.run(f"mv {site}.kept {site}")
+    assert states(seen) == ALL_LIVE
+    assert notes(seen) == ["info nodes does not list it"] * 2
+
+
+@pytest.mark.parametrize("target", ["DROP", "REJECT"])
+def test_it_works_when_the_control_machine_cannot_reach_etcds_port(lab: Lab, target: str) -> None:
+    with firewall(lab.etcd, f"INPUT -s {CONTROL} -p tcp --dport 2379 -j {target}"):
+        seen = check(lab, 0)
+        assert states(seen) == ALL_LIVE
+        assert [m["how"] for m in seen["etcd"]["members"]] == ["tunnel"] * 3
+        lab.invoke("deploy-etcd").expect(0, "0 changed")
+    assert [m["how"] for m in check(lab, 0)["etcd"]["members"]] == ["direct"] * 3
+
+
+def test_info_nodes_that_hangs_is_bounded_and_the_others_are_reported(lab: Lab) -> None:
+    # New connections only: the worker keeps the one that it has, and with it its lease.
+    with firewall([lab.workers[0]], "OUTPUT -p tcp --syn --dport 2379 -j DROP"):
+        seen = check(lab, 1, "--nodes-timeout", "3")
+    assert states(seen) == ALL_LIVE
+    assert [p["where"] for p in seen["problems"]] == ["info nodes"]
+    assert "did not answer in 3 s" in seen["problems"][0]["what"]
+    assert seen["seconds"] < 8
+
+
+def test_one_member_down_is_a_problem_but_no_obstacle(lab: Lab) -> None:
+    with stopped_etcd(lab, lab.etcd[2:]):
+        seen = check(lab, 1)
+        assert states(seen) == ALL_LIVE
+        assert [m["healthy"] for m in seen["etcd"]["members"]] == [True, True, False]
+        assert {p["where"] for p in seen["problems"]} == {"etcd member etcd2"}
+
+
+def test_without_etcd_it_ends_in_time_and_says_what_is_missing(lab: Lab) -> None:
+    with stopped_etcd(lab, lab.etcd):
+        seen = check(lab, 1, "--nodes-timeout", "4")
+        assert states(seen) == {"worker0": "UNDETERMINED", "worker1": "UNDETERMINED"}
+        wrong = {p["where"] for p in seen["problems"]}
+        assert wrong >= {
+            "etcd member etcd0",
+            "etcd member etcd1",
+            "etcd member etcd2",
+            "info nodes",
+        }
+        assert seen["seconds"] < 12
+        lab.invoke("start-workers").expect(3, "etcd: workers could not register")
+    wait_until(lambda: lab.invoke("check-nodes").code == 0, "all LIVE again", 30)
+
+
+@contextmanager
+def stopped_etcd(lab: Lab, hosts: list[Host]) -> Iterator[None]:
+    lab.on(hosts, "systemctl stop etcd")
+    try:
+        yield
+    finally:
+        lab.on(hosts, "systemctl start etcd")

@@ -1,0 +1,151 @@
+"""start-workers and stop-workers, with the three kinds of membership. Tests build on each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from .lab import CLUSTER, Host, Lab
+
+UNIT = "alluxio-worker.service"
+IDENTITY = "/var/lib/alluxio/worker_identity"
+CONF = "/opt/alluxio/current/conf"
+
+pytestmark = pytest.mark.usefixtures("clean", "cluster")
+
+
+def live(lab: Lab) -> dict[str, dict[str, Any]]:
+    """The workers with a key under a lease, by id, as they stand in etcd."""
+    prefix = f"/ServiceDiscovery/{CLUSTER}/"
+    with lab.client(lab.etcd[0]) as client:
+        _, found = client.range(prefix)
+    return {kv.key.decode().removeprefix(prefix): json.loads(kv.value) for kv in found if kv.lease}
+
+
+def authorized(lab: Lab) -> set[str]:
+    """The ids that have ever joined."""
+    prefix = f"/DHT/{CLUSTER}/AUTHORIZED/"
+    with lab.client(lab.etcd[0]) as client:
+        return {kv.key.decode().removeprefix(prefix) for kv in client.range(prefix)[1]}
+
+
+def identity(host: Host) -> str:
+    return f"worker-{host.read(IDENTITY)}"
+
+
+def ids(lab: Lab) -> dict[str, str]:
+    return {identity(host): host.address for host in lab.workers}
+
+
+def hosts_of(registrations: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    return {i: entity["WorkerNetAddress"]["Host"] for i, entity in registrations.items()}
+
+
+def test_the_first_run_registers_every_worker(lab: Lab) -> None:
+    for host in lab.workers:
+        assert host.run("ls /opt") == "", "not a first run"
+    lab.invoke("start-workers").expect(0, "changed; 2 of 2 live")
+    assert len(ids(lab)) == 2
+    assert hosts_of(live(lab)) == ids(lab)
+    assert authorized(lab) == set(ids(lab))
+    endpoints = ",".join(f"http://{host.address}:2379" for host in lab.etcd)
+    for host in lab.workers:
+        assert f"alluxio.etcd.endpoints={endpoints}" in host.read(
+            f"{CONF}/alluxio-site.properties"
+        ).replace("\\", "")
+        assert host.run(f"ps -o user= -p {host.main_pid(UNIT)}") == "alluxio"
+
+
+def test_a_second_run_changes_nothing(lab: Lab) -> None:
+    before = lab.snapshot()
+    again = lab.invoke("start-workers", None, "--format", "json").expect(0)
+    assert (again.json["changed"], again.json["live"]) == (0, ["worker0", "worker1"])
+    assert lab.snapshot() == before
+
+
+def test_a_changed_property_restarts_only_whom_it_concerns(lab: Lab) -> None:
+    before = lab.snapshot()
+    own = {"properties": {"alluxio.worker.page.store.page.size": "2MB"}}
+    changed = lab.inventory({"alluxio": {"workers": {"worker0": own}}})
+    lab.invoke("start-workers", changed).expect(
+        0, "+alluxio.worker.page.store.page.size=2MB", "restart worker0", "2 of 2 live"
+    )
+    after = lab.snapshot()
+    assert [name for name in after if after[name] != before[name]] == ["worker0"]
+    assert hosts_of(live(lab)) == ids(lab)
+    lab.invoke("start-workers").expect(0, "-alluxio.worker.page.store.page.size=2MB")
+
+
+def test_a_worker_is_itself_again_after_a_stop_and_after_a_reinstall(lab: Lab) -> None:
+    before, (one, other) = ids(lab), lab.workers
+    pid = one.main_pid(UNIT)
+    lab.invoke("stop-workers", None, "--only", "worker1").expect(0, "1 changed")
+    assert other.show(UNIT, "ActiveState") == {"ActiveState": "inactive"}
+    lab.invoke("stop-workers", None, "--only", "worker1").expect(0, "0 changed")
+    other.run("rm -r /opt/alluxio")
+    lab.invoke("start-workers").expect(0, "install /opt/alluxio/313", "2 of 2 live")
+    assert one.main_pid(UNIT) == pid
+    assert ids(lab) == before
+    assert hosts_of(live(lab)) == before
+
+
+def test_a_cloned_identity_is_refused(lab: Lab) -> None:
+    one, other = lab.workers
+    lost = identity(other)
+    lab.invoke("stop-workers", None, "--only", "worker1").expect(0)
+    with lab.client(lab.etcd[0]) as client:
+        client.delete(f"/DHT/{CLUSTER}/AUTHORIZED/{lost}")
+    other.run(f"echo '{one.read(IDENTITY)}' >{IDENTITY}")
+    before = lab.snapshot()
+    refused = lab.invoke("start-workers")
+    refused.expect(3, "preflight failed; nothing was changed")
+    refused.expect(3, f"worker1 at {other.address}", "is also that of worker0", "cloned image")
+    assert lab.snapshot() == before
+    # The remedy that it names.
+    other.run(f"rm {IDENTITY}")
+    lab.invoke("start-workers").expect(0, "2 of 2 live")
+    assert len(ids(lab)) == 2
+    assert lost not in ids(lab)
+    assert hosts_of(live(lab)).items() >= ids(lab).items()
+
+
+def test_a_masked_unit_is_refused(lab: Lab) -> None:
+    with lab.workers[1].masked(UNIT):
+        before = lab.snapshot()
+        lab.invoke("start-workers").expect(3, f"worker1 at {lab.workers[1].address}", "is masked")
+        assert lab.snapshot() == before
+
+
+def test_static_membership_lists_every_worker_on_every_node(lab: Lab) -> None:
+    static = lab.inventory({"alluxio": {"membership": "STATIC"}})
+    lab.invoke("start-workers", static).expect(0, "2 of 2 live")
+    for host in lab.workers:
+        listed = [line for line in host.read(f"{CONF}/workers").splitlines() if line[0] != "#"]
+        assert listed == [worker.address for worker in lab.workers]
+        site = host.read(f"{CONF}/alluxio-site.properties")
+        assert "alluxio.worker.membership.manager.type=STATIC" in site
+        assert "alluxio.etcd" not in site
+    lab.invoke("start-workers", static).expect(0, "0 changed")
+    reached = lab.invoke("check-nodes", static, "--format", "json").expect(0).json
+    assert reached["alluxio"]["counts"] == {"REACHABLE": 2}
+
+    lab.invoke("stop-workers", static, "--only", "worker1").expect(0)
+    seen = lab.invoke("check-nodes", static, "--format", "json").expect(1).json
+    assert {n["name"]: n["state"] for n in seen["alluxio"]["nodes"]} == {
+        "worker0": "REACHABLE",
+        "worker1": "UNREACHABLE",
+    }
+
+
+def test_service_registry_membership_has_the_live_keys_only(lab: Lab) -> None:
+    with lab.client(lab.etcd[0]) as client:
+        for worker in authorized(lab):
+            client.delete(f"/DHT/{CLUSTER}/AUTHORIZED/{worker}")
+    registry = lab.inventory({"alluxio": {"membership": "SERVICE_REGISTRY"}})
+    lab.invoke("start-workers", registry).expect(0, "2 of 2 live")
+    assert hosts_of(live(lab)) == ids(lab)
+    assert authorized(lab) == set()
+    lab.invoke("check-nodes", registry).expect(0, "2 workers: 2 LIVE")
