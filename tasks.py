@@ -102,15 +102,32 @@ def backup_etcd(run: Run, to: str = "", keep: str = "all") -> int:
     return actions.backup_etcd(run, to, keep)
 
 
+@command(
+    changes=True,
+    positional=("file",),
+    help={
+        "file": "A file of backup-etcd, or of etcdctl snapshot save.",
+        "yes_restore": "The cluster's name: do not ask. For scripts.",
+        "bump_revision": "Begin far above every revision that a client has seen (etcd 3.6 on).",
+    },
+)
+def restore_etcd(
+    run: Run, file: str | None = None, yes_restore: str = "", bump_revision: bool = True
+) -> int:
+    """Make every member anew from one snapshot; their old data is kept aside on the hosts.
+
+    Asks for the cluster's name. Killed anywhere, it is finished by running it again.
+    """
+    return actions.restore_etcd(run, file, yes_restore, bump_revision)
+
+
 @command()
 def show_inventory(run: Run) -> int:
     """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
     return actions.show_inventory(run)
 
 
-@command(
-    inventory=False, help={"path": "The file to write; an existing one is never overwritten."}
-)
+@command(inventory=False, help={"path": "The file to write; an existing one is never overwritten."})
 def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
     """Write a commented example inventory to start from."""
     return actions.init_inventory(run, path)
@@ -132,6 +149,7 @@ namespace = Collection(
     logs,
     destroy,
     backup_etcd,
+    restore_etcd,
     show_inventory,
     init_inventory,
     inventory_schema,

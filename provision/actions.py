@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,17 +92,14 @@ def destroy(run: Run, confirmed: str) -> int:
     from provision import stop
 
     inventory = _inventory(run)
-    name = inventory.cluster
-    if not run.dry_run:
-        if not confirmed and sys.stdin.isatty():
-            prompt = f"This deletes etcd, the workers and ALL their data. Type {name} to go on: "
-            print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
-            confirmed = sys.stdin.readline().strip()
-        if confirmed != name:
-            raise UsageError(
-                f"not destroyed: the cluster is called {name}"
-                + ("" if confirmed else "; say --yes-delete and its name")
-            )
+    _consent(
+        run,
+        inventory.cluster,
+        confirmed,
+        "destroyed",
+        "This deletes etcd, the workers and ALL their data",
+        "--yes-delete",
+    )
     plan = stop.destroy(inventory, run.fleet)
     _finish(run, plan, _carry_out(run, plan))
     return 0
@@ -175,6 +173,26 @@ def backup_etcd(run: Run, to: str, keep: str) -> int:
     return 0
 
 
+def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
+    """Every member anew from one snapshot. The cluster's name is the consent."""
+    from provision import screen
+    from provision.etcd import restore
+
+    if not file:
+        raise UsageError("which file? invoke restore-etcd FILE, one of backup-etcd")
+    inventory = _inventory(run)
+    observed = restore.observe(inventory, run.fleet, Path(file).expanduser(), bump=bump)
+    plan = restore.plan(inventory, run.fleet, observed, bump=bump)
+    screen.problems(plan.notes)
+    _consent(
+        run, inventory.cluster, confirmed, "restored", "This replaces etcd's data", "--yes-restore"
+    )
+    carried = _carry_out(run, replace(plan, notes=()))  # they were shown before consent
+    kept = {m.name: restore.kept(m, observed.mark) for m in inventory.etcd.members}
+    _finish(run, plan, carried, {"kept": kept}, f"old data: {', '.join(sorted({*kept.values()}))}")
+    return 0
+
+
 def show_inventory(run: Run) -> int:
     from provision import screen
     from provision.inventory import provenance
@@ -210,6 +228,21 @@ def inventory_schema(run: Run) -> int:
 
     screen.emit_json(json_schema())
     return 0
+
+
+def _consent(run: Run, name: str, given: str, done: str, what: str, option: str) -> None:
+    """Ask for the cluster's name unless ``given``. Raises :class:`UsageError` without it."""
+    if run.dry_run:
+        return
+    if not given and sys.stdin.isatty():
+        prompt = f"{what}. Type {name} to go on: "
+        print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
+        given = sys.stdin.readline().strip()
+    if given != name:
+        raise UsageError(
+            f"not {done}: the cluster is called {name}"
+            + ("" if given else f"; say {option} and its name")
+        )
 
 
 def _inventory(run: Run) -> Inventory:

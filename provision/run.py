@@ -10,7 +10,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,12 +91,17 @@ class Run:
 
 
 def command(
-    *, changes: bool = False, inventory: bool = True, help: Mapping[str, str] | None = None
+    *,
+    changes: bool = False,
+    inventory: bool = True,
+    help: Mapping[str, str] | None = None,
+    positional: Sequence[str] = (),
 ) -> Callable[[Callable[..., int | None]], Task[Any]]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
     ``changes`` adds --dry-run; without ``inventory`` that option, and those about hosts, are
-    left out. What the body returns is the exit code (None: 0); an error of ours is printed as
+    left out. Options in ``positional``, whose default is None, are given without their flag.
+    What the body returns is the exit code (None: 0); an error of ours is printed as
     one line per problem and ends with its own code.
     """
 
@@ -133,7 +138,7 @@ def command(
             [inspect.Parameter(name, keyword, default=default) for name, default in shown]
         )
         texts = {**{k: v for k, v in _HELP.items() if k in common}, **(help or {})}
-        return Task(task_body, help=texts, positional=())
+        return Task(task_body, help=texts, positional=tuple(positional))
 
     return decorate
 

@@ -1,0 +1,85 @@
+"""What makes a restore safe to kill: marks, stamps, and data that is only ever moved aside."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.etcd import restore, unfinished
+from provision.etcd.unfinished import Mark
+from provision.host.observe import HostFacts, PathState
+from provision.inventory.resolved import EtcdMember, Machine
+
+MARK = Mark("restore", "20260102T030405Z", "a" * 64)
+MEMBER = EtcdMember("infra0", Machine("h"), "h", 2379, 2380, "/data", {}, False, False)
+
+
+def facts(**texts: str) -> HostFacts:
+    """Facts of a host with small files below /data."""
+    paths = {
+        f"/data/{name}": PathState("file", "root", "root", 0o600, len(text), text.encode())
+        for name, text in texts.items()
+    }
+    return HostFacts({}, 0.0, paths, {}, {}, {}, {}, frozenset(), {}, {}, frozenset(), {})
+
+
+def test_a_mark_is_read_as_it_was_written() -> None:
+    assert unfinished.read(MEMBER, facts(unfinished=f"{MARK}\n")) == MARK
+    assert str(MARK) in unfinished.stop(MEMBER, MARK, "etcd").script
+
+
+@pytest.mark.parametrize("text", ["", "restore", f"destroy {MARK.id} {MARK.key}", f"{MARK} $(id)"])
+def test_anything_else_is_no_mark(text: str) -> None:
+    assert unfinished.read(MEMBER, facts(unfinished=text)) is None
+
+
+def test_the_last_begun_wins() -> None:
+    later = replace(MARK, id="20260103T000000Z")
+    members = {n: replace(MEMBER, name=n, machine=Machine(n)) for n in ("a", "b", "c")}
+    seen = {
+        Machine("a"): facts(unfinished=str(MARK)),
+        Machine("b"): facts(unfinished=str(later)),
+        Machine("c"): facts(),
+    }
+    assert unfinished.newest(members, seen) == later
+
+
+def run_aside(data: Path, new: Path, *, lines: int | None = None) -> int:
+    """The script, or only what of it is done until its ``lines``-th command."""
+    script = restore.aside(replace(MEMBER, data_dir=str(data)), MARK, str(new))
+    if lines is not None:
+        script = script.split("\nmv -T")[0] + "\nexit 0"
+    return subprocess.run(["sh", "-ec", script], check=False, capture_output=True).returncode
+
+
+def test_old_data_is_kept_beside_the_new(tmp_path: Path) -> None:
+    (tmp_path / "member").mkdir()
+    (tmp_path / "member" / "old").touch()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "restored").touch()
+    assert run_aside(tmp_path, tmp_path / "new") == 0
+    kept = tmp_path / f"member.before-restore-{MARK.id}"
+    assert [p.name for p in (tmp_path / "member").iterdir()] == ["restored"]
+    assert [p.name for p in kept.iterdir()] == ["old"]
+
+
+def test_killed_between_the_two_moves_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "member").mkdir()
+    (tmp_path / "new").mkdir()
+    assert run_aside(tmp_path, tmp_path / "new", lines=1) == 0
+    assert not (tmp_path / "member").exists()
+    assert run_aside(tmp_path, tmp_path / "new") == 0
+    assert (tmp_path / "member").exists()
+
+
+def test_kept_data_is_never_replaced(tmp_path: Path) -> None:
+    kept = tmp_path / f"member.before-restore-{MARK.id}"
+    for path in (tmp_path / "member", tmp_path / "new", kept):
+        path.mkdir()
+        (path / path.name).touch()
+    assert run_aside(tmp_path, tmp_path / "new") != 0
+    assert (kept / kept.name).exists()
+    assert (tmp_path / "member" / "member").exists()
