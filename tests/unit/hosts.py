@@ -1,0 +1,127 @@
+"""Hosts for tests: as values, and as folders of this machine on which the real scripts run."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from provision.artifacts import Artifact
+from provision.host.change import Change, batch
+from provision.host.observe import PENDING_DIR, Disk, HostFacts, PathState, Probe, UnitState, parse
+from provision.host.observe import script as facts_script
+from provision.host.resources import (
+    Certificate,
+    Directory,
+    File,
+    Identity,
+    Link,
+    Package,
+    Resource,
+    Tree,
+    Unit,
+    User,
+)
+from provision.remote import Result, whole
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+GIB = 1 << 30
+TARBALL = Artifact(Path("release.tar.gz"), "a" * 64, 10 << 20)
+
+
+def facts(number: int = 1, **changed: Any) -> HostFacts:
+    """A good, empty host, unlike the host of any other ``number``."""
+    values: dict[str, Any] = {
+        "values": {
+            "uid": "0",
+            "arch": "x86_64",
+            "systemd": "252",
+            "hostname": f"host{number}",
+            "machine_id": f"{number:032x}",
+            "memory": str(64 * GIB),
+        },
+        "clock_offset": 0.0,
+        "paths": {},
+        "users": {},
+        "units": {},
+        "listeners": {},
+        "disks": {},
+        "addresses": frozenset({f"10.0.0.{number}"}),
+        "unreachable": {},
+        "resolved": {},
+        "pending_restarts": frozenset(),
+        "commands": {"java": 'openjdk version "11.0.20" 2023-07-18'},
+    }
+    changed["values"] = values["values"] | changed.get("values", {})
+    return HostFacts(**{**values, **changed})
+
+
+def disk(path: str, available: int, total: int = 100 * GIB, device: str = "/dev/sda1") -> Disk:
+    return Disk(path, device, "ext4", total, available)
+
+
+def text(content: str, mode: int = 0o644) -> PathState:
+    return PathState("file", "root", "root", mode, len(content), content.encode())
+
+
+def having(resources: Iterable[Resource], before: HostFacts) -> HostFacts:
+    """``before`` once ``resources`` are true, as the facts script would see it."""
+    import hashlib
+
+    paths, users, units = dict(before.paths), dict(before.users), dict(before.units)
+    for r in resources:
+        match r:
+            case User(name=name):
+                users[name] = f"{name}:x:998:998::/:/usr/sbin/nologin"
+            case Directory(path=path, owner=owner, mode=mode):
+                paths[path] = PathState("dir", owner, owner, mode, 4096)
+            case File(path=path, content=content, owner=owner, mode=mode, secret=secret):
+                body = content or b""
+                paths[path] = PathState(
+                    "file",
+                    owner,
+                    owner,
+                    mode,
+                    len(body),
+                    None if secret else body,
+                    hashlib.sha256(body).hexdigest() if secret else None,
+                )
+            case Identity(path=path, owner=owner, uuid=uuid):
+                body = f"{uuid}\n".encode()
+                paths[path] = PathState("file", owner, owner, 0o644, len(body), body)
+            case Tree(path=path, artifact=artifact):
+                paths[path] = PathState("dir", "root", "root", 0o755, 4096)
+                paths[r.marker] = text(f"{artifact.sha256}\n")
+            case Link(path=path, target=target):
+                paths[path] = PathState("link", "root", "root", 0o777, 3, target=target)
+            case Package(binary=binary):
+                paths[binary] = PathState("file", "root", "root", 0o755, 1 << 20)
+            case Unit(name=name):
+                units[name] = UnitState("loaded", "active", "running", "enabled", 4711)
+            case Certificate():
+                raise NotImplementedError
+    return replace(before, paths=paths, users=users, units=units, pending_restarts=frozenset())
+
+
+def shell(script: str, root: Path, **options: Any) -> Result:
+    """Run ``script`` as a host would get it, but with its state folder below ``root``."""
+    local = script.replace(PENDING_DIR, f"{root}/.state")
+    return run(whole(local).encode(), root, **options)
+
+
+def run(script: bytes, root: Path, sh: tuple[str, ...] = ("sh",)) -> Result:
+    done = subprocess.run([*sh, "-s"], input=script, capture_output=True, cwd=root, timeout=30)
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode(), 0.0)
+
+
+def look(resources: Iterable[Resource], root: Path) -> HostFacts:
+    """This machine's facts, by the real script."""
+    return parse(shell(facts_script(Probe(resources=tuple(resources))), root), "here")
+
+
+def do(todo: Iterable[Change], root: Path) -> Result:
+    return shell(batch(tuple(todo)), root)

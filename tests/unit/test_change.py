@@ -1,0 +1,297 @@
+"""Desired against observed: the changes, and their scripts really run in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import hosts
+import pytest
+from hosts import ME, do, facts, having, look, shell, text
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.artifacts import Artifact
+from provision.host.change import Change, batch, changes, receive
+from provision.host.observe import PENDING_DIR, PathState, UnitState
+from provision.host.resources import (
+    Directory,
+    File,
+    Identity,
+    Link,
+    Package,
+    Resource,
+    Tree,
+    Unit,
+    User,
+)
+from provision.remote import whole
+
+UUID = "11111111-2222-3333-4444-555555555555"
+names = st.from_regex(r"[a-z][a-z0-9._-]{0,8}", fullmatch=True)
+paths = st.lists(names, min_size=2, max_size=4).map(lambda parts: "/" + "/".join(parts))
+modes = st.sampled_from([0o600, 0o640, 0o644, 0o700, 0o755])
+resources = st.one_of(
+    st.builds(User, names, home=paths),
+    st.builds(Directory, paths, names, modes),
+    st.builds(File, paths, st.binary(max_size=60), names, modes, st.booleans()),
+    st.builds(Identity, paths, names, st.just(UUID)),
+    st.builds(Tree, paths, st.just(hosts.TARBALL), st.just(("a.service",))),
+    st.builds(Link, paths, names),
+    st.builds(Package, st.just(("etcd",)), paths),
+    st.builds(Unit, st.sampled_from(["a.service", "b.service"])),
+)
+
+
+def _place(resource: Resource) -> str:
+    return str(getattr(resource, "path", getattr(resource, "binary", resource)))
+
+
+@given(st.lists(resources, max_size=8, unique_by=_place))
+def test_what_is_as_declared_is_not_changed(declared: list[Resource]) -> None:
+    assert changes(declared, having(declared, facts())) == ()
+
+
+@given(st.lists(resources, max_size=8, unique_by=_place))
+def test_every_batch_is_a_shell_script(declared: list[Resource]) -> None:
+    todo = changes(declared, facts())
+    script = whole(batch(todo))
+    assert subprocess.run(["sh", "-n"], input=script.encode(), timeout=10).returncode == 0
+
+
+@given(declared=st.lists(resources, max_size=6, unique_by=_place), data=st.data())
+def test_only_what_differs_is_changed(declared: list[Resource], data: st.DataObject) -> None:
+    """Whatever subset is done, doing the rest is what is left."""
+    kept = [r for r in declared if not isinstance(r, Tree)]
+    done = [r for r in kept if data.draw(st.booleans())]
+    left = changes(kept, having(done, facts()))
+    alone = [c for r in kept if r not in done for c in changes([r], facts())]
+    assert {c.what for c in alone} >= {c.what for c in left if "restart" not in c.what}
+
+
+def test_a_script_that_arrives_cut_short_does_nothing(tmp_path: Path) -> None:
+    todo = changes([Directory(f"{tmp_path}/a", ME), File(f"{tmp_path}/b", b"x", ME)], facts())
+    script = whole(batch(todo).replace(PENDING_DIR, f"{tmp_path}/.state"))
+    body = script.encode()
+    # The last new line is not part of it: "main" alone runs all.
+    for end in range(0, len(body) - len("\nmain\n"), 41):
+        hosts.run(body[:end], tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    assert hosts.run(body, tmp_path).ok
+    assert (tmp_path / "b").read_text() == "x"
+
+
+def test_changes_really_done(tmp_path: Path) -> None:
+    declared: list[Resource] = [
+        Directory(f"{tmp_path}/conf", ME, 0o750),
+        File(f"{tmp_path}/conf/plain", b"a: 1\n$HOME `id` '\"\\\n\xff\x00", ME, 0o640),
+        File(f"{tmp_path}/conf/empty", b"", ME),
+        File(f"{tmp_path}/conf/secret", b"@@end\nhunter2", ME, 0o600, secret=True),
+        Identity(f"{tmp_path}/identity", ME, UUID),
+        Link(f"{tmp_path}/current", "3.6.16"),
+    ]
+    todo = changes(declared, look(declared, tmp_path))
+    result = do(todo, tmp_path)
+    assert result.ok, result.stderr
+    assert result.stdout.split("\n")[-2] == f"@@done {len(todo) - 1}"
+    assert changes(declared, look(declared, tmp_path)) == ()
+    assert (tmp_path / "conf/plain").read_bytes() == b"a: 1\n$HOME `id` '\"\\\n\xff\x00"
+    assert (tmp_path / "conf/secret").stat().st_mode & 0o777 == 0o600
+    assert sorted(p.name for p in (tmp_path / "conf").iterdir()) == ["empty", "plain", "secret"]
+
+
+def test_every_difference_is_seen_and_put_right(tmp_path: Path) -> None:
+    declared: list[Resource] = [
+        Directory(f"{tmp_path}/dir", ME, 0o700),
+        File(f"{tmp_path}/file", b"new\n", ME, 0o600),
+        Link(f"{tmp_path}/link", "new"),
+    ]
+    (tmp_path / "dir").mkdir(mode=0o755)
+    (tmp_path / "file").write_text("old\n")
+    (tmp_path / "link").symlink_to("old")
+    todo = changes(declared, look(declared, tmp_path))
+    assert [c.what for c in todo] == [
+        f"set {tmp_path}/dir to {ME} 0700",
+        f"change {tmp_path}/file",
+        f"point {tmp_path}/link to new",
+    ]
+    assert do(todo, tmp_path).ok
+    assert changes(declared, look(declared, tmp_path)) == ()
+    (tmp_path / "file").chmod(0o644)
+    (again,) = changes(declared, look(declared, tmp_path))
+    assert again.what == f"set {tmp_path}/file to {ME} 0600"
+    assert do([again], tmp_path).ok
+    assert changes(declared, look(declared, tmp_path)) == ()
+
+
+def test_the_first_failure_stops_the_batch(tmp_path: Path) -> None:
+    todo = [Change("a", "echo one"), Change("b", "echo no >&2; false"), Change("c", "touch c")]
+    result = do(todo, tmp_path)
+    assert not result.ok
+    assert "@@done 0" in result.stdout
+    assert "@@done 1" not in result.stdout
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_directory_in_the_way_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("mine")
+    declared: list[Resource] = [Directory(f"{tmp_path}/x", ME)]
+    result = do(changes(declared, look(declared, tmp_path)), tmp_path)
+    assert not result.ok
+    assert "is a file" in result.stderr
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+def test_an_identity_is_never_changed() -> None:
+    declared = Identity("/state/worker_identity", "alluxio", UUID)
+    there = facts(paths={declared.path: text("another\n")})
+    assert changes([declared], there) == ()
+    empty = facts(paths={declared.path: PathState("file", "root", "root", 0o644, 0, b"")})
+    assert len(changes([declared], empty)) == 1
+
+
+def test_the_diff_of_a_secret_is_not_shown() -> None:
+    file = File("/f", b"password=hunter2", mode=0o600, secret=True)
+    old = replace(text("x", 0o600), content=None, sha256=hashlib.sha256(b"swordfish").hexdigest())
+    (change,) = changes([file], facts(paths={"/f": old}))
+    assert change.diff == "~/f holds secrets: the difference is not shown\n"
+    assert "hunter2" not in repr((change.what, change.diff))
+
+
+def test_nor_that_of_a_file_that_was_private_until_now() -> None:
+    there = facts(paths={"/f": text("alluxio.etcd.password=hunter2\n", mode=0o600)})
+    (change,) = changes([File("/f", b"nothing private\n")], there)
+    assert "hunter2" not in change.diff
+
+
+def test_a_diff_does_not_steer_the_terminal() -> None:
+    there = facts(paths={"/f": text("a\x1b]0;owned\x07\n\tb\u202e\nend")})
+    (change,) = changes([File("/f", b"c\n")], there)
+    assert change.diff.replace("\n", "").isprintable()
+    assert change.diff.splitlines()[-1] == "+c"
+
+
+class TestUnit:
+    unit = "etcd.service"
+    running = UnitState("loaded", "active", "running", "enabled", 1)
+
+    def verbs(self, state: UnitState, *, pending: bool = False, file: bool = False) -> list[str]:
+        seen = facts(
+            units={self.unit: state}, pending_restarts=frozenset({self.unit} if pending else ())
+        )
+        declared: list[Resource] = [Unit(self.unit)]
+        if file:
+            declared.insert(0, File(f"/etc/systemd/system/{self.unit}", b"", restarts=(self.unit,)))
+        return [c.what.split()[0] for c in changes(declared, seen)]
+
+    def test_running(self) -> None:
+        assert self.verbs(self.running) == []
+
+    def test_new(self) -> None:
+        assert self.verbs(UnitState(), file=True) == ["write", "reload", "enable", "start"]
+
+    def test_a_change_of_its_file_restarts_it_once(self) -> None:
+        assert self.verbs(self.running, file=True) == ["write", "reload", "restart"]
+
+    def test_a_restart_that_a_killed_run_has_left(self) -> None:
+        assert self.verbs(self.running, pending=True) == ["restart"]
+
+    def test_failed(self) -> None:
+        assert self.verbs(UnitState("loaded", "failed", "failed", "enabled")) == ["start"]
+
+    def test_disabled(self) -> None:
+        assert self.verbs(UnitState("loaded", "active", "running", "disabled", 1)) == ["enable"]
+
+    def test_the_restart_is_noted_before_the_file_and_forgotten_after(self) -> None:
+        file = File("/f", b"new", restarts=(self.unit,))
+        seen = facts(units={self.unit: self.running}, paths={"/f": text("old")})
+        script = batch(changes([file, Unit(self.unit)], seen))
+        note, write = script.index("touch /run/alluxio-provision/restart."), script.index("base64")
+        restart, forget = script.index("systemctl restart"), script.index("rm -f /run/")
+        assert note < write < restart < forget
+
+
+class TestTree:
+    tree = Tree("/opt/alluxio/313", hosts.TARBALL, ("w.service",))
+    conf = File("/opt/alluxio/313/conf/site", b"x", restarts=("w.service",))
+
+    def test_a_new_folder_disturbs_nobody(self) -> None:
+        (change,) = changes([self.tree], facts())
+        assert change.upload is self.tree
+        assert change.quiet
+
+    def test_another_tarball_of_the_same_release_restarts(self) -> None:
+        """And what we wrote into the old folder is written again: it went with it."""
+        declared: list[Resource] = [self.tree, self.conf, Unit("w.service")]
+        there = having(declared, facts())
+        other = replace(self.tree, artifact=replace(hosts.TARBALL, sha256="b" * 64))
+        todo = changes([other, *declared[1:]], there)
+        assert [c.what.split()[0] for c in todo] == ["replace", "write", "restart"]
+
+
+@pytest.fixture
+def tarball(tmp_path: Path) -> Artifact:
+    path = tmp_path / "r.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        entry = tarfile.TarInfo("release-1/bin/tool")
+        entry.size, entry.mode = 5, 0o755
+        archive.addfile(entry, io.BytesIO(b"hello"))
+    body = path.read_bytes()
+    return Artifact(path, hashlib.sha256(body).hexdigest(), len(body))
+
+
+def _receive(tree: Tree, body: bytes, root: Path) -> int:
+    command = receive(tree).replace(PENDING_DIR, f"{root}/.state")
+    return subprocess.run(["sh", "-c", command], input=body, capture_output=True).returncode
+
+
+def test_upload(tarball: Artifact, tmp_path: Path) -> None:
+    tree = Tree(f"{tmp_path}/opt/x y/1", tarball, ("w.service",))
+    body = tarball.path.read_bytes()
+    for broken in (body[:-7], b"", body + b"x"):
+        assert _receive(tree, broken, tmp_path) != 0
+        assert list((tmp_path / "opt/x y").iterdir()) == []
+    left = tmp_path / "opt/x y/.incoming.killed"
+    left.mkdir()
+    assert _receive(tree, body, tmp_path) == 0
+    assert (tmp_path / "opt/x y/1/bin/tool").read_text() == "hello"
+    assert [p.name for p in (tmp_path / "opt/x y").iterdir()] == ["1"]
+    assert not (tmp_path / ".state").exists()
+    assert changes([tree], look([tree], tmp_path)) == ()
+
+
+def test_an_upload_over_another_notes_the_restart(tarball: Artifact, tmp_path: Path) -> None:
+    tree = Tree(f"{tmp_path}/1", tarball, ("w.service",))
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/old").touch()
+    assert _receive(tree, tarball.path.read_bytes(), tmp_path) == 0
+    assert not (tmp_path / "1/old").exists()
+    assert (tmp_path / ".state/restart.w.service").exists()
+
+
+@pytest.mark.skipif(shutil.which("busybox") is None, reason="no busybox here")
+def test_busybox_runs_a_batch_too(tmp_path: Path) -> None:
+    todo = changes([File(f"{tmp_path}/f", b"x" * 999, ME), Link(f"{tmp_path}/l", "f")], facts())
+    local = batch(todo).replace(PENDING_DIR, f"{tmp_path}/.state")
+    result = hosts.run(whole(local).encode(), tmp_path, sh=("busybox", "sh"))
+    assert result.ok, result.stderr
+    assert (tmp_path / "f").read_bytes() == b"x" * 999
+
+
+def test_a_batch_waits_for_the_one_before(tmp_path: Path) -> None:
+    state = tmp_path / ".state"
+    state.mkdir()
+    script = whole(batch([Change("a", "echo done")]).replace(PENDING_DIR, str(state)))
+    with (state / "batch.lock").open("w") as lock:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = hosts.run(script.replace("flock -w 120", "flock -n").encode(), tmp_path)
+    assert result.code == 1
+    assert "earlier run" in result.stderr
+    assert shell("true", tmp_path).ok

@@ -1,0 +1,267 @@
+"""The facts script under real shells, and its parser on output that is broken or hostile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import hosts
+import pytest
+from hosts import ME
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.host.observe import BEGIN, END, HostFacts, Probe, merged, parse, script
+from provision.host.resources import Directory, File, Link, Unit, User
+from provision.remote import Result, Unreachable, whole
+
+SHELLS = [("dash",), ("bash", "--posix")]
+UUID = "11111111-2222-3333-4444-555555555555"
+
+RECORDED = f"""\
+Last login: yesterday
+{BEGIN}
+fact os=debian 12
+fact arch=x86_64
+fact hostname=etcd0
+fact machine_id=2f0c4d2b5b1f4f0e9f6b7b1d2c3d4e5f
+fact systemd=252
+fact clock=1700000000.123456789
+fact uid=0
+fact memory=67108864000
+address 10.0.0.1
+address fe80::1
+pending etcd.service
+user etcd:x:998:998::/var/lib/etcd:/usr/sbin/nologin
+stat /etc/etcd|directory|root|root|755|4096
+stat /etc/etcd/etcd.conf.yml|regular file|root|root|644|5
+stat /opt/etcd/current|symbolic link|root|root|777|6
+link /opt/etcd/current|3.6.16
+data /etc/etcd/etcd.conf.yml|aGVsbG8=
+hash /etc/etcd/pki/peer.key|{"0" * 64}  -
+unit MainPID=4711
+unit NRestarts=2
+unit Id=etcd.service
+unit LoadState=loaded
+unit ActiveState=active
+unit SubState=running
+unit FragmentPath=/etc/systemd/system/etcd.service
+unit UnitFileState=enabled
+unit NeedDaemonReload=no
+unit 
+unit Id=alluxio-worker.service
+unit LoadState=not-found
+unit ActiveState=inactive
+listen 2379 4711 etcd
+disk /var/lib/etcd|/dev/sda1|ext4|100000000000|40000000000
+unreachable 10.0.0.2 2380 no answer in 3 s
+resolved infra1 10.0.0.2
+resolved infra2 
+command java|b3BlbmpkayB2ZXJzaW9uICIxMS4wLjIwIgo=
+{END}
+"""
+
+
+def result(stdout: str, stderr: str = "", code: int = 0) -> Result:
+    return Result(code, stdout, stderr, 0.1)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda s: s[0])
+def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"no {shell[0]} here")
+    (tmp_path / "a b").mkdir(mode=0o750)
+    (tmp_path / "plain").write_bytes(b"x\n\x1b[31m'\"")
+    (tmp_path / "secret").write_text("hunter2")
+    (tmp_path / "link").symlink_to("a b")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        probe = Probe(
+            resources=[
+                User("root", "/root"),
+                User("nobody-of-that-name", "/"),
+                Directory(f"{tmp_path}/a b"),
+                File(f"{tmp_path}/plain", b""),
+                File(f"{tmp_path}/secret", b"", secret=True),
+                File(f"{tmp_path}/absent", b""),
+                Link(f"{tmp_path}/link", "x"),
+            ],
+            ports=[port, 1],
+            disks=[f"{tmp_path}/not/there/yet"],
+            reach=[("127.0.0.1", port), ("127.0.0.1", 1)],
+            resolve=["localhost", "no-such-host.invalid"],
+            commands={"say": "echo out; echo err >&2; cat", "fail": "exit 3"},
+        )
+        before = time.time()
+        done = hosts.run(whole(script(probe)).encode(), tmp_path, sh=shell)
+        seen = parse(done, "here", before, time.time())
+    paths = seen.paths
+    assert paths[f"{tmp_path}/a b"].kind == "dir"
+    assert (paths[f"{tmp_path}/a b"].owner, paths[f"{tmp_path}/a b"].mode) == (ME, 0o750)
+    assert paths[f"{tmp_path}/plain"].content == b"x\n\x1b[31m'\""
+    secret = paths[f"{tmp_path}/secret"]
+    assert secret.content is None
+    assert secret.sha256 == "f52fbd32b2b3b86ff88ef6c490628285f482af15ddcb29541f94bcf526a3f6c7"
+    assert paths[f"{tmp_path}/link"].target == "a b"
+    assert f"{tmp_path}/absent" not in paths
+    assert set(seen.users) == {"root"}
+    assert seen.clock_offset == 0.0
+    assert seen.values["uid"] == str(os.getuid())
+    assert seen.values["hostname"] == socket.gethostname()
+    assert int(seen.values["memory"]) > 1 << 20
+    assert list(seen.listeners) == [port]
+    assert seen.disks[f"{tmp_path}/not/there/yet"].total > 0
+    assert seen.unreachable == {}
+    assert seen.resolved["localhost"] in ("127.0.0.1", "::1")
+    assert seen.resolved["no-such-host.invalid"] == ""
+    assert seen.commands == {"say": "out\nerr\n", "fail": ""}
+
+
+def test_the_script_is_a_shell_script_and_changes_nothing(tmp_path: Path) -> None:
+    text = script(
+        Probe(resources=[Unit("a b; touch x"), File("/x'; touch y", b"")], disks=["/$(id)"])
+    )
+    assert subprocess.run(["sh", "-n"], input=text.encode(), timeout=10).returncode == 0
+    hosts.run(whole(text).encode(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recorded_output() -> None:
+    seen = parse(result(RECORDED), "etcd0", 1700000000.0, 1700000000.5)
+    assert seen.clock_offset == 0.0
+    assert seen.paths["/etc/etcd/etcd.conf.yml"].content == b"hello"
+    assert seen.paths["/opt/etcd/current"].target == "3.6.16"
+    unit = seen.unit("etcd.service")
+    assert (unit.active, unit.pid, unit.restarts, unit.needs_reload) == ("active", 4711, 2, False)
+    assert seen.unit("alluxio-worker.service").load == "not-found"
+    assert seen.unit("never.asked").load == "not-found"
+    assert seen.listeners[2379].command == "etcd"
+    assert seen.disks["/var/lib/etcd"].used_percent == 60
+    assert seen.unreachable == {("10.0.0.2", 2380): "no answer in 3 s"}
+    assert seen.resolved == {"infra1": "10.0.0.2", "infra2": ""}
+    assert seen.pending_restarts == {"etcd.service"}
+    assert seen.commands["java"].startswith("openjdk")
+
+
+@pytest.mark.parametrize(
+    ("sent", "received", "offset"),
+    [(1699999999, 1700000001, 0.0), (1700000005, 1700000006, -5), (1699999990, 1699999991, 9)],
+)
+def test_a_clock_is_off_only_by_what_the_round_trip_proves(
+    sent: float, received: float, offset: float
+) -> None:
+    seen = parse(result(RECORDED), "etcd0", sent, received)
+    assert seen.clock_offset == pytest.approx(offset, abs=0.2)
+
+
+def test_output_cut_anywhere_is_refused() -> None:
+    whole_length = RECORDED.index(END) + len(END)
+    for end in range(0, whole_length, 7):
+        with pytest.raises(Unreachable):
+            parse(result(RECORDED[:end]), "etcd0")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "says", "remedy"),
+    [
+        ("sudo: a password is required\n", "no root: sudo: a password", "without a password"),
+        ("sh: 1: \x1b[31mboo\x07\n", "failed: sh: 1: \ufffd[31mboo\ufffd", "-v"),
+        ("", "no output", "-v"),
+    ],
+)
+def test_no_facts(stderr: str, says: str, remedy: str) -> None:
+    with pytest.raises(Unreachable) as caught:
+        parse(result("", stderr, 1), "etcd0")
+    (problem,) = caught.value.problems
+    assert says in problem.what
+    assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\x1b[2J",
+        "rm -rf /",
+        "fact clock=nan",
+        "fact clock=inf",
+        "fact clock=1e999",
+        "fact clock=",
+        "stat /etc|directory|root",
+        "stat /etc|directory|root|root|999|1",
+        "data /etc/etcd/etcd.conf.yml|not base64",
+        "data /etc/etcd/etcd.conf.yml|aGVsbG8",
+        "data nothing",
+        "hash /f|",
+        "listen http 1 x",
+        "listen 1",
+        "disk /|/dev/sda1|ext4|much|1",
+        "unreachable x",
+        "command java|\u2603",
+        "listen " + "9" * 5000 + " 1 x",
+    ],
+)
+def test_hostile_lines(line: str) -> None:
+    with pytest.raises(Unreachable) as caught:
+        parse(result(RECORDED.replace(END, f"{line}\n{END}")), "etcd0")
+    (problem,) = caught.value.problems
+    assert str(problem).isprintable()
+    assert len(str(problem)) < 500
+
+
+def test_nothing_of_a_host_steers_the_terminal() -> None:
+    hostile = (
+        RECORDED.replace("fact arch=x86_64", "fact arch=x86\x1b]0;owned\x07")
+        .replace("/dev/sda1", "/dev/\x9b31m")
+        .replace("4711 etcd", "4711 \u202ednilb")
+    )
+    seen = parse(result(hostile), "etcd0")
+    assert seen.values["arch"].isprintable()
+    assert seen.disks["/var/lib/etcd"].device.isprintable()
+    assert seen.listeners[2379].command.isprintable()
+
+
+def _parsed(text: str) -> HostFacts | None:
+    try:
+        return parse(result(text), "etcd0", 1.0, 2.0)
+    except Unreachable:
+        return None
+
+
+LINES = RECORDED.splitlines()
+
+
+@given(st.data())
+def test_no_mutation_gives_another_error(data: st.DataObject) -> None:
+    lines = list(LINES)
+    for _ in range(data.draw(st.integers(1, 4))):
+        n = data.draw(st.integers(0, len(lines) - 1))
+        match data.draw(st.sampled_from(["drop", "double", "cut", "insert", "replace"])):
+            case "drop":
+                lines[n] = ""
+            case "double":
+                lines.insert(n, lines[n])
+            case "cut":
+                lines[n] = lines[n][: data.draw(st.integers(0, len(lines[n])))]
+            case "insert":
+                at = data.draw(st.integers(0, len(lines[n])))
+                lines[n] = lines[n][:at] + data.draw(st.text(max_size=5)) + lines[n][at:]
+            case _:
+                lines[n] = data.draw(st.text(max_size=40))
+    _parsed("\n".join(lines))
+
+
+@given(st.text())
+def test_no_text_gives_another_error(body: str) -> None:
+    _parsed(f"{BEGIN}\n{body}\n{END}\n")
+
+
+def test_one_host_with_two_roles_is_asked_once() -> None:
+    a = Probe(resources=[File("/a", b"")], ports=[1], disks=["/"], commands={"x": "true"})
+    b = Probe(resources=[File("/b", b"")], ports=[1, 2], disks=["/"], units=["u"])
+    both = merged([a, b])
+    assert [r.path for r in both.resources if isinstance(r, File)] == ["/a", "/b"]
+    assert (list(both.ports), list(both.disks), list(both.units)) == ([1, 2], ["/"], ["u"])
