@@ -12,16 +12,55 @@ from invoke.collection import Collection
 from provision import actions
 from provision.run import DEFAULT_INVENTORY, Run, command
 
+DELETE_DATA = "The member's name again: delete its old data instead of keeping it aside."
+NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
 ONLY = "Names of workers, separated by commas; all when not given."
 
 
-@command(changes=True)
-def deploy_etcd(run: Run) -> int:
+@command(changes=True, help={"no_workers": NO_WORKERS})
+def deploy_etcd(run: Run, no_workers: bool = False) -> int:
     """Install etcd on the inventory's members, or roll a change out, one member at a time.
 
-    The plan is shown before it is applied; a second run changes nothing and says so.
+    Members that the inventory has and etcd does not are added, then those that it has no more
+    are removed. The plan is shown before it is applied; a second run changes nothing.
     """
-    return actions.deploy_etcd(run)
+    return actions.deploy_etcd(run, workers=not no_workers)
+
+
+@command(changes=True, help={"name": "The member; all that etcd lacks.", "no_workers": NO_WORKERS})
+def add_member(run: Run, name: str = "", no_workers: bool = False) -> int:
+    """Add members of the inventory to the running cluster: as learners, then as voters."""
+    return actions.add_member(run, name, workers=not no_workers)
+
+
+@command(
+    changes=True,
+    help={"name": "The member.", "delete_data": DELETE_DATA, "no_workers": NO_WORKERS},
+    positional=("name",),
+)
+def remove_member(
+    run: Run, name: str | None = None, delete_data: str = "", no_workers: bool = False
+) -> int:
+    """Remove a member, the leader too. Its unit is stopped and disabled, its data kept aside."""
+    return actions.remove_member(run, name or "", delete_data, workers=not no_workers)
+
+
+@command(
+    changes=True,
+    help={"name": "The member.", "delete_data": DELETE_DATA, "no_workers": NO_WORKERS},
+    positional=("name",),
+)
+def replace_member(
+    run: Run, name: str | None = None, delete_data: str = "", no_workers: bool = False
+) -> int:
+    """Replace a dead member: the old one is removed, a new one of its name joins as a learner."""
+    return actions.replace_member(run, name or "", delete_data, workers=not no_workers)
+
+
+@command(changes=True, help={"to": "The member that is to lead."})
+def move_leader(run: Run, to: str = "") -> int:
+    """Make a member the leader, for work on the host of the one that leads now."""
+    return actions.move_leader(run, to)
 
 
 @command(
@@ -141,6 +180,10 @@ def inventory_schema(run: Run) -> int:
 
 namespace = Collection(
     deploy_etcd,
+    add_member,
+    remove_member,
+    replace_member,
+    move_leader,
     rotate_certs,
     start_workers,
     check_nodes,

@@ -27,18 +27,29 @@ if TYPE_CHECKING:
     Role = TypeVar("Role", EtcdMember, AlluxioWorker)
 
 
-def deploy_etcd(run: Run) -> int:
+def deploy_etcd(run: Run, workers: bool) -> int:
     """Bring the etcd cluster to what the inventory says, and print its endpoints."""
     from provision.etcd import deploy, gates
 
     inventory = _inventory(run)
     observed = deploy.observe(inventory, run.fleet)
-    plan = deploy.plan(inventory, run.fleet, observed, write=not run.dry_run)
+    plan = deploy.plan(inventory, run.fleet, observed, write=not run.dry_run, workers=workers)
     carried = _carry_out(run, plan)
     if not plan.steps:
         gates.require_healthy(observed.health)
     endpoints = list(inventory.etcd.endpoints)
     _finish(run, plan, carried, {"endpoints": endpoints}, "endpoints: " + ",".join(endpoints))
+    return 0
+
+
+def add_member(run: Run, name: str, workers: bool) -> int:
+    """Add one declared member, or all that etcd does not have."""
+    from provision.etcd import members, observed
+
+    inventory = _inventory(run)
+    seen = observed.observe(inventory, run.fleet)
+    plan = members.add(inventory, run.fleet, seen, name, write=not run.dry_run, workers=workers)
+    _finish(run, plan, _carry_out(run, plan))
     return 0
 
 
@@ -58,6 +69,59 @@ def rotate_certs(run: Run, ca: bool, only: str) -> int:
         else rotate.leaves(inventory, run.fleet, observed, members, write=write)
     )
     _finish(run, plan, _carry_out(run, plan))
+    return 0
+
+
+def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
+    """Take one member out of the cluster, and its host out of service."""
+    from provision.etcd import members, observed
+
+    inventory = _inventory(run)
+    seen = observed.observe(inventory, run.fleet, dispensable=(name,))
+    plan = members.remove(
+        inventory,
+        run.fleet,
+        seen,
+        name,
+        _deletions(delete, name),
+        write=not run.dry_run,
+        workers=workers,
+    )
+    carried = _carry_out(run, plan)
+    declared = any(m.name == name for m in inventory.etcd.members)
+    line = f"take {name} out of {inventory.path}, or deploy-etcd adds it again" if declared else ""
+    _finish(run, plan, carried, {}, line)
+    return 0
+
+
+def replace_member(run: Run, name: str, delete: str, workers: bool) -> int:
+    """Put a new member in the place of a dead one of the same name."""
+    from provision.etcd import members, observed
+
+    inventory = _inventory(run)
+    seen = observed.observe(inventory, run.fleet)
+    plan = members.replace_dead(
+        inventory,
+        run.fleet,
+        seen,
+        name,
+        _deletions(delete, name),
+        write=not run.dry_run,
+        workers=workers,
+    )
+    line = "" if plan.steps else f"{name} is healthy: there is nothing to replace"
+    _finish(run, plan, _carry_out(run, plan), {}, line)
+    return 0
+
+
+def move_leader(run: Run, to: str) -> int:
+    """Make one member the leader."""
+    from provision.etcd import leader
+
+    inventory = _inventory(run)
+    plan = leader.plan(inventory, run.fleet, to)
+    line = f"{to} leads" if not run.dry_run else ""
+    _finish(run, plan, _carry_out(run, plan), {"leader": to}, line)
     return 0
 
 
@@ -283,6 +347,12 @@ def _choose_from(roles: Sequence[Role], only: str, what: str) -> tuple[Role, ...
     if unknown := [name for name in wanted if name not in names]:
         raise UsageError(f"no {what} is called {', '.join(unknown)} in the inventory")
     return tuple(r for r in roles if not wanted or r.name in wanted)
+
+
+def _deletions(delete: str, name: str) -> tuple[str, ...]:
+    if delete not in ("", name):
+        raise UsageError(f"--delete-data is {name} or nothing, not {delete!r}")
+    return (delete,) if delete else ()
 
 
 def _machine(inventory: Inventory, name: str) -> Machine:

@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -249,16 +249,44 @@ class EtcdClient:
     def member_list(self) -> list[RegisteredMember]:
         """The members as this endpoint knows them; answered without a quorum."""
         answer = self._call(self._cluster.MemberList, self._lib.pb.MemberListRequest())
-        return [
-            RegisteredMember(
-                id=m.ID,
-                name=printable(m.name),
-                peer_urls=tuple(printable(url) for url in m.peerURLs),
-                client_urls=tuple(printable(url) for url in m.clientURLs),
-                is_learner=bool(_number(_unknown_fields(m), 5)),
-            )
-            for m in answer.members
-        ]
+        return [_member(m) for m in answer.members]
+
+    def member_add(self, peer_urls: Sequence[str], *, learner: bool = True) -> RegisteredMember:
+        """Add a member, a learner unless told otherwise. Returns it with its new id, no name.
+
+        etcd refuses while a voter is not connected (``unhealthy cluster``), for a peer URL that
+        a member has already, and, in 3.4, a second learner.
+        """
+        request = self._lib.pb.MemberAddRequest(peerURLs=peer_urls)
+        if learner:
+            # rpc.proto since 3.4: bool isLearner = 2.
+            request.MergeFromString(b"\x10\x01")
+        return _member(self._call(self._cluster.MemberAdd, request).member)
+
+    def member_promote(self, member: int) -> None:
+        """Make a learner a voter. etcd refuses until it has all but the last tenth of the log."""
+        # MemberPromoteRequest (since 3.4) is on the wire what MemberRemoveRequest is: ID = 1.
+        pb = self._lib.pb
+        promote = self._channel.unary_unary(
+            "/etcdserverpb.Cluster/MemberPromote",
+            request_serializer=pb.MemberRemoveRequest.SerializeToString,
+            response_deserializer=pb.MemberRemoveResponse.FromString,
+        )
+        self._call(promote, pb.MemberRemoveRequest(ID=member))
+
+    def member_remove(self, member: int) -> None:
+        """Remove a member. etcd refuses when the started voters left would be no quorum."""
+        self._call(self._cluster.MemberRemove, self._lib.pb.MemberRemoveRequest(ID=member))
+
+    def member_update(self, member: int, peer_urls: Sequence[str]) -> None:
+        """Give a member other peer URLs. Its process has to be told them, too."""
+        request = self._lib.pb.MemberUpdateRequest(ID=member, peerURLs=peer_urls)
+        self._call(self._cluster.MemberUpdate, request)
+
+    def move_leader(self, member: int) -> None:
+        """Make the voter ``member`` the leader. Only the leader itself accepts this call."""
+        request = self._lib.pb.MoveLeaderRequest(targetID=member)
+        self._call(self._maintenance.MoveLeader, request)
 
     def alarms(self) -> list[Alarm]:
         """The cluster's alarms. Goes through consensus; :attr:`MemberStatus.alarms` does not."""
@@ -521,6 +549,16 @@ def _unknown_fields(message: Any) -> dict[int, list[int | bytes]]:
 def _number(fields: dict[int, list[int | bytes]], number: int) -> int:
     values = fields.get(number, [0])
     return values[-1] if isinstance(values[-1], int) else 0
+
+
+def _member(m: Any) -> RegisteredMember:
+    return RegisteredMember(
+        id=m.ID,
+        name=printable(m.name),
+        peer_urls=tuple(printable(url) for url in m.peerURLs),
+        client_urls=tuple(printable(url) for url in m.clientURLs),
+        is_learner=bool(_number(_unknown_fields(m), 5)),  # rpc.proto since 3.4
+    )
 
 
 def _key_value(kv: Any) -> KeyValue:

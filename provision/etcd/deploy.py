@@ -6,72 +6,45 @@ and "Runtime reconfiguration" (one member at a time, the next only when the clus
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
-from provision import artifacts, gather, preflight
-from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, gates, health, tls
-from provision.etcd.health import ClusterHealth
+from provision.etcd import desired, gates, members, tls
+from provision.etcd.observed import Observed as Observed
+from provision.etcd.observed import observe as observe
 from provision.etcd.pki import Authorities
 from provision.host.change import Change, changes
-from provision.host.observe import HostFacts
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.inventory.model import minor, version_tuple
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import HostChanges, Plan, Step
 from provision.remote import Fleet
 
-#: Unpacked, an etcd release takes about four times its tarball.
-UNPACKED = 5
 
+def plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    *,
+    write: bool = True,
+    workers: bool = True,
+) -> Plan:
+    """The smallest safe change that makes the cluster, and its members, as declared.
 
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """Everything the plan is made from."""
-
-    artifact: Artifact | None
-    facts: Mapping[Machine, HostFacts]
-    health: ClusterHealth
-    warnings: tuple[Problem, ...] = ()
-
-
-def observe(inventory: Inventory, fleet: Fleet) -> Observed:
-    """Look at every member's host and at the running cluster, at the same time.
-
-    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    ``write`` False is for showing it: the cluster's CA is not made. ``workers`` False leaves the
+    workers' endpoint lists as they are when members change. Raises :class:`PreflightFailed` when
+    there is no plan that this command may carry out.
     """
     cluster = inventory.etcd
-    with ThreadPoolExecutor(2) as pool:
-        looking = pool.submit(health.observe, cluster, fleet)
-        problems: list[Problem] = []
-        artifact = None
-        if not cluster.source.package:
-            with preflight.noting(problems):
-                artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
-        probes = {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
-        facts, unreachable = gather.look(fleet, probes)
-        problems += unreachable
-        problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
-        problems += preflight.architectures(facts, [artifact])
-        problems += preflight.paths(facts, probes)
-        problems += preflight.members(cluster, facts)
-        warnings = preflight.require(problems)
-        return Observed(artifact, facts, looking.result(), warnings)
-
-
-def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool = True) -> Plan:
-    """The smallest safe change that makes the cluster as declared.
-
-    ``write`` False is for showing it: the cluster's CA is not made. Raises
-    :class:`PreflightFailed` when there is no plan that this command may carry out.
-    """
-    cluster = inventory.etcd
-    _refuse_what_needs_more(cluster, observed)
+    _refuse_another_minor(cluster, observed)
+    moves = members.declared_moves(cluster, observed) if observed.running else ()
+    late = _late(cluster, observed)
+    staying = tuple(m for m in members.settled(cluster, moves) if m not in late)
+    known = replace(cluster, members=staying)
     ca = tls.authority(cluster, write=write)
-    todo = {m.name: _changes(cluster, m, observed, ca) for m in cluster.members}
+    todo = {m.name: _changes(cluster, m, observed, ca) for m in staying}
     # Members that are down go first and together: two of three could not start one by one.
-    down = [m for m in cluster.members if _down(m, observed)]
+    down = [m for m in staying if _down(m, observed)]
     steps: list[Step] = []
     starting = [_on(m, todo[m.name]) for m in down if todo[m.name]]
     if starting:
@@ -79,10 +52,25 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool 
             Step(
                 _starting(down, observed),
                 tuple(starting),
-                after=gates.all_healthy(cluster, fleet),
+                after=gates.all_healthy(known, fleet),
             )
         )
-    rolling = [m for m in cluster.members if m not in down and todo[m.name]]
+    notes = [*observed.warnings, *(_comes_later(m) for m in late)]
+    if observed.running is not None:
+        names = {m.name for m in cluster.members}
+        made = members.build(
+            inventory,
+            fleet,
+            observed,
+            moves,
+            [m.name for m in down],
+            ca=ca,
+            clean=sorted(set(observed.running.pending.clean) - names),
+        )
+        members.with_workers(made, inventory, fleet, observed.running, bool(moves), workers)
+        steps += made.steps
+        notes += made.notes
+    rolling = [m for m in staying if m not in down and todo[m.name]]
     quiet = [_on(m, tuple(c for c in todo[m.name] if c.quiet)) for m in rolling]
     if any(h.changes for h in quiet):
         steps.append(
@@ -100,14 +88,14 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool 
                 )
             )
     guards = tuple(m.machine for m in cluster.members)
-    return Plan("deploy-etcd", cluster.name, tuple(steps), observed.warnings, guards)
+    return Plan("deploy-etcd", cluster.name, tuple(steps), tuple(notes), guards)
 
 
 def _starting(down: Sequence[EtcdMember], observed: Observed) -> str:
     """What it is called to change all of ``down`` together."""
     facts = [observed.facts[m.machine] for m in down]
     if not any(desired.has_data(m, f) for m, f in zip(down, facts, strict=True)):
-        return "bootstrap the cluster" if not observed.health.established else "start new members"
+        return "bootstrap the cluster"
     if any(f.unit(desired.UNIT).active == "active" for f in facts):
         # Such as after a change of client_port: one by one, no gate could ever hold.
         return "change the members together: none answers at its declared client URL"
@@ -128,61 +116,45 @@ def _changes(
     return changes(desired.resources(cluster, member, observed.artifact, material, facts), facts)
 
 
-def _refuse_what_needs_more(cluster: EtcdCluster, observed: Observed) -> None:
-    seen = observed.health
-    problems: list[Problem] = []
-    if not seen.established:
+def _late(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:
+    """The declared members that a cluster which is down has not heard of: they cannot be added
+    before it is up, and must not be started as if they were of its first members."""
+    if observed.running is not None:
+        return ()
+    old = [m for m in cluster.members if desired.has_data(m, observed.facts[m.machine])]
+    if not old:
+        return ()
+    path = desired.config_file(cluster)
+    first: set[str] = set()
+    for m in old:
+        first |= desired.initial_members(observed.facts[m.machine].text(path) or "")
+    return tuple(m for m in cluster.members if m not in old and m.name not in first)
+
+
+def _comes_later(member: EtcdMember) -> Problem:
+    where = f"{member.name} ({member.machine.where})"
+    what = "is new, and is added once the cluster is up"
+    return Problem(where, what, "run invoke deploy-etcd again", "warning")
+
+
+def _refuse_another_minor(cluster: EtcdCluster, observed: Observed) -> None:
+    if cluster.source.package:
         return
-    registered = {r.name: r for r in seen.registered}
-    for member in cluster.members:
-        facts = observed.facts[member.machine]
-        there = registered.get(member.name)
-        where = f"{member.name} ({member.machine.where})"
-        if there is None:
-            problems.append(
-                Problem(where, "is not a member of the running cluster", "use invoke add-member")
-            )
-        elif there.client_urls and not desired.has_data(member, facts):
-            problems.append(
-                Problem(
-                    where,
-                    f"has lost its data: {member.data_dir} is empty, but the cluster knows it",
-                    f"use invoke replace-member {member.name}",
-                )
-            )
-        elif member.peer_url not in there.peer_urls:
-            problems.append(
-                Problem(
-                    where,
-                    f"peer URL is {', '.join(there.peer_urls)} in the cluster, {member.peer_url} "
-                    "in the inventory",
-                    "a member's address or peer TLS is not changed by this command",
-                )
-            )
-    problems += [
+    wanted = version_tuple(cluster.version)[:2]
+    problems = [
         Problem(
-            name or "an unnamed member",
-            "is a member of the running cluster, but not in the inventory",
-            "use invoke remove-member, or put it into the inventory",
+            f"{m.member.name} ({m.member.machine.where})",
+            f"runs etcd {m.status.version}, the inventory says {cluster.version}",
+            f"invoke upgrade-etcd --to {cluster.version}, or set etcd.version to what runs",
         )
-        for name in registered
-        if name not in {m.name for m in cluster.members}
+        for m in observed.health.members
+        if m.status is not None and minor(m.status.version) not in (None, wanted)
     ]
     if problems:
         raise PreflightFailed(
-            "the members differ from the inventory; nothing was changed", problems
+            "another minor release of etcd is an upgrade of its own; nothing was changed", problems
         )
 
 
 def _on(member: EtcdMember, todo: tuple[Change, ...]) -> HostChanges:
     return HostChanges(member.name, member.machine, todo)
-
-
-def _rooms(
-    cluster: EtcdCluster, artifact: Artifact | None, facts: Mapping[Machine, HostFacts]
-) -> dict[Machine, list[preflight.Room]]:
-    if artifact is None:
-        return {}
-    tree = f"{cluster.install_dir}/{cluster.version}"
-    room = preflight.Room(cluster.install_dir, artifact.size * UNPACKED, "the etcd release")
-    return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/.artifact.sha256") is None)}

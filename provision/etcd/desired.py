@@ -162,6 +162,12 @@ def has_data(member: EtcdMember, facts: HostFacts) -> bool:
     return f"{member.data_dir}/member" in facts.paths
 
 
+def initial_members(config: str) -> set[str]:
+    """The names in ``initial-cluster`` of an ``etcd.conf.yml`` of ours."""
+    pairs = _initial(config).get("initial-cluster", "").split(",")
+    return {pair.partition("=")[0] for pair in pairs if pair}
+
+
 def is_ip(address: str) -> bool:
     try:
         ipaddress.ip_address(address)

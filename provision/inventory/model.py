@@ -446,3 +446,9 @@ def version_tuple(version: str) -> tuple[int, int, int]:
     if match is None:
         raise ValueError(f"not a version: {version!r}")
     return int(match[1]), int(match[2]), int(match[3])
+
+
+def minor(version: str) -> tuple[int, int] | None:
+    """``"3.6.16"`` as ``(3, 6)``; None for what is not a version."""
+    match = re.match(r"(\d+)\.(\d+)\.", version)
+    return (int(match[1]), int(match[2])) if match is not None else None

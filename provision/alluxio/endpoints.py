@@ -1,0 +1,54 @@
+"""The workers' list of etcd endpoints, brought up to date after etcd's members have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from provision import gather
+from provision.alluxio import desired, start
+from provision.alluxio.start import Observed
+from provision.errors import Problem
+from provision.host.ownership import owner
+from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.plan import Step
+from provision.remote import Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """``complete``: every installed worker was looked at, and will know the endpoints."""
+
+    steps: Sequence[Step]
+    notes: Sequence[Problem]
+    complete: bool
+
+
+def steps(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Told:
+    """The rolling change that makes the running workers as ``inventory`` says.
+
+    Workers that do not run are left alone, with a note: start-workers tells them. So are those
+    whose hosts cannot be reached; the change of etcd's members does not wait for them.
+    """
+    tarballs = start.fetch(alluxio)
+    probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
+    facts, absent = gather.look(fleet, probes)
+    remedy = "run invoke start-workers when it is back"
+    notes = [
+        Problem(
+            p.where, f"its worker still has the old etcd endpoints: {p.what}", remedy, "warning"
+        )
+        for p in absent
+    ]
+    installed = [
+        w
+        for w in alluxio.workers
+        if w.machine in facts and owner(facts[w.machine], desired.UNIT_PATH) == alluxio.name
+    ]
+    running = [w for w in installed if facts[w.machine].unit(desired.UNIT).active == "active"]
+    for w in installed:
+        if w not in running:
+            what = "does not run, and still has the old etcd endpoints"
+            notes.append(Problem(f"{w.name} ({w.machine.host})", what, "start-workers", "warning"))
+    plan = start.plan(inventory, alluxio, fleet, Observed(tarballs, facts), running)
+    return Told(plan.steps, notes, not notes)

@@ -1,0 +1,32 @@
+"""``move-leader``: hand leadership to a member, for work on the host of the one that leads."""
+
+from __future__ import annotations
+
+from provision.errors import PreflightFailed, Problem, UsageError
+from provision.etcd import gates, health, membership
+from provision.inventory.resolved import Inventory
+from provision.plan import Call, Plan, Step
+from provision.remote import Fleet
+
+
+def plan(inventory: Inventory, fleet: Fleet, to: str) -> Plan:
+    """Empty when ``to`` leads already. Raises :class:`PreflightFailed` when it is not healthy."""
+    cluster = inventory.etcd
+    member = next((m for m in cluster.members if m.name == to), None)
+    if member is None:
+        names = ", ".join(m.name for m in cluster.members)
+        raise UsageError(f"{to!r} is not in etcd.members of {inventory.path} (there: {names})")
+    seen = health.observe(cluster, fleet)
+    if not seen.healthy(to):
+        problems = seen.problems or [Problem(to, "is not a voter of the running cluster")]
+        raise PreflightFailed(f"{to} is not healthy, and cannot lead", problems)
+    if seen.leader == to:
+        return Plan("move-leader", cluster.name)
+    call = Call(
+        f"etcd: move leadership from {seen.leader or 'nobody'} to {to}",
+        lambda: membership.move_leadership_to(cluster, fleet, member),
+    )
+    step = Step(
+        f"make {to} the leader", (), (call,), after=gates.all_healthy(cluster, fleet, member)
+    )
+    return Plan("move-leader", cluster.name, (step,), guards=(member.machine,))

@@ -1,0 +1,124 @@
+"""What is there: the members' hosts, the running cluster's health and its membership."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from provision import artifacts, gather, preflight
+from provision.artifacts import Artifact
+from provision.errors import Problem
+from provision.etcd import desired, health, pending, roster
+from provision.etcd.health import ClusterHealth
+from provision.etcd.pending import Pending
+from provision.etcd.roster import Roster
+from provision.host.observe import HostFacts
+from provision.inventory.resolved import EtcdCluster, Inventory, Machine
+from provision.remote import Fleet
+
+#: Unpacked, an etcd release takes about four times its tarball.
+UNPACKED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running cluster: its members as etcd has them, and the health of its voters.
+
+    ``health`` is seen at the registered addresses, ``declared`` at those of the inventory.
+    """
+
+    roster: Roster
+    health: ClusterHealth
+    declared: ClusterHealth
+    pending: Pending
+
+    @property
+    def cluster(self) -> EtcdCluster:
+        """The cluster of the voters, each at its registered address."""
+        return self.health.cluster
+
+    @property
+    def healthy(self) -> frozenset[str]:
+        """The names of the voters that serve, and have no alarm of damaged data."""
+        voters = {m.member.name for m in self.health.members}
+        return frozenset(
+            m.member.name
+            for m in (*self.health.members, *self.declared.members)
+            if m.healthy
+            and m.member.name in voters
+            and not (m.status is not None and "CORRUPT" in m.status.alarms)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything a plan is made from.
+
+    ``health`` is that of the declared members; ``running`` is None when no member answers.
+    ``facts`` lacks dispensable members' machines that do not answer.
+    """
+
+    artifact: Artifact | None
+    facts: Mapping[Machine, HostFacts]
+    health: ClusterHealth
+    warnings: tuple[Problem, ...] = ()
+    running: Running | None = None
+
+
+def observe(inventory: Inventory, fleet: Fleet, dispensable: Collection[str] = ()) -> Observed:
+    """Look at every member's host and at the running cluster, at the same time.
+
+    The hosts of ``dispensable`` members need not answer. Raises :class:`PreflightFailed` with
+    everything that stands in the way; nothing is changed.
+    """
+    cluster = inventory.etcd
+    spared = {m.machine for m in cluster.members if m.name in dispensable}
+    with ThreadPoolExecutor(2) as pool:
+        looking = pool.submit(_cluster, cluster, fleet)
+        problems: list[Problem] = []
+        artifact = None
+        if not cluster.source.package:
+            with preflight.noting(problems):
+                artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
+        probes = {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
+        facts, unreachable = gather.look(
+            fleet, {m: p for m, p in probes.items() if m not in spared}
+        )
+        problems += unreachable
+        if spared:
+            found, absent = gather.look(fleet, {m: probes[m] for m in spared})
+            facts |= found
+            problems += [replace(p, severity="warning") for p in absent]
+        reached = tuple(m for m in cluster.members if m.machine in facts)
+        problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
+        problems += preflight.architectures(facts, [artifact])
+        problems += preflight.paths(facts, probes)
+        problems += preflight.members(replace(cluster, members=reached), facts)
+        warnings = preflight.require(problems)
+        seen, running = looking.result()
+        return Observed(artifact, facts, seen, warnings, running)
+
+
+def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running | None]:
+    seen = health.observe(cluster, fleet)
+    if not seen.registered:
+        return seen, None
+    there = roster.roster(cluster, seen.registered)
+    voters = seen
+    if there.voters != cluster.members:
+        # Members that are not declared, or declared with another address, are looked at, too.
+        voters = health.observe(replace(cluster, members=there.voters), fleet)
+        if voters.registered:
+            there = roster.roster(cluster, voters.registered)
+    return seen, Running(there, voters, seen, pending.read(voters, fleet))
+
+
+def _rooms(
+    cluster: EtcdCluster, artifact: Artifact | None, facts: Mapping[Machine, HostFacts]
+) -> dict[Machine, list[preflight.Room]]:
+    if artifact is None:
+        return {}
+    tree = f"{cluster.install_dir}/{cluster.version}"
+    room = preflight.Room(cluster.install_dir, artifact.size * UNPACKED, "the etcd release")
+    return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/.artifact.sha256") is None)}
