@@ -171,6 +171,8 @@ class Running:
 class Lab:
     """The default five hosts, and commands against them."""
 
+    name = CLUSTER
+
     def __init__(self, hosts: Sequence[Host], folder: Path) -> None:
         self.hosts = {host.name: host for host in hosts}
         self.etcd = [host for host in hosts if host.name.startswith("etcd")]
@@ -270,6 +272,18 @@ def firewall(hosts: Sequence[Host], rule: str) -> Iterator[None]:
             host.run(f"iptables -I {rule}")
             stack.callback(host.run, f"iptables -D {rule}")
         yield
+
+
+@contextlib.contextmanager
+def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator[None]:
+    """A file system of its own at ``path``, which is not there without."""
+    host.run(f"mkdir -p {path}; mount -t tmpfs -o size={mebibytes}m tmpfs {path}")
+    try:
+        if used:
+            host.run(f"head -c {used}M /dev/zero >{path}/lost+found")
+        yield
+    finally:
+        host.run(f"umount {path}; rmdir {path} 2>/dev/null || :")
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:

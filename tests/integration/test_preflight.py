@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .lab import REPO, TEST_UNIT, Changes, Host, Lab, firewall
+from .lab import REPO, TEST_UNIT, Changes, Host, Lab, firewall, small_disk
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -32,18 +32,6 @@ def listener(host: Host, port: int) -> Iterator[None]:
         yield
     finally:
         host.run(f"systemctl stop {TEST_UNIT}")
-
-
-@contextmanager
-def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator[None]:
-    """A file system of its own at ``path``, which is not there without."""
-    host.run(f"mkdir -p {path}; mount -t tmpfs -o size={mebibytes}m tmpfs {path}")
-    try:
-        if used:
-            host.run(f"head -c {used}M /dev/zero >{path}/lost+found")
-        yield
-    finally:
-        host.run(f"umount {path}; rmdir {path} 2>/dev/null || :")
 
 
 @contextmanager

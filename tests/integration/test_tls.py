@@ -1,0 +1,85 @@
+"""TLS as the wire shows it, between members and towards clients."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.etcd import pki
+
+from .lab import Host, Lab
+
+PEER, CLIENT, PLAIN = 2380, 2379, 2381
+
+
+@pytest.fixture(scope="module")
+def secured(lab: Lab) -> Iterator[Path]:
+    """An inventory with TLS for clients, too, and a plain listener; deployed."""
+    lab.destroy()
+    inventory = lab.inventory({"etcd": {"tls": {"client": True, "plain_client_port": PLAIN}}})
+    lab.invoke("deploy-etcd", inventory).expect(0, "endpoints: https://10.213.77.11:2379")
+    yield inventory
+    lab.destroy()
+
+
+def trusting(lab: Lab, *, certificate: bool) -> ssl.SSLContext:
+    """The side of a client that trusts the cluster's CA, with a certificate of it or without."""
+    context = ssl.create_default_context(cafile=pki.ca_file(Path(lab.pki), Lab.name))
+    if certificate:
+        pki.ensure_client(Path(lab.pki), Lab.name)
+        context.load_cert_chain(pki.home(Path(lab.pki), Lab.name) / pki.CLIENT)
+    return context
+
+
+def ask(host: Host, port: int, context: ssl.SSLContext | None) -> str:
+    """The first line of the answer to `GET /version`."""
+    with socket.create_connection((host.address, port), 5) as plain:
+        stream = context.wrap_socket(plain, server_hostname=host.address) if context else plain
+        stream.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+        return stream.recv(4096).decode().splitlines()[0]
+
+
+@pytest.mark.parametrize("port", [PEER, CLIENT])
+def test_a_listener_wants_a_certificate_of_the_clusters_ca(
+    lab: Lab, secured: Path, port: int
+) -> None:
+    for host in lab.etcd:
+        assert ask(host, port, trusting(lab, certificate=True)).endswith("200 OK")
+        with pytest.raises(ssl.SSLError, match="certificate required"):
+            ask(host, port, trusting(lab, certificate=False))
+        assert ask(host, port, None).endswith("400 Bad Request")
+        anyone = ssl.create_default_context()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ask(host, port, anyone)
+
+
+def test_a_second_run_changes_nothing(lab: Lab, secured: Path) -> None:
+    before = lab.snapshot()
+    lab.invoke("deploy-etcd", secured).expect(0, "0 changed")
+    assert lab.snapshot() == before
+
+
+def test_workers_register_by_the_plain_listener(lab: Lab, secured: Path) -> None:
+    lab.invoke("start-workers", secured).expect(0, "2 of 2 live")
+    endpoints = ",".join(f"http://{host.address}:{PLAIN}" for host in lab.etcd)
+    for host in lab.workers:
+        site = host.read("/opt/alluxio/current/conf/alluxio-site.properties")
+        assert f"alluxio.etcd.endpoints={endpoints}" in site.replace("\\", "")
+    prefix = f"/ServiceDiscovery/{Lab.name}/"
+    with lab.client(lab.etcd[0], PLAIN) as client:
+        live = [json.loads(kv.value)["WorkerNetAddress"]["Host"] for kv in client.range(prefix)[1]]
+    assert sorted(live) == [host.address for host in lab.workers]
+
+
+def test_check_nodes_shows_until_when_each_certificate_is_good(lab: Lab, secured: Path) -> None:
+    report = lab.invoke("check-nodes", secured, "--format", "json").expect(0).json
+    for member in report["etcd"]["members"]:
+        shown = {c["listener"]: c for c in member["certificates"]}
+        assert set(shown) == {"client", "peer"}
+        assert all(c["error"] is None and 360 <= c["days_left"] <= 365 for c in shown.values())
+    lab.invoke("check-nodes", secured).expect(0, "2 workers: 2 LIVE")
