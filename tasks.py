@@ -160,6 +160,21 @@ def restore_etcd(
     return actions.restore_etcd(run, file, yes_restore, bump_revision)
 
 
+@command(
+    changes=True,
+    help={"compact": "First drop the history of every key, up to the newest revision."},
+)
+def defrag_etcd(run: Run, compact: bool = False) -> int:
+    """Give free space of etcd's databases back: followers first, the leader last, one by one."""
+    return actions.defrag_etcd(run, compact)
+
+
+@command(changes=True)
+def disarm_alarms(run: Run) -> int:
+    """Disarm etcd's alarms whose cause is gone; for the others, say what to do."""
+    return actions.disarm_alarms(run)
+
+
 @command()
 def show_inventory(run: Run) -> int:
     """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
@@ -193,6 +208,8 @@ namespace = Collection(
     destroy,
     backup_etcd,
     restore_etcd,
+    defrag_etcd,
+    disarm_alarms,
     show_inventory,
     init_inventory,
     inventory_schema,

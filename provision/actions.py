@@ -257,6 +257,45 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
     return 0
 
 
+def defrag_etcd(run: Run, compact: bool) -> int:
+    """Compact and defragment, and show each database's size before and after."""
+    from provision import screen
+    from provision.etcd import health, maintenance
+    from provision.text import size
+
+    inventory = _inventory(run)
+    seen = health.observe(inventory.etcd, run.fleet)
+    before = maintenance.usage(seen)
+    plan = maintenance.defrag_plan(inventory, run.fleet, seen, compact=compact)
+    carried = _carry_out(run, plan)
+    now = before
+    if carried:
+        now = maintenance.usage(health.observe(inventory.etcd, run.fleet))
+    if not run.json:
+        headings = ("member", "role", "before", "size", "in use", "quota", "alarms")
+        screen.table(headings, maintenance.rows(now, before))
+    freed = sum(u.size for u in before) - sum(u.size for u in now)
+    line = f"{size(max(0, freed))} freed"
+    if any(u.alarms for u in now):
+        line += "; alarms are still on: invoke disarm-alarms"
+    documents = {
+        "before": [u.document() for u in before],
+        "after": [u.document() for u in now],
+    }
+    _finish(run, plan, carried, documents, line)
+    return 0
+
+
+def disarm_alarms(run: Run) -> int:
+    """Disarm the alarms whose cause is gone."""
+    from provision.etcd import maintenance
+
+    inventory = _inventory(run)
+    plan = maintenance.disarm_plan(inventory, run.fleet)
+    _finish(run, plan, _carry_out(run, plan), line="" if plan.steps else "there is no alarm")
+    return 0
+
+
 def show_inventory(run: Run) -> int:
     from provision import screen
     from provision.inventory import provenance

@@ -1,0 +1,258 @@
+"""``defrag-etcd`` and ``disarm-alarms``: history, free pages, quota and alarms.
+
+As etcd's "Maintenance" guide has it: compaction drops history and leaves free pages in each
+member's database, defragmentation gives those back to the disk, one member at a time since a
+member serves nothing meanwhile, and a NOSPACE alarm is disarmed when the database is small again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from provision.errors import Problem, Unhealthy
+from provision.etcd import gates, health
+from provision.etcd.client import Alarm, EtcdRefused
+from provision.etcd.health import ClusterHealth
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plan import Call, Gate, Plan, Step
+from provision.remote import Fleet
+from provision.text import size
+
+#: etcd's own default (bytes) when quota-backend-bytes is 0 or not set.
+DEFAULT_QUOTA = 2 << 30
+#: Bytes a second at which a member surely compacts, hashes or rewrites its database.
+WORKED_PER_SECOND = 5 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One member's database. Sizes in bytes; ``quota`` None: unlimited."""
+
+    member: str
+    leader: bool
+    size: int
+    in_use: int
+    quota: int | None
+    alarms: tuple[str, ...]
+
+    @property
+    def full(self) -> bool:
+        """Whether etcd would raise NOSPACE at once: it compares the file, not what is used."""
+        return self.quota is not None and self.size >= self.quota
+
+    def document(self) -> dict[str, object]:
+        return {
+            "member": self.member,
+            "leader": self.leader,
+            "size": self.size,
+            "in_use": self.in_use,
+            "quota": self.quota,
+            "alarms": list(self.alarms),
+        }
+
+
+def quota(member: EtcdMember) -> int | None:
+    """``quota-backend-bytes`` of a member in bytes; None when the inventory shuts it off."""
+    given = member.settings.get("quota-backend-bytes", 0)
+    try:
+        count = int(given)
+    except (TypeError, ValueError):
+        return DEFAULT_QUOTA  # etcd itself refuses to start with that
+    return None if count < 0 else count or DEFAULT_QUOTA
+
+
+def usage(seen: ClusterHealth) -> list[Usage]:
+    """The databases of the members that answered."""
+    return [
+        Usage(
+            m.member.name,
+            m.member.name == seen.leader,
+            m.status.db_size,
+            m.status.db_in_use,
+            quota(m.member),
+            m.status.alarms,
+        )
+        for m in seen.members
+        if m.status is not None
+    ]
+
+
+def defrag_plan(inventory: Inventory, fleet: Fleet, seen: ClusterHealth, *, compact: bool) -> Plan:
+    """Compact to the newest revision if asked to, then defragment: followers, then the leader.
+
+    Raises :class:`Unhealthy` unless every member is healthy and none says that data differ.
+    """
+    cluster = inventory.etcd
+    _require(seen)
+    steps: list[Step] = []
+    sizes = {u.member: u for u in usage(seen)}
+    largest = max(u.size for u in sizes.values())
+    if compact:
+        steps.append(
+            Step(
+                "compact",
+                calls=(
+                    Call(
+                        "drop the history of every key up to the newest revision",
+                        lambda: _compact(cluster, fleet, largest),
+                    ),
+                ),
+            )
+        )
+    for member in gates.order(list(cluster.members), seen):
+        now = sizes[member.name]
+        steps.append(
+            Step(
+                f"defragment {member.name}" + (" (leader)" if now.leader else ""),
+                calls=(
+                    Call(
+                        f"rewrite its database of {size(now.size)}, {size(now.in_use)} in use",
+                        partial(_defragment, cluster, fleet, member, now.size),
+                    ),
+                ),
+                before=_reads(cluster, fleet),
+                after=_reads(cluster, fleet),
+            )
+        )
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("defrag-etcd", cluster.name, tuple(steps), guards=guards)
+
+
+def disarm_plan(inventory: Inventory, fleet: Fleet) -> Plan:
+    """Disarm every alarm whose cause is gone. Empty when there is no alarm.
+
+    NOSPACE: the member's database is smaller than its quota. CORRUPT: all members have the same
+    hash at the same revision. Raises :class:`Unhealthy` with what to do about the others.
+    """
+    cluster = inventory.etcd
+    seen = health.observe(cluster, fleet)
+    with health.any_client(cluster, fleet) as client:
+        alarms = client.alarms()
+    names = {m.status.member_id: m.member.name for m in seen.members if m.status is not None}
+    by_name = {u.member: u for u in usage(seen)}
+    problems: list[Problem] = []
+    calls: list[Call] = []
+    for alarm in alarms:
+        member = names.get(alarm.member_id, f"{alarm.member_id:x}")
+        now = by_name.get(member)
+        problem = _unsolved(cluster, fleet, seen, alarm, member, now)
+        if problem is not None:
+            problems.append(problem)
+            continue
+        why = "data of all members is the same"
+        if alarm.kind == "NOSPACE" and now is not None and now.quota is not None:
+            why = f"{size(now.size)} of {size(now.quota)}"
+        calls.append(
+            Call(
+                f"disarm {alarm.kind} of {member}: {why}",
+                partial(_disarm, cluster, fleet, alarm),
+            )
+        )
+    if problems:
+        raise Unhealthy(f"{len(problems)} of {len(alarms)} alarms are not solved yet", problems)
+    steps = (Step("disarm alarms", calls=tuple(calls)),) if calls else ()
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("disarm-alarms", cluster.name, steps, guards=guards)
+
+
+def _unsolved(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    seen: ClusterHealth,
+    alarm: Alarm,
+    member: str,
+    now: Usage | None,
+) -> Problem | None:
+    where = f"etcd member {member}"
+    if alarm.kind == "NOSPACE":
+        if now is None:
+            return Problem(where, "alarm NOSPACE, and it does not answer", "start it first")
+        if not now.full or now.quota is None:
+            return None
+        return Problem(
+            where,
+            f"alarm NOSPACE: its database has {size(now.size)} ({size(now.in_use)} in use), its "
+            f"quota is {size(now.quota)}",
+            "invoke defrag-etcd --compact; if that is not enough, delete keys, or raise "
+            "etcd.settings.quota-backend-bytes and invoke deploy-etcd",
+        )
+    if alarm.kind == "CORRUPT":
+        if _same_data(cluster, fleet, seen):
+            return None
+        return Problem(
+            where,
+            "alarm CORRUPT: the members' data differ",
+            f"invoke replace-member {member}",
+        )
+    return Problem(where, f"an alarm that this tool does not know: {alarm.kind}", "see etcdctl")
+
+
+def _same_data(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> bool:
+    statuses = [m.status for m in seen.members if m.status is not None]
+    if len(statuses) != len(cluster.members):
+        return False
+    revision = min(s.revision for s in statuses)
+    hashes = set()
+    for member in cluster.members:
+        timeout = _timeout(max(s.db_size for s in statuses))
+        with health.connect(cluster, fleet, member, timeout=timeout) as client:
+            hashes.add(client.hash_kv(revision))
+    return len(hashes) == 1
+
+
+def _disarm(cluster: EtcdCluster, fleet: Fleet, alarm: Alarm) -> None:
+    with health.any_client(cluster, fleet) as client:
+        client.disarm(alarm)
+
+
+def _compact(cluster: EtcdCluster, fleet: Fleet, largest: int) -> None:
+    with health.any_client(cluster, fleet, timeout=_timeout(largest)) as client:
+        revision = client.status().revision
+        try:
+            client.compact(revision)
+        except EtcdRefused as error:
+            if "compacted" not in error.message:  # an earlier run, or etcd itself, was faster
+                raise
+
+
+def _defragment(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, length: int) -> None:
+    with health.connect(cluster, fleet, member, timeout=_timeout(length)) as client:
+        client.defragment()
+
+
+def _timeout(length: int) -> float:
+    return 30.0 + length / WORKED_PER_SECOND
+
+
+def _require(seen: ClusterHealth) -> None:
+    gates.require_healthy(seen)
+    if any("CORRUPT" in u.alarms for u in usage(seen)):
+        raise Unhealthy("an alarm says that the members' data differ", seen.problems)
+
+
+def _reads(cluster: EtcdCluster, fleet: Fleet) -> Gate:
+    """Every member serves reads. Writes are not asked for: NOSPACE may be why this runs."""
+
+    def check() -> None:
+        _require(gates.until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy))
+
+    return Gate("every member serves reads by quorum", check)
+
+
+def rows(now: Sequence[Usage], before: Sequence[Usage] = ()) -> list[tuple[str, ...]]:
+    """A table's rows: member, role, size before, size, in use, quota, alarms."""
+    old = {u.member: u for u in before}
+    return [
+        (
+            u.member,
+            "leader" if u.leader else "follower",
+            size(old[u.member].size) if u.member in old else "",
+            size(u.size),
+            size(u.in_use),
+            "none" if u.quota is None else f"{size(u.quota)} ({100 * u.size // u.quota} % full)",
+            ", ".join(u.alarms),
+        )
+        for u in now
+    ]
