@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from provision.artifacts import Artifact
 from provision.host.change import Change, batch
@@ -26,7 +27,8 @@ from provision.host.resources import (
     Unit,
     User,
 )
-from provision.remote import Result, whole
+from provision.inventory.resolved import Machine
+from provision.remote import Fleet, Held, Result, Session, Stats, whole
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 GIB = 1 << 30
@@ -125,3 +127,88 @@ def look(resources: Iterable[Resource], root: Path) -> HostFacts:
 
 def do(todo: Iterable[Change], root: Path) -> Result:
     return shell(batch(tuple(todo)), root)
+
+
+class _Pipe:
+    """Of a paramiko channel what :class:`provision.remote.Held` uses, to a local process."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.status_event = threading.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self._process.poll() is not None
+
+    def exit_status_ready(self) -> bool:
+        return self._process.poll() is not None
+
+    def sendall(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        os.write(self._process.stdin.fileno(), data)
+
+    def shutdown_write(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self.status_event.set()
+
+    def close(self) -> None:
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+class LocalSession(Session):
+    """A session to a folder of this machine, which has a state folder of its own."""
+
+    def __init__(self, machine: Machine, root: Path) -> None:
+        super().__init__(machine, Stats())
+        self.root = root
+        self.asked: list[str] = []
+
+    def run(self, script: str, what: str, *, timeout: float = 120) -> Result:
+        self.asked.append(what)
+        return shell(script, self.root)
+
+    def feed(
+        self,
+        command: str,
+        body: IO[bytes],
+        what: str,
+        *,
+        timeout: float = 120,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> Result:
+        self.asked.append(what)
+        content = body.read()
+        local = command.replace(PENDING_DIR, f"{self.root}/.state")
+        done = subprocess.run(["sh", "-c", local], input=content, capture_output=True, timeout=30)
+        if on_bytes is not None:
+            on_bytes(len(content))
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode(), 0.0)
+
+    def hold(self, script: str, what: str) -> Held:
+        self.asked.append(what)
+        local = script.replace(PENDING_DIR, f"{self.root}/.state")
+        process = subprocess.Popen(
+            ["sh", "-c", local], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        greeting = process.stdout.readline().decode().rstrip("\n")
+        return Held(cast(Any, _Pipe(process)), greeting)
+
+
+class LocalFleet(Fleet):
+    """The real fan-out over :class:`LocalSession`, one folder a machine."""
+
+    def __init__(self, root: Path, parallel: int = 4) -> None:
+        super().__init__(parallel)
+        self._root = root
+        self.local: dict[Machine, LocalSession] = {}
+
+    def session(self, machine: Machine) -> LocalSession:
+        if machine not in self.local:
+            folder = self._root / machine.host
+            folder.mkdir(exist_ok=True)
+            self.local[machine] = LocalSession(machine, folder)
+        return self.local[machine]

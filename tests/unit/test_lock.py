@@ -1,0 +1,85 @@
+"""The run lock, by its real script in folders that stand for hosts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hosts import LocalFleet, LocalSession
+
+from provision import lock
+from provision.errors import ChangeFailed, Locked, PreflightFailed
+from provision.inventory.resolved import Machine
+from provision.remote import Held
+
+A, B = Machine("a", where="inventory.yml:3"), Machine("b", where="inventory.yml:4")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> LocalFleet:
+    return LocalFleet(tmp_path)
+
+
+def test_held_and_free_again(fleet: LocalFleet) -> None:
+    for _ in range(2):
+        with lock.held(fleet, [A, B], "deploy-etcd") as still:
+            still()
+            text = (fleet.session(A).root / ".state/run.lock").read_text()
+            assert f"(pid {os.getpid()}): deploy-etcd, since" in text
+        assert (fleet.session(A).root / ".state/run.lock").read_text() == ""
+
+
+def test_another_run_is_named_and_nothing_is_left_locked(fleet: LocalFleet, tmp_path: Path) -> None:
+    other = LocalFleet(tmp_path)
+    with (
+        lock.held(other, [B], "destroy"),
+        pytest.raises(Locked) as caught,
+        lock.held(fleet, [A, B], "deploy-etcd"),
+    ):
+        raise AssertionError("got the lock of the other run")
+    (problem,) = caught.value.problems
+    assert problem.where == "b"
+    assert "destroy, since" in problem.what
+    with lock.held(fleet, [A, B], "deploy-etcd"):
+        pass
+
+
+def test_it_is_let_go_after_an_error(fleet: LocalFleet) -> None:
+    with pytest.raises(KeyboardInterrupt), lock.held(fleet, [A], "deploy-etcd"):
+        raise KeyboardInterrupt
+    with lock.held(fleet, [A], "deploy-etcd"):
+        pass
+
+
+def test_a_lock_that_is_lost_is_noticed(fleet: LocalFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Held] = []
+    hold = LocalSession.hold
+
+    def remember(self: LocalSession, script: str, what: str) -> Held:
+        taken.append(hold(self, script, what))
+        return taken[-1]
+
+    monkeypatch.setattr(LocalSession, "hold", remember)
+    with lock.held(fleet, [A, B], "deploy-etcd") as still:
+        still()
+        taken[0].release()
+        with pytest.raises(ChangeFailed, match=r"run lock of [ab] was lost"):
+            still()
+
+
+def test_a_holder_cannot_steer_the_terminal(fleet: LocalFleet) -> None:
+    state = fleet.session(A).root / ".state"
+    with lock.held(fleet, [A], "deploy-etcd"):
+        (state / "run.lock").write_text("\x1b]0;owned\x07 mallory\n")
+        with pytest.raises(Locked) as caught, lock.held(fleet, [A], "deploy-etcd"):
+            pass
+    assert caught.value.message.isprintable()
+    assert "mallory" in caught.value.message
+
+
+def test_a_host_that_cannot_lock(fleet: LocalFleet) -> None:
+    (fleet.session(A).root / ".state").write_text("in the way")
+    with pytest.raises(PreflightFailed) as caught, lock.held(fleet, [A], "deploy-etcd"):
+        pass
+    assert "cannot be taken" in caught.value.problems[0].what
