@@ -1,0 +1,321 @@
+"""Every rule of preflight, from the values of facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import builders
+import pytest
+from hosts import GIB, TARBALL, disk, facts, text
+
+from provision import preflight
+from provision.alluxio import desired as workers_desired
+from provision.alluxio.desired import Artifacts
+from provision.artifacts import Artifact
+from provision.errors import PreflightFailed, Problem
+from provision.etcd import desired as etcd_desired
+from provision.host.observe import HostFacts, Listener, PathState, Probe, UnitState
+from provision.host.resources import Directory, File, Link
+from provision.inventory.model import Java, PageStore
+from provision.inventory.resolved import Machine
+from provision.preflight import Room
+
+UUID = "11111111-2222-3333-4444-555555555555"
+A, B, C = (Machine(f"h{n}", where=f"inventory.yml:{n}") for n in (1, 2, 3))
+ARTIFACTS = Artifacts(TARBALL, None)
+
+
+def three(**of_second: Any) -> dict[Machine, HostFacts]:
+    return {A: facts(1), B: facts(2, **of_second), C: facts(3)}
+
+
+def only(problems: list[Problem]) -> Problem:
+    (problem,) = problems
+    return problem
+
+
+def test_good_hosts() -> None:
+    assert preflight.hosts(three(), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"uid": "1000"}, "no root"),
+        ({"arch": "riscv64"}, "CPU is riscv64"),
+        ({"systemd": ""}, "systemd is not running"),
+        ({"systemd": "219"}, "systemd 219 is too old"),
+        ({"machine_id": f"{1:032x}"}, f"machine-id {1:032x} is also that of h1"),
+        ({"hostname": "host3"}, "hostname host3 is also that of h2"),
+    ],
+)
+def test_a_host(values: dict[str, str], what: str) -> None:
+    problem = only(preflight.hosts(three(values=values), {}))
+    assert problem.what == what
+    assert problem.where in ("h2 (inventory.yml:2)", "h3 (inventory.yml:3)")
+    assert problem.remedy
+
+
+@pytest.mark.parametrize(("offset", "bad"), [(0.9, False), (-0.9, False), (1.5, True), (-2, True)])
+def test_clocks(offset: float, bad: bool) -> None:
+    found = preflight.hosts(three(clock_offset=offset), {})
+    assert [p.where for p in found] == (["h2 (inventory.yml:2)"] if bad else [])
+
+
+def test_all_clocks_alike_are_right_whatever_ours_says() -> None:
+    assert preflight.hosts({m: facts(n, clock_offset=99.0) for n, m in enumerate((A, B))}, {}) == []
+
+
+class TestRoom:
+    def problems(self, *rooms: Room, **disks: int) -> list[Problem]:
+        known = {f"/{k}": disk(f"/{k}", v, device=f"/dev/{k}") for k, v in disks.items()}
+        return preflight.hosts({A: facts(disks=known)}, {A: rooms})
+
+    def test_enough(self) -> None:
+        assert self.problems(Room("/opt", GIB, "x"), opt=GIB) == []
+
+    def test_too_little(self) -> None:
+        problem = only(self.problems(Room("/opt", 2 * GIB, "the release"), opt=GIB))
+        assert problem.what == "/opt has 1.1 GB free on /dev/opt, the release needs 2.1 GB"
+
+    def test_what_shares_a_disk_is_counted_together(self) -> None:
+        one = {p: disk(p, 3 * GIB) for p in ("/opt", "/pages")}
+        rooms = [Room("/opt", 2 * GIB, "the release"), Room("/pages", 2 * GIB, "a page store")]
+        problem = only(preflight.hosts({A: facts(disks=one)}, {A: rooms}))
+        assert problem.what.endswith("the release needs 2.1 GB and a page store needs 2.1 GB")
+        assert self.problems(*rooms, opt=3 * GIB, pages=3 * GIB) == []
+
+
+@pytest.mark.parametrize(
+    ("resource", "kind", "bad"),
+    [
+        (Directory("/x"), "dir", False),
+        (Directory("/x"), "link", True),
+        (Directory("/x"), "file", True),
+        (File("/x", b""), "link", False),
+        (File("/x", b""), "dir", True),
+        (Link("/x", "y"), "dir", True),
+        (Link("/x", "y"), "link", False),
+    ],
+)
+def test_something_in_the_way(resource: Directory | File | Link, kind: str, bad: bool) -> None:
+    there = facts(paths={"/x": PathState(kind, "root", "root", 0o755, 0)})
+    found = preflight.paths({A: there}, {A: Probe(resources=[resource])})
+    assert bool(found) is bad
+    if bad:
+        assert found[0].what.startswith(f"/x is a {kind}, not a ")
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "bad"),
+    [
+        ("etcd-v3.6.16-linux-amd64.tar.gz", "x86_64", False),
+        ("etcd-v3.6.16-linux-arm64.tar.gz", "x86_64", True),
+        ("etcd-v3.6.16-linux-amd64.tar.gz", "aarch64", True),
+        ("OpenJDK11U-jdk_x64_linux_hotspot_11.0.20_8.tar.gz", "x86_64", False),
+        ("OpenJDK11U-jdk_aarch64_linux_hotspot_11.0.20_8.tar.gz", "x86_64", True),
+        ("jdk-11-x86_64.tgz", "aarch64", True),
+        ("alluxio-313-bin.tar.gz", "aarch64", False),
+        ("charm64.tar.gz", "x86_64", False),
+    ],
+)
+def test_tarballs_for_another_cpu(name: str, arch: str, bad: bool) -> None:
+    tarball = Artifact(Path(name), "0" * 64, 1)
+    found = preflight.architectures({A: facts(values={"arch": arch})}, [tarball, None])
+    assert bool(found) is bad
+    if bad:
+        assert name in found[0].what
+        assert arch in found[0].what
+
+
+class TestMembers:
+    cluster = builders.etcd()
+    unit_path = etcd_desired.UNIT_PATH
+
+    def problems(self, **of_first: Any) -> list[Problem]:
+        first, *others = self.cluster.members
+        seen = {m.machine: facts(n) for n, m in enumerate(others, 2)}
+        seen[first.machine] = facts(1, **of_first)
+        found = preflight.members(self.cluster, seen)
+        assert all(p.where.startswith("infra1 at 10.0.0.1 (") for p in found)
+        return found
+
+    def ours(self, cluster: str = "c") -> PathState:
+        return text(f"[Unit]\nX-Alluxio-Provision-Cluster={cluster}\n")
+
+    def test_good(self) -> None:
+        assert self.problems() == []
+
+    def test_a_member_of_another_cluster(self) -> None:
+        found = self.problems(paths={self.unit_path: self.ours("other")})
+        assert only(found).what == "already a member of cluster other"
+
+    def test_an_etcd_of_someone_else(self) -> None:
+        unit = UnitState("loaded", "active", fragment="/lib/systemd/system/etcd.service")
+        problem = only(self.problems(units={etcd_desired.UNIT: unit}))
+        assert "(/lib/systemd/system/etcd.service)" in problem.what
+
+    def test_data_of_someone_else(self) -> None:
+        there = PathState("dir", "etcd", "etcd", 0o700, 0)
+        problem = only(self.problems(paths={"/var/lib/etcd/member": there}))
+        assert "never deleted" in problem.remedy
+
+    def test_our_own_etcd(self) -> None:
+        there = PathState("dir", "etcd", "etcd", 0o700, 0)
+        found = self.problems(
+            paths={self.unit_path: self.ours(), "/var/lib/etcd/member": there},
+            units={etcd_desired.UNIT: UnitState("loaded", "active", pid=7)},
+            listeners={2379: Listener(2379, 7, "etcd"), 2380: Listener(2380, 7, "etcd")},
+        )
+        assert found == []
+
+    def test_a_port_of_another_process(self) -> None:
+        problem = only(self.problems(listeners={2380: Listener(2380, 99, "nginx")}))
+        assert problem.what == "port 2380 is taken by nginx (pid 99)"
+
+    def test_masked(self) -> None:
+        found = self.problems(units={etcd_desired.UNIT: UnitState("masked")})
+        assert "systemctl unmask" in only(found).remedy
+
+    def test_an_address_of_another_host(self) -> None:
+        problem = only(self.problems(addresses=frozenset({"192.168.0.9"})))
+        assert "10.0.0.1 is on no interface" in problem.what
+        assert problem.remedy == "it has 192.168.0.9"
+
+    def test_a_peer_that_cannot_be_reached(self) -> None:
+        found = self.problems(unreachable={("10.0.0.3", 2380): "no answer in 3 s"})
+        assert only(found).what == "cannot reach infra3 at 10.0.0.3:2380: no answer in 3 s"
+
+    def test_a_name_that_does_not_resolve(self) -> None:
+        members = [builders.member(1), builders.member(2, address="infra2.example.com")]
+        seen = {m.machine: facts(n) for n, m in enumerate(members, 1)}
+        seen[members[0].machine] = facts(1, resolved={"infra2.example.com": "", "x": ""})
+        found = preflight.members(builders.etcd(*members), seen)
+        assert only(found).what == "cannot resolve infra2.example.com"
+
+    def test_a_full_disk(self) -> None:
+        found = self.problems(disks={"/var/lib/etcd": disk("/var/lib/etcd", GIB)})
+        assert "99 % full" in only(found).what
+        # Ten per cent of a large disk is room enough.
+        large = disk("/var/lib/etcd", 50 * GIB, total=1000 * GIB)
+        assert self.problems(disks={"/var/lib/etcd": large}) == []
+
+    def test_a_network_disk_is_a_warning(self) -> None:
+        slow = replace(disk("/var/lib/etcd", 90 * GIB), kind="nfs4")
+        problem = only(self.problems(disks={"/var/lib/etcd": slow}))
+        assert problem.severity == "warning"
+        assert preflight.require([problem]) == (problem,)
+
+    def test_hosts_that_could_not_be_asked_are_passed_over(self) -> None:
+        assert preflight.members(self.cluster, {}) == []
+
+
+class TestWorkers:
+    file = "/var/lib/alluxio/worker_identity"
+
+    def problems(
+        self,
+        *seen: HostFacts,
+        java: Java | None = None,
+        registered: dict[str, tuple[str, int]] | None = None,
+        **changed: Any,
+    ) -> list[Problem]:
+        workers = [replace(builders.worker(f"w{n}"), **changed) for n in range(1, len(seen) + 1)]
+        cluster = builders.alluxio(*workers, java=java or Java())
+        by_machine = {w.machine: f for w, f in zip(workers, seen, strict=True)}
+        return preflight.workers(cluster, workers, ARTIFACTS, by_machine, registered)
+
+    def test_good(self) -> None:
+        assert self.problems(facts(1), facts(2)) == []
+
+    def test_two_hosts_with_one_identity(self) -> None:
+        clone = {self.file: text(f"{UUID}\n")}
+        problem = only(self.problems(facts(1, paths=clone), facts(2, paths=clone)))
+        assert problem.where.startswith("w2 at w2")
+        assert UUID in problem.what
+        assert "that of w1" in problem.what
+        assert self.file in problem.remedy
+
+    def test_an_identity_that_another_host_has_registered(self) -> None:
+        """So a clone is seen with --only, too, when nobody looks at the other host."""
+        seen = facts(1, paths={self.file: text(f"# made\n{UUID.upper()}\n")})
+        problem = only(self.problems(seen, registered={UUID: ("elsewhere", 29999)}))
+        assert "registered in etcd as elsewhere:29999" in problem.what
+        assert self.problems(seen, registered={UUID: ("w1", 29999)}) == []
+        assert self.problems(seen, registered={}) == []
+
+    def test_an_identity_file_without_one(self) -> None:
+        found = self.problems(facts(paths={self.file: text("gone\n")}))
+        assert "holds no UUID" in only(found).what
+
+    def test_a_worker_of_another_cluster(self) -> None:
+        unit = text("X-Alluxio-Provision-Cluster=other\n")
+        found = self.problems(facts(paths={workers_desired.UNIT_PATH: unit}))
+        assert only(found).what == "already a worker of cluster other"
+
+    def test_a_unit_of_someone_else(self) -> None:
+        unit = UnitState("loaded", "inactive", fragment="/lib/x")
+        found = self.problems(facts(units={workers_desired.UNIT: unit}))
+        assert "not of this tool (/lib/x)" in only(found).what
+
+    def test_a_port(self) -> None:
+        found = self.problems(facts(listeners={29999: Listener(29999, 5, "java")}))
+        assert only(found).what == "port 29999 is taken by java (pid 5)"
+
+    def test_masked(self) -> None:
+        unit = {workers_desired.UNIT: UnitState("masked")}
+        assert "is masked" in only(self.problems(facts(units=unit))).what
+
+    @pytest.mark.parametrize(
+        ("said", "what"),
+        [
+            ('openjdk version "1.8.0_392"', ""),
+            ('openjdk version "11.0.20"', ""),
+            ('openjdk version "17.0.9"', "Java is 17, Alluxio 313 needs 8 or 11"),
+            ("sh: 1: java: not found", "no Java on its PATH"),
+            ("", "no Java on its PATH"),
+        ],
+    )
+    def test_the_hosts_own_java(self, said: str, what: str) -> None:
+        found = self.problems(facts(commands={"java": said}))
+        assert [p.what for p in found] == ([what] if what else [])
+
+    def test_a_given_java_home(self) -> None:
+        release = {"/opt/jdk/release": text('JAVA_VERSION="11.0.20"\n')}
+        assert self.problems(facts(paths=release, commands={}), java_home="/opt/jdk") == []
+        found = self.problems(facts(commands={}), java_home="/opt/jdk")
+        assert only(found).what == "no Java at /opt/jdk"
+
+    @pytest.mark.parametrize(("memory", "warns"), [(2 * GIB, False), (2 * GIB - 1, True)])
+    def test_memory(self, memory: int, warns: bool) -> None:
+        found = self.problems(facts(values={"memory": str(memory)}))
+        assert [p.severity for p in found] == (["warning"] if warns else [])
+
+    def test_a_large_page_store_is_not_memory(self) -> None:
+        store = PageStore(dirs=["/pages"], sizes=["10TB"])
+        assert self.problems(facts(), page_store=store) == []
+
+
+def test_all_is_listed_and_warnings_alone_do_not_stop() -> None:
+    error, warning = Problem("a", "bad"), Problem("b", "odd", severity="warning")
+    assert preflight.require([]) == ()
+    with pytest.raises(PreflightFailed, match="nothing was changed") as caught:
+        preflight.require([warning, error])
+    assert caught.value.exit_code == 3
+    assert set(caught.value.problems) == {error, warning}
+
+
+def test_noting_goes_on() -> None:
+    problems: list[Problem] = []
+    with preflight.noting(problems):
+        raise PreflightFailed("x", [Problem("a", "bad")])
+    assert [p.what for p in problems] == ["bad"]
+
+
+def test_sizes() -> None:
+    assert workers_desired.size_bytes("512") == workers_desired.size_bytes("512B") == 512
+    assert workers_desired.size_bytes("64MB") == workers_desired.size_bytes("64m") == 64 << 20
+    assert workers_desired.size_bytes("2TB") == 2 << 40
+    assert workers_desired.jvm_size("4GB") == "4G"
