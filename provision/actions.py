@@ -37,8 +37,12 @@ def deploy_etcd(run: Run, workers: bool) -> int:
     carried = _carry_out(run, plan)
     if not plan.steps:
         gates.require_healthy(observed.health)
-    endpoints = list(inventory.etcd.endpoints)
-    _finish(run, plan, carried, {"endpoints": endpoints}, "endpoints: " + ",".join(endpoints))
+    endpoints = [member.client_url for member in inventory.etcd.members]
+    plain = [url for url in inventory.etcd.endpoints if url not in endpoints]
+    line = "endpoints: " + ",".join(endpoints)
+    if plain:
+        line += "; without TLS: " + ",".join(plain)
+    _finish(run, plan, carried, {"endpoints": endpoints, "plain_endpoints": plain}, line)
     return 0
 
 

@@ -82,6 +82,11 @@ class Host:
     def read(self, path: str) -> str:
         return self.run(f"cat {shlex.quote(path)}")
 
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file that anyone may read, and the folders above it."""
+        command = f"sudo sh -c 'mkdir -p $(dirname {path}); cat >{path}'"
+        subprocess.run([*self._ssh, self.name, command], input=content, check=True)
+
     def show(self, unit: str, *properties: str) -> dict[str, str]:
         """Properties of a systemd unit."""
         lines = self.run(f"systemctl show -p {','.join(properties)} {unit}").splitlines()
