@@ -175,6 +175,17 @@ def disarm_alarms(run: Run) -> int:
     return actions.disarm_alarms(run)
 
 
+@command(
+    help={
+        "host": "A member, a worker or a host: its own log instead of this machine's.",
+        "lines": "How many of the last entries.",
+    }
+)
+def audit(run: Run, host: str = "", lines: int = 50) -> int:
+    """Show who changed what, when, and how it ended: by this machine, or on one host."""
+    return actions.audit(run, host, lines)
+
+
 @command()
 def show_inventory(run: Run) -> int:
     """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
@@ -210,6 +221,7 @@ namespace = Collection(
     restore_etcd,
     defrag_etcd,
     disarm_alarms,
+    audit,
     show_inventory,
     init_inventory,
     inventory_schema,

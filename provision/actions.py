@@ -223,6 +223,7 @@ def logs(run: Run, host: str, lines: int) -> int:
 
 def backup_etcd(run: Run, to: str, keep: str) -> int:
     """A snapshot of etcd on this machine, proven to restore."""
+    from provision import audit as log
     from provision import screen
     from provision.etcd import snapshot
 
@@ -232,6 +233,13 @@ def backup_etcd(run: Run, to: str, keep: str) -> int:
     inventory = _inventory(run)
     into = Path(to).expanduser() if to else snapshot.default_directory(inventory)
     backup = snapshot.take(inventory.etcd, run.fleet, into, keep=count)
+    by = log.author(run.command, inventory.cluster)
+    log.note(
+        by,
+        backup.member,
+        [f"save {backup.path}", *(f"remove {p}" for p in backup.removed)],
+        ok=True,
+    )
     if run.json:
         screen.emit_json(backup.document())
         return 0
@@ -297,6 +305,28 @@ def disarm_alarms(run: Run) -> int:
     inventory = _inventory(run)
     plan = maintenance.disarm_plan(inventory, run.fleet)
     _finish(run, plan, _carry_out(run, plan), line="" if plan.steps else "there is no alarm")
+    return 0
+
+
+def audit(run: Run, host: str, lines: int) -> int:
+    """The audit log of this machine, or of one host."""
+    from provision import audit as log
+    from provision import screen
+
+    if host:
+        machine = _machine(run.inventory, host)
+        entries = log.read_host(run.fleet.session(machine), lines)
+        place = f"{machine.host}:{log.HOST_LOG}"
+    else:
+        entries, place = log.read_local(lines), str(log.local_log())
+    if run.json:
+        documents = [e.document() for e in entries]
+        screen.emit_json(
+            {"schema": "alluxio-provision/audit/1", "log": place, "entries": documents}
+        )
+        return 0
+    headings = ("when", "who", "command", "cluster", "name", "result", "changes")
+    screen.table(headings, log.rows(entries), title=place)
     return 0
 
 

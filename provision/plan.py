@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from provision import lock
+from provision import audit, lock
 from provision.errors import ChangeFailed, Problem, ProvisionError
 from provision.host.change import (
     BATCH_LOCK_SECONDS,
@@ -154,14 +154,15 @@ def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
     if not plan.steps:
         return
     watcher = watcher or Quiet()
+    by = audit.author(plan.command, plan.cluster)
     with lock.held(fleet, plan.machines, plan.command) as still_locked:
         for number, step in enumerate(plan.steps, 1):
             still_locked()
             watcher.step(number, len(plan.steps), step)
             where = f"step {number} of {len(plan.steps)} ({step.title})"
             _gate(step.before, watcher, f"before {where}", begun=number > 1)
-            _run(step, fleet, watcher, where)
-            _call(step, where)
+            _run(step, fleet, watcher, where, by)
+            _call(step, where, by)
             _gate(step.after, watcher, f"after {where}", begun=True)
 
 
@@ -180,28 +181,33 @@ def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> No
         ) from error
 
 
-def _call(step: Step, where: str) -> None:
+def _call(step: Step, where: str, by: audit.Author) -> None:
     for call in step.calls:
         try:
             call.do()
         except ProvisionError as error:
+            audit.note(by, "etcd", [call.what], ok=False)
             raise ChangeFailed(
                 f"stopped in {where}: {call.what}: {error.message}; put it right and run the same "
                 "command again",
                 error.problems,
             ) from error
+        audit.note(by, "etcd", [call.what], ok=True)
 
 
-def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str) -> None:
+def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str, by: audit.Author) -> None:
     by_machine = {host.machine: host for host in step.hosts}
 
     def work(session: Session) -> None:
         host = by_machine[session.machine]
+        titles = [change.what for change in host.changes]
         try:
-            _apply_host(session, host, watcher)
+            _apply_host(session, host, watcher, audit.lines(by, host.name, titles))
         except ProvisionError as error:
+            audit.note(by, host.name, titles, ok=False)
             watcher.host(host, error)
             raise
+        audit.note(by, host.name, titles, ok=True)
         watcher.host(host, None)
 
     results = fleet.map(work, list(by_machine), at_once=step.at_once or len(by_machine))
@@ -214,7 +220,7 @@ def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str) -> None:
         )
 
 
-def _apply_host(session: Session, host: HostChanges, watcher: Watcher) -> None:
+def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: str) -> None:
     where = f"{host.name} ({host.machine.host})"
     for change in host.changes:
         tree = change.upload
@@ -247,7 +253,7 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher) -> None:
             raise _failed(where, what, result)
         todo = answered(todo, result.stdout)
     result = session.run(
-        batch(todo),
+        batch(todo, audited),
         "apply",
         timeout=sum(change.seconds for change in todo) + BATCH_LOCK_SECONDS + 60.0,
     )

@@ -88,10 +88,11 @@ def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ..
     return tuple(found)
 
 
-def batch(todo: Sequence[Change]) -> str:
+def batch(todo: Sequence[Change], audit: str = "") -> str:
     """One shell script that does ``todo`` in order and stops at the first failure.
 
-    It prints ``@@done N`` after the N-th change (from 0), so a failure names its change.
+    ``audit`` goes before the first (:func:`provision.audit.lines`). It prints ``@@done N`` after
+    the N-th change (from 0), so a failure names its change.
     """
     lines = [
         "set -e",
@@ -105,10 +106,12 @@ def batch(todo: Sequence[Change]) -> str:
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
         lines.append(f"touch {PENDING_DIR}/restart.{shlex.quote(unit)}")
+    if audit:
+        lines.append(audit)
     for number, change in enumerate(todo):
         if change.script:
             lines.append(change.script)
-        lines.append(f"echo {DONE} {number}")
+        lines.append(f"audit_done={number + 1}; echo {DONE} {number}")
     return "\n".join(lines)
 
 
@@ -386,7 +389,9 @@ def _package(package: Package, facts: HostFacts) -> Change | None:
 
 
 # The package would start a default instance of its own: policy-rc.d is Debian's way to say no.
+# In a shell of its own, for the trap is not to replace the batch's.
 _PACKAGE = """\
+(
 if command -v apt-get >/dev/null; then
   policy=/usr/sbin/policy-rc.d
   if [ ! -e $policy ]; then
@@ -404,7 +409,8 @@ fi
 [ -x {binary} ] || {{
   echo "the package did not bring {binary}" >&2
   exit 1
-}}"""
+}}
+)"""
 
 
 def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[Change]:
