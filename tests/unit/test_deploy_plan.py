@@ -1,0 +1,282 @@
+"""deploy-etcd: the plan for a cluster in each state that a run can find or leave it in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import builders
+import hosts
+import pytest
+from hosts import TARBALL, having
+
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd import deploy, desired, gates, pki, roster, tls
+from provision.etcd.client import MemberStatus, RegisteredMember
+from provision.etcd.deploy import Observed
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.observed import Running
+from provision.etcd.pending import Pending
+from provision.host.observe import HostFacts, PathState, UnitState
+from provision.inventory.model import EtcdTls
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.plan import Plan
+from provision.remote import Fleet
+
+DATA = PathState("dir", "etcd", "etcd", 0o700, 4096)
+
+
+class World:
+    """Three members, each as its host and etcd have it."""
+
+    def __init__(self, cluster: EtcdCluster | None = None) -> None:
+        self.cluster = cluster or builders.etcd()
+        self.facts: dict[str, HostFacts] = {}
+        self.down: set[str] = set()
+        self.leader = self.cluster.members[0].name
+        self.established = True
+        self.registered = [
+            RegisteredMember(n, m.name, (m.peer_url,), (m.client_url,), False)
+            for n, m in enumerate(self.cluster.members, 1)
+        ]
+        for n, m in enumerate(self.cluster.members, 1):
+            installed = having(self.wanted(m), hosts.facts(n))
+            self.facts[m.name] = replace(installed, paths=dict(installed.paths) | self.data(m))
+
+    def data(self, m: EtcdMember) -> dict[str, PathState]:
+        return {f"{m.data_dir}/member": DATA}
+
+    def wanted(self, m: EtcdMember) -> tuple[Any, ...]:
+        return desired.resources(self.cluster, m, TARBALL, None, None)
+
+    def clean(self, *names: str) -> None:
+        for name in names:
+            self.facts[name] = hosts.facts(int(name[-1]))
+            self.down.add(name)
+
+    def stop(self, *names: str) -> None:
+        for name in names:
+            stopped = {desired.UNIT: UnitState("loaded", "failed", "failed", "enabled")}
+            self.facts[name] = replace(self.facts[name], units=stopped)
+            self.down.add(name)
+
+    def observed(self, cluster: EtcdCluster | None = None) -> Observed:
+        cluster = cluster or self.cluster
+        leader = next(n for n, m in enumerate(self.cluster.members, 1) if m.name == self.leader)
+        members = tuple(
+            MemberHealth(m, error="no answer")
+            if m.name in self.down or not self.established
+            else MemberHealth(
+                m,
+                status=MemberStatus(1, n, "3.6.16", 1, 1, leader, 1, 1, 1, False, ()),
+                registered=tuple(self.registered),
+            )
+            for n, m in enumerate(cluster.members, 1)
+        )
+        seen = ClusterHealth(cluster, members)
+        running = None
+        if seen.registered:
+            there = roster.roster(cluster, seen.registered)
+            running = Running(there, seen, seen, Pending())
+        by_machine = {m.machine: self.facts[m.name] for m in cluster.members}
+        return Observed(TARBALL, by_machine, seen, (), running)
+
+    def plan(self, cluster: EtcdCluster | None = None) -> Plan:
+        inventory = builders.inventory(None, etcd=cluster or self.cluster)
+        with Fleet(4) as fleet:
+            return deploy.plan(inventory, fleet, self.observed(cluster), write=False)
+
+
+def names(plan: Plan) -> list[tuple[str, list[str]]]:
+    return [(s.title, [h.name for h in s.hosts]) for s in plan.steps]
+
+
+def with_settings(cluster: EtcdCluster, **settings: int) -> EtcdCluster:
+    dashed = {k.replace("_", "-"): v for k, v in settings.items()}
+    return replace(cluster, members=tuple(replace(m, settings=dashed) for m in cluster.members))
+
+
+ALL = ["infra1", "infra2", "infra3"]
+
+
+def test_nothing_to_do() -> None:
+    assert World().plan().steps == ()
+
+
+def test_bootstrap_is_one_step_for_all() -> None:
+    world = World()
+    world.established = False
+    world.clean(*ALL)
+    plan = world.plan()
+    assert names(plan) == [("bootstrap the cluster", ALL)]
+    (step,) = plan.steps
+    assert step.at_once is None
+    assert step.after is not None
+    verbs = [c.what.split()[0] for c in step.hosts[0].changes]
+    assert verbs == [
+        *("create", "create", "create", "install", "point", "write", "write"),
+        *("reload", "enable", "start"),
+    ]
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_bootstrap_that_was_killed_half_way(done: int) -> None:
+    """Who was started waits for the others (Type=notify: not active yet)."""
+    world = World()
+    world.established = False
+    world.clean(*ALL[done:])
+    for name in ALL[:done]:
+        waiting = {desired.UNIT: UnitState("loaded", "activating", "start", "enabled", 5)}
+        world.facts[name] = replace(world.facts[name], units=waiting)
+    plan = world.plan()
+    assert names(plan) == [("start the members that are down", ALL)]
+    (step,) = plan.steps
+    assert [c.what for c in step.hosts[0].changes] == ["start etcd.service"]
+    assert len(step.hosts[-1].changes) > 5
+
+
+def test_two_of_three_down_start_together() -> None:
+    world = World()
+    world.stop("infra1", "infra3")
+    assert names(world.plan()) == [("start the members that are down", ["infra1", "infra3"])]
+
+
+@pytest.mark.parametrize("leader", ALL)
+def test_a_setting_rolls_the_leader_last(leader: str) -> None:
+    world = World()
+    world.leader = leader
+    changed = with_settings(world.cluster, quota_backend_bytes=8 << 30)
+    plan = world.plan(changed)
+    order = [n for n in ALL if n != leader] + [leader]
+    assert names(plan) == [(f"change {n}", [n]) for n in order]
+    for step in plan.steps:
+        assert step.before is not None
+        assert step.after is not None
+        assert [c.what.split()[0] for c in step.hosts[0].changes] == ["change", "restart"]
+    assert "+quota-backend-bytes: 8589934592" in plan.steps[0].hosts[0].changes[0].diff
+    assert plan.machines == tuple(m.machine for m in (changed.member(n) for n in order))
+
+
+def test_one_members_change_locks_the_others_too() -> None:
+    world = World()
+    first, *others = world.cluster.members
+    changed = replace(world.cluster, members=(replace(first, settings={"max-txn-ops": 9}), *others))
+    plan = world.plan(changed)
+    assert names(plan) == [("change infra1", ["infra1"])]
+    assert set(plan.machines) == {m.machine for m in changed.members}
+
+
+def test_who_is_down_comes_before_who_works() -> None:
+    world = World()
+    world.leader = "infra1"
+    world.stop("infra3")
+    plan = world.plan(with_settings(world.cluster, max_txn_ops=9))
+    assert [s.title for s in plan.steps] == [
+        *("start the members that are down", "change infra2", "change infra1")
+    ]
+
+
+def test_an_unhealthy_member_that_runs_is_repaired_first() -> None:
+    world = World()
+    world.down.add("infra3")
+    plan = world.plan(with_settings(world.cluster, max_txn_ops=9))
+    assert [h for _, h in names(plan)] == [["infra3"], ["infra2"], ["infra1"]]
+
+
+def test_what_no_service_notices_is_done_everywhere_at_once() -> None:
+    world = World()
+    changed = replace(world.cluster, version="3.6.17")
+    plan = world.plan(changed)
+    title, first = names(plan)[0]
+    assert (title, first) == ("prepare without touching a service", ALL)
+    assert [c.what.split()[0] for c in plan.steps[0].hosts[0].changes] == ["install", "point"]
+    assert [s.title for s in plan.steps[1:]] == [
+        f"change {n}" for n in ("infra2", "infra3", "infra1")
+    ]
+
+
+def test_another_minor_release_is_refused() -> None:
+    world = World()
+    with pytest.raises(PreflightFailed, match="upgrade"):
+        world.plan(replace(world.cluster, version="3.7.3"))
+
+
+def test_all_at_once_says_so() -> None:
+    """Active, but silent at the declared port: the only way on, and not done quietly."""
+    world = World()
+    world.established = False
+    members = tuple(replace(m, client_port=12379) for m in world.cluster.members)
+    plan = world.plan(replace(world.cluster, members=members))
+    assert [s.title for s in plan.steps] == [
+        "change the members together: none answers at its declared client URL"
+    ]
+
+
+def test_a_member_that_lost_its_data_is_refused() -> None:
+    world = World()
+    world.clean("infra2")
+    with pytest.raises(PreflightFailed) as caught:
+        world.plan()
+    text = str([str(p) for p in caught.value.problems])
+    assert "infra2" in text
+    assert "replace-member" in text
+
+
+def test_preflight_warnings_are_in_the_plan() -> None:
+    world = World()
+    seen = replace(world.observed(), warnings=(Problem("a", "odd", severity="warning"),))
+    with Fleet(4) as fleet:
+        plan = deploy.plan(builders.inventory(None, etcd=world.cluster), fleet, seen, write=False)
+    assert [n.what for n in plan.notes] == ["odd"]
+    assert plan.document()["notes"] == [
+        {"where": "a", "what": "odd", "remedy": "", "severity": "warning"}
+    ]
+
+
+def test_require_healthy_names_who_is_not() -> None:
+    world = World()
+    world.stop("infra2")
+    with pytest.raises(Unhealthy, match=r"2 of 3 members are healthy \(quorum is 2\)") as caught:
+        gates.require_healthy(world.observed().health)
+    assert "infra2" in str(caught.value.problems[0])
+
+
+class TestTls:
+    @pytest.fixture
+    def cluster(self, tmp_path: Path) -> EtcdCluster:
+        members = tuple(builders.member(n, peer_tls=True) for n in (1, 2, 3))
+        return builders.etcd(*members, tls=EtcdTls(pki_dir=tmp_path))
+
+    def seen(self, cluster: EtcdCluster, pair: pki.KeyPair, **paths: PathState) -> HostFacts:
+        def file(content: bytes, mode: int) -> PathState:
+            return PathState("file", "etcd", "etcd", mode, len(content), content)
+
+        folder = desired.pki_dir(cluster)
+        files = {"peer.crt": file(pair.cert_pem, 0o644), "peer.key": file(b"key", 0o600)} | paths
+        return hosts.facts(paths={f"{folder}/{name}": state for name, state in files.items()})
+
+    def test_a_good_one_is_kept(self, cluster: EtcdCluster) -> None:
+        ca = tls.authority(cluster, write=True)
+        assert ca is not None
+        member = cluster.members[0]
+        pair = pki.leaf(ca.signing, member.name, desired.sans(member), days=365)
+        assert tls.due(cluster, member, "peer", self.seen(cluster, pair), ca) is None
+
+    def test_one_that_ends_soon_or_has_no_key_is_renewed(self, cluster: EtcdCluster) -> None:
+        ca = tls.authority(cluster, write=True)
+        assert ca is not None
+        member = cluster.members[0]
+        then = datetime.now(timezone.utc) - timedelta(days=360)
+        old = pki.leaf(ca.signing, member.name, desired.sans(member), days=365, now=then)
+        assert tls.due(cluster, member, "peer", self.seen(cluster, old), ca)
+        other = pki.leaf(ca.signing, member.name, ("elsewhere",), days=365)
+        assert tls.due(cluster, member, "peer", self.seen(cluster, other), ca)
+        good = pki.leaf(ca.signing, member.name, desired.sans(member), days=365)
+        empty = {"peer.key": PathState("file", "etcd", "etcd", 0o600, 0)}
+        assert tls.due(cluster, member, "peer", self.seen(cluster, good, **empty), ca) is not None
+
+    def test_a_dry_run_makes_no_authority(self, cluster: EtcdCluster, tmp_path: Path) -> None:
+        assert tls.authority(cluster, write=False) is not None
+        assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,293 @@
+"""start-workers: who is installed, who is restarted, in which groups, and the wait for LIVE."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import builders
+import hosts
+import pytest
+from hosts import TARBALL, having
+
+from provision.alluxio import desired, java, membership, start
+from provision.alluxio.desired import Artifacts
+from provision.artifacts import Artifact
+from provision.errors import ProvisionError, Unhealthy, UsageError
+from provision.etcd import health
+from provision.etcd.client import KeyValue
+from provision.host.observe import HostFacts, PathState, UnitState
+from provision.host.resources import File
+from provision.inventory.model import AlluxioEtcd, Java, Secret, Source
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+from provision.plan import Plan
+from provision.remote import Fleet
+
+ARTIFACTS = Artifacts(TARBALL, None)
+
+
+def cluster(count: int, **changed: Any) -> AlluxioCluster:
+    return builders.alluxio(*(builders.worker(f"w{n:02}") for n in range(1, count + 1)), **changed)
+
+
+def running(alluxio: AlluxioCluster) -> dict[str, HostFacts]:
+    """Every worker as declared and running."""
+    found = {}
+    for n, w in enumerate(alluxio.workers, 1):
+        bare = hosts.facts(n)
+        found[w.name] = having(desired.resources(alluxio, w, ARTIFACTS, bare), bare)
+    return found
+
+
+def plan(alluxio: AlluxioCluster, seen: dict[str, HostFacts], only: tuple[str, ...] = ()) -> Plan:
+    chosen = [w for w in alluxio.workers if not only or w.name in only]
+    observed = start.Observed(ARTIFACTS, {w.machine: seen[w.name] for w in chosen})
+    with Fleet(4) as fleet:
+        return start.plan(builders.inventory(alluxio), alluxio, fleet, observed, chosen)
+
+
+def names(found: Plan) -> list[tuple[str, list[str]]]:
+    return [(s.title, [h.name for h in s.hosts]) for s in found.steps]
+
+
+def site(alluxio: AlluxioCluster, worker: AlluxioWorker) -> File:
+    return next(
+        r
+        for r in desired.resources(alluxio, worker, ARTIFACTS, None)
+        if isinstance(r, File) and r.path.endswith("site.properties")
+    )
+
+
+def test_nothing_to_do() -> None:
+    alluxio = cluster(3)
+    assert plan(alluxio, running(alluxio)).steps == ()
+
+
+def test_fresh_hosts_are_done_at_once_with_a_bound() -> None:
+    alluxio = cluster(3)
+    found = plan(alluxio, {w.name: hosts.facts(n) for n, w in enumerate(alluxio.workers)})
+    assert names(found) == [("install and start workers", ["w01", "w02", "w03"])]
+    (step,) = found.steps
+    assert step.at_once == 4
+    assert step.before is not None
+    assert step.after is not None
+    assert step.after.title == "3 registered and live"
+
+
+def test_a_property_of_one_worker_restarts_that_one() -> None:
+    alluxio = cluster(3)
+    seen = running(alluxio)
+    first, *others = alluxio.workers
+    changed = replace(alluxio, workers=(replace(first, properties={"a.b": 1}), *others))
+    found = plan(changed, seen)
+    assert names(found) == [("restart w01", ["w01"])]
+    assert [c.what.split()[0] for c in found.steps[0].hosts[0].changes] == ["change", "restart"]
+    assert "+a.b=1" in found.steps[0].hosts[0].changes[0].diff
+
+
+def test_a_property_of_all_restarts_a_tenth_at_a_time() -> None:
+    alluxio = cluster(25)
+    seen = running(alluxio)
+    changed = replace(
+        alluxio, workers=tuple(replace(w, properties={"a.b": 1}) for w in alluxio.workers)
+    )
+    found = plan(changed, seen)
+    assert max(len(s.hosts) for s in found.steps) == 2
+    assert [h for _, some in names(found) for h in some] == [w.name for w in alluxio.workers]
+    assert found.steps[0].title == "restart w01 and 1 more"
+    assert all(s.before and s.after for s in found.steps)
+
+
+def test_another_worker_restarts_nobody_unless_membership_is_static() -> None:
+    for kind, restarts in (("ETCD", False), ("STATIC", True)):
+        alluxio = cluster(2, membership=kind)
+        seen = running(alluxio)
+        more = replace(alluxio, workers=(*alluxio.workers, builders.worker("w09")))
+        titles = [t for t, _ in names(plan(more, seen, only=("w01", "w02")))]
+        assert any(t.startswith("restart") for t in titles) is restarts
+        assert titles
+
+
+def test_only_the_chosen() -> None:
+    alluxio = cluster(3)
+    seen = {w.name: hosts.facts(n) for n, w in enumerate(alluxio.workers)}
+    assert names(plan(alluxio, seen, only=("w02",)))[0][1] == ["w02"]
+
+
+def test_one_that_is_stopped_is_started_with_what_it_has() -> None:
+    alluxio = cluster(2)
+    seen = running(alluxio)
+    seen["w01"] = replace(
+        seen["w01"], units={desired.UNIT: UnitState("loaded", "inactive", "dead", "enabled")}
+    )
+    found = plan(alluxio, seen)
+    assert [c.what for c in found.steps[0].hosts[0].changes] == ["start alluxio-worker.service"]
+
+
+def test_the_identity_on_a_host_is_kept() -> None:
+    alluxio = cluster(1)
+    (worker,) = alluxio.workers
+    seen = running(alluxio)["w01"]
+
+    def after(before: HostFacts) -> str | None:
+        wanted = desired.resources(alluxio, worker, ARTIFACTS, before)
+        return desired.identity(alluxio, having(wanted, before))
+
+    assert after(seen) == desired.identity(alluxio, seen) is not None
+    assert len({after(hosts.facts()) for _ in range(3)}) == 3
+
+
+def test_a_new_release_is_unpacked_before_anyone_is_restarted() -> None:
+    alluxio = cluster(2)
+    found = plan(replace(alluxio, version="314"), running(alluxio))
+    assert [t for t, _ in names(found)] == [
+        *("prepare running workers", "restart w01", "restart w02")
+    ]
+    assert found.steps[0].after is None
+    assert "install /opt/alluxio/314" in found.steps[0].hosts[0].changes[0].what
+
+
+class TestSecrets:
+    @pytest.fixture
+    def alluxio(self, monkeypatch: pytest.MonkeyPatch) -> AlluxioCluster:
+        monkeypatch.setenv("ETCD_PASSWORD", "hunter2")
+        login = AlluxioEtcd(username="alluxio", password=Secret(env="ETCD_PASSWORD"))
+        return cluster(1, etcd_login=login)
+
+    def test_they_are_in_a_private_file_of_the_workers(self, alluxio: AlluxioCluster) -> None:
+        file = site(alluxio, alluxio.workers[0])
+        assert (file.owner, file.mode, file.secret) == ("alluxio", 0o600, True)
+        assert b"alluxio.etcd.password=hunter2\n" in (file.content or b"")
+
+    def test_they_are_not_in_the_plan(self, alluxio: AlluxioCluster) -> None:
+        seen = running(alluxio)
+        path = site(alluxio, alluxio.workers[0]).path
+        seen["w01"] = replace(
+            seen["w01"],
+            paths=dict(seen["w01"].paths)
+            | {path: PathState("file", "alluxio", "alluxio", 0o600, 1, sha256="0" * 64)},
+        )
+        found = plan(alluxio, seen)
+        assert found.changed == 2
+        assert "hunter2" not in str(found.document())
+
+    def test_one_that_is_not_there(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("ETCD_PASSWORD")
+        with pytest.raises(UsageError, match=r"alluxio\.etcd\.password .*ETCD_PASSWORD is not set"):
+            site(alluxio, alluxio.workers[0])
+
+
+def test_room_for_the_jdk_and_new_page_stores() -> None:
+    source = Source(path=Path("jdk-11.tar.gz"), sha256="0" * 64)
+    alluxio = cluster(1, java=Java(source=source))
+    jdk = Artifact(Path("jdk-11.tar.gz"), "b" * 64, 200 << 20)
+    tarballs = Artifacts(TARBALL, jdk)
+    (worker,) = alluxio.workers
+    bare = {worker.machine: hosts.facts()}
+    rooms = start._rooms(alluxio, [worker], tarballs, bare)[worker.machine]
+    assert {r.path for r in rooms} == {"/opt/alluxio", "/opt/java", "/pages"}
+    assert set(desired.probe(alluxio, worker, tarballs).disks) >= {r.path for r in rooms}
+    there = having(desired.resources(alluxio, worker, tarballs, hosts.facts()), hosts.facts())
+    assert not start._rooms(alluxio, [worker], tarballs, {worker.machine: there})
+
+
+def test_a_jdk_tarball_that_is_none_has_no_version(tmp_path: Path) -> None:
+    bad = tmp_path / "jdk.tar.gz"
+    for content in (b"", b"not a tarball", b"\x1f\x8b\x08\x00broken"):
+        bad.write_bytes(content)
+        assert java.tarball_major(Artifact(bad, "0" * 64, len(content))) is None
+
+
+def test_odd_names_of_jdk_tarballs_make_plain_folders() -> None:
+    assert java.tree(cluster(1), "jdk 11$(id).tar.gz") == "/opt/java/jdk_11__id_"
+
+
+class Registry:
+    """etcd's answer, as long as it is not told otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, alluxio: AlluxioCluster) -> None:
+        self.revisions = {w.name: 10 for w in alluxio.workers}
+        self.error: ProvisionError | None = None
+        self.looks = 0
+        self._alluxio = alluxio
+        monkeypatch.setattr(health, "any_client", self._client)
+        monkeypatch.setattr(membership, "read", self._read)
+        monkeypatch.setattr(start, "POLL_SECONDS", 0)
+        monkeypatch.setattr(start, "last_lines", lambda _, machines: dict.fromkeys(machines, "-"))
+
+    @contextlib.contextmanager
+    def _client(self, *_: Any, **__: Any) -> Iterator[None]:
+        yield None
+
+    def _read(self, *_: Any) -> membership.Membership:
+        self.looks += 1
+        if self.error is not None:
+            raise self.error
+        live = {}
+        for w in self._alluxio.workers:
+            if w.name in self.revisions:
+                key = KeyValue(b"", b"", 7, self.revisions[w.name], 1, 1)
+                found = membership.Registration(w.name, w.hostname, w.rpc_port, 0, 0, "", -1)
+                live[w.name] = membership.Entry(key, found)
+        return membership.Membership("c", 1, {}, live)
+
+
+class TestRegistrations:
+    @pytest.fixture
+    def alluxio(self) -> AlluxioCluster:
+        return cluster(2, start_timeout=0, failure_detection_timeout=0)
+
+    def gate(self, alluxio: AlluxioCluster) -> start._Registrations:
+        inventory = builders.inventory(alluxio)
+        return start._Registrations(inventory, alluxio, Fleet(1), alluxio.workers)
+
+    def test_a_key_from_before_the_restart_does_not_count(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        gate = self.gate(alluxio)
+        gate.before.check()
+        registry.revisions["w01"] = 11
+        with pytest.raises(Unhealthy, match="1 of 2 workers are not live") as caught:
+            gate.after.check()
+        assert caught.value.problems[0].where == "w02 (w02)"
+        registry.revisions["w02"] = 12
+        gate.after.check()
+
+    def test_etcd_may_be_away_for_a_moment(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        gate = self.gate(replace(alluxio, start_timeout=60))
+        looked = registry._read
+
+        def recover(*given: Any) -> membership.Membership:
+            if registry.looks == 2:
+                registry.error = None
+            return looked(*given)
+
+        monkeypatch.setattr(membership, "read", recover)
+        registry.error = Unhealthy("no leader")
+        gate.after.check()
+        assert registry.looks == 3
+
+    def test_before_anything_changed_it_is_an_error(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        registry.error = Unhealthy("no leader")
+        with pytest.raises(Unhealthy):
+            self.gate(alluxio).before.check()
+
+    def test_require_live(self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        given = builders.inventory(alluxio), alluxio, Fleet(1), alluxio.workers
+        assert start.require_live(*given) == {"w01": 10, "w02": 10}
+        del registry.revisions["w02"]
+        with pytest.raises(Unhealthy, match="1 of 2 workers are not live"):
+            start.require_live(*given)
