@@ -57,6 +57,21 @@ def replace_member(
     return actions.replace_member(run, name or "", delete_data, workers=not no_workers)
 
 
+@command(
+    changes=True,
+    help={
+        "to": "The release, such as 3.6.16; those on the way are taken from etcd.releases.",
+        "backup_dir": "Where the snapshot goes that is taken first.",
+    },
+)
+def upgrade_etcd(run: Run, to: str = "", backup_dir: str = "") -> int:
+    """Upgrade etcd: one minor release at a time, one member at a time, the leader last.
+
+    A verified snapshot is taken first. An interrupted upgrade goes on by running it again.
+    """
+    return actions.upgrade_etcd(run, to, backup_dir)
+
+
 @command(changes=True, help={"to": "The member that is to lead."})
 def move_leader(run: Run, to: str = "") -> int:
     """Make a member the leader, for work on the host of the one that leads now."""
@@ -209,6 +224,7 @@ namespace = Collection(
     add_member,
     remove_member,
     replace_member,
+    upgrade_etcd,
     move_leader,
     rotate_certs,
     start_workers,

@@ -118,6 +118,22 @@ def replace_member(run: Run, name: str, delete: str, workers: bool) -> int:
     return 0
 
 
+def upgrade_etcd(run: Run, to: str, backup_dir: str) -> int:
+    """Bring every member to one release, by way of the minor releases between."""
+    from provision.etcd import observed, upgrade
+
+    inventory = _inventory(run)
+    seen = observed.observe(inventory, run.fleet)
+    backup = Path(backup_dir).expanduser().absolute() if backup_dir else None
+    plan = upgrade.plan(inventory, run.fleet, seen, to, backup=backup, write=not run.dry_run)
+    carried = _carry_out(run, plan)
+    line = f"every member runs etcd {to}" if carried or not plan.steps else ""
+    if line and inventory.etcd.version != to:
+        line += f"; set etcd.version to {to}, and etcd.source, in {inventory.path}"
+    _finish(run, plan, carried, {"version": to}, line)
+    return 0
+
+
 def move_leader(run: Run, to: str) -> int:
     """Make one member the leader."""
     from provision.etcd import leader

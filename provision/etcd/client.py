@@ -129,6 +129,8 @@ class MemberStatus:
     raft_index: int
     is_learner: bool
     errors: tuple[str, ...]
+    #: The minor release that can read its data directory, such as 3.6.0; empty before 3.6.
+    storage_version: str = ""
 
     @property
     def is_leader(self) -> bool:
@@ -230,7 +232,8 @@ class EtcdClient:
     def status(self) -> MemberStatus:
         """This member's own view; answered without a quorum."""
         answer = self._call(self._maintenance.Status, self._lib.pb.StatusRequest())
-        # rpc.proto since 3.4: errors = 8, dbSizeInUse = 9, isLearner = 10.
+        # rpc.proto since 3.4: errors = 8, dbSizeInUse = 9, isLearner = 10; since 3.6:
+        # storageVersion = 11.
         later = _unknown_fields(answer)
         return MemberStatus(
             cluster_id=answer.header.cluster_id,
@@ -244,6 +247,9 @@ class EtcdClient:
             raft_index=answer.raftIndex,
             is_learner=bool(_number(later, 10)),
             errors=tuple(printable(e, 200) for e in later.get(8, ()) if isinstance(e, bytes)),
+            storage_version="".join(
+                printable(v, 40) for v in later.get(11, ())[-1:] if isinstance(v, bytes)
+            ),
         )
 
     def member_list(self) -> list[RegisteredMember]:
@@ -287,6 +293,25 @@ class EtcdClient:
         """Make the voter ``member`` the leader. Only the leader itself accepts this call."""
         request = self._lib.pb.MoveLeaderRequest(targetID=member)
         self._call(self._maintenance.MoveLeader, request)
+
+    def downgrade_enable(self, version: str) -> None:
+        """Let members of the next lower minor release join; ``version`` such as ``3.5.0``.
+
+        Asking again while such a downgrade goes on is accepted.
+        """
+        # rpc.proto since 3.5: DowngradeRequest is action = 1 (1 is ENABLE), version = 2; of the
+        # DowngradeResponse, header = 1 and version = 2, a StatusResponse has the same fields.
+        text = version.encode()
+        downgrade = self._channel.unary_unary(
+            "/etcdserverpb.Maintenance/Downgrade",
+            request_serializer=bytes,
+            response_deserializer=self._lib.pb.StatusResponse.FromString,
+        )
+        try:
+            self._call(downgrade, b"\x08\x01\x12" + bytes([len(text)]) + text)
+        except EtcdRefused as error:
+            if "downgrade job" not in error.message:
+                raise
 
     def alarms(self) -> list[Alarm]:
         """The cluster's alarms. Goes through consensus; :attr:`MemberStatus.alarms` does not."""

@@ -435,7 +435,7 @@ def shown_certificates(
     found: list[CertificateState] = []
     for listener, port in listeners:
         try:
-            context = _tls_context(cluster)
+            context = tls_context(cluster)
             with _way(fleet, member, port, how) as (endpoint, _):
                 found.append(_shown(listener, context, endpoint, member.address))
         except ProvisionError as error:
@@ -443,7 +443,7 @@ def shown_certificates(
     return tuple(found)
 
 
-def _tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
+def tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
     from provision.etcd import pki
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

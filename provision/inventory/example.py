@@ -51,6 +51,11 @@ etcd:
     # Hex digest, or a file of them. A tarball is never installed without.
     sha256: file:SHA256SUMS
 
+  # Other releases, for 'invoke upgrade-etcd --to VERSION'. It goes one minor release at a time:
+  # every minor between what runs and VERSION is needed.
+  # releases:
+  #   3.7.3: {path: etcd-v3.7.3-linux-amd64.tar.gz, sha256: file:SHA256SUMS}
+
   # install_dir: /opt/etcd              # one folder a version, and a link 'current'
   # config_dir: /etc/etcd               # etcd.conf.yml and certificates
   # data_dir: /var/lib/etcd             # mode 0700; best on an SSD of its own

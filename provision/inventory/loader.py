@@ -24,7 +24,9 @@ from provision.inventory.findings import Findings, Mark
 from provision.inventory.resolved import Inventory, resolve
 
 #: Mappings whose keys are the operator's own: an empty value there is a mistake, not a default.
-_FREE = frozenset({"settings", "properties", "secret_properties", "env", "members", "workers"})
+_FREE = frozenset(
+    {"settings", "properties", "secret_properties", "env", "members", "workers", "releases"}
+)
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False}

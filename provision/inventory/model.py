@@ -143,6 +143,7 @@ Size = Annotated[str, Field(pattern=SIZE)]
 Scalar = str | int | float | bool
 SettingKey = Annotated[str, Field(pattern=SETTING_KEY)]
 PropertyKey = Annotated[str, Field(pattern=PROPERTY_KEY)]
+EtcdVersion = Annotated[str, Field(pattern=ETCD_VERSION)]
 EnvName = Annotated[str, Field(pattern=ENV_NAME)]
 
 #: etcd.conf.yml keys this tool derives from the rest of the inventory, and from which key.
@@ -295,6 +296,9 @@ class Etcd(Model):
         default=False, description="Accept a release known to corrupt data (3.5.0 to 3.5.2)."
     )
     source: Source = Field(description="Where etcd's binaries come from.")
+    releases: dict[EtcdVersion, Source] = Field(
+        default_factory=dict, description="Tarballs of other releases, for upgrade-etcd."
+    )
     install_dir: OwnDir = Field(default="/opt/etcd", description="Holds one folder a version.")
     config_dir: OwnDir = Field(default="/etc/etcd", description="etcd.conf.yml and certificates.")
     data_dir: OwnDir = Field(default="/var/lib/etcd", description="Data folder, mode 0700.")

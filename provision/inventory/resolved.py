@@ -76,6 +76,8 @@ class EtcdCluster:
     user: str
     tls: model.EtcdTls
     members: tuple[EtcdMember, ...]
+    #: Tarballs of other releases by version, for upgrades.
+    releases: Mapping[str, model.Source] = field(default_factory=dict)
 
     @property
     def quorum(self) -> int:
@@ -225,6 +227,7 @@ def resolve(
         user=e.user,
         tls=e.tls.model_copy(update={"pki_dir": absolute(e.tls.pki_dir)}),
         members=members,
+        releases={version: source(s) for version, s in e.releases.items()},
     )
     alluxio = None
     if file.alluxio is not None:

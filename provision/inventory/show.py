@@ -74,7 +74,10 @@ class _Rows:
                 yield from self.model(value, (*path, field))
             elif isinstance(value, Mapping):
                 for key, entry in value.items():
-                    yield self.row((*path, field), key, entry)
+                    if isinstance(entry, model.Source):
+                        yield from self.model(entry, (*path, field, key))
+                    else:
+                        yield self.row((*path, field), key, entry)
             else:
                 yield self.row(path, field, value)
 

@@ -28,6 +28,17 @@ def _etcd_version(context: Context) -> None:
             context.error(what, remedy, path)
 
 
+def _releases(context: Context) -> None:
+    for version, source in context.file.etcd.releases.items():
+        path: document.Path = ("etcd", "releases", version)
+        if source.package:
+            what = f"release {version} cannot come from a package: a host has one of them"
+            context.error(what, "give a tarball by path or url", (*path, "package"), path)
+        elif version == context.file.etcd.version and source != context.file.etcd.source:
+            what = f"{version} is etcd.version: its tarball is etcd.source, this one is not used"
+            context.warning(what, "remove it", path)
+
+
 def _client_tls(context: Context) -> None:
     tls, alluxio = context.file.etcd.tls, context.file.alluxio
     path: document.Path = ("etcd", "tls", "client")
@@ -128,4 +139,4 @@ def _member_count(context: Context) -> None:
         context.warning(what, "use 3, 5 or 7", path)
 
 
-RULES = (_etcd_version, _client_tls, _etcd_settings, _election, _member_count)
+RULES = (_etcd_version, _releases, _client_tls, _etcd_settings, _election, _member_count)

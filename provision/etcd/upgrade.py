@@ -1,0 +1,420 @@
+"""``upgrade-etcd``: one minor release at a time, one member at a time, the leader last.
+
+The order is that of etcd's "Upgrading etcd clusters": all members healthy, a snapshot, then each
+member in turn; the next minor release only when the whole cluster works by the one before. Where
+an interrupted upgrade stands is read from the members' versions, so running it again goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provision import artifacts, gather
+from provision.artifacts import Artifact
+from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
+from provision.etcd import desired, gates, health, membership, releases, snapshot, tls
+from provision.etcd.health import ClusterHealth
+from provision.etcd.members import declared_moves
+from provision.etcd.observed import Observed
+from provision.etcd.pki import Authorities
+from provision.host.change import Change, changes
+from provision.host.observe import HostFacts, PathState, Probe
+from provision.host.resources import File, Link, Resource, Tree
+from provision.inventory.model import Source, minor, version_tuple
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plan import Call, Gate, HostChanges, Plan, Step
+from provision.remote import Fleet
+
+#: Seconds until the leader has seen all members' versions and raises the cluster's: it looks
+#: every four seconds (etcd's ``monitorVersionInterval`` is five).
+VERSION_WITHIN = 60.0
+#: Seconds until a member may be restarted; in a downgrade it rewrites its data before.
+READY_WITHIN = 90.0
+HTTP_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Release:
+    version: str
+    source: Source
+    artifact: Artifact
+
+
+def plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    to: str,
+    *,
+    backup: Path | None = None,
+    write: bool,
+) -> Plan:
+    """The steps from what runs to release ``to``; empty when every member runs it.
+
+    Raises :class:`PreflightFailed` when a member is not healthy, an alarm is on, the members are
+    not those of the inventory, or there is no way to ``to`` with the releases at hand.
+    """
+    cluster = inventory.etcd
+    sources = _sources(cluster)
+    _require_release(to)
+    versions = _versions(cluster, observed, sources)
+    works_by = _works_by(cluster, fleet, observed)
+    way = releases.path([v for v in versions.values() if v], to, list(sources), works_by)
+    if not way and all(versions.values()):
+        return Plan("upgrade-etcd", cluster.name, notes=observed.warnings)
+    way = way or (to,)
+    _refuse_removed_settings(cluster, way)
+    cache = artifacts.default_cache()
+    hops = [_Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
+    lowest = min((v for v in versions.values() if v), key=version_tuple)
+    ca = tls.authority(cluster, write=write)
+    made = _Steps(cluster, fleet, observed, ca, dict(versions))
+    made.upload(hops)
+    before = replace(inventory, etcd=replace(cluster, version=lowest))
+    made.steps.append(snapshot.step(before, fleet, backup))
+    for hop in hops:
+        if releases.is_downgrade(works_by, hop.version):
+            made.enable_downgrade(hop)
+        made.roll(hop)
+        works_by = version_tuple(hop.version)[:2]
+    notes = [*observed.warnings, *_notes(cluster, way)]
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("upgrade-etcd", cluster.name, tuple(made.steps), tuple(notes), guards)
+
+
+def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> tuple[int, int]:
+    """The minor release that the cluster works by, as ``member`` says on ``/version``.
+
+    Raises :class:`Unhealthy`. gRPC has no call for it.
+    """
+    with health.connect(cluster, fleet, member) as client:
+        end = client.endpoint
+        try:
+            with contextlib.closing(
+                http.client.HTTPConnection(end.address, end.port, timeout=HTTP_TIMEOUT)
+            ) as connection:
+                connection.sock = socket.create_connection((end.address, end.port), HTTP_TIMEOUT)
+                if member.client_tls:
+                    context = health.tls_context(cluster)
+                    connection.sock = context.wrap_socket(
+                        connection.sock, server_hostname=member.address
+                    )
+                connection.request("GET", "/version")
+                document = json.loads(connection.getresponse().read(65536))
+            return version_tuple(str(document["etcdcluster"]))[:2]
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            where = f"{member.name} ({member.machine.host})"
+            what = f"does not say which version the cluster works by: {error}"
+            raise Unhealthy(f"{where}: {what}", [Problem(where, what)]) from error
+
+
+class _Steps:
+    """The steps of an upgrade being put together, with the hosts as each step leaves them."""
+
+    def __init__(
+        self,
+        cluster: EtcdCluster,
+        fleet: Fleet,
+        observed: Observed,
+        ca: Authorities | None,
+        versions: dict[str, str | None],
+    ) -> None:
+        self.cluster, self.fleet, self.ca = cluster, fleet, ca
+        self.steps: list[Step] = []
+        self._facts = {m.name: observed.facts[m.machine] for m in cluster.members}
+        self._versions = versions
+        self._leader = observed.health.leader
+
+    def upload(self, hops: Sequence[_Release]) -> None:
+        """Every release on every host, before anything is restarted."""
+        trees = [self._tree(hop) for hop in hops]
+        there = gather.facts(
+            self.fleet, {m.machine: Probe(resources=trees) for m in self.cluster.members}
+        )
+        hosts = []
+        for m in self.cluster.members:
+            known = self._facts[m.name]
+            self._facts[m.name] = replace(known, paths={**known.paths, **there[m.machine].paths})
+            todo = tuple(c for c in changes(trees, self._facts[m.name]) if c.upload is not None)
+            self._facts[m.name] = _as_if(trees, self._facts[m.name])
+            if todo:
+                hosts.append(HostChanges(m.name, m.machine, todo))
+        if hosts:
+            self.steps.append(Step("put the releases on the members' hosts", tuple(hosts)))
+
+    def enable_downgrade(self, hop: _Release) -> None:
+        cluster, fleet = self.cluster, self.fleet
+        lower = "{}.{}.0".format(*version_tuple(hop.version)[:2])
+        self.steps.append(
+            Step(
+                f"let the cluster go back to {lower[:-2]}",
+                (),
+                (
+                    Call(
+                        f"etcd: enable the downgrade to {lower[:-2]}",
+                        lambda: membership.through_leader(
+                            cluster, fleet, lambda c: c.downgrade_enable(lower)
+                        ),
+                    ),
+                ),
+                before=_undisturbed(cluster, fleet, None),
+            )
+        )
+
+    def roll(self, hop: _Release) -> None:
+        """``hop`` on every member that has not got it, the leader last."""
+        going_up = all(
+            v is None or version_tuple(v) <= version_tuple(hop.version)
+            for v in self._versions.values()
+        )
+        behind = [
+            m
+            for m in self.cluster.members
+            if (v := self._versions[m.name]) is None
+            or (version_tuple(v) < version_tuple(hop.version) if going_up else v != hop.version)
+        ]
+        behind.sort(key=lambda m: (self._versions[m.name] is not None, m.name == self._leader))
+        for number, member in enumerate(behind, 1):
+            if member.name == self._leader and len(self.cluster.members) > 1:
+                done = [m for m in self.cluster.members if m not in behind] + behind[: number - 1]
+                self._hand_over(member, done[0])
+            last = number == len(behind)
+            self.steps.append(
+                Step(
+                    f"{member.name}: etcd {self._versions[member.name] or '(down)'} to "
+                    f"{hop.version}",
+                    (HostChanges(member.name, member.machine, self._changes(hop, member)),),
+                    before=_undisturbed(self.cluster, self.fleet, member, hop.version),
+                    after=_runs(self.cluster, self.fleet, member, hop.version, whole=last),
+                )
+            )
+            self._versions[member.name] = hop.version
+
+    def _hand_over(self, leader: EtcdMember, to: EtcdMember) -> None:
+        cluster, fleet = self.cluster, self.fleet
+        self._leader = to.name
+        self.steps.append(
+            Step(
+                f"{to.name} takes the lead from {leader.name}",
+                (),
+                (
+                    Call(
+                        f"etcd: make {to.name} the leader",
+                        lambda: membership.move_leadership_to(cluster, fleet, to),
+                    ),
+                ),
+            )
+        )
+
+    def _changes(self, hop: _Release, member: EtcdMember) -> tuple[Change, ...]:
+        facts = self._facts[member.name]
+        at = replace(self.cluster, version=hop.version, source=hop.source)
+        material = tls.material(at, member, facts, self.ca)
+        wanted = desired.resources(at, member, hop.artifact, material, facts)
+        self._facts[member.name] = _as_if(wanted, facts)
+        return changes(wanted, facts)
+
+    def _tree(self, hop: _Release) -> Tree:
+        return Tree(f"{self.cluster.install_dir}/{hop.version}", hop.artifact)
+
+
+def _as_if(resources: Sequence[Resource], facts: HostFacts) -> HostFacts:
+    """The facts once ``resources`` are there: what the next release's changes start from."""
+    paths = dict(facts.paths)
+    for resource in resources:
+        match resource:
+            case File(secret=False, content=bytes(content)):
+                state = PathState("file", resource.owner, resource.owner, resource.mode, 0, content)
+                paths[resource.path] = state
+            case Link():
+                paths[resource.path] = PathState(
+                    "link", "root", "root", 0o777, 0, target=resource.target
+                )
+            case Tree():
+                mark = resource.artifact.sha256.encode()
+                paths[resource.path] = PathState("dir", "root", "root", 0o755, 0)
+                paths[resource.marker] = PathState("file", "root", "root", 0o644, 0, mark)
+    return replace(facts, paths=paths, pending_restarts=frozenset())
+
+
+def _require_release(text: str) -> None:
+    try:
+        version_tuple(text)
+    except ValueError:
+        raise UsageError(f"--to is a full etcd release such as 3.6.16, not {text!r}") from None
+
+
+def _sources(cluster: EtcdCluster) -> Mapping[str, Source]:
+    if cluster.source.package:
+        raise PreflightFailed(
+            "etcd comes from the hosts' own packages, whose releases this tool does not choose; "
+            "give etcd.source a tarball of the release that runs"
+        )
+    return {**cluster.releases, cluster.version: cluster.source}
+
+
+def _versions(
+    cluster: EtcdCluster, observed: Observed, sources: Mapping[str, Source]
+) -> Mapping[str, str | None]:
+    """What each member runs; None for one that an interrupted upgrade has left down.
+
+    Raises :class:`PreflightFailed` unless the cluster is fit to be upgraded.
+    """
+    if observed.running is None:
+        raise PreflightFailed(
+            "the cluster is not running; nothing was changed", observed.health.problems
+        )
+    if declared_moves(cluster, observed):
+        raise PreflightFailed(
+            "the members differ from the inventory: run invoke deploy-etcd first; nothing was "
+            "changed"
+        )
+    found: dict[str, str | None] = {}
+    sick: list[EtcdMember] = []
+    for m in observed.health.members:
+        found[m.member.name] = m.status.version if m.healthy and m.status is not None else None
+        if not m.healthy:
+            sick.append(m.member)
+    running = {v for v in found.values() if v}
+    resuming = len(sick) == 1 and _left_by_an_upgrade(cluster, observed, sick[0], sources, running)
+    alarms = any(m.status.alarms for m in observed.health.members if m.status is not None)
+    if (sick and not resuming) or alarms or not running:
+        problems = [p for p in observed.health.problems if p.severity == "error"]
+        raise PreflightFailed(
+            "the cluster is not healthy, and is not upgraded as it is; nothing was changed",
+            problems,
+        )
+    return found
+
+
+def _left_by_an_upgrade(
+    cluster: EtcdCluster,
+    observed: Observed,
+    member: EtcdMember,
+    sources: Mapping[str, Source],
+    running: set[str],
+) -> bool:
+    """Whether a member is down because a run was killed in the middle of changing it."""
+    facts = observed.facts[member.machine]
+    unit = facts.text(desired.UNIT_PATH) or ""
+    others = {f"{cluster.install_dir}/{v}/" for v in sources}
+    in_between = bool(facts.pending_restarts) or len(running) > 1
+    moved = any(path in unit for path in others) and not any(
+        f"{cluster.install_dir}/{v}/" in unit for v in running
+    )
+    return in_between or moved
+
+
+def _works_by(cluster: EtcdCluster, fleet: Fleet, observed: Observed) -> tuple[int, int]:
+    member = next(m.member for m in observed.health.members if m.healthy)
+    return cluster_version(cluster, fleet, member)
+
+
+def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
+    problems = []
+    for m in cluster.members:
+        for key, release in releases.removed_settings(m.settings, way).items():
+            where = f"{m.name} ({m.machine.where})"
+            what = f"setting {key} is none of etcd {release}, which would ignore it silently"
+            remedy = "remove it from etcd.settings, or give it its new name; then deploy-etcd"
+            problems.append(Problem(where, what, remedy))
+    if problems:
+        raise PreflightFailed(
+            "some settings would have no effect after the upgrade; nothing was changed", problems
+        )
+
+
+def _notes(cluster: EtcdCluster, way: Sequence[str]) -> list[Problem]:
+    return [
+        Problem(
+            f"etcd {release}",
+            "can corrupt its data in a crash (3.5.0 to 3.5.2); its authors withdrew it",
+            "use 3.5.3 or later",
+            "warning",
+        )
+        for release in way
+        if releases.is_corrupting(release)
+    ]
+
+
+def _undisturbed(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None, release: str = ""
+) -> Gate:
+    """Before ``member`` is restarted: the others are healthy, no alarm is on, and its data can be
+    read by ``release``."""
+
+    def check() -> None:
+        seen = gates.until(
+            lambda: health.observe(cluster, fleet),
+            lambda h: not _trouble(h, member, release),
+            within=READY_WITHIN,
+        )
+        if trouble := _trouble(seen, member, release):
+            raise Unhealthy(trouble, seen.problems)
+
+    who = f"every member but {member.name}" if member is not None else "every member"
+    return Gate(f"{who} healthy, no alarm", check)
+
+
+def _trouble(seen: ClusterHealth, member: EtcdMember | None, release: str = "") -> str:
+    for m in seen.members:
+        # In a downgrade a member rewrites its data first ("Downgrading etcd clusters": its
+        # storageVersion says when it has); the older release would refuse to start on it.
+        data = minor(m.status.storage_version) if m.status is not None else None
+        if m.member == member and release and data and data > version_tuple(release)[:2]:
+            return f"{member.name} still has data of etcd {data[0]}.{data[1]}"
+    sick = [m.member.name for m in seen.members if not m.healthy]
+    alarms = sorted({a for m in seen.members if m.status is not None for a in m.status.alarms})
+    if alarms:
+        return f"alarm {', '.join(alarms)} is on"
+    others = [name for name in sick if member is None or name != member.name]
+    return f"{', '.join(others)} is not healthy" if others else ""
+
+
+def _runs(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, version: str, *, whole: bool
+) -> Gate:
+    """After a restart: every member is healthy, and ``member`` runs ``version``.
+
+    ``whole``: and the cluster works by it, which the next minor release depends on.
+    """
+
+    def check() -> None:
+        gates.all_healthy(cluster, fleet, member).check()
+        with health.connect(cluster, fleet, member) as client:
+            now = client.status().version
+        if now != version:
+            raise Unhealthy(f"{member.name} runs etcd {now} after its upgrade to {version}")
+        if whole:
+            _wait_for_version(cluster, fleet, member, version_tuple(version)[:2])
+
+    title = f"every member healthy, {member.name} runs {version}"
+    if whole:
+        title += ", and the cluster works by it"
+    return Gate(title, check)
+
+
+def _wait_for_version(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, wanted: tuple[int, int]
+) -> None:
+    deadline = time.monotonic() + VERSION_WITHIN
+    while True:
+        now: tuple[int, int] | None = None
+        with contextlib.suppress(ProvisionError):
+            now = cluster_version(cluster, fleet, member)
+        if now == wanted:
+            return
+        if time.monotonic() > deadline:
+            said = ".".join(map(str, now)) if now else "nothing known"
+            raise Unhealthy(
+                f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s the "
+                f"cluster works by {said}"
+            )
+        time.sleep(0.25)
