@@ -1,0 +1,275 @@
+"""How a command ends: exit codes, error lines, and one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+import tasks
+from provision import actions, lock, screen
+from provision.errors import (
+    ChangeFailed,
+    InventoryError,
+    Locked,
+    PreflightFailed,
+    Problem,
+    ProvisionError,
+    Unhealthy,
+    UsageError,
+)
+from provision.host.change import Change
+from provision.inventory.resolved import Machine
+from provision.plan import HostChanges, Plan, Step
+from provision.run import DEFAULT_INVENTORY, Run, command
+
+ROOT = Path(__file__).parents[2]
+
+
+def ends(body: Any, *, changes: bool = False, **options: Any) -> int:
+    """The exit code of a task with this body."""
+    given: dict[str, Any] = {
+        "inventory": "",
+        "format": "table",
+        "verbose": False,
+        "stats": False,
+        "traceback": False,
+    }
+    if changes:
+        given["dry_run"] = False
+    try:
+        command(changes=changes)(body).body(Context(), **{**given, **options})
+    except Exit as done:
+        return done.code
+    return 0
+
+
+def raising(error: BaseException) -> Any:
+    def body(run: Run) -> int:
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ProvisionError("x"), 1),
+        (Unhealthy("x"), 1),
+        (UsageError("x"), 2),
+        (InventoryError("x"), 2),
+        (PreflightFailed("x"), 3),
+        (ChangeFailed("x"), 4),
+        (Locked("x"), 5),
+    ],
+)
+def test_each_error_has_its_code(error: ProvisionError, code: int) -> None:
+    assert ends(raising(error)) == code
+
+
+@pytest.mark.parametrize("code", [None, 0, 1])
+def test_what_a_command_returns_is_its_code(code: int | None) -> None:
+    assert ends(lambda run: code) == (code or 0)
+
+
+PROBLEMS = [Problem("b", "odd", severity="warning"), Problem("a:3:1", "wrong", "right it")]
+
+
+def test_an_error_is_a_line_each_and_errors_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends(raising(PreflightFailed("two things", PROBLEMS))) == 3
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert seen.err.splitlines() == [
+        "error: two things",
+        "  - a:3:1: wrong (right it)",
+        "  - warning: b: odd",
+    ]
+
+
+def test_with_json_it_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    ends(raising(PreflightFailed("two \x9b31m things", PROBLEMS)), format="json")
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert json.loads(out) == {
+        "schema": "alluxio-provision/error/1",
+        "error": "two \x9b31m things",
+        "exit_code": 3,
+        "problems": [p.document() for p in PROBLEMS],
+    }
+
+
+def test_an_unknown_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends(lambda run: 0, format="yaml") == 2
+    assert "--format is table or json, not 'yaml'" in capsys.readouterr().err
+
+
+def test_traceback_shows_the_error_itself() -> None:
+    with pytest.raises(Unhealthy):
+        ends(raising(Unhealthy("x")), traceback=True)
+
+
+def test_the_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def body(run: Run) -> None:
+        seen.append(str(run.inventory_path))
+
+    monkeypatch.delenv("PROVISION_INVENTORY", raising=False)
+    ends(body)
+    monkeypatch.setenv("PROVISION_INVENTORY", "/env.yml")
+    ends(body)
+    ends(body, inventory="/given.yml")
+    assert seen == [DEFAULT_INVENTORY, "/env.yml", "/given.yml"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "nan", "inf", "1e12", ""])
+def test_bad_numbers(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def body(run: Run, interval: float = 2.0) -> None:
+        raise AssertionError("was called")
+
+    assert ends(body, interval=text) == 2
+    assert "--interval is a number above 0" in capsys.readouterr().err
+
+
+class TestInterrupted:
+    def test_while_only_looking(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert ends(raising(KeyboardInterrupt())) == 130
+        assert capsys.readouterr().err == "error: interrupted\n"
+
+    def test_while_changing(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It says that hosts were being changed, and how to go on."""
+        host = HostChanges("infra0", Machine("a"), (Change("x", "true"),))
+        plan = Plan("deploy-etcd", "c", (Step("s", (host,)),))
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(lock, "held", interrupt)
+        monkeypatch.setattr(Run, "fleet", None)
+        code = ends(lambda run: actions._carry_out(run, plan), changes=True, format="json")
+        seen = capsys.readouterr()
+        assert code == 130
+        document = json.loads(seen.out)
+        assert document["exit_code"] == 130
+        assert "while hosts were being changed" in document["error"]
+        assert "run the same command again" in document["error"]
+
+
+class TestOutcome:
+    notes = (Problem("a", "heap is large", severity="warning"),)
+    host = HostChanges("infra0", Machine("a"), (Change("x", "true"), Change("y", "true")))
+
+    def say(
+        self, plan: Plan, capsys: pytest.CaptureFixture[str], **options: Any
+    ) -> tuple[str, str]:
+        def body(run: Run) -> None:
+            actions._finish(run, plan, actions._carry_out(run, plan))
+
+        assert ends(body, changes=True, **options) == 0
+        seen = capsys.readouterr()
+        return seen.out, seen.err
+
+    def test_nothing_to_do_still_shows_the_warnings(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out, err = self.say(Plan("deploy-etcd", "c", notes=self.notes), capsys)
+        assert out == "0 changed\n"
+        assert err == "warning: a: heap is large\n"
+
+    def test_a_dry_run(self, capsys: pytest.CaptureFixture[str]) -> None:
+        plan = Plan("deploy-etcd", "c", (Step("roll", (self.host,)),), self.notes)
+        out, _ = self.say(plan, capsys, dry_run=True)
+        assert out.endswith("2 would change; nothing was changed (--dry-run)\n")
+        out, _ = self.say(plan, capsys, dry_run=True, format="json")
+        document = json.loads(out)
+        assert (document["changed"], document["would_change"]) == (0, 2)
+        assert document["applied"] is False
+        assert document["notes"][0]["what"] == "heap is large"
+
+
+@pytest.mark.parametrize("only", [",", " , ", "w1,nobody"])
+def test_a_choice_that_names_no_worker_is_refused(only: str) -> None:
+    import builders
+
+    with pytest.raises(UsageError):
+        actions._choose(builders.alluxio(), only)
+
+
+def test_a_choice() -> None:
+    import builders
+
+    chosen = actions._choose(builders.alluxio(), " w2 ,")
+    assert [w.name for w in chosen] == ["w2"]
+    assert len(actions._choose(builders.alluxio(), "")) == 2
+
+
+@pytest.mark.parametrize("name", ["", "nobody"])
+def test_logs_of_nobody_says_who_there_is(name: str) -> None:
+    import builders
+
+    with pytest.raises(UsageError, match="infra1, infra2, infra3, w1, w2"):
+        actions._machine(builders.inventory(), name)
+
+
+def test_every_task_says_what_it_and_its_options_do() -> None:
+    for name, task in tasks.namespace.tasks.items():
+        assert task.__doc__, name
+        options = {a.name: a for a in task.get_arguments()}
+        for option, argument in options.items():
+            assert argument.help, f"{name} --{option}"
+        contacts_hosts = name not in ("init-inventory", "inventory-schema")
+        assert ("inventory" in options) is contacts_hosts
+
+
+def invoke(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *arguments]
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+def test_the_schema_as_a_process() -> None:
+    done = invoke("inventory-schema")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["type"] == "object"
+    assert done.stderr == ""
+
+
+def test_a_bad_inventory_as_a_process(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yml"
+    path.write_text("etcd: {versoin: 3.6.16}\n")
+    done = invoke("deploy-etcd", "--inventory", str(path), "--format", "json")
+    assert done.returncode == 2
+    document = json.loads(done.stdout)
+    assert document["exit_code"] == 2
+    assert any("bad.yml:1:8" in p["where"] for p in document["problems"])
+    assert "Traceback" not in done.stderr
+
+
+def test_a_host_that_is_not_there_as_a_process(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.yml"
+    (tmp_path / "etcd.tar.gz").write_bytes(b"")
+    path.write_text(
+        "ssh: {user: nobody, port: 1, connect_timeout: 2}\n"
+        "etcd:\n  version: 3.6.16\n  tls: {peer: false}\n"
+        f"  source: {{path: etcd.tar.gz, sha256: {'0' * 64}}}\n"
+        "  members:\n    infra0: {host: 127.0.0.1}\n"
+    )
+    done = invoke("deploy-etcd", "--inventory", str(path), "--dry-run")
+    assert done.returncode == 3
+    assert "nothing was changed" in done.stderr
+    assert "127.0.0.1" in done.stderr
+    assert f"{path}:7" in done.stderr
+    assert "but the inventory says" in done.stderr  # both are listed, not the first
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_cannot_be_marked_up(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.table(("name",), [("[red]x[/red]",)])
+    assert "[red]x[/red]" in capsys.readouterr().out

@@ -1,0 +1,189 @@
+"""stop-workers and destroy: what is this cluster's, and nothing beside it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import builders
+import hosts
+import pytest
+from hosts import TARBALL, having, text
+
+from provision import actions, gather, stop
+from provision.alluxio import desired as worker
+from provision.alluxio.desired import Artifacts
+from provision.errors import PreflightFailed, UsageError
+from provision.etcd import desired as etcd
+from provision.host.change import batch
+from provision.host.observe import HostFacts, PathState, Probe, UnitState
+from provision.inventory.resolved import Inventory, Machine
+from provision.plan import Plan
+from provision.remote import Fleet
+from provision.run import Run
+
+ARTIFACTS = Artifacts(TARBALL, None)
+
+
+class World:
+    """Hosts on which everything of the inventory is installed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.inventory: Inventory = builders.inventory()
+        self.alluxio = self.inventory.alluxio
+        assert self.alluxio is not None
+        self.facts: dict[Machine, HostFacts] = {}
+        for n, m in enumerate(self.inventory.etcd.members):
+            wanted = etcd.resources(self.inventory.etcd, m, TARBALL, None, None)
+            self.facts[m.machine] = having(wanted, hosts.facts(n))
+        for n, w in enumerate(self.alluxio.workers, 10):
+            made = worker.resources(self.alluxio, w, ARTIFACTS, None)
+            self.facts[w.machine] = having(made, hosts.facts(n))
+        self.looked: dict[Machine, Probe] = {}
+
+        def look(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
+            self.looked |= probes
+            return {m: self.facts[m] for m in probes}
+
+        monkeypatch.setattr(gather, "facts", look)
+
+    def own(self, machine: Machine, unit_path: str, cluster: str) -> None:
+        paths = dict(self.facts[machine].paths)
+        paths[unit_path] = text(f"X-Alluxio-Provision-Cluster={cluster}\n")
+        self.facts[machine] = replace(self.facts[machine], paths=paths)
+
+    def destroy(self) -> Plan:
+        return stop.destroy(self.inventory, Fleet(2))
+
+    def stop(self) -> Plan:
+        assert self.alluxio is not None
+        return stop.workers(self.inventory, self.alluxio.workers, Fleet(2))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def deleted(plan: Plan) -> set[str]:
+    """Every path that a script of the plan deletes, whatever is in it."""
+    found = set()
+    for step in plan.steps:
+        for host in step.hosts:
+            for change in host.changes:
+                for line in change.script.splitlines():
+                    words = shlex.split(line.replace(";", " ; "))
+                    if words[:1] == ["rm"]:
+                        found |= {w for w in words[1:] if w.startswith("/")}
+    return found
+
+
+class TestDestroy:
+    def test_workers_first_then_etcd(self, world: World) -> None:
+        plan = world.destroy()
+        assert [s.title for s in plan.steps] == ["remove workers", "remove etcd, with its data"]
+        assert [len(s.hosts) for s in plan.steps] == [2, 3]
+        assert plan.steps[0].at_once == world.inventory.parallel
+
+    def test_only_what_is_ours_is_deleted(self, world: World) -> None:
+        for machine, seen in world.facts.items():
+            below = {
+                "/var/lib/etcd/member": PathState("dir", "etcd", "etcd", 0o700, 0),
+                "/var/lib/etcd/lost+found": PathState("dir", "root", "root", 0o700, 0),
+                "/pages/LOCAL": PathState("dir", "alluxio", "alluxio", 0o700, 0),
+                "/pages/photos": PathState("dir", "root", "root", 0o755, 0),
+            }
+            world.facts[machine] = replace(seen, paths=dict(seen.paths) | below)
+        assert deleted(world.destroy()) == {
+            *("/etc/systemd/system/etcd.service", "/etc/etcd/etcd.conf.yml"),
+            *("/var/lib/etcd/member", "/opt/etcd/3.6.16", "/opt/etcd/current"),
+            *("/etc/systemd/system/alluxio-worker.service", "/opt/alluxio/313"),
+            *("/opt/alluxio/current", "/pages/LOCAL", "/var/lib/alluxio/worker_identity"),
+            "/run/alluxio-provision/restart.etcd.service",
+            "/run/alluxio-provision/restart.alluxio-worker.service",
+        }
+
+    def test_nothing_of_another_cluster(self, world: World) -> None:
+        first, *others = world.inventory.etcd.members
+        world.own(first.machine, etcd.UNIT_PATH, "other")
+        names = [h.name for s in world.destroy().steps for h in s.hosts]
+        assert first.name not in names
+        assert {m.name for m in others} < set(names)
+
+    def test_nothing_where_the_tool_never_was(self, world: World) -> None:
+        world.facts = {m: hosts.facts(n) for n, m in enumerate(world.facts)}
+        assert world.destroy().steps == ()
+
+    def test_the_unit_goes_last_so_that_a_killed_run_can_be_finished(self, world: World) -> None:
+        for step in world.destroy().steps:
+            for host in step.hosts:
+                assert host.changes[0].what.startswith("stop and disable")
+                assert host.changes[-1].what.startswith("delete /etc/systemd/system/")
+
+    def test_it_leaves_what_else_is_in_a_directory(self, world: World, tmp_path: Path) -> None:
+        """The scripts that remove directories, really run."""
+        (tmp_path / "pages/LOCAL").mkdir(parents=True)
+        (tmp_path / "pages/photos").mkdir()
+        (tmp_path / "empty").mkdir()
+        root = shlex.quote(str(tmp_path))
+        for name in ("pages", "empty"):
+            changes = stop._removal(
+                replace(
+                    hosts.facts(),
+                    paths={"/u": text("X-Alluxio-Provision-Cluster=c\n")},
+                ),
+                *("u.service", "/u", "c", [], [f"{tmp_path}/{name}"]),
+            )
+            todo = [c for c in changes if c.what.startswith("remove")]
+            assert root in batch(todo)
+            assert hosts.do(todo, tmp_path).ok
+        assert (tmp_path / "pages/photos").exists()
+        assert not (tmp_path / "empty").exists()
+
+    @pytest.mark.parametrize("name", ["", "C", "c ", "other"])
+    def test_it_takes_the_clusters_name(
+        self, name: str, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(actions, "_inventory", lambda run: world.inventory)
+        monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+        with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
+            actions.destroy(Run("destroy"), name)
+        assert world.looked == {}
+
+
+class TestStop:
+    def test_who_runs(self, world: World) -> None:
+        (step,) = world.stop().steps
+        assert [h.name for h in step.hosts] == ["w1", "w2"]
+        assert step.hosts[0].changes[0].script == "systemctl stop alluxio-worker.service"
+
+    @pytest.mark.parametrize("state", ["inactive", "failed"])
+    def test_who_does_not(self, world: World, state: str) -> None:
+        for machine, seen in world.facts.items():
+            units = {worker.UNIT: UnitState("loaded", state)}
+            world.facts[machine] = replace(seen, units=units)
+        assert world.stop().steps == ()
+
+    def test_hosts_without_a_worker(self, world: World) -> None:
+        world.facts = {
+            m: hosts.facts(n, units={worker.UNIT: UnitState()}) for n, m in enumerate(world.facts)
+        }
+        assert world.stop().steps == ()
+
+    @pytest.mark.parametrize(("of", "says"), [("other", "of cluster other"), ("", "of this tool")])
+    def test_a_worker_that_is_not_ours(self, world: World, of: str, says: str) -> None:
+        assert world.alluxio is not None
+        second = world.alluxio.workers[1].machine
+        if of:
+            world.own(second, worker.UNIT_PATH, of)
+        else:
+            paths = dict(world.facts[second].paths)
+            del paths[worker.UNIT_PATH]
+            world.facts[second] = replace(world.facts[second], paths=paths)
+        with pytest.raises(PreflightFailed) as caught:
+            world.stop()
+        (problem,) = caught.value.problems
+        assert problem.where.startswith("w2 at w2")
+        assert says in problem.what
