@@ -93,6 +93,22 @@ def rotate_certs(run: Run, ca: bool = False, only: str = "") -> int:
     return actions.rotate_certs(run, ca, only)
 
 
+@command(changes=True)
+def enable_auth(run: Run) -> int:
+    """Turn etcd's authentication on: etcd.auth and alluxio.etcd say who may log in.
+
+    The workers' user may only read and write their own cluster's keys. Workers that run get
+    their login and are restarted; every other client without one is refused from then on.
+    """
+    return actions.enable_auth(run)
+
+
+@command(changes=True)
+def disable_auth(run: Run) -> int:
+    """Turn etcd's authentication off (etcd.auth.enabled: false); users and roles stay."""
+    return actions.disable_auth(run)
+
+
 @command(changes=True, help={"only": ONLY})
 def start_workers(run: Run, only: str = "") -> int:
     """Install, configure and start the Alluxio workers, and wait until each is registered."""
@@ -227,6 +243,8 @@ namespace = Collection(
     upgrade_etcd,
     move_leader,
     rotate_certs,
+    enable_auth,
+    disable_auth,
     start_workers,
     check_nodes,
     stop_workers,

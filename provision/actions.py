@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 def deploy_etcd(run: Run, workers: bool) -> int:
     """Bring the etcd cluster to what the inventory says, and print its endpoints."""
+    from provision import screen
     from provision.etcd import deploy, gates
 
     inventory = _inventory(run)
@@ -37,6 +38,8 @@ def deploy_etcd(run: Run, workers: bool) -> int:
     carried = _carry_out(run, plan)
     if not plan.steps:
         gates.require_healthy(observed.health)
+    # Not this command's to change: the workers' logins go with it.
+    screen.problems(observed.health.auth_problems)
     endpoints = [member.client_url for member in inventory.etcd.members]
     plain = [url for url in inventory.etcd.endpoints if url not in endpoints]
     line = "endpoints: " + ",".join(endpoints)
@@ -142,6 +145,26 @@ def move_leader(run: Run, to: str) -> int:
     plan = leader.plan(inventory, run.fleet, to)
     line = f"{to} leads" if not run.dry_run else ""
     _finish(run, plan, _carry_out(run, plan), {"leader": to}, line)
+    return 0
+
+
+def enable_auth(run: Run) -> int:
+    """Users and roles, the workers' login, and etcd's authentication on."""
+    from provision.etcd import auth
+
+    inventory = _inventory(run)
+    plan = auth.enable(inventory, run.fleet, auth.observe(inventory, run.fleet))
+    _finish(run, plan, _carry_out(run, plan))
+    return 0
+
+
+def disable_auth(run: Run) -> int:
+    """etcd's authentication off, and the workers without a login."""
+    from provision.etcd import auth
+
+    inventory = _inventory(run)
+    plan = auth.disable(inventory, run.fleet, auth.observe(inventory, run.fleet))
+    _finish(run, plan, _carry_out(run, plan))
     return 0
 
 

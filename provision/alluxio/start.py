@@ -107,7 +107,7 @@ def plan(
             return
         touched = [w for w in workers if w.name in {h.name for h in hosts}]
         disrupts = any(not c.quiet for h in hosts for c in h.changes)
-        waiting = _Registrations(inventory, alluxio, fleet, touched) if disrupts else None
+        waiting = Registrations(inventory, alluxio, fleet, touched) if disrupts else None
         steps.append(
             Step(
                 title,
@@ -120,7 +120,7 @@ def plan(
 
     step("install and start workers", fresh, lambda change: True)
     step("prepare running workers", running, lambda change: change.quiet)
-    for some in _groups(running, max(1, len(alluxio.workers) // RESTART_SHARE)):
+    for some in groups(running, max(1, len(alluxio.workers) // RESTART_SHARE)):
         names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
         step(f"restart {names}", some, lambda change: not change.quiet)
     return Plan("start-workers", inventory.cluster, tuple(steps), observed.warnings)
@@ -162,7 +162,7 @@ def require_live(
     return seen
 
 
-class _Registrations:
+class Registrations:
     """The gate of workers that are (re)started: each has a live key newer than the start.
 
     A killed worker's key lives on until its lease ends, so being there is not enough.
@@ -250,6 +250,10 @@ def _registered(
     try:
         with health.any_client(inventory.etcd, fleet, login=login) as client:
             seen = membership.read(client, alluxio.name)
+            if login is not None and not client.logged_in:
+                what = "authentication is off: Alluxio 313 cannot join with a login then"
+                remedy = "run invoke enable-auth, or set etcd.auth.enabled: false"
+                return {}, [Problem("etcd", what, remedy)]
     except ProvisionError as error:
         found = list(error.problems) or [Problem("etcd", error.message)]
         remedy = "run invoke deploy-etcd, or invoke check-nodes to see what is wrong"
@@ -289,5 +293,6 @@ def _rooms(
     return rooms
 
 
-def _groups(workers: Sequence[AlluxioWorker], size: int) -> list[Sequence[AlluxioWorker]]:
+def groups(workers: Sequence[AlluxioWorker], size: int) -> list[Sequence[AlluxioWorker]]:
+    """``workers`` in groups of ``size``, the last one with what is left."""
     return [workers[i : i + size] for i in range(0, len(workers), size)]

@@ -71,7 +71,7 @@ class EtcdRefused(EtcdError):
 _REMEDIES = {
     Reason.REFUSED: "is etcd running there, and listening on that port?",
     Reason.TLS: "do the listener and the inventory agree on TLS, and is it this cluster's CA?",
-    Reason.LOGIN: "etcd has authentication on: check the user, its password and its roles",
+    Reason.LOGIN: "etcd has authentication on: see etcd.auth and alluxio.etcd in the inventory",
     Reason.DENIED: "give the user's role the prefix that was asked for",
     Reason.NO_QUORUM: "start the members that are down",
 }
@@ -108,6 +108,35 @@ class Login:
 
     def __repr__(self) -> str:
         return f"Login(user={self.user!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What a role may do with the keys from ``key`` up to and without ``end`` (empty: that one).
+
+    ``access`` is ``read``, ``write`` or ``readwrite``, as ``etcdctl`` has it.
+    """
+
+    key: bytes
+    end: bytes
+    access: str
+
+    @classmethod
+    def below(cls, prefix: str, access: str = "readwrite") -> Permission:
+        """For every key that begins with ``prefix``."""
+        return cls(prefix.encode(), _after(prefix.encode()), access)
+
+    def __str__(self) -> str:
+        if self.end and self.end == _after(self.key):
+            return f"{self.access} on {printable(self.key)}*"
+        until = f" to {printable(self.end)}" if self.end else ""
+        return f"{self.access} on {printable(self.key)}{until}"
+
+
+#: ``auth.proto``, ``Permission.Type``.
+_ACCESS = {0: "read", 1: "write", 2: "readwrite"}
+#: By endpoint, user and password: each login costs a member a bcrypt, some 0.1 s of a core.
+_tokens: dict[tuple[str, str, str], str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +248,7 @@ class EtcdClient:
         self._cluster = lib.stubs.ClusterStub(channel)
         self._maintenance = lib.stubs.MaintenanceStub(channel)
         self._lease = lib.stubs.LeaseStub(channel)
+        self._auth = lib.stubs.AuthStub(channel)
 
     def __enter__(self) -> EtcdClient:
         return self
@@ -231,7 +261,7 @@ class EtcdClient:
 
     def status(self) -> MemberStatus:
         """This member's own view; answered without a quorum."""
-        answer = self._call(self._maintenance.Status, self._lib.pb.StatusRequest())
+        answer = self._ask(self._maintenance.Status, self._lib.pb.StatusRequest())
         # rpc.proto since 3.4: errors = 8, dbSizeInUse = 9, isLearner = 10; since 3.6:
         # storageVersion = 11.
         later = _unknown_fields(answer)
@@ -254,7 +284,7 @@ class EtcdClient:
 
     def member_list(self) -> list[RegisteredMember]:
         """The members as this endpoint knows them; answered without a quorum."""
-        answer = self._call(self._cluster.MemberList, self._lib.pb.MemberListRequest())
+        answer = self._ask(self._cluster.MemberList, self._lib.pb.MemberListRequest())
         return [_member(m) for m in answer.members]
 
     def member_add(self, peer_urls: Sequence[str], *, learner: bool = True) -> RegisteredMember:
@@ -488,17 +518,147 @@ class EtcdClient:
         # Another run's check may have written since; then the key is its own to delete.
         self.delete(key, if_mod_revision=revision)
 
+    def auth_enabled(self) -> bool:
+        """Whether etcd asks who its clients are. For a client without a login.
+
+        Tells by a read: ``AuthStatus`` came only with 3.5. A certificate's common name counts as
+        a user where clients have one, which is then refused for having no such right.
+        """
+        try:
+            self.get("health")
+        except EtcdUnreachable as error:
+            if error.reason in (Reason.LOGIN, Reason.DENIED):
+                return True
+            raise
+        return False
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether the login was asked for: False where authentication is off."""
+        return bool(self._token)
+
+    def log_in(self) -> bool:
+        """Prove the login now. Returns False where authentication is off.
+
+        Raises :class:`EtcdUnreachable` with ``Reason.LOGIN`` when it is refused.
+        """
+        self._forget()
+        _tokens.clear()
+        self._authenticate()
+        return self.logged_in
+
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """etcd's users, and the roles of each."""
+        pb = self._lib.pb
+        names = self._call(self._auth.UserList, pb.AuthUserListRequest()).users
+        return {
+            name: tuple(self._call(self._auth.UserGet, pb.AuthUserGetRequest(name=name)).roles)
+            for name in names
+        }
+
+    def user_add(self, name: str, password: str) -> None:
+        request = self._lib.pb.AuthUserAddRequest(name=name, password=password)
+        self._call(self._auth.UserAdd, request)
+
+    def user_change_password(self, name: str, password: str) -> None:
+        request = self._lib.pb.AuthUserChangePasswordRequest(name=name, password=password)
+        self._call(self._auth.UserChangePassword, request)
+
+    def user_grant_role(self, name: str, role: str) -> None:
+        request = self._lib.pb.AuthUserGrantRoleRequest(user=name, role=role)
+        self._call(self._auth.UserGrantRole, request)
+
+    def roles(self) -> dict[str, tuple[Permission, ...]]:
+        """etcd's roles, and what each permits."""
+        pb = self._lib.pb
+        found: dict[str, tuple[Permission, ...]] = {}
+        for name in self._call(self._auth.RoleList, pb.AuthRoleListRequest()).roles:
+            answer = self._call(self._auth.RoleGet, pb.AuthRoleGetRequest(role=name))
+            found[name] = tuple(
+                Permission(p.key, p.range_end, _ACCESS.get(p.permType, str(p.permType)))
+                for p in answer.perm
+            )
+        return found
+
+    def role_add(self, name: str) -> None:
+        self._call(self._auth.RoleAdd, self._lib.pb.AuthRoleAddRequest(name=name))
+
+    def role_grant(self, role: str, permission: Permission) -> None:
+        """Permit ``role`` what ``permission`` says, beside what it may already."""
+        perm = self._lib.permissions.Permission(
+            permType=next(n for n, access in _ACCESS.items() if access == permission.access),
+            key=permission.key,
+            range_end=permission.end,
+        )
+        request = self._lib.pb.AuthRoleGrantPermissionRequest(name=role, perm=perm)
+        self._call(self._auth.RoleGrantPermission, request)
+
+    def role_revoke(self, role: str, permission: Permission) -> None:
+        # The messages of rpc.proto give bytes from 3.5 on; strings are the same on the wire.
+        request = self._lib.pb.AuthRoleRevokePermissionRequest(
+            role=role, key=permission.key.decode(), range_end=permission.end.decode()
+        )
+        self._call(self._auth.RoleRevokePermission, request)
+
+    def auth_enable(self) -> None:
+        """Turn authentication on. etcd refuses without a user root that has the role root."""
+        self._call(self._auth.AuthEnable, self._lib.pb.AuthEnableRequest())
+
+    def auth_disable(self) -> None:
+        self._call(self._auth.AuthDisable, self._lib.pb.AuthDisableRequest())
+        _tokens.clear()
+
     def _call(self, method: Any, request: Any) -> Any:
+        self._authenticate()
+        try:
+            return self._send(method, request)
+        except EtcdUnreachable as error:
+            # A token ends with its member's process, and after some minutes without use.
+            if error.reason is not Reason.LOGIN or not self._forget():
+                raise
         self._authenticate()
         return self._send(method, request)
 
     def _authenticate(self) -> None:
-        if self._login is not None and self._token is None:
-            login = self._lib.pb.AuthenticateRequest(
-                name=self._login.user, password=self._login.password
-            )
-            stub = self._lib.stubs.AuthStub(self._channel)
-            self._token = (("token", self._send(stub.Authenticate, login).token),)
+        """Log in, once. Where authentication is off there is nothing to log in to, and the calls
+        go without: inventories say who to be before it is turned on."""
+        if self._login is None or self._token is not None:
+            return
+        key = (str(self.endpoint), self._login.user, self._login.password)
+        token = _tokens.get(key)
+        if token is None:
+            try:
+                token = self._send(self._auth.Authenticate, self._credentials()).token
+            except EtcdRefused as error:
+                if "authentication is not enabled" not in error.message:
+                    raise
+                self._token = ()
+                return
+            _tokens[key] = token
+        self._token = (("token", token),)
+
+    def _credentials(self) -> Any:
+        assert self._login is not None
+        return self._lib.pb.AuthenticateRequest(
+            name=self._login.user, password=self._login.password
+        )
+
+    def _ask(self, method: Any, request: Any) -> Any:
+        """A call that etcd answers without a login: a wrong password shows with the others."""
+        try:
+            return self._send(method, request)
+        except EtcdUnreachable as error:
+            if error.reason not in (Reason.LOGIN, Reason.DENIED):
+                raise
+        return self._call(method, request)
+
+    def _forget(self) -> bool:
+        """Drop a token (or that none is needed) that etcd no longer takes, if there is one."""
+        if self._token is None or self._login is None:
+            return False
+        _tokens.pop((str(self.endpoint), self._login.user, self._login.password), None)
+        self._token = None
+        return True
 
     def _send(self, method: Any, request: Any) -> Any:
         try:
@@ -518,7 +678,7 @@ def _library() -> SimpleNamespace:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import grpc
-        from etcd3.etcdrpc import rpc_pb2, rpc_pb2_grpc
+        from etcd3.etcdrpc import auth_pb2, rpc_pb2, rpc_pb2_grpc
     except ImportError as error:
         raise UsageError(
             f"etcd3 and grpcio are needed: {error}; pip install this project"
@@ -529,7 +689,7 @@ def _library() -> SimpleNamespace:
             "etcd3 0.12.0 does not work with the protobuf that is installed: "
             "pip install 'protobuf>=3.20.3,<3.21'"
         ) from error
-    return SimpleNamespace(grpc=grpc, pb=rpc_pb2, stubs=rpc_pb2_grpc)
+    return SimpleNamespace(grpc=grpc, pb=rpc_pb2, stubs=rpc_pb2_grpc, permissions=auth_pb2)
 
 
 def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:

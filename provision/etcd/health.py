@@ -91,6 +91,10 @@ class MemberHealth:
     error: str = ""
     remedy: str = ""
     certificates: tuple[CertificateState, ...] = ()
+    #: Whether it asked for a login; None when that is not known, or the inventory has none.
+    authenticated: bool | None = None
+    #: Whether it serves, but refuses the login (or asks for one that the inventory has not).
+    refused: bool = False
 
     @property
     def healthy(self) -> bool:
@@ -151,7 +155,18 @@ class ClusterHealth:
         found: list[Problem] = []
         for m in self.members:
             found.extend(_problems(m))
-        return found + _disagreements(self)
+        return found + _disagreements(self) + self.auth_problems
+
+    @property
+    def auth_problems(self) -> list[Problem]:
+        """Authentication that is not as the inventory says."""
+        wanted = self.cluster.auth.enabled
+        found = next((m.authenticated for m in self.members if m.authenticated is not None), None)
+        if None in (wanted, found) or wanted is found:
+            return []
+        words = ("on", "enable-auth") if wanted else ("off", "disable-auth")
+        what = f"authentication is {'on' if found else 'off'}, the inventory says {words[0]}"
+        return [Problem("etcd", what, f"run invoke {words[1]}")]
 
     def healthy(self, name: str) -> bool:
         """Whether the member of that name is healthy; False for one that is not declared."""
@@ -175,6 +190,7 @@ def connect(
     :class:`provision.etcd.client.EtcdError`, and :class:`UsageError` without the CA's files.
     """
     tls = client_tls(cluster, member)
+    login = login or root(cluster)
     with (
         _way(fleet, member, member.client_port, how) as (endpoint, _),
         EtcdClient(endpoint, timeout=timeout, tls=tls, login=login) as client,
@@ -260,6 +276,7 @@ def observing(
     Closing the generator early does not wait for the members that have not answered.
     """
     preload()
+    login = login or root(cluster)
     pool = ThreadPoolExecutor(len(cluster.members), "etcd")
     try:
         asked = [
@@ -270,6 +287,23 @@ def observing(
             yield done.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def root(cluster: EtcdCluster) -> Login | None:
+    """This tool's own login: etcd's user root, if the inventory has its password.
+
+    Raises :class:`UsageError` when the secret cannot be read.
+    """
+    secret = cluster.auth.root_password
+    if secret is None:
+        return None
+    try:
+        return Login("root", secret.reveal())
+    except (LookupError, OSError, ValueError) as error:
+        reason = error.args[0] if isinstance(error, LookupError) else error
+        raise UsageError(
+            f"the secret for etcd.auth.root_password cannot be read: {reason}"
+        ) from error
 
 
 def verify_write(
@@ -316,6 +350,8 @@ def _observe(
     seconds: float | None = None
     what = remedy = ""
     shown: tuple[CertificateState, ...] = ()
+    authenticated: bool | None = None
+    refused = False
     try:
         tls = client_tls(cluster, member)
         with contextlib.ExitStack() as stack:
@@ -328,12 +364,25 @@ def _observe(
             started = time.monotonic()
             _read(client)
             seconds = time.monotonic() - started
+            authenticated = client.logged_in if login is not None else None
             _serving.setdefault(fleet, {}).setdefault(cluster.name, (member, how))
     except ProvisionError as error:
         what, remedy = _words(error)
+        refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
     if certificates and how is not None:
         shown = shown_certificates(cluster, fleet, member, how)
-    return MemberHealth(member, how, status, registered, seconds, what, remedy, shown)
+    return MemberHealth(
+        member,
+        how,
+        status,
+        registered,
+        seconds,
+        what,
+        remedy,
+        shown,
+        authenticated,
+        refused,
+    )
 
 
 def _read(client: EtcdClient) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from provision import artifacts, gather, preflight
 from provision.artifacts import Artifact
-from provision.errors import Problem
+from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired, health, pending, roster
 from provision.etcd.health import ClusterHealth
 from provision.etcd.pending import Pending
@@ -103,6 +103,15 @@ def observe(inventory: Inventory, fleet: Fleet, dispensable: Collection[str] = (
 def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running | None]:
     seen = health.observe(cluster, fleet)
     if not seen.registered:
+        if any(m.refused for m in seen.members):
+            # Not to be taken for a cluster that is down.
+            raise PreflightFailed(
+                "etcd does not let this tool in; nothing was changed",
+                [
+                    Problem(p.where, p.what, "see etcd.auth.root_password in the inventory")
+                    for p in seen.problems
+                ],
+            )
         return seen, None
     there = roster.roster(cluster, seen.registered)
     voters = seen

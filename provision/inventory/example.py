@@ -75,6 +75,11 @@ etcd:
   #   leaf_days: 365                    # validity of members' certificates
   #   ca_days: 3650                     # validity of the CA
 
+  # Users and their rights: workers need alluxio.etcd, too. Then invoke enable-auth (disable-auth).
+  # auth:
+  #   enabled: true                     # unset: this tool leaves it alone
+  #   root_password: {env: ETCD_ROOT_PASSWORD}      # or {file: etcd-root-password}
+
   # Any other key of etcd.conf.yml, for every member. Times are in milliseconds, sizes in bytes.
   # settings:
   #   heartbeat-interval: 100

@@ -274,6 +274,17 @@ class EtcdTls(Model):
     ca_days: int = Field(default=3650, ge=1, le=36500, description="Validity of the CA, days.")
 
 
+class EtcdAuth(Model):
+    """etcd's authentication. ``enable-auth`` and ``disable-auth`` turn it on and off."""
+
+    enabled: bool | None = Field(
+        default=None, description="Whether clients must log in; unset: not this tool's matter."
+    )
+    root_password: Secret | None = Field(
+        default=None, description="Password of etcd's user root, which this tool logs in as."
+    )
+
+
 class Member(Model):
     """One etcd member. Its name in the file is its etcd member name."""
 
@@ -309,6 +320,7 @@ class Etcd(Model):
         default=None, description="initial-cluster-token (the cluster)."
     )
     tls: EtcdTls = Field(default_factory=EtcdTls, description="TLS on etcd's listeners.")
+    auth: EtcdAuth = Field(default_factory=EtcdAuth, description="Users and their rights.")
     settings: dict[SettingKey, Scalar] = Field(
         default_factory=dict, description="Any other key of etcd.conf.yml, for every member."
     )

@@ -78,6 +78,7 @@ class EtcdCluster:
     members: tuple[EtcdMember, ...]
     #: Tarballs of other releases by version, for upgrades.
     releases: Mapping[str, model.Source] = field(default_factory=dict)
+    auth: model.EtcdAuth = field(default_factory=model.EtcdAuth)
 
     @property
     def quorum(self) -> int:
@@ -228,6 +229,9 @@ def resolve(
         tls=e.tls.model_copy(update={"pki_dir": absolute(e.tls.pki_dir)}),
         members=members,
         releases={version: source(s) for version, s in e.releases.items()},
+        auth=e.auth.model_copy(
+            update={"root_password": secret(e.auth.root_password) if e.auth.root_password else None}
+        ),
     )
     alluxio = None
     if file.alluxio is not None:
@@ -238,6 +242,8 @@ def resolve(
         login = a.etcd.model_copy(
             update={"password": secret(a.etcd.password) if a.etcd.password else None}
         )
+        if e.auth.enabled is False:
+            login = model.AlluxioEtcd()  # 313 cannot join with a login that etcd does not ask for
         workers = tuple(
             AlluxioWorker(
                 name=name,

@@ -242,9 +242,9 @@ class TestRegistrations:
     def alluxio(self) -> AlluxioCluster:
         return cluster(2, start_timeout=0, failure_detection_timeout=0)
 
-    def gate(self, alluxio: AlluxioCluster) -> start._Registrations:
+    def gate(self, alluxio: AlluxioCluster) -> start.Registrations:
         inventory = builders.inventory(alluxio)
-        return start._Registrations(inventory, alluxio, Fleet(1), alluxio.workers)
+        return start.Registrations(inventory, alluxio, Fleet(1), alluxio.workers)
 
     def test_a_key_from_before_the_restart_does_not_count(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch

@@ -65,6 +65,33 @@ def _client_tls(context: Context) -> None:
         )
 
 
+def _auth(context: Context) -> None:
+    auth, alluxio = context.file.etcd.auth, context.file.alluxio
+    path: document.Path = ("etcd", "auth", "enabled")
+    if auth.enabled and auth.root_password is None:
+        context.error(
+            "etcd turns authentication on only when there is a user root",
+            "give etcd.auth.root_password by reference: {env: NAME} or {file: PATH}",
+            path,
+        )
+    if alluxio is None or alluxio.membership == "STATIC":
+        return
+    login: document.Path = ("alluxio", "etcd", "username")
+    if auth.enabled and alluxio.etcd.username is None:
+        context.error(
+            "with authentication on the workers cannot join without a login",
+            "give alluxio.etcd.username and password",
+            path,
+            login,
+        )
+    if alluxio.etcd.username == "root" and auth.enabled is not None:
+        context.error(
+            "the workers would have every right in etcd as its user root",
+            "name a user of their own, such as alluxio: enable-auth makes it",
+            login,
+        )
+
+
 def _etcd_settings(context: Context) -> None:
     places: list[document.Path] = [("etcd", "settings")]
     places += [("etcd", "members", name, "settings") for name in context.file.etcd.members]
@@ -139,4 +166,4 @@ def _member_count(context: Context) -> None:
         context.warning(what, "use 3, 5 or 7", path)
 
 
-RULES = (_etcd_version, _releases, _client_tls, _etcd_settings, _election, _member_count)
+RULES = (_etcd_version, _releases, _client_tls, _auth, _etcd_settings, _election, _member_count)

@@ -1,0 +1,247 @@
+"""``enable-auth`` and ``disable-auth``: who may do what in etcd, and the workers' login.
+
+etcd needs a user root with the role root before it turns authentication on ("Role-based access
+control" in its operations guide). The workers get a user of their own whose role reaches only
+what Alluxio 313 asks for: it lists both prefixes without a slash at the end, so a role on
+``/DHT/<cluster>/`` would let workers join, and ``info nodes`` see nothing.
+
+313 cannot join with a login while authentication is off, nor keep its lease without one while it
+is on (both tried). So the workers' files are written first, then etcd is switched, and the
+workers are restarted at once: a worker is offline for others when its restart comes later than
+its lease's end (``alluxio.failure_detection_timeout``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from provision import gather
+from provision.alluxio import desired as workers_desired
+from provision.alluxio import start
+from provision.errors import PreflightFailed, UsageError
+from provision.etcd import gates, health
+from provision.etcd.client import EtcdClient, EtcdUnreachable, Login, Permission, Reason
+from provision.host.change import Change, changes
+from provision.host.ownership import owner
+from provision.host.resources import File, Unit
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, EtcdCluster, Inventory
+from provision.plan import Call, HostChanges, Plan, Step
+from provision.remote import Fleet
+
+ROOT = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What etcd has. ``accepted``: whether it takes the workers' login, when it is on."""
+
+    enabled: bool
+    users: dict[str, tuple[str, ...]]
+    roles: dict[str, tuple[Permission, ...]]
+    accepted: bool = False
+
+
+def observe(inventory: Inventory, fleet: Fleet) -> Observed:
+    """Ask etcd, as root when it is on. Raises :class:`Unhealthy` when it refuses that, and
+    :class:`UsageError` when the inventory does not say what is needed."""
+    cluster = inventory.etcd
+    if health.root(cluster) is None:
+        raise UsageError(f"{inventory.path}: etcd.auth.root_password is not there")
+    gates.require_healthy(health.observe(cluster, fleet))
+    with health.any_client(cluster, fleet) as client:
+        enabled = client.log_in()
+        users, roles = client.users(), client.roles()
+    login = _login(inventory)
+    accepted = enabled and login is not None and _accepted(cluster, fleet, login)
+    return Observed(enabled, users, roles, accepted)
+
+
+def enable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
+    """Users and roles, the workers' login, authentication on, and the workers restarted."""
+    cluster = inventory.etcd
+    if not cluster.auth.enabled:
+        raise UsageError(f"{inventory.path}: set etcd.auth.enabled: true to turn it on")
+    steps: list[Step] = []
+    if calls := _users(inventory, fleet, seen):
+        steps.append(Step("make etcd's users and roles", calls=tuple(calls)))
+    written, restarted = _workers(inventory, fleet)
+    if written:
+        steps.append(Step("give the workers their login", tuple(written)))
+    if not seen.enabled:
+        steps.append(_switch(cluster, fleet, "on", lambda client: client.auth_enable()))
+    # All at once: without their login they cannot keep their leases any more.
+    steps += _restarts(inventory, fleet, restarted, len(restarted))
+    return _plan("enable-auth", inventory, steps)
+
+
+def disable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
+    """The workers' login taken away, authentication off, and the workers restarted, rolling.
+
+    Users and roles stay in etcd: without authentication they mean nothing.
+    """
+    cluster = inventory.etcd
+    if cluster.auth.enabled is not False:
+        raise UsageError(f"{inventory.path}: set etcd.auth.enabled: false to turn it off")
+    steps: list[Step] = []
+    written, restarted = _workers(inventory, fleet)
+    if written:
+        steps.append(Step("take the workers' login away", tuple(written)))
+    if seen.enabled:
+        steps.append(_switch(cluster, fleet, "off", lambda client: client.auth_disable()))
+    share = max(1, len(restarted) // start.RESTART_SHARE)
+    steps += _restarts(inventory, fleet, restarted, share)
+    return _plan("disable-auth", inventory, steps)
+
+
+def permissions(cluster: str) -> tuple[Permission, ...]:
+    """What Alluxio's workers and its ``info nodes`` need in etcd, and nothing else."""
+    return (Permission.below(f"/DHT/{cluster}"), Permission.below(f"/ServiceDiscovery/{cluster}"))
+
+
+def _plan(command: str, inventory: Inventory, steps: Sequence[Step]) -> Plan:
+    guards = tuple(m.machine for m in inventory.etcd.members) if steps else ()
+    return Plan(command, inventory.cluster, tuple(steps), guards=guards)
+
+
+def _login(inventory: Inventory) -> Login | None:
+    alluxio = inventory.alluxio
+    if alluxio is None or alluxio.membership == "STATIC":
+        return None
+    return workers_desired.login(alluxio)
+
+
+def _accepted(cluster: EtcdCluster, fleet: Fleet, login: Login) -> bool:
+    with health.connect(cluster, fleet, cluster.members[0], login=login) as client:
+        try:
+            return client.log_in()
+        except EtcdUnreachable as error:
+            if error.reason is Reason.LOGIN:
+                return False
+            raise
+
+
+def _users(inventory: Inventory, fleet: Fleet, seen: Observed) -> list[Call]:
+    """The calls for users and roles. A password that etcd cannot be asked about is set."""
+    cluster = inventory.etcd
+    root = health.root(cluster)
+    assert root is not None  # observe() has seen to it
+    calls: list[Call] = []
+
+    def call(what: str, do: Callable[[EtcdClient], None]) -> None:
+        def run() -> None:
+            with health.any_client(cluster, fleet) as client:
+                do(client)
+
+        calls.append(Call(what, run))
+
+    if not seen.enabled:
+        call("user root with its password and role", lambda c: _user(c, root, ROOT))
+    login = _login(inventory)
+    if login is None:
+        return calls
+    wanted = permissions(inventory.cluster)
+    if set(seen.roles.get(login.user, ())) != set(wanted):
+        rights = ", ".join(map(str, wanted))
+        call(f"role {login.user}: {rights}", lambda c: _role(c, login.user, wanted))
+    if not seen.accepted or login.user not in seen.users.get(login.user, ()):
+        call(f"user {login.user} with its password and role", lambda c: _user(c, login, login.user))
+    return calls
+
+
+def _user(client: EtcdClient, login: Login, role: str) -> None:
+    users = client.users()
+    if login.user in users:
+        client.user_change_password(login.user, login.password)
+    else:
+        client.user_add(login.user, login.password)
+    if role == ROOT and ROOT not in client.roles():
+        client.role_add(ROOT)
+    if role not in users.get(login.user, ()):
+        client.user_grant_role(login.user, role)
+
+
+def _role(client: EtcdClient, name: str, wanted: Sequence[Permission]) -> None:
+    roles = client.roles()
+    if name not in roles:
+        client.role_add(name)
+    for permission in wanted:
+        client.role_grant(name, permission)
+    for permission in roles.get(name, ()):
+        if permission not in wanted:
+            client.role_revoke(name, permission)
+
+
+def _switch(cluster: EtcdCluster, fleet: Fleet, to: str, do: Callable[[EtcdClient], None]) -> Step:
+    def run() -> None:
+        with health.any_client(cluster, fleet) as client:
+            if client.log_in() is not (to == "on"):
+                do(client)
+
+    return Step(
+        f"turn authentication {to}",
+        calls=(Call(f"authentication {to}", run),),
+        after=gates.all_healthy(cluster, fleet),
+    )
+
+
+def _workers(
+    inventory: Inventory, fleet: Fleet
+) -> tuple[list[HostChanges], list[tuple[AlluxioWorker, HostChanges]]]:
+    """What is written on the hosts of installed workers, and the restarts of those that run."""
+    alluxio = inventory.alluxio
+    if alluxio is None or alluxio.membership == "STATIC":
+        return [], []
+    tarballs = start.fetch(alluxio)
+    probes = {w.machine: workers_desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
+    seen, absent = gather.look(fleet, probes)
+    if absent:
+        # One that is left out would be cut off, or never come back.
+        raise PreflightFailed("not every worker's host can be reached; nothing was changed", absent)
+    written: list[HostChanges] = []
+    restarted: list[tuple[AlluxioWorker, HostChanges]] = []
+    for w in alluxio.workers:
+        facts = seen[w.machine]
+        if owner(facts, workers_desired.UNIT_PATH) != alluxio.name:
+            continue
+        unit = Unit(workers_desired.UNIT)
+        runs = facts.unit(unit.name).active in ("active", "activating")
+        wanted = [r for r in workers_desired.resources(alluxio, w, tarballs, facts) if _is_site(r)]
+        todo = changes([*wanted, *([unit] if runs else [])], facts)
+        files = tuple(c for c in todo if not c.disrupts)
+        if files:
+            written.append(HostChanges(w.name, w.machine, files))
+        units: tuple[Change, ...] = tuple(c for c in todo if c.disrupts)
+        if units:
+            restarted.append((w, HostChanges(w.name, w.machine, units)))
+    return written, restarted
+
+
+def _is_site(resource: object) -> bool:
+    return isinstance(resource, File) and resource.path.endswith("/alluxio-site.properties")
+
+
+def _restarts(
+    inventory: Inventory,
+    fleet: Fleet,
+    restarted: Sequence[tuple[AlluxioWorker, HostChanges]],
+    share: int,
+) -> list[Step]:
+    alluxio: AlluxioCluster | None = inventory.alluxio
+    if alluxio is None or not restarted:
+        return []
+    changed = {w.name: host for w, host in restarted}
+    steps: list[Step] = []
+    for some in start.groups([w for w, _ in restarted], share):
+        waiting = start.Registrations(inventory, alluxio, fleet, some)
+        names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
+        steps.append(
+            Step(
+                f"restart {names}",
+                tuple(changed[w.name] for w in some),
+                before=waiting.before,
+                after=waiting.after,
+                at_once=inventory.parallel,
+            )
+        )
+    return steps

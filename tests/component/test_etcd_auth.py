@@ -1,0 +1,152 @@
+"""Users, roles and logins against a real etcd."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Boot, Running
+
+from provision.errors import UsageError
+from provision.etcd import auth, health
+from provision.etcd.client import (
+    Endpoint,
+    EtcdClient,
+    EtcdUnreachable,
+    Login,
+    Permission,
+    Reason,
+)
+from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plan import Plan
+from provision.remote import Fleet
+
+ROOT, WORKERS = Login("root", "r-secret"), Login("alluxio", "w-secret")
+
+
+@pytest.fixture
+def one(boot: Boot) -> Iterator[Running]:
+    with boot(1) as running:
+        yield running
+
+
+@pytest.fixture
+def inventory(one: Running, tmp_path: Path) -> Inventory:
+    (tmp_path / "root").write_text(f"{ROOT.password}\n")
+    secret = EtcdAuth(enabled=True, root_password=Secret(file=tmp_path / "root"))
+    cluster = dataclasses.replace(one.cluster, auth=secret)
+    return Inventory(tmp_path / "i.yml", "test", 1, cluster, None)
+
+
+def client(member: EtcdMember, login: Login | None = None) -> EtcdClient:
+    return EtcdClient(Endpoint("127.0.0.1", member.client_port), login=login)
+
+
+def carry_out(plan: Plan) -> None:
+    for step in plan.steps:
+        for call in step.calls:
+            call.do()
+        if step.after is not None:
+            step.after.check()
+
+
+def test_on_and_off_again(inventory: Inventory) -> None:
+    cluster, member = inventory.etcd, inventory.etcd.members[0]
+    with Fleet(1) as fleet:
+        seen = auth.observe(inventory, fleet)
+        assert not seen.enabled
+        assert "authentication is off" in health.observe(cluster, fleet).problems[0].what
+        with client(member) as nobody:
+            assert not nobody.auth_enabled()
+        plan = auth.enable(inventory, fleet, seen)
+        carry_out(plan)
+        assert ROOT.password not in str(plan.document())
+        again = auth.enable(inventory, fleet, auth.observe(inventory, fleet))
+        assert again.steps == ()
+        assert health.observe(cluster, fleet).problems == []
+        with client(member) as nobody:
+            assert nobody.auth_enabled()
+            with pytest.raises(EtcdUnreachable) as caught:
+                nobody.get("x")
+            assert caught.value.reason is Reason.LOGIN
+        off = dataclasses.replace(
+            inventory,
+            etcd=dataclasses.replace(
+                cluster, auth=cluster.auth.model_copy(update={"enabled": False})
+            ),
+        )
+        with pytest.raises(UsageError, match="enabled: true"):
+            auth.enable(off, fleet, seen)
+        carry_out(auth.disable(off, fleet, auth.observe(off, fleet)))
+        assert auth.disable(off, fleet, auth.observe(off, fleet)).steps == ()
+        with client(member) as nobody:
+            assert not nobody.auth_enabled()
+
+
+def test_the_workers_role_reaches_its_cluster_only(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = inventory.etcd.members[0]
+    monkeypatch.setenv("W", WORKERS.password)
+    with client(member) as c:
+        for role, login in (("root", ROOT), ("alluxio", WORKERS)):
+            c.role_add(role)
+            c.user_add(login.user, login.password)
+            c.user_grant_role(login.user, role)
+        for permission in auth.permissions("test"):
+            c.role_grant("alluxio", permission)
+        c.role_grant("alluxio", Permission.below("/elsewhere", "read"))
+        assert set(c.roles()["alluxio"]) == {
+            *auth.permissions("test"),
+            Permission.below("/elsewhere", "read"),
+        }
+        c.role_revoke("alluxio", Permission.below("/elsewhere", "read"))
+        c.auth_enable()
+    with client(member, WORKERS) as c:
+        for prefix in ("/DHT/test", "/ServiceDiscovery/test"):
+            c.put(f"{prefix}/AUTHORIZED/w", "1")
+            assert len(c.range(prefix)[1]) == 1
+        for key in ("/DHT/other/x", "/alluxio-provision/x", "x"):
+            with pytest.raises(EtcdUnreachable) as caught:
+                c.put(key, "1")
+            assert caught.value.reason is Reason.DENIED
+    assert repr(WORKERS) == "Login(user='alluxio')"
+
+
+def test_a_wrong_password_is_told_from_a_cluster_that_is_down(inventory: Inventory) -> None:
+    with Fleet(1) as fleet:
+        carry_out(auth.enable(inventory, fleet, auth.observe(inventory, fleet)))
+        wrong: EtcdCluster = dataclasses.replace(inventory.etcd, auth=EtcdAuth())
+        for login in (None, Login("root", "wrong")):
+            seen = health.observe(wrong, fleet, login=login)
+            assert [m.refused for m in seen.members] == [True]
+            assert "login refused" in seen.members[0].error
+
+
+def test_a_login_outlives_the_members_memory(one: Running, inventory: Inventory) -> None:
+    with Fleet(1) as fleet:
+        carry_out(auth.enable(inventory, fleet, auth.observe(inventory, fleet)))
+        member = one.members["infra0"]
+        with client(member.declared, ROOT) as c:
+            c.put("a", "1")
+            member.kill()
+            member.start()
+            seen = health.observe(inventory.etcd, fleet, timeout=1)
+            for _ in range(100):
+                if seen.all_healthy:
+                    break
+                seen = health.observe(inventory.etcd, fleet, timeout=1)
+            # Its token died with the process; the connection is made anew, and so is the login.
+            found = c.get("a")
+            assert found is not None
+            assert found.value == b"1"
+
+
+def test_no_secret_in_what_is_shown() -> None:
+    shown = AlluxioEtcd(username="alluxio", password=Secret(env="W"))
+    assert "W" in str(shown)
+    assert str(Permission.below("/DHT/c")) == "readwrite on /DHT/c*"
+    assert str(Permission(b"a", b"", "read")) == "read on a"
