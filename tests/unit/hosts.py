@@ -165,6 +165,7 @@ class LocalSession(Session):
         super().__init__(machine, Stats())
         self.root = root
         self.asked: list[str] = []
+        self.held: list[Held] = []
 
     def run(self, script: str, what: str, *, timeout: float = 120) -> Result:
         self.asked.append(what)
@@ -195,7 +196,8 @@ class LocalSession(Session):
         )
         assert process.stdout is not None
         greeting = process.stdout.readline().decode().rstrip("\n")
-        return Held(cast(Any, _Pipe(process)), greeting)
+        self.held.append(Held(cast(Any, _Pipe(process)), greeting))
+        return self.held[-1]
 
 
 class LocalFleet(Fleet):

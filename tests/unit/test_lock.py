@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hosts import LocalFleet, LocalSession
+from hosts import LocalFleet
 
 from provision import lock
 from provision.errors import ChangeFailed, Locked, PreflightFailed
 from provision.inventory.resolved import Machine
-from provision.remote import Held
 
 A, B = Machine("a", where="inventory.yml:3"), Machine("b", where="inventory.yml:4")
 
@@ -52,19 +51,11 @@ def test_it_is_let_go_after_an_error(fleet: LocalFleet) -> None:
         pass
 
 
-def test_a_lock_that_is_lost_is_noticed(fleet: LocalFleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[Held] = []
-    hold = LocalSession.hold
-
-    def remember(self: LocalSession, script: str, what: str) -> Held:
-        taken.append(hold(self, script, what))
-        return taken[-1]
-
-    monkeypatch.setattr(LocalSession, "hold", remember)
+def test_a_lock_that_is_lost_is_noticed(fleet: LocalFleet) -> None:
     with lock.held(fleet, [A, B], "deploy-etcd") as still:
         still()
-        taken[0].release()
-        with pytest.raises(ChangeFailed, match=r"run lock of [ab] was lost"):
+        fleet.session(B).held[0].release()
+        with pytest.raises(ChangeFailed, match="run lock of b was lost"):
             still()
 
 

@@ -84,6 +84,16 @@ def test_without_the_lock_nothing_is_changed(fleet: LocalFleet, tmp_path: Path) 
     assert not (fleet.session(A).root / "x").exists()
 
 
+def test_a_lock_that_is_lost_stops_before_the_next_step(fleet: LocalFleet) -> None:
+    def lose() -> None:
+        fleet.session(A).held[0].release()
+
+    steps = Step("one", (on(A, "true"),), after=Gate("g", lose)), Step("two", (on(A, "touch x"),))
+    with pytest.raises(ChangeFailed, match="run lock of a was lost"):
+        apply(plan(*steps), fleet)
+    assert not (fleet.session(A).root / "x").exists()
+
+
 def test_a_plan_without_steps_asks_nothing(fleet: LocalFleet) -> None:
     apply(plan(guards=(A,)), fleet)
     assert fleet.local == {}
