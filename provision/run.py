@@ -10,6 +10,7 @@ import atexit
 import functools
 import gc
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -158,6 +159,8 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
 def _perform(
     name: str, options: Mapping[str, Any], body: Callable[[Run], int | None]
 ) -> int | None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is no error
     run: Run | None = None
     _start_lightly()
     try:

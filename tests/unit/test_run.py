@@ -241,6 +241,14 @@ def test_the_schema_as_a_process() -> None:
     assert done.stderr == ""
 
 
+def test_a_terminal_without_the_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    code = "from provision.run import _perform; _perform('x', {'format': 'table'}, lambda r: "
+    line = [sys.executable, "-c", code + "print('\u2026'))"]
+    done = subprocess.run(line, capture_output=True, cwd=ROOT, timeout=60)
+    assert (done.stdout, done.stderr) == (b"?\n", b"")
+
+
 def test_a_bad_inventory_as_a_process(tmp_path: Path) -> None:
     path = tmp_path / "bad.yml"
     path.write_text("etcd: {versoin: 3.6.16}\n")
