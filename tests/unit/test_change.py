@@ -13,7 +13,7 @@ from pathlib import Path
 import hosts
 import pytest
 from hosts import ME, do, facts, having, look, shell, text
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.artifacts import Artifact
@@ -57,6 +57,7 @@ def test_what_is_as_declared_is_not_changed(declared: list[Resource]) -> None:
     assert changes(declared, having(declared, facts())) == ()
 
 
+@settings(max_examples=30)
 @given(st.lists(resources, max_size=8, unique_by=_place))
 def test_every_batch_is_a_shell_script(declared: list[Resource]) -> None:
     todo = changes(declared, facts())

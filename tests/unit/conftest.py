@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from hypothesis import settings
+
+# A busy machine is slow at times: that is no failure.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
