@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, gates, members, tls
+from provision.etcd import desired, gates, members, peer_tls, tls
 from provision.etcd.observed import Observed as Observed
 from provision.etcd.observed import observe as observe
 from provision.etcd.pki import Authorities
@@ -37,6 +37,8 @@ def plan(
     """
     cluster = inventory.etcd
     _refuse_another_minor(cluster, observed)
+    if peer_tls.wanted(cluster, observed):
+        return peer_tls.plan(inventory, fleet, observed, write=write)
     moves = members.declared_moves(cluster, observed) if observed.running else ()
     late = _late(cluster, observed)
     staying = tuple(m for m in members.settled(cluster, moves) if m not in late)

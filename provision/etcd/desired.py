@@ -119,7 +119,9 @@ def resources(
     result.append(
         File(
             config_file(cluster),
-            _config(cluster, member, facts, initial_state),
+            _config(
+                cluster, member, facts, initial_state, tls is not None and tls.peer is not None
+            ),
             restarts=(UNIT,),
         )
     )
@@ -211,7 +213,11 @@ def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
 
 
 def _config(
-    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts | None, initial_state: str
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    facts: HostFacts | None,
+    initial_state: str,
+    peer_files: bool,
 ) -> bytes:
     client_scheme = "https" if member.client_tls else "http"
     listen_client = [f"{client_scheme}://{a}" for a in _listen(member, member.client_port)]
@@ -243,6 +249,8 @@ def _config(
         token=initial["initial-cluster-token"],
         initial_state=initial["initial-cluster-state"],
         pki=pki_dir(cluster),
+        # Also beside a plain listener, while TLS is being turned on (see peer_tls).
+        peer_security=member.peer_tls or peer_files,
         client_auth=cluster.tls.client_auth,
         settings={**_defaults(cluster), **member.settings},
     )

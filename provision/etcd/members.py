@@ -544,7 +544,7 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Runni
                 f"peer URL is {', '.join(there.peer_urls)} in the cluster, {member.peer_url} here"
             )
             problems.append(
-                Problem(where, what, "peer TLS is not turned on or off by this command")
+                Problem(where, what, "deploy-etcd turns peer TLS on; nothing turns it off again")
             )
         elif (
             there.client_urls
