@@ -193,6 +193,21 @@ def restore_etcd(
 
 @command(
     changes=True,
+    help={
+        "from": "The member whose data the cluster goes on from.",
+        "yes_recover": "The cluster's name: do not ask. For scripts.",
+    },
+)
+def recover_etcd(run: Run, from_: str = "", yes_recover: str = "") -> int:
+    """When a quorum is lost for good: go on from one member's data, and say what may be lost.
+
+    Asks for the cluster's name. Killed anywhere, it is finished by running it again.
+    """
+    return actions.recover_etcd(run, from_, yes_recover)
+
+
+@command(
+    changes=True,
     help={"compact": "First drop the history of every key, up to the newest revision."},
 )
 def defrag_etcd(run: Run, compact: bool = False) -> int:
@@ -253,6 +268,7 @@ namespace = Collection(
     destroy,
     backup_etcd,
     restore_etcd,
+    recover_etcd,
     defrag_etcd,
     disarm_alarms,
     audit,

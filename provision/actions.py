@@ -308,6 +308,39 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
     return 0
 
 
+def recover_etcd(run: Run, name: str, confirmed: str) -> int:
+    """A cluster of one survivor, then the others join it again. The name is the consent."""
+    from provision import screen
+    from provision.etcd import members, observed, recover, restore
+
+    if not name:
+        raise UsageError("from which member? --from NAME, best the one with the newest revision")
+    inventory = _inventory(run)
+    seen = recover.observe(inventory, run.fleet, name)
+    plan = recover.plan(inventory, run.fleet, seen)
+    screen.problems(plan.notes)
+    _consent(
+        run, inventory.cluster, confirmed, "recovered", "Later writes may be lost", "--yes-recover"
+    )
+    _carry_out(run, replace(plan, notes=()))  # they were shown before consent
+    if not run.dry_run:
+        lost = [m.name for m in seen.lost]
+        for member in seen.rejoining:
+            there = observed.observe(inventory, run.fleet, lost, recovering=True)
+            workers = member == seen.rejoining[-1]  # they are told once, of all
+            join = members.add(
+                inventory, run.fleet, there, member.name, write=True, workers=workers
+            )
+            _carry_out(run, join)
+            plan = replace(plan, steps=(*plan.steps, *join.steps))
+        last = recover.finish(inventory, run.fleet, seen)
+        _carry_out(run, last)
+        plan = replace(plan, steps=(*plan.steps, *last.steps))
+    kept = restore.kept(seen.chosen, seen.mark)
+    _finish(run, plan, not run.dry_run, {"kept": kept}, f"a copy of the old data: {kept}")
+    return 0
+
+
 def defrag_etcd(run: Run, compact: bool) -> int:
     """Compact and defragment, and show each database's size before and after."""
     from provision import screen

@@ -11,6 +11,7 @@ from provision.alluxio import desired as worker
 from provision.alluxio import java
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd
+from provision.etcd import timer
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe, merged
 from provision.host.ownership import owner
@@ -106,6 +107,7 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
 
 def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], list[str]]:
     gone = [
+        *timer.paths(cluster),
         etcd.UNIT_PATH,
         etcd.config_file(cluster),
         etcd.pki_dir(cluster),
@@ -134,7 +136,11 @@ def _etcd(
     cluster: EtcdCluster, member: EtcdMember, facts: Mapping[Machine, HostFacts]
 ) -> tuple[Change, ...]:
     gone, empty = _etcd_paths(cluster, member)
-    return _removal(facts[member.machine], etcd.UNIT, etcd.UNIT_PATH, cluster.name, gone, empty)
+    f = facts[member.machine]
+    # Its snapshots stay.
+    stop_timer = Change(f"disable {timer.UNIT}", f"systemctl disable -q --now {timer.UNIT}")
+    first = (stop_timer,) if timer.TIMER_PATH in f.paths else ()
+    return _removal(f, etcd.UNIT, etcd.UNIT_PATH, cluster.name, gone, empty, first)
 
 
 def _worker(

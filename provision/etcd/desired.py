@@ -135,6 +135,9 @@ def resources(
     )
     result.append(File(UNIT_PATH, unit, restarts=(UNIT,)))
     result.append(Unit(UNIT))
+    from provision.etcd import timer  # which asks this module where things are
+
+    result.extend(timer.resources(cluster, member))
     return tuple(result)
 
 
@@ -152,11 +155,16 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
         resources=resources(cluster, member, artifact, tls, None),
         ports=_ports(cluster, member),
         disks=(member.data_dir, cluster.install_dir),
-        paths=(f"{member.data_dir}/member",),
+        paths=(f"{member.data_dir}/member", unfinished(member)),
         reach=[(m.address, m.peer_port) for m in others],
         resolve=[m.address for m in others if not is_ip(m.address)],
         commands={OPENSSL: "command -v openssl"} if member.peer_tls or member.client_tls else {},
     )
+
+
+def unfinished(member: EtcdMember) -> str:
+    """Where it is noted that a restore or a recovery has begun and not ended."""
+    return f"{member.data_dir}/unfinished"
 
 
 def has_data(member: EtcdMember, facts: HostFacts) -> bool:

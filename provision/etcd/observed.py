@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from provision import artifacts, gather, preflight
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, health, pending, roster
+from provision.etcd import desired, health, pending, roster, unfinished
 from provision.etcd.health import ClusterHealth
 from provision.etcd.pending import Pending
 from provision.etcd.roster import Roster
@@ -66,10 +66,17 @@ class Observed:
     running: Running | None = None
 
 
-def observe(inventory: Inventory, fleet: Fleet, dispensable: Collection[str] = ()) -> Observed:
+def observe(
+    inventory: Inventory,
+    fleet: Fleet,
+    dispensable: Collection[str] = (),
+    *,
+    recovering: bool = False,
+) -> Observed:
     """Look at every member's host and at the running cluster, at the same time.
 
-    The hosts of ``dispensable`` members need not answer. Raises :class:`PreflightFailed` with
+    The hosts of ``dispensable`` members need not answer. ``recovering``: this is what an unfinished
+    recovery consists of. Raises :class:`PreflightFailed` with
     everything that stands in the way; nothing is changed.
     """
     cluster = inventory.etcd
@@ -91,6 +98,8 @@ def observe(inventory: Inventory, fleet: Fleet, dispensable: Collection[str] = (
             facts |= found
             problems += [replace(p, severity="warning") for p in absent]
         reached = tuple(m for m in cluster.members if m.machine in facts)
+        if not recovering:
+            problems += unfinished.problems(cluster, facts)
         problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
         problems += preflight.architectures(facts, [artifact])
         problems += preflight.paths(facts, probes)

@@ -88,14 +88,14 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool =
         )
         steps.append(Step("upload the snapshot", calls=(send,)))
     if left:
-        stopping = [m for m in cluster.members if not _stopped(m, facts[m.name], mark)]
+        stopping = [m for m in cluster.members if not stopped(m, facts[m.name], mark)]
         steps += _step(
             "stop every member", stopping, lambda m: unfinished.stop(m, mark, cluster.user)
         )
         steps += _step(
             "restore every member", left, lambda m: _restore(cluster, m, observed, bump=bump)
         )
-    starting = [m for m in cluster.members if left or not _running(facts[m.name])]
+    starting = [m for m in cluster.members if left or not running(facts[m.name])]
     verify = _verified(cluster, fleet)
     steps += _step("start all members together", starting, unfinished.start, after=verify)
     if inventory.alluxio is not None:
@@ -202,12 +202,14 @@ def _uploaded(member: EtcdMember, facts: HostFacts, sha256: str) -> bool:
     return found is not None and found.sha256 == sha256
 
 
-def _running(facts: HostFacts) -> bool:
+def running(facts: HostFacts) -> bool:
+    """Whether etcd is up and comes back after a reboot."""
     unit = facts.unit(desired.UNIT)
     return unit.active == "active" and unit.file_state == "enabled"
 
 
-def _stopped(member: EtcdMember, facts: HostFacts, mark: Mark) -> bool:
+def stopped(member: EtcdMember, facts: HostFacts, mark: Mark) -> bool:
+    """Whether etcd is down, stays down, and ``mark`` says why."""
     unit = facts.unit(desired.UNIT)
     return (
         unfinished.read(member, facts) == mark

@@ -12,10 +12,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from provision.errors import Problem
 from provision.etcd import desired
 from provision.host.change import Change
 from provision.host.observe import HostFacts
-from provision.inventory.resolved import EtcdMember, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,20 @@ class Mark:
 
 
 def path(member: EtcdMember) -> str:
-    return f"{member.data_dir}/unfinished"
+    return desired.unfinished(member)
+
+
+def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Problem]:
+    """Why no other command may touch the members now."""
+    return [
+        Problem(
+            f"{m.name} at {m.machine.host} ({m.machine.where})",
+            f"a restore or a recovery has begun and not ended ({path(m)} says which)",
+            "run the same restore-etcd or recover-etcd again; it continues",
+        )
+        for m in cluster.members
+        if m.machine in facts and path(m) in facts[m.machine].paths
+    ]
 
 
 def read(member: EtcdMember, facts: HostFacts) -> Mark | None:

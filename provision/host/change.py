@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.host.observe import BATCH_LOCK, PENDING_DIR, HostFacts
 from provision.host.resources import (
+    Absent,
     Certificate,
     Directory,
     File,
@@ -83,7 +84,9 @@ def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ..
             if isinstance(resource, File):
                 written.add(resource.path)
     for unit in units:
-        reload = f"{UNIT_DIR}/{unit.name}" in written
+        # A timer's service has its name, and is read anew with it.
+        stem = f"{UNIT_DIR}/{unit.name.rpartition('.')[0]}."
+        reload = any(path.startswith(stem) for path in written)
         found.extend(_unit(unit, facts, restart=unit.name in restarts, reload=reload))
     return tuple(found)
 
@@ -186,6 +189,8 @@ def _change(resource: Resource, facts: HostFacts) -> Change | None:
             return _link(resource, facts)
         case Package():
             return _package(resource, facts)
+        case Absent():
+            return _absent(resource, facts)
         case Unit():
             raise TypeError("units are compared after everything else")
 
@@ -374,6 +379,19 @@ def _link(link: Link, facts: HostFacts) -> Change | None:
         f"point {link.path} to {link.target}",
         f"ln -sfn {shlex.quote(link.target)} {path}.new; mv -fT {path}.new {path}",
         diff=f"-{link.path} -> {before}\n+{link.path} -> {link.target}\n" if before else "",
+    )
+
+
+def _absent(absent: Absent, facts: HostFacts) -> Change | None:
+    there = [path for path in absent.paths if path in facts.paths]
+    if not there:
+        return None
+    unit = shlex.quote(absent.unit)
+    return Change(
+        f"remove {absent.unit}",
+        f"systemctl disable -q --now {unit} 2>/dev/null || :\n"
+        f"rm -f {shlex.join(there)}\n"
+        "systemctl daemon-reload",
     )
 
 

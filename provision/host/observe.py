@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from provision.errors import Problem
 from provision.host.resources import (
+    Absent,
     Certificate,
     Directory,
     File,
@@ -229,6 +230,8 @@ def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], li
                 plain[resource.marker] = stats[resource.path] = None
             case Directory(path=path) | Link(path=path):
                 stats[path] = None
+            case Absent(paths=paths):
+                stats.update(dict.fromkeys(paths))
             case Package(binary=binary):
                 stats[binary] = None
             case Unit(name=name):

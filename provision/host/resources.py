@@ -103,4 +103,12 @@ class Unit:
     start_seconds: int = 90
 
 
-Resource = User | Directory | File | Certificate | Identity | Tree | Link | Package | Unit
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A unit of ours that is wanted no more, with the files that it consists of."""
+
+    unit: str
+    paths: tuple[str, ...]
+
+
+Resource = User | Directory | File | Certificate | Identity | Tree | Link | Package | Unit | Absent

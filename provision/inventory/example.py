@@ -80,6 +80,13 @@ etcd:
   #   enabled: true                     # unset: this tool leaves it alone
   #   root_password: {env: ETCD_ROOT_PASSWORD}      # or {file: etcd-root-password}
 
+  # Snapshots by a timer on one member's host. Without it: invoke backup-etcd, when you say so.
+  # backup:
+  #   dir: /var/backups/etcd
+  #   keep: 7                           # the newest
+  #   on_calendar: daily                # as systemd's OnCalendar has it
+  #   member: infra2                    # default: the last one
+
   # Any other key of etcd.conf.yml, for every member. Times are in milliseconds, sizes in bytes.
   # settings:
   #   heartbeat-interval: 100

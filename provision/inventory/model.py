@@ -30,6 +30,7 @@ URL = r"^https?://[!-~]+$"
 SHA256 = r"^([0-9a-fA-F]{64}|file:.+)$"
 ETCD_VERSION = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
 ALLUXIO_VERSION = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+CALENDAR = r"^[A-Za-z0-9*.,:/~ -]{1,100}$"
 ETCD_USER = r"^[A-Za-z0-9._-]{1,64}$"
 
 #: What each pattern asks for, in an operator's words.
@@ -48,6 +49,7 @@ EXPECTED = {
     SHA256: "64 hex digits, or file:PATH of a SHA256SUMS file",
     ETCD_VERSION: "a full etcd release such as 3.6.16",
     ALLUXIO_VERSION: "a release such as 313: letters, digits and . _ -",
+    CALENDAR: "a time as systemd's OnCalendar has it, such as daily or *-*-* 02:00:00",
     ETCD_USER: "an etcd user name: letters, digits and . _ -",
 }
 
@@ -285,6 +287,17 @@ class EtcdAuth(Model):
     )
 
 
+class EtcdBackup(Model):
+    """Snapshots that a timer saves on one member's host."""
+
+    dir: OwnDir = Field(default="/var/backups/etcd", description="Folder there, mode 0700.")
+    keep: int = Field(default=7, ge=1, le=10000, description="How many stay, the newest.")
+    on_calendar: str = Field(
+        default="daily", pattern=CALENDAR, description="When, as systemd's OnCalendar has it."
+    )
+    member: Name | None = Field(default=None, description="On whose host (the last member's).")
+
+
 class Member(Model):
     """One etcd member. Its name in the file is its etcd member name."""
 
@@ -321,6 +334,9 @@ class Etcd(Model):
     )
     tls: EtcdTls = Field(default_factory=EtcdTls, description="TLS on etcd's listeners.")
     auth: EtcdAuth = Field(default_factory=EtcdAuth, description="Users and their rights.")
+    backup: EtcdBackup | None = Field(
+        default=None, description="Snapshots by a timer on one member's host; none by default."
+    )
     settings: dict[SettingKey, Scalar] = Field(
         default_factory=dict, description="Any other key of etcd.conf.yml, for every member."
     )

@@ -79,6 +79,7 @@ class EtcdCluster:
     #: Tarballs of other releases by version, for upgrades.
     releases: Mapping[str, model.Source] = field(default_factory=dict)
     auth: model.EtcdAuth = field(default_factory=model.EtcdAuth)
+    backup: model.EtcdBackup | None = None
 
     @property
     def quorum(self) -> int:
@@ -232,6 +233,7 @@ def resolve(
         auth=e.auth.model_copy(
             update={"root_password": secret(e.auth.root_password) if e.auth.root_password else None}
         ),
+        backup=e.backup,
     )
     alluxio = None
     if file.alluxio is not None:

@@ -92,6 +92,16 @@ def _auth(context: Context) -> None:
         )
 
 
+def _backup(context: Context) -> None:
+    backup, members = context.file.etcd.backup, context.file.etcd.members
+    if backup is not None and backup.member is not None and backup.member not in members:
+        context.error(
+            f"no member is called {backup.member!r}",
+            f"one of {', '.join(members)}",
+            ("etcd", "backup", "member"),
+        )
+
+
 def _etcd_settings(context: Context) -> None:
     places: list[document.Path] = [("etcd", "settings")]
     places += [("etcd", "members", name, "settings") for name in context.file.etcd.members]
@@ -166,4 +176,13 @@ def _member_count(context: Context) -> None:
         context.warning(what, "use 3, 5 or 7", path)
 
 
-RULES = (_etcd_version, _releases, _client_tls, _auth, _etcd_settings, _election, _member_count)
+RULES = (
+    _etcd_version,
+    _releases,
+    _client_tls,
+    _auth,
+    _backup,
+    _etcd_settings,
+    _election,
+    _member_count,
+)

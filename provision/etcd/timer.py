@@ -1,0 +1,73 @@
+"""``etcd.backup``: a timer on one member's host that saves snapshots there.
+
+The files have the names of ``backup-etcd``'s, and its checks but for the scratch member: etcd's
+own sha256 and ``snapshot status``. They stay on the host, also when the cluster is destroyed.
+"""
+
+from __future__ import annotations
+
+import re
+
+from provision.etcd import desired
+from provision.host.resources import Absent, Directory, File, Resource, Unit
+from provision.inventory.model import version_tuple
+from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
+from provision.render import render
+
+UNIT = "etcd-backup.timer"
+SERVICE = "etcd-backup.service"
+TIMER_PATH, SERVICE_PATH = f"/etc/systemd/system/{UNIT}", f"/etc/systemd/system/{SERVICE}"
+
+
+def script_path(cluster: EtcdCluster) -> str:
+    return f"{cluster.config_dir}/backup.sh"
+
+
+def paths(cluster: EtcdCluster) -> tuple[str, ...]:
+    """The files that the timer consists of."""
+    return TIMER_PATH, SERVICE_PATH, script_path(cluster)
+
+
+def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
+    """The timer on the member that has it; that there is none on the others."""
+    backup = cluster.backup
+    if backup is None or (backup.member or cluster.members[-1].name) != member.name:
+        return (Absent(UNIT, paths(cluster)),)
+    listens = "127.0.0.1" if desired.is_ip(member.address) else member.address
+    scheme = "https" if member.client_tls else "http"
+    flags = [f"--endpoints={scheme}://{bracketed(listens)}:{member.client_port}"]
+    if member.client_tls:
+        flags += [
+            f"--cacert={desired.ca_file(cluster)}",
+            f"--cert={desired.pki_dir(cluster)}/server.crt",
+            f"--key={desired.pki_dir(cluster)}/server.key",
+        ]
+    # etcdctl's own `snapshot status` went with 3.6; before 3.5 there is no etcdutl.
+    status = "etcdutl" if version_tuple(cluster.version) >= (3, 5) else "etcdctl"
+    script = render(
+        "etcd-backup.sh",
+        cluster=cluster.name,
+        pattern=re.escape(cluster.name).replace(r"\-", "-"),
+        dir=backup.dir,
+        keep=backup.keep,
+        etcdctl=desired.tool(cluster, "etcdctl"),
+        status=desired.tool(cluster, status),
+        flags=flags,
+    )
+    service = render(
+        "etcd-backup.service",
+        cluster=cluster.name,
+        member=member,
+        user=cluster.user,
+        dir=backup.dir,
+        script=script_path(cluster),
+        environment=f"{cluster.config_dir}/backup.env",
+    )
+    timer = render("etcd-backup.timer", cluster=cluster.name, on_calendar=backup.on_calendar)
+    return (
+        Directory(backup.dir, owner=cluster.user, mode=0o700),
+        File(script_path(cluster), script),
+        File(SERVICE_PATH, service),
+        File(TIMER_PATH, timer, restarts=(UNIT,)),
+        Unit(UNIT),
+    )
