@@ -1,0 +1,125 @@
+"""Certificates, the CA and peer TLS changed under a cluster that takes writes all the time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from provision.etcd import pki
+from provision.etcd.client import Endpoint, EtcdClient, EtcdError
+
+from .lab import Host, Lab
+
+PEER_CERTIFICATE = "/etc/etcd/pki/peer.crt"
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+@contextmanager
+def writing(lab: Lab) -> Iterator[None]:
+    """A client that writes through every member; no write that was acknowledged may be lost."""
+    acknowledged: set[str] = set()
+    done = threading.Event()
+
+    def write(host: Host) -> None:
+        number = 0
+        while not done.wait(0.01):
+            with EtcdClient(Endpoint(host.address, 2379), timeout=1) as client:
+                try:
+                    while not done.wait(0.01):
+                        number += 1
+                        key = f"/written/{host.name}/{number}"
+                        client.put(key, "x")
+                        acknowledged.add(key)
+                except EtcdError:
+                    pass
+
+    threads = [threading.Thread(target=write, args=(host,)) for host in lab.etcd]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert len(acknowledged) > 50
+    for host in lab.etcd:
+        with lab.client(host) as client:
+            there = {kv.key.decode() for kv in client.range("/written/", keys_only=True)[1]}
+        assert acknowledged <= there
+
+
+def pids(lab: Lab) -> list[int]:
+    return [host.main_pid("etcd.service") for host in lab.etcd]
+
+
+def certificates(lab: Lab) -> list[str]:
+    return [host.read(PEER_CERTIFICATE) for host in lab.etcd]
+
+
+def expected_ca(lab: Lab) -> str:
+    return pki.ca_file(Path(lab.pki), "AlxpLab").read_text().strip()
+
+
+def test_peer_tls_is_turned_on_under_a_writer_and_never_off_by_accident(lab: Lab) -> None:
+    plain = lab.inventory({"etcd": {"tls": {"peer": False}}})
+    lab.invoke("deploy-etcd", plain).expect(0)
+    with writing(lab):
+        run = lab.start("deploy-etcd")
+        run.wait_for(r"\[2/\d\]")
+        run.kill()
+        run = lab.start("deploy-etcd")
+        run.wait_for("tell the cluster")
+        run.kill()
+        lab.invoke("deploy-etcd").expect(0, "listens by TLS only")
+    with lab.client(lab.etcd[0]) as client:
+        urls = [url for m in client.member_list() for url in m.peer_urls]
+    assert all(url.startswith("https://") for url in urls)
+    lab.invoke("deploy-etcd").expect(0, "0 changed")
+    lab.invoke("deploy-etcd", plain).expect(3, "nothing turns it off again")
+
+
+def test_new_leaves_need_no_restart(lab: Lab) -> None:
+    before, running = certificates(lab), pids(lab)
+    with writing(lab):
+        lab.invoke("rotate-certs").expect(0, "the key is made on the host", "4 changed")
+    assert all(old != new for old, new in zip(before, certificates(lab), strict=True))
+    assert pids(lab) == running
+    lab.invoke("rotate-certs", None, "--only", "etcd1").expect(0, "1 changed")
+    lab.invoke("deploy-etcd").expect(0, "0 changed")
+
+
+def test_a_new_ca_goes_on_where_a_killed_run_has_left_it(lab: Lab) -> None:
+    old = expected_ca(lab)
+    with writing(lab):
+        for line in ("etcd1 trusts the old and the new CA", "renew etcd1", "etcd1 trusts the new"):
+            run = lab.start("rotate-certs", None, "--ca")
+            run.wait_for(line)
+            run.kill()
+            # What is under way is neither undone nor in the way.
+            lab.invoke("deploy-etcd").expect(0)
+        lab.invoke("rotate-certs", None, "--ca").expect(0, "retire the old CA")
+    new = expected_ca(lab)
+    assert new != old
+    for host in lab.etcd:
+        assert host.read("/etc/etcd/pki/ca.crt") == new
+    lab.invoke("deploy-etcd").expect(0, "0 changed")
+    seen = lab.invoke("check-nodes", None, "--format", "json").json
+    for member in seen["etcd"]["members"]:
+        assert [c["error"] for c in member["certificates"]] == [None]
+
+
+def test_a_host_without_openssl_is_sent_its_key(lab: Lab) -> None:
+    host = lab.etcd[2]
+    host.run("mv /usr/bin/openssl /usr/bin/openssl.away")
+    try:
+        done = lab.invoke("rotate-certs", None, "--only", host.name)
+        done.expect(0, "made on this machine: no openssl there", "1 changed")
+    finally:
+        host.run("mv /usr/bin/openssl.away /usr/bin/openssl")
+    assert host.run("stat -c '%a %U' /etc/etcd/pki/peer.key") == "600 etcd"
