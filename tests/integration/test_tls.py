@@ -85,3 +85,15 @@ def test_check_nodes_shows_until_when_each_certificate_is_good(lab: Lab, secured
         assert set(shown) == {"client", "peer"}
         assert all(c["error"] is None and 360 <= c["days_left"] <= 365 for c in shown.values())
     lab.invoke("check-nodes", secured).expect(0, "2 workers: 2 LIVE")
+
+
+def test_without_client_auth_the_server_alone_has_a_certificate(lab: Lab) -> None:
+    lab.destroy()
+    tls = {"client": True, "client_auth": False}
+    inventory = lab.inventory({"etcd": {"tls": tls}, "alluxio": None})
+    lab.invoke("deploy-etcd", inventory).expect(0, "endpoints: https://10.213.77.11:2379,")
+    for host in lab.etcd:
+        assert ask(host, CLIENT, trusting(lab, certificate=False)).endswith("200 OK")
+        with pytest.raises(ssl.SSLError, match="certificate required"):
+            ask(host, PEER, trusting(lab, certificate=False))
+    lab.destroy()
