@@ -258,7 +258,9 @@ class Lab:
             systemctl kill -s KILL etcd alluxio-worker 2>/dev/null || :
             systemctl stop etcd alluxio-worker '{TEST_UNIT}' 2>/dev/null || :
             umount /opt /var/lib/etcd 2>/dev/null || :
-            rm -rf {" ".join(OURS)} /run/alluxio-provision
+            rm -rf {" ".join(OURS)} /run/alluxio-provision /root/*.aside
+            [ ! -e /etc/machine-id.kept ] || mv /etc/machine-id.kept /etc/machine-id
+            userdel -r plain 2>/dev/null || :
             systemctl daemon-reload
             systemctl reset-failed
             """,
