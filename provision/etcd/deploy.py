@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, gates, members, peer_tls, tls
+from provision.etcd import desired, gates, member_steps, members, peer_tls, tls
 from provision.etcd.observed import Observed as Observed
 from provision.etcd.observed import observe as observe
 from provision.etcd.pki import Authorities
@@ -60,7 +60,7 @@ def plan(
     notes = [*observed.warnings, *(_comes_later(m) for m in late)]
     if observed.running is not None:
         names = {m.name for m in cluster.members}
-        made = members.build(
+        made = member_steps.build(
             inventory,
             fleet,
             observed,

@@ -109,6 +109,16 @@ def observe(
         return Observed(artifact, facts, seen, warnings, running)
 
 
+def require_running(observed: Observed) -> Running:
+    """The running cluster. Raises :class:`PreflightFailed` when no member of it answers."""
+    if observed.running is None:
+        raise PreflightFailed(
+            "no member of the cluster answers; nothing was changed",
+            [*observed.health.problems, Problem("etcd", "is not running", "invoke deploy-etcd")],
+        )
+    return observed.running
+
+
 def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running | None]:
     seen = health.observe(cluster, fleet)
     if not seen.registered:
