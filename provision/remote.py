@@ -503,7 +503,8 @@ def _reason(error: BaseException) -> tuple[str, str]:
     """What an SSH failure means, and the remedy."""
     import paramiko
 
-    text = str(error) or type(error).__name__
+    # paramiko joins several refusals under an error without a number.
+    text = str(error).removeprefix("[Errno None] ") or type(error).__name__
     if isinstance(error, paramiko.BadHostKeyException):
         return (
             "the host key differs from the one in known_hosts: another machine, or an attack",
