@@ -73,7 +73,7 @@ def member(
                 Endpoint("127.0.0.1", local, f"scratch member on {host.machine.host}:{port}"),
                 timeout=timeout,
                 tls=health.client_tls(cluster, host),
-                login=login,
+                login=login or health.root(cluster),
             ) as client,
         ):
             _wait(host, client)

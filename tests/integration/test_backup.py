@@ -1,0 +1,130 @@
+"""backup-etcd and restore-etcd on real hosts: what is saved comes back, killed or not."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .lab import CLUSTER, Lab
+
+pytestmark = pytest.mark.slow
+
+#: Each is a line of progress, and the run is killed when it has been seen.
+STEPS = (
+    "upload the snapshot",
+    "stop every member",
+    "restore every member",
+    "start all members",
+    "waiting: one cluster",
+    "see to the workers",
+    "finish",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_old_data(lab: Lab, workers: None) -> Iterator[None]:
+    """Kept data is the operator's: no command deletes it."""
+    yield
+    lab.on(lab.etcd, "rm -rf /var/lib/etcd/member.* /var/backups/etcd")
+
+
+@pytest.fixture
+def saved(lab: Lab, tmp_path: Path) -> Path:
+    """A backup that has /reg/0 to /reg/99; /later is written after it."""
+    with lab.client(lab.etcd[0]) as client:
+        for number in range(100):
+            client.put(f"/reg/{number}", str(number))
+        client.delete("/later")
+    done = lab.invoke("backup-etcd", None, "--to", str(tmp_path), "--format", "json").expect(0)
+    with lab.client(lab.etcd[0]) as client:
+        client.put("/later", "x")
+    return Path(done.json["file"])
+
+
+def require_restored(lab: Lab) -> None:
+    ids = set()
+    for host in lab.etcd:
+        with lab.client(host) as client:
+            assert client.get("/later") is None
+            assert len(client.range("/reg/")[1]) == 100
+            ids.add(client.status().cluster_id)
+            client.quorum_write(host.name)
+    assert len(ids) == 1
+    assert not any(lab.on(lab.etcd, "ls -d /var/lib/etcd/unfinished || :", check=False))
+    lab.invoke("check-nodes").expect(0)
+
+
+def test_a_backup_is_private_and_proven(lab: Lab, saved: Path) -> None:
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
+    digest = hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert saved.with_name(f"{saved.name}.sha256").read_text() == f"{digest}  {saved.name}\n"
+    left = "ls -d /var/tmp/alluxio-provision-scratch.* 2>/dev/null || :; pgrep -c etcd"
+    assert lab.on(lab.etcd, left) == ["1", "1", "1"]
+
+
+def test_retention(lab: Lab, saved: Path) -> None:
+    lab.invoke("backup-etcd", None, "--to", str(saved.parent), "--keep", "1").expect(0)
+    assert not saved.exists()
+    assert len(list(saved.parent.glob("*.db"))) == 1
+
+
+def test_nothing_happens_without_the_name_or_with_a_broken_file(lab: Lab, saved: Path) -> None:
+    before = lab.snapshot()
+    lab.invoke("restore-etcd", None, str(saved)).expect(2, f"called {CLUSTER}")
+    broken = saved.with_name("broken.db")
+    data = bytearray(saved.read_bytes())
+    data[len(data) // 2] ^= 1
+    broken.write_bytes(data)
+    options = (str(broken), "--yes-restore", CLUSTER)
+    lab.invoke("restore-etcd", None, *options).expect(3, "sha256 that etcd put at its end")
+    assert lab.snapshot() == before
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_anywhere_it_is_finished_by_running_it_again(
+    lab: Lab, saved: Path, step: str
+) -> None:
+    options = (str(saved), "--yes-restore", CLUSTER)
+    running = lab.start("restore-etcd", None, *options)
+    running.wait_for(step)
+    running.kill()
+    lab.invoke("restore-etcd", None, *options).expect(0)
+    require_restored(lab)
+    kept = lab.on(lab.etcd, "ls -d /var/lib/etcd/member.before-restore-*/snap/db | wc -l")
+    assert all(int(count) >= 1 for count in kept)
+
+
+def test_no_other_command_meets_a_half_restored_cluster(lab: Lab, saved: Path) -> None:
+    options = (str(saved), "--yes-restore", CLUSTER)
+    running = lab.start("restore-etcd", None, *options)
+    running.wait_for("restore every member")
+    running.kill()
+    lab.invoke("deploy-etcd").expect(3, "a restore or a recovery has begun and not ended")
+    lab.invoke("restore-etcd", None, *options).expect(0)
+    require_restored(lab)
+    lab.invoke("deploy-etcd").expect(0, "0 changed")
+
+
+def test_a_timer_saves_and_prunes(lab: Lab) -> None:
+    inventory = lab.inventory({"etcd": {"backup": {"keep": 2, "member": "etcd1"}}})
+    lab.invoke("deploy-etcd", inventory).expect(0)
+    host = lab.hosts["etcd1"]
+    for _ in range(3):
+        host.run("systemctl start etcd-backup.service; sleep 1.1")
+    assert host.run("cd /var/backups/etcd; sha256sum -c *.sha256 | grep -c OK") == "2"
+    lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+    lab.invoke("deploy-etcd").expect(0, "remove etcd-backup.timer")
+    assert host.show("etcd-backup.timer", "LoadState") == {"LoadState": "not-found"}
+    assert host.run("ls /var/backups/etcd/*.db | wc -l") == "2"
+
+
+def test_the_audit_log_has_it(lab: Lab) -> None:
+    host = lab.etcd[0]
+    done = lab.invoke("audit", None, "--host", host.name, "--format", "json").expect(0)
+    titles = [c for e in done.json["entries"] for c in e["changes"]]
+    assert any("restore /var/lib/etcd/member" in title for title in titles)
+    assert host.run("stat -c %a:%U /var/log/alluxio-provision/audit.log") == "640:root"
