@@ -1,0 +1,93 @@
+"""etcd's authentication with Alluxio's real membership code behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.etcd.client import Endpoint, EtcdClient, EtcdUnreachable, Login, Reason
+
+from .lab import CLUSTER, Lab
+
+ROOT, WORKERS = "root-of-the-test", "workers-of-the-test"
+SITE = "/opt/alluxio/313/conf/alluxio-site.properties"
+
+pytestmark = pytest.mark.usefixtures("clean", "workers")
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("secrets")
+    (folder / "root").write_text(f"{ROOT}\n")
+    os.environ["ALXP_TEST_WORKERS"] = WORKERS
+    yield folder
+    del os.environ["ALXP_TEST_WORKERS"]
+
+
+def declared(lab: Lab, secrets: Path, *, on: bool = True, root: str = "root") -> Path:
+    changes: dict[str, Any] = {
+        "etcd": {"auth": {"enabled": on, "root_password": {"file": str(secrets / root)}}},
+        "alluxio": {"etcd": {"username": "alluxio", "password": {"env": "ALXP_TEST_WORKERS"}}},
+    }
+    return lab.inventory(changes)
+
+
+def test_workers_wait_for_the_authentication_that_is_declared(lab: Lab, secrets: Path) -> None:
+    on = declared(lab, secrets)
+    lab.invoke("start-workers", on).expect(3, "authentication is off", "run invoke enable-auth")
+    lab.invoke("deploy-etcd", on).expect(0, "0 changed", "authentication is off")
+    lab.invoke("check-nodes", on).expect(1, "authentication is off, the inventory says on")
+
+
+def test_it_is_turned_on_and_the_workers_are_live(lab: Lab, secrets: Path) -> None:
+    on = declared(lab, secrets)
+    done = lab.invoke("enable-auth", on).expect(0, "turn authentication on")
+    assert ROOT not in done.text
+    assert WORKERS not in done.text
+    lab.invoke("enable-auth", on).expect(0, "0 changed")
+    lab.invoke("deploy-etcd", on).expect(0, "0 changed")
+    lab.invoke("start-workers", on).expect(0, "0 changed; 2 of 2 live")
+    # The role that enable-auth made is all that both the workers and `info nodes` log in with.
+    seen = lab.invoke("check-nodes", on, "--format", "json").expect(0).json
+    nodes = seen["alluxio"]["nodes"]
+    assert {n["state"] for n in nodes} == {"LIVE"}
+    assert {n["info_nodes"] for n in nodes} == {"ONLINE"}
+    for host in lab.workers:
+        assert host.run(f"stat -c '%a %U' {SITE}") == "600 alluxio"
+
+
+def test_others_are_refused(lab: Lab, secrets: Path) -> None:
+    endpoint = Endpoint(lab.etcd[0].address, 2379)
+    with EtcdClient(endpoint) as nobody, pytest.raises(EtcdUnreachable) as caught:
+        nobody.get("/DHT/")
+    assert caught.value.reason is Reason.LOGIN
+    with EtcdClient(endpoint, login=Login("alluxio", WORKERS)) as worker:
+        assert worker.range(f"/DHT/{CLUSTER}")[1]
+        with pytest.raises(EtcdUnreachable) as caught:
+            worker.put("/elsewhere", "x")
+        assert caught.value.reason is Reason.DENIED
+    (secrets / "wrong").write_text("wrong\n")
+    wrong = declared(lab, secrets, root="wrong")
+    for task in ("deploy-etcd", "rotate-certs"):
+        lab.invoke(task, wrong).expect(3, "etcd does not let this tool in", "login refused")
+    missing = declared(lab, secrets, root="nothing")
+    lab.invoke("deploy-etcd", missing).expect(2, "etcd.auth.root_password cannot be read")
+
+
+def test_a_restarted_member_asks_for_a_new_login(lab: Lab, secrets: Path) -> None:
+    on = declared(lab, secrets)
+    lab.invoke("rotate-certs", on, "--ca").expect(0, "retire the old CA")
+    lab.invoke("check-nodes", on).expect(0, "2 workers: 2 LIVE")
+
+
+def test_it_is_turned_off_again(lab: Lab, secrets: Path) -> None:
+    off = declared(lab, secrets, on=False)
+    lab.invoke("check-nodes", off).expect(1)
+    lab.invoke("disable-auth", off).expect(0, "turn authentication off")
+    lab.invoke("disable-auth", off).expect(0, "0 changed")
+    lab.invoke("check-nodes", off).expect(0, "2 workers: 2 LIVE")
+    assert WORKERS not in lab.workers[0].read(SITE)
