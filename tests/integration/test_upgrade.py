@@ -1,0 +1,136 @@
+"""etcd 3.4 to 3.7 and back to 3.6, a client writing and workers registered all the time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .lab import LAB, REPO, Lab
+from .writes import writing
+
+ARTIFACTS = REPO / ".lab" / "artifacts"
+REPORT = REPO / ".lab" / "reports" / "upgrade.json"
+RELEASES = ("3.4.23", "3.5.35", "3.6.16", "3.7.3")
+HOPS = RELEASES[1:]
+#: How long (seconds) a client may have to wait for a member that is restarted.
+LONGEST_PAUSE = 5.0
+
+
+@pytest.fixture(scope="module")
+def old(lab: Lab) -> Iterator[Path]:
+    """An inventory of etcd 3.4, deployed, with every later release at hand."""
+    lab.destroy()
+    subprocess.run([LAB, "artifacts", "upgrade"], check=True)
+    inventory = declare(lab, RELEASES[0])
+    lab.invoke("deploy-etcd", inventory).expect(0)
+    yield inventory
+    lab.wipe()
+
+
+def declare(lab: Lab, version: str, settings: dict[str, object] | None = None) -> Path:
+    def source(release: str) -> dict[str, str]:
+        tarball = next(ARTIFACTS.glob(f"etcd-v{release}-linux-*.tar.gz"))
+        return {"path": str(tarball), "sha256": f"file:{ARTIFACTS / 'SHA256SUMS'}"}
+
+    return lab.inventory(
+        {
+            "etcd": {
+                "version": version,
+                "source": source(version),
+                "releases": {r: source(r) for r in RELEASES if r != version},
+                "settings": settings or {},
+            }
+        }
+    )
+
+
+def versions(lab: Lab) -> list[str]:
+    found = []
+    for host in lab.etcd:
+        with lab.client(host) as client:
+            found.append(client.status().version)
+    return found
+
+
+def test_what_is_refused_changes_nothing(lab: Lab, old: Path) -> None:
+    before = lab.snapshot()
+    lab.invoke("upgrade-etcd", old, "--to", "3.6.15").expect(3, "3.6.15 is not at hand")
+    lab.invoke("upgrade-etcd", old, "--to", "newest").expect(2, "a full etcd release")
+    gone = declare(lab, RELEASES[0], {"experimental-initial-corrupt-check": True})
+    lab.invoke("upgrade-etcd", gone, "--to", "3.7.3").expect(3, "is none of etcd 3.7.3")
+    later = declare(lab, "3.5.35")
+    lab.invoke("deploy-etcd", later).expect(3, "upgrade-etcd --to 3.5.35")
+    lab.invoke("upgrade-etcd", old, "--to", "3.5.35", "--dry-run").expect(0, "takes the lead from")
+    assert lab.snapshot() == before
+
+
+def test_a_member_that_is_down_is_in_the_way(lab: Lab, old: Path) -> None:
+    lab.etcd[1].run("systemctl stop etcd")
+    try:
+        lab.invoke("upgrade-etcd", old, "--to", "3.5.35").expect(3, "is not upgraded as it is")
+    finally:
+        lab.etcd[1].run("systemctl start etcd")
+
+
+def test_the_first_minor_is_finished_after_a_kill(lab: Lab, old: Path, tmp_path: Path) -> None:
+    backups = ("--backup-dir", str(tmp_path))
+    with writing(lab.etcd, "/test/killed/"):
+        running = lab.start("upgrade-etcd", old, "--to", "3.5.35", *backups)
+        running.wait_for(r"waiting: every member healthy, \S+ runs 3.5.35")
+        running.kill()
+        assert sorted(set(versions(lab))) == ["3.4.23", "3.5.35"]
+        again = lab.invoke("upgrade-etcd", old, "--to", "3.5.35", *backups)
+        again.expect(0, "every member runs etcd 3.5.35; set etcd.version to 3.5.35")
+    assert versions(lab) == ["3.5.35"] * 3
+    lab.invoke("upgrade-etcd", old, "--to", "3.4.23").expect(3, "cannot be taken back from 3.5")
+    assert list(tmp_path.iterdir())
+
+
+def test_3_4_to_3_7_loses_no_write_and_no_worker(lab: Lab, tmp_path: Path) -> None:
+    lab.destroy()
+    inventory = declare(lab, RELEASES[0])
+    lab.invoke("deploy-etcd", inventory).expect(0)
+    lab.invoke("start-workers", inventory).expect(0, "2 of 2 live")
+    pids = [host.main_pid("alluxio-worker.service") for host in lab.workers]
+    report: dict[str, object] = {}
+    with writing(lab.etcd, "/test/upgrade/") as writes:
+        for before, release in zip(RELEASES, HOPS, strict=False):
+            writes.pause()
+            first, started = len(writes.acknowledged), time.monotonic()
+            done = lab.invoke(
+                "upgrade-etcd", inventory, "--to", release, "--backup-dir", str(tmp_path)
+            )
+            done.expect(0, f"every member runs etcd {release}")
+            report[f"{before} to {release}"] = {
+                "seconds": round(time.monotonic() - started, 1),
+                "longest_pause_of_writes": round(writes.pause(), 3),
+                "acknowledged_writes": len(writes.acknowledged) - first,
+            }
+            inventory = declare(lab, release)
+            lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+            lab.invoke("check-nodes", inventory).expect(0, "2 workers: 2 LIVE")
+    assert versions(lab) == ["3.7.3"] * 3
+    assert [host.main_pid("alluxio-worker.service") for host in lab.workers] == pids
+    report = {"members": 3, "lost_writes": 0, "hops": report}
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+    hops = report["hops"]
+    assert isinstance(hops, dict)
+    assert all(hop["longest_pause_of_writes"] < LONGEST_PAUSE for hop in hops.values())
+
+
+def test_3_7_goes_back_to_3_6(lab: Lab, tmp_path: Path) -> None:
+    inventory = declare(lab, "3.7.3")
+    with writing(lab.etcd, "/test/back/"):
+        done = lab.invoke(
+            "upgrade-etcd", inventory, "--to", "3.6.16", "--backup-dir", str(tmp_path)
+        )
+        done.expect(0, "etcd: enable the downgrade to 3.6", "every member runs etcd 3.6.16")
+    assert versions(lab) == ["3.6.16"] * 3
+    lab.invoke("deploy-etcd", declare(lab, "3.6.16")).expect(0, "0 changed")
