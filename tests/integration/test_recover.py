@@ -1,0 +1,82 @@
+"""recover-etcd on real hosts: two of three members are dead, and the third has the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .lab import CLUSTER, Lab
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = ("--from", "etcd1", "--yes-recover", CLUSTER)
+STEPS = (
+    r"stop the survivors",
+    r"make etcd1 a cluster of its own",
+    r"\] start etcd1",
+    r"add etcd0 as a learner",
+    r"\] start etcd0",
+    r"add etcd2 as a learner",
+    r"\] start etcd2",
+    r"\] finish",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_old_data(lab: Lab, workers: None) -> Iterator[None]:
+    """Kept data is the operator's: no command deletes it."""
+    yield
+    lab.on(lab.etcd, "rm -rf /var/lib/etcd/member.*")
+
+
+def lose_quorum(lab: Lab, value: str) -> None:
+    """An acknowledged write that every member has, then two members are gone."""
+    with lab.client(lab.hosts["etcd1"]) as client:
+        client.put("/acknowledged", value)
+    for name in ("etcd0", "etcd2"):
+        lab.hosts[name].run("systemctl kill -s KILL etcd; systemctl stop etcd")
+
+
+def require_recovered(lab: Lab, value: str) -> None:
+    ids = set()
+    for host in lab.etcd:
+        with lab.client(host) as client:
+            found = client.get("/acknowledged")
+            assert found is not None
+            assert found.value == value.encode()
+            assert [m.is_learner for m in client.member_list()] == [False] * 3
+            ids.add(client.status().cluster_id)
+    assert len(ids) == 1
+    assert not any(lab.on(lab.etcd, "ls -d /var/lib/etcd/unfinished || :", check=False))
+    config = lab.hosts["etcd1"].read("/etc/etcd/etcd.conf.yml")
+    assert "force-new-cluster" not in config
+    lab.invoke("check-nodes").expect(0)
+    lab.invoke("deploy-etcd").expect(0, "0 changed")
+
+
+def test_refused_while_there_is_a_quorum(lab: Lab) -> None:
+    lab.hosts["etcd0"].run("systemctl stop etcd")
+    try:
+        lab.invoke("recover-etcd", None, *OPTIONS).expect(3, "the quorum is not lost")
+    finally:
+        lab.hosts["etcd0"].run("systemctl start etcd")
+
+
+def test_what_may_be_lost_is_said_before(lab: Lab) -> None:
+    lose_quorum(lab, "said")
+    lab.invoke("recover-etcd", None, "--from", "etcd1").expect(
+        2, "what it has not got of later writes is lost", f"called {CLUSTER}"
+    )
+    lab.invoke("recover-etcd", None, *OPTIONS).expect(0)
+    require_recovered(lab, "said")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_anywhere_it_is_finished_by_running_it_again(lab: Lab, step: str) -> None:
+    lose_quorum(lab, step)
+    running = lab.start("recover-etcd", None, *OPTIONS)
+    running.wait_for(step)
+    running.kill()
+    lab.invoke("recover-etcd", None, *OPTIONS).expect(0)
+    require_recovered(lab, step)
