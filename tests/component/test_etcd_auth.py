@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Boot, Running
 
 from provision.errors import UsageError
 from provision.etcd import auth, health
@@ -23,6 +22,7 @@ from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Plan
 from provision.remote import Fleet
+from tests.component.conftest import Boot, Running
 
 ROOT, WORKERS = Login("root", "r-secret"), Login("alluxio", "w-secret")
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import Boot, Running, free_ports
 
 from provision.etcd.client import (
     Endpoint,
@@ -15,6 +14,7 @@ from provision.etcd.client import (
     Login,
     Reason,
 )
+from tests.component.conftest import Boot, Running, free_ports
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from conftest import Boot, Running
 
 from provision.errors import Unhealthy, UsageError
 from provision.etcd import health, pki
@@ -16,6 +15,7 @@ from provision.etcd.client import ClientTls, Endpoint, EtcdClient, EtcdUnreachab
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.remote import Fleet, Stats
+from tests.component.conftest import Boot, Running
 
 
 class LoopbackSession:

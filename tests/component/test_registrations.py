@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Boot, Running
 
 from provision.alluxio import membership
 from provision.errors import Unhealthy
 from provision.etcd import health
 from provision.etcd.client import EtcdClient, EtcdUnreachable, Login, Reason
 from provision.remote import Fleet
+from tests.component.conftest import Boot, Running
 
 RECORDED = Path(__file__).parents[1] / "unit" / "data" / "alluxio-313" / "etcd-keys.json"
 

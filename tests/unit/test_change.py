@@ -10,9 +10,7 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
-import hosts
 import pytest
-from hosts import ME, do, facts, having, look, shell, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +29,8 @@ from provision.host.resources import (
     User,
 )
 from provision.remote import whole
+from tests.unit import hosts
+from tests.unit.hosts import ME, do, facts, having, look, shell, text
 
 UUID = "11111111-2222-3333-4444-555555555555"
 names = st.from_regex(r"[a-z][a-z0-9._-]{0,8}", fullmatch=True)

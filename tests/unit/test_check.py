@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from builders import alluxio, etcd, inventory, member, worker
 
 from provision import check
 from provision.alluxio import membership, nodes
@@ -20,6 +19,7 @@ from provision.etcd.client import KeyValue, MemberStatus
 from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
 from provision.inventory.model import AlluxioEtcd, Secret
 from provision.remote import Fleet
+from tests.unit.builders import alluxio, etcd, inventory, member, worker
 
 A, B, C = (f"worker-{c * 8}-0000-0000-0000-000000000000" for c in "abc")
 LEASE = 7

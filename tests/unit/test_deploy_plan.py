@@ -7,10 +7,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import builders
-import hosts
 import pytest
-from hosts import TARBALL, having
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd import deploy, desired, gates, pki, roster, tls
@@ -24,6 +21,8 @@ from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plan import Plan
 from provision.remote import Fleet
+from tests.unit import builders, hosts
+from tests.unit.hosts import TARBALL, having
 
 DATA = PathState("dir", "etcd", "etcd", 0o700, 4096)
 

@@ -6,8 +6,6 @@ import dataclasses
 import socket
 
 import pytest
-from builders import etcd, member
-from test_check import STATUS, healthy
 
 from provision.errors import Problem
 from provision.etcd import health
@@ -15,6 +13,8 @@ from provision.etcd.client import EtcdUnreachable, RegisteredMember
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet, Stats, Unreachable
+from tests.unit.builders import etcd, member
+from tests.unit.test_check import STATUS, healthy
 
 
 class ChannelException(Exception):

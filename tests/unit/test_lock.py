@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hosts import LocalFleet
 
 from provision import lock
 from provision.errors import ChangeFailed, Locked, PreflightFailed
 from provision.inventory.resolved import Machine
+from tests.unit.hosts import LocalFleet
 
 A, B = Machine("a", where="inventory.yml:3"), Machine("b", where="inventory.yml:4")
 

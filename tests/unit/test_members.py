@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from builders import etcd, member
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from provision.etcd import roster
 from provision.etcd.client import RegisteredMember
 from provision.etcd.roster import Kind, Move
 from provision.inventory.resolved import EtcdMember
+from tests.unit.builders import etcd, member
 
 
 def registered(m: EtcdMember, number: int, **changed: object) -> RegisteredMember:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import alluxio, worker
 
 from provision.alluxio import nodes
 from provision.alluxio.nodes import NodeRow, NodesError, parse_info_nodes
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet, Result, Stats, Unreachable
+from tests.unit.builders import alluxio, worker
 
 DATA = Path(__file__).parent / "data" / "alluxio-313"
 TABLE = (DATA / "info-nodes-online.txt").read_text()

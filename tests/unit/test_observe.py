@@ -9,15 +9,15 @@ import subprocess
 import time
 from pathlib import Path
 
-import hosts
 import pytest
-from hosts import ME
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.host.observe import BEGIN, END, HostFacts, Probe, merged, parse, script
 from provision.host.resources import Directory, File, Link, Unit, User
 from provision.remote import Result, Unreachable, whole
+from tests.unit import hosts
+from tests.unit.hosts import ME
 
 SHELLS = [("dash",), ("bash", "--posix")]
 UUID = "11111111-2222-3333-4444-555555555555"

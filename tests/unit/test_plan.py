@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from hosts import LocalFleet, LocalSession
 
 from provision import lock
 from provision.artifacts import Artifact
@@ -16,6 +15,7 @@ from provision.host.resources import Tree
 from provision.inventory.resolved import Machine
 from provision.plan import Call, Gate, HostChanges, Plan, Step, apply
 from provision.remote import Result
+from tests.unit.hosts import LocalFleet, LocalSession
 
 A, B = Machine("a"), Machine("b")
 

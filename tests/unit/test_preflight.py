@@ -6,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import builders
 import pytest
-from hosts import GIB, TARBALL, disk, facts, text
 
 from provision import preflight
 from provision.alluxio import desired as workers_desired
@@ -21,6 +19,8 @@ from provision.host.resources import Directory, File, Link
 from provision.inventory.model import Java, PageStore
 from provision.inventory.resolved import Machine
 from provision.preflight import Room
+from tests.unit import builders
+from tests.unit.hosts import GIB, TARBALL, disk, facts, text
 
 UUID = "11111111-2222-3333-4444-555555555555"
 A, B, C = (Machine(f"h{n}", where=f"inventory.yml:{n}") for n in (1, 2, 3))

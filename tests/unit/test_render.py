@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import builders
 import jinja2
 import pytest
-from hosts import TARBALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -21,6 +19,8 @@ from provision.alluxio.desired import Artifacts
 from provision.etcd import desired as etcd_desired
 from provision.host.resources import File, Resource
 from provision.render import property_key, property_value, render
+from tests.unit import builders
+from tests.unit.hosts import TARBALL
 
 # Lone surrogates cannot be in a file, so they cannot be in an inventory.
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -144,9 +144,8 @@ def test_an_ipv6_member() -> None:
 
 def test_a_cluster_that_has_data_keeps_what_it_was_bootstrapped_with() -> None:
     """Or else each change of the membership would restart every member for nothing."""
-    import hosts
-
     from provision.host.observe import PathState
+    from tests.unit import hosts
 
     cluster = builders.etcd()
     member = cluster.members[0]

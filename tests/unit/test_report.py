@@ -5,13 +5,13 @@ import io
 import sys
 
 import pytest
-from test_check import LIVE, STATUS, A, healthy, report
 
 from provision import report as screen_report
 from provision.alluxio.nodes import InfoNodes
 from provision.check import CheckReport, NodeVerdict, State
 from provision.errors import Problem
 from provision.etcd.health import ClusterHealth, MemberHealth
+from tests.unit.test_check import LIVE, STATUS, A, healthy, report
 
 
 def drawn(shown: CheckReport, capsys: pytest.CaptureFixture[str]) -> list[str]:

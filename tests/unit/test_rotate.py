@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import builders
 import pytest
 
 from provision.errors import PreflightFailed
@@ -20,6 +19,7 @@ from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Plan
 from provision.remote import Fleet, Stats
+from tests.unit import builders
 
 PKI = "/etc/etcd/pki"
 

@@ -197,14 +197,14 @@ class TestOutcome:
 
 @pytest.mark.parametrize("only", [",", " , ", "w1,nobody"])
 def test_a_choice_that_names_no_worker_is_refused(only: str) -> None:
-    import builders
+    from tests.unit import builders
 
     with pytest.raises(UsageError):
         actions._choose(builders.alluxio(), only)
 
 
 def test_a_choice() -> None:
-    import builders
+    from tests.unit import builders
 
     chosen = actions._choose(builders.alluxio(), " w2 ,")
     assert [w.name for w in chosen] == ["w2"]
@@ -213,7 +213,7 @@ def test_a_choice() -> None:
 
 @pytest.mark.parametrize("name", ["", "nobody"])
 def test_logs_of_nobody_says_who_there_is(name: str) -> None:
-    import builders
+    from tests.unit import builders
 
     with pytest.raises(UsageError, match="infra1, infra2, infra3, w1, w2"):
         actions._machine(builders.inventory(), name)

@@ -8,10 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import builders
-import hosts
 import pytest
-from hosts import TARBALL, having
 
 from provision.alluxio import desired, java, membership, start
 from provision.alluxio.desired import Artifacts
@@ -25,6 +22,8 @@ from provision.inventory.model import AlluxioEtcd, Java, Secret, Source
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.plan import Plan
 from provision.remote import Fleet
+from tests.unit import builders, hosts
+from tests.unit.hosts import TARBALL, having
 
 ARTIFACTS = Artifacts(TARBALL, None)
 

@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import builders
-import hosts
 import pytest
-from hosts import TARBALL, having, text
 
 from provision import actions, gather, stop
 from provision.alluxio import desired as worker
@@ -23,6 +20,8 @@ from provision.inventory.resolved import Inventory, Machine
 from provision.plan import Plan
 from provision.remote import Fleet
 from provision.run import Run
+from tests.unit import builders, hosts
+from tests.unit.hosts import TARBALL, having, text
 
 ARTIFACTS = Artifacts(TARBALL, None)
 
