@@ -1,0 +1,152 @@
+"""Members come, go and move while a client writes. The tests build on one another."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from .lab import LAB, Host, Lab, ssh_hosts
+from .writes import writing
+
+NAMES = ("etcd0", "etcd1", "etcd2", "etcd3", "etcd4", "worker0", "worker1")
+SITE = "/opt/alluxio/313/conf/alluxio-site.properties"
+
+
+@pytest.fixture(scope="module")
+def five(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The lab with two more hosts for members, all of them clean."""
+    lab.destroy()
+    subprocess.run([LAB, "up", *NAMES], check=True)
+    addresses = ssh_hosts()
+    with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alxp-")))
+        hosts = [Host(name, addresses[name], sockets) for name in NAMES]
+        for host in hosts:
+            host.connect()
+            stack.callback(host.disconnect)
+        larger = Lab(hosts, tmp_path_factory.mktemp("members"))
+        larger.wipe()
+        stack.callback(larger.wipe)
+        yield larger
+
+
+def declare(lab: Lab, *names: str) -> Path:
+    """An inventory whose members are those on the hosts of these names."""
+    members: dict[str, object] = {f"etcd{n}": None for n in range(3)}
+    for name in names:
+        host = lab.hosts[name].address
+        members[name] = {"host": host, "address": host}
+    return lab.inventory({"etcd": {"members": members}})
+
+
+def voters(lab: Lab, through: str) -> set[str]:
+    with lab.client(lab.hosts[through]) as client:
+        found = client.member_list()
+    assert not any(member.is_learner for member in found)
+    return {member.name for member in found}
+
+
+def leader(lab: Lab, *names: str) -> str:
+    for name in names:
+        with lab.client(lab.hosts[name]) as client:
+            if client.status().is_leader:
+                return name
+    raise AssertionError("no leader")
+
+
+def endpoints(lab: Lab) -> set[str]:
+    """The workers' lists of endpoints; one entry when all have the same."""
+    lines = lab.on(lab.workers, f"grep ^alluxio.etcd.endpoints= {SITE}")
+    return {line.partition("=")[2] for line in lines}
+
+
+def urls(lab: Lab, *names: str) -> str:
+    return ",".join(f"http://{lab.hosts[name].address}:2379" for name in names)
+
+
+def test_one_becomes_three_becomes_five_and_the_workers_know(five: Lab) -> None:
+    one, three = declare(five, "etcd0"), declare(five, "etcd0", "etcd1", "etcd2")
+    names = ("etcd0", "etcd1", "etcd2", "etcd3", "etcd4")
+    whole = declare(five, *names)
+    five.invoke("deploy-etcd", one).expect(0)
+    five.invoke("start-workers", one).expect(0, "2 of 2 live")
+    with writing(five.etcd[:1], "/test/grow/"):
+        # A dry run shows it, and changes nothing.
+        shown = five.invoke("deploy-etcd", three, "--dry-run")
+        shown.expect(0, "add etcd1 as a learner", "restart worker0", "nothing was changed")
+        assert voters(five, "etcd0") == {"etcd0"}
+        five.invoke("deploy-etcd", three).expect(0, "etcd: promote etcd2", "restart worker1")
+        assert voters(five, "etcd2") == {"etcd0", "etcd1", "etcd2"}
+        assert endpoints(five) == {urls(five, "etcd0", "etcd1", "etcd2")}
+        five.invoke("add-member", whole, "--name", "etcd3").expect(0)
+        five.invoke("add-member", whole).expect(0, "add etcd4 as a learner")
+    assert voters(five, "etcd4") == set(names)
+    assert endpoints(five) == {urls(five, *names)}
+    five.invoke("deploy-etcd", whole).expect(0, "0 changed")
+    five.invoke("deploy-etcd", three).expect(0, "remove etcd3", "remove etcd4")
+    assert voters(five, "etcd0") == {"etcd0", "etcd1", "etcd2"}
+
+
+def test_a_lost_member_is_replaced_and_nothing_else_is_restarted(five: Lab) -> None:
+    three = declare(five, "etcd0", "etcd1", "etcd2")
+    lost = five.hosts["etcd2"]
+    with writing(five.etcd[:2], "/test/replace/"):
+        lost.run(
+            "systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf /var/lib/etcd/member*",
+        )
+        pids = [five.hosts[n].main_pid("etcd.service") for n in ("etcd0", "etcd1")]
+        five.invoke("deploy-etcd", three).expect(3, "has lost its data", "replace-member etcd2")
+        five.invoke("replace-member", three, "etcd2").expect(0, "add etcd2 as a learner")
+    assert [five.hosts[n].main_pid("etcd.service") for n in ("etcd0", "etcd1")] == pids
+    assert voters(five, "etcd2") == {"etcd0", "etcd1", "etcd2"}
+    five.invoke("replace-member", three, "etcd2").expect(0, "0 changed", "etcd2 is healthy")
+
+
+def test_a_dead_host_is_replaced_by_another_by_editing_the_inventory(five: Lab) -> None:
+    swapped = declare(five, "etcd0", "etcd1", "etcd3")
+    dead = five.hosts["etcd2"]
+    with writing(five.etcd[:2], "/test/swap/"):
+        dead.run(
+            "systemctl kill -s KILL etcd; systemctl stop etcd; iptables -I INPUT -p tcp "
+            "--dport 2379:2380 -j DROP"
+        )
+        five.invoke("deploy-etcd", swapped).expect(0, "remove etcd2", "add etcd3 as a learner")
+        dead.run("iptables -F")
+    assert voters(five, "etcd3") == {"etcd0", "etcd1", "etcd3"}
+    # Kept, not deleted: nobody said so.
+    assert "member.removed-" in dead.run("ls /var/lib/etcd")
+    assert endpoints(five) == {urls(five, "etcd0", "etcd1", "etcd3")}
+
+
+def test_the_leader_is_removed_after_another_has_taken_the_lead(five: Lab) -> None:
+    five.invoke("deploy-etcd", declare(five, "etcd0", "etcd1", "etcd2", "etcd3")).expect(0)
+    inventory = declare(five, "etcd0", "etcd1", "etcd2", "etcd3")
+    five.invoke("move-leader", inventory, "--to", "etcd3").expect(0, "1 changed; etcd3 leads")
+    five.invoke("move-leader", inventory, "--to", "etcd3").expect(0, "0 changed")
+    # What earlier tests have left aside there stays.
+    kept = five.hosts["etcd3"].run("ls -A /var/lib/etcd | grep -vx member || :")
+    with writing(five.etcd[:3], "/test/leader/") as writes:
+        five.invoke("remove-member", inventory, "etcd3", "--delete-data", "etcd3").expect(
+            0, "take etcd3 out of"
+        )
+        assert writes.pause() < 3
+    assert voters(five, "etcd0") == {"etcd0", "etcd1", "etcd2"}
+    assert leader(five, "etcd0", "etcd1", "etcd2")
+    assert five.hosts["etcd3"].run("ls -A /var/lib/etcd") == kept
+    assert endpoints(five) == {urls(five, "etcd0", "etcd1", "etcd2")}
+
+
+def test_removing_what_would_cost_the_quorum_is_refused(five: Lab) -> None:
+    three = declare(five, "etcd0", "etcd1", "etcd2")
+    down = five.hosts["etcd2"]
+    down.run("systemctl stop etcd")
+    try:
+        refused = five.invoke("remove-member", three, "etcd1")
+        refused.expect(3, "without etcd1, 1 of 2 voters would be healthy", "nothing was changed")
+    finally:
+        down.run("systemctl start etcd")
