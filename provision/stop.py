@@ -6,16 +6,15 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from provision import artifacts, gather
+from provision import gather
 from provision.alluxio import desired as worker
-from provision.alluxio import java
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd
 from provision.etcd import timer
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe, merged
 from provision.host.ownership import owner
-from provision.host.resources import File
+from provision.host.resources import MARKER, File
 from provision.inventory.resolved import (
     AlluxioCluster,
     AlluxioWorker,
@@ -93,16 +92,17 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
     """What goes, and the directories that go if they are empty then."""
     gone = [
         worker.UNIT_PATH,
-        worker.home(alluxio),
         f"{alluxio.install_dir}/current",
         *(f"{path}/LOCAL" for path in w.page_store.dirs),
         worker.identity_file(alluxio),
     ]
-    empty = [alluxio.install_dir, *w.page_store.dirs, alluxio.state_dir]
-    if alluxio.java.source is not None:
-        gone.append(java.tree(alluxio, artifacts.file_name(alluxio.java.source)))
-        empty.append(alluxio.java.install_dir)
-    return gone, empty
+    return gone, [*w.page_store.dirs, alluxio.state_dir]
+
+
+def _worker_releases(alluxio: AlluxioCluster) -> list[str]:
+    """The folders that releases are unpacked in, each in a folder of its own."""
+    java = alluxio.java
+    return [alluxio.install_dir, *([java.install_dir] if java.source is not None else [])]
 
 
 def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], list[str]]:
@@ -112,23 +112,26 @@ def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], li
         etcd.config_file(cluster),
         etcd.pki_dir(cluster),
         f"{member.data_dir}/member",
+        f"{cluster.install_dir}/current",
     ]
-    empty = [cluster.config_dir, member.data_dir]
-    if not cluster.source.package:
-        gone += [f"{cluster.install_dir}/{cluster.version}", f"{cluster.install_dir}/current"]
-        empty.append(cluster.install_dir)
-    return gone, empty
+    return gone, [cluster.config_dir, member.data_dir]
 
 
 def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     gone, empty = _etcd_paths(cluster, member)
-    return Probe(resources=(File(etcd.UNIT_PATH, None),), paths=(*gone, *empty), units=(etcd.UNIT,))
+    return Probe(
+        resources=(File(etcd.UNIT_PATH, None),),
+        paths=(*gone, *empty, cluster.install_dir),
+        units=(etcd.UNIT,),
+    )
 
 
 def _worker_probe(alluxio: AlluxioCluster, w: AlluxioWorker) -> Probe:
     gone, empty = _worker_paths(alluxio, w)
     return Probe(
-        resources=(File(worker.UNIT_PATH, None),), paths=(*gone, *empty), units=(worker.UNIT,)
+        resources=(File(worker.UNIT_PATH, None),),
+        paths=(*gone, *empty, *_worker_releases(alluxio)),
+        units=(worker.UNIT,),
     )
 
 
@@ -140,7 +143,18 @@ def _etcd(
     # Its snapshots stay.
     stop_timer = Change(f"disable {timer.UNIT}", f"systemctl disable -q --now {timer.UNIT}")
     first = (stop_timer,) if timer.TIMER_PATH in f.paths else ()
-    return _removal(f, etcd.UNIT, etcd.UNIT_PATH, cluster.name, gone, empty, first)
+    aside = f"{shlex.quote(member.data_dir)}/member.*"
+    kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
+    return _removal(
+        f,
+        etcd.UNIT,
+        etcd.UNIT_PATH,
+        cluster.name,
+        gone,
+        empty,
+        [cluster.install_dir],
+        first=(*first, kept),
+    )
 
 
 def _worker(
@@ -158,6 +172,7 @@ def _worker(
         alluxio.name,
         gone,
         [*empty, alluxio.log_dir],
+        _worker_releases(alluxio),
         first=(delete_logs,),
     )
 
@@ -169,12 +184,17 @@ def _removal(
     cluster: str,
     gone: Sequence[str],
     empty: Sequence[str],
+    releases: Sequence[str],
     first: Sequence[Change] = (),
 ) -> tuple[Change, ...]:
     """Nothing, unless the host's unit says that it is this cluster's.
 
-    The unit file goes last: while it is there, a killed run can be run again.
+    The unit file goes last: while it is there, a killed run can be run again. A host without any
+    such unit may have the releases that a killed first run had uploaded.
     """
+    unpacked = [_delete_releases(path) for path in releases if path in facts.paths]
+    if owner(facts, unit_path) is None and facts.unit(unit).load == "not-found":
+        return tuple(unpacked)
     if owner(facts, unit_path) != cluster:
         return ()
     result = [
@@ -188,6 +208,7 @@ def _removal(
             seconds=120,
         ),
         *first,
+        *unpacked,
     ]
     result += [
         Change(f"delete {path}", f"rm -rf {shlex.quote(path)}")
@@ -196,13 +217,25 @@ def _removal(
     ]
     result += [
         Change(f"remove {path} if empty", f"rmdir {shlex.quote(path)} 2>/dev/null || :")
-        for path in empty
+        for path in (*empty, *releases)
     ]
     pending = f"{PENDING_DIR}/restart.{unit}"
     result.append(
         Change(f"delete {unit_path}", f"rm -f {unit_path} {pending}; systemctl daemon-reload")
     )
     return tuple(result)
+
+
+def _delete_releases(path: str) -> Change:
+    """Every release below ``path`` that this tool unpacked, older ones too; they are marked."""
+    folder = shlex.quote(path)
+    return Change(
+        f"delete the releases in {path}",
+        f"for d in {folder}/* {folder}/.incoming.*; do\n"
+        f'case $d in */.incoming.*) rm -rf "$d";; esac\n'
+        f'if [ ! -L "$d" ] && [ -e "$d/{MARKER}" ]; then rm -rf "$d"; fi\ndone\n'
+        f"rmdir {folder} 2>/dev/null || :",
+    )
 
 
 _T = TypeVar("_T", EtcdMember, AlluxioWorker)

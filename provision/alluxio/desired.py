@@ -78,6 +78,20 @@ def resources(
     java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, (UNIT,))]
     return (
         User(user, home=alluxio.state_dir),
+        # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
+        File(
+            UNIT_PATH,
+            render(
+                "alluxio-worker.service",
+                cluster=alluxio.name,
+                worker=worker,
+                user=user,
+                home=home(alluxio),
+                state_dir=alluxio.state_dir,
+                writable=(alluxio.state_dir, alluxio.log_dir, *worker.page_store.dirs),
+            ),
+            restarts=(UNIT,),
+        ),
         Directory(alluxio.install_dir),
         Directory(alluxio.state_dir, owner=user, mode=0o750),
         Directory(alluxio.log_dir, owner=user, mode=0o750),
@@ -107,19 +121,6 @@ def resources(
             f"{conf}/workers",
             render("workers", cluster=alluxio.name, workers=alluxio.workers),
             restarts=(UNIT,) if alluxio.membership == "STATIC" else (),
-        ),
-        File(
-            UNIT_PATH,
-            render(
-                "alluxio-worker.service",
-                cluster=alluxio.name,
-                worker=worker,
-                user=user,
-                home=home(alluxio),
-                state_dir=alluxio.state_dir,
-                writable=(alluxio.state_dir, alluxio.log_dir, *worker.page_store.dirs),
-            ),
-            restarts=(UNIT,),
         ),
         Unit(UNIT),
     )

@@ -15,6 +15,7 @@ from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, Probe
+from provision.host.resources import MARKER
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import Gate, HostChanges, Plan, Step
 from provision.remote import Fleet, Session
@@ -271,7 +272,7 @@ def _rooms(
     tarballs: Artifacts,
     facts: Mapping[Machine, HostFacts],
 ) -> dict[Machine, list[preflight.Room]]:
-    marker = f"{desired.home(alluxio)}/.artifact.sha256"
+    marker = f"{desired.home(alluxio)}/{MARKER}"
     room = preflight.Room(
         alluxio.install_dir, tarballs.alluxio.size * UNPACKED, "the Alluxio release"
     )
@@ -280,7 +281,7 @@ def _rooms(
         tree = java.tree(alluxio, tarballs.jdk.path.name)
         room = preflight.Room(alluxio.java.install_dir, tarballs.jdk.size * UNPACKED, "the JDK")
         for m, f in facts.items():
-            if f.text(f"{tree}/.artifact.sha256") is None:
+            if f.text(f"{tree}/{MARKER}") is None:
                 rooms.setdefault(m, []).append(room)
     for worker in (w for w in chosen if w.machine in facts):
         store = worker.page_store

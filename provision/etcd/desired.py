@@ -103,8 +103,18 @@ def resources(
 
     ``facts`` None gives what to look at before anything is known about the host.
     """
+    unit = render(
+        "etcd.service",
+        cluster=cluster.name,
+        member=member,
+        user=cluster.user,
+        binary=binary(cluster),
+        config_file=config_file(cluster),
+    )
     result: list[Resource] = [
         User(cluster.user, home="/var/lib/etcd"),
+        # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
+        File(UNIT_PATH, unit, restarts=(UNIT,)),
         Directory(cluster.config_dir),
         Directory(member.data_dir, owner=cluster.user, mode=0o700),
     ]
@@ -125,15 +135,6 @@ def resources(
             restarts=(UNIT,),
         )
     )
-    unit = render(
-        "etcd.service",
-        cluster=cluster.name,
-        member=member,
-        user=cluster.user,
-        binary=binary(cluster),
-        config_file=config_file(cluster),
-    )
-    result.append(File(UNIT_PATH, unit, restarts=(UNIT,)))
     result.append(Unit(UNIT))
     from provision.etcd import timer  # which asks this module where things are
 

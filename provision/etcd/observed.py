@@ -14,6 +14,7 @@ from provision.etcd.health import ClusterHealth
 from provision.etcd.pending import Pending
 from provision.etcd.roster import Roster
 from provision.host.observe import HostFacts
+from provision.host.resources import MARKER
 from provision.inventory.resolved import EtcdCluster, Inventory, Machine
 from provision.remote import Fleet
 
@@ -149,4 +150,4 @@ def _rooms(
         return {}
     tree = f"{cluster.install_dir}/{cluster.version}"
     room = preflight.Room(cluster.install_dir, artifact.size * UNPACKED, "the etcd release")
-    return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/.artifact.sha256") is None)}
+    return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/{MARKER}") is None)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.host.observe import BATCH_LOCK, PENDING_DIR, HostFacts
 from provision.host.resources import (
+    MARKER,
     Absent,
     Certificate,
     Directory,
@@ -162,7 +163,7 @@ echo "{digest}  $t/tarball" | sha256sum -c --status || {{
 mkdir "$t/tree"
 tar -xzf "$t/tarball" -C "$t/tree" --strip-components=1 --no-same-owner
 rm "$t/tarball"
-echo {digest} >"$t/tree/.artifact.sha256"
+echo {digest} >"$t/tree/{MARKER}"
 if [ -e {path} ]; then
   {note}
   mv {path} "$t/replaced"

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 from provision.artifacts import Artifact
 
+#: Holds the digest of the tarball that a folder was unpacked from; only we make such folders.
+MARKER = ".artifact.sha256"
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -78,7 +81,7 @@ class Tree:
 
     @property
     def marker(self) -> str:
-        return f"{self.path}/.artifact.sha256"
+        return f"{self.path}/{MARKER}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,10 @@ def test_bootstrap_is_one_step_for_all() -> None:
     assert step.at_once is None
     assert step.after is not None
     verbs = [c.what.split()[0] for c in step.hosts[0].changes]
+    # The unit, which says whose the host is, before anything but its user.
+    assert step.hosts[0].changes[1].what == f"write {desired.UNIT_PATH}"
     assert verbs == [
-        *("create", "create", "create", "install", "point", "write", "write"),
+        *("create", "write", "create", "create", "install", "point", "write"),
         *("reload", "enable", "start"),
     ]
 

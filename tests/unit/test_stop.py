@@ -16,6 +16,7 @@ from provision.errors import PreflightFailed, UsageError
 from provision.etcd import desired as etcd
 from provision.host.change import batch
 from provision.host.observe import HostFacts, PathState, Probe, UnitState
+from provision.host.resources import MARKER
 from provision.inventory.resolved import Inventory, Machine
 from provision.plan import Plan
 from provision.remote import Fleet
@@ -97,9 +98,9 @@ class TestDestroy:
             world.facts[machine] = replace(seen, paths=dict(seen.paths) | below)
         assert deleted(world.destroy()) == {
             *("/etc/systemd/system/etcd.service", "/etc/etcd/etcd.conf.yml"),
-            *("/var/lib/etcd/member", "/opt/etcd/3.6.16", "/opt/etcd/current"),
-            *("/etc/systemd/system/alluxio-worker.service", "/opt/alluxio/313"),
-            *("/opt/alluxio/current", "/pages/LOCAL", "/var/lib/alluxio/worker_identity"),
+            *("/var/lib/etcd/member", "/var/lib/etcd/member.*", "/opt/etcd/current"),
+            *("/etc/systemd/system/alluxio-worker.service", "/opt/alluxio/current"),
+            *("/pages/LOCAL", "/var/lib/alluxio/worker_identity"),
             "/run/alluxio-provision/restart.etcd.service",
             "/run/alluxio-provision/restart.alluxio-worker.service",
         }
@@ -133,13 +134,39 @@ class TestDestroy:
                     hosts.facts(),
                     paths={"/u": text("X-Alluxio-Provision-Cluster=c\n")},
                 ),
-                *("u.service", "/u", "c", [], [f"{tmp_path}/{name}"]),
+                *("u.service", "/u", "c", [], [f"{tmp_path}/{name}"], []),
             )
             todo = [c for c in changes if c.what.startswith("remove")]
             assert root in batch(todo)
             assert hosts.do(todo, tmp_path).ok
         assert (tmp_path / "pages/photos").exists()
         assert not (tmp_path / "empty").exists()
+
+    @pytest.mark.parametrize("owner", ["c", None])
+    def test_every_release_of_ours_goes_and_nothing_else(
+        self, owner: str | None, tmp_path: Path
+    ) -> None:
+        """Older releases too, and what a first run that was killed had uploaded."""
+        for name in ("1.0", "1.1", ".incoming.x", "theirs"):
+            (tmp_path / "opt" / name).mkdir(parents=True)
+        for name in ("1.0", "1.1"):
+            (tmp_path / "opt" / name / MARKER).write_text("digest")
+        (tmp_path / "opt/current").symlink_to("1.1")
+        unit = {"/u": text(f"X-Alluxio-Provision-Cluster={owner}\n")} if owner else {}
+        there = {f"{tmp_path}/opt": PathState("dir", "root", "root", 0o755, 0)}
+        seen = replace(hosts.facts(), paths={**unit, **there})
+        changes = stop._removal(seen, "u.service", "/u", "c", [], [], [f"{tmp_path}/opt"])
+        todo = [c for c in changes if c.what.startswith("delete the releases")]
+        assert hosts.do(todo, tmp_path).ok
+        assert sorted(p.name for p in (tmp_path / "opt").iterdir()) == ["current", "theirs"]
+
+    def test_no_release_of_another_clusters_goes(self, tmp_path: Path) -> None:
+        paths = {
+            "/u": text("X-Alluxio-Provision-Cluster=other\n"),
+            "/opt/x": PathState("dir", "root", "root", 0o755, 0),
+        }
+        seen = replace(hosts.facts(), paths=paths)
+        assert stop._removal(seen, "u.service", "/u", "c", [], [], ["/opt/x"]) == ()
 
     @pytest.mark.parametrize("name", ["", "C", "c ", "other"])
     def test_it_takes_the_clusters_name(
