@@ -57,7 +57,7 @@ def test_what_is_as_declared_is_not_changed(declared: list[Resource]) -> None:
     assert changes(declared, having(declared, facts())) == ()
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(resources, max_size=8, unique_by=_place))
 def test_every_batch_is_a_shell_script(declared: list[Resource]) -> None:
     todo = changes(declared, facts())
