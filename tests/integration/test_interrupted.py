@@ -37,6 +37,18 @@ def test_a_first_run_that_was_killed_is_finished_by_running_again(lab: Lab, mome
     ]
 
 
+@pytest.mark.parametrize("moment", list(MOMENTS)[:3])
+def test_what_a_killed_first_run_left_is_destroyed(lab: Lab, moment: str) -> None:
+    lab.destroy()
+    run = lab.start("deploy-etcd", None, "--verbose")
+    run.wait_for(*MOMENTS[moment])
+    run.kill()
+    assert_unlocked(lab)
+    lab.on(lab.etcd, "flock -w 60 /run/alluxio-provision/batch.lock true || :")
+    lab.invoke("destroy", None, "--yes-delete", lab.name).expect(0, "changed")
+    assert not lab.left_over()
+
+
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_roll_out_that_was_killed_goes_on_with_the_others(lab: Lab, step: int) -> None:
     lab.invoke("deploy-etcd").expect(0)

@@ -22,13 +22,15 @@ NOBODY = "10.213.77.250"
 @contextmanager
 def listener(host: Host, port: int) -> Iterator[None]:
     """A process of somebody else's that listens on ``port``."""
-    perl = f"@s = IO::Socket::INET->new(Listen => 5, LocalPort => {port}) or die; sleep 600"
-    host.run(
-        f"""systemd-run -q --collect --unit={TEST_UNIT} perl -MIO::Socket::INET -e '{perl}'
-        until ss -Htln 'sport = :{port}' | grep -q .; do sleep 0.05; done""",
-        timeout=10,
-    )
+    # ReuseAddr: connections of the test before may still be in TIME_WAIT there.
+    options = f"Listen => 5, LocalPort => {port}, ReuseAddr => 1"
+    perl = f"@s = (IO::Socket::INET->new({options}) || die); sleep 600"
     try:
+        host.run(
+            f"""systemd-run -q --collect --unit={TEST_UNIT} perl -MIO::Socket::INET -e '{perl}'
+            until ss -Htln 'sport = :{port}' | grep -q .; do sleep 0.05; done""",
+            timeout=10,
+        )
         yield
     finally:
         host.run(f"systemctl stop {TEST_UNIT}")
