@@ -18,6 +18,7 @@ import re
 import secrets
 import stat
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -374,6 +375,11 @@ def is_good(
     return None
 
 
+#: Members are asked in parallel: the first makes the certificate, the others find it. Made by each,
+#: it would be replaced while another reads it.
+_making_client = threading.Lock()
+
+
 def ensure_client(
     pki_dir: Path, cluster: str, days: int = 365, *, now: datetime | None = None
 ) -> KeyPair:
@@ -382,18 +388,19 @@ def ensure_client(
     Without the authority's key an existing one is used as it is (certificates from elsewhere).
     Raises :class:`UsageError` when there is neither.
     """
-    directory = home(pki_dir, cluster)
-    path = directory / CLIENT
-    with _explained(directory):
-        found = _parted(_private(path).read_bytes()) if path.exists() else None
-        if found is not None and not (directory / CA_KEY).exists():
+    with _making_client:
+        directory = home(pki_dir, cluster)
+        path = directory / CLIENT
+        with _explained(directory):
+            found = _parted(_private(path).read_bytes()) if path.exists() else None
+            if found is not None and not (directory / CA_KEY).exists():
+                return found
+        known = authorities(pki_dir, cluster, now=now)
+        if found is not None and any(
+            is_good(found.cert_pem, a, (), now, usages=("client",)) is None for a in known.all
+        ):
             return found
-    known = authorities(pki_dir, cluster, now=now)
-    if found is not None and any(
-        is_good(found.cert_pem, a, (), now, usages=("client",)) is None for a in known.all
-    ):
-        return found
-    return renew_client(pki_dir, cluster, known.signing, days, now=now)
+        return renew_client(pki_dir, cluster, known.signing, days, now=now)
 
 
 def renew_client(

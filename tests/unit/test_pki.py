@@ -4,6 +4,8 @@ import os
 import ssl
 import stat
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -243,3 +245,16 @@ def test_a_certificate_from_elsewhere_is_used_as_it_is(tmp_path: Path) -> None:
     path.write_bytes(pair.cert_pem + pki.leaf(authority, "x", [], now=NOW).key_pem)
     with pytest.raises(UsageError, match="do not belong together"):
         pki.ensure_client(tmp_path, "c")
+
+
+def test_threads_share_one_client_certificate(tmp_path: Path) -> None:
+    """check-nodes asks every member at once, and each needs it."""
+    pki.ensure_ca(tmp_path, "c")
+    together = threading.Barrier(6)
+
+    def ensure(_: int) -> bytes:
+        together.wait(5)
+        return pki.ensure_client(tmp_path, "c").cert_pem
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(ensure, range(6)))) == 1
