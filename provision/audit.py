@@ -79,7 +79,8 @@ def author(command: str, cluster: str) -> Author:
 def lines(by: Author, name: str, changes: Sequence[str]) -> str:
     """Shell lines that go before the changes of a batch, and see to its line in the host's log.
 
-    The batch keeps ``audit_done``, the number of changes made. A log that cannot be written, on a
+    The batch keeps ``audit_done``, the number of changes made, and ``t``, a file that is being
+    written and goes when the batch is cut off. A log that cannot be written, on a
     full disk for instance, does not change how the batch ends.
     """
     entry = Entry("", by.who, by.command, by.cluster, name, tuple(changes), 0, "").document()
@@ -97,7 +98,14 @@ audit() {{
   printf '{{"when": "%s", %s, "done": %s, "result": "%s"}}\\n' \\
     "$(date -u +%Y-%m-%dT%H:%M:%SZ)" {text} "$audit_done" "$audit_result" >>{HOST_LOG}
 }}
-trap 'audit_status=$?; set +e; (audit $audit_status) 2>/dev/null; exit $audit_status' EXIT
+audit_end() {{
+  audit_status=$?
+  set +e
+  rm -f "$t"
+  (audit $audit_status) 2>/dev/null
+  exit $audit_status
+}}
+trap audit_end EXIT
 trap 'exit 129' HUP
 trap 'exit 141' PIPE"""
 

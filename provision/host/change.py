@@ -110,8 +110,11 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
         lines.append(f"touch {PENDING_DIR}/restart.{shlex.quote(unit)}")
+    lines.append("t=  # the file that is being written: it goes when the batch is cut off")
     if audit:
         lines.append(audit)
+    else:
+        lines += ["trap 'rm -f \"$t\"' EXIT", "trap 'exit 129' HUP", "trap 'exit 141' PIPE"]
     for number, change in enumerate(todo):
         if change.script:
             lines.append(change.script)
