@@ -19,7 +19,7 @@ from provision.inventory.document import MAX_BYTES
 PLACE = re.compile(r":([0-9]+):([0-9]+)$")
 
 few = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -169,7 +169,7 @@ def test_refused_soon(path: Path, text: str) -> None:
 
 
 def test_many_ranges_are_bounded(path: Path) -> None:
-    keys = "".join(f"    w[1-3000,{n}]: {{}}\n" for n in range(100))
+    keys = "".join(f"    w[1-3000,{n}]: {{}}\n" for n in range(40))
     assert not accept_or_explain(path, f"etcd:\n  members:\n{keys}".encode())
 
 
