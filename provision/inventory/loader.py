@@ -76,7 +76,8 @@ def _contents(path: Path) -> bytes:
         with open(path, "rb") as file:
             return file.read(document.MAX_BYTES + 1)
     except FileNotFoundError:
-        problem = Problem(str(path), "no such file", f"write one: invoke init-inventory --path {path}")
+        remedy = f"write one: invoke init-inventory --path {path}"
+        problem = Problem(str(path), "no such file", remedy)
     except IsADirectoryError:
         problem = Problem(str(path), "this is a folder", "name the inventory file in it")
     except (OSError, ValueError) as error:
