@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from .lab import LAB, Host, Lab, ssh_hosts
+from provision.etcd.client import Endpoint, EtcdClient, RegisteredMember
+
+from .lab import LAB, Changes, Host, Lab, ssh_hosts
 from .writes import writing
 
 NAMES = ("etcd0", "etcd1", "etcd2", "etcd3", "etcd4", "worker0", "worker1")
 SITE = "/opt/alluxio/313/conf/alluxio-site.properties"
+#: The last octet of the address that a host moves to; no host of the lab has it.
+NEW_OCTET = "113"
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +39,12 @@ def five(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield larger
 
 
-def declare(lab: Lab, *names: str) -> Path:
+def declare(lab: Lab, *names: str, addresses: Changes | None = None) -> Path:
     """An inventory whose members are those on the hosts of these names."""
     members: dict[str, object] = {f"etcd{n}": None for n in range(3)}
     for name in names:
         host = lab.hosts[name].address
-        members[name] = {"host": host, "address": host}
+        members[name] = {"host": host, "address": (addresses or {}).get(name, host)}
     return lab.inventory({"etcd": {"members": members}})
 
 
@@ -150,3 +154,58 @@ def test_removing_what_would_cost_the_quorum_is_refused(five: Lab) -> None:
         refused.expect(3, "without etcd1, 1 of 2 voters would be healthy", "nothing was changed")
     finally:
         down.run("systemctl start etcd")
+
+
+def test_a_member_whose_address_changes_keeps_its_data(five: Lab) -> None:
+    moving = five.hosts["etcd2"]
+    address = moving.address.rpartition(".")[0] + f".{NEW_OCTET}"
+    inventory = declare(five, "etcd0", "etcd1", "etcd2", addresses={"etcd2": address})
+    five.invoke("move-leader", inventory, "--to", "etcd0")
+    before = {m.name: m.id for m in _members(five)}
+    moving.run(f"ip addr add {address}/24 dev eth0")
+    try:
+        with writing(five.etcd[:2], "/test/address/"):
+            five.invoke("deploy-etcd", inventory).expect(0, "tell etcd the new address of etcd2")
+        members = _members(five)
+        assert {m.name: m.id for m in members} == before
+        moved = next(m for m in members if m.name == "etcd2")
+        assert moved.peer_urls == (f"https://{address}:2380",)
+        assert moved.client_urls == (f"http://{address}:2379",)
+        with EtcdClient(Endpoint(address, 2379)) as client:
+            client.quorum_write("etcd2")
+        new = f"{urls(five, 'etcd0', 'etcd1')},http://{address}:2379"
+        assert endpoints(five) == {new}
+        five.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+    finally:
+        five.invoke("deploy-etcd", declare(five, "etcd0", "etcd1", "etcd2"))
+        moving.run(f"ip addr del {address}/24 dev eth0")
+
+
+def test_a_run_that_is_killed_anywhere_in_between_is_finished_by_the_next(five: Lab) -> None:
+    """After the learner was added; started but not promoted; removed but its host not cleaned;
+    members done but the workers not told."""
+    five.invoke("deploy-etcd", declare(five, "etcd0", "etcd1", "etcd2")).expect(0)
+    four = declare(five, "etcd0", "etcd1", "etcd2", "etcd3")
+    swapped = declare(five, "etcd0", "etcd1", "etcd2", "etcd4")
+    for inventory, moment in (
+        (four, "start etcd3"),
+        (swapped, "clean the host of etcd3"),
+        (four, "restart worker1"),
+    ):
+        running = five.start("deploy-etcd", inventory)
+        running.wait_for(rf"^ *[0-9.]+ s \[.*\] {moment}")
+        running.kill()
+        five.invoke("deploy-etcd", inventory).expect(0)
+        name = "etcd4" if inventory is swapped else "etcd3"
+        assert voters(five, "etcd0") == {"etcd0", "etcd1", "etcd2", name}
+        assert endpoints(five) == {urls(five, "etcd0", "etcd1", "etcd2", name)}
+        five.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+        gone = five.hosts["etcd3" if inventory is swapped else "etcd4"]
+        assert gone.show("etcd.service", "ActiveState")["ActiveState"] in ("inactive", "failed")
+        assert gone.run("systemctl is-enabled etcd.service", check=False) != "enabled"
+    five.invoke("deploy-etcd", declare(five, "etcd0", "etcd1", "etcd2")).expect(0)
+
+
+def _members(lab: Lab) -> list[RegisteredMember]:
+    with lab.client(lab.hosts["etcd0"]) as client:
+        return client.member_list()
