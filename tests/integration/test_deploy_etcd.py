@@ -168,7 +168,7 @@ class _Work:
 
 @contextmanager
 def _clients_at_work(lab: Lab) -> Iterator[_Work]:
-    work = _Work("/test/work/")
+    work = _Work("/test/roll-out/")
     endpoints = [Endpoint(host.address, 2379) for host in lab.etcd]
     jobs = [threading.Thread(target=job, args=(work, endpoints)) for job in (_write, _read)]
     for job in jobs:
