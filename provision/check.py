@@ -16,10 +16,10 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import NamedTuple
 
-from provision.alluxio import membership, nodes
+from provision.alluxio import desired, membership, nodes
 from provision.alluxio.membership import Membership, Registration, UnknownRegistration
 from provision.alluxio.nodes import InfoNodes, NodeRow
-from provision.errors import Problem, ProvisionError, UsageError
+from provision.errors import Problem, ProvisionError
 from provision.etcd import health
 from provision.etcd.client import DEFAULT_TIMEOUT, EtcdError, Login
 from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
@@ -202,7 +202,8 @@ def run(
     started = time.monotonic()
     taken = datetime.now(timezone.utc)
     health.preload()
-    alluxio, login = inventory.alluxio, _login(inventory.alluxio)
+    alluxio = inventory.alluxio
+    login = desired.login(alluxio) if alluxio is not None else None
     pool = ThreadPoolExecutor(3, "check")
     try:
         asked = pool.submit(nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
@@ -626,17 +627,6 @@ def _ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
     with ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool:
         answers = pool.map(lambda w: membership.port_answers(fleet, w), workers)
         return {w.name: answer for w, answer in zip(workers, answers, strict=True)}
-
-
-def _login(alluxio: AlluxioCluster | None) -> Login | None:
-    if alluxio is None or alluxio.etcd_login.username is None:
-        return None
-    password = alluxio.etcd_login.password
-    assert password is not None
-    try:
-        return Login(alluxio.etcd_login.username, password.reveal())
-    except (LookupError, OSError) as error:
-        raise UsageError(f"alluxio.etcd.password cannot be read: {error}") from error
 
 
 def _is_static(alluxio: AlluxioCluster | None) -> bool:
