@@ -50,6 +50,13 @@ def grpc_error(code: str, details: str) -> SimpleNamespace:
         ("UNAVAILABLE", "etcdserver: leader changed", Reason.NO_QUORUM),
         ("UNAVAILABLE", "something new", Reason.OTHER),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", Reason.TIMEOUT),
+        (
+            "UNKNOWN",
+            "Stream removed (RST_STREAM (Received RST_STREAM with error code 8))",
+            Reason.TIMEOUT,
+        ),
+        ("UNAVAILABLE", "Received RST_STREAM with error code 2", Reason.CLOSED),
+        ("UNKNOWN", "Stream removed", Reason.CLOSED),
         ("UNAUTHENTICATED", "etcdserver: invalid auth token", Reason.LOGIN),
         ("INVALID_ARGUMENT", "etcdserver: user name is empty", Reason.LOGIN),
         (
