@@ -703,7 +703,7 @@ def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
 
     if "no leader" in low or "request timed out" in low or "leader changed" in low:
         return unreachable(Reason.NO_QUORUM)
-    # etcd knows our deadline, too, and may end the stream (RST_STREAM, CANCEL) before our clock does.
+    # etcd knows our deadline, too: its RST_STREAM (CANCEL) may be here before our clock says so.
     if code == "DEADLINE_EXCEEDED" or re.search(r"rst_stream.* error code 8\b", low):
         return unreachable(Reason.TIMEOUT, f"in {timeout:g} s")
     if "rst_stream" in low or "stream removed" in low:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .lab import LAB, Host, Lab, ssh_hosts
+from .lab import LAB, Lab, connected, ssh_hosts
 
 #: The hosts that `lab up` starts.
 NAMES = ("etcd0", "etcd1", "etcd2", "worker0", "worker1")
@@ -33,17 +31,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if not _is_up():
         for command in ("artifacts", "up"):
             subprocess.run([LAB, command], check=True)
-    addresses = ssh_hosts()
-    with ExitStack() as stack:
-        # A socket's path may have 108 characters.
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alxp-")))
-        hosts = [Host(name, addresses[name], sockets) for name in NAMES]
-        for host in hosts:
-            host.connect()
-            stack.callback(host.disconnect)
-        lab = Lab(hosts, tmp_path_factory.mktemp("lab"))
-        lab.wipe()
-        stack.callback(lab.wipe)
+    with connected(NAMES, tmp_path_factory.mktemp("lab")) as lab:
         yield lab
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,9 @@ REPO = Path(__file__).parents[2]
 SSH_CONFIG = REPO / ".lab" / "ssh" / "config"
 LAB = REPO / "tests" / "lab" / "lab"
 CLUSTER = "AlxpLab"
+#: The network of inventory/lab.yml; a lab beside it (see tests/lab/lab) has another.
+DECLARED_NET = "10.213.77"
+NET = os.environ.get("ALXP_LAB_NET", DECLARED_NET)
 
 #: Everything that the tool puts on a host, but for users.
 OURS = (
@@ -191,7 +196,8 @@ class Lab:
         """A file of inventory/lab.yml with ``changes`` merged in; None takes a key away."""
         yaml = YAML(typ="safe")
         base = REPO / "inventory"
-        content = yaml.load((base / "lab.yml").read_text(encoding="utf-8"))
+        text = (base / "lab.yml").read_text(encoding="utf-8")
+        content = yaml.load(text.replace(f"{DECLARED_NET}.", f"{NET}."))
         content = _merged(_absolute(content, base), {"etcd": {"tls": {"pki_dir": self.pki}}})
         self._inventories += 1
         path = self._folder / f"inventory{self._inventories}.yml"
@@ -265,6 +271,23 @@ class Lab:
             systemctl reset-failed
             """,
         )
+
+
+@contextlib.contextmanager
+def connected(names: Sequence[str], folder: Path) -> Iterator[Lab]:
+    """The hosts of these names, which are up, wiped before and after."""
+    addresses = ssh_hosts()
+    with contextlib.ExitStack() as stack:
+        # A socket's path may have 108 characters.
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alxp-")))
+        hosts = [Host(name, addresses[name], sockets) for name in names]
+        for host in hosts:
+            host.connect()
+            stack.callback(host.disconnect)
+        lab = Lab(hosts, folder)
+        lab.wipe()
+        stack.callback(lab.wipe)
+        yield lab
 
 
 #: The transient unit of a test's own processes on a host.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from provision.etcd.client import Endpoint, EtcdClient, RegisteredMember
 
-from .lab import LAB, Changes, Host, Lab, ssh_hosts
+from .lab import LAB, Changes, Lab, connected
 from .writes import writing
 
 NAMES = ("etcd0", "etcd1", "etcd2", "etcd3", "etcd4", "worker0", "worker1")
@@ -26,16 +24,7 @@ def five(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The lab with two more hosts for members, all of them clean."""
     lab.destroy()
     subprocess.run([LAB, "up", *NAMES], check=True)
-    addresses = ssh_hosts()
-    with ExitStack() as stack:
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alxp-")))
-        hosts = [Host(name, addresses[name], sockets) for name in NAMES]
-        for host in hosts:
-            host.connect()
-            stack.callback(host.disconnect)
-        larger = Lab(hosts, tmp_path_factory.mktemp("members"))
-        larger.wipe()
-        stack.callback(larger.wipe)
+    with connected(NAMES, tmp_path_factory.mktemp("members")) as larger:
         yield larger
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from .lab import REPO, TEST_UNIT, Changes, Host, Lab, firewall, small_disk
+from .lab import NET, REPO, TEST_UNIT, Changes, Host, Lab, firewall, small_disk
 
 pytestmark = pytest.mark.usefixtures("clean")
 
 #: An address of the lab's network that no host has.
-NOBODY = "10.213.77.250"
+NOBODY = f"{NET}.250"
 
 
 @contextmanager
@@ -95,9 +95,7 @@ FOREIGN = "[Service]\nExecStart=/bin/sleep 600\n"
 OTHER = f"{FOREIGN}[Unit]\nX-Alluxio-Provision-Cluster=Other"
 CASES = {
     "a wrong sha256": Case("but the inventory says 0000", etcd={"source": {"sha256": "0" * 64}}),
-    "nobody there": Case(
-        "10.213.77.250 (", member={"host": NOBODY, "ssh": {"connect_timeout": 1.5}}
-    ),
+    "nobody there": Case(f"{NET}.250 (", member={"host": NOBODY, "ssh": {"connect_timeout": 1.5}}),
     "no sudo": Case("no root: sudo: ", login_without_sudo, member={"ssh": {"user": "plain"}}),
     "no login": Case("login refused", member={"ssh": {"user": "nobody"}}),
     "the client port taken": Case(
@@ -125,11 +123,11 @@ CASES = {
         lambda host: file(host, "/var/lib/etcd/member/wal", ""),
     ),
     "the peer port cut off": Case(
-        "cannot reach etcd1 at 10.213.77.12:2380: no answer in 3 s",
-        lambda host: firewall([host], "INPUT -s 10.213.77.13 -p tcp --dport 2380 -j DROP"),
+        f"cannot reach etcd1 at {NET}.12:2380: no answer in 3 s",
+        lambda host: firewall([host], f"INPUT -s {NET}.13 -p tcp --dport 2380 -j DROP"),
     ),
     "another address": Case(
-        "address 10.213.77.99 is on no interface of the host", member={"address": "10.213.77.99"}
+        f"address {NET}.99 is on no interface of the host", member={"address": f"{NET}.99"}
     ),
 }
 
@@ -149,7 +147,7 @@ def test_a_cloned_machine_id_is_said(lab: Lab) -> None:
     with file(etcd1, "/etc/machine-id", etcd0.read("/etc/machine-id")):
         before = lab.snapshot()
         failed = lab.invoke("deploy-etcd")
-        failed.expect(3, "10.213.77.12 (", "is also that of 10.213.77.11", "machine-id")
+        failed.expect(3, f"{NET}.12 (", f"is also that of {NET}.11", "machine-id")
         assert lab.snapshot() == before
 
 
@@ -163,8 +161,8 @@ def test_several_hosts_failures_are_listed_together(lab: Lab) -> None:
         failed = lab.invoke("deploy-etcd", lab.inventory({"etcd": wrong}))
     failed.expect(3, "preflight failed; nothing was changed")
     failed.expect(3, "but the inventory says 0000", f"{NOBODY} (")
-    failed.expect(3, "etcd0 at 10.213.77.11", "port 2380 is taken")
-    failed.expect(3, "etcd1 at 10.213.77.12", "already a member of cluster Other")
+    failed.expect(3, f"etcd0 at {NET}.11", "port 2380 is taken")
+    failed.expect(3, f"etcd1 at {NET}.12", "already a member of cluster Other")
     assert len(re.findall("^  - ", failed.stderr, re.MULTILINE)) == 4
 
 
@@ -181,7 +179,7 @@ def test_a_host_with_another_key_is_not_talked_to(lab: Lab, tmp_path: Path) -> N
     inventory = _known_hosts(lab, lambda line: line.rsplit(" ", 1)[0] + f" {other}", tmp_path)
     before = lab.snapshot()
     failed = lab.invoke("deploy-etcd", inventory)
-    failed.expect(3, "10.213.77.12 (", "the host key differs from the one in known_hosts")
+    failed.expect(3, f"{NET}.12 (", "the host key differs from the one in known_hosts")
     assert lab.snapshot() == before
 
 
@@ -194,8 +192,8 @@ def test_a_host_of_unknown_key_is_not_talked_to(lab: Lab, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("task", ["deploy-etcd", "start-workers", "check-nodes", "destroy"])
 def test_with_a_bad_inventory_no_host_is_contacted(lab: Lab, task: str) -> None:
-    bad = {"etcd": {"data_dri": "/data", "members": {"etcd1": {"host": "10.213.77.11"}}}}
+    bad = {"etcd": {"data_dri": "/data", "members": {"etcd1": {"host": f"{NET}.11"}}}}
     before = lab.sessions()
     refused = lab.invoke(task, lab.inventory(bad))
-    refused.expect(2, "unknown key 'data_dri'", "did you mean 'data_dir'?", "10.213.77.11")
+    refused.expect(2, "unknown key 'data_dri'", "did you mean 'data_dir'?", f"{NET}.11")
     assert lab.sessions() == before

@@ -12,7 +12,7 @@ import pytest
 
 from provision.etcd import pki
 
-from .lab import Host, Lab
+from .lab import NET, Host, Lab
 
 PEER, CLIENT, PLAIN = 2380, 2379, 2381
 
@@ -23,7 +23,7 @@ def secured(lab: Lab) -> Iterator[Path]:
     lab.destroy()
     inventory = lab.inventory({"etcd": {"tls": {"client": True, "plain_client_port": PLAIN}}})
     lab.invoke("deploy-etcd", inventory).expect(
-        0, "endpoints: https://10.213.77.11:2379,", "; without TLS: http://10.213.77.11:2381,"
+        0, f"endpoints: https://{NET}.11:2379,", f"; without TLS: http://{NET}.11:2381,"
     )
     yield inventory
     lab.destroy()
@@ -91,7 +91,7 @@ def test_without_client_auth_the_server_alone_has_a_certificate(lab: Lab) -> Non
     lab.destroy()
     tls = {"client": True, "client_auth": False}
     inventory = lab.inventory({"etcd": {"tls": tls}, "alluxio": None})
-    lab.invoke("deploy-etcd", inventory).expect(0, "endpoints: https://10.213.77.11:2379,")
+    lab.invoke("deploy-etcd", inventory).expect(0, f"endpoints: https://{NET}.11:2379,")
     for host in lab.etcd:
         assert ask(host, CLIENT, trusting(lab, certificate=False)).endswith("200 OK")
         with pytest.raises(ssl.SSLError, match="certificate required"):
