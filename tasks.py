@@ -14,7 +14,8 @@ from provision.run import DEFAULT_INVENTORY, Run, command
 
 DELETE_DATA = "The member's name again: delete its old data instead of keeping it aside."
 NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
-ONLY = "Names of workers, separated by commas; all when not given."
+LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
+BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
 
 
 @command(changes=True, help={"no_workers": NO_WORKERS})
@@ -82,15 +83,15 @@ def move_leader(run: Run, to: str = "") -> int:
     changes=True,
     help={
         "ca": "Replace the CA, too: both are trusted meanwhile. Two rolling restarts.",
-        "only": "Names of members, separated by commas; all when not given.",
+        "limit": LIMIT,
     },
 )
-def rotate_certs(run: Run, ca: bool = False, only: str = "") -> int:
+def rotate_certs(run: Run, ca: bool = False, limit: str = "") -> int:
     """Give etcd's members new keys and certificates, one member at a time, without an outage.
 
     A run with --ca that was killed goes on where it was by running it again.
     """
-    return actions.rotate_certs(run, ca, only)
+    return actions.rotate_certs(run, ca, limit)
 
 
 @command(changes=True)
@@ -109,16 +110,16 @@ def disable_auth(run: Run) -> int:
     return actions.disable_auth(run)
 
 
-@command(changes=True, help={"only": ONLY})
-def start_workers(run: Run, only: str = "") -> int:
+@command(changes=True, help={"limit": LIMIT, "batch": BATCH})
+def start_workers(run: Run, limit: str = "", batch: str = "") -> int:
     """Install, configure and start the Alluxio workers, and wait until each is registered."""
-    return actions.start_workers(run, only)
+    return actions.start_workers(run, limit, batch)
 
 
-@command(changes=True, help={"only": ONLY})
-def stop_workers(run: Run, only: str = "") -> int:
+@command(changes=True, help={"limit": LIMIT, "batch": BATCH})
+def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
     """Stop Alluxio workers. They stay installed; start-workers starts them again."""
-    return actions.stop_workers(run, only)
+    return actions.stop_workers(run, limit, batch)
 
 
 @command(
@@ -138,10 +139,10 @@ def check_nodes(
     return actions.check_nodes(run, interval if watch else None, nodes_timeout)
 
 
-@command()
-def status(run: Run) -> int:
+@command(help={"limit": LIMIT, "batch": BATCH})
+def status(run: Run, limit: str = "", batch: str = "") -> int:
     """Show what systemd says of each member and worker, and its disk. check-nodes asks etcd."""
-    return actions.status(run)
+    return actions.status(run, limit, batch)
 
 
 @command(

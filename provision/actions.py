@@ -9,22 +9,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from provision.errors import UsageError
 from provision.run import Run
 
 if TYPE_CHECKING:
-    from provision.inventory.resolved import (
-        AlluxioCluster,
-        AlluxioWorker,
-        EtcdMember,
-        Inventory,
-        Machine,
-    )
+    from provision.inventory.resolved import AlluxioCluster, Inventory, Machine
     from provision.plan import Plan
-
-    Role = TypeVar("Role", EtcdMember, AlluxioWorker)
 
 
 def deploy_etcd(run: Run, workers: bool) -> int:
@@ -60,14 +52,15 @@ def add_member(run: Run, name: str, workers: bool) -> int:
     return 0
 
 
-def rotate_certs(run: Run, ca: bool, only: str) -> int:
+def rotate_certs(run: Run, ca: bool, limit: str) -> int:
     """New leaf certificates, or a new CA, one member at a time and without an outage."""
     from provision.etcd import deploy, rotate
+    from provision.selection import choose
 
-    if ca and only:
-        raise UsageError("--ca is for all members: leave --only out")
+    if ca and limit:
+        raise UsageError("--ca is for all members: leave --limit out")
     inventory = _inventory(run)
-    members = _choose_from(inventory.etcd.members, only, "member")
+    members = choose(inventory.etcd.members, limit)
     observed = deploy.observe(inventory, run.fleet)
     write = not run.dry_run
     plan = (
@@ -168,12 +161,13 @@ def disable_auth(run: Run) -> int:
     return 0
 
 
-def start_workers(run: Run, only: str) -> int:
+def start_workers(run: Run, limit: str, batch: str) -> int:
     """Bring the workers to what the inventory says, and wait until each is live."""
     from provision.alluxio import start
+    from provision.selection import choose
 
     inventory, alluxio = _alluxio(run)
-    chosen = _choose(alluxio, only)
+    chosen = choose(alluxio.workers, limit, batch)
     observed = start.observe(inventory, alluxio, run.fleet, chosen)
     plan = start.plan(inventory, alluxio, run.fleet, observed, chosen)
     carried = _carry_out(run, plan)
@@ -185,11 +179,12 @@ def start_workers(run: Run, only: str) -> int:
     return 0
 
 
-def stop_workers(run: Run, only: str) -> int:
+def stop_workers(run: Run, limit: str, batch: str) -> int:
     from provision import stop
+    from provision.selection import choose
 
     inventory, alluxio = _alluxio(run)
-    plan = stop.workers(inventory, _choose(alluxio, only), run.fleet)
+    plan = stop.workers(inventory, choose(alluxio.workers, limit, batch), run.fleet)
     _finish(run, plan, _carry_out(run, plan))
     return 0
 
@@ -231,10 +226,13 @@ def check_nodes(run: Run, interval: float | None, nodes_timeout: float) -> int:
     return seen.exit_code
 
 
-def status(run: Run) -> int:
+def status(run: Run, limit: str, batch: str) -> int:
     from provision import screen, status
+    from provision.selection import choose
 
-    seen = status.look(_inventory(run), run.fleet)
+    inventory = _inventory(run)
+    chosen = choose(status.roles(inventory), limit, batch)
+    seen = status.look(inventory, run.fleet, chosen)
     if run.json:
         screen.emit_json(seen.document())
     else:
@@ -477,21 +475,6 @@ def _warn(run: Run) -> None:
     from provision import screen
 
     screen.problems(run.loaded.warnings)
-
-
-def _choose(alluxio: AlluxioCluster, only: str) -> tuple[AlluxioWorker, ...]:
-    return _choose_from(alluxio.workers, only, "worker")
-
-
-def _choose_from(roles: Sequence[Role], only: str, what: str) -> tuple[Role, ...]:
-    """Those that ``only`` (names, separated by commas) names; all of them when it is empty."""
-    wanted = [name.strip() for name in only.split(",") if name.strip()]
-    names = {r.name for r in roles}
-    if only and not wanted:
-        raise UsageError(f"--only names no worker: {only!r}")
-    if unknown := [name for name in wanted if name not in names]:
-        raise UsageError(f"no {what} is called {', '.join(unknown)} in the inventory")
-    return tuple(r for r in roles if not wanted or r.name in wanted)
 
 
 def _deletions(delete: str, name: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from provision.alluxio import desired as worker
@@ -10,7 +11,7 @@ from provision.etcd import desired as etcd
 from provision.host.observe import HostFacts, Probe, merged, parse, script
 from provision.host.ownership import owner
 from provision.host.resources import File
-from provision.inventory.resolved import Inventory, Machine
+from provision.inventory.resolved import AlluxioWorker, EtcdMember, Inventory, Machine
 from provision.remote import Fleet, Session
 from provision.text import printable_lines
 
@@ -82,16 +83,22 @@ class Status:
         }
 
 
-def look(inventory: Inventory, fleet: Fleet) -> Status:
-    """Ask every host once. A host that cannot be asked is a row with its error."""
+def roles(inventory: Inventory) -> tuple[EtcdMember | AlluxioWorker, ...]:
+    """Everything of the inventory that has a unit on a host."""
+    workers = inventory.alluxio.workers if inventory.alluxio is not None else ()
+    return (*inventory.etcd.members, *workers)
+
+
+def look(
+    inventory: Inventory, fleet: Fleet, chosen: Sequence[EtcdMember | AlluxioWorker]
+) -> Status:
+    """Ask every host of the chosen once. A host that cannot be asked is a row with its error."""
     wanted: list[tuple[str, Machine, str, str, str]] = [
-        (m.name, m.machine, etcd.UNIT, etcd.UNIT_PATH, m.data_dir) for m in inventory.etcd.members
+        (r.name, r.machine, etcd.UNIT, etcd.UNIT_PATH, r.data_dir)
+        if isinstance(r, EtcdMember)
+        else (r.name, r.machine, worker.UNIT, worker.UNIT_PATH, r.page_store.dirs[0])
+        for r in chosen
     ]
-    if inventory.alluxio is not None:
-        wanted += [
-            (w.name, w.machine, worker.UNIT, worker.UNIT_PATH, w.page_store.dirs[0])
-            for w in inventory.alluxio.workers
-        ]
     probes: dict[Machine, list[Probe]] = {}
     for _, machine, unit, path, disk in wanted:
         probe = Probe(resources=(File(path, None),), units=(unit,), disks=(disk,))

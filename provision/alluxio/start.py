@@ -23,7 +23,8 @@ from provision.text import printable_lines
 
 #: Unpacked, a release takes about twice its tarball, which lies beside it for a moment.
 UNPACKED = 3
-#: Running workers that are restarted at once, as a share of all: the rest keeps serving.
+#: Running workers that are restarted at once, as a share of the chosen: the rest keeps serving,
+#: also while other runs restart theirs of other batches.
 RESTART_SHARE = 10
 POLL_SECONDS = 0.25
 
@@ -121,7 +122,7 @@ def plan(
 
     step("install and start workers", fresh, lambda change: True)
     step("prepare running workers", running, lambda change: change.quiet)
-    for some in groups(running, max(1, len(alluxio.workers) // RESTART_SHARE)):
+    for some in groups(running, max(1, len(chosen) // RESTART_SHARE)):
         names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
         step(f"restart {names}", some, lambda change: not change.quiet)
     return Plan("start-workers", inventory.cluster, tuple(steps), observed.warnings)

@@ -90,7 +90,7 @@ def test_new_leaves_need_no_restart(lab: Lab) -> None:
         lab.invoke("rotate-certs").expect(0, "the key is made on the host", "4 changed")
     assert all(old != new for old, new in zip(before, certificates(lab), strict=True))
     assert pids(lab) == running
-    lab.invoke("rotate-certs", None, "--only", "etcd1").expect(0, "1 changed")
+    lab.invoke("rotate-certs", None, "--limit", "etcd1").expect(0, "1 changed")
     lab.invoke("deploy-etcd").expect(0, "0 changed")
 
 
@@ -118,7 +118,7 @@ def test_a_host_without_openssl_is_sent_its_key(lab: Lab) -> None:
     host = lab.etcd[2]
     host.run("mv /usr/bin/openssl /usr/bin/openssl.away")
     try:
-        done = lab.invoke("rotate-certs", None, "--only", host.name)
+        done = lab.invoke("rotate-certs", None, "--limit", host.name)
         done.expect(0, "made on this machine: no openssl there", "1 changed")
     finally:
         host.run("mv /usr/bin/openssl.away /usr/bin/openssl")

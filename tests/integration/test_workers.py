@@ -82,9 +82,9 @@ def test_a_changed_property_restarts_only_whom_it_concerns(lab: Lab) -> None:
 def test_a_worker_is_itself_again_after_a_stop_and_after_a_reinstall(lab: Lab) -> None:
     before, (one, other) = ids(lab), lab.workers
     pid = one.main_pid(UNIT)
-    lab.invoke("stop-workers", None, "--only", "worker1").expect(0, "1 changed")
+    lab.invoke("stop-workers", None, "--limit", "worker1").expect(0, "1 changed")
     assert other.show(UNIT, "ActiveState") == {"ActiveState": "inactive"}
-    lab.invoke("stop-workers", None, "--only", "worker1").expect(0, "0 changed")
+    lab.invoke("stop-workers", None, "--limit", "worker1").expect(0, "0 changed")
     other.run("rm -r /opt/alluxio")
     lab.invoke("start-workers").expect(0, "install /opt/alluxio/313", "2 of 2 live")
     assert one.main_pid(UNIT) == pid
@@ -95,7 +95,7 @@ def test_a_worker_is_itself_again_after_a_stop_and_after_a_reinstall(lab: Lab) -
 def test_a_cloned_identity_is_refused(lab: Lab) -> None:
     one, other = lab.workers
     lost = identity(other)
-    lab.invoke("stop-workers", None, "--only", "worker1").expect(0)
+    lab.invoke("stop-workers", None, "--limit", "worker1").expect(0)
     with lab.client(lab.etcd[0]) as client:
         client.delete(f"/DHT/{CLUSTER}/AUTHORIZED/{lost}")
     other.run(f"echo '{one.read(IDENTITY)}' >{IDENTITY}")
@@ -132,7 +132,7 @@ def test_static_membership_lists_every_worker_on_every_node(lab: Lab) -> None:
     reached = lab.invoke("check-nodes", static, "--format", "json").expect(0).json
     assert reached["alluxio"]["counts"] == {"REACHABLE": 2}
 
-    lab.invoke("stop-workers", static, "--only", "worker1").expect(0)
+    lab.invoke("stop-workers", static, "--limit", "worker1").expect(0)
     seen = lab.invoke("check-nodes", static, "--format", "json").expect(1).json
     assert {n["name"]: n["state"] for n in seen["alluxio"]["nodes"]} == {
         "worker0": "REACHABLE",

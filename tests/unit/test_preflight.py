@@ -239,7 +239,7 @@ class TestWorkers:
         assert self.file in problem.remedy
 
     def test_an_identity_that_another_host_has_registered(self) -> None:
-        """So a clone is seen with --only, too, when nobody looks at the other host."""
+        """So a clone is seen with --limit, too, when nobody looks at the other host."""
         seen = facts(1, paths={self.file: text(f"# made\n{UUID.upper()}\n")})
         problem = only(self.problems(seen, registered={UUID: ("elsewhere", 29999)}))
         assert "registered in etcd as elsewhere:29999" in problem.what

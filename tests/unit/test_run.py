@@ -195,22 +195,6 @@ class TestOutcome:
         assert document["notes"][0]["what"] == "heap is large"
 
 
-@pytest.mark.parametrize("only", [",", " , ", "w1,nobody"])
-def test_a_choice_that_names_no_worker_is_refused(only: str) -> None:
-    from tests.unit import builders
-
-    with pytest.raises(UsageError):
-        actions._choose(builders.alluxio(), only)
-
-
-def test_a_choice() -> None:
-    from tests.unit import builders
-
-    chosen = actions._choose(builders.alluxio(), " w2 ,")
-    assert [w.name for w in chosen] == ["w2"]
-    assert len(actions._choose(builders.alluxio(), "")) == 2
-
-
 @pytest.mark.parametrize("name", ["", "nobody"])
 def test_logs_of_nobody_says_who_there_is(name: str) -> None:
     from tests.unit import builders

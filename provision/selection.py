@@ -1,0 +1,91 @@
+"""Which members or workers a command is for: ``--limit`` by name, ``--batch`` by share.
+
+Both choose in the inventory's order. What they leave out is neither asked nor changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from provision.errors import UsageError
+from provision.inventory.ranges import RangeError, expand
+
+#: Names that an error lists.
+SHOWN = 10
+_BATCH = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+#: Commas that are not within the brackets of a range.
+_COMMA = re.compile(r",(?![^\[\]]*\])")
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Role = TypeVar("Role", bound=Named)
+
+
+def choose(roles: Sequence[Role], limit: str = "", batch: str = "") -> tuple[Role, ...]:
+    """Those of ``roles`` that ``limit`` names, and of these the share that ``batch`` is.
+
+    ``limit``: names separated by commas, with ranges as in the inventory (``worker[001-020]``),
+    ``*`` and ``?``; empty for all. ``batch``: ``K/N``, the Kth of N equal shares; empty for all.
+    The N shares are disjoint, together they are everything, and some are empty when N is larger.
+    Raises :class:`UsageError`, also when a name or a pattern of ``limit`` is nobody's.
+    """
+    chosen = _limited(roles, limit) if limit else tuple(roles)
+    if not batch:
+        return chosen
+    number, of = _share(batch)
+    return chosen[len(chosen) * (number - 1) // of : len(chosen) * number // of]
+
+
+def _limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
+    names = {role.name: None for role in roles}
+    wanted: set[str] = set()
+    nobody: list[str] = []
+    for pattern in _patterns(limit):
+        if "*" in pattern or "?" in pattern:
+            matches = re.compile(_expression(pattern)).fullmatch
+            found = [name for name in names if matches(name)]
+        else:
+            found = [pattern] if pattern in names else []
+        wanted.update(found)
+        if not found:
+            nobody.append(pattern)
+    if nobody:
+        raise UsageError(f"--limit: nobody is called {_listed(nobody)}; there are {_listed(names)}")
+    if not wanted:
+        raise UsageError(f"--limit names nobody: {limit!r}")
+    return tuple(role for role in roles if role.name in wanted)
+
+
+def _patterns(limit: str) -> Iterator[str]:
+    for part in _COMMA.split(limit):
+        if not part.strip():
+            continue
+        try:
+            yield from expand(part.strip())
+        except RangeError as error:
+            raise UsageError(f"--limit: {error}") from error
+
+
+def _expression(pattern: str) -> str:
+    """``pattern`` as a regular expression. Brackets are ranges here, never sets of characters."""
+    return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+
+
+def _share(batch: str) -> tuple[int, int]:
+    match = _BATCH.fullmatch(batch)
+    number, of = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise UsageError(f"--batch is K/N, such as 2/4, with K from 1 to N; not {batch!r}")
+    return number, of
+
+
+def _listed(names: Sequence[str] | dict[str, None]) -> str:
+    some = list(names)
+    more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
+    return ", ".join(some[:SHOWN]) + more
