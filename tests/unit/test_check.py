@@ -12,7 +12,7 @@ from provision import check
 from provision.alluxio import membership, nodes
 from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
 from provision.alluxio.nodes import InfoNodes, NodeRow
-from provision.check import CheckReport, NodeVerdict, State, verdicts
+from provision.check import CheckReport, NodeVerdict, State, look, verdicts
 from provision.errors import Problem, UsageError
 from provision.etcd import health
 from provision.etcd.client import KeyValue, MemberStatus
@@ -395,13 +395,13 @@ class Views:
         monkeypatch.setattr(health, "preload", lambda: None)
         monkeypatch.setattr(health, "observing", self.observing)
         monkeypatch.setattr(nodes, "ask", lambda *_: self.info)
-        monkeypatch.setattr(check, "_read", self.read)
+        monkeypatch.setattr(look, "_read", self.read)
 
     def observing(self, *_: object, **__: object) -> Iterator[MemberHealth]:
         yield from self.health.members
 
-    def read(self, *_: object) -> check._Read:
-        return check._Read(self.reads.pop(0), self.names)
+    def read(self, *_: object) -> look._Read:
+        return look._Read(self.reads.pop(0), self.names)
 
 
 @pytest.fixture

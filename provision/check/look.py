@@ -1,0 +1,167 @@
+"""All three views looked at at the same time, and which of them did not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from provision.alluxio import desired, membership, nodes
+from provision.alluxio.membership import Membership
+from provision.check.result import CheckReport
+from provision.check.verdict import NodeVerdict
+from provision.check.verdicts import verdicts
+from provision.errors import Problem, ProvisionError
+from provision.etcd import health
+from provision.etcd.client import DEFAULT_TIMEOUT, EtcdError, Login
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.remote import Fleet
+
+
+def run(
+    inventory: Inventory,
+    fleet: Fleet,
+    *,
+    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    etcd_timeout: float = DEFAULT_TIMEOUT,
+    identities: Mapping[str, str] | None = None,
+) -> CheckReport:
+    """Look at everything at once. Timeouts are in seconds: for ``info nodes``, and for each
+    call to etcd. A view that fails is in the report; only a :class:`UsageError` is raised.
+    """
+    started = time.monotonic()
+    taken = datetime.now(timezone.utc)
+    health.preload()
+    alluxio = inventory.alluxio
+    login = desired.login(alluxio) if alluxio is not None else None
+    pool = ThreadPoolExecutor(3, "check")
+    try:
+        asked = pool.submit(nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
+        ports = pool.submit(_ports, inventory, fleet) if _is_static(alluxio) else None
+        seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
+        if alluxio is None:
+            return CheckReport(
+                inventory.cluster, None, seen, taken=taken, seconds=time.monotonic() - started
+            )
+        problems: list[Problem] = []
+        read = _result(reading, problems) if reading is not None else None
+        info = asked.result() if asked is not None else None
+        rows = info.rows if info is not None and not info.error else None
+        if info is not None and info.error:
+            problems.append(Problem("info nodes", info.error))
+        reachable = ports.result() if ports is not None else None
+
+        def join(known: _Read | None) -> list[NodeVerdict]:
+            registered = known.registered if known is not None else None
+            return verdicts(alluxio, registered, rows, identities=identities, reachable=reachable)
+
+        found = join(read)
+        if read is not None and rows is not None and any(n.notes for n in found):
+            # The views are not of one moment: what changed between them is no disagreement.
+            with contextlib.suppress(ProvisionError):
+                read = _read(inventory, fleet, etcd_timeout, login)
+                found = join(read)
+        if read is not None:
+            problems += _mixed_up(inventory.cluster, read.clusters)
+        return CheckReport(
+            inventory.cluster,
+            alluxio,
+            seen,
+            tuple(found),
+            info,
+            read.registered.revision if read is not None else None,
+            tuple(problems),
+            taken,
+            time.monotonic() - started,
+        )
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def watch(
+    inventory: Inventory,
+    fleet: Fleet,
+    interval: float = 2.0,
+    *,
+    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    etcd_timeout: float = DEFAULT_TIMEOUT,
+) -> Iterator[CheckReport]:
+    """:func:`run` again and again, ``interval`` seconds from one begin to the next."""
+    while True:
+        begun = time.monotonic()
+        yield run(inventory, fleet, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout)
+        time.sleep(max(0.0, interval - (time.monotonic() - begun)))
+
+
+class _Read(NamedTuple):
+    """What Alluxio's clusters have in etcd: this one's workers, and every cluster's name."""
+
+    registered: Membership
+    clusters: list[str]
+
+
+def _look_at_etcd(
+    inventory: Inventory,
+    fleet: Fleet,
+    pool: ThreadPoolExecutor,
+    timeout: float,
+    login: Login | None,
+) -> tuple[ClusterHealth, Future[_Read] | None]:
+    """Every member's health; the registrations are read as soon as one member serves."""
+    alluxio, cluster = inventory.alluxio, inventory.etcd
+    wanted = alluxio is not None and not _is_static(alluxio)
+    reading: Future[_Read] | None = None
+    seen: dict[str, MemberHealth] = {}
+    for m in health.observing(cluster, fleet, timeout=timeout, login=login, certificates=True):
+        seen[m.member.name] = m
+        if wanted and reading is None and m.healthy:
+            reading = pool.submit(_read, inventory, fleet, timeout, login)
+    if wanted and reading is None:
+        reading = Future()
+        reading.set_exception(ProvisionError("no member serves reads"))
+    return ClusterHealth(cluster, tuple(seen[m.name] for m in cluster.members)), reading
+
+
+def _read(inventory: Inventory, fleet: Fleet, timeout: float, login: Login | None) -> _Read:
+    with health.any_client(inventory.etcd, fleet, timeout=timeout, login=login) as client:
+        registered = membership.read(client, inventory.cluster)
+        try:
+            return _Read(registered, membership.clusters(client))
+        except EtcdError:  # Alluxio's own user may be allowed its cluster's prefixes only
+            return _Read(registered, [])
+
+
+def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
+    try:
+        return reading.result()
+    except ProvisionError as error:
+        what = error.problems[0].what if error.problems else error.message
+        problems.append(Problem("etcd", f"the registrations could not be read: {what}"))
+        return None
+
+
+def _mixed_up(cluster: str, others: list[str]) -> list[Problem]:
+    """Other clusters in the same etcd that Alluxio takes for a part of this one, or this of it."""
+    found: list[Problem] = []
+    for other in membership.confusable(cluster, others):
+        short, long = sorted((cluster, other), key=len)
+        what = f"serves the clusters {short!r} and {long!r}: Alluxio lists the live workers of"
+        what += f" {long!r} as those of {short!r}, too, since the names begin alike"
+        found.append(Problem("etcd", what, "rename one of them", "warning"))
+    return found
+
+
+def _ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
+    assert inventory.alluxio is not None
+    workers = inventory.alluxio.workers
+    with ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool:
+        answers = pool.map(lambda w: membership.port_answers(fleet, w), workers)
+        return {w.name: answer for w, answer in zip(workers, answers, strict=True)}
+
+
+def _is_static(alluxio: AlluxioCluster | None) -> bool:
+    return alluxio is not None and alluxio.membership == "STATIC"

@@ -1,0 +1,66 @@
+"""What a worker is, in one word, and how its views differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from provision.inventory.resolved import AlluxioWorker
+
+
+class State(str, Enum):
+    """What a worker is. With membership STATIC there is no liveness but the port's answer."""
+
+    LIVE = "LIVE"
+    FAILED = "FAILED"
+    UNREGISTERED = "UNREGISTERED"
+    UNKNOWN = "UNKNOWN"
+    REACHABLE = "REACHABLE"
+    UNREACHABLE = "UNREACHABLE"
+    #: No view that could tell has answered.
+    UNDETERMINED = "UNDETERMINED"
+
+
+_GOOD = (State.LIVE, State.REACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeVerdict:
+    """One worker. ``name`` is None for one that the inventory does not have.
+
+    ``info_nodes`` is the status there, None when it is not listed (or was not asked).
+    ``notes`` are the disagreements between the views; any makes the verdict not ``ok``.
+    """
+
+    name: str | None
+    host: str
+    port: int
+    state: State
+    worker_id: str | None = None
+    info_nodes: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.state in _GOOD and not self.notes
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}" if self.host else ""
+
+
+def verdict(
+    worker: AlluxioWorker,
+    state: State,
+    worker_id: str | None = None,
+    status: str | None = None,
+    notes: Sequence[str] = (),
+) -> NodeVerdict:
+    return NodeVerdict(
+        worker.name, worker.hostname, worker.rpc_port, state, worker_id, status, tuple(notes)
+    )
+
+
+def address(worker: AlluxioWorker) -> tuple[str, int]:
+    return worker.hostname.lower(), worker.rpc_port

@@ -1,0 +1,102 @@
+"""One verdict per worker out of the three views: a function of plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from provision.alluxio.membership import Membership
+from provision.alluxio.nodes import NodeRow
+from provision.check import registered as etcd_view
+from provision.check.verdict import NodeVerdict, State, address, verdict
+from provision.inventory.resolved import AlluxioCluster
+
+
+def verdicts(
+    alluxio: AlluxioCluster,
+    registered: Membership | None,
+    info: Sequence[NodeRow] | None,
+    *,
+    identities: Mapping[str, str] | None = None,
+    reachable: Mapping[str, bool] | None = None,
+) -> list[NodeVerdict]:
+    """One verdict per declared worker, in the inventory's order, then per unknown one.
+
+    A view that did not answer is None; what the others say is used. ``identities`` are the
+    workers' UUIDs by name where they are known, so that a worker that registers another
+    address is found. ``reachable`` (by worker name) is what STATIC membership goes by.
+    """
+    if alluxio.membership == "STATIC":
+        return _static(alluxio, info, reachable or {})
+    if registered is not None:
+        return etcd_view.join(alluxio, registered, info, identities or {})
+    if info is not None:
+        return _by_info_nodes(alluxio, info)
+    return [verdict(w, State.UNDETERMINED) for w in alluxio.workers]
+
+
+def _by_info_nodes(alluxio: AlluxioCluster, info: Sequence[NodeRow]) -> list[NodeVerdict]:
+    """Without etcd's view: Alluxio's own word for it."""
+    rows: dict[tuple[str, int], NodeRow] = {}
+    for row in info:
+        at = (row.host.lower(), row.port)
+        if at not in rows or row.status == "ONLINE":
+            rows[at] = row
+    found: list[NodeVerdict] = []
+    for worker in alluxio.workers:
+        its = rows.get(address(worker))
+        if its is None:
+            found.append(verdict(worker, State.UNREGISTERED))
+        else:
+            state = State.LIVE if its.status == "ONLINE" else State.FAILED
+            found.append(verdict(worker, state, its.worker_id, its.status))
+    used = {n.worker_id for n in found}
+    return found + [
+        NodeVerdict(
+            None,
+            row.host,
+            row.port,
+            State.UNKNOWN,
+            row.worker_id,
+            row.status,
+            ("not in the inventory",),
+        )
+        for row in info
+        if row.worker_id not in used
+    ]
+
+
+def _static(
+    alluxio: AlluxioCluster, info: Sequence[NodeRow] | None, reachable: Mapping[str, bool]
+) -> list[NodeVerdict]:
+    """STATIC: ``info nodes`` prints ``conf/workers``, each host with the asked host's own port
+    and an id hashed from both."""
+    rows: dict[str, list[NodeRow]] = {}
+    for row in info or ():
+        rows.setdefault(row.host.lower(), []).append(row)
+    found: list[NodeVerdict] = []
+    for worker in alluxio.workers:
+        its = rows.get(worker.hostname.lower(), [])
+        exact = [row for row in its if row.port == worker.rpc_port]
+        own = next(iter(exact or its), None)
+        if own is not None:
+            its.remove(own)
+        answers = reachable.get(worker.name)
+        state = State.UNDETERMINED
+        if answers is not None:
+            state = State.REACHABLE if answers else State.UNREACHABLE
+        notes = ("info nodes does not list it",) if info is not None and own is None else ()
+        status = own.status if own is not None else None
+        found.append(verdict(worker, state, own.worker_id if own else None, status, notes))
+    return found + [
+        NodeVerdict(
+            None,
+            row.host,
+            row.port,
+            State.UNKNOWN,
+            row.worker_id,
+            row.status,
+            ("in conf/workers, not in the inventory",),
+        )
+        for left in rows.values()
+        for row in left
+    ]
