@@ -3,7 +3,8 @@
 The keys and values are those of Alluxio 313 (classes ``EtcdMembershipManager`` and
 ``ServiceDiscoveryRecipe``): a permanent key when a worker first joins, and a key under a lease
 while it lives, both holding the worker's entity as JSON. With membership SERVICE_REGISTRY there
-is only the second. Values of other releases, and anything else, are kept as unknown.
+is only the second. Values of the first 30x releases are read, too (:mod:`older`); anything else
+is kept as unknown.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from provision.alluxio import older
 from provision.errors import ProvisionError
 from provision.etcd.client import EtcdClient, KeyValue
 from provision.inventory.resolved import AlluxioWorker
@@ -27,7 +29,10 @@ ID_LIMIT = 200
 
 
 class Registration(NamedTuple):
-    """A worker's entity. Port 0 is "has none"; ``generation`` is -1 until Alluxio counts it."""
+    """A worker's entity. Port 0 is "has none"; ``generation`` is -1 until Alluxio counts it.
+
+    ``older``: in the form of the first 30x releases, which Alluxio 313 cannot read.
+    """
 
     worker_id: str
     host: str
@@ -36,6 +41,7 @@ class Registration(NamedTuple):
     web_port: int
     state: str
     generation: int
+    older: bool = False
 
     @property
     def uuid(self) -> str:
@@ -103,6 +109,18 @@ def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
             )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
+    entity = older.parse(worker_id, value)
+    if entity is not None and _is_port(entity.rpc_port):
+        return Registration(
+            worker_id=worker_id,
+            host=printable(entity.host, 255),
+            rpc_port=entity.rpc_port,
+            data_port=_port(entity.data_port),
+            web_port=_port(entity.web_port),
+            state=entity.state,
+            generation=-1,
+            older=True,
+        )
     return UnknownRegistration(worker_id, printable(value, EXCERPT))
 
 

@@ -186,7 +186,9 @@ def _compare(
         return None, ()
     row = rows.get(one.worker_id)
     if row is None:
-        return None, ("info nodes does not list it",)
+        known = isinstance(one.registration, Registration) and one.registration.older
+        why = ": Alluxio 313 cannot read an older release's registration" if known else ""
+        return None, (f"info nodes does not list it{why}",)
     notes: list[str] = []
     if row.status != ("ONLINE" if one.live else "OFFLINE"):
         notes.append(f"{'live' if one.live else 'no lease'} in etcd, {row.status} in info nodes")

@@ -734,6 +734,22 @@ def _unknown_fields(message: Any) -> dict[int, list[int | bytes]]:
     return found
 
 
+def protobuf_fields(message: bytes) -> dict[int, list[int | bytes]]:
+    """The fields of a protobuf message by number: numbers and texts, in their order.
+
+    Raises :class:`ValueError` for what is no such message.
+    """
+    from google.protobuf.empty_pb2 import Empty
+    from google.protobuf.message import DecodeError
+
+    found = Empty()
+    try:
+        found.ParseFromString(message)
+    except DecodeError as error:
+        raise ValueError(str(error)) from None
+    return _unknown_fields(found)
+
+
 def _number(fields: dict[int, list[int | bytes]], number: int) -> int:
     values = fields.get(number, [0])
     return values[-1] if isinstance(values[-1], int) else 0

@@ -99,6 +99,16 @@ def test_the_four_states() -> None:
         ),
         (members((A, "w1")), rows(), "info nodes does not list it"),
         (
+            Membership(
+                "c",
+                1,
+                {A: entry(A, "w1", older=True)},
+                {A: entry(A, "w1", lease=LEASE, older=True)},
+            ),
+            rows(),
+            "info nodes does not list it: Alluxio 313 cannot read an older release's registration",
+        ),
+        (
             members((A, "w1")),
             [NodeRow(A, "w1", 1, "ONLINE")],
             "info nodes has it at w1:1",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from provision.alluxio.membership import Registration, UnknownRegistration, pars
 from provision.etcd.client import KeyValue
 
 DATA = Path(__file__).parent / "data" / "alluxio-313"
+OLDER = Path(__file__).parent / "data" / "alluxio-30x" / "worker.b64"
+OLDER_ID = "1646d7b18f6fb9ce0f8ad976dc5de324"
 WORKER1 = "worker-11111111-2222-3333-4444-555555555555"
 
 
@@ -110,6 +113,42 @@ def test_a_binary_value_is_shown_without_what_steers_a_terminal() -> None:
     assert isinstance(shown, UnknownRegistration)
     assert shown.excerpt.startswith("\ufffd\ufffdworker\ufffd[2Jhost")
     assert len(shown.excerpt) == 120
+
+
+def test_a_registration_of_an_older_release_is_read() -> None:
+    value = base64.b64decode(OLDER.read_text())
+    assert parse(OLDER_ID, value) == Registration(
+        worker_id=OLDER_ID,
+        host="worker1.example.com",
+        rpc_port=31000,
+        data_port=31001,
+        web_port=31002,
+        state="AUTHORIZED",
+        generation=-1,
+        older=True,
+    )
+
+
+def test_what_only_looks_like_one_of_an_older_release_is_shown_raw() -> None:
+    value = base64.b64decode(OLDER.read_text())
+    for end in range(len(value)):
+        assert isinstance(parse(OLDER_ID, value[:end]), UnknownRegistration)
+    state, host = 2 + 32 + 8, 2 + 32 + 8 + 4 + 4
+    for broken in (
+        value + b"\0",
+        value[:state] + b"\0\0\0\3" + value[state + 4 :],
+        value[:state] + b"\xff\xff\xff\xff" + value[state + 4 :],
+        value[:host] + b"\x0b" + value[host + 1 :],  # a protobuf group that never ends
+    ):
+        assert isinstance(parse(OLDER_ID, broken), UnknownRegistration)
+    assert isinstance(parse("another id", value), UnknownRegistration)
+
+
+@given(st.binary(max_size=80), st.integers(-1, 3))
+def test_any_value_behind_an_older_begin_is_parsed(address: bytes, state: int) -> None:
+    begin = b"\0\1w" + bytes(8) + struct.pack(">ii", state, len(address))
+    found = parse("w", begin + address)
+    assert isinstance(found, UnknownRegistration) or found.older
 
 
 def test_missing_details_are_no_reason_to_drop_a_worker() -> None:
