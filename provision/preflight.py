@@ -74,7 +74,7 @@ def hosts(
     for machine, f in facts.items():
         where = f"{machine.host} ({machine.where})"
         if f.values.get("uid") != "0":
-            problems.append(Problem(where, "no root", "allow sudo without a password"))
+            problems.append(Problem(where, "no root", "log in as root, or as a user of sudo"))
         if f.values.get("arch") not in ARCHITECTURES:
             problems.append(
                 Problem(where, f"CPU is {f.values.get('arch')}", "x86_64 or aarch64 is needed")

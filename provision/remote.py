@@ -20,11 +20,14 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.inventory.resolved import Machine
+from provision.ssh.passwords import Passwords
 from provision.text import printable
 
 if TYPE_CHECKING:
     import paramiko
     from fabric import Connection
+
+    from provision.ssh.connect import Connector
 
 T = TypeVar("T")
 
@@ -34,18 +37,13 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 DEFAULT_TIMEOUT = 120.0
 #: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.
 CHUNK = 1 << 18
-#: What is offered to a host, in this order. GCM first: it needs no MAC beside it, so an upload
-#: takes 30 % less processor time. Nothing with CBC, which Paramiko would still offer.
-CIPHERS = (
-    "aes128-gcm@openssh.com",
-    "aes256-gcm@openssh.com",
-    "aes128-ctr",
-    "aes192-ctr",
-    "aes256-ctr",
-)
 #: A host that sends more than this much output is cut off (bytes).
 MAX_OUTPUT = 32 << 20
 MAX_GREETING = 4096
+#: How a command ends (see :func:`as_root`) whose sudo does not take the password.
+SUDO_REFUSED = 177
+_INPUT_BEGINS = "-- the input of the command begins --"
+_REFUSED = "-- sudo did not take the password --"
 
 
 class Unreachable(PreflightFailed):
@@ -96,9 +94,29 @@ class Stats:
         return counts
 
 
-def as_root(command: str) -> str:
-    """A command line that runs ``command`` as root, by sudo for any other login."""
-    return f'if [ "$(id -u)" = 0 ]; then exec {command}; else exec sudo -n {command}; fi'
+def as_root(command: str, password: bool = False, known_good: bool = False) -> str:
+    """A command line that runs ``command`` as root, by sudo for any other login.
+
+    With ``password`` its standard input begins with sudo's password and a line end. sudo may
+    not want it (a rule of NOPASSWD, a login a moment ago), and would take the lines after a
+    wrong one for further guesses. So it is tried alone first, unless it is ``known_good``, and
+    whatever sudo leaves of it is dropped before ``command`` reads. It is seen by the shell and
+    by sudo; no process has it among its arguments.
+    """
+    if not password:
+        return f'if [ "$(id -u)" = 0 ]; then exec {command}; else exec sudo -n {command}; fi'
+    begin = shlex.quote(_INPUT_BEGINS)
+    skip = f'while IFS= read -r l && [ "$l" != {begin} ]; do :; done; exec {command}'
+    attempt = (
+        f"printf '%s\\n' \"$p\" | sudo -S -p '' sh -c : >/dev/null || "
+        f"{{ echo {shlex.quote(_REFUSED)} >&2; exit {SUDO_REFUSED}; }}; "
+    )
+    return (
+        f'IFS= read -r p; if [ "$(id -u)" = 0 ]; then p=; exec {command}; fi; '
+        f"{'' if known_good else attempt}"
+        f"{{ printf '%s\\n' \"$p\" {begin}; p=; exec cat; }} | "
+        f"sudo -S -p '' sh -c {shlex.quote(skip)}"
+    )
 
 
 def whole(script: str) -> str:
@@ -113,9 +131,18 @@ class Session:
     what to do; a remote command that fails is a :class:`Result`, not an error.
     """
 
-    def __init__(self, machine: Machine, stats: Stats) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        stats: Stats,
+        connect: Callable[[Machine], Connection],
+        passwords: Passwords | None = None,
+    ) -> None:
         self.machine = machine
         self._stats = stats
+        self._connect = connect
+        self._passwords = passwords or Passwords()
+        self._sudo_works = False
         self._connection: Connection | None = None
         self._opening = threading.Lock()
         self._ended = False
@@ -129,7 +156,7 @@ class Session:
 
     def run(self, script: str, what: str, *, timeout: float = DEFAULT_TIMEOUT) -> Result:
         """Run a shell script as root in one round trip; at most ``timeout`` seconds in all."""
-        return self._exec(as_root("sh -s"), whole(script).encode(), what, timeout)
+        return self._exec("sh -s", whole(script).encode(), what, timeout)
 
     def feed(
         self,
@@ -145,7 +172,7 @@ class Session:
         ``timeout`` bounds the silence, not the whole: a large upload takes what it takes. The
         command is visible in the host's process list and must hold nothing secret.
         """
-        return self._exec(as_root(f"sh -c {shlex.quote(command)}"), body, what, timeout, on_bytes)
+        return self._exec(f"sh -c {shlex.quote(command)}", body, what, timeout, on_bytes)
 
     def _exec(
         self,
@@ -160,10 +187,11 @@ class Session:
         try:
             channel = self._channel(timeout)
             with contextlib.closing(channel):
-                channel.exec_command(command)
+                password = self._begin(channel, command)
                 # A host that ends early (no sudo, full disk) closes its input: not an error here,
                 # its exit code and stderr say why.
                 with contextlib.suppress(BrokenPipeError, _Closed):
+                    _send(channel, password)
                     for chunk in _chunks(stdin):
                         _send(channel, chunk)
                         sent += len(chunk)
@@ -183,6 +211,7 @@ class Session:
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
         self._stats.add(Call(self.machine.host, what, seconds, sent, len(out) + len(err)))
+        self._judge_sudo(code, err, what)
         return Result(code, out.decode(errors="replace"), err.decode(errors="replace"), seconds)
 
     def hold(self, script: str, what: str) -> Held:
@@ -193,7 +222,8 @@ class Session:
         started = time.monotonic()
         try:
             channel = self._channel(DEFAULT_TIMEOUT)
-            channel.exec_command(as_root(f"sh -c {shlex.quote(script)}"))
+            if password := self._begin(channel, f"sh -c {shlex.quote(script)}"):
+                channel.sendall(password)
             greeting = bytearray()
             while len(greeting) < MAX_GREETING and not greeting.endswith(b"\n"):
                 if time.monotonic() > started + DEFAULT_TIMEOUT:
@@ -206,6 +236,8 @@ class Session:
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
         self._stats.add(Call(self.machine.host, what, seconds, len(script), len(greeting)))
+        if not greeting and channel.exit_status_ready():
+            self._judge_sudo(channel.exit_status, channel.recv_stderr(MAX_GREETING), what)
         return Held(channel, greeting.decode(errors="replace").rstrip("\n"))
 
     def open_tcp(self, address: str, port: int, timeout: float) -> paramiko.Channel:
@@ -228,6 +260,20 @@ class Session:
             with contextlib.suppress(Exception):
                 connection.close()
 
+    def _begin(self, channel: paramiko.Channel, command: str) -> bytes:
+        """Start ``command`` as root; returns what its standard input must begin with."""
+        password = self._passwords.sudo(self.machine)
+        channel.exec_command(as_root(command, password is not None, self._sudo_works))
+        return b"" if password is None else f"{password}\n".encode()
+
+    def _judge_sudo(self, code: int, stderr: bytes, what: str) -> None:
+        if code == SUDO_REFUSED and _REFUSED.encode() in stderr:
+            where = f"{self.machine.host} ({self.machine.where})"
+            said = "sudo did not take the password"
+            remedy = "check ssh.sudo_password, and what sudo allows this login"
+            raise Unreachable(f"{where}: {said}", [Problem(where, f"{what}: {said}", remedy)])
+        self._sudo_works = True
+
     def _channel(self, timeout: float) -> paramiko.Channel:
         channel = self._transport().open_session(timeout=timeout)
         channel.settimeout(timeout)
@@ -236,7 +282,7 @@ class Session:
     def _transport(self) -> paramiko.Transport:
         with self._opening:
             if self._connection is None and not self._ended:
-                self._connection = _connect(self.machine)
+                self._connection = self._connect(self.machine)
             if self._connection is None or self._ended:
                 self.close()
                 raise EOFError("the run has ended")
@@ -244,8 +290,10 @@ class Session:
             return transport
 
     def _unreachable(self, error: BaseException, what: str = "connect") -> Unreachable:
-        reason, remedy = _reason(error)
-        reason = printable(reason, 300)
+        from provision.ssh.connect import reason as explained
+
+        reason, remedy = explained(error)
+        reason, remedy = printable(reason, 300), printable(remedy, 300)
         where = f"{self.machine.host} ({self.machine.where})"
         return Unreachable(f"{where}: {reason}", [Problem(where, f"{what}: {reason}", remedy)])
 
@@ -283,9 +331,13 @@ class Fleet:
     One slow or broken host never holds the others up: each has its own thread and timeouts.
     """
 
-    def __init__(self, parallel: int, stats: Stats | None = None) -> None:
+    def __init__(
+        self, parallel: int, stats: Stats | None = None, passwords: Passwords | None = None
+    ) -> None:
         self.parallel = parallel
         self.stats = stats or Stats()
+        self._passwords = passwords or Passwords()
+        self._connector: Connector | None = None
         self._sessions: dict[Machine, Session] = {}
         self._lock = threading.Lock()
 
@@ -298,8 +350,19 @@ class Fleet:
     def session(self, machine: Machine) -> Session:
         with self._lock:
             if machine not in self._sessions:
-                self._sessions[machine] = Session(machine, self.stats)
+                self._sessions[machine] = Session(
+                    machine, self.stats, self._connect, self._passwords
+                )
             return self._sessions[machine]
+
+    def _connect(self, machine: Machine) -> Connection:
+        with self._lock:
+            if self._connector is None:
+                from provision.ssh.connect import Connector
+
+                self._connector = Connector(self._passwords)
+            connector = self._connector
+        return connector.connect(machine)
 
     def map(
         self,
@@ -342,9 +405,11 @@ class Fleet:
 
     def close(self) -> None:
         with self._lock:
-            sessions = list(self._sessions.values())
+            sessions, connector = list(self._sessions.values()), self._connector
         for session in sessions:
             session.end()
+        if connector is not None:
+            connector.close()
 
 
 def failures(results: Mapping[Machine, object]) -> list[Problem]:
@@ -436,91 +501,8 @@ def _drain(channel: paramiko.Channel, receive: Callable[[int], bytes], deadline:
             raise OSError(f"the host sent more than {MAX_OUTPUT >> 20} MiB")
 
 
-def _connect(machine: Machine) -> Connection:
-    """An open Fabric connection: host keys checked against known_hosts, no fallback."""
-    import paramiko
-    from fabric import Config, Connection
-
-    config = Config(overrides={"load_ssh_configs": True})
-    gateway = None
-    if machine.jump is not None:
-        gateway = Connection(machine.jump, config=config, connect_timeout=machine.connect_timeout)
-        _check_host_keys(gateway, machine)
-    connect_kwargs: dict[str, Any] = {
-        "banner_timeout": machine.connect_timeout,
-        "auth_timeout": machine.connect_timeout,
-        "transport_factory": _new_transport,
-    }
-    if machine.key is not None:
-        connect_kwargs["key_filename"] = str(machine.key)
-        connect_kwargs["look_for_keys"] = False
-    connection = Connection(
-        machine.host,
-        user=machine.user,
-        port=machine.port,
-        gateway=gateway,
-        config=config,
-        connect_timeout=machine.connect_timeout,
-        connect_kwargs=connect_kwargs,
-    )
-    _check_host_keys(connection, machine)
-    connection.open()
-    transport = connection.transport
-    assert isinstance(transport, paramiko.Transport)
-    transport.set_keepalive(15)
-    return connection
-
-
-def _new_transport(sock: Any, **settings: Any) -> paramiko.Transport:
-    import paramiko
-
-    transport = paramiko.Transport(sock, **settings)
-    options = transport.get_security_options()
-    options.ciphers = tuple(c for c in CIPHERS if c in options.ciphers)
-    return transport
-
-
-def _check_host_keys(connection: Connection, machine: Machine) -> None:
-    """Fabric accepts unknown host keys by default; this tool never does."""
-    import paramiko
-
-    client = connection.client
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    if machine.known_hosts is None:
-        client.load_system_host_keys()
-    elif machine.known_hosts.exists():
-        client.load_system_host_keys(str(machine.known_hosts))
-
-
 def _ssh_error() -> type[Exception]:
     """paramiko's base error, imported only when something went wrong or is about to run."""
     import paramiko
 
     return paramiko.SSHException
-
-
-def _reason(error: BaseException) -> tuple[str, str]:
-    """What an SSH failure means, and the remedy."""
-    import paramiko
-
-    # paramiko joins several refusals under an error without a number.
-    text = str(error).removeprefix("[Errno None] ") or type(error).__name__
-    if isinstance(error, paramiko.BadHostKeyException):
-        return (
-            "the host key differs from the one in known_hosts: another machine, or an attack",
-            "if the host was reinstalled, replace its line in known_hosts",
-        )
-    if "not found in known_hosts" in text:
-        return (
-            "the host key is not in known_hosts",
-            "verify it and add it: ssh-keyscan HOST >> known_hosts",
-        )
-    if isinstance(error, paramiko.AuthenticationException):
-        return "login refused", "check ssh.user and ssh.key, or load the key into ssh-agent"
-    if isinstance(error, socket.gaierror):
-        return "the name does not resolve", "check the spelling, or give an address"
-    if isinstance(error, TimeoutError) or "timed out" in text.lower():
-        return "no answer over SSH in time", "is the host up, and port 22 open to this machine?"
-    if isinstance(error, ConnectionRefusedError) or "Unable to connect" in text:
-        return f"cannot connect: {text}", "is sshd running there, on that port?"
-    return f"SSH failed: {text}", "run again with -v; try ssh to that host by hand"

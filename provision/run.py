@@ -80,9 +80,12 @@ class Run:
     def fleet(self) -> Fleet:
         if self._fleet is None:
             from provision.remote import Fleet, Stats
+            from provision.ssh.passwords import Passwords
 
             stats = Stats(on_call=_say_call if self.verbose else None)
-            self._fleet = Fleet(self.inventory.parallel, stats)
+            passwords = Passwords()
+            passwords.prepare(self.inventory.machines)
+            self._fleet = Fleet(self.inventory.parallel, stats, passwords)
         return self._fleet
 
     def close(self) -> None:

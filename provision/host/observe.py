@@ -245,7 +245,7 @@ def _why(result: Result, host: str) -> Problem:
         return Problem(
             host,
             f"no root: {last}",
-            "let the login use sudo without a password, or log in as root",
+            "give ssh.sudo_password, let it use sudo without a password, or log in as root",
         )
     return Problem(host, f"the facts script failed: {last}", "run again with -v")
 

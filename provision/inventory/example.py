@@ -30,11 +30,13 @@ cluster: DefaultAlluxioCluster
 # How hosts are reached. What is unset comes from ~/.ssh/config. Members and workers may have an
 # 'ssh' of their own, whose keys win.
 # ssh:
-#   user: deploy                        # login; needs sudo without a password, or be root
+#   user: deploy                        # login; root, or may use sudo
+#   sudo_password: {ask: true}          # when sudo wants one; or {env: NAME} or {file: PATH}
 #   port: 22
 #   key: ~/.ssh/id_ed25519              # else the keys of ssh-agent
 #   known_hosts: ~/.ssh/known_hosts     # a host that is not in it is refused
-#   jump: deploy@bastion.example.com:22
+#   key_passphrase: {ask: true}         # when it has one and ssh-agent does not have the key
+#   jump: deploy@bastion.example.com:22 # several: a,b; a host of its own may say 'none'
 #   connect_timeout: 10                 # seconds
 
 etcd:

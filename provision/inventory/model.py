@@ -25,7 +25,8 @@ SIZE = r"^[1-9][0-9]{0,17}([kKmMgGtT][bB]?|[bB])?$"
 PROPERTY_KEY = r"^[A-Za-z0-9][A-Za-z0-9._${}-]*$"
 SETTING_KEY = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-JUMP = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9\[][A-Za-z0-9\[\]:._-]*$"
+_JUMP = r"([A-Za-z0-9_][A-Za-z0-9_.@\\-]*@)?[A-Za-z0-9\[:][A-Za-z0-9\[\]:._-]*"
+JUMP = rf"^{_JUMP}(,{_JUMP})*$"
 URL = r"^https?://[!-~]+$"
 SHA256 = r"^([0-9a-fA-F]{64}|file:.+)$"
 ETCD_VERSION = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
@@ -44,7 +45,7 @@ EXPECTED = {
     PROPERTY_KEY: "a property key: letters, digits and . _ $ { } -",
     SETTING_KEY: "a key of etcd.conf.yml such as quota-backend-bytes",
     ENV_NAME: "an environment variable's name",
-    JUMP: "a jump host as user@host:port",
+    JUMP: "a jump host as user@host:port, several with commas between, or none",
     URL: "an http:// or https:// URL without spaces",
     SHA256: "64 hex digits, or file:PATH of a SHA256SUMS file",
     ETCD_VERSION: "a full etcd release such as 3.6.16",
@@ -126,6 +127,30 @@ def _good_url(url: str) -> str:
     if not parts.path.strip("/"):
         raise ValueError(f"{url!r} names no file; give the tarball's own URL")
     return url
+
+
+def jump_hosts(text: str) -> list[tuple[str | None, str, int | None]]:
+    """User, host and port of each jump host of ``text``, which is as OpenSSH's ProxyJump.
+
+    IPv6 addresses stand in brackets when a port follows. Raises ``ValueError``.
+    """
+    found: list[tuple[str | None, str, int | None]] = []
+    for part in text.split(","):
+        user, at, rest = part.rpartition("@")
+        match = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?|([^:\[\]]+)(?::([0-9]+))?", rest)
+        host, port = (match[1] or match[3], match[2] or match[4]) if match else (rest, None)
+        if port is not None and not 1 <= int(port) <= 65535:
+            raise ValueError(f"{part!r}: {port} is no port")
+        if not re.fullmatch(HOST_NAME, host):
+            raise ValueError(f"{part!r} is not {EXPECTED[HOST_NAME]}")
+        found.append((user if at else None, _known_host(host), int(port) if port else None))
+    return found
+
+
+def _good_jump(text: str) -> str:
+    if text.lower() != "none":
+        jump_hosts(text)
+    return text
 
 
 Name = Annotated[str, Field(pattern=NAME)]
@@ -213,6 +238,18 @@ class Secret(Model):
         return self.file.read_text(encoding="utf-8").rstrip("\n")
 
 
+class SshSecret(Secret):
+    """A secret of SSH: by reference, or asked for on the terminal, once a run."""
+
+    ask: bool = Field(default=False, description="Ask for it on the terminal, once a run.")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> SshSecret:
+        if (self.env is not None) + (self.file is not None) + self.ask != 1:
+            raise ValueError("it needs exactly one of 'env', 'file' or 'ask: true'")
+        return self
+
+
 class Ssh(Model):
     """How hosts are reached. Anything unset is taken from ``~/.ssh/config``."""
 
@@ -224,8 +261,14 @@ class Ssh(Model):
     known_hosts: LocalPath | None = Field(
         default=None, description="Known host keys (~/.ssh/known_hosts)."
     )
-    jump: str | None = Field(
-        default=None, pattern=JUMP, description="Jump host, as user@host:port."
+    jump: Annotated[str, Field(pattern=JUMP), AfterValidator(_good_jump)] | None = Field(
+        default=None, description="Jump hosts as user@host:port, separated by commas; or none."
+    )
+    sudo_password: SshSecret | None = Field(
+        default=None, description="What sudo asks the login for; unset: it asks for nothing."
+    )
+    key_passphrase: SshSecret | None = Field(
+        default=None, description="Passphrase of the key, when ssh-agent does not have it."
     )
     connect_timeout: float | None = Field(default=None, gt=0, le=300, description="Seconds (10).")
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from provision.inventory import model
 
 Membership = Literal["ETCD", "STATIC", "SERVICE_REGISTRY"]
+Secret = TypeVar("Secret", bound=model.Secret)
 DEFAULT_CONNECT_TIMEOUT = 10.0
 
 
@@ -32,6 +33,8 @@ class Machine:
     key: Path | None = None
     known_hosts: Path | None = None
     jump: str | None = None
+    sudo_password: model.SshSecret | None = None
+    key_passphrase: model.SshSecret | None = None
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
     where: str = field(default="", compare=False)
 
@@ -181,7 +184,7 @@ def resolve(
         return local_path(p, path)
 
     def machine(host: str, own: model.Ssh, key: str) -> Machine:
-        ssh = file.ssh.model_copy(update=own.model_dump(exclude_unset=True))
+        ssh = file.ssh.model_copy(update={f: getattr(own, f) for f in own.model_fields_set})
         return Machine(
             host=host,
             user=ssh.user,
@@ -189,6 +192,8 @@ def resolve(
             key=absolute(Path(ssh.key)) if ssh.key else None,
             known_hosts=absolute(Path(ssh.known_hosts)) if ssh.known_hosts else None,
             jump=ssh.jump,
+            sudo_password=secret(ssh.sudo_password) if ssh.sudo_password else None,
+            key_passphrase=secret(ssh.key_passphrase) if ssh.key_passphrase else None,
             connect_timeout=ssh.connect_timeout or DEFAULT_CONNECT_TIMEOUT,
             where=where.get(key, str(path)),
         )
@@ -201,7 +206,7 @@ def resolve(
             update["sha256"] = f"file:{absolute(Path(s.sha256[5:]))}"
         return s.model_copy(update=update)
 
-    def secret(s: model.Secret) -> model.Secret:
+    def secret(s: Secret) -> Secret:
         return s if s.file is None else s.model_copy(update={"file": absolute(s.file)})
 
     e = file.etcd

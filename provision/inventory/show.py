@@ -118,6 +118,8 @@ class _Rows:
         return f"{self.loaded.name}:{mark.line}:{mark.column}"
 
     def shown(self, value: object) -> Value:
+        if isinstance(value, model.SshSecret) and value.ask:
+            return "asked for on the terminal"
         if isinstance(value, model.Secret):
             return f"env:{value.env}" if value.env is not None else f"file:{value.file}"
         if isinstance(value, Path):

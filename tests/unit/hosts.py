@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, cast
 
 from provision.artifacts import Artifact
 from provision.host.change import Change, batch
@@ -158,11 +158,15 @@ class _Pipe:
         self._process.stdout.close()
 
 
+def _no_ssh(machine: Machine) -> NoReturn:
+    raise AssertionError(f"a connection to {machine} was opened")
+
+
 class LocalSession(Session):
     """A session to a folder of this machine, which has a state folder of its own."""
 
     def __init__(self, machine: Machine, root: Path) -> None:
-        super().__init__(machine, Stats())
+        super().__init__(machine, Stats(), _no_ssh)
         self.root = root
         self.asked: list[str] = []
         self.held: list[Held] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -66,8 +66,8 @@ def test_as_root_is_a_shell_command() -> None:
 def test_an_ended_session_does_not_connect_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C the locks are gone: a thread that is still at work must not go on."""
     connected: list[Machine] = []
-    monkeypatch.setattr(remote, "_connect", connected.append)
     with Fleet(1) as fleet:
+        monkeypatch.setattr(fleet, "_connect", connected.append)
         session = fleet.session(A)
     with pytest.raises(Unreachable, match="the run has ended"):
         session.run("touch x", "apply")
@@ -83,15 +83,12 @@ def test_an_ended_session_does_not_connect_again(monkeypatch: pytest.MonkeyPatch
         (OSError("\x1b]0;owned\x07"), "\ufffd]0;owned\ufffd"),
     ],
 )
-def test_why_a_host_is_unreachable(
-    error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(machine: Machine) -> None:
+def test_why_a_host_is_unreachable(error: Exception, says: str) -> None:
+    def fail(machine: Machine) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(remote, "_connect", fail)
     with pytest.raises(Unreachable) as caught:
-        Session(A, Stats()).open()
+        Session(A, Stats(), fail).open()
     (problem,) = caught.value.problems
     assert problem.where == "a (i.yml:1)"
     assert says in problem.what

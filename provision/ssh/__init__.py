@@ -1,0 +1,1 @@
+"""How hosts are reached by SSH: the way there, host keys, logins, secrets."""

@@ -1,0 +1,121 @@
+"""known_hosts, as sshd(8) describes it: names, patterns, hashed names, ``[host]:port``, markers.
+
+Paramiko's own reader makes a key of every line, for every host anew, and knows neither patterns
+nor markers, nor more than one key of a type.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Marker = Literal["", "@revoked", "@cert-authority"]
+
+
+class HostKey(NamedTuple):
+    kind: str
+    blob: bytes
+
+
+class _Line(NamedTuple):
+    names: Sequence[str]
+    key: HostKey
+    marker: Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What known_hosts says of one host. ``authority``: a CA of host certificates is there."""
+
+    keys: tuple[HostKey, ...]
+    revoked: frozenset[bytes]
+    authority: bool
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(key.kind for key in self.keys))
+
+
+class KnownHosts:
+    """The lines of some known_hosts files, read once; a file that is not there has none."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._plain: dict[str, list[_Line]] = {}
+        self._others: list[_Line] = []
+        for path in paths:
+            try:
+                text = path.read_text(encoding="utf-8", errors="replace")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for line in map(_parsed, text.splitlines()):
+                if line is not None:
+                    self._add(line)
+
+    def _add(self, line: _Line) -> None:
+        if any(name.startswith("|") or set(name) & set("*?!") for name in line.names):
+            self._others.append(line)
+            return
+        for name in line.names:
+            self._plain.setdefault(name.lower(), []).append(line)
+
+    def of(self, host: str, port: int, alias: str | None = None) -> Known:
+        """What is known of a host: under its name and port, else under its name alone."""
+        if alias is not None:
+            return self._named(alias)
+        if port == 22:
+            return self._named(host)
+        found = self._named(f"[{host}]:{port}")
+        return found if found.keys or found.revoked else self._named(host)
+
+    def _named(self, name: str) -> Known:
+        name = name.lower()
+        lines = [*self._plain.get(name, ()), *(x for x in self._others if _matches(x.names, name))]
+        revoked = frozenset(line.key.blob for line in lines if line.marker == "@revoked")
+        keys = tuple(line.key for line in lines if not line.marker)
+        return Known(keys, revoked, any(line.marker == "@cert-authority" for line in lines))
+
+
+def _parsed(text: str) -> _Line | None:
+    fields = text.split()
+    marker: Marker = ""
+    if fields and fields[0] in ("@revoked", "@cert-authority"):
+        marker = "@revoked" if fields[0] == "@revoked" else "@cert-authority"
+        fields = fields[1:]
+    if len(fields) < 3 or fields[0].startswith(("#", "@")):
+        return None
+    try:
+        blob = base64.b64decode(fields[2], validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return _Line(fields[0].split(","), HostKey(fields[1], blob), marker)
+
+
+def _matches(patterns: Sequence[str], name: str) -> bool:
+    found = False
+    for pattern in patterns:
+        wanted = pattern.removeprefix("!").lower()
+        # fnmatch has one more wildcard than OpenSSH: [...], which stands in [host]:port.
+        same = _hashed(pattern, name) or fnmatch.fnmatchcase(name, wanted.replace("[", "[[]"))
+        if same and pattern.startswith("!"):
+            return False
+        found = found or same
+    return found
+
+
+def _hashed(pattern: str, name: str) -> bool:
+    """Whether ``pattern`` is ``|1|salt|HMAC-SHA1(salt, name)``."""
+    if not pattern.startswith("|1|") or pattern.count("|") != 3:
+        return False
+    _, _, salt, digest = pattern.split("|")
+    try:
+        mac = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1)
+        return hmac.compare_digest(mac.digest(), base64.b64decode(digest))
+    except (binascii.Error, ValueError):
+        return False
