@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from provision.alluxio import java
+from provision.alluxio import java, switch
 from provision.artifacts import Artifact
 from provision.errors import UsageError
 from provision.etcd.client import Login
@@ -136,12 +136,12 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
             *(alluxio.install_dir, *worker.page_store.dirs, alluxio.log_dir),
             *(() if artifacts.jdk is None else (alluxio.java.install_dir,)),
         ),
-        commands=java.probe_commands(java_home),
+        commands={**java.probe_commands(java_home), **switch.probe_commands(alluxio)},
     )
 
 
 def _properties(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, Scalar]:
-    membership: dict[str, Scalar] = {"alluxio.worker.membership.manager.type": alluxio.membership}
+    membership: dict[str, Scalar] = {switch.KEY: alluxio.membership}
     if alluxio.membership == "STATIC":
         membership["alluxio.worker.static.membership.manager.config.file"] = (
             f"{home(alluxio)}/conf/workers"

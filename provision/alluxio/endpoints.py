@@ -51,4 +51,4 @@ def steps(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Told:
             what = "does not run, and still has the old etcd endpoints"
             notes.append(Problem(f"{w.name} ({w.machine.host})", what, "start-workers", "warning"))
     plan = start.plan(inventory, alluxio, fleet, Observed(tarballs, facts), running)
-    return Told(plan.steps, notes, not notes)
+    return Told(plan.steps, [*notes, *plan.notes], not notes)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provision import artifacts, gather, preflight
-from provision.alluxio import desired, java, membership
+from provision.alluxio import desired, java, membership, switch
 from provision.alluxio.desired import Artifacts
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
@@ -36,6 +36,8 @@ class Observed:
     artifacts: Artifacts
     facts: Mapping[Machine, HostFacts]
     warnings: tuple[Problem, ...] = ()
+    #: What the cluster has in etcd, where its membership type is about to change.
+    registered: membership.Membership | None = None
 
 
 def fetch(alluxio: AlluxioCluster) -> Artifacts:
@@ -76,7 +78,15 @@ def observe(
         problems += missing
     warnings = preflight.require(problems)
     assert tarballs is not None  # or else there is a problem
-    return Observed(tarballs, facts, warnings)
+    seen = None
+    if switch.away(alluxio, chosen, facts):
+        # For a note only: STATIC needs no etcd.
+        with (
+            contextlib.suppress(ProvisionError),
+            health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client,
+        ):
+            seen = membership.read(client, alluxio.name)
+    return Observed(tarballs, facts, warnings, seen)
 
 
 def plan(
@@ -124,8 +134,12 @@ def plan(
     step("prepare running workers", running, lambda change: change.quiet)
     for some in groups(running, max(1, len(chosen) // RESTART_SHARE)):
         names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
-        step(f"restart {names}", some, lambda change: not change.quiet)
-    return Plan("start-workers", inventory.cluster, tuple(steps), observed.warnings)
+        other = switch.away(alluxio, some, observed.facts)
+        to = f" with membership {alluxio.membership}" if other else ""
+        step(f"restart {names}{to}", some, lambda change: not change.quiet)
+    switched = switch.notes(alluxio, chosen, observed.facts, observed.registered)
+    notes = (*observed.warnings, *switched)
+    return Plan("start-workers", inventory.cluster, tuple(steps), notes)
 
 
 def live(
@@ -181,7 +195,8 @@ class Registrations:
         self._workers = workers
         self._stale: dict[str, int] = {}
         self.before = Gate("note who is registered", self._note)
-        self.after = Gate(f"{len(workers)} registered and live", self._wait)
+        there = "answering" if alluxio.membership == "STATIC" else "registered and live"
+        self.after = Gate(f"{len(workers)} {there}", self._wait)
 
     def _note(self) -> None:
         if self._alluxio.membership != "STATIC":

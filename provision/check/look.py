@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from provision.alluxio import desired, membership, nodes
+from provision.alluxio import desired, membership, nodes, switch
 from provision.alluxio.membership import Membership
 from provision.check.result import CheckReport
 from provision.check.verdict import NodeVerdict
@@ -48,7 +48,10 @@ def run(
                 inventory.cluster, None, seen, taken=taken, seconds=time.monotonic() - started
             )
         problems: list[Problem] = []
-        read = _result(reading, problems) if reading is not None else None
+        # STATIC goes without etcd: there it is only asked what another membership left in it.
+        unread: list[Problem] = []
+        read = _result(reading, unread) if reading is not None else None
+        problems += [] if _is_static(alluxio) else unread
         info = asked.result() if asked is not None else None
         rows = info.rows if info is not None and not info.error else None
         if info is not None and info.error:
@@ -60,20 +63,22 @@ def run(
             return verdicts(alluxio, registered, rows, identities=identities, reachable=reachable)
 
         found = join(read)
-        if read is not None and rows is not None and any(n.notes for n in found):
+        if read and rows is not None and ports is None and any(n.notes for n in found):
             # The views are not of one moment: what changed between them is no disagreement.
             with contextlib.suppress(ProvisionError):
                 read = _read(inventory, fleet, etcd_timeout, login)
                 found = join(read)
         if read is not None:
             problems += _mixed_up(inventory.cluster, read.clusters)
+            left = switch.leftovers(alluxio, read.registered)
+            problems += [left] if left is not None else []
         return CheckReport(
             inventory.cluster,
             alluxio,
             seen,
             tuple(found),
             info,
-            read.registered.revision if read is not None else None,
+            read.registered.revision if read is not None and ports is None else None,
             tuple(problems),
             taken,
             time.monotonic() - started,
@@ -112,8 +117,7 @@ def _look_at_etcd(
     login: Login | None,
 ) -> tuple[ClusterHealth, Future[_Read] | None]:
     """Every member's health; the registrations are read as soon as one member serves."""
-    alluxio, cluster = inventory.alluxio, inventory.etcd
-    wanted = alluxio is not None and not _is_static(alluxio)
+    cluster, wanted = inventory.etcd, inventory.alluxio is not None
     reading: Future[_Read] | None = None
     seen: dict[str, MemberHealth] = {}
     for m in health.observing(cluster, fleet, timeout=timeout, login=login, certificates=True):

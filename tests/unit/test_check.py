@@ -13,7 +13,7 @@ from provision.alluxio import membership, nodes
 from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
 from provision.alluxio.nodes import InfoNodes, NodeRow
 from provision.check import CheckReport, NodeVerdict, State, look, verdicts
-from provision.errors import Problem, UsageError
+from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd import health
 from provision.etcd.client import KeyValue, MemberStatus
 from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
@@ -464,9 +464,34 @@ def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> N
 
 def test_static_asks_the_ports(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "port_answers", lambda _, w: w.name == "w1")
-    views.reads = []
     found = check.run(inventory(alluxio(membership="STATIC")), Fleet(2))
     assert found.summary == "2 workers: 1 REACHABLE, 1 UNREACHABLE"
+    assert found.revision is None
+
+
+def test_what_etcd_is_left_with_is_named_where_it_is_of_no_use(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "port_answers", lambda *_: True)
+    views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
+    for kind in ("STATIC", "SERVICE_REGISTRY"):
+        found = check.run(inventory(alluxio(membership=kind)), Fleet(2))
+        (problem,) = found.problems
+        assert problem.severity == "warning"
+        assert f"of no use with membership {kind}: {A}, {B}" in problem.what
+        assert "invoke forget-worker ID" in problem.remedy
+
+
+def test_static_does_not_mind_what_etcd_cannot_say(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "port_answers", lambda *_: True)
+
+    def refuse(*_: object) -> look._Read:
+        raise ProvisionError("permission denied")
+
+    monkeypatch.setattr(look, "_read", refuse)
+    assert check.run(inventory(alluxio(membership="STATIC")), Fleet(2)).problems == []
 
 
 def test_without_workers_only_etcd_is_looked_at(views: Views) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio import desired, java, membership, start
+from provision.alluxio import desired, java, membership, start, switch
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import ProvisionError, Unhealthy, UsageError
@@ -41,9 +42,15 @@ def running(alluxio: AlluxioCluster) -> dict[str, HostFacts]:
     return found
 
 
-def plan(alluxio: AlluxioCluster, seen: dict[str, HostFacts], only: tuple[str, ...] = ()) -> Plan:
+def plan(
+    alluxio: AlluxioCluster,
+    seen: dict[str, HostFacts],
+    only: tuple[str, ...] = (),
+    registered: membership.Membership | None = None,
+) -> Plan:
     chosen = [w for w in alluxio.workers if not only or w.name in only]
-    observed = start.Observed(ARTIFACTS, {w.machine: seen[w.name] for w in chosen})
+    facts = {w.machine: seen[w.name] for w in chosen}
+    observed = start.Observed(ARTIFACTS, facts, registered=registered)
     with Fleet(4) as fleet:
         return start.plan(builders.inventory(alluxio), alluxio, fleet, observed, chosen)
 
@@ -108,6 +115,85 @@ def test_another_worker_restarts_nobody_unless_membership_is_static() -> None:
         titles = [t for t, _ in names(plan(more, seen, only=("w01", "w02")))]
         assert any(t.startswith("restart") for t in titles) is restarts
         assert titles
+
+
+class TestSwitch:
+    """From one membership type to another, as the hosts' facts have it."""
+
+    def running(self, kind: str) -> tuple[AlluxioCluster, dict[str, HostFacts]]:
+        alluxio = cluster(2, membership=kind)
+        commands = {"membership": f"{kind}\n"}
+        return alluxio, {
+            name: replace(facts, commands={**facts.commands, **commands})
+            for name, facts in running(alluxio).items()
+        }
+
+    def test_nothing_is_said_where_nothing_changes(self) -> None:
+        for kind in ("ETCD", "STATIC", "SERVICE_REGISTRY"):
+            alluxio, seen = self.running(kind)
+            found = plan(alluxio, seen)
+            assert (found.steps, found.notes) == ((), ())
+
+    @pytest.mark.parametrize(
+        ("before", "after", "meanwhile", "first"),
+        [
+            ("STATIC", "ETCD", "caches fill anew", False),
+            ("STATIC", "SERVICE_REGISTRY", "caches fill anew", False),
+            ("ETCD", "STATIC", "in the end nobody", True),
+            ("ETCD", "SERVICE_REGISTRY", "both kinds see every worker", False),
+            ("SERVICE_REGISTRY", "ETCD", "both kinds see every worker", False),
+        ],
+    )
+    def test_each_is_restarted_and_waited_for(
+        self, before: str, after: str, meanwhile: str, first: bool
+    ) -> None:
+        alluxio, seen = self.running(before)
+        found = plan(replace(alluxio, membership=after), seen)  # type: ignore[arg-type]
+        assert [s.title for s in found.steps] == [
+            f"restart {name} with membership {after}" for name in ("w01", "w02")
+        ]
+        there = "1 answering" if after == "STATIC" else "1 registered and live"
+        assert [s.after and s.after.title for s in found.steps] == [there, there]
+        (note,) = found.notes
+        assert f"from {before} to {after} on 2 workers" in note.what
+        assert meanwhile in note.what
+        assert ("configuration first" in note.remedy) is first
+        assert f"+alluxio.worker.membership.manager.type={after}" in str(found.document())
+
+    def test_the_rest_of_the_cluster_is_named(self) -> None:
+        alluxio, seen = self.running("STATIC")
+        notes = plan(replace(alluxio, membership="ETCD"), seen, only=("w01",)).notes
+        assert "w02 are left out of this run" in notes[1].what
+
+    def test_what_is_left_in_etcd_is_named(self) -> None:
+        alluxio, seen = self.running("ETCD")
+        key = KeyValue(b"", b"", 0, 1, 1, 1)
+        known = membership.Registration("worker-1", "w01", 1, 0, 0, "", -1)
+        there = membership.Membership("c", 1, {"worker-1": membership.Entry(key, known)}, {})
+        notes = plan(replace(alluxio, membership="STATIC"), seen, registered=there).notes
+        assert "worker-1" in notes[1].what
+        assert "invoke forget-worker ID" in notes[1].remedy
+        back = plan(replace(alluxio, membership="ETCD"), self.running("STATIC")[1], (), there)
+        assert len(back.notes) == 1
+
+    def test_a_word_of_the_host_that_is_no_type_is_nothing(self) -> None:
+        alluxio, seen = self.running("ETCD")
+        for word in ("", "MASTER", "ETCD\nSTATIC", "$(id)"):
+            odd = {n: replace(f, commands={"membership": word}) for n, f in seen.items()}
+            assert plan(replace(alluxio, membership="STATIC"), odd).notes == ()
+
+    def test_the_word_is_the_site_files(self, tmp_path: Path) -> None:
+        alluxio = cluster(1, install_dir=str(tmp_path / "it's"), membership="SERVICE_REGISTRY")
+        (command,) = switch.probe_commands(alluxio).values()
+
+        def said() -> str:
+            return subprocess.run(["sh", "-c", command], capture_output=True, text=True).stdout
+
+        assert said() == ""
+        site_file = tmp_path / "it's" / "current" / "conf" / "alluxio-site.properties"
+        site_file.parent.mkdir(parents=True)
+        site_file.write_bytes(site(alluxio, alluxio.workers[0]).content or b"")
+        assert said() == "SERVICE_REGISTRY\n"
 
 
 def test_only_the_chosen() -> None:
