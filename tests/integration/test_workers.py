@@ -119,9 +119,12 @@ def test_a_masked_unit_is_refused(lab: Lab) -> None:
         assert lab.snapshot() == before
 
 
-def test_static_membership_lists_every_worker_on_every_node(lab: Lab) -> None:
+def test_a_switch_to_static_names_what_it_leaves_in_etcd(lab: Lab) -> None:
     static = lab.inventory({"alluxio": {"membership": "STATIC"}})
-    lab.invoke("start-workers", static).expect(0, "2 of 2 live")
+    known = authorized(lab)
+    switched = lab.invoke("start-workers", static)
+    switched.expect(0, "from ETCD to STATIC on 2 workers", "restart worker0 with membership STATIC")
+    switched.expect(0, "invoke forget-worker", *known, "2 of 2 live")
     for host in lab.workers:
         listed = [line for line in host.read(f"{CONF}/workers").splitlines() if line[0] != "#"]
         assert listed == [worker.address for worker in lab.workers]
@@ -131,6 +134,8 @@ def test_static_membership_lists_every_worker_on_every_node(lab: Lab) -> None:
     lab.invoke("start-workers", static).expect(0, "0 changed")
     reached = lab.invoke("check-nodes", static, "--format", "json").expect(0).json
     assert reached["alluxio"]["counts"] == {"REACHABLE": 2}
+    (left,) = reached["problems"]
+    assert all(worker in left["what"] for worker in known)
 
     lab.invoke("stop-workers", static, "--limit", "worker1").expect(0)
     seen = lab.invoke("check-nodes", static, "--format", "json").expect(1).json
@@ -140,12 +145,22 @@ def test_static_membership_lists_every_worker_on_every_node(lab: Lab) -> None:
     }
 
 
+def test_and_back_to_etcd_every_worker_is_who_it_was(lab: Lab) -> None:
+    known = ids(lab)
+    lab.invoke("start-workers").expect(
+        0, "from STATIC to ETCD on 2 workers", "restart worker0 with membership ETCD"
+    )
+    assert ids(lab) == known
+    assert hosts_of(live(lab)) == known
+    lab.invoke("start-workers").expect(0, "0 changed; 2 of 2 live")
+
+
 def test_service_registry_membership_has_the_live_keys_only(lab: Lab) -> None:
     with lab.client(lab.etcd[0]) as client:
         for worker in authorized(lab):
             client.delete(f"/DHT/{CLUSTER}/AUTHORIZED/{worker}")
     registry = lab.inventory({"alluxio": {"membership": "SERVICE_REGISTRY"}})
-    lab.invoke("start-workers", registry).expect(0, "2 of 2 live")
+    lab.invoke("start-workers", registry).expect(0, "from ETCD to SERVICE_REGISTRY", "2 of 2 live")
     assert hosts_of(live(lab)) == ids(lab)
     assert authorized(lab) == set()
     lab.invoke("check-nodes", registry).expect(0, "2 workers: 2 LIVE")
