@@ -124,13 +124,13 @@ def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
 
 @command(
     help={
-        "watch": "Look again every --interval seconds, until Ctrl-C.",
-        "interval": "Seconds between two looks.",
+        "watch": "Show every change as etcd tells it, until Ctrl-C (exit code 0).",
+        "interval": "With --watch: seconds between two looks at the members' health.",
         "nodes_timeout": "Seconds that `bin/alluxio info nodes` may take.",
     }
 )
 def check_nodes(
-    run: Run, watch: bool = False, interval: float = 2.0, nodes_timeout: float = 15.0
+    run: Run, watch: bool = False, interval: float = 10.0, nodes_timeout: float = 15.0
 ) -> int:
     """Join inventory, etcd and `info nodes` into one verdict a worker; exit 1 unless all is well.
 

@@ -5,6 +5,7 @@ A newcomer reads here what a command does; how, is in the modules that it calls.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -214,10 +215,12 @@ def check_nodes(run: Run, interval: float | None, nodes_timeout: float) -> int:
     inventory, _ = _alluxio(run)
     if interval is not None:
         looks = check.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout)
-        if not run.json:
-            return report.watch(looks)
-        for look in looks:
-            screen.emit_json(look.document())
+        with screen.until_interrupted(), contextlib.closing(looks):
+            if not run.json:
+                report.watch(looks)
+            for look in check.changes(looks):
+                screen.emit_json_line(look.document())
+        return 0
     seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout)
     if run.json:
         screen.emit_json(seen.document())

@@ -247,6 +247,8 @@ class Session:
                 "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
             )
         except (OSError, EOFError, _ssh_error()) as error:
+            if not hasattr(error, "code"):  # not the host's own answer, a ChannelException
+                self.close()
             raise self._unreachable(error) from error
 
     def end(self) -> None:
@@ -281,6 +283,8 @@ class Session:
 
     def _transport(self) -> paramiko.Transport:
         with self._opening:
+            if self._connection is not None and not self._connection.is_connected:
+                self.close()  # it broke; whoever comes next may have more luck
             if self._connection is None and not self._ended:
                 self._connection = self._connect(self.machine)
             if self._connection is None or self._ended:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from provision import screen
-from provision.check import CheckReport, NodeVerdict, State
+from provision.check import CheckReport, NodeVerdict, State, changes
 from provision.etcd.health import EXPIRY_WARNING_DAYS, MemberHealth
 from provision.text import size
 
@@ -39,24 +39,28 @@ def check(report: CheckReport) -> None:
     screen.console().print(_drawn(report))
 
 
-def watch(reports: Iterable[CheckReport]) -> int:
-    """Each report in the place of the last on a terminal, else one below the other.
+def watch(reports: Iterable[CheckReport]) -> None:
+    """Each report in the place of the last on a terminal, else each change below the last.
 
-    Ends with Ctrl-C; returns the exit code of the last report.
+    On a terminal it fills the screen, worst first; the last report stays when it is interrupted.
     """
+    from rich.live import Live
+
     _plain_errors()
-    code = 0
     out = screen.console()
-    try:
-        for report in reports:
-            code = report.exit_code
-            if out.is_terminal:
-                out.clear()
-            out.print(f"{report.taken.astimezone():%Y-%m-%d %H:%M:%S} (Ctrl-C ends)")
+    if not out.is_terminal:
+        for report in changes(reports):
+            out.print(_heading(report))
             out.print(_drawn(report))
-    except KeyboardInterrupt:
-        out.print()
-    return code
+        return
+    last: CheckReport | None = None
+    try:
+        with Live(console=out, screen=True, auto_refresh=False) as live:
+            for last in reports:
+                live.update(_screenful(last), refresh=True)
+    finally:
+        if last is not None:
+            check(last)
 
 
 def _plain_errors() -> None:
@@ -66,25 +70,58 @@ def _plain_errors() -> None:
         reconfigure(errors="replace")
 
 
+def _heading(report: CheckReport) -> Text:
+    from rich.text import Text
+
+    return Text(f"{report.taken.astimezone():%Y-%m-%d %H:%M:%S} (Ctrl-C ends)")
+
+
 def _drawn(report: CheckReport) -> Group:
     from rich.console import Group
-    from rich.text import Text
 
     parts: list[RenderableType] = [_members(report), ""]
     if report.alluxio is not None:
         shown = [n for n in report.nodes if not n.ok or len(report.nodes) <= LISTED]
-        if shown:
-            parts += [_workers(report, shown), ""]
-        if len(shown) < len(report.nodes):
-            rest = len(report.nodes) - len(shown)
-            parts.append(Text(f"{rest} workers that are well are not listed"))
-    for problem in sorted(report.problems, key=lambda p: p.severity != "error"):
-        style = "red" if problem.severity == "error" else "yellow"
-        parts.append(Text(f"{problem.severity}: {problem}", style=style))
-    parts.append(Text(_etcd_line(report)))
+        parts += _listed(report, shown)
+    return Group(*parts, *_problems(report), *_summary(report))
+
+
+def _screenful(report: CheckReport) -> Group:
+    """For a screen that ends at its lower edge: the summary and what is wrong come first."""
+    from rich.console import Group
+
+    head = [_heading(report), *_summary(report), *_problems(report), ""]
+    shown = sorted(report.nodes, key=lambda n: n.ok)[:LISTED]
+    return Group(*head, _members(report), "", *_listed(report, shown))
+
+
+def _listed(report: CheckReport, shown: list[NodeVerdict]) -> list[RenderableType]:
+    from rich.text import Text
+
+    parts: list[RenderableType] = [_workers(report, shown), ""] if shown else []
+    bad = sum(not n.ok for n in report.nodes) - sum(not n.ok for n in shown)
+    if rest := len(report.nodes) - len(shown):
+        parts.append(Text(f"{rest} workers {'more' if bad else 'that are well'} are not listed"))
+    return parts
+
+
+def _problems(report: CheckReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    styles = {"error": "red", "warning": "yellow"}
+    return [
+        Text(f"{problem.severity}: {problem}", style=styles.get(problem.severity, ""))
+        for problem in sorted(report.problems, key=lambda p: p.severity != "error")
+    ]
+
+
+def _summary(report: CheckReport) -> list[RenderableType]:
+    from rich.text import Text
+
+    lines: list[RenderableType] = [Text(_etcd_line(report))]
     if report.alluxio is not None:
-        parts.append(Text(report.summary, style="bold"))
-    return Group(*parts)
+        lines.append(Text(report.summary, style="bold"))
+    return lines
 
 
 def _members(report: CheckReport) -> RenderableType:
@@ -130,14 +167,17 @@ def _certificate_days(m: MemberHealth) -> str | Text:
 
 
 def _workers(report: CheckReport, shown: list[NodeVerdict]) -> RenderableType:
-    asked = report.info_nodes is not None and not report.info_nodes.error
+    # A live view asks `info nodes` again after each change, which takes its time.
+    unlisted = "..." if report.info_nodes is None else "not listed"
+    if report.info_nodes is not None and report.info_nodes.error:
+        unlisted = "no answer"
     rows: list[list[str | Text]] = [
         [
             n.name or "(not in the inventory)",
             n.address or "-",
             _styled(n.state.value, _STYLES[n.state]),
             n.worker_id or "-",
-            n.info_nodes or ("not listed" if asked else "no answer"),
+            n.info_nodes or unlisted,
             "\n".join(_notes(n)),
         ]
         for n in shown

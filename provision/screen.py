@@ -6,11 +6,13 @@ to draw: a run that changes nothing should not wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from provision.errors import Problem, ProvisionError
@@ -38,6 +40,22 @@ def emit_json(document: Any) -> None:
     """One document on stdout, in ASCII: right in every locale, and nothing steers a terminal."""
     json.dump(document, sys.stdout, indent=2)
     print()
+
+
+def emit_json_line(document: Any) -> None:
+    """One document on one line of stdout, at once: for what goes on until it is ended."""
+    print(json.dumps(document, separators=(",", ":")), flush=True)
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C, or SIGTERM, ends the body and is no error: that is how a view that goes on ends."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def error(failure: ProvisionError) -> None:

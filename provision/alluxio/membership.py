@@ -131,8 +131,8 @@ def read(client: EtcdClient, cluster: str) -> Membership:
     """
     revision, authorized = client.range(authorized_prefix(cluster))
     _, live = client.range(live_prefix(cluster), revision=revision)
-    known = _entries(authorized_prefix(cluster), authorized, {})
-    return Membership(cluster, revision, known, _entries(live_prefix(cluster), live, known))
+    known = entries(authorized_prefix(cluster), authorized, {})
+    return Membership(cluster, revision, known, entries(live_prefix(cluster), live, known))
 
 
 def clusters(client: EtcdClient) -> list[str]:
@@ -175,8 +175,9 @@ def port_answers(fleet: Fleet, worker: AlluxioWorker, timeout: float = 2.0) -> b
         return False
 
 
-def _entries(prefix: str, keys: list[KeyValue], known: Mapping[str, Entry]) -> dict[str, Entry]:
-    """By worker id. A value that ``known`` has for the same id is not parsed again."""
+def entries(prefix: str, keys: list[KeyValue], known: Mapping[str, Entry]) -> dict[str, Entry]:
+    """``keys``, all below ``prefix``, by worker id. A value that ``known`` has for the same id is
+    not parsed again."""
     found: dict[str, Entry] = {}
     skip = len(prefix.encode())
     for key in keys:

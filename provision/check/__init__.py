@@ -1,12 +1,13 @@
 """``check-nodes``: inventory, etcd and ``info nodes`` joined into one verdict per worker.
 
 :func:`verdicts` is the join, a function of plain values. :func:`run` looks at all three views
-at the same time and says which of them did not answer.
+at the same time and says which of them did not answer; :func:`watch` goes on with what changes.
 """
 
-from provision.check.look import run, watch
+from provision.check.live import changes, watch
+from provision.check.look import run
 from provision.check.result import SCHEMA, CheckReport
 from provision.check.verdict import NodeVerdict, State
 from provision.check.verdicts import verdicts
 
-__all__ = ["SCHEMA", "CheckReport", "NodeVerdict", "State", "run", "verdicts", "watch"]
+__all__ = ["SCHEMA", "CheckReport", "NodeVerdict", "State", "changes", "run", "verdicts", "watch"]

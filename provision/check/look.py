@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from provision.check.verdict import NodeVerdict
 from provision.check.verdicts import verdicts
 from provision.errors import Problem, ProvisionError
 from provision.etcd import health
-from provision.etcd.client import DEFAULT_TIMEOUT, EtcdError, Login
+from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, EtcdError, Login
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.remote import Fleet
@@ -41,7 +41,7 @@ def run(
     pool = ThreadPoolExecutor(3, "check")
     try:
         asked = pool.submit(nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
-        ports = pool.submit(_ports, inventory, fleet) if _is_static(alluxio) else None
+        answering = pool.submit(ports, inventory, fleet) if _is_static(alluxio) else None
         seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
         if alluxio is None:
             return CheckReport(
@@ -49,57 +49,40 @@ def run(
             )
         problems: list[Problem] = []
         # STATIC goes without etcd: there it is only asked what another membership left in it.
-        unread: list[Problem] = []
-        read = _result(reading, unread) if reading is not None else None
-        problems += [] if _is_static(alluxio) else unread
+        missing: list[Problem] = []
+        read = _result(reading, missing) if reading is not None else None
+        problems += [] if _is_static(alluxio) else missing
         info = asked.result() if asked is not None else None
         rows = info.rows if info is not None and not info.error else None
         if info is not None and info.error:
             problems.append(Problem("info nodes", info.error))
-        reachable = ports.result() if ports is not None else None
+        reachable = answering.result() if answering is not None else None
 
         def join(known: _Read | None) -> list[NodeVerdict]:
             registered = known.registered if known is not None else None
             return verdicts(alluxio, registered, rows, identities=identities, reachable=reachable)
 
         found = join(read)
-        if read and rows is not None and ports is None and any(n.notes for n in found):
+        if read and rows is not None and answering is None and any(n.notes for n in found):
             # The views are not of one moment: what changed between them is no disagreement.
             with contextlib.suppress(ProvisionError):
                 read = _read(inventory, fleet, etcd_timeout, login)
                 found = join(read)
         if read is not None:
-            problems += _mixed_up(inventory.cluster, read.clusters)
-            left = switch.leftovers(alluxio, read.registered)
-            problems += [left] if left is not None else []
+            problems += of_clusters(inventory.cluster, alluxio, read.registered, read.clusters)
         return CheckReport(
             inventory.cluster,
             alluxio,
             seen,
             tuple(found),
             info,
-            read.registered.revision if read is not None and ports is None else None,
+            read.registered.revision if read is not None and answering is None else None,
             tuple(problems),
             taken,
             time.monotonic() - started,
         )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def watch(
-    inventory: Inventory,
-    fleet: Fleet,
-    interval: float = 2.0,
-    *,
-    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
-    etcd_timeout: float = DEFAULT_TIMEOUT,
-) -> Iterator[CheckReport]:
-    """:func:`run` again and again, ``interval`` seconds from one begin to the next."""
-    while True:
-        begun = time.monotonic()
-        yield run(inventory, fleet, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout)
-        time.sleep(max(0.0, interval - (time.monotonic() - begun)))
 
 
 class _Read(NamedTuple):
@@ -133,33 +116,47 @@ def _look_at_etcd(
 def _read(inventory: Inventory, fleet: Fleet, timeout: float, login: Login | None) -> _Read:
     with health.any_client(inventory.etcd, fleet, timeout=timeout, login=login) as client:
         registered = membership.read(client, inventory.cluster)
-        try:
-            return _Read(registered, membership.clusters(client))
-        except EtcdError:  # Alluxio's own user may be allowed its cluster's prefixes only
-            return _Read(registered, [])
+        return _Read(registered, clusters(client))
+
+
+def clusters(client: EtcdClient) -> list[str]:
+    """The names of Alluxio's clusters in this etcd, as far as the user may see them."""
+    try:
+        return membership.clusters(client)
+    except EtcdError:  # Alluxio's own user may be allowed its cluster's prefixes only
+        return []
 
 
 def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
     try:
         return reading.result()
     except ProvisionError as error:
-        what = error.problems[0].what if error.problems else error.message
-        problems.append(Problem("etcd", f"the registrations could not be read: {what}"))
+        problems.append(unread(error))
         return None
 
 
-def _mixed_up(cluster: str, others: list[str]) -> list[Problem]:
-    """Other clusters in the same etcd that Alluxio takes for a part of this one, or this of it."""
+def unread(error: ProvisionError) -> Problem:
+    """That etcd's view is missing, and why."""
+    what = error.problems[0].what if error.problems else error.message
+    return Problem("etcd", f"the registrations could not be read: {what}")
+
+
+def of_clusters(
+    cluster: str, alluxio: AlluxioCluster, registered: Membership, others: list[str]
+) -> list[Problem]:
+    """What etcd holds of other clusters, and of another membership, that is in the way."""
     found: list[Problem] = []
     for other in membership.confusable(cluster, others):
         short, long = sorted((cluster, other), key=len)
         what = f"serves the clusters {short!r} and {long!r}: Alluxio lists the live workers of"
         what += f" {long!r} as those of {short!r}, too, since the names begin alike"
         found.append(Problem("etcd", what, "rename one of them", "warning"))
-    return found
+    left = switch.leftovers(alluxio, registered)
+    return [*found, left] if left is not None else found
 
 
-def _ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
+def ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
+    """Whether each worker's RPC port answers, by the worker's name."""
     assert inventory.alluxio is not None
     workers = inventory.alluxio.workers
     with ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool:

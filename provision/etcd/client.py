@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -66,6 +66,10 @@ class EtcdUnreachable(EtcdError):
 
 class EtcdRefused(EtcdError):
     """The endpoint serves, and did not accept this request (no space, compacted revision...)."""
+
+
+class EtcdCompacted(EtcdRefused):
+    """The history that a watch was to go on from is gone: read the keys anew."""
 
 
 _REMEDIES = {
@@ -207,6 +211,25 @@ class KeyValue(NamedTuple):
     version: int
 
 
+class Change(NamedTuple):
+    """One event of a watch. Of a deleted key there are ``key`` and ``mod_revision`` only."""
+
+    deleted: bool
+    key: KeyValue
+
+
+class Changes(NamedTuple):
+    """What a watch of ``prefix`` saw at once: all events of every revision that it has one of.
+
+    ``revision`` is the newest in etcd then.
+    """
+
+    prefix: str
+    cluster_id: int
+    revision: int
+    events: tuple[Change, ...]
+
+
 class EtcdClient:
     """A connection to one endpoint; ``timeout`` (seconds) bounds each call.
 
@@ -234,6 +257,12 @@ class EtcdClient:
             # Else a failed connection's back-off is shared with the next client to that address.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_receive_message_length", MAX_ANSWER),
+            # A call that waits asks now and then whether there still is a member. etcd takes more
+            # than one such question in 5 s (--grpc-keepalive-min-time) for an attack.
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.ping_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
         ]
         target = f"{bracketed(endpoint.address)}:{endpoint.port}"
         if tls is None:
@@ -248,6 +277,7 @@ class EtcdClient:
         self._cluster = lib.stubs.ClusterStub(channel)
         self._maintenance = lib.stubs.MaintenanceStub(channel)
         self._lease = lib.stubs.LeaseStub(channel)
+        self._watch = lib.stubs.WatchStub(channel)
         self._auth = lib.stubs.AuthStub(channel)
 
     def __enter__(self) -> EtcdClient:
@@ -461,6 +491,55 @@ class EtcdClient:
                 return revision, found
             start = found[-1].key + b"\0"
 
+    def watch(self, since: Mapping[str, int]) -> Generator[Changes, None, None]:
+        """Every change below the prefixes in ``since``, each from its revision on, as it happens.
+
+        One stream. For each prefix, etcd's word that it is watched comes first, without events.
+        Ends only by an error: :class:`EtcdCompacted` when a revision is older than etcd's
+        history, :class:`EtcdUnreachable` when the member is gone, or has been without a leader
+        for some election timeouts (which is what the header ``hasleader`` asks for). Another
+        thread ends it by :meth:`close`.
+        """
+        pb = self._lib.pb
+        prefixes, done = list(since), threading.Event()
+
+        def requests() -> Iterator[Any]:
+            for prefix in prefixes:
+                start = _bytes(prefix)
+                create = pb.WatchCreateRequest(
+                    key=start, range_end=_after(start), start_revision=since[prefix]
+                )
+                yield pb.WatchRequest(create_request=create)
+            done.wait()  # etcd takes the end of the requests for the end of the watch
+
+        self._authenticate()
+        metadata = (*(self._token or ()), ("hasleader", "true"))
+        created: dict[int, str] = {}
+        stream = None
+        try:
+            stream = self._watch.Watch(requests(), metadata=metadata)
+            for answer in stream:
+                if answer.compact_revision:
+                    what = f"the history before revision {answer.compact_revision} is gone"
+                    raise EtcdCompacted(self.endpoint, what)
+                if answer.canceled:
+                    reason = answer.cancel_reason or "the watch was ended"
+                    raise _classified(self.endpoint, "UNKNOWN", reason, self.timeout)
+                if answer.created:  # in the order of the requests
+                    created[answer.watch_id] = prefixes[len(created)]
+                head = answer.header
+                events = tuple(Change(e.type == e.DELETE, _key_value(e.kv)) for e in answer.events)
+                yield Changes(created[answer.watch_id], head.cluster_id, head.revision, events)
+        except self._lib.grpc.RpcError as error:
+            raise _translated(self.endpoint, error, self.timeout) from None
+        except ValueError:  # another thread has closed the channel
+            raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
+        finally:
+            done.set()
+            if stream is not None:
+                stream.cancel()
+        raise EtcdUnreachable(self.endpoint, Reason.CLOSED)
+
     def get(self, key: str | bytes) -> KeyValue | None:
         """One key, linearizable: the answer proves a quorum behind this endpoint."""
         answer = self._call(self._kv.Range, self._lib.pb.RangeRequest(key=_bytes(key)))
@@ -665,6 +744,8 @@ class EtcdClient:
             return method(request, timeout=self.timeout, metadata=self._token)
         except self._lib.grpc.RpcError as error:
             raise _translated(self.endpoint, error, self.timeout) from None
+        except ValueError:  # another thread has closed the channel
+            raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
 
 
 def preload() -> None:
@@ -693,9 +774,13 @@ def _library() -> SimpleNamespace:
 
 
 def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
-    """gRPC's error in an operator's words. Server texts are those of etcd's ``rpctypes``."""
-    code = error.code().name
-    text = printable(error.details() or "", 300)
+    """gRPC's error in an operator's words."""
+    return _classified(endpoint, error.code().name, error.details() or "", timeout)
+
+
+def _classified(endpoint: Endpoint, code: str, details: str, timeout: float) -> EtcdError:
+    """What an error is, by gRPC's code and the server's text, one of etcd's ``rpctypes``."""
+    text = printable(details, 300)
     low = text.lower()
 
     def unreachable(reason: Reason, detail: str = text) -> EtcdError:
@@ -703,12 +788,15 @@ def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
 
     if "no leader" in low or "request timed out" in low or "leader changed" in low:
         return unreachable(Reason.NO_QUORUM)
+    if "ping timeout" in low:
+        return unreachable(Reason.TIMEOUT, "not even a sign of life")
     # etcd knows our deadline, too: its RST_STREAM (CANCEL) may be here before our clock says so.
     if code == "DEADLINE_EXCEEDED" or re.search(r"rst_stream.* error code 8\b", low):
         return unreachable(Reason.TIMEOUT, f"in {timeout:g} s")
     if "rst_stream" in low or "stream removed" in low:
         return unreachable(Reason.CLOSED)
-    if code == "PERMISSION_DENIED":
+    # In a watch, which has one end for everything, the text says what the code says elsewhere.
+    if code == "PERMISSION_DENIED" or "permission denied" in low:
         return unreachable(Reason.DENIED)
     if code == "UNAUTHENTICATED" or any(
         part in low for part in ("user name is empty", "authentication failed", "auth token")

@@ -507,10 +507,11 @@ def test_a_password_that_cannot_be_read_is_a_usage_error(views: Views) -> None:
         check.run(inventory(alluxio(etcd_login=login)), Fleet(2))
 
 
-def test_watch_looks_again_and_again(views: Views) -> None:
-    views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
-    seen = check.watch(inventory(), Fleet(2), 0.01)
-    assert [next(seen).exit_code for _ in range(2)] == [0, 0]
+def test_a_change_is_what_is_said_not_when() -> None:
+    later = report(LIVE, seconds=3.0, revision=12, etcd=healthy(revision=12, db_size=1))
+    failed = report(dataclasses.replace(LIVE, state=State.FAILED))
+    said = list(check.changes([report(LIVE), later, failed, failed, report(LIVE)]))
+    assert [r.exit_code for r in said] == [0, 1, 0]
 
 
 def test_members_are_named_by_the_inventory() -> None:

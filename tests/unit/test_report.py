@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -133,13 +135,38 @@ def test_an_encoding_without_line_drawing_is_no_error(monkeypatch: pytest.Monkey
     assert b"W?rker?" in raw.getvalue()
 
 
-def test_watch_ends_with_the_last_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    def reports() -> object:
-        yield report(LIVE)
-        yield report(dataclasses.replace(LIVE, state=State.FAILED))
-        raise KeyboardInterrupt
+def looks() -> Iterator[CheckReport]:
+    yield report(LIVE)
+    yield report(LIVE, seconds=1.0)
+    yield report(dataclasses.replace(LIVE, state=State.FAILED))
+    raise KeyboardInterrupt
 
-    assert screen_report.watch(reports()) == 1  # type: ignore[arg-type]
+
+def test_watch_in_a_pipe_shows_every_change(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        screen_report.watch(looks())
     out = capsys.readouterr().out
     assert out.count("Ctrl-C ends") == 2
     assert "1 worker: 1 FAILED" in out
+
+
+def test_watch_on_a_terminal_gives_the_screen_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "200"), ("LINES", "50")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(KeyboardInterrupt):
+        screen_report.watch(looks())
+    _, during, after = re.split(r"\x1b\[\?1049[hl]", terminal.getvalue())
+    assert during.index("1 worker: 1 FAILED") < during.rindex("infra1")
+    assert "1 worker: 1 FAILED" in after
+    assert "Ctrl-C" not in after
+
+
+def test_a_column_that_is_still_to_come(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = drawn(report(dataclasses.replace(LIVE, info_nodes=None), info_nodes=None), capsys)
+    assert next(line for line in lines if line.startswith("w1 ")).endswith(" ...")

@@ -1,0 +1,298 @@
+"""``check-nodes --watch``: the workers' states as they change, by etcd's own watch.
+
+Three threads feed one board. One follows the registrations: a watch that goes on from the last
+revision at another member when its own is gone, and reads them anew when that history is
+compacted. One looks at the members' health, now and then and whenever the watch breaks. One
+asks ``info nodes``, at the beginning, after a change, and seldom else: each time is a JVM's start
+on a worker.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from datetime import datetime, timezone
+
+from provision.alluxio import desired, nodes
+from provision.alluxio.mirror import Mirror
+from provision.alluxio.nodes import InfoNodes
+from provision.check import look
+from provision.check.result import CheckReport
+from provision.check.verdicts import verdicts
+from provision.errors import Problem, ProvisionError
+from provision.etcd import health
+from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, EtcdCompacted
+from provision.etcd.health import ClusterHealth
+from provision.inventory.resolved import Inventory, bracketed
+from provision.remote import Fleet
+
+DEFAULT_INTERVAL = 10.0
+#: Seconds for which changes that follow one another are gathered into one report.
+GATHERED = 0.1
+#: Seconds between two attempts to watch.
+RETRY = 1.0
+#: Seconds that etcd has to be calm before `info nodes` is asked, and between two calm questions.
+SETTLED, ASKED_EVERY = 1.0, 120.0
+
+
+def watch(
+    inventory: Inventory,
+    fleet: Fleet,
+    interval: float = DEFAULT_INTERVAL,
+    *,
+    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    etcd_timeout: float = DEFAULT_TIMEOUT,
+) -> Generator[CheckReport, None, None]:
+    """A report now, and one after every change and every look at the members' health, each
+    ``interval`` seconds. What failed is in the report; only a :class:`UsageError` is raised.
+
+    Closing the iterator ends the watch. A report's ``seconds`` are from the change to the report.
+    """
+    health.preload()
+    live = _Live(inventory, fleet, interval, nodes_timeout, etcd_timeout)
+    live.start()
+    try:
+        while True:
+            yield live.next()
+    finally:
+        live.stop()
+
+
+def changes(reports: Iterable[CheckReport]) -> Iterator[CheckReport]:
+    """Those of ``reports`` that say something else than the one before."""
+    last: object = None
+    for report in reports:
+        said = _said(report)
+        if said != last:
+            yield report
+        last = said
+
+
+def _said(report: CheckReport) -> object:
+    """What a report says, without times, sizes and revisions, which always change."""
+    members = [
+        (m.member.name, m.healthy, m.how, m.status and (m.status.version, m.status.is_learner))
+        for m in report.etcd.members
+    ]
+    return report.nodes, report.etcd.leader, members, report.problems, report.info_nodes is None
+
+
+class _Live:
+    """The board, and the threads that write on it."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        fleet: Fleet,
+        interval: float,
+        nodes_timeout: float,
+        etcd_timeout: float,
+    ) -> None:
+        self._inventory, self._fleet, self._interval = inventory, fleet, interval
+        self._nodes_timeout, self._etcd_timeout = nodes_timeout, etcd_timeout
+        self._alluxio = inventory.alluxio
+        self._login = desired.login(self._alluxio) if self._alluxio is not None else None
+        self._static = self._alluxio is not None and self._alluxio.membership == "STATIC"
+        self._news = threading.Condition()
+        self._stopping = threading.Event()
+        self._look_now, self._ask_now = threading.Event(), threading.Event()
+        # The board, to be read and written with the condition held.
+        self._unseen: float | None = None
+        self._failure: BaseException | None = None
+        self._health: ClusterHealth | None = None
+        self._mirror: Mirror | None = None
+        self._clusters: list[str] = []
+        self._lost: ProvisionError | None = None
+        self._info: InfoNodes | None = None
+        self._reachable: dict[str, bool] | None = None
+        self._client: EtcdClient | None = None
+        self._changes = 0
+
+    def start(self) -> None:
+        work = [self._look]
+        if self._alluxio is not None:
+            work += [self._follow, self._ask]
+        for target in work:
+            name = f"watch{target.__name__}"
+            threading.Thread(target=self._guard, args=(target,), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """End the threads; those that wait for an answer end with it."""
+        self._stopping.set()
+        for event in (self._look_now, self._ask_now):
+            event.set()
+        with self._news:
+            if self._client is not None:
+                self._client.close()
+
+    def next(self) -> CheckReport:
+        """Wait for news, and for those that follow closely."""
+        with self._news:
+            self._news.wait_for(lambda: self._failure or (self._unseen and self._complete))
+        time.sleep(GATHERED)
+        with self._news:
+            if self._failure is not None:
+                raise self._failure
+            since, self._unseen = self._unseen or time.monotonic(), None
+            return self._report(since)
+
+    @property
+    def _complete(self) -> bool:
+        """Whether each view has been looked at once; `info nodes` may come later."""
+        known = self._static or self._alluxio is None
+        known = known or self._mirror is not None or self._lost is not None
+        return known and self._health is not None
+
+    def _report(self, since: float) -> CheckReport:
+        assert self._health is not None
+        if self._alluxio is None:
+            now = time.monotonic() - since
+            return CheckReport(self._inventory.cluster, None, self._health, seconds=now)
+        problems: list[Problem] = []
+        registered = None
+        if self._lost is not None:
+            # STATIC goes without etcd: there it only says what another membership left in it.
+            problems += [] if self._static else [look.unread(self._lost)]
+        elif self._mirror is not None:
+            registered = self._mirror.membership
+            problems += look.of_clusters(
+                self._inventory.cluster, self._alluxio, registered, self._clusters
+            )
+        info = self._info
+        if info is not None and info.error:
+            problems.append(Problem("info nodes", info.error))
+        rows = info.rows if info is not None and not info.error else None
+        found = verdicts(self._alluxio, registered, rows, reachable=self._reachable)
+        return CheckReport(
+            self._inventory.cluster,
+            self._alluxio,
+            self._health,
+            tuple(found),
+            info,
+            registered.revision if registered is not None and not self._static else None,
+            tuple(problems),
+            datetime.now(timezone.utc),
+            time.monotonic() - since,
+        )
+
+    def _tell(self) -> None:
+        """There is something new on the board, whose condition is held."""
+        self._unseen = self._unseen or time.monotonic()
+        self._news.notify_all()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """A thread's work. What it should not end with is raised where the reports are read."""
+        try:
+            work()
+        except BaseException as error:
+            with self._news:
+                self._failure = error
+                self._news.notify_all()
+
+    def _follow(self) -> None:
+        """The registrations: on the board as they change, for as long as some member serves."""
+        mirror: Mirror | None = None
+        failed = 0
+        while not self._stopping.is_set():
+            try:
+                with health.any_client(
+                    self._inventory.etcd,
+                    self._fleet,
+                    timeout=self._etcd_timeout,
+                    login=self._login,
+                ) as client:
+                    if not self._use(client):
+                        return
+                    if mirror is None or not mirror.goes_on(client):
+                        mirror = Mirror(client, self._inventory.cluster)
+                    self._publish(mirror, look.clusters(client))
+                    failed = 0
+                    for seen in client.watch(mirror.since):
+                        if mirror.apply(seen):
+                            self._changed()
+            except EtcdCompacted:
+                mirror = None
+                continue
+            except ProvisionError as error:
+                if self._stopping.is_set():
+                    return
+                self._look_now.set()
+                failed += 1
+                if failed > 1:  # at once another member is tried; only without one it is lost
+                    self._lose(error)
+                    self._stopping.wait(RETRY)
+
+    def _use(self, client: EtcdClient) -> bool:
+        """Note what :meth:`stop` has to close. Returns whether there is anything left to do."""
+        with self._news:
+            self._client = client
+            return not self._stopping.is_set()
+
+    def _publish(self, mirror: Mirror, clusters: list[str]) -> None:
+        with self._news:
+            self._mirror, self._clusters, self._lost = mirror, clusters, None
+        self._changed()
+
+    def _changed(self) -> None:
+        with self._news:
+            self._changes += 1
+            if self._info is not None and not self._info.error:
+                self._info = None  # it is of before the change
+            self._tell()
+        self._ask_now.set()
+
+    def _lose(self, error: ProvisionError) -> None:
+        with self._news:
+            if self._lost is not None and str(self._lost) == str(error):
+                return
+            if self._lost is None:
+                self._info = None  # it is of before the loss
+                self._ask_now.set()
+            self._lost = error
+            self._tell()
+
+    def _look(self) -> None:
+        """The members' health, and with STATIC membership the workers' ports."""
+        while not self._stopping.is_set():
+            self._look_now.clear()
+            seen = health.observe(
+                self._inventory.etcd,
+                self._fleet,
+                timeout=self._etcd_timeout,
+                login=self._login,
+                certificates=True,
+            )
+            reachable = look.ports(self._inventory, self._fleet) if self._static else None
+            with self._news:
+                self._health, self._reachable = seen, reachable
+                if self._client is not None and _hangs(self._client, seen):
+                    self._client.close()  # the watch goes on at another member
+                self._tell()
+            self._look_now.wait(self._interval)
+
+    def _ask(self) -> None:
+        """`info nodes`. An answer that a change has overtaken is not compared with etcd."""
+        assert self._alluxio is not None
+        self._ask_now.wait()  # until etcd has been read, or is lost
+        while not self._stopping.is_set():
+            self._ask_now.clear()
+            before = self._changes
+            info = nodes.ask(self._fleet, self._alluxio, self._nodes_timeout)
+            with self._news:
+                if info.error or before == self._changes:
+                    self._info = info
+                    self._tell()
+            self._ask_now.wait(ASKED_EVERY)
+            while not self._stopping.is_set() and self._ask_now.is_set():
+                self._ask_now.clear()
+                self._stopping.wait(SETTLED)
+
+
+def _hangs(client: EtcdClient, seen: ClusterHealth) -> bool:
+    """Whether the client's member does not serve, and another one does."""
+    asked = str(client.endpoint)
+    sick = [m.member for m in seen.members if not m.healthy]
+    return seen.healthy_count > 0 and any(
+        asked == f"{bracketed(m.address)}:{m.client_port}" for m in sick
+    )
