@@ -14,6 +14,10 @@ from provision.remote import Fleet
 
 #: Seconds a member has to become healthy after it was started or restarted.
 HEALTHY_WITHIN = 60.0
+#: Seconds in which a member that is down for a moment is back: systemd starts it again after two
+#: (``RestartSec``), and an election takes one or two.
+BACK_WITHIN = 20.0
+POLL_SECONDS = 0.05
 
 
 def require_healthy(seen: ClusterHealth) -> None:
@@ -30,22 +34,38 @@ def all_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None = 
     """After a change: every member is healthy, and ``member`` (or each) takes a quorum write."""
 
     def check() -> None:
-        require_healthy(until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy))
-        health.verify_write(cluster, fleet, member)
+        deadline = time.monotonic() + HEALTHY_WITHIN
+        while True:
+            within = max(0.0, deadline - time.monotonic())
+            look = until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy, within)
+            require_healthy(look)
+            try:
+                return health.verify_write(cluster, fleet, member)
+            except Unhealthy:  # such as for an election since the look
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
 
     return Gate("every member healthy, by a quorum write and read through each", check)
 
 
 def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
     """Before ``member`` is disturbed: every other member is healthy, or it is down already."""
+    others = [m for m in cluster.members if m.name != member.name]
+
+    def sick(seen: ClusterHealth) -> list[EtcdMember]:
+        return [m for m in others if not seen.healthy(m.name)]
+
+    def settled(seen: ClusterHealth) -> bool:
+        # One that answers without serving may be waiting for an election, like the others.
+        answers = any(m.status is not None for m in seen.members if m.member.name == member.name)
+        return not answers or not sick(seen)
 
     def check() -> None:
-        seen = health.observe(cluster, fleet)
-        others = [m for m in cluster.members if m.name != member.name]
-        sick = [m for m in others if not seen.healthy(m.name)]
-        if sick and seen.healthy(member.name):
-            names = ", ".join(m.name for m in sick)
-            raise Unhealthy(f"{member.name} is not touched while {names} is down", seen.problems)
+        look = until(lambda: health.observe(cluster, fleet), settled, BACK_WITHIN)
+        if look.healthy(member.name) and (away := sick(look)):
+            names = ", ".join(m.name for m in away)
+            raise Unhealthy(f"{member.name} is not touched while {names} is down", look.problems)
 
     return Gate(f"the cluster can do without {member.name} for a moment", check)
 
@@ -61,7 +81,7 @@ def until(
         seen = look()
         if good(seen) or time.monotonic() > deadline:
             return seen
-        time.sleep(0.05)
+        time.sleep(POLL_SECONDS)
 
 
 def order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:
