@@ -20,7 +20,7 @@ from provision.etcd.roster import Kind, Move
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, Probe, UnitState
 from provision.host.ownership import owner
-from provision.host.resources import File
+from provision.host.resources import File, Unit
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
 from provision.plan import Call, HostChanges, Step
 from provision.remote import Fleet
@@ -253,8 +253,13 @@ class _Builder:
             facts = _without_former_life(member, facts)
         grown = replace(now, members=(*now.members, member))
         material = tls.material(self.cluster, member, facts, self.ca)
+        wanted = desired.resources(
+            grown, member, self.observed.artifact, material, facts, "existing"
+        )
+        # Ready is a new member only when it has caught up.
+        patient = int(membership.CAUGHT_UP_WITHIN)
         return changes(
-            desired.resources(grown, member, self.observed.artifact, material, facts, "existing"),
+            [replace(r, start_seconds=patient) if isinstance(r, Unit) else r for r in wanted],
             facts,
         )
 

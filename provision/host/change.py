@@ -454,7 +454,13 @@ def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[
         Change(
             f"{verb} {unit.name}",
             f"systemctl reset-failed {name} 2>/dev/null || :\n"
-            f"systemctl {verb} {name} || {{ {_last_lines(name)} >&2; exit 1; }}\n{pending}",
+            f"code=0; timeout {unit.start_seconds} systemctl {verb} {name} || code=$?\n"
+            f"if [ $code != 0 ]; then\n"
+            f"  {_last_lines(name)} >&2\n"
+            f"  [ $code != 124 ] || "
+            f"echo {name} is not ready after {unit.start_seconds} s, and goes on starting >&2\n"
+            f"  exit 1\n"
+            f"fi\n{pending}",
             disrupts=True,
             seconds=unit.start_seconds,
         )

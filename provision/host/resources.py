@@ -100,7 +100,8 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A systemd service that is enabled and running."""
+    """A systemd service that is enabled and running. It may take ``start_seconds`` to be ready;
+    then it goes on starting, but is not waited for."""
 
     name: str
     start_seconds: int = 90

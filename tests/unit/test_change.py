@@ -216,6 +216,13 @@ class TestUnit:
         restart, forget = script.index("systemctl restart"), script.index("rm -f /run/")
         assert note < write < restart < forget
 
+    def test_it_is_waited_for_as_long_as_is_right(self) -> None:
+        script = batch(changes([Unit(self.unit, 600)], facts(units={self.unit: self.running})))
+        assert "systemctl" not in script
+        script = batch(changes([Unit(self.unit, 600)], facts()))
+        assert f"timeout 600 systemctl start {self.unit} || code=$?" in script
+        assert "is not ready after 600 s, and goes on starting" in script
+
 
 class TestTree:
     tree = Tree("/opt/alluxio/313", hosts.TARBALL, ("w.service",))
