@@ -34,8 +34,9 @@ CIPHERS = (
     "aes192-ctr",
     "aes256-ctr",
 )
-#: Seconds between signs of life on an idle connection.
+#: Seconds between signs of life on an idle connection, and in which a host must have answered.
 KEEPALIVE = 15
+SILENT_FOR = 30
 
 
 class Refused(paramiko.SSHException):
@@ -130,7 +131,12 @@ class Connector:
         if hop.proxy_command is not None:
             return paramiko.ProxyCommand(hop.proxy_command)
         # Not Paramiko's own: one address without a route keeps it from trying the next.
-        return socket.create_connection((hop.address, hop.port), hop.timeout)
+        sock = socket.create_connection((hop.address, hop.port), hop.timeout)
+        # Paramiko does not look for answers to its signs of life, and TCP would repeat them for
+        # a quarter of an hour before it says that the other end is gone.
+        if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, SILENT_FOR * 1000)
+        return sock
 
     def _jump(self, hops: tuple[Hop, ...]) -> Connection:
         """The shared connection to a jump host; those who come while it is opened wait for it."""
