@@ -3,6 +3,9 @@
 The lock is a ``flock`` on each host, held by a process whose standard input is our SSH channel.
 It ends with that channel, so a run that was killed leaves no lock; a run whose network died
 loses its lock when its heartbeats have been missing for :data:`EXPIRY` seconds.
+
+A plan is made before the lock is taken. That no other run has held it since this one began to
+look is told by the time of the lock file's last change: each run writes to it, first and last.
 """
 
 from __future__ import annotations
@@ -40,16 +43,17 @@ def holder(command: str) -> str:
 def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Callable[[], None]]:
     """Hold the lock of every machine in ``machines``, or of none.
 
-    Raises :class:`Locked` with each machine's holder when one is taken, and
-    :class:`PreflightFailed` when one cannot be reached; nothing is left locked then. Two runs
-    that begin in the same instant may each find the other's and both give up.
+    Raises :class:`Locked` with each machine's holder when one is taken, or was since this run's
+    ``fleet`` is there or last held it, and :class:`PreflightFailed` when one cannot be reached;
+    nothing is left locked then. Two runs that begin in the same instant may each find the other's
+    and both give up.
 
     What it yields raises :class:`ChangeFailed` once a lock has been lost.
     """
     me = holder(command)
     handles: dict[Machine, Held | ProvisionError] = {}
     try:
-        handles = fleet.map(lambda session: _take(session, me), machines)
+        handles = fleet.map(lambda session: _take(session, me, fleet.since), machines)
         taken = [e for e in handles.values() if isinstance(e, Locked)]
         if taken:
             raise Locked(taken[0].message, [p for e in taken for p in e.problems])
@@ -76,20 +80,33 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
         deadline = time.monotonic() + RELEASE
         for handle in every:
             handle.close(max(0.0, deadline - time.monotonic()))
+        fleet.since = time.monotonic()
 
 
-def _take(session: Session, me: str) -> Held:
+def _take(session: Session, me: str, since: float) -> Held:
     command = f"""\
-mkdir -p {PENDING_DIR}; exec 9>>{PENDING_DIR}/run.lock
+mkdir -p {PENDING_DIR}; used=; [ ! -e {PENDING_DIR}/run.lock ] || used=yes
+exec 9>>{PENDING_DIR}/run.lock
 if ! flock -n 9; then echo "taken $(cat {PENDING_DIR}/run.lock)"; exit 0; fi
-echo {shlex.quote(me)} >{PENDING_DIR}/run.lock; echo held
+[ -z "$used" ] || used=$(date +%s.%N; date -r {PENDING_DIR}/run.lock +%s.%N)
+echo {shlex.quote(me)} >{PENDING_DIR}/run.lock; echo held $used
 while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
 : >{PENDING_DIR}/run.lock"""
+    looking = time.monotonic() - since
     handle = session.hold(command, "lock")
-    if handle.greeting == "held":
-        return handle
-    handle.close(RELEASE)
     host = session.machine.host
+    said, _, used = handle.greeting.partition(" ")
+    if said == "held":
+        ago = _ago(used)
+        if ago is None or ago > looking:
+            return handle
+        handle.close(RELEASE)
+        what = f"another run ended there {ago:.1f} s ago, after this one had begun to look"
+        raise Locked(
+            f"{host} may have changed since the plan was made; nothing was changed",
+            [Problem(host, what, "run again")],
+        )
+    handle.close(RELEASE)
     if not handle.greeting.startswith("taken "):
         said = f": {printable(handle.greeting, 200)}" if handle.greeting else ""
         what = f"the run lock cannot be taken{said}"
@@ -99,6 +116,17 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
     who = who or "a run that has just begun"
     problem = Problem(host, f"locked by {who}", "wait until it ends, then run again")
     raise Locked(f"another run holds the lock of {host}: {who}", [problem])
+
+
+def _ago(used: str) -> float | None:
+    """Seconds since the lock was last used, from the host's times of now and then.
+
+    None when it never was, or by a ``date`` that has no fractions."""
+    try:
+        now, then = map(float, used.split())
+    except ValueError:
+        return None
+    return max(0.0, now - then)
 
 
 @contextlib.contextmanager

@@ -342,6 +342,8 @@ class Fleet:
         self.stats = stats or Stats()
         self._passwords = passwords or Passwords()
         self._connector: Connector | None = None
+        #: When what is known of the machines may have begun to be known (monotonic seconds).
+        self.since = time.monotonic()
         self._sessions: dict[Machine, Session] = {}
         self._lock = threading.Lock()
 

@@ -40,8 +40,32 @@ def test_another_run_is_named_and_nothing_is_left_locked(fleet: LocalFleet, tmp_
     (problem,) = caught.value.problems
     assert problem.where == "b"
     assert "destroy, since" in problem.what
-    with lock.held(fleet, [A, B], "deploy-etcd"):
+    with lock.held(LocalFleet(tmp_path), [A, B], "deploy-etcd"):
         pass
+
+
+def test_a_run_that_ended_since_the_plan_was_made_is_noticed(
+    fleet: LocalFleet, tmp_path: Path
+) -> None:
+    with lock.held(LocalFleet(tmp_path), [B], "destroy"):
+        pass
+    fleet.since -= 60  # when it began to look
+    with pytest.raises(Locked) as caught, lock.held(fleet, [A, B], "deploy-etcd"):
+        raise AssertionError("went on with a plan from before")
+    (problem,) = caught.value.problems
+    assert problem.where == "b"
+    assert "another run ended there" in problem.what
+    # Who looks anew may go on, and a run's own lock is no other's.
+    later = LocalFleet(tmp_path)
+    for _ in range(2):
+        with lock.held(later, [A, B], "deploy-etcd"):
+            pass
+
+
+def test_a_host_whose_date_has_no_fractions_tells_nothing() -> None:
+    assert lock._ago("") is None
+    assert lock._ago("1700000000.N 1690000000.N") is None
+    assert lock._ago("1700000000.250000000 1700000000.000000000") == 0.25
 
 
 def test_it_is_let_go_after_an_error(fleet: LocalFleet) -> None:
