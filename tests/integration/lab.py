@@ -149,19 +149,19 @@ class Running:
         )
         self._seen: list[str] = []
 
-    def wait_for(self, pattern: str, times: int = 1) -> None:
-        """Read up to the line on stderr that matches for the ``times``-th time."""
+    def wait_for(self, pattern: str, times: int = 1) -> str:
+        """The line on stderr that matches for the ``times``-th time, as soon as it is there."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self._seen.append(line)
             times -= bool(re.search(pattern, line))
             if times == 0:
-                return
+                return line.rstrip("\n")
         raise AssertionError(f"ended before {pattern!r}:\n{''.join(self._seen)}")
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
@@ -204,6 +204,11 @@ class Lab:
         with path.open("w", encoding="utf-8") as file:
             yaml.dump(_merged(content, changes or {}), file)
         return path
+
+    def source(self) -> dict[str, str]:
+        """Where inventory/lab.yml has etcd from, with the paths written out."""
+        content = YAML(typ="safe").load(self.declared.read_text(encoding="utf-8"))
+        return dict(content["etcd"]["source"])
 
     @property
     def pki(self) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from provision.etcd.client import Endpoint, EtcdClient, EtcdError
+from provision.etcd.client import Endpoint, EtcdClient, EtcdError, Login
 
 from .lab import Host
 
@@ -28,22 +28,27 @@ class Writes:
     acknowledged: list[int] = field(default_factory=list)
     failed: int = 0
     longest_pause: float = 0.0
+    login: Login | None = None
     started: float = field(default_factory=time.monotonic)
+    #: When the last one was acknowledged.
+    last: float = field(default_factory=time.monotonic)
     _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         number = turn = 0
-        last = time.monotonic()
         while not self._over.is_set():
             endpoint = self.endpoints[turn % len(self.endpoints)]
-            with contextlib.suppress(EtcdError), EtcdClient(endpoint, timeout=PATIENCE) as client:
+            with (
+                contextlib.suppress(EtcdError),
+                EtcdClient(endpoint, timeout=PATIENCE, login=self.login) as client,
+            ):
                 while not self._over.is_set():
                     number += 1
                     # A number is used once: a write that failed may yet have been made.
                     client.put(f"{self.prefix}{number}", str(number))
                     now = time.monotonic()
-                    self.longest_pause = max(self.longest_pause, now - last)
-                    last = now
+                    self.longest_pause = max(self.longest_pause, now - self.last)
+                    self.last = now
                     self.acknowledged.append(number)
                     time.sleep(PAUSE)
                 return

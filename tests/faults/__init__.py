@@ -1,0 +1,1 @@
+"""Faults while operations are under way, on the lab's hosts; ``make faults`` runs them all."""
