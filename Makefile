@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration lint lab clean
+.PHONY: help demo test unit component integration faults growth lint lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -28,6 +28,21 @@ component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their ow
 
 integration: lab ## Run the integration tests on the lab's hosts
 	$(BIN)/pytest tests/integration
+
+faults: .faults ## Put faults into every operation on the lab (hours); docs/reliability.md is made of it
+	$(BIN)/python -m tests.faults.run $(FAULTS)
+	$(BIN)/python -m tests.faults.report
+
+growth: .faults ## Measure every operation with 1, 3, 5 and 7 members
+	$(LAB) up etcd0 etcd1 etcd2 etcd3 etcd4 etcd5 etcd6
+	$(BIN)/python -m tests.faults.growth
+	$(BIN)/python -m tests.faults.report
+
+.PHONY: .faults
+.faults: .deps
+	@$(MAKE) --no-print-directory -j3 $(BIN)/.ready .box .artifacts
+	@$(LAB) artifacts etcd 3.5.35
+	@$(LAB) up etcd0 etcd1 etcd2 etcd3
 
 lint: $(BIN)/.ready ## Check style and types
 	$(BIN)/ruff check .

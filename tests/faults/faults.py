@@ -17,7 +17,7 @@ PREFIX = os.environ.get("ALXP_LAB_PREFIX", "alxp")
 PARTITIONED = 8
 SSH_LOST_SHORTLY = 8
 #: Longer than the tool waits for a silent connection, and than a host keeps a silent run's lock.
-SSH_LOST_LONG = 75
+SSH_LOST_LONG = 50
 #: What is done to packets to the leader's host. The second is for kernels without netem.
 SLOW = (
     "netem delay 80ms 20ms loss 0.5%",
@@ -44,6 +44,12 @@ class Scene:
 
     hosts: Sequence[Host]
     running: Running | None = None
+    #: The title of the step that has begun.
+    step: str = ""
+
+    def subject(self) -> Host:
+        """The host that the step is about; the last one when it is about all."""
+        return next((h for h in self.hosts if h.name in self.step), self.hosts[-1])
 
     def leader(self) -> Host | None:
         for host in self.hosts:
@@ -97,13 +103,13 @@ def partition_leader(scene: Scene) -> str:
 
 
 def lose_ssh(scene: Scene) -> str:
-    host = scene.hosts[-1]
+    host = scene.subject()
     _for_a_while(host, "-p tcp --dport 22 -j DROP", SSH_LOST_LONG, chains=("INPUT",))
     return host.name
 
 
 def lose_ssh_shortly(scene: Scene) -> str:
-    host = scene.hosts[-1]
+    host = scene.subject()
     _for_a_while(host, "-p tcp --dport 22 -j DROP", SSH_LOST_SHORTLY, chains=("INPUT",))
     return host.name
 

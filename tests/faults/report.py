@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,14 +169,14 @@ def _table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def main() -> int:
+def current() -> str:
+    """The document of the results that are there."""
     results = json.loads(run.RESULTS.read_text(encoding="utf-8"))
     grown = None
     if growth.RESULTS.exists():
         grown = json.loads(growth.RESULTS.read_text(encoding="utf-8"))
-    DOCUMENT.write_text(page(results, grown), encoding="utf-8")
-    return 0
+    return page(results, grown)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    DOCUMENT.write_text(current(), encoding="utf-8")

@@ -27,7 +27,7 @@ from typing import Any
 from ..integration.lab import Done, Host, connected
 from .checker import Verdict, checking
 from .faults import FAULTS, NONE, Fault, Scene, heal, small_data_disk
-from .operations import LOGIN, NEW, OPERATIONS, STEP, Bed, Command, Operation
+from .operations import LOGIN, NEW, OPERATIONS, PROGRESS, STEP, Bed, Command, Operation
 
 RESULTS = Path(__file__).parent / "results.json"
 SCHEMA = "alluxio-provision/faults/1"
@@ -151,7 +151,7 @@ def _run(bed: Bed, case: Case, command: Command, hosts: Sequence[Host]) -> Done:
             if scene.running.finish().code == 0:
                 raise NoSuchMoment from None
             raise
-        case.step = title(case.operation, line)
+        case.step = scene.step = title(case.operation, line)
         case.fell_on = case.fault.inject(scene)
     first = done = scene.running.finish(timeout=400)
     case.seconds = time.monotonic() - started
@@ -227,7 +227,7 @@ def plan(operation: Operation, steps: Sequence[str]) -> Iterator[tuple[str, int]
     yield "slow-link", 0
     yield "partition", middle
     yield "ssh-short", last
-    yield "ssh-long", middle
+    yield "ssh-long", 1 if operation.moments == PROGRESS else middle
     if operation.name not in CONTROL_AT_EACH:
         for number in each:
             yield "kill-control", number
