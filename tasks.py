@@ -94,6 +94,28 @@ def rotate_certs(run: Run, ca: bool = False, limit: str = "") -> int:
     return actions.rotate_certs(run, ca, limit)
 
 
+@command(
+    changes=True,
+    help={
+        "to": "Folder for the requests and their manifest.",
+        "all": "For certificates that are good for long, too.",
+        "limit": LIMIT,
+    },
+)
+def export_csrs(run: Run, to: str = "", all: bool = False, limit: str = "") -> int:
+    """Make keys on the members' hosts, and signing requests for an external CA (etcd.tls.ca)."""
+    return actions.export_csrs(run, to, all, limit)
+
+
+@command(changes=True, positional=("folder",), help={"folder": "The folder of export-csrs."})
+def import_certs(run: Run, folder: str | None = None) -> int:
+    """Verify the certificates that the external CA has signed, and take them in.
+
+    They are put to use by deploy-etcd or rotate-certs.
+    """
+    return actions.import_certs(run, folder)
+
+
 @command(changes=True)
 def enable_auth(run: Run) -> int:
     """Turn etcd's authentication on: etcd.auth and alluxio.etcd say who may log in.
@@ -259,6 +281,8 @@ namespace = Collection(
     upgrade_etcd,
     move_leader,
     rotate_certs,
+    export_csrs,
+    import_certs,
     enable_auth,
     disable_auth,
     start_workers,

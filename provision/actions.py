@@ -73,6 +73,39 @@ def rotate_certs(run: Run, ca: bool, limit: str) -> int:
     return 0
 
 
+def export_csrs(run: Run, to: str, every: bool, limit: str) -> int:
+    """Keys on the members' hosts, and a folder of signing requests for the external CA."""
+    from provision.etcd import signing
+    from provision.selection import choose
+
+    if not to:
+        raise UsageError("where to? --to DIR, the folder for the requests")
+    inventory = _inventory(run)
+    members = choose(inventory.etcd.members, limit)
+    folder = Path(to).expanduser().absolute()
+    plan = signing.export(inventory, run.fleet, members, folder, every=every)
+    carried = _carry_out(run, plan)
+    line = f"have them signed, then invoke import-certs {to}" if carried else ""
+    if not plan.steps:
+        line = f"nothing to ask for that is not in {to} (--all: certificates that are good, too)"
+    _finish(run, plan, carried, {"folder": str(folder)}, line)
+    return 0
+
+
+def import_certs(run: Run, folder: str | None) -> int:
+    """Verify the certificates that the external CA has signed, all of them, and take them in."""
+    from provision.etcd import signing
+
+    if not folder:
+        raise UsageError("from where? invoke import-certs DIR, the folder of export-csrs")
+    inventory = _inventory(run)
+    plan = signing.import_(inventory, Path(folder).expanduser().absolute())
+    carried = _carry_out(run, plan)
+    line = "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use"
+    _finish(run, plan, carried, {}, line if carried else "")
+    return 0
+
+
 def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
     """Take one member out of the cluster, and its host out of service."""
     from provision.etcd import members, observed

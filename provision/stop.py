@@ -145,6 +145,11 @@ def _etcd(
     first = (stop_timer,) if timer.TIMER_PATH in f.paths else ()
     aside = f"{shlex.quote(member.data_dir)}/member.*"
     kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
+    if owner(f, etcd.UNIT_PATH) is None and etcd.pki_dir(cluster) in f.paths:
+        # Of export-csrs, before any deploy-etcd.
+        pki = shlex.quote(etcd.pki_dir(cluster))
+        keys = f"rm -f {pki}/*.key.new; rmdir {pki} {shlex.quote(cluster.config_dir)} || :"
+        return (Change(f"delete the keys that wait in {etcd.pki_dir(cluster)}", keys),)
     return _removal(
         f,
         etcd.UNIT,

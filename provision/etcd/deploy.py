@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, gates, member_steps, members, peer_tls, tls
+from provision.etcd import desired, external, gates, member_steps, members, peer_tls, tls
 from provision.etcd.observed import Observed as Observed
 from provision.etcd.observed import observe as observe
-from provision.etcd.pki import Authorities
 from provision.host.change import Change, changes
 from provision.inventory.model import minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
@@ -43,7 +42,13 @@ def plan(
     late = _late(cluster, observed)
     staying = tuple(m for m in members.settled(cluster, moves) if m not in late)
     known = replace(cluster, members=staying)
+    # Before a CA of our own is made in a folder that lacks the one that the members know.
+    tls.require_known(cluster, observed.facts, tls.authority(cluster, write=False))
     ca = tls.authority(cluster, write=write)
+    if moves:
+        tls.require_settled(cluster, observed.facts, ca)
+    declared = [m for m in cluster.members if m not in late]
+    told = tls.require(cluster, declared, observed.facts, ca)
     todo = {m.name: _changes(cluster, m, observed, ca) for m in staying}
     # Members that are down go first and together: two of three could not start one by one.
     down = [m for m in staying if _down(m, observed)]
@@ -57,7 +62,7 @@ def plan(
                 after=gates.all_healthy(known, fleet),
             )
         )
-    notes = [*observed.warnings, *(_comes_later(m) for m in late)]
+    notes = [*observed.warnings, *told, *(_comes_later(m) for m in late)]
     if observed.running is not None:
         names = {m.name for m in cluster.members}
         made = member_steps.build(
@@ -78,19 +83,35 @@ def plan(
         steps.append(
             Step("prepare without touching a service", tuple(h for h in quiet if h.changes))
         )
+    late_leaves: list[Step] = []
     for member in gates.order(rolling, observed.health):
         disruptive = tuple(c for c in todo[member.name] if not c.quiet)
+        if isinstance(ca, external.External):
+            # Of a new CA they come when every member trusts it.
+            leaves = tuple(c for c in disruptive if c.ask)
+            disruptive = tuple(c for c in disruptive if not c.ask)
+            if leaves:
+                title = f"give {member.name} its new certificates"
+                late_leaves.append(_rolling(cluster, fleet, member, leaves, title))
         if disruptive:
-            steps.append(
-                Step(
-                    f"change {member.name}",
-                    (_on(member, disruptive),),
-                    before=gates.can_lose(cluster, fleet, member),
-                    after=gates.all_healthy(cluster, fleet, member),
-                )
-            )
+            title = f"change {member.name}"
+            steps.append(_rolling(cluster, fleet, member, disruptive, title))
+    steps += late_leaves
+    if isinstance(ca, external.External):
+        steps += external.own_step(cluster)
     guards = tuple(m.machine for m in cluster.members)
     return Plan("deploy-etcd", cluster.name, tuple(steps), tuple(notes), guards)
+
+
+def _rolling(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, todo: tuple[Change, ...], title: str
+) -> Step:
+    return Step(
+        title,
+        (_on(member, todo),),
+        before=gates.can_lose(cluster, fleet, member),
+        after=gates.all_healthy(cluster, fleet, member),
+    )
 
 
 def _starting(down: Sequence[EtcdMember], observed: Observed) -> str:
@@ -111,7 +132,7 @@ def _down(member: EtcdMember, observed: Observed) -> bool:
 
 
 def _changes(
-    cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: Authorities | None
+    cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: tls.Ca | None
 ) -> tuple[Change, ...]:
     facts = observed.facts[member.machine]
     material = tls.material(cluster, member, facts, ca)

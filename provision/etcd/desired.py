@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -76,6 +77,39 @@ def ca_file(cluster: EtcdCluster) -> str:
 def certificate(cluster: EtcdCluster, kind: str) -> str:
     """The path of a listener's (``peer`` or ``server``) certificate and key, but for the end."""
     return f"{pki_dir(cluster)}/{kind}"
+
+
+def kinds(member: EtcdMember) -> tuple[str, ...]:
+    """Which certificates the member has: ``peer`` (port 2380), ``server`` (its client port)."""
+    return ("peer",) * member.peer_tls + ("server",) * member.client_tls
+
+
+def installed(cluster: EtcdCluster, kind: str, facts: HostFacts) -> bytes | None:
+    """The certificate of a listener (``peer`` or ``server``) on a host that has its key, too."""
+    path = certificate(cluster, kind)
+    found, key = facts.paths.get(f"{path}.crt"), facts.paths.get(f"{path}.key")
+    return found.content if found is not None and key is not None and key.size else None
+
+
+def trusted(cluster: EtcdCluster, facts: HostFacts) -> bytes:
+    """The CA certificates (PEM) that the host's file holds; empty when there is none."""
+    here = facts.paths.get(ca_file(cluster))
+    return (here.content or b"") if here is not None else b""
+
+
+def waiting_key(kind: str) -> str:
+    """Label of the probe for the public half of the key that waits for its certificate."""
+    return f"{kind}.key.new"
+
+
+def key_probes(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
+    """What to ask the host about its openssl and, with an external CA, the keys that wait."""
+    found = {OPENSSL: "command -v openssl"} if kinds(member) else {}
+    if cluster.tls.ca == "external":
+        for kind in kinds(member):
+            path = shlex.quote(f"{certificate(cluster, kind)}.key.new")
+            found[waiting_key(kind)] = f"openssl pkey -pubout -in {path} 2>/dev/null"
+    return found
 
 
 def binary(cluster: EtcdCluster) -> str:
@@ -159,7 +193,7 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
         paths=(f"{member.data_dir}/member", unfinished(member)),
         reach=[(m.address, m.peer_port) for m in others],
         resolve=[m.address for m in others if not is_ip(m.address)],
-        commands={OPENSSL: "command -v openssl"} if member.peer_tls or member.client_tls else {},
+        commands=key_probes(cluster, member),
     )
 
 

@@ -154,7 +154,7 @@ class ClusterHealth:
         """Everything that is wrong or soon will be, worst first within a member."""
         found: list[Problem] = []
         for m in self.members:
-            found.extend(_problems(m))
+            found.extend(_problems(self.cluster, m))
         return found + _disagreements(self) + self.auth_problems
 
     @property
@@ -241,7 +241,7 @@ def _first_serving(
         for m in seen:
             if m.healthy and m.how is not None:
                 return m.member, m.how
-            sick.extend(_problems(m))
+            sick.extend(_problems(cluster, m))
     raise Unhealthy("no etcd member serves reads", sick)
 
 
@@ -463,12 +463,12 @@ def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
     """What a client of ``member`` needs; None when its listener is plain."""
     if not member.client_tls:
         return None
-    from provision.etcd import pki
+    from provision.etcd import tls
 
-    authority = pki.trusted(cluster.tls.pki_dir, cluster.name)
+    authority = tls.trusted(cluster)
     if not cluster.tls.client_auth:
         return ClientTls(authority, server_name=member.address)
-    own = pki.ensure_client(cluster.tls.pki_dir, cluster.name)
+    own = tls.own_pair(cluster)
     return ClientTls(authority, own.cert_pem, own.key_pem, server_name=member.address)
 
 
@@ -493,16 +493,14 @@ def shown_certificates(
 
 
 def tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
-    from provision.etcd import pki
+    from provision.etcd import pki, tls
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(
-            cadata=pki.trusted(cluster.tls.pki_dir, cluster.name).decode("ascii", "replace")
-        )
+        context.load_verify_locations(cadata=tls.trusted(cluster).decode("ascii", "replace"))
         with contextlib.suppress(UsageError):
             # Members that ask for a client's certificate log every connection without one.
-            pki.ensure_client(cluster.tls.pki_dir, cluster.name)
+            tls.own_pair(cluster)
             context.load_cert_chain(pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT)
     except OSError as error:
         raise UsageError(f"{cluster.tls.pki_dir}: {error}") from error
@@ -538,7 +536,7 @@ def _words(error: ProvisionError) -> tuple[str, str]:
     return error.message, ""
 
 
-def _problems(m: MemberHealth) -> list[Problem]:
+def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
     where = f"etcd member {m.member.name}"
     found: list[Problem] = []
     if m.error:
@@ -551,8 +549,11 @@ def _problems(m: MemberHealth) -> list[Problem]:
             found.append(
                 Problem(where, "is a learner: it does not count for the quorum", "", "warning")
             )
+    renew = "run deploy-etcd again"
+    if cluster.tls.ca == "external":
+        renew = "run export-csrs, import-certs and rotate-certs"
     for certificate in m.certificates:
-        found.extend(_expiry(where, certificate))
+        found.extend(_expiry(where, certificate, renew))
     return found
 
 
@@ -562,7 +563,7 @@ _ALARM_REMEDIES = {
 }
 
 
-def _expiry(where: str, certificate: CertificateState) -> list[Problem]:
+def _expiry(where: str, certificate: CertificateState, renew: str) -> list[Problem]:
     which = f"{certificate.listener} certificate"
     left = certificate.days_left()
     if left is None:
@@ -571,11 +572,7 @@ def _expiry(where: str, certificate: CertificateState) -> list[Problem]:
     if left >= EXPIRY_WARNING_DAYS:
         return []
     when = f"{certificate.not_after:%Y-%m-%d}"
-    return [
-        Problem(
-            where, f"{which} expires in {left} days, on {when}", "run deploy-etcd again", "warning"
-        )
-    ]
+    return [Problem(where, f"{which} expires in {left} days, on {when}", renew, "warning")]
 
 
 def _disagreements(health: ClusterHealth) -> list[Problem]:

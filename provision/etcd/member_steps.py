@@ -15,7 +15,6 @@ from provision import gather
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired, gates, membership, pending, roster, tls
 from provision.etcd.observed import Observed, Running, require_running
-from provision.etcd.pki import Authorities
 from provision.etcd.roster import Kind, Move
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, Probe, UnitState
@@ -46,7 +45,7 @@ def build(
     starting: Collection[str] = (),
     delete: Collection[str] = (),
     *,
-    ca: Authorities | None,
+    ca: tls.Ca | None,
     clean: Collection[str] = (),
 ) -> Steps:
     """The steps of ``moves``. Raises :class:`PreflightFailed` when they cannot be made safely.
@@ -90,7 +89,7 @@ class _Builder:
     fleet: Fleet
     observed: Observed
     running: Running
-    ca: Authorities | None
+    ca: tls.Ca | None
     delete: Collection[str]
     joining: frozenset[Machine]
     made: Steps

@@ -146,8 +146,12 @@ def _plan(
     running = require_running(observed)
     owed = {*clean, *(m.name for m in leftovers if _has_leftovers(inventory.etcd, m, observed))}
     ca = tls.authority(inventory.etcd, write=write)
+    if moves:
+        tls.require_settled(inventory.etcd, observed.facts, ca)
+    coming = [m.member for m in moves if m.kind is not Kind.REMOVE]
+    told = tls.require(inventory.etcd, coming, observed.facts, ca)
     made = build(inventory, fleet, observed, moves, (), delete, ca=ca, clean=sorted(owed))
-    made.notes[:0] = observed.warnings
+    made.notes[:0] = (*observed.warnings, *told)
     become = with_members(inventory, after)
     with_workers(made, become, fleet, running, bool(moves), workers)
     guards = [m.machine for m in (*inventory.etcd.members, *after) if m.machine in observed.facts]

@@ -141,7 +141,7 @@ def trusted(pki_dir: Path, cluster: str) -> bytes:
     Raises :class:`UsageError` when there is none.
     """
     directory = home(pki_dir, cluster)
-    with _explained(directory):
+    with explained(directory):
         found = (directory / CA_CERTIFICATE).read_bytes()
         with contextlib.suppress(FileNotFoundError):
             found += (directory / NEXT / CA_CERTIFICATE).read_bytes()
@@ -177,7 +177,7 @@ def authorities(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> 
         return Authorities(current, None, current)
     successor = _load(directory / NEXT, now)
     own = directory / CLIENT
-    with _explained(directory):
+    with explained(directory):
         switched = own.exists() and _issued(_parted(own.read_bytes()).cert_pem, successor)
     return Authorities(current, successor, successor if switched else current)
 
@@ -212,11 +212,11 @@ def finish_replacement(pki_dir: Path, cluster: str) -> None:
     successor = directory / NEXT
     if not (successor / CA_CERTIFICATE).exists():
         return
-    with _explained(directory):
+    with explained(directory):
         old = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
         retired = directory / RETIRED / short_fingerprint(old)
-        _make_private_dir(directory / RETIRED)
-        _make_private_dir(retired)
+        make_private_dir(directory / RETIRED)
+        make_private_dir(retired)
         for name in (CA_CERTIFICATE, CA_KEY):
             with contextlib.suppress(FileExistsError):
                 os.link(directory / name, retired / name)
@@ -229,9 +229,9 @@ def _finish_promotion(directory: Path) -> None:
     key = directory / NEXT / CA_KEY
     if not key.exists() or (directory / NEXT / CA_CERTIFICATE).exists():
         return
-    with _explained(directory):
+    with explained(directory):
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
-        if certificate.public_key() == _load_key(key).public_key():
+        if certificate.public_key() == load_key(key).public_key():
             os.replace(key, directory / CA_KEY)
             (directory / NEXT).rmdir()
 
@@ -243,20 +243,20 @@ def _ensure(directory: Path, name: str, days: int, now: datetime) -> Authority:
             f"{certificate} is there without its key {key.name}: bring the key back from a backup "
             "(without it no certificate of this cluster can be made or renewed)"
         )
-    with _explained(directory):
+    with explained(directory):
         # A key alone is a first run that was killed: it has signed nothing, and is used.
         if not key.exists():
-            _make_private_dir(directory)
+            make_private_dir(directory)
             _create(key, _private_pem(ec.generate_private_key(ec.SECP256R1())), 0o600)
         if not certificate.exists():
-            _create(certificate, _self_signed(name, _load_key(key), days, now), 0o644)
+            _create(certificate, _self_signed(name, load_key(key), days, now), 0o644)
     return _load(directory, now)
 
 
 def _load(directory: Path, now: datetime) -> Authority:
-    with _explained(directory):
+    with explained(directory):
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
-        key = _load_key(directory / CA_KEY)
+        key = load_key(directory / CA_KEY)
     if certificate.public_key() != key.public_key():
         raise UsageError(f"{directory}: {CA_KEY} is not the key of {CA_CERTIFICATE}")
     if certificate.not_valid_after_utc <= now:
@@ -322,7 +322,7 @@ def inspect(pem: bytes) -> CertInfo:
     return CertInfo(
         subject=printable(certificate.subject.rfc4514_string()),
         issuer=printable(certificate.issuer.rfc4514_string()),
-        sans=tuple(sorted(printable(name) for name in _names(certificate))),
+        sans=tuple(sorted(printable(name) for name in san_names(certificate))),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         serial=f"{certificate.serial_number:x}",
@@ -352,7 +352,7 @@ def is_good(
     now = now or _now()
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        have = _names(certificate)
+        have = san_names(certificate)
     except ValueError:
         return "it is not a certificate"
     if not _issued(pem, authority):
@@ -391,8 +391,8 @@ def ensure_client(
     with _making_client:
         directory = home(pki_dir, cluster)
         path = directory / CLIENT
-        with _explained(directory):
-            found = _parted(_private(path).read_bytes()) if path.exists() else None
+        with explained(directory):
+            found = own_pair(path) if path.exists() else None
             if found is not None and not (directory / CA_KEY).exists():
                 return found
         known = authorities(pki_dir, cluster, now=now)
@@ -415,9 +415,24 @@ def renew_client(
     directory = home(pki_dir, cluster)
     made = leaf(authority, CLIENT_NAME, (), usages=("client",), days=days, now=now)
     path = directory / CLIENT
-    with _explained(directory):
-        os.replace(_beside(path, made.key_pem + made.cert_pem, 0o600), path)
+    with explained(directory):
+        replace_file(path, made.key_pem + made.cert_pem, 0o600)
     return made
+
+
+def own_pair(path: Path) -> KeyPair:
+    """Key and certificate in one file. Raises :class:`UsageError` when they cannot be used."""
+    with explained(path.parent):
+        return _parted(_private(path).read_bytes())
+
+
+def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The key in ``path``, made there when there is none. Raises :class:`UsageError`."""
+    with explained(path.parent):
+        if not path.exists():
+            make_private_dir(path.parent)
+            _create(path, _private_pem(ec.generate_private_key(ec.SECP256R1())), 0o600)
+        return load_key(path)
 
 
 def _issued(pem: bytes, authority: Authority) -> bool:
@@ -507,10 +522,10 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
 
 def _server_names(sans: Iterable[str], usages: Sequence[str]) -> set[str]:
     own = {"localhost", "127.0.0.1", "::1"} if "server" in usages else set()
-    return own | {_canonical(san) for san in sans}
+    return own | {canonical(san) for san in sans}
 
 
-def _canonical(san: str) -> str:
+def canonical(san: str) -> str:
     """One spelling per name: addresses compressed, host names in lower case."""
     try:
         return str(ipaddress.ip_address(san))
@@ -525,7 +540,8 @@ def _general_name(san: str) -> x509.GeneralName:
         return x509.DNSName(san)
 
 
-def _names(certificate: x509.Certificate) -> set[str]:
+def san_names(certificate: x509.Certificate) -> set[str]:
+    """The host names and addresses that a certificate is for. Raises ``ValueError``."""
     try:
         value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -549,7 +565,8 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """An EC key from a file of this tool's. Raises as what :func:`explained` explains."""
     key = serialization.load_pem_private_key(_private(path).read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{path.name} is not an EC key")
@@ -573,7 +590,8 @@ def _parted(pem: bytes) -> KeyPair:
     return KeyPair(b"".join(block for block in blocks if block not in keys), b"".join(keys))
 
 
-def _make_private_dir(directory: Path) -> None:
+def make_private_dir(directory: Path) -> None:
+    """The folder, and those above it; it is for its owner alone."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
@@ -591,6 +609,11 @@ def _create(path: Path, content: bytes, mode: int) -> None:
         temporary.unlink()
 
 
+def replace_file(path: Path, content: bytes, mode: int) -> None:
+    """A file, old or new, whole at every moment."""
+    os.replace(_beside(path, content, mode), path)
+
+
 def _beside(path: Path, content: bytes, mode: int) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -603,7 +626,7 @@ def _beside(path: Path, content: bytes, mode: int) -> Path:
 
 
 @contextlib.contextmanager
-def _explained(directory: Path) -> Iterator[None]:
+def explained(directory: Path) -> Iterator[None]:
     """What can be wrong with files of keys and certificates, as a :class:`UsageError`."""
     try:
         yield

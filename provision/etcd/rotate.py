@@ -13,8 +13,8 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd import desired, gates, health, pki, tls
+from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
+from provision.etcd import desired, external, gates, health, pki, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.desired import MemberTls
 from provision.etcd.health import CertificateState
@@ -37,8 +37,14 @@ def leaves(
     *,
     write: bool,
 ) -> Plan:
-    """New keys and certificates for ``members``, one member at a time, no restart."""
+    """New keys and certificates for ``members``, one member at a time, no restart.
+
+    Those of an external CA are the imported ones; if its bundle has changed, all members are
+    restarted one by one first, to trust it.
+    """
     cluster = inventory.etcd
+    if cluster.tls.ca == "external":
+        return _imported(cluster, fleet, observed, members)
     ca = _authorities(cluster, observed, write=write)
     steps = [
         _new_leaf(cluster, fleet, m, observed.facts[m.machine], ca.signing)
@@ -52,12 +58,17 @@ def leaves(
 def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
     """A new CA in the place of the cluster's, from wherever an earlier run has left it."""
     cluster = inventory.etcd
+    if cluster.tls.ca == "external":
+        raise UsageError(
+            "the CA is not this tool's to replace: put the new one into etcd.tls.ca_bundle beside "
+            f"the old one, then {external.HOW}, invoke rotate-certs; then take the old one out"
+        )
     ca = _authorities(cluster, observed, write=write)
     old, new = ca.current, _successor(cluster, ca, write=write)
     both = dataclasses.replace(ca, next=new).bundle
     members = gates.order(list(cluster.members), observed.health)
     facts = {m.name: observed.facts[m.machine] for m in members}
-    trusted = {m.name: tls.trust(cluster, facts[m.name]) for m in members}
+    trusted = {m.name: desired.trusted(cluster, facts[m.name]) for m in members}
     steps: list[Step] = []
 
     pending = [m for m in members if not _all_from(cluster, m, facts[m.name], new)]
@@ -71,7 +82,7 @@ def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: 
     if ca.signing is not new:
         steps.append(_own_certificate(cluster, new))
     for m in members:
-        if tls.trust(cluster, facts[m.name]) != new.cert_pem or _must_restart(facts[m.name]):
+        if desired.trusted(cluster, facts[m.name]) != new.cert_pem or _must_restart(facts[m.name]):
             title = f"{m.name} trusts the new CA only"
             steps.append(_new_trust(cluster, fleet, m, facts[m.name], new.cert_pem, title))
     name = new.certificate.subject.rfc4514_string()
@@ -92,6 +103,38 @@ def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: 
     return _plan(cluster, steps)
 
 
+def _imported(
+    cluster: EtcdCluster, fleet: Fleet, observed: Observed, members: Sequence[EtcdMember]
+) -> Plan:
+    """First every member trusts what ``ca_bundle`` has, then come the imported certificates."""
+    ca = external.load(cluster)
+    tls.require_known(cluster, observed.facts, ca)
+    _require_some(cluster, observed)
+    told = external.require(cluster, members, observed.facts, ca)
+    steps: list[Step] = []
+    leaves: list[Step] = []
+    for m in gates.order(list(cluster.members), observed.health):
+        facts = observed.facts[m.machine]
+        if desired.trusted(cluster, facts) != ca.bundle or _must_restart(facts):
+            title = f"{m.name} trusts the CAs of {cluster.tls.ca_bundle}"
+            steps.append(_new_trust(cluster, fleet, m, facts, ca.bundle, title))
+        chosen = {k: external.choose(cluster, m, k, facts, ca) for k in desired.kinds(m)}
+        new = {k: c for k, c in chosen.items() if c.new is not None and m in members}
+        if new:
+            made = {k: pki.inspect(c.new or b"").fingerprint for k, c in new.items()}
+            pair = {k: c.leaf for k, c in new.items()}
+            material = MemberTls(m.name, b"", peer=pair.get("peer"), server=pair.get("server"))
+            leaves.append(_leaf_step(cluster, fleet, m, facts, material, made))
+    steps += leaves
+    if len(members) == len(cluster.members):
+        steps += external.own_step(cluster)
+    if not steps and not told:
+        what = "no certificate was imported that is not in place"
+        remedy = "invoke export-csrs --all --to DIR, have them signed, invoke import-certs DIR"
+        told = (Problem(cluster.name, what, remedy, "warning"),)
+    return dataclasses.replace(_plan(cluster, steps), notes=told)
+
+
 def _plan(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
     return Plan(
         "rotate-certs", cluster.name, tuple(steps), guards=tuple(m.machine for m in cluster.members)
@@ -100,7 +143,13 @@ def _plan(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
 
 def _authorities(cluster: EtcdCluster, observed: Observed, *, write: bool) -> pki.Authorities:
     ca = tls.authority(cluster, write=write)
-    if ca is None:
+    _require_some(cluster, observed)
+    assert isinstance(ca, pki.Authorities)  # an external one has a way of its own
+    return ca
+
+
+def _require_some(cluster: EtcdCluster, observed: Observed) -> None:
+    if not (cluster.tls.peer or cluster.tls.client):
         raise PreflightFailed(
             "there are no certificates: both listeners are plain",
             [Problem(cluster.name, "etcd.tls.peer and etcd.tls.client are false")],
@@ -113,12 +162,11 @@ def _authorities(cluster: EtcdCluster, observed: Observed, *, write: bool) -> pk
             "run invoke deploy-etcd first",
         )
         for m in cluster.members
-        for kind in tls.kinds(m)
-        if tls.installed(cluster, kind, observed.facts[m.machine]) is None
+        for kind in desired.kinds(m)
+        if desired.installed(cluster, kind, observed.facts[m.machine]) is None
     ]
     if problems:
         raise PreflightFailed("there is nothing to rotate yet; nothing was changed", problems)
-    return ca
 
 
 def _successor(cluster: EtcdCluster, ca: pki.Authorities, *, write: bool) -> pki.Authority:
@@ -135,8 +183,8 @@ def _all_from(
 ) -> bool:
     names = desired.sans(member)
     return all(
-        pki.is_good(tls.installed(cluster, kind, facts) or b"", authority, names) is None
-        for kind in tls.kinds(member)
+        pki.is_good(desired.installed(cluster, kind, facts) or b"", authority, names) is None
+        for kind in desired.kinds(member)
     )
 
 
@@ -192,6 +240,18 @@ def _new_leaf(
         peer=leaf("peer") if member.peer_tls else None,
         server=leaf("server") if member.client_tls else None,
     )
+    return _leaf_step(cluster, fleet, member, facts, new, made)
+
+
+def _leaf_step(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    facts: HostFacts,
+    new: MemberTls,
+    made: dict[str, str],
+) -> Step:
+    """``made``: the fingerprints of the certificates, by listener, at the latest when applied."""
     todo = changes(desired.certificates(cluster, new), facts)
     return Step(
         f"renew {member.name}",
@@ -211,7 +271,12 @@ def _shown(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, made: dict[st
         deadline = time.monotonic() + SHOWN_WITHIN
         while True:
             shown = health.shown_certificates(cluster, fleet, member)
-            late = [c for c in shown if c.error or c.fingerprint != made[listeners[c.listener]]]
+            late = [
+                c
+                for c in shown
+                if listeners[c.listener] in made
+                and (c.error or c.fingerprint != made[listeners[c.listener]])
+            ]
             if not late:
                 return
             if time.monotonic() > deadline:

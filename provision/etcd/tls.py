@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from provision.etcd import desired, pki
+from provision.errors import PreflightFailed, Problem
+from provision.etcd import desired, external, pki
 from provision.etcd.desired import Leaf, MemberTls
 from provision.host.observe import HostFacts
-from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+
+#: The cluster's CA: this tool's own, or one elsewhere.
+Ca = pki.Authorities | external.External
 
 
-def authority(cluster: EtcdCluster, *, write: bool) -> pki.Authorities | None:
-    """The cluster's CA below ``tls.pki_dir``, or None when both listeners are plain.
+def authority(cluster: EtcdCluster, *, write: bool) -> Ca | None:
+    """The cluster's CA, or None when both listeners are plain.
 
-    With ``write`` it is made there at first use; without, a throw-away one stands in for it.
+    With ``write``, one of this tool's own is made below ``tls.pki_dir`` at first use; without, a
+    throw-away one stands in for it.
     """
     if not (cluster.tls.peer or cluster.tls.client):
         return None
+    if cluster.tls.ca == "external":
+        return external.load(cluster)
+    return _own(cluster, write=write)
+
+
+def _own(cluster: EtcdCluster, *, write: bool) -> pki.Authorities:
     directory, days = cluster.tls.pki_dir, cluster.tls.ca_days
     if write or (pki.home(directory, cluster.name) / pki.CA_CERTIFICATE).exists():
         pki.ensure_ca(directory, cluster.name, days)
@@ -28,40 +39,105 @@ def authority(cluster: EtcdCluster, *, write: bool) -> pki.Authorities | None:
         return pki.authorities(Path(throw_away), cluster.name)
 
 
+def require(
+    cluster: EtcdCluster,
+    members: Iterable[EtcdMember],
+    facts: Mapping[Machine, HostFacts],
+    ca: Ca | None,
+) -> tuple[Problem, ...]:
+    """What should be told about the certificates that ``members`` are given.
+
+    Raises :class:`PreflightFailed` with every one that an external CA has still to sign.
+    """
+    return (
+        external.require(cluster, members, facts, ca) if isinstance(ca, external.External) else ()
+    )
+
+
+def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None) -> None:
+    """Raises :class:`PreflightFailed` when members run with certificates of a CA that is not known
+    any more: one that trusted only the new CA would refuse the others, and this tool all of them.
+    """
+    problems = []
+    for m in cluster.members:
+        seen = facts.get(m.machine)
+        if ca is None or seen is None or seen.unit(desired.UNIT).active != "active":
+            continue
+        for kind in desired.kinds(m):
+            here = desired.installed(cluster, kind, seen)
+            if here is not None and (issuer := _unknown_issuer(here, ca)):
+                what = f"runs with a {kind} certificate of another CA ({issuer})"
+                problems.append(Problem(f"{m.name} ({m.machine.where})", what))
+    if not problems:
+        return
+    if isinstance(ca, external.External):
+        raise PreflightFailed(
+            "etcd.tls.ca_bundle must have that CA, too, until every member has a certificate of "
+            f"the new one ({external.HOW}, invoke rotate-certs); nothing was changed",
+            problems,
+        )
+    raise PreflightFailed(
+        f"{pki.home(cluster.tls.pki_dir, cluster.name)} has another CA than the members that run: "
+        "bring its folder back. If it is lost for good, stop etcd.service on every member, which "
+        "is an outage, and then invoke deploy-etcd; nothing was changed",
+        problems,
+    )
+
+
+def _unknown_issuer(pem: bytes, ca: Ca) -> str:
+    """Who issued a certificate that is valid, if ``ca`` does not know the issuer; else empty."""
+    try:
+        info = pki.inspect(pem)
+    except ValueError:
+        return ""
+    known = ca.knows(pem) if isinstance(ca, external.External) else ca.issuer(pem) is not None
+    return "" if known or info.days_left() < 0 else info.issuer
+
+
+def require_settled(
+    cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None
+) -> None:
+    """Raises :class:`PreflightFailed` while an external CA is being followed by another: members
+    do not come or change meanwhile."""
+    if isinstance(ca, external.External):
+        external.require_settled(cluster, facts, ca)
+
+
 def material(
-    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, ca: pki.Authorities | None
+    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, ca: Ca | None
 ) -> MemberTls | None:
     """The TLS files of ``member``, or None when both listeners are plain.
 
     A certificate on the host that is good (signed by the CA, right names, not about to expire)
     is kept with its key. While the CA is being replaced (see :mod:`provision.etcd.rotate`), what
-    belongs to that is left as it is.
+    belongs to that is left as it is. Raises :class:`PreflightFailed` when an external CA has
+    signed none that can be used.
     """
     if ca is None:
         return None
 
     def one(kind: str) -> Leaf:
+        if isinstance(ca, external.External):
+            choice = external.choose(cluster, member, kind, facts, ca)
+            if choice.leaf is None:
+                external.require(cluster, [member], {member.machine: facts}, ca)
+            return choice.leaf or Leaf()
         why = due(cluster, member, kind, facts, ca)
         return Leaf() if why is None else leaf(cluster, member, facts, ca.signing, why)
 
     return MemberTls(
         name=member.name,
-        authority=_trust(cluster, facts, ca),
+        authority=ca.bundle if isinstance(ca, external.External) else _trust(cluster, facts, ca),
         peer=one("peer") if member.peer_tls else None,
         server=one("server") if member.client_tls else None,
     )
-
-
-def kinds(member: EtcdMember) -> tuple[str, ...]:
-    """Which certificates the member has: ``peer`` (port 2380), ``server`` (its client port)."""
-    return ("peer",) * member.peer_tls + ("server",) * member.client_tls
 
 
 def due(
     cluster: EtcdCluster, member: EtcdMember, kind: str, facts: HostFacts, ca: pki.Authorities
 ) -> str | None:
     """Why a listener needs a new certificate; None when the one on the host is good."""
-    here = installed(cluster, kind, facts)
+    here = desired.installed(cluster, kind, facts)
     if here is None:
         return ""
     issuer = ca.issuer(here) or ca.signing
@@ -94,19 +170,20 @@ def leaf(
     return Leaf(why, pair=(pair.cert_pem, pair.key_pem))
 
 
-def installed(cluster: EtcdCluster, kind: str, facts: HostFacts) -> bytes | None:
-    """The certificate of a listener (``peer`` or ``server``) on a host that has its key, too."""
-    path = desired.certificate(cluster, kind)
-    certificate, key = facts.paths.get(f"{path}.crt"), facts.paths.get(f"{path}.key")
-    return certificate.content if certificate is not None and key is not None and key.size else None
+def trusted(cluster: EtcdCluster) -> bytes:
+    """The CA certificates (PEM) that a client of the cluster trusts. Raises :class:`UsageError`."""
+    if cluster.tls.ca == "external":
+        return external.load(cluster).bundle
+    return pki.trusted(cluster.tls.pki_dir, cluster.name)
 
 
-def trust(cluster: EtcdCluster, facts: HostFacts) -> bytes:
-    """The CA certificates (PEM) that the host's file holds; empty when there is none."""
-    here = facts.paths.get(desired.ca_file(cluster))
-    return (here.content or b"") if here is not None else b""
+def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
+    """This tool's own key and certificate. Raises :class:`UsageError` when there is none."""
+    if cluster.tls.ca == "external":
+        return external.own_pair(cluster)
+    return pki.ensure_client(cluster.tls.pki_dir, cluster.name)
 
 
 def _trust(cluster: EtcdCluster, facts: HostFacts, ca: pki.Authorities) -> bytes:
-    here = trust(cluster, facts)
+    here = desired.trusted(cluster, facts)
     return here if here in (a.cert_pem for a in ca.all) and ca.next is not None else ca.bundle

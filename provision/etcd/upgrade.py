@@ -19,11 +19,10 @@ from pathlib import Path
 from provision import artifacts, gather
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd import desired, gates, health, membership, releases, snapshot, tls
+from provision.etcd import desired, external, gates, health, membership, releases, snapshot, tls
 from provision.etcd.health import ClusterHealth
 from provision.etcd.members import declared_moves
 from provision.etcd.observed import Observed
-from provision.etcd.pki import Authorities
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, PathState, Probe
 from provision.host.resources import File, Link, Resource, Tree
@@ -75,6 +74,11 @@ def plan(
     hops = [_Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
     lowest = min((v for v in versions.values() if v), key=version_tuple)
     ca = tls.authority(cluster, write=write)
+    # An upgrade is none of the occasions for new certificates.
+    facts = {machine: external.as_installed(f) for machine, f in observed.facts.items()}
+    observed = replace(observed, facts=facts)
+    tls.require_settled(cluster, observed.facts, ca)
+    told = tls.require(cluster, cluster.members, observed.facts, ca)
     made = _Steps(cluster, fleet, observed, ca, dict(versions))
     made.upload(hops)
     before = replace(inventory, etcd=replace(cluster, version=lowest))
@@ -84,7 +88,7 @@ def plan(
             made.enable_downgrade(hop)
         made.roll(hop)
         works_by = version_tuple(hop.version)[:2]
-    notes = [*observed.warnings, *_notes(cluster, way)]
+    notes = [*observed.warnings, *told, *_notes(cluster, way)]
     guards = tuple(m.machine for m in cluster.members)
     return Plan("upgrade-etcd", cluster.name, tuple(made.steps), tuple(notes), guards)
 
@@ -123,7 +127,7 @@ class _Steps:
         cluster: EtcdCluster,
         fleet: Fleet,
         observed: Observed,
-        ca: Authorities | None,
+        ca: tls.Ca | None,
         versions: dict[str, str | None],
     ) -> None:
         self.cluster, self.fleet, self.ca = cluster, fleet, ca

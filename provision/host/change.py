@@ -299,7 +299,7 @@ def _certificate(wanted: Certificate, facts: HostFacts) -> Change | None:
         sign = wanted.sign
         return Change(
             f"{verb} {wanted.path}.crt and .key ({why}the key is made on the host)",
-            ask=_REQUEST.format(path=path, subject=shlex.quote(f"/CN={wanted.subject[:64]}")),
+            ask=signing_request(wanted.path, wanted.subject),
             answer=lambda request: _install_certificate(wanted, sign(request.encode()), None),
             disrupts=True,
         )
@@ -318,6 +318,26 @@ def _certificate(wanted: Certificate, facts: HostFacts) -> Change | None:
     )
 
 
+def signing_request(path: str, subject: str, names: Sequence[str] = ()) -> str:
+    """The script that puts out a signing request (PEM) for the key ``<path>.key.new``, which it
+    makes when it is not there.
+
+    ``subject`` is the common name. With ``names`` (``IP:10.0.0.1``, ``DNS:infra0``) the request
+    asks for them, and for use as server and as client.
+    """
+    extensions = ""
+    if names:
+        extensions = (
+            "req_extensions = wanted\n[wanted]\nkeyUsage = critical,digitalSignature\n"
+            f"extendedKeyUsage = serverAuth,clientAuth\nsubjectAltName = {','.join(names)}\n"
+        )
+    return _REQUEST.format(
+        path=shlex.quote(path),
+        subject=shlex.quote(f"/CN={subject[:64]}"),
+        extensions=extensions,
+    )
+
+
 # A key that a killed run has left is used. The configuration is given: some hosts have none.
 _REQUEST = """\
 set -e
@@ -332,7 +352,7 @@ fi
 openssl req -new -key {path}.key.new -subj {subject} -config /dev/stdin <<'@@end'
 [req]
 distinguished_name = name
-[name]
+{extensions}[name]
 @@end"""
 
 

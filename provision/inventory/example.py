@@ -66,13 +66,16 @@ etcd:
   # peer_port: 2380
   # cluster_token: DefaultAlluxioCluster  # initial-cluster-token; default: the cluster's name
 
-  # Certificates come from a CA of the cluster's own, which stays on this machine.
+  # Certificates come from a CA of the cluster's own, which stays on this machine, or (ca:
+  # external) from yours: invoke export-csrs --to DIR, have them signed, invoke import-certs DIR.
   # tls:
   #   peer: true                        # TLS and mutual authentication between members
   #   client: false                     # TLS on client_port. Alluxio 313 cannot use TLS to etcd:
   #   plain_client_port: 2378           # give its workers one more listener, without TLS,
   #   plain_client_address: 10.0.1.10   # at this address (default: each member's own)
   #   client_auth: true                 # with client TLS: clients need a certificate
+  #   ca: own                           # or external; then also:
+  #   ca_bundle: corporate-root.pem     # its root; both roots while one CA follows another
   #   pki_dir: pki                      # the CA: keep it safe, and out of version control
   #   leaf_days: 365                    # validity of members' certificates
   #   ca_days: 3650                     # validity of the CA

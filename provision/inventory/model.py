@@ -310,6 +310,14 @@ class EtcdTls(Model):
     plain_client_address: HostName | None = Field(
         default=None, description="Address of the plain listener (the member's own by default)."
     )
+    ca: Literal["own", "external"] = Field(
+        default="own",
+        description="own: a CA that this tool makes. external: export-csrs, import-certs.",
+    )
+    ca_bundle: LocalPath | None = Field(
+        default=None,
+        description="With an external CA: PEM file of its root; of two while one follows another.",
+    )
     pki_dir: LocalPath = Field(
         default=Path("pki"), description="The cluster's CA, beside the inventory."
     )

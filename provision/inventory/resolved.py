@@ -232,7 +232,12 @@ def resolve(
         install_dir=e.install_dir,
         config_dir=e.config_dir,
         user=e.user,
-        tls=e.tls.model_copy(update={"pki_dir": absolute(e.tls.pki_dir)}),
+        tls=e.tls.model_copy(
+            update={
+                "pki_dir": absolute(e.tls.pki_dir),
+                "ca_bundle": absolute(e.tls.ca_bundle) if e.tls.ca_bundle else None,
+            }
+        ),
         members=members,
         releases={version: source(s) for version, s in e.releases.items()},
         auth=e.auth.model_copy(

@@ -66,12 +66,12 @@ class Writes:
 
 
 @contextlib.contextmanager
-def writing(hosts: Sequence[Host], prefix: str) -> Iterator[Writes]:
+def writing(hosts: Sequence[Host], prefix: str, port: int = 2379) -> Iterator[Writes]:
     """Write through whichever of ``hosts`` serves, and check in the end that nothing was lost.
 
     The check is a linearizable read through every host that serves then.
     """
-    writes = Writes(prefix, [Endpoint(host.address, 2379) for host in hosts])
+    writes = Writes(prefix, [Endpoint(host.address, port) for host in hosts])
     thread = threading.Thread(target=writes.run)
     thread.start()
     try:

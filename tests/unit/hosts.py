@@ -171,6 +171,9 @@ class LocalSession(Session):
         self.asked: list[str] = []
         self.held: list[Held] = []
 
+    def open(self) -> None:
+        """There is no connection to be made."""
+
     def run(self, script: str, what: str, *, timeout: float = 120) -> Result:
         self.asked.append(what)
         return shell(script, self.root)

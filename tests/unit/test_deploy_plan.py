@@ -260,14 +260,14 @@ class TestTls:
 
     def test_a_good_one_is_kept(self, cluster: EtcdCluster) -> None:
         ca = tls.authority(cluster, write=True)
-        assert ca is not None
+        assert isinstance(ca, pki.Authorities)
         member = cluster.members[0]
         pair = pki.leaf(ca.signing, member.name, desired.sans(member), days=365)
         assert tls.due(cluster, member, "peer", self.seen(cluster, pair), ca) is None
 
     def test_one_that_ends_soon_or_has_no_key_is_renewed(self, cluster: EtcdCluster) -> None:
         ca = tls.authority(cluster, write=True)
-        assert ca is not None
+        assert isinstance(ca, pki.Authorities)
         member = cluster.members[0]
         then = datetime.now(timezone.utc) - timedelta(days=360)
         old = pki.leaf(ca.signing, member.name, desired.sans(member), days=365, now=then)

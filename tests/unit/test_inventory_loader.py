@@ -397,6 +397,14 @@ RULES: dict[str, Case] = {
         [("  members:", "  tls: {client: true}\n  members:")],
         *("5:17", E, "Alluxio 313 has no property for TLS to etcd", "plain_client_port"),
     ),
+    "external CA": (
+        [("  members:", "  tls: {ca: external}\n  members:")],
+        *("5:13", E, "an external CA is known by its certificate", "give etcd.tls.ca_bundle"),
+    ),
+    "bundle of no CA": (
+        [("  members:", "  tls: {ca_bundle: root.pem}\n  members:")],
+        *("5:20", W, "'ca_bundle' has no effect", "set ca: external"),
+    ),
     "plain port without TLS": (
         [("  members:", "  tls: {plain_client_port: 2378}\n  members:")],
         *("5:28", W, "'plain_client_port' has no effect", "remove it"),

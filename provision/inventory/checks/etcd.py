@@ -65,6 +65,18 @@ def _client_tls(context: Context) -> None:
         )
 
 
+def _external_ca(context: Context) -> None:
+    tls = context.file.etcd.tls
+    path: document.Path = ("etcd", "tls", "ca")
+    bundle: document.Path = ("etcd", "tls", "ca_bundle")
+    if tls.ca == "external" and tls.ca_bundle is None:
+        what = "an external CA is known by its certificate"
+        context.error(what, "give etcd.tls.ca_bundle, a PEM file with its root", path, bundle)
+    if tls.ca == "own" and tls.ca_bundle is not None:
+        what = "'ca_bundle' has no effect: the cluster's CA is this tool's own"
+        context.warning(what, "remove it, or set ca: external", bundle, path)
+
+
 def _auth(context: Context) -> None:
     auth, alluxio = context.file.etcd.auth, context.file.alluxio
     path: document.Path = ("etcd", "auth", "enabled")
@@ -180,6 +192,7 @@ RULES = (
     _etcd_version,
     _releases,
     _client_tls,
+    _external_ca,
     _auth,
     _backup,
     _etcd_settings,

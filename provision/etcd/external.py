@@ -1,0 +1,468 @@
+"""A CA that is not this tool's: the bundle that members trust, and the certificates it signed.
+
+``etcd.tls.ca_bundle`` holds its roots, two while one CA follows another. What was imported
+(:mod:`provision.etcd.signing`) is in ``<pki_dir>/<cluster>/imported/``, a member's own
+certificate first, then the intermediates up to the root. A private key waits on its host as
+``<listener>.key.new`` for the certificate that fits it, and never leaves the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509 import verification
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
+from provision.etcd import desired, pki
+from provision.etcd.desired import Leaf
+from provision.host.observe import HostFacts
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+from provision.plan import Call, Step
+from provision.text import printable
+
+IMPORTED = "imported"
+#: This tool's own key while its certificate is being signed.
+CLIENT_KEY = "client.key.new"
+#: Intermediates for all certificates of a folder that is imported.
+CHAIN = "chain.pem"
+PEM = serialization.Encoding.PEM
+HOW = "invoke export-csrs --to DIR, have them signed, invoke import-certs DIR"
+
+BOTH = ("server", "client")
+_ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+_OIDS = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """The CA of ``ca_bundle``: its roots, the intermediates that stand beside them, its folder."""
+
+    bundle: bytes
+    roots: tuple[x509.Certificate, ...]
+    intermediates: tuple[x509.Certificate, ...]
+    folder: Path
+
+    def imported(self, name: str) -> bytes | None:
+        """The imported certificate of that name (see :func:`name_of`), with its intermediates."""
+        with pki.explained(self.folder), contextlib.suppress(FileNotFoundError):
+            return (self.folder / f"{name}.crt").read_bytes()
+        return None
+
+    def knows(self, pem: bytes) -> bool:
+        """Whether a chain leads from the first certificate in ``pem`` to the bundle."""
+        try:
+            self.chain(pem)
+        except ValueError:
+            return False
+        return True
+
+    def chain(
+        self, pem: bytes, more: bytes = b"", now: datetime | None = None
+    ) -> tuple[x509.Certificate, ...]:
+        """The first certificate in ``pem``, those that lead to a root of the bundle, and the root.
+
+        ``more`` may hold further intermediates. Raises ``ValueError`` when there is no such chain.
+        The rules are those that etcd checks (Go's ``crypto/x509``): signatures, validity, that a
+        CA may sign, and usages all the way up.
+        """
+        leaf, *between = x509.load_pem_x509_certificates(pem)
+        if more:
+            between += x509.load_pem_x509_certificates(more)
+        policy = (
+            verification.PolicyBuilder()
+            .store(verification.Store(list(self.roots)))
+            .time(now or _now())
+            .extension_policies(ca_policy=_for_a_ca(), ee_policy=_for_a_leaf())
+        )
+        try:
+            found = policy.build_client_verifier().verify(leaf, [*between, *self.intermediates])
+        except verification.VerificationError as error:
+            raise ValueError(str(error)) from error
+        return tuple(found.chain)
+
+
+def load(cluster: EtcdCluster, now: datetime | None = None) -> External:
+    """The CA of the inventory's ``ca_bundle``. Raises :class:`UsageError` with all that is wrong
+    with the file: no certificates, one that is no CA or has expired, one without its root."""
+    path, now = cluster.tls.ca_bundle, now or _now()
+    assert path is not None  # the inventory's checks have seen to it
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"etcd.tls.ca_bundle: {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"etcd.tls.ca_bundle: {path}: no PEM certificates: {error}") from error
+    found = list(dict.fromkeys(found))
+    roots = tuple(c for c in found if _is_root(c))
+    between = tuple(c for c in found if c not in roots)
+    problems = []
+    for certificate in found:
+        name = f"{path}: {subject(certificate)}"
+        if not _is_ca(certificate):
+            problems.append(Problem(name, "is not the certificate of a CA", "take it out"))
+        elif certificate.not_valid_after_utc <= now:
+            end = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+            problems.append(Problem(name, f"expired on {end}", "take it out"))
+        elif certificate in between and not any(_signed(certificate, c) for c in found):
+            what = "is no root, and its issuer is not there: clients could not verify it"
+            problems.append(Problem(name, what, "put the root there"))
+    if problems:
+        raise UsageError("etcd.tls.ca_bundle cannot be used", problems)
+    folder = pki.home(cluster.tls.pki_dir, cluster.name) / IMPORTED
+    return External(b"".join(c.public_bytes(PEM) for c in found), roots, between, folder)
+
+
+def name_of(member: EtcdMember, kind: str) -> str:
+    """What a listener's request and certificate are called: ``infra0-peer``, ``infra0-server``."""
+    return f"{member.name}-{kind}"
+
+
+def faults(
+    ca: External,
+    pem: bytes,
+    names: Collection[str],
+    *,
+    usages: Sequence[str] = BOTH,
+    more: bytes = b"",
+    now: datetime | None = None,
+) -> list[str]:
+    """Everything for which the first certificate in ``pem`` cannot be used; empty: nothing.
+
+    ``names`` are host names and addresses that it must carry.
+    """
+    now = now or _now()
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        missing = {pki.canonical(name) for name in names} - pki.san_names(certificate)
+    except ValueError:
+        return ["it is not a certificate"]
+    found = []
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begin:
+        found.append(f"it is valid only from {begin:%Y-%m-%d %H:%M} UTC")
+    if now >= end:
+        found.append(f"it expired on {end:%Y-%m-%d}")
+    try:
+        # At a time at which it was valid: that it is not is one fault, not two.
+        ca.chain(pem, more, min(max(now, begin), end - timedelta(seconds=1)))
+    except ValueError as error:
+        issuer = printable(certificate.issuer.rfc4514_string(), 200)
+        found.append(
+            f"no chain leads from it to etcd.tls.ca_bundle (issuer: {issuer}): {_why(error)}"
+        )
+    if missing:
+        found.append(f"it does not name {', '.join(sorted(missing))}")
+    allowed = _usages(certificate)
+    if lacking := [u for u in usages if allowed is not None and _OIDS[u] not in allowed]:
+        found.append(f"it is not for use as {' and '.join(lacking)}")
+    return found
+
+
+def _why(error: ValueError) -> str:
+    text = str(error).removeprefix("validation failed: ").removeprefix("candidates exhausted: ")
+    if "no interior errors" in text:
+        return f"it is of none of them; intermediates belong behind it, or into {CHAIN}"
+    return printable(text.split(" (encountered processing")[0], 200)
+
+
+def must_name(cluster: EtcdCluster, member: EtcdMember, kind: str) -> tuple[str, ...]:
+    """The names without which a listener's certificate is of no use: etcd's peers and clients
+    check the member's address; the timer of ``etcd.backup`` asks the member on its own host."""
+    timer = kind == "server" and cluster.backup is not None and desired.is_ip(member.address)
+    return (member.address, "127.0.0.1") if timer else (member.address,)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What becomes of one listener's certificate: ``leaf``, or the ``problem`` why nothing can.
+
+    With a leaf, a ``problem`` is something to be told, and ``new`` the certificate to be put there.
+    """
+
+    leaf: Leaf | None = None
+    problem: Problem | None = None
+    new: bytes | None = None
+
+
+def choose(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    kind: str,
+    facts: HostFacts,
+    ca: External,
+    now: datetime | None = None,
+) -> Choice:
+    """The imported certificate, if its key waits on the host; else the one there, while good."""
+    where = f"{member.name} ({member.machine.where})"
+    what = f"the {kind} certificate"
+    path = desired.certificate(cluster, kind)
+    needed = must_name(cluster, member, kind)
+    here, imported = desired.installed(cluster, kind, facts), ca.imported(name_of(member, kind))
+    waiting = waiting_key(facts, kind)
+    if imported is not None and waiting is not None and waiting == key_of(imported):
+        if wrong := faults(ca, imported, needed, now=now):
+            text = f"the imported {kind} certificate cannot be used: {'; '.join(wrong)}"
+            return Choice(problem=Problem(where, text, f"have it signed anew: {HOW}"))
+        return Choice(Leaf(_described(imported), sign=_handing_out(imported)), new=imported)
+    if f"{path}.crt.new" in facts.paths and waiting is None:
+        return Choice(Leaf())  # an installation that was cut off: it is finished
+    if here is None:
+        return Choice(problem=Problem(where, f"{what} is missing", HOW))
+    if wrong := faults(ca, here, needed, now=now):
+        text = f"{what} on the host cannot be used: {'; '.join(wrong)}"
+        return Choice(problem=Problem(where, text, HOW))
+    if ends_soon(here, now):
+        end = f"{x509.load_pem_x509_certificate(here).not_valid_after_utc:%Y-%m-%d}"
+        return Choice(Leaf(), Problem(where, f"{what} expires on {end}", HOW, "warning"))
+    return Choice(Leaf())
+
+
+def ends_soon(pem: bytes, now: datetime | None = None) -> bool:
+    """Whether renewal is due: from 30 days before the end, or in the last third of a shorter
+    life."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return end - (now or _now()) < min(timedelta(days=pki.RENEW_BEFORE_DAYS), (end - begin) / 3)
+
+
+def require(
+    cluster: EtcdCluster,
+    members: Iterable[EtcdMember],
+    facts: Mapping[Machine, HostFacts],
+    ca: External,
+) -> tuple[Problem, ...]:
+    """What should be told about the certificates of ``members``.
+
+    Raises :class:`PreflightFailed` with every listener that has none that can be used.
+    """
+    found = [
+        choice.problem
+        for m in members
+        if m.machine in facts
+        for kind in desired.kinds(m)
+        if (choice := choose(cluster, m, kind, facts[m.machine], ca)).problem is not None
+    ]
+    if cluster.tls.client and cluster.tls.client_auth:
+        try:
+            own_pair(cluster)
+        except UsageError as error:
+            found.append(Problem("this tool's own certificate", error.message, HOW))
+    if any(p.severity == "error" for p in found):
+        message = "certificates of the external CA are missing; nothing was changed"
+        raise PreflightFailed(message, found)
+    return tuple(found)
+
+
+def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: External) -> None:
+    """Raises :class:`PreflightFailed` unless all members trust what the bundle has by now."""
+    problems = [
+        Problem(f"{m.name} ({m.machine.where})", "trusts other CAs than ca_bundle has")
+        for m in cluster.members
+        if m.machine in facts and desired.trusted(cluster, facts[m.machine]) not in (b"", ca.bundle)
+    ]
+    if problems:
+        raise PreflightFailed(
+            "bring the new ca_bundle to the members first (invoke rotate-certs); nothing was "
+            "changed",
+            problems,
+        )
+
+
+def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
+    """This tool's own key and certificate, with its intermediates.
+
+    One that was imported takes the place of one that has expired, or is not there. Raises
+    :class:`UsageError` when there is none.
+    """
+    own = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT
+    pair = None
+    if own.exists():
+        pair = pki.own_pair(own)
+        if pki.inspect(pair.cert_pem).not_after > _now():
+            return pair
+    if own_waiting(cluster) is not None:
+        renew_own(cluster)
+        return pki.own_pair(own)
+    if pair is not None:
+        raise UsageError(f"{own} has expired: {HOW}")
+    raise UsageError(f"{own} is missing: {HOW}")
+
+
+def own_key(cluster: EtcdCluster) -> Path:
+    """Where this tool's own key waits for its certificate."""
+    return pki.home(cluster.tls.pki_dir, cluster.name) / CLIENT_KEY
+
+
+def own_waiting_key(cluster: EtcdCluster) -> bytes | None:
+    """The public half (DER) of that key, or None when there is none."""
+    path = own_key(cluster)
+    with pki.explained(path):
+        return _spki(pki.load_key(path).public_key()) if path.exists() else None
+
+
+def own_waiting(cluster: EtcdCluster) -> bytes | None:
+    """The imported certificate of this tool whose key waits for it, or None."""
+    key = own_waiting_key(cluster)
+    path = pki.home(cluster.tls.pki_dir, cluster.name) / IMPORTED / f"{pki.CLIENT_NAME}.crt"
+    if key is None or not path.exists():
+        return None
+    with pki.explained(path):
+        found = path.read_bytes()
+        return found if key_of(found) == key else None
+
+
+def renew_own(cluster: EtcdCluster) -> None:
+    """Put the imported certificate of this tool, and its key, in the old one's place."""
+    found, key = own_waiting(cluster), own_key(cluster)
+    if found is None:
+        return  # an earlier run has done it
+    with pki.explained(key):
+        pki.replace_file(key.with_name(pki.CLIENT), key.read_bytes() + found, 0o600)
+        key.unlink()
+
+
+def own_step(cluster: EtcdCluster) -> list[Step]:
+    """The step that renews this tool's own certificate, when an imported one waits."""
+    if own_waiting(cluster) is None:
+        return []
+    path = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT
+    return [
+        Step(
+            "renew this tool's own certificate",
+            calls=(Call(f"change {path}", lambda: renew_own(cluster)),),
+        )
+    ]
+
+
+def waiting_key(facts: HostFacts, kind: str) -> bytes | None:
+    """The public half (DER) of the key that waits on the host for its certificate, or None."""
+    text = facts.commands.get(desired.waiting_key(kind), "")
+    try:
+        return _spki(serialization.load_pem_public_key(text.encode()))
+    except (ValueError, TypeError):
+        return None
+
+
+def as_installed(facts: HostFacts) -> HostFacts:
+    """``facts`` as if no key waited for its certificate."""
+    labels = {desired.waiting_key(kind) for kind in ("peer", "server")}
+    return replace(facts, commands={k: v for k, v in facts.commands.items() if k not in labels})
+
+
+def key_of(pem: bytes) -> bytes:
+    """The public key (DER) of the first certificate in ``pem``. Raises ``ValueError``."""
+    return _spki(x509.load_pem_x509_certificate(pem).public_key())
+
+
+def key_of_request(pem: bytes) -> bytes:
+    """The public key (DER) of a request. Raises ``ValueError`` unless that key signed it."""
+    request = x509.load_pem_x509_csr(pem)
+    if not request.is_signature_valid:
+        raise ValueError("it is not signed by its own key")
+    return _spki(request.public_key())
+
+
+def subject(certificate: x509.Certificate) -> str:
+    return printable(certificate.subject.rfc4514_string(), 200)
+
+
+def _handing_out(pem: bytes) -> Callable[[bytes], bytes]:
+    """What answers a host's signing request with ``pem``, if it is for the request's key."""
+
+    def sign(request: bytes) -> bytes:
+        with contextlib.suppress(ValueError):
+            if key_of_request(request) == key_of(pem):
+                return pem
+        raise ChangeFailed(f"the key of the imported certificate is on the host no more: {HOW}")
+
+    return sign
+
+
+def _described(pem: bytes) -> str:
+    info = pki.inspect(pem)
+    return f"signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}"
+
+
+def _for_a_ca() -> verification.ExtensionPolicy:
+    either = verification.Criticality.AGNOSTIC
+
+    def may_sign(_: object, __: object, usage: x509.KeyUsage | None) -> None:
+        if usage is not None and not usage.key_cert_sign:
+            raise ValueError("a CA on the way may not sign certificates (key usage)")
+
+    def for_both(_: object, __: object, usage: x509.ExtendedKeyUsage | None) -> None:
+        if usage is not None and not {*_OIDS.values()} <= {*usage} and _ANY not in usage:
+            raise ValueError("a CA on the way is not for certificates of servers and clients")
+
+    # Corporate roots often have no key usage: etcd does not ask for one.
+    return (
+        verification.ExtensionPolicy.permit_all()
+        .require_present(x509.BasicConstraints, either, None)
+        .may_be_present(x509.KeyUsage, either, may_sign)
+        .may_be_present(x509.ExtendedKeyUsage, either, for_both)
+    )
+
+
+def _for_a_leaf() -> verification.ExtensionPolicy:
+    either = verification.Criticality.AGNOSTIC
+
+    def no_ca(_: object, __: object, basic: x509.BasicConstraints | None) -> None:
+        if basic is not None and basic.ca:
+            raise ValueError("it is a CA's certificate itself")
+
+    def signs(_: object, __: object, usage: x509.KeyUsage | None) -> None:
+        if usage is not None and not usage.digital_signature:
+            raise ValueError("its key usage lacks digital signature")
+
+    return (
+        verification.ExtensionPolicy.permit_all()
+        .may_be_present(x509.BasicConstraints, either, no_ca)
+        .may_be_present(x509.KeyUsage, either, signs)
+    )
+
+
+def _usages(certificate: x509.Certificate) -> set[x509.ObjectIdentifier] | None:
+    """What a certificate may be used for; None: anything."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return None
+    return None if _ANY in found else set(found)
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _is_root(certificate: x509.Certificate) -> bool:
+    return _signed(certificate, certificate)
+
+
+def _signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(by)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _spki(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
