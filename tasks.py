@@ -116,14 +116,17 @@ def import_certs(run: Run, folder: str | None = None) -> int:
     return actions.import_certs(run, folder)
 
 
-@command(changes=True)
-def enable_auth(run: Run) -> int:
+@command(
+    changes=True,
+    help={"lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas."},
+)
+def enable_auth(run: Run, lock_out: str = "") -> int:
     """Turn etcd's authentication on: etcd.auth and alluxio.etcd say who may log in.
 
     The workers' user may only read and write their own cluster's keys. Workers that run get
     their login and are restarted; every other client without one is refused from then on.
     """
-    return actions.enable_auth(run)
+    return actions.enable_auth(run, lock_out)
 
 
 @command(changes=True)
@@ -159,6 +162,12 @@ def check_nodes(
     LIVE, FAILED (registered, no lease), UNREGISTERED (inventory only), UNKNOWN (etcd only).
     """
     return actions.check_nodes(run, interval if watch else None, nodes_timeout)
+
+
+@command()
+def list_clusters(run: Run) -> int:
+    """List every Alluxio cluster that has workers in this etcd, and how many are live."""
+    return actions.list_clusters(run)
 
 
 @command(help={"limit": LIMIT, "batch": BATCH})
@@ -288,6 +297,7 @@ namespace = Collection(
     start_workers,
     check_nodes,
     stop_workers,
+    list_clusters,
     status,
     logs,
     destroy,

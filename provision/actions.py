@@ -25,7 +25,7 @@ def deploy_etcd(run: Run, workers: bool) -> int:
     from provision import screen
     from provision.etcd import deploy, gates
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     observed = deploy.observe(inventory, run.fleet)
     plan = deploy.plan(inventory, run.fleet, observed, write=not run.dry_run, workers=workers)
     carried = _carry_out(run, plan)
@@ -46,7 +46,7 @@ def add_member(run: Run, name: str, workers: bool) -> int:
     """Add one declared member, or all that etcd does not have."""
     from provision.etcd import members, observed
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     seen = observed.observe(inventory, run.fleet)
     plan = members.add(inventory, run.fleet, seen, name, write=not run.dry_run, workers=workers)
     _finish(run, plan, _carry_out(run, plan))
@@ -60,7 +60,7 @@ def rotate_certs(run: Run, ca: bool, limit: str) -> int:
 
     if ca and limit:
         raise UsageError("--ca is for all members: leave --limit out")
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     members = choose(inventory.etcd.members, limit)
     observed = deploy.observe(inventory, run.fleet)
     write = not run.dry_run
@@ -80,7 +80,7 @@ def export_csrs(run: Run, to: str, every: bool, limit: str) -> int:
 
     if not to:
         raise UsageError("where to? --to DIR, the folder for the requests")
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     members = choose(inventory.etcd.members, limit)
     folder = Path(to).expanduser().absolute()
     plan = signing.export(inventory, run.fleet, members, folder, every=every)
@@ -98,7 +98,7 @@ def import_certs(run: Run, folder: str | None) -> int:
 
     if not folder:
         raise UsageError("from where? invoke import-certs DIR, the folder of export-csrs")
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     plan = signing.import_(inventory, Path(folder).expanduser().absolute())
     carried = _carry_out(run, plan)
     line = "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use"
@@ -110,7 +110,7 @@ def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
     """Take one member out of the cluster, and its host out of service."""
     from provision.etcd import members, observed
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     seen = observed.observe(inventory, run.fleet, dispensable=(name,))
     plan = members.remove(
         inventory,
@@ -132,7 +132,7 @@ def replace_member(run: Run, name: str, delete: str, workers: bool) -> int:
     """Put a new member in the place of a dead one of the same name."""
     from provision.etcd import members, observed
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     seen = observed.observe(inventory, run.fleet)
     plan = members.replace_dead(
         inventory,
@@ -152,7 +152,7 @@ def upgrade_etcd(run: Run, to: str, backup_dir: str) -> int:
     """Bring every member to one release, by way of the minor releases between."""
     from provision.etcd import observed, upgrade
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     seen = observed.observe(inventory, run.fleet)
     backup = Path(backup_dir).expanduser().absolute() if backup_dir else None
     plan = upgrade.plan(inventory, run.fleet, seen, to, backup=backup, write=not run.dry_run)
@@ -168,19 +168,20 @@ def move_leader(run: Run, to: str) -> int:
     """Make one member the leader."""
     from provision.etcd import leader
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     plan = leader.plan(inventory, run.fleet, to)
     line = f"{to} leads" if not run.dry_run else ""
     _finish(run, plan, _carry_out(run, plan), {"leader": to}, line)
     return 0
 
 
-def enable_auth(run: Run) -> int:
+def enable_auth(run: Run, lock_out: str) -> int:
     """Users and roles, the workers' login, and etcd's authentication on."""
     from provision.etcd import auth
 
-    inventory = _inventory(run)
-    plan = auth.enable(inventory, run.fleet, auth.observe(inventory, run.fleet))
+    inventory = _own_etcd(run)
+    agreed = [name.strip() for name in lock_out.split(",") if name.strip()]
+    plan = auth.enable(inventory, run.fleet, auth.observe(inventory, run.fleet), agreed)
     _finish(run, plan, _carry_out(run, plan))
     return 0
 
@@ -189,7 +190,7 @@ def disable_auth(run: Run) -> int:
     """etcd's authentication off, and the workers without a login."""
     from provision.etcd import auth
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     plan = auth.disable(inventory, run.fleet, auth.observe(inventory, run.fleet))
     _finish(run, plan, _carry_out(run, plan))
     return 0
@@ -236,7 +237,8 @@ def destroy(run: Run, confirmed: str) -> int:
         "This deletes etcd, the workers and ALL their data",
         "--yes-delete",
     )
-    plan = stop.destroy(inventory, run.fleet)
+    notes = stop.others(inventory, run.fleet)
+    plan = replace(stop.destroy(inventory, run.fleet), notes=notes)
     _finish(run, plan, _carry_out(run, plan))
     return 0
 
@@ -260,6 +262,28 @@ def check_nodes(run: Run, interval: float | None, nodes_timeout: float) -> int:
     else:
         report.check(seen)
     return seen.exit_code
+
+
+def list_clusters(run: Run) -> int:
+    """Every Alluxio cluster that has a key in this etcd."""
+    from provision import screen
+    from provision.alluxio import clusters
+
+    seen = clusters.look(_inventory(run), run.fleet)
+    if run.json:
+        screen.emit_json(seen.document())
+        return 0
+    headings = ("cluster", "authorized", "live", "inventory", "mixed up with")
+    screen.table(
+        headings,
+        [
+            (c.name, str(c.authorized), str(c.live), c.inventory or "-", ", ".join(c.confusable))
+            for c in seen.clusters
+        ],
+    )
+    if not seen.complete:
+        print("the login may read this cluster's keys only: there may be others")
+    return 0
 
 
 def status(run: Run, limit: str, batch: str) -> int:
@@ -303,7 +327,7 @@ def backup_etcd(run: Run, to: str, keep: str) -> int:
     if keep != "all" and not (keep.isascii() and keep.isdigit() and int(keep)):
         raise UsageError(f"--keep is a number above 0, or all; not {keep!r}")
     count = 0 if keep == "all" else int(keep)
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     into = Path(to).expanduser() if to else snapshot.default_directory(inventory)
     backup = snapshot.take(inventory.etcd, run.fleet, into, keep=count)
     by = log.author(run.command, inventory.cluster)
@@ -329,7 +353,7 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
 
     if not file:
         raise UsageError("which file? invoke restore-etcd FILE, one of backup-etcd")
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     observed = restore.observe(inventory, run.fleet, Path(file).expanduser(), bump=bump)
     plan = restore.plan(inventory, run.fleet, observed, bump=bump)
     screen.problems(plan.notes)
@@ -349,7 +373,7 @@ def recover_etcd(run: Run, name: str, confirmed: str) -> int:
 
     if not name:
         raise UsageError("from which member? --from NAME, best the one with the newest revision")
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     seen = recover.observe(inventory, run.fleet, name)
     plan = recover.plan(inventory, run.fleet, seen)
     screen.problems(plan.notes)
@@ -381,7 +405,7 @@ def defrag_etcd(run: Run, compact: bool) -> int:
     from provision.etcd import health, maintenance
     from provision.text import size
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     seen = health.observe(inventory.etcd, run.fleet)
     before = maintenance.usage(seen)
     plan = maintenance.defrag_plan(inventory, run.fleet, seen, compact=compact)
@@ -408,7 +432,7 @@ def disarm_alarms(run: Run) -> int:
     """Disarm the alarms whose cause is gone."""
     from provision.etcd import maintenance
 
-    inventory = _inventory(run)
+    inventory = _own_etcd(run)
     plan = maintenance.disarm_plan(inventory, run.fleet)
     _finish(run, plan, _carry_out(run, plan), line="" if plan.steps else "there is no alarm")
     return 0
@@ -500,6 +524,16 @@ def _inventory(run: Run) -> Inventory:
     return inventory
 
 
+def _own_etcd(run: Run) -> Inventory:
+    """As :func:`_inventory`. Raises :class:`UsageError` when etcd is taken care of elsewhere."""
+    if run.inventory.etcd.external:
+        raise UsageError(
+            f"{run.inventory.path}: etcd.external says that this etcd is taken care of elsewhere: "
+            f"{run.command} is for the inventory that declares its members"
+        )
+    return _inventory(run)
+
+
 def _alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     inventory = _inventory(run)
     if inventory.alluxio is None:
@@ -520,7 +554,7 @@ def _deletions(delete: str, name: str) -> tuple[str, ...]:
 
 
 def _machine(inventory: Inventory, name: str) -> Machine:
-    roles: list[Any] = [*inventory.etcd.members]
+    roles: list[Any] = [] if inventory.etcd.external else [*inventory.etcd.members]
     if inventory.alluxio is not None:
         roles += inventory.alluxio.workers
     for role in roles:

@@ -86,7 +86,8 @@ class Status:
 def roles(inventory: Inventory) -> tuple[EtcdMember | AlluxioWorker, ...]:
     """Everything of the inventory that has a unit on a host."""
     workers = inventory.alluxio.workers if inventory.alluxio is not None else ()
-    return (*inventory.etcd.members, *workers)
+    members = () if inventory.etcd.external else inventory.etcd.members
+    return (*members, *workers)
 
 
 def look(

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from provision import gather
 from provision.alluxio import desired as worker
-from provision.errors import PreflightFailed, Problem
+from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.etcd import desired as etcd
 from provision.etcd import timer
 from provision.host.change import Change
@@ -64,7 +64,8 @@ def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
     """
     alluxio = inventory.alluxio
     probes: dict[Machine, list[Probe]] = {}
-    for member in inventory.etcd.members:
+    members = () if inventory.etcd.external else inventory.etcd.members
+    for member in members:
         probes.setdefault(member.machine, []).append(_etcd_probe(inventory.etcd, member))
     for w in alluxio.workers if alluxio else ():
         assert alluxio is not None
@@ -82,10 +83,35 @@ def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
     steps.append(
         Step(
             "remove etcd, with its data",
-            _hosts(inventory.etcd.members, lambda m: _etcd(inventory.etcd, m, facts)),
+            _hosts(members, lambda m: _etcd(inventory.etcd, m, facts)),
         )
     )
     return Plan("destroy", inventory.cluster, tuple(s for s in steps if s.hosts))
+
+
+def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
+    """Who else is in this etcd, if it can be asked; what stays there when it is not ours.
+
+    Raises :class:`PreflightFailed` when live workers of another cluster would lose their etcd.
+    """
+    from provision.alluxio import clusters
+
+    try:
+        seen = clusters.look(inventory, fleet).clusters
+    except ProvisionError:  # an etcd that is down serves nobody
+        return ()
+    if inventory.etcd.external:
+        kept = next(c.authorized for c in seen if c.inventory == clusters.OURS)
+        what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
+        return (Problem("etcd", what, "", "warning"),) if kept else ()
+    found = [
+        Problem(f"cluster {c.name}", f"has {c.live} live workers in this etcd", "stop them first")
+        for c in seen
+        if c.live and c.inventory != clusters.OURS
+    ]
+    if found:
+        raise PreflightFailed("other clusters use this etcd; nothing was changed", found)
+    return ()
 
 
 def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str], list[str]]:

@@ -140,8 +140,24 @@ def clusters(client: EtcdClient) -> list[str]:
 
     One request a cluster, whatever the number of its workers.
     """
-    names = set(_children(client, AUTHORIZED_ROOT)) | set(_children(client, LIVE_ROOT))
-    return sorted(printable(name, ID_LIMIT) for name in names)
+    return sorted(printable(name, ID_LIMIT) for name in children(client))
+
+
+def children(client: EtcdClient) -> set[bytes]:
+    """As :func:`clusters`, the names as they stand in the keys."""
+    return set(_children(client, AUTHORIZED_ROOT)) | set(_children(client, LIVE_ROOT))
+
+
+def counts(client: EtcdClient, cluster: bytes, revision: int = 0) -> tuple[int, int, int]:
+    """The revision asked at (0: now), and how many workers are authorized and live at it.
+
+    Live are those whose key has a lease, which etcd only tells together with the value.
+    """
+    authorized = AUTHORIZED_ROOT.encode() + cluster + b"/AUTHORIZED/"
+    live = LIVE_ROOT.encode() + cluster + b"/"
+    revision, known = client.range(authorized, keys_only=True, revision=revision)
+    _, there = client.range(live, revision=revision)
+    return revision, len(known), sum(key.lease != 0 for key in there)
 
 
 def confusable(cluster: str, others: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provision import artifacts, gather, preflight
-from provision.alluxio import desired, java, membership, switch
+from provision.alluxio import clusters, desired, java, membership, switch
 from provision.alluxio.desired import Artifacts
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
@@ -263,23 +263,28 @@ def _registered(
     """The address that each identity has joined with, and what keeps workers from joining."""
     if alluxio.membership == "STATIC":
         return {}, []
-    login = desired.login(alluxio)
+    login, external = desired.login(alluxio), inventory.etcd.external
     try:
         with health.any_client(inventory.etcd, fleet, login=login) as client:
             seen = membership.read(client, alluxio.name)
             if login is not None and not client.logged_in:
                 what = "authentication is off: Alluxio 313 cannot join with a login then"
                 remedy = "run invoke enable-auth, or set etcd.auth.enabled: false"
+                if external:
+                    remedy = "remove alluxio.etcd, or have authentication turned on"
                 return {}, [Problem("etcd", what, remedy)]
+            mixed = clusters.mixed_up(alluxio.name, clusters.names(client), seen)
     except ProvisionError as error:
         found = list(error.problems) or [Problem("etcd", error.message)]
         remedy = "run invoke deploy-etcd, or invoke check-nodes to see what is wrong"
+        if external:
+            remedy = "is etcd.external right, and does that etcd run?"
         return {}, [*found, Problem("etcd", "workers could not register", remedy)]
     if alluxio.membership != "ETCD":  # a live key alone gives way to its worker's next start
-        return {}, []
+        return {}, mixed
     entries = (entry.registration for entry in seen.authorized.values())
     known = [r for r in entries if isinstance(r, membership.Registration)]
-    return {r.uuid: (r.host, r.rpc_port) for r in known}, []
+    return {r.uuid: (r.host, r.rpc_port) for r in known}, mixed
 
 
 def _rooms(

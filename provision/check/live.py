@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime, timezone
 
-from provision.alluxio import desired, nodes
+from provision.alluxio import clusters, desired, nodes
 from provision.alluxio.mirror import Mirror
 from provision.alluxio.nodes import InfoNodes
 from provision.check import look
@@ -206,7 +206,7 @@ class _Live:
                         return
                     if mirror is None or not mirror.goes_on(client):
                         mirror = Mirror(client, self._inventory.cluster)
-                    self._publish(mirror, look.clusters(client))
+                    self._publish(mirror, clusters.names(client))
                     failed = 0
                     for seen in client.watch(mirror.since):
                         if mirror.apply(seen):

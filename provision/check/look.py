@@ -9,14 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from provision.alluxio import desired, membership, nodes, switch
+from provision.alluxio import clusters, desired, membership, nodes, switch
 from provision.alluxio.membership import Membership
 from provision.check.result import CheckReport
 from provision.check.verdict import NodeVerdict
 from provision.check.verdicts import verdicts
 from provision.errors import Problem, ProvisionError
 from provision.etcd import health
-from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, EtcdError, Login
+from provision.etcd.client import DEFAULT_TIMEOUT, Login
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.remote import Fleet
@@ -116,15 +116,7 @@ def _look_at_etcd(
 def _read(inventory: Inventory, fleet: Fleet, timeout: float, login: Login | None) -> _Read:
     with health.any_client(inventory.etcd, fleet, timeout=timeout, login=login) as client:
         registered = membership.read(client, inventory.cluster)
-        return _Read(registered, clusters(client))
-
-
-def clusters(client: EtcdClient) -> list[str]:
-    """The names of Alluxio's clusters in this etcd, as far as the user may see them."""
-    try:
-        return membership.clusters(client)
-    except EtcdError:  # Alluxio's own user may be allowed its cluster's prefixes only
-        return []
+        return _Read(registered, clusters.names(client))
 
 
 def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
@@ -145,12 +137,7 @@ def of_clusters(
     cluster: str, alluxio: AlluxioCluster, registered: Membership, others: list[str]
 ) -> list[Problem]:
     """What etcd holds of other clusters, and of another membership, that is in the way."""
-    found: list[Problem] = []
-    for other in membership.confusable(cluster, others):
-        short, long = sorted((cluster, other), key=len)
-        what = f"serves the clusters {short!r} and {long!r}: Alluxio lists the live workers of"
-        what += f" {long!r} as those of {short!r}, too, since the names begin alike"
-        found.append(Problem("etcd", what, "rename one of them", "warning"))
+    found = clusters.mixed_up(cluster, others, registered)
     left = switch.leftovers(alluxio, registered)
     return [*found, left] if left is not None else found
 

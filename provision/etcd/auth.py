@@ -13,13 +13,13 @@ its lease's end (``alluxio.failure_detection_timeout``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from provision import gather
+from provision.alluxio import clusters, start
 from provision.alluxio import desired as workers_desired
-from provision.alluxio import start
-from provision.errors import PreflightFailed, UsageError
+from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd import gates, health
 from provision.etcd.client import EtcdClient, EtcdUnreachable, Login, Permission, Reason
 from provision.host.change import Change, changes
@@ -40,6 +40,8 @@ class Observed:
     users: dict[str, tuple[str, ...]]
     roles: dict[str, tuple[Permission, ...]]
     accepted: bool = False
+    #: Other Alluxio clusters in this etcd, by name: how many of their workers are live.
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def observe(inventory: Inventory, fleet: Fleet) -> Observed:
@@ -54,14 +56,23 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
         users, roles = client.users(), client.roles()
     login = _login(inventory)
     accepted = enabled and login is not None and _accepted(cluster, fleet, login)
-    return Observed(enabled, users, roles, accepted)
+    found = clusters.look(inventory, fleet).clusters
+    others = {c.name: c.live for c in found if c.inventory != clusters.OURS}
+    return Observed(enabled, users, roles, accepted, others)
 
 
-def enable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
-    """Users and roles, the workers' login, authentication on, and the workers restarted."""
+def enable(
+    inventory: Inventory, fleet: Fleet, seen: Observed, lock_out: Sequence[str] = ()
+) -> Plan:
+    """Users and roles, the workers' login, authentication on, and the workers restarted.
+
+    Raises :class:`PreflightFailed` when another cluster has live workers here that would be cut
+    off, unless ``lock_out`` names it.
+    """
     cluster = inventory.etcd
     if not cluster.auth.enabled:
         raise UsageError(f"{inventory.path}: set etcd.auth.enabled: true to turn it on")
+    notes = () if seen.enabled else _others(seen, lock_out)
     steps: list[Step] = []
     if calls := _users(inventory, fleet, seen):
         steps.append(Step("make etcd's users and roles", calls=tuple(calls)))
@@ -72,7 +83,7 @@ def enable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
         steps.append(_switch(cluster, fleet, "on", lambda client: client.auth_enable()))
     # All at once: without their login they cannot keep their leases any more.
     steps += _restarts(inventory, fleet, restarted, len(restarted))
-    return _plan("enable-auth", inventory, steps)
+    return replace(_plan("enable-auth", inventory, steps), notes=notes)
 
 
 def disable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
@@ -92,6 +103,25 @@ def disable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
     share = max(1, len(restarted) // start.RESTART_SHARE)
     steps += _restarts(inventory, fleet, restarted, share)
     return _plan("disable-auth", inventory, steps)
+
+
+def _others(seen: Observed, lock_out: Sequence[str]) -> tuple[Problem, ...]:
+    """What becomes of the other clusters: an error for live workers nobody agreed to cut off."""
+    if unknown := [name for name in lock_out if name not in seen.others]:
+        raise UsageError(f"--lock-out: no other cluster in this etcd is called {unknown[0]}")
+    found = [
+        Problem(
+            f"cluster {name}",
+            (f"has {live} live workers here" if live else "has registrations here, none live")
+            + ": without a login of their own they are refused from then on",
+            f"plan a user and role for it, then say --lock-out {name}" if live else "",
+            "error" if live and name not in lock_out else "warning",
+        )
+        for name, live in seen.others.items()
+    ]
+    if any(p.severity == "error" for p in found):
+        raise PreflightFailed("other clusters use this etcd; nothing was changed", found)
+    return tuple(found)
 
 
 def permissions(cluster: str) -> tuple[Permission, ...]:

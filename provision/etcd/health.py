@@ -592,7 +592,7 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
         said = "; ".join(f"{', '.join(names)}: {i:x}" for i, names in leaders.items())
         found.append(Problem("etcd", f"the members do not agree on a leader ({said})"))
     registered = health.registered
-    if not registered:
+    if not registered or health.cluster.external:  # its members are not this inventory's to know
         return found
     declared = {m.member.name for m in health.members}
     urls = {m.member.peer_url for m in health.members}

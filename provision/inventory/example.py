@@ -40,6 +40,11 @@ cluster: DefaultAlluxioCluster
 #   connect_timeout: 10                 # seconds
 
 etcd:
+  # An etcd that another inventory, or somebody else, takes care of: then this alone, nothing below.
+  # Every member's client URL, of the listener without TLS. See docs/membership.md.
+  # external:
+  #   endpoints: ["http://10.0.1.10:2379", "http://10.0.1.11:2379", "http://10.0.1.12:2379"]
+
   # 3.4 or later. 3.5.0 to 3.5.2 can corrupt data and are refused, unless:
   version: 3.6.16
   # allow_corrupting_version: false

@@ -11,7 +11,7 @@ import os
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -153,6 +153,23 @@ def _good_jump(text: str) -> str:
     return text
 
 
+def _plain_endpoint(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is not an endpoint: {error}") from None
+    if parts.scheme == "https":
+        raise ValueError(
+            f"{url!r} is a TLS listener, and Alluxio 313 has no property for TLS to etcd; "
+            "give the one without TLS"
+        )
+    if not parts.hostname or port is None or parts.path.strip("/") or "@" in parts.netloc:
+        raise ValueError(f"{url!r} is not an endpoint such as http://10.0.1.10:2379")
+    _known_host(parts.hostname)
+    return url.rstrip("/")
+
+
 Name = Annotated[str, Field(pattern=NAME)]
 HostName = Annotated[str, Field(pattern=HOST_NAME), AfterValidator(_known_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -164,6 +181,8 @@ ServiceUser = Annotated[str, Field(pattern=USER_NAME), AfterValidator(_not_root)
 #: A file on this machine; relative to the inventory's folder, ``~`` is expanded.
 LocalPath = Annotated[Path, AfterValidator(_local_path)]
 Url = Annotated[str, Field(pattern=URL), AfterValidator(_good_url)]
+#: A client URL of an etcd member, without TLS.
+Endpoint = Annotated[str, Field(pattern=URL), AfterValidator(_plain_endpoint)]
 Digest = Annotated[str, Field(pattern=SHA256), AfterValidator(_good_digest)]
 #: A Java or Alluxio size: ``512m``, ``4g``, ``100GB``.
 Size = Annotated[str, Field(pattern=SIZE)]
@@ -192,7 +211,7 @@ OWNED_ETCD_SETTINGS = {
 #: Alluxio properties this tool derives from the rest of the inventory, and from which key.
 OWNED_PROPERTIES = {
     "alluxio.cluster.name": "cluster",
-    "alluxio.etcd.endpoints": "etcd.members",
+    "alluxio.etcd.endpoints": "etcd.members, or etcd.external.endpoints",
     "alluxio.etcd.username": "alluxio.etcd.username",
     "alluxio.etcd.password": "alluxio.etcd.password",
     "alluxio.worker.membership.manager.type": "alluxio.membership",
@@ -365,7 +384,25 @@ class Member(Model):
     )
 
 
+class ExternalEtcd(Model):
+    """An etcd that another inventory, or somebody else, takes care of."""
+
+    endpoints: list[Endpoint] = Field(
+        min_length=1, description="Every member's client URL, of the listener without TLS."
+    )
+
+
+def _either(schema: dict[str, Any]) -> None:
+    required = schema.pop("required")
+    schema["anyOf"] = [{"required": ["external"]}, {"required": required}]
+
+
 class Etcd(Model):
+    model_config = ConfigDict(json_schema_extra=_either)
+
+    external: ExternalEtcd | None = Field(
+        default=None, description="Use an etcd that is taken care of elsewhere; nothing else then."
+    )
     version: str = Field(pattern=ETCD_VERSION, description="etcd release, e.g. 3.6.16.")
     allow_corrupting_version: bool = Field(
         default=False, description="Accept a release known to corrupt data (3.5.0 to 3.5.2)."
@@ -394,6 +431,20 @@ class Etcd(Model):
     members: dict[Name, Member] = Field(
         min_length=1, description="The members by name; ranges such as infra[0-2] expand."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _elsewhere(cls, data: Any) -> Any:
+        """With ``external`` nothing else is needed; a check says that it is not taken either."""
+        if not isinstance(data, dict) or data.get("external") is None:
+            return data
+        member = {"host": "external.invalid"}
+        return {
+            "version": "0.0.0",
+            "source": {"package": True},
+            "members": {"external": member},
+            **data,
+        }
 
 
 class Java(Model):

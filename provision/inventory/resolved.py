@@ -7,11 +7,12 @@ Frozen dataclasses, so that planning and rendering are functions of plain values
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 
 from provision.inventory import model
 
@@ -83,6 +84,8 @@ class EtcdCluster:
     releases: Mapping[str, model.Source] = field(default_factory=dict)
     auth: model.EtcdAuth = field(default_factory=model.EtcdAuth)
     backup: model.EtcdBackup | None = None
+    #: Taken care of elsewhere: the members are endpoints, and their hosts none of ours.
+    external: bool = False
 
     @property
     def quorum(self) -> int:
@@ -158,7 +161,7 @@ class Inventory:
     @property
     def machines(self) -> tuple[Machine, ...]:
         """Every machine once, in the order of the file."""
-        seen = {m.machine: None for m in self.etcd.members}
+        seen = {m.machine: None for m in self.etcd.members if not self.etcd.external}
         if self.alluxio is not None:
             seen.update({w.machine: None for w in self.alluxio.workers})
         return tuple(seen)
@@ -290,6 +293,11 @@ def resolve(
             start_timeout=a.start_timeout,
             workers=workers,
         )
+    if e.external is not None:
+        hosts = alluxio.workers if alluxio is not None else ()
+        members = _elsewhere(e.external, [w.machine for w in hosts], str(path))
+        etcd = replace(etcd, members=members, external=True)
+        alluxio = alluxio and replace(alluxio, etcd_endpoints=etcd.endpoints)
     return Inventory(
         path=path,
         cluster=file.cluster,
@@ -298,3 +306,26 @@ def resolve(
         alluxio=alluxio,
         other_clusters=tuple(file.other_clusters),
     )
+
+
+def _elsewhere(
+    external: model.ExternalEtcd, hosts: Sequence[Machine], path: str
+) -> tuple[EtcdMember, ...]:
+    """Members to ask by their endpoints. Those out of reach from here are, by workers' hosts."""
+    found: list[EtcdMember] = []
+    for place, url in enumerate(external.endpoints):
+        address, port = urlsplit(url).hostname or "", urlsplit(url).port or 0
+        found.append(
+            EtcdMember(
+                name=f"{bracketed(address)}:{port}",
+                machine=hosts[place % len(hosts)] if hosts else Machine(address, where=path),
+                address=address,
+                client_port=port,
+                peer_port=0,
+                data_dir="",
+                settings={},
+                peer_tls=False,
+                client_tls=False,
+            )
+        )
+    return tuple(found)

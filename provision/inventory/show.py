@@ -38,7 +38,8 @@ class _Rows:
 
     def all(self) -> Iterator[Row]:
         yield from self.model(self.loaded.file, ())
-        for member in self.loaded.inventory.etcd.members:
+        etcd = self.loaded.inventory.etcd
+        for member in () if etcd.external else etcd.members:
             own: document.Path = ("etcd", "members", member.name)
             yield from self.machine(member.machine, own)
             yield self.row(own, "address", member.address, (*own, "host"))
@@ -66,9 +67,11 @@ class _Rows:
 
     def model(self, part: model.Model, path: document.Path) -> Iterator[Row]:
         """The values of ``part`` but for its members and workers."""
+        elsewhere = isinstance(part, model.Etcd) and part.external is not None
+        shown = ("external",) if elsewhere else tuple(type(part).model_fields)
         for field in type(part).model_fields:
             value = getattr(part, field)
-            if field in ("members", "workers"):
+            if field in ("members", "workers") or field not in shown:
                 continue
             if isinstance(value, model.Model) and not isinstance(value, model.Secret):
                 yield from self.model(value, (*path, field))

@@ -14,5 +14,6 @@ __all__ = ["Context", "check", "prefix_conflicts"]
 
 def check(context: Context) -> None:
     """Applies every rule."""
-    for rule in (*clusters.RULES, *etcd.RULES, *alluxio.RULES, *hosts.RULES):
+    own = etcd.EXTERNAL_RULES if context.inventory.etcd.external else etcd.RULES
+    for rule in (*clusters.RULES, *own, *alluxio.RULES, *hosts.RULES):
         rule(context)

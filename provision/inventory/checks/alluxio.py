@@ -85,7 +85,7 @@ def _both_property_kinds(context: Context) -> None:
 
 def _directories(context: Context) -> None:
     etcd, alluxio = context.inventory.etcd, context.inventory.alluxio
-    for member in etcd.members:
+    for member in context.members:
         path = context.member_path(member.name, "data_dir")
         _apart(context, member.data_dir, path, etcd.install_dir, ("etcd", "install_dir"))
     if alluxio is None:

@@ -70,7 +70,9 @@ class Context:
 
     @property
     def members(self) -> tuple[EtcdMember, ...]:
-        return self.inventory.etcd.members
+        """The declared ones; none when etcd is taken care of elsewhere."""
+        etcd = self.inventory.etcd
+        return () if etcd.external else etcd.members
 
     @property
     def workers(self) -> tuple[AlluxioWorker, ...]:

@@ -10,6 +10,23 @@ _YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 _HEARTBEAT, _ELECTION, _MOST_ELECTION = 100, 1000, 50_000
 
 
+def _nothing_beside_external(context: Context) -> None:
+    for key in context.keys("etcd"):
+        if key != "external":
+            what = f"{key!r} has no place here: with 'external' etcd is taken care of elsewhere"
+            remedy = "remove it, or 'external'"
+            context.key_error(what, remedy, ("etcd", key))
+
+
+def _endpoints_once(context: Context) -> None:
+    seen: set[str] = set()
+    for place, member in enumerate(context.inventory.etcd.members):
+        path: document.Path = ("etcd", "external", "endpoints", place)
+        if member.name in seen:
+            context.error(f"{member.name} is listed twice", "list each member once", path)
+        seen.add(member.name)
+
+
 def _etcd_version(context: Context) -> None:
     text, path = context.file.etcd.version, ("etcd", "version")
     version = model.version_tuple(text)
@@ -199,3 +216,6 @@ RULES = (
     _election,
     _member_count,
 )
+
+#: Of an etcd that is taken care of elsewhere.
+EXTERNAL_RULES = (_nothing_beside_external, _endpoints_once)

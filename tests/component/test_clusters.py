@@ -1,0 +1,148 @@
+"""Several Alluxio clusters in one real etcd."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision import stop
+from provision.alluxio import clusters, membership
+from provision.alluxio.clusters import Cluster
+from provision.errors import PreflightFailed, UsageError
+from provision.etcd import auth, health
+from provision.etcd.client import EtcdClient, Login
+from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
+from provision.inventory.resolved import Inventory
+from provision.remote import Fleet
+from tests.component.conftest import Boot, Running
+from tests.unit import builders
+
+WORKERS = Login("alluxio", "w-secret")
+
+
+@pytest.fixture
+def running(boot: Boot) -> Iterator[Running]:
+    with boot() as running:
+        yield running
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    with Fleet(2) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def client(running: Running, fleet: Fleet) -> Iterator[EtcdClient]:
+    with health.any_client(running.cluster, fleet) as client:
+        yield client
+
+
+@pytest.fixture
+def inventory(running: Running, tmp_path: Path) -> Inventory:
+    """The one that owns the etcd; its cluster is "prod", and "stage" is declared beside it."""
+    for name, password in (("root", "r-secret"), ("workers", WORKERS.password)):
+        (tmp_path / name).write_text(f"{password}\n")
+    secret = EtcdAuth(enabled=True, root_password=Secret(file=tmp_path / "root"))
+    login = AlluxioEtcd(username=WORKERS.user, password=Secret(file=tmp_path / "workers"))
+    return dataclasses.replace(
+        builders.inventory(builders.alluxio(name="prod", etcd_login=login)),
+        cluster="prod",
+        etcd=dataclasses.replace(running.cluster, auth=secret),
+        other_clusters=("stage",),
+    )
+
+
+def join(client: EtcdClient, cluster: str, *workers: str, live: bool = True) -> int:
+    """What workers leave in etcd. Returns the lease of the live ones."""
+    lease = client.lease_grant(60)
+    for worker in workers:
+        client.put(f"{membership.authorized_prefix(cluster)}{worker}", "{}")
+        if live:
+            client.put(f"{membership.live_prefix(cluster)}{worker}", "{}", lease=lease)
+    return lease
+
+
+def test_each_is_counted_apart(inventory: Inventory, fleet: Fleet, client: EtcdClient) -> None:
+    join(client, "prod", "w1", "w2")
+    join(client, "prod", "w3", live=False)
+    client.put("/ServiceDiscovery/prod/w4", "{}")  # without a lease it says nothing
+    join(client, "stage", "w1")
+    join(client, "prod-b", "w1", live=False)
+    client.put(b"/DHT/\xff\x1b[2J/AUTHORIZED/w", "{}")
+    seen = clusters.look(inventory, fleet)
+    assert seen.complete
+    assert seen.clusters == (
+        Cluster("prod", 3, 2, "this one", ("prod-b",)),
+        Cluster("prod-b", 1, 0, "", ("prod",)),
+        Cluster("stage", 1, 1, "in other_clusters", ()),
+        Cluster("\ufffd\ufffd[2J", 1, 0, "", ()),
+    )
+    empty = clusters.look(dataclasses.replace(inventory, cluster="new"), fleet)
+    assert empty.clusters[0] == Cluster("new", 0, 0, "this one", ())
+
+
+def test_names_that_begin_alike_stop_a_new_cluster_only(
+    inventory: Inventory, fleet: Fleet, client: EtcdClient
+) -> None:
+    join(client, "prod", "w1")
+    for name, severity in (("prod-b", "error"), ("prod", "warning")):
+        join(client, "prod-a", "w1")
+        seen = membership.read(client, name)
+        found = clusters.mixed_up(name, clusters.names(client), seen)
+        assert [p.severity for p in found][:1] == [severity], name
+    assert clusters.mixed_up("stage", clusters.names(client), seen) == []
+
+
+def test_an_etcd_that_serves_others_is_not_destroyed(
+    inventory: Inventory, fleet: Fleet, client: EtcdClient
+) -> None:
+    join(client, "prod", "w1")
+    lease = join(client, "stage", "w1", "w2")
+    with pytest.raises(PreflightFailed) as caught:
+        stop.others(inventory, fleet)
+    assert [str(p) for p in caught.value.problems] == [
+        "cluster stage: has 2 live workers in this etcd (stop them first)"
+    ]
+    client.lease_revoke(lease)
+    assert stop.others(inventory, fleet) == ()
+    theirs = dataclasses.replace(inventory.etcd, external=True)
+    (note,) = stop.others(dataclasses.replace(inventory, etcd=theirs), fleet)
+    assert note.what == "keeps 1 registrations of cluster prod: it is not destroyed"
+
+
+def test_authentication_locks_nobody_out_unasked(
+    inventory: Inventory, fleet: Fleet, client: EtcdClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "_workers", lambda *_: ([], []))  # no hosts here
+    join(client, "prod", "w1")
+    lease = join(client, "stage", "w1")
+    join(client, "old", "w1", live=False)
+    seen = auth.observe(inventory, fleet)
+    assert seen.others == {"stage": 1, "old": 0}
+    with pytest.raises(PreflightFailed) as caught:
+        auth.enable(inventory, fleet, seen)
+    assert [p.severity for p in caught.value.problems] == ["warning", "error"]
+    assert "say --lock-out stage" in caught.value.problems[1].remedy
+    with pytest.raises(UsageError, match="is called stag"):
+        auth.enable(inventory, fleet, seen, ["stag"])
+    agreed = auth.enable(inventory, fleet, seen, ["stage"])
+    assert [p.severity for p in agreed.notes] == ["warning", "warning"]
+
+    client.lease_revoke(lease)
+    plan = auth.enable(inventory, fleet, auth.observe(inventory, fleet))
+    for step in plan.steps:
+        for call in step.calls:
+            call.do()
+    # The workers' user sees its own cluster, and is told that this may not be all.
+    as_workers = dataclasses.replace(inventory.etcd, auth=EtcdAuth())
+    found = clusters.look(dataclasses.replace(inventory, etcd=as_workers), fleet)
+    assert (found.complete, [c.name for c in found.clusters]) == (False, ["prod"])
+    assert found.clusters[0].authorized == 1
+    everything = clusters.look(inventory, fleet)
+    assert [c.name for c in everything.clusters] == ["prod", "old", "stage"]
+    # Once it is on, nobody is asked any more.
+    assert auth.enable(inventory, fleet, auth.observe(inventory, fleet)).notes == ()
