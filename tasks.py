@@ -152,16 +152,25 @@ def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
         "watch": "Show every change as etcd tells it, until Ctrl-C (exit code 0).",
         "interval": "With --watch: seconds between two looks at the members' health.",
         "nodes_timeout": "Seconds that `bin/alluxio info nodes` may take.",
-    }
+        "format": "table, json (with --watch: one line a change), or prometheus: metrics.",
+        "output": "With json or prometheus: the file to write, whole or not at all.",
+        "html": "Also write the report as one HTML page, to this file.",
+    },
+    formats=("table", "json", "prometheus"),
 )
 def check_nodes(
-    run: Run, watch: bool = False, interval: float = 10.0, nodes_timeout: float = 15.0
+    run: Run,
+    watch: bool = False,
+    interval: float = 10.0,
+    nodes_timeout: float = 15.0,
+    output: str = "",
+    html: str = "",
 ) -> int:
     """Join inventory, etcd and `info nodes` into one verdict a worker; exit 1 unless all is well.
 
     LIVE, FAILED (registered, no lease), UNREGISTERED (inventory only), UNKNOWN (etcd only).
     """
-    return actions.check_nodes(run, interval if watch else None, nodes_timeout)
+    return actions.check_nodes(run, interval if watch else None, nodes_timeout, output, html)
 
 
 @command()

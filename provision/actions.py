@@ -243,10 +243,16 @@ def destroy(run: Run, confirmed: str) -> int:
     return 0
 
 
-def check_nodes(run: Run, interval: float | None, nodes_timeout: float) -> int:
-    """The verdict on every worker, and every member's health."""
+def check_nodes(
+    run: Run, interval: float | None, nodes_timeout: float, output: str, html: str
+) -> int:
+    """The verdict on every worker, and every member's health: once, or as they change."""
     from provision import check, report, screen
 
+    if output and run.format == "table":
+        raise UsageError("--output is for --format json or prometheus")
+    if interval is not None and (output or html or run.format == "prometheus"):
+        raise UsageError("--watch shows a table, or --format json: leave the rest out")
     inventory, _ = _alluxio(run)
     if interval is not None:
         looks = check.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout)
@@ -257,11 +263,30 @@ def check_nodes(run: Run, interval: float | None, nodes_timeout: float) -> int:
                 screen.emit_json_line(look.document())
         return 0
     seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout)
-    if run.json:
-        screen.emit_json(seen.document())
-    else:
+    if html:
+        from provision.check import page
+        from provision.files import write_whole
+
+        write_whole(Path(html).expanduser(), page.html(seen))
+    if run.format == "table":
         report.check(seen)
+    elif run.json:
+        _put(output, screen.json_text(seen.document()))
+    else:
+        from provision.check import prometheus
+
+        _put(output, prometheus.exposition(seen))
     return seen.exit_code
+
+
+def _put(output: str, text: str) -> None:
+    """``text`` into the file ``output``, or on stdout without one."""
+    if output:
+        from provision.files import write_whole
+
+        write_whole(Path(output).expanduser(), text)
+    else:
+        sys.stdout.write(text)
 
 
 def list_clusters(run: Run) -> int:

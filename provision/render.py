@@ -16,6 +16,12 @@ def render(template: str, **values: object) -> bytes:
     return _environment().get_template(f"{template}.j2").render(**values).encode()
 
 
+def page(template: str, **values: object) -> str:
+    """The HTML of ``templates/<template>.html.j2``: every value is text, whatever it holds."""
+    environment = _environment().overlay(autoescape=True)
+    return environment.get_template(f"{template}.html.j2").render(**values)
+
+
 def template_dir() -> Path:
     """The templates of the checkout, or those packed beside the installed package."""
     package = Path(__file__).parent

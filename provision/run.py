@@ -102,13 +102,14 @@ def command(
     inventory: bool = True,
     help: Mapping[str, str] | None = None,
     positional: Sequence[str] = (),
+    formats: Sequence[str] = FORMATS,
 ) -> Callable[[Callable[..., int | None]], Task[Any]]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
     ``changes`` adds --dry-run; without ``inventory`` that option, and those about hosts, are
-    left out. Options in ``positional``, whose default is None, are given without their flag.
-    What the body returns is the exit code (None: 0); an error of ours is printed as
-    one line per problem and ends with its own code.
+    left out. ``formats`` are what --format takes. Options in ``positional``, whose default is
+    None, are given without their flag. What the body returns is the exit code (None: 0); an
+    error of ours is printed as one line per problem and ends with its own code.
     """
 
     def decorate(body: Callable[..., int | None]) -> Task[Any]:
@@ -131,7 +132,7 @@ def command(
                 values = {k: _number(k, v, numbers[k]) for k, v in given.items() if k in numbers}
                 return body(run, **{**given, **values})
 
-            code = _perform(body.__name__.replace("_", "-"), options, perform)
+            code = _perform(body.__name__.replace("_", "-"), options, perform, formats)
             if code:
                 raise Exit(code=code)
 
@@ -160,7 +161,10 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
 
 
 def _perform(
-    name: str, options: Mapping[str, Any], body: Callable[[Run], int | None]
+    name: str,
+    options: Mapping[str, Any],
+    body: Callable[[Run], int | None],
+    formats: Sequence[str] = FORMATS,
 ) -> int | None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is no error
@@ -176,8 +180,9 @@ def _perform(
             verbose=options.get("verbose", False),
             stats=options.get("stats", False),
         )
-        if run.format not in FORMATS:
-            raise UsageError(f"--format is {' or '.join(FORMATS)}, not {run.format!r}")
+        if run.format not in formats:
+            *most, last = formats
+            raise UsageError(f"--format is {', '.join(most)} or {last}, not {run.format!r}")
         return body(run)
     except ProvisionError as error:
         if options["traceback"]:

@@ -37,9 +37,13 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def emit_json(document: Any) -> None:
-    """One document on stdout, in ASCII: right in every locale, and nothing steers a terminal."""
-    json.dump(document, sys.stdout, indent=2)
-    print()
+    """One document on stdout."""
+    sys.stdout.write(json_text(document))
+
+
+def json_text(document: Any) -> str:
+    """A document in ASCII: right in every locale, and nothing in it steers a terminal."""
+    return json.dumps(document, indent=2) + "\n"
 
 
 def emit_json_line(document: Any) -> None:

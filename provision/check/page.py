@@ -1,0 +1,120 @@
+"""``--html``: the report as one page that needs nothing beside itself, for mail and archive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provision.check.picture import WIDTH, draw, marks_of
+from provision.check.result import CheckReport
+from provision.etcd.health import EXPIRY_WARNING_DAYS, MemberHealth
+from provision.render import page
+from provision.text import size
+
+#: With more workers than this, those that are well are drawn and counted, but not listed.
+LISTED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """One figure at the top: ``marks`` is its CSS class, good, odd or bad."""
+
+    figure: str
+    what: str
+    marks: str
+
+
+@dataclass(frozen=True, slots=True)
+class _MemberRow:
+    name: str
+    endpoint: str
+    healthy: bool
+    error: str
+    role: str
+    version: str
+    revision: str
+    db_size: str
+    alarms: str
+    certificate: str
+    expiring: bool
+
+
+def html(report: CheckReport) -> str:
+    """The page. Whatever a host or etcd said is text in it, and it loads and runs nothing."""
+    listed = sorted(report.nodes, key=lambda n: n.ok)
+    if len(listed) > LISTED:
+        listed = [n for n in listed if not n.ok] or listed[:LISTED]
+    return page(
+        "check-nodes",
+        report=report,
+        problems=sorted(report.problems, key=lambda p: p.severity != "error"),
+        tiles=_tiles(report),
+        picture=draw(report),
+        width=WIDTH,
+        members=[_member(report, m) for m in report.etcd.members],
+        workers=[(n, marks_of(n)) for n in listed],
+        noted=any(n.notes for n in listed),
+        unlisted=len(report.nodes) - len(listed),
+    )
+
+
+def _tiles(report: CheckReport) -> list[_Tile]:
+    etcd = report.etcd
+    tiles = []
+    if report.alluxio is not None:
+        declared = [n for n in report.nodes if n.name is not None]
+        well = sum(n.ok for n in declared)
+        word = "reachable" if report.alluxio.membership == "STATIC" else "live"
+        tiles.append(
+            _Tile(
+                f"{well} of {len(declared)}", f"workers {word} and well", _good(well, len(declared))
+            )
+        )
+    count = len(etcd.members)
+    marks = _good(etcd.healthy_count, count) if etcd.healthy_count >= etcd.quorum else "bad"
+    tiles.append(_Tile(f"{etcd.healthy_count} of {count}", "etcd members healthy", marks))
+    tiles.append(_Tile(etcd.leader or "none", "leads", "good" if etcd.leader else "bad"))
+    shown = [c for m in etcd.members for c in m.certificates]
+    left = [d for c in shown if (d := c.days_left()) is not None]
+    if shown:
+        worst = min(left, default=0)
+        marks = (
+            "bad" if len(left) < len(shown) else "odd" if worst < EXPIRY_WARNING_DAYS else "good"
+        )
+        figure = f"{worst} days" if len(left) == len(shown) else "not valid"
+        tiles.append(_Tile(figure, "until a certificate ends", marks))
+    if report.info_nodes is not None:
+        failed = bool(report.info_nodes.error)
+        differing = sum(bool(n.notes) for n in report.nodes)
+        figure = "no answer" if failed else f"{differing} differ" if differing else "agrees"
+        tiles.append(_Tile(figure, "the workers' views", "odd" if failed or differing else "good"))
+    return tiles
+
+
+def _good(well: int, of: int) -> str:
+    return "good" if well == of else "bad"
+
+
+def _member(report: CheckReport, m: MemberHealth) -> _MemberRow:
+    s = m.status
+    role = "-"
+    if s is not None:
+        role = "learner" if s.is_learner else "follower"
+        role = "leader" if m.member.name == report.etcd.leader else role
+    days = [c.days_left() for c in m.certificates]
+    known = [d for d in days if d is not None]
+    certificate = "-"
+    if days:
+        certificate = f"{min(known)} days" if len(known) == len(days) else "not valid"
+    return _MemberRow(
+        name=m.member.name,
+        endpoint=m.member.client_url + (" (through SSH)" if m.how == "tunnel" else ""),
+        healthy=m.healthy,
+        error=m.error,
+        role=role,
+        version=s.version if s is not None else "-",
+        revision=str(s.revision) if s is not None else "-",
+        db_size=size(s.db_size) if s is not None else "-",
+        alarms=", ".join(s.alarms) if s is not None and s.alarms else "-",
+        certificate=certificate,
+        expiring=bool(days) and (len(known) < len(days) or min(known) < EXPIRY_WARNING_DAYS),
+    )

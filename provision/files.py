@@ -1,0 +1,33 @@
+"""Files that this machine writes for others to read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from provision.errors import UsageError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``path`` so that a reader sees the old text or the new one, never a part.
+
+    Anyone may read it, within the umask. Raises :class:`UsageError` when it cannot be written.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    try:
+        # The name beside it ends otherwise: a collector that looks for *.prom passes it over.
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.fchmod(descriptor, 0o666 & ~umask)
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error

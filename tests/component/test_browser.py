@@ -1,0 +1,129 @@
+"""The HTML report in a real browser, headless: what it shows, and that it asks for nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.check import CheckReport, NodeVerdict, State, page
+from provision.text import printable
+from tests.unit.test_check import LIVE, report
+
+#: Each tells by the title when it runs.
+HOSTILE = (
+    "<script>document.title='pwned'</script>",
+    "\"><img src=http://198.51.100.1/x onerror=document.title='pwned'>",
+    "</title></text></svg><iframe src=http://198.51.100.1/></iframe>",
+    "javascript:document.title='pwned'",
+    printable("\x1b]0;pwned\x07\x1b[31m red"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    for name in ("chromium-headless-shell", "chromium"):
+        if found := shutil.which(name):
+            return found
+    pytest.fail("no chromium-headless-shell: tests/lab/lab deps installs it", pytrace=False)
+
+
+class Proxy:
+    """A port that all of the browser's requests go to, and that answers none."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self.requests: list[str] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection = self._server.accept()[0]
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(2)
+                self.requests.append(connection.recv(1000).decode(errors="replace"))
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    proxy = Proxy()
+    yield proxy
+    proxy.close()
+
+
+def load(browser: str, proxy: Proxy, folder: Path, html: str, *options: str) -> str:
+    """What the browser prints when it has loaded the page."""
+    file = folder / "report.html"
+    file.write_text(html)
+    command = [
+        browser,
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", "--no-first-run"),
+        f"--user-data-dir={folder / 'profile'}",
+        f"--proxy-server={proxy.address}",
+        "--proxy-bypass-list=<-loopback>",
+        *options,
+        file.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+def shown(count: int) -> CheckReport:
+    nodes = [dataclasses.replace(LIVE, name=f"w{i}", host=f"h{i}") for i in range(count)]
+    nodes[1] = dataclasses.replace(nodes[1], state=State.FAILED)
+    for evil in HOSTILE:
+        nodes.append(NodeVerdict(None, evil, 1, State.UNKNOWN, evil, evil, (evil,)))
+    return report(*nodes, cluster="c" + HOSTILE[2])
+
+
+@pytest.mark.parametrize("count", [3, 500])
+def test_hostile_names_are_inert(browser: str, proxy: Proxy, tmp_path: Path, count: int) -> None:
+    dom = load(browser, proxy, tmp_path, page.html(shown(count)), "--dump-dom")
+    title = re.search(r"<title>(.*?)</title>", dom)
+    assert title is not None
+    assert title[1] == f"c{HOSTILE[2]}: needs attention".replace("<", "&lt;").replace(">", "&gt;")
+    assert len(re.findall(r'<g class="box ', dom)) == 3 + count + len(HOSTILE)
+    assert len(re.findall(r'<td class="state ', dom)) == 3 + count + len(HOSTILE)
+    assert dom.count('<td class="state bad">FAILED</td>') == 1
+    for tag in ("script", "img", "iframe"):
+        assert f"<{tag}" not in dom
+    assert proxy.requests == []
+
+
+def test_the_proxy_would_have_seen_a_request(browser: str, proxy: Proxy, tmp_path: Path) -> None:
+    load(browser, proxy, tmp_path, "<img src=http://198.51.100.1/x>", "--dump-dom")
+    assert any("198.51.100.1" in request for request in proxy.requests)
+
+
+def test_light_and_dark(browser: str, proxy: Proxy, tmp_path: Path) -> None:
+    pictures = []
+    for scheme in (1, 0):  # Blink's light and dark
+        png = tmp_path / f"{scheme}.png"
+        options = (f"--screenshot={png}", "--window-size=1100,900", "--hide-scrollbars")
+        load(
+            browser,
+            proxy,
+            tmp_path,
+            page.html(shown(3)),
+            f"--blink-settings=preferredColorScheme={scheme}",
+            *options,
+        )
+        pictures.append(png.read_bytes())
+    assert all(p.startswith(b"\x89PNG") for p in pictures)
+    assert pictures[0] != pictures[1]

@@ -1,0 +1,135 @@
+"""The metrics, read by Prometheus' own parser."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime, timezone
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from provision.alluxio.nodes import InfoNodes
+from provision.check import CheckReport, NodeVerdict, State
+from provision.check.prometheus import PREFIX, exposition
+from provision.errors import Problem
+from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
+from tests.unit.builders import alluxio
+from tests.unit.test_check import LIVE, A, healthy, report
+
+Series = dict[tuple[str, ...], float]
+
+
+def parsed(shown: CheckReport) -> dict[str, Series]:
+    """Each family's samples, by the values of their labels without the cluster's."""
+    found: dict[str, Series] = {}
+    for family in text_string_to_metric_families(exposition(shown)):
+        assert family.name.startswith(PREFIX)
+        assert family.type == "gauge"
+        assert family.documentation.endswith(".")
+        assert family.name not in found
+        series = found[family.name.removeprefix(PREFIX)] = {}
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            assert labels.pop("cluster") == shown.cluster
+            key = tuple(labels.values())
+            assert key not in series
+            series[key] = sample.value
+    return found
+
+
+def test_a_healthy_cluster() -> None:
+    taken = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    seen = parsed(report(LIVE, taken=taken, seconds=0.25, info_nodes=InfoNodes("w1", seconds=0.5)))
+    assert seen["healthy"] == {(): 1}
+    assert seen["problems"] == {("error",): 0, ("warning",): 0}
+    assert seen["check_timestamp_seconds"] == {(): taken.timestamp()}
+    assert seen["check_duration_seconds"] == {(): 0.25}
+    assert seen["info_nodes_answered"] == {(): 1}
+    assert seen["info_nodes_duration_seconds"] == {(): 0.5}
+    assert seen["workers"][("LIVE",)] == 1
+    assert sum(seen["workers"].values()) == 1
+    assert seen["worker_state"] == {
+        ("w1", "w1:29999", state): state == "LIVE"
+        for state in ("LIVE", "FAILED", "UNREGISTERED", "UNDETERMINED")
+    }
+    assert seen["worker_disagreements"] == {("w1", "w1:29999"): 0}
+    assert seen["worker_info_nodes_agrees"] == {("w1", "w1:29999"): 1}
+    assert seen["failure_detection_timeout_seconds"] == {(): 120}
+    member = ("infra1", "http://10.0.0.1:2379")
+    assert seen["etcd_member_healthy"][member] == 1
+    assert seen["etcd_member_is_leader"][member] == 1
+    assert sum(seen["etcd_member_is_leader"].values()) == 1
+    assert seen["etcd_member_db_size_bytes"][member] == 20480
+    assert seen["etcd_member_read_duration_seconds"][member] == 0.001
+    assert seen["etcd_member_info"] == {
+        (f"infra{i}", f"http://10.0.0.{i}:2379", "3.6.16"): 1 for i in (1, 2, 3)
+    }
+    assert seen["etcd_has_leader"] == {(): 1}
+
+
+def test_what_is_wrong_shows() -> None:
+    until = datetime(2027, 1, 1, tzinfo=timezone.utc)
+    full = healthy(errors=("memberID:1 alarm:NOSPACE ",))
+    first = dataclasses.replace(
+        full.members[0],
+        certificates=(CertificateState("peer", until), CertificateState("client", None, "x")),
+    )
+    away = MemberHealth(full.members[1].member, error="connection refused")
+    stranger = NodeVerdict(None, "x", 1, State.UNKNOWN, A, None, ("live, not in the inventory",))
+    seen = parsed(
+        report(
+            dataclasses.replace(LIVE, state=State.FAILED),
+            dataclasses.replace(LIVE, name="w2", notes=("one", "two")),
+            stranger,
+            etcd=ClusterHealth(full.cluster, (first, away)),
+            view_problems=(Problem("etcd", "x", "", "warning"),),
+        )
+    )
+    one, two = ("infra1", "http://10.0.0.1:2379"), ("infra2", "http://10.0.0.2:2379")
+    assert seen["healthy"] == {(): 0}
+    assert seen["problems"][("error",)] > 0
+    assert seen["etcd_member_healthy"] == {one: 1, two: 0}
+    assert list(seen["etcd_member_db_size_bytes"]) == [one]
+    assert seen["etcd_member_alarm"] == {(*one, "CORRUPT"): 0, (*one, "NOSPACE"): 1}
+    assert seen["etcd_member_certificate_valid"] == {(*one, "peer"): 1, (*one, "client"): 0}
+    assert seen["etcd_member_certificate_expiry_timestamp_seconds"] == {
+        (*one, "peer"): until.timestamp()
+    }
+    assert seen["worker_state"][("w1", "w1:29999", "FAILED")] == 1
+    assert seen["worker_state"][("w1", "w1:29999", "LIVE")] == 0
+    assert seen["worker_state"][("", "x:1", A, "UNKNOWN")] == 1
+    assert seen["worker_disagreements"][("w2", "w1:29999")] == 2
+    # FAILED in etcd, ONLINE in info nodes.
+    assert seen["worker_info_nodes_agrees"][("w1", "w1:29999")] == 0
+
+
+def test_a_view_without_an_answer_says_nothing_of_the_workers() -> None:
+    seen = parsed(report(LIVE, info_nodes=InfoNodes("w1", error="w1: did not answer")))
+    assert seen["info_nodes_answered"] == {(): 0}
+    assert "worker_info_nodes_agrees" not in seen
+
+
+def test_static_has_its_own_states() -> None:
+    node = dataclasses.replace(LIVE, state=State.UNREACHABLE, info_nodes="N/A")
+    seen = parsed(report(node, alluxio=alluxio(membership="STATIC")))
+    assert seen["worker_state"][("w1", "w1:29999", "UNREACHABLE")] == 1
+    assert set(seen["workers"]) == {
+        ("REACHABLE",),
+        ("UNREACHABLE",),
+        ("UNDETERMINED",),
+        ("UNKNOWN",),
+    }
+    assert "failure_detection_timeout_seconds" not in seen
+
+
+def test_without_workers_there_is_etcd_alone() -> None:
+    seen = parsed(report(alluxio=None))
+    assert "etcd_member_healthy" in seen
+    assert "workers" not in seen
+
+
+def test_label_values_are_escaped_and_no_series_comes_twice() -> None:
+    evil = 'a"b\\c\nd{}=,#'
+    node = NodeVerdict(None, "", 0, State.UNKNOWN, evil, None, ("x",))
+    seen = parsed(report(node, node))
+    assert seen["worker_state"] == {("", "", evil, "UNKNOWN"): 1}
+    assert seen["workers"][("UNKNOWN",)] == 2
