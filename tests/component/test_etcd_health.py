@@ -65,13 +65,6 @@ def test_a_healthy_cluster(three: Running, fleet: Fleet) -> None:
     health.verify_write(three.cluster, fleet)
 
 
-def test_a_healthy_cluster_is_seen_fast(three: Running, fleet: Fleet) -> None:
-    health.observe(three.cluster, fleet)
-    started = time.monotonic()
-    health.observe(three.cluster, fleet)
-    assert time.monotonic() - started < 0.5  # 0.02 s on an idle machine
-
-
 def test_through_the_tunnel_when_the_port_is_not_reachable(
     three: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -278,15 +277,13 @@ def test_static_with_a_stranger_in_conf_workers() -> None:
     assert found[1].notes == ("in conf/workers, not in the inventory",)
 
 
-def test_ten_thousand_workers_are_joined_fast() -> None:
+def test_of_ten_thousand_workers_exactly_the_dead_are_failed() -> None:
     workers = [worker(f"w{i}") for i in range(10_000)]
     found = [(f"worker-{i:032x}", f"w{i}") for i in range(10_000)]
     registered = members(*found[100:], dead=tuple(found[:100]))
     info = rows(*((i, h, "OFFLINE" if n < 100 else "ONLINE") for n, (i, h) in enumerate(found)))
     cluster = alluxio(*workers)
-    started = time.monotonic()
     result = verdicts(cluster, registered, info)
-    assert time.monotonic() - started < 2  # 0.1 s on an idle machine
     assert [n.name for n in result if n.state is State.FAILED] == [f"w{i}" for i in range(100)]
     assert sum(n.ok for n in result) == 9_900
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -756,14 +755,12 @@ def test_unreadable(name: str) -> None:
     assert caught.value.problems[0].what.startswith("cannot be read: ")
 
 
-# --- speed: every command loads the inventory
+# --- scale
 
 
 def test_ten_thousand_workers(inventory: Path) -> None:
     text = edited(("worker2:\n", "n[00001-10000]:\n"), ("worker2.e", "n[00001-10000].e"))
     inventory.write_text(text)
-    start = time.perf_counter()
     result = load(inventory)
-    assert time.perf_counter() - start < 5  # about 0.7 s on an idle machine
     assert result.alluxio is not None
     assert len(result.alluxio.workers) == 10_001
