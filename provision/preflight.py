@@ -167,7 +167,7 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
             continue
         where = f"{member.name} at {member.machine.host} ({member.machine.where})"
         problems += _foreign(cluster, member, f, where)
-        if etcd.is_ip(member.address) and f.addresses and member.address not in f.addresses:
+        if f.addresses and not etcd.is_among(member.address, f.addresses):
             problems.append(
                 Problem(
                     where,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from provision.artifacts import Artifact
@@ -221,6 +221,11 @@ def is_ip(address: str) -> bool:
     return True
 
 
+def is_among(address: str, addresses: Iterable[str]) -> bool:
+    """Whether a host of ``addresses`` has ``address``, however written; a name may be anyone's."""
+    return not is_ip(address) or str(ipaddress.ip_address(address)) in addresses
+
+
 def sans(member: EtcdMember) -> tuple[str, ...]:
     """The names a member's certificate must carry: etcd checks them on both sides."""
     return tuple(dict.fromkeys((member.address, member.machine.host, "localhost", "127.0.0.1")))
@@ -263,12 +268,15 @@ def _config(
     peer_files: bool,
 ) -> bytes:
     client_scheme = "https" if member.client_tls else "http"
-    listen_client = [f"{client_scheme}://{a}" for a in _listen(member, member.client_port)]
+    anywhere = _anywhere(facts)
+    listen_client = [
+        f"{client_scheme}://{a}" for a in _listen(member, member.client_port, anywhere)
+    ]
     advertise = [member.client_url]
     plain = cluster.tls.plain_client_port
     if member.client_tls and plain is not None:
         where = cluster.tls.plain_client_address or member.address
-        listen_client.append(f"http://{bracketed(where) if is_ip(where) else '0.0.0.0'}:{plain}")
+        listen_client.append(f"http://{bracketed(where) if is_ip(where) else anywhere}:{plain}")
     initial = {
         "initial-cluster": cluster.initial_cluster,
         "initial-cluster-token": cluster.token,
@@ -284,7 +292,7 @@ def _config(
         member=member,
         listen_peer_urls=[
             f"{'https' if member.peer_tls else 'http'}://{a}"
-            for a in _listen(member, member.peer_port, loopback=False)
+            for a in _listen(member, member.peer_port, anywhere, loopback=False)
         ],
         listen_client_urls=listen_client,
         advertise_client_urls=advertise,
@@ -305,10 +313,15 @@ def _defaults(cluster: EtcdCluster) -> dict[str, Scalar]:
     return {**DEFAULT_SETTINGS, **logger}
 
 
-def _listen(member: EtcdMember, port: int, *, loopback: bool = True) -> list[str]:
+def _anywhere(facts: HostFacts | None) -> str:
+    """All addresses of the host: ``[::]`` is IPv4, too, but not where there is no IPv6."""
+    return "[::]" if facts is not None and any(":" in a for a in facts.addresses) else "0.0.0.0"
+
+
+def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = True) -> list[str]:
     # etcd listens on addresses only: for a name, on all of them.
     if not is_ip(member.address):
-        return [f"0.0.0.0:{port}"]
+        return [f"{anywhere}:{port}"]
     own = f"{bracketed(member.address)}:{port}"
     local = f"127.0.0.1:{port}"
     return [own, local] if loopback and own != local else [own]

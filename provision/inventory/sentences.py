@@ -29,8 +29,10 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
         return f"{key!r}: {context['error']}", ""
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         wanted = model_at(path)
-        if wanted is model.Secret:
-            return f"{key!r} is a secret, and given by reference", "{env: NAME} or {file: PATH}"
+        if wanted in (model.Secret, model.SshSecret):
+            asked = ", or {ask: true}" if wanted is model.SshSecret else ""
+            remedy = f"{{env: NAME}} or {{file: PATH}}{asked}"
+            return f"{key!r} is a secret, and given by reference", remedy
         known = ", ".join(wanted.model_fields) if wanted is not None else ""
         return f"{key!r} must be a mapping", f"its keys: {known}" if known else "as in 'key: value'"
     if kind == "list_type":

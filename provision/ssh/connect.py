@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import re
 import shlex
 import socket
 import threading
@@ -328,11 +329,13 @@ def reason(error: BaseException) -> tuple[str, str]:
         return "login refused", "check ssh.user and ssh.key, or load the key into ssh-agent"
     if isinstance(error, socket.gaierror):
         return "the name does not resolve", "check the spelling, or give an address"
-    if isinstance(error, TimeoutError) or "timed out" in text.lower():
+    if isinstance(error, TimeoutError) or re.search("timed out|timeout", text.lower()):
         return (
             "no answer over SSH in time",
             "is the host up, and its SSH port open to this machine?",
         )
+    if "protocol banner" in text:
+        return "what listens there does not answer as SSH", "is sshd running there, on that port?"
     if isinstance(error, ConnectionRefusedError):
         return f"cannot connect: {text}", "is sshd running there, on that port?"
     return f"SSH failed: {text}", "run again with -v; try ssh to that host by hand"

@@ -141,11 +141,17 @@ class Done:
 class Running:
     """An ``invoke`` under way: its stderr read line by line, and signals to it."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         pipe = subprocess.PIPE
         self._started = time.monotonic()
         self.process = subprocess.Popen(
-            command, cwd=REPO, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+            command,
+            cwd=REPO,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env={**os.environ, **(env or {})},
         )
         self._seen: list[str] = []
 
@@ -214,12 +220,27 @@ class Lab:
     def pki(self) -> str:
         return str(self._folder / "pki")
 
-    def invoke(self, task: str, inventory: Path | None = None, *options: str) -> Done:
-        return self.start(task, inventory, *options).finish()
+    def invoke(
+        self,
+        task: str,
+        inventory: Path | None = None,
+        *options: str,
+        env: Mapping[str, str] | None = None,
+    ) -> Done:
+        return self.start(task, inventory, *options, env=env).finish()
 
-    def start(self, task: str, inventory: Path | None = None, *options: str) -> Running:
+    def start(
+        self,
+        task: str,
+        inventory: Path | None = None,
+        *options: str,
+        env: Mapping[str, str] | None = None,
+    ) -> Running:
+        return Running(self.command(task, inventory, *options), env)
+
+    def command(self, task: str, inventory: Path | None = None, *options: str) -> list[str]:
         path = str(inventory or self.declared)
-        return Running([sys.executable, "-m", "invoke", task, "--inventory", path, *options])
+        return [sys.executable, "-m", "invoke", task, "--inventory", path, *options]
 
     def on(self, hosts: Sequence[Host], script: str, *, check: bool = True) -> list[str]:
         """A script on several hosts at once."""
@@ -266,12 +287,14 @@ class Lab:
             list(self.hosts.values()),
             f"""
             iptables -F
+            ip6tables -F
             systemctl kill -s KILL etcd alluxio-worker 2>/dev/null || :
-            systemctl stop etcd alluxio-worker '{TEST_UNIT}' 2>/dev/null || :
+            systemctl stop etcd alluxio-worker 'alxp-test*' 2>/dev/null || :
             umount /opt /var/lib/etcd 2>/dev/null || :
             rm -rf {" ".join(OURS)} /run/alluxio-provision /root/*.aside
             [ ! -e /etc/machine-id.kept ] || mv /etc/machine-id.kept /etc/machine-id
-            userdel -r plain 2>/dev/null || :
+            for user in plain op; do userdel -r $user 2>/dev/null || :; done
+            rm -f /etc/sudoers.d/op
             systemctl daemon-reload
             systemctl reset-failed
             """,

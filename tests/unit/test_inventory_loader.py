@@ -315,6 +315,22 @@ FIELDS: dict[str, Case] = {
         [("cluster: Main", "cluster: Main\nssh: {jump: -oProxyCommand=x}")],
         *("2:13", E, "'jump' must be a jump host", ""),
     ),
+    "jump host of a bad port": (
+        [("cluster: Main", "cluster: Main\nssh: {jump: 'a,b:99999'}")],
+        *("2:13", E, "99999 is no port", ""),
+    ),
+    "sudo's password given inline": (
+        [("cluster: Main", "cluster: Main\nssh: {sudo_password: hunter2}")],
+        *("2:22", E, "'sudo_password' is a secret, and given by reference", "{env: NAME}"),
+    ),
+    "sudo's password given twice": (
+        [("cluster: Main", "cluster: Main\nssh: {sudo_password: {ask: true, env: A}}")],
+        *("2:7", E, "exactly one of 'env', 'file' or 'ask: true'", ""),
+    ),
+    "an endpoint by IPv6": (
+        [("address: 10.0.1.11", "address: 'fd00::1'")],
+        *("7:49", E, "Alluxio's etcd client cannot use the IPv6 address fd00::1", "give a name"),
+    ),
     "secret given inline": (
         [("  workers:", "  secret_properties: {s3a.secretKey: hunter2}\n  workers:")],
         *("12:38", E, "'s3a.secretKey' is a secret, and given by reference", "{env: NAME}"),

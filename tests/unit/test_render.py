@@ -20,7 +20,7 @@ from provision.etcd import desired as etcd_desired
 from provision.host.resources import File, Resource
 from provision.render import property_key, property_value, render
 from tests.unit import builders
-from tests.unit.hosts import TARBALL
+from tests.unit.hosts import TARBALL, facts
 
 # Lone surrogates cannot be in a file, so they cannot be in an inventory.
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -140,6 +140,20 @@ def test_an_ipv6_member() -> None:
     read = YAML(typ="safe").load(files["etcd.conf.yml"])
     assert read["listen-peer-urls"] == "http://[fd00::1]:2380"
     assert read["initial-cluster"] == "infra1=http://[fd00::1]:2380"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "listens"), [({"10.0.0.1"}, "0.0.0.0"), ({"10.0.0.1", "fd00::1"}, "[::]")]
+)
+def test_a_member_with_a_name_listens_on_all_that_its_host_has(
+    addresses: set[str], listens: str
+) -> None:
+    member = builders.member(1, address="infra1.example.com")
+    host = facts(addresses=frozenset(addresses))
+    files = _files(etcd_desired.resources(builders.etcd(member), member, TARBALL, None, host))
+    read = YAML(typ="safe").load(files["etcd.conf.yml"])
+    assert read["listen-peer-urls"] == f"http://{listens}:2380"
+    assert read["listen-client-urls"] == f"http://{listens}:2379"
 
 
 def test_a_cluster_that_has_data_keeps_what_it_was_bootstrapped_with() -> None:

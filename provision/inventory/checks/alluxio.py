@@ -35,6 +35,23 @@ def _static_login(context: Context) -> None:
         context.warning(what, "remove it", ("alluxio", "etcd"), ("alluxio", "membership"))
 
 
+def _endpoints_by_ipv6(context: Context) -> None:
+    """Alluxio 313's jetcd 0.7.5 makes a URI ``ip:///[…]`` of them, which is none; names will do."""
+    alluxio = context.file.alluxio
+    if alluxio is None or alluxio.membership == "STATIC":
+        return
+    tls = context.inventory.etcd.tls
+    plain = tls.plain_client_address if tls.client and tls.plain_client_port else None
+    for member in context.members:
+        if ":" in (plain or member.address):
+            own = context.member_path(member.name, "address", "host")
+            context.error(
+                f"Alluxio's etcd client cannot use the IPv6 address {plain or member.address}",
+                "give a name that resolves to it as the member's 'address'",
+                ("etcd", "tls", "plain_client_address") if plain else own,
+            )
+
+
 def _owned_properties(context: Context) -> None:
     for owner in _alluxio_maps(context):
         for field in ("properties", "secret_properties"):
@@ -132,6 +149,7 @@ def _within(inner: str, outer: str) -> bool:
 RULES = (
     _alluxio_source,
     _static_login,
+    _endpoints_by_ipv6,
     _owned_properties,
     _inline_secrets,
     _both_property_kinds,
