@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -67,14 +67,19 @@ def model_at(path: document.Path) -> type[BaseModel] | None:
     """The model that describes the mapping at ``path``, if one does."""
     at: Any = model.InventoryFile
     for part in path:
-        if isinstance(at, type) and issubclass(at, BaseModel):
+        if _is_model(at):
             field = at.model_fields.get(str(part))
             at = _inner(field.annotation) if field is not None else None
         elif get_origin(at) in (dict, list):
             at = _inner(get_args(at)[-1])
         else:
             return None
-    return at if isinstance(at, type) and issubclass(at, BaseModel) else None
+    return at if _is_model(at) else None
+
+
+def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
+    # Python 3.10 takes dict[str, int] for a type, too.
+    return not get_args(kind) and isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _inner(annotation: Any) -> Any:

@@ -19,11 +19,12 @@ INVENTORY = Path(__file__).parents[2] / "inventory"
 
 def models(annotation: Any) -> Iterator[type[Model]]:
     """The model classes within an annotation, and within their fields."""
-    if isinstance(annotation, type) and issubclass(annotation, Model):
+    inner_types = get_args(annotation)  # Python 3.10 takes list[str] for a type, too
+    if not inner_types and isinstance(annotation, type) and issubclass(annotation, Model):
         yield annotation
         for field in annotation.model_fields.values():
             yield from models(field.annotation)
-    for inner in get_args(annotation):
+    for inner in inner_types:
         yield from models(inner)
 
 
