@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.artifacts import Artifact
@@ -57,7 +57,6 @@ def test_what_is_as_declared_is_not_changed(declared: list[Resource]) -> None:
     assert changes(declared, having(declared, facts())) == ()
 
 
-@settings(max_examples=20)
 @given(st.lists(resources, max_size=8, unique_by=_place))
 def test_every_batch_is_a_shell_script(declared: list[Resource]) -> None:
     todo = changes(declared, facts())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -17,13 +17,6 @@ from provision.inventory import EXAMPLE, ranges, read
 from provision.inventory.document import MAX_BYTES
 
 PLACE = re.compile(r":([0-9]+):([0-9]+)$")
-
-few = settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 def accept_or_explain(path: Path, data: bytes) -> bool:
@@ -53,19 +46,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "inventory.yml"
 
 
-@few
 @given(data=st.binary(max_size=200))
 def test_any_bytes(path: Path, data: bytes) -> None:
     accept_or_explain(path, data)
 
 
-@few
 @given(text=st.text(max_size=200))
 def test_any_text(path: Path, text: str) -> None:
     accept_or_explain(path, text.encode("utf-8", "surrogatepass"))
 
 
-@few
 @given(text=st.text(alphabet="ab:[]{},-?&*!|>'\"%@#~ \n\t0\\<", max_size=80))
 def test_any_punctuation(path: Path, text: str) -> None:
     accept_or_explain(path, text.encode())
@@ -84,7 +74,6 @@ structures = st.recursive(
 )
 
 
-@few
 @given(data=st.dictionaries(words, structures, max_size=4))
 def test_any_structure(path: Path, data: dict[str, Any]) -> None:
     buffer = io.BytesIO()
@@ -125,7 +114,6 @@ def mutated(draw: st.DrawFn) -> str:
     return "\n".join(lines)
 
 
-@few
 @given(text=mutated())
 def test_any_mutation_of_the_example(path: Path, text: str) -> None:
     accept_or_explain(path, text.encode("utf-8", "surrogatepass"))

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.alluxio import membership
@@ -161,7 +161,6 @@ def test_any_value_is_parsed(value: bytes) -> None:
     parse("id", value)
 
 
-@settings(max_examples=40)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 def test_any_json_in_the_entity_is_parsed(value: object) -> None:
     for entity in (

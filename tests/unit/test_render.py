@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -101,7 +101,6 @@ def test_booleans_and_numbers_are_alluxios() -> None:
     assert property_key("alluxio.worker.${x}") == "alluxio.worker.${x}"
 
 
-@settings(max_examples=40)
 @given(st.dictionaries(st.from_regex("[A-Z_]{1,8}", fullmatch=True), anything, max_size=4))
 def test_shell_variables_are_read_back(env: Mapping[str, str]) -> None:
     env = {f"X_{k}": v.replace("\x00", "") for k, v in env.items()}
@@ -119,7 +118,6 @@ def _files(resources: tuple[Resource, ...]) -> dict[str, str]:
     }
 
 
-@settings(max_examples=40)
 @given(anything)
 def test_etcds_configuration_is_read_back(value: str) -> None:
     member = builders.member(1, settings={"metrics": value, "max-txn-ops": 9, "pre-vote": True})
