@@ -104,7 +104,8 @@ class Connector:
             user=hop.user,
             port=hop.port,
             gateway=False,
-            config=self._fabric,
+            # Its own: Fabric writes into it, which others would see half done.
+            config=self._fabric.clone(),
             connect_timeout=hop.timeout,
             connect_kwargs={
                 "sock": sock,
