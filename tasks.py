@@ -249,6 +249,21 @@ def recover_etcd(run: Run, from_: str = "", yes_recover: str = "") -> int:
 
 @command(
     changes=True,
+    help={
+        "delete": "Names of folders to delete, such as member.removed-..., on every host with one.",
+        "limit": LIMIT,
+    },
+)
+def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
+    """Show the data that removals, restores and recoveries have kept aside, and its size.
+
+    It goes only when --delete names it.
+    """
+    return actions.kept_data(run, delete, limit)
+
+
+@command(
+    changes=True,
     help={"compact": "First drop the history of every key, up to the newest revision."},
 )
 def defrag_etcd(run: Run, compact: bool = False) -> int:
@@ -313,6 +328,7 @@ namespace = Collection(
     backup_etcd,
     restore_etcd,
     recover_etcd,
+    kept_data,
     defrag_etcd,
     disarm_alarms,
     audit,

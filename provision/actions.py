@@ -424,6 +424,30 @@ def recover_etcd(run: Run, name: str, confirmed: str) -> int:
     return 0
 
 
+def kept_data(run: Run, delete: str, limit: str) -> int:
+    """What members' former data there is, and the deletion of what is named."""
+    from provision import screen
+    from provision.etcd import kept
+    from provision.selection import choose
+    from provision.text import size
+
+    inventory = _inventory(run)
+    seen = kept.observe(inventory, run.fleet, choose(inventory.etcd.members, limit))
+    plan = kept.plan(inventory, seen, [n.strip() for n in delete.split(",") if n.strip()])
+    if not run.json and not delete:
+        rows = [
+            (k.member.name, k.path, k.why, f"{k.when:%Y-%m-%d %H:%M}", size(k.bytes))
+            for k in seen.kept
+        ]
+        screen.table(("member", "folder", "kept by a", "since (UTC)", "size"), rows)
+    carried = _carry_out(run, plan)
+    total = size(sum(k.bytes for k in seen.kept))
+    line = f"{total} in {len(seen.kept)} folders; --delete NAME,... deletes what it names"
+    extra = {"kept": [k.document() for k in seen.kept]}
+    _finish(run, plan, carried, extra, "" if delete else line)
+    return 0
+
+
 def defrag_etcd(run: Run, compact: bool) -> int:
     """Compact and defragment, and show each database's size before and after."""
     from provision import screen

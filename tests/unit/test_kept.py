@@ -1,0 +1,67 @@
+"""Data that was kept aside: what is listed, and that only what is named goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision import plan as plans
+from provision.errors import PreflightFailed, UsageError
+from provision.etcd import kept, unfinished
+from provision.inventory.resolved import Inventory
+from tests.unit import builders, hosts
+
+REMOVED = "member.removed-20260102T030405Z"
+RESTORED = "member.before-restore-20260101T000000Z"
+NOT_OURS = ("member", "member.mine", "member.removed-20261399T000000Z", f"{RESTORED}.part")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for name in (REMOVED, RESTORED, *NOT_OURS):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "db").write_bytes(b"x" * 10_000)
+    (folder / "member.removed-20260102T030406Z").symlink_to(folder / "member")
+    return folder
+
+
+@pytest.fixture
+def inventory(data: Path) -> Inventory:
+    return builders.inventory(etcd=builders.etcd(builders.member(1, data_dir=str(data))))
+
+
+def observed(inventory: Inventory, root: Path) -> kept.Observed:
+    return kept.observe(inventory, hosts.LocalFleet(root), inventory.etcd.members)
+
+
+def test_what_there_is(inventory: Inventory, tmp_path: Path, data: Path) -> None:
+    found = observed(inventory, tmp_path)
+    assert [(k.path, k.why) for k in found.kept] == [
+        (f"{data}/{RESTORED}", "restore"),
+        (f"{data}/{REMOVED}", "removal"),
+    ]
+    assert all(10_000 < k.bytes < 50_000 for k in found.kept)
+    assert kept.plan(inventory, found, ()).steps == ()
+
+
+def test_only_what_is_named_goes(inventory: Inventory, tmp_path: Path, data: Path) -> None:
+    found = observed(inventory, tmp_path)
+    for name in ("member", "member.mine", f"{REMOVED}/../member", "*"):
+        with pytest.raises(UsageError, match="no data is kept as"):
+            kept.plan(inventory, found, [name])
+    plan = kept.plan(inventory, found, [REMOVED])
+    assert [c.what.split(" (")[0] for c in plan.steps[0].hosts[0].changes] == [
+        f"DELETE {data}/{REMOVED}"
+    ]
+    plans.apply(plan, hosts.LocalFleet(tmp_path))
+    left = {path.name for path in data.iterdir() if not path.is_symlink()}
+    assert left == {RESTORED, *NOT_OURS}
+
+
+def test_not_while_a_restore_has_not_ended(inventory: Inventory, tmp_path: Path) -> None:
+    Path(unfinished.path(inventory.etcd.members[0])).touch()
+    found = observed(inventory, tmp_path)
+    with pytest.raises(PreflightFailed, match="finish it first"):
+        kept.plan(inventory, found, [REMOVED])
