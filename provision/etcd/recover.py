@@ -310,7 +310,7 @@ def _notes(observed: Observed) -> tuple[Problem, ...]:
             m.name,
             f"{m.machine.host} does not answer, or has no member of this cluster",
             "never start its etcd with the old data again: with another such member it would be "
-            f"the old cluster. When it is back: invoke add-member {m.name}",
+            f"the old cluster. When it is back: invoke add-member --name {m.name}",
             "warning",
         )
         for m in observed.lost

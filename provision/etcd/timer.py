@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from provision.etcd import desired
+from provision.etcd import desired, health
 from provision.host.resources import Absent, Directory, File, Resource, Unit
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
@@ -25,7 +25,12 @@ def script_path(cluster: EtcdCluster) -> str:
 
 def paths(cluster: EtcdCluster) -> tuple[str, ...]:
     """The files that the timer consists of."""
-    return TIMER_PATH, SERVICE_PATH, script_path(cluster)
+    return TIMER_PATH, SERVICE_PATH, script_path(cluster), login_path(cluster)
+
+
+def login_path(cluster: EtcdCluster) -> str:
+    """The environment of the timer's etcdctl, for root alone: its login when etcd wants one."""
+    return f"{cluster.config_dir}/backup.env"
 
 
 def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
@@ -61,13 +66,25 @@ def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
         user=cluster.user,
         dir=backup.dir,
         script=script_path(cluster),
-        environment=f"{cluster.config_dir}/backup.env",
+        environment=login_path(cluster),
     )
     timer = render("etcd-backup.timer", cluster=cluster.name, on_calendar=backup.on_calendar)
     return (
         Directory(backup.dir, owner=cluster.user, mode=0o700),
         File(script_path(cluster), script),
+        File(login_path(cluster), _login(cluster), mode=0o600, secret=True),
         File(SERVICE_PATH, service),
         File(TIMER_PATH, timer, restarts=(UNIT,)),
         Unit(UNIT),
     )
+
+
+def _login(cluster: EtcdCluster) -> bytes:
+    """etcd gives snapshots to users with the role root alone. Without authentication it lets
+    one with a login in, too."""
+    login = health.root(cluster) if cluster.auth.enabled else None
+    if login is None:
+        return b""
+    # As systemd reads an EnvironmentFile (systemd.exec(5)).
+    quoted = re.sub(r'([\\"$`])', r"\\\1", f"{login.user}:{login.password}")
+    return f'ETCDCTL_USER="{quoted}"\n'.encode()

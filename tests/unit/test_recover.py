@@ -43,7 +43,7 @@ def test_the_lost_must_not_come_back_by_themselves() -> None:
     said = notes(observed(Survivor(A, None, False), lost=(B, C)))
     assert "an unknown revision" in said[0]
     assert all("never start its etcd" in line for line in said[1:])
-    assert "add-member b" in said[1]
+    assert "add-member --name b" in said[1]
 
 
 def test_a_run_that_continues_says_only_that() -> None:

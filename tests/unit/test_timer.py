@@ -13,7 +13,7 @@ from provision.etcd import timer
 from provision.host.change import changes
 from provision.host.observe import HostFacts, PathState
 from provision.host.resources import Absent, File
-from provision.inventory.model import EtcdBackup, EtcdTls, Source
+from provision.inventory.model import EtcdAuth, EtcdBackup, EtcdTls, Secret, Source
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
 MEMBERS = tuple(
@@ -108,3 +108,24 @@ def test_a_broken_snapshot_removes_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "the snapshot is broken" in done.stderr
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == old
+
+
+def test_it_logs_in_when_etcd_wants_it(tmp_path: Path) -> None:
+    (tmp_path / "root").write_text('a "$1" `b` \\ c:d\n')
+    password = Secret(file=tmp_path / "root")
+
+    def login(enabled: bool) -> File:
+        cluster = replace(CLUSTER, auth=EtcdAuth(enabled=enabled, root_password=password))
+        (found,) = (
+            r
+            for r in timer.resources(cluster, MEMBERS[2])
+            if isinstance(r, File) and r.path == timer.login_path(cluster)
+        )
+        return found
+
+    assert login(False).content == b""
+    found = login(True)
+    assert (found.mode, found.secret, found.owner) == (0o600, True, "root")
+    assert found.content == b'ETCDCTL_USER="root:a \\"\\$1\\" \\`b\\` \\\\ c:d"\n'
+    (change,) = changes([found], facts())
+    assert "root:" not in change.diff
