@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from provision.artifacts import Artifact
@@ -31,11 +31,8 @@ PACKAGED_BINARY = "/usr/bin/etcd"
 #: Label of the probe for the host's openssl, which makes the keys there.
 OPENSSL = "openssl"
 
-#: Where etcd's own default would let a database grow for ever or refuse to work.
-DEFAULT_SETTINGS: Mapping[str, Scalar] = {
-    "auto-compaction-mode": "periodic",
-    "auto-compaction-retention": "1h",
-}
+#: Settings that etcd reads as text, also where they are numbers.
+TEXT_SETTINGS = frozenset({"auto-compaction-retention"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,14 +300,15 @@ def _config(
         # Also beside a plain listener, while TLS is being turned on (see peer_tls).
         peer_security=member.peer_tls or peer_files,
         client_auth=cluster.tls.client_auth,
-        settings={**_defaults(cluster), **member.settings},
+        settings=_settings(cluster, member),
     )
 
 
-def _defaults(cluster: EtcdCluster) -> dict[str, Scalar]:
+def _settings(cluster: EtcdCluster, member: EtcdMember) -> dict[str, Scalar]:
     # Before 3.5 the default logger is capnslog, which --config-file cannot set levels of.
     logger: dict[str, Scalar] = {"logger": "zap"} if version_tuple(cluster.version) < (3, 5) else {}
-    return {**DEFAULT_SETTINGS, **logger}
+    every = {**logger, **member.settings}
+    return {key: str(value) if key in TEXT_SETTINGS else value for key, value in every.items()}
 
 
 def _anywhere(facts: HostFacts | None) -> str:

@@ -34,6 +34,7 @@ from provision.etcd.client import (
 )
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
 from provision.remote import Fleet, tunnel
+from provision.text import size
 
 __all__ = [
     "CertificateState",
@@ -52,6 +53,8 @@ How = Literal["direct", "tunnel"]
 #: Seconds to wait for a direct TCP connection before the tunnel is tried.
 DIRECT_TIMEOUT = 1.0
 EXPIRY_WARNING_DAYS = 30
+#: Share of its quota from which a database is warned of: full, it takes no more writes.
+NEARLY_FULL = 0.8
 
 _PROHIBITED, _CONNECT_FAILED = 1, 2
 
@@ -545,6 +548,11 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
     if m.status is not None:
         for alarm in m.status.alarms:
             found.append(Problem(where, f"alarm {alarm}", _ALARM_REMEDIES.get(alarm, "")))
+        quota = m.member.quota
+        if quota is not None and m.status.db_size >= quota * NEARLY_FULL and not m.status.alarms:
+            share = f"{100 * m.status.db_size // quota} % of its quota, {size(quota)}"
+            remedy = "invoke defrag-etcd --compact, or raise quota-backend-bytes"
+            found.append(Problem(where, f"the database has {share}", remedy, "warning"))
         if m.status.is_learner:
             found.append(
                 Problem(where, "is a learner: it does not count for the quorum", "", "warning")

@@ -20,8 +20,6 @@ from provision.plan import Call, Gate, Plan, Step
 from provision.remote import Fleet
 from provision.text import size
 
-#: etcd's own default (bytes) when quota-backend-bytes is 0 or not set.
-DEFAULT_QUOTA = 2 << 30
 #: Bytes a second at which a member surely compacts, hashes or rewrites its database.
 WORKED_PER_SECOND = 5 << 20
 
@@ -53,16 +51,6 @@ class Usage:
         }
 
 
-def quota(member: EtcdMember) -> int | None:
-    """``quota-backend-bytes`` of a member in bytes; None when the inventory shuts it off."""
-    given = member.settings.get("quota-backend-bytes", 0)
-    try:
-        count = int(given)
-    except (TypeError, ValueError):
-        return DEFAULT_QUOTA  # etcd itself refuses to start with that
-    return None if count < 0 else count or DEFAULT_QUOTA
-
-
 def usage(seen: ClusterHealth) -> list[Usage]:
     """The databases of the members that answered."""
     return [
@@ -71,7 +59,7 @@ def usage(seen: ClusterHealth) -> list[Usage]:
             m.member.name == seen.leader,
             m.status.db_size,
             m.status.db_in_use,
-            quota(m.member),
+            m.member.quota,
             m.status.alarms,
         )
         for m in seen.members

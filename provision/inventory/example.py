@@ -101,7 +101,9 @@ etcd:
   # settings:
   #   heartbeat-interval: 100
   #   election-timeout: 1000            # at least 5 heartbeats; about 10 round trips
-  #   quota-backend-bytes: 2147483648
+  #   quota-backend-bytes: 2147483648   # of the database; etcd warns above 8 GiB
+  #   auto-compaction-mode: periodic    # or revision
+  #   auto-compaction-retention: 1h     # how much history stays: a time, or a number of revisions
 
   # The members by name. 3 survive the loss of one, 5 of two; an even number gains nothing.
   # host: where SSH goes. address: in peer and client URLs (default: host).

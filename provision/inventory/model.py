@@ -208,6 +208,12 @@ OWNED_ETCD_SETTINGS = {
     "peer-transport-security": "etcd.tls",
 }
 
+#: Where etcd's own defaults would let the history of every key grow for ever.
+DEFAULT_ETCD_SETTINGS: dict[str, str | int | float | bool] = {
+    "auto-compaction-mode": "periodic",
+    "auto-compaction-retention": "1h",
+}
+
 #: Alluxio properties this tool derives from the rest of the inventory, and from which key.
 OWNED_PROPERTIES = {
     "alluxio.cluster.name": "cluster",

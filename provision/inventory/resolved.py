@@ -19,6 +19,8 @@ from provision.inventory import model
 Membership = Literal["ETCD", "STATIC", "SERVICE_REGISTRY"]
 Secret = TypeVar("Secret", bound=model.Secret)
 DEFAULT_CONNECT_TIMEOUT = 10.0
+#: etcd's own default (bytes) when quota-backend-bytes is 0 or not set.
+DEFAULT_QUOTA = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,16 @@ class EtcdMember:
     def client_url(self) -> str:
         scheme = "https" if self.client_tls else "http"
         return f"{scheme}://{bracketed(self.address)}:{self.client_port}"
+
+    @property
+    def quota(self) -> int | None:
+        """``quota-backend-bytes`` in bytes; None when the inventory shuts it off."""
+        given = self.settings.get("quota-backend-bytes", 0)
+        try:
+            count = int(given)
+        except (TypeError, ValueError):
+            return DEFAULT_QUOTA  # etcd itself refuses to start with that
+        return None if count < 0 else count or DEFAULT_QUOTA
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +233,7 @@ def resolve(
             client_port=m.client_port or e.client_port,
             peer_port=m.peer_port or e.peer_port,
             data_dir=m.data_dir or e.data_dir,
-            settings={**e.settings, **m.settings},
+            settings={**model.DEFAULT_ETCD_SETTINGS, **e.settings, **m.settings},
             peer_tls=e.tls.peer,
             client_tls=e.tls.client,
         )
@@ -246,7 +258,9 @@ def resolve(
         auth=e.auth.model_copy(
             update={"root_password": secret(e.auth.root_password) if e.auth.root_password else None}
         ),
-        backup=e.backup,
+        # By name, for the last of the members is another one while one joins.
+        backup=e.backup
+        and e.backup.model_copy(update={"member": e.backup.member or members[-1].name}),
     )
     alluxio = None
     if file.alluxio is not None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,12 +126,18 @@ def test_a_disagreement_between_the_views_is_shown(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("target", ["DROP", "REJECT"])
-def test_it_works_when_the_control_machine_cannot_reach_etcds_port(lab: Lab, target: str) -> None:
-    with firewall(lab.etcd, f"INPUT -s {CONTROL} -p tcp --dport 2379 -j {target}"):
+def test_it_works_when_the_control_machine_cannot_reach_etcds_ports(
+    lab: Lab, target: str, tmp_path: Path
+) -> None:
+    rule = f"INPUT -s {CONTROL} -p tcp -m multiport --dports 2379,2380 -j {target}"
+    with firewall(lab.etcd, rule):
         seen = check(lab, 0)
         assert states(seen) == ALL_LIVE
         assert [m["how"] for m in seen["etcd"]["members"]] == ["tunnel"] * 3
         lab.invoke("deploy-etcd").expect(0, "0 changed")
+        if target == "DROP":
+            lab.invoke("rotate-certs").expect(0, "4 changed")
+            lab.invoke("backup-etcd", None, "--to", str(tmp_path)).expect(0, "verified")
     assert [m["how"] for m in check(lab, 0)["etcd"]["members"]] == ["direct"] * 3
 
 

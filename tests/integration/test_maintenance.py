@@ -21,8 +21,16 @@ def fill(lab: Lab) -> None:
 
 
 def test_a_full_database_is_compacted_rewritten_and_disarmed(lab: Lab, cluster: None) -> None:
-    small = lab.inventory({"etcd": {"settings": {"quota-backend-bytes": 16 << 20}}})
+    settings = {
+        "quota-backend-bytes": 16 << 20,
+        "auto-compaction-mode": "revision",
+        "auto-compaction-retention": 1000,
+    }
+    small = lab.inventory({"etcd": {"settings": settings}})
     lab.invoke("deploy-etcd", small).expect(0)
+    # What etcd itself says it compacts by: it reads the number as text.
+    said = lab.etcd[0].run("journalctl -u etcd -o cat | grep 'starting an etcd server' | tail -n 1")
+    assert '"auto-compaction-mode":"revision","auto-compaction-retention":"1µs"' in said
     fill(lab)
     lab.invoke("disarm-alarms", small).expect(1, "NOSPACE", "invoke defrag-etcd --compact")
     done = lab.invoke("defrag-etcd", small, "--compact", "--format", "json").expect(0)

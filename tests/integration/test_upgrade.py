@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import LAB, REPO, Lab
+from .lab import CLUSTER, LAB, REPO, Lab
 from .writes import writing
 
 ARTIFACTS = REPO / ".lab" / "artifacts"
@@ -55,6 +55,25 @@ def versions(lab: Lab) -> list[str]:
         with lab.client(host) as client:
             found.append(client.status().version)
     return found
+
+
+def require_restorable(lab: Lab, inventory: Path, folder: Path) -> None:
+    """A backup of this release comes back, and what was written after it is gone."""
+    with lab.client(lab.etcd[0]) as client:
+        client.put("/saved", "x")
+    done = lab.invoke("backup-etcd", inventory, "--to", str(folder), "--format", "json").expect(0)
+    with lab.client(lab.etcd[0]) as client:
+        client.put("/later", "x")
+    lab.invoke("restore-etcd", inventory, done.json["file"], "--yes-restore", CLUSTER).expect(0)
+    for host in lab.etcd:
+        with lab.client(host) as client:
+            assert client.get("/saved") is not None
+            assert client.get("/later") is None
+    lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+
+
+def test_a_backup_of_3_4_is_restored(lab: Lab, old: Path, tmp_path: Path) -> None:
+    require_restorable(lab, old, tmp_path)
 
 
 def test_what_is_refused_changes_nothing(lab: Lab, old: Path) -> None:
@@ -127,6 +146,7 @@ def test_3_4_to_3_7_loses_no_write_and_no_worker(lab: Lab, tmp_path: Path) -> No
 
 def test_3_7_goes_back_to_3_6(lab: Lab, tmp_path: Path) -> None:
     inventory = declare(lab, "3.7.3")
+    require_restorable(lab, inventory, tmp_path)
     with writing(lab.etcd, "/test/back/"):
         done = lab.invoke(
             "upgrade-etcd", inventory, "--to", "3.6.16", "--backup-dir", str(tmp_path)

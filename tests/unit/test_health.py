@@ -136,3 +136,13 @@ def test_the_leaders_list_of_members_is_preferred() -> None:
     )
     assert ClusterHealth(seen.cluster, members).registered == new
     assert ClusterHealth(seen.cluster, members[:1]).registered == old
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.79, False), (0.81, True)])
+def test_a_database_that_is_nearly_full(share: float, warned: bool) -> None:
+    nearly = dataclasses.replace(STATUS, db_size=int(share * 1000))
+    small = member(1, settings={"quota-backend-bytes": 1000})
+    seen = ClusterHealth(etcd(small), (MemberHealth(small, status=nearly),))
+    found = [p for p in seen.problems if "of its quota" in p.what]
+    assert len(found) == warned
+    assert all(p.severity == "warning" for p in found)

@@ -8,7 +8,7 @@ import pytest
 
 from provision.errors import InventoryError, Problem
 from provision.inventory import Inventory, load, prefix_conflicts, read
-from provision.inventory.model import Secret
+from provision.inventory.model import DEFAULT_ETCD_SETTINGS, Secret
 
 BASE = """\
 cluster: Main
@@ -80,7 +80,8 @@ def test_defaults_and_overrides(inventory: Path) -> None:
     infra0, _, infra2 = result.etcd.members
     assert (infra0.client_port, infra2.client_port) == (2379, 12379)
     assert infra0.data_dir == infra2.data_dir == "/data/etcd"
-    assert (infra0.settings, infra2.settings) == ({"log-level": "warn"}, {"log-level": "debug"})
+    assert infra0.settings == {**DEFAULT_ETCD_SETTINGS, "log-level": "warn"}
+    assert infra2.settings == {**DEFAULT_ETCD_SETTINGS, "log-level": "debug"}
     assert result.alluxio is not None
     assert [w.heap for w in result.alluxio.workers] == ["4g", "8g"]
     assert result.alluxio.worker("worker1").hostname == "worker1.example.com"
@@ -106,7 +107,7 @@ def test_settings_follow_yaml_1_2(inventory: Path) -> None:
     result = loaded(inventory, ("  members:", f"  settings: {settings}\n  members:"))
     values = result.etcd.members[0].settings
     expected = {"a": 1, "b": True, "c": 1.5, "d": "1", "e": "yes", "f": "0x1F", "g": "1e400"}
-    assert values == {**expected, "h": False}
+    assert values == {**DEFAULT_ETCD_SETTINGS, **expected, "h": False}
     assert type(values["b"]) is bool
 
 
@@ -419,6 +420,26 @@ RULES: dict[str, Case] = {
     "bundle of no CA": (
         [("  members:", "  tls: {ca_bundle: root.pem}\n  members:")],
         *("5:20", W, "'ca_bundle' has no effect", "set ca: external"),
+    ),
+    "compaction by revisions needs their number": (
+        [("  members:", "  settings: {auto-compaction-mode: revision}\n  members:")],
+        *("5:36", E, "is a number of revisions, not '1h'", "such as 1000"),
+    ),
+    "compaction by time": (
+        [("  members:", "  settings: {auto-compaction-retention: often}\n  members:")],
+        *("5:41", E, "is a duration such as 30m or 1h", ""),
+    ),
+    "compaction": (
+        [("  members:", "  settings: {auto-compaction-mode: never}\n  members:")],
+        *("5:36", E, "is periodic or revision, not 'never'", ""),
+    ),
+    "quota": (
+        [("  members:", "  settings: {quota-backend-bytes: 8GB}\n  members:")],
+        *("5:35", E, "must be a whole number of bytes", "8589934592"),
+    ),
+    "large quota": (
+        [("  members:", "  settings: {quota-backend-bytes: 9000000000}\n  members:")],
+        *("5:35", W, "above 8 GiB", "take long"),
     ),
     "plain port without TLS": (
         [("  members:", "  tls: {plain_client_port: 2378}\n  members:")],

@@ -48,6 +48,7 @@ def test_origins(tmp_path: Path) -> None:
         "etcd.members.infra0.peer_port": (12380, "7:55"),
         "etcd.members.infra0.data_dir": ("/var/lib/etcd", "default"),
         "etcd.members.infra0.settings.log-level": ("debug", "7:84"),
+        "etcd.members.infra0.settings.auto-compaction-retention": ("1h", "default"),
         "etcd.members.infra0.settings.pre-vote": (True, "etcd.settings.pre-vote at 5:41"),
         f"{w1}.host": ("w1", "range at 15"),
         f"{w1}.hostname": ("w1", f"{w1}.host at 15"),

@@ -10,9 +10,15 @@ from provision.errors import Unhealthy
 from provision.etcd import maintenance
 from provision.etcd.client import MemberStatus
 from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.maintenance import DEFAULT_QUOTA, Usage
+from provision.etcd.maintenance import Usage
 from provision.inventory.model import EtcdTls, Scalar, Source
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.inventory.resolved import (
+    DEFAULT_QUOTA,
+    EtcdCluster,
+    EtcdMember,
+    Inventory,
+    Machine,
+)
 from provision.remote import Fleet
 
 NAMES = ("a", "b", "c")
@@ -59,7 +65,7 @@ def seen(leader: str, *, down: str = "", errors: tuple[str, ...] = ()) -> Cluste
     ],
 )
 def test_quota(settings: dict[str, Scalar], expected: int | None) -> None:
-    assert maintenance.quota(member("a", **settings)) == expected
+    assert member("a", **settings).quota == expected
 
 
 def test_full_is_the_file_not_what_is_used() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from provision.inventory import document, model
 from provision.inventory.checks.context import Context
 
 _YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 #: etcd's own defaults, in milliseconds.
 _HEARTBEAT, _ELECTION, _MOST_ELECTION = 100, 1000, 50_000
+_MOST_QUOTA = 8 << 30
+#: As Go's time.ParseDuration has it, or a number.
+_DURATION = r"[0-9]{1,18}|([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+"
 
 
 def _nothing_beside_external(context: Context) -> None:
@@ -191,6 +196,37 @@ def _election_of(context: Context, name: str, heartbeat: int, election: int) -> 
         context.error(what, "lower it", at)
 
 
+def _compaction(context: Context) -> None:
+    for member in context.members:
+        mode = member.settings.get("auto-compaction-mode")
+        kept = str(member.settings.get("auto-compaction-retention"))
+        key = "auto-compaction-retention"
+        at = context.setting_path(member.name, key)
+        if mode not in ("periodic", "revision"):
+            what = f"'auto-compaction-mode' is periodic or revision, not {str(mode)!r}"
+            context.error(what, "", context.setting_path(member.name, "auto-compaction-mode"))
+        elif mode == "revision" and not re.fullmatch(r"[0-9]{1,18}", kept):
+            # etcd would take a duration for as many revisions as it has nanoseconds.
+            what = f"with auto-compaction-mode revision, {key!r} is a number of revisions"
+            at = at if at[-1] == key else context.setting_path(member.name, "auto-compaction-mode")
+            context.error(f"{what}, not {kept!r}", "such as 1000", at)
+        elif mode == "periodic" and not re.fullmatch(_DURATION, kept):
+            what = f"{key!r} is a duration such as 30m or 1h (hours without a unit), not {kept!r}"
+            context.error(what, "", at)
+
+
+def _quota(context: Context) -> None:
+    for member in context.members:
+        given = member.settings.get("quota-backend-bytes", 0)
+        at = context.setting_path(member.name, "quota-backend-bytes")
+        if type(given) is not int:
+            what = "'quota-backend-bytes' must be a whole number of bytes"
+            context.error(what, "such as 8589934592 for 8 GiB", at)
+        elif given > _MOST_QUOTA:
+            what = "etcd warns of a 'quota-backend-bytes' above 8 GiB"
+            context.warning(what, "snapshots and restarts of a large database take long", at)
+
+
 def _member_count(context: Context) -> None:
     path: document.Path = ("etcd", "members")
     count = len(context.keys(*path))
@@ -214,6 +250,8 @@ RULES = (
     _backup,
     _etcd_settings,
     _election,
+    _compaction,
+    _quota,
     _member_count,
 )
 
