@@ -6,6 +6,7 @@ Frozen dataclasses, so that planning and rendering are functions of plain values
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -195,11 +196,14 @@ def resolve(
 ) -> Inventory:
     """The resolved inventory. ``where`` maps ``etcd.members.NAME`` and the like to file:line."""
 
+    @functools.cache
     def absolute(p: Path) -> Path:
         return local_path(p, path)
 
     def machine(host: str, own: model.Ssh, key: str) -> Machine:
-        ssh = file.ssh.model_copy(update={f: getattr(own, f) for f in own.model_fields_set})
+        ssh = file.ssh
+        if own.model_fields_set:  # thousands of workers have nothing of their own
+            ssh = ssh.model_copy(update={f: getattr(own, f) for f in own.model_fields_set})
         return Machine(
             host=host,
             user=ssh.user,

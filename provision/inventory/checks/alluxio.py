@@ -9,14 +9,17 @@ from provision.inventory import document, model
 from provision.inventory.checks.context import Context
 
 _SECRET = re.compile(r"secret|password|passwd|token|credential|accesskey", re.IGNORECASE)
+_PLACES = frozenset({"properties", "secret_properties", "env", "page_store"})
 
 
 def _alluxio_maps(context: Context) -> Iterator[document.Path]:
+    """Where properties, variables and folders may stand: the section, and workers with any."""
     alluxio = context.file.alluxio
     if alluxio is not None:
         yield ("alluxio",)
         for name in alluxio.workers:
-            yield ("alluxio", "workers", name)
+            if not _PLACES.isdisjoint(context.keys("alluxio", "workers", name)):
+                yield ("alluxio", "workers", name)
 
 
 def _alluxio_source(context: Context) -> None:

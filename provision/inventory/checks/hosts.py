@@ -119,7 +119,6 @@ def _worker_hosts(context: Context) -> None:
     by_host: dict[tuple[str, int | None], AlluxioWorker] = {}
     by_name: dict[tuple[str, int], AlluxioWorker] = {}
     for worker in context.workers:
-        path = context.worker_path(worker.name, "host")
         first = by_host.setdefault(_machine(worker.machine), worker)
         if first is not worker:
             at = context.worker_path(first.name, "host")
@@ -127,7 +126,7 @@ def _worker_hosts(context: Context) -> None:
                 f"workers {first.name!r} and {worker.name!r} are on the same host"
                 f" {worker.machine.host!r} (see {context.where(at)})",
                 "they would share identity, ports and cache; run one worker a host",
-                path,
+                context.worker_path(worker.name, "host"),
                 at,
             )
             continue
@@ -164,9 +163,9 @@ def _ports_on_machine(context: Context) -> None:
     for worker in context.workers:
         used: dict[int, str] = {}
         for field, port in _worker_ports(worker):
-            path = _worker_port_path(context, worker, field)
             first = used.setdefault(port, field)
             if first != field:
+                path = _worker_port_path(context, worker, field)
                 at = _worker_port_path(context, worker, first)
                 what = f"the worker's {first} and {field} are both {port}"
                 context.error(what, "give each its own port", *_written_first(path, at))
@@ -191,24 +190,23 @@ def _ports_on_machine(context: Context) -> None:
 
 def _one_way_to_a_host(context: Context) -> None:
     seen: dict[tuple[str, int | None], tuple[Machine, document.Path]] = {}
-    for name, machine, path in _machines(context):
-        first, at = seen.setdefault(_machine(machine), (machine, path))
+    for machine, host in _machines(context):
+        first, its = seen.setdefault(_machine(machine), (machine, host))
         if first != machine:
+            at = _ssh_path(context, its)
             context.error(
-                f"the host {name!r} has other ssh settings than at {context.where(at)}",
+                f"the host {machine.host!r} has other ssh settings than at {context.where(at)}",
                 "give the host the same ssh settings in both places",
-                path,
+                _ssh_path(context, host),
                 at,
             )
 
 
-def _machines(context: Context) -> Iterator[tuple[str, Machine, document.Path]]:
+def _machines(context: Context) -> Iterator[tuple[Machine, document.Path]]:
     for member in context.members:
-        path: document.Path = ("etcd", "members", member.name)
-        yield member.machine.host, member.machine, _ssh_path(context, path)
+        yield member.machine, ("etcd", "members", member.name)
     for worker in context.workers:
-        path = ("alluxio", "workers", worker.name)
-        yield worker.machine.host, worker.machine, _ssh_path(context, path)
+        yield worker.machine, ("alluxio", "workers", worker.name)
 
 
 def _ssh_path(context: Context, host: document.Path) -> document.Path:
