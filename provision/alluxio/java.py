@@ -36,8 +36,10 @@ def files(java_home: str | None) -> tuple[Resource, ...]:
 def probe_commands(java_home: str | None) -> Mapping[str, str]:
     """Shell commands that find the host's own Java and ask its version."""
     if java_home is not None:
-        binary = shlex.quote(f"{java_home}/bin/java")
-        return {"java": f"[ ! -x {binary} ] || {binary} -version"}
+        binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))
+        # A JVM's start is most of what a look at a host costs: only where no file answers.
+        told = f"grep -qs ^JAVA_VERSION= {release}"
+        return {"java": f"{told} || [ ! -x {binary} ] || {binary} -version"}
     return {
         "java-home": 'j=$(command -v java) && j=$(readlink -f "$j") && echo "${j%/bin/java}"',
         "java": "java -version",

@@ -1,0 +1,118 @@
+"""What both programs here need: a process measured, an etcd of their own, the tool's command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ARTIFACTS = ROOT / ".lab" / "artifacts"
+TOOL = [str(Path(sys.executable).with_name("invoke")), "--search-root", str(ROOT)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One process from start to end, with those that it waited for: seconds, and bytes."""
+
+    wall: float
+    cpu: float
+    peak_rss: int
+    code: int
+    stdout: str
+    stderr: str
+
+    def figures(self) -> dict[str, float]:
+        kept = asdict(self)
+        return {name: kept[name] for name in ("wall", "cpu", "peak_rss", "code")}
+
+
+def measure(
+    command: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 3600
+) -> Measured:
+    """Run a command; how it ends is the caller's to judge."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    cpu = usage.ru_utime + usage.ru_stime
+    return Measured(wall, cpu, usage.ru_maxrss * 1024, process.returncode, *texts)
+
+
+@contextlib.contextmanager
+def etcd(state: Path, address: str, client_port: int = 0, version: str = "3.6.16") -> Iterator[str]:
+    """One etcd with an empty database, without TLS. Yields its client URL."""
+    binary = state / f"etcd-{version}"
+    if not binary.exists():
+        with tarfile.open(ARTIFACTS / f"etcd-v{version}-linux-amd64.tar.gz") as tar:
+            name = next(n for n in tar.getnames() if n.endswith("/etcd"))
+            found = tar.extractfile(name)
+            assert found is not None
+            binary.write_bytes(found.read())
+            binary.chmod(0o755)
+    ports = free_ports(address, 2)
+    client, peer = (f"http://{address}:{port}" for port in (client_port or ports[0], ports[1]))
+    with tempfile.TemporaryDirectory(dir=state) as data, (state / "etcd.log").open("w") as log:
+        command = [str(binary), "--data-dir", data, "--name", "bench", "--unsafe-no-fsync"]
+        command += ["--listen-client-urls", client, "--advertise-client-urls", client]
+        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        command += ["--initial-cluster", f"bench={peer}"]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_for(address, int(client.rsplit(":", 1)[1]), process)
+            yield client
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def free_ports(address: str, count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server((address, 0))) for _ in range(count)]
+        return [s.getsockname()[1] for s in taken]
+
+
+def wait_for(address: str, port: int, process: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection((address, port), 2).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline or (process and process.poll() is not None):
+                sys.exit(f"bench: nobody listens on {address}:{port}")
+            time.sleep(0.05)
+
+
+def revision() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
