@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from provision.errors import PreflightFailed, Problem
 from provision.host.observe import HostFacts, Probe, parse, script
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet, Session, failures
+from provision.remote import MANY, Fleet, Session, failures
 
 #: A host that has not answered the facts script by then (seconds) counts as unreachable.
 FACTS_TIMEOUT = 100.0
@@ -23,7 +23,9 @@ def look(
         text = script(probes[session.machine])
         session.open()
         sent = time.time()
-        result = session.run(text, "facts", timeout=FACTS_TIMEOUT)
+        result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)
+        if len(probes) > MANY:
+            session.rest()
         return parse(result, session.machine.host, sent, time.time())
 
     results = fleet.map(observe, list(probes))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import shlex
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -35,11 +36,16 @@ T = TypeVar("T")
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 DEFAULT_TIMEOUT = 120.0
+#: With more machines than this, one that was looked at is let go: a connection takes memory, a
+#: thread and a file descriptor, and most of a large fleet needs no second round trip.
+MANY = 100
 #: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.
 CHUNK = 1 << 18
 #: A host that sends more than this much output is cut off (bytes).
 MAX_OUTPUT = 32 << 20
 MAX_GREETING = 4096
+#: Of a machine's connect_timeout: so long may a host that took the login do nothing at all.
+PATIENCE = 3
 #: How a command ends (see :func:`as_root`) whose sudo does not take the password.
 SUDO_REFUSED = 177
 _INPUT_BEGINS = "-- the input of the command begins --"
@@ -143,9 +149,11 @@ class Session:
         self._connect = connect
         self._passwords = passwords or Passwords()
         self._sudo_works = False
+        self._patience = PATIENCE * machine.connect_timeout
         self._connection: Connection | None = None
         self._opening = threading.Lock()
         self._ended = False
+        self._lasting = False
 
     def open(self) -> None:
         """Connect now. Raises :class:`Unreachable`."""
@@ -154,9 +162,15 @@ class Session:
         except (OSError, EOFError, _ssh_error()) as error:
             raise self._unreachable(error) from error
 
-    def run(self, script: str, what: str, *, timeout: float = DEFAULT_TIMEOUT) -> Result:
-        """Run a shell script as root in one round trip; at most ``timeout`` seconds in all."""
-        return self._exec("sh -s", whole(script).encode(), what, timeout)
+    def run(
+        self, script: str, what: str, *, timeout: float = DEFAULT_TIMEOUT, prompt: bool = False
+    ) -> Result:
+        """Run a shell script as root in one round trip; at most ``timeout`` seconds in all.
+
+        A ``prompt`` one says something at once: a host where it does not hangs.
+        """
+        first = self._patience if prompt else timeout
+        return self._exec("sh -s", whole(script).encode(), what, timeout, first=first)
 
     def feed(
         self,
@@ -181,6 +195,7 @@ class Session:
         what: str,
         timeout: float,
         on_bytes: Callable[[int], None] | None = None,
+        first: float = math.inf,
     ) -> Result:
         started = time.monotonic()
         sent = 0
@@ -199,7 +214,7 @@ class Session:
                             on_bytes(len(chunk))
                     channel.shutdown_write()
                 deadline = time.monotonic() + timeout
-                out = _drain(channel, channel.recv, deadline)
+                out = _drain(channel, channel.recv, deadline, time.monotonic() + first)
                 err = _drain(channel, channel.recv_stderr, deadline)
                 if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
                     raise TimeoutError
@@ -221,6 +236,7 @@ class Session:
         """
         started = time.monotonic()
         try:
+            self._last()
             channel = self._channel(DEFAULT_TIMEOUT)
             if password := self._begin(channel, f"sh -c {shlex.quote(script)}"):
                 channel.sendall(password)
@@ -243,6 +259,7 @@ class Session:
     def open_tcp(self, address: str, port: int, timeout: float) -> paramiko.Channel:
         """A TCP stream from this host to ``address:port``, through the SSH connection."""
         try:
+            self._last()
             return self._transport().open_channel(
                 "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
             )
@@ -256,17 +273,52 @@ class Session:
         self._ended = True
         self.close()
 
+    def rest(self) -> None:
+        """Close, unless a held script or a tunnel is there; the next use connects again."""
+        with self._opening:
+            if not self._lasting:
+                self.close()
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):
-                connection.close()
+        if connection is None:
+            return
+        with contextlib.suppress(Exception):  # it wakes the thread that waits for the host
+            connection.transport.sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(Exception):
+            connection.close()
+
+    def _last(self) -> None:
+        with self._opening:
+            self._lasting = True
 
     def _begin(self, channel: paramiko.Channel, command: str) -> bytes:
         """Start ``command`` as root; returns what its standard input must begin with."""
         password = self._passwords.sudo(self.machine)
-        channel.exec_command(as_root(command, password is not None, self._sudo_works))
+        with self._answering():
+            channel.exec_command(as_root(command, password is not None, self._sudo_works))
         return b"" if password is None else f"{password}\n".encode()
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Within, the host must answer in time: Paramiko would wait for its consent without end."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self.close()
+
+        timer = threading.Timer(self._patience, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, EOFError, _ssh_error()) as error:
+            if late.is_set():
+                raise TimeoutError from error
+            raise
+        finally:
+            timer.cancel()
 
     def _judge_sudo(self, code: int, stderr: bytes, what: str) -> None:
         if code == SUDO_REFUSED and _REFUSED.encode() in stderr:
@@ -387,21 +439,17 @@ class Fleet:
         if not machines:
             return results
         with ThreadPoolExecutor(min(at_once or self.parallel, len(machines)), "ssh") as pool:
-            pending: dict[Future[T], Machine] = {
-                pool.submit(work, self.session(m)): m for m in machines
-            }
+            pending = {pool.submit(work, self.session(m)): m for m in machines}
             try:
-                while pending:
-                    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        machine = pending.pop(future)
-                        try:
-                            value: T | ProvisionError = future.result()
-                        except ProvisionError as error:
-                            value = error
-                        results[machine] = value
-                        if on_done is not None:
-                            on_done(machine, value)
+                for future in as_completed(pending):
+                    machine = pending[future]
+                    try:
+                        value: T | ProvisionError = future.result()
+                    except ProvisionError as error:
+                        value = error
+                    results[machine] = value
+                    if on_done is not None:
+                        on_done(machine, value)
             except BaseException:
                 for future in pending:
                     future.cancel()
@@ -491,11 +539,19 @@ def _send(channel: paramiko.Channel, data: bytes) -> None:
         raise _Closed from error
 
 
-def _drain(channel: paramiko.Channel, receive: Callable[[int], bytes], deadline: float) -> bytes:
-    """All of a stream up to its end. Raises ``TimeoutError`` past ``deadline`` (monotonic)."""
+def _drain(
+    channel: paramiko.Channel,
+    receive: Callable[[int], bytes],
+    deadline: float,
+    first: float = math.inf,
+) -> bytes:
+    """All of a stream up to its end.
+
+    Raises ``TimeoutError`` past ``deadline``, and past ``first`` without any of it (monotonic).
+    """
     into = bytearray()
     while True:
-        left = deadline - time.monotonic()
+        left = (deadline if into else min(deadline, first)) - time.monotonic()
         if left <= 0:
             raise TimeoutError
         channel.settimeout(left)

@@ -12,7 +12,7 @@ from provision.host.observe import HostFacts, Probe, merged, parse, script
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import AlluxioWorker, EtcdMember, Inventory, Machine
-from provision.remote import Fleet, Session
+from provision.remote import MANY, Fleet, Session
 from provision.text import printable_lines
 
 MAX_LINES = 10_000
@@ -107,7 +107,10 @@ def look(
 
     def ask(session: Session) -> HostFacts:
         text = script(merged(probes[session.machine]))
-        return parse(session.run(text, "status", timeout=30), session.machine.host)
+        result = session.run(text, "status", timeout=30, prompt=True)
+        if len(probes) > MANY:
+            session.rest()
+        return parse(result, session.machine.host)
 
     seen = fleet.map(ask, list(probes))
     return Status(

@@ -3,6 +3,7 @@
 # The lines it prints are read by provision/host/observe.py, which puts its own calls of
 # these functions behind this text.
 STATE=/run/alluxio-provision
+echo @@here # before anything that may take its time: a host that hangs is known by its silence
 if [ -e "$STATE/batch.lock" ] && command -v flock >/dev/null; then
   exec 9<"$STATE/batch.lock"; flock -s -w 90 9 || echo "a batch still runs here" >&2
   exec 9<&-

@@ -38,6 +38,9 @@ CIPHERS = (
 #: Seconds between signs of life on an idle connection, and in which a host must have answered.
 KEEPALIVE = 15
 SILENT_FOR = 30
+#: Seconds between two looks of an idle connection's thread. Paramiko's own are ten a second,
+#: which with hundreds of hosts keeps a processor busy.
+IDLE_LOOK = 3.0
 
 
 class Refused(paramiko.SSHException):
@@ -123,6 +126,7 @@ class Connector:
             sock.close()
             raise
         connection.transport.set_keepalive(KEEPALIVE)
+        connection.transport.sock.settimeout(IDLE_LOOK)
         return connection
 
     def _socket(self, hop: Hop, jump: Connection | None) -> Any:
@@ -328,6 +332,12 @@ def reason(error: BaseException) -> tuple[str, str]:
         return f"~/.ssh/config cannot be read: {text}", "correct it; ssh -G HOST reads it, too"
     if isinstance(error, paramiko.AuthenticationException):
         return "login refused", "check ssh.user and ssh.key, or load the key into ssh-agent"
+    # Which of the two it is, is a race of two timers in Paramiko.
+    if "protocol banner" in text or text == "No existing session":
+        return (
+            "takes connections, but does not answer as SSH",
+            "is that sshd's port? An overloaded host, or MaxStartups of its sshd, does this, too",
+        )
     if isinstance(error, socket.gaierror):
         return "the name does not resolve", "check the spelling, or give an address"
     if isinstance(error, TimeoutError) or re.search("timed out|timeout", text.lower()):

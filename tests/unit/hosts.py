@@ -174,7 +174,7 @@ class LocalSession(Session):
     def open(self) -> None:
         """There is no connection to be made."""
 
-    def run(self, script: str, what: str, *, timeout: float = 120) -> Result:
+    def run(self, script: str, what: str, *, timeout: float = 120, prompt: bool = False) -> Result:
         self.asked.append(what)
         return shell(script, self.root)
 
