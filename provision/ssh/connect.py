@@ -347,6 +347,9 @@ def reason(error: BaseException) -> tuple[str, str]:
         )
     if "protocol banner" in text:
         return "what listens there does not answer as SSH", "is sshd running there, on that port?"
+    if isinstance(error, EOFError):
+        what = str(error) or f"the connection broke, or was silent for {SILENT_FOR} s"
+        return what, "is the host up, and the network to it? Then run again"
     if isinstance(error, ConnectionRefusedError):
         return f"cannot connect: {text}", "is sshd running there, on that port?"
     return f"SSH failed: {text}", "run again with -v; try ssh to that host by hand"

@@ -29,13 +29,15 @@ SLOW = (
 class Fault:
     """A fault, and how it is put in place once the run is at a step.
 
-    ``inject`` returns on whom it fell. ``whole``: it is there from before the run to after it.
+    ``inject`` returns on whom it fell. ``whole``: it is there from before the run to after it;
+    ``lasting``: from the step on to after it.
     """
 
     name: str
     what: str
     inject: Callable[[Scene], str]
     whole: bool = False
+    lasting: bool = False
 
 
 @dataclass
@@ -115,7 +117,7 @@ def lose_ssh_shortly(scene: Scene) -> str:
 
 
 def fill_disk(scene: Scene) -> str:
-    """The data disk, which is small, of the last host. It was mounted there before."""
+    """The data disk of the last host: a small one, that was mounted there before."""
     host = scene.hosts[-1]
     host.run(
         "mountpoint -q /var/lib/etcd\n"  # never the disk of the machine itself
@@ -182,8 +184,8 @@ FAULTS = {
             partition_leader,
         ),
         Fault("ssh-short", f"no SSH to one host for {SSH_LOST_SHORTLY} s", lose_ssh_shortly),
-        Fault("ssh-long", f"no SSH to one host for {SSH_LOST_LONG} s", lose_ssh),
-        Fault("full-disk", "the data disk of one member is full", fill_disk, whole=True),
+        Fault("ssh-long", f"no SSH to one host for {SSH_LOST_LONG} s", lose_ssh, lasting=True),
+        Fault("full-disk", "the data disk of one member fills up", fill_disk, lasting=True),
         Fault("slow-link", "the link to the leader's host is slow", slow_link, whole=True),
     )
 }

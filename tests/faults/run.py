@@ -161,7 +161,7 @@ def _run(bed: Bed, case: Case, command: Command, hosts: Sequence[Host]) -> Done:
     killed = case.fault.name == "kill-control"
     if done.code and not killed:
         _require_said(case, done)
-    if case.fault.whole or case.fault.name == "ssh-long":
+    if case.fault.whole or case.fault.lasting:
         heal(bed.lab.etcd)
     while done.code:
         if len(case.codes) > AGAIN:
@@ -223,11 +223,12 @@ def plan(operation: Operation, steps: Sequence[str]) -> Iterator[tuple[str, int]
         if operation.name in CONTROL_AT_EACH:
             yield "kill-control", number
         yield AT_EACH_STEP[number % 2], number
-    yield "full-disk", 0
+    early = 1 if operation.moments == PROGRESS else middle
+    yield "full-disk", early
     yield "slow-link", 0
     yield "partition", middle
     yield "ssh-short", last
-    yield "ssh-long", 1 if operation.moments == PROGRESS else middle
+    yield "ssh-long", early
     if operation.name not in CONTROL_AT_EACH:
         for number in each:
             yield "kill-control", number

@@ -79,7 +79,7 @@ def test_an_ended_session_does_not_connect_again(monkeypatch: pytest.MonkeyPatch
     [
         (TimeoutError(), "no answer over SSH in time"),
         (ConnectionRefusedError("refused"), "cannot connect"),
-        (EOFError(), "EOFError"),
+        (EOFError(), "the connection broke"),
         (OSError("\x1b]0;owned\x07"), "\ufffd]0;owned\ufffd"),
     ],
 )
