@@ -226,6 +226,8 @@ def plan(operation: Operation, steps: Sequence[str]) -> Iterator[tuple[str, int]
     early = 1 if operation.moments == PROGRESS else middle
     yield "full-disk", early
     yield "slow-link", 0
+    if operation.name == "add-member":
+        yield "late", last
     yield "partition", middle
     yield "ssh-short", last
     yield "ssh-long", early
