@@ -550,14 +550,21 @@ class EtcdClient:
         request = self._lib.pb.PutRequest(key=_bytes(key), value=_bytes(value), lease=lease)
         return int(self._call(self._kv.Put, request).header.revision)
 
-    def delete(self, key: str | bytes, *, if_mod_revision: int | None = None) -> bool:
+    def delete(
+        self,
+        key: str | bytes,
+        *,
+        if_mod_revision: int | None = None,
+        if_absent: str | bytes | None = None,
+    ) -> bool:
         """Delete one key, in a transaction. Returns whether it was deleted.
 
-        With ``if_mod_revision``, only when the key is still as it was seen at that revision.
+        With ``if_mod_revision``, only when the key is still as it was seen at that revision; with
+        ``if_absent``, only when there is no such other key.
         """
         pb = self._lib.pb
         name = _bytes(key)
-        wanted = (
+        wanted = [
             pb.Compare(key=name, result=pb.Compare.GREATER, target=pb.Compare.VERSION, version=0)
             if if_mod_revision is None
             else pb.Compare(
@@ -566,10 +573,25 @@ class EtcdClient:
                 target=pb.Compare.MOD,
                 mod_revision=if_mod_revision,
             )
-        )
+        ]
+        if if_absent is not None:
+            wanted.append(self._absent(_bytes(if_absent)))
         delete = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=name))
-        answer = self._call(self._kv.Txn, pb.TxnRequest(compare=[wanted], success=[delete]))
+        answer = self._call(self._kv.Txn, pb.TxnRequest(compare=wanted, success=[delete]))
         return bool(answer.succeeded)
+
+    def create(self, key: str | bytes, value: str | bytes) -> bool:
+        """Write one key unless it is there, in a transaction. Returns whether it was written."""
+        pb = self._lib.pb
+        name = _bytes(key)
+        put = pb.RequestOp(request_put=pb.PutRequest(key=name, value=_bytes(value)))
+        request = pb.TxnRequest(compare=[self._absent(name)], success=[put])
+        return bool(self._call(self._kv.Txn, request).succeeded)
+
+    def _absent(self, key: bytes) -> Any:
+        """The condition that there is no such key: its version is 0."""
+        pb = self._lib.pb
+        return pb.Compare(key=key, result=pb.Compare.EQUAL, target=pb.Compare.VERSION, version=0)
 
     def lease_ttl(self, lease: int) -> int:
         """Seconds the lease has left; -1 when it is gone."""
