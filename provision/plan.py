@@ -8,7 +8,7 @@ step's gate holds. A run killed anywhere is finished by planning and applying ag
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +29,8 @@ from provision.text import printable_lines
 
 #: Tarball bytes that the slowest of hosts hashes and unpacks in a second.
 UNPACK_BYTES_PER_SECOND = 5e6
+#: Steps, and hosts of each, that a failure names as not begun.
+NOT_BEGUN = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +162,28 @@ def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
             still_locked()
             watcher.step(number, len(plan.steps), step)
             where = f"step {number} of {len(plan.steps)} ({step.title})"
-            _gate(step.before, watcher, f"before {where}", begun=number > 1)
-            _run(step, fleet, watcher, where, by)
-            _call(step, where, by)
-            _gate(step.after, watcher, f"after {where}", begun=True)
+            try:
+                _gate(step.before, watcher, f"before {where}", begun=number > 1)
+                _run(step, fleet, watcher, where, by)
+                _call(step, where, by)
+                _gate(step.after, watcher, f"after {where}", begun=True)
+            except ChangeFailed as error:
+                later = _not_begun(plan.steps[number:])
+                raise ChangeFailed(error.message, (*error.problems, *later)) from error
+
+
+def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
+    """The steps that a failure has kept from being taken, with their hosts."""
+    if not steps:
+        return ()
+    said = []
+    for step in steps[:NOT_BEGUN]:
+        names = [host.name for host in step.hosts]
+        shown = ", ".join(names[:NOT_BEGUN]) + (", ..." if len(names) > NOT_BEGUN else "")
+        said.append(step.title if len(names) < 2 else f"{step.title} ({shown})")
+    if len(steps) > NOT_BEGUN:
+        said.append(f"and {len(steps) - NOT_BEGUN} steps more")
+    return (Problem("not begun", "; ".join(said), severity="warning"),)
 
 
 def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> None:

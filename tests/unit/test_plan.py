@@ -94,6 +94,16 @@ def test_a_lock_that_is_lost_stops_before_the_next_step(fleet: LocalFleet) -> No
     assert not (fleet.session(A).root / "x").exists()
 
 
+def test_a_failure_says_what_was_not_begun(fleet: LocalFleet) -> None:
+    later = Step("rest", (on(A, "true"), on(B, "true"))), Step("end", (on(B, "true"),))
+    with pytest.raises(ChangeFailed) as caught:
+        apply(plan(Step("one", (on(A, "true"),), after=gate("g", Unhealthy("x"))), *later), fleet)
+    assert str(caught.value.problems[-1]) == "not begun: rest (infra-a, infra-b); end"
+    with pytest.raises(ChangeFailed) as caught:
+        apply(plan(Step("one", (on(A, "false"),)), *later[1:]), fleet)
+    assert str(caught.value.problems[-1]) == "not begun: end"
+
+
 def test_a_plan_without_steps_asks_nothing(fleet: LocalFleet) -> None:
     apply(plan(guards=(A,)), fleet)
     assert fleet.local == {}
@@ -111,7 +121,8 @@ def test_a_failure_says_where_what_and_why(fleet: LocalFleet) -> None:
     assert error.exit_code == 4
     assert error.message.startswith("stopped in step 1 of 2 (one): 1 of 2 hosts failed")
     assert "run the same command again" in error.message
-    (problem,) = error.problems
+    problem, later = error.problems
+    assert str(later) == "not begun: two"
     assert problem.where == "infra-a (a)"
     assert problem.what.startswith("do 1 failed: no \ufffd[31mroom")
     assert "free space" in problem.remedy
