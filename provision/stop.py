@@ -26,6 +26,9 @@ from provision.inventory.resolved import (
 from provision.plan import HostChanges, Plan, Step
 from provision.remote import Fleet
 
+#: systemd's states of a unit that has no process.
+STOPPED = ("inactive", "failed")
+
 
 def workers(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet) -> Plan:
     """Stop the chosen workers. They stay installed and enabled; ``start-workers`` starts them.
@@ -34,6 +37,21 @@ def workers(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet)
     """
     probe = Probe(resources=(File(worker.UNIT_PATH, None),), units=(worker.UNIT,))
     facts = gather.facts(fleet, {w.machine: probe for w in chosen})
+    require_ours(inventory, chosen, facts)
+    stop = Change(f"stop {worker.UNIT}", f"systemctl stop {worker.UNIT}", disrupts=True, seconds=90)
+    hosts = tuple(
+        HostChanges(w.name, w.machine, (stop,))
+        for w in chosen
+        if facts[w.machine].unit(worker.UNIT).active not in STOPPED
+    )
+    steps = (Step("stop workers", hosts, at_once=inventory.parallel),) if hosts else ()
+    return Plan("stop-workers", inventory.cluster, steps)
+
+
+def require_ours(
+    inventory: Inventory, chosen: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts]
+) -> None:
+    """Raises :class:`PreflightFailed` with every worker's unit that is not this cluster's."""
     foreign = [
         Problem(
             f"{w.name} at {w.machine.host} ({w.machine.where})",
@@ -46,14 +64,6 @@ def workers(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet)
     ]
     if foreign:
         raise PreflightFailed("not this cluster's to stop; nothing was changed", foreign)
-    stop = Change(f"stop {worker.UNIT}", f"systemctl stop {worker.UNIT}", disrupts=True, seconds=90)
-    hosts = tuple(
-        HostChanges(w.name, w.machine, (stop,))
-        for w in chosen
-        if facts[w.machine].unit(worker.UNIT).active not in ("inactive", "failed")
-    )
-    steps = (Step("stop workers", hosts, at_once=inventory.parallel),) if hosts else ()
-    return Plan("stop-workers", inventory.cluster, steps)
 
 
 def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
@@ -118,7 +128,8 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
     """What goes, and the directories that go if they are empty then."""
     gone = [
         worker.UNIT_PATH,
-        f"{alluxio.install_dir}/current",
+        worker.current_link(alluxio),
+        worker.previous_link(alluxio),
         *(f"{path}/LOCAL" for path in w.page_store.dirs),
         worker.identity_file(alluxio),
     ]

@@ -44,6 +44,22 @@ def home(alluxio: AlluxioCluster) -> str:
     return f"{alluxio.install_dir}/{alluxio.version}"
 
 
+def current_link(alluxio: AlluxioCluster) -> str:
+    """Says which release runs on a host. The unit itself names the release's own folder."""
+    return f"{alluxio.install_dir}/current"
+
+
+def previous_link(alluxio: AlluxioCluster) -> str:
+    """Says which release ran before that one, and is the one to roll back to."""
+    return f"{alluxio.install_dir}/previous"
+
+
+def target(facts: HostFacts, link: str) -> str | None:
+    """What a link of a host points to; None when there is no such link."""
+    found = facts.paths.get(link)
+    return found.target if found is not None and found.kind == "link" else None
+
+
 def identity_file(alluxio: AlluxioCluster) -> str:
     """The worker's identity, outside the install folder so that it survives a reinstall."""
     return f"{alluxio.state_dir}/worker_identity"
@@ -63,9 +79,17 @@ def worker_id(identity_uuid: str) -> str:
 
 
 def resources(
-    alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts, facts: HostFacts | None
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker,
+    artifacts: Artifacts,
+    facts: HostFacts | None,
+    *,
+    remember: bool = True,
 ) -> tuple[Resource, ...]:
-    """Everything that makes the host a worker, in the order it is put there."""
+    """Everything that makes the host a worker, in the order it is put there.
+
+    Without ``remember``, the release that runs now is not noted as the one to roll back to.
+    """
     user, conf = alluxio.user, f"{home(alluxio)}/conf"
     secrets = _secrets(alluxio, worker)
     site = render(
@@ -98,7 +122,7 @@ def resources(
         *(Directory(path, owner=user, mode=0o750) for path in worker.page_store.dirs),
         *java_tree,
         Tree(home(alluxio), artifacts.alluxio, restarts=(UNIT,)),
-        Link(f"{alluxio.install_dir}/current", alluxio.version),
+        *_links(alluxio, facts, remember),
         Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
         File(
             f"{conf}/alluxio-site.properties",
@@ -132,12 +156,24 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
     return Probe(
         resources=(*resources(alluxio, worker, artifacts, None), *java.files(java_home)),
         ports=(worker.rpc_port,),
+        paths=(previous_link(alluxio),),
         disks=(
             *(alluxio.install_dir, *worker.page_store.dirs, alluxio.log_dir),
             *(() if artifacts.jdk is None else (alluxio.java.install_dir,)),
         ),
         commands={**java.probe_commands(java_home), **switch.probe_commands(alluxio)},
     )
+
+
+def _links(alluxio: AlluxioCluster, facts: HostFacts | None, remember: bool) -> tuple[Link, ...]:
+    """They move with the restart, so that they say what runs while a change is under way."""
+    now = facts and target(facts, current_link(alluxio))
+    if facts is None or now in (None, alluxio.version):
+        return (Link(current_link(alluxio), alluxio.version),)
+    # One that does not start is no release to go back to.
+    worked = facts.unit(UNIT).active not in ("failed", "activating")
+    previous = [Link(previous_link(alluxio), now, (UNIT,))] if now and remember and worked else []
+    return (*previous, Link(current_link(alluxio), alluxio.version, (UNIT,)))
 
 
 def _properties(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, Scalar]:

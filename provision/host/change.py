@@ -403,6 +403,7 @@ def _link(link: Link, facts: HostFacts) -> Change | None:
         f"point {link.path} to {link.target}",
         f"ln -sfn {shlex.quote(link.target)} {path}.new; mv -fT {path}.new {path}",
         diff=f"-{link.path} -> {before}\n+{link.path} -> {link.target}\n" if before else "",
+        restarts=link.restarts,
     )
 
 

@@ -88,6 +88,7 @@ class Tree:
 class Link:
     path: str
     target: str
+    restarts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
