@@ -247,7 +247,7 @@ def workers(
                 )
             )
         elif identity is not None and registered and identity in registered:
-            problems += _registered_elsewhere(worker, registered[identity], file, where)
+            problems += _registered_elsewhere(worker, identity, registered[identity], file, where)
         if identity is not None:
             identities.setdefault(identity, worker.name)
         problems += _memory(worker, f, where)
@@ -255,17 +255,18 @@ def workers(
 
 
 def _registered_elsewhere(
-    worker: AlluxioWorker, address: tuple[str, int], file: str, where: str
+    worker: AlluxioWorker, identity: str, address: tuple[str, int], file: str, where: str
 ) -> list[Problem]:
     host, port = address
+    worker_id = workers_desired.worker_id(identity)
     if (host, port) == (worker.hostname, worker.rpc_port):
         return []
     return [
         Problem(
             where,
             f"its worker identity is registered in etcd as {host}:{port}: Alluxio would refuse it",
-            f"on a clone of that worker, remove {file}; after a change of hostname or rpc_port, "
-            "take that back or remove the file for a new identity",
+            f"on a clone of that worker, remove {file}; if no worker runs there any more, as after "
+            f"a change of hostname or rpc_port, invoke forget-worker {worker_id}",
         )
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from provision.alluxio import desired as worker
-from provision.errors import ProvisionError, Unhealthy, UsageError
+from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd import desired as etcd
 from provision.host.observe import HostFacts, Probe, merged, parse, script
 from provision.host.ownership import owner
@@ -132,6 +132,18 @@ def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
         why = printable_lines(result.stderr, last=1) or [f"exit code {result.code}"]
         raise Unhealthy(f"{machine.host}: the journal cannot be read: {why[0]}")
     return printable_lines(result.stdout)
+
+
+def meaning(inventory: Inventory, machine: Machine, lines: list[str]) -> list[Problem]:
+    """What an operator should know of log lines that look as if they were Alluxio's alone."""
+    from provision.alluxio import refusal
+
+    alluxio = inventory.alluxio
+    its = [w for w in alluxio.workers if w.machine == machine] if alluxio is not None else []
+    if alluxio is None or not its:
+        return []
+    problem = refusal.found(lines, alluxio, its[0])
+    return [] if problem is None else [problem]
 
 
 def _service(
