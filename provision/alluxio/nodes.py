@@ -72,7 +72,7 @@ def parse_info_nodes(text: str) -> list[NodeRow]:
 
 def command(alluxio: AlluxioCluster, timeout: float) -> str:
     """The shell command, as user ``alluxio`` and for at most ``timeout`` seconds."""
-    script = shlex.quote(f"{desired.home(alluxio)}/bin/alluxio")
+    script = shlex.quote(f"{desired.current_link(alluxio)}/bin/alluxio")
     seconds = max(1, math.ceil(timeout))
     return (
         f"runuser -u {alluxio.user} -- timeout -k {_KILL_AFTER} {seconds} "

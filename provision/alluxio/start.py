@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provision import artifacts, gather, preflight
-from provision.alluxio import clusters, desired, java, membership, switch
+from provision.alluxio import clusters, desired, java, membership, refusal, switch
 from provision.alluxio.desired import Artifacts
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
@@ -27,6 +27,8 @@ UNPACKED = 3
 #: also while other runs restart theirs of other batches.
 RESTART_SHARE = 10
 POLL_SECONDS = 0.25
+#: The changes after which a worker's live key is a new one.
+STARTS = tuple(f"{verb} {desired.UNIT}" for verb in ("start", "restart"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +53,22 @@ def fetch(alluxio: AlluxioCluster) -> Artifacts:
 
 
 def observe(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioWorker]
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    chosen: Sequence[AlluxioWorker],
+    tarballs: Artifacts | None = None,
 ) -> Observed:
     """Look at the hosts of the chosen workers, and at the same time whether etcd is there.
 
+    ``tarballs`` are those that the inventory declares, when they are not given.
     Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
     """
     with ThreadPoolExecutor(1) as pool:
         etcd = pool.submit(_registered, inventory, alluxio, fleet)
         problems: list[Problem] = []
-        tarballs = None
         with preflight.noting(problems):
-            tarballs = fetch(alluxio)
+            tarballs = tarballs or fetch(alluxio)
         probes = {
             w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe() for w in chosen
         }
@@ -95,19 +101,28 @@ def plan(
     fleet: Fleet,
     observed: Observed,
     chosen: Sequence[AlluxioWorker],
+    *,
+    command: str = "start-workers",
+    at_once: int | None = None,
+    remember: bool = True,
 ) -> Plan:
-    """The smallest change that makes the chosen workers as declared, running and registered."""
-    todo = {
-        w.name: changes(
-            desired.resources(alluxio, w, observed.artifacts, observed.facts[w.machine]),
-            observed.facts[w.machine],
-        )
-        for w in chosen
-    }
+    """The smallest change that makes the chosen workers as declared, running and registered.
+
+    ``at_once`` running workers are restarted at a time, a tenth of the chosen when it is not given;
+    ``remember`` is that of :func:`desired.resources`.
+    """
+
+    def wanted(w: AlluxioWorker) -> tuple[Change, ...]:
+        facts = observed.facts[w.machine]
+        resources = desired.resources(alluxio, w, observed.artifacts, facts, remember=remember)
+        return changes(resources, facts)
+
+    todo = {w.name: wanted(w) for w in chosen}
     changed = [w for w in chosen if todo[w.name]]
     running = [w for w in changed if _running(observed.facts[w.machine])]
     fresh = [w for w in changed if w not in running]
     steps: list[Step] = []
+    done: list[AlluxioWorker] = []
 
     def step(title: str, workers: Sequence[AlluxioWorker], only: Callable[[Change], bool]) -> None:
         hosts = [
@@ -117,9 +132,11 @@ def plan(
         hosts = [h for h in hosts if h.changes]
         if not hosts:
             return
-        touched = [w for w in workers if w.name in {h.name for h in hosts}]
-        disrupts = any(not c.quiet for h in hosts for c in h.changes)
-        waiting = Registrations(inventory, alluxio, fleet, touched) if disrupts else None
+        # Whoever is not started anew, but enabled for instance, has no newer key to wait for.
+        restarted = {h.name for h in hosts if any(c.what in STARTS for c in h.changes)}
+        touched = [w for w in workers if w.name in restarted]
+        waiting = Registrations(inventory, alluxio, fleet, touched, done) if touched else None
+        done.extend(touched)
         steps.append(
             Step(
                 title,
@@ -132,14 +149,13 @@ def plan(
 
     step("install and start workers", fresh, lambda change: True)
     step("prepare running workers", running, lambda change: change.quiet)
-    for some in groups(running, max(1, len(chosen) // RESTART_SHARE)):
-        names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
+    for some in groups(running, at_once or max(1, len(chosen) // RESTART_SHARE)):
         other = switch.away(alluxio, some, observed.facts)
         to = f" with membership {alluxio.membership}" if other else ""
-        step(f"restart {names}{to}", some, lambda change: not change.quiet)
+        step(f"restart {named(some)}{to}", some, lambda change: not change.quiet)
     switched = switch.notes(alluxio, chosen, observed.facts, observed.registered)
     notes = (*observed.warnings, *switched)
-    return Plan("start-workers", inventory.cluster, tuple(steps), notes)
+    return Plan(command, inventory.cluster, tuple(steps), notes)
 
 
 def live(
@@ -173,7 +189,8 @@ def require_live(
     missing = [w for w in chosen if w.name not in seen]
     if missing:
         raise Unhealthy(
-            f"{len(missing)} of {len(chosen)} workers are not live", _why(fleet, missing)
+            f"{len(missing)} of {len(chosen)} workers are not live",
+            _why(inventory, alluxio, fleet, missing),
         )
     return seen
 
@@ -181,7 +198,8 @@ def require_live(
 class Registrations:
     """The gate of workers that are (re)started: each has a live key newer than the start.
 
-    A killed worker's key lives on until its lease ends, so being there is not enough.
+    A killed worker's key lives on until its lease ends, so being there is not enough. Before
+    they are, those that the same run restarted earlier (``done``) must be live still.
     """
 
     def __init__(
@@ -190,15 +208,18 @@ class Registrations:
         alluxio: AlluxioCluster,
         fleet: Fleet,
         workers: Sequence[AlluxioWorker],
+        done: Sequence[AlluxioWorker] = (),
     ) -> None:
         self._inventory, self._alluxio, self._fleet = inventory, alluxio, fleet
-        self._workers = workers
+        self._workers, self._done = workers, tuple(done)
         self._stale: dict[str, int] = {}
         self.before = Gate("note who is registered", self._note)
         there = "answering" if alluxio.membership == "STATIC" else "registered and live"
         self.after = Gate(f"{len(workers)} {there}", self._wait)
 
     def _note(self) -> None:
+        if self._done:
+            require_live(self._inventory, self._alluxio, self._fleet, self._done)
         if self._alluxio.membership != "STATIC":
             self._stale = self._live()
 
@@ -222,16 +243,21 @@ class Registrations:
                 raise Unhealthy(
                     f"{len(missing)} of {len(self._workers)} workers are not live after "
                     f"{timeout} s",
-                    _why(self._fleet, missing),
+                    _why(self._inventory, self._alluxio, self._fleet, missing),
                 )
             if missing:
                 time.sleep(POLL_SECONDS)
 
 
-def _why(fleet: Fleet, missing: Sequence[AlluxioWorker]) -> list[Problem]:
-    logs = last_lines(fleet, [w.machine for w in missing])
+def _why(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, missing: Sequence[AlluxioWorker]
+) -> list[Problem]:
+    known = refusal.explained(inventory, alluxio, fleet, missing)
+    others = [w for w in missing if w.name not in known]
+    logs = last_lines(fleet, [w.machine for w in others])
     return [
-        Problem(
+        known.get(w.name)
+        or Problem(
             f"{w.name} ({w.machine.host})",
             f"is not registered; its last log lines:\n    {logs[w.machine]}",
             f"invoke logs --host {w.name}",
@@ -313,6 +339,12 @@ def _rooms(
                     preflight.Room(path, desired.size_bytes(size), f"a page store of {size}")
                 )
     return rooms
+
+
+def named(workers: Sequence[AlluxioWorker]) -> str:
+    """One worker's name, or the first one's and how many more there are."""
+    more = f" and {len(workers) - 1} more" if len(workers) > 1 else ""
+    return f"{workers[0].name}{more}"
 
 
 def groups(workers: Sequence[AlluxioWorker], size: int) -> list[Sequence[AlluxioWorker]]:

@@ -69,7 +69,8 @@ def test_an_empty_table_is_an_answer() -> None:
 def test_the_command_is_bounded_and_reads_nothing(tmp_path: Path) -> None:
     command = nodes.command(alluxio(), 14.2)
     assert command == (
-        "runuser -u alluxio -- timeout -k 2 15 /opt/alluxio/313/bin/alluxio info nodes </dev/null"
+        "runuser -u alluxio -- timeout -k 2 15 "
+        "/opt/alluxio/current/bin/alluxio info nodes </dev/null"
     )
     subprocess.run(["sh", "-n"], input=command, text=True, check=True)
 

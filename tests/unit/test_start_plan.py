@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio import desired, java, membership, start, switch
+from provision.alluxio import desired, java, membership, refusal, start, switch
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import ProvisionError, Unhealthy, UsageError
@@ -233,6 +233,31 @@ def test_a_new_release_is_unpacked_before_anyone_is_restarted() -> None:
     ]
     assert found.steps[0].after is None
     assert "install /opt/alluxio/314" in found.steps[0].hosts[0].changes[0].what
+    links = [c.what for c in found.steps[1].hosts[0].changes if c.what.startswith("point")]
+    assert links == [
+        "point /opt/alluxio/previous to 313",
+        "point /opt/alluxio/current to 314",
+    ]
+
+
+@pytest.mark.parametrize(("active", "noted"), [("inactive", True), ("failed", False)])
+def test_a_release_that_does_not_start_is_none_to_go_back_to(active: str, noted: bool) -> None:
+    alluxio = cluster(1)
+    seen = running(alluxio)["w01"]
+    seen = replace(seen, units={desired.UNIT: UnitState("loaded", active, "dead", "enabled")})
+    found = plan(replace(alluxio, version="314"), {"w01": seen})
+    whats = [c.what for step in found.steps for c in step.hosts[0].changes]
+    assert ("point /opt/alluxio/previous to 313" in whats) is noted
+    assert "point /opt/alluxio/current to 314" in whats
+
+
+def test_who_is_only_enabled_has_no_new_registration_to_wait_for() -> None:
+    alluxio = cluster(1)
+    units = {desired.UNIT: UnitState("loaded", "active", "running", "disabled", 1)}
+    found = plan(alluxio, {"w01": replace(running(alluxio)["w01"], units=units)})
+    (step,) = found.steps
+    assert [c.what for c in step.hosts[0].changes] == ["enable alluxio-worker.service"]
+    assert (step.before, step.after) == (None, None)
 
 
 class TestSecrets:
@@ -303,6 +328,7 @@ class Registry:
         monkeypatch.setattr(health, "any_client", self._client)
         monkeypatch.setattr(membership, "read", self._read)
         monkeypatch.setattr(start, "POLL_SECONDS", 0)
+        monkeypatch.setattr(refusal, "explained", lambda *_: {})
         monkeypatch.setattr(start, "last_lines", lambda _, machines: dict.fromkeys(machines, "-"))
 
     @contextlib.contextmanager
@@ -330,6 +356,18 @@ class TestRegistrations:
     def gate(self, alluxio: AlluxioCluster) -> start.Registrations:
         inventory = builders.inventory(alluxio)
         return start.Registrations(inventory, alluxio, Fleet(1), alluxio.workers)
+
+    def test_those_restarted_before_must_be_live_still(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        first, second = alluxio.workers
+        inventory = builders.inventory(alluxio)
+        gate = start.Registrations(inventory, alluxio, Fleet(1), [second], [first])
+        gate.before.check()
+        del registry.revisions["w01"]
+        with pytest.raises(Unhealthy, match="1 of 1 workers are not live"):
+            gate.before.check()
 
     def test_a_key_from_before_the_restart_does_not_count(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch

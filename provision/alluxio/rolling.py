@@ -1,0 +1,161 @@
+"""``restart-workers``: group by group, each live again before the next one is touched.
+
+All hosts first get word that their worker is to be restarted, in the file that also stands for
+any other pending restart; the restart takes it away. So a run that ended part-way is gone on
+with by running it again, and ``status`` shows who is left.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from provision import audit, gather, stop
+from provision.alluxio import desired, start
+from provision.errors import Problem, UsageError
+from provision.host.change import Change, changes
+from provision.host.observe import PENDING_DIR, HostFacts, Probe
+from provision.host.resources import File, Unit
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.plan import HostChanges, Plan, Step
+from provision.remote import Fleet
+from provision.text import printable
+
+COMMAND = "restart-workers"
+MARK = f"{PENDING_DIR}/restart.{desired.UNIT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the chosen workers stand, each in the inventory's order.
+
+    ``broken``: the unit does not stay up, or is up and not live. ``live``: up and live.
+    ``stopped`` by somebody, or not installed: those are left so, with a note.
+    """
+
+    broken: tuple[AlluxioWorker, ...]
+    live: tuple[AlluxioWorker, ...]
+    stopped: tuple[AlluxioWorker, ...]
+
+    @property
+    def notes(self) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(
+                f"{w.name} ({w.machine.host})",
+                "does not run, and is left so",
+                f"invoke start-workers --limit {w.name} starts it",
+                "warning",
+            )
+            for w in self.stopped
+        )
+
+
+def group_size(at_once: str, total: int) -> int | None:
+    """How many of ``total`` workers are a group: a count, or a percent of them, rounded down.
+
+    At least one. None when nothing is said. Raises :class:`UsageError`.
+    """
+    if not at_once:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})(%?)", at_once)
+    number = int(found[1]) if found else 0
+    if found is None or number == 0 or (found[2] and number > 100):
+        raise UsageError(f"--at-once is a count such as 2, or 1% to 100%; not {at_once!r}")
+    return max(1, total * number // 100) if found[2] else number
+
+
+def restart(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    chosen: Sequence[AlluxioWorker],
+    *,
+    at_once: int | None = None,
+    afresh: bool = False,
+) -> Plan:
+    """The plan of ``restart-workers``. Those that are not live come first: if they stay so, no
+    live one is touched.
+
+    When an earlier run ended part-way, only what it left, and who is not live, is restarted;
+    ``afresh``: everybody is.
+    """
+    facts = _look(inventory, chosen, fleet)
+    seen = start.live(inventory, alluxio, fleet, chosen)
+    stands = standing(chosen, facts, seen)
+    left = [] if afresh else [w for w in stands.live if _mark(facts[w.machine])]
+    todo = [*stands.broken, *(left or stands.live)]
+    steps: list[Step] = []
+    unmarked = [w for w in todo if not _mark(facts[w.machine])]
+    who = audit.author(COMMAND, inventory.cluster).who
+    note = f'echo "{COMMAND} $(date -u +%Y-%m-%dT%H:%M:%SZ)" {shlex.quote(who)} >{MARK}'
+    if len(todo) > 1 and unmarked:
+        mark = Change("note that it is to be restarted", note)
+        hosts = tuple(HostChanges(w.name, w.machine, (mark,)) for w in unmarked)
+        steps.append(Step("note who is to be restarted", hosts, at_once=inventory.parallel))
+    share = max(1, len(chosen) // start.RESTART_SHARE)
+    done: list[AlluxioWorker] = []
+    for some in start.groups(todo, at_once or share):
+        waiting = start.Registrations(inventory, alluxio, fleet, some, done)
+        done += some
+        steps.append(
+            Step(
+                f"restart {start.named(some)}",
+                tuple(HostChanges(w.name, w.machine, _restart(facts[w.machine])) for w in some),
+                before=waiting.before,
+                after=waiting.after,
+                at_once=inventory.parallel,
+            )
+        )
+    notes = stands.notes
+    if left:
+        notes = (*notes, _resumed(left, facts, len(stands.live) - len(left)))
+    return Plan(COMMAND, inventory.cluster, tuple(steps), notes)
+
+
+def standing(
+    chosen: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+    live: Mapping[str, int],
+) -> Standing:
+    """Sort the chosen by what systemd and etcd say of them."""
+    broken, good, stopped = [], [], []
+    for w in chosen:
+        unit = facts[w.machine].unit(desired.UNIT)
+        if unit.load == "not-found" or unit.active == "inactive":
+            stopped.append(w)
+        elif unit.active == "active" and w.name in live:
+            good.append(w)
+        else:
+            broken.append(w)
+    return Standing(tuple(broken), tuple(good), tuple(stopped))
+
+
+def _look(
+    inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet
+) -> dict[Machine, HostFacts]:
+    files = (File(desired.UNIT_PATH, None), File(MARK, None))
+    probe = Probe(resources=files, units=(desired.UNIT,))
+    facts = gather.facts(fleet, {w.machine: probe for w in chosen})
+    stop.require_ours(inventory, chosen, facts)
+    return facts
+
+
+def _mark(facts: HostFacts) -> str:
+    """What an earlier run has noted; empty for none, and where something else is pending."""
+    text = (facts.text(MARK) or "").strip()
+    return text if text.startswith(f"{COMMAND} ") else ""
+
+
+def _restart(facts: HostFacts) -> tuple[Change, ...]:
+    pending = facts.pending_restarts | {desired.UNIT}
+    return changes((Unit(desired.UNIT),), replace(facts, pending_restarts=pending))
+
+
+def _resumed(
+    left: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts], others: int
+) -> Problem:
+    since = printable(_mark(facts[left[0].machine]).removeprefix(f"{COMMAND} "), 100)
+    what = f"goes on with the run of {since}, which left {len(left)}; {others} are done"
+    return Problem(COMMAND, what, "--afresh restarts all of them", "warning")
