@@ -16,6 +16,8 @@ DELETE_DATA = "The member's name again: delete its old data instead of keeping i
 NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
 LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
 BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
+AT_ONCE = "How many at a time: a count or a percent of the chosen; 10% when not given."
+KEEP_RELEASES = "How many releases stay on a host, older ones are deleted: 2 or more, or all."
 
 
 @command(changes=True, help={"no_workers": NO_WORKERS})
@@ -139,6 +141,80 @@ def disable_auth(run: Run) -> int:
 def start_workers(run: Run, limit: str = "", batch: str = "") -> int:
     """Install, configure and start the Alluxio workers, and wait until each is registered."""
     return actions.start_workers(run, limit, batch)
+
+
+@command(
+    changes=True,
+    help={
+        "limit": LIMIT,
+        "batch": BATCH,
+        "at_once": AT_ONCE,
+        "afresh": "Restart all, also after a run that ended part-way.",
+    },
+)
+def restart_workers(
+    run: Run, limit: str = "", batch: str = "", at_once: str = "", afresh: bool = False
+) -> int:
+    """Restart the running workers, a group at a time: each is live again before the next goes.
+
+    Stops at the first that does not come back. Run again, it goes on with those that are left.
+    """
+    return actions.restart_workers(run, limit, batch, at_once, afresh)
+
+
+@command(
+    changes=True,
+    help={"limit": LIMIT, "batch": BATCH, "at_once": AT_ONCE, "keep": KEEP_RELEASES},
+)
+def upgrade_workers(
+    run: Run, limit: str = "", batch: str = "", at_once: str = "", keep: str = "all"
+) -> int:
+    """Bring the running workers to alluxio.version of the inventory, a group at a time.
+
+    The new release is unpacked beside the old one, which stays for rollback-workers.
+    """
+    return actions.upgrade_workers(run, limit, batch, at_once, keep)
+
+
+@command(
+    changes=True,
+    help={
+        "to": "Another release that is on the hosts, by its version.",
+        "limit": LIMIT,
+        "batch": BATCH,
+        "at_once": AT_ONCE,
+    },
+)
+def rollback_workers(
+    run: Run, to: str = "", limit: str = "", batch: str = "", at_once: str = ""
+) -> int:
+    """Bring the workers back to the release before the inventory's, which is on their hosts."""
+    return actions.rollback_workers(run, to, limit, batch, at_once)
+
+
+@command(changes=True, help={"name": "The worker."}, positional=("name",))
+def decommission_worker(run: Run, name: str | None = None) -> int:
+    """Stop and disable a worker, wait for its lease to end, take its id out of etcd."""
+    return actions.decommission_worker(run, name or "")
+
+
+@command(
+    changes=True,
+    help={
+        "ids": "Worker ids as check-nodes shows them, separated by commas; or stale, for all such.",
+        "count": "With stale: how many ids these are.",
+    },
+    positional=("ids",),
+)
+def forget_worker(run: Run, ids: str | None = None, count: str = "") -> int:
+    """Take ids out of etcd whose workers will not come back. Never that of a live worker."""
+    return actions.forget_worker(run, ids or "", count)
+
+
+@command(changes=True, help={"file": "As it was said at the removal."}, positional=("file",))
+def readmit_worker(run: Run, file: str | None = None) -> int:
+    """Put a registration back that decommission-worker or forget-worker has removed."""
+    return actions.readmit_worker(run, file or "")
 
 
 @command(changes=True, help={"limit": LIMIT, "batch": BATCH})
@@ -320,6 +396,12 @@ namespace = Collection(
     disable_auth,
     start_workers,
     check_nodes,
+    restart_workers,
+    upgrade_workers,
+    rollback_workers,
+    decommission_worker,
+    forget_worker,
+    readmit_worker,
     stop_workers,
     list_clusters,
     status,

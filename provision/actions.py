@@ -214,13 +214,122 @@ def start_workers(run: Run, limit: str, batch: str) -> int:
     return 0
 
 
+def restart_workers(run: Run, limit: str, batch: str, at_once: str, afresh: bool) -> int:
+    """Restart workers group by group, each group live before the next is touched."""
+    from provision.alluxio import rolling
+    from provision.selection import choose
+
+    inventory, alluxio = _alluxio(run)
+    chosen = choose(alluxio.workers, limit, batch)
+    size = rolling.group_size(at_once, len(chosen))
+    plan = rolling.restart(inventory, alluxio, run.fleet, chosen, at_once=size, afresh=afresh)
+    _finish(run, plan, _carry_out(run, plan), line="" if plan.steps else "no worker runs")
+    return 0
+
+
+def upgrade_workers(run: Run, limit: str, batch: str, at_once: str, keep: str) -> int:
+    """Bring the running workers to the inventory's release, group by group."""
+    from provision.alluxio import releases, rolling
+    from provision.selection import choose
+
+    number = int(keep) if keep.isascii() and keep.isdigit() else 0
+    if keep != "all" and number < releases.KEPT:
+        least = f"at least {releases.KEPT} (the running one and the one before)"
+        raise UsageError(f"--keep is a number, {least}, or all; not {keep!r}")
+    inventory, alluxio = _alluxio(run)
+    chosen = choose(alluxio.workers, limit, batch)
+    size = rolling.group_size(at_once, len(chosen))
+    plan = releases.upgrade(
+        inventory, alluxio, run.fleet, chosen, at_once=size, keep=number or None
+    )
+    carried = _carry_out(run, plan)
+    runs = releases.running(alluxio, run.fleet, chosen)
+    _finish(run, plan, carried, {"running": runs}, releases.said(runs, alluxio.version))
+    return 0
+
+
+def rollback_workers(run: Run, to: str, limit: str, batch: str, at_once: str) -> int:
+    """Bring the running workers back to the release before, which is still on their hosts."""
+    from provision.alluxio import releases, rolling
+    from provision.selection import choose
+
+    inventory, alluxio = _alluxio(run)
+    chosen = choose(alluxio.workers, limit, batch)
+    size = rolling.group_size(at_once, len(chosen))
+    back = releases.rollback(inventory, alluxio, run.fleet, chosen, to=to, at_once=size)
+    carried = _carry_out(run, back.plan)
+    runs = releases.running(alluxio, run.fleet, chosen)
+    line = releases.said(runs, alluxio.version)
+    if back.to is not None and back.to != alluxio.version:
+        line += f"; in {inventory.path} set alluxio.version to {back.to}, and alluxio.source to its"
+        line += f" tarball (sha256 {back.digest}), or start-workers and upgrade-workers go to"
+        line += f" {alluxio.version} again"
+    _finish(run, back.plan, carried, {"running": runs, "to": back.to}, line)
+    return 0
+
+
+def decommission_worker(run: Run, name: str) -> int:
+    """Stop a worker for good, and take its registration out of etcd."""
+    from provision.alluxio import decommission
+    from provision.selection import choose
+
+    if not name:
+        raise UsageError("which worker? invoke decommission-worker NAME")
+    inventory, alluxio = _alluxio(run)
+    if len(chosen := choose(alluxio.workers, name)) != 1:
+        raise UsageError("one worker at a time: the data that it held is read anew elsewhere")
+    removal = decommission.plan(inventory, alluxio, run.fleet, chosen[0])
+    carried = _carry_out(run, removal.plan)
+    line = f"take {name} out of {inventory.path}, or start-workers starts it again"
+    _finish(run, removal.plan, carried, {"kept": list(map(str, removal.files))}, line)
+    return 0
+
+
+def forget_worker(run: Run, ids: str, count: str) -> int:
+    """Take registrations out of etcd whose workers are not live."""
+    from provision.alluxio import registrations
+
+    wanted = [i.strip() for i in ids.split(",") if i.strip()]
+    if not wanted:
+        raise UsageError("which id? invoke forget-worker ID, as check-nodes shows it")
+    if (wanted == ["stale"]) != bool(count):
+        raise UsageError("--count N goes with stale, and stale with it: how many ids are stale?")
+    if count and not (count.isascii() and count.isdigit() and int(count)):
+        raise UsageError(f"--count is a number above 0, not {count!r}")
+    inventory, alluxio = _alluxio(run)
+    removal = (
+        registrations.forget_stale(inventory, alluxio, run.fleet, int(count))
+        if count
+        else registrations.forget(inventory, alluxio, run.fleet, wanted)
+    )
+    carried = _carry_out(run, removal.plan)
+    line = "" if removal.plan.steps else f"{', '.join(wanted)}: no such id is registered"
+    _finish(run, removal.plan, carried, {"kept": list(map(str, removal.files))}, line)
+    return 0
+
+
+def readmit_worker(run: Run, file: str) -> int:
+    """Write a registration again that decommission-worker or forget-worker has removed."""
+    from provision.alluxio import registrations
+
+    if not file:
+        raise UsageError("which file? invoke readmit-worker FILE, as it was said at the removal")
+    inventory, alluxio = _alluxio(run)
+    plan = registrations.readmit(inventory, alluxio, run.fleet, Path(file).expanduser())
+    _finish(run, plan, _carry_out(run, plan))
+    return 0
+
+
 def stop_workers(run: Run, limit: str, batch: str) -> int:
     from provision import stop
     from provision.selection import choose
 
     inventory, alluxio = _alluxio(run)
     plan = stop.workers(inventory, choose(alluxio.workers, limit, batch), run.fleet)
-    _finish(run, plan, _carry_out(run, plan))
+    line = ""
+    if plan.steps and alluxio.membership != "STATIC":
+        line = f"they count as live for up to {alluxio.failure_detection_timeout} s more"
+    _finish(run, plan, _carry_out(run, plan), line=line)
     return 0
 
 
@@ -334,12 +443,13 @@ def logs(run: Run, host: str, lines: int) -> int:
 
     machine = _machine(run.inventory, host)
     text = status.journal(run.fleet, machine, lines)
+    means = status.meaning(run.inventory, machine, text)
     if run.json:
-        screen.emit_json(
-            {"schema": "alluxio-provision/logs/1", "host": machine.host, "lines": text}
-        )
+        document = {"schema": "alluxio-provision/logs/1", "host": machine.host, "lines": text}
+        screen.emit_json(document | {"problems": [p.document() for p in means]})
     else:
         print("\n".join(text))
+        screen.problems(means)
     return 0
 
 

@@ -1,0 +1,217 @@
+"""Workers after their first start: restarted, upgraded, rolled back, refused, taken away.
+
+Tests build on each other.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .lab import CLUSTER, REPO, Host, Lab, wait_until
+
+UNIT = "alluxio-worker.service"
+IDENTITY = "/var/lib/alluxio/worker_identity"
+
+pytestmark = pytest.mark.usefixtures("clean", "workers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_here(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """This machine's audit log and kept registrations, apart from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def identities(lab: Lab) -> list[str]:
+    """The workers' identity files before anything was done to them."""
+    return lab.on(lab.workers, f"stat -c '%i %Y' {IDENTITY}; cat {IDENTITY}")
+
+
+def released(lab: Lab, version: str, tarball: Path, **more: Any) -> Path:
+    """The inventory with another release of Alluxio."""
+    digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    source = {"path": str(tarball), "sha256": digest}
+    return lab.inventory({"alluxio": {"version": version, "source": source, **more}})
+
+
+@pytest.fixture(scope="module")
+def newer(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Release 314: the same code in another tarball."""
+    same = (REPO / ".lab/artifacts/alluxio-313-bin.tar.gz").read_bytes()
+    tarball = tmp_path_factory.mktemp("releases") / "alluxio-314-bin.tar.gz"
+    # What follows the end of an archive is not read, but counts for its digest.
+    tarball.write_bytes(same + gzip.compress(bytes(10240)))
+    return released(lab, "314", tarball)
+
+
+@pytest.fixture(scope="module")
+def broken(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tarball of release 315, whose worker does not start."""
+    tarball = tmp_path_factory.mktemp("releases") / "alluxio-315-bin.tar.gz"
+    script = b"#!/bin/sh\necho this release is broken >&2\nexit 1\n"
+    with tarfile.open(tarball, "w:gz") as tar:
+        for name in ("bin/launch-process", "conf/masters"):
+            entry = tarfile.TarInfo(f"alluxio-315/{name}")
+            entry.size, entry.mode = len(script), 0o755
+            tar.addfile(entry, io.BytesIO(script))
+    return tarball
+
+
+def release(host: Host) -> str:
+    return host.run("readlink /opt/alluxio/current")
+
+
+def kept(lab: Lab, identities: list[str]) -> bool:
+    now = lab.on(lab.workers, f"stat -c '%i %Y' {IDENTITY}; cat {IDENTITY}")
+    return now == identities
+
+
+def worker_id(host: Host) -> str:
+    return f"worker-{host.read(IDENTITY)}"
+
+
+def states(lab: Lab) -> dict[str, str]:
+    seen = lab.invoke("check-nodes", None, "--format", "json").json
+    return {n["name"] or n["worker_id"]: n["state"] for n in seen["alluxio"]["nodes"]}
+
+
+def test_a_rolling_restart_stops_at_the_first_failure_and_goes_on(
+    lab: Lab, identities: list[str]
+) -> None:
+    one, other = lab.workers
+    pids = [host.main_pid(UNIT) for host in lab.workers]
+    impatient = lab.inventory({"alluxio": {"start_timeout": 2}})
+    # It starts, and cannot reach etcd.
+    drop = "-p tcp --dport 2379 -m owner --uid-owner alluxio -j DROP"
+    one.run(f"iptables -I OUTPUT {drop}")
+    stopped = lab.invoke("restart-workers", impatient, "--at-once", "1")
+    stopped.expect(4, "1 of 1 workers are not live", "not begun: restart worker1")
+    assert one.main_pid(UNIT) != pids[0]
+    assert other.main_pid(UNIT) == pids[1]
+    lab.invoke("status").expect(1, "active, a restart is pending")
+    one.run(f"iptables -D OUTPUT {drop}")
+    again = lab.invoke("restart-workers").expect(0, "goes on with the run of")
+    assert "note that it is to be restarted" not in again.text
+    assert other.main_pid(UNIT) != pids[1]
+    assert kept(lab, identities)
+
+
+def test_an_upgrade_and_the_way_back(lab: Lab, newer: Path, identities: list[str]) -> None:
+    one = lab.workers[0]
+    lab.invoke("stop-workers", None, "--limit", "worker1").expect(0, "live for up to 5 s more")
+    # Whoever was stopped stays so, with the release that it has.
+    lab.invoke("upgrade-workers", newer).expect(0, "1 on 313 (not the inventory's), 1 on 314")
+    assert [release(host) for host in lab.workers] == ["314", "313"]
+    lab.invoke("start-workers", newer).expect(0, "2 of 2 live")
+    lab.invoke("upgrade-workers", newer).expect(0, "0 changed; 2 on 314")
+    assert "/opt/alluxio/314/" in one.run(f"tr '\\0' ' ' </proc/{one.main_pid(UNIT)}/cmdline")
+    assert one.run("readlink /opt/alluxio/previous; ls /opt/alluxio").split() == [
+        *("313", "313", "314", "current", "previous")
+    ]
+    back = lab.invoke("rollback-workers", newer, "--at-once", "100%")
+    back.expect(0, "2 on 313", "set alluxio.version to 313")
+    assert [release(host) for host in lab.workers] == ["313", "313"]
+    lab.invoke("rollback-workers", newer).expect(0, "0 changed")
+    lab.invoke("start-workers").expect(0, "0 changed; 2 of 2 live")
+    assert kept(lab, identities)
+
+
+def test_a_release_that_does_not_start_stops_the_upgrade(
+    lab: Lab, broken: Path, identities: list[str]
+) -> None:
+    one, other = lab.workers
+    pid = other.main_pid(UNIT)
+    impatient = released(lab, "315", broken, start_timeout=2)
+    failed = lab.invoke("upgrade-workers", impatient)
+    failed.expect(4, "worker0", "this release is broken", "not begun: restart worker1")
+    assert [release(host) for host in lab.workers] == ["315", "313"]
+    assert other.main_pid(UNIT) == pid
+    lab.invoke("rollback-workers", released(lab, "315", broken)).expect(0, "2 on 313")
+    assert other.main_pid(UNIT) == pid
+    # Only what is neither running nor the one before, and only now that it is said.
+    kept_there = lab.invoke("upgrade-workers", None, "--keep", "2")
+    kept_there.expect(0, "delete /opt/alluxio/314")
+    assert one.run("ls /opt/alluxio").split() == ["313", "315", "current", "previous"]
+    assert kept(lab, identities)
+
+
+def test_a_clone_is_refused_and_the_refusal_explained(lab: Lab, identities: list[str]) -> None:
+    one, other = lab.workers
+    mine = worker_id(one)
+    lab.invoke("stop-workers", None, "--limit", "worker1").expect(0)
+    other.run(f"mv {IDENTITY} {IDENTITY}.kept; echo {one.read(IDENTITY)} >{IDENTITY}")
+    other.run("systemctl start alluxio-worker")
+    journal = f"journalctl -u {UNIT} -n 100 -o cat"
+    wait_until(lambda: f"worker identity:{mine}" in other.run(journal), "refused", 60)
+    stopped = lab.inventory({"alluxio": {"start_timeout": 2}})
+    refused = lab.invoke("restart-workers", stopped, "--limit", "worker1")
+    refused.expect(4, f"its id {mine} is registered as {one.address}:29999", "is a clone of it")
+    lab.invoke("logs", None, "--host", "worker1").expect(0, f"invoke forget-worker {mine}")
+    lab.invoke("forget-worker", None, mine).expect(3, f"is LIVE at {one.address}:29999")
+    other.run(f"mv {IDENTITY}.kept {IDENTITY}")
+    lab.invoke("restart-workers", None, "--limit", "worker1").expect(0)
+    assert kept(lab, identities)
+
+
+def test_decommissioned(lab: Lab) -> None:
+    other = lab.workers[1]
+    mine = worker_id(other)
+    with lab.client(lab.etcd[0]) as client:
+        before = client.get(f"/DHT/{CLUSTER}/AUTHORIZED/{mine}")
+    done = lab.invoke("decommission-worker", None, "worker1", "--format", "json").expect(0)
+    assert other.show(UNIT, "ActiveState", "UnitFileState") == {
+        "ActiveState": "inactive",
+        "UnitFileState": "disabled",
+    }
+    assert states(lab) == {"worker0": "LIVE", "worker1": "UNREGISTERED"}
+    lab.invoke("decommission-worker", None, "worker1").expect(0, "0 changed; take worker1 out")
+    without = lab.inventory({"alluxio": {"workers": {"worker1": None}}})
+    lab.invoke("check-nodes", without).expect(0, "1 worker: 1 LIVE")
+
+    (file,) = done.json["kept"]
+    lab.invoke("readmit-worker", None, file).expect(0, "1 changed")
+    with lab.client(lab.etcd[0]) as client:
+        after = client.get(f"/DHT/{CLUSTER}/AUTHORIZED/{mine}")
+    assert before is not None
+    assert after is not None
+    assert after.value == before.value
+    assert states(lab)["worker1"] == "FAILED"
+    lab.invoke("forget-worker", without, "stale", "--count", "2").expect(2, "1 id is stale")
+    lab.invoke("forget-worker", without, "stale", "--count", "1").expect(0, "1 changed")
+    lab.invoke("forget-worker", None, mine).expect(0, "0 changed", "no such id is registered")
+    lab.invoke("start-workers").expect(0, "2 of 2 live")
+    assert worker_id(other) == mine
+
+
+def test_the_id_of_a_worker_that_has_moved(lab: Lab) -> None:
+    """Its hostname has changed: start-workers refuses beforehand, and names the way out."""
+    moved = lab.inventory({"alluxio": {"workers": {"worker1": {"hostname": "worker1"}}}})
+    mine = worker_id(lab.workers[1])
+    lab.invoke("start-workers", moved).expect(3, f"invoke forget-worker {mine}")
+    lab.invoke("forget-worker", moved, mine).expect(3, "is LIVE")
+    lab.invoke("decommission-worker", None, "worker1").expect(0)
+    lab.invoke("start-workers", moved).expect(0, "2 of 2 live")
+    lab.invoke("check-nodes", moved).expect(0, "2 workers: 2 LIVE")
+    lab.invoke("decommission-worker", moved, "worker1").expect(0)
+    lab.invoke("start-workers").expect(0, "2 of 2 live")
+
+
+def test_static_membership_waits_for_the_port(lab: Lab, identities: list[str]) -> None:
+    static = lab.inventory({"alluxio": {"membership": "STATIC"}})
+    lab.invoke("start-workers", static).expect(0)
+    before = [host.main_pid(UNIT) for host in lab.workers]
+    lab.invoke("restart-workers", static).expect(0, "4 changed")
+    after = [host.main_pid(UNIT) for host in lab.workers]
+    assert not set(before) & set(after)
+    lab.invoke("decommission-worker", static, "worker1").expect(0, "1 changed; take worker1 out")
+    lab.invoke("forget-worker", static, "x").expect(2, "membership STATIC")
+    assert kept(lab, identities)
