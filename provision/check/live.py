@@ -13,8 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 from provision.alluxio import clusters, desired, nodes
+from provision.alluxio.membership import Membership
 from provision.alluxio.mirror import Mirror
 from provision.alluxio.nodes import InfoNodes
 from provision.check import look
@@ -78,6 +80,17 @@ def _said(report: CheckReport) -> object:
     return report.nodes, report.etcd.leader, members, report.problems, report.info_nodes is None
 
 
+class _Board(NamedTuple):
+    """What is known at one moment; ``registered`` and ``info`` are of the same revision."""
+
+    etcd: ClusterHealth
+    registered: Membership | None
+    lost: ProvisionError | None
+    clusters: list[str]
+    info: InfoNodes | None
+    reachable: dict[str, bool] | None
+
+
 class _Live:
     """The board, and the threads that write on it."""
 
@@ -135,7 +148,16 @@ class _Live:
             if self._failure is not None:
                 raise self._failure
             since, self._unseen = self._unseen or time.monotonic(), None
-            return self._report(since)
+            assert self._health is not None
+            board = _Board(
+                self._health,
+                self._mirror.membership if self._mirror and not self._lost else None,
+                self._lost,
+                self._clusters,
+                self._info,
+                self._reachable,
+            )
+        return self._report(board, since)
 
     @property
     def _complete(self) -> bool:
@@ -144,30 +166,25 @@ class _Live:
         known = known or self._mirror is not None or self._lost is not None
         return known and self._health is not None
 
-    def _report(self, since: float) -> CheckReport:
-        assert self._health is not None
-        if self._alluxio is None:
-            now = time.monotonic() - since
-            return CheckReport(self._inventory.cluster, None, self._health, seconds=now)
+    def _report(self, board: _Board, since: float) -> CheckReport:
+        alluxio, cluster = self._alluxio, self._inventory.cluster
+        if alluxio is None:
+            return CheckReport(cluster, None, board.etcd, seconds=time.monotonic() - since)
         problems: list[Problem] = []
-        registered = None
-        if self._lost is not None:
-            # STATIC goes without etcd: there it only says what another membership left in it.
-            problems += [] if self._static else [look.unread(self._lost)]
-        elif self._mirror is not None:
-            registered = self._mirror.membership
-            problems += look.of_clusters(
-                self._inventory.cluster, self._alluxio, registered, self._clusters
-            )
-        info = self._info
+        registered, info = board.registered, board.info
+        # STATIC goes without etcd: there it only says what another membership left in it.
+        if board.lost is not None and not self._static:
+            problems.append(look.unread(board.lost))
+        if registered is not None:
+            problems += look.of_clusters(cluster, alluxio, registered, board.clusters)
         if info is not None and info.error:
             problems.append(Problem("info nodes", info.error))
         rows = info.rows if info is not None and not info.error else None
-        found = verdicts(self._alluxio, registered, rows, reachable=self._reachable)
+        found = verdicts(alluxio, registered, rows, reachable=board.reachable)
         return CheckReport(
-            self._inventory.cluster,
-            self._alluxio,
-            self._health,
+            cluster,
+            alluxio,
+            board.etcd,
             tuple(found),
             info,
             registered.revision if registered is not None and not self._static else None,
@@ -209,8 +226,9 @@ class _Live:
                     self._publish(mirror, clusters.names(client))
                     failed = 0
                     for seen in client.watch(mirror.since):
-                        if mirror.apply(seen):
-                            self._changed()
+                        with self._news:  # with what `info nodes` said before it
+                            if mirror.apply(seen):
+                                self._changed()
             except EtcdCompacted:
                 mirror = None
                 continue
