@@ -249,6 +249,26 @@ def check_nodes(
     return actions.check_nodes(run, interval if watch else None, nodes_timeout, output, html)
 
 
+@command(
+    help={
+        "into": "The folder that the files are written to.",
+        "every": "Seconds between two looks.",
+        "textfiles": "Where node_exporter looks for *.prom.",
+    }
+)
+def render_monitor(
+    run: Run,
+    into: str = "monitor",
+    every: float = 60.0,
+    textfiles: str = "/var/lib/prometheus/node-exporter",
+) -> int:
+    """Write a systemd service and timer, and Prometheus' alert rules, that watch the cluster.
+
+    They are of this machine, this user and this inventory; installing them is left to you.
+    """
+    return actions.render_monitor(run, into, every, textfiles)
+
+
 @command()
 def list_clusters(run: Run) -> int:
     """List every Alluxio cluster that has workers in this etcd, and how many are live."""
@@ -402,6 +422,7 @@ namespace = Collection(
     decommission_worker,
     forget_worker,
     readmit_worker,
+    render_monitor,
     stop_workers,
     list_clusters,
     status,

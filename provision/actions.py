@@ -398,6 +398,31 @@ def _put(output: str, text: str) -> None:
         sys.stdout.write(text)
 
 
+def render_monitor(run: Run, into: str, every: float, textfiles: str) -> int:
+    """A timer for this machine, and alert rules; how they are installed is said."""
+    from provision import screen
+    from provision.check import monitor
+    from provision.files import write_whole
+
+    made = monitor.render_files(run.inventory, every, textfiles)
+    folder = Path(into).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror or error}") from error
+    paths = [folder / name for name in made.files]
+    for path in paths:
+        write_whole(path, made.files[path.name].decode())
+    if run.json:
+        document = {"files": [str(path) for path in paths], "output": str(made.output)}
+        screen.emit_json({"schema": "alluxio-provision/render-monitor/1", **document})
+        return 0
+    print("\n".join(f"wrote {path}" for path in paths))
+    for line in monitor.instructions(made, folder):
+        print(line)
+    return 0
+
+
 def list_clusters(run: Run) -> int:
     """Every Alluxio cluster that has a key in this etcd."""
     from provision import screen

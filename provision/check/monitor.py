@@ -1,0 +1,96 @@
+"""``render-monitor``: what has Prometheus watch a cluster by this tool, as files to install.
+
+A systemd service that writes the metrics for node_exporter's textfile collector, its timer, and
+alert rules. Rendered for the machine and the user that render them, who can reach the hosts.
+"""
+
+from __future__ import annotations
+
+import getpass
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import provision
+from provision.errors import UsageError
+from provision.inventory.resolved import Inventory
+from provision.render import render
+
+#: Where Debian's node_exporter looks for ``*.prom``.
+TEXTFILES = "/var/lib/prometheus/node-exporter"
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """The files by name, as whom they run, and where the metrics will be written."""
+
+    name: str
+    user: str
+    output: Path
+    files: Mapping[str, bytes]
+
+
+def render_files(inventory: Inventory, every: float, textfiles: str) -> Monitor:
+    """The files for ``inventory``; ``every`` is seconds from the end of a look to the next.
+
+    Raises :class:`UsageError` for a path that systemd cannot take.
+    """
+    name = f"alluxio-check-{inventory.cluster}"
+    output = Path(textfiles).absolute() / f"alluxio-{inventory.cluster}.prom"
+    directory, program = _program()
+    user = getpass.getuser()
+    command = [
+        *program,
+        *("check-nodes", "--inventory", str(inventory.path.absolute())),
+        *("--format", "prometheus", "--output", str(output)),
+    ]
+    service = render(
+        "alluxio-check.service",
+        cluster=inventory.cluster,
+        user=user,
+        directory=_path(directory),
+        command=" ".join(map(_word, command)),
+        environment=f"/etc/alluxio-provision/{inventory.cluster}.env",
+    )
+    timer = render("alluxio-check.timer", cluster=inventory.cluster, every=f"{every:g}")
+    rules = render("alluxio-check.rules.yml", cluster=inventory.cluster, stale=int(5 * every + 60))
+    files = {f"{name}.service": service, f"{name}.timer": timer, f"{name}.rules.yml": rules}
+    return Monitor(name, user, output, files)
+
+
+def instructions(made: Monitor, folder: Path) -> list[str]:
+    """The commands, to be run as root, that install what was written to ``folder``."""
+    units = " ".join(
+        shlex.quote(str(folder / f"{made.name}.{kind}")) for kind in ("service", "timer")
+    )
+    where, user = shlex.quote(str(made.output.parent)), shlex.quote(made.user)
+    return [
+        "to install them, as root:",
+        f"  install -d -o {user} -m 0755 {where}",
+        f"  install -m 0644 {units} /etc/systemd/system/",
+        f"  systemctl daemon-reload && systemctl enable --now {made.name}.timer",
+        f"and give {made.name}.rules.yml to Prometheus as one of its rule_files",
+    ]
+
+
+def _program() -> tuple[Path, Sequence[str]]:
+    """How this program is run again: from which directory, and by which words."""
+    checkout = Path(provision.__file__).parent.parent
+    if (checkout / "tasks.py").exists():
+        return checkout, [sys.executable, "-m", "invoke"]
+    return Path("/"), [str(Path(sys.argv[0]).absolute())]
+
+
+def _path(path: Path) -> str:
+    _word(str(path))
+    return str(path).replace("%", "%%")
+
+
+def _word(text: str) -> str:
+    """``text`` as one word of ``ExecStart=`` (systemd.service(5), systemd.unit(5))."""
+    if not text.isprintable():
+        raise UsageError(f"systemd takes no such path: {text!r}")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
