@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from .lab import CLUSTER, Host, Lab, firewall, wait_until
+from .control import control_machine
+from .lab import CLUSTER, NET, REPO, Done, Host, Lab, firewall, wait_until
 
 UNIT = "alluxio-worker.service"
 #: alluxio.failure_detection_timeout in inventory/lab.yml, seconds.
 DETECTION = 5
-CONTROL = "10.213.77.1"
+CONTROL = f"{NET}.1"
 
 pytestmark = pytest.mark.usefixtures("workers")
 
@@ -58,9 +62,39 @@ def test_all_is_well(lab: Lab) -> None:
     assert lab.snapshot() == before
 
 
+class LiveView:
+    """`check-nodes --watch --format json`, read line by line."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._running = lab.start("check-nodes", None, "--watch", "--format", "json")
+        self._dead_man = threading.Timer(90, self._running.process.kill)
+        self._dead_man.start()
+
+    def __enter__(self) -> LiveView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dead_man.cancel()
+        self._running.process.kill()
+
+    def until(self, wanted: dict[str, str]) -> dict[str, Any]:
+        """The first line from now on that has these states."""
+        assert self._running.process.stdout is not None
+        for line in self._running.process.stdout:
+            seen: dict[str, Any] = json.loads(line)
+            if states(seen) == wanted:
+                return seen
+        raise AssertionError(f"ended before {wanted}")
+
+    def interrupt(self) -> Done:
+        self._running.process.send_signal(signal.SIGINT)
+        return self._running.finish(20)
+
+
 def test_a_killed_worker_is_failed_in_time(lab: Lab) -> None:
     one, other = lab.workers
-    with other.masked(UNIT):
+    with LiveView(lab) as live, other.masked(UNIT):
+        live.until(ALL_LIVE)
         other.run(f"kill -KILL {other.main_pid(UNIT)}")
         killed = time.monotonic()
         while True:
@@ -71,6 +105,9 @@ def test_a_killed_worker_is_failed_in_time(lab: Lab) -> None:
             assert begun < DETECTION + 3, "a look from then on must see it"
         assert states(check(lab, 1)) == {"worker0": "LIVE", "worker1": "FAILED"}
         lab.invoke("check-nodes").expect(1, "1 LIVE, 1 FAILED", other.address)
+        live.until({"worker0": "LIVE", "worker1": "FAILED"})
+        ended = live.interrupt().expect(0)
+        assert (ended.stdout, ended.stderr) == ("", "")
     pid = one.main_pid(UNIT)
     lab.invoke("start-workers").expect(0, "2 of 2 live")
     assert one.main_pid(UNIT) == pid
@@ -134,6 +171,14 @@ def test_it_works_when_the_control_machine_cannot_reach_etcds_ports(
         seen = check(lab, 0)
         assert states(seen) == ALL_LIVE
         assert [m["how"] for m in seen["etcd"]["members"]] == ["tunnel"] * 3
+        if target == "REJECT":
+            etcdctl = f"/opt/etcd/current/etcdctl --endpoints http://{lab.etcd[0].address}:2379"
+            with LiveView(lab) as live:
+                live.until(ALL_LIVE)
+                lab.etcd[0].run(f"{etcdctl} put /ServiceDiscovery/{CLUSTER}/stranger x")
+                live.until({**ALL_LIVE, "": "UNKNOWN"})
+                lab.etcd[0].run(f"{etcdctl} del /ServiceDiscovery/{CLUSTER}/stranger")
+                live.until(ALL_LIVE)
         lab.invoke("deploy-etcd").expect(0, "0 changed")
         if target == "DROP":
             lab.invoke("rotate-certs").expect(0, "4 changed")
@@ -173,6 +218,56 @@ def test_without_etcd_it_ends_in_time_and_says_what_is_missing(lab: Lab) -> None
         assert seen["seconds"] < 12
         lab.invoke("start-workers").expect(3, "etcd: workers could not register")
     wait_until(lambda: lab.invoke("check-nodes").code == 0, "all LIVE again", 30)
+
+
+def test_the_rendered_timer_writes_metrics(lab: Lab, tmp_path: Path) -> None:
+    options = ("--into", str(tmp_path), "--every", "2", "--textfiles", "/var/lib/textfiles")
+    made = lab.invoke("render-monitor", None, *options, "--format", "json").expect(0).json
+    files = [Path(path) for path in made["files"]]
+    timer = next(path.name for path in files if path.suffix == ".timer")
+    units = "/etc/systemd/system"
+    host = lab.workers[1]
+    ssh = REPO / ".lab" / "ssh"
+    brought = [lab.declared, Path(lab.pki), ssh / "id_ed25519", ssh / "known_hosts"]
+
+    def metrics() -> dict[str, float]:
+        text = host.run(f"cat {made['output']} 2>/dev/null || :")
+        return {
+            f.name.removeprefix("alluxio_provision_"): sum(s.value for s in f.samples)
+            for f in text_string_to_metric_families(text)
+        }
+
+    with control_machine(host, brought):
+        for path in files:
+            host.put(f"{units}/{path.name}", path.read_bytes())
+        service = timer.replace(".timer", ".service")
+        host.put(f"{units}/{service}.d/user.conf", b"[Service]\nUser=root\n")
+        try:
+            host.run(
+                f"""
+                mkdir -p /var/lib/textfiles
+                systemctl daemon-reload
+                systemd-analyze verify --man=no {units}/{service} {units}/{timer}
+                systemctl start {timer}
+                """
+            )
+            wait_until(lambda: bool(metrics()), "the first look", 60)
+            first = metrics()
+            later = "check_timestamp_seconds"
+            wait_until(lambda: metrics()[later] > first[later], "the second look", 60)
+        finally:
+            journal = host.run(f"journalctl -u {service} -o cat -n 20", check=False)
+            host.run(
+                f"""
+                systemctl stop {timer} {service}
+                rm -rf {units}/alluxio-check-* /var/lib/textfiles
+                systemctl daemon-reload
+                """
+            )
+    assert first["etcd_member_healthy"] == 3, journal
+    assert first["workers"] == 2
+    assert first["worker_info_nodes_agrees"] == 2
+    assert first["healthy"] == 1, first
 
 
 @contextmanager
