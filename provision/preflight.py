@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.alluxio import desired as workers_desired
-from provision.alluxio import java
+from provision.alluxio import java, sizes
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
@@ -273,8 +273,8 @@ def _registered_elsewhere(
 
 def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:
     memory = f.values.get("memory", "")
-    wanted = workers_desired.size_bytes(worker.heap)
-    wanted += workers_desired.size_bytes(worker.direct_memory)
+    wanted = sizes.size_bytes(worker.heap)
+    wanted += sizes.size_bytes(worker.direct_memory)
     if not memory.isdecimal() or wanted <= int(memory):
         return []
     return [

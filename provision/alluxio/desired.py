@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from provision.alluxio import java, switch
+from provision.alluxio.sizes import jvm_size
 from provision.artifacts import Artifact
 from provision.errors import UsageError
 from provision.etcd.client import Login
@@ -205,7 +206,7 @@ def _secrets(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, str
     login = alluxio.etcd_login
     if login.password is not None:
         secrets["alluxio.etcd.password"] = login.password
-    found = {key: _revealed(key, secret) for key, secret in secrets.items()}
+    found = {key: revealed(key, secret) for key, secret in secrets.items()}
     if login.username is not None:
         found["alluxio.etcd.username"] = login.username
     return found
@@ -216,27 +217,16 @@ def login(alluxio: AlluxioCluster) -> Login | None:
     username, password = alluxio.etcd_login.username, alluxio.etcd_login.password
     if username is None or password is None:
         return None
-    return Login(username, _revealed("alluxio.etcd.password", password))
+    return Login(username, revealed("alluxio.etcd.password", password))
 
 
-def _revealed(key: str, secret: Secret) -> str:
+def revealed(key: str, secret: Secret) -> str:
+    """The secret of property ``key``. Raises :class:`UsageError` when it cannot be read."""
     try:
         return secret.reveal()
     except (LookupError, OSError, ValueError) as error:
         reason = error.args[0] if isinstance(error, LookupError) else error
         raise UsageError(f"the secret for {key} cannot be read: {reason}") from error
-
-
-def size_bytes(size: str) -> int:
-    """An Alluxio or Java size in bytes: ``64MB`` is 64 x 2^20 (class ``FormatUtils``)."""
-    number = int("".join(c for c in size if c.isdigit()))
-    unit = size.lstrip("0123456789").lower().rstrip("b")
-    return number << 10 * " kmgt".index(unit or " ")
-
-
-def jvm_size(size: str) -> str:
-    """``size`` as the JVM reads it: it knows ``4g``, but not ``4GB``."""
-    return size.rstrip("bB")
 
 
 def _env(

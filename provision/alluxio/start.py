@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provision import artifacts, gather, preflight
-from provision.alluxio import clusters, desired, java, membership, refusal, switch
+from provision.alluxio import clusters, desired, java, membership, refusal, sizes, switch
 from provision.alluxio.desired import Artifacts
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
@@ -336,7 +336,7 @@ def _rooms(
             known = facts[worker.machine].paths.get(path)
             if known is None:  # pages that are there already take their own room
                 rooms.setdefault(worker.machine, []).append(
-                    preflight.Room(path, desired.size_bytes(size), f"a page store of {size}")
+                    preflight.Room(path, sizes.size_bytes(size), f"a page store of {size}")
                 )
     return rooms
 

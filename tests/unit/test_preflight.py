@@ -10,6 +10,7 @@ import pytest
 
 from provision import preflight
 from provision.alluxio import desired as workers_desired
+from provision.alluxio import sizes
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
@@ -315,7 +316,7 @@ def test_noting_goes_on() -> None:
 
 
 def test_sizes() -> None:
-    assert workers_desired.size_bytes("512") == workers_desired.size_bytes("512B") == 512
-    assert workers_desired.size_bytes("64MB") == workers_desired.size_bytes("64m") == 64 << 20
-    assert workers_desired.size_bytes("2TB") == 2 << 40
-    assert workers_desired.jvm_size("4GB") == "4G"
+    assert sizes.size_bytes("512") == sizes.size_bytes("512B") == 512
+    assert sizes.size_bytes("64MB") == sizes.size_bytes("64m") == 64 << 20
+    assert sizes.size_bytes("2TB") == 2 << 40
+    assert sizes.jvm_size("4GB") == "4G"
