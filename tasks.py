@@ -384,6 +384,20 @@ def audit(run: Run, host: str = "", lines: int = 50) -> int:
     return actions.audit(run, host, lines)
 
 
+@command(
+    help={
+        "to": "The file to write; stdout when not given.",
+        "credentials": "A file of mode 0600 for the secrets' own values: see docs/kubernetes.md.",
+    }
+)
+def render_helm(run: Run, to: str = "", credentials: str = "") -> int:
+    """Write the values of Alluxio's Helm chart for the same cluster on Kubernetes.
+
+    Contacts nothing. No secret is in them unless --credentials asks for a file of their own.
+    """
+    return actions.render_helm(run, to, credentials)
+
+
 @command()
 def show_inventory(run: Run) -> int:
     """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
@@ -435,6 +449,7 @@ namespace = Collection(
     defrag_etcd,
     disarm_alarms,
     audit,
+    render_helm,
     show_inventory,
     init_inventory,
     inventory_schema,

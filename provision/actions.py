@@ -445,6 +445,49 @@ def list_clusters(run: Run) -> int:
     return 0
 
 
+def render_helm(run: Run, to: str, credentials: str) -> int:
+    """The values of Alluxio's Helm chart; the secret ones only into a file that was asked for."""
+    from provision import screen
+    from provision.kubernetes import values
+
+    inventory = run.inventory
+    _warn(run)
+    _, k = values.declared(inventory)
+    found = values.values(inventory)
+    target, secret = (Path(p).expanduser() if p else None for p in (to, credentials))
+    hidden = values.secret_values(inventory) if secret is not None else {}
+    if secret is not None and not hidden:
+        raise UsageError("the inventory has no secrets for --credentials to write")
+    install = values.install_line(k, target, secret)
+    text = values.as_yaml(found, inventory, f"Alluxio's Helm chart {k.chart.version}: {install}")
+    changed = 0
+    if secret is not None:
+        note = "SECRETS. The chart writes them into a ConfigMap, and Helm keeps them in its record."
+        changed += values.write(secret, values.as_yaml(hidden, inventory, note), secret=True)
+    else:
+        screen.problems(values.left_out(inventory))
+    if target is not None:
+        changed += values.write(target, text)
+    if run.json:
+        files = [str(p) for p in (target, secret) if p is not None]
+        screen.emit_json(
+            {
+                "schema": "alluxio-provision/render-helm/1",
+                "chart": k.chart.version,
+                "release": k.release,
+                "namespace": k.namespace,
+                "values": found,
+                "files": files,
+                "changed": changed,
+            }
+        )
+    elif target is None:
+        print(text, end="")
+    else:
+        print(f"{changed} changed; {install}")
+    return 0
+
+
 def status(run: Run, limit: str, batch: str) -> int:
     from provision import screen, status
     from provision.selection import choose

@@ -190,6 +190,44 @@ alluxio:
       # env: {LANG: C.UTF-8}
     worker[002-004]:
       host: worker[002-004].example.com
+
+# The same cluster on Kubernetes, by Alluxio's Helm chart: 'invoke render-helm' writes the chart's
+# values from this and from what is above; see docs/kubernetes.md.
+# kubernetes:
+#   chart: 1.1.0-SNAPSHOT               # whose keys are written; 0.7.0 cannot start etcd
+#   release: alluxio                    # as in 'helm install alluxio'
+#   namespace: default
+#   kubectl: [kubectl]                  # or [k3s, kubectl], [oc]: for check-nodes --kubernetes
+#   kubeconfig: ~/.kube/config          # these two: as kubectl finds them
+#   context: production
+#   image: alluxio/alluxio
+#   image_tag: 313                      # default: alluxio.version
+#   image_pull_secrets: [registry]
+#   service_account: alluxio            # a role of the cloud instead of keys
+#   dataset_path: s3://bucket/path      # default: the property alluxio.dora.client.ufs.root
+#   secrets: {s3-credentials: /etc/s3}  # Kubernetes Secrets, and where pods have their files
+#   properties: {alluxio.user.file.metadata.sync.interval: -1}  # added to alluxio.properties
+#   # Only for 'render-helm --credentials FILE': the chart puts these in a ConfigMap.
+#   credentials:
+#     aws.accessKeyId: {env: AWS_ACCESS_KEY_ID}
+#     aws.secretKey: {file: s3-secret-key}
+#   jvm_options: [-XX:+UseG1GC]         # of every component
+#   worker:
+#     count: 4                          # default: as many as alluxio.workers
+#     heap: 4g                          # these two: default as in alluxio
+#     direct_memory: 4g
+#     requests: {cpu: 2, memory: 9Gi}   # memory by default: both of them and 1Gi
+#     limits: {cpu: 4, memory: 9Gi}
+#     env: {AWS_CREDENTIAL_PROFILES_FILE: /etc/s3/credentials}
+#     jvm_options: []
+#   page_store: {type: emptyDir, size: 1Gi}
+#   # page_store: {type: hostPath, host_path: /mnt/nvme0/pages}
+#   # page_store: {type: persistentVolumeClaim, storage_class: fast}
+#   etcd:
+#     enabled: true                     # false: the pods use the etcd members above
+#     replicas: 3                       # default: as many as etcd.members
+#     size: 8Gi
+#     storage_class: fast
 """
 
 

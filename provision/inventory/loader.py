@@ -25,7 +25,10 @@ from provision.inventory.resolved import Inventory, resolve
 
 #: Mappings whose keys are the operator's own: an empty value there is a mistake, not a default.
 _FREE = frozenset(
-    {"settings", "properties", "secret_properties", "env", "members", "workers", "releases"}
+    {
+        *("settings", "properties", "secret_properties", "env", "members", "workers", "releases"),
+        *("credentials", "secrets"),
+    }
 )
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]{1,3})?")

@@ -33,6 +33,12 @@ ETCD_VERSION = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
 ALLUXIO_VERSION = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 CALENDAR = r"^[A-Za-z0-9*.,:/~ -]{1,100}$"
 ETCD_USER = r"^[A-Za-z0-9._-]{1,64}$"
+DNS_LABEL = r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$"
+IMAGE = r"^[a-z0-9][A-Za-z0-9._:/-]{0,254}$"
+IMAGE_TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
+QUANTITY = r"^[1-9][0-9]{0,17}(m|[kMGTP]|[KMGTP]i)?$"
+JVM_OPTION = r"^-[A-Za-z0-9_.,:;=+/@%*-]{1,1000}$"
+KUBE_CONTEXT = r"^[!-~]{1,253}$"
 
 #: What each pattern asks for, in an operator's words.
 EXPECTED = {
@@ -52,6 +58,12 @@ EXPECTED = {
     ALLUXIO_VERSION: "a release such as 313: letters, digits and . _ -",
     CALENDAR: "a time as systemd's OnCalendar has it, such as daily or *-*-* 02:00:00",
     ETCD_USER: "an etcd user name: letters, digits and . _ -",
+    DNS_LABEL: "a name as Kubernetes has them: lower-case letters, digits and - within, at most 53",
+    IMAGE: "a container image without its tag, such as registry.example.com/alluxio",
+    IMAGE_TAG: "a container image's tag",
+    QUANTITY: "a quantity as Kubernetes has them, such as 500m, 4 or 8Gi",
+    JVM_OPTION: "one JVM option, such as -XX:+UseG1GC, without spaces, quotes and $",
+    KUBE_CONTEXT: "the name of a context in the kubeconfig",
 }
 
 #: Folders of the system's own. The tool owns, and ``destroy`` removes, the folders it is given.
@@ -191,6 +203,10 @@ SettingKey = Annotated[str, Field(pattern=SETTING_KEY)]
 PropertyKey = Annotated[str, Field(pattern=PROPERTY_KEY)]
 EtcdVersion = Annotated[str, Field(pattern=ETCD_VERSION)]
 EnvName = Annotated[str, Field(pattern=ENV_NAME)]
+DnsLabel = Annotated[str, Field(pattern=DNS_LABEL)]
+Quantity = Annotated[str, Field(pattern=QUANTITY)]
+#: One option. The chart puts it between double quotes of a shell script, so nothing may expand.
+JvmOption = Annotated[str, Field(pattern=JVM_OPTION)]
 
 #: etcd.conf.yml keys this tool derives from the rest of the inventory, and from which key.
 OWNED_ETCD_SETTINGS = {
@@ -567,6 +583,127 @@ class Alluxio(Model):
     )
 
 
+class KubernetesResources(Model):
+    """What a container asks for, or is held to. Unset: memory as heap and direct memory want it."""
+
+    cpu: Quantity | None = Field(default=None, description="CPUs, such as 2 or 500m.")
+    memory: Quantity | None = Field(default=None, description="Bytes, such as 10Gi.")
+
+
+class KubernetesWorker(Model):
+    """The worker pods, which are all alike."""
+
+    count: int | None = Field(
+        default=None, ge=1, le=10000, description="How many (as many as alluxio.workers)."
+    )
+    heap: Size | None = Field(default=None, description="Instead of alluxio.heap.")
+    direct_memory: Size | None = Field(
+        default=None, description="Instead of alluxio.direct_memory."
+    )
+    requests: KubernetesResources = Field(
+        default_factory=KubernetesResources, description="Requested of the node."
+    )
+    limits: KubernetesResources = Field(
+        default_factory=KubernetesResources, description="Never exceeded."
+    )
+    jvm_options: list[JvmOption] = Field(
+        default_factory=list, description="More JVM options of the workers."
+    )
+    env: dict[EnvName, str] = Field(
+        default_factory=dict, description="Environment of the worker containers."
+    )
+
+
+class KubernetesPageStore(Model):
+    """Where worker pods keep cache pages."""
+
+    type: Literal["emptyDir", "hostPath", "persistentVolumeClaim"] = Field(
+        default="emptyDir", description="Kind of volume."
+    )
+    size: Quantity | None = Field(
+        default=None, description="A worker's share (the sum of alluxio.page_store.sizes)."
+    )
+    host_path: AbsolutePath | None = Field(default=None, description="For hostPath: the folder.")
+    storage_class: DnsLabel | None = Field(
+        default=None, description="For persistentVolumeClaim: the storage class."
+    )
+
+    @model_validator(mode="after")
+    def _of_its_type(self) -> KubernetesPageStore:
+        if (self.host_path is not None) != (self.type == "hostPath"):
+            raise ValueError("'host_path' goes with type hostPath")
+        if self.storage_class is not None and self.type != "persistentVolumeClaim":
+            raise ValueError("'storage_class' goes with type persistentVolumeClaim")
+        return self
+
+
+class KubernetesEtcd(Model):
+    """The chart's own etcd. Without it the pods use the etcd of this inventory."""
+
+    enabled: bool | None = Field(
+        default=None, description="Whether the chart starts etcd (if the chart can)."
+    )
+    replicas: int | None = Field(
+        default=None, ge=1, le=9, description="Members (as many as etcd.members)."
+    )
+    size: Quantity | None = Field(default=None, description="Each member's volume.")
+    storage_class: DnsLabel | None = Field(default=None, description="Its storage class.")
+
+
+class Kubernetes(Model):
+    """The same cluster on Kubernetes, by Alluxio's Helm chart: render-helm writes its values."""
+
+    chart: Literal["0.7.0", "1.1.0-SNAPSHOT"] = Field(
+        default="1.1.0-SNAPSHOT", description="Version of Alluxio's chart whose keys are written."
+    )
+    release: DnsLabel = Field(default="alluxio", description="Helm's name of the installation.")
+    namespace: DnsLabel = Field(default="default", description="Kubernetes namespace.")
+    kubectl: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=["kubectl"], min_length=1, description="The command, as [k3s, kubectl] or [oc]."
+    )
+    kubeconfig: LocalPath | None = Field(
+        default=None, description="kubeconfig file (as kubectl finds it)."
+    )
+    context: str | None = Field(
+        default=None, pattern=KUBE_CONTEXT, description="Context in it (the current one)."
+    )
+    image: str = Field(default="alluxio/alluxio", pattern=IMAGE, description="Alluxio's image.")
+    image_tag: str | None = Field(
+        default=None, pattern=IMAGE_TAG, description="Its tag (alluxio.version)."
+    )
+    image_pull_secrets: list[DnsLabel] = Field(
+        default_factory=list, description="Kubernetes Secrets that pull the image."
+    )
+    service_account: DnsLabel | None = Field(
+        default=None, description="ServiceAccount of the pods, as for roles of a cloud."
+    )
+    dataset_path: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The data (the property alluxio.dora.client.ufs.root).",
+    )
+    credentials: dict[PropertyKey, Secret] = Field(
+        default_factory=dict,
+        description="dataset.credentials by reference; written only into a file of their own.",
+    )
+    secrets: dict[DnsLabel, AbsolutePath] = Field(
+        default_factory=dict, description="Kubernetes Secrets, and where pods have their files."
+    )
+    properties: dict[PropertyKey, Scalar] = Field(
+        default_factory=dict, description="Added to alluxio.properties; these win in pods."
+    )
+    jvm_options: list[JvmOption] = Field(
+        default_factory=list, description="JVM options of every Alluxio component."
+    )
+    worker: KubernetesWorker = Field(
+        default_factory=KubernetesWorker, description="The worker pods."
+    )
+    page_store: KubernetesPageStore = Field(
+        default_factory=KubernetesPageStore, description="The workers' cache volume."
+    )
+    etcd: KubernetesEtcd = Field(default_factory=KubernetesEtcd, description="The chart's etcd.")
+
+
 class InventoryFile(Model):
     """The whole inventory file."""
 
@@ -578,6 +715,9 @@ class InventoryFile(Model):
     ssh: Ssh = Field(default_factory=Ssh, description="How every host is reached.")
     etcd: Etcd = Field(description="The etcd cluster.")
     alluxio: Alluxio | None = Field(default=None, description="The Alluxio workers.")
+    kubernetes: Kubernetes | None = Field(
+        default=None, description="The same cluster on Kubernetes, for render-helm."
+    )
 
 
 def version_tuple(version: str) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from provision.inventory import model
+from provision.inventory.kubernetes import KubernetesCluster, resolve_kubernetes
 
 Membership = Literal["ETCD", "STATIC", "SERVICE_REGISTRY"]
 Secret = TypeVar("Secret", bound=model.Secret)
@@ -57,6 +58,8 @@ class EtcdMember:
     settings: Mapping[str, model.Scalar]
     peer_tls: bool
     client_tls: bool
+    #: Whether its address is the local end of a forward: there is no host to go through.
+    forwarded: bool = False
 
     @property
     def peer_url(self) -> str:
@@ -170,6 +173,7 @@ class Inventory:
     etcd: EtcdCluster
     alluxio: AlluxioCluster | None
     other_clusters: tuple[str, ...] = ()
+    kubernetes: KubernetesCluster | None = None
 
     @property
     def machines(self) -> tuple[Machine, ...]:
@@ -323,6 +327,7 @@ def resolve(
         etcd=etcd,
         alluxio=alluxio,
         other_clusters=tuple(file.other_clusters),
+        kubernetes=resolve_kubernetes(file, absolute, secret),
     )
 
 

@@ -10,6 +10,7 @@ from provision.inventory.checks.context import Context
 
 _SECRET = re.compile(r"secret|password|passwd|token|credential|accesskey", re.IGNORECASE)
 _PLACES = frozenset({"properties", "secret_properties", "env", "page_store"})
+_PLACE = re.compile(r"(file|path|dir)$", re.IGNORECASE)
 
 
 def _alluxio_maps(context: Context) -> Iterator[document.Path]:
@@ -20,6 +21,9 @@ def _alluxio_maps(context: Context) -> Iterator[document.Path]:
         for name in alluxio.workers:
             if not _PLACES.isdisjoint(context.keys("alluxio", "workers", name)):
                 yield ("alluxio", "workers", name)
+    if context.file.kubernetes is not None:
+        yield ("kubernetes",)
+        yield ("kubernetes", "worker")
 
 
 def _alluxio_source(context: Context) -> None:
@@ -89,7 +93,11 @@ def _looks_secret(context: Context, key: str, path: document.Path) -> bool:
         return False
     entry = document.find(context.root, path)
     value = entry.value if entry is not None else None
-    return not (isinstance(value, document.Scalar) and value.text.lower() in ("true", "false"))
+    if not isinstance(value, document.Scalar):
+        return True
+    # Where a secret is, as in fs.gcs.credential.path, is none itself.
+    place = _PLACE.search(key) and value.text.startswith("/")
+    return not (place or value.text.lower() in ("true", "false"))
 
 
 def _both_property_kinds(context: Context) -> None:

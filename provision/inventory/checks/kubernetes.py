@@ -1,0 +1,124 @@
+"""Rules of the Kubernetes section: what the chart can do, and what pods cannot."""
+
+from __future__ import annotations
+
+from provision.alluxio.sizes import size_bytes
+from provision.inventory import document
+from provision.inventory.checks.context import Context
+from provision.inventory.kubernetes import KubernetesCluster, quantity_bytes
+
+_SECTION: document.Path = ("kubernetes",)
+_ETCD: document.Path = (*_SECTION, "etcd")
+#: The chart writes these values between double quotes, as they are.
+_UNQUOTABLE = '"\\\n\r\t'
+
+
+def _needs_workers(context: Context) -> None:
+    if context.file.kubernetes is not None and context.file.alluxio is None:
+        what = "'kubernetes' is about Alluxio, and there is no 'alluxio' section"
+        context.error(what, "add one: version, source and workers", _SECTION)
+
+
+def _dataset(context: Context, k: KubernetesCluster) -> None:
+    if not k.dataset_path:
+        context.error(
+            "the chart needs to know where the data is",
+            "give dataset_path, or the property alluxio.dora.client.ufs.root",
+            _SECTION,
+        )
+
+
+def _etcd(context: Context, k: KubernetesCluster) -> None:
+    if k.etcd_enabled and not k.chart.etcd:
+        context.error(
+            f"chart {k.chart.version} cannot start etcd",
+            "use chart 1.1.0-SNAPSHOT, or leave it out: the pods then use this inventory's etcd",
+            (*_ETCD, "enabled"),
+            (*_SECTION, "chart"),
+        )
+    given = [key for key in ("replicas", "size", "storage_class") if context.has(*_ETCD, key)]
+    if given and not k.etcd_enabled:
+        what = f"{given[0]!r} has no effect: the chart's etcd is off"
+        context.warning(what, "remove it", (*_ETCD, given[0]))
+    if k.etcd_enabled and k.etcd_replicas % 2 == 0:
+        what = f"{k.etcd_replicas} replicas of etcd survive no more losses than one less"
+        at = (*_ETCD, "replicas") if context.has(*_ETCD, "replicas") else _SECTION
+        context.warning(what, "set etcd.replicas to an odd number", at)
+    if k.etcd_enabled and "etcd" in k.release:
+        # The etcd chart then calls everything RELEASE, and Alluxio's looks for RELEASE-etcd.
+        what = f"the release {k.release!r} has 'etcd' in its name, which mixes up the charts"
+        context.error(what, "name it otherwise", (*_SECTION, "release"))
+
+
+def _membership(context: Context, k: KubernetesCluster) -> None:
+    alluxio = context.inventory.alluxio
+    assert alluxio is not None
+    at: document.Path = ("alluxio", "membership")
+    if alluxio.membership == "STATIC":
+        what = "pods cannot have membership STATIC: their addresses change"
+        context.error(what, "set membership to ETCD, or leave 'kubernetes' out", at, _SECTION)
+    elif alluxio.membership != "ETCD" and k.etcd_enabled:
+        what = f"chart {k.chart.version} sets membership ETCD when it starts etcd"
+        context.error(
+            what, "set membership to ETCD, or kubernetes.etcd.enabled to false", at, _SECTION
+        )
+
+
+def _memory(context: Context, k: KubernetesCluster) -> None:
+    wanted = size_bytes(k.heap) + size_bytes(k.direct_memory)
+    for field, resources in (("limits", k.worker.limits), ("requests", k.worker.requests)):
+        at = (*_SECTION, "worker", field, "memory")
+        given = resources.memory
+        if given is None or quantity_bytes(given) >= wanted:
+            continue
+        what = f"{given} is less than a worker's heap ({k.heap}) and direct memory"
+        what += f" ({k.direct_memory})"
+        if field == "limits":
+            context.error(f"{what}: it would be killed", "raise it", at)
+        else:
+            context.warning(what, "raise it, or the node may be overcommitted", at)
+    request, limit = k.worker.requests.memory, k.worker.limits.memory
+    if request and limit and quantity_bytes(request) > quantity_bytes(limit):
+        what = f"{request} is more than the limit of {limit}"
+        context.error(what, "lower it", (*_SECTION, "worker", "requests", "memory"))
+
+
+def _texts(context: Context, k: KubernetesCluster) -> None:
+    for name, value in k.worker.env.items():
+        if any(c in value for c in _UNQUOTABLE):
+            what = f"the chart cannot write the value of {name!r}: it has a quote, \\ or new line"
+            context.error(what, "write it without", (*_SECTION, "worker", "env", name))
+    paths: dict[str, str] = {}
+    for name, folder in k.secrets.items():
+        at = (*_SECTION, "secrets", name)
+        if folder in paths:
+            what = f"{folder} is where {paths[folder]!r} is, already"
+            context.error(what, "give each Secret a folder of its own", at)
+        if folder.startswith("/opt/alluxio"):
+            what = f"{folder} would hide files of the image"
+            context.error(what, "use a folder of its own, such as /etc/NAME", at)
+        paths[folder] = name
+
+
+def _alike(context: Context, k: KubernetesCluster) -> None:
+    """Worker pods are all alike: what single workers have of their own has no place there."""
+    fields = ("heap", "direct_memory", "page_store", "rpc_port", "properties", "env")
+    alluxio = context.file.alluxio
+    assert alluxio is not None
+    for name in alluxio.workers:
+        own = next((f for f in fields if context.has("alluxio", "workers", name, f)), None)
+        if own is not None:
+            what = f"worker pods are all alike: they have nothing of {name}'s own {own!r}"
+            context.warning(what, "see kubernetes.worker", _SECTION)
+            return
+
+
+def _section(context: Context) -> None:
+    declared = context.inventory.kubernetes
+    if declared is None:
+        return
+    for rule in (_dataset, _etcd, _membership, _memory, _texts, _alike):
+        rule(context, declared)
+
+
+RULES = (_needs_workers, _section)

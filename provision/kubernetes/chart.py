@@ -1,0 +1,62 @@
+"""What is known of Alluxio's Helm chart: the one place for its keys, labels and names.
+
+Read in the public copies of ``deploy/charts/alluxio`` of Alluxio's operator for Kubernetes:
+0.7.0, and 1.1.0-SNAPSHOT, which adds the etcd component that Alluxio's documentation of the
+membership module describes (a dependency on the etcd chart 9.0.5 of Bitnami). Charts of the later
+enterprise releases have other keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Version = Literal["0.7.0", "1.1.0-SNAPSHOT"]
+NEWEST: Version = "1.1.0-SNAPSHOT"
+
+#: Where the images of the chart have Alluxio, and its worker's container.
+ALLUXIO_HOME = "/opt/alluxio"
+WORKER_CONTAINER = "alluxio-worker"
+MASTER_CONTAINER = "alluxio-master"
+ETCD_PORT = 2379
+CLUSTER_DOMAIN = "svc.cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One version. ``etcd``: it can start etcd; the chart's own lines for ETCD membership then
+    come behind ``properties``, and name etcd's Service."""
+
+    version: Version
+    etcd: bool
+
+
+CHARTS: dict[Version, Chart] = {
+    "0.7.0": Chart("0.7.0", etcd=False),
+    "1.1.0-SNAPSHOT": Chart("1.1.0-SNAPSHOT", etcd=True),
+}
+
+
+def worker_selector(release: str) -> str:
+    """The labels of a release's worker pods, as kubectl's ``--selector`` has them."""
+    return f"release={release},role=alluxio-worker"
+
+
+def master_selector(release: str) -> str:
+    return f"release={release},role=alluxio-master"
+
+
+def etcd_name(release: str) -> str:
+    """etcd's StatefulSet and Service (the etcd chart: RELEASE-etcd)."""
+    return f"{release}-etcd"
+
+
+def etcd_pods(release: str, replicas: int) -> list[str]:
+    """The pods of etcd's StatefulSet, which are also the members' names."""
+    return [f"{etcd_name(release)}-{number}" for number in range(replicas)]
+
+
+def etcd_endpoints(release: str, namespace: str, replicas: int) -> list[str]:
+    """Every member by the stable name that the headless Service gives its pod."""
+    headless = f"{etcd_name(release)}-headless.{namespace}.{CLUSTER_DOMAIN}"
+    return [f"http://{pod}.{headless}:{ETCD_PORT}" for pod in etcd_pods(release, replicas)]

@@ -1,0 +1,188 @@
+"""kubectl, the one way to the cluster: what it prints, and forwards that end for certain."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from provision.errors import PreflightFailed, Problem, UsageError
+from provision.text import EXCERPT, printable
+
+DEFAULT_TIMEOUT = 15.0
+#: Seconds after which a forward ends even if this program was killed before it could end it.
+LONGEST_FORWARD = 600
+#: What ``kubectl port-forward`` prints once it listens.
+_LISTENS = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
+
+
+class KubectlError(PreflightFailed):
+    """kubectl failed, or did not answer: the cluster could not be asked."""
+
+
+class Pod(NamedTuple):
+    """One pod. ``address`` is empty until it has one; ``phase`` is Pending, Running..."""
+
+    name: str
+    address: str
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """How kubectl is called, always for one namespace."""
+
+    command: tuple[str, ...]
+    namespace: str
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+    def run(self, *arguments: str, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """Its standard output. Raises :class:`KubectlError`, :class:`UsageError` without it."""
+        try:
+            done = subprocess.run(
+                self.line(*arguments),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise self.error(arguments[0], f"no answer in {timeout:g} s") from None
+        except OSError as error:
+            raise self.missing(error) from error
+        if done.returncode != 0:
+            raise self.error(arguments[0], last_line(done.stderr.decode(errors="replace")))
+        return done.stdout.decode(errors="replace")
+
+    def pods(self, selector: str, timeout: float = DEFAULT_TIMEOUT) -> list[Pod]:
+        """The pods with these labels, but for those that are being deleted, by name."""
+        text = self.run(
+            *("get", "pods", "--selector", selector, "--output", "json"), timeout=timeout
+        )
+        try:
+            items = json.loads(text)["items"]
+            found = [_pod(item) for item in items if "deletionTimestamp" not in item["metadata"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self.error("get", f"printed no list of pods: {printable(text, EXCERPT)}") from (
+                error
+            )
+        return sorted(found)
+
+    @contextlib.contextmanager
+    def forward(self, target: str, port: int, timeout: float = DEFAULT_TIMEOUT) -> Iterator[int]:
+        """A local port whose connections end at ``port`` of ``target`` (``pod/NAME``).
+
+        ``timeout`` (seconds) is for its start. Raises :class:`KubectlError`. It is a child of
+        this process and ends with the context; should this process be killed, it ends by itself
+        after :data:`LONGEST_FORWARD` seconds.
+        """
+        child = _Forward(self.line("port-forward", "--address=127.0.0.1", target, f":{port}"), self)
+        try:
+            yield child.wait(target, timeout)
+        finally:
+            child.end()
+
+    def line(self, *arguments: str) -> list[str]:
+        """The whole command line. Nothing in it is secret."""
+        options = [f"--namespace={self.namespace}"]
+        if self.kubeconfig is not None:
+            options.append(f"--kubeconfig={self.kubeconfig}")
+        if self.context is not None:
+            options.append(f"--context={self.context}")
+        return [*self.command, *options, *arguments]
+
+    def error(self, what: str, said: str) -> KubectlError:
+        name = " ".join(self.command)
+        return KubectlError(
+            "Kubernetes could not be asked", [Problem(f"{name} {what}", said or "failed")]
+        )
+
+    def missing(self, error: OSError) -> UsageError:
+        remedy = "install kubectl, or set kubernetes.kubectl"
+        problem = Problem(self.command[0], error.strerror or str(error), remedy)
+        return UsageError("kubectl cannot be run", [problem])
+
+
+class _Forward:
+    """A child that forwards, and two threads that read what it says, so that it never blocks."""
+
+    def __init__(self, line: Sequence[str], kubectl: Kubectl) -> None:
+        self._kubectl = kubectl
+        self._said: deque[str] = deque(maxlen=20)
+        self._port: int | None = None
+        self._known = threading.Event()
+        try:
+            self._child = subprocess.Popen(
+                # timeout(1) outlives us; with a session of its own Ctrl-C is for us alone.
+                ["timeout", "--kill-after=2", str(LONGEST_FORWARD), *line],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise kubectl.missing(error) from error
+        self._readers = [
+            threading.Thread(target=self._read, args=(pipe,), daemon=True)
+            for pipe in (self._child.stdout, self._child.stderr)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def wait(self, target: str, timeout: float) -> int:
+        if not self._known.wait(timeout):
+            raise self._kubectl.error("port-forward", f"{target}: not there after {timeout:g} s")
+        if self._port is None:
+            for reader in self._readers:
+                reader.join(1)
+            raise self._kubectl.error("port-forward", f"{target}: {last_line(self._text())}")
+        return self._port
+
+    def end(self) -> None:
+        self._child.terminate()  # timeout(1) hands it on
+        try:
+            self._child.wait(3)
+        except subprocess.TimeoutExpired:
+            # Its own session, made by Popen: nothing but the two of them is in it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+    def _read(self, pipe: Any) -> None:
+        with pipe:
+            for raw in pipe:
+                text = raw.decode(errors="replace").rstrip()
+                self._said.append(text)
+                found = _LISTENS.match(text)
+                if found and self._port is None:
+                    self._port = int(found[1])
+                    self._known.set()
+        self._known.set()  # it closed: there is nothing more to wait for
+
+    def _text(self) -> str:
+        return "\n".join(self._said)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, fit to be shown."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return printable(lines[-1].removeprefix("error: "), 300) if lines else "it said nothing"
+
+
+def _pod(item: dict[str, Any]) -> Pod:
+    status = item.get("status", {})
+    return Pod(
+        printable(str(item["metadata"]["name"]), 253),
+        printable(str(status.get("podIP", "")), 64),
+        printable(str(status.get("phase", "")), 40),
+    )

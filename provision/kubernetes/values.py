@@ -1,0 +1,235 @@
+"""Values of Alluxio's Helm chart from the inventory: what ``helm install -f`` is given.
+
+No secret is in them. The chart has one way to give a component a secret without writing it into a
+ConfigMap: a Kubernetes Secret, mounted as files (``secrets``). What can only be given as a
+property goes into values of their own, by :func:`secret_values`, when the operator asks for it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from provision.alluxio.desired import revealed
+from provision.alluxio.sizes import jvm_size
+from provision.errors import Problem, UsageError
+from provision.inventory.kubernetes import KubernetesCluster
+from provision.inventory.model import Secret
+from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.kubernetes import chart
+from provision.render import property_key, property_value
+
+HEADER = (
+    "# Managed by alluxio-provision for cluster {cluster}: change the inventory, not this file."
+)
+_MARK = "# Managed by alluxio-provision for cluster "
+
+
+def declared(inventory: Inventory) -> tuple[AlluxioCluster, KubernetesCluster]:
+    """The two sections that the values are made of. Raises :class:`UsageError` without one."""
+    if inventory.alluxio is None or inventory.kubernetes is None:
+        raise UsageError(f"{inventory.path}: has no 'kubernetes' section")
+    return inventory.alluxio, inventory.kubernetes
+
+
+def values(inventory: Inventory) -> dict[str, Any]:
+    """The chart's values, without any secret. Every property is text: Helm reads a number as a
+    float, and would write 1073741824 as 1.073741824e+09."""
+    alluxio, k = declared(inventory)
+    found: dict[str, Any] = {
+        "image": k.image,
+        "imageTag": k.image_tag,
+        "dataset": {"path": k.dataset_path},
+        "properties": _texts(_properties(inventory, alluxio, k)),
+        "worker": _worker(k),
+        "pagestore": _page_store(k),
+    }
+    if k.image_pull_secrets:
+        found["imagePullSecrets"] = list(k.image_pull_secrets)
+    if k.service_account is not None:
+        found["serviceAccountName"] = k.service_account
+    if k.jvm_options:
+        found["jvmOptions"] = list(k.jvm_options)
+    if k.secrets:
+        # The master lists and loads the same data.
+        found["secrets"] = {"master": dict(k.secrets), "worker": dict(k.secrets)}
+    if k.chart.etcd:
+        found["etcd"] = _etcd(k)
+    return found
+
+
+def secret_values(inventory: Inventory) -> dict[str, Any]:
+    """Values that are secrets: ``dataset.credentials`` and the secret properties, revealed.
+
+    Empty when the inventory has none. Raises :class:`UsageError` when one cannot be read.
+    """
+    alluxio, k = declared(inventory)
+    found: dict[str, Any] = {}
+    if k.credentials:
+        found["dataset"] = {"credentials": _texts(_revealed(k.credentials))}
+    properties = _revealed(_secret_properties(alluxio, k))
+    if properties:
+        found["properties"] = _texts(properties)
+    return found
+
+
+def left_out(inventory: Inventory) -> list[Problem]:
+    """Secrets that pods will lack unless they get :func:`secret_values`, too."""
+    alluxio, k = declared(inventory)
+    keys = [*k.credentials, *_secret_properties(alluxio, k)]
+    if not keys:
+        return []
+    what = f"{', '.join(keys)}: the chart can only write them into a ConfigMap, so they are not in"
+    remedy = "mount a Kubernetes Secret by kubernetes.secrets, or say --credentials FILE"
+    return [Problem(str(inventory.path), f"{what} the values", remedy, "warning")]
+
+
+def as_yaml(found: Mapping[str, Any], inventory: Inventory, note: str) -> str:
+    """A values file: a header, ``note`` as comments, and ``found``."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 4096
+    text = io.StringIO()
+    yaml.dump(dict(found), text)
+    lines = [HEADER.format(cluster=inventory.cluster), *(f"# {n}" for n in note.splitlines())]
+    return "\n".join(lines) + "\n" + text.getvalue()
+
+
+def install_line(k: KubernetesCluster, to: Path | None, secret: Path | None) -> str:
+    """The command that installs or upgrades the release with these files."""
+    files = [str(to) if to is not None else "values.yaml", *([str(secret)] if secret else [])]
+    line = ["helm", "upgrade", "--install", k.release, "CHART", f"--namespace={k.namespace}"]
+    if k.kubeconfig is not None:
+        line.append(f"--kubeconfig={k.kubeconfig}")
+    if k.context is not None:
+        line.append(f"--kube-context={k.context}")
+    return shlex.join([*line, *(f"--values={f}" for f in files)])
+
+
+def write(path: Path, text: str, *, secret: bool = False) -> bool:
+    """Writes a values file unless it has that text; returns whether it was written.
+
+    A secret one has mode 0600 from its first byte. Raises :class:`UsageError` for a file that is
+    not this tool's, and when it cannot be written.
+    """
+    data = text.encode()
+    mode = 0o600 if secret else 0o644
+    try:
+        old = path.read_bytes() if path.exists() else None
+        if old is not None and not old.startswith(_MARK.encode()):
+            raise UsageError(f"{path} is there, and not of this tool: name another file")
+        if old == data and path.stat().st_mode & 0o777 == mode:
+            return False
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    return True
+
+
+def endpoints(inventory: Inventory) -> list[str]:
+    """What pods are told of etcd: every member of the chart's etcd, or of the inventory's."""
+    alluxio, k = declared(inventory)
+    if k.etcd_enabled:
+        return chart.etcd_endpoints(k.release, k.namespace, k.etcd_replicas)
+    return list(alluxio.etcd_endpoints)
+
+
+def _properties(
+    inventory: Inventory, alluxio: AlluxioCluster, k: KubernetesCluster
+) -> dict[str, object]:
+    login = alluxio.etcd_login.username if not k.etcd_enabled else None
+    return {
+        "alluxio.cluster.name": alluxio.name,
+        "alluxio.worker.membership.manager.type": alluxio.membership,
+        "alluxio.etcd.endpoints": ",".join(endpoints(inventory)),
+        "alluxio.worker.failure.detection.timeout": f"{alluxio.failure_detection_timeout}s",
+        "alluxio.worker.rpc.port": k.rpc_port,
+        **({"alluxio.etcd.username": login} if login is not None else {}),
+        **k.properties,
+    }
+
+
+def _secret_properties(alluxio: AlluxioCluster, k: KubernetesCluster) -> dict[str, Secret]:
+    found = dict(k.secret_properties)
+    if not k.etcd_enabled and alluxio.etcd_login.password is not None:
+        found["alluxio.etcd.password"] = alluxio.etcd_login.password
+    return found
+
+
+def _worker(k: KubernetesCluster) -> dict[str, Any]:
+    memory = _mebibytes(k.memory)
+    resources: dict[str, dict[str, str]] = {}
+    for name, given in (("requests", k.worker.requests), ("limits", k.worker.limits)):
+        resources[name] = {**({"cpu": given.cpu} if given.cpu else {}), "memory": memory}
+        if given.memory:
+            resources[name]["memory"] = given.memory
+    found: dict[str, Any] = {
+        "count": k.workers,
+        "jvmOptions": [
+            f"-Xms{jvm_size(k.heap)}",
+            f"-Xmx{jvm_size(k.heap)}",
+            f"-XX:MaxDirectMemorySize={jvm_size(k.direct_memory)}",
+            *k.worker.jvm_options,
+        ],
+        "resources": resources,
+        "ports": {"rpc": k.rpc_port},
+    }
+    if k.worker.env:
+        found["env"] = dict(k.worker.env)
+    return found
+
+
+def _page_store(k: KubernetesCluster) -> dict[str, Any]:
+    store = k.page_store
+    found: dict[str, Any] = {
+        "type": store.type,
+        "quota": store.size or _mebibytes(k.page_store_bytes),
+    }
+    if store.host_path is not None:
+        found["hostPath"] = store.host_path
+    if store.storage_class is not None:
+        found["storageClass"] = store.storage_class
+    return found
+
+
+def _etcd(k: KubernetesCluster) -> dict[str, Any]:
+    if not k.etcd_enabled:
+        return {"enabled": False}
+    found: dict[str, Any] = {"enabled": True, "replicaCount": k.etcd_replicas}
+    persistence = {
+        **({"size": k.etcd.size} if k.etcd.size else {}),
+        **({"storageClass": k.etcd.storage_class} if k.etcd.storage_class else {}),
+    }
+    return {**found, "persistence": persistence} if persistence else found
+
+
+def _texts(properties: Mapping[str, object]) -> dict[str, str]:
+    """As the chart writes them into alluxio-site.properties: just so, one a line."""
+    return {property_key(key): property_value(properties[key]) for key in sorted(properties)}
+
+
+def _revealed(secrets: Mapping[str, Secret]) -> dict[str, str]:
+    return {key: revealed(key, secret) for key, secret in secrets.items()}
+
+
+def _mebibytes(size: int) -> str:
+    """``size`` bytes as a quantity that Kubernetes and Alluxio both read, rounded up."""
+    for unit, power in (("Gi", 30), ("Mi", 20)):
+        if size >= 1 << power and size % (1 << power) == 0:
+            return f"{size >> power}{unit}"
+    return f"{-(-size >> 20)}Mi"
