@@ -10,6 +10,7 @@ from __future__ import annotations
 from invoke.collection import Collection
 
 from provision import actions
+from provision.errors import UsageError
 from provision.run import DEFAULT_INVENTORY, Run, command
 
 DELETE_DATA = "The member's name again: delete its old data instead of keeping it aside."
@@ -228,6 +229,10 @@ def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
         "watch": "Show every change as etcd tells it, until Ctrl-C (exit code 0).",
         "interval": "With --watch: seconds between two looks at the members' health.",
         "nodes_timeout": "Seconds that `bin/alluxio info nodes` may take.",
+        "kubernetes": "Look at the pods of the inventory's kubernetes section, by kubectl.",
+        "namespace": "With --kubernetes: instead of kubernetes.namespace.",
+        "kube_context": "With --kubernetes: instead of kubernetes.context.",
+        "kubeconfig": "With --kubernetes: instead of kubernetes.kubeconfig.",
         "format": "table, json (with --watch: one line a change), or prometheus: metrics.",
         "output": "With json or prometheus: the file to write, whole or not at all.",
         "html": "Also write the report as one HTML page, to this file.",
@@ -241,11 +246,22 @@ def check_nodes(
     nodes_timeout: float = 15.0,
     output: str = "",
     html: str = "",
+    kubernetes: bool = False,
+    namespace: str = "",
+    kube_context: str = "",
+    kubeconfig: str = "",
 ) -> int:
     """Join inventory, etcd and `info nodes` into one verdict a worker; exit 1 unless all is well.
 
     LIVE, FAILED (registered, no lease), UNREGISTERED (inventory only), UNKNOWN (etcd only).
     """
+    if kubernetes:
+        if watch:
+            raise UsageError("--watch is not for pods: leave it or --kubernetes out")
+        where = (namespace, kube_context, kubeconfig)
+        return actions.check_pods(run, where, nodes_timeout, output, html)
+    if namespace or kube_context or kubeconfig:
+        raise UsageError("--namespace, --kube-context and --kubeconfig go with --kubernetes")
     return actions.check_nodes(run, interval if watch else None, nodes_timeout, output, html)
 
 

@@ -16,6 +16,7 @@ from provision.errors import UsageError
 from provision.run import Run
 
 if TYPE_CHECKING:
+    from provision.check import CheckReport
     from provision.inventory.resolved import AlluxioCluster, Inventory, Machine
     from provision.plan import Plan
 
@@ -372,6 +373,12 @@ def check_nodes(
                 screen.emit_json_line(look.document())
         return 0
     seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout)
+    return _show_check(run, seen, output, html)
+
+
+def _show_check(run: Run, seen: CheckReport, output: str, html: str) -> int:
+    from provision import report, screen
+
     if html:
         from provision.check import page
         from provision.files import write_whole
@@ -443,6 +450,31 @@ def list_clusters(run: Run) -> int:
     if not seen.complete:
         print("the login may read this cluster's keys only: there may be others")
     return 0
+
+
+def check_pods(
+    run: Run, where: tuple[str, str, str], nodes_timeout: float, output: str, html: str
+) -> int:
+    """As :func:`check_nodes`, over the pods of the inventory's Helm release.
+
+    ``where`` is namespace, context and kubeconfig, each instead of the inventory's unless empty.
+    """
+    from provision.kubernetes import check, values
+
+    if output and run.format == "table":
+        raise UsageError("--output is for --format json or prometheus")
+    inventory, _ = _alluxio(run)
+    _, declared = values.declared(inventory)
+    namespace, context, kubeconfig = where
+    declared = replace(
+        declared,
+        namespace=namespace or declared.namespace,
+        context=context or declared.context,
+        kubeconfig=Path(kubeconfig).expanduser().absolute() if kubeconfig else declared.kubeconfig,
+    )
+    inventory = replace(inventory, kubernetes=declared)
+    seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout)
+    return _show_check(run, seen, output, html)
 
 
 def render_helm(run: Run, to: str, credentials: str) -> int:

@@ -10,10 +10,10 @@ from pathlib import Path
 from provision.errors import UsageError
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, *, private: bool = False) -> None:
     """Write ``path`` so that a reader sees the old text or the new one, never a part.
 
-    Anyone may read it, within the umask. Raises :class:`UsageError` when it cannot be written.
+    Anyone may read it, within the umask; a private one has mode 0600 from its first byte. Raises :class:`UsageError` when it cannot be written.
     """
     umask = os.umask(0)
     os.umask(umask)
@@ -23,7 +23,7 @@ def write_whole(path: Path, text: str) -> None:
         try:
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
-                os.fchmod(descriptor, 0o666 & ~umask)
+                os.fchmod(descriptor, 0o600 if private else 0o666 & ~umask)
             os.replace(beside, path)
         except BaseException:
             with contextlib.suppress(OSError):

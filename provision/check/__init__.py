@@ -5,9 +5,19 @@ at the same time and says which of them did not answer; :func:`watch` goes on wi
 """
 
 from provision.check.live import changes, watch
-from provision.check.look import run
+from provision.check.look import Ask, run
 from provision.check.result import SCHEMA, CheckReport
 from provision.check.verdict import NodeVerdict, State
 from provision.check.verdicts import verdicts
 
-__all__ = ["SCHEMA", "CheckReport", "NodeVerdict", "State", "changes", "run", "verdicts", "watch"]
+__all__ = [
+    "SCHEMA",
+    "Ask",
+    "CheckReport",
+    "NodeVerdict",
+    "State",
+    "changes",
+    "run",
+    "verdicts",
+    "watch",
+]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import NamedTuple
 
 from provision.alluxio import clusters, desired, membership, nodes, switch
 from provision.alluxio.membership import Membership
+from provision.alluxio.nodes import InfoNodes
 from provision.check.result import CheckReport
 from provision.check.verdict import NodeVerdict
 from provision.check.verdicts import verdicts
@@ -21,6 +22,9 @@ from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.remote import Fleet
 
+#: How ``info nodes`` is asked: :func:`provision.alluxio.nodes.ask`, or one like it.
+Ask = Callable[[Fleet, AlluxioCluster, float], InfoNodes]
+
 
 def run(
     inventory: Inventory,
@@ -29,6 +33,7 @@ def run(
     nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
     identities: Mapping[str, str] | None = None,
+    ask: Ask | None = None,
 ) -> CheckReport:
     """Look at everything at once. Timeouts are in seconds: for ``info nodes``, and for each
     call to etcd. A view that fails is in the report; only a :class:`UsageError` is raised.
@@ -40,7 +45,7 @@ def run(
     login = desired.login(alluxio) if alluxio is not None else None
     pool = ThreadPoolExecutor(3, "check")
     try:
-        asked = pool.submit(nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
+        asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
         answering = pool.submit(ports, inventory, fleet) if _is_static(alluxio) else None
         seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
         if alluxio is None:

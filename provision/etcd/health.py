@@ -404,6 +404,7 @@ def _way(
 ) -> Iterator[tuple[Endpoint, How]]:
     """Where to connect for ``port`` of ``member``: a direct address, or a tunnel's local end."""
     name = f"{bracketed(member.address)}:{port}"
+    how = "direct" if member.forwarded else how
     reason, detail = Reason.OTHER, ""
     if how != "tunnel":
         direct = _direct(fleet, member.address, port)
@@ -622,7 +623,7 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
                 Problem(f"etcd member {m.member.name}", "is not a member of the running cluster")
             )
     for m, status in answered:
-        if status.version != health.cluster.version:
+        if health.cluster.version and status.version != health.cluster.version:
             found.append(
                 Problem(
                     f"etcd member {m.member.name}",

@@ -67,7 +67,7 @@ def resolve_kubernetes(
     k, a = file.kubernetes, file.alluxio
     if k is None or a is None:
         return None
-    chart = CHARTS[k.chart]
+    chart, external = CHARTS[k.chart], file.etcd.external is not None
     properties = {**a.properties, **k.properties}
     # The chart writes this one itself, from dataset.path.
     root = properties.pop(UFS_ROOT, "")
@@ -95,8 +95,8 @@ def resolve_kubernetes(
         rpc_port=a.rpc_port,
         page_store=k.page_store,
         page_store_bytes=sum(map(size_bytes, a.page_store.sizes)),
-        etcd_enabled=chart.etcd if k.etcd.enabled is None else k.etcd.enabled,
-        etcd_replicas=k.etcd.replicas or len(file.etcd.members),
+        etcd_enabled=(chart.etcd and not external) if k.etcd.enabled is None else k.etcd.enabled,
+        etcd_replicas=k.etcd.replicas or (3 if external else len(file.etcd.members)),
         etcd=k.etcd,
     )
 

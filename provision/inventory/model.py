@@ -641,7 +641,8 @@ class KubernetesEtcd(Model):
     """The chart's own etcd. Without it the pods use the etcd of this inventory."""
 
     enabled: bool | None = Field(
-        default=None, description="Whether the chart starts etcd (if the chart can)."
+        default=None,
+        description="Whether the chart starts etcd (if it can, and there is no etcd.external).",
     )
     replicas: int | None = Field(
         default=None, ge=1, le=9, description="Members (as many as etcd.members)."

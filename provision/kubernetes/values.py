@@ -8,8 +8,6 @@ property goes into values of their own, by :func:`secret_values`, when the opera
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from provision.alluxio.desired import revealed
 from provision.alluxio.sizes import jvm_size
 from provision.errors import Problem, UsageError
+from provision.files import write_whole
 from provision.inventory.kubernetes import KubernetesCluster
 from provision.inventory.model import Secret
 from provision.inventory.resolved import AlluxioCluster, Inventory
@@ -120,24 +119,16 @@ def write(path: Path, text: str, *, secret: bool = False) -> bool:
     A secret one has mode 0600 from its first byte. Raises :class:`UsageError` for a file that is
     not this tool's, and when it cannot be written.
     """
-    data = text.encode()
-    mode = 0o600 if secret else 0o644
     try:
         old = path.read_bytes() if path.exists() else None
-        if old is not None and not old.startswith(_MARK.encode()):
-            raise UsageError(f"{path} is there, and not of this tool: name another file")
-        if old == data and path.stat().st_mode & 0o777 == mode:
-            return False
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        private = old is not None and path.stat().st_mode & 0o077 == 0
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if old is not None and not old.startswith(_MARK.encode()):
+        raise UsageError(f"{path} is there, and not of this tool: name another file")
+    if old == text.encode() and (private or not secret):
+        return False
+    write_whole(path, text, private=secret)
     return True
 
 

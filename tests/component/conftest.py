@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,13 +92,14 @@ def boot(etcd_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Boot:
         count: int = 1,
         tls: EtcdTls | None = None,
         args: Callable[[EtcdMember], list[str]] = lambda _: [],
+        names: Sequence[str] = (),
     ) -> Iterator[Running]:
         tls = tls or EtcdTls(peer=False)
         ports = free_ports(2 * count)
         base = tmp_path_factory.mktemp("cluster")
         members = tuple(
             EtcdMember(
-                name=f"infra{i}",
+                name=names[i] if names else f"infra{i}",
                 machine=Machine("127.0.0.1", port=1),  # nothing is asked over SSH here
                 address="127.0.0.1",
                 client_port=ports[2 * i],

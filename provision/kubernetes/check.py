@@ -1,0 +1,222 @@
+"""``check-nodes --kubernetes``: the same verdicts as on bare metal, over the pods of a release.
+
+The worker pods stand for the inventory's workers: each registers under its pod's address. The
+chart's etcd is asked member by member through port-forwards, and ``info nodes`` runs in a pod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from provision import check
+from provision.alluxio import nodes
+from provision.alluxio.nodes import InfoNodes, NodesError
+from provision.check import CheckReport, NodeVerdict
+from provision.errors import Problem, ProvisionError, Unhealthy
+from provision.etcd.client import DEFAULT_TIMEOUT
+from provision.etcd.health import MemberHealth
+from provision.inventory.kubernetes import KubernetesCluster
+from provision.inventory.model import AlluxioEtcd, EtcdAuth, EtcdTls
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioWorker,
+    EtcdCluster,
+    EtcdMember,
+    Inventory,
+    Machine,
+)
+from provision.kubernetes import chart
+from provision.kubernetes.kubectl import Kubectl, Pod
+from provision.kubernetes.values import declared
+from provision.remote import Fleet
+
+
+def kubectl(k: KubernetesCluster) -> Kubectl:
+    return Kubectl(k.kubectl, k.namespace, k.kubeconfig, k.context)
+
+
+def run(
+    inventory: Inventory,
+    fleet: Fleet,
+    *,
+    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    etcd_timeout: float = DEFAULT_TIMEOUT,
+) -> CheckReport:
+    """Look at everything at once; timeouts are in seconds, as in :func:`provision.check.run`.
+
+    Raises :class:`provision.kubernetes.kubectl.KubectlError` when the API server does not answer,
+    and :class:`Unhealthy` when no member of etcd can be reached.
+    """
+    started = time.monotonic()
+    _, k = declared(inventory)
+    way = kubectl(k)
+    with ThreadPoolExecutor(2, "kubectl") as pool:
+        asked = pool.submit(way.pods, chart.master_selector(k.release))
+        workers = way.pods(chart.worker_selector(k.release))
+        masters = asked.result()
+    report = look(
+        inventory, fleet, workers, masters, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout
+    )
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def look(
+    inventory: Inventory,
+    fleet: Fleet,
+    workers: Sequence[Pod],
+    masters: Sequence[Pod],
+    *,
+    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    etcd_timeout: float = DEFAULT_TIMEOUT,
+) -> CheckReport:
+    """The report over these pods; otherwise as :func:`run`."""
+    alluxio, k = declared(inventory)
+    way = kubectl(k)
+    seen = replace(
+        inventory,
+        alluxio=replace(
+            alluxio,
+            workers=tuple(_worker(alluxio.workers[0], pod, k) for pod in workers),
+            etcd_login=AlluxioEtcd() if k.etcd_enabled else alluxio.etcd_login,
+        ),
+    )
+    ask = _asking(way, workers, masters)
+    with contextlib.ExitStack() as stack:
+        failed: dict[str, MemberHealth] = {}
+        if k.etcd_enabled:
+            cluster, failed = _forwarded(inventory.etcd, way, k, stack)
+            seen = replace(seen, etcd=cluster)
+        report = check.run(
+            seen, fleet, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout, ask=ask
+        )
+    report = _with_failed(report, failed, k)
+    return replace(
+        report,
+        nodes=_in_terms_of_pods(report.nodes, workers),
+        view_problems=(*report.view_problems, *_pods_missing(workers, k)),
+    )
+
+
+def _worker(like: AlluxioWorker, pod: Pod, k: KubernetesCluster) -> AlluxioWorker:
+    machine = Machine(pod.name)  # nothing is asked over SSH
+    return replace(like, name=pod.name, machine=machine, hostname=pod.address, rpc_port=k.rpc_port)
+
+
+def _forwarded(
+    declared_etcd: EtcdCluster, way: Kubectl, k: KubernetesCluster, stack: contextlib.ExitStack
+) -> tuple[EtcdCluster, dict[str, MemberHealth]]:
+    """The chart's etcd at the local ends of forwards, which ``stack`` ends, and the members that
+    could not be reached, with the reason."""
+    names = chart.etcd_pods(k.release, k.etcd_replicas)
+    failed: dict[str, MemberHealth] = {}
+    members: list[EtcdMember] = []
+
+    def begin(name: str) -> int | ProvisionError:
+        try:
+            return stack.enter_context(way.forward(f"pod/{name}", chart.ETCD_PORT))
+        except ProvisionError as error:
+            return error
+
+    with ThreadPoolExecutor(len(names), "forward") as pool:
+        begun = list(pool.map(begin, names))
+    for name, local in zip(names, begun, strict=True):
+        if isinstance(local, int):
+            members.append(_member(name, local))
+        else:
+            what = local.problems[0].what if local.problems else local.message
+            remedy = local.problems[0].remedy if local.problems else ""
+            failed[name] = MemberHealth(_member(name, chart.ETCD_PORT), error=what, remedy=remedy)
+    if not members:
+        problems = [Problem(f"etcd member {m.member.name}", m.error) for m in failed.values()]
+        raise Unhealthy("no member of the chart's etcd can be reached", problems)
+    cluster = replace(
+        declared_etcd,
+        version="",  # the image's, which the inventory does not say
+        tls=EtcdTls(peer=False),
+        auth=EtcdAuth(),
+        members=tuple(members),
+        external=False,
+    )
+    return cluster, failed
+
+
+def _member(name: str, port: int) -> EtcdMember:
+    return EtcdMember(
+        name=name,
+        machine=Machine(name),
+        address="127.0.0.1",
+        client_port=port,
+        peer_port=2380,
+        data_dir="",
+        settings={},
+        peer_tls=False,
+        client_tls=False,
+        forwarded=True,
+    )
+
+
+def _asking(way: Kubectl, workers: Sequence[Pod], masters: Sequence[Pod]) -> check.Ask:
+    """``info nodes`` in a running pod: a worker's, else a master's; a second when one fails."""
+
+    def ask(fleet: Fleet, alluxio: AlluxioCluster, timeout: float) -> InfoNodes:
+        started = time.monotonic()
+        places = [(p, chart.WORKER_CONTAINER) for p in workers if p.phase == "Running"]
+        places += [(p, chart.MASTER_CONTAINER) for p in masters if p.phase == "Running"]
+        errors: list[str] = []
+        for pod, container in places[:2]:
+            left = timeout - (time.monotonic() - started)
+            if errors and left < nodes.WORTH_TRYING:
+                break
+            script = f"{chart.ALLUXIO_HOME}/bin/alluxio"
+            line = ("exec", pod.name, f"--container={container}", "--", script, "info", "nodes")
+            try:
+                rows = nodes.parse_info_nodes(way.run(*line, timeout=max(1.0, left)))
+            except NodesError as error:
+                errors.append(f"{pod.name}: {error.message}")
+            except ProvisionError as error:
+                errors.append(f"{pod.name}: {error.problems[0] if error.problems else error}")
+            else:
+                return InfoNodes(pod.name, tuple(rows), seconds=time.monotonic() - started)
+        host = ", ".join(pod.name for pod, _ in places[:2])
+        why = "; ".join(errors) or "no Alluxio pod is running"
+        return InfoNodes(host, error=why, seconds=time.monotonic() - started)
+
+    return ask
+
+
+def _with_failed(
+    report: CheckReport, failed: dict[str, MemberHealth], k: KubernetesCluster
+) -> CheckReport:
+    """``report`` with every member that should be there, so that the quorum is the real one."""
+    if not failed:
+        return report
+    found = {m.member.name: m for m in report.etcd.members} | failed
+    members = tuple(found[name] for name in chart.etcd_pods(k.release, k.etcd_replicas))
+    cluster = replace(report.etcd.cluster, members=tuple(m.member for m in members))
+    return replace(report, etcd=replace(report.etcd, cluster=cluster, members=members))
+
+
+def _in_terms_of_pods(
+    verdicts: Sequence[NodeVerdict], pods: Sequence[Pod]
+) -> tuple[NodeVerdict, ...]:
+    phases = {pod.name: pod.phase for pod in pods}
+    found: list[NodeVerdict] = []
+    for n in verdicts:
+        notes = tuple(t.replace("not in the inventory", "no pod's address") for t in n.notes)
+        phase = phases.get(n.name or "", "Running")
+        if phase != "Running":
+            notes = (*notes, f"its pod is {phase or 'of no phase'}")
+        found.append(replace(n, notes=notes))
+    return tuple(found)
+
+
+def _pods_missing(pods: Sequence[Pod], k: KubernetesCluster) -> list[Problem]:
+    if len(pods) == k.workers:
+        return []
+    what = f"{len(pods)} worker pods of the release {k.release}, the inventory says {k.workers}"
+    remedy = "render the values again, and run helm upgrade"
+    return [Problem(f"namespace {k.namespace}", what, remedy)]
