@@ -13,7 +13,8 @@ from provision.errors import UsageError
 def write_whole(path: Path, text: str, *, private: bool = False) -> None:
     """Write ``path`` so that a reader sees the old text or the new one, never a part.
 
-    Anyone may read it, within the umask; a private one has mode 0600 from its first byte. Raises :class:`UsageError` when it cannot be written.
+    Anyone may read it, within the umask; a private one has mode 0600 from its first byte. Raises
+    :class:`UsageError` when it cannot be written.
     """
     umask = os.umask(0)
     os.umask(umask)
