@@ -125,20 +125,15 @@ def _summary(report: CheckReport) -> list[RenderableType]:
 
 
 def _members(report: CheckReport) -> RenderableType:
-    leader = report.etcd.leader
     rows: list[list[str | Text]] = []
     for m in report.etcd.members:
         status = m.status
-        role = "-"
-        if status is not None:
-            role = "learner" if status.is_learner else "follower"
-            role = "leader" if m.member.name == leader else role
         rows.append(
             [
                 m.member.name,
                 m.member.client_url + (" (ssh)" if m.how == "tunnel" else ""),
                 _styled("healthy", "green") if m.healthy else _styled("UNHEALTHY", "bold red"),
-                role,
+                report.etcd.role(m),
                 status.version if status is not None else "-",
                 str(status.revision) if status is not None else "-",
                 size(status.db_size) if status is not None else "-",

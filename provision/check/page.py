@@ -75,13 +75,11 @@ def _tiles(report: CheckReport) -> list[_Tile]:
     tiles.append(_Tile(etcd.leader or "none", "leads", "good" if etcd.leader else "bad"))
     shown = [c for m in etcd.members for c in m.certificates]
     left = [d for c in shown if (d := c.days_left()) is not None]
-    if shown:
-        worst = min(left, default=0)
-        marks = (
-            "bad" if len(left) < len(shown) else "odd" if worst < EXPIRY_WARNING_DAYS else "good"
-        )
-        figure = f"{worst} days" if len(left) == len(shown) else "not valid"
-        tiles.append(_Tile(figure, "until a certificate ends", marks))
+    if len(left) < len(shown):
+        tiles.append(_Tile("not valid", "is a certificate", "bad"))
+    elif shown:
+        marks = "odd" if min(left) < EXPIRY_WARNING_DAYS else "good"
+        tiles.append(_Tile(f"{min(left)} days", "until a certificate ends", marks))
     if report.info_nodes is not None:
         failed = bool(report.info_nodes.error)
         differing = sum(bool(n.notes) for n in report.nodes)
@@ -96,10 +94,6 @@ def _good(well: int, of: int) -> str:
 
 def _member(report: CheckReport, m: MemberHealth) -> _MemberRow:
     s = m.status
-    role = "-"
-    if s is not None:
-        role = "learner" if s.is_learner else "follower"
-        role = "leader" if m.member.name == report.etcd.leader else role
     days = [c.days_left() for c in m.certificates]
     known = [d for d in days if d is not None]
     certificate = "-"
@@ -110,7 +104,7 @@ def _member(report: CheckReport, m: MemberHealth) -> _MemberRow:
         endpoint=m.member.client_url + (" (through SSH)" if m.how == "tunnel" else ""),
         healthy=m.healthy,
         error=m.error,
-        role=role,
+        role=report.etcd.role(m),
         version=s.version if s is not None else "-",
         revision=str(s.revision) if s is not None else "-",
         db_size=size(s.db_size) if s is not None else "-",

@@ -91,15 +91,10 @@ def draw(report: CheckReport) -> Picture:
 
 
 def _member(report: CheckReport, m: MemberHealth) -> tuple[str, tuple[str, ...], str]:
-    role = "does not answer"
-    if m.status is not None:
-        role = "learner" if m.status.is_learner else "follower"
-        role = "leader" if m.member.name == report.etcd.leader else role
-        role += f", etcd {m.status.version}"
-    marks = "good" if m.healthy else "bad"
-    if m.member.name == report.etcd.leader:
-        marks += " leader"
-    lines = (m.member.name, role, m.member.address)
+    role = report.etcd.role(m)
+    says = f"{role}, etcd {m.status.version}" if m.status is not None else "does not answer"
+    marks = ("good" if m.healthy else "bad") + (" leader" if role == "leader" else "")
+    lines = (m.member.name, says, m.member.address)
     return marks, lines, f"{m.member.name}, {m.member.client_url}: {m.error or 'healthy'}"
 
 

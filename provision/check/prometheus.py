@@ -92,7 +92,7 @@ def _etcd(report: CheckReport) -> Iterator[Family]:
     yield Family(
         "etcd_member_is_leader",
         "Whether the member leads.",
-        [(_member(m), m.member.name == etcd.leader) for m, _ in known],
+        [(_member(m), etcd.role(m) == "leader") for m, _ in known],
     )
     yield Family(
         "etcd_member_is_learner",

@@ -147,6 +147,14 @@ class ClusterHealth:
                 return m.member.name
         return next((r.name or None for r in self.registered if r.id in known), None)
 
+    def role(self, m: MemberHealth) -> str:
+        """``leader``, ``follower`` or ``learner``; ``-`` of a member that did not answer."""
+        if m.status is None:
+            return "-"
+        if m.member.name == self.leader:
+            return "leader"
+        return "learner" if m.status.is_learner else "follower"
+
     @property
     def revision(self) -> int | None:
         """The newest revision that a member has seen."""
