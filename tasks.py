@@ -218,6 +218,18 @@ def readmit_worker(run: Run, file: str | None = None) -> int:
     return actions.readmit_worker(run, file or "")
 
 
+@command(changes=True, help={"limit": LIMIT})
+def start_masters(run: Run, limit: str = "") -> int:
+    """Install, configure and start the Alluxio masters of alluxio.masters, if there are any."""
+    return actions.start_masters(run, limit)
+
+
+@command(changes=True, help={"limit": LIMIT})
+def stop_masters(run: Run, limit: str = "") -> int:
+    """Stop Alluxio masters. They stay installed; start-masters starts them again."""
+    return actions.stop_masters(run, limit)
+
+
 @command(changes=True, help={"limit": LIMIT, "batch": BATCH})
 def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
     """Stop Alluxio workers. They stay installed; start-workers starts them again."""
@@ -283,6 +295,12 @@ def render_monitor(
     They are of this machine, this user and this inventory; installing them is left to you.
     """
     return actions.render_monitor(run, into, every, textfiles)
+
+
+@command(help={"to": "Folder to write to, instead of printing."})
+def render_client_config(run: Run, to: str = "") -> int:
+    """Print the alluxio-site.properties that an application host needs. Contacts nothing."""
+    return actions.render_client_config(run, to)
 
 
 @command()
@@ -454,7 +472,10 @@ namespace = Collection(
     readmit_worker,
     render_monitor,
     stop_workers,
+    start_masters,
+    stop_masters,
     list_clusters,
+    render_client_config,
     status,
     logs,
     destroy,

@@ -321,6 +321,32 @@ def readmit_worker(run: Run, file: str) -> int:
     return 0
 
 
+def start_masters(run: Run, limit: str) -> int:
+    """Bring the masters to what the inventory says, and wait until each answers."""
+    from provision.alluxio import masters
+    from provision.selection import choose
+
+    inventory, alluxio = _masters(run)
+    chosen = choose(alluxio.masters, limit)
+    observed = masters.observe(alluxio, run.fleet, chosen)
+    plan = masters.plan(inventory, alluxio, run.fleet, observed, chosen)
+    carried = _carry_out(run, plan)
+    if not plan.steps:
+        masters.require_answering(run.fleet, alluxio, chosen)
+    _finish(run, plan, carried, {}, f"{len(chosen)} masters answer")
+    return 0
+
+
+def stop_masters(run: Run, limit: str) -> int:
+    from provision.alluxio import masters
+    from provision.selection import choose
+
+    inventory, alluxio = _masters(run)
+    plan = masters.stop(inventory, alluxio, run.fleet, choose(alluxio.masters, limit))
+    _finish(run, plan, _carry_out(run, plan))
+    return 0
+
+
 def stop_workers(run: Run, limit: str, batch: str) -> int:
     from provision import stop
     from provision.selection import choose
@@ -427,6 +453,28 @@ def render_monitor(run: Run, into: str, every: float, textfiles: str) -> int:
     print("\n".join(f"wrote {path}" for path in paths))
     for line in monitor.instructions(made, folder):
         print(line)
+    return 0
+
+
+def render_client_config(run: Run, to: str) -> int:
+    """The configuration of an application host, printed or written. No host is contacted."""
+    from provision import screen
+    from provision.alluxio import client_config
+
+    alluxio = run.inventory.alluxio
+    if alluxio is None:
+        raise UsageError(f"{run.inventory.path}: has no 'alluxio' section")
+    _warn(run)
+    config = client_config.of(alluxio)
+    screen.problems(config.warnings)
+    changed = client_config.write(config, Path(to).expanduser()) if to else []
+    if run.json:
+        written = [str(path) for path in changed]
+        screen.emit_json({"schema": client_config.SCHEMA, "files": config.files, "wrote": written})
+    elif to:
+        print(f"{len(changed)} changed in {to}: {', '.join(config.files)}")
+    else:
+        print(config.files[client_config.SITE], end="")
     return 0
 
 
@@ -800,6 +848,13 @@ def _alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     return inventory, inventory.alluxio
 
 
+def _masters(run: Run) -> tuple[Inventory, AlluxioCluster]:
+    inventory, alluxio = _alluxio(run)
+    if not alluxio.masters:
+        raise UsageError(f"{inventory.path}: has no alluxio.masters")
+    return inventory, alluxio
+
+
 def _warn(run: Run) -> None:
     from provision import screen
 
@@ -815,7 +870,7 @@ def _deletions(delete: str, name: str) -> tuple[str, ...]:
 def _machine(inventory: Inventory, name: str) -> Machine:
     roles: list[Any] = [] if inventory.etcd.external else [*inventory.etcd.members]
     if inventory.alluxio is not None:
-        roles += inventory.alluxio.workers
+        roles += [*inventory.alluxio.masters, *inventory.alluxio.workers]
     for role in roles:
         if name in (role.name, role.machine.host):
             machine: Machine = role.machine

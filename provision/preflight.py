@@ -214,22 +214,9 @@ def workers(
             continue
         where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
         unit = f.unit(workers_desired.UNIT)
-        problems += _port(f, worker.rpc_port, unit.pid, unit.active == "active", where)
-        if unit.load == "masked":
-            problems.append(_masked(workers_desired.UNIT, where))
-        owned_by = owner(f, workers_desired.UNIT_PATH)
-        if owned_by not in (None, alluxio.name):
-            problems.append(
-                Problem(where, f"already a worker of cluster {owned_by}", "destroy that one first")
-            )
-        elif owned_by is None and unit.load == "loaded":
-            problems.append(
-                Problem(
-                    where,
-                    f"{workers_desired.UNIT} is there, but not of this tool ({unit.fragment})",
-                    "remove it, or choose another host",
-                )
-            )
+        problems += port(f, worker.rpc_port, unit.pid, unit.active == "active", where)
+        path = workers_desired.UNIT_PATH
+        problems += ours(f, workers_desired.UNIT, path, alluxio.name, "worker", where)
         problems += java.problems(alluxio, worker, artifacts.jdk, f, where)
         identity = workers_desired.identity(alluxio, f)
         file = workers_desired.identity_file(alluxio)
@@ -251,6 +238,19 @@ def workers(
         if identity is not None:
             identities.setdefault(identity, worker.name)
         problems += _memory(worker, f, where)
+    return problems
+
+
+def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str) -> list[Problem]:
+    """What keeps the unit ``name`` at ``path`` from being ``cluster``'s."""
+    unit, owned_by = f.unit(name), owner(f, path)
+    problems = [_masked(name, where)] if unit.load == "masked" else []
+    if owned_by not in (None, cluster):
+        what = f"already a {role} of cluster {owned_by}"
+        problems.append(Problem(where, what, "destroy that one first"))
+    elif owned_by is None and unit.load == "loaded":
+        what = f"{name} is there, but not of this tool ({unit.fragment})"
+        problems.append(Problem(where, what, "remove it, or choose another host"))
     return problems
 
 
@@ -315,19 +315,20 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
                 "move it away, or set data_dir to another place; it is never deleted",
             )
         )
-    for port in dict.fromkeys((member.client_port, member.peer_port)):
-        problems += _port(f, port, unit.pid, owned_by is not None, where)
+    for number in dict.fromkeys((member.client_port, member.peer_port)):
+        problems += port(f, number, unit.pid, owned_by is not None, where)
     return problems
 
 
-def _port(f: HostFacts, port: int, our_pid: int, ours: bool, where: str) -> list[Problem]:
-    listener = f.listeners.get(port)
-    if listener is None or (ours and listener.pid == our_pid):
+def port(f: HostFacts, number: int, our_pid: int, running: bool, where: str) -> list[Problem]:
+    """Who else listens on a port: not the process ``our_pid``, if it is ``running``."""
+    listener = f.listeners.get(number)
+    if listener is None or (running and listener.pid == our_pid):
         return []
     return [
         Problem(
             where,
-            f"port {port} is taken by {listener.command} (pid {listener.pid})",
+            f"port {number} is taken by {listener.command} (pid {listener.pid})",
             "stop it, or choose another port",
         )
     ]

@@ -11,11 +11,18 @@ from provision.etcd import desired as etcd
 from provision.host.observe import HostFacts, Probe, merged, parse, script
 from provision.host.ownership import owner
 from provision.host.resources import File
-from provision.inventory.resolved import AlluxioWorker, EtcdMember, Inventory, Machine
+from provision.inventory.resolved import (
+    AlluxioMaster,
+    AlluxioWorker,
+    EtcdMember,
+    Inventory,
+    Machine,
+)
 from provision.remote import MANY, Fleet, Session
 from provision.text import printable_lines
 
 MAX_LINES = 10_000
+Role = EtcdMember | AlluxioMaster | AlluxioWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +90,28 @@ class Status:
         }
 
 
-def roles(inventory: Inventory) -> tuple[EtcdMember | AlluxioWorker, ...]:
+def roles(inventory: Inventory) -> tuple[Role, ...]:
     """Everything of the inventory that has a unit on a host."""
-    workers = inventory.alluxio.workers if inventory.alluxio is not None else ()
+    alluxio = inventory.alluxio
     members = () if inventory.etcd.external else inventory.etcd.members
-    return (*members, *workers)
+    if alluxio is None:
+        return tuple(members)
+    return (*members, *alluxio.masters, *alluxio.workers)
 
 
-def look(
-    inventory: Inventory, fleet: Fleet, chosen: Sequence[EtcdMember | AlluxioWorker]
-) -> Status:
+def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
     """Ask every host of the chosen once. A host that cannot be asked is a row with its error."""
-    wanted: list[tuple[str, Machine, str, str, str]] = [
-        (r.name, r.machine, etcd.UNIT, etcd.UNIT_PATH, r.data_dir)
-        if isinstance(r, EtcdMember)
-        else (r.name, r.machine, worker.UNIT, worker.UNIT_PATH, r.page_store.dirs[0])
-        for r in chosen
-    ]
+
+    def unit_of(role: Role) -> tuple[str, str, str]:
+        """Its name, its file, and the directory whose disk matters."""
+        if isinstance(role, EtcdMember):
+            return etcd.UNIT, etcd.UNIT_PATH, role.data_dir
+        if isinstance(role, AlluxioWorker):
+            return worker.UNIT, worker.UNIT_PATH, role.page_store.dirs[0]
+        assert inventory.alluxio is not None
+        return worker.MASTER_UNIT, worker.MASTER_UNIT_PATH, inventory.alluxio.state_dir
+
+    wanted = [(role.name, role.machine, *unit_of(role)) for role in chosen]
     probes: dict[Machine, list[Probe]] = {}
     for _, machine, unit, path, disk in wanted:
         probe = Probe(resources=(File(path, None),), units=(unit,), disks=(disk,))
@@ -126,7 +138,8 @@ def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
     """The last ``lines`` log lines of our units on a host, oldest first, safe to print."""
     if not 1 <= lines <= MAX_LINES:
         raise UsageError(f"--lines is from 1 to {MAX_LINES}")
-    command = f"journalctl -u {etcd.UNIT} -u {worker.UNIT} -n {lines} --no-pager -o short-iso"
+    units = f"-u {etcd.UNIT} -u {worker.UNIT} -u {worker.MASTER_UNIT}"
+    command = f"journalctl {units} -n {lines} --no-pager -o short-iso"
     result = fleet.session(machine).run(command, "logs", timeout=60)
     if not result.ok:
         why = printable_lines(result.stderr, last=1) or [f"exit code {result.code}"]

@@ -17,6 +17,7 @@ from provision.host.ownership import owner
 from provision.host.resources import MARKER, File
 from provision.inventory.resolved import (
     AlluxioCluster,
+    AlluxioMaster,
     AlluxioWorker,
     EtcdCluster,
     EtcdMember,
@@ -77,11 +78,21 @@ def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
     members = () if inventory.etcd.external else inventory.etcd.members
     for member in members:
         probes.setdefault(member.machine, []).append(_etcd_probe(inventory.etcd, member))
+    for a in alluxio.masters if alluxio else ():
+        assert alluxio is not None
+        probes.setdefault(a.machine, []).append(_master_probe(alluxio))
     for w in alluxio.workers if alluxio else ():
         assert alluxio is not None
         probes.setdefault(w.machine, []).append(_worker_probe(alluxio, w))
     facts = gather.facts(fleet, {machine: merged(every) for machine, every in probes.items()})
     steps: list[Step] = []
+    if alluxio is not None and alluxio.masters:
+        steps.append(
+            Step(
+                "remove masters",
+                _hosts(alluxio.masters, lambda m: _master(alluxio, m, facts)),
+            )
+        )
     if alluxio is not None:
         steps.append(
             Step(
@@ -219,6 +230,38 @@ def _worker(
     )
 
 
+def _master_paths(alluxio: AlluxioCluster) -> list[str]:
+    current, state = f"{alluxio.install_dir}/current", alluxio.state_dir
+    return [worker.MASTER_UNIT_PATH, current, worker.journal_dir(alluxio), f"{state}/metastore"]
+
+
+def _master_probe(alluxio: AlluxioCluster) -> Probe:
+    return Probe(
+        resources=(File(worker.MASTER_UNIT_PATH, None),),
+        paths=(*_master_paths(alluxio), *_worker_releases(alluxio)),
+        units=(worker.MASTER_UNIT, worker.UNIT),
+    )
+
+
+def _master(
+    alluxio: AlluxioCluster, master: AlluxioMaster, facts: Mapping[Machine, HostFacts]
+) -> tuple[Change, ...]:
+    f = facts[master.machine]
+    alone = f.unit(worker.UNIT).load == "not-found"  # else the releases are the worker's, too
+    logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
+    delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
+    return _removal(
+        f,
+        worker.MASTER_UNIT,
+        worker.MASTER_UNIT_PATH,
+        alluxio.name,
+        [p for p in _master_paths(alluxio) if alone or not p.endswith("/current")],
+        [alluxio.state_dir, alluxio.log_dir],
+        _worker_releases(alluxio) if alone else [],
+        first=(delete_logs,) if alone else (),
+    )
+
+
 def _removal(
     facts: HostFacts,
     unit: str,
@@ -280,7 +323,7 @@ def _delete_releases(path: str) -> Change:
     )
 
 
-_T = TypeVar("_T", EtcdMember, AlluxioWorker)
+_T = TypeVar("_T", EtcdMember, AlluxioMaster, AlluxioWorker)
 
 
 def _hosts(

@@ -24,11 +24,19 @@ from provision.host.resources import (
     User,
 )
 from provision.inventory.model import Scalar, Secret
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioMaster,
+    AlluxioWorker,
+    Machine,
+    bracketed,
+)
 from provision.render import render
 
 UNIT = "alluxio-worker.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
+MASTER_UNIT = "alluxio-master.service"
+MASTER_UNIT_PATH = f"/etc/systemd/system/{MASTER_UNIT}"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -91,25 +99,21 @@ def resources(
 
     Without ``remember``, the release that runs now is not noted as the one to roll back to.
     """
-    user, conf = alluxio.user, f"{home(alluxio)}/conf"
-    secrets = _secrets(alluxio, worker)
-    site = render(
-        "alluxio-site.properties",
-        cluster=alluxio.name,
-        properties={**_properties(alluxio, worker), **secrets},
-    )
+    user, master = alluxio.user, master_on(alluxio, worker.machine)
+    units = units_of(worker, master)
     existing = facts is not None and identity(alluxio, facts)
     jdk = artifacts.jdk
-    java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, (UNIT,))]
+    java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]
     return (
         User(user, home=alluxio.state_dir),
         # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
         File(
             UNIT_PATH,
             render(
-                "alluxio-worker.service",
+                "alluxio.service",
                 cluster=alluxio.name,
-                worker=worker,
+                role="worker",
+                name=worker.name,
                 user=user,
                 home=home(alluxio),
                 state_dir=alluxio.state_dir,
@@ -122,32 +126,66 @@ def resources(
         Directory(alluxio.log_dir, owner=user, mode=0o750),
         *(Directory(path, owner=user, mode=0o750) for path in worker.page_store.dirs),
         *java_tree,
-        Tree(home(alluxio), artifacts.alluxio, restarts=(UNIT,)),
+        Tree(home(alluxio), artifacts.alluxio, restarts=units),
         *_links(alluxio, facts, remember),
         Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
+        *conf_files(alluxio, worker, master, artifacts, facts),
+        Unit(UNIT),
+    )
+
+
+def master_on(alluxio: AlluxioCluster, machine: Machine) -> AlluxioMaster | None:
+    """The master that runs on a worker's host, if one does."""
+    return next((m for m in alluxio.masters if m.machine == machine), None)
+
+
+def units_of(worker: AlluxioWorker | None, master: AlluxioMaster | None) -> tuple[str, ...]:
+    """The units of a host that is both or one: they share its release and its configuration."""
+    return (*([UNIT] if worker else []), *([MASTER_UNIT] if master else []))
+
+
+def conf_files(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker | None,
+    master: AlluxioMaster | None,
+    artifacts: Artifacts,
+    facts: HostFacts | None,
+) -> tuple[File, ...]:
+    """The files in ``conf`` of a host, the same whether for its worker or for its master."""
+    conf, units = f"{home(alluxio)}/conf", units_of(worker, master)
+    secrets = _secrets(alluxio, worker)
+    site = render(
+        "alluxio-site.properties",
+        cluster=alluxio.name,
+        properties={**_properties(alluxio, worker, master), **secrets},
+    )
+    env = _env(alluxio, worker, master, artifacts, facts)
+    masters = [
+        File(
+            f"{conf}/masters",
+            render("workers", cluster=alluxio.name, workers=alluxio.masters),
+        )
+    ]
+    return (
         File(
             f"{conf}/alluxio-site.properties",
             site,
-            owner=user if secrets else "root",
+            owner=alluxio.user if secrets else "root",
             mode=0o600 if secrets else 0o644,
             secret=bool(secrets),
-            restarts=(UNIT,),
+            restarts=units,
         ),
         File(
             f"{conf}/alluxio-env.sh",
-            render(
-                "alluxio-env.sh",
-                cluster=alluxio.name,
-                env=_env(alluxio, worker, artifacts, facts),
-            ),
-            restarts=(UNIT,),
+            render("alluxio-env.sh", cluster=alluxio.name, env=env),
+            restarts=units,
         ),
         File(
             f"{conf}/workers",
             render("workers", cluster=alluxio.name, workers=alluxio.workers),
-            restarts=(UNIT,) if alluxio.membership == "STATIC" else (),
+            restarts=units if alluxio.membership == "STATIC" else (),
         ),
-        Unit(UNIT),
+        *(masters if alluxio.masters else []),
     )
 
 
@@ -163,6 +201,7 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
             *(() if artifacts.jdk is None else (alluxio.java.install_dir,)),
         ),
         commands={**java.probe_commands(java_home), **switch.probe_commands(alluxio)},
+        units=(MASTER_UNIT,) if master_on(alluxio, worker.machine) else (),
     )
 
 
@@ -177,7 +216,9 @@ def _links(alluxio: AlluxioCluster, facts: HostFacts | None, remember: bool) -> 
     return (*previous, Link(current_link(alluxio), alluxio.version, (UNIT,)))
 
 
-def _properties(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, Scalar]:
+def _properties(
+    alluxio: AlluxioCluster, worker: AlluxioWorker | None, master: AlluxioMaster | None
+) -> Mapping[str, Scalar]:
     membership: dict[str, Scalar] = {switch.KEY: alluxio.membership}
     if alluxio.membership == "STATIC":
         membership["alluxio.worker.static.membership.manager.config.file"] = (
@@ -188,21 +229,57 @@ def _properties(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, 
         membership["alluxio.worker.failure.detection.timeout"] = (
             f"{alluxio.failure_detection_timeout}s"
         )
+    own: dict[str, Scalar] = {}
+    if worker is not None:
+        own |= {
+            "alluxio.worker.hostname": worker.hostname,
+            "alluxio.worker.rpc.port": worker.rpc_port,
+            "alluxio.worker.identity.uuid.file.path": identity_file(alluxio),
+            "alluxio.worker.page.store.type": "LOCAL",
+            "alluxio.worker.page.store.dirs": ",".join(worker.page_store.dirs),
+            "alluxio.worker.page.store.sizes": ",".join(worker.page_store.sizes),
+        }
+    if master is not None:
+        own |= {
+            "alluxio.master.hostname": master.hostname,
+            # Their default is within the release's folder, which an upgrade leaves behind.
+            "alluxio.master.journal.folder": journal_dir(alluxio),
+            "alluxio.master.metastore.dir": f"{alluxio.state_dir}/metastore",
+        }
     return {
         "alluxio.cluster.name": alluxio.name,
-        "alluxio.worker.hostname": worker.hostname,
-        "alluxio.worker.rpc.port": worker.rpc_port,
-        "alluxio.worker.identity.uuid.file.path": identity_file(alluxio),
-        "alluxio.worker.page.store.type": "LOCAL",
-        "alluxio.worker.page.store.dirs": ",".join(worker.page_store.dirs),
-        "alluxio.worker.page.store.sizes": ",".join(worker.page_store.sizes),
+        **master_addresses(alluxio),
+        **own,
         **membership,
-        **worker.properties,
+        **(worker.properties if worker is not None else alluxio.properties),
     }
 
 
-def _secrets(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Mapping[str, str]:
-    secrets = dict(worker.secret_properties)
+def journal_dir(alluxio: AlluxioCluster) -> str:
+    """A master's journal, outside the install folder so that it survives a reinstall."""
+    return f"{alluxio.state_dir}/journal"
+
+
+def master_addresses(alluxio: AlluxioCluster) -> Mapping[str, Scalar]:
+    """Where the masters are, for whoever talks to them (class ``PropertyKey``); empty without.
+
+    One master is named; of several both lists are given, for clients and for their journal.
+    """
+    if len(alluxio.masters) == 1:
+        (one,) = alluxio.masters
+        return {"alluxio.master.hostname": one.hostname}
+    if not alluxio.masters:
+        return {}
+    rpc = (f"{bracketed(m.hostname)}:{m.rpc_port}" for m in alluxio.masters)
+    journal = (f"{bracketed(m.hostname)}:{m.journal_port}" for m in alluxio.masters)
+    return {
+        "alluxio.master.rpc.addresses": ",".join(rpc),
+        "alluxio.master.embedded.journal.addresses": ",".join(journal),
+    }
+
+
+def _secrets(alluxio: AlluxioCluster, worker: AlluxioWorker | None) -> Mapping[str, str]:
+    secrets = dict((worker or alluxio).secret_properties)
     login = alluxio.etcd_login
     if login.password is not None:
         secrets["alluxio.etcd.password"] = login.password
@@ -231,17 +308,26 @@ def revealed(key: str, secret: Secret) -> str:
 
 def _env(
     alluxio: AlluxioCluster,
-    worker: AlluxioWorker,
+    worker: AlluxioWorker | None,
+    master: AlluxioMaster | None,
     artifacts: Artifacts,
     facts: HostFacts | None,
 ) -> Mapping[str, str]:
-    java_home = java.home(alluxio, worker, artifacts.jdk) or (facts and java.own_home(facts))
+    role = worker or master
+    assert role is not None  # a host without either is none of ours
+    java_home = java.home(alluxio, role, artifacts.jdk) or (facts and java.own_home(facts))
+    options = {}
+    if worker is not None:
+        options["ALLUXIO_WORKER_JAVA_OPTS"] = (
+            f"-Xms{jvm_size(worker.heap)} -Xmx{jvm_size(worker.heap)} "
+            f"-XX:MaxDirectMemorySize={jvm_size(worker.direct_memory)}"
+        )
+    if master is not None:
+        heap = jvm_size(alluxio.master_heap)
+        options["ALLUXIO_MASTER_JAVA_OPTS"] = f"-Xms{heap} -Xmx{heap}"
     return {
         **({"JAVA_HOME": java_home} if java_home else {}),
         "ALLUXIO_LOGS_DIR": alluxio.log_dir,
-        "ALLUXIO_WORKER_JAVA_OPTS": (
-            f"-Xms{jvm_size(worker.heap)} -Xmx{jvm_size(worker.heap)} "
-            f"-XX:MaxDirectMemorySize={jvm_size(worker.direct_memory)}"
-        ),
-        **worker.env,
+        **options,
+        **(worker.env if worker is not None else alluxio.env),
     }

@@ -12,7 +12,7 @@ from provision.artifacts import Artifact
 from provision.errors import Problem
 from provision.host.observe import HostFacts
 from provision.host.resources import File, Resource
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, AlluxioWorker
 
 
 def tree(alluxio: AlluxioCluster, tarball: str) -> str:
@@ -21,7 +21,9 @@ def tree(alluxio: AlluxioCluster, tarball: str) -> str:
     return f"{alluxio.java.install_dir}/{re.sub(r'[^A-Za-z0-9._+-]', '_', stem)}"
 
 
-def home(alluxio: AlluxioCluster, worker: AlluxioWorker, jdk: Artifact | None) -> str | None:
+def home(
+    alluxio: AlluxioCluster, worker: AlluxioWorker | AlluxioMaster, jdk: Artifact | None
+) -> str | None:
     """The JAVA_HOME that the inventory decides on; None when it is the host's own."""
     if worker.java_home is not None:
         return worker.java_home
@@ -74,7 +76,7 @@ def tarball_major(jdk: Artifact) -> int | None:
 
 def problems(
     alluxio: AlluxioCluster,
-    worker: AlluxioWorker,
+    worker: AlluxioWorker | AlluxioMaster,
     jdk: Artifact | None,
     facts: HostFacts,
     where: str,

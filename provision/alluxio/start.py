@@ -154,8 +154,30 @@ def plan(
         to = f" with membership {alluxio.membership}" if other else ""
         step(f"restart {named(some)}{to}", some, lambda change: not change.quiet)
     switched = switch.notes(alluxio, chosen, observed.facts, observed.registered)
-    notes = (*observed.warnings, *switched)
+    beside = _pending_masters(alluxio, changed, todo, observed.facts)
+    notes = (*observed.warnings, *switched, *beside)
     return Plan(command, inventory.cluster, tuple(steps), notes)
+
+
+def _pending_masters(
+    alluxio: AlluxioCluster,
+    workers: Sequence[AlluxioWorker],
+    todo: Mapping[str, Sequence[Change]],
+    facts: Mapping[Machine, HostFacts],
+) -> list[Problem]:
+    """The masters beside workers that a plan leaves with a restart to be made up for."""
+    return [
+        Problem(
+            f"{master.name} ({master.machine.host})",
+            f"has the same files as {w.name}, and is left with a restart pending",
+            "run invoke start-masters after it",
+            "warning",
+        )
+        for w in workers
+        if (master := desired.master_on(alluxio, w.machine)) is not None
+        and facts[w.machine].unit(desired.MASTER_UNIT).active == "active"
+        and any(desired.MASTER_UNIT in change.restarts for change in todo[w.name])
+    ]
 
 
 def live(
@@ -266,11 +288,13 @@ def _why(
     ]
 
 
-def last_lines(fleet: Fleet, machines: Sequence[Machine], lines: int = 8) -> dict[Machine, str]:
-    """The end of each worker's journal, indented for a message."""
+def last_lines(
+    fleet: Fleet, machines: Sequence[Machine], lines: int = 8, unit: str = desired.UNIT
+) -> dict[Machine, str]:
+    """The end of each worker's journal (or another unit's), indented for a message."""
 
     def tail(session: Session) -> str:
-        script = f"journalctl -u {desired.UNIT} -n {lines} --no-pager -o cat"
+        script = f"journalctl -u {unit} -n {lines} --no-pager -o cat"
         return session.run(script, "logs", timeout=20).stdout
 
     return {

@@ -173,6 +173,12 @@ alluxio:
   # More variables for alluxio-env.sh.
   # env: {ALLUXIO_WORKER_JAVA_OPTS: -XX:+UseG1GC}
 
+  # The masters by name, if any: workers and clients of 3xx find one another without.
+  # They may share hosts with workers. One, or 3 with an embedded journal. invoke start-masters.
+  # masters:
+  #   master[0-2]: {host: "master[0-2].example.com"}
+  # master_heap: 4g                     # Java heap of a master
+
   # The workers by name. host: where SSH goes. hostname: what clients connect to (default: host).
   # Hosts of etcd may be workers too.
   workers:

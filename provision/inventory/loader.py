@@ -26,7 +26,16 @@ from provision.inventory.resolved import Inventory, resolve
 #: Mappings whose keys are the operator's own: an empty value there is a mistake, not a default.
 _FREE = frozenset(
     {
-        *("settings", "properties", "secret_properties", "env", "members", "workers", "releases"),
+        *(
+            "settings",
+            "properties",
+            "secret_properties",
+            "env",
+            "members",
+            "masters",
+            "workers",
+            "releases",
+        ),
         *("credentials", "secrets"),
     }
 )
@@ -101,7 +110,12 @@ def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInve
     places = {f"etcd.members.{n}": where("etcd", "members", n) for n in file.etcd.members}
     if file.alluxio is not None:
         places |= {
-            f"alluxio.workers.{n}": where("alluxio", "workers", n) for n in file.alluxio.workers
+            f"alluxio.{group}.{n}": where("alluxio", group, n)
+            for group, names in (
+                ("masters", file.alluxio.masters),
+                ("workers", file.alluxio.workers),
+            )
+            for n in names
         }
     inventory = resolve(file, path, places)
     checks.check(checks.Context(file, inventory, root, findings, broken))

@@ -249,6 +249,16 @@ OWNED_PROPERTIES = {
 }
 
 
+#: Properties that come from ``alluxio.masters``, when there are any.
+MASTER_PROPERTIES = frozenset(
+    {
+        "alluxio.master.hostname",
+        "alluxio.master.rpc.addresses",
+        "alluxio.master.embedded.journal.addresses",
+    }
+)
+
+
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -542,6 +552,16 @@ class Worker(Model):
     env: dict[EnvName, str] = Field(default_factory=dict, description="Added to alluxio.env.")
 
 
+class Master(Model):
+    """One Alluxio master. It may share its host with a worker."""
+
+    host: HostName = Field(description="Where SSH goes: name, address, or ~/.ssh/config alias.")
+    hostname: HostName | None = Field(
+        default=None, description="Name that workers, clients and other masters connect to (host)."
+    )
+    ssh: Ssh = Field(default_factory=Ssh, description="Overrides of the top-level ssh.")
+
+
 class Alluxio(Model):
     version: str = Field(pattern=ALLUXIO_VERSION, description="Release, names the install folder.")
     source: Source = Field(description="Where Alluxio's tarball comes from.")
@@ -578,6 +598,10 @@ class Alluxio(Model):
     env: dict[EnvName, str] = Field(
         default_factory=dict, description="More variables of alluxio-env.sh."
     )
+    masters: dict[Name, Master] = Field(
+        default_factory=dict, description="The masters by name, if there are to be any."
+    )
+    master_heap: Size = Field(default="4g", description="Java heap of a master (-Xmx).")
     workers: dict[Name, Worker] = Field(
         min_length=1, description="The workers by name; ranges such as worker[001-200] expand."
     )

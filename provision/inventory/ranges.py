@@ -21,7 +21,7 @@ MAX_ENTRIES = 100_000
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
-_EXPANDED = (("etcd", "members"), ("alluxio", "workers"))
+_EXPANDED = (("etcd", "members"), ("alluxio", "masters"), ("alluxio", "workers"))
 _ADDRESSES = ("host", "address", "hostname")
 
 

@@ -141,6 +141,18 @@ class AlluxioWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class AlluxioMaster:
+    """``rpc_port`` and ``journal_port`` are what ``alluxio.properties`` make them."""
+
+    name: str
+    machine: Machine
+    hostname: str
+    rpc_port: int
+    journal_port: int
+    java_home: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class AlluxioCluster:
     """The Alluxio side of the cluster as declared. Timeouts are in seconds."""
 
@@ -158,6 +170,12 @@ class AlluxioCluster:
     failure_detection_timeout: int
     start_timeout: int
     workers: tuple[AlluxioWorker, ...]
+    masters: tuple[AlluxioMaster, ...] = ()
+    master_heap: str = "4g"
+    #: What every process of the cluster has, workers with their own beside it.
+    properties: Mapping[str, model.Scalar] = field(default_factory=dict)
+    secret_properties: Mapping[str, model.Secret] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def worker(self, name: str) -> AlluxioWorker:
         return next(w for w in self.workers if w.name == name)
@@ -180,6 +198,7 @@ class Inventory:
         """Every machine once, in the order of the file."""
         seen = {m.machine: None for m in self.etcd.members if not self.etcd.external}
         if self.alluxio is not None:
+            seen.update({m.machine: None for m in self.alluxio.masters})
             seen.update({w.machine: None for w in self.alluxio.workers})
         return tuple(seen)
 
@@ -314,6 +333,25 @@ def resolve(
             failure_detection_timeout=a.failure_detection_timeout,
             start_timeout=a.start_timeout,
             workers=workers,
+            masters=tuple(
+                AlluxioMaster(
+                    name=name,
+                    machine=machine(m.host, m.ssh, f"alluxio.masters.{name}"),
+                    hostname=m.hostname or m.host,
+                    rpc_port=_port(a.properties, "alluxio.master.rpc.port", 19998),
+                    journal_port=_port(a.properties, "alluxio.master.embedded.journal.port", 19200),
+                    # One host has one Java for both.
+                    java_home=next(
+                        (w.java_home for w in a.workers.values() if w.host == m.host), None
+                    )
+                    or a.java.home,
+                )
+                for name, m in a.masters.items()
+            ),
+            master_heap=a.master_heap,
+            properties=a.properties,
+            secret_properties={k: secret(s) for k, s in a.secret_properties.items()},
+            env=a.env,
         )
     if e.external is not None:
         hosts = alluxio.workers if alluxio is not None else ()
@@ -329,6 +367,11 @@ def resolve(
         other_clusters=tuple(file.other_clusters),
         kubernetes=resolve_kubernetes(file, absolute, secret),
     )
+
+
+def _port(properties: Mapping[str, model.Scalar], key: str, default: int) -> int:
+    given = str(properties.get(key, default))
+    return int(given) if given.isascii() and given.isdigit() else default
 
 
 def _elsewhere(

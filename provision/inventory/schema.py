@@ -35,7 +35,7 @@ def _as_written(node: Any, key: str = "") -> Any:
         node = {**node, "additionalProperties": False}
     # Titles made of field names only repeat them.
     schema = {k: _as_written(v, k) for k, v in node.items() if not _is_made_title(k, v)}
-    if key in ("members", "workers"):
+    if key in ("members", "masters", "workers"):
         for place in ("propertyNames", "patternProperties"):
             if place in schema:
                 schema[place] = _ranged_names(schema[place])

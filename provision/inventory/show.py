@@ -48,6 +48,10 @@ class _Rows:
             yield self.row(own, "data_dir", member.data_dir, ("etcd", "data_dir"))
             yield from self.merged(own, "settings", member.settings, ("etcd",))
         alluxio = self.loaded.inventory.alluxio
+        for master in alluxio.masters if alluxio is not None else ():
+            own = ("alluxio", "masters", master.name)
+            yield from self.machine(master.machine, own)
+            yield self.row(own, "hostname", master.hostname, (*own, "host"))
         for worker in alluxio.workers if alluxio is not None else ():
             own = ("alluxio", "workers", worker.name)
             yield from self.machine(worker.machine, own)
@@ -71,7 +75,7 @@ class _Rows:
         shown = ("external",) if elsewhere else tuple(type(part).model_fields)
         for field in type(part).model_fields:
             value = getattr(part, field)
-            if field in ("members", "workers") or field not in shown:
+            if field in ("members", "masters", "workers") or field not in shown:
                 continue
             if isinstance(value, model.Model) and not isinstance(value, model.Secret):
                 yield from self.model(value, (*path, field))

@@ -8,6 +8,7 @@ from typing import Any
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Java, PageStore, Source
 from provision.inventory.resolved import (
     AlluxioCluster,
+    AlluxioMaster,
     AlluxioWorker,
     EtcdCluster,
     EtcdMember,
@@ -32,6 +33,18 @@ def worker(name: str, host: str | None = None, port: int = 29999) -> AlluxioWork
         secret_properties={},
         env={},
     )
+
+
+def master(name: str, host: str | None = None, **changed: Any) -> AlluxioMaster:
+    values: dict[str, Any] = {
+        "name": name,
+        "machine": Machine(host or name),
+        "hostname": host or name,
+        "rpc_port": 19998,
+        "journal_port": 19200,
+        "java_home": None,
+    }
+    return AlluxioMaster(**{**values, **changed})
 
 
 def alluxio(*workers: AlluxioWorker, **changed: Any) -> AlluxioCluster:

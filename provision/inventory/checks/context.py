@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from provision.inventory import document, model
 from provision.inventory.findings import Findings
-from provision.inventory.resolved import AlluxioWorker, EtcdMember, Inventory
+from provision.inventory.resolved import AlluxioMaster, AlluxioWorker, EtcdMember, Inventory
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,11 @@ class Context:
     def workers(self) -> tuple[AlluxioWorker, ...]:
         alluxio = self.inventory.alluxio
         return alluxio.workers if alluxio is not None else ()
+
+    @property
+    def masters(self) -> tuple[AlluxioMaster, ...]:
+        alluxio = self.inventory.alluxio
+        return alluxio.masters if alluxio is not None else ()
 
     def setting_path(self, member: str, key: str) -> document.Path:
         return self._first(("etcd", "members", member), ("etcd",), "settings", key)

@@ -32,6 +32,10 @@ def _ssh_files(context: Context) -> None:
             (("alluxio", "workers", name, "ssh"), worker.ssh)
             for name, worker in context.file.alluxio.workers.items()
         ]
+        places += [
+            (("alluxio", "masters", name, "ssh"), master.ssh)
+            for name, master in context.file.alluxio.masters.items()
+        ]
     exists: dict[Path, bool] = {}
     for place, ssh in places:
         for field, given in (("key", ssh.key), ("known_hosts", ssh.known_hosts)):
@@ -205,6 +209,8 @@ def _one_way_to_a_host(context: Context) -> None:
 def _machines(context: Context) -> Iterator[tuple[Machine, document.Path]]:
     for member in context.members:
         yield member.machine, ("etcd", "members", member.name)
+    for master in context.masters:
+        yield master.machine, ("alluxio", "masters", master.name)
     for worker in context.workers:
         yield worker.machine, ("alluxio", "workers", worker.name)
 
@@ -222,6 +228,14 @@ def _loopback(context: Context) -> None:
             what = f"other hosts cannot reach {member.name!r} at the loopback address"
             path = context.member_path(member.name, "address")
             context.error(f"{what} {member.address!r}", "give its address on the network", path)
+    for master in context.masters:
+        if _is_loopback(master.hostname) and not _is_loopback(master.machine.host):
+            what = f"workers cannot reach {master.name!r} at the loopback name"
+            context.error(
+                f"{what} {master.hostname!r}",
+                "give its name on the network",
+                context.host_path("alluxio", "masters", master.name, "hostname", "host"),
+            )
     for worker in context.workers:
         if _is_loopback(worker.hostname) and not _is_loopback(worker.machine.host):
             what = f"clients cannot reach {worker.name!r} at the loopback name"
