@@ -13,6 +13,7 @@ from pathlib import Path
 
 from provision.alluxio import desired, switch
 from provision.errors import Problem, UsageError
+from provision.files import write_whole
 from provision.inventory.model import Scalar, Secret
 from provision.inventory.resolved import AlluxioCluster
 from provision.render import render
@@ -68,9 +69,7 @@ def write(config: ClientConfig, folder: Path) -> list[Path]:
                 remedy = "name another folder, or move the file away"
                 problem = Problem(str(path), "this file is not of this tool", remedy)
                 raise UsageError("an existing file is not overwritten", [problem])
-            part = path.with_name(f".{name}.part")
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
+            write_whole(path, text)
             changed.append(path)
     except OSError as error:
         what = error.strerror or printable(str(error))
