@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration faults growth lint lab clean
+.PHONY: help demo test unit component integration kubernetes faults growth lint lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -43,6 +43,11 @@ growth: .faults ## Measure every operation with 1, 3, 5 and 7 members
 	@$(MAKE) --no-print-directory -j3 $(BIN)/.ready .box .artifacts
 	@$(LAB) artifacts etcd 3.5.35
 	@$(LAB) up etcd0 etcd1 etcd2 etcd3
+
+# Not in `test`: building the API server takes minutes, and some GB of Go's caches.
+kubernetes: $(BIN)/.ready .artifacts ## Install the chart's values through a real API server (needs Go)
+	@$(LAB) artifacts kubernetes
+	$(BIN)/pytest tests/kubernetes tests/component/test_helm.py
 
 lint: $(BIN)/.ready ## Check style and types
 	$(BIN)/ruff check .

@@ -59,10 +59,7 @@ def helm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     work = tmp_path_factory.mktemp("helm")
     tools = real.unpack(request.param, work)
     if tools is None:
-        other = {"helm": "kubernetes", "kubernetes": "helm"}[request.param]
-        if list(real.ARTIFACTS.glob(f"{other}-linux-*")):
-            pytest.skip(f"only the Helm of the artifact {other!r} is here")
-        pytest.fail(f"no Helm: run tests/lab/lab artifacts {request.param}", pytrace=False)
+        real.lacking(request.param)
     return Helm(tools / "helm", work)
 
 

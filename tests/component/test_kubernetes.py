@@ -85,7 +85,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> str:
     tools = helm.unpack("helm", tmp_path_factory.mktemp("kubectl"))
     found = str(tools / "kubectl") if tools is not None else shutil.which("kubectl")
     if found is None:
-        pytest.fail("no kubectl: run tests/lab/lab artifacts helm", pytrace=False)
+        helm.lacking("helm")
     return found
 
 

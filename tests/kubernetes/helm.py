@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -12,8 +13,9 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 from ruamel.yaml import YAML
 
 HERE = Path(__file__).parent
@@ -28,6 +30,13 @@ def unpack(artifact: str, into: Path) -> Path | None:
     with tarfile.open(found[-1]) as tar:
         tar.extractall(into, filter="data")
     return into / artifact
+
+
+def lacking(artifact: str) -> NoReturn:
+    """Skip what needs an artifact that is only built when asked for; fail for one that is not."""
+    if artifact == "kubernetes" or platform.machine() != "x86_64":
+        pytest.skip("its tools are built by `make kubernetes`")
+    pytest.fail(f"missing tools: run tests/lab/lab artifacts {artifact}", pytrace=False)
 
 
 class Helm:
@@ -56,8 +65,14 @@ class Helm:
 
     def manifests(self, *arguments: str | Path) -> dict[tuple[str, str], Any]:
         """What ``helm template`` renders, by kind and name."""
-        documents = YAML(typ="safe").load_all(self.ok("template", *arguments))
-        return {(d["kind"], d["metadata"]["name"]): d for d in documents if d}
+        return {
+            (d["kind"], d["metadata"]["name"]): d for d in split(self.ok("template", *arguments))
+        }
+
+
+def split(manifests: str) -> list[Any]:
+    """The objects in a text of ``helm template``."""
+    return [d for d in YAML(typ="safe").load_all(manifests) if d]
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
