@@ -444,6 +444,33 @@ def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
     return actions.init_inventory(run, path)
 
 
+@command(
+    inventory=False,
+    positional=("file",),
+    help={
+        "file": "An Ansible inventory, INI or YAML; group_vars/ and host_vars/ beside it count.",
+        "to": "The file to write; an existing one is never overwritten.",
+        "etcd_group": "The group of etcd's members; etcd when not given.",
+        "worker_group": "The group of Alluxio workers; workers, if there is one, when not given.",
+    },
+)
+def import_ansible(
+    run: Run,
+    file: str | None = None,
+    to: str = DEFAULT_INVENTORY,
+    etcd_group: str = "",
+    worker_group: str = "",
+) -> int:
+    """Make an inventory of an Ansible inventory. Templates and vaults are listed, never guessed."""
+    return actions.import_ansible(run, file or "", to, etcd_group, worker_group)
+
+
+@command()
+def export_ssh_config(run: Run) -> int:
+    """Print the inventory's hosts as an OpenSSH configuration, for `ssh -F`. Contacts nothing."""
+    return actions.export_ssh_config(run)
+
+
 @command(inventory=False)
 def inventory_schema(run: Run) -> int:
     """Print the inventory's JSON schema, for editors that complete and check YAML."""
@@ -489,5 +516,7 @@ namespace = Collection(
     render_helm,
     show_inventory,
     init_inventory,
+    import_ansible,
+    export_ssh_config,
     inventory_schema,
 )

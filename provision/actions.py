@@ -796,6 +796,55 @@ def init_inventory(run: Run, path: str) -> int:
     return 0
 
 
+def import_ansible(run: Run, file: str, to: str, etcd_group: str, worker_group: str) -> int:
+    """Make an inventory of an Ansible one; what cannot be carried over is listed."""
+    from provision import screen
+    from provision.ansible.convert import convert
+    from provision.inventory.example import write_new
+
+    if not file:
+        raise UsageError("name the Ansible inventory: invoke import-ansible FILE --to FILE")
+    made = convert(Path(file), Path(to), etcd_group, worker_group)
+    write_new(Path(to), made.text)
+    screen.problems(made.warnings)
+    if run.json:
+        screen.emit_json(
+            {
+                "schema": "alluxio-provision/import-ansible/1",
+                "path": to,
+                "etcd_group": made.groups[0],
+                "worker_group": made.groups[1],
+                "members": made.members,
+                "workers": made.workers,
+                "problems": [problem.document() for problem in made.warnings],
+            }
+        )
+    else:
+        workers = f", {made.workers} workers of {made.groups[1]}" if made.groups[1] else ""
+        print(
+            f"wrote {to}: {made.members} members of {made.groups[0]}{workers}; edit what says "
+            f"EDIT, then invoke show-inventory --inventory {to}"
+        )
+    return 0
+
+
+def export_ssh_config(run: Run) -> int:
+    """Print the inventory's hosts as an OpenSSH configuration."""
+    from provision import screen
+    from provision.ssh.export import ssh_config
+    from provision.ssh.route import UserConfig
+
+    try:
+        text = ssh_config(_inventory(run), UserConfig())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if run.json:
+        screen.emit_json({"schema": "alluxio-provision/ssh-config/1", "config": text})
+    else:
+        print(text, end="")
+    return 0
+
+
 def inventory_schema(run: Run) -> int:
     from provision import screen
     from provision.inventory import json_schema

@@ -239,10 +239,15 @@ alluxio:
 
 def write_example(path: Path) -> None:
     """Writes the example to ``path``. Raises UsageError when there is something already."""
+    write_new(path, EXAMPLE)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Writes an inventory to ``path``. Raises UsageError when there is something already."""
     try:
         # Mode x: whatever is there stays, even if it came a moment ago.
         with open(path, "x", encoding="utf-8") as file:
-            file.write(EXAMPLE)
+            file.write(text)
     except FileExistsError:
         problem = Problem(str(path), "this file exists already", "name another, or move it away")
     except (OSError, ValueError) as error:

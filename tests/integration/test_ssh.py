@@ -183,6 +183,36 @@ class TestEverythingAtOnce:
         assert lab.left_over() == {}
 
 
+class TestOpenSsh:
+    """What export-ssh-config prints, by the ssh that operators have."""
+
+    def test_ssh_goes_where_the_tool_goes(self, lab: Lab, site: Site, tmp_path: Path) -> None:
+        inventory = lab.inventory(by_ipv6(lab, site, key=str(LAB_KEY)))
+        printed = lab.invoke("export-ssh-config", inventory, env=site.env).expect(0)
+        config = tmp_path / "config"
+        config.write_text(printed.stdout)
+
+        def ssh(host: str) -> str:
+            command = ["ssh", "-F", str(config), "-o", "BatchMode=yes", host]
+            done = subprocess.run(
+                [*command, "echo $(hostname) $(id -un) ${SSH_CONNECTION##* }"],
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, **site.env},
+            )
+            return done.stdout.strip() or done.stderr
+
+        assert ssh("etcd0") == f"etcd0 op {PORT}"
+        assert ssh("worker0") == ssh(v6(lab.workers[0])) == f"worker0 op {PORT}"
+        site_hosts = site.known_hosts.read_text()
+        try:
+            site.known_hosts.write_text("")
+            assert "Host key verification failed" in ssh("worker0")
+        finally:
+            site.known_hosts.write_text(site_hosts)
+
+
 def on_terminal(command: Sequence[str], env: Mapping[str, str], typed: str) -> tuple[int, str]:
     """Exit code and output of a command with a terminal, where ``typed`` answers each prompt."""
     pid, terminal = pty.fork()

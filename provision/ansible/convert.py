@@ -1,0 +1,322 @@
+"""From an Ansible inventory to one of ours: what can be mapped is, what cannot is listed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provision.ansible.source import Findings, read
+from provision.ansible.tree import Host, Kind, Tree, Var, Vars
+from provision.errors import InventoryError, Problem, UsageError
+from provision.inventory import loader, model
+
+ETCD_GROUPS = ("etcd", "etcd_servers", "etcd_cluster")
+WORKER_GROUPS = ("workers", "alluxio_workers", "alluxio", "worker")
+
+#: Our ssh key for each variable, the names that win first (older ones are still read).
+_PLAIN: Mapping[str, tuple[str, ...]] = {
+    "user": ("ansible_user", "ansible_ssh_user"),
+    "port": ("ansible_port", "ansible_ssh_port"),
+    "key": ("ansible_ssh_private_key_file", "ansible_private_key_file"),
+}
+_HOST = ("ansible_host", "ansible_ssh_host")
+_ARGUMENTS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")
+_PASSWORDS = {
+    "ansible_become_password": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
+    "ansible_become_pass": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
+    "ansible_sudo_pass": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
+    "ansible_password": "log in by a key: ssh.key, or ssh-agent",
+    "ansible_ssh_pass": "log in by a key: ssh.key, or ssh-agent",
+    "ansible_ssh_private_key_passphrase": "give ssh.key_passphrase, or use ssh-agent",
+}
+#: Options of ssh that change nothing here.
+_HARMLESS = re.compile(
+    "(Control(Master|Path|Persist)|ServerAlive.*|TCPKeepAlive|Compression|ForwardAgent|LogLevel|"
+    "PreferredAuthentications|(Pubkey|GSSAPI|Password|KbdInteractive)Authentication|BatchMode|"
+    "IdentitiesOnly|ConnectionAttempts)",
+    re.IGNORECASE,
+)
+_DIRECT = re.compile(r"-W\s+'?\[?%h\]?:%p'?")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A host of the result: its name there, where SSH goes, and the keys of its ``ssh``."""
+
+    name: str
+    host: str
+    ssh: Mapping[str, str]
+    where: str
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The inventory's text, which our own loader has read, and what could not be carried over."""
+
+    text: str
+    members: int
+    workers: int
+    warnings: tuple[Problem, ...]
+    groups: tuple[str, str | None] = field(default=("", None))
+
+
+def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Converted:
+    """The inventory in ``path`` as ours, for ``to``. No group given: the usual names are tried.
+
+    Raises :class:`InventoryError` with everything that stands in the way, at its file and line.
+    """
+    findings = Findings()
+    tree = read(path, findings)
+    etcd = _group(tree, etcd_group, ETCD_GROUPS, "--etcd-group", path)
+    workers = _group(tree, worker_group, WORKER_GROUPS, "--worker-group", path, optional=True)
+    variables = tree.variables()
+    entries: dict[str, Entry] = {}
+    for group in (etcd, workers):
+        for name in tree.members(group) if group else ():
+            if name not in entries:
+                entries[name] = _entry(tree.hosts[name], variables[name], findings)
+    chosen = [[entries[n] for n in tree.members(g)] if g else [] for g in (etcd, workers)]
+    if not chosen[0]:
+        findings.error(str(path), f"the group {etcd!r} has no hosts")
+    text = _rendered(path, etcd, workers, *chosen)
+    if not findings.any_error:
+        _check(text, to, {name: entry.where for name, entry in entries.items()}, findings)
+    if findings.any_error:
+        count = sum(problem.severity == "error" for problem in findings.all)
+        raise InventoryError(
+            f"{count} thing{'s' * (count > 1)} in {path} cannot be carried over; "
+            "no inventory was written",
+            findings.all,
+        )
+    return Converted(text, len(chosen[0]), len(chosen[1]), findings.all, (etcd, workers or None))
+
+
+def _group(
+    tree: Tree, given: str, usual: Sequence[str], option: str, path: Path, optional: bool = False
+) -> str:
+    if given in tree.groups:
+        return given
+    found = "" if given else next((name for name in usual if name in tree.groups), "")
+    if found or (optional and not given):
+        return found
+    known = ", ".join(name for name in tree.groups if name not in ("all", "ungrouped"))
+    raise UsageError(
+        f"{path} has no group {given or ' or '.join(usual)}: choose one by {option} "
+        f"(there are: {known or 'none'})"
+    )
+
+
+def _entry(host: Host, variables: Vars, findings: Findings) -> Entry:
+    reader = _Reader(host, variables, findings)
+    address = reader.text(_HOST) or host.name
+    if not re.fullmatch(model.NAME, host.name):
+        findings.error(
+            host.where,
+            f"{host.name!r} can be no name of a member or worker: {model.EXPECTED[model.NAME]}",
+            "give the host a name, and its address as ansible_host",
+        )
+    ssh = {key: text for key, names in _PLAIN.items() if (text := reader.text(names))}
+    for name in _ARGUMENTS:
+        if text := reader.text((name,)):
+            reader.arguments(text, variables[name], ssh)
+    reader.others()
+    return Entry(host.name, address, ssh, host.where)
+
+
+class _Reader:
+    """One host's variables."""
+
+    def __init__(self, host: Host, variables: Vars, findings: Findings) -> None:
+        self._host, self._vars, self._findings = host, variables, findings
+
+    def text(self, names: Sequence[str]) -> str:
+        """The value of the first variable of ``names`` that is set; errors are noted."""
+        for name in names:
+            var = self._vars.get(name)
+            if var is None or var.kind is Kind.NONE:
+                continue
+            if var.kind is Kind.TEXT:
+                return var.text
+            what = f"{name} is {var.kind.value}, and is not evaluated here"
+            self._findings.error(var.where, what, "write its value, or correct the result by hand")
+            return ""
+        return ""
+
+    def others(self) -> None:
+        for name, remedy in _PASSWORDS.items():
+            if name in self._vars:
+                what = f"{name} is not carried over: secrets never stand in the inventory"
+                self._findings.warning(self._vars[name].where, what, remedy)
+        connection = self._vars.get("ansible_connection")
+        if connection is not None and connection.text not in ("ssh", "smart", "paramiko_ssh"):
+            what = f"ansible_connection is {connection.text or connection.kind.value!r}"
+            self._findings.error(connection.where, f"{what}: this tool reaches hosts by SSH", "")
+        method = self._vars.get("ansible_become_method")
+        if method is not None and method.text != "sudo":
+            what = f"ansible_become_method is {method.text or method.kind.value!r}"
+            self._findings.error(method.where, what, "this tool uses sudo, or a login as root")
+
+    def arguments(self, text: str, var: Var, ssh: dict[str, str]) -> None:
+        """What ssh's arguments ask for; what is not known here is an error, never dropped."""
+        try:
+            words = iter(shlex.split(text))
+        except ValueError as error:
+            self._findings.error(var.where, f"ssh's arguments cannot be read: {error}")
+            return
+        for word in words:
+            option, value = word[:2], word[2:]
+            if option in ("-o", "-J", "-i", "-l", "-p"):
+                value = value or next(words, "")
+                keyword = {"-J": "ProxyJump", "-i": "IdentityFile", "-l": "User", "-p": "Port"}
+                if option == "-o":
+                    key, _, value = re.sub(r"\s*=\s*|\s+", "=", value, count=1).partition("=")
+                else:
+                    key = keyword[option]
+                self._option(key, value, var, ssh)
+            elif word not in ("-q", "-C", "-4", "-6", "-A", "-a", "-x"):
+                self._findings.error(var.where, f"ssh's argument {word!r} is not known here", "")
+
+    def _option(self, key: str, value: str, var: Var, ssh: dict[str, str]) -> None:
+        ours = {"user": "user", "port": "port", "identityfile": "key"}
+        known = {"userknownhostsfile": "known_hosts", "connecttimeout": "connect_timeout"}
+        low = key.lower()
+        if low == "proxyjump":
+            ssh["jump"] = value
+        elif low == "proxycommand" and (jump := _jump_of(value)) is not None:
+            ssh["jump"] = jump
+        elif low in ours:
+            ssh.setdefault(ours[low], value)
+        elif low == "stricthostkeychecking" or value == "/dev/null":
+            if value.lower() not in ("yes", "true"):
+                what = f"{key}={value} is not carried over: host keys are always checked"
+                self._findings.warning(var.where, what, "put the hosts into known_hosts first")
+        elif low in known:
+            ssh[known[low]] = value
+        elif not _HARMLESS.fullmatch(key):
+            self._findings.error(
+                var.where, f"ssh's option {key!r} is not known here", "put it into ~/.ssh/config"
+            )
+
+
+def _jump_of(command: str) -> str | None:
+    """The jump host of a ProxyCommand that is nothing but ``ssh -W %h:%p``; None for others."""
+    rest, found = _DIRECT.subn("", command)
+    try:
+        words = shlex.split(rest)
+    except ValueError:
+        return None
+    if found != 1 or not words or words[0] != "ssh":
+        return None
+    port = user = host = ""
+    at = iter(words[1:])
+    for word in at:
+        if word == "-q":
+            continue
+        if word == "-p":
+            port = next(at, "")
+        elif word == "-l":
+            user = next(at, "")
+        elif word.startswith("-") or host:
+            return None
+        else:
+            host = word
+    host = host.replace('"', "")
+    return (f"{user}@" if user else "") + host + (f":{port}" if port else "") if host else None
+
+
+def _common(entries: Sequence[Entry]) -> dict[str, str]:
+    """What every host says, and most of them the same: it goes to the top."""
+    common: dict[str, str] = {}
+    for key in ("user", "port", "key", "jump", "known_hosts", "connect_timeout"):
+        values = Counter(e.ssh[key] for e in entries if key in e.ssh)
+        if values and values.total() == len(entries):
+            common[key] = values.most_common(1)[0][0]
+    return common
+
+
+def _rendered(
+    path: Path, etcd: str, workers: str, members: Sequence[Entry], others: Sequence[Entry]
+) -> str:
+    common = _common([*members, *others])
+    lines = [
+        f"# From the Ansible inventory {path.name}: the group {etcd} as etcd's members"
+        + (f", the group {workers} as Alluxio workers." if workers else "."),
+        "# Go through what is marked with EDIT; `invoke init-inventory --path FILE` writes an",
+        "# example with every key. Then: invoke show-inventory, invoke deploy-etcd --dry-run",
+        "",
+        "# alluxio.cluster.name, and the name that 'invoke destroy' asks for. EDIT",
+        "cluster: DefaultAlluxioCluster",
+        "",
+        "# How hosts are reached. What is unset comes from ~/.ssh/config. Host keys are checked,",
+        "# always. A login that is not root needs sudo: sudo_password, where it wants one.",
+        *([_mapping("ssh", common)] if common else ["# ssh: {user: deploy}"]),
+        "",
+        "etcd:",
+        "  # The release and its tarball, relative to this file's folder. EDIT",
+        "  version: 3.6.16",
+        "  source: {path: etcd-v3.6.16-linux-amd64.tar.gz, sha256: file:SHA256SUMS}",
+        "  # host: where SSH goes. Add 'address' where other hosts use another one.",
+        "  members:",
+        *(_host_line(entry, common) for entry in members),
+    ]
+    if workers:
+        lines += [
+            "",
+            "alluxio:",
+            "  # The release and its tarball. EDIT",
+            '  version: "313"',
+            "  source: {path: alluxio-313-bin.tar.gz, sha256: file:SHA256SUMS}",
+            "  # Any line of alluxio-site.properties. EDIT",
+            "  properties: {alluxio.dora.client.ufs.root: s3://bucket/path}",
+            "  # hostname: what clients connect to, where it is not 'host'.",
+            "  workers:",
+            *(_host_line(entry, common) for entry in others),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _host_line(entry: Entry, common: Mapping[str, str]) -> str:
+    own = {k: v for k, v in entry.ssh.items() if common.get(k) != v}
+    ssh = f", {_mapping('ssh', own)}" if own else ""
+    return f"    {_text(entry.name)}: {{host: {_text(entry.host)}{ssh}}}"
+
+
+def _mapping(name: str, values: Mapping[str, str]) -> str:
+    return f"{name}: {{{', '.join(f'{k}: {_text(v)}' for k, v in values.items())}}}"
+
+
+def _text(value: str) -> str:
+    plain = re.fullmatch(r"[A-Za-z0-9./~_][A-Za-z0-9._/@+-]*", value)
+    return value if plain and value.lower() not in ("~", "null") else json.dumps(value)
+
+
+def _check(text: str, to: Path, places: Mapping[str, str], findings: Findings) -> None:
+    """Have our own loader read ``text``: its paths start at the folder of ``to``.
+
+    What it says of a host is said of the host's place in the Ansible inventory (``places``).
+    """
+    folder = to.parent if to.parent.is_dir() else Path(tempfile.gettempdir())
+    handle, name = tempfile.mkstemp(".yml", ".import-", folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        problems = loader.read(Path(name)).warnings
+    except InventoryError as error:
+        problems = error.problems
+    finally:
+        os.unlink(name)
+    lines = text.splitlines()
+    for problem in problems:
+        found = re.fullmatch(r".*:(\d+):\d+", problem.where)
+        line = lines[int(found[1]) - 1].strip() if found else ""
+        where = places.get(line.split(": ")[0].strip('"'), str(to))
+        what = re.sub(r" \(see [^)]*\)", "", problem.what)
+        report = findings.error if problem.severity == "error" else findings.warning
+        report(where, what, problem.remedy)

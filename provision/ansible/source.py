@@ -1,0 +1,74 @@
+"""An Ansible inventory as it stands on disk: one file, with group_vars/ and host_vars/ beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from provision.ansible import ini, yml
+from provision.ansible.tree import Tree, Vars
+from provision.errors import InventoryError, Problem
+
+
+class Findings:
+    """What is wrong with the files, each thing once and in the order of its finding."""
+
+    def __init__(self) -> None:
+        self._found: dict[Problem, None] = {}
+
+    def error(self, where: str, what: str, remedy: str = "") -> None:
+        self._found[Problem(where, what, remedy)] = None
+
+    def warning(self, where: str, what: str, remedy: str = "") -> None:
+        self._found[Problem(where, what, remedy, "warning")] = None
+
+    @property
+    def all(self) -> tuple[Problem, ...]:
+        return tuple(self._found)
+
+    @property
+    def any_error(self) -> bool:
+        return any(problem.severity == "error" for problem in self._found)
+
+
+def read(path: Path, findings: Findings) -> Tree:
+    """The inventory in ``path``; mistakes go to ``findings``.
+
+    Raises :class:`InventoryError` when the file itself cannot be read.
+    """
+    tree = Tree()
+    text = _text(path)
+    is_yaml = path.suffix in (".yml", ".yaml", ".json")
+    (yml.read if is_yaml else ini.read)(text, str(path), tree, findings.error)
+    for name, group in tree.groups.items():
+        group.file_vars = _vars(path.parent / "group_vars", name, findings)
+    for name, host in tree.hosts.items():
+        host.file_vars = _vars(path.parent / "host_vars", name, findings)
+    if circle := tree.circle():
+        where = tree.groups[circle[0]].where
+        findings.error(where, f"groups are below themselves: {' > '.join(circle)}")
+    return tree
+
+
+def _text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(yml.MAX_BYTES + 1)
+        if len(data) > yml.MAX_BYTES:
+            raise ValueError(f"larger than {yml.MAX_BYTES >> 20} MiB")
+        return data.decode("utf-8-sig")
+    except IsADirectoryError:
+        problem = Problem(str(path), "this is a folder", "name the inventory file in it")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problem = Problem(str(path), f"cannot be read: {reason}")
+    raise InventoryError("the Ansible inventory cannot be read", [problem])
+
+
+def _vars(folder: Path, name: str, findings: Findings) -> Vars:
+    if "/" in name or not folder.is_dir():
+        return {}
+    found: Vars = {}
+    for path in yml.files(folder, name):
+        text = _text(path)
+        found.update(yml.read_vars(text, str(path), findings.error, findings.warning))
+    return found

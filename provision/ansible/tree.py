@@ -1,0 +1,145 @@
+"""Groups, hosts and variables of an Ansible inventory, and which variable a host ends up with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Kind(Enum):
+    TEXT = "text"
+    #: ``{{ … }}`` or ``{% … %}``: Ansible would evaluate it.
+    TEMPLATE = "a Jinja template"
+    VAULT = "encrypted with ansible-vault"
+    #: A list or a mapping.
+    OTHER = "not a single value"
+    NONE = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """A variable's value as written, and its place as ``file:line``."""
+
+    text: str
+    where: str
+    kind: Kind = Kind.TEXT
+
+
+def classified(text: str, where: str) -> Var:
+    """``text`` as a value: a template or not."""
+    template = "{{" in text or "{%" in text
+    return Var(text, where, Kind.TEMPLATE if template else Kind.TEXT)
+
+
+Vars = dict[str, Var]
+
+
+@dataclass
+class Group:
+    name: str
+    where: str = ""
+    #: Insertion-ordered sets.
+    hosts: dict[str, None] = field(default_factory=dict)
+    children: dict[str, None] = field(default_factory=dict)
+    vars: Vars = field(default_factory=dict)
+    #: Of group_vars/ beside the inventory: it beats what the inventory file says.
+    file_vars: Vars = field(default_factory=dict)
+
+
+@dataclass
+class Host:
+    name: str
+    where: str
+    vars: Vars = field(default_factory=dict)
+    #: Of host_vars/ beside the inventory.
+    file_vars: Vars = field(default_factory=dict)
+
+
+class Tree:
+    """An inventory. The group ``all`` is there from the beginning."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, Group] = {"all": Group("all")}
+        self.hosts: dict[str, Host] = {}
+
+    def group(self, name: str, where: str) -> Group:
+        return self.groups.setdefault(name, Group(name, where))
+
+    def host(self, name: str, where: str) -> Host:
+        return self.hosts.setdefault(name, Host(name, where))
+
+    def members(self, group: str) -> list[str]:
+        """The hosts of a group and of the groups below it, each once."""
+        if group == "all":
+            return list(self.hosts)
+        found: dict[str, None] = {}
+        for below in self._below(group):
+            found.update(below.hosts)
+        return list(found)
+
+    def _below(self, name: str, above: tuple[str, ...] = ()) -> Iterator[Group]:
+        if name in above or name not in self.groups:
+            return
+        yield self.groups[name]
+        for child in self.groups[name].children:
+            yield from self._below(child, (*above, name))
+
+    def circle(self) -> list[str] | None:
+        """Groups that are below themselves, one after the other; None when there are none."""
+        done: set[str] = set()
+
+        def search(name: str, above: list[str]) -> list[str] | None:
+            if name in above:
+                return [*above[above.index(name) :], name]
+            if name in done or name not in self.groups:
+                return None
+            for child in self.groups[name].children:
+                if (found := search(child, [*above, name])) is not None:
+                    return found
+            done.add(name)
+            return None
+
+        return next((c for name in self.groups if (c := search(name, [])) is not None), None)
+
+    def variables(self) -> dict[str, Vars]:
+        """Every host's variables, by Ansible's precedence.
+
+        From the weakest: ``all`` and the groups as the inventory file has them, group_vars/all,
+        the other group_vars, the host in the file, host_vars. Of groups, those further down win,
+        then a higher ``ansible_group_priority``, then the later name.
+        """
+        depths = self._depths()
+        above: dict[str, set[str]] = {name: set() for name in self.hosts}
+        for group in self.groups:
+            for member in self.members(group) if group != "all" else ():
+                above[member].add(group)
+
+        def order(name: str) -> tuple[int, int, str]:
+            group = self.groups[name]
+            given = {**group.vars, **group.file_vars}.get("ansible_group_priority")
+            priority = int(given.text) if given is not None and given.text.isdigit() else 1
+            return depths.get(name, 1), priority, name
+
+        found: dict[str, Vars] = {}
+        top = self.groups["all"]
+        for name, host in self.hosts.items():
+            groups = [self.groups[g] for g in sorted(above[name], key=order)]
+            layers = [top.vars, *(g.vars for g in groups)]
+            layers += [top.file_vars, *(g.file_vars for g in groups), host.vars, host.file_vars]
+            found[name] = {k: v for layer in layers for k, v in layer.items()}
+        return found
+
+    def _depths(self) -> dict[str, int]:
+        """How far below ``all`` each group is at most."""
+        below = {child for g in self.groups.values() if g.name != "all" for child in g.children}
+        depths: dict[str, int] = {}
+        level = {name for name in self.groups if name != "all" and name not in below}
+        depth = 1
+        while level and depth <= len(self.groups):
+            depths.update(dict.fromkeys(level, depth))
+            level = {child for name in level for child in self.groups[name].children} & set(
+                self.groups
+            )
+            depth += 1
+        return depths

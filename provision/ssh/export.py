@@ -1,0 +1,69 @@
+"""The inventory as an OpenSSH configuration: ``ssh -F FILE worker17`` goes where the tool goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from provision.inventory.resolved import Inventory, Machine
+from provision.ssh.route import Hop, UserConfig, route
+
+
+def ssh_config(inventory: Inventory, config: UserConfig) -> str:
+    """A Host block for each member and worker, by name and by host, and for each jump host.
+
+    What ``config`` adds is written out, so the file stands alone. Raises ``ValueError`` when
+    jump hosts lead in a circle.
+    """
+    names: dict[Machine, list[str]] = {}
+    roles: list[tuple[str, Machine]] = [(m.name, m.machine) for m in inventory.etcd.members]
+    if inventory.alluxio is not None:
+        roles += [(worker.name, worker.machine) for worker in inventory.alluxio.workers]
+    for name, machine in roles:
+        names.setdefault(machine, []).append(name)
+    jumps: dict[tuple[Hop, ...], str] = {}
+    blocks: list[str] = []
+    for machine, own in names.items():
+        *before, hop = route(machine, config)
+        via = _jump_name(tuple(before), jumps) if before else None
+        blocks.append(_block(list(dict.fromkeys([*own, machine.host])), hop, via))
+    for hops, name in jumps.items():
+        *before, hop = hops
+        blocks.append(_block([name], hop, jumps[tuple(before)] if before else None))
+    head = f"# From {inventory.path}, cluster {inventory.cluster}.\n"
+    return head + "\n".join(blocks)
+
+
+def _jump_name(hops: tuple[Hop, ...], jumps: dict[tuple[Hop, ...], str]) -> str:
+    """The name of the last of ``hops`` in the file; those before it get theirs, too."""
+    if len(hops) > 1:
+        _jump_name(hops[:-1], jumps)
+    return jumps.setdefault(hops, f"jump-{len(jumps) + 1}")
+
+
+def _block(names: Sequence[str], hop: Hop, via: str | None) -> str:
+    # A domain's backslash and the like need quotes; OpenSSH takes % in these as tokens.
+    lines = [
+        f"Host {' '.join(names)}",
+        f"  HostName {hop.address.replace('%', '%%')}",
+        f'  User "{hop.user}"',
+        f"  Port {hop.port}",
+    ]
+    lines += [f"  IdentityFile {_quoted(path)}" for path in hop.keys]
+    if hop.only_keys:
+        lines.append("  IdentitiesOnly yes")
+    if hop.known_hosts:
+        lines.append(f"  UserKnownHostsFile {' '.join(map(_quoted, hop.known_hosts))}")
+    if hop.host_key_alias is not None:
+        lines.append(f"  HostKeyAlias {hop.host_key_alias}")
+    lines.append("  StrictHostKeyChecking yes")
+    lines.append(f"  ConnectTimeout {max(1, round(hop.timeout))}")
+    if via is not None:
+        lines.append(f"  ProxyJump {via}")
+    elif hop.proxy_command is not None:
+        lines.append(f"  ProxyCommand {hop.proxy_command}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("%", "%%") + '"'

@@ -1,0 +1,157 @@
+"""An Ansible inventory as one of ours: what is carried over, and what is listed instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.ansible.convert import Converted, convert
+from provision.errors import InventoryError, UsageError
+from provision.inventory import load
+from provision.inventory.resolved import Inventory
+
+HOSTS = """\
+[etcd]
+e[1:3] ansible_port=2200
+[workers]
+w[01:03].example.com ansible_user=own
+[workers:vars]
+ansible_host={{ x }}
+"""
+
+
+def converted(folder: Path, text: str, name: str = "hosts", **groups: str) -> Converted:
+    (folder / name).write_text(text)
+    given = {"etcd_group": "", "worker_group": "", **groups}
+    return convert(folder / name, folder / "new.yml", **given)
+
+
+def inventory(folder: Path, text: str, name: str = "hosts", **groups: str) -> Inventory:
+    path = folder / "new.yml"
+    path.write_text(converted(folder, text, name, **groups).text)
+    return load(path)
+
+
+def refused(folder: Path, text: str) -> list[str]:
+    with pytest.raises(InventoryError, match="no inventory was written") as caught:
+        converted(folder, text)
+    assert sorted(p.name for p in folder.iterdir() if p.is_file()) == ["hosts"]
+    return [str(p).replace(f"{folder}/", "") for p in caught.value.problems]
+
+
+def test_hosts_and_how_they_are_reached(tmp_path: Path) -> None:
+    (tmp_path / "id").touch()
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars" / "w2.yml").write_text("ansible_host: 'fd00::2'\n")
+    found = inventory(
+        tmp_path,
+        "[etcd]\ne[1:3] ansible_port=2200\n[workers]\nw1:2222\nw2\n[all:vars]\n"
+        "ansible_user=deploy\nansible_ssh_private_key_file=id\nansible_port=22\n"
+        "ansible_ssh_common_args=-o ProxyJump=ops@gate:2022,inner -o ControlMaster=auto\n",
+    )
+    assert [m.name for m in found.etcd.members] == ["e1", "e2", "e3"]
+    assert {m.machine.port for m in found.etcd.members} == {2200}
+    assert found.alluxio is not None
+    one, two = (worker.machine for worker in found.alluxio.workers)
+    assert (one.host, one.port, two.host, two.port) == ("w1", 2222, "fd00::2", 22)
+    for machine in found.machines:
+        assert (machine.user, machine.key) == ("deploy", tmp_path / "id")
+        assert machine.jump == "ops@gate:2022,inner"
+
+
+def test_what_most_hosts_have_stands_on_top(tmp_path: Path) -> None:
+    text = "[etcd]\na\nb\nc ansible_user=other\n[etcd:vars]\nansible_user=most\n"
+    lines = converted(tmp_path, text).text.splitlines()
+    assert "ssh: {user: most}" in lines
+    assert "    a: {host: a}" in lines
+    assert "    c: {host: c, ssh: {user: other}}" in lines
+    # A host that says nothing must not get what the others have.
+    text = "[etcd]\na\nb ansible_user=one\n"
+    assert "ssh: {user: one}" not in converted(tmp_path, text).text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("command", "jump"),
+    [
+        ('ssh -W %h:%p -q "ops@gate"', "ops@gate"),
+        ("ssh -q -p 2022 -l ops gate -W %h:%p", "ops@gate:2022"),
+        ("ssh -W [%h]:%p gate", "gate"),
+    ],
+)
+def test_a_proxy_command_that_is_a_jump(tmp_path: Path, command: str, jump: str) -> None:
+    text = f"[etcd]\na\n[etcd:vars]\nansible_ssh_common_args=-o ProxyCommand='{command}'\n"
+    assert inventory(tmp_path, text).etcd.members[0].machine.jump == jump
+
+
+def test_the_groups(tmp_path: Path) -> None:
+    text = "[keepers]\na\n[etcd]\nb\n[cache]\nc\n[cache2:children]\ncache\n"
+    chosen = inventory(tmp_path, text, etcd_group="keepers", worker_group="cache2")
+    assert [m.name for m in chosen.etcd.members] == ["a"]
+    assert chosen.alluxio is not None
+    assert [w.name for w in chosen.alluxio.workers] == ["c"]
+    usual = inventory(tmp_path, text)
+    assert ([m.name for m in usual.etcd.members], usual.alluxio) == (["b"], None)
+    with pytest.raises(UsageError, match=r"no group x: .*--etcd-group \(there are: keepers, etcd"):
+        converted(tmp_path, text, etcd_group="x")
+    with pytest.raises(UsageError, match="no group etcd or etcd_servers"):
+        converted(tmp_path, "[other]\na\n")
+    with pytest.raises(UsageError, match="--worker-group"):
+        converted(tmp_path, text, worker_group="x")
+
+
+def test_what_cannot_be_carried_over_is_listed_at_once(tmp_path: Path) -> None:
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars" / "etcd.yml").write_text(
+        "ansible_user: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  33\nansible_port: [1]\n"
+    )
+    said = refused(
+        tmp_path,
+        "[etcd]\na ansible_host='{{ address }}'\nb ansible_connection=docker\n"
+        "c ansible_become_method=su\n[etcd:vars]\n"
+        "ansible_ssh_common_args=-o ProxyCommand='nc -X 5 %h %p' -F other\n",
+    )
+    for expected in (
+        "hosts:2: ansible_host is a Jinja template",
+        "hosts:3: ansible_connection is 'docker'",
+        "hosts:4: ansible_become_method is 'su'",
+        "group_vars/etcd.yml:1: ansible_user is encrypted with ansible-vault",
+        "group_vars/etcd.yml:4: ansible_port is not a single value",
+        "hosts:6: ssh's option 'ProxyCommand' is not known here",
+        "hosts:6: ssh's argument '-F' is not known here",
+    ):
+        assert any(one.startswith(expected) for one in said), (expected, said)
+
+
+def test_what_our_own_rules_refuse_is_said_of_the_hosts_line(tmp_path: Path) -> None:
+    said = refused(tmp_path, "[etcd]\na ansible_host=x\nb ansible_host=x\nc ansible_port=99999\n")
+    assert any(one.startswith("hosts:3: members 'a' and 'b' are on the same host") for one in said)
+    assert any(one.startswith("hosts:4: 'port' must be") for one in said)
+    said = refused(tmp_path, "[etcd]\na_ ansible_ssh_private_key_file=/none\nfd00::1\n")
+    assert any("hosts:3: 'fd00::1' can be no name" in one for one in said)
+
+
+def test_secrets_are_left_behind_with_a_word(tmp_path: Path) -> None:
+    found = converted(
+        tmp_path,
+        "[etcd]\na\n[all:vars]\nansible_become_password=hunter2\nansible_ssh_pass=hunter3\n"
+        "ansible_ssh_common_args='-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null'\n",
+    )
+    assert "hunter" not in found.text
+    said = [str(warning) for warning in found.warnings]
+    assert any("hosts:4: ansible_become_password" in w and "sudo_password" in w for w in said)
+    assert any("hosts:5: ansible_ssh_pass" in w for w in said)
+    assert sum("host keys are always checked" in w for w in said) == 2
+
+
+@pytest.mark.parametrize("user", ["a: b", "{x}", "#", "'", '"', "*x", "- a", "no", "null"])
+def test_no_value_becomes_yaml(tmp_path: Path, user: str) -> None:
+    (tmp_path / "group_vars").mkdir()
+    quoted = user.replace("'", "''")
+    (tmp_path / "group_vars" / "etcd").write_text(f"ansible_user: '{quoted}'\n")
+    if user.isalpha():
+        assert inventory(tmp_path, "[etcd]\na\n").etcd.members[0].machine.user == user
+    else:
+        with pytest.raises(InventoryError) as caught:
+            converted(tmp_path, "[etcd]\na\n")
+        assert "'user' must be a login name" in str(caught.value.problems[0])

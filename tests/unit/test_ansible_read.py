@@ -1,0 +1,140 @@
+"""Ansible inventories, read as Ansible itself reads them: see data/ansible/README.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.ansible import patterns
+from provision.ansible.source import Findings, read
+from provision.ansible.tree import Kind, Tree
+
+DATA = Path(__file__).parent / "data" / "ansible"
+
+
+def tree(path: Path) -> Tree:
+    findings = Findings()
+    found = read(path, findings)
+    assert findings.all == ()
+    return found
+
+
+def problems(folder: Path, text: str, name: str = "hosts") -> list[str]:
+    path = folder / name
+    path.write_text(text)
+    findings = Findings()
+    read(path, findings)
+    return [str(p).replace(f"{folder}/", "") for p in findings.all]
+
+
+@pytest.mark.parametrize(("path", "answer"), [("ini/hosts", "ini"), ("yaml/hosts.yml", "yaml")])
+class TestLikeAnsible:
+    def test_every_hosts_variables(self, path: str, answer: str) -> None:
+        expected: dict[str, Any] = json.loads((DATA / f"{answer}.json").read_text())
+        found = tree(DATA / path).variables()
+        hostvars = expected["_meta"]["hostvars"]
+        assert set(found) >= set(hostvars)
+        for host, variables in found.items():
+            known = hostvars.get(host, {})
+            assert set(variables) - {"ansible_group_priority"} == set(known), host
+            for key, var in variables.items():
+                if var.kind is Kind.TEXT and key in known:
+                    assert var.text == str(known[key]), (host, key)
+
+    def test_every_groups_hosts(self, path: str, answer: str) -> None:
+        expected: dict[str, Any] = json.loads((DATA / f"{answer}.json").read_text())
+
+        def members(group: str) -> list[str]:
+            entry = expected[group]
+            below = [host for child in entry.get("children", ()) for host in members(child)]
+            return list(dict.fromkeys([*entry.get("hosts", ()), *below]))
+
+        found = tree(DATA / path)
+        for group in expected:
+            if group not in ("_meta", "all"):
+                assert sorted(found.members(group)) == sorted(members(group)), group
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "port"),
+    [
+        ("a", ["a"], None),
+        ("a:22", ["a"], 22),
+        ("n[08:10]", ["n08", "n09", "n10"], None),
+        ("n[1:7:3].x:22", ["n1.x", "n4.x", "n7.x"], 22),
+        ("n[:2]", ["n0", "n1", "n2"], None),
+        ("n[a:c]", ["na", "nb", "nc"], None),
+        ("r[1:2]n[a:b]", ["r1na", "r1nb", "r2na", "r2nb"], None),
+        ("fd00::1", ["fd00::1"], None),
+        ("[fd00::1]:22", ["fd00::1"], 22),
+        ("[fd00::1]", ["fd00::1"], None),
+    ],
+)
+def test_patterns(pattern: str, names: list[str], port: int | None) -> None:
+    assert patterns.expand(pattern) == (names, port)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["n[3:1]", "n[01:100]", "n[1:c]", "n[1-3]", "n[", "n[1:9:0]", "n[1:99999999]", "a:b"]
+)
+def test_what_is_no_pattern(pattern: str) -> None:
+    with pytest.raises(patterns.PatternError):
+        patterns.expand(pattern)
+
+
+def test_everything_that_is_wrong_is_said_with_its_line(tmp_path: Path) -> None:
+    text = "[etcd]\na b\nc[3:1]\n[x:odd]\n[y:vars]\nno\n[z:children]\nnobody\n'"
+    assert problems(tmp_path, text) == [
+        "hosts:2: 'b' is no key=value of a host",
+        "hosts:3: [3:1] runs backwards",
+        "hosts:4: [x:odd] is no kind of section (children or vars)",
+        "hosts:6: 'no' is no key=value",
+        "hosts:5: there is no group 'y' (add a section [y])",
+        "hosts:8: there is no group 'nobody' (add a section [nobody])",
+        "hosts:9: there is no group \"'\" (add a section ['])",
+    ]
+
+
+def test_everything_that_is_wrong_in_yaml(tmp_path: Path) -> None:
+    text = "etcd:\n  hosts: [a]\n  host:\n    b:\n  children:\n    ? [1]\n    : 2\nx: 1\n"
+    assert problems(tmp_path, text, "hosts.yml") == [
+        "hosts.yml:2: the hosts of 'etcd' must be a mapping",
+        "hosts.yml:3: 'host' is no part of a group (hosts, children or vars)",
+        "hosts.yml:6: a key must be text",
+        "hosts.yml:8: the group 'x' must be a mapping",
+    ]
+    assert problems(tmp_path, "a: [", "hosts.yml")[0].startswith("hosts.yml:1: not YAML")
+
+
+def test_groups_in_a_circle(tmp_path: Path) -> None:
+    (said,) = problems(tmp_path, "[a:children]\nb\n[b:children]\na\n")
+    assert "groups are below themselves: a > b > a" in said
+
+
+def test_an_alias_bomb_ends(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {hosts: {h: }}"]
+    for n in range(1, 30):
+        below = ", ".join(f"g{n}x{i}: *a{n - 1}" for i in range(9))
+        lines.append(f"a{n}: &a{n} {{children: {{{below}}}}}")
+    said = problems(tmp_path, "\n".join(lines), "hosts.yml")
+    assert any("without bounds" in one for one in said)
+
+
+def test_vaults_and_templates_are_known_as_such(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("h a={{x}}\n")
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars" / "h.yml").write_text(
+        "b: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  33\nc: !unsafe '{{x}}'\nd:\ne: '{% x %}'\n"
+    )
+    found = tree(tmp_path / "hosts").variables()["h"]
+    kinds = {key: var.kind for key, var in found.items()}
+    template = Kind.TEMPLATE
+    assert kinds == dict(a=template, b=Kind.VAULT, c=Kind.TEXT, d=Kind.NONE, e=template)
+    assert found["e"].where == f"{tmp_path}/host_vars/h.yml:6"
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars" / "all").write_text("$ANSIBLE_VAULT;1.1;AES256\n33\n")
+    (said,) = problems(tmp_path, "h\n")
+    assert "group_vars/all:1: encrypted with ansible-vault" in said
