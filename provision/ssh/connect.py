@@ -95,7 +95,7 @@ class Connector:
         with self._lock:
             jumps, self._jumps = list(self._jumps.values()), {}
         for jump in jumps:
-            with contextlib.suppress(BaseException):
+            with contextlib.suppress(Exception):
                 jump.result(0).close()
 
     def _open(self, hops: tuple[Hop, ...]) -> Connection:
@@ -109,9 +109,10 @@ class Connector:
             gateway=False,
             # Its own: Fabric writes into it, which others would see half done.
             config=self._fabric.clone(),
-            connect_timeout=hop.timeout,
             connect_kwargs={
                 "sock": sock,
+                # For the key exchange: longer than for the banner, whose error says more.
+                "timeout": 2 * hop.timeout,
                 "banner_timeout": hop.timeout,
                 "auth_timeout": hop.timeout,
                 "transport_factory": _transports(known),
@@ -345,8 +346,6 @@ def reason(error: BaseException) -> tuple[str, str]:
             "no answer over SSH in time",
             "is the host up, and its SSH port open to this machine?",
         )
-    if "protocol banner" in text:
-        return "what listens there does not answer as SSH", "is sshd running there, on that port?"
     if isinstance(error, EOFError):
         what = str(error) or f"the connection broke, or was silent for {SILENT_FOR} s"
         return what, "is the host up, and the network to it? Then run again"
