@@ -209,13 +209,26 @@ def test_every_task_says_what_it_and_its_options_do() -> None:
         options = {a.name: a for a in task.get_arguments()}
         for option, argument in options.items():
             assert argument.help, f"{name} --{option}"
-        contacts_hosts = name not in ("init-inventory", "inventory-schema")
-        assert ("inventory" in options) is contacts_hosts
+        reads_one = name not in ("init-inventory", "import-ansible", "inventory-schema")
+        assert ("inventory" in options) is reads_one
 
 
 def invoke(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *arguments]
     return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+def test_an_import_never_overwrites(tmp_path: Path) -> None:
+    hosts, made = tmp_path / "hosts", tmp_path / "new.yml"
+    hosts.write_text("[etcd]\na\n")
+    done = invoke("import-ansible", str(hosts), "--to", str(made))
+    assert done.returncode == 0, done.stderr
+    assert "1 members of etcd" in done.stdout
+    hosts.write_text("[etcd]\nb\n")
+    again = invoke("import-ansible", str(hosts), "--to", str(made))
+    assert again.returncode == 2
+    assert "this file exists already" in again.stderr
+    assert "host: a" in made.read_text()
 
 
 def test_the_schema_as_a_process() -> None:
