@@ -33,16 +33,18 @@ def control_machine(host: Host, files: Sequence[Path]) -> Iterator[None]:
     # -h too: a link whose end is yet to come is there.
     absent = host.run(f'for p in {names}; do [ -e "$p" ] || [ -h "$p" ] || echo "$p"; done')
     missing = absent.splitlines()
-    pack = ["tar", "-C", "/", "-cf", "-", *(f"--exclude={name}" for name in _LEFT_OUT)]
+    others = f"{_standard_library()}/site-packages".lstrip("/")  # not the virtualenv's own
+    left_out = (f"--exclude={name}" for name in (*_LEFT_OUT, others))
+    pack = ["tar", "-C", "/", "-cf", "-", *left_out]
     pack += [path.lstrip("/") for path in missing]
     unpack = ["ssh", "-F", str(SSH_CONFIG), host.name, "sudo tar -C / -xf -"]
     with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
-        subprocess.run(unpack, stdin=packing.stdout, check=True, timeout=120)
+        subprocess.run(unpack, stdin=packing.stdout, check=True, timeout=300)
     assert packing.returncode == 0
     try:
         yield
     finally:
-        host.run("rm -rf " + " ".join(map(shlex.quote, missing)))
+        host.run("rm -rf " + " ".join(map(shlex.quote, missing)), timeout=300)
 
 
 def _python() -> Iterator[Path]:
@@ -52,7 +54,7 @@ def _python() -> Iterator[Path]:
     while link.is_symlink():
         link = link.parent / os.readlink(link)
         yield link
-    standard = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
+    standard = _standard_library()
     yield standard
     modules = [str(path) for path in standard.glob("lib-dynload/*.so")]
     said = subprocess.run(["ldd", str(link), *modules], capture_output=True, text=True, check=False)
@@ -63,3 +65,7 @@ def _python() -> Iterator[Path]:
             if not library.is_symlink():
                 break
             library = library.parent / os.readlink(library)
+
+
+def _standard_library() -> Path:
+    return Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
