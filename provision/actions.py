@@ -653,6 +653,7 @@ def recover_etcd(run: Run, name: str, confirmed: str) -> int:
     """A cluster of one survivor, then the others join it again. The name is the consent."""
     from provision import screen
     from provision.etcd import members, observed, recover, restore
+    from provision.plan import further
 
     if not name:
         raise UsageError("from which member? --from NAME, best the one with the newest revision")
@@ -667,15 +668,17 @@ def recover_etcd(run: Run, name: str, confirmed: str) -> int:
     if not run.dry_run:
         lost = [m.name for m in seen.lost]
         for member in seen.rejoining:
-            there = observed.observe(inventory, run.fleet, lost, recovering=True)
             workers = member == seen.rejoining[-1]  # they are told once, of all
-            join = members.add(
-                inventory, run.fleet, there, member.name, write=True, workers=workers
-            )
-            _carry_out(run, join)
+            with further(f"{member.name} joins again"):
+                there = observed.observe(inventory, run.fleet, lost, recovering=True)
+                join = members.add(
+                    inventory, run.fleet, there, member.name, write=True, workers=workers
+                )
+                _carry_out(run, join)
             plan = replace(plan, steps=(*plan.steps, *join.steps))
-        last = recover.finish(inventory, run.fleet, seen)
-        _carry_out(run, last)
+        with further("the recovery is finished"):
+            last = recover.finish(inventory, run.fleet, seen)
+            _carry_out(run, last)
         plan = replace(plan, steps=(*plan.steps, *last.steps))
     kept = restore.kept(seen.chosen, seen.mark)
     _finish(run, plan, not run.dry_run, {"kept": kept}, f"a copy of the old data: {kept}")

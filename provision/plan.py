@@ -7,8 +7,9 @@ step's gate holds. A run killed anywhere is finished by planning and applying ag
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -184,6 +185,24 @@ def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
     if len(steps) > NOT_BEGUN:
         said.append(f"and {len(steps) - NOT_BEGUN} steps more")
     return (Problem("not begun", "; ".join(said), severity="warning"),)
+
+
+@contextlib.contextmanager
+def further(what: str) -> Iterator[None]:
+    """Planning and applying ``what``, the next part of a command that has changed hosts already.
+
+    What would otherwise end with "nothing was changed" is raised as :class:`ChangeFailed`.
+    """
+    try:
+        yield
+    except ChangeFailed:
+        raise
+    except ProvisionError as error:
+        said = error.message.removesuffix("; nothing was changed")
+        raise ChangeFailed(
+            f"stopped before {what}: {said}; put it right and run the same command again",
+            error.problems,
+        ) from error
 
 
 def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> None:

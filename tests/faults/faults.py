@@ -166,7 +166,7 @@ def _for_a_while(
 
 
 @contextlib.contextmanager
-def small_data_disk(host: Host, mebibytes: int = 200) -> Iterator[None]:
+def small_data_disk(host: Host, mebibytes: int = 400) -> Iterator[None]:
     """The host's data directory on a disk of its own, there before etcd is."""
     host.run(f"mkdir -p /var/lib/etcd; mount -t tmpfs -o size={mebibytes}m tmpfs /var/lib/etcd")
     try:

@@ -9,11 +9,18 @@ import pytest
 
 from provision import lock
 from provision.artifacts import Artifact
-from provision.errors import ChangeFailed, Locked, PreflightFailed, ProvisionError, Unhealthy
+from provision.errors import (
+    ChangeFailed,
+    Locked,
+    PreflightFailed,
+    Problem,
+    ProvisionError,
+    Unhealthy,
+)
 from provision.host.change import Change
 from provision.host.resources import Tree
 from provision.inventory.resolved import Machine
-from provision.plan import Call, Gate, HostChanges, Plan, Step, apply
+from provision.plan import Call, Gate, HostChanges, Plan, Step, apply, further
 from provision.remote import Result
 from tests.unit.hosts import LocalFleet, LocalSession
 
@@ -203,3 +210,15 @@ def test_the_document() -> None:
     assert shown["changed"] == 2
     assert shown["schema"] == "alluxio-provision/plan/1"
     assert "script" not in str(shown)
+
+
+def test_what_comes_after_a_change_does_not_say_that_nothing_was_changed() -> None:
+    problem = Problem("b", "its disk is full", "free space")
+    with pytest.raises(ChangeFailed) as caught, further("b joins again"):
+        raise PreflightFailed("preflight failed; nothing was changed", [problem])
+    assert caught.value.exit_code == 4
+    assert caught.value.problems == (problem,)
+    assert caught.value.message == (
+        "stopped before b joins again: preflight failed; put it right and run the same command "
+        "again"
+    )
