@@ -16,8 +16,6 @@ PREFIX = os.environ.get("ALXP_LAB_PREFIX", "alxp")
 #: Seconds. An election takes one or two; sshd and TCP bear the short loss without a word.
 PARTITIONED = 8
 SSH_LOST_SHORTLY = 8
-#: More than systemd gives a service to start, by default.
-LATE = 100
 #: Longer than the tool waits for a silent connection, and than a host keeps a silent run's lock.
 SSH_LOST_LONG = 50
 #: What is done to packets to the leader's host. The second is for kernels without netem.
@@ -108,7 +106,7 @@ def partition_leader(scene: Scene) -> str:
 
 def cut_off(scene: Scene) -> str:
     host = scene.subject()
-    _for_a_while(host, "-p tcp -m multiport --ports 2380 -j DROP", LATE)
+    _for_a_while(host, "-p tcp -m multiport --ports 2380 -j DROP", SSH_LOST_LONG)
     return host.name
 
 
@@ -191,7 +189,12 @@ FAULTS = {
             f"the leader cut off from the other members for {PARTITIONED} s",
             partition_leader,
         ),
-        Fault("late", f"a new member hears nothing of the others for {LATE} s", cut_off),
+        Fault(
+            "cut-off",
+            "a new member hears nothing of the others as it starts",
+            cut_off,
+            lasting=True,
+        ),
         Fault("ssh-short", f"no SSH to one host for {SSH_LOST_SHORTLY} s", lose_ssh_shortly),
         Fault("ssh-long", f"no SSH to one host for {SSH_LOST_LONG} s", lose_ssh, lasting=True),
         Fault("full-disk", "the data disk of one member fills up", fill_disk, lasting=True),

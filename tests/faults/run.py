@@ -227,7 +227,7 @@ def plan(operation: Operation, steps: Sequence[str]) -> Iterator[tuple[str, int]
     yield "full-disk", early
     yield "slow-link", 0
     if operation.name == "add-member":
-        yield "late", last
+        yield "cut-off", last
     yield "partition", middle
     yield "ssh-short", last
     yield "ssh-long", early
