@@ -714,6 +714,10 @@ class EtcdClient:
         try:
             return self._send(method, request)
         except EtcdUnreachable as error:
+            # Of another life of the cluster, restored since, the token's index may be ahead of the
+            # log: etcd waits for it in vain. The next call logs in anew.
+            if error.reason is Reason.TIMEOUT:
+                self._forget()
             # A token ends with its member's process, and after some minutes without use.
             if error.reason is not Reason.LOGIN or not self._forget():
                 raise
