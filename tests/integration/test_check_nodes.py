@@ -255,6 +255,9 @@ def test_the_rendered_timer_writes_metrics(lab: Lab, tmp_path: Path) -> None:
             first = metrics()
             later = "check_timestamp_seconds"
             wait_until(lambda: metrics()[later] > first[later], "the second look", 60)
+            # A JVM's start may take longer than a look's patience on a machine that is busy.
+            wait_until(lambda: metrics()["healthy"] == 1, "all is well", 90)
+            seen = metrics()
         finally:
             journal = host.run(f"journalctl -u {service} -o cat -n 20", check=False)
             host.run(
@@ -264,10 +267,9 @@ def test_the_rendered_timer_writes_metrics(lab: Lab, tmp_path: Path) -> None:
                 systemctl daemon-reload
                 """
             )
-    assert first["etcd_member_healthy"] == 3, journal
-    assert first["workers"] == 2
-    assert first["worker_info_nodes_agrees"] == 2
-    assert first["healthy"] == 1, first
+    assert seen["etcd_member_healthy"] == 3, journal
+    assert seen["workers"] == 2
+    assert seen["worker_info_nodes_agrees"] == 2
 
 
 @contextmanager
