@@ -84,6 +84,19 @@ def test_a_restarted_member_asks_for_a_new_login(lab: Lab, secrets: Path) -> Non
     lab.invoke("check-nodes", on).expect(0, "2 workers: 2 LIVE")
 
 
+def test_members_come_and_go_meanwhile(lab: Lab, secrets: Path, tmp_path: Path) -> None:
+    on = declared(lab, secrets)
+    host = lab.etcd[2]
+    host.run("systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf /var/lib/etcd/member")
+    lab.invoke("replace-member", on, host.name).expect(0, f"add {host.name} as a learner")
+    options = ("etcd0", "--no-workers", "--delete-data", "etcd0")
+    lab.invoke("remove-member", on, *options).expect(0, "remove etcd0")
+    lab.invoke("deploy-etcd", on, "--no-workers").expect(0, "add etcd0 as a learner")
+    lab.invoke("backup-etcd", on, "--to", str(tmp_path)).expect(0, "verified")
+    lab.invoke("start-workers", on).expect(0, "2 of 2 live")
+    lab.invoke("deploy-etcd", on).expect(0, "note that every worker knows the endpoints")
+
+
 def test_it_is_turned_off_again(lab: Lab, secrets: Path) -> None:
     off = declared(lab, secrets, on=False)
     lab.invoke("check-nodes", off).expect(1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .lab import CLUSTER, Lab
+from .lab import CLUSTER, Lab, firewall
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +70,23 @@ def test_what_may_be_lost_is_said_before(lab: Lab) -> None:
     )
     lab.invoke("recover-etcd", None, *OPTIONS).expect(0)
     require_recovered(lab, "said")
+
+
+def test_a_survivor_whose_host_does_not_answer_comes_later(lab: Lab) -> None:
+    lose_quorum(lab, "later")
+    away, alone = lab.hosts["etcd2"], lab.inventory({"alluxio": None})
+    with firewall([away], "INPUT -p tcp --syn --dport 22 -j REJECT"):
+        done = lab.invoke("recover-etcd", alone, *OPTIONS, "--format", "json").expect(0)
+    assert "invoke add-member --name etcd2" in done.stderr
+    # It is started with the data of the cluster that was, as by a boot: nobody listens to it.
+    away.run("systemctl start --no-block etcd")
+    lab.invoke("add-member", alone, "--name", away.name).expect(0, "keep the data aside")
+    for host in lab.etcd:
+        with lab.client(host) as client:
+            found = client.get("/acknowledged")
+            assert found is not None
+            assert found.value == b"later"
+    lab.invoke("deploy-etcd", alone).expect(0, "0 changed")
 
 
 @pytest.mark.parametrize("step", STEPS)
