@@ -48,11 +48,20 @@ def run(
         asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
         answering = pool.submit(ports, inventory, fleet) if _is_static(alluxio) else None
         seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
+        problems: list[Problem] = []
+        if inventory.etcd.tls.ca == "external":
+            from provision.etcd import external
+
+            problems += external.own_problems(inventory.etcd)
         if alluxio is None:
             return CheckReport(
-                inventory.cluster, None, seen, taken=taken, seconds=time.monotonic() - started
+                inventory.cluster,
+                None,
+                seen,
+                view_problems=tuple(problems),
+                taken=taken,
+                seconds=time.monotonic() - started,
             )
-        problems: list[Problem] = []
         # STATIC goes without etcd: there it is only asked what another membership left in it.
         missing: list[Problem] = []
         read = _result(reading, missing) if reading is not None else None

@@ -251,11 +251,7 @@ def require(
         for kind in desired.kinds(m)
         if (choice := choose(cluster, m, kind, facts[m.machine], ca)).problem is not None
     ]
-    if cluster.tls.client and cluster.tls.client_auth:
-        try:
-            own_pair(cluster)
-        except UsageError as error:
-            found.append(Problem("this tool's own certificate", error.message, HOW))
+    found += own_problems(cluster)
     if any(p.severity == "error" for p in found):
         message = "certificates of the external CA are missing; nothing was changed"
         raise PreflightFailed(message, found)
@@ -275,6 +271,21 @@ def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca
             "changed",
             problems,
         )
+
+
+def own_problems(cluster: EtcdCluster) -> list[Problem]:
+    """That this tool's own certificate is missing, has expired, or soon will."""
+    if not (cluster.tls.client and cluster.tls.client_auth):
+        return []
+    where = "this tool's own certificate"
+    try:
+        info = pki.inspect(own_pair(cluster).cert_pem)
+    except UsageError as error:
+        return [Problem(where, error.message)]
+    if info.days_left() >= pki.RENEW_BEFORE_DAYS:
+        return []
+    what = f"expires in {info.days_left()} days, on {info.not_after:%Y-%m-%d}"
+    return [Problem(where, what, HOW, "warning")]
 
 
 def own_pair(cluster: EtcdCluster) -> pki.KeyPair:

@@ -70,6 +70,8 @@ def test_a_first_deploy_by_an_intermediate(lab: Lab, site: Site) -> None:
     days = [c["days_left"] for m in seen["etcd"]["members"] for c in m["certificates"]]
     assert days == [19] * 6
     warned = [p["what"] for p in seen["problems"] if p["where"] == "etcd member etcd1"]
+    own = [p["what"] for p in seen["problems"] if p["where"] == "this tool's own certificate"]
+    assert own[0].startswith("expires in 19 days")
     assert [what[: what.index(" in ")] for what in warned] == [
         "client certificate expires",
         "peer certificate expires",

@@ -357,8 +357,13 @@ def test_this_tool_s_own_is_renewed_when_told_or_when_it_has_expired(
     path.write_bytes(second.key_pem + old)
     with pytest.raises(UsageError, match="has expired"):
         external.own_pair(cluster)
-    signed(90)
+    assert [p.severity for p in external.own_problems(cluster)] == ["error"]
+    signed(20)
     assert external.own_pair(cluster) not in (first, second)
+    assert [p.severity for p in external.own_problems(cluster)] == ["warning"]
+    signed(90)
+    external.renew_own(cluster)
+    assert external.own_problems(cluster) == []
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "infra9-peer", "infra1-other"])
