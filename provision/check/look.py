@@ -50,9 +50,9 @@ def run(
         seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
         problems: list[Problem] = []
         if inventory.etcd.tls.ca == "external":
-            from provision.etcd import external
+            from provision.etcd import imported
 
-            problems += external.own_problems(inventory.etcd)
+            problems += imported.own_problems(inventory.etcd)
         if alluxio is None:
             return CheckReport(
                 inventory.cluster,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, external, gates, member_steps, members, peer_tls, tls
+from provision.etcd import desired, external, gates, imported, member_steps, members, peer_tls, tls
 from provision.etcd.observed import Observed as Observed
 from provision.etcd.observed import observe as observe
 from provision.host.change import Change, changes
@@ -98,7 +98,7 @@ def plan(
             steps.append(_rolling(cluster, fleet, member, disruptive, title))
     steps += late_leaves
     if isinstance(ca, external.External):
-        steps += external.own_step(cluster)
+        steps += imported.own_step(cluster)
     guards = tuple(m.machine for m in cluster.members)
     return Plan("deploy-etcd", cluster.name, tuple(steps), tuple(notes), guards)
 

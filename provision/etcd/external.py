@@ -9,8 +9,8 @@ certificate first, then the intermediates up to the root. A private key waits on
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -21,17 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
-from provision.etcd import desired, pki
-from provision.etcd.desired import Leaf
-from provision.host.observe import HostFacts
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.plan import Call, Step
+from provision.errors import Problem, UsageError
+from provision.etcd import pki
+from provision.inventory.resolved import EtcdCluster
 from provision.text import printable
 
 IMPORTED = "imported"
-#: This tool's own key while its certificate is being signed.
-CLIENT_KEY = "client.key.new"
 #: Intermediates for all certificates of a folder that is imported.
 CHAIN = "chain.pem"
 PEM = serialization.Encoding.PEM
@@ -121,11 +116,6 @@ def load(cluster: EtcdCluster, now: datetime | None = None) -> External:
     return External(b"".join(c.public_bytes(PEM) for c in found), roots, between, folder)
 
 
-def name_of(member: EtcdMember, kind: str) -> str:
-    """What a listener's request and certificate are called: ``infra0-peer``, ``infra0-server``."""
-    return f"{member.name}-{kind}"
-
-
 def faults(
     ca: External,
     pem: bytes,
@@ -174,204 +164,9 @@ def _why(error: ValueError) -> str:
     return printable(text.split(" (encountered processing")[0], 200)
 
 
-def must_name(cluster: EtcdCluster, member: EtcdMember, kind: str) -> tuple[str, ...]:
-    """The names without which a listener's certificate is of no use: etcd's peers and clients
-    check the member's address; the timer of ``etcd.backup`` asks the member on its own host."""
-    timer = kind == "server" and cluster.backup is not None and desired.is_ip(member.address)
-    return (member.address, "127.0.0.1") if timer else (member.address,)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What becomes of one listener's certificate: ``leaf``, or the ``problem`` why nothing can.
-
-    With a leaf, a ``problem`` is something to be told, and ``new`` the certificate to be put there.
-    """
-
-    leaf: Leaf | None = None
-    problem: Problem | None = None
-    new: bytes | None = None
-
-
-def choose(
-    cluster: EtcdCluster,
-    member: EtcdMember,
-    kind: str,
-    facts: HostFacts,
-    ca: External,
-    now: datetime | None = None,
-) -> Choice:
-    """The imported certificate, if its key waits on the host; else the one there, while good."""
-    where = f"{member.name} ({member.machine.where})"
-    what = f"the {kind} certificate"
-    path = desired.certificate(cluster, kind)
-    needed = must_name(cluster, member, kind)
-    here, imported = desired.installed(cluster, kind, facts), ca.imported(name_of(member, kind))
-    waiting = waiting_key(facts, kind)
-    if imported is not None and waiting is not None and waiting == key_of(imported):
-        if wrong := faults(ca, imported, needed, now=now):
-            text = f"the imported {kind} certificate cannot be used: {'; '.join(wrong)}"
-            return Choice(problem=Problem(where, text, f"have it signed anew: {HOW}"))
-        return Choice(Leaf(_described(imported), sign=_handing_out(imported)), new=imported)
-    if f"{path}.crt.new" in facts.paths and waiting is None:
-        return Choice(Leaf())  # an installation that was cut off: it is finished
-    if here is None:
-        return Choice(problem=Problem(where, f"{what} is missing", HOW))
-    if wrong := faults(ca, here, needed, now=now):
-        text = f"{what} on the host cannot be used: {'; '.join(wrong)}"
-        return Choice(problem=Problem(where, text, HOW))
-    if ends_soon(here, now):
-        end = f"{x509.load_pem_x509_certificate(here).not_valid_after_utc:%Y-%m-%d}"
-        return Choice(Leaf(), Problem(where, f"{what} expires on {end}", HOW, "warning"))
-    return Choice(Leaf())
-
-
-def ends_soon(pem: bytes, now: datetime | None = None) -> bool:
-    """Whether renewal is due: from 30 days before the end, or in the last third of a shorter
-    life."""
-    certificate = x509.load_pem_x509_certificate(pem)
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return end - (now or _now()) < min(timedelta(days=pki.RENEW_BEFORE_DAYS), (end - begin) / 3)
-
-
-def require(
-    cluster: EtcdCluster,
-    members: Iterable[EtcdMember],
-    facts: Mapping[Machine, HostFacts],
-    ca: External,
-) -> tuple[Problem, ...]:
-    """What should be told about the certificates of ``members``.
-
-    Raises :class:`PreflightFailed` with every listener that has none that can be used.
-    """
-    found = [
-        choice.problem
-        for m in members
-        if m.machine in facts
-        for kind in desired.kinds(m)
-        if (choice := choose(cluster, m, kind, facts[m.machine], ca)).problem is not None
-    ]
-    found += own_problems(cluster)
-    if any(p.severity == "error" for p in found):
-        message = "certificates of the external CA are missing; nothing was changed"
-        raise PreflightFailed(message, found)
-    return tuple(found)
-
-
-def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: External) -> None:
-    """Raises :class:`PreflightFailed` unless all members trust what the bundle has by now."""
-    problems = [
-        Problem(f"{m.name} ({m.machine.where})", "trusts other CAs than ca_bundle has")
-        for m in cluster.members
-        if m.machine in facts and desired.trusted(cluster, facts[m.machine]) not in (b"", ca.bundle)
-    ]
-    if problems:
-        raise PreflightFailed(
-            "bring the new ca_bundle to the members first (invoke rotate-certs); nothing was "
-            "changed",
-            problems,
-        )
-
-
-def own_problems(cluster: EtcdCluster) -> list[Problem]:
-    """That this tool's own certificate is missing, has expired, or soon will."""
-    if not (cluster.tls.client and cluster.tls.client_auth):
-        return []
-    where = "this tool's own certificate"
-    try:
-        info = pki.inspect(own_pair(cluster).cert_pem)
-    except UsageError as error:
-        return [Problem(where, error.message)]
-    if info.days_left() >= pki.RENEW_BEFORE_DAYS:
-        return []
-    what = f"expires in {info.days_left()} days, on {info.not_after:%Y-%m-%d}"
-    return [Problem(where, what, HOW, "warning")]
-
-
-def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
-    """This tool's own key and certificate, with its intermediates.
-
-    One that was imported takes the place of one that has expired, or is not there. Raises
-    :class:`UsageError` when there is none.
-    """
-    own = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT
-    pair = None
-    if own.exists():
-        pair = pki.own_pair(own)
-        if pki.inspect(pair.cert_pem).not_after > _now():
-            return pair
-    if own_waiting(cluster) is not None:
-        renew_own(cluster)
-        return pki.own_pair(own)
-    if pair is not None:
-        raise UsageError(f"{own} has expired: {HOW}")
-    raise UsageError(f"{own} is missing: {HOW}")
-
-
-def own_key(cluster: EtcdCluster) -> Path:
-    """Where this tool's own key waits for its certificate."""
-    return pki.home(cluster.tls.pki_dir, cluster.name) / CLIENT_KEY
-
-
-def own_waiting_key(cluster: EtcdCluster) -> bytes | None:
-    """The public half (DER) of that key, or None when there is none."""
-    path = own_key(cluster)
-    with pki.explained(path):
-        return _spki(pki.load_key(path).public_key()) if path.exists() else None
-
-
-def own_waiting(cluster: EtcdCluster) -> bytes | None:
-    """The imported certificate of this tool whose key waits for it, or None."""
-    key = own_waiting_key(cluster)
-    path = pki.home(cluster.tls.pki_dir, cluster.name) / IMPORTED / f"{pki.CLIENT_NAME}.crt"
-    if key is None or not path.exists():
-        return None
-    with pki.explained(path):
-        found = path.read_bytes()
-        return found if key_of(found) == key else None
-
-
-def renew_own(cluster: EtcdCluster) -> None:
-    """Put the imported certificate of this tool, and its key, in the old one's place."""
-    found, key = own_waiting(cluster), own_key(cluster)
-    if found is None:
-        return  # an earlier run has done it
-    with pki.explained(key):
-        pki.replace_file(key.with_name(pki.CLIENT), key.read_bytes() + found, 0o600)
-        key.unlink()
-
-
-def own_step(cluster: EtcdCluster) -> list[Step]:
-    """The step that renews this tool's own certificate, when an imported one waits."""
-    if own_waiting(cluster) is None:
-        return []
-    path = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT
-    return [
-        Step(
-            "renew this tool's own certificate",
-            calls=(Call(f"change {path}", lambda: renew_own(cluster)),),
-        )
-    ]
-
-
-def waiting_key(facts: HostFacts, kind: str) -> bytes | None:
-    """The public half (DER) of the key that waits on the host for its certificate, or None."""
-    text = facts.commands.get(desired.waiting_key(kind), "")
-    try:
-        return _spki(serialization.load_pem_public_key(text.encode()))
-    except (ValueError, TypeError):
-        return None
-
-
-def as_installed(facts: HostFacts) -> HostFacts:
-    """``facts`` as if no key waited for its certificate."""
-    labels = {desired.waiting_key(kind) for kind in ("peer", "server")}
-    return replace(facts, commands={k: v for k, v in facts.commands.items() if k not in labels})
-
-
 def key_of(pem: bytes) -> bytes:
     """The public key (DER) of the first certificate in ``pem``. Raises ``ValueError``."""
-    return _spki(x509.load_pem_x509_certificate(pem).public_key())
+    return spki(x509.load_pem_x509_certificate(pem).public_key())
 
 
 def key_of_request(pem: bytes) -> bytes:
@@ -379,28 +174,11 @@ def key_of_request(pem: bytes) -> bytes:
     request = x509.load_pem_x509_csr(pem)
     if not request.is_signature_valid:
         raise ValueError("it is not signed by its own key")
-    return _spki(request.public_key())
+    return spki(request.public_key())
 
 
 def subject(certificate: x509.Certificate) -> str:
     return printable(certificate.subject.rfc4514_string(), 200)
-
-
-def _handing_out(pem: bytes) -> Callable[[bytes], bytes]:
-    """What answers a host's signing request with ``pem``, if it is for the request's key."""
-
-    def sign(request: bytes) -> bytes:
-        with contextlib.suppress(ValueError):
-            if key_of_request(request) == key_of(pem):
-                return pem
-        raise ChangeFailed(f"the key of the imported certificate is on the host no more: {HOW}")
-
-    return sign
-
-
-def _described(pem: bytes) -> str:
-    info = pki.inspect(pem)
-    return f"signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}"
 
 
 def _for_a_ca() -> verification.ExtensionPolicy:
@@ -469,7 +247,8 @@ def _signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
     return True
 
 
-def _spki(key: PublicKeyTypes) -> bytes:
+def spki(key: PublicKeyTypes) -> bytes:
+    """A public key in DER, as it stands in certificates."""
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

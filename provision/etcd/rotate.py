@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
-from provision.etcd import desired, external, gates, health, pki, tls
+from provision.etcd import desired, external, gates, health, imported, pki, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.desired import MemberTls
 from provision.etcd.health import CertificateState
@@ -110,7 +110,7 @@ def _imported(
     ca = external.load(cluster)
     tls.require_known(cluster, observed.facts, ca)
     _require_some(cluster, observed)
-    told = external.require(cluster, members, observed.facts, ca)
+    told = imported.require(cluster, members, observed.facts, ca)
     steps: list[Step] = []
     leaves: list[Step] = []
     for m in gates.order(list(cluster.members), observed.health):
@@ -118,7 +118,7 @@ def _imported(
         if desired.trusted(cluster, facts) != ca.bundle or _must_restart(facts):
             title = f"{m.name} trusts the CAs of {cluster.tls.ca_bundle}"
             steps.append(_new_trust(cluster, fleet, m, facts, ca.bundle, title))
-        chosen = {k: external.choose(cluster, m, k, facts, ca) for k in desired.kinds(m)}
+        chosen = {k: imported.choose(cluster, m, k, facts, ca) for k in desired.kinds(m)}
         new = {k: c for k, c in chosen.items() if c.new is not None and m in members}
         if new:
             made = {k: pki.inspect(c.new or b"").fingerprint for k, c in new.items()}
@@ -127,7 +127,7 @@ def _imported(
             leaves.append(_leaf_step(cluster, fleet, m, facts, material, made))
     steps += leaves
     if len(members) == len(cluster.members):
-        steps += external.own_step(cluster)
+        steps += imported.own_step(cluster)
     if not steps and not told:
         what = "no certificate was imported that is not in place"
         remedy = "invoke export-csrs --all --to DIR, have them signed, invoke import-certs DIR"

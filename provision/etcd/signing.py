@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from provision import gather
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
-from provision.etcd import desired, external, pki
+from provision.etcd import desired, external, imported, pki
 from provision.etcd.external import CHAIN, PEM, External
 from provision.host.change import Change, signing_request
 from provision.host.observe import HostFacts, Probe
@@ -102,7 +102,7 @@ class _Export:
         request = x509.CertificateSigningRequestBuilder(subject).add_extension(
             usages, critical=False
         )
-        key = pki.ensure_key(external.own_key(self.cluster))
+        key = pki.ensure_key(imported.own_key(self.cluster))
         self.answers[pki.CLIENT_NAME] = request.sign(key, hashes.SHA256()).public_bytes(PEM)
 
     def write(self) -> None:
@@ -148,9 +148,9 @@ def export(
         kinds = [k for k in desired.kinds(m) if every or _due(cluster, m, k, seen, ca)]
         todo = []
         for kind in kinds:
-            name, names = external.name_of(m, kind), _names(m)
+            name, names = imported.name_of(m, kind), _names(m)
             wanted.append(_Wanted(name, m, kind, names))
-            keys[name] = external.waiting_key(seen, kind)
+            keys[name] = imported.waiting_key(seen, kind)
             todo.append(_ask(cluster, m, kind, names, made.collect(name)))
         if kinds:
             problems += _unfit(cluster, m, seen)
@@ -158,7 +158,7 @@ def export(
     own = _own_due(cluster, ca, every=every) and len(members) == len(cluster.members)
     if own:
         wanted.append(_Wanted(pki.CLIENT_NAME))
-        keys[pki.CLIENT_NAME] = external.own_waiting_key(cluster)
+        keys[pki.CLIENT_NAME] = imported.own_waiting_key(cluster)
     if problems:
         raise PreflightFailed("no request was made", problems)
     if not wanted or _has_all(to, cluster, made.wanted, keys):
@@ -191,13 +191,13 @@ def import_(inventory: Inventory, folder: Path) -> Plan:
         if not own and (
             member is None
             or request.listener not in desired.kinds(member)
-            or request.name != external.name_of(member, request.listener)
+            or request.name != imported.name_of(member, request.listener)
         ):
             what = f"is for no TLS listener of a member of {inventory.path}"
             problems.append(Problem(printable(request.name, 100), what, "export the requests anew"))
             continue
         names = (
-            () if own or member is None else external.must_name(cluster, member, request.listener)
+            () if own or member is None else imported.must_name(cluster, member, request.listener)
         )
         path = _signed(folder, request.name)
         if path is None:
@@ -273,7 +273,7 @@ def _unfit(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> list[P
 def _due(
     cluster: EtcdCluster, member: EtcdMember, kind: str, facts: HostFacts, ca: External
 ) -> bool:
-    choice = external.choose(cluster, member, kind, facts, ca)
+    choice = imported.choose(cluster, member, kind, facts, ca)
     if choice.problem is not None or choice.leaf is None:
         return True
     here = choice.new or desired.installed(cluster, kind, facts)
@@ -290,10 +290,10 @@ def _own_due(cluster: EtcdCluster, ca: External, *, every: bool) -> bool:
         return False
     if every:
         return True
-    if external.own_waiting(cluster) is not None:
+    if imported.own_waiting(cluster) is not None:
         return False
     try:
-        own = external.own_pair(cluster).cert_pem
+        own = imported.own_pair(cluster).cert_pem
     except UsageError:
         return True
     return bool(external.faults(ca, own, (), usages=("client",))) or _ends(own)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, external, pki
+from provision.etcd import desired, external, imported, pki
 from provision.etcd.desired import Leaf, MemberTls
 from provision.host.observe import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
@@ -50,7 +50,7 @@ def require(
     Raises :class:`PreflightFailed` with every one that an external CA has still to sign.
     """
     return (
-        external.require(cluster, members, facts, ca) if isinstance(ca, external.External) else ()
+        imported.require(cluster, members, facts, ca) if isinstance(ca, external.External) else ()
     )
 
 
@@ -100,7 +100,7 @@ def require_settled(
     """Raises :class:`PreflightFailed` while an external CA is being followed by another: members
     do not come or change meanwhile."""
     if isinstance(ca, external.External):
-        external.require_settled(cluster, facts, ca)
+        imported.require_settled(cluster, facts, ca)
 
 
 def material(
@@ -118,9 +118,9 @@ def material(
 
     def one(kind: str) -> Leaf:
         if isinstance(ca, external.External):
-            choice = external.choose(cluster, member, kind, facts, ca)
+            choice = imported.choose(cluster, member, kind, facts, ca)
             if choice.leaf is None:
-                external.require(cluster, [member], {member.machine: facts}, ca)
+                imported.require(cluster, [member], {member.machine: facts}, ca)
             return choice.leaf or Leaf()
         why = due(cluster, member, kind, facts, ca)
         return Leaf() if why is None else leaf(cluster, member, facts, ca.signing, why)
@@ -180,7 +180,7 @@ def trusted(cluster: EtcdCluster) -> bytes:
 def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
     """This tool's own key and certificate. Raises :class:`UsageError` when there is none."""
     if cluster.tls.ca == "external":
-        return external.own_pair(cluster)
+        return imported.own_pair(cluster)
     return pki.ensure_client(cluster.tls.pki_dir, cluster.name)
 
 

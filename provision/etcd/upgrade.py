@@ -19,7 +19,7 @@ from pathlib import Path
 from provision import artifacts, gather
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd import desired, external, gates, health, membership, releases, snapshot, tls
+from provision.etcd import desired, gates, health, imported, membership, releases, snapshot, tls
 from provision.etcd.health import ClusterHealth
 from provision.etcd.members import declared_moves
 from provision.etcd.observed import Observed
@@ -75,7 +75,7 @@ def plan(
     lowest = min((v for v in versions.values() if v), key=version_tuple)
     ca = tls.authority(cluster, write=write)
     # An upgrade is none of the occasions for new certificates.
-    facts = {machine: external.as_installed(f) for machine, f in observed.facts.items()}
+    facts = {machine: imported.as_installed(f) for machine, f in observed.facts.items()}
     observed = replace(observed, facts=facts)
     tls.require_settled(cluster, observed.facts, ca)
     told = tls.require(cluster, cluster.members, observed.facts, ca)

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from provision import plan as plans
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
-from provision.etcd import desired, external, pki, signing, tls
+from provision.etcd import desired, external, imported, pki, signing, tls
 from provision.host.change import changes
 from provision.host.observe import HostFacts, PathState, UnitState
 from provision.inventory.model import EtcdTls
@@ -168,15 +168,15 @@ def seen(
     return hosts.facts(paths=paths, units=units, commands=commands)
 
 
-def imported(cluster: EtcdCluster, pem: bytes) -> external.External:
+def take_in(cluster: EtcdCluster, pem: bytes) -> external.External:
     ca = external.load(cluster)
     ca.folder.mkdir(parents=True, exist_ok=True)
     (ca.folder / "infra1-peer.crt").write_bytes(pem)
     return ca
 
 
-def chosen(cluster: EtcdCluster, facts: HostFacts) -> external.Choice:
-    return external.choose(cluster, cluster.members[0], "peer", facts, external.load(cluster))
+def chosen(cluster: EtcdCluster, facts: HostFacts) -> imported.Choice:
+    return imported.choose(cluster, cluster.members[0], "peer", facts, external.load(cluster))
 
 
 class TestChoice:
@@ -184,7 +184,7 @@ class TestChoice:
         self, cluster: EtcdCluster, issuing: Ca, key: Key
     ) -> None:
         new = issuing.sign(key.csr)
-        imported(cluster, new)
+        take_in(cluster, new)
         choice = chosen(cluster, seen(cluster, {"peer.crt": issuing.sign(Key().csr)}, waiting=key))
         assert (choice.new, choice.problem) == (new, None)
         assert choice.leaf is not None
@@ -196,7 +196,7 @@ class TestChoice:
     def test_one_that_turned_bad_is_not_installed(
         self, cluster: EtcdCluster, issuing: Ca, key: Key
     ) -> None:
-        imported(cluster, issuing.sign(key.csr, days=-1))
+        take_in(cluster, issuing.sign(key.csr, days=-1))
         choice = chosen(cluster, seen(cluster, waiting=key))
         assert choice.leaf is None
         assert choice.problem is not None
@@ -206,7 +206,7 @@ class TestChoice:
         self, cluster: EtcdCluster, issuing: Ca, key: Key
     ) -> None:
         here = {"peer.crt": issuing.sign(key.csr), "peer.key": b"key"}
-        imported(cluster, issuing.sign(Key().csr))  # a stale one, of a key that is no more
+        take_in(cluster, issuing.sign(Key().csr))  # a stale one, of a key that is no more
         choice = chosen(cluster, seen(cluster, here))
         assert (choice.leaf, choice.problem) == (desired.Leaf(), None)
         here["peer.crt"] = issuing.sign(key.csr, 0.01)
@@ -223,7 +223,7 @@ class TestChoice:
         facts = {m.machine: seen(cluster, here) for m in cluster.members}
         ca = external.load(cluster)
         with pytest.raises(PreflightFailed) as caught:
-            external.require(cluster, cluster.members, facts, ca)
+            imported.require(cluster, cluster.members, facts, ca)
         assert len(caught.value.problems) == 3
         assert all("invoke export-csrs" in p.remedy for p in caught.value.problems)
         with pytest.raises(PreflightFailed):
@@ -233,7 +233,7 @@ class TestChoice:
         self, cluster: EtcdCluster, issuing: Ca, key: Key
     ) -> None:
         new = issuing.sign(key.csr)
-        imported(cluster, new)
+        take_in(cluster, new)
         old = issuing.sign(Key().csr, days=-1)
         facts = seen(cluster, {"peer.crt": old, "peer.key": b"new", "peer.crt.new": new})
         choice = chosen(cluster, facts)
@@ -260,9 +260,9 @@ def test_a_ca_that_is_in_use_stays_in_the_bundle(
         tls.require_known(own, running, tls.authority(own, write=False))
     both = external.load(declared(tmp_path, root, Ca("New root")))
     trusting = {m.machine: seen(cluster, {"ca.crt": root.pem}) for m in cluster.members}
-    external.require_settled(cluster, trusting, external.load(declared(tmp_path, root)))
+    imported.require_settled(cluster, trusting, external.load(declared(tmp_path, root)))
     with pytest.raises(PreflightFailed, match="invoke rotate-certs"):
-        external.require_settled(cluster, trusting, both)
+        imported.require_settled(cluster, trusting, both)
 
 
 @pytest.fixture
@@ -326,10 +326,10 @@ def test_requests_out_certificates_in(inventory: Inventory, tmp_path: Path, issu
     assert imported_from(inventory, folder) == 1
     assert imported_from(inventory, folder) == 0
     # This tool's own is used at once when there was none before, its key no more waiting.
-    own = external.own_pair(inventory.etcd)
+    own = imported.own_pair(inventory.etcd)
     assert x509.load_pem_x509_certificate(own.cert_pem).issuer == issuing.name
-    assert not external.own_key(inventory.etcd).exists()
-    assert external.own_pair(inventory.etcd) == own
+    assert not imported.own_key(inventory.etcd).exists()
+    assert imported.own_pair(inventory.etcd) == own
 
 
 def test_this_tool_s_own_is_renewed_when_told_or_when_it_has_expired(
@@ -343,27 +343,27 @@ def test_this_tool_s_own_is_renewed_when_told_or_when_it_has_expired(
         imported_from(inventory, folder)
 
     signed(90)
-    first = external.own_pair(cluster)
+    first = imported.own_pair(cluster)
     signed(90)
     # Members that do not trust a new CA yet would refuse it.
-    assert external.own_pair(cluster) == first
-    [step] = external.own_step(cluster)
+    assert imported.own_pair(cluster) == first
+    [step] = imported.own_step(cluster)
     step.calls[0].do()
-    second = external.own_pair(cluster)
+    second = imported.own_pair(cluster)
     assert second != first
-    assert external.own_step(cluster) == []
+    assert imported.own_step(cluster) == []
     path = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT
     old = issuing.sign((folder / "alluxio-provision.csr").read_bytes(), -1)
     path.write_bytes(second.key_pem + old)
     with pytest.raises(UsageError, match="has expired"):
-        external.own_pair(cluster)
-    assert [p.severity for p in external.own_problems(cluster)] == ["error"]
+        imported.own_pair(cluster)
+    assert [p.severity for p in imported.own_problems(cluster)] == ["error"]
     signed(20)
-    assert external.own_pair(cluster) not in (first, second)
-    assert [p.severity for p in external.own_problems(cluster)] == ["warning"]
+    assert imported.own_pair(cluster) not in (first, second)
+    assert [p.severity for p in imported.own_problems(cluster)] == ["warning"]
     signed(90)
-    external.renew_own(cluster)
-    assert external.own_problems(cluster) == []
+    imported.renew_own(cluster)
+    assert imported.own_problems(cluster) == []
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "infra9-peer", "infra1-other"])
