@@ -41,7 +41,8 @@ def test_a_full_database_is_compacted_rewritten_and_disarmed(lab: Lab, cluster: 
     titles = [step["title"] for step in done.json["steps"]]
     assert titles[0] == "compact"
     assert titles[-1] == f"defragment {lab.leader().name} (leader)"
-    lab.invoke("disarm-alarms", small).expect(0, "1 changed")
+    # Each member may have raised it before it heard of the others.
+    lab.invoke("disarm-alarms", small).expect(0, "disarm NOSPACE")
     lab.invoke("disarm-alarms", small).expect(0, "there is no alarm")
     for host in lab.etcd:
         with lab.client(host) as client:
