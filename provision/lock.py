@@ -17,7 +17,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from provision.errors import ChangeFailed, Locked, PreflightFailed, Problem, ProvisionError
@@ -52,28 +52,35 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
     """
     me = holder(command)
     handles: dict[Machine, Held | ProvisionError] = {}
+    locks: dict[Machine, Held] = {}
+
+    def note(machine: Machine, handle: Held | ProvisionError) -> None:
+        if isinstance(handle, Held):
+            locks[machine] = handle
+
+    def still() -> None:
+        lost = [m for m, h in locks.items() if not h.alive]
+        if lost:
+            raise ChangeFailed(
+                f"the run lock of {', '.join(m.host for m in lost)} was lost: the connection "
+                "broke; run the same command again to continue",
+                [Problem(f"{m.host} ({m.where})", "the run lock was lost") for m in lost],
+            )
+
     try:
-        handles = fleet.map(lambda session: _take(session, me, fleet.since), machines)
-        taken = [e for e in handles.values() if isinstance(e, Locked)]
-        if taken:
-            raise Locked(taken[0].message, [p for e in taken for p in e.problems])
-        if problems := failures(handles):
-            raise PreflightFailed("the run lock could not be taken; nothing was changed", problems)
-        locks = {m: h for m, h in handles.items() if isinstance(h, Held)}
-
-        def still() -> None:
-            lost = [m for m, h in locks.items() if not h.alive]
-            if lost:
-                raise ChangeFailed(
-                    f"the run lock of {', '.join(m.host for m in lost)} was lost: the connection "
-                    "broke; run the same command again to continue",
-                    [Problem(f"{m.host} ({m.where})", "the run lock was lost") for m in lost],
-                )
-
-        with _heartbeat(list(locks.values())):
+        with _heartbeat(locks):  # from the first lock on: hundreds take a while to be taken
+            handles = fleet.map(
+                lambda session: _take(session, me, fleet.since), machines, on_done=note
+            )
+            taken = [e for e in handles.values() if isinstance(e, Locked)]
+            if taken:
+                raise Locked(taken[0].message, [p for e in taken for p in e.problems])
+            if problems := failures(handles):
+                what = "the run lock could not be taken; nothing was changed"
+                raise PreflightFailed(what, problems)
             yield still
     finally:
-        every = [h for h in handles.values() if isinstance(h, Held)]
+        every = list(locks.values())
         for handle in every:
             handle.release()
         # Seen to be free: the next run, which may begin at once, must not find our lock.
@@ -130,12 +137,13 @@ def _ago(used: str) -> float | None:
 
 
 @contextlib.contextmanager
-def _heartbeat(handles: Sequence[Held]) -> Iterator[None]:
+def _heartbeat(handles: Mapping[Machine, Held]) -> Iterator[None]:
+    """Beats for ``handles``, which may grow meanwhile."""
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(HEARTBEAT):
-            for handle in handles:
+            for handle in list(handles.values()):
                 with contextlib.suppress(OSError, EOFError):
                     handle.beat()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from provision import lock
 from provision.errors import ChangeFailed, Locked, PreflightFailed
 from provision.inventory.resolved import Machine
+from provision.remote import Held, Session
 from tests.unit.hosts import LocalFleet
 
 A, B = Machine("a", where="inventory.yml:3"), Machine("b", where="inventory.yml:4")
@@ -66,6 +69,30 @@ def test_a_host_whose_date_has_no_fractions_tells_nothing() -> None:
     assert lock._ago("") is None
     assert lock._ago("1700000000.N 1690000000.N") is None
     assert lock._ago("1700000000.250000000 1700000000.000000000") == 0.25
+
+
+def test_a_lock_lives_while_the_others_are_being_taken(
+    fleet: LocalFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds take longer than one lasts without a sign of life."""
+    take, beats = lock._take, threading.Semaphore(0)
+
+    class Beaten:
+        def __init__(self, handle: Held) -> None:
+            self.alive, self.beat = True, beats.release
+            self.release, self.close = handle.release, handle.close
+
+    def slow(session: Session, me: str, since: float) -> Held:
+        if session.machine == B:
+            assert beats.acquire(timeout=10)
+            assert beats.acquire(timeout=10)
+        return cast(Held, Beaten(take(session, me, since)))
+
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(lock, "Held", Beaten)
+    monkeypatch.setattr(lock, "_take", slow)
+    with lock.held(fleet, [A, B], "deploy-etcd") as still:
+        still()
 
 
 def test_it_is_let_go_after_an_error(fleet: LocalFleet) -> None:
