@@ -15,12 +15,14 @@ _PLACE = re.compile(r"(file|path|dir)$", re.IGNORECASE)
 
 def _alluxio_maps(context: Context) -> Iterator[document.Path]:
     """Where properties, variables and folders may stand: the section, and workers with any."""
-    alluxio = context.file.alluxio
-    if alluxio is not None:
+    if context.file.alluxio is not None:
         yield ("alluxio",)
-        for name in alluxio.workers:
-            if not _PLACES.isdisjoint(context.keys("alluxio", "workers", name)):
-                yield ("alluxio", "workers", name)
+        workers = document.find(context.root, ("alluxio", "workers"))
+        if workers is not None and isinstance(workers.value, document.Mapping):
+            for name, entry in workers.value.entries.items():
+                keys = entry.value.entries if isinstance(entry.value, document.Mapping) else ()
+                if not _PLACES.isdisjoint(keys):
+                    yield ("alluxio", "workers", name)
     if context.file.kubernetes is not None:
         yield ("kubernetes",)
         yield ("kubernetes", "worker")

@@ -244,10 +244,12 @@ def _loopback(context: Context) -> None:
 
 
 def _is_loopback(host: str) -> bool:
+    if not (host[:1].isdigit() or ":" in host):  # a name, as thousands of workers have
+        return host.lower() in ("localhost", "localhost.localdomain")
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host.lower() in ("localhost", "localhost.localdomain")
+        return False
 
 
 RULES = (
