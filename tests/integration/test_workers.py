@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .lab import CLUSTER, Host, Lab
+from .lab import CLUSTER, TEST_UNIT, Done, Host, Lab
 
 UNIT = "alluxio-worker.service"
 IDENTITY = "/var/lib/alluxio/worker_identity"
@@ -77,6 +78,26 @@ def test_a_changed_property_restarts_only_whom_it_concerns(lab: Lab) -> None:
     assert [name for name in after if after[name] != before[name]] == ["worker0"]
     assert hosts_of(live(lab)) == ids(lab)
     lab.invoke("start-workers").expect(0, "-alluxio.worker.page.store.page.size=2MB")
+
+
+def test_batches_go_side_by_side_unless_a_host_is_locked(lab: Lab) -> None:
+    changed = lab.inventory(
+        {"alluxio": {"properties": {"alluxio.worker.page.store.page.size": "4MB"}}}
+    )
+
+    def both(inventory: Path | None) -> list[Done]:
+        runs = [lab.start("start-workers", inventory, "--batch", f"{k}/2") for k in (1, 2)]
+        return [run.finish() for run in runs]
+
+    for name, done in zip(("worker0", "worker1"), both(changed), strict=True):
+        done.expect(0, f"restart {name}", "1 of 1 live")
+    lock = "flock -n /run/alluxio-provision/run.lock sleep 600"
+    lab.workers[1].run(f"systemd-run -q --unit {TEST_UNIT} {lock}")
+    one, other = both(None)
+    one.expect(0, "restart worker0", "1 of 1 live")
+    other.expect(5, f"another run holds the lock of {lab.workers[1].address}")
+    lab.workers[1].run(f"systemctl stop {TEST_UNIT}")
+    lab.invoke("start-workers", None, "--limit", "worker[1-1]").expect(0, "restart worker1")
 
 
 def test_a_worker_is_itself_again_after_a_stop_and_after_a_reinstall(lab: Lab) -> None:
