@@ -37,13 +37,13 @@ class Measured:
 
 
 def measure(
-    command: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 3600
+    command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> Measured:
     """Run a command; how it ends is the caller's to judge."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err
         )
         try:
             _, status, usage = os.wait4(process.pid, 0)
