@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults growth lint lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -32,6 +32,10 @@ integration: lab ## Run the integration tests on the lab's hosts
 faults: .faults ## Put faults into every operation on the lab (hours); docs/reliability.md is made of it
 	$(BIN)/python -m tests.faults.run $(FAULTS)
 	$(BIN)/python -m tests.faults.report
+
+faults-workers: .faults ## Kill and cut off 20 workers at random; writes docs/reliability-workers.md
+	$(LAB) up etcd0 etcd1 etcd2 worker0 worker1 worker2
+	$(BIN)/python -m tests.faults.workers $(FAULTS)
 
 growth: .faults ## Measure every operation with 1, 3, 5 and 7 members
 	$(LAB) up etcd0 etcd1 etcd2 etcd3 etcd4 etcd5 etcd6
