@@ -151,11 +151,12 @@ def _growth(grown: Mapping[str, Any]) -> str:
     return f"""\
 ## How the time grows with members
 
-Seconds of wall time of the command, one run each, no fault and no other client; the members given
-are those before the command. Measured {grown["when"]} on {m["cpu"]} that all members and other \
-work share, source {grown["commit"]}. What is done member by member, with the whole cluster's \
-health as the gate between, grows with their number; the rest hardly does. A dash: not possible \
-with so few members, or hosts.
+Seconds of wall time of the command, one run each, no fault and no other client, with clusters of so
+many members; `add-member` brings one more, `remove-member` takes that one away again. Measured
+{grown["when"]} on {m["cpu"]} that all members and other work share, source {grown["commit"]}. That
+other work changed meanwhile: only what differs by a factor of two says something. Member by member,
+with the whole cluster's health as the gate between, go the changes of a setting, upgrades and new
+CAs. A dash: not possible with so few members, or hosts.
 
 {_table(heading, rows)}"""
 
