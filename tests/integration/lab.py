@@ -23,7 +23,9 @@ from ruamel.yaml import YAML
 from provision.etcd.client import Endpoint, EtcdClient
 
 REPO = Path(__file__).parents[2]
-SSH_CONFIG = REPO / ".lab" / "ssh" / "config"
+#: Keys and SSH configuration of this process's lab; artifacts are in .lab for all of them.
+SSH = Path(os.environ.get("ALXP_LAB_STATE", REPO / ".lab")) / "ssh"
+SSH_CONFIG = SSH / "config"
 LAB = REPO / "tests" / "lab" / "lab"
 CLUSTER = "AlxpLab"
 #: The network of inventory/lab.yml; a lab beside it (see tests/lab/lab) has another.
@@ -203,7 +205,8 @@ class Lab:
         yaml = YAML(typ="safe")
         base = REPO / "inventory"
         text = (base / "lab.yml").read_text(encoding="utf-8")
-        content = yaml.load(text.replace(f"{DECLARED_NET}.", f"{NET}."))
+        here = text.replace(f"{DECLARED_NET}.", f"{NET}.").replace("../.lab/ssh", str(SSH))
+        content = yaml.load(here)
         content = _merged(_absolute(content, base), {"etcd": {"tls": {"pki_dir": self.pki}}})
         self._inventories += 1
         path = self._folder / f"inventory{self._inventories}.yml"

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from .control import control_machine
-from .lab import CLUSTER, NET, REPO, Done, Host, Lab, firewall, wait_until
+from .lab import CLUSTER, NET, SSH, Done, Host, Lab, firewall, wait_until
 
 UNIT = "alluxio-worker.service"
 #: alluxio.failure_detection_timeout in inventory/lab.yml, seconds.
@@ -227,8 +227,7 @@ def test_the_rendered_timer_writes_metrics(lab: Lab, tmp_path: Path) -> None:
     timer = next(path.name for path in files if path.suffix == ".timer")
     units = "/etc/systemd/system"
     host = lab.workers[1]
-    ssh = REPO / ".lab" / "ssh"
-    brought = [lab.declared, Path(lab.pki), ssh / "id_ed25519", ssh / "known_hosts"]
+    brought = [lab.declared, Path(lab.pki), SSH / "id_ed25519", SSH / "known_hosts"]
 
     def metrics() -> dict[str, float]:
         text = host.run(f"cat {made['output']} 2>/dev/null || :")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from .lab import REPO, Done, Host, Lab
+from .lab import SSH, Done, Host, Lab
 
 PORT = 2222
 #: How many moments are tried, evenly spread, unless CUTS=all.
@@ -79,7 +79,7 @@ class Proxy:
 @contextmanager
 def proxied(lab: Lab, folder: Path) -> Iterator[tuple[dict[str, Any], Proxy]]:
     """Changes of the inventory that lead to the members through proxies, and the second's."""
-    known = (REPO / ".lab" / "ssh" / "known_hosts").read_text(encoding="utf-8")
+    known = (SSH / "known_hosts").read_text(encoding="utf-8")
     keys = dict(re.findall(r"^(\S+?),\S+ (.+)$", known, re.MULTILINE))
     lines, members = [], {}
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .lab import NET, REPO, TEST_UNIT, Changes, Host, Lab, firewall, small_disk
+from .lab import NET, SSH, TEST_UNIT, Changes, Host, Lab, firewall, small_disk
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -168,7 +168,7 @@ def test_several_hosts_failures_are_listed_together(lab: Lab) -> None:
 
 def _known_hosts(lab: Lab, change: Callable[[str], str], folder: Path) -> Path:
     """An inventory whose known_hosts has the line of etcd1 as ``change`` makes it."""
-    lines = (REPO / ".lab" / "ssh" / "known_hosts").read_text().splitlines()
+    lines = (SSH / "known_hosts").read_text().splitlines()
     path = folder / "known_hosts"
     path.write_text("".join(f"{change(x) if ',etcd1 ' in x else x}\n" for x in lines))
     return lab.inventory({"ssh": {"known_hosts": str(path)}})

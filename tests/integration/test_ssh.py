@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 
-from .lab import NET, REPO, Host, Lab, firewall
+from .lab import NET, REPO, SSH, Host, Lab, firewall
 from .test_preflight import listener
 
 PORT = 2222
 SSHD = "alxp-test-sshd.service"
 PASSWORD = "it's a \\ $pass% word"
 PREFIX = f"fd00:{NET.split('.')[2]}"
-LAB_KEY = REPO / ".lab" / "ssh" / "id_ed25519"
+LAB_KEY = SSH / "id_ed25519"
 
 pytestmark = pytest.mark.usefixtures("clean")
 
