@@ -1,1 +1,3 @@
-"""Provision etcd v3 clusters and Alluxio workers on bare-metal hosts over SSH."""
+"""Installs etcd and Alluxio workers on bare-metal hosts over SSH."""
+
+__version__ = "0.1.0"
