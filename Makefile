@@ -3,11 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint docs versions fuzz lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
 INVOKE := $(BIN)/invoke
+# Labs that the integration tests use at the same time; the first is that of `make demo`.
+LANES := 2
 INVENTORY := --inventory inventory/lab.yml
 
 help: ## Show this
@@ -27,7 +29,7 @@ component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their ow
 	$(BIN)/pytest tests/component
 
 integration: lab ## Run the integration tests on the lab's hosts
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest -n $(LANES) --dist loadfile tests/integration
 
 faults: .faults ## Put faults into every operation on the lab (hours); docs/reliability.md is made of it
 	$(BIN)/python -m tests.faults.run $(FAULTS)
@@ -57,6 +59,16 @@ lint: $(BIN)/.ready ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r provision tasks.py
+
+docs: $(BIN)/.ready ## Build the documentation into .site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+versions: ## Try the wheel on Python 3.10 to 3.13, with the newest and the oldest dependencies
+	tests/versions
+
+fuzz: $(BIN)/.ready ## Try 1000 examples of every property: inventories, etcd values, hosts' answers
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/unit -k "any or mutat"
 
 lab: .deps ## Install what is missing, build box and artifacts, start the hosts
 	@# Virtualenv, box and artifacts at the same time: each waits for something else.
@@ -80,5 +92,5 @@ $(BIN)/.ready: pyproject.toml requirements.lock | .deps
 
 clean: ## Remove the lab, its box and artifacts, the virtualenv and caches
 	$(LAB) clean
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .site build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

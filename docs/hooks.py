@@ -1,0 +1,136 @@
+"""mkdocs' hooks: the start page is the README, and the reference is made from the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+
+from invoke.parser import ParserContext  # noqa: E402
+
+from provision import errors  # noqa: E402
+from provision.commands import namespace  # noqa: E402
+from provision.inventory import json_schema  # noqa: E402
+from provision.run import INTERRUPTED  # noqa: E402
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    from mkdocs.structure.files import File
+
+    pages = {
+        "index.md": start(),
+        "reference/tasks.md": tasks(),
+        "reference/inventory.md": inventory(),
+        "reference/exit-codes.md": exit_codes(),
+    }
+    for path, content in pages.items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def start() -> str:
+    """The README, with its links as seen from here."""
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"\]\(docs/", "](", text)
+    return re.sub(r"\]\(inventory/[a-z.]+\)", "](reference/inventory.md)", text)
+
+
+def tasks() -> str:
+    """Every task with its help and its options, as Invoke itself shows them."""
+    parts = ["# Tasks", "`invoke --help TASK` says the same.", ""]
+    for name in namespace.task_names:
+        task = namespace[name]
+        context = ParserContext(name=name, args=task.get_arguments())
+        usage = " ".join(f"[{a.name.upper()}]" for a in context.positional_args)
+        parts += [f"## {name}", inspect.cleandoc(task.__doc__ or ""), ""]
+        parts += [f"`invoke {f'{name} {usage}'.strip()} [options]`", ""]
+        parts += ["| option | |", "| --- | --- |"]
+        parts += [f"| `{flags}` | {_cell(text or '')} |" for flags, text in context.help_tuples()]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def inventory() -> str:
+    """Every key of an inventory: its type, default and meaning."""
+    schema = json_schema()
+    parts = ["# Inventory", "Unknown keys are errors. `NAME` stands for a name of your own.", ""]
+    parts += ["| key | type | default | |", "| --- | --- | --- | --- |"]
+    for path, node in _keys(schema, schema, ""):
+        default = node.get("default")
+        shown = "" if default in (None, {}, []) else f"`{str(default).lower()}`"
+        shown = f"`{default}`" if isinstance(default, str) else shown
+        text = _cell(node.get("description", ""))
+        parts.append(f"| `{path}` | {_kind(schema, node)} | {shown} | {text} |")
+    example = (REPO / "inventory" / "example.yml").read_text(encoding="utf-8")
+    parts += ["", "## A commented example", "", "```yaml", example.rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def exit_codes() -> str:
+    doc = inspect.cleandoc(errors.__doc__ or "")
+    rows = re.findall(r"^(\d+) +(.+)$", doc, re.MULTILINE)
+    classes = {c.exit_code: c for c in _errors(errors.ProvisionError)}
+    assert {*classes, 0, INTERRUPTED} == {int(code) for code, _ in rows}, "errors.py is out of step"
+    lines = ["# Exit codes", "| code | meaning |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {code} | {meaning} |" for code, meaning in rows), ""])
+
+
+def _errors(base: type[errors.ProvisionError]) -> Iterator[type[errors.ProvisionError]]:
+    yield base
+    for one in base.__subclasses__():
+        yield from _errors(one)
+
+
+def _keys(schema: dict[str, Any], node: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.get("properties", {}).items():
+        here = f"{path}.{key}" if path else key
+        yield here, value
+        for name, inner in _inner(schema, value):
+            yield from _keys(schema, inner, here + name)
+
+
+def _inner(schema: dict[str, Any], node: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The mappings that a value may be: itself, or those under names of the user's own."""
+    choices = node.get("anyOf", [node])
+    for choice in choices:
+        if "$ref" in choice:
+            yield "", _target(schema, choice)
+        elif "patternProperties" in choice or isinstance(choice.get("additionalProperties"), dict):
+            values = [*choice.get("patternProperties", {}).values()]
+            values += [choice["additionalProperties"]] if not values else []
+            for value in values:
+                if "$ref" in value:
+                    yield ".NAME", _target(schema, value)
+
+
+def _target(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return found
+
+
+def _kind(schema: dict[str, Any], node: dict[str, Any]) -> str:
+    choices = [c for c in node.get("anyOf", [node]) if c.get("type") != "null"]
+    names = []
+    for choice in choices:
+        if "enum" in choice:
+            names.append(", ".join(f"`{value}`" for value in choice["enum"]))
+        elif "$ref" in choice:
+            names.append("mapping")
+        else:
+            kinds = choice.get("type", "")
+            names.append(" or ".join(kinds) if isinstance(kinds, list) else kinds)
+    return " or ".join({name.replace("object", "mapping"): None for name in names})
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
