@@ -13,7 +13,7 @@ LANES := 2
 INVENTORY := --inventory inventory/lab.yml
 
 help: ## Show this
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: lab ## Bring the lab up, deploy etcd, start workers, check them
 	$(INVOKE) deploy-etcd $(INVENTORY)
