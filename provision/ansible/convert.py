@@ -28,13 +28,13 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
 }
 _HOST = ("ansible_host", "ansible_ssh_host")
 _ARGUMENTS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")
-_PASSWORDS = {  # what to do instead, no passwords
-    "ansible_become_password": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",  # nosec B105
-    "ansible_become_pass": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",  # nosec B105
-    "ansible_sudo_pass": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",  # nosec B105
-    "ansible_password": "log in by a key: ssh.key, or ssh-agent",  # nosec B105
-    "ansible_ssh_pass": "log in by a key: ssh.key, or ssh-agent",  # nosec B105
-    "ansible_ssh_private_key_passphrase": "give ssh.key_passphrase, or use ssh-agent",  # nosec B105
+_PASSWORDS = {
+    "ansible_become_password": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
+    "ansible_become_pass": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
+    "ansible_sudo_pass": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
+    "ansible_password": "log in by a key: ssh.key, or ssh-agent",
+    "ansible_ssh_pass": "log in by a key: ssh.key, or ssh-agent",
+    "ansible_ssh_private_key_passphrase": "give ssh.key_passphrase, or use ssh-agent",
 }
 #: Options of ssh that change nothing here.
 _HARMLESS = re.compile(

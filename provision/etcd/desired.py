@@ -314,7 +314,7 @@ def _settings(cluster: EtcdCluster, member: EtcdMember) -> dict[str, Scalar]:
 def _anywhere(facts: HostFacts | None) -> str:
     """All addresses of the host: ``[::]`` is IPv4, too, but not where there is no IPv6."""
     has_ipv6 = facts is not None and any(":" in a for a in facts.addresses)
-    return "[::]" if has_ipv6 else "0.0.0.0"  # nosec B104
+    return "[::]" if has_ipv6 else "0.0.0.0"
 
 
 def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = True) -> list[str]:
