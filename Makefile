@@ -23,7 +23,7 @@ demo: lab ## Bring the lab up, deploy etcd, start workers, check them
 test: unit component integration ## Run all tests, with their own set-up
 
 unit: $(BIN)/.ready ## Run the unit tests
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest -n 2 tests/unit
 
 component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their own on loopback
 	$(BIN)/pytest tests/component

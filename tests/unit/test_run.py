@@ -13,7 +13,8 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import tasks
-from provision import actions, lock, screen
+from provision import lock, screen
+from provision.actions import cluster, common
 from provision.errors import (
     ChangeFailed,
     InventoryError,
@@ -154,7 +155,7 @@ class TestInterrupted:
 
         monkeypatch.setattr(lock, "held", interrupt)
         monkeypatch.setattr(Run, "fleet", None)
-        code = ends(lambda run: actions._carry_out(run, plan), changes=True, format="json")
+        code = ends(lambda run: common.carry_out(run, plan), changes=True, format="json")
         seen = capsys.readouterr()
         assert code == 130
         document = json.loads(seen.out)
@@ -171,7 +172,7 @@ class TestOutcome:
         self, plan: Plan, capsys: pytest.CaptureFixture[str], **options: Any
     ) -> tuple[str, str]:
         def body(run: Run) -> None:
-            actions._finish(run, plan, actions._carry_out(run, plan))
+            common.finish(run, plan, common.carry_out(run, plan))
 
         assert ends(body, changes=True, **options) == 0
         seen = capsys.readouterr()
@@ -200,7 +201,7 @@ def test_logs_of_nobody_says_who_there_is(name: str) -> None:
     from tests.unit import builders
 
     with pytest.raises(UsageError, match="infra1, infra2, infra3, w1, w2"):
-        actions._machine(builders.inventory(), name)
+        cluster._machine(builders.inventory(), name)
 
 
 def test_every_task_says_what_it_and_its_options_do() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision import actions, gather, stop
+from provision.actions import common
 from provision.alluxio import desired as worker
 from provision.alluxio.desired import Artifacts
 from provision.errors import PreflightFailed, UsageError
@@ -172,7 +173,7 @@ class TestDestroy:
     def test_it_takes_the_clusters_name(
         self, name: str, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(actions, "_inventory", lambda run: world.inventory)
+        monkeypatch.setattr(common, "load", lambda run: world.inventory)
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
         with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
             actions.destroy(Run("destroy"), name)

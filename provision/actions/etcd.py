@@ -1,0 +1,343 @@
+"""What each command on etcd consists of, top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from provision.actions import common
+from provision.errors import UsageError
+from provision.run import Run
+
+
+def deploy_etcd(run: Run, workers: bool) -> int:
+    """Bring the etcd cluster to what the inventory says, and print its endpoints."""
+    from provision import screen
+    from provision.etcd import deploy, gates
+
+    inventory = common.load_own_etcd(run)
+    observed = deploy.observe(inventory, run.fleet)
+    plan = deploy.plan(inventory, run.fleet, observed, write=not run.dry_run, workers=workers)
+    carried = common.carry_out(run, plan)
+    if not plan.steps:
+        gates.require_healthy(observed.health)
+    # Not this command's to change: the workers' logins go with it.
+    screen.problems(observed.health.auth_problems)
+    endpoints = [member.client_url for member in inventory.etcd.members]
+    plain = [url for url in inventory.etcd.endpoints if url not in endpoints]
+    line = "endpoints: " + ",".join(endpoints)
+    if plain:
+        line += "; without TLS: " + ",".join(plain)
+    common.finish(run, plan, carried, {"endpoints": endpoints, "plain_endpoints": plain}, line)
+    return 0
+
+
+def add_member(run: Run, name: str, workers: bool) -> int:
+    """Add one declared member, or all that etcd does not have."""
+    from provision.etcd import members, observed
+
+    inventory = common.load_own_etcd(run)
+    seen = observed.observe(inventory, run.fleet)
+    plan = members.add(inventory, run.fleet, seen, name, write=not run.dry_run, workers=workers)
+    common.finish(run, plan, common.carry_out(run, plan))
+    return 0
+
+
+def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
+    """Take one member out of the cluster, and its host out of service."""
+    from provision.etcd import members, observed
+
+    inventory = common.load_own_etcd(run)
+    seen = observed.observe(inventory, run.fleet, dispensable=(name,))
+    plan = members.remove(
+        inventory,
+        run.fleet,
+        seen,
+        name,
+        _deletions(delete, name),
+        write=not run.dry_run,
+        workers=workers,
+    )
+    carried = common.carry_out(run, plan)
+    declared = any(m.name == name for m in inventory.etcd.members)
+    line = f"take {name} out of {inventory.path}, or deploy-etcd adds it again" if declared else ""
+    common.finish(run, plan, carried, {}, line)
+    return 0
+
+
+def replace_member(run: Run, name: str, delete: str, workers: bool) -> int:
+    """Put a new member in the place of a dead one of the same name."""
+    from provision.etcd import members, observed
+
+    inventory = common.load_own_etcd(run)
+    seen = observed.observe(inventory, run.fleet)
+    plan = members.replace_dead(
+        inventory,
+        run.fleet,
+        seen,
+        name,
+        _deletions(delete, name),
+        write=not run.dry_run,
+        workers=workers,
+    )
+    line = "" if plan.steps else f"{name} is healthy: there is nothing to replace"
+    common.finish(run, plan, common.carry_out(run, plan), {}, line)
+    return 0
+
+
+def upgrade_etcd(run: Run, to: str, backup_dir: str) -> int:
+    """Bring every member to one release, by way of the minor releases between."""
+    from provision.etcd import observed, upgrade
+
+    inventory = common.load_own_etcd(run)
+    seen = observed.observe(inventory, run.fleet)
+    backup = Path(backup_dir).expanduser().absolute() if backup_dir else None
+    plan = upgrade.plan(inventory, run.fleet, seen, to, backup=backup, write=not run.dry_run)
+    carried = common.carry_out(run, plan)
+    line = f"every member runs etcd {to}" if carried or not plan.steps else ""
+    if line and inventory.etcd.version != to:
+        line += f"; set etcd.version to {to}, and etcd.source, in {inventory.path}"
+    common.finish(run, plan, carried, {"version": to}, line)
+    return 0
+
+
+def move_leader(run: Run, to: str) -> int:
+    """Make one member the leader."""
+    from provision.etcd import leader
+
+    inventory = common.load_own_etcd(run)
+    plan = leader.plan(inventory, run.fleet, to)
+    line = f"{to} leads" if not run.dry_run else ""
+    common.finish(run, plan, common.carry_out(run, plan), {"leader": to}, line)
+    return 0
+
+
+def rotate_certs(run: Run, ca: bool, limit: str) -> int:
+    """New leaf certificates, or a new CA, one member at a time and without an outage."""
+    from provision.etcd import deploy, rotate
+    from provision.selection import choose
+
+    if ca and limit:
+        raise UsageError("--ca is for all members: leave --limit out")
+    inventory = common.load_own_etcd(run)
+    members = choose(inventory.etcd.members, limit)
+    observed = deploy.observe(inventory, run.fleet)
+    write = not run.dry_run
+    plan = (
+        rotate.authority(inventory, run.fleet, observed, write=write)
+        if ca
+        else rotate.leaves(inventory, run.fleet, observed, members, write=write)
+    )
+    common.finish(run, plan, common.carry_out(run, plan))
+    return 0
+
+
+def export_csrs(run: Run, to: str, every: bool, limit: str) -> int:
+    """Keys on the members' hosts, and a folder of signing requests for the external CA."""
+    from provision.etcd import signing
+    from provision.selection import choose
+
+    if not to:
+        raise UsageError("where to? --to DIR, the folder for the requests")
+    inventory = common.load_own_etcd(run)
+    members = choose(inventory.etcd.members, limit)
+    folder = Path(to).expanduser().absolute()
+    plan = signing.export(inventory, run.fleet, members, folder, every=every)
+    carried = common.carry_out(run, plan)
+    line = f"have them signed, then invoke import-certs {to}" if carried else ""
+    if not plan.steps:
+        line = f"nothing to ask for that is not in {to} (--all: certificates that are good, too)"
+    common.finish(run, plan, carried, {"folder": str(folder)}, line)
+    return 0
+
+
+def import_certs(run: Run, folder: str | None) -> int:
+    """Verify the certificates that the external CA has signed, all of them, and take them in."""
+    from provision.etcd import signing
+
+    if not folder:
+        raise UsageError("from where? invoke import-certs DIR, the folder of export-csrs")
+    inventory = common.load_own_etcd(run)
+    plan = signing.import_(inventory, Path(folder).expanduser().absolute())
+    carried = common.carry_out(run, plan)
+    line = "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use"
+    common.finish(run, plan, carried, {}, line if carried else "")
+    return 0
+
+
+def enable_auth(run: Run, lock_out: str) -> int:
+    """Users and roles, the workers' login, and etcd's authentication on."""
+    from provision.etcd import auth
+
+    inventory = common.load_own_etcd(run)
+    agreed = [name.strip() for name in lock_out.split(",") if name.strip()]
+    plan = auth.enable(inventory, run.fleet, auth.observe(inventory, run.fleet), agreed)
+    common.finish(run, plan, common.carry_out(run, plan))
+    return 0
+
+
+def disable_auth(run: Run) -> int:
+    """etcd's authentication off, and the workers without a login."""
+    from provision.etcd import auth
+
+    inventory = common.load_own_etcd(run)
+    plan = auth.disable(inventory, run.fleet, auth.observe(inventory, run.fleet))
+    common.finish(run, plan, common.carry_out(run, plan))
+    return 0
+
+
+def backup_etcd(run: Run, to: str, keep: str) -> int:
+    """A snapshot of etcd on this machine, proven to restore."""
+    from provision import audit as log
+    from provision import screen
+    from provision.etcd import snapshot
+
+    if keep != "all" and not (keep.isascii() and keep.isdigit() and int(keep)):
+        raise UsageError(f"--keep is a number above 0, or all; not {keep!r}")
+    count = 0 if keep == "all" else int(keep)
+    inventory = common.load_own_etcd(run)
+    into = Path(to).expanduser() if to else snapshot.default_directory(inventory)
+    backup = snapshot.take(inventory.etcd, run.fleet, into, keep=count)
+    by = log.author(run.command, inventory.cluster)
+    log.note(
+        by,
+        backup.member,
+        [f"save {backup.path}", *(f"remove {p}" for p in backup.removed)],
+        ok=True,
+    )
+    if run.json:
+        screen.emit_json(backup.document())
+        return 0
+    print(snapshot.describe(backup))
+    for path in backup.removed:
+        print(f"removed {path}: --keep {keep}")
+    return 0
+
+
+def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
+    """Every member anew from one snapshot. The cluster's name is the consent."""
+    from provision import screen
+    from provision.etcd import restore
+
+    if not file:
+        raise UsageError("which file? invoke restore-etcd FILE, one of backup-etcd")
+    inventory = common.load_own_etcd(run)
+    observed = restore.observe(inventory, run.fleet, Path(file).expanduser(), bump=bump)
+    plan = restore.plan(inventory, run.fleet, observed, bump=bump)
+    screen.problems(plan.notes)
+    common.consent(
+        run, inventory.cluster, confirmed, "restored", "This replaces etcd's data", "--yes-restore"
+    )
+    carried = common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
+    kept = {m.name: restore.kept(m, observed.mark) for m in inventory.etcd.members}
+    common.finish(
+        run, plan, carried, {"kept": kept}, f"old data: {', '.join(sorted({*kept.values()}))}"
+    )
+    return 0
+
+
+def recover_etcd(run: Run, name: str, confirmed: str) -> int:
+    """A cluster of one survivor, then the others join it again. The name is the consent."""
+    from provision import screen
+    from provision.etcd import members, observed, recover, restore
+    from provision.plan import further
+
+    if not name:
+        raise UsageError("from which member? --from NAME, best the one with the newest revision")
+    inventory = common.load_own_etcd(run)
+    seen = recover.observe(inventory, run.fleet, name)
+    plan = recover.plan(inventory, run.fleet, seen)
+    screen.problems(plan.notes)
+    common.consent(
+        run, inventory.cluster, confirmed, "recovered", "Later writes may be lost", "--yes-recover"
+    )
+    common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
+    if not run.dry_run:
+        lost = [m.name for m in seen.lost]
+        for member in seen.rejoining:
+            workers = member == seen.rejoining[-1]  # they are told once, of all
+            with further(f"{member.name} joins again"):
+                there = observed.observe(inventory, run.fleet, lost, recovering=True)
+                join = members.add(
+                    inventory, run.fleet, there, member.name, write=True, workers=workers
+                )
+                common.carry_out(run, join)
+            plan = replace(plan, steps=(*plan.steps, *join.steps))
+        with further("the recovery is finished"):
+            last = recover.finish(inventory, run.fleet, seen)
+            common.carry_out(run, last)
+        plan = replace(plan, steps=(*plan.steps, *last.steps))
+    kept = restore.kept(seen.chosen, seen.mark)
+    common.finish(run, plan, not run.dry_run, {"kept": kept}, f"a copy of the old data: {kept}")
+    return 0
+
+
+def kept_data(run: Run, delete: str, limit: str) -> int:
+    """What members' former data there is, and the deletion of what is named."""
+    from provision import screen
+    from provision.etcd import kept
+    from provision.selection import choose
+    from provision.text import size
+
+    inventory = common.load(run)
+    seen = kept.observe(inventory, run.fleet, choose(inventory.etcd.members, limit))
+    plan = kept.plan(inventory, seen, [n.strip() for n in delete.split(",") if n.strip()])
+    if not run.json and not delete:
+        rows = [
+            (k.member.name, k.path, k.why, f"{k.when:%Y-%m-%d %H:%M}", size(k.bytes))
+            for k in seen.kept
+        ]
+        screen.table(("member", "folder", "kept by a", "since (UTC)", "size"), rows)
+    carried = common.carry_out(run, plan)
+    total = size(sum(k.bytes for k in seen.kept))
+    line = f"{total} in {len(seen.kept)} folders; --delete NAME,... deletes what it names"
+    extra = {"kept": [k.document() for k in seen.kept]}
+    common.finish(run, plan, carried, extra, "" if delete else line)
+    return 0
+
+
+def defrag_etcd(run: Run, compact: bool) -> int:
+    """Compact and defragment, and show each database's size before and after."""
+    from provision import screen
+    from provision.etcd import health, maintenance
+    from provision.text import size
+
+    inventory = common.load_own_etcd(run)
+    seen = health.observe(inventory.etcd, run.fleet)
+    before = maintenance.usage(seen)
+    plan = maintenance.defrag_plan(inventory, run.fleet, seen, compact=compact)
+    carried = common.carry_out(run, plan)
+    now = before
+    if carried:
+        now = maintenance.usage(health.observe(inventory.etcd, run.fleet))
+    if not run.json:
+        headings = ("member", "role", "before", "size", "in use", "quota", "alarms")
+        screen.table(headings, maintenance.rows(now, before))
+    freed = sum(u.size for u in before) - sum(u.size for u in now)
+    line = f"{size(max(0, freed))} freed"
+    if any(u.alarms for u in now):
+        line += "; alarms are still on: invoke disarm-alarms"
+    documents = {
+        "before": [u.document() for u in before],
+        "after": [u.document() for u in now],
+    }
+    common.finish(run, plan, carried, documents, line)
+    return 0
+
+
+def disarm_alarms(run: Run) -> int:
+    """Disarm the alarms whose cause is gone."""
+    from provision.etcd import maintenance
+
+    inventory = common.load_own_etcd(run)
+    plan = maintenance.disarm_plan(inventory, run.fleet)
+    common.finish(
+        run, plan, common.carry_out(run, plan), line="" if plan.steps else "there is no alarm"
+    )
+    return 0
+
+
+def _deletions(delete: str, name: str) -> tuple[str, ...]:
+    if delete not in ("", name):
+        raise UsageError(f"--delete-data is {name} or nothing, not {delete!r}")
+    return (delete,) if delete else ()

@@ -1,0 +1,185 @@
+"""What each command on workers and masters consists of, top to bottom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provision.actions import common
+from provision.errors import UsageError
+from provision.run import Run
+
+if TYPE_CHECKING:
+    from provision.inventory.resolved import AlluxioCluster, Inventory
+
+
+def start_workers(run: Run, limit: str, batch: str) -> int:
+    """Bring the workers to what the inventory says, and wait until each is live."""
+    from provision.alluxio import start
+    from provision.selection import choose
+
+    inventory, alluxio = common.load_alluxio(run)
+    chosen = choose(alluxio.workers, limit, batch)
+    observed = start.observe(inventory, alluxio, run.fleet, chosen)
+    plan = start.plan(inventory, alluxio, run.fleet, observed, chosen)
+    carried = common.carry_out(run, plan)
+    live = {}
+    if carried or not plan.steps:
+        live = start.require_live(inventory, alluxio, run.fleet, chosen)
+    names = [w.name for w in chosen]
+    common.finish(run, plan, carried, {"live": sorted(live)}, f"{len(live)} of {len(names)} live")
+    return 0
+
+
+def restart_workers(run: Run, limit: str, batch: str, at_once: str, afresh: bool) -> int:
+    """Restart workers group by group, each group live before the next is touched."""
+    from provision.alluxio import rolling
+    from provision.selection import choose
+
+    inventory, alluxio = common.load_alluxio(run)
+    chosen = choose(alluxio.workers, limit, batch)
+    size = rolling.group_size(at_once, len(chosen))
+    plan = rolling.restart(inventory, alluxio, run.fleet, chosen, at_once=size, afresh=afresh)
+    common.finish(
+        run, plan, common.carry_out(run, plan), line="" if plan.steps else "no worker runs"
+    )
+    return 0
+
+
+def upgrade_workers(run: Run, limit: str, batch: str, at_once: str, keep: str) -> int:
+    """Bring the running workers to the inventory's release, group by group."""
+    from provision.alluxio import releases, rolling
+    from provision.selection import choose
+
+    number = int(keep) if keep.isascii() and keep.isdigit() else 0
+    if keep != "all" and number < releases.KEPT:
+        least = f"at least {releases.KEPT} (the running one and the one before)"
+        raise UsageError(f"--keep is a number, {least}, or all; not {keep!r}")
+    inventory, alluxio = common.load_alluxio(run)
+    chosen = choose(alluxio.workers, limit, batch)
+    size = rolling.group_size(at_once, len(chosen))
+    plan = releases.upgrade(
+        inventory, alluxio, run.fleet, chosen, at_once=size, keep=number or None
+    )
+    carried = common.carry_out(run, plan)
+    runs = releases.running(alluxio, run.fleet, chosen)
+    common.finish(run, plan, carried, {"running": runs}, releases.said(runs, alluxio.version))
+    return 0
+
+
+def rollback_workers(run: Run, to: str, limit: str, batch: str, at_once: str) -> int:
+    """Bring the running workers back to the release before, which is still on their hosts."""
+    from provision.alluxio import releases, rolling
+    from provision.selection import choose
+
+    inventory, alluxio = common.load_alluxio(run)
+    chosen = choose(alluxio.workers, limit, batch)
+    size = rolling.group_size(at_once, len(chosen))
+    back = releases.rollback(inventory, alluxio, run.fleet, chosen, to=to, at_once=size)
+    carried = common.carry_out(run, back.plan)
+    runs = releases.running(alluxio, run.fleet, chosen)
+    line = releases.said(runs, alluxio.version)
+    if back.to is not None and back.to != alluxio.version:
+        line += f"; in {inventory.path} set alluxio.version to {back.to}, and alluxio.source to its"
+        line += f" tarball (sha256 {back.digest}), or start-workers and upgrade-workers go to"
+        line += f" {alluxio.version} again"
+    common.finish(run, back.plan, carried, {"running": runs, "to": back.to}, line)
+    return 0
+
+
+def stop_workers(run: Run, limit: str, batch: str) -> int:
+    from provision import stop
+    from provision.selection import choose
+
+    inventory, alluxio = common.load_alluxio(run)
+    plan = stop.workers(inventory, choose(alluxio.workers, limit, batch), run.fleet)
+    line = ""
+    if plan.steps and alluxio.membership != "STATIC":
+        line = f"they count as live for up to {alluxio.failure_detection_timeout} s more"
+    common.finish(run, plan, common.carry_out(run, plan), line=line)
+    return 0
+
+
+def decommission_worker(run: Run, name: str) -> int:
+    """Stop a worker for good, and take its registration out of etcd."""
+    from provision.alluxio import decommission
+    from provision.selection import choose
+
+    if not name:
+        raise UsageError("which worker? invoke decommission-worker NAME")
+    inventory, alluxio = common.load_alluxio(run)
+    if len(chosen := choose(alluxio.workers, name)) != 1:
+        raise UsageError("one worker at a time: the data that it held is read anew elsewhere")
+    removal = decommission.plan(inventory, alluxio, run.fleet, chosen[0])
+    carried = common.carry_out(run, removal.plan)
+    line = f"take {name} out of {inventory.path}, or start-workers starts it again"
+    common.finish(run, removal.plan, carried, {"kept": list(map(str, removal.files))}, line)
+    return 0
+
+
+def forget_worker(run: Run, ids: str, count: str) -> int:
+    """Take registrations out of etcd whose workers are not live."""
+    from provision.alluxio import registrations
+
+    wanted = [i.strip() for i in ids.split(",") if i.strip()]
+    if not wanted:
+        raise UsageError("which id? invoke forget-worker ID, as check-nodes shows it")
+    if (wanted == ["stale"]) != bool(count):
+        raise UsageError("--count N goes with stale, and stale with it: how many ids are stale?")
+    if count and not (count.isascii() and count.isdigit() and int(count)):
+        raise UsageError(f"--count is a number above 0, not {count!r}")
+    inventory, alluxio = common.load_alluxio(run)
+    removal = (
+        registrations.forget_stale(inventory, alluxio, run.fleet, int(count))
+        if count
+        else registrations.forget(inventory, alluxio, run.fleet, wanted)
+    )
+    carried = common.carry_out(run, removal.plan)
+    line = "" if removal.plan.steps else f"{', '.join(wanted)}: no such id is registered"
+    common.finish(run, removal.plan, carried, {"kept": list(map(str, removal.files))}, line)
+    return 0
+
+
+def readmit_worker(run: Run, file: str) -> int:
+    """Write a registration again that decommission-worker or forget-worker has removed."""
+    from provision.alluxio import registrations
+
+    if not file:
+        raise UsageError("which file? invoke readmit-worker FILE, as it was said at the removal")
+    inventory, alluxio = common.load_alluxio(run)
+    plan = registrations.readmit(inventory, alluxio, run.fleet, Path(file).expanduser())
+    common.finish(run, plan, common.carry_out(run, plan))
+    return 0
+
+
+def start_masters(run: Run, limit: str) -> int:
+    """Bring the masters to what the inventory says, and wait until each answers."""
+    from provision.alluxio import masters
+    from provision.selection import choose
+
+    inventory, alluxio = _masters(run)
+    chosen = choose(alluxio.masters, limit)
+    observed = masters.observe(alluxio, run.fleet, chosen)
+    plan = masters.plan(inventory, alluxio, run.fleet, observed, chosen)
+    carried = common.carry_out(run, plan)
+    if not plan.steps:
+        masters.require_answering(run.fleet, alluxio, chosen)
+    common.finish(run, plan, carried, {}, f"{len(chosen)} masters answer")
+    return 0
+
+
+def stop_masters(run: Run, limit: str) -> int:
+    from provision.alluxio import masters
+    from provision.selection import choose
+
+    inventory, alluxio = _masters(run)
+    plan = masters.stop(inventory, alluxio, run.fleet, choose(alluxio.masters, limit))
+    common.finish(run, plan, common.carry_out(run, plan))
+    return 0
+
+
+def _masters(run: Run) -> tuple[Inventory, AlluxioCluster]:
+    inventory, alluxio = common.load_alluxio(run)
+    if not alluxio.masters:
+        raise UsageError(f"{inventory.path}: has no alluxio.masters")
+    return inventory, alluxio
