@@ -26,7 +26,7 @@ unit: $(BIN)/.ready ## Run the unit tests
 	$(BIN)/pytest -n 2 tests/unit
 
 component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their own on loopback
-	$(BIN)/pytest tests/component
+	$(BIN)/pytest -n 2 --dist loadfile tests/component
 
 integration: lab ## Run the integration tests on the lab's hosts
 	$(BIN)/pytest -n $(LANES) --dist loadfile tests/integration
