@@ -111,7 +111,7 @@ def judge(looks: Sequence[Look], events: Sequence[Event], keys: Keys, timeout: f
     for look in looks:
         for worker, said in look.states.items():
             seen = keys.states(worker, look.begin - SLACK, look.end + SLACK)
-            due = deadline(worker, events, losses, look.begin, timeout)
+            due = deadline(worker, events, losses, look, timeout)
             if said not in seen:
                 why = f"etcd had it {' and '.join(sorted(seen))}"
                 result.wrong.append(Wrong(look.begin, worker, said, why))
@@ -135,13 +135,14 @@ def deadline(
     worker: str,
     events: Sequence[Event],
     losses: Sequence[tuple[float, float]],
-    now: float,
+    look: Look,
     timeout: float,
 ) -> float | None:
-    """When the worker had to be seen FAILED at the latest, None while it need not be."""
+    """When the look had to see the worker FAILED at the latest, None if it need not: neither when
+    the worker was up, nor when it was brought back while the look went on."""
     last = None
     for event in events:
-        if event.at <= now and worker in event.workers:
+        if event.at <= look.end and worker in event.workers:
             last = event
     if last is None or last.kind not in DOWN:
         return None

@@ -71,3 +71,10 @@ def test_a_cut_that_is_healed_in_time_need_not_show() -> None:
     cut, heal = detections(seen, events, keys((0, 60, "a")))
     assert cut[2:] == (None, None)
     assert heal[3] == 2.0
+
+
+def test_who_is_brought_back_during_a_look_may_be_live_in_it() -> None:
+    start = Event("start", ("a",), 30.4)
+    back = keys((0, 15, "a"), (30.6, 60, "a"))
+    assert judge([look(30, "LIVE")], [KILL, start], back, TIMEOUT).wrong == []
+    assert judge([look(28, "LIVE")], [KILL, start], back, TIMEOUT).wrong
