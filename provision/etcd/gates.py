@@ -25,7 +25,7 @@ def require_healthy(seen: ClusterHealth) -> None:
     if not seen.all_healthy:
         raise Unhealthy(
             f"{seen.healthy_count} of {len(seen.members)} members are healthy "
-            f"(quorum is {seen.quorum})",
+            f"(quorum is {seen.quorum}): wait until the others are back, or see invoke check-nodes",
             seen.problems,
         )
 
