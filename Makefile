@@ -62,7 +62,7 @@ lint: $(BIN)/.ready ## Check style and types
 	$(BIN)/bandit -q -c pyproject.toml -r provision tasks.py
 
 docs: $(BIN)/.ready ## Build the documentation into .site/, strictly
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build # with -q it would not count warnings
 
 versions: ## Try the wheel on Python 3.10 to 3.13, with the newest and the oldest dependencies
 	tests/versions

@@ -38,6 +38,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links to the inventory's files lead to their reference."""
+    return re.sub(r"\]\(\.\./inventory/[a-z.]+\)", "](reference/inventory.md)", markdown)
+
+
 def start() -> str:
     """The README, with its links as seen from here."""
     text = (REPO / "README.md").read_text(encoding="utf-8")

@@ -8,6 +8,8 @@ other usage error does.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 
 from invoke.exceptions import Exit, ParseError
@@ -16,6 +18,7 @@ from invoke.program import Program
 from provision import __version__
 from provision.commands import namespace
 from provision.errors import UsageError
+from provision.run import BROKEN_PIPE
 
 NAME = "alluxio-provision"
 
@@ -47,4 +50,8 @@ program = _Program(name=NAME, binary=NAME, namespace=namespace, version=__versio
 
 def main() -> None:
     """The console script. Ends the process with the exit code of the task."""
-    program.run()
+    try:
+        program.run()
+    except BrokenPipeError:  # of --list | head, for one; tasks take care of theirs
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)

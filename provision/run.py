@@ -33,6 +33,8 @@ INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 FORMATS = ("table", "json")
 #: The shells' code for a command that Ctrl-C ended.
 INTERRUPTED = 130
+#: That of a command whose reader has gone.
+BROKEN_PIPE = 141
 
 _HELP = {
     "inventory": f"The inventory file (${INVENTORY_VARIABLE}, or {DEFAULT_INVENTORY}).",
@@ -191,7 +193,7 @@ def _perform(
         return error.exit_code
     except BrokenPipeError:  # whoever read our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         interrupted = ProvisionError(
             "interrupted while hosts were being changed: each of them ends what it has begun, "
