@@ -264,8 +264,7 @@ class Session:
                 "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
             )
         except (OSError, EOFError, _ssh_error()) as error:
-            if not hasattr(error, "code"):  # not the host's own answer, a ChannelException
-                self.close()
+            # The connection stays: the run lock may be held by it. One that broke is made anew.
             raise self._unreachable(error) from error
 
     def end(self) -> None:

@@ -60,8 +60,9 @@ def test_a_client_s_configuration_finds_the_workers(lab: Lab, own: Path, tmp_pat
     text = (tmp_path / "alluxio-site.properties").read_bytes()
     host.put("/tmp/client/conf/alluxio-site.properties", text)
     shown = host.run(
-        "cd /tmp/client; cp /opt/alluxio/current/conf/alluxio-env.sh /opt/alluxio/current/conf/"
-        "log4j.properties conf; ALLUXIO_CONF_DIR=/tmp/client/conf ALLUXIO_LOGS_DIR=/tmp/client "
+        "cd /tmp/client; cp /opt/alluxio/current/conf/log4j.properties conf\n"
+        "grep -v ALLUXIO_LOGS_DIR /opt/alluxio/current/conf/alluxio-env.sh >conf/alluxio-env.sh\n"
+        "ALLUXIO_CONF_DIR=/tmp/client/conf ALLUXIO_LOGS_DIR=/tmp/client "
         "/opt/alluxio/current/bin/alluxio info nodes; rm -r /tmp/client"
     )
     assert f"\t{lab.workers[0].address}:29999\tONLINE" in shown
