@@ -112,6 +112,7 @@ def run_case(bed: Bed, case: Case) -> list[str]:
                 time.sleep(2 * AROUND)
             command = operation.command(bed)
             done = _run(bed, case, command, hosts)
+            heal(bed.lab.etcd)
         else:
             command = operation.command(bed)
             with checking(_all(bed), prefix, LOGIN) as case.verdict:
