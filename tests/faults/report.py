@@ -60,9 +60,9 @@ def _totals(results: Mapping[str, Any]) -> str:
 **{len(cases)} cases with a fault, {len(passed)} passed**: {_sum(cases, "acknowledged_writes")}
 acknowledged writes, {_sum(cases, "lost_writes")} lost; {_sum(cases, "reads")} linearizable reads,
 {_sum(cases, "stale_reads")} stale. Measured until {results["when"]} on {m["cpu"]}, {m["memory"]},
-Linux {m["kernel"]}, Python {m["python"]}, etcd {m["etcd"]}. Other work shared the machine (a load
-of 20 to 60), so times are upper bounds, not speeds. Defects that cases showed were repaired on the
-way; which source a case ran is in the results.
+Linux {m["kernel"]}, Python {m["python"]}, etcd {m["etcd"]}. Other work shared the machine,
+so times are upper bounds, not speeds. Defects that cases showed were repaired on the way; which
+source a case ran is in the results.
 """
 
 
