@@ -45,7 +45,7 @@ def test_a_member_that_is_back_in_a_moment_is_waited_for(
 def test_what_stays_down_is_in_the_way(three: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = three.cluster.members
     three.members[second.name].kill()
-    monkeypatch.setattr(gates, "BACK_WITHIN", 0.2)
+    monkeypatch.setattr(gates, "BACK_WITHIN", 3.0)  # longer than an election
     monkeypatch.setattr(gates, "HEALTHY_WITHIN", 0.2)
     with Fleet(4) as fleet:
         with pytest.raises(Unhealthy, match=f"{first.name} is not touched while {second.name}"):
