@@ -255,9 +255,14 @@ def _pruned(alluxio: AlluxioCluster, w: AlluxioWorker, f: HostFacts, keep: int) 
     changes = []
     for name in surplus(there, kept, keep - coming):
         path = f"{alluxio.install_dir}/{name}"
-        script = (
-            f'[ "$(readlink {link})" != {shlex.quote(name)} ] || exit 1\nrm -rf {shlex.quote(path)}'
-        )
+        # A master of the host's may still run from it. (The path is not in grep's own arguments.)
+        script = f"""\
+[ "$(readlink {link})" != {shlex.quote(name)} ] || exit 1
+if grep -qsaF -f - /proc/[0-9]*/cmdline <<'@@path'
+{path}/
+@@path
+then echo "a process still runs from it" >&2; exit 1; fi
+rm -rf {shlex.quote(path)}"""
         changes.append(Change(f"delete {path}", script))
     return HostChanges(w.name, w.machine, tuple(changes))
 
