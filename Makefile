@@ -40,7 +40,7 @@ faults-workers: .faults ## Kill and cut off 20 workers at random; writes docs/re
 	$(BIN)/python -m tests.faults.workers $(FAULTS)
 
 growth: .faults ## Measure every operation with 1, 3, 5 and 7 members
-	$(LAB) up etcd0 etcd1 etcd2 etcd3 etcd4 etcd5 etcd6
+	$(LAB) up etcd0 etcd1 etcd2 etcd3 etcd4 etcd5 etcd6 etcd7
 	$(BIN)/python -m tests.faults.growth
 	$(BIN)/python -m tests.faults.report
 

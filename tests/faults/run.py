@@ -328,9 +328,10 @@ def attempt(bed: Bed, case: Case, results: Results) -> list[str]:
 
 
 @contextlib.contextmanager
-def bed_of(count: int, spare: bool = True) -> Iterator[Bed]:
+def bed_of(count: int) -> Iterator[Bed]:
+    """A cluster of so many members, with one host more."""
     with tempfile.TemporaryDirectory(prefix="alxp-faults-") as folder:
-        names = [f"etcd{n}" for n in range(count + spare)]
+        names = [f"etcd{n}" for n in range(count + 1)]
         with connected(names, Path(folder)) as lab:
             yield Bed(lab, count, Path(folder))
 
