@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ MASTER = "alluxio-master.service"
 OTHER = "Other"
 
 pytestmark = pytest.mark.usefixtures("clean", "cluster")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _away(lab: Lab) -> Iterator[None]:
+    """While the other cluster's worker lives, the etcd cannot be destroyed."""
+    yield
+    lab.wipe()
 
 
 @pytest.fixture(scope="module")
