@@ -27,7 +27,7 @@ def bed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     lab.destroy()
     bed = Bed(lab, 3, tmp_path_factory.mktemp("faults"))
     yield bed
-    bed.reset()
+    lab.wipe()
 
 
 @pytest.mark.parametrize(("operation", "fault", "moment"), CASES)
