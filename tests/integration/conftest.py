@@ -38,7 +38,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def clean(lab: Lab) -> None:
     """Nothing of the tool is on any host."""
-    lab.destroy()
+    lab.clear()
 
 
 @pytest.fixture(scope="module")

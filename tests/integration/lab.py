@@ -278,6 +278,12 @@ class Lab:
         self.invoke("destroy", None, "--yes-delete", CLUSTER).expect(0)
         assert self.left_over() == {}
 
+    def clear(self) -> None:
+        """Nothing of the tool is on any host, whatever tests before have left there."""
+        self.invoke("destroy", None, "--yes-delete", CLUSTER)
+        self.wipe()
+        assert self.left_over() == {}
+
     def left_over(self) -> dict[str, str]:
         """What is there of the tool on each host that has anything."""
         hosts = list(self.hosts.values())

@@ -24,7 +24,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def bed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    lab.destroy()
+    lab.clear()
     bed = Bed(lab, 3, tmp_path_factory.mktemp("faults"))
     yield bed
     lab.wipe()

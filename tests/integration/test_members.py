@@ -22,7 +22,7 @@ NEW_OCTET = "113"
 @pytest.fixture(scope="module")
 def five(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The lab with two more hosts for members, all of them clean."""
-    lab.destroy()
+    lab.clear()
     subprocess.run([LAB, "up", *NAMES], check=True)
     with connected(NAMES, tmp_path_factory.mktemp("members")) as larger:
         yield larger
