@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from provision.alluxio import membership
 from provision.alluxio.membership import Membership, Registration, UnknownRegistration
 from provision.alluxio.nodes import NodeRow
-from provision.check.verdict import NodeVerdict, State, address, verdict
+from provision.check.verdict import NodeVerdict, State, address, undeclared, verdict
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 
 
@@ -234,11 +234,7 @@ def _with_rows_of_no_id(
         at = missing.get((row.host.lower(), row.port))
         note = f"info nodes lists {row.worker_id}, etcd does not"
         if at is None:
-            result.append(
-                NodeVerdict(
-                    None, row.host, row.port, State.UNKNOWN, row.worker_id, row.status, (note,)
-                )
-            )
+            result.append(undeclared(row, note))
         else:
             old = result[at]
             result[at] = NodeVerdict(

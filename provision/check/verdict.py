@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from provision.alluxio.nodes import NodeRow
 from provision.inventory.resolved import AlluxioWorker
 
 
@@ -60,6 +61,11 @@ def verdict(
     return NodeVerdict(
         worker.name, worker.hostname, worker.rpc_port, state, worker_id, status, tuple(notes)
     )
+
+
+def undeclared(row: NodeRow, note: str) -> NodeVerdict:
+    """A row of ``info nodes`` that is no declared worker's."""
+    return NodeVerdict(None, row.host, row.port, State.UNKNOWN, row.worker_id, row.status, (note,))
 
 
 def address(worker: AlluxioWorker) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import NodeRow
 from provision.check import registered as etcd_view
-from provision.check.verdict import NodeVerdict, State, address, verdict
+from provision.check.verdict import NodeVerdict, State, address, undeclared, verdict
 from provision.inventory.resolved import AlluxioCluster
 
 
@@ -51,17 +51,7 @@ def _by_info_nodes(alluxio: AlluxioCluster, info: Sequence[NodeRow]) -> list[Nod
             found.append(verdict(worker, state, its.worker_id, its.status))
     used = {n.worker_id for n in found}
     return found + [
-        NodeVerdict(
-            None,
-            row.host,
-            row.port,
-            State.UNKNOWN,
-            row.worker_id,
-            row.status,
-            ("not in the inventory",),
-        )
-        for row in info
-        if row.worker_id not in used
+        undeclared(row, "not in the inventory") for row in info if row.worker_id not in used
     ]
 
 
@@ -88,15 +78,7 @@ def _static(
         status = own.status if own is not None else None
         found.append(verdict(worker, state, own.worker_id if own else None, status, notes))
     return found + [
-        NodeVerdict(
-            None,
-            row.host,
-            row.port,
-            State.UNKNOWN,
-            row.worker_id,
-            row.status,
-            ("in conf/workers, not in the inventory",),
-        )
+        undeclared(row, "in conf/workers, not in the inventory")
         for left in rows.values()
         for row in left
     ]
