@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint docs versions fuzz lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions fuzz lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -60,6 +60,9 @@ lint: $(BIN)/.ready ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/bandit -q -c pyproject.toml -r provision tasks.py
+
+audit: $(BIN)/.ready ## Ask OSV for vulnerabilities of what the lock file holds
+	$(BIN)/python tests/audit
 
 docs: $(BIN)/.ready ## Build the documentation into .site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build # with -q it would not count warnings
