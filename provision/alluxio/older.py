@@ -37,10 +37,10 @@ def parse(worker_id: str, value: bytes) -> OlderEntity | None:
     address = value[len(begin) + _AFTER_ID.size :]
     if not 0 <= state < len(STATES) or length != len(address):
         return None
-    from provision.etcd.client import protobuf_fields
+    from provision.etcd.protocol import unknown_fields
 
     try:
-        fields = protobuf_fields(address)
+        fields = unknown_fields(address)
     except ValueError:
         return None
 

@@ -1,17 +1,16 @@
-"""etcd's v3 API, typed, over the stubs of etcd3: the one module that knows gRPC and protobuf.
+"""etcd's v3 API, typed.
 
 Every call has a hard deadline and is sent once. Nothing runs in the background, and nothing is
-left behind by :meth:`EtcdClient.close`. Messages are those of ``rpc.proto``; fields that etcd3's
-copy (etcd 3.3) does not have are read by their number.
+left behind by :meth:`EtcdClient.close`. Messages and calls are those of ``rpc.proto``, by
+:mod:`provision.etcd.protocol`.
 
-Importing this module is cheap; gRPC and etcd3 (0.13 s) come with the first client, or earlier
-in a thread of the caller's by :func:`preload`.
+Importing this module is cheap; gRPC comes with the first client, or earlier in a thread of the
+caller's by :func:`preload`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 import threading
@@ -19,11 +18,10 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from provision.errors import Problem, Unhealthy, UsageError
+from provision.errors import Problem, Unhealthy
+from provision.etcd import protocol
 from provision.inventory.resolved import bracketed
 from provision.text import printable
 
@@ -249,7 +247,7 @@ class EtcdClient:
         self.timeout = timeout
         self._login = login
         self._token: tuple[tuple[str, str], ...] | None = None
-        lib = self._lib = _library()
+        lib = self._lib = protocol.load()
         options: list[tuple[str, object]] = [
             # The control machine's http_proxy is for the internet, never for a member.
             ("grpc.enable_http_proxy", 0),
@@ -273,12 +271,12 @@ class EtcdClient:
             credentials = lib.grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
             channel = lib.grpc.secure_channel(target, credentials, options=options)
         self._channel = channel
-        self._kv = lib.stubs.KVStub(channel)
-        self._cluster = lib.stubs.ClusterStub(channel)
-        self._maintenance = lib.stubs.MaintenanceStub(channel)
-        self._lease = lib.stubs.LeaseStub(channel)
-        self._watch = lib.stubs.WatchStub(channel)
-        self._auth = lib.stubs.AuthStub(channel)
+        self._kv = lib.service(channel, "KV")
+        self._cluster = lib.service(channel, "Cluster")
+        self._maintenance = lib.service(channel, "Maintenance")
+        self._lease = lib.service(channel, "Lease")
+        self._watch = lib.service(channel, "Watch")
+        self._auth = lib.service(channel, "Auth")
 
     def __enter__(self) -> EtcdClient:
         return self
@@ -292,24 +290,19 @@ class EtcdClient:
     def status(self) -> MemberStatus:
         """This member's own view; answered without a quorum."""
         answer = self._ask(self._maintenance.Status, self._lib.pb.StatusRequest())
-        # rpc.proto since 3.4: errors = 8, dbSizeInUse = 9, isLearner = 10; since 3.6:
-        # storageVersion = 11.
-        later = _unknown_fields(answer)
         return MemberStatus(
             cluster_id=answer.header.cluster_id,
             member_id=answer.header.member_id,
             version=printable(answer.version, 40),
             db_size=answer.dbSize,
-            db_in_use=_number(later, 9),
+            db_in_use=answer.dbSizeInUse,
             leader=answer.leader,
             revision=answer.header.revision,
             raft_term=answer.raftTerm,
             raft_index=answer.raftIndex,
-            is_learner=bool(_number(later, 10)),
-            errors=tuple(printable(e, 200) for e in later.get(8, ()) if isinstance(e, bytes)),
-            storage_version="".join(
-                printable(v, 40) for v in later.get(11, ())[-1:] if isinstance(v, bytes)
-            ),
+            is_learner=answer.isLearner,
+            errors=tuple(printable(e, 200) for e in answer.errors),
+            storage_version=printable(answer.storageVersion, 40),
         )
 
     def member_list(self) -> list[RegisteredMember]:
@@ -323,22 +316,12 @@ class EtcdClient:
         etcd refuses while a voter is not connected (``unhealthy cluster``), for a peer URL that
         a member has already, and, in 3.4, a second learner.
         """
-        request = self._lib.pb.MemberAddRequest(peerURLs=peer_urls)
-        if learner:
-            # rpc.proto since 3.4: bool isLearner = 2.
-            request.MergeFromString(b"\x10\x01")
+        request = self._lib.pb.MemberAddRequest(peerURLs=peer_urls, isLearner=learner)
         return _member(self._call(self._cluster.MemberAdd, request).member)
 
     def member_promote(self, member: int) -> None:
         """Make a learner a voter. etcd refuses until it has all but the last tenth of the log."""
-        # MemberPromoteRequest (since 3.4) is on the wire what MemberRemoveRequest is: ID = 1.
-        pb = self._lib.pb
-        promote = self._channel.unary_unary(
-            "/etcdserverpb.Cluster/MemberPromote",
-            request_serializer=pb.MemberRemoveRequest.SerializeToString,
-            response_deserializer=pb.MemberRemoveResponse.FromString,
-        )
-        self._call(promote, pb.MemberRemoveRequest(ID=member))
+        self._call(self._cluster.MemberPromote, self._lib.pb.MemberPromoteRequest(ID=member))
 
     def member_remove(self, member: int) -> None:
         """Remove a member. etcd refuses when the started voters left would be no quorum."""
@@ -359,16 +342,9 @@ class EtcdClient:
 
         Asking again while such a downgrade goes on is accepted.
         """
-        # rpc.proto since 3.5: DowngradeRequest is action = 1 (1 is ENABLE), version = 2; of the
-        # DowngradeResponse, header = 1 and version = 2, a StatusResponse has the same fields.
-        text = version.encode()
-        downgrade = self._channel.unary_unary(
-            "/etcdserverpb.Maintenance/Downgrade",
-            request_serializer=bytes,
-            response_deserializer=self._lib.pb.StatusResponse.FromString,
-        )
+        enable = self._lib.pb.DowngradeRequest(action=1, version=version)
         try:
-            self._call(downgrade, b"\x08\x01\x12" + bytes([len(text)]) + text)
+            self._call(self._maintenance.Downgrade, enable)
         except EtcdRefused as error:
             if "downgrade job" not in error.message:
                 raise
@@ -384,9 +360,8 @@ class EtcdClient:
     def disarm(self, alarm: Alarm) -> None:
         """Take an alarm back. etcd raises it again when its cause is still there."""
         pb = self._lib.pb
-        kinds = {"NOSPACE": pb.NOSPACE, "CORRUPT": pb.CORRUPT}
         request = pb.AlarmRequest(
-            action=pb.AlarmRequest.DEACTIVATE, memberID=alarm.member_id, alarm=kinds[alarm.kind]
+            action=pb.AlarmRequest.DEACTIVATE, memberID=alarm.member_id, alarm=alarm.kind
         )
         self._call(self._maintenance.Alarm, request)
 
@@ -695,9 +670,8 @@ class EtcdClient:
         self._call(self._auth.RoleGrantPermission, request)
 
     def role_revoke(self, role: str, permission: Permission) -> None:
-        # The messages of rpc.proto give bytes from 3.5 on; strings are the same on the wire.
         request = self._lib.pb.AuthRoleRevokePermissionRequest(
-            role=role, key=permission.key.decode(), range_end=permission.end.decode()
+            role=role, key=permission.key, range_end=permission.end
         )
         self._call(self._auth.RoleRevokePermission, request)
 
@@ -775,28 +749,8 @@ class EtcdClient:
 
 
 def preload() -> None:
-    """Import gRPC and etcd3. Raises :class:`UsageError` when they cannot be."""
-    _library()
-
-
-@lru_cache(maxsize=1)
-def _library() -> SimpleNamespace:
-    # gRPC logs to stderr on its own; what matters is in its errors. A user's setting wins.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    try:
-        import grpc
-        from etcd3.etcdrpc import auth_pb2, rpc_pb2, rpc_pb2_grpc
-    except ImportError as error:
-        raise UsageError(
-            f"etcd3 and grpcio are needed: {error}; pip install this project"
-        ) from error
-    except TypeError as error:
-        # etcd3's generated code: "Descriptors cannot be created directly" (protobuf 4 and later).
-        raise UsageError(
-            "etcd3 0.12.0 does not work with the protobuf that is installed: "
-            "pip install 'protobuf>=3.20.3,<3.21'"
-        ) from error
-    return SimpleNamespace(grpc=grpc, pb=rpc_pb2, stubs=rpc_pb2_grpc, permissions=auth_pb2)
+    """Import gRPC and protobuf. Raises :class:`UsageError` when they cannot be."""
+    protocol.load()
 
 
 def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
@@ -840,42 +794,13 @@ def _classified(endpoint: Endpoint, code: str, details: str, timeout: float) -> 
     return EtcdRefused(endpoint, f"{text or code.lower()}")
 
 
-def _unknown_fields(message: Any) -> dict[int, list[int | bytes]]:
-    found: dict[int, list[int | bytes]] = {}
-    for field in message.UnknownFields():
-        if isinstance(field.data, (int, bytes)):
-            found.setdefault(field.field_number, []).append(field.data)
-    return found
-
-
-def protobuf_fields(message: bytes) -> dict[int, list[int | bytes]]:
-    """The fields of a protobuf message by number: numbers and texts, in their order.
-
-    Raises :class:`ValueError` for what is no such message.
-    """
-    from google.protobuf.empty_pb2 import Empty
-    from google.protobuf.message import DecodeError
-
-    found = Empty()
-    try:
-        found.ParseFromString(message)
-    except DecodeError as error:
-        raise ValueError(str(error)) from None
-    return _unknown_fields(found)
-
-
-def _number(fields: dict[int, list[int | bytes]], number: int) -> int:
-    values = fields.get(number, [0])
-    return values[-1] if isinstance(values[-1], int) else 0
-
-
 def _member(m: Any) -> RegisteredMember:
     return RegisteredMember(
         id=m.ID,
         name=printable(m.name),
         peer_urls=tuple(printable(url) for url in m.peerURLs),
         client_urls=tuple(printable(url) for url in m.clientURLs),
-        is_learner=bool(_number(_unknown_fields(m), 5)),  # rpc.proto since 3.4
+        is_learner=m.isLearner,
     )
 
 

@@ -161,8 +161,3 @@ def _wait(running: Running, within: float = 20.0) -> None:
             if member.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"etcd did not start:\n{member.log.read_text()[-2000:]}", pytrace=False)
             time.sleep(0.01)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    # etcd3's generated code, under the protobuf that it needs.
-    config.addinivalue_line("filterwarnings", "ignore:Call to deprecated create:DeprecationWarning")

@@ -15,11 +15,6 @@ from .lab import LAB, Lab, connected, ssh_hosts
 NAMES = ("etcd0", "etcd1", "etcd2", "worker0", "worker1")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # etcd3's generated code, under the protobuf that it needs.
-    config.addinivalue_line("filterwarnings", "ignore:Call to deprecated create:DeprecationWarning")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:

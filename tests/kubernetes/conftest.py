@@ -1,5 +1,5 @@
 """The API server's etcd, and that of the chart, are those of the component tests."""
 
-from tests.component.conftest import boot, etcd_binary, pytest_configure
+from tests.component.conftest import boot, etcd_binary
 
-__all__ = ["boot", "etcd_binary", "pytest_configure"]
+__all__ = ["boot", "etcd_binary"]

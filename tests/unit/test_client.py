@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -110,14 +111,17 @@ def test_importing_the_module_does_not_import_grpc() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_a_protobuf_that_does_not_fit_is_one_line_with_the_remedy() -> None:
+@pytest.mark.parametrize("folder", ["without", "another"])
+def test_another_etcd3_is_one_line_with_the_remedy(folder: str, tmp_path: Path) -> None:
+    package = tmp_path / "etcd3"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    if folder == "another":
+        (package / "etcdrpc").mkdir()
+        (package / "etcdrpc" / "kv_pb2.py").write_text("DESCRIPTOR = None\n")
     code = (
         "import sys\n"
-        "class Broken:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.startswith('etcd3'):\n"
-        "            raise TypeError('Descriptors cannot be created directly.')\n"
-        "sys.meta_path.insert(0, Broken())\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "from provision.errors import UsageError\n"
         "from provision.etcd import client\n"
         "try:\n"
@@ -126,7 +130,10 @@ def test_a_protobuf_that_does_not_fit_is_one_line_with_the_remedy() -> None:
         "    print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    what = {
+        "without": "etcd3 without kv_pb2.py: No such file or directory",
+        "another": "another etcd3 than 0.12.0: no descriptor in kv_pb2.py",
+    }
     assert run.stdout == (
-        "etcd3 0.12.0 does not work with the protobuf that is installed: "
-        "pip install 'protobuf>=3.20.3,<3.21'\n"
+        f"etcd3, grpcio and protobuf are needed: {what[folder]}; pip install this project\n"
     )
