@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A busy machine is slow at times: that is no failure.
@@ -12,3 +14,11 @@ settings.register_profile(
 #: `make fuzz`: other examples at every run, and many.
 settings.register_profile("fuzz", deadline=None, max_examples=1000, suppress_health_check=_fixtures)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_audit_log_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Plans that tests apply leave no line in the audit log of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield

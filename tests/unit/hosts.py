@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import pwd
 import subprocess
+import tarfile
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
 from provision.artifacts import Artifact
+from provision.audit import HOST_DIR
 from provision.host.change import Change, batch
 from provision.host.observe import PENDING_DIR, Disk, HostFacts, PathState, Probe, UnitState, parse
 from provision.host.observe import script as facts_script
@@ -72,8 +76,6 @@ def text(content: str, mode: int = 0o644) -> PathState:
 
 def having(resources: Iterable[Resource], before: HostFacts) -> HostFacts:
     """``before`` once ``resources`` are true, as the facts script would see it."""
-    import hashlib
-
     paths, users, units = dict(before.paths), dict(before.users), dict(before.units)
     for r in resources:
         match r:
@@ -110,9 +112,13 @@ def having(resources: Iterable[Resource], before: HostFacts) -> HostFacts:
 
 
 def shell(script: str, root: Path, **options: Any) -> Result:
-    """Run ``script`` as a host would get it, but with its state folder below ``root``."""
-    local = script.replace(PENDING_DIR, f"{root}/.state")
-    return run(whole(local).encode(), root, **options)
+    """Run ``script`` as a host would get it, but with its state and its log below ``root``."""
+    return run(whole(below(root, script)).encode(), root, **options)
+
+
+def below(root: Path, script: str) -> str:
+    """``script`` with its state and its audit log below ``root``."""
+    return script.replace(PENDING_DIR, f"{root}/.state").replace(HOST_DIR, f"{root}/.log")
 
 
 def run(script: bytes, root: Path, sh: tuple[str, ...] = ("sh",)) -> Result:
@@ -123,6 +129,17 @@ def run(script: bytes, root: Path, sh: tuple[str, ...] = ("sh",)) -> Result:
 def look(resources: Iterable[Resource], root: Path) -> HostFacts:
     """This machine's facts, by the real script."""
     return parse(shell(facts_script(Probe(resources=tuple(resources))), root), "here")
+
+
+def tarball(folder: Path) -> Artifact:
+    """A real one, of a release with one tool."""
+    path = folder / "r.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        entry = tarfile.TarInfo("release-1/bin/tool")
+        entry.size, entry.mode = 5, 0o755
+        archive.addfile(entry, io.BytesIO(b"hello"))
+    body = path.read_bytes()
+    return Artifact(path, hashlib.sha256(body).hexdigest(), len(body))
 
 
 def do(todo: Iterable[Change], root: Path) -> Result:
@@ -169,6 +186,8 @@ class LocalSession(Session):
         super().__init__(machine, Stats(), _no_ssh)
         self.root = root
         self.asked: list[str] = []
+        #: The seconds that each of them was given, locks aside.
+        self.given: list[float] = []
         self.held: list[Held] = []
 
     def open(self) -> None:
@@ -176,6 +195,7 @@ class LocalSession(Session):
 
     def run(self, script: str, what: str, *, timeout: float = 120, prompt: bool = False) -> Result:
         self.asked.append(what)
+        self.given.append(timeout)
         return shell(script, self.root)
 
     def feed(
@@ -188,18 +208,22 @@ class LocalSession(Session):
         on_bytes: Callable[[int], None] | None = None,
     ) -> Result:
         self.asked.append(what)
+        self.given.append(timeout)
         content = body.read()
-        local = command.replace(PENDING_DIR, f"{self.root}/.state")
-        done = subprocess.run(["sh", "-c", local], input=content, capture_output=True, timeout=30)
+        local = below(self.root, command)
+        done = subprocess.run(
+            ["sh", "-c", local], input=content, capture_output=True, cwd=self.root, timeout=30
+        )
         if on_bytes is not None:
             on_bytes(len(content))
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode(), 0.0)
 
     def hold(self, script: str, what: str) -> Held:
         self.asked.append(what)
-        local = script.replace(PENDING_DIR, f"{self.root}/.state")
         process = subprocess.Popen(
-            ["sh", "-c", local], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ["sh", "-c", below(self.root, script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert process.stdout is not None
         greeting = process.stdout.readline().decode().rstrip("\n")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import subprocess
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,13 +241,7 @@ class TestTree:
 
 @pytest.fixture
 def tarball(tmp_path: Path) -> Artifact:
-    path = tmp_path / "r.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        entry = tarfile.TarInfo("release-1/bin/tool")
-        entry.size, entry.mode = 5, 0o755
-        archive.addfile(entry, io.BytesIO(b"hello"))
-    body = path.read_bytes()
-    return Artifact(path, hashlib.sha256(body).hexdigest(), len(body))
+    return hosts.tarball(tmp_path)
 
 
 def _receive(tree: Tree, body: bytes, root: Path) -> int:
