@@ -16,6 +16,7 @@ from typing import Protocol
 from provision import audit, lock
 from provision.errors import ChangeFailed, Problem, ProvisionError
 from provision.host.change import (
+    ANSWERED,
     BATCH_LOCK_SECONDS,
     DONE,
     Change,
@@ -288,8 +289,9 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: 
     if asked := questions(todo):
         result = session.run(asked, "ask")
         if not result.ok:
-            what = next(change.what for change in todo if change.ask)
-            raise _failed(where, what, result)
+            asking = [change.what for change in todo if change.ask]
+            done = len(re.findall(rf"^{ANSWERED} \d+$", result.stdout, re.MULTILINE))
+            raise _failed(where, asking[done] if done < len(asking) else "ask", result)
         todo = answered(todo, result.stdout)
     result = session.run(
         batch(todo, audited),
