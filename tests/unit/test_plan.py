@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provision import lock
+from provision import audit, lock
 from provision.artifacts import Artifact
 from provision.errors import (
     ChangeFailed,
@@ -17,12 +18,12 @@ from provision.errors import (
     ProvisionError,
     Unhealthy,
 )
-from provision.host.change import Change
+from provision.host.change import BATCH_LOCK_SECONDS, Change
 from provision.host.resources import Tree
 from provision.inventory.resolved import Machine
-from provision.plan import Call, Gate, HostChanges, Plan, Step, apply, further
+from provision.plan import NOT_BEGUN, Call, Gate, HostChanges, Plan, Step, apply, further
 from provision.remote import Result
-from tests.unit.hosts import LocalFleet, LocalSession
+from tests.unit.hosts import LocalFleet, LocalSession, tarball
 
 A, B = Machine("a"), Machine("b")
 
@@ -40,7 +41,7 @@ class Seen:
         self.events.append(f"{host.name} {sent} of {size}")
 
     def host(self, host: HostChanges, error: ProvisionError | None) -> None:
-        self.events.append(f"{host.name} {'failed' if error else 'ok'}")
+        self.events.append(f"{host.name} {error or 'ok'}")
 
     def gate(self, gate: Gate) -> None:
         self.events.append(gate.title)
@@ -109,6 +110,20 @@ def test_a_failure_says_what_was_not_begun(fleet: LocalFleet) -> None:
     with pytest.raises(ChangeFailed) as caught:
         apply(plan(Step("one", (on(A, "false"),)), *later[1:]), fleet)
     assert str(caught.value.problems[-1]) == "not begun: end"
+    assert caught.value.problems[-1].severity == "warning"
+
+
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_of_much_that_was_not_begun_the_first_is_named(fleet: LocalFleet, more: int) -> None:
+    named = ", ".join(f"infra-m{n}" for n in range(NOT_BEGUN))
+    wide = Step("wide", tuple(on(Machine(f"m{n}"), "true") for n in range(NOT_BEGUN + more)))
+    steps = [Step(f"s{n}") for n in range(NOT_BEGUN - 1 + more)]
+    with pytest.raises(ChangeFailed) as caught:
+        apply(plan(Step("one", (on(A, "false"),)), wide, *steps), fleet)
+    first, *others = caught.value.problems[-1].what.split("; ")
+    assert first == f"wide ({named}{', ...' if more else ''})"
+    shown = [f"s{n}" for n in range(NOT_BEGUN - 1)]
+    assert others == shown + ([f"and {more} steps more"] if more else [])
 
 
 def test_a_plan_without_steps_asks_nothing(fleet: LocalFleet) -> None:
@@ -116,27 +131,81 @@ def test_a_plan_without_steps_asks_nothing(fleet: LocalFleet) -> None:
     assert fleet.local == {}
 
 
+def test_the_lock_says_who_holds_it(fleet: LocalFleet) -> None:
+    apply(plan(Step("s", (on(A, "cat /run/alluxio-provision/run.lock >seen"),))), fleet)
+    assert "): deploy-etcd, since 2" in (fleet.session(A).root / "seen").read_text()
+
+
+def test_every_host_and_every_call_is_in_the_audit_log(
+    fleet: LocalFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def fail() -> None:
+        raise Unhealthy("refused")
+
+    calls = Call("add", lambda: None), Call("promote", fail)
+    with pytest.raises(ChangeFailed):
+        apply(plan(Step("s", (on(A, "true", "true"),), calls)), fleet)
+    with pytest.raises(ChangeFailed):
+        apply(plan(Step("s", (on(B, "true", "false"),))), fleet)
+    here = [(e.command, e.cluster, e.name, e.changes, e.result) for e in audit.read_local(9)]
+    assert here == [
+        ("deploy-etcd", "c", "infra-a", ("do 0", "do 1"), "ok"),
+        ("deploy-etcd", "c", "etcd", ("add",), "ok"),
+        ("deploy-etcd", "c", "etcd", ("promote",), "failed"),
+        ("deploy-etcd", "c", "infra-b", ("do 0", "do 1"), "failed"),
+    ]
+    for machine, done, result in (A, 2, "ok"), (B, 1, "failed"):
+        log = (fleet.session(machine).root / ".log" / "audit.log").read_text().splitlines()
+        (there,) = audit.parse(log)
+        assert (there.command, there.cluster) == ("deploy-etcd", "c")
+        assert (there.name, there.changes) == (f"infra-{machine.host}", ("do 0", "do 1"))
+        assert (there.done, there.result) == (done, result)
+
+
 def test_a_failure_says_where_what_and_why(fleet: LocalFleet) -> None:
     bad = on(
         A, "true", "printf 'no \\033[31mroom\\nNo space left on device' >&2; exit 9", "touch c"
     )
+    seen = Seen()
+    steps = Step("one", (bad, on(B, "touch done"))), Step("two", (on(B, "touch two"),))
     with pytest.raises(ChangeFailed) as caught:
-        apply(
-            plan(Step("one", (bad, on(B, "touch done"))), Step("two", (on(B, "touch two"),))), fleet
-        )
+        apply(plan(*steps), fleet, seen)
     error = caught.value
     assert error.exit_code == 4
     assert error.message.startswith("stopped in step 1 of 2 (one): 1 of 2 hosts failed")
-    assert "run the same command again" in error.message
+    assert error.message.endswith("begun; put it right and run the same command again")
+    assert sorted(seen.events[1:]) == ["infra-a infra-a (a): do 1 failed", "infra-b ok"]
     problem, later = error.problems
     assert str(later) == "not begun: two"
     assert problem.where == "infra-a (a)"
-    assert problem.what.startswith("do 1 failed: no \ufffd[31mroom")
-    assert "free space" in problem.remedy
+    assert problem.what == "do 1 failed: no \ufffd[31mroom\n    No space left on device"
+    assert problem.remedy == "free space there, then run again"
     assert not (fleet.session(A).root / "c").exists()
     # The other host of the same step is done; the next step has not begun.
     assert (fleet.session(B).root / "done").exists()
     assert not (fleet.session(B).root / "two").exists()
+
+
+def test_of_what_a_host_says_the_end_is_shown(fleet: LocalFleet) -> None:
+    with pytest.raises(ChangeFailed) as caught:
+        apply(plan(Step("s", (on(A, "seq 20 >&2; false"), on(B, "exit 7")))), fleet)
+    of_a, of_b = caught.value.problems
+    assert of_a.what == "do 0 failed: " + "\n    ".join(map(str, range(9, 21)))
+    assert of_a.remedy == ""
+    assert of_b.what == "do 0 failed: exit code 7"
+
+
+def test_a_host_that_says_that_more_is_done_than_was_asked(fleet: LocalFleet) -> None:
+    lie = "printf '@@done 0\\n@@done 1\\n@@answered 0\\n@@answered 1\\n'; exit 1"
+    asks = Change("sign", ask=f"({lie})", answer=lambda said: said)
+    with pytest.raises(ChangeFailed) as caught:
+        apply(plan(Step("s", (on(A, lie), HostChanges("w", B, (asks,))))), fleet)
+    assert [p.what for p in caught.value.problems] == [
+        "apply failed: exit code 1",
+        "ask failed: exit code 1",
+    ]
 
 
 def test_a_gate_before_anything_was_changed_keeps_its_own_code(fleet: LocalFleet) -> None:
@@ -148,7 +217,8 @@ def test_a_gate_before_anything_was_changed_keeps_its_own_code(fleet: LocalFleet
 
 @pytest.mark.parametrize("where", ["after", "before"])
 def test_a_gate_later_on_is_a_change_that_failed(fleet: LocalFleet, where: str) -> None:
-    bad = gate("g", Unhealthy("2 of 3 members are healthy"))
+    why = Problem("infra1", "no space")
+    bad = gate("g", Unhealthy("2 of 3 members are healthy", [why]))
     steps = [
         Step("one", (on(A, "true"),), after=bad if where == "after" else None),
         Step("two", (on(A, "touch two"),), before=bad),
@@ -157,6 +227,7 @@ def test_a_gate_later_on_is_a_change_that_failed(fleet: LocalFleet, where: str) 
         apply(plan(*steps), fleet)
     step = "step 1 of 2 (one)" if where == "after" else "step 2 of 2 (two)"
     assert caught.value.message.startswith(f"stopped {where} {step}: 2 of 3 members")
+    assert caught.value.problems[0] == why
     assert not (fleet.session(A).root / "two").exists()
 
 
@@ -164,13 +235,18 @@ def test_calls_follow_the_hosts_and_stop_the_run_when_they_fail(fleet: LocalFlee
     done: list[str] = []
 
     def fail() -> None:
-        raise Unhealthy("refused")
+        raise Unhealthy("refused", [why])
 
+    why = Problem("infra1", "no leader")
     calls = (Call("add", lambda: done.append("add")), Call("promote", fail))
     step = Step("s", (on(A, "touch x"),), calls)
     assert step.changed == 3
-    with pytest.raises(ChangeFailed, match=r"promote: refused"):
+    with pytest.raises(ChangeFailed) as caught:
         apply(plan(step, Step("t", (on(A, "touch y"),))), fleet)
+    assert caught.value.message == (
+        "stopped in step 1 of 2 (s): promote: refused; put it right and run the same command again"
+    )
+    assert caught.value.problems[0] == why
     assert done == ["add"]
     assert (fleet.session(A).root / "x").exists()
     assert not (fleet.session(A).root / "y").exists()
@@ -197,19 +273,91 @@ def test_at_once_bounds_the_hosts(fleet: LocalFleet, monkeypatch: pytest.MonkeyP
     assert 1 <= most <= 2
 
 
+def test_uploads_come_before_the_batch(fleet: LocalFleet, tmp_path: Path) -> None:
+    # Sent as a tarball of 50 MB, for which a host gets ten seconds more.
+    artifact = replace(tarball(tmp_path), size=50_000_000)
+    sent = artifact.path.stat().st_size
+    todo = Change("note", "cat 1/bin/tool >note"), Change("install", upload=Tree("1", artifact))
+    seen = Seen()
+    apply(plan(Step("s", (HostChanges("w", A, todo),))), fleet, seen)
+    assert (fleet.session(A).root / "note").read_text() == "hello"
+    assert fleet.session(A).asked == ["lock", "upload r.tar.gz", "apply"]
+    assert fleet.session(A).given == [120 + 10, 60 + BATCH_LOCK_SECONDS + 60]
+    assert seen.events == ["1/1 s", f"w {sent} of 50000000", "w ok"]
+
+
+def test_an_upload_that_fails(fleet: LocalFleet, tmp_path: Path) -> None:
+    """That the batch has not begun is why nothing but the upload is named."""
+    tree = Tree("1", replace(tarball(tmp_path), sha256="0" * 64))
+    todo = Change("note", "touch note"), Change("install", upload=tree)
+    with pytest.raises(ChangeFailed) as caught:
+        apply(plan(Step("s", (HostChanges("w", A, todo),))), fleet)
+    assert str(caught.value.problems[0]) == "w (a): install failed: sha256 differs after the upload"
+    assert not (fleet.session(A).root / "note").exists()
+
+
 def test_an_upload_whose_file_has_gone(fleet: LocalFleet) -> None:
     tree = Tree("/opt/x", Artifact(Path("/nowhere.tar.gz"), "0" * 64, 1))
     step = Step("s", (HostChanges("w", A, (Change("install", upload=tree),)),))
+    seen = Seen()
     with pytest.raises(ChangeFailed) as caught:
-        apply(plan(step), fleet)
-    assert "/nowhere.tar.gz cannot be read: No such file" in caught.value.problems[0].what
+        apply(plan(step), fleet, seen)
+    said = "w (a): /nowhere.tar.gz cannot be read: No such file or directory"
+    assert str(caught.value.problems[0]) == said
+    assert seen.events[1:] == [f"w {said}"]
+
+
+def test_what_a_change_asks_comes_before_the_batch(fleet: LocalFleet) -> None:
+    def asks(what: str, question: str) -> Change:
+        return Change(what, ask=question, answer=lambda said: f"echo {what} {said.strip()} >>log")
+
+    todo = asks("one", "echo 1"), Change("plain", "echo plain >>log"), asks("two", "echo 2")
+    apply(plan(Step("s", (HostChanges("w", A, todo),))), fleet)
+    assert (fleet.session(A).root / "log").read_text() == "one 1\nplain\ntwo 2\n"
+    assert fleet.session(A).asked == ["lock", "ask", "apply"]
+    bad = todo[0], asks("sign", "echo no key >&2; false"), asks("three", "true")
+    with pytest.raises(ChangeFailed) as caught:
+        apply(plan(Step("s", (HostChanges("w", B, bad),))), fleet)
+    assert str(caught.value.problems[0]) == "w (b): sign failed: no key"
+    assert not (fleet.session(B).root / "log").exists()
 
 
 def test_the_document() -> None:
-    shown = plan(Step("one", (on(A, "x", "y"),), after=gate("well"))).document()
-    assert shown["changed"] == 2
-    assert shown["schema"] == "alluxio-provision/plan/1"
-    assert "script" not in str(shown)
+    changes = Change("write /x", "secret script", "-a\n+b\n"), Change("start y")
+    shown = Plan(
+        "deploy-etcd",
+        "c",
+        (
+            Step("one", (HostChanges("infra0", A, changes),), after=gate("well")),
+            Step("two", (), (Call("add", lambda: None),)),
+        ),
+        notes=(Problem("infra1", "is old", "upgrade it", "warning"),),
+    ).document()
+    assert shown == {
+        "schema": "alluxio-provision/plan/1",
+        "command": "deploy-etcd",
+        "cluster": "c",
+        "changed": 3,
+        "notes": [Problem("infra1", "is old", "upgrade it", "warning").document()],
+        "steps": [
+            {
+                "title": "one",
+                "gate": "well",
+                "calls": [],
+                "hosts": [
+                    {
+                        "name": "infra0",
+                        "host": "a",
+                        "changes": [
+                            {"what": "write /x", "diff": "-a\n+b\n"},
+                            {"what": "start y", "diff": ""},
+                        ],
+                    }
+                ],
+            },
+            {"title": "two", "gate": None, "calls": ["add"], "hosts": []},
+        ],
+    }
 
 
 def test_what_comes_after_a_change_does_not_say_that_nothing_was_changed() -> None:
