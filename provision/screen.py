@@ -43,7 +43,12 @@ def emit_json(document: Any) -> None:
 
 def json_text(document: Any) -> str:
     """A document in ASCII: right in every locale, and nothing in it steers a terminal."""
-    return json.dumps(document, indent=2) + "\n"
+    from pydantic_core import to_json  # a tenth of the time of json's, which indents in Python
+
+    text = to_json(document, indent=2).decode()
+    if not text.isascii() or "\x7f" in text:
+        text = json.dumps(document, indent=2)
+    return text + "\n"
 
 
 def emit_json_line(document: Any) -> None:

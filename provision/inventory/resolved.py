@@ -20,6 +20,7 @@ from provision.inventory.kubernetes import KubernetesCluster, resolve_kubernetes
 
 Membership = Literal["ETCD", "STATIC", "SERVICE_REGISTRY"]
 Secret = TypeVar("Secret", bound=model.Secret)
+T = TypeVar("T")
 DEFAULT_CONNECT_TIMEOUT = 10.0
 #: etcd's own default (bytes) when quota-backend-bytes is 0 or not set.
 DEFAULT_QUOTA = 2 << 30
@@ -223,12 +224,9 @@ def resolve(
     def absolute(p: Path) -> Path:
         return local_path(p, path)
 
-    def machine(host: str, own: model.Ssh, key: str) -> Machine:
-        ssh = file.ssh
-        if own.model_fields_set:  # thousands of workers have nothing of their own
-            ssh = ssh.model_copy(update={f: getattr(own, f) for f in own.model_fields_set})
+    def target(ssh: model.Ssh) -> Machine:
         return Machine(
-            host=host,
+            host="",
             user=ssh.user,
             port=ssh.port,
             key=absolute(Path(ssh.key)) if ssh.key else None,
@@ -237,8 +235,14 @@ def resolve(
             sudo_password=secret(ssh.sudo_password) if ssh.sudo_password else None,
             key_passphrase=secret(ssh.key_passphrase) if ssh.key_passphrase else None,
             connect_timeout=ssh.connect_timeout or DEFAULT_CONNECT_TIMEOUT,
-            where=where.get(key, str(path)),
         )
+
+    def machine(host: str, own: model.Ssh, key: str) -> Machine:
+        at = shared
+        if own.model_fields_set:  # thousands of workers have nothing of their own
+            fields = {f: getattr(own, f) for f in own.model_fields_set}
+            at = target(file.ssh.model_copy(update=fields))
+        return replace(at, host=host, where=where.get(key, str(path)))
 
     def source(s: model.Source) -> model.Source:
         update: dict[str, object] = {}
@@ -251,6 +255,10 @@ def resolve(
     def secret(s: Secret) -> Secret:
         return s if s.file is None else s.model_copy(update={"file": absolute(s.file)})
 
+    def secrets(given: Mapping[str, Secret]) -> dict[str, Secret]:
+        return {name: secret(s) for name, s in given.items()}
+
+    shared = target(file.ssh)
     e = file.etcd
     members = tuple(
         EtcdMember(
@@ -300,6 +308,7 @@ def resolve(
         )
         if e.auth.enabled is False:
             login = model.AlluxioEtcd()  # 313 cannot join with a login that etcd does not ask for
+        a_secrets = secrets(a.secret_properties)
         workers = tuple(
             AlluxioWorker(
                 name=name,
@@ -310,11 +319,9 @@ def resolve(
                 direct_memory=w.direct_memory or a.direct_memory,
                 page_store=w.page_store or a.page_store,
                 java_home=w.java_home or a.java.home,
-                properties={**a.properties, **w.properties},
-                secret_properties={
-                    k: secret(s) for k, s in {**a.secret_properties, **w.secret_properties}.items()
-                },
-                env={**a.env, **w.env},
+                properties=_merged(a.properties, w.properties),
+                secret_properties=_merged(a_secrets, secrets(w.secret_properties)),
+                env=_merged(a.env, w.env),
             )
             for name, w in a.workers.items()
         )
@@ -350,7 +357,7 @@ def resolve(
             ),
             master_heap=a.master_heap,
             properties=a.properties,
-            secret_properties={k: secret(s) for k, s in a.secret_properties.items()},
+            secret_properties=a_secrets,
             env=a.env,
         )
     if e.external is not None:
@@ -367,6 +374,11 @@ def resolve(
         other_clusters=tuple(file.other_clusters),
         kubernetes=resolve_kubernetes(file, absolute, secret),
     )
+
+
+def _merged(shared: Mapping[str, T], own: Mapping[str, T]) -> Mapping[str, T]:
+    """What thousands of workers share is one mapping for all that have nothing of their own."""
+    return {**shared, **own} if own else shared
 
 
 def _port(properties: Mapping[str, model.Scalar], key: str, default: int) -> int:

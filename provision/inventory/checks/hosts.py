@@ -164,9 +164,14 @@ def _worker_port_path(context: Context, worker: AlluxioWorker, field: str) -> do
 def _ports_on_machine(context: Context) -> None:
     members = {_machine(m.machine): m for m in context.members}
     by_address = {m.address: m for m in context.members}
+    # Thousands of workers share their properties, and so their ports.
+    ports: dict[tuple[int, int], list[tuple[str, int]]] = {}
     for worker in context.workers:
+        shared = id(worker.properties), worker.rpc_port
+        if shared not in ports:
+            ports[shared] = list(_worker_ports(worker))
         used: dict[int, str] = {}
-        for field, port in _worker_ports(worker):
+        for field, port in ports[shared]:
             first = used.setdefault(port, field)
             if first != field:
                 path = _worker_port_path(context, worker, field)
