@@ -43,6 +43,7 @@ _HELP = {
     "stats": "Show SSH round trips and times at the end.",
     "traceback": "Show the Python traceback of an error.",
     "dry_run": "Show the plan and its diffs; change nothing.",
+    "exit_code": "With --dry-run: end with 1 when anything would change.",
 }
 
 
@@ -58,6 +59,8 @@ class Run:
     stats: bool = False
     #: Whether a plan is being applied: what an interrupted run may truthfully say.
     applying: bool = False
+    #: Whether a dry run's plan has anything to change.
+    drifted: bool = False
     _loaded: LoadedInventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)
 
@@ -108,7 +111,7 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Task[Any]]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
-    ``changes`` adds --dry-run; without ``inventory`` that option, and those about hosts, are
+    ``changes`` adds --dry-run and --exit-code; without ``inventory`` that option, and those about hosts, are
     left out. ``formats`` are what --format takes. Options in ``positional``, whose default is
     None, are given without their flag. What the body returns is the exit code (None: 0); an
     error of ours is printed as one line per problem and ends with its own code.
@@ -118,7 +121,7 @@ def command(
         own = list(inspect.signature(body).parameters.values())[1:]
         common: dict[str, Any] = {"inventory": ""} if inventory else {}
         if changes:
-            common["dry_run"] = False
+            common.update(dry_run=False, exit_code=False)
         common["format"] = "table"
         if inventory:
             common.update(verbose=False, stats=False)
@@ -185,7 +188,11 @@ def _perform(
         if run.format not in formats:
             *most, last = formats
             raise UsageError(f"--format is {', '.join(most)} or {last}, not {run.format!r}")
-        return body(run)
+        verdict = options.get("exit_code", False)
+        if verdict and not run.dry_run:
+            raise UsageError("--exit-code is the verdict of a --dry-run, and says nothing without")
+        code = body(run)
+        return code or int(verdict and run.drifted)
     except ProvisionError as error:
         if options["traceback"]:
             raise

@@ -74,6 +74,7 @@ def carry_out(run: Run, plan: Plan) -> bool:
     if not run.json:
         screen.plan(plan)
     if run.dry_run:
+        run.drifted = True
         return False
     run.applying = True
     with screen.Progress() as progress:

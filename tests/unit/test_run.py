@@ -43,7 +43,7 @@ def ends(body: Any, *, changes: bool = False, **options: Any) -> int:
         "traceback": False,
     }
     if changes:
-        given["dry_run"] = False
+        given.update(dry_run=False, exit_code=False)
     try:
         command(changes=changes)(body).body(Context(), **{**given, **options})
     except Exit as done:
@@ -194,6 +194,20 @@ class TestOutcome:
         assert (document["changed"], document["would_change"]) == (0, 2)
         assert document["applied"] is False
         assert document["notes"][0]["what"] == "heap is large"
+
+    @pytest.mark.parametrize("steps", [(), (Step("roll", (host,)),)])
+    def test_the_verdict_of_a_dry_run(self, steps: tuple[Step, ...]) -> None:
+        def body(run: Run) -> None:
+            common.finish(run, plan, common.carry_out(run, plan))
+
+        plan = Plan("deploy-etcd", "c", steps)
+        assert ends(body, changes=True, dry_run=True, exit_code=True) == len(steps)
+
+    def test_there_is_no_verdict_of_a_run_that_changes(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert ends(raising(AssertionError("ran")), changes=True, exit_code=True) == 2
+        assert "the verdict of a --dry-run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["", "nobody"])
