@@ -111,10 +111,10 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Task[Any]]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
-    ``changes`` adds --dry-run and --exit-code; without ``inventory`` that option, and those about hosts, are
-    left out. ``formats`` are what --format takes. Options in ``positional``, whose default is
-    None, are given without their flag. What the body returns is the exit code (None: 0); an
-    error of ours is printed as one line per problem and ends with its own code.
+    ``changes`` adds --dry-run and --exit-code; without ``inventory`` that option, and those about
+    hosts, are left out. ``formats`` are what --format takes. Options in ``positional``, whose
+    default is None, are given without their flag. What the body returns is the exit code (None:
+    0); an error of ours is printed as one line per problem and ends with its own code.
     """
 
     def decorate(body: Callable[..., int | None]) -> Task[Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
 
 from provision.commands import namespace
+from provision.inventory import load
+from tests import docs
 
 REPO = Path(__file__).parents[2]
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 
 
 def test_every_schema_of_a_document_is_listed() -> None:
@@ -25,23 +29,132 @@ def test_every_task_is_in_the_readme() -> None:
     assert set(namespace.task_names) <= shown
 
 
-def test_no_page_names_a_task_that_is_not_there() -> None:
-    for page in PAGES:
-        named = set(re.findall(r"\binvoke ([a-z]+(?:-[a-z]+)+)", _text(page)))
-        assert named <= set(namespace.task_names), page
+def test_no_page_names_a_task_or_an_option_that_is_not_there() -> None:
+    found = [f"{page}: {what}" for page in docs.PAGES for what in docs.unknown(docs.text(page))]
+    assert found == []
 
 
-def test_every_option_in_a_command_of_the_pages_exists() -> None:
-    for page in PAGES:
-        for name, rest in re.findall(r"\binvoke ([a-z][a-z-]+)([^`|\n#]*)", _text(page)):
-            if name not in namespace.task_names:
-                continue
-            parameters = inspect.signature(namespace[name].body).parameters
-            known = {parameter.strip("_").replace("_", "-") for parameter in parameters}
-            for flag in re.findall(r"--([a-z][a-z-]*)", rest):
-                assert flag in known or flag.removeprefix("no-") in known, (
-                    f"{page}: {name} --{flag}"
-                )
+def test_every_command_block_has_one_place() -> None:
+    for page in docs.PAGES:
+        first = [block.commands[0] for block in docs.blocks(page)]
+        assert len(first) == len(set(first)), f"{page}: blocks that begin alike"
+        assert first == list(docs.PLACES.get(page, {})), page
+    assert set(docs.PLACES) <= set(docs.PAGES)
+
+
+def test_commands_are_in_blocks_that_say_so() -> None:
+    for page in docs.PAGES:
+        for block in docs.fenced(page):
+            assert block.language in docs.LANGUAGES, f"{block}: {block.language!r}"
+            commands = re.search(r"^\$ ", block.text, re.MULTILINE) is not None
+            assert commands == (block.language == "console"), block
+        # No fence that is not closed, or of another form.
+        assert docs.text(page).count("```") == 2 * len(docs.fenced(page)), page
+
+
+def test_every_place_is_true() -> None:
+    for page, placed in docs.PLACES.items():
+        for block in docs.blocks(page):
+            place = placed[block.commands[0]]
+            if isinstance(place, docs.Module) and "integration" not in place.path:
+                assert page in _text(REPO / place.path), f"{block} is not in {place.path}"
+            elif isinstance(place, docs.Elsewhere):
+                _is_in_that_test(block, place)
+            elif isinstance(place, docs.NotHere):
+                assert place.why
+
+
+def _is_in_that_test(block: docs.Block, place: docs.Elsewhere) -> None:
+    """The test is there, and its module has the tasks and the options of the block."""
+    path, _, name = place.test.partition("::")
+    code = _text(REPO / path)
+    assert f"\ndef {name}(" in code, place.test
+    for command in block.commands:
+        words = command.split()
+        wanted = [f'"{words[1]}"', *(w.partition("=")[0] for w in words if w.startswith("--"))]
+        for word in wanted:
+            assert word in code, f"{block}: {path} has no {word}"
+
+
+def test_what_ci_executes_it_executes() -> None:
+    recipes = _recipes()
+    called = _called(recipes)
+    lines = {line.replace("--quiet ", "") for name in called for line in recipes[name][1]}
+    for page in docs.PAGES:
+        for block in docs.blocks(page, docs.CI):
+            for command in block.commands:
+                made = re.fullmatch(r"make ([a-z-]+)", command)
+                assert made[1] in called if made else command in lines, f"{block}: {command}"
+
+
+def _recipes() -> dict[str, tuple[list[str], list[str]]]:
+    """Of each target of the Makefile: what it needs, and the commands of its recipe."""
+    text = _text(REPO / "Makefile").replace("$(BIN)", ".venv/bin")
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    rule = r"^([a-z./-]+):(?!=)([^#\n]*).*\n((?:\t.*\n)*)"
+    for name, needs, recipe in re.findall(rule, text, re.MULTILINE):
+        commands = [line.strip().lstrip("@") for line in recipe.splitlines()]
+        before = found.get(name, ([], []))
+        found[name] = (before[0] + needs.split(), before[1] + commands)
+    return found
+
+
+def _called(recipes: dict[str, tuple[list[str], list[str]]]) -> set[str]:
+    """The targets that .ci/run makes, with those that these need."""
+    waiting = re.findall(r"^ *make ([a-z-]+)", _text(REPO / ".ci" / "run"), re.MULTILINE)
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in recipes and name not in found:
+            found.add(name)
+            waiting += recipes[name][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    "block", [b for page in docs.PAGES for b in docs.fenced(page, "yaml")], ids=str
+)
+def test_every_inventory_of_the_pages_can_be_loaded(
+    block: docs.Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by itself, or as a change of the README's."""
+    (tmp_path / ".ssh").mkdir()
+    for name in (".ssh/id_ed25519", "known_hosts"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yaml = YAML(typ="safe")
+    whole = yaml.load(next(b.text for b in docs.fenced("README.md", "yaml")))
+    part = yaml.load(block.text)
+    path = tmp_path / "inventory.yml"
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump({**whole, **part} if "cluster" in part else merged(whole, part), file)
+    assert load(path).path == path
+
+
+def test_the_readme_s_map_is_of_what_is_there() -> None:
+    map_ = docs.fenced("README.md", "text")[-1].text
+    named = re.findall(r"(?<![\w/-])((?:[a-z_]+/)*[a-z_]+\.(?:py|sh)|(?:[a-z_]+/)+)", map_)
+    places = (REPO, REPO / "provision", REPO / "provision" / "host")
+    assert {name for name in named if not any((at / name).exists() for at in places)} == set()
+    packages = {path.parent.name for path in (REPO / "provision").glob("*/__init__.py")}
+    assert packages == {
+        name for name in packages if f"{name}/" in named or f"provision/{name}/" in named
+    }
+    for package in ("etcd", "alluxio", "check"):
+        (line,) = re.findall(rf"^provision/{package}/ +(.*\n(?: +.*\n)*)", map_, re.MULTILINE)
+        modules = set(re.findall(r"[a-z_]+", re.sub(r"\([^)]*\)|^.*:", "", line)))
+        there = {path.stem for path in (REPO / "provision" / package).glob("*.py")}
+        assert modules, package
+        assert modules - there == set(), package
+
+
+def merged(base: Any, changes: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return {
+        key: merged(base[key], changes[key]) if key in base and key in changes else value
+        for key, value in {**base, **changes}.items()
+    }
 
 
 def _text(page: Path) -> str:

@@ -1,0 +1,290 @@
+"""The documentation's command blocks: which there are, where each is executed, and executing them.
+
+:data:`PLACES` names every block by its page and its first command. The tests that execute blocks
+take them from here, page by page and in their order (:class:`Reader`), and fail when they have left
+one out. tests/unit/test_docs.py fails when a block is not in the table, or the table is not true.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provision.commands import namespace
+
+REPO = Path(__file__).parents[1]
+#: Pages that people write; the generated ones have no commands.
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in sorted((REPO / "docs").glob("*.md"))),
+]
+#: What a fence may say: commands with "$ " before each, or what is no command.
+LANGUAGES = ("console", "yaml", "ini", "text")
+
+_FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where blocks are executed."""
+
+
+@dataclass(frozen=True)
+class Module(Place):
+    """By this test module, which goes through the blocks of each of its pages."""
+
+    path: str
+
+
+#: On the lab's hosts.
+LAB = Module("tests/integration/test_docs.py")
+#: On the lab, and all of the page in one shell.
+TUTORIAL = Module("tests/integration/test_tutorial.py")
+#: Against an etcd, or with Helm, on loopback.
+COMPONENT = Module("tests/component/test_docs.py")
+#: With nothing but an inventory.
+ALONE = Module("tests/unit/test_docs_alone.py")
+
+
+@dataclass(frozen=True)
+class ByCi(Place):
+    """By .ci/run itself: its make targets, those that these need, and their recipes."""
+
+
+CI = ByCi()
+
+
+@dataclass(frozen=True)
+class Elsewhere(Place):
+    """By a test that is there for more: it calls the same tasks with the same options."""
+
+    test: str
+    #: What starts that test when .ci/run does not, and why not.
+    but: str = ""
+
+
+@dataclass(frozen=True)
+class NotHere(Place):
+    """By no test, for a reason."""
+
+    why: str
+
+
+_API_SERVER = "tests/kubernetes/test_api_server.py"
+_MINUTES = "by `make kubernetes`: to build an API server takes a quarter of an hour"
+
+PLACES: dict[str, dict[str, Place]] = {
+    "README.md": {
+        "make demo": CI,
+        "python3 -m venv .venv": CI,
+        ".venv/bin/invoke init-inventory": LAB,
+        ".venv/bin/invoke show-inventory": LAB,
+    },
+    "CONTRIBUTING.md": {
+        "make lint": CI,
+        "make versions": NotHere(
+            "its Pythons are on few machines: a job of .github/workflows/ci.yml for each"
+        ),
+    },
+    "docs/json.md": {"invoke check-nodes --format json | python3 -m json.tool": LAB},
+    "docs/kubernetes.md": {
+        "invoke render-helm --to values.yaml": COMPONENT,
+        "helm upgrade --install alluxio CHART --namespace=default --values=values.yaml": Elsewhere(
+            f"{_API_SERVER}::test_the_values_install", _MINUTES
+        ),
+        "invoke check-nodes --kubernetes": Elsewhere(
+            f"{_API_SERVER}::test_check_nodes_over_the_pods", _MINUTES
+        ),
+    },
+    "docs/membership.md": {
+        "invoke start-workers --dry-run": LAB,
+        "etcdctl user add analytics": COMPONENT,
+    },
+    "docs/monitoring.md": {
+        "invoke check-nodes --watch": LAB,
+        "invoke check-nodes --watch --format json": LAB,
+        "invoke check-nodes --format prometheus": LAB,
+        "invoke render-monitor --into monitor": ALONE,
+        "invoke check-nodes --html report.html": LAB,
+    },
+    "docs/operations.md": {
+        "invoke export-csrs --to requests": Elsewhere(
+            "tests/integration/test_external_ca.py::test_a_first_deploy_by_an_intermediate"
+        ),
+    },
+    "docs/performance.md": {
+        "seq 2 | xargs -P 2 -I{} invoke status --limit 'worker[0-1]' --batch {}/2": LAB
+    },
+    "docs/ssh.md": {
+        "invoke export-ssh-config > ssh_config": LAB,
+        "invoke import-ansible hosts.ini --to inventory/inventory.yml "
+        "--etcd-group etcd --worker-group cache": ALONE,
+    },
+    "docs/tutorial.md": {
+        "make demo": CI,
+        "export PROVISION_INVENTORY=inventory/lab.yml": TUTORIAL,
+        "invoke deploy-etcd": TUTORIAL,
+        "cp inventory/lab.yml inventory/mine.yml": TUTORIAL,
+        "ssh -F .lab/ssh/config worker1 sudo systemctl kill --signal=KILL --kill-whom=all "
+        "alluxio-worker": TUTORIAL,
+        "invoke stop-workers --limit worker1": TUTORIAL,
+        "ssh -F .lab/ssh/config etcd2 'sudo systemctl kill --signal=KILL etcd; "
+        "sudo rm -rf /var/lib/etcd/member; sudo systemctl stop etcd'": TUTORIAL,
+        "invoke backup-etcd --to backups": TUTORIAL,
+        "invoke destroy --yes-delete AlxpLab": TUTORIAL,
+        "make clean": CI,
+    },
+    "docs/workers.md": {
+        "invoke restart-workers": LAB,
+        "invoke upgrade-workers --dry-run": LAB,
+        "invoke decommission-worker worker1": LAB,
+        "invoke forget-worker worker-a35c88ee-3346-4068-bd59-a3169f10f788": LAB,
+        "invoke forget-worker stale --count 2": LAB,
+        "invoke readmit-worker ~/.local/state/alluxio-provision/registrations/FILE.json": LAB,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def commands(self) -> list[str]:
+        """The command lines, without what explains them; lines that only explain are none."""
+        lines = [line[2:] for line in self.text.splitlines() if line.startswith("$ ")]
+        return [bare for line in lines if (bare := re.sub(r"(^|\s+)# .*$", "", line))]
+
+    @property
+    def answers(self) -> list[str]:
+        """What the commands print, as it is shown."""
+        return [line for line in self.text.splitlines() if line and not line.startswith("$ ")]
+
+
+def text(page: str) -> str:
+    return (REPO / page).read_text(encoding="utf-8")
+
+
+def fenced(page: str, language: str | None = None) -> list[Block]:
+    """The blocks of a page, all or those of one language."""
+    content = text(page)
+    found = []
+    for match in _FENCE.finditer(content):
+        indent, kind, inner = match.groups()
+        lines = [line.removeprefix(indent) for line in inner.splitlines(keepends=True)]
+        line = content.count("\n", 0, match.start()) + 1
+        found.append(Block(page, line, kind, "".join(lines)))
+    return [block for block in found if language in (None, block.language)]
+
+
+def blocks(page: str, place: Place | None = None) -> list[Block]:
+    """The command blocks of a page, all or those of one place."""
+    placed = PLACES.get(page, {})
+    return [
+        block
+        for block in fenced(page, "console")
+        if place is None or placed.get(block.commands[0]) == place
+    ]
+
+
+def unknown(commands: str) -> Iterator[str]:
+    """Tasks and options in a text of commands that are not there."""
+    for name, rest in re.findall(r"\binvoke ([a-z][a-z-]+)([^`|\n#]*)", commands):
+        if name not in namespace.task_names:
+            if "-" in name:
+                yield name
+            continue
+        parameters = inspect.signature(namespace[name].body).parameters
+        known = {parameter.strip("_").replace("_", "-") for parameter in parameters}
+        for flag in re.findall(r"--([a-z][a-z-]*)", rest):
+            if flag not in known and flag.removeprefix("no-") not in known:
+                yield f"{name} --{flag}"
+
+
+class Reader:
+    """Somebody who reads a page and types what it says, in a folder of their own.
+
+    ``programs`` is a folder of more programs that they have, ``more`` of their environment.
+
+    Leaving the context without an error fails when a block of this page and place is left.
+    """
+
+    def __init__(
+        self, page: str, place: Place, folder: Path, programs: Path | None = None, **more: str
+    ) -> None:
+        self._left = blocks(page, place)
+        self.folder = folder
+        folders = [Path(sys.prefix) / "bin", *([programs] if programs is not None else [])]
+        path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+        self.environment = {**os.environ, **more, "PATH": path}
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            assert not self._left, f"not executed: {', '.join(map(str, self._left))}"
+
+    def types(self, first: str, *, keys: str = "", until: str = "", **placeholders: str) -> str:
+        """Execute the next block, which begins with ``first``; what it printed.
+
+        ``placeholders`` are the reader's own words for some of the page's. What the page shows as
+        an answer must be there (… stands for anything). ``keys`` are what is typed to the commands
+        themselves. With ``until`` they go on until a line of theirs matches; then comes Ctrl-C.
+        """
+        assert self._left, f"no block is left that could be {first!r}"
+        block = self._left.pop(0)
+        assert block.commands[0] == first, f"{block} comes first"
+        for word, own in placeholders.items():
+            assert word in block.text, f"{block}: {word!r}?"
+            block = replace(block, text=block.text.replace(word, own))
+        script = "\n".join(block.commands)
+        printed = self._bash(f"{block}: {script}", script, keys, until)
+        rest = iter(printed.splitlines())
+        for answer in block.answers:
+            pattern = ".*".join(map(re.escape, answer.split("…")))
+            assert any(re.fullmatch(pattern, line) for line in rest), f"{answer!r}?\n{printed}"
+        return printed
+
+    def _bash(self, what: str, script: str, keys: str, until: str) -> str:
+        with subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            seen: list[str] = []
+            try:
+                for line in process.stdout if until else ():
+                    seen.append(line)
+                    if re.search(until, line):
+                        os.killpg(process.pid, signal.SIGINT)
+                        break
+                seen.append(process.communicate(keys, timeout=120)[0])
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        printed = "".join(seen)
+        assert process.returncode == 0, f"exit code {process.returncode} of {what}\n{printed}"
+        return printed
