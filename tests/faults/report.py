@@ -154,10 +154,10 @@ def _growth(grown: Mapping[str, Any]) -> str:
 Seconds of wall time of the command, one run each, no fault and no other client, with clusters of so
 many members; `add-member` brings one more, `remove-member` takes that one away again. Measured
 {grown["when"]} on {m["cpu"]} that all members, the tool and
-other work of the lowest priority share, source {grown["commit"]}. One run each: only what differs by
-a factor of two says something. Member by member,
-with the whole cluster's health as the gate between, go the changes of a setting, upgrades and new
-CAs. A dash: not possible with so few members, or hosts.
+other work of the lowest priority share, source {grown["commit"]}. One run each: only what differs
+by a factor of two says something. Member by member, with the whole cluster's health as the gate
+between, go the changes of a setting, upgrades and new CAs. A dash: not possible with so few
+members, or hosts.
 
 {_table(heading, rows)}"""
 
