@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -8,15 +9,15 @@ from typing import Any
 import pytest
 
 from provision import check
-from provision.alluxio import membership, nodes
+from provision.alluxio import desired, membership, nodes
 from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
 from provision.alluxio.nodes import InfoNodes, NodeRow
 from provision.check import CheckReport, NodeVerdict, State, look, verdicts
 from provision.errors import Problem, ProvisionError, UsageError
-from provision.etcd import health
+from provision.etcd import health, imported
 from provision.etcd.client import KeyValue, MemberStatus
 from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
-from provision.inventory.model import AlluxioEtcd, Secret
+from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
 from provision.remote import Fleet
 from tests.unit.builders import alluxio, etcd, inventory, member, worker
 
@@ -81,6 +82,7 @@ def test_the_four_states() -> None:
     assert found[1].notes == found[2].notes == ()
     assert found[3].notes == ("live, not in the inventory",)
     assert found[3].address == "stranger:29999"
+    assert [n.info_nodes for n in found] == ["ONLINE", "OFFLINE", None, "ONLINE"]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,7 @@ def test_of_two_dead_ids_the_newer_is_the_workers() -> None:
 def test_the_same_address_live_under_two_ids() -> None:
     found = verdicts(alluxio(W1), members((A, "w1"), (B, "w1")), None)
     assert states(found) == [("w1", "LIVE"), (None, "UNKNOWN")]
+    assert found[0].ok  # nobody was asked who could list it
     assert found[1].notes == (f"live at the address of w1, which is {found[0].worker_id}",)
 
 
@@ -175,6 +178,17 @@ def test_a_known_identity_finds_a_worker_at_another_address() -> None:
     found = verdicts(alluxio(W1), members((A, "new-name")), None, identities={"w1": uuid})
     assert states(found) == [("w1", "LIVE")]
     assert found[0].notes == ("registered as new-name:29999, the inventory says w1:29999",)
+
+
+@pytest.mark.parametrize("known", [A, A.removeprefix("worker-").replace("-", "").upper()])
+def test_an_identity_has_several_spellings(known: str) -> None:
+    found = verdicts(alluxio(W1), members((A, "w1")), None, identities={"w1": known})
+    assert [n.notes for n in found] == [()]
+
+
+def test_a_known_identity_that_is_not_in_etcd() -> None:
+    found = verdicts(alluxio(W1), members(), None, identities={"w1": A})
+    assert states(found) == [("w1", "UNREGISTERED")]
 
 
 def test_a_live_worker_whose_identity_file_says_otherwise() -> None:
@@ -212,7 +226,7 @@ def test_a_value_of_another_form_is_shown() -> None:
     registered = Membership("c", 1, {"h": unreadable("h", 0)}, {"h": unreadable("h", LEASE)})
     found = verdicts(alluxio(W1), registered, None)
     assert states(found) == [("w1", "UNREGISTERED"), (None, "UNKNOWN")]
-    assert found[1].address == ""
+    assert (found[1].address, found[1].port) == ("", 0)
     assert found[1].notes == (
         "live, not in the inventory",
         "its value in etcd is of an unknown form: \ufffdsr",
@@ -229,7 +243,19 @@ def test_alluxios_own_reading_helps_with_another_form() -> None:
 def test_what_only_info_nodes_lists_is_unknown() -> None:
     found = verdicts(alluxio(W1), members((A, "w1")), rows((A, "w1", "ONLINE"), (C, "x", "ONLINE")))
     assert states(found) == [("w1", "LIVE"), (None, "UNKNOWN")]
-    assert found[1].notes == (f"info nodes lists {C}, etcd does not",)
+    note = f"info nodes lists {C}, etcd does not"
+    assert found[1] == NodeVerdict(None, "x", 29999, State.UNKNOWN, C, "ONLINE", (note,))
+
+
+def test_a_declared_worker_that_only_info_nodes_lists() -> None:
+    found = verdicts(alluxio(W1), members(), rows((A, "W1", "OFFLINE")))
+    note = f"info nodes lists {A}, etcd does not"
+    assert found == [NodeVerdict("w1", "w1", 29999, State.UNREGISTERED, None, "OFFLINE", (note,))]
+
+
+def test_a_stranger_that_info_nodes_does_not_list() -> None:
+    found = verdicts(alluxio(W1), members((A, "w1"), (C, "x")), rows((A, "w1", "ONLINE")))
+    assert found[1].notes == ("live, not in the inventory", "info nodes does not list it")
 
 
 def test_without_etcd_alluxios_word_is_taken() -> None:
@@ -240,6 +266,18 @@ def test_without_etcd_alluxios_word_is_taken() -> None:
         ("w2", "FAILED"),
         ("w3", "UNREGISTERED"),
         (None, "UNKNOWN"),
+    ]
+    assert [n.info_nodes for n in found] == ["ONLINE", "OFFLINE", None, "ONLINE"]
+    assert found[3].notes == ("not in the inventory",)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_rows_of_one_address_the_one_online_is_taken(order: int) -> None:
+    info = rows((A, "w1", "OFFLINE"), (B, "W1", "ONLINE"))[::order]
+    found = verdicts(alluxio(W1), None, info)
+    assert [(n.name, n.state, n.worker_id) for n in found] == [
+        ("w1", State.LIVE, B),
+        (None, State.UNKNOWN, A),
     ]
 
 
@@ -263,7 +301,16 @@ def test_static_goes_by_the_port() -> None:
     found = verdicts(cluster, None, info, reachable={"w1": True, "w2": False, "w3": True})
     assert states(found) == [("w1", "REACHABLE"), ("w2", "UNREACHABLE"), ("w3", "REACHABLE")]
     assert [n.info_nodes for n in found] == ["N/A", "N/A", None]
+    assert [n.worker_id for n in found] == ["1f", "2f", None]
     assert [n.notes for n in found] == [(), (), ("info nodes does not list it",)]
+
+
+def test_static_with_two_workers_on_a_host() -> None:
+    info = [NodeRow("2f", "w1", 31000, "N/A"), NodeRow("1f", "w1", 29999, "N/A")]
+    cluster = alluxio(W1, worker("w2", host="w1", port=31000), membership="STATIC")
+    found = verdicts(cluster, None, info, reachable={"w1": True})
+    assert [n.worker_id for n in found] == ["1f", "2f"]
+    assert states(found) == [("w1", "REACHABLE"), ("w2", "UNDETERMINED")]
 
 
 def test_static_with_a_stranger_in_conf_workers() -> None:
@@ -355,23 +402,100 @@ def test_the_summary() -> None:
 
 
 def test_the_document_is_what_scripts_use() -> None:
-    document: Any = report(LIVE, dataclasses.replace(LIVE, state=State.FAILED)).document()
-    assert document["schema"] == "alluxio-provision/check-nodes/1"
-    assert (document["exit_code"], document["problems"]) == (1, [])
-    assert document["etcd"]["leader"] == "infra1"
-    assert document["etcd"]["members"][0]["status"]["db_size"] == 20480
-    assert document["alluxio"]["counts"] == {"LIVE": 1, "FAILED": 1}
-    assert document["alluxio"]["failure_detection_timeout"] == 120
-    assert document["alluxio"]["nodes"][0] == {
-        "name": "w1",
-        "host": "w1",
-        "port": 29999,
-        "state": "LIVE",
-        "ok": True,
-        "worker_id": A,
-        "info_nodes": "ONLINE",
-        "notes": [],
+    until = datetime.now(timezone.utc) + timedelta(days=3, hours=1)
+    seen = healthy(errors=("memberID:1 alarm:NOSPACE ",))
+    first = dataclasses.replace(seen.members[0], certificates=(CertificateState("peer", until),))
+    away = MemberHealth(member(3), error="connection refused")
+    document: Any = report(
+        LIVE,
+        dataclasses.replace(LIVE, name=None, state=State.UNKNOWN, notes=("x",)),
+        etcd=ClusterHealth(seen.cluster, (first, seen.members[1], away)),
+        taken=datetime(2026, 1, 2, 3, 4, 5, 678_901, timezone.utc),
+        seconds=1.23456,
+        info_nodes=InfoNodes("w1", seconds=2.34567),
+        view_problems=(Problem("etcd", "x", "y", "warning"),),
+    ).document()
+    problems = document.pop("problems")
+    assert problems[0] == Problem("etcd", "x", "y", "warning").document()
+    assert [p["where"] for p in problems[1:]] == [f"etcd member infra{i}" for i in (1, 1, 2, 3)]
+    assert document["etcd"]["members"].pop(1)["name"] == "infra2"
+    assert document["alluxio"]["nodes"].pop(1)["notes"] == ["x"]
+    assert document == {
+        "schema": "alluxio-provision/check-nodes/1",
+        "cluster": "c",
+        "exit_code": 1,
+        "taken": "2026-01-02T03:04:05.678+00:00",
+        "seconds": 1.235,
+        "etcd": {
+            "healthy": 2,
+            "quorum": 2,
+            "leader": "infra1",
+            "revision": 9,
+            "members": [
+                {
+                    "name": "infra1",
+                    "endpoint": "http://10.0.0.1:2379",
+                    "healthy": True,
+                    "error": None,
+                    "how": "direct",
+                    "read_seconds": 0.001,
+                    "status": {
+                        "member_id": "1",
+                        "leader": True,
+                        "learner": False,
+                        "version": "3.6.16",
+                        "revision": 9,
+                        "raft_term": 2,
+                        "raft_index": 20,
+                        "db_size": 20480,
+                        "db_in_use": 16384,
+                        "quota": first.member.quota,
+                        "alarms": ["NOSPACE"],
+                    },
+                    "certificates": [
+                        {
+                            "listener": "peer",
+                            "not_after": until.isoformat(),
+                            "days_left": 3,
+                            "error": None,
+                        }
+                    ],
+                },
+                {
+                    "name": "infra3",
+                    "endpoint": "http://10.0.0.3:2379",
+                    "healthy": False,
+                    "error": "connection refused",
+                    "how": away.how,
+                    "read_seconds": None,
+                    "status": None,
+                    "certificates": [],
+                },
+            ],
+        },
+        "alluxio": {
+            "membership": "ETCD",
+            "failure_detection_timeout": 120,
+            "summary": "1 worker: 1 LIVE; 1 not in the inventory",
+            "counts": {"LIVE": 1, "UNKNOWN": 1},
+            "revision": 9,
+            "info_nodes": {"host": "w1", "error": "", "seconds": 2.346},
+            "nodes": [
+                {
+                    "name": "w1",
+                    "host": "w1",
+                    "port": 29999,
+                    "state": "LIVE",
+                    "ok": True,
+                    "worker_id": A,
+                    "info_nodes": "ONLINE",
+                    "notes": [],
+                },
+            ],
+        },
     }
+    unasked: Any = report(LIVE, info_nodes=None).document()
+    assert unasked["alluxio"]["info_nodes"] is None
 
 
 def test_expiry_is_a_warning_and_then_an_error() -> None:
@@ -399,15 +523,25 @@ class Views:
         self.reads = [members((A, "w1"), (B, "w2"))]
         self.names = ["c"]
         self.health = healthy()
+        #: What each view was asked with, in the order of the questions.
+        self.asked: list[tuple[object, ...]] = []
         monkeypatch.setattr(health, "preload", lambda: None)
         monkeypatch.setattr(health, "observing", self.observing)
-        monkeypatch.setattr(nodes, "ask", lambda *_: self.info)
+        monkeypatch.setattr(nodes, "ask", self.ask)
         monkeypatch.setattr(look, "_read", self.read)
 
-    def observing(self, *_: object, **__: object) -> Iterator[MemberHealth]:
+    def observing(self, *given: object, **named: object) -> Iterator[MemberHealth]:
+        self.asked.append(("health", *given, named))
         yield from self.health.members
 
-    def read(self, *_: object) -> look._Read:
+    def ask(self, *given: object) -> InfoNodes:
+        self.asked.append(("nodes", *given))
+        return self.info
+
+    def read(self, *given: object) -> look._Read:
+        self.asked.append(("read", *given))
+        if not self.reads:
+            raise ProvisionError("no leader")
         return look._Read(self.reads.pop(0), self.names)
 
 
@@ -417,16 +551,64 @@ def views(monkeypatch: pytest.MonkeyPatch) -> Views:
 
 
 def test_a_run_over_all_views(views: Views) -> None:
-    found = check.run(inventory(), Fleet(2))
+    declared, fleet = inventory(), Fleet(2)
+    began, before = time.monotonic(), datetime.now(timezone.utc)
+    found = check.run(declared, fleet, nodes_timeout=3, etcd_timeout=2)
     assert found.exit_code == 0
     assert found.summary == "2 workers: 2 LIVE"
     assert found.revision == 9
+    assert (found.cluster, found.alluxio) == ("c", declared.alluxio)
+    assert found.info_nodes is views.info
+    assert before <= found.taken <= datetime.now(timezone.utc)
+    assert 0 <= found.seconds <= time.monotonic() - began
+    assert sorted(views.asked, key=lambda one: str(one[0])) == [
+        ("health", declared.etcd, fleet, {"timeout": 2, "login": None, "certificates": True}),
+        ("nodes", fleet, declared.alluxio, 3),
+        ("read", declared, fleet, 2, None),
+    ]
+
+
+def test_etcd_is_asked_with_the_workers_login(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETCD_PASSWORD", "hunter2")
+    login = AlluxioEtcd(username="alluxio", password=Secret(env="ETCD_PASSWORD"))
+    views.reads = [members((A, "w1")), members((A, "w1"))]  # two looks: w2 is noted
+    declared, fleet = inventory(alluxio(etcd_login=login)), Fleet(2)
+    check.run(declared, fleet, etcd_timeout=2)
+    with_it = desired.login(alluxio(etcd_login=login))
+    assert with_it is not None
+    of_health = next(one for one in views.asked if one[0] == "health")
+    assert of_health[-1] == {"timeout": 2, "login": with_it, "certificates": True}
+    reads = [one for one in views.asked if one[0] == "read"]
+    assert reads == [("read", declared, fleet, 2, with_it)] * 2
 
 
 def test_what_changed_between_two_looks_is_no_disagreement(views: Views) -> None:
     views.reads = [members((A, "w1"), dead=((B, "w2"),)), members((A, "w1"), (B, "w2"))]
     assert check.run(inventory(), Fleet(2)).exit_code == 0
     assert views.reads == []
+
+
+def test_what_both_looks_see_is_a_disagreement(views: Views) -> None:
+    views.reads = [members((A, "w1"), dead=((B, "w2"),)) for _ in range(2)]
+    found = check.run(inventory(), Fleet(2))
+    assert found.nodes[1].notes == ("no lease in etcd, ONLINE in info nodes",)
+    assert found.exit_code == 1
+
+
+def test_a_second_look_that_fails_leaves_the_first(views: Views) -> None:
+    views.reads = [members((A, "w1"), dead=((B, "w2"),))]
+    found = check.run(inventory(), Fleet(2))
+    assert found.nodes[1].notes == ("no lease in etcd, ONLINE in info nodes",)
+    assert [one[0] for one in views.asked].count("read") == 2
+    assert found.revision == 9
+
+
+def test_identities_are_looked_at(views: Views) -> None:
+    views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
+    found = check.run(inventory(), Fleet(2), identities={"w1": A, "w2": C})
+    assert [n.notes for n in found.nodes] == [(), (f"its identity file says {C}",)]
 
 
 def test_info_nodes_that_hung_leaves_the_other_views(views: Views) -> None:
@@ -450,6 +632,35 @@ def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
     assert said[1:] == [f"etcd member infra{i}: connection refused" for i in (1, 2, 3)]
 
 
+def test_why_etcd_is_away_is_said_in_its_own_words(views: Views) -> None:
+    views.reads = []
+    found = check.run(inventory(), Fleet(2))
+    assert [str(p) for p in found.problems] == [
+        "etcd: the registrations could not be read: no leader"
+    ]
+    whole = ProvisionError("2 problems", [Problem("infra1", "is full"), Problem("infra2", "x")])
+    assert look.unread(whole).what == "the registrations could not be read: is full"
+
+
+def test_files_of_an_authority_that_is_not_ours_are_looked_at(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expired = Problem("pki/ca.crt", "has expired")
+    declared = inventory()
+    outside = dataclasses.replace(declared, etcd=etcd(tls=EtcdTls(ca="external")))
+    monkeypatch.setattr(
+        imported, "own_problems", lambda its: [expired] if its is outside.etcd else []
+    )
+    views.names = ["c", "c2"]
+    found = check.run(outside, Fleet(2))
+    assert found.problems[0] == expired
+    assert len(found.problems) == 2
+    alone = check.run(dataclasses.replace(outside, alluxio=None), Fleet(2))
+    assert alone.view_problems == (expired,)
+    views.reads = [members((A, "w1"), (B, "w2"))]
+    assert expired not in check.run(declared, Fleet(2)).problems
+
+
 def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> None:
     views.names = ["c", "c2", "d"]
     found = check.run(inventory(), Fleet(2))
@@ -460,8 +671,9 @@ def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> N
 
 
 def test_static_asks_the_ports(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "port_answers", lambda _, w: w.name == "w1")
-    found = check.run(inventory(alluxio(membership="STATIC")), Fleet(2))
+    fleet = Fleet(2)
+    monkeypatch.setattr(membership, "port_answers", lambda f, w: f is fleet and w.name == "w1")
+    found = check.run(inventory(alluxio(membership="STATIC")), fleet)
     assert found.summary == "2 workers: 1 REACHABLE, 1 UNREACHABLE"
     assert found.revision is None
 
@@ -492,8 +704,13 @@ def test_static_does_not_mind_what_etcd_cannot_say(
 
 
 def test_without_workers_only_etcd_is_looked_at(views: Views) -> None:
+    began, before = time.monotonic(), datetime.now(timezone.utc)
     found = check.run(dataclasses.replace(inventory(), alluxio=None), Fleet(2))
     assert found.nodes == ()
+    assert found.cluster == "c"
+    assert before <= found.taken <= datetime.now(timezone.utc)
+    assert 0 < found.seconds <= time.monotonic() - began
+    assert [one[0] for one in views.asked] == ["health"]
     assert found.document()["alluxio"] is None
     assert found.exit_code == 0
 
