@@ -33,6 +33,9 @@ _STYLES = {
 }
 
 
+_styled = screen.text
+
+
 def check(report: CheckReport) -> None:
     """The report on stdout."""
     _plain_errors()
@@ -71,9 +74,7 @@ def _plain_errors() -> None:
 
 
 def _heading(report: CheckReport) -> Text:
-    from rich.text import Text
-
-    return Text(f"{report.taken.astimezone():%Y-%m-%d %H:%M:%S} (Ctrl-C ends)")
+    return _styled(f"{report.taken.astimezone():%Y-%m-%d %H:%M:%S} (Ctrl-C ends)")
 
 
 def _drawn(report: CheckReport) -> Group:
@@ -96,31 +97,25 @@ def _screenful(report: CheckReport) -> Group:
 
 
 def _listed(report: CheckReport, shown: list[NodeVerdict]) -> list[RenderableType]:
-    from rich.text import Text
-
     parts: list[RenderableType] = [_workers(report, shown), ""] if shown else []
     bad = sum(not n.ok for n in report.nodes) - sum(not n.ok for n in shown)
     if rest := len(report.nodes) - len(shown):
-        parts.append(Text(f"{rest} workers {'more' if bad else 'that are well'} are not listed"))
+        parts.append(_styled(f"{rest} workers {'more' if bad else 'that are well'} are not listed"))
     return parts
 
 
 def _problems(report: CheckReport) -> list[RenderableType]:
-    from rich.text import Text
-
     styles = {"error": "red", "warning": "yellow"}
     return [
-        Text(f"{problem.severity}: {problem}", style=styles.get(problem.severity, ""))
+        _styled(f"{problem.severity}: {problem}", style=styles.get(problem.severity, ""))
         for problem in sorted(report.problems, key=lambda p: p.severity != "error")
     ]
 
 
 def _summary(report: CheckReport) -> list[RenderableType]:
-    from rich.text import Text
-
-    lines: list[RenderableType] = [Text(_etcd_line(report))]
+    lines: list[RenderableType] = [_styled(_etcd_line(report))]
     if report.alluxio is not None:
-        lines.append(Text(report.summary, style="bold"))
+        lines.append(_styled(report.summary, style="bold"))
     return lines
 
 
@@ -203,18 +198,11 @@ def _etcd_line(report: CheckReport) -> str:
 def _table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> RenderableType:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in headings:
         number = heading in ("revision", "db size", "certificate")
         table.add_column(heading, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(_styled(cell) if isinstance(cell, str) else cell for cell in row))
     return table
-
-
-def _styled(text: str, style: str) -> Text:
-    from rich.text import Text
-
-    return Text(text, style=style)

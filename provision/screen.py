@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from provision.errors import Problem, ProvisionError
-from provision.text import size
+from provision.text import shown, size
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from provision.plan import Gate, HostChanges, Plan, Step
 
@@ -69,7 +70,7 @@ def until_interrupted() -> Iterator[None]:
 
 def error(failure: ProvisionError) -> None:
     """An error as one line, and a line for each problem behind it."""
-    print(f"error: {failure.message}", file=sys.stderr)
+    print(shown(f"error: {failure.message}"), file=sys.stderr)
     problems(failure.problems, bullet="  - ")
 
 
@@ -78,40 +79,45 @@ def problems(found: Iterable[Problem], bullet: str = "") -> None:
     ordered = sorted(found, key=lambda p: p.severity != "error")
     for problem in ordered:
         label = "" if problem.severity == "error" else f"{problem.severity}: "
-        print(f"{bullet}{label}{problem}", file=sys.stderr)
+        print(shown(f"{bullet}{label}{problem}"), file=sys.stderr)
+
+
+def text(words: str, style: str = "") -> Text:
+    """``words`` for rich: no markup, and nothing in them steers the terminal."""
+    from rich.text import Text
+
+    return Text(shown(words), style=style)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
     """A plain table on stdout."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    drawn = Table(*headings, box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    heading = text(title) if title is not None else None
+    drawn = Table(*headings, box=box.SIMPLE_HEAD, title=heading, title_justify="left")
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*map(text, row))
     console().print(drawn)
 
 
-def plan(shown: Plan) -> None:
+def plan(todo: Plan) -> None:
     """Every step with its hosts, changes and diffs, on stdout."""
-    from rich.text import Text
-
     out = console()
-    out.print(Text(f"{shown.command}: {shown.changed} to change in {len(shown.steps)} steps"))
-    for number, step in enumerate(shown.steps, 1):
-        out.print(Text(f"{number}. {step.title}", style="bold"))
+    out.print(text(f"{todo.command}: {todo.changed} to change in {len(todo.steps)} steps"))
+    for number, step in enumerate(todo.steps, 1):
+        out.print(text(f"{number}. {step.title}", style="bold"))
         for names, changes in _alike(step):
-            out.print(Text(f"   {names}"))
+            out.print(text(f"   {names}"))
             for what, diff in changes:
-                out.print(Text(f"     * {what}"))
+                out.print(text(f"     * {what}"))
                 for line in diff.splitlines():
                     style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-                    out.print(Text(f"       {line}", style=style))
+                    out.print(text(f"       {line}", style=style))
         for call in step.calls:
-            out.print(Text(f"   * {call.what}"))
+            out.print(text(f"   * {call.what}"))
         if step.after is not None:
-            out.print(Text(f"   then: {step.after.title}", style="dim"))
+            out.print(text(f"   then: {step.after.title}", style="dim"))
 
 
 def _alike(step: Step) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -165,7 +171,8 @@ class Progress:
     def _line(self, text: str) -> None:
         with self._lock:
             self._clear()
-            print(f"{time.monotonic() - self._started:6.1f} s {text}", file=sys.stderr, flush=True)
+            seconds = time.monotonic() - self._started
+            print(f"{seconds:6.1f} s {shown(text)}", file=sys.stderr, flush=True)
 
     def _status(self, text: str) -> None:
         if self._live:

@@ -1,8 +1,11 @@
-"""Text that came from elsewhere (a host, etcd, a server's error), made fit to be shown."""
+"""Text that came from elsewhere (a host, etcd, a server's error), made fit to be shown and read."""
 
 from __future__ import annotations
 
+import json
+import math
 import unicodedata
+from typing import Any, NoReturn
 
 #: Characters kept of a value whose form is not known.
 EXCERPT = 120
@@ -33,6 +36,29 @@ def printable_lines(text: str, last: int | None = None) -> list[str]:
     return [printable(line.rstrip("\r").expandtabs(4), LINE_LIMIT) for line in chosen]
 
 
+def shown(text: str) -> str:
+    """``text`` as it goes to a terminal: its lines, each :func:`printable`, whole."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "\n".join(map(printable, text.expandtabs(4).split("\n")))
+
+
+def document(text: str | bytes) -> Any:
+    """The JSON document in ``text``. Raises ``ValueError`` when there is none, also for what is
+    nested too deeply and for numbers that are not finite, of which JSON has none."""
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    try:
+        return _JSON.decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def number(text: str) -> int | None:
+    """The whole number in ``text``: ASCII digits, as many as a count or a size can have."""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
+
+
 def size(count: int) -> str:
     """``count`` bytes as an operator reads it: ``20 kB``, ``1.5 GB`` (powers of 1000)."""
     if count < 1000:
@@ -43,6 +69,18 @@ def size(count: int) -> str:
         if value < 999.5 or unit == "PB":
             break
     return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _shown(c: str) -> bool:
