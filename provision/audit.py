@@ -22,7 +22,7 @@ from pathlib import Path
 
 from provision.errors import UsageError
 from provision.remote import Session
-from provision.text import printable
+from provision.text import document, printable
 
 HOST_DIR = "/var/log/alluxio-provision"
 HOST_LOG = f"{HOST_DIR}/audit.log"
@@ -168,7 +168,7 @@ def parse(text: Iterable[str]) -> list[Entry]:
     found = []
     for line in text:
         try:
-            said = json.loads(line[:LINE_LIMIT])
+            said = document(line[:LINE_LIMIT])
             when, who, command, cluster, name = (
                 printable(str(said[k]), 200) for k in ("when", "who", "command", "cluster", "name")
             )

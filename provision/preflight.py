@@ -26,7 +26,7 @@ from provision.inventory.resolved import (
     EtcdMember,
     Machine,
 )
-from provision.text import size
+from provision.text import number, size
 
 #: etcd's release names by ``uname -m``: the machines a tarball can be for.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -79,10 +79,10 @@ def hosts(
             problems.append(
                 Problem(where, f"CPU is {f.values.get('arch')}", "x86_64 or aarch64 is needed")
             )
-        systemd = f.values.get("systemd", "")
-        if not systemd.isdigit():
+        systemd = number(f.values.get("systemd", ""))
+        if systemd is None:
             problems.append(Problem(where, "systemd is not running", "hosts need systemd"))
-        elif int(systemd) < MIN_SYSTEMD:
+        elif systemd < MIN_SYSTEMD:
             problems.append(
                 Problem(where, f"systemd {systemd} is too old", f"{MIN_SYSTEMD} or newer is needed")
             )
@@ -272,16 +272,16 @@ def _registered_elsewhere(
 
 
 def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:
-    memory = f.values.get("memory", "")
+    memory = number(f.values.get("memory", ""))
     wanted = sizes.size_bytes(worker.heap)
     wanted += sizes.size_bytes(worker.direct_memory)
-    if not memory.isdecimal() or wanted <= int(memory):
+    if memory is None or wanted <= memory:
         return []
     return [
         Problem(
             where,
             f"heap {worker.heap} and direct memory {worker.direct_memory} are more than the "
-            f"host's {size(int(memory))}",
+            f"host's {size(memory)}",
             "the kernel may kill the worker: give it less, or the host more",
             severity="warning",
         )
@@ -315,8 +315,8 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
                 "move it away, or set data_dir to another place; it is never deleted",
             )
         )
-    for number in dict.fromkeys((member.client_port, member.peer_port)):
-        problems += port(f, number, unit.pid, owned_by is not None, where)
+    for its in dict.fromkeys((member.client_port, member.peer_port)):
+        problems += port(f, its, unit.pid, owned_by is not None, where)
     return problems
 
 

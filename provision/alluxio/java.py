@@ -56,7 +56,7 @@ def own_home(facts: HostFacts) -> str | None:
 
 def major(version_text: str) -> int | None:
     """The major version in ``java -version``'s or a ``release`` file's text: 8, 11, 17, ..."""
-    match = re.search(r'(?:version |JAVA_VERSION=)"(?:1\.)?(\d+)', version_text)
+    match = re.search(r'(?:version |JAVA_VERSION=)"(?:1\.)?([0-9]{1,3})(?![0-9])', version_text)
     return int(match[1]) if match else None
 
 

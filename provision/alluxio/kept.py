@@ -16,7 +16,7 @@ from provision import audit
 from provision.alluxio import membership
 from provision.errors import Problem, Unhealthy, UsageError
 from provision.etcd.client import KeyValue
-from provision.text import EXCERPT, printable
+from provision.text import EXCERPT, document, printable
 
 SCHEMA = "alluxio-provision/registration/1"
 
@@ -35,7 +35,7 @@ class Kept:
 def read(file: Path) -> Kept:
     """A kept registration. Raises :class:`UsageError`."""
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
+        said = document(file.read_text(encoding="utf-8"))
         if said["schema"] != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         cluster = str(said["cluster"])

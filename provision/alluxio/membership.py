@@ -9,7 +9,6 @@ is kept as unknown.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from provision.errors import ProvisionError
 from provision.etcd.client import EtcdClient, KeyValue
 from provision.inventory.resolved import AlluxioWorker
 from provision.remote import Fleet
-from provision.text import EXCERPT, printable
+from provision.text import EXCERPT, document, printable
 
 AUTHORIZED_ROOT = "/DHT/"
 LIVE_ROOT = "/ServiceDiscovery/"
@@ -93,7 +92,7 @@ def live_prefix(cluster: str) -> str:
 def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
     """A registration's value. Never raises; all texts are fit to be shown."""
     try:
-        entity = json.loads(value)
+        entity = document(value)
         address = entity["WorkerNetAddress"]
         host, rpc_port = address["Host"], address["RpcPort"]
         if isinstance(host, str) and host and _is_port(rpc_port):
@@ -107,7 +106,7 @@ def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
                 state=printable(str(entity.get("State", "")), 40),
                 generation=generation if isinstance(generation, int) else -1,
             )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     entity = older.parse(worker_id, value)
     if entity is not None and _is_port(entity.rpc_port):

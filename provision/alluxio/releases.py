@@ -24,6 +24,7 @@ from provision.host.resources import MARKER, File
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import HostChanges, Plan, Step
 from provision.remote import Fleet
+from provision.text import number
 
 #: The running release and the one before are always kept.
 KEPT = 2
@@ -158,8 +159,9 @@ def parse(text: str) -> list[Release]:
     for line in text.splitlines():
         installed, _, rest = line.partition(" ")
         digest, _, name = rest.partition(" ")
-        if installed.isdecimal() and _DIGEST.fullmatch(digest) and _NAME.fullmatch(name):
-            found.append(Release(name, digest, int(installed)))
+        when = number(installed)
+        if when is not None and _DIGEST.fullmatch(digest) and _NAME.fullmatch(name):
+            found.append(Release(name, digest, when))
     return sorted(found, key=lambda r: (-r.installed, r.name))
 
 

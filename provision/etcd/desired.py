@@ -23,6 +23,7 @@ from provision.host.resources import (
 from provision.inventory.model import Scalar, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
 from provision.render import render
+from provision.text import document
 
 UNIT = "etcd.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
@@ -327,14 +328,12 @@ def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = Tr
 
 
 def _initial(text: str) -> dict[str, str]:
-    import json
-
     found: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(": ")
         if key.startswith("initial-cluster") and value.startswith('"'):
             try:
-                found[key] = str(json.loads(value))
+                found[key] = str(document(value))
             except ValueError:
                 continue
     return found

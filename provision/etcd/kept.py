@@ -23,7 +23,7 @@ from provision.host.resources import File
 from provision.inventory.resolved import EtcdMember, Inventory, Machine
 from provision.plan import HostChanges, Plan, Step
 from provision.remote import Fleet
-from provision.text import size
+from provision.text import number, size
 
 _NAME = re.compile(r"member\.(removed|before-restore|before-recover)-([0-9]{8}T[0-9]{6}Z)")
 _SHOWN = {"removed": "removal", "before-restore": "restore", "before-recover": "recovery"}
@@ -125,8 +125,9 @@ def _kept(member: EtcdMember, facts: HostFacts) -> list[Kept]:
         count, _, path = line.partition("\t")
         folder, _, name = path.rpartition("/")
         when = _since(name)
-        if folder == member.data_dir and count.isdecimal() and when is not None:
-            found.append(Kept(member, name, when, int(count) << 10))
+        blocks = number(count)
+        if folder == member.data_dir and blocks is not None and when is not None:
+            found.append(Kept(member, name, when, blocks << 10))
     return found
 
 

@@ -14,6 +14,7 @@ from provision.etcd import health
 from provision.etcd.client import EtcdClient, EtcdUnreachable, Reason
 from provision.etcd.health import ClusterHealth
 from provision.remote import Fleet
+from provision.text import document
 
 PREFIX = "/alluxio-provision/pending/"
 WORKERS = f"{PREFIX}workers"
@@ -45,7 +46,7 @@ def read(seen: ClusterHealth, fleet: Fleet) -> Pending:
         name = pair.key.decode(errors="replace").removeprefix(_CLEAN)
         if pair.key.startswith(_CLEAN.encode()):
             try:
-                clean[name] = str(json.loads(pair.value)["address"])
+                clean[name] = str(document(pair.value)["address"])
             except (ValueError, KeyError, TypeError):
                 continue
     return Pending(any(pair.key == WORKERS.encode() for pair in keys), clean)

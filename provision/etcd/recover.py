@@ -9,7 +9,6 @@ data is kept aside before. Then the others join again as new members, one by one
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 import shlex
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
 from provision.plan import HostChanges, Plan, Step
 from provision.remote import Fleet
+from provision.text import document, number
 
 #: Seconds that the chosen member may take to become a cluster of its own.
 FORCED_WITHIN = 120
@@ -202,7 +202,7 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
     elif not desired.has_data(chosen, facts):
         problem = Problem(where, "has no data", "choose another member, or invoke restore-etcd")
     else:
-        needed = int(facts.commands.get("bytes", "").strip() or 0)
+        needed = number(facts.commands.get("bytes", "").strip()) or 0
         disk = facts.disks.get(chosen.data_dir)
         if disk is None or disk.available > needed + (64 << 20):
             return
@@ -217,7 +217,7 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
 def _on_disk(facts: HostFacts) -> int | None:
     lines = facts.commands.get("status", "").strip().splitlines() or [""]
     try:
-        return int(json.loads(lines[-1])["revision"])
+        return int(document(lines[-1])["revision"])
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -7,7 +7,6 @@ and all, when its context or this process ends.
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import shlex
 import time
@@ -21,7 +20,7 @@ from provision.etcd.client import Endpoint, EtcdClient, EtcdUnreachable, Login
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.remote import Fleet, tunnel
-from provision.text import printable, size
+from provision.text import document, number, printable, size
 
 #: Beside the system's other large temporary files; not on etcd's own disk, which must not fill.
 SCRATCH = "/var/tmp/alluxio-provision-scratch"
@@ -178,7 +177,7 @@ timeout {LIVES} cat >/dev/null"""
 
 def _status(host: EtcdMember, text: str) -> SnapshotStatus:
     try:
-        said = json.loads(text)
+        said = document(text)
         return SnapshotStatus(
             int(said["revision"]), int(said["totalKey"]), int(said.get("totalSize", 0))
         )
@@ -201,8 +200,7 @@ def _wait(host: EtcdMember, client: EtcdClient) -> None:
 
 
 def _free(stderr: str) -> int:
-    found = stderr.rpartition("free=")[2].strip()
-    return int(found) << 10 if found.isdigit() else 0
+    return (number(stderr.rpartition("free=")[2].strip()) or 0) << 10
 
 
 def _unusable(host: EtcdMember, what: str) -> Unhealthy:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from provision.inventory.model import Source, minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, HostChanges, Plan, Step
 from provision.remote import Fleet
+from provision.text import document
 
 #: Seconds until the leader has seen all members' versions and raises the cluster's: it looks
 #: every four seconds (etcd's ``monitorVersionInterval`` is five).
@@ -111,8 +111,8 @@ def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> t
                         connection.sock, server_hostname=member.address
                     )
                 connection.request("GET", "/version")
-                document = json.loads(connection.getresponse().read(65536))
-            return version_tuple(str(document["etcdcluster"]))[:2]
+                said = document(connection.getresponse().read(65536))
+            return version_tuple(str(said["etcdcluster"]))[:2]
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             where = f"{member.name} ({member.machine.host})"
             what = f"does not say which version the cluster works by: {error}"

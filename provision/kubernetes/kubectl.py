@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.text import EXCERPT, printable
+from provision.text import EXCERPT, document, printable
 
 DEFAULT_TIMEOUT = 15.0
 #: Seconds after which a forward ends even if this program was killed before it could end it.
@@ -70,7 +69,7 @@ class Kubectl:
             *("get", "pods", "--selector", selector, "--output", "json"), timeout=timeout
         )
         try:
-            items = json.loads(text)["items"]
+            items = document(text)["items"]
             found = [_pod(item) for item in items if "deletionTimestamp" not in item["metadata"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self.error("get", f"printed no list of pods: {printable(text, EXCERPT)}") from (
