@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -113,6 +114,8 @@ def _not_root(user: str) -> str:
 def _local_path(path: Path) -> Path:
     if str(path) in ("", "."):
         raise ValueError("the path is empty")
+    if any(unicodedata.category(c) == "Cc" for c in str(path)):
+        raise ValueError(f"{str(path)!r} holds control characters")
     try:
         path.expanduser()
     except RuntimeError:
@@ -747,13 +750,14 @@ class InventoryFile(Model):
 
 def version_tuple(version: str) -> tuple[int, int, int]:
     """``"3.6.16"`` as ``(3, 6, 16)``."""
-    match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
+    match = re.fullmatch(ETCD_VERSION, version)
     if match is None:
         raise ValueError(f"not a version: {version!r}")
-    return int(match[1]), int(match[2]), int(match[3])
+    major, minor, patch = map(int, version.split("."))
+    return major, minor, patch
 
 
 def minor(version: str) -> tuple[int, int] | None:
     """``"3.6.16"`` as ``(3, 6)``; None for what is not a version."""
-    match = re.match(r"(\d+)\.(\d+)\.", version)
+    match = re.match(r"([0-9]{1,4})\.([0-9]{1,4})\.", version)
     return (int(match[1]), int(match[2])) if match is not None else None

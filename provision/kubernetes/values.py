@@ -22,6 +22,7 @@ from provision.inventory.model import Secret
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.kubernetes import chart
 from provision.render import property_key, property_value
+from provision.text import printable
 
 HEADER = (
     "# Managed by alluxio-provision for cluster {cluster}: change the inventory, not this file."
@@ -98,7 +99,10 @@ def as_yaml(found: Mapping[str, Any], inventory: Inventory, note: str) -> str:
     yaml.width = 4096
     text = io.StringIO()
     yaml.dump(dict(found), text)
-    lines = [HEADER.format(cluster=inventory.cluster), *(f"# {n}" for n in note.splitlines())]
+    lines = [
+        HEADER.format(cluster=inventory.cluster),
+        *(f"# {printable(n)}" for n in note.splitlines()),
+    ]
     return "\n".join(lines) + "\n" + text.getvalue()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from provision.inventory.resolved import Inventory, Machine
 from provision.ssh.route import Hop, UserConfig, route
+from provision.text import printable
 
 
 def ssh_config(inventory: Inventory, config: UserConfig) -> str:
@@ -30,7 +31,7 @@ def ssh_config(inventory: Inventory, config: UserConfig) -> str:
     for hops, name in jumps.items():
         *before, hop = hops
         blocks.append(_block([name], hop, jumps[tuple(before)] if before else None))
-    head = f"# From {inventory.path}, cluster {inventory.cluster}.\n"
+    head = f"# From {printable(str(inventory.path))}, cluster {inventory.cluster}.\n"
     return head + "\n".join(blocks)
 
 
@@ -66,4 +67,5 @@ def _block(names: Sequence[str], hop: Hop, via: str | None) -> str:
 
 
 def _quoted(path: Path) -> str:
-    return '"' + str(path).replace("%", "%%") + '"'
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
