@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,13 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from provision.errors import InventoryError
-from provision.inventory import EXAMPLE, ranges, read
+from provision.etcd import desired as etcd_desired
+from provision.inventory import EXAMPLE, provenance, ranges, read
 from provision.inventory.document import MAX_BYTES
+from provision.inventory.model import EtcdTls
+from provision.ssh.export import ssh_config
+from provision.ssh.route import UserConfig
+from tests.unit.hosts import TARBALL
 
 PLACE = re.compile(r":([0-9]+):([0-9]+)$")
 
@@ -38,6 +45,7 @@ def accept_or_explain(path: Path, data: bytes) -> bool:
         assert 1 <= line <= len(lines), problem
         assert 1 <= column <= len(lines[line - 1]) + 1, problem
         assert problem.what
+        assert str(problem).isprintable(), problem
     return accepted
 
 
@@ -81,8 +89,14 @@ def test_any_structure(path: Path, data: dict[str, Any]) -> None:
     accept_or_explain(path, buffer.getvalue())
 
 
-# The example with all its commented keys turned on covers the whole model.
-LINES = [re.sub(r"^( *)# (?=  |[a-z_]+:( |$))", r"\1", line) for line in EXAMPLE.split("\n")]
+# The example with all its commented keys turned on covers the whole model. What stands before the
+# first key is no key, and a remark goes on after its first word.
+COMMENTED = re.compile(
+    r"""^( *)# (?= *[A-Za-z0-9_.\[\]-]+:( *$| +([\[{"][^#]*|[^ #]+)( +#.*)?$))""", re.MULTILINE
+)
+HEAD, FIRST, KEYS = EXAMPLE.partition("\ncluster:")
+WHOLE = HEAD + COMMENTED.sub(r"\1", FIRST + KEYS)
+LINES = WHOLE.split("\n")
 VALUES = st.sampled_from(
     [
         *("", "~", "0", "-1", "99999999999999999999", "true", "on", "x", "[]", "{}", "[a, b]"),
@@ -117,6 +131,63 @@ def mutated(draw: st.DrawFn) -> str:
 @given(text=mutated())
 def test_any_mutation_of_the_example(path: Path, text: str) -> None:
     accept_or_explain(path, text.encode("utf-8", "surrogatepass"))
+
+
+HOSTILE: st.SearchStrategy[Any] = st.one_of(
+    st.sampled_from([None, {}, [], [[]], {"": {}}, True, -1, 10**30, float("nan"), float("inf")]),
+    st.sampled_from(["\x1b[2J", "a\nb", "\u202e", "{{ 7*7 }}", "$(id)", "../..", "\x85", "\ufeff"]),
+    st.dates(),
+    st.binary(max_size=8),
+    structures,
+)
+
+
+TREES = [YAML(typ="safe", pure=True).load(text) for text in (EXAMPLE, WHOLE)]
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> bytes:
+    """The whole example as a tree: keys and items dropped, renamed, given what is no value of
+    theirs, and nested in one another."""
+    root = copy.deepcopy(draw(st.sampled_from(TREES)))
+    for _ in range(draw(st.integers(1, 4))):
+        at: Any = root
+        while isinstance(at, dict | list) and at:
+            keys = sorted(at, key=str) if isinstance(at, dict) else list(range(len(at)))
+            key = draw(st.sampled_from(keys))
+            if isinstance(at[key], dict | list) and at[key] and draw(st.integers(0, 3)):
+                at = at[key]
+                continue
+            match draw(st.sampled_from(["drop", "value", "rename", "nest", "double"])):
+                case "drop":
+                    del at[key]
+                case "rename" if isinstance(at, dict):
+                    at[draw(words | st.text(max_size=8))] = at.pop(key)
+                case "nest":
+                    at[key] = {key: at[key]} if draw(st.booleans()) else [at[key]]
+                case "double":
+                    at[key] = [at[key]] * 2  # written as an anchor and its alias
+                case _:
+                    at[key] = draw(HOSTILE)
+            break
+    buffer = io.BytesIO()
+    YAML(typ="safe", pure=True).dump(root, buffer)
+    return buffer.getvalue()
+
+
+@given(data=changed())
+def test_any_change_of_the_examples_tree(path: Path, data: bytes) -> None:
+    if not accept_or_explain(path, data):
+        return
+    loaded = read(path)
+    found = loaded.inventory
+    assert provenance(loaded)
+    tls = EtcdTls(peer=False)  # certificates are of what is in force, not of the inventory
+    members = tuple(replace(m, peer_tls=False, client_tls=False) for m in found.etcd.members)
+    etcd = replace(found.etcd, tls=tls, members=members)
+    for member in members:
+        etcd_desired.resources(etcd, member, TARBALL, None, None)
+    ssh_config(found, UserConfig([]))
 
 
 LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
