@@ -9,6 +9,17 @@ if [ -e "$STATE/batch.lock" ] && command -v flock >/dev/null; then
   exec 9<&-
 fi
 echo @@begin
+pids=
+sockets() {
+  where=$1
+  shift
+  while read -r fd socket; do
+    pid=${fd#/proc/}
+    owners="$owners $socket=${pid%%/*}"
+  done <<EOF
+$(find $where \( "$@" \) -printf '%p %l\n' 2>/dev/null)
+EOF
+}
 listeners() {
   hex=
   for port in "$@"; do hex="$hex${hex:+|}$(printf %04X "$port")"; done
@@ -19,13 +30,12 @@ listeners() {
   set --
   for pair in $found; do set -- "$@" -o -lname "socket:\[${pair#*=}\]"; done
   shift
+  # The units' own processes first: those of a whole host may be thousands.
   owners=
-  while read -r fd socket; do
-    pid=${fd#/proc/}
-    owners="$owners $socket=${pid%%/*}"
-  done <<EOF
-$(find /proc/[0-9]*/fd \( "$@" \) -printf '%p %l\n' 2>/dev/null)
-EOF
+  [ -z "$pids" ] || sockets "$pids" "$@"
+  for pair in $found; do
+    case $owners in *" socket:[${pair#*=}]="*) ;; *) sockets '/proc/[0-9]*/fd' "$@"; break;; esac
+  done
   for pair in $found; do
     pid=0 name=
     case $owners in *" socket:[${pair#*=}]="*)
@@ -36,14 +46,40 @@ EOF
     printf 'listen %d %s %s\n' "$((0x${pair%=*}))" "$pid" "${name:-unknown}"
   done
 }
-disk() {
-  d=$1
-  while [ ! -d "$d" ]; do d=${d%/*} d=${d:-/}; done
-  df -PT -B1 "$d" | {
-    read -r _
-    read -r dev kind total used avail _
-    echo "disk $1|$dev|$kind|$total|$avail"
-  }
+units() {
+  while IFS= read -r line; do
+    printf 'unit %s\n' "$line"
+    case $line in MainPID=[1-9]*) pids="$pids /proc/${line#MainPID=}/fd";; esac
+  done <<EOF
+$(systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,FragmentPath,NeedDaemonReload "$@")
+EOF
+}
+contents() {
+  find -L "$@" -maxdepth 0 -type f -printf '%s %p\n' 2>/dev/null | while read -r size f; do
+    printf 'data %s|' "$f"
+    if [ "$size" -le 262144 ]; then base64 -w0 <"$f"; else head -c 262144 "$f" | base64 -w0; fi
+    echo
+  done
+}
+climb() { near=$1; while [ ! -d "$near" ]; do near=${near%/*} near=${near:-/}; done; }
+disks() {
+  names=
+  for d in "$@"; do
+    climb "$d"
+    names="$names
+$near"
+  done
+  # Names are parted by newlines alone: one process for all disks.
+  (
+    IFS='
+'
+    exec df -B1 --output=source,fstype,size,avail,file $names
+  ) | while read -r dev kind total avail file; do
+    for d in "$@"; do
+      climb "$d"
+      [ "$near" != "$file" ] || echo "disk $d|$dev|$kind|$total|$avail"
+    done
+  done
 }
 lookup() { a=$(getent ahosts "$1" | head -n 1); echo "resolved $1 ${a%% *}"; }
 reach() {

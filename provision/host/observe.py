@@ -156,22 +156,17 @@ def script(probe: Probe) -> str:
         lines.append(f'for f in {" ".join(map(q, stats))}; do if [ -L "$f" ]; then')
         lines.append('echo "link $f|$(readlink "$f")"; fi; done')
     if plain:
-        lines.append(f"for f in {' '.join(map(q, plain))}; do")
-        lines.append('if [ -f "$f" ]; then printf "data %s|" "$f"')
-        lines.append('head -c 262144 "$f" | base64 -w0; echo; fi; done')
+        lines.append(f"contents {' '.join(map(q, plain))}")
     if hashed:
         lines.append(f"for f in {' '.join(map(q, hashed))}; do")
         lines.append('if [ -f "$f" ]; then printf "hash %s|" "$f"')
         lines.append('sha256sum <"$f" || echo; fi; done')
     if units:
-        lines.append(
-            "systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,"
-            f"FragmentPath,NeedDaemonReload {' '.join(map(q, units))} | {_prefixed('unit')}"
-        )
+        lines.append(f"units {' '.join(map(q, units))}")
     if probe.ports:
         lines.append(f"listeners {' '.join(str(p) for p in probe.ports)}")
-    for disk in probe.disks:
-        lines.append(f"disk {q(disk)}")
+    if probe.disks:
+        lines.append(f"disks {' '.join(map(q, probe.disks))}")
     for name in probe.resolve:
         lines.append(f"lookup {q(name)} &")
     for address, port in probe.reach:
