@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions fuzz lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions debians fuzz lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -69,6 +69,9 @@ docs: $(BIN)/.ready ## Build the documentation into .site/, strictly
 
 versions: ## Try the wheel on Python 3.10 to 3.13, with the newest and the oldest dependencies
 	tests/versions
+
+debians: $(BIN)/.ready .artifacts ## Try the tool on hosts of Debian 11 and 13
+	tests/debians
 
 fuzz: $(BIN)/.ready ## Try 1000 examples of every property: inventories, etcd values, hosts' answers
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/unit -k "any or mutat"

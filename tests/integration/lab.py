@@ -171,6 +171,13 @@ class Running:
         self.process.kill()
         self.process.wait()
 
+    def interrupt(self, after: float = 0) -> Done:
+        """Ctrl-C, ``after`` seconds from now on, and what it makes of it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(after)
+        self.process.send_signal(signal.SIGINT)
+        return self.finish()
+
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         """While it neither does nor hears anything."""

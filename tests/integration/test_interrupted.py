@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from .lab import Lab, small_disk
 
 SETTINGS = {"etcd": {"settings": {"snapshot-count": 30000}}}
 
+#: For find: what is there only while something is being written.
+HALF = "-name '.incoming*' -o -name '*.new'"
 #: Where the run is when it is killed: a line of its progress with -v, and which one.
 MOMENTS = {
     "uploading": (r"\[1/1\] bootstrap the cluster", 1),
@@ -32,9 +37,7 @@ def test_a_first_run_that_was_killed_is_finished_by_running_again(lab: Lab, mome
     assert_unlocked(lab)
     lab.invoke("deploy-etcd").expect(0, "endpoints: http://")
     lab.invoke("deploy-etcd").expect(0, "0 changed")
-    assert lab.on(lab.etcd, "find /opt/etcd /etc/etcd -name '.incoming*' -o -name '*.new'") == [
-        *("", "", "")
-    ]
+    assert lab.on(lab.etcd, f"find /opt/etcd /etc/etcd {HALF}") == ["", "", ""]
 
 
 @pytest.mark.parametrize("moment", list(MOMENTS)[:3])
@@ -64,6 +67,46 @@ def test_a_roll_out_that_was_killed_goes_on_with_the_others(lab: Lab, step: int)
     lab.invoke("deploy-etcd", inventory).expect(0)
     assert all(host.main_pid("etcd") == between[host] for host in done), "restarted again"
     lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+
+
+def seconds_to_try(whole: float) -> list[float]:
+    """When Ctrl-C comes: some moments of a run of so many seconds, or all with ``CUTS=all``.
+
+    Not before Python has read the tool: what it says of an interrupt then is its own.
+    """
+    count = int(whole / 0.05) if os.environ.get("CUTS") == "all" else 4
+    return [0.4 + (whole - 0.4) * n / count for n in range(count)]
+
+
+def test_ctrl_c_at_any_time_leaves_no_lock_and_no_half_file(lab: Lab) -> None:
+    lab.invoke("deploy-etcd").expect(0)
+
+    def roll(number: int) -> Path:
+        return lab.inventory({"etcd": {"settings": {"snapshot-count": 40000 + number}}})
+
+    whole = lab.invoke("deploy-etcd", roll(0)).expect(0, "etcd2: ok").seconds
+    for number, moment in enumerate(seconds_to_try(whole), 1):
+        done = lab.start("deploy-etcd", roll(number)).interrupt(after=moment)
+        done.expect(130, "error: interrupted")
+        assert_unlocked(lab)
+        lab.on(lab.etcd, "flock -w 30 /run/alluxio-provision/batch.lock true || :")
+        assert lab.on(lab.etcd, f"find /opt/etcd /etc/etcd {HALF}") == ["", "", ""]
+        lab.invoke("deploy-etcd", roll(number)).expect(0, "endpoints: http://")
+    lab.invoke("deploy-etcd").expect(0)
+
+
+def test_ctrl_c_leaves_no_half_backup(lab: Lab, tmp_path: Path) -> None:
+    lab.invoke("deploy-etcd").expect(0)
+    whole = lab.invoke("backup-etcd", None, "--to", str(tmp_path / "whole")).expect(0).seconds
+    for number, moment in enumerate(seconds_to_try(whole), 1):
+        folder = tmp_path / str(number)
+        done = lab.start("backup-etcd", None, "--to", str(folder)).interrupt(after=moment)
+        assert "Traceback" not in done.text
+        assert done.code == 130, done.text
+        assert [p.name for p in folder.glob("*")] == []
+        assert lab.on(lab.etcd, "ls -d /var/lib/etcd/*scratch* /var/tmp/* 2>/dev/null || :") == [
+            *("", "", "")
+        ]
 
 
 def test_of_two_runs_at_once_the_second_gives_way(lab: Lab) -> None:
