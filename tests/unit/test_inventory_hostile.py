@@ -168,7 +168,7 @@ def changed(draw: st.DrawFn) -> bytes:
                 case "double":
                     at[key] = [at[key]] * 2  # written as an anchor and its alias
                 case _:
-                    at[key] = draw(HOSTILE)
+                    at[key] = copy.deepcopy(draw(HOSTILE))  # what is drawn stays as it is
             break
     buffer = io.BytesIO()
     YAML(typ="safe", pure=True).dump(root, buffer)
