@@ -175,11 +175,7 @@ def _validate(
             path = _path(error, root)
             mark = _place(error, path, root)
             # A repair's consequences are no news; nor is one range's mistake on its every host.
-            if (
-                path not in above
-                and not any(path[:n] in broken for n in range(1, len(path) + 1))
-                and (mark, error["type"]) not in said
-            ):
+            if path not in above and (mark, error["type"]) not in said:
                 findings.error(mark, *sentence(error, root, path))
                 if document.is_ranged(root, path):
                     said.add((mark, error["type"]))

@@ -64,8 +64,7 @@ def _numbers(inside: str) -> list[str]:
             raise RangeError(f"[{inside}] runs backwards: {low} is above {high}")
         if len(numbers) + count > MAX_ENTRIES:
             raise RangeError(f"[{inside}] is too long: {MAX_ENTRIES} names are the most")
-        width = len(low) if low[0] == "0" else 0
-        numbers += [str(n).zfill(width) for n in range(int(low), int(high) + 1)]
+        numbers += [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
     return numbers
 
 
@@ -129,7 +128,7 @@ def _expand_value(entry: Entry, count: int, findings: Findings) -> list[Node]:
     for number in range(count):
         entries = dict(entry.value.entries)
         for field, (given, texts) in columns.items():
-            scalar = Scalar(texts[number], given.value.mark, plain=False, ranged=True)
+            scalar = Scalar(texts[number], given.value.mark, ranged=True)
             entries[field] = Entry(given.key, scalar)
         values.append(Mapping(entries, entry.value.mark))
     return values

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from provision.errors import InventoryError, Problem
-from provision.inventory import Inventory, load, prefix_conflicts, read
+from provision.inventory import Inventory, document, load, prefix_conflicts, read
+from provision.inventory.findings import Findings, Mark
 from provision.inventory.model import DEFAULT_ETCD_SETTINGS, Secret
 
 BASE = """\
@@ -738,6 +739,66 @@ def test_a_broken_value_has_no_consequences(inventory: Path) -> None:
     assert [p.where for p in problems(inventory, text)] == ["4:21"]
 
 
+def test_what_is_missing_hides_nothing_else(inventory: Path) -> None:
+    """It has a stand-in for the checks across fields, of which nothing is said."""
+    text = edited(
+        ("  version: 3.6.16\n", ""),
+        ("  source: {package: true}\n", ""),
+        ("infra0: {host: infra0.example.com, address", "infra0: {address"),
+        ("infra1: {host: infra1.example.com, address", "infra1: {address"),
+        ("      host: worker1.example.com", "      host: infra9.example.com"),
+        ("worker2.example.com", "infra9.example.com"),
+    )
+    assert [(p.where, p.what) for p in problems(inventory, text)] == [
+        ("2:1", "'version' of 'etcd' is missing"),
+        ("2:1", "'source' of 'etcd' is missing"),
+        ("4:5", "'host' of 'infra0' is missing"),
+        ("5:5", "'host' of 'infra1' is missing"),
+        (
+            "14:13",
+            "workers 'worker1' and 'worker2' are on the same host 'infra9.example.com' (see 12:13)",
+        ),
+    ]
+
+
+def test_stand_ins_stay_unmentioned_in_later_rounds(inventory: Path) -> None:
+    text = edited(("  source: {path: alluxio.tar.gz, sha256: file:SUMS}\n", ""), ("3.6.16", "[1]"))
+    assert [p.where for p in problems(inventory, text)] == ["3:3", "9:1"]
+
+
+def test_a_list_s_item_is_left_out_with_its_list(inventory: Path) -> None:
+    text = edited(
+        ("  workers:", "  page_store: {dirs: [/a, /b], sizes: [1GB, x]}\n  workers:"),
+        ("worker2.example.com", "worker1.example.com"),
+    )
+    assert [p.where for p in problems(inventory, text)] == ["12:45", "17:13"]
+
+
+def test_a_bad_name_is_pointed_at(inventory: Path) -> None:
+    (problem,) = problems(inventory, edited(("    infra1: {", "    infra_: {")))
+    assert problem.where == "7:5"
+    assert problem.what.startswith("'infra_' is not a name")
+
+
+def test_of_one_place_all_is_said_in_the_order_found() -> None:
+    findings = Findings("x.yml")
+    for line, what in (2, "b"), (2, "a"), (1, "c"), (2, "b"):
+        findings.error(Mark(line, 1), what)
+        findings.warning(Mark(line, 2), what)
+    assert [str(p) for p in findings.errors] == ["x.yml:1:1: c", "x.yml:2:1: b", "x.yml:2:1: a"]
+    assert [p.remedy for p in findings.warnings] == [""] * 3
+
+
+def test_machines_know_their_place(inventory: Path) -> None:
+    found = loaded(inventory, ("  workers:", "  masters: {m: {host: m.example.com}}\n  workers:"))
+    assert found.alluxio is not None
+    places = [
+        role.machine.where.removeprefix(f"{inventory}:")
+        for role in (found.etcd.members[1], found.alluxio.masters[0], found.alluxio.workers[1])
+    ]
+    assert places == ["7:5", "12:13", "16:5"]
+
+
 def test_a_range_s_mistake_is_said_once(inventory: Path) -> None:
     text = edited(
         ("worker2:\n", "worker[2-2000]:\n"), ("worker2.example.com", "w_[2-2000]_\n      heap: x")
@@ -775,14 +836,24 @@ def test_prefix_conflicts(names: list[str], conflicts: list[tuple[str, str]]) ->
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InventoryError) as caught:
         load(tmp_path / "none.yml")
-    assert caught.value.problems[0].what == "no such file"
-    assert "init-inventory" in caught.value.problems[0].remedy
+    (problem,) = caught.value.problems
+    assert str(problem) == (
+        f"{tmp_path}/none.yml: no such file "
+        f"(write one: invoke init-inventory --path {tmp_path}/none.yml)"
+    )
 
 
 def test_folder(tmp_path: Path) -> None:
     with pytest.raises(InventoryError) as caught:
         load(tmp_path)
-    assert caught.value.problems[0].what == "this is a folder"
+    (problem,) = caught.value.problems
+    assert str(problem) == f"{tmp_path}: this is a folder (name the inventory file in it)"
+
+
+def test_the_largest_file(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "MAX_BYTES", len(BASE))
+    assert loaded(inventory).cluster == "Main"
+    assert len(problems(inventory, BASE + "#")) == 1
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "/proc/self/mem"])

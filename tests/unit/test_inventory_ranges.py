@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from provision.inventory import ranges
 from provision.inventory.ranges import MAX_ENTRIES, RangeError, expand
+from tests.unit.test_inventory_loader import edited, loaded, problems
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,7 @@ def test_expand(text: str, names: list[str]) -> None:
         ("w[1-3", "bracket without its pair"),
         ("w1-3]", "bracket without its pair"),
         ("w[[1-3]]", "bracket without its pair"),
+        ("w[1]n]", "bracket without its pair"),
         ("w[]", "not a range"),
         ("w[a-c]", "not a range"),
         ("w[1-]", "not a range"),
@@ -50,3 +55,90 @@ def test_expand(text: str, names: list[str]) -> None:
 def test_refused(text: str, message: str) -> None:
     with pytest.raises(RangeError, match=message):
         expand(text)
+
+
+@pytest.mark.parametrize("text", ["w[1-6]", "w[1-2][1-3]", "w[1-3,4-6]"])
+def test_as_many_as_may_be(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "MAX_ENTRIES", 6)
+    assert len(expand(text)) == 6
+    monkeypatch.setattr(ranges, "MAX_ENTRIES", 5)
+    with pytest.raises(RangeError, match="5"):
+        expand(text)
+
+
+# --- in a file
+
+
+def ranged(*workers: str) -> str:
+    text = edited(("    worker2:\n      host: worker2.example.com\n", ""))
+    return text + "".join(f"    {line}\n" for line in workers)
+
+
+@pytest.mark.parametrize(("most", "refused"), [(5, []), (4, ["16:5"])])
+def test_the_hosts_of_a_file_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, refused: list[str]
+) -> None:
+    monkeypatch.setattr(ranges, "MAX_ENTRIES", most)
+    text = ranged('"v[1-2]": {host: "v[1-2]"}', '"w[1-2]": {host: "w[1-2]"}', "x: {}")
+    found = problems(tmp_path / "lab.yml", text.replace("    x: {}\n", ""))
+    assert [p.where for p in found] == refused
+
+
+def test_a_bad_range_hides_nothing_below_it(tmp_path: Path) -> None:
+    lines = [
+        '"v[2-1]": {host: "v[2-1]"}',
+        '"w[1-2]": {host: "w[2-1]"}',
+        "x: {host: worker1.example.com}",
+    ]
+    found = problems(tmp_path / "lab.yml", ranged(*lines))
+    assert [(p.where, p.what.split(":")[0]) for p in found] == [
+        ("15:5", "[2-1] runs backwards"),
+        ("16:22", "[2-1] runs backwards"),
+        ("17:15", "workers 'worker1' and 'x' are on the same host 'worker1.example.com' (see 14"),
+    ]
+
+
+def test_each_name_that_is_there_already_is_said(tmp_path: Path) -> None:
+    lines = ["v2: {host: a}", "v3: {host: b}", '"v[1-4]": {host: "v[1-4]", heap: x}']
+    found = problems(tmp_path / "lab.yml", ranged(*lines))
+    assert [(p.where, p.what, p.remedy) for p in found[:2]] == [
+        ("17:5", "'v2' is already named at 15:5", "give every host one name"),
+        ("17:5", "'v3' is already named at 16:5", "give every host one name"),
+    ]
+    assert [p.where for p in found[2:]] == ["17:38"]
+
+
+def test_what_a_range_s_hosts_lack_is_said_once_at_its_place(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path / "lab.yml", ranged('"v[1-2]": {hostname: "v[1-2]"}'))
+    assert (problem.where, problem.what) == ("15:5", "'host' of 'v1' is missing")
+    (problem,) = problems(tmp_path / "lab.yml", ranged('"v[1-2]": {host: [a, b]}'))
+    assert problem.where == "15:16"
+    assert problem.what.startswith("'host' must be one value")
+
+
+def test_one_host_may_stand_in_a_range(tmp_path: Path) -> None:
+    inventory = loaded(
+        tmp_path / "lab.yml",
+        (
+            "infra2: {host: infra2.example.com, address: 10.0.1.12}",
+            '"infra[2]": {host: x.example.com, address: "10.0.1.[12]"}',
+        ),
+    )
+    member = inventory.etcd.members[2]
+    assert (member.name, member.machine.host, member.address) == (
+        "infra2",
+        "x.example.com",
+        "10.0.1.12",
+    )
+
+
+def test_an_even_number_of_members_by_a_range_is_said_at_the_members(tmp_path: Path) -> None:
+    text = edited(
+        ("    infra1: {host: infra1.example.com, address: 10.0.1.11}\n", ""),
+        (
+            "    infra2: {host: infra2.example.com, address: 10.0.1.12}\n",
+            '    "infra[1-3]": {host: "infra[1-3].example.com", address: "10.0.1.[11-13]"}\n',
+        ),
+    )
+    (problem,) = problems(tmp_path / "lab.yml", text)
+    assert (problem.where, problem.severity) == ("5:3", "warning")
