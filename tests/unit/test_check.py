@@ -404,7 +404,8 @@ def test_the_summary() -> None:
 def test_the_document_is_what_scripts_use() -> None:
     until = datetime.now(timezone.utc) + timedelta(days=3, hours=1)
     seen = healthy(errors=("memberID:1 alarm:NOSPACE ",))
-    first = dataclasses.replace(seen.members[0], certificates=(CertificateState("peer", until),))
+    states = CertificateState("peer", until), CertificateState("client", None, "has expired")
+    first = dataclasses.replace(seen.members[0], seconds=0.00123456, certificates=states)
     away = MemberHealth(member(3), error="connection refused")
     document: Any = report(
         LIVE,
@@ -417,7 +418,7 @@ def test_the_document_is_what_scripts_use() -> None:
     ).document()
     problems = document.pop("problems")
     assert problems[0] == Problem("etcd", "x", "y", "warning").document()
-    assert [p["where"] for p in problems[1:]] == [f"etcd member infra{i}" for i in (1, 1, 2, 3)]
+    assert [p["where"] for p in problems[1:]] == [f"etcd member infra{i}" for i in (1, 1, 1, 2, 3)]
     assert document["etcd"]["members"].pop(1)["name"] == "infra2"
     assert document["alluxio"]["nodes"].pop(1)["notes"] == ["x"]
     assert document == {
@@ -438,7 +439,7 @@ def test_the_document_is_what_scripts_use() -> None:
                     "healthy": True,
                     "error": None,
                     "how": "direct",
-                    "read_seconds": 0.001,
+                    "read_seconds": 0.0012,
                     "status": {
                         "member_id": "1",
                         "leader": True,
@@ -458,7 +459,13 @@ def test_the_document_is_what_scripts_use() -> None:
                             "not_after": until.isoformat(),
                             "days_left": 3,
                             "error": None,
-                        }
+                        },
+                        {
+                            "listener": "client",
+                            "not_after": None,
+                            "days_left": None,
+                            "error": "has expired",
+                        },
                     ],
                 },
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from provision.errors import InventoryError, Problem
 from provision.inventory import Inventory, document, load, prefix_conflicts, read
 from provision.inventory.findings import Findings, Mark
-from provision.inventory.model import DEFAULT_ETCD_SETTINGS, Secret
+from provision.inventory.model import DEFAULT_ETCD_SETTINGS, Secret, jump_hosts
 
 BASE = """\
 cluster: Main
@@ -787,6 +788,55 @@ def test_of_one_place_all_is_said_in_the_order_found() -> None:
         findings.warning(Mark(line, 2), what)
     assert [str(p) for p in findings.errors] == ["x.yml:1:1: c", "x.yml:2:1: b", "x.yml:2:1: a"]
     assert [p.remedy for p in findings.warnings] == [""] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("a", [(None, "a", None)]),
+        ("a:1,me@b:65535", [(None, "a", 1), ("me", "b", 65535)]),
+        ("DOM\\me@[fd00::1]:22", [("DOM\\me", "fd00::1", 22)]),
+        ("[fd00::1]", [(None, "fd00::1", None)]),
+        ("fd00::1", [(None, "fd00::1", None)]),
+        ("me@example.com@b", [("me@example.com", "b", None)]),
+    ],
+)
+def test_jump_hosts(text: str, hosts: list[tuple[str | None, str, int | None]]) -> None:
+    assert jump_hosts(text) == hosts
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a:0", "'a:0': 0 is no port"),
+        ("a,b:65536", "'b:65536': 65536 is no port"),
+        ("a,me@-b", "'me@-b' is not a host name or an IP address"),
+        ("1.2.3", "'1.2.3' is not an IPv4 address"),
+    ],
+)
+def test_what_is_no_jump_host(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(why)}$"):
+        jump_hosts(text)
+
+
+@pytest.mark.parametrize("text", ["none", "NONE", "a,b"])
+def test_a_jump_that_is_taken(inventory: Path, text: str) -> None:
+    assert problems(inventory, edited(("cluster: Main", f"ssh: {{jump: '{text}'}}"))) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://h/X", ""),
+        ("https://me@h/x.tgz", "the URL holds a login; secrets never stand in the inventory"),
+        ("https://:pw@h/x.tgz", "the URL holds a login; secrets never stand in the inventory"),
+        ("https://h//", "'https://h//' names no file; give the tarball's own URL"),
+    ],
+)
+def test_urls(inventory: Path, url: str, why: str) -> None:
+    source = f"  source: {{url: '{url}', sha256: {'a' * 64}}}"
+    found = problems(inventory, edited(("  source: {package: true}", source)))
+    assert [p.what for p in found] == ([f"'url': {why}"] if why else [])
 
 
 def test_machines_know_their_place(inventory: Path) -> None:

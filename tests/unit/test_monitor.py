@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import getpass
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+import provision
 from provision.check import monitor
 from provision.check.prometheus import PREFIX, exposition
 from provision.errors import UsageError
@@ -39,6 +41,41 @@ def test_the_service_looks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (Path(service["WorkingDirectory"]) / "tasks.py").exists()
     assert service["SuccessExitStatus"] == "1"
     assert str(made.output) == "/var/lib/textfiles/alluxio-c.prom"
+    assert service["User"] == made.user == getpass.getuser()
+    assert service["EnvironmentFile"] == "-/etc/alluxio-provision/c.env"
+    assert unit(made, "service")["Unit"]["Description"] == "check-nodes of c, for Prometheus"
+    assert " of c," in unit(made, "timer")["Unit"]["Description"]
+
+
+def package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As if this package were in ``folder``."""
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(provision, "__file__", str(folder / "provision" / "__init__.py"))
+
+
+def test_an_installed_program_calls_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package(monkeypatch, tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["bin/alluxio-provision", "render-monitor"])
+    service = unit(rendered("/x.yml"), "service")["Service"]
+    assert service["WorkingDirectory"] == "/"
+    assert service["ExecStart"].startswith(
+        f'"{tmp_path}/bin/alluxio-provision" "check-nodes" "--inventory" "/x.yml" '
+    )
+
+
+@pytest.mark.parametrize(("name", "shown"), [("100%h", "100%%h"), ("a b", "a b")])
+def test_a_checkout_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shown: str
+) -> None:
+    package(monkeypatch, tmp_path / name)
+    (tmp_path / name / "tasks.py").touch()
+    service = unit(rendered(), "service")["Service"]
+    assert service["WorkingDirectory"] == f"{tmp_path}/{shown}"
+    package(monkeypatch, tmp_path / "a\nUser=root")
+    (tmp_path / "a\nUser=root" / "tasks.py").touch()
+    with pytest.raises(UsageError, match="systemd takes no such path"):
+        rendered()
 
 
 def test_what_systemd_would_expand_is_escaped() -> None:
@@ -73,6 +110,9 @@ def test_the_rules_are_about_metrics_that_there_are() -> None:
 
 
 def test_how_they_are_installed_is_said() -> None:
-    lines = "\n".join(monitor.instructions(rendered(), Path("/x y")))
+    said = monitor.instructions(rendered(), Path("/x y"))
+    assert said[0] == "to install them, as root:"
+    assert said[1] == f"  install -d -o {getpass.getuser()} -m 0755 /var/lib/textfiles"
+    lines = "\n".join(said)
     assert "'/x y/alluxio-check-c.service' '/x y/alluxio-check-c.timer'" in lines
     assert "systemctl enable --now alluxio-check-c.timer" in lines

@@ -102,6 +102,30 @@ def test_what_is_wrong_shows() -> None:
     assert seen["worker_info_nodes_agrees"][("w1", "w1:29999")] == 0
 
 
+def test_whether_info_nodes_agrees() -> None:
+    nodes = [
+        dataclasses.replace(LIVE, name="a", state=State.FAILED, info_nodes="OFFLINE"),
+        dataclasses.replace(LIVE, name="b", state=State.FAILED, info_nodes=None),
+        dataclasses.replace(LIVE, name="c", state=State.UNREGISTERED, info_nodes=None),
+        dataclasses.replace(LIVE, name="d", state=State.UNREGISTERED, info_nodes="ONLINE"),
+        dataclasses.replace(LIVE, name="e", state=State.UNDETERMINED, info_nodes="ONLINE"),
+        dataclasses.replace(LIVE, name="f", state=State.UNDETERMINED, info_nodes=None),
+    ]
+    seen = parsed(report(*nodes))
+    agrees = {name: value for (name, _), value in seen["worker_info_nodes_agrees"].items()}
+    assert agrees == {"a": 1, "b": 0, "c": 1, "d": 0, "e": 1, "f": 0}
+
+
+def test_a_stranger_is_named_by_its_id() -> None:
+    one = NodeVerdict(None, "x", 1, State.UNKNOWN, A, None, ("live, not in the inventory",))
+    lines = exposition(report(one, dataclasses.replace(one, worker_id=None))).splitlines()
+    start = f'{PREFIX}worker_disagreements{{cluster="c",worker="",address="x:1",worker_id='
+    assert [line for line in lines if line.startswith(start)] == [
+        f'{start}"{A}"}} 1',
+        f'{start}""}} 1',
+    ]
+
+
 def test_a_view_without_an_answer_says_nothing_of_the_workers() -> None:
     seen = parsed(report(LIVE, info_nodes=InfoNodes("w1", error="w1: did not answer")))
     assert seen["info_nodes_answered"] == {(): 0}
