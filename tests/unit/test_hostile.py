@@ -54,7 +54,7 @@ from tests.unit.test_render import _files, load_properties
 #: What each kind of output would obey, in one text.
 EVIL = (
     "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\n[red]x[/red]<script>alert(1)</script>"
-    "\"'`$(id);{{ 7*7 }}{% raw %}\n: - &a *a !!x %h%n \\"
+    "\"'`$(id);{{ 1234567*7 }}{% raw %}\n: - &a *a !!x %h%n \\"
 )
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.just(EVIL)
 
@@ -473,5 +473,5 @@ def test_a_page_with_every_kind_of_text() -> None:
     etcd = dataclasses.replace(seen, members=(sick, *seen.members[1:]))
     text = page.html(report(node, etcd=etcd, cluster=EVIL))
     assert "<script" not in text
-    assert "49" not in re.sub(r"[\d.]+px|#[0-9a-f]+|[\w-]+=\"[-\d. ]+\"", "", text)
+    assert "8641969" not in text
     assert html.escape("<script>alert(1)</script>") in text
