@@ -19,7 +19,7 @@ FOR_USERS = sorted((REPO / "docs" / "ci").glob("*.yml"))
 
 def jobs(path: Path) -> dict[str, Any]:
     """A workflow's jobs. A key that is there twice is an error of the reader's."""
-    workflow = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    workflow = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     assert {"name", "on", "jobs", "permissions"} <= set(workflow)
     assert workflow["permissions"] == {"contents": "read"}
     found: dict[str, Any] = workflow["jobs"]

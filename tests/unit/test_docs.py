@@ -122,7 +122,7 @@ def test_every_inventory_of_the_pages_can_be_loaded(
     for name in (".ssh/id_ed25519", "known_hosts"):
         (tmp_path / name).touch()
     monkeypatch.setenv("HOME", str(tmp_path))
-    yaml = YAML(typ="safe")
+    yaml = YAML(typ="safe", pure=True)
     whole = yaml.load(next(b.text for b in docs.fenced("README.md", "yaml")))
     part = yaml.load(block.text)
     path = tmp_path / "inventory.yml"
