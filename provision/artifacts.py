@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from provision.errors import PreflightFailed, Problem
+from provision.ids import Id
 from provision.inventory.model import Source
 from provision.text import printable
 
@@ -43,14 +44,19 @@ def fetch(source: Source, cache: Path) -> Artifact:
     except (OSError, HTTPException) as error:
         what = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if source.path is not None:
-            raise _bad(where, f"cannot be read: {what}", "check the path") from error
+            raise _bad(
+                where, f"cannot be read: {what}", "check the path", id="tarball-unavailable"
+            ) from error
         remedy = f"check the URL, or put the file there and give its path; {cache} must be writable"
-        raise _bad(where, f"cannot be downloaded: {printable(what, 200)}", remedy) from error
+        raise _bad(
+            where, f"cannot be downloaded: {printable(what, 200)}", remedy, id="tarball-unavailable"
+        ) from error
     if actual != expected:
         raise _bad(
             where,
             f"sha256 is {actual}, but the inventory says {expected}",
             "a broken or tampered file, or a digest of another release; nothing was uploaded",
+            id="checksum-mismatch",
         )
     return Artifact(path=path, sha256=actual, size=size)
 
@@ -86,14 +92,29 @@ def _expected(source: Source) -> str:
     try:
         lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise _bad(str(sums), f"cannot be read: {error.strerror}", "check the path") from error
+        raise _bad(
+            str(sums),
+            f"cannot be read: {error.strerror}",
+            "check the path",
+            id="tarball-unavailable",
+        ) from error
     for line in lines:
         fields = line.split(maxsplit=1)
         if len(fields) == 2 and fields[1].lstrip("*").rsplit("/", 1)[-1] == name:
             if not re.fullmatch(r"[0-9a-fA-F]{64}", fields[0]):
-                raise _bad(str(sums), f"has no sha256 for {name}", "is it a SHA256SUMS file?")
+                raise _bad(
+                    str(sums),
+                    f"has no sha256 for {name}",
+                    "is it a SHA256SUMS file?",
+                    id="checksum-mismatch",
+                )
             return fields[0].lower()
-    raise _bad(str(sums), f"does not list {name}", "give the digest itself, or the right file")
+    raise _bad(
+        str(sums),
+        f"does not list {name}",
+        "give the digest itself, or the right file",
+        id="checksum-mismatch",
+    )
 
 
 def _download(source: Source, expected: str, cache: Path) -> Path:
@@ -119,6 +140,7 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
                 source.url,
                 f"sha256 is {actual}, but the inventory says {expected}",
                 "the download was thrown away; nothing was uploaded",
+                id="checksum-mismatch",
             )
         temporary.replace(target)
     finally:
@@ -126,5 +148,5 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
     return target
 
 
-def _bad(where: str, what: str, remedy: str) -> PreflightFailed:
-    return PreflightFailed(f"{where}: {what}", [Problem(where, what, remedy)])
+def _bad(where: str, what: str, remedy: str, *, id: Id) -> PreflightFailed:
+    return PreflightFailed(f"{where}: {what}", [Problem(where, what, remedy, id=id)], id=id)

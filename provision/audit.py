@@ -199,4 +199,4 @@ def rows(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
 
 def _check(count: int) -> None:
     if not 1 <= count <= MAX_LINES:
-        raise UsageError(f"--lines is from 1 to {MAX_LINES}")
+        raise UsageError(f"--lines is from 1 to {MAX_LINES}", id="option-invalid")

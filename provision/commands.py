@@ -269,11 +269,15 @@ def check_nodes(
     """
     if kubernetes:
         if watch:
-            raise UsageError("--watch is not for pods: leave it or --kubernetes out")
+            raise UsageError(
+                "--watch is not for pods: leave it or --kubernetes out", id="option-invalid"
+            )
         where = (namespace, kube_context, kubeconfig)
         return actions.check_pods(run, where, nodes_timeout, output, html)
     if namespace or kube_context or kubeconfig:
-        raise UsageError("--namespace, --kube-context and --kubeconfig go with --kubernetes")
+        raise UsageError(
+            "--namespace, --kube-context and --kubeconfig go with --kubernetes", id="option-invalid"
+        )
     return actions.check_nodes(run, interval if watch else None, nodes_timeout, output, html)
 
 

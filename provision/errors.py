@@ -17,26 +17,38 @@ contract with scripts:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from provision.ids import Id
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: where (a host, or ``file:line:column``), what, and the remedy."""
+    """One thing that is wrong: where (a host, or ``file:line:column``), what, and the remedy.
+
+    ``id`` is the kind of trouble, which ``explain ID`` has a page about.
+    """
 
     where: str
     what: str
     remedy: str = ""
     severity: str = "error"  # or "warning"
+    id: Id = field(kw_only=True)
 
     def document(self) -> dict[str, str]:
         """The problem for ``--format json``."""
         return {
+            "id": self.id,
             "where": self.where,
             "what": self.what,
             "remedy": self.remedy,
             "severity": self.severity,
         }
+
+    @property
+    def line(self) -> str:
+        """The problem as a person sees it: at the end is what ``explain`` takes."""
+        return f"{self} [{self.id}]"
 
     def __str__(self) -> str:
         tail = f" ({self.remedy})" if self.remedy else ""
@@ -44,13 +56,17 @@ class Problem:
 
 
 class ProvisionError(Exception):
-    """Base of all errors of this tool. ``problems`` lists everything found, not the first."""
+    """Base of all errors of this tool. ``problems`` lists everything found, not the first.
+
+    ``id`` is the kind of trouble, as in :class:`Problem`; with several problems, of them all.
+    """
 
     exit_code = 1
     headline = "error"
 
-    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+    def __init__(self, message: str, problems: Sequence[Problem] = (), *, id: Id) -> None:
         super().__init__(message)
+        self.id = id
         self.message = message
         self.problems = tuple(problems)
 

@@ -31,4 +31,6 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
                 os.unlink(beside)
             raise
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror or error}", id="file-unwritable"
+        ) from error

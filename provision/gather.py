@@ -43,5 +43,6 @@ def facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFa
         raise PreflightFailed(
             f"{len(problems)} of {len(probes)} hosts cannot be worked on; nothing was changed",
             problems,
+            id="preflight-failed",
         )
     return seen

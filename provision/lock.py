@@ -64,7 +64,11 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
             raise ChangeFailed(
                 f"the run lock of {', '.join(m.host for m in lost)} was lost: the connection "
                 "broke; run the same command again to continue",
-                [Problem(f"{m.host} ({m.where})", "the run lock was lost") for m in lost],
+                [
+                    Problem(f"{m.host} ({m.where})", "the run lock was lost", id="lock-lost")
+                    for m in lost
+                ],
+                id="lock-lost",
             )
 
     try:
@@ -74,10 +78,12 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
             )
             taken = [e for e in handles.values() if isinstance(e, Locked)]
             if taken:
-                raise Locked(taken[0].message, [p for e in taken for p in e.problems])
+                raise Locked(
+                    taken[0].message, [p for e in taken for p in e.problems], id=taken[0].id
+                )
             if problems := failures(handles):
                 what = "the run lock could not be taken; nothing was changed"
-                raise PreflightFailed(what, problems)
+                raise PreflightFailed(what, problems, id="lock-unavailable")
             yield still
     finally:
         every = list(locks.values())
@@ -111,18 +117,23 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
         what = f"another run ended there {ago:.1f} s ago, after this one had begun to look"
         raise Locked(
             f"{host} may have changed since the plan was made; nothing was changed",
-            [Problem(host, what, "run again")],
+            [Problem(host, what, "run again", id="changed-meanwhile")],
+            id="changed-meanwhile",
         )
     handle.close(RELEASE)
     if not handle.greeting.startswith("taken "):
         said = f": {printable(handle.greeting, 200)}" if handle.greeting else ""
         what = f"the run lock cannot be taken{said}"
         remedy = f"is there flock on the host, and can root write {PENDING_DIR}?"
-        raise PreflightFailed(f"{host}: no lock", [Problem(host, what, remedy)])
+        raise PreflightFailed(
+            f"{host}: no lock",
+            [Problem(host, what, remedy, id="lock-unavailable")],
+            id="lock-unavailable",
+        )
     who = printable(handle.greeting.removeprefix("taken ").strip(), 300)
     who = who or "a run that has just begun"
-    problem = Problem(host, f"locked by {who}", "wait until it ends, then run again")
-    raise Locked(f"another run holds the lock of {host}: {who}", [problem])
+    problem = Problem(host, f"locked by {who}", "wait until it ends, then run again", id="locked")
+    raise Locked(f"another run holds the lock of {host}: {who}", [problem], id="locked")
 
 
 def _ago(used: str) -> float | None:

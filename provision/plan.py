@@ -25,6 +25,7 @@ from provision.host.change import (
     questions,
     receive,
 )
+from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.remote import DEFAULT_TIMEOUT, Fleet, Result, Session, failures
 from provision.text import printable_lines
@@ -171,7 +172,7 @@ def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
                 _gate(step.after, watcher, f"after {where}", begun=True)
             except ChangeFailed as error:
                 later = _not_begun(plan.steps[number:])
-                raise ChangeFailed(error.message, (*error.problems, *later)) from error
+                raise ChangeFailed(error.message, (*error.problems, *later), id=error.id) from error
 
 
 def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
@@ -185,7 +186,7 @@ def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
         said.append(step.title if len(names) < 2 else f"{step.title} ({shown})")
     if len(steps) > NOT_BEGUN:
         said.append(f"and {len(steps) - NOT_BEGUN} steps more")
-    return (Problem("not begun", "; ".join(said), severity="warning"),)
+    return (Problem("not begun", "; ".join(said), severity="warning", id="not-begun"),)
 
 
 @contextlib.contextmanager
@@ -203,6 +204,7 @@ def further(what: str) -> Iterator[None]:
         raise ChangeFailed(
             f"stopped before {what}: {said}; put it right and run the same command again",
             error.problems,
+            id=error.id,
         ) from error
 
 
@@ -218,6 +220,7 @@ def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> No
         raise ChangeFailed(
             f"stopped {where}: {error.message}; run the same command again to continue",
             error.problems,
+            id=error.id,
         ) from error
 
 
@@ -231,6 +234,7 @@ def _call(step: Step, where: str, by: audit.Author) -> None:
                 f"stopped in {where}: {call.what}: {error.message}; put it right and run the same "
                 "command again",
                 error.problems,
+                id=error.id,
             ) from error
         audit.note(by, "etcd", [call.what], ok=True)
 
@@ -257,6 +261,7 @@ def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str, by: audit.Autho
             f"stopped in {where}: {len(problems)} of {len(step.hosts)} hosts failed, later steps "
             "have not begun; put it right and run the same command again",
             problems,
+            id="change-failed",
         )
 
 
@@ -275,7 +280,11 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: 
             body = tree.artifact.path.open("rb")
         except OSError as error:
             what = f"{tree.artifact.path} cannot be read: {error.strerror}"
-            raise ChangeFailed(f"{where}: {what}", [Problem(where, what)]) from error
+            raise ChangeFailed(
+                f"{where}: {what}",
+                [Problem(where, what, id="tarball-unavailable")],
+                id="tarball-unavailable",
+            ) from error
         with body:
             timeout = DEFAULT_TIMEOUT + size / UNPACK_BYTES_PER_SECOND
             result = session.feed(
@@ -307,9 +316,10 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: 
 def _failed(where: str, what: str, result: Result) -> ChangeFailed:
     lines = printable_lines(result.stderr, last=12) or [f"exit code {result.code}"]
     remedy = ""
+    id: Id = "change-failed"
     if "No space left" in result.stderr:
-        remedy = "free space there, then run again"
+        remedy, id = "free space there, then run again", "disk-full"
     tail = "\n    ".join(lines)
     return ChangeFailed(
-        f"{where}: {what} failed", [Problem(where, f"{what} failed: {tail}", remedy)]
+        f"{where}: {what} failed", [Problem(where, f"{what} failed: {tail}", remedy, id=id)], id=id
     )

@@ -62,7 +62,9 @@ def noting(problems: list[Problem]) -> Iterator[None]:
 def require(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """The warnings. Raises :class:`PreflightFailed` when there is an error among ``problems``."""
     if any(p.severity == "error" for p in problems):
-        raise PreflightFailed("preflight failed; nothing was changed", problems)
+        raise PreflightFailed(
+            "preflight failed; nothing was changed", problems, id="preflight-failed"
+        )
     return tuple(problems)
 
 
@@ -74,17 +76,33 @@ def hosts(
     for machine, f in facts.items():
         where = f"{machine.host} ({machine.where})"
         if f.values.get("uid") != "0":
-            problems.append(Problem(where, "no root", "log in as root, or as a user of sudo"))
+            problems.append(
+                Problem(where, "no root", "log in as root, or as a user of sudo", id="root-needed")
+            )
         if f.values.get("arch") not in ARCHITECTURES:
             problems.append(
-                Problem(where, f"CPU is {f.values.get('arch')}", "x86_64 or aarch64 is needed")
+                Problem(
+                    where,
+                    f"CPU is {f.values.get('arch')}",
+                    "x86_64 or aarch64 is needed",
+                    id="host-unsupported",
+                )
             )
         systemd = number(f.values.get("systemd", ""))
         if systemd is None:
-            problems.append(Problem(where, "systemd is not running", "hosts need systemd"))
+            problems.append(
+                Problem(
+                    where, "systemd is not running", "hosts need systemd", id="host-unsupported"
+                )
+            )
         elif systemd < MIN_SYSTEMD:
             problems.append(
-                Problem(where, f"systemd {systemd} is too old", f"{MIN_SYSTEMD} or newer is needed")
+                Problem(
+                    where,
+                    f"systemd {systemd} is too old",
+                    f"{MIN_SYSTEMD} or newer is needed",
+                    id="host-unsupported",
+                )
             )
         problems += _room(f, rooms.get(machine, ()), where)
     problems += _unique(facts, "machine_id", "machine-id", "clones: make a new one on each host")
@@ -109,7 +127,11 @@ def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -
             found = f.paths.get(path)
             if found is not None and found.kind not in good:
                 remedy = "give the path it points to" if found.kind == "link" else "move it away"
-                problems.append(Problem(where, f"{path} is a {found.kind}, not {what}", remedy))
+                problems.append(
+                    Problem(
+                        where, f"{path} is a {found.kind}, not {what}", remedy, id="path-in-the-way"
+                    )
+                )
     return problems
 
 
@@ -123,6 +145,7 @@ def architectures(
             f"{machine.host} ({machine.where})",
             f"{name} is for {arch}, this CPU is {f.values.get('arch')}",
             "give the release for this CPU; hosts of two kinds need an inventory each",
+            id="tarball-unfit",
         )
         for machine, f in facts.items()
         for name, arch in built_for.items()
@@ -152,6 +175,7 @@ def _room(f: HostFacts, rooms: Sequence[Room], where: str) -> list[Problem]:
             f"{', '.join(dict.fromkeys(r.path for r in some))} has {size(available)} free on "
             f"{device}, " + " and ".join(f"{r.why} needs {size(r.needed)}" for r in some),
             "free space, or choose another directory",
+            id="disk-full",
         )
         for (device, _, available), some in by_disk.items()
         if available < sum(r.needed for r in some)
@@ -173,6 +197,7 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
                     where,
                     f"address {member.address} is on no interface of the host",
                     f"it has {', '.join(sorted(f.addresses))}",
+                    id="address-not-on-host",
                 )
             )
         for (address, port), why in f.unreachable.items():
@@ -183,10 +208,13 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
                         where,
                         f"cannot reach {peer.name} at {address}:{port}: {why}",
                         "open the peer port between the members",
+                        id="peer-unreachable",
                     )
                 )
         problems += [
-            Problem(where, f"cannot resolve {name}", "fix DNS or /etc/hosts there")
+            Problem(
+                where, f"cannot resolve {name}", "fix DNS or /etc/hosts there", id="name-unresolved"
+            )
             for name, address in f.resolved.items()
             if not address and any(m.address == name for m in cluster.members)
         ]
@@ -222,7 +250,12 @@ def workers(
         file = workers_desired.identity_file(alluxio)
         if identity is None and f.text(file):
             problems.append(
-                Problem(where, f"{file} holds no UUID", "restore it, or remove it for a new one")
+                Problem(
+                    where,
+                    f"{file} holds no UUID",
+                    "restore it, or remove it for a new one",
+                    id="worker-identity-invalid",
+                )
             )
         if identity is not None and identity in identities:
             problems.append(
@@ -231,6 +264,7 @@ def workers(
                     f"its worker identity {identity} is also that of {identities[identity]} "
                     "(a cloned image or a copied folder): etcd would keep only one of the two",
                     f"stop the worker on the clone and remove {file} there",
+                    id="worker-identity-cloned",
                 )
             )
         elif identity is not None and registered and identity in registered:
@@ -247,10 +281,12 @@ def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str
     problems = [_masked(name, where)] if unit.load == "masked" else []
     if owned_by not in (None, cluster):
         what = f"already a {role} of cluster {owned_by}"
-        problems.append(Problem(where, what, "destroy that one first"))
+        problems.append(Problem(where, what, "destroy that one first", id="another-clusters-host"))
     elif owned_by is None and unit.load == "loaded":
         what = f"{name} is there, but not of this tool ({unit.fragment})"
-        problems.append(Problem(where, what, "remove it, or choose another host"))
+        problems.append(
+            Problem(where, what, "remove it, or choose another host", id="foreign-installation")
+        )
     return problems
 
 
@@ -267,6 +303,7 @@ def _registered_elsewhere(
             f"its worker identity is registered in etcd as {host}:{port}: Alluxio would refuse it",
             f"on a clone of that worker, remove {file}; if no worker runs there any more, as after "
             f"a change of hostname or rpc_port, invoke forget-worker {worker_id}",
+            id="worker-registered-elsewhere",
         )
     ]
 
@@ -284,6 +321,7 @@ def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:
             f"host's {size(memory)}",
             "the kernel may kill the worker: give it less, or the host more",
             severity="warning",
+            id="memory-short",
         )
     ]
 
@@ -301,11 +339,17 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
                 where,
                 f"an etcd that this tool did not install runs there ({unit.fragment})",
                 "stop and disable it, or choose another host",
+                id="foreign-installation",
             )
         )
     elif owned_by is not None and owned_by != cluster.name:
         problems.append(
-            Problem(where, f"already a member of cluster {owned_by}", "destroy that one first")
+            Problem(
+                where,
+                f"already a member of cluster {owned_by}",
+                "destroy that one first",
+                id="another-clusters-host",
+            )
         )
     elif owned_by is None and etcd.has_data(member, f):
         problems.append(
@@ -313,6 +357,7 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
                 where,
                 f"{member.data_dir} holds data of an etcd that this tool did not install",
                 "move it away, or set data_dir to another place; it is never deleted",
+                id="foreign-installation",
             )
         )
     for its in dict.fromkeys((member.client_port, member.peer_port)):
@@ -330,12 +375,18 @@ def port(f: HostFacts, number: int, our_pid: int, running: bool, where: str) -> 
             where,
             f"port {number} is taken by {listener.command} (pid {listener.pid})",
             "stop it, or choose another port",
+            id="port-taken",
         )
     ]
 
 
 def _masked(unit: str, where: str) -> Problem:
-    return Problem(where, f"{unit} is masked", f"systemctl unmask {unit}, if that was not meant")
+    return Problem(
+        where,
+        f"{unit} is masked",
+        f"systemctl unmask {unit}, if that was not meant",
+        id="unit-masked",
+    )
 
 
 def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
@@ -350,6 +401,7 @@ def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
                 f"the disk of {member.data_dir} ({disk.device}) is {disk.used_percent} % full, "
                 f"{size(disk.available)} left",
                 "free space, or set data_dir to another disk",
+                id="disk-full",
             )
         )
     if disk.kind in NETWORK_FILESYSTEMS:
@@ -359,6 +411,7 @@ def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
                 f"{member.data_dir} is on {disk.kind}: etcd waits for every write to reach disk",
                 "use a local disk, best an SSD",
                 severity="warning",
+                id="disk-unsuitable",
             )
         )
     return problems
@@ -375,6 +428,7 @@ def _unique(facts: Mapping[Machine, HostFacts], key: str, what: str, remedy: str
                     f"{machine.host} ({machine.where})",
                     f"{what} {value} is also that of {seen[value].host}",
                     remedy,
+                    id="host-not-unique",
                 )
             )
         seen.setdefault(value, machine)
@@ -391,6 +445,7 @@ def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
             f"{machine.host} ({machine.where})",
             f"clock is {offset - middle:+.1f} s off the other hosts'",
             "set up time synchronisation (chrony, systemd-timesyncd)",
+            id="clock-skew",
         )
         for machine, offset in offsets.items()
         if abs(offset - middle) > MAX_CLOCK_SKEW

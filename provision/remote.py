@@ -325,7 +325,11 @@ class Session:
             where = f"{self.machine.host} ({self.machine.where})"
             said = "sudo did not take the password"
             remedy = "check ssh.sudo_password, and what sudo allows this login"
-            raise Unreachable(f"{where}: {said}", [Problem(where, f"{what}: {said}", remedy)])
+            raise Unreachable(
+                f"{where}: {said}",
+                [Problem(where, f"{what}: {said}", remedy, id="root-needed")],
+                id="root-needed",
+            )
         self._sudo_works = True
 
     def _channel(self, timeout: float) -> paramiko.Channel:
@@ -348,10 +352,12 @@ class Session:
     def _unreachable(self, error: BaseException, what: str = "connect") -> Unreachable:
         from provision.ssh.connect import reason as explained
 
-        reason, remedy = explained(error)
+        reason, remedy, id = explained(error)
         reason, remedy = printable(reason, 300), printable(remedy, 300)
         where = f"{self.machine.host} ({self.machine.where})"
-        return Unreachable(f"{where}: {reason}", [Problem(where, f"{what}: {reason}", remedy)])
+        return Unreachable(
+            f"{where}: {reason}", [Problem(where, f"{what}: {reason}", remedy, id=id)], id=id
+        )
 
 
 class Held:
@@ -472,7 +478,7 @@ def failures(results: Mapping[Machine, object]) -> list[Problem]:
         problem
         for machine, result in results.items()
         if isinstance(result, ProvisionError)
-        for problem in (result.problems or (Problem(machine.host, result.message),))
+        for problem in (result.problems or (Problem(machine.host, result.message, id=result.id),))
     ]
 
 

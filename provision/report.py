@@ -107,7 +107,7 @@ def _listed(report: CheckReport, shown: list[NodeVerdict]) -> list[RenderableTyp
 def _problems(report: CheckReport) -> list[RenderableType]:
     styles = {"error": "red", "warning": "yellow"}
     return [
-        _styled(f"{problem.severity}: {problem}", style=styles.get(problem.severity, ""))
+        _styled(f"{problem.severity}: {problem.line}", style=styles.get(problem.severity, ""))
         for problem in sorted(report.problems, key=lambda p: p.severity != "error")
     ]
 

@@ -161,7 +161,9 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
     except ValueError:
         value = kind(-1)
     if not 0 < value < 1e9:
-        raise UsageError(f"--{name.replace('_', '-')} is a number above 0, not {text!r}")
+        raise UsageError(
+            f"--{name.replace('_', '-')} is a number above 0, not {text!r}", id="option-invalid"
+        )
     return value
 
 
@@ -187,10 +189,15 @@ def _perform(
         )
         if run.format not in formats:
             *most, last = formats
-            raise UsageError(f"--format is {', '.join(most)} or {last}, not {run.format!r}")
+            raise UsageError(
+                f"--format is {', '.join(most)} or {last}, not {run.format!r}", id="option-invalid"
+            )
         verdict = options.get("exit_code", False)
         if verdict and not run.dry_run:
-            raise UsageError("--exit-code is the verdict of a --dry-run, and says nothing without")
+            raise UsageError(
+                "--exit-code is the verdict of a --dry-run, and says nothing without",
+                id="option-invalid",
+            )
         code = body(run)
         return code or int(verdict and run.drifted)
     except ProvisionError as error:
@@ -206,7 +213,8 @@ def _perform(
             "interrupted while hosts were being changed: each of them ends what it has begun, "
             "nothing more is begun; run the same command again to continue"
             if run is not None and run.applying
-            else "interrupted"
+            else "interrupted",
+            id="interrupted",
         )
         _say_error(interrupted, INTERRUPTED, json=options["format"] == "json")
         return INTERRUPTED
@@ -235,6 +243,7 @@ def _say_error(error: ProvisionError, code: int, *, json: bool) -> None:
         screen.emit_json(
             {
                 "schema": "alluxio-provision/error/1",
+                "id": error.id,
                 "error": error.message,
                 "exit_code": code,
                 "problems": [problem.document() for problem in error.problems],

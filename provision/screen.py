@@ -69,8 +69,13 @@ def until_interrupted() -> Iterator[None]:
 
 
 def error(failure: ProvisionError) -> None:
-    """An error as one line, and a line for each problem behind it."""
-    print(shown(f"error: {failure.message}"), file=sys.stderr)
+    """An error as one line, and a line for each problem behind it, with their ids.
+
+    The first line leaves out an id that stands below it, where the remedy is, too.
+    """
+    said = any(problem.id == failure.id for problem in failure.problems)
+    line = f"error: {failure.message}" + ("" if said else f" [{failure.id}]")
+    print(shown(line), file=sys.stderr)
     problems(failure.problems, bullet="  - ")
 
 
@@ -79,7 +84,7 @@ def problems(found: Iterable[Problem], bullet: str = "") -> None:
     ordered = sorted(found, key=lambda p: p.severity != "error")
     for problem in ordered:
         label = "" if problem.severity == "error" else f"{problem.severity}: "
-        print(shown(f"{bullet}{label}{problem}"), file=sys.stderr)
+        print(shown(f"{bullet}{label}{problem.line}"), file=sys.stderr)
 
 
 def text(words: str, style: str = "") -> Text:

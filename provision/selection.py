@@ -56,9 +56,12 @@ def _limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
         if not found:
             nobody.append(pattern)
     if nobody:
-        raise UsageError(f"--limit: nobody is called {_listed(nobody)}; there are {_listed(names)}")
+        raise UsageError(
+            f"--limit: nobody is called {_listed(nobody)}; there are {_listed(names)}",
+            id="name-unknown",
+        )
     if not wanted:
-        raise UsageError(f"--limit names nobody: {limit!r}")
+        raise UsageError(f"--limit names nobody: {limit!r}", id="name-unknown")
     return tuple(role for role in roles if role.name in wanted)
 
 
@@ -69,7 +72,7 @@ def _patterns(limit: str) -> Iterator[str]:
         try:
             yield from expand(part.strip())
         except RangeError as error:
-            raise UsageError(f"--limit: {error}") from error
+            raise UsageError(f"--limit: {error}", id="option-invalid") from error
 
 
 def _expression(pattern: str) -> str:
@@ -81,7 +84,9 @@ def _share(batch: str) -> tuple[int, int]:
     match = _BATCH.fullmatch(batch)
     number, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= of:
-        raise UsageError(f"--batch is K/N, such as 2/4, with K from 1 to N; not {batch!r}")
+        raise UsageError(
+            f"--batch is K/N, such as 2/4, with K from 1 to N; not {batch!r}", id="option-invalid"
+        )
     return number, of
 
 

@@ -137,13 +137,15 @@ def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
 def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
     """The last ``lines`` log lines of our units on a host, oldest first, safe to print."""
     if not 1 <= lines <= MAX_LINES:
-        raise UsageError(f"--lines is from 1 to {MAX_LINES}")
+        raise UsageError(f"--lines is from 1 to {MAX_LINES}", id="option-invalid")
     units = f"-u {etcd.UNIT} -u {worker.UNIT} -u {worker.MASTER_UNIT}"
     command = f"journalctl {units} -n {lines} --no-pager -o short-iso"
     result = fleet.session(machine).run(command, "logs", timeout=60)
     if not result.ok:
         why = printable_lines(result.stderr, last=1) or [f"exit code {result.code}"]
-        raise Unhealthy(f"{machine.host}: the journal cannot be read: {why[0]}")
+        raise Unhealthy(
+            f"{machine.host}: the journal cannot be read: {why[0]}", id="host-output-unreadable"
+        )
     return printable_lines(result.stdout)
 
 

@@ -58,13 +58,16 @@ def require_ours(
             f"{w.name} at {w.machine.host} ({w.machine.where})",
             f"{worker.UNIT} there is " + (f"of cluster {of}" if of else "not of this tool"),
             "stop it by hand, if that is what you want",
+            id="foreign-installation",
         )
         for w in chosen
         if (of := owner(facts[w.machine], worker.UNIT_PATH)) != inventory.cluster
         and facts[w.machine].unit(worker.UNIT).load != "not-found"
     ]
     if foreign:
-        raise PreflightFailed("not this cluster's to stop; nothing was changed", foreign)
+        raise PreflightFailed(
+            "not this cluster's to stop; nothing was changed", foreign, id="foreign-installation"
+        )
 
 
 def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
@@ -124,14 +127,21 @@ def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
     if inventory.etcd.external:
         kept = next(c.authorized for c in seen if c.inventory == clusters.OURS)
         what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
-        return (Problem("etcd", what, "", "warning"),) if kept else ()
+        return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()
     found = [
-        Problem(f"cluster {c.name}", f"has {c.live} live workers in this etcd", "stop them first")
+        Problem(
+            f"cluster {c.name}",
+            f"has {c.live} live workers in this etcd",
+            "stop them first",
+            id="other-clusters-live",
+        )
         for c in seen
         if c.live and c.inventory != clusters.OURS
     ]
     if found:
-        raise PreflightFailed("other clusters use this etcd; nothing was changed", found)
+        raise PreflightFailed(
+            "other clusters use this etcd; nothing was changed", found, id="other-clusters-live"
+        )
     return ()
 
 

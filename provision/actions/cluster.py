@@ -24,9 +24,11 @@ def check_nodes(
     from provision import check, report, screen
 
     if output and run.format == "table":
-        raise UsageError("--output is for --format json or prometheus")
+        raise UsageError("--output is for --format json or prometheus", id="option-invalid")
     if interval is not None and (output or html or run.format == "prometheus"):
-        raise UsageError("--watch shows a table, or --format json: leave the rest out")
+        raise UsageError(
+            "--watch shows a table, or --format json: leave the rest out", id="option-invalid"
+        )
     inventory, _ = common.load_alluxio(run)
     if interval is not None:
         looks = check.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout)
@@ -50,7 +52,7 @@ def check_pods(
     from provision.kubernetes import check, values
 
     if output and run.format == "table":
-        raise UsageError("--output is for --format json or prometheus")
+        raise UsageError("--output is for --format json or prometheus", id="option-invalid")
     inventory, _ = common.load_alluxio(run)
     _, declared = values.declared(inventory)
     namespace, context, kubeconfig = where
@@ -200,4 +202,4 @@ def _machine(inventory: Inventory, name: str) -> Machine:
             return machine
     known = ", ".join(role.name for role in roles[:10]) + (", ..." if len(roles) > 10 else "")
     said = f"{name!r} is no member, worker or host of the inventory" if name else "say --host"
-    raise UsageError(f"{said}: there are {known}")
+    raise UsageError(f"{said}: there are {known}", id="name-unknown")

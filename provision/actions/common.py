@@ -30,7 +30,8 @@ def load_own_etcd(run: Run) -> Inventory:
     if run.inventory.etcd.external:
         raise UsageError(
             f"{run.inventory.path}: etcd.external says that this etcd is taken care of elsewhere: "
-            f"{run.command} is for the inventory that declares its members"
+            f"{run.command} is for the inventory that declares its members",
+            id="command-not-applicable",
         )
     return load(run)
 
@@ -38,7 +39,7 @@ def load_own_etcd(run: Run) -> Inventory:
 def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     inventory = load(run)
     if inventory.alluxio is None:
-        raise UsageError(f"{inventory.path}: has no 'alluxio' section")
+        raise UsageError(f"{inventory.path}: has no 'alluxio' section", id="section-missing")
     return inventory, inventory.alluxio
 
 
@@ -59,7 +60,8 @@ def consent(run: Run, name: str, given: str, done: str, what: str, option: str) 
     if given != name:
         raise UsageError(
             f"not {done}: the cluster is called {name}"
-            + ("" if given else f"; say {option} and its name")
+            + ("" if given else f"; say {option} and its name"),
+            id="consent-missing",
         )
 
 

@@ -118,7 +118,7 @@ def rotate_certs(run: Run, ca: bool, limit: str) -> int:
     from provision.selection import choose
 
     if ca and limit:
-        raise UsageError("--ca is for all members: leave --limit out")
+        raise UsageError("--ca is for all members: leave --limit out", id="option-invalid")
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
     observed = deploy.observe(inventory, run.fleet)
@@ -138,7 +138,7 @@ def export_csrs(run: Run, to: str, every: bool, limit: str) -> int:
     from provision.selection import choose
 
     if not to:
-        raise UsageError("where to? --to DIR, the folder for the requests")
+        raise UsageError("where to? --to DIR, the folder for the requests", id="argument-missing")
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
     folder = Path(to).expanduser().absolute()
@@ -156,7 +156,9 @@ def import_certs(run: Run, folder: str | None) -> int:
     from provision.etcd import signing
 
     if not folder:
-        raise UsageError("from where? invoke import-certs DIR, the folder of export-csrs")
+        raise UsageError(
+            "from where? invoke import-certs DIR, the folder of export-csrs", id="argument-missing"
+        )
     inventory = common.load_own_etcd(run)
     plan = signing.import_(inventory, Path(folder).expanduser().absolute())
     carried = common.carry_out(run, plan)
@@ -193,7 +195,7 @@ def backup_etcd(run: Run, to: str, keep: str) -> int:
     from provision.etcd import snapshot
 
     if keep != "all" and not (keep.isascii() and keep.isdigit() and int(keep)):
-        raise UsageError(f"--keep is a number above 0, or all; not {keep!r}")
+        raise UsageError(f"--keep is a number above 0, or all; not {keep!r}", id="option-invalid")
     count = 0 if keep == "all" else int(keep)
     inventory = common.load_own_etcd(run)
     into = Path(to).expanduser() if to else snapshot.default_directory(inventory)
@@ -220,7 +222,9 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
     from provision.etcd import restore
 
     if not file:
-        raise UsageError("which file? invoke restore-etcd FILE, one of backup-etcd")
+        raise UsageError(
+            "which file? invoke restore-etcd FILE, one of backup-etcd", id="argument-missing"
+        )
     inventory = common.load_own_etcd(run)
     observed = restore.observe(inventory, run.fleet, Path(file).expanduser(), bump=bump)
     plan = restore.plan(inventory, run.fleet, observed, bump=bump)
@@ -243,7 +247,10 @@ def recover_etcd(run: Run, name: str, confirmed: str) -> int:
     from provision.plan import further
 
     if not name:
-        raise UsageError("from which member? --from NAME, best the one with the newest revision")
+        raise UsageError(
+            "from which member? --from NAME, best the one with the newest revision",
+            id="argument-missing",
+        )
     inventory = common.load_own_etcd(run)
     seen = recover.observe(inventory, run.fleet, name)
     plan = recover.plan(inventory, run.fleet, seen)
@@ -339,5 +346,5 @@ def disarm_alarms(run: Run) -> int:
 
 def _deletions(delete: str, name: str) -> tuple[str, ...]:
     if delete not in ("", name):
-        raise UsageError(f"--delete-data is {name} or nothing, not {delete!r}")
+        raise UsageError(f"--delete-data is {name} or nothing, not {delete!r}", id="option-invalid")
     return (delete,) if delete else ()

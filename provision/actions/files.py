@@ -54,7 +54,10 @@ def import_ansible(run: Run, file: str, to: str, etcd_group: str, worker_group: 
     from provision.inventory.example import write_new
 
     if not file:
-        raise UsageError("name the Ansible inventory: invoke import-ansible FILE --to FILE")
+        raise UsageError(
+            "name the Ansible inventory: invoke import-ansible FILE --to FILE",
+            id="argument-missing",
+        )
     made = convert(Path(file), Path(to), etcd_group, worker_group)
     write_new(Path(to), made.text)
     screen.problems(made.warnings)
@@ -88,7 +91,7 @@ def export_ssh_config(run: Run) -> int:
     try:
         text = ssh_config(common.load(run), UserConfig())
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(str(error), id="ssh-config-invalid") from None
     if run.json:
         screen.emit_json({"schema": "alluxio-provision/ssh-config/1", "config": text})
     else:
@@ -103,7 +106,7 @@ def render_client_config(run: Run, to: str) -> int:
 
     alluxio = run.inventory.alluxio
     if alluxio is None:
-        raise UsageError(f"{run.inventory.path}: has no 'alluxio' section")
+        raise UsageError(f"{run.inventory.path}: has no 'alluxio' section", id="section-missing")
     common.warn(run)
     config = client_config.of(alluxio)
     screen.problems(config.warnings)
@@ -129,7 +132,9 @@ def render_monitor(run: Run, into: str, every: float, textfiles: str) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {error.strerror or error}") from error
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror or error}", id="file-unwritable"
+        ) from error
     paths = [folder / name for name in made.files]
     for path in paths:
         write_whole(path, made.files[path.name].decode())
@@ -155,7 +160,9 @@ def render_helm(run: Run, to: str, credentials: str) -> int:
     target, secret = (Path(p).expanduser() if p else None for p in (to, credentials))
     hidden = values.secret_values(inventory) if secret is not None else {}
     if secret is not None and not hidden:
-        raise UsageError("the inventory has no secrets for --credentials to write")
+        raise UsageError(
+            "the inventory has no secrets for --credentials to write", id="option-invalid"
+        )
     install = values.install_line(k, target, secret)
     text = values.as_yaml(found, inventory, f"Alluxio's Helm chart {k.chart.version}: {install}")
     changed = 0

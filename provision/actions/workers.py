@@ -54,7 +54,7 @@ def upgrade_workers(run: Run, limit: str, batch: str, at_once: str, keep: str) -
     number = int(keep) if keep.isascii() and keep.isdigit() else 0
     if keep != "all" and number < releases.KEPT:
         least = f"at least {releases.KEPT} (the running one and the one before)"
-        raise UsageError(f"--keep is a number, {least}, or all; not {keep!r}")
+        raise UsageError(f"--keep is a number, {least}, or all; not {keep!r}", id="option-invalid")
     inventory, alluxio = common.load_alluxio(run)
     chosen = choose(alluxio.workers, limit, batch)
     size = rolling.group_size(at_once, len(chosen))
@@ -106,10 +106,13 @@ def decommission_worker(run: Run, name: str) -> int:
     from provision.selection import choose
 
     if not name:
-        raise UsageError("which worker? invoke decommission-worker NAME")
+        raise UsageError("which worker? invoke decommission-worker NAME", id="argument-missing")
     inventory, alluxio = common.load_alluxio(run)
     if len(chosen := choose(alluxio.workers, name)) != 1:
-        raise UsageError("one worker at a time: the data that it held is read anew elsewhere")
+        raise UsageError(
+            "one worker at a time: the data that it held is read anew elsewhere",
+            id="option-invalid",
+        )
     removal = decommission.plan(inventory, alluxio, run.fleet, chosen[0])
     carried = common.carry_out(run, removal.plan)
     line = f"take {name} out of {inventory.path}, or start-workers starts it again"
@@ -123,11 +126,16 @@ def forget_worker(run: Run, ids: str, count: str) -> int:
 
     wanted = [i.strip() for i in ids.split(",") if i.strip()]
     if not wanted:
-        raise UsageError("which id? invoke forget-worker ID, as check-nodes shows it")
+        raise UsageError(
+            "which id? invoke forget-worker ID, as check-nodes shows it", id="argument-missing"
+        )
     if (wanted == ["stale"]) != bool(count):
-        raise UsageError("--count N goes with stale, and stale with it: how many ids are stale?")
+        raise UsageError(
+            "--count N goes with stale, and stale with it: how many ids are stale?",
+            id="option-invalid",
+        )
     if count and not (count.isascii() and count.isdigit() and int(count)):
-        raise UsageError(f"--count is a number above 0, not {count!r}")
+        raise UsageError(f"--count is a number above 0, not {count!r}", id="option-invalid")
     inventory, alluxio = common.load_alluxio(run)
     removal = (
         registrations.forget_stale(inventory, alluxio, run.fleet, int(count))
@@ -145,7 +153,10 @@ def readmit_worker(run: Run, file: str) -> int:
     from provision.alluxio import registrations
 
     if not file:
-        raise UsageError("which file? invoke readmit-worker FILE, as it was said at the removal")
+        raise UsageError(
+            "which file? invoke readmit-worker FILE, as it was said at the removal",
+            id="argument-missing",
+        )
     inventory, alluxio = common.load_alluxio(run)
     plan = registrations.readmit(inventory, alluxio, run.fleet, Path(file).expanduser())
     common.finish(run, plan, common.carry_out(run, plan))
@@ -181,5 +192,5 @@ def stop_masters(run: Run, limit: str) -> int:
 def _masters(run: Run) -> tuple[Inventory, AlluxioCluster]:
     inventory, alluxio = common.load_alluxio(run)
     if not alluxio.masters:
-        raise UsageError(f"{inventory.path}: has no alluxio.masters")
+        raise UsageError(f"{inventory.path}: has no alluxio.masters", id="section-missing")
     return inventory, alluxio

@@ -67,13 +67,15 @@ def write(config: ClientConfig, folder: Path) -> list[Path]:
                 continue
             if old is not None and "alluxio-provision" not in old.partition("\n")[0]:
                 remedy = "name another folder, or move the file away"
-                problem = Problem(str(path), "this file is not of this tool", remedy)
-                raise UsageError("an existing file is not overwritten", [problem])
+                problem = Problem(
+                    str(path), "this file is not of this tool", remedy, id="file-exists"
+                )
+                raise UsageError("an existing file is not overwritten", [problem], id="file-exists")
             write_whole(path, text)
             changed.append(path)
     except OSError as error:
         what = error.strerror or printable(str(error))
-        raise UsageError(f"{folder}: cannot be written: {what}") from error
+        raise UsageError(f"{folder}: cannot be written: {what}", id="file-unwritable") from error
     return changed
 
 
@@ -115,4 +117,4 @@ def _one_port(alluxio: AlluxioCluster) -> list[Problem]:
         return []
     what = f"{', '.join(others[:8])} have another RPC port than {port}: STATIC knows one for all"
     remedy = "give all workers the same rpc_port, or use ETCD"
-    return [Problem("alluxio.membership", what, remedy, "warning")]
+    return [Problem("alluxio.membership", what, remedy, "warning", id="inventory-unwise")]

@@ -122,5 +122,7 @@ def mixed_up(cluster: str, others: list[str], seen: Membership) -> list[Problem]
         what = f"serves the clusters {short!r} and {long!r}: Alluxio lists the live workers of"
         what += f" {long!r} as those of {short!r}, too, since the names begin alike"
         remedy = "give this cluster another name" if new else "rename one of them"
-        found.append(Problem("etcd", what, remedy, "error" if new else "warning"))
+        found.append(
+            Problem("etcd", what, remedy, "error" if new else "warning", id="cluster-names-alike")
+        )
     return found

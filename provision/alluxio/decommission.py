@@ -47,7 +47,8 @@ def plan(
         remedy = _without_host(worker, seen)
         raise PreflightFailed(
             f"{worker.name} cannot be stopped; nothing was changed",
-            [Problem(p.where, p.what, f"{p.remedy}; {remedy}") for p in problems],
+            [Problem(p.where, p.what, f"{p.remedy}; {remedy}", id=p.id) for p in problems],
+            id="preflight-failed",
         )
     f = facts[worker.machine]
     stop.require_ours(inventory, [worker], facts)
@@ -111,7 +112,7 @@ def _elsewhere(
         return ()
     what = f"its identity {r.worker_id} is registered as {r.host}:{r.rpc_port}: left as it is"
     remedy = f"if no such worker exists, invoke forget-worker {r.worker_id}"
-    return (Problem(worker.name, what, remedy, "warning"),)
+    return (Problem(worker.name, what, remedy, "warning", id="worker-registered-elsewhere"),)
 
 
 def _without_host(worker: AlluxioWorker, seen: Membership | None) -> str:
@@ -149,7 +150,8 @@ class _Ended:
             if late:
                 raise Unhealthy(
                     f"{', '.join(there)} is live after {limit} s: another process holds its lease; "
-                    "nothing was removed from etcd"
+                    "nothing was removed from etcd",
+                    id="worker-not-stopped",
                 )
             time.sleep(POLL_SECONDS)
 
@@ -168,5 +170,8 @@ class _Ended:
         while membership.port_answers(self._fleet, self._worker):
             if time.monotonic() > deadline:
                 port = self._worker.rpc_port
-                raise Unhealthy(f"{self._worker.name}: port {port} still takes connections")
+                raise Unhealthy(
+                    f"{self._worker.name}: port {port} still takes connections",
+                    id="worker-not-stopped",
+                )
             time.sleep(POLL_SECONDS)

@@ -303,7 +303,9 @@ def revealed(key: str, secret: Secret) -> str:
         return secret.reveal()
     except (LookupError, OSError, ValueError) as error:
         reason = error.args[0] if isinstance(error, LookupError) else error
-        raise UsageError(f"the secret for {key} cannot be read: {reason}") from error
+        raise UsageError(
+            f"the secret for {key} cannot be read: {reason}", id="secret-unreadable"
+        ) from error
 
 
 def _env(

@@ -36,7 +36,11 @@ def steps(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Told:
     remedy = "run invoke start-workers when it is back"
     notes = [
         Problem(
-            p.where, f"its worker still has the old etcd endpoints: {p.what}", remedy, "warning"
+            p.where,
+            f"its worker still has the old etcd endpoints: {p.what}",
+            remedy,
+            "warning",
+            id="endpoints-stale",
         )
         for p in absent
     ]
@@ -49,6 +53,14 @@ def steps(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Told:
     for w in installed:
         if w not in running:
             what = "does not run, and still has the old etcd endpoints"
-            notes.append(Problem(f"{w.name} ({w.machine.host})", what, "start-workers", "warning"))
+            notes.append(
+                Problem(
+                    f"{w.name} ({w.machine.host})",
+                    what,
+                    "start-workers",
+                    "warning",
+                    id="endpoints-stale",
+                )
+            )
     plan = start.plan(inventory, alluxio, fleet, Observed(tarballs, facts), running)
     return Told(plan.steps, [*notes, *plan.notes], not notes)

@@ -95,6 +95,7 @@ def problems(
                 f"no Java {place}",
                 f"Alluxio {alluxio.version} needs Java {wanted}: give alluxio.java.source a JDK "
                 "tarball, or java.home a JDK on the hosts",
+                id="java-unfit",
             )
         ]
     if found not in alluxio.java.versions:
@@ -103,6 +104,7 @@ def problems(
                 where,
                 f"Java is {found}, Alluxio {alluxio.version} needs {wanted}",
                 "give alluxio.java.source a JDK tarball, or correct java.versions",
+                id="java-unfit",
             )
         ]
     return []

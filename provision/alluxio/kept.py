@@ -47,11 +47,11 @@ def read(file: Path) -> Kept:
             file, printable(cluster, 200), printable(str(said["worker_id"]), 200), key, value
         )
     except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from error
+        raise UsageError(f"{file}: {error.strerror}", id="file-unusable") from error
     except (ValueError, KeyError, TypeError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(
-            f"{file}: is no kept registration: {printable(reason, EXCERPT)}"
+            f"{file}: is no kept registration: {printable(reason, EXCERPT)}", id="file-unusable"
         ) from error
 
 
@@ -91,4 +91,8 @@ def keep(path: Path, cluster: str, worker_id: str, key: KeyValue, command: str) 
             os.fsync(file.fileno())
     except OSError as error:
         what = f"{path} cannot be written: {error.strerror}"
-        raise Unhealthy(f"nothing was removed: {what}", [Problem(str(path), what)]) from error
+        raise Unhealthy(
+            f"nothing was removed: {what}",
+            [Problem(str(path), what, id="file-unwritable")],
+            id="file-unwritable",
+        ) from error

@@ -164,9 +164,11 @@ def require_answering(
                 f"{m.name} ({m.machine.host})",
                 f"does not answer; its last log lines:\n    {logs[m.machine]}",
                 f"invoke logs --host {m.name}",
+                id="master-not-answering",
             )
             for m in missing
         ],
+        id="master-not-answering",
     )
 
 
@@ -191,6 +193,7 @@ def _pending_workers(
             f"has the same files as {m.name}, and is left with a restart pending",
             "run invoke start-workers after it",
             "warning",
+            id="restart-pending",
         )
         for m in masters
         if (worker := worker_on(alluxio, m)) is not None
@@ -250,6 +253,8 @@ def stop(
             )
             hosts.append(HostChanges(m.name, m.machine, (done,)))
     if foreign:
-        raise PreflightFailed("not this cluster's to stop; nothing was changed", foreign)
+        raise PreflightFailed(
+            "not this cluster's to stop; nothing was changed", foreign, id="foreign-installation"
+        )
     steps = (Step("stop masters", tuple(hosts), at_once=inventory.parallel),) if hosts else ()
     return Plan("stop-masters", inventory.cluster, steps)

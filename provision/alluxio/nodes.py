@@ -30,6 +30,9 @@ _TIMED_OUT = (124, 137)  # timeout(1): ended by TERM, by KILL
 class NodesError(Unhealthy):
     """``info nodes`` gave no table."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, id="info-nodes-failed")
+
 
 class NodeRow(NamedTuple):
     """One line. ``status`` is ONLINE or OFFLINE, and N/A with membership STATIC."""

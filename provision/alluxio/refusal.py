@@ -54,7 +54,9 @@ def found(
         remedy = (
             f"if no worker runs there any more: {stale}; if this host is a clone of it: {clone}"
         )
-    return Problem(f"{worker.name} ({worker.machine.host})", what, remedy)
+    return Problem(
+        f"{worker.name} ({worker.machine.host})", what, remedy, id="worker-registered-elsewhere"
+    )
 
 
 def explained(

@@ -66,7 +66,8 @@ def forget_stale(
         which = ", ".join(found[:20]) + (", ..." if len(found) > 20 else "")
         raise UsageError(
             f"{_count(len(found), 'id is', 'ids are')} stale, not {count}; nothing was removed"
-            + (f": {which}" if found else "")
+            + (f": {which}" if found else ""),
+            id="changed-meanwhile",
         )
     return _forgetting(inventory, alluxio, fleet, seen, found)
 
@@ -99,6 +100,7 @@ def require_not_live(alluxio: AlluxioCluster, seen: Membership, ids: Iterable[st
             f"{_count(len(problems), 'id is', 'ids are')} live: a live worker's registration is "
             "never removed; nothing was changed",
             problems,
+            id="registration-live",
         )
 
 
@@ -139,7 +141,9 @@ def readmit(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: P
     """
     saved = kept.read(file)
     if saved.cluster != alluxio.name:
-        raise UsageError(f"{file}: is of cluster {saved.cluster}, not {alluxio.name}")
+        raise UsageError(
+            f"{file}: is of cluster {saved.cluster}, not {alluxio.name}", id="file-unusable"
+        )
     with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
         there = client.get(saved.key)
     command = "readmit-worker"
@@ -148,13 +152,22 @@ def readmit(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: P
     if there is not None:
         raise PreflightFailed(
             f"{saved.worker_id} is registered otherwise by now; nothing was changed",
-            [Problem("etcd", f"{printable(saved.key, 300)} has another value than {file}")],
+            [
+                Problem(
+                    "etcd",
+                    f"{printable(saved.key, 300)} has another value than {file}",
+                    id="changed-meanwhile",
+                )
+            ],
+            id="changed-meanwhile",
         )
 
     def do() -> None:
         with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
             if not client.create(saved.key, saved.value):
-                raise Unhealthy(f"{saved.worker_id} has registered itself meanwhile")
+                raise Unhealthy(
+                    f"{saved.worker_id} has registered itself meanwhile", id="changed-meanwhile"
+                )
 
     call = Call(f"etcd: write {printable(saved.key, 300)} as {file} has it", do)
     return Plan(command, inventory.cluster, (Step(f"readmit {saved.worker_id}", calls=(call,)),))
@@ -186,6 +199,7 @@ def _forgetting(
             f"is in the inventory, and {worker_id} was its registration",
             "start-workers registers it again",
             "warning",
+            id="worker-left-out",
         )
         for worker_id in ids
         for worker in alluxio.workers
@@ -200,7 +214,8 @@ def _not_static(alluxio: AlluxioCluster) -> None:
     if alluxio.membership == "STATIC":
         raise UsageError(
             "with membership STATIC nothing is registered in etcd: take the worker out of the "
-            "inventory and run start-workers, which writes conf/workers"
+            "inventory and run start-workers, which writes conf/workers",
+            id="command-not-applicable",
         )
 
 
@@ -210,6 +225,7 @@ def _live(alluxio: AlluxioCluster, worker_id: str, entry: Entry) -> Problem:
             worker_id,
             "has a live key without a lease, which no worker of Alluxio's wrote",
             f"look at {printable(entry.key.key, 300)} and delete it by etcdctl",
+            id="registration-live",
         )
     r = entry.registration
     at = f" at {r.host}:{r.rpc_port}" if isinstance(r, Registration) else ""
@@ -219,17 +235,24 @@ def _live(alluxio: AlluxioCluster, worker_id: str, entry: Entry) -> Problem:
         if worker is not None
         else "stop it there, and wait until its lease has ended"
     )
-    return Problem(worker_id, f"is LIVE{at}: nothing is removed", remedy)
+    return Problem(worker_id, f"is LIVE{at}: nothing is removed", remedy, id="registration-live")
 
 
 def _explain(client: EtcdClient, worker_id: str, seen: KeyValue, live: bytes) -> None:
     """Say why the transaction did not remove ``seen``. Gone already is as good as removed."""
     if client.get(live) is not None:
-        raise Unhealthy(f"{worker_id} has become LIVE meanwhile: nothing was removed")
+        raise Unhealthy(
+            f"{worker_id} has become LIVE meanwhile: nothing was removed", id="changed-meanwhile"
+        )
     if (now := client.get(seen.key)) is not None and now.mod_revision != seen.mod_revision:
-        raise Unhealthy(f"{worker_id} has registered anew meanwhile: nothing was removed")
+        raise Unhealthy(
+            f"{worker_id} has registered anew meanwhile: nothing was removed",
+            id="changed-meanwhile",
+        )
     if now is not None:
-        raise Unhealthy(f"{worker_id} was LIVE a moment ago: nothing was removed")
+        raise Unhealthy(
+            f"{worker_id} was LIVE a moment ago: nothing was removed", id="changed-meanwhile"
+        )
 
 
 def _raw_id(cluster: str, key: KeyValue) -> bytes:

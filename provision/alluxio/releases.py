@@ -108,7 +108,7 @@ def rollback(
     if target is None or not running:
         return Rollback(Plan(command, inventory.cluster, (), stands.notes), None)
     if not _NAME.fullmatch(target):
-        raise UsageError(f"--to is the name of a release, not {target!r}")
+        raise UsageError(f"--to is the name of a release, not {target!r}", id="option-invalid")
     digest = _digest(target, alluxio, running, facts)
     older = replace(alluxio, version=target)
     jdk = alluxio.java.source
@@ -210,14 +210,24 @@ def _before(
         before = desired.target(f, desired.previous_link(alluxio))
         if before is None or before == now:
             what = f"has run no release before {now}"
-            problems.append(Problem(_where(w), what, "say --to and one that is there, if any"))
+            problems.append(
+                Problem(
+                    _where(w), what, "say --to and one that is there, if any", id="release-missing"
+                )
+            )
         else:
             befores.setdefault(before, []).append(w.name)
     if len(befores) > 1:
         said = "; ".join(f"{', '.join(names)} ran {name}" for name, names in befores.items())
-        problems.append(Problem("alluxio.workers", f"before, {said}", "say which one: --to"))
+        problems.append(
+            Problem(
+                "alluxio.workers", f"before, {said}", "say which one: --to", id="release-missing"
+            )
+        )
     if problems:
-        raise PreflightFailed("there is no one release to go back to; nothing changed", problems)
+        raise PreflightFailed(
+            "there is no one release to go back to; nothing changed", problems, id="release-missing"
+        )
     return next(iter(befores), None)
 
 
@@ -238,12 +248,18 @@ def _digest(
         has = ", ".join(there) or "none"
         what = f"release {target} is not in {alluxio.install_dir} (there: {has})"
         remedy = f"set alluxio.version to {target} and alluxio.source, then invoke upgrade-workers"
-        problems.append(Problem(_where(w), what, remedy))
+        problems.append(Problem(_where(w), what, remedy, id="release-missing"))
     if len(digests) > 1:
         what = f"release {target} is not the same build on {' and '.join(digests.values())}"
-        problems.append(Problem("alluxio.workers", what, "roll them back one by one: --limit"))
+        problems.append(
+            Problem(
+                "alluxio.workers", what, "roll them back one by one: --limit", id="release-missing"
+            )
+        )
     if problems:
-        raise PreflightFailed("preflight failed; nothing was changed", problems)
+        raise PreflightFailed(
+            "preflight failed; nothing was changed", problems, id="release-missing"
+        )
     return next(iter(digests))
 
 

@@ -41,18 +41,24 @@ def _do(inventory: Inventory, fleet: Fleet) -> None:
     def restart(session: Session) -> None:
         done = session.run(f"systemctl restart {shlex.quote(desired.UNIT)}", "restart the worker")
         if not done.ok:
-            raise Unhealthy(f"{session.machine.host}: {done.stderr.strip()[-300:]}")
+            raise Unhealthy(
+                f"{session.machine.host}: {done.stderr.strip()[-300:]}", id="change-failed"
+            )
 
     machines = [w.machine for w in lost]
     if problems := failures(fleet.map(restart, machines, at_once=inventory.parallel)):
-        raise Unhealthy(f"{len(problems)} workers could not be restarted", problems)
+        raise Unhealthy(
+            f"{len(problems)} workers could not be restarted", problems, id="change-failed"
+        )
     limit = alluxio.start_timeout + alluxio.failure_detection_timeout
     deadline = time.monotonic() + limit
     while missing := _lost(inventory, alluxio, fleet, lost):
         if time.monotonic() > deadline:
             start.require_live(inventory, alluxio, fleet, missing)
             names = ", ".join(w.name for w in missing)
-            raise Unhealthy(f"nobody keeps the leases of {names} alive after {limit} s")
+            raise Unhealthy(
+                f"nobody keeps the leases of {names} alive after {limit} s", id="worker-not-live"
+            )
 
 
 def _running(alluxio: AlluxioCluster, fleet: Fleet) -> list[AlluxioWorker]:

@@ -47,6 +47,7 @@ class Standing:
                 "does not run, and is left so",
                 f"invoke start-workers --limit {w.name} starts it",
                 "warning",
+                id="worker-left-out",
             )
             for w in self.stopped
         )
@@ -62,7 +63,9 @@ def group_size(at_once: str, total: int) -> int | None:
     found = re.fullmatch(r"([0-9]{1,6})(%?)", at_once)
     number = int(found[1]) if found else 0
     if found is None or number == 0 or (found[2] and number > 100):
-        raise UsageError(f"--at-once is a count such as 2, or 1% to 100%; not {at_once!r}")
+        raise UsageError(
+            f"--at-once is a count such as 2, or 1% to 100%; not {at_once!r}", id="option-invalid"
+        )
     return max(1, total * number // 100) if found[2] else number
 
 
@@ -158,4 +161,4 @@ def _resumed(
 ) -> Problem:
     since = printable(_mark(facts[left[0].machine]).removeprefix(f"{COMMAND} "), 100)
     what = f"goes on with the run of {since}, which left {len(left)}; {others} are done"
-    return Problem(COMMAND, what, "--afresh restarts all of them", "warning")
+    return Problem(COMMAND, what, "--afresh restarts all of them", "warning", id="run-resumed")

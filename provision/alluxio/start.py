@@ -172,6 +172,7 @@ def _pending_masters(
             f"has the same files as {w.name}, and is left with a restart pending",
             "run invoke start-masters after it",
             "warning",
+            id="restart-pending",
         )
         for w in workers
         if (master := desired.master_on(alluxio, w.machine)) is not None
@@ -213,6 +214,7 @@ def require_live(
         raise Unhealthy(
             f"{len(missing)} of {len(chosen)} workers are not live",
             _why(inventory, alluxio, fleet, missing),
+            id="worker-not-live",
         )
     return seen
 
@@ -266,6 +268,7 @@ class Registrations:
                     f"{len(missing)} of {len(self._workers)} workers are not live after "
                     f"{timeout} s",
                     _why(self._inventory, self._alluxio, self._fleet, missing),
+                    id="worker-not-live",
                 )
             if missing:
                 time.sleep(POLL_SECONDS)
@@ -283,6 +286,7 @@ def _why(
             f"{w.name} ({w.machine.host})",
             f"is not registered; its last log lines:\n    {logs[w.machine]}",
             f"invoke logs --host {w.name}",
+            id="worker-not-live",
         )
         for w in missing
     ]
@@ -322,14 +326,17 @@ def _registered(
                 remedy = "run invoke enable-auth, or set etcd.auth.enabled: false"
                 if external:
                     remedy = "remove alluxio.etcd, or have authentication turned on"
-                return {}, [Problem("etcd", what, remedy)]
+                return {}, [Problem("etcd", what, remedy, id="auth-differs")]
             mixed = clusters.mixed_up(alluxio.name, clusters.names(client), seen)
     except ProvisionError as error:
-        found = list(error.problems) or [Problem("etcd", error.message)]
+        found = list(error.problems) or [Problem("etcd", error.message, id=error.id)]
         remedy = "run invoke deploy-etcd, or invoke check-nodes to see what is wrong"
         if external:
             remedy = "is etcd.external right, and does that etcd run?"
-        return {}, [*found, Problem("etcd", "workers could not register", remedy)]
+        return {}, [
+            *found,
+            Problem("etcd", "workers could not register", remedy, id="etcd-not-running"),
+        ]
     if alluxio.membership != "ETCD":  # a live key alone gives way to its worker's next start
         return {}, mixed
     entries = (entry.registration for entry in seen.authorized.values())

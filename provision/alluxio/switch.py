@@ -64,13 +64,21 @@ def notes(
         what = f"membership changes from {kind} to {alluxio.membership} on {count}"
         what += f"; until the last is restarted, {_meanwhile(kind, alluxio.membership)}"
         found.append(
-            Problem("alluxio.membership", what, _remedy(kind, alluxio.membership), "warning")
+            Problem(
+                "alluxio.membership",
+                what,
+                _remedy(kind, alluxio.membership),
+                "warning",
+                id="membership-changing",
+            )
         )
     others = [w.name for w in alluxio.workers if w not in workers]
     if found and others:
         what = f"{_listed(others)} are left out of this run, and keep what they have"
         remedy = "run start-workers for them, too: a cluster wants one membership type"
-        found.append(Problem("alluxio.membership", what, remedy, "warning"))
+        found.append(
+            Problem("alluxio.membership", what, remedy, "warning", id="membership-changing")
+        )
     if found and left is not None and (problem := leftovers(alluxio, left)):
         found.append(problem)
     return tuple(found)
@@ -89,6 +97,7 @@ def leftovers(alluxio: AlluxioCluster, seen: Registrations) -> Problem | None:
         f"{_listed(ids)}",
         "keep them for a way back to ETCD, or forget them one by one: invoke forget-worker ID",
         "warning",
+        id="registrations-unused",
     )
 
 

@@ -94,6 +94,7 @@ def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Convert
             f"{count} thing{'s' * (count > 1)} in {path} cannot be carried over; "
             "no inventory was written",
             findings.all,
+            id="ansible-not-carried-over",
         )
     return Converted(text, len(chosen[0]), len(chosen[1]), findings.all, (etcd, workers or None))
 
@@ -109,7 +110,8 @@ def _group(
     known = ", ".join(name for name in tree.groups if name not in ("all", "ungrouped"))
     raise UsageError(
         f"{path} has no group {given or ' or '.join(usual)}: choose one by {option} "
-        f"(there are: {known or 'none'})"
+        f"(there are: {known or 'none'})",
+        id="name-unknown",
     )
 
 
@@ -319,4 +321,4 @@ def _check(text: str, to: Path, places: Mapping[str, str], findings: Findings) -
         where = places.get(line.split(": ")[0].strip('"'), str(to))
         what = re.sub(r" \(see [^)]*\)", "", problem.what)
         report = findings.error if problem.severity == "error" else findings.warning
-        report(where, what, problem.remedy)
+        report(where, what, problem.remedy, id=problem.id)

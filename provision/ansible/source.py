@@ -7,6 +7,10 @@ from pathlib import Path
 from provision.ansible import ini, yml
 from provision.ansible.tree import Tree, Vars
 from provision.errors import InventoryError, Problem
+from provision.ids import Id
+
+#: Whatever else is wrong with it, this is what it comes to.
+NOT_CARRIED: Id = "ansible-not-carried-over"
 
 
 class Findings:
@@ -15,11 +19,11 @@ class Findings:
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}
 
-    def error(self, where: str, what: str, remedy: str = "") -> None:
-        self._found[Problem(where, what, remedy)] = None
+    def error(self, where: str, what: str, remedy: str = "", *, id: Id = NOT_CARRIED) -> None:
+        self._found[Problem(where, what, remedy, id=id)] = None
 
-    def warning(self, where: str, what: str, remedy: str = "") -> None:
-        self._found[Problem(where, what, remedy, "warning")] = None
+    def warning(self, where: str, what: str, remedy: str = "", *, id: Id = NOT_CARRIED) -> None:
+        self._found[Problem(where, what, remedy, "warning", id=id)] = None
 
     @property
     def all(self) -> tuple[Problem, ...]:
@@ -57,11 +61,16 @@ def _text(path: Path) -> str:
             raise ValueError(f"larger than {yml.MAX_BYTES >> 20} MiB")
         return data.decode("utf-8-sig")
     except IsADirectoryError:
-        problem = Problem(str(path), "this is a folder", "name the inventory file in it")
+        problem = Problem(
+            str(path),
+            "this is a folder",
+            "name the inventory file in it",
+            id="inventory-unreadable",
+        )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        problem = Problem(str(path), f"cannot be read: {reason}")
-    raise InventoryError("the Ansible inventory cannot be read", [problem])
+        problem = Problem(str(path), f"cannot be read: {reason}", id="inventory-unreadable")
+    raise InventoryError("the Ansible inventory cannot be read", [problem], id=problem.id)
 
 
 def _vars(folder: Path, name: str, findings: Findings) -> Vars:

@@ -178,7 +178,7 @@ class _Live:
         if registered is not None:
             problems += look.of_clusters(cluster, alluxio, registered, board.clusters)
         if info is not None and info.error:
-            problems.append(Problem("info nodes", info.error))
+            problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
         rows = info.rows if info is not None and not info.error else None
         found = verdicts(alluxio, registered, rows, reachable=board.reachable)
         return CheckReport(

@@ -69,7 +69,7 @@ def run(
         info = asked.result() if asked is not None else None
         rows = info.rows if info is not None and not info.error else None
         if info is not None and info.error:
-            problems.append(Problem("info nodes", info.error))
+            problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
         reachable = answering.result() if answering is not None else None
 
         def join(known: _Read | None) -> list[NodeVerdict]:
@@ -123,7 +123,7 @@ def _look_at_etcd(
             reading = pool.submit(_read, inventory, fleet, timeout, login)
     if wanted and reading is None:
         reading = Future()
-        reading.set_exception(ProvisionError("no member serves reads"))
+        reading.set_exception(ProvisionError("no member serves reads", id="quorum-lost"))
     return ClusterHealth(cluster, tuple(seen[m.name] for m in cluster.members)), reading
 
 
@@ -144,7 +144,9 @@ def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
 def unread(error: ProvisionError) -> Problem:
     """That etcd's view is missing, and why."""
     what = error.problems[0].what if error.problems else error.message
-    return Problem("etcd", f"the registrations could not be read: {what}")
+    return Problem(
+        "etcd", f"the registrations could not be read: {what}", id="registrations-unread"
+    )
 
 
 def of_clusters(

@@ -75,10 +75,7 @@ class CheckReport:
                 "members": [_member(m) for m in self.etcd.members],
             },
             "alluxio": self._alluxio(),
-            "problems": [
-                {"where": p.where, "what": p.what, "remedy": p.remedy, "severity": p.severity}
-                for p in self.problems
-            ],
+            "problems": [p.document() for p in self.problems],
         }
 
     def _alluxio(self) -> dict[str, object] | None:

@@ -49,7 +49,9 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
     :class:`UsageError` when the inventory does not say what is needed."""
     cluster = inventory.etcd
     if health.root(cluster) is None:
-        raise UsageError(f"{inventory.path}: etcd.auth.root_password is not there")
+        raise UsageError(
+            f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
+        )
     gates.require_healthy(health.observe(cluster, fleet))
     with health.any_client(cluster, fleet) as client:
         enabled = client.log_in()
@@ -71,7 +73,10 @@ def enable(
     """
     cluster = inventory.etcd
     if not cluster.auth.enabled:
-        raise UsageError(f"{inventory.path}: set etcd.auth.enabled: true to turn it on")
+        raise UsageError(
+            f"{inventory.path}: set etcd.auth.enabled: true to turn it on",
+            id="command-not-applicable",
+        )
     notes = () if seen.enabled else _others(seen, lock_out)
     steps: list[Step] = []
     if calls := _users(inventory, fleet, seen):
@@ -93,7 +98,10 @@ def disable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
     """
     cluster = inventory.etcd
     if cluster.auth.enabled is not False:
-        raise UsageError(f"{inventory.path}: set etcd.auth.enabled: false to turn it off")
+        raise UsageError(
+            f"{inventory.path}: set etcd.auth.enabled: false to turn it off",
+            id="command-not-applicable",
+        )
     steps: list[Step] = []
     written, restarted = _workers(inventory, fleet)
     if written:
@@ -108,7 +116,9 @@ def disable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
 def _others(seen: Observed, lock_out: Sequence[str]) -> tuple[Problem, ...]:
     """What becomes of the other clusters: an error for live workers nobody agreed to cut off."""
     if unknown := [name for name in lock_out if name not in seen.others]:
-        raise UsageError(f"--lock-out: no other cluster in this etcd is called {unknown[0]}")
+        raise UsageError(
+            f"--lock-out: no other cluster in this etcd is called {unknown[0]}", id="name-unknown"
+        )
     found = [
         Problem(
             f"cluster {name}",
@@ -116,11 +126,14 @@ def _others(seen: Observed, lock_out: Sequence[str]) -> tuple[Problem, ...]:
             + ": without a login of their own they are refused from then on",
             f"plan a user and role for it, then say --lock-out {name}" if live else "",
             "error" if live and name not in lock_out else "warning",
+            id="other-clusters-live",
         )
         for name, live in seen.others.items()
     ]
     if any(p.severity == "error" for p in found):
-        raise PreflightFailed("other clusters use this etcd; nothing was changed", found)
+        raise PreflightFailed(
+            "other clusters use this etcd; nothing was changed", found, id="other-clusters-live"
+        )
     return tuple(found)
 
 
@@ -227,7 +240,11 @@ def _workers(
     seen, absent = gather.look(fleet, probes)
     if absent:
         # One that is left out would be cut off, or never come back.
-        raise PreflightFailed("not every worker's host can be reached; nothing was changed", absent)
+        raise PreflightFailed(
+            "not every worker's host can be reached; nothing was changed",
+            absent,
+            id="preflight-failed",
+        )
     written: list[HostChanges] = []
     restarted: list[tuple[AlluxioWorker, HostChanges]] = []
     for w in alluxio.workers:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from provision.errors import Problem, Unhealthy
 from provision.etcd import protocol
+from provision.ids import Id
 from provision.inventory.resolved import bracketed
 from provision.text import printable
 
@@ -48,8 +49,9 @@ class Reason(str, Enum):
 class EtcdError(Unhealthy):
     """A call to etcd failed. ``endpoint`` is the one that was asked."""
 
-    def __init__(self, endpoint: Endpoint, what: str, remedy: str = "") -> None:
-        super().__init__(f"etcd at {endpoint}: {what}", [Problem(f"etcd {endpoint}", what, remedy)])
+    def __init__(self, endpoint: Endpoint, what: str, remedy: str = "", *, id: Id) -> None:
+        problem = Problem(f"etcd {endpoint}", what, remedy, id=id)
+        super().__init__(f"etcd at {endpoint}: {what}", [problem], id=id)
         self.endpoint = endpoint
 
 
@@ -58,7 +60,8 @@ class EtcdUnreachable(EtcdError):
 
     def __init__(self, endpoint: Endpoint, reason: Reason, detail: str = "") -> None:
         tail = f" ({detail})" if detail else ""
-        super().__init__(endpoint, f"{reason.value}{tail}", _REMEDIES.get(reason, ""))
+        remedy, id = _REMEDIES.get(reason, ""), _IDS.get(reason, "member-down")
+        super().__init__(endpoint, f"{reason.value}{tail}", remedy, id=id)
         self.reason = reason
 
 
@@ -76,6 +79,13 @@ _REMEDIES = {
     Reason.LOGIN: "etcd has authentication on: see etcd.auth and alluxio.etcd in the inventory",
     Reason.DENIED: "give the user's role the prefix that was asked for",
     Reason.NO_QUORUM: "start the members that are down",
+}
+
+_IDS: dict[Reason, Id] = {
+    Reason.TLS: "etcd-tls-failed",
+    Reason.LOGIN: "etcd-login-refused",
+    Reason.DENIED: "etcd-login-refused",
+    Reason.NO_QUORUM: "quorum-lost",
 }
 
 
@@ -496,7 +506,7 @@ class EtcdClient:
             for answer in stream:
                 if answer.compact_revision:
                     what = f"the history before revision {answer.compact_revision} is gone"
-                    raise EtcdCompacted(self.endpoint, what)
+                    raise EtcdCompacted(self.endpoint, what, id="etcd-refused")
                 if answer.canceled:
                     reason = answer.cancel_reason or "the watch was ended"
                     raise _classified(self.endpoint, "UNKNOWN", reason, self.timeout)
@@ -590,7 +600,11 @@ class EtcdClient:
         revision = self.put(key, token)
         found = self.get(key)
         if found is None or found.mod_revision < revision:
-            raise EtcdRefused(self.endpoint, f"an acknowledged write to {key} cannot be read back")
+            raise EtcdRefused(
+                self.endpoint,
+                f"an acknowledged write to {key} cannot be read back",
+                id="etcd-refused",
+            )
         # Another run's check may have written since; then the key is its own to delete.
         self.delete(key, if_mod_revision=revision)
 
@@ -791,7 +805,7 @@ def _classified(endpoint: Endpoint, code: str, details: str, timeout: float) -> 
         if "closed" in low or "reset" in low:
             return unreachable(Reason.CLOSED, last)
         return unreachable(Reason.OTHER, last)
-    return EtcdRefused(endpoint, f"{text or code.lower()}")
+    return EtcdRefused(endpoint, f"{text or code.lower()}", id="etcd-refused")
 
 
 def _member(m: Any) -> RegisteredMember:

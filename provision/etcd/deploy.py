@@ -157,7 +157,7 @@ def _late(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:
 def _comes_later(member: EtcdMember) -> Problem:
     where = f"{member.name} ({member.machine.where})"
     what = "is new, and is added once the cluster is up"
-    return Problem(where, what, "run invoke deploy-etcd again", "warning")
+    return Problem(where, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
 
 
 def _refuse_another_minor(cluster: EtcdCluster, observed: Observed) -> None:
@@ -169,13 +169,16 @@ def _refuse_another_minor(cluster: EtcdCluster, observed: Observed) -> None:
             f"{m.member.name} ({m.member.machine.where})",
             f"runs etcd {m.status.version}, the inventory says {cluster.version}",
             f"invoke upgrade-etcd --to {cluster.version}, or set etcd.version to what runs",
+            id="etcd-version-differs",
         )
         for m in observed.health.members
         if m.status is not None and minor(m.status.version) not in (None, wanted)
     ]
     if problems:
         raise PreflightFailed(
-            "another minor release of etcd is an upgrade of its own; nothing was changed", problems
+            "another minor release of etcd is an upgrade of its own; nothing was changed",
+            problems,
+            id="etcd-version-differs",
         )
 
 

@@ -93,9 +93,13 @@ def load(cluster: EtcdCluster, now: datetime | None = None) -> External:
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"etcd.tls.ca_bundle: {path}: {error.strerror or error}") from error
+        raise UsageError(
+            f"etcd.tls.ca_bundle: {path}: {error.strerror or error}", id="ca-bundle-invalid"
+        ) from error
     except ValueError as error:
-        raise UsageError(f"etcd.tls.ca_bundle: {path}: no PEM certificates: {error}") from error
+        raise UsageError(
+            f"etcd.tls.ca_bundle: {path}: no PEM certificates: {error}", id="ca-bundle-invalid"
+        ) from error
     found = list(dict.fromkeys(found))
     roots = tuple(c for c in found if _is_root(c))
     between = tuple(c for c in found if c not in roots)
@@ -103,15 +107,21 @@ def load(cluster: EtcdCluster, now: datetime | None = None) -> External:
     for certificate in found:
         name = f"{path}: {subject(certificate)}"
         if not _is_ca(certificate):
-            problems.append(Problem(name, "is not the certificate of a CA", "take it out"))
+            problems.append(
+                Problem(
+                    name, "is not the certificate of a CA", "take it out", id="ca-bundle-invalid"
+                )
+            )
         elif certificate.not_valid_after_utc <= now:
             end = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
-            problems.append(Problem(name, f"expired on {end}", "take it out"))
+            problems.append(
+                Problem(name, f"expired on {end}", "take it out", id="ca-bundle-invalid")
+            )
         elif certificate in between and not any(_signed(certificate, c) for c in found):
             what = "is no root, and its issuer is not there: clients could not verify it"
-            problems.append(Problem(name, what, "put the root there"))
+            problems.append(Problem(name, what, "put the root there", id="ca-bundle-invalid"))
     if problems:
-        raise UsageError("etcd.tls.ca_bundle cannot be used", problems)
+        raise UsageError("etcd.tls.ca_bundle cannot be used", problems, id="ca-bundle-invalid")
     folder = pki.home(cluster.tls.pki_dir, cluster.name) / IMPORTED
     return External(b"".join(c.public_bytes(PEM) for c in found), roots, between, folder)
 

@@ -27,6 +27,7 @@ def require_healthy(seen: ClusterHealth) -> None:
             f"{seen.healthy_count} of {len(seen.members)} members are healthy "
             f"(quorum is {seen.quorum}): wait until the others are back, or see invoke check-nodes",
             seen.problems,
+            id="quorum-at-risk",
         )
 
 
@@ -65,7 +66,11 @@ def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
         look = until(lambda: health.observe(cluster, fleet), settled, BACK_WITHIN)
         if look.healthy(member.name) and (away := sick(look)):
             names = ", ".join(m.name for m in away)
-            raise Unhealthy(f"{member.name} is not touched while {names} is down", look.problems)
+            raise Unhealthy(
+                f"{member.name} is not touched while {names} is down",
+                look.problems,
+                id="quorum-at-risk",
+            )
 
     return Gate(f"the cluster can do without {member.name} for a moment", check)
 

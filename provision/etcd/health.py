@@ -32,6 +32,7 @@ from provision.etcd.client import (
     RegisteredMember,
     preload,
 )
+from provision.ids import Id
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
 from provision.remote import Fleet, tunnel
 from provision.text import size
@@ -93,6 +94,7 @@ class MemberHealth:
     seconds: float | None = None
     error: str = ""
     remedy: str = ""
+    error_id: Id = "member-down"
     certificates: tuple[CertificateState, ...] = ()
     #: Whether it asked for a login; None when that is not known, or the inventory has none.
     authenticated: bool | None = None
@@ -177,7 +179,7 @@ class ClusterHealth:
             return []
         words = ("on", "enable-auth") if wanted else ("off", "disable-auth")
         what = f"authentication is {'on' if found else 'off'}, the inventory says {words[0]}"
-        return [Problem("etcd", what, f"run invoke {words[1]}")]
+        return [Problem("etcd", what, f"run invoke {words[1]}", id="auth-differs")]
 
     def healthy(self, name: str) -> bool:
         """Whether the member of that name is healthy; False for one that is not declared."""
@@ -253,7 +255,7 @@ def _first_serving(
             if m.healthy and m.how is not None:
                 return m.member, m.how
             sick.extend(_problems(cluster, m))
-    raise Unhealthy("no etcd member serves reads", sick)
+    raise Unhealthy("no etcd member serves reads", sick, id="quorum-lost")
 
 
 def observe(
@@ -313,7 +315,8 @@ def root(cluster: EtcdCluster) -> Login | None:
     except (LookupError, OSError, ValueError) as error:
         reason = error.args[0] if isinstance(error, LookupError) else error
         raise UsageError(
-            f"the secret for etcd.auth.root_password cannot be read: {reason}"
+            f"the secret for etcd.auth.root_password cannot be read: {reason}",
+            id="secret-unreadable",
         ) from error
 
 
@@ -336,15 +339,17 @@ def verify_write(
             with connect(cluster, fleet, m, timeout=timeout, login=login) as client:
                 client.quorum_write(m.name)
         except ProvisionError as error:
-            what, remedy = _words(error)
-            return [Problem(f"etcd member {m.name}", f"takes no writes: {what}", remedy)]
+            what, remedy, error_id = _words(error)
+            return [
+                Problem(f"etcd member {m.name}", f"takes no writes: {what}", remedy, id=error_id)
+            ]
         return []
 
     with ThreadPoolExecutor(len(members), "etcd") as pool:
         problems = [p for found in pool.map(write, members) for p in found]
     if problems:
         names = f"{len(problems)} of {len(members)} etcd members"
-        raise Unhealthy(f"no quorum write through {names}", problems)
+        raise Unhealthy(f"no quorum write through {names}", problems, id=problems[0].id)
 
 
 def _observe(
@@ -360,6 +365,7 @@ def _observe(
     registered: tuple[RegisteredMember, ...] = ()
     seconds: float | None = None
     what = remedy = ""
+    error_id: Id = "member-down"
     shown: tuple[CertificateState, ...] = ()
     authenticated: bool | None = None
     refused = False
@@ -378,7 +384,7 @@ def _observe(
             authenticated = client.logged_in if login is not None else None
             _serving.setdefault(fleet, {}).setdefault(cluster.name, (member, how))
     except ProvisionError as error:
-        what, remedy = _words(error)
+        what, remedy, error_id = _words(error)
         refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
     if certificates and how is not None:
         shown = shown_certificates(cluster, fleet, member, how)
@@ -390,6 +396,7 @@ def _observe(
         seconds,
         what,
         remedy,
+        error_id,
         shown,
         authenticated,
         refused,
@@ -515,7 +522,7 @@ def tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
             tls.own_pair(cluster)
             context.load_cert_chain(pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT)
     except OSError as error:
-        raise UsageError(f"{cluster.tls.pki_dir}: {error}") from error
+        raise UsageError(f"{cluster.tls.pki_dir}: {error}", id="pki-unusable") from error
     return context
 
 
@@ -541,11 +548,11 @@ def _shown(
     return CertificateState(listener, until, fingerprint=fingerprint)
 
 
-def _words(error: ProvisionError) -> tuple[str, str]:
-    """What and remedy of an error, without the endpoint that the caller names better."""
+def _words(error: ProvisionError) -> tuple[str, str, Id]:
+    """What, remedy and id of an error, without the endpoint that the caller names better."""
     if error.problems:
-        return error.problems[0].what, error.problems[0].remedy
-    return error.message, ""
+        return error.problems[0].what, error.problems[0].remedy, error.problems[0].id
+    return error.message, "", error.id
 
 
 def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
@@ -553,18 +560,33 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
     found: list[Problem] = []
     if m.error:
         serves = "answers, but serves no reads: " if m.status is not None else ""
-        found.append(Problem(where, serves + m.error, m.remedy))
+        found.append(Problem(where, serves + m.error, m.remedy, id=m.error_id))
     if m.status is not None:
         for alarm in m.status.alarms:
-            found.append(Problem(where, f"alarm {alarm}", _ALARM_REMEDIES.get(alarm, "")))
+            found.append(
+                Problem(
+                    where,
+                    f"alarm {alarm}",
+                    _ALARM_REMEDIES.get(alarm, ""),
+                    id=_ALARM_IDS.get(alarm, "alarm-raised"),
+                )
+            )
         quota = m.member.quota
         if quota is not None and m.status.db_size >= quota * NEARLY_FULL and not m.status.alarms:
             share = f"{100 * m.status.db_size // quota} % of its quota, {size(quota)}"
             remedy = "invoke defrag-etcd --compact, or raise quota-backend-bytes"
-            found.append(Problem(where, f"the database has {share}", remedy, "warning"))
+            found.append(
+                Problem(where, f"the database has {share}", remedy, "warning", id="etcd-space-low")
+            )
         if m.status.is_learner:
             found.append(
-                Problem(where, "is a learner: it does not count for the quorum", "", "warning")
+                Problem(
+                    where,
+                    "is a learner: it does not count for the quorum",
+                    "",
+                    "warning",
+                    id="member-is-learner",
+                )
             )
     renew = "run deploy-etcd again"
     if cluster.tls.ca == "external":
@@ -578,6 +600,7 @@ _ALARM_REMEDIES = {
     "NOSPACE": "compact and defragment, or raise quota-backend-bytes",
     "CORRUPT": "replace the member whose data differs",
 }
+_ALARM_IDS: dict[str, Id] = {"NOSPACE": "alarm-nospace", "CORRUPT": "alarm-corrupt"}
 
 
 def _expiry(where: str, certificate: CertificateState, renew: str) -> list[Problem]:
@@ -585,11 +608,27 @@ def _expiry(where: str, certificate: CertificateState, renew: str) -> list[Probl
     left = certificate.days_left()
     if left is None:
         severity = "error" if "expired" in certificate.error else "warning"
-        return [Problem(where, f"{which} not verified: {certificate.error}", "", severity)]
+        return [
+            Problem(
+                where,
+                f"{which} not verified: {certificate.error}",
+                "",
+                severity,
+                id="certificate-unverified",
+            )
+        ]
     if left >= EXPIRY_WARNING_DAYS:
         return []
     when = f"{certificate.not_after:%Y-%m-%d}"
-    return [Problem(where, f"{which} expires in {left} days, on {when}", renew, "warning")]
+    return [
+        Problem(
+            where,
+            f"{which} expires in {left} days, on {when}",
+            renew,
+            "warning",
+            id="certificate-expiring",
+        )
+    ]
 
 
 def _disagreements(health: ClusterHealth) -> list[Problem]:
@@ -603,11 +642,19 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
             leaders.setdefault(status.leader, []).append(m.member.name)
     if len(ids) > 1:
         said = "; ".join(f"{', '.join(names)}: {i:x}" for i, names in ids.items())
-        found.append(Problem("etcd", f"the members belong to different clusters ({said})"))
+        found.append(
+            Problem(
+                "etcd",
+                f"the members belong to different clusters ({said})",
+                id="etcd-clusters-differ",
+            )
+        )
         return found
     if len(leaders) > 1:
         said = "; ".join(f"{', '.join(names)}: {i:x}" for i, names in leaders.items())
-        found.append(Problem("etcd", f"the members do not agree on a leader ({said})"))
+        found.append(
+            Problem("etcd", f"the members do not agree on a leader ({said})", id="quorum-lost")
+        )
     registered = health.registered
     if not registered or health.cluster.external:  # its members are not this inventory's to know
         return found
@@ -620,6 +667,7 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
                 Problem(
                     f"etcd member {r.name or f'{r.id:x}'}",
                     f"is in the cluster ({', '.join(r.peer_urls)}), but not in the inventory",
+                    id="member-not-declared",
                 )
             )
     names = {r.name for r in registered}
@@ -628,7 +676,11 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
             m.member.peer_url in r.peer_urls for r in registered
         ):
             found.append(
-                Problem(f"etcd member {m.member.name}", "is not a member of the running cluster")
+                Problem(
+                    f"etcd member {m.member.name}",
+                    "is not a member of the running cluster",
+                    id="member-not-joined",
+                )
             )
     for m, status in answered:
         if health.cluster.version and status.version != health.cluster.version:
@@ -638,6 +690,7 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
                     f"runs etcd {status.version}, the inventory says {health.cluster.version}",
                     "",
                     "warning",
+                    id="etcd-version-differs",
                 )
             )
     return found

@@ -70,18 +70,27 @@ def choose(
     if imported is not None and waiting is not None and waiting == external.key_of(imported):
         if wrong := external.faults(ca, imported, needed, now=now):
             text = f"the imported {kind} certificate cannot be used: {'; '.join(wrong)}"
-            return Choice(problem=Problem(where, text, f"have it signed anew: {HOW}"))
+            return Choice(
+                problem=Problem(
+                    where, text, f"have it signed anew: {HOW}", id="external-certificate-needed"
+                )
+            )
         return Choice(Leaf(_described(imported), sign=_handing_out(imported)), new=imported)
     if f"{path}.crt.new" in facts.paths and waiting is None:
         return Choice(Leaf())  # an installation that was cut off: it is finished
     if here is None:
-        return Choice(problem=Problem(where, f"{what} is missing", HOW))
+        return Choice(
+            problem=Problem(where, f"{what} is missing", HOW, id="external-certificate-needed")
+        )
     if wrong := external.faults(ca, here, needed, now=now):
         text = f"{what} on the host cannot be used: {'; '.join(wrong)}"
-        return Choice(problem=Problem(where, text, HOW))
+        return Choice(problem=Problem(where, text, HOW, id="external-certificate-needed"))
     if ends_soon(here, now):
         end = f"{x509.load_pem_x509_certificate(here).not_valid_after_utc:%Y-%m-%d}"
-        return Choice(Leaf(), Problem(where, f"{what} expires on {end}", HOW, "warning"))
+        return Choice(
+            Leaf(),
+            Problem(where, f"{what} expires on {end}", HOW, "warning", id="certificate-expiring"),
+        )
     return Choice(Leaf())
 
 
@@ -113,14 +122,16 @@ def require(
     found += own_problems(cluster)
     if any(p.severity == "error" for p in found):
         message = "certificates of the external CA are missing; nothing was changed"
-        raise PreflightFailed(message, found)
+        raise PreflightFailed(message, found, id="external-certificate-needed")
     return tuple(found)
 
 
 def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: External) -> None:
     """Raises :class:`PreflightFailed` unless all members trust what the bundle has by now."""
     problems = [
-        Problem(f"{m.name} ({m.machine.where})", "trusts other CAs than ca_bundle has")
+        Problem(
+            f"{m.name} ({m.machine.where})", "trusts other CAs than ca_bundle has", id="ca-unknown"
+        )
         for m in cluster.members
         if m.machine in facts and desired.trusted(cluster, facts[m.machine]) not in (b"", ca.bundle)
     ]
@@ -129,6 +140,7 @@ def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca
             "bring the new ca_bundle to the members first (invoke rotate-certs); nothing was "
             "changed",
             problems,
+            id="ca-unknown",
         )
 
 
@@ -140,11 +152,11 @@ def own_problems(cluster: EtcdCluster) -> list[Problem]:
     try:
         info = pki.inspect(own_pair(cluster).cert_pem)
     except UsageError as error:
-        return [Problem(where, error.message)]
+        return [Problem(where, error.message, id=error.id)]
     if info.days_left() >= pki.RENEW_BEFORE_DAYS:
         return []
     what = f"expires in {info.days_left()} days, on {info.not_after:%Y-%m-%d}"
-    return [Problem(where, what, HOW, "warning")]
+    return [Problem(where, what, HOW, "warning", id="certificate-expiring")]
 
 
 def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
@@ -163,8 +175,8 @@ def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
         renew_own(cluster)
         return pki.own_pair(own)
     if pair is not None:
-        raise UsageError(f"{own} has expired: {HOW}")
-    raise UsageError(f"{own} is missing: {HOW}")
+        raise UsageError(f"{own} has expired: {HOW}", id="external-certificate-needed")
+    raise UsageError(f"{own} is missing: {HOW}", id="external-certificate-needed")
 
 
 def own_key(cluster: EtcdCluster) -> Path:
@@ -237,7 +249,10 @@ def _handing_out(pem: bytes) -> Callable[[bytes], bytes]:
         with contextlib.suppress(ValueError):
             if external.key_of_request(request) == external.key_of(pem):
                 return pem
-        raise ChangeFailed(f"the key of the imported certificate is on the host no more: {HOW}")
+        raise ChangeFailed(
+            f"the key of the imported certificate is on the host no more: {HOW}",
+            id="external-certificate-needed",
+        )
 
     return sign
 

@@ -88,13 +88,21 @@ def plan(inventory: Inventory, observed: Observed, delete: Collection[str]) -> P
     known = {k.name for k in observed.kept}
     if unknown := sorted(set(delete) - known):
         there = f"there are {', '.join(sorted(known))}" if known else "nothing is kept"
-        raise UsageError(f"no data is kept as {', '.join(unknown)}: {there}")
+        raise UsageError(f"no data is kept as {', '.join(unknown)}: {there}", id="name-unknown")
     if delete and observed.unfinished:
         problems = [
-            Problem(f"{m.name} ({m.machine.where})", "has an unfinished restore or recovery")
+            Problem(
+                f"{m.name} ({m.machine.where})",
+                "has an unfinished restore or recovery",
+                id="recovery-unfinished",
+            )
             for m in observed.unfinished
         ]
-        raise PreflightFailed("finish it first, by its own command; nothing was deleted", problems)
+        raise PreflightFailed(
+            "finish it first, by its own command; nothing was deleted",
+            problems,
+            id="recovery-unfinished",
+        )
     todo: dict[tuple[str, Machine], list[Change]] = {}
     for k in observed.kept:
         if k.name in delete:

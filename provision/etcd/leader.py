@@ -15,11 +15,15 @@ def plan(inventory: Inventory, fleet: Fleet, to: str) -> Plan:
     member = next((m for m in cluster.members if m.name == to), None)
     if member is None:
         names = ", ".join(m.name for m in cluster.members)
-        raise UsageError(f"{to!r} is not in etcd.members of {inventory.path} (there: {names})")
+        raise UsageError(
+            f"{to!r} is not in etcd.members of {inventory.path} (there: {names})", id="name-unknown"
+        )
     seen = health.observe(cluster, fleet)
     if not seen.healthy(to):
-        problems = seen.problems or [Problem(to, "is not a voter of the running cluster")]
-        raise PreflightFailed(f"{to} is not healthy, and cannot lead", problems)
+        problems = seen.problems or [
+            Problem(to, "is not a voter of the running cluster", id="member-not-joined")
+        ]
+        raise PreflightFailed(f"{to} is not healthy, and cannot lead", problems, id="member-down")
     if seen.leader == to:
         return Plan("move-leader", cluster.name)
     call = Call(

@@ -139,7 +139,11 @@ def disarm_plan(inventory: Inventory, fleet: Fleet) -> Plan:
             )
         )
     if problems:
-        raise Unhealthy(f"{len(problems)} of {len(alarms)} alarms are not solved yet", problems)
+        raise Unhealthy(
+            f"{len(problems)} of {len(alarms)} alarms are not solved yet",
+            problems,
+            id="alarm-raised",
+        )
     steps = (Step("disarm alarms", calls=tuple(calls)),) if calls else ()
     guards = tuple(m.machine for m in cluster.members)
     return Plan("disarm-alarms", cluster.name, steps, guards=guards)
@@ -156,7 +160,9 @@ def _unsolved(
     where = f"etcd member {member}"
     if alarm.kind == "NOSPACE":
         if now is None:
-            return Problem(where, "alarm NOSPACE, and it does not answer", "start it first")
+            return Problem(
+                where, "alarm NOSPACE, and it does not answer", "start it first", id="member-down"
+            )
         if not now.full or now.quota is None:
             return None
         return Problem(
@@ -165,6 +171,7 @@ def _unsolved(
             f"quota is {size(now.quota)}",
             "invoke defrag-etcd --compact; if that is not enough, delete keys, or raise "
             "etcd.settings.quota-backend-bytes and invoke deploy-etcd",
+            id="alarm-nospace",
         )
     if alarm.kind == "CORRUPT":
         if _same_data(cluster, fleet, seen):
@@ -173,8 +180,14 @@ def _unsolved(
             where,
             "alarm CORRUPT: the members' data differ",
             f"invoke replace-member {member}",
+            id="alarm-corrupt",
         )
-    return Problem(where, f"an alarm that this tool does not know: {alarm.kind}", "see etcdctl")
+    return Problem(
+        where,
+        f"an alarm that this tool does not know: {alarm.kind}",
+        "see etcdctl",
+        id="alarm-raised",
+    )
 
 
 def _same_data(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> bool:
@@ -217,7 +230,9 @@ def _timeout(length: int) -> float:
 def _require(seen: ClusterHealth) -> None:
     gates.require_healthy(seen)
     if any("CORRUPT" in u.alarms for u in usage(seen)):
-        raise Unhealthy("an alarm says that the members' data differ", seen.problems)
+        raise Unhealthy(
+            "an alarm says that the members' data differ", seen.problems, id="alarm-corrupt"
+        )
 
 
 def _reads(cluster: EtcdCluster, fleet: Fleet) -> Gate:

@@ -58,7 +58,7 @@ def build(
     healthy = set(running.healthy) | set(starting)
     if why := roster.obstacle(voters, healthy, moves):
         problems = [p for p in running.health.problems if p.severity == "error"]
-        raise PreflightFailed(f"{why}; nothing was changed", problems)
+        raise PreflightFailed(f"{why}; nothing was changed", problems, id="quorum-at-risk")
     made = Steps()
     joining = frozenset(m.member.machine for m in moves if m.kind is Kind.ADD)
     builder = _Builder(inventory.etcd, fleet, observed, running, ca, delete, joining, made)
@@ -276,12 +276,12 @@ class _Builder:
         if absent:
             remedy = "when it is back: systemctl disable --now etcd.service there"
             what = f"is not cleaned, its host cannot be reached: {absent[0].what}"
-            self.made.notes.append(Problem(where, what, remedy, "warning"))
+            self.made.notes.append(Problem(where, what, remedy, "warning", id="host-not-cleaned"))
             return None
         seen = found[gone.machine]
         if owner(seen, desired.UNIT_PATH) != self.cluster.name:
             what = f"is not cleaned: {desired.UNIT} there is not of this cluster's"
-            self.made.notes.append(Problem(where, what, "", "warning"))
+            self.made.notes.append(Problem(where, what, "", "warning", id="host-not-cleaned"))
             return None
         directory = seen.commands.get("data", "").strip() or gone.data_dir
         return retire(replace(gone, data_dir=directory), seen, self.delete)

@@ -49,14 +49,19 @@ def remove(
     if there is None and declared is not None:
         there = running.roster.find(declared)
     if there is None and declared is None and name not in running.pending.clean:
-        raise UsageError(f"{name!r} is neither a member of the running cluster nor declared")
+        raise UsageError(
+            f"{name!r} is neither a member of the running cluster nor declared", id="name-unknown"
+        )
     moves = roster.removals(inventory.etcd, [there] if there is not None else [])
     if there is not None and declared is not None:
         # Where it is, and how its host is reached, is what the inventory says.
         moves = [replace(moves[0], member=replace(moves[0].member, name=name))]
     after = tuple(m for m in inventory.etcd.members if m.name != name)
     if not after:
-        raise UsageError(f"{name} is the only member; invoke destroy takes the cluster away")
+        raise UsageError(
+            f"{name} is the only member; invoke destroy takes the cluster away",
+            id="command-not-applicable",
+        )
     leftovers = [declared] if declared is not None and there is None else []
     return _plan(
         "remove-member",
@@ -187,7 +192,7 @@ def with_workers(
     if not wanted:
         remedy = "run invoke deploy-etcd without --no-workers, or invoke start-workers"
         what = "the endpoint lists of the workers are stale (--no-workers)"
-        made.notes.append(Problem("alluxio.workers", what, remedy, "warning"))
+        made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         if changed:
             made.steps.insert(0, _note_workers(running.cluster, fleet))
         return
@@ -247,7 +252,10 @@ def _declared(inventory: Inventory, name: str) -> EtcdMember:
     found = next((m for m in inventory.etcd.members if m.name == name), None)
     if found is None:
         names = ", ".join(m.name for m in inventory.etcd.members)
-        raise UsageError(f"{name!r} is not in etcd.members of {inventory.path} (there: {names})")
+        raise UsageError(
+            f"{name!r} is not in etcd.members of {inventory.path} (there: {names})",
+            id="name-unknown",
+        )
     return found
 
 
@@ -265,17 +273,29 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Runni
                 f"a member keeps its name for life: call it {other.name}, or invoke remove-member "
                 f"{other.name} first"
             )
-            problems.append(Problem(where, what, remedy))
+            problems.append(Problem(where, what, remedy, id="members-unclear"))
         elif there is None:
             if any(old.machine == member.machine for old in leaving):
                 what = "is on the host of a member that is not in the inventory any more"
-                problems.append(Problem(where, what, "remove that one first: invoke remove-member"))
+                problems.append(
+                    Problem(
+                        where,
+                        what,
+                        "remove that one first: invoke remove-member",
+                        id="members-unclear",
+                    )
+                )
         elif there.name and _only_scheme_differs(member, there.peer_urls):
             what = (
                 f"peer URL is {', '.join(there.peer_urls)} in the cluster, {member.peer_url} here"
             )
             problems.append(
-                Problem(where, what, "deploy-etcd turns peer TLS on; nothing turns it off again")
+                Problem(
+                    where,
+                    what,
+                    "deploy-etcd turns peer TLS on; nothing turns it off again",
+                    id="members-unclear",
+                )
             )
         elif (
             there.client_urls
@@ -285,11 +305,12 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Runni
         ):
             what = f"has lost its data: {member.data_dir} is empty, but the cluster knows it"
             remedy = f"mount its disk, or use invoke replace-member {member.name}"
-            problems.append(Problem(where, what, remedy))
+            problems.append(Problem(where, what, remedy, id="member-data-lost"))
     if problems:
         raise PreflightFailed(
             "the members differ from the inventory in a way that is not clear; nothing was changed",
             problems,
+            id="members-unclear",
         )
 
 

@@ -53,7 +53,7 @@ def leader(cluster: EtcdCluster, fleet: Fleet) -> Iterator[tuple[EtcdClient, Etc
             ) as client:
                 yield client, m.member
             return
-    raise NoLeader("no member of the cluster is its leader", seen.problems)
+    raise NoLeader("no member of the cluster is its leader", seen.problems, id="quorum-lost")
 
 
 def add_learner(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
@@ -79,7 +79,8 @@ def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
                 found = _by_url(client, member)
                 if found is None:
                     raise Unhealthy(
-                        f"{member.name} ({member.peer_url}) is no member of the cluster"
+                        f"{member.name} ({member.peer_url}) is no member of the cluster",
+                        id="member-not-joined",
                     )
                 if not found.is_learner:
                     return
@@ -104,7 +105,8 @@ def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
             remedy = f"see why by invoke logs --host {member.name}"
             raise Unhealthy(
                 f"{member.name} has not caught up: it stays a learner",
-                [Problem(where, what, remedy)],
+                [Problem(where, what, remedy, id="member-is-learner")],
+                id="member-is-learner",
             )
         time.sleep(POLL_SECONDS)
 
@@ -168,7 +170,9 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
     def move(client: EtcdClient) -> None:
         found = next((r for r in client.member_list() if r.name == member.name), None)
         if found is None:
-            raise UsageError(f"{member.name} is no member of the running cluster")
+            raise UsageError(
+                f"{member.name} is no member of the running cluster", id="member-not-joined"
+            )
         if client.status().member_id != found.id:
             client.move_leader(found.id)
 
@@ -176,7 +180,9 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
     deadline = time.monotonic() + ACCEPTED_WITHIN
     while (now := health.observe(cluster, fleet).leader) != member.name:
         if time.monotonic() > deadline:
-            raise Unhealthy(f"{member.name} was asked to lead, but {now or 'nobody'} leads")
+            raise Unhealthy(
+                f"{member.name} was asked to lead, but {now or 'nobody'} leads", id="change-failed"
+            )
         time.sleep(POLL_SECONDS)
 
 

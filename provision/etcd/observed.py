@@ -115,7 +115,11 @@ def require_running(observed: Observed) -> Running:
     if observed.running is None:
         raise PreflightFailed(
             "no member of the cluster answers; nothing was changed",
-            [*observed.health.problems, Problem("etcd", "is not running", "invoke deploy-etcd")],
+            [
+                *observed.health.problems,
+                Problem("etcd", "is not running", "invoke deploy-etcd", id="etcd-not-running"),
+            ],
+            id="etcd-not-running",
         )
     return observed.running
 
@@ -128,9 +132,12 @@ def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running
             raise PreflightFailed(
                 "etcd does not let this tool in; nothing was changed",
                 [
-                    Problem(p.where, p.what, "see etcd.auth.root_password in the inventory")
+                    Problem(
+                        p.where, p.what, "see etcd.auth.root_password in the inventory", id=p.id
+                    )
                     for p in seen.problems
                 ],
+                id="etcd-login-refused",
             )
         return seen, None
     there = roster.roster(cluster, seen.registered)

@@ -79,11 +79,17 @@ def _require_all(cluster: EtcdCluster, observed: Observed, running: Running) -> 
     known = {r.id for m in cluster.members if (r := running.roster.find(m)) is not None}
     absent = [m for m in cluster.members if running.roster.find(m) is None]
     problems = [
-        Problem(f"{m.name} ({m.machine.where})", "is not a member of the running cluster")
+        Problem(
+            f"{m.name} ({m.machine.where})",
+            "is not a member of the running cluster",
+            id="member-not-joined",
+        )
         for m in absent
     ]
     problems += [
-        Problem(r.name or f"{r.id:x}", "is a member, but not in the inventory")
+        Problem(
+            r.name or f"{r.id:x}", "is a member, but not in the inventory", id="member-not-declared"
+        )
         for r in running.roster.registered
         if r.id not in known
     ]
@@ -92,6 +98,7 @@ def _require_all(cluster: EtcdCluster, observed: Observed, running: Running) -> 
             "peer TLS is turned on for the members that there are: change the members before, or "
             "after it; nothing was changed",
             problems,
+            id="members-unclear",
         )
 
 

@@ -131,7 +131,7 @@ def ca_file(pki_dir: Path, cluster: str) -> Path:
     """The authority's certificate. Raises :class:`UsageError` when it is not there."""
     path = home(pki_dir, cluster) / CA_CERTIFICATE
     if not path.is_file():
-        raise UsageError(_MISSING.format(path))
+        raise UsageError(_MISSING.format(path), id="pki-missing")
     return path
 
 
@@ -241,7 +241,8 @@ def _ensure(directory: Path, name: str, days: int, now: datetime) -> Authority:
     if certificate.exists() and not key.exists():
         raise UsageError(
             f"{certificate} is there without its key {key.name}: bring the key back from a backup "
-            "(without it no certificate of this cluster can be made or renewed)"
+            "(without it no certificate of this cluster can be made or renewed)",
+            id="pki-missing",
         )
     with explained(directory):
         # A key alone is a first run that was killed: it has signed nothing, and is used.
@@ -258,10 +259,13 @@ def _load(directory: Path, now: datetime) -> Authority:
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
         key = load_key(directory / CA_KEY)
     if certificate.public_key() != key.public_key():
-        raise UsageError(f"{directory}: {CA_KEY} is not the key of {CA_CERTIFICATE}")
+        raise UsageError(
+            f"{directory}: {CA_KEY} is not the key of {CA_CERTIFICATE}", id="pki-unusable"
+        )
     if certificate.not_valid_after_utc <= now:
         raise UsageError(
-            f"{directory / CA_CERTIFICATE} expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+            f"{directory / CA_CERTIFICATE} expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
+            id="pki-unusable",
         )
     return Authority(certificate, key)
 
@@ -305,15 +309,22 @@ def sign_csr(
         request = x509.load_pem_x509_csr(csr)
         signed = request.is_signature_valid
     except ValueError as error:
-        raise UsageError(f"{name}: not a certificate signing request: {error}") from error
+        raise UsageError(
+            f"{name}: not a certificate signing request: {error}", id="file-unusable"
+        ) from error
     if not signed:
-        raise UsageError(f"{name}: the signing request is not signed by its own key")
+        raise UsageError(
+            f"{name}: the signing request is not signed by its own key", id="file-unusable"
+        )
     key = request.public_key()
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048:
         return _sign(authority, name, key, sans, usages, days, now or _now())
     if isinstance(key, ec.EllipticCurvePublicKey) and key.key_size >= 256:
         return _sign(authority, name, key, sans, usages, days, now or _now())
-    raise UsageError(f"{name}: the key must be EC of 256 bits or RSA of 2048 bits at the least")
+    raise UsageError(
+        f"{name}: the key must be EC of 256 bits or RSA of 2048 bits at the least",
+        id="file-unusable",
+    )
 
 
 def inspect(pem: bytes) -> CertInfo:
@@ -575,7 +586,7 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def _private(path: Path) -> Path:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise UsageError(f"{path} can be read by others: chmod 600 {path}")
+        raise UsageError(f"{path} can be read by others: chmod 600 {path}", id="pki-unusable")
     return path
 
 
@@ -631,8 +642,12 @@ def explained(directory: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise UsageError(_MISSING.format(error.filename)) from error
+        raise UsageError(_MISSING.format(error.filename), id="pki-missing") from error
     except OSError as error:
-        raise UsageError(f"{error.filename or directory}: {error.strerror or error}") from error
+        raise UsageError(
+            f"{error.filename or directory}: {error.strerror or error}", id="pki-unusable"
+        ) from error
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{directory}: not a usable certificate or key: {error}") from error
+        raise UsageError(
+            f"{directory}: not a usable certificate or key: {error}", id="pki-unusable"
+        ) from error

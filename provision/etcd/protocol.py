@@ -107,7 +107,8 @@ def load() -> Protocol:
         return Protocol()
     except ImportError as error:
         raise UsageError(
-            f"etcd3, grpcio and protobuf are needed: {error}; pip install this project"
+            f"etcd3, grpcio and protobuf are needed: {error}; pip install this project",
+            id="installation-broken",
         ) from error
 
 

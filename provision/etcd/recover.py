@@ -78,26 +78,44 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
     chosen = next((m for m in cluster.members if m.name == name), None)
     if chosen is None:
         known = ", ".join(m.name for m in cluster.members)
-        raise UsageError(f"--from is one of the members {known}, not {name!r}")
+        raise UsageError(f"--from is one of the members {known}, not {name!r}", id="name-unknown")
     seen = health.observe(cluster, fleet)
     facts, unreachable = gather.look(
         fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
     )
     if chosen.machine not in facts:
-        raise PreflightFailed(f"{name} cannot be recovered from: no answer", unreachable)
+        raise PreflightFailed(
+            f"{name} cannot be recovered from: no answer", unreachable, id="recovery-source-unfit"
+        )
     _fit(cluster, chosen, facts[chosen.machine])
     key = hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
     begun = unfinished.newest({m.name: m for m in cluster.members}, facts)
     if begun is not None and (begun.command, begun.key) != ("recover", key):
         raise PreflightFailed(
             f"a {begun.command} of {begun.id} has begun and not ended",
-            [Problem(cluster.name, f"a {begun.command} is not done", "finish that one first")],
+            [
+                Problem(
+                    cluster.name,
+                    f"a {begun.command} is not done",
+                    "finish that one first",
+                    id="recovery-unfinished",
+                )
+            ],
+            id="recovery-unfinished",
         )
     if begun is None and seen.healthy_count:
         healthy = ", ".join(m.member.name for m in seen.members if m.healthy)
         raise PreflightFailed(
             "the quorum is not lost; nothing was changed",
-            [Problem(cluster.name, f"{healthy} serves reads", "use invoke replace-member")],
+            [
+                Problem(
+                    cluster.name,
+                    f"{healthy} serves reads",
+                    "use invoke replace-member",
+                    id="command-not-applicable",
+                )
+            ],
+            id="quorum-not-lost",
         )
     now = datetime.now(timezone.utc).strftime(snapshot.STAMP)
     mark = begun or Mark("recover", now, key)
@@ -198,9 +216,19 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
     where = f"{chosen.name} at {chosen.machine.host} ({chosen.machine.where})"
     if owner(facts, desired.UNIT_PATH) != cluster.name:
-        problem = Problem(where, "is no member of this cluster", "choose another member")
+        problem = Problem(
+            where,
+            "is no member of this cluster",
+            "choose another member",
+            id="recovery-source-unfit",
+        )
     elif not desired.has_data(chosen, facts):
-        problem = Problem(where, "has no data", "choose another member, or invoke restore-etcd")
+        problem = Problem(
+            where,
+            "has no data",
+            "choose another member, or invoke restore-etcd",
+            id="recovery-source-unfit",
+        )
     else:
         needed = number(facts.commands.get("bytes", "").strip()) or 0
         disk = facts.disks.get(chosen.data_dir)
@@ -210,8 +238,11 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
             where,
             f"{chosen.data_dir} has no room for a copy of its data ({needed} bytes)",
             "free space there",
+            id="disk-full",
         )
-    raise PreflightFailed(f"{chosen.name} cannot be recovered from", [problem])
+    raise PreflightFailed(
+        f"{chosen.name} cannot be recovered from", [problem], id="recovery-source-unfit"
+    )
 
 
 def _on_disk(facts: HostFacts) -> int | None:
@@ -280,7 +311,7 @@ def _notes(observed: Observed) -> tuple[Problem, ...]:
     name = chosen.member.name
     if observed.continues:
         what = f"continues the recovery begun at {observed.mark.id}"
-        return (Problem(name, what, "", "warning"),)
+        return (Problem(name, what, "", "warning", id="run-resumed"),)
     at = _revision(chosen)
     notes = [
         Problem(
@@ -289,6 +320,7 @@ def _notes(observed: Observed) -> tuple[Problem, ...]:
             "were told of as done",
             "a backup may be newer: compare the revision in its name",
             "warning",
+            id="data-loss-ahead",
         )
     ]
     for other in observed.survivors:
@@ -303,6 +335,7 @@ def _notes(observed: Observed) -> tuple[Problem, ...]:
                 + "; its data is kept aside, and it joins again as a new member",
                 f"choose --from {other.member.name} to keep more" if newer else "",
                 "warning",
+                id="data-loss-ahead",
             )
         )
     notes += [
@@ -312,6 +345,7 @@ def _notes(observed: Observed) -> tuple[Problem, ...]:
             "never start its etcd with the old data again: with another such member it would be "
             f"the old cluster. When it is back: invoke add-member --name {m.name}",
             "warning",
+            id="data-loss-ahead",
         )
         for m in observed.lost
     ]

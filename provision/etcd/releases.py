@@ -122,12 +122,15 @@ def _missing(release: str) -> PreflightFailed:
         "etcd.releases",
         f"has no tarball of etcd {release}, which is on the way",
         "add it: releases: {VERSION: {path: ..., sha256: ...}}",
+        id="upgrade-path",
     )
-    return PreflightFailed(f"etcd {release} is not at hand; nothing was changed", [problem])
+    return PreflightFailed(
+        f"etcd {release} is not at hand; nothing was changed", [problem], id="upgrade-path"
+    )
 
 
 def _no_way(what: str) -> PreflightFailed:
-    return PreflightFailed(f"{what}; nothing was changed")
+    return PreflightFailed(f"{what}; nothing was changed", id="upgrade-path")
 
 
 def _matches(key: str, pattern: str) -> bool:

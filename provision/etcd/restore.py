@@ -69,7 +69,9 @@ def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True
         for p in _problems(cluster, m, facts[m.machine], file.stat().st_size, mark)
     ]
     if problems:
-        raise PreflightFailed("preflight failed; nothing was changed", problems)
+        raise PreflightFailed(
+            "preflight failed; nothing was changed", problems, id="preflight-failed"
+        )
     return Observed(file, digest, facts, mark, continues)
 
 
@@ -178,7 +180,14 @@ def _problems(
         what = f"is a member of cluster {owned_by}" if owned_by else "has no etcd of this tool"
         if owned_by == cluster.name:
             what = f"has no {tool}, or no {member.data_dir}"
-        return [Problem(where, what, "run invoke deploy-etcd first: restore needs it installed")]
+        return [
+            Problem(
+                where,
+                what,
+                "run invoke deploy-etcd first: restore needs it installed",
+                id="deploy-first",
+            )
+        ]
     disk = facts.disks.get(member.data_dir)
     needed = length * ROOM + WAL_BYTES
     if disk is None or disk.available >= needed or _restored(member, facts, mark):
@@ -189,6 +198,7 @@ def _problems(
             f"{member.data_dir} has {size(disk.available)} free on {disk.device}, the restore "
             f"needs {size(needed)}: the old data stays beside it",
             f"free space, for instance older {member.data_dir}/member.before-*",
+            id="disk-full",
         )
     ]
 
@@ -239,11 +249,15 @@ def _send(
             where = f"{member.name} ({member.machine.host})"
             text = printable(result.stderr.strip(), 300)
             raise ChangeFailed(
-                f"{where}: upload failed", [Problem(where, f"upload failed: {text}")]
+                f"{where}: upload failed",
+                [Problem(where, f"upload failed: {text}", id="change-failed")],
+                id="change-failed",
             )
 
     if problems := failures(fleet.map(work, list(by_machine))):
-        raise ChangeFailed(f"{len(problems)} of {len(members)} uploads failed", problems)
+        raise ChangeFailed(
+            f"{len(problems)} of {len(members)} uploads failed", problems, id="change-failed"
+        )
 
 
 def _restore(cluster: EtcdCluster, member: EtcdMember, observed: Observed, *, bump: bool) -> Change:
@@ -280,7 +294,9 @@ def _verified(cluster: EtcdCluster, fleet: Fleet) -> Gate:
         seen = health.observe(cluster, fleet)
         ids = {m.status.cluster_id for m in seen.members if m.status is not None}
         if len(ids) != 1:
-            raise Unhealthy("the members do not form one cluster", seen.problems)
+            raise Unhealthy(
+                "the members do not form one cluster", seen.problems, id="etcd-clusters-differ"
+            )
 
     return Gate(f"one cluster again: {healthy.title}", check)
 
@@ -306,6 +322,7 @@ def _notes(cluster: EtcdCluster, observed: Observed, bump: bool) -> tuple[Proble
             else "everything written after the snapshot is gone from the restored cluster",
             f"the old data stays on each host as member.before-restore-{observed.mark.id}",
             "warning",
+            id="data-loss-ahead",
         ),
         Problem(
             cluster.name,
@@ -313,6 +330,7 @@ def _notes(cluster: EtcdCluster, observed: Observed, bump: bool) -> tuple[Proble
             f"({cluster.token}-restored-{observed.mark.id})",
             "a member that still has the old data cannot join it",
             "warning",
+            id="data-loss-ahead",
         ),
     ]
     if not (bump and bumps(cluster)):
@@ -323,6 +341,7 @@ def _notes(cluster: EtcdCluster, observed: Observed, bump: bool) -> tuple[Proble
                 "ones miss changes",
                 "restart such clients; etcd 3.6 and later can move revisions on",
                 "warning",
+                id="data-loss-ahead",
             )
         )
     return tuple(notes)

@@ -61,7 +61,8 @@ def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: 
     if cluster.tls.ca == "external":
         raise UsageError(
             "the CA is not this tool's to replace: put the new one into etcd.tls.ca_bundle beside "
-            f"the old one, then {external.HOW}, invoke rotate-certs; then take the old one out"
+            f"the old one, then {external.HOW}, invoke rotate-certs; then take the old one out",
+            id="command-not-applicable",
         )
     ca = _authorities(cluster, observed, write=write)
     old, new = ca.current, _successor(cluster, ca, write=write)
@@ -131,7 +132,7 @@ def _imported(
     if not steps and not told:
         what = "no certificate was imported that is not in place"
         remedy = "invoke export-csrs --all --to DIR, have them signed, invoke import-certs DIR"
-        told = (Problem(cluster.name, what, remedy, "warning"),)
+        told = (Problem(cluster.name, what, remedy, "warning", id="external-certificate-needed"),)
     return dataclasses.replace(_plan(cluster, steps), notes=told)
 
 
@@ -152,7 +153,14 @@ def _require_some(cluster: EtcdCluster, observed: Observed) -> None:
     if not (cluster.tls.peer or cluster.tls.client):
         raise PreflightFailed(
             "there are no certificates: both listeners are plain",
-            [Problem(cluster.name, "etcd.tls.peer and etcd.tls.client are false")],
+            [
+                Problem(
+                    cluster.name,
+                    "etcd.tls.peer and etcd.tls.client are false",
+                    id="command-not-applicable",
+                )
+            ],
+            id="command-not-applicable",
         )
     gates.require_healthy(observed.health)
     problems = [
@@ -160,13 +168,16 @@ def _require_some(cluster: EtcdCluster, observed: Observed) -> None:
             f"{m.name} ({m.machine.where})",
             f"has no {kind} certificate yet",
             "run invoke deploy-etcd first",
+            id="deploy-first",
         )
         for m in cluster.members
         for kind in desired.kinds(m)
         if desired.installed(cluster, kind, observed.facts[m.machine]) is None
     ]
     if problems:
-        raise PreflightFailed("there is nothing to rotate yet; nothing was changed", problems)
+        raise PreflightFailed(
+            "there is nothing to rotate yet; nothing was changed", problems, id="deploy-first"
+        )
 
 
 def _successor(cluster: EtcdCluster, ca: pki.Authorities, *, write: bool) -> pki.Authority:
@@ -283,6 +294,7 @@ def _shown(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, made: dict[st
                 raise Unhealthy(
                     f"{member.name} does not show its new certificate",
                     [_late(member, c) for c in late],
+                    id="certificate-unverified",
                 )
             time.sleep(0.1)
 
@@ -291,7 +303,11 @@ def _shown(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, made: dict[st
 
 def _late(member: EtcdMember, shown: CertificateState) -> Problem:
     what = shown.error or f"still shows another certificate, valid until {shown.not_after}"
-    return Problem(f"{member.name} ({member.machine.host})", f"{shown.listener} listener: {what}")
+    return Problem(
+        f"{member.name} ({member.machine.host})",
+        f"{shown.listener} listener: {what}",
+        id="certificate-unverified",
+    )
 
 
 def _own_certificate(cluster: EtcdCluster, signer: pki.Authority) -> Step:

@@ -121,8 +121,10 @@ echo "$d"
                     f"/var/tmp has {size(_free(result.stderr))} free, restoring the snapshot to "
                     f"verify it needs {size(needed << 10)}",
                     "free space there",
+                    id="disk-full",
                 )
             ],
+            id="disk-full",
         )
     folder = result.stdout.strip()
     if not result.ok or not folder.startswith(f"{SCRATCH}."):
@@ -205,4 +207,6 @@ def _free(stderr: str) -> int:
 
 def _unusable(host: EtcdMember, what: str) -> Unhealthy:
     where = f"{host.name} ({host.machine.host})"
-    return Unhealthy(f"{where}: {what}", [Problem(where, what)])
+    return Unhealthy(
+        f"{where}: {what}", [Problem(where, what, id="backup-unproven")], id="backup-unproven"
+    )

@@ -90,7 +90,9 @@ class _Export:
                 pem = (block.group() if block else "").encode()
                 external.key_of_request(pem)
             except ValueError as error:
-                raise ChangeFailed(f"{name}: openssl there made no signing request") from error
+                raise ChangeFailed(
+                    f"{name}: openssl there made no signing request", id="change-failed"
+                ) from error
             self.answers[name] = pem
             return ""
 
@@ -125,7 +127,9 @@ class _Export:
             text = json.dumps(document, indent=2) + "\n"
             pki.replace_file(self.to / MANIFEST, text.encode(), 0o644)
         except OSError as error:
-            raise ChangeFailed(f"{error.filename or self.to}: {error.strerror or error}") from error
+            raise ChangeFailed(
+                f"{error.filename or self.to}: {error.strerror or error}", id="file-unwritable"
+            ) from error
 
 
 def export(
@@ -160,7 +164,7 @@ def export(
         wanted.append(_Wanted(pki.CLIENT_NAME))
         keys[pki.CLIENT_NAME] = imported.own_waiting_key(cluster)
     if problems:
-        raise PreflightFailed("no request was made", problems)
+        raise PreflightFailed("no request was made", problems, id="preflight-failed")
     if not wanted or _has_all(to, cluster, made.wanted, keys):
         return Plan("export-csrs", cluster.name)
     calls = [Call(f"write {len(wanted)} requests and {MANIFEST} into {to}", made.write)]
@@ -180,7 +184,7 @@ def import_(inventory: Inventory, folder: Path) -> Plan:
     manifest = _manifest(folder)
     if manifest.cluster != cluster.name:
         what = f"the requests there are of the cluster {manifest.cluster}, not {cluster.name}"
-        raise UsageError(f"{folder}: {printable(what, 300)}")
+        raise UsageError(f"{folder}: {printable(what, 300)}", id="file-unusable")
     more = _read(folder / CHAIN) if (folder / CHAIN).exists() else b""
     members = {m.name: m for m in cluster.members}
     problems: list[Problem] = []
@@ -194,7 +198,14 @@ def import_(inventory: Inventory, folder: Path) -> Plan:
             or request.name != imported.name_of(member, request.listener)
         ):
             what = f"is for no TLS listener of a member of {inventory.path}"
-            problems.append(Problem(printable(request.name, 100), what, "export the requests anew"))
+            problems.append(
+                Problem(
+                    printable(request.name, 100),
+                    what,
+                    "export the requests anew",
+                    id="external-certificate-needed",
+                )
+            )
             continue
         names = (
             () if own or member is None else imported.must_name(cluster, member, request.listener)
@@ -202,7 +213,9 @@ def import_(inventory: Inventory, folder: Path) -> Plan:
         path = _signed(folder, request.name)
         if path is None:
             what = f"is missing: it is the signed {request.name}.csr"
-            problems.append(Problem(f"{folder / request.name}.crt", what))
+            problems.append(
+                Problem(f"{folder / request.name}.crt", what, id="external-certificate-needed")
+            )
             continue
         pem = _read(path)
         wrong = external.faults(
@@ -211,13 +224,13 @@ def import_(inventory: Inventory, folder: Path) -> Plan:
         if _digest_of(pem) not in (request.key, ""):
             wrong.append(f"it is not for the key of {request.name}.csr")
         if wrong:
-            problems.append(Problem(str(path), "; ".join(wrong)))
+            problems.append(Problem(str(path), "; ".join(wrong), id="external-certificate-needed"))
             continue
         chain = b"".join(c.public_bytes(PEM) for c in ca.chain(pem, more)[:-1])
         if ca.imported(request.name) != chain:
             calls.append(_store(ca, request.name, chain))
     if problems:
-        raise UsageError("nothing was imported", problems)
+        raise UsageError("nothing was imported", problems, id="external-certificate-needed")
     steps = [Step("import the certificates", calls=tuple(calls))] if calls else []
     return Plan("import-certs", cluster.name, tuple(steps))
 
@@ -239,10 +252,14 @@ def _external(cluster: EtcdCluster) -> External:
     if cluster.tls.ca != "external":
         raise UsageError(
             "etcd.tls.ca is own: this tool signs the certificates itself (deploy-etcd, "
-            "rotate-certs); for another CA, set etcd.tls.ca: external and ca_bundle"
+            "rotate-certs); for another CA, set etcd.tls.ca: external and ca_bundle",
+            id="command-not-applicable",
         )
     if not (cluster.tls.peer or cluster.tls.client):
-        raise UsageError("there are no certificates: etcd.tls.peer and etcd.tls.client are false")
+        raise UsageError(
+            "there are no certificates: etcd.tls.peer and etcd.tls.client are false",
+            id="command-not-applicable",
+        )
     return external.load(cluster)
 
 
@@ -263,10 +280,10 @@ def _unfit(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> list[P
     other = owner(facts, desired.UNIT_PATH)
     if other not in (None, cluster.name):
         what = f"{host} has a member of the cluster {other}"
-        found.append(Problem(where, what, "give it another host"))
+        found.append(Problem(where, what, "give it another host", id="another-clusters-host"))
     if not facts.commands.get(desired.OPENSSL, "").strip():
         what = f"{host} has no openssl to make its keys with, and they are made nowhere else"
-        found.append(Problem(where, what, "install openssl there"))
+        found.append(Problem(where, what, "install openssl there", id="host-unsupported"))
     return found
 
 
@@ -338,15 +355,22 @@ def _has_all(
 def _manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.exists():
-        raise UsageError(f"{path} is missing: the folder is one that export-csrs has made")
+        raise UsageError(
+            f"{path} is missing: the folder is one that export-csrs has made", id="file-unusable"
+        )
     try:
         found = Manifest.model_validate_json(_read(path))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         at = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path}: {printable(at + ': ' + first['msg'], 300)}") from error
+        raise UsageError(
+            f"{path}: {printable(at + ': ' + first['msg'], 300)}", id="file-unusable"
+        ) from error
     if found.format != SCHEMA:
-        raise UsageError(f"{path} is of the schema {printable(found.format, 100)}, not {SCHEMA}")
+        raise UsageError(
+            f"{path} is of the schema {printable(found.format, 100)}, not {SCHEMA}",
+            id="file-unusable",
+        )
     return found
 
 
@@ -360,7 +384,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
+        raise UsageError(f"{path}: {error.strerror or error}", id="file-unusable") from error
 
 
 def _digest_of(pem: bytes) -> str:

@@ -110,7 +110,14 @@ def take(
     except OSError as error:
         raise PreflightFailed(
             f"the backup cannot be written to {directory}",
-            [Problem(str(error.filename or directory), error.strerror or str(error))],
+            [
+                Problem(
+                    str(error.filename or directory),
+                    error.strerror or str(error),
+                    id="file-unwritable",
+                )
+            ],
+            id="file-unwritable",
         ) from error
     seconds = time.monotonic() - started
     return Backup(final, digest, length, revision, keys, source.name, seconds, removed)
@@ -125,11 +132,13 @@ def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> Et
     seen = health.observe(cluster, fleet, login=login)
     if any(m.status is not None and "CORRUPT" in m.status.alarms for m in seen.members):
         raise Unhealthy(
-            "no backup: etcd's alarm CORRUPT says that the members' data differ", seen.problems
+            "no backup: etcd's alarm CORRUPT says that the members' data differ",
+            seen.problems,
+            id="alarm-corrupt",
         )
     healthy = [m for m in seen.members if m.healthy and m.status and not m.status.is_learner]
     if not healthy:
-        raise Unhealthy("no backup: no etcd member is healthy", seen.problems)
+        raise Unhealthy("no backup: no etcd member is healthy", seen.problems, id="quorum-lost")
     return min(healthy, key=lambda m: m.member.name == seen.leader).member
 
 
@@ -211,7 +220,9 @@ def _save(client: EtcdClient, path: Path) -> str:
         return check(path)
     except PreflightFailed as error:
         what = f"the snapshot of {client.endpoint} arrived broken"
-        raise Unhealthy(f"{what}: {error.problems[0].what}", error.problems) from error
+        raise Unhealthy(
+            f"{what}: {error.problems[0].what}", error.problems, id="backup-unproven"
+        ) from error
 
 
 def _prove(
@@ -233,14 +244,25 @@ def _prove(
     ):
         restored_data, live_data = (_once(client, status.revision) for client in (restored, live))
     if restored_data[1].compact_revision != live_data[1].compact_revision:
-        raise Unhealthy("the cluster was compacted while the backup was verified; run again")
+        raise Unhealthy(
+            "the cluster was compacted while the backup was verified; run again",
+            id="changed-meanwhile",
+        )
     if restored_data != live_data:
         what = f"{restored_data[0]} keys with hash {restored_data[1].hash:08x}"
         other = f"{live_data[0]} keys with hash {live_data[1].hash:08x}"
         raise Unhealthy(
             f"the backup is not good: at revision {status.revision} it restores to {what}, but "
             f"{source.name} has {other}",
-            [Problem(source.name, "its data and its snapshot differ", "invoke check-nodes")],
+            [
+                Problem(
+                    source.name,
+                    "its data and its snapshot differ",
+                    "invoke check-nodes",
+                    id="backup-unproven",
+                )
+            ],
+            id="backup-unproven",
         )
     return status.revision, restored_data[0]
 
@@ -265,7 +287,11 @@ def _sync(directory: Path) -> None:
 
 
 def _bad(path: Path, what: str, remedy: str) -> PreflightFailed:
-    return PreflightFailed(f"{path}: {what}", [Problem(str(path), what, remedy)])
+    return PreflightFailed(
+        f"{path}: {what}",
+        [Problem(str(path), what, remedy, id="snapshot-invalid")],
+        id="snapshot-invalid",
+    )
 
 
 def describe(backup: Backup) -> str:

@@ -67,7 +67,7 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
             here = desired.installed(cluster, kind, seen)
             if here is not None and (issuer := _unknown_issuer(here, ca)):
                 what = f"runs with a {kind} certificate of another CA ({issuer})"
-                problems.append(Problem(f"{m.name} ({m.machine.where})", what))
+                problems.append(Problem(f"{m.name} ({m.machine.where})", what, id="ca-unknown"))
     if not problems:
         return
     if isinstance(ca, external.External):
@@ -75,12 +75,14 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
             "etcd.tls.ca_bundle must have that CA, too, until every member has a certificate of "
             f"the new one ({external.HOW}, invoke rotate-certs); nothing was changed",
             problems,
+            id="ca-unknown",
         )
     raise PreflightFailed(
         f"{pki.home(cluster.tls.pki_dir, cluster.name)} has another CA than the members that run: "
         "bring its folder back. If it is lost for good, stop etcd.service on every member, which "
         "is an outage, and then invoke deploy-etcd; nothing was changed",
         problems,
+        id="ca-unknown",
     )
 
 

@@ -43,6 +43,7 @@ def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[P
             f"{m.name} at {m.machine.host} ({m.machine.where})",
             f"a restore or a recovery has begun and not ended ({path(m)} says which)",
             "run the same restore-etcd or recover-etcd again; it continues",
+            id="recovery-unfinished",
         )
         for m in cluster.members
         if m.machine in facts and path(m) in facts[m.machine].paths

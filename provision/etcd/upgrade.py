@@ -116,7 +116,9 @@ def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> t
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             where = f"{member.name} ({member.machine.host})"
             what = f"does not say which version the cluster works by: {error}"
-            raise Unhealthy(f"{where}: {what}", [Problem(where, what)]) from error
+            raise Unhealthy(
+                f"{where}: {what}", [Problem(where, what, id="member-down")], id="member-down"
+            ) from error
 
 
 class _Steps:
@@ -252,14 +254,17 @@ def _require_release(text: str) -> None:
     try:
         version_tuple(text)
     except ValueError:
-        raise UsageError(f"--to is a full etcd release such as 3.6.16, not {text!r}") from None
+        raise UsageError(
+            f"--to is a full etcd release such as 3.6.16, not {text!r}", id="option-invalid"
+        ) from None
 
 
 def _sources(cluster: EtcdCluster) -> Mapping[str, Source]:
     if cluster.source.package:
         raise PreflightFailed(
             "etcd comes from the hosts' own packages, whose releases this tool does not choose; "
-            "give etcd.source a tarball of the release that runs"
+            "give etcd.source a tarball of the release that runs",
+            id="command-not-applicable",
         )
     return {**cluster.releases, cluster.version: cluster.source}
 
@@ -273,12 +278,15 @@ def _versions(
     """
     if observed.running is None:
         raise PreflightFailed(
-            "the cluster is not running; nothing was changed", observed.health.problems
+            "the cluster is not running; nothing was changed",
+            observed.health.problems,
+            id="etcd-not-running",
         )
     if declared_moves(cluster, observed):
         raise PreflightFailed(
             "the members differ from the inventory: run invoke deploy-etcd first; nothing was "
-            "changed"
+            "changed",
+            id="deploy-first",
         )
     found: dict[str, str | None] = {}
     sick: list[EtcdMember] = []
@@ -294,6 +302,7 @@ def _versions(
         raise PreflightFailed(
             "the cluster is not healthy, and is not upgraded as it is; nothing was changed",
             problems,
+            id="quorum-at-risk",
         )
     return found
 
@@ -328,10 +337,12 @@ def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
             where = f"{m.name} ({m.machine.where})"
             what = f"setting {key} is none of etcd {release}, which would ignore it silently"
             remedy = "remove it from etcd.settings, or give it its new name; then deploy-etcd"
-            problems.append(Problem(where, what, remedy))
+            problems.append(Problem(where, what, remedy, id="setting-removed"))
     if problems:
         raise PreflightFailed(
-            "some settings would have no effect after the upgrade; nothing was changed", problems
+            "some settings would have no effect after the upgrade; nothing was changed",
+            problems,
+            id="setting-removed",
         )
 
 
@@ -342,6 +353,7 @@ def _notes(cluster: EtcdCluster, way: Sequence[str]) -> list[Problem]:
             "can corrupt its data in a crash (3.5.0 to 3.5.2); its authors withdrew it",
             "use 3.5.3 or later",
             "warning",
+            id="etcd-version-unfit",
         )
         for release in way
         if releases.is_corrupting(release)
@@ -361,7 +373,7 @@ def _undisturbed(
             within=READY_WITHIN,
         )
         if trouble := _trouble(seen, member, release):
-            raise Unhealthy(trouble, seen.problems)
+            raise Unhealthy(trouble, seen.problems, id="upgrade-stopped")
 
     who = f"every member but {member.name}" if member is not None else "every member"
     return Gate(f"{who} healthy, no alarm", check)
@@ -395,7 +407,10 @@ def _runs(
         with health.connect(cluster, fleet, member) as client:
             now = client.status().version
         if now != version:
-            raise Unhealthy(f"{member.name} runs etcd {now} after its upgrade to {version}")
+            raise Unhealthy(
+                f"{member.name} runs etcd {now} after its upgrade to {version}",
+                id="upgrade-stopped",
+            )
         if whole:
             _wait_for_version(cluster, fleet, member, version_tuple(version)[:2])
 
@@ -419,6 +434,7 @@ def _wait_for_version(
             said = ".".join(map(str, now)) if now else "nothing known"
             raise Unhealthy(
                 f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s the "
-                f"cluster works by {said}"
+                f"cluster works by {said}",
+                id="upgrade-stopped",
             )
         time.sleep(0.25)

@@ -192,7 +192,8 @@ def parse(
     """The facts in a script's output. Raises :class:`Unreachable` when it is not whole."""
     lines = result.stdout.splitlines()
     if BEGIN not in lines or END not in lines:
-        raise Unreachable(f"{host}: no facts", [_why(result, host)])
+        why = _why(result, host)
+        raise Unreachable(f"{host}: no facts", [why], id=why.id)
     parser = _Parser(host)
     try:
         for line in lines[lines.index(BEGIN) + 1 : lines.index(END)]:
@@ -200,8 +201,10 @@ def parse(
         return parser.facts(sent_at, received_at)
     except (ValueError, LookupError) as error:
         what = f"answered something unreadable: {printable(str(error), 200)}"
-        problem = Problem(host, what, "run again with -v")
-        raise Unreachable(f"{host}: unreadable facts", [problem]) from error
+        problem = Problem(host, what, "run again with -v", id="host-output-unreadable")
+        raise Unreachable(
+            f"{host}: unreadable facts", [problem], id="host-output-unreadable"
+        ) from error
 
 
 def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], list[str]]:
@@ -241,8 +244,11 @@ def _why(result: Result, host: str) -> Problem:
             host,
             f"no root: {last}",
             "give ssh.sudo_password, let it use sudo without a password, or log in as root",
+            id="root-needed",
         )
-    return Problem(host, f"the facts script failed: {last}", "run again with -v")
+    return Problem(
+        host, f"the facts script failed: {last}", "run again with -v", id="host-output-unreadable"
+    )
 
 
 class _Parser:

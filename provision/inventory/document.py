@@ -124,24 +124,35 @@ def parse(data: bytes, findings: Findings) -> Mapping | None:
     try:
         node = _Composer(_events(text), findings).document()
     except _Unreadable as problem:
-        findings.error(problem.mark, problem.what, problem.remedy)
+        findings.error(problem.mark, problem.what, problem.remedy, id="inventory-syntax")
         return None
     if isinstance(node, Mapping):
         return node
     if node is None or (isinstance(node, Scalar) and node.is_null):
-        findings.error(Mark(1, 1), "the file is empty", "write one with: invoke init-inventory")
+        findings.error(
+            Mark(1, 1),
+            "the file is empty",
+            "write one with: invoke init-inventory",
+            id="inventory-syntax",
+        )
     else:
-        findings.error(node.mark, "an inventory is a mapping: 'etcd: …', 'alluxio: …'")
+        findings.error(
+            node.mark, "an inventory is a mapping: 'etcd: …', 'alluxio: …'", id="inventory-syntax"
+        )
     return None
 
 
 def _decode(data: bytes, findings: Findings) -> str | None:
     if len(data) > MAX_BYTES:
         what = f"the file is larger than {MAX_BYTES // 1024**2} MB"
-        findings.error(Mark(1, 1), what, "use ranges such as worker[001-200]")
+        findings.error(
+            Mark(1, 1), what, "use ranges such as worker[001-200]", id="inventory-unreadable"
+        )
         return None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        findings.error(Mark(1, 1), "the file is UTF-16", "save it as UTF-8")
+        findings.error(
+            Mark(1, 1), "the file is UTF-16", "save it as UTF-8", id="inventory-unreadable"
+        )
         return None
     try:
         text = data.decode("utf-8-sig")
@@ -151,6 +162,7 @@ def _decode(data: bytes, findings: Findings) -> str | None:
             _mark_at(_one_line_end(before), None),
             f"byte 0x{data[error.start]:02x} is not UTF-8 text",
             "save the file as UTF-8",
+            id="inventory-unreadable",
         )
         return None
     text = _one_line_end(text)
@@ -158,7 +170,7 @@ def _decode(data: bytes, findings: Findings) -> str | None:
         if number == 10:
             break
         what = f"the file holds the control character U+{ord(match[0]):04X}"
-        findings.error(_mark_at(text, match.start()), what, "delete it")
+        findings.error(_mark_at(text, match.start()), what, "delete it", id="inventory-syntax")
     return None if findings.errors else text
 
 
@@ -259,7 +271,9 @@ class _Composer:
             raise _Unreadable(mark, f"nested more than {MAX_DEPTH} levels deep")
         if event.tag is not None:
             what = f"the tag {str(event.tag)[:40]!r} is not used in inventories"
-            self.findings.error(mark, what, "remove it; quote the value to make it text")
+            self.findings.error(
+                mark, what, "remove it; quote the value to make it text", id="inventory-syntax"
+            )
         before = self.size
         if event.anchor is not None:
             self.open_anchors.add(event.anchor)
@@ -280,17 +294,21 @@ class _Composer:
         if (bad := _NOT_ONE_LINE.search(text)) is None:
             return text
         if bad[0] == "\n":
-            self.findings.error(mark, "the value spans lines", "write it on one line")
+            self.findings.error(
+                mark, "the value spans lines", "write it on one line", id="inventory-syntax"
+            )
         else:
             what = f"the value holds the control character U+{ord(bad[0]):04X}"
-            self.findings.error(mark, what, "remove it")
+            self.findings.error(mark, what, "remove it", id="inventory-syntax")
         return _NOT_ONE_LINE.sub("?", text)
 
     def alias(self, name: str, mark: Mark) -> Node:
         if name in self.open_anchors:
             raise _Unreadable(mark, f"*{name} stands inside its own anchor &{name}")
         if name not in self.anchors:
-            self.findings.error(mark, f"*{name} has no anchor &{name} above it")
+            self.findings.error(
+                mark, f"*{name} has no anchor &{name} above it", id="inventory-syntax"
+            )
             return Scalar("", mark)
         node, size = self.anchors[name]
         self.size += size
@@ -313,13 +331,13 @@ class _Composer:
             at = _mark(event)
             value = self.node(next(self.events), depth + 1)
             if not isinstance(key, Scalar):
-                self.findings.error(at, "a key must be text")
+                self.findings.error(at, "a key must be text", id="inventory-syntax")
             elif key.text == "<<" and key.plain:
                 merged += self.merge(value, at)
             elif key.text in entries:
                 first = self.findings.where(entries[key.text].key.mark)
                 what = f"the key {key.text!r} is already given at {first}"
-                self.findings.error(at, what, "keep one of the two")
+                self.findings.error(at, what, "keep one of the two", id="inventory-conflict")
             else:
                 entries[key.text] = Entry(key, value)
         for other in merged:
@@ -331,5 +349,7 @@ class _Composer:
         given = value.items if isinstance(value, Sequence) else (value,)
         mappings = [node for node in given if isinstance(node, Mapping)]
         if len(mappings) != len(given):
-            self.findings.error(mark, "'<<' merges mappings only", "as in '<<: *anchor'")
+            self.findings.error(
+                mark, "'<<' merges mappings only", "as in '<<: *anchor'", id="inventory-syntax"
+            )
         return mappings

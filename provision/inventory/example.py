@@ -249,10 +249,12 @@ def write_new(path: Path, text: str) -> None:
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        problem = Problem(str(path), "this file exists already", "name another, or move it away")
+        problem = Problem(
+            str(path), "this file exists already", "name another, or move it away", id="file-exists"
+        )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        problem = Problem(str(path), f"cannot be written: {reason}")
+        problem = Problem(str(path), f"cannot be written: {reason}", id="file-unwritable")
     else:
         return
-    raise UsageError("no inventory was written", problems=[problem])
+    raise UsageError("no inventory was written", problems=[problem], id=problem.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from provision.errors import Problem
+from provision.ids import Id
 
 
 class Mark(NamedTuple):
@@ -21,11 +22,11 @@ class Findings:
         self.name = name
         self._found: dict[tuple[Mark, str], Problem] = {}
 
-    def error(self, mark: Mark, what: str, remedy: str = "") -> None:
-        self._add(mark, what, remedy, "error")
+    def error(self, mark: Mark, what: str, remedy: str = "", *, id: Id) -> None:
+        self._add(mark, what, remedy, "error", id)
 
-    def warning(self, mark: Mark, what: str, remedy: str = "") -> None:
-        self._add(mark, what, remedy, "warning")
+    def warning(self, mark: Mark, what: str, remedy: str = "", *, id: Id) -> None:
+        self._add(mark, what, remedy, "warning", id)
 
     def where(self, mark: Mark) -> str:
         """``file:line:column``, which editors and terminals can follow."""
@@ -39,8 +40,9 @@ class Findings:
     def warnings(self) -> tuple[Problem, ...]:
         return self._of("warning")
 
-    def _add(self, mark: Mark, what: str, remedy: str, severity: str) -> None:
-        self._found.setdefault((mark, what), Problem(self.where(mark), what, remedy, severity))
+    def _add(self, mark: Mark, what: str, remedy: str, severity: str, id: Id) -> None:
+        problem = Problem(self.where(mark), what, remedy, severity, id=id)
+        self._found.setdefault((mark, what), problem)
 
     def _of(self, severity: str) -> tuple[Problem, ...]:
         in_order = sorted(self._found.items(), key=lambda found: found[0][0])

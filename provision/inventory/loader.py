@@ -79,6 +79,7 @@ def read(path: Path) -> LoadedInventory:
         raise InventoryError(
             f"{count} problem{'' if count == 1 else 's'} in {path}",
             problems=findings.errors + findings.warnings,
+            id="inventory-invalid",
         )
     return loaded
 
@@ -89,13 +90,18 @@ def _contents(path: Path) -> bytes:
             return file.read(document.MAX_BYTES + 1)
     except FileNotFoundError:
         remedy = f"write one: invoke init-inventory --path {path}"
-        problem = Problem(str(path), "no such file", remedy)
+        problem = Problem(str(path), "no such file", remedy, id="inventory-missing")
     except IsADirectoryError:
-        problem = Problem(str(path), "this is a folder", "name the inventory file in it")
+        problem = Problem(
+            str(path),
+            "this is a folder",
+            "name the inventory file in it",
+            id="inventory-unreadable",
+        )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        problem = Problem(str(path), f"cannot be read: {reason}")
-    raise InventoryError("the inventory cannot be read", problems=[problem])
+        problem = Problem(str(path), f"cannot be read: {reason}", id="inventory-unreadable")
+    raise InventoryError("the inventory cannot be read", problems=[problem], id=problem.id)
 
 
 def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInventory | None:
@@ -167,7 +173,7 @@ def _validate(
         try:
             return model.InventoryFile.model_validate(data), broken
         except ValidationError as refused:
-            from provision.inventory.sentences import sentence
+            from provision.inventory.sentences import sentence, trouble
 
             errors = refused.errors(include_url=False, include_input=False)
         repaired = set()
@@ -176,7 +182,8 @@ def _validate(
             mark = _place(error, path, root)
             # A repair's consequences are no news; nor is one range's mistake on its every host.
             if path not in above and (mark, error["type"]) not in said:
-                findings.error(mark, *sentence(error, root, path))
+                what, remedy = sentence(error, root, path)
+                findings.error(mark, what, remedy, id=trouble(error, path))
                 if document.is_ranged(root, path):
                     said.add((mark, error["type"]))
             repaired.add(_repair(data, error, path))

@@ -87,7 +87,11 @@ def _expand_entries(hosts: Mapping, findings: Findings) -> Mapping:
             continue
         total += len(names)
         if total > MAX_ENTRIES:
-            findings.error(entry.key.mark, f"the file stands for more than {MAX_ENTRIES} hosts")
+            findings.error(
+                entry.key.mark,
+                f"the file stands for more than {MAX_ENTRIES} hosts",
+                id="inventory-range-invalid",
+            )
             break
         values = _expand_value(entry, len(names), findings)
         ranged = "[" in entry.key.text
@@ -95,7 +99,9 @@ def _expand_entries(hosts: Mapping, findings: Findings) -> Mapping:
             if name in expanded:
                 first = findings.where(expanded[name].key.mark)
                 what = f"{name!r} is already named at {first}"
-                findings.error(entry.key.mark, what, "give every host one name")
+                findings.error(
+                    entry.key.mark, what, "give every host one name", id="inventory-conflict"
+                )
                 continue
             expanded[name] = Entry(Scalar(name, entry.key.mark, ranged=ranged), value)
     return Mapping(expanded, hosts.mark)
@@ -117,7 +123,12 @@ def _expand_value(entry: Entry, count: int, findings: Findings) -> list[Node]:
         elif len(texts) != count:
             key = entry.key.text
             what = f"{given.value.text!r} stands for {len(texts)}, but the key {key!r} for {count}"
-            findings.error(mark, what, f"give {field!r} a range as long as the key's")
+            findings.error(
+                mark,
+                what,
+                f"give {field!r} a range as long as the key's",
+                id="inventory-range-invalid",
+            )
             texts = _stand_ins(mark, count)
         elif "[" not in given.value.text:
             continue
@@ -143,5 +154,5 @@ def _expand_at(text: str, mark: Mark, findings: Findings) -> list[str] | None:
     try:
         return expand(text)
     except RangeError as error:
-        findings.error(mark, str(error))
+        findings.error(mark, str(error), id="inventory-range-invalid")
         return None

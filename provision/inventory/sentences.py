@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from provision.ids import Id
 from provision.inventory import document, model
 
 
@@ -49,6 +50,19 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
             text, choices.replace(",", "").split()
         )
     return f"{key!r} must be {_wanted(kind, context)}{got}", ""
+
+
+def trouble(error: Mapping[str, Any], path: document.Path) -> Id:
+    """Which kind of trouble :func:`sentence` tells of."""
+    kind = error["type"]
+    if kind == "missing":
+        return "inventory-key-missing"
+    if kind == "extra_forbidden":
+        return "inventory-unknown-key"
+    mapping = kind in ("model_type", "dict_type", "model_attributes_type")
+    if mapping and model_at(path) in (model.Secret, model.SshSecret):
+        return "inventory-secret-inline"
+    return "inventory-value-invalid"
 
 
 def shorten(text: str) -> str:

@@ -129,10 +129,15 @@ def _forwarded(
         else:
             what = local.problems[0].what if local.problems else local.message
             remedy = local.problems[0].remedy if local.problems else ""
-            failed[name] = MemberHealth(_member(name, chart.ETCD_PORT), error=what, remedy=remedy)
+            id = local.problems[0].id if local.problems else local.id
+            failed[name] = MemberHealth(
+                _member(name, chart.ETCD_PORT), error=what, remedy=remedy, error_id=id
+            )
     if not members:
-        problems = [Problem(f"etcd member {m.member.name}", m.error) for m in failed.values()]
-        raise Unhealthy("no member of the chart's etcd can be reached", problems)
+        problems = [
+            Problem(f"etcd member {m.member.name}", m.error, id=m.error_id) for m in failed.values()
+        ]
+        raise Unhealthy("no member of the chart's etcd can be reached", problems, id="quorum-lost")
     cluster = replace(
         declared_etcd,
         version="",  # the image's, which the inventory does not say
@@ -219,4 +224,4 @@ def _pods_missing(pods: Sequence[Pod], k: KubernetesCluster) -> list[Problem]:
         return []
     what = f"{len(pods)} worker pods of the release {k.release}, the inventory says {k.workers}"
     remedy = "render the values again, and run helm upgrade"
-    return [Problem(f"namespace {k.namespace}", what, remedy)]
+    return [Problem(f"namespace {k.namespace}", what, remedy, id="pods-differ")]

@@ -103,13 +103,17 @@ class Kubectl:
     def error(self, what: str, said: str) -> KubectlError:
         name = " ".join(self.command)
         return KubectlError(
-            "Kubernetes could not be asked", [Problem(f"{name} {what}", said or "failed")]
+            "Kubernetes could not be asked",
+            [Problem(f"{name} {what}", said or "failed", id="kubectl-failed")],
+            id="kubectl-failed",
         )
 
     def missing(self, error: OSError) -> UsageError:
         remedy = "install kubectl, or set kubernetes.kubectl"
-        problem = Problem(self.command[0], error.strerror or str(error), remedy)
-        return UsageError("kubectl cannot be run", [problem])
+        problem = Problem(
+            self.command[0], error.strerror or str(error), remedy, id="kubectl-failed"
+        )
+        return UsageError("kubectl cannot be run", [problem], id="kubectl-failed")
 
 
 class _Forward:

@@ -33,7 +33,7 @@ _MARK = "# Managed by alluxio-provision for cluster "
 def declared(inventory: Inventory) -> tuple[AlluxioCluster, KubernetesCluster]:
     """The two sections that the values are made of. Raises :class:`UsageError` without one."""
     if inventory.alluxio is None or inventory.kubernetes is None:
-        raise UsageError(f"{inventory.path}: has no 'kubernetes' section")
+        raise UsageError(f"{inventory.path}: has no 'kubernetes' section", id="section-missing")
     return inventory.alluxio, inventory.kubernetes
 
 
@@ -86,7 +86,9 @@ def left_out(inventory: Inventory) -> list[Problem]:
         return []
     what = f"{', '.join(keys)}: the chart can only write them into a ConfigMap, so they are not in"
     remedy = "mount a Kubernetes Secret by kubernetes.secrets, or say --credentials FILE"
-    return [Problem(str(inventory.path), f"{what} the values", remedy, "warning")]
+    return [
+        Problem(str(inventory.path), f"{what} the values", remedy, "warning", id="secrets-left-out")
+    ]
 
 
 def as_yaml(found: Mapping[str, Any], inventory: Inventory, note: str) -> str:
@@ -127,9 +129,11 @@ def write(path: Path, text: str, *, secret: bool = False) -> bool:
         old = path.read_bytes() if path.exists() else None
         private = old is not None and path.stat().st_mode & 0o077 == 0
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}", id="file-unusable") from error
     if old is not None and not old.startswith(_MARK.encode()):
-        raise UsageError(f"{path} is there, and not of this tool: name another file")
+        raise UsageError(
+            f"{path} is there, and not of this tool: name another file", id="file-exists"
+        )
     if old == text.encode() and (private or not secret):
         return False
     write_whole(path, text, private=secret)

@@ -21,6 +21,7 @@ import paramiko
 from fabric import Config, Connection
 from paramiko.auth_strategy import AuthStrategy
 
+from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.known_hosts import Known, KnownHosts
 from provision.ssh.passwords import Passwords
@@ -46,9 +47,9 @@ IDLE_LOOK = 3.0
 class Refused(paramiko.SSHException):
     """A connection that we, or the host, do not want: ``str`` says why, ``remedy`` what to do."""
 
-    def __init__(self, what: str, remedy: str) -> None:
+    def __init__(self, what: str, remedy: str, *, id: Id) -> None:
         super().__init__(what)
-        self.remedy = remedy
+        self.remedy, self.id = remedy, id
 
 
 class JumpFailed(OSError):
@@ -88,7 +89,11 @@ class Connector:
         try:
             return route(machine, self._user_config)
         except ValueError as error:
-            raise Refused(str(error), "check ssh.jump, and ProxyJump in ~/.ssh/config") from None
+            raise Refused(
+                str(error),
+                "check ssh.jump, and ProxyJump in ~/.ssh/config",
+                id="ssh-config-invalid",
+            ) from None
 
     def close(self) -> None:
         """Close the connections to jump hosts."""
@@ -188,12 +193,16 @@ def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
         if not passphrase:
             return None
     except (ValueError, paramiko.SSHException) as error:
-        raise Refused(f"{path} is no private key that can be read: {error}", "") from None
+        raise Refused(
+            f"{path} is no private key that can be read: {error}", "", id="ssh-key-unusable"
+        ) from None
     try:
         return paramiko.PKey.from_path(path, passphrase.encode())  # type: ignore[arg-type]
     except (ValueError, paramiko.SSHException):
         remedy = "check ssh.key_passphrase"
-        raise Refused(f"the passphrase does not open the key {path}", remedy) from None
+        raise Refused(
+            f"the passphrase does not open the key {path}", remedy, id="ssh-key-unusable"
+        ) from None
 
 
 class _Login(AuthStrategy):
@@ -212,13 +221,19 @@ class _Login(AuthStrategy):
                     more = transport.auth_publickey(self._hop.user, key)
                 except paramiko.BadAuthenticationType as error:
                     allowed = ", ".join(error.allowed_types)
-                    raise Refused(f"login refused: it takes {allowed}, not keys", "") from None
+                    raise Refused(
+                        f"login refused: it takes {allowed}, not keys", "", id="ssh-login-refused"
+                    ) from None
                 except paramiko.AuthenticationException:
                     if not transport.is_active():
                         break  # after so many keys the host does not listen any more
                     continue
                 if more:
-                    raise Refused(f"login refused: beside the key it wants {', '.join(more)}", "")
+                    raise Refused(
+                        f"login refused: beside the key it wants {', '.join(more)}",
+                        "",
+                        id="ssh-login-refused",
+                    )
                 return None
         raise self._refusal()
 
@@ -248,7 +263,9 @@ class _Login(AuthStrategy):
         locked = ", ".join(map(str, self._locked))
         if locked:
             what = f"login refused: {locked} has a passphrase, and ssh-agent does not have the key"
-            return Refused(what, f"ssh-add {locked}, or give ssh.key_passphrase")
+            return Refused(
+                what, f"ssh-add {locked}, or give ssh.key_passphrase", id="ssh-key-unusable"
+            )
         from_agent = self._tried.count("ssh-agent")
         tried = [name for name in self._tried if name != "ssh-agent"]
         if from_agent:
@@ -258,7 +275,11 @@ class _Login(AuthStrategy):
         )
         if not tried:
             what += ": there is no key to try"
-        return Refused(what, "check ssh.user and ssh.key, or load the key into ssh-agent")
+        return Refused(
+            what,
+            "check ssh.user and ssh.key, or load the key into ssh-agent",
+            id="ssh-login-refused",
+        )
 
 
 def _public_blob(path: Path) -> bytes | None:
@@ -281,13 +302,16 @@ class _Check(paramiko.MissingHostKeyPolicy):
     ) -> None:
         known, blob = self._known, key.asbytes()
         if blob in known.revoked:
-            raise Refused("the host key is marked @revoked in known_hosts", "")
+            raise Refused(
+                "the host key is marked @revoked in known_hosts", "", id="host-key-changed"
+            )
         if any(blob == other.blob for other in known.keys):
             return
         if key.get_name() in known.kinds:
             raise Refused(
                 "the host key differs from the one in known_hosts: another machine, or an attack",
                 "if the host was reinstalled, replace its line in known_hosts",
+                id="host-key-changed",
             )
         what = "the host key is not in known_hosts"
         if known.kinds:
@@ -297,7 +321,7 @@ class _Check(paramiko.MissingHostKeyPolicy):
         port = f"-p {self._hop.port} " if self._hop.port != DEFAULT_PORT else ""
         address = shlex.quote(self._hop.address)
         remedy = f"verify it and add it: ssh-keyscan {port}{address} >> known_hosts"
-        raise Refused(what, remedy)
+        raise Refused(what, remedy, id="host-key-unknown")
 
 
 def _transports(known: Known) -> Any:
@@ -318,37 +342,47 @@ def _transports(known: Known) -> Any:
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
 
 
-def reason(error: BaseException) -> tuple[str, str]:
-    """What an SSH failure means, and the remedy."""
+def reason(error: BaseException) -> tuple[str, str, Id]:
+    """What an SSH failure means, the remedy, and its id."""
     if isinstance(error, JumpFailed):
-        what, remedy = reason(error.error)
-        return f"jump host {error.hop.name}: {what}", remedy
+        what, remedy, id = reason(error.error)
+        return f"jump host {error.hop.name}: {what}", remedy, id
     # Paramiko joins several refusals under an error without a number.
     text = str(error).removeprefix("[Errno None] ") or type(error).__name__
     if isinstance(error, Refused):
-        return text, error.remedy or "try ssh to that host by hand"
+        return text, error.remedy or "try ssh to that host by hand", error.id
     if isinstance(error, paramiko.ChannelException):
-        return f"the way there does not forward to it: {error.text}", "is sshd running there?"
+        remedy = "is sshd running there?"
+        return f"the way there does not forward to it: {error.text}", remedy, "host-unreachable"
     if isinstance(error, paramiko.ConfigParseError):
-        return f"~/.ssh/config cannot be read: {text}", "correct it; ssh -G HOST reads it, too"
+        remedy = "correct it; ssh -G HOST reads it, too"
+        return f"~/.ssh/config cannot be read: {text}", remedy, "ssh-config-invalid"
     if isinstance(error, paramiko.AuthenticationException):
-        return "login refused", "check ssh.user and ssh.key, or load the key into ssh-agent"
+        remedy = "check ssh.user and ssh.key, or load the key into ssh-agent"
+        return "login refused", remedy, "ssh-login-refused"
     # Which of the two it is, is a race of two timers in Paramiko.
     if "protocol banner" in text or text == "No existing session":
         return (
             "takes connections, but does not answer as SSH",
             "is that sshd's port? An overloaded host, or MaxStartups of its sshd, does this, too",
+            "host-unreachable",
         )
     if isinstance(error, socket.gaierror):
-        return "the name does not resolve", "check the spelling, or give an address"
+        return (
+            "the name does not resolve",
+            "check the spelling, or give an address",
+            "name-unresolved",
+        )
     if isinstance(error, TimeoutError) or re.search("timed out|timeout", text.lower()):
         return (
             "no answer over SSH in time",
             "is the host up, and its SSH port open to this machine?",
+            "host-unreachable",
         )
     if isinstance(error, EOFError):
         what = str(error) or f"the connection broke, or was silent for {SILENT_FOR} s"
-        return what, "is the host up, and the network to it? Then run again"
+        return what, "is the host up, and the network to it? Then run again", "host-unreachable"
     if isinstance(error, ConnectionRefusedError):
-        return f"cannot connect: {text}", "is sshd running there, on that port?"
-    return f"SSH failed: {text}", "run again with -v; try ssh to that host by hand"
+        return f"cannot connect: {text}", "is sshd running there, on that port?", "host-unreachable"
+    remedy = "run again with -v; try ssh to that host by hand"
+    return f"SSH failed: {text}", remedy, "host-unreachable"

@@ -52,9 +52,9 @@ def _revealed(secret: SshSecret, field: str) -> str:
     try:
         value = secret.reveal()
     except (LookupError, OSError, ValueError) as error:
-        raise UsageError(f"{field} cannot be read: {error}") from None
+        raise UsageError(f"{field} cannot be read: {error}", id="secret-unreadable") from None
     if not value or "\n" in value or "\0" in value:
-        raise UsageError(f"{field} must be one line that is not empty")
+        raise UsageError(f"{field} must be one line that is not empty", id="secret-unreadable")
     return value
 
 
@@ -65,12 +65,13 @@ def _asked(field: str, what: str) -> str:
     except OSError:
         raise UsageError(
             f"{field} is to be asked for, and there is no terminal: "
-            "give it as {env: NAME} or {file: PATH}"
+            "give it as {env: NAME} or {file: PATH}",
+            id="secret-unreadable",
         ) from None
     try:
         value = getpass.getpass(f"{what}: ")
     except EOFError:
         value = ""
     if not value:
-        raise UsageError(f"no {what} was given")
+        raise UsageError(f"no {what} was given", id="secret-unreadable")
     return value

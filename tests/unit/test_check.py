@@ -382,8 +382,11 @@ def test_the_exit_code() -> None:
     assert report(LIVE).exit_code == 0
     assert report(LIVE, dataclasses.replace(LIVE, notes=("x",))).exit_code == 1
     assert report(dataclasses.replace(LIVE, state=State.FAILED)).exit_code == 1
-    assert report(LIVE, view_problems=(Problem("etcd", "x"),)).exit_code == 1
-    assert report(LIVE, view_problems=(Problem("etcd", "x", "", "warning"),)).exit_code == 0
+    assert report(LIVE, view_problems=(Problem("etcd", "x", id="disk-full"),)).exit_code == 1
+    assert (
+        report(LIVE, view_problems=(Problem("etcd", "x", "", "warning", id="disk-full"),)).exit_code
+        == 0
+    )
     assert report(LIVE, etcd=healthy(errors=("memberID:1 alarm:NOSPACE ",))).exit_code == 1
 
 
@@ -414,10 +417,10 @@ def test_the_document_is_what_scripts_use() -> None:
         taken=datetime(2026, 1, 2, 3, 4, 5, 678_901, timezone.utc),
         seconds=1.23456,
         info_nodes=InfoNodes("w1", seconds=2.34567),
-        view_problems=(Problem("etcd", "x", "y", "warning"),),
+        view_problems=(Problem("etcd", "x", "y", "warning", id="disk-full"),),
     ).document()
     problems = document.pop("problems")
-    assert problems[0] == Problem("etcd", "x", "y", "warning").document()
+    assert problems[0] == Problem("etcd", "x", "y", "warning", id="disk-full").document()
     assert [p["where"] for p in problems[1:]] == [f"etcd member infra{i}" for i in (1, 1, 1, 2, 3)]
     assert document["etcd"]["members"].pop(1)["name"] == "infra2"
     assert document["alluxio"]["nodes"].pop(1)["notes"] == ["x"]
@@ -548,7 +551,7 @@ class Views:
     def read(self, *given: object) -> look._Read:
         self.asked.append(("read", *given))
         if not self.reads:
-            raise ProvisionError("no leader")
+            raise ProvisionError("no leader", id="etcd-refused")
         return look._Read(self.reads.pop(0), self.names)
 
 
@@ -645,14 +648,18 @@ def test_why_etcd_is_away_is_said_in_its_own_words(views: Views) -> None:
     assert [str(p) for p in found.problems] == [
         "etcd: the registrations could not be read: no leader"
     ]
-    whole = ProvisionError("2 problems", [Problem("infra1", "is full"), Problem("infra2", "x")])
+    whole = ProvisionError(
+        "2 problems",
+        [Problem("infra1", "is full", id="disk-full"), Problem("infra2", "x", id="disk-full")],
+        id="etcd-refused",
+    )
     assert look.unread(whole).what == "the registrations could not be read: is full"
 
 
 def test_files_of_an_authority_that_is_not_ours_are_looked_at(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expired = Problem("pki/ca.crt", "has expired")
+    expired = Problem("pki/ca.crt", "has expired", id="disk-full")
     declared = inventory()
     outside = dataclasses.replace(declared, etcd=etcd(tls=EtcdTls(ca="external")))
     monkeypatch.setattr(
@@ -704,7 +711,7 @@ def test_static_does_not_mind_what_etcd_cannot_say(
     monkeypatch.setattr(membership, "port_answers", lambda *_: True)
 
     def refuse(*_: object) -> look._Read:
-        raise ProvisionError("permission denied")
+        raise ProvisionError("permission denied", id="etcd-refused")
 
     monkeypatch.setattr(look, "_read", refuse)
     assert check.run(inventory(alluxio(membership="STATIC")), Fleet(2)).problems == []

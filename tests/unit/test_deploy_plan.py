@@ -227,12 +227,14 @@ def test_a_member_that_lost_its_data_is_refused() -> None:
 
 def test_preflight_warnings_are_in_the_plan() -> None:
     world = World()
-    seen = replace(world.observed(), warnings=(Problem("a", "odd", severity="warning"),))
+    seen = replace(
+        world.observed(), warnings=(Problem("a", "odd", severity="warning", id="disk-full"),)
+    )
     with Fleet(4) as fleet:
         plan = deploy.plan(builders.inventory(None, etcd=world.cluster), fleet, seen, write=False)
     assert [n.what for n in plan.notes] == ["odd"]
     assert plan.document()["notes"] == [
-        {"where": "a", "what": "odd", "remedy": "", "severity": "warning"}
+        {"id": "disk-full", "where": "a", "what": "odd", "remedy": "", "severity": "warning"}
     ]
 
 

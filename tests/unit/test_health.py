@@ -36,8 +36,8 @@ class Refusing(Fleet):
         return self
 
     def open_tcp(self, *_: object, **__: object) -> None:
-        problem = Problem("h", "connect: login refused", "load the key")
-        raise Unreachable("h: login refused", [problem]) from self.cause
+        problem = Problem("h", "connect: login refused", "load the key", id="disk-full")
+        raise Unreachable("h: login refused", [problem], id="ssh-login-refused") from self.cause
 
 
 REFUSED, TIMEOUT = ConnectionRefusedError(), TimeoutError()

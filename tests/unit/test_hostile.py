@@ -270,7 +270,7 @@ def test_nothing_on_the_screen_steers_the_terminal(
 ) -> None:
     todo = Change(one, "", f"-{other}\n+{one}\n")
     plan = Plan("x", one, (Step(other, (HostChanges(one, Machine(other), (todo,)),)),))
-    failed = Unhealthy(one)
+    failed = Unhealthy(one, id="member-down")
     with screen.Progress() as progress:
         progress.step(1, 1, plan.steps[0])
         progress.host(plan.steps[0].hosts[0], failed)
@@ -288,8 +288,8 @@ def test_nothing_on_the_screen_steers_the_terminal(
 
 
 def test_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    screen.error(Unhealthy("one\n    two\x1b[2J"))
-    assert capsys.readouterr().err == "error: one\n    two\ufffd[2J\n"
+    screen.error(Unhealthy("one\n    two\x1b[2J", id="member-down"))
+    assert capsys.readouterr().err == "error: one\n    two\ufffd[2J [member-down]\n"
 
 
 @given(st.lists(texts, min_size=3, max_size=3))

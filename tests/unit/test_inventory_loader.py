@@ -64,6 +64,7 @@ def problems(path: Path, text: str) -> list[Problem]:
             problem.what.replace(f"{path}:", ""),
             problem.remedy.replace(f"{path}:", ""),
             problem.severity,
+            id="disk-full",
         )
         for problem in found
     ]
@@ -784,8 +785,8 @@ def test_a_bad_name_is_pointed_at(inventory: Path) -> None:
 def test_of_one_place_all_is_said_in_the_order_found() -> None:
     findings = Findings("x.yml")
     for line, what in (2, "b"), (2, "a"), (1, "c"), (2, "b"):
-        findings.error(Mark(line, 1), what)
-        findings.warning(Mark(line, 2), what)
+        findings.error(Mark(line, 1), what, id="inventory-syntax")
+        findings.warning(Mark(line, 2), what, id="inventory-syntax")
     assert [str(p) for p in findings.errors] == ["x.yml:1:1: c", "x.yml:2:1: b", "x.yml:2:1: a"]
     assert [p.remedy for p in findings.warnings] == [""] * 3
 

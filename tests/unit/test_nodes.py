@@ -96,7 +96,7 @@ def printed(stdout: str, stderr: str = "", code: int = 0) -> Callable[[], Result
 
 
 def unreachable() -> Result:
-    raise Unreachable("host1 (x:1): login refused")
+    raise Unreachable("host1 (x:1): login refused", id="ssh-login-refused")
 
 
 CLUSTER = alluxio(worker("a", "host1"), worker("b", "host1"), worker("c", "host2"))

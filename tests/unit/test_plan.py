@@ -105,7 +105,13 @@ def test_a_lock_that_is_lost_stops_before_the_next_step(fleet: LocalFleet) -> No
 def test_a_failure_says_what_was_not_begun(fleet: LocalFleet) -> None:
     later = Step("rest", (on(A, "true"), on(B, "true"))), Step("end", (on(B, "true"),))
     with pytest.raises(ChangeFailed) as caught:
-        apply(plan(Step("one", (on(A, "true"),), after=gate("g", Unhealthy("x"))), *later), fleet)
+        apply(
+            plan(
+                Step("one", (on(A, "true"),), after=gate("g", Unhealthy("x", id="member-down"))),
+                *later,
+            ),
+            fleet,
+        )
     assert str(caught.value.problems[-1]) == "not begun: rest (infra-a, infra-b); end"
     with pytest.raises(ChangeFailed) as caught:
         apply(plan(Step("one", (on(A, "false"),)), *later[1:]), fleet)
@@ -142,7 +148,7 @@ def test_every_host_and_every_call_is_in_the_audit_log(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     def fail() -> None:
-        raise Unhealthy("refused")
+        raise Unhealthy("refused", id="member-down")
 
     calls = Call("add", lambda: None), Call("promote", fail)
     with pytest.raises(ChangeFailed):
@@ -209,7 +215,11 @@ def test_a_host_that_says_that_more_is_done_than_was_asked(fleet: LocalFleet) ->
 
 
 def test_a_gate_before_anything_was_changed_keeps_its_own_code(fleet: LocalFleet) -> None:
-    step = Step("s", (on(A, "touch x"),), before=gate("g", PreflightFailed("not now")))
+    step = Step(
+        "s",
+        (on(A, "touch x"),),
+        before=gate("g", PreflightFailed("not now", id="preflight-failed")),
+    )
     with pytest.raises(PreflightFailed, match="not now"):
         apply(plan(step), fleet)
     assert not (fleet.session(A).root / "x").exists()
@@ -217,8 +227,8 @@ def test_a_gate_before_anything_was_changed_keeps_its_own_code(fleet: LocalFleet
 
 @pytest.mark.parametrize("where", ["after", "before"])
 def test_a_gate_later_on_is_a_change_that_failed(fleet: LocalFleet, where: str) -> None:
-    why = Problem("infra1", "no space")
-    bad = gate("g", Unhealthy("2 of 3 members are healthy", [why]))
+    why = Problem("infra1", "no space", id="disk-full")
+    bad = gate("g", Unhealthy("2 of 3 members are healthy", [why], id="member-down"))
     steps = [
         Step("one", (on(A, "true"),), after=bad if where == "after" else None),
         Step("two", (on(A, "touch two"),), before=bad),
@@ -235,9 +245,9 @@ def test_calls_follow_the_hosts_and_stop_the_run_when_they_fail(fleet: LocalFlee
     done: list[str] = []
 
     def fail() -> None:
-        raise Unhealthy("refused", [why])
+        raise Unhealthy("refused", [why], id="member-down")
 
-    why = Problem("infra1", "no leader")
+    why = Problem("infra1", "no leader", id="disk-full")
     calls = (Call("add", lambda: done.append("add")), Call("promote", fail))
     step = Step("s", (on(A, "touch x"),), calls)
     assert step.changed == 3
@@ -331,14 +341,14 @@ def test_the_document() -> None:
             Step("one", (HostChanges("infra0", A, changes),), after=gate("well")),
             Step("two", (), (Call("add", lambda: None),)),
         ),
-        notes=(Problem("infra1", "is old", "upgrade it", "warning"),),
+        notes=(Problem("infra1", "is old", "upgrade it", "warning", id="disk-full"),),
     ).document()
     assert shown == {
         "schema": "alluxio-provision/plan/1",
         "command": "deploy-etcd",
         "cluster": "c",
         "changed": 3,
-        "notes": [Problem("infra1", "is old", "upgrade it", "warning").document()],
+        "notes": [Problem("infra1", "is old", "upgrade it", "warning", id="disk-full").document()],
         "steps": [
             {
                 "title": "one",
@@ -361,9 +371,11 @@ def test_the_document() -> None:
 
 
 def test_what_comes_after_a_change_does_not_say_that_nothing_was_changed() -> None:
-    problem = Problem("b", "its disk is full", "free space")
+    problem = Problem("b", "its disk is full", "free space", id="disk-full")
     with pytest.raises(ChangeFailed) as caught, further("b joins again"):
-        raise PreflightFailed("preflight failed; nothing was changed", [problem])
+        raise PreflightFailed(
+            "preflight failed; nothing was changed", [problem], id="preflight-failed"
+        )
     assert caught.value.exit_code == 4
     assert caught.value.problems == (problem,)
     assert caught.value.message == (

@@ -300,7 +300,10 @@ class TestWorkers:
 
 
 def test_all_is_listed_and_warnings_alone_do_not_stop() -> None:
-    error, warning = Problem("a", "bad"), Problem("b", "odd", severity="warning")
+    error, warning = (
+        Problem("a", "bad", id="disk-full"),
+        Problem("b", "odd", severity="warning", id="disk-full"),
+    )
     assert preflight.require([]) == ()
     with pytest.raises(PreflightFailed, match="nothing was changed") as caught:
         preflight.require([warning, error])
@@ -311,7 +314,7 @@ def test_all_is_listed_and_warnings_alone_do_not_stop() -> None:
 def test_noting_goes_on() -> None:
     problems: list[Problem] = []
     with preflight.noting(problems):
-        raise PreflightFailed("x", [Problem("a", "bad")])
+        raise PreflightFailed("x", [Problem("a", "bad", id="disk-full")], id="preflight-failed")
     assert [p.what for p in problems] == ["bad"]
 
 

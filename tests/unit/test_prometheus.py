@@ -81,7 +81,7 @@ def test_what_is_wrong_shows() -> None:
             dataclasses.replace(LIVE, name="w2", notes=("one", "two")),
             stranger,
             etcd=ClusterHealth(full.cluster, (first, away)),
-            view_problems=(Problem("etcd", "x", "", "warning"),),
+            view_problems=(Problem("etcd", "x", "", "warning", id="disk-full"),),
         )
     )
     one, two = ("infra1", "http://10.0.0.1:2379"), ("infra2", "http://10.0.0.2:2379")

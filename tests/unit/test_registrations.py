@@ -148,7 +148,7 @@ class TestRefusal:
     ) -> None:
         alluxio = builders.alluxio()
         one, other = alluxio.workers
-        away = ProvisionError("gone")
+        away = ProvisionError("gone", id="etcd-refused")
         said = {one.machine: f"{REFUSED}\n", other.machine: away}
         found = seen({}, {f"worker-{UUID}": host for host in live.values()})
         with Fleet(1) as fleet:

@@ -99,7 +99,7 @@ class TestMap:
     def test_each_host_has_its_value_or_its_error_in_the_order_asked(self) -> None:
         def work(session: Session) -> str:
             if session.machine == B:
-                raise PreflightFailed("no")
+                raise PreflightFailed("no", id="preflight-failed")
             return session.machine.host
 
         found = Fleet(2).map(work, [A, B, C])

@@ -66,8 +66,8 @@ def test_everything_wrong_is_said_in_words(capsys: pytest.CaptureFixture[str]) -
             etcd=etcd,
             info_nodes=InfoNodes("w1", error="w1: did not answer in 15 s"),
             view_problems=(
-                Problem("etcd", "later", "", "warning"),
-                Problem("info nodes", "w1: did not answer in 15 s"),
+                Problem("etcd", "later", "", "warning", id="disk-full"),
+                Problem("info nodes", "w1: did not answer in 15 s", id="info-nodes-failed"),
             ),
         ),
         capsys,
@@ -83,11 +83,11 @@ def test_everything_wrong_is_said_in_words(capsys: pytest.CaptureFixture[str]) -
     assert lines[row + 1].strip() == "- two"
     said = [line for line in lines if line.startswith(("error: ", "warning: "))]
     assert said == [
-        "error: info nodes: w1: did not answer in 15 s",
+        "error: info nodes: w1: did not answer in 15 s [info-nodes-failed]",
         "error: etcd member infra1: alarm NOSPACE "
-        "(compact and defragment, or raise quota-backend-bytes)",
-        "error: etcd member infra2: connection refused",
-        "warning: etcd: later",
+        "(compact and defragment, or raise quota-backend-bytes) [alarm-nospace]",
+        "error: etcd member infra2: connection refused [member-down]",
+        "warning: etcd: later [disk-full]",
     ]
     assert lines[-1] == "1 worker: 1 FAILED; 1 not in the inventory"
 

@@ -61,13 +61,13 @@ def raising(error: BaseException) -> Any:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ProvisionError("x"), 1),
-        (Unhealthy("x"), 1),
-        (UsageError("x"), 2),
-        (InventoryError("x"), 2),
-        (PreflightFailed("x"), 3),
-        (ChangeFailed("x"), 4),
-        (Locked("x"), 5),
+        (ProvisionError("x", id="etcd-refused"), 1),
+        (Unhealthy("x", id="member-down"), 1),
+        (UsageError("x", id="option-invalid"), 2),
+        (InventoryError("x", id="inventory-invalid"), 2),
+        (PreflightFailed("x", id="preflight-failed"), 3),
+        (ChangeFailed("x", id="change-failed"), 4),
+        (Locked("x", id="locked"), 5),
     ],
 )
 def test_each_error_has_its_code(error: ProvisionError, code: int) -> None:
@@ -79,26 +79,44 @@ def test_what_a_command_returns_is_its_code(code: int | None) -> None:
     assert ends(lambda run: code) == (code or 0)
 
 
-PROBLEMS = [Problem("b", "odd", severity="warning"), Problem("a:3:1", "wrong", "right it")]
+PROBLEMS = [
+    Problem("b", "odd", severity="warning", id="memory-short"),
+    Problem("a:3:1", "wrong", "right it", id="inventory-unknown-key"),
+]
 
 
 def test_an_error_is_a_line_each_and_errors_come_first(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ends(raising(PreflightFailed("two things", PROBLEMS))) == 3
+    assert ends(raising(PreflightFailed("two things", PROBLEMS, id="preflight-failed"))) == 3
     seen = capsys.readouterr()
     assert seen.out == ""
     assert seen.err.splitlines() == [
-        "error: two things",
-        "  - a:3:1: wrong (right it)",
-        "  - warning: b: odd",
+        "error: two things [preflight-failed]",
+        "  - a:3:1: wrong (right it) [inventory-unknown-key]",
+        "  - warning: b: odd [memory-short]",
+    ]
+
+
+def test_an_id_that_stands_with_the_remedy_is_not_said_twice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    problem = Problem("a", "locked by b", "wait", id="locked")
+    ends(raising(Locked("another run", [problem], id="locked")))
+    assert capsys.readouterr().err.splitlines() == [
+        "error: another run",
+        "  - a: locked by b (wait) [locked]",
     ]
 
 
 def test_with_json_it_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
-    ends(raising(PreflightFailed("two \x9b31m things", PROBLEMS)), format="json")
+    ends(
+        raising(PreflightFailed("two \x9b31m things", PROBLEMS, id="preflight-failed")),
+        format="json",
+    )
     out = capsys.readouterr().out
     assert out.isascii()
     assert json.loads(out) == {
         "schema": "alluxio-provision/error/1",
+        "id": "preflight-failed",
         "error": "two \x9b31m things",
         "exit_code": 3,
         "problems": [p.document() for p in PROBLEMS],
@@ -112,7 +130,7 @@ def test_an_unknown_format(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_traceback_shows_the_error_itself() -> None:
     with pytest.raises(Unhealthy):
-        ends(raising(Unhealthy("x")), traceback=True)
+        ends(raising(Unhealthy("x", id="member-down")), traceback=True)
 
 
 def test_the_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +159,7 @@ def test_bad_numbers(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 class TestInterrupted:
     def test_while_only_looking(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert ends(raising(KeyboardInterrupt())) == 130
-        assert capsys.readouterr().err == "error: interrupted\n"
+        assert capsys.readouterr().err == "error: interrupted [interrupted]\n"
 
     def test_while_changing(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -165,7 +183,7 @@ class TestInterrupted:
 
 
 class TestOutcome:
-    notes = (Problem("a", "heap is large", severity="warning"),)
+    notes = (Problem("a", "heap is large", severity="warning", id="memory-short"),)
     host = HostChanges("infra0", Machine("a"), (Change("x", "true"), Change("y", "true")))
 
     def say(
@@ -183,7 +201,7 @@ class TestOutcome:
     ) -> None:
         out, err = self.say(Plan("deploy-etcd", "c", notes=self.notes), capsys)
         assert out == "0 changed\n"
-        assert err == "warning: a: heap is large\n"
+        assert err == "warning: a: heap is large [memory-short]\n"
 
     def test_a_dry_run(self, capsys: pytest.CaptureFixture[str]) -> None:
         plan = Plan("deploy-etcd", "c", (Step("roll", (self.host,)),), self.notes)

@@ -395,7 +395,7 @@ class TestRegistrations:
             return looked(*given)
 
         monkeypatch.setattr(membership, "read", recover)
-        registry.error = Unhealthy("no leader")
+        registry.error = Unhealthy("no leader", id="member-down")
         gate.after.check()
         assert registry.looks == 3
 
@@ -403,7 +403,7 @@ class TestRegistrations:
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registry = Registry(monkeypatch, alluxio)
-        registry.error = Unhealthy("no leader")
+        registry.error = Unhealthy("no leader", id="member-down")
         with pytest.raises(Unhealthy):
             self.gate(alluxio).before.check()
 

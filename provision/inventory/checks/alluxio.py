@@ -32,7 +32,12 @@ def _alluxio_source(context: Context) -> None:
     alluxio = context.file.alluxio
     if alluxio is not None and alluxio.source.package:
         what = "no distribution packages Alluxio"
-        context.error(what, "give a tarball by path or url", ("alluxio", "source", "package"))
+        context.error(
+            what,
+            "give a tarball by path or url",
+            ("alluxio", "source", "package"),
+            id="inventory-value-invalid",
+        )
 
 
 def _static_login(context: Context) -> None:
@@ -41,7 +46,13 @@ def _static_login(context: Context) -> None:
         return
     if context.has("alluxio", "etcd") and alluxio.etcd.username is not None:
         what = "'etcd' has no effect: with membership STATIC the workers do not use etcd"
-        context.warning(what, "remove it", ("alluxio", "etcd"), ("alluxio", "membership"))
+        context.warning(
+            what,
+            "remove it",
+            ("alluxio", "etcd"),
+            ("alluxio", "membership"),
+            id="inventory-no-effect",
+        )
 
 
 def _endpoints_by_ipv6(context: Context) -> None:
@@ -58,6 +69,7 @@ def _endpoints_by_ipv6(context: Context) -> None:
                 f"Alluxio's etcd client cannot use the IPv6 address {plain or member.address}",
                 "give a name that resolves to it as the member's 'address'",
                 ("etcd", "tls", "plain_client_address") if plain else own,
+                id="inventory-value-invalid",
             )
 
 
@@ -68,7 +80,12 @@ def _owned_properties(context: Context) -> None:
                 if key in model.OWNED_PROPERTIES:
                     source = model.OWNED_PROPERTIES[key]
                     path = (*owner, field, key)
-                    context.key_error(f"{key!r} is set by this tool", f"use {source}", path)
+                    context.key_error(
+                        f"{key!r} is set by this tool",
+                        f"use {source}",
+                        path,
+                        id="inventory-key-owned",
+                    )
 
 
 def _inline_secrets(context: Context) -> None:
@@ -79,6 +96,7 @@ def _inline_secrets(context: Context) -> None:
                     f"{key!r} looks like a secret, which must not stand in the inventory",
                     f"put it under secret_properties by reference: {key}: {{env: NAME}}",
                     (*owner, "properties", key),
+                    id="inventory-secret-inline",
                 )
         for key in context.keys(*owner, "env"):
             if _looks_secret(context, key, (*owner, "env", key)):
@@ -87,6 +105,7 @@ def _inline_secrets(context: Context) -> None:
                     " inventory",
                     "use the Alluxio property for it, under secret_properties by reference",
                     (*owner, "env", key),
+                    id="inventory-secret-inline",
                 )
 
 
@@ -109,7 +128,10 @@ def _both_property_kinds(context: Context) -> None:
             if key in secrets:
                 path = (*owner, "properties", key)
                 context.key_error(
-                    f"{key!r} is under secret_properties as well", "keep one of them", path
+                    f"{key!r} is under secret_properties as well",
+                    "keep one of them",
+                    path,
+                    id="inventory-conflict",
                 )
 
 
@@ -140,10 +162,17 @@ def _directories(context: Context) -> None:
             install = ("alluxio", "install_dir")
             _apart(context, item.text, path, alluxio.install_dir, install)
             if item.text in seen:
-                context.error(f"{item.text!r} is listed twice", "list each folder once", path)
+                context.error(
+                    f"{item.text!r} is listed twice",
+                    "list each folder once",
+                    path,
+                    id="inventory-conflict",
+                )
             elif any(_within(item.text, other) or _within(other, item.text) for other in seen):
                 what = f"{item.text!r} and another folder of the list lie in one another"
-                context.warning(what, "use folders side by side, one a disk", path)
+                context.warning(
+                    what, "use folders side by side, one a disk", path, id="inventory-unwise"
+                )
             seen.append(item.text)
 
 
@@ -152,7 +181,9 @@ def _apart(
 ) -> None:
     if _within(folder, install) or _within(install, folder):
         what = f"{folder!r} and the install folder {install!r} lie in one another"
-        context.warning(what, "data and programs want folders side by side", path, at)
+        context.warning(
+            what, "data and programs want folders side by side", path, at, id="inventory-unwise"
+        )
 
 
 def _within(inner: str, outer: str) -> bool:

@@ -29,7 +29,12 @@ def _cluster_names(context: Context) -> None:
     for place, name in enumerate(others):
         path: document.Path = ("other_clusters", place)
         if name in seen:
-            context.error(f"the cluster {name!r} is listed twice", "name the others once", path)
+            context.error(
+                f"the cluster {name!r} is listed twice",
+                "name the others once",
+                path,
+                id="inventory-conflict",
+            )
         elif prefix_conflicts([own, name]):
             context.error(
                 f"the cluster names {own!r} and {name!r} mix up: one begins with the other, and"
@@ -37,6 +42,7 @@ def _cluster_names(context: Context) -> None:
                 "rename one, or give the clusters an etcd each",
                 path,
                 ("cluster",),
+                id="cluster-names-alike",
             )
         seen.add(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from provision.ids import Id
 from provision.inventory import document, model
 from provision.inventory.findings import Findings
 from provision.inventory.resolved import AlluxioMaster, AlluxioWorker, EtcdMember, Inventory
@@ -20,20 +21,20 @@ class Context:
     findings: Findings
     broken: set[document.Path]
 
-    def error(self, what: str, remedy: str, *paths: document.Path) -> None:
+    def error(self, what: str, remedy: str, *paths: document.Path, id: Id) -> None:
         """Reports at the first path, unless what any of the paths leads to is broken."""
         if not self._any_broken(paths):
-            self.findings.error(document.locate(self.root, paths[0]), what, remedy)
+            self.findings.error(document.locate(self.root, paths[0]), what, remedy, id=id)
 
-    def warning(self, what: str, remedy: str, *paths: document.Path) -> None:
+    def warning(self, what: str, remedy: str, *paths: document.Path, id: Id) -> None:
         if not self._any_broken(paths):
-            self.findings.warning(document.locate(self.root, paths[0]), what, remedy)
+            self.findings.warning(document.locate(self.root, paths[0]), what, remedy, id=id)
 
-    def key_error(self, what: str, remedy: str, path: document.Path) -> None:
+    def key_error(self, what: str, remedy: str, path: document.Path, *, id: Id) -> None:
         """Reports at the key itself rather than at its value."""
         entry = document.find(self.root, path)
         if entry is not None:
-            self.findings.error(entry.key.mark, what, remedy)
+            self.findings.error(entry.key.mark, what, remedy, id=id)
 
     def where(self, path: document.Path) -> str:
         return self.findings.where(document.locate(self.root, path))

@@ -20,7 +20,7 @@ def _nothing_beside_external(context: Context) -> None:
         if key != "external":
             what = f"{key!r} has no place here: with 'external' etcd is taken care of elsewhere"
             remedy = "remove it, or 'external'"
-            context.key_error(what, remedy, ("etcd", key))
+            context.key_error(what, remedy, ("etcd", key), id="inventory-conflict")
 
 
 def _endpoints_once(context: Context) -> None:
@@ -28,7 +28,12 @@ def _endpoints_once(context: Context) -> None:
     for place, member in enumerate(context.inventory.etcd.members):
         path: document.Path = ("etcd", "external", "endpoints", place)
         if member.name in seen:
-            context.error(f"{member.name} is listed twice", "list each member once", path)
+            context.error(
+                f"{member.name} is listed twice",
+                "list each member once",
+                path,
+                id="inventory-conflict",
+            )
         seen.add(member.name)
 
 
@@ -37,17 +42,17 @@ def _etcd_version(context: Context) -> None:
     version = model.version_tuple(text)
     if version < (3, 4, 0):
         what = f"etcd {text} is too old: members are added as learners, which came with 3.4"
-        context.error(what, "use 3.4 or later", path)
+        context.error(what, "use 3.4 or later", path, id="etcd-version-unfit")
     elif (3, 5, 0) <= version <= (3, 5, 2):
         what = (
             f"etcd {text} can corrupt its data in a crash; its authors withdrew 3.5 from"
             " production use until 3.5.3"
         )
         if context.file.etcd.allow_corrupting_version:
-            context.warning(what, "use 3.5.3 or later", path)
+            context.warning(what, "use 3.5.3 or later", path, id="etcd-version-unfit")
         else:
             remedy = "use 3.5.3 or later, or set allow_corrupting_version: true"
-            context.error(what, remedy, path)
+            context.error(what, remedy, path, id="etcd-version-unfit")
 
 
 def _releases(context: Context) -> None:
@@ -55,10 +60,16 @@ def _releases(context: Context) -> None:
         path: document.Path = ("etcd", "releases", version)
         if source.package:
             what = f"release {version} cannot come from a package: a host has one of them"
-            context.error(what, "give a tarball by path or url", (*path, "package"), path)
+            context.error(
+                what,
+                "give a tarball by path or url",
+                (*path, "package"),
+                path,
+                id="inventory-value-invalid",
+            )
         elif version == context.file.etcd.version and source != context.file.etcd.source:
             what = f"{version} is etcd.version: its tarball is etcd.source, this one is not used"
-            context.warning(what, "remove it", path)
+            context.warning(what, "remove it", path, id="inventory-no-effect")
 
 
 def _client_tls(context: Context) -> None:
@@ -74,16 +85,24 @@ def _client_tls(context: Context) -> None:
             " the workers' network can reach",
             path,
             plain,
+            id="inventory-incomplete",
         )
     for field in ("plain_client_port", "plain_client_address"):
         if not tls.client and context.has("etcd", "tls", field):
             what = f"{field!r} has no effect: the client port is plain already"
-            context.warning(what, "remove it, or set client: true", ("etcd", "tls", field), path)
+            context.warning(
+                what,
+                "remove it, or set client: true",
+                ("etcd", "tls", field),
+                path,
+                id="inventory-no-effect",
+            )
     if tls.client and tls.plain_client_address and len(context.file.etcd.members) > 1:
         context.warning(
             f"workers are given {tls.plain_client_address!r} alone, for all the members",
             "leave it out to listen at each member's own address",
             ("etcd", "tls", "plain_client_address"),
+            id="inventory-unwise",
         )
 
 
@@ -93,10 +112,18 @@ def _external_ca(context: Context) -> None:
     bundle: document.Path = ("etcd", "tls", "ca_bundle")
     if tls.ca == "external" and tls.ca_bundle is None:
         what = "an external CA is known by its certificate"
-        context.error(what, "give etcd.tls.ca_bundle, a PEM file with its root", path, bundle)
+        context.error(
+            what,
+            "give etcd.tls.ca_bundle, a PEM file with its root",
+            path,
+            bundle,
+            id="inventory-incomplete",
+        )
     if tls.ca == "own" and tls.ca_bundle is not None:
         what = "'ca_bundle' has no effect: the cluster's CA is this tool's own"
-        context.warning(what, "remove it, or set ca: external", bundle, path)
+        context.warning(
+            what, "remove it, or set ca: external", bundle, path, id="inventory-no-effect"
+        )
 
 
 def _auth(context: Context) -> None:
@@ -107,6 +134,7 @@ def _auth(context: Context) -> None:
             "etcd turns authentication on only when there is a user root",
             "give etcd.auth.root_password by reference: {env: NAME} or {file: PATH}",
             path,
+            id="inventory-incomplete",
         )
     if alluxio is None or alluxio.membership == "STATIC":
         return
@@ -117,12 +145,14 @@ def _auth(context: Context) -> None:
             "give alluxio.etcd.username and password",
             path,
             login,
+            id="inventory-incomplete",
         )
     if alluxio.etcd.username == "root" and auth.enabled is not None:
         context.error(
             "the workers would have every right in etcd as its user root",
             "name a user of their own, such as alluxio: enable-auth makes it",
             login,
+            id="inventory-value-invalid",
         )
 
 
@@ -133,6 +163,7 @@ def _backup(context: Context) -> None:
             f"no member is called {backup.member!r}",
             f"one of {', '.join(members)}",
             ("etcd", "backup", "member"),
+            id="name-unknown",
         )
 
 
@@ -145,10 +176,18 @@ def _etcd_settings(context: Context) -> None:
             path = (*place, key)
             if dashed in model.OWNED_ETCD_SETTINGS:
                 source = model.OWNED_ETCD_SETTINGS[dashed]
-                context.key_error(f"{key!r} is set by this tool", f"it comes from {source}", path)
+                context.key_error(
+                    f"{key!r} is set by this tool",
+                    f"it comes from {source}",
+                    path,
+                    id="inventory-key-owned",
+                )
             elif dashed != key:
                 context.key_error(
-                    f"{key!r} is not a key of etcd.conf.yml", f"write it as {dashed!r}", path
+                    f"{key!r} is not a key of etcd.conf.yml",
+                    f"write it as {dashed!r}",
+                    path,
+                    id="inventory-unknown-key",
                 )
             else:
                 _warn_of_yes(context, path)
@@ -162,7 +201,7 @@ def _warn_of_yes(context: Context, path: document.Path) -> None:
         if word in _YAML_1_1_WORDS:
             meant = "true" if word in ("yes", "on", "y") else "false"
             what = f"{path[-1]!r} is the text {value.text!r}, not a boolean"
-            context.warning(what, f"write {meant}, or quote the text", path)
+            context.warning(what, f"write {meant}, or quote the text", path, id="inventory-unwise")
 
 
 def _election(context: Context) -> None:
@@ -172,7 +211,9 @@ def _election(context: Context) -> None:
         for field, value in (("heartbeat-interval", heartbeat), ("election-timeout", election)):
             if type(value) is not int or value <= 0:
                 what = f"{field!r} must be a whole number of milliseconds"
-                context.error(what, "", context.setting_path(member.name, field))
+                context.error(
+                    what, "", context.setting_path(member.name, field), id="inventory-value-invalid"
+                )
                 break
         else:
             _election_of(context, member.name, int(heartbeat), int(election))
@@ -190,10 +231,11 @@ def _election_of(context: Context, name: str, heartbeat: int, election: int) -> 
             f"set election-timeout to {5 * heartbeat} at least; 10 heartbeats are usual",
             at,
             other,
+            id="inventory-value-invalid",
         )
     elif election > _MOST_ELECTION:
         what = f"etcd refuses an election-timeout above {_MOST_ELECTION} ms"
-        context.error(what, "lower it", at)
+        context.error(what, "lower it", at, id="inventory-value-invalid")
 
 
 def _compaction(context: Context) -> None:
@@ -204,15 +246,20 @@ def _compaction(context: Context) -> None:
         at = context.setting_path(member.name, key)
         if mode not in ("periodic", "revision"):
             what = f"'auto-compaction-mode' is periodic or revision, not {str(mode)!r}"
-            context.error(what, "", context.setting_path(member.name, "auto-compaction-mode"))
+            context.error(
+                what,
+                "",
+                context.setting_path(member.name, "auto-compaction-mode"),
+                id="inventory-value-invalid",
+            )
         elif mode == "revision" and not re.fullmatch(r"[0-9]{1,18}", kept):
             # etcd would take a duration for as many revisions as it has nanoseconds.
             what = f"with auto-compaction-mode revision, {key!r} is a number of revisions"
             at = at if at[-1] == key else context.setting_path(member.name, "auto-compaction-mode")
-            context.error(f"{what}, not {kept!r}", "such as 1000", at)
+            context.error(f"{what}, not {kept!r}", "such as 1000", at, id="inventory-value-invalid")
         elif mode == "periodic" and not re.fullmatch(_DURATION, kept):
             what = f"{key!r} is a duration such as 30m or 1h (hours without a unit), not {kept!r}"
-            context.error(what, "", at)
+            context.error(what, "", at, id="inventory-value-invalid")
 
 
 def _quota(context: Context) -> None:
@@ -221,10 +268,15 @@ def _quota(context: Context) -> None:
         at = context.setting_path(member.name, "quota-backend-bytes")
         if type(given) is not int:
             what = "'quota-backend-bytes' must be a whole number of bytes"
-            context.error(what, "such as 8589934592 for 8 GiB", at)
+            context.error(what, "such as 8589934592 for 8 GiB", at, id="inventory-value-invalid")
         elif given > _MOST_QUOTA:
             what = "etcd warns of a 'quota-backend-bytes' above 8 GiB"
-            context.warning(what, "snapshots and restarts of a large database take long", at)
+            context.warning(
+                what,
+                "snapshots and restarts of a large database take long",
+                at,
+                id="inventory-unwise",
+            )
 
 
 def _member_count(context: Context) -> None:
@@ -232,13 +284,13 @@ def _member_count(context: Context) -> None:
     count = len(context.keys(*path))
     if count == 1:
         what = "one member only: the cluster does not survive the loss of a host"
-        context.warning(what, "use 3, or 5 to survive two losses", path)
+        context.warning(what, "use 3, or 5 to survive two losses", path, id="member-count")
     elif count and count % 2 == 0:
         what = f"{count} members survive no more losses than {count - 1}"
-        context.warning(what, "use an odd number of members", path)
+        context.warning(what, "use an odd number of members", path, id="member-count")
     if count > 7:
         what = f"{count} members: every write waits for more of them, and etcd advises 7 at most"
-        context.warning(what, "use 3, 5 or 7", path)
+        context.warning(what, "use 3, 5 or 7", path, id="member-count")
 
 
 RULES = (

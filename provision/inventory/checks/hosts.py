@@ -45,7 +45,12 @@ def _ssh_files(context: Context) -> None:
             # os.path.isfile answers False where Path.is_file may raise.
             if not exists.setdefault(file, os.path.isfile(file)):
                 remedy = "relative paths start at the inventory's folder"
-                context.error(f"{field}: there is no file {str(file)!r}", remedy, (*place, field))
+                context.error(
+                    f"{field}: there is no file {str(file)!r}",
+                    remedy,
+                    (*place, field),
+                    id="ssh-key-unusable",
+                )
 
 
 def _machine(machine: Machine) -> tuple[str, int | None]:
@@ -66,6 +71,7 @@ def _member_addresses(context: Context) -> None:
                 "a lost host would take both; give each a host of its own",
                 path,
                 at,
+                id="inventory-conflict",
             )
             continue
         for field, port in _member_ports(context, member):
@@ -80,6 +86,7 @@ def _member_addresses(context: Context) -> None:
                     "give each its own address",
                     mine,
                     theirs,
+                    id="inventory-conflict",
                 )
                 break
 
@@ -116,6 +123,7 @@ def _ports_within_member(context: Context) -> None:
                     *_written_first(
                         _port_path(context, member, field), _port_path(context, member, first)
                     ),
+                    id="inventory-conflict",
                 )
 
 
@@ -132,6 +140,7 @@ def _worker_hosts(context: Context) -> None:
                 "they would share identity, ports and cache; run one worker a host",
                 context.worker_path(worker.name, "host"),
                 at,
+                id="inventory-conflict",
             )
             continue
         first = by_name.setdefault((worker.hostname, worker.rpc_port), worker)
@@ -143,6 +152,7 @@ def _worker_hosts(context: Context) -> None:
                 "give each its own hostname",
                 context.worker_path(worker.name, "hostname", "host"),
                 at,
+                id="inventory-conflict",
             )
 
 
@@ -177,7 +187,12 @@ def _ports_on_machine(context: Context) -> None:
                 path = _worker_port_path(context, worker, field)
                 at = _worker_port_path(context, worker, first)
                 what = f"the worker's {first} and {field} are both {port}"
-                context.error(what, "give each its own port", *_written_first(path, at))
+                context.error(
+                    what,
+                    "give each its own port",
+                    *_written_first(path, at),
+                    id="inventory-conflict",
+                )
         member = (
             members.get(_machine(worker.machine))
             or by_address.get(worker.machine.host)
@@ -194,6 +209,7 @@ def _ports_on_machine(context: Context) -> None:
                     f" both want port {port} of {worker.machine.host!r}",
                     "give one of them another port",
                     *_written_first(path, at),
+                    id="inventory-conflict",
                 )
 
 
@@ -208,6 +224,7 @@ def _one_way_to_a_host(context: Context) -> None:
                 "give the host the same ssh settings in both places",
                 _ssh_path(context, host),
                 at,
+                id="inventory-conflict",
             )
 
 
@@ -232,7 +249,12 @@ def _loopback(context: Context) -> None:
         if _is_loopback(member.address) and not _is_loopback(member.machine.host):
             what = f"other hosts cannot reach {member.name!r} at the loopback address"
             path = context.member_path(member.name, "address")
-            context.error(f"{what} {member.address!r}", "give its address on the network", path)
+            context.error(
+                f"{what} {member.address!r}",
+                "give its address on the network",
+                path,
+                id="inventory-value-invalid",
+            )
     for master in context.masters:
         if _is_loopback(master.hostname) and not _is_loopback(master.machine.host):
             what = f"workers cannot reach {master.name!r} at the loopback name"
@@ -240,12 +262,18 @@ def _loopback(context: Context) -> None:
                 f"{what} {master.hostname!r}",
                 "give its name on the network",
                 context.host_path("alluxio", "masters", master.name, "hostname", "host"),
+                id="inventory-value-invalid",
             )
     for worker in context.workers:
         if _is_loopback(worker.hostname) and not _is_loopback(worker.machine.host):
             what = f"clients cannot reach {worker.name!r} at the loopback name"
             path = context.worker_path(worker.name, "hostname")
-            context.error(f"{what} {worker.hostname!r}", "give its name on the network", path)
+            context.error(
+                f"{what} {worker.hostname!r}",
+                "give its name on the network",
+                path,
+                id="inventory-value-invalid",
+            )
 
 
 def _is_loopback(host: str) -> bool:

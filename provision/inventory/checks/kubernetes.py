@@ -16,7 +16,7 @@ _UNQUOTABLE = '"\\\n\r\t'
 def _needs_workers(context: Context) -> None:
     if context.file.kubernetes is not None and context.file.alluxio is None:
         what = "'kubernetes' is about Alluxio, and there is no 'alluxio' section"
-        context.error(what, "add one: version, source and workers", _SECTION)
+        context.error(what, "add one: version, source and workers", _SECTION, id="section-missing")
 
 
 def _dataset(context: Context, k: KubernetesCluster) -> None:
@@ -25,6 +25,7 @@ def _dataset(context: Context, k: KubernetesCluster) -> None:
             "the chart needs to know where the data is",
             "give dataset_path, or the property alluxio.dora.client.ufs.root",
             _SECTION,
+            id="inventory-incomplete",
         )
 
 
@@ -35,19 +36,22 @@ def _etcd(context: Context, k: KubernetesCluster) -> None:
             "use chart 1.1.0-SNAPSHOT, or leave it out: the pods then use this inventory's etcd",
             (*_ETCD, "enabled"),
             (*_SECTION, "chart"),
+            id="inventory-value-invalid",
         )
     given = [key for key in ("replicas", "size", "storage_class") if context.has(*_ETCD, key)]
     if given and not k.etcd_enabled:
         what = f"{given[0]!r} has no effect: the chart's etcd is off"
-        context.warning(what, "remove it", (*_ETCD, given[0]))
+        context.warning(what, "remove it", (*_ETCD, given[0]), id="inventory-no-effect")
     if k.etcd_enabled and k.etcd_replicas % 2 == 0:
         what = f"{k.etcd_replicas} replicas of etcd survive no more losses than one less"
         at = (*_ETCD, "replicas") if context.has(*_ETCD, "replicas") else _SECTION
-        context.warning(what, "set etcd.replicas to an odd number", at)
+        context.warning(what, "set etcd.replicas to an odd number", at, id="member-count")
     if k.etcd_enabled and "etcd" in k.release:
         # The etcd chart then calls everything RELEASE, and Alluxio's looks for RELEASE-etcd.
         what = f"the release {k.release!r} has 'etcd' in its name, which mixes up the charts"
-        context.error(what, "name it otherwise", (*_SECTION, "release"))
+        context.error(
+            what, "name it otherwise", (*_SECTION, "release"), id="inventory-value-invalid"
+        )
 
 
 def _membership(context: Context, k: KubernetesCluster) -> None:
@@ -56,11 +60,21 @@ def _membership(context: Context, k: KubernetesCluster) -> None:
     at: document.Path = ("alluxio", "membership")
     if alluxio.membership == "STATIC":
         what = "pods cannot have membership STATIC: their addresses change"
-        context.error(what, "set membership to ETCD, or leave 'kubernetes' out", at, _SECTION)
+        context.error(
+            what,
+            "set membership to ETCD, or leave 'kubernetes' out",
+            at,
+            _SECTION,
+            id="inventory-value-invalid",
+        )
     elif alluxio.membership != "ETCD" and k.etcd_enabled:
         what = f"chart {k.chart.version} sets membership ETCD when it starts etcd"
         context.error(
-            what, "set membership to ETCD, or kubernetes.etcd.enabled to false", at, _SECTION
+            what,
+            "set membership to ETCD, or kubernetes.etcd.enabled to false",
+            at,
+            _SECTION,
+            id="inventory-value-invalid",
         )
 
 
@@ -74,29 +88,45 @@ def _memory(context: Context, k: KubernetesCluster) -> None:
         what = f"{given} is less than a worker's heap ({k.heap}) and direct memory"
         what += f" ({k.direct_memory})"
         if field == "limits":
-            context.error(f"{what}: it would be killed", "raise it", at)
+            context.error(
+                f"{what}: it would be killed", "raise it", at, id="inventory-value-invalid"
+            )
         else:
-            context.warning(what, "raise it, or the node may be overcommitted", at)
+            context.warning(
+                what, "raise it, or the node may be overcommitted", at, id="inventory-unwise"
+            )
     request, limit = k.worker.requests.memory, k.worker.limits.memory
     if request and limit and quantity_bytes(request) > quantity_bytes(limit):
         what = f"{request} is more than the limit of {limit}"
-        context.error(what, "lower it", (*_SECTION, "worker", "requests", "memory"))
+        context.error(
+            what,
+            "lower it",
+            (*_SECTION, "worker", "requests", "memory"),
+            id="inventory-value-invalid",
+        )
 
 
 def _texts(context: Context, k: KubernetesCluster) -> None:
     for name, value in k.worker.env.items():
         if any(c in value for c in _UNQUOTABLE):
             what = f"the chart cannot write the value of {name!r}: it has a quote, \\ or new line"
-            context.error(what, "write it without", (*_SECTION, "worker", "env", name))
+            context.error(
+                what,
+                "write it without",
+                (*_SECTION, "worker", "env", name),
+                id="inventory-value-invalid",
+            )
     paths: dict[str, str] = {}
     for name, folder in k.secrets.items():
         at = (*_SECTION, "secrets", name)
         if folder in paths:
             what = f"{folder} is where {paths[folder]!r} is, already"
-            context.error(what, "give each Secret a folder of its own", at)
+            context.error(what, "give each Secret a folder of its own", at, id="inventory-conflict")
         if folder.startswith("/opt/alluxio"):
             what = f"{folder} would hide files of the image"
-            context.error(what, "use a folder of its own, such as /etc/NAME", at)
+            context.error(
+                what, "use a folder of its own, such as /etc/NAME", at, id="inventory-value-invalid"
+            )
         paths[folder] = name
 
 
@@ -109,7 +139,7 @@ def _alike(context: Context, k: KubernetesCluster) -> None:
         own = next((f for f in fields if context.has("alluxio", "workers", name, f)), None)
         if own is not None:
             what = f"worker pods are all alike: they have nothing of {name}'s own {own!r}"
-            context.warning(what, "see kubernetes.worker", _SECTION)
+            context.warning(what, "see kubernetes.worker", _SECTION, id="inventory-no-effect")
             return
 
 

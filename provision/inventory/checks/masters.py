@@ -16,6 +16,7 @@ def _hosts_of_their_own(context: Context) -> None:
                 f" {master.machine.host!r}",
                 "a lost host would take both; give each a host of its own",
                 ("alluxio", "masters", master.name, "host"),
+                id="inventory-conflict",
             )
 
 
@@ -23,7 +24,9 @@ def _count(context: Context) -> None:
     count = len(context.masters)
     if count and count % 2 == 0:
         what = f"{count} masters survive no more losses than {count - 1}: their journal is by Raft"
-        context.warning(what, "use an odd number of masters", ("alluxio", "masters"))
+        context.warning(
+            what, "use an odd number of masters", ("alluxio", "masters"), id="member-count"
+        )
 
 
 def _properties(context: Context) -> None:
@@ -36,7 +39,12 @@ def _properties(context: Context) -> None:
         for key in context.keys(*place, "properties"):
             if key in model.MASTER_PROPERTIES:
                 path = (*place, "properties", key)
-                context.key_error(f"{key!r} is set by this tool", "use alluxio.masters", path)
+                context.key_error(
+                    f"{key!r} is set by this tool",
+                    "use alluxio.masters",
+                    path,
+                    id="inventory-key-owned",
+                )
 
 
 RULES = (_hosts_of_their_own, _count, _properties)
