@@ -740,6 +740,16 @@ def test_a_change_is_what_is_said_not_when() -> None:
     failed = report(dataclasses.replace(LIVE, state=State.FAILED))
     said = list(check.changes([report(LIVE), later, failed, failed, report(LIVE)]))
     assert [r.exit_code for r in said] == [0, 1, 0]
+    seen = healthy()
+    tunnelled = dataclasses.replace(seen.members[0], how="tunnel")
+    others = (
+        report(LIVE, etcd=ClusterHealth(seen.cluster, (tunnelled, *seen.members[1:]))),
+        report(LIVE, etcd=healthy(version="3.6.17")),
+        report(LIVE, info_nodes=None),
+        report(LIVE, etcd=healthy(leader=2)),
+    )
+    for other in others:
+        assert len(list(check.changes([report(LIVE), other]))) == 2
 
 
 def test_members_are_named_by_the_inventory() -> None:

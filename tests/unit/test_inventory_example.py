@@ -58,13 +58,21 @@ def test_it_never_overwrites(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         write_example(path)
     assert path.read_text() == "mine"
-    assert caught.value.problems[0].what == "this file exists already"
+    assert caught.value.message == "no inventory was written"
+    assert [str(p) for p in caught.value.problems] == [
+        f"{path}: this file exists already (name another, or move it away)"
+    ]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         write_example(tmp_path / "none" / "inventory.yml")
-    assert caught.value.problems[0].what.startswith("cannot be written")
+    assert [str(p) for p in caught.value.problems] == [
+        f"{tmp_path}/none/inventory.yml: cannot be written: No such file or directory"
+    ]
+    with pytest.raises(UsageError, match="no inventory was written") as caught:
+        write_example(tmp_path / "a\0b")
+    assert caught.value.problems[0].what == "cannot be written: embedded null byte"
 
 
 def test_the_schema_is_current() -> None:

@@ -27,9 +27,9 @@ alluxio:
 """
 
 
-def rows(tmp_path: Path) -> dict[str, tuple[object, str]]:
+def rows(tmp_path: Path, text: str = TEXT) -> dict[str, tuple[object, str]]:
     path = tmp_path / "lab.yml"
-    path.write_text(TEXT)
+    path.write_text(text)
     prefix = f"{path}:"
     return {row.path: (row.value, row.origin.replace(prefix, "")) for row in provenance(read(path))}
 
@@ -58,6 +58,87 @@ def test_origins(tmp_path: Path) -> None:
         f"{w1}.java_home": ("/usr/lib/jvm/java-11", "alluxio.java.home at 11:16"),
     }
     assert {path: found[path] for path in expected} == expected
+
+
+INHERITED = """\
+ssh:
+  user: deploy
+  port: 2222
+etcd:
+  version: 3.6.16
+  source: {path: etcd.tar.gz, sha256: file:SUMS}
+  releases: {3.7.0: {path: new.tar.gz, sha256: file:SUMS}}
+  peer_port: 12380
+  data_dir: /data/etcd
+  members:
+    infra0: {host: i0, ssh: {port: 22, sudo_password: {ask: true}}}
+alluxio:
+  version: 313
+  source: {path: a.tar.gz, sha256: file:SUMS}
+  rpc_port: 31000
+  heap: 2g
+  direct_memory: 3g
+  page_store:
+    dirs: [/pages]
+    sizes: [5GB]
+  properties: {alluxio.x: 1}
+  env: {X: a}
+  masters:
+    m: {host: mh}
+  workers:
+    w: {host: wh, properties: {alluxio.y: 2}}
+"""
+
+
+def test_all_that_a_host_has_from_its_group(tmp_path: Path) -> None:
+    found = rows(tmp_path, INHERITED)
+
+    def of(host: str) -> dict[str, tuple[object, str]]:
+        return {p.removeprefix(host): row for p, row in found.items() if p.startswith(host)}
+
+    ssh = {"ssh.user": ("deploy", "ssh.user at 2:9"), "ssh.port": (2222, "ssh.port at 3:9")}
+    timeout = {"ssh.connect_timeout": (10.0, "default")}
+    member = of("etcd.members.infra0.")
+    assert {k: v for k, v in member.items() if not k.startswith("settings.")} == {
+        "host": ("i0", "11:20"),
+        **ssh,
+        **timeout,
+        "ssh.port": (22, "11:36"),
+        "ssh.sudo_password": ("asked for on the terminal", "11:40"),
+        "address": ("i0", "etcd.members.infra0.host at 11:20"),
+        "client_port": (2379, "default"),
+        "peer_port": (12380, "etcd.peer_port at 8:14"),
+        "data_dir": ("/data/etcd", "etcd.data_dir at 9:13"),
+    }
+    assert of("alluxio.masters.m.") == {
+        "host": ("mh", "24:15"),
+        **ssh,
+        **timeout,
+        "hostname": ("mh", "alluxio.masters.m.host at 24:15"),
+    }
+    assert of("alluxio.workers.w.") == {
+        "host": ("wh", "26:15"),
+        **ssh,
+        **timeout,
+        "hostname": ("wh", "alluxio.workers.w.host at 26:15"),
+        "rpc_port": (31000, "alluxio.rpc_port at 15:13"),
+        "heap": ("2g", "alluxio.heap at 16:9"),
+        "direct_memory": ("3g", "alluxio.direct_memory at 17:18"),
+        "page_store.dirs": (["/pages"], "alluxio.page_store.dirs at 19:5"),
+        "page_store.sizes": (["5GB"], "alluxio.page_store.sizes at 20:5"),
+        "java_home": (None, "default"),
+        "properties.alluxio.x": ("1", "alluxio.properties.alluxio.x at 21:27"),
+        "properties.alluxio.y": ("2", "26:43"),
+        "env.X": ("a", "alluxio.env.X at 22:12"),
+    }
+    assert of("etcd.releases.3.7.0.") == {
+        "path": (str(tmp_path / "new.tar.gz"), "7:28"),
+        "url": (None, "default"),
+        "package": (False, "default"),
+        "sha256": ("file:SUMS", "7:48"),
+    }
+    assert "alluxio.version" in found  # what stands behind the hosts is there, too
+    assert "alluxio.env.X" in found
 
 
 def test_secrets_are_references(tmp_path: Path) -> None:

@@ -66,6 +66,46 @@ def test_a_healthy_cluster() -> None:
     assert seen["etcd_has_leader"] == {(): 1}
 
 
+def test_names_and_labels_are_those_of_the_rules_and_boards() -> None:
+    until = datetime(2027, 1, 1, tzinfo=timezone.utc)
+    seen = healthy()
+    first = dataclasses.replace(seen.members[0], certificates=(CertificateState("peer", until),))
+    text = exposition(
+        report(LIVE, etcd=ClusterHealth(seen.cluster, (first, *seen.members[1:])), seconds=2.0)
+    )
+    found = {
+        sample.name.removeprefix(PREFIX): " ".join(sample.labels)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    member, worker = "cluster member endpoint", "cluster worker address"
+    assert found == {
+        **dict.fromkeys(
+            ("healthy", "check_timestamp_seconds", "check_duration_seconds"), "cluster"
+        ),
+        **dict.fromkeys(("etcd_quorum", "etcd_has_leader"), "cluster"),
+        **dict.fromkeys(("info_nodes_answered", "info_nodes_duration_seconds"), "cluster"),
+        "failure_detection_timeout_seconds": "cluster",
+        "problems": "cluster severity",
+        "etcd_member_info": f"{member} version",
+        "etcd_member_alarm": f"{member} alarm",
+        "etcd_member_certificate_valid": f"{member} listener",
+        "etcd_member_certificate_expiry_timestamp_seconds": f"{member} listener",
+        **{
+            f"etcd_member_{name}": member
+            for name in (
+                *("healthy", "read_duration_seconds", "is_leader", "is_learner", "revision"),
+                *("db_size_bytes", "db_in_use_bytes"),
+            )
+        },
+        "workers": "cluster state",
+        "worker_state": f"{worker} state",
+        "worker_disagreements": worker,
+        "worker_info_nodes_agrees": worker,
+    }
+    assert f'{PREFIX}check_duration_seconds{{cluster="c"}} 2\n' in text  # no 2.0
+
+
 def test_what_is_wrong_shows() -> None:
     until = datetime(2027, 1, 1, tzinfo=timezone.utc)
     full = healthy(errors=("memberID:1 alarm:NOSPACE ",))
