@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions debians fuzz lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians fuzz mutants lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -73,8 +73,17 @@ versions: ## Try the wheel on Python 3.10 to 3.13, with the newest and the oldes
 debians: $(BIN)/.ready .artifacts ## Try the tool on hosts of Debian 11 and 13
 	tests/debians
 
+bounds: ## Try the oldest Python with the oldest dependencies, the newest one with the newest
+	tests/versions --bounds
+
 fuzz: $(BIN)/.ready ## Try 1000 examples of every property: inventories, etcd values, hosts' answers
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/unit -k "any or mutat"
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n 2 -m hypothesis tests/unit
+
+# The tool is in the extra `mutants`, not in the lock file. Its settings are in pyproject.toml.
+mutants: $(BIN)/.ready ## Mutate plans, inventory and verdicts: which do the unit tests let live? (an hour)
+	$(BIN)/pip install --quiet --editable '.[mutants]'
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 lab: .deps ## Install what is missing, build box and artifacts, start the hosts
 	@# Virtualenv, box and artifacts at the same time: each waits for something else.
@@ -98,5 +107,5 @@ $(BIN)/.ready: pyproject.toml requirements.lock | .deps
 
 clean: ## Remove the lab, its box and artifacts, the virtualenv and caches
 	$(LAB) clean
-	rm -rf .venv .site build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .site build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
