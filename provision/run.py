@@ -252,7 +252,8 @@ def _say_error(error: ProvisionError, code: int, *, json: bool) -> None:
 
 
 def _say_call(call: Call) -> None:
-    print(f"{call.host}: {call.what}: {call.seconds:.3f} s", file=sys.stderr)
+    # In one write: print's second, of the newline, would let another thread's line in between.
+    sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s\n")
 
 
 def _say_stats(stats: Stats) -> None:
