@@ -10,16 +10,24 @@ from provision.errors import UsageError
 from provision.run import Run
 
 if TYPE_CHECKING:
-    from provision.inventory.resolved import AlluxioCluster, Inventory
+    from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
+
+
+def _chosen(
+    run: Run, limit: str, batch: str = ""
+) -> tuple[Inventory, AlluxioCluster, tuple[AlluxioWorker, ...]]:
+    """The inventory, its Alluxio part, and the workers that --limit and --batch leave."""
+    from provision.selection import choose
+
+    inventory, alluxio = common.load_alluxio(run)
+    return inventory, alluxio, choose(alluxio.workers, limit, batch)
 
 
 def start_workers(run: Run, limit: str, batch: str) -> int:
     """Bring the workers to what the inventory says, and wait until each is live."""
     from provision.alluxio import start
-    from provision.selection import choose
 
-    inventory, alluxio = common.load_alluxio(run)
-    chosen = choose(alluxio.workers, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch)
     observed = start.observe(inventory, alluxio, run.fleet, chosen)
     plan = start.plan(inventory, alluxio, run.fleet, observed, chosen)
     carried = common.carry_out(run, plan)
@@ -34,10 +42,8 @@ def start_workers(run: Run, limit: str, batch: str) -> int:
 def restart_workers(run: Run, limit: str, batch: str, at_once: str, afresh: bool) -> int:
     """Restart workers group by group, each group live before the next is touched."""
     from provision.alluxio import rolling
-    from provision.selection import choose
 
-    inventory, alluxio = common.load_alluxio(run)
-    chosen = choose(alluxio.workers, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch)
     size = rolling.group_size(at_once, len(chosen))
     plan = rolling.restart(inventory, alluxio, run.fleet, chosen, at_once=size, afresh=afresh)
     common.finish(
@@ -49,14 +55,12 @@ def restart_workers(run: Run, limit: str, batch: str, at_once: str, afresh: bool
 def upgrade_workers(run: Run, limit: str, batch: str, at_once: str, keep: str) -> int:
     """Bring the running workers to the inventory's release, group by group."""
     from provision.alluxio import releases, rolling
-    from provision.selection import choose
 
     number = int(keep) if keep.isascii() and keep.isdigit() else 0
     if keep != "all" and number < releases.KEPT:
         least = f"at least {releases.KEPT} (the running one and the one before)"
         raise UsageError(f"--keep is a number, {least}, or all; not {keep!r}", id="option-invalid")
-    inventory, alluxio = common.load_alluxio(run)
-    chosen = choose(alluxio.workers, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch)
     size = rolling.group_size(at_once, len(chosen))
     plan = releases.upgrade(
         inventory, alluxio, run.fleet, chosen, at_once=size, keep=number or None
@@ -70,10 +74,8 @@ def upgrade_workers(run: Run, limit: str, batch: str, at_once: str, keep: str) -
 def rollback_workers(run: Run, to: str, limit: str, batch: str, at_once: str) -> int:
     """Bring the running workers back to the release before, which is still on their hosts."""
     from provision.alluxio import releases, rolling
-    from provision.selection import choose
 
-    inventory, alluxio = common.load_alluxio(run)
-    chosen = choose(alluxio.workers, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch)
     size = rolling.group_size(at_once, len(chosen))
     back = releases.rollback(inventory, alluxio, run.fleet, chosen, to=to, at_once=size)
     carried = common.carry_out(run, back.plan)
@@ -89,10 +91,9 @@ def rollback_workers(run: Run, to: str, limit: str, batch: str, at_once: str) ->
 
 def stop_workers(run: Run, limit: str, batch: str) -> int:
     from provision import stop
-    from provision.selection import choose
 
-    inventory, alluxio = common.load_alluxio(run)
-    plan = stop.workers(inventory, choose(alluxio.workers, limit, batch), run.fleet)
+    inventory, alluxio, chosen = _chosen(run, limit, batch)
+    plan = stop.workers(inventory, chosen, run.fleet)
     line = ""
     if plan.steps and alluxio.membership != "STATIC":
         line = f"they count as live for up to {alluxio.failure_detection_timeout} s more"
@@ -103,12 +104,11 @@ def stop_workers(run: Run, limit: str, batch: str) -> int:
 def decommission_worker(run: Run, name: str) -> int:
     """Stop a worker for good, and take its registration out of etcd."""
     from provision.alluxio import decommission
-    from provision.selection import choose
 
     if not name:
         raise UsageError("which worker? invoke decommission-worker NAME", id="argument-missing")
-    inventory, alluxio = common.load_alluxio(run)
-    if len(chosen := choose(alluxio.workers, name)) != 1:
+    inventory, alluxio, chosen = _chosen(run, name)
+    if len(chosen) != 1:
         raise UsageError(
             "one worker at a time: the data that it held is read anew elsewhere",
             id="option-invalid",

@@ -12,7 +12,8 @@ from provision.alluxio import desired, membership
 from provision.alluxio.membership import ID_LIMIT, Membership
 from provision.errors import Problem
 from provision.etcd import health
-from provision.etcd.client import EtcdClient, EtcdUnreachable, Reason
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.inventory.resolved import Inventory
 from provision.remote import Fleet
 from provision.text import printable

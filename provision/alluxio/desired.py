@@ -11,7 +11,7 @@ from provision.alluxio import java, switch
 from provision.alluxio.sizes import jvm_size
 from provision.artifacts import Artifact
 from provision.errors import UsageError
-from provision.etcd.client import Login
+from provision.etcd.values import Login
 from provision.host.observe import HostFacts, Probe
 from provision.host.resources import (
     Directory,

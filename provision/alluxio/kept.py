@@ -15,7 +15,7 @@ from pathlib import Path
 from provision import audit
 from provision.alluxio import membership
 from provision.errors import Problem, Unhealthy, UsageError
-from provision.etcd.client import KeyValue
+from provision.etcd.values import KeyValue
 from provision.text import EXCERPT, document, printable
 
 SCHEMA = "alluxio-provision/registration/1"

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from provision.alluxio import older
 from provision.errors import ProvisionError
-from provision.etcd.client import EtcdClient, KeyValue
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import KeyValue
 from provision.inventory.resolved import AlluxioWorker
 from provision.remote import Fleet
 from provision.text import EXCERPT, document, printable

@@ -6,7 +6,8 @@ import threading
 
 from provision.alluxio import membership
 from provision.alluxio.membership import Membership, entries
-from provision.etcd.client import Changes, EtcdClient, KeyValue
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import Changes, KeyValue
 
 
 class Mirror:

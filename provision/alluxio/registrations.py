@@ -17,7 +17,8 @@ from provision.alluxio import desired, kept, membership
 from provision.alluxio.membership import Entry, Membership, Registration
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd import health
-from provision.etcd.client import EtcdClient, KeyValue
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import KeyValue
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plan import Call, Plan, Step
 from provision.remote import Fleet

@@ -24,7 +24,8 @@ from provision.check.result import CheckReport
 from provision.check.verdicts import verdicts
 from provision.errors import Problem, ProvisionError
 from provision.etcd import health
-from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, EtcdCompacted
+from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient
+from provision.etcd.failures import EtcdCompacted
 from provision.etcd.health import ClusterHealth
 from provision.inventory.resolved import Inventory, bracketed
 from provision.remote import Fleet

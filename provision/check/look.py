@@ -17,8 +17,9 @@ from provision.check.verdict import NodeVerdict
 from provision.check.verdicts import verdicts
 from provision.errors import Problem, ProvisionError
 from provision.etcd import health
-from provision.etcd.client import DEFAULT_TIMEOUT, Login
+from provision.etcd.client import DEFAULT_TIMEOUT
 from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.values import Login
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.remote import Fleet
 

@@ -21,7 +21,9 @@ from provision.alluxio import clusters, start
 from provision.alluxio import desired as workers_desired
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd import gates, health
-from provision.etcd.client import EtcdClient, EtcdUnreachable, Login, Permission, Reason
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable, Reason
+from provision.etcd.values import Login, Permission
 from provision.host.change import Change, changes
 from provision.host.ownership import owner
 from provision.host.resources import File, Unit

@@ -11,18 +11,35 @@ caller's by :func:`preload`.
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
-from provision.errors import Problem, Unhealthy
 from provision.etcd import protocol
-from provision.ids import Id
+from provision.etcd.failures import (
+    EtcdCompacted,
+    EtcdRefused,
+    EtcdUnreachable,
+    Reason,
+    classified,
+    translated,
+)
+from provision.etcd.values import (
+    Alarm,
+    Change,
+    Changes,
+    ClientTls,
+    Endpoint,
+    KeyValue,
+    KvHash,
+    Login,
+    MemberStatus,
+    Permission,
+    RegisteredMember,
+    after,
+)
 from provision.inventory.resolved import bracketed
 from provision.text import printable
 
@@ -33,209 +50,10 @@ MAX_ANSWER = 64 << 20
 HEALTH_PREFIX = "/alluxio-provision/health/"
 
 
-class Reason(str, Enum):
-    """Why a member does not serve."""
-
-    REFUSED = "connection refused"
-    TIMEOUT = "no answer"
-    TLS = "TLS failed"
-    LOGIN = "login refused"
-    DENIED = "not permitted to this user"
-    NO_QUORUM = "no leader: a quorum of members is not up"
-    CLOSED = "the connection was closed"
-    OTHER = "not available"
-
-
-class EtcdError(Unhealthy):
-    """A call to etcd failed. ``endpoint`` is the one that was asked."""
-
-    def __init__(self, endpoint: Endpoint, what: str, remedy: str = "", *, id: Id) -> None:
-        problem = Problem(f"etcd {endpoint}", what, remedy, id=id)
-        super().__init__(f"etcd at {endpoint}: {what}", [problem], id=id)
-        self.endpoint = endpoint
-
-
-class EtcdUnreachable(EtcdError):
-    """The endpoint does not serve: ``reason`` says in which way."""
-
-    def __init__(self, endpoint: Endpoint, reason: Reason, detail: str = "") -> None:
-        tail = f" ({detail})" if detail else ""
-        remedy, id = _REMEDIES.get(reason, ""), _IDS.get(reason, "member-down")
-        super().__init__(endpoint, f"{reason.value}{tail}", remedy, id=id)
-        self.reason = reason
-
-
-class EtcdRefused(EtcdError):
-    """The endpoint serves, and did not accept this request (no space, compacted revision...)."""
-
-
-class EtcdCompacted(EtcdRefused):
-    """The history that a watch was to go on from is gone: read the keys anew."""
-
-
-_REMEDIES = {
-    Reason.REFUSED: "is etcd running there, and listening on that port?",
-    Reason.TLS: "do the listener and the inventory agree on TLS, and is it this cluster's CA?",
-    Reason.LOGIN: "etcd has authentication on: see etcd.auth and alluxio.etcd in the inventory",
-    Reason.DENIED: "give the user's role the prefix that was asked for",
-    Reason.NO_QUORUM: "start the members that are down",
-}
-
-_IDS: dict[Reason, Id] = {
-    Reason.TLS: "etcd-tls-failed",
-    Reason.LOGIN: "etcd-login-refused",
-    Reason.DENIED: "etcd-login-refused",
-    Reason.NO_QUORUM: "quorum-lost",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a client connects. ``name`` is the member's own address when this is a tunnel's end:
-    it is what the certificate is checked against, and what errors name."""
-
-    address: str
-    port: int
-    name: str = ""
-
-    def __str__(self) -> str:
-        return self.name or f"{bracketed(self.address)}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """PEM material for a TLS listener. ``server_name`` is checked against the certificate
-    instead of the endpoint's address."""
-
-    ca: bytes
-    certificate: bytes | None = None
-    key: bytes | None = None
-    server_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    user: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Login(user={self.user!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class Permission:
-    """What a role may do with the keys from ``key`` up to and without ``end`` (empty: that one).
-
-    ``access`` is ``read``, ``write`` or ``readwrite``, as ``etcdctl`` has it.
-    """
-
-    key: bytes
-    end: bytes
-    access: str
-
-    @classmethod
-    def below(cls, prefix: str, access: str = "readwrite") -> Permission:
-        """For every key that begins with ``prefix``."""
-        return cls(prefix.encode(), _after(prefix.encode()), access)
-
-    def __str__(self) -> str:
-        if self.end and self.end == _after(self.key):
-            return f"{self.access} on {printable(self.key)}*"
-        until = f" to {printable(self.end)}" if self.end else ""
-        return f"{self.access} on {printable(self.key)}{until}"
-
-
 #: ``auth.proto``, ``Permission.Type``.
 _ACCESS = {0: "read", 1: "write", 2: "readwrite"}
 #: By endpoint, user and password: each login costs a member a bcrypt, some 0.1 s of a core.
 _tokens: dict[tuple[str, str, str], str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class MemberStatus:
-    """``Maintenance.Status``: what one member says of itself. Sizes in bytes; ids are etcd's.
-
-    ``leader`` is 0 when the member knows of none. ``alarms`` come as etcd writes them in
-    ``errors`` (NOSPACE, CORRUPT), without a round of consensus.
-    """
-
-    cluster_id: int
-    member_id: int
-    version: str
-    db_size: int
-    db_in_use: int
-    leader: int
-    revision: int
-    raft_term: int
-    raft_index: int
-    is_learner: bool
-    errors: tuple[str, ...]
-    #: The minor release that can read its data directory, such as 3.6.0; empty before 3.6.
-    storage_version: str = ""
-
-    @property
-    def is_leader(self) -> bool:
-        return self.leader == self.member_id
-
-    @property
-    def alarms(self) -> tuple[str, ...]:
-        return tuple(
-            kind for kind in ("NOSPACE", "CORRUPT") if any(kind in error for error in self.errors)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RegisteredMember:
-    """``Cluster.MemberList``. ``name`` is empty until the member has started once."""
-
-    id: int
-    name: str
-    peer_urls: tuple[str, ...]
-    client_urls: tuple[str, ...]
-    is_learner: bool
-
-
-class Alarm(NamedTuple):
-    member_id: int
-    kind: str
-
-
-class KvHash(NamedTuple):
-    """``Maintenance.HashKV``: comparable between members at the same two revisions."""
-
-    hash: int
-    revision: int
-    compact_revision: int
-
-
-class KeyValue(NamedTuple):
-    """One key. ``lease`` is 0 without one; ``version`` counts the key's own changes from 1."""
-
-    key: bytes
-    value: bytes
-    lease: int
-    mod_revision: int
-    create_revision: int
-    version: int
-
-
-class Change(NamedTuple):
-    """One event of a watch. Of a deleted key there are ``key`` and ``mod_revision`` only."""
-
-    deleted: bool
-    key: KeyValue
-
-
-class Changes(NamedTuple):
-    """What a watch of ``prefix`` saw at once: all events of every revision that it has one of.
-
-    ``revision`` is the newest in etcd then.
-    """
-
-    prefix: str
-    cluster_id: int
-    revision: int
-    events: tuple[Change, ...]
 
 
 class EtcdClient:
@@ -420,7 +238,7 @@ class EtcdClient:
             if error.code().name == "CANCELLED":
                 detail = f"no data for {silence:g} s"
                 raise EtcdUnreachable(self.endpoint, Reason.TIMEOUT, detail) from None
-            raise _translated(self.endpoint, error, silence) from None
+            raise translated(self.endpoint, error, silence) from None
         finally:
             done.set()
             with contextlib.suppress(Exception):
@@ -449,7 +267,7 @@ class EtcdClient:
         """
         start = _bytes(prefix) or b"\0"
         return self.interval(
-            start, _after(start), keys_only=keys_only, limit=limit, revision=revision, page=page
+            start, after(start), keys_only=keys_only, limit=limit, revision=revision, page=page
         )
 
     def interval(
@@ -492,7 +310,7 @@ class EtcdClient:
             for prefix in prefixes:
                 start = _bytes(prefix)
                 create = pb.WatchCreateRequest(
-                    key=start, range_end=_after(start), start_revision=since[prefix]
+                    key=start, range_end=after(start), start_revision=since[prefix]
                 )
                 yield pb.WatchRequest(create_request=create)
             done.wait()  # etcd takes the end of the requests for the end of the watch
@@ -509,14 +327,14 @@ class EtcdClient:
                     raise EtcdCompacted(self.endpoint, what, id="etcd-refused")
                 if answer.canceled:
                     reason = answer.cancel_reason or "the watch was ended"
-                    raise _classified(self.endpoint, "UNKNOWN", reason, self.timeout)
+                    raise classified(self.endpoint, "UNKNOWN", reason, self.timeout)
                 if answer.created:  # in the order of the requests
                     created[answer.watch_id] = prefixes[len(created)]
                 head = answer.header
                 events = tuple(Change(e.type == e.DELETE, _key_value(e.kv)) for e in answer.events)
                 yield Changes(created[answer.watch_id], head.cluster_id, head.revision, events)
         except self._lib.grpc.RpcError as error:
-            raise _translated(self.endpoint, error, self.timeout) from None
+            raise translated(self.endpoint, error, self.timeout) from None
         except ValueError:  # another thread has closed the channel
             raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
         finally:
@@ -757,7 +575,7 @@ class EtcdClient:
         try:
             return method(request, timeout=self.timeout, metadata=self._token)
         except self._lib.grpc.RpcError as error:
-            raise _translated(self.endpoint, error, self.timeout) from None
+            raise translated(self.endpoint, error, self.timeout) from None
         except ValueError:  # another thread has closed the channel
             raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
 
@@ -765,47 +583,6 @@ class EtcdClient:
 def preload() -> None:
     """Import gRPC and protobuf. Raises :class:`UsageError` when they cannot be."""
     protocol.load()
-
-
-def _translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
-    """gRPC's error in an operator's words."""
-    return _classified(endpoint, error.code().name, error.details() or "", timeout)
-
-
-def _classified(endpoint: Endpoint, code: str, details: str, timeout: float) -> EtcdError:
-    """What an error is, by gRPC's code and the server's text, one of etcd's ``rpctypes``."""
-    text = printable(details, 300)
-    low = text.lower()
-
-    def unreachable(reason: Reason, detail: str = text) -> EtcdError:
-        return EtcdUnreachable(endpoint, reason, detail)
-
-    if "no leader" in low or "request timed out" in low or "leader changed" in low:
-        return unreachable(Reason.NO_QUORUM)
-    if "ping timeout" in low:
-        return unreachable(Reason.TIMEOUT, "not even a sign of life")
-    # etcd knows our deadline, too: its RST_STREAM (CANCEL) may be here before our clock says so.
-    if code == "DEADLINE_EXCEEDED" or re.search(r"rst_stream.* error code 8\b", low):
-        return unreachable(Reason.TIMEOUT, f"in {timeout:g} s")
-    if "rst_stream" in low or "stream removed" in low:
-        return unreachable(Reason.CLOSED)
-    # In a watch, which has one end for everything, the text says what the code says elsewhere.
-    if code == "PERMISSION_DENIED" or "permission denied" in low:
-        return unreachable(Reason.DENIED)
-    if code == "UNAUTHENTICATED" or any(
-        part in low for part in ("user name is empty", "authentication failed", "auth token")
-    ):
-        return unreachable(Reason.LOGIN)
-    if code == "UNAVAILABLE":
-        last = re.sub(r"^\w+: ipv[46]:\S+: ", "", text.rpartition("last error: ")[2])
-        if any(part in low for part in ("handshake", "certificate", "verification", "ssl")):
-            return unreachable(Reason.TLS, last)
-        if "refused" in low:
-            return unreachable(Reason.REFUSED, "")
-        if "closed" in low or "reset" in low:
-            return unreachable(Reason.CLOSED, last)
-        return unreachable(Reason.OTHER, last)
-    return EtcdRefused(endpoint, f"{text or code.lower()}", id="etcd-refused")
 
 
 def _member(m: Any) -> RegisteredMember:
@@ -824,9 +601,3 @@ def _key_value(kv: Any) -> KeyValue:
 
 def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode()
-
-
-def _after(prefix: bytes) -> bytes:
-    """The first key past all that begin with ``prefix``; for etcd, ``\\0`` is the end of all."""
-    stem = prefix.rstrip(b"\xff") if prefix != b"\0" else b""
-    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"

@@ -20,18 +20,9 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd.client import (
-    DEFAULT_TIMEOUT,
-    ClientTls,
-    Endpoint,
-    EtcdClient,
-    EtcdUnreachable,
-    Login,
-    MemberStatus,
-    Reason,
-    RegisteredMember,
-    preload,
-)
+from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, preload
+from provision.etcd.failures import EtcdUnreachable, Reason
+from provision.etcd.values import ClientTls, Endpoint, Login, MemberStatus, RegisteredMember
 from provision.ids import Id
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
 from provision.remote import Fleet, tunnel

@@ -13,8 +13,9 @@ from functools import partial
 
 from provision.errors import Problem, Unhealthy
 from provision.etcd import gates, health
-from provision.etcd.client import Alarm, EtcdRefused
+from provision.etcd.failures import EtcdRefused
 from provision.etcd.health import ClusterHealth
+from provision.etcd.values import Alarm
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, Plan, Step
 from provision.remote import Fleet

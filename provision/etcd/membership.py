@@ -13,7 +13,9 @@ from collections.abc import Callable, Collection, Iterator
 
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd import health
-from provision.etcd.client import EtcdClient, EtcdError, EtcdRefused, RegisteredMember
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdError, EtcdRefused
+from provision.etcd.values import RegisteredMember
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.remote import Fleet
 

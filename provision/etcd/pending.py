@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from provision.etcd import health
-from provision.etcd.client import EtcdClient, EtcdUnreachable, Reason
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.etcd.health import ClusterHealth
 from provision.remote import Fleet
 from provision.text import document

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from urllib.parse import urlsplit
 
-from provision.etcd.client import RegisteredMember
+from provision.etcd.values import RegisteredMember
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
 NOT_DECLARED = "not in the inventory; address from etcd's list of members"

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd import desired, health
-from provision.etcd.client import Endpoint, EtcdClient, EtcdUnreachable, Login
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable
+from provision.etcd.values import Endpoint, Login
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.remote import Fleet, tunnel

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd import health, scratch
-from provision.etcd.client import EtcdClient, KvHash, Login
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import KvHash, Login
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Step
 from provision.remote import Fleet

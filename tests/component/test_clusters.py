@@ -13,7 +13,8 @@ from provision.alluxio import clusters, membership
 from provision.alluxio.clusters import Cluster
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd import auth, health
-from provision.etcd.client import EtcdClient, Login
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import Login
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import Inventory
 from provision.remote import Fleet

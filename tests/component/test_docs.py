@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from provision.etcd.client import Endpoint, EtcdClient, Permission
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import Endpoint, Permission
 from tests.component.conftest import Boot
 from tests.docs import COMPONENT, REPO, Reader, fenced
 from tests.kubernetes import helm as real

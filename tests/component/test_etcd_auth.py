@@ -12,14 +12,9 @@ import pytest
 from provision.errors import UsageError
 from provision.etcd import auth, health
 from provision.etcd import client as etcd_client
-from provision.etcd.client import (
-    Endpoint,
-    EtcdClient,
-    EtcdUnreachable,
-    Login,
-    Permission,
-    Reason,
-)
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable, Reason
+from provision.etcd.values import Endpoint, Login, Permission
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Plan

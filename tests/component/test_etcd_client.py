@@ -6,15 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from provision.etcd.client import (
-    DEFAULT_TIMEOUT,
-    Endpoint,
-    EtcdClient,
-    EtcdRefused,
-    EtcdUnreachable,
-    Login,
-    Reason,
-)
+from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient
+from provision.etcd.failures import EtcdRefused, EtcdUnreachable, Reason
+from provision.etcd.values import Endpoint, Login
 from tests.component.conftest import Boot, Running, free_ports
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from provision.errors import Unhealthy, UsageError
 from provision.etcd import health, pki
-from provision.etcd.client import ClientTls, Endpoint, EtcdClient, EtcdUnreachable, Reason
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable, Reason
+from provision.etcd.values import ClientTls, Endpoint
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.remote import Fleet, Stats

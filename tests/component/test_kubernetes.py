@@ -21,7 +21,8 @@ import pytest
 from provision.alluxio import membership
 from provision.check import State
 from provision.errors import Unhealthy
-from provision.etcd.client import Endpoint, EtcdClient
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import Endpoint
 from provision.inventory import Inventory, load
 from provision.kubernetes import check
 from provision.kubernetes.kubectl import Kubectl, KubectlError, Pod

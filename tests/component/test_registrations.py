@@ -14,7 +14,9 @@ import pytest
 from provision.alluxio import membership
 from provision.errors import Unhealthy
 from provision.etcd import health
-from provision.etcd.client import EtcdClient, EtcdUnreachable, Login, Reason
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable, Reason
+from provision.etcd.values import Login
 from provision.remote import Fleet
 from tests.component.conftest import Boot, Running
 

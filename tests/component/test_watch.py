@@ -19,7 +19,9 @@ from provision.alluxio import membership
 from provision.alluxio.mirror import Mirror
 from provision.check import CheckReport
 from provision.etcd import health
-from provision.etcd.client import Endpoint, EtcdClient, EtcdCompacted, EtcdUnreachable, Reason
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdCompacted, EtcdUnreachable, Reason
+from provision.etcd.values import Endpoint
 from provision.inventory.resolved import Inventory
 from provision.remote import Fleet
 from tests.component.conftest import Boot, Running, free_ports

@@ -8,7 +8,9 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from provision.etcd.client import Endpoint, EtcdClient, EtcdError
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdError
+from provision.etcd.values import Endpoint
 
 from ..integration.lab import Host, Running
 

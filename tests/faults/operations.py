@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision.etcd.client import Endpoint, EtcdClient, EtcdError, Login
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdError
+from provision.etcd.values import Endpoint, Login
 
 from ..integration.lab import CLUSTER, Host, Lab, wait_until
 

@@ -20,7 +20,8 @@ from typing import Any, cast
 
 from ruamel.yaml import YAML
 
-from provision.etcd.client import Endpoint, EtcdClient
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import Endpoint
 
 REPO = Path(__file__).parents[2]
 #: Keys and SSH configuration of this process's lab; artifacts are in .lab for all of them.

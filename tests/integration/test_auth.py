@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from provision.etcd.client import Endpoint, EtcdClient, EtcdUnreachable, Login, Reason
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable, Reason
+from provision.etcd.values import Endpoint, Login
 
 from .lab import CLUSTER, Lab
 

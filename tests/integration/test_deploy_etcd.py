@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd.client import Endpoint, EtcdClient, EtcdError
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdError
+from provision.etcd.values import Endpoint
 
 from .lab import Host, Lab
 

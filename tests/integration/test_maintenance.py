@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from provision.etcd.client import EtcdClient, EtcdRefused
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdRefused
 
 from .lab import Lab, wait_until
 

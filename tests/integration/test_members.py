@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd.client import Endpoint, EtcdClient, RegisteredMember
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import Endpoint, RegisteredMember
 
 from .lab import LAB, Changes, Lab, connected
 from .writes import writing

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from provision.alluxio import membership
-from provision.etcd.client import Endpoint, EtcdClient
+from provision.etcd.client import EtcdClient
+from provision.etcd.values import Endpoint
 from provision.kubernetes.kubectl import Kubectl, KubectlError
 from tests.component.conftest import Boot, Running, free_ports
 from tests.kubernetes import helm as real

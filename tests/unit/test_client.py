@@ -9,16 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.etcd.client import (
-    Endpoint,
-    EtcdError,
-    EtcdRefused,
-    EtcdUnreachable,
-    Login,
-    Reason,
-    _after,
-    _translated,
-)
+from provision.etcd.failures import EtcdError, EtcdRefused, EtcdUnreachable, Reason, translated
+from provision.etcd.values import Endpoint, Login, after
 
 ENDPOINT = Endpoint("10.0.0.1", 2379)
 
@@ -69,7 +61,7 @@ def grpc_error(code: str, details: str) -> SimpleNamespace:
     ],
 )
 def test_errors_are_told_apart(code: str, details: str, reason: Reason) -> None:
-    error = _translated(ENDPOINT, grpc_error(code, details), 5)
+    error = translated(ENDPOINT, grpc_error(code, details), 5)
     assert isinstance(error, EtcdUnreachable)
     assert error.reason is reason
     assert error.message.startswith(f"etcd at 10.0.0.1:2379: {reason.value}")
@@ -77,7 +69,7 @@ def test_errors_are_told_apart(code: str, details: str, reason: Reason) -> None:
 
 
 def test_a_refusal_says_what_the_server_said() -> None:
-    error = _translated(ENDPOINT, grpc_error("RESOURCE_EXHAUSTED", "database space\x1b[0m"), 5)
+    error = translated(ENDPOINT, grpc_error("RESOURCE_EXHAUSTED", "database space\x1b[0m"), 5)
     assert type(error) is EtcdRefused
     assert isinstance(error, EtcdError)
     assert error.message == "etcd at 10.0.0.1:2379: database space\ufffd[0m"
@@ -94,11 +86,11 @@ def test_a_login_does_not_show_its_password() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "after"),
+    ("prefix", "end"),
     [(b"/a/", b"/a0"), (b"a\xff", b"b"), (b"\xff\xff", b"\0"), (b"\0", b"\0")],
 )
-def test_the_end_of_a_prefix(prefix: bytes, after: bytes) -> None:
-    assert _after(prefix) == after
+def test_the_end_of_a_prefix(prefix: bytes, end: bytes) -> None:
+    assert after(prefix) == end
 
 
 def test_importing_the_module_does_not_import_grpc() -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd import deploy, desired, gates, pki, roster, tls
-from provision.etcd.client import MemberStatus, RegisteredMember
 from provision.etcd.deploy import Observed
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.observed import Running
 from provision.etcd.pending import Pending
+from provision.etcd.values import MemberStatus, RegisteredMember
 from provision.host.observe import HostFacts, PathState, UnitState
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember

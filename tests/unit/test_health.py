@@ -9,8 +9,9 @@ import pytest
 
 from provision.errors import Problem
 from provision.etcd import health
-from provision.etcd.client import EtcdUnreachable, RegisteredMember
+from provision.etcd.failures import EtcdUnreachable
 from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.values import RegisteredMember
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet, Stats, Unreachable
 from tests.unit.builders import etcd, member

@@ -35,7 +35,7 @@ from provision.check import CheckReport, page, prometheus, verdicts
 from provision.errors import InventoryError, PreflightFailed, Unhealthy
 from provision.etcd import desired as etcd_desired
 from provision.etcd import kept, recover, scratch
-from provision.etcd.client import KeyValue
+from provision.etcd.values import KeyValue
 from provision.host.change import Change
 from provision.inventory import model, read
 from provision.inventory.resolved import Machine

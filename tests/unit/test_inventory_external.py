@@ -11,8 +11,8 @@ import pytest
 
 from provision import actions, status
 from provision.errors import InventoryError, UsageError
-from provision.etcd.client import RegisteredMember
 from provision.etcd.health import ClusterHealth
+from provision.etcd.values import RegisteredMember
 from provision.inventory import Inventory, load, provenance, read
 from provision.run import Run
 from tests.unit.test_check import healthy

@@ -8,9 +8,9 @@ import pytest
 
 from provision.errors import Unhealthy
 from provision.etcd import maintenance
-from provision.etcd.client import MemberStatus
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.maintenance import Usage
+from provision.etcd.values import MemberStatus
 from provision.inventory.model import EtcdTls, Scalar, Source
 from provision.inventory.resolved import (
     DEFAULT_QUOTA,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.etcd import roster
-from provision.etcd.client import RegisteredMember
 from provision.etcd.roster import Kind, Move
+from provision.etcd.values import RegisteredMember
 from provision.inventory.resolved import EtcdMember
 from tests.unit.builders import etcd, member
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from provision.alluxio import membership
 from provision.alluxio.membership import Registration, UnknownRegistration, parse
-from provision.etcd.client import KeyValue
+from provision.etcd.values import KeyValue
 
 DATA = Path(__file__).parent / "data" / "alluxio-313"
 OLDER = Path(__file__).parent / "data" / "alluxio-30x" / "worker.b64"

@@ -10,7 +10,7 @@ import pytest
 from provision.alluxio import kept, refusal, registrations
 from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
 from provision.errors import PreflightFailed, ProvisionError, UsageError
-from provision.etcd.client import KeyValue
+from provision.etcd.values import KeyValue
 from provision.remote import Fleet
 from tests.unit import builders
 

@@ -9,9 +9,9 @@ import pytest
 
 from provision.errors import PreflightFailed
 from provision.etcd import desired, pki, rotate, tls
-from provision.etcd.client import MemberStatus
 from provision.etcd.deploy import Observed
 from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.values import MemberStatus
 from provision.host.change import answered, changes, questions
 from provision.host.observe import HostFacts, PathState
 from provision.host.resources import Certificate

@@ -16,7 +16,7 @@ from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import ProvisionError, Unhealthy, UsageError
 from provision.etcd import health
-from provision.etcd.client import KeyValue
+from provision.etcd.values import KeyValue
 from provision.host.observe import HostFacts, PathState, UnitState
 from provision.host.resources import File
 from provision.inventory.model import AlluxioEtcd, Java, Secret, Source
