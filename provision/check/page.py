@@ -69,9 +69,8 @@ def _tiles(report: CheckReport) -> list[_Tile]:
                 f"{well} of {len(declared)}", f"workers {word} and well", _good(well, len(declared))
             )
         )
-    count = len(etcd.members)
-    marks = _good(etcd.healthy_count, count) if etcd.healthy_count >= etcd.quorum else "bad"
-    tiles.append(_Tile(f"{etcd.healthy_count} of {count}", "etcd members healthy", marks))
+    well, count = etcd.healthy_count, len(etcd.members)
+    tiles.append(_Tile(f"{well} of {count}", "etcd members healthy", _good(well, count)))
     tiles.append(_Tile(etcd.leader or "none", "leads", "good" if etcd.leader else "bad"))
     shown = [c for m in etcd.members for c in m.certificates]
     left = [d for c in shown if (d := c.days_left()) is not None]
