@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from provision.inventory import model
 from provision.inventory.kubernetes import KubernetesCluster, resolve_kubernetes
+from provision.text import number
 
 Membership = Literal["ETCD", "STATIC", "SERVICE_REGISTRY"]
 Secret = TypeVar("Secret", bound=model.Secret)
@@ -382,8 +383,8 @@ def _merged(shared: Mapping[str, T], own: Mapping[str, T]) -> Mapping[str, T]:
 
 
 def _port(properties: Mapping[str, model.Scalar], key: str, default: int) -> int:
-    given = str(properties.get(key, default))
-    return int(given) if given.isascii() and given.isdigit() else default
+    given = number(str(properties.get(key)))
+    return given if given is not None else default
 
 
 def _elsewhere(

@@ -189,6 +189,15 @@ def test_the_inventory_has_them_with_ranges(tmp_path: Path) -> None:
     assert masters.worker_on(alluxio, alluxio.masters[0]) is not None
 
 
+@pytest.mark.parametrize("port", ["9" * 5000, "x", "\u0663", "-1", ""])
+def test_a_port_that_is_no_number_is_the_default(tmp_path: Path, port: str) -> None:
+    path = tmp_path / "i.yml"
+    path.write_text(BASE.replace("rpc.port: 20998", f"rpc.port: '{port}'"))
+    alluxio = load(path).alluxio
+    assert alluxio is not None
+    assert {m.rpc_port for m in alluxio.masters} == {19998}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
