@@ -88,7 +88,9 @@ def said(path: Path, text: str) -> Iterable[str]:
     except InventoryError as error:
         found = error.problems
     for problem in found:
-        line = f"{problem.severity} {problem}".replace(f"{path}:", "").replace(str(path.parent), "")
+        line = f"{problem.severity} {problem.line}".replace(f"{path}:", "").replace(
+            str(path.parent), ""
+        )
         yield line.replace(str(Path.home()), "~")
 
 
