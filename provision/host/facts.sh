@@ -93,7 +93,9 @@ reach() {
 }
 [ -r /etc/os-release ] && . /etc/os-release
 echo "fact os=${ID:-unknown} ${VERSION_ID:-}"
-echo "fact arch=$(uname -m)"
+line= # the file is there from Linux 6.1 on
+{ read -r line </proc/sys/kernel/arch; } 2>/dev/null || line=$(uname -m)
+echo "fact arch=$line"
 read -r line </proc/sys/kernel/hostname
 echo "fact hostname=$line"
 line=
@@ -106,7 +108,7 @@ EOF
   echo "fact systemd=${version%%[!0-9]*}"
 fi
 echo "fact clock=$(date +%s.%N)"
-echo "fact uid=$(id -u)"
+while read -r k _ v _; do [ "$k" = Uid: ] && echo "fact uid=$v" && break; done </proc/self/status
 while read -r k v _; do [ "$k" = MemTotal: ] && echo "fact memory=$((v * 1024))" && break; done </proc/meminfo
 for a in $(hostname -I 2>/dev/null); do echo "address $a"; done
 for p in "$STATE"/restart.*; do [ -e "$p" ] && echo "pending ${p##*/restart.}"; done
