@@ -16,8 +16,9 @@ from invoke.parser import ParserContext  # noqa: E402
 
 from provision import errors  # noqa: E402
 from provision.commands import namespace  # noqa: E402
+from provision.explain import Page, pages  # noqa: E402
 from provision.inventory import json_schema  # noqa: E402
-from provision.run import INTERRUPTED  # noqa: E402
+from provision.run import INTERNAL_ERROR, INTERRUPTED  # noqa: E402
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
-    pages = {
+    errors = {f"reference/errors/{p.id}.md": error_page(p) for p in pages()}
+    made = {
         "index.md": start(),
         "reference/tasks.md": tasks(),
         "reference/inventory.md": inventory(),
         "reference/exit-codes.md": exit_codes(),
+        "reference/errors/index.md": error_index(),
+        **errors,
     }
-    for path, content in pages.items():
+    for path, content in made.items():
         files.append(File.generated(config, path, content=content))
     return files
 
@@ -85,9 +89,24 @@ def exit_codes() -> str:
     doc = inspect.cleandoc(errors.__doc__ or "")
     rows = re.findall(r"^(\d+) +(.+)$", doc, re.MULTILINE)
     classes = {c.exit_code: c for c in _errors(errors.ProvisionError)}
-    assert {*classes, 0, INTERRUPTED} == {int(code) for code, _ in rows}, "errors.py is out of step"
+    known = {*classes, 0, INTERNAL_ERROR, INTERRUPTED}
+    assert known == {int(code) for code, _ in rows}, "errors.py is out of step"
     lines = ["# Exit codes", "| code | meaning |", "| --- | --- |"]
     return "\n".join([*lines, *(f"| {code} | {meaning} |" for code, meaning in rows), ""])
+
+
+def error_index() -> str:
+    """Every id with its title; the pages themselves are the tool's own."""
+    intro = "At the end of each line of an error or a warning stands its id; `invoke explain ID` "
+    lines = ["# Errors", f"{intro}prints its page.", "", "| id | |", "| --- | --- |"]
+    rows = [f"| [`{p.id}`]({p.id}.md) | {p.title} |" for p in pages()]
+    return "\n".join([*lines, *rows, ""])
+
+
+def error_page(page: Page) -> str:
+    """A page with its id, and the way back to all of them."""
+    title, _, rest = page.text.partition("\n")
+    return f"{title}\n\n`{page.id}` · [all errors](index.md)\n{rest}"
 
 
 def _errors(base: type[errors.ProvisionError]) -> Iterator[type[errors.ProvisionError]]:

@@ -13,20 +13,30 @@ import sys
 from collections.abc import Iterator
 
 from invoke.exceptions import Exit, ParseError
+from invoke.parser.argument import Argument
 from invoke.program import Program
 
-from provision import __version__
+from provision import __version__, actions
 from provision.commands import namespace
 from provision.errors import UsageError
-from provision.run import BROKEN_PIPE
+from provision.explain import ALL
+from provision.run import BROKEN_PIPE, perform
 
 NAME = "alluxio-provision"
 
 
 class _Program(Program):
+    def core_args(self) -> list[Argument]:
+        text = "Say what an error's id means, and what to do; without one, list them all."
+        return [*super().core_args(), Argument(names=("explain",), optional=True, help=text)]
+
     def parse_core(self, argv: list[str] | None) -> None:
         with _usage():
             super().parse_core(argv)
+        if wanted := self.args.explain.value:
+            id = ALL if wanted is True else wanted
+            options = {"format": "table", "traceback": False}
+            raise Exit(code=perform("explain", options, lambda run: actions.explain(run, id)) or 0)
 
     def parse_tasks(self) -> None:
         with _usage():

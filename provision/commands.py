@@ -2,7 +2,7 @@
 
 Exit codes: 0 as declared; 1 unhealthy or drifted; 2 bad usage or inventory (nothing contacted);
 3 unreachable or preflight failed (nothing changed); 4 a change failed part-way (run again to
-continue); 5 another run holds the lock; 130 interrupted.
+continue); 5 another run holds the lock; 70 a mistake in this tool; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -442,6 +442,16 @@ def show_inventory(run: Run) -> int:
     return actions.show_inventory(run)
 
 
+@command(
+    inventory=False,
+    positional=("id",),
+    help={"id": "As it stands at the end of an error's line, such as host-unreachable; or all."},
+)
+def explain(run: Run, id: str | None = None) -> int:
+    """Say what an error or warning means, how it comes about, and what to do. Contacts nothing."""
+    return actions.explain(run, id or "")
+
+
 @command(inventory=False, help={"path": "The file to write; an existing one is never overwritten."})
 def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
     """Write a commented example inventory to start from."""
@@ -518,6 +528,7 @@ namespace = Collection(
     disarm_alarms,
     audit,
     render_helm,
+    explain,
     show_inventory,
     init_inventory,
     import_ansible,

@@ -10,6 +10,7 @@ contract with scripts:
 3     a host could not be reached, or preflight failed; nothing was changed
 4     a change failed part-way; the message says where, and running again continues
 5     another run holds the lock
+70    a mistake in this tool; the message says whether hosts were being changed
 130   interrupted (Ctrl-C); the message says whether hosts were being changed
 ====  =================================================================================
 """

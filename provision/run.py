@@ -13,6 +13,7 @@ import inspect
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from provision.errors import ProvisionError, UsageError
+from provision.text import EXCERPT, printable
 
 if TYPE_CHECKING:
     from provision.inventory import Inventory, LoadedInventory
@@ -33,8 +35,15 @@ INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 FORMATS = ("table", "json")
 #: The shells' code for a command that Ctrl-C ended.
 INTERRUPTED = 130
+#: For a mistake in this tool; EX_SOFTWARE in sysexits.h.
+INTERNAL_ERROR = 70
 #: That of a command whose reader has gone.
 BROKEN_PIPE = 141
+
+_CHANGING = (
+    "hosts were being changed: each of them ends what it has begun, nothing more is begun; run the "
+    "same command again to continue"
+)
 
 _HELP = {
     "inventory": f"The inventory file (${INVENTORY_VARIABLE}, or {DEFAULT_INVENTORY}).",
@@ -133,11 +142,11 @@ def command(
         def task_body(c: Context, **given: Any) -> None:
             options = {name: given.pop(name) for name in common}
 
-            def perform(run: Run) -> int | None:
+            def called(run: Run) -> int | None:
                 values = {k: _number(k, v, numbers[k]) for k, v in given.items() if k in numbers}
                 return body(run, **{**given, **values})
 
-            code = _perform(body.__name__.replace("_", "-"), options, perform, formats)
+            code = perform(body.__name__.replace("_", "-"), options, called, formats)
             if code:
                 raise Exit(code=code)
 
@@ -167,12 +176,13 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
     return value
 
 
-def _perform(
+def perform(
     name: str,
     options: Mapping[str, Any],
     body: Callable[[Run], int | None],
     formats: Sequence[str] = FORMATS,
 ) -> int | None:
+    """Run ``body``; what it raises is said on stderr. Returns the exit code (None: 0)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is no error
     run: Run | None = None
@@ -210,17 +220,28 @@ def _perform(
         return BROKEN_PIPE
     except KeyboardInterrupt:
         interrupted = ProvisionError(
-            "interrupted while hosts were being changed: each of them ends what it has begun, "
-            "nothing more is begun; run the same command again to continue"
-            if run is not None and run.applying
-            else "interrupted",
+            f"interrupted while {_CHANGING}" if run is not None and run.applying else "interrupted",
             id="interrupted",
         )
         _say_error(interrupted, INTERRUPTED, json=options["format"] == "json")
         return INTERRUPTED
+    except Exception as error:
+        if options["traceback"]:
+            traceback.print_exc()
+        _say_error(_mistake(error, run), INTERNAL_ERROR, json=options["format"] == "json")
+        return INTERNAL_ERROR
     finally:
         if run is not None:
             run.close()
+
+
+def _mistake(error: Exception, run: Run | None) -> ProvisionError:
+    """An error that nobody has foreseen, as one line."""
+    said = printable(str(error), EXCERPT)
+    what = f"a mistake in this tool: {type(error).__name__}" + (f": {said}" if said else "")
+    if run is not None and run.applying:
+        what += f"; {_CHANGING}"
+    return ProvisionError(f"{what}; --traceback shows where", id="internal-error")
 
 
 def _start_lightly() -> None:

@@ -32,6 +32,7 @@ from provision.actions.etcd import (
     upgrade_etcd,
 )
 from provision.actions.files import (
+    explain,
     export_ssh_config,
     import_ansible,
     init_inventory,
@@ -67,6 +68,7 @@ __all__ = [
     "disable_auth",
     "disarm_alarms",
     "enable_auth",
+    "explain",
     "export_csrs",
     "export_ssh_config",
     "forget_worker",

@@ -26,6 +26,22 @@ def show_inventory(run: Run) -> int:
     return 0
 
 
+def explain(run: Run, id: str) -> int:
+    """The page of one id, or the titles of all."""
+    from provision import screen
+    from provision.explain import ALL, page, pages
+
+    found = pages() if id == ALL else [page(id)]
+    if run.json:
+        shown = [p._asdict() for p in found]
+        screen.emit_json({"schema": "alluxio-provision/explain/1", "pages": shown})
+    elif id == ALL:
+        screen.table(("id", "is"), [(p.id, p.title) for p in found])
+    else:
+        print(f"{id}: {found[0].text.removeprefix('# ')}", end="")
+    return 0
+
+
 def init_inventory(run: Run, path: str) -> int:
     from provision.inventory import write_example
 

@@ -112,7 +112,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
                     cluster.name,
                     f"{healthy} serves reads",
                     "use invoke replace-member",
-                    id="command-not-applicable",
+                    id="quorum-not-lost",
                 )
             ],
             id="quorum-not-lost",

@@ -22,6 +22,11 @@ def test_every_package_is_packed() -> None:
     assert set(_listed("packages")) == {*found, "provision.templates"}
 
 
+def test_every_page_of_an_error_is_packed() -> None:
+    text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'provision = ["py.typed", "explanations/*.md"]' in text
+
+
 def test_every_dependency_has_a_lower_bound() -> None:
     wanted = _listed("dependencies")
     assert wanted

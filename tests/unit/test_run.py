@@ -156,6 +156,30 @@ def test_bad_numbers(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--interval is a number above 0" in capsys.readouterr().err
 
 
+class TestAMistakeOfOurs:
+    def test_it_is_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert ends(raising(KeyError("x\x1b[2J"))) == 70
+        said = capsys.readouterr().err
+        assert said.startswith("error: a mistake in this tool: KeyError: ")
+        assert said.endswith("[internal-error]\n")
+        assert said.count("\n") == 1
+        assert "\x1b" not in said
+
+    def test_with_its_traceback(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert ends(raising(KeyError("x")), traceback=True) == 70
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_while_changing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def body(run: Run) -> None:
+            run.applying = True
+            raise RuntimeError
+
+        assert ends(body, format="json") == 70
+        document = json.loads(capsys.readouterr().out)
+        assert (document["id"], document["exit_code"]) == ("internal-error", 70)
+        assert "hosts were being changed" in document["error"]
+
+
 class TestInterrupted:
     def test_while_only_looking(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert ends(raising(KeyboardInterrupt())) == 130
@@ -242,7 +266,9 @@ def test_every_task_says_what_it_and_its_options_do() -> None:
         options = {a.name: a for a in task.get_arguments()}
         for option, argument in options.items():
             assert argument.help, f"{name} --{option}"
-        reads_one = name not in ("init-inventory", "import-ansible", "inventory-schema")
+        reads_one = name not in (
+            *("init-inventory", "import-ansible", "inventory-schema", "explain"),
+        )
         assert ("inventory" in options) is reads_one
 
 
@@ -273,7 +299,7 @@ def test_the_schema_as_a_process() -> None:
 
 def test_a_terminal_without_the_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    code = "from provision.run import _perform; _perform('x', {'format': 'table'}, lambda r: "
+    code = "from provision.run import perform; perform('x', {'format': 'table'}, lambda r: "
     line = [sys.executable, "-c", code + "print('\u2026'))"]
     done = subprocess.run(line, capture_output=True, cwd=ROOT, timeout=60)
     assert (done.stdout, done.stderr) == (b"?\n", b"")
