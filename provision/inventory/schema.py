@@ -36,9 +36,8 @@ def _as_written(node: Any, key: str = "") -> Any:
     # Titles made of field names only repeat them.
     schema = {k: _as_written(v, k) for k, v in node.items() if not _is_made_title(k, v)}
     if key in ("members", "masters", "workers"):
-        for place in ("propertyNames", "patternProperties"):
-            if place in schema:
-                schema[place] = _ranged_names(schema[place])
+        (hosts,) = schema["patternProperties"].values()
+        schema["patternProperties"] = {_RANGED: hosts}
     if schema.get("pattern") == model.HOST_NAME:
         schema["pattern"] = _RANGED
     if key == "version":
@@ -49,14 +48,6 @@ def _as_written(node: Any, key: str = "") -> Any:
 
 def _is_made_title(key: str, value: Any) -> bool:
     return key == "title" and isinstance(value, str)
-
-
-def _ranged_names(names: dict[str, Any]) -> dict[str, Any]:
-    if names.get("pattern") == model.NAME:
-        return {**names, "pattern": _RANGED}
-    return {
-        _RANGED if pattern == model.NAME else pattern: value for pattern, value in names.items()
-    }
 
 
 def as_text() -> str:
