@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
+import provision.inventory
 from provision.errors import UsageError
 from provision.inventory import EXAMPLE, InventoryFile, json_schema, read, write_example
 from provision.inventory.model import HOST_NAME, Model
@@ -50,6 +51,11 @@ def test_every_key_is_described() -> None:
     for model in models(InventoryFile):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
+
+
+def test_a_name_that_the_package_has_not() -> None:
+    with pytest.raises(AttributeError, match=r"'provision.inventory' has no attribute 'nothing'"):
+        provision.inventory.nothing  # noqa: B018
 
 
 def test_it_never_overwrites(tmp_path: Path) -> None:

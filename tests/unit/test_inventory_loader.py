@@ -176,6 +176,18 @@ def test_secrets_stay_references(inventory: Path) -> None:
     }
 
 
+def test_a_secret_is_all_but_the_last_line_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(" pässword \n\n", encoding="utf-8")
+    assert Secret(file=file).reveal() == " pässword "
+    monkeypatch.setenv("KEY", "x\n")
+    assert Secret(env="KEY").reveal() == "x\n"
+    with pytest.raises(LookupError, match=r"^environment variable NO_KEY is not set$"):
+        Secret(env="NO_KEY").reveal()
+
+
 def test_etcd_alone(inventory: Path) -> None:
     inventory.write_text(BASE[: BASE.index("alluxio:")])
     assert load(inventory).alluxio is None

@@ -137,8 +137,14 @@ def test_all_that_a_host_has_from_its_group(tmp_path: Path) -> None:
         "package": (False, "default"),
         "sha256": ("file:SUMS", "7:48"),
     }
-    assert "alluxio.version" in found  # what stands behind the hosts is there, too
-    assert "alluxio.env.X" in found
+    assert found["alluxio.env.X"] == ("a", "22:12")
+    assert found["alluxio.master_heap"] == ("4g", "default")  # behind the masters in the model
+
+
+def test_etcd_alone(tmp_path: Path) -> None:
+    found = rows(tmp_path, INHERITED[: INHERITED.index("alluxio:")])
+    assert found["etcd.members.infra0.host"] == ("i0", "11:20")
+    assert not any(path.startswith("alluxio.") for path in found)
 
 
 def test_secrets_are_references(tmp_path: Path) -> None:

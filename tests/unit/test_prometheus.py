@@ -194,6 +194,7 @@ def test_without_workers_there_is_etcd_alone() -> None:
 def test_label_values_are_escaped_and_no_series_comes_twice() -> None:
     evil = 'a"b\\c\nd{}=,#'
     node = NodeVerdict(None, "", 0, State.UNKNOWN, evil, None, ("x",))
+    assert r'="a\"b\\c\nd{}=,#"' in exposition(report(node))
     seen = parsed(report(node, node))
     assert seen["worker_state"] == {("", "", evil, "UNKNOWN"): 1}
     assert seen["workers"][("UNKNOWN",)] == 2
