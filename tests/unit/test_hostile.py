@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -24,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from provision import audit, commands, preflight, screen
+from provision import audit, commands, preflight, screen, status
 from provision import report as on_screen
 from provision.alluxio import desired as workers_desired
 from provision.alluxio import java, membership, releases
@@ -32,7 +33,7 @@ from provision.alluxio.desired import Artifacts
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import InfoNodes, NodesError, parse_info_nodes
 from provision.check import CheckReport, page, prometheus, verdicts
-from provision.errors import InventoryError, PreflightFailed, Unhealthy
+from provision.errors import ChangeFailed, InventoryError, PreflightFailed, Unhealthy
 from provision.etcd import desired as etcd_desired
 from provision.etcd import kept, recover, scratch
 from provision.etcd.values import KeyValue
@@ -40,12 +41,12 @@ from provision.host.change import Change
 from provision.inventory import model, read
 from provision.inventory.resolved import Machine
 from provision.kubernetes import values
-from provision.plan import HostChanges, Plan, Step
+from provision.plan import HostChanges, Plan, Step, apply
 from provision.ssh.export import ssh_config
 from provision.ssh.route import UserConfig
 from provision.text import printable
 from tests.unit import builders
-from tests.unit.hosts import TARBALL, facts
+from tests.unit.hosts import TARBALL, LocalFleet, facts, shell
 from tests.unit.test_check import healthy, report
 from tests.unit.test_inventory_loader import edited
 from tests.unit.test_membership import DATA, WORKER1, recorded
@@ -144,6 +145,43 @@ def test_an_entry_is_one_line_of_the_audit_log(
         assert line.isprintable()
         (entry,) = audit.read_local(2)
     assert entry.changes == tuple(printable(change, 500) for change in changes)
+
+
+def test_an_entry_is_one_line_of_a_hosts_audit_log(tmp_path: Path) -> None:
+    script = f"{audit.lines(AUDITED, EVIL, [EVIL, 'two'])}\naudit_done=2"
+    assert shell(script, tmp_path).ok
+    (line,) = (tmp_path / ".log" / "audit.log").read_text().splitlines()
+    assert line.isascii()
+    said = json.loads(line)
+    assert (said["name"], said["changes"], said["who"]) == (EVIL, [EVIL, "two"], AUDITED.who)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".log"]  # no command was obeyed
+
+
+def test_a_units_log_is_shown_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a host whose journalctl says what it likes."""
+    (tmp_path / "said").write_text(f"{EVIL}\nlast\n", encoding="utf-8")
+    command = tmp_path / "journalctl"
+    command.write_text(f"#!/bin/sh\ncat {tmp_path}/said\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines = status.journal(LocalFleet(tmp_path), Machine("a"), 9)
+    assert lines[-1] == "last"
+    assert all(inert(line) and "\n" not in line for line in lines)
+    command.write_text(f"#!/bin/sh\ncat {tmp_path}/said >&2; exit 1\n")
+    with pytest.raises(Unhealthy) as caught:
+        status.journal(LocalFleet(tmp_path), Machine("a"), 9)
+    screen.error(caught.value)
+    assert inert(capsys.readouterr().err)
+
+
+def test_what_a_failed_change_says_is_shown_line_by_line(tmp_path: Path) -> None:
+    said = "printf 'no \\033]0;owned\\007\\nroom\\r\\n' >&2; exit 1"
+    step = Step("s", (HostChanges("w", Machine("a"), (Change("do", said),)),))
+    with pytest.raises(ChangeFailed) as caught:
+        apply(Plan("x", "c", (step,)), LocalFleet(tmp_path))
+    assert caught.value.problems[0].what == "do failed: no \ufffd]0;owned\ufffd\n    room"
 
 
 # -- info nodes, and what is registered in etcd --------------------------------------------------
