@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.errors import UsageError
 from provision.run import Run
+from provision.text import shown
 
 if TYPE_CHECKING:
     from provision.inventory.resolved import AlluxioCluster, Inventory
@@ -100,4 +101,4 @@ def finish(
     if run.dry_run and plan.steps:
         print(f"{plan.changed} would change; nothing was changed (--dry-run)")
         return
-    print(f"{done} changed" + (f"; {line}" if line else ""))
+    print(shown(f"{done} changed" + (f"; {line}" if line else "")))
