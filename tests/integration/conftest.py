@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import LAB, Lab, connected, ssh_hosts
+from .lab import CONNECTED, LAB, Lab, connected, ssh_hosts
 
 #: The hosts that `lab up` starts.
 NAMES = ("etcd0", "etcd1", "etcd2", "worker0", "worker1")
@@ -46,6 +46,14 @@ def cluster(lab: Lab) -> None:
 def workers(lab: Lab, cluster: None) -> None:
     """etcd and workers as inventory/lab.yml declares them."""
     lab.invoke("start-workers").expect(0)
+
+
+@pytest.fixture(autouse=True)
+def _private_and_owned() -> Iterator[None]:
+    """After every test, whatever task it ran: modes on the hosts are as they are to be."""
+    yield
+    for lab in CONNECTED:
+        lab.require_modes()
 
 
 def _is_up() -> bool:

@@ -41,6 +41,17 @@ OURS = (
 )
 #: What a run that changes nothing must leave as it is: files by name, mode, owner, size and
 #: time of change; services by process. Not the data that etcd itself writes.
+#: All that the tool makes on a host, for :meth:`Lab.require_modes`.
+_OWN = (*OURS, "/run/alluxio-provision", "/var/log/alluxio-provision", "/var/backups/etcd")
+#: What others may write; keys that others may read; files with a secret in them that others may.
+_LOOSE = f"""
+ours=$(ls -d {" ".join(_OWN)} /var/tmp/alluxio-provision* 2>/dev/null || :)
+[ -n "$ours" ] || exit 0
+find $ours ! -type l -perm /022 -printf 'written by others: %M %p\\n' 2>/dev/null
+find $ours -type f -name '*.key*' -perm /077 -printf 'key: %M %p\\n' 2>/dev/null
+find $ours -type f -size -256k -perm /007 ! -path '*/lib/*' ! -path '/opt/java/*' -exec grep -lsE \
+  'PRIVATE KEY|PASSWORD=.|alluxio.etcd.password=.' {{}} + 2>/dev/null | sed 's/^/secret: /'
+"""
 _SNAPSHOT = """
 find /etc/etcd /etc/systemd/system /opt /var/lib/alluxio -printf '%p %y %m %u %s %C@ %l\\n' \
   2>/dev/null | sort
@@ -298,6 +309,13 @@ class Lab:
         found = self.on(hosts, f"ls -d {' '.join(OURS)} 2>/dev/null || :")
         return {h.name: text for h, text in zip(hosts, found, strict=True) if text}
 
+    def require_modes(self) -> None:
+        """Nothing of the tool's on any host may be written by others; no secret may be read."""
+        hosts = list(self.hosts.values())
+        found = self.on(hosts, _LOOSE, check=False)
+        loose = {h.name: text for h, text in zip(hosts, found, strict=True) if text}
+        assert loose == {}
+
     def wipe(self) -> None:
         """What a session that was killed may have left. Only for the beginning and the end."""
         self.on(
@@ -318,6 +336,10 @@ class Lab:
         )
 
 
+#: Those of now, whoever connected them.
+CONNECTED: list[Lab] = []
+
+
 @contextlib.contextmanager
 def connected(names: Sequence[str], folder: Path) -> Iterator[Lab]:
     """The hosts of these names, which are up, wiped before and after."""
@@ -332,6 +354,8 @@ def connected(names: Sequence[str], folder: Path) -> Iterator[Lab]:
         lab = Lab(hosts, folder)
         lab.wipe()
         stack.callback(lab.wipe)
+        CONNECTED.append(lab)
+        stack.callback(CONNECTED.remove, lab)
         yield lab
 
 
