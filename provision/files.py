@@ -10,7 +10,7 @@ from pathlib import Path
 from provision.errors import UsageError
 
 
-def write_whole(path: Path, text: str, *, private: bool = False) -> None:
+def write_whole(path: Path, text: str | bytes, *, private: bool = False) -> None:
     """Write ``path`` so that a reader sees the old text or the new one, never a part.
 
     Anyone may read it, within the umask; a private one has mode 0600 from its first byte. Raises
@@ -22,8 +22,8 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
         # The name beside it ends otherwise: a collector that looks for *.prom passes it over.
         descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with open(descriptor, "wb") as file:
+                file.write(text.encode() if isinstance(text, str) else text)
                 os.fchmod(descriptor, 0o600 if private else 0o666 & ~umask)
             os.replace(beside, path)
         except BaseException:

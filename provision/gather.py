@@ -26,7 +26,9 @@ def look(
         result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)
         if len(probes) > MANY:
             session.rest()
-        return parse(result, session.machine.host, sent, time.time())
+        found = parse(result, session.machine.host, sent, time.time())
+        fleet.stats.facts[session.machine.host] = found
+        return found
 
     results = fleet.map(observe, list(probes))
     seen = {m: f for m, f in results.items() if isinstance(f, HostFacts)}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import paramiko
     from fabric import Connection
 
+    from provision.host.observe import HostFacts
     from provision.ssh.connect import Connector
 
 T = TypeVar("T")
@@ -79,6 +80,8 @@ class Call:
     seconds: float
     sent: int
     received: int
+    #: The command's exit code; None of one that goes on.
+    code: int | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +90,10 @@ class Stats:
 
     calls: list[Call] = field(default_factory=list)
     on_call: Callable[[Call], None] | None = None
+    #: What did not end: host, what, why.
+    broken: list[tuple[str, str, str]] = field(default_factory=list)
+    #: What was last observed of a host, by its name.
+    facts: dict[str, HostFacts] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
         self.calls.append(call)
@@ -225,7 +232,8 @@ class Session:
             self.close()
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
-        self._stats.add(Call(self.machine.host, what, seconds, sent, len(out) + len(err)))
+        received = len(out) + len(err)
+        self._stats.add(Call(self.machine.host, what, seconds, sent, received, code))
         self._judge_sudo(code, err, what)
         return Result(code, out.decode(errors="replace"), err.decode(errors="replace"), seconds)
 
@@ -354,6 +362,7 @@ class Session:
 
         reason, remedy, id = explained(error)
         reason, remedy = printable(reason, 300), printable(remedy, 300)
+        self._stats.broken.append((self.machine.host, what, reason))
         where = f"{self.machine.host} ({self.machine.where})"
         return Unreachable(
             f"{where}: {reason}", [Problem(where, f"{what}: {reason}", remedy, id=id)], id=id

@@ -28,7 +28,9 @@ from provision.text import EXCERPT, printable
 
 if TYPE_CHECKING:
     from provision.inventory import Inventory, LoadedInventory
+    from provision.plan import Plan
     from provision.remote import Call, Fleet, Stats
+    from provision.ssh.passwords import Passwords
 
 DEFAULT_INVENTORY = "inventory/inventory.yml"
 INVENTORY_VARIABLE = "PROVISION_INVENTORY"
@@ -51,6 +53,7 @@ _HELP = {
     "verbose": "Show every remote command and its time on stderr.",
     "stats": "Show SSH round trips and times at the end.",
     "traceback": "Show the Python traceback of an error.",
+    "debug": "Write a file (.tar.gz) to attach to a bug report; it holds no secret.",
     "dry_run": "Show the plan and its diffs; change nothing.",
     "exit_code": "With --dry-run: end with 1 when anything would change.",
 }
@@ -70,6 +73,10 @@ class Run:
     applying: bool = False
     #: Whether a dry run's plan has anything to change.
     drifted: bool = False
+    #: What --debug tells of: the plans that were made, and how the run ended.
+    plans: list[Plan] = field(default_factory=list)
+    error: BaseException | None = None
+    passwords: Passwords | None = None
     _loaded: LoadedInventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)
 
@@ -97,10 +104,19 @@ class Run:
             from provision.ssh.passwords import Passwords
 
             stats = Stats(on_call=_say_call if self.verbose else None)
-            passwords = Passwords()
-            passwords.prepare(self.inventory.machines)
-            self._fleet = Fleet(self.inventory.parallel, stats, passwords)
+            self.passwords = Passwords()
+            self.passwords.prepare(self.inventory.machines)
+            self._fleet = Fleet(self.inventory.parallel, stats, self.passwords)
         return self._fleet
+
+    @property
+    def stats_so_far(self) -> Stats | None:
+        """None while no host was to be asked."""
+        return self._fleet.stats if self._fleet is not None else None
+
+    def secrets(self) -> list[str]:
+        """Those of SSH that were read or asked for."""
+        return self.passwords.known() if self.passwords is not None else []
 
     def close(self) -> None:
         if self._fleet is None:
@@ -134,13 +150,13 @@ def command(
         common["format"] = "table"
         if inventory:
             common.update(verbose=False, stats=False)
-        common["traceback"] = False
+        common.update(traceback=False, debug="")
 
         numbers = {p.name: type(p.default) for p in own if type(p.default) in (int, float)}
 
         @functools.wraps(body)
         def task_body(c: Context, **given: Any) -> None:
-            options = {name: given.pop(name) for name in common}
+            options = {name: given.pop(name, default) for name, default in common.items()}
 
             def called(run: Run) -> int | None:
                 values = {k: _number(k, v, numbers[k]) for k, v in given.items() if k in numbers}
@@ -152,8 +168,10 @@ def command(
 
         # The common options come first, so that their short flags are the same everywhere.
         # Numbers are text to Invoke, which would answer a bad one with a traceback.
-        shown = [("c", inspect.Parameter.empty), *common.items()]
+        # --debug is the last: it takes no short flag from those that a task has of its own.
+        shown = [("c", inspect.Parameter.empty), *list(common.items())[:-1]]
         shown += [(p.name, str(p.default) if p.name in numbers else p.default) for p in own]
+        shown.append(("debug", ""))
         keyword = inspect.Parameter.KEYWORD_ONLY
         task_body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [inspect.Parameter(name, keyword, default=default) for name, default in shown]
@@ -185,18 +203,55 @@ def perform(
     """Run ``body``; what it raises is said on stderr. Returns the exit code (None: 0)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is no error
-    run: Run | None = None
     _start_lightly()
+    path = options.get("inventory") or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
+    run = Run(
+        command=name,
+        inventory_path=Path(path),
+        format=options["format"],
+        dry_run=options.get("dry_run", False),
+        verbose=options.get("verbose", False),
+        stats=options.get("stats", False),
+    )
+    if options.get("debug"):
+        return _recorded(run, options, body, formats)
     try:
-        path = options.get("inventory") or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
-        run = Run(
-            command=name,
-            inventory_path=Path(path),
-            format=options["format"],
-            dry_run=options.get("dry_run", False),
-            verbose=options.get("verbose", False),
-            stats=options.get("stats", False),
-        )
+        return _outcome(run, options, body, formats)
+    finally:
+        run.close()
+
+
+def _recorded(
+    run: Run,
+    options: Mapping[str, Any],
+    body: Callable[[Run], int | None],
+    formats: Sequence[str],
+) -> int | None:
+    """As :func:`_outcome`, and the bundle of --debug is written, however it ends."""
+    from provision.debug import Recording
+
+    try:
+        recording = Recording(Path(options["debug"]).expanduser())
+    except UsageError as error:
+        _say_error(error, error.exit_code, json=run.json)
+        return error.exit_code
+    code = ProvisionError.exit_code  # of an error that --traceback shows
+    try:
+        with recording.shown():
+            code = _outcome(run, options, body, formats) or 0
+        return code
+    finally:
+        recording.write(run, code)
+        run.close()
+
+
+def _outcome(
+    run: Run,
+    options: Mapping[str, Any],
+    body: Callable[[Run], int | None],
+    formats: Sequence[str],
+) -> int | None:
+    try:
         if run.format not in formats:
             *most, last = formats
             raise UsageError(
@@ -211,6 +266,7 @@ def perform(
         code = body(run)
         return code or int(verdict and run.drifted)
     except ProvisionError as error:
+        run.error = error
         if options["traceback"]:
             raise
         _say_error(error, error.exit_code, json=options["format"] == "json")
@@ -218,30 +274,29 @@ def perform(
     except BrokenPipeError:  # whoever read our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except KeyboardInterrupt:
-        interrupted = ProvisionError(
-            f"interrupted while {_CHANGING}" if run is not None and run.applying else "interrupted",
-            id="interrupted",
-        )
+    except KeyboardInterrupt as error:
+        run.error = error
+        what = f"interrupted while {_CHANGING}" if run.applying else "interrupted"
+        interrupted = ProvisionError(what, id="interrupted")
         _say_error(interrupted, INTERRUPTED, json=options["format"] == "json")
         return INTERRUPTED
     except Exception as error:
+        run.error = error
         if options["traceback"]:
             traceback.print_exc()
         _say_error(_mistake(error, run), INTERNAL_ERROR, json=options["format"] == "json")
         return INTERNAL_ERROR
-    finally:
-        if run is not None:
-            run.close()
 
 
-def _mistake(error: Exception, run: Run | None) -> ProvisionError:
+def _mistake(error: Exception, run: Run) -> ProvisionError:
     """An error that nobody has foreseen, as one line."""
     said = printable(str(error), EXCERPT)
     what = f"a mistake in this tool: {type(error).__name__}" + (f": {said}" if said else "")
-    if run is not None and run.applying:
+    if run.applying:
         what += f"; {_CHANGING}"
-    return ProvisionError(f"{what}; --traceback shows where", id="internal-error")
+    return ProvisionError(
+        f"{what}; run again with --debug FILE for a report, or --traceback", id="internal-error"
+    )
 
 
 def _start_lightly() -> None:

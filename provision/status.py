@@ -122,7 +122,9 @@ def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
         result = session.run(text, "status", timeout=30, prompt=True)
         if len(probes) > MANY:
             session.rest()
-        return parse(result, session.machine.host)
+        found = parse(result, session.machine.host)
+        fleet.stats.facts[session.machine.host] = found
+        return found
 
     seen = fleet.map(ask, list(probes))
     return Status(

@@ -71,6 +71,7 @@ def carry_out(run: Run, plan: Plan) -> bool:
     from provision import plan as plans
     from provision import screen
 
+    run.plans.append(plan)
     screen.problems(plan.notes)
     if not plan.steps:
         return False

@@ -39,6 +39,11 @@ class Passwords:
     def passphrase(self, secret: SshSecret, key: str) -> str:
         return self._get(secret, "ssh.key_passphrase", f"passphrase of {key}")
 
+    def known(self) -> list[str]:
+        """All that were read or asked for: what may nowhere be seen."""
+        with self._lock:
+            return list(self._known.values())
+
     def _get(self, secret: SshSecret, field: str, what: str) -> str:
         with self._lock:
             known = self._known.get((secret, what))
