@@ -7,6 +7,7 @@ documents (endless aliases, deep nesting, tags, duplicate keys) be refused while
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -154,10 +155,11 @@ def _decode(data: bytes, findings: Findings) -> str | None:
             Mark(1, 1), "the file is UTF-16", "save it as UTF-8", id="inventory-unreadable"
         )
         return None
+    data = data.removeprefix(codecs.BOM_UTF8)  # utf-8-sig would count places from behind it
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode()
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig")
+        before = data[: error.start].decode()
         findings.error(
             _mark_at(_one_line_end(before), None),
             f"byte 0x{data[error.start]:02x} is not UTF-8 text",
