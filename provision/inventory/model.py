@@ -163,8 +163,7 @@ def jump_hosts(text: str) -> list[tuple[str | None, str, int | None]]:
 
 
 def _good_jump(text: str) -> str:
-    if text.lower() != "none":
-        jump_hosts(text)
+    jump_hosts(text)  # "none", which turns a jump host off, reads as a host's name
     return text
 
 
