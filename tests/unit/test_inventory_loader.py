@@ -913,6 +913,18 @@ def test_folder(tmp_path: Path) -> None:
     assert str(problem) == f"{tmp_path}: this is a folder (name the inventory file in it)"
 
 
+@pytest.mark.parametrize(("most", "read_on"), [(7, True), (6, False)])
+def test_what_aliases_stand_for_is_counted(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch, most: int, read_on: bool
+) -> None:
+    monkeypatch.setattr(document, "MAX_ALIASED_NODES", most)
+    text = "a: &a [1]\nb: *a\nc: &c [*a]\nd: *c\n"  # of two nodes twice, and of three
+    found = problems(inventory, text)
+    said = [(p.where, p.what) for p in found if "without bounds" in p.what]
+    assert said == ([] if read_on else [("4:4", "the aliases of this file expand without bounds")])
+    assert len(found) > 1 or not read_on
+
+
 def test_the_largest_file(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "MAX_BYTES", len(BASE))
     assert loaded(inventory).cluster == "Main"

@@ -68,6 +68,28 @@ EXTERNAL: dict[str, Edits] = {
     "endpoint twice": [(_ENDPOINT, "http://etcd2:12379")],
     "no endpoint": [(_ENDPOINT, "10.0.1.10:2379")],
 }
+#: Whole files, that end before they have begun or hold what no editor shows.
+FILES: dict[str, bytes] = {
+    "empty": b"",
+    "a comment": b"# x\n\n",
+    "null": b"~",
+    "a list": b"\n- a",
+    "text": b"  x",
+    "end in the line": b"a: [",
+    "end of the line": b"a: [\n",
+    "end behind empty lines": b"\n\na: [\n\n\n",
+    "end of nothing but a bracket": b"\n\n[",
+    "no colon": b"a: b\nc\nd: e\n",
+    "UTF-16": "a: b".encode("utf-16"),
+    "not UTF-8": b"a: b\r\nc: \r  d: \xff",
+    "not UTF-8 behind a mark": b"\xef\xbb\xbfa: \xff",
+    "control characters": b"".join(b"a%d: \x01\n" % n for n in range(12)),
+    "a merged list": b"<<: [{cluster: -a}, 3]\netcd: {<<: *x}",
+    "a merged mapping": b"<<: {cluster: -a, parallel: 0}\ncluster: -b",
+    "aliases": b"a: &a [1]\nb: *a\nc: {d: *a}\netcd: &e {members: *e}",
+    "keys of all kinds": b"1: 2\n~: 3\n? [a]\n: 4\n? {b: c}\n: 5",
+    "depth": b"a: " + b"[" * 25 + b"]" * 25,
+}
 _LOADER = {
     name: case[0]
     for table in (loader.FIELDS, loader.RULES, loader.TEXTS)
@@ -80,9 +102,9 @@ BASES = (
 )
 
 
-def said(path: Path, text: str) -> Iterable[str]:
+def said(path: Path, data: bytes) -> Iterable[str]:
     """Everything that is wrong, or a warning, without what differs between machines."""
-    path.write_text(text)
+    path.write_bytes(data)
     try:
         found = read(path).warnings
     except InventoryError as error:
@@ -103,7 +125,10 @@ def sentences(folder: Path) -> str:
             for old, new in edits:
                 assert text.count(old) == 1, (name, old)
                 text = text.replace(old, new)
-            lines += [f"-- {name}", *said(folder / "lab.yml", text)]
+            lines += [f"-- {name}", *said(folder / "lab.yml", text.encode())]
+    lines.append("== files")
+    for name, data in FILES.items():
+        lines += [f"-- {name}", *said(folder / "lab.yml", data)]
     return "\n".join(lines) + "\n"
 
 
