@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,18 +40,48 @@ def declared(lab: Lab, secrets: Path, *, on: bool = True, root: str = "root") ->
     return lab.inventory(changes)
 
 
-def test_workers_wait_for_the_authentication_that_is_declared(lab: Lab, secrets: Path) -> None:
-    on = declared(lab, secrets)
-    lab.invoke("start-workers", on).expect(3, "authentication is off", "run invoke enable-auth")
+def bundle(file: Path) -> dict[str, str]:
+    """What --debug has written: nothing in it is a secret, be it on hosts or here."""
+    assert file.stat().st_mode & 0o777 == 0o600
+    found = {}
+    with tarfile.open(file) as tar:
+        for entry in tar:
+            content = tar.extractfile(entry)
+            assert content is not None
+            found[entry.name.removeprefix("debug/")] = content.read().decode()
+    for name, text in found.items():
+        assert not any(secret in name + text for secret in (ROOT, WORKERS, "PRIVATE KEY")), name
+    return found
+
+
+def test_workers_wait_for_the_authentication_that_is_declared(
+    lab: Lab, secrets: Path, tmp_path: Path
+) -> None:
+    on, file = declared(lab, secrets), tmp_path / "failed.tar.gz"
+    done = lab.invoke("start-workers", on, "--debug", str(file))
+    done.expect(3, "authentication is off", "run invoke enable-auth", "[auth-differs]")
+    found = bundle(file)
+    facts, addresses = json.loads(found["facts.json"]), {host.address for host in lab.workers}
+    assert set(facts) == addresses
+    assert all(
+        one["units"]["alluxio-worker.service"]["active"] == "active" for one in facts.values()
+    )
+    assert all("alluxio" in found[f"logs/{address}.txt"] for address in addresses)
+    assert "auth-differs" in found["stderr.txt"]
     lab.invoke("deploy-etcd", on).expect(0, "0 changed", "authentication is off")
     lab.invoke("check-nodes", on).expect(1, "authentication is off, the inventory says on")
 
 
-def test_it_is_turned_on_and_the_workers_are_live(lab: Lab, secrets: Path) -> None:
-    on = declared(lab, secrets)
-    done = lab.invoke("enable-auth", on).expect(0, "turn authentication on")
+def test_it_is_turned_on_and_the_workers_are_live(lab: Lab, secrets: Path, tmp_path: Path) -> None:
+    on, file = declared(lab, secrets), tmp_path / "done.tar.gz"
+    done = lab.invoke("enable-auth", on, "--debug", str(file)).expect(0, "turn authentication on")
     assert ROOT not in done.text
     assert WORKERS not in done.text
+    found = bundle(file)
+    assert len(json.loads(found["plan.json"])[0]["steps"]) > 2
+    assert {entry["result"] for entry in json.loads(found["audit.json"])} == {"ok"}
+    assert "apply" in {call["what"] for call in json.loads(found["calls.json"])["calls"]}
+    assert not any(name.startswith("logs/") for name in found)
     lab.invoke("enable-auth", on).expect(0, "0 changed")
     lab.invoke("deploy-etcd", on).expect(0, "0 changed")
     lab.invoke("start-workers", on).expect(0, "0 changed; 2 of 2 live")
