@@ -19,7 +19,6 @@ from invoke.program import Program
 from provision import __version__, actions
 from provision.commands import namespace
 from provision.errors import UsageError
-from provision.explain import ALL
 from provision.run import BROKEN_PIPE, perform
 
 NAME = "alluxio-provision"
@@ -34,6 +33,8 @@ class _Program(Program):
         with _usage():
             super().parse_core(argv)
         if wanted := self.args.explain.value:
+            from provision.explain import ALL
+
             id = ALL if wanted is True else wanted
             options = {"format": "table", "traceback": False}
             raise Exit(code=perform("explain", options, lambda run: actions.explain(run, id)) or 0)
