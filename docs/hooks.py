@@ -1,4 +1,5 @@
-"""mkdocs' hooks: the start page is the README, and the reference is made from the code."""
+"""mkdocs' hooks: the start page is the README, the reference is made from the code, and the picture
+of `check-nodes` from a recorded run."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ sys.path.insert(0, str(REPO))
 
 from invoke.parser import ParserContext  # noqa: E402
 
+from docs import picture  # noqa: E402
 from provision import errors  # noqa: E402
 from provision.commands import namespace  # noqa: E402
 from provision.explain import Page, pages  # noqa: E402
@@ -23,6 +25,10 @@ from provision.run import INTERNAL_ERROR, INTERRUPTED  # noqa: E402
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+
+
+def on_pre_build(**_: Any) -> None:
+    picture.write()
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -39,7 +39,7 @@ _styled = screen.text
 def check(report: CheckReport) -> None:
     """The report on stdout."""
     _plain_errors()
-    screen.console().print(_drawn(report))
+    screen.console().print(drawn(report))
 
 
 def watch(reports: Iterable[CheckReport]) -> None:
@@ -54,7 +54,7 @@ def watch(reports: Iterable[CheckReport]) -> None:
     if not out.is_terminal:
         for report in changes(reports):
             out.print(_heading(report))
-            out.print(_drawn(report))
+            out.print(drawn(report))
         return
     last: CheckReport | None = None
     try:
@@ -77,7 +77,8 @@ def _heading(report: CheckReport) -> Text:
     return _styled(f"{report.taken.astimezone():%Y-%m-%d %H:%M:%S} (Ctrl-C ends)")
 
 
-def _drawn(report: CheckReport) -> Group:
+def drawn(report: CheckReport) -> Group:
+    """The report as `check-nodes` prints it, for any console of rich."""
     from rich.console import Group
 
     parts: list[RenderableType] = [_members(report), ""]
