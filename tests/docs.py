@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ PAGES = [
 #: What a fence may say: commands with "$ " before each, or what is no command.
 LANGUAGES = ("console", "yaml", "ini", "text")
 
+#: Seconds that a block may take.
+_LONGEST = 180
 _FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -81,6 +84,12 @@ class NotHere(Place):
 _API_SERVER = "tests/kubernetes/test_api_server.py"
 _MINUTES = "by `make kubernetes`: to build an API server takes a quarter of an hour"
 
+
+def _on_the_lab(module: str, name: str) -> Elsewhere:
+    """By a test of the operation itself, on the same hosts."""
+    return Elsewhere(f"tests/integration/test_{module}.py::test_{name}")
+
+
 PLACES: dict[str, dict[str, Place]] = {
     "README.md": {
         "make demo": CI,
@@ -110,15 +119,41 @@ PLACES: dict[str, dict[str, Place]] = {
     },
     "docs/monitoring.md": {
         "invoke check-nodes --watch": LAB,
-        "invoke check-nodes --watch --format json": LAB,
+        "invoke check-nodes --watch --format json": _on_the_lab(
+            "check_nodes", "a_killed_worker_is_failed_in_time"
+        ),
         "invoke check-nodes --format prometheus": LAB,
         "invoke render-monitor --into monitor": ALONE,
         "invoke check-nodes --html report.html": LAB,
     },
     "docs/operations.md": {
-        "invoke export-csrs --to requests": Elsewhere(
-            "tests/integration/test_external_ca.py::test_a_first_deploy_by_an_intermediate"
+        "invoke add-member --name etcd3": _on_the_lab(
+            "members", "the_leader_is_removed_after_another_has_taken_the_lead"
         ),
+        "invoke upgrade-etcd --to 3.7.3 --dry-run": _on_the_lab(
+            "upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"
+        ),
+        "invoke rotate-certs": _on_the_lab(
+            "rotate_certs", "a_new_ca_goes_on_where_a_killed_run_has_left_it"
+        ),
+        "invoke export-csrs --to requests": _on_the_lab(
+            "external_ca", "a_first_deploy_by_an_intermediate"
+        ),
+        "invoke enable-auth": _on_the_lab("auth", "it_is_turned_on_and_the_workers_are_live"),
+        "invoke backup-etcd --to backups": _on_the_lab(
+            "backup", "killed_anywhere_it_is_finished_by_running_it_again"
+        ),
+        "invoke recover-etcd --from etcd1": _on_the_lab(
+            "recover", "a_survivor_whose_host_does_not_answer_comes_later"
+        ),
+        "invoke defrag-etcd --compact": _on_the_lab(
+            "maintenance", "a_full_database_is_compacted_rewritten_and_disarmed"
+        ),
+        "invoke move-leader --to etcd1": _on_the_lab(
+            "members", "the_leader_is_removed_after_another_has_taken_the_lead"
+        ),
+        "invoke kept-data": LAB,
+        "invoke audit": LAB,
     },
     "docs/performance.md": {
         "seq 2 | xargs -P 2 -I{} invoke status --limit 'worker[0-1]' --batch {}/2": LAB
@@ -143,7 +178,9 @@ PLACES: dict[str, dict[str, Place]] = {
         "make clean": CI,
     },
     "docs/workers.md": {
-        "invoke restart-workers": LAB,
+        "invoke restart-workers": _on_the_lab(
+            "worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"
+        ),
         "invoke upgrade-workers --dry-run": LAB,
         "invoke decommission-worker worker1": LAB,
         "invoke forget-worker worker-a35c88ee-3346-4068-bd59-a3169f10f788": LAB,
@@ -275,16 +312,17 @@ class Reader:
         ) as process:
             assert process.stdout is not None
             seen: list[str] = []
+            dead_man = threading.Timer(_LONGEST, os.killpg, (process.pid, signal.SIGKILL))
+            dead_man.start()
             try:
                 for line in process.stdout if until else ():
                     seen.append(line)
                     if re.search(until, line):
                         os.killpg(process.pid, signal.SIGINT)
                         break
-                seen.append(process.communicate(keys, timeout=120)[0])
+                seen.append(process.communicate(keys)[0])
             finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                dead_man.cancel()
         printed = "".join(seen)
         assert process.returncode == 0, f"exit code {process.returncode} of {what}\n{printed}"
         return printed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import CONNECTED, LAB, Lab, connected, ssh_hosts
+from .lab import CONNECTED, LAB, REPO, SSH, Lab, connected, ssh_hosts
 
 #: The hosts that `lab up` starts.
 NAMES = ("etcd0", "etcd1", "etcd2", "worker0", "worker1")
@@ -54,6 +54,19 @@ def _private_and_owned() -> Iterator[None]:
     yield
     for lab in CONNECTED:
         lab.require_modes()
+
+
+@pytest.fixture(scope="module")
+def clone(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what somebody has who has cloned the repository and brought the lab up."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("tasks.py", "provision", "templates", ".venv"):
+        (folder / name).symlink_to(REPO / name)
+    (folder / ".lab").mkdir()
+    (folder / ".lab" / "ssh").symlink_to(SSH)
+    (folder / "inventory").mkdir()
+    (folder / "inventory" / "lab.yml").write_bytes(lab.declared.read_bytes())
+    return folder
 
 
 def _is_up() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -383,6 +384,15 @@ def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator
         yield
     finally:
         host.run(f"umount {path}; rmdir {path} 2>/dev/null || :")
+
+
+def another_release(into: Path) -> Path:
+    """A tarball of Alluxio 314 in the folder ``into``: the code of 313, with another digest."""
+    same = (REPO / ".lab/artifacts/alluxio-313-bin.tar.gz").read_bytes()
+    tarball = into / "alluxio-314-bin.tar.gz"
+    # What follows the end of an archive is not read, but counts for its digest.
+    tarball.write_bytes(same + gzip.compress(bytes(10240)))
+    return tarball
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:

@@ -6,33 +6,16 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests import docs
 
-from .lab import REPO, SSH, Lab
-
-#: What brings the lab up and away again; the lab of the tests is up.
-NOT_HERE = ("make demo", "make clean")
-
-
-@pytest.fixture
-def clone(lab: Lab, tmp_path: Path) -> Path:
-    """A folder with what the tutorial's reader has."""
-    for name in ("tasks.py", "provision", "templates", ".venv"):
-        (tmp_path / name).symlink_to(REPO / name)
-    (tmp_path / ".lab").mkdir()
-    (tmp_path / ".lab" / "ssh").symlink_to(SSH)
-    (tmp_path / "inventory").mkdir()
-    (tmp_path / "inventory" / "lab.yml").write_bytes(lab.inventory().read_bytes())
-    return tmp_path
+from .lab import Lab
 
 
 def test_every_command_of_the_tutorial_works(lab: Lab, workers: None, clone: Path) -> None:
-    text = (REPO / "docs" / "tutorial.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    commands = [line[2:] for block in blocks for line in block.splitlines()]
-    assert len(commands) > 20
-    assert all(f"$ {command}\n" in text for command in commands)
-    script = "".join(f"{command}\n" for command in commands if command not in NOT_HERE)
+    """In one shell, as its variables go on. What brings the lab up and away is .ci/run's."""
+    blocks = docs.blocks("docs/tutorial.md", docs.TUTORIAL)
+    script = "".join(f"{command}\n" for block in blocks for command in block.commands)
+    assert script.count("\n") > 20
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=clone,

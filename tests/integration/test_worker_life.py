@@ -5,7 +5,6 @@ Tests build on each other.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import tarfile
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .lab import CLUSTER, REPO, Host, Lab, wait_until
+from .lab import CLUSTER, Host, Lab, another_release, wait_until
 
 UNIT = "alluxio-worker.service"
 IDENTITY = "/var/lib/alluxio/worker_identity"
@@ -46,10 +45,7 @@ def released(lab: Lab, version: str, tarball: Path, **more: Any) -> Path:
 @pytest.fixture(scope="module")
 def newer(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Release 314: the same code in another tarball."""
-    same = (REPO / ".lab/artifacts/alluxio-313-bin.tar.gz").read_bytes()
-    tarball = tmp_path_factory.mktemp("releases") / "alluxio-314-bin.tar.gz"
-    # What follows the end of an archive is not read, but counts for its digest.
-    tarball.write_bytes(same + gzip.compress(bytes(10240)))
+    tarball = another_release(tmp_path_factory.mktemp("releases"))
     return released(lab, "314", tarball)
 
 

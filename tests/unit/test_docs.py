@@ -56,7 +56,7 @@ def test_every_place_is_true() -> None:
     for page, placed in docs.PLACES.items():
         for block in docs.blocks(page):
             place = placed[block.commands[0]]
-            if isinstance(place, docs.Module) and "integration" not in place.path:
+            if isinstance(place, docs.Module):
                 assert page in _text(REPO / place.path), f"{block} is not in {place.path}"
             elif isinstance(place, docs.Elsewhere):
                 _is_in_that_test(block, place)
