@@ -24,6 +24,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from provision.errors import ProvisionError, UsageError
+from provision.interrupt import between_imports
 from provision.text import EXCERPT, printable
 
 if TYPE_CHECKING:
@@ -213,12 +214,13 @@ def perform(
         verbose=options.get("verbose", False),
         stats=options.get("stats", False),
     )
-    if options.get("debug"):
-        return _recorded(run, options, body, formats)
-    try:
-        return _outcome(run, options, body, formats)
-    finally:
-        run.close()
+    with between_imports():
+        if options.get("debug"):
+            return _recorded(run, options, body, formats)
+        try:
+            return _outcome(run, options, body, formats)
+        finally:
+            run.close()
 
 
 def _recorded(

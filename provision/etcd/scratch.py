@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd import desired, health
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable
 from provision.etcd.values import Endpoint, Login
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.remote import Fleet, tunnel
+from provision.remote import Fleet, Unreachable, tunnel
 from provision.text import document, number, printable, size
 
 #: Beside the system's other large temporary files; not on etcd's own disk, which must not fill.
@@ -59,10 +59,18 @@ def member(
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
     host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
     """
-    folder = _upload(cluster, fleet, host, snapshot, sha256)
-    session = fleet.session(host.machine)
+    folder = f"{SCRATCH}.{secrets.token_hex(8)}"
     port = 20000 + secrets.randbelow(9999)
-    held = session.hold(_script(cluster, host, folder, port), "restore into a scratch member")
+    session = fleet.session(host.machine)
+    try:
+        _upload(cluster, fleet, host, snapshot, sha256, folder)
+        held = session.hold(_script(cluster, host, folder, port), "restore into a scratch member")
+    except Unreachable:
+        raise  # the next backup removes what is still there
+    except BaseException:  # Ctrl-C, too; once the script is held, it removes it
+        with contextlib.suppress(ProvisionError):
+            session.run(f"rm -rf {folder}", "remove the scratch folder")
+        raise
     try:
         if not held.greeting.startswith("started "):
             text = printable(held.greeting.removeprefix("failed "), 400) or "it said nothing"
@@ -93,8 +101,13 @@ def tool(cluster: EtcdCluster) -> str:
 
 
 def _upload(
-    cluster: EtcdCluster, fleet: Fleet, host: EtcdMember, snapshot: Path, sha256: str
-) -> str:
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    host: EtcdMember,
+    snapshot: Path,
+    sha256: str,
+    folder: str,
+) -> None:
     needed = (snapshot.stat().st_size * ROOM + WAL_BYTES) >> 10
     user = shlex.quote(cluster.user)
     command = f"""\
@@ -104,13 +117,13 @@ find /var/tmp -maxdepth 1 -name '{SCRATCH.rpartition("/")[2]}.*' -mmin +{LIVES /
 -exec rm -rf {{}} +
 free=$(df -Pk /var/tmp | awk 'END {{ print $4 }}')
 [ "$free" -ge {needed} ] || {{ echo "free=$free" >&2; exit 9; }}
-d=$(mktemp -d {SCRATCH}.XXXXXX)
+d={folder}
+mkdir "$d"
 trap '[ -n "$ok" ] || rm -rf "$d"' EXIT
 cat >"$d/db"
 echo "{sha256}  $d/db" | sha256sum -c --status || {{ echo "sha256 differs" >&2; exit 1; }}
 chown -R {user}: "$d"
 ok=1
-echo "$d"
 """
     with snapshot.open("rb") as body:
         result = fleet.session(host.machine).feed(command, body, "upload the snapshot")
@@ -128,10 +141,8 @@ echo "$d"
             ],
             id="disk-full",
         )
-    folder = result.stdout.strip()
-    if not result.ok or not folder.startswith(f"{SCRATCH}."):
+    if not result.ok:
         raise _unusable(host, f"the upload failed: {printable(result.stderr.strip(), 300)}")
-    return folder
 
 
 def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> str:
