@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from provision.errors import Problem
 from provision.ids import Id
+from provision.text import printable
 
 
 class Mark(NamedTuple):
@@ -41,7 +42,9 @@ class Findings:
         return self._of("warning")
 
     def _add(self, mark: Mark, what: str, remedy: str, severity: str, id: Id) -> None:
-        problem = Problem(self.where(mark), what, remedy, severity, id=id)
+        # Both may quote the file, which may hold anything.
+        shown = printable(what), printable(remedy)
+        problem = Problem(self.where(mark), *shown, severity, id=id)
         self._found.setdefault((mark, what), problem)
 
     def _of(self, severity: str) -> tuple[Problem, ...]:

@@ -221,6 +221,7 @@ LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in ra
         pytest.param("etcd: {members: {'w[1-2999]': {}, 'w[1-2999,1]': {}}}", id="ranges"),
         pytest.param(f"cluster: {'a' * 1_000_000}", id="long"),
         pytest.param("\ufeff\ufeffa: b", id="two byte order marks"),
+        pytest.param("*\U00018d09", id="a character that there is not"),
     ],
 )
 def test_refused_soon(path: Path, text: str) -> None:
