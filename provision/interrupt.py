@@ -20,7 +20,8 @@ def between_imports() -> Iterator[None]:
     There, while another thread imports as well, an exception would leave one of Python's import
     locks taken, for which that thread then waits for ever: the process would never end.
     """
-    if threading.current_thread() is not threading.main_thread():
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # or it is ignored
+    if not ours or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGINT, _raise_or_wait)
