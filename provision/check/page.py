@@ -28,7 +28,6 @@ class _MemberRow:
     name: str
     endpoint: str
     healthy: bool
-    error: str
     role: str
     version: str
     revision: str
@@ -102,7 +101,6 @@ def _member(report: CheckReport, m: MemberHealth) -> _MemberRow:
         name=m.member.name,
         endpoint=m.member.client_url + (" (through SSH)" if m.how == "tunnel" else ""),
         healthy=m.healthy,
-        error=m.error,
         role=report.etcd.role(m),
         version=s.version if s is not None else "-",
         revision=str(s.revision) if s is not None else "-",

@@ -113,7 +113,11 @@ def test_the_figures_at_the_top() -> None:
 def test_the_figure_of_certificates(
     states: list[CertificateState], tile: tuple[str, str, str]
 ) -> None:
-    assert tiles(report(LIVE, etcd=with_certificates(*states)))[3] == tile
+    shown = report(LIVE, etcd=with_certificates(*states))
+    assert tiles(shown)[3] == tile
+    marks, figure, _ = tile
+    cell = rows(page.html(shown), "members")[0][-1]
+    assert cell == (figure if marks == "good" else f"odd: {figure}")
 
 
 def test_the_members_table() -> None:
