@@ -178,7 +178,7 @@ def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], li
 def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     gone, empty = _etcd_paths(cluster, member)
     return Probe(
-        resources=(File(etcd.UNIT_PATH, None),),
+        resources=(File(etcd.UNIT_PATH, None), File(etcd.config_file(cluster), None)),
         paths=(*gone, *empty, cluster.install_dir),
         units=(etcd.UNIT,),
     )
@@ -203,12 +203,16 @@ def _etcd(
     first = (stop_timer,) if timer.TIMER_PATH in f.paths else ()
     aside = f"{shlex.quote(member.data_dir)}/member.*"
     kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
-    if owner(f, etcd.UNIT_PATH) is None and etcd.pki_dir(cluster) in f.paths:
+    # Killed between its first file and its unit, a first deploy is as ours as with a unit.
+    written = f.text(etcd.config_file(cluster)) or ""
+    begun = written.startswith(f"# Managed by alluxio-provision for cluster {cluster.name}:")
+    waiting: tuple[Change, ...] = ()
+    if owner(f, etcd.UNIT_PATH) is None and not begun and etcd.pki_dir(cluster) in f.paths:
         # Of export-csrs, before any deploy-etcd.
         pki = shlex.quote(etcd.pki_dir(cluster))
         keys = f"rm -f {pki}/*.key.new; rmdir {pki} {shlex.quote(cluster.config_dir)} || :"
-        return (Change(f"delete the keys that wait in {etcd.pki_dir(cluster)}", keys),)
-    return _removal(
+        waiting = (Change(f"delete the keys that wait in {etcd.pki_dir(cluster)}", keys),)
+    removal = _removal(
         f,
         etcd.UNIT,
         etcd.UNIT_PATH,
@@ -217,7 +221,9 @@ def _etcd(
         empty,
         [cluster.install_dir],
         first=(*first, kept),
+        begun=begun,
     )
+    return (*waiting, *removal)
 
 
 def _worker(
@@ -281,16 +287,19 @@ def _removal(
     empty: Sequence[str],
     releases: Sequence[str],
     first: Sequence[Change] = (),
+    begun: bool = False,
 ) -> tuple[Change, ...]:
     """Nothing, unless the host's unit says that it is this cluster's.
 
     The unit file goes last: while it is there, a killed run can be run again. A host without any
-    such unit may have the releases that a killed first run had uploaded.
+    such unit may have the releases that a killed first run had uploaded, and, when that had
+    ``begun`` to write, the rest but for the unit.
     """
     unpacked = [_delete_releases(path) for path in releases if path in facts.paths]
-    if owner(facts, unit_path) is None and facts.unit(unit).load == "not-found":
+    absent = owner(facts, unit_path) is None and facts.unit(unit).load == "not-found"
+    if absent and not begun:
         return tuple(unpacked)
-    if owner(facts, unit_path) != cluster:
+    if not absent and owner(facts, unit_path) != cluster:
         return ()
     result = [
         Change(
@@ -322,13 +331,15 @@ def _removal(
 
 
 def _delete_releases(path: str) -> Change:
-    """Every release below ``path`` that this tool unpacked, older ones too; they are marked."""
+    """Every release below ``path`` that this tool unpacked, older ones too; they are marked. And
+    the links that then lead nowhere."""
     folder = shlex.quote(path)
     return Change(
         f"delete the releases in {path}",
         f"for d in {folder}/* {folder}/.incoming.*; do\n"
         f'case $d in */.incoming.*) rm -rf "$d";; esac\n'
         f'if [ ! -L "$d" ] && [ -e "$d/{MARKER}" ]; then rm -rf "$d"; fi\ndone\n'
+        f'for d in {folder}/*; do [ ! -L "$d" ] || [ -e "$d" ] || rm -f "$d"; done\n'
         f"rmdir {folder} 2>/dev/null || :",
     )
 

@@ -159,7 +159,21 @@ class TestDestroy:
         changes = stop._removal(seen, "u.service", "/u", "c", [], [], [f"{tmp_path}/opt"])
         todo = [c for c in changes if c.what.startswith("delete the releases")]
         assert hosts.do(todo, tmp_path).ok
-        assert sorted(p.name for p in (tmp_path / "opt").iterdir()) == ["current", "theirs"]
+        assert [p.name for p in (tmp_path / "opt").iterdir()] == ["theirs"]
+
+    @pytest.mark.parametrize("owner", ["c", "other"])
+    def test_a_first_run_that_was_killed_before_its_unit(self, owner: str, world: World) -> None:
+        cluster = world.inventory.etcd
+        member = cluster.members[0]
+        folder = PathState("dir", "root", "root", 0o755, 0)
+        header = f"# Managed by alluxio-provision for cluster {owner}: change the inventory\n"
+        paths = {"/etc/etcd/etcd.conf.yml": text(header), "/etc/etcd/pki": folder}
+        seen = replace(hosts.facts(), paths={**paths, cluster.install_dir: folder})
+        done = [c.what for c in stop._etcd(cluster, member, {member.machine: seen})]
+        assert f"delete the releases in {cluster.install_dir}" in done
+        assert ("delete /etc/etcd/pki" in done) == (owner == "c")
+        assert ("delete /etc/etcd/etcd.conf.yml" in done) == (owner == "c")
+        assert ("delete the keys that wait in /etc/etcd/pki" in done) == (owner != "c")
 
     def test_no_release_of_another_clusters_goes(self, tmp_path: Path) -> None:
         paths = {
