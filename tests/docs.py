@@ -100,7 +100,8 @@ PLACES: dict[str, dict[str, Place]] = {
     "CONTRIBUTING.md": {
         "make lint": CI,
         "make versions": NotHere(
-            "its Pythons are on few machines: a job of .github/workflows/ci.yml for each"
+            "its Pythons are on few machines: a job of .github/workflows/ci.yml for each; "
+            "more boxes, and many minutes"
         ),
     },
     "docs/json.md": {"invoke check-nodes --format json | python3 -m json.tool": LAB},
