@@ -13,6 +13,7 @@ import ast
 import importlib.util
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -98,18 +99,26 @@ class _Service:
         return made
 
 
-@lru_cache(maxsize=1)
+_loading = threading.Lock()
+
+
 def load() -> Protocol:
     """gRPC and the protocol. Raises :class:`UsageError` when a package is missing or another."""
     # gRPC logs to stderr on its own; what matters is in its errors. A user's setting wins.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        return Protocol()
+        with _loading:  # who comes while another thread makes it waits, and makes no second one
+            return _made()
     except ImportError as error:
         raise UsageError(
             f"etcd3, grpcio and protobuf are needed: {error}; pip install this project",
             id="installation-broken",
         ) from error
+
+
+@lru_cache(maxsize=1)
+def _made() -> Protocol:
+    return Protocol()
 
 
 def _files() -> Iterator[Any]:

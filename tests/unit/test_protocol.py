@@ -84,3 +84,22 @@ def test_any_bytes_are_fields_or_a_value_error(message: bytes) -> None:
 
 def test_fields_by_number_in_their_order() -> None:
     assert protocol.unknown_fields(b"\x08\x05\x12\x01a\x08\x07") == {1: [5, 7], 2: [b"a"]}
+
+
+def test_threads_share_what_one_of_them_makes() -> None:
+    code = (
+        "import threading\n"
+        "from provision.etcd import protocol\n"
+        "made = []\n"
+        "class Counted(protocol.Protocol):\n"
+        "    def __init__(self):\n"
+        "        made.append(self)\n"
+        "        super().__init__()\n"
+        "protocol.Protocol = Counted\n"
+        "threads = [threading.Thread(target=protocol.load) for _ in range(4)]\n"
+        "[t.start() for t in threads]\n"
+        "[t.join() for t in threads]\n"
+        "print(len(made))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "1\n"
