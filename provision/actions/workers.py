@@ -33,7 +33,9 @@ def start_workers(run: Run, limit: str, batch: str) -> int:
     carried = common.carry_out(run, plan)
     live = {}
     if carried or not plan.steps:
-        live = start.require_live(inventory, alluxio, run.fleet, chosen)
+        # Who runs but is not live has as long to come back as others take to call it failed.
+        patience = alluxio.failure_detection_timeout
+        live = start.require_live(inventory, alluxio, run.fleet, chosen, patience=patience)
     names = [w.name for w in chosen]
     common.finish(run, plan, carried, {"live": sorted(live)}, f"{len(live)} of {len(names)} live")
     return 0

@@ -205,18 +205,31 @@ def live(
 
 
 def require_live(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioWorker]
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    chosen: Sequence[AlluxioWorker],
+    *,
+    patience: float = 0,
 ) -> dict[str, int]:
-    """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is."""
-    seen = live(inventory, alluxio, fleet, chosen)
-    missing = [w for w in chosen if w.name not in seen]
-    if missing:
-        raise Unhealthy(
-            f"{len(missing)} of {len(chosen)} workers are not live",
-            _why(inventory, alluxio, fleet, missing),
-            id="worker-not-live",
-        )
-    return seen
+    """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is, within
+    ``patience`` seconds: one whose lease has ended, as its member of etcd went away for instance,
+    registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        seen = live(inventory, alluxio, fleet, chosen)
+        missing = [w for w in chosen if w.name not in seen]
+        if not missing:
+            return seen
+        if time.monotonic() >= deadline:
+            after = f" after {patience} s" if patience else ""
+            raise Unhealthy(
+                f"{len(missing)} of {len(chosen)} workers are not live{after}",
+                _why(inventory, alluxio, fleet, missing),
+                id="worker-not-live",
+            )
+        time.sleep(POLL_SECONDS)
 
 
 class Registrations:
@@ -243,7 +256,8 @@ class Registrations:
 
     def _note(self) -> None:
         if self._done:
-            require_live(self._inventory, self._alluxio, self._fleet, self._done)
+            patience = self._alluxio.failure_detection_timeout
+            require_live(self._inventory, self._alluxio, self._fleet, self._done, patience=patience)
         if self._alluxio.membership != "STATIC":
             self._stale = self._live()
 

@@ -37,8 +37,8 @@ def clean(lab: Lab) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(lab: Lab) -> None:
-    """etcd as inventory/lab.yml declares it."""
+def cluster(lab: Lab, clean: None) -> None:
+    """etcd as inventory/lab.yml declares it, whatever a module before has left."""
     lab.invoke("deploy-etcd").expect(0)
 
 

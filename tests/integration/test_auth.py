@@ -20,7 +20,7 @@ from .lab import CLUSTER, Lab
 ROOT, WORKERS = "root-of-the-test", "workers-of-the-test"
 SITE = "/opt/alluxio/313/conf/alluxio-site.properties"
 
-pytestmark = pytest.mark.usefixtures("clean", "workers")
+pytestmark = pytest.mark.usefixtures("workers")
 
 
 @pytest.fixture(scope="module")

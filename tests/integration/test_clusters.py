@@ -13,7 +13,7 @@ from .lab import CLUSTER, Lab
 MASTER = "alluxio-master.service"
 OTHER = "Other"
 
-pytestmark = pytest.mark.usefixtures("clean", "cluster")
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ from .lab import Lab
 SEED = 313
 
 
-@pytest.mark.usefixtures("clean", "workers")
+@pytest.mark.usefixtures("workers")
 def test_states_are_right_while_workers_fail(lab: Lab, tmp_path: Path) -> None:
     first = ("kill", "cut")  # how long etcd keeps a lease after its leader's loss is not for here
     result = faults.run(lab, tmp_path, workers=4, events=len(first), seed=SEED, first=first)

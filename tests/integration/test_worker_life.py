@@ -18,7 +18,7 @@ from .lab import CLUSTER, Host, Lab, another_release, wait_until
 UNIT = "alluxio-worker.service"
 IDENTITY = "/var/lib/alluxio/worker_identity"
 
-pytestmark = pytest.mark.usefixtures("clean", "workers")
+pytestmark = pytest.mark.usefixtures("workers")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,7 +15,7 @@ UNIT = "alluxio-worker.service"
 IDENTITY = "/var/lib/alluxio/worker_identity"
 CONF = "/opt/alluxio/current/conf"
 
-pytestmark = pytest.mark.usefixtures("clean", "cluster")
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def live(lab: Lab) -> dict[str, dict[str, Any]]:

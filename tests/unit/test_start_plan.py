@@ -414,3 +414,18 @@ class TestRegistrations:
         del registry.revisions["w02"]
         with pytest.raises(Unhealthy, match="1 of 2 workers are not live"):
             start.require_live(*given)
+
+    def test_a_worker_that_lost_its_lease_has_time_to_register_again(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        given = builders.inventory(alluxio), alluxio, Fleet(1), alluxio.workers
+        revision, slept = registry.revisions.pop("w02"), []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            registry.revisions["w02"] = revision + 2
+
+        monkeypatch.setattr("provision.alluxio.start.time.sleep", sleep)
+        assert start.require_live(*given, patience=60) == {"w01": 10, "w02": revision + 2}
+        assert slept == [start.POLL_SECONDS]
