@@ -114,7 +114,7 @@ def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
     wanted = [(role.name, role.machine, *unit_of(role)) for role in chosen]
     probes: dict[Machine, list[Probe]] = {}
     for _, machine, unit, path, disk in wanted:
-        probe = Probe(resources=(File(path, None),), units=(unit,), disks=(disk,))
+        probe = Probe(resources=(File(path, None),), units=(unit,), disks=(disk,), addresses=False)
         probes.setdefault(machine, []).append(probe)
 
     def ask(session: Session) -> HostFacts:

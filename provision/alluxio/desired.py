@@ -202,6 +202,7 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
         ),
         commands={**java.probe_commands(java_home), **switch.probe_commands(alluxio)},
         units=(MASTER_UNIT,) if master_on(alluxio, worker.machine) else (),
+        addresses=False,
     )
 
 

@@ -21,11 +21,18 @@ $(find $where \( "$@" \) -printf '%p %l\n' 2>/dev/null)
 EOF
 }
 listeners() {
-  hex=
-  for port in "$@"; do hex="$hex${hex:+|}$(printf %04X "$port")"; done
-  # In these tables 0A is LISTEN; five fields further on is the socket's inode.
-  found=$(sed -nE "s/^ *[0-9]+: [0-9A-F]+:($hex) [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/\1=\3/p" \
-    /proc/net/tcp /proc/net/tcp6 2>/dev/null)
+  found=
+  # In these tables 0A is LISTEN; five fields further on is the socket's inode. Those that listen
+  # come first: byte by byte (-u), the kernel does not look for the connections after them.
+  for port in "$@"; do
+    hex=$(printf %04X "$port")
+    for table in /proc/net/tcp6 /proc/net/tcp; do
+      inode=$(sed -unE "1d; /^ *[0-9]+: [0-9A-F]+:$hex [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/{
+        s//\2/p; q
+        }; / 0A /!q" $table 2>/dev/null)
+      [ -z "$inode" ] || { found="$found $hex=$inode"; break; }
+    done
+  done
   [ -n "$found" ] || return 0
   set --
   for pair in $found; do set -- "$@" -o -lname "socket:\[${pair#*=}\]"; done
@@ -55,11 +62,19 @@ $(systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRes
 EOF
 }
 contents() {
-  find -L "$@" -maxdepth 0 -type f -printf '%s %p\n' 2>/dev/null | while read -r size f; do
-    printf 'data %s|' "$f"
-    if [ "$size" -le 262144 ]; then base64 -w0 <"$f"; else head -c 262144 "$f" | base64 -w0; fi
-    echo
-  done
+  sizes=$(find -L "$@" -maxdepth 0 -type f -size -513 -printf 'size %p|%s\n' 2>/dev/null)
+  [ -n "$sizes" ] || return 0
+  echo "$sizes"
+  set --
+  while IFS= read -r file; do
+    file=${file#size }
+    set -- "$@" "${file%|*}"
+  done <<EOF
+$sizes
+EOF
+  printf 'data '
+  cat -- "$@" | base64 -w0 # in one stream, of which the sizes say what is whose
+  echo
 }
 climb() { near=$1; while [ ! -d "$near" ]; do near=${near%/*} near=${near:-/}; done; }
 disks() {
@@ -81,6 +96,8 @@ $near"
     done
   done
 }
+addresses() { for a in $(hostname -I 2>/dev/null); do echo "address $a"; done; }
+said() { head -c 65536 | while IFS= read -r line || [ -n "$line" ]; do printf 'said %s|%s\n' "$1" "$line"; done; }
 lookup() { a=$(getent ahosts "$1" | head -n 1); echo "resolved $1 ${a%% *}"; }
 reach() {
   command -v bash >/dev/null || return 0
@@ -102,13 +119,20 @@ line=
 { read -r line </etc/machine-id; } 2>/dev/null
 echo "fact machine_id=$line"
 if [ -d /run/systemd/system ]; then
-  read -r _ version _ <<EOF
+  # The name of systemd's own library has its version, without a process.
+  for version in /usr/lib/systemd /usr/lib/*/systemd /lib/systemd; do
+    for version in "$version"/libsystemd-shared-[0-9]*.so; do [ ! -e "$version" ] || break 2; done
+  done
+  if [ -e "$version" ]; then
+    version=${version##*/libsystemd-shared-}
+  else
+    read -r _ version _ <<EOF
 $(systemctl --version)
 EOF
+  fi
   echo "fact systemd=${version%%[!0-9]*}"
 fi
 echo "fact clock=$(date +%s.%N)"
 while read -r k _ v _; do [ "$k" = Uid: ] && echo "fact uid=$v" && break; done </proc/self/status
 while read -r k v _; do [ "$k" = MemTotal: ] && echo "fact memory=$((v * 1024))" && break; done </proc/meminfo
-for a in $(hostname -I 2>/dev/null); do echo "address $a"; done
 for p in "$STATE"/restart.*; do [ -e "$p" ] && echo "pending ${p##*/restart.}"; done

@@ -46,7 +46,8 @@ class Probe:
 
     ``reach``: (address, port) pairs to connect to; ``resolve``: names to look up; ``disks``:
     paths whose file system is measured; ``commands``: shell commands by label, whose output
-    (at most 64 KiB, standard error included) is wanted.
+    (at most 64 KiB, standard error included) is wanted; ``addresses``: those of the host's
+    interfaces.
     """
 
     resources: Sequence[Resource] = ()
@@ -57,6 +58,7 @@ class Probe:
     reach: Sequence[tuple[str, int]] = ()
     resolve: Sequence[str] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
+    addresses: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ def script(probe: Probe) -> str:
     q = shlex.quote
     plain, hashed, users, units, stats = _paths(probe)
     lines = [_facts_script()]
+    if probe.addresses:
+        lines.append("addresses")
     if users:
         lines.append(f"getent passwd {' '.join(map(q, users))} | {_prefixed('user')}")
     if stats:
@@ -174,9 +178,7 @@ def script(probe: Probe) -> str:
     if probe.resolve or probe.reach:
         lines.append("wait")
     for label, command in probe.commands.items():
-        lines.append(
-            f'echo "command {label}|$( ( {command} ) 2>&1 </dev/null | head -c 65536 | base64 -w0)"'
-        )
+        lines.append(f"echo command {q(label)}; ( {command} ) 2>&1 </dev/null | said {q(label)}")
     lines.append(f"echo {END}")
     return "\n".join(lines)
 
@@ -256,6 +258,7 @@ class _Parser:
         self.values: dict[str, str] = {}
         self.stats: dict[str, PathState] = {}
         self.links: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
         self.data: dict[str, bytes] = {}
         self.hashes: dict[str, str] = {}
         self.users: dict[str, str] = {}
@@ -288,9 +291,13 @@ class _Parser:
                 )
             case "link":
                 path, _, self.links[path] = _split(rest)
-            case "data":
+            case "size":
                 path, _, text = _split(rest)
-                self.data[path] = base64.b64decode(text, validate=True)
+                self.sizes[path] = int(text)
+                if self.sizes[path] < 0:
+                    raise ValueError(f"{path} has {text} bytes")
+            case "data":
+                self._contents(base64.b64decode(rest, validate=True))
             case "hash":
                 path, _, text = _split(rest)
                 self.hashes[path] = text.split()[0]
@@ -315,12 +322,22 @@ class _Parser:
             case "pending":
                 self.pending.add(rest)
             case "command":
-                label, _, text = _split(rest)
-                self.commands[label] = base64.b64decode(text, validate=True).decode(
-                    errors="replace"
-                )
+                self.commands[rest] = ""
+            case "said":
+                label = rest.partition("|")[0]
+                # As it came: what reads a command's output knows its form, tabs for instance.
+                self.commands[label] += line.partition("|")[2] + "\n"
             case _:
                 raise ValueError(f"unexpected line {line[:80]!r}")
+
+    def _contents(self, data: bytes) -> None:
+        """The files' contents in one stream, in the order of their sizes."""
+        if sum(self.sizes.values()) != len(data):
+            raise ValueError(f"{len(data)} bytes of files, not {sum(self.sizes.values())}")
+        start = 0
+        for path, size in self.sizes.items():
+            self.data[path] = data[start : start + size]
+            start += size
 
     def _unit(self, rest: str) -> None:
         if not rest:  # a blank line stands between two units
@@ -332,6 +349,8 @@ class _Parser:
             self.units[value] = self.unit
 
     def facts(self, sent_at: float, received_at: float) -> HostFacts:
+        if self.sizes.keys() != self.data.keys():
+            raise ValueError("the contents of its files are missing")
         paths = {
             path: PathState(
                 found.kind,
@@ -403,6 +422,7 @@ def merged(probes: Iterable[Probe]) -> Probe:
         reach=_once(x for p in every for x in p.reach),
         resolve=_once(x for p in every for x in p.resolve),
         commands={k: v for p in every for k, v in p.commands.items()},
+        addresses=any(p.addresses for p in every),
     )
 
 

@@ -41,7 +41,10 @@ stat /etc/etcd|directory|root|root|755|4096
 stat /etc/etcd/etcd.conf.yml|regular file|root|root|644|5
 stat /opt/etcd/current|symbolic link|root|root|777|6
 link /opt/etcd/current|3.6.16
-data /etc/etcd/etcd.conf.yml|aGVsbG8=
+size /etc/etcd/etcd.conf.yml|5
+size /etc/empty|0
+size /etc/a|b|3
+data aGVsbG9hYmM=
 hash /etc/etcd/pki/peer.key|{"0" * 64}  -
 unit MainPID=4711
 unit NRestarts=2
@@ -61,7 +64,10 @@ disk /var/lib/etcd|/dev/sda1|ext4|100000000000|40000000000
 unreachable 10.0.0.2 2380 no answer in 3 s
 resolved infra1 10.0.0.2
 resolved infra2 
-command java|b3BlbmpkayB2ZXJzaW9uICIxMS4wLjIwIgo=
+command none
+command java
+said java|openjdk version "11.0.20"
+said java|a | b
 {END}
 """
 
@@ -78,6 +84,8 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
     (tmp_path / "plain").write_bytes(b"x\n\x1b[31m'\"")
     (tmp_path / "secret").write_text("hunter2")
     (tmp_path / "link").symlink_to("a b")
+    (tmp_path / "also|plain").write_bytes(b"\x00\n")
+    (tmp_path / "large").write_bytes(bytes((256 << 10) + 1))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         probe = Probe(
@@ -88,13 +96,15 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
                 File(f"{tmp_path}/plain", b""),
                 File(f"{tmp_path}/secret", b"", secret=True),
                 File(f"{tmp_path}/absent", b""),
+                File(f"{tmp_path}/also|plain", b""),
+                File(f"{tmp_path}/large", b""),
                 Link(f"{tmp_path}/link", "x"),
             ],
             ports=[port, 1],
             disks=[f"{tmp_path}/not/there/yet"],
             reach=[("127.0.0.1", port), ("127.0.0.1", 1)],
             resolve=["localhost", "no-such-host.invalid"],
-            commands={"say": "echo out; echo err >&2; cat", "fail": "exit 3"},
+            commands={"say": "echo out; echo err >&2; cat", "fail": "exit 3", "end": "printf x"},
         )
         before = time.time()
         done = hosts.run(whole(script(probe)).encode(), tmp_path, sh=shell)
@@ -108,6 +118,9 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
     assert secret.sha256 == "f52fbd32b2b3b86ff88ef6c490628285f482af15ddcb29541f94bcf526a3f6c7"
     assert paths[f"{tmp_path}/link"].target == "a b"
     assert f"{tmp_path}/absent" not in paths
+    assert paths[f"{tmp_path}/also|plain"].content == b"\x00\n"
+    assert (paths[f"{tmp_path}/large"].size, paths[f"{tmp_path}/large"].content) == (262145, None)
+    assert seen.addresses
     assert set(seen.users) == {"root"}
     assert seen.clock_offset == 0.0
     assert seen.values["uid"] == str(os.getuid())
@@ -118,7 +131,7 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
     assert seen.unreachable == {}
     assert seen.resolved["localhost"] in ("127.0.0.1", "::1")
     assert seen.resolved["no-such-host.invalid"] == ""
-    assert seen.commands == {"say": "out\nerr\n", "fail": ""}
+    assert seen.commands == {"say": "out\nerr\n", "fail": "", "end": "x\n"}
 
 
 def test_the_script_is_a_shell_script_and_changes_nothing(tmp_path: Path) -> None:
@@ -134,6 +147,8 @@ def test_recorded_output() -> None:
     seen = parse(result(RECORDED), "etcd0", 1700000000.0, 1700000000.5)
     assert seen.clock_offset == 0.0
     assert seen.paths["/etc/etcd/etcd.conf.yml"].content == b"hello"
+    assert seen.paths["/etc/empty"].content == b""
+    assert seen.paths["/etc/a|b"].content == b"abc"
     assert seen.paths["/opt/etcd/current"].target == "3.6.16"
     unit = seen.unit("etcd.service")
     assert (unit.active, unit.pid, unit.restarts, unit.needs_reload) == ("active", 4711, 2, False)
@@ -144,7 +159,7 @@ def test_recorded_output() -> None:
     assert seen.unreachable == {("10.0.0.2", 2380): "no answer in 3 s"}
     assert seen.resolved == {"infra1": "10.0.0.2", "infra2": ""}
     assert seen.pending_restarts == {"etcd.service"}
-    assert seen.commands["java"].startswith("openjdk")
+    assert seen.commands == {"none": "", "java": 'openjdk version "11.0.20"\na | b\n'}
 
 
 @pytest.mark.parametrize(
@@ -192,15 +207,18 @@ def test_no_facts(stderr: str, says: str, remedy: str) -> None:
         "fact clock=",
         "stat /etc|directory|root",
         "stat /etc|directory|root|root|999|1",
-        "data /etc/etcd/etcd.conf.yml|not base64",
-        "data /etc/etcd/etcd.conf.yml|aGVsbG8",
-        "data nothing",
+        "data not base64",
+        "data aGVsbG8",
+        "data aGVsbG8=",  # less than the sizes say
+        "size /etc/more|1",
+        "size /etc/etcd/etcd.conf.yml|-1",
+        "size nothing",
         "hash /f|",
         "listen http 1 x",
         "listen 1",
         "disk /|/dev/sda1|ext4|much|1",
         "unreachable x",
-        "command java|\u2603",
+        "said never|asked",
         "listen " + "9" * 5000 + " 1 x",
     ],
 )
