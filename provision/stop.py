@@ -13,7 +13,7 @@ from provision.etcd import desired as etcd
 from provision.etcd import timer
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe, merged
-from provision.host.ownership import owner
+from provision.host.ownership import has_header, owner
 from provision.host.resources import MARKER, File
 from provision.inventory.resolved import (
     AlluxioCluster,
@@ -204,8 +204,7 @@ def _etcd(
     aside = f"{shlex.quote(member.data_dir)}/member.*"
     kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
     # Killed between its first file and its unit, a first deploy is as ours as with a unit.
-    written = f.text(etcd.config_file(cluster)) or ""
-    begun = written.startswith(f"# Managed by alluxio-provision for cluster {cluster.name}:")
+    begun = has_header((f.text(etcd.config_file(cluster)) or "").encode(), cluster.name)
     waiting: tuple[Change, ...] = ()
     if owner(f, etcd.UNIT_PATH) is None and not begun and etcd.pki_dir(cluster) in f.paths:
         # Of export-csrs, before any deploy-etcd.

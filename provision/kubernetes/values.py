@@ -17,17 +17,13 @@ from provision.alluxio.desired import revealed
 from provision.alluxio.sizes import jvm_size
 from provision.errors import Problem, UsageError
 from provision.files import write_whole
+from provision.host import ownership
 from provision.inventory.kubernetes import KubernetesCluster
 from provision.inventory.model import Secret
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.kubernetes import chart
 from provision.render import property_key, property_value
 from provision.text import printable
-
-HEADER = (
-    "# Managed by alluxio-provision for cluster {cluster}: change the inventory, not this file."
-)
-_MARK = "# Managed by alluxio-provision for cluster "
 
 
 def declared(inventory: Inventory) -> tuple[AlluxioCluster, KubernetesCluster]:
@@ -102,7 +98,7 @@ def as_yaml(found: Mapping[str, Any], inventory: Inventory, note: str) -> str:
     text = io.StringIO()
     yaml.dump(dict(found), text)
     lines = [
-        HEADER.format(cluster=inventory.cluster),
+        ownership.header(inventory.cluster),
         *(f"# {printable(n)}" for n in note.splitlines()),
     ]
     return "\n".join(lines) + "\n" + text.getvalue()
@@ -130,7 +126,7 @@ def write(path: Path, text: str, *, secret: bool = False) -> bool:
         private = old is not None and path.stat().st_mode & 0o077 == 0
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", id="file-unusable") from error
-    if old is not None and not old.startswith(_MARK.encode()):
+    if old is not None and not ownership.has_header(old):
         raise UsageError(
             f"{path} is there, and not of this tool: name another file", id="file-exists"
         )

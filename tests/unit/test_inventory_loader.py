@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,17 @@ def loaded(path: Path, *edits: tuple[str, str]) -> Inventory:
     return load(path)
 
 
-def problems(path: Path, text: str) -> list[Problem]:
-    """All errors and warnings, with the file's name cut from their places."""
-    path.write_text(text)
+def findings(path: Path, data: bytes) -> Sequence[Problem]:
+    """All errors and warnings of an inventory that is ``data``."""
+    path.write_bytes(data)
     try:
-        found = read(path).warnings
+        return read(path).warnings
     except InventoryError as error:
-        found = error.problems
+        return error.problems
+
+
+def problems(path: Path, text: str) -> list[Problem]:
+    """:func:`findings`, with the file's name cut from their places."""
     return [
         Problem(
             problem.where.removeprefix(f"{path}:"),
@@ -66,7 +71,7 @@ def problems(path: Path, text: str) -> list[Problem]:
             problem.severity,
             id="disk-full",
         )
-        for problem in found
+        for problem in findings(path, text.encode())
     ]
 
 
@@ -795,12 +800,12 @@ def test_a_bad_name_is_pointed_at(inventory: Path) -> None:
 
 
 def test_of_one_place_all_is_said_in_the_order_found() -> None:
-    findings = Findings("x.yml")
+    collected = Findings("x.yml")
     for line, what in (2, "b"), (2, "a"), (1, "c"), (2, "b"):
-        findings.error(Mark(line, 1), what, id="inventory-syntax")
-        findings.warning(Mark(line, 2), what, id="inventory-syntax")
-    assert [str(p) for p in findings.errors] == ["x.yml:1:1: c", "x.yml:2:1: b", "x.yml:2:1: a"]
-    assert [p.remedy for p in findings.warnings] == [""] * 3
+        collected.error(Mark(line, 1), what, id="inventory-syntax")
+        collected.warning(Mark(line, 2), what, id="inventory-syntax")
+    assert [str(p) for p in collected.errors] == ["x.yml:1:1: c", "x.yml:2:1: b", "x.yml:2:1: a"]
+    assert [p.remedy for p in collected.warnings] == [""] * 3
 
 
 @pytest.mark.parametrize(

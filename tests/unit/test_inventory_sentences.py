@@ -10,8 +10,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from provision.errors import InventoryError
-from provision.inventory import read
 from tests.unit import test_inventory_external as external
 from tests.unit import test_inventory_loader as loader
 from tests.unit import test_kubernetes as kubernetes
@@ -104,12 +102,7 @@ BASES = (
 
 def said(path: Path, data: bytes) -> Iterable[str]:
     """Everything that is wrong, or a warning, without what differs between machines."""
-    path.write_bytes(data)
-    try:
-        found = read(path).warnings
-    except InventoryError as error:
-        found = error.problems
-    for problem in found:
+    for problem in loader.findings(path, data):
         line = f"{problem.severity} {problem.line}".replace(f"{path}:", "").replace(
             str(path.parent), ""
         )

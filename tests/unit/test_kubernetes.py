@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from provision.errors import InventoryError, Problem, UsageError
+from provision.host import ownership
 from provision.inventory import EXAMPLE, Inventory, load, read
 from provision.inventory.kubernetes import quantity_bytes
 from provision.kubernetes import chart, values
@@ -215,7 +216,7 @@ def test_yaml_reads_back_as_what_was_meant(tmp_path: Path) -> None:
 
 
 def test_writing_twice_changes_nothing(tmp_path: Path) -> None:
-    path, text = tmp_path / "v.yaml", values.HEADER.format(cluster="c") + "\na: 1\n"
+    path, text = tmp_path / "v.yaml", ownership.header("c") + "\na: 1\n"
     assert values.write(path, text, secret=True)
     assert not values.write(path, text, secret=True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

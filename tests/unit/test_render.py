@@ -17,8 +17,9 @@ from ruamel.yaml import YAML
 from provision.alluxio import desired as workers_desired
 from provision.alluxio.desired import Artifacts
 from provision.etcd import desired as etcd_desired
+from provision.host.ownership import header
 from provision.host.resources import File, Resource
-from provision.render import property_key, property_value, render
+from provision.render import property_key, property_value, render, template_dir
 from tests.unit import builders
 from tests.unit.hosts import TARBALL, facts
 
@@ -207,3 +208,9 @@ def test_units_name_their_cluster_and_break_no_line() -> None:
 def test_a_name_that_nobody_gave_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError):
         render("workers", cluster="c")
+
+
+@pytest.mark.parametrize("template", sorted(template_dir().glob("*.j2")), ids=lambda p: p.name)
+def test_what_says_that_it_is_managed_says_it_as_it_is_looked_for(template: Path) -> None:
+    said = [line for line in template.read_text().splitlines() if "Managed by" in line]
+    assert said in ([], [header("{{ cluster }}")])
