@@ -161,7 +161,7 @@ def _decode(data: bytes, findings: Findings) -> str | None:
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
         findings.error(
-            _mark_at(_one_line_end(before), None),
+            _mark_at(_one_line_end(before)),
             f"byte 0x{data[error.start]:02x} is not UTF-8 text",
             "save the file as UTF-8",
             id="inventory-unreadable",
@@ -180,8 +180,9 @@ def _one_line_end(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _mark_at(text: str, index: int | None) -> Mark:
-    before = text if index is None else text[:index]
+def _mark_at(text: str, index: int | None = None) -> Mark:
+    """The place of the character at ``index``, or of the end."""
+    before = text[:index]
     return Mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
@@ -207,12 +208,8 @@ def _events(text: str) -> Iterator[Any]:
 
 def _inside(text: str, mark: Mark) -> Mark:
     """``mark``, or the end of the last line when ruamel.yaml points behind the text."""
-    lines = text.split("\n")
-    if mark.line > len(lines) or (mark.line == len(lines) and not lines[-1]):
-        while len(lines) > 1 and not lines[-1]:
-            lines.pop()
-        return Mark(len(lines), len(lines[-1]) + 1)
-    return mark
+    end = _mark_at(text.rstrip("\n"))
+    return mark if mark.line <= end.line else end
 
 
 def _syntax(text: str, mark: Mark, problem: str) -> tuple[str, str]:

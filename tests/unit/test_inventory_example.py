@@ -68,6 +68,7 @@ def test_it_never_overwrites(tmp_path: Path) -> None:
     assert [str(p) for p in caught.value.problems] == [
         f"{path}: this file exists already (name another, or move it away)"
     ]
+    assert caught.value.id == caught.value.problems[0].id == "file-exists"
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -76,6 +77,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert [str(p) for p in caught.value.problems] == [
         f"{tmp_path}/none/inventory.yml: cannot be written: No such file or directory"
     ]
+    assert caught.value.id == caught.value.problems[0].id == "file-unwritable"
     with pytest.raises(UsageError, match="no inventory was written") as caught:
         write_example(tmp_path / "a\0b")
     assert caught.value.problems[0].what == "cannot be written: embedded null byte"

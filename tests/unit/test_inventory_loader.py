@@ -185,8 +185,10 @@ def test_a_secret_is_all_but_the_last_line_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "secret"
-    file.write_text(" pässword \n\n", encoding="utf-8")
-    assert Secret(file=file).reveal() == " pässword "
+    file.write_text(" pässwordX \n\n", encoding="utf-8")
+    assert Secret(file=file).reveal() == " pässwordX "
+    file.write_text("X\n")
+    assert Secret(file=file).reveal() == "X"
     monkeypatch.setenv("KEY", "x\n")
     assert Secret(env="KEY").reveal() == "x\n"
     with pytest.raises(LookupError, match=r"^environment variable NO_KEY is not set$"):
@@ -525,6 +527,10 @@ RULES: dict[str, Case] = {
     "ports of a worker": (
         [("version: 313", "version: 313\n  rpc_port: 30000")],
         *("11:13", E, "rpc_port and alluxio.worker.web.port are both 30000", ""),
+    ),
+    "ports of a worker by the cluster's properties": (
+        [("version: 313", "version: 313\n  properties: {alluxio.worker.web.port: 29999}")],
+        *("11:41", E, "rpc_port and alluxio.worker.web.port are both 29999", ""),
     ),
     "ports on a machine": (
         [("worker2.example.com", "infra0.example.com\n      rpc_port: 2379")],

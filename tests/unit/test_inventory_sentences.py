@@ -86,6 +86,9 @@ FILES: dict[str, bytes] = {
     "a merged mapping": b"<<: {cluster: -a, parallel: 0}\ncluster: -b",
     "aliases": b"a: &a [1]\nb: *a\nc: {d: *a}\netcd: &e {members: *e}",
     "keys of all kinds": b"1: 2\n~: 3\n? [a]\n: 4\n? {b: c}\n: 5",
+    "a key too many in the last line": b"a: b: c",
+    "an anchor without a name": b"a: &",
+    "aliases of nothing for a name and a number": b"cluster: *x\nparallel: *y",
     "depth": b"a: " + b"[" * 25 + b"]" * 25,
 }
 _LOADER = {
