@@ -40,8 +40,9 @@ def probe_commands(java_home: str | None) -> Mapping[str, str]:
     if java_home is not None:
         binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))
         # A JVM's start is most of what a look at a host costs: only where no file answers.
-        told = f"grep -qs ^JAVA_VERSION= {release}"
-        return {"java": f"{told} || [ ! -x {binary} ] || {binary} -version"}
+        known = "case $l in JAVA_VERSION=*) exit;; esac"
+        told = f"[ ! -r {release} ] || while read -r l; do {known}; done <{release}"
+        return {"java": f"{told}; [ ! -x {binary} ] || {binary} -version"}
     return {
         "java-home": 'j=$(command -v java) && j=$(readlink -f "$j") && echo "${j%/bin/java}"',
         "java": "java -version",

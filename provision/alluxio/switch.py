@@ -27,7 +27,8 @@ def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
     A command, because a site file with secrets is not read by the tool.
     """
     site = shlex.quote(f"{alluxio.install_dir}/current/conf/alluxio-site.properties")
-    return {"membership": f"[ ! -e {site} ] || sed -n 's/^{KEY}=//p' {site}"}
+    found = f'case $l in {KEY}=*) echo "${{l#*=}}";; esac'
+    return {"membership": f"[ ! -r {site} ] || while read -r l; do {found}; done <{site}"}
 
 
 def in_force(facts: HostFacts) -> Membership | None:

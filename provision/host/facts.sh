@@ -61,20 +61,55 @@ units() {
 $(systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,FragmentPath,NeedDaemonReload "$@")
 EOF
 }
-contents() {
-  sizes=$(find -L "$@" -maxdepth 0 -type f -size -513 -printf 'size %p|%s\n' 2>/dev/null)
+paths() {
+  # $wanted: the files whose content is asked for, each between line ends. It goes in one stream, of
+  # which the sizes say what is whose.
+  seen=$(find "$@" -maxdepth 0 -printf 'stat %p|%y|%u|%g|%m|%s\n' -type l -printf 'link %p|%l\n' 2>/dev/null)
+  [ -n "$seen" ] || return 0
+  echo "$seen"
+  set --
+  links=
+  while read -r kind file; do
+    path=${file%|*|*|*|*|*}
+    case $kind:$wanted in "stat:"*"
+$path
+"*) ;; *) continue;; esac
+    size=${file##*|}
+    case ${file#"$path"} in
+      "|l|"*) links="$links
+$path";;
+      "|f|"*)
+        [ "$size" -gt 262144 ] || { echo "size $path|$size"; set -- "$@" "$path"; }
+    esac
+  done <<EOF
+$seen
+EOF
+  stream "$@"
+  [ -z "$links" ] || targets
+}
+targets() {
+  sizes=$(IFS='
+'; exec find -L $links -maxdepth 0 -type f -size -513 -printf 'size %p|%s\n' 2>/dev/null)
   [ -n "$sizes" ] || return 0
   echo "$sizes"
   set --
-  while IFS= read -r file; do
-    file=${file#size }
-    set -- "$@" "${file%|*}"
-  done <<EOF
+  while read -r _ file; do set -- "$@" "${file%|*}"; done <<EOF
 $sizes
 EOF
+  stream "$@"
+}
+stream() {
+  [ $# -gt 0 ] || return 0
   printf 'data '
-  cat -- "$@" | base64 -w0 # in one stream, of which the sizes say what is whose
+  cat -- "$@" | base64 -w0
   echo
+}
+users() {
+  while IFS= read -r line; do
+    [ -z "$line" ] || printf 'user %s\n' "$line"
+  done <<EOF
+$(getent passwd "$@")
+EOF
 }
 climb() { near=$1; while [ ! -d "$near" ]; do near=${near%/*} near=${near:-/}; done; }
 disks() {
@@ -85,19 +120,24 @@ disks() {
 $near"
   done
   # Names are parted by newlines alone: one process for all disks.
-  (
-    IFS='
-'
-    exec df -B1 --output=source,fstype,size,avail,file $names
-  ) | while read -r dev kind total avail file; do
+  while read -r dev kind total avail file; do
     for d in "$@"; do
       climb "$d"
       [ "$near" != "$file" ] || echo "disk $d|$dev|$kind|$total|$avail"
     done
-  done
+  done <<EOF
+$(IFS='
+'; exec df -B1 --output=source,fstype,size,avail,file $names)
+EOF
 }
 addresses() { for a in $(hostname -I 2>/dev/null); do echo "address $a"; done; }
-said() { head -c 65536 | while IFS= read -r line || [ -n "$line" ]; do printf 'said %s|%s\n' "$1" "$line"; done; }
+said() {
+  left=65536 # characters of a command's output, by its own length
+  while [ "$left" -gt 0 ] && { IFS= read -r line || [ -n "$line" ]; }; do
+    printf 'said %s|%.65536s\n' "$1" "$line"
+    left=$((left - ${#line} - 1))
+  done
+}
 lookup() { a=$(getent ahosts "$1" | head -n 1); echo "resolved $1 ${a%% *}"; }
 reach() {
   command -v bash >/dev/null || return 0

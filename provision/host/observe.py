@@ -38,6 +38,16 @@ PENDING_DIR = "/run/alluxio-provision"
 BATCH_LOCK = f"{PENDING_DIR}/batch.lock"
 CERTIFICATE_FILES = (".crt", ".key", ".crt.new", ".key.new")
 BEGIN, END = "@@begin", "@@end"
+#: A file's type by find's letter for it.
+KINDS = {
+    "f": "file",
+    "d": "dir",
+    "l": "link",
+    "p": "fifo",
+    "s": "socket",
+    "b": "block device",
+    "c": "character device",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +164,11 @@ def script(probe: Probe) -> str:
     if probe.addresses:
         lines.append("addresses")
     if users:
-        lines.append(f"getent passwd {' '.join(map(q, users))} | {_prefixed('user')}")
+        lines.append(f"users {' '.join(map(q, users))}")
     if stats:
-        lines.append(f"stat -c 'stat %n|%F|%U|%G|%a|%s' -- {' '.join(map(q, stats))} 2>/dev/null")
-        lines.append(f'for f in {" ".join(map(q, stats))}; do if [ -L "$f" ]; then')
-        lines.append('echo "link $f|$(readlink "$f")"; fi; done')
-    if plain:
-        lines.append(f"contents {' '.join(map(q, plain))}")
+        wanted = "".join(f"\n{path}" for path in (*plain, ""))
+        lines.append(f"wanted={q(wanted)}")
+        lines.append(f"paths {' '.join(map(q, stats))}")
     if hashed:
         lines.append(f"for f in {' '.join(map(q, hashed))}; do")
         lines.append('if [ -f "$f" ]; then printf "hash %s|" "$f"')
@@ -181,11 +189,6 @@ def script(probe: Probe) -> str:
         lines.append(f"echo command {q(label)}; ( {command} ) 2>&1 </dev/null | said {q(label)}")
     lines.append(f"echo {END}")
     return "\n".join(lines)
-
-
-def _prefixed(word: str) -> str:
-    """A filter of the shell's own: one process less than sed."""
-    return f"while IFS= read -r line; do printf '{word} %s\\n' \"$line\"; done"
 
 
 def parse(
@@ -227,7 +230,7 @@ def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], li
                 plain[f"{path}.crt"] = None
                 stats.update(dict.fromkeys(path + end for end in CERTIFICATE_FILES))
             case Tree():
-                plain[resource.marker] = stats[resource.path] = None
+                plain[resource.marker] = stats[resource.marker] = stats[resource.path] = None
             case Directory(path=path) | Link(path=path):
                 stats[path] = None
             case Absent(paths=paths):
@@ -280,15 +283,7 @@ class _Parser:
                 self.values[key] = value
             case "stat":
                 path, shape, owner, group, mode, size = rest.rsplit("|", 5)
-                kinds = {
-                    "directory": "dir",
-                    "symbolic link": "link",
-                    "regular file": "file",
-                    "regular empty file": "file",
-                }
-                self.stats[path] = PathState(
-                    kinds.get(shape, shape), owner, group, int(mode, 8), int(size)
-                )
+                self.stats[path] = PathState(KINDS[shape], owner, group, int(mode, 8), int(size))
             case "link":
                 path, _, self.links[path] = _split(rest)
             case "size":
@@ -338,6 +333,7 @@ class _Parser:
         for path, size in self.sizes.items():
             self.data[path] = data[start : start + size]
             start += size
+        self.sizes = {}
 
     def _unit(self, rest: str) -> None:
         if not rest:  # a blank line stands between two units
@@ -349,7 +345,7 @@ class _Parser:
             self.units[value] = self.unit
 
     def facts(self, sent_at: float, received_at: float) -> HostFacts:
-        if self.sizes.keys() != self.data.keys():
+        if self.sizes:
             raise ValueError("the contents of its files are missing")
         paths = {
             path: PathState(
@@ -364,8 +360,6 @@ class _Parser:
             )
             for path, found in self.stats.items()
         }
-        for path, data in self.data.items():
-            paths.setdefault(path, PathState("file", "", "", 0, len(data), data))
         units = {
             name: UnitState(
                 load=u.get("LoadState", ""),

@@ -37,14 +37,20 @@ address 10.0.0.1
 address fe80::1
 pending etcd.service
 user etcd:x:998:998::/var/lib/etcd:/usr/sbin/nologin
-stat /etc/etcd|directory|root|root|755|4096
-stat /etc/etcd/etcd.conf.yml|regular file|root|root|644|5
-stat /opt/etcd/current|symbolic link|root|root|777|6
+stat /etc/etcd|d|root|root|755|4096
+stat /etc/etcd/etcd.conf.yml|f|root|root|644|5
+stat /opt/etcd/current|l|root|root|777|6
 link /opt/etcd/current|3.6.16
+stat /etc/empty|f|root|root|644|0
+stat /etc/a|b|f|root|root|644|3
+stat /etc/release|l|root|root|777|20
+link /etc/release|../usr/lib/release
 size /etc/etcd/etcd.conf.yml|5
 size /etc/empty|0
 size /etc/a|b|3
 data aGVsbG9hYmM=
+size /etc/release|1
+data eA==
 hash /etc/etcd/pki/peer.key|{"0" * 64}  -
 unit MainPID=4711
 unit NRestarts=2
@@ -84,6 +90,8 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
     (tmp_path / "plain").write_bytes(b"x\n\x1b[31m'\"")
     (tmp_path / "secret").write_text("hunter2")
     (tmp_path / "link").symlink_to("a b")
+    (tmp_path / "to plain").symlink_to("plain")
+    os.mkfifo(tmp_path / "fifo")
     (tmp_path / "also|plain").write_bytes(b"\x00\n")
     (tmp_path / "large").write_bytes(bytes((256 << 10) + 1))
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -98,6 +106,8 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
                 File(f"{tmp_path}/absent", b""),
                 File(f"{tmp_path}/also|plain", b""),
                 File(f"{tmp_path}/large", b""),
+                File(f"{tmp_path}/fifo", b""),
+                File(f"{tmp_path}/to plain", b""),
                 Link(f"{tmp_path}/link", "x"),
             ],
             ports=[port, 1],
@@ -120,6 +130,9 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
     assert f"{tmp_path}/absent" not in paths
     assert paths[f"{tmp_path}/also|plain"].content == b"\x00\n"
     assert (paths[f"{tmp_path}/large"].size, paths[f"{tmp_path}/large"].content) == (262145, None)
+    target = paths[f"{tmp_path}/to plain"]
+    assert (target.kind, target.target, target.content) == ("link", "plain", b"x\n\x1b[31m'\"")
+    assert (paths[f"{tmp_path}/fifo"].kind, paths[f"{tmp_path}/fifo"].content) == ("fifo", None)
     assert seen.addresses
     assert set(seen.users) == {"root"}
     assert seen.clock_offset == 0.0
@@ -149,6 +162,7 @@ def test_recorded_output() -> None:
     assert seen.paths["/etc/etcd/etcd.conf.yml"].content == b"hello"
     assert seen.paths["/etc/empty"].content == b""
     assert seen.paths["/etc/a|b"].content == b"abc"
+    assert seen.paths["/etc/release"].content == b"x"
     assert seen.paths["/opt/etcd/current"].target == "3.6.16"
     unit = seen.unit("etcd.service")
     assert (unit.active, unit.pid, unit.restarts, unit.needs_reload) == ("active", 4711, 2, False)
@@ -205,8 +219,9 @@ def test_no_facts(stderr: str, says: str, remedy: str) -> None:
         "fact clock=inf",
         "fact clock=1e999",
         "fact clock=",
-        "stat /etc|directory|root",
-        "stat /etc|directory|root|root|999|1",
+        "stat /etc|d|root",
+        "stat /etc|unheard of|root|root|755|1",
+        "stat /etc|d|root|root|999|1",
         "data not base64",
         "data aGVsbG8",
         "data aGVsbG8=",  # less than the sizes say
