@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from provision.ids import Id
 from provision.inventory import document, model
@@ -34,7 +35,7 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
             asked = ", or {ask: true}" if wanted is model.SshSecret else ""
             remedy = f"{{env: NAME}} or {{file: PATH}}{asked}"
             return f"{key!r} is a secret, and given by reference", remedy
-        known = ", ".join(wanted.model_fields) if wanted is not None else ""
+        known = ", ".join(_fields(path))
         return f"{key!r} must be a mapping", f"its keys: {known}" if known else "as in 'key: value'"
     if kind == "list_type":
         return f"{key!r} must be a list", f"as in {key}: [first, second]"
@@ -73,7 +74,7 @@ def shorten(text: str) -> str:
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """A suggestion, or nothing when no known word is near."""
     by_case = {word.lower(): word for word in known}
-    near = get_close_matches(given.lower().replace("-", "_"), by_case, n=1, cutoff=0.6)
+    near = get_close_matches(given.lower(), by_case)
     return f"did you mean {by_case[near[0]]!r}?" if near else ""
 
 
@@ -83,12 +84,18 @@ def model_at(path: document.Path) -> type[BaseModel] | None:
     for part in path:
         if _is_model(at):
             field = at.model_fields.get(str(part))
-            at = _inner(field.annotation) if field is not None else None
+            at = _inner(field.annotation if field is not None else None)
         elif get_origin(at) in (dict, list):
             at = _inner(get_args(at)[-1])
         else:
             return None
     return at if _is_model(at) else None
+
+
+def _fields(path: document.Path) -> Mapping[str, FieldInfo]:
+    """What is known in the mapping at ``path``; nothing when no model describes it."""
+    at = model_at(path)
+    return at.model_fields if at is not None else {}
 
 
 def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
@@ -109,16 +116,13 @@ def _inner(annotation: Any) -> Any:
 def _missing(name: str, root: document.Node, path: document.Path) -> tuple[str, str]:
     given = document.find(root, (*path, name))
     owner = f" of {path[-1]!r}" if path else ""
-    at = model_at(path)
-    field = at.model_fields.get(name) if at is not None else None
-    remedy = (field.description or "") if field is not None else ""
-    return f"{name!r}{owner} {'is missing' if given is None else 'has no value'}", remedy
+    what = f"{name!r}{owner} {'is missing' if given is None else 'has no value'}"
+    return what, _fields(path)[name].description or ""
 
 
 def _unknown(name: str, parent: document.Path) -> tuple[str, str]:
     what = f"unknown key {shorten(name)}" + (f" in {parent[-1]!r}" if parent else "")
-    at = model_at(parent)
-    known = list(at.model_fields) if at is not None else []
+    known = list(_fields(parent))
     if near := did_you_mean(name, known):
         return what, near
     return what, f"known here: {', '.join(known)}"

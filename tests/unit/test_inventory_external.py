@@ -60,6 +60,13 @@ def test_its_endpoints_are_what_workers_are_given(inventory: Inventory) -> None:
     ]
 
 
+def test_without_workers_it_is_asked_from_here(path: Path) -> None:
+    path.write_text(BASE[: BASE.index("alluxio:")])
+    asked = [m.machine for m in load(path).etcd.members]
+    assert [m.host for m in asked] == ["10.0.1.10", "2001:db8::1", "etcd2"]
+    assert {m.where for m in asked} == {str(path)}
+
+
 def test_no_host_of_it_is_ours(inventory: Inventory) -> None:
     assert [m.host for m in inventory.machines] == ["worker1.example.com", "worker2.example.com"]
     assert [r.name for r in status.roles(inventory)] == ["worker1", "worker2"]

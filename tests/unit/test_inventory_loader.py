@@ -278,6 +278,10 @@ FIELDS: dict[str, Case] = {
         [("{package: true}", "here")],
         *("4:11", E, "'source' must be a mapping", "its keys: path, url"),
     ),
+    "mapping of whatever wanted": (
+        [("version: 313", "version: 313\n  properties: 3")],
+        *("11:15", E, "'properties' must be a mapping", "as in 'key: value'"),
+    ),
     "text wanted": (
         [("cluster: Main", "cluster: [Main]")],
         *("1:1", E, "'cluster' must be one value", ""),
@@ -487,6 +491,14 @@ RULES: dict[str, Case] = {
     "underscores": (
         [("  members:", "  settings: {quota_backend_bytes: 1}\n  members:")],
         *("5:14", E, "not a key of etcd.conf.yml", "write it as 'quota-backend-bytes'"),
+    ),
+    "words that YAML 1.1 had": (
+        [("  members:", "  settings: {pre-vote: y, a: Yes, b: off, c: n}\n  members:")],
+        *("5:38", W, "'b' is the text 'off', not a boolean", "write false"),
+    ),
+    "ports of one member": (
+        [("address: 10.0.1.11", "address: 10.0.1.11, peer_port: 2379")],
+        *("7:71", E, "client_port and peer_port are both 2379", "a port each"),
     ),
     "on": (
         [("  members:", "  settings: {pre-vote: on}\n  members:")],

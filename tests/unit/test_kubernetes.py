@@ -321,7 +321,15 @@ def test_names_of_the_charts() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("8Gi", 8 << 30), ("8G", 8 * 10**9), ("1k", 1000), ("5", 5), ("1500m", 2), ("2Ki", 2048)],
+    [
+        ("8Gi", 8 << 30),
+        ("8G", 8 * 10**9),
+        ("1k", 1000),
+        ("5", 5),
+        ("1500m", 2),
+        ("2002m", 3),
+        ("2Ki", 2048),
+    ],
 )
 def test_quantities(text: str, size: int) -> None:
     assert quantity_bytes(text) == size
