@@ -35,7 +35,6 @@ def _etcd(context: Context, k: KubernetesCluster) -> None:
             f"chart {k.chart.version} cannot start etcd",
             "use chart 1.1.0-SNAPSHOT, or leave it out: the pods then use this inventory's etcd",
             (*_ETCD, "enabled"),
-            (*_SECTION, "chart"),
             id="inventory-value-invalid",
         )
     given = [key for key in ("replicas", "size", "storage_class") if context.has(*_ETCD, key)]
@@ -44,8 +43,8 @@ def _etcd(context: Context, k: KubernetesCluster) -> None:
         context.warning(what, "remove it", (*_ETCD, given[0]), id="inventory-no-effect")
     if k.etcd_enabled and k.etcd_replicas % 2 == 0:
         what = f"{k.etcd_replicas} replicas of etcd survive no more losses than one less"
-        at = (*_ETCD, "replicas") if context.has(*_ETCD, "replicas") else _SECTION
-        context.warning(what, "set etcd.replicas to an odd number", at, id="member-count")
+        remedy = "set etcd.replicas to an odd number"
+        context.warning(what, remedy, (*_ETCD, "replicas"), id="member-count")
     if k.etcd_enabled and "etcd" in k.release:
         # The etcd chart then calls everything RELEASE, and Alluxio's looks for RELEASE-etcd.
         what = f"the release {k.release!r} has 'etcd' in its name, which mixes up the charts"
@@ -64,7 +63,6 @@ def _membership(context: Context, k: KubernetesCluster) -> None:
             what,
             "set membership to ETCD, or leave 'kubernetes' out",
             at,
-            _SECTION,
             id="inventory-value-invalid",
         )
     elif alluxio.membership != "ETCD" and k.etcd_enabled:
@@ -73,7 +71,6 @@ def _membership(context: Context, k: KubernetesCluster) -> None:
             what,
             "set membership to ETCD, or kubernetes.etcd.enabled to false",
             at,
-            _SECTION,
             id="inventory-value-invalid",
         )
 
