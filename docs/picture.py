@@ -16,7 +16,8 @@ from provision import inventory, report
 from provision.alluxio.nodes import InfoNodes
 from provision.check import CheckReport, NodeVerdict, State
 from provision.errors import Problem
-from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.listeners import CertificateState
 from provision.etcd.values import MemberStatus
 from provision.inventory.resolved import EtcdMember, Inventory
 

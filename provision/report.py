@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from provision import screen
 from provision.check import CheckReport, NodeVerdict, State, changes
-from provision.etcd.health import EXPIRY_WARNING_DAYS, MemberHealth
+from provision.etcd.health import MemberHealth
+from provision.etcd.listeners import EXPIRY_WARNING_DAYS
 from provision.text import size
 
 if TYPE_CHECKING:

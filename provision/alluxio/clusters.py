@@ -11,7 +11,7 @@ from typing import NamedTuple
 from provision.alluxio import desired, membership
 from provision.alluxio.membership import ID_LIMIT, Membership
 from provision.errors import Problem
-from provision.etcd import health
+from provision.etcd import health, reach
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.inventory.resolved import Inventory
@@ -67,7 +67,7 @@ def look(inventory: Inventory, fleet: Fleet) -> Clusters:
     :class:`provision.errors.Unhealthy` when etcd does not serve.
     """
     alluxio, login = inventory.alluxio, None
-    if alluxio is not None and health.root(inventory.etcd) is None:
+    if alluxio is not None and reach.root(inventory.etcd) is None:
         login = desired.login(alluxio)
     own = inventory.cluster.encode()
     with health.any_client(inventory.etcd, fleet, login=login) as client:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from provision.check.picture import WIDTH, draw, marks_of
 from provision.check.result import CheckReport
-from provision.etcd.health import EXPIRY_WARNING_DAYS, MemberHealth
+from provision.etcd.health import MemberHealth
+from provision.etcd.listeners import EXPIRY_WARNING_DAYS
 from provision.render import page
 from provision.text import size
 

@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from provision.alluxio.nodes import InfoNodes
 from provision.check.verdict import NodeVerdict, State
 from provision.errors import Problem
-from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.listeners import CertificateState
 from provision.inventory.resolved import AlluxioCluster
 
 SCHEMA = "alluxio-provision/check-nodes/1"

@@ -20,7 +20,7 @@ from provision import gather
 from provision.alluxio import clusters, start
 from provision.alluxio import desired as workers_desired
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd import gates, health
+from provision.etcd import gates, health, reach
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.etcd.values import Login, Permission
@@ -50,7 +50,7 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
     """Ask etcd, as root when it is on. Raises :class:`Unhealthy` when it refuses that, and
     :class:`UsageError` when the inventory does not say what is needed."""
     cluster = inventory.etcd
-    if health.root(cluster) is None:
+    if reach.root(cluster) is None:
         raise UsageError(
             f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
         )
@@ -157,7 +157,7 @@ def _login(inventory: Inventory) -> Login | None:
 
 
 def _accepted(cluster: EtcdCluster, fleet: Fleet, login: Login) -> bool:
-    with health.connect(cluster, fleet, cluster.members[0], login=login) as client:
+    with reach.connect(cluster, fleet, cluster.members[0], login=login) as client:
         try:
             return client.log_in()
         except EtcdUnreachable as error:
@@ -169,7 +169,7 @@ def _accepted(cluster: EtcdCluster, fleet: Fleet, login: Login) -> bool:
 def _users(inventory: Inventory, fleet: Fleet, seen: Observed) -> list[Call]:
     """The calls for users and roles. A password that etcd cannot be asked about is set."""
     cluster = inventory.etcd
-    root = health.root(cluster)
+    root = reach.root(cluster)
     assert root is not None  # observe() has seen to it
     calls: list[Call] = []
 

@@ -8,70 +8,38 @@ client port cannot be reached from here are asked through SSH to their host.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import socket
-import ssl
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from typing import Literal
 from weakref import WeakKeyDictionary
 
-from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
+from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.failures import EtcdUnreachable, Reason
-from provision.etcd.values import ClientTls, Endpoint, Login, MemberStatus, RegisteredMember
+from provision.etcd.listeners import CertificateState, expiry, shown_certificates
+from provision.etcd.reach import How, client_tls, connect, root, way, words
+from provision.etcd.values import Login, MemberStatus, RegisteredMember
 from provision.ids import Id
-from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
-from provision.remote import Fleet, tunnel
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.remote import Fleet
 from provision.text import size
 
 __all__ = [
-    "CertificateState",
     "ClusterHealth",
     "MemberHealth",
     "any_client",
-    "client_tls",
-    "connect",
     "observe",
     "observing",
     "preload",
     "verify_write",
 ]
 
-How = Literal["direct", "tunnel"]
-#: Seconds to wait for a direct TCP connection before the tunnel is tried.
-DIRECT_TIMEOUT = 1.0
-EXPIRY_WARNING_DAYS = 30
 #: Share of its quota from which a database is warned of: full, it takes no more writes.
 NEARLY_FULL = 0.8
 
-_PROHIBITED, _CONNECT_FAILED = 1, 2
-
-#: Per fleet, the addresses that time out from here, so that only the first attempt waits.
-_blocked: WeakKeyDictionary[Fleet, set[tuple[str, int]]] = WeakKeyDictionary()
 #: Per fleet and cluster, the member that last served a read, and the way to it.
 _serving: WeakKeyDictionary[Fleet, dict[str, tuple[EtcdMember, How]]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateState:
-    """The certificate a listener shows. ``error`` says why it is not accepted, or not known.
-
-    ``fingerprint`` is the certificate's SHA-256, lower-case hex.
-    """
-
-    listener: Literal["client", "peer"]
-    not_after: datetime | None
-    error: str = ""
-    fingerprint: str = ""
-
-    def days_left(self, now: datetime | None = None) -> int | None:
-        if self.not_after is None:
-            return None
-        return (self.not_after - (now or datetime.now(timezone.utc))) // timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,31 +146,6 @@ class ClusterHealth:
 
 
 @contextlib.contextmanager
-def connect(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    member: EtcdMember,
-    *,
-    timeout: float = DEFAULT_TIMEOUT,
-    login: Login | None = None,
-    how: How | None = None,
-) -> Iterator[EtcdClient]:
-    """A client of ``member``, directly or through SSH to its host.
-
-    With client TLS the certificate is checked against the cluster's CA and the member's own
-    address, through a tunnel, too. ``how`` skips the attempt of the other way. Raises
-    :class:`provision.etcd.client.EtcdError`, and :class:`UsageError` without the CA's files.
-    """
-    tls = client_tls(cluster, member)
-    login = login or root(cluster)
-    with (
-        _way(fleet, member, member.client_port, how) as (endpoint, _),
-        EtcdClient(endpoint, timeout=timeout, tls=tls, login=login) as client,
-    ):
-        yield client
-
-
-@contextlib.contextmanager
 def any_client(
     cluster: EtcdCluster,
     fleet: Fleet,
@@ -293,24 +236,6 @@ def observing(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def root(cluster: EtcdCluster) -> Login | None:
-    """This tool's own login: etcd's user root, if the inventory has its password.
-
-    Raises :class:`UsageError` when the secret cannot be read.
-    """
-    secret = cluster.auth.root_password
-    if secret is None:
-        return None
-    try:
-        return Login("root", secret.reveal())
-    except (LookupError, OSError, ValueError) as error:
-        reason = error.args[0] if isinstance(error, LookupError) else error
-        raise UsageError(
-            f"the secret for etcd.auth.root_password cannot be read: {reason}",
-            id="secret-unreadable",
-        ) from error
-
-
 def verify_write(
     cluster: EtcdCluster,
     fleet: Fleet,
@@ -330,7 +255,7 @@ def verify_write(
             with connect(cluster, fleet, m, timeout=timeout, login=login) as client:
                 client.quorum_write(m.name)
         except ProvisionError as error:
-            what, remedy, error_id = _words(error)
+            what, remedy, error_id = words(error)
             return [
                 Problem(f"etcd member {m.name}", f"takes no writes: {what}", remedy, id=error_id)
             ]
@@ -363,7 +288,7 @@ def _observe(
     try:
         tls = client_tls(cluster, member)
         with contextlib.ExitStack() as stack:
-            endpoint, how = stack.enter_context(_way(fleet, member, member.client_port))
+            endpoint, how = stack.enter_context(way(fleet, member, member.client_port))
             client = stack.enter_context(
                 EtcdClient(endpoint, timeout=timeout, tls=tls, login=login)
             )
@@ -375,7 +300,7 @@ def _observe(
             authenticated = client.logged_in if login is not None else None
             _serving.setdefault(fleet, {}).setdefault(cluster.name, (member, how))
     except ProvisionError as error:
-        what, remedy, error_id = _words(error)
+        what, remedy, error_id = words(error)
         refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
     if certificates and how is not None:
         shown = shown_certificates(cluster, fleet, member, how)
@@ -402,148 +327,6 @@ def _read(client: EtcdClient) -> None:
     except EtcdUnreachable as error:
         if error.reason is not Reason.DENIED:
             raise
-
-
-@contextlib.contextmanager
-def _way(
-    fleet: Fleet, member: EtcdMember, port: int, how: How | None = None
-) -> Iterator[tuple[Endpoint, How]]:
-    """Where to connect for ``port`` of ``member``: a direct address, or a tunnel's local end."""
-    name = f"{bracketed(member.address)}:{port}"
-    how = "direct" if member.forwarded else how
-    reason, detail = Reason.OTHER, ""
-    if how != "tunnel":
-        direct = _direct(fleet, member.address, port)
-        if isinstance(direct, str):
-            yield Endpoint(direct, port, name), "direct"
-            return
-        reason, detail = direct
-        if how == "direct":
-            raise EtcdUnreachable(Endpoint(member.address, port), reason, detail)
-    try:
-        # The tunnel itself would only show a connection that closes at once.
-        session = fleet.session(member.machine)
-        session.open_tcp(member.address, port, timeout=DIRECT_TIMEOUT * 5).close()
-    except ProvisionError as error:
-        raise EtcdUnreachable(
-            Endpoint(member.address, port), *_neither(reason, detail, error)
-        ) from error
-    if reason is Reason.TIMEOUT:
-        _blocked.setdefault(fleet, set()).add((member.address, port))
-    with tunnel(session, member.address, port) as local:
-        yield Endpoint("127.0.0.1", local, name), "tunnel"
-
-
-def _neither(reason: Reason, detail: str, error: ProvisionError) -> tuple[Reason, str]:
-    """What to say when the direct way failed for ``reason``, and the one through SSH, too."""
-    # paramiko's ChannelException: SSH works, and the host did not connect (RFC 4254, 5.1).
-    code = getattr(error.__cause__, "code", None)
-    if code == _CONNECT_FAILED and reason is Reason.REFUSED:
-        return Reason.REFUSED, "by its own host, too"
-    if code == _CONNECT_FAILED:
-        return Reason.REFUSED, f"by its own host; from here: {reason.value} {detail}".rstrip()
-    if code == _PROHIBITED:
-        through = "its sshd forwards nothing (AllowTcpForwarding)"
-    else:
-        through = f"through SSH: {_words(error)[0]}"
-    return reason, f"{detail}; {through}" if detail else through
-
-
-def _direct(fleet: Fleet, address: str, port: int) -> str | tuple[Reason, str]:
-    """The IP address that answers on ``port``, or why none does.
-
-    The name is resolved here, by the system's resolver, which is not the one gRPC uses.
-    """
-    if (address, port) in _blocked.get(fleet, ()):
-        return Reason.TIMEOUT, ""
-    try:
-        with socket.create_connection((address, port), DIRECT_TIMEOUT) as probe:
-            return str(probe.getpeername()[0])
-    except TimeoutError:
-        return Reason.TIMEOUT, f"in {DIRECT_TIMEOUT:g} s"
-    except ConnectionRefusedError:
-        return Reason.REFUSED, ""
-    except socket.gaierror:
-        return Reason.OTHER, f"the name {address} does not resolve here"
-    except OSError as error:
-        return Reason.OTHER, error.strerror or str(error)
-
-
-def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
-    """What a client of ``member`` needs; None when its listener is plain."""
-    if not member.client_tls:
-        return None
-    from provision.etcd import tls
-
-    authority = tls.trusted(cluster)
-    if not cluster.tls.client_auth:
-        return ClientTls(authority, server_name=member.address)
-    own = tls.own_pair(cluster)
-    return ClientTls(authority, own.cert_pem, own.key_pem, server_name=member.address)
-
-
-def shown_certificates(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: How | None = None
-) -> tuple[CertificateState, ...]:
-    """The certificates that the member's TLS listeners show to a new connection."""
-    listeners: list[tuple[Literal["client", "peer"], int]] = []
-    if member.client_tls:
-        listeners.append(("client", member.client_port))
-    if member.peer_tls:
-        listeners.append(("peer", member.peer_port))
-    found: list[CertificateState] = []
-    for listener, port in listeners:
-        try:
-            context = tls_context(cluster)
-            with _way(fleet, member, port, how) as (endpoint, _):
-                found.append(_shown(listener, context, endpoint, member.address))
-        except ProvisionError as error:
-            found.append(CertificateState(listener, None, _words(error)[0]))
-    return tuple(found)
-
-
-def tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
-    from provision.etcd import pki, tls
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(cadata=tls.trusted(cluster).decode("ascii", "replace"))
-        with contextlib.suppress(UsageError):
-            # Members that ask for a client's certificate log every connection without one.
-            tls.own_pair(cluster)
-            context.load_cert_chain(pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT)
-    except OSError as error:
-        raise UsageError(f"{cluster.tls.pki_dir}: {error}", id="pki-unusable") from error
-    return context
-
-
-def _shown(
-    listener: Literal["client", "peer"], context: ssl.SSLContext, endpoint: Endpoint, name: str
-) -> CertificateState:
-    """What a TLS listener shows of itself, checked against the CA and the member's name."""
-    try:
-        with (
-            socket.create_connection((endpoint.address, endpoint.port), DIRECT_TIMEOUT * 3) as raw,
-            context.wrap_socket(raw, server_hostname=name) as secured,
-        ):
-            end = (secured.getpeercert() or {}).get("notAfter")
-            fingerprint = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
-    except ssl.SSLCertVerificationError as error:
-        return CertificateState(listener, None, error.verify_message or str(error))
-    except OSError as error:
-        return CertificateState(listener, None, error.strerror or str(error))
-    if not isinstance(end, str):
-        return CertificateState(listener, None, "shows no certificate")
-    seconds = ssl.cert_time_to_seconds(end)
-    until = datetime.fromtimestamp(seconds, timezone.utc)
-    return CertificateState(listener, until, fingerprint=fingerprint)
-
-
-def _words(error: ProvisionError) -> tuple[str, str, Id]:
-    """What, remedy and id of an error, without the endpoint that the caller names better."""
-    if error.problems:
-        return error.problems[0].what, error.problems[0].remedy, error.problems[0].id
-    return error.message, "", error.id
 
 
 def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
@@ -583,7 +366,7 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
     if cluster.tls.ca == "external":
         renew = "run export-csrs, import-certs and rotate-certs"
     for certificate in m.certificates:
-        found.extend(_expiry(where, certificate, renew))
+        found.extend(expiry(where, certificate, renew))
     return found
 
 
@@ -592,34 +375,6 @@ _ALARM_REMEDIES = {
     "CORRUPT": "replace the member whose data differs",
 }
 _ALARM_IDS: dict[str, Id] = {"NOSPACE": "alarm-nospace", "CORRUPT": "alarm-corrupt"}
-
-
-def _expiry(where: str, certificate: CertificateState, renew: str) -> list[Problem]:
-    which = f"{certificate.listener} certificate"
-    left = certificate.days_left()
-    if left is None:
-        severity = "error" if "expired" in certificate.error else "warning"
-        return [
-            Problem(
-                where,
-                f"{which} not verified: {certificate.error}",
-                "",
-                severity,
-                id="certificate-unverified",
-            )
-        ]
-    if left >= EXPIRY_WARNING_DAYS:
-        return []
-    when = f"{certificate.not_after:%Y-%m-%d}"
-    return [
-        Problem(
-            where,
-            f"{which} expires in {left} days, on {when}",
-            renew,
-            "warning",
-            id="certificate-expiring",
-        )
-    ]
 
 
 def _disagreements(health: ClusterHealth) -> list[Problem]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from provision.errors import Problem, Unhealthy
-from provision.etcd import gates, health
+from provision.etcd import gates, health, reach
 from provision.etcd.failures import EtcdRefused
 from provision.etcd.health import ClusterHealth
 from provision.etcd.values import Alarm
@@ -199,7 +199,7 @@ def _same_data(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> bool:
     hashes = set()
     for member in cluster.members:
         timeout = _timeout(max(s.db_size for s in statuses))
-        with health.connect(cluster, fleet, member, timeout=timeout) as client:
+        with reach.connect(cluster, fleet, member, timeout=timeout) as client:
             hashes.add(client.hash_kv(revision))
     return len(hashes) == 1
 
@@ -220,7 +220,7 @@ def _compact(cluster: EtcdCluster, fleet: Fleet, largest: int) -> None:
 
 
 def _defragment(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, length: int) -> None:
-    with health.connect(cluster, fleet, member, timeout=_timeout(length)) as client:
+    with reach.connect(cluster, fleet, member, timeout=_timeout(length)) as client:
         client.defragment()
 
 

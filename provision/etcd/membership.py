@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd import health
+from provision.etcd import health, reach
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdError, EtcdRefused
 from provision.etcd.values import RegisteredMember
@@ -50,9 +50,7 @@ def leader(cluster: EtcdCluster, fleet: Fleet) -> Iterator[tuple[EtcdClient, Etc
     seen = health.observe(cluster, fleet)
     for m in seen.members:
         if m.status is not None and m.status.is_leader:
-            with health.connect(
-                cluster, fleet, m.member, timeout=CALL_TIMEOUT, how=m.how
-            ) as client:
+            with reach.connect(cluster, fleet, m.member, timeout=CALL_TIMEOUT, how=m.how) as client:
                 yield client, m.member
             return
     raise NoLeader("no member of the cluster is its leader", seen.problems, id="quorum-lost")
@@ -219,7 +217,7 @@ def _by_url(client: EtcdClient, member: EtcdMember) -> RegisteredMember | None:
 
 def _revision(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> int | None:
     try:
-        with health.connect(cluster, fleet, member) as client:
+        with reach.connect(cluster, fleet, member) as client:
             return client.status().revision
     except ProvisionError:
         return None

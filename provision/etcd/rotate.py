@@ -14,10 +14,10 @@ import time
 from collections.abc import Sequence
 
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
-from provision.etcd import desired, external, gates, health, imported, pki, tls
+from provision.etcd import desired, external, gates, imported, pki, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.desired import MemberTls
-from provision.etcd.health import CertificateState
+from provision.etcd.listeners import CertificateState, shown_certificates
 from provision.host.change import changes
 from provision.host.observe import HostFacts, PathState
 from provision.host.resources import Unit
@@ -281,7 +281,7 @@ def _shown(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, made: dict[st
         healthy.check()
         deadline = time.monotonic() + SHOWN_WITHIN
         while True:
-            shown = health.shown_certificates(cluster, fleet, member)
+            shown = shown_certificates(cluster, fleet, member)
             late = [
                 c
                 for c in shown

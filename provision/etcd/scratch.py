@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
-from provision.etcd import desired, health
+from provision.etcd import desired, reach
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable
 from provision.etcd.values import Endpoint, Login
@@ -81,8 +81,8 @@ def member(
             EtcdClient(
                 Endpoint("127.0.0.1", local, f"scratch member on {host.machine.host}:{port}"),
                 timeout=timeout,
-                tls=health.client_tls(cluster, host),
-                login=login or health.root(cluster),
+                tls=reach.client_tls(cluster, host),
+                login=login or reach.root(cluster),
             ) as client,
         ):
             _wait(host, client)

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd import health, scratch
+from provision.etcd import health, reach, scratch
 from provision.etcd.client import EtcdClient
 from provision.etcd.values import KvHash, Login
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
@@ -97,7 +97,7 @@ def take(
         _remove_partial(directory, cluster.name)
         partial = directory / f".{cluster.name}-{when.strftime(STAMP)}-{os.getpid()}.partial"
         try:
-            with health.connect(cluster, fleet, source, login=login) as client:
+            with reach.connect(cluster, fleet, source, login=login) as client:
                 digest = _save(client, partial)
             revision, keys = _prove(cluster, fleet, source, partial, digest, login)
             final = directory / name(cluster.name, revision, when)
@@ -241,7 +241,7 @@ def _prove(
             restored,
             status,
         ),
-        health.connect(cluster, fleet, source, timeout=timeout, login=login) as live,
+        reach.connect(cluster, fleet, source, timeout=timeout, login=login) as live,
     ):
         restored_data, live_data = (_once(client, status.revision) for client in (restored, live))
     if restored_data[1].compact_revision != live_data[1].compact_revision:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from provision.etcd import desired, health
+from provision.etcd import desired, reach
 from provision.host.resources import Absent, Directory, File, Resource, Unit
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
@@ -82,7 +82,7 @@ def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
 def _login(cluster: EtcdCluster) -> bytes:
     """etcd gives snapshots to users with the role root alone. Without authentication it lets
     one with a login in, too."""
-    login = health.root(cluster) if cluster.auth.enabled else None
+    login = reach.root(cluster) if cluster.auth.enabled else None
     if login is None:
         return b""
     # As systemd reads an EnvironmentFile (systemd.exec(5)).

@@ -18,7 +18,18 @@ from pathlib import Path
 from provision import artifacts, gather
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd import desired, gates, health, imported, membership, releases, snapshot, tls
+from provision.etcd import (
+    desired,
+    gates,
+    health,
+    imported,
+    listeners,
+    membership,
+    reach,
+    releases,
+    snapshot,
+    tls,
+)
 from provision.etcd.health import ClusterHealth
 from provision.etcd.members import declared_moves
 from provision.etcd.observed import Observed
@@ -98,7 +109,7 @@ def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> t
 
     Raises :class:`Unhealthy`. gRPC has no call for it.
     """
-    with health.connect(cluster, fleet, member) as client:
+    with reach.connect(cluster, fleet, member) as client:
         end = client.endpoint
         try:
             with contextlib.closing(
@@ -106,7 +117,7 @@ def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> t
             ) as connection:
                 connection.sock = socket.create_connection((end.address, end.port), HTTP_TIMEOUT)
                 if member.client_tls:
-                    context = health.tls_context(cluster)
+                    context = listeners.tls_context(cluster)
                     connection.sock = context.wrap_socket(
                         connection.sock, server_hostname=member.address
                     )
@@ -404,7 +415,7 @@ def _runs(
 
     def check() -> None:
         gates.all_healthy(cluster, fleet, member).check()
-        with health.connect(cluster, fleet, member) as client:
+        with reach.connect(cluster, fleet, member) as client:
             now = client.status().version
         if now != version:
             raise Unhealthy(

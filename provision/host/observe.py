@@ -1,7 +1,8 @@
 """What is on a host, read in one round trip by one POSIX shell script.
 
-The host needs a shell, coreutils, systemd and procfs; nothing else. What it answers is data
-from outside: every field is parsed strictly, and what cannot be is a :class:`PreflightFailed`.
+The host needs a shell, coreutils, findutils, sed, systemd and procfs; nothing else. What it answers
+is data from outside: every field is parsed strictly, and what cannot be is a
+:class:`PreflightFailed`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import Unhealthy, UsageError
-from provision.etcd import health, pki
+from provision.etcd import health, pki, reach
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.etcd.values import ClientTls, Endpoint
@@ -73,7 +73,7 @@ def test_through_the_tunnel_when_the_port_is_not_reachable(
     tried: list[tuple[str, int]] = []
 
     def unreachable(address: tuple[str, int], timeout: float) -> socket.socket:
-        if address[1] in ports and timeout == health.DIRECT_TIMEOUT:
+        if address[1] in ports and timeout == reach.DIRECT_TIMEOUT:
             tried.append(address)
             raise TimeoutError
         return connect(address, timeout)
@@ -166,12 +166,12 @@ def test_tls_on_both_listeners(secured: Running, fleet: Fleet) -> None:
 
 def test_tls_is_verified_through_a_tunnel(secured: Running) -> None:
     cluster, fleet = secured.cluster, LoopbackFleet()
-    with health.connect(cluster, fleet, cluster.members[0], how="tunnel") as client:
+    with reach.connect(cluster, fleet, cluster.members[0], how="tunnel") as client:
         assert client.endpoint.port != cluster.members[0].client_port
         assert client.status().leader
     other = dataclasses.replace(cluster.members[0], address="10.9.9.9")
     with (
-        health.connect(cluster, fleet, other, how="tunnel", timeout=2) as client,
+        reach.connect(cluster, fleet, other, how="tunnel", timeout=2) as client,
         pytest.raises(EtcdUnreachable) as caught,
     ):
         client.status()
@@ -209,7 +209,7 @@ def test_without_the_ca_nothing_is_trusted(secured: Running, fleet: Fleet, tmp_p
     (member,) = health.observe(cluster, fleet).members
     assert not member.healthy
     assert "ca.crt is missing: deploy-etcd makes it" in member.error
-    with pytest.raises(UsageError), health.connect(cluster, fleet, cluster.members[0]):
+    with pytest.raises(UsageError), reach.connect(cluster, fleet, cluster.members[0]):
         pass
 
 

@@ -15,7 +15,8 @@ from provision.alluxio.nodes import InfoNodes, NodeRow
 from provision.check import CheckReport, NodeVerdict, State, look, verdicts
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd import health, imported
-from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.listeners import CertificateState
 from provision.etcd.values import KeyValue, MemberStatus
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
 from provision.remote import Fleet

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from provision.errors import Problem
-from provision.etcd import health
+from provision.etcd import reach
 from provision.etcd.failures import EtcdUnreachable
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.values import RegisteredMember
@@ -74,7 +74,7 @@ def test_both_ways_failed(
         raise direct
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    with pytest.raises(EtcdUnreachable) as caught, health._way(Refusing(cause), member(1), 2379):
+    with pytest.raises(EtcdUnreachable) as caught, reach.way(Refusing(cause), member(1), 2379):
         pass
     assert caught.value.problems[0].what == said
 

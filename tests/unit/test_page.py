@@ -17,7 +17,8 @@ import pytest
 from provision.alluxio.nodes import InfoNodes
 from provision.check import CheckReport, NodeVerdict, State, page, picture
 from provision.errors import Problem, UsageError
-from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.listeners import CertificateState
 from provision.files import write_whole
 from tests.unit.builders import alluxio
 from tests.unit.test_check import LIVE, A, C, healthy, report

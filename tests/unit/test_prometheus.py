@@ -11,7 +11,8 @@ from provision.alluxio.nodes import InfoNodes
 from provision.check import CheckReport, NodeVerdict, State
 from provision.check.prometheus import PREFIX, exposition
 from provision.errors import Problem
-from provision.etcd.health import CertificateState, ClusterHealth, MemberHealth
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.listeners import CertificateState
 from tests.unit.builders import alluxio
 from tests.unit.test_check import LIVE, A, healthy, report
 
