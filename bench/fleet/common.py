@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / ".lab" / "artifacts"
+#: What a process that is stopped has to end by itself.
+STOP_SECONDS = 5
 TOOL = [str(Path(sys.executable).with_name("invoke")), "--search-root", str(ROOT)]
 
 
@@ -30,26 +34,43 @@ class Measured:
     code: int
     stdout: str
     stderr: str
+    #: Stopped at its time limit: it would have taken longer than ``wall``.
+    stopped: bool = False
 
     def figures(self) -> dict[str, float]:
         kept = asdict(self)
-        return {name: kept[name] for name in ("wall", "cpu", "peak_rss", "code")}
+        return {name: kept[name] for name in ("wall", "cpu", "peak_rss", "code", "stopped")}
 
 
 def measure(
-    command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    limit: float | None = None,
 ) -> Measured:
-    """Run a command; how it ends is the caller's to judge."""
+    """Run a command, for ``limit`` seconds at most; how it ends is the caller's to judge."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=limit is not None,
         )
+        stopped = threading.Event()
+        clock = threading.Timer(limit or 0, lambda: _stop(process, stopped))
+        clock.daemon = True
         try:
+            if limit is not None:
+                clock.start()
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             process.kill()
             raise
+        clock.cancel()
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         texts = []
@@ -57,7 +78,17 @@ def measure(
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
     cpu = usage.ru_utime + usage.ru_stime
-    return Measured(wall, cpu, usage.ru_maxrss * 1024, process.returncode, *texts)
+    rss = usage.ru_maxrss * 1024
+    return Measured(wall, cpu, rss, process.returncode, *texts, stopped=stopped.is_set())
+
+
+def _stop(process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
+    """End it with all that it has started, gently: it then waits for those, and has their times."""
+    stopped.set()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(STOP_SECONDS)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
