@@ -176,9 +176,12 @@ def _validate(
             from provision.inventory.sentences import sentence, trouble
 
             errors = refused.errors(include_url=False, include_input=False)
-        repaired = set()
+        repaired: set[document.Path] = set()
         for error in errors:
             path = _path(error, root)
+            # Of a value that may be of several kinds, each kind has its own complaint: one will do.
+            if path in repaired and len(path) < len(error["loc"]) and error["type"] != "missing":
+                continue
             mark = _place(error, path, root)
             # A repair's consequences are no news; nor is one range's mistake on its every host.
             if path not in above and (mark, error["type"]) not in said:

@@ -29,7 +29,7 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
         return f"{key!r} is not {_expected(context)}", ""
     if kind == "value_error":
         return f"{key!r}: {context['error']}", ""
-    if kind in ("model_type", "dict_type", "model_attributes_type"):
+    if kind in ("model_type", "dict_type"):
         wanted = model_at(path)
         if wanted in (model.Secret, model.SshSecret):
             asked = ", or {ask: true}" if wanted is model.SshSecret else ""
@@ -60,8 +60,7 @@ def trouble(error: Mapping[str, Any], path: document.Path) -> Id:
         return "inventory-key-missing"
     if kind == "extra_forbidden":
         return "inventory-unknown-key"
-    mapping = kind in ("model_type", "dict_type", "model_attributes_type")
-    if mapping and model_at(path) in (model.Secret, model.SshSecret):
+    if kind == "model_type" and model_at(path) in (model.Secret, model.SshSecret):
         return "inventory-secret-inline"
     return "inventory-value-invalid"
 

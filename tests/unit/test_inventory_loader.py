@@ -282,6 +282,14 @@ FIELDS: dict[str, Case] = {
         [("version: 313", "version: 313\n  properties: 3")],
         *("11:15", E, "'properties' must be a mapping", "as in 'key: value'"),
     ),
+    "choice of a list": (
+        [("version: 313", "version: 313\n  membership: [ETCD]")],
+        *("11:3", E, "'membership' must be ETCD, STATIC or SERVICE_REGISTRY", ""),
+    ),
+    "property without a value": (
+        [("version: 313", "version: 313\n  properties: {a: }")],
+        *("11:16", E, "'a' has no value", "give one, or remove the key"),
+    ),
     "text wanted": (
         [("cluster: Main", "cluster: [Main]")],
         *("1:1", E, "'cluster' must be one value", ""),

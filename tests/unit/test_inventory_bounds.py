@@ -1,0 +1,86 @@
+"""Rules of the inventory exactly at their bounds: what is still taken, and what is no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_inventory_loader import edited, findings
+
+VERSION = "version: 3.6.16"
+MEMBER = "    infra2: {host: infra2.example.com, address: 10.0.1.12}\n"
+
+
+def settings(text: str) -> tuple[str, str]:
+    return ("  members:", f"  settings: {{{text}}}\n  members:")
+
+
+def properties(text: str) -> tuple[str, str]:
+    return ("version: 313", f"version: 313\n  properties: {{{text}}}")
+
+
+def members(count: int) -> tuple[str, str]:
+    """``count`` members instead of the last, so two more than that altogether."""
+    lines = [MEMBER.replace("infra2", f"more{n}").replace(".12", f".{n}") for n in range(20, 40)]
+    return (MEMBER, "".join(lines[:count]))
+
+
+CASES: dict[str, tuple[tuple[str, str], list[str]]] = {
+    "etcd 3.3.27": ((VERSION, "version: 3.3.27"), ["etcd-version-unfit"]),
+    "etcd 3.4.0": ((VERSION, "version: 3.4.0"), []),
+    "etcd 3.4.34": ((VERSION, "version: 3.4.34"), []),
+    "etcd 3.5.0": ((VERSION, "version: 3.5.0"), ["etcd-version-unfit"]),
+    "etcd 3.5.2": ((VERSION, "version: 3.5.2"), ["etcd-version-unfit"]),
+    "etcd 3.5.3": ((VERSION, "version: 3.5.3"), []),
+    "etcd 3.6.1": ((VERSION, "version: 3.6.1"), []),
+    "election of five heartbeats": (
+        settings("heartbeat-interval: 200, election-timeout: 1000"),
+        [],
+    ),
+    "election a millisecond shorter": (
+        settings("heartbeat-interval: 200, election-timeout: 999"),
+        ["inventory-value-invalid"],
+    ),
+    "longest election": (settings("election-timeout: 50000"), []),
+    "election a millisecond longer": (
+        settings("election-timeout: 50001"),
+        ["inventory-value-invalid"],
+    ),
+    "shortest heartbeat": (settings("heartbeat-interval: 1"), []),
+    "no heartbeat": (settings("heartbeat-interval: 0"), ["inventory-value-invalid"]),
+    "election beside a heartbeat that is none": (
+        settings("heartbeat-interval: [100], election-timeout: 400"),
+        ["inventory-value-invalid"],
+    ),
+    "largest quota": (settings("quota-backend-bytes: 8589934592"), []),
+    "quota a byte larger": (settings("quota-backend-bytes: 8589934593"), ["inventory-unwise"]),
+    "a switch that is called like a secret": (
+        properties("a.password.enabled: true, b.token: 'FALSE', c.secret: 'false'"),
+        [],
+    ),
+    "a secret's place": (properties("fs.gcs.credential.path: /etc/gcs.json"), []),
+    "a secret called a place": (
+        properties("fs.gcs.credential.path: etc/gcs.json"),
+        ["inventory-secret-inline"],
+    ),
+    "two members": (members(0), ["member-count"]),
+    "three members": (members(1), []),
+    "seven members": (members(5), []),
+    "eight members": (members(6), ["member-count", "member-count"]),
+    "nine members": (members(7), ["member-count"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_at_the_bound(case: str, tmp_path: Path) -> None:
+    edit, ids = CASES[case]
+    found = findings(tmp_path / "lab.yml", edited(edit).encode())
+    assert [p.id for p in found] == ids, "\n".join(map(str, found))
+
+
+def test_what_is_said_of_a_release(tmp_path: Path) -> None:
+    text = edited(("  members:", "  releases: {3.5.9: {package: true}}\n  members:"))
+    (problem,) = findings(tmp_path / "lab.yml", text.encode())
+    assert problem.where.endswith(":5:31")
+    assert problem.what == "release 3.5.9 cannot come from a package: a host has one of them"
