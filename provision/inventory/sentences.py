@@ -147,7 +147,7 @@ def _wanted(kind: str, context: Mapping[str, Any]) -> str:
         return "a whole number"
     if kind in _BOUNDS:
         return _BOUNDS[kind].format(**context)
-    if kind.startswith(("float", "finite")):
+    if kind.startswith("float"):
         return "a number"
     if kind.startswith("bool"):
         return "true or false"

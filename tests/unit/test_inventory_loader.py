@@ -282,6 +282,18 @@ FIELDS: dict[str, Case] = {
         [("version: 313", "version: 313\n  properties: 3")],
         *("11:15", E, "'properties' must be a mapping", "as in 'key: value'"),
     ),
+    "number wanted": (
+        [("cluster: Main", "cluster: Main\nssh: {connect_timeout: soon}")],
+        *("2:24", E, "'connect_timeout' must be a number, not 'soon'", ""),
+    ),
+    "number that is none": (
+        [("cluster: Main", "cluster: Main\nssh: {connect_timeout: .nan}")],
+        *("2:24", E, "'connect_timeout' must be", ""),
+    ),
+    "empty list": (
+        [("version: 313", "version: 313\n  page_store: {dirs: [], sizes: [1GB]}")],
+        *("11:16", E, "'dirs' must be given at least one entry", ""),
+    ),
     "choice of a list": (
         [("version: 313", "version: 313\n  membership: [ETCD]")],
         *("11:3", E, "'membership' must be ETCD, STATIC or SERVICE_REGISTRY", ""),
