@@ -19,10 +19,11 @@ def deploy_etcd(run: Run, workers: bool) -> int:
     observed = deploy.observe(inventory, run.fleet)
     plan = deploy.plan(inventory, run.fleet, observed, write=not run.dry_run, workers=workers)
     carried = common.carry_out(run, plan)
+    seen = observed.health
     if not plan.steps:
-        gates.require_healthy(observed.health)
+        seen = gates.back(inventory.etcd, run.fleet, seen)
     # Not this command's to change: the workers' logins go with it.
-    screen.problems(observed.health.auth_problems)
+    screen.problems(seen.auth_problems)
     endpoints = [member.client_url for member in inventory.etcd.members]
     plain = [url for url in inventory.etcd.endpoints if url not in endpoints]
     line = "endpoints: " + ",".join(endpoints)

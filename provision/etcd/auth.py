@@ -54,7 +54,7 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
         raise UsageError(
             f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
         )
-    gates.require_healthy(health.observe(cluster, fleet))
+    gates.back(cluster, fleet, health.observe(cluster, fleet))
     with health.any_client(cluster, fleet) as client:
         enabled = client.log_in()
         users, roles = client.users(), client.roles()

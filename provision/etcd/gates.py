@@ -31,6 +31,15 @@ def require_healthy(seen: ClusterHealth) -> None:
         )
 
 
+def back(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> ClusterHealth:
+    """``seen`` if every member is healthy in it, or a look that finds them back: a run that was cut
+    may have left one on its way. Raises :class:`Unhealthy` after :data:`BACK_WITHIN` seconds."""
+    if not seen.all_healthy:
+        seen = until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy, BACK_WITHIN)
+    require_healthy(seen)
+    return seen
+
+
 def all_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None = None) -> Gate:
     """After a change: every member is healthy, and ``member`` (or each) takes a quorum write."""
 

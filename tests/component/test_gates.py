@@ -42,6 +42,22 @@ def test_a_member_that_is_back_in_a_moment_is_waited_for(
         assert seen[-1].all_healthy
 
 
+def test_a_member_on_its_way_back_is_waited_for(
+    three: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = three.cluster.members[1]
+    three.members[member.name].kill()
+    monkeypatch.setattr(gates, "BACK_WITHIN", 0.2)
+    with Fleet(4) as fleet:
+        seen = health.observe(three.cluster, fleet)
+        assert not seen.healthy(member.name)
+        with pytest.raises(Unhealthy, match="2 of 3 members are healthy"):
+            gates.back(three.cluster, fleet, seen)
+        monkeypatch.setattr(gates, "BACK_WITHIN", 20.0)
+        three.members[member.name].start()
+        assert gates.back(three.cluster, fleet, seen).all_healthy
+
+
 def test_what_stays_down_is_in_the_way(three: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = three.cluster.members
     three.members[second.name].kill()
