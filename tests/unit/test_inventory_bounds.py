@@ -79,8 +79,23 @@ def test_at_the_bound(case: str, tmp_path: Path) -> None:
     assert [p.id for p in found] == ids, "\n".join(map(str, found))
 
 
-def test_what_is_said_of_a_release(tmp_path: Path) -> None:
-    text = edited(("  members:", "  releases: {3.5.9: {package: true}}\n  members:"))
-    (problem,) = findings(tmp_path / "lab.yml", text.encode())
-    assert problem.where.endswith(":5:31")
-    assert problem.what == "release 3.5.9 cannot come from a package: a host has one of them"
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        (
+            "3.5.9: {package: true}",
+            "error :5:31: release 3.5.9 cannot come from a package: a host has one of them"
+            " (give a tarball by path or url) [inventory-value-invalid]",
+        ),
+        (
+            "3.6.16: {path: x.tar.gz, sha256: file:SUMS}",
+            "warning :5:14: 3.6.16 is etcd.version: its tarball is etcd.source, this one is not"
+            " used (remove it) [inventory-no-effect]",
+        ),
+    ],
+)
+def test_what_is_said_of_a_release(release: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "lab.yml"
+    text = edited(("  members:", f"  releases: {{{release}}}\n  members:"))
+    (problem,) = findings(path, text.encode())
+    assert f"{problem.severity} {problem.line}".replace(str(path), "") == said
