@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.inventory.sentences import shorten
 from tests.unit.test_inventory_loader import edited, findings
 
 VERSION = "version: 3.6.16"
@@ -99,3 +100,25 @@ def test_what_is_said_of_a_release(release: str, said: str, tmp_path: Path) -> N
     text = edited(("  members:", f"  releases: {{{release}}}\n  members:"))
     (problem,) = findings(path, text.encode())
     assert f"{problem.severity} {problem.line}".replace(str(path), "") == said
+
+
+def test_what_does_not_come_to_etcd_needs_nothing_there(tmp_path: Path) -> None:
+    closed = "  tls: {client: true}\n  auth: {enabled: true, root_password: {env: R}}\n  members:"
+    edits = [("  members:", closed), ("version: 313", "version: 313\n  membership: STATIC")]
+    assert findings(tmp_path / "lab.yml", edited(*edits).encode()) == ()
+
+
+@pytest.mark.parametrize(
+    ("count", "ids"), [(1, ["member-count"]), (2, ["inventory-unwise", "member-count"])]
+)
+def test_one_plain_address_for_several_members(count: int, ids: list[str], tmp_path: Path) -> None:
+    tls = "  tls: {client: true, plain_client_port: 2378, plain_client_address: 10.0.1.99}"
+    text = edited(("  members:", f"{tls}\n  members:"), (MEMBER, ""))
+    if count == 1:
+        text = text.replace("    infra1: {host: infra1.example.com, address: 10.0.1.11}\n", "")
+    assert [p.id for p in findings(tmp_path / "lab.yml", text.encode())] == ids
+
+
+@pytest.mark.parametrize(("length", "shown"), [(60, "a" * 60), (61, "a" * 57 + "...")])
+def test_a_text_is_shortened(length: int, shown: str) -> None:
+    assert shorten("a" * length) == repr(shown)

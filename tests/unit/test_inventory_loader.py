@@ -451,6 +451,41 @@ RULES: dict[str, Case] = {
         [("  members:", "  client_port: 2380\n  members:")],
         *("5:16", E, "client_port and peer_port are both 2380", "a port each"),
     ),
+    "authentication without root": (
+        [("  members:", "  auth: {enabled: true}\n  members:")],
+        *("5:19", E, "only when there is a user root", "give etcd.auth.root_password"),
+    ),
+    "workers without a login": (
+        [("  members:", "  auth: {enabled: true, root_password: {env: R}}\n  members:")],
+        *("5:19", E, "the workers cannot join without a login", "username and password"),
+    ),
+    "workers as root": (
+        [
+            ("  members:", "  auth: {enabled: false, root_password: {env: R}}\n  members:"),
+            ("version: 313", "version: 313\n  etcd: {username: root, password: {env: P}}"),
+        ],
+        *("12:20", E, "every right in etcd as its user root", "a user of their own"),
+    ),
+    "backups on a member that is not there": (
+        [("  members:", "  backup: {member: nobody}\n  members:")],
+        *("5:20", E, "no member is called 'nobody'", "one of infra0, infra1, infra2"),
+    ),
+    "plain address without TLS": (
+        [("  members:", "  tls: {plain_client_address: '::1'}\n  members:")],
+        *("5:31", W, "'plain_client_address' has no effect", "set client: true"),
+    ),
+    "TLS that is neither": (
+        [("  members:", "  tls: {client: perhaps, plain_client_port: 2378}\n  members:")],
+        *("5:17", E, "'client' must be true or false", ""),
+    ),
+    "external CA without a good bundle": (
+        [("  members:", "  tls: {ca: external, ca_bundle: [a]}\n  members:")],
+        *("5:23", E, "'ca_bundle' must be", ""),
+    ),
+    "a CA that is neither": (
+        [("  members:", "  tls: {ca: mine, ca_bundle: root.pem}\n  members:")],
+        *("5:13", E, "'ca' must be own or external", ""),
+    ),
     "plain port": (
         [("  members:", "  tls: {client: true, plain_client_port: 2380}\n  members:")],
         *("5:42", E, "peer_port and tls.plain_client_port are both 2380", "a port each"),
