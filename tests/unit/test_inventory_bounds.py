@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.inventory.checks.hosts import _is_loopback
 from provision.inventory.sentences import shorten
 from tests.unit.test_inventory_loader import edited, findings
 
@@ -122,3 +123,20 @@ def test_one_plain_address_for_several_members(count: int, ids: list[str], tmp_p
 @pytest.mark.parametrize(("length", "shown"), [(60, "a" * 60), (61, "a" * 57 + "...")])
 def test_a_text_is_shortened(length: int, shown: str) -> None:
     assert shorten("a" * length) == repr(shown)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("LocalHost.LocalDomain", True),
+        ("127.0.0.53", True),
+        ("1.2.3.4", False),
+        ("::1", True),
+        ("fd00::1", False),
+        ("9worker.example.com", False),
+        ("localhost.example.com", False),
+    ],
+)
+def test_only_this_host_is_reached_at_loopback(host: str, loopback: bool) -> None:
+    assert _is_loopback(host) is loopback

@@ -451,6 +451,30 @@ RULES: dict[str, Case] = {
         [("  members:", "  client_port: 2380\n  members:")],
         *("5:16", E, "client_port and peer_port are both 2380", "a port each"),
     ),
+    "quota of one member": (
+        [("10.0.1.11}", "10.0.1.11, settings: {quota-backend-bytes: 9999999999}}")],
+        *("7:92", W, "above 8 GiB", "take long"),
+    ),
+    "heartbeat of one member": (
+        [("10.0.1.11}", "10.0.1.11, settings: {heartbeat-interval: 0}}")],
+        *("7:91", E, "must be a whole number of milliseconds", ""),
+    ),
+    "heartbeats of one member": (
+        [("10.0.1.11}", "10.0.1.11, settings: {heartbeat-interval: 500}}")],
+        *("7:91", E, "below 5 heartbeat-intervals (500 ms each)", "2500 at least"),
+    ),
+    "compaction of one member": (
+        [("10.0.1.11}", "10.0.1.11, settings: {auto-compaction-mode: never}}")],
+        *("7:93", E, "is periodic or revision, not 'never'", ""),
+    ),
+    "retention of one member": (
+        [("10.0.1.11}", "10.0.1.11, settings: {auto-compaction-retention: long}}")],
+        *("7:98", E, "is a duration such as 30m", ""),
+    ),
+    "revisions of one member": (
+        [("10.0.1.11}", "10.0.1.11, settings: {auto-compaction-mode: revision}}")],
+        *("7:93", E, "is a number of revisions, not '1h'", "such as 1000"),
+    ),
     "authentication without root": (
         [("  members:", "  auth: {enabled: true}\n  members:")],
         *("5:19", E, "only when there is a user root", "give etcd.auth.root_password"),
