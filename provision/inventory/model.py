@@ -181,7 +181,7 @@ def _plain_endpoint(url: str) -> str:
     if not parts.hostname or port is None or parts.path.strip("/") or "@" in parts.netloc:
         raise ValueError(f"{url!r} is not an endpoint such as http://10.0.1.10:2379")
     _known_host(parts.hostname)
-    return url.rstrip("/")
+    return url
 
 
 Name = Annotated[str, Field(pattern=NAME)]

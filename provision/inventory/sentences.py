@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
+from typing import Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -103,12 +103,9 @@ def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
 
 
 def _inner(annotation: Any) -> Any:
-    """The type within ``Annotated[…]`` and ``… | None``."""
-    if get_origin(annotation) is Annotated:
-        return _inner(get_args(annotation)[0])
+    """The type within ``… | None``."""
     if get_origin(annotation) in (Union, types.UnionType):
-        first, *others = (arg for arg in get_args(annotation) if arg is not type(None))
-        return _inner(first) if not others else annotation
+        return next(arg for arg in get_args(annotation) if arg is not type(None))
     return annotation
 
 

@@ -55,6 +55,39 @@ CASES: dict[str, tuple[tuple[str, str], list[str]]] = {
         settings("heartbeat-interval: [100], election-timeout: 400"),
         ["inventory-value-invalid"],
     ),
+    "a release beside the one that runs": (
+        ("  members:", "  releases: {3.5.9: {path: x.tar.gz, sha256: file:SUMS}}\n  members:"),
+        [],
+    ),
+    "compaction by a number of revisions": (
+        settings("auto-compaction-mode: revision, auto-compaction-retention: 1000"),
+        [],
+    ),
+    "a plain port that has no effect": (
+        ("  members:", "  tls: {plain_client_port: 2380}\n  members:"),
+        ["inventory-no-effect"],
+    ),
+    "a plain port that is none": (
+        ("  members:", "  tls: {client: true, plain_client_port: http}\n  members:"),
+        ["inventory-value-invalid"],
+    ),
+    "programs in a folder of data": (
+        (
+            "version: 313",
+            "version: 313\n  install_dir: /srv/data/alluxio\n"
+            "  page_store: {dirs: [/srv/data], sizes: [1GB]}",
+        ),
+        ["inventory-unwise"],
+    ),
+    "a port by reference": (properties("alluxio.worker.web.port: '${other}'"), []),
+    "ports that the system chooses": (
+        properties("alluxio.worker.web.port: 0, alluxio.worker.data.port: 0"),
+        [],
+    ),
+    "the least port twice": (
+        properties("alluxio.worker.web.port: 1, alluxio.worker.data.port: 1"),
+        ["inventory-conflict"],
+    ),
     "largest quota": (settings("quota-backend-bytes: 8589934592"), []),
     "quota a byte larger": (settings("quota-backend-bytes: 8589934593"), ["inventory-unwise"]),
     "a switch that is called like a secret": (
@@ -72,6 +105,23 @@ CASES: dict[str, tuple[tuple[str, str], list[str]]] = {
     "eight members": (members(6), ["member-count", "member-count"]),
     "nine members": (members(7), ["member-count"]),
 }
+
+
+def test_every_member_s_own_mistake_is_named(tmp_path: Path) -> None:
+    edits = [
+        (f"10.0.1.1{n}}}", f"10.0.1.1{n}, settings: {{heartbeat-interval: 0}}}}") for n in (1, 2)
+    ]
+    found = findings(tmp_path / "lab.yml", edited(*edits).encode())
+    assert [p.where.rpartition(".yml:")[2] for p in found] == ["7:91", "8:91"]
+
+
+def test_a_broken_login_is_not_also_missing(tmp_path: Path) -> None:
+    edits = [
+        ("  members:", "  auth: {enabled: true, root_password: {env: R}}\n  members:"),
+        ("version: 313", "version: 313\n  etcd: {username: [a], password: {env: P}}"),
+    ]
+    found = findings(tmp_path / "lab.yml", edited(*edits).encode())
+    assert {p.where.rpartition(".yml:")[2] for p in found} == {"12:10"}, "\n".join(map(str, found))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -471,6 +471,20 @@ RULES: dict[str, Case] = {
         [("10.0.1.11}", "10.0.1.11, settings: {auto-compaction-retention: long}}")],
         *("7:98", E, "is a duration such as 30m", ""),
     ),
+    "revisions that are hours": (
+        [
+            (
+                "  members:",
+                "  settings: {auto-compaction-mode: revision, auto-compaction-retention: 2h}\n"
+                "  members:",
+            )
+        ],
+        *("5:73", E, "is a number of revisions, not '2h'", "such as 1000"),
+    ),
+    "sums in nobody's home": (
+        [("file:SUMS", "file:~nobody-at-all/SUMS")],
+        *("11:42", E, "there is no such user's home folder", ""),
+    ),
     "revisions of one member": (
         [("10.0.1.11}", "10.0.1.11, settings: {auto-compaction-mode: revision}}")],
         *("7:93", E, "is a number of revisions, not '1h'", "such as 1000"),

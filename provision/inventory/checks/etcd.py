@@ -64,7 +64,6 @@ def _releases(context: Context) -> None:
                 what,
                 "give a tarball by path or url",
                 (*path, "package"),
-                path,
                 id="inventory-value-invalid",
             )
         elif version == context.file.etcd.version and source != context.file.etcd.source:
