@@ -489,6 +489,44 @@ RULES: dict[str, Case] = {
         [("10.0.1.11}", "10.0.1.11, settings: {auto-compaction-mode: revision}}")],
         *("7:93", E, "is a number of revisions, not '1h'", "such as 1000"),
     ),
+    "two masters": (
+        [
+            (
+                "  workers:",
+                "  masters: {m0: {host: m0.example.com}, m1: {host: m1.example.com}}\n  workers:",
+            )
+        ],
+        *("12:3", W, "2 masters survive no more losses than 1", "an odd number of masters"),
+    ),
+    "three masters of two hosts": (
+        [
+            (
+                "  workers:",
+                "  masters:\n    m0: {host: m0.example.com}\n    m1: {host: m1.example.com}\n"
+                "    m2: {host: M0.example.com}\n  workers:",
+            )
+        ],
+        *("15:16", E, "'m0'", "give each a host of its own"),
+    ),
+    "a worker's own word on masters": (
+        [
+            ("  workers:", "  masters: {m0: {host: m0.example.com}}\n  workers:"),
+            ("worker2.example.com", "w2\n      properties: {alluxio.master.hostname: x}"),
+        ],
+        *("18:20", E, "'alluxio.master.hostname'", "use alluxio.masters"),
+    ),
+    "a member's key that is not there": (
+        [("address: 10.0.1.11", "address: 10.0.1.11, ssh: {key: nowhere}")],
+        *("7:71", E, "there is no file", ""),
+    ),
+    "a worker's known hosts that are not there": (
+        [("worker2.example.com", "w2\n      ssh: {known_hosts: nowhere}")],
+        *("17:26", E, "there is no file", ""),
+    ),
+    "a cluster named twice": (
+        [("cluster: Main", "cluster: Main\nother_clusters: [Second, Second]")],
+        *("2:26", E, "", ""),
+    ),
     "authentication without root": (
         [("  members:", "  auth: {enabled: true}\n  members:")],
         *("5:19", E, "only when there is a user root", "give etcd.auth.root_password"),
