@@ -113,7 +113,8 @@ def _missing(name: str, root: document.Node, path: document.Path) -> tuple[str, 
     given = document.find(root, (*path, name))
     owner = f" of {path[-1]!r}" if path else ""
     what = f"{name!r}{owner} {'is missing' if given is None else 'has no value'}"
-    return what, _fields(path)[name].description or ""
+    field = _fields(path).get(name)
+    return what, (field.description if field is not None else None) or ""
 
 
 def _unknown(name: str, parent: document.Path) -> tuple[str, str]:

@@ -14,6 +14,12 @@ from provision.etcd import protocol
 LOADED = protocol.load()
 
 
+def printed(code: str) -> str:
+    """What a Python of its own prints that runs ``code``."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_nothing_of_etcd3_is_run() -> None:
     code = (
         "import sys\n"
@@ -21,8 +27,7 @@ def test_nothing_of_etcd3_is_run() -> None:
         "protocol.load()\n"
         "print([m for m in sys.modules if m.startswith('etcd3')])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"
+    assert printed(code) == "[]\n"
 
 
 # The wire: field number * 8 + type (0 number, 2 length and bytes).
@@ -101,5 +106,4 @@ def test_threads_share_what_one_of_them_makes() -> None:
         "[t.join() for t in threads]\n"
         "print(len(made))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "1\n"
+    assert printed(code) == "1\n"
