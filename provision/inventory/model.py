@@ -13,7 +13,7 @@ import unicodedata
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -112,7 +112,7 @@ def _not_root(user: str) -> str:
 
 
 def _local_path(path: Path) -> Path:
-    if str(path) in ("", "."):
+    if path == Path():
         raise ValueError("the path is empty")
     if any(unicodedata.category(c) == "Cc" for c in str(path)):
         raise ValueError(f"{str(path)!r} holds control characters")
@@ -129,16 +129,23 @@ def _good_digest(digest: str) -> str:
     return digest
 
 
-def _good_url(url: str) -> str:
+def _url_parts(url: str) -> SplitResult:
+    """The parts of a URL without a login. Nothing is repeated that may be one."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - parsing it is the check
     except ValueError as error:
-        raise ValueError(f"{url!r} is not a URL: {error}") from None
+        why = "this is no URL" if "@" in url else f"{url!r} is not a URL: {error}"
+        raise ValueError(why) from None
+    if "@" in parts.netloc:
+        raise ValueError("the URL holds a login; secrets never stand in the inventory")
+    return parts
+
+
+def _good_url(url: str) -> str:
+    parts = _url_parts(url)
     if not parts.hostname:
         raise ValueError(f"{url!r} is not a URL: it names no host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("the URL holds a login; secrets never stand in the inventory")
     if not parts.path.strip("/"):
         raise ValueError(f"{url!r} names no file; give the tarball's own URL")
     return url
@@ -168,17 +175,13 @@ def _good_jump(text: str) -> str:
 
 
 def _plain_endpoint(url: str) -> str:
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{url!r} is not an endpoint: {error}") from None
+    parts = _url_parts(url)
     if parts.scheme == "https":
         raise ValueError(
             f"{url!r} is a TLS listener, and Alluxio 313 has no property for TLS to etcd; "
             "give the one without TLS"
         )
-    if not parts.hostname or port is None or parts.path.strip("/") or "@" in parts.netloc:
+    if not parts.hostname or parts.port is None or parts.path not in ("", "/"):
         raise ValueError(f"{url!r} is not an endpoint such as http://10.0.1.10:2379")
     _known_host(parts.hostname)
     return url

@@ -26,7 +26,7 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
     if kind == "extra_forbidden":
         return _unknown(str(error["loc"][-1]), path[:-1])
     if "[key]" in error["loc"]:
-        return f"{key!r} is not {_expected(context)}", ""
+        return f"{key!r} is not {model.EXPECTED[context['pattern']]}", ""
     if kind == "value_error":
         return f"{key!r}: {context['error']}", ""
     if kind in ("model_type", "dict_type"):
@@ -42,6 +42,8 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
     entry = document.find(root, path)
     node = entry.value if entry is not None else None
     got = f", not {shorten(node.text)}" if isinstance(node, document.Scalar) else ""
+    if context.get("pattern") == model.URL:
+        got = ""  # it may hold a login
     if isinstance(node, document.Scalar) and node.is_null:
         return f"{key!r} has no value", "give one, or remove the key"
     if kind == "literal_error":
@@ -84,7 +86,7 @@ def model_at(path: document.Path) -> type[BaseModel] | None:
         if _is_model(at):
             field = at.model_fields.get(str(part))
             at = _inner(field.annotation if field is not None else None)
-        elif get_origin(at) in (dict, list):
+        elif get_origin(at) is dict:
             at = _inner(get_args(at)[-1])
         else:
             return None
@@ -125,10 +127,6 @@ def _unknown(name: str, parent: document.Path) -> tuple[str, str]:
     return what, f"known here: {', '.join(known)}"
 
 
-def _expected(context: Mapping[str, Any]) -> str:
-    return model.EXPECTED.get(context.get("pattern", ""), "as it must be")
-
-
 _NUMBERS = ("int_parsing", "int_type", "int_from_float", "int_parsing_size")
 _BOUNDS = {
     "greater_than_equal": "at least {ge}",
@@ -140,7 +138,7 @@ _BOUNDS = {
 
 def _wanted(kind: str, context: Mapping[str, Any]) -> str:
     if kind == "string_pattern_mismatch":
-        return _expected(context)
+        return model.EXPECTED[context["pattern"]]
     if kind in _NUMBERS:
         return "a whole number"
     if kind in _BOUNDS:

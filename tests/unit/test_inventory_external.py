@@ -93,9 +93,9 @@ def test_nothing_stands_beside_it(path: Path) -> None:
     [
         ("https://10.0.1.10:2379", "is a TLS listener, and Alluxio 313 has no property for TLS"),
         ("http://10.0.1.10", "is not an endpoint such as http://"),
-        ("http://user:x@10.0.1.10:2379", "is not an endpoint such as http://"),
+        ("http://user:x@10.0.1.10:2379", "the URL holds a login; secrets never stand"),
         ("http://10.0.1.10:2379/v2/keys", "is not an endpoint such as http://"),
-        ("http://10.0.1.10:99999", "is not an endpoint"),
+        ("http://10.0.1.10:99999", "is not a URL: Port out of range"),
         ("http://10.0.1.300:2379", "is not an IPv4 address"),
         ("http://etcd2:12379", "etcd2:12379 is listed twice"),
         ("10.0.1.10:2379", "must be an http:// or https:// URL"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 from provision.errors import InventoryError, Problem
 from provision.inventory import Inventory, document, load, prefix_conflicts, read
 from provision.inventory.findings import Findings, Mark
-from provision.inventory.model import DEFAULT_ETCD_SETTINGS, Secret, jump_hosts
+from provision.inventory.model import (
+    DEFAULT_ETCD_SETTINGS,
+    EXPECTED,
+    URL,
+    InventoryFile,
+    Secret,
+    jump_hosts,
+    version_tuple,
+)
 
 BASE = """\
 cluster: Main
@@ -998,12 +1007,18 @@ def test_a_jump_that_is_taken(inventory: Path, text: str) -> None:
         ("https://me@h/x.tgz", "the URL holds a login; secrets never stand in the inventory"),
         ("https://:pw@h/x.tgz", "the URL holds a login; secrets never stand in the inventory"),
         ("https://h//", "'https://h//' names no file; give the tarball's own URL"),
+        ("https://h/@scope/x.tgz", ""),
+        ("https://me:pa/ss@h/x.tgz", "this is no URL"),
+        ("https://me:p@[h/x.tgz", "this is no URL"),
+        ("https://me:pa ss@h/x.tgz", f"must be {EXPECTED[URL]}"),
     ],
 )
 def test_urls(inventory: Path, url: str, why: str) -> None:
     source = f"  source: {{url: '{url}', sha256: {'a' * 64}}}"
     found = problems(inventory, edited(("  source: {package: true}", source)))
-    assert [p.what for p in found] == ([f"'url': {why}"] if why else [])
+    assert [p.what for p in found] == (
+        [f"'url'{'' if why.startswith('must') else ':'} {why}"] if why else []
+    )
 
 
 def test_machines_know_their_place(inventory: Path) -> None:
@@ -1028,7 +1043,7 @@ def test_headline_and_exit_code(inventory: Path) -> None:
     inventory.write_text(edited(("3.6.16", "3.5.2")))
     with pytest.raises(InventoryError, match=f"^1 problem in {inventory}$") as caught:
         load(inventory)
-    assert caught.value.exit_code == 2
+    assert (caught.value.exit_code, caught.value.id) == (2, "inventory-invalid")
     inventory.write_text(edited(("3.6.16", "3.5.2"), ("cluster: Main", "cluster: -a")))
     with pytest.raises(InventoryError, match=f"^2 problems in {inventory}$"):
         load(inventory)
@@ -1050,21 +1065,25 @@ def test_prefix_conflicts(names: list[str], conflicts: list[tuple[str, str]]) ->
 # --- files that cannot be read
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError) as caught:
-        load(tmp_path / "none.yml")
+def unread(path: Path, id: str) -> str:
+    """What is said of a file that cannot be read, by an error of that id."""
+    with pytest.raises(InventoryError, match=r"^the inventory cannot be read$") as caught:
+        load(path)
     (problem,) = caught.value.problems
-    assert str(problem) == (
+    assert caught.value.id == problem.id == id
+    return str(problem)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert unread(tmp_path / "none.yml", "inventory-missing") == (
         f"{tmp_path}/none.yml: no such file "
         f"(write one: invoke init-inventory --path {tmp_path}/none.yml)"
     )
 
 
 def test_folder(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError) as caught:
-        load(tmp_path)
-    (problem,) = caught.value.problems
-    assert str(problem) == f"{tmp_path}: this is a folder (name the inventory file in it)"
+    said = unread(tmp_path, "inventory-unreadable")
+    assert said == f"{tmp_path}: this is a folder (name the inventory file in it)"
 
 
 @pytest.mark.parametrize(("most", "read_on"), [(7, True), (6, False)])
@@ -1085,11 +1104,36 @@ def test_the_largest_file(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(problems(inventory, BASE + "#")) == 1
 
 
-@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "/proc/self/mem"])
-def test_unreadable(name: str) -> None:
-    with pytest.raises(InventoryError) as caught:
-        load(Path(name))
-    assert caught.value.problems[0].what.startswith("cannot be read: ")
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a\0b", "embedded null byte"),
+        ("x" * 5000, "File name too long"),
+        ("/proc/self/mem", "Input/output error"),
+    ],
+)
+def test_unreadable(name: str, why: str) -> None:
+    said = unread(Path(name), "inventory-unreadable")
+    assert said == str(Problem(name, f"cannot be read: {why}", id="inventory-unreadable"))
+
+
+@pytest.mark.parametrize(("path", "found"), [((0,), True), ((1,), False), (("a",), False)])
+def test_what_stands_in_a_list(path: tuple[int | str, ...], found: bool) -> None:
+    mark = Mark(1, 1)
+    root = document.Sequence((document.Scalar("x", mark),), mark)
+    assert (document.find(root, path) is not None) is found
+
+
+def test_every_pattern_is_known_in_words() -> None:
+    schema = json.dumps(InventoryFile.model_json_schema())
+    patterns = {json.loads(p) for p in re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', schema)}
+    assert len(patterns) > 15
+    assert patterns <= set(EXPECTED), patterns - set(EXPECTED)
+
+
+def test_what_is_no_version() -> None:
+    with pytest.raises(ValueError, match=r"^not a version: 'v3'$"):
+        version_tuple("v3")
 
 
 # --- scale
