@@ -11,6 +11,7 @@ import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from provision.inventory.findings import Findings, Mark
@@ -168,9 +169,7 @@ def _decode(data: bytes, findings: Findings) -> str | None:
         )
         return None
     text = _one_line_end(text)
-    for number, match in enumerate(_UNPRINTABLE.finditer(text)):
-        if number == 10:
-            break
+    for match in islice(_UNPRINTABLE.finditer(text), 10):
         what = f"the file holds the control character U+{ord(match[0]):04X}"
         findings.error(_mark_at(text, match.start()), what, "delete it", id="inventory-syntax")
     return None if findings.errors else text

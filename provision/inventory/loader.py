@@ -211,8 +211,7 @@ def _place(error: Any, path: document.Path, root: document.Node) -> Mark:
     entry = document.find(root, path)
     if entry is not None and (error["type"] == "extra_forbidden" or "[key]" in error["loc"]):
         return entry.key.mark
-    given = (*path, error["loc"][-1]) if error["type"] == "missing" else path
-    return document.locate(root, given)
+    return document.locate(root, error["loc"])
 
 
 _STAND_INS: dict[str, Callable[[document.Path], Any]] = {

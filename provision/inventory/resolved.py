@@ -243,7 +243,7 @@ def resolve(
         if own.model_fields_set:  # thousands of workers have nothing of their own
             fields = {f: getattr(own, f) for f in own.model_fields_set}
             at = target(file.ssh.model_copy(update=fields))
-        return replace(at, host=host, where=where.get(key, str(path)))
+        return replace(at, host=host, where=where[key])
 
     def source(s: model.Source) -> model.Source:
         update: dict[str, object] = {}

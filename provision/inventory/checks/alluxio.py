@@ -17,12 +17,9 @@ def _alluxio_maps(context: Context) -> Iterator[document.Path]:
     """Where properties, variables and folders may stand: the section, and workers with any."""
     if context.file.alluxio is not None:
         yield ("alluxio",)
-        workers = document.find(context.root, ("alluxio", "workers"))
-        if workers is not None and isinstance(workers.value, document.Mapping):
-            for name, entry in workers.value.entries.items():
-                keys = entry.value.entries if isinstance(entry.value, document.Mapping) else ()
-                if not _PLACES.isdisjoint(keys):
-                    yield ("alluxio", "workers", name)
+        for name in context.entries("alluxio", "workers"):
+            if not _PLACES.isdisjoint(context.entries("alluxio", "workers", name)):
+                yield ("alluxio", "workers", name)
     if context.file.kubernetes is not None:
         yield ("kubernetes",)
         yield ("kubernetes", "worker")
@@ -44,13 +41,12 @@ def _static_login(context: Context) -> None:
     alluxio = context.file.alluxio
     if alluxio is None or alluxio.membership != "STATIC":
         return
-    if context.has("alluxio", "etcd") and alluxio.etcd.username is not None:
+    if alluxio.etcd.username is not None:
         what = "'etcd' has no effect: with membership STATIC the workers do not use etcd"
         context.warning(
             what,
             "remove it",
             ("alluxio", "etcd"),
-            ("alluxio", "membership"),
             id="inventory-no-effect",
         )
 
@@ -76,7 +72,7 @@ def _endpoints_by_ipv6(context: Context) -> None:
 def _owned_properties(context: Context) -> None:
     for owner in _alluxio_maps(context):
         for field in ("properties", "secret_properties"):
-            for key in context.keys(*owner, field):
+            for key in context.entries(*owner, field):
                 if key in model.OWNED_PROPERTIES:
                     source = model.OWNED_PROPERTIES[key]
                     path = (*owner, field, key)
@@ -90,16 +86,16 @@ def _owned_properties(context: Context) -> None:
 
 def _inline_secrets(context: Context) -> None:
     for owner in _alluxio_maps(context):
-        for key in context.keys(*owner, "properties"):
-            if _looks_secret(context, key, (*owner, "properties", key)):
+        for key, entry in context.entries(*owner, "properties").items():
+            if _looks_secret(key, entry.value):
                 context.key_error(
                     f"{key!r} looks like a secret, which must not stand in the inventory",
                     f"put it under secret_properties by reference: {key}: {{env: NAME}}",
                     (*owner, "properties", key),
                     id="inventory-secret-inline",
                 )
-        for key in context.keys(*owner, "env"):
-            if _looks_secret(context, key, (*owner, "env", key)):
+        for key, entry in context.entries(*owner, "env").items():
+            if _looks_secret(key, entry.value):
                 context.key_error(
                     f"the variable {key!r} looks like a secret, which must not stand in the"
                     " inventory",
@@ -109,11 +105,9 @@ def _inline_secrets(context: Context) -> None:
                 )
 
 
-def _looks_secret(context: Context, key: str, path: document.Path) -> bool:
+def _looks_secret(key: str, value: document.Node) -> bool:
     if key in model.OWNED_PROPERTIES or not _SECRET.search(re.sub(r"[._-]", "", key)):
         return False
-    entry = document.find(context.root, path)
-    value = entry.value if entry is not None else None
     if not isinstance(value, document.Scalar):
         return True
     # Where a secret is, as in fs.gcs.credential.path, is none itself.
@@ -123,8 +117,8 @@ def _looks_secret(context: Context, key: str, path: document.Path) -> bool:
 
 def _both_property_kinds(context: Context) -> None:
     for owner in _alluxio_maps(context):
-        secrets = set(context.keys(*owner, "secret_properties"))
-        for key in context.keys(*owner, "properties"):
+        secrets = set(context.entries(*owner, "secret_properties"))
+        for key in context.entries(*owner, "properties"):
             if key in secrets:
                 path = (*owner, "properties", key)
                 context.key_error(
@@ -139,50 +133,48 @@ def _directories(context: Context) -> None:
     etcd, alluxio = context.inventory.etcd, context.inventory.alluxio
     for member in context.members:
         path = context.member_path(member.name, "data_dir")
-        _apart(context, member.data_dir, path, etcd.install_dir, ("etcd", "install_dir"))
+        _apart(context, member.data_dir, path, "etcd", etcd.install_dir)
     if alluxio is None:
         return
-    _apart(
-        context,
-        alluxio.state_dir,
-        ("alluxio", "state_dir"),
-        alluxio.install_dir,
-        ("alluxio", "install_dir"),
-    )
+    state = ("alluxio", "state_dir")
+    _apart(context, alluxio.state_dir, state, "alluxio", alluxio.install_dir)
     for owner in _alluxio_maps(context):
-        page_store: document.Path = (*owner, "page_store", "dirs")
-        entry = document.find(context.root, page_store)
-        if entry is None or not isinstance(entry.value, document.Sequence):
-            continue
-        seen: list[str] = []
-        for place, item in enumerate(entry.value.items):
-            if not isinstance(item, document.Scalar):
-                continue
-            path = (*page_store, place)
-            install = ("alluxio", "install_dir")
-            _apart(context, item.text, path, alluxio.install_dir, install)
-            if item.text in seen:
-                context.error(
-                    f"{item.text!r} is listed twice",
-                    "list each folder once",
-                    path,
-                    id="inventory-conflict",
-                )
-            elif any(_within(item.text, other) or _within(other, item.text) for other in seen):
-                what = f"{item.text!r} and another folder of the list lie in one another"
-                context.warning(
-                    what, "use folders side by side, one a disk", path, id="inventory-unwise"
-                )
-            seen.append(item.text)
+        _page_folders(context, (*owner, "page_store", "dirs"), alluxio.install_dir)
 
 
-def _apart(
-    context: Context, folder: str, path: document.Path, install: str, at: document.Path
-) -> None:
+def _page_folders(context: Context, page_store: document.Path, install: str) -> None:
+    entry = document.find(context.root, page_store)
+    if entry is None or not isinstance(entry.value, document.Sequence):
+        return
+    seen: list[str] = []
+    for place, item in enumerate(entry.value.items):
+        path = (*page_store, place)
+        folder = item.text if isinstance(item, document.Scalar) else ""  # refused already
+        _apart(context, folder, path, "alluxio", install)
+        if folder in seen:
+            context.error(
+                f"{folder!r} is listed twice",
+                "list each folder once",
+                path,
+                id="inventory-conflict",
+            )
+        elif any(_within(folder, other) or _within(other, folder) for other in seen):
+            what = f"{folder!r} and another folder of the list lie in one another"
+            context.warning(
+                what, "use folders side by side, one a disk", path, id="inventory-unwise"
+            )
+        seen.append(folder)
+
+
+def _apart(context: Context, folder: str, path: document.Path, section: str, install: str) -> None:
     if _within(folder, install) or _within(install, folder):
         what = f"{folder!r} and the install folder {install!r} lie in one another"
         context.warning(
-            what, "data and programs want folders side by side", path, at, id="inventory-unwise"
+            what,
+            "data and programs want folders side by side",
+            path,
+            (section, "install_dir"),
+            id="inventory-unwise",
         )
 
 

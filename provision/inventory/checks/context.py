@@ -42,12 +42,12 @@ class Context:
     def has(self, *path: str | int) -> bool:
         return document.find(self.root, path) is not None
 
-    def keys(self, *path: str | int) -> list[str]:
-        """The keys of the mapping at ``path``; none when there is no such mapping."""
+    def entries(self, *path: str | int) -> dict[str, document.Entry]:
+        """What the mapping at ``path`` holds, by key; nothing when there is no such mapping."""
         entry = document.find(self.root, path)
         if entry is None or not isinstance(entry.value, document.Mapping):
-            return []
-        return list(entry.value.entries)
+            return {}
+        return entry.value.entries
 
     def host_path(self, group: str, hosts: str, name: str, *fields: str) -> document.Path:
         """Where a host's value stands: the first of ``fields`` among its own, else its group's.
@@ -96,4 +96,4 @@ class Context:
 
     def _any_broken(self, paths: Iterable[document.Path]) -> bool:
         # Only what lies at or above a path: a broken sibling says nothing about it.
-        return any(path[:n] in self.broken for path in paths for n in range(1, len(path) + 1))
+        return any(path[: len(at)] == at for path in paths for at in self.broken)

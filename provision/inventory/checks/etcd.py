@@ -16,7 +16,7 @@ _DURATION = r"[0-9]{1,18}|([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+"
 
 
 def _nothing_beside_external(context: Context) -> None:
-    for key in context.keys("etcd"):
+    for key in context.entries("etcd"):
         if key != "external":
             what = f"{key!r} has no place here: with 'external' etcd is taken care of elsewhere"
             remedy = "remove it, or 'external'"
@@ -170,7 +170,7 @@ def _etcd_settings(context: Context) -> None:
     places: list[document.Path] = [("etcd", "settings")]
     places += [("etcd", "members", name, "settings") for name in context.file.etcd.members]
     for place in places:
-        for key in context.keys(*place):
+        for key, entry in context.entries(*place).items():
             dashed = key.replace("_", "-")
             path = (*place, key)
             if dashed in model.OWNED_ETCD_SETTINGS:
@@ -189,12 +189,10 @@ def _etcd_settings(context: Context) -> None:
                     id="inventory-unknown-key",
                 )
             else:
-                _warn_of_yes(context, path)
+                _warn_of_yes(context, path, entry.value)
 
 
-def _warn_of_yes(context: Context, path: document.Path) -> None:
-    entry = document.find(context.root, path)
-    value = entry.value if entry is not None else None
+def _warn_of_yes(context: Context, path: document.Path, value: document.Node) -> None:
     if isinstance(value, document.Scalar) and value.plain:
         word = value.text.lower()
         if word in _YAML_1_1_WORDS:
@@ -280,7 +278,7 @@ def _quota(context: Context) -> None:
 
 def _member_count(context: Context) -> None:
     path: document.Path = ("etcd", "members")
-    count = len(context.keys(*path))
+    count = len(context.entries(*path))
     if count == 1:
         what = "one member only: the cluster does not survive the loss of a host"
         context.warning(what, "use 3, or 5 to survive two losses", path, id="member-count")

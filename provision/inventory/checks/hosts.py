@@ -70,7 +70,6 @@ def _member_addresses(context: Context) -> None:
                 f" {member.machine.host!r} (see {context.where(at)})",
                 "a lost host would take both; give each a host of its own",
                 path,
-                at,
                 id="inventory-conflict",
             )
             continue
@@ -139,7 +138,6 @@ def _worker_hosts(context: Context) -> None:
                 f" {worker.machine.host!r} (see {context.where(at)})",
                 "they would share identity, ports and cache; run one worker a host",
                 context.worker_path(worker.name, "host"),
-                at,
                 id="inventory-conflict",
             )
             continue
@@ -223,7 +221,7 @@ def _one_way_to_a_host(context: Context) -> None:
                 f"the host {machine.host!r} has other ssh settings than at {context.where(at)}",
                 "give the host the same ssh settings in both places",
                 _ssh_path(context, host),
-                at,
+                *((*path, "ssh", name) for path in (host, its) for name in model.Ssh.model_fields),
                 id="inventory-conflict",
             )
 
@@ -261,7 +259,7 @@ def _loopback(context: Context) -> None:
             context.error(
                 f"{what} {master.hostname!r}",
                 "give its name on the network",
-                context.host_path("alluxio", "masters", master.name, "hostname", "host"),
+                ("alluxio", "masters", master.name, "hostname"),
                 id="inventory-value-invalid",
             )
     for worker in context.workers:

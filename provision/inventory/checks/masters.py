@@ -36,7 +36,7 @@ def _properties(context: Context) -> None:
     places: list[document.Path] = [("alluxio",)]
     places += [("alluxio", "workers", name) for name in alluxio.workers]
     for place in places:
-        for key in context.keys(*place, "properties"):
+        for key in context.entries(*place, "properties"):
             if key in model.MASTER_PROPERTIES:
                 path = (*place, "properties", key)
                 context.key_error(
