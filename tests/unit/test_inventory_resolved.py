@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from provision.inventory import load
 from tests.unit import test_inventory_external as external
 from tests.unit import test_inventory_loader as loader
+from tests.unit import test_kubernetes as kubernetes
 
 RESOLVED = Path(__file__).parent / "data" / "inventory-resolved.txt"
 #: Every value another one than the default, the relative paths relative.
@@ -98,12 +99,44 @@ alluxio:
       secret_properties: {b.secret: {file: secrets/b}}
       env: {A: own, B: own}
 """
+KUBERNETES = """\
+kubernetes:
+  chart: 0.7.0
+  release: cache
+  namespace: data
+  kubectl: [k3s, kubectl]
+  kubeconfig: kube/config
+  context: admin@kube
+  image: registry.example.com/alluxio
+  image_tag: own
+  image_pull_secrets: [pull]
+  service_account: alluxio
+  dataset_path: s3://bucket/own
+  credentials: {s3a.secretKey: {file: secrets/s3}}
+  secrets: {s3: /etc/s3}
+  properties: {alluxio.a: 3}
+  jvm_options: [-Da=b]
+  worker: {count: 5, heap: 6g, direct_memory: 7g, env: {A: pods}, jvm_options: [-Dc=d]}
+  page_store: {type: hostPath, host_path: /srv/pages, size: 8Gi}
+"""
+CHART_S_ETCD = """\
+kubernetes:
+  dataset_path: s3://bucket/own
+  worker: {requests: {cpu: 2, memory: 9Gi}, limits: {cpu: 4, memory: 10Gi}}
+  etcd: {replicas: 1, size: 4Gi, storage_class: fast}
+"""
 INVENTORIES = {
     "the smallest": loader.BASE,
     "every value": FULL,
     "authentication that is off": FULL.replace("auth: {enabled: true", "auth: {enabled: false"),
     "external etcd": external.BASE,
     "external etcd alone": external.BASE[: external.BASE.index("alluxio:")],
+    "Kubernetes": kubernetes.BASE,
+    "Kubernetes, every value": FULL + KUBERNETES,
+    "Kubernetes with an etcd of its own": FULL + CHART_S_ETCD,
+    "Kubernetes with external etcd": external.BASE + "kubernetes: {dataset_path: s3://b/p}\n",
+    "Kubernetes with an etcd of its own beside an external one": external.BASE
+    + "kubernetes: {dataset_path: s3://b/p, etcd: {enabled: true}}\n",
 }
 
 
