@@ -152,6 +152,10 @@ MORE: dict[str, Edits] = {
         (_ONE, _ONE.replace("}", ", ssh: {user: 'a b'}}")),
         (_TWO, "infra1.example.com\n      ssh: {user: admin}"),
     ],
+    "one host in capitals": [(_TWO, "INFRA1.example.com")],
+    "one host in capitals, and by other settings": [
+        (_TWO, "INFRA1.example.com\n      ssh: {user: admin}"),
+    ],
     "an IPv6 host of a member": [(_ONE, "{host: 'fd00::1'}")],
     "an IPv6 host, STATIC": [
         (_ONE, "{host: 'fd00::1'}"),

@@ -215,7 +215,15 @@ def _one_way_to_a_host(context: Context) -> None:
     seen: dict[tuple[str, int | None], tuple[Machine, document.Path]] = {}
     for machine, host in _machines(context):
         first, its = seen.setdefault(_machine(machine), (machine, host))
-        if first != machine:
+        if first.host != machine.host:
+            at = (*its, "host")
+            context.error(
+                f"{machine.host!r} is the host {first.host!r} at {context.where(at)}",
+                "write its name the same in both places",
+                (*host, "host"),
+                id="inventory-conflict",
+            )
+        elif first != machine:
             at = _ssh_path(context, its)
             context.error(
                 f"the host {machine.host!r} has other ssh settings than at {context.where(at)}",
