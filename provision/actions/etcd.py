@@ -115,7 +115,7 @@ def move_leader(run: Run, to: str) -> int:
 
 def rotate_certs(run: Run, ca: bool, limit: str) -> int:
     """New leaf certificates, or a new CA, one member at a time and without an outage."""
-    from provision.etcd import deploy, rotate
+    from provision.etcd import deploy, gates, rotate
     from provision.selection import choose
 
     if ca and limit:
@@ -123,6 +123,8 @@ def rotate_certs(run: Run, ca: bool, limit: str) -> int:
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
     observed = deploy.observe(inventory, run.fleet)
+    # A run that was cut may have left a member on its way: its next run waits for it.
+    observed = replace(observed, health=gates.back(inventory.etcd, run.fleet, observed.health))
     write = not run.dry_run
     plan = (
         rotate.authority(inventory, run.fleet, observed, write=write)
@@ -307,11 +309,11 @@ def kept_data(run: Run, delete: str, limit: str) -> int:
 def defrag_etcd(run: Run, compact: bool) -> int:
     """Compact and defragment, and show each database's size before and after."""
     from provision import screen
-    from provision.etcd import health, maintenance
+    from provision.etcd import gates, health, maintenance
     from provision.text import size
 
     inventory = common.load_own_etcd(run)
-    seen = health.observe(inventory.etcd, run.fleet)
+    seen = gates.back(inventory.etcd, run.fleet, health.observe(inventory.etcd, run.fleet))
     before = maintenance.usage(seen)
     plan = maintenance.defrag_plan(inventory, run.fleet, seen, compact=compact)
     carried = common.carry_out(run, plan)
