@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from provision import artifacts, gather, preflight
 from provision.alluxio import clusters, desired, java, membership, refusal, sizes, switch
@@ -19,7 +20,7 @@ from provision.host.resources import MARKER
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import Gate, HostChanges, Plan, Step
 from provision.remote import Fleet, Session
-from provision.text import printable_lines
+from provision.text import number, printable_lines
 
 #: Unpacked, a release takes about twice its tarball, which lies beside it for a moment.
 UNPACKED = 3
@@ -27,6 +28,12 @@ UNPACKED = 3
 #: also while other runs restart theirs of other batches.
 RESTART_SHARE = 10
 POLL_SECONDS = 0.25
+#: A worker that systemd has started again so often meanwhile will not come up by more patience. It
+#: starts one after three seconds (``RestartSec``), so that this takes about half a minute.
+CRASHES = 5
+CRASH_LOOK_SECONDS = 5.0
+#: What keeps all workers from starting is seen by the first few.
+CRASH_LOOK_WORKERS = 3
 #: The changes after which a worker's live key is a new one.
 STARTS = tuple(f"{verb} {desired.UNIT}" for verb in ("start", "restart"))
 
@@ -211,25 +218,77 @@ def require_live(
     chosen: Sequence[AlluxioWorker],
     *,
     patience: float = 0,
+    stale: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, int]:
     """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is, within
     ``patience`` seconds: one whose lease has ended, as its member of etcd went away for instance,
     registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
+
+    The revisions in ``stale`` are of keys that do not count. A worker that does not come up
+    however often systemd starts it is not waited for to the end.
     """
     deadline = time.monotonic() + patience
+    crashes = _Crashes(fleet)
     while True:
-        seen = live(inventory, alluxio, fleet, chosen)
-        missing = [w for w in chosen if w.name not in seen]
+        seen: dict[str, int] = {}
+        try:
+            seen = live(inventory, alluxio, fleet, chosen)
+        except Unhealthy:  # etcd may change its leader meanwhile, and the workers end for it
+            if time.monotonic() >= deadline:
+                raise
+            crashes.forget()
+        missing = [w for w in chosen if seen.get(w.name, -1) in (-1, stale.get(w.name))]
         if not missing:
             return seen
-        if time.monotonic() >= deadline:
-            after = f" after {patience} s" if patience else ""
+        late = time.monotonic() >= deadline
+        if late:
+            why = f" after {patience} s" if patience else ""
+        else:
+            # A worker's own lease from before, while it lasts, can be what keeps it from starting.
+            why = crashes.told([w for w in missing if w.name not in seen])
+        if late or why:
             raise Unhealthy(
-                f"{len(missing)} of {len(chosen)} workers are not live{after}",
+                f"{len(missing)} of {len(chosen)} workers are not live{why}",
                 _why(inventory, alluxio, fleet, missing),
                 id="worker-not-live",
             )
         time.sleep(POLL_SECONDS)
+
+
+class _Crashes:
+    """Which of the workers that are waited for systemd starts again and again, in vain."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._next = time.monotonic() + CRASH_LOOK_SECONDS
+        self._first: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """What was counted until now has another reason."""
+        self._first = {}
+
+    def told(self, workers: Sequence[AlluxioWorker]) -> str:
+        """What to say of the first that is hopeless; nothing when there is none as far as seen."""
+        if time.monotonic() < self._next:
+            return ""
+        self._next = time.monotonic() + CRASH_LOOK_SECONDS
+        for worker, count in _restarts(self._fleet, workers[:CRASH_LOOK_WORKERS]).items():
+            again = count - self._first.setdefault(worker, count)
+            if again >= CRASHES:
+                return f": systemd started {worker} {again} times again, in vain"
+        return ""
+
+
+def _restarts(fleet: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str, int]:
+    """How often systemd itself has started each worker again; of a host that answers."""
+
+    def count(session: Session) -> str:
+        script = f"systemctl show -p NRestarts --value {desired.UNIT}"
+        return session.run(script, "restarts", timeout=20).stdout
+
+    said = fleet.map(count, [w.machine for w in workers])
+    counts = {w.name: number(str(said[w.machine]).strip()) for w in workers}
+    return {name: found for name, found in counts.items() if found is not None}
 
 
 class Registrations:
@@ -255,37 +314,18 @@ class Registrations:
         self.after = Gate(f"{len(workers)} {there}", self._wait)
 
     def _note(self) -> None:
+        given = self._inventory, self._alluxio, self._fleet
         if self._done:
-            patience = self._alluxio.failure_detection_timeout
-            require_live(self._inventory, self._alluxio, self._fleet, self._done, patience=patience)
+            require_live(*given, self._done, patience=self._alluxio.failure_detection_timeout)
         if self._alluxio.membership != "STATIC":
-            self._stale = self._live()
-
-    def _live(self) -> dict[str, int]:
-        return live(self._inventory, self._alluxio, self._fleet, self._workers)
+            self._stale = live(*given, self._workers)
 
     def _wait(self) -> None:
         timeout = self._alluxio.start_timeout
         if self._stale:  # a worker may have to wait until its old lease has ended
             timeout += self._alluxio.failure_detection_timeout
-        deadline = time.monotonic() + timeout
-        missing = list(self._workers)
-        while missing:
-            seen: dict[str, int] = {}
-            with contextlib.suppress(Unhealthy):  # etcd may change its leader meanwhile
-                seen = self._live()
-            missing = [
-                w for w in self._workers if seen.get(w.name, -1) in (-1, self._stale.get(w.name))
-            ]
-            if missing and time.monotonic() > deadline:
-                raise Unhealthy(
-                    f"{len(missing)} of {len(self._workers)} workers are not live after "
-                    f"{timeout} s",
-                    _why(self._inventory, self._alluxio, self._fleet, missing),
-                    id="worker-not-live",
-                )
-            if missing:
-                time.sleep(POLL_SECONDS)
+        given = self._inventory, self._alluxio, self._fleet, self._workers
+        require_live(*given, patience=timeout, stale=self._stale)
 
 
 def _why(

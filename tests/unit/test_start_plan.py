@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -414,6 +414,42 @@ class TestRegistrations:
         del registry.revisions["w02"]
         with pytest.raises(Unhealthy, match="1 of 2 workers are not live"):
             start.require_live(*given)
+
+    def test_a_worker_that_never_comes_up_is_not_waited_for(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        asked: list[list[str]] = []
+
+        def restarts(_: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str, int]:
+            asked.append([w.name for w in workers])
+            return {w.name: 70 + len(asked) for w in workers}
+
+        def sleep(_: float) -> None:
+            if registry.looks == 4:  # only then has the lease from before ended
+                del registry.revisions["w02"]
+
+        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start, "_restarts", restarts)
+        monkeypatch.setattr("provision.alluxio.start.time.sleep", sleep)
+        gate = self.gate(replace(alluxio, start_timeout=60))
+        gate.before.check()
+        registry.revisions["w01"] = 11
+        with pytest.raises(Unhealthy, match=r"1 of 2 workers are not live: systemd .* w02 5 times"):
+            gate.after.check()
+        assert asked == [[]] * 3 + [["w02"]] * 6
+
+    def test_crashes_are_counted_while_etcd_answers(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
+        counts = iter((0, 4, 6, 10, 11))
+        monkeypatch.setattr(start, "_restarts", lambda *_: {"w01": next(counts)})
+        crashes = start._Crashes(Fleet(1))
+        assert [crashes.told(alluxio.workers) for _ in range(2)] == ["", ""]
+        crashes.forget()
+        told = [crashes.told(alluxio.workers) for _ in range(3)]
+        assert told == ["", "", ": systemd started w01 5 times again, in vain"]
 
     def test_a_worker_that_lost_its_lease_has_time_to_register_again(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
