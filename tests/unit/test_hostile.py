@@ -397,9 +397,10 @@ def test_folders_on_hosts_hold_nothing_that_breaks_out(kind: str) -> None:
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x1b[2J", "a\0b", "a\x85b", "~/\r"])
 def test_a_local_path_has_no_control_characters(text: str) -> None:
-    for adapter in (TypeAdapter[Any](model.LocalPath), TypeAdapter[Any](model.Digest)):
-        with pytest.raises(ValidationError):
-            adapter.validate_python(f"file:{text}")
+    for kind, of in ((model.LocalPath, "file:"), (model.Digest, "")):
+        why = re.escape(repr(f"{of}{text}")) + " holds control characters|should match pattern"
+        with pytest.raises(ValidationError, match=why):
+            TypeAdapter[Any](kind).validate_python(f"file:{text}")
 
 
 def command(name: str, **options: Any) -> int:

@@ -128,6 +128,13 @@ kubernetes:
 INVENTORIES = {
     "the smallest": loader.BASE,
     "every value": FULL,
+    "a Java that is there": loader.edited(
+        (
+            "  workers:",
+            "  java: {home: /srv/jdk}\n  masters: {m0: {host: m0}, m1: {host: w1}}\n  workers:",
+        ),
+        ("worker2.example.com", "w1\n      java_home: /srv/own"),
+    ),
     "authentication that is off": FULL.replace("auth: {enabled: true", "auth: {enabled: false"),
     "external etcd": external.BASE,
     "external etcd alone": external.BASE[: external.BASE.index("alluxio:")],

@@ -139,7 +139,9 @@ MORE: dict[str, Edits] = {
         (_TWO, f"w2\n      hostname: {_FIRST}"),
     ],
     "ports at a name": [(_TWO, "w2\n      hostname: 10.0.1.11\n      rpc_port: 2379")],
-    "ports at a host that is an address": [(_TWO, "10.0.1.11\n      rpc_port: 2379")],
+    "ports at a host that is an address": [
+        (_TWO, "10.0.1.11\n      hostname: w2\n      rpc_port: 2379"),
+    ],
     "ports of the plain listener": [
         _before(_MEMBERS, "  tls: {client: true, plain_client_port: 29999}"),
         (_TWO, "infra1.example.com"),
