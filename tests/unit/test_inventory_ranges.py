@@ -8,7 +8,7 @@ import pytest
 
 from provision.inventory import ranges
 from provision.inventory.ranges import MAX_ENTRIES, RangeError, expand
-from tests.unit.test_inventory_loader import edited, loaded, problems
+from tests.unit.test_inventory_loader import edited, findings, loaded, problems
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,18 @@ def ranged(*workers: str) -> str:
     return text + "".join(f"    {line}\n" for line in workers)
 
 
-@pytest.mark.parametrize(("most", "refused"), [(5, []), (4, ["16:5"])])
+TOO_MANY = "16:5: the file stands for more than 4 hosts [inventory-range-invalid]"
+
+
+@pytest.mark.parametrize(("most", "refused"), [(5, []), (4, [TOO_MANY])])
 def test_the_hosts_of_a_file_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, refused: list[str]
 ) -> None:
     monkeypatch.setattr(ranges, "MAX_ENTRIES", most)
     text = ranged('"v[1-2]": {host: "v[1-2]"}', '"w[1-2]": {host: "w[1-2]"}', "x: {}")
-    found = problems(tmp_path / "lab.yml", text.replace("    x: {}\n", ""))
-    assert [p.where for p in found] == refused
+    path = tmp_path / "lab.yml"
+    found = findings(path, text.replace("    x: {}\n", "").encode())
+    assert [p.line.removeprefix(f"{path}:") for p in found] == refused
 
 
 def test_a_bad_range_hides_nothing_below_it(tmp_path: Path) -> None:
