@@ -22,7 +22,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from provision.errors import Problem, UsageError
-from provision.etcd import pki
+from provision.etcd import certificates, keyfiles, pki
 from provision.inventory.resolved import EtcdCluster
 from provision.text import printable
 
@@ -48,7 +48,7 @@ class External:
 
     def imported(self, name: str) -> bytes | None:
         """The imported certificate of that name (see :func:`name_of`), with its intermediates."""
-        with pki.explained(self.folder), contextlib.suppress(FileNotFoundError):
+        with keyfiles.explained(self.folder), contextlib.suppress(FileNotFoundError):
             return (self.folder / f"{name}.crt").read_bytes()
         return None
 
@@ -142,7 +142,9 @@ def faults(
     now = now or _now()
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        missing = {pki.canonical(name) for name in names} - pki.san_names(certificate)
+        missing = {certificates.canonical(name) for name in names} - certificates.san_names(
+            certificate
+        )
     except ValueError:
         return ["it is not a certificate"]
     found = []

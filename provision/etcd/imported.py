@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
-from provision.etcd import desired, external, pki
+from provision.etcd import certificates, desired, external, keyfiles, pki
 from provision.etcd.desired import Leaf
 from provision.etcd.external import HOW, External
 from provision.host.observe import HostFacts
@@ -99,7 +99,9 @@ def ends_soon(pem: bytes, now: datetime | None = None) -> bool:
     life."""
     certificate = x509.load_pem_x509_certificate(pem)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return end - (now or _now()) < min(timedelta(days=pki.RENEW_BEFORE_DAYS), (end - begin) / 3)
+    return end - (now or _now()) < min(
+        timedelta(days=certificates.RENEW_BEFORE_DAYS), (end - begin) / 3
+    )
 
 
 def require(
@@ -150,16 +152,16 @@ def own_problems(cluster: EtcdCluster) -> list[Problem]:
         return []
     where = "this tool's own certificate"
     try:
-        info = pki.inspect(own_pair(cluster).cert_pem)
+        info = certificates.inspect(own_pair(cluster).cert_pem)
     except UsageError as error:
         return [Problem(where, error.message, id=error.id)]
-    if info.days_left() >= pki.RENEW_BEFORE_DAYS:
+    if info.days_left() >= certificates.RENEW_BEFORE_DAYS:
         return []
     what = f"expires in {info.days_left()} days, on {info.not_after:%Y-%m-%d}"
     return [Problem(where, what, HOW, "warning", id="certificate-expiring")]
 
 
-def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
+def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
     """This tool's own key and certificate, with its intermediates.
 
     One that was imported takes the place of one that has expired, or is not there. Raises
@@ -168,12 +170,12 @@ def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
     own = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT
     pair = None
     if own.exists():
-        pair = pki.own_pair(own)
-        if pki.inspect(pair.cert_pem).not_after > _now():
+        pair = keyfiles.own_pair(own)
+        if certificates.inspect(pair.cert_pem).not_after > _now():
             return pair
     if own_waiting(cluster) is not None:
         renew_own(cluster)
-        return pki.own_pair(own)
+        return keyfiles.own_pair(own)
     if pair is not None:
         raise UsageError(f"{own} has expired: {HOW}", id="external-certificate-needed")
     raise UsageError(f"{own} is missing: {HOW}", id="external-certificate-needed")
@@ -187,8 +189,8 @@ def own_key(cluster: EtcdCluster) -> Path:
 def own_waiting_key(cluster: EtcdCluster) -> bytes | None:
     """The public half (DER) of that key, or None when there is none."""
     path = own_key(cluster)
-    with pki.explained(path):
-        return external.spki(pki.load_key(path).public_key()) if path.exists() else None
+    with keyfiles.explained(path):
+        return external.spki(keyfiles.load_key(path).public_key()) if path.exists() else None
 
 
 def own_waiting(cluster: EtcdCluster) -> bytes | None:
@@ -199,7 +201,7 @@ def own_waiting(cluster: EtcdCluster) -> bytes | None:
     )
     if key is None or not path.exists():
         return None
-    with pki.explained(path):
+    with keyfiles.explained(path):
         found = path.read_bytes()
         return found if external.key_of(found) == key else None
 
@@ -209,8 +211,8 @@ def renew_own(cluster: EtcdCluster) -> None:
     found, key = own_waiting(cluster), own_key(cluster)
     if found is None:
         return  # an earlier run has done it
-    with pki.explained(key):
-        pki.replace_file(key.with_name(pki.CLIENT), key.read_bytes() + found, 0o600)
+    with keyfiles.explained(key):
+        keyfiles.replace_file(key.with_name(pki.CLIENT), key.read_bytes() + found, 0o600)
         key.unlink()
 
 
@@ -258,7 +260,7 @@ def _handing_out(pem: bytes) -> Callable[[bytes], bytes]:
 
 
 def _described(pem: bytes) -> str:
-    info = pki.inspect(pem)
+    info = certificates.inspect(pem)
     return f"signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}"
 
 

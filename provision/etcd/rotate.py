@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
-from provision.etcd import desired, external, gates, imported, pki, tls
+from provision.etcd import certificates, desired, external, gates, imported, pki, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.desired import MemberTls
 from provision.etcd.listeners import CertificateState, shown_certificates
@@ -87,7 +87,7 @@ def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: 
             title = f"{m.name} trusts the new CA only"
             steps.append(_new_trust(cluster, fleet, m, facts[m.name], new.cert_pem, title))
     name = new.certificate.subject.rfc4514_string()
-    gone = pki.short_fingerprint(old.certificate)
+    gone = certificates.short_fingerprint(old.certificate)
     folder = pki.home(cluster.tls.pki_dir, cluster.name)
     steps.append(
         Step(
@@ -122,7 +122,7 @@ def _imported(
         chosen = {k: imported.choose(cluster, m, k, facts, ca) for k in desired.kinds(m)}
         new = {k: c for k, c in chosen.items() if c.new is not None and m in members}
         if new:
-            made = {k: pki.inspect(c.new or b"").fingerprint for k, c in new.items()}
+            made = {k: certificates.inspect(c.new or b"").fingerprint for k, c in new.items()}
             pair = {k: c.leaf for k, c in new.items()}
             material = MemberTls(m.name, b"", peer=pair.get("peer"), server=pair.get("server"))
             leaves.append(_leaf_step(cluster, fleet, m, facts, material, made))
@@ -180,7 +180,7 @@ def _require_some(cluster: EtcdCluster, observed: Observed) -> None:
         )
 
 
-def _successor(cluster: EtcdCluster, ca: pki.Authorities, *, write: bool) -> pki.Authority:
+def _successor(cluster: EtcdCluster, ca: pki.Authorities, *, write: bool) -> certificates.Authority:
     if ca.next is not None:
         return ca.next
     begun = pki.begin_replacement if write else pki.stand_in
@@ -190,11 +190,12 @@ def _successor(cluster: EtcdCluster, ca: pki.Authorities, *, write: bool) -> pki
 
 
 def _all_from(
-    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, authority: pki.Authority
+    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, authority: certificates.Authority
 ) -> bool:
     names = desired.sans(member)
     return all(
-        pki.is_good(desired.installed(cluster, kind, facts) or b"", authority, names) is None
+        certificates.is_good(desired.installed(cluster, kind, facts) or b"", authority, names)
+        is None
         for kind in desired.kinds(member)
     )
 
@@ -235,13 +236,13 @@ def _new_leaf(
     fleet: Fleet,
     member: EtcdMember,
     facts: HostFacts,
-    authority: pki.Authority,
+    authority: certificates.Authority,
 ) -> Step:
     made: dict[str, str] = {}
 
     def leaf(kind: str) -> desired.Leaf:
         def note(certificate: bytes) -> None:
-            made[kind] = pki.inspect(certificate).fingerprint
+            made[kind] = certificates.inspect(certificate).fingerprint
 
         return tls.leaf(cluster, member, facts, authority, "", note)
 
@@ -310,7 +311,7 @@ def _late(member: EtcdMember, shown: CertificateState) -> Problem:
     )
 
 
-def _own_certificate(cluster: EtcdCluster, signer: pki.Authority) -> Step:
+def _own_certificate(cluster: EtcdCluster, signer: certificates.Authority) -> Step:
     def renew() -> None:
         days = cluster.tls.leaf_days
         pki.renew_client(cluster.tls.pki_dir, cluster.name, signer, days)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from provision import gather
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
-from provision.etcd import desired, external, imported, pki
+from provision.etcd import certificates, desired, external, imported, keyfiles, pki
 from provision.etcd.external import CHAIN, PEM, External
 from provision.host.change import Change, signing_request
 from provision.host.observe import HostFacts, Probe
@@ -104,7 +104,7 @@ class _Export:
         request = x509.CertificateSigningRequestBuilder(subject).add_extension(
             usages, critical=False
         )
-        key = pki.ensure_key(imported.own_key(self.cluster))
+        key = keyfiles.ensure_key(imported.own_key(self.cluster))
         self.answers[pki.CLIENT_NAME] = request.sign(key, hashes.SHA256()).public_bytes(PEM)
 
     def write(self) -> None:
@@ -113,7 +113,7 @@ class _Export:
             self.to.mkdir(parents=True, exist_ok=True)
             for w in self.wanted:
                 pem = self.answers[w.name]
-                pki.replace_file(self.to / f"{w.name}.csr", pem, 0o644)
+                keyfiles.replace_file(self.to / f"{w.name}.csr", pem, 0o644)
                 request = Request(
                     name=w.name,
                     member=w.member.name if w.member is not None else "",
@@ -125,7 +125,7 @@ class _Export:
             document = {"schema": SCHEMA, "cluster": self.cluster.name, "requests": requests}
             # Last: a folder without it is what a killed run has left.
             text = json.dumps(document, indent=2) + "\n"
-            pki.replace_file(self.to / MANIFEST, text.encode(), 0o644)
+            keyfiles.replace_file(self.to / MANIFEST, text.encode(), 0o644)
         except OSError as error:
             raise ChangeFailed(
                 f"{error.filename or self.to}: {error.strerror or error}", id="file-unwritable"
@@ -239,12 +239,12 @@ def _store(ca: External, name: str, chain: bytes) -> Call:
     path = ca.folder / f"{name}.crt"
 
     def store() -> None:
-        with pki.explained(path):
-            pki.make_private_dir(ca.folder.parent)
-            pki.make_private_dir(ca.folder)
-            pki.replace_file(path, chain, 0o644)
+        with keyfiles.explained(path):
+            keyfiles.make_private_dir(ca.folder.parent)
+            keyfiles.make_private_dir(ca.folder)
+            keyfiles.replace_file(path, chain, 0o644)
 
-    info = pki.inspect(chain)
+    info = certificates.inspect(chain)
     return Call(f"{path}: signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}", store)
 
 
@@ -299,7 +299,7 @@ def _due(
 
 def _ends(pem: bytes) -> bool:
     """From when on ``check-nodes`` warns."""
-    return pki.inspect(pem).days_left() < pki.RENEW_BEFORE_DAYS
+    return certificates.inspect(pem).days_left() < certificates.RENEW_BEFORE_DAYS
 
 
 def _own_due(cluster: EtcdCluster, ca: External, *, every: bool) -> bool:
@@ -333,7 +333,7 @@ def _ask(
 
 
 def _names(member: EtcdMember) -> tuple[str, ...]:
-    return tuple(sorted({pki.canonical(name) for name in (*desired.sans(member), "::1")}))
+    return tuple(sorted({certificates.canonical(name) for name in (*desired.sans(member), "::1")}))
 
 
 def _has_all(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, external, imported, pki
+from provision.etcd import certificates, desired, external, imported, pki
 from provision.etcd.desired import Leaf, MemberTls
 from provision.host.observe import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
@@ -89,7 +89,7 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
 def _unknown_issuer(pem: bytes, ca: Ca) -> str:
     """Who issued a certificate that is valid, if ``ca`` does not know the issuer; else empty."""
     try:
-        info = pki.inspect(pem)
+        info = certificates.inspect(pem)
     except ValueError:
         return ""
     known = ca.knows(pem) if isinstance(ca, external.External) else ca.issuer(pem) is not None
@@ -143,14 +143,14 @@ def due(
     if here is None:
         return ""
     issuer = ca.issuer(here) or ca.signing
-    return pki.is_good(here, issuer, desired.sans(member))
+    return certificates.is_good(here, issuer, desired.sans(member))
 
 
 def leaf(
     cluster: EtcdCluster,
     member: EtcdMember,
     facts: HostFacts,
-    authority: pki.Authority,
+    authority: certificates.Authority,
     why: str,
     on_made: Callable[[bytes], None] = lambda _: None,
 ) -> Leaf:
@@ -161,13 +161,13 @@ def leaf(
     names, days = desired.sans(member), cluster.tls.leaf_days
 
     def sign(request: bytes) -> bytes:
-        certificate = pki.sign_csr(authority, request, member.name, names, days=days)
+        certificate = certificates.sign_csr(authority, request, member.name, names, days=days)
         on_made(certificate)
         return certificate
 
     if facts.commands.get(desired.OPENSSL, "").strip():
         return Leaf(why, sign=sign)
-    pair = pki.leaf(authority, member.name, names, days=days)
+    pair = certificates.leaf(authority, member.name, names, days=days)
     on_made(pair.cert_pem)
     return Leaf(why, pair=(pair.cert_pem, pair.key_pem))
 
@@ -179,7 +179,7 @@ def trusted(cluster: EtcdCluster) -> bytes:
     return pki.trusted(cluster.tls.pki_dir, cluster.name)
 
 
-def own_pair(cluster: EtcdCluster) -> pki.KeyPair:
+def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
     """This tool's own key and certificate. Raises :class:`UsageError` when there is none."""
     if cluster.tls.ca == "external":
         return imported.own_pair(cluster)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import Unhealthy, UsageError
-from provision.etcd import health, pki, reach
+from provision.etcd import certificates, health, pki, reach
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.etcd.values import ClientTls, Endpoint
@@ -128,7 +128,7 @@ def test_members_of_two_clusters(boot: Boot, three: Running, fleet: Fleet) -> No
 def secured(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     pki_dir = tmp_path_factory.mktemp("pki")
     authority = pki.ensure_ca(pki_dir, "test")
-    pair = pki.leaf(authority, "infra0", ["127.0.0.1"], days=20)
+    pair = certificates.leaf(authority, "infra0", ["127.0.0.1"], days=20)
     (pki_dir / "leaf.crt").write_bytes(pair.cert_pem)
     (pki_dir / "leaf.key").write_bytes(pair.key_pem)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd import deploy, desired, gates, pki, roster, tls
+from provision.etcd import certificates, deploy, desired, gates, pki, roster, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.observed import Running
@@ -252,7 +252,9 @@ class TestTls:
         members = tuple(builders.member(n, peer_tls=True) for n in (1, 2, 3))
         return builders.etcd(*members, tls=EtcdTls(pki_dir=tmp_path))
 
-    def seen(self, cluster: EtcdCluster, pair: pki.KeyPair, **paths: PathState) -> HostFacts:
+    def seen(
+        self, cluster: EtcdCluster, pair: certificates.KeyPair, **paths: PathState
+    ) -> HostFacts:
         def file(content: bytes, mode: int) -> PathState:
             return PathState("file", "etcd", "etcd", mode, len(content), content)
 
@@ -264,7 +266,7 @@ class TestTls:
         ca = tls.authority(cluster, write=True)
         assert isinstance(ca, pki.Authorities)
         member = cluster.members[0]
-        pair = pki.leaf(ca.signing, member.name, desired.sans(member), days=365)
+        pair = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365)
         assert tls.due(cluster, member, "peer", self.seen(cluster, pair), ca) is None
 
     def test_one_that_ends_soon_or_has_no_key_is_renewed(self, cluster: EtcdCluster) -> None:
@@ -272,11 +274,11 @@ class TestTls:
         assert isinstance(ca, pki.Authorities)
         member = cluster.members[0]
         then = datetime.now(timezone.utc) - timedelta(days=360)
-        old = pki.leaf(ca.signing, member.name, desired.sans(member), days=365, now=then)
+        old = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365, now=then)
         assert tls.due(cluster, member, "peer", self.seen(cluster, old), ca)
-        other = pki.leaf(ca.signing, member.name, ("elsewhere",), days=365)
+        other = certificates.leaf(ca.signing, member.name, ("elsewhere",), days=365)
         assert tls.due(cluster, member, "peer", self.seen(cluster, other), ca)
-        good = pki.leaf(ca.signing, member.name, desired.sans(member), days=365)
+        good = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365)
         empty = {"peer.key": PathState("file", "etcd", "etcd", 0o600, 0)}
         assert tls.due(cluster, member, "peer", self.seen(cluster, good, **empty), ca) is not None
 

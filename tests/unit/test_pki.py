@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from provision.errors import UsageError
-from provision.etcd import pki
-from provision.etcd.pki import Authority
+from provision.etcd import certificates, pki
+from provision.etcd.certificates import Authority
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 SANS = ["10.0.0.1", "fd00::1", "Infra0.example.com"]
@@ -51,7 +51,7 @@ def test_the_authority_is_made_once(tmp_path: Path) -> None:
 
 
 def test_what_the_authority_says(authority: Authority) -> None:
-    info = pki.inspect(authority.cert_pem)
+    info = certificates.inspect(authority.cert_pem)
     assert info.subject == info.issuer == "CN=c etcd CA"
     assert info.not_after == NOW + timedelta(days=3650)
     assert info.days_left(NOW) == 3650
@@ -109,8 +109,8 @@ def test_a_missing_authority_says_where_it_comes_from(tmp_path: Path) -> None:
 
 
 def test_a_leaf_names_its_member(authority: Authority) -> None:
-    pair = pki.leaf(authority, "infra0", SANS, days=365, now=NOW)
-    info = pki.inspect(pair.cert_pem)
+    pair = certificates.leaf(authority, "infra0", SANS, days=365, now=NOW)
+    info = certificates.inspect(pair.cert_pem)
     assert info.subject == "CN=infra0"
     assert info.sans == (
         *("10.0.0.1", "127.0.0.1", "::1", "fd00::1", "infra0.example.com", "localhost"),
@@ -127,7 +127,7 @@ def test_a_leaf_names_its_member(authority: Authority) -> None:
 
 
 def test_openssl_accepts_a_leaf(authority: Authority, tmp_path: Path) -> None:
-    pair = pki.leaf(authority, "infra0", SANS, now=NOW)
+    pair = certificates.leaf(authority, "infra0", SANS, now=NOW)
     (tmp_path / "ca").write_bytes(authority.cert_pem)
     (tmp_path / "leaf").write_bytes(pair.cert_pem)
     for purpose in ("sslserver", "sslclient"):
@@ -144,16 +144,16 @@ def test_openssl_accepts_a_leaf(authority: Authority, tmp_path: Path) -> None:
 
 def test_a_leaf_does_not_outlive_its_authority(tmp_path: Path) -> None:
     authority = pki.ensure_ca(tmp_path, "c", 20, now=NOW)
-    pair = pki.leaf(authority, "m", [], days=365, now=NOW)
-    assert pki.inspect(pair.cert_pem).not_after == NOW + timedelta(days=20)
-    assert pki.is_good(pair.cert_pem, authority, [], NOW) is None
+    pair = certificates.leaf(authority, "m", [], days=365, now=NOW)
+    assert certificates.inspect(pair.cert_pem).not_after == NOW + timedelta(days=20)
+    assert certificates.is_good(pair.cert_pem, authority, [], NOW) is None
 
 
 def test_a_leaf_is_kept_while_it_is_good(authority: Authority, tmp_path: Path) -> None:
-    pem = pki.leaf(authority, "m", SANS, days=365, now=NOW).cert_pem
+    pem = certificates.leaf(authority, "m", SANS, days=365, now=NOW).cert_pem
 
     def reason(days: float = 0.0, sans: list[str] = SANS, of: Authority = authority) -> str | None:
-        return pki.is_good(pem, of, sans, NOW + timedelta(days=days))
+        return certificates.is_good(pem, of, sans, NOW + timedelta(days=days))
 
     assert reason() is None
     assert reason(sans=["FD00:0::1"]) is None
@@ -165,23 +165,28 @@ def test_a_leaf_is_kept_while_it_is_good(authority: Authority, tmp_path: Path) -
     assert reason(of=pki.ensure_ca(tmp_path, "c", now=NOW)) == (
         "it was not issued by this cluster's CA"
     )
-    assert pki.is_good(b"junk", authority, [], NOW) == "it is not a certificate"
-    assert pki.is_good(authority.cert_pem, authority, [], NOW) is not None
+    assert certificates.is_good(b"junk", authority, [], NOW) == "it is not a certificate"
+    assert certificates.is_good(authority.cert_pem, authority, [], NOW) is not None
 
 
 def test_a_short_life_is_not_renewed_at_every_run(authority: Authority) -> None:
-    pem = pki.leaf(authority, "m", [], days=9, now=NOW).cert_pem
-    assert pki.is_good(pem, authority, [], NOW) is None
-    assert pki.is_good(pem, authority, [], NOW + timedelta(days=5)) is None
-    assert pki.is_good(pem, authority, [], NOW + timedelta(days=7)) == "it expires on 2026-01-10"
+    pem = certificates.leaf(authority, "m", [], days=9, now=NOW).cert_pem
+    assert certificates.is_good(pem, authority, [], NOW) is None
+    assert certificates.is_good(pem, authority, [], NOW + timedelta(days=5)) is None
+    assert (
+        certificates.is_good(pem, authority, [], NOW + timedelta(days=7))
+        == "it expires on 2026-01-10"
+    )
 
 
 def test_a_leaf_of_other_usage_is_not_good(authority: Authority) -> None:
-    pem = pki.leaf(authority, "m", [], usages=("client",), now=NOW).cert_pem
-    assert pki.inspect(pem).sans == ()
-    assert pki.is_good(pem, authority, [], NOW, usages=("client",)) is None
-    with_names = pki.leaf(authority, "m", ["localhost", "127.0.0.1", "::1"], usages=("client",))
-    assert pki.is_good(with_names.cert_pem, authority, []) == "it is not for use as server"
+    pem = certificates.leaf(authority, "m", [], usages=("client",), now=NOW).cert_pem
+    assert certificates.inspect(pem).sans == ()
+    assert certificates.is_good(pem, authority, [], NOW, usages=("client",)) is None
+    with_names = certificates.leaf(
+        authority, "m", ["localhost", "127.0.0.1", "::1"], usages=("client",)
+    )
+    assert certificates.is_good(with_names.cert_pem, authority, []) == "it is not for use as server"
 
 
 def test_a_signing_request_gives_its_key_and_nothing_else(authority: Authority) -> None:
@@ -194,12 +199,12 @@ def test_a_signing_request_gives_its_key_and_nothing_else(authority: Authority) 
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    pem = pki.sign_csr(
+    pem = certificates.sign_csr(
         authority, request.public_bytes(serialization.Encoding.PEM), "m", ["10.0.0.1"], now=NOW
     )
     assert x509.load_pem_x509_certificate(pem).public_key() == key.public_key()
-    assert pki.inspect(pem).sans == ("10.0.0.1", "127.0.0.1", "::1", "localhost")
-    assert pki.is_good(pem, authority, ["10.0.0.1"], NOW) is None
+    assert certificates.inspect(pem).sans == ("10.0.0.1", "127.0.0.1", "::1", "localhost")
+    assert certificates.is_good(pem, authority, ["10.0.0.1"], NOW) is None
     constraints = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(
         x509.BasicConstraints
     )
@@ -208,7 +213,7 @@ def test_a_signing_request_gives_its_key_and_nothing_else(authority: Authority) 
 
 def test_a_bad_signing_request_is_refused(authority: Authority) -> None:
     with pytest.raises(UsageError, match="not a certificate signing request"):
-        pki.sign_csr(authority, b"junk", "m", [])
+        certificates.sign_csr(authority, b"junk", "m", [])
     weak = rsa.generate_private_key(65537, 1024)
     request = (
         x509.CertificateSigningRequestBuilder()
@@ -216,7 +221,7 @@ def test_a_bad_signing_request_is_refused(authority: Authority) -> None:
         .sign(weak, hashes.SHA256())
     )
     with pytest.raises(UsageError, match="RSA of 2048 bits"):
-        pki.sign_csr(authority, request.public_bytes(serialization.Encoding.PEM), "m", [])
+        certificates.sign_csr(authority, request.public_bytes(serialization.Encoding.PEM), "m", [])
 
 
 def test_the_tools_own_certificate_is_kept_and_renewed(tmp_path: Path) -> None:
@@ -224,7 +229,7 @@ def test_the_tools_own_certificate_is_kept_and_renewed(tmp_path: Path) -> None:
     first = pki.ensure_client(tmp_path, "c", now=NOW)
     path = pki.home(tmp_path, "c") / pki.CLIENT
     assert mode(path) == 0o600
-    assert pki.is_good(first.cert_pem, authority, [], NOW, usages=("client",)) is None
+    assert certificates.is_good(first.cert_pem, authority, [], NOW, usages=("client",)) is None
     assert pki.ensure_client(tmp_path, "c", now=NOW) == first
     later = pki.ensure_client(tmp_path, "c", now=NOW + timedelta(days=360))
     assert later != first
@@ -234,7 +239,7 @@ def test_the_tools_own_certificate_is_kept_and_renewed(tmp_path: Path) -> None:
 def test_a_certificate_from_elsewhere_is_used_as_it_is(tmp_path: Path) -> None:
     authority = pki.ensure_ca(tmp_path, "c", now=NOW)
     home = pki.home(tmp_path, "c")
-    pair = pki.leaf(authority, "operator", [], usages=("client",), days=1, now=NOW)
+    pair = certificates.leaf(authority, "operator", [], usages=("client",), days=1, now=NOW)
     path = home / pki.CLIENT
     path.write_bytes(pair.cert_pem + authority.cert_pem + pair.key_pem)
     path.chmod(0o600)
@@ -242,7 +247,7 @@ def test_a_certificate_from_elsewhere_is_used_as_it_is(tmp_path: Path) -> None:
     found = pki.ensure_client(tmp_path, "c", now=NOW + timedelta(days=500))
     assert found.key_pem == pair.key_pem
     assert found.cert_pem == pair.cert_pem + authority.cert_pem
-    path.write_bytes(pair.cert_pem + pki.leaf(authority, "x", [], now=NOW).key_pem)
+    path.write_bytes(pair.cert_pem + certificates.leaf(authority, "x", [], now=NOW).key_pem)
     with pytest.raises(UsageError, match="do not belong together"):
         pki.ensure_client(tmp_path, "c")
 

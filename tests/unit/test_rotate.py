@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import PreflightFailed
-from provision.etcd import desired, pki, rotate, tls
+from provision.etcd import certificates, desired, pki, rotate, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.values import MemberStatus
@@ -56,8 +56,10 @@ class World:
         ca = pki.ensure_ca(folder, "c")
         self.files = {m.name: self.signed(m, ca) for m in members}
 
-    def signed(self, member: EtcdMember, ca: pki.Authority, trust: bytes = b"") -> dict[str, bytes]:
-        pair = pki.leaf(ca, member.name, desired.sans(member))
+    def signed(
+        self, member: EtcdMember, ca: certificates.Authority, trust: bytes = b""
+    ) -> dict[str, bytes]:
+        pair = certificates.leaf(ca, member.name, desired.sans(member))
         return {
             f"{PKI}/ca.crt": trust or ca.cert_pem,
             f"{PKI}/peer.crt": pair.cert_pem,
