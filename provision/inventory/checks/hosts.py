@@ -10,7 +10,13 @@ from pathlib import Path
 
 from provision.inventory import document, model
 from provision.inventory.checks.context import Context
-from provision.inventory.resolved import AlluxioWorker, EtcdMember, Machine, local_path
+from provision.inventory.resolved import (
+    AlluxioMaster,
+    AlluxioWorker,
+    EtcdMember,
+    Machine,
+    local_path,
+)
 
 #: Ports a worker opens besides its RPC port: (property, default or None when closed by default).
 _WORKER_PORTS: tuple[tuple[str, int | None], ...] = (
@@ -252,34 +258,31 @@ def _loopback(context: Context) -> None:
     if len(hosts) < 2:
         return
     for member in context.members:
-        if _is_loopback(member.address) and not _is_loopback(member.machine.host):
-            what = f"other hosts cannot reach {member.name!r} at the loopback address"
-            path = context.member_path(member.name, "address")
-            context.error(
-                f"{what} {member.address!r}",
-                "give its address on the network",
-                path,
-                id="inventory-value-invalid",
-            )
+        path = ("etcd", "members", member.name, "address")
+        _reached(context, "other hosts", member, "address", member.address, path)
     for master in context.masters:
-        if _is_loopback(master.hostname) and not _is_loopback(master.machine.host):
-            what = f"workers cannot reach {master.name!r} at the loopback name"
-            context.error(
-                f"{what} {master.hostname!r}",
-                "give its name on the network",
-                ("alluxio", "masters", master.name, "hostname"),
-                id="inventory-value-invalid",
-            )
+        path = ("alluxio", "masters", master.name, "hostname")
+        _reached(context, "workers", master, "name", master.hostname, path)
     for worker in context.workers:
-        if _is_loopback(worker.hostname) and not _is_loopback(worker.machine.host):
-            what = f"clients cannot reach {worker.name!r} at the loopback name"
-            path = context.worker_path(worker.name, "hostname")
-            context.error(
-                f"{what} {worker.hostname!r}",
-                "give its name on the network",
-                path,
-                id="inventory-value-invalid",
-            )
+        path = ("alluxio", "workers", worker.name, "hostname")
+        _reached(context, "clients", worker, "name", worker.hostname, path)
+
+
+def _reached(
+    context: Context,
+    by: str,
+    role: EtcdMember | AlluxioMaster | AlluxioWorker,
+    kind: str,
+    at: str,
+    path: document.Path,
+) -> None:
+    if _is_loopback(at) and not _is_loopback(role.machine.host):
+        context.error(
+            f"{by} cannot reach {role.name!r} at the loopback {kind} {at!r}",
+            f"give its {kind} on the network",
+            path,
+            id="inventory-value-invalid",
+        )
 
 
 def _is_loopback(host: str) -> bool:
