@@ -8,6 +8,7 @@ from provision.ansible import ini, yml
 from provision.ansible.tree import Tree, Vars
 from provision.errors import InventoryError, Problem
 from provision.ids import Id
+from provision.inventory.findings import unreadable
 
 #: Whatever else is wrong with it, this is what it comes to.
 NOT_CARRIED: Id = "ansible-not-carried-over"
@@ -60,16 +61,8 @@ def _text(path: Path) -> str:
         if len(data) > yml.MAX_BYTES:
             raise ValueError(f"larger than {yml.MAX_BYTES >> 20} MiB")
         return data.decode("utf-8-sig")
-    except IsADirectoryError:
-        problem = Problem(
-            str(path),
-            "this is a folder",
-            "name the inventory file in it",
-            id="inventory-unreadable",
-        )
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problem = Problem(str(path), f"cannot be read: {reason}", id="inventory-unreadable")
+        problem = unreadable(path, error)
     raise InventoryError("the Ansible inventory cannot be read", [problem], id=problem.id)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from provision.errors import Problem
@@ -14,6 +15,16 @@ class Mark(NamedTuple):
 
     line: int
     column: int
+
+
+def unreadable(path: Path, error: OSError | ValueError) -> Problem:
+    """Why a file of an inventory cannot be read."""
+    if isinstance(error, IsADirectoryError):
+        what, remedy = "this is a folder", "name the inventory file in it"
+    else:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        what, remedy = f"cannot be read: {reason}", ""
+    return Problem(str(path), what, remedy, id="inventory-unreadable")
 
 
 class Findings:

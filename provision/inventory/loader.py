@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from provision.errors import InventoryError, Problem
 from provision.inventory import checks, document, model, ranges
-from provision.inventory.findings import Findings, Mark
+from provision.inventory.findings import Findings, Mark, unreadable
 from provision.inventory.resolved import Inventory, resolve
 
 #: Mappings whose keys are the operator's own: an empty value there is a mistake, not a default.
@@ -91,16 +91,8 @@ def _contents(path: Path) -> bytes:
     except FileNotFoundError:
         remedy = f"write one: invoke init-inventory --path {path}"
         problem = Problem(str(path), "no such file", remedy, id="inventory-missing")
-    except IsADirectoryError:
-        problem = Problem(
-            str(path),
-            "this is a folder",
-            "name the inventory file in it",
-            id="inventory-unreadable",
-        )
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problem = Problem(str(path), f"cannot be read: {reason}", id="inventory-unreadable")
+        problem = unreadable(path, error)
     raise InventoryError("the inventory cannot be read", problems=[problem], id=problem.id)
 
 
