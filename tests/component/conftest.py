@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from provision.etcd import health
+from provision.etcd.client import EtcdClient
 from provision.inventory.model import EtcdTls, Source
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+from provision.remote import Fleet
 
 ARTIFACTS = Path(__file__).parents[2] / ".lab" / "artifacts"
 
@@ -161,3 +164,16 @@ def _wait(running: Running, within: float = 20.0) -> None:
             if member.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"etcd did not start:\n{member.log.read_text()[-2000:]}", pytrace=False)
             time.sleep(0.01)
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    with Fleet(4) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def client(running: Running, fleet: Fleet) -> Iterator[EtcdClient]:
+    """To any member of the module's own fixture ``running``."""
+    with health.any_client(running.cluster, fleet) as client:
+        yield client

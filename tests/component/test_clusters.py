@@ -12,7 +12,7 @@ from provision import stop
 from provision.alluxio import clusters, membership
 from provision.alluxio.clusters import Cluster
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd import auth, health
+from provision.etcd import auth
 from provision.etcd.client import EtcdClient
 from provision.etcd.values import Login
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
@@ -28,18 +28,6 @@ WORKERS = Login("alluxio", "w-secret")
 def running(boot: Boot) -> Iterator[Running]:
     with boot() as running:
         yield running
-
-
-@pytest.fixture
-def fleet() -> Iterator[Fleet]:
-    with Fleet(2) as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def client(running: Running, fleet: Fleet) -> Iterator[EtcdClient]:
-    with health.any_client(running.cluster, fleet) as client:
-        yield client
 
 
 @pytest.fixture

@@ -40,12 +40,6 @@ class LoopbackFleet(Fleet):
         return self.loopback
 
 
-@pytest.fixture
-def fleet() -> Iterator[Fleet]:
-    with Fleet(4) as fleet:
-        yield fleet
-
-
 @pytest.fixture(scope="module")
 def three(boot: Boot) -> Iterator[Running]:
     with boot(3) as running:

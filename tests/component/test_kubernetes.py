@@ -75,12 +75,6 @@ def client(running: Running) -> Iterator[EtcdClient]:
         yield client
 
 
-@pytest.fixture
-def fleet() -> Iterator[Fleet]:
-    with Fleet(2) as fleet:
-        yield fleet
-
-
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> str:
     tools = helm.unpack("helm", tmp_path_factory.mktemp("kubectl"))

@@ -29,18 +29,6 @@ def running(boot: Boot) -> Iterator[Running]:
         yield running
 
 
-@pytest.fixture
-def fleet() -> Iterator[Fleet]:
-    with Fleet(2) as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def client(running: Running, fleet: Fleet) -> Iterator[EtcdClient]:
-    with health.any_client(running.cluster, fleet) as client:
-        yield client
-
-
 def replay(client: EtcdClient) -> int:
     """Write the recorded keys, the live ones under a lease. Returns the lease."""
     lease = client.lease_grant(30)
