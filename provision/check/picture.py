@@ -17,6 +17,7 @@ WIDTH = 1000
 NAMED = 24
 _MARGIN, _GAP, _HEAD = 20, 12, 34
 _BOX, _BOX_HEIGHT = 183, 58
+_A_ROW = (WIDTH - 2 * _MARGIN + _GAP) // (_BOX + _GAP)
 _LINK = 46
 #: A cell's pitch, and the height that all cells together should not exceed by much.
 _PITCHES, _CELLS_HEIGHT = (26, 8), 420
@@ -117,11 +118,10 @@ def _hint(n: NodeVerdict) -> str:
 
 
 def _boxes(y: float, heading: str, contents: Sequence[tuple[str, tuple[str, ...], str]]) -> Group:
-    a_row = max(1, int((WIDTH - 2 * _MARGIN + _GAP) // (_BOX + _GAP)))
     boxes = []
     for i, (marks, lines, hint) in enumerate(contents):
-        row, column = divmod(i, a_row)
-        in_row = min(a_row, len(contents) - row * a_row)
+        row, column = divmod(i, _A_ROW)
+        in_row = min(_A_ROW, len(contents) - row * _A_ROW)
         left = (WIDTH - in_row * (_BOX + _GAP) + _GAP) / 2
         boxes.append(
             Box(
@@ -134,7 +134,7 @@ def _boxes(y: float, heading: str, contents: Sequence[tuple[str, tuple[str, ...]
                 hint,
             )
         )
-    rows = -(-len(contents) // a_row)
+    rows = -(-len(contents) // _A_ROW)
     return Group(y, _HEAD + rows * (_BOX_HEIGHT + _GAP) + 4, heading, tuple(boxes))
 
 

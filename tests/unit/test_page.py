@@ -249,7 +249,9 @@ def test_where_boxes_stand() -> None:
 def test_where_cells_stand(
     count: int, left: float, size: int, height: int, letters: tuple[str, ...]
 ) -> None:
-    group = picture.draw(many(count)).workers
+    drawn = picture.draw(many(count))
+    assert drawn.link == "membership ETCD, leases of 120 s"
+    group = drawn.workers
     assert group is not None
     assert (group.y, group.height, group.dense) == (156, height, True)
     assert group.heading == f"Alluxio: {count} workers: {count - 1} LIVE, 1 FAILED"
