@@ -69,30 +69,41 @@ def test_a_roll_out_that_was_killed_goes_on_with_the_others(lab: Lab, step: int)
     lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
 
 
-def interrupted(lab: Lab, after: float, *words: object) -> Done:
-    """A run with -v that Ctrl-C meets so many seconds after its first remote call."""
+CALL = r"^\S+: .+: [0-9.]+ s$"
+#: Where Ctrl-C meets a roll-out: a line of its progress with -v, which one, and seconds after it.
+Moment = tuple[str, int, float]
+ROLL_OUT: list[Moment] = [
+    (CALL, 1, 0),
+    (r"\[1/3\] change ", 1, 0),
+    (r"waiting: every member healthy", 1, 0),
+    (r"\[3/3\] change ", 1, 0),
+]
+
+
+def interrupted(lab: Lab, moment: Moment, *words: object) -> Done:
+    """A run with -v that Ctrl-C meets."""
     task, inventory, *options = words
     assert isinstance(task, str)
     run = lab.start(task, inventory, *map(str, options), "--verbose")  # type: ignore[arg-type]
-    run.wait_for(r"^\S+: .+: [0-9.]+ s$")
+    line, times, after = moment
+    run.wait_for(line, times)
     return run.interrupt(after)
 
 
-def moments(whole: float) -> list[float]:
-    """When Ctrl-C comes in a run of so many seconds: a few times, or all with ``CUTS=all``."""
-    count = int(whole / 0.05) if os.environ.get("CUTS") == "all" else 4
-    return [(whole - 0.6) * n / count for n in range(count)]
-
-
 def test_ctrl_c_at_any_time_leaves_no_lock_and_no_half_file(lab: Lab) -> None:
+    """At some moments, or with ``CUTS=all`` in every twentieth of a second as well."""
     lab.invoke("deploy-etcd").expect(0)
 
     def roll(number: int) -> Path:
         return lab.inventory({"etcd": {"settings": {"snapshot-count": 40000 + number}}})
 
     whole = lab.invoke("deploy-etcd", roll(0)).expect(0, "etcd2: ok").seconds
-    for number, moment in enumerate(moments(whole), 1):
-        interrupted(lab, moment, "deploy-etcd", roll(number)).expect(130, "error: interrupted")
+    by_time = int(whole / 0.05) if os.environ.get("CUTS") == "all" else 0
+    moments = [*ROLL_OUT, *((CALL, 1, 0.05 * n) for n in range(by_time))]
+    for number, moment in enumerate(moments, 1):
+        done = interrupted(lab, moment, "deploy-etcd", roll(number))
+        if done.code != 0 or moment in ROLL_OUT:  # or it was done by then
+            done.expect(130, "error: interrupted")
         assert_unlocked(lab)
         lab.on(lab.etcd, "flock -w 30 /run/alluxio-provision/batch.lock true || :")
         assert lab.on(lab.etcd, f"find /opt/etcd /etc/etcd {HALF}") == ["", "", ""]
@@ -103,9 +114,9 @@ def test_ctrl_c_at_any_time_leaves_no_lock_and_no_half_file(lab: Lab) -> None:
 def test_ctrl_c_leaves_no_half_backup(lab: Lab, tmp_path: Path) -> None:
     lab.invoke("deploy-etcd").expect(0)
     codes = []
-    for number, moment in enumerate((0, 0.1, 0.2, 0.3)):
+    for number, after in enumerate((0, 0.1, 0.2, 0.3)):
         folder = tmp_path / str(number)
-        done = interrupted(lab, moment, "backup-etcd", None, "--to", folder)
+        done = interrupted(lab, (CALL, 1, after), "backup-etcd", None, "--to", folder)
         codes.append(done.code)
         assert "Traceback" not in done.text, done.text
         assert len(list(folder.glob("*"))) == {130: 0, 0: 1}[done.code], done.text
