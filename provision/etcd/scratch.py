@@ -67,9 +67,11 @@ def member(
         held = session.hold(_script(cluster, host, folder, port), "restore into a scratch member")
     except Unreachable:
         raise  # the next backup removes what is still there
-    except BaseException:  # Ctrl-C, too; once the script is held, it removes it
+    except BaseException as error:  # Ctrl-C, too; once the script is held, it removes it
+        if not isinstance(error, Exception):
+            session.close()  # amid a packet Ctrl-C leaves a connection through which nothing comes
         with contextlib.suppress(ProvisionError):
-            session.run(f"rm -rf {folder}", "remove the scratch folder")
+            session.run(_removal(folder), "remove the scratch folder")
         raise
     try:
         if not held.greeting.startswith("started "):
@@ -143,6 +145,19 @@ ok=1
         )
     if not result.ok:
         raise _unusable(host, f"the upload failed: {printable(result.stderr.strip(), 300)}")
+
+
+def _removal(folder: str) -> str:
+    # What was sent before Ctrl-C is still carried out, and might make the folder anew: it goes when
+    # no command names it any more. This one comes by standard input, and grep's pattern as well.
+    return f"""\
+n=0
+while [ $n -lt 100 ] && echo {folder} | grep -qsFf - /proc/[0-9]*/cmdline; do
+  n=$((n + 1))
+  sleep 0.1
+done
+rm -rf {folder}
+"""
 
 
 def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> str:

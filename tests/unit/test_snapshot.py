@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from provision.errors import PreflightFailed
-from provision.etcd import snapshot
+from provision.etcd import scratch, snapshot
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
@@ -97,3 +98,18 @@ def test_retention_removes_the_oldest_of_this_cluster_only(tmp_path: Path) -> No
 def test_a_cluster_s_name_is_no_pattern(tmp_path: Path) -> None:
     (tmp_path / "LabX-r0000000001-20260101T000000Z.db").touch()
     assert snapshot.existing(tmp_path, "Lab.") == []
+
+
+def test_a_scratch_folder_goes_when_nothing_works_in_it_any_more(tmp_path: Path) -> None:
+    """What came before Ctrl-C is still carried out on the host."""
+    folder = tmp_path / "scratch"
+    upload = subprocess.Popen(["sh", "-c", f"read go; mkdir {folder}"], stdin=subprocess.PIPE)
+    removal = subprocess.Popen(["sh", "-s"], stdin=subprocess.PIPE)
+    assert removal.stdin is not None
+    removal.stdin.write(scratch._removal(str(folder)).encode())
+    removal.stdin.close()
+    with pytest.raises(subprocess.TimeoutExpired):
+        removal.wait(0.2)
+    upload.communicate(b"go\n", timeout=10)
+    assert removal.wait(10) == 0
+    assert not folder.exists()
