@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -75,7 +75,7 @@ class External:
         policy = (
             verification.PolicyBuilder()
             .store(verification.Store(list(self.roots)))
-            .time(now or _now())
+            .time(now or certificates.now_utc())
             .extension_policies(ca_policy=_for_a_ca(), ee_policy=_for_a_leaf())
         )
         try:
@@ -88,7 +88,7 @@ class External:
 def load(cluster: EtcdCluster, now: datetime | None = None) -> External:
     """The CA of the inventory's ``ca_bundle``. Raises :class:`UsageError` with all that is wrong
     with the file: no certificates, one that is no CA or has expired, one without its root."""
-    path, now = cluster.tls.ca_bundle, now or _now()
+    path, now = cluster.tls.ca_bundle, now or certificates.now_utc()
     assert path is not None  # the inventory's checks have seen to it
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
@@ -139,7 +139,7 @@ def faults(
 
     ``names`` are host names and addresses that it must carry.
     """
-    now = now or _now()
+    now = now or certificates.now_utc()
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         missing = {certificates.canonical(name) for name in names} - certificates.san_names(
@@ -264,7 +264,3 @@ def spki(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -99,7 +99,7 @@ def ends_soon(pem: bytes, now: datetime | None = None) -> bool:
     life."""
     certificate = x509.load_pem_x509_certificate(pem)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return end - (now or _now()) < min(
+    return end - (now or certificates.now_utc()) < min(
         timedelta(days=certificates.RENEW_BEFORE_DAYS), (end - begin) / 3
     )
 
@@ -171,7 +171,7 @@ def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
     pair = None
     if own.exists():
         pair = keyfiles.own_pair(own)
-        if certificates.inspect(pair.cert_pem).not_after > _now():
+        if certificates.inspect(pair.cert_pem).not_after > certificates.now_utc():
             return pair
     if own_waiting(cluster) is not None:
         renew_own(cluster)
@@ -262,7 +262,3 @@ def _handing_out(pem: bytes) -> Callable[[bytes], bytes]:
 def _described(pem: bytes) -> str:
     info = certificates.inspect(pem)
     return f"signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}"
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
