@@ -71,6 +71,7 @@ def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ..
     restarts: dict[str, None] = dict.fromkeys(sorted(facts.pending_restarts))
     units: list[Unit] = []
     written: set[str] = set()
+    trees: list[Tree] = []
     for resource in resources:
         if isinstance(resource, Unit):
             units.append(resource)
@@ -79,6 +80,9 @@ def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ..
         if isinstance(resource, Tree) and change is not None:
             # What lies in the old tree goes with it.
             facts = _without(facts, resource.path)
+            trees += [resource] if change.restarts else []
+        elif change is not None and isinstance(resource, File | Link | Directory):
+            change = _with_tree(change, resource.path, trees)
         if change is not None:
             found.append(change)
             restarts.update(dict.fromkeys(change.restarts))
@@ -391,6 +395,15 @@ def _without(facts: HostFacts, tree: str) -> HostFacts:
     below = f"{tree}/"
     paths = {path: state for path, state in facts.paths.items() if not path.startswith(below)}
     return replace(facts, paths=paths)
+
+
+def _with_tree(change: Change, path: str, trees: Sequence[Tree]) -> Change:
+    """``change`` of ``path``, in the step that replaces the tree it lies in.
+
+    Written in an earlier step, the file would be replaced with the old tree.
+    """
+    owed = [unit for tree in trees if path.startswith(f"{tree.path}/") for unit in tree.restarts]
+    return replace(change, restarts=tuple(dict.fromkeys((*change.restarts, *owed))))
 
 
 def _link(link: Link, facts: HostFacts) -> Change | None:

@@ -238,6 +238,22 @@ class TestTree:
         todo = changes([other, *declared[1:]], there)
         assert [c.what.split()[0] for c in todo] == ["replace", "write", "restart"]
 
+    def test_what_lies_in_a_tree_is_written_in_the_step_that_replaces_it(self) -> None:
+        """Written before, with what no service notices, it would go with the old tree."""
+        unnoticed = File("/opt/alluxio/313/conf/workers", b"w1\n")
+        beside = File("/opt/alluxio/313.txt", b"x")
+        declared: list[Resource] = [self.tree, unnoticed, Unit("w.service")]
+        there = having(declared, facts())
+        other = replace(self.tree, artifact=replace(hosts.TARBALL, sha256="b" * 64))
+        todo = changes([other, unnoticed, beside, Unit("w.service")], there)
+        assert [(c.what, c.quiet) for c in todo] == [
+            ("replace /opt/alluxio/313 from release.tar.gz", False),
+            ("write /opt/alluxio/313/conf/workers", False),
+            ("write /opt/alluxio/313.txt", True),
+            ("restart w.service", False),
+        ]
+        assert all(c.quiet for c in changes([self.tree, unnoticed], facts()))
+
 
 @pytest.fixture
 def tarball(tmp_path: Path) -> Artifact:
