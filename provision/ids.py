@@ -91,6 +91,7 @@ Id = Literal[
     "not-begun",
     "option-invalid",
     "other-clusters-live",
+    "page-store-shrinks",
     "path-in-the-way",
     "peer-unreachable",
     "pki-missing",

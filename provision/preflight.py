@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.alluxio import desired as workers_desired
-from provision.alluxio import java, sizes
+from provision.alluxio import java, sizes, tarball
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
@@ -135,6 +135,25 @@ def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -
     return problems
 
 
+def release(
+    alluxio: AlluxioCluster, artifacts: Artifacts, facts: Mapping[Machine, HostFacts]
+) -> list[Problem]:
+    """What is wrong with Alluxio's release: with its tarball, or where only hosts have it."""
+    if artifacts.release is not None:
+        return tarball.problems(artifacts.alluxio, artifacts.release, alluxio.version)
+    home = workers_desired.home(alluxio)
+    return [
+        Problem(
+            f"{machine.host} ({machine.where})",
+            f"release {alluxio.version} has no {' or '.join(tarball.launchers(home))}",
+            f"set alluxio.version to {alluxio.version} and alluxio.source, then upgrade-workers",
+            id="release-missing",
+        )
+        for machine, f in facts.items()
+        if tarball.launcher_on(f, home) is None
+    ]
+
+
 def architectures(
     facts: Mapping[Machine, HostFacts], tarballs: Iterable[Artifact | None]
 ) -> list[Problem]:
@@ -153,10 +172,10 @@ def architectures(
     ]
 
 
-def _architecture(tarball: str) -> str | None:
+def _architecture(name: str) -> str | None:
     found = re.search(
         r"(?<![a-z0-9])((?P<x86_64>amd64|x86[_-]64|x64)|(?P<aarch64>arm64|aarch64))(?![a-z0-9])",
-        tarball.lower(),
+        name.lower(),
     )
     if found is None:
         return None
@@ -245,7 +264,8 @@ def workers(
         problems += port(f, worker.rpc_port, unit.pid, unit.active == "active", where)
         path = workers_desired.UNIT_PATH
         problems += ours(f, workers_desired.UNIT, path, alluxio.name, "worker", where)
-        problems += java.problems(alluxio, worker, artifacts.jdk, f, where)
+        accepted = artifacts.release.java if artifacts.release is not None else ()
+        problems += java.problems(alluxio, worker, artifacts.jdk, f, where, accepted)
         identity = workers_desired.identity(alluxio, f)
         file = workers_desired.identity_file(alluxio)
         if identity is None and f.text(file):

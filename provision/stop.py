@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from provision import gather
 from provision.alluxio import desired as worker
+from provision.alluxio import state
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.etcd import desired as etcd
 from provision.etcd import timer
@@ -153,8 +154,9 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
         worker.previous_link(alluxio),
         *(f"{path}/LOCAL" for path in w.page_store.dirs),
         worker.identity_file(alluxio),
+        *state.paths(alluxio, "worker"),
     ]
-    return gone, [*w.page_store.dirs, alluxio.state_dir]
+    return gone, [*w.page_store.dirs, f"{alluxio.state_dir}/tmp", alluxio.state_dir]
 
 
 def _worker_releases(alluxio: AlluxioCluster) -> list[str]:
@@ -246,8 +248,12 @@ def _worker(
 
 
 def _master_paths(alluxio: AlluxioCluster) -> list[str]:
-    current, state = f"{alluxio.install_dir}/current", alluxio.state_dir
-    return [worker.MASTER_UNIT_PATH, current, worker.journal_dir(alluxio), f"{state}/metastore"]
+    return [
+        worker.MASTER_UNIT_PATH,
+        worker.current_link(alluxio),
+        worker.journal_dir(alluxio),
+        *state.paths(alluxio, "master"),
+    ]
 
 
 def _master_probe(alluxio: AlluxioCluster) -> Probe:
@@ -271,7 +277,7 @@ def _master(
         worker.MASTER_UNIT_PATH,
         alluxio.name,
         [p for p in _master_paths(alluxio) if alone or not p.endswith("/current")],
-        [alluxio.state_dir, alluxio.log_dir],
+        [f"{alluxio.state_dir}/tmp", alluxio.state_dir, alluxio.log_dir],
         _worker_releases(alluxio) if alone else [],
         first=(delete_logs,) if alone else (),
     )

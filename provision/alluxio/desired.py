@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from provision.alluxio import java, switch
+from provision.alluxio import java, state, switch
 from provision.alluxio.sizes import jvm_size
+from provision.alluxio.tarball import LAUNCHERS, Contents, launcher_on, launchers
 from provision.artifacts import Artifact
 from provision.errors import UsageError
 from provision.etcd.values import Login
@@ -37,20 +38,47 @@ UNIT = "alluxio-worker.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 MASTER_UNIT = "alluxio-master.service"
 MASTER_UNIT_PATH = f"/etc/systemd/system/{MASTER_UNIT}"
+#: systemd starts a process that ended after 3 s (``RestartSec``), so many times in a row without
+#: more delay. Each further start waits ``LONGER_SECONDS`` more, at most ``LONGEST_SECONDS``: from
+#: the 24th start in a row on there is a minute between an end and the next start.
+QUICK_STARTS, LONGER_SECONDS, LONGEST_SECONDS = 5, 3, 57
+#: A run of so many seconds is no failure to start.
+LASTING_SECONDS = 600
+#: At each stop Alluxio dumps metrics (100 KB) and stacks into its log folder, and deletes none
+#: (class ``ProcessUtils``, property ``alluxio.exit.collect.info``). So many of each stay. The unit
+#: sees to it at each start: a process that ends every minute must not fill the disk either, and
+#: tmpfiles.d can age whole folders, but not some files in one.
+KEPT_DUMPS = 10
+_WORKER_OPTS, _MASTER_OPTS = "ALLUXIO_WORKER_JAVA_OPTS", "ALLUXIO_MASTER_JAVA_OPTS"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """The tarballs a worker is made of. ``jdk`` None: the host's own Java is used."""
+    """The tarballs a worker is made of. ``jdk`` None: the host's own Java is used.
+
+    ``release``: what the first holds. None when it is not on this machine: its host is asked.
+    """
 
     alluxio: Artifact
     jdk: Artifact | None
+    release: Contents | None = None
 
 
 def home(alluxio: AlluxioCluster) -> str:
     """ALLUXIO_HOME on the hosts: one folder a release."""
     return f"{alluxio.install_dir}/{alluxio.version}"
+
+
+def launcher(alluxio: AlluxioCluster, artifacts: Artifacts, facts: HostFacts | None) -> str:
+    """The launch script's path on the hosts, as the tarball has it, or else the host.
+
+    Where neither is known, preflight has said so (:func:`provision.preflight.release`).
+    """
+    name = artifacts.release.launcher if artifacts.release is not None else None
+    if name is None and facts is not None:
+        name = launcher_on(facts, home(alluxio))
+    return f"{home(alluxio)}/{name or LAUNCHERS[0]}"
 
 
 def current_link(alluxio: AlluxioCluster) -> str:
@@ -103,21 +131,19 @@ def resources(
     units = units_of(worker, master)
     existing = facts is not None and identity(alluxio, facts)
     jdk = artifacts.jdk
+    moves = () if facts is None else state.moves(alluxio, worker, facts, UNIT)
     java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]
     return (
         User(user, home=alluxio.state_dir),
         # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
         File(
             UNIT_PATH,
-            render(
-                "alluxio.service",
-                cluster=alluxio.name,
-                role="worker",
-                name=worker.name,
-                user=user,
-                home=home(alluxio),
-                state_dir=alluxio.state_dir,
-                writable=(alluxio.state_dir, alluxio.log_dir, *worker.page_store.dirs),
+            service(
+                alluxio,
+                "worker",
+                worker.name,
+                launcher(alluxio, artifacts, facts),
+                worker.page_store.dirs,
             ),
             restarts=(UNIT,),
         ),
@@ -126,11 +152,35 @@ def resources(
         Directory(alluxio.log_dir, owner=user, mode=0o750),
         *(Directory(path, owner=user, mode=0o750) for path in worker.page_store.dirs),
         *java_tree,
-        Tree(home(alluxio), artifacts.alluxio, restarts=units),
+        *moves,
+        Tree(home(alluxio), artifacts.alluxio, restarts=units, before=moves),
         *_links(alluxio, facts, remember),
         Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
         *conf_files(alluxio, worker, master, artifacts, facts),
         Unit(UNIT),
+    )
+
+
+def service(
+    alluxio: AlluxioCluster, role: str, name: str, launcher: str, dirs: Sequence[str] = ()
+) -> bytes:
+    """The systemd unit of a worker or a master. ``dirs``: folders of its own that it writes to."""
+    return render(
+        "alluxio.service",
+        cluster=alluxio.name,
+        role=role,
+        name=name,
+        user=alluxio.user,
+        launcher=launcher,
+        state_dir=alluxio.state_dir,
+        log_dir=alluxio.log_dir,
+        temp=state.temp_dir(alluxio, role),
+        writable=(alluxio.state_dir, alluxio.log_dir, *dirs),
+        quick=QUICK_STARTS,
+        step=LONGER_SECONDS,
+        longest=LONGEST_SECONDS,
+        lasting=LASTING_SECONDS,
+        dumps=KEPT_DUMPS,
     )
 
 
@@ -195,12 +245,19 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
     return Probe(
         resources=(*resources(alluxio, worker, artifacts, None), *java.files(java_home)),
         ports=(worker.rpc_port,),
-        paths=(previous_link(alluxio),),
+        paths=(
+            *(previous_link(alluxio), state.metastore(alluxio)),
+            *launchers(home(alluxio)),
+        ),
         disks=(
-            *(alluxio.install_dir, *worker.page_store.dirs, alluxio.log_dir),
+            *(alluxio.install_dir, *worker.page_store.dirs, alluxio.log_dir, alluxio.state_dir),
             *(() if artifacts.jdk is None else (alluxio.java.install_dir,)),
         ),
-        commands={**java.probe_commands(java_home), **switch.probe_commands(alluxio)},
+        commands={
+            **java.probe_commands(java_home),
+            **switch.probe_commands(alluxio),
+            **state.probe_commands(alluxio),
+        },
         units=(MASTER_UNIT,) if master_on(alluxio, worker.machine) else (),
         addresses=False,
     )
@@ -239,6 +296,7 @@ def _properties(
             "alluxio.worker.page.store.type": "LOCAL",
             "alluxio.worker.page.store.dirs": ",".join(worker.page_store.dirs),
             "alluxio.worker.page.store.sizes": ",".join(worker.page_store.sizes),
+            state.METASTORE: state.metastore(alluxio),
         }
     if master is not None:
         own |= {
@@ -249,6 +307,8 @@ def _properties(
         }
     return {
         "alluxio.cluster.name": alluxio.name,
+        # Its default lies in the work folder, which is not the same for the command line.
+        state.UFS_ROOT: f"{home(alluxio)}/underFSStorage",
         **master_addresses(alluxio),
         **own,
         **membership,
@@ -319,18 +379,21 @@ def _env(
     role = worker or master
     assert role is not None  # a host without either is none of ours
     java_home = java.home(alluxio, role, artifacts.jdk) or (facts and java.own_home(facts))
+    given = worker.env if worker is not None else alluxio.env
+    properties = worker.properties if worker is not None else alluxio.properties
     options = {}
     if worker is not None:
-        options["ALLUXIO_WORKER_JAVA_OPTS"] = (
-            f"-Xms{jvm_size(worker.heap)} -Xmx{jvm_size(worker.heap)} "
-            f"-XX:MaxDirectMemorySize={jvm_size(worker.direct_memory)}"
-        )
+        heap = jvm_size(worker.heap)
+        sizes = f"-Xms{heap} -Xmx{heap} -XX:MaxDirectMemorySize={jvm_size(worker.direct_memory)}"
+        options[_WORKER_OPTS] = (state.java_options(alluxio, "worker", properties), sizes)
     if master is not None:
         heap = jvm_size(alluxio.master_heap)
-        options["ALLUXIO_MASTER_JAVA_OPTS"] = f"-Xms{heap} -Xmx{heap}"
+        sizes = f"-Xms{heap} -Xmx{heap}"
+        options[_MASTER_OPTS] = (state.java_options(alluxio, "master", properties), sizes)
     return {
         **({"JAVA_HOME": java_home} if java_home else {}),
         "ALLUXIO_LOGS_DIR": alluxio.log_dir,
-        **options,
-        **(worker.env if worker is not None else alluxio.env),
+        **given,
+        # What the inventory has of these replaces the sizes. The JVM takes the last of two options.
+        **{key: f"{ours} {given.get(key, sizes)}" for key, (ours, sizes) in options.items()},
     }

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
-import tarfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from provision.artifacts import Artifact
+from provision.alluxio import tarball
+from provision.artifacts import Artifact, default_cache
 from provision.errors import Problem
 from provision.host.observe import HostFacts
 from provision.host.resources import File, Resource
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, AlluxioWorker
 
+major = tarball.java_major
 
-def tree(alluxio: AlluxioCluster, tarball: str) -> str:
+
+def tree(alluxio: AlluxioCluster, name: str) -> str:
     """Where a JDK tarball of that name is unpacked: two releases can stand side by side."""
-    stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", tarball)
+    stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", name)
     return f"{alluxio.java.install_dir}/{re.sub(r'[^A-Za-z0-9._+-]', '_', stem)}"
 
 
@@ -55,24 +56,9 @@ def own_home(facts: HostFacts) -> str | None:
     return found if re.fullmatch(r"/[A-Za-z0-9._/+-]+", found) else None
 
 
-def major(version_text: str) -> int | None:
-    """The major version in ``java -version``'s or a ``release`` file's text: 8, 11, 17, ..."""
-    match = re.search(r'(?:version |JAVA_VERSION=)"(?:1\.)?([0-9]{1,3})(?![0-9])', version_text)
-    return int(match[1]) if match else None
-
-
 def tarball_major(jdk: Artifact) -> int | None:
     """The major version of a JDK tarball, from its ``release`` file; None when it has none."""
-    try:
-        with tarfile.open(jdk.path, "r|gz") as archive:
-            for entry in archive:
-                name = entry.name.removeprefix("./")
-                if entry.isfile() and re.fullmatch(r"[^/]+/(Contents/Home/)?release", name):
-                    file = archive.extractfile(entry)
-                    return major(file.read(65536).decode(errors="replace")) if file else None
-    except (tarfile.TarError, EOFError, zlib.error):
-        return None
-    return None
+    return tarball.contents(jdk, default_cache()).jdk
 
 
 def problems(
@@ -81,8 +67,12 @@ def problems(
     jdk: Artifact | None,
     facts: HostFacts,
     where: str,
+    accepted: Sequence[int] = (),
 ) -> list[Problem]:
-    """What is wrong with the Java that ``worker`` would run on."""
+    """What is wrong with the Java that ``worker`` would run on.
+
+    ``accepted``: the versions that the release itself accepts, where it says so.
+    """
     wanted = " or ".join(map(str, alluxio.java.versions))
     java_home = home(alluxio, worker, jdk)
     found = major(facts.text(f"{java_home}/release") or "") or major(facts.commands.get("java", ""))
@@ -105,6 +95,16 @@ def problems(
                 where,
                 f"Java is {found}, Alluxio {alluxio.version} needs {wanted}",
                 "give alluxio.java.source a JDK tarball, or correct java.versions",
+                id="java-unfit",
+            )
+        ]
+    if accepted and found not in accepted:
+        said = " or ".join(map(str, accepted))
+        return [
+            Problem(
+                where,
+                f"Java is {found}, but the tarball's own check accepts only {said}",
+                "give alluxio.java.source a JDK tarball of that version, and correct java.versions",
                 id="java-unfit",
             )
         ]

@@ -29,7 +29,6 @@ from provision.inventory.resolved import (
 )
 from provision.plan import Gate, HostChanges, Plan, Step
 from provision.remote import Fleet
-from provision.render import render
 
 
 def resources(
@@ -38,16 +37,8 @@ def resources(
     """Everything that makes the host a master, in the order it is put there."""
     user, worker, jdk = alluxio.user, worker_on(alluxio, master), artifacts.jdk
     units = desired.units_of(worker, master)
-    unit = render(
-        "alluxio.service",
-        cluster=alluxio.name,
-        role="master",
-        name=master.name,
-        user=user,
-        home=desired.home(alluxio),
-        state_dir=alluxio.state_dir,
-        writable=(alluxio.state_dir, alluxio.log_dir),
-    )
+    launcher = desired.launcher(alluxio, artifacts, facts)
+    unit = desired.service(alluxio, "master", master.name, launcher)
     return (
         User(user, home=alluxio.state_dir),
         File(MASTER_UNIT_PATH, unit, restarts=(MASTER_UNIT,)),
@@ -84,6 +75,7 @@ def observe(alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioMaste
     problems += preflight.hosts(facts, {})
     problems += preflight.paths(facts, probes)
     if tarballs:
+        problems += preflight.release(alluxio, tarballs, facts)
         problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
         for master in chosen:
             if (seen := facts.get(master.machine)) is not None:
@@ -226,7 +218,8 @@ def _problems(
     found = preflight.ours(facts, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where)
     for port in _ports(alluxio, master):
         found += preflight.port(facts, port, unit.pid, unit.active == "active", where)
-    return found + java.problems(alluxio, master, artifacts.jdk, facts, where)
+    accepted = artifacts.release.java if artifacts.release is not None else ()
+    return found + java.problems(alluxio, master, artifacts.jdk, facts, where, accepted)
 
 
 def stop(

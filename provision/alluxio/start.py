@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from provision import artifacts, gather, preflight
-from provision.alluxio import clusters, desired, java, membership, refusal, sizes, switch
+from provision.alluxio import (
+    clusters,
+    desired,
+    java,
+    membership,
+    refusal,
+    sizes,
+    state,
+    switch,
+    tarball,
+)
 from provision.alluxio.desired import Artifacts
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
@@ -53,9 +63,11 @@ def fetch(alluxio: AlluxioCluster) -> Artifacts:
     """The tarballs of ``alluxio``, checked. Raises :class:`PreflightFailed`."""
     cache = artifacts.default_cache()
     jdk = alluxio.java.source
+    release = artifacts.fetch(alluxio.source, cache)
     return Artifacts(
-        alluxio=artifacts.fetch(alluxio.source, cache),
+        alluxio=release,
         jdk=artifacts.fetch(jdk, cache) if jdk is not None else None,
+        release=tarball.contents(release, cache),
     )
 
 
@@ -86,6 +98,7 @@ def observe(
         problems += preflight.paths(facts, probes)
         registered, missing = etcd.result()
         if tarballs:
+            problems += preflight.release(alluxio, tarballs, facts)
             problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
             problems += preflight.workers(alluxio, chosen, tarballs, facts, registered)
         problems += missing
@@ -162,7 +175,8 @@ def plan(
         step(f"restart {named(some)}{to}", some, lambda change: not change.quiet)
     switched = switch.notes(alluxio, chosen, observed.facts, observed.registered)
     beside = _pending_masters(alluxio, changed, todo, observed.facts)
-    notes = (*observed.warnings, *switched, *beside)
+    stores = [p for w in changed for p in state.notes(alluxio, w, observed.facts[w.machine])]
+    notes = (*observed.warnings, *switched, *stores, *beside)
     return Plan(command, inventory.cluster, tuple(steps), notes)
 
 
@@ -416,6 +430,10 @@ def _rooms(
             if f.text(f"{tree}/{MARKER}") is None:
                 rooms.setdefault(m, []).append(room)
     for worker in (w for w in chosen if w.machine in facts):
+        if state.metastore(alluxio) not in facts[worker.machine].paths:
+            rooms.setdefault(worker.machine, []).append(
+                preflight.Room(alluxio.state_dir, state.METASTORE_ROOM, "the worker's metastore")
+            )
         store = worker.page_store
         for path, size in zip(store.dirs, store.sizes, strict=True):
             known = facts[worker.machine].paths.get(path)

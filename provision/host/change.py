@@ -22,6 +22,7 @@ from provision.host.resources import (
     File,
     Identity,
     Link,
+    Move,
     Package,
     Resource,
     Tree,
@@ -153,6 +154,7 @@ def receive(tree: Tree) -> str:
     path, digest = shlex.quote(tree.path), tree.artifact.sha256
     pending = " ".join(f"{PENDING_DIR}/restart.{shlex.quote(unit)}" for unit in tree.restarts)
     note = f"mkdir -p {PENDING_DIR}; touch {pending}" if pending else ":"
+    before = "".join(_moving(move) for move in tree.before)
     return f"""\
 set -e
 umask 022
@@ -173,7 +175,7 @@ rm "$t/tarball"
 echo {digest} >"$t/tree/{MARKER}"
 if [ -e {path} ]; then
   {note}
-  mv {path} "$t/replaced"
+{before}  mv {path} "$t/replaced"
 fi
 mv -T "$t/tree" {path}
 """
@@ -191,6 +193,8 @@ def _change(resource: Resource, facts: HostFacts) -> Change | None:
             return _certificate(resource, facts)
         case Identity():
             return _identity(resource, facts)
+        case Move():
+            return _move(resource)
         case Tree():
             return _tree(resource, facts)
         case Link():
@@ -380,6 +384,36 @@ def _identity(identity: Identity, facts: HostFacts) -> Change | None:
     return Change(f"make the worker identity {identity.path}", _write(file))
 
 
+def _move(move: Move) -> Change:
+    return Change(
+        f"move {move.source} to {move.target}, with {move.unit} stopped",
+        f"(\n{_moving(move)})",
+        restarts=(move.unit,),
+        seconds=900,
+    )
+
+
+def _moving(move: Move) -> str:
+    """The script of a move. Killed anywhere, it leaves the whole folder at one of the two places,
+    and does the rest when it is run again."""
+    source, target, unit = map(shlex.quote, (move.source, move.target, move.unit))
+    return f"""\
+if [ -d {source} ] && [ ! -e {target} ]; then
+  systemctl stop {unit}
+  if [ "$(stat -c %d {source})" = "$(stat -c %d "$(dirname {target})")" ]; then
+    chown -R {move.owner}:{move.owner} {source}
+    mv -T {source} {target}
+  else
+    rm -rf {target}.incoming
+    cp -a {source} {target}.incoming
+    chown -R {move.owner}:{move.owner} {target}.incoming
+    mv -T {target}.incoming {target}
+    rm -rf {source}
+  fi
+fi
+"""
+
+
 def _tree(tree: Tree, facts: HostFacts) -> Change | None:
     marker = (facts.text(tree.marker) or "").strip()
     if marker == tree.artifact.sha256:
@@ -482,7 +516,9 @@ def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[
     running = state.active == "active"
     if running and not restart:
         return result
-    verb = "restart" if restart and state.active != "inactive" else "start"
+    # A start of a unit that systemd is about to start again waits for that, a restart does not.
+    soon = state.sub == "start-pre" or state.sub.startswith("auto-restart")
+    verb = "restart" if soon or (restart and state.active != "inactive") else "start"
     pending = f"rm -f {PENDING_DIR}/restart.{name}"
     result.append(
         Change(

@@ -23,6 +23,7 @@ from provision.host.resources import (
     File,
     Identity,
     Link,
+    Move,
     Package,
     Resource,
     Tree,
@@ -238,6 +239,8 @@ def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], li
                 stats.update(dict.fromkeys(paths))
             case Package(binary=binary):
                 stats[binary] = None
+            case Move(target=path):
+                stats[path] = None
             case Unit(name=name):
                 units[name] = None
     return list(plain), list(hashed), list(users), list(units), list(stats)

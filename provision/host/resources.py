@@ -72,12 +72,27 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """A folder of ``unit``'s that is taken from ``source`` to ``target`` while ``unit`` is stopped,
+    and is ``owner``'s there. It is declared only where ``source`` is there and ``target`` not."""
+
+    source: str
+    target: str
+    owner: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tree:
-    """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside."""
+    """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside.
+
+    ``before``: what is taken out of the folder before it is replaced.
+    """
 
     path: str
     artifact: Artifact
     restarts: tuple[str, ...] = ()
+    before: tuple[Move, ...] = ()
 
     @property
     def marker(self) -> str:
@@ -116,4 +131,6 @@ class Absent:
     paths: tuple[str, ...]
 
 
-Resource = User | Directory | File | Certificate | Identity | Tree | Link | Package | Unit | Absent
+Resource = (
+    User | Directory | File | Certificate | Identity | Move | Tree | Link | Package | Unit | Absent
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
+import io
 import json
 import os
 import re
@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -387,11 +388,19 @@ def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator
 
 
 def another_release(into: Path) -> Path:
-    """A tarball of Alluxio 314 in the folder ``into``: the code of 313, with another digest."""
-    same = (REPO / ".lab/artifacts/alluxio-313-bin.tar.gz").read_bytes()
+    """A tarball of Alluxio 314 in the folder ``into``: the code of 313, with another version."""
     tarball = into / "alluxio-314-bin.tar.gz"
-    # What follows the end of an archive is not read, but counts for its digest.
-    tarball.write_bytes(same + gzip.compress(bytes(10240)))
+    version = b"VERSION=314\n"
+    with (
+        tarfile.open(REPO / ".lab/artifacts/alluxio-313-bin.tar.gz") as same,
+        tarfile.open(tarball, "w:gz", compresslevel=1) as other,
+    ):
+        for entry in same:
+            if not entry.name.endswith("/libexec/version.sh"):
+                other.addfile(entry, same.extractfile(entry) if entry.isfile() else None)
+        entry = tarfile.TarInfo("alluxio-313/libexec/version.sh")
+        entry.size = len(version)
+        other.addfile(entry, io.BytesIO(version))
     return tarball
 
 

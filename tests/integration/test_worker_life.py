@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from provision.alluxio.tarball import CLI, CONFIG, LAUNCHERS
+
 from .lab import CLUSTER, Host, Lab, another_release, wait_until
 
 UNIT = "alluxio-worker.service"
@@ -55,7 +57,7 @@ def broken(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tarball = tmp_path_factory.mktemp("releases") / "alluxio-315-bin.tar.gz"
     script = b"#!/bin/sh\necho this release is broken >&2\nexit 1\n"
     with tarfile.open(tarball, "w:gz") as tar:
-        for name in ("bin/launch-process", "conf/masters"):
+        for name in (*LAUNCHERS, CLI, CONFIG, "conf/masters"):
             entry = tarfile.TarInfo(f"alluxio-315/{name}")
             entry.size, entry.mode = len(script), 0o755
             tar.addfile(entry, io.BytesIO(script))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
+from provision.alluxio.tarball import CLI, CONFIG, LAUNCHERS, VERSION, Contents
 from provision.artifacts import Artifact
 from provision.audit import HOST_DIR
 from provision.host.change import Change, batch
@@ -25,6 +26,7 @@ from provision.host.resources import (
     File,
     Identity,
     Link,
+    Move,
     Package,
     Resource,
     Tree,
@@ -37,6 +39,8 @@ from provision.remote import Fleet, Held, Result, Session, Stats, whole
 ME = pwd.getpwuid(os.getuid()).pw_name
 GIB = 1 << 30
 TARBALL = Artifact(Path("release.tar.gz"), "a" * 64, 10 << 20)
+#: What an Alluxio release holds that does not say its version.
+RELEASE = Contents(tuple(sorted((CLI, CONFIG, LAUNCHERS[0], VERSION))), conf=True)
 
 
 def facts(number: int = 1, **changed: Any) -> HostFacts:
@@ -100,6 +104,9 @@ def having(resources: Iterable[Resource], before: HostFacts) -> HostFacts:
             case Tree(path=path, artifact=artifact):
                 paths[path] = PathState("dir", "root", "root", 0o755, 4096)
                 paths[r.marker] = text(f"{artifact.sha256}\n")
+                paths[f"{path}/{LAUNCHERS[0]}"] = text("#!/bin/bash\n", 0o755)
+            case Move(target=target, owner=owner):
+                paths[target] = PathState("dir", owner, owner, 0o750, 4096)
             case Link(path=path, target=target):
                 paths[path] = PathState("link", "root", "root", 0o777, 3, target=target)
             case Package(binary=binary):

@@ -79,14 +79,20 @@ def test_a_host_of_both_has_the_same_files_for_either() -> None:
     assert [one[name] for name in shared] == [other[name] for name in shared]
     site = load_properties(one["alluxio-site.properties"])
     assert site["alluxio.worker.hostname"] == site["alluxio.master.hostname"] == "w1"
-    assert "ALLUXIO_MASTER_JAVA_OPTS='-Xms4g -Xmx4g'" in one["alluxio-env.sh"]
+    (line,) = [t for t in one["alluxio-env.sh"].splitlines() if "ALLUXIO_MASTER_JAVA_OPTS" in t]
+    assert line.endswith(" -Xms4g -Xmx4g'")
+    # Each of the two has a folder of its own to unpack libraries in, and a metastore of its own.
+    assert "-Djava.io.tmpdir=/var/lib/alluxio/tmp/master " in line
+    assert "-Djava.io.tmpdir=/var/lib/alluxio/tmp/worker " in one["alluxio-env.sh"]
+    assert site["alluxio.master.metastore.dir"] == "/var/lib/alluxio/metastore"
+    assert site["alluxio.dora.worker.metastore.rocksdb.dir"] == "/var/lib/alluxio/worker_metastore"
     assert "ALLUXIO_WORKER_JAVA_OPTS" in one["alluxio-env.sh"]
     assert "ALLUXIO_WORKER_JAVA_OPTS" not in of(alluxio, 0)["alluxio-env.sh"]
 
 
 def test_the_unit_is_the_workers_by_another_role() -> None:
     unit = of(cluster("m0"), 0)[MASTER_UNIT].splitlines()
-    assert "ExecStart=/opt/alluxio/313/bin/launch-process master -c" in unit
+    assert "ExecStart=/opt/alluxio/313/bin/launch-process-bash master -c" in unit
     assert "Description=Alluxio master m0 of c" in unit
     assert "ReadWritePaths=/var/lib/alluxio /var/log/alluxio" in unit
     worker = worker_files(cluster("m0"), 0)[UNIT].splitlines()

@@ -16,7 +16,7 @@ from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
 from provision.plan import Plan
 from provision.remote import Fleet
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having, text
+from tests.unit.hosts import RELEASE, TARBALL, having, text
 
 RESTART = "restart alluxio-worker.service"
 
@@ -51,7 +51,7 @@ class World:
         monkeypatch.setattr(gather, "look", lambda *given: (self._facts(*given), []))
         monkeypatch.setattr(start, "live", lambda *_: self.live)
         monkeypatch.setattr(start, "_registered", lambda *_: ({}, []))
-        monkeypatch.setattr(start, "fetch", lambda _: Artifacts(TARBALL, None))
+        monkeypatch.setattr(start, "fetch", lambda _: Artifacts(TARBALL, None, RELEASE))
 
     def _facts(self, _: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
         return {m: self.facts[m] for m in probes}

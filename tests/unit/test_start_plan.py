@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio import desired, java, membership, refusal, start, switch
+from provision.alluxio import desired, java, membership, refusal, start, state, switch
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import ProvisionError, Unhealthy, UsageError
@@ -27,6 +27,7 @@ from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL, having
 
 ARTIFACTS = Artifacts(TARBALL, None)
+FOLDER = PathState("dir", "alluxio", "alluxio", 0o750, 4096)
 
 
 def cluster(count: int, **changed: Any) -> AlluxioCluster:
@@ -300,9 +301,10 @@ def test_room_for_the_jdk_and_new_page_stores() -> None:
     (worker,) = alluxio.workers
     bare = {worker.machine: hosts.facts()}
     rooms = start._rooms(alluxio, [worker], tarballs, bare)[worker.machine]
-    assert {r.path for r in rooms} == {"/opt/alluxio", "/opt/java", "/pages"}
+    assert {r.path for r in rooms} == {*("/opt/alluxio", "/opt/java", "/pages", "/var/lib/alluxio")}
     assert set(desired.probe(alluxio, worker, tarballs).disks) >= {r.path for r in rooms}
     there = having(desired.resources(alluxio, worker, tarballs, hosts.facts()), hosts.facts())
+    there = replace(there, paths={**there.paths, state.metastore(alluxio): FOLDER})
     assert not start._rooms(alluxio, [worker], tarballs, {worker.machine: there})
 
 
