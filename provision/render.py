@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ def _environment() -> jinja2.Environment:
     # Jinja's own tojson escapes for HTML.
     environment.filters["tojson"] = _json
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
+    environment.filters["env_value"] = lambda value: env_value(str(value))
     environment.filters["property_key"] = property_key
     environment.filters["property_value"] = property_value
     return environment
@@ -74,6 +76,26 @@ def property_value(value: object) -> str:
     if escaped.startswith(" "):
         escaped = "\\" + escaped
     return "".join(map(_latin, escaped))
+
+
+def env_value(value: str) -> str:
+    """``value`` as a line of ``conf/alluxio-env.sh`` has it after the equals sign.
+
+    Two read that file: bash, and the command line ``bin/alluxio`` by Go's gotenv 1.2.0 (viper
+    1.6.0), a dotenv parser. In single quotes gotenv takes all but a backslash before a dollar sign
+    as it is. In double quotes it turns a backslash and an n or r into a line's end before it looks
+    at anything else. Raises ``ValueError`` for what has no form that both read as the same.
+    """
+    if any(c < " " and c != "\t" for c in value):
+        raise ValueError("it has a control character: a value is one line of alluxio-env.sh")
+    if "'" not in value and "\\$" not in value:
+        return shlex.quote(value)
+    if "\\n" in value or "\\r" in value:
+        raise ValueError(
+            "bash and bin/alluxio read it as two different values: leave out either the "
+            "backslash before n or r, or the apostrophe (or the backslash before $)"
+        )
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
 
 
 def _latin(character: str) -> str:

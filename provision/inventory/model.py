@@ -17,6 +17,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from provision.render import env_value
+
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
 HOST_NAME = r"^[A-Za-z0-9:]([A-Za-z0-9.:_-]{0,251}[A-Za-z0-9])?$"
 ABSOLUTE_PATH = r"^/[A-Za-z0-9._/@+-]*[A-Za-z0-9._@+-]$"
@@ -187,6 +189,11 @@ def _plain_endpoint(url: str) -> str:
     return url
 
 
+def _env_value(value: str) -> str:
+    env_value(value)
+    return value
+
+
 Name = Annotated[str, Field(pattern=NAME)]
 HostName = Annotated[str, Field(pattern=HOST_NAME), AfterValidator(_known_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -208,6 +215,8 @@ SettingKey = Annotated[str, Field(pattern=SETTING_KEY)]
 PropertyKey = Annotated[str, Field(pattern=PROPERTY_KEY)]
 EtcdVersion = Annotated[str, Field(pattern=ETCD_VERSION)]
 EnvName = Annotated[str, Field(pattern=ENV_NAME)]
+#: A variable's value in ``conf/alluxio-env.sh``, which two programs read.
+EnvValue = Annotated[str, AfterValidator(_env_value)]
 DnsLabel = Annotated[str, Field(pattern=DNS_LABEL)]
 Quantity = Annotated[str, Field(pattern=QUANTITY)]
 #: One option. The chart puts it between double quotes of a shell script, so nothing may expand.
@@ -554,7 +563,7 @@ class Worker(Model):
     secret_properties: dict[PropertyKey, Secret] = Field(
         default_factory=dict, description="Added to alluxio.secret_properties."
     )
-    env: dict[EnvName, str] = Field(default_factory=dict, description="Added to alluxio.env.")
+    env: dict[EnvName, EnvValue] = Field(default_factory=dict, description="Added to alluxio.env.")
 
 
 class Master(Model):
@@ -600,7 +609,7 @@ class Alluxio(Model):
     secret_properties: dict[PropertyKey, Secret] = Field(
         default_factory=dict, description="Properties whose values are secrets, by reference."
     )
-    env: dict[EnvName, str] = Field(
+    env: dict[EnvName, EnvValue] = Field(
         default_factory=dict, description="More variables of alluxio-env.sh."
     )
     masters: dict[Name, Master] = Field(

@@ -19,7 +19,7 @@ from provision.alluxio.desired import Artifacts
 from provision.etcd import desired as etcd_desired
 from provision.host.ownership import header
 from provision.host.resources import File, Resource
-from provision.render import property_key, property_value, render, template_dir
+from provision.render import env_value, property_key, property_value, render, template_dir
 from tests.unit import builders
 from tests.unit.hosts import TARBALL, facts
 
@@ -102,13 +102,54 @@ def test_booleans_and_numbers_are_alluxios() -> None:
     assert property_key("alluxio.worker.${x}") == "alluxio.worker.${x}"
 
 
-@given(st.dictionaries(st.from_regex("[A-Z_]{1,8}", fullmatch=True), anything, max_size=4))
+@given(
+    st.dictionaries(
+        st.from_regex("[A-Z_]{1,8}", fullmatch=True),
+        anything | st.text("""'"\\\\$`nrX{}#= !\t""", max_size=12),
+        max_size=4,
+    )
+)
 def test_shell_variables_are_read_back(env: Mapping[str, str]) -> None:
-    env = {f"X_{k}": v.replace("\x00", "") for k, v in env.items()}
+    env = {f"X_{key}": value for key, value in env.items() if _has_a_form(value)}
     text = render("alluxio-env.sh", cluster="c", env=env)
+    assert len(text.splitlines()) == len(env) + 1
     show = "".join(f'printf "%s\\0" "${k}"\n' for k in env)
-    done = subprocess.run(["sh"], input=text + show.encode(), capture_output=True, timeout=10)
-    assert done.stdout.decode().split("\0")[:-1] == list(env.values())
+    for shell in ("sh", "bash"):
+        done = subprocess.run([shell], input=text + show.encode(), capture_output=True, timeout=10)
+        assert done.stdout.decode().split("\0")[:-1] == list(env.values())
+
+
+def _has_a_form(value: str) -> bool:
+    try:
+        env_value(value)
+    except ValueError:
+        return False
+    return True
+
+
+#: Each was given to gotenv 1.2.0 itself, which read it as bash does.
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        ("-Xmx4g", "-Xmx4g"),
+        ("", "''"),
+        ("-Xms4g -Xmx4g", "'-Xms4g -Xmx4g'"),
+        ('-Da=$HOME/`id`\\n "#', "'-Da=$HOME/`id`\\n \"#'"),
+        ("-Da=it's", '"-Da=it\'s"'),
+        ('-Da=it\'s "$x" \\`', '"-Da=it\'s \\"\\$x\\" \\\\\\`"'),
+        ("\\$x", '"\\\\\\$x"'),
+    ],
+)
+def test_one_form_for_bash_and_for_the_command_line(value: str, form: str) -> None:
+    assert env_value(value) == form
+
+
+@pytest.mark.parametrize(
+    "value", ["it's C:\\new", "it's \\r", "\\$x\\n", "two\nlines", "a\rb", "\0"]
+)
+def test_what_the_two_would_not_read_alike_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match=r"bash and bin/alluxio|a control character"):
+        env_value(value)
 
 
 def _files(resources: tuple[Resource, ...]) -> dict[str, str]:

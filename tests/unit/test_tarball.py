@@ -18,6 +18,7 @@ from provision.alluxio.desired import Artifacts
 from provision.alluxio.tarball import LAUNCHERS, Contents
 from provision.artifacts import Artifact
 from provision.host.observe import HostFacts
+from provision.host.resources import File
 from provision.inventory.model import Java
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL, having, text
@@ -206,9 +207,10 @@ class TestOnHosts:
     def test_the_launcher_is_the_hosts(self, launcher: str) -> None:
         facts = self._facts(launcher)
         resources = desired.resources(self.alluxio, self.worker, self.artifacts, facts)
-        todo = {getattr(r, "path", ""): r for r in resources}
-        unit = todo[desired.UNIT_PATH]
-        assert f"ExecStart=/opt/alluxio/313/{launcher} worker -c\n".encode() in unit.content  # type: ignore[union-attr]
+        units = [r for r in resources if isinstance(r, File) and r.path == desired.UNIT_PATH]
+        assert f"ExecStart=/opt/alluxio/313/{launcher} worker -c\n".encode() in (
+            units[0].content or b""
+        )
         assert preflight.release(self.alluxio, self.artifacts, {self.worker.machine: facts}) == []
 
     def test_it_is_looked_for(self) -> None:
