@@ -582,7 +582,8 @@ class Alluxio(Model):
     java: Java = Field(default_factory=Java, description="The Java that workers run on.")
     install_dir: OwnDir = Field(default="/opt/alluxio", description="Holds one folder a version.")
     state_dir: OwnDir = Field(
-        default="/var/lib/alluxio", description="Holds the worker's identity; survives reinstalls."
+        default="/var/lib/alluxio",
+        description="Holds identity, metastore and journal; survives reinstalls.",
     )
     log_dir: OwnDir = Field(default="/var/log/alluxio", description="Logs.")
     user: ServiceUser = Field(default="alluxio", description="System user that runs the worker.")

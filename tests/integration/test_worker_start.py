@@ -1,0 +1,199 @@
+"""How a worker starts: over a deployment of an earlier version, from which tarball, and again.
+
+Tests build on each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .lab import REPO, Done, Host, Lab, another_release, wait_until
+
+UNIT = "alluxio-worker.service"
+HOME = "/opt/alluxio/313"
+STATE = "/var/lib/alluxio"
+METASTORE = f"{STATE}/worker_metastore/DoraMeta/CURRENT"
+#: A version of this tool whose worker had its state in the release's folder.
+BEFORE = "972909c"
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The tool as it was."""
+    folder = tmp_path_factory.mktemp("before") / "tool"
+    git = ["git", "-C", str(REPO), "worktree"]
+    subprocess.run([*git, "add", "-q", "--detach", folder, BEFORE], check=True)
+    (folder / ".lab").symlink_to(REPO / ".lab")
+    yield folder
+    subprocess.run([*git, "remove", "--force", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def old_release(lab: Lab, before: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The inventory with a tarball in the layout that the lab had then."""
+    layout = before / "tests/lab/membership-worker/layout"
+    tarball = tmp_path_factory.mktemp("before") / "alluxio-313-bin.tar.gz"
+    with (
+        tarfile.open(REPO / ".lab/artifacts/alluxio-313-bin.tar.gz") as now,
+        tarfile.open(tarball, "w:gz", compresslevel=1) as then,
+    ):
+        for entry in now:
+            if entry.name.startswith("alluxio-313/lib/") and entry.isfile():
+                then.addfile(entry, now.extractfile(entry))
+        then.add(layout, "alluxio-313")
+    return sourced(lab, tarball)
+
+
+def sourced(lab: Lab, tarball: Path, **more: Any) -> Path:
+    digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    return lab.inventory({"alluxio": {"source": {"path": str(tarball), "sha256": digest}, **more}})
+
+
+def by(tool: Path, task: str, inventory: Path) -> None:
+    command = [sys.executable, "-m", "invoke", task, "--inventory", str(inventory)]
+    done = subprocess.run(command, cwd=tool, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def left_state_at_home(host: Host) -> None:
+    host.run(
+        f"install -d -o alluxio {HOME}/metastore/DoraMeta; "
+        f"echo {host.name} >{HOME}/metastore/DoraMeta/CURRENT"
+    )
+
+
+class TestAnEarlierDeployment:
+    def test_what_it_needs_is_planned_and_shown(
+        self, lab: Lab, clean: None, before: Path, old_release: Path
+    ) -> None:
+        by(before, "deploy-etcd", old_release)
+        by(before, "start-workers", old_release)
+        for host in lab.workers:
+            left_state_at_home(host)
+        seen = lab.snapshot()
+        shown = lab.invoke("start-workers", old_release, "--dry-run").expect(
+            0,
+            f"move {HOME}/metastore to {STATE}/worker_metastore, with {UNIT} stopped",
+            "restart worker0",
+        )
+        assert "install" not in shown.stdout
+        assert lab.snapshot() == seen
+
+    def test_a_run_that_is_killed_loses_no_state(self, lab: Lab, old_release: Path) -> None:
+        one = lab.workers[0]
+        run = lab.start("start-workers", old_release, "--limit", "worker0")
+        run.wait_for(r"\[1/1\] restart worker0")
+        wait_until(lambda: one.show(UNIT, "ActiveState")["ActiveState"] != "active", "stopped")
+        run.kill()
+        limited = ("--limit", "worker0")
+        lab.invoke("start-workers", old_release, *limited).expect(0, "1 of 1 live")
+        assert one.read(METASTORE) == "worker0"
+        assert one.run(f"stat -c %U {STATE}/worker_metastore") == "alluxio"
+        assert one.run(f"ls -d {HOME}/metastore || :") == ""
+        lab.invoke("start-workers", old_release, *limited).expect(0, "0 changed")
+
+    def test_it_is_taken_out_of_a_tree_that_is_replaced(self, lab: Lab) -> None:
+        lab.invoke("start-workers").expect(0, f"replace {HOME}", "2 of 2 live")
+        assert [host.read(METASTORE) for host in lab.workers] == ["worker0", "worker1"]
+        lab.invoke("start-workers").expect(0, "0 changed")
+
+    def test_java_unpacks_what_it_needs_in_the_state_folder(self, lab: Lab) -> None:
+        one = lab.workers[0]
+        command = one.run(f"tr '\\0' ' ' </proc/{one.main_pid(UNIT)}/cmdline")
+        assert f"-Djava.io.tmpdir={STATE}/tmp/worker " in command
+        assert "-XX:+ExitOnOutOfMemoryError" in command
+        assert one.run(f"stat -c '%U %a' {STATE}/tmp/worker") == "alluxio 750"
+
+
+def test_after_another_tarball_of_the_same_version_a_second_run_is_empty(
+    lab: Lab, tmp_path: Path
+) -> None:
+    tarball = tmp_path / "alluxio-313-bin.tar.gz"
+    with (
+        tarfile.open(REPO / ".lab/artifacts/alluxio-313-bin.tar.gz") as same,
+        tarfile.open(tarball, "w:gz", compresslevel=1) as other,
+    ):
+        for entry in same:
+            other.addfile(entry, same.extractfile(entry) if entry.isfile() else None)
+        entry = tarfile.TarInfo("alluxio-313/conf/rebuilt")
+        other.addfile(entry, io.BytesIO())
+    rebuilt = sourced(lab, tarball)
+    lab.invoke("start-workers", rebuilt).expect(0, f"replace {HOME}", "2 of 2 live")
+    listed = lab.workers[0].read(f"{HOME}/conf/workers").splitlines()
+    assert listed[1:] == [host.address for host in lab.workers]
+    lab.invoke("start-workers", rebuilt).expect(0, "0 changed")
+
+
+class TestTheTarball:
+    def _refused(self, lab: Lab, inventory: Path, what: str) -> None:
+        before = lab.snapshot()
+        done: Done = lab.invoke("start-workers", inventory)
+        done.expect(3, "preflight failed; nothing was changed", what)
+        assert done.text.count("[tarball-unfit]") == 1
+        assert lab.snapshot() == before
+
+    def test_of_another_release(self, lab: Lab, tmp_path: Path) -> None:
+        newer = another_release(tmp_path)
+        what = "holds Alluxio 314, but alluxio.version is 313"
+        self._refused(lab, sourced(lab, newer), what)
+
+    @pytest.mark.parametrize(
+        ("pattern", "what"),
+        [
+            ("etcd-v3.6.16-*.tar.gz", "holds etcd, not Alluxio"),
+            ("jdk-17-lab.tar.gz", "holds a JDK, not Alluxio"),
+        ],
+    )
+    def test_of_something_else(self, pattern: str, what: str, lab: Lab) -> None:
+        (tarball,) = (REPO / ".lab/artifacts").glob(pattern)
+        self._refused(lab, sourced(lab, tarball), what)
+
+
+class TestStartsBySystemd:
+    """A worker whose Java ends at once, as one ends that finds no etcd."""
+
+    @pytest.fixture(scope="class")
+    def one(self, lab: Lab) -> Iterator[Host]:
+        host = lab.workers[0]
+        lab.invoke("start-workers").expect(0)
+        java = "/opt/java/jdk-17-lab/bin/java"
+        host.run(f"mv {java} {java}.aside; echo 'exit 1' >{java}; chmod 755 {java}")
+        host.run(f"systemctl kill -s KILL {UNIT}")
+        yield host
+        host.run(f"[ ! -e {java}.aside ] || mv {java}.aside {java}")
+
+    def _state(self, host: Host) -> tuple[str, int]:
+        seen = host.show(UNIT, "SubState", "NRestarts")
+        return seen["SubState"], int(seen["NRestarts"])
+
+    def test_they_wait_longer_and_longer(self, one: Host) -> None:
+        wait_until(lambda: self._state(one) == ("start-pre", 8), "the 8th waits", seconds=120)
+        said = one.run(f"journalctl -u {UNIT} -n 50 -o cat | grep waiting | tail -3")
+        assert said.splitlines() == [
+            f"start {n} by systemd: waiting {3 * n - 15} s" for n in (6, 7, 8)
+        ]
+
+    def test_one_that_waits_can_be_stopped(self, lab: Lab, one: Host) -> None:
+        lab.invoke("stop-workers", None, "--limit", "worker0").expect(0, "1 changed")
+        assert one.show(UNIT, "ActiveState") == {"ActiveState": "inactive"}
+        one.run(f"systemctl start {UNIT}")
+        wait_until(lambda: self._state(one) == ("start-pre", 7), "the 7th waits", seconds=120)
+
+    def test_a_start_by_the_tool_does_not_wait(self, lab: Lab, one: Host) -> None:
+        java = "/opt/java/jdk-17-lab/bin/java"
+        one.run(f"mv {java}.aside {java}")
+        wait_until(lambda: self._state(one)[0] == "start-pre", "a start waits", seconds=60)
+        begun = time.monotonic()
+        lab.invoke("start-workers").expect(0, f"restart {UNIT}", "2 of 2 live")
+        assert self._state(one) == ("running", 0)
+        assert time.monotonic() - begun < 45
