@@ -1,0 +1,188 @@
+"""Every port that an Alluxio process listens on, by the properties in force on its host.
+
+One list for preflight (is the port free), for the wait until a process is ready, and for the
+table of who connects to whom in the documentation.
+
+Checked against Alluxio 313: names and defaults are those of class ``PropertyKey``. A worker
+binds in ``GrpcServerModule`` (rpc), ``NettyServerModule`` and ``NettyDataServer`` (data, s3),
+``AlluxioWorkerProcess`` (web) and ``HttpServer`` (http). A master binds in ``RpcServerService``
+(rpc), ``WebServerService`` (web) and ``RaftJournalSystem`` (journal, with one master too); a
+standby keeps rpc and web bound by a ``RejectingServer``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from provision.inventory.model import Scalar
+from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, AlluxioWorker
+from provision.text import number
+
+MAX_PORT = 65535
+JOURNAL_TYPE = "alluxio.master.journal.type"
+_JAVA_OPTION = re.compile(r"""(?:^|[\s"'])-D(alluxio\.[A-Za-z0-9._-]+)=("[^"]*"|'[^']*'|\S*)""")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A listener that a role can have, with Alluxio's defaults.
+
+    ``turned_on_by`` names the property that turns it on; empty: it is always on.
+    ``essential``: the process ends when it cannot bind the port. ``http_path``: a GET of it
+    answers 200 while the process serves; empty: the port does not speak HTTP. ``from_whom``:
+    who connects to it, for the documentation.
+    """
+
+    name: str
+    property: str
+    default: int
+    from_whom: str
+    turned_on_by: str = ""
+    on_by_default: bool = True
+    essential: bool = True
+    http_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A port that a process listens on. 0: the process takes any free port at each start.
+
+    The other fields are those of :class:`Kind`.
+    """
+
+    name: str
+    port: int
+    property: str
+    turned_on_by: str = ""
+    essential: bool = True
+    http_path: str = ""
+
+
+WORKER = (
+    Kind("rpc", "alluxio.worker.rpc.port", 29999, "clients"),
+    Kind(
+        "data",
+        "alluxio.worker.data.port",
+        29997,
+        "clients",
+        turned_on_by="alluxio.user.netty.data.transmission.enabled",
+    ),
+    Kind(
+        "web",
+        "alluxio.worker.web.port",
+        30000,
+        "browsers, Prometheus",
+        http_path="/metrics/",
+    ),
+    # HttpServer binds in a thread of its own: a failure is logged, and the worker goes on.
+    Kind(
+        "http",
+        "alluxio.worker.http.server.port",
+        28080,
+        "clients of the REST API",
+        turned_on_by="alluxio.worker.http.server.enabled",
+        essential=False,
+        http_path="/v1/health",
+    ),
+    Kind(
+        "s3",
+        "alluxio.worker.rest.port",
+        29998,
+        "clients of the S3 API",
+        turned_on_by="alluxio.worker.s3.api.enabled",
+        on_by_default=False,
+    ),
+)
+MASTER = (
+    Kind("rpc", "alluxio.master.rpc.port", 19998, "clients, the other masters"),
+    Kind(
+        "web",
+        "alluxio.master.web.port",
+        19999,
+        "browsers, Prometheus, start-masters",
+        # Class AlluxioMasterRestServiceHandler. On the primary only: a standby closes connections.
+        http_path="/api/v1/master/info",
+    ),
+    Kind("journal", "alluxio.master.embedded.journal.port", 19200, "the other masters"),
+)
+
+
+def worker_listeners(alluxio: AlluxioCluster, worker: AlluxioWorker) -> tuple[Listener, ...]:
+    """The ports that ``worker`` listens on, in the order rpc, data, web, http, s3.
+
+    Options ``-Dalluxio…`` in its environment win over properties, as in Alluxio (class ``Source``).
+    A port that is no number of 0 to 65535 counts as the default.
+    """
+    del alluxio  # a worker's properties have the cluster's in them
+    given = _in_force(worker.properties, worker.env, "ALLUXIO_WORKER_JAVA_OPTS")
+    found = _listeners(WORKER, {"alluxio.worker.rpc.port": worker.rpc_port, **given})
+    # NettyDataServer serves both: without data there is no S3.
+    data = any(listener.name == "data" for listener in found)
+    return tuple(listener for listener in found if data or listener.name != "s3")
+
+
+def master_listeners(alluxio: AlluxioCluster, master: AlluxioMaster) -> tuple[Listener, ...]:
+    """The ports that ``master`` listens on, in the order rpc, web, journal.
+
+    On a worker's host it has that worker's properties and environment. The rest is as in
+    :func:`worker_listeners`.
+    """
+    beside = next((w for w in alluxio.workers if w.machine == master.machine), None)
+    properties = alluxio.properties if beside is None else beside.properties
+    env = alluxio.env if beside is None else beside.env
+    given = _in_force(properties, env, "ALLUXIO_MASTER_JAVA_OPTS")
+    declared: dict[str, Scalar] = {
+        "alluxio.master.rpc.port": master.rpc_port,
+        "alluxio.master.embedded.journal.port": master.journal_port,
+    }
+    # With one of the other types (class JournalType) there is no Raft server.
+    embedded = str(given.get(JOURNAL_TYPE, "EMBEDDED")).upper() == "EMBEDDED"
+    found = _listeners(MASTER, {**declared, **given})
+    return tuple(listener for listener in found if embedded or listener.name != "journal")
+
+
+def numbers(listeners: Iterable[Listener]) -> tuple[int, ...]:
+    """Their ports, each once, without those that the process chooses itself."""
+    return tuple(dict.fromkeys(listener.port for listener in listeners if listener.port))
+
+
+def _listeners(kinds: Sequence[Kind], given: Mapping[str, Scalar]) -> list[Listener]:
+    return [
+        Listener(
+            kind.name,
+            _port(given, kind),
+            kind.property,
+            kind.turned_on_by,
+            kind.essential,
+            kind.http_path,
+        )
+        for kind in kinds
+        if _is_on(given, kind)
+    ]
+
+
+def _is_on(given: Mapping[str, Scalar], kind: Kind) -> bool:
+    default = str(kind.on_by_default)
+    return str(given.get(kind.turned_on_by, default)).strip().lower() == "true"
+
+
+def _port(given: Mapping[str, Scalar], kind: Kind) -> int:
+    port = number(str(given.get(kind.property, kind.default)).strip())
+    return port if port is not None and port <= MAX_PORT else kind.default
+
+
+def _in_force(
+    properties: Mapping[str, Scalar], env: Mapping[str, str], own: str
+) -> Mapping[str, Scalar]:
+    """The properties with what the JVM's options change; ``own``: the role's variable.
+
+    ``libexec/alluxio-config.sh`` puts ``ALLUXIO_JAVA_OPTS`` before the role's own, and the JVM
+    takes the last of two options.
+    """
+    options: dict[str, Scalar] = {}
+    for variable in ("ALLUXIO_JAVA_OPTS", own):
+        for key, value in _JAVA_OPTION.findall(env.get(variable, "")):
+            options[key] = value.strip("\"'")
+    return {**properties, **options}
