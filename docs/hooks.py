@@ -40,6 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/tasks.md": tasks(),
         "reference/inventory.md": inventory(),
         "reference/exit-codes.md": exit_codes(),
+        "reference/ports.md": ports(),
         "reference/errors/index.md": error_index(),
         **errors,
     }
@@ -99,6 +100,46 @@ def exit_codes() -> str:
     assert known == {int(code) for code, _ in rows}, "errors.py is out of step"
     lines = ["# Exit codes", "| code | meaning |", "| --- | --- |"]
     return "\n".join([*lines, *(f"| {code} | {meaning} |" for code, meaning in rows), ""])
+
+
+def ports() -> str:
+    """Who connects to which port, from the list that preflight and the commands use."""
+    from provision.alluxio.ports import MASTER, WORKER
+    from provision.inventory.model import Etcd
+
+    defaults = {n: Etcd.model_fields[n].default for n in ("client_port", "peer_port")}
+    rows = [
+        ("any host", "SSH", 22, "`ssh.port`", "the control machine"),
+        (
+            *("etcd member", "client", defaults["client_port"], "`etcd.client_port`"),
+            "workers, clients, the control machine",
+        ),
+        (
+            *("etcd member", "peer", defaults["peer_port"], "`etcd.peer_port`"),
+            "the other members",
+        ),
+    ]
+    for role, kinds in (("worker", WORKER), ("master", MASTER)):
+        for kind in kinds:
+            key = f"`{kind.property}`"
+            if kind.turned_on_by:
+                state = "on" if kind.on_by_default else "off"
+                key += f"; {state} by default: `{kind.turned_on_by}`"
+            rows.append((role, kind.name, kind.default, key, kind.from_whom))
+    parts = [
+        "# Ports",
+        "All are TCP. With the properties of the inventory, preflight checks that each port of a"
+        " worker or a master is free or its own. It checks from each host that the ports it needs"
+        " can be reached: etcd's client port from a worker, the journal port from another master."
+        " The control machine reaches etcd and the masters directly, or else by SSH through their"
+        " hosts. A worker does not connect to a master: with the memberships that this tool"
+        " deploys it registers in etcd or, with STATIC, nowhere.",
+        "",
+        "| on | port | default | key or property | who connects |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {' | '.join(map(str, row))} |" for row in rows),
+    ]
+    return "\n".join([*parts, ""])
 
 
 def error_index() -> str:

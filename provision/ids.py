@@ -73,6 +73,7 @@ Id = Literal[
     "inventory-value-invalid",
     "java-unfit",
     "kubectl-failed",
+    "listener-unreachable",
     "lock-lost",
     "lock-unavailable",
     "locked",

@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provision.alluxio import desired as workers_desired
-from provision.alluxio import java, sizes, tarball
+from provision.alluxio import java, ports, sizes, tarball
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd
-from provision.host.observe import HostFacts, Probe
+from provision.host.observe import HostFacts, Probe, UnitState
 from provision.host.ownership import owner
 from provision.host.resources import Directory, File, Link, Tree
 from provision.inventory.resolved import (
@@ -25,6 +25,7 @@ from provision.inventory.resolved import (
     EtcdCluster,
     EtcdMember,
     Machine,
+    bracketed,
 )
 from provision.text import number, size
 
@@ -261,7 +262,9 @@ def workers(
             continue
         where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
         unit = f.unit(workers_desired.UNIT)
-        problems += port(f, worker.rpc_port, unit.pid, unit.active == "active", where)
+        listeners = ports.worker_listeners(alluxio, worker)
+        problems += taken(f, listeners, unit, where)
+        problems += _etcd_out_of_reach(alluxio, f, where)
         path = workers_desired.UNIT_PATH
         problems += ours(f, workers_desired.UNIT, path, alluxio.name, "worker", where)
         accepted = artifacts.release.java if artifacts.release is not None else ()
@@ -396,6 +399,41 @@ def port(f: HostFacts, number: int, our_pid: int, running: bool, where: str) -> 
             f"port {number} is taken by {listener.command} (pid {listener.pid})",
             "stop it, or choose another port",
             id="port-taken",
+        )
+    ]
+
+
+def taken(
+    f: HostFacts, listeners: Iterable[ports.Listener], unit: UnitState, where: str
+) -> list[Problem]:
+    """Who else listens on the ports of a worker or a master whose unit is ``unit``."""
+    problems: list[Problem] = []
+    for one in listeners:
+        remedy = f"stop it, or set {one.property} to another port"
+        if one.turned_on_by:
+            remedy += f", or {one.turned_on_by} to false"
+        found = port(f, one.port, unit.pid, unit.active == "active", where)
+        problems += [replace(problem, remedy=remedy) for problem in found]
+    return problems
+
+
+def _etcd_out_of_reach(alluxio: AlluxioCluster, f: HostFacts, where: str) -> list[Problem]:
+    """A worker needs one of etcd's endpoints; of those that it lacks a member may just be down."""
+    wanted = workers_desired.etcd_addresses(alluxio)
+    missing = {at: f.unreachable[at] for at in wanted if at in f.unreachable}
+    if not missing:
+        return []
+    shown = ", ".join(
+        f"{bracketed(host)}:{number}: {why}" for (host, number), why in missing.items()
+    )
+    every = len(missing) == len(set(wanted))
+    return [
+        Problem(
+            where,
+            f"cannot reach {'any endpoint' if every else 'all endpoints'} of etcd: {shown}",
+            "open etcd's client port to the workers' hosts",
+            "error" if every else "warning",
+            id="listener-unreachable",
         )
     ]
 

@@ -6,8 +6,9 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from provision.alluxio import java, state, switch
+from provision.alluxio import java, ports, state, switch
 from provision.alluxio.sizes import jvm_size
 from provision.alluxio.tarball import LAUNCHERS, Contents, launcher_on, launchers
 from provision.artifacts import Artifact
@@ -244,7 +245,8 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
     java_home = java.home(alluxio, worker, artifacts.jdk)
     return Probe(
         resources=(*resources(alluxio, worker, artifacts, None), *java.files(java_home)),
-        ports=(worker.rpc_port,),
+        ports=ports.numbers(ports.worker_listeners(alluxio, worker)),
+        reach=etcd_addresses(alluxio),
         paths=(
             *(previous_link(alluxio), state.metastore(alluxio)),
             *launchers(home(alluxio)),
@@ -261,6 +263,14 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
         units=(MASTER_UNIT,) if master_on(alluxio, worker.machine) else (),
         addresses=False,
     )
+
+
+def etcd_addresses(alluxio: AlluxioCluster) -> tuple[tuple[str, int], ...]:
+    """The hosts and ports at which workers ask etcd; none with STATIC."""
+    if alluxio.membership == "STATIC":
+        return ()
+    parts = (urlsplit(url) for url in alluxio.etcd_endpoints)
+    return tuple((part.hostname or "", part.port or 2379) for part in parts)
 
 
 def _links(alluxio: AlluxioCluster, facts: HostFacts | None, remember: bool) -> tuple[Link, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from provision import gather, preflight
-from provision.alluxio import desired, java, start
+from provision.alluxio import desired, java, ports, start
 from provision.alluxio.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.start import POLL_SECONDS, Observed
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
@@ -26,6 +26,7 @@ from provision.inventory.resolved import (
     AlluxioWorker,
     Inventory,
     Machine,
+    bracketed,
 )
 from provision.plan import Gate, HostChanges, Plan, Step
 from provision.remote import Fleet
@@ -198,16 +199,12 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
     java_home = java.home(alluxio, master, artifacts.jdk)
     return Probe(
         resources=(*resources(alluxio, master, artifacts, None), *java.files(java_home)),
-        ports=_ports(alluxio, master),
+        ports=ports.numbers(ports.master_listeners(alluxio, master)),
+        reach=[(m.hostname, m.journal_port) for m in alluxio.masters if m != master],
         disks=(alluxio.install_dir, alluxio.state_dir, alluxio.log_dir),
         commands=java.probe_commands(java_home),
         units=(desired.UNIT,),
     )
-
-
-def _ports(alluxio: AlluxioCluster, master: AlluxioMaster) -> tuple[int, ...]:
-    journal = (master.journal_port,) if len(alluxio.masters) > 1 else ()
-    return (master.rpc_port, *journal)
 
 
 def _problems(
@@ -216,8 +213,18 @@ def _problems(
     where = f"{master.name} at {master.machine.host} ({master.machine.where})"
     unit = facts.unit(MASTER_UNIT)
     found = preflight.ours(facts, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where)
-    for port in _ports(alluxio, master):
-        found += preflight.port(facts, port, unit.pid, unit.active == "active", where)
+    found += preflight.taken(facts, ports.master_listeners(alluxio, master), unit, where)
+    found += [
+        Problem(
+            where,
+            f"cannot reach {other.name}'s journal port at {bracketed(other.hostname)}:"
+            f"{other.journal_port}: {facts.unreachable[other.hostname, other.journal_port]}",
+            "open the journal port between the masters, both ways",
+            id="listener-unreachable",
+        )
+        for other in alluxio.masters
+        if (other.hostname, other.journal_port) in facts.unreachable
+    ]
     accepted = artifacts.release.java if artifacts.release is not None else ()
     return found + java.problems(alluxio, master, artifacts.jdk, facts, where, accepted)
 

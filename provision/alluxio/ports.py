@@ -47,7 +47,10 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A port that a process listens on. 0: the process takes any free port at each start.
+    """A port that a process listens on.
+
+    0: it is not known before the start. The process takes any free port then, or a property
+    refers to another (``${…}``).
 
     The other fields are those of :class:`Kind`.
     """
@@ -61,7 +64,7 @@ class Listener:
 
 
 WORKER = (
-    Kind("rpc", "alluxio.worker.rpc.port", 29999, "clients"),
+    Kind("rpc", "alluxio.worker.rpc.port", 29999, "clients; check-nodes with STATIC"),
     Kind(
         "data",
         "alluxio.worker.data.port",
@@ -144,7 +147,7 @@ def master_listeners(alluxio: AlluxioCluster, master: AlluxioMaster) -> tuple[Li
 
 
 def numbers(listeners: Iterable[Listener]) -> tuple[int, ...]:
-    """Their ports, each once, without those that the process chooses itself."""
+    """Their ports, each once, without those that are not known before the start."""
     return tuple(dict.fromkeys(listener.port for listener in listeners if listener.port))
 
 
@@ -169,7 +172,10 @@ def _is_on(given: Mapping[str, Scalar], kind: Kind) -> bool:
 
 
 def _port(given: Mapping[str, Scalar], kind: Kind) -> int:
-    port = number(str(given.get(kind.property, kind.default)).strip())
+    text = str(given.get(kind.property, kind.default)).strip()
+    if "${" in text:
+        return 0
+    port = number(text)
     return port if port is not None and port <= MAX_PORT else kind.default
 
 

@@ -12,7 +12,7 @@ from provision.alluxio import desired, masters, start
 from provision.alluxio.desired import MASTER_UNIT, UNIT, Artifacts
 from provision.errors import InventoryError
 from provision.host.change import changes
-from provision.host.observe import HostFacts
+from provision.host.observe import HostFacts, Listener
 from provision.host.resources import File, Resource
 from provision.inventory import load
 from provision.inventory.resolved import AlluxioCluster
@@ -166,6 +166,26 @@ def test_destroy_leaves_a_worker_beside_its_release() -> None:
         assert f"stop and disable {MASTER_UNIT}" in todo
         assert any("the releases in /opt/alluxio" in t for t in todo) is alone
         assert any("current" in t for t in todo) is alone
+
+
+def test_every_port_of_a_master_is_free_or_its_own_and_the_others_are_reached() -> None:
+    alluxio = cluster("m0", "m1", "m2")
+    probe = masters._probe(alluxio, ALONE, ARTIFACTS)
+    assert list(probe.ports) == [19998, 19999, 19200]
+    assert list(probe.reach) == [("w1", 19200), ("m2", 19200)]
+    seen = replace(
+        hosts.facts(),
+        listeners={n: Listener(n, 9, "nginx") for n in (19998, 19999, 19200)},
+        unreachable={("m2", 19200): "no answer in 3 s"},
+    )
+    found = masters._problems(alluxio, ALONE, ARTIFACTS, seen)
+    assert [(p.id, p.what) for p in found] == [
+        *(("port-taken", f"port {n} is taken by nginx (pid 9)") for n in (19998, 19999, 19200)),
+        (
+            "listener-unreachable",
+            "cannot reach m2's journal port at m2:19200: no answer in 3 s",
+        ),
+    ]
 
 
 BASE = """\

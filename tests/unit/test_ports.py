@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from provision.alluxio import ports
+from provision.errors import InventoryError
+from provision.inventory import load
 from provision.inventory.model import Scalar
 from tests.unit import builders
 
@@ -28,6 +32,7 @@ def test_a_workers_defaults() -> None:
         ({"alluxio.worker.web.port": " 31000 "}, {"web": 31000}),
         ({"alluxio.worker.data.port": 0}, {"data": 0}),
         ({"alluxio.worker.web.port": "x"}, {}),
+        ({"alluxio.worker.web.port": "${alluxio.worker.rpc.port}"}, {"web": 0}),
         ({"alluxio.worker.web.port": 65536}, {}),
         ({"alluxio.worker.web.port": True}, {}),
         ({"alluxio.worker.s3.api.enabled": True}, {"s3": 29998}),
@@ -81,3 +86,71 @@ def test_a_journal_elsewhere_has_no_port() -> None:
 def test_numbers_are_those_known_before_the_start() -> None:
     web = ports.Listener("web", 30000, "p")
     assert ports.numbers([web, replace(web, port=0), replace(web, port=1), web]) == (30000, 1)
+
+
+INVENTORY = """\
+etcd:
+  version: 3.6.16
+  source: {package: true}
+  members:
+    infra0: {host: h0, address: 10.0.0.10}
+alluxio:
+  version: 313
+  source: {path: a.tar.gz, sha256: file:SUMS}
+  properties: {}
+  masters:
+    m0: {host: h0}
+    m1: {host: h1}
+    m2: {host: h2}
+  workers:
+    w1: {host: h1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("property", "what"),
+    [
+        (
+            "alluxio.worker.http.server.port: 19998",
+            "worker 'w1' (alluxio.worker.http.server.port) and master 'm1'"
+            " (alluxio.master.rpc.port) both want port 19998 of 'h1'",
+        ),
+        (
+            "alluxio.master.web.port: 2379",
+            "master 'm0' (alluxio.master.web.port) and member 'infra0' (client_port)"
+            " both want port 2379 of 'h0'",
+        ),
+        (
+            "alluxio.master.web.port: 19200",
+            "the master's alluxio.master.web.port and alluxio.master.embedded.journal.port"
+            " are both 19200",
+        ),
+        (
+            "alluxio.worker.data.port: 28080",
+            "the worker's alluxio.worker.data.port and alluxio.worker.http.server.port"
+            " are both 28080",
+        ),
+    ],
+)
+def test_two_listeners_of_a_host_with_one_port(tmp_path: Path, property: str, what: str) -> None:
+    path = tmp_path / "i.yml"
+    path.write_text(INVENTORY)
+    load(path)
+    path.write_text(INVENTORY.replace("properties: {}", f"properties: {{{property}}}"))
+    with pytest.raises(InventoryError) as caught:
+        load(path)
+    (place,) = [p.where for p in caught.value.problems if p.what == what]
+    assert ":9:" in place  # the property's line
+
+
+def test_the_reference_has_every_listener_in_its_table() -> None:
+    """The page is made from the same list; a listener that has no row of its own is an error."""
+    hooks = importlib.import_module("docs.hooks")
+    rows = [line for line in hooks.ports().splitlines() if line.startswith("| ")][2:]
+    for role, kinds in (("worker", ports.WORKER), ("master", ports.MASTER)):
+        for kind in kinds:
+            begin = f"| {role} | {kind.name} | {kind.default} | `{kind.property}`"
+            (row,) = [row for row in rows if row.startswith(begin)]
+            assert row.endswith(f" | {kind.from_whom} |")
+            assert kind.turned_on_by in row
+    assert len(rows) == 3 + len(ports.WORKER) + len(ports.MASTER)

@@ -17,7 +17,7 @@ from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd_desired
 from provision.host.observe import HostFacts, Listener, PathState, Probe, UnitState
 from provision.host.resources import Directory, File, Link
-from provision.inventory.model import Java, PageStore
+from provision.inventory.model import Java, PageStore, Scalar
 from provision.inventory.resolved import Machine
 from provision.preflight import Room
 from tests.unit import builders
@@ -264,6 +264,45 @@ class TestWorkers:
     def test_a_port(self) -> None:
         found = self.problems(facts(listeners={29999: Listener(29999, 5, "java")}))
         assert only(found).what == "port 29999 is taken by java (pid 5)"
+
+    @pytest.mark.parametrize("number", [29997, 30000, 28080])
+    def test_every_port_that_is_on_is_free_or_ours(self, number: int) -> None:
+        seen = {number: Listener(number, 5, "nginx")}
+        problem = only(self.problems(facts(listeners=seen)))
+        assert problem.what == f"port {number} is taken by nginx (pid 5)"
+        assert problem.remedy.startswith("stop it, or set alluxio.worker.")
+        ours = {workers_desired.UNIT: UnitState("loaded", "active", pid=5)}
+        unit = {workers_desired.UNIT_PATH: text("X-Alluxio-Provision-Cluster=c\n")}
+        assert self.problems(facts(listeners=seen, units=ours, paths=unit)) == []
+
+    def test_a_port_that_is_off_may_be_anyones(self) -> None:
+        seen = facts(listeners={n: Listener(n, 5, "nginx") for n in (28080, 29998)})
+        off: dict[str, Scalar] = {"alluxio.worker.http.server.enabled": False}
+        assert self.problems(seen, properties=off) == []
+        on: dict[str, Scalar] = {**off, "alluxio.worker.s3.api.enabled": True}
+        problem = only(self.problems(seen, properties=on))
+        assert problem.what == "port 29998 is taken by nginx (pid 5)"
+        assert problem.remedy.endswith("or alluxio.worker.s3.api.enabled to false")
+
+    def test_etcd_out_of_reach(self) -> None:
+        """One endpoint is enough for a worker; a refused connection is none of these."""
+        endpoints = ("http://10.0.0.1:2379", "http://[fd00::2]:2379")
+        cluster = builders.alluxio(etcd_endpoints=endpoints)
+        worker = cluster.workers[0]
+        wanted = workers_desired.probe(cluster, worker, ARTIFACTS).reach
+        assert list(wanted) == [("10.0.0.1", 2379), ("fd00::2", 2379)]
+
+        def problems(*missing: tuple[str, int]) -> list[Problem]:
+            seen = facts(unreachable=dict.fromkeys(missing, "no answer in 3 s"))
+            return preflight.workers(cluster, [worker], ARTIFACTS, {worker.machine: seen})
+
+        assert problems() == problems(("10.0.0.1", 2380)) == []
+        some, every = only(problems(wanted[1])), only(problems(*wanted))
+        assert (some.severity, every.severity) == ("warning", "error")
+        assert some.what == "cannot reach all endpoints of etcd: [fd00::2]:2379: no answer in 3 s"
+        assert every.what.startswith("cannot reach any endpoint of etcd: 10.0.0.1:2379: no answer")
+        static = replace(cluster, membership="STATIC")
+        assert not workers_desired.probe(static, worker, ARTIFACTS).reach
 
     def test_masked(self) -> None:
         unit = {workers_desired.UNIT: UnitState("masked")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,14 +15,6 @@ from provision.inventory.resolved import (
     EtcdMember,
     Machine,
     local_path,
-)
-
-#: Ports a worker opens besides its RPC port: (property, default or None when closed by default).
-_WORKER_PORTS: tuple[tuple[str, int | None], ...] = (
-    ("alluxio.worker.data.port", 29997),
-    ("alluxio.worker.web.port", 30000),
-    ("alluxio.worker.rest.port", None),
-    ("alluxio.worker.http.server.port", None),
 )
 
 
@@ -112,7 +103,7 @@ def _port_path(context: Context, member: EtcdMember, field: str) -> document.Pat
 
 def _written_first(one: document.Path, other: document.Path) -> tuple[document.Path, ...]:
     """Both paths, so that a port in the file is pointed at rather than the host of a default."""
-    at_a_host = len(one) == 3 and one[1] in ("members", "workers")
+    at_a_host = len(one) == 3 and one[1] in ("members", "masters", "workers")
     return (other, one) if at_a_host else (one, other)
 
 
@@ -160,61 +151,121 @@ def _worker_hosts(context: Context) -> None:
             )
 
 
-def _worker_ports(worker: AlluxioWorker) -> Iterator[tuple[str, int]]:
-    yield "rpc_port", worker.rpc_port
-    for key, default in _WORKER_PORTS:
-        given = worker.properties.get(key, default)
-        # A port that is not a number is Alluxio's to refuse; it may be a ${reference}.
-        if given is not None and re.fullmatch(r"[0-9]{1,5}", str(given)) and int(given) > 0:
-            yield key, int(given)
+def _role_path(context: Context, role: AlluxioWorker | AlluxioMaster, field: str) -> document.Path:
+    """Where a role's port stands; a master's beside a worker may be that worker's property."""
+    if isinstance(role, AlluxioWorker):
+        if field == "rpc_port":
+            return context.worker_path(role.name, "rpc_port")
+        return context.property_path(role.name, field)
+    beside = next((w.name for w in context.workers if w.machine == role.machine), None)
+    if beside is not None and context.has("alluxio", "workers", beside, "properties", field):
+        return ("alluxio", "workers", beside, "properties", field)
+    if context.has("alluxio", "properties", field):
+        return ("alluxio", "properties", field)
+    return ("alluxio", "masters", role.name)
 
 
-def _worker_port_path(context: Context, worker: AlluxioWorker, field: str) -> document.Path:
-    if field == "rpc_port":
-        return context.worker_path(worker.name, "rpc_port")
-    return context.property_path(worker.name, field)
+def _ports_of(context: Context, role: AlluxioWorker | AlluxioMaster) -> tuple[tuple[str, int], ...]:
+    """The ports that a worker or a master listens on, each with its key or property."""
+    # A cycle at the top: provision.alluxio is made of resolved inventories.
+    from provision.alluxio import ports
+
+    alluxio = context.inventory.alluxio
+    assert alluxio is not None  # or else there is no such role
+    found = (
+        ports.worker_listeners(alluxio, role)
+        if isinstance(role, AlluxioWorker)
+        else ports.master_listeners(alluxio, role)
+    )
+    rpc = "alluxio.worker.rpc.port"
+    return tuple(("rpc_port" if x.property == rpc else x.property, x.port) for x in found if x.port)
 
 
 def _ports_on_machine(context: Context) -> None:
     members = {_machine(m.machine): m for m in context.members}
     by_address = {m.address: m for m in context.members}
+    masters = {_machine(m.machine): m for m in context.masters}
     # Thousands of workers share their properties, and so their ports.
-    ports: dict[tuple[int, int], list[tuple[str, int]]] = {}
+    shared: dict[tuple[int, int, int], tuple[tuple[str, int], ...]] = {}
+
+    def of_worker(worker: AlluxioWorker) -> tuple[tuple[str, int], ...]:
+        key = id(worker.properties), id(worker.env), worker.rpc_port
+        if key not in shared:
+            shared[key] = _ports_of(context, worker)
+        return shared[key]
+
     for worker in context.workers:
-        shared = id(worker.properties), worker.rpc_port
-        if shared not in ports:
-            ports[shared] = list(_worker_ports(worker))
-        used: dict[int, str] = {}
-        for field, port in ports[shared]:
-            first = used.setdefault(port, field)
-            if first != field:
-                path = _worker_port_path(context, worker, field)
-                at = _worker_port_path(context, worker, first)
-                what = f"the worker's {first} and {field} are both {port}"
-                context.error(
-                    what,
-                    "give each its own port",
-                    *_written_first(path, at),
-                    id="inventory-conflict",
-                )
+        used = _within(context, worker, "worker", of_worker(worker))
+        if (master := masters.get(_machine(worker.machine))) is not None:
+            _between(context, worker, used, master, _ports_of(context, master))
+    roles: list[tuple[str, AlluxioWorker | AlluxioMaster]] = [
+        ("worker", w) for w in context.workers
+    ]
+    roles += [("master", m) for m in context.masters]
+    for kind, role in roles:
         member = (
-            members.get(_machine(worker.machine))
-            or by_address.get(worker.machine.host)
-            or by_address.get(worker.hostname)
+            members.get(_machine(role.machine))
+            or by_address.get(role.machine.host)
+            or by_address.get(role.hostname)
         )
+        if isinstance(role, AlluxioMaster):
+            used = _within(context, role, kind, _ports_of(context, role))
+        elif member is not None:
+            used = {port: field for field, port in of_worker(role)}
         if member is None:
             continue
         for field, port in _member_ports(context, member):
             if port in used:
-                path = _worker_port_path(context, worker, used[port])
+                path = _role_path(context, role, used[port])
                 at = _port_path(context, member, field)
                 context.error(
-                    f"worker {worker.name!r} ({used[port]}) and member {member.name!r} ({field})"
-                    f" both want port {port} of {worker.machine.host!r}",
+                    f"{kind} {role.name!r} ({used[port]}) and member {member.name!r} ({field})"
+                    f" both want port {port} of {role.machine.host!r}",
                     "give one of them another port",
                     *_written_first(path, at),
                     id="inventory-conflict",
                 )
+
+
+def _within(
+    context: Context,
+    role: AlluxioWorker | AlluxioMaster,
+    kind: str,
+    ports: tuple[tuple[str, int], ...],
+) -> dict[int, str]:
+    """The fields by port. Reports a port that the role wants twice."""
+    used: dict[int, str] = {}
+    for field, port in ports:
+        first = used.setdefault(port, field)
+        if first != field:
+            path, at = _role_path(context, role, field), _role_path(context, role, first)
+            context.error(
+                f"the {kind}'s {first} and {field} are both {port}",
+                "give each its own port",
+                *_written_first(path, at),
+                id="inventory-conflict",
+            )
+    return used
+
+
+def _between(
+    context: Context,
+    worker: AlluxioWorker,
+    used: dict[int, str],
+    master: AlluxioMaster,
+    ports: tuple[tuple[str, int], ...],
+) -> None:
+    """Reports a port that a worker and the master on its host both want."""
+    for field, port in ports:
+        if port in used:
+            path, at = _role_path(context, worker, used[port]), _role_path(context, master, field)
+            context.error(
+                f"worker {worker.name!r} ({used[port]}) and master {master.name!r} ({field})"
+                f" both want port {port} of {worker.machine.host!r}",
+                "give one of them another port",
+                *_written_first(path, at),
+                id="inventory-conflict",
+            )
 
 
 def _one_way_to_a_host(context: Context) -> None:
