@@ -166,7 +166,7 @@ def readmit_worker(run: Run, file: str) -> int:
 
 
 def start_masters(run: Run, limit: str) -> int:
-    """Bring the masters to what the inventory says, and wait until each answers."""
+    """Bring the masters to what the inventory says, and wait until they have a primary."""
     from provision.alluxio import masters
     from provision.selection import choose
 
@@ -176,8 +176,8 @@ def start_masters(run: Run, limit: str) -> int:
     plan = masters.plan(inventory, alluxio, run.fleet, observed, chosen)
     carried = common.carry_out(run, plan)
     if not plan.steps:
-        masters.require_answering(run.fleet, alluxio, chosen)
-    common.finish(run, plan, carried, {}, f"{len(chosen)} masters answer")
+        masters.require_healthy(run.fleet, alluxio, chosen)
+    common.finish(run, plan, carried, {}, f"{len(chosen)} masters listen, one is the primary")
     return 0
 
 

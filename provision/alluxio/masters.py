@@ -1,18 +1,25 @@
 """``start-masters``: masters from the same release, by the same launch script, one at a time.
 
+Of several masters one is the primary, and only the primary serves (class ``AlluxioMasterProcess``).
+So the masters are healthy when each of them listens and one of them is the primary.
+
 A host may be a worker's as well: it then has one release and one configuration for both, and
 whatever one of the two changes, the other has a restart pending for (see docs/membership.md).
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from provision import gather, preflight
-from provision.alluxio import desired, java, ports, start
+from provision.alluxio import desired, java, journal, ports, start
 from provision.alluxio.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.start import POLL_SECONDS, Observed
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
@@ -30,6 +37,20 @@ from provision.inventory.resolved import (
 )
 from provision.plan import Gate, HostChanges, Plan, Step
 from provision.remote import Fleet
+
+if TYPE_CHECKING:
+    import paramiko
+
+#: Seconds for a connection to a master, and for its web server to begin its answer.
+CONNECT_SECONDS = 2.0
+HTTP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class MastersObserved(Observed):
+    """``primary``: the master that serves now, by name; None when none does."""
+
+    primary: str | None = None
 
 
 def resources(
@@ -61,8 +82,10 @@ def worker_on(alluxio: AlluxioCluster, master: AlluxioMaster) -> AlluxioWorker |
     return next((w for w in alluxio.workers if w.machine == master.machine), None)
 
 
-def observe(alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioMaster]) -> Observed:
-    """Look at the hosts of the chosen masters.
+def observe(
+    alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioMaster]
+) -> MastersObserved:
+    """Look at the hosts of the chosen masters, and at the journals of all.
 
     Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
     """
@@ -71,8 +94,12 @@ def observe(alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioMaste
     with preflight.noting(problems):
         tarballs = start.fetch(alluxio)
     probes = {m.machine: _probe(alluxio, m, tarballs) if tarballs else Probe() for m in chosen}
-    facts, unreachable = gather.look(fleet, probes)
-    problems += unreachable
+    others = [m for m in alluxio.masters if m not in chosen]
+    journals = {m.machine: Probe(commands=journal.probe_commands(alluxio, m)) for m in others}
+    everyone, unreachable = gather.look(fleet, {**journals, **probes})
+    facts = {machine: seen for machine, seen in everyone.items() if machine in probes}
+    asked = {machine.host for machine in probes}
+    problems += [p for p in unreachable if p.where.partition(" ")[0] in asked]
     problems += preflight.hosts(facts, {})
     problems += preflight.paths(facts, probes)
     if tarballs:
@@ -81,19 +108,30 @@ def observe(alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioMaste
         for master in chosen:
             if (seen := facts.get(master.machine)) is not None:
                 problems += _problems(alluxio, master, tarballs, seen)
+    primary = find_primary(fleet, alluxio)
+    held = {
+        m.name: journal.read(everyone[m.machine].commands.get(journal.LABEL, ""))
+        for m in alluxio.masters
+        if m.machine in everyone and journal.is_embedded(alluxio, m)
+    }
+    problems += journal.problems(alluxio, chosen, held, primary)
     warnings = preflight.require(problems)
     assert tarballs is not None  # or else there is a problem
-    return Observed(tarballs, facts, warnings)
+    return MastersObserved(tarballs, facts, warnings, primary=primary)
 
 
 def plan(
     inventory: Inventory,
     alluxio: AlluxioCluster,
     fleet: Fleet,
-    observed: Observed,
+    observed: MastersObserved,
     chosen: Sequence[AlluxioMaster],
 ) -> Plan:
-    """New masters together, for they elect one of them; those that run one after another."""
+    """New masters together, because they elect one of them; those that run one after another.
+
+    The primary is the last, so that there is one election (upstream: "Update Master-side
+    Configuration"). Before each, the others must be enough for an election.
+    """
     facts = observed.facts
     todo = {
         m.name: changes(
@@ -103,6 +141,7 @@ def plan(
     }
     changed = [m for m in chosen if todo[m.name]]
     running = [m for m in changed if facts[m.machine].unit(MASTER_UNIT).active == "active"]
+    running.sort(key=lambda m: m.name == observed.primary)
     fresh = [m for m in changed if m not in running]
     groups = [("install and start masters", fresh)] if fresh else []
     groups += [(f"restart {m.name}", [m]) for m in running]
@@ -110,7 +149,8 @@ def plan(
         Step(
             title,
             tuple(HostChanges(m.name, m.machine, todo[m.name]) for m in some),
-            after=_answering(alluxio, fleet, some),
+            before=_can_miss(alluxio, fleet, some) if some[0] in running else None,
+            after=_healthy(alluxio, fleet, some),
             at_once=inventory.parallel,
         )
         for title, some in groups
@@ -119,36 +159,66 @@ def plan(
     return Plan("start-masters", inventory.cluster, tuple(steps), notes)
 
 
-def answers(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
-    """Whether the master takes connections: of several each has its journal's port open, while
-    only the one that leads has to serve on its RPC port."""
-    port = master.rpc_port if len(alluxio.masters) == 1 else master.journal_port
+def listens(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
+    """Whether every port of the master takes a connection, from here or else from its own host.
+
+    A standby has them open, too (classes ``RpcServerStandbyGrpcService``, ``RejectingServer``).
+    """
+    for port in ports.numbers(ports.master_listeners(alluxio, master)):
+        try:
+            _connect(fleet, master, port).close()
+        except (OSError, ProvisionError):
+            return False
+    return True
+
+
+def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
+    """Whether the master serves as the primary: its web port answers ``/api/v1/master/info``.
+
+    Only the primary does (class ``PrimaryOnlyWebServerService``), and only after its safe mode of
+    5 s (``DefaultSafeModeManager``). With ``alluxio.standby.master.web.enabled`` a standby may
+    answer as well; then this shows no more than a web server. Asked from here, or else from its
+    own host.
+    """
+    web = next(one for one in ports.master_listeners(alluxio, master) if one.http_path)
     try:
-        socket.create_connection((master.hostname, port), 2).close()
-        return True
-    except OSError:
-        pass
-    try:
-        fleet.session(master.machine).open_tcp(master.hostname, port, timeout=2).close()
-        return True
-    except ProvisionError:
+        with contextlib.closing(_connect(fleet, master, web.port)) as stream:
+            stream.settimeout(HTTP_SECONDS)
+            host = bracketed(master.hostname)
+            # 1.0: the answer ends with the connection, and is not cut into chunks.
+            request = f"GET {web.http_path} HTTP/1.0\r\nHost: {host}:{web.port}\r\n\r\n"
+            stream.sendall(request.encode())
+            begin = b""
+            while len(begin) < 12 and (more := stream.recv(12 - len(begin))):
+                begin += more
+    except (OSError, ProvisionError):
         return False
+    return re.fullmatch(rb"HTTP/1\.[01] 200", begin) is not None
 
 
-def require_answering(
+def find_primary(fleet: Fleet, alluxio: AlluxioCluster) -> str | None:
+    """The master that serves as the primary, by name; None when none does."""
+    with ThreadPoolExecutor(len(alluxio.masters), "masters") as pool:
+        found = list(pool.map(lambda m: is_primary(fleet, alluxio, m), alluxio.masters))
+    return next((m.name for m, yes in zip(alluxio.masters, found, strict=True) if yes), None)
+
+
+def require_healthy(
     fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster], seconds: float = 0
 ) -> None:
-    """Raises :class:`Unhealthy` unless every one of them answers, within ``seconds``."""
+    """Raises :class:`Unhealthy` unless each of them listens, and some master of all is the
+    primary, within ``seconds``."""
     deadline, missing = time.monotonic() + seconds, list(masters)
     while True:
-        with ThreadPoolExecutor(len(missing), "masters") as pool:
-            there = list(pool.map(lambda m: answers(fleet, alluxio, m), missing))
-        missing = [m for m, good in zip(missing, there, strict=True) if not good]
-        if not missing:
+        if missing:
+            missing = _silent(fleet, alluxio, missing)
+        if not missing and find_primary(fleet, alluxio) is not None:
             return
         if time.monotonic() >= deadline:
             break
         time.sleep(POLL_SECONDS)
+    if not missing:
+        raise _without_primary(fleet, alluxio)
     logs = start.last_lines(fleet, [m.machine for m in missing], unit=MASTER_UNIT)
     raise Unhealthy(
         f"{len(missing)} of {len(masters)} masters do not answer",
@@ -165,11 +235,65 @@ def require_answering(
     )
 
 
-def _answering(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
+def _connect(fleet: Fleet, master: AlluxioMaster, port: int) -> socket.socket | paramiko.Channel:
+    """A stream to a port of the master, from here or else from its own host."""
+    try:
+        return socket.create_connection((master.hostname, port), CONNECT_SECONDS)
+    except OSError:
+        session = fleet.session(master.machine)
+        return session.open_tcp(master.hostname, port, timeout=CONNECT_SECONDS)
+
+
+def _silent(
+    fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster]
+) -> list[AlluxioMaster]:
+    with ThreadPoolExecutor(len(masters), "masters") as pool:
+        there = list(pool.map(lambda m: listens(fleet, alluxio, m), masters))
+    return [m for m, good in zip(masters, there, strict=True) if not good]
+
+
+def _without_primary(fleet: Fleet, alluxio: AlluxioCluster) -> Unhealthy:
+    silent = _silent(fleet, alluxio, alluxio.masters)
+    count, quorum = len(alluxio.masters), len(alluxio.masters) // 2 + 1
+    what = f"none of {count} masters answers as the primary; an election needs {quorum} of them"
+    if silent:
+        what += f", and {', '.join(m.name for m in silent)} do not listen"
+    problem = Problem(
+        "alluxio.masters", what, "invoke logs --host NAME says why", id="master-no-primary"
+    )
+    return Unhealthy("the masters have no primary", [problem], id="master-no-primary")
+
+
+def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
+    """Where a primary serves, the restart of a master must leave enough for an election."""
+
+    def check() -> None:
+        others = [m for m in alluxio.masters if m not in masters]
+        quorum = len(alluxio.masters) // 2 + 1
+        if len(others) < quorum or find_primary(fleet, alluxio) is None:
+            return  # so few that each restart is an outage; or there is none to keep
+        silent = _silent(fleet, alluxio, others)
+        if len(others) - len(silent) < quorum:
+            names = ", ".join(m.name for m in silent)
+            problem = Problem(
+                "alluxio.masters",
+                f"without {masters[0].name} too few are left for an election: {names} does not"
+                " listen",
+                f"invoke start-masters --limit {silent[0].name}",
+                id="master-no-primary",
+            )
+            raise Unhealthy(
+                f"{masters[0].name} is not restarted", [problem], id="master-no-primary"
+            )
+
+    return Gate("the others can elect a primary", check)
+
+
+def _healthy(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
     seconds = alluxio.start_timeout
     return Gate(
-        f"{len(masters)} answering",
-        lambda: require_answering(fleet, alluxio, masters, seconds),
+        f"{len(masters)} listening, and one of all the primary",
+        lambda: require_healthy(fleet, alluxio, masters, seconds),
     )
 
 
@@ -202,7 +326,10 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
         ports=ports.numbers(ports.master_listeners(alluxio, master)),
         reach=[(m.hostname, m.journal_port) for m in alluxio.masters if m != master],
         disks=(alluxio.install_dir, alluxio.state_dir, alluxio.log_dir),
-        commands=java.probe_commands(java_home),
+        commands={
+            **java.probe_commands(java_home),
+            **journal.probe_commands(alluxio, master),
+        },
         units=(desired.UNIT,),
     )
 

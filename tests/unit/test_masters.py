@@ -112,8 +112,9 @@ def running(alluxio: AlluxioCluster) -> dict[str, HostFacts]:
     return found
 
 
-def plan(alluxio: AlluxioCluster, seen: dict[str, HostFacts]) -> Plan:
-    observed = start.Observed(ARTIFACTS, {m.machine: seen[m.name] for m in alluxio.masters})
+def plan(alluxio: AlluxioCluster, seen: dict[str, HostFacts], primary: str | None = None) -> Plan:
+    found = {m.machine: seen[m.name] for m in alluxio.masters}
+    observed = masters.MastersObserved(ARTIFACTS, found, primary=primary)
     with Fleet(4) as fleet:
         inventory = builders.inventory(alluxio)
         return masters.plan(inventory, alluxio, fleet, observed, alluxio.masters)
@@ -128,6 +129,13 @@ def test_new_masters_start_together_and_those_that_run_one_by_one() -> None:
     assert plan(alluxio, seen).steps == ()
     changed = plan(replace(alluxio, master_heap="8g"), seen)
     assert [s.title for s in changed.steps] == ["restart m0", "restart m1", "restart m2"]
+    assert all(s.before is not None and s.after is not None for s in changed.steps)
+
+
+def test_the_primary_is_restarted_last() -> None:
+    alluxio = cluster("m0", "m1", "m2")
+    changed = plan(replace(alluxio, master_heap="8g"), running(alluxio), primary="m0")
+    assert [s.title for s in changed.steps] == ["restart m1", "restart m2", "restart m0"]
 
 
 def test_a_worker_beside_is_left_a_pending_restart_and_named() -> None:

@@ -1,0 +1,203 @@
+"""What a master's host holds of the embedded journal, and which starts would lose it.
+
+Alluxio's masters keep their state in a Raft log (class ``RaftJournalSystem``, library Ratis). A
+master that starts without one takes the addresses in its properties for the group. When most of
+a group are such masters they elect one of themselves, and the masters that have the journal
+follow it: what they held is overwritten. Upstream's page "Journal Management" (release 2.9, "Adding
+a new master") therefore adds one master at a time, to masters that serve.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from provision.alluxio import ports
+from provision.alluxio.desired import journal_dir
+from provision.errors import Problem
+from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, bracketed
+from provision.text import printable
+
+#: Label of the probe's command.
+LABEL = "journal"
+#: ``RaftJournalSystem.RAFT_GROUP_UUID``, the folder of the group in ``RaftJournalUtils.RAFT_DIR``.
+_GROUP = "02511d47-d67c-49a3-9011-abb3109a44c1"
+_FOLDER = "alluxio.master.journal.folder"
+#: Bytes of Ratis' file of the group; one peer takes about 40.
+_MAX_CONF = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """``written``: it has entries or a snapshot. ``peers``: the journal addresses (``host:port``)
+    of the group that its log has; empty when the log has none yet, or when it cannot be read."""
+
+    written: bool = False
+    peers: frozenset[str] = frozenset()
+
+
+def folder(alluxio: AlluxioCluster, master: AlluxioMaster) -> str:
+    """Where ``master`` has its journal, by the properties of its host."""
+    beside = next((w for w in alluxio.workers if w.machine == master.machine), None)
+    given = alluxio.properties if beside is None else beside.properties
+    return str(given.get(_FOLDER, journal_dir(alluxio)))
+
+
+def is_embedded(alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
+    """Whether ``master`` has a journal of its own, rather than one in a shared storage."""
+    return any(one.name == "journal" for one in ports.master_listeners(alluxio, master))
+
+
+def probe_commands(alluxio: AlluxioCluster, master: AlluxioMaster) -> dict[str, str]:
+    """The command of a probe that looks at the journal; :func:`read` reads what it prints."""
+    if not is_embedded(alluxio, master):
+        return {}
+    # Releases before 2.8 had no folder raft (RaftJournalSystem.maybeMigrateOldJournal).
+    places = " ".join(
+        shlex.quote(f"{folder(alluxio, master)}/{inner}{_GROUP}") for inner in ("raft/", "")
+    )
+    script = (
+        f'for d in {places}; do [ -d "$d" ] || continue; '
+        'for f in "$d"/current/log_* "$d"/sm/snapshot*; do [ ! -s "$f" ] || echo "has $f"; done; '
+        'f=$d/current/raft-meta.conf; [ ! -f "$f" ] || '
+        f'echo "conf $(head -c {_MAX_CONF} "$f" | base64 -w0)"; done'
+    )
+    return {LABEL: script}
+
+
+def read(text: str) -> Journal:
+    """What the probe's command has printed. Lines that are not understood are passed over."""
+    written, peers = False, frozenset[str]()
+    for line in text.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind == "has":
+            written = True
+        elif kind == "conf":
+            peers = _peers(rest)
+    return Journal(written or bool(peers), peers)
+
+
+def problems(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioMaster],
+    journals: Mapping[str, Journal],
+    primary: str | None,
+) -> list[Problem]:
+    """Why the chosen masters must not be started as they are.
+
+    ``journals``: of every declared master whose host was looked at; ``primary``: the master that
+    serves now, by name.
+    """
+    return [
+        *_outvoted(alluxio, chosen, journals, primary),
+        *_shrunken(alluxio, chosen, journals),
+    ]
+
+
+def _outvoted(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioMaster],
+    journals: Mapping[str, Journal],
+    primary: str | None,
+) -> list[Problem]:
+    holders = [m.name for m in alluxio.masters if journals.get(m.name, Journal()).written]
+    fresh = [m for m in chosen if m.name in journals and not journals[m.name].written]
+    if not holders or not fresh:
+        return []
+    names, have = ", ".join(m.name for m in fresh), ", ".join(holders)
+    where = f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})"
+    if len(fresh) > 1:
+        what = (
+            f"{names} have no journal, {have} has: started together, the empty masters can elect"
+            " one of themselves, and the journal is overwritten"
+        )
+        remedy = f"add one at a time: invoke start-masters --limit {fresh[0].name}, then the next"
+        return [Problem(where, what, remedy, id="journal-outvoted")]
+    if primary is None:
+        what = (
+            f"{names} has no journal, {have} has, and no master is the primary: the empty one"
+            " could be elected, and the journal is overwritten"
+        )
+        remedy = f"start first what has the journal: invoke start-masters --limit {holders[0]}"
+        return [Problem(where, what, remedy, id="journal-outvoted")]
+    unseen = [m.name for m in alluxio.masters if m.name not in journals]
+    if unseen:
+        what = f"{names} has no journal, and it is not known what {', '.join(unseen)} has"
+        return [Problem(where, what, "make those hosts reachable", id="journal-outvoted")]
+    return []
+
+
+def _shrunken(
+    alluxio: AlluxioCluster, chosen: Sequence[AlluxioMaster], journals: Mapping[str, Journal]
+) -> list[Problem]:
+    declared = {f"{bracketed(m.hostname)}:{m.journal_port}" for m in alluxio.masters}
+    found = []
+    for m in chosen:
+        if gone := sorted(journals.get(m.name, Journal()).peers - declared):
+            shown = ", ".join(printable(address, 100) for address in gone)
+            found.append(
+                Problem(
+                    f"{m.name} at {m.machine.host} ({m.machine.where})",
+                    f"its journal's group still has {shown}, which alluxio.masters no longer has:"
+                    " an election counts them",
+                    "declare them again; or remove each from the group while most of it runs",
+                    id="journal-group-differs",
+                )
+            )
+    return found
+
+
+def _peers(encoded: str) -> frozenset[str]:
+    """The addresses in Ratis' ``raft-meta.conf``: one ``LogEntryProto`` (``Raft.proto``).
+
+    Its field 4 is the configuration, whose field 1 are the peers, whose field 2 is the address.
+    """
+    try:
+        data = base64.b64decode(encoded, validate=True)
+        return frozenset(
+            address.decode()
+            for field, configuration in _fields(data)
+            if field == 4
+            for inner, peer in _fields(configuration)
+            if inner == 1
+            for number, address in _fields(peer)
+            if number == 2
+        )
+    except (binascii.Error, ValueError, IndexError):
+        return frozenset()
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The fields of a protobuf message that have a length. Raises ``ValueError``, ``IndexError``
+    for what is none."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        if key & 7 == 0:
+            _, at = _varint(data, at)
+        elif key & 7 == 2:
+            size, at = _varint(data, at)
+            if at + size > len(data):
+                raise ValueError("cut off")
+            yield key >> 3, data[at : at + size]
+            at += size
+        elif key & 7 in (1, 5):
+            at += 8 if key & 7 == 1 else 4
+        else:
+            raise ValueError("not a message")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("not a number")

@@ -1,0 +1,152 @@
+"""What is read of a master's journal, and which starts are refused for it."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.alluxio import journal
+from provision.alluxio.journal import Journal
+from provision.errors import Problem
+from tests.unit import builders
+
+NAMES = ("m0", "m1", "m2", "m3", "m4")
+GROUP = "02511d47-d67c-49a3-9011-abb3109a44c1"
+
+
+def field(number: int, content: bytes) -> bytes:
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
+    return bytes([number << 3 | 2]) + length + content
+
+
+def conf(*addresses: str) -> bytes:
+    """Ratis' file of the group, as its class ``LogEntryProto`` writes it."""
+    peers = b"".join(
+        field(1, field(1, a.replace(":", "_").encode()) + field(2, a.encode()) + bytes([3 << 3, 0]))
+        for a in addresses
+    )
+    return bytes([1 << 3, 2, 2 << 3, 0xAC, 0x02]) + field(4, peers)
+
+
+def printed(data: bytes) -> str:
+    return f"conf {base64.b64encode(data).decode()}\n"
+
+
+def test_the_peers_of_the_group() -> None:
+    addresses = ("m0:19200", "[fd00::1]:19200", "a" * 49 + ":1")
+    found = journal.read("has /x\n" + printed(conf(*addresses)))
+    assert found == Journal(True, frozenset(addresses))
+    assert journal.read("") == Journal()
+    assert journal.read("has /x\n") == Journal(written=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["conf \n", "conf ===\n", "conf\n", printed(b"\xff" * 30), printed(conf("m0:1")[:-3]), "?\n"],
+)
+def test_what_is_no_group_is_none(text: str) -> None:
+    assert journal.read(text).peers == frozenset()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_command_finds_what_is_there(tmp_path: Path, old: bool) -> None:
+    """By a real shell. A master that has started and was never in a group has written nothing."""
+    alluxio = replace(
+        builders.alluxio(masters=(builders.master("m0"),)), state_dir=str(tmp_path / "it's")
+    )
+    folder = Path(journal.folder(alluxio, alluxio.masters[0]), "" if old else "raft", GROUP)
+
+    def look() -> Journal:
+        command = journal.probe_commands(alluxio, alluxio.masters[0])[journal.LABEL]
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return journal.read(done.stdout)
+
+    assert look() == Journal()
+    for inner in ("current", "sm"):
+        (folder / inner).mkdir(parents=True)
+    (folder / "current" / "raft-meta").write_text("#\n")
+    (folder / "in_use.lock").write_text("1@m0")
+    assert look() == Journal()
+    (folder / "current" / "raft-meta.conf").write_bytes(conf("m0:19200"))
+    assert look() == Journal(True, frozenset({"m0:19200"}))
+    (folder / "current" / "raft-meta.conf").unlink()
+    (folder / "sm" / "snapshot.1_20").mkdir()
+    assert look() == Journal(written=True)
+
+
+def problems(
+    held: str, chosen: str | None = None, primary: str | None = None, count: int = 3
+) -> list[Problem]:
+    """``held``: for each master ``x`` it has a journal, ``-`` it has none, ``?`` not looked at."""
+    masters = tuple(builders.master(name) for name in NAMES[:count])
+    alluxio = builders.alluxio(masters=masters)
+    journals = {m.name: Journal(h == "x") for m, h in zip(masters, held, strict=True) if h != "?"}
+    some = [m for m in masters if chosen is None or m.name in chosen.split(",")]
+    return journal.problems(alluxio, some, journals, primary)
+
+
+@pytest.mark.parametrize(
+    ("held", "chosen", "primary"),
+    [
+        ("---", None, None),  # a first start
+        ("--?", "m0,m1", None),
+        ("xxx", None, "m0"),
+        ("xxx", None, None),  # after a power cut
+        ("x-x", None, "m2"),  # a disk was replaced
+        ("x--", "m1", "m0"),  # growth, one at a time
+        ("x--", "m0", "m0"),
+        ("x--", "m0", None),
+        ("xx-", None, "m0"),
+    ],
+)
+def test_what_may_start(held: str, chosen: str | None, primary: str | None) -> None:
+    assert problems(held, chosen, primary) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "chosen", "primary", "what", "remedy"),
+    [
+        ("x--", None, "m0", "m1, m2 have no journal, m0 has: started together", "--limit m1, then"),
+        ("x--", None, None, "m1, m2 have no journal", "--limit m1, then"),
+        ("x--", "m1", None, "m1 has no journal, m0 has, and no master is the primary", "m0"),
+        ("x-?", "m1", "m0", "m1 has no journal, and it is not known what m2 has", "reachable"),
+    ],
+)
+def test_what_would_lose_the_journal(
+    held: str, chosen: str | None, primary: str | None, what: str, remedy: str
+) -> None:
+    (found,) = problems(held, chosen, primary)
+    assert (found.id, found.severity) == ("journal-outvoted", "error")
+    assert found.what.startswith(what)
+    assert remedy in found.remedy
+    assert found.where.startswith("m1 at m1 (")
+
+
+def test_a_growth_from_three_to_five_is_one_at_a_time_too() -> None:
+    """Two empty ones and one that lags behind are a majority of five."""
+    assert [p.id for p in problems("xxx--", None, "m0", 5)] == ["journal-outvoted"]
+    assert problems("xxx--", "m3", "m0", 5) == []
+
+
+def test_a_group_with_masters_that_are_not_declared() -> None:
+    masters = tuple(builders.master(name) for name in ("m0", "m1"))
+    alluxio = builders.alluxio(masters=masters)
+    group = Journal(True, frozenset({"m0:19200", "m1:19200", "m2:19200"}))
+    (found,) = journal.problems(alluxio, masters[:1], {"m0": group, "m1": group}, "m0")
+    assert (found.id, found.severity) == ("journal-group-differs", "error")
+    assert found.what.startswith("its journal's group still has m2:19200, which alluxio.masters")
+    more = builders.alluxio(masters=(*masters, builders.master("m2")))
+    assert journal.problems(more, masters, {"m0": group, "m1": group}, "m0") == []
+
+
+def test_another_kind_of_journal_is_not_looked_at() -> None:
+    master = builders.master("m0")
+    properties = {"alluxio.master.journal.type": "UFS"}
+    alluxio = builders.alluxio(masters=(master,), properties=properties)
+    assert journal.probe_commands(alluxio, master) == {}
