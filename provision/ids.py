@@ -103,6 +103,7 @@ Id = Literal[
     "pods-differ",
     "port-taken",
     "preflight-failed",
+    "property-unknown",
     "quorum-at-risk",
     "quorum-lost",
     "quorum-not-lost",

@@ -1,7 +1,8 @@
 """What an application host needs to find the workers: ``alluxio-site.properties``, by inventory.
 
-Only what clients read: not what is a worker's or a master's own. No host is contacted, and no
-secret is written: where one belongs, a comment says where the inventory has it from.
+Only what clients read, by the scope that Alluxio gives each property: not what is a worker's or
+a master's own. No host is contacted, and no secret is written: where one belongs, a comment says
+where the inventory has it from.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.alluxio import desired, switch
+from provision.alluxio import desired, scopes, switch
 from provision.errors import Problem, UsageError
 from provision.files import write_whole
 from provision.inventory.model import Scalar, Secret
 from provision.inventory.resolved import AlluxioCluster
 from provision.render import render
+from provision.text import printable
 
 SITE, WORKERS = "alluxio-site.properties", "workers"
 SCHEMA = "alluxio-provision/client-config/1"
 #: With STATIC a client takes every worker's ports from its own properties.
 _PORTS = re.compile(r"alluxio\.worker\.([a-z.]+\.)?port")
-_NOT_CLIENTS = ("alluxio.worker.", "alluxio.master.", "alluxio.job.", "alluxio.logs.")
+#: Names shown of those that a release does not have.
+_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ def of(alluxio: AlluxioCluster) -> ClientConfig:
     if static:
         hosts = render("workers", cluster=alluxio.name, workers=alluxio.workers)
         files[WORKERS] = hosts.decode()
-    return ClientConfig(files, tuple(_one_port(alluxio)) if static else ())
+    ports = _one_port(alluxio) if static else []
+    return ClientConfig(files, (*ports, *_unknown(alluxio)))
 
 
 def write(config: ClientConfig, folder: Path) -> list[Path]:
@@ -55,8 +59,6 @@ def write(config: ClientConfig, folder: Path) -> list[Path]:
 
     Raises :class:`UsageError` when one is there that is not of this tool, or cannot be written.
     """
-    from provision.text import printable
-
     changed: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,16 +96,28 @@ def _properties(alluxio: AlluxioCluster) -> dict[str, Scalar]:
         if alluxio.etcd_login.username is not None:
             found["alluxio.etcd.username"] = alluxio.etcd_login.username
     others = alluxio.properties.items()
-    return found | {key: value for key, value in others if not key.startswith(_NOT_CLIENTS)}
+    return found | {key: value for key, value in others if scopes.is_for_clients(key)}
 
 
 def _secrets(alluxio: AlluxioCluster) -> dict[str, Secret]:
     secrets = alluxio.secret_properties.items()
-    found = {key: secret for key, secret in secrets if not key.startswith(_NOT_CLIENTS)}
+    found = {key: secret for key, secret in secrets if scopes.is_for_clients(key)}
     password = alluxio.etcd_login.password
     if alluxio.membership != "STATIC" and password is not None:
         found["alluxio.etcd.password"] = password
     return found
+
+
+def _unknown(alluxio: AlluxioCluster) -> list[Problem]:
+    """Said once, and kept: a property of another release, a template's, or a misspelt one."""
+    given = (*alluxio.properties, *alluxio.secret_properties)
+    odd = [printable(key, 100) for key in given if not scopes.is_known(key)]
+    if not odd:
+        return []
+    more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
+    what = f"Alluxio {scopes.RELEASE} has no property {', '.join(odd[:_SHOWN])}{more}"
+    remedy = "they are written all the same; are they spelt right?"
+    return [Problem("alluxio.properties", what, remedy, "warning", id="property-unknown")]
 
 
 def _reference(secret: Secret) -> str:

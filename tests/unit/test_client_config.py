@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import client_config
+from provision.alluxio import client_config, desired, scopes
 from provision.errors import UsageError
 from provision.inventory.model import AlluxioEtcd, Secret
 from provision.inventory.resolved import AlluxioCluster
@@ -26,6 +26,11 @@ def alluxio(monkeypatch: pytest.MonkeyPatch) -> AlluxioCluster:
             "alluxio.dora.client.ufs.root": "s3://bucket/path",
             "alluxio.user.file.replication.max": 2,
             "alluxio.worker.data.port": 30001,
+            "alluxio.worker.container.hostname": "pod",
+            "alluxio.worker.data.hostname": "w9",
+            "alluxio.underfs.s3.region": "eu-west-1",
+            "alluxio.dora.worker.metastore.rocksdb.dir": "/data/metastore",
+            "alluxio.user.netty.data.transmission.enabled": True,
             "alluxio.worker.page.store.page.size": "2MB",
             "alluxio.master.journal.type": "EMBEDDED",
         },
@@ -44,12 +49,17 @@ def test_by_way_of_etcd(alluxio: AlluxioCluster, kind: str) -> None:
     assert list(client_config.of(alluxio).files) == ["alluxio-site.properties"]
     properties, text = site(alluxio)
     assert properties == {
+        **desired.master_addresses(alluxio),
         "alluxio.cluster.name": "c",
         "alluxio.worker.membership.manager.type": kind,
         "alluxio.etcd.endpoints": "http://a:2379,http://b:2379",
         "alluxio.etcd.username": "alluxio",
         "alluxio.dora.client.ufs.root": "s3://bucket/path",
         "alluxio.user.file.replication.max": "2",
+        "alluxio.master.journal.type": "EMBEDDED",
+        "alluxio.underfs.s3.region": "eu-west-1",
+        "alluxio.user.netty.data.transmission.enabled": "true",
+        "alluxio.worker.data.port": "30001",
     }
     assert "# alluxio.etcd.password is a secret" in text
     assert "the variable ETCD_PASSWORD" in text
@@ -98,3 +108,38 @@ def test_a_file_of_someone_elses_is_left_alone(alluxio: AlluxioCluster, tmp_path
     assert (tmp_path / "alluxio-site.properties").read_text() == "mine\n"
     with pytest.raises(UsageError, match="cannot be written"):
         client_config.write(client_config.of(alluxio), tmp_path / "alluxio-site.properties")
+
+
+@pytest.mark.parametrize(
+    ("key", "good"),
+    [
+        ("alluxio.user.file.readtype.default", True),  # scope CLIENT
+        ("alluxio.worker.rpc.port", True),  # ALL
+        ("alluxio.worker.page.store.page.size", False),
+        ("alluxio.worker.page.store.dirs", False),
+        ("alluxio.worker.hostname", False),
+        ("alluxio.worker.data.bind.host", False),
+        ("alluxio.worker.identity.uuid", False),
+        ("alluxio.worker.s3.async.heavy.pool.queue.size", False),  # SERVER
+        ("alluxio.underfs.s3.endpoint", True),  # SERVER, but the client's fallback reads it
+        ("s3a.accessKeyId", True),
+        ("alluxio.s3.rest.authentication.enabled", False),  # MASTER
+        ("alluxio.master.web.port", False),
+        ("alluxio.of.another.release", True),
+    ],
+)
+def test_what_clients_read(key: str, good: bool) -> None:
+    assert scopes.is_for_clients(key) is good
+
+
+def test_a_property_that_the_release_does_not_have_is_kept_and_said_once(
+    alluxio: AlluxioCluster,
+) -> None:
+    assert client_config.of(alluxio).warnings == ()
+    odd = {"alluxio.master.mount.table.option.x": 1, "alluxio.user.typo": 2}
+    more = replace(alluxio, properties={**alluxio.properties, **odd})
+    config = client_config.of(more)
+    (warning,) = config.warnings
+    assert (warning.id, warning.severity) == ("property-unknown", "warning")
+    assert warning.what == f"Alluxio 313 has no property {', '.join(odd)}"
+    assert load_properties(config.files["alluxio-site.properties"])["alluxio.user.typo"] == "2"
