@@ -19,8 +19,9 @@ from provision.remote import Fleet, Session
 from provision.text import printable
 
 TEXT = "Some other member with same id registered on the ring"
-#: Lines of a journal that are searched: a refused worker starts again and again.
-LINES = 200
+#: Lines of a journal that are searched: a refused worker starts again and again, and one attempt
+#: logs some hundreds.
+LINES = 3000
 #: Seconds before the wait for a worker in which it may have been refused already.
 MARGIN = 60
 _ADDRESS = re.compile(

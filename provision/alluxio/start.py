@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from provision import artifacts, gather, preflight
 from provision.alluxio import (
+    attempt,
     clusters,
     desired,
     java,
@@ -38,9 +39,9 @@ UNPACKED = 3
 #: also while other runs restart theirs of other batches.
 RESTART_SHARE = 10
 POLL_SECONDS = 0.25
-#: A worker that systemd has started again so often meanwhile will not come up by more patience. It
-#: starts one after three seconds (``RestartSec``), so that this takes about half a minute.
-CRASHES = 5
+#: A worker that has ended so often by itself, over so many seconds at least, will not come up by
+#: more patience. An attempt of a real worker takes 20 to 40 s.
+CRASHES, CRASHES_SECONDS = 3, 20.0
 CRASH_LOOK_SECONDS = 5.0
 #: What keeps all workers from starting is seen by the first few.
 CRASH_LOOK_WORKERS = 3
@@ -255,11 +256,10 @@ def require_live(
         if not missing:
             return seen
         late = time.monotonic() >= deadline
+        # A worker's own lease from before, while it lasts, can be what keeps it from starting.
+        why = crashes.told([w for w in missing if w.name not in seen], late=late)
         if late:
-            why = f" after {patience} s" if patience else ""
-        else:
-            # A worker's own lease from before, while it lasts, can be what keeps it from starting.
-            why = crashes.told([w for w in missing if w.name not in seen])
+            why = (f" after {patience} s" if patience else "") + why
         if late or why:
             raise Unhealthy(
                 f"{len(missing)} of {len(chosen)} workers are not live{why}",
@@ -274,35 +274,60 @@ class _Crashes:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._next = time.monotonic() + CRASH_LOOK_SECONDS
+        self._begin = time.monotonic()
+        self._next = self._begin + CRASH_LOOK_SECONDS
         self._first: dict[str, int] = {}
 
     def forget(self) -> None:
         """What was counted until now has another reason."""
         self._first = {}
+        self._begin = time.monotonic()
 
-    def told(self, workers: Sequence[AlluxioWorker]) -> str:
-        """What to say of the first that is hopeless; nothing when there is none as far as seen."""
-        if time.monotonic() < self._next:
+    def told(self, workers: Sequence[AlluxioWorker], *, late: bool = False) -> str:
+        """What to say of the first that is hopeless; nothing when there is none as far as seen.
+
+        ``late``: nobody waits any longer, so one failed attempt is worth telling.
+        """
+        now = time.monotonic()
+        if now < self._next and not (late and self._first):
             return ""
-        self._next = time.monotonic() + CRASH_LOOK_SECONDS
-        for worker, count in _restarts(self._fleet, workers[:CRASH_LOOK_WORKERS]).items():
-            again = count - self._first.setdefault(worker, count)
-            if again >= CRASHES:
-                return f": systemd started {worker} {again} times again, in vain"
+        self._next = now + CRASH_LOOK_SECONDS
+        for worker, count in _failed_attempts(self._fleet, workers[:CRASH_LOOK_WORKERS]).items():
+            ended = count - self._first.setdefault(worker, count)
+            if late and ended:
+                return f": {worker} ended by itself {_times(ended)} meanwhile"
+            if ended >= CRASHES and now - self._begin >= CRASHES_SECONDS:
+                return f": {worker} ended by itself {_times(ended)}, and systemd starts it in vain"
         return ""
 
 
-def _restarts(fleet: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str, int]:
-    """How often systemd itself has started each worker again; of a host that answers."""
+def _failed_attempts(fleet: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str, int]:
+    """How many attempts to start each worker have ended by themselves; of a host that answers.
+
+    systemd counts an attempt (``NRestarts``) when it begins the next one; until then the unit is
+    in ``auto-restart`` (systemd.service(5), ``service_enter_restart`` in its source).
+    """
 
     def count(session: Session) -> str:
-        script = f"systemctl show -p NRestarts --value {desired.UNIT}"
+        script = f"systemctl show -p NRestarts -p SubState {desired.UNIT}"
         return session.run(script, "restarts", timeout=20).stdout
 
     said = fleet.map(count, [w.machine for w in workers])
-    counts = {w.name: number(str(said[w.machine]).strip()) for w in workers}
+    counts = {w.name: _attempts(str(said[w.machine])) for w in workers}
     return {name: found for name, found in counts.items() if found is not None}
+
+
+def _attempts(shown: str) -> int | None:
+    """The number in what ``systemctl show`` says; None when it says none."""
+    values = dict(line.partition("=")[::2] for line in shown.splitlines())
+    restarts = number(values.get("NRestarts", "").strip())
+    if restarts is None:
+        return None
+    return restarts + (values.get("SubState", "").strip() in ("auto-restart", "failed"))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 class Registrations:
@@ -352,7 +377,7 @@ def _why(
         known.get(w.name)
         or Problem(
             f"{w.name} ({w.machine.host})",
-            f"is not registered; its last log lines:\n    {logs[w.machine]}",
+            f"is not registered; its log says:\n    {logs[w.machine]}",
             f"invoke logs --host {w.name}",
             id="worker-not-live",
         )
@@ -361,16 +386,16 @@ def _why(
 
 
 def last_lines(
-    fleet: Fleet, machines: Sequence[Machine], lines: int = 8, unit: str = desired.UNIT
+    fleet: Fleet, machines: Sequence[Machine], unit: str = desired.UNIT
 ) -> dict[Machine, str]:
-    """The end of each worker's journal (or another unit's), indented for a message."""
+    """Why each worker (or another unit) does not come up, as its journal has it: see
+    :mod:`provision.alluxio.attempt`. Indented for a message."""
 
     def tail(session: Session) -> str:
-        script = f"journalctl -u {unit} -n {lines} --no-pager -o cat"
-        return session.run(script, "logs", timeout=20).stdout
+        return session.run(attempt.script(unit), "logs", timeout=20).stdout
 
     return {
-        machine: "\n    ".join(printable_lines(str(text))) or "(no log lines)"
+        machine: "\n    ".join(attempt.excerpt(printable_lines(str(text)))) or "(no log lines)"
         for machine, text in fleet.map(tail, list(machines)).items()
     }
 

@@ -131,8 +131,8 @@ def test_a_release_that_does_not_start_stops_the_upgrade(
     pid = other.main_pid(UNIT)
     failed = lab.invoke("upgrade-workers", released(lab, "315", broken))
     # Long before alluxio.start_timeout.
-    failed.expect(4, "systemd started worker0", "in vain", "not begun: restart worker1")
-    failed.expect(4, "this release is broken")
+    failed.expect(4, "worker0 ended by itself", "in vain", "not begun: restart worker1")
+    failed.expect(4, "its log says:", "this release is broken")
     assert [release(host) for host in lab.workers] == ["315", "313"]
     assert other.main_pid(UNIT) == pid
     lab.invoke("rollback-workers", released(lab, "315", broken)).expect(0, "2 on 313")

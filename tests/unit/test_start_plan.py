@@ -423,7 +423,7 @@ class TestRegistrations:
         registry = Registry(monkeypatch, alluxio)
         asked: list[list[str]] = []
 
-        def restarts(_: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str, int]:
+        def attempts(_: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str, int]:
             asked.append([w.name for w in workers])
             return {w.name: 70 + len(asked) for w in workers}
 
@@ -432,26 +432,72 @@ class TestRegistrations:
                 del registry.revisions["w02"]
 
         monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
-        monkeypatch.setattr(start, "_restarts", restarts)
+        monkeypatch.setattr(start, "CRASHES_SECONDS", 0)
+        monkeypatch.setattr(start, "_failed_attempts", attempts)
         monkeypatch.setattr("provision.alluxio.start.time.sleep", sleep)
         gate = self.gate(replace(alluxio, start_timeout=60))
         gate.before.check()
         registry.revisions["w01"] = 11
-        with pytest.raises(Unhealthy, match=r"1 of 2 workers are not live: systemd .* w02 5 times"):
+        said = r"1 of 2 workers are not live: w02 ended by itself 3 times, .* in vain"
+        with pytest.raises(Unhealthy, match=said):
             gate.after.check()
-        assert asked == [[]] * 3 + [["w02"]] * 6
+        assert asked == [[]] * 3 + [["w02"]] * 4
 
     def test_crashes_are_counted_while_etcd_answers(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
-        counts = iter((0, 4, 6, 10, 11))
-        monkeypatch.setattr(start, "_restarts", lambda *_: {"w01": next(counts)})
+        monkeypatch.setattr(start, "CRASHES_SECONDS", 0)
+        counts = iter((0, 2, 4, 6, 7))
+        monkeypatch.setattr(start, "_failed_attempts", lambda *_: {"w01": next(counts)})
         crashes = start._Crashes(Fleet(1))
         assert [crashes.told(alluxio.workers) for _ in range(2)] == ["", ""]
         crashes.forget()
         told = [crashes.told(alluxio.workers) for _ in range(3)]
-        assert told == ["", "", ": systemd started w01 5 times again, in vain"]
+        assert told == ["", "", ": w01 ended by itself 3 times, and systemd starts it in vain"]
+
+    @pytest.mark.parametrize("period", [4, 40, 60])
+    def test_a_crash_loop_is_known_by_its_attempts_whatever_its_period(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch, period: int
+    ) -> None:
+        """As of a worker that ends ``period`` seconds after each start."""
+        now = [1000.0]
+        monkeypatch.setattr("provision.alluxio.start.time.monotonic", lambda: now[0])
+
+        def attempts(*_: Any) -> dict[str, int]:
+            return {"w01": int((now[0] - 1000) // period)}
+
+        monkeypatch.setattr(start, "_failed_attempts", attempts)
+        crashes = start._Crashes(Fleet(1))
+        while not (told := crashes.told(alluxio.workers)):
+            now[0] += start.POLL_SECONDS
+        took = now[0] - 1000
+        assert "in vain" in told
+        assert max(3 * period, start.CRASHES_SECONDS) <= took
+        assert took <= max(4 * period, start.CRASHES_SECONDS) + 2 * start.CRASH_LOOK_SECONDS
+
+    def test_at_the_deadline_one_failed_attempt_is_told(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counts = iter((4, 5, 5))
+        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start, "_failed_attempts", lambda *_: {"w01": next(counts)})
+        crashes = start._Crashes(Fleet(1))
+        assert [crashes.told(alluxio.workers) for _ in range(2)] == ["", ""]
+        assert crashes.told(alluxio.workers, late=True) == ": w01 ended by itself once meanwhile"
+
+    @pytest.mark.parametrize(
+        ("shown", "attempts"),
+        [
+            ("NRestarts=4\nSubState=running\n", 4),
+            ("SubState=auto-restart\nNRestarts=4\n", 5),
+            ("NRestarts=4\nSubState=failed\n", 5),
+            ("", None),
+            ("NRestarts=\nSubState=\n", None),
+        ],
+    )
+    def test_an_attempt_counts_when_it_has_ended(self, shown: str, attempts: int | None) -> None:
+        assert start._attempts(shown) == attempts
 
     def test_a_worker_that_lost_its_lease_has_time_to_register_again(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
