@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from provision import inventory, report
+from provision.alluxio.leases import Expired
+from provision.alluxio.membership import Registration
 from provision.alluxio.nodes import InfoNodes
 from provision.check import CheckReport, NodeVerdict, State
 from provision.errors import Problem
@@ -110,7 +112,15 @@ def recorded() -> CheckReport:
         view_problems=tuple(p for p in problems if p not in etcd.problems),
         taken=datetime.fromisoformat(document["taken"]),
         seconds=document["seconds"],
+        leases=_leases(found["leases"]),
     )
+
+
+def _leases(found: dict[str, int] | None) -> Expired | None:
+    """Their numbers: which leases these are is not recorded."""
+    if found is None:
+        return None
+    return Expired(dict.fromkeys(range(found["expired"]), 1), found["asked"], found["live"])
 
 
 def _declared() -> Inventory:
@@ -165,4 +175,5 @@ def _node(found: dict[str, Any]) -> NodeVerdict:
         found["worker_id"],
         found["info_nodes"],
         tuple(found["notes"]),
+        Registration(**found["registration"]) if found["registration"] else None,
     )

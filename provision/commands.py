@@ -193,10 +193,17 @@ def rollback_workers(
     return actions.rollback_workers(run, to, limit, batch, at_once)
 
 
-@command(changes=True, help={"name": "The worker."}, positional=("name",))
-def decommission_worker(run: Run, name: str | None = None) -> int:
+@command(
+    changes=True,
+    help={
+        "name": "The worker.",
+        "revoke_lease": "Revoke its lease, if that has expired and etcd does not remove it.",
+    },
+    positional=("name",),
+)
+def decommission_worker(run: Run, name: str | None = None, revoke_lease: bool = False) -> int:
     """Stop and disable a worker, wait for its lease to end, take its id out of etcd."""
-    return actions.decommission_worker(run, name or "")
+    return actions.decommission_worker(run, name or "", revoke_lease)
 
 
 @command(

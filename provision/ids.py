@@ -75,6 +75,8 @@ Id = Literal[
     "journal-group-differs",
     "journal-outvoted",
     "kubectl-failed",
+    "lease-not-removed",
+    "leases-not-asked",
     "listener-unreachable",
     "lock-lost",
     "lock-unavailable",

@@ -27,6 +27,7 @@ _STYLES = {
     State.LIVE: "green",
     State.REACHABLE: "green",
     State.FAILED: "bold red",
+    State.STALE: "bold red",
     State.UNREACHABLE: "bold red",
     State.UNREGISTERED: "yellow",
     State.UNKNOWN: "magenta",

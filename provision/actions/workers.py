@@ -103,7 +103,7 @@ def stop_workers(run: Run, limit: str, batch: str) -> int:
     return 0
 
 
-def decommission_worker(run: Run, name: str) -> int:
+def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
     """Stop a worker for good, and take its registration out of etcd."""
     from provision.alluxio import decommission
 
@@ -115,7 +115,7 @@ def decommission_worker(run: Run, name: str) -> int:
             "one worker at a time: the data that it held is read anew elsewhere",
             id="option-invalid",
         )
-    removal = decommission.plan(inventory, alluxio, run.fleet, chosen[0])
+    removal = decommission.plan(inventory, alluxio, run.fleet, chosen[0], revoke_lease=revoke_lease)
     carried = common.carry_out(run, removal.plan)
     line = f"take {name} out of {inventory.path}, or start-workers starts it again"
     common.finish(run, removal.plan, carried, {"kept": list(map(str, removal.files))}, line)

@@ -1,8 +1,9 @@
 """``decommission-worker``: stop, disable, wait until its lease has ended, take its id out of etcd.
 
-Alluxio 313 has no decommission of its own: a stopped worker keeps its place on the ring of the
-AUTHORIZED keys for good. Its lease is waited for and not revoked: that it ends by itself is the
-proof that no other process, such as a clone's, lives under the same id.
+Its AUTHORIZED key stays when a worker is stopped, and with it its line in ``info nodes``. Its lease
+is waited for and not revoked: that it ends by itself is the proof that no other process, such as a
+clone's, lives under the same id. A lease that has expired, and that etcd does not remove, is
+revoked where the operator says so.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import time
 from collections.abc import Mapping
 
 from provision import gather, stop
-from provision.alluxio import desired, membership, registrations
+from provision.alluxio import desired, leases, membership, registrations
 from provision.alluxio.membership import Entry, Membership, Registration
 from provision.alluxio.registrations import Removal
 from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd import health
+from provision.etcd.values import KeyValue
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe
 from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
-from provision.plan import Gate, HostChanges, Plan, Step
+from provision.plan import Call, Gate, HostChanges, Plan, Step
 from provision.remote import Fleet
 
 COMMAND = "decommission-worker"
@@ -27,11 +30,18 @@ POLL_SECONDS = 0.25
 
 
 def plan(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, worker: AlluxioWorker
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    worker: AlluxioWorker,
+    *,
+    revoke_lease: bool = False,
 ) -> Removal:
     """Empty when the worker neither runs, nor would at the next boot, nor is registered.
 
-    Raises :class:`PreflightFailed` when its host cannot be asked or its unit is another's.
+    With ``revoke_lease``, a lease of the stopped worker's that has expired, and that etcd does not
+    remove, is revoked. Raises :class:`PreflightFailed` when its host cannot be asked or its unit is
+    another's, and :class:`Unhealthy` for such a lease without ``revoke_lease``.
     """
     static = alluxio.membership == "STATIC"
     seen = None if static else registrations.look(inventory, alluxio, fleet)
@@ -55,18 +65,78 @@ def plan(
     changes = _stopping(f)
     mine = {} if seen is None else _its(alluxio, worker, seen.authorized, f)
     steps: list[Step] = []
-    waits = _Ended(inventory, alluxio, fleet, worker)
-    if changes or (seen is not None and _its(alluxio, worker, seen.live, f)):
-        gate = Gate(f"the port of {worker.name} is closed", waits.port)
+    live = {} if seen is None else _its(alluxio, worker, seen.live, f)
+    stuck = {} if changes else _stuck(inventory, alluxio, fleet, live)
+    remedy = f"invoke decommission-worker {worker.name} --revoke-lease ends it"
+    if stuck and not revoke_lease:
+        worker_id, (_, since) = next(iter(stuck.items()))
+        raise leases.stuck(worker_id, since, remedy)
+    if stuck:
+        revoking = tuple(
+            _revoke(inventory, alluxio, fleet, i, key, since) for i, (key, since) in stuck.items()
+        )
+        steps.append(Step(f"revoke the expired lease of {worker.name}", calls=revoking))
+    if changes or set(live) - set(stuck):
+        gate = Gate(f"the port of {worker.name} is closed", lambda: _closed(alluxio, fleet, worker))
         if not static:
-            gate = Gate(f"the lease of {worker.name} has ended", waits.lease)
+            wait = leases.Wait(
+                *(inventory, alluxio, fleet, lambda seen: _at(worker, seen.live)), remedy
+            )
+            gate = Gate(f"the lease of {worker.name} has ended", wait)
         hosts = (HostChanges(worker.name, worker.machine, changes),) if changes else ()
         steps.append(Step(f"stop {worker.name} for good", hosts, after=gate))
     calls, files = registrations.removals(inventory, alluxio, fleet, mine, COMMAND)
     if calls:
         steps.append(Step(f"take {worker.name} out of etcd", calls=calls))
     notes = _elsewhere(alluxio, worker, seen, f)
-    return Removal(Plan(COMMAND, inventory.cluster, tuple(steps), notes), files)
+    if revoke_lease and not stuck:
+        notes = (*notes, _nothing_to_revoke(worker))
+    guards = (worker.machine,) if stuck else ()
+    return Removal(Plan(COMMAND, inventory.cluster, tuple(steps), notes, guards), files)
+
+
+def _stuck(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, live: Mapping[str, Entry]
+) -> dict[str, tuple[KeyValue, int]]:
+    """Those of ``live`` whose lease etcd does not remove: the key, and seconds since the end."""
+    if not live:
+        return {}
+    held = {i: entry.key for i, entry in live.items() if entry.key.lease}
+    with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+        times = client.lease_times([key.lease for key in held.values()], leases.SECONDS)
+    since = {i: times[key.lease].expired_since for i, key in held.items() if key.lease in times}
+    return {i: (held[i], s) for i, s in since.items() if s > leases.STUCK_SECONDS}
+
+
+def _revoke(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    worker_id: str,
+    key: KeyValue,
+    since: int,
+) -> Call:
+    """Revoke the lease of ``key``, if it is still that key's alone and has expired."""
+
+    def do() -> None:
+        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+            now = client.lease_time(key.lease)
+            if not now.granted:  # etcd has removed it meanwhile, and the key with it
+                return
+            if now.expired_since <= leases.STUCK_SECONDS or now.keys != (key.key,):
+                what = "is kept alive" if now.left >= 0 else "has other keys, too"
+                raise Unhealthy(
+                    f"the lease of {worker_id} {what} by now: it was not revoked",
+                    id="changed-meanwhile",
+                )
+            client.lease_revoke(key.lease)
+
+    return Call(f"etcd: revoke lease {key.lease:x} of {worker_id}, expired for {since} s", do)
+
+
+def _nothing_to_revoke(worker: AlluxioWorker) -> Problem:
+    what = "--revoke-lease has nothing to do: no lease of this stopped worker's has expired"
+    return Problem(worker.name, what, "", "warning", id="command-not-applicable")
 
 
 def _stopping(f: HostFacts) -> tuple[Change, ...]:
@@ -125,53 +195,18 @@ def _without_host(worker: AlluxioWorker, seen: Membership | None) -> str:
     return f"if the host is gone for good, invoke forget-worker {','.join(ids)}"
 
 
-class _Ended:
-    """The waits for a worker that was stopped."""
+def _at(worker: AlluxioWorker, live: Mapping[str, Entry]) -> list[str]:
+    """The live ids at the worker's address."""
+    return [i for i, entry in live.items() if registrations.is_at(worker, entry)]
 
-    def __init__(
-        self,
-        inventory: Inventory,
-        alluxio: AlluxioCluster,
-        fleet: Fleet,
-        worker: AlluxioWorker,
-    ) -> None:
-        self._inventory, self._alluxio, self._fleet = inventory, alluxio, fleet
-        self._worker = worker
 
-    def lease(self) -> None:
-        # A new leader of etcd's gives every lease its whole time again.
-        limit = 2 * self._alluxio.failure_detection_timeout + 15
-        deadline = time.monotonic() + limit
-        while True:
-            late = time.monotonic() > deadline
-            there = self._live(late)
-            if not there:
-                return
-            if late:
-                raise Unhealthy(
-                    f"{', '.join(there)} is live after {limit} s: another process holds its lease; "
-                    "nothing was removed from etcd",
-                    id="worker-not-stopped",
-                )
-            time.sleep(POLL_SECONDS)
-
-    def _live(self, late: bool) -> list[str]:
-        """The live ids at the worker's address. etcd may change its leader meanwhile."""
-        try:
-            seen = registrations.look(self._inventory, self._alluxio, self._fleet)
-        except Unhealthy:
-            if late:
-                raise
-            return ["(not known)"]
-        return [i for i, e in seen.live.items() if registrations.is_at(self._worker, e)]
-
-    def port(self) -> None:
-        deadline = time.monotonic() + self._alluxio.start_timeout
-        while membership.port_answers(self._fleet, self._worker):
-            if time.monotonic() > deadline:
-                port = self._worker.rpc_port
-                raise Unhealthy(
-                    f"{self._worker.name}: port {port} still takes connections",
-                    id="worker-not-stopped",
-                )
-            time.sleep(POLL_SECONDS)
+def _closed(alluxio: AlluxioCluster, fleet: Fleet, worker: AlluxioWorker) -> None:
+    """Return when the worker's port takes no connection any more. Raises :class:`Unhealthy`."""
+    deadline = time.monotonic() + alluxio.start_timeout
+    while membership.port_answers(fleet, worker):
+        if time.monotonic() > deadline:
+            raise Unhealthy(
+                f"{worker.name}: port {worker.rpc_port} still takes connections",
+                id="worker-not-stopped",
+            )
+        time.sleep(POLL_SECONDS)

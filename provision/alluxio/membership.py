@@ -31,7 +31,8 @@ ID_LIMIT = 200
 class Registration(NamedTuple):
     """A worker's entity. Port 0 is "has none"; ``generation`` is -1 until Alluxio counts it.
 
-    ``older``: in the form of the first 30x releases, which Alluxio 313 cannot read.
+    ``older``: in the form of the first 30x releases, which Alluxio 313 cannot read. The fields
+    after it are those of ``WorkerNetAddress`` that few workers have.
     """
 
     worker_id: str
@@ -42,6 +43,11 @@ class Registration(NamedTuple):
     state: str
     generation: int
     older: bool = False
+    container_host: str = ""
+    secure_rpc_port: int = 0
+    netty_data_port: int = 0
+    domain_socket: str = ""
+    http_port: int = 0
 
     @property
     def uuid(self) -> str:
@@ -106,6 +112,11 @@ def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
                 web_port=_port(address.get("WebPort")),
                 state=printable(str(entity.get("State", "")), 40),
                 generation=generation if isinstance(generation, int) else -1,
+                container_host=_text(address.get("ContainerHost"), 255),
+                secure_rpc_port=_port(address.get("SecureRpcPort")),
+                netty_data_port=_port(address.get("NettyDataPort")),
+                domain_socket=_text(address.get("DomainSocketPath"), 1000),
+                http_port=_port(address.get("HttpServerPort")),
             )
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
@@ -217,6 +228,10 @@ def _children(client: EtcdClient, root: str) -> Iterator[bytes]:
         if slash:
             yield name
         start = prefix + name + (b"0" if slash else b"\0")
+
+
+def _text(value: object, limit: int) -> str:
+    return printable(value, limit) if isinstance(value, str) else ""
 
 
 def _is_port(value: object) -> bool:

@@ -9,13 +9,15 @@ on a worker.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from provision.alluxio import clusters, desired, nodes
+from provision.alluxio import clusters, desired, leases, nodes
+from provision.alluxio.leases import Expired
 from provision.alluxio.membership import Membership
 from provision.alluxio.mirror import Mirror
 from provision.alluxio.nodes import InfoNodes
@@ -37,6 +39,8 @@ GATHERED = 0.1
 RETRY = 1.0
 #: Seconds that etcd has to be calm before `info nodes` is asked, and between two calm questions.
 SETTLED, ASKED_EVERY = 1.0, 120.0
+#: Seconds between two looks at the leases of the live keys.
+LEASES_EVERY = 30.0
 
 
 def watch(
@@ -90,6 +94,7 @@ class _Board(NamedTuple):
     clusters: list[str]
     info: InfoNodes | None
     reachable: dict[str, bool] | None
+    leases: Expired
 
 
 class _Live:
@@ -120,6 +125,7 @@ class _Live:
         self._lost: ProvisionError | None = None
         self._info: InfoNodes | None = None
         self._reachable: dict[str, bool] | None = None
+        self._leases, self._leases_at = leases.NONE, 0.0
         self._client: EtcdClient | None = None
         self._changes = 0
 
@@ -157,6 +163,7 @@ class _Live:
                 self._clusters,
                 self._info,
                 self._reachable,
+                self._leases,
             )
         return self._report(board, since)
 
@@ -181,7 +188,10 @@ class _Live:
         if info is not None and info.error:
             problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
         rows = info.rows if info is not None and not info.error else None
-        found = verdicts(alluxio, registered, rows, reachable=board.reachable)
+        if few := leases.unasked(board.leases):
+            problems.append(few)
+        reachable, ended = board.reachable, board.leases.since
+        found = verdicts(alluxio, registered, rows, reachable=reachable, expired=ended)
         return CheckReport(
             cluster,
             alluxio,
@@ -192,6 +202,7 @@ class _Live:
             tuple(problems),
             datetime.now(timezone.utc),
             time.monotonic() - since,
+            board.leases if registered is not None and not self._static else None,
         )
 
     def _tell(self) -> None:
@@ -283,12 +294,28 @@ class _Live:
                 certificates=True,
             )
             reachable = look.ports(self._inventory, self._fleet) if self._static else None
+            ended = self._expired()
             with self._news:
-                self._health, self._reachable = seen, reachable
+                self._health, self._reachable, self._leases = seen, reachable, ended
                 if self._client is not None and _hangs(self._client, seen):
                     self._client.close()  # the watch goes on at another member
                 self._tell()
             self._look_now.wait(self._interval)
+
+    def _expired(self) -> Expired:
+        """The leases of the live keys, asked for now and then."""
+        with self._news:
+            mirror = self._mirror
+        if mirror is None or self._static or time.monotonic() < self._leases_at:
+            return self._leases
+        self._leases_at = time.monotonic() + LEASES_EVERY
+        timeout, login = self._etcd_timeout, self._login
+        with (
+            contextlib.suppress(ProvisionError),
+            health.any_client(self._inventory.etcd, self._fleet, timeout=timeout, login=login) as c,
+        ):
+            return leases.expired(c, mirror.membership)
+        return self._leases
 
     def _ask(self) -> None:
         """`info nodes`. An answer that a change has overtaken is not compared with etcd."""

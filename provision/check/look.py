@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from provision.alluxio import clusters, desired, membership, nodes, switch
+from provision.alluxio import clusters, desired, leases, membership, nodes, switch
+from provision.alluxio.leases import Expired
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import InfoNodes
 from provision.check.result import CheckReport
@@ -75,7 +76,13 @@ def run(
 
         def join(known: _Read | None) -> list[NodeVerdict]:
             registered = known.registered if known is not None else None
-            return verdicts(alluxio, registered, rows, identities=identities, reachable=reachable)
+            ended = known.leases.since if known is not None else {}
+            return verdicts(
+                *(alluxio, registered, rows),
+                identities=identities,
+                reachable=reachable,
+                expired=ended,
+            )
 
         found = join(read)
         if read and rows is not None and answering is None and any(n.notes for n in found):
@@ -85,6 +92,8 @@ def run(
                 found = join(read)
         if read is not None:
             problems += of_clusters(inventory.cluster, alluxio, read.registered, read.clusters)
+        if read is not None and (few := leases.unasked(read.leases)):
+            problems.append(few)
         return CheckReport(
             inventory.cluster,
             alluxio,
@@ -95,6 +104,7 @@ def run(
             tuple(problems),
             taken,
             time.monotonic() - started,
+            read.leases if read is not None and answering is None else None,
         )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -105,6 +115,7 @@ class _Read(NamedTuple):
 
     registered: Membership
     clusters: list[str]
+    leases: Expired = leases.NONE
 
 
 def _look_at_etcd(
@@ -131,7 +142,7 @@ def _look_at_etcd(
 def _read(inventory: Inventory, fleet: Fleet, timeout: float, login: Login | None) -> _Read:
     with health.any_client(inventory.etcd, fleet, timeout=timeout, login=login) as client:
         registered = membership.read(client, inventory.cluster)
-        return _Read(registered, clusters.names(client))
+        return _Read(registered, clusters.names(client), leases.expired(client, registered))
 
 
 def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:

@@ -26,6 +26,7 @@ _FITTING = 23
 
 _LETTERS = {
     State.FAILED: "F",
+    State.STALE: "S",
     State.UNREACHABLE: "F",
     State.UNREGISTERED: "U",
     State.UNKNOWN: "?",
@@ -109,7 +110,7 @@ def marks_of(n: NodeVerdict) -> str:
     """The CSS class of a worker: good, odd (somebody should look) or bad."""
     if n.ok:
         return "good"
-    return "bad" if n.state in (State.FAILED, State.UNREACHABLE) else "odd"
+    return "bad" if n.state in (State.FAILED, State.STALE, State.UNREACHABLE) else "odd"
 
 
 def _hint(n: NodeVerdict) -> str:

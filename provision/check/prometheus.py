@@ -141,7 +141,7 @@ def _workers(report: CheckReport) -> Iterator[Family]:
     declared = (
         (State.REACHABLE, State.UNREACHABLE, State.UNDETERMINED)
         if static
-        else (State.LIVE, State.FAILED, State.UNREGISTERED, State.UNDETERMINED)
+        else (State.LIVE, State.FAILED, State.STALE, State.UNREGISTERED, State.UNDETERMINED)
     )
     labelled = [(_worker(n), n) for n in report.nodes]
     yield Family(
@@ -188,7 +188,12 @@ def _workers(report: CheckReport) -> Iterator[Family]:
 
 
 def _agrees(n: NodeVerdict) -> bool:
-    expected = {State.LIVE: "ONLINE", State.FAILED: "OFFLINE", State.UNREGISTERED: None}
+    expected = {
+        State.LIVE: "ONLINE",
+        State.STALE: "ONLINE",
+        State.FAILED: "OFFLINE",
+        State.UNREGISTERED: None,
+    }
     if n.state in expected:
         return n.info_nodes == expected[n.state]
     return n.info_nodes is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from provision.alluxio import membership
 from provision.alluxio.membership import Membership, Registration, UnknownRegistration
@@ -23,10 +24,16 @@ class _Seen:
     port: int
     revision: int
     notes: list[str]
+    lease: int = 0
 
     @property
     def address(self) -> tuple[str, int]:
         return self.host.lower(), self.port
+
+    @property
+    def known(self) -> Registration | None:
+        """The value, where its form is known."""
+        return self.registration if isinstance(self.registration, Registration) else None
 
 
 def join(
@@ -34,8 +41,12 @@ def join(
     registered: Membership,
     info: Sequence[NodeRow] | None,
     identities: Mapping[str, str],
+    expired: Mapping[int, int] = MappingProxyType({}),
 ) -> list[NodeVerdict]:
-    """One verdict per declared worker, then per id in etcd, or in ``info nodes``, of nobody's."""
+    """One verdict per declared worker, then per id in etcd, or in ``info nodes``, of nobody's.
+
+    ``expired``: by lease, seconds since it has expired.
+    """
     rows = {row.worker_id: row for row in info or ()}
     seen = _ids(registered, rows, with_authorized=alluxio.membership == "ETCD")
     claimed = _claims(alluxio.workers, seen, identities)
@@ -55,15 +66,11 @@ def join(
         if known is not None and _bare(one.worker_id) != _bare(known):
             notes.append(f"its identity file says {known}")
         status, differing = _compare(one, rows, asked=info is not None)
-        found.append(
-            verdict(
-                worker,
-                State.LIVE if one.live else State.FAILED,
-                one.worker_id,
-                status,
-                (*notes, *differing),
-            )
-        )
+        state = State.LIVE if one.live else State.FAILED
+        if one.lease in expired:
+            state = State.STALE
+            notes.append(_stale(expired[one.lease]))
+        found.append(verdict(worker, state, one.worker_id, status, (*notes, *differing), one.known))
     owners = {one.worker_id: name for name, one in claimed.items()}
     by_address = {address(w): w for w in alluxio.workers}
     by_host = {w.hostname.lower(): w for w in alluxio.workers}
@@ -73,6 +80,8 @@ def join(
         status, differing = _compare(one, rows, asked=info is not None)
         at = by_address.get(one.address)
         notes = [_stranger(one, at, by_host.get(one.host.lower()), claimed), *one.notes]
+        if one.lease in expired:
+            notes.append(_stale(expired[one.lease]))
         found.append(
             NodeVerdict(
                 None,
@@ -82,9 +91,16 @@ def join(
                 one.worker_id,
                 status,
                 (*notes, *differing),
+                one.known,
             )
         )
     return _with_rows_of_no_id(found, info, {one.worker_id for one in seen})
+
+
+def _stale(since: int) -> str:
+    return (
+        f"its lease expired {since} s ago, and etcd has not removed it: Alluxio counts it as live"
+    )
 
 
 def _ids(
@@ -123,6 +139,7 @@ def _ids(
                 port,
                 entry.key.mod_revision,
                 notes,
+                live.key.lease if live is not None else 0,
             )
         )
     return found

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from provision.alluxio.leases import Expired
 from provision.alluxio.nodes import InfoNodes
 from provision.check.verdict import NodeVerdict, State
 from provision.errors import Problem
@@ -29,6 +30,7 @@ class CheckReport:
     view_problems: tuple[Problem, ...] = ()
     taken: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     seconds: float = 0.0
+    leases: Expired | None = None
 
     @property
     def problems(self) -> list[Problem]:
@@ -89,6 +91,13 @@ class CheckReport:
             "summary": self.summary,
             "counts": self.counts,
             "revision": self.revision,
+            "leases": None
+            if self.leases is None
+            else {
+                "live": self.leases.live,
+                "asked": self.leases.asked,
+                "expired": len(self.leases.since),
+            },
             "info_nodes": None
             if info is None
             else {"host": info.host, "error": info.error, "seconds": round(info.seconds, 3)},
@@ -102,6 +111,7 @@ class CheckReport:
                     "worker_id": n.worker_id,
                     "info_nodes": n.info_nodes,
                     "notes": list(n.notes),
+                    "registration": None if n.registration is None else n.registration._asdict(),
                 }
                 for n in self.nodes
             ],

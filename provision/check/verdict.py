@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from provision.alluxio.membership import Registration
 from provision.alluxio.nodes import NodeRow
 from provision.inventory.resolved import AlluxioWorker
 
@@ -15,6 +16,8 @@ class State(str, Enum):
 
     LIVE = "LIVE"
     FAILED = "FAILED"
+    #: Its live key is there, under a lease that has expired and that etcd has not removed.
+    STALE = "STALE"
     UNREGISTERED = "UNREGISTERED"
     UNKNOWN = "UNKNOWN"
     REACHABLE = "REACHABLE"
@@ -41,6 +44,8 @@ class NodeVerdict:
     worker_id: str | None = None
     info_nodes: str | None = None
     notes: tuple[str, ...] = ()
+    #: The whole value in etcd, where it is known: of the live key, else of the permanent one.
+    registration: Registration | None = None
 
     @property
     def ok(self) -> bool:
@@ -57,10 +62,10 @@ def verdict(
     worker_id: str | None = None,
     status: str | None = None,
     notes: Sequence[str] = (),
+    registration: Registration | None = None,
 ) -> NodeVerdict:
-    return NodeVerdict(
-        worker.name, worker.hostname, worker.rpc_port, state, worker_id, status, tuple(notes)
-    )
+    at = worker.name, worker.hostname, worker.rpc_port
+    return NodeVerdict(*at, state, worker_id, status, tuple(notes), registration)
 
 
 def undeclared(row: NodeRow, note: str) -> NodeVerdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import NodeRow
@@ -18,17 +19,19 @@ def verdicts(
     *,
     identities: Mapping[str, str] | None = None,
     reachable: Mapping[str, bool] | None = None,
+    expired: Mapping[int, int] = MappingProxyType({}),
 ) -> list[NodeVerdict]:
     """One verdict per declared worker, in the inventory's order, then per unknown one.
 
     A view that did not answer is None; what the others say is used. ``identities`` are the
     workers' UUIDs by name where they are known, so that a worker that registers another
-    address is found. ``reachable`` (by worker name) is what STATIC membership goes by.
+    address is found. ``reachable`` (by worker name) is what STATIC membership goes by, ``expired``
+    is that of :func:`provision.check.registered.join`.
     """
     if alluxio.membership == "STATIC":
         return _static(alluxio, info, reachable or {})
     if registered is not None:
-        return etcd_view.join(alluxio, registered, info, identities or {})
+        return etcd_view.join(alluxio, registered, info, identities or {}, expired)
     if info is not None:
         return _by_info_nodes(alluxio, info)
     return [verdict(w, State.UNDETERMINED) for w in alluxio.workers]

@@ -133,6 +133,23 @@ class KeyValue(NamedTuple):
     version: int
 
 
+class LeaseTime(NamedTuple):
+    """What etcd says of a lease, in seconds (``LeaseTimeToLive`` of its Go package ``etcdserver``).
+
+    ``left`` is below 0 when the lease has expired and etcd has not removed it. ``granted`` is 0 of
+    a lease that is gone. ``keys`` are those attached to it, where they were asked for.
+    """
+
+    left: int
+    granted: int
+    keys: tuple[bytes, ...] = ()
+
+    @property
+    def expired_since(self) -> int:
+        """Seconds since it expired, of a lease that is there all the same; else 0."""
+        return max(0, -self.left) if self.granted else 0
+
+
 class Change(NamedTuple):
     """One event of a watch. Of a deleted key there are ``key`` and ``mod_revision`` only."""
 

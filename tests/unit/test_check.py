@@ -254,6 +254,27 @@ def test_a_declared_worker_that_only_info_nodes_lists() -> None:
     assert found == [NodeVerdict("w1", "w1", 29999, State.UNREGISTERED, None, "OFFLINE", (note,))]
 
 
+def test_a_lease_that_has_expired_and_is_there_is_not_live() -> None:
+    seen = members((A, "w1"), (B, "w2"), (C, "x"))
+    asked = rows((A, "w1", "ONLINE"), (B, "w2", "ONLINE"), (C, "x", "ONLINE"))
+    assert {e.key.lease for e in seen.live.values()} == {LEASE}
+    assert states(verdicts(alluxio(W1, W2), seen, asked, expired={LEASE + 1: 60}))[0][1] == "LIVE"
+    found = verdicts(alluxio(W1, W2), seen, asked, expired={LEASE: 60})
+    assert states(found) == [("w1", "STALE"), ("w2", "STALE"), (None, "UNKNOWN")]
+    said = "its lease expired 60 s ago, and etcd has not removed it: Alluxio counts it as live"
+    assert [n.notes for n in found] == [(said,), (said,), ("live, not in the inventory", said)]
+    assert not found[0].ok
+
+
+def test_a_verdict_has_the_whole_value() -> None:
+    seen = members((A, "w1"))
+    (found,) = verdicts(alluxio(W1), seen, None)
+    assert found.registration == seen.live[A].registration
+    document: Any = report(found).document()
+    assert document["alluxio"]["nodes"][0]["registration"]["web_port"] == 0
+    assert document["alluxio"]["nodes"][0]["registration"]["container_host"] == ""
+
+
 def test_a_stranger_that_info_nodes_does_not_list() -> None:
     found = verdicts(alluxio(W1), members((A, "w1"), (C, "x")), rows((A, "w1", "ONLINE")))
     assert found[1].notes == ("live, not in the inventory", "info nodes does not list it")
@@ -490,6 +511,7 @@ def test_the_document_is_what_scripts_use() -> None:
             "summary": "1 worker: 1 LIVE; 1 not in the inventory",
             "counts": {"LIVE": 1, "UNKNOWN": 1},
             "revision": 9,
+            "leases": None,
             "info_nodes": {"host": "w1", "error": "", "seconds": 2.346},
             "nodes": [
                 {
@@ -501,6 +523,7 @@ def test_the_document_is_what_scripts_use() -> None:
                     "worker_id": A,
                     "info_nodes": "ONLINE",
                     "notes": [],
+                    "registration": None,
                 },
             ],
         },

@@ -70,6 +70,7 @@ def test_the_recorded_registrations() -> None:
         web_port=31002,
         state="AUTHORIZED",
         generation=-1,
+        http_port=31003,
     )
     assert found.authorized[WORKER1].key.lease == 0
     assert found.live[WORKER1].key.lease != 0

@@ -50,7 +50,7 @@ def test_a_healthy_cluster() -> None:
     assert sum(seen["workers"].values()) == 1
     assert seen["worker_state"] == {
         ("w1", "w1:29999", state): state == "LIVE"
-        for state in ("LIVE", "FAILED", "UNREGISTERED", "UNDETERMINED")
+        for state in ("LIVE", "FAILED", "STALE", "UNREGISTERED", "UNDETERMINED")
     }
     assert seen["worker_disagreements"] == {("w1", "w1:29999"): 0}
     assert seen["worker_info_nodes_agrees"] == {("w1", "w1:29999"): 1}

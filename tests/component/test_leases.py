@@ -1,0 +1,206 @@
+"""Leases that have expired and are there all the same, in a real etcd.
+
+etcd's leader removes at most 1,000 expired leases in a second, in the order of their ends: behind
+so many others a lease is there for seconds after its end, as for hours where the removal fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from provision import gather, stop
+from provision import plan as plans
+from provision.alluxio import decommission, leases, membership
+from provision.alluxio.leases import Expired
+from provision.check import look, verdicts
+from provision.errors import ChangeFailed, Problem, Unhealthy
+from provision.etcd import health
+from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdUnreachable
+from provision.etcd.values import LeaseTime
+from provision.host.observe import UnitState
+from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.plan import Plan
+from provision.remote import Fleet
+from tests.component.conftest import Boot, Running
+from tests.component.test_registrations_removed import ONE, OTHER, value
+from tests.unit import builders, hosts
+
+#: With etcd's least time to live, which is 2 s.
+OTHERS, TTL = 12_000, 8
+
+
+@pytest.fixture(scope="module")
+def running(boot: Boot) -> Iterator[Running]:
+    with boot() as running:
+        yield running
+
+
+class World:
+    """w1 is stopped, and its lease stands behind many that expire before it."""
+
+    def __init__(self, running: Running, fleet: Fleet, client: EtcdClient) -> None:
+        self.alluxio: AlluxioCluster = builders.alluxio(failure_detection_timeout=5)
+        self.inventory: Inventory = builders.inventory(self.alluxio, etcd=running.cluster)
+        self.fleet, self.client = fleet, client
+        for prefix in (membership.AUTHORIZED_ROOT, membership.LIVE_ROOT):
+            for kv in client.range(prefix)[1]:
+                client.delete(kv.key)
+        for worker_id, host in ((ONE, "w1"), (OTHER, "w2")):
+            client.put(membership.authorized_prefix("c") + worker_id, value(worker_id, host))
+
+    def live(self, worker_id: str, host: str, ttl: int) -> int:
+        lease = self.client.lease_grant(ttl)
+        key = membership.live_prefix("c") + worker_id
+        self.client.put(key, value(worker_id, host), lease=lease)
+        return lease
+
+    def plan(self, *, revoke_lease: bool = False) -> Plan:
+        worker = self.alluxio.worker("w1")
+        given = self.inventory, self.alluxio, self.fleet, worker
+        return decommission.plan(*given, revoke_lease=revoke_lease).plan
+
+    def seen(self) -> Expired:
+        return leases.expired(self.client, membership.read(self.client, "c"))
+
+    def many(self) -> None:
+        """Leases that expire together."""
+        grant = self.client._lib.pb.LeaseGrantRequest
+        ask = self.client._lease.LeaseGrant.future
+        for _ in range(OTHERS // 100):
+            waiting = [ask(grant(TTL=TTL), timeout=30) for _ in range(100)]
+            for one in waiting:
+                one.result()
+
+    def until_expired(self, lease: int, seconds: int) -> None:
+        deadline = time.monotonic() + 60
+        while self.client.lease_time(lease).expired_since <= seconds:
+            assert self.client.lease_time(lease).granted, "etcd was too fast"
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def world(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[World]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    units = {"alluxio-worker.service": UnitState("loaded", "inactive", "", "disabled")}
+
+    def facts(_: Fleet, probes: dict[Any, Any]) -> tuple[dict[Any, Any], list[Problem]]:
+        return {m: replace(hosts.facts(1), units=units) for m in probes}, []
+
+    monkeypatch.setattr(gather, "look", facts)
+    monkeypatch.setattr(stop, "require_ours", lambda *_: None)
+    monkeypatch.setattr("provision.lock.held", _unlocked)
+    monkeypatch.setattr(leases, "STUCK_SECONDS", 1)
+    monkeypatch.setattr(leases, "REMOVAL_SECONDS", 0)
+    with Fleet(2) as fleet, health.any_client(running.cluster, fleet) as client:
+        yield World(running, fleet, client)
+
+
+class _unlocked:
+    """The run lock of hosts that are not there."""
+
+    def __init__(self, *given: object) -> None:
+        pass
+
+    def __enter__(self) -> Any:
+        return lambda: None
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_what_etcd_says_of_leases(world: World) -> None:
+    kept, gone = world.live(ONE, "w1", 60), world.client.lease_grant(60)
+    world.client.lease_revoke(gone)
+    times = world.client.lease_times([kept, gone], 5)
+    assert times[gone] == LeaseTime(-1, 0)
+    assert times[gone].expired_since == 0
+    assert times[kept].granted == 60
+    assert 55 <= times[kept].left <= 60
+    assert world.client.lease_time(kept).keys == (f"{membership.live_prefix('c')}{ONE}".encode(),)
+    assert world.client.lease_times([kept, gone], 0) == {}
+    assert world.seen() == Expired({}, 1, 1)
+
+
+def test_those_of_the_oldest_keys_are_asked_for_first(world: World) -> None:
+    world.live(OTHER, "w2", 60)
+    newer = world.live(ONE, "w1", 60)
+    seen = membership.read(world.client, "c")
+    asked: list[int] = []
+
+    class Asked:
+        def lease_times(self, wanted: list[int], seconds: float) -> dict[int, LeaseTime]:
+            asked.extend(wanted)
+            return {lease: LeaseTime(-60, 5) for lease in wanted}
+
+    found = leases.expired(Asked(), seen, limit=1)  # type: ignore[arg-type]
+    assert newer not in asked
+    assert found == Expired({asked[0]: 60}, 1, 2)
+    few = leases.unasked(found)
+    assert few is not None
+    assert few.what.startswith("1 of 2 leases were asked for")
+    assert leases.unasked(Expired({}, 2, 2)) is None
+
+
+def test_a_lease_that_etcd_does_not_remove(world: World) -> None:
+    world.many()
+    lease = world.live(ONE, "w1", TTL + 1)
+    world.until_expired(lease, 1)
+    assert lease in world.seen().since
+    # check-nodes: STALE, though the key is there.
+    read = look._read(world.inventory, world.fleet, 5.0, None)
+    assert ONE in read.registered.live
+    found = verdicts(world.alluxio, read.registered, None, expired=read.leases.since)
+    assert [(n.name, n.state.value) for n in found] == [("w1", "STALE"), ("w2", "FAILED")]
+    # decommission-worker: not another process, and the lease goes only where that is said.
+    with pytest.raises(Unhealthy, match=r"its lease expired .* --revoke-lease ends it") as caught:
+        world.plan()
+    assert caught.value.id == "lease-not-removed"
+    wait = leases.Wait(
+        *(world.inventory, world.alluxio, world.fleet, lambda seen: list(seen.live), "do so")
+    )
+    with pytest.raises(Unhealthy, match=r"etcd has not removed it.*; do so"):
+        wait()
+    plan = world.plan(revoke_lease=True)
+    assert [s.title for s in plan.steps] == [
+        "revoke the expired lease of w1",
+        "take w1 out of etcd",
+    ]
+    assert plan.steps[0].calls[0].what.startswith(f"etcd: revoke lease {lease:x} of {ONE}")
+    plans.apply(plan, world.fleet)
+    assert world.client.lease_time(lease).granted == 0
+    assert ONE not in membership.read(world.client, "c").authorized
+    assert world.plan(revoke_lease=True).steps == ()
+
+
+def test_a_lease_that_is_kept_alive_is_not_revoked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = world.live(ONE, "w1", 60)
+    plan = world.plan(revoke_lease=True)
+    assert [s.title for s in plan.steps] == ["stop w1 for good", "take w1 out of etcd"]
+    assert "has nothing to do" in plan.notes[-1].what
+    # Not even when the plan was made of an older look.
+    times = {lease: LeaseTime(-60, 5)}
+    with monkeypatch.context() as patched:
+        patched.setattr(EtcdClient, "lease_times", lambda *_: times)
+        plan = world.plan(revoke_lease=True)
+    assert plan.steps[0].title == "revoke the expired lease of w1"
+    with pytest.raises(ChangeFailed, match="is kept alive by now: it was not revoked"):
+        plans.apply(plan, world.fleet)
+    assert world.client.lease_time(lease).granted == 60
+
+
+def test_a_member_that_goes_away_meanwhile(boot: Boot, fleet: Fleet) -> None:
+    with boot() as running, health.any_client(running.cluster, fleet) as client:
+        some = [client.lease_grant(60) for _ in range(200)]
+        assert len(client.lease_times(some, 10)) == 200
+        running.kill()
+        with pytest.raises(EtcdUnreachable):
+            client.lease_times(some, 10)
