@@ -131,6 +131,7 @@ Id = Literal[
     "unit-masked",
     "upgrade-path",
     "upgrade-stopped",
+    "worker-address-changing",
     "worker-identity-cloned",
     "worker-identity-invalid",
     "worker-left-out",

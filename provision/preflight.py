@@ -247,13 +247,8 @@ def workers(
     chosen: Sequence[AlluxioWorker],
     artifacts: Artifacts,
     facts: Mapping[Machine, HostFacts],
-    registered: Mapping[str, tuple[str, int]] | None = None,
 ) -> list[Problem]:
-    """What is wrong with the hosts of the chosen workers. Warnings are among them.
-
-    ``registered``: the address of each identity that etcd knows, by its UUID. Alluxio refuses
-    a worker whose identity is there under another one.
-    """
+    """What is wrong with the hosts of the chosen workers. Warnings are among them."""
     problems: list[Problem] = []
     identities: dict[str, str] = {}
     for worker in chosen:
@@ -290,8 +285,6 @@ def workers(
                     id="worker-identity-cloned",
                 )
             )
-        elif identity is not None and registered and identity in registered:
-            problems += _registered_elsewhere(worker, identity, registered[identity], file, where)
         if identity is not None:
             identities.setdefault(identity, worker.name)
         problems += _memory(worker, f, where)
@@ -311,24 +304,6 @@ def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str
             Problem(where, what, "remove it, or choose another host", id="foreign-installation")
         )
     return problems
-
-
-def _registered_elsewhere(
-    worker: AlluxioWorker, identity: str, address: tuple[str, int], file: str, where: str
-) -> list[Problem]:
-    host, port = address
-    worker_id = workers_desired.worker_id(identity)
-    if (host, port) == (worker.hostname, worker.rpc_port):
-        return []
-    return [
-        Problem(
-            where,
-            f"its worker identity is registered in etcd as {host}:{port}: Alluxio would refuse it",
-            f"on a clone of that worker, remove {file}; if no worker runs there any more, as after "
-            f"a change of hostname or rpc_port, invoke forget-worker {worker_id}",
-            id="worker-registered-elsewhere",
-        )
-    ]
 
 
 def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provision import gather
-from provision.alluxio import desired, start
+from provision.alluxio import desired, moved, start
 from provision.alluxio.start import Observed
-from provision.errors import Problem
+from provision.errors import Problem, Unhealthy
 from provision.host.ownership import owner
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.plan import Step
@@ -62,5 +63,13 @@ def steps(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Told:
                     id="endpoints-stale",
                 )
             )
+    moving: dict[str, Problem] = {}
+    with contextlib.suppress(Unhealthy):  # etcd's members are being changed
+        moving = moved.left_to_start_workers(inventory, alluxio, fleet, running, facts)
+    notes += [
+        replace(p, what=f"still has the old etcd endpoints; {p.what}", severity="warning")
+        for p in moving.values()
+    ]
+    running = [w for w in running if w.name not in moving]
     plan = start.plan(inventory, alluxio, fleet, Observed(tarballs, facts), running)
     return Told(plan.steps, [*notes, *plan.notes], not notes)

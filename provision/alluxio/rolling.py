@@ -12,12 +12,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from provision import audit, gather, stop
-from provision.alluxio import desired, start
+from provision import audit, gather, preflight, stop
+from provision.alluxio import desired, moved, registrations, start
 from provision.errors import Problem, UsageError
 from provision.host.change import Change, changes
 from provision.host.observe import PENDING_DIR, HostFacts, Probe
-from provision.host.resources import File, Unit
+from provision.host.resources import File, Identity, Unit
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import HostChanges, Plan, Step
 from provision.remote import Fleet
@@ -99,7 +99,11 @@ def restart(
         steps.append(Step("note who is to be restarted", hosts, at_once=inventory.parallel))
     share = max(1, len(chosen) // start.RESTART_SHARE)
     done: list[AlluxioWorker] = []
+    others = _moved(inventory, alluxio, fleet, todo, facts)
     for some in start.groups(todo, at_once or share):
+        steps += moved.steps(
+            *(inventory, alluxio, fleet, [m for m in others if m.worker in some], facts, COMMAND)
+        )
         waiting = start.Registrations(inventory, alluxio, fleet, some, done)
         done += some
         steps.append(
@@ -138,11 +142,41 @@ def standing(
 def _look(
     inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet
 ) -> dict[Machine, HostFacts]:
-    files = (File(desired.UNIT_PATH, None), File(MARK, None))
+    alluxio = inventory.alluxio
+    assert alluxio is not None
+    identity = Identity(desired.identity_file(alluxio), alluxio.user, "")
+    files = (File(desired.UNIT_PATH, None), File(MARK, None), identity)
     probe = Probe(resources=files, units=(desired.UNIT,))
     facts = gather.facts(fleet, {w.machine: probe for w in chosen})
     stop.require_ours(inventory, chosen, facts)
     return facts
+
+
+def _moved(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    workers: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+) -> list[moved.Moved]:
+    """Those that register another address when they start again: what was written for them since
+    they started says so, or they are not live.
+
+    Raises :class:`PreflightFailed` when the identity of one is another's.
+    """
+    known = [desired.identity(alluxio, facts[w.machine]) for w in workers]
+    if alluxio.membership != "ETCD" or not any(known):
+        return []
+    seen = registrations.look(inventory, alluxio, fleet)
+    found = moved.found(alluxio, workers, facts, seen)
+
+    def written(worker: AlluxioWorker) -> bool:
+        its = facts[worker.machine]
+        return desired.UNIT in its.pending_restarts and not _mark(its)
+
+    others = [m for m in found if not m.live or written(m.worker)]
+    preflight.require(moved.clones(alluxio, fleet, others, facts, seen))
+    return others
 
 
 def _mark(facts: HostFacts) -> str:

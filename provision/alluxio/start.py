@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from provision import artifacts, gather, preflight
@@ -16,6 +16,7 @@ from provision.alluxio import (
     desired,
     java,
     membership,
+    moved,
     refusal,
     sizes,
     state,
@@ -58,6 +59,8 @@ class Observed:
     warnings: tuple[Problem, ...] = ()
     #: What the cluster has in etcd, where its membership type is about to change.
     registered: membership.Membership | None = None
+    #: The workers that are to register another address than etcd has under their identities.
+    moved: tuple[moved.Moved, ...] = ()
 
 
 def fetch(alluxio: AlluxioCluster) -> Artifacts:
@@ -101,7 +104,10 @@ def observe(
         if tarballs:
             problems += preflight.release(alluxio, tarballs, facts)
             problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
-            problems += preflight.workers(alluxio, chosen, tarballs, facts, registered)
+            problems += preflight.workers(alluxio, chosen, tarballs, facts)
+        others = moved.found(alluxio, chosen, facts, registered) if registered else []
+        if registered and others:
+            problems += moved.clones(alluxio, fleet, others, facts, registered)
         problems += missing
     warnings = preflight.require(problems)
     assert tarballs is not None  # or else there is a problem
@@ -113,7 +119,7 @@ def observe(
             health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client,
         ):
             seen = membership.read(client, alluxio.name)
-    return Observed(tarballs, facts, warnings, seen)
+    return Observed(tarballs, facts, warnings, seen, tuple(others))
 
 
 def plan(
@@ -133,8 +139,12 @@ def plan(
     ``remember`` is that of :func:`desired.resources`.
     """
 
+    refused = {m.worker.name for m in observed.moved if not m.live}
+
     def wanted(w: AlluxioWorker) -> tuple[Change, ...]:
         facts = observed.facts[w.machine]
+        if w.name in refused:  # it runs, and Alluxio does not let it join
+            facts = replace(facts, pending_restarts=facts.pending_restarts | {desired.UNIT})
         resources = desired.resources(alluxio, w, observed.artifacts, facts, remember=remember)
         return changes(resources, facts)
 
@@ -168,11 +178,18 @@ def plan(
             )
         )
 
+    def remove_old_addresses(workers: Sequence[AlluxioWorker]) -> None:
+        names = [w.name for w in workers]
+        some = [m for m in observed.moved if m.worker.name in names]
+        steps.extend(moved.steps(inventory, alluxio, fleet, some, observed.facts, command))
+
+    remove_old_addresses(fresh)
     step("install and start workers", fresh, lambda change: True)
     step("prepare running workers", running, lambda change: change.quiet)
     for some in groups(running, at_once or max(1, len(chosen) // RESTART_SHARE)):
         other = switch.away(alluxio, some, observed.facts)
         to = f" with membership {alluxio.membership}" if other else ""
+        remove_old_addresses([w for w in some if not all(c.quiet for c in todo[w.name])])
         step(f"restart {named(some)}{to}", some, lambda change: not change.quiet)
     switched = switch.notes(alluxio, chosen, observed.facts, observed.registered)
     beside = _pending_masters(alluxio, changed, todo, observed.facts)
@@ -406,10 +423,10 @@ def _running(facts: HostFacts) -> bool:
 
 def _registered(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet
-) -> tuple[dict[str, tuple[str, int]], list[Problem]]:
-    """The address that each identity has joined with, and what keeps workers from joining."""
+) -> tuple[membership.Membership | None, list[Problem]]:
+    """The registrations, and what keeps workers from joining."""
     if alluxio.membership == "STATIC":
-        return {}, []
+        return None, []
     login, external = desired.login(alluxio), inventory.etcd.external
     try:
         with health.any_client(inventory.etcd, fleet, login=login) as client:
@@ -419,22 +436,18 @@ def _registered(
                 remedy = "run invoke enable-auth, or set etcd.auth.enabled: false"
                 if external:
                     remedy = "remove alluxio.etcd, or have authentication turned on"
-                return {}, [Problem("etcd", what, remedy, id="auth-differs")]
+                return None, [Problem("etcd", what, remedy, id="auth-differs")]
             mixed = clusters.mixed_up(alluxio.name, clusters.names(client), seen)
     except ProvisionError as error:
         found = list(error.problems) or [Problem("etcd", error.message, id=error.id)]
         remedy = "run invoke deploy-etcd, or invoke check-nodes to see what is wrong"
         if external:
             remedy = "is etcd.external right, and does that etcd run?"
-        return {}, [
+        return None, [
             *found,
             Problem("etcd", "workers could not register", remedy, id="etcd-not-running"),
         ]
-    if alluxio.membership != "ETCD":  # a live key alone gives way to its worker's next start
-        return {}, mixed
-    entries = (entry.registration for entry in seen.authorized.values())
-    known = [r for r in entries if isinstance(r, membership.Registration)]
-    return {r.uuid: (r.host, r.rpc_port) for r in known}, mixed
+    return seen, mixed
 
 
 def _rooms(

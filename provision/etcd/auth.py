@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from provision import gather
-from provision.alluxio import clusters, start
+from provision.alluxio import clusters, moved, start
 from provision.alluxio import desired as workers_desired
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd import gates, health, reach
@@ -249,6 +249,13 @@ def _workers(
         )
     written: list[HostChanges] = []
     restarted: list[tuple[AlluxioWorker, HostChanges]] = []
+    ours = [w for w in alluxio.workers if owner(seen[w.machine], workers_desired.UNIT_PATH)]
+    if moving := moved.left_to_start_workers(inventory, alluxio, fleet, ours, seen):
+        raise PreflightFailed(
+            f"the address of {len(moving)} workers changes; nothing was changed",
+            list(moving.values()),
+            id="worker-address-changing",
+        )
     for w in alluxio.workers:
         facts = seen[w.machine]
         if owner(facts, workers_desired.UNIT_PATH) != alluxio.name:

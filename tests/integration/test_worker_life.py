@@ -192,16 +192,59 @@ def test_decommissioned(lab: Lab) -> None:
     assert worker_id(other) == mine
 
 
-def test_the_id_of_a_worker_that_has_moved(lab: Lab) -> None:
-    """Its hostname has changed: start-workers refuses beforehand, and names the way out."""
-    moved = lab.inventory({"alluxio": {"workers": {"worker1": {"hostname": "worker1"}}}})
-    mine = worker_id(lab.workers[1])
-    lab.invoke("start-workers", moved).expect(3, f"invoke forget-worker {mine}")
-    lab.invoke("forget-worker", moved, mine).expect(3, "is LIVE")
-    lab.invoke("decommission-worker", None, "worker1").expect(0)
-    lab.invoke("start-workers", moved).expect(0, "2 of 2 live")
-    lab.invoke("check-nodes", moved).expect(0, "2 workers: 2 LIVE")
-    lab.invoke("decommission-worker", moved, "worker1").expect(0)
+def test_a_worker_whose_address_changes(lab: Lab, identities: list[str]) -> None:
+    """Alluxio would refuse it for 140 s and longer; its old registration goes first."""
+    one, other = lab.workers
+    pid, mine = one.main_pid(UNIT), worker_id(other)
+    web = {"properties": {"alluxio.worker.web.port": 30001}}
+    for change, what in (
+        (web, "web port 30000 becomes 30001"),
+        ({"hostname": "worker1"}, "becomes worker1"),
+    ):
+        moved = lab.inventory({"alluxio": {"workers": {"worker1": change}}})
+        before = lab.snapshot()
+        planned = lab.invoke("start-workers", moved, "--dry-run")
+        planned.expect(0, "stop worker1 for another address", f"AUTHORIZED/{mine}", what)
+        planned.expect(0, "the lease of worker1 has ended", "restart worker1")
+        assert lab.snapshot() == before
+        lab.invoke("start-workers", moved).expect(0, what, "2 of 2 live")
+        lab.invoke("start-workers", moved).expect(0, "0 changed; 2 of 2 live")
+        lab.invoke("check-nodes", moved).expect(0, "2 workers: 2 LIVE")
+        assert worker_id(other) == mine
+    assert one.main_pid(UNIT) == pid
+    lab.invoke("start-workers").expect(0, "2 of 2 live")
+    assert kept(lab, identities)
+
+
+def test_a_change_of_address_that_was_killed_is_gone_on_with(lab: Lab) -> None:
+    moved = lab.inventory(
+        {"alluxio": {"workers": {"worker1": {"properties": {"alluxio.worker.web.port": 30001}}}}}
+    )
+    other = lab.workers[1]
+    # As after the step that stops it.
+    other.run("systemctl stop alluxio-worker")
+    lab.invoke("start-workers", moved).expect(0, "remove the old address of worker1", "2 of 2 live")
+    # The files are written, and the host has started it before the next run.
+    site = "/opt/alluxio/current/conf/alluxio-site.properties"
+    other.run(f"sed -i s/30001/30002/ {site}; systemctl restart alluxio-worker")
+    journal = f"journalctl -u {UNIT} -n 100 -o cat"
+    wait_until(lambda: "Some other member with same id" in other.run(journal), "refused", 60)
+    lab.invoke("start-workers").expect(0, "2 of 2 live")
+    lab.invoke("start-workers").expect(0, "0 changed; 2 of 2 live")
+
+
+def test_a_clone_of_a_live_worker_is_refused_beforehand(lab: Lab) -> None:
+    """With --limit, so that nobody looks at the other host."""
+    one, other = lab.workers
+    lab.invoke("stop-workers", None, "--limit", "worker1").expect(0)
+    other.run(f"mv {IDENTITY} {IDENTITY}.kept; cp -p {IDENTITY}.kept {IDENTITY}")
+    other.run(f"echo {one.read(IDENTITY)} >{IDENTITY}")
+    before = lab.snapshot()
+    for inventory in (None, lab.inventory({"alluxio": {"workers": {"worker0": None}}})):
+        refused = lab.invoke("start-workers", inventory, "--limit", "worker1")
+        refused.expect(3, f"registered in etcd as {one.address}:29999", "nothing was changed")
+    assert lab.snapshot() == before
+    other.run(f"mv {IDENTITY}.kept {IDENTITY}")
     lab.invoke("start-workers").expect(0, "2 of 2 live")
 
 

@@ -220,13 +220,12 @@ class TestWorkers:
         self,
         *seen: HostFacts,
         java: Java | None = None,
-        registered: dict[str, tuple[str, int]] | None = None,
         **changed: Any,
     ) -> list[Problem]:
         workers = [replace(builders.worker(f"w{n}"), **changed) for n in range(1, len(seen) + 1)]
         cluster = builders.alluxio(*workers, java=java or Java())
         by_machine = {w.machine: f for w, f in zip(workers, seen, strict=True)}
-        return preflight.workers(cluster, workers, ARTIFACTS, by_machine, registered)
+        return preflight.workers(cluster, workers, ARTIFACTS, by_machine)
 
     def test_good(self) -> None:
         assert self.problems(facts(1), facts(2)) == []
@@ -238,14 +237,6 @@ class TestWorkers:
         assert UUID in problem.what
         assert "that of w1" in problem.what
         assert self.file in problem.remedy
-
-    def test_an_identity_that_another_host_has_registered(self) -> None:
-        """So a clone is seen with --limit, too, when nobody looks at the other host."""
-        seen = facts(1, paths={self.file: text(f"# made\n{UUID.upper()}\n")})
-        problem = only(self.problems(seen, registered={UUID: ("elsewhere", 29999)}))
-        assert "registered in etcd as elsewhere:29999" in problem.what
-        assert self.problems(seen, registered={UUID: ("w1", 29999)}) == []
-        assert self.problems(seen, registered={}) == []
 
     def test_an_identity_file_without_one(self) -> None:
         found = self.problems(facts(paths={self.file: text("gone\n")}))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from provision import gather
-from provision.alluxio import desired, releases, rolling, start
+from provision.alluxio import desired, membership, registrations, releases, rolling, start
 from provision.alluxio.desired import Artifacts
 from provision.errors import PreflightFailed, UsageError
 from provision.host.observe import HostFacts, PathState, Probe, UnitState
@@ -50,7 +50,9 @@ class World:
         monkeypatch.setattr(gather, "facts", self._facts)
         monkeypatch.setattr(gather, "look", lambda *given: (self._facts(*given), []))
         monkeypatch.setattr(start, "live", lambda *_: self.live)
-        monkeypatch.setattr(start, "_registered", lambda *_: ({}, []))
+        monkeypatch.setattr(start, "_registered", lambda *_: (None, []))
+        nothing = membership.Membership("c", 1, {}, {})
+        monkeypatch.setattr(registrations, "look", lambda *_: nothing)
         monkeypatch.setattr(start, "fetch", lambda _: Artifacts(TARBALL, None, RELEASE))
 
     def _facts(self, _: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:

@@ -1,0 +1,268 @@
+"""Workers that are registered under another address: planned, or refused as clones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from provision import gather
+from provision.alluxio import membership, moved, registrations, rolling, start
+from provision.alluxio.membership import Entry, Membership, Registration
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.values import KeyValue
+from provision.host.observe import HostFacts, Probe, UnitState
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
+from provision.plan import Plan
+from provision.remote import Fleet
+from tests.unit import builders
+from tests.unit.hosts import text
+from tests.unit.test_start_plan import ARTIFACTS, running
+
+UUIDS = {n: f"{n:08}-1111-2222-3333-444444444444" for n in (1, 2)}
+FILE = "/var/lib/alluxio/worker_identity"
+UNIT = "alluxio-worker.service"
+
+
+def entry(n: int, host: str, lease: int = 0, **changed: Any) -> Entry:
+    values = {"data_port": 29997, "web_port": 30000, "state": "AUTHORIZED", "generation": -1}
+    found = Registration(f"worker-{UUIDS[n]}", host=host, rpc_port=29999, **{**values, **changed})
+    key = f"/DHT/c/AUTHORIZED/worker-{UUIDS[n]}".encode()
+    return Entry(KeyValue(key, b"v", lease, 5, 5, 1), found)
+
+
+def registered(*entries: Entry, live: tuple[Entry, ...] = ()) -> Membership:
+    def by_id(some: tuple[Entry, ...]) -> dict[str, Entry]:
+        return {e.registration.worker_id: e for e in some}
+
+    return Membership("c", 9, by_id(entries), by_id(live))
+
+
+class World:
+    """w1 and w2 as declared and running, with the identities 1 and 2."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.alluxio = builders.alluxio()
+        self.facts: dict[Machine, HostFacts] = {}
+        for n, (name, f) in enumerate(running(self.alluxio).items(), 1):
+            paths = {**f.paths, FILE: replace(text(UUIDS[n] + "\n"), owner="alluxio")}
+            self.facts[self.machine(name)] = replace(f, paths=paths)
+        self.seen = registered(entry(1, "w1"), entry(2, "w2"))
+        self.answering: set[str] = set()
+        self.addresses: dict[str, str] = {}
+        monkeypatch.setattr(membership, "port_answers", self.answers)
+        monkeypatch.setattr(gather, "look", self.look)
+
+    def machine(self, name: str) -> Machine:
+        return self.alluxio.worker(name).machine
+
+    def answers(self, fleet: Fleet, worker: AlluxioWorker, timeout: float = 2.0) -> bool:
+        return worker.hostname in self.answering
+
+    def look(
+        self, fleet: Fleet, probes: Mapping[Machine, Probe]
+    ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
+        found = {
+            m: replace(
+                self.facts[m],
+                resolved={name: self.addresses.get(name, "") for name in probe.resolve},
+                addresses=frozenset({"10.0.0.1"}),
+            )
+            for m, probe in probes.items()
+        }
+        return found, []
+
+    def unit(self, name: str, active: str) -> None:
+        machine = self.machine(name)
+        units = {UNIT: UnitState("loaded", active, "", "enabled", 1)}
+        self.facts[machine] = replace(self.facts[machine], units=units)
+
+    def found(self, alluxio: AlluxioCluster | None = None) -> list[moved.Moved]:
+        cluster = alluxio or self.alluxio
+        return moved.found(cluster, cluster.workers, self.facts, self.seen)
+
+    def clones(self, alluxio: AlluxioCluster) -> list[Problem]:
+        with Fleet(2) as fleet:
+            return moved.clones(alluxio, fleet, self.found(alluxio), self.facts, self.seen)
+
+    def plan(self, alluxio: AlluxioCluster) -> Plan:
+        observed = start.Observed(ARTIFACTS, self.facts, moved=tuple(self.found(alluxio)))
+        with Fleet(2) as fleet:
+            return start.plan(
+                builders.inventory(alluxio), alluxio, fleet, observed, alluxio.workers
+            )
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def changed(alluxio: AlluxioCluster, name: str, **values: Any) -> AlluxioCluster:
+    workers = tuple(replace(w, **values) if w.name == name else w for w in alluxio.workers)
+    return replace(alluxio, workers=workers)
+
+
+WEB = {"alluxio.worker.web.port": 30001}
+
+
+def test_as_registered_nothing_is_found(world: World) -> None:
+    assert world.found() == []
+    assert world.plan(world.alluxio).steps == ()
+
+
+def test_a_worker_whose_web_port_changes(world: World) -> None:
+    (one,) = world.found(changed(world.alluxio, "w1", properties=WEB))
+    assert (one.worker.name, one.what) == ("w1", "web port 30000 becomes 30001")
+    assert not one.live
+
+
+@pytest.mark.parametrize("membership_type", ["STATIC", "SERVICE_REGISTRY"])
+def test_without_a_permanent_key_nothing_is_in_the_way(world: World, membership_type: Any) -> None:
+    other = changed(world.alluxio, "w1", properties=WEB)
+    assert world.found(replace(other, membership=membership_type)) == []
+
+
+def test_one_that_runs_is_stopped_first(world: World) -> None:
+    other = changed(world.alluxio, "w1", properties=WEB)
+    world.seen = registered(entry(1, "w1"), entry(2, "w2"), live=(entry(1, "w1", 7),))
+    plan = world.plan(other)
+    assert [s.title for s in plan.steps] == [
+        "stop w1 for another address",
+        "remove the old address of w1",
+        "restart w1",
+    ]
+    stop, remove, restart = plan.steps
+    assert [c.what for c in stop.hosts[0].changes] == [f"stop {UNIT}"]
+    assert stop.after is not None
+    assert stop.after.title == "the lease of w1 has ended"
+    (call,) = remove.calls
+    assert call.what.startswith(f"etcd: remove /DHT/c/AUTHORIZED/worker-{UUIDS[1]}; kept in ")
+    assert call.what.endswith("web port 30000 becomes 30001")
+    assert [h.name for h in restart.hosts] == ["w1"]
+
+
+def test_one_that_was_stopped_by_a_killed_run(world: World) -> None:
+    world.unit("w1", "inactive")
+    plan = world.plan(changed(world.alluxio, "w1", properties=WEB))
+    assert [s.title for s in plan.steps] == [
+        "remove the old address of w1",
+        "install and start workers",
+    ]
+    world.seen = registered(entry(1, "w1"), entry(2, "w2"), live=(entry(1, "w1", 7),))
+    first, *_ = world.plan(changed(world.alluxio, "w1", properties=WEB)).steps
+    assert (first.title, first.hosts) == ("let the lease of w1 end", ())
+    assert first.after is not None
+
+
+def test_one_that_systemd_starts_in_vain_is_stopped_first(world: World) -> None:
+    world.unit("w1", "activating")
+    plan = world.plan(changed(world.alluxio, "w1", properties=WEB))
+    assert plan.steps[0].title == "stop w1 for another address"
+
+
+def test_one_that_runs_and_is_not_let_in_is_started_again(world: World) -> None:
+    """Its files were written by a run that was killed, and its host has started it since."""
+    world.seen = registered(entry(1, "w1", web_port=1), entry(2, "w2"))
+    assert [s.title for s in world.plan(world.alluxio).steps][-1] == "restart w1"
+    live = (entry(1, "w1", 7, web_port=1),)
+    world.seen = registered(entry(1, "w1", web_port=1), entry(2, "w2"), live=live)
+    assert world.plan(world.alluxio).steps == ()  # what it has registered stands
+
+
+class TestClones:
+    def test_a_new_name_of_the_host(self, world: World) -> None:
+        """Its own process is live at the old name, which is this host's still."""
+        other = changed(world.alluxio, "w1", hostname="new")
+        world.seen = registered(entry(1, "old"), live=(entry(1, "old", 7),))
+        world.answering = {"old"}
+        world.addresses["old"] = "10.0.0.1"
+        assert world.clones(other) == []
+        world.addresses["old"] = "127.0.1.1"
+        assert world.clones(other) == []
+        world.addresses["old"] = "10.0.0.2"
+        (problem,) = world.clones(other)
+        assert problem.id == "worker-registered-elsewhere"
+        assert "registered in etcd as old:29999, where that worker is LIVE" in problem.what
+        world.answering = set()
+        assert world.clones(other) == []
+
+    def test_live_elsewhere_while_nothing_runs_here(self, world: World) -> None:
+        world.unit("w1", "inactive")
+        other = changed(world.alluxio, "w1", hostname="new")
+        world.seen = registered(entry(1, "old"), live=(entry(1, "old", 7),))
+        world.addresses["old"] = "10.0.0.1"
+        world.answering = {"old"}
+        assert len(world.clones(other)) == 1
+        world.answering = set()
+        assert world.clones(other) == []  # the step's gate waits for the lease
+
+    def test_not_live_and_nobodys(self, world: World) -> None:
+        world.seen = registered(entry(1, "gone"))
+        world.answering = {"gone"}
+        assert world.clones(world.alluxio) == []
+
+    def test_the_address_of_another_declared_worker(self, world: World) -> None:
+        """Live or not: w1 has the identity that w2 comes back under."""
+        world.seen = registered(entry(1, "w2"))
+        (problem,) = world.clones(world.alluxio)
+        assert "the address of w2" in problem.what
+        assert FILE in problem.remedy
+        # Unless w2 lives there under an id of its own.
+        world.seen = registered(entry(1, "w2"), entry(2, "w2"), live=(entry(2, "w2", 7),))
+        assert world.clones(world.alluxio) == []
+
+
+class TestRestart:
+    @pytest.fixture
+    def restart(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setattr(gather, "facts", lambda fleet, probes: world.facts)
+        monkeypatch.setattr(start, "live", lambda *_: {"w1": 1, "w2": 1})
+        monkeypatch.setattr(registrations, "look", lambda *_: world.seen)
+
+        def plan(alluxio: AlluxioCluster) -> list[str]:
+            inventory = builders.inventory(alluxio)
+            with Fleet(2) as fleet:
+                found = rolling.restart(inventory, alluxio, fleet, alluxio.workers)
+            return [s.title for s in found.steps]
+
+        return plan
+
+    def test_what_a_live_worker_has_registered_stands(self, world: World, restart: Any) -> None:
+        other = changed(world.alluxio, "w1", properties=WEB)
+        world.seen = registered(entry(1, "w1"), entry(2, "w2"), live=(entry(1, "w1", 7),))
+        assert restart(other)[1:] == ["restart w1", "restart w2"]
+
+    def test_unless_files_were_written_since(self, world: World, restart: Any) -> None:
+        other = changed(world.alluxio, "w1", properties=WEB)
+        world.seen = registered(entry(1, "w1"), entry(2, "w2"), live=(entry(1, "w1", 7),))
+        pending = replace(world.facts[world.machine("w1")], pending_restarts=frozenset({UNIT}))
+        world.facts[world.machine("w1")] = pending
+        assert restart(other)[1:] == [
+            "stop w1 for another address",
+            "remove the old address of w1",
+            "restart w1",
+            "restart w2",
+        ]
+
+    def test_a_clone_is_refused(self, world: World, restart: Any) -> None:
+        world.seen = registered(entry(1, "w2"))
+        with pytest.raises(PreflightFailed):
+            restart(world.alluxio)
+
+
+def test_what_other_commands_leave_to_start_workers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registrations, "look", lambda *_: world.seen)
+    other = changed(world.alluxio, "w1", properties=WEB)
+    inventory = builders.inventory(other)
+    with Fleet(1) as fleet:
+        given = inventory, other, fleet, other.workers, world.facts
+        found = moved.left_to_start_workers(*given)
+        assert list(found) == ["w1"]
+        assert found["w1"].what == "its address changes: web port 30000 becomes 30001"
+        static = replace(other, membership="STATIC")
+        assert moved.left_to_start_workers(inventory, static, fleet, other.workers, {}) == {}
