@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from provision.alluxio import desired, kept, membership
+from provision.alluxio import desired, kept, leases, membership
 from provision.alluxio.membership import Entry, Membership, Registration
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd import health
 from provision.etcd.client import EtcdClient
-from provision.etcd.values import KeyValue
+from provision.etcd.values import KeyValue, LeaseTime
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plan import Call, Plan, Step
 from provision.remote import Fleet
@@ -89,20 +90,29 @@ def stale(alluxio: AlluxioCluster, seen: Membership) -> list[str]:
     return found
 
 
-def require_not_live(alluxio: AlluxioCluster, seen: Membership, ids: Iterable[str]) -> None:
-    """Raises :class:`PreflightFailed` with every one of ``ids`` that has a live key."""
-    problems = [
-        _live(alluxio, worker_id, seen.live[worker_id])
-        for worker_id in ids
-        if worker_id in seen.live
-    ]
-    if problems:
-        raise PreflightFailed(
-            f"{_count(len(problems), 'id is', 'ids are')} live: a live worker's registration is "
-            "never removed; nothing was changed",
-            problems,
-            id="registration-live",
-        )
+def require_not_live(
+    alluxio: AlluxioCluster,
+    seen: Membership,
+    ids: Iterable[str],
+    times: Mapping[int, LeaseTime] = MappingProxyType({}),
+) -> None:
+    """Raises :class:`PreflightFailed` with every one of ``ids`` that has a live key. ``times``:
+    what etcd says of their leases."""
+    problems = []
+    for worker_id, entry in ((i, seen.live[i]) for i in ids if i in seen.live):
+        lease = times.get(entry.key.lease, leases.UNKNOWN)
+        if lease.expired_since > leases.STUCK_SECONDS:
+            problems.append(_stuck(alluxio, worker_id, entry, lease.expired_since))
+        else:
+            problems.append(_live(alluxio, worker_id, entry))
+    if not problems:
+        return
+    raise PreflightFailed(
+        f"{_count(len(problems), 'id is', 'ids are')} live: a live worker's registration is "
+        "never removed; nothing was changed",
+        problems,
+        id="registration-live",
+    )
 
 
 def removals(
@@ -190,7 +200,12 @@ def _forgetting(
     seen: Membership,
     ids: Sequence[str],
 ) -> Removal:
-    require_not_live(alluxio, seen, ids)
+    held = [seen.live[i].key.lease for i in ids if i in seen.live and seen.live[i].key.lease]
+    times: Mapping[int, LeaseTime] = {}
+    if held:
+        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+            times = client.lease_times(held, leases.SECONDS)
+    require_not_live(alluxio, seen, ids, times)
     command, gone = "forget-worker", set(stale(alluxio, seen))
     entries = {i: seen.authorized[i] for i in ids}
     calls, files = removals(inventory, alluxio, fleet, entries, command)
@@ -237,6 +252,22 @@ def _live(alluxio: AlluxioCluster, worker_id: str, entry: Entry) -> Problem:
         else "stop it there, and wait until its lease has ended"
     )
     return Problem(worker_id, f"is LIVE{at}: nothing is removed", remedy, id="registration-live")
+
+
+def _stuck(alluxio: AlluxioCluster, worker_id: str, entry: Entry, since: int) -> Problem:
+    revoke = f"etcdctl lease revoke {entry.key.lease:x}, if no worker runs under this id"
+    worker = next((w for w in alluxio.workers if is_at(w, entry)), None)
+    if worker is not None:
+        revoke = (
+            f"invoke decommission-worker {worker.name} --revoke-lease; or, if its host is gone, "
+            f"{revoke}"
+        )
+    return Problem(
+        worker_id,
+        f"its lease expired {since} s ago, and etcd has not removed it",
+        revoke,
+        id="lease-not-removed",
+    )
 
 
 def _explain(client: EtcdClient, worker_id: str, seen: KeyValue, live: bytes) -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from provision import gather, stop
 from provision import plan as plans
-from provision.alluxio import decommission, leases, membership
+from provision.alluxio import decommission, leases, membership, registrations
 from provision.alluxio.leases import Expired
 from provision.check import look, verdicts
-from provision.errors import ChangeFailed, Problem, Unhealthy
+from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
 from provision.etcd import health
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable
@@ -162,6 +162,11 @@ def test_a_lease_that_etcd_does_not_remove(world: World) -> None:
     with pytest.raises(Unhealthy, match=r"its lease expired .* --revoke-lease ends it") as caught:
         world.plan()
     assert caught.value.id == "lease-not-removed"
+    with pytest.raises(PreflightFailed) as refused:
+        registrations.forget(world.inventory, world.alluxio, world.fleet, [ONE])
+    (problem,) = refused.value.problems
+    assert problem.id == "lease-not-removed"
+    assert f"etcdctl lease revoke {lease:x}" in problem.remedy
     wait = leases.Wait(
         *(world.inventory, world.alluxio, world.fleet, lambda seen: list(seen.live), "do so")
     )
