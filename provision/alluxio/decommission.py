@@ -124,9 +124,9 @@ def _revoke(
             if not now.granted:  # etcd has removed it meanwhile, and the key with it
                 return
             if now.expired_since <= leases.STUCK_SECONDS or now.keys != (key.key,):
-                what = "is kept alive" if now.left >= 0 else "has other keys, too"
+                what = "is kept alive by now" if now.left >= 0 else "has other keys, too"
                 raise Unhealthy(
-                    f"the lease of {worker_id} {what} by now: it was not revoked",
+                    f"the lease of {worker_id} {what}: it was not revoked",
                     id="changed-meanwhile",
                 )
             client.lease_revoke(key.lease)
