@@ -332,15 +332,18 @@ def journal_dir(alluxio: AlluxioCluster) -> str:
 
 
 def master_addresses(alluxio: AlluxioCluster) -> Mapping[str, Scalar]:
-    """Where the masters are, for whoever talks to them (class ``PropertyKey``); empty without.
+    """Where the masters are, for whoever talks to them (class ``PropertyKey``).
 
     One master is named; of several both lists are given, for clients and for their journal.
+    Without masters there is a placeholder: the shells behind ``bin/alluxio info nodes`` and
+    ``bin/alluxio fs`` refuse without a master address, though they ask no master (classes
+    ``FileSystemAdminShell`` and ``FileSystemShell``, ``ConfigurationUtils.masterHostConfigured``).
     """
+    if not alluxio.masters:
+        return {"alluxio.master.hostname": "localhost"}
     if len(alluxio.masters) == 1:
         (one,) = alluxio.masters
         return {"alluxio.master.hostname": one.hostname}
-    if not alluxio.masters:
-        return {}
     rpc = (f"{bracketed(m.hostname)}:{m.rpc_port}" for m in alluxio.masters)
     journal = (f"{bracketed(m.hostname)}:{m.journal_port}" for m in alluxio.masters)
     return {

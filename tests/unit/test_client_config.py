@@ -51,6 +51,7 @@ def test_by_way_of_etcd(alluxio: AlluxioCluster, kind: str) -> None:
     assert properties == {
         **desired.master_addresses(alluxio),
         "alluxio.cluster.name": "c",
+        "alluxio.master.hostname": "localhost",
         "alluxio.worker.membership.manager.type": kind,
         "alluxio.etcd.endpoints": "http://a:2379,http://b:2379",
         "alluxio.etcd.username": "alluxio",

@@ -66,10 +66,13 @@ def test_of_several_everyone_has_both_lists() -> None:
     assert "alluxio.master.hostname" not in worker_files(alluxio, 1)["alluxio-site.properties"]
 
 
-def test_without_masters_nothing_is_said_of_any() -> None:
+def test_without_masters_there_is_a_placeholder_for_the_shell_alone() -> None:
     found = worker_files(builders.alluxio(), 0)
     assert "masters" not in found
-    assert "alluxio.master" not in found["alluxio-site.properties"]
+    lines = found["alluxio-site.properties"].splitlines()
+    assert [line for line in lines if "alluxio.master" in line] == [
+        "alluxio.master.hostname=localhost"
+    ]
 
 
 def test_a_host_of_both_has_the_same_files_for_either() -> None:
