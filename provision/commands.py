@@ -247,7 +247,7 @@ def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
     help={
         "watch": "Show every change as etcd tells it, until Ctrl-C (exit code 0).",
         "interval": "With --watch: seconds between two looks at the members' health.",
-        "nodes_timeout": "Seconds that `bin/alluxio info nodes` may take.",
+        "nodes_timeout": "Seconds that a command of bin/alluxio may take on a worker's host.",
         "kubernetes": "Look at the pods of the inventory's kubernetes section, by kubectl.",
         "namespace": "With --kubernetes: instead of kubernetes.namespace.",
         "kube_context": "With --kubernetes: instead of kubernetes.context.",
@@ -262,7 +262,7 @@ def check_nodes(
     run: Run,
     watch: bool = False,
     interval: float = 10.0,
-    nodes_timeout: float = 15.0,
+    nodes_timeout: float = 45.0,
     output: str = "",
     html: str = "",
     kubernetes: bool = False,

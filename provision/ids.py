@@ -135,6 +135,7 @@ Id = Literal[
     "worker-identity-cloned",
     "worker-identity-invalid",
     "worker-left-out",
+    "worker-not-installed",
     "worker-not-live",
     "worker-not-stopped",
     "worker-registered-elsewhere",

@@ -30,6 +30,7 @@ _STYLES = {
     State.STALE: "bold red",
     State.UNREACHABLE: "bold red",
     State.UNREGISTERED: "yellow",
+    State.NOT_INSTALLED: "yellow",
     State.UNKNOWN: "magenta",
     State.UNDETERMINED: "yellow",
 }
@@ -163,7 +164,7 @@ def _workers(report: CheckReport, shown: list[NodeVerdict]) -> RenderableType:
     # A live view asks `info nodes` again after each change, which takes its time.
     unlisted = "..." if report.info_nodes is None else "not listed"
     if report.info_nodes is not None and report.info_nodes.error:
-        unlisted = "no answer"
+        unlisted = "no answer" if report.info_nodes.installed else "-"
     rows: list[list[str | Text]] = [
         [
             n.name or "(not in the inventory)",

@@ -2,29 +2,30 @@
 
 It prints what ``MembershipManager.showAllMembers()`` returns, and ends with code 0 whatever
 happened; with etcd away it hangs for over a minute. So its time is bounded on the host, and
-only a table is taken for an answer.
+only a table is taken for an answer. Without a master address in the host's configuration the real
+one refuses on stdout, with exit code 1 (class ``FileSystemAdminShell``).
 """
 
 from __future__ import annotations
 
-import math
-import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provision.alluxio import desired
+from provision.alluxio import cli
+from provision.alluxio.cli import DEFAULT_TIMEOUT, NotInstalled
 from provision.errors import ProvisionError, Unhealthy
 from provision.inventory.resolved import AlluxioCluster, Machine
-from provision.remote import Fleet
+from provision.remote import MANY, Fleet, Session
 from provision.text import EXCERPT, printable
 
-DEFAULT_TIMEOUT = 15.0
 HEADER = ("WorkerId", "Address", "Status")
-#: Seconds that another host must still have for its answer: a JVM's start and some.
-WORTH_TRYING = 3.0
-_KILL_AFTER = 2
-_TIMED_OUT = (124, 137)  # timeout(1): ended by TERM, by KILL
+WORDS = ("info", "nodes")
+#: Hosts that are asked for the table, at most.
+ASKED = 2
+#: Seconds to look whether a host has an installation.
+LOOK_TIMEOUT = 20.0
 
 
 class NodesError(Unhealthy):
@@ -49,12 +50,18 @@ class NodeRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InfoNodes:
-    """The answer of ``host``, or why there is none. ``seconds`` is the time it all took."""
+    """The answer of ``host``, or why there is none. ``seconds`` is the time it all took.
+
+    ``without`` are the hosts that were found to have no Alluxio yet; ``installed`` is False when
+    that is why there is no answer.
+    """
 
     host: str
     rows: tuple[NodeRow, ...] = ()
     error: str = ""
     seconds: float = 0.0
+    without: frozenset[Machine] = frozenset()
+    installed: bool = True
 
 
 def parse_info_nodes(text: str) -> list[NodeRow]:
@@ -73,57 +80,66 @@ def parse_info_nodes(text: str) -> list[NodeRow]:
     raise NodesError(f"printed no table: {printable(said, EXCERPT)}" if said else "printed nothing")
 
 
-def command(alluxio: AlluxioCluster, timeout: float) -> str:
-    """The shell command, as user ``alluxio`` and for at most ``timeout`` seconds."""
-    script = shlex.quote(f"{desired.current_link(alluxio)}/bin/alluxio")
-    seconds = max(1, math.ceil(timeout))
-    return (
-        f"runuser -u {alluxio.user} -- timeout -k {_KILL_AFTER} {seconds} "
-        # Its standard input would be the rest of the script that this is a line of.
-        f"{script} info nodes </dev/null"
-    )
-
-
 def ask(fleet: Fleet, alluxio: AlluxioCluster, timeout: float = DEFAULT_TIMEOUT) -> InfoNodes:
-    """Ask one worker's host, and a second when the first fails at once.
+    """Ask one worker's host, and a second when the first fails or is slow: the first answer wins.
 
-    ``timeout`` (seconds) is for both: a host that took its time to no answer is the cluster's
-    fault, and another would take as long. Never raises for a host.
+    Each host has ``timeout`` seconds of its own. When neither has an installation, all hosts are
+    looked at (at most ``MANY``), and two that have one are asked. Never raises for a host.
     """
     started = time.monotonic()
-    machines = list(dict.fromkeys(w.machine for w in alluxio.workers))[:2]
-    errors: list[str] = []
-    for machine in machines:
-        left = timeout - (time.monotonic() - started)
-        if errors and left < WORTH_TRYING:
-            break
-        try:
-            rows = _ask_host(fleet, alluxio, machine, left)
-        except NodesError as error:
-            errors.append(f"{machine.host}: {error.message}")
-        except ProvisionError as error:
-            errors.append(error.message)
-        else:
-            return InfoNodes(machine.host, tuple(rows), seconds=time.monotonic() - started)
-    host = ", ".join(machine.host for machine in machines)
-    return InfoNodes(host, error="; ".join(errors), seconds=time.monotonic() - started)
-
-
-def _ask_host(
-    fleet: Fleet, alluxio: AlluxioCluster, machine: Machine, seconds: float
-) -> list[NodeRow]:
-    result = fleet.session(machine).run(
-        command(alluxio, seconds), "info nodes", timeout=seconds + _KILL_AFTER + 3
+    machines = list(dict.fromkeys(w.machine for w in alluxio.workers))
+    asked = machines[:ASKED]
+    answer, errors = _ask(fleet, alluxio, asked, timeout)
+    without = {m for m, error in errors.items() if isinstance(error, NotInstalled)}
+    if answer is None and without == set(asked):
+        without |= _without(fleet, alluxio, machines[ASKED:MANY])
+        asked = [m for m in machines[:MANY] if m not in without][:ASKED]
+        answer, errors = _ask(fleet, alluxio, asked, timeout)
+    seconds = time.monotonic() - started
+    if answer is not None:
+        machine, rows = answer
+        return InfoNodes(machine.host, tuple(rows), seconds=seconds, without=frozenset(without))
+    failed = {m: e for m, e in errors.items() if not isinstance(e, NotInstalled)}
+    said = [f"{m.host}: {e.message}" if _own(e) else e.message for m, e in failed.items()]
+    return InfoNodes(
+        ", ".join(machine.host for machine in failed or machines[:ASKED]),
+        error="; ".join(said) or cli.NOT_YET,
+        seconds=seconds,
+        without=frozenset(without),
+        installed=bool(failed),
     )
-    if result.code in _TIMED_OUT:
-        raise NodesError(f"did not answer in {max(1, math.ceil(seconds))} s")
-    try:
-        return parse_info_nodes(result.stdout)
-    except NodesError:
-        said = next((line for line in result.stderr.splitlines() if line.strip()), "")
-        if result.ok or not said:
-            raise
-        raise NodesError(f"failed: {printable(said, EXCERPT)}") from None
+
+
+def _own(error: ProvisionError) -> bool:
+    """Whether the message does not name the host itself."""
+    return isinstance(error, (NodesError, cli.CommandFailed))
+
+
+def _ask(
+    fleet: Fleet, alluxio: AlluxioCluster, machines: Sequence[Machine], timeout: float
+) -> tuple[tuple[Machine, list[NodeRow]] | None, dict[Machine, ProvisionError]]:
+    def ask(machine: Machine) -> list[NodeRow]:
+        result = cli.run(fleet.session(machine), alluxio, WORDS, timeout)
+        try:
+            return parse_info_nodes(result.stdout)
+        except NodesError:
+            said = cli.reason(result.stdout, result.stderr)
+            if result.ok or not said:
+                raise
+            raise NodesError(f"failed: {printable(said, EXCERPT)}") from None
+
+    return cli.first_answer(ask, machines, timeout * cli.SECOND_AFTER)
+
+
+def _without(fleet: Fleet, alluxio: AlluxioCluster, machines: Sequence[Machine]) -> set[Machine]:
+    """Which hosts have no Alluxio, of those that answer."""
+
+    def look(session: Session) -> bool:
+        script = f"{cli.installed(alluxio)} || echo {cli.NOT_INSTALLED}"
+        result = session.run(script, "installed", timeout=LOOK_TIMEOUT)
+        return result.stdout.strip() == cli.NOT_INSTALLED
+
+    return {m for m, missing in fleet.map(look, list(machines)).items() if missing is True}
 
 
 def _row(line: str) -> NodeRow | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from provision.alluxio import clusters, desired, leases, nodes
+from provision.alluxio import cli, clusters, desired, leases, nodes
 from provision.alluxio.leases import Expired
 from provision.alluxio.membership import Membership
 from provision.alluxio.mirror import Mirror
@@ -48,7 +48,7 @@ def watch(
     fleet: Fleet,
     interval: float = DEFAULT_INTERVAL,
     *,
-    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    nodes_timeout: float = cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
 ) -> Generator[CheckReport, None, None]:
     """A report now, and one after every change and every look at the members' health, each
@@ -185,13 +185,17 @@ class _Live:
             problems.append(look.unread(board.lost))
         if registered is not None:
             problems += look.of_clusters(cluster, alluxio, registered, board.clusters)
-        if info is not None and info.error:
+        if info is not None and info.error and info.installed:
             problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
         rows = info.rows if info is not None and not info.error else None
         if few := leases.unasked(board.leases):
             problems.append(few)
-        reachable, ended = board.reachable, board.leases.since
-        found = verdicts(alluxio, registered, rows, reachable=reachable, expired=ended)
+        found = verdicts(
+            *(alluxio, registered, rows),
+            reachable=board.reachable,
+            expired=board.leases.since,
+            without=info.without if info is not None else (),
+        )
         return CheckReport(
             cluster,
             alluxio,

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from provision.alluxio import clusters, desired, leases, membership, nodes, switch
+from provision.alluxio import cli, clusters, desired, leases, membership, nodes, switch
 from provision.alluxio.leases import Expired
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import InfoNodes
@@ -32,7 +32,7 @@ def run(
     inventory: Inventory,
     fleet: Fleet,
     *,
-    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    nodes_timeout: float = cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
     identities: Mapping[str, str] | None = None,
     ask: Ask | None = None,
@@ -70,7 +70,7 @@ def run(
         problems += [] if _is_static(alluxio) else missing
         info = asked.result() if asked is not None else None
         rows = info.rows if info is not None and not info.error else None
-        if info is not None and info.error:
+        if info is not None and info.error and info.installed:
             problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
         reachable = answering.result() if answering is not None else None
 
@@ -82,6 +82,7 @@ def run(
                 identities=identities,
                 reachable=reachable,
                 expired=ended,
+                without=info.without if info is not None else (),
             )
 
         found = join(read)

@@ -80,9 +80,11 @@ def _tiles(report: CheckReport) -> list[_Tile]:
         marks = "odd" if min(left) < EXPIRY_WARNING_DAYS else "good"
         tiles.append(_Tile(f"{min(left)} days", "until a certificate ends", marks))
     if report.info_nodes is not None:
-        failed = bool(report.info_nodes.error)
+        failed = bool(report.info_nodes.error) and report.info_nodes.installed
         differing = sum(bool(n.notes) for n in report.nodes)
         figure = "no answer" if failed else f"{differing} differ" if differing else "agrees"
+        if not report.info_nodes.installed:
+            figure = "not installed"
         tiles.append(_Tile(figure, "the workers' views", "odd" if failed or differing else "good"))
     return tiles
 

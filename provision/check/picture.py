@@ -29,6 +29,7 @@ _LETTERS = {
     State.STALE: "S",
     State.UNREACHABLE: "F",
     State.UNREGISTERED: "U",
+    State.NOT_INSTALLED: "N",
     State.UNKNOWN: "?",
     State.UNDETERMINED: "-",
 }

@@ -59,7 +59,8 @@ class CheckReport:
         text = f"{total} worker{'' if total == 1 else 's'}: {states or 'none'}"
         if strangers:
             text += f"; {strangers} not in the inventory"
-        differing = sum(bool(n.notes) for n in self.nodes if n.name is not None)
+        noted = [n for n in self.nodes if n.name is not None and n.notes]
+        differing = sum(n.state is not State.NOT_INSTALLED for n in noted)
         return f"{text}; {differing} with notes" if differing else text
 
     def document(self) -> dict[str, object]:

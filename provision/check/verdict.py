@@ -19,6 +19,8 @@ class State(str, Enum):
     #: Its live key is there, under a lease that has expired and that etcd has not removed.
     STALE = "STALE"
     UNREGISTERED = "UNREGISTERED"
+    #: Its host was asked, and has no Alluxio: start-workers has not run there.
+    NOT_INSTALLED = "NOT_INSTALLED"
     UNKNOWN = "UNKNOWN"
     REACHABLE = "REACHABLE"
     UNREACHABLE = "UNREACHABLE"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import NodeRow
 from provision.check import registered as etcd_view
 from provision.check.verdict import NodeVerdict, State, address, undeclared, verdict
-from provision.inventory.resolved import AlluxioCluster
+from provision.inventory.resolved import AlluxioCluster, Machine
+
+NOT_INSTALLED = "not installed yet: run invoke start-workers"
 
 
 def verdicts(
@@ -20,21 +23,31 @@ def verdicts(
     identities: Mapping[str, str] | None = None,
     reachable: Mapping[str, bool] | None = None,
     expired: Mapping[int, int] = MappingProxyType({}),
+    without: Collection[Machine] = (),
 ) -> list[NodeVerdict]:
     """One verdict per declared worker, in the inventory's order, then per unknown one.
 
     A view that did not answer is None; what the others say is used. ``identities`` are the
     workers' UUIDs by name where they are known, so that a worker that registers another
     address is found. ``reachable`` (by worker name) is what STATIC membership goes by, ``expired``
-    is that of :func:`provision.check.registered.join`.
+    is that of :func:`provision.check.registered.join`. ``without`` are hosts that have no Alluxio.
     """
     if alluxio.membership == "STATIC":
-        return _static(alluxio, info, reachable or {})
-    if registered is not None:
-        return etcd_view.join(alluxio, registered, info, identities or {}, expired)
-    if info is not None:
-        return _by_info_nodes(alluxio, info)
-    return [verdict(w, State.UNDETERMINED) for w in alluxio.workers]
+        found = _static(alluxio, info, reachable or {})
+    elif registered is not None:
+        found = etcd_view.join(alluxio, registered, info, identities or {}, expired)
+    elif info is not None:
+        found = _by_info_nodes(alluxio, info)
+    else:
+        found = [verdict(w, State.UNDETERMINED) for w in alluxio.workers]
+    names = {w.name for w in alluxio.workers if w.machine in without}
+    return [_not_installed(n) if n.name in names else n for n in found]
+
+
+def _not_installed(n: NodeVerdict) -> NodeVerdict:
+    if n.state in (State.UNREGISTERED, State.UNREACHABLE, State.UNDETERMINED):
+        return replace(n, state=State.NOT_INSTALLED, notes=(NOT_INSTALLED, *n.notes))
+    return replace(n, notes=(*n.notes, "its host has no Alluxio"))
 
 
 def _by_info_nodes(alluxio: AlluxioCluster, info: Sequence[NodeRow]) -> list[NodeVerdict]:

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from provision import check
-from provision.alluxio import nodes
-from provision.alluxio.nodes import InfoNodes, NodesError
+from provision.alluxio import cli, nodes
+from provision.alluxio.nodes import InfoNodes, NodeRow, NodesError
 from provision.check import CheckReport, NodeVerdict
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.client import DEFAULT_TIMEOUT
@@ -43,7 +43,7 @@ def run(
     inventory: Inventory,
     fleet: Fleet,
     *,
-    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    nodes_timeout: float = cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
 ) -> CheckReport:
     """Look at everything at once; timeouts are in seconds, as in :func:`provision.check.run`.
@@ -70,7 +70,7 @@ def look(
     workers: Sequence[Pod],
     masters: Sequence[Pod],
     *,
-    nodes_timeout: float = nodes.DEFAULT_TIMEOUT,
+    nodes_timeout: float = cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
 ) -> CheckReport:
     """The report over these pods; otherwise as :func:`run`."""
@@ -171,26 +171,33 @@ def _asking(way: Kubectl, workers: Sequence[Pod], masters: Sequence[Pod]) -> che
         started = time.monotonic()
         places = [(p, chart.WORKER_CONTAINER) for p in workers if p.phase == "Running"]
         places += [(p, chart.MASTER_CONTAINER) for p in masters if p.phase == "Running"]
-        errors: list[str] = []
-        for pod, container in places[:2]:
-            left = timeout - (time.monotonic() - started)
-            if errors and left < nodes.WORTH_TRYING:
-                break
+
+        def table(place: tuple[Pod, str]) -> list[NodeRow]:
+            pod, container = place
             script = f"{chart.ALLUXIO_HOME}/bin/alluxio"
-            line = ("exec", pod.name, f"--container={container}", "--", script, "info", "nodes")
-            try:
-                rows = nodes.parse_info_nodes(way.run(*line, timeout=max(1.0, left)))
-            except NodesError as error:
-                errors.append(f"{pod.name}: {error.message}")
-            except ProvisionError as error:
-                errors.append(f"{pod.name}: {error.problems[0] if error.problems else error}")
-            else:
-                return InfoNodes(pod.name, tuple(rows), seconds=time.monotonic() - started)
-        host = ", ".join(pod.name for pod, _ in places[:2])
-        why = "; ".join(errors) or "no Alluxio pod is running"
-        return InfoNodes(host, error=why, seconds=time.monotonic() - started)
+            line = ("exec", pod.name, f"--container={container}", "--", script, *nodes.WORDS)
+            return nodes.parse_info_nodes(way.run(*line, timeout=timeout))
+
+        asked = places[: nodes.ASKED]
+        answer, errors = cli.first_answer(table, asked, timeout * cli.SECOND_AFTER)
+        seconds = time.monotonic() - started
+        if answer is not None:
+            (pod, _), rows = answer
+            return InfoNodes(pod.name, tuple(rows), seconds=seconds)
+        said = [
+            f"{pod.name}: "
+            + (error.message if isinstance(error, NodesError) else _first_problem(error))
+            for (pod, _), error in errors.items()
+        ]
+        host = ", ".join(pod.name for pod, _ in asked)
+        why = "; ".join(said) or "no Alluxio pod is running"
+        return InfoNodes(host, error=why, seconds=seconds)
 
     return ask
+
+
+def _first_problem(error: ProvisionError) -> str:
+    return str(error.problems[0] if error.problems else error)
 
 
 def _with_failed(

@@ -654,6 +654,34 @@ def test_info_nodes_that_hung_leaves_the_other_views(views: Views) -> None:
     assert found.exit_code == 1
 
 
+def test_before_the_first_start_workers_are_not_installed(views: Views) -> None:
+    views.reads = [members()]
+    hosts = frozenset(w.machine for w in alluxio().workers)
+    views.info = InfoNodes("w1", error="not there", without=hosts, installed=False)
+    found = check.run(inventory(), Fleet(2))
+    assert [(n.state.value, n.notes) for n in found.nodes] == [
+        ("NOT_INSTALLED", ("not installed yet: run invoke start-workers",))
+    ] * 2
+    assert found.problems == []
+    assert (found.exit_code, found.summary) == (1, "2 workers: 2 NOT_INSTALLED")
+
+
+def test_a_live_worker_whose_host_has_no_alluxio_is_noted(views: Views) -> None:
+    views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
+    views.info = dataclasses.replace(views.info, without=frozenset({W1.machine}))
+    found = check.run(inventory(), Fleet(2))
+    assert [(n.state.value, n.notes) for n in found.nodes] == [
+        ("LIVE", ("its host has no Alluxio",)),
+        ("LIVE", ()),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["ETCD", "STATIC"])
+def test_not_installed_is_known_without_etcd(kind: str) -> None:
+    found = verdicts(alluxio(W1, W2, membership=kind), None, None, without={W1.machine})
+    assert states(found) == [("w1", "NOT_INSTALLED"), ("w2", "UNDETERMINED")]
+
+
 def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
     cluster = etcd()
     views.health = ClusterHealth(

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from provision.alluxio import nodes
+from provision.alluxio import cli, nodes
 from provision.alluxio.nodes import NodeRow, NodesError, parse_info_nodes
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet, Result, Stats, Unreachable
 from tests.unit.builders import alluxio, worker
+from tests.unit.hosts import ME, shell
 
 DATA = Path(__file__).parent / "data" / "alluxio-313"
 TABLE = (DATA / "info-nodes-online.txt").read_text()
@@ -66,8 +68,8 @@ def test_an_empty_table_is_an_answer() -> None:
     assert parse_info_nodes("WorkerId\tAddress\tStatus\n\n") == []
 
 
-def test_the_command_is_bounded_and_reads_nothing(tmp_path: Path) -> None:
-    command = nodes.command(alluxio(), 14.2)
+def test_the_command_is_bounded_and_reads_nothing() -> None:
+    command = cli.command(alluxio(), nodes.WORDS, 14.2)
     assert command == (
         "runuser -u alluxio -- timeout -k 2 15 "
         "/opt/alluxio/current/bin/alluxio info nodes </dev/null"
@@ -76,19 +78,26 @@ def test_the_command_is_bounded_and_reads_nothing(tmp_path: Path) -> None:
 
 
 class Hosts(Fleet):
-    """Hosts that answer with a canned result each."""
+    """Hosts that answer with a canned result each, by name."""
 
-    def __init__(self, *answers: Callable[[], Result]) -> None:
+    def __init__(self, **answers: Callable[[], Result]) -> None:
         super().__init__(2, Stats())
-        self.answers = list(answers)
+        self.answers = answers
         self.asked: list[str] = []
+        self.given: list[float] = []
 
     def session(self, machine: Machine):  # type: ignore[no-untyped-def]
-        self.asked.append(machine.host)
-        return self
+        return _Session(self, machine)
+
+
+class _Session:
+    def __init__(self, hosts: Hosts, machine: Machine) -> None:
+        self._hosts, self.machine = hosts, machine
 
     def run(self, script: str, what: str, *, timeout: float) -> Result:
-        return self.answers.pop(0)()
+        self._hosts.asked.append(f"{self.machine.host}: {what}")
+        self._hosts.given.append(timeout)
+        return self._hosts.answers[self.machine.host]()
 
 
 def printed(stdout: str, stderr: str = "", code: int = 0) -> Callable[[], Result]:
@@ -100,40 +109,108 @@ def unreachable() -> Result:
 
 
 CLUSTER = alluxio(worker("a", "host1"), worker("b", "host1"), worker("c", "host2"))
+LARGE = alluxio(*(worker(f"w{n}", f"host{n}") for n in range(1, 6)))
+missing = printed(cli.NOT_INSTALLED + "\n", code=1)
+#: As a real Alluxio 313 prints it without a master address; the stack is the Go program's.
+REFUSED = printed(
+    "Cannot run Alluxio fsadmin shell; master hostname is not configured.\n",
+    "Error: exit status 1\n --- at alluxio.org/cli/env/command.go:130 (RunWithIO) ---\n",
+    1,
+)
 
 
 def test_the_first_host_answers() -> None:
-    fleet = Hosts(printed(TABLE))
+    fleet = Hosts(host1=printed(TABLE))
     answer = nodes.ask(fleet, CLUSTER)
     assert (answer.host, len(answer.rows), answer.error) == ("host1", 2, "")
-    assert fleet.asked == ["host1"]
+    assert fleet.asked == ["host1: info nodes"]
 
 
 @pytest.mark.parametrize(
-    "first", [unreachable, printed("Exception happened: x"), printed("", "no java here", 1)]
+    "first",
+    [unreachable, printed("Exception happened: x"), printed("", "no java here", 1), missing],
 )
 def test_the_second_host_is_asked_when_the_first_fails(first: Callable[[], Result]) -> None:
-    fleet = Hosts(first, printed(TABLE))
+    fleet = Hosts(host1=first, host2=printed(TABLE))
     answer = nodes.ask(fleet, CLUSTER)
     assert (answer.host, len(answer.rows), answer.error) == ("host2", 2, "")
-    assert fleet.asked == ["host1", "host2"]
+    assert answer.without == ({Machine("host1")} if first is missing else set())
+    assert fleet.asked == ["host1: info nodes", "host2: info nodes"]
 
 
 def test_all_that_was_said_is_reported() -> None:
-    answer = nodes.ask(Hosts(unreachable, printed("", "no java here\nmore", 1)), CLUSTER)
+    fleet = Hosts(host1=unreachable, host2=printed("", "no java here\nmore", 1))
+    answer = nodes.ask(fleet, CLUSTER)
     assert answer.rows == ()
     assert answer.error == "host1 (x:1): login refused; host2: failed: no java here"
+    assert answer.installed
 
 
-def test_a_host_that_hung_is_not_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("provision.alluxio.nodes.time.monotonic", lambda: now[0])
+def test_the_reason_is_shown_from_where_it_stands() -> None:
+    answer = nodes.ask(Hosts(host1=REFUSED, host2=REFUSED), CLUSTER)
+    said = "failed: Cannot run Alluxio fsadmin shell; master hostname is not configured."
+    assert answer.error == f"host1: {said}; host2: {said}"
+
+
+def test_what_a_jvm_says_of_its_options_is_no_reason() -> None:
+    said = "Picked up JAVA_TOOL_OPTIONS: -Dx=y\nno room for the heap\n"
+    answer = nodes.ask(Hosts(host1=printed("", said, 1), host2=printed("", said, 1)), CLUSTER)
+    assert answer.error.startswith("host1: failed: no room for the heap; ")
+
+
+def test_a_slow_host_is_not_waited_for_when_a_second_answers() -> None:
+    ended = threading.Event()
 
     def hang() -> Result:
-        now[0] += 15.0
-        return Result(124, "", "", 15.0)
+        assert ended.wait(30)
+        return Result(0, "", "", 30.0)
 
-    fleet = Hosts(hang)
+    fleet = Hosts(host1=hang, host2=printed(TABLE))
+    try:
+        answer = nodes.ask(fleet, CLUSTER, timeout=0.03)
+    finally:
+        ended.set()
+    assert (answer.host, answer.error) == ("host2", "")
+
+
+def test_each_host_has_a_limit_of_its_own() -> None:
+    hung = printed("", code=124)
+    fleet = Hosts(host1=hung, host2=hung)
     answer = nodes.ask(fleet, CLUSTER, timeout=15)
-    assert answer.error == "host1: did not answer in 15 s"
-    assert fleet.asked == ["host1"]
+    assert answer.error == "host1: did not answer in 15 s; host2: did not answer in 15 s"
+    assert fleet.given == [15 + cli.KILL_AFTER + cli.MARGIN] * 2
+
+
+def test_before_the_first_start_it_is_not_installed_and_not_failed() -> None:
+    fleet = Hosts(host1=missing, host2=missing)
+    answer = nodes.ask(fleet, CLUSTER)
+    assert (answer.error, answer.installed) == ("Alluxio is not installed yet", False)
+    assert answer.without == {Machine("host1"), Machine("host2")}
+
+
+def test_a_host_that_has_it_is_found_behind_those_that_have_not() -> None:
+    fleet = Hosts(
+        host1=missing, host2=missing, host3=missing, host4=printed(TABLE), host5=printed(TABLE)
+    )
+    answer = nodes.ask(fleet, LARGE)
+    assert (answer.host, len(answer.rows)) == ("host4", 2)
+    assert answer.without == {Machine(f"host{n}") for n in (1, 2, 3)}
+
+
+def test_an_unreachable_host_beside_one_without_alluxio_is_a_failure() -> None:
+    answer = nodes.ask(Hosts(host1=unreachable, host2=missing), CLUSTER)
+    assert (answer.error, answer.installed) == ("host1 (x:1): login refused", True)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_installation_is_looked_for_by_a_real_shell(tmp_path: Path, there: bool) -> None:
+    here = alluxio(install_dir=str(tmp_path), user=ME)
+    tool = Path(cli.executable(here))
+    if there:
+        tool.parent.mkdir(parents=True)
+        tool.write_text("#!/bin/sh\n")
+        tool.chmod(0o755)
+    script = f"{cli.installed(here)} || echo {cli.NOT_INSTALLED}"
+    assert shell(script, tmp_path).stdout == ("" if there else f"{cli.NOT_INSTALLED}\n")
+    nobody = alluxio(install_dir=str(tmp_path), user="no-such-user")
+    assert shell(f"{cli.installed(nobody)} || echo no", tmp_path).stdout == "no\n"
