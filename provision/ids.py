@@ -126,6 +126,7 @@ Id = Literal[
     "ssh-config-invalid",
     "ssh-key-unusable",
     "ssh-login-refused",
+    "static-workers-unused",
     "tarball-unavailable",
     "tarball-unfit",
     "unit-masked",

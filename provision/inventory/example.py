@@ -140,7 +140,7 @@ alluxio:
   # log_dir: /var/log/alluxio
   # user: alluxio                       # system user, made when missing
 
-  # How workers find each other: ETCD, STATIC (a file with all hosts; no liveness) or
+  # How workers find each other: ETCD, STATIC (a file with all hosts; clients do not use them) or
   # SERVICE_REGISTRY (live keys in etcd only).
   # membership: ETCD
 

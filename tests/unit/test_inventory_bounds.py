@@ -156,7 +156,8 @@ def test_what_is_said_of_a_release(release: str, said: str, tmp_path: Path) -> N
 def test_what_does_not_come_to_etcd_needs_nothing_there(tmp_path: Path) -> None:
     closed = "  tls: {client: true}\n  auth: {enabled: true, root_password: {env: R}}\n  members:"
     edits = [("  members:", closed), ("version: 313", "version: 313\n  membership: STATIC")]
-    assert findings(tmp_path / "lab.yml", edited(*edits).encode()) == ()
+    found = findings(tmp_path / "lab.yml", edited(*edits).encode())
+    assert [problem.id for problem in found] == ["static-workers-unused"]
 
 
 @pytest.mark.parametrize(

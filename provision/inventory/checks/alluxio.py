@@ -51,6 +51,21 @@ def _static_login(context: Context) -> None:
         )
 
 
+def _static_unused(context: Context) -> None:
+    """``StaticMembershipManager`` of Alluxio 313 gives its members no state, so that
+    ``ConsistentHashPolicy`` marks none as active, and ``DoraCacheClient.getWorkerNetAddress`` takes
+    no worker that is not active. Clients then read the under store themselves."""
+    alluxio = context.file.alluxio
+    if alluxio is not None and alluxio.membership == "STATIC":
+        context.warning(
+            "with membership STATIC no client of Alluxio 313 uses a worker: members never count "
+            "as LIVE there, and clients read the under store themselves, without a word",
+            "use ETCD or SERVICE_REGISTRY; invoke check-nodes --read PATH shows the difference",
+            ("alluxio", "membership"),
+            id="static-workers-unused",
+        )
+
+
 def _endpoints_by_ipv6(context: Context) -> None:
     """Alluxio 313's jetcd 0.7.5 makes a URI ``ip:///[…]`` of them, which is none; names will do."""
     alluxio = context.file.alluxio
@@ -185,6 +200,7 @@ def _within(inner: str, outer: str) -> bool:
 RULES = (
     _alluxio_source,
     _static_login,
+    _static_unused,
     _endpoints_by_ipv6,
     _owned_properties,
     _inline_secrets,
