@@ -15,6 +15,7 @@ from provision.run import DEFAULT_INVENTORY, Run, command
 
 DELETE_DATA = "The member's name again: delete its old data instead of keeping it aside."
 NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
+READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
 LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
 BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
 AT_ONCE = "How many at a time: a count or a percent of the chosen; 10% when not given."
@@ -138,10 +139,13 @@ def disable_auth(run: Run) -> int:
     return actions.disable_auth(run)
 
 
-@command(changes=True, help={"limit": LIMIT, "batch": BATCH})
-def start_workers(run: Run, limit: str = "", batch: str = "") -> int:
-    """Install, configure and start the Alluxio workers, and wait until each is registered."""
-    return actions.start_workers(run, limit, batch)
+@command(changes=True, help={"limit": LIMIT, "batch": BATCH, "read": READ})
+def start_workers(run: Run, limit: str = "", batch: str = "", read: str = "") -> int:
+    """Install, configure and start the Alluxio workers, and wait until each is READY.
+
+    READY: registered, and every listener that its properties turn on answers on its own host.
+    """
+    return actions.start_workers(run, limit, batch, read)
 
 
 @command(
@@ -248,6 +252,8 @@ def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
         "watch": "Show every change as etcd tells it, until Ctrl-C (exit code 0).",
         "interval": "With --watch: seconds between two looks at the members' health.",
         "nodes_timeout": "Seconds that a command of bin/alluxio may take on a worker's host.",
+        "hosts": "Also log in to every worker's host: is it READY, do all its listeners answer?",
+        "read": READ,
         "kubernetes": "Look at the pods of the inventory's kubernetes section, by kubectl.",
         "namespace": "With --kubernetes: instead of kubernetes.namespace.",
         "kube_context": "With --kubernetes: instead of kubernetes.context.",
@@ -265,6 +271,8 @@ def check_nodes(
     nodes_timeout: float = 45.0,
     output: str = "",
     html: str = "",
+    hosts: bool = False,
+    read: str = "",
     kubernetes: bool = False,
     namespace: str = "",
     kube_context: str = "",
@@ -272,8 +280,14 @@ def check_nodes(
 ) -> int:
     """Join inventory, etcd and `info nodes` into one verdict a worker; exit 1 unless all is well.
 
-    LIVE, FAILED (registered, no lease), UNREGISTERED (inventory only), UNKNOWN (etcd only).
+    LIVE, FAILED (registered, no lease), UNREGISTERED (inventory only), NOT_INSTALLED, UNKNOWN (etcd
+    only). With --hosts READY: live, and every listener answers on its own host.
     """
+    if (hosts or read) and (watch or kubernetes):
+        raise UsageError(
+            "--hosts and --read are not for --watch or --kubernetes: leave one out",
+            id="option-invalid",
+        )
     if kubernetes:
         if watch:
             raise UsageError(
@@ -285,7 +299,9 @@ def check_nodes(
         raise UsageError(
             "--namespace, --kube-context and --kubeconfig go with --kubernetes", id="option-invalid"
         )
-    return actions.check_nodes(run, interval if watch else None, nodes_timeout, output, html)
+    return actions.check_nodes(
+        run, interval if watch else None, nodes_timeout, output, html, hosts, read
+    )
 
 
 @command(

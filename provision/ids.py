@@ -109,6 +109,7 @@ Id = Literal[
     "quorum-at-risk",
     "quorum-lost",
     "quorum-not-lost",
+    "read-failed",
     "recovery-source-unfit",
     "recovery-unfinished",
     "registration-live",
@@ -138,6 +139,7 @@ Id = Literal[
     "worker-left-out",
     "worker-not-installed",
     "worker-not-live",
+    "worker-not-ready",
     "worker-not-stopped",
     "worker-registered-elsewhere",
 ]

@@ -119,6 +119,9 @@ def _problems(report: CheckReport) -> list[RenderableType]:
 def _summary(report: CheckReport) -> list[RenderableType]:
     lines: list[RenderableType] = [_styled(_etcd_line(report))]
     if report.alluxio is not None:
+        if report.read is not None:
+            style = "bold red" if report.read.error else "green"
+            lines.append(_styled(report.read.line(report.alluxio), style))
         lines.append(_styled(report.summary, style="bold"))
     return lines
 
@@ -181,7 +184,17 @@ def _workers(report: CheckReport, shown: list[NodeVerdict]) -> RenderableType:
         headings.pop()
         for row in rows:
             row.pop()
+    if any(n.ready is not None for n in report.nodes):
+        headings.insert(3, "ready")
+        for row, n in zip(rows, shown, strict=True):
+            row.insert(3, _readiness(n))
     return _table(headings, rows)
+
+
+def _readiness(n: NodeVerdict) -> str | Text:
+    if n.ready is None:
+        return "-"
+    return _styled("READY", "green") if n.ready else _styled("NOT READY", "bold red")
 
 
 def _notes(n: NodeVerdict) -> Iterable[str]:

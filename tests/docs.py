@@ -179,6 +179,7 @@ PLACES: dict[str, dict[str, Place]] = {
         "make clean": CI,
     },
     "docs/workers.md": {
+        "invoke check-nodes --hosts": (_on_the_lab("check_nodes", "a_read_goes_through_a_worker")),
         "invoke restart-workers": _on_the_lab(
             "worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"
         ),

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def check_nodes(
-    run: Run, interval: float | None, nodes_timeout: float, output: str, html: str
+    run: Run,
+    interval: float | None,
+    nodes_timeout: float,
+    output: str,
+    html: str,
+    hosts: bool = False,
+    read: str = "",
 ) -> int:
     """The verdict on every worker, and every member's health: once, or as they change."""
     from provision import check, report, screen
@@ -29,6 +35,10 @@ def check_nodes(
         raise UsageError(
             "--watch shows a table, or --format json: leave the rest out", id="option-invalid"
         )
+    if read:
+        from provision.alluxio.read import checked
+
+        checked(read)
     inventory, _ = common.load_alluxio(run)
     if interval is not None:
         looks = check.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout)
@@ -38,7 +48,9 @@ def check_nodes(
             for look in check.changes(looks):
                 screen.emit_json_line(look.document())
         return 0
-    seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout)
+    seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout, hosts=hosts)
+    if read:
+        seen = check.with_read(seen, run.fleet, read, nodes_timeout)
     return _show_check(run, seen, output, html)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provision.actions import common
 from provision.errors import UsageError
@@ -23,10 +23,15 @@ def _chosen(
     return inventory, alluxio, choose(alluxio.workers, limit, batch)
 
 
-def start_workers(run: Run, limit: str, batch: str) -> int:
-    """Bring the workers to what the inventory says, and wait until each is live."""
-    from provision.alluxio import start
+def start_workers(run: Run, limit: str, batch: str, path: str = "") -> int:
+    """Bring the workers to what the inventory says, and wait until each is ready.
 
+    With ``path``, a file of that path is read through a worker in the end.
+    """
+    from provision.alluxio import read, start
+
+    if path:
+        read.checked(path)
     inventory, alluxio, chosen = _chosen(run, limit, batch)
     observed = start.observe(inventory, alluxio, run.fleet, chosen)
     plan = start.plan(inventory, alluxio, run.fleet, observed, chosen)
@@ -35,10 +40,23 @@ def start_workers(run: Run, limit: str, batch: str) -> int:
     if carried or not plan.steps:
         # Who runs but is not live has as long to come back as others take to call it failed.
         patience = alluxio.failure_detection_timeout
-        live = start.require_live(inventory, alluxio, run.fleet, chosen, patience=patience)
-    names = [w.name for w in chosen]
-    common.finish(run, plan, carried, {"live": sorted(live)}, f"{len(live)} of {len(names)} live")
-    return 0
+        live = start.require_live(
+            inventory, alluxio, run.fleet, chosen, patience=patience, ready=True
+        )
+    extra: dict[str, Any] = {"live": sorted(live)}
+    line = f"{len(live)} of {len(chosen)} live"
+    problem = None
+    if path and live:
+        proof = read.prove(run.fleet, alluxio, path, chosen)
+        problem = proof.problem(alluxio)
+        extra |= {"read": proof.document(), "problems": [problem.document()] if problem else []}
+        line += f"\n{proof.line(alluxio)}"
+    common.finish(run, plan, carried, extra, line)
+    if problem is not None:
+        from provision import screen
+
+        screen.problems([problem])
+    return 0 if problem is None else 1
 
 
 def restart_workers(run: Run, limit: str, batch: str, at_once: str, afresh: bool) -> int:

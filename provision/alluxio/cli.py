@@ -27,7 +27,7 @@ NOT_INSTALLED, NOT_YET = "@@not-installed", "Alluxio is not installed yet"
 KILL_AFTER = 2
 #: Seconds that a host may take beside the command: the login and the script.
 MARGIN = 3
-_TIMED_OUT = (124, 137)  # timeout(1): ended by TERM, by KILL
+TIMED_OUT = (124, 137)  # timeout(1): ended by TERM, by KILL
 
 
 class CommandFailed(Unhealthy):
@@ -77,7 +77,7 @@ def require_answer(result: Result, timeout: float) -> None:
     """Raise :class:`NotInstalled` or :class:`CommandFailed` as :func:`run` does."""
     if result.stdout.strip() == NOT_INSTALLED:
         raise NotInstalled(NOT_YET, id="worker-not-installed")
-    if result.code in _TIMED_OUT:
+    if result.code in TIMED_OUT:
         raise CommandFailed(f"did not answer in {whole_seconds(timeout)} s", id="info-nodes-failed")
 
 

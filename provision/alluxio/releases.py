@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provision import artifacts, gather, stop
-from provision.alluxio import desired, rolling, start
+from provision.alluxio import desired, readiness, rolling, start
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.host.change import Change
-from provision.host.observe import HostFacts, Probe
+from provision.host.observe import HostFacts, Probe, merged
 from provision.host.resources import MARKER, File
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import HostChanges, Plan, Step
@@ -65,7 +65,7 @@ def upgrade(
     ``keep``: how many releases a host has in the end, older ones are deleted; None for all.
     """
     facts = _look(inventory, alluxio, chosen, fleet)
-    stands = rolling.standing(chosen, facts, start.live(inventory, alluxio, fleet, chosen))
+    stands = rolling.standing(alluxio, chosen, facts, start.live(inventory, alluxio, fleet, chosen))
     todo = [*stands.broken, *stands.live]
     if not todo:
         return Plan("upgrade-workers", inventory.cluster, (), stands.notes)
@@ -101,7 +101,7 @@ def rollback(
     goes on. Raises :class:`PreflightFailed` where the release is not there any more.
     """
     facts = _look(inventory, alluxio, chosen, fleet)
-    stands = rolling.standing(chosen, facts, start.live(inventory, alluxio, fleet, chosen))
+    stands = rolling.standing(alluxio, chosen, facts, start.live(inventory, alluxio, fleet, chosen))
     running = [*stands.broken, *stands.live]
     target = to or _before(alluxio, running, facts)
     command = "rollback-workers"
@@ -187,7 +187,8 @@ def _look(
         paths=(desired.current_link(alluxio), desired.previous_link(alluxio)),
         commands={"releases": listing},
     )
-    facts = gather.facts(fleet, {w.machine: probe for w in chosen})
+    probes = {w.machine: merged([probe, readiness.probe(alluxio, w)]) for w in chosen}
+    facts = gather.facts(fleet, probes)
     stop.require_ours(inventory, chosen, facts)
     return facts
 

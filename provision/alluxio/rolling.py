@@ -1,4 +1,4 @@
-"""``restart-workers``: group by group, each live again before the next one is touched.
+"""``restart-workers``: group by group, each ready again before the next one is touched.
 
 All hosts first get word that their worker is to be restarted, in the file that also stands for
 any other pending restart; the restart takes it away. So a run that ended part-way is gone on
@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from provision import audit, gather, preflight, stop
-from provision.alluxio import desired, moved, registrations, start
+from provision.alluxio import desired, moved, readiness, registrations, start
 from provision.errors import Problem, UsageError
 from provision.host.change import Change, changes
-from provision.host.observe import PENDING_DIR, HostFacts, Probe
+from provision.host.observe import PENDING_DIR, HostFacts, Probe, merged
 from provision.host.resources import File, Identity, Unit
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import HostChanges, Plan, Step
@@ -31,7 +31,8 @@ MARK = f"{PENDING_DIR}/restart.{desired.UNIT}"
 class Standing:
     """How the chosen workers stand, each in the inventory's order.
 
-    ``broken``: the unit does not stay up, or is up and not live. ``live``: up and live.
+    ``broken``: the unit does not stay up, or is up and not live, or a listener does not answer.
+    ``live``: up, live and ready.
     ``stopped`` by somebody, or not installed: those are left so, with a note.
     """
 
@@ -84,9 +85,9 @@ def restart(
     When an earlier run ended part-way, only what it left, and who is not live, is restarted;
     ``afresh``: everybody is.
     """
-    facts = _look(inventory, chosen, fleet)
+    facts = _look(inventory, alluxio, chosen, fleet)
     seen = start.live(inventory, alluxio, fleet, chosen)
-    stands = standing(chosen, facts, seen)
+    stands = standing(alluxio, chosen, facts, seen)
     left = [] if afresh else [w for w in stands.live if _mark(facts[w.machine])]
     todo = [*stands.broken, *(left or stands.live)]
     steps: list[Step] = []
@@ -122,17 +123,25 @@ def restart(
 
 
 def standing(
+    alluxio: AlluxioCluster,
     chosen: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
     live: Mapping[str, int],
 ) -> Standing:
-    """Sort the chosen by what systemd and etcd say of them."""
+    """Sort the chosen by what systemd, etcd and their own listeners say of them.
+
+    The facts are of a probe with :func:`provision.alluxio.readiness.probe` in it.
+    """
     broken, good, stopped = [], [], []
     for w in chosen:
         unit = facts[w.machine].unit(desired.UNIT)
         if unit.load == "not-found" or unit.active == "inactive":
             stopped.append(w)
-        elif unit.active == "active" and w.name in live:
+        elif (
+            unit.active == "active"
+            and w.name in live
+            and readiness.of(alluxio, w, facts[w.machine]).ready
+        ):
             good.append(w)
         else:
             broken.append(w)
@@ -140,14 +149,13 @@ def standing(
 
 
 def _look(
-    inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet
+    inventory: Inventory, alluxio: AlluxioCluster, chosen: Sequence[AlluxioWorker], fleet: Fleet
 ) -> dict[Machine, HostFacts]:
-    alluxio = inventory.alluxio
-    assert alluxio is not None
     identity = Identity(desired.identity_file(alluxio), alluxio.user, "")
     files = (File(desired.UNIT_PATH, None), File(MARK, None), identity)
     probe = Probe(resources=files, units=(desired.UNIT,))
-    facts = gather.facts(fleet, {w.machine: probe for w in chosen})
+    probes = {w.machine: merged([probe, readiness.probe(alluxio, w)]) for w in chosen}
+    facts = gather.facts(fleet, probes)
     stop.require_ours(inventory, chosen, facts)
     return facts
 

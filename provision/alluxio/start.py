@@ -1,4 +1,4 @@
-"""``start-workers``: from the inventory and what is there to a plan, and the wait for LIVE."""
+"""``start-workers``: from the inventory and what is there to a plan, and the wait for READY."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from provision.alluxio import (
     java,
     membership,
     moved,
+    readiness,
     refusal,
     sizes,
     state,
     switch,
     tarball,
 )
+from provision.alluxio.cli import NOT_YET
 from provision.alluxio.desired import Artifacts
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd import health
@@ -40,6 +42,8 @@ UNPACKED = 3
 #: also while other runs restart theirs of other batches.
 RESTART_SHARE = 10
 POLL_SECONDS = 0.25
+#: Seconds between two looks at the listeners of workers that are registered.
+READY_LOOK_SECONDS = 1.0
 #: A worker that has ended so often by itself, over so many seconds at least, will not come up by
 #: more patience. An attempt of a real worker takes 20 to 40 s.
 CRASHES, CRASHES_SECONDS = 3, 20.0
@@ -251,16 +255,21 @@ def require_live(
     *,
     patience: float = 0,
     stale: Mapping[str, int] = MappingProxyType({}),
+    ready: bool = False,
 ) -> dict[str, int]:
     """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is, within
     ``patience`` seconds: one whose lease has ended, as its member of etcd went away for instance,
     registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
+
+    With ``ready`` all their listeners must answer, too, within ``patience`` seconds after all are
+    registered: a worker joins before it serves (:mod:`provision.alluxio.readiness`).
 
     The revisions in ``stale`` are of keys that do not count. A worker that does not come up
     however often systemd starts it is not waited for to the end.
     """
     deadline = time.monotonic() + patience
     crashes = _Crashes(fleet)
+    listeners = _Listeners(fleet, alluxio, chosen, patience, crashes) if ready else None
     while True:
         seen: dict[str, int] = {}
         try:
@@ -271,7 +280,10 @@ def require_live(
             crashes.forget()
         missing = [w for w in chosen if seen.get(w.name, -1) in (-1, stale.get(w.name))]
         if not missing:
-            return seen
+            if listeners is None or listeners.answer():
+                return seen
+            time.sleep(POLL_SECONDS)
+            continue
         late = time.monotonic() >= deadline
         # A worker's own lease from before, while it lasts, can be what keeps it from starting.
         why = crashes.told([w for w in missing if w.name not in seen], late=late)
@@ -284,6 +296,62 @@ def require_live(
                 id="worker-not-live",
             )
         time.sleep(POLL_SECONDS)
+
+
+class _Listeners:
+    """The wait for the listeners of workers that are registered."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        alluxio: AlluxioCluster,
+        workers: Sequence[AlluxioWorker],
+        patience: float,
+        crashes: _Crashes,
+    ) -> None:
+        self._fleet, self._alluxio, self._waiting = fleet, alluxio, list(workers)
+        self._count = len(workers)
+        self._patience, self._crashes = patience, crashes
+        self._deadline: float | None = None
+        self._next = 0.0
+
+    def answer(self) -> bool:
+        """Whether all have answered by now. Raises :class:`Unhealthy` when it is too late."""
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._patience
+        if now < self._next:
+            return False
+        seen, problems = readiness.look(self._fleet, self._alluxio, self._waiting)
+        self._next = time.monotonic() + READY_LOOK_SECONDS
+        self._waiting = [w for w in self._waiting if w.name not in seen or not seen[w.name].ready]
+        if not self._waiting:
+            return True
+        late = time.monotonic() >= self._deadline
+        why = f" after {self._patience} s" if late and self._patience else ""
+        if not late:
+            why = self._crashes.told(self._waiting)
+        if late or why:
+            logs = last_lines(self._fleet, [w.machine for w in self._waiting if w.name in seen])
+            raise Unhealthy(
+                f"{len(self._waiting)} of {self._count} workers are registered, and not ready{why}",
+                [
+                    *problems,
+                    *(
+                        Problem(
+                            f"{w.name} ({w.machine.host})",
+                            f"{'; '.join(seen[w.name].notes) or NOT_YET}; its last log lines:\n"
+                            f"    {logs[w.machine]}",
+                            f"invoke logs --host {w.name}",
+                            id="worker-not-ready",
+                        )
+                        for w in self._waiting
+                        if w.name in seen
+                    ),
+                ],
+                id="worker-not-ready",
+            )
+        return False
 
 
 class _Crashes:
@@ -348,7 +416,8 @@ def _times(count: int) -> str:
 
 
 class Registrations:
-    """The gate of workers that are (re)started: each has a live key newer than the start.
+    """The gate of workers that are (re)started: each has a live key newer than the start, and its
+    listeners answer.
 
     A killed worker's key lives on until its lease ends, so being there is not enough. Before
     they are, those that the same run restarted earlier (``done``) must be live still.
@@ -366,7 +435,7 @@ class Registrations:
         self._workers, self._done = workers, tuple(done)
         self._stale: dict[str, int] = {}
         self.before = Gate("note who is registered", self._note)
-        there = "answering" if alluxio.membership == "STATIC" else "registered and live"
+        there = "answering" if alluxio.membership == "STATIC" else "registered and ready"
         self.after = Gate(f"{len(workers)} {there}", self._wait)
 
     def _note(self) -> None:
@@ -381,7 +450,7 @@ class Registrations:
         if self._stale:  # a worker may have to wait until its old lease has ended
             timeout += self._alluxio.failure_detection_timeout
         given = self._inventory, self._alluxio, self._fleet, self._workers
-        require_live(*given, patience=timeout, stale=self._stale)
+        require_live(*given, patience=timeout, stale=self._stale, ready=True)
 
 
 def _why(

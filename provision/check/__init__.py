@@ -5,7 +5,7 @@ at the same time and says which of them did not answer; :func:`watch` goes on wi
 """
 
 from provision.check.live import changes, watch
-from provision.check.look import Ask, run
+from provision.check.look import Ask, run, with_read
 from provision.check.result import SCHEMA, CheckReport
 from provision.check.verdict import NodeVerdict, State
 from provision.check.verdicts import verdicts
@@ -20,4 +20,5 @@ __all__ = [
     "run",
     "verdicts",
     "watch",
+    "with_read",
 ]

@@ -6,10 +6,21 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from provision.alluxio import cli, clusters, desired, leases, membership, nodes, switch
+from provision.alluxio import (
+    cli,
+    clusters,
+    desired,
+    leases,
+    membership,
+    nodes,
+    readiness,
+    switch,
+)
+from provision.alluxio import read as read_proof
 from provision.alluxio.leases import Expired
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import InfoNodes
@@ -36,19 +47,27 @@ def run(
     etcd_timeout: float = DEFAULT_TIMEOUT,
     identities: Mapping[str, str] | None = None,
     ask: Ask | None = None,
+    hosts: bool = False,
 ) -> CheckReport:
     """Look at everything at once. Timeouts are in seconds: for ``info nodes``, and for each
     call to etcd. A view that fails is in the report; only a :class:`UsageError` is raised.
+
+    ``hosts``: also log in to every worker's host, and ask whether its listeners answer.
     """
     started = time.monotonic()
     taken = datetime.now(timezone.utc)
     health.preload()
     alluxio = inventory.alluxio
     login = desired.login(alluxio) if alluxio is not None else None
-    pool = ThreadPoolExecutor(3, "check")
+    pool = ThreadPoolExecutor(4, "check")
     try:
         asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
         answering = pool.submit(ports, inventory, fleet) if _is_static(alluxio) else None
+        looking = (
+            pool.submit(readiness.look, fleet, alluxio, alluxio.workers)
+            if hosts and alluxio is not None
+            else None
+        )
         seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
         problems: list[Problem] = []
         if inventory.etcd.tls.ca == "external":
@@ -73,6 +92,8 @@ def run(
         if info is not None and info.error and info.installed:
             problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
         reachable = answering.result() if answering is not None else None
+        listeners, unasked = looking.result() if looking is not None else (None, [])
+        problems += unasked
 
         def join(known: _Read | None) -> list[NodeVerdict]:
             registered = known.registered if known is not None else None
@@ -83,6 +104,7 @@ def run(
                 reachable=reachable,
                 expired=ended,
                 without=info.without if info is not None else (),
+                listeners=listeners,
             )
 
         found = join(read)
@@ -109,6 +131,22 @@ def run(
         )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def with_read(
+    report: CheckReport, fleet: Fleet, path: str, timeout: float = cli.DEFAULT_TIMEOUT
+) -> CheckReport:
+    """``report`` with a read of ``path`` through a worker, by a client on the host of a worker that
+    is well, if there is one. ``timeout``: seconds for each command."""
+    alluxio = report.alluxio
+    assert alluxio is not None
+    well = {n.name for n in report.nodes if n.name is not None and n.ok}
+    workers = [w for w in alluxio.workers if w.name in well]
+    proof = read_proof.prove(fleet, alluxio, path, workers, timeout)
+    problem = proof.problem(alluxio)
+    problems = report.view_problems if problem is None else (*report.view_problems, problem)
+    seconds = report.seconds + proof.seconds
+    return replace(report, read=proof, view_problems=problems, seconds=seconds)
 
 
 class _Read(NamedTuple):

@@ -53,6 +53,7 @@ def html(report: CheckReport) -> str:
         members=[_member(report, m) for m in report.etcd.members],
         workers=[(n, marks_of(n)) for n in listed],
         noted=any(n.notes for n in listed),
+        asked=any(n.ready is not None for n in report.nodes),
         unlisted=len(report.nodes) - len(listed),
     )
 

@@ -35,6 +35,9 @@ _LETTERS = {
 }
 
 
+_UP = (State.LIVE, State.REACHABLE)
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A member or worker. ``marks`` are CSS classes, ``hint`` is shown under a pointer."""
@@ -103,7 +106,8 @@ def _member(report: CheckReport, m: MemberHealth) -> tuple[str, tuple[str, ...],
 
 def _worker(n: NodeVerdict) -> tuple[str, tuple[str, ...], str]:
     name = n.name or "(not in the inventory)"
-    lines = (name, n.state.value + (", with notes" if n.notes and n.name else ""), n.address)
+    state = n.state.value + (", not ready" if n.ready is False and n.state in _UP else "")
+    lines = (name, state + (", with notes" if n.notes and n.name else ""), n.address)
     return marks_of(n), lines, _hint(n)
 
 

@@ -143,6 +143,7 @@ def _workers(report: CheckReport) -> Iterator[Family]:
         if static
         else (State.LIVE, State.FAILED, State.STALE, State.UNREGISTERED, State.UNDETERMINED)
     )
+    declared = (*declared, State.NOT_INSTALLED)
     labelled = [(_worker(n), n) for n in report.nodes]
     yield Family(
         "workers",
@@ -166,6 +167,17 @@ def _workers(report: CheckReport) -> Iterator[Family]:
         "How many things the views of the worker (inventory, etcd, info nodes) say differently.",
         [(labels, len(n.notes)) for labels, n in labelled],
     )
+    yield Family(
+        "worker_ready",
+        "With --hosts: whether the worker is live and all its listeners answer.",
+        [(labels, n.ready) for labels, n in labelled if n.ready is not None],
+    )
+    if report.read is not None:
+        yield Family(
+            "read_succeeded",
+            "With --read: whether a file was read through a worker.",
+            _one(not report.read.error),
+        )
     if not static:
         yield Family(
             "failure_detection_timeout_seconds",
@@ -193,6 +205,7 @@ def _agrees(n: NodeVerdict) -> bool:
         State.STALE: "ONLINE",
         State.FAILED: "OFFLINE",
         State.UNREGISTERED: None,
+        State.NOT_INSTALLED: None,
     }
     if n.state in expected:
         return n.info_nodes == expected[n.state]

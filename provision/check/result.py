@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from provision.alluxio.leases import Expired
 from provision.alluxio.nodes import InfoNodes
+from provision.alluxio.read import ReadProof
 from provision.check.verdict import NodeVerdict, State
 from provision.errors import Problem
 from provision.etcd.health import ClusterHealth, MemberHealth
@@ -31,6 +32,8 @@ class CheckReport:
     taken: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     seconds: float = 0.0
     leases: Expired | None = None
+    #: With ``--read``: how a read through a worker ended.
+    read: ReadProof | None = None
 
     @property
     def problems(self) -> list[Problem]:
@@ -57,6 +60,8 @@ class CheckReport:
         total = sum(declared.values())
         states = ", ".join(f"{declared[state]} {state.value}" for state in State if declared[state])
         text = f"{total} worker{'' if total == 1 else 's'}: {states or 'none'}"
+        if any(n.ready is not None for n in self.nodes):
+            text += f"; {sum(n.ready is True for n in self.nodes)} READY"
         if strangers:
             text += f"; {strangers} not in the inventory"
         noted = [n for n in self.nodes if n.name is not None and n.notes]
@@ -79,6 +84,7 @@ class CheckReport:
                 "members": [_member(m) for m in self.etcd.members],
             },
             "alluxio": self._alluxio(),
+            "read": None if self.read is None else self.read.document(),
             "problems": [p.document() for p in self.problems],
         }
 
@@ -113,6 +119,7 @@ class CheckReport:
                     "info_nodes": n.info_nodes,
                     "notes": list(n.notes),
                     "registration": None if n.registration is None else n.registration._asdict(),
+                    "ready": n.ready,
                 }
                 for n in self.nodes
             ],

@@ -37,6 +37,7 @@ class NodeVerdict:
 
     ``info_nodes`` is the status there, None when it is not listed (or was not asked).
     ``notes`` are the disagreements between the views; any makes the verdict not ``ok``.
+    ``ready``: the worker is live and all its listeners answer; None when its host was not asked.
     """
 
     name: str | None
@@ -48,10 +49,11 @@ class NodeVerdict:
     notes: tuple[str, ...] = ()
     #: The whole value in etcd, where it is known: of the live key, else of the permanent one.
     registration: Registration | None = None
+    ready: bool | None = None
 
     @property
     def ok(self) -> bool:
-        return self.state in _GOOD and not self.notes
+        return self.state in _GOOD and not self.notes and self.ready is not False
 
     @property
     def address(self) -> str:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import NodeRow
+from provision.alluxio.readiness import Readiness
 from provision.check import registered as etcd_view
 from provision.check.verdict import NodeVerdict, State, address, undeclared, verdict
 from provision.inventory.resolved import AlluxioCluster, Machine
@@ -24,13 +25,15 @@ def verdicts(
     reachable: Mapping[str, bool] | None = None,
     expired: Mapping[int, int] = MappingProxyType({}),
     without: Collection[Machine] = (),
+    listeners: Mapping[str, Readiness] | None = None,
 ) -> list[NodeVerdict]:
     """One verdict per declared worker, in the inventory's order, then per unknown one.
 
     A view that did not answer is None; what the others say is used. ``identities`` are the
     workers' UUIDs by name where they are known, so that a worker that registers another
     address is found. ``reachable`` (by worker name) is what STATIC membership goes by, ``expired``
-    is that of :func:`provision.check.registered.join`. ``without`` are hosts that have no Alluxio.
+    is that of :func:`provision.check.registered.join`. ``without`` are hosts that have no Alluxio,
+    ``listeners`` is how the workers' own hosts found them, by name, where they were asked.
     """
     if alluxio.membership == "STATIC":
         found = _static(alluxio, info, reachable or {})
@@ -40,8 +43,24 @@ def verdicts(
         found = _by_info_nodes(alluxio, info)
     else:
         found = [verdict(w, State.UNDETERMINED) for w in alluxio.workers]
+    seen = listeners or {}
     names = {w.name for w in alluxio.workers if w.machine in without}
-    return [_not_installed(n) if n.name in names else n for n in found]
+    names |= {name for name, one in seen.items() if not one.installed}
+    found = [_not_installed(n) if n.name in names else n for n in found]
+    return (
+        found if listeners is None else [_with_listeners(n, seen.get(n.name or "")) for n in found]
+    )
+
+
+def _with_listeners(n: NodeVerdict, seen: Readiness | None) -> NodeVerdict:
+    if n.name is None:
+        return n
+    if seen is None:
+        return replace(n, notes=(*n.notes, "its host could not be asked"))
+    there = n.state in (State.LIVE, State.REACHABLE)
+    # Where the worker is down its listeners are no news.
+    notes = seen.notes if there else ()
+    return replace(n, ready=there and seen.ready, notes=(*n.notes, *notes))
 
 
 def _not_installed(n: NodeVerdict) -> NodeVerdict:

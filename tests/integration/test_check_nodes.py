@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
 import signal
 import threading
 import time
@@ -15,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from .control import control_machine
-from .lab import CLUSTER, NET, SSH, Done, Host, Lab, firewall, wait_until
+from .lab import CLUSTER, NET, SSH, TEST_UNIT, Done, Host, Lab, firewall, wait_until
 
 UNIT = "alluxio-worker.service"
 #: alluxio.failure_detection_timeout in inventory/lab.yml, seconds.
@@ -194,6 +196,100 @@ def test_info_nodes_that_hangs_is_bounded_and_the_others_are_reported(lab: Lab) 
     assert [p["where"] for p in seen["problems"]] == ["info nodes"]
     assert "did not answer in 3 s" in seen["problems"][0]["what"]
     assert seen["seconds"] < 8
+
+
+def test_what_is_not_installed_is_said_and_is_no_failure_of_info_nodes(lab: Lab) -> None:
+    """etcd's host, declared as the only worker, has no Alluxio and no user of it."""
+    host = lab.etcd[0].address
+    workers = {"worker0": None, "worker1": None, "worker2": {"host": host}}
+    declared = lab.inventory({"alluxio": {"workers": workers}})
+    done = lab.invoke("check-nodes", declared, "--format", "json").expect(1)
+    seen = done.json
+    node = next(n for n in seen["alluxio"]["nodes"] if n["name"] == "worker2")
+    assert node["state"] == "NOT_INSTALLED"
+    assert node["notes"] == ["not installed yet: run invoke start-workers"]
+    assert seen["alluxio"]["info_nodes"]["error"] == "Alluxio is not installed yet"
+    assert [p for p in seen["problems"] if p["id"] == "info-nodes-failed"] == []
+    table = lab.invoke("check-nodes", declared).expect(1, "NOT_INSTALLED", "not installed yet")
+    assert "runuser" not in table.text
+
+
+def test_a_port_of_another_process_is_not_ready(lab: Lab) -> None:
+    """Alluxio goes on without its HTTP server then, and registers."""
+    squat = (
+        "perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(LocalPort => 28080, "
+        "Listen => 5, ReuseAddr => 1) or die $!; while (my $c = $s->accept) "
+        '{ print $c "HTTP/1.0 200 OK\r\n\r\n"; close $c }\''
+    )
+    host = lab.workers[1]
+    impatient = lab.inventory({"alluxio": {"start_timeout": 15}})
+    lab.invoke("stop-workers", None, "--limit", "worker1").expect(0)
+    host.run(f"systemd-run --quiet --unit {TEST_UNIT} {squat}")
+    try:
+        lab.invoke("start-workers", impatient).expect(
+            4, "are registered, and not ready", "its http port 28080", "another process has it"
+        )
+        assert states(check(lab, 0)) == ALL_LIVE  # etcd and one worker know no better
+        seen = check(lab, 1, "--hosts")
+        assert states(seen) == ALL_LIVE
+        assert [n["ready"] for n in seen["alluxio"]["nodes"]] == [True, False]
+        lab.invoke("check-nodes", None, "--hosts").expect(1, "NOT READY", "2 LIVE; 1 READY")
+        lab.invoke("start-workers", impatient).expect(1, "are registered, and not ready")
+    finally:
+        host.run(f"systemctl stop {TEST_UNIT}")
+    lab.invoke("restart-workers", None, "--at-once", "1").expect(0)
+    seen = check(lab, 0, "--hosts")
+    assert [n["ready"] for n in seen["alluxio"]["nodes"]] == [True, True]
+
+
+CONTENT = "what the file holds, which nobody is to see\n"
+
+
+def store(host: Host, name: str) -> None:
+    """Put a file where the worker of ``host`` sees its under store: its /tmp is its own."""
+    inside = f"printf %s {shlex.quote(CONTENT)} >/tmp/{name}; chmod 0644 /tmp/{name}"
+    host.run(f"nsenter -t {host.main_pid(UNIT)} -m sh -c {shlex.quote(inside)}")
+
+
+def test_a_read_goes_through_a_worker(lab: Lab) -> None:
+    for host in lab.workers:
+        store(host, "read me")
+    for found in (
+        check(lab, 0, "--hosts", "--read", "/read me"),
+        lab.invoke("start-workers", None, "--read", "/read me", "--format", "json").expect(0).json,
+    ):
+        proof = found["read"]
+        assert (proof["bytes"], proof["error"]) == (len(CONTENT), None)
+        assert proof["sha256"] == hashlib.sha256(CONTENT.encode()).hexdigest()
+        assert proof["worker"] in [h.address for h in lab.workers]
+        assert "nobody is to see" not in json.dumps(found)
+    lab.invoke("start-workers", None, "--read", "/read me").expect(0, "2 of 2 live", "served by")
+
+
+def test_a_read_that_fails_is_a_problem(lab: Lab) -> None:
+    seen = check(lab, 1, "--read", "/no such file")
+    (problem,) = seen["problems"]
+    assert (problem["id"], problem["where"]) == ("read-failed", "read of /no such file")
+    assert "does not exist" in problem["what"]
+    failed = lab.invoke("start-workers", None, "--read", "/no such file")
+    failed.expect(1, "2 of 2 live", "read-failed")
+    lab.invoke("check-nodes", None, "--read", "no-path").expect(2, "--read is the path of one")
+    lab.invoke("check-nodes", None, "--watch", "--hosts").expect(2, "--hosts and --read are not")
+
+
+def test_a_read_that_no_worker_serves_is_found(lab: Lab) -> None:
+    """Where applications would read the under store themselves, and nobody would know."""
+    for host in lab.workers:
+        store(host, "f")
+        host.run("printf x >/tmp/f; chmod 0644 /tmp/f")  # for who goes around the worker
+    rule = "INPUT -p tcp --dport 29997 -j REJECT --reject-with tcp-reset"
+    try:
+        check(lab, 0, "--read", "/f")
+        with firewall(lab.workers, rule):
+            seen = check(lab, 1, "--read", "/f")
+        assert "read-failed" in [p["id"] for p in seen["problems"]]
+    finally:
+        lab.on(lab.workers, "rm -f /tmp/f")
 
 
 def test_one_member_down_is_a_problem_but_no_obstacle(lab: Lab) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from provision import check
-from provision.alluxio import desired, membership, nodes
+from provision.alluxio import desired, membership, nodes, ports, read, readiness
 from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
 from provision.alluxio.nodes import InfoNodes, NodeRow
+from provision.alluxio.read import ReadProof
+from provision.alluxio.readiness import Readiness
 from provision.check import CheckReport, NodeVerdict, State, look, verdicts
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd import health, imported
@@ -19,6 +21,7 @@ from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.listeners import CertificateState
 from provision.etcd.values import KeyValue, MemberStatus
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
+from provision.inventory.resolved import AlluxioWorker
 from provision.remote import Fleet
 from tests.unit.builders import alluxio, etcd, inventory, member, worker
 
@@ -524,9 +527,11 @@ def test_the_document_is_what_scripts_use() -> None:
                     "info_nodes": "ONLINE",
                     "notes": [],
                     "registration": None,
+                    "ready": None,
                 },
             ],
         },
+        "read": None,
     }
     unasked: Any = report(LIVE, info_nodes=None).document()
     assert unasked["alluxio"]["info_nodes"] is None
@@ -680,6 +685,111 @@ def test_a_live_worker_whose_host_has_no_alluxio_is_noted(views: Views) -> None:
 def test_not_installed_is_known_without_etcd(kind: str) -> None:
     found = verdicts(alluxio(W1, W2, membership=kind), None, None, without={W1.machine})
     assert states(found) == [("w1", "NOT_INSTALLED"), ("w2", "UNDETERMINED")]
+
+
+def readinesses(**silent: str) -> dict[str, Readiness]:
+    """Of w1 and w2; ``silent`` says why a worker's HTTP port does not answer."""
+    return {
+        w.name: Readiness(
+            ports.worker_listeners(alluxio(), w),
+            {"http": silent[w.name]} if w.name in silent else {},
+        )
+        for w in (W1, W2)
+    }
+
+
+def test_hosts_are_asked_whether_their_workers_are_ready(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views.reads = [members((A, "w1"), (B, "w2")) for _ in range(4)]
+    declared, fleet = inventory(), Fleet(2)
+    assert [n.ready for n in check.run(declared, fleet).nodes] == [None, None]
+    asked: list[object] = []
+
+    def look(*given: object) -> tuple[dict[str, Readiness], list[Problem]]:
+        asked.extend(given)
+        return readinesses(w2="nothing listens"), []
+
+    monkeypatch.setattr(readiness, "look", look)
+    found = check.run(declared, fleet, hosts=True)
+    assert asked == [fleet, declared.alluxio, alluxio().workers]
+    assert [(n.ready, n.notes) for n in found.nodes] == [
+        (True, ()),
+        (False, ("its http port 28080 does not answer: nothing listens",)),
+    ]
+    assert found.summary == "2 workers: 2 LIVE; 1 READY; 1 with notes"
+    assert found.exit_code == 1
+
+
+def test_a_host_that_cannot_be_asked_is_a_problem(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
+    away = Problem("w2 (x:1)", "no route", id="host-unreachable")
+    monkeypatch.setattr(readiness, "look", lambda *_: ({"w1": readinesses()["w1"]}, [away]))
+    found = check.run(inventory(), Fleet(2), hosts=True)
+    assert found.problems == [away]
+    assert [(n.ready, n.notes) for n in found.nodes] == [
+        (True, ()),
+        (None, ("its host could not be asked",)),
+    ]
+
+
+def test_who_is_not_live_is_not_ready_whatever_answers(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views.reads = [members((A, "w1"), dead=((B, "w2"),)) for _ in range(2)]
+    views.info = InfoNodes("w1", tuple(rows((A, "w1", "ONLINE"), (B, "w2", "OFFLINE"))))
+    monkeypatch.setattr(readiness, "look", lambda *_: (readinesses(w2="x"), []))
+    found = check.run(inventory(), Fleet(2), hosts=True)
+    assert [(n.state.value, n.ready, n.notes) for n in found.nodes] == [
+        ("LIVE", True, ()),
+        ("FAILED", False, ()),
+    ]
+
+
+def test_a_host_without_alluxio_is_seen_there(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views.reads = [members((A, "w1")) for _ in range(2)]
+    views.info = InfoNodes("w1", tuple(rows((A, "w1", "ONLINE"))))
+    seen = readinesses()
+    seen["w2"] = dataclasses.replace(seen["w2"], installed=False)
+    monkeypatch.setattr(readiness, "look", lambda *_: (seen, []))
+    found = check.run(inventory(), Fleet(2), hosts=True)
+    assert states(list(found.nodes)) == [("w1", "LIVE"), ("w2", "NOT_INSTALLED")]
+
+
+@pytest.mark.parametrize("error", ["", "on w2: no such file"])
+def test_a_read_is_by_a_client_on_the_host_of_a_worker_that_is_well(
+    monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    asked: list[object] = []
+
+    def prove(
+        fleet: Fleet, cluster: object, path: str, workers: list[AlluxioWorker], timeout: float
+    ) -> ReadProof:
+        asked.extend((path, [w.name for w in workers], timeout))
+        return ReadProof(path, "w2", 7, "a" * 64, "w1", True, error, seconds=2.0)
+
+    monkeypatch.setattr(read, "prove", prove)
+    failed = dataclasses.replace(LIVE, state=State.FAILED)
+    well = dataclasses.replace(LIVE, name="w2", host="w2")
+    found = check.with_read(report(failed, well, seconds=1.0), Fleet(2), "/f", 9)
+    assert asked == ["/f", ["w2"], 9]
+    assert [p.id for p in found.problems] == (["read-failed"] if error else [])
+    assert check.with_read(report(well), Fleet(2), "/f", 9).exit_code == (1 if error else 0)
+    assert found.seconds == 3.0
+    assert found.document()["read"] == {
+        "path": "/f",
+        "host": "w2",
+        "bytes": 7,
+        "sha256": "a" * 64,
+        "worker": "w1",
+        "cached": True,
+        "error": error or None,
+        "seconds": 2.0,
+    }
 
 
 def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:

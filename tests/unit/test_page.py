@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from provision.alluxio.nodes import InfoNodes
+from provision.alluxio.read import ReadProof
 from provision.check import CheckReport, NodeVerdict, State, page, picture
 from provision.errors import Problem, UsageError
 from provision.etcd.health import ClusterHealth, MemberHealth
@@ -161,6 +162,18 @@ def test_those_that_are_not_well_come_first() -> None:
         ("bad", "error"),
         ("odd", "warning"),
     ]
+
+
+def test_what_the_hosts_say_and_the_read() -> None:
+    dead = dataclasses.replace(LIVE, name="w2", ready=False)
+    proof = ReadProof("/<f>", "w1", 7, "a" * 64, "w1", True)
+    text = page.html(report(dataclasses.replace(LIVE, ready=True), dead, LIVE, read=proof))
+    assert [row[1:3] for row in rows(text, "workers")] == [
+        ["odd: LIVE", "bad: NOT READY"],
+        ["good: LIVE", "good: READY"],
+        ["good: LIVE", "-"],
+    ]
+    assert "read of /&lt;f&gt;: 7 bytes served by w1 (w1), which caches it" in text
 
 
 @pytest.mark.parametrize(("count", "listed"), [(1000, 1000), (1001, 1)])

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from provision.alluxio.nodes import InfoNodes
+from provision.alluxio.read import ReadProof
 from provision.check import CheckReport, NodeVerdict, State
 from provision.check.prometheus import PREFIX, exposition
 from provision.errors import Problem
@@ -50,7 +51,10 @@ def test_a_healthy_cluster() -> None:
     assert sum(seen["workers"].values()) == 1
     assert seen["worker_state"] == {
         ("w1", "w1:29999", state): state == "LIVE"
-        for state in ("LIVE", "FAILED", "STALE", "UNREGISTERED", "UNDETERMINED")
+        for state in (
+            *("LIVE", "FAILED", "STALE", "UNREGISTERED", "UNDETERMINED"),
+            "NOT_INSTALLED",
+        )
     }
     assert seen["worker_disagreements"] == {("w1", "w1:29999"): 0}
     assert seen["worker_info_nodes_agrees"] == {("w1", "w1:29999"): 1}
@@ -157,6 +161,17 @@ def test_whether_info_nodes_agrees() -> None:
     assert agrees == {"a": 1, "b": 0, "c": 1, "d": 0, "e": 1, "f": 0}
 
 
+def test_what_was_asked_for_only() -> None:
+    plain = parsed(report(LIVE))
+    assert plain.keys().isdisjoint({"worker_ready", "read_succeeded"})
+    ready = dataclasses.replace(LIVE, ready=True)
+    dead = dataclasses.replace(LIVE, name="w2", ready=False)
+    failed = ReadProof("/f", "w1", error="no")
+    seen = parsed(report(ready, dead, dataclasses.replace(LIVE, name="w3"), read=failed))
+    assert seen["worker_ready"] == {("w1", "w1:29999"): 1, ("w2", "w1:29999"): 0}
+    assert seen["read_succeeded"] == {(): 0}
+
+
 def test_a_stranger_is_named_by_its_id() -> None:
     one = NodeVerdict(None, "x", 1, State.UNKNOWN, A, None, ("live, not in the inventory",))
     lines = exposition(report(one, dataclasses.replace(one, worker_id=None))).splitlines()
@@ -181,6 +196,7 @@ def test_static_has_its_own_states() -> None:
         ("REACHABLE",),
         ("UNREACHABLE",),
         ("UNDETERMINED",),
+        ("NOT_INSTALLED",),
         ("UNKNOWN",),
     }
     assert "failure_detection_timeout_seconds" not in seen

@@ -10,6 +10,7 @@ import pytest
 
 from provision import report as screen_report
 from provision.alluxio.nodes import InfoNodes
+from provision.alluxio.read import ReadProof
 from provision.check import CheckReport, NodeVerdict, State
 from provision.errors import Problem
 from provision.etcd.health import ClusterHealth, MemberHealth
@@ -41,6 +42,40 @@ def test_a_healthy_cluster(capsys: pytest.CaptureFixture[str]) -> None:
         "a worker that dies shows as FAILED within 120 s"
     )
     assert lines[-1] == "1 worker: 1 LIVE"
+
+
+def test_what_the_hosts_say_has_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not any("ready" in line.lower() for line in drawn(report(LIVE), capsys))
+    nodes = (
+        dataclasses.replace(LIVE, ready=True),
+        dataclasses.replace(LIVE, name="w2", ready=False),
+        dataclasses.replace(LIVE, name="w3"),
+    )
+    lines = drawn(report(*nodes), capsys)
+    assert [line.split()[2:5] for line in lines if line.startswith("w")] == [
+        ["state", "ready", "worker"],
+        ["LIVE", "READY", A],
+        ["LIVE", "NOT", "READY"],
+        ["LIVE", "-", A],
+    ]
+
+
+def test_before_the_first_start(capsys: pytest.CaptureFixture[str]) -> None:
+    found = NodeVerdict("w1", "w1", 29999, State.NOT_INSTALLED, notes=("not installed yet",))
+    nobody = InfoNodes("w1", error="Alluxio is not installed yet", installed=False)
+    lines = drawn(report(found, info_nodes=nobody), capsys)
+    row = next(line for line in lines if line.startswith("w1 "))
+    assert row.split() == ["w1", "w1:29999", "NOT_INSTALLED", "-", "-", "not", "installed", "yet"]
+
+
+def test_the_read_is_told_above_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    proof = ReadProof("/f", "w1", 7, "a" * 64, "w2", False)
+    lines = drawn(report(LIVE, read=proof), capsys)
+    assert lines[-2] == (
+        f"read of /f: 7 bytes served by w2 (w2), which has not cached it; sha256 {'a' * 64}"
+    )
+    failed = dataclasses.replace(proof, error="on w1: no")
+    assert drawn(report(LIVE, read=failed), capsys)[-2] == "read of /f: failed"
 
 
 def test_nothing_is_cut_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:

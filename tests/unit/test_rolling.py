@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 
 from provision import gather
-from provision.alluxio import desired, membership, registrations, releases, rolling, start
+from provision.alluxio import (
+    desired,
+    membership,
+    readiness,
+    registrations,
+    releases,
+    rolling,
+    start,
+)
 from provision.alluxio.desired import Artifacts
 from provision.errors import PreflightFailed, UsageError
 from provision.host.observe import HostFacts, PathState, Probe, UnitState
@@ -35,6 +43,9 @@ def test_what_is_no_size(said: str) -> None:
         rolling.group_size(said, 10)
 
 
+READY = "rpc connected\ndata connected\nweb answered HTTP/1.1 200 OK\nhttp answered HTTP/1.1 200 OK"
+
+
 class World:
     """Workers w1, w2, ... as declared, running release 313, and live."""
 
@@ -46,7 +57,9 @@ class World:
         self.facts: dict[Machine, HostFacts] = {}
         for n, w in enumerate(self.alluxio.workers, 1):
             wanted = desired.resources(self.alluxio, w, Artifacts(TARBALL, None), None)
-            self.facts[w.machine] = having(wanted, hosts.facts(n))
+            good = hosts.facts(n)
+            good = replace(good, commands={**good.commands, readiness.LABEL: READY})
+            self.facts[w.machine] = having(wanted, good)
         monkeypatch.setattr(gather, "facts", self._facts)
         monkeypatch.setattr(gather, "look", lambda *given: (self._facts(*given), []))
         monkeypatch.setattr(start, "live", lambda *_: self.live)
@@ -150,6 +163,11 @@ class TestRestart:
     def test_who_is_not_live_comes_first(self, world: World, active: str) -> None:
         world.unit("w3", active)
         del world.live["w3"]
+        assert groups(world.restart()) == [["w3"], ["w1"], ["w2"]]
+
+    def test_who_is_live_and_not_ready_comes_first(self, world: World) -> None:
+        dead = READY.replace("http answered HTTP/1.1 200 OK", "http error nothing listens")
+        world.change("w3", commands={readiness.LABEL: dead})
         assert groups(world.restart()) == [["w3"], ["w1"], ["w2"]]
 
     def test_who_was_stopped_stays_so(self, world: World) -> None:
@@ -260,7 +278,7 @@ class TestRollback:
 
     def test_another_build_of_it(self, world: World) -> None:
         self.after(world, "w1", "w2", "w3")
-        world.change("w3", commands={"releases": f"1 {'b' * 64} 313"})
+        world.change("w3", commands={"releases": f"1 {'b' * 64} 313", readiness.LABEL: READY})
         with pytest.raises(PreflightFailed) as caught:
             world.rollback("314")
         assert "not the same build on w1 and w3" in caught.value.problems[0].what

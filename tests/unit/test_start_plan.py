@@ -11,10 +11,20 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio import desired, java, membership, refusal, start, state, switch
+from provision.alluxio import (
+    desired,
+    java,
+    membership,
+    ports,
+    readiness,
+    refusal,
+    start,
+    state,
+    switch,
+)
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
-from provision.errors import ProvisionError, Unhealthy, UsageError
+from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd import health
 from provision.etcd.values import KeyValue
 from provision.host.observe import HostFacts, PathState, UnitState
@@ -81,7 +91,7 @@ def test_fresh_hosts_are_done_at_once_with_a_bound() -> None:
     assert step.at_once == 4
     assert step.before is not None
     assert step.after is not None
-    assert step.after.title == "3 registered and live"
+    assert step.after.title == "3 registered and ready"
 
 
 def test_a_property_of_one_worker_restarts_that_one() -> None:
@@ -153,7 +163,7 @@ class TestSwitch:
         assert [s.title for s in found.steps] == [
             f"restart {name} with membership {after}" for name in ("w01", "w02")
         ]
-        there = "1 answering" if after == "STATIC" else "1 registered and live"
+        there = "1 answering" if after == "STATIC" else "1 registered and ready"
         assert [s.after and s.after.title for s in found.steps] == [there, there]
         (note,) = found.notes
         assert f"from {before} to {after} on 2 workers" in note.what
@@ -331,7 +341,24 @@ class Registry:
         monkeypatch.setattr(membership, "read", self._read)
         monkeypatch.setattr(start, "POLL_SECONDS", 0)
         monkeypatch.setattr(refusal, "explained", lambda *_: {})
+        #: Why workers are not ready, by name; those who are not there are.
+        self.silent: dict[str, str] = {}
+        #: Who was asked for readiness, look by look.
+        self.asked: list[list[str]] = []
+        monkeypatch.setattr(start, "READY_LOOK_SECONDS", 0)
+        monkeypatch.setattr(readiness, "look", self._ready)
         monkeypatch.setattr(start, "last_lines", lambda _, machines: dict.fromkeys(machines, "-"))
+
+    def _ready(
+        self, fleet: Fleet, alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker]
+    ) -> tuple[dict[str, readiness.Readiness], list[Problem]]:
+        self.asked.append([w.name for w in workers])
+        found = {}
+        for w in workers:
+            silent = {"http": self.silent[w.name]} if w.name in self.silent else {}
+            listeners = ports.worker_listeners(alluxio, w)
+            found[w.name] = readiness.Readiness(listeners, silent)
+        return found, []
 
     @contextlib.contextmanager
     def _client(self, *_: Any, **__: Any) -> Iterator[None]:
@@ -383,6 +410,53 @@ class TestRegistrations:
         assert caught.value.problems[0].where == "w02 (w02)"
         registry.revisions["w02"] = 12
         gate.after.check()
+
+    def test_who_is_registered_is_waited_for_until_its_listeners_answer(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        registry.silent = {"w02": "nothing listens"}
+
+        def sleep(_: float) -> None:
+            if len(registry.asked) == 3:
+                registry.silent = {}
+
+        monkeypatch.setattr("provision.alluxio.start.time.sleep", sleep)
+        self.gate(replace(alluxio, start_timeout=60)).after.check()
+        assert registry.asked == [["w01", "w02"], ["w02"], ["w02"], ["w02"]]
+
+    def test_who_is_registered_and_never_ready_fails_the_gate(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        registry.silent = {"w02": "another process has it: pid 7 (nginx)"}
+        with pytest.raises(Unhealthy, match="1 of 2 workers are registered, and not ready") as e:
+            self.gate(alluxio).after.check()
+        (problem,) = e.value.problems
+        assert (problem.id, problem.where) == ("worker-not-ready", "w02 (w02)")
+        assert problem.what.startswith(
+            "its http port 28080 does not answer: another process has it: pid 7 (nginx);"
+        )
+
+    def test_one_that_registers_and_ends_again_and_again_is_not_waited_for(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        registry.silent = {"w01": "nothing listens"}
+        counts = iter(range(100))
+        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start, "_restarts", lambda *_: {"w01": next(counts)})
+        with pytest.raises(Unhealthy, match=r"not ready: systemd started w01 5 times again"):
+            self.gate(replace(alluxio, start_timeout=3600)).after.check()
+
+    def test_before_a_group_only_the_registration_of_those_done_is_looked_at(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry = Registry(monkeypatch, alluxio)
+        first, second = alluxio.workers
+        inventory = builders.inventory(alluxio)
+        start.Registrations(inventory, alluxio, Fleet(1), [second], [first]).before.check()
+        assert registry.asked == []
 
     def test_etcd_may_be_away_for_a_moment(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
