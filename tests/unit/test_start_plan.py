@@ -445,8 +445,9 @@ class TestRegistrations:
         registry.silent = {"w01": "nothing listens"}
         counts = iter(range(100))
         monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
-        monkeypatch.setattr(start, "_restarts", lambda *_: {"w01": next(counts)})
-        with pytest.raises(Unhealthy, match=r"not ready: systemd started w01 5 times again"):
+        monkeypatch.setattr(start, "CRASHES_SECONDS", 0)
+        monkeypatch.setattr(start, "_failed_attempts", lambda *_: {"w01": next(counts)})
+        with pytest.raises(Unhealthy, match=r"not ready: w01 ended by itself 3 times"):
             self.gate(replace(alluxio, start_timeout=3600)).after.check()
 
     def test_before_a_group_only_the_registration_of_those_done_is_looked_at(
