@@ -8,7 +8,6 @@ other usage error does.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 
@@ -19,7 +18,7 @@ from invoke.program import Program
 from provision import __version__, actions
 from provision.commands import namespace
 from provision.errors import UsageError
-from provision.run import BROKEN_PIPE, perform
+from provision.run import BROKEN_PIPE, discard_output, flush_output, perform
 
 NAME = "alluxio-provision"
 
@@ -62,7 +61,10 @@ program = _Program(name=NAME, binary=NAME, namespace=namespace, version=__versio
 def main() -> None:
     """The console script. Ends the process with the exit code of the task."""
     try:
-        program.run()
+        try:
+            program.run()
+        finally:
+            flush_output()
     except BrokenPipeError:  # of --list | head, for one; tasks take care of theirs
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(BROKEN_PIPE)

@@ -215,12 +215,39 @@ def perform(
         stats=options.get("stats", False),
     )
     with between_imports():
-        if options.get("debug"):
-            return _recorded(run, options, body, formats)
         try:
-            return _outcome(run, options, body, formats)
-        finally:
-            run.close()
+            if options.get("debug"):
+                code = _recorded(run, options, body, formats)
+            else:
+                try:
+                    code = _outcome(run, options, body, formats)
+                finally:
+                    run.close()
+            flush_output()
+        except BrokenPipeError:
+            discard_output()
+            return BROKEN_PIPE
+        return code
+
+
+def flush_output() -> None:
+    """Write what is buffered, as the interpreter's own flush, at its end, is outside of any try.
+
+    Raises :class:`BrokenPipeError` when the reader has gone.
+    """
+    if sys.stdout is not None:  # None where it was closed before the start, by `>&-`
+        sys.stdout.flush()
+
+
+def discard_output() -> None:
+    """Nobody reads stdout: what is still in its buffer, or comes later, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    try:
+        sys.stderr.flush()
+    except BrokenPipeError:  # of `2>&1 | head`
+        os.dup2(nowhere, sys.stderr.fileno())
+    os.close(nowhere)
 
 
 def _recorded(
@@ -266,6 +293,7 @@ def _outcome(
                 id="option-invalid",
             )
         code = body(run)
+        flush_output()
         return code or int(verdict and run.drifted)
     except ProvisionError as error:
         run.error = error
@@ -274,7 +302,7 @@ def _outcome(
         _say_error(error, error.exit_code, json=options["format"] == "json")
         return error.exit_code
     except BrokenPipeError:  # whoever read our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return BROKEN_PIPE
     except KeyboardInterrupt as error:
         run.error = error

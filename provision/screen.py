@@ -32,9 +32,13 @@ def console(*, stderr: bool = False) -> Console:
     """A rich console that honours NO_COLOR and leaves lines whole when nobody watches."""
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich's own ends with 1, which is the verdict "unhealthy"
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
-    return Console(file=stream, width=width, highlight=False, soft_wrap=True, markup=False)
+    return Plain(file=stream, width=width, highlight=False, soft_wrap=True, markup=False)
 
 
 def emit_json(document: Any) -> None:
