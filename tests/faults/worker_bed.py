@@ -144,7 +144,7 @@ class WorkerBed:
                 f"systemd-run -q --unit={w.unit} -E ALLUXIO_CONF_DIR={w.folder}/conf "
                 f"-p SuccessExitStatus=143 -p WorkingDirectory={w.folder} "
                 f"setpriv --reuid {w.uid} --regid {w.uid} --clear-groups "
-                "/opt/alluxio/current/bin/launch-process worker -c"
+                "/opt/alluxio/current/bin/launch-process-bash worker -c"
             ),
         )
 
@@ -204,6 +204,8 @@ def _prepare(w: Worker) -> str:
         "alluxio.worker.http.server.enabled": "false",
         "alluxio.worker.identity.uuid.file.path": f"{w.folder}/identity",
         "alluxio.worker.page.store.dirs": f"{w.folder}/pages",
+        "alluxio.work.dir": w.folder,
+        "alluxio.dora.worker.metastore.rocksdb.dir": f"{w.folder}/metastore",
     }
     lines = "\n".join(f"{key}={value}" for key, value in own.items())
     expressions = " ".join(f"-e '/^{key}=/d'" for key in own)

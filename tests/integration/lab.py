@@ -30,6 +30,9 @@ REPO = Path(__file__).parents[2]
 SSH = Path(os.environ.get("ALXP_LAB_STATE", REPO / ".lab")) / "ssh"
 SSH_CONFIG = SSH / "config"
 LAB = REPO / "tests" / "lab" / "lab"
+#: The release that the tests install, and what it says that it is.
+ALLUXIO = REPO / ".lab" / "artifacts" / "alluxio-313-bin.tar.gz"
+ALLUXIO_VERSION = "313"
 CLUSTER = "AlxpLab"
 #: The network of inventory/lab.yml; a lab beside it (see tests/lab/lab) has another.
 DECLARED_NET = "10.213.77"
@@ -388,19 +391,25 @@ def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator
 
 
 def another_release(into: Path) -> Path:
-    """A tarball of Alluxio 314 in the folder ``into``: the code of 313, with another version."""
+    """A tarball of Alluxio 314 in the folder ``into``: the code of 313 under the next number.
+
+    Its libexec/version.sh and the names of its jars say 314, so its scripts find them.
+    """
     tarball = into / "alluxio-314-bin.tar.gz"
-    version = b"VERSION=314\n"
     with (
-        tarfile.open(REPO / ".lab/artifacts/alluxio-313-bin.tar.gz") as same,
-        tarfile.open(tarball, "w:gz", compresslevel=1) as other,
+        tarfile.open(ALLUXIO, "r:gz") as old,
+        tarfile.open(tarball, "w:gz", compresslevel=1) as new,
     ):
-        for entry in same:
-            if not entry.name.endswith("/libexec/version.sh"):
-                other.addfile(entry, same.extractfile(entry) if entry.isfile() else None)
-        entry = tarfile.TarInfo("alluxio-313/libexec/version.sh")
-        entry.size = len(version)
-        other.addfile(entry, io.BytesIO(version))
+        for entry in old:
+            content = old.extractfile(entry) if entry.isreg() else None
+            _, _, path = entry.name.partition("/")
+            if path == "libexec/version.sh":
+                content = io.BytesIO(b"VERSION=314\n")
+                entry.size = len(content.getvalue())
+            if path.startswith("assembly/"):
+                path = path.replace(f"-{ALLUXIO_VERSION}.jar", "-314.jar")
+            entry.name = "/".join(filter(None, ["alluxio-314", path]))
+            new.addfile(entry, content)
     return tarball
 
 
