@@ -11,11 +11,19 @@ INVOKE := $(BIN)/invoke
 # Labs that the integration tests use at the same time; the first is that of `make demo`.
 LANES := 2
 INVENTORY := --inventory inventory/lab.yml
+# A real release in place of the lab's double: make demo|test|integration ALLUXIO=… JDK=…
+# (tests/integration/release.py). JDK alone is for machines for which the lab has none.
+export ALXP_ALLUXIO := $(and $(ALLUXIO),$(abspath $(ALLUXIO)))
+export ALXP_JDK := $(and $(JDK),$(abspath $(JDK)))
+ifneq ($(ALLUXIO)$(JDK),)
+INVENTORY := --inventory .lab/release.yml
+endif
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: lab ## Bring the lab up, deploy etcd, start workers, check them
+	@[[ -z $(ALLUXIO)$(JDK) ]] || $(BIN)/python -m tests.integration.release .lab/release.yml
 	$(INVOKE) deploy-etcd $(INVENTORY)
 	$(INVOKE) start-workers $(INVENTORY)
 	$(INVOKE) check-nodes $(INVENTORY)

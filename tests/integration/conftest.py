@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import CONNECTED, LAB, REPO, SSH, Lab, connected, ssh_hosts
+from .lab import CONNECTED, LAB, RELEASE, REPO, SSH, Lab, connected, ssh_hosts
 
 #: The hosts that `lab up` starts.
 NAMES = ("etcd0", "etcd1", "etcd2", "worker0", "worker1")
@@ -19,6 +19,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.lab)
+            double = item.get_closest_marker("double")
+            if double and RELEASE.real:
+                (why,) = double.args
+                item.add_marker(pytest.mark.skip(reason=f"not with a real Alluxio: {why}"))
+
+
+def pytest_report_header() -> str:
+    return f"under test: {RELEASE}"
 
 
 @pytest.fixture(scope="session")

@@ -25,14 +25,15 @@ from ruamel.yaml import YAML
 from provision.etcd.client import EtcdClient
 from provision.etcd.values import Endpoint
 
-REPO = Path(__file__).parents[2]
+from .release import REPO as REPO
+from .release import absolute, merged, named
+
 #: Keys and SSH configuration of this process's lab; artifacts are in .lab for all of them.
 SSH = Path(os.environ.get("ALXP_LAB_STATE", REPO / ".lab")) / "ssh"
 SSH_CONFIG = SSH / "config"
 LAB = REPO / "tests" / "lab" / "lab"
-#: The release that the tests install, and what it says that it is.
-ALLUXIO = REPO / ".lab" / "artifacts" / "alluxio-313-bin.tar.gz"
-ALLUXIO_VERSION = "313"
+#: The release of Alluxio that the tests install.
+RELEASE = named()
 CLUSTER = "AlxpLab"
 #: The network of inventory/lab.yml; a lab beside it (see tests/lab/lab) has another.
 DECLARED_NET = "10.213.77"
@@ -94,7 +95,7 @@ class Host:
             input=f"set -e\n{script}\n",
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout * RELEASE.patience,
             check=False,
         )
         if check and done.returncode:
@@ -205,7 +206,7 @@ class Running:
             self.process.send_signal(signal.SIGCONT)
 
     def finish(self, timeout: float = 120) -> Done:
-        out, err = self.process.communicate(timeout=timeout)
+        out, err = self.process.communicate(timeout=timeout * RELEASE.patience)
         seconds = time.monotonic() - self._started
         return Done(self.process.returncode, out, "".join(self._seen) + err, seconds)
 
@@ -230,12 +231,12 @@ class Lab:
         base = REPO / "inventory"
         text = (base / "lab.yml").read_text(encoding="utf-8")
         here = text.replace(f"{DECLARED_NET}.", f"{NET}.").replace("../.lab/ssh", str(SSH))
-        content = yaml.load(here)
-        content = _merged(_absolute(content, base), {"etcd": {"tls": {"pki_dir": self.pki}}})
+        content = merged(absolute(yaml.load(here), base), RELEASE.changes())
+        content = merged(content, {"etcd": {"tls": {"pki_dir": self.pki}}})
         self._inventories += 1
         path = self._folder / f"inventory{self._inventories}.yml"
         with path.open("w", encoding="utf-8") as file:
-            yaml.dump(_merged(content, changes or {}), file)
+            yaml.dump(merged(content, changes or {}), file)
         return path
 
     def source(self) -> dict[str, str]:
@@ -391,13 +392,13 @@ def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator
 
 
 def another_release(into: Path) -> Path:
-    """A tarball of Alluxio 314 in the folder ``into``: the code of 313 under the next number.
+    """A tarball of Alluxio 314 in the folder ``into``: the code of the one under test.
 
     Its libexec/version.sh and the names of its jars say 314, so its scripts find them.
     """
     tarball = into / "alluxio-314-bin.tar.gz"
     with (
-        tarfile.open(ALLUXIO, "r:gz") as old,
+        tarfile.open(RELEASE.tarball, "r:*") as old,
         tarfile.open(tarball, "w:gz", compresslevel=1) as new,
     ):
         for entry in old:
@@ -407,7 +408,7 @@ def another_release(into: Path) -> Path:
                 content = io.BytesIO(b"VERSION=314\n")
                 entry.size = len(content.getvalue())
             if path.startswith("assembly/"):
-                path = path.replace(f"-{ALLUXIO_VERSION}.jar", "-314.jar")
+                path = path.replace(f"-{RELEASE.version}.jar", "-314.jar")
             entry.name = "/".join(filter(None, ["alluxio-314", path]))
             new.addfile(entry, content)
     return tarball
@@ -415,6 +416,7 @@ def another_release(into: Path) -> Path:
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
     """Poll; fails with ``what`` when it has not become so in time."""
+    seconds *= RELEASE.patience
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
@@ -427,20 +429,3 @@ def ssh_hosts() -> dict[str, str]:
         return {}
     lines = re.findall(r"^Host (\S+) (\S+)$", SSH_CONFIG.read_text(), re.MULTILINE)
     return dict(lines)
-
-
-def _merged(base: Any, changes: Any) -> Any:
-    if not isinstance(base, Mapping) or not isinstance(changes, Mapping):
-        return changes
-    keys = [key for key in {**base, **changes} if changes.get(key, ...) is not None]
-    return {k: _merged(base.get(k), changes[k]) if k in changes else base[k] for k in keys}
-
-
-def _absolute(value: Any, base: Path) -> Any:
-    """``value`` with its paths relative to ``base`` written out, to be used from elsewhere."""
-    if isinstance(value, Mapping):
-        return {key: _absolute(one, base) for key, one in value.items()}
-    if isinstance(value, str) and value.removeprefix("file:").startswith("../"):
-        prefix = "file:" if value.startswith("file:") else ""
-        return prefix + str((base / value.removeprefix("file:")).resolve())
-    return value

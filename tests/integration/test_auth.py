@@ -15,10 +15,10 @@ from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.etcd.values import Endpoint, Login
 
-from .lab import CLUSTER, Lab
+from .lab import CLUSTER, RELEASE, Lab
 
 ROOT, WORKERS = "root-of-the-test", "workers-of-the-test"
-SITE = "/opt/alluxio/313/conf/alluxio-site.properties"
+SITE = f"/opt/alluxio/{RELEASE.version}/conf/alluxio-site.properties"
 
 pytestmark = pytest.mark.usefixtures("workers")
 

@@ -11,11 +11,11 @@ import pytest
 from provision.etcd.client import EtcdClient
 from provision.etcd.values import Endpoint, RegisteredMember
 
-from .lab import LAB, Changes, Lab, connected
+from .lab import LAB, RELEASE, Changes, Lab, connected
 from .writes import writing
 
 NAMES = ("etcd0", "etcd1", "etcd2", "etcd3", "etcd4", "worker0", "worker1")
-SITE = "/opt/alluxio/313/conf/alluxio-site.properties"
+SITE = f"/opt/alluxio/{RELEASE.version}/conf/alluxio-site.properties"
 #: The last octet of the address that a host moves to; no host of the lab has it.
 NEW_OCTET = "113"
 
