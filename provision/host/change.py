@@ -171,6 +171,8 @@ echo "{digest}  $t/tarball" | sha256sum -c --status || {{
 }}
 mkdir "$t/tree"
 tar -xzf "$t/tarball" -C "$t/tree" --strip-components=1 --no-same-owner
+# Alluxio's release has a folder that all may write to: logs/user.
+chmod -R go-w "$t/tree"
 rm "$t/tarball"
 echo {digest} >"$t/tree/{MARKER}"
 if [ -e {path} ]; then
