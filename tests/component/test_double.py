@@ -298,6 +298,9 @@ def test_a_members_life(install: Install, etcd: Running) -> None:
         assert location["mWorkersThatHaveData"] == []
         assert install.cli("fs", "cat", "/f", NO_FALLBACK).stdout == "content\n"
         assert json.loads(install.cli("fs", "location", "/f").stdout)["mDataOnPreferredWorker"]
+        assert install.cli("fs", "head", "-c", "3", "/f", NO_FALLBACK).stdout == "con"
+        stat = install.cli("fs", "stat", "--path", "/f", "-f", "%z", NO_FALLBACK)
+        assert stat.stdout == "8\n"
         cached = install.cli("fs", "check-cached", "/").stdout
         assert "Fully cached files count: 1" in cached
         missing = install.cli("fs", "cat", "/nope", NO_FALLBACK)

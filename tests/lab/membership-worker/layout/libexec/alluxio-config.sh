@@ -22,14 +22,13 @@ if [[ -z ${JAVA:-} ]]; then
   fi
 fi
 JAVA_VERSION=$($JAVA -version 2>&1 | awk -F '"' '/version/ {print $2}')
-case $JAVA_VERSION in
-  1.8 | 1.8.* | 11 | 11.*) ;;
-  *)
-    # On stdout, as upstream says it.
-    echo "Error: Alluxio requires Java 8 or Java 11, currently Java $JAVA_VERSION found."
-    exit 1
-    ;;
-esac
+JAVA_MAJORMINOR=$(echo "$JAVA_VERSION" | awk -F. '{printf("%03d%03d", $1, $2)}')
+JAVA_MAJOR=$(echo "$JAVA_VERSION" | awk -F. '{printf("%03d", $1)}')
+if [[ $JAVA_MAJORMINOR != 001008 && $JAVA_MAJOR != 011 ]]; then
+  # On stdout, as upstream says it.
+  echo "Error: Alluxio requires Java 8 or Java 11, currently Java $JAVA_VERSION found."
+  exit 1
+fi
 
 ALLUXIO_SERVER_CLASSPATH="$ALLUXIO_CONF_DIR/:${ALLUXIO_CLASSPATH:-}:$ALLUXIO_HOME/assembly/alluxio-server-$VERSION.jar"
 

@@ -104,7 +104,13 @@ public final class Shell {
     String path = args[args.length - 1];
     switch (args[1]) {
       case "cat":
-        cat(client, path);
+        head(client, path, Integer.MAX_VALUE);
+        break;
+      case "head":
+        head(client, path, FormatUtils.parseSpaceSize(option(args, "-c", "1024")));
+        break;
+      case "stat":
+        stat(client, path, option(args, "-f", null));
         break;
       case "ls":
         list(client, path);
@@ -117,7 +123,7 @@ public final class Shell {
     }
   }
 
-  private static void cat(Client client, String path)
+  private static void head(Client client, String path, long limit)
       throws IOException, FileDoesNotExistException {
     String ufs = client.mStore.convert(path);
     Client.Status status = client.status(ufs);
@@ -125,7 +131,24 @@ public final class Shell {
       throw new FileDoesNotExistException(ExceptionMessage.PATH_MUST_BE_FILE.getMessage(path));
     }
     byte[] content = client.read(ufs, status);
-    System.out.write(content, 0, content.length);
+    System.out.write(content, 0, (int) Math.min(limit, content.length));
+  }
+
+  /** Of the formats of upstream's StatCommand the size and the name. */
+  private static void stat(Client client, String path, String format)
+      throws IOException, FileDoesNotExistException {
+    String ufs = client.mStore.convert(path);
+    Client.Status status = client.status(ufs);
+    String size = status.mFolder ? "NA" : String.valueOf(status.mLength);
+    if (format != null) {
+      System.out.println(format.replace("%z", size)
+          .replace("%N", UnderStore.local(ufs).getFileName().toString()));
+    } else {
+      System.out.println(path + (status.mFolder ? " is a directory path." : " is a file path."));
+      System.out.printf("URIStatus{info=FileInfo{path=%s, ufsPath=%s, length=%s, folder=%s, "
+          + "inAlluxioPercentage=%s}}%n", path, ufs, status.mLength, status.mFolder,
+          status.mInAlluxioPercentage);
+    }
   }
 
   /** Sizes and names alone, in columns of the lab's own. */
@@ -186,8 +209,8 @@ public final class Shell {
     if (!client.status(ufs).mFolder) {
       throw new FileDoesNotExistException(ExceptionMessage.PATH_MUST_BE_DIRECTORY.getMessage(path));
     }
-    int sample = option(args, "--sample", 1);
-    int limit = option(args, "--limit", 1000);
+    int sample = Integer.parseInt(option(args, "--sample", "1"));
+    int limit = Integer.parseInt(option(args, "--limit", "1000"));
     List<String> files;
     try (Stream<Path> children = Files.list(UnderStore.local(ufs))) {
       files = children.filter(Files::isRegularFile).map(Path::toString)
@@ -225,10 +248,10 @@ public final class Shell {
     samples("--------------Failed files samples (up to 100)------------------", failed);
   }
 
-  private static int option(String[] args, String name, int otherwise) {
+  private static String option(String[] args, String name, String otherwise) {
     for (int i = 0; i < args.length - 1; i++) {
       if (args[i].equals(name)) {
-        return Integer.parseInt(args[i + 1]);
+        return args[i + 1];
       }
     }
     return otherwise;
