@@ -23,7 +23,7 @@ help: ## Show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: lab ## Bring the lab up, deploy etcd, start workers, check them
-	@[[ -z $(ALLUXIO)$(JDK) ]] || $(BIN)/python -m tests.integration.release .lab/release.yml
+	@[[ -z "$(ALLUXIO)$(JDK)" ]] || $(BIN)/python -m tests.integration.release .lab/release.yml
 	$(INVOKE) deploy-etcd $(INVENTORY)
 	$(INVOKE) start-workers $(INVENTORY)
 	$(INVOKE) check-nodes $(INVENTORY)
