@@ -1,4 +1,8 @@
-"""Ctrl-C at a moment that Python survives."""
+"""Ctrl-C at any moment: exit code 130 and one line, never a traceback.
+
+Before a command runs, and after it, there is nothing to finish: :func:`exit_when_interrupted`.
+While it runs, it has something to say: :func:`between_imports`.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +13,79 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+#: The shells' code for a command that Ctrl-C ended.
+INTERRUPTED = 130
 #: Seconds until a Ctrl-C that came amid an import is tried again.
 AGAIN = 0.02
 
 
+def exit_when_interrupted() -> None:
+    """From now on Ctrl-C ends this process at once, with one line and :data:`INTERRUPTED`.
+
+    Only where Python's own handler stands, in the main thread: who handles or ignores SIGINT
+    already goes on doing so.
+    """
+    if _is_replaceable(signal.default_int_handler):
+        signal.signal(signal.SIGINT, _exit)
+
+
+def _is_replaceable(*handlers: object) -> bool:
+    main = threading.current_thread() is threading.main_thread()
+    return main and signal.getsignal(signal.SIGINT) in handlers
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    # Not by an exception: half-done imports, or Invoke, would turn it into something else.
+    os.write(2, b"error: interrupted [interrupted]\n")
+    os._exit(INTERRUPTED)
+
+
 @contextlib.contextmanager
 def between_imports() -> Iterator[None]:
-    """Within, Ctrl-C raises KeyboardInterrupt as ever, but not in the midst of an import.
+    """Within, Ctrl-C raises KeyboardInterrupt as ever, but not amid an import or a validation.
 
-    There, while another thread imports as well, an exception would leave one of Python's import
-    locks taken, for which that thread then waits for ever: the process would never end.
+    An exception amid an import, while another thread imports as well, would leave one of Python's
+    import locks taken, for which that thread then waits for ever: the process would never end.
+    pydantic's compiled part, while it calls Python, makes a validation error of it.
     """
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # or it is ignored
-    if not ours or threading.current_thread() is not threading.main_thread():
+    if not _is_replaceable(signal.default_int_handler, _exit):  # it is ignored, for one
         yield
         return
-    before = signal.signal(signal.SIGINT, _raise_or_wait)
+    handler = _Postponing()
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+    handler.raise_postponed()
 
 
-def _raise_or_wait(number: int, frame: FrameType | None) -> None:
-    at = frame
-    while at is not None:
-        if at.f_code.co_filename.startswith("<frozen importlib"):
-            again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
-            return
-        at = at.f_back
-    signal.default_int_handler(number, frame)
+class _Postponing:
+    """A handler of SIGINT that tries again later where Python would not survive an exception."""
+
+    def __init__(self) -> None:
+        self._again: threading.Timer | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._again = None
+        if not _is_delicate(frame):
+            signal.default_int_handler(number, frame)
+        self._again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+        self._again.daemon = True
+        self._again.start()
+
+    def raise_postponed(self) -> None:
+        """Raises KeyboardInterrupt when one still waits."""
+        if self._again is not None:
+            self._again.cancel()
+            raise KeyboardInterrupt
+
+
+def _is_delicate(frame: FrameType | None) -> bool:
+    """Whether an import, or a validation of pydantic, is under way."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib") or f"{os.sep}pydantic{os.sep}" in file:
+            return True
+        frame = frame.f_back
+    return False

@@ -43,6 +43,17 @@ def test_an_import_is_finished_first(tmp_path: Path) -> None:
     assert run("import slow", tmp_path) == ["imported", "interrupted"]
 
 
+def test_a_validation_is_finished_first(tmp_path: Path) -> None:
+    """pydantic's compiled part would make a validation error of the exception."""
+    lines = "import pydantic\nfrom typing import Annotated\nimport os, signal\n"
+    lines += "def say(value):\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    lines += "    print('validated')\n    return value\n"
+    lines += "class M(pydantic.BaseModel):\n    a: Annotated[str, pydantic.BeforeValidator(say)]\n"
+    (tmp_path / "validating.py").write_text(lines)
+    body = "import validating; validating.M.model_validate(dict(a='b'))"
+    assert run(body, tmp_path) == ["validated", "interrupted"]
+
+
 def test_elsewhere_it_is_at_once(tmp_path: Path) -> None:
     assert run(f"{INTERRUPT}; print('went on')", tmp_path) == ["interrupted"]
 
