@@ -6,6 +6,15 @@ from, too.
 
 from __future__ import annotations
 
-from provision.commands import namespace
+import sys
+
+from provision.interrupt import exit_when_interrupted
+
+exit_when_interrupted()  # before the imports that take the first half second
+
+from provision.chain import refuse_at_once  # noqa: E402
+from provision.commands import namespace  # noqa: E402
+
+refuse_at_once(sys.argv[1:], namespace.task_names)
 
 __all__ = ["namespace"]

@@ -262,6 +262,7 @@ def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
         "output": "With json or prometheus: the file to write, whole or not at all.",
         "html": "Also write the report as one HTML page, to this file.",
     },
+    writes=("output", "html"),
     formats=("table", "json", "prometheus"),
 )
 def check_nodes(
@@ -309,7 +310,8 @@ def check_nodes(
         "into": "The folder that the files are written to.",
         "every": "Seconds between two looks.",
         "textfiles": "Where node_exporter looks for *.prom.",
-    }
+    },
+    writes=True,
 )
 def render_monitor(
     run: Run,
@@ -324,7 +326,7 @@ def render_monitor(
     return actions.render_monitor(run, into, every, textfiles)
 
 
-@command(help={"to": "Folder to write to, instead of printing."})
+@command(help={"to": "Folder to write to, instead of printing."}, writes=("to",))
 def render_client_config(run: Run, to: str = "") -> int:
     """Print the alluxio-site.properties that an application host needs. Contacts nothing."""
     return actions.render_client_config(run, to)
@@ -363,7 +365,8 @@ def destroy(run: Run, yes_delete: str = "") -> int:
     help={
         "to": "Folder for the file; `backups` beside the inventory when not given.",
         "keep": "How many backups of this cluster stay there, the newest; or all.",
-    }
+    },
+    writes=True,
 )
 def backup_etcd(run: Run, to: str = "", keep: str = "all") -> int:
     """Save a snapshot of etcd on this machine, and prove it by restoring it beside a member."""
@@ -449,7 +452,8 @@ def audit(run: Run, host: str = "", lines: int = 50) -> int:
     help={
         "to": "The file to write; stdout when not given.",
         "credentials": "A file of mode 0600 for the secrets' own values: see docs/kubernetes.md.",
-    }
+    },
+    writes=("to", "credentials"),
 )
 def render_helm(run: Run, to: str = "", credentials: str = "") -> int:
     """Write the values of Alluxio's Helm chart for the same cluster on Kubernetes.
@@ -475,7 +479,11 @@ def explain(run: Run, id: str | None = None) -> int:
     return actions.explain(run, id or "")
 
 
-@command(inventory=False, help={"path": "The file to write; an existing one is never overwritten."})
+@command(
+    inventory=False,
+    writes=True,
+    help={"path": "The file to write; an existing one is never overwritten."},
+)
 def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
     """Write a commented example inventory to start from."""
     return actions.init_inventory(run, path)
@@ -483,6 +491,7 @@ def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
 
 @command(
     inventory=False,
+    writes=True,
     positional=("file",),
     help={
         "file": "An Ansible inventory, INI or YAML; group_vars/ and host_vars/ beside it count.",

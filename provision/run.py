@@ -24,7 +24,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from provision.errors import ProvisionError, UsageError
-from provision.interrupt import between_imports
+from provision.interrupt import INTERRUPTED, between_imports
 from provision.text import EXCERPT, printable
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 DEFAULT_INVENTORY = "inventory/inventory.yml"
 INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 FORMATS = ("table", "json")
-#: The shells' code for a command that Ctrl-C ended.
-INTERRUPTED = 130
 #: For a mistake in this tool; EX_SOFTWARE in sysexits.h.
 INTERNAL_ERROR = 70
 #: That of a command whose reader has gone.
@@ -130,6 +128,7 @@ class Run:
 def command(
     *,
     changes: bool = False,
+    writes: bool | Sequence[str] = False,
     inventory: bool = True,
     help: Mapping[str, str] | None = None,
     positional: Sequence[str] = (),
@@ -137,7 +136,9 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Task[Any]]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
-    ``changes`` adds --dry-run and --exit-code; without ``inventory`` that option, and those about
+    ``changes`` adds --dry-run and --exit-code. ``writes``: the command has no rehearsal and writes
+    files, always or with one of these options; Invoke's ``run.dry`` setting refuses it.
+    Without ``inventory`` that option, and those about
     hosts, are left out. ``formats`` are what --format takes. Options in ``positional``, whose
     default is None, are given without their flag. What the body returns is the exit code (None:
     0); an error of ours is printed as one line per problem and ends with its own code.
@@ -158,8 +159,13 @@ def command(
         @functools.wraps(body)
         def task_body(c: Context, **given: Any) -> None:
             options = {name: given.pop(name, default) for name, default in common.items()}
+            rehearsed = bool(c.config.run.dry)  # --dry, INVOKE_RUN_DRY, or another task's --dry-run
+            if rehearsed and changes:
+                options["dry_run"] = True
 
             def called(run: Run) -> int | None:
+                if rehearsed:
+                    _refuse_writing(run.command, writes, given)
                 values = {k: _number(k, v, numbers[k]) for k, v in given.items() if k in numbers}
                 return body(run, **{**given, **values})
 
@@ -181,6 +187,19 @@ def command(
         return Task(task_body, help=texts, positional=tuple(positional))
 
     return decorate
+
+
+def _refuse_writing(name: str, writes: bool | Sequence[str], given: Mapping[str, Any]) -> None:
+    """Raises :class:`UsageError` for a command that would write files in a rehearsal."""
+    if isinstance(writes, bool):
+        said = name if writes else ""
+    else:
+        said = next((f"{name} --{w.replace('_', '-')}" for w in writes if given.get(w)), "")
+    if said:
+        raise UsageError(
+            f"{said} writes files and has no rehearsal: leave it out of a dry run",
+            id="option-invalid",
+        )
 
 
 def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
@@ -214,20 +233,25 @@ def perform(
         verbose=options.get("verbose", False),
         stats=options.get("stats", False),
     )
-    with between_imports():
-        try:
-            if options.get("debug"):
-                code = _recorded(run, options, body, formats)
-            else:
-                try:
-                    code = _outcome(run, options, body, formats)
-                finally:
-                    run.close()
-            flush_output()
-        except BrokenPipeError:
-            discard_output()
-            return BROKEN_PIPE
-        return code
+    try:
+        with between_imports():
+            try:
+                if options.get("debug"):
+                    code = _recorded(run, options, body, formats)
+                else:
+                    try:
+                        code = _outcome(run, options, body, formats)
+                    finally:
+                        run.close()
+                flush_output()
+            except BrokenPipeError:
+                discard_output()
+                return BROKEN_PIPE
+            return code
+    except KeyboardInterrupt:  # while the run was being closed, or a second one
+        if not isinstance(run.error, KeyboardInterrupt):
+            print("error: interrupted [interrupted]", file=sys.stderr)
+        return INTERRUPTED
 
 
 def flush_output() -> None:

@@ -34,7 +34,7 @@ def test_kubernetes(tmp_path: Path) -> None:
     helm = Helm(tools / "helm", tmp_path / "helm")
     folder = tmp_path / "clone"
     (folder / "inventory").mkdir(parents=True)
-    for name in ("tasks.py", "provision", "templates"):
+    for name in ("tasks.py", "invoke.yaml", "provision", "templates"):
         (folder / name).symlink_to(REPO / name)
     # The README's inventory, whose login's key need not be there.
     (declared,) = (b.text for b in fenced("README.md", "yaml"))

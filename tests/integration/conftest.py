@@ -68,7 +68,7 @@ def _private_and_owned() -> Iterator[None]:
 def clone(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what somebody has who has cloned the repository and brought the lab up."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("tasks.py", "provision", "templates", ".venv"):
+    for name in ("tasks.py", "invoke.yaml", "provision", "templates", ".venv"):
         (folder / name).symlink_to(REPO / name)
     (folder / ".lab").mkdir()
     (folder / ".lab" / "ssh").symlink_to(SSH)

@@ -28,7 +28,10 @@ _LEFT_OUT = (
 @contextlib.contextmanager
 def control_machine(host: Host, files: Sequence[Path]) -> Iterator[None]:
     """With Python, the tool, and ``files`` on ``host``; what was not there before goes again."""
-    wanted = [*_python(), *(REPO / name for name in ("provision", "templates", "tasks.py"))]
+    wanted = [
+        *_python(),
+        *(REPO / name for name in ("provision", "templates", "tasks.py", "invoke.yaml")),
+    ]
     names = " ".join(shlex.quote(str(path)) for path in [*wanted, *files])
     # -h too: a link whose end is yet to come is there.
     absent = host.run(f'for p in {names}; do [ -e "$p" ] || [ -h "$p" ] || echo "$p"; done')

@@ -13,7 +13,7 @@ from tests.docs import ALONE, REPO, Reader, fenced
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The reader's, with the tasks in it."""
-    for name in ("tasks.py", "provision", "templates"):
+    for name in ("tasks.py", "invoke.yaml", "provision", "templates"):
         (tmp_path / name).symlink_to(REPO / name)
     (tmp_path / "inventory").mkdir()
     return tmp_path

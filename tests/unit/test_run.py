@@ -12,9 +12,9 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-import tasks
 from provision import lock, screen
 from provision.actions import cluster, common
+from provision.commands import namespace
 from provision.errors import (
     ChangeFailed,
     InventoryError,
@@ -261,7 +261,7 @@ def test_logs_of_nobody_says_who_there_is(name: str) -> None:
 
 
 def test_every_task_says_what_it_and_its_options_do() -> None:
-    for name, task in tasks.namespace.tasks.items():
+    for name, task in namespace.tasks.items():
         assert task.__doc__, name
         options = {a.name: a for a in task.get_arguments()}
         for option, argument in options.items():

@@ -1,0 +1,193 @@
+"""No rehearsal changes anything, however it is spelled, alone or in a chain of tasks."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from invoke.main import program as invoke
+from invoke.program import Program
+from ruamel.yaml import YAML
+
+from provision import actions
+from provision.commands import namespace
+from provision.program import program as ours
+from provision.run import Run
+
+ROOT = Path(__file__).parents[2]
+CHANGING = sorted(
+    name
+    for name, task in namespace.tasks.items()
+    if "dry_run" in inspect.signature(task.body).parameters
+)
+#: An option before the task, after it, and in a chain; T stands for the task with its arguments.
+SPELLINGS = (
+    "T --dry-run",
+    "T -d",
+    "T -de",
+    "T -ed",
+    "T --dry",
+    "T -R",
+    "--dry T",
+    "-R T",
+    "-d T",
+    "-Rd T",
+    "--debug T",
+    "-R T -d",
+    "status T -d",
+    "T -d status",
+    "T -R status",
+    "T status --dry",
+    "T status -d",
+    "T stop-workers --dry-run",
+    "T --dry-run stop-workers",
+    "stop-workers T -d",
+    "stop-workers -d T",
+    "--dry T stop-workers",
+    "T -d T",
+    "T T -d",
+)
+Seen = list[tuple[str, bool]]
+Called = Callable[[Program, Sequence[str]], tuple[int, Seen]]
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
+    """Runs a command line; returns its exit code, and each action with whether it rehearses."""
+    seen: Seen = []
+
+    def record(name: str) -> Callable[..., int]:
+        def action(run: Run, *_: object, **__: object) -> int:
+            seen.append((name.replace("_", "-"), run.dry_run))
+            return 0
+
+        return action
+
+    for name in actions.__all__:
+        monkeypatch.setattr(actions, name, record(name))
+    monkeypatch.setattr("invoke.program.enable_logging", lambda: None)
+    monkeypatch.chdir(ROOT)
+
+    every = dict(namespace.tasks)
+
+    def call(program: Program, words: Sequence[str]) -> tuple[int, Seen]:
+        # Invoke copies its parser's tables several times a run: these tasks are enough for it.
+        tasks = {name: copy.copy(every[name]) for name in {*words, "status"} & {*every}}
+        for task in tasks.values():
+            task.help = dict(task.help)  # Invoke's parser empties it
+        monkeypatch.setattr(namespace, "tasks", type(namespace.tasks)(tasks))
+        seen.clear()
+        code = 0
+        try:
+            program.run(["program", *words])
+        except SystemExit as done:
+            code = int(done.code or 0)
+        return code, list(seen)
+
+    handler = signal.getsignal(signal.SIGINT)  # tasks.py has one of its own
+    yield call
+    signal.signal(signal.SIGINT, handler)
+
+
+POSITIONAL = {name: len(task.positional or ()) for name, task in namespace.tasks.items()}
+
+
+def words(spelling: str, task: str) -> list[str]:
+    given = [task] + ["x"] * POSITIONAL[task]
+    return [word for part in spelling.split() for word in (given if part == "T" else [part])]
+
+
+@pytest.mark.parametrize("program", [ours, invoke], ids=["ours", "invoke"])
+class TestEverySpelling:
+    def test_without_one_it_is_no_rehearsal(self, called: Called, program: Program) -> None:
+        for task in CHANGING:
+            assert called(program, words("T", task)) == (0, [(task, False)])
+
+    @pytest.mark.parametrize("spelling", SPELLINGS)
+    def test_changes_nothing(self, called: Called, program: Program, spelling: str) -> None:
+        for task in CHANGING:
+            code, seen = called(program, words(spelling, task))
+            changed = [name for name, dry in seen if name in CHANGING and not dry]
+            assert not changed, f"{spelling}: {task}"
+            # 1 is Invoke's own code for what it cannot parse.
+            assert (code, bool(seen)) in ((0, True), (1, False), (2, False)), f"{spelling}: {task}"
+
+    def test_the_setting_of_invoke_counts(
+        self, called: Called, program: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("INVOKE_RUN_DRY", "1")
+        for task in CHANGING:
+            assert called(program, words("T", task)) == (0, [(task, True)])
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "backup-etcd stop-workers -d",
+            "render-monitor stop-workers -d",
+            "init-inventory stop-workers -d",
+            "import-ansible x stop-workers -d",
+            "check-nodes --html x stop-workers -d",
+            "render-helm --to x stop-workers -d",
+            "render-client-config --to x stop-workers -d",
+        ],
+    )
+    def test_what_writes_files_refuses(
+        self, called: Called, program: Program, capsys: pytest.CaptureFixture[str], line: str
+    ) -> None:
+        assert called(program, line.split()) == (2, [])
+        assert "writes files and has no rehearsal" in capsys.readouterr().err
+
+    def test_what_reads_goes_on(self, called: Called, program: Program) -> None:
+        code, seen = called(program, ["check-nodes", "render-helm", "stop-workers", "-d"])
+        assert code == 0
+        assert [name for name, _ in seen] == ["check-nodes", "render-helm", "stop-workers"]
+
+
+class TestOptionsOfInvoke:
+    @pytest.mark.parametrize(
+        "option", ["-T 5", "-w", "-e", "-p", "-f x", "--hide both", "-d", "-R", "--dry"]
+    )
+    def test_ours_has_none_of_them(
+        self, called: Called, capsys: pytest.CaptureFixture[str], option: str
+    ) -> None:
+        assert called(ours, [*option.split(), "check-nodes"]) == (2, [])
+        assert capsys.readouterr().err.startswith(f"error: No idea what '{option.split()[0]}' is")
+
+    @pytest.mark.parametrize("option", ["-T 5", "-w", "-e", "-p", "-f invoke.yaml", "--hide both"])
+    def test_invoke_refuses_what_has_no_effect(
+        self, called: Called, capsys: pytest.CaptureFixture[str], option: str
+    ) -> None:
+        assert called(invoke, [*option.split(), "check-nodes"]) == (2, [])
+        said = capsys.readouterr().err
+        assert said.startswith("error: --")
+        assert said.endswith("[option-invalid]\n")
+
+    def test_a_sudo_password_that_nothing_uses_is_refused(
+        self, called: Called, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("getpass.getpass", lambda _: "secret")
+        assert called(invoke, ["--prompt-for-sudo-password", "check-nodes"]) == (2, [])
+
+    @pytest.mark.parametrize("option", ["-fjson", "-f json", "--prompt-for-sudo-password"])
+    def test_invoke_does_not_act_on_them_first(self, option: str) -> None:
+        command = [sys.executable, "-m", "invoke", *option.split(), "check-nodes"]
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: --")
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_debug_of_invoke_may_watch_what_changes_nothing(self, called: Called) -> None:
+        assert called(invoke, ["-d", "status"]) == (0, [("status", False)])
+
+
+def test_plain_invoke_has_our_executor() -> None:
+    settings = YAML(typ="safe", pure=True).load((ROOT / "invoke.yaml").read_text())
+    assert settings == {"tasks": {"executor_class": "provision.chain.Executor"}}
