@@ -29,7 +29,7 @@ from provision.text import EXCERPT, printable
 
 if TYPE_CHECKING:
     from provision.inventory import Inventory, LoadedInventory
-    from provision.plan import Plan
+    from provision.plan import Plan, Step
     from provision.remote import Call, Fleet, Stats
     from provision.ssh.passwords import Passwords
 
@@ -68,6 +68,8 @@ class Run:
     dry_run: bool = False
     verbose: bool = False
     stats: bool = False
+    #: The steps that were shown already, when consent was asked for.
+    shown: tuple[Step, ...] | None = None
     #: Whether a plan is being applied: what an interrupted run may truthfully say.
     applying: bool = False
     #: Whether a dry run's plan has anything to change.

@@ -110,9 +110,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | N
     console().print(drawn)
 
 
-def plan(todo: Plan) -> None:
+def plan(todo: Plan, *, stderr: bool = False) -> None:
     """Every step with its hosts, changes and diffs, on stdout."""
-    out = console()
+    out = console(stderr=stderr)
     out.print(text(f"{todo.command}: {todo.changed} to change in {len(todo.steps)} steps"))
     for number, step in enumerate(todo.steps, 1):
         out.print(text(f"{number}. {step.title}", style="bold"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from provision import gather
@@ -27,6 +28,7 @@ from provision.inventory.resolved import (
 )
 from provision.plan import HostChanges, Plan, Step
 from provision.remote import Fleet
+from provision.text import number, size
 
 #: systemd's states of a unit that has no process.
 STOPPED = ("inactive", "failed")
@@ -111,7 +113,39 @@ def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
             _hosts(members, lambda m: _etcd(inventory.etcd, m, facts)),
         )
     )
-    return Plan("destroy", inventory.cluster, tuple(s for s in steps if s.hosts))
+    sized = (replace(s, title=s.title + _sizes(s, facts)) for s in steps if s.hosts)
+    return Plan("destroy", inventory.cluster, tuple(sized))
+
+
+#: Seconds that a host may count the bytes of what goes; a page store can have millions of files.
+_COUNTING = 10
+
+
+def _count(paths: Sequence[str]) -> dict[str, str]:
+    """What to ask a host for the sizes of ``paths``: for a probe's commands, by path."""
+    one = f"timeout {max(1, _COUNTING // max(1, len(paths)))} du -skx"
+    return {f"size of {path}": f"{one} {shlex.quote(path)} 2>/dev/null" for path in paths}
+
+
+def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
+    """The bytes of data that the step deletes, by path, in all of its hosts together."""
+    total: dict[str, int] = {}
+    uncounted: set[str] = set()
+    for host in step.hosts:
+        deleted = {change.what.removeprefix("delete ") for change in host.changes}
+        for label, said in facts[host.machine].commands.items():
+            path = label.removeprefix("size of ")
+            if path == label or path not in deleted:
+                continue
+            kilobytes = number(said.partition("\t")[0])
+            total[path] = total.get(path, 0) + 1024 * (kilobytes or 0)
+            if kilobytes is None:
+                uncounted.add(path)
+    each = [
+        f"{'more than ' if path in uncounted else ''}{size(count)} in {path}"
+        for path, count in total.items()
+    ]
+    return f": {', '.join(each)}" if each else ""
 
 
 def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
@@ -183,6 +217,7 @@ def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
         resources=(File(etcd.UNIT_PATH, None), File(etcd.config_file(cluster), None)),
         paths=(*gone, *empty, cluster.install_dir),
         units=(etcd.UNIT,),
+        commands=_count([f"{member.data_dir}/member"]),
     )
 
 
@@ -192,6 +227,7 @@ def _worker_probe(alluxio: AlluxioCluster, w: AlluxioWorker) -> Probe:
         resources=(File(worker.UNIT_PATH, None),),
         paths=(*gone, *empty, *_worker_releases(alluxio)),
         units=(worker.UNIT,),
+        commands=_count([f"{path}/LOCAL" for path in w.page_store.dirs]),
     )
 
 
@@ -261,6 +297,7 @@ def _master_probe(alluxio: AlluxioCluster) -> Probe:
         resources=(File(worker.MASTER_UNIT_PATH, None),),
         paths=(*_master_paths(alluxio), *_worker_releases(alluxio)),
         units=(worker.MASTER_UNIT, worker.UNIT),
+        commands=_count([worker.journal_dir(alluxio)]),
     )
 
 

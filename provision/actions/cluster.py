@@ -187,20 +187,17 @@ def audit(run: Run, host: str, lines: int) -> int:
 
 def destroy(run: Run, confirmed: str) -> int:
     """Take the cluster off its hosts. The cluster's name is the consent; nothing else is."""
-    from provision import stop
+    from provision import screen, stop
 
     inventory = common.load(run)
-    common.consent(
-        run,
-        inventory.cluster,
-        confirmed,
-        "destroyed",
-        "This deletes etcd, the workers and ALL their data",
-        "--yes-delete",
-    )
+    what = "This deletes etcd, the workers and ALL their data"
+    consent = common.Consent(inventory.cluster, confirmed, "destroyed", what, "--yes-delete")
+    consent.require_possible(run)
     notes = stop.others(inventory, run.fleet)
     plan = replace(stop.destroy(inventory, run.fleet), notes=notes)
-    common.finish(run, plan, common.carry_out(run, plan))
+    screen.problems(notes)
+    consent.require(run, plan)
+    common.finish(run, plan, common.carry_out(run, replace(plan, notes=())))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from provision.errors import UsageError
@@ -50,20 +51,47 @@ def warn(run: Run) -> None:
     screen.problems(run.loaded.warnings)
 
 
-def consent(run: Run, name: str, given: str, done: str, what: str, option: str) -> None:
-    """Ask for the cluster's name unless ``given``. Raises :class:`UsageError` without it."""
-    if run.dry_run:
-        return
-    if not given and sys.stdin.isatty():
-        prompt = f"{what}. Type {name} to go on: "
-        print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
-        given = sys.stdin.readline().strip()
-    if given != name:
-        raise UsageError(
-            f"not {done}: the cluster is called {name}"
-            + ("" if given else f"; say {option} and its name"),
-            id="consent-missing",
-        )
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """The cluster's name, by which the operator agrees to what cannot be undone.
+
+    ``given`` comes from ``option``; without it the operator is asked, with ``what``. ``done`` is
+    the participle of what the command does.
+    """
+
+    name: str
+    given: str
+    done: str
+    what: str
+    option: str
+
+    def require_possible(self, run: Run) -> None:
+        """Raises :class:`UsageError` when nobody can be asked, or the name is another one."""
+        if not run.dry_run and (self.given or not sys.stdin.isatty()):
+            self._require(self.given)
+
+    def require(self, run: Run, plan: Plan) -> None:
+        """Ask for the name, below the plan. Raises :class:`UsageError` when it is not given."""
+        if run.dry_run or not plan.steps:
+            return
+        given = self.given
+        if not given and sys.stdin.isatty():
+            from provision import screen
+
+            screen.plan(plan, stderr=run.json)
+            run.shown = plan.steps
+            prompt = f"{self.what}. Type {self.name} to go on: "
+            print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
+            given = sys.stdin.readline().strip()
+        self._require(given)
+
+    def _require(self, given: str) -> None:
+        if given != self.name:
+            raise UsageError(
+                f"not {self.done}: the cluster is called {self.name}"
+                + ("" if given else f"; say {self.option} and its name"),
+                id="consent-missing",
+            )
 
 
 def carry_out(run: Run, plan: Plan) -> bool:
@@ -75,7 +103,7 @@ def carry_out(run: Run, plan: Plan) -> bool:
     screen.problems(plan.notes)
     if not plan.steps:
         return False
-    if not run.json:
+    if not run.json and plan.steps is not run.shown:
         screen.plan(plan)
     if run.dry_run:
         run.drifted = True

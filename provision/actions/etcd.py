@@ -232,9 +232,9 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
     observed = restore.observe(inventory, run.fleet, Path(file).expanduser(), bump=bump)
     plan = restore.plan(inventory, run.fleet, observed, bump=bump)
     screen.problems(plan.notes)
-    common.consent(
-        run, inventory.cluster, confirmed, "restored", "This replaces etcd's data", "--yes-restore"
-    )
+    common.Consent(
+        inventory.cluster, confirmed, "restored", "This replaces etcd's data", "--yes-restore"
+    ).require(run, plan)
     carried = common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
     kept = {m.name: restore.kept(m, observed.mark) for m in inventory.etcd.members}
     common.finish(
@@ -258,9 +258,9 @@ def recover_etcd(run: Run, name: str, confirmed: str) -> int:
     seen = recover.observe(inventory, run.fleet, name)
     plan = recover.plan(inventory, run.fleet, seen)
     screen.problems(plan.notes)
-    common.consent(
-        run, inventory.cluster, confirmed, "recovered", "Later writes may be lost", "--yes-recover"
-    )
+    common.Consent(
+        inventory.cluster, confirmed, "recovered", "Later writes may be lost", "--yes-recover"
+    ).require(run, plan)
     common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
     if not run.dry_run:
         lost = [m.name for m in seen.lost]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from provision.host.change import batch
 from provision.host.observe import HostFacts, PathState, Probe, UnitState
 from provision.host.resources import MARKER
 from provision.inventory.resolved import Inventory, Machine
-from provision.plan import Plan
+from provision.plan import Call, Plan, Step
 from provision.remote import Fleet
 from provision.run import Run
 from tests.unit import builders, hosts
@@ -105,6 +106,28 @@ class TestDestroy:
             "/run/alluxio-provision/restart.etcd.service",
             "/run/alluxio-provision/restart.alluxio-worker.service",
         }
+
+    def test_the_sizes_of_what_goes_are_in_the_plan(self, world: World) -> None:
+        for machine, seen in world.facts.items():
+            paths = {p: PathState("dir", "a", "a", 0o700, 0) for p in ("/var/lib/etcd/member",)}
+            world.facts[machine] = replace(
+                seen,
+                paths={**seen.paths, **paths},
+                commands={
+                    "size of /var/lib/etcd/member": "2000000\t/var/lib/etcd/member\n",
+                    "size of /pages/LOCAL": "5\t/pages/LOCAL\n",  # there is none: not said
+                },
+            )
+        assert [s.title for s in world.destroy().steps] == [
+            "remove workers",
+            "remove etcd, with its data: 6.1 GB in /var/lib/etcd/member",
+        ]
+        machine = world.inventory.etcd.members[0].machine
+        asked = world.looked[machine].commands["size of /var/lib/etcd/member"]
+        assert asked == "timeout 10 du -skx /var/lib/etcd/member 2>/dev/null"
+        late = {"size of /var/lib/etcd/member": ""}  # counting took too long
+        world.facts[machine] = replace(world.facts[machine], commands=late)
+        assert world.destroy().steps[1].title.endswith(": more than 4.1 GB in /var/lib/etcd/member")
 
     def test_nothing_of_another_cluster(self, world: World) -> None:
         first, *others = world.inventory.etcd.members
@@ -192,6 +215,52 @@ class TestDestroy:
         with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
             actions.destroy(Run("destroy"), name)
         assert world.looked == {}
+
+
+class Terminal(io.StringIO):
+    """A stdin that somebody types at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class TestConsent:
+    """The plan is shown before the question, once."""
+
+    PLAN = Plan("destroy", "c", (Step("remove etcd", calls=(Call("delete /data", lambda: None),)),))
+
+    @pytest.mark.parametrize("format", ["table", "json"])
+    def test_the_plan_stands_above_the_question(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], format: str
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal("other\n"))
+        run = Run("destroy", format=format)
+        consent = common.Consent("c", "", "destroyed", "This deletes ALL", "--yes-delete")
+        consent.require_possible(run)
+        with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
+            consent.require(run, self.PLAN)
+        out, err = capsys.readouterr()
+        assert err.endswith("This deletes ALL. Type c to go on: ")
+        assert "delete /data" in (err if format == "json" else out)
+        assert format == "table" or out == ""
+
+    def test_after_the_answer_it_is_not_shown_again(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal("c\n"))
+        run = Run("destroy")
+        run._fleet = Fleet(1)
+        common.Consent("c", "", "destroyed", "This deletes ALL", "--yes").require(run, self.PLAN)
+        assert common.carry_out(run, replace(self.PLAN, notes=()))
+        assert capsys.readouterr().out.count("delete /data") == 1
+
+    def test_nothing_is_asked_where_there_is_nothing_to_do(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal(""))
+        consent = common.Consent("c", "", "destroyed", "This deletes ALL", "--yes")
+        consent.require(Run("destroy"), Plan("destroy", "c"))
+        consent.require(Run("destroy", dry_run=True), self.PLAN)
 
 
 class TestStop:
