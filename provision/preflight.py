@@ -473,7 +473,7 @@ def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
         return []
     offsets = {machine: f.clock_offset for machine, f in facts.items()}
     middle = sorted(offsets.values())[len(offsets) // 2]
-    return [
+    problems = [
         Problem(
             f"{machine.host} ({machine.where})",
             f"clock is {offset - middle:+.1f} s off the other hosts'",
@@ -483,3 +483,14 @@ def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
         for machine, offset in offsets.items()
         if abs(offset - middle) > MAX_CLOCK_SKEW
     ]
+    if abs(middle) > MAX_CLOCK_SKEW:
+        problems.append(
+            Problem(
+                "this machine",
+                f"clock is {-middle:+.1f} s off the hosts'",
+                "set up time synchronisation here: certificates and logs get their times from it",
+                severity="warning",
+                id="clock-skew",
+            )
+        )
+    return problems

@@ -18,7 +18,7 @@ from provision.errors import UsageError
 from provision.text import printable
 
 RENEW_BEFORE_DAYS = 30
-#: Certificates are valid from a little earlier, for hosts whose clock is behind.
+#: Certificates begin this much before the earliest clock: a clock may still be set back a little.
 CLOCK_SKEW = timedelta(hours=1)
 _USAGES = {
     "server": ExtendedKeyUsageOID.SERVER_AUTH,
@@ -28,10 +28,15 @@ _USAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate authority that can sign."""
+    """A certificate authority that can sign.
+
+    ``behind``: how far the earliest clock of those that check its certificates is behind this
+    machine's; they begin that much earlier.
+    """
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
+    behind: timedelta = timedelta(0)
 
     @property
     def cert_pem(self) -> bytes:
@@ -206,9 +211,16 @@ def _name(common_name: str) -> x509.Name:
 
 
 def self_signed(
-    common_name: str, key: ec.EllipticCurvePrivateKey, days: int, now: datetime
+    common_name: str,
+    key: ec.EllipticCurvePrivateKey,
+    days: int,
+    now: datetime,
+    behind: timedelta = timedelta(0),
 ) -> bytes:
-    """An authority's own certificate (PEM); it may sign leaves, and no further authority."""
+    """An authority's own certificate (PEM); it may sign leaves, and no further authority.
+
+    It begins an hour before the earliest clock, which is ``behind`` ours.
+    """
     name = _name(common_name)
     certificate = (
         x509.CertificateBuilder()
@@ -216,7 +228,7 @@ def self_signed(
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_before(now - behind - CLOCK_SKEW)
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(ca=True), critical=True)
@@ -242,7 +254,7 @@ def _sign(
         .issuer_name(authority.certificate.subject)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_before(now - authority.behind - CLOCK_SKEW)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(ca=False), critical=True)

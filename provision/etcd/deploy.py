@@ -43,8 +43,8 @@ def plan(
     staying = tuple(m for m in members.settled(cluster, moves) if m not in late)
     known = replace(cluster, members=staying)
     # Before a CA of our own is made in a folder that lacks the one that the members know.
-    tls.require_known(cluster, observed.facts, tls.authority(cluster, write=False))
-    ca = tls.authority(cluster, write=write)
+    tls.require_known(cluster, observed.facts, tls.authority(cluster, observed.facts, write=False))
+    ca = tls.authority(cluster, observed.facts, write=write)
     if moves:
         tls.require_settled(cluster, observed.facts, ca)
     declared = [m for m in cluster.members if m not in late]

@@ -150,7 +150,7 @@ def _plan(
     etcd does not have, whose hosts are cleaned."""
     running = require_running(observed)
     owed = {*clean, *(m.name for m in leftovers if _has_leftovers(inventory.etcd, m, observed))}
-    ca = tls.authority(inventory.etcd, write=write)
+    ca = tls.authority(inventory.etcd, observed.facts, write=write)
     if moves:
         tls.require_settled(inventory.etcd, observed.facts, ca)
     coming = [m.member for m in moves if m.kind is not Kind.REMOVE]

@@ -38,7 +38,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool)
     cluster, running = inventory.etcd, observed.running
     assert running is not None  # wanted() has seen to it
     _require_all(cluster, observed, running)
-    ca = tls.authority(cluster, write=write)
+    ca = tls.authority(cluster, observed.facts, write=write)
     members = gates.order(list(cluster.members), observed.health)
     facts = {m.name: observed.facts[m.machine] for m in members}
     steps: list[Step] = []

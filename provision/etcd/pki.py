@@ -14,8 +14,8 @@ import contextlib
 import os
 import tempfile
 import threading
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -89,16 +89,22 @@ def trusted(pki_dir: Path, cluster: str) -> bytes:
 
 
 def ensure_ca(
-    pki_dir: Path, cluster: str, days: int = 3650, *, now: datetime | None = None
+    pki_dir: Path,
+    cluster: str,
+    days: int = 3650,
+    *,
+    now: datetime | None = None,
+    behind: timedelta = timedelta(0),
 ) -> Authority:
     """The cluster's authority below ``pki_dir``, made there when there is none.
 
-    Raises :class:`UsageError` when what is there is incomplete, unreadable, expired, does not
-    belong together, or when its key is readable by others.
+    ``behind``: see :class:`Authority`. Raises :class:`UsageError` when what is there is incomplete,
+    unreadable, expired, does not belong together, or when its key is readable by others.
     """
     directory = home(pki_dir, cluster)
     _finish_promotion(directory)
-    return _ensure(directory, f"{cluster[:57]} etcd CA", days, now or certificates.now_utc())
+    name = f"{cluster[:57]} etcd CA"
+    return _ensure(directory, name, days, now or certificates.now_utc(), behind)
 
 
 def load_ca(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> Authority:
@@ -108,14 +114,20 @@ def load_ca(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> Auth
     return _load(directory, now or certificates.now_utc())
 
 
-def authorities(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> Authorities:
+def authorities(
+    pki_dir: Path,
+    cluster: str,
+    *,
+    now: datetime | None = None,
+    behind: timedelta = timedelta(0),
+) -> Authorities:
     """As :func:`load_ca`, with the authority that is to replace it, if that has begun."""
     now = now or certificates.now_utc()
-    current = load_ca(pki_dir, cluster, now=now)
+    current = replace(load_ca(pki_dir, cluster, now=now), behind=behind)
     directory = home(pki_dir, cluster)
     if not (directory / NEXT / CA_CERTIFICATE).exists():
         return Authorities(current, None, current)
-    successor = _load(directory / NEXT, now)
+    successor = replace(_load(directory / NEXT, now), behind=behind)
     own = directory / CLIENT
     with keyfiles.explained(directory):
         switched = own.exists() and certificates.issued(
@@ -125,22 +137,29 @@ def authorities(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> 
 
 
 def begin_replacement(
-    pki_dir: Path, cluster: str, days: int = 3650, *, now: datetime | None = None
+    pki_dir: Path,
+    cluster: str,
+    days: int = 3650,
+    *,
+    now: datetime | None = None,
+    behind: timedelta = timedelta(0),
 ) -> Authorities:
     """Make the authority that is to replace the cluster's, unless there is one already."""
     now = now or certificates.now_utc()
     # Not the name of the old one: whoever reads a certificate sees which of the two made it.
     name = f"{cluster[:40]} etcd CA {now:%Y-%m-%d %H:%M}"
-    ensure_ca(pki_dir, cluster, days, now=now)
-    _ensure(home(pki_dir, cluster) / NEXT, name, days, now)
-    return authorities(pki_dir, cluster, now=now)
+    ensure_ca(pki_dir, cluster, days, now=now, behind=behind)
+    _ensure(home(pki_dir, cluster) / NEXT, name, days, now, behind)
+    return authorities(pki_dir, cluster, now=now, behind=behind)
 
 
-def stand_in(pki_dir: Path, cluster: str, days: int = 3650) -> Authorities:
+def stand_in(
+    pki_dir: Path, cluster: str, days: int = 3650, *, behind: timedelta = timedelta(0)
+) -> Authorities:
     """As :func:`begin_replacement`, without leaving anything: for a plan that is only shown."""
     current = load_ca(pki_dir, cluster)
     with tempfile.TemporaryDirectory() as throw_away:
-        made = ensure_ca(Path(throw_away), cluster, days)
+        made = ensure_ca(Path(throw_away), cluster, days, behind=behind)
     return Authorities(current, made, current)
 
 
@@ -178,7 +197,7 @@ def _finish_promotion(directory: Path) -> None:
             (directory / NEXT).rmdir()
 
 
-def _ensure(directory: Path, name: str, days: int, now: datetime) -> Authority:
+def _ensure(directory: Path, name: str, days: int, now: datetime, behind: timedelta) -> Authority:
     certificate, key = directory / CA_CERTIFICATE, directory / CA_KEY
     if certificate.exists() and not key.exists():
         raise UsageError(
@@ -190,8 +209,9 @@ def _ensure(directory: Path, name: str, days: int, now: datetime) -> Authority:
     private = keyfiles.ensure_key(key)
     with keyfiles.explained(directory):
         if not certificate.exists():
-            keyfiles.create(certificate, certificates.self_signed(name, private, days, now), 0o644)
-    return _load(directory, now)
+            made = certificates.self_signed(name, private, days, now, behind)
+            keyfiles.create(certificate, made, 0o644)
+    return replace(_load(directory, now), behind=behind)
 
 
 def _load(directory: Path, now: datetime) -> Authority:
@@ -207,11 +227,23 @@ def _load(directory: Path, now: datetime) -> Authority:
             f"{directory / CA_CERTIFICATE} expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
             id="pki-unusable",
         )
+    if certificate.not_valid_before_utc > now:
+        raise UsageError(
+            f"{directory / CA_CERTIFICATE} is valid only from "
+            f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: it was made when a clock was "
+            f"ahead, or this machine's, which reads {now:%Y-%m-%d %H:%M}, is behind",
+            id="pki-unusable",
+        )
     return Authority(certificate, key)
 
 
 def ensure_client(
-    pki_dir: Path, cluster: str, days: int = 365, *, now: datetime | None = None
+    pki_dir: Path,
+    cluster: str,
+    days: int = 365,
+    *,
+    now: datetime | None = None,
+    behind: timedelta = timedelta(0),
 ) -> KeyPair:
     """This tool's own client certificate, made or renewed with the cluster's authority.
 
@@ -225,7 +257,7 @@ def ensure_client(
             found = keyfiles.own_pair(path) if path.exists() else None
             if found is not None and not (directory / CA_KEY).exists():
                 return found
-        known = authorities(pki_dir, cluster, now=now)
+        known = authorities(pki_dir, cluster, now=now, behind=behind)
         if found is not None and any(
             certificates.is_good(found.cert_pem, a, (), now, usages=("client",)) is None
             for a in known.all

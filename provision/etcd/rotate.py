@@ -143,7 +143,7 @@ def _plan(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
 
 
 def _authorities(cluster: EtcdCluster, observed: Observed, *, write: bool) -> pki.Authorities:
-    ca = tls.authority(cluster, write=write)
+    ca = tls.authority(cluster, observed.facts, write=write)
     _require_some(cluster, observed)
     assert isinstance(ca, pki.Authorities)  # an external one has a way of its own
     return ca
@@ -184,7 +184,8 @@ def _successor(cluster: EtcdCluster, ca: pki.Authorities, *, write: bool) -> cer
     if ca.next is not None:
         return ca.next
     begun = pki.begin_replacement if write else pki.stand_in
-    made = begun(cluster.tls.pki_dir, cluster.name, cluster.tls.ca_days)
+    days, behind = cluster.tls.ca_days, ca.current.behind
+    made = begun(cluster.tls.pki_dir, cluster.name, days, behind=behind)
     assert made.next is not None
     return made.next
 

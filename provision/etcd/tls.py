@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem
@@ -16,27 +17,37 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 Ca = pki.Authorities | external.External
 
 
-def authority(cluster: EtcdCluster, *, write: bool) -> Ca | None:
+def authority(
+    cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], *, write: bool
+) -> Ca | None:
     """The cluster's CA, or None when both listeners are plain.
 
     With ``write``, one of this tool's own is made below ``tls.pki_dir`` at first use; without, a
-    throw-away one stands in for it.
+    throw-away one stands in for it. ``facts`` have the clocks that its certificates have to suit.
     """
     if not (cluster.tls.peer or cluster.tls.client):
         return None
     if cluster.tls.ca == "external":
         return external.load(cluster)
-    return _own(cluster, write=write)
+    return _own(cluster, behind(facts.values()), write=write)
 
 
-def _own(cluster: EtcdCluster, *, write: bool) -> pki.Authorities:
+def behind(facts: Iterable[HostFacts]) -> timedelta:
+    """How far the earliest of the hosts' clocks and this machine's is behind this machine's."""
+    return timedelta(seconds=max(0.0, *(-f.clock_offset for f in facts), 0.0))
+
+
+def _own(cluster: EtcdCluster, behind: timedelta, *, write: bool) -> pki.Authorities:
     directory, days = cluster.tls.pki_dir, cluster.tls.ca_days
     if write or (pki.home(directory, cluster.name) / pki.CA_CERTIFICATE).exists():
-        pki.ensure_ca(directory, cluster.name, days)
-        return pki.authorities(directory, cluster.name)
+        pki.ensure_ca(directory, cluster.name, days, behind=behind)
+        if write and cluster.tls.client:
+            # Now that the clocks are known. Otherwise it is made at the first call of a member.
+            pki.ensure_client(directory, cluster.name, behind=behind)
+        return pki.authorities(directory, cluster.name, behind=behind)
     with tempfile.TemporaryDirectory() as throw_away:
-        pki.ensure_ca(Path(throw_away), cluster.name, days)
-        return pki.authorities(Path(throw_away), cluster.name)
+        pki.ensure_ca(Path(throw_away), cluster.name, days, behind=behind)
+        return pki.authorities(Path(throw_away), cluster.name, behind=behind)
 
 
 def require(

@@ -84,7 +84,7 @@ def plan(
     cache = artifacts.default_cache()
     hops = [_Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
     lowest = min((v for v in versions.values() if v), key=version_tuple)
-    ca = tls.authority(cluster, write=write)
+    ca = tls.authority(cluster, observed.facts, write=write)
     # An upgrade is none of the occasions for new certificates.
     facts = {machine: imported.as_installed(f) for machine, f in observed.facts.items()}
     observed = replace(observed, facts=facts)

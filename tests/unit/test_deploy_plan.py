@@ -263,14 +263,14 @@ class TestTls:
         return hosts.facts(paths={f"{folder}/{name}": state for name, state in files.items()})
 
     def test_a_good_one_is_kept(self, cluster: EtcdCluster) -> None:
-        ca = tls.authority(cluster, write=True)
+        ca = tls.authority(cluster, {}, write=True)
         assert isinstance(ca, pki.Authorities)
         member = cluster.members[0]
         pair = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365)
         assert tls.due(cluster, member, "peer", self.seen(cluster, pair), ca) is None
 
     def test_one_that_ends_soon_or_has_no_key_is_renewed(self, cluster: EtcdCluster) -> None:
-        ca = tls.authority(cluster, write=True)
+        ca = tls.authority(cluster, {}, write=True)
         assert isinstance(ca, pki.Authorities)
         member = cluster.members[0]
         then = datetime.now(timezone.utc) - timedelta(days=360)
@@ -282,6 +282,24 @@ class TestTls:
         empty = {"peer.key": PathState("file", "etcd", "etcd", 0o600, 0)}
         assert tls.due(cluster, member, "peer", self.seen(cluster, good, **empty), ca) is not None
 
+    def test_all_begin_an_hour_before_the_earliest_of_the_clocks(
+        self, cluster: EtcdCluster, tmp_path: Path
+    ) -> None:
+        """This machine's clock, which dates them, may be ahead of every host's."""
+        machines = [m.machine for m in cluster.members]
+        offsets = dict(zip(machines, (-86400.0, -90000.0, 60.0), strict=True))
+        facts = {m: hosts.facts(clock_offset=offset) for m, offset in offsets.items()}
+        cluster = replace(cluster, tls=cluster.tls.model_copy(update={"client": True}))
+        now = certificates.now_utc()
+        ca = tls.authority(cluster, facts, write=True)
+        assert isinstance(ca, pki.Authorities)
+        leaf = tls.leaf(cluster, cluster.members[2], facts[machines[2]], ca.signing, "")
+        assert leaf.pair is not None
+        home = pki.home(tmp_path, cluster.name)
+        for pem in (ca.bundle, leaf.pair[0], (home / pki.CLIENT).read_bytes()):
+            begin = certificates.inspect(pem).not_before
+            assert abs(begin - now + timedelta(seconds=90000 + 3600)) < timedelta(seconds=60)
+
     def test_a_dry_run_makes_no_authority(self, cluster: EtcdCluster, tmp_path: Path) -> None:
-        assert tls.authority(cluster, write=False) is not None
+        assert tls.authority(cluster, {}, write=False) is not None
         assert list(tmp_path.iterdir()) == []

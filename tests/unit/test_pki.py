@@ -50,6 +50,32 @@ def test_the_authority_is_made_once(tmp_path: Path) -> None:
     assert pki.ensure_ca(tmp_path, "d").cert_pem != first.cert_pem
 
 
+def test_certificates_begin_an_hour_before_the_earliest_clock(tmp_path: Path) -> None:
+    day = timedelta(days=1)
+    pki.ensure_ca(tmp_path, "c", now=NOW, behind=day)
+    known = pki.begin_replacement(tmp_path, "c", now=NOW, behind=day)
+    assert known.next is not None
+    made = [a.cert_pem for a in known.all]
+    made += [certificates.leaf(a, "infra0", SANS, now=NOW).cert_pem for a in known.all]
+    made.append(pki.ensure_client(tmp_path, "c", now=NOW, behind=day).cert_pem)
+    begin = NOW - day - timedelta(hours=1)
+    assert [certificates.inspect(pem).not_before for pem in made] == [begin] * 5
+    preview = pki.stand_in(tmp_path, "c", behind=day).next
+    assert preview is not None
+    assert preview.behind == day
+    # The authority is kept, and what it signs later suits the clocks of that time.
+    later = pki.authorities(tmp_path, "c", now=NOW).current
+    begin = certificates.inspect(certificates.leaf(later, "x", (), now=NOW).cert_pem).not_before
+    assert begin == NOW - timedelta(hours=1)
+
+
+def test_an_authority_of_a_clock_that_was_ahead_is_refused(tmp_path: Path) -> None:
+    """Every member would refuse its certificates until then."""
+    pki.ensure_ca(tmp_path, "c", now=NOW + timedelta(days=1))
+    with pytest.raises(UsageError, match=r"ca.crt is valid only from 2026-01-01 23:00 UTC"):
+        pki.load_ca(tmp_path, "c", now=NOW)
+
+
 def test_what_the_authority_says(authority: Authority) -> None:
     info = certificates.inspect(authority.cert_pem)
     assert info.subject == info.issuer == "CN=c etcd CA"

@@ -65,8 +65,14 @@ def test_clocks(offset: float, bad: bool) -> None:
     assert [p.where for p in found] == (["h2 (inventory.yml:2)"] if bad else [])
 
 
-def test_all_clocks_alike_are_right_whatever_ours_says() -> None:
-    assert preflight.hosts({m: facts(n, clock_offset=99.0) for n, m in enumerate((A, B))}, {}) == []
+@pytest.mark.parametrize("offset", [99.0, -86400.0])
+def test_all_clocks_alike_and_ours_another_is_a_warning(offset: float) -> None:
+    """The hosts work with one another; certificates and logs get their times from us."""
+    hosts = {m: facts(n, clock_offset=offset) for n, m in enumerate((A, B))}
+    warning = only(preflight.hosts(hosts, {}))
+    assert (warning.where, warning.severity) == ("this machine", "warning")
+    assert warning.what == f"clock is {-offset:+.1f} s off the hosts'"
+    assert preflight.require([warning]) == (warning,)
 
 
 class TestRoom:
