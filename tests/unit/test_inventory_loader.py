@@ -120,12 +120,15 @@ def test_text_stays_as_written(inventory: Path) -> None:
 
 
 def test_settings_follow_yaml_1_2(inventory: Path) -> None:
-    settings = '{a: 1, b: true, c: 1.5, d: "1", e: "yes", f: 0x1F, g: 1e400, h: FALSE}'
+    keys = ("max-wals", "pre-vote", "bcrypt-cost", "cors", "logger", "metrics", "log-level")
+    given = ("1", "true", "1.5", '"1"', '"yes"', "0x1F", "1e400")
+    settings = ", ".join(f"{k}: {v}" for k, v in zip(keys, given, strict=True))
+    settings = f"{{{settings}, enable-pprof: FALSE}}"
     result = loaded(inventory, ("  members:", f"  settings: {settings}\n  members:"))
     values = result.etcd.members[0].settings
-    expected = {"a": 1, "b": True, "c": 1.5, "d": "1", "e": "yes", "f": "0x1F", "g": "1e400"}
-    assert values == {**DEFAULT_ETCD_SETTINGS, **expected, "h": False}
-    assert type(values["b"]) is bool
+    expected = dict(zip(keys, (1, True, 1.5, "1", "yes", "0x1F", "1e400"), strict=True))
+    assert values == {**DEFAULT_ETCD_SETTINGS, **expected, "enable-pprof": False}
+    assert type(values["pre-vote"]) is bool
 
 
 def test_booleans_in_all_their_words(inventory: Path) -> None:
@@ -632,9 +635,30 @@ RULES: dict[str, Case] = {
         [("  members:", "  settings: {quota_backend_bytes: 1}\n  members:")],
         *("5:14", E, "not a key of etcd.conf.yml", "write it as 'quota-backend-bytes'"),
     ),
+    "misspelled setting": (
+        [("  members:", "  settings: {heartbeet-interval: 200}\n  members:")],
+        *("5:14", E, "is not a key of etcd.conf.yml: etcd would ignore it"),
+        "did you mean 'heartbeat-interval'?",
+    ),
+    "misspelled setting of a member": (
+        [("10.0.1.12}", "10.0.1.12, settings: {no-such-thing: 1}}")],
+        *("8:71", E, "would ignore it", "etcd --help lists the keys"),
+    ),
+    "setting of another release": (
+        [
+            ("{package: true}", "{path: /dev/null, sha256: " + 64 * "0" + "}"),
+            ("  members:", "  settings: {enable-v2: true}\n  members:"),
+        ],
+        *("5:14", E, "would ignore it", "etcd 3.4, 3.5 has it, 3.6 has not"),
+    ),
     "words that YAML 1.1 had": (
-        [("  members:", "  settings: {pre-vote: y, a: Yes, b: off, c: n}\n  members:")],
-        *("5:38", W, "'b' is the text 'off', not a boolean", "write false"),
+        [
+            (
+                "  members:",
+                "  settings: {pre-vote: y, cors: Yes, metrics: off}\n  members:",
+            )
+        ],
+        *("5:47", W, "'metrics' is the text 'off', not a boolean", "write false"),
     ),
     "ports of one member": (
         [("address: 10.0.1.11", "address: 10.0.1.11, peer_port: 2379")],

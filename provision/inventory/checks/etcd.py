@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from provision.inventory import document, model
+from provision.inventory import document, model, sentences, settings
 from provision.inventory.checks.context import Context
 
 _YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
@@ -188,8 +188,30 @@ def _etcd_settings(context: Context) -> None:
                     path,
                     id="inventory-unknown-key",
                 )
+            elif (remedy := _unknown_setting(context, key)) is not None:
+                context.key_error(
+                    f"{key!r} is not a key of etcd.conf.yml: etcd would ignore it",
+                    remedy,
+                    path,
+                    id="inventory-unknown-key",
+                )
             else:
                 _warn_of_yes(context, path, entry.value)
+
+
+def _unknown_setting(context: Context, key: str) -> str | None:
+    """What to do about a key that the declared release does not have; None when it has it.
+
+    A release that the list does not know yet has every key.
+    """
+    etcd = context.file.etcd
+    minor = None if etcd.source.package else ".".join(etcd.version.split(".")[:2])
+    known = settings.keys(minor)
+    if not known or key in known:
+        return None
+    if (others := settings.minors().get(key)) is not None:
+        return f"etcd {', '.join(others)} has it, {minor} has not"
+    return sentences.did_you_mean(key, known) or "etcd --help lists the keys"
 
 
 def _warn_of_yes(context: Context, path: document.Path, value: document.Node) -> None:
