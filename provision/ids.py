@@ -131,6 +131,7 @@ Id = Literal[
     "tarball-unavailable",
     "tarball-unfit",
     "unit-masked",
+    "unit-overridden",
     "upgrade-path",
     "upgrade-stopped",
     "worker-address-changing",

@@ -16,6 +16,7 @@ from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd
+from provision.host import dropins
 from provision.host.observe import HostFacts, Probe, UnitState
 from provision.host.ownership import owner
 from provision.host.resources import Directory, File, Link, Tree
@@ -106,6 +107,15 @@ def hosts(
                 )
             )
         problems += _room(f, rooms.get(machine, ()), where)
+        problems += [
+            Problem(
+                where,
+                f"{path} makes {unit} run another command than this tool's",
+                "take ExecStart out of it, or remove it; then systemctl daemon-reload",
+                id="unit-overridden",
+            )
+            for unit, path in dropins.overrides(f)
+        ]
     problems += _unique(facts, "machine_id", "machine-id", "clones: make a new one on each host")
     problems += _unique(facts, "hostname", "hostname", "give each host a name of its own")
     problems += _clocks(facts)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from provision.errors import Problem
+from provision.host import dropins
 from provision.host.resources import (
     Absent,
     Certificate,
@@ -187,7 +188,9 @@ def script(probe: Probe) -> str:
         lines.append(f"reach {q(address)} {port:d} &")
     if probe.resolve or probe.reach:
         lines.append("wait")
-    for label, command in probe.commands.items():
+    ours = [r.name for r in probe.resources if isinstance(r, Unit)]
+    drop_ins = {dropins.label(name): dropins.command(name) for name in ours}
+    for label, command in {**probe.commands, **drop_ins}.items():
         lines.append(f"echo command {q(label)}; ( {command} ) 2>&1 </dev/null | said {q(label)}")
     lines.append(f"echo {END}")
     return "\n".join(lines)

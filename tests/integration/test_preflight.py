@@ -91,6 +91,7 @@ class Case:
 
 
 UNIT_PATH = "/etc/systemd/system/etcd.service"
+DROP_IN = f"{UNIT_PATH}.d/override.conf"
 FOREIGN = "[Service]\nExecStart=/bin/sleep 600\n"
 OTHER = f"{FOREIGN}[Unit]\nX-Alluxio-Provision-Cluster=Other"
 CASES = {
@@ -117,6 +118,10 @@ CASES = {
     ),
     "a member of another cluster": Case(
         "already a member of cluster Other", lambda host: foreign_unit(host, OTHER)
+    ),
+    "a drop-in of an earlier installation": Case(
+        f"{DROP_IN} makes etcd.service run another command than this tool's",
+        lambda host: file(host, DROP_IN, "[Service]\nExecStart=\nExecStart=/bin/sleep 600"),
     ),
     "data of someone else's": Case(
         "/var/lib/etcd holds data of an etcd that this tool did not install",

@@ -59,6 +59,16 @@ def test_a_host(values: dict[str, str], what: str) -> None:
     assert problem.remedy
 
 
+def test_a_drop_in_that_runs_another_command() -> None:
+    said = "else /run/systemd/system/etcd.service.d/b.conf\n"
+    said += "runs /etc/systemd/system/etcd.service.d/override.conf\n"
+    said += "runs /usr/lib/systemd/system/etcd.service.d/b.conf\n"  # hidden by the first
+    problem = only(preflight.hosts(three(commands={"drop-ins of etcd.service": said}), {}))
+    assert problem.id == "unit-overridden"
+    path = "/etc/systemd/system/etcd.service.d/override.conf"
+    assert problem.what == f"{path} makes etcd.service run another command than this tool's"
+
+
 @pytest.mark.parametrize(("offset", "bad"), [(0.9, False), (-0.9, False), (1.5, True), (-2, True)])
 def test_clocks(offset: float, bad: bool) -> None:
     found = preflight.hosts(three(clock_offset=offset), {})

@@ -1,0 +1,63 @@
+"""Drop-ins of our units that run another command than ours.
+
+A file ``NAME.service.d/*.conf`` changes a unit wherever the unit's own file is: systemd.unit(5).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from provision.host.observe import HostFacts
+
+#: Where systemd looks, the first wins: systemd.unit(5), "System Unit Search Path".
+_FOLDERS = (
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+_LABEL = "drop-ins of "
+
+
+def label(unit: str) -> str:
+    """The label of :func:`command` among the commands of a probe."""
+    return f"{_LABEL}{unit}"
+
+
+def command(unit: str) -> str:
+    """A shell command that prints every drop-in of ``unit``, in systemd's order of precedence.
+
+    Before each path stands ``runs`` when the file sets ExecStart, else ``else``.
+    """
+    kind = unit.rpartition(".")[2]
+    folders = [f"{folder}/{name}.d" for name in (unit, kind) for folder in _FOLDERS]
+    globs = [f"{shlex.quote(folder)}/*.conf" for folder in folders]
+    return (
+        f'for f in {" ".join(globs)}; do [ -e "$f" ] || continue; '
+        "if grep -qE '^[[:space:]]*ExecStart[[:space:]]*=' \"$f\" 2>/dev/null; "
+        'then echo "runs $f"; else echo "else $f"; fi; done'
+    )
+
+
+def overrides(facts: HostFacts) -> Iterator[tuple[str, str]]:
+    """Each unit with a drop-in that sets what it runs, and that file.
+
+    A file hides those of the same name in folders that come later, as systemd has it.
+    """
+    for name, said in facts.commands.items():
+        if not name.startswith(_LABEL):
+            continue
+        seen: set[str] = set()
+        for line in said.splitlines():
+            what, _, path = line.partition(" ")
+            base = path.rpartition("/")[2]
+            if base not in seen and what == "runs":
+                yield name.removeprefix(_LABEL), path
+            seen.add(base)
