@@ -39,7 +39,9 @@ def check_nodes(
         from provision.alluxio.read import checked
 
         checked(read)
-    inventory, _ = common.load_alluxio(run)
+        inventory, _ = common.load_alluxio(run)
+    else:
+        inventory = common.load(run)
     if interval is not None:
         looks = check.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout)
         with screen.until_interrupted(), contextlib.closing(looks):
