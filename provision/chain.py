@@ -27,22 +27,25 @@ WITHOUT_EFFECT = {
 }
 
 #: Those that Invoke acts on before it runs a task: it asks for a password, or reads a file.
-_AT_ONCE = {"-f": "config", "--config": "config", "--prompt-for-sudo-password": ""}
+_AT_ONCE = ("-f", "--config")
+_PASSWORD = "prompt-for-sudo-password"
 
 
 def refuse_at_once(words: Sequence[str], tasks: Iterable[str]) -> None:
     """For ``tasks.py``, while Invoke loads it: as :meth:`Executor.normalize`, but sooner.
 
-    ``words`` is the command line behind the program's name; those from the first of ``tasks`` on
-    are not looked at.
+    ``words`` is the command line behind the program's name. From the first of ``tasks`` on, -f is
+    an option of ours.
     """
     names = set(tasks)
+    if f"--{_PASSWORD}" in words:  # Ctrl-C at its question would leave the terminal without echo
+        raise _without_effect(_PASSWORD)
     for word in words:
         if word in names:
             return
         flag = word.partition("=")[0] if word.startswith("--") else word[:2]
         if flag in _AT_ONCE:
-            raise _without_effect(_AT_ONCE[flag] or flag[2:])
+            raise _without_effect("config")
 
 
 class Executor(InvokeExecutor):

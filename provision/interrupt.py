@@ -36,7 +36,8 @@ def _is_replaceable(*handlers: object) -> bool:
 
 def _exit(number: int, frame: FrameType | None) -> None:
     # Not by an exception: half-done imports, or Invoke, would turn it into something else.
-    os.write(2, b"error: interrupted [interrupted]\n")
+    with contextlib.suppress(OSError):  # of a stderr that is closed
+        os.write(2, b"error: interrupted [interrupted]\n")
     os._exit(INTERRUPTED)
 
 

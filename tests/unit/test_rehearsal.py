@@ -174,9 +174,18 @@ class TestOptionsOfInvoke:
         monkeypatch.setattr("getpass.getpass", lambda _: "secret")
         assert called(invoke, ["--prompt-for-sudo-password", "check-nodes"]) == (2, [])
 
-    @pytest.mark.parametrize("option", ["-fjson", "-f json", "--prompt-for-sudo-password"])
-    def test_invoke_does_not_act_on_them_first(self, option: str) -> None:
-        command = [sys.executable, "-m", "invoke", *option.split(), "check-nodes"]
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "-fjson check-nodes",
+            "-f json check-nodes",
+            "--config=x.json check-nodes",
+            "--prompt-for-sudo-password check-nodes",
+            "check-nodes --prompt-for-sudo-password",
+        ],
+    )
+    def test_invoke_does_not_act_on_them_first(self, line: str) -> None:
+        command = [sys.executable, "-m", "invoke", *line.split()]
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )
