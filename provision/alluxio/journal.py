@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from provision.alluxio import ports
 from provision.alluxio.desired import journal_dir
 from provision.errors import Problem
-from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, bracketed
+from provision.inventory.resolved import AlluxioCluster, AlluxioMaster
 from provision.text import printable
 
 #: Label of the probe's command.
@@ -32,8 +32,9 @@ _MAX_CONF = 16384
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """``written``: it has entries or a snapshot. ``peers``: the journal addresses (``host:port``)
-    of the group that its log has; empty when the log has none yet, or when it cannot be read."""
+    """``written``: it has entries or a snapshot. ``peers``: the journal addresses (``host:port``,
+    IPv6 without brackets) of the group that its log has; empty when the log has none yet, or when
+    it cannot be read."""
 
     written: bool = False
     peers: frozenset[str] = frozenset()
@@ -44,6 +45,11 @@ def folder(alluxio: AlluxioCluster, master: AlluxioMaster) -> str:
     beside = next((w for w in alluxio.workers if w.machine == master.machine), None)
     given = alluxio.properties if beside is None else beside.properties
     return str(given.get(_FOLDER, journal_dir(alluxio)))
+
+
+def address(master: AlluxioMaster) -> str:
+    """The master's address as it stands in :attr:`Journal.peers`."""
+    return f"{master.hostname}:{master.journal_port}"
 
 
 def is_embedded(alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
@@ -133,11 +139,11 @@ def _outvoted(
 def _shrunken(
     alluxio: AlluxioCluster, chosen: Sequence[AlluxioMaster], journals: Mapping[str, Journal]
 ) -> list[Problem]:
-    declared = {f"{bracketed(m.hostname)}:{m.journal_port}" for m in alluxio.masters}
+    declared = {address(m) for m in alluxio.masters}
     found = []
     for m in chosen:
         if gone := sorted(journals.get(m.name, Journal()).peers - declared):
-            shown = ", ".join(printable(address, 100) for address in gone)
+            shown = ", ".join(printable(one, 100) for one in gone)
             found.append(
                 Problem(
                     f"{m.name} at {m.machine.host} ({m.machine.where})",
@@ -158,7 +164,7 @@ def _peers(encoded: str) -> frozenset[str]:
     try:
         data = base64.b64decode(encoded, validate=True)
         return frozenset(
-            address.decode()
+            address.decode().replace("[", "").replace("]", "")
             for field, configuration in _fields(data)
             if field == 4
             for inner, peer in _fields(configuration)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from provision import gather, preflight
 from provision.alluxio import desired, java, journal, ports, start
 from provision.alluxio.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
+from provision.alluxio.journal import Journal
 from provision.alluxio.start import POLL_SECONDS, Observed
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.host.change import Change, changes
@@ -36,7 +37,7 @@ from provision.inventory.resolved import (
     bracketed,
 )
 from provision.plan import Gate, HostChanges, Plan, Step
-from provision.remote import Fleet
+from provision.remote import Fleet, Session
 
 if TYPE_CHECKING:
     import paramiko
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 #: Seconds for a connection to a master, and for its web server to begin its answer.
 CONNECT_SECONDS = 2.0
 HTTP_SECONDS = 5.0
+#: Bytes of an answer, which has the master's whole configuration (about 40 KB).
+MAX_ANSWER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +191,13 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
             # 1.0: the answer ends with the connection, and is not cut into chunks.
             request = f"GET {web.http_path} HTTP/1.0\r\nHost: {host}:{web.port}\r\n\r\n"
             stream.sendall(request.encode())
-            begin = b""
-            while len(begin) < 12 and (more := stream.recv(12 - len(begin))):
-                begin += more
+            answer = b""
+            # To the end: a connection that is closed before is an error in the master's log.
+            while len(answer) < MAX_ANSWER and (more := stream.recv(65536)):
+                answer += more
     except (OSError, ProvisionError):
         return False
-    return re.fullmatch(rb"HTTP/1\.[01] 200", begin) is not None
+    return re.match(rb"HTTP/1\.[01] 200\b", answer) is not None
 
 
 def find_primary(fleet: Fleet, alluxio: AlluxioCluster) -> str | None:
@@ -206,26 +210,57 @@ def find_primary(fleet: Fleet, alluxio: AlluxioCluster) -> str | None:
 def require_healthy(
     fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster], seconds: float = 0
 ) -> None:
-    """Raises :class:`Unhealthy` unless each of them listens, and some master of all is the
-    primary, within ``seconds``."""
-    deadline, missing = time.monotonic() + seconds, list(masters)
+    """Raises :class:`Unhealthy` unless each of them listens and is in its journal's group, and
+    some master of all is the primary, within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    silent, outside = list(masters), list(masters)
     while True:
-        if missing:
-            missing = _silent(fleet, alluxio, missing)
-        if not missing and find_primary(fleet, alluxio) is not None:
-            return
+        silent = _silent(fleet, alluxio, silent)
+        if not silent and find_primary(fleet, alluxio) is not None:
+            outside = _outside(fleet, alluxio, outside)
+            if not outside:
+                return
         if time.monotonic() >= deadline:
             break
         time.sleep(POLL_SECONDS)
-    if not missing:
+    if silent:
+        raise _unanswering(fleet, masters, silent, "does not answer")
+    if find_primary(fleet, alluxio) is None:
         raise _without_primary(fleet, alluxio)
+    raise _unanswering(fleet, masters, outside, "has not joined the others' journal")
+
+
+def _outside(
+    fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster]
+) -> list[AlluxioMaster]:
+    """Those that are not in the group of their journal. A master asks the primary for that once,
+    when it starts (``RaftJournalSystem.joinQuorum``), and is no help in an election before."""
+
+    def look(session: Session) -> Journal:
+        master = next(m for m in masters if m.machine == session.machine)
+        command = journal.probe_commands(alluxio, master)[journal.LABEL]
+        return journal.read(session.run(command, "journal", timeout=20).stdout)
+
+    asked = [m for m in masters if journal.is_embedded(alluxio, m)]
+    found = fleet.map(look, [m.machine for m in asked])
+
+    def inside(master: AlluxioMaster) -> bool:
+        seen = found[master.machine]
+        return isinstance(seen, Journal) and journal.address(master) in seen.peers
+
+    return [m for m in asked if not inside(m)]
+
+
+def _unanswering(
+    fleet: Fleet, masters: Sequence[AlluxioMaster], missing: Sequence[AlluxioMaster], what: str
+) -> Unhealthy:
     logs = start.last_lines(fleet, [m.machine for m in missing], unit=MASTER_UNIT)
-    raise Unhealthy(
-        f"{len(missing)} of {len(masters)} masters do not answer",
+    return Unhealthy(
+        f"{len(missing)} of {len(masters)} masters are not healthy",
         [
             Problem(
                 f"{m.name} ({m.machine.host})",
-                f"does not answer; its last log lines:\n    {logs[m.machine]}",
+                f"{what}; its last log lines:\n    {logs[m.machine]}",
                 f"invoke logs --host {m.name}",
                 id="master-not-answering",
             )
@@ -247,6 +282,8 @@ def _connect(fleet: Fleet, master: AlluxioMaster, port: int) -> socket.socket | 
 def _silent(
     fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster]
 ) -> list[AlluxioMaster]:
+    if not masters:
+        return []
     with ThreadPoolExecutor(len(masters), "masters") as pool:
         there = list(pool.map(lambda m: listens(fleet, alluxio, m), masters))
     return [m for m, good in zip(masters, there, strict=True) if not good]
@@ -292,7 +329,7 @@ def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMa
 def _healthy(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
     seconds = alluxio.start_timeout
     return Gate(
-        f"{len(masters)} listening, and one of all the primary",
+        f"{len(masters)} in the group, and one of all the primary",
         lambda: require_healthy(fleet, alluxio, masters, seconds),
     )
 

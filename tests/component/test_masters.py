@@ -11,15 +11,20 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from provision.alluxio import masters
+from provision.alluxio import journal, masters
 from provision.errors import Unhealthy
-from provision.inventory.resolved import AlluxioCluster, AlluxioMaster
+from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, Machine
 from provision.plan import Gate
-from provision.remote import Fleet
+from provision.remote import Fleet, Unreachable
 from tests.unit import builders
+from tests.unit.hosts import LocalFleet, LocalSession
+from tests.unit.test_journal import GROUP, conf
 from tests.unit.test_masters import plan, running
 
 JETTY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{}"
@@ -52,8 +57,24 @@ class Double:
             listener.close()
 
 
+class NoForwarding(LocalSession):
+    """A host whose sshd forwards no port: what does not listen here does not there either."""
+
+    def open_tcp(self, address: str, port: int, timeout: float) -> NoReturn:
+        raise Unreachable(f"{address}:{port}: refused", id="host-unreachable")
+
+
+class Hosts(LocalFleet):
+    def session(self, machine: Machine) -> LocalSession:
+        if machine not in self.local:
+            super().session(machine)
+            self.local[machine] = NoForwarding(machine, self.local[machine].root)
+        return self.local[machine]
+
+
 @pytest.fixture
-def found() -> Iterator[tuple[AlluxioCluster, list[Double], Fleet]]:
+def found(tmp_path: Path) -> Iterator[tuple[AlluxioCluster, list[Double], Fleet]]:
+    """Three standbys. Their hosts are one folder, with the journal of a group of all."""
     with socket.create_server(("127.0.77.10", 0)) as free:
         web = free.getsockname()[1]
     several = tuple(
@@ -61,12 +82,21 @@ def found() -> Iterator[tuple[AlluxioCluster, list[Double], Fleet]]:
         for n in range(3)
     )
     properties = {"alluxio.master.web.port": web}
-    alluxio = builders.alluxio(masters=several, properties=properties, start_timeout=1)
+    alluxio = builders.alluxio(
+        masters=several, properties=properties, start_timeout=1, state_dir=str(tmp_path)
+    )
+    _group(alluxio, [journal.address(m) for m in several])
     doubles = [Double(m.hostname, web) for m in several]
-    with Fleet(4) as fleet:
+    with Hosts(tmp_path) as fleet:
         yield alluxio, doubles, fleet
     for double in doubles:
         double.stop()
+
+
+def _group(alluxio: AlluxioCluster, addresses: list[str]) -> None:
+    folder = Path(journal.folder(alluxio, alluxio.masters[0]), "raft", GROUP, "current")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "raft-meta.conf").write_bytes(conf(*addresses))
 
 
 def test_only_the_primary_answers(found: tuple[AlluxioCluster, list[Double], Fleet]) -> None:
@@ -95,6 +125,19 @@ def test_all_listen_and_none_is_the_primary(
     assert caught.value.problems[0].what.endswith("2 of them, and m2 do not listen")
 
 
+def test_a_master_that_has_not_joined(found: tuple[AlluxioCluster, list[Double], Fleet]) -> None:
+    """It listens, and the primary serves; but an election would not have it."""
+    alluxio, doubles, fleet = found
+    doubles[0].answer = JETTY
+    _group(alluxio, [journal.address(m) for m in alluxio.masters[:2]])
+    masters.require_healthy(fleet, alluxio, alluxio.masters[:2])
+    with pytest.raises(Unhealthy) as caught:
+        masters.require_healthy(fleet, alluxio, alluxio.masters)
+    (problem,) = caught.value.problems
+    assert problem.where.startswith("m2 ")
+    assert problem.what.startswith("has not joined the others' journal")
+
+
 def gate(alluxio: AlluxioCluster, fleet: Fleet, first: AlluxioMaster) -> Gate:
     found = masters._can_miss(alluxio, fleet, [first])
     assert found is not None
@@ -120,7 +163,7 @@ def test_one_master_is_healthy_by_itself(
 ) -> None:
     alluxio, doubles, fleet = found
     (first, *_) = alluxio.masters
-    one = builders.alluxio(masters=(first,), properties=alluxio.properties)
+    one = replace(alluxio, masters=(first,))
     with pytest.raises(Unhealthy):
         masters.require_healthy(fleet, one, one.masters)
     doubles[0].answer = JETTY

@@ -40,9 +40,15 @@ def printed(data: bytes) -> str:
 def test_the_peers_of_the_group() -> None:
     addresses = ("m0:19200", "[fd00::1]:19200", "a" * 49 + ":1")
     found = journal.read("has /x\n" + printed(conf(*addresses)))
-    assert found == Journal(True, frozenset(addresses))
+    assert found == Journal(True, frozenset((addresses[0], "fd00::1:19200", addresses[2])))
     assert journal.read("") == Journal()
     assert journal.read("has /x\n") == Journal(written=True)
+
+
+def test_the_group_as_a_real_master_has_written_it() -> None:
+    """By Alluxio 313 with Ratis 2.5.1, one master."""
+    one = "CAEiLAoqChIxMC4yMTMuODUuMTRfMTkyMDASEjEwLjIxMy44NS4xNDoxOTIwMDgC"
+    assert journal.read(f"conf {one}\n").peers == {"10.213.85.14:19200"}
 
 
 @pytest.mark.parametrize(
