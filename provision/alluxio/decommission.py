@@ -1,6 +1,8 @@
 """``decommission-worker``: stop, disable, wait until its lease has ended, take its id out of etcd.
 
-Its AUTHORIZED key stays when a worker is stopped, and with it its line in ``info nodes``. Its lease
+Alluxio 313's own ``bin/alluxio process remove-worker -n ID`` removes the AUTHORIZED key alone, of
+a worker that is not live (``EtcdMembershipManager.decommission``); it stops no process. The key of
+a stopped worker stays until it is removed, and with it its line in ``info nodes``. Its lease
 is waited for and not revoked: that it ends by itself is the proof that no other process, such as a
 clone's, lives under the same id. A lease that has expired, and that etcd does not remove, is
 revoked where the operator says so.
