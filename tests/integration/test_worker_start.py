@@ -12,6 +12,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ UNIT = "alluxio-worker.service"
 HOME = "/opt/alluxio/313"
 STATE = "/var/lib/alluxio"
 METASTORE = f"{STATE}/worker_metastore/DoraMeta/CURRENT"
+BOOT = "/proc/sys/kernel/random/boot_id"
 #: A version of this tool whose worker had its state in the release's folder.
 BEFORE = "972909c"
 
@@ -160,7 +162,7 @@ class TestTheTarball:
 
 
 class TestStartsBySystemd:
-    """A worker whose Java ends at once, as one ends that finds no etcd."""
+    """A worker whose Java ends at once."""
 
     @pytest.fixture(scope="class")
     def one(self, lab: Lab) -> Iterator[Host]:
@@ -197,3 +199,44 @@ class TestStartsBySystemd:
         lab.invoke("start-workers").expect(0, f"restart {UNIT}", "2 of 2 live")
         assert self._state(one) == ("running", 0)
         assert time.monotonic() - begun < 45
+
+    def test_a_long_run_sets_the_count_back(self, lab: Lab) -> None:
+        """Here two seconds are long."""
+        other, path = lab.workers[1], f"/etc/systemd/system/{UNIT}"
+        other.run(f"sed -i 's/ -ge 600000000 / -ge 2000000 /' {path}; systemctl daemon-reload")
+        for _ in range(2):
+            before = other.main_pid(UNIT)
+            wait_until(lambda: _seconds(other) > 2.5, "a run of two seconds")
+            other.run(f"systemctl kill -s KILL {UNIT}")
+            wait_until(partial(_another, other, before), "started again")
+            assert self._state(other) == ("running", 0)
+        lab.invoke("start-workers").expect(0, "2 of 2 live")
+
+
+def test_a_host_that_boots_before_etcd_needs_no_command(lab: Lab) -> None:
+    one = lab.workers[0]
+    boot = one.read(BOOT)
+    lab.on(lab.etcd, "systemctl stop etcd")
+    one.run("systemctl --no-block reboot", check=False)
+    wait_until(lambda: _boot(one) not in ("", boot), "it has booted", seconds=180)
+    wait_until(lambda: one.show(UNIT, "SubState")["SubState"] == "running", "it waits")
+    lab.on(lab.etcd, "systemctl start etcd")
+    wait_until(lambda: lab.invoke("check-nodes").code == 0, "all live", seconds=180)
+
+
+def _boot(host: Host) -> str:
+    try:
+        return host.run(f"cat {BOOT}", timeout=5)
+    except (AssertionError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _another(host: Host, pid: int) -> bool:
+    return host.main_pid(UNIT) not in (0, pid)
+
+
+def _seconds(host: Host) -> float:
+    """How long the worker has been running."""
+    script = f"s=$(systemctl show -p ActiveEnterTimestampMonotonic --value {UNIT}); echo $s"
+    uptime = float(host.read("/proc/uptime").split()[0])
+    return uptime - int(host.run(script)) / 1e6

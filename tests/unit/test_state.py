@@ -191,8 +191,8 @@ def _delay(
     """What it sleeps, and what else it asked systemd for."""
     unit = desired.service(builders.alluxio(), "worker", "w1", "/x").decode()
     answer = (
-        f"NRestarts={restarts}\nExecMainStartTimestampMonotonic={round(begun * 1e6)}\n"
-        f"Environment=a=b\nExecMainExitTimestampMonotonic={round(ended * 1e6)}\n"
+        f"NRestarts={restarts}\nActiveEnterTimestampMonotonic={round(begun * 1e6)}\n"
+        f"Environment=a=b\nActiveExitTimestampMonotonic={round(ended * 1e6)}\n"
     )
     (tmp_path / "said").write_text(answer)
     (tmp_path / "bin/systemctl").write_text(f"{SYSTEMCTL}[ $1 != show ] || cat {tmp_path}/said\n")
