@@ -17,8 +17,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_audit_log_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Plans that tests apply leave no line in the audit log of whoever runs the tests."""
+def _no_file_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests leave no line in the audit log of whoever runs them, and nothing in their cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
