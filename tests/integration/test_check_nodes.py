@@ -215,8 +215,9 @@ def test_what_is_not_installed_is_said_and_is_no_failure_of_info_nodes(lab: Lab)
 
 
 def test_a_port_of_another_process_is_not_ready(lab: Lab) -> None:
-    """Alluxio goes on without its HTTP server then, and registers."""
-    squat = (
+    """Alluxio goes on without its HTTP server then, and registers. The other process comes after
+    preflight, which refuses a port that is taken, and before the JVM gets to its HTTP server."""
+    perl = (
         "perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(LocalPort => 28080, "
         "Listen => 5, ReuseAddr => 1) or die $!; while (my $c = $s->accept) "
         '{ print $c "HTTP/1.0 200 OK\r\n\r\n"; close $c }\''
@@ -224,7 +225,8 @@ def test_a_port_of_another_process_is_not_ready(lab: Lab) -> None:
     host = lab.workers[1]
     impatient = lab.inventory({"alluxio": {"start_timeout": 15}})
     lab.invoke("stop-workers", None, "--limit", "worker1").expect(0)
-    host.run(f"systemd-run --quiet --unit {TEST_UNIT} {squat}")
+    squat = f"until systemctl -q is-active {UNIT}; do sleep 0.05; done; exec {perl}"
+    host.run(f"systemd-run --quiet --unit {TEST_UNIT} sh -c {shlex.quote(squat)}")
     try:
         lab.invoke("start-workers", impatient).expect(
             4, "are registered, and not ready", "its http port 28080", "another process has it"
@@ -234,7 +236,6 @@ def test_a_port_of_another_process_is_not_ready(lab: Lab) -> None:
         assert states(seen) == ALL_LIVE
         assert [n["ready"] for n in seen["alluxio"]["nodes"]] == [True, False]
         lab.invoke("check-nodes", None, "--hosts").expect(1, "NOT READY", "2 LIVE; 1 READY")
-        lab.invoke("start-workers", impatient).expect(1, "are registered, and not ready")
     finally:
         host.run(f"systemctl stop {TEST_UNIT}")
     lab.invoke("restart-workers", None, "--at-once", "1").expect(0)
@@ -247,7 +248,8 @@ CONTENT = "what the file holds, which nobody is to see\n"
 
 def store(host: Host, name: str) -> None:
     """Put a file where the worker of ``host`` sees its under store: its /tmp is its own."""
-    inside = f"printf %s {shlex.quote(CONTENT)} >/tmp/{name}; chmod 0644 /tmp/{name}"
+    path = shlex.quote(f"/tmp/{name}")
+    inside = f"printf %s {shlex.quote(CONTENT)} >{path}; chmod 0644 {path}"
     host.run(f"nsenter -t {host.main_pid(UNIT)} -m sh -c {shlex.quote(inside)}")
 
 
