@@ -22,7 +22,7 @@ AT_ONCE = "How many at a time: a count or a percent of the chosen; 10% when not 
 KEEP_RELEASES = "How many releases stay on a host, older ones are deleted: 2 or more, or all."
 
 
-@command(changes=True, help={"no_workers": NO_WORKERS})
+@command(changes=True, guarded=True, help={"no_workers": NO_WORKERS})
 def deploy_etcd(run: Run, no_workers: bool = False) -> int:
     """Install etcd on the inventory's members, or roll a change out, one member at a time.
 
@@ -32,7 +32,11 @@ def deploy_etcd(run: Run, no_workers: bool = False) -> int:
     return actions.deploy_etcd(run, workers=not no_workers)
 
 
-@command(changes=True, help={"name": "The member; all that etcd lacks.", "no_workers": NO_WORKERS})
+@command(
+    changes=True,
+    guarded=True,
+    help={"name": "The member; all that etcd lacks.", "no_workers": NO_WORKERS},
+)
 def add_member(run: Run, name: str = "", no_workers: bool = False) -> int:
     """Add members of the inventory to the running cluster: as learners, then as voters."""
     return actions.add_member(run, name, workers=not no_workers)
@@ -40,6 +44,7 @@ def add_member(run: Run, name: str = "", no_workers: bool = False) -> int:
 
 @command(
     changes=True,
+    guarded=True,
     help={"name": "The member.", "delete_data": DELETE_DATA, "no_workers": NO_WORKERS},
     positional=("name",),
 )
@@ -52,6 +57,7 @@ def remove_member(
 
 @command(
     changes=True,
+    guarded=True,
     help={"name": "The member.", "delete_data": DELETE_DATA, "no_workers": NO_WORKERS},
     positional=("name",),
 )
@@ -64,6 +70,7 @@ def replace_member(
 
 @command(
     changes=True,
+    guarded=True,
     help={
         "to": "The release, such as 3.6.16; those on the way are taken from etcd.releases.",
         "backup_dir": "Where the snapshot goes that is taken first.",
@@ -77,7 +84,7 @@ def upgrade_etcd(run: Run, to: str = "", backup_dir: str = "") -> int:
     return actions.upgrade_etcd(run, to, backup_dir)
 
 
-@command(changes=True, help={"to": "The member that is to lead."})
+@command(changes=True, guarded=True, help={"to": "The member that is to lead."})
 def move_leader(run: Run, to: str = "") -> int:
     """Make a member the leader, for work on the host of the one that leads now."""
     return actions.move_leader(run, to)
@@ -85,6 +92,7 @@ def move_leader(run: Run, to: str = "") -> int:
 
 @command(
     changes=True,
+    guarded=True,
     help={
         "ca": "Replace the CA, too: both are trusted meanwhile. Two rolling restarts.",
         "limit": LIMIT,
@@ -122,6 +130,7 @@ def import_certs(run: Run, folder: str | None = None) -> int:
 
 @command(
     changes=True,
+    guarded=True,
     help={"lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas."},
 )
 def enable_auth(run: Run, lock_out: str = "") -> int:
@@ -133,13 +142,13 @@ def enable_auth(run: Run, lock_out: str = "") -> int:
     return actions.enable_auth(run, lock_out)
 
 
-@command(changes=True)
+@command(changes=True, guarded=True)
 def disable_auth(run: Run) -> int:
     """Turn etcd's authentication off (etcd.auth.enabled: false); users and roles stay."""
     return actions.disable_auth(run)
 
 
-@command(changes=True, help={"limit": LIMIT, "batch": BATCH, "read": READ})
+@command(changes=True, guarded=True, help={"limit": LIMIT, "batch": BATCH, "read": READ})
 def start_workers(run: Run, limit: str = "", batch: str = "", read: str = "") -> int:
     """Install, configure and start the Alluxio workers, and wait until each is READY.
 
@@ -150,6 +159,7 @@ def start_workers(run: Run, limit: str = "", batch: str = "", read: str = "") ->
 
 @command(
     changes=True,
+    guarded=True,
     help={
         "limit": LIMIT,
         "batch": BATCH,
@@ -169,6 +179,7 @@ def restart_workers(
 
 @command(
     changes=True,
+    guarded=True,
     help={"limit": LIMIT, "batch": BATCH, "at_once": AT_ONCE, "keep": KEEP_RELEASES},
 )
 def upgrade_workers(
@@ -183,6 +194,7 @@ def upgrade_workers(
 
 @command(
     changes=True,
+    guarded=True,
     help={
         "to": "Another release that is on the hosts, by its version.",
         "limit": LIMIT,
@@ -199,6 +211,7 @@ def rollback_workers(
 
 @command(
     changes=True,
+    guarded=True,
     help={
         "name": "The worker.",
         "revoke_lease": "Revoke its lease, if that has expired and etcd does not remove it.",
@@ -212,6 +225,7 @@ def decommission_worker(run: Run, name: str | None = None, revoke_lease: bool = 
 
 @command(
     changes=True,
+    guarded=True,
     help={
         "ids": "Worker ids as check-nodes shows them, separated by commas; or stale, for all such.",
         "count": "With stale: how many ids these are.",
@@ -223,7 +237,12 @@ def forget_worker(run: Run, ids: str | None = None, count: str = "") -> int:
     return actions.forget_worker(run, ids or "", count)
 
 
-@command(changes=True, help={"file": "As it was said at the removal."}, positional=("file",))
+@command(
+    changes=True,
+    guarded=True,
+    help={"file": "As it was said at the removal."},
+    positional=("file",),
+)
 def readmit_worker(run: Run, file: str | None = None) -> int:
     """Put a registration back that decommission-worker or forget-worker has removed."""
     return actions.readmit_worker(run, file or "")
@@ -362,6 +381,7 @@ def destroy(run: Run, yes_delete: str = "") -> int:
 
 
 @command(
+    guarded=True,
     help={
         "to": "Folder for the file; `backups` beside the inventory when not given.",
         "keep": "How many backups of this cluster stay there, the newest; or all.",
@@ -396,15 +416,16 @@ def restore_etcd(
     changes=True,
     help={
         "from": "The member whose data the cluster goes on from.",
+        "cluster_id": "Of two etcd clusters among the members, the one to go on from, by its id.",
         "yes_recover": "The cluster's name: do not ask. For scripts.",
     },
 )
-def recover_etcd(run: Run, from_: str = "", yes_recover: str = "") -> int:
+def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: str = "") -> int:
     """When a quorum is lost for good: go on from one member's data, and say what may be lost.
 
     Asks for the cluster's name. Killed anywhere, it is finished by running it again.
     """
-    return actions.recover_etcd(run, from_, yes_recover)
+    return actions.recover_etcd(run, from_, yes_recover, cluster_id)
 
 
 @command(
@@ -424,6 +445,7 @@ def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
 
 @command(
     changes=True,
+    guarded=True,
     help={"compact": "First drop the history of every key, up to the newest revision."},
 )
 def defrag_etcd(run: Run, compact: bool = False) -> int:
@@ -431,7 +453,7 @@ def defrag_etcd(run: Run, compact: bool = False) -> int:
     return actions.defrag_etcd(run, compact)
 
 
-@command(changes=True)
+@command(changes=True, guarded=True)
 def disarm_alarms(run: Run) -> int:
     """Disarm etcd's alarms whose cause is gone; for the others, say what to do."""
     return actions.disarm_alarms(run)

@@ -55,6 +55,7 @@ _HELP = {
     "debug": "Write a file (.tar.gz) to attach to a bug report; it holds no secret.",
     "dry_run": "Show the plan and its diffs; change nothing.",
     "exit_code": "With --dry-run: end with 1 when anything would change.",
+    "cluster_id": "Of two etcd clusters among the members, the one to work on, by its id.",
 }
 
 
@@ -70,6 +71,11 @@ class Run:
     stats: bool = False
     #: The steps that were shown already, when consent was asked for.
     shown: tuple[Step, ...] | None = None
+    #: Whether the command must know which etcd cluster it works on, and what --cluster-id says.
+    guarded: bool = False
+    cluster_id: str = ""
+    #: Whether that was found out.
+    established: bool = False
     #: Whether a plan is being applied: what an interrupted run may truthfully say.
     applying: bool = False
     #: Whether a dry run's plan has anything to change.
@@ -130,6 +136,7 @@ class Run:
 def command(
     *,
     changes: bool = False,
+    guarded: bool = False,
     writes: bool | Sequence[str] = False,
     inventory: bool = True,
     help: Mapping[str, str] | None = None,
@@ -138,12 +145,13 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Task[Any]]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
-    ``changes`` adds --dry-run and --exit-code. ``writes``: the command has no rehearsal and writes
-    files, always or with one of these options; Invoke's ``run.dry`` setting refuses it.
-    Without ``inventory`` that option, and those about
-    hosts, are left out. ``formats`` are what --format takes. Options in ``positional``, whose
-    default is None, are given without their flag. What the body returns is the exit code (None:
-    0); an error of ours is printed as one line per problem and ends with its own code.
+    ``changes`` adds --dry-run and --exit-code; ``guarded`` commands first find out which etcd
+    cluster it is (:mod:`provision.etcd.guard`) and take --cluster-id. ``writes``: the command has
+    no rehearsal and writes files, always or with one of these options; Invoke's ``run.dry`` setting
+    refuses it. Without ``inventory`` that option, and those about hosts, are left out. ``formats``
+    are what --format takes. Options in ``positional``, whose default is None, are given without
+    their flag. What the body returns is the exit code (None: 0); an error of ours is printed as one
+    line per problem and ends with its own code.
     """
 
     def decorate(body: Callable[..., int | None]) -> Task[Any]:
@@ -155,12 +163,15 @@ def command(
         if inventory:
             common.update(verbose=False, stats=False)
         common.update(traceback=False, debug="")
+        late = {"cluster_id": ""} if guarded else {}
 
         numbers = {p.name: type(p.default) for p in own if type(p.default) in (int, float)}
 
         @functools.wraps(body)
         def task_body(c: Context, **given: Any) -> None:
-            options = {name: given.pop(name, default) for name, default in common.items()}
+            taken = {**common, **late}
+            options = {name: given.pop(name, default) for name, default in taken.items()}
+            options["guarded"] = guarded
             rehearsed = bool(c.config.run.dry)  # --dry, INVOKE_RUN_DRY, or another task's --dry-run
             if rehearsed and changes:
                 options["dry_run"] = True
@@ -180,13 +191,15 @@ def command(
         # --debug is the last: it takes no short flag from those that a task has of its own.
         shown = [("c", inspect.Parameter.empty), *list(common.items())[:-1]]
         shown += [(p.name, str(p.default) if p.name in numbers else p.default) for p in own]
-        shown.append(("debug", ""))
+        shown += [*late.items(), ("debug", "")]
         keyword = inspect.Parameter.KEYWORD_ONLY
         task_body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [inspect.Parameter(name, keyword, default=default) for name, default in shown]
         )
-        texts = {**{k: v for k, v in _HELP.items() if k in common}, **(help or {})}
-        return Task(task_body, help=texts, positional=tuple(positional))
+        texts = {**{k: v for k, v in _HELP.items() if k in {**common, **late}}, **(help or {})}
+        task: Task[Any] = Task(task_body, help=texts, positional=tuple(positional))
+        task.guarded = guarded  # type: ignore[attr-defined]
+        return task
 
     return decorate
 
@@ -234,6 +247,8 @@ def perform(
         dry_run=options.get("dry_run", False),
         verbose=options.get("verbose", False),
         stats=options.get("stats", False),
+        guarded=options.get("guarded", False),
+        cluster_id=options.get("cluster_id", ""),
     )
     try:
         with between_imports():

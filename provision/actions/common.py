@@ -15,6 +15,32 @@ if TYPE_CHECKING:
     from provision.plan import Plan
 
 
+#: Commands on workers: they change no member.
+WORKERS = frozenset(
+    {
+        "start-workers",
+        "restart-workers",
+        "upgrade-workers",
+        "rollback-workers",
+        "decommission-worker",
+        "forget-worker",
+        "readmit-worker",
+    }
+)
+#: Commands that change something and need not know which cluster it is, each with the reason.
+UNGUARDED = {
+    "destroy": "takes everything away, with consent",
+    "restore-etcd": "makes every member anew, with consent, and keeps the old data aside",
+    "recover-etcd": "is for a lost quorum, with consent; it looks at the groups itself",
+    "kept-data": "deletes only what was kept aside, by name",
+    "export-csrs": "makes keys beside those in use",
+    "import-certs": "touches no host",
+    "start-masters": "masters do not use etcd",
+    "stop-masters": "masters do not use etcd",
+    "stop-workers": "only stops workers",
+}
+
+
 def load(run: Run) -> Inventory:
     """The inventory, while SSH and etcd's client libraries are imported beside it."""
     import threading
@@ -24,7 +50,7 @@ def load(run: Run) -> Inventory:
     threading.Thread(target=client.preload, name="preload", daemon=True).start()
     inventory = run.inventory
     warn(run)
-    return inventory
+    return _establish(run, inventory) if run.guarded else inventory
 
 
 def load_own_etcd(run: Run) -> Inventory:
@@ -36,6 +62,33 @@ def load_own_etcd(run: Run) -> Inventory:
             id="command-not-applicable",
         )
     return load(run)
+
+
+def _establish(run: Run, inventory: Inventory) -> Inventory:
+    """The inventory with the etcd cluster that this command works on: see :mod:`guard`.
+
+    For commands on workers the members' answers are enough; their operator may not have the
+    members' hosts. Membership STATIC goes without etcd.
+    """
+    from provision.alluxio import desired
+    from provision.etcd import guard, reach
+
+    run.established = True
+    alluxio = inventory.alluxio
+    for_workers = run.command in WORKERS
+    if for_workers and (alluxio is None or alluxio.membership == "STATIC"):
+        return inventory
+    login = None
+    if for_workers and alluxio is not None and reach.root(inventory.etcd) is None:
+        login = desired.login(alluxio)
+    return guard.establish(
+        inventory,
+        run.fleet,
+        run.cluster_id,
+        hosts=not for_workers,
+        starts=run.command == "deploy-etcd",
+        login=login,
+    )
 
 
 def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
@@ -99,6 +152,8 @@ def carry_out(run: Run, plan: Plan) -> bool:
     from provision import plan as plans
     from provision import screen
 
+    if run.guarded and not run.established:
+        raise AssertionError(f"{run.command} changes hosts without knowing which cluster it is")
     run.plans.append(plan)
     screen.problems(plan.notes)
     if not plan.steps:
@@ -112,7 +167,16 @@ def carry_out(run: Run, plan: Plan) -> bool:
     with screen.Progress() as progress:
         plans.apply(plan, run.fleet, progress)
     run.applying = False
+    if run.guarded and run.command not in WORKERS:
+        note(run)
     return True
+
+
+def note(run: Run) -> None:
+    """Note on the members' hosts what the cluster is like now, for the next run to compare."""
+    from provision.etcd import last_seen
+
+    last_seen.take(run.inventory.etcd, run.fleet)
 
 
 def finish(

@@ -210,6 +210,7 @@ def backup_etcd(run: Run, to: str, keep: str) -> int:
         [f"save {backup.path}", *(f"remove {p}" for p in backup.removed)],
         ok=True,
     )
+    common.note(run)
     if run.json:
         screen.emit_json(backup.document())
         return 0
@@ -236,6 +237,8 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
         inventory.cluster, confirmed, "restored", "This replaces etcd's data", "--yes-restore"
     ).require(run, plan)
     carried = common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
+    if carried:
+        common.note(run)
     kept = {m.name: restore.kept(m, observed.mark) for m in inventory.etcd.members}
     common.finish(
         run, plan, carried, {"kept": kept}, f"old data: {', '.join(sorted({*kept.values()}))}"
@@ -243,10 +246,10 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
     return 0
 
 
-def recover_etcd(run: Run, name: str, confirmed: str) -> int:
+def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> int:
     """A cluster of one survivor, then the others join it again. The name is the consent."""
     from provision import screen
-    from provision.etcd import members, observed, recover, restore
+    from provision.etcd import guard, members, observed, recover, restore
     from provision.plan import further
 
     if not name:
@@ -255,6 +258,8 @@ def recover_etcd(run: Run, name: str, confirmed: str) -> int:
             id="argument-missing",
         )
     inventory = common.load_own_etcd(run)
+    if cluster_id:
+        inventory = guard.choose(inventory, run.fleet, cluster_id)
     seen = recover.observe(inventory, run.fleet, name)
     plan = recover.plan(inventory, run.fleet, seen)
     screen.problems(plan.notes)
@@ -276,6 +281,7 @@ def recover_etcd(run: Run, name: str, confirmed: str) -> int:
         with further("the recovery is finished"):
             last = recover.finish(inventory, run.fleet, seen)
             common.carry_out(run, last)
+        common.note(run)
         plan = replace(plan, steps=(*plan.steps, *last.steps))
     kept = restore.kept(seen.chosen, seen.mark)
     common.finish(run, plan, not run.dry_run, {"kept": kept}, f"a copy of the old data: {kept}")

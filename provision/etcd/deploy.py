@@ -40,14 +40,16 @@ def plan(
         return peer_tls.plan(inventory, fleet, observed, write=write)
     moves = members.declared_moves(cluster, observed) if observed.running else ()
     late = _late(cluster, observed)
-    staying = tuple(m for m in members.settled(cluster, moves) if m not in late)
+    lost = tuple(m for m in cluster.members if m.name in cluster.established.lost)
+    later = (*late, *lost)
+    staying = tuple(m for m in members.settled(cluster, moves) if m not in later)
     known = replace(cluster, members=staying)
     # Before a CA of our own is made in a folder that lacks the one that the members know.
     tls.require_known(cluster, observed.facts, tls.authority(cluster, observed.facts, write=False))
     ca = tls.authority(cluster, observed.facts, write=write)
     if moves:
         tls.require_settled(cluster, observed.facts, ca)
-    declared = [m for m in cluster.members if m not in late]
+    declared = [m for m in cluster.members if m not in later]
     told = tls.require(cluster, declared, observed.facts, ca)
     todo = {m.name: _changes(cluster, m, observed, ca) for m in staying}
     # Members that are down go first and together: two of three could not start one by one.
@@ -63,6 +65,7 @@ def plan(
             )
         )
     notes = [*observed.warnings, *told, *(_comes_later(m) for m in late)]
+    notes += [_is_lost(m) for m in lost]
     if observed.running is not None:
         names = {m.name for m in cluster.members}
         made = member_steps.build(
@@ -158,6 +161,14 @@ def _comes_later(member: EtcdMember) -> Problem:
     where = f"{member.name} ({member.machine.where})"
     what = "is new, and is added once the cluster is up"
     return Problem(where, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
+
+
+def _is_lost(member: EtcdMember) -> Problem:
+    """Started without its data, it could vote for what it has once voted against."""
+    where = f"{member.name} ({member.machine.where})"
+    what = f"has lost its data ({member.data_dir} is empty), and is not started"
+    remedy = f"once the cluster is up: mount its disk, or invoke replace-member {member.name}"
+    return Problem(where, what, remedy, "warning", id="member-data-lost")
 
 
 def _refuse_another_minor(cluster: EtcdCluster, observed: Observed) -> None:

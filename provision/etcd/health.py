@@ -21,7 +21,7 @@ from provision.etcd.listeners import CertificateState, expiry, shown_certificate
 from provision.etcd.reach import How, client_tls, connect, root, way, words
 from provision.etcd.values import Login, MemberStatus, RegisteredMember
 from provision.ids import Id
-from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
 from provision.remote import Fleet
 from provision.text import size
 
@@ -38,8 +38,10 @@ __all__ = [
 #: Share of its quota from which a database is warned of: full, it takes no more writes.
 NEARLY_FULL = 0.8
 
+#: A cluster's name, and which of several of that name it is.
+_Key = tuple[str, Established]
 #: Per fleet and cluster, the member that last served a read, and the way to it.
-_serving: WeakKeyDictionary[Fleet, dict[str, tuple[EtcdMember, How]]] = WeakKeyDictionary()
+_serving: WeakKeyDictionary[Fleet, dict[_Key, tuple[EtcdMember, How]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,22 +163,23 @@ def any_client(
     kept = _serving.setdefault(fleet, {})
     with contextlib.ExitStack() as stack:
         client = None
-        if cluster.name in kept:
-            member, how = kept[cluster.name]
+        key = _key(cluster)
+        if key in kept:
+            member, how = kept[key]
             with contextlib.suppress(EtcdUnreachable):
                 client = stack.enter_context(
                     connect(cluster, fleet, member, timeout=timeout, login=login, how=how)
                 )
         if client is None:
             member, how = _first_serving(cluster, fleet, timeout, login)
-            kept[cluster.name] = (member, how)
+            kept[key] = (member, how)
             client = stack.enter_context(
                 connect(cluster, fleet, member, timeout=timeout, login=login, how=how)
             )
         try:
             yield client
         except EtcdUnreachable:
-            kept.pop(cluster.name, None)
+            kept.pop(key, None)
             raise
 
 
@@ -293,12 +296,15 @@ def _observe(
                 EtcdClient(endpoint, timeout=timeout, tls=tls, login=login)
             )
             status = client.status()
+            if not cluster.established.has(status.cluster_id, status.member_id):
+                number, status = status.cluster_id, None
+                raise _outside(cluster, member, number)
             registered = tuple(client.member_list())
             started = time.monotonic()
             _read(client)
             seconds = time.monotonic() - started
             authenticated = client.logged_in if login is not None else None
-            _serving.setdefault(fleet, {}).setdefault(cluster.name, (member, how))
+            _serving.setdefault(fleet, {}).setdefault(_key(cluster), (member, how))
     except ProvisionError as error:
         what, remedy, error_id = words(error)
         refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
@@ -316,6 +322,21 @@ def _observe(
         shown,
         authenticated,
         refused,
+    )
+
+
+def _key(cluster: EtcdCluster) -> _Key:
+    return cluster.name, cluster.established
+
+
+def _outside(cluster: EtcdCluster, member: EtcdMember, number: int) -> Unhealthy:
+    """That a member answers, and is not of the cluster that the command works on."""
+    what = f"is not of the cluster that this command works on: it is a member of {number:x}"
+    option = f" --cluster-id {cluster.established.name}" if cluster.established.name else ""
+    remedy = f"invoke replace-member {member.name}{option}"
+    where = f"etcd member {member.name}"
+    return Unhealthy(
+        f"{where} {what}", [Problem(where, what, remedy, id="member-odd")], id="member-odd"
     )
 
 

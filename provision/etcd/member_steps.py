@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from provision import gather
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, gates, membership, pending, roster, tls
+from provision.etcd import desired, gates, hashes, membership, pending, roster, tls
 from provision.etcd.observed import Observed, Running, require_running
 from provision.etcd.roster import Kind, Move
 from provision.host.change import Change, changes
@@ -59,6 +59,9 @@ def build(
     if why := roster.obstacle(voters, healthy, moves):
         problems = [p for p in running.health.problems if p.severity == "error"]
         raise PreflightFailed(f"{why}; nothing was changed", problems, id="quorum-at-risk")
+    leaving = [m.member.name for m in moves if m.kind is Kind.REMOVE]
+    if leaving:
+        hashes.require_equal(running.health, fleet, leaving)
     made = Steps()
     joining = frozenset(m.member.machine for m in moves if m.kind is Kind.ADD)
     builder = _Builder(inventory.etcd, fleet, observed, running, ca, delete, joining, made)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from provision.alluxio import endpoints
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd import desired, membership, pending, roster, tls
+from provision.etcd import desired, hashes, membership, pending, roster, tls
 from provision.etcd.member_steps import Steps, build, retire
 from provision.etcd.observed import Observed, Running, require_running
 from provision.etcd.roster import Kind, Move
@@ -90,13 +90,22 @@ def replace_dead(
 ) -> Plan:
     """The plan of ``replace-member``: the dead ``name`` goes, a new one of that name comes.
 
-    Empty when ``name`` is healthy: then it was replaced already, or need not be.
+    One that stands outside the cluster counts as dead, and so does one whose data differ from
+    the majority's. Empty when ``name`` is healthy: it was replaced already, or need not be.
+    Raises :class:`PreflightFailed` when the data of others differ.
     """
     running = require_running(observed)
     member = _declared(inventory, name)
+    odd = name in inventory.etcd.established.odd
+    if odd and delete:
+        raise UsageError(
+            f"the data of {name} are not of the cluster that serves: they are kept aside, not "
+            f"deleted; invoke kept-data deletes them when they are known to be of no use",
+            id="option-invalid",
+        )
     found = running.roster.find(member)
     moves: list[Move] = []
-    if name not in running.healthy:
+    if name not in running.healthy or _differs(running, fleet, name):
         dead = found is not None and bool(found.name) and not found.is_learner
         if found is not None and dead:
             moves = [*roster.removals(inventory.etcd, [found]), Move(Kind.ADD, member)]
@@ -274,6 +283,8 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Runni
                 f"{other.name} first"
             )
             problems.append(Problem(where, what, remedy, id="members-unclear"))
+        elif there is not None and there.name and member.name in cluster.established.odd:
+            problems.append(_odd(cluster, member, where))
         elif there is None:
             if any(old.machine == member.machine for old in leaving):
                 what = "is on the host of a member that is not in the inventory any more"
@@ -312,6 +323,22 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Runni
             problems,
             id="members-unclear",
         )
+
+
+def _differs(running: Running, fleet: Fleet, name: str) -> bool:
+    found = hashes.compare(running.health, fleet)
+    if name in found.differing:
+        return True
+    if not found.equal:
+        raise hashes.differ(found)
+    return False
+
+
+def _odd(cluster: EtcdCluster, member: EtcdMember, where: str) -> Problem:
+    option = f" --cluster-id {cluster.established.name}" if cluster.established.name else ""
+    what = "has data that are not of the cluster that serves"
+    remedy = f"invoke replace-member {member.name}{option}: its data is kept aside"
+    return Problem(where, what, remedy, id="member-odd")
 
 
 def _only_scheme_differs(member: EtcdMember, urls: Sequence[str]) -> bool:

@@ -126,19 +126,17 @@ def require_running(observed: Observed) -> Running:
 
 def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running | None]:
     seen = health.observe(cluster, fleet)
+    if not seen.healthy_count and any(m.refused for m in seen.members):
+        # Not to be taken for a cluster that is down.
+        raise PreflightFailed(
+            "etcd does not let this tool in; nothing was changed",
+            [
+                Problem(p.where, p.what, "see etcd.auth.root_password in the inventory", id=p.id)
+                for p in seen.problems
+            ],
+            id="etcd-login-refused",
+        )
     if not seen.registered:
-        if any(m.refused for m in seen.members):
-            # Not to be taken for a cluster that is down.
-            raise PreflightFailed(
-                "etcd does not let this tool in; nothing was changed",
-                [
-                    Problem(
-                        p.where, p.what, "see etcd.auth.root_password in the inventory", id=p.id
-                    )
-                    for p in seen.problems
-                ],
-                id="etcd-login-refused",
-            )
         return seen, None
     there = roster.roster(cluster, seen.registered)
     voters = seen

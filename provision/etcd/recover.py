@@ -17,7 +17,16 @@ from datetime import datetime, timezone
 
 from provision import gather
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd import desired, gates, health, restore, scratch, snapshot, unfinished
+from provision.etcd import (
+    desired,
+    gates,
+    health,
+    last_seen,
+    restore,
+    scratch,
+    snapshot,
+    unfinished,
+)
 from provision.etcd.unfinished import Mark
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe
@@ -88,6 +97,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
             f"{name} cannot be recovered from: no answer", unreachable, id="recovery-source-unfit"
         )
     _fit(cluster, chosen, facts[chosen.machine])
+    _of_the_chosen(cluster, chosen)
     key = hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
     begun = unfinished.newest({m.name: m for m in cluster.members}, facts)
     if begun is not None and (begun.command, begun.key) != ("recover", key):
@@ -111,7 +121,8 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
                 Problem(
                     cluster.name,
                     f"{healthy} serves reads",
-                    "use invoke replace-member",
+                    "use invoke replace-member; if that is not the right cluster, name the right "
+                    "one by --cluster-id",
                     id="quorum-not-lost",
                 )
             ],
@@ -181,7 +192,10 @@ def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
         from provision.alluxio import reregister
 
         steps.append(Step("see to the workers", calls=(reregister.call(inventory, fleet),)))
-    hosts = tuple(HostChanges(m.name, m.machine, (unfinished.clear(m),)) for m in back.members)
+    note = last_seen.path(cluster)
+    hosts = tuple(
+        HostChanges(m.name, m.machine, (unfinished.clear(m, note),)) for m in back.members
+    )
     steps.append(Step("finish", hosts, before=gates.all_healthy(back, fleet)))
     return Plan("recover-etcd", cluster.name, tuple(steps))
 
@@ -251,6 +265,18 @@ def _on_disk(facts: HostFacts) -> int | None:
         return int(document(lines[-1])["revision"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _of_the_chosen(cluster: EtcdCluster, chosen: EtcdMember) -> None:
+    if chosen.name not in cluster.established.odd:
+        return
+    where = f"{chosen.name} ({chosen.machine.where})"
+    what = f"is not of cluster {cluster.established.name}, which --cluster-id names"
+    raise PreflightFailed(
+        f"{chosen.name} cannot be recovered from",
+        [Problem(where, what, "choose one of its members", id="recovery-source-unfit")],
+        id="recovery-source-unfit",
+    )
 
 
 def _keep(chosen: EtcdMember, mark: Mark) -> Change:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from provision import gather
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
-from provision.etcd import desired, gates, health, scratch, snapshot, unfinished
+from provision.etcd import desired, gates, health, last_seen, scratch, snapshot, unfinished
 from provision.etcd.unfinished import Mark
 from provision.host.change import Change
 from provision.host.observe import HostFacts, Probe
@@ -108,7 +108,8 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool =
     steps += _step(
         "finish",
         list(cluster.members),
-        lambda m: unfinished.clear(m, uploads[m.name]),
+        # What was noted is of another history now.
+        lambda m: unfinished.clear(m, uploads[m.name], last_seen.path(cluster)),
         before=None if starting else verify,
     )
     guards = tuple(m.machine for m in cluster.members)

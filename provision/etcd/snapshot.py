@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd import health, reach, scratch
+from provision.etcd import hashes, health, reach, scratch
 from provision.etcd.client import EtcdClient
 from provision.etcd.values import KvHash, Login
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
@@ -128,7 +128,7 @@ def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> Et
     """The healthy member to read from, a follower before the leader: it has less to do.
 
     Raises :class:`Unhealthy` when none is healthy, or when etcd itself says that data differs
-    between members.
+    between members, and :class:`PreflightFailed` when their hashes do.
     """
     seen = health.observe(cluster, fleet, login=login)
     if any(m.status is not None and "CORRUPT" in m.status.alarms for m in seen.members):
@@ -140,6 +140,7 @@ def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> Et
     healthy = [m for m in seen.members if m.healthy and m.status and not m.status.is_learner]
     if not healthy:
         raise Unhealthy("no backup: no etcd member is healthy", seen.problems, id="quorum-lost")
+    hashes.require_equal(seen, fleet)
     return min(healthy, key=lambda m: m.member.name == seen.leader).member
 
 

@@ -21,6 +21,7 @@ from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd import (
     desired,
     gates,
+    hashes,
     health,
     imported,
     listeners,
@@ -81,6 +82,7 @@ def plan(
         return Plan("upgrade-etcd", cluster.name, notes=observed.warnings)
     way = way or (to,)
     _refuse_removed_settings(cluster, way)
+    hashes.require_equal(observed.health, fleet)
     cache = artifacts.default_cache()
     hops = [_Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
     lowest = min((v for v in versions.values() if v), key=version_tuple)

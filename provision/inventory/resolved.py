@@ -86,6 +86,26 @@ class EtcdMember:
 
 
 @dataclass(frozen=True, slots=True)
+class Established:
+    """Which running cluster a command works on, as it found out before anything else.
+
+    A member that tells another ``cluster_id``, or whose own id is in ``outside``, is not of it;
+    ``cluster_id`` None: no cluster serves. ``odd`` are the names of the declared members that
+    stand outside with data of their own, ``lost`` of those that must not be started as if they
+    were new. ``name`` is what ``--cluster-id`` was given, or empty.
+    """
+
+    cluster_id: int | None = None
+    outside: frozenset[int] = frozenset()
+    odd: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+    name: str = ""
+
+    def has(self, cluster_id: int, member_id: int) -> bool:
+        return self.cluster_id in (None, cluster_id) and member_id not in self.outside
+
+
+@dataclass(frozen=True, slots=True)
 class EtcdCluster:
     """The etcd cluster as declared."""
 
@@ -104,6 +124,8 @@ class EtcdCluster:
     backup: model.EtcdBackup | None = None
     #: Taken care of elsewhere: the members are endpoints, and their hosts none of ours.
     external: bool = False
+    #: What :mod:`provision.etcd.guard` found out; the inventory says nothing of it.
+    established: Established = Established()
 
     @property
     def quorum(self) -> int:

@@ -231,7 +231,7 @@ def test_a_member_that_restarts_is_found_again(boot: Boot) -> None:
 def test_another_member_takes_over(boot: Boot, how: signal.Signals) -> None:
     with boot(3) as three, Watched(of(three)) as watched:
         watched.until("w1 UNREGISTERED, w2 UNREGISTERED")
-        (member, _) = health._serving[watched._fleet][three.cluster.name]
+        (member, _) = health._serving[watched._fleet][health._key(three.cluster)]
         process = three.members[member.name].process
         assert process is not None
         process.send_signal(how)

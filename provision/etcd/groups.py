@@ -1,0 +1,400 @@
+"""Which cluster it is: the groups that the members form, as a function of what was seen of them.
+
+A linearizable read through a member proves a quorum behind it (etcd's ``ReadIndex``), so a member
+that gives one belongs to a group that serves; a count of the inventory's hosts proves nothing.
+Equal ids prove nothing either: etcd computes a member's id from its peer URLs and the cluster
+token, and the cluster's id from its first members' ids (``membership.NewMember``, ``genID``), so a
+member that was emptied and bootstrapped again has the ids that it had. ``--force-new-cluster``
+keeps both ids, too. That is why revisions and the note of the last run are compared as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+#: Writes that a member's database file may lack of what the member has applied: etcd commits a
+#: batch of that many (``backend.defaultBatchLimit``), or after 100 ms.
+FILE_LAG = 10_000
+#: The revision of a database that nobody has written to.
+EMPTY = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a running member says of itself.
+
+    ``members`` are the ids of its own list of members. ``serves`` is None when it refuses the
+    login: then it may serve others.
+    """
+
+    cluster_id: int
+    member_id: int
+    term: int
+    index: int
+    revision: int
+    leader: int
+    members: frozenset[int]
+    serves: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The data of a member that does not answer. None: could not be read."""
+
+    cluster_id: int | None = None
+    member_id: int | None = None
+    revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One declared member. Without ``answer`` and ``disk`` it has no data, or, when not
+    ``looked``, its host did not answer and nobody knows."""
+
+    name: str
+    answer: Answer | None = None
+    disk: Disk | None = None
+    looked: bool = True
+
+    @property
+    def cluster_id(self) -> int | None:
+        known = self.answer or self.disk
+        return known.cluster_id if known is not None else None
+
+    @property
+    def member_id(self) -> int | None:
+        known = self.answer or self.disk
+        return known.member_id if known is not None else None
+
+    @property
+    def revision(self) -> int | None:
+        known = self.answer or self.disk
+        return known.revision if known is not None else None
+
+    @property
+    def has_data(self) -> bool:
+        return self.answer is not None or self.disk is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the last run noted of the cluster. ``when`` is UTC, and sorts by time."""
+
+    cluster_id: int
+    term: int
+    index: int
+    revision: int
+    when: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Members of one history. ``name`` is what ``--cluster-id`` takes.
+
+    ``serves`` is None when only members that refuse the login are in it.
+    """
+
+    name: str
+    cluster_id: int
+    members: tuple[Seen, ...]
+    serves: bool | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(m.name for m in self.members)
+
+    @property
+    def ids(self) -> frozenset[int]:
+        return frozenset(m.member_id for m in self.members if m.member_id is not None)
+
+    @property
+    def registered(self) -> frozenset[int]:
+        """The ids in the lists of its members that serve, or else of all that answer."""
+        return _registered(self.members)
+
+    @property
+    def term(self) -> int:
+        return max((a.term for a in self._answers), default=0)
+
+    @property
+    def index(self) -> int:
+        return max((a.index for a in self._answers), default=0)
+
+    @property
+    def revision(self) -> int | None:
+        """The newest that is known; None when no member's could be read."""
+        return max((r for m in self.members if (r := m.revision) is not None), default=None)
+
+    @property
+    def _answers(self) -> list[Answer]:
+        return [m.answer for m in self.members if m.answer is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One group is the cluster. ``odd`` are the other declared members that have data, and
+    ``empty`` those on whose hosts there is none."""
+
+    group: Group
+    odd: tuple[Seen, ...]
+    empty: tuple[Seen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Two:
+    """More than one group serves, or may."""
+
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """One group serves, and something is newer than its data: ``why``."""
+
+    group: Group
+    groups: tuple[Group, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """No group serves."""
+
+    groups: tuple[Group, ...]
+
+
+Verdict = Serving | Two | Behind | Silent
+
+
+def form(seen: Sequence[Seen]) -> tuple[Group, ...]:
+    """The groups, those that serve first. Members without data are in none."""
+    serving: list[list[Seen]] = []
+    for m in seen:
+        if m.answer is not None and m.answer.serves:
+            _join(serving, m)
+    maybe: list[list[Seen]] = []
+    left: list[Seen] = []
+    for m in seen:
+        if not m.has_data or (m.answer is not None and m.answer.serves):
+            continue
+        home = next((g for g in serving if _belongs(m, g)), None)
+        if home is not None:
+            home.append(m)
+        elif m.answer is not None and m.answer.serves is None:
+            _join(maybe, m)
+        else:
+            left.append(m)
+    rest: dict[int, list[Seen]] = {}
+    for m in left:
+        rest.setdefault(m.cluster_id or 0, []).append(m)
+    found: list[tuple[list[Seen], bool | None]] = [(g, True) for g in serving]
+    found += [(g, None) for g in maybe]
+    found += [(g, False) for g in rest.values()]
+    ids = [g[0].cluster_id or 0 for g, _ in found]
+    order = {m.name: n for n, m in enumerate(seen)}
+    return tuple(
+        Group(
+            _name(g, ids.count(number) > 1),
+            number,
+            tuple(sorted(g, key=lambda m: order[m.name])),
+            serves,
+        )
+        for (g, serves), number in zip(found, ids, strict=True)
+    )
+
+
+def decide(
+    seen: Sequence[Seen], groups: Sequence[Group], note: Note | None = None, wanted: str = ""
+) -> Verdict:
+    """Which group is the cluster. ``wanted`` is the name of a group that was chosen by hand; it
+    must be one of ``groups``."""
+    serving = [g for g in groups if g.serves is not False]
+    if wanted:
+        chosen = next(g for g in groups if g.name == wanted)
+        return _serving(chosen, seen) if chosen.serves is not False else Silent(tuple(groups))
+    if not serving:
+        return Silent(tuple(groups))
+    if len(serving) > 1:
+        return Two(tuple(groups))
+    group = serving[0]
+    if why := newer_than(group, groups) or below(group, note):
+        return Behind(group, tuple(groups), why)
+    return _serving(group, seen)
+
+
+def newer_than(group: Group, groups: Iterable[Group]) -> str:
+    """Whose data are newer than those of ``group``, or an empty string."""
+    now = group.revision or 0
+    for other in groups:
+        if other is group:
+            continue
+        for m in other.members:
+            if m.revision is not None and m.revision > now:
+                names = ", ".join(group.names)
+                return (
+                    f"{m.name} has data of revision {m.revision}, newer than revision {now} of "
+                    f"the members that serve ({names})"
+                )
+    return ""
+
+
+def below(group: Group, note: Note | None) -> str:
+    """What the last run noted that ``group`` has not reached, or an empty string."""
+    if note is None:
+        return ""
+    at = f"the last run noted cluster {note.cluster_id:x}"
+    if note.cluster_id != group.cluster_id:
+        return f"{at} ({note.when}), but cluster {group.cluster_id:x} serves"
+    now = group.revision or 0
+    if note.revision > now:
+        return f"{at} at revision {note.revision} ({note.when}); what serves is at {now}"
+    if note.index > group.index:
+        return f"{at} at raft index {note.index} ({note.when}); what serves is at {group.index}"
+    if note.term > group.term:
+        return f"{at} in raft term {note.term} ({note.when}); what serves is in {group.term}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """There is no data anywhere, and there never was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Equal histories: ``names`` may be started together. ``lost`` have no data although they
+    are members: they must not be started as if they were new."""
+
+    names: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """Starting could lose what was acknowledged: ``why``. ``best`` is the member with the newest
+    data, or empty."""
+
+    why: str
+    best: str = ""
+
+
+def start(
+    seen: Sequence[Seen], note: Note | None, members: Collection[str]
+) -> Bootstrap | Start | Unclear:
+    """What may be done with members none of whom serves.
+
+    ``members`` are the names that the configurations on the hosts have as the first members.
+    """
+    data = [m for m in seen if m.has_data]
+    if not data:
+        if note is None:
+            return Bootstrap()
+        return Unclear(
+            f"there is no data on any host, though the last run ({note.when}) noted a cluster at "
+            f"revision {note.revision}"
+        )
+    known = [m for m in data if m.revision is not None]
+    best = max(known, key=lambda m: m.revision or 0, default=None)
+    name = best.name if best is not None else ""
+    newest = (best.revision or 0) if best is not None else 0
+    ids = {m.cluster_id for m in data}
+    if len(ids) > 1:
+        said = "; ".join(f"{m.name}: {m.cluster_id or 0:x}" for m in data)
+        return Unclear(f"the hosts have data of different clusters ({said})", name)
+    own = [m.member_id for m in data if m.member_id is not None]
+    if len(own) != len(set(own)):
+        return Unclear("two hosts have data of the same member", name)
+    number = next(iter(ids))
+    if note is not None and number != note.cluster_id:
+        return Unclear(
+            f"the hosts have data of cluster {number or 0:x}, but the last run ({note.when}) noted "
+            f"cluster {note.cluster_id:x}",
+            name,
+        )
+    lost = tuple(m.name for m in seen if not m.has_data and m.looked and m.name in members)
+    if note is None and best is not None and len(known) == len(data) and newest <= EMPTY:
+        return Start(tuple(m.name for m in data) + lost)  # half a bootstrap
+    total = len(data) + len(lost)
+    needed = total // 2 + 1
+    if len(data) < needed:
+        gone = ", ".join(lost)
+        return Unclear(
+            f"{len(data)} of {total} members have their data: no quorum without {gone}", name
+        )
+    revisions = sorted((m.revision or 0 for m in known), reverse=True)
+    if len(revisions) < needed:
+        return Unclear(
+            f"the revision of {len(data) - len(known)} of {len(data)} members cannot be read from "
+            "their data",
+            name,
+        )
+    majority = revisions[needed - 1]
+    if note is not None and majority < note.revision:
+        return Unclear(
+            f"a majority of the members is below revision {note.revision}, which the last run "
+            f"({note.when}) noted; the newest data are of revision {newest}",
+            name,
+        )
+    if newest - majority > FILE_LAG or majority <= EMPTY < newest:
+        return Unclear(
+            f"{name} has data of revision {newest}, and a majority of revision {majority} or less "
+            "would outvote it",
+            name,
+        )
+    return Start(tuple(m.name for m in data), lost)
+
+
+def _serving(group: Group, seen: Sequence[Seen]) -> Serving:
+    outside = [m for m in seen if m not in group.members]
+    return Serving(
+        group,
+        tuple(m for m in outside if m.has_data),
+        tuple(m for m in outside if not m.has_data and m.looked),
+    )
+
+
+def _join(groups: list[list[Seen]], member: Seen) -> None:
+    """Put a member to the group that it follows one leader with, or has the same list with: two
+    quorums of one list have a member in common, so they are one cluster even amid an election."""
+    answer = member.answer
+    assert answer is not None
+    for group in groups:
+        for other in group:
+            its = other.answer
+            if (
+                its is not None
+                and its.cluster_id == answer.cluster_id
+                and (its.leader == answer.leader != 0 or its.members == answer.members)
+            ):
+                group.append(member)
+                return
+    groups.append([member])
+
+
+def _belongs(member: Seen, group: Sequence[Seen]) -> bool:
+    """Whether a member that does not serve is one of a group that does, as far as can be told."""
+    first = group[0].answer
+    assert first is not None
+    newest = max(m.answer.revision for m in group if m.answer is not None)
+    if member.cluster_id != first.cluster_id or (member.revision or 0) > newest:
+        return False
+    if member.member_id not in _registered(group):
+        return False
+    if member.answer is None:
+        return True
+    serving = {m.answer.member_id for m in group if m.answer is not None and m.answer.serves}
+    return bool(serving & member.answer.members)
+
+
+def _registered(members: Iterable[Seen]) -> frozenset[int]:
+    answers = [m.answer for m in members if m.answer is not None]
+    best = [a for a in answers if a.serves] or answers
+    return frozenset().union(*(a.members for a in best))
+
+
+def _name(members: Sequence[Seen], shared: bool) -> str:
+    number = f"{members[0].cluster_id or 0:x}"
+    if not shared:
+        return number
+    return f"{number}-{min(m.member_id or 0 for m in members):x}"

@@ -1,0 +1,314 @@
+"""Before anything is changed or saved: which cluster it is.
+
+:func:`establish` looks at every declared member, decides by :mod:`provision.etcd.groups`, and
+returns the inventory with what it found. From then on :mod:`provision.etcd.health` takes no member
+for one of the cluster that is not, so neither a gate nor a call can meet the wrong one.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from provision import gather
+from provision.errors import PreflightFailed, Problem, UsageError
+from provision.etcd import desired, groups, health, last_seen, scratch, unfinished, wal
+from provision.etcd.groups import Answer, Behind, Disk, Group, Note, Seen, Serving, Silent, Two
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.values import Login
+from provision.host.observe import HostFacts, Probe
+from provision.host.resources import File
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Inventory, Machine
+from provision.remote import Fleet
+from provision.text import document
+
+_IDS, _STATUS = "wal", "snapshot status"
+RECOVER = "see which data is right: invoke recover-etcd --from {}, or invoke restore-etcd FILE"
+MOUNT = "mount the data disks, or invoke restore-etcd FILE; to begin again: invoke destroy"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there is: every declared member, and what the last run noted."""
+
+    seen: tuple[Seen, ...]
+    note: Note | None = None
+    facts: Mapping[Machine, HostFacts] = field(default_factory=dict)
+
+
+def establish(
+    inventory: Inventory,
+    fleet: Fleet,
+    wanted: str = "",
+    *,
+    hosts: bool = True,
+    starts: bool = False,
+    login: Login | None = None,
+) -> Inventory:
+    """The inventory with the cluster that a command may work on.
+
+    ``wanted`` is what ``--cluster-id`` names. Without ``hosts`` the members' answers alone count,
+    as they do for an etcd that is taken care of elsewhere. ``starts``: the command starts members
+    that are down, which must be safe. Raises :class:`PreflightFailed` when it is not clear which
+    cluster it is, and :class:`UsageError` for a group that there is not; nothing is changed.
+    """
+    cluster = replace(inventory.etcd, established=Established())
+    hosts = hosts and not cluster.external
+    look = observe(cluster, fleet, hosts=hosts, login=login)
+    formed = groups.form(look.seen)
+    _require_known(wanted, formed)
+    verdict = groups.decide(look.seen, formed, look.note, wanted)
+    if isinstance(verdict, Two | Behind):
+        # The looks are not of one moment: what serves may have gone on since.
+        later = _again(look.seen, answers(health.observe(cluster, fleet, login=login)))
+        formed = groups.form(later)
+        verdict = groups.decide(later, formed, look.note, wanted)
+    established = Established()
+    if isinstance(verdict, Two | Behind):
+        raise refusal(cluster, verdict)
+    if isinstance(verdict, Serving):
+        established = _of(verdict, wanted)
+    elif hosts and starts and not _marked(cluster, look.facts):
+        established = Established(lost=_may_start(cluster, look, verdict))
+    return replace(inventory, etcd=replace(cluster, established=established))
+
+
+def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
+    """The inventory with the group ``wanted``, whether it serves or not: members of any other
+    are not asked. For ``recover-etcd``, whose own group does not serve.
+
+    Raises :class:`UsageError` when there is none of that name.
+    """
+    cluster = replace(inventory.etcd, established=Established())
+    look = observe(cluster, fleet)
+    if _marked(cluster, look.facts):
+        return inventory  # a recovery that has begun goes on; the others are stopped
+    seen = look.seen
+    group = named(wanted, groups.form(seen))
+    outside = [m for m in seen if m.has_data and m not in group.members]
+    established = Established(
+        group.cluster_id,
+        frozenset(m.member_id for m in outside if m.member_id is not None),
+        frozenset(m.name for m in outside),
+        name=wanted,
+    )
+    return replace(inventory, etcd=replace(cluster, established=established))
+
+
+def observe(
+    cluster: EtcdCluster, fleet: Fleet, *, hosts: bool = True, login: Login | None = None
+) -> Look:
+    """Ask every member; with ``hosts``, also read the data of those that do not answer."""
+    told = answers(health.observe(cluster, fleet, login=login))
+    if not hosts:
+        return Look(tuple(Seen(m.name, told.get(m.name), looked=False) for m in cluster.members))
+    probes = {m.machine: _probe(cluster, m, m.name not in told) for m in cluster.members}
+    facts, _ = gather.look(fleet, probes)
+    seen = tuple(_seen(m, told.get(m.name), facts.get(m.machine)) for m in cluster.members)
+    return Look(seen, last_seen.read(cluster, facts.values()), facts)
+
+
+def answers(seen: ClusterHealth) -> dict[str, Answer]:
+    """What the members that answer say of themselves, by name."""
+    return {m.member.name: a for m in seen.members if (a := _answer(m)) is not None}
+
+
+def shown(formed: Sequence[Group]) -> list[Problem]:
+    """The groups, as an operator sees them: one problem each."""
+    found = []
+    for g in formed:
+        state = {True: "serves", None: "refuses the login", False: "does not serve"}[g.serves]
+        at = f"revision {g.revision}" if g.revision is not None else "an unknown revision"
+        answered = f", raft term {g.term}, index {g.index}" if g.term else ""
+        ids = ", ".join(f"{m.name} ({m.member_id or 0:x})" for m in g.members)
+        what = f"{state} at {at}{answered}; members here: {ids}"
+        newest = max(g.members, key=lambda m: m.revision or 0)
+        if len(g.members) > 1 and newest.revision is not None:
+            what += f"; newest data: {newest.name}"
+        found.append(Problem(f"cluster {g.name}", what, id="etcd-clusters-differ"))
+    return found
+
+
+def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
+    """Why a command does not choose by itself, with every group."""
+    listed = shown(verdict.groups)
+    if isinstance(verdict, Two):
+        serving = " and ".join(g.name for g in verdict.groups if g.serves is not False)
+        return PreflightFailed(
+            "the members form more than one cluster; nothing was changed",
+            [
+                *listed,
+                Problem(
+                    cluster.name,
+                    f"it is not clear which is the cluster: {serving}",
+                    "see which has the right data, and name it: --cluster-id ID; the data of the "
+                    "others is kept aside when they are replaced",
+                    id="etcd-clusters-differ",
+                ),
+            ],
+            id="etcd-clusters-differ",
+        )
+    others = [m for g in verdict.groups if g is not verdict.group for m in g.members]
+    newest = max(others, key=lambda m: m.revision or 0, default=None)
+    remedy = f"to go on with what serves: --cluster-id {verdict.group.name}"
+    if newest is not None and (newest.revision or 0) > (verdict.group.revision or 0):
+        other = next(g for g in verdict.groups if newest in g.members)
+        remedy += (
+            f"; with the newer data: invoke recover-etcd --from {newest.name} "
+            f"--cluster-id {other.name}"
+        )
+    else:
+        remedy += "; or invoke restore-etcd FILE, with a backup"
+    return PreflightFailed(
+        "the cluster that serves is older than what there was; nothing was changed",
+        [
+            *[replace(p, id="etcd-history-behind") for p in listed],
+            Problem(cluster.name, verdict.why, remedy, id="etcd-history-behind"),
+        ],
+        id="etcd-history-behind",
+    )
+
+
+def named(wanted: str, formed: Sequence[Group]) -> Group:
+    """The group that ``--cluster-id`` names. Raises :class:`UsageError` when there is none."""
+    _require_known(wanted, formed)
+    return next(g for g in formed if g.name == wanted)
+
+
+def _require_known(wanted: str, formed: Sequence[Group]) -> None:
+    names = [g.name for g in formed]
+    if wanted and wanted not in names:
+        there = f"there are {', '.join(names)}" if names else "no member has data"
+        raise UsageError(f"--cluster-id: no cluster {wanted!r}: {there}", id="name-unknown")
+
+
+def _of(verdict: Serving, wanted: str) -> Established:
+    group = verdict.group
+    return Established(
+        group.cluster_id,
+        frozenset(m.answer.member_id for m in verdict.odd if m.answer is not None),
+        frozenset(m.name for m in verdict.odd if m.cluster_id is not None),
+        name=wanted,
+    )
+
+
+def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[str]:
+    """The members that must not be started with the others. Raises :class:`PreflightFailed` when
+    starting any could lose what was acknowledged."""
+    texts = {
+        m.name: look.facts[m.machine].text(desired.config_file(cluster)) or ""
+        for m in cluster.members
+        if m.machine in look.facts
+    }
+    data = [m for m in look.seen if m.has_data]
+    first: set[str] = set()
+    for m in data:
+        first |= desired.initial_members(texts.get(m.name, ""))
+    found = groups.start(look.seen, look.note, first)
+    if isinstance(found, groups.Start) and (why := _moved(cluster, found, texts)):
+        found = groups.Unclear(why, found.names[0])
+    if isinstance(found, groups.Unclear):
+        remedy = RECOVER.format(found.best or "NAME") if data else MOUNT
+        raise PreflightFailed(
+            "no member serves, and starting them could lose data; nothing was changed",
+            [
+                *[replace(p, id="etcd-history-behind") for p in shown(verdict.groups)],
+                Problem(cluster.name, found.why, remedy, id="etcd-history-behind"),
+            ],
+            id="etcd-history-behind",
+        )
+    return frozenset(found.lost) if isinstance(found, groups.Start) else frozenset()
+
+
+def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) -> str:
+    """Why the members could not find one another: too many have got another address."""
+    known = [m for m in cluster.members if m.name in start.names and texts.get(m.name)]
+    away = [m.name for m in known if m.peer_url.partition("://")[2] not in texts[m.name]]
+    total = len(start.names) + len(start.lost)
+    if away and len(known) - len(away) < total // 2 + 1:
+        return (
+            f"the peer addresses of {', '.join(away)} have changed since it ran: the members would "
+            "not find one another, and without a quorum etcd cannot be told"
+        )
+    return ""
+
+
+def _marked(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> bool:
+    """Whether a restore or a recovery has not ended: that refuses by itself."""
+    return bool(unfinished.problems(cluster, facts))
+
+
+def _answer(m: MemberHealth) -> Answer | None:
+    status = m.status
+    if status is None:
+        return None
+    return Answer(
+        cluster_id=status.cluster_id,
+        member_id=status.member_id,
+        term=status.raft_term,
+        index=status.raft_index,
+        revision=status.revision,
+        leader=status.leader,
+        members=frozenset(r.id for r in m.registered),
+        serves=None if m.refused else m.healthy,
+    )
+
+
+def _again(before: Sequence[Seen], now: Mapping[str, Answer]) -> tuple[Seen, ...]:
+    """As before, but for what serves, which is as it is now."""
+    return tuple(
+        replace(m, answer=now[m.name])
+        if m.answer is not None and m.answer.serves and m.name in now and now[m.name].serves
+        else m
+        for m in before
+    )
+
+
+def _seen(member: EtcdMember, answer: Answer | None, facts: HostFacts | None) -> Seen:
+    if answer is not None or facts is None:
+        return Seen(member.name, answer, looked=facts is not None)
+    if not desired.has_data(member, facts):
+        return Seen(member.name)
+    found = wal.parse(facts.commands.get(_IDS, ""))
+    return Seen(
+        member.name,
+        disk=Disk(
+            found.cluster_id if found is not None else None,
+            found.member_id if found is not None else None,
+            revision(facts.commands.get(_STATUS, "")),
+        ),
+    )
+
+
+def revision(said: str) -> int | None:
+    """The revision in what ``snapshot status -w json`` prints; None when it is not there."""
+    lines = said.strip().splitlines() or [""]
+    try:
+        return int(document(lines[-1])["revision"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _probe(cluster: EtcdCluster, member: EtcdMember, silent: bool) -> Probe:
+    return Probe(
+        resources=(File(last_seen.path(cluster), None), File(desired.config_file(cluster), None)),
+        paths=(f"{member.data_dir}/member", unfinished.path(member)),
+        commands=_disk_commands(cluster, member) if silent else {},
+        addresses=False,
+    )
+
+
+def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
+    """What reads a silent member's data, as etcd's user, who owns it."""
+    q, data, user = shlex.quote, f"{member.data_dir}/member", cluster.user
+    as_user = f"setpriv --reuid {q(user)} --regid {q(user)} --init-groups"
+    head = f'f=$(ls "{data}"/wal/*.wal | tail -n 1) && od -An -v -tx1 -N {wal.HEAD} "$f"'
+    # A copy: the database of a process that runs is locked.
+    status = (
+        f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX) && trap 'rm -rf \"$t\"' EXIT && "
+        f'cp --reflink=auto "{data}/snap/db" "$t/db" && ETCDCTL_API=3 timeout 60 '
+        f'{q(scratch.tool(cluster))} snapshot status "$t/db" -w json'
+    )
+    only = f"[ -d {q(data)} ] || exit 0; cd /; {as_user} sh -c "
+    return {_IDS: only + q(head), _STATUS: only + q(status)}

@@ -1,0 +1,80 @@
+"""What the last run saw of the cluster, in a file of root's on every member's host.
+
+It is what tells that a cluster which serves is older than one that was seen before: etcd's ids do
+not (:mod:`provision.etcd.groups`). It lies beside the configuration, not in the data directory,
+so it stays when the data is gone.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from datetime import datetime, timezone
+
+from provision.etcd import health
+from provision.etcd.groups import Note
+from provision.etcd.values import Login
+from provision.host.observe import HostFacts
+from provision.inventory.resolved import EtcdCluster
+from provision.remote import Fleet, Session
+
+STAMP = "%Y%m%dT%H%M%SZ"
+_LINE = re.compile(
+    r"cluster=([0-9a-f]{1,16}) term=([0-9]{1,19}) index=([0-9]{1,19}) revision=([0-9]{1,19}) "
+    r"when=([0-9]{8}T[0-9]{6}Z)"
+)
+_COMMENT = "# The etcd cluster as alluxio-provision last saw it, to be compared with what serves."
+
+
+def path(cluster: EtcdCluster) -> str:
+    return f"{cluster.config_dir}/last-seen"
+
+
+def read(cluster: EtcdCluster, facts: Iterable[HostFacts]) -> Note | None:
+    """The newest note on the hosts, whose facts were asked for with ``File(path, None)``."""
+    found = [
+        Note(int(m[1], 16), int(m[2]), int(m[3]), int(m[4]), m[5])
+        for f in facts
+        for line in (f.text(path(cluster)) or "").splitlines()
+        if (m := _LINE.fullmatch(line.strip()))
+    ]
+    return max(found, key=lambda note: (note.when, note.revision), default=None)
+
+
+def text(note: Note) -> str:
+    return (
+        f"{_COMMENT}\ncluster={note.cluster_id:x} term={note.term} index={note.index} "
+        f"revision={note.revision} when={note.when}\n"
+    )
+
+
+def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> None:
+    """Note the cluster that serves on every declared member's host.
+
+    Hosts that cannot be asked keep their older note, and the newest counts. Nothing is noted when
+    no member serves, or when those that do tell different clusters.
+    """
+    if cluster.external:
+        return
+    seen = health.observe(cluster, fleet, login=login)
+    serving = [m.status for m in seen.members if m.healthy and m.status is not None]
+    if len({s.cluster_id for s in serving}) != 1:
+        return
+    note = Note(
+        serving[0].cluster_id,
+        max(s.raft_term for s in serving),
+        max(s.raft_index for s in serving),
+        max(s.revision for s in serving),
+        datetime.now(timezone.utc).strftime(STAMP),
+    )
+    where = shlex.quote(path(cluster))
+    script = (
+        f"[ -d {shlex.quote(cluster.config_dir)} ] || exit 0; umask 022\n"
+        f"printf %s {shlex.quote(text(note))} >{where}.new && mv -f {where}.new {where}"
+    )
+
+    def write(session: Session) -> None:
+        session.run(script, "note the cluster")
+
+    fleet.map(write, [m.machine for m in cluster.members])

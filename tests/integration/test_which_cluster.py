@@ -1,0 +1,174 @@
+"""Which cluster it is, on real hosts: a member that is not of the cluster is never taken for it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .lab import LAB, Host, Lab, connected, wait_until
+
+NAMES = ("etcd0", "etcd1", "etcd2")
+YESTERDAY = "/root/yesterday.db"
+ETCDCTL, ETCDUTL = "/opt/etcd/current/etcdctl", "/opt/etcd/current/etcdutl"
+#: Runs a command as etcd's user, whose files the data are.
+AS_ETCD = "setpriv --reuid etcd --regid etcd --init-groups"
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The three hosts of members alone, clean."""
+    subprocess.run([LAB, "up", *NAMES], check=True)
+    with connected(NAMES, tmp_path_factory.mktemp("which")) as lab:
+        lab.wipe()
+        yield lab
+
+
+@pytest.fixture
+def inventory(three: Lab) -> Iterator[Path]:
+    """A cluster of three with a snapshot of yesterday on every host, and a write of today."""
+    path = three.inventory({"alluxio": None})
+    three.invoke("deploy-etcd", path).expect(0)
+    with three.client(three.etcd[0]) as client:
+        client.put("/day", "yesterday")
+    for host in three.etcd:
+        host.run(f"ETCDCTL_API=3 {ETCDCTL} snapshot save {YESTERDAY} && chmod 644 {YESTERDAY}")
+    with three.client(three.etcd[0]) as client:
+        for n in range(20):
+            client.put(f"/today/{n}", "acknowledged")
+        client.put("/day", "today")
+    yield path
+    three.wipe()
+    three.on(three.etcd, f"rm -f {YESTERDAY}")
+
+
+def peer(host: Host) -> str:
+    return f"{host.name}=https://{host.address}:2380"
+
+
+def restore_by_hand(host: Host, cluster: str, *options: str) -> None:
+    """etcd's documented restore, on this host alone."""
+    host.run(
+        f"""
+        systemctl stop etcd
+        rm -rf /var/lib/etcd/member /var/lib/etcd/new
+        cp {YESTERDAY} /var/lib/etcd/y.db; chown etcd: /var/lib/etcd/y.db; cd /
+        {AS_ETCD} {ETCDUTL} snapshot restore /var/lib/etcd/y.db --data-dir /var/lib/etcd/new \
+          --name {host.name} --initial-cluster {cluster} \
+          --initial-advertise-peer-urls https://{host.address}:2380 {" ".join(options)}
+        mv /var/lib/etcd/new/member /var/lib/etcd/member
+        rm -rf /var/lib/etcd/new /var/lib/etcd/y.db
+        systemctl start etcd
+        """
+    )
+
+
+def value(lab: Lab, host: Host) -> str:
+    """What the key of the day says there."""
+    with lab.client(host) as client:
+        found = client.get("/day")
+    return found.value.decode() if found is not None else ""
+
+
+def cluster_id(lab: Lab, host: Host) -> str:
+    with lab.client(host) as client:
+        return f"{client.status().cluster_id:x}"
+
+
+def require_whole(lab: Lab, inventory: Path) -> None:
+    """One cluster of three with the writes of today, as declared."""
+    assert {value(lab, host) for host in lab.etcd} == {"today"}
+    assert len({cluster_id(lab, host) for host in lab.etcd}) == 1
+    with lab.client(lab.etcd[0]) as client:
+        assert client.count() >= 21
+        assert {m.name for m in client.member_list()} == set(NAMES)
+    lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+
+
+@pytest.mark.parametrize("odd", NAMES)
+def test_an_odd_cluster_of_one_is_not_taken_for_the_cluster(
+    three: Lab, inventory: Path, odd: str, tmp_path: Path
+) -> None:
+    alone = three.hosts[odd]
+    restore_by_hand(alone, peer(alone))
+    wait_until(lambda: value(three, alone) == "yesterday", "the odd member serves")
+    others = [host for host in three.etcd if host is not alone]
+    healthy, wrong = cluster_id(three, others[0]), cluster_id(three, alone)
+    before = three.snapshot()
+    commands = [
+        ("deploy-etcd",),
+        ("deploy-etcd", "--dry-run", "--exit-code"),
+        ("replace-member", odd),
+        ("remove-member", odd),
+        ("backup-etcd", "--to", str(tmp_path)),
+        ("defrag-etcd",),
+    ]
+    for command, *options in commands:
+        refused = three.invoke(command, inventory, *options)
+        refused.expect(3, "etcd-clusters-differ", healthy, wrong, "--cluster-id")
+    assert three.snapshot() == before
+    assert not list(tmp_path.glob("*.db"))
+    # With the cluster named, a backup is of it and deploy-etcd says what heals.
+    saved = three.invoke(
+        "backup-etcd", inventory, "--to", str(tmp_path), "--cluster-id", healthy
+    ).expect(0)
+    assert odd not in re.findall(r"beside (\w+)", saved.text)
+    refused = three.invoke("deploy-etcd", inventory, "--cluster-id", healthy)
+    refused.expect(3, f"replace-member {odd} --cluster-id {healthy}", "member-odd")
+    healed = three.invoke("replace-member", inventory, odd, "--cluster-id", healthy)
+    healed.expect(0, f"add {odd} as a learner", "keep the data aside")
+    assert "member.removed-" in alone.run("ls /var/lib/etcd")
+    require_whole(three, inventory)
+
+
+def test_the_odd_one_may_be_chosen_and_the_others_data_is_kept(three: Lab, inventory: Path) -> None:
+    alone = three.etcd[0]
+    restore_by_hand(alone, peer(alone))
+    wait_until(lambda: value(three, alone) == "yesterday", "the odd member serves")
+    three.invoke("deploy-etcd", inventory, "--cluster-id", cluster_id(three, alone)).expect(0)
+    assert {value(three, host) for host in three.etcd} == {"yesterday"}
+    for host in three.etcd[1:]:
+        assert "member.removed-" in host.run("ls /var/lib/etcd")
+    three.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+
+
+def test_two_wiped_of_three_are_no_cluster_though_their_ids_are_right(
+    three: Lab, inventory: Path, tmp_path: Path
+) -> None:
+    kept, *wiped = three.etcd
+    right = cluster_id(three, kept)
+    three.on(three.etcd, "systemctl stop etcd")
+    # The configuration says `new`, as it did at the bootstrap.
+    three.on(wiped, "rm -rf /var/lib/etcd/member; systemctl start etcd")
+    assert {cluster_id(three, host) for host in wiped} == {right}
+    for command, *options in [
+        ("deploy-etcd",),
+        ("backup-etcd", "--to", str(tmp_path)),
+        ("replace-member", "etcd0"),
+    ]:
+        refused = three.invoke(command, inventory, *options)
+        refused.expect(3, "etcd-history-behind", "etcd0", "recover-etcd --from etcd0")
+    assert "member" in kept.run("ls /var/lib/etcd").split()
+
+
+def test_a_wiped_member_is_replaced(three: Lab, inventory: Path) -> None:
+    lost = three.etcd[1]
+    lost.run("systemctl stop etcd; rm -rf /var/lib/etcd/member")
+    three.invoke("deploy-etcd", inventory).expect(3, "replace-member etcd1")
+    three.invoke("replace-member", inventory, "etcd1").expect(0)
+    require_whole(three, inventory)
+
+
+def test_all_stopped_and_all_wiped(three: Lab, inventory: Path) -> None:
+    three.on(three.etcd, "systemctl stop etcd")
+    three.invoke("deploy-etcd", inventory).expect(0, "start the members that are down")
+    require_whole(three, inventory)
+    three.on(three.etcd, "systemctl stop etcd; mv /var/lib/etcd/member /var/lib/etcd/lost")
+    refused = three.invoke("deploy-etcd", inventory)
+    refused.expect(3, "etcd-history-behind", "no data on any host", "restore-etcd")
+    three.on(three.etcd[1:], "mv /var/lib/etcd/lost /var/lib/etcd/member")
+    three.invoke("deploy-etcd", inventory).expect(0, "replace-member etcd0")
+    assert value(three, three.etcd[1]) == "today"
