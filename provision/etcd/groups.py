@@ -315,12 +315,12 @@ def start(
     lost = tuple(m.name for m in seen if not m.has_data and m.looked and m.name in members)
     if note is None and best is not None and len(known) == len(data) and newest <= EMPTY:
         return Start(tuple(m.name for m in data) + lost)  # half a bootstrap
-    total = len(data) + len(lost)
+    away = sum(not m.looked and not m.has_data and m.name in members for m in seen)
+    total = len(data) + len(lost) + away
     needed = total // 2 + 1
     if len(data) < needed:
-        gone = ", ".join(lost)
         return Unclear(
-            f"{len(data)} of {total} members have their data: no quorum without {gone}", name
+            f"{len(data)} of {total} members are known to have their data: that is no quorum", name
         )
     revisions = sorted((m.revision or 0 for m in known), reverse=True)
     if len(revisions) < needed:

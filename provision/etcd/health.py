@@ -76,7 +76,10 @@ class ClusterHealth:
 
     @property
     def quorum(self) -> int:
-        return self.cluster.quorum
+        """How many voters make a quorum: of those that etcd has, as far as it answers. The
+        inventory may declare more, or fewer."""
+        voters = sum(not r.is_learner for r in self.registered)
+        return voters // 2 + 1 if voters else self.cluster.quorum
 
     @property
     def healthy_count(self) -> int:

@@ -1,0 +1,202 @@
+"""Which cluster it is, by real members on loopback: their answers, and what is on their disks."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.errors import PreflightFailed, UsageError
+from provision.etcd import groups, guard, hashes, health, reach, wal
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.remote import Fleet
+from tests.component.conftest import ARTIFACTS, Boot, Member, Running
+from tests.unit import builders
+
+BOOTSTRAP = "--initial-cluster"
+
+
+@pytest.fixture
+def three(boot: Boot) -> Iterator[Running]:
+    with boot(3) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def etcdutl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    (tarball,) = list(ARTIFACTS.glob("etcd-v3.6.*.tar.gz"))[:1]
+    into = tmp_path_factory.mktemp("etcdutl")
+    with tarfile.open(tarball) as tar:
+        for member in tar.getmembers():
+            if member.name.endswith("/etcdutl"):
+                member.name = "etcdutl"
+                tar.extract(member, into)
+    return into / "etcdutl"
+
+
+def inventory(running: Running, fleet: Fleet, wanted: str = "") -> Inventory:
+    """The inventory as a command on workers gets it: by the members' answers alone."""
+    declared = builders.inventory(None, etcd=running.cluster)
+    return guard.establish(declared, fleet, wanted, hosts=False)
+
+
+def put(running: Running, fleet: Fleet, name: str, value: str, times: int = 1) -> None:
+    member = next(m for m in running.cluster.members if m.name == name)
+    with reach.connect(running.cluster, fleet, member) as client:
+        for _ in range(times):
+            client.put("/key", value)
+
+
+def read(cluster: EtcdCluster, fleet: Fleet) -> str:
+    with health.any_client(cluster, fleet) as client:
+        found = client.get("/key")
+    return found.value.decode() if found is not None else ""
+
+
+def wait_serving(running: Running, fleet: Fleet, *names: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        seen = health.observe(running.cluster, fleet)
+        if all(seen.healthy(name) for name in names):
+            return
+        assert time.monotonic() < deadline, seen.problems
+        time.sleep(0.05)
+
+
+def bootstrap_alone(member: Member) -> None:
+    """Emptied, and started as the only member that there is."""
+    member.kill()
+    shutil.rmtree(member.declared.data_dir)
+    own = f"{member.declared.name}={member.declared.peer_url}"
+    at = member.command.index(BOOTSTRAP) + 1
+    member.command[at] = own
+    member.start()
+
+
+@pytest.mark.parametrize("odd", ["infra0", "infra1", "infra2"])
+def test_a_second_cluster_is_refused_until_one_is_named(
+    three: Running, fleet: Fleet, odd: str
+) -> None:
+    others = [m.name for m in three.cluster.members if m.name != odd]
+    put(three, fleet, others[0], "before")
+    bootstrap_alone(three.members[odd])
+    wait_serving(three, fleet, odd, *others)
+    put(three, fleet, others[0], "acknowledged")
+    with pytest.raises(PreflightFailed, match="more than one cluster") as refused:
+        inventory(three, fleet)
+    shown = [p for p in refused.value.problems if p.where.startswith("cluster ")]
+    assert len(shown) == 2
+    assert {p.id for p in refused.value.problems} == {"etcd-clusters-differ"}
+    names = {p.where.removeprefix("cluster "): p.what for p in shown}
+    right = next(n for n, what in names.items() if others[0] in what)
+    chosen = inventory(three, fleet, right).etcd
+    # From now on nothing takes the odd one for a member, wherever it stands.
+    seen = health.observe(chosen, fleet)
+    assert [m.member.name for m in seen.members if not m.healthy] == [odd]
+    assert next(m for m in seen.members if m.member.name == odd).error_id == "member-odd"
+    assert seen.leader in others
+    for _ in range(3):
+        assert read(chosen, fleet) == "acknowledged"
+    wrong = next(n for n in names if n != right)
+    assert read(inventory(three, fleet, wrong).etcd, fleet) != "acknowledged"
+    with pytest.raises(UsageError, match="no cluster 'abc'"):
+        inventory(three, fleet, "abc")
+
+
+def test_two_wiped_of_three_with_the_right_ids_are_older_than_the_third(
+    three: Running, fleet: Fleet
+) -> None:
+    put(three, fleet, "infra0", "acknowledged", times=20)
+    before = health.observe(three.cluster, fleet).members
+    three.kill()
+    for name in ("infra1", "infra2"):
+        shutil.rmtree(three.members[name].declared.data_dir)
+        three.members[name].start()
+    wait_serving(three, fleet, "infra1", "infra2")
+    after = health.observe(three.cluster, fleet).members
+    for old, new in list(zip(before, after, strict=True))[1:]:
+        assert old.status is not None
+        assert new.status is not None
+        assert (old.status.cluster_id, old.status.member_id) == (
+            new.status.cluster_id,
+            new.status.member_id,
+        )
+    # What is on the third's disk says so.
+    member = three.cluster.members[0]
+    found = ids_on_disk(member)
+    assert before[0].status is not None
+    assert found == (before[0].status.member_id, before[0].status.cluster_id)
+    told = guard.answers(health.observe(three.cluster, fleet))
+    disk = groups.Disk(found.cluster_id, found.member_id, before[0].status.revision)
+    seen = (
+        groups.Seen("infra0", disk=disk),
+        *(groups.Seen(n, told[n]) for n in ("infra1", "infra2")),
+    )
+    verdict = groups.decide(seen, groups.form(seen))
+    assert isinstance(verdict, groups.Behind)
+    assert "infra0 has data" in verdict.why
+
+
+def ids_on_disk(member: EtcdMember) -> wal.Ids:
+    newest = max(Path(member.data_dir, "member", "wal").glob("*.wal"))
+    head = f"od -An -v -tx1 -N {wal.HEAD} {newest}"
+    found = wal.parse(subprocess.check_output(head.split(), text=True))
+    assert found is not None
+    return found
+
+
+def test_a_member_restored_by_hand_under_its_own_ids_has_other_data(
+    three: Running, fleet: Fleet, etcdutl: Path, tmp_path: Path
+) -> None:
+    """With the full initial-cluster and the same token: ids, leader and revision may be right."""
+    put(three, fleet, "infra0", "yesterday")
+    with reach.connect(three.cluster, fleet, three.cluster.members[0]) as client:
+        snapshot = tmp_path / "yesterday.db"
+        snapshot.write_bytes(b"".join(client.snapshot()))
+    put(three, fleet, "infra0", "today", times=5)
+    odd = three.members["infra2"]
+    odd.kill()
+    shutil.rmtree(odd.declared.data_dir)
+    restore = [
+        *(str(etcdutl), "snapshot", "restore", str(snapshot), "--name", "infra2"),
+        *("--data-dir", odd.declared.data_dir, "--initial-cluster", three.cluster.initial_cluster),
+        *("--initial-advertise-peer-urls", odd.declared.peer_url),
+    ]
+    subprocess.run(restore, check=True, capture_output=True)
+    odd.start()
+    wait_serving(three, fleet, "infra0", "infra1", "infra2")
+    seen = health.observe(three.cluster, fleet)
+    assert len({m.status.cluster_id for m in seen.members if m.status is not None}) == 1
+    found = hashes.compare(seen, fleet)
+    assert found.differing == ("infra2",)
+    with pytest.raises(PreflightFailed, match="data differ") as refused:
+        hashes.require_equal(seen, fleet)
+    assert "replace-member infra2" in refused.value.problems[0].remedy
+    hashes.require_equal(seen, fleet, sparing=["infra2"])
+
+
+def test_the_same_data_have_the_same_hash(three: Running, fleet: Fleet) -> None:
+    put(three, fleet, "infra1", "value", times=3)
+    found = hashes.compare(health.observe(three.cluster, fleet), fleet)
+    assert found.equal
+    assert [sorted(names) for names in found.by_hash.values()] == [["infra0", "infra1", "infra2"]]
+    # Compacted since the look: it is repeated.
+    seen = health.observe(three.cluster, fleet)
+    with health.any_client(three.cluster, fleet) as client:
+        for n in range(5):
+            client.put("/more", str(n))
+        client.compact(client.put("/more", "last"))
+    assert hashes.compare(seen, fleet).equal
+
+
+def test_quorum_is_that_of_etcds_members_not_of_the_inventory(three: Running, fleet: Fleet) -> None:
+    five = [builders.member(n, address="127.0.0.1", client_port=1, peer_port=n) for n in (8, 9)]
+    declared = replace(three.cluster, members=(*three.cluster.members, *five))
+    seen = health.observe(declared, fleet)
+    assert (seen.healthy_count, seen.quorum) == (3, 2)

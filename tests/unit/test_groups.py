@@ -1,0 +1,406 @@
+"""Which cluster it is, for every state that hosts can be in. No host, no etcd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.errors import PreflightFailed
+from provision.etcd import groups, members, roster
+from provision.etcd.groups import (
+    Answer,
+    Behind,
+    Bootstrap,
+    Disk,
+    Note,
+    Seen,
+    Serving,
+    Silent,
+    Start,
+    Two,
+    Unclear,
+)
+from provision.etcd.guard import _of
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.observed import Observed, Running
+from provision.etcd.pending import Pending
+from provision.etcd.roster import Kind
+from provision.etcd.values import MemberStatus, RegisteredMember
+from provision.host.observe import PathState
+from tests.unit import builders, hosts
+
+CLUSTER, OTHER = 0xC1, 0x0DD
+NOTE = Note(CLUSTER, term=4, index=900, revision=800, when="20260101T000000Z")
+ALL = frozenset({1, 2, 3})
+
+
+def up(number: int, **changed: object) -> Seen:
+    """A member of the cluster of three that serves."""
+    values: dict[str, object] = {
+        "cluster_id": CLUSTER,
+        "member_id": number,
+        "term": 5,
+        "index": 1200,
+        "revision": 1000,
+        "leader": 2,
+        "members": ALL,
+        "serves": True,
+    }
+    return Seen(f"m{number}", Answer(**{**values, **changed}))  # type: ignore[arg-type]
+
+
+def alone(number: int, **changed: object) -> Seen:
+    """A cluster of one of its own, as etcd's documented restore makes it."""
+    own: dict[str, object] = {
+        "cluster_id": OTHER,
+        "term": 2,
+        "index": 4,
+        "revision": 700,
+        "leader": number,
+        "members": frozenset({number}),
+    }
+    return up(number, **{**own, **changed})
+
+
+def silent(number: int, **changed: object) -> Seen:
+    """A member that is stopped: its data is on its host."""
+    values: dict[str, object] = {"cluster_id": CLUSTER, "member_id": number, "revision": 1000}
+    return Seen(f"m{number}", disk=Disk(**{**values, **changed}))  # type: ignore[arg-type]
+
+
+def empty(number: int) -> Seen:
+    return Seen(f"m{number}")
+
+
+def away(number: int) -> Seen:
+    return Seen(f"m{number}", looked=False)
+
+
+def decide(*seen: Seen, note: Note | None = NOTE, wanted: str = "") -> groups.Verdict:
+    return groups.decide(seen, groups.form(seen), note, wanted)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_odd_cluster_of_one_is_a_second_cluster_wherever_it_stands(place: int) -> None:
+    seen = [up(n, leader=2 if place != 1 else 3) for n in (1, 2, 3)]
+    seen[place] = alone(place + 1)
+    verdict = decide(*seen)
+    assert isinstance(verdict, Two)
+    assert {g.name for g in verdict.groups} == {"c1", "dd"}
+    chosen = decide(*seen, wanted="c1")
+    assert isinstance(chosen, Serving)
+    assert [m.name for m in chosen.odd] == [f"m{place + 1}"]
+    other = decide(*seen, wanted="dd")
+    assert isinstance(other, Serving)
+    assert len(other.odd) == 2
+
+
+def test_a_forced_new_cluster_has_the_same_ids_and_is_told_by_a_members_id() -> None:
+    seen = (up(1, leader=1, members=frozenset({1})), up(2), up(3))
+    verdict = decide(*seen)
+    assert isinstance(verdict, Two)
+    assert sorted(g.name for g in verdict.groups) == ["c1-1", "c1-2"]
+    chosen = decide(*seen, wanted="c1-2")
+    assert isinstance(chosen, Serving)
+    assert _of(chosen, "c1-2").outside == {1}
+
+
+def test_an_election_or_a_change_of_members_makes_no_second_cluster() -> None:
+    assert isinstance(decide(up(1, leader=1, term=6), up(2), up(3)), Serving)
+    longer = frozenset({*ALL, 4})
+    assert isinstance(decide(up(1, members=longer), up(2), up(3)), Serving)
+
+
+def test_one_that_is_down_or_empty_or_unreachable_is_no_obstacle() -> None:
+    for third in (silent(3), silent(3, revision=None), empty(3), away(3)):
+        verdict = decide(up(1), up(2), third)
+        assert isinstance(verdict, Serving)
+        assert verdict.group.names[:2] == ("m1", "m2")
+        assert verdict.odd == ()
+        assert [m.name for m in verdict.empty] == (["m3"] if third == empty(3) else [])
+
+
+@pytest.mark.parametrize(
+    "third",
+    [
+        silent(3, cluster_id=OTHER, revision=10),
+        # A former member, whose successor has an id of its own.
+        silent(3, member_id=9, revision=10),
+        # Forced to be a cluster of its own, and serving nothing.
+        up(3, members=frozenset({3}), leader=0, serves=False, revision=10),
+    ],
+)
+def test_data_of_another_cluster_is_odd(third: Seen) -> None:
+    verdict = decide(up(1), up(2), third)
+    assert isinstance(verdict, Serving)
+    assert [m.name for m in verdict.odd] == ["m3"]
+
+
+@pytest.mark.parametrize(
+    "third", [silent(3, revision=1001), silent(3, cluster_id=OTHER, revision=1001)]
+)
+def test_newer_data_on_a_host_that_is_silent_is_not_passed_over(third: Seen) -> None:
+    verdict = decide(up(1), up(2), third)
+    assert isinstance(verdict, Behind)
+    assert "m3 has data of revision 1001" in verdict.why
+    assert isinstance(decide(up(1), up(2), third, wanted=verdict.group.name), Serving)
+
+
+def test_two_wiped_of_three_have_the_right_ids_and_are_not_the_cluster() -> None:
+    wiped = {"term": 2, "index": 9, "revision": 3}
+    seen = (up(1, serves=False, leader=0), up(2, **wiped), up(3, **wiped))
+    verdict = decide(*seen, note=None)
+    assert isinstance(verdict, Behind)
+    assert verdict.group.names == ("m2", "m3")
+    # The third's host away: only the note tells.
+    assert isinstance(decide(away(1), *seen[1:]), Behind)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"revision": 799}, "revision 800"),
+        ({"index": 899}, "raft index 900"),
+        ({"term": 3}, "raft term 4"),
+        ({"cluster_id": OTHER}, "cluster dd serves"),
+    ],
+)
+def test_what_is_below_the_note_is_another_history(changed: dict[str, object], why: str) -> None:
+    verdict = decide(*(up(n, **changed) for n in (1, 2, 3)))
+    assert isinstance(verdict, Behind)
+    assert why in verdict.why
+    assert isinstance(decide(up(1), up(2), up(3)), Serving)
+
+
+def test_a_member_that_refuses_the_login_may_serve_another_cluster() -> None:
+    assert isinstance(decide(up(1), up(2), alone(3, serves=None)), Two)
+    # With the ids and the list of those that serve it is one of them.
+    assert isinstance(decide(up(1), up(2), up(3, serves=None)), Serving)
+    everyone = decide(*(up(n, serves=None) for n in (1, 2, 3)))
+    assert isinstance(everyone, Serving)
+    assert everyone.group.serves is None
+
+
+def test_clusters_of_one() -> None:
+    one = frozenset({1})
+    assert isinstance(decide(up(1, leader=1, members=one)), Serving)
+    assert isinstance(decide(alone(1)), Behind)
+    assert isinstance(decide(alone(1), note=None), Serving)
+    assert groups.start((silent(1),), NOTE, {"m1"}) == Start(("m1",))
+    assert isinstance(groups.start((silent(1, revision=1),), NOTE, {"m1"}), Unclear)
+
+
+NAMES = {"m1", "m2", "m3"}
+
+
+def start(*seen: Seen, note: Note | None = NOTE) -> Bootstrap | Start | Unclear:
+    assert isinstance(decide(*seen, note=note), Silent)
+    return groups.start(seen, note, NAMES)
+
+
+def test_no_data_anywhere_means_bootstrap_unless_there_was_a_cluster() -> None:
+    assert start(empty(1), empty(2), empty(3), note=None) == Bootstrap()
+    assert isinstance(start(empty(1), empty(2), empty(3)), Unclear)
+
+
+def test_half_a_bootstrap_goes_on() -> None:
+    seen = (silent(1, revision=1), empty(2), empty(3))
+    assert start(*seen, note=None) == Start(("m1", "m2", "m3"))
+
+
+def test_all_that_were_stopped_are_started_and_who_lost_its_data_is_not() -> None:
+    assert start(silent(1), silent(2), silent(3, revision=900)) == Start(("m1", "m2", "m3"))
+    assert start(silent(1), silent(2), empty(3)) == Start(("m1", "m2"), ("m3",))
+    answering = [up(n, serves=False, leader=0) for n in (1, 2, 3)]
+    assert start(*answering) == Start(("m1", "m2", "m3"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        ((silent(1), empty(2), empty(3)), "1 of 3 members are known to have their data"),
+        ((silent(1), away(2), away(3)), "1 of 3 members are known to have their data"),
+        ((silent(1), silent(2, cluster_id=OTHER), silent(3)), "different clusters"),
+        ((silent(1), silent(2, member_id=1), silent(3)), "data of the same member"),
+        ([silent(n, cluster_id=OTHER) for n in (1, 2, 3)], "noted cluster c1"),
+        ((silent(1), silent(2, revision=1), silent(3, revision=1)), "below revision 800"),
+        ((silent(1), silent(2, revision=None), silent(3, revision=None)), "cannot be read"),
+    ],
+)
+def test_what_could_lose_data_is_not_started(seen: tuple[Seen, ...], why: str) -> None:
+    found = start(*seen)
+    assert isinstance(found, Unclear)
+    assert why in found.why
+    assert found.best == ("m1" if why != "noted cluster c1" else found.best)
+
+
+@pytest.mark.parametrize("wiped", [1, 5])
+def test_without_a_note_an_empty_majority_does_not_outvote_data(wiped: int) -> None:
+    newest = 1000 if wiped == 1 else groups.FILE_LAG + wiped + 1
+    seen = (silent(1, revision=newest), *(silent(n, revision=wiped) for n in (2, 3)))
+    assert isinstance(start(*seen, note=None), Unclear)
+
+
+# A world of hosts, with what is true of each, and what the tool sees of it.
+
+
+@dataclass(frozen=True)
+class Host:
+    """``life``: good (of the cluster of all hosts), own (a cluster of one that was restored by
+    hand or forced), wiped (bootstrapped again with all the others that were), or empty."""
+
+    life: str
+    power: str  # up, stopped (its data can be read), or away
+    lag: int  # revisions that it lacks
+    forced: bool
+
+
+HOSTS = st.lists(
+    st.builds(
+        Host,
+        st.sampled_from(["good", "good", "good", "own", "wiped", "empty"]),
+        st.sampled_from(["up", "up", "stopped", "away"]),
+        st.integers(0, 400),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=5,
+)
+NEWEST = 1000
+
+
+@dataclass(frozen=True)
+class World:
+    hosts: tuple[Host, ...]
+
+    @property
+    def everybody(self) -> frozenset[int]:
+        return frozenset(range(1, len(self.hosts) + 1))
+
+    @property
+    def quorum(self) -> int:
+        return len(self.hosts) // 2 + 1
+
+    def having(self, life: str, *powers: str) -> list[int]:
+        return [n for n, h in enumerate(self.hosts, 1) if h.life == life and h.power in powers]
+
+    def serves(self, life: str) -> bool:
+        return len(self.having(life, "up")) >= self.quorum
+
+    def seen(self) -> tuple[Seen, ...]:
+        return tuple(self._seen(n, h) for n, h in enumerate(self.hosts, 1))
+
+    def _seen(self, n: int, host: Host) -> Seen:
+        if host.power == "away":
+            return away(n)
+        if host.life == "empty":
+            return empty(n)
+        if host.life == "own":
+            number = CLUSTER if host.forced else OTHER + n
+            revision = NEWEST - 300 - host.lag
+            if host.power == "stopped":
+                return silent(n, cluster_id=number, revision=revision)
+            return alone(n, cluster_id=number, revision=revision)
+        if host.life == "wiped":
+            low = {"term": 2, "index": 20, "revision": 5}
+            if host.power == "stopped":
+                return silent(n, revision=5)
+            leader = min(self.having("wiped", "up")) if self.serves("wiped") else 0
+            serves = self.serves("wiped")
+            return up(n, **low, leader=leader, members=self.everybody, serves=serves)
+        # A quorum of the good has every acknowledged write.
+        revision = NEWEST if self.has_all(n) else NEWEST - host.lag
+        if host.power == "stopped":
+            return silent(n, revision=revision)
+        serves = self.serves("good")
+        leader = min(self.having("good", "up")) if serves else 0
+        newest = NEWEST if serves else revision
+        return up(n, leader=leader, members=self.everybody, serves=serves, revision=newest)
+
+    def has_all(self, n: int) -> bool:
+        good = self.having("good", "up", "stopped", "away")
+        return n in good[: self.quorum]
+
+
+def _health(world: World, verdict: Serving) -> ClusterHealth:
+    """What :mod:`health` sees of the members once the verdict is known."""
+    cluster = builders.etcd(
+        *(builders.member(n) for n in world.everybody), established=_of(verdict, "")
+    )
+    answers = {m.name: m.answer for m in world.seen()}
+    found = []
+    for n, m in enumerate(cluster.members, 1):
+        a = answers[f"m{n}"]
+        if a is None or not cluster.established.has(a.cluster_id, a.member_id):
+            found.append(MemberHealth(m, error="no answer, or not of the cluster"))
+            continue
+        listed = tuple(
+            RegisteredMember(i, f"infra{i}", (builders.member(i).peer_url,), ("http://c",), False)
+            for i in sorted(a.members)
+        )
+        status = MemberStatus(
+            a.cluster_id, a.member_id, "3.6.16", 1, 1, a.leader, a.revision, a.term, a.index,
+            False, (),
+        )  # fmt: skip
+        error = "" if a.serves else "no leader"
+        found.append(MemberHealth(m, status=status, registered=listed, error=error))
+    return ClusterHealth(cluster, tuple(found))
+
+
+@given(HOSTS, st.booleans())
+def test_nothing_that_a_quorum_has_acknowledged_is_lost(drawn: list[Host], noted: bool) -> None:
+    """A plan touches no member of a group that has a quorum but was not chosen, and no data that
+    may be newer; nobody is started who could outvote what was acknowledged."""
+    world = World(tuple(drawn))
+    note = NOTE if noted else None
+    seen = world.seen()
+    verdict = groups.decide(seen, groups.form(seen), note)
+    good = {f"m{n}" for n in world.having("good", "up", "stopped")}
+    if isinstance(verdict, Serving):
+        chosen = set(verdict.group.names)
+        if world.serves("good"):
+            assert chosen & good, "another group was chosen although this one has a quorum"
+        others = [m for m in seen if m.name not in chosen]
+        assert all(not (m.answer and m.answer.serves) for m in others)
+        assert all((m.revision or 0) <= (verdict.group.revision or 0) for m in others)
+        if note is not None:
+            assert (verdict.group.revision or 0) >= note.revision
+        _require_harmless(world, verdict)
+    elif isinstance(verdict, Silent):
+        found = groups.start(seen, note, {f"m{n}" for n in world.everybody})
+        if isinstance(found, Bootstrap):
+            assert note is None
+            assert not any(m.has_data for m in seen)
+        if isinstance(found, Start) and noted:
+            started = {f"m{n}" for n in world.having("good", "up", "stopped")} & set(found.names)
+            assert len(started) >= len(found.names + found.lost) // 2 + 1
+            assert not set(found.lost) & set(found.names)
+
+
+def _require_harmless(world: World, verdict: Serving) -> None:
+    """What deploy-etcd would do to the members is done to the chosen group alone."""
+    seen = _health(world, verdict)
+    odd = {name.replace("m", "infra") for name in _of(verdict, "").odd}
+    established = replace(seen.cluster.established, odd=frozenset(odd))
+    cluster = replace(seen.cluster, established=established)
+    running = Running(roster.roster(cluster, seen.registered), seen, seen, Pending())
+    data = PathState("dir", "etcd", "etcd", 0o700, 1)
+    facts = {
+        m.machine: hosts.facts(n, paths={f"{m.data_dir}/member": data} if s.has_data else {})
+        for n, (m, s) in enumerate(zip(cluster.members, world.seen(), strict=True), 1)
+    }
+    try:
+        moves = members.declared_moves(cluster, Observed(None, facts, seen, (), running))
+    except PreflightFailed:
+        return
+    registered = verdict.group.registered
+    for move in moves:
+        if move.kind is Kind.REMOVE:
+            assert move.id in registered
+        elif move.kind is Kind.ADD and move.id is None:
+            # Its data is set aside: it must not be of the group, nor serve.
+            number = int(move.member.name.removeprefix("infra"))
+            assert number not in registered
