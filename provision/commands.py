@@ -359,7 +359,10 @@ def list_clusters(run: Run) -> int:
 
 @command(help={"limit": LIMIT, "batch": BATCH})
 def status(run: Run, limit: str = "", batch: str = "") -> int:
-    """Show what systemd says of each member and worker, and its disk. check-nodes asks etcd."""
+    """Show what systemd says of each member and worker, and its disk. check-nodes asks etcd.
+
+    Of etcd it tells only whether its members are more than one cluster.
+    """
     return actions.status(run, limit, batch)
 
 

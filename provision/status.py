@@ -1,13 +1,15 @@
-"""``status`` and ``logs``: what systemd on the hosts says, without asking etcd or Alluxio."""
+"""``status`` and ``logs``: what systemd on the hosts says; of etcd only if it is one cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provision.alluxio import desired as worker
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd import desired as etcd
+from provision.etcd import health
 from provision.host.observe import HostFacts, Probe, merged, parse, script
 from provision.host.ownership import owner
 from provision.host.resources import File
@@ -63,10 +65,12 @@ class Service:
 class Status:
     cluster: str
     services: tuple[Service, ...]
+    #: That the etcd members form more than one cluster.
+    problems: tuple[Problem, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        return 0 if all(s.good for s in self.services) else 1
+        return 0 if all(s.good for s in self.services) and not self.problems else 1
 
     def document(self) -> dict[str, object]:
         """The status for ``--format json``."""
@@ -87,6 +91,7 @@ class Status:
                 }
                 for s in self.services
             ],
+            "problems": [p.document() for p in self.problems],
         }
 
 
@@ -126,14 +131,26 @@ def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
         fleet.stats.facts[session.machine.host] = found
         return found
 
-    seen = fleet.map(ask, list(probes))
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(_parted, inventory, fleet, chosen)
+        seen = fleet.map(ask, list(probes))
+        problems = asking.result()
     return Status(
         inventory.cluster,
         tuple(
             _service(inventory.cluster, name, machine, unit, path, disk, seen[machine])
             for name, machine, unit, path, disk in wanted
         ),
+        problems,
     )
+
+
+def _parted(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> tuple[Problem, ...]:
+    """The clusters that the members form, when they are more than one and any was asked for."""
+    if not any(isinstance(role, EtcdMember) for role in chosen):
+        return ()
+    found = health.observe(inventory.etcd, fleet).problems
+    return tuple(p for p in found if p.id == "etcd-clusters-differ")
 
 
 def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:

@@ -147,6 +147,7 @@ def status(run: Run, limit: str, batch: str) -> int:
             for s in seen.services
         ]
         screen.table(("name", "host", "unit", "state", "restarts", "disk"), rows)
+    screen.problems(seen.problems)
     return seen.exit_code
 
 

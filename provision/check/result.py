@@ -147,7 +147,7 @@ def _member(m: MemberHealth) -> dict[str, object]:
             "raft_index": status.raft_index,
             "db_size": status.db_size,
             "db_in_use": status.db_in_use,
-            "quota": m.member.quota,
+            "quota": m.quota,
             "alarms": list(status.alarms),
         },
         "certificates": [_certificate(c) for c in m.certificates],

@@ -135,6 +135,7 @@ class EtcdClient:
             is_learner=answer.isLearner,
             errors=tuple(printable(e, 200) for e in answer.errors),
             storage_version=printable(answer.storageVersion, 40),
+            quota=answer.dbSizeQuota,
         )
 
     def member_list(self) -> list[RegisteredMember]:

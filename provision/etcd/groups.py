@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from provision.errors import Problem
+
 #: Writes that a member's database file may lack of what the member has applied: etcd commits a
 #: batch of that many (``backend.defaultBatchLimit``), or after 100 ms.
 FILE_LAG = 10_000
@@ -221,6 +223,22 @@ def decide(
     if why := newer_than(group, groups) or below(group, note):
         return Behind(group, tuple(groups), why)
     return _serving(group, seen)
+
+
+def shown(formed: Sequence[Group]) -> list[Problem]:
+    """The groups, as an operator sees them: one problem each."""
+    found = []
+    for g in formed:
+        state = {True: "serves", None: "refuses the login", False: "does not serve"}[g.serves]
+        at = f"revision {g.revision}" if g.revision is not None else "an unknown revision"
+        answered = f", raft term {g.term}, index {g.index}" if g.term else ""
+        ids = ", ".join(f"{m.name} ({m.member_id or 0:x})" for m in g.members)
+        what = f"{state} at {at}{answered}; members here: {ids}"
+        newest = max(g.members, key=lambda m: m.revision or 0)
+        if len(g.members) > 1 and newest.revision is not None:
+            what += f"; newest data: {newest.name}"
+        found.append(Problem(f"cluster {g.name}", what, id="etcd-clusters-differ"))
+    return found
 
 
 def newer_than(group: Group, groups: Iterable[Group]) -> str:

@@ -15,7 +15,7 @@ from provision import gather
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd import desired, groups, health, last_seen, scratch, unfinished, wal
 from provision.etcd.groups import Answer, Behind, Disk, Group, Note, Seen, Serving, Silent, Two
-from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.health import ClusterHealth
 from provision.etcd.values import Login
 from provision.host.observe import HostFacts, Probe
 from provision.host.resources import File
@@ -111,28 +111,12 @@ def observe(
 
 def answers(seen: ClusterHealth) -> dict[str, Answer]:
     """What the members that answer say of themselves, by name."""
-    return {m.member.name: a for m in seen.members if (a := _answer(m)) is not None}
-
-
-def shown(formed: Sequence[Group]) -> list[Problem]:
-    """The groups, as an operator sees them: one problem each."""
-    found = []
-    for g in formed:
-        state = {True: "serves", None: "refuses the login", False: "does not serve"}[g.serves]
-        at = f"revision {g.revision}" if g.revision is not None else "an unknown revision"
-        answered = f", raft term {g.term}, index {g.index}" if g.term else ""
-        ids = ", ".join(f"{m.name} ({m.member_id or 0:x})" for m in g.members)
-        what = f"{state} at {at}{answered}; members here: {ids}"
-        newest = max(g.members, key=lambda m: m.revision or 0)
-        if len(g.members) > 1 and newest.revision is not None:
-            what += f"; newest data: {newest.name}"
-        found.append(Problem(f"cluster {g.name}", what, id="etcd-clusters-differ"))
-    return found
+    return {m.member.name: a for m in seen.members if (a := m.answer) is not None}
 
 
 def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
     """Why a command does not choose by itself, with every group."""
-    listed = shown(verdict.groups)
+    listed = groups.shown(verdict.groups)
     if isinstance(verdict, Two):
         serving = " and ".join(g.name for g in verdict.groups if g.serves is not False)
         return PreflightFailed(
@@ -213,7 +197,7 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
         raise PreflightFailed(
             "no member serves, and starting them could lose data; nothing was changed",
             [
-                *[replace(p, id="etcd-history-behind") for p in shown(verdict.groups)],
+                *[replace(p, id="etcd-history-behind") for p in groups.shown(verdict.groups)],
                 Problem(cluster.name, found.why, remedy, id="etcd-history-behind"),
             ],
             id="etcd-history-behind",
@@ -237,22 +221,6 @@ def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) 
 def _marked(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> bool:
     """Whether a restore or a recovery has not ended: that refuses by itself."""
     return bool(unfinished.problems(cluster, facts))
-
-
-def _answer(m: MemberHealth) -> Answer | None:
-    status = m.status
-    if status is None:
-        return None
-    return Answer(
-        cluster_id=status.cluster_id,
-        member_id=status.member_id,
-        term=status.raft_term,
-        index=status.raft_index,
-        revision=status.revision,
-        leader=status.leader,
-        members=frozenset(r.id for r in m.registered),
-        serves=None if m.refused else m.healthy,
-    )
 
 
 def _again(before: Sequence[Seen], now: Mapping[str, Answer]) -> tuple[Seen, ...]:

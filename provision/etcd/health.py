@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from provision.errors import Problem, ProvisionError, Unhealthy
+from provision.etcd import groups
 from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.failures import EtcdUnreachable, Reason
+from provision.etcd.groups import Answer
 from provision.etcd.listeners import CertificateState, expiry, shown_certificates
 from provision.etcd.reach import How, client_tls, connect, root, way, words
 from provision.etcd.values import Login, MemberStatus, RegisteredMember
@@ -65,6 +67,32 @@ class MemberHealth:
     @property
     def healthy(self) -> bool:
         return not self.error
+
+    @property
+    def quota(self) -> int | None:
+        """The quota in force (bytes), None when there is none. Before etcd 3.6 a member does not
+        tell it: then the inventory's."""
+        told = self.status.quota if self.status is not None else 0
+        if told:
+            return told if told > 0 else None
+        return self.member.quota
+
+    @property
+    def answer(self) -> Answer | None:
+        """What it says of itself, for :mod:`provision.etcd.groups`; None when it is silent."""
+        status = self.status
+        if status is None:
+            return None
+        return Answer(
+            cluster_id=status.cluster_id,
+            member_id=status.member_id,
+            term=status.raft_term,
+            index=status.raft_index,
+            revision=status.revision,
+            leader=status.leader,
+            members=frozenset(r.id for r in self.registered),
+            serves=None if self.refused else self.healthy,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +153,16 @@ class ClusterHealth:
     def revision(self) -> int | None:
         """The newest revision that a member has seen."""
         return max((m.status.revision for m in self.members if m.status is not None), default=None)
+
+    @property
+    def parted(self) -> tuple[groups.Group, ...]:
+        """The clusters that the members form by their answers, when they are more than one."""
+        answers = ((m.member.name, m.answer) for m in self.members)
+        formed = groups.form([groups.Seen(name, a) for name, a in answers if a is not None])
+        serving = [g for g in formed if g.serves is not False]
+        ids = {g.cluster_id for g in formed}
+        newer = len(serving) == 1 and groups.newer_than(serving[0], formed)
+        return formed if len(ids) > 1 or len(serving) > 1 or newer else ()
 
     @property
     def problems(self) -> list[Problem]:
@@ -369,7 +407,7 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
                     id=_ALARM_IDS.get(alarm, "alarm-raised"),
                 )
             )
-        quota = m.member.quota
+        quota = m.quota
         if quota is not None and m.status.db_size >= quota * NEARLY_FULL and not m.status.alarms:
             share = f"{100 * m.status.db_size // quota} % of its quota, {size(quota)}"
             remedy = "invoke defrag-etcd --compact, or raise quota-backend-bytes"
@@ -404,22 +442,16 @@ _ALARM_IDS: dict[str, Id] = {"NOSPACE": "alarm-nospace", "CORRUPT": "alarm-corru
 def _disagreements(health: ClusterHealth) -> list[Problem]:
     found: list[Problem] = []
     answered = [(m, m.status) for m in health.members if m.status is not None]
-    ids: dict[int, list[str]] = {}
     leaders: dict[int, list[str]] = {}
     for m, status in answered:
-        ids.setdefault(status.cluster_id, []).append(m.member.name)
         if status.leader:
             leaders.setdefault(status.leader, []).append(m.member.name)
-    if len(ids) > 1:
-        said = "; ".join(f"{', '.join(names)}: {i:x}" for i, names in ids.items())
-        found.append(
-            Problem(
-                "etcd",
-                f"the members belong to different clusters ({said})",
-                id="etcd-clusters-differ",
-            )
-        )
-        return found
+    if parted := health.parted:
+        said = "; ".join(f"{', '.join(g.names)}: {g.name}" for g in parted)
+        what = f"the members belong to different clusters ({said})"
+        remedy = "see which has the right data, and replace the members of the other"
+        whole = Problem("etcd", what, remedy, id="etcd-clusters-differ")
+        return [*groups.shown(parted), whole]
     if len(leaders) > 1:
         said = "; ".join(f"{', '.join(names)}: {i:x}" for i, names in leaders.items())
         found.append(

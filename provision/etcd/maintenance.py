@@ -60,7 +60,7 @@ def usage(seen: ClusterHealth) -> list[Usage]:
             m.member.name == seen.leader,
             m.status.db_size,
             m.status.db_in_use,
-            m.member.quota,
+            m.quota,
             m.status.alarms,
         )
         for m in seen.members

@@ -25,13 +25,14 @@ PACKAGE = "etcdserverpb"
 #: In the order in which they import one another.
 _MODULES = ("kv_pb2", "auth_pb2", "rpc_pb2")
 _SERIALIZED = re.compile(r"\bserialized_pb=_b\(('(?:[^'\\]|\\.)*')\)")
-#: What messages have had since etcd 3.4 (storageVersion: 3.6): name, type, number.
+#: What messages have had since etcd 3.4 (storageVersion, dbSizeQuota: 3.6): name, type, number.
 _FIELDS = {
     "StatusResponse": (
         ("errors", "repeated bytes", 8),
         ("dbSizeInUse", "int64", 9),
         ("isLearner", "bool", 10),
         ("storageVersion", "bytes", 11),
+        ("dbSizeQuota", "int64", 12),
     ),
     "Member": (("isLearner", "bool", 5),),
     "MemberAddRequest": (("isLearner", "bool", 2),),

@@ -86,6 +86,8 @@ class MemberStatus:
     errors: tuple[str, ...]
     #: The minor release that can read its data directory, such as 3.6.0; empty before 3.6.
     storage_version: str = ""
+    #: The quota in force (bytes); negative when there is none, 0 when it is not told (before 3.6).
+    quota: int = 0
 
     @property
     def is_leader(self) -> bool:

@@ -116,6 +116,19 @@ def test_members_of_two_clusters(boot: Boot, three: Running, fleet: Fleet) -> No
         seen = health.observe(_with(three.cluster, stranger), fleet)
         assert seen.leader is None
         assert "belong to different clusters" in str(seen.problems[-1])
+        shown = [p for p in seen.problems if p.id == "etcd-clusters-differ"]
+        assert [p.where.startswith("cluster ") for p in shown] == [True, True, False]
+        assert all(p.severity == "error" for p in shown)
+
+
+@pytest.mark.parametrize(("given", "told"), [("104857600", 100 << 20), ("-1", None)])
+def test_the_quota_in_force_is_the_members_own_word(
+    boot: Boot, fleet: Fleet, given: str, told: int | None
+) -> None:
+    with boot(args=lambda _: ["--quota-backend-bytes", given]) as one:
+        (seen,) = health.observe(one.cluster, fleet).members
+    assert seen.member.quota == 2 << 30  # what the inventory says, by default
+    assert seen.quota == told
 
 
 @pytest.fixture(scope="module")
