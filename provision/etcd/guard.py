@@ -7,6 +7,7 @@ for one of the cluster that is not, so neither a gate nor a call can meet the wr
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from provision.remote import Fleet
 from provision.text import document
 
 _IDS, _STATUS = "wal", "snapshot status"
+_ADVERTISED = re.compile(r'^initial-advertise-peer-urls: "https?://([^"]+)"$', re.MULTILINE)
 RECOVER = "see which data is right: invoke recover-etcd --from {}, or invoke restore-etcd FILE"
 MOUNT = "mount the data disks, or invoke restore-etcd FILE; to begin again: invoke destroy"
 
@@ -207,10 +209,16 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
 
 def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) -> str:
     """Why the members could not find one another: too many have got another address."""
-    known = [m for m in cluster.members if m.name in start.names and texts.get(m.name)]
-    away = [m.name for m in known if m.peer_url.partition("://")[2] not in texts[m.name]]
+    advertised = {name: _ADVERTISED.search(text) for name, text in texts.items()}
+    known = [m for m in cluster.members if m.name in start.names and advertised.get(m.name)]
+    away = [
+        m.name
+        for m in known
+        if (found := advertised[m.name]) and found[1] != m.peer_url.partition("://")[2]
+    ]
     total = len(start.names) + len(start.lost)
-    if away and len(known) - len(away) < total // 2 + 1:
+    # A cluster of one needs no other to find it.
+    if away and total > 1 and len(known) - len(away) < total // 2 + 1:
         return (
             f"the peer addresses of {', '.join(away)} have changed since it ran: the members would "
             "not find one another, and without a quorum etcd cannot be told"

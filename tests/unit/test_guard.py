@@ -1,0 +1,222 @@
+"""That no command forgets to find out which cluster it is, and what is read on the hosts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision import commands
+from provision.actions import common
+from provision.errors import PreflightFailed
+from provision.etcd import guard, health, last_seen, wal
+from provision.etcd.groups import Answer, Disk, Note, Seen
+from provision.etcd.guard import Look
+from provision.host.observe import HostFacts
+from provision.inventory.resolved import Established
+from provision.remote import Fleet
+from provision.run import Run
+from tests.unit import builders, hosts
+
+TASKS = {name: commands.namespace[name] for name in commands.namespace.task_names}
+
+
+def _options(name: str) -> set[str]:
+    return {argument.name for argument in TASKS[name].get_arguments()}
+
+
+def test_every_command_that_changes_or_saves_is_guarded_or_says_why_not() -> None:
+    changing = {name for name in TASKS if "dry_run" in _options(name)} | {"backup-etcd"}
+    guarded = {name for name in TASKS if getattr(TASKS[name], "guarded", False)}
+    assert guarded & set(common.UNGUARDED) == set()
+    assert guarded | set(common.UNGUARDED) == changing
+    assert all("cluster_id" in _options(name) for name in guarded)
+    assert guarded > common.WORKERS
+
+
+def test_a_guarded_command_cannot_carry_out_a_plan_without_it() -> None:
+    from provision.plan import Plan
+
+    run = Run("deploy-etcd", guarded=True)
+    with pytest.raises(AssertionError, match="without knowing which cluster"):
+        common.carry_out(run, Plan("deploy-etcd", "c"))
+
+
+def record(kind: int, data: bytes, padding: int = 0) -> bytes:
+    body = bytes([0x08, kind, 0x10, 0x00]) + (bytes([0x1A, len(data)]) + data if data else b"")
+    frame = len(body) | ((0x80 | padding) << 56 if padding else 0)
+    return frame.to_bytes(8, "little") + body + bytes(padding)
+
+
+def varint(number: int) -> bytes:
+    out = b""
+    while True:
+        number, low = number >> 7, number & 0x7F
+        out += bytes([low | (0x80 if number else 0)])
+        if not number:
+            return out
+
+
+@given(st.integers(1, 2**64 - 1), st.integers(1, 2**64 - 1))
+def test_the_ids_of_a_wal(member: int, cluster: int) -> None:
+    metadata = b"\x08" + varint(member) + b"\x10" + varint(cluster)
+    head = record(4, b"", 4) + record(1, metadata, 7) + record(3, b"\x08\x02") + b"\0" * 100
+    assert wal.ids(head) == (member, cluster)
+    assert wal.parse(head.hex(" ")) == (member, cluster)
+
+
+@given(st.binary(max_size=wal.HEAD))
+def test_anything_else_is_no_wal(head: bytes) -> None:
+    found = wal.ids(head)
+    assert found is None or found.cluster_id
+
+
+@pytest.mark.parametrize("text", ["", "ls: cannot access", "zz", "00"])
+def test_what_a_host_says_instead_is_no_wal(text: str) -> None:
+    assert wal.parse(text) is None
+
+
+NOTE = Note(0xC1, 4, 900, 800, "20260101T000000Z")
+
+
+def _noted(*texts: str) -> list[HostFacts]:
+    path = last_seen.path(builders.etcd())
+    return [hosts.facts(n, paths={path: hosts.text(t)}) for n, t in enumerate(texts, 1)]
+
+
+def test_the_newest_note_counts() -> None:
+    cluster = builders.etcd()
+    newer = replace(NOTE, cluster_id=0xC2, revision=7, when="20260102T000000Z")
+    found = _noted(last_seen.text(NOTE), last_seen.text(newer), "")
+    assert last_seen.read(cluster, found) == newer
+    assert last_seen.read(cluster, [hosts.facts()]) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "cluster=c1", "cluster=c1 term=x index=1 revision=1 when=20260101T000000Z", "$(id)"],
+)
+def test_anything_else_is_no_note(text: str) -> None:
+    assert last_seen.read(builders.etcd(), _noted(text)) is None
+
+
+class Known:
+    """What :func:`guard.observe` would have found; nothing is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, look: Look) -> None:
+        monkeypatch.setattr(guard, "observe", lambda *_, **__: look)
+        monkeypatch.setattr(health, "observe", lambda *_, **__: None)
+        monkeypatch.setattr(guard, "answers", lambda _: {})
+
+    def establish(self, wanted: str = "", *, starts: bool = True) -> Established:
+        with Fleet(1) as fleet:
+            inventory = builders.inventory(None)
+            return guard.establish(inventory, fleet, wanted, starts=starts).etcd.established
+
+
+def serving(number: int, **changed: object) -> Seen:
+    values: dict[str, object] = {
+        "cluster_id": 0xC1,
+        "member_id": number,
+        "term": 5,
+        "index": 1200,
+        "revision": 1000,
+        "leader": 1,
+        "members": frozenset({1, 2, 3}),
+        "serves": True,
+    }
+    return Seen(f"infra{number}", Answer(**{**values, **changed}))  # type: ignore[arg-type]
+
+
+def stopped(number: int, revision: int = 1000) -> Seen:
+    return Seen(f"infra{number}", disk=Disk(0xC1, number, revision))
+
+
+def configured(*numbers: int, port: int = 2380) -> dict[object, HostFacts]:
+    """Hosts with the configuration that the tool writes."""
+    cluster = builders.etcd()
+    first = ",".join(f"{m.name}={m.peer_url}" for m in cluster.members)
+    found: dict[object, HostFacts] = {}
+    for m in cluster.members:
+        number = int(m.name.removeprefix("infra"))
+        if number in numbers:
+            text = (
+                f'initial-advertise-peer-urls: "http://{m.address}:{port}"\n'
+                f'initial-cluster: "{first}"\n'
+            )
+            paths = {"/etc/etcd/etcd.conf.yml": hosts.text(text)}
+            found[m.machine] = hosts.facts(number, paths=paths)
+    return found
+
+
+def test_one_group_that_serves_is_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = serving(3, cluster_id=0xDD, serves=False, revision=1, members=frozenset({3}))
+    known = Known(monkeypatch, Look((serving(1), serving(2), odd), NOTE))
+    found = known.establish()
+    assert found == Established(0xC1, frozenset({3}), frozenset({"infra3"}))
+    assert found.has(0xC1, 1)
+    assert not found.has(0xDD, 1)
+    assert not found.has(0xC1, 3)
+
+
+def test_two_groups_are_both_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = serving(3, cluster_id=0xDD, leader=3, revision=7, members=frozenset({3}))
+    known = Known(monkeypatch, Look((serving(1), serving(2), own), NOTE))
+    with pytest.raises(PreflightFailed) as refused:
+        known.establish()
+    lines = [p.line for p in refused.value.problems]
+    assert "cluster c1: serves at revision 1000, raft term 5, index 1200" in lines[0]
+    assert "infra1 (1), infra2 (2)" in lines[0]
+    assert "cluster dd: serves at revision 7" in lines[1]
+    assert "--cluster-id" in lines[2]
+    assert known.establish("dd").odd == {"infra1", "infra2"}
+
+
+def test_all_stopped_are_started_but_not_without_their_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts = configured(1, 2, 3)
+    look = Look((stopped(1), stopped(2), Seen("infra3")), NOTE, facts)  # type: ignore[arg-type]
+    assert Known(monkeypatch, look).establish() == Established(lost=frozenset({"infra3"}))
+
+
+@pytest.mark.parametrize(
+    ("seen", "port", "said"),
+    [
+        ((stopped(1), Seen("infra2"), Seen("infra3")), 2380, "recover-etcd --from infra1"),
+        ((stopped(1), stopped(2, 1), stopped(3, 1)), 2380, "recover-etcd --from infra1"),
+        ((Seen("infra1"), Seen("infra2"), Seen("infra3")), 2380, "restore-etcd FILE"),
+        ((stopped(1), stopped(2), stopped(3)), 9999, "have changed since it ran"),
+    ],
+)
+def test_what_could_lose_data_names_what_helps(
+    monkeypatch: pytest.MonkeyPatch, seen: tuple[Seen, ...], port: int, said: str
+) -> None:
+    look = Look(seen, NOTE, configured(1, 2, 3, port=port))  # type: ignore[arg-type]
+    known = Known(monkeypatch, look)
+    with pytest.raises(PreflightFailed, match="could lose data") as refused:
+        known.establish()
+    assert said in refused.value.problems[-1].line
+    # A command that starts nobody says itself that etcd does not run.
+    assert known.establish(starts=False) == Established()
+
+
+def test_an_unfinished_recovery_admits_its_own_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = builders.etcd()
+    mark = {"/var/lib/etcd/unfinished": hosts.text("recover")}
+    facts = {m.machine: hosts.facts(n, paths=mark) for n, m in enumerate(cluster.members, 1)}
+    look = Look((stopped(1), Seen("infra2"), Seen("infra3")), NOTE, facts)
+    known = Known(monkeypatch, look)
+    assert known.establish() == Established()
+    with Fleet(1) as fleet:
+        inventory = builders.inventory(None)
+        assert guard.choose(inventory, fleet, "anything") == inventory
+
+
+def test_what_is_read_of_a_silent_members_data_is_read_as_its_owner() -> None:
+    told = guard._disk_commands(builders.etcd(), builders.member(1))
+    assert all("setpriv --reuid etcd" in command for command in told.values())
+    assert guard.revision('noise\n{"hash":1,"revision":42,"totalKey":3}\n') == 42
+    assert guard.revision("sh: 1: etcdutl: not found") is None
