@@ -52,12 +52,14 @@ class Disk:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One declared member. Without ``answer`` and ``disk`` it has no data, or, when not
-    ``looked``, its host did not answer and nobody knows."""
+    ``looked``, its host did not answer and nobody knows. ``refuses``: it runs and refuses the
+    login, also to say what it is (``Status`` needs one from etcd 3.6 on): it may serve others."""
 
     name: str
     answer: Answer | None = None
     disk: Disk | None = None
     looked: bool = True
+    refuses: bool = False
 
     @property
     def cluster_id(self) -> int | None:
@@ -185,6 +187,12 @@ def form(seen: Sequence[Seen]) -> tuple[Group, ...]:
             home.append(m)
         elif m.answer is not None and m.answer.serves is None:
             _join(maybe, m)
+        elif m.refuses:
+            same = next((g for g in maybe if g[0].cluster_id == m.cluster_id), None)
+            if same is not None:
+                same.append(m)
+            else:
+                maybe.append([m])
         else:
             left.append(m)
     rest: dict[int, list[Seen]] = {}

@@ -58,6 +58,12 @@ def establish(
     cluster = replace(inventory.etcd, established=Established())
     hosts = hosts and not cluster.external
     look = observe(cluster, fleet, hosts=hosts, login=login)
+    if unended := unfinished.problems(cluster, look.facts):
+        raise PreflightFailed(
+            "a restore or a recovery has begun and not ended; nothing was changed",
+            unended,
+            id="recovery-unfinished",
+        )
     formed = groups.form(look.seen)
     _require_known(wanted, formed)
     verdict = groups.decide(look.seen, formed, look.note, wanted)
@@ -71,7 +77,7 @@ def establish(
         raise refusal(cluster, verdict)
     if isinstance(verdict, Serving):
         established = _of(verdict, wanted)
-    elif hosts and starts and not _marked(cluster, look.facts):
+    elif hosts and starts:
         established = Established(lost=_may_start(cluster, look, verdict))
     return replace(inventory, etcd=replace(cluster, established=established))
 
@@ -84,7 +90,7 @@ def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
     """
     cluster = replace(inventory.etcd, established=Established())
     look = observe(cluster, fleet)
-    if _marked(cluster, look.facts):
+    if unfinished.problems(cluster, look.facts):
         return inventory  # a recovery that has begun goes on; the others are stopped
     seen = look.seen
     group = named(wanted, groups.form(seen))
@@ -102,12 +108,16 @@ def observe(
     cluster: EtcdCluster, fleet: Fleet, *, hosts: bool = True, login: Login | None = None
 ) -> Look:
     """Ask every member; with ``hosts``, also read the data of those that do not answer."""
-    told = answers(health.observe(cluster, fleet, login=login))
+    asked = health.observe(cluster, fleet, login=login)
+    told, refused = answers(asked), {m.member.name for m in asked.members if m.refused}
     if not hosts:
         return Look(tuple(Seen(m.name, told.get(m.name), looked=False) for m in cluster.members))
     probes = {m.machine: _probe(cluster, m, m.name not in told) for m in cluster.members}
     facts, _ = gather.look(fleet, probes)
-    seen = tuple(_seen(m, told.get(m.name), facts.get(m.machine)) for m in cluster.members)
+    seen = tuple(
+        replace(_seen(m, told.get(m.name), facts.get(m.machine)), refuses=m.name in refused)
+        for m in cluster.members
+    )
     return Look(seen, last_seen.read(cluster, facts.values()), facts)
 
 
@@ -224,11 +234,6 @@ def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) 
             "not find one another, and without a quorum etcd cannot be told"
         )
     return ""
-
-
-def _marked(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> bool:
-    """Whether a restore or a recovery has not ended: that refuses by itself."""
-    return bool(unfinished.problems(cluster, facts))
 
 
 def _again(before: Sequence[Seen], now: Mapping[str, Answer]) -> tuple[Seen, ...]:

@@ -69,9 +69,10 @@ def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> None
         datetime.now(timezone.utc).strftime(STAMP),
     )
     where = shlex.quote(path(cluster))
+    # In its place: half a note is none, and the others' hosts have theirs.
     script = (
         f"[ -d {shlex.quote(cluster.config_dir)} ] || exit 0; umask 022\n"
-        f"printf %s {shlex.quote(text(note))} >{where}.new && mv -f {where}.new {where}"
+        f"printf %s {shlex.quote(text(note))} >{where}"
     )
 
     def write(session: Session) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd import groups, guard, hashes, health, reach, wal
+from provision.etcd import groups, guard, hashes, health, observed, reach, wal
+from provision.inventory.model import EtcdAuth, Secret
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.remote import Fleet
 from tests.component.conftest import ARTIFACTS, Boot, Member, Running
@@ -181,6 +182,33 @@ def test_a_member_restored_by_hand_under_its_own_ids_has_other_data(
         hashes.require_equal(seen, fleet)
     assert "replace-member infra2" in refused.value.problems[0].remedy
     hashes.require_equal(seen, fleet, sparing=["infra2"])
+
+
+def test_a_lost_password_is_not_taken_for_a_cluster_that_is_down(
+    three: Running, fleet: Fleet, tmp_path: Path
+) -> None:
+    with health.any_client(three.cluster, fleet) as client:
+        client.user_add("root", "right")
+        client.role_add("root")
+        client.user_grant_role("root", "root")
+        client.auth_enable()
+    password = tmp_path / "root"
+    password.write_text("lost", encoding="utf-8")
+    password.chmod(0o600)
+    auth = EtcdAuth(enabled=True, root_password=Secret(file=password))
+    cluster = replace(three.cluster, auth=auth)
+    refusing = health.observe(cluster, fleet)
+    assert all(m.refused for m in refusing.members)
+    seen = []
+    for m in three.cluster.members:
+        found = ids_on_disk(m)
+        disk = groups.Disk(found.cluster_id, found.member_id, 5)
+        seen.append(groups.Seen(m.name, disk=disk, refuses=True))
+    verdict = groups.decide(seen, groups.form(seen))
+    assert isinstance(verdict, groups.Serving)
+    assert verdict.group.serves is None
+    with pytest.raises(PreflightFailed, match="does not let this tool in"):
+        observed._cluster(cluster, fleet)
 
 
 def test_the_same_data_have_the_same_hash(three: Running, fleet: Fleet) -> None:

@@ -179,6 +179,11 @@ def test_a_member_that_refuses_the_login_may_serve_another_cluster() -> None:
     assert isinstance(decide(up(1), up(2), alone(3, serves=None)), Two)
     # With the ids and the list of those that serve it is one of them.
     assert isinstance(decide(up(1), up(2), up(3, serves=None)), Serving)
+    # From etcd 3.6 on such a member does not even say what it is.
+    mute = replace(silent(3, cluster_id=OTHER, revision=5), refuses=True)
+    assert isinstance(decide(up(1), up(2), mute), Two)
+    assert isinstance(decide(up(1), up(2), replace(silent(3), refuses=True)), Serving)
+    everyone = decide(*(replace(silent(n), refuses=True) for n in (1, 2, 3)))
     everyone = decide(*(up(n, serves=None) for n in (1, 2, 3)))
     assert isinstance(everyone, Serving)
     assert everyone.group.serves is None

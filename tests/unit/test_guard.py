@@ -209,7 +209,9 @@ def test_an_unfinished_recovery_admits_its_own_command(monkeypatch: pytest.Monke
     facts = {m.machine: hosts.facts(n, paths=mark) for n, m in enumerate(cluster.members, 1)}
     look = Look((stopped(1), Seen("infra2"), Seen("infra3")), NOTE, facts)
     known = Known(monkeypatch, look)
-    assert known.establish() == Established()
+    for starts in (True, False):
+        with pytest.raises(PreflightFailed, match="has begun and not ended"):
+            known.establish(starts=starts)
     with Fleet(1) as fleet:
         inventory = builders.inventory(None)
         assert guard.choose(inventory, fleet, "anything") == inventory
