@@ -46,7 +46,8 @@ OURS = (
     "/etc/systemd/system/alluxio-worker.service",
 )
 #: What a run that changes nothing must leave as it is: files by name, mode, owner, size and
-#: time of change; services by process. Not the data that etcd itself writes.
+#: time of change; services by process. Not the data that etcd itself writes, nor what a run that
+#: changed anything notes of the cluster.
 #: All that the tool makes on a host, for :meth:`Lab.require_modes`.
 _OWN = (*OURS, "/run/alluxio-provision", "/var/log/alluxio-provision", "/var/backups/etcd")
 #: What others may write; keys that others may read; files with a secret in them that others may.
@@ -59,8 +60,8 @@ find $ours -type f -size -256k -perm /007 ! -path '*/lib/*' ! -path '/opt/java/*
   'PRIVATE KEY|PASSWORD=.|alluxio.etcd.password=.' {{}} + 2>/dev/null | sed 's/^/secret: /'
 """
 _SNAPSHOT = """
-find /etc/etcd /etc/systemd/system /opt /var/lib/alluxio -printf '%p %y %m %u %s %C@ %l\\n' \
-  2>/dev/null | sort
+find /etc/etcd /etc/systemd/system /opt /var/lib/alluxio ! -path /etc/etcd/last-seen \
+  -printf '%p %y %m %u %s %C@ %l\\n' 2>/dev/null | sort
 find /var/lib/etcd -maxdepth 1 -printf '%p %y %m %u\\n' 2>/dev/null | sort
 systemctl show -p Id,LoadState,ActiveState,MainPID,NRestarts etcd.service alluxio-worker.service
 cat /etc/passwd
