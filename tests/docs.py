@@ -128,6 +128,9 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke check-nodes --html report.html": LAB,
     },
     "docs/operations.md": {
+        "invoke backup-etcd --cluster-id 9d2c5f0c8a7e4b11": _on_the_lab(
+            "which_cluster", "an_odd_cluster_of_one_is_not_taken_for_the_cluster"
+        ),
         "invoke add-member --name etcd3": _on_the_lab(
             "members", "the_leader_is_removed_after_another_has_taken_the_lead"
         ),

@@ -11,6 +11,8 @@ from . import growth, run
 from .faults import FAULTS
 from .operations import OPERATIONS
 
+#: Written by tests/integration/test_which_cluster.py with ALXP_RECORD_STATES=1.
+STATES = Path(__file__).parent / "states.json"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 _HEAD = """\
@@ -37,7 +39,11 @@ time in which the checker got no acknowledgement, not given where the cluster is
 """
 
 
-def page(results: Mapping[str, Any], grown: Mapping[str, Any] | None) -> str:
+def page(
+    results: Mapping[str, Any],
+    grown: Mapping[str, Any] | None,
+    states: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The whole document."""
     cases = results["cases"]
     parts = [_HEAD.format(again=run.AGAIN), _totals(results), _faults(cases)]
@@ -47,6 +53,7 @@ def page(results: Mapping[str, Any], grown: Mapping[str, Any] | None) -> str:
             steps = len(results["steps"].get(operation.name, ()))
             parts.append(_operation(operation.title, operation.name, there, steps))
     parts.append(_failed(cases))
+    parts.append(_states(states))
     if grown is not None:
         parts.append(_growth(grown))
     return "\n".join(part for part in parts if part)
@@ -138,6 +145,22 @@ def _failed(cases: Iterable[Mapping[str, Any]]) -> str:
     return "## Cases that failed\n\n" + "\n".join(lines) + "\n"
 
 
+def _states(states: Sequence[Mapping[str, Any]]) -> str:
+    if not states:
+        return ""
+    heading = ("state", "healed by", "writes acknowledged", "lost")
+    rows = [(s["state"], f"`{s['healed_by']}`", s["writes"], s["lost"]) for s in states]
+    return f"""\
+## When it is not clear which cluster it is
+
+States that `tests/integration/test_which_cluster.py` makes on three hosts. In each, every command
+that changes or saves something refuses first (the members that were only stopped or emptied: those
+that could do harm), and one documented command heals. A client writes to the right members
+meanwhile, where they serve; all that was acknowledged is read through every member afterwards.
+
+{_table(heading, rows)}"""
+
+
 def _growth(grown: Mapping[str, Any]) -> str:
     sizes = sorted({row["members"] for row in grown["rows"]})
     seconds = {(row["operation"], row["members"]): row["seconds"] for row in grown["rows"]}
@@ -177,7 +200,10 @@ def current() -> str:
     grown = None
     if growth.RESULTS.exists():
         grown = json.loads(growth.RESULTS.read_text(encoding="utf-8"))
-    return page(results, grown)
+    states = []
+    if STATES.exists():
+        states = json.loads(STATES.read_text(encoding="utf-8"))
+    return page(results, grown, states)
 
 
 if __name__ == "__main__":

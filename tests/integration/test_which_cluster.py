@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -9,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from .lab import LAB, Host, Lab, connected, wait_until
+from .lab import CLUSTER, LAB, REPO, Host, Lab, connected, wait_until
+from .writes import writing
 
 NAMES = ("etcd0", "etcd1", "etcd2")
 YESTERDAY = "/root/yesterday.db"
+#: Writes of today that were acknowledged before a test begins.
+TODAY = 21
+#: Where the rows of docs/reliability.md go, when the variable asks for it.
+STATES = REPO / "tests" / "faults" / "states.json"
+RECORD = "ALXP_RECORD_STATES"
 ETCDCTL, ETCDUTL = "/opt/etcd/current/etcdctl", "/opt/etcd/current/etcdutl"
 #: Runs a command as etcd's user, whose files the data are.
 AS_ETCD = "setpriv --reuid etcd --regid etcd --init-groups"
@@ -37,7 +45,7 @@ def inventory(three: Lab) -> Iterator[Path]:
     for host in three.etcd:
         host.run(f"ETCDCTL_API=3 {ETCDCTL} snapshot save {YESTERDAY} && chmod 644 {YESTERDAY}")
     with three.client(three.etcd[0]) as client:
-        for n in range(20):
+        for n in range(TODAY - 1):
             client.put(f"/today/{n}", "acknowledged")
         client.put("/day", "today")
     yield path
@@ -83,9 +91,19 @@ def require_whole(lab: Lab, inventory: Path) -> None:
     assert {value(lab, host) for host in lab.etcd} == {"today"}
     assert len({cluster_id(lab, host) for host in lab.etcd}) == 1
     with lab.client(lab.etcd[0]) as client:
-        assert client.count() >= 21
+        assert client.range("/today/", keys_only=True)[1][TODAY - 2 :]
         assert {m.name for m in client.member_list()} == set(NAMES)
     lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+
+
+def record(state: str, healed_by: str, acknowledged: int) -> None:
+    """A row of docs/reliability.md: called when all that was acknowledged has been found."""
+    if not os.environ.get(RECORD):
+        return
+    rows = json.loads(STATES.read_text(encoding="utf-8")) if STATES.exists() else []
+    rows = [r for r in rows if r["state"] != state]
+    rows.append({"state": state, "healed_by": healed_by, "writes": acknowledged, "lost": 0})
+    STATES.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("odd", NAMES)
@@ -93,35 +111,43 @@ def test_an_odd_cluster_of_one_is_not_taken_for_the_cluster(
     three: Lab, inventory: Path, odd: str, tmp_path: Path
 ) -> None:
     alone = three.hosts[odd]
+    others = [host for host in three.etcd if host is not alone]
     restore_by_hand(alone, peer(alone))
     wait_until(lambda: value(three, alone) == "yesterday", "the odd member serves")
-    others = [host for host in three.etcd if host is not alone]
     healthy, wrong = cluster_id(three, others[0]), cluster_id(three, alone)
-    before = three.snapshot()
-    commands = [
-        ("deploy-etcd",),
-        ("deploy-etcd", "--dry-run", "--exit-code"),
-        ("replace-member", odd),
-        ("remove-member", odd),
-        ("backup-etcd", "--to", str(tmp_path)),
-        ("defrag-etcd",),
-    ]
-    for command, *options in commands:
-        refused = three.invoke(command, inventory, *options)
-        refused.expect(3, "etcd-clusters-differ", healthy, wrong, "--cluster-id")
-    assert three.snapshot() == before
-    assert not list(tmp_path.glob("*.db"))
-    # With the cluster named, a backup is of it and deploy-etcd says what heals.
-    saved = three.invoke(
-        "backup-etcd", inventory, "--to", str(tmp_path), "--cluster-id", healthy
-    ).expect(0)
-    assert odd not in re.findall(r"beside (\w+)", saved.text)
-    refused = three.invoke("deploy-etcd", inventory, "--cluster-id", healthy)
-    refused.expect(3, f"replace-member {odd} --cluster-id {healthy}", "member-odd")
-    healed = three.invoke("replace-member", inventory, odd, "--cluster-id", healthy)
-    healed.expect(0, f"add {odd} as a learner", "keep the data aside")
+    with writing(others, "/written/") as writes:
+        before = three.snapshot()
+        commands = [
+            ("deploy-etcd",),
+            ("deploy-etcd", "--dry-run", "--exit-code"),
+            ("replace-member", odd),
+            ("remove-member", odd),
+            ("backup-etcd", "--to", str(tmp_path)),
+            ("defrag-etcd",),
+        ]
+        for command, *options in commands:
+            refused = three.invoke(command, inventory, *options)
+            refused.expect(3, "etcd-clusters-differ", healthy, wrong, "--cluster-id")
+        assert three.snapshot() == before
+        assert not list(tmp_path.glob("*.db"))
+        # What only looks never refuses, and shows both.
+        three.invoke("status", inventory).expect(1, "etcd-clusters-differ", healthy, wrong)
+        looked = three.invoke("check-nodes").expect(1, f"cluster {healthy}", f"cluster {wrong}")
+        assert "the members belong to different clusters" in looked.text
+        # With the cluster named, a backup is of it and deploy-etcd says what heals.
+        saved = three.invoke(
+            "backup-etcd", inventory, "--to", str(tmp_path), "--cluster-id", healthy
+        ).expect(0)
+        assert odd not in re.findall(r"beside (\w+)", saved.text)
+        refused = three.invoke("deploy-etcd", inventory, "--cluster-id", healthy)
+        refused.expect(3, f"replace-member {odd} --cluster-id {healthy}", "member-odd")
+        healed = three.invoke("replace-member", inventory, odd, "--cluster-id", healthy)
+        healed.expect(0, f"add {odd} as a learner", "keep the data aside")
     assert "member.removed-" in alone.run("ls /var/lib/etcd")
     require_whole(three, inventory)
+    place = ("first", "in the middle", "last")[NAMES.index(odd)]
+    state = f"one member restored by hand as a cluster of its own, {place} in the inventory"
+    record(state, "replace-member --cluster-id", len(writes.acknowledged) + TODAY)
 
 
 def test_the_odd_one_may_be_chosen_and_the_others_data_is_kept(three: Lab, inventory: Path) -> None:
@@ -152,23 +178,56 @@ def test_two_wiped_of_three_are_no_cluster_though_their_ids_are_right(
         refused = three.invoke(command, inventory, *options)
         refused.expect(3, "etcd-history-behind", "etcd0", "recover-etcd --from etcd0")
     assert "member" in kept.run("ls /var/lib/etcd").split()
+    # Both have the same id: the line names them apart, and one command heals.
+    (name,) = set(re.findall(r"recover-etcd --from etcd0 --cluster-id (\S+?)[)\s]", refused.text))
+    assert name.startswith(f"{right}-")
+    recover = ("--from", "etcd0", "--yes-recover", CLUSTER)
+    three.invoke("recover-etcd", inventory, *recover).expect(3, "the quorum is not lost")
+    three.invoke("recover-etcd", inventory, *recover, "--cluster-id", name).expect(0)
+    for host in wiped:
+        assert "member.removed-" in host.run("ls /var/lib/etcd")
+    require_whole(three, inventory)
+    state = "two of three members emptied and bootstrapped again under their ids"
+    record(state, "recover-etcd --from --cluster-id", TODAY)
 
 
 def test_a_wiped_member_is_replaced(three: Lab, inventory: Path) -> None:
     lost = three.etcd[1]
     lost.run("systemctl stop etcd; rm -rf /var/lib/etcd/member")
     three.invoke("deploy-etcd", inventory).expect(3, "replace-member etcd1")
-    three.invoke("replace-member", inventory, "etcd1").expect(0)
+    with writing([three.etcd[0], three.etcd[2]], "/written/") as writes:
+        three.invoke("replace-member", inventory, "etcd1").expect(0)
     require_whole(three, inventory)
+    record("one member emptied", "replace-member", len(writes.acknowledged) + TODAY)
+
+
+def test_half_a_bootstrap_is_ended_by_the_same_command(three: Lab) -> None:
+    three.wipe()
+    inventory = three.inventory({"alluxio": None})
+    running = three.start("deploy-etcd", inventory)
+    running.wait_for("bootstrap the cluster")
+    running.kill()
+    # As if the tool had come to one host only.
+    for host in three.etcd[1:]:
+        host.run("systemctl stop etcd; rm -rf /var/lib/etcd /etc/etcd; systemctl daemon-reload")
+    wait_until(lambda: "member" in three.etcd[0].run("ls /var/lib/etcd || :"), "data on one host")
+    three.invoke("deploy-etcd", inventory).expect(0, "start the members")
+    assert len({cluster_id(three, host) for host in three.etcd}) == 1
+    three.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+    three.wipe()
 
 
 def test_all_stopped_and_all_wiped(three: Lab, inventory: Path) -> None:
     three.on(three.etcd, "systemctl stop etcd")
     three.invoke("deploy-etcd", inventory).expect(0, "start the members that are down")
     require_whole(three, inventory)
+    record("all members stopped", "deploy-etcd", TODAY)
     three.on(three.etcd, "systemctl stop etcd; mv /var/lib/etcd/member /var/lib/etcd/lost")
     refused = three.invoke("deploy-etcd", inventory)
     refused.expect(3, "etcd-history-behind", "no data on any host", "restore-etcd")
     three.on(three.etcd[1:], "mv /var/lib/etcd/lost /var/lib/etcd/member")
     three.invoke("deploy-etcd", inventory).expect(0, "replace-member etcd0")
     assert value(three, three.etcd[1]) == "today"
+    three.invoke("replace-member", inventory, "etcd0").expect(0)
+    require_whole(three, inventory)
+    record("the data disks away, two came back", "deploy-etcd, replace-member", TODAY)
