@@ -119,11 +119,11 @@ class Group:
 
     @property
     def term(self) -> int:
-        return max((a.term for a in self._answers), default=0)
+        return max((a.term for a in self.answers), default=0)
 
     @property
     def index(self) -> int:
-        return max((a.index for a in self._answers), default=0)
+        return max((a.index for a in self.answers), default=0)
 
     @property
     def revision(self) -> int | None:
@@ -131,7 +131,7 @@ class Group:
         return max((r for m in self.members if (r := m.revision) is not None), default=None)
 
     @property
-    def _answers(self) -> list[Answer]:
+    def answers(self) -> list[Answer]:
         return [m.answer for m in self.members if m.answer is not None]
 
 
@@ -275,6 +275,8 @@ def below(group: Group, note: Note | None) -> str:
     now = group.revision or 0
     if note.revision > now:
         return f"{at} at revision {note.revision} ({note.when}); what serves is at {now}"
+    if not group.answers:
+        return ""  # of data on disks nobody knows more
     if note.index > group.index:
         return f"{at} at raft index {note.index} ({note.when}); what serves is at {group.index}"
     if note.term > group.term:

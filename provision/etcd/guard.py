@@ -75,6 +75,8 @@ def establish(
     established = Established()
     if isinstance(verdict, Two | Behind):
         raise refusal(cluster, verdict)
+    if isinstance(verdict, Silent) and wanted and any(g.serves is not False for g in formed):
+        raise _does_not_serve(cluster, wanted, formed)
     if isinstance(verdict, Serving):
         established = _of(verdict, wanted)
     elif hosts and starts:
@@ -177,6 +179,18 @@ def _require_known(wanted: str, formed: Sequence[Group]) -> None:
     if wanted and wanted not in names:
         there = f"there are {', '.join(names)}" if names else "no member has data"
         raise UsageError(f"--cluster-id: no cluster {wanted!r}: {there}", id="name-unknown")
+
+
+def _does_not_serve(cluster: EtcdCluster, wanted: str, formed: Sequence[Group]) -> PreflightFailed:
+    group = named(wanted, formed)
+    newest = max(group.members, key=lambda m: m.revision or 0).name
+    what = f"cluster {wanted} does not serve, and another one does"
+    remedy = f"invoke recover-etcd --from {newest} --cluster-id {wanted}"
+    return PreflightFailed(
+        f"{what}; nothing was changed",
+        [*groups.shown(formed), Problem(cluster.name, what, remedy, id="quorum-lost")],
+        id="quorum-lost",
+    )
 
 
 def _of(verdict: Serving, wanted: str) -> Established:

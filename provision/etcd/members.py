@@ -44,6 +44,7 @@ def remove(
 ) -> Plan:
     """The plan of ``remove-member``: ``name`` leaves etcd, and its host is cleaned."""
     running = require_running(observed)
+    _keep_what_is_odd(inventory.etcd, name, delete)
     declared = next((m for m in inventory.etcd.members if m.name == name), None)
     there = next((r for r in running.roster.registered if name in (r.name, f"{r.id:x}")), None)
     if there is None and declared is not None:
@@ -96,13 +97,7 @@ def replace_dead(
     """
     running = require_running(observed)
     member = _declared(inventory, name)
-    odd = name in inventory.etcd.established.odd
-    if odd and delete:
-        raise UsageError(
-            f"the data of {name} are not of the cluster that serves: they are kept aside, not "
-            f"deleted; invoke kept-data deletes them when they are known to be of no use",
-            id="option-invalid",
-        )
+    _keep_what_is_odd(inventory.etcd, name, delete)
     found = running.roster.find(member)
     moves: list[Move] = []
     if name not in running.healthy or _differs(running, fleet, name):
@@ -322,6 +317,15 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Runni
             "the members differ from the inventory in a way that is not clear; nothing was changed",
             problems,
             id="members-unclear",
+        )
+
+
+def _keep_what_is_odd(cluster: EtcdCluster, name: str, delete: Collection[str]) -> None:
+    if delete and name in cluster.established.odd:
+        raise UsageError(
+            f"the data of {name} are not of the cluster that serves: they are kept aside, not "
+            "deleted; invoke kept-data deletes them when they are known to be of no use",
+            id="option-invalid",
         )
 
 

@@ -18,7 +18,7 @@ from provision.etcd.pending import Pending
 from provision.etcd.values import MemberStatus, RegisteredMember
 from provision.host.observe import HostFacts, PathState, UnitState
 from provision.inventory.model import EtcdTls
-from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
 from provision.plan import Plan
 from provision.remote import Fleet
 from tests.unit import builders, hosts
@@ -120,6 +120,29 @@ def test_bootstrap_is_one_step_for_all() -> None:
         *("create", "write", "create", "create", "install", "point", "write"),
         *("reload", "enable", "start"),
     ]
+
+
+def test_a_member_with_data_of_another_cluster_is_not_started() -> None:
+    world = World()
+    world.stop("infra3")
+    odd = replace(world.cluster, established=Established(1, odd=frozenset({"infra3"}), name="1"))
+    with pytest.raises(PreflightFailed, match="not clear") as refused:
+        world.plan(odd)
+    (problem,) = refused.value.problems
+    assert (problem.id, "replace-member infra3 --cluster-id 1" in problem.remedy) == (
+        "member-odd",
+        True,
+    )
+
+
+def test_a_member_that_has_lost_its_data_is_not_started_with_the_others() -> None:
+    world = World()
+    world.established = False
+    world.stop("infra1", "infra2")
+    world.clean("infra3")
+    plan = world.plan(replace(world.cluster, established=Established(lost=frozenset({"infra3"}))))
+    assert [names for _, names in names(plan)] == [["infra1", "infra2"]]
+    assert [n.id for n in plan.notes] == ["member-data-lost"]
 
 
 @pytest.mark.parametrize("done", [1, 2])

@@ -184,6 +184,8 @@ def test_a_member_that_refuses_the_login_may_serve_another_cluster() -> None:
     assert isinstance(decide(up(1), up(2), mute), Two)
     assert isinstance(decide(up(1), up(2), replace(silent(3), refuses=True)), Serving)
     everyone = decide(*(replace(silent(n), refuses=True) for n in (1, 2, 3)))
+    assert isinstance(everyone, Serving)
+    assert everyone.group.serves is None
     everyone = decide(*(up(n, serves=None) for n in (1, 2, 3)))
     assert isinstance(everyone, Serving)
     assert everyone.group.serves is None
