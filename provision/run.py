@@ -29,6 +29,7 @@ from provision.text import EXCERPT, printable
 
 if TYPE_CHECKING:
     from provision.inventory import Inventory, LoadedInventory
+    from provision.inventory.resolved import EtcdCluster
     from provision.plan import Plan, Step
     from provision.remote import Call, Fleet, Stats
     from provision.ssh.passwords import Passwords
@@ -74,8 +75,9 @@ class Run:
     #: Whether the command must know which etcd cluster it works on, and what --cluster-id says.
     guarded: bool = False
     cluster_id: str = ""
-    #: Whether that was found out.
+    #: Whether that was found out, and the cluster.
     established: bool = False
+    etcd: EtcdCluster | None = None
     #: Whether a plan is being applied: what an interrupted run may truthfully say.
     applying: bool = False
     #: Whether a dry run's plan has anything to change.

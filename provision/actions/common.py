@@ -81,7 +81,7 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     login = None
     if for_workers and alluxio is not None and reach.root(inventory.etcd) is None:
         login = desired.login(alluxio)
-    return guard.establish(
+    established = guard.establish(
         inventory,
         run.fleet,
         run.cluster_id,
@@ -89,6 +89,8 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
         starts=run.command == "deploy-etcd",
         login=login,
     )
+    run.etcd = established.etcd
+    return established
 
 
 def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
@@ -176,7 +178,7 @@ def note(run: Run) -> None:
     """Note on the members' hosts what the cluster is like now, for the next run to compare."""
     from provision.etcd import last_seen
 
-    last_seen.take(run.inventory.etcd, run.fleet)
+    last_seen.take(run.etcd or run.inventory.etcd, run.fleet)
 
 
 def finish(

@@ -105,7 +105,9 @@ class ClusterHealth:
     @property
     def quorum(self) -> int:
         """How many voters make a quorum: of those that etcd has, as far as it answers. The
-        inventory may declare more, or fewer."""
+        inventory may declare more, or fewer. Of an external etcd the endpoints are counted."""
+        if self.cluster.external:
+            return self.cluster.quorum
         voters = sum(not r.is_learner for r in self.registered)
         return voters // 2 + 1 if voters else self.cluster.quorum
 
