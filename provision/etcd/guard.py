@@ -79,7 +79,8 @@ def establish(
         raise _does_not_serve(cluster, wanted, formed)
     if isinstance(verdict, Serving):
         established = _of(verdict, wanted)
-    elif hosts and starts:
+    elif hosts and starts and all(m.looked for m in look.seen):
+        # A host that does not answer stops such a command by itself.
         established = Established(lost=_may_start(cluster, look, verdict))
     return replace(inventory, etcd=replace(cluster, established=established))
 

@@ -196,6 +196,14 @@ def test_all_stopped_are_started_but_not_without_their_data(
     assert Known(monkeypatch, look).establish() == Established(lost=frozenset({"infra3"}))
 
 
+def test_a_host_that_does_not_answer_is_no_reason_to_recover(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = [Seen(f"infra{n}", looked=False) for n in (2, 3)]
+    known = Known(monkeypatch, Look((stopped(1), *gone), NOTE))
+    assert known.establish() == Established()
+
+
 @pytest.mark.parametrize(
     ("seen", "port", "said"),
     [
