@@ -19,6 +19,7 @@ from provision.etcd.groups import Answer, Behind, Disk, Group, Note, Seen, Servi
 from provision.etcd.health import ClusterHealth
 from provision.etcd.values import Login
 from provision.host.observe import HostFacts, Probe
+from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Inventory, Machine
 from provision.remote import Fleet
@@ -79,8 +80,7 @@ def establish(
         raise _does_not_serve(cluster, wanted, formed)
     if isinstance(verdict, Serving):
         established = _of(verdict, wanted)
-    elif hosts and starts and all(m.looked for m in look.seen):
-        # A host that does not answer stops such a command by itself.
+    elif hosts and starts and _all_ours(cluster, look):
         established = Established(lost=_may_start(cluster, look, verdict))
     return replace(inventory, etcd=replace(cluster, established=established))
 
@@ -204,6 +204,15 @@ def _of(verdict: Serving, wanted: str) -> Established:
     )
 
 
+def _all_ours(cluster: EtcdCluster, look: Look) -> bool:
+    """Whether every host answers and no data there is of somebody else: preflight refuses that."""
+    for m, seen in zip(cluster.members, look.seen, strict=True):
+        facts = look.facts.get(m.machine)
+        if facts is None or (seen.disk and owner(facts, desired.UNIT_PATH) != cluster.name):
+            return False
+    return True
+
+
 def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[str]:
     """The members that must not be started with the others. Raises :class:`PreflightFailed` when
     starting any could lose what was acknowledged."""
@@ -288,7 +297,14 @@ def revision(said: str) -> int | None:
 
 def _probe(cluster: EtcdCluster, member: EtcdMember, silent: bool) -> Probe:
     return Probe(
-        resources=(File(last_seen.path(cluster), None), File(desired.config_file(cluster), None)),
+        resources=tuple(
+            File(path, None)
+            for path in (
+                last_seen.path(cluster),
+                desired.config_file(cluster),
+                desired.UNIT_PATH,
+            )
+        ),
         paths=(f"{member.data_dir}/member", unfinished.path(member)),
         commands=_disk_commands(cluster, member) if silent else {},
         addresses=False,

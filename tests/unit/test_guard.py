@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from provision import commands
 from provision.actions import common
 from provision.errors import PreflightFailed
-from provision.etcd import guard, health, last_seen, wal
+from provision.etcd import desired, guard, health, last_seen, wal
 from provision.etcd.groups import Answer, Disk, Note, Seen
 from provision.etcd.guard import Look
 from provision.host.observe import HostFacts
+from provision.host.ownership import KEY
 from provision.inventory.resolved import Established
 from provision.remote import Fleet
 from provision.run import Run
@@ -148,7 +149,10 @@ def configured(*numbers: int, port: int = 2380) -> dict[object, HostFacts]:
                 f'initial-advertise-peer-urls: "http://{m.address}:{port}"\n'
                 f'initial-cluster: "{first}"\n'
             )
-            paths = {"/etc/etcd/etcd.conf.yml": hosts.text(text)}
+            paths = {
+                "/etc/etcd/etcd.conf.yml": hosts.text(text),
+                desired.UNIT_PATH: hosts.text(f"{KEY}={cluster.name}\n"),
+            }
             found[m.machine] = hosts.facts(number, paths=paths)
     return found
 
@@ -194,6 +198,13 @@ def test_all_stopped_are_started_but_not_without_their_data(
     facts = configured(1, 2, 3)
     look = Look((stopped(1), stopped(2), Seen("infra3")), NOTE, facts)  # type: ignore[arg-type]
     assert Known(monkeypatch, look).establish() == Established(lost=frozenset({"infra3"}))
+
+
+def test_data_of_somebody_else_are_refused_by_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = builders.etcd()
+    facts = {m.machine: hosts.facts(n) for n, m in enumerate(cluster.members, 1)}
+    look = Look((Seen("infra1", disk=Disk()), Seen("infra2"), Seen("infra3")), None, facts)
+    assert Known(monkeypatch, look).establish() == Established()
 
 
 def test_a_host_that_does_not_answer_is_no_reason_to_recover(
