@@ -94,7 +94,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Members of one history. ``name`` is what ``--cluster-id`` takes.
+    """Members of one history. ``name`` is what ``--cluster-id`` takes: the cluster's id, and the
+    first member's name behind it where several groups have that id.
 
     ``serves`` is None when only members that refuse the login are in it.
     """
@@ -107,15 +108,6 @@ class Group:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(m.name for m in self.members)
-
-    @property
-    def ids(self) -> frozenset[int]:
-        return frozenset(m.member_id for m in self.members if m.member_id is not None)
-
-    @property
-    def registered(self) -> frozenset[int]:
-        """The ids in the lists of its members that serve, or else of all that answer."""
-        return _registered(self.members)
 
     @property
     def term(self) -> int:
@@ -203,15 +195,14 @@ def form(seen: Sequence[Seen]) -> tuple[Group, ...]:
     found += [(g, False) for g in rest.values()]
     ids = [g[0].cluster_id or 0 for g, _ in found]
     order = {m.name: n for n, m in enumerate(seen)}
-    return tuple(
-        Group(
-            _name(g, ids.count(number) > 1),
-            number,
-            tuple(sorted(g, key=lambda m: order[m.name])),
-            serves,
-        )
-        for (g, serves), number in zip(found, ids, strict=True)
-    )
+    made = []
+    for (g, serves), number in zip(found, ids, strict=True):
+        members = tuple(sorted(g, key=lambda m: order[m.name]))
+        name = f"{number:x}"
+        if ids.count(number) > 1:
+            name += f"-{members[0].name}"
+        made.append(Group(name, number, members, serves))
+    return tuple(made)
 
 
 def decide(
@@ -416,13 +407,7 @@ def _belongs(member: Seen, group: Sequence[Seen]) -> bool:
 
 
 def _registered(members: Iterable[Seen]) -> frozenset[int]:
+    """The ids in the lists of the members that serve, or else of all that answer."""
     answers = [m.answer for m in members if m.answer is not None]
     best = [a for a in answers if a.serves] or answers
     return frozenset().union(*(a.members for a in best))
-
-
-def _name(members: Sequence[Seen], shared: bool) -> str:
-    number = f"{members[0].cluster_id or 0:x}"
-    if not shared:
-        return number
-    return f"{number}-{min(m.member_id or 0 for m in members):x}"

@@ -186,10 +186,12 @@ def test_a_group_that_does_not_serve_is_not_worked_on_in_the_place_of_another(
     wiped = [serving(n, term=2, index=9, revision=3, leader=2) for n in (2, 3)]
     known = Known(monkeypatch, Look((stopped(1), *wiped), NOTE))
     for starts in (True, False):
-        with pytest.raises(PreflightFailed, match="c1-1 does not serve") as refused:
-            known.establish("c1-1", starts=starts)
-        assert "recover-etcd --from infra1 --cluster-id c1-1" in refused.value.problems[-1].remedy
-    assert known.establish("c1-2").odd == {"infra1"}
+        with pytest.raises(PreflightFailed, match="c1-infra1 does not serve") as refused:
+            known.establish("c1-infra1", starts=starts)
+        assert (
+            "recover-etcd --from infra1 --cluster-id c1-infra1" in refused.value.problems[-1].remedy
+        )
+    assert known.establish("c1-infra2").odd == {"infra1"}
 
 
 def test_all_stopped_are_started_but_not_without_their_data(
