@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from provision import commands
 from provision.actions import common
-from provision.errors import PreflightFailed
-from provision.etcd import desired, guard, health, last_seen, wal
+from provision.errors import PreflightFailed, UsageError
+from provision.etcd import desired, guard, health, last_seen, members, wal
 from provision.etcd.groups import Answer, Disk, Note, Seen
 from provision.etcd.guard import Look
 from provision.host.observe import HostFacts
@@ -200,6 +200,14 @@ def test_all_stopped_are_started_but_not_without_their_data(
     facts = configured(1, 2, 3)
     look = Look((stopped(1), stopped(2), Seen("infra3")), NOTE, facts)  # type: ignore[arg-type]
     assert Known(monkeypatch, look).establish() == Established(lost=frozenset({"infra3"}))
+
+
+def test_data_of_another_cluster_are_never_deleted() -> None:
+    odd = builders.etcd(established=Established(0xC1, odd=frozenset({"infra3"})))
+    members._keep_what_is_odd(odd, "infra3", ())
+    members._keep_what_is_odd(odd, "infra2", ("infra2",))
+    with pytest.raises(UsageError, match="are kept aside, not deleted"):
+        members._keep_what_is_odd(odd, "infra3", ("infra3",))
 
 
 def test_data_of_somebody_else_are_refused_by_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
