@@ -139,7 +139,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Two:
-    """More than one group serves, or may."""
+    """More than one group serves, or may; or none of several that answer does."""
 
     groups: tuple[Group, ...]
 
@@ -211,12 +211,13 @@ def decide(
     """Which group is the cluster. ``wanted`` is the name of a group that was chosen by hand; it
     must be one of ``groups``."""
     serving = [g for g in groups if g.serves is not False]
+    answering = [g for g in groups if g.answers]
     if wanted:
         chosen = next(g for g in groups if g.name == wanted)
         return _serving(chosen, seen) if chosen.serves is not False else Silent(tuple(groups))
-    if not serving:
+    if not serving and len(answering) < 2:
         return Silent(tuple(groups))
-    if len(serving) > 1:
+    if len(serving) != 1:
         return Two(tuple(groups))
     group = serving[0]
     if why := newer_than(group, groups) or below(group, note):
@@ -273,6 +274,15 @@ def below(group: Group, note: Note | None) -> str:
     if note.term > group.term:
         return f"{at} in raft term {note.term} ({note.when}); what serves is in {group.term}"
     return ""
+
+
+def may_be_electing(formed: Sequence[Group]) -> bool:
+    """Whether beside another group one does not serve although a quorum of its members answers:
+    that passes when they have elected a leader."""
+    answering = [g for g in formed if g.answers]
+    return len(answering) > 1 and any(
+        g.serves is False and len(g.answers) > len(_registered(g.members)) // 2 for g in answering
+    )
 
 
 @dataclass(frozen=True, slots=True)

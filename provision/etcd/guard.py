@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from provision import gather
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd import desired, groups, health, last_seen, scratch, unfinished, wal
+from provision.etcd import desired, gates, groups, health, last_seen, scratch, unfinished, wal
 from provision.etcd.groups import Answer, Behind, Disk, Group, Note, Seen, Serving, Silent, Two
 from provision.etcd.health import ClusterHealth
 from provision.etcd.values import Login
@@ -65,14 +66,8 @@ def establish(
             unended,
             id="recovery-unfinished",
         )
-    formed = groups.form(look.seen)
-    _require_known(wanted, formed)
-    verdict = groups.decide(look.seen, formed, look.note, wanted)
-    if isinstance(verdict, Two | Behind):
-        # The looks are not of one moment: what serves may have gone on since.
-        later = _again(look.seen, answers(health.observe(cluster, fleet, login=login)))
-        formed = groups.form(later)
-        verdict = groups.decide(later, formed, look.note, wanted)
+    _require_known(wanted, groups.form(look.seen))
+    look, formed, verdict = _settled(cluster, fleet, look, wanted, login)
     established = Established()
     if isinstance(verdict, Two | Behind):
         raise refusal(cluster, verdict)
@@ -83,6 +78,34 @@ def establish(
     elif hosts and starts and _all_ours(cluster, look):
         established = Established(lost=_may_start(cluster, look, verdict))
     return replace(inventory, etcd=replace(cluster, established=established))
+
+
+def _settled(
+    cluster: EtcdCluster, fleet: Fleet, look: Look, wanted: str, login: Login | None
+) -> tuple[Look, tuple[Group, ...], groups.Verdict]:
+    """The verdict, once it is not that of a moment.
+
+    The members are not asked at one time, so what serves may have gone on since another was
+    looked at. And a majority that is in an election does not serve for a second or two: beside
+    one that does it must not be taken for a group that has lost its quorum.
+    """
+    seen, deadline = look.seen, time.monotonic() + gates.BACK_WITHIN
+    looks = 0
+    while True:
+        formed = groups.form(seen)
+        known = wanted if any(g.name == wanted for g in formed) else ""
+        verdict = groups.decide(seen, formed, look.note, known)
+        electing = groups.may_be_electing(formed)
+        if not electing and (looks or not isinstance(verdict, Two | Behind)):
+            break
+        if electing and looks and time.monotonic() > deadline:
+            break
+        if looks:
+            time.sleep(gates.POLL_SECONDS)
+        seen = _again(seen, answers(health.observe(cluster, fleet, login=login)))
+        looks += 1
+    _require_known(wanted, formed)
+    return replace(look, seen=seen), formed, verdict
 
 
 def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
@@ -261,11 +284,9 @@ def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) 
 
 
 def _again(before: Sequence[Seen], now: Mapping[str, Answer]) -> tuple[Seen, ...]:
-    """As before, but for what serves, which is as it is now."""
+    """As before, but for what serves now."""
     return tuple(
-        replace(m, answer=now[m.name])
-        if m.answer is not None and m.answer.serves and m.name in now and now[m.name].serves
-        else m
+        replace(m, answer=now[m.name]) if m.name in now and now[m.name].serves else m
         for m in before
     )
 

@@ -145,7 +145,7 @@ def test_an_odd_cluster_of_one_is_not_taken_for_the_cluster(
         healed.expect(0, f"add {odd} as a learner", "keep the data aside")
     assert "member.removed-" in alone.run("ls /var/lib/etcd")
     require_whole(three, inventory)
-    place = ("first", "in the middle", "last")[NAMES.index(odd)]
+    place = ("first", "second", "last")[NAMES.index(odd)]
     state = f"one member restored by hand as a cluster of its own, {place} in the inventory"
     record(state, "replace-member --cluster-id", len(writes.acknowledged) + TODAY)
 
@@ -204,12 +204,12 @@ def test_a_wiped_member_is_replaced(three: Lab, inventory: Path) -> None:
 def test_half_a_bootstrap_is_ended_by_the_same_command(three: Lab) -> None:
     three.wipe()
     inventory = three.inventory({"alluxio": None})
-    running = three.start("deploy-etcd", inventory)
-    running.wait_for("bootstrap the cluster")
-    running.kill()
-    # As if the tool had come to one host only.
-    for host in three.etcd[1:]:
-        host.run("systemctl stop etcd; rm -rf /var/lib/etcd /etc/etcd; systemctl daemon-reload")
+    three.invoke("deploy-etcd", inventory).expect(0)
+    # As if the tool had come to one host only, whose member waits for the others.
+    three.on(three.etcd, "systemctl stop etcd; rm -rf /etc/etcd/last-seen /var/lib/etcd/*")
+    three.on(three.etcd[1:], "rm -rf /var/lib/etcd /etc/etcd /etc/systemd/system/etcd.service")
+    three.on(three.etcd, "systemctl daemon-reload")
+    three.etcd[0].run("systemctl start --no-block etcd")
     wait_until(lambda: "member" in three.etcd[0].run("ls /var/lib/etcd || :"), "data on one host")
     three.invoke("deploy-etcd", inventory).expect(0, "start the members")
     assert len({cluster_id(three, host) for host in three.etcd}) == 1

@@ -114,6 +114,20 @@ def test_an_election_or_a_change_of_members_makes_no_second_cluster() -> None:
     assert isinstance(decide(up(1, members=longer), up(2), up(3)), Serving)
 
 
+def test_a_majority_amid_an_election_is_waited_for() -> None:
+    waiting = [up(n, serves=False, leader=0) for n in (1, 2)]
+    assert groups.may_be_electing(groups.form([*waiting, alone(3)]))
+    assert not groups.may_be_electing(groups.form([*waiting, silent(3)]))
+    assert not groups.may_be_electing(groups.form([waiting[0], alone(2), away(3)]))
+    # Another revision than the majority's says nothing: it may have been moved on by the restore.
+    assert isinstance(decide(*waiting, alone(3, revision=2000), note=None), Serving)
+
+
+def test_none_of_several_serves() -> None:
+    apart = [up(n, serves=False, leader=0) for n in (1, 2)]
+    assert isinstance(decide(*apart, alone(3, serves=False, leader=0)), Two)
+
+
 def test_one_that_is_down_or_empty_or_unreachable_is_no_obstacle() -> None:
     for third in (silent(3), silent(3, revision=None), empty(3), away(3)):
         verdict = decide(up(1), up(2), third)

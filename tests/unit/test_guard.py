@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from provision import commands
 from provision.actions import common
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd import desired, guard, health, last_seen, members, wal
+from provision.etcd import desired, gates, guard, health, last_seen, members, wal
 from provision.etcd.groups import Answer, Disk, Note, Seen
 from provision.etcd.guard import Look
 from provision.host.observe import HostFacts
@@ -112,6 +112,7 @@ class Known:
         monkeypatch.setattr(guard, "observe", lambda *_, **__: look)
         monkeypatch.setattr(health, "observe", lambda *_, **__: None)
         monkeypatch.setattr(guard, "answers", lambda _: {})
+        monkeypatch.setattr(gates, "BACK_WITHIN", 0.0)
 
     def establish(self, wanted: str = "", *, starts: bool = True) -> Established:
         with Fleet(1) as fleet:
@@ -178,6 +179,23 @@ def test_two_groups_are_both_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cluster dd: serves at revision 7" in lines[1]
     assert "--cluster-id" in lines[2]
     assert known.establish("dd").odd == {"infra1", "infra2"}
+
+
+def test_an_election_is_over_before_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An odd one with a higher revision serves while the others elect a leader."""
+    own = serving(3, cluster_id=0xDD, leader=3, revision=9000, members=frozenset({3}))
+    electing = [serving(n, serves=False, leader=0) for n in (1, 2)]
+    known = Known(monkeypatch, Look((*electing, own), None))
+    looks = [{}, {m.name: m.answer for m in (serving(1), serving(2), own)}]
+    monkeypatch.setattr(guard, "answers", lambda _: looks.pop(0) if len(looks) > 1 else looks[0])
+    monkeypatch.setattr(gates, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(gates, "BACK_WITHIN", 20.0)
+    with pytest.raises(PreflightFailed, match="more than one cluster"):
+        known.establish()
+    # One that stays without a leader has lost its quorum.
+    monkeypatch.setattr(guard, "answers", lambda _: {})
+    monkeypatch.setattr(gates, "BACK_WITHIN", 0.0)
+    assert known.establish().cluster_id == 0xDD
 
 
 def test_a_group_that_does_not_serve_is_not_worked_on_in_the_place_of_another(
