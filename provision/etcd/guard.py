@@ -337,10 +337,12 @@ def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     q, data, user = shlex.quote, f"{member.data_dir}/member", cluster.user
     as_user = f"setpriv --reuid {q(user)} --regid {q(user)} --init-groups"
     head = f'f=$(ls "{data}"/wal/*.wal | tail -n 1) && od -An -v -tx1 -N {wal.HEAD} "$f"'
-    # A copy: the database of a process that runs is locked.
+    # A copy, where there is room for one: the database of a process that runs is locked.
     status = (
+        f'need=$(du -k "{data}/snap/db" | cut -f 1) && '
+        "free=$(df -Pk /var/tmp | awk 'END { print $4 }') && [ $((need * 2)) -lt \"$free\" ] && "
         f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX) && trap 'rm -rf \"$t\"' EXIT && "
-        f'cp --reflink=auto "{data}/snap/db" "$t/db" && ETCDCTL_API=3 timeout 60 '
+        f'timeout 30 cp --reflink=auto "{data}/snap/db" "$t/db" && ETCDCTL_API=3 timeout 50 '
         f'{q(scratch.tool(cluster))} snapshot status "$t/db" -w json'
     )
     only = f"[ -d {q(data)} ] || exit 0; cd /; {as_user} sh -c "
