@@ -153,10 +153,10 @@ def _states(states: Sequence[Mapping[str, Any]]) -> str:
     return f"""\
 ## When it is not clear which cluster it is
 
-States that `tests/integration/test_which_cluster.py` makes on three hosts. In each, every command
-that changes or saves something refuses first (the members that were only stopped or emptied: those
-that could do harm), and one documented command heals. A client writes to the right members
-meanwhile, where they serve; all that was acknowledged is read through every member afterwards.
+States that `tests/integration/test_which_cluster.py` makes on three hosts. Where one is not clear,
+`deploy-etcd`, `backup-etcd` and the member commands that were tried refuse first; then the command
+named here heals. A client writes to the right members meanwhile, where they serve; all that was
+acknowledged is read through every member afterwards.
 
 {_table(heading, rows)}"""
 
