@@ -113,6 +113,14 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
             ],
             id="recovery-unfinished",
         )
+    if begun is None and (refusing := [m.member.name for m in seen.members if m.refused]):
+        what = "runs and refuses the login: nobody knows whether it serves"
+        remedy = "see etcd.auth.root_password in the inventory"
+        raise PreflightFailed(
+            "it is not known that the quorum is lost; nothing was changed",
+            [Problem(name, what, remedy, id="etcd-login-refused") for name in refusing],
+            id="etcd-login-refused",
+        )
     if begun is None and seen.healthy_count:
         healthy = ", ".join(m.member.name for m in seen.members if m.healthy)
         raise PreflightFailed(

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from provision.etcd import recover
+import pytest
+
+from provision import gather
+from provision.errors import PreflightFailed
+from provision.etcd import desired, health, recover
+from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.recover import Observed, Survivor
 from provision.etcd.unfinished import Mark
 from provision.host.observe import HostFacts, PathState
+from provision.host.ownership import KEY
 from provision.inventory.resolved import EtcdMember, Machine
+from provision.remote import Fleet
+from tests.unit import builders, hosts
 
 MARK = Mark("recover", "20260102T030405Z", "a" * 64)
 A, B, C = (EtcdMember(n, Machine(n), n, 2379, 2380, "/data", {}, False, False) for n in "abc")
@@ -56,6 +64,26 @@ def test_forced_by_this_recovery_only() -> None:
     assert observed(Survivor(A, 5, True), stamp=f"{MARK.id}\n").forced
     assert not observed(Survivor(A, 5, True), stamp="20250102T030405Z\n").forced
     assert not observed(Survivor(A, 5, True)).forced
+
+
+def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost password is no lost quorum."""
+    cluster = builders.etcd()
+    data = PathState("dir", "etcd", "etcd", 0o700, 1)
+    here = {
+        desired.UNIT_PATH: hosts.text(f"{KEY}={cluster.name}\n"),
+        "/var/lib/etcd/member": data,
+    }
+    disks = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", hosts.GIB)}
+    facts = {
+        m.machine: hosts.facts(n, paths=here, disks=disks) for n, m in enumerate(cluster.members, 1)
+    }
+    refusing = tuple(MemberHealth(m, error="login refused", refused=True) for m in cluster.members)
+    monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, refusing))
+    monkeypatch.setattr(gather, "look", lambda *_: (facts, []))
+    with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not known") as refused:
+        recover.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
+    assert [p.id for p in refused.value.problems] == ["etcd-login-refused"] * 3
 
 
 def test_who_rejoins() -> None:
