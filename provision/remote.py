@@ -156,6 +156,7 @@ class Session:
         self._connect = connect
         self._passwords = passwords or Passwords()
         self._sudo_works = False
+        self._refused: Unreachable | None = None
         self._patience = PATIENCE * machine.connect_timeout
         self._connection: Connection | None = None
         self._opening = threading.Lock()
@@ -300,7 +301,12 @@ class Session:
             self._lasting = True
 
     def _begin(self, channel: paramiko.Channel, command: str) -> bytes:
-        """Start ``command`` as root; returns what its standard input must begin with."""
+        """Start ``command`` as root; returns what its standard input must begin with.
+
+        A password that sudo did not take is not tried twice: hosts lock a login for it.
+        """
+        if self._refused is not None:
+            raise self._refused
         password = self._passwords.sudo(self.machine)
         with self._answering():
             # Callers quote what they put into a command.
@@ -333,11 +339,12 @@ class Session:
             where = f"{self.machine.host} ({self.machine.where})"
             said = "sudo did not take the password"
             remedy = "check ssh.sudo_password, and what sudo allows this login"
-            raise Unreachable(
+            self._refused = Unreachable(
                 f"{where}: {said}",
                 [Problem(where, f"{what}: {said}", remedy, id="root-needed")],
                 id="root-needed",
             )
+            raise self._refused
         self._sudo_works = True
 
     def _channel(self, timeout: float) -> paramiko.Channel:
