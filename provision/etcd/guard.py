@@ -11,6 +11,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from provision import gather
@@ -134,12 +135,21 @@ def observe(
     cluster: EtcdCluster, fleet: Fleet, *, hosts: bool = True, login: Login | None = None
 ) -> Look:
     """Ask every member; with ``hosts``, also read the data of those that do not answer."""
-    asked = health.observe(cluster, fleet, login=login)
+    probes = {m.machine: _probe(cluster, m) for m in cluster.members} if hosts else {}
+    with ThreadPoolExecutor(1, "guard") as pool:
+        looking = pool.submit(gather.look, fleet, probes)
+        asked = health.observe(cluster, fleet, login=login)
+        facts, _ = looking.result()
     told, refused = answers(asked), {m.member.name for m in asked.members if m.refused}
     if not hosts:
         return Look(tuple(Seen(m.name, told.get(m.name), looked=False) for m in cluster.members))
-    probes = {m.machine: _probe(cluster, m, m.name not in told) for m in cluster.members}
-    facts, _ = gather.look(fleet, probes)
+    silent = {
+        m.machine: replace(_probe(cluster, m), commands=_disk_commands(cluster, m))
+        for m in cluster.members
+        if m.name not in told and m.machine in facts and desired.has_data(m, facts[m.machine])
+    }
+    if silent:
+        facts |= gather.look(fleet, silent)[0]
     seen = tuple(
         replace(_seen(m, told.get(m.name), facts.get(m.machine)), refuses=m.name in refused)
         for m in cluster.members
@@ -316,7 +326,7 @@ def revision(said: str) -> int | None:
         return None
 
 
-def _probe(cluster: EtcdCluster, member: EtcdMember, silent: bool) -> Probe:
+def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     return Probe(
         resources=tuple(
             File(path, None)
@@ -327,7 +337,6 @@ def _probe(cluster: EtcdCluster, member: EtcdMember, silent: bool) -> Probe:
             )
         ),
         paths=(f"{member.data_dir}/member", unfinished.path(member)),
-        commands=_disk_commands(cluster, member) if silent else {},
         addresses=False,
     )
 
