@@ -247,10 +247,9 @@ CONTENT = "what the file holds, which nobody is to see\n"
 
 
 def store(host: Host, name: str) -> None:
-    """Put a file where the worker of ``host`` sees its under store: its /tmp is its own."""
-    path = shlex.quote(f"/tmp/{name}")
-    inside = f"printf %s {shlex.quote(CONTENT)} >{path}; chmod 0644 {path}"
-    host.run(f"nsenter -t {host.main_pid(UNIT)} -m sh -c {shlex.quote(inside)}")
+    """Put a file into the under store of the worker on ``host``."""
+    path = shlex.quote(f"/srv/{name}")
+    host.run(f"printf %s {shlex.quote(CONTENT)} >{path}; chmod 0644 {path}")
 
 
 def test_a_read_goes_through_a_worker(lab: Lab) -> None:
@@ -282,8 +281,7 @@ def test_a_read_that_fails_is_a_problem(lab: Lab) -> None:
 def test_a_read_that_no_worker_serves_is_found(lab: Lab) -> None:
     """Where applications would read the under store themselves, and nobody would know."""
     for host in lab.workers:
-        store(host, "f")
-        host.run("printf x >/tmp/f; chmod 0644 /tmp/f")  # for who goes around the worker
+        store(host, "f")  # a client that goes around the worker finds it, too
     rule = "INPUT -p tcp --dport 29997 -j REJECT --reject-with tcp-reset"
     try:
         check(lab, 0, "--read", "/f")
@@ -291,7 +289,7 @@ def test_a_read_that_no_worker_serves_is_found(lab: Lab) -> None:
             seen = check(lab, 1, "--read", "/f")
         assert "read-failed" in [p["id"] for p in seen["problems"]]
     finally:
-        lab.on(lab.workers, "rm -f /tmp/f")
+        lab.on(lab.workers, "rm -f /srv/f")
 
 
 def test_one_member_down_is_a_problem_but_no_obstacle(lab: Lab) -> None:
