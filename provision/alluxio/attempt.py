@@ -39,11 +39,12 @@ def script(unit: str) -> str:
         f"ids=$(journalctl -u {name} -n {LOOKED_AT} --no-pager -o json 2>/dev/null"
         f" | grep -oE '{field}[0-9a-f]{{32}}' | grep -oE '[0-9a-f]{{32}}' | uniq | tail -n 40)\n"
         f"now=$(systemctl show -p InvocationID --value {name})\n"
-        f"state=$(systemctl show -p ActiveState --value {name})\n"
+        f"state=$(systemctl show -p SubState --value {name})\n"
         f"again=$(systemctl show -p NRestarts --value {name})\n"
-        'if [ "$state" = active ] && [ "${again:-0}" != 0 ]; then\n'
-        '  ids=$(printf "%s\\n" "$ids" | grep -v "^$now$")\n'
-        "fi\n"
+        # In `auto-restart` the unit still has the id of the attempt that ended.
+        "case $state:${again:-0} in *:0) ;; running:*|start*)\n"
+        '  ids=$(printf "%s\\n" "$ids" | grep -v "^$now$");;\n'
+        "esac\n"
         'id=$(printf "%s\\n" "$ids" | tail -n 1)\n'
         'if [ -n "$id" ]; then set -- _SYSTEMD_INVOCATION_ID=$id + INVOCATION_ID=$id\n'
         f"else set -- -u {name}; fi\n"
