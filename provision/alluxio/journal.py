@@ -111,8 +111,13 @@ def _outvoted(
 ) -> list[Problem]:
     holders = [m.name for m in alluxio.masters if journals.get(m.name, Journal()).written]
     fresh = [m for m in chosen if m.name in journals and not journals[m.name].written]
-    if not holders or not fresh:
+    unseen = [m for m in alluxio.masters if m.name not in journals and is_embedded(alluxio, m)]
+    if not fresh:
         return []
+    if not holders:
+        # Enough of them elect one, and a journal that nobody has seen is overwritten.
+        enough = len(fresh) > len(alluxio.masters) // 2
+        return [_unseen(fresh, unseen)] if unseen and enough else []
     names, have = ", ".join(m.name for m in fresh), ", ".join(holders)
     where = f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})"
     if len(fresh) > 1:
@@ -129,11 +134,19 @@ def _outvoted(
         )
         remedy = f"start first what has the journal: invoke start-masters --limit {holders[0]}"
         return [Problem(where, what, remedy, id="journal-outvoted")]
-    unseen = [m.name for m in alluxio.masters if m.name not in journals]
-    if unseen:
-        what = f"{names} has no journal, and it is not known what {', '.join(unseen)} has"
-        return [Problem(where, what, "make those hosts reachable", id="journal-outvoted")]
-    return []
+    return [_unseen(fresh, unseen)] if unseen else []
+
+
+def _unseen(fresh: Sequence[AlluxioMaster], unseen: Sequence[AlluxioMaster]) -> Problem:
+    names = ", ".join(m.name for m in fresh)
+    others = ", ".join(m.name for m in unseen)
+    return Problem(
+        f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})",
+        f"{names} {'has' if len(fresh) == 1 else 'have'} no journal, and it is not known what"
+        f" {others} has",
+        "make those hosts reachable",
+        id="journal-outvoted",
+    )
 
 
 def _shrunken(

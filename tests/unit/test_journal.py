@@ -101,7 +101,7 @@ def problems(
     ("held", "chosen", "primary"),
     [
         ("---", None, None),  # a first start
-        ("--?", "m0,m1", None),
+        ("--?", "m0", None),  # one of three elects nobody
         ("xxx", None, "m0"),
         ("xxx", None, None),  # after a power cut
         ("x-x", None, "m2"),  # a disk was replaced
@@ -122,6 +122,7 @@ def test_what_may_start(held: str, chosen: str | None, primary: str | None) -> N
         ("x--", None, None, "m1, m2 have no journal", "--limit m1, then"),
         ("x--", "m1", None, "m1 has no journal, m0 has, and no master is the primary", "m0"),
         ("x-?", "m1", "m0", "m1 has no journal, and it is not known what m2 has", "reachable"),
+        ("?--", "m1,m2", None, "m1, m2 have no journal, and it is not known what m0", "reachable"),
     ],
 )
 def test_what_would_lose_the_journal(
