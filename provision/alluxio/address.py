@@ -8,10 +8,10 @@ Netty port.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from provision.alluxio import ports
 from provision.alluxio.membership import Registration
 from provision.inventory.resolved import AlluxioWorker
 
@@ -27,8 +27,6 @@ TITLES = {
 }
 #: A path of its own at each start, which is equal to none.
 NEW_PATH = "(a new path at each start)"
-_OPTION = re.compile(r"(?:^|\s)-D(alluxio\.[A-Za-z0-9_.-]+)=(\S*)")
-_JAVA_OPTS = ("ALLUXIO_JAVA_OPTS", "ALLUXIO_WORKER_JAVA_OPTS")
 
 
 class Address(NamedTuple):
@@ -48,11 +46,9 @@ def declared(worker: AlluxioWorker) -> Address:
     said = {
         "alluxio.worker.hostname": worker.hostname,
         "alluxio.worker.rpc.port": str(worker.rpc_port),
-        **{key: _text(value) for key, value in worker.properties.items()},
         **dict.fromkeys(worker.secret_properties, "${}"),
+        **{key: _text(value) for key, value in ports.of_worker(worker).items()},
     }
-    for name in _JAVA_OPTS:
-        said |= _OPTION.findall(worker.env.get(name, ""))
     rpc_port = _port(said, "alluxio.worker.rpc.port", 29999)
     netty = said.get("alluxio.user.netty.data.transmission.enabled", "true") == "true"
     return Address(

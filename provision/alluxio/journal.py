@@ -41,10 +41,8 @@ class Journal:
 
 
 def folder(alluxio: AlluxioCluster, master: AlluxioMaster) -> str:
-    """Where ``master`` has its journal, by the properties of its host."""
-    beside = next((w for w in alluxio.workers if w.machine == master.machine), None)
-    given = alluxio.properties if beside is None else beside.properties
-    return str(given.get(_FOLDER, journal_dir(alluxio)))
+    """Where ``master`` has its journal, by the properties in force on its host."""
+    return str(ports.of_master(alluxio, master).get(_FOLDER, journal_dir(alluxio)))
 
 
 def address(master: AlluxioMaster) -> str:

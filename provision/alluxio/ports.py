@@ -119,7 +119,7 @@ def worker_listeners(alluxio: AlluxioCluster, worker: AlluxioWorker) -> tuple[Li
     A port that is no number of 0 to 65535 counts as the default.
     """
     del alluxio  # a worker's properties have the cluster's in them
-    given = _in_force(worker.properties, worker.env, "ALLUXIO_WORKER_JAVA_OPTS")
+    given = of_worker(worker)
     found = _listeners(WORKER, {"alluxio.worker.rpc.port": worker.rpc_port, **given})
     # NettyDataServer serves both: without data there is no S3.
     data = any(listener.name == "data" for listener in found)
@@ -129,13 +129,9 @@ def worker_listeners(alluxio: AlluxioCluster, worker: AlluxioWorker) -> tuple[Li
 def master_listeners(alluxio: AlluxioCluster, master: AlluxioMaster) -> tuple[Listener, ...]:
     """The ports that ``master`` listens on, in the order rpc, web, journal.
 
-    On a worker's host it has that worker's properties and environment. The rest is as in
-    :func:`worker_listeners`.
+    By :func:`of_master`; the rest is as in :func:`worker_listeners`.
     """
-    beside = next((w for w in alluxio.workers if w.machine == master.machine), None)
-    properties = alluxio.properties if beside is None else beside.properties
-    env = alluxio.env if beside is None else beside.env
-    given = _in_force(properties, env, "ALLUXIO_MASTER_JAVA_OPTS")
+    given = of_master(alluxio, master)
     declared: dict[str, Scalar] = {
         "alluxio.master.rpc.port": master.rpc_port,
         "alluxio.master.embedded.journal.port": master.journal_port,
@@ -144,6 +140,20 @@ def master_listeners(alluxio: AlluxioCluster, master: AlluxioMaster) -> tuple[Li
     embedded = str(given.get(JOURNAL_TYPE, "EMBEDDED")).upper() == "EMBEDDED"
     found = _listeners(MASTER, {**declared, **given})
     return tuple(listener for listener in found if embedded or listener.name != "journal")
+
+
+def of_worker(worker: AlluxioWorker) -> Mapping[str, Scalar]:
+    """The inventory's properties of a worker, as its JVM has them in the end."""
+    return _in_force(worker.properties, worker.env, "ALLUXIO_WORKER_JAVA_OPTS")
+
+
+def of_master(alluxio: AlluxioCluster, master: AlluxioMaster) -> Mapping[str, Scalar]:
+    """As :func:`of_worker`. On a worker's host a master has that worker's properties and
+    environment."""
+    beside = next((w for w in alluxio.workers if w.machine == master.machine), None)
+    properties = alluxio.properties if beside is None else beside.properties
+    env = alluxio.env if beside is None else beside.env
+    return _in_force(properties, env, "ALLUXIO_MASTER_JAVA_OPTS")
 
 
 def numbers(listeners: Iterable[Listener]) -> tuple[int, ...]:

@@ -87,6 +87,8 @@ def test_an_option_of_java_counts_more_than_a_property() -> None:
     env = {"ALLUXIO_WORKER_JAVA_OPTS": "-Xmx1g -Dalluxio.worker.web.port=30007 -XX:+UseG1GC"}
     found = of(env=env, properties={"alluxio.worker.web.port": 30001})
     assert found.web_port == 30007
+    quoted = {"ALLUXIO_JAVA_OPTS": '"-Dalluxio.worker.web.port=30008"'}
+    assert of(env=quoted).web_port == 30008
 
 
 def test_a_secret_is_not_looked_at() -> None:

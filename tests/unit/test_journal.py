@@ -157,3 +157,13 @@ def test_another_kind_of_journal_is_not_looked_at() -> None:
     properties = {"alluxio.master.journal.type": "UFS"}
     alluxio = builders.alluxio(masters=(master,), properties=properties)
     assert journal.probe_commands(alluxio, master) == {}
+
+
+def test_the_folder_is_where_the_masters_jvm_is_told() -> None:
+    env = {"ALLUXIO_MASTER_JAVA_OPTS": "-Dalluxio.master.journal.folder=/data/journal"}
+    master = builders.master("m0")
+    alluxio = builders.alluxio(masters=(master,), env=env)
+    assert journal.folder(alluxio, master) == "/data/journal"
+    assert "/data/journal/raft/" in journal.probe_commands(alluxio, master)[journal.LABEL]
+    other = {"alluxio.master.journal.folder": "/other"}
+    assert journal.folder(builders.alluxio(masters=(master,), properties=other), master) == "/other"
