@@ -378,7 +378,9 @@ class _Crashes:
             return ""
         self._next = now + CRASH_LOOK_SECONDS
         for worker, count in _failed_attempts(self._fleet, workers[:CRASH_LOOK_WORKERS]).items():
-            ended = count - self._first.setdefault(worker, count)
+            # The count begins again when a run has lasted, or when the worker is started by hand.
+            self._first[worker] = min(count, self._first.get(worker, count))
+            ended = count - self._first[worker]
             if late and ended:
                 return f": {worker} ended by itself {_times(ended)} meanwhile"
             if ended >= CRASHES and now - self._begin >= CRASHES_SECONDS:

@@ -561,6 +561,17 @@ class TestRegistrations:
         assert [crashes.told(alluxio.workers) for _ in range(2)] == ["", ""]
         assert crashes.told(alluxio.workers, late=True) == ": w01 ended by itself once meanwhile"
 
+    def test_a_count_that_begins_again_is_no_failure(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counts = iter((7, 0, 0, 2))
+        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start, "_failed_attempts", lambda *_: {"w01": next(counts)})
+        crashes = start._Crashes(Fleet(1))
+        assert crashes.told(alluxio.workers) == ""
+        assert [crashes.told(alluxio.workers, late=True) for _ in range(2)] == ["", ""]
+        assert crashes.told(alluxio.workers, late=True) == ": w01 ended by itself 2 times meanwhile"
+
     @pytest.mark.parametrize(
         ("shown", "attempts"),
         [
