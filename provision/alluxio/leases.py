@@ -17,6 +17,7 @@ from provision.alluxio.membership import Membership
 from provision.errors import Problem, Unhealthy
 from provision.etcd import health
 from provision.etcd.client import EtcdClient
+from provision.etcd.failures import EtcdError
 from provision.etcd.values import LeaseTime
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.remote import Fleet
@@ -52,13 +53,14 @@ def expired(
     client: EtcdClient, seen: Membership, *, limit: int = LIMIT, seconds: float = SECONDS
 ) -> Expired:
     """Ask for the leases of the live keys, those of the oldest keys first: a worker that registers
-    again writes a new one.
-
-    Raises :class:`provision.etcd.client.EtcdError`.
+    again writes a new one. Never raises for etcd: where a call fails, no lease was asked for.
     """
     by_age = sorted(seen.live.items(), key=lambda item: item[1].key.mod_revision)
     leases = [entry.key.lease for _, entry in by_age if entry.key.lease]
-    times = client.lease_times(leases[:limit], seconds)
+    try:
+        times = client.lease_times(leases[:limit], seconds)
+    except EtcdError:
+        times = {}
     since = {lease: time.expired_since for lease, time in times.items()}
     late = {lease: s for lease, s in since.items() if s > REMOVAL_SECONDS}
     return Expired(late, len(times), len(set(leases)))
@@ -72,7 +74,7 @@ def unasked(found: Expired) -> Problem | None:
         "etcd",
         f"{found.asked} of {found.live} leases were asked for, those of the oldest keys: whether "
         "others have expired is not known",
-        "etcd was slow: see the members' read times",
+        "etcd was slow, or did not answer: see the members' read times",
         "warning",
         id="leases-not-asked",
     )

@@ -111,7 +111,7 @@ def run(
         if read and rows is not None and answering is None and any(n.notes for n in found):
             # The views are not of one moment: what changed between them is no disagreement.
             with contextlib.suppress(ProvisionError):
-                read = _read(inventory, fleet, etcd_timeout, login)
+                read = _read(inventory, fleet, etcd_timeout, login, read.leases)
                 found = join(read)
         if read is not None:
             problems += of_clusters(inventory.cluster, alluxio, read.registered, read.clusters)
@@ -178,10 +178,18 @@ def _look_at_etcd(
     return ClusterHealth(cluster, tuple(seen[m.name] for m in cluster.members)), reading
 
 
-def _read(inventory: Inventory, fleet: Fleet, timeout: float, login: Login | None) -> _Read:
+def _read(
+    inventory: Inventory,
+    fleet: Fleet,
+    timeout: float,
+    login: Login | None,
+    ended: Expired | None = None,
+) -> _Read:
+    """``ended``: what is known of the leases, which are then not asked for."""
     with health.any_client(inventory.etcd, fleet, timeout=timeout, login=login) as client:
         registered = membership.read(client, inventory.cluster)
-        return _Read(registered, clusters.names(client), leases.expired(client, registered))
+        names = clusters.names(client)
+        return _Read(registered, names, ended or leases.expired(client, registered))
 
 
 def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision import check
-from provision.alluxio import desired, membership, nodes, ports, read, readiness
+from provision.alluxio import desired, leases, membership, nodes, ports, read, readiness
 from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
 from provision.alluxio.nodes import InfoNodes, NodeRow
 from provision.alluxio.read import ReadProof
@@ -17,9 +17,10 @@ from provision.alluxio.readiness import Readiness
 from provision.check import CheckReport, NodeVerdict, State, look, verdicts
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd import health, imported
+from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.listeners import CertificateState
-from provision.etcd.values import KeyValue, MemberStatus
+from provision.etcd.values import Endpoint, KeyValue, MemberStatus
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
 from provision.inventory.resolved import AlluxioWorker
 from provision.remote import Fleet
@@ -621,7 +622,7 @@ def test_etcd_is_asked_with_the_workers_login(
     of_health = next(one for one in views.asked if one[0] == "health")
     assert of_health[-1] == {"timeout": 2, "login": with_it, "certificates": True}
     reads = [one for one in views.asked if one[0] == "read"]
-    assert reads == [("read", declared, fleet, 2, with_it)] * 2
+    assert [one[:5] for one in reads] == [("read", declared, fleet, 2, with_it)] * 2
 
 
 def test_what_changed_between_two_looks_is_no_disagreement(views: Views) -> None:
@@ -685,6 +686,26 @@ def test_a_live_worker_whose_host_has_no_alluxio_is_noted(views: Views) -> None:
 def test_not_installed_is_known_without_etcd(kind: str) -> None:
     found = verdicts(alluxio(W1, W2, membership=kind), None, None, without={W1.machine})
     assert states(found) == [("w1", "NOT_INSTALLED"), ("w2", "UNDETERMINED")]
+
+
+def test_leases_that_cannot_be_asked_for_hide_no_registration() -> None:
+    class Client:
+        def lease_times(self, *_: object) -> object:
+            raise EtcdUnreachable(Endpoint("m1", 2379), Reason.TIMEOUT)
+
+    client: Any = Client()
+    found = leases.expired(client, members((A, "w1"), (B, "w2")))
+    assert found == leases.Expired({}, 0, 1)
+    problem = leases.unasked(found)
+    assert problem is not None
+    assert problem.severity == "warning"
+
+
+def test_a_second_look_does_not_ask_for_the_leases_again(views: Views) -> None:
+    views.reads = [members((A, "w1")), members((A, "w1"), (B, "w2"))]
+    assert check.run(inventory(), Fleet(2)).exit_code == 0
+    first, second = (given for given in views.asked if given[0] == "read")
+    assert second == (*first, leases.NONE)
 
 
 def readinesses(**silent: str) -> dict[str, Readiness]:
