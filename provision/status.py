@@ -65,12 +65,13 @@ class Service:
 class Status:
     cluster: str
     services: tuple[Service, ...]
-    #: That the etcd members form more than one cluster.
+    #: That the etcd members form more than one cluster, or that they could not be asked.
     problems: tuple[Problem, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        return 0 if all(s.good for s in self.services) and not self.problems else 1
+        wrong = any(p.severity == "error" for p in self.problems)
+        return 0 if all(s.good for s in self.services) and not wrong else 1
 
     def document(self) -> dict[str, object]:
         """The status for ``--format json``."""
@@ -149,7 +150,11 @@ def _parted(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> tuple
     """The clusters that the members form, when they are more than one and any was asked for."""
     if not any(isinstance(role, EtcdMember) for role in chosen):
         return ()
-    found = health.observe(inventory.etcd, fleet).problems
+    try:
+        found = health.observe(inventory.etcd, fleet).problems
+    except UsageError as error:  # its login's secret cannot be read: systemd is asked all the same
+        what = f"was not asked whether it is one cluster: {error.message}"
+        return (Problem("etcd", what, severity="warning", id=error.id),)
     return tuple(p for p in found if p.id == "etcd-clusters-differ")
 
 

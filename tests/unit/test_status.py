@@ -1,0 +1,32 @@
+"""``status`` says what systemd has, whatever becomes of etcd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision import status
+from provision.etcd import desired as etcd
+from provision.etcd import health
+from provision.host.observe import UnitState
+from provision.inventory.model import EtcdAuth, Secret
+from provision.remote import Fleet
+from tests.unit import builders, hosts
+
+
+def test_a_secret_that_cannot_be_read_hides_no_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROOT_PASSWORD", raising=False)
+    monkeypatch.setattr(health, "preload", lambda: None)
+    auth = EtcdAuth(root_password=Secret(env="ROOT_PASSWORD"))
+    inventory = builders.inventory(etcd=builders.etcd(auth=auth))
+    up = hosts.facts(units={etcd.UNIT: UnitState("loaded", "active", "running")})
+    ours: Any = "c"
+    monkeypatch.setattr(status, "owner", lambda *_: ours)
+    monkeypatch.setattr(Fleet, "map", lambda _, __, machines: dict.fromkeys(machines, up))
+    seen = status.look(inventory, Fleet(1), inventory.etcd.members)
+    assert [s.good for s in seen.services] == [True] * 3
+    (problem,) = seen.problems
+    assert (problem.id, problem.severity) == ("secret-unreadable", "warning")
+    assert "ROOT_PASSWORD" in problem.what
+    assert seen.exit_code == 0
