@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from provision import gather
 from provision.alluxio import desired, moved, start
 from provision.alluxio.start import Observed
-from provision.errors import Problem, Unhealthy
+from provision.errors import Problem
 from provision.host.ownership import owner
-from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.inventory.resolved import AlluxioCluster, EtcdCluster, Inventory
 from provision.plan import Step
 from provision.remote import Fleet
 
@@ -25,8 +24,13 @@ class Told:
     complete: bool
 
 
-def steps(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Told:
+def steps(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, running_etcd: EtcdCluster
+) -> Told:
     """The rolling change that makes the running workers as ``inventory`` says.
+
+    ``running_etcd`` is asked what they have registered: none of the inventory's members may be up
+    yet. Raises :class:`Unhealthy` when it does not serve.
 
     Workers that do not run are left alone, with a note: start-workers tells them. So are those
     whose hosts cannot be reached; the change of etcd's members does not wait for them.
@@ -63,9 +67,8 @@ def steps(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Told:
                     id="endpoints-stale",
                 )
             )
-    moving: dict[str, Problem] = {}
-    with contextlib.suppress(Unhealthy):  # etcd's members are being changed
-        moving = moved.left_to_start_workers(inventory, alluxio, fleet, running, facts)
+    now = replace(inventory, etcd=running_etcd)
+    moving = moved.left_to_start_workers(now, alluxio, fleet, running, facts)
     notes += [
         replace(p, what=f"still has the old etcd endpoints; {p.what}", severity="warning")
         for p in moving.values()

@@ -200,7 +200,7 @@ def with_workers(
         if changed:
             made.steps.insert(0, _note_workers(running.cluster, fleet))
         return
-    told = endpoints.steps(inventory, alluxio, fleet)
+    told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
     made.notes += told.notes
     before = len(made.steps) if made.leaving is None else made.leaving
     made.steps[before:before] = told.steps

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from provision import gather
-from provision.alluxio import membership, moved, registrations, rolling, start
+from provision.alluxio import endpoints, membership, moved, registrations, rolling, start
 from provision.alluxio.membership import Entry, Membership, Registration
-from provision.errors import PreflightFailed, Problem
+from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.values import KeyValue
 from provision.host.observe import HostFacts, Probe, UnitState
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plan import Plan
 from provision.remote import Fleet
 from tests.unit import builders
@@ -266,3 +266,26 @@ def test_what_other_commands_leave_to_start_workers(
         assert found["w1"].what == "its address changes: web port 30000 becomes 30001"
         static = replace(other, membership="STATIC")
         assert moved.left_to_start_workers(inventory, static, fleet, other.workers, {}) == {}
+
+
+def test_the_etcd_that_runs_is_asked_before_its_new_members_are_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = builders.etcd(builders.member(1))
+    other = changed(world.alluxio, "w1", properties=WEB)
+    inventory = builders.inventory(other, etcd=builders.etcd(builders.member(2)))
+
+    def look(asked: Inventory, *_: Any) -> Membership:
+        if asked.etcd != runs:
+            raise Unhealthy("no etcd member serves reads", id="quorum-lost")
+        return world.seen
+
+    monkeypatch.setattr(registrations, "look", look)
+    monkeypatch.setattr(start, "fetch", lambda _: ARTIFACTS)
+    with Fleet(1) as fleet:
+        told = endpoints.steps(inventory, other, fleet, runs)
+        assert not told.complete
+        assert "its address changes: web port 30000 becomes 30001" in told.notes[0].what
+        assert [h.name for s in told.steps for h in s.hosts if "w1" in h.name] == []
+        with pytest.raises(Unhealthy):
+            endpoints.steps(inventory, other, fleet, inventory.etcd)
