@@ -65,9 +65,11 @@ def probe_commands(alluxio: AlluxioCluster, master: AlluxioMaster) -> dict[str, 
     )
     script = (
         f'for d in {places}; do [ -d "$d" ] || continue; '
-        'for f in "$d"/current/log_* "$d"/sm/snapshot*; do [ ! -s "$f" ] || echo "has $f"; done; '
         'f=$d/current/raft-meta.conf; [ ! -f "$f" ] || '
-        f'echo "conf $(head -c {_MAX_CONF} "$f" | base64 -w0)"; done'
+        f'echo "conf $(head -c {_MAX_CONF} "$f" | base64 -w0)"; '
+        # One is enough: thousands of them would be more than a probe takes.
+        'for f in "$d"/current/log_* "$d"/sm/snapshot*; do [ ! -s "$f" ] || '
+        '{ echo "has $f"; break; }; done; done'
     )
     return {LABEL: script}
 

@@ -12,7 +12,8 @@ import pytest
 from provision.alluxio import journal
 from provision.alluxio.journal import Journal
 from provision.errors import Problem
-from tests.unit import builders
+from provision.host.observe import Probe, parse, script
+from tests.unit import builders, hosts
 
 NAMES = ("m0", "m1", "m2", "m3", "m4")
 GROUP = "02511d47-d67c-49a3-9011-abb3109a44c1"
@@ -84,6 +85,21 @@ def test_the_command_finds_what_is_there(tmp_path: Path, old: bool) -> None:
     (folder / "current" / "raft-meta.conf").unlink()
     (folder / "sm" / "snapshot.1_20").mkdir()
     assert look() == Journal(written=True)
+
+
+def test_a_long_log_does_not_hide_the_group(tmp_path: Path) -> None:
+    """A probe takes 64 KB of a command's output."""
+    alluxio = replace(builders.alluxio(masters=(builders.master("m0"),)), state_dir=str(tmp_path))
+    master = alluxio.masters[0]
+    current = Path(journal.folder(alluxio, master), "raft", GROUP, "current")
+    current.mkdir(parents=True)
+    for number in range(800):
+        (current / f"log_{number}-{number}").write_text("x")
+    (current / "raft-meta.conf").write_bytes(conf("m0:19200"))
+    probe = Probe(commands=journal.probe_commands(alluxio, master), addresses=False)
+    facts = parse(hosts.shell(script(probe), tmp_path), "here")
+    found = journal.read(facts.commands[journal.LABEL])
+    assert found == Journal(True, frozenset({"m0:19200"}))
 
 
 def problems(
