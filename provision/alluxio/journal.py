@@ -12,12 +12,13 @@ from __future__ import annotations
 import base64
 import binascii
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.alluxio import ports
 from provision.alluxio.desired import journal_dir
 from provision.errors import Problem
+from provision.etcd.protocol import unknown_fields
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster
 from provision.text import printable
 
@@ -175,48 +176,14 @@ def _peers(encoded: str) -> frozenset[str]:
     Its field 4 is the configuration, whose field 1 are the peers, whose field 2 is the address.
     """
     try:
-        data = base64.b64decode(encoded, validate=True)
-        return frozenset(
-            address.decode().replace("[", "").replace("]", "")
-            for field, configuration in _fields(data)
-            if field == 4
-            for inner, peer in _fields(configuration)
-            if inner == 1
-            for number, address in _fields(peer)
-            if number == 2
-        )
-    except (binascii.Error, ValueError, IndexError):
+        entry = unknown_fields(base64.b64decode(encoded, validate=True))
+        configurations = [unknown_fields(c) for c in _messages(entry, 4)]
+        peers = [unknown_fields(p) for c in configurations for p in _messages(c, 1)]
+        addresses = (a.decode() for p in peers for a in _messages(p, 2))
+        return frozenset(a.replace("[", "").replace("]", "") for a in addresses)
+    except (binascii.Error, ValueError):
         return frozenset()
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a protobuf message that have a length. Raises ``ValueError``, ``IndexError``
-    for what is none."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        if key & 7 == 0:
-            _, at = _varint(data, at)
-        elif key & 7 == 2:
-            size, at = _varint(data, at)
-            if at + size > len(data):
-                raise ValueError("cut off")
-            yield key >> 3, data[at : at + size]
-            at += size
-        elif key & 7 in (1, 5):
-            at += 8 if key & 7 == 1 else 4
-        else:
-            raise ValueError("not a message")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("not a number")
+def _messages(fields: Mapping[int, Sequence[int | bytes]], number: int) -> list[bytes]:
+    return [found for found in fields.get(number, ()) if isinstance(found, bytes)]

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from provision.etcd.protocol import unknown_fields
+
 #: Bytes of a file that hold its first two records with room to spare.
 HEAD = 256
 _METADATA = 1
-_VARINT, _BYTES = 0, 2
 
 
 class Ids(NamedTuple):
@@ -28,12 +29,12 @@ def ids(head: bytes) -> Ids | None:
     try:
         for kind, data in _records(head):
             if kind == _METADATA:
-                fields = dict(_fields(data))
-                member, cluster = fields.get(1, 0), fields.get(2, 0)
+                fields = unknown_fields(data)
+                member, cluster = fields.get(1, [0])[-1], fields.get(2, [0])[-1]
                 if isinstance(member, int) and isinstance(cluster, int) and cluster:
                     return Ids(member, cluster)
                 return None
-    except (ValueError, IndexError):
+    except ValueError:
         return None
     return None
 
@@ -54,38 +55,9 @@ def _records(head: bytes) -> Iterator[tuple[int, bytes]]:
         padding = (frame >> 56) & 0x7 if frame >> 63 else 0
         if not 0 < length <= len(head) - at - 8:
             return
-        fields = dict(_fields(head[at + 8 : at + 8 + length]))
-        kind, data = fields.get(1, 0), fields.get(3, b"")
+        fields = unknown_fields(head[at + 8 : at + 8 + length])
+        kind, data = fields.get(1, [0])[-1], fields.get(3, [b""])[-1]
         if not isinstance(kind, int) or not isinstance(data, bytes):
             raise ValueError("no WAL record")
         yield kind, data
         at += 8 + length + padding
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        if key & 7 == _VARINT:
-            value, at = _varint(message, at)
-            yield key >> 3, value
-        elif key & 7 == _BYTES:
-            length, at = _varint(message, at)
-            if at + length > len(message):
-                raise ValueError("cut off")
-            yield key >> 3, message[at : at + length]
-            at += length
-        else:
-            raise ValueError("no field of a WAL record")
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value & ((1 << 64) - 1), at
-        if shift > 63:
-            raise ValueError("no number")
