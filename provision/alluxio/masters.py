@@ -361,7 +361,11 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
     return Probe(
         resources=(*resources(alluxio, master, artifacts, None), *java.files(java_home)),
         ports=ports.numbers(ports.master_listeners(alluxio, master)),
-        reach=[(m.hostname, m.journal_port) for m in alluxio.masters if m != master],
+        reach=[
+            (m.hostname, m.journal_port)
+            for m in alluxio.masters
+            if m != master and journal.is_embedded(alluxio, m)
+        ],
         disks=(alluxio.install_dir, alluxio.state_dir, alluxio.log_dir),
         commands={
             **java.probe_commands(java_home),

@@ -199,6 +199,11 @@ def test_every_port_of_a_master_is_free_or_its_own_and_the_others_are_reached() 
     ]
 
 
+def test_without_a_journal_of_their_own_masters_do_not_reach_one_another() -> None:
+    alluxio = replace(cluster("m0", "m2"), properties={"alluxio.master.journal.type": "NOOP"})
+    assert list(masters._probe(alluxio, alluxio.masters[0], ARTIFACTS).reach) == []
+
+
 BASE = """\
 etcd:
   external: {endpoints: ["http://10.0.1.10:2379"]}
