@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TypeVar
 
 from provision.alluxio import desired
@@ -100,28 +103,34 @@ def first_answer(
     """The first answer of ``places``, and the errors until then.
 
     The next place is asked at once when the one before fails, and in parallel when it has not
-    answered within ``after`` seconds. None: all failed. A slower one is not waited for.
+    answered within ``after`` seconds. None: all failed. A slower one is not waited for, not at the
+    program's end either.
     """
     errors: dict[K, ProvisionError] = {}
-    if not places:
-        return None, errors
+    ended: SimpleQueue[tuple[K, Callable[[], T]]] = SimpleQueue()
+
+    def run(place: K) -> None:
+        future: Future[T] = Future()
+        try:
+            future.set_result(ask(place))
+        except BaseException as error:
+            future.set_exception(error)
+        ended.put((place, future.result))
+
     waiting = list(places)
-    asked: dict[Future[T], K] = {}
-    pool = ThreadPoolExecutor(len(waiting), "first-answer")
-    try:
-        while waiting or asked:
-            if waiting:
-                place = waiting.pop(0)
-                asked[pool.submit(ask, place)] = place
-            done, _ = wait(asked, after if waiting else None, FIRST_COMPLETED)
-            for future in done:
-                place = asked.pop(future)
-                try:
-                    return (place, future.result()), errors
-                except ProvisionError as error:
-                    errors[place] = error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    running = 0
+    while waiting or running:
+        if waiting:
+            # The threads of a pool would be waited for when Python ends.
+            Thread(target=run, args=(waiting.pop(0),), name="first-answer", daemon=True).start()
+            running += 1
+        with contextlib.suppress(Empty):
+            place, result = ended.get(timeout=after if waiting else None)
+            running -= 1
+            try:
+                return (place, result()), errors
+            except ProvisionError as error:
+                errors[place] = error
     return None, errors
 
 
