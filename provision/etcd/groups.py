@@ -365,6 +365,11 @@ def start(
             f"({note.when}) noted; the newest data are of revision {newest}",
             name,
         )
+    if majority <= EMPTY and len(known) < len(data):
+        unread = ", ".join(m.name for m in data if m not in known)
+        return Unclear(
+            f"a majority has an empty database, and what {unread} has cannot be read", name
+        )
     if newest - majority > FILE_LAG or majority <= EMPTY < newest:
         return Unclear(
             f"{name} has data of revision {newest}, and a majority of revision {majority} or less "

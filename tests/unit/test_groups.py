@@ -265,6 +265,16 @@ def test_without_a_note_an_empty_majority_does_not_outvote_data(wiped: int) -> N
     assert isinstance(start(*seen, note=None), Unclear)
 
 
+def test_without_a_note_an_empty_majority_does_not_outvote_what_cannot_be_read() -> None:
+    """A database that is too large to be copied, say."""
+    seen = (silent(1, revision=1), silent(2, revision=1), silent(3, revision=None))
+    found = start(*seen, note=None)
+    assert isinstance(found, Unclear)
+    assert "what m3 has cannot be read" in found.why
+    full = (silent(1), silent(2), silent(3, revision=None))
+    assert start(*full, note=None) == Start(("m1", "m2", "m3"))
+
+
 # A world of hosts, with what is true of each, and what the tool sees of it.
 
 
