@@ -128,11 +128,11 @@ def ports() -> str:
             rows.append((role, kind.name, kind.default, key, kind.from_whom))
     parts = [
         "# Ports",
-        "All are TCP. Preflight takes the ports from the inventory's properties. It checks that each"
-        " port of a worker or a master is free or its own. It also checks from each host that the"
-        " host reaches the ports that it needs: from a worker etcd's client port, from a master the"
-        " other masters' journal ports. The control machine reaches etcd and the masters directly,"
-        " or else by SSH through their hosts. A worker does not connect to a master: with the memberships that this tool"
+        "All are TCP. Preflight takes the ports from the inventory's properties. It checks that"
+        " each port of a worker or a master is free or its own. It also checks that a worker's host"
+        " reaches etcd's client port, and a master's host the other masters' journal ports."
+        " The control machine reaches etcd and the masters directly, or else by SSH through their"
+        " hosts. A worker does not connect to a master: with the memberships that this tool"
         " deploys it registers in etcd or, with STATIC, nowhere.",
         "",
         "| on | port | default | key or property | who connects |",

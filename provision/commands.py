@@ -170,7 +170,7 @@ def start_workers(run: Run, limit: str = "", batch: str = "", read: str = "") ->
 def restart_workers(
     run: Run, limit: str = "", batch: str = "", at_once: str = "", afresh: bool = False
 ) -> int:
-    """Restart the running workers, a group at a time: each is live again before the next goes.
+    """Restart the running workers, a group at a time: each is READY before the next goes.
 
     Stops at the first that does not come back. Run again, it goes on with those that are left.
     """
@@ -300,8 +300,8 @@ def check_nodes(
 ) -> int:
     """Join inventory, etcd and `info nodes` into one verdict a worker; exit 1 unless all is well.
 
-    LIVE, FAILED (registered, no lease), UNREGISTERED (inventory only), NOT_INSTALLED, UNKNOWN (etcd
-    only). With --hosts READY: live, and every listener answers on its own host.
+    LIVE, FAILED (registered, no lease), STALE (expired lease, not removed), UNREGISTERED (inventory
+    only), NOT_INSTALLED, UNKNOWN (etcd only). With --hosts READY: live, and every listener answers.
     """
     if (hosts or read) and (watch or kubernetes):
         raise UsageError(

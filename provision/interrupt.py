@@ -22,8 +22,8 @@ AGAIN = 0.02
 def exit_when_interrupted() -> None:
     """From now on Ctrl-C ends this process at once, with one line and :data:`INTERRUPTED`.
 
-    Only where Python's own handler stands, in the main thread: who handles or ignores SIGINT
-    already goes on doing so.
+    Only in the main thread, and only if Python's own handler is installed: a process that handles
+    or ignores SIGINT already goes on doing so.
     """
     if _is_replaceable(signal.default_int_handler):
         signal.signal(signal.SIGINT, _exit)
@@ -62,7 +62,7 @@ def between_imports() -> Iterator[None]:
 
 
 class _Postponing:
-    """A handler of SIGINT that tries again later where Python would not survive an exception."""
+    """A handler of SIGINT that tries again later where an exception would break Python."""
 
     def __init__(self) -> None:
         self._again: threading.Timer | None = None

@@ -415,7 +415,7 @@ def _etcd_out_of_reach(alluxio: AlluxioCluster, f: HostFacts, where: str) -> lis
     return [
         Problem(
             where,
-            f"cannot reach {'any endpoint' if every else 'all endpoints'} of etcd: {shown}",
+            f"cannot reach {'any endpoint' if every else 'some endpoints'} of etcd: {shown}",
             "open etcd's client port to the workers' hosts",
             "error" if every else "warning",
             id="listener-unreachable",

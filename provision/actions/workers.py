@@ -26,7 +26,7 @@ def _chosen(
 def start_workers(run: Run, limit: str, batch: str, path: str = "") -> int:
     """Bring the workers to what the inventory says, and wait until each is ready.
 
-    With ``path``, a file of that path is read through a worker in the end.
+    With ``path``, the file at that path is read through a worker at the end.
     """
     from provision.alluxio import read, start
 

@@ -1,11 +1,10 @@
 """``decommission-worker``: stop, disable, wait until its lease has ended, take its id out of etcd.
 
-Alluxio 313's own ``bin/alluxio process remove-worker -n ID`` removes the AUTHORIZED key alone, of
-a worker that is not live (``EtcdMembershipManager.decommission``); it stops no process. The key of
-a stopped worker stays until it is removed, and with it its line in ``info nodes``. Its lease
-is waited for and not revoked: that it ends by itself is the proof that no other process, such as a
-clone's, lives under the same id. A lease that has expired, and that etcd does not remove, is
-revoked where the operator says so.
+Alluxio 313's own ``bin/alluxio process remove-worker -n ID`` removes only the AUTHORIZED key, of a
+worker that is not live (``EtcdMembershipManager.decommission``); it stops no process. Until the key
+is removed, ``info nodes`` lists the stopped worker. The plan waits for the worker's lease and does
+not revoke it: a lease that ends by itself proves that no other process, such as a clone's, lives
+under the same id. The operator may order that an expired lease is revoked when etcd keeps it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ LASTING_SECONDS = 600
 #: At each stop Alluxio dumps metrics (100 KB) and stacks into its log folder, and deletes none
 #: (class ``ProcessUtils``, property ``alluxio.exit.collect.info``). So many of each stay. The unit
 #: sees to it at each start: a process that ends every minute must not fill the disk either, and
-#: tmpfiles.d can age whole folders, but not some files in one.
+#: tmpfiles.d can age whole folders, but not single files in one.
 KEPT_DUMPS = 10
 _WORKER_OPTS, _MASTER_OPTS = "ALLUXIO_WORKER_JAVA_OPTS", "ALLUXIO_MASTER_JAVA_OPTS"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -332,7 +332,7 @@ def journal_dir(alluxio: AlluxioCluster) -> str:
 
 
 def master_addresses(alluxio: AlluxioCluster) -> Mapping[str, Scalar]:
-    """Where the masters are, for whoever talks to them (class ``PropertyKey``).
+    """The properties with the masters' addresses, for all clients (class ``PropertyKey``).
 
     One master is named; of several both lists are given, for clients and for their journal.
     Without masters there is a placeholder: the shells behind ``bin/alluxio info nodes`` and

@@ -2,7 +2,7 @@
 
 etcd's leader removes an expired lease, and the keys under it, within a second. Where the removal
 fails (etcd issues 9935 and 13975: under load, or at a change of leader) lease and keys stay, for
-hours. To everybody who only looks for the key, such as Alluxio, the worker is live.
+hours. Alluxio looks only for the key, so to Alluxio the worker is live.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Expired(NamedTuple):
 
 
 NONE = Expired({}, 0, 0)
-#: Of a lease that could not be asked for, or of a key without one.
+#: For a lease that could not be asked for, and for a key without a lease.
 UNKNOWN = LeaseTime(0, 0)
 
 
@@ -67,7 +67,7 @@ def expired(
 
 
 def unasked(found: Expired) -> Problem | None:
-    """That not every lease was looked at, if so."""
+    """The warning that not every lease was asked for; None when all were."""
     if found.asked >= found.live:
         return None
     return Problem(

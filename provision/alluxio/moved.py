@@ -69,7 +69,7 @@ def clones(
     facts: Mapping[Machine, HostFacts],
     seen: Membership,
 ) -> list[Problem]:
-    """Those whose identity another host's worker has, as far as that is seen beforehand.
+    """Those whose identity another host's worker has, as far as it can be known before a start.
 
     That worker is in the inventory and has no other live id, or it is live and takes connections.
     """
@@ -107,8 +107,8 @@ def steps(
     facts: Mapping[Machine, HostFacts],
     command: str,
 ) -> tuple[Step, ...]:
-    """What goes before the start of ``moved``: those that run are stopped, and when the leases of
-    all have ended their registrations are removed."""
+    """The steps before the start of ``moved``: stop those that run, wait until the leases of all
+    have ended, and remove their registrations."""
     if not moved:
         return ()
     machines = [m.worker.machine for m in moved]

@@ -1,4 +1,4 @@
-"""Read a file through a worker, with the way around the workers shut.
+"""Read a file through a worker, with the fallback to the under store off.
 
 By default an Alluxio client whose workers do not serve reads the under store itself and says
 nothing, so a cluster with a dead data path looks healthy. Here ``bin/alluxio fs head`` runs on a
@@ -7,8 +7,8 @@ worker's host with that fallback off (classes ``HeadCommand`` and ``DoraCacheFil
 which worker the client asks for this file (class ``LocationCommand``), and whether that worker has
 data of it now.
 
-What the file holds leaves the host as a count and a SHA-256 alone. So what a failed ``fs head``
-printed is not shown either: ``fs stat``, which prints no content, is asked for the reason.
+Only a count and a SHA-256 of the content leave the host. So the output of a failed ``fs head`` is
+not shown either; ``fs stat``, which prints no content, gives the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIMIT = 1 << 20
 PATH_LIMIT = 4096
 #: Hosts that are asked, one after the other, until one can run the command at all.
 ASKED = 2
-#: The client may go around neither the workers nor, by a cache of its own, the data path.
+#: The client may use neither the under store nor a cache of its own.
 OPTIONS = (
     *("-D", "alluxio.dora.client.ufs.fallback.enabled=false"),
     *("-D", "alluxio.user.client.cache.enabled=false"),

@@ -105,8 +105,8 @@ def _asked(alluxio: AlluxioCluster, worker: AlluxioWorker) -> tuple[Listener, ..
 
 
 def _script(hostname: str, listeners: Sequence[Listener]) -> str:
-    """Ask all ``listeners`` at once; a line for each, from within the facts script, whose function
-    ``listeners`` says whose a port is. A worker that binds one address only is asked there."""
+    """Ask all ``listeners`` at once; a line for each, inside the facts script, whose function
+    ``listeners`` names a port's owner. A worker that binds one address only is asked there."""
     host = shlex.quote(hostname)
     numbers = " ".join(str(x.port) for x in listeners)
     calls = " ".join(

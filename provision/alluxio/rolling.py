@@ -1,8 +1,8 @@
 """``restart-workers``: group by group, each ready again before the next one is touched.
 
-All hosts first get word that their worker is to be restarted, in the file that also stands for
-any other pending restart; the restart takes it away. So a run that ended part-way is gone on
-with by running it again, and ``status`` shows who is left.
+First a file on every host marks its worker's restart as pending, like any other pending restart;
+the restart removes it. So after a run that ended part-way the same command goes on, and ``status``
+shows which workers are left.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _FILE = Path(__file__).parent / "property-scopes.txt"
 #: Properties of one process. Of the others with scope SERVER or NONE many are the under stores':
 #: a client reads these as well, because it reads a file there itself when no worker answers.
 _PROCESSES = ("alluxio.worker.", "alluxio.master.", "alluxio.job.", "alluxio.proxy.")
-#: Where a process listens and what it is called is its own, though upstream gives no scope.
+#: A process's own name and bind address are for it alone, though upstream gives no scope.
 _OWN_ADDRESS = ("hostname", "bind.host")
 
 

@@ -369,9 +369,9 @@ class _Crashes:
         self._begin = time.monotonic()
 
     def told(self, workers: Sequence[AlluxioWorker], *, late: bool = False) -> str:
-        """What to say of the first that is hopeless; nothing when there is none as far as seen.
+        """What to say of the first worker that will not come up; empty when none is known.
 
-        ``late``: nobody waits any longer, so one failed attempt is worth telling.
+        ``late``: the deadline has passed, so one failed attempt is reported, too.
         """
         now = time.monotonic()
         if now < self._next and not (late and self._first):

@@ -1,9 +1,9 @@
 """What a tarball holds, read on this machine before a host sees it.
 
-A release's layout is that of ``dev/scripts/src/alluxio.org/build/profiles.yml`` in Alluxio's
-source. Its launch script is ``bin/launch-process-bash`` in 304 to 313 and ``bin/launch-process``
+``dev/scripts/src/alluxio.org/build/profiles.yml`` in Alluxio's source has the layout of a release.
+Its launch script is ``bin/launch-process-bash`` in 304 to 313 and ``bin/launch-process``
 before. ``libexec/version.sh`` has ``VERSION`` (a 2.x release has it in
-``libexec/alluxio-config.sh``), and ``libexec/alluxio-config.sh`` refuses a Java that is not its.
+``libexec/alluxio-config.sh``). ``libexec/alluxio-config.sh`` refuses other versions of Java.
 Reading takes up to half a minute for a whole release, so the result is kept by the tarball's
 sha256.
 """
@@ -63,8 +63,7 @@ class Contents:
 def contents(artifact: Artifact, cache: Path) -> Contents:
     """What ``artifact`` holds, from ``cache`` where it was read before. Never raises.
 
-    What is kept is only a saving of time: where it is broken or cannot be written, the tarball is
-    read.
+    The cache only saves time: where it is broken or cannot be written, the tarball is read.
     """
     kept = cache / "contents" / f"{artifact.sha256}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -43,7 +43,7 @@ def join(
     identities: Mapping[str, str],
     expired: Mapping[int, int] = MappingProxyType({}),
 ) -> list[NodeVerdict]:
-    """One verdict per declared worker, then per id in etcd, or in ``info nodes``, of nobody's.
+    """One verdict per declared worker, then per id in etcd or ``info nodes`` of no declared worker.
 
     ``expired``: by lease, seconds since it has expired.
     """

@@ -31,9 +31,9 @@ def verdicts(
 
     A view that did not answer is None; what the others say is used. ``identities`` are the
     workers' UUIDs by name where they are known, so that a worker that registers another
-    address is found. ``reachable`` (by worker name) is what STATIC membership goes by, ``expired``
-    is that of :func:`provision.check.registered.join`. ``without`` are hosts that have no Alluxio,
-    ``listeners`` is how the workers' own hosts found them, by name, where they were asked.
+    address is found. ``reachable``: with STATIC, by worker name, whether its port answers.
+    ``expired``: see :func:`provision.check.registered.join`. ``without``: hosts that have no
+    Alluxio. ``listeners``: each worker's readiness by name, where its host was asked.
     """
     if alluxio.membership == "STATIC":
         found = _static(alluxio, info, reachable or {})

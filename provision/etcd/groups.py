@@ -3,9 +3,9 @@
 A linearizable read through a member proves a quorum behind it (etcd's ``ReadIndex``), so a member
 that gives one belongs to a group that serves; a count of the inventory's hosts proves nothing.
 Equal ids prove nothing either: etcd computes a member's id from its peer URLs and the cluster
-token, and the cluster's id from its first members' ids (``membership.NewMember``, ``genID``), so a
-member that was emptied and bootstrapped again has the ids that it had. ``--force-new-cluster``
-keeps both ids, too. That is why revisions and the note of the last run are compared as well.
+token, and the cluster's id from its first members' ids (``membership.NewMember``, ``genID``). So a
+member that was emptied and bootstrapped again has its old ids. ``--force-new-cluster`` keeps both
+ids, too. So revisions and the note of the last run are compared as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from provision.errors import Problem
 #: Writes that a member's database file may lack of what the member has applied: etcd commits a
 #: batch of that many (``backend.defaultBatchLimit``), or after 100 ms.
 FILE_LAG = 10_000
-#: The revision of a database that nobody has written to.
+#: The revision of a database without any write.
 EMPTY = 1
 
 
@@ -52,8 +52,8 @@ class Disk:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One declared member. Without ``answer`` and ``disk`` it has no data, or, when not
-    ``looked``, its host did not answer and nobody knows. ``refuses``: it runs and refuses the
-    login, also to say what it is (``Status`` needs one from etcd 3.6 on): it may serve others."""
+    ``looked``, its host did not answer and its data is unknown. ``refuses``: it runs and refuses
+    the login, even for ``Status`` (from etcd 3.6 on); it may serve other logins."""
 
     name: str
     answer: Answer | None = None
@@ -266,13 +266,13 @@ def below(group: Group, note: Note | None) -> str:
         return f"{at} ({note.when}), but cluster {group.cluster_id:x} serves"
     now = group.revision or 0
     if note.revision > now:
-        return f"{at} at revision {note.revision} ({note.when}); what serves is at {now}"
+        return f"{at} at revision {note.revision} ({note.when}); now it is at {now}"
     if not group.answers:
         return ""  # of data on disks nobody knows more
     if note.index > group.index:
-        return f"{at} at raft index {note.index} ({note.when}); what serves is at {group.index}"
+        return f"{at} at raft index {note.index} ({note.when}); now it is at {group.index}"
     if note.term > group.term:
-        return f"{at} in raft term {note.term} ({note.when}); what serves is in {group.term}"
+        return f"{at} in raft term {note.term} ({note.when}); now it is in {group.term}"
     return ""
 
 

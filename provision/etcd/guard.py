@@ -1,8 +1,8 @@
 """Before anything is changed or saved: which cluster it is.
 
 :func:`establish` looks at every declared member, decides by :mod:`provision.etcd.groups`, and
-returns the inventory with what it found. From then on :mod:`provision.etcd.health` takes no member
-for one of the cluster that is not, so neither a gate nor a call can meet the wrong one.
+returns the inventory with what it found. From then on :mod:`provision.etcd.health` counts only the
+members of that cluster, so neither a gate nor a call can meet another one.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def establish(
 ) -> Inventory:
     """The inventory with the cluster that a command may work on.
 
-    ``wanted`` is what ``--cluster-id`` names. Without ``hosts`` the members' answers alone count,
-    as they do for an etcd that is taken care of elsewhere. ``starts``: the command starts members
-    that are down, which must be safe. Raises :class:`PreflightFailed` when it is not clear which
-    cluster it is, and :class:`UsageError` for a group that there is not; nothing is changed.
+    ``wanted`` is what ``--cluster-id`` names. Without ``hosts``, and for an external etcd, only the
+    members' answers count. ``starts``: the command starts members that are down, which must be
+    safe. Raises :class:`PreflightFailed` when it is not clear which cluster it is, and
+    :class:`UsageError` for a group that does not exist; nothing is changed.
     """
     cluster = replace(inventory.etcd, established=Established())
     hosts = hosts and not cluster.external
@@ -84,11 +84,11 @@ def establish(
 def _settled(
     cluster: EtcdCluster, fleet: Fleet, look: Look, wanted: str, login: Login | None
 ) -> tuple[Look, tuple[Group, ...], groups.Verdict]:
-    """The verdict, once it is not that of a moment.
+    """The verdict, once it is stable.
 
-    The members are not asked at one time, so what serves may have gone on since another was
-    looked at. And a majority that is in an election does not serve for a second or two: beside
-    one that does it must not be taken for a group that has lost its quorum.
+    The members are not asked at the same instant, so a group that serves may have gone on since
+    another member was looked at. A majority in an election does not serve for a second or two: it
+    must not count as a group that has lost its quorum.
     """
     seen, deadline = look.seen, time.monotonic() + gates.BACK_WITHIN
     looks = 0
@@ -113,7 +113,7 @@ def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
     """The inventory with the group ``wanted``, whether it serves or not: members of any other
     are not asked. For ``recover-etcd``, whose own group does not serve.
 
-    Raises :class:`UsageError` when there is none of that name.
+    Raises :class:`UsageError` when there is no group of that name.
     """
     cluster = replace(inventory.etcd, established=Established())
     look = observe(cluster, fleet)
@@ -238,7 +238,8 @@ def _of(verdict: Serving, wanted: str) -> Established:
 
 
 def _all_ours(cluster: EtcdCluster, look: Look) -> bool:
-    """Whether every host answers and no data there is of somebody else: preflight refuses that."""
+    """Whether every host answers and has no data of another installation. Preflight refuses such
+    data."""
     for m, seen in zip(cluster.members, look.seen, strict=True):
         facts = look.facts.get(m.machine)
         if facts is None or (seen.disk and owner(facts, desired.UNIT_PATH) != cluster.name):
@@ -288,7 +289,7 @@ def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) 
     if away and total > 1 and len(known) - len(away) < total // 2 + 1:
         return (
             f"the peer addresses of {', '.join(away)} have changed since it ran: the members would "
-            "not find one another, and without a quorum etcd cannot be told"
+            "not find one another, and without a quorum etcd cannot learn the new ones"
         )
     return ""
 
@@ -342,7 +343,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 
 def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
-    """What reads a silent member's data, as etcd's user, who owns it."""
+    """The shell commands that read a silent member's data, as etcd's user, its owner."""
     q, data, user = shlex.quote, f"{member.data_dir}/member", cluster.user
     as_user = f"setpriv --reuid {q(user)} --regid {q(user)} --init-groups"
     head = f'f=$(ls "{data}"/wal/*.wal | tail -n 1) && od -An -v -tx1 -N {wal.HEAD} "$f"'

@@ -1,9 +1,9 @@
 """Whether the members hold the same data: ``HashKV`` of each at one revision.
 
-Ids, terms and revisions can all be right while the data differ, such as on a member that was
+Ids, terms and revisions can all be right while the data differ: for example on a member that was
 restored by hand under its own ids and then followed the leader. etcd's own corruption check
-compares the same hashes (its ``corrupt.go``, ``PeriodicCheck``); two are comparable at the same
-revision and the same compacted revision.
+compares the same hashes (its ``corrupt.go``, ``PeriodicCheck``). Two hashes are comparable at the
+same revision and the same compacted revision.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def require_equal(seen: ClusterHealth, fleet: Fleet, sparing: Collection[str] = 
 
 
 def differ(found: Comparison) -> PreflightFailed:
-    """That the members' data differ, who agrees with whom, and what to do."""
+    """The error: the members' data differ, which members agree, and what to do."""
     said = "; ".join(f"{', '.join(names)}: {number:08x}" for number, names in found.by_hash.items())
     what = f"the members' data differ at revision {found.revision} (hashes: {said})"
     remedy = "no majority agrees: compare their data by hand, then invoke restore-etcd FILE"

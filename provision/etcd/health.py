@@ -40,7 +40,7 @@ __all__ = [
 #: Share of its quota from which a database is warned of: full, it takes no more writes.
 NEARLY_FULL = 0.8
 
-#: A cluster's name, and which of several of that name it is.
+#: A cluster's name, and which of the clusters of that name it is.
 _Key = tuple[str, Established]
 #: Per fleet and cluster, the member that last served a read, and the way to it.
 _serving: WeakKeyDictionary[Fleet, dict[_Key, tuple[EtcdMember, How]]] = WeakKeyDictionary()

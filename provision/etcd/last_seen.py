@@ -1,8 +1,8 @@
 """What the last run saw of the cluster, in a file of root's on every member's host.
 
-It is what tells that a cluster which serves is older than one that was seen before: etcd's ids do
-not (:mod:`provision.etcd.groups`). It lies beside the configuration, not in the data directory,
-so it stays when the data is gone.
+By this file a run sees that the cluster that serves is older than the one of an earlier run. etcd's
+ids do not show that (:mod:`provision.etcd.groups`). The file lies beside the configuration, not in
+the data directory, so it stays when the data is gone.
 """
 
 from __future__ import annotations

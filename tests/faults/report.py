@@ -153,10 +153,10 @@ def _states(states: Sequence[Mapping[str, Any]]) -> str:
     return f"""\
 ## When it is not clear which cluster it is
 
-`tests/integration/test_which_cluster.py` makes these states on three hosts. Where it is not clear which
-cluster it is, `deploy-etcd`, `backup-etcd` and the member commands that were tried refuse first. Then the
-command in the second column heals the cluster. Meanwhile a client writes to the right members, where they
-serve. Afterwards every acknowledged write is read through every member.
+`tests/integration/test_which_cluster.py` makes these states on three hosts. Where it is not clear
+which cluster it is, `deploy-etcd`, `backup-etcd` and the member commands that were tried refuse
+first. Then the command in the second column heals the cluster. Meanwhile a client writes to the
+right members, where they serve. Afterwards every acknowledged write is read through every member.
 
 {_table(heading, rows)}"""
 
