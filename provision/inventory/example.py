@@ -97,7 +97,7 @@ etcd:
   #   on_calendar: daily                # as systemd's OnCalendar has it
   #   member: infra2                    # default: the last one
 
-  # Any other key of etcd.conf.yml, for every member. Times are in milliseconds, sizes in bytes.
+  # Any other key of the release's etcd.conf.yml, for every member. Times in ms, sizes in bytes.
   # settings:
   #   heartbeat-interval: 100
   #   election-timeout: 1000            # at least 5 heartbeats; about 10 round trips
@@ -136,7 +136,7 @@ alluxio:
   #   versions: [8, 11]                 # major versions that the release accepts
 
   # install_dir: /opt/alluxio           # one folder a version, and a link 'current'
-  # state_dir: /var/lib/alluxio         # the worker's identity; survives reinstalls
+  # state_dir: /var/lib/alluxio         # identity, metastore, journal; survives reinstalls
   # log_dir: /var/log/alluxio
   # user: alluxio                       # system user, made when missing
 
@@ -150,7 +150,7 @@ alluxio:
   #   password: {env: ALLUXIO_ETCD_PASSWORD}        # or {file: etcd-password}
 
   # failure_detection_timeout: 120      # seconds until a dead worker counts as FAILED
-  # start_timeout: 120                  # seconds to wait for a started worker to be LIVE
+  # start_timeout: 120                  # seconds to be LIVE, then as many again to be READY
   # rpc_port: 29999
   # heap: 4g                            # Java heap of a worker
   # direct_memory: 4g                   # Java direct memory of a worker

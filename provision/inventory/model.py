@@ -596,7 +596,9 @@ class Alluxio(Model):
     failure_detection_timeout: int = Field(
         default=120, ge=1, le=3600, description="Seconds a dead worker's lease lives on."
     )
-    start_timeout: int = Field(default=120, ge=1, le=3600, description="Seconds to wait for LIVE.")
+    start_timeout: int = Field(
+        default=120, ge=1, le=3600, description="Seconds to wait for LIVE, then again for READY."
+    )
     rpc_port: Port = Field(default=29999, description="alluxio.worker.rpc.port.")
     heap: Size = Field(default="4g", description="Java heap (-Xmx).")
     direct_memory: Size = Field(default="4g", description="Java direct memory.")
