@@ -92,21 +92,22 @@ OLD, NEW = "a" * 32, "b" * 32
     ("state", "restarts", "ids", "asked"),
     [
         # The next attempt is under way: the one before has failed.
-        ("active", 1, [OLD, NEW], OLD),
+        ("running", 1, [OLD, NEW], OLD),
+        ("start-pre", 6, [OLD, NEW], OLD),
         # The first attempt, whose service was stopped before by hand.
-        ("active", 0, [OLD, NEW], NEW),
+        ("running", 0, [OLD, NEW], NEW),
         # It waits for the next one.
-        ("activating", 1, [OLD, NEW], NEW),
+        ("auto-restart", 1, [OLD, NEW], NEW),
         ("failed", 3, [OLD, NEW], NEW),
-        ("active", 2, [NEW], None),
-        ("inactive", 0, [], None),
+        ("running", 2, [NEW], None),
+        ("dead", 0, [], None),
     ],
 )
 def test_which_attempt_is_looked_at(
     tmp_path: Path, state: str, restarts: int, ids: list[str], asked: str | None
 ) -> None:
     """The script itself, with a journalctl and a systemctl that answer what systemd does."""
-    values = {"InvocationID": NEW, "ActiveState": state, "NRestarts": str(restarts)}
+    values = {"InvocationID": NEW, "SubState": state, "NRestarts": str(restarts)}
     cases = "".join(f"*{name}*) echo {value};; " for name, value in values.items())
     lines = "".join(
         f'echo \'{{"_SYSTEMD_INVOCATION_ID":"{i}"}}\'; echo \'{{"INVOCATION_ID":"{i}"}}\'; '
