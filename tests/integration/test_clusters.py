@@ -67,14 +67,24 @@ def test_a_client_s_configuration_finds_the_workers(lab: Lab, own: Path, tmp_pat
     host = lab.workers[1]  # of the other cluster: it has the release, and another configuration
     text = (tmp_path / "alluxio-site.properties").read_bytes()
     host.put("/tmp/client/conf/alluxio-site.properties", text)
-    shown = host.run(
+    host.run(
         "cd /tmp/client; cp /opt/alluxio/current/conf/log4j.properties conf\n"
-        "grep -v ALLUXIO_LOGS_DIR /opt/alluxio/current/conf/alluxio-env.sh >conf/alluxio-env.sh\n"
-        "ALLUXIO_CONF_DIR=/tmp/client/conf ALLUXIO_LOGS_DIR=/tmp/client "
-        "/opt/alluxio/current/bin/alluxio info nodes; rm -r /tmp/client"
+        "grep -v ALLUXIO_LOGS_DIR /opt/alluxio/current/conf/alluxio-env.sh >conf/alluxio-env.sh"
     )
+    alluxio = (
+        "ALLUXIO_CONF_DIR=/tmp/client/conf ALLUXIO_LOGS_DIR=/tmp/client "
+        "/opt/alluxio/current/bin/alluxio"
+    )
+    shown = host.run(f"{alluxio} info nodes")
     assert f"\t{lab.workers[0].address}:29999\tONLINE" in shown
     assert lab.workers[1].address not in shown
+    # Alluxio's own command line has each line from there, with this value.
+    lines = [line for line in text.decode().splitlines() if line and not line.startswith("#")]
+    keys = " ".join(line.partition("=")[0] for line in lines)
+    get = f'for k in {keys}; do echo "$k=$({alluxio} conf get $k)"; done'
+    assert host.run(get, timeout=180).splitlines() == lines
+    source = f"{alluxio} conf get --source alluxio.cluster.name; rm -r /tmp/client"
+    assert "/tmp/client/conf/alluxio-site.properties" in host.run(source)
 
 
 def test_an_etcd_that_others_live_on_is_not_destroyed(lab: Lab, own: Path) -> None:
@@ -84,6 +94,7 @@ def test_an_etcd_that_others_live_on_is_not_destroyed(lab: Lab, own: Path) -> No
     assert lab.snapshot() == before
 
 
+@pytest.mark.double("it shows how a failure reads, and a real release has masters that start")
 def test_a_master_is_started_by_its_unit(lab: Lab) -> None:
     """The lab's release has no master: what is seen here is the unit, and how a failure reads."""
     host = lab.workers[1]
