@@ -71,15 +71,18 @@ class Started:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_at_an_import(tmp_path: Path, program: str) -> None:
     show = ["show-inventory", "--inventory", "inventory/example.yml"]
-    _, _, err = Started(tmp_path / "whole", program, show, 0).ends()
+    _, whole, err = Started(tmp_path / "whole", program, show, 0).ends()
     found = re.search(r"(\d+) imports", err)
     assert found is not None, err
     total = int(found[1])
     assert total > 5 * CUTS
     for number in range(CUTS):
         at = 1 + number * (total - 1) // CUTS
-        ends = Started(tmp_path / str(at), program, show, at).ends()
-        assert ends == (130, "", SAID), f"import {at} of {total}"
+        code, out, err = Started(tmp_path / str(at), program, show, at).ends()
+        assert (code, err) == (130, SAID), f"import {at} of {total}"
+        # Ctrl-C waits for the end of an import or a validation, of which this command consists
+        # almost alone: it may have printed its answer by then, whole.
+        assert out in ("", whole), f"import {at} of {total}"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -118,6 +121,7 @@ def test_the_command_has_imported_nothing_before_it_handles_ctrl_c() -> None:
     done = subprocess.run(
         [sys.executable, "-c", show], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    ours = {name for name in done.stdout.split() if name.startswith("provision")}
+    seen = done.stdout.split()
+    ours = {name for name in seen if name.partition(".")[0] not in sys.stdlib_module_names}
     assert ours == {"provision", "provision.cli", "provision.interrupt"}
-    assert len(done.stdout.split()) < 20, done.stdout
+    assert len(seen) < 25, done.stdout  # 20 with Python 3.10, of the standard library
