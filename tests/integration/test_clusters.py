@@ -102,7 +102,7 @@ def test_a_master_is_started_by_its_unit(lab: Lab) -> None:
     declared = lab.inventory(_other(lab, masters=masters))
     impatient = lab.inventory(_other(lab, masters=masters, start_timeout=1))
     failed = lab.invoke("start-masters", impatient)
-    failed.expect(4, "1 of 1 masters are not healthy", "the lab's build has no other process")
+    failed.expect(4, "1 of 1 masters are not healthy", "the lab's build has no master")
     assert host.run(f"systemd-analyze verify /etc/systemd/system/{MASTER} 2>&1") == ""
     assert host.show(MASTER, "UnitFileState") == {"UnitFileState": "enabled"}
     assert host.read("/opt/alluxio/313/conf/masters").splitlines()[1:] == [host.address]
