@@ -344,13 +344,16 @@ def _removal(
         return tuple(unpacked)
     if not absent and owner(facts, unit_path) != cluster:
         return ()
+    # A process that starts while the host is looked at makes what was not there yet.
+    since = shlex.join(path for path in gone if path not in facts.paths and path != unit_path)
     result = [
         Change(
             f"stop and disable {unit}",
             # Its data goes: a leader need not wait to hand on its leadership.
             f"systemctl disable -q {unit}; systemctl stop --no-block {unit}\n"
             f"systemctl kill -s KILL {unit} 2>/dev/null || :\n"
-            f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :",
+            f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :"
+            + (f"\nrm -rf {since}" if since else ""),
             disrupts=True,
             seconds=120,
         ),

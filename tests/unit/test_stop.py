@@ -105,6 +105,17 @@ class TestDestroy:
             *("/pages/LOCAL", "/var/lib/alluxio/worker_identity"),
             "/run/alluxio-provision/restart.etcd.service",
             "/run/alluxio-provision/restart.alluxio-worker.service",
+            # Not there now, and deleted if a process makes it until it is stopped.
+            "/etc/etcd/backup.env",
+            "/etc/etcd/backup.sh",
+            "/etc/etcd/last-seen",
+            "/etc/etcd/pki",
+            "/etc/systemd/system/etcd-backup.service",
+            "/etc/systemd/system/etcd-backup.timer",
+            "/opt/alluxio/previous",
+            "/var/lib/alluxio/tmp/worker",
+            "/var/lib/alluxio/worker_metastore",
+            "/var/lib/alluxio/worker_metastore.incoming",
         }
 
     def test_the_sizes_of_what_goes_are_in_the_plan(self, world: World) -> None:
