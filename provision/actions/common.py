@@ -30,7 +30,7 @@ WORKERS = frozenset(
 #: Commands that change something and need not know which cluster it is, each with the reason.
 UNGUARDED = {
     "destroy": "takes everything away, with consent",
-    "restore-etcd": "makes every member anew, with consent, and keeps the old data aside",
+    "restore-etcd": "rebuilds every member, with consent, and keeps the old data aside",
     "recover-etcd": "is for a lost quorum, with consent; it looks at the groups itself",
     "kept-data": "deletes only what was kept aside, by name",
     "export-csrs": "makes keys beside those in use",
