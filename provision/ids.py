@@ -37,6 +37,7 @@ Id = Literal[
     "etcd-data-differ",
     "etcd-history-behind",
     "etcd-login-refused",
+    "etcd-members-unseen",
     "etcd-not-running",
     "etcd-refused",
     "etcd-space-low",

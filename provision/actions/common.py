@@ -67,8 +67,9 @@ def load_own_etcd(run: Run) -> Inventory:
 def _establish(run: Run, inventory: Inventory) -> Inventory:
     """The inventory with the etcd cluster that this command works on: see :mod:`guard`.
 
-    For commands on workers the members' answers are enough; their operator may not have the
-    members' hosts. Membership STATIC goes without etcd.
+    Commands on workers look at the members' hosts, too, for the last run's note. Their operator
+    may not have these hosts: then the members' answers alone count, and a serving group that has no
+    majority of the declared members is refused. Membership STATIC goes without etcd.
     """
     from provision.alluxio import desired
     from provision.etcd import guard, reach
@@ -85,7 +86,6 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
         inventory,
         run.fleet,
         run.cluster_id,
-        hosts=not for_workers,
         starts=run.command == "deploy-etcd",
         login=login,
     )

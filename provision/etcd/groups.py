@@ -26,8 +26,8 @@ EMPTY = 1
 class Answer:
     """What a running member says of itself.
 
-    ``members`` are the ids of its own list of members. ``serves`` is None when it refuses the
-    login: then it may serve others.
+    ``members`` are the ids of its own list of members, ``listed`` the names and peer URLs in it.
+    ``serves`` is None when it refuses the login: then it may serve others.
     """
 
     cluster_id: int
@@ -38,6 +38,7 @@ class Answer:
     leader: int
     members: frozenset[int]
     serves: bool | None
+    listed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Seen:
     disk: Disk | None = None
     looked: bool = True
     refuses: bool = False
+    peer_url: str = ""
 
     @property
     def cluster_id(self) -> int | None:
@@ -83,13 +85,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What the last run noted of the cluster. ``when`` is UTC, and sorts by time."""
+    """What the last run noted of the cluster. ``when`` is UTC, and sorts by time. ``members`` are
+    the names of its members; an older note has none."""
 
     cluster_id: int
     term: int
     index: int
     revision: int
     when: str
+    members: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,19 @@ class Silent:
     groups: tuple[Group, ...]
 
 
-Verdict = Serving | Two | Behind | Silent
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """One group serves, and another may: nothing can be seen of ``members``, which are declared
+    and not in the group's own lists, and the group has no majority of ``known``, the members that
+    the last run noted, or else the declared ones."""
+
+    group: Group
+    members: tuple[Seen, ...]
+    known: frozenset[str]
+    noted: bool
+
+
+Verdict = Serving | Two | Behind | Silent | Unseen
 
 
 def form(seen: Sequence[Seen]) -> tuple[Group, ...]:
@@ -222,7 +238,33 @@ def decide(
     group = serving[0]
     if why := newer_than(group, groups) or below(group, note):
         return Behind(group, tuple(groups), why)
-    return _serving(group, seen)
+    return unseen(group, seen, note) or _serving(group, seen)
+
+
+def unseen(group: Group, seen: Sequence[Seen], note: Note | None = None) -> Unseen | None:
+    """Whether the members that nothing can be seen of may be the cluster in place of ``group``.
+
+    A quorum of its own list stands behind the group, but a member that was restored by hand, or
+    started with ``--force-new-cluster``, has a list of its own: one member is its quorum. The
+    other members keep theirs, and go on without it. So the group counts as the cluster when it
+    lists every member that cannot be looked at, or a majority of those that there were.
+    """
+    listed = frozenset(group.names).union(*(a.listed for a in group.answers))
+    missing = tuple(
+        m
+        for m in seen
+        if m not in group.members
+        and not m.has_data
+        and (not m.looked or m.refuses)
+        and not {m.name, m.peer_url} & listed
+    )
+    noted = note is not None and bool(note.members)
+    known = note.members if note is not None and noted else frozenset(m.name for m in seen)
+    urls = {m.name: m.peer_url for m in seen}
+    covered = sum(bool({name, urls.get(name, name)} & listed) for name in known)
+    if not missing or covered > len(known) // 2:
+        return None
+    return Unseen(group, missing, known, noted)
 
 
 def shown(formed: Sequence[Group]) -> list[Problem]:
@@ -239,6 +281,22 @@ def shown(formed: Sequence[Group]) -> list[Problem]:
             what += f"; newest data: {newest.name}"
         found.append(Problem(f"cluster {g.name}", what, id="etcd-clusters-differ"))
     return found
+
+
+def not_seen(where: str, verdict: Unseen) -> Problem:
+    """Why it is not known whether the group that serves is the cluster, and the way on."""
+    names = ", ".join(m.name for m in verdict.members)
+    of = "that the last run noted" if verdict.noted else "in the inventory"
+    what = (
+        f"cluster {verdict.group.name} serves through {', '.join(verdict.group.names)} and does "
+        f"not have {names}; these cannot be looked at, and may be the cluster: it has no majority "
+        f"of the {len(verdict.known)} members {of}"
+    )
+    remedy = (
+        f"make the hosts of {names} reachable; if it is the cluster: --cluster-id "
+        f"{verdict.group.name}"
+    )
+    return Problem(where, what, remedy, id="etcd-members-unseen")
 
 
 def newer_than(group: Group, groups: Iterable[Group]) -> str:

@@ -17,7 +17,18 @@ from dataclasses import dataclass, field, replace
 from provision import gather
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd import desired, gates, groups, health, last_seen, scratch, unfinished, wal
-from provision.etcd.groups import Answer, Behind, Disk, Group, Note, Seen, Serving, Silent, Two
+from provision.etcd.groups import (
+    Answer,
+    Behind,
+    Disk,
+    Group,
+    Note,
+    Seen,
+    Serving,
+    Silent,
+    Two,
+    Unseen,
+)
 from provision.etcd.health import ClusterHealth
 from provision.etcd.values import Login
 from provision.host.observe import HostFacts, Probe
@@ -47,20 +58,18 @@ def establish(
     fleet: Fleet,
     wanted: str = "",
     *,
-    hosts: bool = True,
     starts: bool = False,
     login: Login | None = None,
 ) -> Inventory:
     """The inventory with the cluster that a command may work on.
 
-    ``wanted`` is what ``--cluster-id`` names. Without ``hosts``, and for an external etcd, only the
-    members' answers count. ``starts``: the command starts members that are down, which must be
+    ``wanted`` is what ``--cluster-id`` names. For an external etcd only the members' answers count.
+    ``starts``: the command starts members that are down, which must be
     safe. Raises :class:`PreflightFailed` when it is not clear which cluster it is, and
     :class:`UsageError` for a group that does not exist; nothing is changed.
     """
     cluster = replace(inventory.etcd, established=Established())
-    hosts = hosts and not cluster.external
-    look = observe(cluster, fleet, hosts=hosts, login=login)
+    look = observe(cluster, fleet, login=login)
     if unended := unfinished.problems(cluster, look.facts):
         raise PreflightFailed(
             "a restore or a recovery has begun and not ended; nothing was changed",
@@ -72,11 +81,20 @@ def establish(
     established = Established()
     if isinstance(verdict, Two | Behind):
         raise refusal(cluster, verdict)
+    if isinstance(verdict, Unseen):
+        raise PreflightFailed(
+            "it is not known whether what serves is the cluster; nothing was changed",
+            [
+                *[replace(p, id="etcd-members-unseen") for p in groups.shown(formed)],
+                groups.not_seen(cluster.name, verdict),
+            ],
+            id="etcd-members-unseen",
+        )
     if isinstance(verdict, Silent) and wanted and any(g.serves is not False for g in formed):
         raise _does_not_serve(cluster, wanted, formed)
     if isinstance(verdict, Serving):
         established = _of(verdict, wanted)
-    elif hosts and starts and _all_ours(cluster, look):
+    elif not cluster.external and starts and _all_ours(cluster, look):
         established = Established(lost=_may_start(cluster, look, verdict))
     return replace(inventory, etcd=replace(cluster, established=established))
 
@@ -97,7 +115,7 @@ def _settled(
         known = wanted if any(g.name == wanted for g in formed) else ""
         verdict = groups.decide(seen, formed, look.note, known)
         electing = groups.may_be_electing(formed)
-        if not electing and (looks or not isinstance(verdict, Two | Behind)):
+        if not electing and (looks or not isinstance(verdict, Two | Behind | Unseen)):
             break
         if electing and looks and time.monotonic() > deadline:
             break
@@ -131,18 +149,17 @@ def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
     return replace(inventory, etcd=replace(cluster, established=established))
 
 
-def observe(
-    cluster: EtcdCluster, fleet: Fleet, *, hosts: bool = True, login: Login | None = None
-) -> Look:
-    """Ask every member; with ``hosts``, also read the data of those that do not answer."""
-    probes = {m.machine: _probe(cluster, m) for m in cluster.members} if hosts else {}
+def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -> Look:
+    """Ask every member, read the last run's note on its host, and the data of those that do not
+    answer. Of an external etcd, whose hosts are none of ours, only the answers are there."""
+    probes = {m.machine: _probe(cluster, m) for m in cluster.members if not cluster.external}
     with ThreadPoolExecutor(1, "guard") as pool:
         looking = pool.submit(gather.look, fleet, probes)
         asked = health.observe(cluster, fleet, login=login)
         facts, _ = looking.result()
     told, refused = answers(asked), {m.member.name for m in asked.members if m.refused}
-    if not hosts:
-        return Look(tuple(Seen(m.name, told.get(m.name), looked=False) for m in cluster.members))
+    if cluster.external:
+        return Look(tuple(Seen(m.name, told.get(m.name)) for m in cluster.members))
     silent = {
         m.machine: replace(_probe(cluster, m), commands=_disk_commands(cluster, m))
         for m in cluster.members
@@ -151,7 +168,11 @@ def observe(
     if silent:
         facts |= gather.look(fleet, silent)[0]
     seen = tuple(
-        replace(_seen(m, told.get(m.name), facts.get(m.machine)), refuses=m.name in refused)
+        replace(
+            _seen(m, told.get(m.name), facts.get(m.machine)),
+            refuses=m.name in refused,
+            peer_url=m.peer_url,
+        )
         for m in cluster.members
     )
     return Look(seen, last_seen.read(cluster, facts.values()), facts)

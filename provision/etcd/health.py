@@ -92,6 +92,9 @@ class MemberHealth:
             leader=status.leader,
             members=frozenset(r.id for r in self.registered),
             serves=None if self.refused else self.healthy,
+            listed=frozenset(
+                text for r in self.registered for text in (r.name, *r.peer_urls) if text
+            ),
         )
 
 
@@ -159,12 +162,36 @@ class ClusterHealth:
     @property
     def parted(self) -> tuple[groups.Group, ...]:
         """The clusters that the members form by their answers, when they are more than one."""
-        answers = ((m.member.name, m.answer) for m in self.members)
-        formed = groups.form([groups.Seen(name, a) for name, a in answers if a is not None])
+        formed = self._groups
         serving = [g for g in formed if g.serves is not False]
         ids = {g.cluster_id for g in formed}
         newer = len(serving) == 1 and groups.newer_than(serving[0], formed)
         return formed if len(ids) > 1 or len(serving) > 1 or newer else ()
+
+    @property
+    def unseen(self) -> groups.Unseen | None:
+        """That members which do not answer may be the cluster in place of the ones that serve."""
+        serving = [g for g in self._groups if g.serves]
+        if self.cluster.external or self.parted or len(serving) != 1:
+            return None
+        return groups.unseen(serving[0], self._seen)
+
+    @property
+    def _seen(self) -> tuple[groups.Seen, ...]:
+        return tuple(
+            groups.Seen(
+                m.member.name,
+                m.answer,
+                looked=False,
+                refuses=m.refused,
+                peer_url=m.member.peer_url,
+            )
+            for m in self.members
+        )
+
+    @property
+    def _groups(self) -> tuple[groups.Group, ...]:
+        return groups.form([m for m in self._seen if m.answer is not None])
 
     @property
     def problems(self) -> list[Problem]:
@@ -474,6 +501,8 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
                     id="member-not-declared",
                 )
             )
+    if (away := health.unseen) is not None:
+        found.append(groups.not_seen("etcd", away))
     names = {r.name for r in registered}
     for m in health.members:
         if m.member.name not in names and not any(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from provision.etcd import health
@@ -24,6 +25,8 @@ _LINE = re.compile(
     r"cluster=([0-9a-f]{1,16}) term=([0-9]{1,19}) index=([0-9]{1,19}) revision=([0-9]{1,19}) "
     r"when=([0-9]{8}T[0-9]{6}Z)"
 )
+#: A line of its own: a release that does not know it reads the other one.
+_MEMBERS = re.compile(r"members=(\S+)")
 _COMMENT = "# The etcd cluster as alluxio-provision last saw it, to be compared with what serves."
 
 
@@ -33,19 +36,27 @@ def path(cluster: EtcdCluster) -> str:
 
 def read(cluster: EtcdCluster, facts: Iterable[HostFacts]) -> Note | None:
     """The newest note on the hosts, whose facts were asked for with ``File(path, None)``."""
-    found = [
-        Note(int(m[1], 16), int(m[2]), int(m[3]), int(m[4]), m[5])
-        for f in facts
-        for line in (f.text(path(cluster)) or "").splitlines()
-        if (m := _LINE.fullmatch(line.strip()))
-    ]
+    found = [note for f in facts if (note := parse(f.text(path(cluster)) or "")) is not None]
     return max(found, key=lambda note: (note.when, note.revision), default=None)
+
+
+def parse(said: str) -> Note | None:
+    """The note in the file's text; None when there is none, or half of one."""
+    note: Note | None = None
+    members: frozenset[str] = frozenset()
+    for line in (line.strip() for line in said.splitlines()):
+        if m := _LINE.fullmatch(line):
+            note = Note(int(m[1], 16), int(m[2]), int(m[3]), int(m[4]), m[5])
+        elif m := _MEMBERS.fullmatch(line):
+            members = frozenset(m[1].split(","))
+    return replace(note, members=members) if note is not None else None
 
 
 def text(note: Note) -> str:
     return (
         f"{_COMMENT}\ncluster={note.cluster_id:x} term={note.term} index={note.index} "
         f"revision={note.revision} when={note.when}\n"
+        + (f"members={','.join(sorted(note.members))}\n" if note.members else "")
     )
 
 
@@ -67,6 +78,8 @@ def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> None
         max(s.raft_index for s in serving),
         max(s.revision for s in serving),
         datetime.now(timezone.utc).strftime(STAMP),
+        # A learner is left out: it does not count for a majority.
+        frozenset(r.name for r in seen.registered if r.name and not r.is_learner),
     )
     where = shlex.quote(path(cluster))
     # In its place: half a note is none, and the others' hosts have theirs.

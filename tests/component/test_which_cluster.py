@@ -42,9 +42,9 @@ def etcdutl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def inventory(running: Running, fleet: Fleet, wanted: str = "") -> Inventory:
-    """The inventory as a command on workers gets it: by the members' answers alone."""
+    """The inventory as a command gets it that cannot log in to the members' hosts."""
     declared = builders.inventory(None, etcd=running.cluster)
-    return guard.establish(declared, fleet, wanted, hosts=False)
+    return guard.establish(declared, fleet, wanted)
 
 
 def put(running: Running, fleet: Fleet, name: str, value: str, times: int = 1) -> None:
@@ -108,6 +108,40 @@ def test_a_second_cluster_is_refused_until_one_is_named(
     assert read(inventory(three, fleet, wrong).etcd, fleet) != "acknowledged"
     with pytest.raises(UsageError, match="no cluster 'abc'"):
         inventory(three, fleet, "abc")
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_one_that_answers_for_the_cluster_while_nothing_is_seen_of_the_others(
+    three: Running, fleet: Fleet, forced: bool
+) -> None:
+    put(three, fleet, "infra0", "before")
+    odd, *others = three.members.values()
+    for member in others:
+        member.kill()  # as when their hosts cannot be reached: no answer, no login
+    if forced:
+        odd.kill()
+        odd.command.append("--force-new-cluster")
+        odd.start()
+    else:
+        bootstrap_alone(odd)
+    wait_serving(three, fleet, "infra0")
+    with pytest.raises(PreflightFailed, match="not known whether") as refused:
+        inventory(three, fleet)
+    assert {p.id for p in refused.value.problems} == {"etcd-members-unseen"}
+    looked = health.observe(three.cluster, fleet)
+    assert "etcd-members-unseen" in {p.id for p in looked.problems if p.severity == "error"}
+    with reach.connect(three.cluster, fleet, three.cluster.members[0]) as client:
+        name = f"{client.status().cluster_id:x}"
+    assert f"--cluster-id {name}" in refused.value.problems[-1].remedy
+    assert inventory(three, fleet, name).etcd.established.cluster_id == int(name, 16)
+
+
+def test_an_intact_cluster_with_a_member_away_is_known(three: Running, fleet: Fleet) -> None:
+    three.members["infra1"].kill()
+    wait_serving(three, fleet, "infra0", "infra2")
+    assert inventory(three, fleet).etcd.established.cluster_id is not None
+    looked = health.observe(three.cluster, fleet)
+    assert "etcd-members-unseen" not in {p.id for p in looked.problems}
 
 
 def test_two_wiped_of_three_with_the_right_ids_are_older_than_the_third(

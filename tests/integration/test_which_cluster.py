@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import CLUSTER, LAB, REPO, Host, Lab, connected, wait_until
+from .lab import CLUSTER, LAB, NET, REPO, Host, Lab, connected, firewall, wait_until
 from .writes import writing
 
 NAMES = ("etcd0", "etcd1", "etcd2")
@@ -22,6 +22,8 @@ TODAY = 21
 STATES = REPO / "tests" / "faults" / "states.json"
 RECORD = "ALXP_RECORD_STATES"
 ETCDCTL, ETCDUTL = "/opt/etcd/current/etcdctl", "/opt/etcd/current/etcdutl"
+#: No new connection to a host's SSH; another port behind a comma.
+UNREACHABLE = f"INPUT -p tcp --syn -s {NET}.1 -m multiport -j REJECT --dports 22"
 #: Runs a command as etcd's user, whose files the data are.
 AS_ETCD = "setpriv --reuid etcd --regid etcd --init-groups"
 
@@ -150,6 +152,39 @@ def test_an_odd_cluster_of_one_is_not_taken_for_the_cluster(
     record(state, "replace-member --cluster-id", len(writes.acknowledged) + TODAY)
 
 
+def test_one_member_is_not_the_cluster_while_the_others_cannot_be_reached(
+    three: Lab, inventory: Path, tmp_path: Path
+) -> None:
+    alone, *others = three.etcd
+    healthy = cluster_id(three, others[0])
+    restore_by_hand(alone, peer(alone))
+    wait_until(lambda: value(three, alone) != "", "the odd member serves")
+    wrong = cluster_id(three, alone)
+    alone.run("rm /etc/etcd/last-seen")  # else the note says it
+    with writing(others, "/written/") as writes:
+        # Its connection is there before the way is shut.
+        wait_until(lambda: len(writes.acknowledged) > 20, "the others go on")
+        with firewall(others, f"{UNREACHABLE},2379"):
+            before = alone.run("ls -l /var/lib/etcd; cat /etc/etcd/last-seen || :")
+            for command, inventory_, *options in (
+                ("backup-etcd", inventory, "--to", str(tmp_path)),
+                ("start-workers", three.inventory()),
+                ("forget-worker", three.inventory(), "worker-1"),
+            ):
+                refused = three.invoke(str(command), Path(inventory_), *map(str, options))
+                refused.expect(3, "etcd-members-unseen", f"--cluster-id {wrong}", "etcd1, etcd2")
+            assert alone.run("ls -l /var/lib/etcd; cat /etc/etcd/last-seen || :") == before
+            assert not list(tmp_path.glob("*.db"))
+            three.invoke("check-nodes", inventory).expect(1, "etcd-members-unseen")
+    # Reachable again: both groups are seen, and one command heals.
+    refused = three.invoke("deploy-etcd", inventory).expect(3, "etcd-clusters-differ")
+    assert f"cluster {healthy}" in refused.text
+    three.invoke("replace-member", inventory, "etcd0", "--cluster-id", healthy).expect(0)
+    require_whole(three, inventory)
+    state = "one member restored by hand as a cluster of its own, the others' hosts unreachable"
+    record(state, "replace-member --cluster-id", len(writes.acknowledged) + TODAY)
+
+
 def test_the_odd_one_may_be_chosen_and_the_others_data_is_kept(three: Lab, inventory: Path) -> None:
     alone = three.etcd[0]
     restore_by_hand(alone, peer(alone))
@@ -177,6 +212,12 @@ def test_two_wiped_of_three_are_no_cluster_though_their_ids_are_right(
     ]:
         refused = three.invoke(command, inventory, *options)
         refused.expect(3, "etcd-history-behind", "etcd0", "recover-etcd --from etcd0")
+    # A command on workers writes to etcd, too, and reads the note of the members' hosts.
+    three.invoke("start-workers", three.inventory()).expect(3, "etcd-history-behind")
+    with firewall(three.etcd[:1], UNREACHABLE):
+        for worker_command in (("start-workers",), ("forget-worker", "worker-1")):
+            behind = three.invoke(worker_command[0], three.inventory(), *worker_command[1:])
+            behind.expect(3, "the last run noted", "etcd-history-behind")
     assert "member" in kept.run("ls /var/lib/etcd").split()
     # Both have the same id: the line names them apart, and one command heals.
     (name,) = set(re.findall(r"recover-etcd --from etcd0 --cluster-id (\S+?)[)\s]", refused.text))

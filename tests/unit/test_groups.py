@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provision.errors import PreflightFailed
@@ -22,6 +22,7 @@ from provision.etcd.groups import (
     Start,
     Two,
     Unclear,
+    Unseen,
 )
 from provision.etcd.guard import _of
 from provision.etcd.health import ClusterHealth, MemberHealth
@@ -49,7 +50,9 @@ def up(number: int, **changed: object) -> Seen:
         "members": ALL,
         "serves": True,
     }
-    return Seen(f"m{number}", Answer(**{**values, **changed}))  # type: ignore[arg-type]
+    values |= changed
+    names = {f"m{i}" for i in values["members"]}  # type: ignore[attr-defined]
+    return Seen(f"m{number}", Answer(**{"listed": frozenset(names), **values}))  # type: ignore[arg-type]
 
 
 def alone(number: int, **changed: object) -> Seen:
@@ -205,6 +208,51 @@ def test_a_member_that_refuses_the_login_may_serve_another_cluster() -> None:
     assert everyone.group.serves is None
 
 
+@pytest.mark.parametrize("hidden", [away(2), replace(away(2), refuses=True)])
+@pytest.mark.parametrize(
+    "one",
+    [
+        alone(1),
+        # Forced: it keeps both ids, and goes on with the revision, the term and the index.
+        up(1, leader=1, members=frozenset({1})),
+    ],
+)
+@pytest.mark.parametrize("third", [away(3), empty(3)])
+def test_a_cluster_of_one_is_not_taken_for_one_that_nobody_can_look_at(
+    one: Seen, hidden: Seen, third: Seen
+) -> None:
+    noted = replace(NOTE, members=frozenset({"m1", "m2", "m3"}))
+    assert one.answer is not None
+    same = one.answer.cluster_id == CLUSTER
+    for note in (None, NOTE, noted) if same else (None,):
+        verdict = decide(one, hidden, third, note=note)
+        assert isinstance(verdict, Unseen)
+        assert {m.name for m in verdict.members} == {"m2"} | ({"m3"} - {third.name * third.looked})
+        assert isinstance(decide(one, hidden, third, wanted=verdict.group.name), Serving)
+        shown = groups.not_seen("etcd", verdict)
+        assert "does not have m2" in shown.what
+        assert f"--cluster-id {verdict.group.name}" in shown.remedy
+
+
+def test_members_that_cannot_be_looked_at_are_no_obstacle_when_the_cluster_has_them() -> None:
+    one = up(1, leader=1, members=frozenset({1}))
+    # One declared member.
+    assert isinstance(decide(one, note=None), Serving)
+    # A host of an intact cluster is down.
+    assert isinstance(decide(up(1), up(2), away(3), note=None), Serving)
+    # Two new ones that are declared and not added: their hosts answer, and have nothing.
+    assert isinstance(decide(one, empty(2), empty(3), note=None), Serving)
+    # Their hosts do not answer yet, and the last run noted a cluster of one.
+    noted = replace(NOTE, members=frozenset({"m1"}))
+    assert isinstance(decide(one, away(2), away(3), note=noted), Serving)
+    assert isinstance(decide(one, away(2), away(3), note=None), Unseen)
+    # One new one beside two.
+    assert isinstance(decide(*(up(n, members=frozenset({1, 2})) for n in (1, 2)), away(3)), Serving)
+    # A new member that has not started has a peer URL and no name.
+    grown = up(1, leader=1, listed=frozenset({"m1", "http://m2"}))
+    assert isinstance(decide(grown, replace(away(2), peer_url="http://m2"), note=None), Serving)
+
+
 def test_clusters_of_one() -> None:
     one = frozenset({1})
     assert isinstance(decide(up(1, leader=1, members=one)), Serving)
@@ -284,7 +332,7 @@ class Host:
     hand or forced), wiped (bootstrapped again with all the others that were), or empty."""
 
     life: str
-    power: str  # up, stopped (its data can be read), or away
+    power: str  # up, stopped (its data can be read), hidden (it runs, nobody can look), or away
     lag: int  # revisions that it lacks
     forced: bool
 
@@ -293,7 +341,7 @@ HOSTS = st.lists(
     st.builds(
         Host,
         st.sampled_from(["good", "good", "good", "own", "wiped", "empty"]),
-        st.sampled_from(["up", "up", "stopped", "away"]),
+        st.sampled_from(["up", "up", "stopped", "hidden", "hidden", "away"]),
         st.integers(0, 400),
         st.booleans(),
     ),
@@ -319,13 +367,14 @@ class World:
         return [n for n, h in enumerate(self.hosts, 1) if h.life == life and h.power in powers]
 
     def serves(self, life: str) -> bool:
-        return len(self.having(life, "up")) >= self.quorum
+        """Whether a quorum of them runs, whether that can be seen or not."""
+        return len(self.having(life, "up", "hidden")) >= self.quorum
 
     def seen(self) -> tuple[Seen, ...]:
         return tuple(self._seen(n, h) for n, h in enumerate(self.hosts, 1))
 
     def _seen(self, n: int, host: Host) -> Seen:
-        if host.power == "away":
+        if host.power in ("away", "hidden"):
             return away(n)
         if host.life == "empty":
             return empty(n)
@@ -334,12 +383,14 @@ class World:
             revision = NEWEST - 300 - host.lag
             if host.power == "stopped":
                 return silent(n, cluster_id=number, revision=revision)
+            if host.forced:  # it goes on from what it had
+                return alone(n, cluster_id=number, revision=NEWEST - host.lag, term=5, index=1200)
             return alone(n, cluster_id=number, revision=revision)
         if host.life == "wiped":
             low = {"term": 2, "index": 20, "revision": 5}
             if host.power == "stopped":
                 return silent(n, revision=5)
-            leader = min(self.having("wiped", "up")) if self.serves("wiped") else 0
+            leader = min(self.having("wiped", "up", "hidden")) if self.serves("wiped") else 0
             serves = self.serves("wiped")
             return up(n, **low, leader=leader, members=self.everybody, serves=serves)
         # A quorum of the good has every acknowledged write.
@@ -347,12 +398,12 @@ class World:
         if host.power == "stopped":
             return silent(n, revision=revision)
         serves = self.serves("good")
-        leader = min(self.having("good", "up")) if serves else 0
+        leader = min(self.having("good", "up", "hidden")) if serves else 0
         newest = NEWEST if serves else revision
         return up(n, leader=leader, members=self.everybody, serves=serves, revision=newest)
 
     def has_all(self, n: int) -> bool:
-        good = self.having("good", "up", "stopped", "away")
+        good = self.having("good", "up", "stopped", "hidden", "away")
         return n in good[: self.quorum]
 
 
@@ -381,12 +432,18 @@ def _health(world: World, verdict: Serving) -> ClusterHealth:
     return ClusterHealth(cluster, tuple(found))
 
 
+HIDDEN = Host("good", "hidden", 0, False)
+
+
+@example([Host("own", "up", 0, True), HIDDEN, HIDDEN], True)
+@example([Host("own", "up", 0, False), HIDDEN, HIDDEN], False)
 @given(HOSTS, st.booleans())
 def test_nothing_that_a_quorum_has_acknowledged_is_lost(drawn: list[Host], noted: bool) -> None:
     """A plan touches no member of a group that has a quorum but was not chosen, and no data that
     may be newer; nobody is started who could outvote what was acknowledged."""
     world = World(tuple(drawn))
-    note = NOTE if noted else None
+    everybody = frozenset(f"m{n}" for n in world.everybody)
+    note = replace(NOTE, members=everybody) if noted else None
     seen = world.seen()
     verdict = groups.decide(seen, groups.form(seen), note)
     good = {f"m{n}" for n in world.having("good", "up", "stopped")}
