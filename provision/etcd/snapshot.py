@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd import hashes, health, reach, scratch
+from provision.etcd import backups, hashes, health, reach, scratch
+from provision.etcd.backups import STAMP as STAMP
 from provision.etcd.client import EtcdClient
 from provision.etcd.values import KvHash, Login
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
@@ -25,7 +25,6 @@ from provision.text import size
 
 #: bbolt writes whole pages; etcd appends a sha256 to them. What is left tells a whole file.
 PAGE, DIGEST = 512, 32
-STAMP = "%Y%m%dT%H%M%SZ"
 #: Bytes a second at which a member surely hashes its database: bounds that call.
 HASHED_PER_SECOND = 5 << 20
 
@@ -84,8 +83,8 @@ def take(
     """Save a snapshot of ``cluster`` in ``directory`` and prove it: restored into a scratch
     member, it has the revision, the number of keys and the hash that the source member has.
 
-    A file that is not proven is not left behind. ``keep`` (0: all) is how many backups of this
-    cluster stay, the newest. Raises :class:`Unhealthy` when no member can be read or the proof
+    A file that is not proven is not left behind. ``keep`` (0: all) is how many backups of each
+    history stay, the newest. Raises :class:`Unhealthy` when no member can be read or the proof
     fails, and :class:`PreflightFailed` when the file cannot be written or verified for lack of
     space.
     """
@@ -98,9 +97,12 @@ def take(
         partial = directory / f".{cluster.name}-{when.strftime(STAMP)}-{os.getpid()}.partial"
         try:
             with reach.connect(cluster, fleet, source, login=login) as client:
+                at = client.status()
                 digest = _save(client, partial)
             revision, keys = _prove(cluster, fleet, source, partial, digest, login)
-            final = directory / name(cluster.name, revision, when)
+            final = directory / backups.name(
+                cluster.name, at.cluster_id, at.raft_term, at.raft_index, revision, when
+            )
             _write_digest(final, digest)
             os.replace(partial, final)
         finally:
@@ -144,21 +146,20 @@ def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> Et
     return min(healthy, key=lambda m: m.member.name == seen.leader).member
 
 
-def name(cluster: str, revision: int, when: datetime) -> str:
-    """A backup's file name: cluster, revision and UTC time."""
-    return f"{cluster}-r{revision:010d}-{when.strftime(STAMP)}.db"
+def existing(directory: Path, cluster: str) -> list[backups.Name]:
+    """The proven backups of ``cluster`` in ``directory``, oldest first; anything else is not ours.
 
-
-def existing(directory: Path, cluster: str) -> list[Path]:
-    """The backups of ``cluster`` in ``directory``, oldest first; anything else is not ours."""
-    pattern = re.compile(rf"{re.escape(cluster)}-r\d{{10,19}}-(\d{{8}}T\d{{6}}Z)\.db")
-    found = {p: m[1] for p in directory.iterdir() if (m := pattern.fullmatch(p.name))}
-    return sorted(found, key=lambda p: (found[p], p.name))
+    One without its sha256 beside it is no proven one: it counts for nothing and stays.
+    """
+    named = (backups.parse(cluster, p.name) for p in directory.iterdir())
+    found = [n for n in named if n is not None and digest_file(directory / n.text).exists()]
+    return sorted(found, key=lambda n: (n.stamp, n.text))
 
 
 def prune(directory: Path, cluster: str, keep: int) -> tuple[Path, ...]:
-    """Remove the oldest backups of ``cluster`` beyond ``keep`` (0: none). Returns them."""
-    old = existing(directory, cluster)[:-keep] if keep > 0 else []
+    """Remove the backups of ``cluster`` that may go (0: none): see :func:`backups.removable`.
+    Returns them."""
+    old = [directory / n.text for n in backups.removable(existing(directory, cluster), keep)]
     for path in old:
         path.unlink(missing_ok=True)
         digest_file(path).unlink(missing_ok=True)

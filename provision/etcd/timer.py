@@ -1,14 +1,19 @@
-"""``etcd.backup``: a timer on one member's host that saves snapshots there.
+"""``etcd.backup``: a timer on every member's host; the first member that is well saves there.
 
 The files have the names of ``backup-etcd``'s, and its checks but for the scratch member: etcd's
 own sha256 and ``snapshot status``. They stay on the host, also when the cluster is destroyed.
+
+The members take turns by ``etcdctl lock`` (its ``lock_command.go``: the command runs while a lease
+holds the lock, and its exit code is kept). A member that dies or fails gives the lock to the next
+one. What was saved is noted under :func:`key`, out of the prefixes that Alluxio reads. With
+authentication both need the user root, which a snapshot needs anyway.
 """
 
 from __future__ import annotations
 
 import re
 
-from provision.etcd import desired, reach
+from provision.etcd import backups, desired, last_seen, reach
 from provision.host.resources import Absent, Directory, File, Resource, Unit
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
@@ -28,15 +33,26 @@ def paths(cluster: EtcdCluster) -> tuple[str, ...]:
     return TIMER_PATH, SERVICE_PATH, script_path(cluster), login_path(cluster)
 
 
+def key(cluster: EtcdCluster) -> str:
+    """Where etcd holds the last backup that a timer saved."""
+    return f"/alluxio-provision/{cluster.name}/backup"
+
+
+def has(cluster: EtcdCluster, member: EtcdMember) -> bool:
+    """Whether the timer is on this member's host: on every one, unless the inventory names one."""
+    backup = cluster.backup
+    return backup is not None and backup.member in (None, member.name)
+
+
 def login_path(cluster: EtcdCluster) -> str:
     """The environment of the timer's etcdctl, for root alone: its login when etcd wants one."""
     return f"{cluster.config_dir}/backup.env"
 
 
 def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
-    """The timer on the member that has it; that there is none on the others."""
+    """The timer on a member that has it; that there is none on the others."""
     backup = cluster.backup
-    if backup is None or (backup.member or cluster.members[-1].name) != member.name:
+    if backup is None or not has(cluster, member):
         return (Absent(UNIT, paths(cluster)),)
     listens = "127.0.0.1" if desired.is_ip(member.address) else member.address
     scheme = "https" if member.client_tls else "http"
@@ -52,9 +68,18 @@ def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
     script = render(
         "etcd-backup.sh",
         cluster=cluster.name,
+        member=member.name,
         pattern=re.escape(cluster.name).replace(r"\-", "-"),
+        new=backups.NEW,
+        old=backups.OLD,
         dir=backup.dir,
         keep=backup.keep,
+        on_calendar=backup.on_calendar,
+        shared=backup.member is None,
+        key=key(cluster),
+        last_seen=last_seen.path(cluster),
+        copy_command=backup.copy_command,
+        script=script_path(cluster),
         etcdctl=desired.tool(cluster, "etcdctl"),
         status=desired.tool(cluster, status),
         flags=flags,

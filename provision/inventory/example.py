@@ -90,12 +90,15 @@ etcd:
   #   enabled: true                     # unset: this tool leaves it alone
   #   root_password: {env: ETCD_ROOT_PASSWORD}      # or {file: etcd-root-password}
 
-  # Snapshots by a timer on one member's host. Without it: invoke backup-etcd, when you say so.
+  # Snapshots by timers on the members' hosts: the first healthy member saves. Without it: invoke
+  # backup-etcd, when you say so.
   # backup:
-  #   dir: /var/backups/etcd
-  #   keep: 7                           # the newest
+  #   dir: /var/backups/etcd            # best on another disk than data_dir
+  #   same_disk: true                   # it may be on that disk: no warning
+  #   keep: 7                           # the newest of each history
   #   on_calendar: daily                # as systemd's OnCalendar has it
-  #   member: infra2                    # default: the last one
+  #   member: infra2                    # on this host alone
+  #   copy_command: /usr/local/bin/copy-backup      # on the hosts: gets each new file's path
 
   # Any other key of the release's etcd.conf.yml, for every member. Times in ms, sizes in bytes.
   # settings:

@@ -404,14 +404,26 @@ class EtcdAuth(Model):
 
 
 class EtcdBackup(Model):
-    """Snapshots that a timer saves on one member's host."""
+    """Snapshots that a timer saves on the members' hosts: the first healthy member saves."""
 
     dir: OwnDir = Field(default="/var/backups/etcd", description="Folder there, mode 0700.")
-    keep: int = Field(default=7, ge=1, le=10000, description="How many stay, the newest.")
+    same_disk: bool = Field(
+        default=False, description="Whether that folder may be on the data directory's disk."
+    )
+    keep: int = Field(
+        default=7, ge=1, le=10000, description="How many of each history stay, the newest."
+    )
     on_calendar: str = Field(
         default="daily", pattern=CALENDAR, description="When, as systemd's OnCalendar has it."
     )
-    member: Name | None = Field(default=None, description="On whose host (the last member's).")
+    member: Name | None = Field(
+        default=None, description="On whose host alone; without it on every member's."
+    )
+    copy_command: AbsolutePath | None = Field(
+        default=None,
+        description="A program on the hosts that takes a new file's path, and brings it off the "
+        "host. It runs as etcd's user.",
+    )
 
 
 class Member(Model):
@@ -469,7 +481,7 @@ class Etcd(Model):
     tls: EtcdTls = Field(default_factory=EtcdTls, description="TLS on etcd's listeners.")
     auth: EtcdAuth = Field(default_factory=EtcdAuth, description="Users and their rights.")
     backup: EtcdBackup | None = Field(
-        default=None, description="Snapshots by a timer on one member's host; none by default."
+        default=None, description="Snapshots by timers on the members' hosts; none by default."
     )
     settings: dict[SettingKey, Scalar] = Field(
         default_factory=dict, description="Any other key of etcd.conf.yml, for every member."

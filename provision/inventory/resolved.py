@@ -316,9 +316,7 @@ def resolve(
         auth=e.auth.model_copy(
             update={"root_password": secret(e.auth.root_password) if e.auth.root_password else None}
         ),
-        # By name, for the last of the members is another one while one joins.
-        backup=e.backup
-        and e.backup.model_copy(update={"member": e.backup.member or members[-1].name}),
+        backup=e.backup,
     )
     alluxio = None
     if file.alluxio is not None:

@@ -61,7 +61,7 @@ def etcd_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
         into = tmp_path_factory.mktemp("etcd")
         with tarfile.open(max(tarballs, key=_version)) as tar:
             for member in tar.getmembers():
-                if member.name.endswith(("/etcd", "/etcdctl")):
+                if member.name.endswith(("/etcd", "/etcdctl", "/etcdutl")):
                     member.name = Path(member.name).name
                     tar.extract(member, into)
         return into / "etcd"

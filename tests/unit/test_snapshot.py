@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from provision.errors import PreflightFailed
 from provision.etcd import scratch, snapshot
-
-WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 
 def write(path: Path, pages: int = 8) -> str:
@@ -21,10 +18,6 @@ def write(path: Path, pages: int = 8) -> str:
     whole = body + hashlib.sha256(body).digest()
     path.write_bytes(whole)
     return hashlib.sha256(whole).hexdigest()
-
-
-def test_a_name_says_cluster_revision_and_time() -> None:
-    assert snapshot.name("Lab", 42, WHEN) == "Lab-r0000000042-20260102T030405Z.db"
 
 
 def test_a_whole_snapshot_gives_its_sha256(tmp_path: Path) -> None:
@@ -72,12 +65,13 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         snapshot.check(tmp_path / "none.db")
 
 
-def test_retention_removes_the_oldest_of_this_cluster_only(tmp_path: Path) -> None:
-    # A restored cluster may have a lower revision than an older backup: time decides.
+def test_retention_removes_the_oldest_of_each_history_of_this_cluster_only(tmp_path: Path) -> None:
+    # The second is of another history: an emptied or restored cluster.
     ours = [
         "Lab-r0000000900-20260101T000000Z.db",
-        "Lab-r0000000002-20260102T000000Z.db",
-        "Lab-r0000000001-20260103T000000Z.db",
+        "Lab-r0000000001-20260102T000000Z.db",
+        "Lab-r0000000002-20260103T000000Z.db",
+        "Lab-r0000000003-20260104T000000Z.db",
     ]
     others = [
         "Lab2-r0000000001-20250101T000000Z.db",
@@ -87,12 +81,15 @@ def test_retention_removes_the_oldest_of_this_cluster_only(tmp_path: Path) -> No
     ]
     for name in (*ours, *others):
         (tmp_path / name).touch()
-    snapshot.digest_file(tmp_path / ours[0]).touch()
-    assert [p.name for p in snapshot.existing(tmp_path, "Lab")] == ours
+    for name in ours:
+        snapshot.digest_file(tmp_path / name).touch()
+    assert [n.text for n in snapshot.existing(tmp_path, "Lab")] == ours
     assert snapshot.prune(tmp_path, "Lab", 0) == ()
     assert snapshot.prune(tmp_path, "Lab", 3) == ()
-    assert [p.name for p in snapshot.prune(tmp_path, "Lab", 2)] == ours[:1]
-    assert {p.name for p in tmp_path.iterdir()} == {*ours[1:], *others}
+    assert [p.name for p in snapshot.prune(tmp_path, "Lab", 2)] == [ours[1]]
+    left = [ours[0], *ours[2:]]
+    digests = [f"{name}.sha256" for name in left]
+    assert {p.name for p in tmp_path.iterdir()} == {*left, *digests, *others}
 
 
 def test_a_cluster_s_name_is_no_pattern(tmp_path: Path) -> None:
