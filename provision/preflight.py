@@ -249,6 +249,7 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
             if not address and any(m.address == name for m in cluster.members)
         ]
         problems += _disk(member, f, where)
+        problems += _backups(cluster, member, f, where)
     return problems
 
 
@@ -455,6 +456,43 @@ def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
                 "use a local disk, best an SSD",
                 severity="warning",
                 id="disk-unsuitable",
+            )
+        )
+    return problems
+
+
+def _backups(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
+    """Where the timer's backups lie, and whether as many as declared fit. Warnings."""
+    backup = cluster.backup
+    if backup is None or not etcd.backup_dir(cluster, member):
+        return []
+    disk, data = f.disks.get(backup.dir), f.disks.get(member.data_dir)
+    if disk is None or data is None:
+        return []
+    problems: list[Problem] = []
+    if (disk.device, disk.total) == (data.device, data.total) and not backup.same_disk:
+        problems.append(
+            Problem(
+                where,
+                f"{backup.dir} is on the disk of {member.data_dir} ({disk.device}): who loses the "
+                "one loses the other",
+                "set etcd.backup.dir to another disk, or etcd.backup.same_disk: true",
+                severity="warning",
+                id="disk-unsuitable",
+            )
+        )
+    found = f.paths.get(etcd.database(member))
+    there = number(f.commands.get(etcd.BACKUPS, "").strip()) or 0
+    one = found.size if found is not None else 0
+    if backup.keep * one > disk.available + (there << 10):
+        problems.append(
+            Problem(
+                where,
+                f"{backup.dir} has {size(disk.available)} free and {size(there << 10)} of backups; "
+                f"{backup.keep} of {size(one)} each need {size(backup.keep * one)}",
+                "free space, keep fewer (etcd.backup.keep), or set etcd.backup.dir to another disk",
+                severity="warning",
+                id="disk-full",
             )
         )
     return problems

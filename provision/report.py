@@ -118,6 +118,8 @@ def _problems(report: CheckReport) -> list[RenderableType]:
 
 def _summary(report: CheckReport) -> list[RenderableType]:
     lines: list[RenderableType] = [_styled(_etcd_line(report))]
+    if report.stored is not None:
+        lines.append(_styled(report.stored.line))
     if report.alluxio is not None:
         if report.read is not None:
             style = "bold red" if report.read.error else "green"

@@ -50,7 +50,13 @@ def check_nodes(
             for look in check.changes(looks):
                 screen.emit_json_line(look.document())
         return 0
-    seen = check.run(inventory, run.fleet, nodes_timeout=nodes_timeout, hosts=hosts)
+    seen = check.run(
+        inventory,
+        run.fleet,
+        nodes_timeout=nodes_timeout,
+        hosts=hosts,
+        backups=not inventory.etcd.external,
+    )
     if read:
         seen = check.with_read(seen, run.fleet, read, nodes_timeout)
     return _show_check(run, seen, output, html)

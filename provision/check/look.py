@@ -28,7 +28,7 @@ from provision.check.result import CheckReport
 from provision.check.verdict import NodeVerdict
 from provision.check.verdicts import verdicts
 from provision.errors import Problem, ProvisionError
-from provision.etcd import health
+from provision.etcd import health, stored
 from provision.etcd.client import DEFAULT_TIMEOUT
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.values import Login
@@ -48,18 +48,20 @@ def run(
     identities: Mapping[str, str] | None = None,
     ask: Ask | None = None,
     hosts: bool = False,
+    backups: bool = False,
 ) -> CheckReport:
     """Look at everything at once. Timeouts are in seconds: for ``info nodes``, and for each
     call to etcd. A view that fails is in the report; only a :class:`UsageError` is raised.
 
     ``hosts``: also log in to every worker's host, and ask whether its listeners answer.
+    ``backups``: also log in to every member's host, and ask for its backups and former data.
     """
     started = time.monotonic()
     taken = datetime.now(timezone.utc)
     health.preload()
     alluxio = inventory.alluxio
     login = desired.login(alluxio) if alluxio is not None else None
-    pool = ThreadPoolExecutor(4, "check")
+    pool = ThreadPoolExecutor(5, "check")
     try:
         asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
         answering = pool.submit(ports, inventory, fleet) if _is_static(alluxio) else None
@@ -68,6 +70,7 @@ def run(
             if hosts and alluxio is not None
             else None
         )
+        keeping = pool.submit(stored.look, inventory, fleet) if backups else None
         seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
         problems: list[Problem] = []
         if inventory.etcd.tls.ca == "external":
@@ -82,6 +85,7 @@ def run(
                 view_problems=tuple(problems),
                 taken=taken,
                 seconds=time.monotonic() - started,
+                stored=keeping.result() if keeping is not None else None,
             )
         # STATIC goes without etcd: there it is only asked what another membership left in it.
         missing: list[Problem] = []
@@ -117,6 +121,7 @@ def run(
             problems += of_clusters(inventory.cluster, alluxio, read.registered, read.clusters)
         if read is not None and (few := leases.unasked(read.leases)):
             problems.append(few)
+        kept = keeping.result() if keeping is not None else None
         return CheckReport(
             inventory.cluster,
             alluxio,
@@ -128,6 +133,7 @@ def run(
             taken,
             time.monotonic() - started,
             read.leases if read is not None and answering is None else None,
+            stored=kept,
         )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

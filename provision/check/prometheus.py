@@ -35,7 +35,7 @@ def exposition(report: CheckReport) -> str:
 
 def _lines(report: CheckReport) -> Iterator[str]:
     cluster = {"cluster": report.cluster}
-    for family in (*_look(report), *_etcd(report), *_workers(report)):
+    for family in (*_look(report), *_etcd(report), *_stored(report), *_workers(report)):
         if not family.samples:
             continue
         name = PREFIX + family.name
@@ -131,6 +131,44 @@ def _etcd(report: CheckReport) -> Iterator[Family]:
         "etcd_member_certificate_expiry_timestamp_seconds",
         "When the listener's certificate ends.",
         [(labels, c.not_after.timestamp()) for labels, c in shown if c.not_after is not None],
+    )
+
+
+def _stored(report: CheckReport) -> Iterator[Family]:
+    stored = report.stored
+    if stored is None:
+        return
+    newest, answered = stored.newest, [h for h in stored.hosts if not h.error]
+    if stored.cluster.backup is not None or newest is not None:
+        yield Family("etcd_backups", "Proven backups that are known.", _one(stored.count))
+    if newest is not None:
+        at = {"host": newest.host}
+        yield Family(
+            "etcd_backup_timestamp_seconds",
+            "When the newest proven backup was taken.",
+            [(at, newest.name.when.timestamp())],
+        )
+        yield Family("etcd_backup_revision", "Its revision.", [(at, float(newest.name.revision))])
+    if stored.longest is not None:
+        yield Family(
+            "etcd_backup_interval_seconds",
+            "The longest time between two of the schedule's next runs.",
+            _one(stored.longest),
+        )
+    yield Family(
+        "etcd_backup_run_succeeded",
+        "Whether the last run of the timer on the member's host succeeded.",
+        [({"member": h.member.name}, h.result == "success") for h in answered if h.result],
+    )
+    yield Family(
+        "etcd_kept_bytes",
+        "Former data and backups of former histories on the member's host.",
+        [({"member": h.member.name}, sum(c for _, c, _ in h.aside)) for h in answered],
+    )
+    yield Family(
+        "etcd_kept_ratio",
+        "Which share of the disk they take.",
+        [({"member": h.member.name}, h.share) for h in answered],
     )
 
 

@@ -13,6 +13,7 @@ from provision.check.verdict import NodeVerdict, State
 from provision.errors import Problem
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.listeners import CertificateState
+from provision.etcd.stored import Stored
 from provision.inventory.resolved import AlluxioCluster
 
 SCHEMA = "alluxio-provision/check-nodes/1"
@@ -34,11 +35,14 @@ class CheckReport:
     leases: Expired | None = None
     #: With ``--read``: how a read through a worker ended.
     read: ReadProof | None = None
+    #: Backups and former data on the members' hosts; None: they were not asked.
+    stored: Stored | None = None
 
     @property
     def problems(self) -> list[Problem]:
         """What is wrong beside the workers' own states: views that failed, etcd's members."""
-        return [*self.view_problems, *self.etcd.problems]
+        stored = self.stored.problems if self.stored is not None else []
+        return [*self.view_problems, *self.etcd.problems, *stored]
 
     @property
     def exit_code(self) -> int:
@@ -85,6 +89,7 @@ class CheckReport:
             },
             "alluxio": self._alluxio(),
             "read": None if self.read is None else self.read.document(),
+            "backups": None if self.stored is None else self.stored.document(),
             "problems": [p.document() for p in self.problems],
         }
 

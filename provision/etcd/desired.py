@@ -31,6 +31,8 @@ PACKAGED_BINARY = "/usr/bin/etcd"
 
 #: Label of the probe for the host's openssl, which makes the keys there.
 OPENSSL = "openssl"
+#: Under this label: the size of the backups on a host.
+BACKUPS = "backups"
 
 #: Settings that etcd reads as text, also where they are numbers.
 TEXT_SETTINGS = frozenset({"auto-compaction-retention"})
@@ -187,12 +189,31 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
     return Probe(
         resources=resources(cluster, member, artifact, tls, None),
         ports=_ports(cluster, member),
-        disks=(member.data_dir, cluster.install_dir),
-        paths=(f"{member.data_dir}/member", unfinished(member)),
+        disks=(member.data_dir, cluster.install_dir, *backup_dir(cluster, member)),
+        paths=(f"{member.data_dir}/member", database(member), unfinished(member)),
         reach=[(m.address, m.peer_port) for m in others],
         resolve=[m.address for m in others if not is_ip(m.address)],
-        commands=key_probes(cluster, member),
+        commands={**key_probes(cluster, member), **_backups_size(cluster, member)},
     )
+
+
+def backup_dir(cluster: EtcdCluster, member: EtcdMember) -> tuple[str, ...]:
+    """The folder of the timer's backups, where the member's host has the timer."""
+    from provision.etcd import timer
+
+    backup = cluster.backup
+    return (backup.dir,) if backup is not None and timer.has(cluster, member) else ()
+
+
+def database(member: EtcdMember) -> str:
+    """The file whose size a snapshot has."""
+    return f"{member.data_dir}/member/snap/db"
+
+
+def _backups_size(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
+    """What to ask for the size of the backups that are there, in KiB."""
+    folders = " ".join(map(shlex.quote, backup_dir(cluster, member)))
+    return {BACKUPS: f"du -sk {folders} 2>/dev/null | cut -f 1"} if folders else {}
 
 
 def unfinished(member: EtcdMember) -> str:

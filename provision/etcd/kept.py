@@ -74,7 +74,7 @@ def observe(inventory: Inventory, fleet: Fleet, members: Sequence[EtcdMember]) -
     found: list[Kept] = []
     for m in members:
         if owner(facts[m.machine], desired.UNIT_PATH) in (None, inventory.cluster):
-            found += _kept(m, facts[m.machine])
+            found += read(m, facts[m.machine])
     marked = (m for m in members if unfinished.path(m) in facts[m.machine].paths)
     return Observed(tuple(sorted(found, key=lambda k: (k.when, k.member.name))), tuple(marked))
 
@@ -117,17 +117,22 @@ def plan(inventory: Inventory, observed: Observed, delete: Collection[str]) -> P
     return Plan("kept-data", inventory.cluster, steps)
 
 
-def _probe(member: EtcdMember) -> Probe:
+def sizes(member: EtcdMember) -> str:
+    """The command that tells what is kept; its label is ``kept NAME``."""
     there = f"{shlex.quote(member.data_dir)}/member.*"
-    look = f'for d in {there}; do [ ! -d "$d" ] || [ -L "$d" ] || du -sk "$d"; done'
+    return f'for d in {there}; do [ ! -d "$d" ] || [ -L "$d" ] || du -sk "$d"; done'
+
+
+def _probe(member: EtcdMember) -> Probe:
     return Probe(
         resources=(File(desired.UNIT_PATH, None),),
         paths=(unfinished.path(member),),
-        commands={f"{_LABEL} {member.name}": look},
+        commands={f"{_LABEL} {member.name}": sizes(member)},
     )
 
 
-def _kept(member: EtcdMember, facts: HostFacts) -> list[Kept]:
+def read(member: EtcdMember, facts: HostFacts) -> list[Kept]:
+    """What a host has answered to :func:`sizes`."""
     found = []
     for line in facts.commands.get(f"{_LABEL} {member.name}", "").splitlines():
         count, _, path = line.partition("\t")

@@ -122,6 +122,40 @@ def test_a_timer_saves_and_prunes(lab: Lab) -> None:
     assert host.run("ls /var/backups/etcd/*.db | wc -l") == "2"
 
 
+def test_the_members_take_turns_and_check_nodes_shows_the_newest(lab: Lab) -> None:
+    """By systemd itself, in the units' sandbox, with TLS as the lab has it."""
+    lab.on(lab.etcd, "rm -rf /var/backups/etcd")
+    inventory = lab.inventory({"etcd": {"backup": {"keep": 2, "same_disk": True}}})
+    lab.invoke("deploy-etcd", inventory).expect(0)
+    lab.invoke("check-nodes", inventory).expect(0, "backup-missing", "backup: none is known")
+    start = """systemctl start etcd-backup.service || :
+        run=$(systemctl show -p InvocationID --value etcd-backup.service)
+        journalctl _SYSTEMD_INVOCATION_ID="$run" -o cat"""
+    said = lab.on(lab.etcd, start)
+    assert sum("saved AlxpLab-c" in one for one in said) == 1, said
+    assert sum("nothing to do: time=" in one for one in said) == 2, said
+    (place,) = filter(None, lab.on(lab.etcd, "ls /var/backups/etcd/*.db 2>/dev/null || :"))
+    seen = lab.invoke("check-nodes", inventory, "--format", "json").expect(0).json
+    newest = seen["backups"]["newest"]
+    assert (newest["path"], newest["age_seconds"] < 300) == (place, True)
+    assert seen["backups"]["longest_gap_seconds"] == 86400
+    assert [h["last_run"] for h in seen["backups"]["hosts"]] == ["success"] * 3
+    assert [p["id"] for p in seen["problems"]] == []
+    # A host that has seen more than its member now has: a failed run, and nothing goes.
+    host, note = lab.etcd[0], "/etc/etcd/last-seen"
+    host.run(
+        f"cp -p {note} {note}.kept; sed -i 's/ revision=[0-9]*/ revision=9223372036854/' {note}"
+    )
+    lab.on(lab.etcd, "rm -f /var/backups/etcd/*")
+    with lab.client(host) as client:
+        client.delete(f"/alluxio-provision/{CLUSTER}/backup")
+    assert "[etcd-history-behind]" in host.run(start)
+    found = lab.invoke("check-nodes", inventory, "--format", "json").expect(0).json
+    assert [p["id"] for p in found["problems"]] == ["backup-run-failed", "backup-missing"]
+    host.run(f"mv {note}.kept {note}")
+    lab.invoke("deploy-etcd").expect(0, "remove etcd-backup.timer")
+
+
 def test_the_audit_log_has_it(lab: Lab) -> None:
     host = lab.etcd[0]
     done = lab.invoke("audit", None, "--host", host.name, "--format", "json").expect(0)

@@ -533,6 +533,7 @@ def test_the_document_is_what_scripts_use() -> None:
             ],
         },
         "read": None,
+        "backups": None,
     }
     unasked: Any = report(LIVE, info_nodes=None).document()
     assert unasked["alluxio"]["info_nodes"] is None

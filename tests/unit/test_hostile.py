@@ -89,7 +89,7 @@ def test_lists_of_a_host_whose_numbers_are_none(said: str) -> None:
     member = builders.member(1)
     name = "member.removed-20260102T030405Z"
     listed = facts(1, commands={"kept infra1": f"{said}\t{member.data_dir}/{name}\n"})
-    assert kept._kept(member, listed) == []
+    assert kept.read(member, listed) == []
     assert releases.parse(f"{said} {'a' * 64} 313") == []
     assert scratch._free(f"no room free={said}") == 0
     assert java.major(f'openjdk version "{said}"') in (None, 1)  # 1e999 begins with a 1
@@ -101,7 +101,7 @@ def test_a_host_cannot_have_other_folders_removed() -> None:
     name = "member.removed-20260102T030405Z"
     paths += [f"/etc/{name}", f"{member.data_dir}/{name}\t/etc", f"{member.data_dir}/x/{name}"]
     said = "".join(f"16\t{path}\n" for path in paths)
-    assert kept._kept(member, facts(1, commands={"kept infra1": said})) == []
+    assert kept.read(member, facts(1, commands={"kept infra1": said})) == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from provision.check.prometheus import PREFIX, exposition
 from provision.errors import UsageError
 from tests.unit.builders import inventory
 from tests.unit.test_check import LIVE, report
+from tests.unit.test_stored import backed_up, saved
 
 
 def rendered(path: str = "inventory.yml", every: float = 60.0) -> monitor.Monitor:
@@ -95,7 +96,7 @@ def test_the_rules_are_about_metrics_that_there_are() -> None:
     made = rendered(every=100)
     rules = YAML(typ="safe").load(made.files["alluxio-check-c.rules.yml"])
     (group,) = rules["groups"]
-    text = exposition(report(LIVE))
+    text = exposition(report(LIVE, stored=backed_up(saved(1))))
     there = set(re.findall(rf"^# TYPE ({PREFIX}\w+)", text, re.MULTILINE))
     there |= {f"{PREFIX}etcd_member_certificate_{x}" for x in ("valid", "expiry_timestamp_seconds")}
     for rule in group["rules"]:

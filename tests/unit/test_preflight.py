@@ -17,7 +17,7 @@ from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired as etcd_desired
 from provision.host.observe import HostFacts, Listener, PathState, Probe, UnitState
 from provision.host.resources import Directory, File, Link
-from provision.inventory.model import Java, PageStore, Scalar
+from provision.inventory.model import EtcdBackup, Java, PageStore, Scalar
 from provision.inventory.resolved import Machine
 from provision.preflight import Room
 from tests.unit import builders
@@ -224,6 +224,36 @@ class TestMembers:
         problem = only(self.problems(disks={"/var/lib/etcd": slow}))
         assert problem.severity == "warning"
         assert preflight.require([problem]) == (problem,)
+
+    @pytest.mark.parametrize(
+        ("backup", "device", "free", "there", "expected"),
+        [
+            ({}, "/dev/sdb1", 8 * GIB, "", []),
+            ({}, "/dev/sda1", 20 * GIB, "", ["disk-unsuitable"]),
+            ({"same_disk": True}, "/dev/sda1", 20 * GIB, "", []),
+            ({}, "/dev/sdb1", 6 * GIB, "", ["disk-full"]),
+            ({}, "/dev/sdb1", 6 * GIB, f"{2 * GIB >> 10}\n", []),
+            ({"keep": 3}, "/dev/sdb1", 6 * GIB, "", []),
+            ({"member": "infra3"}, "/dev/sda1", 0, "", []),
+        ],
+    )
+    def test_room_for_the_timers_backups(
+        self, backup: dict[str, Any], device: str, free: int, there: str, expected: list[str]
+    ) -> None:
+        cluster = replace(self.cluster, backup=EtcdBackup(**backup))
+        database = PathState("file", "etcd", "etcd", 0o600, GIB)
+        seen = facts(
+            1,
+            disks={
+                "/var/lib/etcd": disk("/var/lib/etcd", 50 * GIB),
+                "/var/backups/etcd": disk("/var/backups/etcd", free, device=device),
+            },
+            paths={"/var/lib/etcd/member/snap/db": database},
+            commands={"backups": there},
+        )
+        found = preflight.members(cluster, {cluster.members[0].machine: seen})
+        assert [p.id for p in found] == expected
+        assert all(p.severity == "warning" for p in found)
 
     def test_hosts_that_could_not_be_asked_are_passed_over(self) -> None:
         assert preflight.members(self.cluster, {}) == []
