@@ -274,7 +274,13 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
             with further(f"{member.name} joins again"):
                 there = observed.observe(inventory, run.fleet, lost, recovering=True)
                 join = members.add(
-                    inventory, run.fleet, there, member.name, write=True, workers=workers
+                    inventory,
+                    run.fleet,
+                    there,
+                    member.name,
+                    write=True,
+                    workers=workers,
+                    recovering=True,
                 )
                 common.carry_out(run, join)
             plan = replace(plan, steps=(*plan.steps, *join.steps))

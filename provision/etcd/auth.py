@@ -20,9 +20,10 @@ from provision import gather
 from provision.alluxio import clusters, moved, start
 from provision.alluxio import desired as workers_desired
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd import gates, health, reach
+from provision.etcd import gates, health, reach, releases
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdUnreachable, Reason
+from provision.etcd.releases import State
 from provision.etcd.values import Login, Permission
 from provision.host.change import Change, changes
 from provision.host.ownership import owner
@@ -44,6 +45,8 @@ class Observed:
     accepted: bool = False
     #: Other Alluxio clusters in this etcd, by name: how many of their workers are live.
     others: Mapping[str, int] = field(default_factory=dict)
+    #: The members with the releases that they run.
+    running: tuple[tuple[str, str], ...] = ()
 
 
 def observe(inventory: Inventory, fleet: Fleet) -> Observed:
@@ -54,7 +57,7 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
         raise UsageError(
             f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
         )
-    gates.back(cluster, fleet, health.observe(cluster, fleet))
+    running = gates.back(cluster, fleet, health.observe(cluster, fleet)).releases
     with health.any_client(cluster, fleet) as client:
         enabled = client.log_in()
         users, roles = client.users(), client.roles()
@@ -62,7 +65,7 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
     accepted = enabled and login is not None and _accepted(cluster, fleet, login)
     found = clusters.look(inventory, fleet).clusters
     others = {c.name: c.live for c in found if c.inventory != clusters.OURS}
-    return Observed(enabled, users, roles, accepted, others)
+    return Observed(enabled, users, roles, accepted, others, running)
 
 
 def enable(
@@ -71,7 +74,7 @@ def enable(
     """Users and roles, the workers' login, authentication on, and the workers restarted.
 
     Raises :class:`PreflightFailed` when another cluster has live workers here that would be cut
-    off, unless ``lock_out`` names it.
+    off, unless ``lock_out`` names it, and where a release that runs damages data with it on.
     """
     cluster = inventory.etcd
     if not cluster.auth.enabled:
@@ -79,6 +82,8 @@ def enable(
             f"{inventory.path}: set etcd.auth.enabled: true to turn it on",
             id="command-not-applicable",
         )
+    if not seen.enabled:
+        releases.require_fit(seen.running, {State.AUTH}, "enable-auth")
     notes = () if seen.enabled else _others(seen, lock_out)
     steps: list[Step] = []
     if calls := _users(inventory, fleet, seen):

@@ -202,6 +202,18 @@ class ClusterHealth:
         return found + _disagreements(self) + self.auth_problems
 
     @property
+    def asks_for_login(self) -> bool:
+        """Whether authentication is on, or the inventory wants it to be."""
+        return bool(self.cluster.auth.enabled) or any(m.authenticated for m in self.members)
+
+    @property
+    def releases(self) -> tuple[tuple[str, str], ...]:
+        """The members that answered, each with the release that it runs."""
+        return tuple(
+            (m.member.name, m.status.version) for m in self.members if m.status is not None
+        )
+
+    @property
     def auth_problems(self) -> list[Problem]:
         """Authentication that is not as the inventory says."""
         wanted = self.cluster.auth.enabled

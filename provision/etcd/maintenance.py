@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from provision.errors import Problem, Unhealthy
-from provision.etcd import gates, health, reach
+from provision.etcd import gates, health, reach, releases
 from provision.etcd.failures import EtcdRefused
 from provision.etcd.health import ClusterHealth
+from provision.etcd.releases import State
 from provision.etcd.values import Alarm
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, Plan, Step
@@ -71,10 +72,12 @@ def usage(seen: ClusterHealth) -> list[Usage]:
 def defrag_plan(inventory: Inventory, fleet: Fleet, seen: ClusterHealth, *, compact: bool) -> Plan:
     """Compact to the newest revision if asked to, then defragment: followers, then the leader.
 
-    Raises :class:`Unhealthy` unless every member is healthy and none says that data differ.
+    Raises :class:`Unhealthy` unless every member is healthy and none says that data differ, and
+    :class:`PreflightFailed` where a crash of the release amid it can damage data.
     """
     cluster = inventory.etcd
     _require(seen)
+    releases.require_fit(seen.releases, {State.DEFRAG}, "defrag-etcd")
     steps: list[Step] = []
     sizes = {u.member: u for u in usage(seen)}
     largest = max(u.size for u in sizes.values())

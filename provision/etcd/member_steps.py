@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from provision import gather
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, gates, hashes, membership, pending, roster, tls
+from provision.etcd import desired, gates, hashes, membership, pending, releases, roster, tls
 from provision.etcd.observed import Observed, Running, require_running
+from provision.etcd.releases import State
 from provision.etcd.roster import Kind, Move
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, Probe, UnitState
@@ -47,11 +48,13 @@ def build(
     *,
     ca: tls.Ca | None,
     clean: Collection[str] = (),
+    recovering: bool = False,
 ) -> Steps:
     """The steps of ``moves``. Raises :class:`PreflightFailed` when they cannot be made safely.
 
     ``starting``: members that are down now, and that an earlier step of the plan starts.
     ``clean``: removed members whose hosts an earlier run did not come to clean.
+    ``recovering``: members come back after a recovery, whatever release there is.
     """
     running = require_running(observed)
     voters = {m.name: m for m in running.cluster.members}
@@ -59,6 +62,9 @@ def build(
     if why := roster.obstacle(voters, healthy, moves):
         problems = [p for p in running.health.problems if p.severity == "error"]
         raise PreflightFailed(f"{why}; nothing was changed", problems, id="quorum-at-risk")
+    adding = [m.member.name for m in moves if m.kind is Kind.ADD]
+    if adding and running.health.asks_for_login and not recovering:
+        releases.require_fit(running.health.releases, {State.AUTH}, f"adding {', '.join(adding)}")
     leaving = [m.member.name for m in moves if m.kind is Kind.REMOVE]
     if leaving:
         hashes.require_equal(running.health, fleet, leaving)

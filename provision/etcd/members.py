@@ -21,7 +21,14 @@ from provision.remote import Fleet
 
 
 def add(
-    inventory: Inventory, fleet: Fleet, observed: Observed, name: str, *, write: bool, workers: bool
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    name: str,
+    *,
+    write: bool,
+    workers: bool,
+    recovering: bool = False,
 ) -> Plan:
     """The plan of ``add-member``: ``name``, or every declared member that etcd does not have."""
     running = require_running(observed)
@@ -29,7 +36,18 @@ def add(
     wanted = [_declared(inventory, name)] if name else list(cluster.members)
     moves = roster.additions(wanted, running.roster)
     after = _after(cluster, running, moves)
-    return _plan("add-member", inventory, after, fleet, observed, moves, (), write, workers)
+    return _plan(
+        "add-member",
+        inventory,
+        after,
+        fleet,
+        observed,
+        moves,
+        (),
+        write,
+        workers,
+        recovering=recovering,
+    )
 
 
 def remove(
@@ -149,6 +167,8 @@ def _plan(
     workers: bool,
     leftovers: Sequence[EtcdMember] = (),
     clean: Collection[str] = (),
+    *,
+    recovering: bool = False,
 ) -> Plan:
     """``after``: the members that the workers are to know. ``leftovers``: declared members that
     etcd does not have, whose hosts are cleaned."""
@@ -159,7 +179,17 @@ def _plan(
         tls.require_settled(inventory.etcd, observed.facts, ca)
     coming = [m.member for m in moves if m.kind is not Kind.REMOVE]
     told = tls.require(inventory.etcd, coming, observed.facts, ca)
-    made = build(inventory, fleet, observed, moves, (), delete, ca=ca, clean=sorted(owed))
+    made = build(
+        inventory,
+        fleet,
+        observed,
+        moves,
+        (),
+        delete,
+        ca=ca,
+        clean=sorted(owed),
+        recovering=recovering,
+    )
     made.notes[:0] = (*observed.warnings, *told)
     become = with_members(inventory, after)
     with_workers(made, become, fleet, running, bool(moves), workers)

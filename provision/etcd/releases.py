@@ -1,4 +1,4 @@
-"""Which releases lie between two of etcd, and what each of them no longer has. Pure.
+"""Which releases lie between two of etcd, what each no longer has, and which are unfit. Pure.
 
 From etcd's guides "Upgrading etcd clusters" and "Downgrading etcd clusters": one minor release at
 a time; below 3.6 there is no way back once the whole cluster has been upgraded.
@@ -6,7 +6,9 @@ a time; below 3.6 there is no way back once the whole cluster has been upgraded.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from provision.errors import PreflightFailed, Problem
 from provision.inventory.model import version_tuple
@@ -14,12 +16,70 @@ from provision.inventory.model import version_tuple
 Version = tuple[int, int, int]
 Minor = tuple[int, int]
 
-#: "Avoiding Zombie Cluster Members When Upgrading to etcd v3.6" (etcd's blog, December 2025):
-#: this release repairs the copy of the membership that 3.6 begins to trust.
-BEFORE_3_6: Version = (3, 5, 26)
+#: By the minor release that is upgraded to, the least release of the one before. etcd's guides
+#: "Upgrade etcd from v3.5 to v3.6" (its log of the membership is repaired from 3.5.26 on, and
+#: ``etcdutl check v2store`` reads the write-ahead log from 3.5.32 on) and "… v3.6 to v3.7".
+LEAST_BEFORE: Mapping[Minor, Version] = {(3, 6): (3, 5, 32), (3, 7): (3, 6, 11)}
+#: The first minor release that reads its members from the v3 store. Up to here they come from the
+#: v2 store (``RaftCluster.Recover`` of etcd's ``membership/cluster.go``).
+TRUSTS_V3_STORE: Minor = (3, 6)
 #: The first minor release that can be gone back from (``downgrade enable``).
 FIRST_DOWNGRADE: Minor = (3, 6)
-CORRUPTING = ((3, 5, 0), (3, 5, 2))
+
+
+class State(enum.Enum):
+    """What a cluster must be, or what must be done to it, for a defect of a release to hurt."""
+
+    ANY = "always"
+    ONE_MEMBER = "one member"
+    AUTH = "authentication is on"
+    DEFRAG = "a defragmentation"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Releases ``first`` to ``last`` damage data in ``state``. ``fixed`` is the least release of
+    their minor that has no defect of the table, ``source`` where etcd's authors name it."""
+
+    first: Version
+    last: Version
+    state: State
+    what: str
+    fixed: Version
+    source: str
+
+    def has(self, release: str) -> bool:
+        return self.first <= version_tuple(release) <= self.last
+
+
+_SINGLE = "a cluster of one member can lose acknowledged writes in a crash"
+_AUTH = "with authentication on, a member that joins or falls behind can end up with other data"
+#: Releases that etcd's authors advised against for what they do to data. From etcd's CHANGELOG-3.4
+#: and CHANGELOG-3.5, and the issues named. Other repairs of later releases need a state that this
+#: tool does not bring about: the gates of a defragmentation wait until no member is behind, so no
+#: snapshot is applied meanwhile (pull request 20553).
+UNFIT = (
+    Unfit(
+        (3, 5, 0),
+        (3, 5, 2),
+        State.ANY,
+        "the data of members can differ after a crash",
+        (3, 5, 6),
+        "issue 13766; Documentation/postmortems/v3.5-data-inconsistency.md",
+    ),
+    Unfit((3, 4, 0), (3, 4, 20), State.ONE_MEMBER, _SINGLE, (3, 4, 22), "issue 14370; PR 14423"),
+    Unfit((3, 5, 0), (3, 5, 4), State.ONE_MEMBER, _SINGLE, (3, 5, 6), "issue 14370; PR 14424"),
+    Unfit(
+        (3, 5, 0),
+        (3, 5, 5),
+        State.DEFRAG,
+        "the data of members can differ after a crash in a defragmentation",
+        (3, 5, 6),
+        "PR 14685, 14733",
+    ),
+    Unfit((3, 4, 20), (3, 4, 21), State.AUTH, _AUTH, (3, 4, 22), "issue 14571; PR 14410, 14649"),
+    Unfit((3, 5, 5), (3, 5, 5), State.AUTH, _AUTH, (3, 5, 6), "issue 14571; PR 14648"),
+)
 
 #: Settings by the minor release that has them no more: the difference of ``etcd --help`` of
 #: 3.4.23, 3.5.35, 3.6.16 and 3.7.3. etcd ignores unknown keys of its file without a word.
@@ -71,17 +131,76 @@ def removed_settings(settings: Iterable[str], path: Iterable[str]) -> dict[str, 
     return found
 
 
-def is_corrupting(release: str) -> bool:
-    return CORRUPTING[0] <= version_tuple(release) <= CORRUPTING[1]
+def unfit(release: str, states: Collection[State]) -> tuple[Unfit, ...]:
+    """What is known to damage data on ``release`` in ``states``; :attr:`State.ANY` is in all."""
+    return tuple(u for u in UNFIT if u.has(release) and (u.state in states or u.state is State.ANY))
+
+
+def states(members: int, *, auth: bool) -> frozenset[State]:
+    """The states that a cluster is in by itself."""
+    return frozenset(
+        state for state, holds in ((State.ONE_MEMBER, members == 1), (State.AUTH, auth)) if holds
+    )
+
+
+def remedy(release: str) -> str:
+    """Which releases to use instead of ``release``; never one of :data:`UNFIT`."""
+    later = f"{_text(LEAST_BEFORE[TRUSTS_V3_STORE])} or later"
+    fixed = max((u.fixed for u in UNFIT if u.has(release)), default=None)
+    if fixed is None or fixed[:2] == LEAST_BEFORE[TRUSTS_V3_STORE][:2]:
+        return f"use {later}"
+    return f"use {_text(fixed)} or a later {fixed[0]}.{fixed[1]}, or {later}"
+
+
+def unfit_problem(
+    release: str, where: str, holding: Collection[State], *, allowed: bool = False
+) -> Problem | None:
+    """What is wrong with ``release`` in a cluster of the states ``holding``; None when nothing is.
+
+    An error when one of its defects hurts there, unless it is ``allowed``. A warning when one may
+    hurt later: a cluster is turned to authentication or defragmented more easily than it loses all
+    members but one.
+    """
+    hurting = unfit(release, holding)
+    later = unfit(release, {State.AUTH, State.DEFRAG})
+    rows = [u for u in UNFIT if u in hurting or u in later]
+    if not rows:
+        return None
+    what = "; ".join(dict.fromkeys(u.what for u in rows))
+    severity = "error" if hurting and not allowed else "warning"
+    return Problem(
+        where, f"etcd {release}: {what}", remedy(release), severity, id="etcd-version-unfit"
+    )
+
+
+def require_fit(
+    running: Iterable[tuple[str, str]], holding: Collection[State], command: str
+) -> None:
+    """Raises :class:`PreflightFailed` when a member runs a release that ``command`` could damage.
+
+    ``running``: members' names and releases. ``holding``: the states that the command brings about.
+    """
+    problems = []
+    for name, release in running:
+        for found in unfit(release, holding):
+            if found.state in holding:
+                remedy_ = f"{remedy(release)}: invoke upgrade-etcd --to VERSION, then {command}"
+                what = f"runs etcd {release}: {found.what}"
+                problems.append(Problem(name, what, remedy_, id="etcd-version-unfit"))
+    if problems:
+        raise PreflightFailed(
+            f"{command} could damage data with this release of etcd; nothing was changed",
+            problems,
+            id="etcd-version-unfit",
+        )
 
 
 def _up(lowest: Version, goal: Version, available: Collection[str]) -> tuple[str, ...]:
     found: list[str] = []
-    if lowest[:2] == (3, 5) and lowest < BEFORE_3_6 and goal[:2] > (3, 5):
-        found.append(_newest((3, 5), available, BEFORE_3_6))
-    for number in range(lowest[1] + 1, goal[1]):
-        least = BEFORE_3_6 if number == 5 else None
-        found.append(_newest((goal[0], number), available, least))
+    for number in range(lowest[1], goal[1]):
+        minor, least = (goal[0], number), LEAST_BEFORE.get((goal[0], number + 1))
+        if number > lowest[1] or (least is not None and lowest < least):
+            found.append(_newest(minor, available, least))
     return (*found, _text(goal))
 
 

@@ -81,6 +81,7 @@ def plan(
     if not way and all(versions.values()):
         return Plan("upgrade-etcd", cluster.name, notes=observed.warnings)
     way = way or (to,)
+    unfit = _unfit(cluster, observed, way)
     _refuse_removed_settings(cluster, way)
     hashes.require_equal(observed.health, fleet)
     cache = artifacts.default_cache()
@@ -101,7 +102,7 @@ def plan(
             made.enable_downgrade(hop)
         made.roll(hop)
         works_by = version_tuple(hop.version)[:2]
-    notes = [*observed.warnings, *told, *_notes(cluster, way)]
+    notes = [*observed.warnings, *told, *unfit]
     guards = tuple(m.machine for m in cluster.members)
     return Plan("upgrade-etcd", cluster.name, tuple(made.steps), tuple(notes), guards)
 
@@ -359,18 +360,25 @@ def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
         )
 
 
-def _notes(cluster: EtcdCluster, way: Sequence[str]) -> list[Problem]:
-    return [
-        Problem(
-            f"etcd {release}",
-            "can corrupt its data in a crash (3.5.0 to 3.5.2); its authors withdrew it",
-            "use 3.5.3 or later",
-            "warning",
+def _unfit(cluster: EtcdCluster, observed: Observed, way: Sequence[str]) -> list[Problem]:
+    """Warnings of releases on the way that are known to damage data.
+
+    Raises :class:`PreflightFailed` when one would do so in this cluster, unless it is allowed.
+    """
+    holding = releases.states(len(cluster.members), auth=observed.health.asks_for_login)
+    allowed = cluster.allow_corrupting_version
+    found = [
+        problem
+        for release in way
+        if (problem := releases.unfit_problem(release, "etcd.releases", holding, allowed=allowed))
+    ]
+    if any(p.severity == "error" for p in found):
+        raise PreflightFailed(
+            "a release on the way is known to damage data; nothing was changed",
+            found,
             id="etcd-version-unfit",
         )
-        for release in way
-        if releases.is_corrupting(release)
-    ]
+    return found
 
 
 def _undisturbed(

@@ -45,7 +45,8 @@ etcd:
   # external:
   #   endpoints: ["http://10.0.1.10:2379", "http://10.0.1.11:2379", "http://10.0.1.12:2379"]
 
-  # 3.4 or later. 3.5.0 to 3.5.2 can corrupt data and are refused, unless:
+  # 3.4 or later. Releases known to lose or corrupt data are refused ('explain etcd-version-unfit'),
+  # unless:
   version: 3.6.16
   # allow_corrupting_version: false
 

@@ -463,7 +463,7 @@ class Etcd(Model):
     )
     version: str = Field(pattern=ETCD_VERSION, description="etcd release, e.g. 3.6.16.")
     allow_corrupting_version: bool = Field(
-        default=False, description="Accept a release known to corrupt data (3.5.0 to 3.5.2)."
+        default=False, description="Accept a release known to lose or corrupt data."
     )
     source: Source = Field(description="Where etcd's binaries come from.")
     releases: dict[EtcdVersion, Source] = Field(

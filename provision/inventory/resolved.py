@@ -122,6 +122,8 @@ class EtcdCluster:
     releases: Mapping[str, model.Source] = field(default_factory=dict)
     auth: model.EtcdAuth = field(default_factory=model.EtcdAuth)
     backup: model.EtcdBackup | None = None
+    #: A release that is known to damage data is accepted.
+    allow_corrupting_version: bool = False
     #: Taken care of elsewhere: the members are endpoints, and their hosts none of ours.
     external: bool = False
     #: What :mod:`provision.etcd.guard` found out; the inventory says nothing of it.
@@ -316,6 +318,7 @@ def resolve(
         auth=e.auth.model_copy(
             update={"root_password": secret(e.auth.root_password) if e.auth.root_password else None}
         ),
+        allow_corrupting_version=e.allow_corrupting_version,
         backup=e.backup,
     )
     alluxio = None

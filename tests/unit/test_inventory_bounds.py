@@ -31,10 +31,15 @@ def members(count: int) -> tuple[str, str]:
 CASES: dict[str, tuple[tuple[str, str], list[str]]] = {
     "etcd 3.3.27": ((VERSION, "version: 3.3.27"), ["etcd-version-unfit"]),
     "etcd 3.4.0": ((VERSION, "version: 3.4.0"), []),
+    "etcd 3.4.19": ((VERSION, "version: 3.4.19"), []),
+    "etcd 3.4.20": ((VERSION, "version: 3.4.20"), ["etcd-version-unfit"]),
+    "etcd 3.4.21": ((VERSION, "version: 3.4.21"), ["etcd-version-unfit"]),
+    "etcd 3.4.22": ((VERSION, "version: 3.4.22"), []),
     "etcd 3.4.34": ((VERSION, "version: 3.4.34"), []),
     "etcd 3.5.0": ((VERSION, "version: 3.5.0"), ["etcd-version-unfit"]),
     "etcd 3.5.2": ((VERSION, "version: 3.5.2"), ["etcd-version-unfit"]),
-    "etcd 3.5.3": ((VERSION, "version: 3.5.3"), []),
+    "etcd 3.5.5": ((VERSION, "version: 3.5.5"), ["etcd-version-unfit"]),
+    "etcd 3.5.6": ((VERSION, "version: 3.5.6"), []),
     "etcd 3.6.1": ((VERSION, "version: 3.6.1"), []),
     "election of five heartbeats": (
         settings("heartbeat-interval: 200, election-timeout: 1000"),

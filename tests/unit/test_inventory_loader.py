@@ -441,15 +441,21 @@ RULES: dict[str, Case] = {
         ],
         *("5:3", W, "9 members: every write waits", "use 3, 5 or 7"),
     ),
-    "old etcd": ([("3.6.16", "3.3.27")], "3:12", E, "etcd 3.3.27 is too old", "3.4 or later"),
-    "etcd 2": ([("3.6.16", "2.3.8")], "3:12", E, "etcd 2.3.8 is too old", "3.4 or later"),
+    "old etcd": (
+        [("3.6.16", "3.3.27")],
+        "3:12",
+        E,
+        "etcd 3.3.27 is too old",
+        "use 3.5.32 or later",
+    ),
+    "etcd 2": ([("3.6.16", "2.3.8")], "3:12", E, "etcd 2.3.8 is too old", "use 3.5.32 or later"),
     "corrupting etcd": (
         [("3.6.16", "3.5.2")],
-        *("3:12", E, "etcd 3.5.2 can corrupt its data", "allow_corrupting_version: true"),
+        *("3:12", E, "etcd 3.5.2: the data of members can", "allow_corrupting_version: true"),
     ),
     "corrupting etcd, allowed": (
         [("3.6.16", "3.5.0\n  allow_corrupting_version: true")],
-        *("3:12", W, "withdrew 3.5 from production use until 3.5.3", "3.5.3 or later"),
+        *("3:12", W, "3.5.0: the data of members can differ", "use 3.5.32 or later"),
     ),
     "member hosts": (
         [("infra1.example.com", "Infra0.example.com")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from provision.etcd import releases
 from provision.inventory import document, model, sentences, settings
 from provision.inventory.checks.context import Context
 
@@ -42,17 +43,19 @@ def _etcd_version(context: Context) -> None:
     version = model.version_tuple(text)
     if version < (3, 4, 0):
         what = f"etcd {text} is too old: members are added as learners, which came with 3.4"
-        context.error(what, "use 3.4 or later", path, id="etcd-version-unfit")
-    elif (3, 5, 0) <= version <= (3, 5, 2):
-        what = (
-            f"etcd {text} can corrupt its data in a crash; its authors withdrew 3.5 from"
-            " production use until 3.5.3"
-        )
-        if context.file.etcd.allow_corrupting_version:
-            context.warning(what, "use 3.5.3 or later", path, id="etcd-version-unfit")
-        else:
-            remedy = "use 3.5.3 or later, or set allow_corrupting_version: true"
-            context.error(what, remedy, path, id="etcd-version-unfit")
+        context.error(what, releases.remedy(text), path, id="etcd-version-unfit")
+        return
+    etcd = context.file.etcd
+    count = len(context.entries("etcd", "members"))
+    holding = releases.states(count, auth=bool(etcd.auth.enabled))
+    found = releases.unfit_problem(text, "", holding, allowed=etcd.allow_corrupting_version)
+    if found is None:
+        return
+    if found.severity == "warning":
+        context.warning(found.what, found.remedy, path, id="etcd-version-unfit")
+    else:
+        remedy = f"{found.remedy}, or set allow_corrupting_version: true"
+        context.error(found.what, remedy, path, id="etcd-version-unfit")
 
 
 def _releases(context: Context) -> None:
