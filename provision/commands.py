@@ -384,6 +384,25 @@ def destroy(run: Run, yes_delete: str = "") -> int:
 
 
 @command(
+    changes=True,
+    positional=("name",),
+    help={
+        "name": "A member, a worker or a host of the inventory.",
+        "delete_data": "The name again: delete the services' data instead of keeping it aside.",
+        "yes_clean": "The name again: do not ask. For scripts.",
+    },
+)
+def clean_host(
+    run: Run, name: str | None = None, delete_data: str = "", yes_clean: str = ""
+) -> int:
+    """Remove from one host what this tool put there for another cluster. Asks for the name.
+
+    What this inventory declares on the host stays.
+    """
+    return actions.clean_host(run, name or "", delete_data, yes_clean)
+
+
+@command(
     guarded=True,
     help={
         "to": "Folder for the file; `backups` beside the inventory when not given.",
@@ -577,6 +596,7 @@ namespace = Collection(
     status,
     logs,
     destroy,
+    clean_host,
     backup_etcd,
     restore_etcd,
     recover_etcd,

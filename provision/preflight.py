@@ -308,13 +308,19 @@ def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str
     problems = [_masked(name, where)] if unit.load == "masked" else []
     if owned_by not in (None, cluster):
         what = f"already a {role} of cluster {owned_by}"
-        problems.append(Problem(where, what, "destroy that one first", id="another-clusters-host"))
+        remedy = clean_host(where)
+        problems.append(Problem(where, what, remedy, id="another-clusters-host"))
     elif owned_by is None and unit.load == "loaded":
         what = f"{name} is there, but not of this tool ({unit.fragment})"
         problems.append(
             Problem(where, what, "remove it, or choose another host", id="foreign-installation")
         )
     return problems
+
+
+def clean_host(where: str) -> str:
+    """The remedy for another cluster's unit on the host of ``where``, which begins with a name."""
+    return f"if it is not needed there: invoke clean-host {where.partition(' ')[0]}"
 
 
 def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:
@@ -356,7 +362,7 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
             Problem(
                 where,
                 f"already a member of cluster {owned_by}",
-                "destroy that one first",
+                clean_host(where),
                 id="another-clusters-host",
             )
         )

@@ -338,7 +338,7 @@ def _removal(
     such unit may have the releases that a killed first run had uploaded, and, when that had
     ``begun`` to write, the rest but for the unit.
     """
-    unpacked = [_delete_releases(path) for path in releases if path in facts.paths]
+    unpacked = [delete_releases(path) for path in releases if path in facts.paths]
     absent = owner(facts, unit_path) is None and facts.unit(unit).load == "not-found"
     if absent and not begun:
         return tuple(unpacked)
@@ -376,7 +376,7 @@ def _removal(
     return tuple(result)
 
 
-def _delete_releases(path: str) -> Change:
+def delete_releases(path: str) -> Change:
     """Every release below ``path`` that this tool unpacked, older ones too; they are marked. And
     the links that then lead nowhere."""
     folder = shlex.quote(path)

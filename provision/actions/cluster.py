@@ -210,6 +210,28 @@ def destroy(run: Run, confirmed: str) -> int:
     return 0
 
 
+def clean_host(run: Run, name: str, delete: str, confirmed: str) -> int:
+    """Take what is another cluster's off one host. The host's name is the consent."""
+    from provision import clean, screen
+
+    if not name:
+        raise UsageError("which host? invoke clean-host NAME", id="argument-missing")
+    if delete not in ("", name):
+        raise UsageError(f"--delete-data is {name} or nothing, not {delete!r}", id="option-invalid")
+    inventory = common.load(run)
+    machine = _machine(inventory, name)
+    data = "with their data" if delete else "and keeps their data aside"
+    what = f"This removes services of another cluster from {name}, {data}"
+    consent = common.Consent(name, confirmed, "cleaned", what, "--yes-clean", "host")
+    consent.require_possible(run)
+    plan = clean.plan(inventory, run.fleet, name, machine, delete_data=bool(delete))
+    screen.problems(plan.notes)
+    consent.require(run, plan)
+    line = "" if plan.steps else f"nothing of another cluster is on {name}"
+    common.finish(run, plan, common.carry_out(run, replace(plan, notes=())), {}, line)
+    return 0
+
+
 def _machine(inventory: Inventory, name: str) -> Machine:
     roles: list[Any] = [] if inventory.etcd.external else [*inventory.etcd.members]
     if inventory.alluxio is not None:

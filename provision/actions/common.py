@@ -30,6 +30,7 @@ WORKERS = frozenset(
 #: Commands that change something and need not know which cluster it is, each with the reason.
 UNGUARDED = {
     "destroy": "takes everything away, with consent",
+    "clean-host": "removes what is another cluster's, with consent",
     "restore-etcd": "rebuilds every member, with consent, and keeps the old data aside",
     "recover-etcd": "is for a lost quorum, with consent; it looks at the groups itself",
     "kept-data": "deletes only what was kept aside, by name",
@@ -108,7 +109,7 @@ def warn(run: Run) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """The cluster's name, by which the operator agrees to what cannot be undone.
+    """The cluster's name (or a host's), by which the operator agrees to what cannot be undone.
 
     ``given`` comes from ``option``; without it the operator is asked, with ``what``. ``done`` is
     the participle of what the command does.
@@ -119,6 +120,7 @@ class Consent:
     done: str
     what: str
     option: str
+    noun: str = "cluster"
 
     def require_possible(self, run: Run) -> None:
         """Raises :class:`UsageError` when nobody can be asked, or the name is another one."""
@@ -143,7 +145,7 @@ class Consent:
     def _require(self, given: str) -> None:
         if given != self.name:
             raise UsageError(
-                f"not {self.done}: the cluster is called {self.name}"
+                f"not {self.done}: the {self.noun} is called {self.name}"
                 + ("" if given else f"; say {self.option} and its name"),
                 id="consent-missing",
             )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.host.observe import BATCH_LOCK, PENDING_DIR, HostFacts
 from provision.host.resources import (
+    MADE_BY,
     MARKER,
     Absent,
     Certificate,
@@ -215,9 +216,10 @@ def _user(user: User, facts: HostFacts) -> Change | None:
     name, home = shlex.quote(user.name), shlex.quote(user.home)
     return Change(
         f"create system user {user.name}",
-        f"getent group {name} >/dev/null || groupadd --system {name}\n"
+        # A group that was there is somebody's: clean-host must not take it with the user.
+        f"c='{MADE_BY}'; getent group {name} >/dev/null && c= || groupadd --system {name}\n"
         f"useradd --system --gid {name} --home-dir {home} --no-create-home "
-        f"--shell /usr/sbin/nologin {name}",
+        f'--comment "$c" --shell /usr/sbin/nologin {name}',
     )
 
 

@@ -12,6 +12,8 @@ from provision.artifacts import Artifact
 
 #: Holds the digest of the tarball that a folder was unpacked from; only we make such folders.
 MARKER = ".artifact.sha256"
+#: The comment (GECOS) of a user whom this tool made, with the group: without it the user stays.
+MADE_BY = "made by alluxio-provision"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .lab import Lab
+from .lab import Lab, wait_until
 
 UNIT_PATH = "/etc/systemd/system/etcd.service"
 
@@ -24,6 +24,57 @@ def test_a_dry_run_shows_what_would_go(lab: Lab) -> None:
     before = lab.snapshot()
     lab.invoke("destroy", None, "--dry-run").expect(0, "delete /var/lib/etcd/member", "nothing was")
     assert lab.snapshot() == before
+
+
+def test_one_host_is_cleaned_of_what_another_cluster_has_there(lab: Lab) -> None:
+    """To an inventory of another name, every host of the lab is another cluster's."""
+    other, host = lab.inventory({"cluster": "Other"}), lab.workers[1]
+    before = lab.snapshot()
+    lab.invoke("deploy-etcd", other, "--dry-run").expect(3, f"invoke clean-host {lab.etcd[0]}")
+    lab.invoke("clean-host", other, host.name).expect(2, f"the host is called {host}")
+    shown = lab.invoke("clean-host", other, host.name, "--dry-run")
+    shown.expect(
+        0, "which runs", "in /opt/alluxio deleted", "keep /var/lib/alluxio/worker_identity"
+    )
+    # This inventory's own stay, whatever is said.
+    lab.invoke("clean-host", None, host.name, "--yes-clean", host.name).expect(0, "0 changed")
+    assert lab.snapshot() == before
+
+    identity = host.run("grep -v '#' /var/lib/alluxio/worker_identity")
+    shown.expect(0, f"invoke forget-worker worker-{identity} --inventory OTHER.yml")
+    run = lab.start("clean-host", other, host.name, "--yes-clean", host.name)
+    run.wait_for(r"\[1/1\]")
+    run.kill()
+    for _ in range(2):  # the killed run may have had all of it done
+        done = lab.invoke("clean-host", other, host.name, "--yes-clean", host.name).expect(0)
+    done.expect(0, f"0 changed; nothing of another cluster is on {host}")
+    assert host.run("ls /opt; ls /etc/systemd/system/alluxio-* 2>/dev/null || :") == ""
+    assert host.run("grep -hv '#' /var/lib/alluxio/worker_identity.removed-*") == identity
+    after = lab.snapshot()
+    assert {n: s for n, s in after.items() if n != host.name} == {
+        n: s for n, s in before.items() if n != host.name
+    }
+
+    def forgotten() -> bool:
+        return lab.invoke("forget-worker", None, f"worker-{identity}").code == 0
+
+    wait_until(forgotten, "forget-worker takes the registration away", 60)
+    kept = "find / -xdev -name 'LOCAL.removed-*' -prune -exec rm -rf {} +"
+    host.run(f"{kept}; rm -rf /var/lib/alluxio /var/log/alluxio")
+
+
+def test_a_member_of_another_cluster_is_cleaned_when_it_has_left(lab: Lab) -> None:
+    other, host = lab.inventory({"cluster": "Other"}), lab.etcd[1]
+    command = ("clean-host", other, host.name, "--yes-clean", host.name)
+    with_data = (*command, "--delete-data", host.name)
+    before = lab.snapshot()
+    lab.invoke(*with_data).expect(3, "which has 3 members", "[quorum-at-risk]")
+    assert lab.snapshot() == before
+    lab.invoke("remove-member", None, host.name).expect(0)
+    lab.invoke(*with_data).expect(0, "delete the user etcd", "DELETE /var/lib/etcd/member.removed-")
+    lab.invoke(*with_data).expect(0, "0 changed")
+    assert host.name not in lab.left_over()
+    assert host.run("getent passwd etcd || getent group etcd || :") == ""
 
 
 def test_another_clusters_host_is_left_alone(lab: Lab) -> None:
