@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision.actions import common
 from provision.errors import UsageError
 from provision.run import Run
+
+if TYPE_CHECKING:
+    from provision.alluxio.reregister import Watch
+    from provision.inventory.resolved import Machine
+    from provision.plan import Step
 
 
 def deploy_etcd(run: Run, workers: bool) -> int:
@@ -223,7 +229,9 @@ def backup_etcd(run: Run, to: str, keep: str) -> int:
 def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
     """Every member anew from one snapshot. The cluster's name is the consent."""
     from provision import screen
+    from provision.alluxio import reregister
     from provision.etcd import restore
+    from provision.plan import further
 
     if not file:
         raise UsageError(
@@ -232,13 +240,21 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
     inventory = common.load_own_etcd(run)
     observed = restore.observe(inventory, run.fleet, Path(file).expanduser(), bump=bump)
     plan = restore.plan(inventory, run.fleet, observed, bump=bump)
+    watch = reregister.watch(inventory, run.fleet)
+    if watch is not None:
+        plan = replace(plan, steps=(*plan.steps, watch.step))
     screen.problems(plan.notes)
     common.Consent(
         inventory.cluster, confirmed, "restored", "This replaces etcd's data", "--yes-restore"
     ).require(run, plan)
     carried = common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
     if carried:
+        steps = _restart_lost_workers(run, watch, plan.guards)
+        with further("the restore is finished"):
+            last = restore.finish(inventory, run.fleet, observed)
+            common.carry_out(run, last)
         common.note(run)
+        plan = replace(plan, steps=(*plan.steps, *steps, *last.steps))
     kept = {m.name: restore.kept(m, observed.mark) for m in inventory.etcd.members}
     common.finish(
         run, plan, carried, {"kept": kept}, f"old data: {', '.join(sorted({*kept.values()}))}"
@@ -249,8 +265,9 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
 def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> int:
     """A cluster of one survivor, then the others join it again. The name is the consent."""
     from provision import screen
+    from provision.alluxio import reregister
     from provision.etcd import guard, members, observed, recover, restore
-    from provision.plan import further
+    from provision.plan import Plan, further
 
     if not name:
         raise UsageError(
@@ -284,6 +301,13 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
                 )
                 common.carry_out(run, join)
             plan = replace(plan, steps=(*plan.steps, *join.steps))
+        watch = reregister.watch(inventory, run.fleet)
+        if watch is not None:
+            with further("the workers are registered again"):
+                looking = Plan(run.command, inventory.cluster, (watch.step,), guards=plan.guards)
+                common.carry_out(run, looking)
+            steps = _restart_lost_workers(run, watch, plan.guards)
+            plan = replace(plan, steps=(*plan.steps, *looking.steps, *steps))
         with further("the recovery is finished"):
             last = recover.finish(inventory, run.fleet, seen)
             common.carry_out(run, last)
@@ -357,6 +381,20 @@ def disarm_alarms(run: Run) -> int:
         run, plan, common.carry_out(run, plan), line="" if plan.steps else "there is no alarm"
     )
     return 0
+
+
+def _restart_lost_workers(
+    run: Run, watch: Watch | None, guards: tuple[Machine, ...]
+) -> tuple[Step, ...]:
+    """Restart the workers that ``watch`` has found, group by group. Returns the steps."""
+    from provision.plan import further
+
+    if watch is None:
+        return ()
+    with further("the workers are registered again"):
+        plan = replace(watch.plan(run.command), guards=guards)
+        common.carry_out(run, plan)
+    return plan.steps
 
 
 def _deletions(delete: str, name: str) -> tuple[str, ...]:

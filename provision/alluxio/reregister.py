@@ -1,99 +1,186 @@
-"""Whether workers still hold their registrations after etcd's data was put back in time.
+"""The workers that lose their registration when etcd's data goes back in time.
 
-A worker keeps its lease alive by the lease's id. When the restored data does not have that
-lease, the worker's keep-alive finds nothing: it goes on serving, but is registered no more until
-it is restarted. When the data has an older lease of its, the key is there until that one ends.
+A worker keeps its lease alive by the lease's id (Alluxio 313, ``ServiceDiscoveryRecipe``). The
+restored data may lack that lease: the worker then serves on, but is no longer registered until it
+is restarted. The data may also hold an older lease of the worker: its key stays until that lease
+ends.
+
+restore-etcd and recover-etcd look for such workers when etcd is back, and restart them in groups as
+restart-workers does: with the same guard for changed addresses, and each group ready before the
+next one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import shlex
 import time
+from collections.abc import Mapping, Sequence
 
-from provision.alluxio import desired, membership, start
-from provision.errors import Unhealthy
+from provision import gather, preflight
+from provision.alluxio import (
+    desired,
+    leases,
+    membership,
+    moved,
+    readiness,
+    registrations,
+    rolling,
+    start,
+)
+from provision.errors import Problem, Unhealthy
 from provision.etcd import health
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
-from provision.plan import Call
-from provision.remote import Fleet, Session, failures
+from provision.host.observe import HostFacts, Probe, merged
+from provision.host.ownership import owner
+from provision.host.resources import File, Identity
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.plan import Gate, Plan, Step
+from provision.remote import Fleet
 
-#: etcd's client sends a keep-alive three times within a lease's time to live.
+#: etcd's client sends a keepalive three times within a lease's time to live.
 KEEP_ALIVES = 3
+#: Seconds on top: LeaseTimeToLive answers in whole seconds.
+MARGIN = 1.5
+#: Seconds between two looks at the leases, at most.
+POLL_SECONDS = 1.0
+#: Seconds without an answer from etcd, or with one leader after the other, until the look fails.
+PATIENCE = 60.0
 
 
-def call(inventory: Inventory, fleet: Fleet) -> Call:
-    """Restart the running workers whose leases nobody keeps alive, and wait until all are live."""
-    return Call(
-        "restart the workers that have lost their registration, and wait until all are live",
-        lambda: _do(inventory, fleet),
-    )
+class Watch:
+    """Finds the running workers that have lost their registration.
+
+    ``step`` looks and changes nothing. After it, ``plan`` restarts the workers that it has found.
+    """
+
+    def __init__(self, inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> None:
+        self._inventory, self._alluxio, self._fleet = inventory, alluxio, fleet
+        self._facts: Mapping[Machine, HostFacts] = {}
+        self._notes: tuple[Problem, ...] = ()
+        self._lost: Sequence[AlluxioWorker] = ()
+        title = "the workers that have lost their registration are known; they are restarted next"
+        self.step = Step("see to the workers", after=Gate(title, self._look))
+
+    def plan(self, command: str) -> Plan:
+        """Restart the workers that were found, group by group.
+
+        Raises :class:`PreflightFailed` when another host's worker has the identity of one.
+        """
+        given = self._inventory, self._alluxio, self._fleet
+        others: list[moved.Moved] = []
+        if self._lost and self._alluxio.membership == "ETCD":
+            seen = registrations.look(*given)
+            # No process keeps their keys, so each registration with another address is in the way.
+            others = moved.found(self._alluxio, self._lost, self._facts, seen)
+            preflight.require(moved.clones(self._alluxio, self._fleet, others, self._facts, seen))
+        size = max(1, len(self._alluxio.workers) // start.RESTART_SHARE)
+        steps = rolling.in_groups(*given, self._lost, others, self._facts, size, command)
+        return Plan(command, self._inventory.cluster, tuple(steps), self._notes)
+
+    def _look(self) -> None:
+        self._facts, absent = gather.look(
+            self._fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
+        )
+        self._notes = tuple(
+            Problem(
+                p.where,
+                f"its worker was not looked at: {p.what}",
+                "if check-nodes shows it as FAILED later, run invoke restart-workers",
+                "warning",
+                id="worker-left-out",
+            )
+            for p in absent
+        )
+        running = [w for w in self._alluxio.workers if self._is_ours(w)]
+        self._lost = lost(self._inventory, self._alluxio, self._fleet, running, self._facts)
+
+    def _is_ours(self, worker: AlluxioWorker) -> bool:
+        """Whether the worker of this cluster runs, or an earlier run has stopped it. A worker that
+        somebody else has stopped stays so."""
+        facts = self._facts.get(worker.machine)
+        if facts is None or owner(facts, desired.UNIT_PATH) != self._alluxio.name:
+            return False
+        return facts.unit(desired.UNIT).active == "active" or bool(rolling.noted(facts))
 
 
-def _do(inventory: Inventory, fleet: Fleet) -> None:
+def watch(inventory: Inventory, fleet: Fleet) -> Watch | None:
+    """None where no worker has a lease: without Alluxio, and with STATIC membership."""
     alluxio = inventory.alluxio
     if alluxio is None or alluxio.membership == "STATIC":
-        return
-    lost = _lost(inventory, alluxio, fleet, _running(alluxio, fleet))
-    if not lost:
-        return
-
-    def restart(session: Session) -> None:
-        done = session.run(f"systemctl restart {shlex.quote(desired.UNIT)}", "restart the worker")
-        if not done.ok:
-            raise Unhealthy(
-                f"{session.machine.host}: {done.stderr.strip()[-300:]}", id="change-failed"
-            )
-
-    machines = [w.machine for w in lost]
-    if problems := failures(fleet.map(restart, machines, at_once=inventory.parallel)):
-        raise Unhealthy(
-            f"{len(problems)} workers could not be restarted", problems, id="change-failed"
-        )
-    limit = alluxio.start_timeout + alluxio.failure_detection_timeout
-    deadline = time.monotonic() + limit
-    while missing := _lost(inventory, alluxio, fleet, lost):
-        if time.monotonic() > deadline:
-            start.require_live(inventory, alluxio, fleet, missing)
-            names = ", ".join(w.name for w in missing)
-            raise Unhealthy(
-                f"nobody keeps the leases of {names} alive after {limit} s", id="worker-not-live"
-            )
+        return None
+    return Watch(inventory, alluxio, fleet)
 
 
-def _running(alluxio: AlluxioCluster, fleet: Fleet) -> list[AlluxioWorker]:
-    """The workers whose unit is active; one that is stopped, or whose host is away, is none of
-    our business: nothing here made it so."""
-
-    def active(session: Session) -> bool:
-        return session.run(f"systemctl is-active -q {desired.UNIT}", "is the worker up").ok
-
-    seen = fleet.map(active, [w.machine for w in alluxio.workers])
-    return [w for w in alluxio.workers if seen[w.machine] is True]
-
-
-def _lost(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, workers: list[AlluxioWorker]
+def lost(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    workers: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
 ) -> list[AlluxioWorker]:
-    """The workers whose live key is not there, or whose lease only runs out.
+    """The workers that have no live key, or a live key whose lease nobody keeps alive.
 
-    A lease that is kept alive has more time left than a moment before, once within a third of
-    its time to live; whoever has none after that, and a second more, is lost.
+    A lease that is kept alive has more time left than a moment before, once within a third of its
+    time to live. A new leader gives each lease its whole time again (etcd, ``lessor.Promote``), so
+    the comparison begins again when the term changes.
+
+    Raises :class:`Unhealthy` when etcd could not be asked for so long: then no worker is lost.
     """
-    waiting = {(w.hostname, w.rpc_port): w for w in workers}
+    waiting = list(workers)
+    window = alluxio.failure_detection_timeout / KEEP_ALIVES + MARGIN
     least: dict[int, int] = {}
-    deadline = time.monotonic() + alluxio.failure_detection_timeout / KEEP_ALIVES + 1.5
-    while waiting and time.monotonic() < deadline:
-        with (
-            contextlib.suppress(Unhealthy),  # etcd may change its leader meanwhile
-            health.any_client(inventory.etcd, fleet) as client,
-        ):
-            for key, worker in membership.read(client, alluxio.name).live_registrations():
-                if (worker.host, worker.rpc_port) not in waiting or not key.lease:
-                    continue
-                ttl = client.lease_ttl(key.lease)
-                if ttl > least.setdefault(key.lease, ttl):
-                    del waiting[worker.host, worker.rpc_port]
-                least[key.lease] = min(ttl, least[key.lease])
-        time.sleep(0.2)
-    return list(waiting.values())
+    term, began = 0, time.monotonic()
+    limit = began + window + PATIENCE
+    while waiting:
+        try:
+            with health.any_client(inventory.etcd, fleet) as client:
+                now, seen = client.status().raft_term, membership.read(client, alluxio.name)
+                keys = {w.name: _lease(alluxio, w, facts, seen) for w in waiting}
+                some = sorted({lease for lease in keys.values() if lease})
+                times = client.lease_times(some, leases.SECONDS)
+        except Unhealthy:  # etcd may change its leader meanwhile
+            if time.monotonic() > limit:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
+        if now != term or len(times) < len(some):
+            if time.monotonic() > limit:
+                raise Unhealthy(
+                    "it is not known which workers have lost their registration: etcd changes its "
+                    "leader, or answers too slowly",
+                    id="leases-not-asked",
+                )
+            if now != term:
+                least, term, began = {}, now, time.monotonic()
+        grown = {lease for lease, t in times.items() if t.left > least.get(lease, t.left)}
+        for lease, t in times.items():
+            least[lease] = min(t.left, least.get(lease, t.left))
+        waiting = [w for w in waiting if keys[w.name] not in grown]
+        if len(times) == len(some) and time.monotonic() - began >= window:
+            break
+        if waiting:
+            time.sleep(min(POLL_SECONDS, window / 8))
+    return waiting
+
+
+def _lease(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker,
+    facts: Mapping[Machine, HostFacts],
+    seen: membership.Membership,
+) -> int:
+    """The lease of the worker's live key, found by its identity or else by its address; 0: none."""
+    identity = desired.identity(alluxio, facts[worker.machine]) if worker.machine in facts else None
+    entry = seen.live.get(desired.worker_id(identity)) if identity else None
+    if entry is not None:
+        return entry.key.lease
+    at = worker.hostname, worker.rpc_port
+    for key, r in seen.live_registrations():
+        if (r.host, r.rpc_port) == at:
+            return key.lease
+    return 0
+
+
+def _probe(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Probe:
+    identity = Identity(desired.identity_file(alluxio), alluxio.user, "")
+    files = (File(desired.UNIT_PATH, None), File(rolling.MARK, None), identity)
+    own = Probe(resources=files, units=(desired.UNIT,))
+    return merged([own, readiness.probe(alluxio, worker)])

@@ -24,6 +24,8 @@ from provision.remote import Fleet
 from provision.text import printable
 
 COMMAND = "restart-workers"
+#: Those that note on the hosts which workers they restart.
+COMMANDS = (COMMAND, "restore-etcd", "recover-etcd")
 MARK = f"{PENDING_DIR}/restart.{desired.UNIT}"
 
 
@@ -88,22 +90,45 @@ def restart(
     facts = _look(inventory, alluxio, chosen, fleet)
     seen = start.live(inventory, alluxio, fleet, chosen)
     stands = standing(alluxio, chosen, facts, seen)
-    left = [] if afresh else [w for w in stands.live if _mark(facts[w.machine])]
+    left = [] if afresh else [w for w in stands.live if noted(facts[w.machine])]
     todo = [*stands.broken, *(left or stands.live)]
+    others = _moved(inventory, alluxio, fleet, todo, facts)
+    share = max(1, len(chosen) // start.RESTART_SHARE)
+    steps = in_groups(inventory, alluxio, fleet, todo, others, facts, at_once or share, COMMAND)
+    notes = stands.notes
+    if left:
+        notes = (*notes, _resumed(left, facts, len(stands.live) - len(left)))
+    return Plan(COMMAND, inventory.cluster, tuple(steps), notes)
+
+
+def in_groups(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    todo: Sequence[AlluxioWorker],
+    others: Sequence[moved.Moved],
+    facts: Mapping[Machine, HostFacts],
+    size: int,
+    command: str,
+) -> list[Step]:
+    """The steps that restart ``todo`` in groups of ``size``, each ready before the next one.
+
+    ``others`` are those that get another address: their old registrations are removed first. The
+    facts are of a probe with :data:`MARK` in it. A run that ends part-way leaves the marks, so
+    ``command`` goes on when it is run again, and so does restart-workers.
+    """
     steps: list[Step] = []
-    unmarked = [w for w in todo if not _mark(facts[w.machine])]
-    who = audit.author(COMMAND, inventory.cluster).who
-    note = f'echo "{COMMAND} $(date -u +%Y-%m-%dT%H:%M:%SZ)" {shlex.quote(who)} >{MARK}'
-    if len(todo) > 1 and unmarked:
+    unmarked = [w for w in todo if not noted(facts[w.machine])]
+    who = audit.author(command, inventory.cluster).who
+    note = f'echo "{command} $(date -u +%Y-%m-%dT%H:%M:%SZ)" {shlex.quote(who)} >{MARK}'
+    if unmarked and (len(todo) > 1 or others):
         mark = Change("note that it is to be restarted", note)
         hosts = tuple(HostChanges(w.name, w.machine, (mark,)) for w in unmarked)
         steps.append(Step("note who is to be restarted", hosts, at_once=inventory.parallel))
-    share = max(1, len(chosen) // start.RESTART_SHARE)
     done: list[AlluxioWorker] = []
-    others = _moved(inventory, alluxio, fleet, todo, facts)
-    for some in start.groups(todo, at_once or share):
+    for some in start.groups(todo, size):
         steps += moved.steps(
-            *(inventory, alluxio, fleet, [m for m in others if m.worker in some], facts, COMMAND)
+            *(inventory, alluxio, fleet, [m for m in others if m.worker in some], facts, command)
         )
         waiting = start.Registrations(inventory, alluxio, fleet, some, done)
         done += some
@@ -116,10 +141,7 @@ def restart(
                 at_once=inventory.parallel,
             )
         )
-    notes = stands.notes
-    if left:
-        notes = (*notes, _resumed(left, facts, len(stands.live) - len(left)))
-    return Plan(COMMAND, inventory.cluster, tuple(steps), notes)
+    return steps
 
 
 def standing(
@@ -135,7 +157,8 @@ def standing(
     broken, good, stopped = [], [], []
     for w in chosen:
         unit = facts[w.machine].unit(desired.UNIT)
-        if unit.load == "not-found" or unit.active == "inactive":
+        began = bool(noted(facts[w.machine]))  # a run that ended part-way may have stopped it
+        if unit.load == "not-found" or (unit.active == "inactive" and not began):
             stopped.append(w)
         elif (
             unit.active == "active"
@@ -180,17 +203,17 @@ def _moved(
 
     def written(worker: AlluxioWorker) -> bool:
         its = facts[worker.machine]
-        return desired.UNIT in its.pending_restarts and not _mark(its)
+        return desired.UNIT in its.pending_restarts and not noted(its)
 
     others = [m for m in found if not m.live or written(m.worker)]
     preflight.require(moved.clones(alluxio, fleet, others, facts, seen))
     return others
 
 
-def _mark(facts: HostFacts) -> str:
+def noted(facts: HostFacts) -> str:
     """What an earlier run has noted; empty for none, and where something else is pending."""
     text = (facts.text(MARK) or "").strip()
-    return text if text.startswith(f"{COMMAND} ") else ""
+    return text if text.partition(" ")[0] in COMMANDS else ""
 
 
 def _restart(facts: HostFacts) -> tuple[Change, ...]:
@@ -201,6 +224,6 @@ def _restart(facts: HostFacts) -> tuple[Change, ...]:
 def _resumed(
     left: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts], others: int
 ) -> Problem:
-    since = printable(_mark(facts[left[0].machine]).removeprefix(f"{COMMAND} "), 100)
+    since = printable(noted(facts[left[0].machine]).partition(" ")[2], 100)
     what = f"goes on with the run of {since}, which left {len(left)}; {others} are done"
     return Problem(COMMAND, what, "--afresh restarts all of them", "warning", id="run-resumed")

@@ -192,20 +192,15 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
 
 
 def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
-    """When all survivors are back: remove the marks, and see to the workers."""
+    """When all survivors and the workers are back: remove the marks."""
     cluster = inventory.etcd
     back = replace(cluster, members=tuple(s.member for s in observed.survivors))
-    steps: list[Step] = []
-    if inventory.alluxio is not None:
-        from provision.alluxio import reregister
-
-        steps.append(Step("see to the workers", calls=(reregister.call(inventory, fleet),)))
     note = last_seen.path(cluster)
     hosts = tuple(
         HostChanges(m.name, m.machine, (unfinished.clear(m, note),)) for m in back.members
     )
-    steps.append(Step("finish", hosts, before=gates.all_healthy(back, fleet)))
-    return Plan("recover-etcd", cluster.name, tuple(steps))
+    step = Step("finish", hosts, before=gates.all_healthy(back, fleet))
+    return Plan("recover-etcd", cluster.name, (step,))
 
 
 def _stamp(member: EtcdMember) -> str:

@@ -76,7 +76,7 @@ def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True
 
 
 def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool = True) -> Plan:
-    """Upload, stop all, restore all, start all, verify, and see that the workers are back."""
+    """Upload, stop all, restore all, start all, and verify."""
     cluster, mark = inventory.etcd, observed.mark
     facts = {m.name: observed.facts[m.machine] for m in cluster.members}
     left = [m for m in cluster.members if not _restored(m, facts[m.name], mark)]
@@ -100,20 +100,24 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool =
     starting = [m for m in cluster.members if left or not running(facts[m.name])]
     verify = _verified(cluster, fleet)
     steps += _step("start all members together", starting, unfinished.start, after=verify)
-    if inventory.alluxio is not None:
-        from provision.alluxio import reregister
+    if not steps:  # an earlier run came so far
+        steps.append(Step("verify the restored cluster", after=verify))
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed, bump), guards)
 
-        steps.append(Step("see to the workers", calls=(reregister.call(inventory, fleet),)))
+
+def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
+    """When the members and the workers are back: remove the marks and the uploads."""
+    cluster = inventory.etcd
     uploads = {m.name: _upload_path(m, observed.sha256) for m in cluster.members}
-    steps += _step(
+    steps = _step(
         "finish",
         list(cluster.members),
         # What was noted is of another history now.
         lambda m: unfinished.clear(m, uploads[m.name], last_seen.path(cluster)),
-        before=None if starting else verify,
+        before=_verified(cluster, fleet),
     )
-    guards = tuple(m.machine for m in cluster.members)
-    return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed, bump), guards)
+    return Plan("restore-etcd", cluster.name, tuple(steps))
 
 
 def bumps(cluster: EtcdCluster) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .lab import CLUSTER, Lab
+from .lab import CLUSTER, Lab, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +109,41 @@ def test_no_other_command_meets_a_half_restored_cluster(lab: Lab, saved: Path) -
     lab.invoke("restore-etcd", None, *options).expect(0)
     require_restored(lab)
     lab.invoke("deploy-etcd").expect(0, "0 changed")
+
+
+def test_lost_workers_come_back_one_after_the_other_at_their_addresses(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """The restored data has neither's lease, and worker1 at an address that it had before."""
+    # The backup is of a time without leases: both workers are stopped.
+    lab.on(lab.workers, "systemctl stop alluxio-worker")
+    own = lab.workers[1].run("grep -v '^#' /var/lib/alluxio/worker_identity")
+    key = f"/DHT/{CLUSTER}/AUTHORIZED/worker-{own}"
+    with lab.client(lab.etcd[0]) as client:
+        now = client.get(key)
+        assert now is not None
+        older = re.sub(rb'"Host":"[^"]+"', b'"Host":"old.example.com"', now.value)
+        client.put(key, older)
+        wait_until(lambda: not client.range(f"/ServiceDiscovery/{CLUSTER}/")[1], "leases end", 60)
+        done = lab.invoke("backup-etcd", None, "--to", str(tmp_path), "--format", "json").expect(0)
+        client.put(key, now.value)
+    lab.on(lab.workers, "systemctl start alluxio-worker")
+    lab.invoke("start-workers").expect(0)
+    options = (json.loads(done.stdout)["file"], "--yes-restore", CLUSTER)
+    running = lab.start("restore-etcd", None, *options)
+    running.wait_for("remove the old address of worker1")
+    running.kill()
+    left = lab.workers[1].run("cat /run/alluxio-provision/restart.alluxio-worker.service")
+    assert left.startswith("restore-etcd ")
+    first = lab.workers[0].main_pid("alluxio-worker")
+    lab.invoke("restore-etcd", None, *options).expect(0, "restart worker1")
+    assert lab.workers[0].main_pid("alluxio-worker") == first
+    with lab.client(lab.etcd[0]) as client:
+        registered = client.get(key)
+        assert registered is not None
+        assert b"old.example.com" not in registered.value
+    assert lab.on(lab.workers, "ls /run/alluxio-provision/restart.* 2>/dev/null || :") == ["", ""]
+    lab.invoke("check-nodes").expect(0, "2 workers: 2 LIVE")
 
 
 def test_a_timer_saves_and_prunes(lab: Lab) -> None:

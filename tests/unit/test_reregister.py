@@ -1,0 +1,153 @@
+"""What restore-etcd and recover-etcd do about workers that have lost their registration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from provision.alluxio import desired, membership, registrations, reregister, rolling
+from provision.alluxio.membership import Entry, Membership, Registration
+from provision.errors import PreflightFailed
+from provision.etcd.values import KeyValue
+from provision.inventory.resolved import AlluxioWorker
+from provision.plan import Plan
+from provision.remote import Fleet
+from tests.unit import builders
+from tests.unit.hosts import text
+from tests.unit.test_rolling import World, groups, whats
+
+START = "start alluxio-worker.service"
+
+
+class Restored(World):
+    """Workers that run after etcd's data went back; ``lost`` says which of them etcd lacks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+        super().__init__(monkeypatch, count)
+        self.asked: list[str] = []
+        self.gone: list[str] = [w.name for w in self.alluxio.workers]
+        monkeypatch.setattr(reregister, "lost", self._lost)
+
+    def _lost(
+        self, _i: object, _a: object, _f: object, running: Sequence[AlluxioWorker], _: object
+    ) -> list[AlluxioWorker]:
+        self.asked = [w.name for w in running]
+        return [w for w in running if w.name in self.gone]
+
+    def plan(self, command: str = "restore-etcd") -> Plan:
+        with Fleet(4) as fleet:
+            watch = reregister.watch(builders.inventory(self.alluxio), fleet)
+            assert watch is not None
+            assert watch.step.changed == 0
+            assert watch.step.after is not None
+            watch.step.after.check()
+            return watch.plan(command)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Restored:
+    return Restored(monkeypatch, 20)
+
+
+def test_the_lost_are_restarted_in_groups_each_ready_before_the_next(world: Restored) -> None:
+    world.gone = ["w1", "w2", "w3", "w20"]
+    found = world.plan()
+    assert found.command == "restore-etcd"
+    assert groups(found) == [["w1", "w2"], ["w3", "w20"]]
+    note, *restarts = found.steps
+    assert [h.name for h in note.hosts] == world.gone
+    assert all(s.before and s.after and "ready" in s.after.title for s in restarts)
+    assert whats(found, "w4") == []
+
+
+def test_nothing_to_do(world: Restored) -> None:
+    world.gone = []
+    assert world.plan().steps == ()
+
+
+def test_a_run_that_ended_part_way_goes_on(world: Restored) -> None:
+    """w1 was stopped for its new address, w2 is marked, and an operator has stopped w3."""
+    noted = text("restore-etcd 2026-11-17T09:00:00Z ann@desk\n")
+    world.unit("w1", "inactive")
+    world.paths("w1", mark=noted)
+    world.paths("w2", mark=noted)
+    world.unit("w3", "inactive")
+    world.gone = ["w1", "w2", "w3"]
+    found = world.plan()
+    assert "w3" not in world.asked
+    assert groups(found) == [["w1", "w2"]]
+    assert whats(found, "w1") == [START]
+    assert rolling.MARK in found.steps[0].hosts[0].changes[0].script  # it is removed
+
+
+def test_restart_workers_takes_up_what_a_restore_has_left(world: Restored) -> None:
+    world.unit("w1", "inactive")
+    world.paths("w1", mark=text("restore-etcd 2026-11-17T09:00:00Z ann@desk\n"))
+    assert groups(world.restart(20))[0][0] == "w1"
+    world.paths("w1", mark=text("another-tool 2026\n"))
+    assert "w1" not in groups(world.restart(20))[0]
+
+
+def test_a_worker_of_another_cluster_is_not_touched(world: Restored) -> None:
+    machine = world.alluxio.worker("w1").machine
+    paths = dict(world.facts[machine].paths)
+    paths[desired.UNIT_PATH] = text("X-Alluxio-Provision-Cluster=other\n")
+    world.change("w1", paths=paths)
+    world.gone = ["w1", "w2"]
+    assert groups(world.plan()) == [["w2"]]
+
+
+def test_membership_static_has_no_registration(world: Restored) -> None:
+    static = replace(world.alluxio, membership="STATIC")
+    with Fleet(1) as fleet:
+        assert reregister.watch(builders.inventory(static), fleet) is None
+        assert reregister.watch(builders.inventory(None, alluxio=None), fleet) is None
+
+
+def registered(world: Restored, name: str, host: str, *, live: bool = False) -> Membership:
+    """The restored data has the worker's id at ``host``."""
+    identity = desired.identity(world.alluxio, world.facts[world.alluxio.worker(name).machine])
+    assert identity is not None
+    worker_id = desired.worker_id(identity)
+    registration = Registration(worker_id, host, 29999, 29997, 30000, "AUTHORIZED", -1)
+    key = KeyValue(membership.authorized_prefix("c").encode(), b"", 7, 1, 1, 1)
+    entry = {worker_id: Entry(key, registration)}
+    return Membership("c", 1, entry, entry if live else {})
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_an_older_address_in_the_restored_data_goes_first(
+    world: Restored, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    """Alluxio refuses a worker whose id is registered at another address."""
+    world.gone = ["w1"]
+    seen = registered(world, "w1", "old.example.com", live=live)
+    monkeypatch.setattr(registrations, "look", lambda *_: seen)
+    monkeypatch.setattr(membership, "port_answers", lambda *_: False)
+    monkeypatch.setattr("provision.alluxio.moved._own", lambda *_: set())
+    found = world.plan()
+    assert [s.title for s in found.steps] == [
+        "note who is to be restarted",
+        "stop w1 for another address",
+        "remove the old address of w1",
+        "restart w1",
+    ]
+    assert "host old.example.com becomes w1" in found.steps[2].calls[0].what
+
+
+def test_the_identity_of_another_worker_stops_it(
+    world: Restored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.gone = ["w1"]
+    monkeypatch.setattr(registrations, "look", lambda *_: registered(world, "w1", "w2"))
+    with pytest.raises(PreflightFailed) as refused:
+        world.plan()
+    assert [p.id for p in refused.value.problems] == ["worker-registered-elsewhere"]
+
+
+def test_the_commands_that_mark(world: Restored) -> None:
+    for command in ("restore-etcd", "recover-etcd"):
+        assert f'echo "{command} $(date' in world.plan(command).steps[0].hosts[0].changes[0].script
+        assert command in rolling.COMMANDS
