@@ -70,7 +70,8 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
 
     Commands on workers look at the members' hosts, too, for the last run's note. Their operator
     may not have these hosts: then the members' answers alone count, and a serving group that has no
-    majority of the declared members is refused. Membership STATIC goes without etcd.
+    majority of the declared members is refused. Membership STATIC goes without etcd, but for keys
+    that it left there.
     """
     from provision.alluxio import desired
     from provision.etcd import guard, reach
@@ -78,7 +79,8 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     run.established = True
     alluxio = inventory.alluxio
     for_workers = run.command in WORKERS
-    if for_workers and (alluxio is None or alluxio.membership == "STATIC"):
+    static = alluxio is not None and alluxio.membership == "STATIC"
+    if for_workers and (alluxio is None or (static and run.command != "forget-worker")):
         return inventory
     login = None
     if for_workers and alluxio is not None and reach.root(inventory.etcd) is None:

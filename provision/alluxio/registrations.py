@@ -44,11 +44,10 @@ def forget(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, ids: Sequence[str]
 ) -> Removal:
     """The plan of ``forget-worker``: the AUTHORIZED keys of ``ids`` go. Ids that are not
-    registered need nothing.
+    registered need nothing. With membership STATIC these keys are what ETCD has left there.
 
     Raises :class:`PreflightFailed` when one of them is live.
     """
-    _not_static(alluxio)
     seen = look(inventory, alluxio, fleet)
     chosen = [w for w in map(_full_id, ids) if w in seen.authorized or w in seen.live]
     return _forgetting(inventory, alluxio, fleet, seen, list(dict.fromkeys(chosen)))
@@ -61,7 +60,12 @@ def forget_stale(
 
     Raises :class:`UsageError` with all of them when there is another number.
     """
-    _not_static(alluxio)
+    if alluxio.membership == "STATIC":
+        raise UsageError(
+            "with membership STATIC etcd does not tell which ids are stale: name each, as "
+            "check-nodes shows them",
+            id="command-not-applicable",
+        )
     seen = look(inventory, alluxio, fleet)
     found = stale(alluxio, seen)
     if len(found) != count:
@@ -224,15 +228,6 @@ def _forgetting(
     title = f"remove {_count(len(calls), 'registration', 'registrations')}"
     steps = (Step(title, calls=calls),) if calls else ()
     return Removal(Plan(command, inventory.cluster, steps, tuple(notes)), files)
-
-
-def _not_static(alluxio: AlluxioCluster) -> None:
-    if alluxio.membership == "STATIC":
-        raise UsageError(
-            "with membership STATIC nothing is registered in etcd: take the worker out of the "
-            "inventory and run start-workers, which writes conf/workers",
-            id="command-not-applicable",
-        )
 
 
 def _live(alluxio: AlluxioCluster, worker_id: str, entry: Entry) -> Problem:

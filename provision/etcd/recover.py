@@ -129,8 +129,9 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
                 Problem(
                     cluster.name,
                     f"{healthy} serves reads",
-                    "use invoke replace-member; if that is not the right cluster, name the right "
-                    "one by --cluster-id",
+                    "invoke deploy-etcd starts members that are stopped, invoke replace-member "
+                    "NAME replaces a lost one; if those that serve are not the right cluster, name "
+                    "the right one by --cluster-id",
                     id="quorum-not-lost",
                 )
             ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision import plan as plans
-from provision.alluxio import kept, membership, registrations
+from provision.alluxio import kept, membership, registrations, switch
 from provision.alluxio.registrations import Removal
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
 from provision.etcd import health
@@ -197,7 +197,14 @@ def test_nothing_goes_when_it_cannot_be_kept(world: World, monkeypatch: pytest.M
     assert world.left() == [ONE, OTHER]
 
 
-def test_with_static_membership_there_is_nothing_to_forget(world: World) -> None:
+def test_what_etcd_membership_has_left_is_forgotten_with_static(world: World) -> None:
+    """The remedy of the warning registrations-unused."""
     static = builders.alluxio(membership="STATIC")
-    with pytest.raises(UsageError, match="membership STATIC"):
-        registrations.forget(world.inventory, static, world.fleet, [ONE])
+    given = world.inventory, static, world.fleet
+    left = switch.leftovers(static, registrations.look(*given))
+    assert left is not None
+    assert ONE in left.what
+    plans.apply(registrations.forget(*given, [ONE, OTHER]).plan, world.fleet)
+    assert switch.leftovers(static, registrations.look(*given)) is None
+    with pytest.raises(UsageError, match="name each"):
+        registrations.forget_stale(*given, 1)

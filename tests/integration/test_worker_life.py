@@ -167,6 +167,7 @@ def test_decommissioned(lab: Lab) -> None:
     mine = worker_id(other)
     with lab.client(lab.etcd[0]) as client:
         before = client.get(f"/DHT/{CLUSTER}/AUTHORIZED/{mine}")
+    lab.invoke("forget-worker", None, mine).expect(3, "registration-live", "decommission-worker")
     done = lab.invoke("decommission-worker", None, "worker1", "--format", "json").expect(0)
     assert other.show(UNIT, "ActiveState", "UnitFileState") == {
         "ActiveState": "inactive",
@@ -261,5 +262,8 @@ def test_static_membership_waits_for_the_port(lab: Lab, identities: list[str]) -
     read = lab.invoke("check-nodes", static, "--read", "/f")
     read.expect(1, "read of /f: failed", "static-workers-unused", "no client of Alluxio 313 uses")
     lab.invoke("decommission-worker", static, "worker1").expect(0, "1 changed; take worker1 out")
-    lab.invoke("forget-worker", static, "x").expect(2, "membership STATIC")
+    left = f"worker-{lab.workers[1].read(IDENTITY)}"
+    lab.invoke("check-nodes", static).expect(1, left, "registrations-unused")
+    lab.invoke("forget-worker", static, left).expect(0, "1 changed")
+    lab.invoke("forget-worker", static, left).expect(0, "0 changed", "no such id is registered")
     assert kept(lab, identities)
