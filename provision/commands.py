@@ -18,18 +18,30 @@ NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they a
 READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
 LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
 BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
+DOWNGRADE = "Go back to the inventory's release where a newer one is."
 AT_ONCE = "How many at a time: a count or a percent of the chosen; 10% when not given."
 KEEP_RELEASES = "How many releases stay on a host, older ones are deleted: 2 or more, or all."
 
 
-@command(changes=True, guarded=True, help={"no_workers": NO_WORKERS})
-def deploy_etcd(run: Run, no_workers: bool = False) -> int:
+@command(
+    changes=True,
+    guarded=True,
+    help={
+        "no_workers": NO_WORKERS,
+        "remove": "Members to remove that the inventory does not have, comma-separated.",
+        "downgrade": "Go back to the inventory's patch release where a newer one runs.",
+    },
+)
+def deploy_etcd(
+    run: Run, no_workers: bool = False, remove: str = "", downgrade: bool = False
+) -> int:
     """Install etcd on the inventory's members, or roll a change out, one member at a time.
 
-    Members that the inventory has and etcd does not are added, then those that it has no more
-    are removed. The plan is shown before it is applied; a second run changes nothing.
+    Members that the inventory has and etcd does not are added. A member that it does not have, and
+    a newer patch release, are shown and left: they may be right, and the inventory an old one. The
+    plan is shown before it is applied; a second run changes nothing.
     """
-    return actions.deploy_etcd(run, workers=not no_workers)
+    return actions.deploy_etcd(run, workers=not no_workers, remove=remove, downgrade=downgrade)
 
 
 @command(
@@ -148,13 +160,19 @@ def disable_auth(run: Run) -> int:
     return actions.disable_auth(run)
 
 
-@command(changes=True, guarded=True, help={"limit": LIMIT, "batch": BATCH, "read": READ})
-def start_workers(run: Run, limit: str = "", batch: str = "", read: str = "") -> int:
+@command(
+    changes=True,
+    guarded=True,
+    help={"limit": LIMIT, "batch": BATCH, "read": READ, "downgrade": DOWNGRADE},
+)
+def start_workers(
+    run: Run, limit: str = "", batch: str = "", read: str = "", downgrade: bool = False
+) -> int:
     """Install, configure and start the Alluxio workers, and wait until each is READY.
 
     READY: registered, and every listener that its properties turn on answers on its own host.
     """
-    return actions.start_workers(run, limit, batch, read)
+    return actions.start_workers(run, limit, batch, read, downgrade)
 
 
 @command(
@@ -180,16 +198,27 @@ def restart_workers(
 @command(
     changes=True,
     guarded=True,
-    help={"limit": LIMIT, "batch": BATCH, "at_once": AT_ONCE, "keep": KEEP_RELEASES},
+    help={
+        "limit": LIMIT,
+        "batch": BATCH,
+        "at_once": AT_ONCE,
+        "keep": KEEP_RELEASES,
+        "downgrade": DOWNGRADE,
+    },
 )
 def upgrade_workers(
-    run: Run, limit: str = "", batch: str = "", at_once: str = "", keep: str = "all"
+    run: Run,
+    limit: str = "",
+    batch: str = "",
+    at_once: str = "",
+    keep: str = "all",
+    downgrade: bool = False,
 ) -> int:
     """Bring the running workers to alluxio.version of the inventory, a group at a time.
 
     The new release is unpacked beside the old one, which stays for rollback-workers.
     """
-    return actions.upgrade_workers(run, limit, batch, at_once, keep)
+    return actions.upgrade_workers(run, limit, batch, at_once, keep, downgrade)
 
 
 @command(
@@ -248,10 +277,10 @@ def readmit_worker(run: Run, file: str | None = None) -> int:
     return actions.readmit_worker(run, file or "")
 
 
-@command(changes=True, help={"limit": LIMIT})
-def start_masters(run: Run, limit: str = "") -> int:
+@command(changes=True, help={"limit": LIMIT, "downgrade": DOWNGRADE})
+def start_masters(run: Run, limit: str = "", downgrade: bool = False) -> int:
     """Install, configure and start the Alluxio masters of alluxio.masters, if there are any."""
-    return actions.start_masters(run, limit)
+    return actions.start_masters(run, limit, downgrade)
 
 
 @command(changes=True, help={"limit": LIMIT})

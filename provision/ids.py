@@ -124,6 +124,7 @@ Id = Literal[
     "registrations-unread",
     "registrations-unused",
     "release-missing",
+    "release-newer",
     "restart-pending",
     "root-needed",
     "run-resumed",

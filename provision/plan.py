@@ -93,6 +93,8 @@ class Plan:
     #: Machines that another run must leave alone meanwhile though nothing changes on them: two
     #: runs that each restart one member of the same cluster could cost it its quorum.
     guards: tuple[Machine, ...] = ()
+    #: What differs from the inventory, and is left as it is until an option says so.
+    left: tuple[Problem, ...] = ()
 
     @property
     def changed(self) -> int:
@@ -111,7 +113,7 @@ class Plan:
             "command": self.command,
             "cluster": self.cluster,
             "changed": self.changed,
-            "notes": [note.document() for note in self.notes],
+            "notes": [note.document() for note in (*self.notes, *self.left)],
             "steps": [
                 {
                     "title": step.title,

@@ -161,7 +161,9 @@ def carry_out(run: Run, plan: Plan) -> bool:
     if run.guarded and not run.established:
         raise AssertionError(f"{run.command} changes hosts without knowing which cluster it is")
     run.plans.append(plan)
-    screen.problems(plan.notes)
+    screen.problems((*plan.notes, *plan.left))
+    if run.dry_run and plan.left:
+        run.drifted = True
     if not plan.steps:
         return False
     if not run.json and plan.steps is not run.shown:

@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from provision.plan import Step
 
 
-def deploy_etcd(run: Run, workers: bool) -> int:
+def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = False) -> int:
     """Bring the etcd cluster to what the inventory says, and print its endpoints."""
     from provision import screen
     from provision.etcd import deploy, gates
 
     inventory = common.load_own_etcd(run)
+    inventory = replace(inventory, etcd=replace(inventory.etcd, downgrade=downgrade))
     observed = deploy.observe(inventory, run.fleet)
-    plan = deploy.plan(inventory, run.fleet, observed, write=not run.dry_run, workers=workers)
+    plan = deploy.plan(
+        inventory,
+        run.fleet,
+        observed,
+        write=not run.dry_run,
+        workers=workers,
+        remove=[name.strip() for name in remove.split(",") if name.strip()],
+    )
     carried = common.carry_out(run, plan)
     seen = observed.health
     if not plan.steps:

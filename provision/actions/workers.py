@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ def _chosen(
     return inventory, alluxio, choose(alluxio.workers, limit, batch)
 
 
-def start_workers(run: Run, limit: str, batch: str, path: str = "") -> int:
+def start_workers(run: Run, limit: str, batch: str, path: str = "", downgrade: bool = False) -> int:
     """Bring the workers to what the inventory says, and wait until each is ready.
 
     With ``path``, the file at that path is read through a worker at the end.
@@ -33,6 +34,7 @@ def start_workers(run: Run, limit: str, batch: str, path: str = "") -> int:
     if path:
         read.checked(path)
     inventory, alluxio, chosen = _chosen(run, limit, batch)
+    alluxio = replace(alluxio, downgrade=downgrade)
     observed = start.observe(inventory, alluxio, run.fleet, chosen)
     plan = start.plan(inventory, alluxio, run.fleet, observed, chosen)
     carried = common.carry_out(run, plan)
@@ -72,7 +74,9 @@ def restart_workers(run: Run, limit: str, batch: str, at_once: str, afresh: bool
     return 0
 
 
-def upgrade_workers(run: Run, limit: str, batch: str, at_once: str, keep: str) -> int:
+def upgrade_workers(
+    run: Run, limit: str, batch: str, at_once: str, keep: str, downgrade: bool = False
+) -> int:
     """Bring the running workers to the inventory's release, group by group."""
     from provision.alluxio import releases, rolling
 
@@ -81,6 +85,7 @@ def upgrade_workers(run: Run, limit: str, batch: str, at_once: str, keep: str) -
         least = f"at least {releases.KEPT} (the running one and the one before)"
         raise UsageError(f"--keep is a number, {least}, or all; not {keep!r}", id="option-invalid")
     inventory, alluxio, chosen = _chosen(run, limit, batch)
+    alluxio = replace(alluxio, downgrade=downgrade)
     size = rolling.group_size(at_once, len(chosen))
     plan = releases.upgrade(
         inventory, alluxio, run.fleet, chosen, at_once=size, keep=number or None
@@ -183,12 +188,13 @@ def readmit_worker(run: Run, file: str) -> int:
     return 0
 
 
-def start_masters(run: Run, limit: str) -> int:
+def start_masters(run: Run, limit: str, downgrade: bool = False) -> int:
     """Bring the masters to what the inventory says, and wait until they have a primary."""
     from provision.alluxio import masters
     from provision.selection import choose
 
     inventory, alluxio = _masters(run)
+    alluxio = replace(alluxio, downgrade=downgrade)
     chosen = choose(alluxio.masters, limit)
     observed = masters.observe(alluxio, run.fleet, chosen)
     plan = masters.plan(inventory, alluxio, run.fleet, observed, chosen)

@@ -12,7 +12,7 @@ from provision.alluxio import java, ports, state, switch
 from provision.alluxio.sizes import jvm_size
 from provision.alluxio.tarball import LAUNCHERS, Contents, launcher_on, launchers
 from provision.artifacts import Artifact
-from provision.errors import UsageError
+from provision.errors import Problem, UsageError
 from provision.etcd.values import Login
 from provision.host.observe import HostFacts, Probe
 from provision.host.resources import (
@@ -96,6 +96,27 @@ def target(facts: HostFacts, link: str) -> str | None:
     """What a link of a host points to; None when there is no such link."""
     found = facts.paths.get(link)
     return found.target if found is not None and found.kind == "link" else None
+
+
+def newer_release(alluxio: AlluxioCluster, facts: HostFacts) -> str:
+    """The release that ``current`` names when it is newer than the declared one, and stays; or
+    empty. An inventory with an older release may be an older checkout."""
+    now = target(facts, current_link(alluxio)) or ""
+    numbers = [tuple(map(int, re.findall(r"[0-9]+", text))) for text in (now, alluxio.version)]
+    return now if not alluxio.downgrade and numbers[0] > numbers[1] else ""
+
+
+def left(
+    alluxio: AlluxioCluster, role: AlluxioWorker | AlluxioMaster, facts: HostFacts, command: str
+) -> Problem | None:
+    """That a worker or master is left as it is, because its release is newer; or None."""
+    newer = newer_release(alluxio, facts)
+    if not newer:
+        return None
+    what = f"has Alluxio {newer}, newer than {alluxio.version} in the inventory; it is left"
+    remedy = f"set alluxio.version to {newer}, or go back: invoke {command} --downgrade"
+    where = f"{role.name} ({role.machine.where})"
+    return Problem(where, what, remedy, "warning", id="release-newer")
 
 
 def identity_file(alluxio: AlluxioCluster) -> str:

@@ -75,4 +75,5 @@ def steps(
     ]
     running = [w for w in running if w.name not in moving]
     plan = start.plan(inventory, alluxio, fleet, Observed(tarballs, facts), running)
-    return Told(plan.steps, [*notes, *plan.notes], not notes)
+    # A worker with a newer release keeps its configuration, and so its old endpoints.
+    return Told(plan.steps, [*notes, *plan.notes, *plan.left], not (notes or plan.left))

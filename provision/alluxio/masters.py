@@ -136,6 +136,8 @@ def plan(
     Configuration"). Before each, the others must be enough for an election.
     """
     facts = observed.facts
+    told = {m.name: desired.left(alluxio, m, facts[m.machine], "start-masters") for m in chosen}
+    chosen = [m for m in chosen if told[m.name] is None]
     todo = {
         m.name: changes(
             resources(alluxio, m, observed.artifacts, facts[m.machine]), facts[m.machine]
@@ -159,7 +161,8 @@ def plan(
         for title, some in groups
     ]
     notes = (*observed.warnings, *_pending_workers(alluxio, changed, todo, facts))
-    return Plan("start-masters", inventory.cluster, tuple(steps), notes)
+    left = tuple(p for p in told.values() if p is not None)
+    return Plan("start-masters", inventory.cluster, tuple(steps), notes, left=left)
 
 
 def listens(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
@@ -367,6 +370,7 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
             if m != master and journal.is_embedded(alluxio, m)
         ],
         disks=(alluxio.install_dir, alluxio.state_dir, alluxio.log_dir),
+        paths=(desired.current_link(alluxio),),
         commands={
             **java.probe_commands(java_home),
             **journal.probe_commands(alluxio, master),

@@ -110,7 +110,7 @@ def rollback(
     if not _NAME.fullmatch(target):
         raise UsageError(f"--to is the name of a release, not {target!r}", id="option-invalid")
     digest = _digest(target, alluxio, running, facts)
-    older = replace(alluxio, version=target)
+    older = replace(alluxio, version=target, downgrade=True)
     jdk = alluxio.java.source
     tarballs = Artifacts(
         # Nothing is uploaded: it is there, and its marker says so.

@@ -143,6 +143,9 @@ def plan(
     ``remember`` is that of :func:`desired.resources`.
     """
 
+    told = {w.name: desired.left(alluxio, w, observed.facts[w.machine], command) for w in chosen}
+    left = tuple(p for p in told.values() if p is not None)
+    chosen = [w for w in chosen if told[w.name] is None]
     refused = {m.worker.name for m in observed.moved if not m.live}
 
     def wanted(w: AlluxioWorker) -> tuple[Change, ...]:
@@ -199,7 +202,7 @@ def plan(
     beside = _pending_masters(alluxio, changed, todo, observed.facts)
     stores = [p for w in changed for p in state.notes(alluxio, w, observed.facts[w.machine])]
     notes = (*observed.warnings, *switched, *stores, *beside)
-    return Plan(command, inventory.cluster, tuple(steps), notes)
+    return Plan(command, inventory.cluster, tuple(steps), notes, left=left)
 
 
 def _pending_masters(

@@ -6,7 +6,7 @@ and "Runtime reconfiguration" (one member at a time, the next only when the clus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from provision.errors import PreflightFailed, Problem
@@ -27,21 +27,36 @@ def plan(
     *,
     write: bool = True,
     workers: bool = True,
+    remove: Collection[str] = (),
 ) -> Plan:
     """The smallest safe change that makes the cluster, and its members, as declared.
 
     ``write`` False is for showing it: the cluster's CA is not made. ``workers`` False leaves the
-    workers' endpoint lists as they are when members change. Raises :class:`PreflightFailed` when
+    workers' endpoint lists as they are when members change. ``remove`` are the names of the members
+    that may go: any other that the inventory does not declare is left, and so is a newer patch
+    release (``cluster.downgrade`` says otherwise). Raises :class:`PreflightFailed` when
     there is no plan that this command may carry out.
     """
     cluster = inventory.etcd
     _refuse_another_minor(cluster, observed)
     if peer_tls.wanted(cluster, observed):
         return peer_tls.plan(inventory, fleet, observed, write=write)
-    moves = members.declared_moves(cluster, observed) if observed.running else ()
+    differs = (
+        members.declared_moves(cluster, observed, remove)
+        if observed.running
+        else members.Declared()
+    )
+    moves = differs.moves
     late = _late(cluster, observed)
     lost = tuple(m for m in cluster.members if m.name in cluster.established.lost)
-    later = (*late, *lost)
+    # One whose former host stays a member has no place yet.
+    waiting = tuple(m for m in cluster.members if m.name in differs.names_left)
+    later = (*late, *lost, *waiting)
+    # Undeclared voters count for the quorum as long as they are there.
+    whole = replace(
+        cluster,
+        members=(*(m for m in cluster.members if m not in waiting), *differs.voters_left),
+    )
     staying = tuple(m for m in members.settled(cluster, moves) if m not in later)
     known = replace(cluster, members=staying)
     # Before a CA of our own is made in a folder that lacks the one that the members know.
@@ -76,8 +91,10 @@ def plan(
             [m.name for m in down],
             ca=ca,
             clean=sorted(set(observed.running.pending.clean) - names),
+            beside=differs.notes,
         )
-        members.with_workers(made, inventory, fleet, observed.running, bool(moves), workers)
+        told_of = members.with_members(inventory, whole.members)
+        members.with_workers(made, told_of, fleet, observed.running, bool(moves), workers)
         steps += made.steps
         notes += made.notes
     rolling = [m for m in staying if m not in down and todo[m.name]]
@@ -95,15 +112,34 @@ def plan(
             disruptive = tuple(c for c in disruptive if not c.ask)
             if leaves:
                 title = f"give {member.name} its new certificates"
-                late_leaves.append(_rolling(cluster, fleet, member, leaves, title))
+                late_leaves.append(_rolling(whole, fleet, member, leaves, title))
         if disruptive:
             title = f"change {member.name}"
-            steps.append(_rolling(cluster, fleet, member, disruptive, title))
+            steps.append(_rolling(whole, fleet, member, disruptive, title))
     steps += late_leaves
     if isinstance(ca, external.External):
         steps += imported.own_step(cluster)
     guards = tuple(m.machine for m in cluster.members)
-    return Plan("deploy-etcd", cluster.name, tuple(steps), tuple(notes), guards)
+    notes += [_no_member(name) for name in differs.unknown]
+    left = (*differs.notes, *_newer(cluster, observed))
+    return Plan("deploy-etcd", cluster.name, tuple(steps), tuple(notes), guards, left)
+
+
+def _no_member(name: str) -> Problem:
+    what = "is no member of the cluster: there is nothing to remove"
+    return Problem(f"--remove {name}", what, "", "warning", id="name-unknown")
+
+
+def _newer(cluster: EtcdCluster, observed: Observed) -> list[Problem]:
+    """The members whose patch release is newer than the inventory's, and is left."""
+    found = []
+    for m in cluster.members:
+        if newer := desired.newer_release(cluster, observed.facts[m.machine]):
+            where = f"{m.name} ({m.machine.where})"
+            what = f"has etcd {newer}, newer than {cluster.version} in the inventory; it is left"
+            remedy = f"set etcd.version to {newer}, or go back: invoke deploy-etcd --downgrade"
+            found.append(Problem(where, what, remedy, "warning", id="release-newer"))
+    return found
 
 
 def _rolling(
@@ -175,15 +211,22 @@ def _refuse_another_minor(cluster: EtcdCluster, observed: Observed) -> None:
     if cluster.source.package:
         return
     wanted = version_tuple(cluster.version)[:2]
+    runs = [(m.member, m.status.version) for m in observed.health.members if m.status is not None]
+    for m in (m.member for m in observed.health.members if m.status is None):
+        facts = observed.facts[m.machine]
+        there = desired.installed_release(cluster, facts) if desired.has_data(m, facts) else ""
+        # One that is down would be started with the older release, on its data.
+        if there and version_tuple(there) > version_tuple(cluster.version):
+            runs.append((m, there))
     problems = [
         Problem(
-            f"{m.member.name} ({m.member.machine.where})",
-            f"runs etcd {m.status.version}, the inventory says {cluster.version}",
+            f"{m.name} ({m.machine.where})",
+            f"runs etcd {release}, the inventory says {cluster.version}",
             f"invoke upgrade-etcd --to {cluster.version}, or set etcd.version to what runs",
             id="etcd-version-differs",
         )
-        for m in observed.health.members
-        if m.status is not None and minor(m.status.version) not in (None, wanted)
+        for m, release in runs
+        if minor(release) not in (None, wanted)
     ]
     if problems:
         raise PreflightFailed(

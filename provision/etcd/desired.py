@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from provision.artifacts import Artifact
 from provision.host.observe import HostFacts, Probe
+from provision.host.ownership import owner
 from provision.host.resources import (
     Certificate,
     Directory,
@@ -120,6 +122,31 @@ def binary(cluster: EtcdCluster) -> str:
     )
 
 
+def installed_release(cluster: EtcdCluster, facts: HostFacts) -> str:
+    """The release that the host's unit of ours runs; empty when there is none."""
+    folder = re.escape(cluster.install_dir)
+    found = re.search(
+        rf"^ExecStart={folder}/([0-9]+\.[0-9]+\.[0-9]+)/etcd ",
+        facts.text(UNIT_PATH) or "",
+        re.MULTILINE,
+    )
+    return found[1] if found is not None else ""
+
+
+def newer_release(cluster: EtcdCluster, facts: HostFacts) -> str:
+    """The patch release on the host when it is newer than the declared one, and stays; or empty.
+
+    A unit of another cluster's does not count, nor does another minor release.
+    """
+    there = installed_release(cluster, facts)
+    if cluster.source.package or cluster.downgrade or not there:
+        return ""
+    if owner(facts, UNIT_PATH) != cluster.name:
+        return ""
+    now, wanted = version_tuple(there), version_tuple(cluster.version)
+    return there if now[:2] == wanted[:2] and now > wanted else ""
+
+
 def tool(cluster: EtcdCluster, name: str) -> str:
     """The path of ``etcdctl`` or ``etcdutl`` on a member's host."""
     return f"{binary(cluster).rsplit('/', 1)[0]}/{name}"
@@ -135,8 +162,13 @@ def resources(
 ) -> tuple[Resource, ...]:
     """Everything that makes ``member``'s host a member, in the order it is put there.
 
-    ``facts`` None gives what to look at before anything is known about the host.
+    ``facts`` None gives what to look at before anything is known about the host. A newer patch
+    release that the host has stays, unless ``cluster.downgrade`` says otherwise: an inventory with
+    an older one may be an old checkout.
     """
+    newer = newer_release(cluster, facts) if facts is not None else ""
+    if newer:
+        cluster = replace(cluster, version=newer)
     unit = render(
         "etcd.service",
         cluster=cluster.name,
@@ -152,7 +184,9 @@ def resources(
         Directory(cluster.config_dir),
         Directory(member.data_dir, owner=cluster.user, mode=0o700),
     ]
-    if artifact is not None:
+    if newer:
+        pass  # it is there
+    elif artifact is not None:
         tree = f"{cluster.install_dir}/{cluster.version}"
         result.append(Tree(tree, artifact, restarts=(UNIT,)))
         result.append(Link(f"{cluster.install_dir}/current", cluster.version))

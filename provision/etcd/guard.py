@@ -16,7 +16,17 @@ from dataclasses import dataclass, field, replace
 
 from provision import gather
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd import desired, gates, groups, health, last_seen, scratch, unfinished, wal
+from provision.etcd import (
+    desired,
+    gates,
+    groups,
+    health,
+    last_seen,
+    roster,
+    scratch,
+    unfinished,
+    wal,
+)
 from provision.etcd.groups import (
     Answer,
     Behind,
@@ -51,6 +61,7 @@ class Look:
     seen: tuple[Seen, ...]
     note: Note | None = None
     facts: Mapping[Machine, HostFacts] = field(default_factory=dict)
+    asked: ClusterHealth | None = None
 
 
 def establish(
@@ -93,10 +104,27 @@ def establish(
     if isinstance(verdict, Silent) and wanted and any(g.serves is not False for g in formed):
         raise _does_not_serve(cluster, wanted, formed)
     if isinstance(verdict, Serving):
-        established = _of(verdict, wanted)
+        established = replace(
+            _of(verdict, wanted), endpoints=_undeclared(cluster, verdict.group, look)
+        )
     elif not cluster.external and starts and _all_ours(cluster, look):
         established = Established(lost=_may_start(cluster, look, verdict))
-    return replace(inventory, etcd=replace(cluster, established=established))
+    alluxio = inventory.alluxio
+    if alluxio is not None and established.endpoints:
+        every = (*cluster.endpoints, *established.endpoints)
+        alluxio = replace(alluxio, etcd_endpoints=tuple(dict.fromkeys(every)))
+    return replace(inventory, etcd=replace(cluster, established=established), alluxio=alluxio)
+
+
+def _undeclared(cluster: EtcdCluster, group: Group, look: Look) -> tuple[str, ...]:
+    """The endpoints of the voters that the inventory does not declare, or declares at another
+    address: workers keep them for as long as the members are there."""
+    if look.asked is None:
+        return ()
+    of = tuple(m for m in look.asked.members if m.member.name in group.names)
+    there = roster.roster(cluster, replace(look.asked, members=of).registered)
+    found = replace(cluster, members=there.voters).endpoints
+    return tuple(url for url in found if url not in cluster.endpoints)
 
 
 def _settled(
@@ -175,7 +203,7 @@ def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -
         )
         for m in cluster.members
     )
-    return Look(seen, last_seen.read(cluster, facts.values()), facts)
+    return Look(seen, last_seen.read(cluster, facts.values()), facts, asked)
 
 
 def answers(seen: ClusterHealth) -> dict[str, Answer]:
@@ -373,8 +401,11 @@ def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
         f'need=$(du -k "{data}/snap/db" | cut -f 1) && '
         "free=$(df -Pk /var/tmp | awk 'END { print $4 }') && [ $((need * 2)) -lt \"$free\" ] && "
         f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX) && trap 'rm -rf \"$t\"' EXIT && "
+        # The inventory may declare an older release than the host has.
+        f'x={q(scratch.tool(cluster))} && {{ [ -x "$x" ] || x={q(cluster.install_dir)}/current/'
+        '"${x##*/}"; } && '
         f'timeout 30 cp --reflink=auto "{data}/snap/db" "$t/db" && ETCDCTL_API=3 timeout 50 '
-        f'{q(scratch.tool(cluster))} snapshot status "$t/db" -w json'
+        '"$x" snapshot status "$t/db" -w json'
     )
     only = f"[ -d {q(data)} ] || exit 0; cd /; {as_user} sh -c "
     return {_IDS: only + q(head), _STATUS: only + q(status)}

@@ -506,10 +506,12 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
     for r in registered:
         # A member that has never started has no name yet; its peer URL says who it is to be.
         if r.name not in declared and not (not r.name and urls & set(r.peer_urls)):
+            name = r.name or f"{r.id:x}"
             found.append(
                 Problem(
-                    f"etcd member {r.name or f'{r.id:x}'}",
+                    f"etcd member {name}",
                     f"is in the cluster ({', '.join(r.peer_urls)}), but not in the inventory",
+                    f"declare it, or let it go: invoke deploy-etcd --remove {name}",
                     id="member-not-declared",
                 )
             )

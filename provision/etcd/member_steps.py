@@ -49,19 +49,23 @@ def build(
     ca: tls.Ca | None,
     clean: Collection[str] = (),
     recovering: bool = False,
+    beside: Sequence[Problem] = (),
 ) -> Steps:
     """The steps of ``moves``. Raises :class:`PreflightFailed` when they cannot be made safely.
 
     ``starting``: members that are down now, and that an earlier step of the plan starts.
     ``clean``: removed members whose hosts an earlier run did not come to clean.
     ``recovering``: members come back after a recovery, whatever release there is.
+    ``beside``: what the operator should know when the moves cannot be made.
     """
     running = require_running(observed)
     voters = {m.name: m for m in running.cluster.members}
     healthy = set(running.healthy) | set(starting)
     if why := roster.obstacle(voters, healthy, moves):
         problems = [p for p in running.health.problems if p.severity == "error"]
-        raise PreflightFailed(f"{why}; nothing was changed", problems, id="quorum-at-risk")
+        raise PreflightFailed(
+            f"{why}; nothing was changed", [*problems, *beside], id="quorum-at-risk"
+        )
     adding = [m.member.name for m in moves if m.kind is Kind.ADD]
     if adding and running.health.asks_for_login and not recovering:
         releases.require_fit(running.health.releases, {State.AUTH}, f"adding {', '.join(adding)}")

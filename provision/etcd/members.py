@@ -7,7 +7,7 @@ Each becomes an ordered list of moves (:mod:`roster`) and those become steps
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provision.alluxio import endpoints
 from provision.errors import PreflightFailed, Problem, UsageError
@@ -128,15 +128,58 @@ def replace_dead(
     return _plan("replace-member", inventory, after, fleet, observed, moves, delete, write, workers)
 
 
-def declared_moves(cluster: EtcdCluster, observed: Observed) -> tuple[Move, ...]:
+@dataclass(frozen=True, slots=True)
+class Declared:
     """What makes the running cluster's members those of the inventory, in a safe order.
 
-    Raises :class:`PreflightFailed` for what cannot be told from a mistake.
+    ``left`` are removals that nobody has asked for: an inventory that does not name a member may be
+    an older one. ``unknown`` are names to remove that are no member's.
+    """
+
+    moves: tuple[Move, ...] = ()
+    left: tuple[Move, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def names_left(self) -> frozenset[str]:
+        return frozenset(m.member.name for m in self.left)
+
+    @property
+    def voters_left(self) -> tuple[EtcdMember, ...]:
+        """The voters that stay though the inventory does not declare them, or not at that host."""
+        return tuple(m.member for m in self.left if not m.learner)
+
+    @property
+    def notes(self) -> list[Problem]:
+        found = []
+        for move in self.left:
+            m = move.member
+            what = f"is a member at {m.peer_url} that the inventory does not have; it is left"
+            remedy = f"declare it, or let it go: invoke deploy-etcd --remove {m.name}"
+            found.append(
+                Problem(f"etcd member {m.name}", what, remedy, "warning", id="member-not-declared")
+            )
+        return found
+
+
+def declared_moves(
+    cluster: EtcdCluster, observed: Observed, remove: Collection[str] | None = None
+) -> Declared:
+    """What is to be done about the members. ``remove`` are the names of those that may go; None:
+    any that the inventory does not have.
+
+    Raises :class:`PreflightFailed` for what cannot be told from a mistake, and
+    :class:`UsageError` for a name in ``remove`` that the inventory declares where it runs.
     """
     running = require_running(observed)
     _refuse_the_unclear(cluster, observed, running)
     there = running.roster
     moves: list[Move] = [*roster.additions(cluster.members, there)]
+    left: list[Move] = []
+
+    def agreed(move: Move) -> bool:
+        return remove is None or bool({move.member.name, f"{move.id:x}"} & set(remove))
+
     for move in roster.updates(cluster.members, there):
         if desired.has_data(move.member, observed.facts[move.member.machine]):
             moves.append(move)
@@ -144,9 +187,21 @@ def declared_moves(cluster: EtcdCluster, observed: Observed) -> tuple[Move, ...]
         # Another host under the old name, and no data to carry on with: a replacement.
         old = [r for r in there.registered if r.id == move.id]
         gone = [roster.elsewhere(m) for m in roster.removals(cluster, old)]
-        moves += [*gone, Move(Kind.ADD, move.member)]
-    moves += roster.removals(cluster, roster.strangers(cluster, there))
-    return roster.ordered(moves, running.healthy)
+        if all(map(agreed, gone)):
+            moves += [*gone, Move(Kind.ADD, move.member)]
+        else:
+            left += gone
+    for move in roster.removals(cluster, roster.strangers(cluster, there)):
+        (moves if agreed(move) else left).append(move)
+    known = {text for m in (*moves, *left) if m.id for text in (m.member.name, f"{m.id:x}")}
+    unknown = [name for name in remove or () if name not in known]
+    if kept := [name for name in unknown if any(m.name == name for m in cluster.members)]:
+        raise UsageError(
+            f"--remove {kept[0]}: the inventory declares it; take it out of etcd.members first, or "
+            f"use invoke remove-member {kept[0]}",
+            id="option-invalid",
+        )
+    return Declared(roster.ordered(moves, running.healthy), tuple(left), tuple(unknown))
 
 
 def settled(cluster: EtcdCluster, moves: Iterable[Move]) -> tuple[EtcdMember, ...]:
@@ -191,7 +246,13 @@ def _plan(
         recovering=recovering,
     )
     made.notes[:0] = (*observed.warnings, *told)
-    become = with_members(inventory, after)
+    going = {m.id for m in moves if m.kind is Kind.REMOVE}
+    staying = [
+        m.member
+        for m in roster.removals(inventory.etcd, roster.strangers(inventory.etcd, running.roster))
+        if m.id not in going and not m.learner
+    ]
+    become = with_members(inventory, (*after, *staying))
     with_workers(made, become, fleet, running, bool(moves), workers)
     guards = [m.machine for m in (*inventory.etcd.members, *after) if m.machine in observed.facts]
     return Plan(

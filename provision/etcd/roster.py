@@ -29,12 +29,13 @@ class Move:
     """One change of the membership.
 
     ``member`` is as it will be, or for a removal as it was. ``id`` is what etcd calls it by; an
-    addition has one when an earlier run got as far as that.
+    addition has one when an earlier run got as far as that. ``learner``: one that has no vote goes.
     """
 
     kind: Kind
     member: EtcdMember
     id: int | None = None
+    learner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def updates(members: Iterable[EtcdMember], seen: Roster) -> list[Move]:
 
 
 def removals(cluster: EtcdCluster, members: Iterable[RegisteredMember]) -> list[Move]:
-    return [Move(Kind.REMOVE, as_registered(cluster, r), r.id) for r in members]
+    return [Move(Kind.REMOVE, as_registered(cluster, r), r.id, r.is_learner) for r in members]
 
 
 def elsewhere(move: Move) -> Move:

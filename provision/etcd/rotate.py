@@ -18,6 +18,7 @@ from provision.etcd import certificates, desired, external, gates, imported, pki
 from provision.etcd.deploy import Observed
 from provision.etcd.desired import MemberTls
 from provision.etcd.listeners import CertificateState, shown_certificates
+from provision.etcd.roster import as_registered, strangers
 from provision.host.change import changes
 from provision.host.observe import HostFacts, PathState
 from provision.host.resources import Unit
@@ -58,6 +59,7 @@ def leaves(
 def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
     """A new CA in the place of the cluster's, from wherever an earlier run has left it."""
     cluster = inventory.etcd
+    _require_declared(cluster, observed)
     if cluster.tls.ca == "external":
         raise UsageError(
             "the CA is not this tool's to replace: put the new one into etcd.tls.ca_bundle beside "
@@ -147,6 +149,29 @@ def _authorities(cluster: EtcdCluster, observed: Observed, *, write: bool) -> pk
     _require_some(cluster, observed)
     assert isinstance(ca, pki.Authorities)  # an external one has a way of its own
     return ca
+
+
+def _require_declared(cluster: EtcdCluster, observed: Observed) -> None:
+    """Raises :class:`PreflightFailed` for members that the inventory does not have: nobody would
+    tell them of the new CA."""
+    if observed.running is None:
+        return
+    there = observed.running.roster
+    if undeclared := [as_registered(cluster, r) for r in strangers(cluster, there)]:
+        raise PreflightFailed(
+            "not every member is in the inventory, and the others would not know the new CA; "
+            "nothing was changed",
+            [
+                Problem(
+                    f"etcd member {m.name}",
+                    f"is a member at {m.peer_url} that the inventory does not have",
+                    f"declare it, or let it go: invoke deploy-etcd --remove {m.name}",
+                    id="member-not-declared",
+                )
+                for m in undeclared
+            ],
+            id="member-not-declared",
+        )
 
 
 def _require_some(cluster: EtcdCluster, observed: Observed) -> None:

@@ -235,7 +235,7 @@ class _Steps:
 
     def _changes(self, hop: _Release, member: EtcdMember) -> tuple[Change, ...]:
         facts = self._facts[member.name]
-        at = replace(self.cluster, version=hop.version, source=hop.source)
+        at = replace(self.cluster, version=hop.version, source=hop.source, downgrade=True)
         material = tls.material(at, member, facts, self.ca)
         wanted = desired.resources(at, member, hop.artifact, material, facts)
         self._facts[member.name] = _as_if(wanted, facts)
@@ -296,10 +296,12 @@ def _versions(
             observed.health.problems,
             id="etcd-not-running",
         )
-    if declared_moves(cluster, observed):
+    declared = declared_moves(cluster, observed, ())
+    if declared.moves or declared.left:
         raise PreflightFailed(
             "the members differ from the inventory: run invoke deploy-etcd first; nothing was "
             "changed",
+            [replace(p, severity="error") for p in declared.notes],
             id="deploy-first",
         )
     found: dict[str, str | None] = {}

@@ -92,7 +92,8 @@ class Established:
     A member that tells another ``cluster_id``, or whose own id is in ``outside``, is not of it;
     ``cluster_id`` None: no cluster serves. ``odd`` are the names of the declared members that
     stand outside with data of their own, ``lost`` of those that must not be started as if they
-    were new. ``name`` is what ``--cluster-id`` was given, or empty.
+    were new. ``name`` is what ``--cluster-id`` was given, or empty. ``endpoints`` are those of
+    the voters that the inventory does not declare.
     """
 
     cluster_id: int | None = None
@@ -100,6 +101,7 @@ class Established:
     odd: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     name: str = ""
+    endpoints: tuple[str, ...] = ()
 
     def has(self, cluster_id: int, member_id: int) -> bool:
         return self.cluster_id in (None, cluster_id) and member_id not in self.outside
@@ -128,6 +130,8 @@ class EtcdCluster:
     external: bool = False
     #: What :mod:`provision.etcd.guard` found out; the inventory says nothing of it.
     established: Established = Established()
+    #: Whether a command may put an older patch release in the place of a newer one.
+    downgrade: bool = False
 
     @property
     def quorum(self) -> int:
@@ -202,6 +206,8 @@ class AlluxioCluster:
     properties: Mapping[str, model.Scalar] = field(default_factory=dict)
     secret_properties: Mapping[str, model.Secret] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    #: Whether a command may put an older release in the place of a newer one.
+    downgrade: bool = False
 
     def worker(self, name: str) -> AlluxioWorker:
         return next(w for w in self.workers if w.name == name)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd import certificates, deploy, desired, gates, pki, roster, tls
+from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
+from provision.etcd import certificates, deploy, desired, gates, members, pki, roster, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.observed import Running
@@ -82,10 +82,11 @@ class World:
         by_machine = {m.machine: self.facts[m.name] for m in cluster.members}
         return Observed(TARBALL, by_machine, seen, (), running)
 
-    def plan(self, cluster: EtcdCluster | None = None) -> Plan:
-        inventory = builders.inventory(None, etcd=cluster or self.cluster)
+    def plan(self, cluster: EtcdCluster | None = None, *remove: str) -> Plan:
+        inventory = builders.inventory(None, etcd=cluster or self.cluster, alluxio=None)
         with Fleet(4) as fleet:
-            return deploy.plan(inventory, fleet, self.observed(cluster), write=False)
+            seen = self.observed(cluster)
+            return deploy.plan(inventory, fleet, seen, write=False, remove=remove)
 
 
 def names(plan: Plan) -> list[tuple[str, list[str]]]:
@@ -159,6 +160,94 @@ def test_a_bootstrap_that_was_killed_half_way(done: int) -> None:
     (step,) = plan.steps
     assert [c.what for c in step.hosts[0].changes] == ["start etcd.service"]
     assert len(step.hosts[-1].changes) > 5
+
+
+def test_a_member_that_the_inventory_does_not_have_is_left_until_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An inventory that lacks a member may be an older checkout."""
+    world = World()
+    monkeypatch.setattr("provision.etcd.hashes.require_equal", lambda *_: None)
+    seen = world.observed()
+    assert seen.running is not None
+    two = replace(world.cluster, members=world.cluster.members[:2])
+    plan = world.plan(two)
+    assert plan.steps == ()
+    (left,) = plan.left
+    assert (left.id, left.severity, "--remove infra3" in left.remedy) == (
+        "member-not-declared",
+        "warning",
+        True,
+    )
+    found = members.declared_moves(two, seen, ["infra3"])
+    assert [(m.kind.value, m.member.name) for m in found.moves] == [("remove", "infra3")]
+    assert found.left == ()
+    by_id = members.declared_moves(two, seen, ["3"])
+    assert by_id.moves == found.moves
+    # It was removed by a run that ended part-way: running it again is no error.
+    assert members.declared_moves(world.cluster, seen, ["infra9"]).unknown == ("infra9",)
+    with pytest.raises(UsageError, match="the inventory declares it"):
+        members.declared_moves(world.cluster, seen, ["infra3"])
+
+
+def test_an_undeclared_member_counts_for_the_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    asked: list[EtcdCluster] = []
+
+    def looked(cluster: EtcdCluster, *_: object, **__: object) -> ClusterHealth:
+        asked.append(cluster)
+        away = [MemberHealth(m, error="no answer") for m in cluster.members if m.name == "infra3"]
+        seen = world.observed(replace(cluster, members=cluster.members[:2]))
+        return ClusterHealth(cluster, (*seen.health.members, *away))
+
+    two = with_settings(
+        replace(world.cluster, members=world.cluster.members[:2]), quota_backend_bytes=8 << 30
+    )
+    plan = world.plan(two)
+    assert names(plan) == [("change infra2", ["infra2"]), ("change infra1", ["infra1"])]
+    monkeypatch.setattr("provision.etcd.health.observe", looked)
+    monkeypatch.setattr(gates, "BACK_WITHIN", 0.0)
+    before = plan.steps[0].before
+    assert before is not None
+    with pytest.raises(Unhealthy, match="infra2 is not touched while infra3 is down"):
+        before.check()
+    assert [m.name for m in asked[-1].members] == ALL
+
+
+def test_another_host_under_a_members_name_waits_until_the_former_is_named() -> None:
+    world = World()
+    first, second, third = world.cluster.members
+    elsewhere = replace(third, machine=replace(third.machine, host="10.0.0.9"), address="10.0.0.9")
+    moved = replace(world.cluster, members=(first, second, elsewhere))
+    world.facts["infra3"] = hosts.facts(9)
+    plan = world.plan(moved)
+    assert plan.steps == ()
+    assert [(p.id, "10.0.0.3" in p.what) for p in plan.left] == [("member-not-declared", True)]
+
+
+@pytest.mark.parametrize("downgrade", [False, True])
+def test_an_older_patch_release_is_no_order(downgrade: bool) -> None:
+    world = World()
+    older = replace(
+        with_settings(world.cluster, max_txn_ops=9), version="3.6.15", downgrade=downgrade
+    )
+    plan = world.plan(older)
+    assert [s.title for s in plan.steps if "change" in s.title] == [
+        *("change infra2", "change infra3", "change infra1")
+    ]
+    done = "".join(c.what + c.diff for s in plan.steps for h in s.hosts for c in h.changes)
+    assert ("3.6.15" in done) is downgrade
+    assert "max-txn-ops" in done
+    left = [(p.id, "etcd 3.6.16, newer than 3.6.15" in p.what) for p in plan.left]
+    assert left == ([] if downgrade else [("release-newer", True)] * 3)
+
+
+def test_a_member_that_is_down_is_not_started_with_an_older_minor_release() -> None:
+    world = World()
+    world.established = False
+    world.stop(*ALL)
+    with pytest.raises(PreflightFailed, match="another minor release"):
+        world.plan(replace(world.cluster, version="3.5.35"))
 
 
 def test_two_of_three_down_start_together() -> None:

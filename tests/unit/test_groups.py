@@ -481,7 +481,7 @@ def _require_harmless(world: World, verdict: Serving) -> None:
         for n, (m, s) in enumerate(zip(cluster.members, world.seen(), strict=True), 1)
     }
     try:
-        moves = members.declared_moves(cluster, Observed(None, facts, seen, (), running))
+        moves = members.declared_moves(cluster, Observed(None, facts, seen, (), running)).moves
     except PreflightFailed:
         return
     registered = groups._registered(verdict.group.members)

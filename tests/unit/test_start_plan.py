@@ -83,6 +83,26 @@ def test_nothing_to_do() -> None:
     assert plan(alluxio, running(alluxio)).steps == ()
 
 
+@pytest.mark.parametrize("downgrade", [False, True])
+def test_an_older_release_is_no_order(downgrade: bool) -> None:
+    """An inventory with an older one may be an older checkout. Nothing of such a worker changes:
+    its configuration lies in the release's folder."""
+    newer = cluster(3, version="313")
+    seen = running(newer)
+    older = replace(
+        newer,
+        version="312",
+        downgrade=downgrade,
+        workers=tuple(replace(w, properties={"a.b": 1}) for w in newer.workers),
+    )
+    seen["w03"] = running(replace(older, downgrade=True))["w03"]
+    found = plan(older, seen)
+    changed = {n for _, some in names(found) for n in some}
+    assert changed == ({"w01", "w02"} if downgrade else set())
+    left = [(p.id, p.where.split()[0], "Alluxio 313, newer than 312" in p.what) for p in found.left]
+    assert left == ([] if downgrade else [("release-newer", n, True) for n in ("w01", "w02")])
+
+
 def test_fresh_hosts_are_done_at_once_with_a_bound() -> None:
     alluxio = cluster(3)
     found = plan(alluxio, {w.name: hosts.facts(n) for n, w in enumerate(alluxio.workers)})
