@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 
 from provision.etcd.client import EtcdClient
 from provision.etcd.values import Endpoint
+from tests import recording
 
 from .release import REPO as REPO
 from .release import absolute, merged, named
@@ -165,6 +166,7 @@ class Running:
     def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         pipe = subprocess.PIPE
         self._started = time.monotonic()
+        self._words = command[command.index("invoke") + 1 :] if "invoke" in command else ()
         self.process = subprocess.Popen(
             command,
             cwd=REPO,
@@ -209,7 +211,9 @@ class Running:
     def finish(self, timeout: float = 120) -> Done:
         out, err = self.process.communicate(timeout=timeout * RELEASE.patience)
         seconds = time.monotonic() - self._started
-        return Done(self.process.returncode, out, "".join(self._seen) + err, seconds)
+        done = Done(self.process.returncode, out, "".join(self._seen) + err, seconds)
+        recording.ran(self._words, done.code, done.text)
+        return done
 
 
 class Lab:

@@ -112,6 +112,17 @@ def test_others_are_refused(lab: Lab, secrets: Path) -> None:
     lab.invoke("deploy-etcd", missing).expect(2, "etcd.auth.root_password cannot be read")
 
 
+def test_a_login_that_etcd_does_not_know(lab: Lab, secrets: Path) -> None:
+    """Somebody has deleted the workers' user; its role is there."""
+    on = declared(lab, secrets)
+    etcdctl = f"ETCDCTL_API=3 /opt/etcd/current/etcdctl --user root:{ROOT}"
+    lab.etcd[0].run(f"{etcdctl} user delete alluxio")
+    lab.invoke("start-workers", on).expect(3, "etcd-login-refused")
+    lab.invoke("enable-auth", on).expect(0)
+    lab.invoke("start-workers", on).expect(0, "2 of 2 live")
+    lab.invoke("enable-auth", on).expect(0, "0 changed")
+
+
 def test_a_restarted_member_asks_for_a_new_login(lab: Lab, secrets: Path) -> None:
     on = declared(lab, secrets)
     lab.invoke("rotate-certs", on, "--ca").expect(0, "retire the old CA")

@@ -239,7 +239,7 @@ def test_a_port_of_another_process_is_not_ready(lab: Lab) -> None:
         lab.invoke("check-nodes", None, "--hosts").expect(1, "NOT READY", "2 LIVE; 1 READY")
     finally:
         host.run(f"systemctl stop {TEST_UNIT}")
-    lab.invoke("restart-workers", None, "--at-once", "1").expect(0)
+    lab.invoke("restart-workers", None, "--limit", "worker1").expect(0)
     seen = check(lab, 0, "--hosts")
     assert [n["ready"] for n in seen["alluxio"]["nodes"]] == [True, True]
 

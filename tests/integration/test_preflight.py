@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from provision.explain import page
+
 from .lab import NET, SSH, TEST_UNIT, Changes, Host, Lab, firewall, small_disk
 
 pytestmark = pytest.mark.usefixtures("clean")
@@ -145,6 +147,55 @@ def test_it_is_said_and_nothing_is_changed(lab: Lab, name: str) -> None:
         failed = lab.invoke("deploy-etcd", lab.inventory(case.changes))
         failed.expect(3, case.says, "nothing was changed")
         assert lab.snapshot() == before
+
+
+@contextmanager
+def masked(host: Host) -> Iterator[None]:
+    host.run("systemctl -q mask etcd.service")
+    try:
+        yield
+    finally:
+        host.run("systemctl -q unmask etcd.service")
+
+
+#: Trouble that is mended on the host by what its page says, as root.
+BY_HAND: dict[str, tuple[str, Callable[[Host], AbstractContextManager[None]]]] = {
+    "an etcd of someone else's": (
+        "foreign-installation",
+        lambda host: foreign_unit(host, FOREIGN),
+    ),
+    "a drop-in of an earlier installation": (
+        "unit-overridden",
+        lambda host: file(host, DROP_IN, "[Service]\nExecStart=\nExecStart=/bin/sleep 600"),
+    ),
+    "a masked unit": ("unit-masked", masked),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_the_remedy_by_hand(lab: Lab, name: str) -> None:
+    id, damage = BY_HAND[name]
+    host = lab.hosts["etcd1"]
+    with damage(host):
+        if id == "foreign-installation":
+            host.run("mkdir -p /var/lib/etcd/member/wal; touch /var/lib/etcd/member/wal/theirs")
+        try:
+            lab.invoke("deploy-etcd", None, "--dry-run").expect(3, f"[{id}]", "nothing was changed")
+            host.run("\n".join(by_hand(id)))
+            lab.invoke("deploy-etcd", None, "--dry-run").expect(0, "nothing was changed")
+            if id == "foreign-installation":
+                assert host.run("ls /var/lib/etcd.old/member/wal") == "theirs"
+        finally:
+            host.run("rm -rf /var/lib/etcd /var/lib/etcd.old")
+            if id == "unit-overridden":  # as it was, for what takes it away
+                host.run(f"mkdir -p $(dirname {DROP_IN}); touch {DROP_IN}")
+
+
+def by_hand(id: str) -> list[str]:
+    """The commands of an id's page that change something on a host."""
+    section = page(id).text.partition("## What to do")[2].partition("## What was")[0]
+    commands = re.findall(r"^\$ (.*)$", section, re.MULTILINE)
+    return [c for c in commands if not c.startswith(("invoke ", "systemctl cat "))]
 
 
 def test_a_cloned_machine_id_is_said(lab: Lab) -> None:

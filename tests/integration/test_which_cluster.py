@@ -240,6 +240,27 @@ def test_a_wiped_member_is_replaced(three: Lab, inventory: Path) -> None:
         three.invoke("replace-member", inventory, "etcd1").expect(0)
     require_whole(three, inventory)
     record("one member emptied", "replace-member", len(writes.acknowledged) + TODAY)
+    # What was kept aside goes by its name, and nothing else.
+    lost.run("mkdir /var/lib/etcd/member.mine")
+    shown = three.invoke("kept-data", inventory, "--format", "json").expect(0).json["kept"]
+    kept = [Path(k["path"]).name for k in shown if k["member"] == lost.name]
+    if kept:
+        three.invoke("kept-data", inventory, "--delete", ",".join(kept)).expect(0)
+    assert lost.run("ls /var/lib/etcd").split() == ["member", "member.mine"]
+    lost.run("rmdir /var/lib/etcd/member.mine")
+
+
+def test_all_wiped_comes_back_from_a_backup(three: Lab, inventory: Path) -> None:
+    """What etcd-history-behind and quorum-lost name when no host has data."""
+    saved = Path(str(inventory) + ".db")
+    done = three.invoke("backup-etcd", inventory, "--to", str(saved), "--format", "json").expect(0)
+    three.on(three.etcd, "systemctl stop etcd; rm -rf /var/lib/etcd/member")
+    refused = three.invoke("deploy-etcd", inventory)
+    refused.expect(3, "etcd-history-behind", "no data on any host", "restore-etcd")
+    consent = ("--yes-restore", CLUSTER)
+    three.invoke("restore-etcd", inventory, done.json["file"], *consent).expect(0)
+    require_whole(three, inventory)
+    record("all members emptied", "restore-etcd", TODAY)
 
 
 def test_half_a_bootstrap_is_ended_by_the_same_command(three: Lab) -> None:

@@ -127,10 +127,34 @@ def test_a_cloned_identity_is_refused(lab: Lab) -> None:
     assert lab.snapshot() == before
     # The remedy that it names.
     other.run(f"rm {IDENTITY}")
-    lab.invoke("start-workers").expect(0, "2 of 2 live")
+    lab.invoke("start-workers", None, "--limit", "worker1").expect(0, "1 of 1 live")
+    lab.invoke("start-workers").expect(0, "0 changed; 2 of 2 live")
     assert len(ids(lab)) == 2
     assert lost not in ids(lab)
     assert hosts_of(live(lab)).items() >= ids(lab).items()
+
+
+def test_an_identity_file_without_an_identity(lab: Lab) -> None:
+    other = lab.workers[1]
+    lost = identity(other)
+    lab.invoke("stop-workers", None, "--limit", "worker1").expect(0)
+    other.run(f"echo '# worker identity' >{IDENTITY}")
+    refused = lab.invoke("start-workers", None, "--limit", "worker1")
+    refused.expect(3, "worker-identity-invalid", "nothing was changed")
+    other.run(f"rm {IDENTITY}")
+    lab.invoke("start-workers", None, "--limit", "worker1").expect(0, "1 of 1 live")
+    lab.invoke("forget-worker", None, lost).expect(0, "1 changed")
+    assert hosts_of(live(lab)) == ids(lab)
+    assert lost not in authorized(lab)
+
+
+def test_without_etcd_and_with_it_again(lab: Lab) -> None:
+    lab.on(lab.etcd, "systemctl stop etcd")
+    before = lab.snapshot()
+    lab.invoke("start-workers").expect(3, "etcd-not-running", "run invoke deploy-etcd")
+    assert lab.snapshot() == before
+    lab.invoke("deploy-etcd").expect(0, "start the members that are down")
+    lab.invoke("start-workers").expect(0, "2 of 2 live")
 
 
 def test_a_masked_unit_is_refused(lab: Lab) -> None:

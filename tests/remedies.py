@@ -1,0 +1,966 @@
+"""Every id of what can be wrong: how a test raises it, what its remedy names, and what heals it.
+
+tests/unit/test_remedies.py holds that no id, and no command that an error text or a page names, is
+left out. While the tests of this table run, tests/conftest.py holds that they do what is said of
+them here: each meets its error, and each command of ``heals`` ends with 0 after it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.recording import Event, Met, Ran
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of trouble.
+
+    ``raised``: a test, below tests/, that meets the error. ``heals``: by test, the commands of the
+    remedy that it runs to their end, each a task with its options; more options may be given there.
+    ``end``: what is true then. ``named``: all other commands that the texts name. ``why``: why a
+    command among these that changes something is run by no test.
+    """
+
+    raised: str
+    heals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    end: str = ""
+    named: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class NoRow:
+    """An id without a row, and why."""
+
+    why: str
+
+
+def _lab(module: str, name: str) -> str:
+    """A test on the lab's hosts, named without what all names begin with."""
+    return _test("integration", module, name)
+
+
+def _component(module: str, name: str) -> str:
+    return _test("component", module, name)
+
+
+def _unit(module: str, name: str) -> str:
+    return _test("unit", module, name)
+
+
+def _test(folder: str, module: str, name: str) -> str:
+    """One that is in a class has its whole name."""
+    prefix = "" if "::" in name else "test_"
+    return f"{folder}/test_{module}.py::{prefix}{name}"
+
+
+def missing(node: str, events: Sequence[Event]) -> list[str]:
+    """What the table says of the test ``node``, and what is not among its ``events``.
+
+    ``node`` may have parameters, and begins with tests/ or below. A row may leave the parameters
+    out: it is then about each of them.
+    """
+    raised, run = _by_test()
+    left = []
+    name = re.sub(r"^.*?\btests/", "", node)
+    for test in dict.fromkeys((name, name.partition("[")[0])):
+        for id in raised.get(test, ()):
+            if not any(isinstance(e, Met) and e.id == id for e in events):
+                left.append(f"{id} was not met")
+        for id, command in run.get(test, ()):
+            met = [n for n, e in enumerate(events) if isinstance(e, Met) and e.id == id]
+            # A test that heals what another one has shown meets no such error.
+            after = events[met[0] :] if met and id in raised.get(test, ()) else events
+            if not any(isinstance(e, Ran) and ran(command, e) for e in after):
+                left.append(f"{command} (for {id}) did not end with 0")
+    return left
+
+
+def ran(command: str, event: Ran) -> bool:
+    """Whether a run was this command, with these options or more, and ended with 0."""
+    task, *options = command.split()
+    if event.code or not event.words or event.words[0] != task:
+        return False
+    return all(any(w.split("=")[0] == o for w in event.words) for o in options)
+
+
+@functools.cache
+def _by_test() -> tuple[dict[str, list[str]], dict[str, list[tuple[str, str]]]]:
+    """By test, the ids that it raises, and the commands that it runs, each with its id."""
+    raised: dict[str, list[str]] = {}
+    run: dict[str, list[tuple[str, str]]] = {}
+    for id, row in REMEDIES.items():
+        if isinstance(row, Row):
+            raised.setdefault(row.raised, []).append(id)
+            for test, commands in row.heals.items():
+                run.setdefault(test, []).extend((id, c) for c in commands)
+    return raised, run
+
+
+#: Why no test runs a remedy that is no command of this program, or one that only looks.
+_EDIT = "the operator edits the inventory; without the mistake it loads in the same tests"
+_HOST = "the operator mends it on the host, then runs the same command again"
+_HERE = "the operator mends it on this machine, then runs the same command again"
+_LOOK = "it names commands that only look, or the same command again"
+_NOTHING = "a warning that asks for nothing"
+
+#: One block an id, sorted.
+REMEDIES: dict[str, Row | NoRow] = {
+    "address-not-on-host": Row(
+        _unit("preflight", "TestMembers::test_an_address_of_another_host"),
+        named=("deploy-etcd --dry-run",),
+        why=_EDIT,
+    ),
+    "alarm-corrupt": NoRow("covered by the work on members whose data differ"),
+    "alarm-nospace": NoRow("covered by the work on full databases"),
+    "alarm-raised": NoRow("covered by the work on full databases"),
+    "another-clusters-host": NoRow("covered by the work on clean-host"),
+    "ansible-not-carried-over": Row(
+        _unit("ansible_read", "groups_in_a_circle"),
+        named=("import-ansible --to",),
+        why=_EDIT,
+    ),
+    "argument-missing": Row(
+        _unit("remedies", "a_command_without_its_argument"),
+        named=(
+            "backup-etcd",
+            "check-nodes",
+            "decommission-worker",
+            "export-csrs",
+            "forget-worker",
+            "import-ansible --to",
+            "import-certs",
+            "readmit-worker",
+            "restore-etcd",
+        ),
+        why="each names its own command, with the argument",
+    ),
+    "auth-differs": Row(
+        _lab("auth", "workers_wait_for_the_authentication_that_is_declared"),
+        heals={
+            _lab("auth", "it_is_turned_on_and_the_workers_are_live"): (
+                "enable-auth",
+                "deploy-etcd",
+            ),
+            _lab("auth", "it_is_turned_off_again"): ("disable-auth",),
+        },
+        end="authentication is as declared, and all workers are LIVE",
+        named=("check-nodes",),
+    ),
+    "backup-unproven": NoRow("covered by the work on backups"),
+    "ca-bundle-invalid": Row(
+        _unit("external_ca", "a_bundle_that_cannot_be_used"),
+        why=_EDIT,
+    ),
+    "ca-unknown": NoRow("covered by the work on expired certificates and CAs"),
+    "certificate-expiring": NoRow("covered by the work on expired certificates and CAs"),
+    "certificate-unverified": NoRow("covered by the work on expired certificates and CAs"),
+    "change-failed": Row(
+        _lab("deploy_etcd", "a_setting_that_etcd_refuses_stops_at_the_first_member"),
+        heals={
+            _lab("deploy_etcd", "a_setting_that_etcd_refuses_stops_at_the_first_member"): (
+                "deploy-etcd",
+            ),
+        },
+        end="the members are as declared",
+        named=(
+            "audit --host",
+            "logs --host",
+        ),
+    ),
+    "changed-meanwhile": Row(
+        _lab("worker_life", "decommissioned"),
+        heals={
+            _lab("worker_life", "decommissioned"): ("forget-worker --count",),
+        },
+        end="the one stale id is gone",
+        named=("check-nodes",),
+    ),
+    "checksum-mismatch": Row(
+        _unit("artifacts", "TestUrl::test_cut_short"),
+        why=_HERE,
+    ),
+    "clock-skew": Row(
+        _unit("preflight", "clocks[-2-True]"),
+        why=_HOST,
+    ),
+    "cluster-names-alike": Row(
+        _unit("check", "files_of_an_authority_that_is_not_ours_are_looked_at"),
+        named=("list-clusters",),
+        why=_EDIT,
+    ),
+    "command-not-applicable": Row(
+        _unit("rotate", "nothing_to_rotate"),
+        named=(
+            "check-nodes",
+            "deploy-etcd",
+            "destroy",
+            "export-csrs --to",
+            "import-certs",
+            "rotate-certs",
+            "show-inventory",
+        ),
+        why="each names the command for that state; none heals a trouble",
+    ),
+    "consent-missing": Row(
+        _lab("destroy", "without_the_clusters_name_no_host_is_contacted"),
+        heals={
+            _lab("destroy", "another_clusters_host_is_left_alone"): ("destroy --yes-delete",),
+        },
+        end="nothing of the cluster is on its hosts, and another cluster's host is as it was",
+        named=("destroy --dry-run",),
+    ),
+    "data-loss-ahead": Row(
+        _lab("recover", "a_survivor_whose_host_does_not_answer_comes_later"),
+        heals={
+            _lab("recover", "a_survivor_whose_host_does_not_answer_comes_later"): (
+                "add-member --name",
+            ),
+        },
+        end="three members have the acknowledged write",
+        named=("recover-etcd --dry-run --from",),
+    ),
+    "deploy-first": Row(
+        _unit("rotate", "nothing_to_rotate"),
+        heals={
+            _lab(
+                "deploy_etcd", "the_first_run_makes_a_cluster_that_serves_through_every_endpoint"
+            ): ("deploy-etcd",),
+        },
+        end="the members are as declared",
+        named=("deploy-etcd --dry-run",),
+    ),
+    "disk-full": Row(
+        _lab("interrupted", "a_disk_that_fills_during_the_upload_is_said_and_can_be_freed"),
+        heals={
+            _lab("which_cluster", "a_wiped_member_is_replaced"): (
+                "kept-data",
+                "kept-data --delete",
+            ),
+            _lab("worker_life", "a_release_that_does_not_start_stops_the_upgrade"): (
+                "upgrade-workers --keep",
+            ),
+        },
+        end="the folders that were named are gone, no others",
+    ),
+    "disk-unsuitable": Row(
+        _unit("preflight", "TestMembers::test_a_network_disk_is_a_warning"),
+        why=_EDIT,
+    ),
+    "endpoints-stale": Row(
+        _lab("auth", "members_come_and_go_meanwhile"),
+        heals={
+            _lab("auth", "members_come_and_go_meanwhile"): (
+                "start-workers",
+                "deploy-etcd",
+            ),
+        },
+        end="every worker knows the endpoints",
+        named=("deploy-etcd --no-workers",),
+        why="deploy-etcd --no-workers is the command that caused it; the text says: without",
+    ),
+    "etcd-clusters-differ": Row(
+        _lab("which_cluster", "an_odd_cluster_of_one_is_not_taken_for_the_cluster"),
+        heals={
+            _lab("which_cluster", "an_odd_cluster_of_one_is_not_taken_for_the_cluster"): (
+                "backup-etcd --cluster-id",
+                "replace-member --cluster-id",
+            ),
+            _lab("which_cluster", "the_odd_one_may_be_chosen_and_the_others_data_is_kept"): (
+                "deploy-etcd --cluster-id",
+            ),
+        },
+        end="one cluster of three has every acknowledged write; the others' data is kept aside",
+        named=("check-nodes",),
+    ),
+    "etcd-data-differ": NoRow("covered by the work on members whose data differ"),
+    "etcd-history-behind": Row(
+        _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"),
+        heals={
+            _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"): (
+                "recover-etcd --cluster-id --from",
+                "recover-etcd --from",
+            ),
+            _lab("which_cluster", "all_wiped_comes_back_from_a_backup"): ("restore-etcd",),
+            _lab("destroy", "another_clusters_host_is_left_alone"): ("destroy",),
+        },
+        end="one cluster with the newer data, or with those of the backup",
+    ),
+    "etcd-login-refused": Row(
+        _lab("auth", "a_login_that_etcd_does_not_know"),
+        heals={
+            _lab("auth", "a_login_that_etcd_does_not_know"): ("enable-auth",),
+        },
+        end="the user is there again, and all workers are LIVE",
+    ),
+    "etcd-not-running": Row(
+        _lab("workers", "without_etcd_and_with_it_again"),
+        heals={
+            _lab("workers", "without_etcd_and_with_it_again"): ("deploy-etcd",),
+            _lab("auth", "it_is_turned_on_and_the_workers_are_live"): ("enable-auth",),
+            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd --from",),
+            _lab("which_cluster", "all_wiped_comes_back_from_a_backup"): ("restore-etcd",),
+        },
+        end="etcd serves, and start-workers goes on",
+        named=(
+            "check-nodes",
+            "status",
+        ),
+    ),
+    "etcd-refused": Row(
+        _unit("client", "a_refusal_says_what_the_server_said"),
+        named=(
+            "check-nodes",
+            "logs --host",
+        ),
+        why=_LOOK,
+    ),
+    "etcd-space-low": NoRow("covered by the work on full databases"),
+    "etcd-tls-failed": Row(
+        _unit("client", "errors_are_told_apart[UNAVAILABLE-details1-TLS failed]"),
+        named=(
+            "check-nodes",
+            "deploy-etcd --dry-run",
+        ),
+        why=_HOST,
+    ),
+    "etcd-version-differs": NoRow("covered by the work on upgrade rules"),
+    "etcd-version-unfit": NoRow("covered by the work on upgrade rules"),
+    "external-certificate-needed": Row(
+        _lab("external_ca", "a_first_deploy_by_an_intermediate"),
+        heals={
+            _lab("external_ca", "a_first_deploy_by_an_intermediate"): (
+                "export-csrs --to",
+                "import-certs",
+                "deploy-etcd",
+            ),
+            _lab("external_ca", "another_ca_follows_under_a_writer"): ("export-csrs --all --to",),
+        },
+        end="the cluster serves with certificates of the CA elsewhere",
+    ),
+    "file-exists": Row(
+        _unit("inventory_example", "it_never_overwrites"),
+        why=_HERE,
+    ),
+    "file-unusable": Row(
+        _unit("pki", "a_bad_signing_request_is_refused"),
+        heals={
+            _lab("external_ca", "another_ca_follows_under_a_writer"): ("export-csrs",),
+        },
+        end="the requests are there",
+        named=("audit",),
+    ),
+    "file-unwritable": Row(
+        _unit("kubernetes", "a_file_of_somebody_elses_stays"),
+        why=_HERE,
+    ),
+    "foreign-installation": Row(
+        _lab("preflight", "the_remedy_by_hand[an etcd of someone else's]"),
+        heals={
+            _lab("preflight", "the_remedy_by_hand"): ("deploy-etcd --dry-run",),
+        },
+        end="preflight passes; the data is kept",
+    ),
+    "host-key-changed": Row(
+        _lab("preflight", "a_host_with_another_key_is_not_talked_to"),
+        why=_HERE,
+    ),
+    "host-key-unknown": Row(
+        _lab("preflight", "a_host_of_unknown_key_is_not_talked_to"),
+        why=_HERE,
+    ),
+    "host-not-cleaned": NoRow("covered by the work on clean-host"),
+    "host-not-unique": Row(
+        _unit("preflight", "a_host[values5-hostname host3 is also that of h2]"),
+        why=_HOST,
+    ),
+    "host-output-unreadable": Row(
+        _unit("observe", "no_text_gives_another_error"),
+        named=("status --verbose",),
+        why=_HOST,
+    ),
+    "host-unreachable": Row(
+        _unit("check", "a_host_that_cannot_be_asked_is_a_problem"),
+        heals={
+            _lab("which_cluster", "a_wiped_member_is_replaced"): ("replace-member",),
+            _lab("worker_life", "decommissioned"): ("decommission-worker",),
+        },
+        end="the cluster goes on without the host",
+        named=("export-ssh-config",),
+    ),
+    "host-unsupported": Row(
+        _unit("preflight", "a_host[values1-CPU is riscv64]"),
+        why=_HOST,
+    ),
+    "info-nodes-failed": Row(
+        _unit("nodes", "all_that_was_said_is_reported"),
+        named=("check-nodes --nodes-timeout",),
+        why=_LOOK,
+    ),
+    "installation-broken": NoRow(
+        "it ends the program before a test could note it: tests/unit/test_first_second.py"
+    ),
+    "internal-error": Row(
+        _unit("run", "TestAMistakeOfOurs::test_it_is_one_line"),
+        named=(
+            "check-nodes",
+            "check-nodes --debug",
+        ),
+        why=_LOOK,
+    ),
+    "interrupted": Row(
+        _lab("interrupted", "ctrl_c_at_any_time_leaves_no_lock_and_no_half_file"),
+        heals={
+            _lab("interrupted", "ctrl_c_at_any_time_leaves_no_lock_and_no_half_file"): (
+                "deploy-etcd",
+            ),
+        },
+        end="the members are as declared",
+    ),
+    "inventory-conflict": Row(
+        _unit("inventory_loader", "problem[key twice]"),
+        named=("show-inventory",),
+        why=_EDIT,
+    ),
+    "inventory-incomplete": Row(
+        _unit("inventory_loader", "problem[client TLS]"),
+        why=_EDIT,
+    ),
+    "inventory-invalid": Row(
+        _unit("kubernetes", "it_needs_workers"),
+        named=(
+            "inventory-schema",
+            "show-inventory",
+        ),
+        why=_EDIT,
+    ),
+    "inventory-key-missing": Row(
+        _unit("inventory_loader", "problem[missing key]"),
+        why=_EDIT,
+    ),
+    "inventory-key-owned": Row(
+        _unit("inventory_loader", "problem[owned setting]"),
+        why=_EDIT,
+    ),
+    "inventory-missing": Row(
+        _unit("inventory_loader", "missing_file"),
+        named=(
+            "import-ansible",
+            "init-inventory",
+            "init-inventory --path",
+        ),
+        why=_HERE,
+    ),
+    "inventory-no-effect": Row(
+        _unit("inventory_loader", "problem[bundle of no CA]"),
+        why=_EDIT,
+    ),
+    "inventory-range-invalid": Row(
+        _unit("inventory_loader", "problem[backward range]"),
+        named=("show-inventory",),
+        why=_EDIT,
+    ),
+    "inventory-secret-inline": Row(
+        _unit("inventory_loader", "problem[inline secret]"),
+        why=_EDIT,
+    ),
+    "inventory-syntax": Row(
+        _unit("inventory_loader", "problem[tab]"),
+        named=(
+            "init-inventory",
+            "show-inventory",
+        ),
+        why=_EDIT,
+    ),
+    "inventory-unknown-key": Row(
+        _unit("inventory_loader", "problem[underscores]"),
+        named=("inventory-schema",),
+        why=_EDIT,
+    ),
+    "inventory-unreadable": Row(
+        _unit("inventory_loader", "folder"),
+        why=_HERE,
+    ),
+    "inventory-unwise": Row(
+        _unit("inventory_loader", "problem[on]"),
+        why=_EDIT,
+    ),
+    "inventory-value-invalid": Row(
+        _unit("inventory_loader", "problem[root]"),
+        named=("enable-auth",),
+        why="enable-auth is named for users that it makes; the inventory is edited",
+    ),
+    "java-unfit": Row(
+        _unit("tarball", "a_java_that_the_tarball_refuses"),
+        named=("start-workers --dry-run",),
+        why=_EDIT,
+    ),
+    "journal-group-differs": NoRow(
+        "the lab's double has no master; upstream's journal commands need three that run"
+    ),
+    "journal-outvoted": Row(
+        _unit("journal", "a_growth_from_three_to_five_is_one_at_a_time_too"),
+        named=(
+            "start-masters",
+            "start-masters --limit",
+        ),
+        why="the lab's double has no master: the plans of start-masters --limit are unit tests",
+    ),
+    "kubectl-failed": Row(
+        _unit("kubernetes", "no_answer_and_no_kubectl"),
+        named=("check-nodes --kube-context --kubernetes --namespace",),
+        why=_LOOK,
+    ),
+    "lease-not-removed": Row(
+        _component("leases", "a_lease_that_etcd_does_not_remove"),
+        named=(
+            "decommission-worker --revoke-lease",
+            "forget-worker",
+        ),
+        why="the test applies the plan of decommission-worker --revoke-lease to a real etcd",
+    ),
+    "leases-not-asked": Row(
+        _unit("check", "leases_that_cannot_be_asked_for_hide_no_registration"),
+        named=("check-nodes",),
+        why=_LOOK,
+    ),
+    "listener-unreachable": Row(
+        _unit("preflight", "TestWorkers::test_etcd_out_of_reach"),
+        why=_HOST,
+    ),
+    "lock-lost": Row(
+        _unit("lock", "a_lock_that_is_lost_is_noticed"),
+        why=_LOOK,
+    ),
+    "lock-unavailable": Row(
+        _unit("lock", "a_host_that_cannot_lock"),
+        why=_HOST,
+    ),
+    "locked": Row(
+        _lab("workers", "batches_go_side_by_side_unless_a_host_is_locked"),
+        heals={
+            _lab("workers", "batches_go_side_by_side_unless_a_host_is_locked"): ("start-workers",),
+        },
+        end="the second run has done its part",
+        named=("audit --host",),
+    ),
+    "master-no-primary": Row(
+        _component("masters", "all_listen_and_none_is_the_primary"),
+        named=(
+            "logs --host",
+            "start-masters",
+            "start-masters --limit",
+        ),
+        why="the lab's double has no master: the plans of start-masters are unit tests",
+    ),
+    "master-not-answering": NoRow("the lab's double has no master"),
+    "member-count": Row(
+        _unit("inventory_show", "origins"),
+        why=_EDIT,
+    ),
+    "member-data-lost": Row(
+        _lab("members", "a_lost_member_is_replaced_and_nothing_else_is_restarted"),
+        heals={
+            _lab("members", "a_lost_member_is_replaced_and_nothing_else_is_restarted"): (
+                "replace-member",
+            ),
+            _lab("which_cluster", "all_stopped_and_all_wiped"): ("deploy-etcd",),
+        },
+        end="the member has the data again, and the others were not restarted",
+        named=("remove-member",),
+        why="remove-member is named for a member whose name changes: see members-unclear",
+    ),
+    "member-down": Row(
+        _lab("etcd_alone", "a_stopped_member_is_seen"),
+        heals={
+            _lab("etcd_alone", "a_stopped_member_is_seen"): ("deploy-etcd",),
+            _lab("which_cluster", "a_wiped_member_is_replaced"): ("replace-member",),
+        },
+        end="the member serves again",
+        named=(
+            "check-nodes",
+            "logs --host",
+            "status",
+        ),
+    ),
+    "member-is-learner": NoRow("covered by the work on upgrade rules"),
+    "member-not-declared": NoRow("covered by the work on --remove"),
+    "member-not-joined": Row(
+        _unit("inventory_external", "its_own_members_are_no_disagreement"),
+        heals={
+            _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"): (
+                "add-member --name",
+                "deploy-etcd",
+            ),
+        },
+        end="the member is a voter, and the workers know it",
+    ),
+    "member-odd": Row(
+        _lab("which_cluster", "an_odd_cluster_of_one_is_not_taken_for_the_cluster"),
+        heals={
+            _lab("which_cluster", "an_odd_cluster_of_one_is_not_taken_for_the_cluster"): (
+                "replace-member",
+                "replace-member --cluster-id",
+            ),
+        },
+        end="it joins again as a new member, its data kept aside",
+    ),
+    "members-unclear": NoRow("covered by the work on --remove"),
+    "membership-changing": Row(
+        _lab("workers", "and_back_to_etcd_every_worker_is_who_it_was"),
+        heals={
+            _lab("workers", "and_back_to_etcd_every_worker_is_who_it_was"): ("start-workers",),
+        },
+        end="all workers have the declared type",
+        named=(
+            "check-nodes",
+            "render-client-config",
+        ),
+    ),
+    "memory-short": Row(
+        _unit("preflight", "TestWorkers::test_memory[2147483647-True]"),
+        why=_HOST,
+    ),
+    "name-unknown": Row(
+        _unit("ansible_convert", "the_groups"),
+        named=("show-inventory",),
+        why=_EDIT,
+    ),
+    "name-unresolved": Row(
+        _unit("preflight", "TestMembers::test_a_name_that_does_not_resolve"),
+        why=_HOST,
+    ),
+    "not-begun": Row(
+        _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"),
+        heals={
+            _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"): (
+                "restart-workers",
+            ),
+        },
+        end="the rest is restarted",
+    ),
+    "option-invalid": Row(
+        _unit("run", "an_unknown_format"),
+        named=("kept-data",),
+        why="each names the option again",
+    ),
+    "other-clusters-live": Row(
+        _component("clusters", "authentication_locks_nobody_out_unasked"),
+        named=(
+            "enable-auth --lock-out",
+            "list-clusters",
+        ),
+        why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
+    ),
+    "page-store-shrinks": Row(
+        _unit("state", "TestPageStore::test_one_that_shrinks_is_named"),
+        why=_NOTHING,
+    ),
+    "path-in-the-way": Row(
+        _unit("preflight", "something_in_the_way[resource4-dir-True]"),
+        why=_EDIT,
+    ),
+    "peer-unreachable": Row(
+        _unit("preflight", "TestMembers::test_a_peer_that_cannot_be_reached"),
+        why=_HOST,
+    ),
+    "pki-missing": NoRow("covered by the work on expired certificates and CAs"),
+    "pki-unusable": NoRow("covered by the work on expired certificates and CAs"),
+    "pods-differ": NoRow(
+        "needs pods: tests/component/test_kubernetes.py; its remedy is helm upgrade"
+    ),
+    "port-taken": Row(
+        _unit("preflight", "TestWorkers::test_a_port"),
+        why=_HOST,
+    ),
+    "preflight-failed": Row(
+        _unit("preflight", "noting_goes_on"),
+        named=("deploy-etcd --dry-run",),
+        why=_LOOK,
+    ),
+    "property-unknown": Row(
+        _unit("client_config", "a_property_that_the_release_does_not_have_is_kept_and_said_once"),
+        why=_LOOK,
+    ),
+    "quorum-at-risk": Row(
+        _lab("members", "removing_what_would_cost_the_quorum_is_refused"),
+        heals={
+            _lab("members", "removing_what_would_cost_the_quorum_is_refused"): ("deploy-etcd",),
+            _lab("which_cluster", "a_wiped_member_is_replaced"): ("replace-member",),
+        },
+        end="all members are healthy",
+        named=(
+            "check-nodes",
+            "logs --host",
+        ),
+    ),
+    "quorum-lost": Row(
+        _unit("check", "etcd_that_is_away_leaves_the_other_views"),
+        heals={
+            _lab("which_cluster", "all_stopped_and_all_wiped"): ("deploy-etcd",),
+            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd --from",),
+            _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"): (
+                "recover-etcd --cluster-id --from",
+            ),
+            _lab("which_cluster", "all_wiped_comes_back_from_a_backup"): ("restore-etcd",),
+        },
+        end="a quorum serves",
+        named=(
+            "check-nodes",
+            "status",
+        ),
+    ),
+    "quorum-not-lost": Row(
+        _lab("recover", "refused_while_there_is_a_quorum"),
+        heals={
+            _lab("recover", "refused_while_there_is_a_quorum"): ("deploy-etcd",),
+            _lab("which_cluster", "a_wiped_member_is_replaced"): ("replace-member",),
+            _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"): (
+                "recover-etcd --cluster-id --from",
+            ),
+        },
+        end="all members are healthy",
+        named=("deploy-etcd --dry-run",),
+    ),
+    "read-failed": Row(
+        _unit("read", "an_empty_file_proves_nothing"),
+        named=(
+            "check-nodes --hosts",
+            "explain",
+            "logs --host",
+        ),
+        why=_LOOK,
+    ),
+    "recovery-source-unfit": Row(
+        _unit("hostile", "facts_that_are_no_numbers[]"),
+        heals={
+            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd --from",),
+            _lab("backup", "no_other_command_meets_a_half_restored_cluster"): ("restore-etcd",),
+        },
+        end="another member, or the backup, has become the cluster",
+        named=(
+            "recover-etcd --dry-run --from",
+            "restore-etcd --dry-run",
+        ),
+    ),
+    "recovery-unfinished": Row(
+        _lab("backup", "no_other_command_meets_a_half_restored_cluster"),
+        heals={
+            _lab("backup", "no_other_command_meets_a_half_restored_cluster"): ("restore-etcd",),
+            _lab("recover", "killed_anywhere_it_is_finished_by_running_it_again"): (
+                "recover-etcd --from",
+            ),
+        },
+        end="the restored cluster serves, and nothing is left to do",
+    ),
+    "registration-live": Row(
+        _lab("worker_life", "decommissioned"),
+        heals={
+            _lab("worker_life", "decommissioned"): ("decommission-worker",),
+        },
+        end="the worker is stopped, and its registration is gone",
+    ),
+    "registrations-unread": Row(
+        _unit("check", "etcd_that_is_away_leaves_the_other_views"),
+        named=("check-nodes",),
+        why=_LOOK,
+    ),
+    "registrations-unused": Row(
+        _lab("worker_life", "static_membership_waits_for_the_port"),
+        heals={
+            _lab("worker_life", "static_membership_waits_for_the_port"): ("forget-worker",),
+        },
+        end="the key is gone",
+    ),
+    "release-missing": Row(
+        _unit("rolling", "TestRollback::test_two_of_them"),
+        heals={
+            _lab("worker_life", "an_upgrade_and_the_way_back"): ("upgrade-workers",),
+        },
+        end="the workers run the release",
+        named=("rollback-workers --limit --to",),
+        why="rollback-workers --to is planned in unit tests; without --to it is run on hosts",
+    ),
+    "restart-pending": Row(
+        _unit("masters", "the_primary_is_restarted_last"),
+        heals={
+            _lab("clusters", "a_master_is_started_by_its_unit"): ("start-workers",),
+        },
+        end="no restart is pending",
+        named=("start-masters",),
+        why="start-masters: the lab's double has no master",
+    ),
+    "root-needed": Row(
+        _unit("preflight", "a_host[values0-no root]"),
+        why=_HOST,
+    ),
+    "run-resumed": Row(
+        _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"),
+        heals={
+            _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"): (
+                "restart-workers",
+            ),
+        },
+        end="all workers were restarted once",
+    ),
+    "secret-unreadable": Row(
+        _unit("kubernetes", "a_secret_that_cannot_be_read"),
+        named=("show-inventory",),
+        why=_HERE,
+    ),
+    "secrets-left-out": Row(
+        _unit("kubernetes", "secrets_are_in_values_of_their_own_alone"),
+        named=("render-helm --credentials --to",),
+        why=_EDIT,
+    ),
+    "section-missing": Row(
+        _unit("kubernetes", "it_needs_workers"),
+        named=("init-inventory --path",),
+        why=_EDIT,
+    ),
+    "setting-removed": NoRow("covered by the work on upgrade rules"),
+    "snapshot-invalid": Row(
+        _lab("backup", "nothing_happens_without_the_name_or_with_a_broken_file"),
+        heals={
+            _lab("backup", "no_other_command_meets_a_half_restored_cluster"): ("restore-etcd",),
+        },
+        end="a whole backup is restored",
+        named=(
+            "audit",
+            "backup-etcd",
+        ),
+    ),
+    "ssh-config-invalid": NoRow("ssh itself refuses the file: the operator corrects it"),
+    "ssh-key-unusable": Row(
+        _unit("inventory_loader", "problem[key file]"),
+        why=_HERE,
+    ),
+    "ssh-login-refused": Row(
+        _unit("nodes", "all_that_was_said_is_reported"),
+        named=("export-ssh-config",),
+        why=_HERE,
+    ),
+    "static-workers-unused": Row(
+        _lab("workers", "a_switch_to_static_names_what_it_leaves_in_etcd"),
+        heals={
+            _lab("workers", "and_back_to_etcd_every_worker_is_who_it_was"): ("start-workers",),
+        },
+        end="all workers are LIVE",
+        named=("check-nodes --read",),
+    ),
+    "tarball-unavailable": Row(
+        _unit("artifacts", "TestUrl::test_not_http"),
+        why=_HERE,
+    ),
+    "tarball-unfit": Row(
+        _unit("tarball", "one_that_is_cut_short"),
+        why=_EDIT,
+    ),
+    "unit-masked": Row(
+        _lab("preflight", "the_remedy_by_hand[a masked unit]"),
+        heals={
+            _lab("preflight", "the_remedy_by_hand"): ("deploy-etcd --dry-run",),
+        },
+        end="preflight passes",
+    ),
+    "unit-overridden": Row(
+        _lab("preflight", "the_remedy_by_hand[a drop-in of an earlier installation]"),
+        heals={
+            _lab("preflight", "the_remedy_by_hand"): ("deploy-etcd --dry-run",),
+        },
+        end="preflight passes",
+    ),
+    "upgrade-path": NoRow("covered by the work on upgrade rules"),
+    "upgrade-stopped": NoRow("covered by the work on upgrade rules"),
+    "worker-address-changing": Row(
+        _unit("moved", "what_other_commands_leave_to_start_workers"),
+        heals={
+            _lab("worker_life", "a_worker_whose_address_changes"): ("start-workers",),
+        },
+        end="the worker is registered at the new address",
+    ),
+    "worker-identity-cloned": Row(
+        _lab("workers", "a_cloned_identity_is_refused"),
+        heals={
+            _lab("workers", "a_cloned_identity_is_refused"): ("start-workers --limit",),
+        },
+        end="the clone has an identity of its own, and both are LIVE",
+    ),
+    "worker-identity-invalid": Row(
+        _lab("workers", "an_identity_file_without_an_identity"),
+        heals={
+            _lab("workers", "an_identity_file_without_an_identity"): (
+                "start-workers --limit",
+                "forget-worker",
+            ),
+        },
+        end="the worker is LIVE under a new identity, and the old one is forgotten",
+    ),
+    "worker-left-out": Row(
+        _lab("worker_life", "an_upgrade_and_the_way_back"),
+        heals={
+            _lab("worker_life", "an_upgrade_and_the_way_back"): (
+                "start-workers --limit",
+                "start-workers",
+            ),
+            _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"): (
+                "restart-workers",
+            ),
+        },
+        end="the worker runs the new release",
+        named=("check-nodes",),
+    ),
+    "worker-not-installed": Row(
+        _unit("read", "before_the_first_start"),
+        heals={
+            _lab("workers", "the_first_run_registers_every_worker"): ("start-workers",),
+        },
+        end="the worker is LIVE",
+        named=("start-workers --limit",),
+        why="with --limit it is the same plan for fewer workers",
+    ),
+    "worker-not-live": Row(
+        _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"),
+        heals={
+            _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"): (
+                "start-workers --limit",
+            ),
+        },
+        end="the worker is LIVE",
+        named=(
+            "check-nodes",
+            "logs --host",
+        ),
+    ),
+    "worker-not-ready": Row(
+        _lab("check_nodes", "a_port_of_another_process_is_not_ready"),
+        heals={
+            _lab("check_nodes", "a_port_of_another_process_is_not_ready"): (
+                "restart-workers --limit",
+            ),
+        },
+        end="all listeners of the worker answer",
+        named=(
+            "check-nodes --hosts",
+            "logs --host",
+        ),
+    ),
+    "worker-not-stopped": NoRow(
+        "not tried: another process would have to keep the lease of a stopped worker alive"
+    ),
+    "worker-registered-elsewhere": Row(
+        _lab("workers", "a_cloned_identity_is_refused"),
+        heals={
+            _lab("workers", "a_cloned_identity_is_refused"): (
+                "start-workers --limit",
+                "start-workers",
+            ),
+            _lab("worker_life", "decommissioned"): ("forget-worker",),
+        },
+        end="every worker is LIVE under an identity of its own",
+    ),
+}
