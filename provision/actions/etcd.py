@@ -357,13 +357,14 @@ def defrag_etcd(run: Run, compact: bool) -> int:
     from provision.text import size
 
     inventory = common.load_own_etcd(run)
-    seen = gates.back(inventory.etcd, run.fleet, health.observe(inventory.etcd, run.fleet))
+    gates.back(inventory.etcd, run.fleet, health.observe(inventory.etcd, run.fleet))
+    seen = health.observe(inventory.etcd, run.fleet, quotas=True)
     before = maintenance.usage(seen)
     plan = maintenance.defrag_plan(inventory, run.fleet, seen, compact=compact)
     carried = common.carry_out(run, plan)
     now = before
     if carried:
-        now = maintenance.usage(health.observe(inventory.etcd, run.fleet))
+        now = maintenance.usage(health.observe(inventory.etcd, run.fleet, quotas=True))
     if not run.json:
         headings = ("member", "role", "before", "size", "in use", "quota", "alarms")
         screen.table(headings, maintenance.rows(now, before))

@@ -296,6 +296,7 @@ class _Live:
                 timeout=self._etcd_timeout,
                 login=self._login,
                 certificates=True,
+                quotas=True,
             )
             reachable = look.ports(self._inventory, self._fleet) if self._static else None
             ended = self._expired()

@@ -174,7 +174,9 @@ def _look_at_etcd(
     cluster, wanted = inventory.etcd, inventory.alluxio is not None
     reading: Future[_Read] | None = None
     seen: dict[str, MemberHealth] = {}
-    for m in health.observing(cluster, fleet, timeout=timeout, login=login, certificates=True):
+    for m in health.observing(
+        cluster, fleet, timeout=timeout, login=login, certificates=True, quotas=True
+    ):
         seen[m.member.name] = m
         if wanted and reading is None and m.healthy:
             reading = pool.submit(_read, inventory, fleet, timeout, login)

@@ -115,6 +115,11 @@ def _etcd(report: CheckReport) -> Iterator[Family]:
         [(_member(m), s.db_in_use) for m, s in known],
     )
     yield Family(
+        "etcd_member_quota_bytes",
+        "The quota in force, where there is one and it is known.",
+        [(_member(m), m.quota) for m, _ in known if m.quota is not None],
+    )
+    yield Family(
         "etcd_member_alarm",
         "Whether the member has this alarm.",
         [({**_member(m), "alarm": a}, a in s.alarms) for m, s in known for a in ALARMS],

@@ -153,6 +153,7 @@ def _member(m: MemberHealth) -> dict[str, object]:
             "db_size": status.db_size,
             "db_in_use": status.db_in_use,
             "quota": m.quota,
+            "quota_known": m.quota_known,
             "alarms": list(status.alarms),
         },
         "certificates": [_certificate(c) for c in m.certificates],

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from provision.errors import Problem, ProvisionError, Unhealthy
-from provision.etcd import groups
+from provision.etcd import groups, metrics
 from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.etcd.groups import Answer
 from provision.etcd.listeners import CertificateState, expiry, shown_certificates
 from provision.etcd.reach import How, client_tls, connect, root, way, words
-from provision.etcd.values import Login, MemberStatus, RegisteredMember
+from provision.etcd.values import Endpoint, Login, MemberStatus, RegisteredMember
 from provision.ids import Id
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
 from provision.remote import Fleet
@@ -63,6 +63,9 @@ class MemberHealth:
     authenticated: bool | None = None
     #: Whether it serves, but refuses the login (or asks for one that the inventory has not).
     refused: bool = False
+    #: The quota in ``/metrics`` (bytes; negative: none) of one before etcd 3.6, or why it cannot be
+    #: read; None when nobody has asked.
+    measured_quota: int | str | None = None
 
     @property
     def healthy(self) -> bool:
@@ -70,12 +73,20 @@ class MemberHealth:
 
     @property
     def quota(self) -> int | None:
-        """The quota in force (bytes), None when there is none. Before etcd 3.6 a member does not
-        tell it: then the inventory's."""
-        told = self.status.quota if self.status is not None else 0
-        if told:
-            return told if told > 0 else None
-        return self.member.quota
+        """The quota in force (bytes), None when there is none or it is not known. It is the
+        member's own word: the inventory's may not have reached it."""
+        told = self._told_quota
+        return told if told is not None and told > 0 else None
+
+    @property
+    def quota_known(self) -> bool:
+        return self._told_quota is not None
+
+    @property
+    def _told_quota(self) -> int | None:
+        if self.status is not None and self.status.quota:
+            return self.status.quota
+        return self.measured_quota if isinstance(self.measured_quota, int) else None
 
     @property
     def answer(self) -> Answer | None:
@@ -284,13 +295,22 @@ def observe(
     timeout: float = DEFAULT_TIMEOUT,
     login: Login | None = None,
     certificates: bool = False,
+    quotas: bool = False,
 ) -> ClusterHealth:
     """Ask every member at once; ``timeout`` (seconds) bounds each call. Never raises for a
     member: what it could not say is in its :class:`MemberHealth`.
 
-    ``certificates`` also looks at the certificates of the members' TLS listeners.
+    ``certificates`` also looks at the certificates of the members' TLS listeners, ``quotas`` at the
+    quota in force of members that do not tell it in ``Status`` (before etcd 3.6).
     """
-    seen = observing(cluster, fleet, timeout=timeout, login=login, certificates=certificates)
+    seen = observing(
+        cluster,
+        fleet,
+        timeout=timeout,
+        login=login,
+        certificates=certificates,
+        quotas=quotas,
+    )
     by_name = {m.member.name: m for m in seen}
     return ClusterHealth(cluster, tuple(by_name[m.name] for m in cluster.members))
 
@@ -302,6 +322,7 @@ def observing(
     timeout: float = DEFAULT_TIMEOUT,
     login: Login | None = None,
     certificates: bool = False,
+    quotas: bool = False,
 ) -> Generator[MemberHealth, None, None]:
     """As :func:`observe`, one member at a time, in the order of their answers.
 
@@ -312,7 +333,7 @@ def observing(
     pool = ThreadPoolExecutor(len(cluster.members), "etcd")
     try:
         asked = [
-            pool.submit(_observe, cluster, fleet, m, timeout, login, certificates)
+            pool.submit(_observe, cluster, fleet, m, timeout, login, certificates, quotas)
             for m in cluster.members
         ]
         for done in as_completed(asked):
@@ -360,6 +381,7 @@ def _observe(
     timeout: float,
     login: Login | None,
     certificates: bool,
+    quotas: bool,
 ) -> MemberHealth:
     how: How | None = None
     status: MemberStatus | None = None
@@ -370,6 +392,7 @@ def _observe(
     shown: tuple[CertificateState, ...] = ()
     authenticated: bool | None = None
     refused = False
+    quota: int | str | None = None
     try:
         tls = client_tls(cluster, member)
         with contextlib.ExitStack() as stack:
@@ -381,6 +404,8 @@ def _observe(
             if not cluster.established.has(status.cluster_id, status.member_id):
                 number, status = status.cluster_id, None
                 raise _outside(cluster, member, number)
+            if quotas and not status.quota:
+                quota = _measured_quota(cluster, member, endpoint)
             registered = tuple(client.member_list())
             started = time.monotonic()
             _read(client)
@@ -404,7 +429,15 @@ def _observe(
         shown,
         authenticated,
         refused,
+        quota,
     )
+
+
+def _measured_quota(cluster: EtcdCluster, member: EtcdMember, endpoint: Endpoint) -> int | str:
+    try:
+        return metrics.quota(cluster, member, endpoint)
+    except ProvisionError as error:
+        return error.message
 
 
 def _key(cluster: EtcdCluster) -> _Key:
@@ -455,6 +488,10 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
             found.append(
                 Problem(where, f"the database has {share}", remedy, "warning", id="etcd-space-low")
             )
+        if isinstance(m.measured_quota, str) and not m.quota_known:
+            what = f"the quota in force is not known: {m.measured_quota}"
+            remedy = "see whether the client port serves /metrics; its database is not judged"
+            found.append(Problem(where, what, remedy, "warning", id="etcd-space-low"))
         if m.status.is_learner:
             found.append(
                 Problem(

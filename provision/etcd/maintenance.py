@@ -28,7 +28,7 @@ WORKED_PER_SECOND = 5 << 20
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One member's database. Sizes in bytes; ``quota`` None: unlimited."""
+    """One member's database. Sizes in bytes; ``quota`` None: unlimited, or not ``known``."""
 
     member: str
     leader: bool
@@ -36,6 +36,7 @@ class Usage:
     in_use: int
     quota: int | None
     alarms: tuple[str, ...]
+    known: bool = True
 
     @property
     def full(self) -> bool:
@@ -49,6 +50,7 @@ class Usage:
             "size": self.size,
             "in_use": self.in_use,
             "quota": self.quota,
+            "quota_known": self.known,
             "alarms": list(self.alarms),
         }
 
@@ -63,6 +65,7 @@ def usage(seen: ClusterHealth) -> list[Usage]:
             m.status.db_in_use,
             m.quota,
             m.status.alarms,
+            m.quota_known,
         )
         for m in seen.members
         if m.status is not None
@@ -119,7 +122,7 @@ def disarm_plan(inventory: Inventory, fleet: Fleet) -> Plan:
     hash at the same revision. Raises :class:`Unhealthy` with what to do about the others.
     """
     cluster = inventory.etcd
-    seen = health.observe(cluster, fleet)
+    seen = health.observe(cluster, fleet, quotas=True)
     with health.any_client(cluster, fleet) as client:
         alarms = client.alarms()
     names = {m.status.member_id: m.member.name for m in seen.members if m.status is not None}
@@ -167,6 +170,10 @@ def _unsolved(
             return Problem(
                 where, "alarm NOSPACE, and it does not answer", "start it first", id="member-down"
             )
+        if not now.known:
+            what = "alarm NOSPACE, and its quota in force cannot be read"
+            remedy = "see whether its client port serves /metrics"
+            return Problem(where, what, remedy, id="alarm-nospace")
         if not now.full or now.quota is None:
             return None
         return Problem(
@@ -248,6 +255,12 @@ def _reads(cluster: EtcdCluster, fleet: Fleet) -> Gate:
     return Gate("every member serves reads by quorum", check)
 
 
+def _quota(u: Usage) -> str:
+    if u.quota is None:
+        return "none" if u.known else "not known"
+    return f"{size(u.quota)} ({100 * u.size // u.quota} % full)"
+
+
 def rows(now: Sequence[Usage], before: Sequence[Usage] = ()) -> list[tuple[str, ...]]:
     """A table's rows: member, role, size before, size, in use, quota, alarms."""
     old = {u.member: u for u in before}
@@ -258,7 +271,7 @@ def rows(now: Sequence[Usage], before: Sequence[Usage] = ()) -> list[tuple[str, 
             size(old[u.member].size) if u.member in old else "",
             size(u.size),
             size(u.in_use),
-            "none" if u.quota is None else f"{size(u.quota)} ({100 * u.size // u.quota} % full)",
+            _quota(u),
             ", ".join(u.alarms),
         )
         for u in now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import shutil
 import socket
@@ -17,7 +18,7 @@ import pytest
 
 from provision.etcd import health
 from provision.etcd.client import EtcdClient
-from provision.inventory.model import EtcdTls, Source
+from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.remote import Fleet
 
@@ -71,6 +72,24 @@ def etcd_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(found)
 
 
+@pytest.fixture(scope="session")
+def older_binary(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The lab's etcd of a minor release, such as 3.5."""
+
+    @functools.cache
+    def unpacked(minor: str) -> Path:
+        (tarball,) = list(ARTIFACTS.glob(f"etcd-v{minor}.*.tar.gz"))[-1:]
+        into = tmp_path_factory.mktemp("etcd-older")
+        with tarfile.open(tarball) as tar:
+            for member in tar.getmembers():
+                if member.name.endswith("/etcd"):
+                    member.name = "etcd"
+                    tar.extract(member, into)
+        return into / "etcd"
+
+    return unpacked
+
+
 def _version(tarball: Path) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", tarball.name)[:3]))
 
@@ -96,6 +115,7 @@ def boot(etcd_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Boot:
         tls: EtcdTls | None = None,
         args: Callable[[EtcdMember], list[str]] = lambda _: [],
         names: Sequence[str] = (),
+        binary: Path = etcd_binary,
     ) -> Iterator[Running]:
         tls = tls or EtcdTls(peer=False)
         ports = free_ports(2 * count)
@@ -117,7 +137,7 @@ def boot(etcd_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Boot:
         cluster = EtcdCluster(
             name="test",
             token="test",
-            version=_release(etcd_binary),
+            version=_release(binary),
             source=Source(package=True),
             install_dir="/opt/etcd",
             config_dir="/etc/etcd",
@@ -128,7 +148,7 @@ def boot(etcd_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Boot:
         running = Running(cluster, {})
         try:
             for m in members:
-                command = [str(etcd_binary), *_flags(cluster, m), *args(m)]
+                command = [str(binary), *_flags(cluster, m), *args(m)]
                 running.members[m.name] = Member(m, command, base / f"{m.name}.log")
                 running.members[m.name].start()
             _wait(running)
@@ -145,7 +165,8 @@ def _flags(cluster: EtcdCluster, m: EtcdMember) -> list[str]:
         *("--listen-client-urls", m.client_url, "--advertise-client-urls", m.client_url),
         *("--listen-peer-urls", m.peer_url, "--initial-advertise-peer-urls", m.peer_url),
         *("--initial-cluster", cluster.initial_cluster, "--logger", "zap"),
-        *("--heartbeat-interval", "20", "--election-timeout", "200", "--unsafe-no-fsync"),
+        *("--heartbeat-interval", "20", "--election-timeout", "200"),
+        *(["--unsafe-no-fsync"] if version_tuple(cluster.version) >= (3, 5) else []),
     ]
 
 
@@ -159,7 +180,9 @@ def _release(binary: Path) -> str:
 def _wait(running: Running, within: float = 20.0) -> None:
     deadline = time.monotonic() + within
     for member in running.members.values():
-        while b"ready to serve client requests" not in member.log.read_bytes():
+        # 3.4 says only the second.
+        said = (b"ready to serve client requests", b"serving client traffic")
+        while not any(text in member.log.read_bytes() for text in said):
             assert member.process is not None
             if member.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"etcd did not start:\n{member.log.read_text()[-2000:]}", pytrace=False)

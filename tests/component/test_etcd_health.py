@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -129,6 +129,26 @@ def test_the_quota_in_force_is_the_members_own_word(
         (seen,) = health.observe(one.cluster, fleet).members
     assert seen.member.quota == 2 << 30  # what the inventory says, by default
     assert seen.quota == told
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [("104857600", 100 << 20), ("-1", None), ("0", 2 << 30)]
+)
+@pytest.mark.parametrize("minor", ["3.4", "3.5"])
+def test_before_3_6_the_quota_in_force_is_in_the_metrics(
+    boot: Boot,
+    older_binary: Callable[[str], Path],
+    fleet: Fleet,
+    minor: str,
+    given: str,
+    told: int | None,
+) -> None:
+    binary = older_binary(minor)
+    with boot(args=lambda _: ["--quota-backend-bytes", given], binary=binary) as one:
+        (seen,) = health.observe(one.cluster, fleet, quotas=True).members
+        (unasked,) = health.observe(one.cluster, fleet).members
+    assert (seen.quota, seen.quota_known) == (told, True)
+    assert not unasked.quota_known
 
 
 @pytest.fixture(scope="module")

@@ -479,7 +479,8 @@ def test_the_document_is_what_scripts_use() -> None:
                         "raft_index": 20,
                         "db_size": 20480,
                         "db_in_use": 16384,
-                        "quota": first.member.quota,
+                        "quota": None,
+                        "quota_known": False,
                         "alarms": ["NOSPACE"],
                     },
                     "certificates": [
@@ -604,7 +605,12 @@ def test_a_run_over_all_views(views: Views) -> None:
     assert before <= found.taken <= views.began
     assert 0 < found.seconds <= time.monotonic() - began
     assert sorted(views.asked, key=lambda one: str(one[0])) == [
-        ("health", declared.etcd, fleet, {"timeout": 2, "login": None, "certificates": True}),
+        (
+            "health",
+            declared.etcd,
+            fleet,
+            {"timeout": 2, "login": None, "certificates": True, "quotas": True},
+        ),
         ("nodes", fleet, declared.alluxio, 3),
         ("read", declared, fleet, 2, None),
     ]
@@ -621,7 +627,7 @@ def test_etcd_is_asked_with_the_workers_login(
     with_it = desired.login(alluxio(etcd_login=login))
     assert with_it is not None
     of_health = next(one for one in views.asked if one[0] == "health")
-    assert of_health[-1] == {"timeout": 2, "login": with_it, "certificates": True}
+    assert of_health[-1] == {"timeout": 2, "login": with_it, "certificates": True, "quotas": True}
     reads = [one for one in views.asked if one[0] == "read"]
     assert [one[:5] for one in reads] == [("read", declared, fleet, 2, with_it)] * 2
 

@@ -99,7 +99,8 @@ def test_a_member_that_has_not_begun_is_known_by_its_peer_url() -> None:
 def test_members_that_the_inventory_does_not_have() -> None:
     seen = with_members(registered(1), registered(2), registered(3), registered(9, ""))
     assert [str(p) for p in seen.problems] == [
-        "etcd member 9: is in the cluster (http://10.0.0.9:2380), but not in the inventory"
+        "etcd member 9: is in the cluster (http://10.0.0.9:2380), but not in the inventory "
+        "(declare it, or let it go: invoke deploy-etcd --remove 9)"
     ]
 
 
@@ -141,9 +142,24 @@ def test_the_leaders_list_of_members_is_preferred() -> None:
 
 @pytest.mark.parametrize(("share", "warned"), [(0.79, False), (0.81, True)])
 def test_a_database_that_is_nearly_full(share: float, warned: bool) -> None:
+    """By the quota in force, which the inventory's may not have reached."""
     nearly = dataclasses.replace(STATUS, db_size=int(share * 1000))
-    small = member(1, settings={"quota-backend-bytes": 1000})
-    seen = ClusterHealth(etcd(small), (MemberHealth(small, status=nearly),))
+    small = member(1, settings={"quota-backend-bytes": 10})
+    before_3_6 = MemberHealth(small, status=nearly, measured_quota=1000)
+    told = MemberHealth(small, status=dataclasses.replace(nearly, quota=1000))
+    assert (before_3_6.quota, told.quota) == (1000, 1000)
+    seen = ClusterHealth(etcd(small), (before_3_6,))
     found = [p for p in seen.problems if "of its quota" in p.what]
     assert len(found) == warned
     assert all(p.severity == "warning" for p in found)
+
+
+def test_a_quota_that_is_not_known_is_not_guessed() -> None:
+    full = dataclasses.replace(STATUS, db_size=1 << 40)
+    unknown = MemberHealth(member(1), status=full, measured_quota="/metrics: timed out")
+    assert (unknown.quota, unknown.quota_known) == (None, False)
+    (found,) = [p for p in ClusterHealth(etcd(member(1)), (unknown,)).problems if "quota" in p.what]
+    assert (found.id, found.severity) == ("etcd-space-low", "warning")
+    assert "not known: /metrics: timed out" in found.what
+    none = MemberHealth(member(1), status=full, measured_quota=-1)
+    assert (none.quota, none.quota_known) == (None, True)
