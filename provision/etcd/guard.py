@@ -51,7 +51,10 @@ from provision.text import document
 _IDS, _STATUS = "wal", "snapshot status"
 _ADVERTISED = re.compile(r'^initial-advertise-peer-urls: "https?://([^"]+)"$', re.MULTILINE)
 RECOVER = "see which data is right: invoke recover-etcd --from {}, or invoke restore-etcd FILE"
-MOUNT = "mount the data disks, or invoke restore-etcd FILE; to begin again: invoke destroy"
+MOUNT = (
+    "mount the data disks, or invoke restore-etcd FILE; if the data is gone for good, to begin "
+    "with an empty etcd: delete {} on every member's host"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +315,9 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
     if isinstance(found, groups.Start) and (why := _moved(cluster, found, texts)):
         found = groups.Unclear(why, found.names[0])
     if isinstance(found, groups.Unclear):
-        remedy = RECOVER.format(found.best or "NAME") if data else MOUNT
+        remedy = RECOVER.format(found.best or "NAME")
+        if not data:
+            remedy = MOUNT.format(last_seen.path(cluster))
         raise PreflightFailed(
             "no member serves, and starting them could lose data; nothing was changed",
             [
