@@ -60,8 +60,10 @@ def require_ours(
         Problem(
             f"{w.name} at {w.machine.host} ({w.machine.where})",
             f"{worker.UNIT} there is " + (f"of cluster {of}" if of else "not of this tool"),
-            "stop it by hand, if that is what you want",
-            id="foreign-installation",
+            f"if it is not needed there: invoke clean-host {w.name}"
+            if of
+            else "stop it by hand, if that is what you want",
+            id="another-clusters-host" if of else "foreign-installation",
         )
         for w in chosen
         if (of := owner(facts[w.machine], worker.UNIT_PATH)) != inventory.cluster

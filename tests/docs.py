@@ -134,6 +134,9 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke add-member --name etcd3": _on_the_lab(
             "members", "the_leader_is_removed_after_another_has_taken_the_lead"
         ),
+        "invoke clean-host worker1 --dry-run": _on_the_lab(
+            "destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"
+        ),
         "invoke upgrade-etcd --to 3.7.3 --dry-run": _on_the_lab(
             "upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"
         ),
