@@ -108,14 +108,16 @@ def move_leader(run: Run, to: str = "") -> int:
     help={
         "ca": "Replace the CA, too: both are trusted meanwhile. Two rolling restarts.",
         "limit": LIMIT,
+        "yes_outage": "The cluster's name: do not ask before all members restart together.",
     },
 )
-def rotate_certs(run: Run, ca: bool = False, limit: str = "") -> int:
+def rotate_certs(run: Run, ca: bool = False, limit: str = "", yes_outage: str = "") -> int:
     """Give etcd's members new keys and certificates, one member at a time, without an outage.
 
-    A run with --ca that was killed goes on where it was by running it again.
+    Members whose certificates have expired come first. A run with --ca that was killed goes on
+    where it was by running it again. A CA that has expired is replaced in one outage: that asks.
     """
-    return actions.rotate_certs(run, ca, limit)
+    return actions.rotate_certs(run, ca, limit, yes_outage)
 
 
 @command(

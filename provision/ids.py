@@ -21,6 +21,8 @@ Id = Literal[
     "backup-run-failed",
     "backup-unproven",
     "ca-bundle-invalid",
+    "ca-expired",
+    "ca-replaced",
     "ca-unknown",
     "certificate-expiring",
     "certificate-unverified",

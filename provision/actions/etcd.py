@@ -13,7 +13,7 @@ from provision.run import Run
 if TYPE_CHECKING:
     from provision.alluxio.reregister import Watch
     from provision.inventory.resolved import Machine
-    from provision.plan import Step
+    from provision.plan import Plan, Step
 
 
 def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = False) -> int:
@@ -127,9 +127,13 @@ def move_leader(run: Run, to: str) -> int:
     return 0
 
 
-def rotate_certs(run: Run, ca: bool, limit: str) -> int:
-    """New leaf certificates, or a new CA, one member at a time and without an outage."""
-    from provision.etcd import deploy, gates, rotate
+def rotate_certs(run: Run, ca: bool, limit: str, confirmed: str = "") -> int:
+    """New leaf certificates, or a new CA, one member at a time and without an outage.
+
+    A CA that has expired, or is lost, is replaced in one outage. The name is the consent.
+    """
+    from provision import screen
+    from provision.etcd import deploy, gates, rotate, tls
     from provision.selection import choose
 
     if ca and limit:
@@ -137,14 +141,31 @@ def rotate_certs(run: Run, ca: bool, limit: str) -> int:
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
     observed = deploy.observe(inventory, run.fleet)
-    # A run that was cut may have left a member on its way: its next run waits for it.
-    observed = replace(observed, health=gates.back(inventory.etcd, run.fleet, observed.health))
-    write = not run.dry_run
-    plan = (
-        rotate.authority(inventory, run.fleet, observed, write=write)
-        if ca
-        else rotate.leaves(inventory, run.fleet, observed, members, write=write)
-    )
+    cluster = inventory.etcd
+
+    def planned(write: bool) -> Plan:
+        if ca:
+            return rotate.authority(inventory, run.fleet, observed, write=write)
+        return rotate.leaves(inventory, run.fleet, observed, members, write=write)
+
+    if (ca or cluster.tls.ca == "external") and rotate.needs_outage(cluster, observed):
+        if not confirmed and not run.dry_run:
+            rotate.require_at_hand(cluster, observed)
+        what = "All members restart together: etcd does not answer for some seconds"
+        consent = common.Consent(cluster.name, confirmed, "rotated", what, tls.YES_OUTAGE)
+        preview = planned(False)
+        screen.problems(preview.notes)
+        consent.require(run, preview)
+        # Only now is the CA made. The steps are those that were shown.
+        plan = replace(planned(not run.dry_run), notes=())
+        run.shown = plan.steps if run.shown is preview.steps else run.shown
+    else:
+        rotate.require_at_hand(cluster, observed)
+        if not rotate.cut_off(cluster, observed):
+            # A run that was cut may have left a member on its way: its next run waits for it.
+            health = gates.back(cluster, run.fleet, observed.health)
+            observed = replace(observed, health=health)
+        plan = planned(not run.dry_run)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 

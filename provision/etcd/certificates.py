@@ -194,10 +194,24 @@ def issued(pem: bytes, authority: Authority) -> bool:
     """Whether ``authority`` made the first certificate in ``pem``."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        certificate.verify_directly_issued_by(authority.certificate)
+    except ValueError:
+        return False
+    return signed(certificate, authority.certificate)
+
+
+def signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
+    """Whether the holder of ``by`` signed ``certificate``, whatever the time."""
+    try:
+        certificate.verify_directly_issued_by(by)
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
+
+
+def is_current(certificate: x509.Certificate, now: datetime | None = None) -> bool:
+    """Whether its time has begun and is not over."""
+    now = now or now_utc()
+    return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
 
 
 def now_utc() -> datetime:

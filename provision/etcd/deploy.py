@@ -98,6 +98,7 @@ def plan(
         steps += made.steps
         notes += made.notes
     rolling = [m for m in staying if m not in down and todo[m.name]]
+    _refuse_several_cut_off(cluster, observed, rolling)
     quiet = [_on(m, tuple(c for c in todo[m.name] if c.quiet)) for m in rolling]
     if any(h.changes for h in quiet):
         steps.append(
@@ -205,6 +206,28 @@ def _is_lost(member: EtcdMember) -> Problem:
     what = f"has lost its data ({member.data_dir} is empty), and is not started"
     remedy = f"once the cluster is up: mount its disk, or invoke replace-member {member.name}"
     return Problem(where, what, remedy, "warning", id="member-data-lost")
+
+
+def _refuse_several_cut_off(
+    cluster: EtcdCluster, observed: Observed, rolling: Sequence[EtcdMember]
+) -> None:
+    """Changed one by one, each would wait in vain for the others to be healthy."""
+    over = [m for m in tls.cut_off(cluster, observed.facts) if m in rolling]
+    if len(over) < 2 or observed.health.all_healthy:
+        return
+    raise PreflightFailed(
+        "certificates have expired, and members are cut off; nothing was changed",
+        [
+            Problem(
+                f"{m.name} ({m.machine.where})",
+                "has a certificate that has expired",
+                "invoke rotate-certs, which begins with those",
+                id="certificate-unverified",
+            )
+            for m in over
+        ],
+        id="certificate-unverified",
+    )
 
 
 def _refuse_another_minor(cluster: EtcdCluster, observed: Observed) -> None:

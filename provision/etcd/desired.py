@@ -303,12 +303,17 @@ def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
 
 
 def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
-    """The member's certificates with their keys."""
+    """The member's certificates with their keys; that of its client port first.
+
+    A member whose peers do not accept it goes on starting as soon as they do. Then it reads the
+    pair of its client port, and ends when key and certificate do not match (etcd's
+    ``embed/serve.go``), which is so for a moment while they are replaced.
+    """
     return [
         Certificate(
             certificate(cluster, kind), cluster.user, tls.name, leaf.why, leaf.sign, leaf.pair
         )
-        for kind, leaf in (("peer", tls.peer), ("server", tls.server))
+        for kind, leaf in (("server", tls.server), ("peer", tls.peer))
         if leaf is not None
     ]
 

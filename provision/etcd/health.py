@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from provision.errors import Problem, ProvisionError, Unhealthy
+from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd import groups, metrics
 from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.failures import EtcdUnreachable, Reason
@@ -470,7 +470,9 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
     found: list[Problem] = []
     if m.error:
         serves = "answers, but serves no reads: " if m.status is not None else ""
-        found.append(Problem(where, serves + m.error, m.remedy, id=m.error_id))
+        over = m.error_id == "etcd-tls-failed" and "expired" in m.error
+        remedy = _renewal(cluster) if over else m.remedy
+        found.append(Problem(where, serves + m.error, remedy, id=m.error_id))
     if m.status is not None:
         for alarm in m.status.alarms:
             found.append(
@@ -506,8 +508,20 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
     if cluster.tls.ca == "external":
         renew = "run export-csrs, import-certs and rotate-certs"
     for certificate in m.certificates:
-        found.extend(expiry(where, certificate, renew))
+        found.extend(expiry(where, certificate, renew, _renewal(cluster)))
     return found
+
+
+def _renewal(cluster: EtcdCluster) -> str:
+    """What to do about a certificate that has expired."""
+    from provision.etcd import external, pki
+
+    if cluster.tls.ca == "external":
+        return f"{external.HOW}, invoke rotate-certs"
+    with contextlib.suppress(UsageError):  # of a file that cannot be read: told elsewhere
+        if pki.expired(cluster.tls.pki_dir, cluster.name):
+            return pki.REPLACE
+    return "invoke rotate-certs"
 
 
 _ALARM_REMEDIES = {

@@ -94,17 +94,19 @@ def _shown(
     return CertificateState(listener, until, fingerprint=fingerprint)
 
 
-def expiry(where: str, certificate: CertificateState, renew: str) -> list[Problem]:
+def expiry(where: str, certificate: CertificateState, renew: str, replace: str) -> list[Problem]:
+    """What is to be told about a listener's certificate. ``renew`` is the remedy for one that soon
+    expires, ``replace`` for one that has."""
     which = f"{certificate.listener} certificate"
     left = certificate.days_left()
     if left is None:
-        severity = "error" if "expired" in certificate.error else "warning"
+        over = "expired" in certificate.error
         return [
             Problem(
                 where,
                 f"{which} not verified: {certificate.error}",
-                "",
-                severity,
+                replace if over else "",
+                "error" if over else "warning",
                 id="certificate-unverified",
             )
         ]

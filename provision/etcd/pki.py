@@ -31,6 +31,9 @@ CLIENT_NAME = "alluxio-provision"
 #: Folders of the authority that comes after this one, and of those that came before.
 NEXT, RETIRED = "next", "retired"
 
+#: What to do about an authority whose time is over.
+REPLACE = "invoke rotate-certs --ca makes a new CA; all members restart together"
+
 #: Members are asked in parallel: the first makes the certificate, the others find it. Made by each,
 #: it would be replaced while another reads it.
 _making_client = threading.Lock()
@@ -65,6 +68,11 @@ class Authorities:
 def home(pki_dir: Path, cluster: str) -> Path:
     """The folder of the cluster's authority."""
     return pki_dir / cluster
+
+
+def ca_exists(pki_dir: Path, cluster: str) -> bool:
+    """Whether there is an authority of the cluster's, expired or not."""
+    return (home(pki_dir, cluster) / CA_CERTIFICATE).exists()
 
 
 def ca_file(pki_dir: Path, cluster: str) -> Path:
@@ -121,14 +129,19 @@ def authorities(
     now: datetime | None = None,
     behind: timedelta = timedelta(0),
 ) -> Authorities:
-    """As :func:`load_ca`, with the authority that is to replace it, if that has begun."""
+    """As :func:`load_ca`, with the authority that is to replace it, if that has begun. The one
+    that is replaced may have expired."""
     now = now or certificates.now_utc()
-    current = replace(load_ca(pki_dir, cluster, now=now), behind=behind)
     directory = home(pki_dir, cluster)
-    if not (directory / NEXT / CA_CERTIFICATE).exists():
+    _finish_promotion(directory)
+    replaced = (directory / NEXT / CA_CERTIFICATE).exists()
+    current = replace(_load(directory, now, expired=replaced), behind=behind)
+    if not replaced:
         return Authorities(current, None, current)
     successor = replace(_load(directory / NEXT, now), behind=behind)
     own = directory / CLIENT
+    if current.certificate.not_valid_after_utc <= now:
+        return Authorities(current, successor, successor)
     with keyfiles.explained(directory):
         switched = own.exists() and certificates.issued(
             certificates.parted(own.read_bytes()).cert_pem, successor
@@ -148,8 +161,13 @@ def begin_replacement(
     now = now or certificates.now_utc()
     # Not the name of the old one: whoever reads a certificate sees which of the two made it.
     name = f"{cluster[:40]} etcd CA {now:%Y-%m-%d %H:%M}"
-    ensure_ca(pki_dir, cluster, days, now=now, behind=behind)
-    _ensure(home(pki_dir, cluster) / NEXT, name, days, now, behind)
+    directory = home(pki_dir, cluster)
+    if expired(pki_dir, cluster, now):
+        _load(directory, now, expired=True)
+        _retire_expired_successor(directory, now)
+    else:
+        ensure_ca(pki_dir, cluster, days, now=now, behind=behind)
+    _ensure(directory / NEXT, name, days, now, behind)
     return authorities(pki_dir, cluster, now=now, behind=behind)
 
 
@@ -157,10 +175,42 @@ def stand_in(
     pki_dir: Path, cluster: str, days: int = 3650, *, behind: timedelta = timedelta(0)
 ) -> Authorities:
     """As :func:`begin_replacement`, without leaving anything: for a plan that is only shown."""
-    current = load_ca(pki_dir, cluster)
+    current = _load(home(pki_dir, cluster), certificates.now_utc(), expired=True)
     with tempfile.TemporaryDirectory() as throw_away:
         made = ensure_ca(Path(throw_away), cluster, days, behind=behind)
     return Authorities(current, made, current)
+
+
+def expired(pki_dir: Path, cluster: str, now: datetime | None = None) -> bool:
+    """Whether the cluster's authority is there and its time is over. Raises
+    :class:`UsageError` when its file cannot be read."""
+    directory = home(pki_dir, cluster)
+    _finish_promotion(directory)
+    path = directory / CA_CERTIFICATE
+    if not path.exists():
+        return False
+    with keyfiles.explained(directory):
+        end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    return end <= (now or certificates.now_utc())
+
+
+def _retire_expired_successor(directory: Path, now: datetime) -> None:
+    """A replacement that was begun and left until its own CA expired begins again."""
+    path = directory / NEXT / CA_CERTIFICATE
+    if not path.exists():
+        return
+    with keyfiles.explained(directory):
+        old = x509.load_pem_x509_certificate(path.read_bytes())
+        if old.not_valid_after_utc <= now:
+            keyfiles.make_private_dir(directory / RETIRED)
+            os.replace(directory / NEXT, directory / RETIRED / retired_as(old, now))
+
+
+def retired_as(certificate: x509.Certificate, now: datetime | None = None) -> str:
+    """The folder in ``retired/`` for an authority: of one that has expired it has the date."""
+    name = certificates.short_fingerprint(certificate)
+    end = certificate.not_valid_after_utc
+    return f"expired-{end:%Y-%m-%d}-{name}" if end <= (now or certificates.now_utc()) else name
 
 
 def finish_replacement(pki_dir: Path, cluster: str) -> None:
@@ -175,7 +225,7 @@ def finish_replacement(pki_dir: Path, cluster: str) -> None:
         return
     with keyfiles.explained(directory):
         old = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
-        retired = directory / RETIRED / certificates.short_fingerprint(old)
+        retired = directory / RETIRED / retired_as(old)
         keyfiles.make_private_dir(directory / RETIRED)
         keyfiles.make_private_dir(retired)
         for name in (CA_CERTIFICATE, CA_KEY):
@@ -214,7 +264,8 @@ def _ensure(directory: Path, name: str, days: int, now: datetime, behind: timede
     return replace(_load(directory, now), behind=behind)
 
 
-def _load(directory: Path, now: datetime) -> Authority:
+def _load(directory: Path, now: datetime, *, expired: bool = False) -> Authority:
+    """The authority in a folder. ``expired``: its time may be over."""
     with keyfiles.explained(directory):
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
         key = keyfiles.load_key(directory / CA_KEY)
@@ -222,10 +273,11 @@ def _load(directory: Path, now: datetime) -> Authority:
         raise UsageError(
             f"{directory}: {CA_KEY} is not the key of {CA_CERTIFICATE}", id="pki-unusable"
         )
-    if certificate.not_valid_after_utc <= now:
+    if certificate.not_valid_after_utc <= now and not expired:
         raise UsageError(
-            f"{directory / CA_CERTIFICATE} expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
-            id="pki-unusable",
+            f"{directory / CA_CERTIFICATE} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: "
+            f"{REPLACE}",
+            id="ca-expired",
         )
     if certificate.not_valid_before_utc > now:
         raise UsageError(

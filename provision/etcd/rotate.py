@@ -5,6 +5,11 @@ trusts it reads when it starts ("Transport security model"; ``client/pkg/transpo
 so a new CA takes two rolling restarts: all members trust both, all leaves are made anew, this
 tool's own certificate is, and then the old CA is dropped. Where a rotation stands is read from
 the hosts' files and the CA's folder, so one that was killed goes on by running it again.
+
+Members with certificates that have expired are cut off, so they are not healthy, and this command
+is the remedy: they get new ones first, without a gate, then the rest goes as always. When the CA
+itself has expired (or is lost), no order keeps a quorum: all members get the new CA and their
+certificates, and restart together.
 """
 
 from __future__ import annotations
@@ -47,9 +52,17 @@ def leaves(
     if cluster.tls.ca == "external":
         return _imported(cluster, fleet, observed, members)
     ca = _authorities(cluster, observed, write=write)
-    steps = [
+    over = cut_off(cluster, observed)
+    _require_chosen(over, members)
+    steps: list[Step] = []
+    made = {
+        m.name: _new_leaf(cluster, fleet, m, observed.facts[m.machine], ca.signing) for m in over
+    }
+    steps += _healing(cluster, fleet, [made[m.name] for m in over])
+    steps += [
         _new_leaf(cluster, fleet, m, observed.facts[m.machine], ca.signing)
         for m in gates.order(list(members), observed.health)
+        if m not in over
     ]
     if len(members) == len(cluster.members):
         steps.append(_own_certificate(cluster, ca.signing))
@@ -66,6 +79,8 @@ def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: 
             f"the old one, then {external.HOW}, invoke rotate-certs; then take the old one out",
             id="command-not-applicable",
         )
+    if needs_outage(cluster, observed):
+        return _outage(cluster, fleet, observed, write=write)
     ca = _authorities(cluster, observed, write=write)
     old, new = ca.current, _successor(cluster, ca, write=write)
     both = dataclasses.replace(ca, next=new).bundle
@@ -88,22 +103,150 @@ def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: 
         if desired.trusted(cluster, facts[m.name]) != new.cert_pem or _must_restart(facts[m.name]):
             title = f"{m.name} trusts the new CA only"
             steps.append(_new_trust(cluster, fleet, m, facts[m.name], new.cert_pem, title))
+    return _plan(cluster, [*steps, _retire(cluster, old, new)])
+
+
+def cut_off(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:
+    """The members with a certificate that nobody accepts: it, or its CA, has expired."""
+    return tls.cut_off(cluster, observed.facts)
+
+
+def needs_outage(cluster: EtcdCluster, observed: Observed) -> bool:
+    """Whether members must be given other CAs to trust while some accept none of the old ones: no
+    rolling restart can keep them together.
+
+    With this tool's own CA that is so when it has expired, or is not at hand (``--ca``).
+    """
+    if not (cluster.tls.peer or cluster.tls.client):
+        return False
+    if cluster.tls.ca == "external":
+        return _needs_another_bundle(cluster, observed)
+    return pki.expired(cluster.tls.pki_dir, cluster.name) or bool(lost(cluster, observed))
+
+
+def _needs_another_bundle(cluster: EtcdCluster, observed: Observed) -> bool:
+    """Whether members are cut off, and their new certificates are of a CA that the running members
+    do not trust."""
+    over = cut_off(cluster, observed)
+    if not over:
+        return False
+    ca = external.load(cluster)
+    trusts = [desired.trusted(cluster, observed.facts[m.machine]) for m in cluster.members]
+    roots = set()
+    for m in over:
+        for kind in desired.kinds(m):
+            new = imported.choose(cluster, m, kind, observed.facts[m.machine], ca).new
+            if new is not None:
+                roots.add(ca.chain(new)[-1].public_bytes(external.PEM))
+    return any(root not in trust for root in roots for trust in trusts)
+
+
+def lost(cluster: EtcdCluster, observed: Observed) -> list[Problem]:
+    """The members whose CA is not at hand: its folder is lost, or this is another machine."""
+    if cluster.tls.ca == "external" or pki.expired(cluster.tls.pki_dir, cluster.name):
+        return []
+    ca = tls.authority(cluster, observed.facts, write=False)
+    return tls.unknown(cluster, observed.facts, ca)
+
+
+def require_at_hand(cluster: EtcdCluster, observed: Observed) -> None:
+    """Raises :class:`PreflightFailed` when the members' CA is lost: who only works in another
+    folder must not be asked for a consent by habit."""
+    if lost(cluster, observed):
+        ca = tls.authority(cluster, observed.facts, write=False)
+        tls.require_known(cluster, observed.facts, ca)
+
+
+def _outage(cluster: EtcdCluster, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
+    """A new CA for all members together, in the place of one that has expired or is lost."""
+    _require_installed(cluster, observed)
+    directory, name = cluster.tls.pki_dir, cluster.name
+    old: certificates.Authority | None = None
+    if pki.ca_exists(directory, name):
+        days, behind = cluster.tls.ca_days, tls.behind(observed.facts.values())
+        begun = pki.begin_replacement if write else pki.stand_in
+        ca = begun(directory, name, days, behind=behind)
+        assert ca.next is not None
+        old, new = ca.current, ca.next
+    else:
+        made = tls.authority(cluster, observed.facts, write=write)
+        assert isinstance(made, pki.Authorities)
+        new = made.current
+    hosts = []
+    for m in cluster.members:
+        facts = observed.facts[m.machine]
+        leaves = {} if _all_from(cluster, m, facts, new) else _leaves(cluster, m, facts, new, {})
+        material = MemberTls(m.name, new.cert_pem, leaves.get("peer"), leaves.get("server"))
+        hosts.append(_anew(cluster, m, facts, material))
+    # Before the gate, which asks the members by it.
+    steps = [_own_certificate(cluster, new), *_all_at_once(cluster, fleet, hosts)]
+    if old is not None:
+        steps.append(_retire(cluster, old, new))
+    return dataclasses.replace(_plan(cluster, steps), notes=(_replaced(cluster),))
+
+
+def _anew(
+    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, material: MemberTls
+) -> HostChanges:
+    todo = changes([*desired.tls_files(cluster, material), Unit(desired.UNIT)], facts)
+    return HostChanges(member.name, member.machine, todo)
+
+
+def _all_at_once(cluster: EtcdCluster, fleet: Fleet, hosts: Sequence[HostChanges]) -> list[Step]:
+    """One after another they would wait for one another: a member that trusts only the new CA
+    has no quorum until most others do."""
+    title = "OUTAGE: all members get the CA and new certificates, and restart together"
+    todo = tuple(h for h in hosts if h.changes)
+    return [Step(title, todo, after=gates.all_healthy(cluster, fleet))] if todo else []
+
+
+def _retire(cluster: EtcdCluster, old: certificates.Authority, new: certificates.Authority) -> Step:
+    folder, gone = pki.home(cluster.tls.pki_dir, cluster.name), pki.retired_as(old.certificate)
     name = new.certificate.subject.rfc4514_string()
-    gone = certificates.short_fingerprint(old.certificate)
-    folder = pki.home(cluster.tls.pki_dir, cluster.name)
-    steps.append(
-        Step(
-            "retire the old CA",
-            calls=(
-                Call(
-                    f"{folder / pki.CA_CERTIFICATE} is {name}; the old one goes to "
-                    f"{pki.RETIRED}/{gone}",
-                    lambda: pki.finish_replacement(cluster.tls.pki_dir, cluster.name),
-                ),
-            ),
+    what = f"{folder / pki.CA_CERTIFICATE} is {name}; the old one goes to {pki.RETIRED}/{gone}"
+    call = Call(what, lambda: pki.finish_replacement(cluster.tls.pki_dir, cluster.name))
+    return Step("retire the old CA", calls=(call,))
+
+
+def _replaced(cluster: EtcdCluster) -> Problem:
+    path = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CA_CERTIFICATE
+    if cluster.tls.ca == "external":
+        path = cluster.tls.ca_bundle or path
+    what = "clients by TLS must trust the new CA, and other machines with this inventory need it"
+    remedy = f"give clients {path}, and the machines of check-nodes' timer its folder"
+    return Problem(cluster.name, what, remedy, "warning", id="ca-replaced")
+
+
+def _require_chosen(over: Sequence[EtcdMember], members: Sequence[EtcdMember]) -> None:
+    if left := [m.name for m in over if m not in members]:
+        raise UsageError(
+            f"--limit leaves out {', '.join(left)}, whose certificates have expired: the others "
+            "can wait, they cannot",
+            id="option-invalid",
         )
-    )
-    return _plan(cluster, steps)
+
+
+def _healing(cluster: EtcdCluster, fleet: Fleet, renewals: Sequence[Step]) -> list[Step]:
+    """``renewals`` of members that are cut off: without gates but for one at the end, since none
+    could hold before. New files disturb nobody."""
+    steps = [
+        dataclasses.replace(
+            s, title=f"{s.title}: its certificate has expired", before=None, after=None
+        )
+        for s in renewals
+    ]
+    if steps:
+        shown = [s.after for s in renewals if s.after is not None]
+
+        def check() -> None:
+            for gate in shown:
+                gate.check()
+
+        gate = Gate(
+            "; ".join(g.title.partition(";")[0] for g in shown) + "; every member healthy", check
+        )
+        steps[-1] = dataclasses.replace(steps[-1], after=gate)
+    return steps
 
 
 def _imported(
@@ -113,8 +256,20 @@ def _imported(
     ca = external.load(cluster)
     tls.require_known(cluster, observed.facts, ca)
     _require_some(cluster, observed)
+    outage, over = needs_outage(cluster, observed), cut_off(cluster, observed)
+    _require_chosen(cluster.members if outage else over, members)
     told = imported.require(cluster, members, observed.facts, ca)
-    steps: list[Step] = []
+    if outage:
+        hosts = []
+        for m in cluster.members:
+            facts = observed.facts[m.machine]
+            pair = {k: imported.choose(cluster, m, k, facts, ca).leaf for k in desired.kinds(m)}
+            material = MemberTls(m.name, ca.bundle, pair.get("peer"), pair.get("server"))
+            hosts.append(_anew(cluster, m, facts, material))
+        steps = [*imported.own_step(cluster), *_all_at_once(cluster, fleet, hosts)]
+        return dataclasses.replace(_plan(cluster, steps), notes=(*told, _replaced(cluster)))
+    steps = []
+    healing: list[Step] = []
     leaves: list[Step] = []
     for m in gates.order(list(cluster.members), observed.health):
         facts = observed.facts[m.machine]
@@ -127,8 +282,9 @@ def _imported(
             made = {k: certificates.inspect(c.new or b"").fingerprint for k, c in new.items()}
             pair = {k: c.leaf for k, c in new.items()}
             material = MemberTls(m.name, b"", peer=pair.get("peer"), server=pair.get("server"))
-            leaves.append(_leaf_step(cluster, fleet, m, facts, material, made))
-    steps += leaves
+            step = _leaf_step(cluster, fleet, m, facts, material, made)
+            (healing if m in over else leaves).append(step)
+    steps = [*_healing(cluster, fleet, healing), *steps, *leaves]
     if len(members) == len(cluster.members):
         steps += imported.own_step(cluster)
     if not steps and not told:
@@ -145,6 +301,10 @@ def _plan(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
 
 
 def _authorities(cluster: EtcdCluster, observed: Observed, *, write: bool) -> pki.Authorities:
+    if not pki.expired(cluster.tls.pki_dir, cluster.name):
+        # Before a CA is made in a folder that lacks the one that the members know.
+        known = tls.authority(cluster, observed.facts, write=False)
+        tls.require_known(cluster, observed.facts, known)
     ca = tls.authority(cluster, observed.facts, write=write)
     _require_some(cluster, observed)
     assert isinstance(ca, pki.Authorities)  # an external one has a way of its own
@@ -187,7 +347,12 @@ def _require_some(cluster: EtcdCluster, observed: Observed) -> None:
             ],
             id="command-not-applicable",
         )
-    gates.require_healthy(observed.health)
+    if not cut_off(cluster, observed):
+        gates.require_healthy(observed.health)
+    _require_installed(cluster, observed)
+
+
+def _require_installed(cluster: EtcdCluster, observed: Observed) -> None:
     problems = [
         Problem(
             f"{m.name} ({m.machine.where})",
@@ -265,6 +430,19 @@ def _new_leaf(
     authority: certificates.Authority,
 ) -> Step:
     made: dict[str, str] = {}
+    leaf = _leaves(cluster, member, facts, authority, made)
+    new = MemberTls(member.name, b"", peer=leaf.get("peer"), server=leaf.get("server"))
+    return _leaf_step(cluster, fleet, member, facts, new, made)
+
+
+def _leaves(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    facts: HostFacts,
+    authority: certificates.Authority,
+    made: dict[str, str],
+) -> dict[str, desired.Leaf]:
+    """New certificates by listener. Their fingerprints come into ``made``, when they are made."""
 
     def leaf(kind: str) -> desired.Leaf:
         def note(certificate: bytes) -> None:
@@ -272,13 +450,7 @@ def _new_leaf(
 
         return tls.leaf(cluster, member, facts, authority, "", note)
 
-    new = MemberTls(
-        member.name,
-        b"",
-        peer=leaf("peer") if member.peer_tls else None,
-        server=leaf("server") if member.client_tls else None,
-    )
-    return _leaf_step(cluster, fleet, member, facts, new, made)
+    return {kind: leaf(kind) for kind in desired.kinds(member)}
 
 
 def _leaf_step(

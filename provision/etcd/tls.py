@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
+from cryptography import x509
+
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import certificates, desired, external, imported, pki
 from provision.etcd.desired import Leaf, MemberTls
 from provision.host.observe import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+
+#: The consent to a short outage, with the cluster's name.
+YES_OUTAGE = "--yes-outage"
 
 #: The cluster's CA: this tool's own, or one elsewhere.
 Ca = pki.Authorities | external.External
@@ -69,16 +74,7 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
     """Raises :class:`PreflightFailed` when members run with certificates of a CA that is not known
     any more: one that trusted only the new CA would refuse the others, and this tool all of them.
     """
-    problems = []
-    for m in cluster.members:
-        seen = facts.get(m.machine)
-        if ca is None or seen is None or seen.unit(desired.UNIT).active != "active":
-            continue
-        for kind in desired.kinds(m):
-            here = desired.installed(cluster, kind, seen)
-            if here is not None and (issuer := _unknown_issuer(here, ca)):
-                what = f"runs with a {kind} certificate of another CA ({issuer})"
-                problems.append(Problem(f"{m.name} ({m.machine.where})", what, id="ca-unknown"))
+    problems = unknown(cluster, facts, ca)
     if not problems:
         return
     if isinstance(ca, external.External):
@@ -90,21 +86,70 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
         )
     raise PreflightFailed(
         f"{pki.home(cluster.tls.pki_dir, cluster.name)} has another CA than the members that run: "
-        "bring its folder back. If it is lost for good, stop etcd.service on every member, which "
-        "is an outage, and then invoke deploy-etcd; nothing was changed",
+        f"bring its folder back. If it is lost for good: invoke rotate-certs --ca {YES_OUTAGE} "
+        f"{cluster.name} makes a new CA, and restarts all members together; nothing was changed",
         problems,
         id="ca-unknown",
     )
 
 
-def _unknown_issuer(pem: bytes, ca: Ca) -> str:
-    """Who issued a certificate that is valid, if ``ca`` does not know the issuer; else empty."""
+def unknown(
+    cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None
+) -> list[Problem]:
+    """The members that run with a certificate that is valid and of a CA that is not known."""
+    problems = []
+    for m in cluster.members:
+        seen = facts.get(m.machine)
+        if ca is None or seen is None or seen.unit(desired.UNIT).active != "active":
+            continue
+        trust = desired.trusted(cluster, seen)
+        for kind in desired.kinds(m):
+            here = desired.installed(cluster, kind, seen)
+            if here is None or is_over(here, trust) or _knows(ca, here):
+                continue
+            issuer = certificates.inspect(here).issuer
+            what = f"runs with a {kind} certificate of another CA ({issuer})"
+            problems.append(Problem(f"{m.name} ({m.machine.where})", what, id="ca-unknown"))
+    return problems
+
+
+def cut_off(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> tuple[EtcdMember, ...]:
+    """The members with a certificate that nobody accepts any more."""
+
+    def over(member: EtcdMember) -> bool:
+        seen = facts.get(member.machine)
+        if seen is None:
+            return False
+        trust = desired.trusted(cluster, seen)
+        here = (desired.installed(cluster, kind, seen) for kind in desired.kinds(member))
+        return any(pem is not None and is_over(pem, trust) for pem in here)
+
+    return tuple(m for m in cluster.members if over(m))
+
+
+def is_over(pem: bytes, trust: bytes) -> bool:
+    """Whether no one accepts a member's certificate any more, or not yet: by its own time, or by
+    the time of its CA in ``trust`` (PEM). Go's ``crypto/x509`` checks the time of a root, too.
+    """
     try:
-        info = certificates.inspect(pem)
+        leaf = x509.load_pem_x509_certificate(pem)
     except ValueError:
-        return ""
-    known = ca.knows(pem) if isinstance(ca, external.External) else ca.issuer(pem) is not None
-    return "" if known or info.days_left() < 0 else info.issuer
+        return True
+    if not certificates.is_current(leaf):
+        return True
+    issuers = [c for c in _all(trust) if certificates.signed(leaf, c)]
+    return bool(issuers) and not any(certificates.is_current(c) for c in issuers)
+
+
+def _all(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem) if pem else []
+    except ValueError:
+        return []
+
+
+def _knows(ca: Ca, pem: bytes) -> bool:
+    return ca.knows(pem) if isinstance(ca, external.External) else ca.issuer(pem) is not None
 
 
 def require_settled(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from provision.etcd import pki
+from provision.etcd import certificates as x509
+from provision.etcd import keyfiles, pki
 from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdError
 from provision.etcd.values import Endpoint
 
-from .lab import Host, Lab
+from .lab import Host, Lab, wait_until
 
 PEER_CERTIFICATE = "/etc/etcd/pki/peer.crt"
 
@@ -125,3 +127,84 @@ def test_a_host_without_openssl_is_sent_its_key(lab: Lab) -> None:
     finally:
         host.run("mv /usr/bin/openssl.away /usr/bin/openssl")
     assert host.run("stat -c '%a %U' /etc/etcd/pki/peer.key") == "600 etcd"
+
+
+TLS = {"alluxio": None, "etcd": {"tls": {"peer": True, "client": True, "client_auth": True}}}
+LONG_AGO = x509.now_utc() - timedelta(days=20)
+
+
+ETCDCTL = """ETCDCTL_API=3 /opt/etcd/current/etcdctl --endpoints=https://127.0.0.1:2379 \
+  --cacert=/etc/etcd/pki/ca.crt --cert=/etc/etcd/pki/server.crt --key=/etc/etcd/pki/server.key"""
+
+
+def over(lab: Lab, hosts: Sequence[Host], ca: x509.Authority, trust: bytes = b"") -> None:
+    """Certificates that expired days ago, also that of the tool; then etcd starts by them."""
+    pki.renew_client(Path(lab.pki), "AlxpLab", ca, 5, now=LONG_AGO)
+    for host in hosts:
+        for kind in ("peer", "server"):
+            pair = x509.leaf(ca, host.name, (host.address,), days=5, now=LONG_AGO)
+            path = f"/etc/etcd/pki/{kind}"
+            host.put("/root/pair.crt", pair.cert_pem)
+            host.put("/root/pair.key", pair.key_pem)
+            host.run(f"cat /root/pair.crt >{path}.crt; cat /root/pair.key >{path}.key")
+        if trust:
+            host.put("/root/pair.crt", trust)
+            host.run("cat /root/pair.crt >/etc/etcd/pki/ca.crt")
+        host.run("rm /root/pair.*; systemctl restart --no-block etcd")
+
+
+def is_cut_off(host: Host) -> bool:
+    """etcd says that it is ready when it has found a leader."""
+    unit = host.show("etcd.service", "ActiveState", "SubState")
+    return unit == {"ActiveState": "activating", "SubState": "start"}
+
+
+def are_cut_off(hosts: Sequence[Host]) -> None:
+    wait_until(lambda: all(map(is_cut_off, hosts)), f"{hosts} are cut off")
+
+
+def test_certificates_that_have_expired_are_renewed_without_a_restart(lab: Lab) -> None:
+    """Of one member and of all, at both listeners; and the tool's own."""
+    inventory = lab.inventory(TLS)
+    lab.invoke("deploy-etcd", inventory).expect(0)
+    ca = pki.load_ca(Path(lab.pki), "AlxpLab")
+    for count in (1, 3):
+        hosts = lab.etcd[-count:]
+        over(lab, hosts, ca)
+        are_cut_off(hosts)
+        running = pids(lab)
+        titles = [f"renew {host}: its certificate has expired" for host in hosts]
+        lab.invoke("rotate-certs", inventory).expect(0, *titles, "7 changed")
+        assert pids(lab) == running
+        assert not any(map(is_cut_off, hosts))
+    lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+
+
+def test_a_ca_that_has_expired_is_replaced_in_one_outage(lab: Lab) -> None:
+    inventory = lab.inventory(TLS)
+    lab.invoke("deploy-etcd", inventory).expect(0)
+    lab.etcd[0].run(f"{ETCDCTL} put /kept x")
+    home = pki.home(Path(lab.pki), "AlxpLab")
+    key = keyfiles.load_key(home / pki.CA_KEY)
+    old = x509.self_signed("AlxpLab etcd CA", key, 10, LONG_AGO)
+    keyfiles.replace_file(home / pki.CA_CERTIFICATE, old, 0o644)
+    ca = pki._load(home, x509.now_utc(), expired=True)
+    over(lab, lab.etcd, ca, old)
+    are_cut_off(lab.etcd)
+    remedy = "invoke rotate-certs --ca makes a new CA"
+    lab.invoke("deploy-etcd", inventory).expect(2, remedy, "[ca-expired]")
+    lab.invoke("rotate-certs", inventory).expect(2, remedy, "[ca-expired]")
+    lab.invoke("check-nodes", inventory).expect(1, remedy)
+    lab.invoke("rotate-certs", inventory, "--ca", "--dry-run").expect(0, "OUTAGE: all members")
+    lab.invoke("rotate-certs", inventory, "--ca").expect(2, "say --yes-outage and its name")
+    assert not (home / pki.NEXT).exists()
+    agreed = ("--ca", "--yes-outage", "AlxpLab")
+    run = lab.start("rotate-certs", inventory, *agreed)
+    run.wait_for("OUTAGE")
+    run.kill()
+    lab.invoke("rotate-certs", inventory, *agreed).expect(0, "goes to retired/expired-")
+    assert expected_ca(lab).encode() != old.strip()
+    for host in lab.etcd:
+        assert host.read("/etc/etcd/pki/ca.crt") == expected_ca(lab)
+        assert host.run(f"{ETCDCTL} get /kept --print-value-only") == "x"
+    lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")

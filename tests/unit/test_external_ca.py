@@ -18,11 +18,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from provision import plan as plans
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
-from provision.etcd import desired, external, imported, pki, signing, tls
+from provision.etcd import desired, external, imported, pki, rotate, signing, tls
+from provision.etcd.deploy import Observed
+from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.host.change import changes
 from provision.host.observe import HostFacts, PathState, UnitState
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, Inventory
+from provision.remote import Fleet
 from tests.authority import Ca
 from tests.unit import builders, hosts
 
@@ -33,10 +36,12 @@ SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUT
 class Key:
     """A key on a host, and its request."""
 
-    def __init__(self, name: str = ADDRESS) -> None:
+    def __init__(
+        self, name: str = ADDRESS, private: ec.EllipticCurvePrivateKey | None = None
+    ) -> None:
         import ipaddress
 
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key = private or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "infra1")])
         san = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))])
         request = x509.CertificateSigningRequestBuilder(subject).add_extension(san, critical=False)
@@ -263,6 +268,47 @@ def test_a_ca_that_is_in_use_stays_in_the_bundle(
     imported.require_settled(cluster, trusting, external.load(declared(tmp_path, root)))
     with pytest.raises(PreflightFailed, match="invoke rotate-certs"):
         imported.require_settled(cluster, trusting, both)
+
+
+def test_members_that_are_cut_off_heal_and_only_another_root_needs_an_outage(
+    cluster: EtcdCluster, root: Ca, key: Key, tmp_path: Path
+) -> None:
+    over = {"peer.crt": root.sign(key.csr, days=-1), "peer.key": b"key", "ca.crt": root.pem}
+    facts = {m.machine: seen(cluster, over, waiting=key) for m in cluster.members}
+    health = ClusterHealth(cluster, tuple(MemberHealth(m, error="x") for m in cluster.members))
+    fleet = Fleet(1)
+
+    def steps(cluster: EtcdCluster) -> list[str]:
+        inventory = builders.inventory(etcd=cluster)
+        plan = rotate.leaves(
+            inventory, fleet, Observed(None, facts, health), cluster.members, write=True
+        )
+        return [s.title for s in plan.steps]
+
+    def signed(cluster: EtcdCluster, ca: Ca) -> EtcdCluster:
+        folder = external.load(cluster).folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for m in cluster.members:
+            pem = ca.sign(Key(m.address, key.key).csr)
+            (folder / f"{m.name}-peer.crt").write_bytes(pem)
+        return cluster
+
+    with pytest.raises(PreflightFailed, match="certificates of the external CA are missing"):
+        steps(cluster)
+    healed = [f"renew infra{i}: its certificate has expired" for i in (1, 2, 3)]
+    assert steps(signed(cluster, root)) == healed
+    # The root that members trust stays for the healing; then both are trusted, one by one.
+    new = Ca("New root")
+    both = declared(tmp_path, root, new)
+    trusting = [f"infra{i} trusts the CAs of {both.tls.ca_bundle}" for i in (1, 2, 3)]
+    assert not rotate.needs_outage(both, Observed(None, facts, health))
+    assert steps(both) == [*healed, *trusting]
+    signed(both, new)
+    other = declared(tmp_path, new)
+    assert rotate.needs_outage(other, Observed(None, facts, health))
+    assert steps(other) == [
+        "OUTAGE: all members get the CA and new certificates, and restart together"
+    ]
 
 
 @pytest.fixture

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from provision.errors import PreflightFailed
-from provision.etcd import certificates, desired, pki, rotate, tls
+from provision.errors import PreflightFailed, Unhealthy, UsageError
+from provision.etcd import certificates, deploy, desired, health, keyfiles, pki, rotate, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.values import MemberStatus
 from provision.host.change import answered, changes, questions
-from provision.host.observe import HostFacts, PathState
+from provision.host.observe import HostFacts, PathState, UnitState
 from provision.host.resources import Certificate
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
@@ -22,6 +25,7 @@ from provision.remote import Fleet, Stats
 from tests.unit import builders
 
 PKI = "/etc/etcd/pki"
+LONG_AGO = certificates.now_utc() - timedelta(days=20)
 
 
 def facts(files: dict[str, bytes], *, openssl: bool = True, pending: bool = False) -> HostFacts:
@@ -66,16 +70,46 @@ class World:
             f"{PKI}/peer.key": b"a key",
         }
 
-    def observed(self, pending: str = "") -> Observed:
+    def observed(self, pending: str = "", *, sick: bool = False) -> Observed:
         seen = {
             m.machine: facts(self.files[m.name], pending=m.name == pending)
             for m in self.cluster.members
         }
+        error = "no leader" if sick else ""
         healthy = tuple(
-            MemberHealth(m, status=MemberStatus(1, i, "3.6.16", 1, 1, 3, 1, 1, 1, False, ()))
+            MemberHealth(
+                m, status=MemberStatus(1, i, "3.6.16", 1, 1, 3, 1, 1, 1, False, ()), error=error
+            )
             for i, m in enumerate(self.cluster.members, 1)
         )
         return Observed(None, seen, ClusterHealth(self.cluster, healthy))
+
+    def expire(self, *names: str, by: certificates.Authority | None = None) -> None:
+        """These members' certificates are over."""
+        ca = by or pki.load_ca(self.cluster.tls.pki_dir, "c")
+        for m in self.cluster.members:
+            if m.name in names:
+                old = certificates.leaf(ca, m.name, desired.sans(m), days=5, now=LONG_AGO)
+                self.files[m.name][f"{PKI}/peer.crt"] = old.cert_pem
+
+    def expire_ca(self) -> certificates.Authority:
+        """The CA is over, and with it what it has signed."""
+        home = pki.home(self.cluster.tls.pki_dir, "c")
+        key = keyfiles.load_key(home / pki.CA_KEY)
+        pem = certificates.self_signed("c etcd CA", key, 10, LONG_AGO)
+        keyfiles.replace_file(home / pki.CA_CERTIFICATE, pem, 0o644)
+        old = certificates.Authority(x509.load_pem_x509_certificate(pem), key)
+        pair = certificates.leaf(old, pki.CLIENT_NAME, (), days=5, now=LONG_AGO)
+        keyfiles.replace_file(home / pki.CLIENT, pair.key_pem + pair.cert_pem, 0o600)
+        for m in self.cluster.members:
+            self.files[m.name][f"{PKI}/ca.crt"] = pem
+        self.expire(*self.files, by=old)
+        return old
+
+    def leaves(self, *names: str) -> Plan:
+        chosen = [m for m in self.cluster.members if m.name in names or not names]
+        seen = self.observed(sick=True)
+        return rotate.leaves(self.inventory, Fleet(1, Stats()), seen, chosen, write=True)
 
     def plan(self, pending: str = "") -> Plan:
         return rotate.authority(
@@ -218,3 +252,176 @@ def test_an_installation_that_was_cut_is_finished() -> None:
     [change] = changes([kept], facts({**whole, "/p/peer.crt.new": b""}))
     assert change.what == "finish /p/peer.crt"
     assert change.script.startswith("mv -f /p/peer.crt.new /p/peer.crt\n")
+
+
+HEALED = "renew {}: its certificate has expired"
+
+
+@pytest.mark.parametrize(
+    "names", [["infra2"], ["infra2", "infra3"], ["infra1", "infra2", "infra3"]]
+)
+def test_members_that_are_cut_off_come_first_and_without_a_gate(
+    world: World, names: list[str]
+) -> None:
+    with pytest.raises(Unhealthy, match="wait until the others are back"):
+        world.leaves()  # nothing has expired: something else is wrong
+    world.expire(*names)
+    plan = world.leaves()
+    rest = [f"renew {m.name}" for m in world.cluster.members if m.name not in names]
+    assert titles(plan) == [HEALED.format(n) for n in names] + rest + OWN
+    first = plan.steps[: len(names)]
+    assert [s.before for s in first] == [None] * len(names)
+    assert [s.after is not None for s in first] == [False] * (len(names) - 1) + [True]
+    assert all(s.before and s.after for s in plan.steps[len(names) : -1])
+    # No restart: etcd reads a certificate and its key for each connection.
+    assert not any(c.restarts for s in plan.steps for h in s.hosts for c in h.changes)
+
+
+def test_who_is_cut_off_cannot_be_left_out(world: World) -> None:
+    world.expire("infra2", "infra3")
+    with pytest.raises(UsageError, match="leaves out infra3, whose certificates have expired"):
+        world.leaves("infra1", "infra2")
+    assert titles(world.leaves("infra2", "infra3")) == [
+        HEALED.format("infra2"),
+        HEALED.format("infra3"),
+    ]
+
+
+def running(world: World, observed: Observed) -> Observed:
+    seen = {
+        m: replace(f, units={desired.UNIT: UnitState("loaded", "active", "running", "enabled")})
+        for m, f in observed.facts.items()
+    }
+    return replace(observed, facts=seen)
+
+
+OUTAGE = "OUTAGE: all members get the CA and new certificates, and restart together"
+
+
+def test_a_ca_that_has_expired_is_replaced_from_wherever_it_was_left(
+    world: World, tmp_path: Path
+) -> None:
+    old = world.expire_ca()
+    for refused in (lambda: pki.ensure_ca(tmp_path, "c"), world.leaves):
+        with pytest.raises(UsageError, match="invoke rotate-certs --ca") as caught:
+            refused()
+        assert caught.value.id == "ca-expired"
+    assert rotate.needs_outage(world.cluster, world.observed())
+
+    shown = rotate.authority(world.inventory, Fleet(1, Stats()), world.observed(), write=False)
+    assert titles(shown) == [*OWN, OUTAGE, *END]
+    assert not (pki.home(tmp_path, "c") / pki.NEXT).exists()
+
+    seen = running(world, world.observed())
+    plan = rotate.authority(world.inventory, Fleet(1, Stats()), seen, write=True)
+    assert titles(plan) == [*OWN, OUTAGE, *END]
+    assert [len(h.changes) for h in plan.steps[1].hosts] == [3, 3, 3]
+    assert [h.changes[0].restarts for h in plan.steps[1].hosts] == [(desired.UNIT,)] * 3
+    assert plan.steps[1].after is not None
+    assert plan.steps[1].at_once is None
+    assert [n.id for n in plan.notes] == ["ca-replaced"]
+    ca = pki.authorities(tmp_path, "c")
+    assert ca.next is not None
+    assert ca.signing == ca.next
+    plan.steps[0].calls[0].do()
+    # What this tool is to the members: of the new CA only.
+    own = pki.ensure_client(tmp_path, "c")
+    assert certificates.issued(own.cert_pem, ca.next)
+    for done, m in enumerate(world.cluster.members, 1):
+        world.files[m.name] = world.signed(m, ca.next)
+        # Those that are done are running by it: without them, no restart.
+        seen = running(world, world.observed())
+        plan = rotate.authority(world.inventory, Fleet(1, Stats()), seen, write=True)
+        assert [h.name for s in plan.steps for h in s.hosts] == [
+            m.name for m in world.cluster.members[done:]
+        ]
+    world.plan().steps[-1].calls[0].do()
+    assert pki.load_ca(tmp_path, "c").cert_pem == ca.next.cert_pem
+    [gone] = (pki.home(tmp_path, "c") / pki.RETIRED).iterdir()
+    assert gone.name == (
+        f"expired-{old.certificate.not_valid_after_utc:%Y-%m-%d}-"
+        f"{certificates.short_fingerprint(old.certificate)}"
+    )
+    assert sorted(p.name for p in gone.iterdir()) == [pki.CA_CERTIFICATE, pki.CA_KEY]
+
+
+def test_a_successor_that_has_expired_as_well_is_put_aside(world: World, tmp_path: Path) -> None:
+    world.expire_ca()
+    home = pki.home(tmp_path, "c")
+    pki._ensure(home / pki.NEXT, "c etcd CA", 5, LONG_AGO, timedelta(0))
+    world.plan()
+    ca = pki.authorities(tmp_path, "c")
+    assert ca.next is not None
+    assert certificates.is_current(ca.next.certificate)
+
+
+def test_a_ca_that_is_not_at_hand_is_never_replaced_by_the_way(
+    world: World, tmp_path: Path
+) -> None:
+    home = pki.home(tmp_path, "c")
+    home.rename(tmp_path / "away")
+    seen = running(world, world.observed())
+    assert rotate.needs_outage(world.cluster, seen)
+    with pytest.raises(PreflightFailed) as caught:
+        rotate.require_at_hand(world.cluster, seen)
+    assert caught.value.id == "ca-unknown"
+    assert "rotate-certs --ca --yes-outage c" in caught.value.message
+    fleet = Fleet(1, Stats())
+    with pytest.raises(PreflightFailed):
+        rotate.leaves(world.inventory, fleet, seen, world.cluster.members, write=True)
+    assert not home.exists()
+    plan = rotate.authority(world.inventory, fleet, seen, write=False)
+    assert titles(plan) == [*OWN, OUTAGE]
+    assert not home.exists()
+    rotate.authority(world.inventory, fleet, seen, write=True)
+    assert pki.ca_exists(tmp_path, "c")
+
+
+def test_what_has_expired_is_no_unknown_ca(world: World) -> None:
+    """Members with a CA that has expired are cut off, whoever has it: they are to be healed."""
+    old = world.expire_ca()
+    pem = world.files["infra1"][f"{PKI}/peer.crt"]
+    assert tls.is_over(pem, b"")
+    ca = pki.ensure_ca(world.cluster.tls.pki_dir, "d")
+    good = certificates.leaf(ca, "infra1", ()).cert_pem
+    assert not tls.is_over(good, b"")
+    assert not tls.is_over(good, old.cert_pem + ca.cert_pem)
+    # Its own time is not over, that of its CA is.
+    pem = certificates.self_signed("d etcd CA", ca.key, 10, LONG_AGO)
+    assert tls.is_over(good, pem)
+
+
+def test_the_remedy_for_a_certificate_that_has_expired(world: World) -> None:
+    failed = MemberHealth(
+        world.cluster.members[0],
+        error="TLS failed (certificate has expired)",
+        remedy="something else",
+        error_id="etcd-tls-failed",
+    )
+    assert health._problems(world.cluster, failed)[0].remedy == "invoke rotate-certs"
+    world.expire_ca()
+    assert "rotate-certs --ca" in health._problems(world.cluster, failed)[0].remedy
+    other = replace(failed, error="TLS failed (unknown CA)")
+    assert health._problems(world.cluster, other)[0].remedy == "something else"
+
+
+def test_deploy_etcd_names_the_command_that_heals_several(world: World) -> None:
+    """One by one, each of its members would wait for the others."""
+    members = world.cluster.members
+    world.expire("infra1")
+    deploy._refuse_several_cut_off(world.cluster, world.observed(sick=True), members)
+    world.expire("infra1", "infra3")
+    deploy._refuse_several_cut_off(world.cluster, world.observed(), members)
+    # What is down is changed together.
+    deploy._refuse_several_cut_off(world.cluster, world.observed(sick=True), members[1:])
+    with pytest.raises(PreflightFailed) as caught:
+        deploy._refuse_several_cut_off(world.cluster, world.observed(sick=True), members)
+    assert [p.remedy for p in caught.value.problems] == [
+        "invoke rotate-certs, which begins with those"
+    ] * 2
+
+
+def test_the_client_port_has_its_pair_before_peers_accept_the_member(world: World) -> None:
+    new = desired.MemberTls("infra1", b"", peer=desired.Leaf(), server=desired.Leaf())
+    made = desired.certificates(world.cluster, new)
+    assert [c.path for c in made if isinstance(c, Certificate)] == [f"{PKI}/server", f"{PKI}/peer"]
