@@ -293,3 +293,49 @@ def test_all_stopped_and_all_wiped(three: Lab, inventory: Path) -> None:
     three.invoke("replace-member", inventory, "etcd0").expect(0)
     require_whole(three, inventory)
     record("the data disks away, two came back", "deploy-etcd, replace-member", TODAY)
+
+
+def test_a_cluster_of_one_member(three: Lab) -> None:
+    three.wipe()
+    alone = three.etcd[0]
+    others = dict.fromkeys(NAMES[1:])
+    inventory = three.inventory({"alluxio": None, "etcd": {"members": others}})
+    three.invoke("deploy-etcd", inventory).expect(0)
+    with three.client(alone) as client:
+        for n in range(TODAY):
+            client.put(f"/today/{n}", "acknowledged")
+    three.invoke("backup-etcd", inventory, "--to", str(inventory.parent / "saved")).expect(0)
+    # Emptied, it would be bootstrapped under its ids, and serve.
+    alone.run("systemctl stop etcd; mv /var/lib/etcd/member /var/lib/etcd/lost")
+    three.invoke("deploy-etcd", inventory).expect(3, "etcd-history-behind", "no data on any host")
+    alone.run("systemctl start etcd")
+    wait_until(lambda: cluster_id(three, alone) != "", "the emptied member serves")
+    for command in (("deploy-etcd",), ("backup-etcd", "--to", str(inventory.parent / "empty"))):
+        refused = three.invoke(command[0], inventory, *command[1:])
+        refused.expect(3, "etcd-history-behind", "the last run noted")
+    alone.run(
+        "systemctl stop etcd; rm -rf /var/lib/etcd/member; mv /var/lib/etcd/lost "
+        "/var/lib/etcd/member"
+    )
+    three.invoke("deploy-etcd", inventory).expect(0, "start the members that are down")
+    with three.client(alone) as client:
+        assert len(client.range("/today/", keys_only=True)[1]) == TODAY
+    record("a cluster of one member, emptied; its data put back", "deploy-etcd", TODAY)
+    three.wipe()
+
+
+def test_a_majority_with_changed_addresses(three: Lab, inventory: Path) -> None:
+    three.on(three.etcd, "systemctl stop etcd")
+    moved = {name: {"peer_port": 2390} for name in NAMES[1:]}
+    elsewhere = three.inventory({"alluxio": None, "etcd": {"members": moved}})
+    before = three.on(three.etcd, "cat /etc/etcd/etcd.conf.yml; systemctl is-active etcd || :")
+    refused = three.invoke("deploy-etcd", elsewhere)
+    refused.expect(3, "the peer addresses of etcd1, etcd2 have changed", "recover-etcd --from")
+    assert three.on(three.etcd, "cat /etc/etcd/etcd.conf.yml; systemctl is-active etcd || :") == (
+        before
+    )
+    recover = ("--from", "etcd0", "--yes-recover", CLUSTER)
+    three.invoke("recover-etcd", elsewhere, *recover).expect(0)
+    require_whole(three, elsewhere)
+    state = "all members stopped, the peer addresses of a majority changed"
+    record(state, "recover-etcd --from", TODAY)
