@@ -142,6 +142,7 @@ def _member(declared: EtcdMember, found: dict[str, Any], leader: int) -> MemberH
         version=said["version"],
         db_size=said["db_size"],
         db_in_use=said["db_in_use"],
+        quota=said["quota"] or (-1 if said["quota_known"] else 0),
         leader=leader,
         revision=said["revision"],
         raft_term=said["raft_term"],
