@@ -27,6 +27,8 @@ WORKERS = frozenset(
         "readmit-worker",
     }
 )
+#: Commands that start workers. Each takes a lease of etcd, which grants none while an alarm stands.
+LEASING = frozenset({"start-workers", "restart-workers", "upgrade-workers", "rollback-workers"})
 #: Commands that change something and need not know which cluster it is, each with the reason.
 UNGUARDED = {
     "destroy": "takes everything away, with consent",
@@ -160,6 +162,8 @@ def carry_out(run: Run, plan: Plan) -> bool:
 
     if run.guarded and not run.established:
         raise AssertionError(f"{run.command} changes hosts without knowing which cluster it is")
+    if plan.steps and run.command in LEASING:
+        _require_leases(run)
     run.plans.append(plan)
     screen.problems((*plan.notes, *plan.left))
     if run.dry_run and plan.left:
@@ -178,6 +182,16 @@ def carry_out(run: Run, plan: Plan) -> bool:
     if run.guarded and run.command not in WORKERS:
         note(run)
     return True
+
+
+def _require_leases(run: Run) -> None:
+    """Raises :class:`PreflightFailed` while etcd grants no lease: a worker that is restarted then
+    loses the registration that it has."""
+    from provision.etcd import gates, health
+
+    alluxio = run.inventory.alluxio
+    if alluxio is not None and alluxio.membership != "STATIC":
+        gates.require_writable(health.observe(run.etcd or run.inventory.etcd, run.fleet))
 
 
 def note(run: Run) -> None:

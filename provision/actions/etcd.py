@@ -12,7 +12,7 @@ from provision.run import Run
 
 if TYPE_CHECKING:
     from provision.alluxio.reregister import Watch
-    from provision.inventory.resolved import Machine
+    from provision.inventory.resolved import Inventory, Machine
     from provision.plan import Plan, Step
 
 
@@ -165,6 +165,7 @@ def rotate_certs(run: Run, ca: bool, limit: str, confirmed: str = "") -> int:
             # A run that was cut may have left a member on its way: its next run waits for it.
             health = gates.back(cluster, run.fleet, observed.health)
             observed = replace(observed, health=health)
+            gates.require_writable(health)
         plan = planned(not run.dry_run)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
@@ -284,6 +285,7 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
             common.carry_out(run, last)
         common.note(run)
         plan = replace(plan, steps=(*plan.steps, *steps, *last.steps))
+        _say_alarms(run, inventory)
     kept = {m.name: restore.kept(m, observed.mark) for m in inventory.etcd.members}
     common.finish(
         run, plan, carried, {"kept": kept}, f"old data: {', '.join(sorted({*kept.values()}))}"
@@ -295,7 +297,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
     """A cluster of one survivor, then the others join it again. The name is the consent."""
     from provision import screen
     from provision.alluxio import reregister
-    from provision.etcd import guard, members, observed, recover, restore
+    from provision.etcd import alarms, guard, members, observed, recover, restore
     from provision.plan import Plan, further
 
     if not name:
@@ -327,21 +329,24 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
                     write=True,
                     workers=workers,
                     recovering=True,
+                    sparing=alarms.KINDS,
                 )
                 common.carry_out(run, join)
             plan = replace(plan, steps=(*plan.steps, *join.steps))
         watch = reregister.watch(inventory, run.fleet)
-        if watch is not None:
-            with further("the workers are registered again"):
-                looking = Plan(run.command, inventory.cluster, (watch.step,), guards=plan.guards)
-                common.carry_out(run, looking)
-            steps = _restart_lost_workers(run, watch, plan.guards)
-            plan = replace(plan, steps=(*plan.steps, *looking.steps, *steps))
+        seeing = [recover.see_to_alarms(inventory, run.fleet, seen)]
+        seeing += [] if watch is None else [watch.step]
+        with further("the workers are registered again"):
+            looking = Plan(run.command, inventory.cluster, tuple(seeing), guards=plan.guards)
+            common.carry_out(run, looking)
+        steps = _restart_lost_workers(run, watch, plan.guards)
+        plan = replace(plan, steps=(*plan.steps, *looking.steps, *steps))
         with further("the recovery is finished"):
             last = recover.finish(inventory, run.fleet, seen)
             common.carry_out(run, last)
         common.note(run)
         plan = replace(plan, steps=(*plan.steps, *last.steps))
+        _say_alarms(run, inventory)
     kept = restore.kept(seen.chosen, seen.mark)
     common.finish(run, plan, not run.dry_run, {"kept": kept}, f"a copy of the old data: {kept}")
     return 0
@@ -431,3 +436,15 @@ def _deletions(delete: str, name: str) -> tuple[str, ...]:
     if delete not in ("", name):
         raise UsageError(f"--delete-data is {name} or nothing, not {delete!r}", id="option-invalid")
     return (delete,) if delete else ()
+
+
+def _say_alarms(run: Run, inventory: Inventory) -> None:
+    """Warn of the alarms that the restored data brought along, and that stand for a reason."""
+    from provision import screen
+    from provision.etcd import alarms, health
+
+    seen = health.observe(inventory.etcd, run.fleet)
+    for kind in sorted(seen.alarms):
+        found = alarms.unsolved(seen, run.fleet, kind)
+        then = "; then invoke disarm-alarms and restart-workers"
+        screen.problems([replace(p, severity="warning", remedy=p.remedy + then) for p in found])

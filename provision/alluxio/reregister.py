@@ -76,6 +76,8 @@ class Watch:
         return Plan(command, self._inventory.cluster, tuple(steps), self._notes)
 
     def _look(self) -> None:
+        if health.observe(self._inventory.etcd, self._fleet).alarms:
+            return  # etcd grants no lease while an alarm stands
         self._facts, absent = gather.look(
             self._fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
         )

@@ -57,7 +57,8 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
         raise UsageError(
             f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
         )
-    running = gates.back(cluster, fleet, health.observe(cluster, fleet)).releases
+    seen = gates.back(cluster, fleet, health.observe(cluster, fleet))
+    gates.require_writable(seen)
     with health.any_client(cluster, fleet) as client:
         enabled = client.log_in()
         users, roles = client.users(), client.roles()
@@ -65,7 +66,7 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
     accepted = enabled and login is not None and _accepted(cluster, fleet, login)
     found = clusters.look(inventory, fleet).clusters
     others = {c.name: c.live for c in found if c.inventory != clusters.OURS}
-    return Observed(enabled, users, roles, accepted, others, running)
+    return Observed(enabled, users, roles, accepted, others, seen.releases)
 
 
 def enable(

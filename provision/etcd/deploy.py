@@ -6,13 +6,25 @@ and "Runtime reconfiguration" (one member at a time, the next only when the clus
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, external, gates, imported, member_steps, members, peer_tls, tls
+from provision.etcd import (
+    alarms,
+    desired,
+    external,
+    gates,
+    health,
+    imported,
+    member_steps,
+    members,
+    peer_tls,
+    tls,
+)
 from provision.etcd.observed import Observed as Observed
 from provision.etcd.observed import observe as observe
+from provision.etcd.roster import Move
 from provision.host.change import Change, changes
 from provision.inventory.model import minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
@@ -39,7 +51,9 @@ def plan(
     """
     cluster = inventory.etcd
     _refuse_another_minor(cluster, observed)
+    alarm = _alarm(cluster, observed)
     if peer_tls.wanted(cluster, observed):
+        gates.require_writable(observed.health)
         return peer_tls.plan(inventory, fleet, observed, write=write)
     differs = (
         members.declared_moves(cluster, observed, remove)
@@ -76,13 +90,28 @@ def plan(
             Step(
                 _starting(down, observed),
                 tuple(starting),
-                after=gates.all_healthy(known, fleet),
+                after=gates.all_healthy(known, fleet, standing=alarm.kinds),
             )
         )
+    if not alarm.solved and (others := _beside_a_start(observed, moves, staying, down, todo)):
+        if not starting:
+            gates.require_writable(observed.health)
+        stays = _left_until_solved(alarm.kinds, others)
+        guards = tuple(m.machine for m in cluster.members)
+        told_now = (*observed.warnings, *told, stays)
+        also_left = (*differs.notes, *_newer(cluster, observed))
+        return Plan("deploy-etcd", cluster.name, tuple(steps), told_now, guards, also_left)
     notes = [*observed.warnings, *told, *(_comes_later(m) for m in late)]
     notes += [_is_lost(m) for m in lost]
+    if alarm.kinds and not alarm.solved:
+        notes.append(_left_until_solved(alarm.kinds, ["etcd"]))
+    if alarm.kinds and moves:
+        # New members come once etcd takes writes.
+        notes.append(_comes_after_the_alarm(moves))
+        moves = ()
     if observed.running is not None:
         names = {m.name for m in cluster.members}
+        clean = () if alarm.kinds else sorted(set(observed.running.pending.clean) - names)
         made = member_steps.build(
             inventory,
             fleet,
@@ -90,7 +119,7 @@ def plan(
             moves,
             [m.name for m in down],
             ca=ca,
-            clean=sorted(set(observed.running.pending.clean) - names),
+            clean=clean,
             beside=differs.notes,
         )
         told_of = members.with_members(inventory, whole.members)
@@ -105,6 +134,8 @@ def plan(
             Step("prepare without touching a service", tuple(h for h in quiet if h.changes))
         )
     late_leaves: list[Step] = []
+    standing = alarm.kinds
+    asked = known if standing else whole
     for member in gates.order(rolling, observed.health):
         disruptive = tuple(c for c in todo[member.name] if not c.quiet)
         if isinstance(ca, external.External):
@@ -113,11 +144,15 @@ def plan(
             disruptive = tuple(c for c in disruptive if not c.ask)
             if leaves:
                 title = f"give {member.name} its new certificates"
-                late_leaves.append(_rolling(whole, fleet, member, leaves, title))
+                late_leaves.append(_rolling(asked, fleet, member, leaves, title, standing))
         if disruptive:
             title = f"change {member.name}"
-            steps.append(_rolling(whole, fleet, member, disruptive, title))
+            steps.append(_rolling(asked, fleet, member, disruptive, title, standing))
     steps += late_leaves
+    if alarm.kinds and alarm.solved:
+        call = alarms.disarm(known, fleet, "NOSPACE")
+        after = gates.all_healthy(known, fleet)
+        steps.append(Step("disarm the alarm NOSPACE", calls=(call,), after=after))
     if isinstance(ca, external.External):
         steps += imported.own_step(cluster)
     guards = tuple(m.machine for m in cluster.members)
@@ -144,14 +179,67 @@ def _newer(cluster: EtcdCluster, observed: Observed) -> list[Problem]:
 
 
 def _rolling(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, todo: tuple[Change, ...], title: str
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    todo: tuple[Change, ...],
+    title: str,
+    standing: Collection[str],
 ) -> Step:
     return Step(
         title,
         (_on(member, todo),),
         before=gates.can_lose(cluster, fleet, member),
-        after=gates.all_healthy(cluster, fleet, member),
+        after=gates.all_healthy(cluster, fleet, member, standing),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Alarm:
+    """The kinds of alarm that stand. ``solved``: with the declared quotas their cause is gone."""
+
+    kinds: frozenset[str]
+    solved: bool
+
+
+def _alarm(cluster: EtcdCluster, observed: Observed) -> _Alarm:
+    if observed.running is None:
+        return _Alarm(frozenset(), True)
+    kinds = observed.running.alarms
+    sizes = [m.status.db_size for m in observed.health.members if m.status is not None]
+    largest = max(sizes, default=0)
+    roomy = all(m.quota is None or largest < m.quota for m in cluster.members)
+    return _Alarm(kinds, kinds <= {"NOSPACE"} and (roomy or not kinds))
+
+
+def _beside_a_start(
+    observed: Observed,
+    moves: Sequence[Move],
+    staying: Sequence[EtcdMember],
+    down: Sequence[EtcdMember],
+    todo: Mapping[str, tuple[Change, ...]],
+) -> list[str]:
+    """What there is to do beside the start of the members that are ``down``: the members' names."""
+    names = [m.member.name for m in moves]
+    names += [m.name for m in staying if m not in down and todo[m.name]]
+    if observed.running is not None:
+        names += sorted(observed.running.pending.clean)
+    return list(dict.fromkeys(names))
+
+
+def _comes_after_the_alarm(moves: Sequence[Move]) -> Problem:
+    names = ", ".join(dict.fromkeys(m.member.name for m in moves))
+    what = "is added, moved or removed once the alarm is disarmed"
+    return Problem(names, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
+
+
+def _left_until_solved(kinds: Collection[str], names: Sequence[str]) -> Problem:
+    """A change could not be proven while etcd takes no writes. A start is a repair."""
+    kind = min(kinds)
+    what = f"is left as it is while the alarm {' and '.join(sorted(kinds))} stands"
+    remedy = health.ALARM_REMEDIES.get(kind, "")
+    error_id = health.ALARM_IDS.get(kind, "alarm-raised")
+    return Problem(", ".join(names), what, remedy, "warning", id=error_id)
 
 
 def _starting(down: Sequence[EtcdMember], observed: Observed) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from provision.errors import Unhealthy
+from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd import health
 from provision.etcd.health import ClusterHealth
 from provision.inventory.resolved import EtcdCluster, EtcdMember
@@ -40,8 +40,41 @@ def back(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> ClusterHeal
     return seen
 
 
-def all_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None = None) -> Gate:
-    """After a change: every member is healthy, and ``member`` (or each) takes a quorum write."""
+def require_writable(seen: ClusterHealth, sparing: Collection[str] = ()) -> None:
+    """Raises :class:`PreflightFailed` when an alarm stands that is not of the kinds ``sparing``.
+
+    etcd refuses writes then, so a change could not be proven, and would stop half-way.
+    """
+    kinds = sorted(seen.alarms - set(sparing))
+    if not kinds:
+        return
+    problems = [
+        Problem(
+            "etcd",
+            f"alarm {kind}: etcd takes no writes",
+            health.ALARM_REMEDIES.get(kind, ""),
+            id=health.ALARM_IDS.get(kind, "alarm-raised"),
+        )
+        for kind in kinds
+    ]
+    raise PreflightFailed(
+        f"an alarm of etcd has to be solved first ({', '.join(kinds)}); nothing was changed",
+        problems,
+        id=problems[0].id,
+    )
+
+
+def all_healthy(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember | None = None,
+    standing: Collection[str] = (),
+) -> Gate:
+    """After a change: every member is healthy, and ``member`` (or each) takes a quorum write.
+
+    ``standing`` are the kinds of alarm that the plan is the remedy of: while no other alarm stands,
+    the quorum reads are the proof, since etcd refuses writes.
+    """
 
     def check() -> None:
         deadline = time.monotonic() + HEALTHY_WITHIN
@@ -49,6 +82,8 @@ def all_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None = 
             within = max(0.0, deadline - time.monotonic())
             look = until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy, within)
             require_healthy(look)
+            if look.alarms and look.alarms <= set(standing):
+                return None
             try:
                 return health.verify_write(cluster, fleet, member)
             except Unhealthy:  # such as for an election since the look
@@ -56,7 +91,10 @@ def all_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None = 
                     raise
             time.sleep(POLL_SECONDS)
 
-    return Gate("every member healthy, by a quorum write and read through each", check)
+    title = "every member healthy, by a quorum write and read through each"
+    if standing:
+        title += f" (reads alone while the alarm {' or '.join(sorted(standing))} stands)"
+    return Gate(title, check)
 
 
 def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:

@@ -139,6 +139,12 @@ class ClusterHealth:
         return any(m.status is not None for m in self.members)
 
     @property
+    def alarms(self) -> frozenset[str]:
+        """The kinds of alarm that stand. Every member tells all alarms of the cluster (``Status``
+        of etcd's ``v3rpc/maintenance.go``), whichever member they are about."""
+        return frozenset(a for m in self.members if m.status is not None for a in m.status.alarms)
+
+    @property
     def registered(self) -> tuple[RegisteredMember, ...]:
         """The members as etcd knows them: the list of the leader, or else of who answered."""
         for m in self.members:
@@ -479,8 +485,8 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
                 Problem(
                     where,
                     f"alarm {alarm}",
-                    _ALARM_REMEDIES.get(alarm, ""),
-                    id=_ALARM_IDS.get(alarm, "alarm-raised"),
+                    ALARM_REMEDIES.get(alarm, ""),
+                    id=ALARM_IDS.get(alarm, "alarm-raised"),
                 )
             )
         quota = m.quota
@@ -524,11 +530,13 @@ def _renewal(cluster: EtcdCluster) -> str:
     return "invoke rotate-certs"
 
 
-_ALARM_REMEDIES = {
-    "NOSPACE": "compact and defragment, or raise quota-backend-bytes",
-    "CORRUPT": "replace the member whose data differs",
+ALARM_REMEDIES = {
+    "NOSPACE": "invoke defrag-etcd --compact and invoke disarm-alarms; or raise "
+    "etcd.settings.quota-backend-bytes and invoke deploy-etcd",
+    # The alarm itself may name a wrong member, or none (etcd issue 14849).
+    "CORRUPT": "invoke disarm-alarms: it compares the members' data and says which to replace",
 }
-_ALARM_IDS: dict[str, Id] = {"NOSPACE": "alarm-nospace", "CORRUPT": "alarm-corrupt"}
+ALARM_IDS: dict[str, Id] = {"NOSPACE": "alarm-nospace", "CORRUPT": "alarm-corrupt"}
 
 
 def _disagreements(health: ClusterHealth) -> list[Problem]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd import gates, health, membership
 from provision.inventory.resolved import Inventory
@@ -30,7 +32,9 @@ def plan(inventory: Inventory, fleet: Fleet, to: str) -> Plan:
         f"etcd: move leadership from {seen.leader or 'nobody'} to {to}",
         lambda: membership.move_leadership_to(cluster, fleet, member),
     )
-    step = Step(
-        f"make {to} the leader", (), (call,), after=gates.all_healthy(cluster, fleet, member)
-    )
+    # Neither an alarm nor a third member that is down is a reason to stay on that host.
+    serving = tuple(m for m in cluster.members if seen.healthy(m.name))
+    left = replace(cluster, members=serving)
+    after = gates.all_healthy(left, fleet, member, standing=seen.alarms)
+    step = Step(f"make {to} the leader", (), (call,), after=after)
     return Plan("move-leader", cluster.name, (step,), guards=(member.machine,))

@@ -8,15 +8,14 @@ member serves nothing meanwhile, and a NOSPACE alarm is disarmed when the databa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from provision.errors import Problem, Unhealthy
-from provision.etcd import gates, health, reach, releases
+from provision.etcd import alarms, gates, health, reach, releases
 from provision.etcd.failures import EtcdRefused
 from provision.etcd.health import ClusterHealth
 from provision.etcd.releases import State
-from provision.etcd.values import Alarm
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, Plan, Step
 from provision.remote import Fleet
@@ -118,36 +117,24 @@ def defrag_plan(inventory: Inventory, fleet: Fleet, seen: ClusterHealth, *, comp
 def disarm_plan(inventory: Inventory, fleet: Fleet) -> Plan:
     """Disarm every alarm whose cause is gone. Empty when there is no alarm.
 
-    NOSPACE: the member's database is smaller than its quota. CORRUPT: all members have the same
-    hash at the same revision. Raises :class:`Unhealthy` with what to do about the others.
+    Raises :class:`Unhealthy` with what to do about the others: see :func:`alarms.unsolved`.
     """
     cluster = inventory.etcd
     seen = health.observe(cluster, fleet, quotas=True)
-    with health.any_client(cluster, fleet) as client:
-        alarms = client.alarms()
-    names = {m.status.member_id: m.member.name for m in seen.members if m.status is not None}
-    by_name = {u.member: u for u in usage(seen)}
+    raised = alarms.standing(cluster, fleet)
+    kinds = sorted({alarm.kind for alarm in raised})
     problems: list[Problem] = []
     calls: list[Call] = []
-    for alarm in alarms:
-        member = names.get(alarm.member_id, f"{alarm.member_id:x}")
-        now = by_name.get(member)
-        problem = _unsolved(cluster, fleet, seen, alarm, member, now)
-        if problem is not None:
-            problems.append(problem)
+    for kind in kinds:
+        if unsolved := alarms.unsolved(seen, fleet, kind):
+            problems += unsolved
             continue
-        why = "data of all members is the same"
-        if alarm.kind == "NOSPACE" and now is not None and now.quota is not None:
-            why = f"{size(now.size)} of {size(now.quota)}"
-        calls.append(
-            Call(
-                f"disarm {alarm.kind} of {member}: {why}",
-                partial(_disarm, cluster, fleet, alarm),
-            )
-        )
+        named = [alarms.whose(a, seen) for a in raised if a.kind == kind]
+        call = alarms.disarm(cluster, fleet, kind)
+        calls.append(replace(call, what=f"disarm {kind} ({_cause(seen, kind)}; {_named(named)})"))
     if problems:
         raise Unhealthy(
-            f"{len(problems)} of {len(alarms)} alarms are not solved yet",
+            f"{len(kinds) - len(calls)} of {len(kinds)} kinds of alarm are not solved yet",
             problems,
             id="alarm-raised",
         )
@@ -156,67 +143,16 @@ def disarm_plan(inventory: Inventory, fleet: Fleet) -> Plan:
     return Plan("disarm-alarms", cluster.name, steps, guards=guards)
 
 
-def _unsolved(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    seen: ClusterHealth,
-    alarm: Alarm,
-    member: str,
-    now: Usage | None,
-) -> Problem | None:
-    where = f"etcd member {member}"
-    if alarm.kind == "NOSPACE":
-        if now is None:
-            return Problem(
-                where, "alarm NOSPACE, and it does not answer", "start it first", id="member-down"
-            )
-        if not now.known:
-            what = "alarm NOSPACE, and its quota in force cannot be read"
-            remedy = "see whether its client port serves /metrics"
-            return Problem(where, what, remedy, id="alarm-nospace")
-        if not now.full or now.quota is None:
-            return None
-        return Problem(
-            where,
-            f"alarm NOSPACE: its database has {size(now.size)} ({size(now.in_use)} in use), its "
-            f"quota is {size(now.quota)}",
-            "invoke defrag-etcd --compact; if that is not enough, delete keys, or raise "
-            "etcd.settings.quota-backend-bytes and invoke deploy-etcd",
-            id="alarm-nospace",
-        )
-    if alarm.kind == "CORRUPT":
-        if _same_data(cluster, fleet, seen):
-            return None
-        return Problem(
-            where,
-            "alarm CORRUPT: the members' data differ",
-            f"invoke replace-member {member}",
-            id="alarm-corrupt",
-        )
-    return Problem(
-        where,
-        f"an alarm that this tool does not know: {alarm.kind}",
-        "see etcdctl",
-        id="alarm-raised",
-    )
+def _cause(seen: ClusterHealth, kind: str) -> str:
+    if kind == "CORRUPT":
+        return "the data of all members are the same"
+    fullest = max(usage(seen), key=lambda u: u.size / u.quota if u.quota else 0.0)
+    quota = f" of {size(fullest.quota)}" if fullest.quota else ""
+    return f"the fullest database has {size(fullest.size)}{quota}"
 
 
-def _same_data(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> bool:
-    statuses = [m.status for m in seen.members if m.status is not None]
-    if len(statuses) != len(cluster.members):
-        return False
-    revision = min(s.revision for s in statuses)
-    hashes = set()
-    for member in cluster.members:
-        timeout = _timeout(max(s.db_size for s in statuses))
-        with reach.connect(cluster, fleet, member, timeout=timeout) as client:
-            hashes.add(client.hash_kv(revision))
-    return len(hashes) == 1
-
-
-def _disarm(cluster: EtcdCluster, fleet: Fleet, alarm: Alarm) -> None:
-    with health.any_client(cluster, fleet) as client:
-        client.disarm(alarm)
+def _named(names: Sequence[str]) -> str:
+    return f"the alarm names {' and '.join(names)}"
 
 
 def _compact(cluster: EtcdCluster, fleet: Fleet, largest: int) -> None:

@@ -10,10 +10,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from provision import gather
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired, gates, hashes, membership, pending, releases, roster, tls
+from provision.etcd import (
+    alarms,
+    desired,
+    gates,
+    hashes,
+    health,
+    membership,
+    pending,
+    releases,
+    roster,
+    tls,
+)
 from provision.etcd.observed import Observed, Running, require_running
 from provision.etcd.releases import State
 from provision.etcd.roster import Kind, Move
@@ -22,7 +34,7 @@ from provision.host.observe import HostFacts, Probe, UnitState
 from provision.host.ownership import owner
 from provision.host.resources import File, Unit
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
-from provision.plan import Call, HostChanges, Step
+from provision.plan import Call, Gate, HostChanges, Step
 from provision.remote import Fleet
 
 
@@ -50,6 +62,8 @@ def build(
     clean: Collection[str] = (),
     recovering: bool = False,
     beside: Sequence[Problem] = (),
+    sparing: Collection[str] = (),
+    odd: Collection[str] = (),
 ) -> Steps:
     """The steps of ``moves``. Raises :class:`PreflightFailed` when they cannot be made safely.
 
@@ -57,8 +71,12 @@ def build(
     ``clean``: removed members whose hosts an earlier run did not come to clean.
     ``recovering``: members come back after a recovery, whatever release there is.
     ``beside``: what the operator should know when the moves cannot be made.
+    ``sparing``: kinds of alarm that may stand, since ``moves`` are part of the remedy.
+    ``odd``: members that are known to have other data than the majority.
     """
     running = require_running(observed)
+    if moves or clean:
+        gates.require_writable(running.health, sparing)
     voters = {m.name: m for m in running.cluster.members}
     healthy = set(running.healthy) | set(starting)
     if why := roster.obstacle(voters, healthy, moves):
@@ -71,15 +89,18 @@ def build(
         releases.require_fit(running.health.releases, {State.AUTH}, f"adding {', '.join(adding)}")
     leaving = [m.member.name for m in moves if m.kind is Kind.REMOVE]
     if leaving:
-        hashes.require_equal(running.health, fleet, leaving)
+        hashes.require_equal(running.health, fleet, (*leaving, *odd))
     made = Steps()
     joining = frozenset(m.member.machine for m in moves if m.kind is Kind.ADD)
     builder = _Builder(inventory.etcd, fleet, observed, running, ca, delete, joining, made)
+    builder.odd, builder.standing = frozenset(odd), running.alarms
     builder.prepare(moves)
     for move in moves:
         now = replace(inventory.etcd, members=tuple(voters.values()))
         name = move.member.name
         if move.kind is Kind.ADD:
+            builder.disarm(now)
+            builder.lead(now)
             builder.add(move, now)
             voters[name] = move.member
             healthy.add(name)
@@ -92,6 +113,8 @@ def build(
             voters.pop(name, None)
             healthy.discard(name)
             builder.remove(move, now, [m for n, m in voters.items() if n in healthy])
+    if moves:
+        builder.disarm(replace(inventory.etcd, members=tuple(voters.values())))
     builder.clean(clean, replace(inventory.etcd, members=tuple(voters.values())))
     return made
 
@@ -106,6 +129,34 @@ class _Builder:
     delete: Collection[str]
     joining: frozenset[Machine]
     made: Steps
+    #: Members whose data differ from the majority's.
+    odd: frozenset[str] = frozenset()
+    #: Kinds of alarm that stand when the next step begins: etcd takes no writes then.
+    standing: frozenset[str] = frozenset()
+
+    def disarm(self, now: EtcdCluster) -> None:
+        """Disarm CORRUPT once no voter of ``now`` has other data: the next steps need writes."""
+        if "CORRUPT" not in self.standing or self.odd & {m.name for m in now.members}:
+            return
+        call = alarms.disarm(now, self.fleet, "CORRUPT")
+        left = self.standing - {"CORRUPT"}
+        after = gates.all_healthy(now, self.fleet, standing=left)
+        self.made.steps.append(Step("disarm the alarm CORRUPT", calls=(call,), after=after))
+        self.standing = left
+
+    def lead(self, now: EtcdCluster) -> None:
+        """A member that joins gets its data from the leader: none whose data differ may lead."""
+        odd = [m for m in now.members if m.name in self.odd]
+        right = [m for m in now.members if m.name not in self.odd]
+        calls = tuple(
+            Call(
+                f"etcd: another member leads, if {m.name} does",
+                partial(membership.move_leadership_off, now, self.fleet, m, right),
+            )
+            for m in odd
+        )
+        if calls:
+            self.made.steps.append(Step("let a member with the majority's data lead", calls=calls))
 
     def prepare(self, moves: Iterable[Move]) -> None:
         """What no service notices, on all new members' hosts at once."""
@@ -133,23 +184,37 @@ class _Builder:
                             lambda: membership.add_learner(now, fleet, member),
                         ),
                     ),
-                    before=gates.all_healthy(now, fleet),
+                    before=gates.all_healthy(now, fleet, standing=self.standing),
                 )
             )
         todo = tuple(c for c in self._install(move, now) if not c.quiet)
         calls = [
             Call(f"etcd: promote {member.name}", lambda: membership.promote(now, fleet, member))
         ]
-        if member.name in self.running.pending.clean:
+        if member.name in self.running.pending.clean and not self.standing:
             calls.append(self._forget(member, grown))
         self.made.steps.append(
             Step(
                 f"start {member.name}, and make it a voter when it has caught up",
                 (_on(member, todo),) if todo else (),
                 tuple(calls),
-                after=gates.all_healthy(grown, fleet),
+                after=self._joined(member, grown),
             )
         )
+
+    def _joined(self, member: EtcdMember, grown: EtcdCluster) -> Gate:
+        """After ``member`` has joined. If its former data differed, the new ones do not."""
+        healthy = gates.all_healthy(grown, self.fleet, standing=self.standing)
+        if member.name not in self.odd:
+            return healthy
+
+        def check() -> None:
+            healthy.check()
+            found = hashes.compare(health.observe(grown, self.fleet), self.fleet)
+            if member.name not in found.right:
+                raise hashes.differ(found)
+
+        return Gate(f"{healthy.title}, and {member.name} has the majority's data", check)
 
     def update(self, move: Move, now: EtcdCluster) -> None:
         member, fleet, number = move.member, self.fleet, move.id
@@ -191,7 +256,7 @@ class _Builder:
             Step(
                 f"restart {member.name} with its new address",
                 (_on(member, todo),) if todo else (),
-                after=gates.all_healthy(moved, fleet),
+                after=gates.all_healthy(moved, fleet, standing=self.standing),
             )
         )
 
@@ -201,13 +266,14 @@ class _Builder:
         rest = replace(now, members=tuple(staying))
         # A new member on the same host puts the old data aside itself.
         todo = None if gone.machine in self.joining else self._cleaning(gone)
+        right = [m for m in staying if m.name not in self.odd]
         calls = [
             Call(
                 f"etcd: remove {gone.name} ({number:x}), after another member has taken the lead",
-                lambda: membership.remove(now, fleet, number, staying),
+                lambda: membership.remove(now, fleet, number, right),
             )
         ]
-        if todo is not None:
+        if todo is not None and not self.standing:  # a note is a write
             calls.insert(
                 0,
                 Call(
@@ -222,8 +288,8 @@ class _Builder:
                 f"remove {gone.name}",
                 (),
                 tuple(calls),
-                before=gates.all_healthy(rest, fleet),
-                after=gates.all_healthy(rest, fleet),
+                before=gates.all_healthy(rest, fleet, standing=self.standing),
+                after=gates.all_healthy(rest, fleet, standing=self.standing),
             )
         )
         if todo is not None:
@@ -244,7 +310,7 @@ class _Builder:
             Step(
                 f"clean the host of {gone.name}",
                 (_on(gone, todo),) if todo else (),
-                (self._forget(gone, rest),),
+                () if self.standing else (self._forget(gone, rest),),
             )
         )
 

@@ -29,8 +29,12 @@ def add(
     write: bool,
     workers: bool,
     recovering: bool = False,
+    sparing: Collection[str] = (),
 ) -> Plan:
-    """The plan of ``add-member``: ``name``, or every declared member that etcd does not have."""
+    """The plan of ``add-member``: ``name``, or every declared member that etcd does not have.
+
+    ``sparing``: kinds of alarm that may stand, as they may in the data of a recovered cluster.
+    """
     running = require_running(observed)
     cluster = inventory.etcd
     wanted = [_declared(inventory, name)] if name else list(cluster.members)
@@ -47,6 +51,7 @@ def add(
         write,
         workers,
         recovering=recovering,
+        sparing=sparing,
     )
 
 
@@ -63,6 +68,7 @@ def remove(
     """The plan of ``remove-member``: ``name`` leaves etcd, and its host is cleaned."""
     running = require_running(observed)
     _keep_what_is_odd(inventory.etcd, name, delete)
+    odd, sparing = _remedy_of_an_alarm(running, fleet, name)
     declared = next((m for m in inventory.etcd.members if m.name == name), None)
     there = next((r for r in running.roster.registered if name in (r.name, f"{r.id:x}")), None)
     if there is None and declared is not None:
@@ -94,6 +100,8 @@ def remove(
         workers,
         leftovers,
         {name} & set(running.pending.clean),
+        odd=odd,
+        sparing=sparing,
     )
 
 
@@ -118,14 +126,27 @@ def replace_dead(
     _keep_what_is_odd(inventory.etcd, name, delete)
     found = running.roster.find(member)
     moves: list[Move] = []
-    if name not in running.healthy or _differs(running, fleet, name):
+    odd = _odd_by_hash(running, fleet, name)
+    if name not in running.healthy or name in odd:
         dead = found is not None and bool(found.name) and not found.is_learner
         if found is not None and dead:
             moves = [*roster.removals(inventory.etcd, [found]), Move(Kind.ADD, member)]
         else:
             moves = roster.additions([member], running.roster)
     after = _after(inventory.etcd, running, moves)
-    return _plan("replace-member", inventory, after, fleet, observed, moves, delete, write, workers)
+    return _plan(
+        "replace-member",
+        inventory,
+        after,
+        fleet,
+        observed,
+        moves,
+        delete,
+        write,
+        workers,
+        odd=odd,
+        sparing=("CORRUPT", "NOSPACE"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +245,11 @@ def _plan(
     clean: Collection[str] = (),
     *,
     recovering: bool = False,
+    odd: Collection[str] = (),
+    sparing: Collection[str] = (),
 ) -> Plan:
     """``after``: the members that the workers are to know. ``leftovers``: declared members that
-    etcd does not have, whose hosts are cleaned."""
+    etcd does not have, whose hosts are cleaned. ``odd``, ``sparing``: see :func:`build`."""
     running = require_running(observed)
     owed = {*clean, *(m.name for m in leftovers if _has_leftovers(inventory.etcd, m, observed))}
     ca = tls.authority(inventory.etcd, observed.facts, write=write)
@@ -244,6 +267,8 @@ def _plan(
         ca=ca,
         clean=sorted(owed),
         recovering=recovering,
+        sparing=sparing,
+        odd=odd,
     )
     made.notes[:0] = (*observed.warnings, *told)
     going = {m.id for m in moves if m.kind is Kind.REMOVE}
@@ -288,10 +313,16 @@ def with_workers(
         remedy = "run invoke deploy-etcd without --no-workers, or invoke start-workers"
         what = "the endpoint lists of the workers are stale (--no-workers)"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
-        if changed:
+        if changed and not running.alarms:
             made.steps.insert(0, _note_workers(running.cluster, fleet))
         return
     told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
+    if told.steps and running.alarms:
+        # A worker that restarts gets no lease.
+        remedy = "run invoke deploy-etcd when the alarm is solved"
+        what = "the endpoint lists of the workers are stale, and stay so while an alarm stands"
+        made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
+        return
     made.notes += told.notes
     before = len(made.steps) if made.leaving is None else made.leaving
     made.steps[before:before] = told.steps
@@ -420,13 +451,28 @@ def _keep_what_is_odd(cluster: EtcdCluster, name: str, delete: Collection[str]) 
         )
 
 
-def _differs(running: Running, fleet: Fleet, name: str) -> bool:
+def _odd_by_hash(running: Running, fleet: Fleet, name: str) -> tuple[str, ...]:
+    """The members that differ from the majority. Raises :class:`PreflightFailed` when some differ
+    and ``name``, which serves, is none of them."""
     found = hashes.compare(running.health, fleet)
-    if name in found.differing:
-        return True
-    if not found.equal:
+    if name in running.healthy and name not in found.differing and not found.equal:
         raise hashes.differ(found)
-    return False
+    return found.differing
+
+
+def _remedy_of_an_alarm(
+    running: Running, fleet: Fleet, name: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The members that differ from the majority, and the kinds of alarm that may stand while
+    ``name`` is removed: it is down, so nothing else can be mended before, or its data differ."""
+    sparing: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
+    if running.alarms and name not in running.healthy:
+        sparing = tuple(running.alarms)
+    if "CORRUPT" in running.alarms:
+        odd = hashes.compare(running.health, fleet).differing
+        sparing = sparing or (("CORRUPT",) if name in odd else ())
+    return odd, sparing
 
 
 def _odd(cluster: EtcdCluster, member: EtcdMember, where: str) -> Problem:

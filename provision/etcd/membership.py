@@ -156,12 +156,24 @@ def move_leadership_from(
         fit = [
             m.status
             for m in seen.members
-            if m.healthy and m.status is not None and m.member.name in names
+            if m.healthy
+            and m.status is not None
+            and m.member.name in names
+            and not m.status.is_learner
         ]
         if fit:
             client.move_leader(max(fit, key=lambda status: status.raft_index).member_id)
 
     _insist(cluster, fleet, move)
+
+
+def move_leadership_off(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, others: Collection[EtcdMember]
+) -> None:
+    """When ``member`` leads, make the healthy one of ``others`` with most of the log lead."""
+    for m in health.observe(cluster, fleet).members:
+        if m.member.name == member.name and m.status is not None:
+            move_leadership_from(cluster, fleet, m.status.member_id, others)
 
 
 def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:

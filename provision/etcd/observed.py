@@ -41,15 +41,19 @@ class Running:
 
     @property
     def healthy(self) -> frozenset[str]:
-        """The names of the voters that serve, and have no alarm of damaged data."""
+        """The names of the voters that serve. Not those whose data are right: the alarm CORRUPT
+        may name a wrong member, so :mod:`provision.etcd.hashes` tells."""
         voters = {m.member.name for m in self.health.members}
         return frozenset(
             m.member.name
             for m in (*self.health.members, *self.declared.members)
-            if m.healthy
-            and m.member.name in voters
-            and not (m.status is not None and "CORRUPT" in m.status.alarms)
+            if m.healthy and m.member.name in voters
         )
+
+    @property
+    def alarms(self) -> frozenset[str]:
+        """The kinds of alarm that stand."""
+        return self.health.alarms | self.declared.alarms
 
 
 @dataclass(frozen=True, slots=True)

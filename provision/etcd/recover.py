@@ -18,8 +18,10 @@ from datetime import datetime, timezone
 from provision import gather
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd import (
+    alarms,
     desired,
     gates,
+    hashes,
     health,
     last_seen,
     restore,
@@ -27,6 +29,7 @@ from provision.etcd import (
     snapshot,
     unfinished,
 )
+from provision.etcd.health import ClusterHealth
 from provision.etcd.unfinished import Mark
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe
@@ -121,7 +124,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
             [Problem(name, what, remedy, id="etcd-login-refused") for name in refusing],
             id="etcd-login-refused",
         )
-    if begun is None and seen.healthy_count:
+    if begun is None and seen.healthy_count and not _diverged(seen, fleet):
         healthy = ", ".join(m.member.name for m in seen.members if m.healthy)
         raise PreflightFailed(
             "the quorum is not lost; nothing was changed",
@@ -158,6 +161,12 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
     return replace(found, joined=frozenset(r.name for r in alone.registered if not r.is_learner))
 
 
+def _diverged(seen: ClusterHealth, fleet: Fleet) -> bool:
+    """Whether all voters serve, and no majority has the same data: one has to be chosen."""
+    found = hashes.compare(seen, fleet)
+    return not found.equal and not found.right and found.compared == found.voters
+
+
 def plan(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
     """Stop the others, make the chosen member a cluster of its own, and start it."""
     cluster, chosen, mark = inventory.etcd, observed.chosen, observed.mark
@@ -187,9 +196,17 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
         )
     if not observed.forced or not restore.running(observed.facts[chosen.machine]):
         start = step(f"start {chosen.name}", chosen, unfinished.start(chosen))
-        steps.append(replace(start, after=gates.all_healthy(alone, fleet)))
+        # The data may bring an alarm along: CORRUPT is disarmed before the next member joins.
+        after = gates.all_healthy(alone, fleet, standing=alarms.KINDS)
+        steps.append(replace(start, after=after))
     guards = tuple(s.member.machine for s in observed.survivors)
     return Plan("recover-etcd", cluster.name, tuple(steps), _notes(observed), guards)
+
+
+def see_to_alarms(inventory: Inventory, fleet: Fleet, observed: Observed) -> Step:
+    """When all survivors are back: disarm the alarms that the data brought along."""
+    back = replace(inventory.etcd, members=tuple(s.member for s in observed.survivors))
+    return Step("see to the alarms", calls=(alarms.settle(back, fleet),))
 
 
 def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
@@ -200,7 +217,7 @@ def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
     hosts = tuple(
         HostChanges(m.name, m.machine, (unfinished.clear(m, note),)) for m in back.members
     )
-    step = Step("finish", hosts, before=gates.all_healthy(back, fleet))
+    step = Step("finish", hosts, before=gates.all_healthy(back, fleet, standing=("NOSPACE",)))
     return Plan("recover-etcd", cluster.name, (step,))
 
 

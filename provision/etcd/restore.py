@@ -19,7 +19,7 @@ from pathlib import Path
 
 from provision import gather
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
-from provision.etcd import desired, gates, health, last_seen, scratch, snapshot, unfinished
+from provision.etcd import alarms, desired, gates, health, last_seen, scratch, snapshot, unfinished
 from provision.etcd.unfinished import Mark
 from provision.host.change import Change
 from provision.host.observe import HostFacts, Probe
@@ -102,6 +102,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool =
     steps += _step("start all members together", starting, unfinished.start, after=verify)
     if not steps:  # an earlier run came so far
         steps.append(Step("verify the restored cluster", after=verify))
+    steps.append(Step("see to the alarms", calls=(alarms.settle(cluster, fleet),)))
     guards = tuple(m.machine for m in cluster.members)
     return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed, bump), guards)
 
@@ -292,7 +293,8 @@ rm -rf {shlex.quote(new)}"""
 
 
 def _verified(cluster: EtcdCluster, fleet: Fleet) -> Gate:
-    healthy = gates.all_healthy(cluster, fleet)
+    # The snapshot may be of a time when an alarm stood. What settles it refuses until this ends.
+    healthy = gates.all_healthy(cluster, fleet, standing=alarms.KINDS)
 
     def check() -> None:
         healthy.check()

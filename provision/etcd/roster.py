@@ -158,7 +158,10 @@ def obstacle(voters: Collection[str], healthy: Collection[str], moves: Iterable[
             return f"{len(well)} of {len(all_of)} voters are healthy: no quorum to change anything"
         if move.kind is Kind.ADD:
             if away := sorted(all_of - well):
-                return f"{name} cannot be added while {', '.join(away)} is not healthy"
+                return (
+                    f"{name} cannot be added while {', '.join(away)} is not healthy: start it, or "
+                    f"invoke remove-member {away[0]} first"
+                )
             all_of.add(name)
             well.add(name)
         elif move.kind is Kind.UPDATE:

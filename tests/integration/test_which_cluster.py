@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .lab import CLUSTER, LAB, NET, REPO, Host, Lab, connected, firewall, wait_until
-from .writes import writing
+from .writes import Writes, writing
 
 NAMES = ("etcd0", "etcd1", "etcd2")
 YESTERDAY = "/root/yesterday.db"
@@ -339,3 +339,104 @@ def test_a_majority_with_changed_addresses(three: Lab, inventory: Path) -> None:
     require_whole(three, elsewhere)
     state = "all members stopped, the peer addresses of a majority changed"
     record(state, "recover-etcd --from", TODAY)
+
+
+def damage(lab: Lab, host: Host) -> None:
+    """The disk of one member returns other bytes than were written, as one value of a key."""
+    with lab.client(host) as client:
+        client.put("/marked", f"right-{host.name}")
+    host.run(
+        f"""
+        systemctl stop etcd
+        LC_ALL=C sed -i s/right-{host.name}/wrong-{host.name}/ /var/lib/etcd/member/snap/db
+        systemctl start etcd
+        """
+    )
+    with lab.client(host) as client:
+        found = client.get("/marked")
+    assert found is not None
+    assert found.value.decode() == f"wrong-{host.name}"
+
+
+def raise_corrupt(lab: Lab, member_id: int) -> None:
+    """The alarm as etcd raises it (``triggerCorruptAlarm``), naming any member, or 0: none."""
+    with lab.client(lab.etcd[0]) as client:
+        pb = client._lib.pb
+        request = pb.AlarmRequest(action=1, memberID=member_id, alarm="CORRUPT")
+        client._call(client._maintenance.Alarm, request)
+
+
+def member_ids(lab: Lab) -> dict[str, int]:
+    with lab.client(lab.etcd[0]) as client:
+        return {m.name: m.id for m in client.member_list()}
+
+
+def corrupt_alarms(lab: Lab) -> set[int]:
+    with lab.client(lab.etcd[0]) as client:
+        return {a.member_id for a in client.alarms() if a.kind == "CORRUPT"}
+
+
+def test_the_member_whose_data_differ_is_replaced_whatever_the_alarm_says(
+    three: Lab, inventory: Path, tmp_path: Path
+) -> None:
+    """One after the other: the alarm names the right member, a wrong one, and none."""
+    acknowledged = TODAY
+    for odd, named in (("etcd2", "the right"), ("etcd0", "a wrong"), ("etcd1", "no")):
+        damage(three, three.hosts[odd])
+        others = [name for name in NAMES if name != odd]
+        ids = member_ids(three)
+        raise_corrupt(three, {"the right": ids[odd], "a wrong": ids[others[0]], "no": 0}[named])
+        refused = three.invoke("replace-member", inventory, others[0])
+        refused.expect(3, "data differ", f"invoke replace-member {odd}")
+        if named == "the right":
+            require_refusals(three, inventory, odd)
+        with writing([three.hosts[name] for name in others], f"/written/{odd}/") as writes:
+            if named == "no":
+                # Killed when the member is out, the alarm stands: the next run disarms it.
+                running = three.start("replace-member", inventory, odd)
+                running.wait_for("disarm the alarm")
+                running.kill()
+            three.invoke("replace-member", inventory, odd).expect(0)
+            wait_for_writes(writes)
+        acknowledged += len(writes.acknowledged)
+        assert not corrupt_alarms(three)
+        require_whole(three, inventory)
+        with three.client(three.hosts[odd]) as client:
+            there = len(client.range("/written/", keys_only=True)[1])
+        assert there >= acknowledged - TODAY
+        assert three.hosts[odd].run("ls -d /var/lib/etcd/member.removed-*")
+        record(f"etcd's alarm CORRUPT, which names {named} member", "replace-member", acknowledged)
+    three.invoke("replace-member", inventory, odd).expect(0, "nothing to replace")
+    # When no two agree, only the operator can tell which is right.
+    damage(three, three.hosts["etcd1"])
+    damage(three, three.hosts["etcd2"])
+    raise_corrupt(three, 0)
+    for name in NAMES:
+        refused = three.invoke("replace-member", inventory, name)
+        refused.expect(3, "no majority agrees", "recover-etcd --from")
+    recovered = three.invoke("recover-etcd", inventory, "--from", "etcd0", "--yes-recover", CLUSTER)
+    recovered.expect(0)
+    assert not corrupt_alarms(three)
+    with three.client(three.hosts["etcd2"]) as client:
+        found = client.get("/marked")
+        assert found is not None
+        assert found.value == b"right-etcd2"
+    require_whole(three, inventory)
+    state = "etcd's alarm CORRUPT, and no two members agree"
+    record(state, "recover-etcd --from", acknowledged)
+
+
+def wait_for_writes(writes: Writes) -> None:
+    wait_until(lambda: len(writes.acknowledged) > TODAY, "etcd takes writes again")
+
+
+def require_refusals(lab: Lab, inventory: Path, odd: str) -> None:
+    """What the other commands say of the alarm CORRUPT. Nothing changes."""
+    before = lab.snapshot()
+    # What only looks does not take the alarm's word for it.
+    lab.invoke("check-nodes", inventory).expect(1, "alarm CORRUPT", "invoke disarm-alarms")
+    lab.invoke("disarm-alarms", inventory).expect(1, f"invoke replace-member {odd}")
+    for command, code in (("rotate-certs", 3), ("defrag-etcd", 1), ("backup-etcd", 1)):
+        lab.invoke(command, inventory).expect(code, "alarm-corrupt")
+    lab.invoke("deploy-etcd", inventory).expect(0, "0 changed", "alarm-corrupt")
+    assert lab.snapshot() == before

@@ -36,6 +36,9 @@ class World:
         self.down: set[str] = set()
         self.leader = self.cluster.members[0].name
         self.established = True
+        #: The kinds of alarm that stand, and the size of each database.
+        self.alarms: tuple[str, ...] = ()
+        self.db_size = 1
         self.registered = [
             RegisteredMember(n, m.name, (m.peer_url,), (m.client_url,), False)
             for n, m in enumerate(self.cluster.members, 1)
@@ -69,7 +72,10 @@ class World:
             if m.name in self.down or not self.established
             else MemberHealth(
                 m,
-                status=MemberStatus(1, n, "3.6.16", 1, 1, leader, 1, 1, 1, False, ()),
+                status=MemberStatus(
+                    *(1, n, "3.6.16", self.db_size, 1, leader, 1, 1, 1, False),
+                    errors=tuple(f"memberID:1 alarm:{kind}" for kind in self.alarms),
+                ),
                 registered=tuple(self.registered),
             )
             for n, m in enumerate(cluster.members, 1)
@@ -78,7 +84,12 @@ class World:
         running = None
         if seen.registered:
             there = roster.roster(cluster, seen.registered)
-            running = Running(there, seen, seen, Pending())
+            known = {v.name for v in there.voters}
+            voters = ClusterHealth(
+                replace(cluster, members=there.voters),
+                tuple(m for m in members if m.member.name in known),
+            )
+            running = Running(there, voters, seen, Pending())
         by_machine = {m.machine: self.facts[m.name] for m in cluster.members}
         return Observed(TARBALL, by_machine, seen, (), running)
 
@@ -415,3 +426,75 @@ class TestTls:
     def test_a_dry_run_makes_no_authority(self, cluster: EtcdCluster, tmp_path: Path) -> None:
         assert tls.authority(cluster, {}, write=False) is not None
         assert list(tmp_path.iterdir()) == []
+
+
+SMALL = {"quota_backend_bytes": 16 << 20}
+
+
+def full(*alarms: str) -> World:
+    """A cluster with a small quota, whose databases have reached it."""
+    world = World(with_settings(builders.etcd(), **SMALL))
+    world.alarms, world.db_size = alarms, 17 << 20
+    return world
+
+
+def test_a_higher_quota_rolls_through_while_nospace_stands_and_is_disarmed_then() -> None:
+    world = full("NOSPACE")
+    plan = world.plan(with_settings(world.cluster, quota_backend_bytes=64 << 20))
+    assert [s.title for s in plan.steps][-4:] == [
+        *(f"change {name}" for name in ("infra2", "infra3", "infra1")),
+        "disarm the alarm NOSPACE",
+    ]
+    for step in plan.steps[:-1]:
+        assert step.after is None or "while the alarm NOSPACE stands" in step.after.title
+    assert plan.steps[-1].after is not None
+    assert "stands" not in plan.steps[-1].after.title
+
+
+def test_a_run_that_was_killed_before_it_disarmed_does_that_alone() -> None:
+    world = full("NOSPACE")
+    world.db_size = 1 << 20
+    assert [s.title for s in world.plan().steps] == ["disarm the alarm NOSPACE"]
+
+
+@pytest.mark.parametrize("kind", ["NOSPACE", "CORRUPT"])
+def test_another_change_is_refused_while_an_alarm_stands(kind: str) -> None:
+    world = full(kind)
+    changed = with_settings(world.cluster, **SMALL, max_request_bytes=2 << 20)
+    with pytest.raises(PreflightFailed, match=kind) as refused:
+        world.plan(changed)
+    assert refused.value.problems[0].id == f"alarm-{kind.lower()}"
+    # As declared, there is only something to say.
+    plan = world.plan()
+    assert plan.steps == ()
+    assert [n.id for n in plan.notes] == [f"alarm-{kind.lower()}"]
+
+
+def test_corrupt_is_not_solved_by_a_quota() -> None:
+    world = full("CORRUPT", "NOSPACE")
+    with pytest.raises(PreflightFailed, match="CORRUPT"):
+        world.plan(with_settings(world.cluster, quota_backend_bytes=64 << 20))
+
+
+def test_a_member_that_is_down_is_started_while_an_alarm_stands() -> None:
+    """A majority is needed to tell whose data differ. What else is to do waits."""
+    world = full("CORRUPT")
+    world.stop("infra2")
+    plan = world.plan(with_settings(world.cluster, **SMALL, max_request_bytes=2 << 20))
+    assert names(plan) == [("start the members that are down", ["infra2"])]
+    assert plan.steps[0].after is not None
+    assert "while the alarm CORRUPT stands" in plan.steps[0].after.title
+    (note,) = plan.notes
+    assert "infra1, infra3" in note.where
+
+
+def test_new_members_come_after_the_alarm() -> None:
+    world = full("NOSPACE")
+    four = builders.etcd(*(builders.member(n) for n in (1, 2, 3, 4)))
+    declared = with_settings(four, quota_backend_bytes=64 << 20)
+    world.facts["infra4"] = hosts.facts(4)
+    world.down.add("infra4")
+    plan = world.plan(declared)
+    assert plan.steps[-1].title == "disarm the alarm NOSPACE"
+    assert not any("infra4" in s.title for s in plan.steps)
+    assert [n.where for n in plan.notes if n.id == "deploy-first"] == ["infra4"]

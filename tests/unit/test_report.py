@@ -120,7 +120,8 @@ def test_everything_wrong_is_said_in_words(capsys: pytest.CaptureFixture[str]) -
     assert said == [
         "error: info nodes: w1: did not answer in 15 s [info-nodes-failed]",
         "error: etcd member infra1: alarm NOSPACE "
-        "(compact and defragment, or raise quota-backend-bytes) [alarm-nospace]",
+        "(invoke defrag-etcd --compact and invoke disarm-alarms; or raise "
+        "etcd.settings.quota-backend-bytes and invoke deploy-etcd) [alarm-nospace]",
         "error: etcd member infra2: connection refused [member-down]",
         "warning: etcd: later [disk-full]",
     ]
