@@ -499,11 +499,17 @@ def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
 @command(
     changes=True,
     guarded=True,
-    help={"compact": "First drop the history of every key, up to the newest revision."},
+    help={
+        "compact": "First drop the history of every key, up to the newest revision.",
+        "all": "Rewrite every database, whether that gives space back or not.",
+    },
 )
-def defrag_etcd(run: Run, compact: bool = False) -> int:
-    """Give free space of etcd's databases back: followers first, the leader last, one by one."""
-    return actions.defrag_etcd(run, compact)
+def defrag_etcd(run: Run, compact: bool = False, all: bool = False) -> int:
+    """Give free space of etcd's databases back, one member at a time, and none while it leads.
+
+    Members with little to give back are left out.
+    """
+    return actions.defrag_etcd(run, compact, all)
 
 
 @command(changes=True, guarded=True)

@@ -34,6 +34,7 @@ Id = Literal[
     "command-not-applicable",
     "consent-missing",
     "data-loss-ahead",
+    "defrag-stalls",
     "deploy-first",
     "disk-full",
     "disk-unsuitable",

@@ -376,7 +376,7 @@ def kept_data(run: Run, delete: str, limit: str) -> int:
     return 0
 
 
-def defrag_etcd(run: Run, compact: bool) -> int:
+def defrag_etcd(run: Run, compact: bool, every: bool = False) -> int:
     """Compact and defragment, and show each database's size before and after."""
     from provision import screen
     from provision.etcd import gates, health, maintenance
@@ -386,7 +386,10 @@ def defrag_etcd(run: Run, compact: bool) -> int:
     gates.back(inventory.etcd, run.fleet, health.observe(inventory.etcd, run.fleet))
     seen = health.observe(inventory.etcd, run.fleet, quotas=True)
     before = maintenance.usage(seen)
-    plan = maintenance.defrag_plan(inventory, run.fleet, seen, compact=compact)
+    free = maintenance.free_space(inventory.etcd, run.fleet)
+    plan = maintenance.defrag_plan(
+        inventory, run.fleet, seen, compact=compact, every=every, free=free
+    )
     carried = common.carry_out(run, plan)
     now = before
     if carried:
@@ -396,6 +399,8 @@ def defrag_etcd(run: Run, compact: bool) -> int:
         screen.table(headings, maintenance.rows(now, before))
     freed = sum(u.size for u in before) - sum(u.size for u in now)
     line = f"{size(max(0, freed))} freed"
+    if not plan.steps:
+        line = "no member has space to give back (--all rewrites every database)"
     if any(u.alarms for u in now):
         line += "; alarms are still on: invoke disarm-alarms"
     documents = {

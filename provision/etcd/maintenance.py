@@ -1,21 +1,25 @@
 """``defrag-etcd`` and ``disarm-alarms``: history, free pages, quota and alarms.
 
 As etcd's "Maintenance" guide has it: compaction drops history and leaves free pages in each
-member's database, defragmentation gives those back to the disk, one member at a time since a
-member serves nothing meanwhile, and a NOSPACE alarm is disarmed when the database is small again.
+member's database, and defragmentation gives those back to the disk. A member serves nothing
+meanwhile, so it is one at a time, and none while it leads: the leader alone renews leases. A
+NOSPACE alarm is disarmed when the database is small again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from provision.errors import Problem, Unhealthy
-from provision.etcd import alarms, gates, health, reach, releases
+from provision import gather
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd import alarms, gates, health, membership, reach, releases
 from provision.etcd.failures import EtcdRefused
 from provision.etcd.health import ClusterHealth
 from provision.etcd.releases import State
+from provision.host.observe import Probe
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, Plan, Step
 from provision.remote import Fleet
@@ -23,6 +27,23 @@ from provision.text import size
 
 #: Bytes a second at which a member surely compacts, hashes or rewrites its database.
 WORKED_PER_SECOND = 5 << 20
+#: Bytes a second at which a member of etcd 3.6 rewrote 2 GB on a busy machine: see
+#: docs/operations.md. An idle one is several times as fast.
+REWRITTEN_PER_SECOND = 30 << 20
+#: Seconds in which what is in use does not fall on any member, after which all have compacted: each
+#: works in batches of 1000 keys and shows it with every commit, some 0.1 s.
+STILL_FOR = 5.0
+#: Seconds for which about the same is in use on all members, after which they have compacted, too.
+ALIKE_FOR = 0.5
+#: A database is rewritten when that gives back this share of it. A rewritten one has next to
+#: nothing to give back: etcd fills its pages to nine tenths, and counts those that hold keys.
+GAIN_SHARE = 0.1
+#: Bytes below which rewriting gives back nothing that anybody would miss.
+GAIN_FLOOR = 1 << 20
+#: The new file is at most so much larger than what is in use: pages are filled to nine tenths.
+ROOM_FACTOR = 1.2
+#: Bytes by which bbolt grows a file at a time (its ``AllocSize``).
+GROWTH = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,28 @@ class Usage:
     def full(self) -> bool:
         """Whether etcd would raise NOSPACE at once: it compares the file, not what is used."""
         return self.quota is not None and self.size >= self.quota
+
+    @property
+    def gain(self) -> int:
+        """Bytes that rewriting the database gives back."""
+        return max(0, self.size - self.in_use)
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether rewriting it gives back enough.
+
+        etcd brings ``in_use`` up to date with each write (``begin`` of its ``backend``), so while
+        NOSPACE stands it may still count what a compaction has freed.
+        """
+        if self.full or "NOSPACE" in self.alarms:
+            return True
+        return self.gain >= GAIN_FLOOR and self.gain >= GAIN_SHARE * self.size
+
+    @property
+    def room(self) -> int:
+        """Bytes that the new file needs beside the old one (``defragdb`` of etcd's ``backend``
+        writes it in the same folder)."""
+        return int(self.in_use * ROOM_FACTOR) + GROWTH
 
     def document(self) -> dict[str, object]:
         return {
@@ -71,11 +114,24 @@ def usage(seen: ClusterHealth) -> list[Usage]:
     ]
 
 
-def defrag_plan(inventory: Inventory, fleet: Fleet, seen: ClusterHealth, *, compact: bool) -> Plan:
+def defrag_plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    seen: ClusterHealth,
+    *,
+    compact: bool,
+    every: bool = False,
+    free: Mapping[str, int] | None = None,
+) -> Plan:
     """Compact to the newest revision if asked to, then defragment: followers, then the leader.
 
+    Before the leader is defragmented, it hands leadership to a follower. Members with nothing to
+    gain are left out, unless ``every``, or after a compaction: the gain shows with the next write
+    only. ``free`` are the bytes on each member's disk, by its name, as far as they are known.
+
     Raises :class:`Unhealthy` unless every member is healthy and none says that data differ, and
-    :class:`PreflightFailed` where a crash of the release amid it can damage data.
+    :class:`PreflightFailed` when a disk has no room for a second file, or where a crash of the
+    release amid it can damage data.
     """
     cluster = inventory.etcd
     _require(seen)
@@ -95,23 +151,93 @@ def defrag_plan(inventory: Inventory, fleet: Fleet, seen: ClusterHealth, *, comp
                 ),
             )
         )
-    for member in gates.order(list(cluster.members), seen):
-        now = sizes[member.name]
+    chosen = [
+        m
+        for m in gates.order(list(cluster.members), seen)
+        if every or compact or sizes[m.name].worthwhile
+    ]
+    if free is not None and not compact:
+        _require_room(cluster, [sizes[m.name] for m in chosen], free)
+    for member in chosen:
+        others = [m for m in cluster.members if m.name != member.name]
         steps.append(
-            Step(
-                f"defragment {member.name}" + (" (leader)" if now.leader else ""),
-                calls=(
-                    Call(
-                        f"rewrite its database of {size(now.size)}, {size(now.in_use)} in use",
-                        partial(_defragment, cluster, fleet, member, now.size),
-                    ),
-                ),
-                before=_reads(cluster, fleet),
-                after=_reads(cluster, fleet),
-            )
+            _defrag_step(cluster, fleet, member, others, sizes[member.name], every=every or compact)
         )
     guards = tuple(m.machine for m in cluster.members)
-    return Plan("defrag-etcd", cluster.name, tuple(steps), guards=guards)
+    notes = (_stalls(cluster, sizes),) if len(cluster.members) == 1 and chosen else ()
+    return Plan("defrag-etcd", cluster.name, tuple(steps), notes, guards)
+
+
+def free_space(cluster: EtcdCluster, fleet: Fleet) -> dict[str, int]:
+    """Bytes that are free where each member has its data, by name; without hosts that do not
+    answer."""
+    probes = {m.machine: Probe(disks=(m.data_dir,), addresses=False) for m in cluster.members}
+    facts, _ = gather.look(fleet, probes)
+    return {
+        m.name: disk.available
+        for m in cluster.members
+        if m.machine in facts and (disk := facts[m.machine].disks.get(m.data_dir)) is not None
+    }
+
+
+def _defrag_step(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    others: Sequence[EtcdMember],
+    now: Usage,
+    *,
+    every: bool,
+) -> Step:
+    calls = [
+        Call(
+            f"rewrite its database of {size(now.size)}, {size(now.in_use)} in use",
+            partial(_defragment, cluster, fleet, member, others, every=every),
+        )
+    ]
+    if now.leader and others:
+        calls.insert(
+            0,
+            Call(
+                f"etcd: another member leads than {member.name}, which answers nothing meanwhile",
+                partial(membership.move_leadership_off, cluster, fleet, member, others),
+            ),
+        )
+    title = f"defragment {member.name}" + (" (leader)" if now.leader else "")
+    before, after = _reads(cluster, fleet), _reads(cluster, fleet)
+    return Step(title, calls=tuple(calls), before=before, after=after)
+
+
+def _stalls(cluster: EtcdCluster, sizes: Mapping[str, Usage]) -> Problem:
+    now = sizes[cluster.members[0].name]
+    seconds = max(1, round(now.in_use / REWRITTEN_PER_SECOND))
+    return Problem(
+        f"etcd member {now.member}",
+        f"is the only member: while its database is rewritten ({size(now.in_use)}, some {seconds} "
+        "s), etcd answers no read, write or renewal of a lease, so workers may lose theirs",
+        "do it when that does no harm",
+        "warning",
+        id="defrag-stalls",
+    )
+
+
+def _require_room(cluster: EtcdCluster, chosen: Sequence[Usage], free: Mapping[str, int]) -> None:
+    """Raises :class:`PreflightFailed` when a disk has no room for the rewritten database."""
+    where = {m.name: f"{m.name} at {m.machine.host} ({m.machine.where})" for m in cluster.members}
+    data = {m.name: m.data_dir for m in cluster.members}
+    problems = [
+        Problem(
+            where[u.member],
+            f"{data[u.member]} has {size(free[u.member])} free; the rewritten database needs "
+            f"{size(u.room)} beside the old one",
+            "free space there, then run again",
+            id="disk-full",
+        )
+        for u in chosen
+        if u.member in free and free[u.member] < u.room
+    ]
+    if problems:
+        raise PreflightFailed("there is no room to defragment", problems, id="disk-full")
 
 
 def disarm_plan(inventory: Inventory, fleet: Fleet) -> Plan:
@@ -163,9 +289,49 @@ def _compact(cluster: EtcdCluster, fleet: Fleet, largest: int) -> None:
         except EtcdRefused as error:
             if "compacted" not in error.message:  # an earlier run, or etcd itself, was faster
                 raise
+    _wait_compacted(cluster, fleet, _timeout(largest))
 
 
-def _defragment(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, length: int) -> None:
+def _wait_compacted(cluster: EtcdCluster, fleet: Fleet, within: float) -> None:
+    """Wait until every member has freed what it compacted, at most ``within`` seconds.
+
+    The call that compacts waits for the member that serves it alone. The others have the same
+    data, so about as much of their databases is in use in the end.
+    """
+    last: dict[str, int] = {}
+    started = fell = differed = time.monotonic()
+    while True:
+        now = {u.member: u.in_use for u in usage(health.observe(cluster, fleet))}
+        at = time.monotonic()
+        if any(n < last.get(name, n) for name, n in now.items()):
+            fell = at
+        least = min(now.values(), default=0)
+        if any(n > least * (1 + GAIN_SHARE) + GAIN_FLOOR for n in now.values()):
+            differed = at
+        if at - differed > ALIKE_FOR or at - fell > STILL_FOR or at - started > within:
+            return
+        last = now
+        time.sleep(gates.POLL_SECONDS)
+
+
+def _defragment(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    others: Sequence[EtcdMember],
+    *,
+    every: bool,
+) -> None:
+    """Rewrite the database of ``member``, which must not lead meanwhile where others can."""
+    seen = health.observe(cluster, fleet)
+    now = next((u for u in usage(seen) if u.member == member.name), None)
+    if now is not None and not (every or now.worthwhile):
+        return  # after a compaction that freed nothing, or an earlier run
+    if now is not None:
+        _require_room(cluster, [now], free_space(cluster, fleet))
+    if others:
+        membership.move_leadership_off(cluster, fleet, member, others)
+    length = now.size if now is not None else 0
     with reach.connect(cluster, fleet, member, timeout=_timeout(length)) as client:
         client.defragment()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from provision.etcd.client import EtcdClient
@@ -34,6 +36,7 @@ def test_a_full_database_is_compacted_rewritten_and_disarmed(lab: Lab, cluster: 
     assert '"auto-compaction-mode":"revision","auto-compaction-retention":"1µs"' in said
     fill(lab)
     lab.invoke("disarm-alarms", small).expect(1, "NOSPACE", "invoke defrag-etcd --compact")
+    led = lab.leader().name
     done = lab.invoke("defrag-etcd", small, "--compact", "--format", "json").expect(0)
     for before, after in zip(done.json["before"], done.json["after"], strict=True):
         assert before["size"] > 10 << 20
@@ -41,14 +44,55 @@ def test_a_full_database_is_compacted_rewritten_and_disarmed(lab: Lab, cluster: 
         assert after["quota"] == 16 << 20
     titles = [step["title"] for step in done.json["steps"]]
     assert titles[0] == "compact"
-    assert titles[-1] == f"defragment {lab.leader().name} (leader)"
+    assert titles[-1] == f"defragment {led} (leader)"
+    assert lab.leader().name != led
     # Each member may have raised it before it heard of the others.
     lab.invoke("disarm-alarms", small).expect(0, "disarm NOSPACE")
     lab.invoke("disarm-alarms", small).expect(0, "there is no alarm")
+    require_writes(lab)
+    # What was just rewritten has nothing to give back.
+    lab.invoke("defrag-etcd", small).expect(0, "no member has space to give back")
+    lab.invoke("defrag-etcd", small, "--all", "--dry-run", "--exit-code").expect(1)
+
+
+def require_writes(lab: Lab) -> None:
     for host in lab.etcd:
         with lab.client(host) as client:
             client.quorum_write(host.name)
-    lab.invoke("deploy-etcd").expect(0)
+
+
+def test_a_higher_quota_rolls_through_a_full_cluster(
+    lab: Lab, cluster: None, tmp_path: Path
+) -> None:
+    settings = {"quota-backend-bytes": 16 << 20}
+    small = lab.inventory({"etcd": {"settings": settings}})
+    lab.invoke("deploy-etcd", small).expect(0)
+    fill(lab)
+    before = lab.snapshot()
+    # Another change could not be proven, and would stop half-way.
+    other = lab.inventory({"etcd": {"settings": settings | {"max-request-bytes": 2 << 20}}})
+    lab.invoke("deploy-etcd", other).expect(3, "alarm-nospace", "nothing was changed")
+    lab.invoke("rotate-certs", small).expect(3, "alarm-nospace", "nothing was changed")
+    lab.invoke("deploy-etcd", small).expect(0, "0 changed", "alarm-nospace")
+    assert lab.snapshot() == before
+    lab.invoke("move-leader", small, "--to", lab.etcd[0].name).expect(0)
+    lab.invoke("backup-etcd", small, "--to", str(tmp_path)).expect(0)
+    # A dead member cannot wait until there is space: nothing else can be mended before.
+    dead = lab.etcd[2]
+    dead.run("systemctl kill -s KILL etcd; systemctl stop etcd; rm -rf /var/lib/etcd/member")
+    lab.invoke("replace-member", small, dead.name).expect(0)
+    running = lab.start("deploy-etcd")
+    running.wait_for("change etcd1")
+    running.kill()
+    lab.invoke("deploy-etcd").expect(0, "disarm NOSPACE")
+    require_writes(lab)
+    lab.invoke("disarm-alarms").expect(0, "there is no alarm")
+    # A snapshot brings the alarm of its time along.
+    (saved,) = tmp_path.glob("*.db")
+    lab.invoke("restore-etcd", None, str(saved), "--yes-restore", lab.name).expect(0)
+    require_writes(lab)
+    lab.invoke("disarm-alarms").expect(0, "there is no alarm")
+    lab.invoke("deploy-etcd").expect(0, "0 changed")
 
 
 def test_refused_while_a_member_is_down(lab: Lab, cluster: None) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provision.errors import Unhealthy
+from provision.errors import PreflightFailed, Unhealthy
 from provision.etcd import maintenance
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.maintenance import Usage
@@ -22,6 +24,7 @@ from provision.inventory.resolved import (
 from provision.remote import Fleet
 
 NAMES = ("a", "b", "c")
+MB = 1_000_000
 
 
 def member(name: str, **settings: Scalar) -> EtcdMember:
@@ -43,14 +46,23 @@ CLUSTER = EtcdCluster(
 INVENTORY = Inventory(Path("inventory.yml"), "test", 20, CLUSTER, None)
 
 
-def seen(leader: str, *, down: str = "", errors: tuple[str, ...] = ()) -> ClusterHealth:
+def seen(
+    leader: str,
+    *,
+    down: str = "",
+    errors: tuple[str, ...] = (),
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+    cluster: EtcdCluster = CLUSTER,
+) -> ClusterHealth:
+    """``sizes``: of each member its database and what is in use, in MB; 200 and 50 unless given."""
+
     def one(number: int, m: EtcdMember) -> MemberHealth:
-        status = MemberStatus(
-            9, number, "3.6.16", 20_000, 5_000, NAMES.index(leader), 7, 1, 1, False, errors
-        )
+        size, in_use = (n * MB for n in (sizes or {}).get(m.name, (200, 50)))
+        at = NAMES.index(leader)
+        status = MemberStatus(9, number, "3.6.16", size, in_use, at, 7, 1, 1, False, errors)
         return MemberHealth(m, "direct", status, error="down" if m.name == down else "")
 
-    return ClusterHealth(CLUSTER, tuple(one(i, m) for i, m in enumerate(CLUSTER.members)))
+    return ClusterHealth(cluster, tuple(one(i, m) for i, m in enumerate(cluster.members)))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +93,64 @@ def test_the_leader_is_last(leader: str) -> None:
     titles = [s.title for s in plan.steps]
     assert titles[-1] == f"defragment {leader} (leader)"
     assert len(titles) == 3
+    # It hands leadership over before, since a member answers nothing meanwhile.
+    assert [len(s.calls) for s in plan.steps] == [1, 1, 2]
+    assert "another member leads" in plan.steps[-1].calls[0].what
     assert all(s.before and s.after for s in plan.steps)
     assert set(plan.machines) == {m.machine for m in CLUSTER.members}
+
+
+@pytest.mark.parametrize(
+    ("size", "in_use", "quota", "worthwhile"),
+    [
+        (200 * MB, 50 * MB, None, True),
+        (200 * MB, 181 * MB, None, False),  # less than a tenth
+        (200 * MB, 200 * MB, 200 * MB, True),  # full: what is free shows with the next write only
+        (100_000, 20_000, None, False),  # most of it, but nothing that anybody would miss
+    ],
+)
+def test_a_rewrite_has_to_give_something_back(
+    size: int, in_use: int, quota: int | None, worthwhile: bool
+) -> None:
+    assert Usage("a", False, size, in_use, quota, ()).worthwhile is worthwhile
+
+
+def test_members_with_nothing_to_gain_are_left_out_unless_asked_for() -> None:
+    look = seen("b", sizes={"a": (60, 58), "c": (200, 20)})
+    with Fleet(1) as fleet:
+        plan = maintenance.defrag_plan(INVENTORY, fleet, look, compact=False)
+        assert [s.title for s in plan.steps] == ["defragment c", "defragment b (leader)"]
+        plan = maintenance.defrag_plan(INVENTORY, fleet, look, compact=False, every=True)
+        assert len(plan.steps) == 3
+        look = seen("b", sizes=dict.fromkeys(NAMES, (60, 58)))
+        assert maintenance.defrag_plan(INVENTORY, fleet, look, compact=False).steps == ()
+        # What a compaction frees shows with the next write only.
+        assert len(maintenance.defrag_plan(INVENTORY, fleet, look, compact=True).steps) == 4
+
+
+def test_the_only_member_says_what_it_stalls() -> None:
+    alone = replace(CLUSTER, members=CLUSTER.members[:1])
+    inventory = replace(INVENTORY, etcd=alone)
+    with Fleet(1) as fleet:
+        plan = maintenance.defrag_plan(inventory, fleet, seen("a", cluster=alone), compact=False)
+    (note,) = plan.notes
+    assert (note.id, note.severity) == ("defrag-stalls", "warning")
+    (step,) = plan.steps
+    assert len(step.calls) == 1  # nobody to hand leadership to
+
+
+def test_a_disk_without_room_for_a_second_file_is_refused() -> None:
+    room = Usage("a", False, 200 * MB, 50 * MB, None, ()).room
+    with Fleet(1) as fleet:
+
+        def plan(free: dict[str, int], *, compact: bool = False) -> None:
+            maintenance.defrag_plan(INVENTORY, fleet, seen("a"), compact=compact, free=free)
+
+        plan({"a": room, "b": room})  # of c nothing is known
+        with pytest.raises(PreflightFailed, match="no room") as refused:
+            plan({"a": room, "b": room - 1, "c": 0})
+        assert [p.id for p in refused.value.problems] == ["disk-full", "disk-full"]
+        plan({"a": 0}, compact=True)  # less is in use by then: looked at before each member
 
 
 def test_compaction_is_first() -> None:
