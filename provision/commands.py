@@ -437,13 +437,14 @@ def clean_host(
     guarded=True,
     help={
         "to": "Folder for the file; `backups` beside the inventory when not given.",
-        "keep": "How many backups of this cluster stay there, the newest; or all.",
+        "keep": "How many backups of each history stay there, the newest; or all.",
+        "fetch": "Take none: bring the newest of etcd.backup's timer from the members' hosts.",
     },
     writes=True,
 )
-def backup_etcd(run: Run, to: str = "", keep: str = "all") -> int:
+def backup_etcd(run: Run, to: str = "", keep: str = "all", fetch: bool = False) -> int:
     """Save a snapshot of etcd on this machine, and prove it by restoring it beside a member."""
-    return actions.backup_etcd(run, to, keep)
+    return actions.backup_etcd(run, to, keep, fetch)
 
 
 @command(

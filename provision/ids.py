@@ -16,6 +16,7 @@ Id = Literal[
     "ansible-not-carried-over",
     "argument-missing",
     "auth-differs",
+    "backup-disk-shared",
     "backup-missing",
     "backup-old",
     "backup-run-failed",

@@ -484,7 +484,7 @@ def _backups(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
                 "one loses the other",
                 "set etcd.backup.dir to another disk, or etcd.backup.same_disk: true",
                 severity="warning",
-                id="disk-unsuitable",
+                id="backup-disk-shared",
             )
         )
     found = f.paths.get(etcd.database(member))

@@ -196,6 +196,16 @@ class Session:
         """
         return self._exec(f"sh -c {shlex.quote(command)}", body, what, timeout, on_bytes)
 
+    def fetch(
+        self, command: str, into: IO[bytes], what: str, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> Result:
+        """Run ``command`` as root and write what it prints to ``into``, in one round trip.
+
+        ``timeout`` bounds the silence, not the whole. The command is visible in the host's process
+        list and must hold nothing secret.
+        """
+        return self._exec(f"sh -c {shlex.quote(command)}", b"", what, timeout, sink=into)
+
     def _exec(
         self,
         command: str,
@@ -204,6 +214,7 @@ class Session:
         timeout: float,
         on_bytes: Callable[[int], None] | None = None,
         first: float = math.inf,
+        sink: IO[bytes] | None = None,
     ) -> Result:
         started = time.monotonic()
         sent = 0
@@ -221,6 +232,7 @@ class Session:
                         if on_bytes is not None:
                             on_bytes(len(chunk))
                     channel.shutdown_write()
+                received = _pour(channel, sink, timeout) if sink is not None else 0
                 deadline = time.monotonic() + timeout
                 out = _drain(channel, channel.recv, deadline, time.monotonic() + first)
                 err = _drain(channel, channel.recv_stderr, deadline)
@@ -233,7 +245,7 @@ class Session:
             self.close()
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
-        received = len(out) + len(err)
+        received += len(out) + len(err)
         self._stats.add(Call(self.machine.host, what, seconds, sent, received, code))
         self._judge_sudo(code, err, what)
         return Result(code, out.decode(errors="replace"), err.decode(errors="replace"), seconds)
@@ -540,6 +552,10 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
         server.close()
 
 
+class LocalFailure(Exception):
+    """A file of this machine could not be written; its one argument is the ``OSError``."""
+
+
 class _Closed(Exception):
     """The far side of a channel stopped reading."""
 
@@ -559,6 +575,23 @@ def _send(channel: paramiko.Channel, data: bytes) -> None:
         raise
     except OSError as error:
         raise _Closed from error
+
+
+def _pour(channel: paramiko.Channel, into: IO[bytes], timeout: float) -> int:
+    """A stream up to its end into a file. Returns its bytes.
+
+    Raises ``TimeoutError`` after a silence of ``timeout`` seconds, and :class:`LocalFailure` when
+    the file takes no more.
+    """
+    count = 0
+    channel.settimeout(timeout)
+    while data := channel.recv(CHUNK):
+        try:
+            into.write(data)
+        except OSError as error:
+            raise LocalFailure(error) from error
+        count += len(data)
+    return count
 
 
 def _drain(

@@ -227,8 +227,8 @@ def disable_auth(run: Run) -> int:
     return 0
 
 
-def backup_etcd(run: Run, to: str, keep: str) -> int:
-    """A snapshot of etcd on this machine, proven to restore."""
+def backup_etcd(run: Run, to: str, keep: str, fetch: bool = False) -> int:
+    """A snapshot of etcd on this machine, proven to restore; or those of the timer, fetched."""
     from provision import audit as log
     from provision import screen
     from provision.etcd import snapshot
@@ -236,8 +236,12 @@ def backup_etcd(run: Run, to: str, keep: str) -> int:
     if keep != "all" and not (keep.isascii() and keep.isdigit() and int(keep)):
         raise UsageError(f"--keep is a number above 0, or all; not {keep!r}", id="option-invalid")
     count = 0 if keep == "all" else int(keep)
+    if fetch:
+        run.guarded = False  # files are fetched, also when no member serves
     inventory = common.load_own_etcd(run)
     into = Path(to).expanduser() if to else snapshot.default_directory(inventory)
+    if fetch:
+        return _fetch(run, inventory, into, count)
     backup = snapshot.take(inventory.etcd, run.fleet, into, keep=count)
     by = log.author(run.command, inventory.cluster)
     log.note(
@@ -254,6 +258,27 @@ def backup_etcd(run: Run, to: str, keep: str) -> int:
     for path in backup.removed:
         print(f"removed {path}: --keep {keep}")
     return 0
+
+
+def _fetch(run: Run, inventory: Inventory, into: Path, keep: int) -> int:
+    from provision import audit as log
+    from provision import screen
+    from provision.etcd import fetch
+
+    fetched = fetch.take(inventory, run.fleet, into, keep=keep)
+    by = log.author(run.command, inventory.cluster)
+    for path, saved in fetched.came:
+        log.note(by, saved.member, [f"fetch {path}"], ok=True)
+    for path in fetched.removed:
+        log.note(by, "", [f"remove {path}"], ok=True)
+    if run.json:
+        screen.emit_json(fetched.document())
+    else:
+        print("\n".join(fetch.describe(fetched)))
+        for path in fetched.removed:
+            print(f"removed {path}: --keep {keep}")
+        screen.problems(fetched.problems)
+    return 1 if any(p.severity == "error" for p in fetched.problems) else 0
 
 
 def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:

@@ -103,11 +103,11 @@ def take(
             final = directory / backups.name(
                 cluster.name, at.cluster_id, at.raft_term, at.raft_index, revision, when
             )
-            _write_digest(final, digest)
+            write_digest(final, digest)
             os.replace(partial, final)
         finally:
             partial.unlink(missing_ok=True)
-        _sync(directory)
+        sync(directory)
         removed = prune(directory, cluster.name, keep)
         length = final.stat().st_size
     except OSError as error:
@@ -274,14 +274,16 @@ def _once(client: EtcdClient, revision: int) -> tuple[int, KvHash]:
     return client.count(revision), client.hash_kv(revision)
 
 
-def _write_digest(final: Path, digest: str) -> None:
+def write_digest(final: Path, digest: str) -> None:
+    """Put the sha256 of ``final`` beside it."""
     path = digest_file(final)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(f"{digest}  {final.name}\n")
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Have the folder's entries on the disk."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -159,7 +159,7 @@ def test_a_timer_saves_and_prunes(lab: Lab) -> None:
     assert host.run("ls /var/backups/etcd/*.db | wc -l") == "2"
 
 
-def test_the_members_take_turns_and_check_nodes_shows_the_newest(lab: Lab) -> None:
+def test_the_members_take_turns_and_check_nodes_shows_the_newest(lab: Lab, tmp_path: Path) -> None:
     """By systemd itself, in the units' sandbox, with TLS as the lab has it."""
     lab.on(lab.etcd, "rm -rf /var/backups/etcd")
     inventory = lab.inventory({"etcd": {"backup": {"keep": 2, "same_disk": True}}})
@@ -178,6 +178,21 @@ def test_the_members_take_turns_and_check_nodes_shows_the_newest(lab: Lab) -> No
     assert seen["backups"]["longest_gap_seconds"] == 86400
     assert [h["last_run"] for h in seen["backups"]["hosts"]] == ["success"] * 3
     assert [p["id"] for p in seen["problems"]] == []
+    fetch = ("backup-etcd", inventory, "--fetch", "--to", str(tmp_path))
+    lab.on(lab.etcd, "systemctl stop etcd")  # then it is needed most
+    try:
+        lab.invoke(*fetch).expect(0, f":{place}; its sha256 is right here, too")
+        lab.invoke(*fetch).expect(0, "the newest backup of every history is here already")
+    finally:
+        lab.on(lab.etcd, "systemctl start etcd")
+    saver = next(h for h in lab.etcd if h.name == newest["member"])
+    fetched = tmp_path / Path(place).name
+    digest = hashlib.sha256(fetched.read_bytes()).hexdigest()
+    assert saver.run(f"sha256sum {place}").split()[0] == digest
+    fetched.unlink()
+    saver.run(f"printf x | dd of={place} bs=1 seek=5000 conv=notrunc")
+    lab.invoke(*fetch).expect(1, "differs from the sha256 that etcd put at its end")
+    assert not list(tmp_path.glob("*.db")) + list(tmp_path.glob(".*.partial"))
     # A host that has seen more than its member now has: a failed run, and nothing goes.
     host, note = lab.etcd[0], "/etc/etcd/last-seen"
     host.run(

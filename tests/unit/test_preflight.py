@@ -229,7 +229,7 @@ class TestMembers:
         ("backup", "device", "free", "there", "expected"),
         [
             ({}, "/dev/sdb1", 8 * GIB, "", []),
-            ({}, "/dev/sda1", 20 * GIB, "", ["disk-unsuitable"]),
+            ({}, "/dev/sda1", 20 * GIB, "", ["backup-disk-shared"]),
             ({"same_disk": True}, "/dev/sda1", 20 * GIB, "", []),
             ({}, "/dev/sdb1", 6 * GIB, "", ["disk-full"]),
             ({}, "/dev/sdb1", 6 * GIB, f"{2 * GIB >> 10}\n", []),
