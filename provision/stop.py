@@ -11,8 +11,8 @@ from provision import gather
 from provision.alluxio import desired as worker
 from provision.alluxio import state
 from provision.errors import PreflightFailed, Problem, ProvisionError
+from provision.etcd import before_3_6, last_seen, timer
 from provision.etcd import desired as etcd
-from provision.etcd import last_seen, timer
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe, merged
 from provision.host.ownership import has_header, owner
@@ -207,6 +207,7 @@ def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], li
         etcd.UNIT_PATH,
         etcd.config_file(cluster),
         last_seen.path(cluster),
+        before_3_6.path(cluster),
         etcd.pki_dir(cluster),
         f"{member.data_dir}/member",
         f"{cluster.install_dir}/current",

@@ -23,6 +23,8 @@ LEAST_BEFORE: Mapping[Minor, Version] = {(3, 6): (3, 5, 32), (3, 7): (3, 6, 11)}
 #: The first minor release that reads its members from the v3 store. Up to here they come from the
 #: v2 store (``RaftCluster.Recover`` of etcd's ``membership/cluster.go``).
 TRUSTS_V3_STORE: Minor = (3, 6)
+#: The first minor release that cannot read v2 requests in its log.
+WITHOUT_V2: Minor = (3, 7)
 #: The first minor release that can be gone back from (``downgrade enable``).
 FIRST_DOWNGRADE: Minor = (3, 6)
 
@@ -49,7 +51,11 @@ class Unfit:
     source: str
 
     def has(self, release: str) -> bool:
-        return self.first <= version_tuple(release) <= self.last
+        """Whether ``release`` is in the row; what is no release (a member says it) is in none."""
+        try:
+            return self.first <= version_tuple(release) <= self.last
+        except ValueError:
+            return False
 
 
 _SINGLE = "a cluster of one member can lose acknowledged writes in a crash"

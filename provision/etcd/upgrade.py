@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import shlex
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from provision import artifacts, gather
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd import (
+    before_3_6,
+    before_3_7,
     desired,
     gates,
     hashes,
@@ -36,7 +39,8 @@ from provision.etcd.members import declared_moves
 from provision.etcd.observed import Observed
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, PathState, Probe
-from provision.host.resources import File, Link, Resource, Tree
+from provision.host.resources import File, Link, Resource, Tree, Unit
+from provision.ids import Id
 from provision.inventory.model import Source, minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, HostChanges, Plan, Step
@@ -49,10 +53,11 @@ VERSION_WITHIN = 60.0
 #: Seconds until a member may be restarted; in a downgrade it rewrites its data before.
 READY_WITHIN = 90.0
 HTTP_TIMEOUT = 5.0
+VOTER: Id = "voter-taken-for-learner"
 
 
 @dataclass(frozen=True, slots=True)
-class _Release:
+class Release:
     version: str
     source: Source
     artifact: Artifact
@@ -85,7 +90,7 @@ def plan(
     _refuse_removed_settings(cluster, way)
     hashes.require_equal(observed.health, fleet)
     cache = artifacts.default_cache()
-    hops = [_Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
+    hops = [Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
     lowest = min((v for v in versions.values() if v), key=version_tuple)
     ca = tls.authority(cluster, observed.facts, write=write)
     # An upgrade is none of the occasions for new certificates.
@@ -93,15 +98,14 @@ def plan(
     observed = replace(observed, facts=facts)
     tls.require_settled(cluster, observed.facts, ca)
     told = tls.require(cluster, cluster.members, observed.facts, ca)
-    made = _Steps(cluster, fleet, observed, ca, dict(versions))
+    made = Steps(cluster, fleet, observed, ca, dict(versions))
     made.upload(hops)
     before = replace(inventory, etcd=replace(cluster, version=lowest))
-    made.steps.append(snapshot.step(before, fleet, backup))
-    for hop in hops:
-        if releases.is_downgrade(works_by, hop.version):
-            made.enable_downgrade(hop)
-        made.roll(hop)
-        works_by = version_tuple(hop.version)[:2]
+    backup_step = snapshot.step(before, fleet, backup)
+    done = before_3_6.restarted(cluster, observed.health, made.facts)
+    made.require_ready(works_by, way, done)
+    made.steps.append(backup_step)
+    made.hop(hops, works_by, done, made.with_v2(works_by, way))
     notes = [*observed.warnings, *told, *unfit]
     guards = tuple(m.machine for m in cluster.members)
     return Plan("upgrade-etcd", cluster.name, tuple(made.steps), tuple(notes), guards)
@@ -135,7 +139,18 @@ def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> t
             ) from error
 
 
-class _Steps:
+def to_3_6(works_by: tuple[int, int], release: str) -> bool:
+    """Whether ``release`` begins to trust the v3 store, in a cluster that works by ``works_by``."""
+    return works_by < releases.TRUSTS_V3_STORE <= version_tuple(release)[:2]
+
+
+def to_3_7(works_by: tuple[int, int], release: str) -> bool:
+    """Whether ``release`` is the first without v2 requests, in a cluster that works by
+    ``works_by``."""
+    return works_by < releases.WITHOUT_V2 <= version_tuple(release)[:2]
+
+
+class Steps:
     """The steps of an upgrade being put together, with the hosts as each step leaves them."""
 
     def __init__(
@@ -148,28 +163,143 @@ class _Steps:
     ) -> None:
         self.cluster, self.fleet, self.ca = cluster, fleet, ca
         self.steps: list[Step] = []
-        self._facts = {m.name: observed.facts[m.machine] for m in cluster.members}
+        self.facts = {m.name: observed.facts[m.machine] for m in cluster.members}
         self._versions = versions
         self._leader = observed.health.leader
+        cluster_id = next((a.cluster_id for m in observed.health.members if (a := m.status)), 0)
+        self._ids = {r.name: (cluster_id, r.id) for r in observed.health.registered}
 
-    def upload(self, hops: Sequence[_Release]) -> None:
+    def upload(self, hops: Sequence[Release]) -> None:
         """Every release on every host, before anything is restarted."""
         trees = [self._tree(hop) for hop in hops]
+        note = File(before_3_6.path(self.cluster), None)
         there = gather.facts(
-            self.fleet, {m.machine: Probe(resources=trees) for m in self.cluster.members}
+            self.fleet, {m.machine: Probe(resources=(*trees, note)) for m in self.cluster.members}
         )
         hosts = []
         for m in self.cluster.members:
-            known = self._facts[m.name]
-            self._facts[m.name] = replace(known, paths={**known.paths, **there[m.machine].paths})
-            todo = tuple(c for c in changes(trees, self._facts[m.name]) if c.upload is not None)
-            self._facts[m.name] = _as_if(trees, self._facts[m.name])
+            known = self.facts[m.name]
+            self.facts[m.name] = replace(known, paths={**known.paths, **there[m.machine].paths})
+            todo = tuple(c for c in changes(trees, self.facts[m.name]) if c.upload is not None)
+            self.facts[m.name] = _as_if(trees, self.facts[m.name])
             if todo:
                 hosts.append(HostChanges(m.name, m.machine, todo))
         if hosts:
             self.steps.append(Step("put the releases on the members' hosts", tuple(hosts)))
 
-    def enable_downgrade(self, hop: _Release) -> None:
+    def require_ready(
+        self, works_by: tuple[int, int], way: Sequence[str], done: Collection[str]
+    ) -> None:
+        """Whether the members are ready for 3.6, as far as it is known before anything changes.
+
+        The releases that are uploaded first look for v2 data where those that run cannot. Raises
+        :class:`PreflightFailed`.
+        """
+        if to_3_6(works_by, way[0]):
+            _refuse_unprepared(self.cluster, self._versions, done)
+            _refuse_v2_data(self.cluster, self.fleet, self._versions)
+        elif any(to_3_6(works_by, release) for release in way):
+            self.look_for_v2_data(way[0])
+
+    def hop(
+        self,
+        hops: Sequence[Release],
+        works_by: tuple[int, int],
+        done: Collection[str],
+        with_v2: Collection[str],
+    ) -> None:
+        """From a cluster that works by ``works_by`` through all of ``hops``.
+
+        ``done``: the members that were restarted once more already. ``with_v2``: those whose log
+        may hold v2 requests (:mod:`provision.etcd.before_3_7`).
+        """
+        for number, hop in enumerate(hops):
+            if releases.is_downgrade(works_by, hop.version):
+                self.enable_downgrade(hop)
+            elif to_3_6(works_by, hop.version):
+                if number:
+                    done = ()  # a release of 3.5 was put on them after the note
+                    self.look_for_v2_data(hops[number - 1].version)
+                self.restart_again(done)
+            elif to_3_7(works_by, hop.version):
+                self.write_snapshots(with_v2 if not number else self._versions)
+            self.roll(hop)
+            works_by = version_tuple(hop.version)[:2]
+
+    def with_v2(self, works_by: tuple[int, int], way: Sequence[str]) -> frozenset[str]:
+        """The members whose log may hold v2 requests; of one that cannot tell, it may.
+
+        Asked only before the first hop when that is the one to 3.7.
+        """
+        if not to_3_7(works_by, way[0]):
+            return frozenset()
+        return frozenset(name for name, said in self._ask_of_v2().items() if said != "none")
+
+    def _ask_of_v2(self) -> Mapping[str, str]:
+        members = self.cluster.members
+        asked = {m.machine: {"v2": before_3_7.v2_requests(self.cluster, m)} for m in members}
+        probes = {machine: Probe(commands=c, addresses=False) for machine, c in asked.items()}
+        told = gather.facts(self.fleet, probes)
+        return {m.name: told[m.machine].commands.get("v2", "").strip() for m in members}
+
+    def look_for_v2_data(self, release: str) -> None:
+        """``release``, whose etcdutl looks, is on every host."""
+        gate = before_3_6.no_v2_data(self.cluster, self.fleet, release)
+        self.steps.append(Step("look for v2 data, which etcd 3.6 does not start with", before=gate))
+
+    def restart_again(self, done: Collection[str]) -> None:
+        """Every member once more on the release that it runs, the leader last, each noted on its
+        host (see :mod:`provision.etcd.before_3_6`)."""
+        todo = [m for m in self.cluster.members if m.name not in done]
+        todo.sort(key=lambda m: m.name == self._leader)
+        for number, member in enumerate(todo):
+            others = [*todo[:number], *(m for m in self.cluster.members if m != member)]
+            if member.name == self._leader and others:
+                self._hand_over(member, others[0])
+            release = self._versions[member.name]
+            assert release is not None  # _refuse_unprepared, or a roll before
+            self.steps.append(
+                Step(
+                    f"{member.name}: restart etcd {release} once more, to repair its lists",
+                    (HostChanges(member.name, member.machine, self._restart(member)),),
+                    before=_undisturbed(self.cluster, self.fleet, member, release),
+                    after=_runs(self.cluster, self.fleet, member, release, whole=False),
+                )
+            )
+            self.steps.append(
+                Step(
+                    f"note that {member.name} was restarted once more",
+                    (HostChanges(member.name, member.machine, self._note(member)),),
+                )
+            )
+
+    def write_snapshots(self, names: Collection[str]) -> None:
+        """Each of ``names`` that runs 3.6 writes a snapshot, the leader last."""
+        todo = [
+            m
+            for m in self.cluster.members
+            if m.name in names
+            and (v := self._versions[m.name])
+            and version_tuple(v)[:2] < releases.WITHOUT_V2
+        ]
+        todo.sort(key=lambda m: m.name == self._leader)
+        for number, member in enumerate(todo):
+            others = [*todo[:number], *(m for m in self.cluster.members if m != member)]
+            if member.name == self._leader and others:
+                self._hand_over(member, others[0])
+            release = self._versions[member.name]
+            assert release is not None
+            changed = self._snapshot_often(member, release)
+            self.steps.append(
+                Step(
+                    f"{member.name}: etcd {release} writes a snapshot for 3.7 to start from",
+                    (HostChanges(member.name, member.machine, changed),),
+                    before=_undisturbed(self.cluster, self.fleet, member, release),
+                    after=before_3_7.snapshot_written(self.cluster, self.fleet, member),
+                )
+            )
+
+    def enable_downgrade(self, hop: Release) -> None:
         cluster, fleet = self.cluster, self.fleet
         lower = "{}.{}.0".format(*version_tuple(hop.version)[:2])
         self.steps.append(
@@ -188,7 +318,7 @@ class _Steps:
             )
         )
 
-    def roll(self, hop: _Release) -> None:
+    def roll(self, hop: Release) -> None:
         """``hop`` on every member that has not got it, the leader last."""
         going_up = all(
             v is None or version_tuple(v) <= version_tuple(hop.version)
@@ -201,6 +331,7 @@ class _Steps:
             or (version_tuple(v) < version_tuple(hop.version) if going_up else v != hop.version)
         ]
         behind.sort(key=lambda m: (self._versions[m.name] is not None, m.name == self._leader))
+        back = min((v for v in self._versions.values() if v), key=version_tuple)
         for number, member in enumerate(behind, 1):
             if member.name == self._leader and len(self.cluster.members) > 1:
                 done = [m for m in self.cluster.members if m not in behind] + behind[: number - 1]
@@ -212,7 +343,9 @@ class _Steps:
                     f"{hop.version}",
                     (HostChanges(member.name, member.machine, self._changes(hop, member)),),
                     before=_undisturbed(self.cluster, self.fleet, member, hop.version),
-                    after=_runs(self.cluster, self.fleet, member, hop.version, whole=last),
+                    after=_runs(
+                        self.cluster, self.fleet, member, hop.version, whole=last, back=back
+                    ),
                 )
             )
             self._versions[member.name] = hop.version
@@ -233,16 +366,53 @@ class _Steps:
             )
         )
 
-    def _changes(self, hop: _Release, member: EtcdMember) -> tuple[Change, ...]:
-        facts = self._facts[member.name]
+    def _changes(self, hop: Release, member: EtcdMember) -> tuple[Change, ...]:
+        facts = self.facts[member.name]
         at = replace(self.cluster, version=hop.version, source=hop.source, downgrade=True)
         material = tls.material(at, member, facts, self.ca)
         wanted = desired.resources(at, member, hop.artifact, material, facts)
-        self._facts[member.name] = _as_if(wanted, facts)
-        return changes(wanted, facts)
+        found = changes(wanted, facts)
+        note = before_3_6.path(self.cluster)
+        self.facts[member.name] = _as_if(wanted, facts)
+        if note in facts.paths and version_tuple(hop.version)[:2] < releases.TRUSTS_V3_STORE:
+            # What it says was true of the process before. A promotion on it may be lost again.
+            self.facts[member.name] = _without(self.facts[member.name], note)
+            return (Change(f"forget {note}", f"rm -f {shlex.quote(note)}"), *found)
+        return found
 
-    def _tree(self, hop: _Release) -> Tree:
+    def _restart(self, member: EtcdMember) -> tuple[Change, ...]:
+        facts = self.facts[member.name]
+        pending = replace(facts, pending_restarts=frozenset({desired.UNIT}))
+        return changes([Unit(desired.UNIT)], pending)
+
+    def _snapshot_often(self, member: EtcdMember, release: str) -> tuple[Change, ...]:
+        """The configuration of 3.6 with a setting more, until that of 3.7 is written."""
+        facts = self.facts[member.name]
+        at = replace(self.cluster, version=release)
+        often = replace(member, settings={**member.settings, **before_3_7.OFTEN})
+        material = tls.material(at, member, facts, self.ca)
+        path = desired.config_file(self.cluster)
+        wanted = [
+            resource
+            for resource in desired.resources(at, often, None, material, facts)
+            if isinstance(resource, File) and resource.path == path
+        ]
+        found = changes([*wanted, Unit(desired.UNIT)], facts)
+        self.facts[member.name] = _as_if(wanted, facts)
+        return found
+
+    def _note(self, member: EtcdMember) -> tuple[Change, ...]:
+        note = before_3_6.note(self.cluster, *self._ids[member.name])
+        found = changes([note], self.facts[member.name])
+        self.facts[member.name] = _as_if([note], self.facts[member.name])
+        return found
+
+    def _tree(self, hop: Release) -> Tree:
         return Tree(f"{self.cluster.install_dir}/{hop.version}", hop.artifact)
+
+
+def _without(facts: HostFacts, path: str) -> HostFacts:
+    return replace(facts, paths={p: state for p, state in facts.paths.items() if p != path})
 
 
 def _as_if(resources: Sequence[Resource], facts: HostFacts) -> HostFacts:
@@ -383,6 +553,46 @@ def _unfit(cluster: EtcdCluster, observed: Observed, way: Sequence[str]) -> list
     return found
 
 
+def _refuse_unprepared(
+    cluster: EtcdCluster, versions: Mapping[str, str | None], done: Collection[str]
+) -> None:
+    """Raises :class:`PreflightFailed` when a member has 3.6 already and was not restarted before.
+
+    A member that is down has no release to be restarted on: it is upgraded first, if it is ready.
+    """
+    early = [
+        name
+        for name, v in versions.items()
+        if name not in done and (v is None or version_tuple(v)[:2] >= releases.TRUSTS_V3_STORE)
+    ]
+    if not early:
+        return
+    back = max((v for v in versions.values() if v and _is_3_5(v)), key=version_tuple, default="3.5")
+    remedy = f"invoke upgrade-etcd --to {back}, then --to the later release again"
+    what = "was not restarted once more before etcd 3.6, which may take voters for learners"
+    at = {name: f"{name} ({cluster.member(name).machine.host})" for name in early}
+    raise PreflightFailed(
+        f"{', '.join(early)} would trust what is not repaired; nothing was changed",
+        [Problem(at[name], what, remedy, id="upgrade-path") for name in early],
+        id="upgrade-path",
+    )
+
+
+def _refuse_v2_data(cluster: EtcdCluster, fleet: Fleet, versions: Mapping[str, str | None]) -> None:
+    """Raises :class:`PreflightFailed` when 3.6 would not start with the data of a member."""
+    tools = {name: v for name, v in versions.items() if v is not None and _is_3_5(v)}
+    try:
+        before_3_6.require_no_v2_data(cluster, fleet, tools)
+    except PreflightFailed as error:
+        raise PreflightFailed(
+            f"{error.message}; nothing was changed", error.problems, id=error.id
+        ) from error
+
+
+def _is_3_5(version: str) -> bool:
+    return version_tuple(version)[:2] == (3, 5)
+
+
 def _undisturbed(
     cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None, release: str = ""
 ) -> Gate:
@@ -418,15 +628,23 @@ def _trouble(seen: ClusterHealth, member: EtcdMember | None, release: str = "") 
 
 
 def _runs(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, version: str, *, whole: bool
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    version: str,
+    *,
+    whole: bool,
+    back: str = "",
 ) -> Gate:
     """After a restart: every member is healthy, and ``member`` runs ``version``.
 
-    ``whole``: and the cluster works by it, which the next minor release depends on.
+    ``whole``: and the cluster works by it, which the next minor release depends on. ``back``: the
+    release to go back to when a voter shows as a learner.
     """
 
     def check() -> None:
         gates.all_healthy(cluster, fleet, member).check()
+        require_voters(health.observe(cluster, fleet), version, back)
         with reach.connect(cluster, fleet, member) as client:
             now = client.status().version
         if now != version:
@@ -441,6 +659,29 @@ def _runs(
     if whole:
         title += ", and the cluster works by it"
     return Gate(title, check)
+
+
+def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
+    """Raises :class:`Unhealthy` when a member takes a voter for a learner.
+
+    From 3.6 on that counts: such a member does not start with two of them, and the others cannot be
+    promoted, for they are voters to raft.
+    """
+    wrong = before_3_6.false_learners(seen)
+    if not wrong:
+        return
+    remedy = f"invoke upgrade-etcd --to {back}, then --to {version} again"
+    if not back or not _is_3_5(back):
+        names = " and ".join(dict.fromkeys(name for _, name in wrong))
+        remedy = f"invoke remove-member and then add-member, for {names}"
+    raise Unhealthy(
+        "a member takes voters for learners",
+        [
+            Problem(f"etcd member {by}", f"takes the voter {name} for a learner", remedy, id=VOTER)
+            for by, name in wrong
+        ],
+        id=VOTER,
+    )
 
 
 def _wait_for_version(

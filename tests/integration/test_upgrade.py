@@ -130,6 +130,12 @@ def test_3_4_to_3_7_loses_no_write_and_no_worker(lab: Lab, tmp_path: Path) -> No
                 "longest_pause_of_writes": round(writes.pause(), 3),
                 "acknowledged_writes": len(writes.acknowledged) - first,
             }
+            if release == "3.6.16":
+                done.expect(0, "was restarted once more")
+                for host in lab.etcd:
+                    note = host.run("stat -c '%U %a' /etc/etcd/restarted-before-3.6")
+                    assert note.split() == ["root", "644"]
+                    assert not host.run("ls /var/tmp | grep provision-scratch || :")
             inventory = declare(lab, release)
             lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
             lab.invoke("check-nodes", inventory).expect(0, "2 workers: 2 LIVE")

@@ -100,6 +100,7 @@ class TestDestroy:
             world.facts[machine] = replace(seen, paths=dict(seen.paths) | below)
         assert deleted(world.destroy()) == {
             *("/etc/systemd/system/etcd.service", "/etc/etcd/etcd.conf.yml"),
+            "/etc/etcd/restarted-before-3.6",
             *("/var/lib/etcd/member", "/var/lib/etcd/member.*", "/opt/etcd/current"),
             *("/etc/systemd/system/alluxio-worker.service", "/opt/alluxio/current"),
             *("/pages/LOCAL", "/var/lib/alluxio/worker_identity"),
