@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd import groups, metrics
+from provision.etcd import groups, metrics, releases
 from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.failures import EtcdUnreachable, Reason
 from provision.etcd.groups import Answer
@@ -216,7 +216,7 @@ class ClusterHealth:
         found: list[Problem] = []
         for m in self.members:
             found.extend(_problems(self.cluster, m))
-        return found + _disagreements(self) + self.auth_problems
+        return found + _disagreements(self) + self.auth_problems + self.unfit_releases
 
     @property
     def asks_for_login(self) -> bool:
@@ -229,6 +229,15 @@ class ClusterHealth:
         return tuple(
             (m.member.name, m.status.version) for m in self.members if m.status is not None
         )
+
+    @property
+    def unfit_releases(self) -> list[Problem]:
+        """Warnings of releases that run here and are known to damage data."""
+        voters = sum(not r.is_learner for r in self.registered) or len(self.members)
+        holding = releases.states(voters, auth=self.asks_for_login)
+        running = dict.fromkeys(release for _, release in self.releases)
+        told = (releases.unfit_problem(r, "etcd", holding, allowed=True) for r in running)
+        return [problem for problem in told if problem is not None]
 
     @property
     def auth_problems(self) -> list[Problem]:

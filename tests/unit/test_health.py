@@ -163,3 +163,15 @@ def test_a_quota_that_is_not_known_is_not_guessed() -> None:
     assert "not known: /metrics: timed out" in found.what
     none = MemberHealth(member(1), status=full, measured_quota=-1)
     assert (none.quota, none.quota_known) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("release", "said"), [("3.5.5", ["defragmentation"]), ("3.5.6", []), ("x", [])]
+)
+def test_a_release_that_damages_data_is_a_warning(release: str, said: list[str]) -> None:
+    status = dataclasses.replace(STATUS, version=release)
+    seen = ClusterHealth(etcd(), tuple(MemberHealth(m, status=status) for m in etcd().members))
+    found = [p for p in seen.problems if p.id == "etcd-version-unfit"]
+    assert len(found) == len(said)
+    assert all(word in p.what for word, p in zip(said, found, strict=True))
+    assert {p.severity for p in found} <= {"warning"}
