@@ -53,13 +53,14 @@ def seen(
     errors: tuple[str, ...] = (),
     sizes: Mapping[str, tuple[int, int]] | None = None,
     cluster: EtcdCluster = CLUSTER,
+    release: str = "3.6.16",
 ) -> ClusterHealth:
     """``sizes``: of each member its database and what is in use, in MB; 200 and 50 unless given."""
 
     def one(number: int, m: EtcdMember) -> MemberHealth:
         size, in_use = (n * MB for n in (sizes or {}).get(m.name, (200, 50)))
         at = NAMES.index(leader)
-        status = MemberStatus(9, number, "3.6.16", size, in_use, at, 7, 1, 1, False, errors)
+        status = MemberStatus(9, number, release, size, in_use, at, 7, 1, 1, False, errors)
         return MemberHealth(m, "direct", status, error="down" if m.name == down else "")
 
     return ClusterHealth(cluster, tuple(one(i, m) for i, m in enumerate(cluster.members)))
@@ -175,3 +176,11 @@ def test_rows_show_before_and_after() -> None:
     assert maintenance.rows(after, before) == [
         ("a", "leader", "20 kB", "6.0 kB", "5.0 kB", "40 kB (15 % full)", "NOSPACE")
     ]
+
+
+@pytest.mark.parametrize("release", ["3.5.0", "3.5.5"])
+def test_nothing_is_defragmented_where_a_crash_amid_it_makes_data_differ(release: str) -> None:
+    with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="defrag-etcd could damage data"):
+        maintenance.defrag_plan(INVENTORY, fleet, seen("a", release=release), compact=False)
+    with Fleet(1) as fleet:
+        maintenance.defrag_plan(INVENTORY, fleet, seen("a", release="3.5.6"), compact=False)
