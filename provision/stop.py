@@ -16,7 +16,7 @@ from provision.etcd import desired as etcd
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe, merged
 from provision.host.ownership import has_header, owner
-from provision.host.resources import MARKER, File
+from provision.host.resources import MARKER, DataDisk, File
 from provision.inventory.resolved import (
     AlluxioCluster,
     AlluxioMaster,
@@ -190,6 +190,7 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
         worker.previous_link(alluxio),
         *(f"{path}/LOCAL" for path in w.page_store.dirs),
         worker.identity_file(alluxio),
+        DataDisk(alluxio.state_dir).marker,
         *state.paths(alluxio, "worker"),
     ]
     return gone, [*w.page_store.dirs, f"{alluxio.state_dir}/tmp", alluxio.state_dir]
@@ -210,6 +211,7 @@ def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], li
         before_3_6.path(cluster),
         etcd.pki_dir(cluster),
         f"{member.data_dir}/member",
+        DataDisk(member.data_dir).marker,
         f"{cluster.install_dir}/current",
     ]
     return gone, [cluster.config_dir, member.data_dir]

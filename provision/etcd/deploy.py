@@ -26,6 +26,8 @@ from provision.etcd.observed import Observed as Observed
 from provision.etcd.observed import observe as observe
 from provision.etcd.roster import Move
 from provision.host.change import Change, changes
+from provision.host.observe import PathState
+from provision.host.resources import File, Resource
 from provision.inventory.model import minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import HostChanges, Plan, Step
@@ -93,6 +95,8 @@ def plan(
                 after=gates.all_healthy(known, fleet, standing=alarm.kinds),
             )
         )
+    if settled := [h for m in down if (h := _on(m, _exists(cluster, m, observed, ca))).changes]:
+        steps.append(Step("note that the cluster exists", tuple(settled)))
     if not alarm.solved and (others := _beside_a_start(observed, moves, staying, down, todo)):
         if not starting:
             gates.require_writable(observed.health)
@@ -102,7 +106,7 @@ def plan(
         also_left = (*differs.notes, *_newer(cluster, observed))
         return Plan("deploy-etcd", cluster.name, tuple(steps), told_now, guards, also_left)
     notes = [*observed.warnings, *told, *(_comes_later(m) for m in late)]
-    notes += [_is_lost(m) for m in lost]
+    notes += [_is_lost(cluster, m, observed) for m in lost]
     if alarm.kinds and not alarm.solved:
         notes.append(_left_until_solved(alarm.kinds, ["etcd"]))
     if alarm.kinds and moves:
@@ -263,8 +267,47 @@ def _changes(
     cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: tls.Ca | None
 ) -> tuple[Change, ...]:
     facts = observed.facts[member.machine]
+    return changes(_wanted(cluster, member, observed, ca, _serves(member, observed)), facts)
+
+
+def _wanted(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    observed: Observed,
+    ca: tls.Ca | None,
+    bootstrapped: bool,
+) -> tuple[Resource, ...]:
+    facts = observed.facts[member.machine]
     material = tls.material(cluster, member, facts, ca)
-    return changes(desired.resources(cluster, member, observed.artifact, material, facts), facts)
+    return desired.resources(
+        cluster, member, observed.artifact, material, facts, bootstrapped=bootstrapped
+    )
+
+
+def _serves(member: EtcdMember, observed: Observed) -> bool:
+    """Whether the member is known to be of a cluster that serves."""
+    return any(m.member.name == member.name and m.healthy for m in observed.health.members)
+
+
+def _exists(
+    cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: tls.Ca | None
+) -> tuple[Change, ...]:
+    """What is written after the gate of a start: from then on the configuration says that the
+    cluster exists. A member that has data does not read it, so nothing is restarted."""
+    path = desired.config_file(cluster)
+
+    def config(bootstrapped: bool) -> File:
+        found = _wanted(cluster, member, observed, ca, bootstrapped)
+        return next(r for r in found if isinstance(r, File) and r.path == path)
+
+    first, then = config(_serves(member, observed)), config(True)
+    content = first.content or b""
+    written = PathState("file", first.owner, first.owner, first.mode, len(content), content)
+    facts = observed.facts[member.machine]
+    return changes(
+        [replace(then, restarts=())],
+        replace(facts, paths={**facts.paths, path: written}, pending_restarts=frozenset()),
+    )
 
 
 def _late(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:
@@ -288,12 +331,14 @@ def _comes_later(member: EtcdMember) -> Problem:
     return Problem(where, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
 
 
-def _is_lost(member: EtcdMember) -> Problem:
+def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: Observed) -> Problem:
     """Started without its data, it could vote for what it has once voted against."""
     where = f"{member.name} ({member.machine.where})"
-    what = f"has lost its data ({member.data_dir} is empty), and is not started"
-    remedy = f"once the cluster is up: mount its disk, or invoke replace-member {member.name}"
-    return Problem(where, what, remedy, "warning", id="member-data-lost")
+    what, remedy = desired.what_is_lost(cluster, member, observed.facts[member.machine])
+    what += "; it is not started"
+    return Problem(
+        where, what, f"once the cluster is up: {remedy}", "warning", id="member-data-lost"
+    )
 
 
 def _refuse_several_cut_off(

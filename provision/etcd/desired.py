@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from provision.artifacts import Artifact
+from provision.host import disks
 from provision.host.observe import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import (
     Certificate,
+    DataDisk,
     Directory,
     File,
     Link,
@@ -35,6 +37,9 @@ PACKAGED_BINARY = "/usr/bin/etcd"
 OPENSSL = "openssl"
 #: Under this label: the size of the backups on a host.
 BACKUPS = "backups"
+
+#: What etcd does without data: make a new cluster, or ask for the existing one.
+STATE = "initial-cluster-state"
 
 #: Settings that etcd reads as text, also where they are numbers.
 TEXT_SETTINGS = frozenset({"auto-compaction-retention"})
@@ -159,16 +164,20 @@ def resources(
     tls: MemberTls | None,
     facts: HostFacts | None,
     initial_state: str = "new",
+    *,
+    bootstrapped: bool = False,
 ) -> tuple[Resource, ...]:
     """Everything that makes ``member``'s host a member, in the order it is put there.
 
     ``facts`` None gives what to look at before anything is known about the host. A newer patch
     release that the host has stays, unless ``cluster.downgrade`` says otherwise: an inventory with
-    an older one may be an old checkout.
+    an older one may be an old checkout. ``bootstrapped``: the member is known to be one of a
+    cluster, so its configuration is to say ``existing``.
     """
     newer = newer_release(cluster, facts) if facts is not None else ""
     if newer:
         cluster = replace(cluster, version=newer)
+    old = facts.text(UNIT_PATH) if facts is not None else None
     unit = render(
         "etcd.service",
         cluster=cluster.name,
@@ -176,14 +185,25 @@ def resources(
         user=cluster.user,
         binary=binary(cluster),
         config_file=config_file(cluster),
+        # A member that joins may have come to another disk.
+        mounts=disks.notes(old if initial_state == "new" else None, facts, [member.data_dir]),
+        disk_check=disks.check(
+            member.data_dir,
+            "no root-owned folder",
+            f"mount it and etcd starts within a minute; if it is lost: invoke replace-member "
+            f"{member.name}",
+            wait=True,
+        ),
     )
     result: list[Resource] = [
         User(cluster.user, home="/var/lib/etcd"),
         # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
-        File(UNIT_PATH, unit, restarts=(UNIT,)),
+        File(UNIT_PATH, unit, restarts=() if disks.is_for_next_start(old, unit) else (UNIT,)),
         Directory(cluster.config_dir),
-        Directory(member.data_dir, owner=cluster.user, mode=0o700),
     ]
+    if facts is None or initial_state != "new" or not is_disk_missing(cluster, member, facts):
+        result.append(Directory(member.data_dir, owner=cluster.user, mode=0o700))
+        result.append(DataDisk(member.data_dir))
     if newer:
         pass  # it is there
     elif artifact is not None:
@@ -194,15 +214,11 @@ def resources(
         result.append(Package(("etcd-server", "etcd-client"), PACKAGED_BINARY))
     if tls is not None:
         result.extend(tls_files(cluster, tls))
-    result.append(
-        File(
-            config_file(cluster),
-            _config(
-                cluster, member, facts, initial_state, tls is not None and tls.peer is not None
-            ),
-            restarts=(UNIT,),
-        )
-    )
+    peer_files = tls is not None and tls.peer is not None
+    config = _config(cluster, member, facts, initial_state, peer_files, bootstrapped)
+    before = facts.text(config_file(cluster)) if facts is not None else None
+    quiet = before is not None and _without_state(before) == _without_state(config.decode())
+    result.append(File(config_file(cluster), config, restarts=() if quiet else (UNIT,)))
     result.append(Unit(UNIT))
     from provision.etcd import timer  # which asks this module where things are
 
@@ -258,6 +274,45 @@ def unfinished(member: EtcdMember) -> str:
 def has_data(member: EtcdMember, facts: HostFacts) -> bool:
     """Whether the member has ever been started here: its data directory holds ``member/``."""
     return f"{member.data_dir}/member" in facts.paths
+
+
+def is_disk_missing(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> bool:
+    """Whether the host was a member, and neither its data nor the marker of its disk is there.
+
+    The facts are those of :func:`probe`, or of another one with the same files and folders.
+    """
+    return (
+        not has_data(member, facts)
+        and not disks.is_marked(member.data_dir, facts)
+        and (
+            says_existing(facts.text(config_file(cluster)) or "")
+            or bool(disks.missing(facts.text(UNIT_PATH), facts, [member.data_dir]))
+        )
+    )
+
+
+def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> tuple[str, str]:
+    """Of a member without data that etcd knows: what is wrong, and what to do."""
+    where = disks.missing(facts.text(UNIT_PATH), facts, [member.data_dir]).get(member.data_dir)
+    remedy = f"mount its disk and run invoke deploy-etcd; or invoke replace-member {member.name}"
+    if where is not None:
+        return f"its data disk is not mounted: nothing is at {where}", remedy
+    if not disks.is_marked(member.data_dir, facts):
+        marker = DataDisk(member.data_dir).marker
+        return f"its data disk is not mounted, or has lost its data: there is no {marker}", remedy
+    what = f"has lost its data: {member.data_dir} has no member, and its disk is there"
+    return what, f"invoke replace-member {member.name}"
+
+
+def says_existing(config: str) -> bool:
+    """Whether an ``etcd.conf.yml`` of ours is of a member whose cluster was there already.
+
+    Without data, etcd then asks the other members for the cluster, and ends when none answers; it
+    never makes a new one (``bootstrapExistingClusterNoWAL`` in ``server/etcdserver/bootstrap.go``).
+    With data it does not read the line (``bootstrapClusterWithWAL``). A member that has lost its
+    data would still come back under its id and vote, so the line alone is no protection.
+    """
+    return _initial(config).get(STATE) == "existing"
 
 
 def initial_members(config: str) -> set[str]:
@@ -324,6 +379,7 @@ def _config(
     facts: HostFacts | None,
     initial_state: str,
     peer_files: bool,
+    bootstrapped: bool,
 ) -> bytes:
     client_scheme = "https" if member.client_tls else "http"
     anywhere = _anywhere(facts)
@@ -338,12 +394,14 @@ def _config(
     initial = {
         "initial-cluster": cluster.initial_cluster,
         "initial-cluster-token": cluster.token,
-        "initial-cluster-state": initial_state,
+        STATE: initial_state,
     }
     if facts is not None and has_data(member, facts):
         # etcd reads these once. Rewriting them when the membership changes would restart
         # every member for nothing.
         initial.update(_initial(facts.text(config_file(cluster)) or ""))
+    if bootstrapped:
+        initial[STATE] = "existing"
     return render(
         "etcd.conf.yml",
         cluster=cluster.name,
@@ -356,7 +414,7 @@ def _config(
         advertise_client_urls=advertise,
         initial_cluster=initial["initial-cluster"],
         token=initial["initial-cluster-token"],
-        initial_state=initial["initial-cluster-state"],
+        initial_state=initial[STATE],
         pki=pki_dir(cluster),
         # Also beside a plain listener, while TLS is being turned on (see peer_tls).
         peer_security=member.peer_tls or peer_files,
@@ -385,6 +443,11 @@ def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = Tr
     own = f"{bracketed(member.address)}:{port}"
     local = f"127.0.0.1:{port}"
     return [own, local] if loopback and own != local else [own]
+
+
+def _without_state(config: str) -> list[str]:
+    """The lines that a member notices by a restart: it has data, and does not read this one."""
+    return [line for line in config.splitlines() if not line.startswith(f"{STATE}: ")]
 
 
 def _initial(text: str) -> dict[str, str]:

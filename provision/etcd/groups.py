@@ -367,16 +367,22 @@ class Unclear:
 
 
 def start(
-    seen: Sequence[Seen], note: Note | None, members: Collection[str]
+    seen: Sequence[Seen], note: Note | None, members: Collection[str], exists: bool = False
 ) -> Bootstrap | Start | Unclear:
     """What may be done with members none of whom serves.
 
-    ``members`` are the names that the configurations on the hosts have as the first members.
+    ``members`` are the names that the configurations on the hosts have as the first members;
+    ``exists``: one of them says that the cluster has been bootstrapped.
     """
     data = [m for m in seen if m.has_data]
     if not data:
-        if note is None:
+        if note is None and not exists:
             return Bootstrap()
+        if note is None:
+            return Unclear(
+                "there is no data on any host, though the configuration there says that the "
+                "cluster exists"
+            )
         return Unclear(
             f"there is no data on any host, though the last run ({note.when}) noted a cluster at "
             f"revision {note.revision}"
@@ -400,7 +406,8 @@ def start(
             name,
         )
     lost = tuple(m.name for m in seen if not m.has_data and m.looked and m.name in members)
-    if note is None and best is not None and len(known) == len(data) and newest <= EMPTY:
+    begun = note is None and not exists
+    if begun and best is not None and len(known) == len(data) and newest <= EMPTY:
         return Start(tuple(m.name for m in data) + lost)  # half a bootstrap
     away = sum(not m.looked and not m.has_data and m.name in members for m in seen)
     total = len(data) + len(lost) + away

@@ -53,7 +53,7 @@ _ADVERTISED = re.compile(r'^initial-advertise-peer-urls: "https?://([^"]+)"$', r
 RECOVER = "see which data is right: invoke recover-etcd --from {}, or invoke restore-etcd FILE"
 MOUNT = (
     "mount the data disks, or invoke restore-etcd FILE; if the data is gone for good, to begin "
-    "with an empty etcd: delete {} on every member's host"
+    "with an empty etcd: delete {} and {} on every member's host"
 )
 
 
@@ -311,13 +311,17 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
     first: set[str] = set()
     for m in data:
         first |= desired.initial_members(texts.get(m.name, ""))
-    found = groups.start(look.seen, look.note, first)
+    exists = any(desired.says_existing(text) for text in texts.values())
+    found = groups.start(look.seen, look.note, first, exists)
     if isinstance(found, groups.Start) and (why := _moved(cluster, found, texts)):
         found = groups.Unclear(why, found.names[0])
     if isinstance(found, groups.Unclear):
         remedy = RECOVER.format(found.best or "NAME")
         if not data:
-            remedy = MOUNT.format(last_seen.path(cluster))
+            remedy = MOUNT.format(last_seen.path(cluster), desired.config_file(cluster))
+        away = [m.name for m in look.seen if m.looked and not m.has_data and m.name in first]
+        if away:
+            remedy = f"mount the data disk of {', '.join(away)}; if that cannot be: {remedy}"
         raise PreflightFailed(
             "no member serves, and starting them could lose data; nothing was changed",
             [

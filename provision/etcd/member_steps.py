@@ -29,6 +29,7 @@ from provision.etcd import (
 from provision.etcd.observed import Observed, Running, require_running
 from provision.etcd.releases import State
 from provision.etcd.roster import Kind, Move
+from provision.host import disks
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, Probe, UnitState
 from provision.host.ownership import owner
@@ -172,6 +173,13 @@ class _Builder:
     def add(self, move: Move, now: EtcdCluster) -> None:
         member, fleet = move.member, self.fleet
         grown = replace(now, members=(*now.members, member))
+        facts = self.observed.facts[member.machine]
+        away = disks.missing(facts.text(desired.UNIT_PATH), facts, [member.data_dir])
+        if mount := away.get(member.data_dir):
+            where = f"{member.name} ({member.machine.host})"
+            what = f"no disk is mounted at {mount}, where one was: its new data go beside it"
+            remedy = f"to have them on a disk, mount one at {mount} first"
+            self.made.notes.append(Problem(where, what, remedy, "warning", id="member-data-lost"))
         if move.id is None:
             old = _set_aside(member, self.observed.facts[member.machine], self.delete)
             self.made.steps.append(

@@ -431,8 +431,7 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Runni
             and member.peer_url in there.peer_urls
             and not desired.has_data(member, facts)
         ):
-            what = f"has lost its data: {member.data_dir} is empty, but the cluster knows it"
-            remedy = f"mount its disk, or use invoke replace-member {member.name}"
+            what, remedy = desired.what_is_lost(cluster, member, facts)
             problems.append(Problem(where, what, remedy, id="member-data-lost"))
     if problems:
         raise PreflightFailed(

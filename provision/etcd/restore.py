@@ -21,6 +21,7 @@ from provision import gather
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
 from provision.etcd import alarms, desired, gates, health, last_seen, scratch, snapshot, unfinished
 from provision.etcd.unfinished import Mark
+from provision.host import disks
 from provision.host.change import Change
 from provision.host.observe import HostFacts, Probe
 from provision.host.ownership import owner
@@ -192,6 +193,17 @@ def _problems(
                 what,
                 "run invoke deploy-etcd first: restore needs it installed",
                 id="deploy-first",
+            )
+        ]
+    away = disks.missing(facts.text(desired.UNIT_PATH), facts, [member.data_dir])
+    if mount := away.get(member.data_dir):
+        return [
+            Problem(
+                where,
+                f"its data disk is not mounted: nothing is at {mount}. Restored beside it, the "
+                "old cluster could come back with the disks",
+                f"mount the disk, or a new one, at {mount}",
+                id="member-data-lost",
             )
         ]
     disk = facts.disks.get(member.data_dir)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from provision.errors import Problem
 from provision.etcd import desired
+from provision.host import disks
 from provision.host.change import Change
 from provision.host.observe import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
@@ -81,10 +82,14 @@ def stop(member: EtcdMember, mark: Mark, user: str) -> Change:
 
 
 def start(member: EtcdMember) -> Change:
-    """Start etcd and enable it again; the mark stays until all is verified."""
+    """Start etcd and enable it again; the mark stays until all is verified.
+
+    The disk that now has the data is the data disk, also when a new one has come in its place.
+    """
     unit = desired.UNIT
     return Change(
         f"start and enable {unit}",
+        f"{disks.mark(member.data_dir)}\n"
         f"systemctl enable -q {unit}\n"
         f"systemctl start {unit} || {{\n"
         f"  journalctl -u {unit} -n 12 --no-pager -o cat >&2; exit 1\n"

@@ -13,12 +13,14 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from provision.host import disks
 from provision.host.observe import BATCH_LOCK, PENDING_DIR, HostFacts
 from provision.host.resources import (
     MADE_BY,
     MARKER,
     Absent,
     Certificate,
+    DataDisk,
     Directory,
     File,
     Identity,
@@ -190,6 +192,8 @@ def _change(resource: Resource, facts: HostFacts) -> Change | None:
             return _user(resource, facts)
         case Directory():
             return _directory(resource, facts)
+        case DataDisk():
+            return _data_disk(resource, facts)
         case File():
             return _file(resource, facts)
         case Certificate():
@@ -241,6 +245,12 @@ def _directory(directory: Directory, facts: HostFacts) -> Change | None:
         install,
         diff=f"-{path} {found.owner} {found.mode:04o}\n+{path} {directory.owner} {mode}\n",
     )
+
+
+def _data_disk(disk: DataDisk, facts: HostFacts) -> Change | None:
+    if disks.is_marked(disk.folder, facts):
+        return None
+    return Change(f"mark {disk.folder} as the data disk: {disk.marker}", disks.mark(disk.folder))
 
 
 def _file(file: File, facts: HostFacts) -> Change | None:

@@ -120,14 +120,17 @@ disks() {
 $near"
   done
   # Names are parted by newlines alone: one process for all disks.
-  while read -r dev kind total avail file; do
+  while read -r dev kind total avail rest; do
     for d in "$@"; do
       climb "$d"
-      [ "$near" != "$file" ] || echo "disk $d|$dev|$kind|$total|$avail"
+      # The mount point, then the name that was asked for, in columns.
+      case $rest in *" $near") ;; *) continue;; esac
+      mount=${rest%"$near"}
+      echo "disk $d|$dev|$kind|$total|$avail|${mount%"${mount##*[! ]}"}"
     done
   done <<EOF
 $(IFS='
-'; exec df -B1 --output=source,fstype,size,avail,file $names)
+'; exec df -B1 --output=source,fstype,size,avail,target,file $names)
 EOF
 }
 addresses() { for a in $(hostname -I 2>/dev/null); do echo "address $a"; done; }

@@ -20,6 +20,7 @@ from provision.host import dropins
 from provision.host.resources import (
     Absent,
     Certificate,
+    DataDisk,
     Directory,
     File,
     Identity,
@@ -97,13 +98,14 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A file system: sizes in bytes."""
+    """A file system: sizes in bytes. ``mount`` is its mount point."""
 
     path: str
     device: str
     kind: str
     total: int
     available: int
+    mount: str = ""
 
     @property
     def used_percent(self) -> int:
@@ -238,6 +240,8 @@ def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], li
                 plain[resource.marker] = stats[resource.marker] = stats[resource.path] = None
             case Directory(path=path) | Link(path=path):
                 stats[path] = None
+            case DataDisk():
+                stats[resource.marker] = None
             case Absent(paths=paths):
                 stats.update(dict.fromkeys(paths))
             case Package(binary=binary):
@@ -311,8 +315,8 @@ class _Parser:
                 port, pid, command = rest.split(" ", 2)
                 self.listeners.setdefault(int(port), Listener(int(port), int(pid), command))
             case "disk":
-                path, device, shape, total, available = rest.rsplit("|", 4)
-                self.disks[path] = Disk(path, device, shape, int(total), int(available))
+                path, device, shape, total, available, mount = rest.rsplit("|", 5)
+                self.disks[path] = Disk(path, device, shape, int(total), int(available), mount)
             case "address":
                 self.addresses.add(rest)
             case "unreachable":

@@ -32,6 +32,18 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
+class DataDisk:
+    """The marker in a folder of a service's data: an empty folder of root's, without which the
+    service's unit does not start it (:mod:`provision.host.disks`)."""
+
+    folder: str
+
+    @property
+    def marker(self) -> str:
+        return f"{self.folder}/data-disk"
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A file with this exact content. A ``secret`` one is compared by hash and never shown.
 
@@ -134,5 +146,16 @@ class Absent:
 
 
 Resource = (
-    User | Directory | File | Certificate | Identity | Move | Tree | Link | Package | Unit | Absent
+    User
+    | Directory
+    | DataDisk
+    | File
+    | Certificate
+    | Identity
+    | Move
+    | Tree
+    | Link
+    | Package
+    | Unit
+    | Absent
 )

@@ -24,6 +24,11 @@ RECORD = "ALXP_RECORD_STATES"
 ETCDCTL, ETCDUTL = "/opt/etcd/current/etcdctl", "/opt/etcd/current/etcdutl"
 #: No new connection to a host's SSH; another port behind a comma.
 UNREACHABLE = f"INPUT -p tcp --syn -s {NET}.1 -m multiport -j REJECT --dports 22"
+#: Makes the configuration what it is before the gate of the bootstrap.
+SAYS_NEW = (
+    "sed -i 's/^initial-cluster-state: .*/initial-cluster-state: \"new\"/' /etc/etcd/etcd.conf.yml"
+)
+UNIT = "/etc/systemd/system/etcd.service"
 #: Runs a command as etcd's user, whose files the data are.
 AS_ETCD = "setpriv --reuid etcd --regid etcd --init-groups"
 
@@ -202,8 +207,8 @@ def test_two_wiped_of_three_are_no_cluster_though_their_ids_are_right(
     kept, *wiped = three.etcd
     right = cluster_id(three, kept)
     three.on(three.etcd, "systemctl stop etcd")
-    # The configuration says `new`, as it did at the bootstrap.
-    three.on(wiped, "rm -rf /var/lib/etcd/member; systemctl start etcd")
+    # As an older version of this tool left it: the configuration says `new` for ever.
+    three.on(wiped, f"{SAYS_NEW}; rm -rf /var/lib/etcd/member; systemctl start etcd")
     assert {cluster_id(three, host) for host in wiped} == {right}
     for command, *options in [
         ("deploy-etcd",),
@@ -268,7 +273,10 @@ def test_half_a_bootstrap_is_ended_by_the_same_command(three: Lab) -> None:
     inventory = three.inventory({"alluxio": None})
     three.invoke("deploy-etcd", inventory).expect(0)
     # As if the tool had come to one host only, whose member waits for the others.
-    three.on(three.etcd, "systemctl stop etcd; rm -rf /etc/etcd/last-seen /var/lib/etcd/*")
+    three.on(
+        three.etcd,
+        f"systemctl stop etcd; rm -rf /etc/etcd/last-seen /var/lib/etcd/member; {SAYS_NEW}",
+    )
     three.on(three.etcd[1:], "rm -rf /var/lib/etcd /etc/etcd /etc/systemd/system/etcd.service")
     three.on(three.etcd, "systemctl daemon-reload")
     three.etcd[0].run("systemctl start --no-block etcd")
@@ -440,3 +448,110 @@ def require_refusals(lab: Lab, inventory: Path, odd: str) -> None:
         lab.invoke(command, inventory).expect(code, "alarm-corrupt")
     lab.invoke("deploy-etcd", inventory).expect(0, "0 changed", "alarm-corrupt")
     assert lab.snapshot() == before
+
+
+#: A disk of etcd's own: away and back without the loss of what is on it.
+AWAY = "umount /var/lib/etcd"
+BACK = "mount --bind /srv/disk /var/lib/etcd"
+BOOT = "systemctl start --no-block etcd"
+
+
+@pytest.fixture
+def on_disks(three: Lab) -> Iterator[Path]:
+    """A cluster of three, each member's data on a disk of its own, with writes of today."""
+    three.wipe()
+    three.on(
+        three.etcd, f"mkdir -p /srv/disk /var/lib/etcd; mount -t tmpfs tmpfs /srv/disk; {BACK}"
+    )
+    path = three.inventory({"alluxio": None})
+    three.invoke("deploy-etcd", path).expect(0, "note that the cluster exists")
+    with three.client(three.etcd[0]) as client:
+        for n in range(TODAY - 1):
+            client.put(f"/today/{n}", "acknowledged")
+        client.put("/day", "today")
+    yield path
+    three.wipe()
+    three.on(three.etcd, "umount /srv/disk; rmdir /srv/disk /var/lib/etcd 2>/dev/null || :")
+
+
+def running(host: Host) -> bool:
+    return host.show("etcd", "ActiveState")["ActiveState"] == "active"
+
+
+def test_an_older_deployment_is_told_quietly(three: Lab, on_disks: Path) -> None:
+    older = f"sed -i '/data-disk/d; /^RequiresMountsFor/d; /Provision-Mount/d' {UNIT}; {SAYS_NEW}"
+    three.on(three.etcd, f"{older}; rmdir /var/lib/etcd/data-disk; systemctl daemon-reload")
+    before = [host.main_pid("etcd") for host in three.etcd]
+    three.invoke("deploy-etcd", on_disks).expect(
+        0, '+initial-cluster-state: "existing"', "mark /var/lib/etcd as the data disk"
+    )
+    assert [host.main_pid("etcd") for host in three.etcd] == before
+    three.invoke("deploy-etcd", on_disks).expect(0, "0 changed")
+
+
+def test_a_data_disk_that_is_away(three: Lab, on_disks: Path, tmp_path: Path) -> None:
+    first, *others = three.etcd
+    with writing(others, "/written/") as writes:
+        first.run(f"systemctl stop etcd; {AWAY}; {BOOT}")
+        says = "the data disk is not mounted, or lost its data: no root-owned folder"
+        wait_until(lambda: says in first.run("journalctl -u etcd -n 50 -o cat"), "it says so")
+        assert says in first.run("systemctl status etcd || :")
+        for command in ("deploy-etcd", "check-nodes"):
+            told = three.invoke(command, on_disks)
+            told.expect(3 if command == "deploy-etcd" else 1, "data disk is not mounted")
+            told.expect(told.code, "replace-member etcd0", "member-data-lost")
+        assert first.run("ls -A /var/lib/etcd") == ""
+        assert not running(first)
+        first.run(BACK)
+        wait_until(lambda: running(first), "it starts by itself", 70)
+    require_whole(three, on_disks)
+    record("one data disk not mounted at boot, then mounted", "-", len(writes.acknowledged) + TODAY)
+
+    # Two of three would be a majority, and an empty one.
+    three.on(three.etcd, "systemctl stop etcd")
+    three.on(others, AWAY)
+    three.on(three.etcd, BOOT)
+    wait_until(lambda: all(says in h.run("systemctl status etcd || :") for h in others), "both say")
+    refused = three.invoke("deploy-etcd", on_disks)
+    refused.expect(3, "mount the data disk of etcd1, etcd2", "no quorum")
+    assert [h.run("ls -A /var/lib/etcd") for h in others] == ["", ""]
+    three.on(others, BACK)
+    wait_until(lambda: all(running(host) for host in three.etcd), "all start by themselves", 70)
+    require_whole(three, on_disks)
+    record("two of three data disks not mounted at boot, then mounted", "-", TODAY)
+
+    saved = three.invoke("backup-etcd", on_disks, "--to", str(tmp_path)).expect(0)
+    (snapshot,) = tmp_path.glob("*.db")
+    assert saved.code == 0
+    three.on(three.etcd, f"systemctl stop etcd; {AWAY}")
+    three.on(three.etcd, "rm -f /etc/etcd/last-seen")  # the configuration alone remembers
+    refused = three.invoke("deploy-etcd", on_disks)
+    refused.expect(3, "no data on any host", "says that the cluster exists", "mount the data disks")
+    restore = (str(snapshot), "--yes-restore", CLUSTER)
+    refused = three.invoke("restore-etcd", on_disks, *restore)
+    refused.expect(3, "nothing is at /var/lib/etcd", "member-data-lost")
+    assert [h.run("ls -A /var/lib/etcd") for h in three.etcd] == [""] * 3
+    three.on(three.etcd, BACK)
+    three.invoke("deploy-etcd", on_disks).expect(0, "start the members that are down")
+    require_whole(three, on_disks)
+    record("all data disks not mounted at boot, then mounted", "deploy-etcd", TODAY)
+
+    # New disks, empty.
+    three.on(three.etcd, f"systemctl stop etcd; {AWAY}; mount -t tmpfs tmpfs /var/lib/etcd")
+    three.invoke("deploy-etcd", on_disks).expect(3, "no data on any host")
+    three.invoke("restore-etcd", on_disks, *restore).expect(0)
+    require_whole(three, on_disks)
+    record("new, empty disks in the place of all", "restore-etcd", TODAY)
+
+
+def test_systemd_mounts_what_it_knows_of(three: Lab, on_disks: Path) -> None:
+    """A line of fstab with noauto, which nothing mounts at boot but the unit that requires it."""
+    host = three.etcd[0]
+    host.run("echo '/srv/disk /var/lib/etcd none bind,noauto,nofail 0 0' >>/etc/fstab")
+    try:
+        host.run(f"systemctl stop etcd; {AWAY}; systemctl daemon-reload; {BOOT}")
+        wait_until(lambda: running(host), "it starts on its disk")
+        assert host.run("mountpoint -q /var/lib/etcd && ls /var/lib/etcd/member")
+        require_whole(three, on_disks)
+    finally:
+        host.run("sed -i '\\#^/srv/disk#d' /etc/fstab; systemctl daemon-reload")

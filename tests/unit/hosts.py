@@ -22,6 +22,7 @@ from provision.host.observe import PENDING_DIR, Disk, HostFacts, PathState, Prob
 from provision.host.observe import script as facts_script
 from provision.host.resources import (
     Certificate,
+    DataDisk,
     Directory,
     File,
     Identity,
@@ -107,6 +108,8 @@ def having(resources: Iterable[Resource], before: HostFacts) -> HostFacts:
                 paths[f"{path}/{LAUNCHERS[0]}"] = text("#!/bin/bash\n", 0o755)
             case Move(target=target, owner=owner):
                 paths[target] = PathState("dir", owner, owner, 0o750, 4096)
+            case DataDisk():
+                paths[r.marker] = PathState("dir", "root", "root", 0o755, 4096)
             case Link(path=path, target=target):
                 paths[path] = PathState("link", "root", "root", 0o777, 3, target=target)
             case Package(binary=binary):

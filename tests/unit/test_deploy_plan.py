@@ -17,6 +17,7 @@ from provision.etcd.observed import Running
 from provision.etcd.pending import Pending
 from provision.etcd.values import MemberStatus, RegisteredMember
 from provision.host.observe import HostFacts, PathState, UnitState
+from provision.host.resources import DataDisk
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
 from provision.plan import Plan
@@ -51,7 +52,18 @@ class World:
         return {f"{m.data_dir}/member": DATA}
 
     def wanted(self, m: EtcdMember) -> tuple[Any, ...]:
-        return desired.resources(self.cluster, m, TARBALL, None, None)
+        return desired.resources(self.cluster, m, TARBALL, None, None, bootstrapped=True)
+
+    def says(self, name: str, state: str) -> HostFacts:
+        """The host of ``name``, whose configuration has this ``initial-cluster-state``."""
+        path, facts = desired.config_file(self.cluster), self.facts[name]
+        text = (facts.text(path) or "").replace('-state: "existing"', f'-state: "{state}"')
+        return replace(facts, paths={**facts.paths, path: hosts.text(text)})
+
+    def without(self, name: str, *paths: str) -> HostFacts:
+        facts = self.facts[name]
+        left = {p: s for p, s in facts.paths.items() if p not in paths}
+        return replace(facts, paths=left)
 
     def clean(self, *names: str) -> None:
         for name in names:
@@ -121,15 +133,22 @@ def test_bootstrap_is_one_step_for_all() -> None:
     world.established = False
     world.clean(*ALL)
     plan = world.plan()
-    assert names(plan) == [("bootstrap the cluster", ALL)]
-    (step,) = plan.steps
+    assert names(plan) == [
+        ("bootstrap the cluster", ALL),
+        ("note that the cluster exists", ALL),
+    ]
+    step, noting = plan.steps
+    (noted,) = noting.hosts[0].changes
+    assert noted.quiet
+    assert '+initial-cluster-state: "existing"' in noted.diff
+    assert noted.diff.count("\n+") == 2  # the head, and the line
     assert step.at_once is None
     assert step.after is not None
     verbs = [c.what.split()[0] for c in step.hosts[0].changes]
     # The unit, which says whose the host is, before anything but its user.
     assert step.hosts[0].changes[1].what == f"write {desired.UNIT_PATH}"
     assert verbs == [
-        *("create", "write", "create", "create", "install", "point", "write"),
+        *("create", "write", "create", "create", "mark", "install", "point", "write"),
         *("reload", "enable", "start"),
     ]
 
@@ -165,10 +184,13 @@ def test_a_bootstrap_that_was_killed_half_way(done: int) -> None:
     world.clean(*ALL[done:])
     for name in ALL[:done]:
         waiting = {desired.UNIT: UnitState("loaded", "activating", "start", "enabled", 5)}
-        world.facts[name] = replace(world.facts[name], units=waiting)
+        world.facts[name] = replace(world.says(name, "new"), units=waiting)
     plan = world.plan()
-    assert names(plan) == [("start the members that are down", ALL)]
-    (step,) = plan.steps
+    assert names(plan) == [
+        ("start the members that are down", ALL),
+        ("note that the cluster exists", ALL),
+    ]
+    step, _ = plan.steps
     assert [c.what for c in step.hosts[0].changes] == ["start etcd.service"]
     assert len(step.hosts[-1].changes) > 5
 
@@ -498,3 +520,72 @@ def test_new_members_come_after_the_alarm() -> None:
     assert plan.steps[-1].title == "disarm the alarm NOSPACE"
     assert not any("infra4" in s.title for s in plan.steps)
     assert [n.where for n in plan.notes if n.id == "deploy-first"] == ["infra4"]
+
+
+MARKER = "/var/lib/etcd/data-disk"
+
+
+def test_an_older_deployment_gets_existing_and_the_marker_without_a_restart() -> None:
+    world = World()
+    for name in ALL:
+        world.facts[name] = world.says(name, "new")
+        world.facts[name] = world.without(name, MARKER)
+        paths = dict(world.facts[name].paths)
+        unit = world.facts[name].text(desired.UNIT_PATH) or ""
+        old = [line for line in unit.splitlines() if "data-disk" not in line]
+        old = [line for line in old if not line.startswith("RequiresMountsFor")]
+        paths[desired.UNIT_PATH] = hosts.text("\n".join(old) + "\n")
+        world.facts[name] = replace(world.facts[name], paths=paths)
+    plan = world.plan()
+    quiet, *reloads = plan.steps
+    assert quiet.title == "prepare without touching a service"
+    assert [c.what for c in quiet.hosts[0].changes] == [
+        f"change {desired.UNIT_PATH}",
+        f"mark /var/lib/etcd as the data disk: {MARKER}",
+        "change /etc/etcd/etcd.conf.yml",
+    ]
+    assert [[c.what for c in s.hosts[0].changes] for s in reloads] == [
+        ["reload systemd for etcd.service"]
+    ] * 3
+
+
+def test_a_member_that_does_not_serve_keeps_its_line() -> None:
+    world = World()
+    world.facts["infra1"] = world.says("infra1", "new")
+    world.stop("infra1")
+    plan = world.plan()
+    assert [s.title for s in plan.steps] == [
+        "start the members that are down",
+        "note that the cluster exists",
+    ]
+    assert [c.what for c in plan.steps[0].hosts[0].changes] == ["start etcd.service"]
+
+
+def test_another_setting_beside_the_line_is_a_restart() -> None:
+    world = World()
+    for name in ALL:
+        world.facts[name] = world.says(name, "new")
+    plan = world.plan(with_settings(world.cluster, max_txn_ops=9))
+    assert [s.title for s in plan.steps] == [f"change {n}" for n in ("infra2", "infra3", "infra1")]
+    assert [c.what.split()[0] for c in plan.steps[0].hosts[0].changes] == ["change", "restart"]
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_nothing_is_made_on_the_host_of_a_member_without_its_disk(marked: bool) -> None:
+    """Not by a run that takes it for a member that is down."""
+    world = World()
+    world.stop("infra3")
+    gone = ["/var/lib/etcd/member"] if marked else ["/var/lib/etcd/member", MARKER]
+    facts = world.without("infra3", *gone, "/var/lib/etcd")
+    (third,) = [m for m in world.cluster.members if m.name == "infra3"]
+    assert desired.is_disk_missing(world.cluster, third, facts) is not marked
+    wanted = desired.resources(world.cluster, third, TARBALL, None, facts)
+    assert (DataDisk("/var/lib/etcd") in wanted) is marked
+    world.facts["infra3"] = facts
+    with pytest.raises(PreflightFailed) as refused:
+        world.plan()
+    (problem,) = refused.value.problems
+    assert problem.id == "member-data-lost"
+    assert ("is not mounted" in problem.what) is not marked
+    assert ("mount its disk" in problem.remedy) is not marked
+    assert "replace-member infra3" in problem.remedy

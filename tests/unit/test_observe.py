@@ -66,7 +66,7 @@ unit Id=alluxio-worker.service
 unit LoadState=not-found
 unit ActiveState=inactive
 listen 2379 4711 etcd
-disk /var/lib/etcd|/dev/sda1|ext4|100000000000|40000000000
+disk /var/lib/etcd|/dev/sda1|ext4|100000000000|40000000000|/var
 unreachable 10.0.0.2 2380 no answer in 3 s
 resolved infra1 10.0.0.2
 resolved infra2 
@@ -231,7 +231,7 @@ def test_no_facts(stderr: str, says: str, remedy: str) -> None:
         "hash /f|",
         "listen http 1 x",
         "listen 1",
-        "disk /|/dev/sda1|ext4|much|1",
+        "disk /|/dev/sda1|ext4|much|1|/",
         "unreachable x",
         "said never|asked",
         "listen " + "9" * 5000 + " 1 x",
