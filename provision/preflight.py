@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from provision.alluxio import desired as workers_desired
-from provision.alluxio import java, ports, sizes, tarball
+from provision.alluxio import java, ports, sizes, stores, tarball
 from provision.alluxio.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
@@ -299,6 +299,8 @@ def workers(
         if identity is not None:
             identities.setdefault(identity, worker.name)
         problems += _memory(worker, f, where)
+        problems += stores.problems(worker, f, workers_desired.UNIT_PATH, alluxio.user, where)
+        problems += workers_desired.disk_problems(alluxio, f, where)
     return problems
 
 

@@ -6,16 +6,20 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from provision.alluxio import java, ports, state, switch
+from provision.alluxio import java, ports, state, stores, switch
 from provision.alluxio.sizes import jvm_size
 from provision.alluxio.tarball import LAUNCHERS, Contents, launcher_on, launchers
 from provision.artifacts import Artifact
 from provision.errors import Problem, UsageError
 from provision.etcd.values import Login
+from provision.host import disks
 from provision.host.observe import HostFacts, Probe
+from provision.host.ownership import owner
 from provision.host.resources import (
+    DataDisk,
     Directory,
     File,
     Identity,
@@ -132,6 +136,39 @@ def identity(alluxio: AlluxioCluster, facts: HostFacts) -> str | None:
     return None
 
 
+def is_disk_missing(alluxio: AlluxioCluster, facts: HostFacts) -> bool:
+    """Whether the host was a worker of ``alluxio``, and neither its identity, its metastore nor the
+    marker of its state folder's disk is there. A new worker would come up in its place.
+
+    The unit is enabled after all else has been written, so an installation that was killed is not
+    taken for one.
+    """
+    was = facts.unit(UNIT).file_state == "enabled" and owner(facts, UNIT_PATH) == alluxio.name
+    folder = alluxio.state_dir
+    return (
+        (was or bool(disks.missing(facts.text(UNIT_PATH), facts, [folder])))
+        and not facts.text(identity_file(alluxio))
+        and state.metastore(alluxio) not in facts.paths
+        and not disks.is_marked(folder, facts)
+    )
+
+
+def disk_problems(alluxio: AlluxioCluster, facts: HostFacts, where: str) -> list[Problem]:
+    """Why a worker must not be started: see :func:`is_disk_missing`."""
+    if not is_disk_missing(alluxio, facts):
+        return []
+    return [
+        Problem(
+            where,
+            "its data disk is not mounted, or lost the worker's identity: there is no "
+            f"{DataDisk(alluxio.state_dir).marker}",
+            "mount it; or, on a new disk, make that folder as root and run invoke "
+            "start-workers again: the worker gets a new identity",
+            id="data-disk-missing",
+        )
+    ]
+
+
 def worker_id(identity_uuid: str) -> str:
     """The id under which a worker registers (class ``WorkerIdentity``, version 1)."""
     return f"worker-{identity_uuid}"
@@ -154,25 +191,27 @@ def resources(
     existing = facts is not None and identity(alluxio, facts)
     jdk = artifacts.jdk
     moves = () if facts is None else state.moves(alluxio, worker, facts, UNIT)
+    away = {} if facts is None else stores.lost(worker, facts, UNIT_PATH)
+    old = None if facts is None else facts.text(UNIT_PATH)
+    unit = service(
+        *(alluxio, "worker", worker.name, launcher(alluxio, artifacts, facts)),
+        stores_=worker.page_store.dirs,
+        mounts=disks.notes(old, facts, [alluxio.state_dir, *worker.page_store.dirs]),
+    )
     java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]
     return (
         User(user, home=alluxio.state_dir),
         # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
-        File(
-            UNIT_PATH,
-            service(
-                alluxio,
-                "worker",
-                worker.name,
-                launcher(alluxio, artifacts, facts),
-                worker.page_store.dirs,
-            ),
-            restarts=(UNIT,),
-        ),
+        File(UNIT_PATH, unit, restarts=() if disks.is_for_next_start(old, unit) else (UNIT,)),
         Directory(alluxio.install_dir),
         Directory(alluxio.state_dir, owner=user, mode=0o750),
+        DataDisk(alluxio.state_dir),
         Directory(alluxio.log_dir, owner=user, mode=0o750),
-        *(Directory(path, owner=user, mode=0o750) for path in worker.page_store.dirs),
+        *(
+            Directory(path, owner=user, mode=0o750)
+            for path in worker.page_store.dirs
+            if path not in away
+        ),
         *java_tree,
         *moves,
         Tree(home(alluxio), artifacts.alluxio, restarts=units, before=moves),
@@ -184,9 +223,26 @@ def resources(
 
 
 def service(
-    alluxio: AlluxioCluster, role: str, name: str, launcher: str, dirs: Sequence[str] = ()
+    alluxio: AlluxioCluster,
+    role: str,
+    name: str,
+    launcher: str,
+    *,
+    stores_: Sequence[str] = (),
+    mounts: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
-    """The systemd unit of a worker or a master. ``dirs``: folders of its own that it writes to."""
+    """The systemd unit of a worker or a master.
+
+    ``stores_`` are its page stores, and ``mounts`` the mount points to note by path.
+    """
+    # Of what it must not start without: its identity, or its journal.
+    folder = alluxio.state_dir if role == "worker" else journal_dir(alluxio)
+    remedy = {
+        "worker": "mount it and the worker starts within a minute; on a new disk make that folder "
+        "and invoke start-workers: it gets a new identity",
+        "master": "mount it and the master starts within a minute; on a new disk make that folder "
+        "and invoke start-masters: it gets the journal from the others",
+    }[role]
     return render(
         "alluxio.service",
         cluster=alluxio.name,
@@ -197,7 +253,12 @@ def service(
         state_dir=alluxio.state_dir,
         log_dir=alluxio.log_dir,
         temp=state.temp_dir(alluxio, role),
-        writable=(alluxio.state_dir, alluxio.log_dir, *dirs),
+        writable=(alluxio.state_dir, alluxio.log_dir),
+        folder=folder,
+        mounts=mounts,
+        disk_check=disks.check(folder, "no root-owned folder", remedy),
+        stores=stores_,
+        store_check=stores.check(stores_, mounts) if stores_ else "",
         quick=QUICK_STARTS,
         step=LONGER_SECONDS,
         longest=LONGEST_SECONDS,

@@ -24,10 +24,11 @@ from provision.alluxio.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.journal import Journal
 from provision.alluxio.start import POLL_SECONDS, Observed
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
+from provision.host import disks
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, Probe
 from provision.host.ownership import owner
-from provision.host.resources import Directory, File, Link, Resource, Tree, Unit, User
+from provision.host.resources import DataDisk, Directory, File, Link, Resource, Tree, Unit, User
 from provision.inventory.resolved import (
     AlluxioCluster,
     AlluxioMaster,
@@ -63,14 +64,20 @@ def resources(
     user, worker, jdk = alluxio.user, worker_on(alluxio, master), artifacts.jdk
     units = desired.units_of(worker, master)
     launcher = desired.launcher(alluxio, artifacts, facts)
-    unit = desired.service(alluxio, "master", master.name, launcher)
+    old = None if facts is None else facts.text(MASTER_UNIT_PATH)
+    unit = desired.service(
+        *(alluxio, "master", master.name, launcher),
+        mounts=disks.notes(old, facts, [desired.journal_dir(alluxio)]),
+    )
+    quiet = disks.is_for_next_start(old, unit)
     return (
         User(user, home=alluxio.state_dir),
-        File(MASTER_UNIT_PATH, unit, restarts=(MASTER_UNIT,)),
+        File(MASTER_UNIT_PATH, unit, restarts=() if quiet else (MASTER_UNIT,)),
         Directory(alluxio.install_dir),
         Directory(alluxio.state_dir, owner=user, mode=0o750),
         Directory(alluxio.log_dir, owner=user, mode=0o750),
         Directory(desired.journal_dir(alluxio), owner=user, mode=0o750),
+        DataDisk(desired.journal_dir(alluxio)),
         *([] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]),
         Tree(desired.home(alluxio), artifacts.alluxio, restarts=units),
         # On a worker's host the link says which release the worker runs: start-workers moves it.
@@ -369,7 +376,10 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
             for m in alluxio.masters
             if m != master and journal.is_embedded(alluxio, m)
         ],
-        disks=(alluxio.install_dir, alluxio.state_dir, alluxio.log_dir),
+        disks=(
+            *(alluxio.install_dir, alluxio.state_dir, alluxio.log_dir),
+            desired.journal_dir(alluxio),
+        ),
         paths=(desired.current_link(alluxio),),
         commands={
             **java.probe_commands(java_home),
@@ -397,8 +407,34 @@ def _problems(
         for other in alluxio.masters
         if (other.hostname, other.journal_port) in facts.unreachable
     ]
+    if _is_disk_missing(alluxio, master, facts):
+        folder = desired.journal_dir(alluxio)
+        found.append(
+            Problem(
+                where,
+                "its data disk is not mounted, or lost its journal: there is no "
+                f"{DataDisk(folder).marker}",
+                "mount it; or, with a new disk there and a primary that serves, make that folder "
+                "as root and run invoke start-masters again",
+                id="data-disk-missing",
+            )
+        )
     accepted = artifacts.release.java if artifacts.release is not None else ()
     return found + java.problems(alluxio, master, artifacts.jdk, facts, where, accepted)
+
+
+def _is_disk_missing(alluxio: AlluxioCluster, master: AlluxioMaster, facts: HostFacts) -> bool:
+    """Whether the host was a master of ``alluxio``, and neither its journal nor the marker of the
+    journal's disk is there. It would make a new journal, or take part in an election without."""
+    was = facts.unit(MASTER_UNIT).file_state == "enabled"
+    was = was and owner(facts, MASTER_UNIT_PATH) == alluxio.name
+    was = was and journal.is_embedded(alluxio, master)
+    folder = desired.journal_dir(alluxio)
+    return (
+        (was or bool(disks.missing(facts.text(MASTER_UNIT_PATH), facts, [folder])))
+        and not journal.read(facts.commands.get(journal.LABEL, "")).written
+        and not disks.is_marked(folder, facts)
+    )
 
 
 def stop(

@@ -21,6 +21,7 @@ from provision.alluxio import (
     refusal,
     sizes,
     state,
+    stores,
     switch,
     tarball,
 )
@@ -547,7 +548,10 @@ def _rooms(
                 preflight.Room(alluxio.state_dir, state.METASTORE_ROOM, "the worker's metastore")
             )
         store = worker.page_store
+        away = stores.lost(worker, facts[worker.machine], desired.UNIT_PATH)
         for path, size in zip(store.dirs, store.sizes, strict=True):
+            if path in away:
+                continue
             known = facts[worker.machine].paths.get(path)
             if known is None:  # pages that are there already take their own room
                 rooms.setdefault(worker.machine, []).append(

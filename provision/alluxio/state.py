@@ -24,6 +24,8 @@ WORK = "alluxio.work.dir"
 METASTORE = "alluxio.dora.worker.metastore.rocksdb.dir"
 UFS_ROOT = "alluxio.dora.client.ufs.root"
 DIRS, SIZES = "alluxio.worker.page.store.dirs", "alluxio.worker.page.store.sizes"
+#: Label of the probe's command for the page stores that the worker was last given.
+GIVEN = "page-store"
 #: Bytes that a new metastore should find. It takes some hundred bytes for each file it knows.
 METASTORE_ROOM = 256 << 20
 
@@ -68,7 +70,7 @@ def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
         # RocksDBDoraMetaStore makes DoraMeta in it.
         "old-metastore": f"d=$(readlink -f {current}) && [ -d $d/metastore/DoraMeta ] && "
         "echo $d/metastore || :",
-        "page-store": f"[ ! -r {site} ] || while read -r l; do "
+        GIVEN: f"[ ! -r {site} ] || while read -r l; do "
         f'case $l in {DIRS}=*|{SIZES}=*) echo "$l";; esac; done <{site}',
     }
 
@@ -94,7 +96,7 @@ def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> l
     While a worker starts it reads the names of its pages, and deletes those that go beyond the
     size (``LocalCacheManager.restore`` and ``addPageToDir``); if that fails, the whole store.
     """
-    before = _stores(facts.commands.get("page-store", ""))
+    before = given_stores(facts.commands.get(GIVEN, ""))
     store = worker.page_store
     found = []
     for path, size in zip(store.dirs, store.sizes, strict=True):
@@ -114,7 +116,7 @@ def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> l
     return found
 
 
-def _stores(said: str) -> dict[str, str]:
+def given_stores(said: str) -> dict[str, str]:
     """The sizes by folder in the lines of a site file. Empty when they do not fit together."""
     values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     paths, given = values.get(DIRS, "").split(","), values.get(SIZES, "").split(",")

@@ -24,6 +24,7 @@ from provision.alluxio import read as read_proof
 from provision.alluxio.leases import Expired
 from provision.alluxio.membership import Membership
 from provision.alluxio.nodes import InfoNodes
+from provision.check import disks
 from provision.check.result import CheckReport
 from provision.check.verdict import NodeVerdict
 from provision.check.verdicts import verdicts
@@ -72,7 +73,7 @@ def run(
         )
         keeping = pool.submit(stored.look, inventory, fleet) if backups else None
         seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
-        problems: list[Problem] = []
+        problems: list[Problem] = disks.of_members(fleet, seen)
         if inventory.etcd.tls.ca == "external":
             from provision.etcd import imported
 
@@ -98,6 +99,8 @@ def run(
         reachable = answering.result() if answering is not None else None
         listeners, unasked = looking.result() if looking is not None else (None, [])
         problems += unasked
+        if hosts:
+            problems += disks.of_workers(fleet, alluxio)
 
         def join(known: _Read | None) -> list[NodeVerdict]:
             registered = known.registered if known is not None else None

@@ -350,6 +350,27 @@ def test_a_metastore_that_cannot_be_made_ends_it(install: Install, etcd: Running
     install.configure()
 
 
+def test_a_page_store_that_cannot_be_made_turns_the_cache_off(
+    install: Install, etcd: Running
+) -> None:
+    """LocalCacheManager.restoreOrInit: no store is used then, and the worker serves without."""
+    (install.state / "in the way").write_text("")
+    dirs = f"{install.state}/pages,{install.state}/in the way"
+    stores = {
+        "alluxio.worker.page.store.dirs": dirs,
+        "alluxio.worker.page.store.sizes": "64MB,64MB",
+    }
+    install.configure({**endpoints(etcd), **stores})
+    install.start()
+    try:
+        wait_for(install, "Cache is in NOT_IN_USE.")
+        wait_for(install, "Alluxio worker started.")
+        assert install.cli("fs", "cat", "/f", NO_FALLBACK).stdout == "content\n"
+    finally:
+        install.stop()
+        install.configure()
+
+
 def test_no_worker_of_static_membership_is_used(install: Install) -> None:
     """StaticMembershipManager marks none as LIVE; ConsistentHashPolicy hands on that it is not."""
     static = "-Dalluxio.worker.membership.manager.type=STATIC"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .lab import CLUSTER, TEST_UNIT, Done, Host, Lab
+from .lab import CLUSTER, TEST_UNIT, Done, Host, Lab, small_disk, wait_until
 
 UNIT = "alluxio-worker.service"
 IDENTITY = "/var/lib/alluxio/worker_identity"
@@ -111,6 +111,45 @@ def test_a_worker_is_itself_again_after_a_stop_and_after_a_reinstall(lab: Lab) -
     assert one.main_pid(UNIT) == pid
     assert ids(lab) == before
     assert hosts_of(live(lab)) == before
+
+
+def test_a_cache_disk_that_is_away_and_a_state_disk_that_is_away(lab: Lab) -> None:
+    host = lab.workers[0]
+    two = {"dirs": ["/var/lib/alluxio/pages", "/srv/c1/pages"], "sizes": ["64MB", "64MB"]}
+    changed = lab.inventory({"alluxio": {"workers": {"worker0": {"page_store": two}}}})
+    with small_disk(host, "/srv/c1", 100):
+        lab.invoke("start-workers", changed).expect(0, "create directory /srv/c1/pages", "2 of 2")
+        host.run(f"systemctl stop {UNIT}; umount /srv/c1; systemctl start {UNIT}")
+        wait_until(lambda: identity(host) in live(lab), "the worker goes on with its other store")
+        warned = "page store /srv/c1/pages is not used: no disk is mounted at /srv/c1"
+        assert warned in host.run(f"journalctl -u {UNIT} -n 200 -o cat")
+        assert host.run("find /srv/c1 ! -user root; find /srv/c1 -type f") == ""
+        lab.invoke("start-workers", changed).expect(
+            0, "0 changed; 2 of 2", warned, "page-store-away"
+        )
+        lab.invoke("check-nodes", changed, "--hosts").expect(0, warned, "2 READY")
+        assert host.run("find /srv/c1 ! -user root; find /srv/c1 -type f") == ""
+        host.run("mount -t tmpfs tmpfs /srv/c1; install -d -o alluxio /srv/c1/pages")
+        lab.invoke("restart-workers", changed, "--limit", "worker0").expect(0)
+        assert host.run("stat -c %U /srv/c1/pages/LOCAL") == "alluxio"
+        lab.invoke("start-workers").expect(0, "restart worker0")
+    host.run("rm -rf /srv/c1")
+
+    # As an empty mount point is found, without the disk.
+    me = identity(host)
+    away = "mv /var/lib/alluxio /root/state.aside; mkdir /var/lib/alluxio"
+    host.run(f"systemctl stop {UNIT}; {away}; systemctl start {UNIT} || :")
+    try:
+        says = "the data disk is not mounted, or lost its data: no root-owned folder"
+        assert says in host.run(f"systemctl status {UNIT} || :")
+        lab.invoke("start-workers").expect(3, "data-disk-missing", "/var/lib/alluxio/data-disk")
+        lab.invoke("check-nodes", None, "--hosts").expect(1, "data-disk-missing")
+        assert host.run("ls -A /var/lib/alluxio") == ""
+    finally:
+        host.run("rmdir /var/lib/alluxio; mv /root/state.aside /var/lib/alluxio")
+    wait_until(lambda: me in live(lab), "it starts by itself, as itself", 90)
+    assert len(authorized(lab)) == 2
+    lab.invoke("start-workers").expect(0, "0 changed; 2 of 2 live")
 
 
 def test_a_cloned_identity_is_refused(lab: Lab) -> None:

@@ -99,7 +99,9 @@ def test_the_unit_is_the_workers_by_another_role() -> None:
     assert "Description=Alluxio master m0 of c" in unit
     assert "ReadWritePaths=/var/lib/alluxio /var/log/alluxio" in unit
     worker = worker_files(cluster("m0"), 0)[UNIT].splitlines()
-    assert len(unit) == len(worker)
+    assert len(unit) + 2 == len(worker)  # the page stores
+    assert "RequiresMountsFor=/var/lib/alluxio/journal" in unit
+    assert "RequiresMountsFor=/var/lib/alluxio" in worker
 
 
 def running(alluxio: AlluxioCluster) -> dict[str, HostFacts]:
