@@ -294,6 +294,8 @@ def _restore(cluster: EtcdCluster, member: EtcdMember, observed: Observed, *, bu
     script = f"""\
 cd /
 systemctl is-active -q {desired.UNIT} && {{ echo "{desired.UNIT} runs again" >&2; exit 1; }}
+# A new disk's top folder is root's.
+chown {user}:{user} {shlex.quote(member.data_dir)}; chmod 0700 {shlex.quote(member.data_dir)}
 rm -rf {shlex.quote(new)}
 ETCDCTL_API=3 setpriv --reuid {user} --regid {user} --init-groups {shlex.join(command)} >/dev/null
 echo {mark.id} >{shlex.quote(new)}/member/restored-by

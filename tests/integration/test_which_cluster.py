@@ -453,6 +453,7 @@ def require_refusals(lab: Lab, inventory: Path, odd: str) -> None:
 #: A disk of etcd's own: away and back without the loss of what is on it.
 AWAY = "umount /var/lib/etcd"
 BACK = "mount --bind /srv/disk /var/lib/etcd"
+NEW = "mount -t tmpfs -o mode=755 tmpfs /var/lib/etcd"
 BOOT = "systemctl start --no-block etcd"
 
 
@@ -505,7 +506,9 @@ def test_a_data_disk_that_is_away(three: Lab, on_disks: Path, tmp_path: Path) ->
         first.run(BACK)
         wait_until(lambda: running(first), "it starts by itself", 70)
     require_whole(three, on_disks)
-    record("one data disk not mounted at boot, then mounted", "-", len(writes.acknowledged) + TODAY)
+    record(
+        "one data disk not mounted at boot, then mounted", "mount", len(writes.acknowledged) + TODAY
+    )
 
     # Two of three would be a majority, and an empty one.
     three.on(three.etcd, "systemctl stop etcd")
@@ -518,7 +521,7 @@ def test_a_data_disk_that_is_away(three: Lab, on_disks: Path, tmp_path: Path) ->
     three.on(others, BACK)
     wait_until(lambda: all(running(host) for host in three.etcd), "all start by themselves", 70)
     require_whole(three, on_disks)
-    record("two of three data disks not mounted at boot, then mounted", "-", TODAY)
+    record("two of three data disks not mounted at boot, then mounted", "mount", TODAY)
 
     saved = three.invoke("backup-etcd", on_disks, "--to", str(tmp_path)).expect(0)
     (snapshot,) = tmp_path.glob("*.db")
@@ -537,7 +540,7 @@ def test_a_data_disk_that_is_away(three: Lab, on_disks: Path, tmp_path: Path) ->
     record("all data disks not mounted at boot, then mounted", "deploy-etcd", TODAY)
 
     # New disks, empty.
-    three.on(three.etcd, f"systemctl stop etcd; {AWAY}; mount -t tmpfs tmpfs /var/lib/etcd")
+    three.on(three.etcd, f"systemctl stop etcd; {AWAY}; {NEW}")
     three.invoke("deploy-etcd", on_disks).expect(3, "no data on any host")
     three.invoke("restore-etcd", on_disks, *restore).expect(0)
     require_whole(three, on_disks)
