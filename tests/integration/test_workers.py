@@ -119,8 +119,11 @@ def test_a_cache_disk_that_is_away_and_a_state_disk_that_is_away(lab: Lab) -> No
     changed = lab.inventory({"alluxio": {"workers": {"worker0": {"page_store": two}}}})
     with small_disk(host, "/srv/c1", 100):
         lab.invoke("start-workers", changed).expect(0, "create directory /srv/c1/pages", "2 of 2")
-        host.run(f"systemctl stop {UNIT}; umount /srv/c1; systemctl start {UNIT}")
-        wait_until(lambda: identity(host) in live(lab), "the worker goes on with its other store")
+        me = identity(host)
+        host.run(f"systemctl stop {UNIT}; umount /srv/c1")
+        wait_until(lambda: me not in live(lab), "its lease has ended")
+        host.run(f"systemctl start {UNIT}")
+        wait_until(lambda: me in live(lab), "the worker goes on with its other store")
         warned = "page store /srv/c1/pages is not used: no disk is mounted at /srv/c1"
         assert warned in host.run(f"journalctl -u {UNIT} -n 200 -o cat")
         assert host.run("find /srv/c1 ! -user root; find /srv/c1 -type f") == ""
@@ -136,7 +139,6 @@ def test_a_cache_disk_that_is_away_and_a_state_disk_that_is_away(lab: Lab) -> No
     host.run("rm -rf /srv/c1")
 
     # As an empty mount point is found, without the disk.
-    me = identity(host)
     away = "mv /var/lib/alluxio /root/state.aside; mkdir /var/lib/alluxio"
     host.run(f"systemctl stop {UNIT}; {away}; systemctl start {UNIT} || :")
     try:

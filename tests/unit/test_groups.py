@@ -275,6 +275,17 @@ def test_no_data_anywhere_means_bootstrap_unless_there_was_a_cluster() -> None:
     assert isinstance(start(empty(1), empty(2), empty(3)), Unclear)
 
 
+def test_a_configuration_that_says_existing_is_no_bootstrap() -> None:
+    """All disks away, or all but one that has nothing written: nobody has noted anything yet."""
+    found = groups.start((empty(1), empty(2), empty(3)), None, NAMES, exists=True)
+    assert isinstance(found, Unclear)
+    assert "says that the cluster exists" in found.why
+    two = groups.start((silent(1, revision=1), empty(2), empty(3)), None, NAMES, exists=True)
+    assert isinstance(two, Unclear)
+    assert "no quorum" in two.why
+    assert isinstance(groups.start((silent(1, revision=1), empty(2), empty(3)), None, NAMES), Start)
+
+
 def test_half_a_bootstrap_goes_on() -> None:
     seen = (silent(1, revision=1), empty(2), empty(3))
     assert start(*seen, note=None) == Start(("m1", "m2", "m3"))

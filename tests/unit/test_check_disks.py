@@ -1,0 +1,73 @@
+"""check-nodes: what a host says of a data disk that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from provision import gather
+from provision.check import disks
+from provision.errors import Problem
+from provision.etcd import desired
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.host.observe import HostFacts, Probe
+from provision.host.resources import DataDisk
+from provision.inventory.resolved import Machine
+from provision.remote import Fleet
+from tests.unit import builders, hosts
+from tests.unit.hosts import TARBALL, having
+from tests.unit.test_stores import ALLUXIO, WORKER, installed, on, without
+
+CLUSTER = builders.etcd()
+
+
+def asked(
+    monkeypatch: pytest.MonkeyPatch, facts: Mapping[Machine, HostFacts]
+) -> list[Mapping[Machine, Probe]]:
+    """Each question, to hosts that answer with ``facts``."""
+    seen: list[Mapping[Machine, Probe]] = []
+
+    def look(
+        fleet: Fleet, probes: Mapping[Machine, Probe]
+    ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
+        seen.append(probes)
+        return {m: facts[m] for m in probes if m in facts}, []
+
+    monkeypatch.setattr(gather, "look", look)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("error", "gone", "said"),
+    [
+        ("connection refused", True, ["member-data-lost"]),
+        ("connection refused", False, []),
+        ("no answer in 3 s", True, []),  # a host that is away is not asked
+    ],
+)
+def test_a_member(error: str, gone: bool, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = CLUSTER.members[0]
+    bare = hosts.facts()
+    wanted = desired.resources(CLUSTER, first, TARBALL, None, None, bootstrapped=True)
+    facts = having(wanted, bare)
+    if gone:
+        facts = without(facts, DataDisk(first.data_dir).marker)
+    questions = asked(monkeypatch, {first.machine: facts})
+    health = ClusterHealth(CLUSTER, (MemberHealth(first, error=error),))
+    with Fleet(1) as fleet:
+        found = disks.of_members(fleet, health)
+    assert [p.id for p in found] == said
+    assert [list(q) for q in questions] == ([[first.machine]] if "refused" in error else [])
+
+
+def test_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = without(on(installed(d1="/d1", d2="/d2"), d1="/d1"), "/d2", ALLUXIO.state_dir)
+    asked(monkeypatch, {WORKER.machine: facts})
+    with Fleet(1) as fleet:
+        found = disks.of_workers(fleet, replace(ALLUXIO, workers=(WORKER,)))
+    assert [(p.severity, p.id) for p in found] == [
+        ("error", "data-disk-missing"),
+        ("warning", "page-store-away"),
+    ]
