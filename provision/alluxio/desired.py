@@ -475,16 +475,19 @@ def _env(
     assert role is not None  # a host without either is none of ours
     java_home = java.home(alluxio, role, artifacts.jdk) or (facts and java.own_home(facts))
     given = worker.env if worker is not None else alluxio.env
-    properties = worker.properties if worker is not None else alluxio.properties
     options = {}
     if worker is not None:
         heap = jvm_size(worker.heap)
         sizes = f"-Xms{heap} -Xmx{heap} -XX:MaxDirectMemorySize={jvm_size(worker.direct_memory)}"
-        options[_WORKER_OPTS] = (state.java_options(alluxio, "worker", properties), sizes)
+        options[_WORKER_OPTS] = (
+            state.java_options(alluxio, "worker", ports.of_worker(worker)),
+            sizes,
+        )
     if master is not None:
+        in_force = ports.of_master(alluxio, master)
         heap = jvm_size(alluxio.master_heap)
         sizes = f"-Xms{heap} -Xmx{heap}"
-        options[_MASTER_OPTS] = (state.java_options(alluxio, "master", properties), sizes)
+        options[_MASTER_OPTS] = (state.java_options(alluxio, "master", in_force), sizes)
     return {
         **({"JAVA_HOME": java_home} if java_home else {}),
         "ALLUXIO_LOGS_DIR": alluxio.log_dir,

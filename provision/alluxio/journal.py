@@ -26,7 +26,7 @@ from provision.text import printable
 LABEL = "journal"
 #: ``RaftJournalSystem.RAFT_GROUP_UUID``, the folder of the group in ``RaftJournalUtils.RAFT_DIR``.
 _GROUP = "02511d47-d67c-49a3-9011-abb3109a44c1"
-_FOLDER = "alluxio.master.journal.folder"
+FOLDER = "alluxio.master.journal.folder"
 #: Bytes of Ratis' file of the group; one peer takes about 40.
 _MAX_CONF = 16384
 
@@ -43,7 +43,7 @@ class Journal:
 
 def folder(alluxio: AlluxioCluster, master: AlluxioMaster) -> str:
     """Where ``master`` has its journal, by the properties in force on its host."""
-    return str(ports.of_master(alluxio, master).get(_FOLDER, journal_dir(alluxio)))
+    return str(ports.of_master(alluxio, master).get(FOLDER, journal_dir(alluxio)))
 
 
 def address(master: AlluxioMaster) -> str:

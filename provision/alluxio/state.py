@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from provision.alluxio import sizes
+from provision.alluxio import ports, sizes
 from provision.errors import Problem
 from provision.host.observe import HostFacts
 from provision.host.resources import Move
@@ -51,7 +51,7 @@ def paths(alluxio: AlluxioCluster, role: str) -> tuple[str, ...]:
 
 
 def java_options(alluxio: AlluxioCluster, role: str, properties: Mapping[str, Scalar]) -> str:
-    """The options of every JVM of ours.
+    """The options of every JVM of ours. ``properties`` are those that it has in the end.
 
     After an OutOfMemoryError a JVM goes on with some of its threads gone, and a worker's lease may
     well be kept alive. With the first option it ends (exit code 3), and systemd starts it.
@@ -85,7 +85,7 @@ def moves(
     source = facts.commands.get("old-metastore", "").strip()
     target = metastore(alluxio)
     ours = re.fullmatch(rf"{re.escape(alluxio.install_dir)}/[A-Za-z0-9._+-]+/metastore", source)
-    if not ours or METASTORE in worker.properties or target in facts.paths:
+    if not ours or METASTORE in ports.of_worker(worker) or target in facts.paths:
         return ()
     return (Move(source, target, alluxio.user, unit),)
 

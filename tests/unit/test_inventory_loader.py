@@ -516,6 +516,41 @@ RULES: dict[str, Case] = {
         ],
         *("12:3", W, "2 masters survive no more losses than 1", "an odd number of masters"),
     ),
+    "a journal folder that is not written out": (
+        [
+            (
+                "  workers:",
+                "  masters: {m0: {host: m0.example.com}}\n"
+                "  properties: {alluxio.master.journal.folder: '${alluxio.work.dir}/j'}\n"
+                "  workers:",
+            )
+        ],
+        *("13:47", E, "is no absolute path", "without ${...}"),
+    ),
+    "a journal folder as an option": (
+        [
+            (
+                "  workers:",
+                "  masters: {m0: {host: m0.example.com}}\n"
+                "  env: {ALLUXIO_MASTER_JAVA_OPTS: '-Dalluxio.master.journal.folder=j'}\n"
+                "  workers:",
+            )
+        ],
+        *("13:35", E, "journal folder 'j'", "write the path out"),
+    ),
+    "a socket of each start": (
+        [
+            (
+                "  workers:",
+                "  properties:\n"
+                "    alluxio.worker.network.netty.channel: EPOLL\n"
+                "    alluxio.worker.data.server.domain.socket.address: /run/alluxio\n"
+                "    alluxio.worker.data.server.domain.socket.as.uuid: true\n"
+                "  workers:",
+            )
+        ],
+        *("15:55", E, "a new path at each start", "SERVICE_REGISTRY"),
+    ),
     "three masters of two hosts": (
         [
             (

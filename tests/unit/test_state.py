@@ -50,6 +50,13 @@ class TestJavaOptions:
         assert f"-D{state.WORK}=/var/lib/alluxio " in env_file(*one())
         assert state.WORK not in env_file(*one(properties={state.WORK: "/data"}))
 
+    @pytest.mark.parametrize("variable", ["ALLUXIO_JAVA_OPTS", "ALLUXIO_WORKER_JAVA_OPTS"])
+    def test_so_is_one_that_is_given_as_an_option(self, variable: str) -> None:
+        """Ours would be behind it in the JVM's command line, and win."""
+        text = env_file(*one(env={variable: f"-D{state.WORK}=/data"}))
+        assert text.count(state.WORK) == 1
+        assert f"-D{state.WORK}=/data" in text
+
 
 class TestMove:
     """A worker of an earlier version of this tool has its metastore in the release's folder."""
@@ -77,9 +84,10 @@ class TestMove:
         assert state.moves(alluxio, worker, facts, desired.UNIT) == ()
 
     def test_one_that_the_operator_placed_is_let_be(self) -> None:
-        alluxio, worker = one(properties={state.METASTORE: SOURCE})
         facts = hosts.facts(commands={"old-metastore": SOURCE})
-        assert state.moves(alluxio, worker, facts, desired.UNIT) == ()
+        option = {"ALLUXIO_JAVA_OPTS": f"-D{state.METASTORE}={SOURCE}"}
+        for placed in (one(properties={state.METASTORE: SOURCE}), one(env=option)):
+            assert state.moves(*placed, facts, desired.UNIT) == ()
 
     def test_the_host_is_asked(self, tmp_path: Path) -> None:
         alluxio = replace(builders.alluxio(), install_dir=f"{tmp_path}")

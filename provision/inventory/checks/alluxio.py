@@ -197,11 +197,46 @@ def _within(inner: str, outer: str) -> bool:
     return f"{inner}/".startswith(f"{outer}/")
 
 
+_SOCKET_AS_UUID = "alluxio.worker.data.server.domain.socket.as.uuid"
+
+
+def _socket_of_each_start(context: Context) -> None:
+    """With EPOLL and a socket's folder, such a worker makes another path at each start
+    (``DataServerFactory.createDomainSocketDataServer``). The path is a part of its address, and
+    ``EtcdMembershipManager.join`` refuses a known id with another address."""
+    alluxio = context.inventory.alluxio
+    if alluxio is None or alluxio.membership != "ETCD":
+        return
+    from provision.alluxio import ports  # not for an inventory of etcd alone
+
+    seen: set[document.Path] = set()
+    for worker in alluxio.workers:
+        if _SOCKET_AS_UUID not in ports.of_worker(worker):
+            continue
+        from provision.alluxio import address  # brings etcd's client
+
+        if address.overwritten(worker) or (
+            address.declared(worker).domain_socket != address.NEW_PATH
+        ):
+            continue
+        path = context.property_path(worker.name, _SOCKET_AS_UUID)
+        if path not in seen:
+            seen.add(path)
+            context.error(
+                "with membership ETCD, Alluxio refuses each restart of a worker whose domain "
+                "socket has a new path at each start",
+                f"set {_SOCKET_AS_UUID} to false, or alluxio.membership to SERVICE_REGISTRY",
+                path,
+                id="inventory-value-invalid",
+            )
+
+
 RULES = (
     _alluxio_source,
     _static_login,
     _static_unused,
     _endpoints_by_ipv6,
+    _socket_of_each_start,
     _owned_properties,
     _inline_secrets,
     _both_property_kinds,

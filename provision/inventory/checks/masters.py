@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from provision.inventory import document, model
 from provision.inventory.checks.context import Context
+from provision.inventory.resolved import AlluxioMaster
 
 
 def _hosts_of_their_own(context: Context) -> None:
@@ -47,4 +48,52 @@ def _properties(context: Context) -> None:
                 )
 
 
-RULES = (_hosts_of_their_own, _count, _properties)
+def _journal_folder(context: Context) -> None:
+    """Which masters have a journal is looked up on their hosts: where it is must be known here.
+
+    Alluxio replaces ``${KEY}`` by all of its own properties and defaults
+    (``InstancedConfiguration.lookup``).
+    """
+    alluxio = context.inventory.alluxio
+    if alluxio is None or not alluxio.masters:
+        return
+    from provision.alluxio import journal  # only where there are masters
+
+    seen: set[document.Path] = set()
+    for master in context.masters:
+        folder = journal.folder(alluxio, master)
+        if not journal.is_embedded(alluxio, master):
+            continue
+        if folder.startswith("/") and "${" not in folder:
+            continue
+        path = _said_at(context, master, journal.FOLDER)
+        if path not in seen:
+            seen.add(path)
+            context.error(
+                f"the journal folder {folder!r} is no absolute path: a master that has its journal "
+                "there would be taken for an empty one",
+                "write the path out, without ${...}",
+                path,
+                id="inventory-value-invalid",
+            )
+
+
+def _said_at(context: Context, master: AlluxioMaster, key: str) -> document.Path:
+    """Where the value of ``key`` stands that a master has in the end: an option wins."""
+    beside = next((w.name for w in context.workers if w.machine == master.machine), None)
+    owners: list[document.Path] = [("alluxio", "workers", beside)] if beside else []
+    owners.append(("alluxio",))
+    for variable in ("ALLUXIO_MASTER_JAVA_OPTS", "ALLUXIO_JAVA_OPTS"):
+        for owner in owners:
+            entry = context.entries(*owner, "env").get(variable)
+            if entry is None or not isinstance(entry.value, document.Scalar):
+                continue
+            if f"-D{key}=" in entry.value.text:
+                return (*owner, "env", variable)
+    for owner in owners:
+        if context.has(*owner, "properties", key):
+            return (*owner, "properties", key)
+    return ("alluxio", "masters", master.name)
+
+
+RULES = (_hosts_of_their_own, _count, _properties, _journal_folder)
