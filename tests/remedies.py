@@ -237,7 +237,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     "disk-full": Row(
         _lab("interrupted", "a_disk_that_fills_during_the_upload_is_said_and_can_be_freed"),
         heals={
-            _lab("which_cluster", "a_wiped_member_is_replaced"): (
+            _lab("which_cluster", "the_odd_one_may_be_chosen_and_the_others_data_is_kept"): (
                 "kept-data",
                 "kept-data --delete",
             ),

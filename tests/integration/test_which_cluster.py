@@ -199,6 +199,16 @@ def test_the_odd_one_may_be_chosen_and_the_others_data_is_kept(three: Lab, inven
     for host in three.etcd[1:]:
         assert "member.removed-" in host.run("ls /var/lib/etcd")
     three.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+    # What was kept aside goes by its name, and nothing else.
+    other = three.etcd[1]
+    other.run("mkdir /var/lib/etcd/member.mine")
+    shown = three.invoke("kept-data", inventory, "--format", "json").expect(0).json["kept"]
+    (kept,) = [Path(k["path"]).name for k in shown if k["member"] == other.name]
+    three.invoke("kept-data", inventory, "--delete", kept).expect(0, f"DELETE /var/lib/etcd/{kept}")
+    assert [x for x in other.run("ls /var/lib/etcd").split() if x.startswith("member")] == [
+        *("member", "member.mine")
+    ]
+    three.invoke("deploy-etcd", inventory).expect(0, "0 changed")
 
 
 def test_two_wiped_of_three_are_no_cluster_though_their_ids_are_right(
@@ -245,14 +255,6 @@ def test_a_wiped_member_is_replaced(three: Lab, inventory: Path) -> None:
         three.invoke("replace-member", inventory, "etcd1").expect(0)
     require_whole(three, inventory)
     record("one member emptied", "replace-member", len(writes.acknowledged) + TODAY)
-    # What was kept aside goes by its name, and nothing else.
-    lost.run("mkdir /var/lib/etcd/member.mine")
-    shown = three.invoke("kept-data", inventory, "--format", "json").expect(0).json["kept"]
-    kept = [Path(k["path"]).name for k in shown if k["member"] == lost.name]
-    if kept:
-        three.invoke("kept-data", inventory, "--delete", ",".join(kept)).expect(0)
-    assert lost.run("ls /var/lib/etcd").split() == ["member", "member.mine"]
-    lost.run("rmdir /var/lib/etcd/member.mine")
 
 
 def test_all_wiped_comes_back_from_a_backup(three: Lab, inventory: Path) -> None:
