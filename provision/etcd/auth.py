@@ -28,6 +28,7 @@ from provision.etcd.values import Login, Permission
 from provision.host.change import Change, changes
 from provision.host.ownership import owner
 from provision.host.resources import File, Unit
+from provision.inventory.model import AlluxioEtcd
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, EtcdCluster, Inventory
 from provision.plan import Call, HostChanges, Plan, Step
 from provision.remote import Fleet
@@ -256,7 +257,9 @@ def _workers(
     written: list[HostChanges] = []
     restarted: list[tuple[AlluxioWorker, HostChanges]] = []
     ours = [w for w in alluxio.workers if owner(seen[w.machine], workers_desired.UNIT_PATH)]
-    if moving := moved.left_to_start_workers(inventory, alluxio, fleet, ours, seen):
+    # Asked as root: etcd may not know the workers' login yet, or no longer.
+    as_root = replace(alluxio, etcd_login=AlluxioEtcd())
+    if moving := moved.left_to_start_workers(inventory, as_root, fleet, ours, seen):
         raise PreflightFailed(
             f"the address of {len(moving)} workers changes; nothing was changed",
             list(moving.values()),
