@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from provision import gather
 from provision.alluxio import desired as alluxio
 from provision.errors import PreflightFailed, Problem
+from provision.etcd import before_3_6, timer
 from provision.etcd import desired as etcd
-from provision.etcd import timer
 from provision.host.change import Change
 from provision.host.observe import PENDING_DIR, HostFacts, Probe
 from provision.host.ownership import owner
-from provision.host.resources import MADE_BY, MARKER, File, User
+from provision.host.resources import MADE_BY, MARKER, DataDisk, File, User
 from provision.inventory.model import SYSTEM_DIRS
 from provision.inventory.resolved import Inventory, Machine
 from provision.plan import HostChanges, Plan, Step
@@ -128,7 +128,7 @@ def installed(role: str, facts: HostFacts, where: str) -> Installed | None:
         _require_known(named, user, where, unit_path)
         made = _etcd(cluster, user, data, config, binary)
     else:
-        state = said.get("WorkingDirectory", "")
+        state = said.get("WorkingDirectory", "").lstrip("-")
         known = re.search(r"'cd (\S+) && for k in", text)
         logs = known.group(1) if known else next((p for p in writable if p != state), "")
         pages = [path for path in writable if path not in (state, logs)]
@@ -148,6 +148,7 @@ def _etcd(cluster: str, user: str, data: str, config: str, binary: str) -> Insta
     packaged = binary == etcd.PACKAGED_BINARY
     own = [timer.TIMER_PATH, timer.SERVICE_PATH, f"{folder}/backup.sh", f"{folder}/backup.env"]
     own += [config, f"{folder}/last-seen", f"{folder}/pki", f"{data}/unfinished"]
+    own += [f"{folder}/{before_3_6.FILE}", DataDisk(data).marker]
     return Installed(
         "etcd member",
         etcd.UNIT,
@@ -171,8 +172,10 @@ def _alluxio(
     if role == "worker":
         data = [f"{path}/LOCAL" for path in pages]
         data += [f"{state}/worker_identity", f"{state}/worker_metastore"]
+        parts = [DataDisk(state).marker, f"{state}/worker_metastore.incoming"]
     else:
         data = [f"{state}/journal", f"{state}/metastore", f"{state}/job_results"]
+        parts = []  # the marker is in the journal's folder
     unit, unit_path = UNITS[role]
     return Installed(
         role,
@@ -180,7 +183,7 @@ def _alluxio(
         unit_path,
         cluster,
         user,
-        (f"{install}/current", f"{install}/previous", f"{state}/tmp"),
+        (f"{install}/current", f"{install}/previous", f"{state}/tmp", *parts),
         (install,),
         tuple(data),
         logs,

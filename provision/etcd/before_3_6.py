@@ -30,6 +30,8 @@ from provision.text import number, printable, size
 
 _NOTE = re.compile(r"^cluster=([0-9a-f]{1,16}) member=([0-9a-f]{1,16})$", re.MULTILINE)
 _COMMENT = "# alluxio-provision has restarted this member when all were ready for etcd 3.6."
+#: The note's name.
+FILE = "restarted-before-3.6"
 #: What ``etcdutl check v2store`` prints where there is nothing, from 3.5.32 on
 #: (``check_command.go``).
 CLEAN = "No custom content found in both v2store and WAL records"
@@ -42,7 +44,7 @@ _SPARE = 64 << 20
 
 def path(cluster: EtcdCluster) -> str:
     """The note that the member on this host was restarted: a file of root's."""
-    return f"{cluster.config_dir}/restarted-before-3.6"
+    return f"{cluster.config_dir}/{FILE}"
 
 
 def note(cluster: EtcdCluster, cluster_id: int, member_id: int) -> File:

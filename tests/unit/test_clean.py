@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision import clean, gather
+from provision import clean, gather, stop
 from provision.alluxio import desired as worker
 from provision.alluxio.desired import Artifacts
 from provision.errors import PreflightFailed
@@ -92,6 +92,21 @@ def test_a_host_without_anything_of_ours_is_left_alone(world: World) -> None:
     package = File(etcd.UNIT_PATH, b"[Unit]\nDescription=etcd of a package\n")
     world.have(package)
     assert world.plan().steps == ()
+
+
+@pytest.mark.parametrize("role", ["etcd member", "worker"])
+def test_what_destroy_takes_away_is_known_here_too(world: World, role: str) -> None:
+    """Each by its own list: clean-host has no inventory of the other cluster."""
+    world.have(*of("Other"))
+    found = clean.installed(role, world.facts, "here")
+    assert found is not None
+    known = (*found.own, *found.data, found.unit_path)
+    if role == "worker":
+        taken, _ = stop._worker_paths(builders.alluxio(WORKER), WORKER)
+    else:
+        taken, _ = stop._etcd_paths(builders.etcd(MEMBER), MEMBER)
+    missing = [p for p in taken if not any(p == k or p.startswith(f"{k}/") for k in known)]
+    assert missing == []
 
 
 def test_another_clusters_worker_goes_and_its_data_is_kept_aside(world: World) -> None:
