@@ -144,7 +144,7 @@ def _stored(report: CheckReport) -> Iterator[Family]:
     if stored is None:
         return
     newest, answered = stored.newest, [h for h in stored.hosts if not h.error]
-    if stored.cluster.backup is not None or newest is not None:
+    if not stored.cluster.external:
         yield Family("etcd_backups", "Proven backups that are known.", _one(stored.count))
     if newest is not None:
         at = {"host": newest.host}

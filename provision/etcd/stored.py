@@ -160,6 +160,10 @@ class Stored:
                         id="backup-old",
                     )
                 )
+        elif found is None and not self.cluster.external:
+            what = "no backup is known: none is beside the inventory, and etcd.backup is not declared"
+            remedy = "declare etcd.backup and invoke deploy-etcd, or invoke backup-etcd"
+            problems.append(_warning("etcd", what, remedy, id="backup-missing"))
         for h in self.hosts:
             if h.share > LARGE:
                 total = sum(count for _, count, _ in h.aside)

@@ -43,9 +43,14 @@ def ids(seen: Stored) -> list[str]:
     return [p.id for p in seen.problems]
 
 
-def test_none_is_a_warning_where_they_are_declared() -> None:
+def test_none_is_a_warning() -> None:
     assert ids(backed_up()) == ["backup-missing"]
-    assert ids(backed_up(declared=False)) == []
+    (problem,) = backed_up(declared=False).problems
+    assert (problem.id, problem.severity) == ("backup-missing", "warning")
+    assert "etcd.backup is not declared" in problem.what
+    assert ids(backed_up(saved(30), declared=False)) == []
+    external = replace(backed_up(declared=False), cluster=replace(builders.etcd(), external=True))
+    assert ids(external) == []
     assert backed_up(declared=False).line == "backup: none is known"
 
 
@@ -69,7 +74,7 @@ def test_a_failed_run_and_a_silent_host() -> None:
     silent = backed_up(error="no route to host")
     assert ids(silent) == ["host-unreachable", "backup-missing"]
     assert silent.line == "backup: none is known on the hosts that answered"
-    assert ids(backed_up(declared=False, error="no route to host")) == []
+    assert ids(backed_up(declared=False, error="no route to host")) == ["backup-missing"]
 
 
 def test_former_data_above_a_share_of_the_disk() -> None:
