@@ -40,7 +40,6 @@ from provision.etcd.observed import Observed
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, PathState, Probe
 from provision.host.resources import File, Link, Resource, Tree, Unit
-from provision.ids import Id
 from provision.inventory.model import Source, minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, HostChanges, Plan, Step
@@ -53,7 +52,6 @@ VERSION_WITHIN = 60.0
 #: Seconds until a member may be restarted; in a downgrade it rewrites its data before.
 READY_WITHIN = 90.0
 HTTP_TIMEOUT = 5.0
-VOTER: Id = "voter-taken-for-learner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -672,15 +670,19 @@ def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
         return
     remedy = f"invoke upgrade-etcd --to {back}, then --to {version} again"
     if not back or not _is_3_5(back):
-        names = " and ".join(dict.fromkeys(name for _, name in wrong))
-        remedy = f"invoke remove-member and then add-member, for {names}"
+        remedy = "invoke remove-member {0}, and then invoke add-member --name {0}"
     raise Unhealthy(
         "a member takes voters for learners",
         [
-            Problem(f"etcd member {by}", f"takes the voter {name} for a learner", remedy, id=VOTER)
+            Problem(
+                f"etcd member {by}",
+                f"takes the voter {name} for a learner",
+                remedy.format(name),
+                id="voter-taken-for-learner",
+            )
             for by, name in wrong
         ],
-        id=VOTER,
+        id="voter-taken-for-learner",
     )
 
 

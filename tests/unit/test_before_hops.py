@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import PreflightFailed, Unhealthy
-from provision.etcd import auth, before_3_6, before_3_7, member_steps, upgrade
+from provision.etcd import auth, before_3_6, before_3_7, health, member_steps, upgrade
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.observed import Observed, Running
 from provision.etcd.pending import Pending
@@ -73,7 +73,27 @@ def test_a_learner_in_any_view_stops_the_upgrade() -> None:
     assert problem.remedy == "invoke upgrade-etcd --to 3.5.35, then --to 3.6.16 again"
     with pytest.raises(Unhealthy) as stopped:
         upgrade.require_voters(wrong, "3.7.3", "3.6.16")
-    assert "remove-member and then add-member, for infra3" in stopped.value.problems[0].remedy
+    assert (
+        "remove-member infra3, and then invoke add-member --name infra3"
+        in stopped.value.problems[0].remedy
+    )
+
+
+def test_an_alarm_stops_the_upgrade_before_the_next_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    well = seen()
+    first = well.members[0]
+    assert first.status is not None
+    full = replace(first, status=replace(first.status, errors=("memberID:1 alarm:NOSPACE ",)))
+    now = well
+    monkeypatch.setattr(health, "observe", lambda *_: now)
+    monkeypatch.setattr(upgrade, "READY_WITHIN", 0.0)
+    with Fleet(1) as fleet:
+        gate = upgrade._undisturbed(CLUSTER, fleet, CLUSTER.members[1])
+        gate.check()
+        now = replace(well, members=(full, *well.members[1:]))
+        with pytest.raises(Unhealthy, match="alarm NOSPACE is on") as stopped:
+            gate.check()
+    assert stopped.value.id == "upgrade-stopped"
 
 
 class Put(upgrade.Steps):
