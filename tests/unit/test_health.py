@@ -154,6 +154,14 @@ def test_a_database_that_is_nearly_full(share: float, warned: bool) -> None:
     assert all(p.severity == "warning" for p in found)
 
 
+def test_a_learner_is_a_warning() -> None:
+    learner = MemberHealth(member(1), status=dataclasses.replace(STATUS, is_learner=True))
+    (found,) = [
+        p for p in ClusterHealth(etcd(member(1)), (learner,)).problems if "learner" in p.what
+    ]
+    assert (found.id, found.severity) == ("member-is-learner", "warning")
+
+
 def test_a_quota_that_is_not_known_is_not_guessed() -> None:
     full = dataclasses.replace(STATUS, db_size=1 << 40)
     unknown = MemberHealth(member(1), status=full, measured_quota="/metrics: timed out")

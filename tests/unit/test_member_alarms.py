@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from provision.errors import PreflightFailed
-from provision.etcd import hashes, members, tls
+from provision.etcd import desired, hashes, members, tls
 from provision.etcd.hashes import Comparison
 from provision.plan import Plan
 from provision.remote import Fleet
@@ -146,3 +147,17 @@ def test_what_is_no_remedy_is_refused_before_it_begins(
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match=kind):
         members.add(inventory, fleet, of.observed(), "infra2", write=False, workers=False)
+
+
+def test_a_host_with_a_unit_of_somebody_elses_is_not_cleaned(agree: Callable[..., None]) -> None:
+    """The member leaves etcd all the same, and it is said."""
+    agree(("infra1", "infra2", "infra3"))
+    of = world()
+    path = desired.UNIT_PATH
+    facts = of.facts["infra3"]
+    other = replace(facts.paths[path], content=b"[Unit]\nDescription=etcd of a package\n")
+    of.facts["infra3"] = replace(facts, paths={**facts.paths, path: other})
+    plan = removed(of, "infra3")
+    assert "remove infra3" in titles(plan)
+    assert not any("clean the host" in title for title in titles(plan))
+    assert ("host-not-cleaned", "warning") in [(n.id, n.severity) for n in plan.notes]
