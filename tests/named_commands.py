@@ -26,6 +26,12 @@ GIVEN: dict[str, str] = {
         "lease-not-removed"
     ),
     "not installed yet: run invoke start-workers": "worker-not-installed",
+    "; then invoke disarm-alarms and restart-workers": "alarm-corrupt",
+    "mount it and the worker starts within a minute; on a new disk make that folder "
+    "and invoke start-workers: it gets a new identity": "data-disk-missing",
+    "mount it and the master starts within a minute; on a new disk make that folder "
+    "and invoke start-masters: it gets the journal from the others": "data-disk-missing",
+    "mount its disk and run invoke deploy-etcd; or invoke replace-member X": "member-data-lost",
 }
 #: Texts that belong to no error, by a part of each.
 NO_ERROR = (

@@ -115,10 +115,71 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=("deploy-etcd --dry-run",),
         why=_EDIT,
     ),
-    "alarm-corrupt": NoRow("covered by the work on members whose data differ"),
-    "alarm-nospace": NoRow("covered by the work on full databases"),
-    "alarm-raised": NoRow("covered by the work on full databases"),
-    "another-clusters-host": NoRow("covered by the work on clean-host"),
+    "alarm-corrupt": Row(
+        _lab("which_cluster", "the_member_whose_data_differ_is_replaced_whatever_the_alarm_says"),
+        heals={
+            _lab(
+                "which_cluster", "the_member_whose_data_differ_is_replaced_whatever_the_alarm_says"
+            ): (
+                "deploy-etcd",
+                "replace-member",
+                "recover-etcd --from",
+            ),
+        },
+        end="the members have the majority's data, or the chosen member's, and the alarm is off",
+        named=(
+            "disarm-alarms",
+            "restore-etcd",
+        ),
+        why="tests/component/test_alarms.py applies the plan of disarm-alarms to a real etcd; "
+        "no test restores a backup while this alarm is on",
+    ),
+    "alarm-nospace": Row(
+        _lab("maintenance", "a_higher_quota_rolls_through_a_full_cluster"),
+        heals={
+            _lab("maintenance", "a_higher_quota_rolls_through_a_full_cluster"): (
+                "replace-member",
+                "deploy-etcd",
+                "disarm-alarms",
+            ),
+            _lab("maintenance", "a_full_database_is_compacted_rewritten_and_disarmed"): (
+                "defrag-etcd --compact",
+                "disarm-alarms",
+            ),
+        },
+        end="every member takes writes, and the alarm is off",
+        named=("remove-member",),
+        why="remove-member while the alarm is on is a plan of tests/unit/test_member_alarms.py; "
+        "replace-member, which removes too, is run",
+    ),
+    "alarm-raised": Row(
+        _lab("maintenance", "a_full_database_is_compacted_rewritten_and_disarmed"),
+        heals={
+            _lab("maintenance", "a_full_database_is_compacted_rewritten_and_disarmed"): (
+                "defrag-etcd --compact",
+                "disarm-alarms",
+            ),
+            _lab("maintenance", "a_higher_quota_rolls_through_a_full_cluster"): ("deploy-etcd",),
+        },
+        end="there is no alarm",
+    ),
+    "another-clusters-host": Row(
+        _lab("destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"),
+        heals={
+            _lab("destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"): (
+                "clean-host --dry-run",
+                "clean-host",
+                "forget-worker --inventory",
+            ),
+            _lab("destroy", "a_member_of_another_cluster_is_cleaned_when_it_has_left"): (
+                "remove-member --inventory",
+                "clean-host",
+            ),
+        },
+        end="nothing of the other cluster is on the host, and its etcd has a quorum",
+        named=("forget-worker",),
+        why="forget-worker is run, with the other cluster's inventory",
+    ),
     "ansible-not-carried-over": Row(
         _unit("ansible_read", "groups_in_a_circle"),
         named=("import-ansible --to",),
@@ -129,6 +190,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "backup-etcd",
             "check-nodes",
+            "clean-host",
             "decommission-worker",
             "export-csrs",
             "forget-worker",
@@ -151,14 +213,134 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="authentication is as declared, and all workers are LIVE",
         named=("check-nodes",),
     ),
-    "backup-unproven": NoRow("covered by the work on backups"),
+    "backup-disk-shared": Row(
+        _unit(
+            "preflight",
+            "TestMembers::test_room_for_the_timers_backups"
+            "[backup1-/dev/sda1-21474836480--expected1]",
+        ),
+        heals={
+            _lab("backup", "the_members_take_turns_and_check_nodes_shows_the_newest"): (
+                "backup-etcd --fetch",
+            ),
+        },
+        end="the newest backup is on this machine",
+    ),
+    "backup-missing": Row(
+        _lab("backup", "the_members_take_turns_and_check_nodes_shows_the_newest"),
+        heals={
+            _lab("backup", "the_members_take_turns_and_check_nodes_shows_the_newest"): (
+                "check-nodes",
+            ),
+            _lab("backup", "retention"): ("backup-etcd",),
+        },
+        end="a backup is there, and check-nodes shows it",
+    ),
+    "backup-old": Row(
+        _unit("stored", "the_newest_and_its_age"),
+        heals={
+            _lab("backup", "a_timer_saves_and_prunes"): ("deploy-etcd",),
+            _lab("backup", "retention"): ("backup-etcd",),
+        },
+        end="the timer is there, and a new backup",
+    ),
+    "backup-run-failed": Row(
+        _lab("backup", "the_members_take_turns_and_check_nodes_shows_the_newest"),
+        named=("explain",),
+        why=_HOST,
+    ),
+    "backup-unproven": Row(
+        _lab("backup", "the_members_take_turns_and_check_nodes_shows_the_newest"),
+        heals={
+            _lab("backup", "retention"): ("backup-etcd",),
+        },
+        end="a proven backup is there",
+        named=(
+            "check-nodes",
+            "explain",
+        ),
+    ),
     "ca-bundle-invalid": Row(
         _unit("external_ca", "a_bundle_that_cannot_be_used"),
-        why=_EDIT,
+        named=(
+            "export-csrs --all --to",
+            "import-certs",
+            "rotate-certs",
+        ),
+        why="the operator puts the file right; an expired root of a CA elsewhere is replaced in "
+        "plans of tests/unit/test_external_ca.py",
     ),
-    "ca-unknown": NoRow("covered by the work on expired certificates and CAs"),
-    "certificate-expiring": NoRow("covered by the work on expired certificates and CAs"),
-    "certificate-unverified": NoRow("covered by the work on expired certificates and CAs"),
+    "ca-expired": Row(
+        _lab("rotate_certs", "a_ca_that_has_expired_is_replaced_in_one_outage"),
+        heals={
+            _lab("rotate_certs", "a_ca_that_has_expired_is_replaced_in_one_outage"): (
+                "rotate-certs --ca --dry-run",
+                "rotate-certs --ca",
+            ),
+        },
+        end="the members serve by certificates of the new CA, and the data is there",
+        named=("explain",),
+    ),
+    "ca-replaced": Row(
+        _unit("rotate", "a_ca_that_has_expired_is_replaced_from_wherever_it_was_left"),
+        named=(
+            "check-nodes",
+            "render-monitor",
+        ),
+        why="the operator gives the file to clients and machines of their own",
+    ),
+    "ca-unknown": Row(
+        _lab("external_ca", "another_ca_follows_under_a_writer"),
+        heals={
+            _lab("external_ca", "another_ca_follows_under_a_writer"): (
+                "export-csrs --to",
+                "import-certs",
+                "rotate-certs",
+            ),
+            _lab("rotate_certs", "a_ca_that_has_expired_is_replaced_in_one_outage"): (
+                "rotate-certs --ca --yes-outage",
+            ),
+        },
+        end="every member has a certificate of the new CA, and trusts it",
+        named=("rotate-certs --ca --dry-run --yes-outage",),
+    ),
+    "certificate-expiring": Row(
+        _lab("external_ca", "a_first_deploy_by_an_intermediate"),
+        heals={
+            _lab("external_ca", "another_ca_follows_under_a_writer"): (
+                "export-csrs --to",
+                "import-certs",
+                "rotate-certs",
+            ),
+            _lab("rotate_certs", "certificates_that_have_expired_are_renewed_without_a_restart"): (
+                "rotate-certs",
+            ),
+        },
+        end="the certificates are good for months",
+        named=("deploy-etcd",),
+        why="deploy-etcd renews a certificate in a plan of tests/unit/test_deploy_plan.py; the "
+        "command for expired ones is run",
+    ),
+    "certificate-unverified": Row(
+        _unit("check", "expiry_is_a_warning_and_then_an_error"),
+        heals={
+            _lab("rotate_certs", "certificates_that_have_expired_are_renewed_without_a_restart"): (
+                "rotate-certs",
+            ),
+            _lab("rotate_certs", "a_ca_that_has_expired_is_replaced_in_one_outage"): (
+                "rotate-certs --ca",
+            ),
+            _lab("external_ca", "another_ca_follows_under_a_writer"): (
+                "export-csrs --to",
+                "import-certs",
+            ),
+        },
+        end="every listener shows the certificate that was made for it",
+        named=(
+            "check-nodes",
+            "explain",
+        ),
+    ),
     "change-failed": Row(
         _lab("deploy_etcd", "a_setting_that_etcd_refuses_stops_at_the_first_member"),
         heals={
@@ -212,7 +394,30 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("destroy", "another_clusters_host_is_left_alone"): ("destroy --yes-delete",),
         },
         end="nothing of the cluster is on its hosts, and another cluster's host is as it was",
-        named=("destroy --dry-run",),
+        named=(
+            "clean-host",
+            "destroy --dry-run",
+            "rotate-certs",
+        ),
+        why="clean-host and rotate-certs are named for options of theirs, which other rows run",
+    ),
+    "data-disk-missing": Row(
+        _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
+        heals={
+            _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"): (
+                "start-workers",
+            ),
+        },
+        end="the disk is back, and the worker is LIVE under its own identity",
+        named=(
+            "check-nodes",
+            "forget-worker",
+            "start-masters",
+            "start-masters --limit",
+            "start-workers --limit",
+        ),
+        why="a start on a new disk is planned in tests/unit/test_stores.py; forget-worker is run "
+        "for worker-identity-invalid; the lab's double has no master",
     ),
     "data-loss-ahead": Row(
         _lab("recover", "a_survivor_whose_host_does_not_answer_comes_later"),
@@ -223,6 +428,13 @@ REMEDIES: dict[str, Row | NoRow] = {
         },
         end="three members have the acknowledged write",
         named=("recover-etcd --dry-run --from",),
+    ),
+    "defrag-stalls": Row(
+        _unit("maintenance", "the_only_member_says_what_it_stalls"),
+        heals={
+            _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"): ("add-member",),
+        },
+        end="the cluster has members that serve meanwhile",
     ),
     "deploy-first": Row(
         _unit("rotate", "nothing_to_rotate"),
@@ -277,7 +489,25 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="one cluster of three has every acknowledged write; the others' data is kept aside",
         named=("check-nodes",),
     ),
-    "etcd-data-differ": NoRow("covered by the work on members whose data differ"),
+    "etcd-data-differ": Row(
+        _lab("which_cluster", "the_member_whose_data_differ_is_replaced_whatever_the_alarm_says"),
+        heals={
+            _lab(
+                "which_cluster", "the_member_whose_data_differ_is_replaced_whatever_the_alarm_says"
+            ): (
+                "replace-member",
+                "recover-etcd --from",
+            ),
+            _lab("etcd_alone", "a_stopped_member_is_seen"): ("deploy-etcd",),
+        },
+        end="all members have the majority's data, or the chosen member's",
+        named=(
+            "defrag-etcd --compact",
+            "restore-etcd",
+        ),
+        why="no test has two releases that keep different tombstones, nor restores a backup over "
+        "members that differ",
+    ),
     "etcd-history-behind": Row(
         _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"),
         heals={
@@ -289,6 +519,8 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("destroy", "another_clusters_host_is_left_alone"): ("destroy",),
         },
         end="one cluster with the newer data, or with those of the backup",
+        named=("deploy-etcd",),
+        why="no test deletes the files of a cluster whose data is gone for good",
     ),
     "etcd-login-refused": Row(
         _lab("auth", "a_login_that_etcd_does_not_know"),
@@ -296,6 +528,21 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("auth", "a_login_that_etcd_does_not_know"): ("enable-auth",),
         },
         end="the user is there again, and all workers are LIVE",
+    ),
+    "etcd-members-unseen": Row(
+        _lab("which_cluster", "one_member_is_not_the_cluster_while_the_others_cannot_be_reached"),
+        heals={
+            _lab(
+                "which_cluster", "one_member_is_not_the_cluster_while_the_others_cannot_be_reached"
+            ): ("replace-member --cluster-id",),
+        },
+        end="the hosts can be reached again, and one cluster of three has every acknowledged write",
+        named=(
+            "backup-etcd --cluster-id",
+            "check-nodes",
+        ),
+        why="tests/component/test_which_cluster.py names the id to a real etcd; backup-etcd with "
+        "it is run for etcd-clusters-differ",
     ),
     "etcd-not-running": Row(
         _lab("workers", "without_etcd_and_with_it_again"),
@@ -319,17 +566,62 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why=_LOOK,
     ),
-    "etcd-space-low": NoRow("covered by the work on full databases"),
+    "etcd-space-low": Row(
+        _unit("health", "a_database_that_is_nearly_full[0.81-True]"),
+        heals={
+            _lab("maintenance", "a_full_database_is_compacted_rewritten_and_disarmed"): (
+                "defrag-etcd --compact",
+            ),
+            _lab("maintenance", "a_higher_quota_rolls_through_a_full_cluster"): ("deploy-etcd",),
+        },
+        end="the database has space",
+    ),
     "etcd-tls-failed": Row(
         _unit("client", "errors_are_told_apart[UNAVAILABLE-details1-TLS failed]"),
+        heals={
+            _lab("rotate_certs", "certificates_that_have_expired_are_renewed_without_a_restart"): (
+                "rotate-certs",
+            ),
+        },
+        end="every member has new certificates and serves",
         named=(
             "check-nodes",
             "deploy-etcd --dry-run",
         ),
-        why=_HOST,
     ),
-    "etcd-version-differs": NoRow("covered by the work on upgrade rules"),
-    "etcd-version-unfit": NoRow("covered by the work on upgrade rules"),
+    "etcd-v2-data": Row(
+        _component("lives", "v2_data_is_found_before_3_6_and_can_be_removed"),
+        named=(
+            "deploy-etcd",
+            "explain",
+            "logs --host",
+            "upgrade-etcd --to",
+        ),
+        why="the test does what the page says to a real etcd, by its flags, and then upgrades it",
+    ),
+    "etcd-version-differs": Row(
+        _lab("upgrade", "what_is_refused_changes_nothing"),
+        heals={
+            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd --to",),
+        },
+        end="every member runs the release",
+    ),
+    "etcd-version-unfit": Row(
+        _unit("before_hops", "no_member_joins_a_release_that_would_give_it_other_data[3.5.5]"),
+        heals={
+            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd --to",),
+        },
+        end="every member runs a release without known defects",
+        named=(
+            "add-member",
+            "defrag-etcd",
+            "deploy-etcd",
+            "disarm-alarms",
+            "enable-auth",
+            "remove-member",
+        ),
+        why="the lab has no release that damages data; the commands are run on others",
+    ),
     "external-certificate-needed": Row(
         _lab("external_ca", "a_first_deploy_by_an_intermediate"),
         heals={
@@ -338,7 +630,10 @@ REMEDIES: dict[str, Row | NoRow] = {
                 "import-certs",
                 "deploy-etcd",
             ),
-            _lab("external_ca", "another_ca_follows_under_a_writer"): ("export-csrs --all --to",),
+            _lab("external_ca", "another_ca_follows_under_a_writer"): (
+                "export-csrs --all --to",
+                "rotate-certs",
+            ),
         },
         end="the cluster serves with certificates of the CA elsewhere",
     ),
@@ -361,6 +656,9 @@ REMEDIES: dict[str, Row | NoRow] = {
     "foreign-installation": Row(
         _lab("preflight", "the_remedy_by_hand[an etcd of someone else's]"),
         heals={
+            _lab("destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"): (
+                "clean-host",
+            ),
             _lab("preflight", "the_remedy_by_hand"): ("deploy-etcd --dry-run",),
         },
         end="preflight passes; the data is kept",
@@ -373,9 +671,23 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("preflight", "a_host_of_unknown_key_is_not_talked_to"),
         why=_HERE,
     ),
-    "host-not-cleaned": NoRow("covered by the work on clean-host"),
+    "host-not-cleaned": Row(
+        _unit("member_alarms", "a_host_with_a_unit_of_somebody_elses_is_not_cleaned"),
+        heals={
+            _lab("destroy", "a_member_of_another_cluster_is_cleaned_when_it_has_left"): (
+                "clean-host",
+            ),
+        },
+        end="nothing of the old member is on its host",
+    ),
     "host-not-unique": Row(
         _unit("preflight", "a_host[values5-hostname host3 is also that of h2]"),
+        heals={
+            _lab("destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"): (
+                "clean-host",
+            ),
+        },
+        end="the name is not on two hosts of the cluster",
         why=_HOST,
     ),
     "host-output-unreadable": Row(
@@ -510,6 +822,16 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why="the lab's double has no master: the plans of start-masters --limit are unit tests",
     ),
+    "kept-data-large": Row(
+        _unit("stored", "former_data_above_a_share_of_the_disk"),
+        heals={
+            _lab("which_cluster", "the_odd_one_may_be_chosen_and_the_others_data_is_kept"): (
+                "kept-data",
+                "kept-data --delete",
+            ),
+        },
+        end="the folder that was named is gone, no other",
+    ),
     "kubectl-failed": Row(
         _unit("kubernetes", "no_answer_and_no_kubectl"),
         named=("check-nodes --kube-context --kubernetes --namespace",),
@@ -569,6 +891,7 @@ REMEDIES: dict[str, Row | NoRow] = {
                 "replace-member",
             ),
             _lab("which_cluster", "all_stopped_and_all_wiped"): ("deploy-etcd",),
+            _lab("which_cluster", "a_data_disk_that_is_away"): ("restore-etcd",),
         },
         end="the member has the data again, and the others were not restarted",
         named=("remove-member",),
@@ -587,8 +910,31 @@ REMEDIES: dict[str, Row | NoRow] = {
             "status",
         ),
     ),
-    "member-is-learner": NoRow("covered by the work on upgrade rules"),
-    "member-not-declared": NoRow("covered by the work on --remove"),
+    "member-is-learner": Row(
+        _unit("health", "a_learner_is_a_warning"),
+        heals={
+            _lab("members", "a_run_that_is_killed_anywhere_in_between_is_finished_by_the_next"): (
+                "deploy-etcd",
+            ),
+        },
+        end="it is a voter",
+        named=("logs --host",),
+    ),
+    "member-not-declared": Row(
+        _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"),
+        heals={
+            _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"): (
+                "deploy-etcd --remove",
+            ),
+        },
+        end="the members that were named are gone, and the workers know it",
+        named=(
+            "deploy-etcd --dry-run --remove",
+            "rotate-certs --ca",
+            "upgrade-etcd",
+        ),
+        why="rotate-certs --ca and upgrade-etcd are named as commands that refuse, not as remedies",
+    ),
     "member-not-joined": Row(
         _unit("inventory_external", "its_own_members_are_no_disagreement"),
         heals={
@@ -609,7 +955,18 @@ REMEDIES: dict[str, Row | NoRow] = {
         },
         end="it joins again as a new member, its data kept aside",
     ),
-    "members-unclear": NoRow("covered by the work on --remove"),
+    "members-unclear": Row(
+        _lab("rotate_certs", "peer_tls_is_turned_on_under_a_writer_and_never_off_by_accident"),
+        heals={
+            _lab("members", "the_leader_is_removed_after_another_has_taken_the_lead"): (
+                "remove-member",
+            ),
+            _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"): (
+                "deploy-etcd",
+            ),
+        },
+        end="one change after the other is made",
+    ),
     "membership-changing": Row(
         _lab("workers", "and_back_to_etcd_every_worker_is_who_it_was"),
         heals={
@@ -645,7 +1002,10 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "option-invalid": Row(
         _unit("run", "an_unknown_format"),
-        named=("kept-data",),
+        named=(
+            "kept-data",
+            "remove-member",
+        ),
         why="each names the option again",
     ),
     "other-clusters-live": Row(
@@ -656,20 +1016,48 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
     ),
+    "page-store-away": Row(
+        _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
+        heals={
+            _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"): (
+                "restart-workers --limit",
+                "start-workers",
+            ),
+        },
+        end="the worker uses the store again, or the inventory does not have it",
+    ),
     "page-store-shrinks": Row(
         _unit("state", "TestPageStore::test_one_that_shrinks_is_named"),
         why=_NOTHING,
     ),
     "path-in-the-way": Row(
         _unit("preflight", "something_in_the_way[resource4-dir-True]"),
+        named=("clean-host",),
         why=_EDIT,
     ),
     "peer-unreachable": Row(
         _unit("preflight", "TestMembers::test_a_peer_that_cannot_be_reached"),
         why=_HOST,
     ),
-    "pki-missing": NoRow("covered by the work on expired certificates and CAs"),
-    "pki-unusable": NoRow("covered by the work on expired certificates and CAs"),
+    "pki-missing": Row(
+        _unit("pki", "a_missing_authority_says_where_it_comes_from"),
+        heals={
+            _lab(
+                "deploy_etcd", "the_first_run_makes_a_cluster_that_serves_through_every_endpoint"
+            ): ("deploy-etcd",),
+        },
+        end="a new cluster has a CA",
+    ),
+    "pki-unusable": Row(
+        _unit("pki", "an_authority_of_a_clock_that_was_ahead_is_refused"),
+        heals={
+            _lab(
+                "deploy_etcd", "the_first_run_makes_a_cluster_that_serves_through_every_endpoint"
+            ): ("deploy-etcd",),
+        },
+        end="a new cluster has a new CA",
+        named=("explain",),
+    ),
     "pods-differ": NoRow(
         "needs pods: tests/component/test_kubernetes.py; its remedy is helm upgrade"
     ),
@@ -691,12 +1079,18 @@ REMEDIES: dict[str, Row | NoRow] = {
         heals={
             _lab("members", "removing_what_would_cost_the_quorum_is_refused"): ("deploy-etcd",),
             _lab("which_cluster", "a_wiped_member_is_replaced"): ("replace-member",),
+            _lab("destroy", "a_member_of_another_cluster_is_cleaned_when_it_has_left"): (
+                "remove-member --inventory",
+                "clean-host",
+            ),
         },
         end="all members are healthy",
         named=(
             "check-nodes",
             "logs --host",
+            "stop-masters --inventory --limit",
         ),
+        why="stop-masters: the lab's double has no master",
     ),
     "quorum-lost": Row(
         _unit("check", "etcd_that_is_away_leaves_the_other_views"),
@@ -772,9 +1166,17 @@ REMEDIES: dict[str, Row | NoRow] = {
     "registrations-unused": Row(
         _lab("worker_life", "static_membership_waits_for_the_port"),
         heals={
+            _lab("destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"): (
+                "forget-worker --inventory",
+            ),
             _lab("worker_life", "static_membership_waits_for_the_port"): ("forget-worker",),
         },
         end="the key is gone",
+        named=(
+            "clean-host",
+            "remove-member --inventory",
+        ),
+        why="clean-host and remove-member are named as what comes before, and other rows run them",
     ),
     "release-missing": Row(
         _unit("rolling", "TestRollback::test_two_of_them"),
@@ -784,6 +1186,20 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="the workers run the release",
         named=("rollback-workers --limit --to",),
         why="rollback-workers --to is planned in unit tests; without --to it is run on hosts",
+    ),
+    "release-newer": Row(
+        _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"),
+        heals={
+            _lab("worker_life", "an_upgrade_and_the_way_back"): ("rollback-workers",),
+            _lab("upgrade", "3_7_goes_back_to_3_6"): ("upgrade-etcd --to",),
+        },
+        end="the hosts run the older release",
+        named=(
+            "deploy-etcd --downgrade",
+            "start-masters --downgrade",
+            "upgrade-workers --downgrade",
+        ),
+        why="--downgrade is planned in tests/unit/test_deploy_plan.py and test_start_plan.py",
     ),
     "restart-pending": Row(
         _unit("masters", "the_primary_is_restarted_last"),
@@ -822,7 +1238,16 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=("init-inventory --path",),
         why=_EDIT,
     ),
-    "setting-removed": NoRow("covered by the work on upgrade rules"),
+    "setting-removed": Row(
+        _lab("upgrade", "what_is_refused_changes_nothing"),
+        heals={
+            _lab("deploy_etcd", "a_changed_setting_rolls_one_member_at_a_time_the_leader_last"): (
+                "deploy-etcd",
+            ),
+            _lab("upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"): ("upgrade-etcd --to",),
+        },
+        end="every member runs the newer release, without the setting",
+    ),
     "snapshot-invalid": Row(
         _lab("backup", "nothing_happens_without_the_name_or_with_a_broken_file"),
         heals={
@@ -874,8 +1299,35 @@ REMEDIES: dict[str, Row | NoRow] = {
         },
         end="preflight passes",
     ),
-    "upgrade-path": NoRow("covered by the work on upgrade rules"),
-    "upgrade-stopped": NoRow("covered by the work on upgrade rules"),
+    "upgrade-path": Row(
+        _lab("upgrade", "what_is_refused_changes_nothing"),
+        heals={
+            _lab("upgrade", "a_backup_of_3_4_is_restored"): ("restore-etcd",),
+            _lab("upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"): ("upgrade-etcd --to",),
+        },
+        end="every member runs the release, or the backup is restored",
+    ),
+    "upgrade-stopped": Row(
+        _unit("before_hops", "an_alarm_stops_the_upgrade_before_the_next_member"),
+        heals={
+            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd --to",),
+        },
+        end="every member runs the new release",
+        named=(
+            "check-nodes",
+            "logs --host",
+        ),
+    ),
+    "voter-taken-for-learner": Row(
+        _unit("before_hops", "a_learner_in_any_view_stops_the_upgrade"),
+        named=(
+            "add-member --name",
+            "remove-member",
+            "upgrade-etcd --to",
+        ),
+        why="tests/component/test_lives.py goes back to 3.5 and comes again on a real etcd; no "
+        "test has a cluster of 3.6 whose members take voters for learners",
+    ),
     "worker-address-changing": Row(
         _unit("moved", "what_other_commands_leave_to_start_workers"),
         heals={

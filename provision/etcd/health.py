@@ -501,14 +501,13 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
         quota = m.quota
         if quota is not None and m.status.db_size >= quota * NEARLY_FULL and not m.status.alarms:
             share = f"{100 * m.status.db_size // quota} % of its quota, {size(quota)}"
-            remedy = "invoke defrag-etcd --compact, or raise quota-backend-bytes"
-            found.append(
-                Problem(where, f"the database has {share}", remedy, "warning", id="etcd-space-low")
-            )
+            what = f"the database has {share}"
+            space = "invoke defrag-etcd --compact, or raise quota-backend-bytes"
+            found.append(Problem(where, what, space, "warning", id="etcd-space-low"))
         if isinstance(m.measured_quota, str) and not m.quota_known:
             what = f"the quota in force is not known: {m.measured_quota}"
-            remedy = "see whether the client port serves /metrics; its database is not judged"
-            found.append(Problem(where, what, remedy, "warning", id="etcd-space-low"))
+            look = "see whether the client port serves /metrics; its database is not judged"
+            found.append(Problem(where, what, look, "warning", id="etcd-space-low"))
         if m.status.is_learner:
             found.append(
                 Problem(
