@@ -161,7 +161,9 @@ class Stored:
                     )
                 )
         elif found is None and not self.cluster.external:
-            what = "no backup is known: none is beside the inventory, and etcd.backup is not declared"
+            what = (
+                "no backup is known: none is beside the inventory, and etcd.backup is not declared"
+            )
             remedy = "declare etcd.backup and invoke deploy-etcd, or invoke backup-etcd"
             problems.append(_warning("etcd", what, remedy, id="backup-missing"))
         for h in self.hosts:
