@@ -232,6 +232,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("backup", "the_members_take_turns_and_check_nodes_shows_the_newest"): (
                 "check-nodes",
             ),
+            _lab("backup", "a_timer_saves_and_prunes"): ("deploy-etcd",),
             _lab("backup", "retention"): ("backup-etcd",),
         },
         end="a backup is there, and check-nodes shows it",

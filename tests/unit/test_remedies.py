@@ -154,6 +154,7 @@ class TestWhatATestDid:
 @pytest.mark.parametrize(
     ("task", "given"),
     [
+        ("clean-host", {"name": None}),
         ("decommission-worker", {"name": None}),
         ("forget-worker", {"ids": None, "count": ""}),
         ("readmit-worker", {"file": None}),
@@ -166,7 +167,7 @@ def test_a_command_without_its_argument(task: str, given: dict[str, object]) -> 
     from provision.run import Run
 
     body = getattr(actions, task.replace("-", "_"))
-    more = {"limit": "", "confirmed": "", "bump": True, "revoke_lease": False}
+    more = {"limit": "", "confirmed": "", "bump": True, "revoke_lease": False, "delete": ""}
     taken = {k: v for k, v in more.items() if k in inspect.signature(body).parameters}
     values = {k: v or "" for k, v in given.items()}
     with pytest.raises(UsageError) as refused:
