@@ -1,4 +1,4 @@
-"""``clean-host``: what this tool put on one host for another cluster goes, and nothing else.
+"""``clean-host``: remove what this tool put on one host for another cluster, and nothing else.
 
 The units in ``/etc/systemd/system`` name their cluster (:mod:`provision.host.ownership`), and the
 folders that they use. A cluster's own ``destroy`` would take the whole cluster away for one host.
@@ -74,7 +74,7 @@ class Installed:
 def plan(
     inventory: Inventory, fleet: Fleet, name: str, machine: Machine, *, delete_data: bool
 ) -> Plan:
-    """Remove from ``machine`` what the units of other clusters there consist of.
+    """Remove the units of other clusters from ``machine``, with all that belongs to them.
 
     What this inventory declares there stays. Without ``delete_data`` the services' data is kept
     aside. Raises :class:`PreflightFailed` while the host is a running member of an etcd cluster or
@@ -319,7 +319,7 @@ def _refuse_voters(
             others = (
                 f"{count} members: without it they lose a vote"
                 if count
-                else "members that it does not tell"
+                else "an unknown number of members"
             )
             what = f"is a running member of the etcd of cluster {i.cluster}, which has {others}"
             remedy = (
@@ -439,7 +439,7 @@ def _jdk(found: Installed, seen: HostFacts) -> str | None:
 
 
 def _why_user_stays(found: Installed, seen: HostFacts) -> str | None:
-    """What keeps the unit's user there although all its data goes; None: nothing does."""
+    """Why the unit's user stays although all its data is deleted; None: it does not stay."""
     fields = seen.users.get(found.user, "").split(":")
     if len(fields) < 5 or fields[4] != MADE_BY:
         return "no mark says that this tool made it"
@@ -447,11 +447,11 @@ def _why_user_stays(found: Installed, seen: HostFacts) -> str | None:
     kept = seen.commands.get(f"{_BACKUPS} {found.unit}", "").strip()
     if used:
         return f"it is used by {printable(', '.join(used.splitlines()), 200)}"
-    return f"the snapshots in {kept} are its" if kept else None
+    return f"the snapshots in {kept} belong to it" if kept else None
 
 
 def _delete_user(user: str) -> Change:
-    """A process that began meanwhile keeps it, as does a mark that is there no more."""
+    """The user stays when a process of it has begun meanwhile, or when its mark is gone."""
     return Change(
         f"delete the user {user}, which this tool made",
         f"busy=\nfor p in /proc/[0-9]*; do\n"
@@ -488,7 +488,7 @@ def _notes(found: Installed, seen: HostFacts, where: str, delete_data: bool) -> 
     of = f"cluster {found.cluster}"
     if found.role == "etcd member" and _members(seen) != 1:
         what = f"{of} may still count it as a member of its etcd"
-        remedy = "invoke remove-member NAME --inventory OTHER.yml, with the inventory of that one"
+        remedy = "by that cluster's inventory: invoke remove-member NAME --inventory OTHER.yml"
         notes.append(Problem(where, what, remedy, "warning", id="another-clusters-host"))
     if found.role == "etcd member" and _members(seen) == 1:
         what = f"is the only member of the etcd of {of}: that etcd ends"
@@ -501,7 +501,7 @@ def _notes(found: Installed, seen: HostFacts, where: str, delete_data: bool) -> 
             f"once it has failed there: invoke forget-worker {registered} --inventory OTHER.yml"
         )
         notes.append(Problem(where, what, remedy, "warning", id="registrations-unused"))
-    why = _why_user_stays(found, seen) if delete_data else "the data that is kept is its"
+    why = _why_user_stays(found, seen) if delete_data else "the kept data belongs to it"
     if why is not None and found.user in seen.users:
         what = f"the user {found.user} stays: {why}"
         notes.append(Problem(where, what, "", "warning", id="another-clusters-host"))

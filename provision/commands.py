@@ -18,7 +18,7 @@ NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they a
 READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
 LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
 BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
-DOWNGRADE = "Go back to the inventory's release where a newer one is."
+DOWNGRADE = "Go back to the inventory's release on hosts with a newer one."
 AT_ONCE = "How many at a time: a count or a percent of the chosen; 10% when not given."
 KEEP_RELEASES = "How many releases stay on a host, older ones are deleted: 2 or more, or all."
 
@@ -28,8 +28,8 @@ KEEP_RELEASES = "How many releases stay on a host, older ones are deleted: 2 or 
     guarded=True,
     help={
         "no_workers": NO_WORKERS,
-        "remove": "Members to remove that the inventory does not have, comma-separated.",
-        "downgrade": "Go back to the inventory's patch release where a newer one runs.",
+        "remove": "Members to remove that the inventory does not declare, comma-separated.",
+        "downgrade": "Go back to the inventory's patch release on members that run a newer one.",
     },
 )
 def deploy_etcd(
@@ -37,9 +37,9 @@ def deploy_etcd(
 ) -> int:
     """Install etcd on the inventory's members, or roll a change out, one member at a time.
 
-    Members that the inventory has and etcd does not are added. A member that it does not have, and
-    a newer patch release, are shown and left: they may be right, and the inventory an old one. The
-    plan is shown before it is applied; a second run changes nothing.
+    Adds members that the inventory has and etcd does not. Shows and keeps a member that the
+    inventory does not declare, and a newer patch release: the inventory may be an old one. The plan
+    is shown before it is applied; a second run changes nothing.
     """
     return actions.deploy_etcd(run, workers=not no_workers, remove=remove, downgrade=downgrade)
 
@@ -114,8 +114,8 @@ def move_leader(run: Run, to: str = "") -> int:
 def rotate_certs(run: Run, ca: bool = False, limit: str = "", yes_outage: str = "") -> int:
     """Give etcd's members new keys and certificates, one member at a time, without an outage.
 
-    Members whose certificates have expired come first. A run with --ca that was killed goes on
-    where it was by running it again. A CA that has expired is replaced in one outage: that asks.
+    Members whose certificates have expired come first. If a run with --ca is killed, run it again:
+    it continues. A CA that has expired is replaced in one outage, after a question.
     """
     return actions.rotate_certs(run, ca, limit, yes_outage)
 
@@ -426,7 +426,7 @@ def destroy(run: Run, yes_delete: str = "") -> int:
 def clean_host(
     run: Run, name: str | None = None, delete_data: str = "", yes_clean: str = ""
 ) -> int:
-    """Remove from one host what this tool put there for another cluster. Asks for the name.
+    """Remove from one host what this tool put there for another cluster. Asks for its name.
 
     What this inventory declares on the host stays.
     """
@@ -438,7 +438,7 @@ def clean_host(
     help={
         "to": "Folder for the file; `backups` beside the inventory when not given.",
         "keep": "How many backups of each history stay there, the newest; or all.",
-        "fetch": "Take none: bring the newest of etcd.backup's timer from the members' hosts.",
+        "fetch": "Take no backup: copy the timer's newest ones from the members' hosts to here.",
     },
     writes=True,
 )
@@ -502,13 +502,13 @@ def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
     guarded=True,
     help={
         "compact": "First drop the history of every key, up to the newest revision.",
-        "all": "Rewrite every database, whether that gives space back or not.",
+        "all": "Rewrite every database, also when that gives little space back.",
     },
 )
 def defrag_etcd(run: Run, compact: bool = False, all: bool = False) -> int:
-    """Give free space of etcd's databases back, one member at a time, and none while it leads.
+    """Give free space of etcd's databases back, one member at a time, the leader last.
 
-    Members with little to give back are left out.
+    A leader first hands leadership over. Members with little to give back are left out.
     """
     return actions.defrag_etcd(run, compact, all)
 

@@ -482,8 +482,8 @@ def _backups(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
         problems.append(
             Problem(
                 where,
-                f"{backup.dir} is on the disk of {member.data_dir} ({disk.device}): who loses the "
-                "one loses the other",
+                f"{backup.dir} is on the disk of {member.data_dir} ({disk.device}): if it is lost, "
+                "both are lost",
                 "set etcd.backup.dir to another disk, or etcd.backup.same_disk: true",
                 severity="warning",
                 id="backup-disk-shared",

@@ -211,7 +211,7 @@ def destroy(run: Run, confirmed: str) -> int:
 
 
 def clean_host(run: Run, name: str, delete: str, confirmed: str) -> int:
-    """Take what is another cluster's off one host. The host's name is the consent."""
+    """Remove from one host what belongs to another cluster. The host's name is the consent."""
     from provision import clean, screen
 
     if not name:
@@ -220,8 +220,8 @@ def clean_host(run: Run, name: str, delete: str, confirmed: str) -> int:
         raise UsageError(f"--delete-data is {name} or nothing, not {delete!r}", id="option-invalid")
     inventory = common.load(run)
     machine = _machine(inventory, name)
-    data = "with their data" if delete else "and keeps their data aside"
-    what = f"This removes services of another cluster from {name}, {data}"
+    data = "and deletes their data" if delete else "and keeps their data aside"
+    what = f"This removes the services of another cluster from {name} {data}"
     consent = common.Consent(name, confirmed, "cleaned", what, "--yes-clean", "host")
     consent.require_possible(run)
     plan = clean.plan(inventory, run.fleet, name, machine, delete_data=bool(delete))

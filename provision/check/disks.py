@@ -12,13 +12,13 @@ from provision.host.resources import DataDisk, File
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, EtcdMember
 from provision.remote import Fleet
 
-#: Of the answer of a host where nothing listens; one that is away has another.
+#: A word in the error of a host where nothing listens. A host that is away gives another error.
 _REFUSED = "refused"
 
 
 def of_members(fleet: Fleet, seen: ClusterHealth) -> list[Problem]:
-    """Of the members whose host is there and whose etcd does not run. Hosts that cannot be asked
-    say nothing; that the member is down has been said."""
+    """The problems of the members whose host answers and whose etcd does not run. Of other hosts
+    there are none here: the look at etcd has reported that the member is down."""
     cluster = seen.cluster
     if cluster.external:
         return []
@@ -47,7 +47,7 @@ def of_members(fleet: Fleet, seen: ClusterHealth) -> list[Problem]:
 
 
 def of_workers(fleet: Fleet, alluxio: AlluxioCluster) -> list[Problem]:
-    """Of all workers, and of their page stores."""
+    """The problems of all workers and of their page stores."""
 
     def probe(w: AlluxioWorker) -> Probe:
         return Probe(

@@ -102,7 +102,7 @@ def _full(seen: ClusterHealth) -> list[Problem]:
     for m in seen.members:
         where = f"etcd member {m.member.name}"
         if m.status is not None and not m.quota_known:
-            what = "alarm NOSPACE, and its quota in force cannot be read"
+            what = "alarm NOSPACE, and the quota that it runs with cannot be read"
             remedy = "see whether its client port serves /metrics"
             problems.append(Problem(where, what, remedy, id="alarm-nospace"))
         elif m.status is not None and m.quota is not None and m.status.db_size >= m.quota:
@@ -120,7 +120,7 @@ def _differing(seen: ClusterHealth, found: Comparison) -> list[Problem]:
     if found.equal and found.compared == len(voters):
         return []
     if found.equal and len(voters) == 1:
-        return []  # there is nobody to differ from
+        return []  # there is no other member
     if found.equal:
         away = ", ".join(_name(r) for r in voters if not seen.healthy(r.name))
         what = f"alarm CORRUPT: {found.compared} of {len(voters)} voters could be compared"

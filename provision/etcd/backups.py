@@ -39,7 +39,7 @@ class Name:
         return datetime.strptime(self.stamp, STAMP).replace(tzinfo=timezone.utc)
 
     def reached_by(self, later: Name) -> bool:
-        """Whether no number of ``later`` is below this one's."""
+        """Whether ``later`` has no number below this one's."""
         return (
             self.term <= later.term
             and self.index <= later.index
@@ -67,7 +67,7 @@ def parse(cluster: str, text: str) -> Name | None:
 
 
 def histories(found: Iterable[Name]) -> list[list[Name]]:
-    """The backups, by time, parted wherever one may not go on from the one before.
+    """The backups by time, split wherever one may not continue the history of the one before.
 
     It surely goes on when it has the same cluster id, when none of its numbers is below, and when
     no backup of an older history lies between the two: where an emptied cluster has written as

@@ -130,7 +130,7 @@ def verdict(member: EtcdMember, said: str) -> Problem | None:
         return None
     if room := re.search(r"^room free=(\d+) need=(\d+)$", said, re.MULTILINE):
         free, need = (size((number(text) or 0) << 10) for text in room.groups())
-        what = f"/var/tmp has {free} free, a copy of the log to look for v2 data needs {need}"
+        what = f"/var/tmp has {free} free; the look for v2 data copies the log and needs {need}"
         return Problem(where, what, "free space there", id="disk-full")
     if FOUND in said:
         line = next(line for line in said.splitlines() if FOUND in line)

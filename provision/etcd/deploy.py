@@ -344,7 +344,8 @@ def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: Observed) -> Pr
 def _refuse_several_cut_off(
     cluster: EtcdCluster, observed: Observed, rolling: Sequence[EtcdMember]
 ) -> None:
-    """Changed one by one, each would wait in vain for the others to be healthy."""
+    """Raises :class:`PreflightFailed` when two or more members are cut off: changed one by one,
+    each would wait in vain for the others to be healthy."""
     over = [m for m in tls.cut_off(cluster, observed.facts) if m in rolling]
     if len(over) < 2 or observed.health.all_healthy:
         return

@@ -300,7 +300,7 @@ def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> 
     if not disks.is_marked(member.data_dir, facts):
         marker = DataDisk(member.data_dir).marker
         return f"its data disk is not mounted, or has lost its data: there is no {marker}", remedy
-    what = f"has lost its data: {member.data_dir} has no member, and its disk is there"
+    what = f"has lost its data: {member.data_dir} has no member, though its disk is there"
     return what, f"invoke replace-member {member.name}"
 
 

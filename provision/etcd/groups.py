@@ -284,16 +284,16 @@ def shown(formed: Sequence[Group]) -> list[Problem]:
 
 
 def not_seen(where: str, verdict: Unseen) -> Problem:
-    """Why it is not known whether the group that serves is the cluster, and the way on."""
+    """Why it is not known whether the group that serves is the cluster, and what to do."""
     names = ", ".join(m.name for m in verdict.members)
     of = "that the last run noted" if verdict.noted else "in the inventory"
     what = (
         f"cluster {verdict.group.name} serves through {', '.join(verdict.group.names)} and does "
-        f"not have {names}; these cannot be looked at, and may be the cluster: it has no majority "
-        f"of the {len(verdict.known)} members {of}"
+        f"not have {names}; these cannot be looked at and may be the cluster, since what serves "
+        f"has no majority of the {len(verdict.known)} members {of}"
     )
     remedy = (
-        f"make the hosts of {names} reachable; if it is the cluster: --cluster-id "
+        f"make the hosts of {names} reachable; if what serves is the cluster: --cluster-id "
         f"{verdict.group.name}"
     )
     return Problem(where, what, remedy, id="etcd-members-unseen")

@@ -52,8 +52,8 @@ _IDS, _STATUS = "wal", "snapshot status"
 _ADVERTISED = re.compile(r'^initial-advertise-peer-urls: "https?://([^"]+)"$', re.MULTILINE)
 RECOVER = "see which data is right: invoke recover-etcd --from {}, or invoke restore-etcd FILE"
 MOUNT = (
-    "mount the data disks, or invoke restore-etcd FILE; if the data is gone for good, to begin "
-    "with an empty etcd: delete {} and {} on every member's host"
+    "mount the data disks, or invoke restore-etcd FILE; to begin with an empty etcd when the data "
+    "is gone for good: delete {} and {} on every member's host"
 )
 
 

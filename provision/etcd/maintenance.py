@@ -38,7 +38,7 @@ ALIKE_FOR = 0.5
 #: A database is rewritten when that gives back this share of it. A rewritten one has next to
 #: nothing to give back: etcd fills its pages to nine tenths, and counts those that hold keys.
 GAIN_SHARE = 0.1
-#: Bytes below which rewriting gives back nothing that anybody would miss.
+#: Bytes below which rewriting a database is not worth its pause.
 GAIN_FLOOR = 1 << 20
 #: The new file is at most so much larger than what is in use: pages are filled to nine tenths.
 ROOM_FACTOR = 1.2
@@ -199,7 +199,7 @@ def _defrag_step(
         calls.insert(
             0,
             Call(
-                f"etcd: another member leads than {member.name}, which answers nothing meanwhile",
+                f"etcd: another member leads, since {member.name} does not answer meanwhile",
                 partial(membership.move_leadership_off, cluster, fleet, member, others),
             ),
         )
@@ -215,7 +215,7 @@ def _stalls(cluster: EtcdCluster, sizes: Mapping[str, Usage]) -> Problem:
         f"etcd member {now.member}",
         f"is the only member: while its database is rewritten ({size(now.in_use)}, some {seconds} "
         "s), etcd answers no read, write or renewal of a lease, so workers may lose theirs",
-        "do it when that does no harm",
+        "run it when this does no harm",
         "warning",
         id="defrag-stalls",
     )

@@ -151,7 +151,7 @@ class _Builder:
         right = [m for m in now.members if m.name not in self.odd]
         calls = tuple(
             Call(
-                f"etcd: another member leads, if {m.name} does",
+                f"etcd: another member takes the lead, if {m.name} leads",
                 partial(membership.move_leadership_off, now, self.fleet, m, right),
             )
             for m in odd
@@ -177,7 +177,7 @@ class _Builder:
         away = disks.missing(facts.text(desired.UNIT_PATH), facts, [member.data_dir])
         if mount := away.get(member.data_dir):
             where = f"{member.name} ({member.machine.host})"
-            what = f"no disk is mounted at {mount}, where one was: its new data go beside it"
+            what = f"no disk is mounted at {mount}, where one was: the data go to another disk"
             remedy = f"to have them on a disk, mount one at {mount} first"
             self.made.notes.append(Problem(where, what, remedy, "warning", id="member-data-lost"))
         if move.id is None:

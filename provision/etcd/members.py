@@ -320,7 +320,7 @@ def with_workers(
     if told.steps and running.alarms:
         # A worker that restarts gets no lease.
         remedy = "run invoke deploy-etcd when the alarm is solved"
-        what = "the endpoint lists of the workers are stale, and stay so while an alarm stands"
+        what = "the endpoint lists of the workers are stale, and stay so until the alarm is solved"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         return
     made.notes += told.notes

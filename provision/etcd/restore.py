@@ -200,8 +200,8 @@ def _problems(
         return [
             Problem(
                 where,
-                f"its data disk is not mounted: nothing is at {mount}. Restored beside it, the "
-                "old cluster could come back with the disks",
+                f"its data disk is not mounted: nothing is at {mount}. After a restore to "
+                "another disk, the old cluster could come back with the old disks",
                 f"mount the disk, or a new one, at {mount}",
                 id="member-data-lost",
             )

@@ -212,7 +212,7 @@ def _replaced(cluster: EtcdCluster) -> Problem:
     path = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CA_CERTIFICATE
     if cluster.tls.ca == "external":
         path = cluster.tls.ca_bundle or path
-    what = "clients by TLS must trust the new CA, and other machines with this inventory need it"
+    what = "TLS clients must trust the new CA, and other machines with this inventory need it"
     remedy = f"give clients {path}, and the machines of check-nodes' timer its folder"
     return Problem(cluster.name, what, remedy, "warning", id="ca-replaced")
 
@@ -220,8 +220,8 @@ def _replaced(cluster: EtcdCluster) -> Problem:
 def _require_chosen(over: Sequence[EtcdMember], members: Sequence[EtcdMember]) -> None:
     if left := [m.name for m in over if m not in members]:
         raise UsageError(
-            f"--limit leaves out {', '.join(left)}, whose certificates have expired: the others "
-            "can wait, they cannot",
+            f"--limit leaves out {', '.join(left)}, whose certificates have expired: they "
+            "must come first",
             id="option-invalid",
         )
 

@@ -23,7 +23,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.remote import Fleet, Session
 from provision.text import number, size
 
-#: Share of a disk that former data and backups of other histories may take before it is said.
+#: Share of a disk that former data and backups of other histories may take without a warning.
 LARGE = 0.2
 #: The newest files that a host tells of.
 LISTED = 400
@@ -175,7 +175,7 @@ class Stored:
                         h.where,
                         f"former data and backups of former histories take {size(total)}, "
                         f"{100 * h.share:.0f} % of the disk; the most is {size(most)} in {path}",
-                        "invoke kept-data, and delete there what you do not need; remove old "
+                        "invoke kept-data, and delete what you do not need; remove old "
                         "backups by hand",
                         id="kept-data-large",
                     )

@@ -566,7 +566,7 @@ def _refuse_unprepared(
     if not early:
         return
     back = max((v for v in versions.values() if v and _is_3_5(v)), key=version_tuple, default="3.5")
-    remedy = f"invoke upgrade-etcd --to {back}, then --to the later release again"
+    remedy = f"invoke upgrade-etcd --to {back}, then upgrade again"
     what = "was not restarted once more before etcd 3.6, which may take voters for learners"
     at = {name: f"{name} ({cluster.member(name).machine.host})" for name in early}
     raise PreflightFailed(

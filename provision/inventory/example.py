@@ -91,12 +91,12 @@ etcd:
   #   enabled: true                     # unset: this tool leaves it alone
   #   root_password: {env: ETCD_ROOT_PASSWORD}      # or {file: etcd-root-password}
 
-  # Snapshots by timers on the members' hosts: the first healthy member saves. Without it: invoke
-  # backup-etcd, when you say so.
+  # Snapshots by timers on the members' hosts: the first healthy member saves. Without this section,
+  # only you take snapshots: invoke backup-etcd.
   # backup:
   #   dir: /var/backups/etcd            # best on another disk than data_dir
-  #   same_disk: true                   # it may be on that disk: no warning
-  #   keep: 7                           # the newest of each history
+  #   same_disk: true                   # no warning when it is on that disk
+  #   keep: 7                           # so many of each history, the newest
   #   on_calendar: daily                # as systemd's OnCalendar has it
   #   member: infra2                    # on this host alone
   #   copy_command: /usr/local/bin/copy-backup      # on the hosts: gets each new file's path

@@ -408,21 +408,25 @@ class EtcdBackup(Model):
 
     dir: OwnDir = Field(default="/var/backups/etcd", description="Folder there, mode 0700.")
     same_disk: bool = Field(
-        default=False, description="Whether that folder may be on the data directory's disk."
+        default=False, description="Whether the folder may be on the data directory's disk."
     )
     keep: int = Field(
-        default=7, ge=1, le=10000, description="How many of each history stay, the newest."
+        default=7,
+        ge=1,
+        le=10000,
+        description="How many backups of each history stay: the newest ones.",
     )
     on_calendar: str = Field(
         default="daily", pattern=CALENDAR, description="When, as systemd's OnCalendar has it."
     )
     member: Name | None = Field(
-        default=None, description="On whose host alone; without it on every member's."
+        default=None,
+        description="The one member whose host has the timer. Default: every member's host.",
     )
     copy_command: AbsolutePath | None = Field(
         default=None,
-        description="A program on the hosts that takes a new file's path, and brings it off the "
-        "host. It runs as etcd's user.",
+        description="A program on the hosts that gets a new file's path and copies the file off "
+        "the host. It runs as etcd's user.",
     )
 
 

@@ -157,8 +157,8 @@ def _states(states: Sequence[Mapping[str, Any]]) -> str:
 which cluster it is, `deploy-etcd`, `backup-etcd` and the member commands that were tried refuse
 first. Then the command in the second column heals the cluster. Meanwhile a client writes to the
 right members, where they serve. Afterwards every acknowledged write is read through every member.
-While the alarm CORRUPT stands, etcd takes no writes: its rows count those of before, and those from
-the moment on when the wrong member is out.
+While the alarm CORRUPT stands, etcd takes no writes: the rows with this alarm count the writes
+before it, and the writes after the wrong member is removed.
 
 {_table(heading, rows)}"""
 

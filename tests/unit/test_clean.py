@@ -127,7 +127,7 @@ def test_another_clusters_worker_goes_and_its_data_is_kept_aside(world: World) -
     # A worker ends by itself: a SIGKILL would cut off what clients read.
     scripts = "\n".join(c.script for s in plan.steps for h in s.hosts for c in h.changes)
     assert "KILL" not in scripts
-    assert "the user alluxio stays: the data that is kept is its" in said(plan)
+    assert "the user alluxio stays: the kept data belongs to it" in said(plan)
     assert "invoke forget-worker worker-" in said(plan)
 
 
