@@ -43,6 +43,7 @@ UNIT = "alluxio-worker.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 MASTER_UNIT = "alluxio-master.service"
 MASTER_UNIT_PATH = f"/etc/systemd/system/{MASTER_UNIT}"
+ENDPOINTS = "alluxio.etcd.endpoints"
 #: systemd starts a process that ended after 3 s (``RestartSec``), so many times in a row without
 #: more delay. Each further start waits ``LONGER_SECONDS`` more, at most ``LONGEST_SECONDS``: from
 #: the 24th start in a row on there is a minute between an end and the next start.
@@ -290,7 +291,10 @@ def conf_files(
     site = render(
         "alluxio-site.properties",
         cluster=alluxio.name,
-        properties={**_properties(alluxio, worker, master), **secrets},
+        properties={
+            **_properties(alluxio, worker, master, _endpoints(alluxio, facts)),
+            **secrets,
+        },
     )
     env = _env(alluxio, worker, master, artifacts, facts)
     masters = [
@@ -366,8 +370,21 @@ def _links(alluxio: AlluxioCluster, facts: HostFacts | None, remember: bool) -> 
     return (*previous, Link(current_link(alluxio), alluxio.version, (UNIT,)))
 
 
+def _endpoints(alluxio: AlluxioCluster, facts: HostFacts | None) -> tuple[str, ...]:
+    """etcd's endpoints, in the order in which the host has them if they are the same ones: another
+    order is no reason for a restart."""
+    text = facts.text(f"{home(alluxio)}/conf/alluxio-site.properties") if facts is not None else ""
+    found = re.search(rf"^{re.escape(ENDPOINTS)}=(.*)$", text or "", re.MULTILINE)
+    now = tuple(found[1].split(",")) if found is not None else ()
+    same = sorted(now) == sorted(alluxio.etcd_endpoints)
+    return now if same else alluxio.etcd_endpoints
+
+
 def _properties(
-    alluxio: AlluxioCluster, worker: AlluxioWorker | None, master: AlluxioMaster | None
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker | None,
+    master: AlluxioMaster | None,
+    endpoints: tuple[str, ...],
 ) -> Mapping[str, Scalar]:
     membership: dict[str, Scalar] = {switch.KEY: alluxio.membership}
     if alluxio.membership == "STATIC":
@@ -375,7 +392,7 @@ def _properties(
             f"{home(alluxio)}/conf/workers"
         )
     else:
-        membership["alluxio.etcd.endpoints"] = ",".join(alluxio.etcd_endpoints)
+        membership[ENDPOINTS] = ",".join(endpoints)
         membership["alluxio.worker.failure.detection.timeout"] = (
             f"{alluxio.failure_detection_timeout}s"
         )

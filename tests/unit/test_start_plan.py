@@ -619,3 +619,13 @@ class TestRegistrations:
         monkeypatch.setattr("provision.alluxio.start.time.sleep", sleep)
         assert start.require_live(*given, patience=60) == {"w01": 10, "w02": revision + 2}
         assert slept == [start.POLL_SECONDS]
+
+
+def test_the_same_endpoints_in_another_order_are_no_change() -> None:
+    alluxio = cluster(1)
+    seen = running(alluxio)
+    other = replace(alluxio, etcd_endpoints=tuple(reversed(alluxio.etcd_endpoints)))
+    assert len(other.etcd_endpoints) > 1
+    assert plan(other, seen).steps == ()
+    fewer = replace(alluxio, etcd_endpoints=alluxio.etcd_endpoints[1:])
+    assert plan(fewer, seen).steps
