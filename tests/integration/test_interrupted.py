@@ -15,7 +15,7 @@ SETTINGS = {"etcd": {"settings": {"snapshot-count": 30000}}}
 HALF = "-name '.incoming*' -o -name '*.new'"
 #: Where the run is when it is killed: a line of its progress with -v, and which one.
 MOMENTS = {
-    "uploading": (r"\[1/1\] bootstrap the cluster", 1),
+    "uploading": (r"\[1/2\] bootstrap the cluster", 1),
     "applying on one host, uploading to others": (r": upload ", 1),
     "starting every member": (r": upload ", 3),
     "one host done": (r"etcd\d: ok", 1),
@@ -149,7 +149,7 @@ def test_a_disk_that_fills_during_the_upload_is_said_and_can_be_freed(lab: Lab) 
     full = lab.etcd[1]
     with small_disk(full, "/opt", 160):
         run = lab.start("deploy-etcd")
-        run.wait_for(r"\[1/1\] bootstrap the cluster")
+        run.wait_for(r"\[1/2\] bootstrap the cluster")
         with run.stopped():
             full.run("head -c 150M /dev/zero >/opt/filler", check=False)
         failed = run.finish()

@@ -110,7 +110,7 @@ class TestAnEarlierDeployment:
     def test_a_run_that_is_killed_loses_no_state(self, lab: Lab, old_release: Path) -> None:
         one = lab.workers[0]
         run = lab.start("start-workers", old_release, "--limit", "worker0")
-        run.wait_for(r"\[1/1\] restart worker0")
+        run.wait_for(r"\[2/2\] restart worker0")
         wait_until(lambda: one.show(UNIT, "ActiveState")["ActiveState"] != "active", "stopped")
         run.kill()
         limited = ("--limit", "worker0")
