@@ -526,7 +526,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     "etcd-login-refused": Row(
         _lab("auth", "a_login_that_etcd_does_not_know"),
         heals={
-            _lab("auth", "a_login_that_etcd_does_not_know"): ("enable-auth",),
+            _lab("auth", "a_login_that_etcd_does_not_know"): ("enable-auth", "restart-workers"),
         },
         end="the user is there again, and all workers are LIVE",
     ),

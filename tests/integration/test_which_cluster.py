@@ -318,7 +318,7 @@ def test_a_cluster_of_one_member(three: Lab) -> None:
     # Emptied, it would be bootstrapped under its ids, and serve.
     alone.run("systemctl stop etcd; mv /var/lib/etcd/member /var/lib/etcd/lost")
     three.invoke("deploy-etcd", inventory).expect(3, "etcd-history-behind", "no data on any host")
-    alone.run("systemctl start etcd")
+    alone.run(f"{SAYS_NEW}; systemctl start etcd")
     wait_until(lambda: cluster_id(three, alone) != "", "the emptied member serves")
     for command in (("deploy-etcd",), ("backup-etcd", "--to", str(inventory.parent / "empty"))):
         refused = three.invoke(command[0], inventory, *command[1:])
