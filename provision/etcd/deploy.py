@@ -115,7 +115,7 @@ def plan(
         moves = ()
     if observed.running is not None:
         names = {m.name for m in cluster.members}
-        clean = () if alarm.kinds else sorted(set(observed.running.pending.clean) - names)
+        clean = () if alarm.kinds else sorted(set(observed.running.to_clean) - names)
         made = member_steps.build(
             inventory,
             fleet,
@@ -227,7 +227,7 @@ def _beside_a_start(
     names = [m.member.name for m in moves]
     names += [m.name for m in staying if m not in down and todo[m.name]]
     if observed.running is not None:
-        names += sorted(observed.running.pending.clean)
+        names += sorted(observed.running.to_clean)
     return list(dict.fromkeys(names))
 
 

@@ -306,7 +306,7 @@ class _Builder:
     def clean(self, names: Iterable[str], now: EtcdCluster) -> None:
         """Hosts of members that an earlier run removed."""
         for name in names:
-            address = self.running.pending.clean.get(name, "")
+            address = self.running.to_clean.get(name, "")
             declared = next((m for m in self.cluster.members if m.name == name), None)
             member = declared or _at(self.cluster.members[0], name, address)
             todo = self._cleaning(member)

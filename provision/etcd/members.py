@@ -73,7 +73,7 @@ def remove(
     there = next((r for r in running.roster.registered if name in (r.name, f"{r.id:x}")), None)
     if there is None and declared is not None:
         there = running.roster.find(declared)
-    if there is None and declared is None and name not in running.pending.clean:
+    if there is None and declared is None and name not in running.to_clean:
         raise UsageError(
             f"{name!r} is neither a member of the running cluster nor declared", id="name-unknown"
         )
@@ -99,7 +99,7 @@ def remove(
         write,
         workers,
         leftovers,
-        {name} & set(running.pending.clean),
+        {name} & set(running.to_clean),
         odd=odd,
         sparing=sparing,
     )

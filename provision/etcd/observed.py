@@ -51,6 +51,16 @@ class Running:
         )
 
     @property
+    def to_clean(self) -> Mapping[str, str]:
+        """The addresses of removed members' hosts that an earlier run has not cleaned, by name.
+
+        A member of that name may have come back, and the note may have outlived it: the host of
+        a member is never cleaned.
+        """
+        there = {r.name for r in self.roster.registered} | {m.name for m in self.cluster.members}
+        return {n: address for n, address in self.pending.clean.items() if n not in there}
+
+    @property
     def alarms(self) -> frozenset[str]:
         """The kinds of alarm that stand."""
         return self.health.alarms | self.declared.alarms

@@ -39,6 +39,7 @@ class World:
         self.established = True
         #: The kinds of alarm that stand, and the size of each database.
         self.alarms: tuple[str, ...] = ()
+        self.pending = Pending()
         self.db_size = 1
         self.registered = [
             RegisteredMember(n, m.name, (m.peer_url,), (m.client_url,), False)
@@ -101,7 +102,7 @@ class World:
                 replace(cluster, members=there.voters),
                 tuple(m for m in members if m.member.name in known),
             )
-            running = Running(there, voters, seen, Pending())
+            running = Running(there, voters, seen, self.pending)
         by_machine = {m.machine: self.facts[m.name] for m in cluster.members}
         return Observed(TARBALL, by_machine, seen, (), running)
 
@@ -589,3 +590,17 @@ def test_nothing_is_made_on_the_host_of_a_member_without_its_disk(marked: bool) 
     assert ("is not mounted" in problem.what) is not marked
     assert ("mount its disk" in problem.remedy) is not marked
     assert "replace-member infra3" in problem.remedy
+
+
+def test_a_member_that_has_come_back_is_not_cleaned() -> None:
+    """The note that its host is to be cleaned has outlived it, and the inventory is an old one."""
+    world = World()
+    world.pending = Pending(clean={"infra3": "10.0.0.3", "gone": "10.0.0.9"})
+    running = world.observed().running
+    assert running is not None
+    assert dict(running.to_clean) == {"gone": "10.0.0.9"}
+    world.pending = Pending(clean={"infra3": "10.0.0.3"})
+    older = replace(world.cluster, members=world.cluster.members[:2])
+    plan = world.plan(older)
+    assert plan.steps == ()
+    assert [p.id for p in plan.left] == ["member-not-declared"]
