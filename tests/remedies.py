@@ -529,6 +529,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("auth", "a_login_that_etcd_does_not_know"): ("enable-auth", "restart-workers"),
         },
         end="the user is there again, and all workers are LIVE",
+        named=("check-nodes",),
     ),
     "etcd-members-unseen": Row(
         _lab("which_cluster", "one_member_is_not_the_cluster_while_the_others_cannot_be_reached"),

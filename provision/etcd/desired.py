@@ -291,11 +291,21 @@ def is_disk_missing(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) 
     )
 
 
+def disk_away(member: EtcdMember, facts: HostFacts) -> str:
+    """The mount point of the member's data disk, when nothing is mounted there; else empty.
+
+    What is written meanwhile lies below the mount point. When the old disk comes back, so does the
+    member as it was, which could be of another cluster by then.
+    """
+    away = disks.missing(facts.text(UNIT_PATH), facts, [member.data_dir])
+    return away.get(member.data_dir, "")
+
+
 def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> tuple[str, str]:
     """Of a member without data that etcd knows: what is wrong, and what to do."""
-    where = disks.missing(facts.text(UNIT_PATH), facts, [member.data_dir]).get(member.data_dir)
+    where = disk_away(member, facts)
     remedy = f"mount its disk and run invoke deploy-etcd; or invoke replace-member {member.name}"
-    if where is not None:
+    if where:
         return f"its data disk is not mounted: nothing is at {where}", remedy
     if not disks.is_marked(member.data_dir, facts):
         marker = DataDisk(member.data_dir).marker

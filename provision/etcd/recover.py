@@ -99,6 +99,15 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
         raise PreflightFailed(
             f"{name} cannot be recovered from: no answer", unreachable, id="recovery-source-unfit"
         )
+    away = [
+        problem
+        for m in cluster.members
+        if m.machine in facts and (problem := restore.disk_away(m, facts[m.machine])) is not None
+    ]
+    if away:
+        raise PreflightFailed(
+            "a data disk is not mounted; nothing was changed", away, id="member-data-lost"
+        )
     _fit(cluster, chosen, facts[chosen.machine])
     _of_the_chosen(cluster, chosen)
     key = hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()

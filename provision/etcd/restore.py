@@ -21,7 +21,6 @@ from provision import gather
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
 from provision.etcd import alarms, desired, gates, health, last_seen, scratch, snapshot, unfinished
 from provision.etcd.unfinished import Mark
-from provision.host import disks
 from provision.host.change import Change
 from provision.host.observe import HostFacts, Probe
 from provision.host.ownership import owner
@@ -177,6 +176,20 @@ def _probe(cluster: EtcdCluster, member: EtcdMember, sha256: str) -> Probe:
     )
 
 
+def disk_away(member: EtcdMember, facts: HostFacts) -> Problem | None:
+    """Why a member's data must not be made new: its data disk is not mounted. None: it is."""
+    mount = desired.disk_away(member, facts)
+    if not mount:
+        return None
+    return Problem(
+        f"{member.name} at {member.machine.host} ({member.machine.where})",
+        f"its data disk is not mounted: nothing is at {mount}. The old cluster could come back "
+        "with the old disks, beside the new one",
+        f"mount the disk, or a new one, at {mount}",
+        id="member-data-lost",
+    )
+
+
 def _problems(
     cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, length: int, mark: Mark
 ) -> list[Problem]:
@@ -195,17 +208,8 @@ def _problems(
                 id="deploy-first",
             )
         ]
-    away = disks.missing(facts.text(desired.UNIT_PATH), facts, [member.data_dir])
-    if mount := away.get(member.data_dir):
-        return [
-            Problem(
-                where,
-                f"its data disk is not mounted: nothing is at {mount}. After a restore to "
-                "another disk, the old cluster could come back with the old disks",
-                f"mount the disk, or a new one, at {mount}",
-                id="member-data-lost",
-            )
-        ]
+    if away := disk_away(member, facts):
+        return [away]
     disk = facts.disks.get(member.data_dir)
     needed = length * ROOM + WAL_BYTES
     if disk is None or disk.available >= needed or _restored(member, facts, mark):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from provision import gather
@@ -10,6 +12,7 @@ from provision.etcd import desired, health, recover
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.recover import Observed, Survivor
 from provision.etcd.unfinished import Mark
+from provision.host import disks
 from provision.host.observe import HostFacts, PathState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import EtcdMember, Machine
@@ -84,6 +87,30 @@ def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not known") as refused:
         recover.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
     assert [p.id for p in refused.value.problems] == ["etcd-login-refused"] * 3
+
+
+def test_a_disk_that_is_not_mounted_would_bring_the_old_cluster_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two data disks did not come at boot: that is no loss of the data on them."""
+    cluster = builders.etcd()
+    data = PathState("dir", "etcd", "etcd", 0o700, 1)
+    unit = f"{KEY}={cluster.name}\n{disks.NOTE}=/var/lib/etcd /var/lib/etcd\n"
+    found = {}
+    for n, m in enumerate(cluster.members, 1):
+        here = {desired.UNIT_PATH: hosts.text(unit)}
+        mount = "/"
+        if n == 1:
+            here["/var/lib/etcd/member"], mount = data, "/var/lib/etcd"
+        disk = {"/var/lib/etcd": replace(hosts.disk("/var/lib/etcd", hosts.GIB), mount=mount)}
+        found[m.machine] = hosts.facts(n, paths=here, disks=disk)
+    down = tuple(MemberHealth(m, error="no answer") for m in cluster.members)
+    monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, down))
+    monkeypatch.setattr(gather, "look", lambda *_: (found, []))
+    with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not mounted") as refused:
+        recover.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
+    assert [p.where.split()[0] for p in refused.value.problems] == ["infra2", "infra3"]
+    assert {p.id for p in refused.value.problems} == {"member-data-lost"}
 
 
 def test_who_rejoins() -> None:
