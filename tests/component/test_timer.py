@@ -218,3 +218,17 @@ def test_with_authentication_it_takes_turns_by_its_login(one: Bed, tmp_path: Pat
     assert (code, said[:5]) == (0, "saved"), said
     code, said = one.run("infra0")
     assert (code, said[:7]) == (0, "nothing"), said
+
+
+def test_a_full_etcd_is_saved_too(three: Bed) -> None:
+    """With NOSPACE etcd grants no lease, so there is no lock, and takes no record."""
+    three.put("infra0", 5)
+    member = three.running.cluster.member("infra0")
+    with Fleet(1) as fleet, reach.connect(three.running.cluster, fleet, member) as client:
+        request = client._lib.pb.AlarmRequest(action=1, memberID=0, alarm="NOSPACE")
+        client._call(client._maintenance.Alarm, request)
+    for name in ("infra1", "infra2"):
+        code, said = three.run(name)
+        assert code == 0, said
+        assert "the other members cannot be told" in said
+        assert len(three.saved(name)) == 1
