@@ -1366,7 +1366,8 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the worker runs the new release",
-        named=("check-nodes",),
+        named=("check-nodes", "disarm-alarms"),
+        why="disarm-alarms is run for alarm-nospace; a restore under an alarm is a unit test",
     ),
     "worker-not-installed": Row(
         _unit("read", "before_the_first_start"),

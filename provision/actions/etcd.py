@@ -473,7 +473,7 @@ def _say_alarms(run: Run, inventory: Inventory) -> None:
     from provision import screen
     from provision.etcd import alarms, health
 
-    seen = health.observe(inventory.etcd, run.fleet)
+    seen = health.observe(inventory.etcd, run.fleet, quotas=True)
     for kind in sorted(seen.alarms):
         found = alarms.unsolved(seen, run.fleet, kind)
         then = "; then invoke disarm-alarms and restart-workers"

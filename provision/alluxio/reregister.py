@@ -76,8 +76,12 @@ class Watch:
         return Plan(command, self._inventory.cluster, tuple(steps), self._notes)
 
     def _look(self) -> None:
-        if health.observe(self._inventory.etcd, self._fleet).alarms:
-            return  # etcd grants no lease while an alarm stands
+        if kinds := health.observe(self._inventory.etcd, self._fleet).alarms:
+            # etcd grants no lease then, so a restart would cost what a worker still has.
+            what = f"were not looked at while the alarm {' and '.join(sorted(kinds))} stands"
+            remedy = "solve the alarm, then invoke disarm-alarms and invoke restart-workers"
+            self._notes = (Problem("the workers", what, remedy, "warning", id="worker-left-out"),)
+            return
         self._facts, absent = gather.look(
             self._fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
         )

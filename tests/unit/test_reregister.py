@@ -10,6 +10,7 @@ import pytest
 from provision.alluxio import desired, membership, registrations, reregister, rolling
 from provision.alluxio.membership import Entry, Membership, Registration
 from provision.errors import PreflightFailed
+from provision.etcd import health
 from provision.etcd.values import KeyValue
 from provision.inventory.resolved import AlluxioWorker
 from provision.plan import Plan
@@ -28,7 +29,9 @@ class Restored(World):
         super().__init__(monkeypatch, count)
         self.asked: list[str] = []
         self.gone: list[str] = [w.name for w in self.alluxio.workers]
+        self.alarms: frozenset[str] = frozenset()
         monkeypatch.setattr(reregister, "lost", self._lost)
+        monkeypatch.setattr(health, "observe", lambda *_: self)
 
     def _lost(
         self, _i: object, _a: object, _f: object, running: Sequence[AlluxioWorker], _: object
@@ -151,3 +154,15 @@ def test_the_commands_that_mark(world: Restored) -> None:
     for command in ("restore-etcd", "recover-etcd"):
         assert f'echo "{command} $(date' in world.plan(command).steps[0].hosts[0].changes[0].script
         assert command in rolling.COMMANDS
+
+
+def test_no_worker_is_restarted_while_an_alarm_stands(world: Restored) -> None:
+    """etcd grants no lease then. What is left to do is said."""
+    world.alarms = frozenset({"NOSPACE"})
+    found = world.plan()
+    assert found.steps == ()
+    assert world.asked == []
+    (note,) = found.notes
+    assert note.id == "worker-left-out"
+    assert "NOSPACE" in note.what
+    assert "restart-workers" in note.remedy
