@@ -291,6 +291,24 @@ def is_disk_missing(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) 
     )
 
 
+def former_data_dir(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> str:
+    """The data directory in the host's ``etcd.conf.yml``, when it is not the declared one."""
+    found = re.search(
+        r'^data-dir: ("[^"]*")$', facts.text(config_file(cluster)) or "", re.MULTILINE
+    )
+    try:
+        folder = str(document(found[1])) if found is not None else ""
+    except ValueError:
+        return ""
+    return "" if folder == member.data_dir else folder
+
+
+def what_moved(member: EtcdMember, former: str) -> tuple[str, str]:
+    """Of a member whose ``data_dir`` was changed in the inventory: what is wrong, what to do."""
+    what = f"its configuration has the data_dir {former}, and the inventory has {member.data_dir}"
+    return what, f"set data_dir back to {former}: the tool does not move etcd's data"
+
+
 def disk_away(member: EtcdMember, facts: HostFacts) -> str:
     """The mount point of the member's data disk, when nothing is mounted there; else empty.
 
@@ -303,6 +321,8 @@ def disk_away(member: EtcdMember, facts: HostFacts) -> str:
 
 def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> tuple[str, str]:
     """Of a member without data that etcd knows: what is wrong, and what to do."""
+    if former := former_data_dir(cluster, member, facts):
+        return what_moved(member, former)
     where = disk_away(member, facts)
     remedy = f"mount its disk and run invoke deploy-etcd; or invoke replace-member {member.name}"
     if where:

@@ -308,6 +308,12 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
         if m.machine in look.facts
     }
     data = [m for m in look.seen if m.has_data]
+    if elsewhere := _elsewhere(cluster, look):
+        raise PreflightFailed(
+            "etcd's data is in another folder; nothing was changed",
+            elsewhere,
+            id="member-data-lost",
+        )
     first: set[str] = set()
     for m in data:
         first |= desired.initial_members(texts.get(m.name, ""))
@@ -331,6 +337,20 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
             id="etcd-history-behind",
         )
     return frozenset(found.lost) if isinstance(found, groups.Start) else frozenset()
+
+
+def _elsewhere(cluster: EtcdCluster, look: Look) -> list[Problem]:
+    """The members without data whose ``data_dir`` was another one when they had it."""
+    found = []
+    for m, seen in zip(cluster.members, look.seen, strict=True):
+        facts = look.facts.get(m.machine)
+        if facts is None or seen.has_data:
+            continue
+        if former := desired.former_data_dir(cluster, m, facts):
+            what, remedy = desired.what_moved(m, former)
+            where = f"{m.name} ({m.machine.where})"
+            found.append(Problem(where, what, remedy, id="member-data-lost"))
+    return found
 
 
 def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) -> str:

@@ -166,6 +166,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember, sha256: str) -> Probe:
     return Probe(
         resources=(
             File(desired.UNIT_PATH, None),
+            File(desired.config_file(cluster), None),
             File(unfinished.path(member), None),
             File(_stamp(member), None),
             File(_upload_path(member, sha256), None, secret=True),
@@ -208,6 +209,9 @@ def _problems(
                 id="deploy-first",
             )
         ]
+    if former := desired.former_data_dir(cluster, member, facts):
+        what, remedy = desired.what_moved(member, former)
+        return [Problem(where, what, remedy, id="member-data-lost")]
     if away := disk_away(member, facts):
         return [away]
     disk = facts.disks.get(member.data_dir)

@@ -604,3 +604,15 @@ def test_a_member_that_has_come_back_is_not_cleaned() -> None:
     plan = world.plan(older)
     assert plan.steps == ()
     assert [p.id for p in plan.left] == ["member-not-declared"]
+
+
+def test_a_data_dir_that_was_changed_in_the_inventory_is_no_lost_disk() -> None:
+    world = World()
+    elsewhere = tuple(replace(m, data_dir="/mnt/etcd") for m in world.cluster.members)
+    with pytest.raises(PreflightFailed) as refused:
+        world.plan(replace(world.cluster, members=elsewhere))
+    assert {p.id for p in refused.value.problems} == {"member-data-lost"}
+    for problem in refused.value.problems:
+        assert "has the data_dir /var/lib/etcd, and the inventory has /mnt/etcd" in problem.what
+        assert "set data_dir back" in problem.remedy
+        assert "replace-member" not in problem.remedy
