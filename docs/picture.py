@@ -20,6 +20,7 @@ from provision.check import CheckReport, NodeVerdict, State
 from provision.errors import Problem
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.listeners import CertificateState
+from provision.etcd.stored import Host, Stored
 from provision.etcd.values import MemberStatus
 from provision.inventory.resolved import EtcdMember, Inventory
 
@@ -101,6 +102,8 @@ def recorded() -> CheckReport:
         ),
     )
     info = found["info_nodes"]
+    assert document["backups"]["newest"] is None, "a backup is drawn only when this can read one"
+    kept = Stored(declared.etcd, tuple(map(Host, declared.etcd.members)))
     problems = [Problem(**one) for one in document["problems"]]
     return CheckReport(
         cluster=document["cluster"],
@@ -109,10 +112,11 @@ def recorded() -> CheckReport:
         nodes=tuple(_node(one) for one in found["nodes"]),
         info_nodes=InfoNodes(info["host"], error=info["error"], seconds=info["seconds"]),
         revision=found["revision"],
-        view_problems=tuple(p for p in problems if p not in etcd.problems),
+        view_problems=tuple(p for p in problems if p not in (*etcd.problems, *kept.problems)),
         taken=datetime.fromisoformat(document["taken"]),
         seconds=document["seconds"],
         leases=_leases(found["leases"]),
+        stored=kept,
     )
 
 
