@@ -72,6 +72,7 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
     count = sum(not r.is_learner for r in seen.registered)
     late: dict[str, int] = {}
     before: dict[str, int] = {}
+    written = False  # between a look and the hashes
     for _ in range(ATTEMPTS):
         late |= _late(seen, fleet)
         voters = [m for m in _voters(seen) if m.member.name not in late]
@@ -81,8 +82,9 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
         revision = min(revisions, default=0)
         # For the revision of its last compaction a member repeats the hash of that time, with
         # another compacted revision (``HashByRev`` of etcd's ``hashStorage``), unless it was
-        # restarted since; etcd 3.4 refuses. Asked for the newest, each hashes what it has now.
-        still = len(set(revisions)) == 1
+        # restarted since; etcd 3.4 refuses. Asked for the newest, each hashes what it has now. That
+        # is of no use while clients write: then the newest is past the last compaction anyway.
+        still = len(set(revisions)) == 1 and not written
         told = _ask(seen.cluster, fleet, voters, 0 if still else revision)
         hashes = [h for h in told if h is not None and (not still or h.revision == revision)]
         if len(hashes) == len(voters):
@@ -97,6 +99,8 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
                 by_hash = _with_late(_apart(voters, hashes), late)
                 return Comparison(revision, by_hash, count)
             before = compacted if still else {}
+        else:
+            written = still and None not in told
         seen = health.observe(seen.cluster, fleet)
     raise Unhealthy(
         "the cluster was compacted whenever its members' data were compared; run again",

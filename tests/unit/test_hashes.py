@@ -125,6 +125,15 @@ def test_a_write_meanwhile_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -
     assert (found.revision, found.differing) == (10, ("infra2",))
 
 
+def test_clients_that_write_all_the_time_are_no_reason_to_give_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each look finds the members equal, and each hash of the newest is past it."""
+    count = iter(range(100, 200))
+    found = compare(monkeypatch, [looked(9, 9, 9)], lambda _, at: KvHash(5, at or next(count), 2))
+    assert (found.revision, found.equal, found.compared) == (9, True, 3)
+
+
 def test_a_revision_that_was_compacted_is_not_asked_for_by_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
