@@ -153,8 +153,12 @@ def newer_release(cluster: EtcdCluster, facts: HostFacts) -> str:
 
 
 def tool(cluster: EtcdCluster, name: str) -> str:
-    """The path of ``etcdctl`` or ``etcdutl`` on a member's host."""
-    return f"{binary(cluster).rsplit('/', 1)[0]}/{name}"
+    """The path of ``etcd``, ``etcdctl`` or ``etcdutl`` of the release that a member's host runs.
+
+    That may be a newer patch release than the declared one, whose folder may not be there.
+    """
+    folder = "/usr/bin" if cluster.source.package else f"{cluster.install_dir}/current"
+    return f"{folder}/{name}"
 
 
 def resources(

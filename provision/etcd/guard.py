@@ -430,11 +430,8 @@ def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
         f'need=$(du -k "{data}/snap/db" | cut -f 1) && '
         "free=$(df -Pk /var/tmp | awk 'END { print $4 }') && [ $((need * 2)) -lt \"$free\" ] && "
         f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX) && trap 'rm -rf \"$t\"' EXIT && "
-        # The inventory may declare an older release than the host has.
-        f'x={q(scratch.tool(cluster))} && {{ [ -x "$x" ] || x={q(cluster.install_dir)}/current/'
-        '"${x##*/}"; } && '
         f'timeout 30 cp --reflink=auto "{data}/snap/db" "$t/db" && ETCDCTL_API=3 timeout 50 '
-        '"$x" snapshot status "$t/db" -w json'
+        f'{q(scratch.tool(cluster))} snapshot status "$t/db" -w json'
     )
     only = f"[ -d {q(data)} ] || exit 0; cd /; {as_user} sh -c "
     return {_IDS: only + q(head), _STATUS: only + q(status)}

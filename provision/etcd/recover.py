@@ -335,7 +335,7 @@ echo 'force-new-cluster: true' >>"$c"
 chown {user} "$c"
 (
   cd /
-  setpriv --reuid {user} --regid {user} --init-groups {q(desired.binary(cluster))} \
+  setpriv --reuid {user} --regid {user} --init-groups {q(desired.tool(cluster, "etcd"))} \
 --config-file "$c" </dev/null >"$c.log" 2>&1 9>&- &
   pid=$!
   left={FORCED_WITHIN}

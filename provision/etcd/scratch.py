@@ -199,7 +199,7 @@ fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
 $low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} >"$d/log" 2>&1 || fail
 status=$($low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail
 rm -f "$d/db"
-$low {q(desired.binary(cluster))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
+$low {q(desired.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
 pid=$!
 echo "started $status"
 timeout {LIVES} cat >/dev/null"""

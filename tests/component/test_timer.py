@@ -41,6 +41,7 @@ class Bed:
         if not release.exists():
             release.parent.mkdir()
             release.symlink_to(self.tools)
+            (release.parent / "current").symlink_to(self.tools)
         config = self.base / name / "etc"
         config.mkdir(parents=True, exist_ok=True)
         self.folder(name).mkdir(exist_ok=True)
