@@ -43,6 +43,11 @@ def notes(report: dict[str, Any]) -> list[str]:
     return [note for node in report["alluxio"]["nodes"] for note in node["notes"]]
 
 
+def wrong(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The problems that a test made. That the lab declares no backups is said each time."""
+    return [p for p in report["problems"] if p["id"] != "backup-missing"]
+
+
 ALL_LIVE = {"worker0": "LIVE", "worker1": "LIVE"}
 
 
@@ -196,8 +201,9 @@ def test_info_nodes_that_hangs_is_bounded_and_the_others_are_reported(lab: Lab) 
     with firewall(lab.workers, "OUTPUT -p tcp --syn --dport 2379 -j DROP"):
         seen = check(lab, 1, "--nodes-timeout", "3")
     assert states(seen) == ALL_LIVE
-    assert [p["where"] for p in seen["problems"]] == ["info nodes"]
-    assert "did not answer in 3 s" in seen["problems"][0]["what"]
+    (problem,) = wrong(seen)
+    assert problem["where"] == "info nodes"
+    assert "did not answer in 3 s" in problem["what"]
     assert seen["seconds"] < 8
 
 
@@ -272,7 +278,7 @@ def test_a_read_goes_through_a_worker(lab: Lab) -> None:
 
 def test_a_read_that_fails_is_a_problem(lab: Lab) -> None:
     seen = check(lab, 1, "--read", "/no such file")
-    (problem,) = seen["problems"]
+    (problem,) = wrong(seen)
     assert (problem["id"], problem["where"]) == ("read-failed", "read of /no such file")
     assert "does not exist" in problem["what"]
     failed = lab.invoke("start-workers", None, "--read", "/no such file")
@@ -300,15 +306,14 @@ def test_one_member_down_is_a_problem_but_no_obstacle(lab: Lab) -> None:
         seen = check(lab, 1)
         assert states(seen) == ALL_LIVE
         assert [m["healthy"] for m in seen["etcd"]["members"]] == [True, True, False]
-        assert {p["where"] for p in seen["problems"]} == {"etcd member etcd2"}
+        assert {p["where"] for p in wrong(seen)} == {"etcd member etcd2"}
 
 
 def test_without_etcd_it_ends_in_time_and_says_what_is_missing(lab: Lab) -> None:
     with stopped_etcd(lab, lab.etcd):
         seen = check(lab, 1, "--nodes-timeout", "4")
         assert states(seen) == {"worker0": "UNDETERMINED", "worker1": "UNDETERMINED"}
-        wrong = {p["where"] for p in seen["problems"]}
-        assert wrong >= {
+        assert {p["where"] for p in wrong(seen)} >= {
             "etcd member etcd0",
             "etcd member etcd1",
             "etcd member etcd2",
