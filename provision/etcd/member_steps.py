@@ -44,11 +44,13 @@ class Steps:
     """Steps being put together, with what the operator should know beside them.
 
     From ``leaving`` on, members that work are removed: the workers are told before.
+    ``standing``: the kinds of alarm that stand when all has been done.
     """
 
     steps: list[Step] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
     leaving: int | None = None
+    standing: frozenset[str] = frozenset()
 
 
 def build(
@@ -117,6 +119,7 @@ def build(
     if moves:
         builder.disarm(replace(inventory.etcd, members=tuple(voters.values())))
     builder.clean(clean, replace(inventory.etcd, members=tuple(voters.values())))
+    made.standing = builder.standing
     return made
 
 

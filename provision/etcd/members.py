@@ -317,17 +317,21 @@ def with_workers(
             made.steps.insert(0, _note_workers(running.cluster, fleet))
         return
     told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
-    if told.steps and running.alarms:
+    if told.steps and made.standing:
         # A worker that restarts gets no lease.
         remedy = "run invoke deploy-etcd when the alarm is solved"
         what = "the endpoint lists of the workers are stale, and stay so until the alarm is solved"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         return
     made.notes += told.notes
-    before = len(made.steps) if made.leaving is None else made.leaving
+    # While an alarm stands, etcd takes no note, and gives a worker that restarts no lease.
+    before = len(made.steps) if made.leaving is None or running.alarms else made.leaving
     made.steps[before:before] = told.steps
     if told.steps and changed:
-        made.steps.insert(0, _note_workers(running.cluster, fleet))
+        if running.alarms:
+            made.steps.insert(before, _note_workers(inventory.etcd, fleet))
+        else:
+            made.steps.insert(0, _note_workers(running.cluster, fleet))
     if told.complete and (told.steps or running.pending.workers):
         cluster = inventory.etcd
         made.steps.append(

@@ -1,0 +1,42 @@
+"""When the workers are told that members have changed, and when it is noted that they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.alluxio import endpoints
+from provision.etcd import members
+from provision.etcd.member_steps import Steps
+from provision.plan import Step
+from provision.remote import Fleet
+from tests.unit import builders
+from tests.unit.test_deploy_plan import World
+
+NOTE = "note that the workers are to be told"
+DONE = "note that every worker knows the endpoints"
+
+
+@pytest.mark.parametrize(
+    ("alarm", "standing", "titles"),
+    [
+        ("", "", [NOTE, "add", "tell", "remove", "clean", DONE]),
+        # etcd takes no note before it is disarmed, and a worker that restarts gets no lease.
+        ("CORRUPT", "", ["add", "remove", "clean", NOTE, "tell", DONE]),
+        ("CORRUPT", "CORRUPT", ["add", "remove", "clean"]),
+    ],
+)
+def test_told(
+    alarm: str, standing: str, titles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    world.alarms = (alarm,) if alarm else ()
+    running = world.observed().running
+    assert running is not None
+    told = endpoints.Told([Step("tell")], [], complete=True)
+    monkeypatch.setattr(endpoints, "steps", lambda *_: told)
+    made = Steps([Step("add"), Step("remove"), Step("clean")], leaving=1)
+    made.standing = frozenset({standing} - {""})
+    with Fleet(1) as fleet:
+        members.with_workers(made, builders.inventory(None), fleet, running, True, True)
+    assert [s.title for s in made.steps] == titles
+    assert [n.id for n in made.notes] == (["endpoints-stale"] if standing else [])
