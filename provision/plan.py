@@ -25,6 +25,7 @@ from provision.host.change import (
     questions,
     receive,
 )
+from provision.host.resources import Refusal
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.remote import DEFAULT_TIMEOUT, Fleet, Result, Session, failures
@@ -311,16 +312,22 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: 
     )
     if not result.ok:
         done = len(re.findall(rf"^{DONE} \d+$", result.stdout, re.MULTILINE))
-        what = todo[done].what if done < len(todo) else "apply"
-        raise _failed(where, what, result)
+        if done < len(todo):
+            raise _failed(where, todo[done].what, result, todo[done].refusals)
+        raise _failed(where, "apply", result)
 
 
-def _failed(where: str, what: str, result: Result) -> ChangeFailed:
+def _failed(
+    where: str, what: str, result: Result, refusals: Sequence[Refusal] = ()
+) -> ChangeFailed:
     lines = printable_lines(result.stderr, last=12) or [f"exit code {result.code}"]
     remedy = ""
     id: Id = "change-failed"
     if "No space left" in result.stderr:
         remedy, id = "free space there, then run again", "disk-full"
+    for refusal in refusals:
+        if refusal.says in result.stderr:
+            remedy, id = refusal.remedy, refusal.id
     tail = "\n    ".join(lines)
     return ChangeFailed(
         f"{where}: {what} failed", [Problem(where, f"{what} failed: {tail}", remedy, id=id)], id=id

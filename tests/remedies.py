@@ -499,7 +499,13 @@ REMEDIES: dict[str, Row | NoRow] = {
                 "replace-member",
                 "recover-etcd --from",
             ),
-            _lab("etcd_alone", "a_stopped_member_is_seen"): ("deploy-etcd",),
+            _lab(
+                "which_cluster",
+                "a_healthy_member_that_etcd_does_not_start_beside_an_odd_one",
+            ): (
+                "deploy-etcd",
+                "replace-member",
+            ),
         },
         end="all members have the majority's data, or the chosen member's",
         named=(

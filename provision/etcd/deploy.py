@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from provision.errors import PreflightFailed, Problem
+from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd import (
     alarms,
     desired,
     external,
     gates,
+    hashes,
     health,
     imported,
     member_steps,
@@ -82,20 +83,20 @@ def plan(
         tls.require_settled(cluster, observed.facts, ca)
     declared = [m for m in cluster.members if m not in later]
     told = tls.require(cluster, declared, observed.facts, ca)
-    todo = {m.name: _changes(cluster, m, observed, ca) for m in staying}
     # Members that are down go first and together: two of three could not start one by one.
     down = [m for m in staying if _down(m, observed)]
+    checks = _checks(cluster, fleet, observed, down)
+    todo = {m.name: _changes(cluster, m, observed, ca, checks or m not in down) for m in staying}
     steps: list[Step] = []
     starting = [_on(m, todo[m.name]) for m in down if todo[m.name]]
     if starting:
-        steps.append(
-            Step(
-                _starting(down, observed),
-                tuple(starting),
-                after=gates.all_healthy(known, fleet, standing=alarm.kinds),
-            )
-        )
-    if settled := [h for m in down if (h := _on(m, _exists(cluster, m, observed, ca))).changes]:
+        started = gates.all_healthy(known, fleet, standing=alarm.kinds)
+        if not checks:
+            started = gates.all_equal(started, known, fleet)
+        steps.append(Step(_starting(down, observed), tuple(starting), after=started))
+    if settled := [
+        h for m in down if (h := _on(m, _exists(cluster, m, observed, ca, checks))).changes
+    ]:
         steps.append(Step("note that the cluster exists", tuple(settled)))
     if not alarm.solved and (others := _beside_a_start(observed, moves, staying, down, todo)):
         if not starting:
@@ -264,10 +265,15 @@ def _down(member: EtcdMember, observed: Observed) -> bool:
 
 
 def _changes(
-    cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: tls.Ca | None
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    observed: Observed,
+    ca: tls.Ca | None,
+    checks: bool,
 ) -> tuple[Change, ...]:
     facts = observed.facts[member.machine]
-    return changes(_wanted(cluster, member, observed, ca, _serves(member, observed)), facts)
+    wanted = _wanted(cluster, member, observed, ca, _serves(member, observed), checks)
+    return changes(wanted, facts)
 
 
 def _wanted(
@@ -276,12 +282,39 @@ def _wanted(
     observed: Observed,
     ca: tls.Ca | None,
     bootstrapped: bool,
+    checks: bool,
 ) -> tuple[Resource, ...]:
     facts = observed.facts[member.machine]
     material = tls.material(cluster, member, facts, ca)
     return desired.resources(
-        cluster, member, observed.artifact, material, facts, bootstrapped=bootstrapped
+        cluster,
+        member,
+        observed.artifact,
+        material,
+        facts,
+        bootstrapped=bootstrapped,
+        checks=checks,
     )
+
+
+def _checks(
+    cluster: EtcdCluster, fleet: Fleet, observed: Observed, down: Sequence[EtcdMember]
+) -> bool:
+    """Whether members that are ``down`` may compare their data with the others' as they start.
+
+    Beside an odd member a healthy one would not start, and without it no majority could be told
+    from the odd one: so they start unchecked while others run whose data are not known to be equal.
+    """
+    if not any(desired.has_data(m, observed.facts[m.machine]) for m in down):
+        return True
+    if not observed.health.established:
+        return True  # nobody is there to be compared with
+    if not observed.health.healthy_count:
+        return False  # without a quorum nobody's data are known to be the cluster's
+    try:
+        return hashes.compare(observed.health, fleet).equal
+    except Unhealthy:  # compacted again and again
+        return False
 
 
 def _serves(member: EtcdMember, observed: Observed) -> bool:
@@ -290,17 +323,22 @@ def _serves(member: EtcdMember, observed: Observed) -> bool:
 
 
 def _exists(
-    cluster: EtcdCluster, member: EtcdMember, observed: Observed, ca: tls.Ca | None
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    observed: Observed,
+    ca: tls.Ca | None,
+    checks: bool,
 ) -> tuple[Change, ...]:
     """What is written after the gate of a start: from then on the configuration says that the
-    cluster exists. A member that has data does not read it, so nothing is restarted."""
+    cluster exists, and that etcd checks. A member that runs reads neither, so nothing is
+    restarted."""
     path = desired.config_file(cluster)
 
-    def config(bootstrapped: bool) -> File:
-        found = _wanted(cluster, member, observed, ca, bootstrapped)
+    def config(bootstrapped: bool, checks: bool = True) -> File:
+        found = _wanted(cluster, member, observed, ca, bootstrapped, checks)
         return next(r for r in found if isinstance(r, File) and r.path == path)
 
-    first, then = config(_serves(member, observed)), config(True)
+    first, then = config(_serves(member, observed), checks), config(True)
     content = first.content or b""
     written = PathState("file", first.owner, first.owner, first.mode, len(content), content)
     facts = observed.facts[member.machine]

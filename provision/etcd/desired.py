@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from provision.artifacts import Artifact
+from provision.etcd import start_check
 from provision.host import disks
 from provision.host.observe import HostFacts, Probe
 from provision.host.ownership import owner
@@ -19,6 +20,7 @@ from provision.host.resources import (
     File,
     Link,
     Package,
+    Refusal,
     Resource,
     Tree,
     Unit,
@@ -170,19 +172,21 @@ def resources(
     initial_state: str = "new",
     *,
     bootstrapped: bool = False,
+    checks: bool = True,
 ) -> tuple[Resource, ...]:
     """Everything that makes ``member``'s host a member, in the order it is put there.
 
     ``facts`` None gives what to look at before anything is known about the host. A newer patch
     release that the host has stays, unless ``cluster.downgrade`` says otherwise: an inventory with
     an older one may be an old checkout. ``bootstrapped``: the member is known to be one of a
-    cluster, so its configuration is to say ``existing``.
+    cluster, so its configuration is to say ``existing``. ``checks``: etcd compares its data
+    with the peers' when it starts (see :mod:`provision.etcd.start_check`).
     """
     newer = newer_release(cluster, facts) if facts is not None else ""
     if newer:
         cluster = replace(cluster, version=newer)
     old = facts.text(UNIT_PATH) if facts is not None else None
-    unit = render(
+    service = render(
         "etcd.service",
         cluster=cluster.name,
         member=member,
@@ -202,7 +206,7 @@ def resources(
     result: list[Resource] = [
         User(cluster.user, home="/var/lib/etcd"),
         # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
-        File(UNIT_PATH, unit, restarts=() if disks.is_for_next_start(old, unit) else (UNIT,)),
+        File(UNIT_PATH, service, restarts=() if disks.is_for_next_start(old, service) else (UNIT,)),
         Directory(cluster.config_dir),
     ]
     if facts is None or initial_state != "new" or not is_disk_missing(cluster, member, facts):
@@ -219,15 +223,25 @@ def resources(
     if tls is not None:
         result.extend(tls_files(cluster, tls))
     peer_files = tls is not None and tls.peer is not None
-    config = _config(cluster, member, facts, initial_state, peer_files, bootstrapped)
+    config = _config(cluster, member, facts, initial_state, peer_files, bootstrapped, checks)
     before = facts.text(config_file(cluster)) if facts is not None else None
-    quiet = before is not None and _without_state(before) == _without_state(config.decode())
+    quiet = before is not None and _noticed(before) == _noticed(config.decode())
     result.append(File(config_file(cluster), config, restarts=() if quiet else (UNIT,)))
-    result.append(Unit(UNIT))
+    result.append(unit(member))
     from provision.etcd import timer  # which asks this module where things are
 
     result.extend(timer.resources(cluster, member))
     return tuple(result)
+
+
+def unit(member: EtcdMember) -> Unit:
+    """etcd's unit, with what to do when etcd's own check ends it."""
+    refusal = Refusal(
+        start_check.DIFFERS,
+        f"run invoke deploy-etcd; if it fails here again, invoke replace-member {member.name}",
+        id="etcd-data-differ",
+    )
+    return Unit(UNIT, refusals=(refusal,))
 
 
 def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -> Probe:
@@ -414,6 +428,7 @@ def _config(
     initial_state: str,
     peer_files: bool,
     bootstrapped: bool,
+    checks: bool,
 ) -> bytes:
     client_scheme = "https" if member.client_tls else "http"
     anywhere = _anywhere(facts)
@@ -453,14 +468,15 @@ def _config(
         # Also beside a plain listener, while TLS is being turned on (see peer_tls).
         peer_security=member.peer_tls or peer_files,
         client_auth=cluster.tls.client_auth,
-        settings=_settings(cluster, member),
+        settings=_settings(cluster, member, checks),
     )
 
 
-def _settings(cluster: EtcdCluster, member: EtcdMember) -> dict[str, Scalar]:
+def _settings(cluster: EtcdCluster, member: EtcdMember, checks: bool) -> dict[str, Scalar]:
+    release = version_tuple(cluster.version)
     # Before 3.5 the default logger is capnslog, which --config-file cannot set levels of.
-    logger: dict[str, Scalar] = {"logger": "zap"} if version_tuple(cluster.version) < (3, 5) else {}
-    every = {**logger, **member.settings}
+    logger: dict[str, Scalar] = {"logger": "zap"} if release < (3, 5) else {}
+    every = start_check.switched({**logger, **member.settings}, release, on=checks)
     return {key: str(value) if key in TEXT_SETTINGS else value for key, value in every.items()}
 
 
@@ -479,9 +495,19 @@ def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = Tr
     return [own, local] if loopback and own != local else [own]
 
 
-def _without_state(config: str) -> list[str]:
-    """The lines that a member notices by a restart: it has data, and does not read this one."""
-    return [line for line in config.splitlines() if not line.startswith(f"{STATE}: ")]
+def _noticed(config: str) -> list[str]:
+    """The lines that a running member notices by a restart: it has data, and does not read
+    ``initial-cluster-state``; and it has started, and does not compare its data again."""
+    lines: list[str] = []
+    for line in config.splitlines():
+        key, _, value = line.partition(": ")
+        if key in (STATE, start_check.SETTING):
+            continue
+        if key == start_check.GATES:
+            line = start_check.other_gates(value.strip('"'))
+        if line:
+            lines.append(line)
+    return lines
 
 
 def _initial(text: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection
 
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd import health
+from provision.etcd import hashes, health
 from provision.etcd.health import ClusterHealth
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plan import Gate
@@ -97,8 +97,22 @@ def all_healthy(
     return Gate(title, check)
 
 
+def all_equal(healthy: Gate, cluster: EtcdCluster, fleet: Fleet) -> Gate:
+    """After members were started without etcd's own check: ``healthy``, and they hold one data."""
+
+    def check() -> None:
+        healthy.check()
+        hashes.require_equal(health.observe(cluster, fleet), fleet)
+
+    return Gate(f"{healthy.title}, and all hold the same data", check)
+
+
 def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
-    """Before ``member`` is disturbed: every other member is healthy, or it is down already."""
+    """Before ``member`` is disturbed: every other member is healthy, or it is down already.
+
+    One that is healthy has the others' data, too: else etcd's own check would not let it start
+    again (:mod:`provision.etcd.start_check`).
+    """
     others = [m for m in cluster.members if m.name != member.name]
 
     def sick(seen: ClusterHealth) -> list[EtcdMember]:
@@ -111,13 +125,16 @@ def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
 
     def check() -> None:
         look = until(lambda: health.observe(cluster, fleet), settled, BACK_WITHIN)
-        if look.healthy(member.name) and (away := sick(look)):
+        if not look.healthy(member.name):
+            return
+        if away := sick(look):
             names = ", ".join(m.name for m in away)
             raise Unhealthy(
                 f"{member.name} is not touched while {names} is down",
                 look.problems,
                 id="quorum-at-risk",
             )
+        hashes.require_equal(look, fleet)
 
     return Gate(f"the cluster can do without {member.name} for a moment", check)
 

@@ -26,7 +26,6 @@ from provision.etcd.listeners import CertificateState, shown_certificates
 from provision.etcd.roster import as_registered, strangers
 from provision.host.change import changes
 from provision.host.observe import HostFacts, PathState
-from provision.host.resources import Unit
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, HostChanges, Plan, Step
 from provision.remote import Fleet
@@ -188,7 +187,7 @@ def _outage(cluster: EtcdCluster, fleet: Fleet, observed: Observed, *, write: bo
 def _anew(
     cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, material: MemberTls
 ) -> HostChanges:
-    todo = changes([*desired.tls_files(cluster, material), Unit(desired.UNIT)], facts)
+    todo = changes([*desired.tls_files(cluster, material), desired.unit(member)], facts)
     return HostChanges(member.name, member.machine, todo)
 
 
@@ -407,7 +406,7 @@ def _new_trust(
     files = desired.tls_files(cluster, MemberTls(member.name, bundle))
     return Step(
         title,
-        (HostChanges(member.name, member.machine, changes([*files, Unit(desired.UNIT)], facts)),),
+        (HostChanges(member.name, member.machine, changes([*files, desired.unit(member)], facts)),),
         before=gates.can_lose(cluster, fleet, member),
         after=gates.all_healthy(cluster, fleet, member),
     )

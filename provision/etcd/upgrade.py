@@ -39,7 +39,7 @@ from provision.etcd.members import declared_moves
 from provision.etcd.observed import Observed
 from provision.host.change import Change, changes
 from provision.host.observe import HostFacts, PathState, Probe
-from provision.host.resources import File, Link, Resource, Tree, Unit
+from provision.host.resources import File, Link, Resource, Tree
 from provision.inventory.model import Source, minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, HostChanges, Plan, Step
@@ -381,7 +381,7 @@ class Steps:
     def _restart(self, member: EtcdMember) -> tuple[Change, ...]:
         facts = self.facts[member.name]
         pending = replace(facts, pending_restarts=frozenset({desired.UNIT}))
-        return changes([Unit(desired.UNIT)], pending)
+        return changes([desired.unit(member)], pending)
 
     def _snapshot_often(self, member: EtcdMember, release: str) -> tuple[Change, ...]:
         """The configuration of 3.6 with a setting more, until that of 3.7 is written."""
@@ -395,7 +395,7 @@ class Steps:
             for resource in desired.resources(at, often, None, material, facts)
             if isinstance(resource, File) and resource.path == path
         ]
-        found = changes([*wanted, Unit(desired.UNIT)], facts)
+        found = changes([*wanted, desired.unit(member)], facts)
         self.facts[member.name] = _as_if(wanted, facts)
         return found
 
@@ -605,6 +605,8 @@ def _undisturbed(
         )
         if trouble := _trouble(seen, member, release):
             raise Unhealthy(trouble, seen.problems, id="upgrade-stopped")
+        if member is not None and seen.healthy(member.name):
+            hashes.require_equal(seen, fleet)
 
     who = f"every member but {member.name}" if member is not None else "every member"
     return Gate(f"{who} healthy, no alarm", check)

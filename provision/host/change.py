@@ -27,6 +27,7 @@ from provision.host.resources import (
     Link,
     Move,
     Package,
+    Refusal,
     Resource,
     Tree,
     Unit,
@@ -59,6 +60,7 @@ class Change:
     seconds: int = 60
     ask: str = ""
     answer: Callable[[str], str] | None = field(default=None, compare=False)
+    refusals: tuple[Refusal, ...] = ()
 
     @property
     def quiet(self) -> bool:
@@ -547,6 +549,7 @@ def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[
             f"fi\n{pending}",
             disrupts=True,
             seconds=unit.start_seconds,
+            refusals=unit.refusals,
         )
     )
     return result

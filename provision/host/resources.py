@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from provision.artifacts import Artifact
+from provision.ids import Id
 
 #: Holds the digest of the tarball that a folder was unpacked from; only we make such folders.
 MARKER = ".artifact.sha256"
@@ -129,12 +130,22 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a service writes when it does not start for a reason that is known: ``says``."""
+
+    says: str
+    remedy: str
+    id: Id
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """A systemd service that is enabled and running. It may take ``start_seconds`` to be ready;
     then it goes on starting, but is not waited for."""
 
     name: str
     start_seconds: int = 90
+    refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ writes into its host scripts: ``snapshot restore`` with its flags, and ``force-n
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,13 +30,14 @@ from provision.etcd import (
     membership,
     reach,
     releases,
+    start_check,
     upgrade,
 )
 from provision.etcd.observed import Observed
 from provision.host.change import Change
 from provision.host.observe import HostFacts, PathState
 from provision.host.resources import File
-from provision.inventory.model import EtcdTls, Source
+from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plan import Step
 from provision.remote import Fleet, Result, Session, Stats, whole
@@ -52,6 +54,12 @@ _SOURCE = Source(path=Path("none.tar.gz"), sha256="0" * 64)
 #: Below the ports that the kernel gives to connections, or one might be taken amid a restart.
 _ports = iter(range(20000 + 1500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), 32000))
 _ports_lock = threading.Lock()
+
+
+def _own_check(release: str) -> list[str]:
+    """As in what the tool writes: etcd's check at start, where the release has a sound one."""
+    settings = start_check.switched({}, version_tuple(release), on=True)
+    return [f"--{key}={json.dumps(v).strip(chr(34))}" for key, v in settings.items()]
 
 
 class Ended(AssertionError):
@@ -180,6 +188,9 @@ class Life:
         self.notes: dict[str, File] = {}
         #: What was acknowledged, by key.
         self.written: dict[str, str] = {}
+        #: Set at the end, for what runs beside.
+        self.over = threading.Event()
+        self._beside: list[threading.Thread] = []
         self._count = count
         for m in members:
             self.start(m, release, "new")
@@ -220,6 +231,7 @@ class Life:
             *("--listen-client-urls", m.client_url, "--advertise-client-urls", m.client_url),
             *("--listen-peer-urls", m.peer_url, "--initial-advertise-peer-urls", m.peer_url),
             *("--heartbeat-interval", "30", "--election-timeout", "300"),
+            *_own_check(p.release),
             *p.flags,
             *extra,
         ]
@@ -246,8 +258,16 @@ class Life:
         self.launch(name, *extra)
         self.wait(name)
 
+    def beside(self, run: Callable[[], None]) -> None:
+        """Run it in a thread until the life is ``over``."""
+        self._beside.append(threading.Thread(target=run))
+        self._beside[-1].start()
+
     def end(self) -> None:
         """Nothing of it is left: each member's log takes 128 MB."""
+        self.over.set()
+        for thread in self._beside:
+            thread.join()
         for p in self.processes.values():
             p.stop(kill=True)
         shutil.rmtree(self.folder)

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from provision.errors import PreflightFailed, Unhealthy
 from provision.etcd import before_3_6, gates, health, membership, reach, upgrade
-from provision.etcd.failures import EtcdRefused
+from provision.etcd.failures import EtcdError, EtcdRefused
 from provision.inventory.model import EtcdAuth, Secret
 from tests.authority import Ca
 from tests.component.lives import FORGETS, RELEASES, Ended, Life, unpack
@@ -158,6 +159,22 @@ def with_alarms(life: Life, stage: int) -> None:
     gates.all_healthy(life.cluster, life.fleet).check()
 
 
+def compacted(life: Life, stage: int) -> None:
+    """From now on keys are deleted, and the log is compacted at the deletion, all the time: etcd's
+    own check at start compares the members' data whatever release each has."""
+    if stage:
+        return
+
+    def run() -> None:
+        while not life.over.wait(0.7):
+            with suppress(EtcdError), health.any_client(life.cluster, life.fleet) as client:
+                client.put("/gone", "x")
+                client.delete("/gone")
+                client.compact(client.status().revision)
+
+    life.beside(run)
+
+
 @dataclass(frozen=True)
 class Past:
     """``count`` members of the release ``first``; ``happens`` before every release of ``hops``."""
@@ -179,6 +196,8 @@ LIVES = {
     "auth": Past(with_auth),
     "peer-tls": Past(with_peer_tls),
     "alarms": Past(with_alarms),
+    "compacted": Past(compacted),
+    "compacted on 3.5.19": Past(compacted, 3, FORGETS, HOPS[1:]),
     # Where promotions were forgotten, and v2 requests are in every log.
     "grown on 3.5.19, all the way at once": Past(grown, 1, FORGETS, HOPS[-1:]),
     "replaced on 3.5.19": Past(replaced, 3, FORGETS, HOPS[1:]),

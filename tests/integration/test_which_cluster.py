@@ -28,7 +28,8 @@ UNREACHABLE = f"INPUT -p tcp --syn -s {NET}.1 -m multiport -j REJECT --dports 22
 SAYS_NEW = (
     "sed -i 's/^initial-cluster-state: .*/initial-cluster-state: \"new\"/' /etc/etcd/etcd.conf.yml"
 )
-UNIT = "/etc/systemd/system/etcd.service"
+UNIT, CONFIG = "/etc/systemd/system/etcd.service", "/etc/etcd/etcd.conf.yml"
+STATE_OF = f"cat {CONFIG}; systemctl is-active etcd || :"
 #: Runs a command as etcd's user, whose files the data are.
 AS_ETCD = "setpriv --reuid etcd --regid etcd --init-groups"
 
@@ -338,12 +339,10 @@ def test_a_majority_with_changed_addresses(three: Lab, inventory: Path) -> None:
     three.on(three.etcd, "systemctl stop etcd")
     moved = {name: {"peer_port": 2390} for name in NAMES[1:]}
     elsewhere = three.inventory({"alluxio": None, "etcd": {"members": moved}})
-    before = three.on(three.etcd, "cat /etc/etcd/etcd.conf.yml; systemctl is-active etcd || :")
+    before = three.on(three.etcd, STATE_OF)
     refused = three.invoke("deploy-etcd", elsewhere)
     refused.expect(3, "the peer addresses of etcd1, etcd2 have changed", "recover-etcd --from")
-    assert three.on(three.etcd, "cat /etc/etcd/etcd.conf.yml; systemctl is-active etcd || :") == (
-        before
-    )
+    assert three.on(three.etcd, STATE_OF) == before
     recover = ("--from", "etcd0", "--yes-recover", CLUSTER)
     three.invoke("recover-etcd", elsewhere, *recover).expect(0)
     require_whole(three, elsewhere)
@@ -352,14 +351,20 @@ def test_a_majority_with_changed_addresses(three: Lab, inventory: Path) -> None:
 
 
 def damage(lab: Lab, host: Host) -> None:
-    """The disk of one member returns other bytes than were written, as one value of a key."""
+    """The disk of one member returns other bytes than were written, as one value of a key.
+
+    etcd is started without its own check, which finds it: most data differ since a member runs.
+    """
     with lab.client(host) as client:
         client.put("/marked", f"right-{host.name}")
     host.run(
         f"""
         systemctl stop etcd
         LC_ALL=C sed -i s/right-{host.name}/wrong-{host.name}/ /var/lib/etcd/member/snap/db
+        cp -p {CONFIG} /root/checked.yml
+        sed -i '/^feature-gates/d' {CONFIG}
         systemctl start etcd
+        mv /root/checked.yml {CONFIG}
         """
     )
     with lab.client(host) as client:
@@ -434,6 +439,56 @@ def test_the_member_whose_data_differ_is_replaced_whatever_the_alarm_says(
     require_whole(three, inventory)
     state = "etcd's alarm CORRUPT, and no two members agree"
     record(state, "recover-etcd --from", acknowledged)
+
+
+@pytest.mark.parametrize("odd", NAMES)
+def test_a_healthy_member_that_etcd_does_not_start_beside_an_odd_one(
+    three: Lab, inventory: Path, odd: str
+) -> None:
+    """etcd's own check counts no majority: it ends whoever starts beside a member that differs."""
+    damage(three, three.hosts[odd])
+    healthy, other = (three.hosts[name] for name in NAMES if name != odd)
+    healthy.run("systemctl stop etcd; systemctl start --no-block etcd")
+    wait_until(
+        lambda: "checkInitial" in journal(healthy) or "corrupt" in journal(healthy),
+        "etcd's check ends the healthy member",
+    )
+    # No change begins, and the start says whose data differ.
+    assert "feature-gates" in healthy.read(CONFIG)
+    refused = three.invoke("replace-member", inventory, odd)
+    refused.expect(3, "no majority agrees", "invoke deploy-etcd")
+    started = three.invoke("deploy-etcd", inventory)
+    started.expect(4, "start the members that are down", f"invoke replace-member {odd}")
+    with writing([healthy, other], f"/started/{odd}/") as writes:
+        settings = three.inventory({"alluxio": None, "etcd": {"settings": {"max-txn-ops": 200}}})
+        changed = three.invoke("deploy-etcd", settings)
+        changed.expect(3, f"invoke replace-member {odd}")
+        three.invoke("replace-member", inventory, odd).expect(0)
+        three.invoke("deploy-etcd", inventory).expect(0)
+    for host in three.etcd:
+        assert "InitialCorruptCheck=true" in host.read(CONFIG)
+        assert "max-txn-ops" not in host.read(CONFIG)
+    require_whole(three, inventory)
+    with three.client(three.hosts[odd]) as client:
+        there = client.range(f"/started/{odd}/", keys_only=True)[1]
+    assert len(there) >= len(writes.acknowledged) > 0
+    place = ("first", "second", "last")[NAMES.index(odd)]
+    state = f"the {place} member has other data, and etcd does not start a healthy one"
+    record(state, "deploy-etcd, replace-member", TODAY + len(writes.acknowledged))
+
+
+def test_an_odd_member_does_not_start(three: Lab, inventory: Path) -> None:
+    odd = three.hosts["etcd1"]
+    damage(three, odd)
+    odd.run("systemctl stop etcd; systemctl start --no-block etcd")
+    refused = three.invoke("deploy-etcd", inventory)
+    refused.expect(4, "etcd1", "invoke replace-member etcd1")
+    three.invoke("replace-member", inventory, "etcd1").expect(0)
+    require_whole(three, inventory)
+
+
+def journal(host: Host) -> str:
+    return host.run("journalctl -u etcd --since=-60s --no-pager -o cat")
 
 
 def wait_for_writes(writes: Writes) -> None:

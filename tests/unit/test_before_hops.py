@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import PreflightFailed, Unhealthy
-from provision.etcd import auth, before_3_6, before_3_7, health, member_steps, upgrade
+from provision.etcd import auth, before_3_6, before_3_7, hashes, health, member_steps, upgrade
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.observed import Observed, Running
 from provision.etcd.pending import Pending
@@ -85,11 +85,14 @@ def test_an_alarm_stops_the_upgrade_before_the_next_member(monkeypatch: pytest.M
     assert first.status is not None
     full = replace(first, status=replace(first.status, errors=("memberID:1 alarm:NOSPACE ",)))
     now = well
+    compared: list[object] = []
     monkeypatch.setattr(health, "observe", lambda *_: now)
+    monkeypatch.setattr(hashes, "require_equal", lambda seen, _: compared.append(seen))
     monkeypatch.setattr(upgrade, "READY_WITHIN", 0.0)
     with Fleet(1) as fleet:
         gate = upgrade._undisturbed(CLUSTER, fleet, CLUSTER.members[1])
         gate.check()
+        assert compared == [well]
         now = replace(well, members=(full, *well.members[1:]))
         with pytest.raises(Unhealthy, match="alarm NOSPACE is on") as stopped:
             gate.check()

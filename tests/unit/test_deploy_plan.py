@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
-from provision.etcd import certificates, deploy, desired, gates, members, pki, roster, tls
+from provision.etcd import certificates, deploy, desired, gates, hashes, members, pki, roster, tls
 from provision.etcd.deploy import Observed
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.observed import Running
@@ -26,6 +26,14 @@ from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL, having
 
 DATA = PathState("dir", "etcd", "etcd", 0o700, 4096)
+
+
+@pytest.fixture(autouse=True)
+def by_hash(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[str, ...]]:
+    """The voters that serve, by the hash of their data: what a comparison finds."""
+    found: dict[int, tuple[str, ...]] = {1: ("infra1", "infra2", "infra3")}
+    monkeypatch.setattr(hashes, "compare", lambda *_: hashes.Comparison(9, found, 3))
+    return found
 
 
 class World:
@@ -560,6 +568,58 @@ def test_a_member_that_does_not_serve_keeps_its_line() -> None:
         "note that the cluster exists",
     ]
     assert [c.what for c in plan.steps[0].hosts[0].changes] == ["start etcd.service"]
+
+
+CHECKED = 'feature-gates: "InitialCorruptCheck=true"\n'
+
+
+def unchecked(world: World, name: str) -> HostFacts:
+    """The host of ``name`` with the configuration of a tool that left etcd's check off."""
+    path, facts = desired.config_file(world.cluster), world.facts[name]
+    text = facts.text(path) or ""
+    assert CHECKED in text
+    return replace(facts, paths={**facts.paths, path: hosts.text(text.replace(CHECKED, ""))})
+
+
+def test_etcds_own_check_is_turned_on_without_a_restart() -> None:
+    world = World()
+    world.facts["infra2"] = unchecked(world, "infra2")
+    (step,) = world.plan().steps
+    assert step.title == "prepare without touching a service"
+    assert [c.what for c in step.hosts[0].changes] == ["change /etc/etcd/etcd.conf.yml"]
+
+
+@pytest.mark.parametrize("known", ["nobody serves", "data differ", "compacted", "equal"])
+def test_beside_an_odd_member_one_that_is_down_starts_unchecked(
+    known: str, by_hash: dict[int, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    world.stop("infra3")
+    if known == "nobody serves":
+        monkeypatch.setattr(ClusterHealth, "healthy_count", 0)
+    elif known == "data differ":
+        by_hash |= {1: ("infra1",), 2: ("infra2",)}
+    elif known == "compacted":
+
+        def churned(*_: object) -> NoReturn:
+            raise Unhealthy("compacted", id="changed-meanwhile")
+
+        monkeypatch.setattr(hashes, "compare", churned)
+    plan = world.plan()
+    start = next(h for h in plan.steps[0].hosts if h.name == "infra3")
+    after = plan.steps[0].after
+    assert after is not None
+    if known == "equal":
+        assert [c.what for c in start.changes] == ["start etcd.service"]
+        assert "the same data" not in after.title
+        return
+    assert [c.what.split()[0] for c in start.changes] == ["change", "start"]
+    assert f"-{CHECKED.strip()}" in start.changes[0].diff
+    assert after.title.endswith("and all hold the same data")
+    assert plan.steps[1].title == "note that the cluster exists"
+    last = next(h for h in plan.steps[1].hosts if h.name == "infra3")
+    assert f"+{CHECKED.strip()}" in last.changes[0].diff
+    assert last.changes[0].quiet
 
 
 def test_another_setting_beside_the_line_is_a_restart() -> None:

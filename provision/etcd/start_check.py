@@ -1,0 +1,62 @@
+"""etcd's own check at start: a member that has data compares its hash with every peer's first.
+
+``InitialCheck`` in etcd's ``server/etcdserver/corrupt.go`` (``CheckInitialHashKV`` in 3.4) compares
+at the member's own revision, and ends the member when a peer with the same compacted revision has
+another hash. It does not ask what the majority has: while an odd peer answers, a healthy member
+ends, too. A peer that does not answer is passed over. A member without data is not checked
+(``memberInitialized`` in ``server/embed/etcd.go``).
+
+etcd reads the setting only when it starts, so a change of it restarts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from provision.inventory.model import Scalar
+
+#: The setting up to 3.5. 3.6 takes it, too, but ends when ``feature-gates`` is set beside it.
+SETTING = "experimental-initial-corrupt-check"
+#: The key of 3.6 and later, and the gate in it (``server/features/etcd_features.go``).
+GATES, GATE = "feature-gates", "InitialCorruptCheck"
+_BY_GATE = (3, 6)
+#: What etcd writes as it ends.
+DIFFERS = "found data inconsistency with peers"
+#: By minor, the first release whose check is sound: it tells members of a former cluster from peers
+#: (etcd issue 15548), and bears a compaction meanwhile (etcd pull requests 16047 and 16048). From
+#: the changelogs.
+_SOUND = {(3, 4): 28, (3, 5): 10}
+
+
+def is_sound(release: tuple[int, ...]) -> bool:
+    """Whether ``release``, such as ``(3, 5, 35)``, checks without known false alarms."""
+    major, minor, patch = (*release, 0, 0, 0)[:3]
+    return (major, minor) >= _BY_GATE or patch >= _SOUND.get((major, minor), patch + 1)
+
+
+def switched(
+    settings: Mapping[str, Scalar], release: tuple[int, ...], *, on: bool
+) -> dict[str, Scalar]:
+    """``settings`` with the check ``on`` or off.
+
+    On is for where the release's check is sound, and where the settings do not speak of it.
+    """
+    found = dict(settings)
+    gates = str(found.get(GATES, ""))
+    others = other_gates(gates)
+    if not on:
+        found.pop(SETTING, None)
+        gates = others
+    elif SETTING in found or GATE in gates or not is_sound(release):
+        return found
+    elif release[:2] < _BY_GATE:
+        return {**found, SETTING: True}
+    else:
+        gates = f"{others},{GATE}=true".lstrip(",")
+    found.pop(GATES, None)
+    return {**found, GATES: gates} if gates else found
+
+
+def other_gates(gates: str) -> str:
+    """A value of ``feature-gates``, such as ``One=true,Two=false``, without the check's gate."""
+    return ",".join(g for g in gates.split(",") if g and g.partition("=")[0].strip() != GATE)
