@@ -196,9 +196,10 @@ def _require_leases(run: Run) -> None:
 
 def note(run: Run) -> None:
     """Note on the members' hosts what the cluster is like now, for the next run to compare."""
+    from provision import screen
     from provision.etcd import last_seen
 
-    last_seen.take(run.etcd or run.inventory.etcd, run.fleet)
+    screen.problems(last_seen.take(run.etcd or run.inventory.etcd, run.fleet))
 
 
 def finish(

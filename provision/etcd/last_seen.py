@@ -13,12 +13,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timezone
 
+from provision.errors import ChangeFailed, Problem
 from provision.etcd import health
 from provision.etcd.groups import Note
 from provision.etcd.values import Login
 from provision.host.observe import HostFacts
 from provision.inventory.resolved import EtcdCluster
-from provision.remote import Fleet, Session
+from provision.remote import Fleet, Session, failures
+from provision.text import printable_lines
 
 STAMP = "%Y%m%dT%H%M%SZ"
 _LINE = re.compile(
@@ -60,18 +62,19 @@ def text(note: Note) -> str:
     )
 
 
-def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> None:
+def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> list[Problem]:
     """Note the cluster that serves on every declared member's host.
 
     Hosts that cannot be asked keep their older note, and the newest counts. Nothing is noted when
-    no member serves, or when those that do tell different clusters.
+    no member serves, or when those that do tell different clusters. Returns warnings: of the hosts
+    that did not write it, and of all when no host has it.
     """
     if cluster.external:
-        return
+        return []
     seen = health.observe(cluster, fleet, login=login)
     serving = [m.status for m in seen.members if m.healthy and m.status is not None]
     if len({s.cluster_id for s in serving}) != 1:
-        return
+        return []
     note = Note(
         serving[0].cluster_id,
         max(s.raft_term for s in serving),
@@ -89,6 +92,16 @@ def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> None
     )
 
     def write(session: Session) -> None:
-        session.run(script, "note the cluster")
+        result = session.run(script, "note the cluster")
+        if not result.ok:
+            said = printable_lines(result.stderr, last=1) or [f"exit code {result.code}"]
+            raise ChangeFailed(said[0], id="change-failed")
 
-    fleet.map(write, [m.machine for m in cluster.members])
+    machines = [m.machine for m in cluster.members]
+    problems = failures(fleet.map(write, machines))
+    if len(problems) < len(machines):
+        problems = [p for p in problems if p.id == "change-failed"]
+    return [
+        replace(p, what=f"has no new note of the cluster: {p.what}", severity="warning")
+        for p in problems
+    ]

@@ -89,7 +89,10 @@ def build(
         )
     adding = [m.member.name for m in moves if m.kind is Kind.ADD]
     if adding and running.health.asks_for_login and not recovering:
-        releases.require_fit(running.health.releases, {State.AUTH}, f"adding {', '.join(adding)}")
+        out = [m.member.name for m in moves if m.kind is Kind.REMOVE and m.member.name in adding]
+        releases.require_fit(
+            running.health.releases, {State.AUTH}, f"adding {', '.join(adding)}", out
+        )
     leaving = [m.member.name for m in moves if m.kind is Kind.REMOVE]
     if leaving:
         hashes.require_equal(running.health, fleet, (*leaving, *odd))
@@ -177,6 +180,12 @@ class _Builder:
         member, fleet = move.member, self.fleet
         grown = replace(now, members=(*now.members, member))
         facts = self.observed.facts[member.machine]
+        former = self.running.pending.clean.get(member.name, member.machine.host)
+        if former != member.machine.host:
+            where = f"{member.name} ({former})"
+            what = "is not cleaned: a member of this name comes to another host"
+            remedy = "when it is back: systemctl disable --now etcd.service there"
+            self.made.notes.append(Problem(where, what, remedy, "warning", id="host-not-cleaned"))
         away = disks.missing(facts.text(desired.UNIT_PATH), facts, [member.data_dir])
         if mount := away.get(member.data_dir):
             where = f"{member.name} ({member.machine.host})"

@@ -7,7 +7,7 @@ a time; below 3.6 there is no way back once the whole cluster has been upgraded.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.errors import PreflightFailed, Problem
@@ -180,17 +180,25 @@ def unfit_problem(
 
 
 def require_fit(
-    running: Iterable[tuple[str, str]], holding: Collection[State], command: str
+    running: Iterable[tuple[str, str]],
+    holding: Collection[State],
+    command: str,
+    dead: Sequence[str] = (),
 ) -> None:
     """Raises :class:`PreflightFailed` when a member runs a release that ``command`` could damage.
 
     ``running``: members' names and releases. ``holding``: the states that the command brings about.
+    ``dead``: members that the command would replace, and that an upgrade does not go on without.
     """
     problems = []
     for name, release in running:
         for found in unfit(release, holding):
             if found.state in holding:
                 remedy_ = f"{remedy(release)}: invoke upgrade-etcd --to VERSION, then {command}"
+                if dead:
+                    remedy_ = (
+                        f"invoke remove-member {dead[0]} and take it out of etcd.members; {remedy_}"
+                    )
                 what = f"runs etcd {release}: {found.what}"
                 problems.append(Problem(name, what, remedy_, id="etcd-version-unfit"))
     if problems:

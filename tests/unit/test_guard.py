@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,12 +16,15 @@ from provision.errors import PreflightFailed, UsageError
 from provision.etcd import desired, gates, guard, health, last_seen, members, wal
 from provision.etcd.groups import Answer, Disk, Note, Seen
 from provision.etcd.guard import Look
+from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.values import MemberStatus
 from provision.host.observe import HostFacts
 from provision.host.ownership import KEY
 from provision.inventory.resolved import Established
 from provision.remote import Fleet
 from provision.run import Run
 from tests.unit import builders, hosts
+from tests.unit.hosts import LocalFleet
 
 TASKS = {name: commands.namespace[name] for name in commands.namespace.task_names}
 
@@ -103,6 +107,28 @@ def test_the_newest_note_counts() -> None:
 )
 def test_anything_else_is_no_note(text: str) -> None:
     assert last_seen.read(builders.etcd(), _noted(text)) is None
+
+
+def test_a_host_that_takes_no_note_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    cluster = replace(builders.etcd(), config_dir=str(folder))
+    status = MemberStatus(0xC1, 1, "3.6.16", 1, 800, 1, 4, 900, 900, False, ())
+    seen = ClusterHealth(cluster, tuple(MemberHealth(m, status=status) for m in cluster.members))
+    monkeypatch.setattr(health, "observe", lambda *_, **__: seen)
+    with LocalFleet(tmp_path) as fleet:
+        assert last_seen.take(cluster, fleet) == []
+        note = Path(last_seen.path(cluster))
+        assert last_seen.parse(note.read_text()) is not None
+        note.unlink()
+        note.mkdir()
+        found = last_seen.take(cluster, fleet)
+    assert [p.where for p in found] == [m.machine.host for m in cluster.members]
+    assert {(p.id, p.severity) for p in found} == {("change-failed", "warning")}
+    assert "has no new note of the cluster" in found[0].what
+    assert "irectory" in found[0].what
 
 
 class Known:
