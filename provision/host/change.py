@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.host import disks
 from provision.host.observe import BATCH_LOCK, PENDING_DIR, HostFacts
+from provision.host.predict import UNIT_DIR, after, holds, is_half_installed
 from provision.host.resources import (
     MADE_BY,
     MARKER,
@@ -40,7 +41,6 @@ LOG_LINES = 12
 DONE, ANSWERED = "@@done", "@@answered"
 #: Seconds a batch waits for one that a killed run has left behind.
 BATCH_LOCK_SECONDS = 120
-UNIT_DIR = "/etc/systemd/system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,6 @@ def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ..
     A unit is restarted at most once, after everything it depends on has been changed.
     """
     found: list[Change] = []
-    restarts: dict[str, None] = dict.fromkeys(sorted(facts.pending_restarts))
     units: list[Unit] = []
     written: set[str] = set()
     trees: list[Tree] = []
@@ -82,23 +81,22 @@ def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ..
         if isinstance(resource, Unit):
             units.append(resource)
             continue
+        then = after([resource], facts)
+        if then is facts:
+            continue
         change = _change(resource, facts)
-        if isinstance(resource, Tree) and change is not None:
-            # What lies in the old tree goes with it.
-            facts = _without(facts, resource.path)
+        if isinstance(resource, Tree):
             trees += [resource] if change.restarts else []
-        elif change is not None and isinstance(resource, File | Link | Directory):
+        elif isinstance(resource, File | Link | Directory):
             change = _with_tree(change, resource.path, trees)
-        if change is not None:
-            found.append(change)
-            restarts.update(dict.fromkeys(change.restarts))
-            if isinstance(resource, File):
-                written.add(resource.path)
+        found.append(change)
+        if isinstance(resource, File):
+            written.add(resource.path)
+        facts = then
     for unit in units:
         # A timer's service has its name, and is read anew with it.
         stem = f"{UNIT_DIR}/{unit.name.rpartition('.')[0]}."
-        reload = any(path.startswith(stem) for path in written)
-        found.extend(_unit(unit, facts, restart=unit.name in restarts, reload=reload))
+        found.extend(_unit(unit, facts, reload=any(path.startswith(stem) for path in written)))
     return tuple(found)
 
 
@@ -188,20 +186,21 @@ mv -T "$t/tree" {path}
 """
 
 
-def _change(resource: Resource, facts: HostFacts) -> Change | None:
+def _change(resource: Resource, facts: HostFacts) -> Change:
+    """What makes ``resource`` true. It is not true now."""
     match resource:
         case User():
-            return _user(resource, facts)
+            return _user(resource)
         case Directory():
             return _directory(resource, facts)
         case DataDisk():
-            return _data_disk(resource, facts)
+            return _data_disk(resource)
         case File():
             return _file(resource, facts)
         case Certificate():
             return _certificate(resource, facts)
         case Identity():
-            return _identity(resource, facts)
+            return _identity(resource)
         case Move():
             return _move(resource)
         case Tree():
@@ -209,16 +208,14 @@ def _change(resource: Resource, facts: HostFacts) -> Change | None:
         case Link():
             return _link(resource, facts)
         case Package():
-            return _package(resource, facts)
+            return _package(resource)
         case Absent():
             return _absent(resource, facts)
         case Unit():
             raise TypeError("units are compared after everything else")
 
 
-def _user(user: User, facts: HostFacts) -> Change | None:
-    if user.name in facts.users:
-        return None
+def _user(user: User) -> Change:
     name, home = shlex.quote(user.name), shlex.quote(user.home)
     return Change(
         f"create system user {user.name}",
@@ -229,14 +226,12 @@ def _user(user: User, facts: HostFacts) -> Change | None:
     )
 
 
-def _directory(directory: Directory, facts: HostFacts) -> Change | None:
+def _directory(directory: Directory, facts: HostFacts) -> Change:
     path, mode = directory.path, f"{directory.mode:04o}"
     found = facts.paths.get(path)
     install = f"install -d -m {mode} -o {directory.owner} -g {directory.owner} {shlex.quote(path)}"
     if found is None:
         return Change(f"create directory {path} ({directory.owner} {mode})", install)
-    if (found.kind, found.owner, found.mode) == ("dir", directory.owner, directory.mode):
-        return None
     if found.kind != "dir":
         return Change(
             f"{path} is a {found.kind}, not a directory",
@@ -249,34 +244,22 @@ def _directory(directory: Directory, facts: HostFacts) -> Change | None:
     )
 
 
-def _data_disk(disk: DataDisk, facts: HostFacts) -> Change | None:
-    if disks.is_marked(disk.folder, facts):
-        return None
+def _data_disk(disk: DataDisk) -> Change:
     return Change(f"mark {disk.folder} as the data disk: {disk.marker}", disks.mark(disk.folder))
 
 
-def _file(file: File, facts: HostFacts) -> Change | None:
-    import hashlib
-
+def _file(file: File, facts: HostFacts) -> Change:
     found = facts.paths.get(file.path)
     here = found is not None and found.kind == "file"
-    if found is not None and here:
-        same = file.content is None or (
-            found.sha256 == hashlib.sha256(file.content).hexdigest()
-            if file.secret
-            else found.content == file.content
+    if found is not None and holds(found, file):
+        verb = f"set {file.path} to {file.owner} {file.mode:04o}"
+        diff = (
+            f"-{file.path} {found.owner} {found.mode:04o}\n"
+            f"+{file.path} {file.owner} {file.mode:04o}\n"
         )
-        if same and (found.owner, found.mode) == (file.owner, file.mode):
-            return None
-        if same:
-            verb = f"set {file.path} to {file.owner} {file.mode:04o}"
-            diff = (
-                f"-{file.path} {found.owner} {found.mode:04o}\n"
-                f"+{file.path} {file.owner} {file.mode:04o}\n"
-            )
-            path = shlex.quote(file.path)
-            script = f"chown {file.owner}:{file.owner} {path}; chmod {file.mode:04o} {path}"
-            return Change(verb, script, diff)
+        path = shlex.quote(file.path)
+        script = f"chown {file.owner}:{file.owner} {path}; chmod {file.mode:04o} {path}"
+        return Change(verb, script, diff)
     return Change(
         f"{'change' if here else 'write'} {file.path}",
         _write(file),
@@ -308,7 +291,7 @@ def _diff(file: File, facts: HostFacts) -> str:
     )
 
 
-def _certificate(wanted: Certificate, facts: HostFacts) -> Change | None:
+def _certificate(wanted: Certificate, facts: HostFacts) -> Change:
     path, owner = shlex.quote(wanted.path), wanted.owner
     verb = "change" if f"{wanted.path}.crt" in facts.paths else "write"
     why = f"{wanted.why}; " if wanted.why else ""
@@ -327,12 +310,7 @@ def _certificate(wanted: Certificate, facts: HostFacts) -> Change | None:
             answer=lambda request: _install_certificate(wanted, sign(request.encode()), None),
             disrupts=True,
         )
-    here = facts.paths.get(f"{wanted.path}.crt"), facts.paths.get(f"{wanted.path}.key")
-    found = [(p.owner, p.mode) for p in here if p is not None]
-    # Killed between the two renames of an installation: the key is the new one already.
-    half = f"{wanted.path}.crt.new" in facts.paths and f"{wanted.path}.key.new" not in facts.paths
-    if found == [(owner, 0o644), (owner, 0o600)] and not half:
-        return None
+    half = is_half_installed(wanted, facts)
     return Change(
         f"finish {wanted.path}.crt" if half else f"set {wanted.path}.crt and .key to {owner} 0600",
         (f"mv -f {path}.crt.new {path}.crt\n" if half else "")
@@ -392,10 +370,7 @@ def _install_certificate(wanted: Certificate, certificate: bytes, key: bytes | N
     return "\n".join(lines)
 
 
-def _identity(identity: Identity, facts: HostFacts) -> Change | None:
-    found = facts.paths.get(identity.path)
-    if found is not None and found.size > 0:
-        return None
+def _identity(identity: Identity) -> Change:
     file = File(identity.path, f"{identity.uuid}\n".encode(), owner=identity.owner)
     return Change(f"make the worker identity {identity.path}", _write(file))
 
@@ -430,21 +405,12 @@ fi
 """
 
 
-def _tree(tree: Tree, facts: HostFacts) -> Change | None:
-    marker = (facts.text(tree.marker) or "").strip()
-    if marker == tree.artifact.sha256:
-        return None
+def _tree(tree: Tree, facts: HostFacts) -> Change:
     name = tree.artifact.path.name
     if tree.path not in facts.paths:
         # Nothing runs from a folder that is not there yet.
         return Change(f"install {tree.path} from {name}", upload=tree)
     return Change(f"replace {tree.path} from {name}", upload=tree, restarts=tree.restarts)
-
-
-def _without(facts: HostFacts, tree: str) -> HostFacts:
-    below = f"{tree}/"
-    paths = {path: state for path, state in facts.paths.items() if not path.startswith(below)}
-    return replace(facts, paths=paths)
 
 
 def _with_tree(change: Change, path: str, trees: Sequence[Tree]) -> Change:
@@ -456,10 +422,8 @@ def _with_tree(change: Change, path: str, trees: Sequence[Tree]) -> Change:
     return replace(change, restarts=tuple(dict.fromkeys((*change.restarts, *owed))))
 
 
-def _link(link: Link, facts: HostFacts) -> Change | None:
+def _link(link: Link, facts: HostFacts) -> Change:
     found = facts.paths.get(link.path)
-    if found is not None and found.kind == "link" and found.target == link.target:
-        return None
     path = shlex.quote(link.path)
     before = found.target if found is not None else None
     return Change(
@@ -470,10 +434,8 @@ def _link(link: Link, facts: HostFacts) -> Change | None:
     )
 
 
-def _absent(absent: Absent, facts: HostFacts) -> Change | None:
+def _absent(absent: Absent, facts: HostFacts) -> Change:
     there = [path for path in absent.paths if path in facts.paths]
-    if not there:
-        return None
     unit = shlex.quote(absent.unit)
     return Change(
         f"remove {absent.unit}",
@@ -483,9 +445,7 @@ def _absent(absent: Absent, facts: HostFacts) -> Change | None:
     )
 
 
-def _package(package: Package, facts: HostFacts) -> Change | None:
-    if package.binary in facts.paths:
-        return None
+def _package(package: Package) -> Change:
     names, binary = " ".join(map(shlex.quote, package.names)), shlex.quote(package.binary)
     return Change(
         f"install package {' '.join(package.names)}",
@@ -519,8 +479,8 @@ fi
 )"""
 
 
-def _unit(unit: Unit, facts: HostFacts, *, restart: bool, reload: bool) -> list[Change]:
-    state = facts.unit(unit.name)
+def _unit(unit: Unit, facts: HostFacts, *, reload: bool) -> list[Change]:
+    state, restart = facts.unit(unit.name), unit.name in facts.pending_restarts
     name = shlex.quote(unit.name)
     result: list[Change] = []
     if reload or state.needs_reload:

@@ -41,6 +41,8 @@ PENDING_DIR = "/run/alluxio-provision"
 #: Held while a batch works; observers wait for it, so a killed run's last batch is seen whole.
 BATCH_LOCK = f"{PENDING_DIR}/batch.lock"
 CERTIFICATE_FILES = (".crt", ".key", ".crt.new", ".key.new")
+#: Bytes of the largest file whose content the script sends.
+CONTENT_LIMIT = 256 << 10
 BEGIN, END = "@@begin", "@@end"
 #: A file's type by find's letter for it.
 KINDS = {

@@ -10,7 +10,6 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
@@ -18,22 +17,9 @@ from provision.alluxio.tarball import CLI, CONFIG, LAUNCHERS, VERSION, Contents
 from provision.artifacts import Artifact
 from provision.audit import HOST_DIR
 from provision.host.change import Change, batch
-from provision.host.observe import PENDING_DIR, Disk, HostFacts, PathState, Probe, UnitState, parse
+from provision.host.observe import PENDING_DIR, Disk, HostFacts, PathState, Probe, parse
 from provision.host.observe import script as facts_script
-from provision.host.resources import (
-    Certificate,
-    DataDisk,
-    Directory,
-    File,
-    Identity,
-    Link,
-    Move,
-    Package,
-    Resource,
-    Tree,
-    Unit,
-    User,
-)
+from provision.host.resources import Resource
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet, Held, Result, Session, Stats, whole
 
@@ -77,48 +63,6 @@ def disk(path: str, available: int, total: int = 100 * GIB, device: str = "/dev/
 
 def text(content: str, mode: int = 0o644) -> PathState:
     return PathState("file", "root", "root", mode, len(content), content.encode())
-
-
-def having(resources: Iterable[Resource], before: HostFacts) -> HostFacts:
-    """``before`` once ``resources`` are true, as the facts script would see it."""
-    paths, users, units = dict(before.paths), dict(before.users), dict(before.units)
-    for r in resources:
-        match r:
-            case User(name=name):
-                users[name] = f"{name}:x:998:998::/:/usr/sbin/nologin"
-            case Directory(path=path, owner=owner, mode=mode):
-                paths[path] = PathState("dir", owner, owner, mode, 4096)
-            case File(path=path, content=content, owner=owner, mode=mode, secret=secret):
-                body = content or b""
-                paths[path] = PathState(
-                    "file",
-                    owner,
-                    owner,
-                    mode,
-                    len(body),
-                    None if secret else body,
-                    hashlib.sha256(body).hexdigest() if secret else None,
-                )
-            case Identity(path=path, owner=owner, uuid=uuid):
-                body = f"{uuid}\n".encode()
-                paths[path] = PathState("file", owner, owner, 0o644, len(body), body)
-            case Tree(path=path, artifact=artifact):
-                paths[path] = PathState("dir", "root", "root", 0o755, 4096)
-                paths[r.marker] = text(f"{artifact.sha256}\n")
-                paths[f"{path}/{LAUNCHERS[0]}"] = text("#!/bin/bash\n", 0o755)
-            case Move(target=target, owner=owner):
-                paths[target] = PathState("dir", owner, owner, 0o750, 4096)
-            case DataDisk():
-                paths[r.marker] = PathState("dir", "root", "root", 0o755, 4096)
-            case Link(path=path, target=target):
-                paths[path] = PathState("link", "root", "root", 0o777, 3, target=target)
-            case Package(binary=binary):
-                paths[binary] = PathState("file", "root", "root", 0o755, 1 << 20)
-            case Unit(name=name):
-                units[name] = UnitState("loaded", "active", "running", "enabled", 4711)
-            case Certificate():
-                raise NotImplementedError
-    return replace(before, paths=paths, users=users, units=units, pending_restarts=frozenset())
 
 
 def shell(script: str, root: Path, **options: Any) -> Result:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from provision.artifacts import Artifact
 from provision.host.change import Change, batch, changes, receive
 from provision.host.observe import PENDING_DIR, PathState, UnitState
+from provision.host.predict import after
 from provision.host.resources import (
     Directory,
     File,
@@ -28,7 +29,7 @@ from provision.host.resources import (
 )
 from provision.remote import whole
 from tests.unit import hosts
-from tests.unit.hosts import ME, do, facts, having, look, shell, text
+from tests.unit.hosts import ME, do, facts, look, shell, text
 
 UUID = "11111111-2222-3333-4444-555555555555"
 names = st.from_regex(r"[a-z][a-z0-9._-]{0,8}", fullmatch=True)
@@ -52,7 +53,7 @@ def _place(resource: Resource) -> str:
 
 @given(st.lists(resources, max_size=8, unique_by=_place))
 def test_what_is_as_declared_is_not_changed(declared: list[Resource]) -> None:
-    assert changes(declared, having(declared, facts())) == ()
+    assert changes(declared, after(declared, facts())) == ()
 
 
 @given(st.lists(resources, max_size=8, unique_by=_place))
@@ -67,7 +68,7 @@ def test_only_what_differs_is_changed(declared: list[Resource], data: st.DataObj
     """Whatever subset is done, doing the rest is what is left."""
     kept = [r for r in declared if not isinstance(r, Tree)]
     done = [r for r in kept if data.draw(st.booleans())]
-    left = changes(kept, having(done, facts()))
+    left = changes(kept, after(done, facts()))
     alone = [c for r in kept if r not in done for c in changes([r], facts())]
     assert {c.what for c in alone} >= {c.what for c in left if "restart" not in c.what}
 
@@ -233,7 +234,7 @@ class TestTree:
     def test_another_tarball_of_the_same_release_restarts(self) -> None:
         """And what we wrote into the old folder is written again: it went with it."""
         declared: list[Resource] = [self.tree, self.conf, Unit("w.service")]
-        there = having(declared, facts())
+        there = after(declared, facts())
         other = replace(self.tree, artifact=replace(hosts.TARBALL, sha256="b" * 64))
         todo = changes([other, *declared[1:]], there)
         assert [c.what.split()[0] for c in todo] == ["replace", "write", "restart"]
@@ -243,7 +244,7 @@ class TestTree:
         unnoticed = File("/opt/alluxio/313/conf/workers", b"w1\n")
         beside = File("/opt/alluxio/313.txt", b"x")
         declared: list[Resource] = [self.tree, unnoticed, Unit("w.service")]
-        there = having(declared, facts())
+        there = after(declared, facts())
         other = replace(self.tree, artifact=replace(hosts.TARBALL, sha256="b" * 64))
         todo = changes([other, unnoticed, beside, Unit("w.service")], there)
         assert [(c.what, c.quiet) for c in todo] == [

@@ -13,11 +13,12 @@ from provision.errors import Problem
 from provision.etcd import desired
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.host.observe import HostFacts, Probe
+from provision.host.predict import after
 from provision.host.resources import DataDisk
 from provision.inventory.resolved import Machine
 from provision.remote import Fleet
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having
+from tests.unit.hosts import TARBALL
 from tests.unit.test_stores import ALLUXIO, WORKER, installed, on, without
 
 CLUSTER = builders.etcd()
@@ -51,7 +52,7 @@ def test_a_member(error: str, gone: bool, said: list[str], monkeypatch: pytest.M
     first = CLUSTER.members[0]
     bare = hosts.facts()
     wanted = desired.resources(CLUSTER, first, TARBALL, None, None, bootstrapped=True)
-    facts = having(wanted, bare)
+    facts = after(wanted, bare)
     if gone:
         facts = without(facts, DataDisk(first.data_dir).marker)
     questions = asked(monkeypatch, {first.machine: facts})

@@ -16,12 +16,13 @@ from provision.errors import PreflightFailed
 from provision.etcd import desired as etcd
 from provision.host.change import batch
 from provision.host.observe import HostFacts, PathState, Probe, UnitState
+from provision.host.predict import after
 from provision.host.resources import MADE_BY, MARKER, File, Resource
 from provision.inventory.resolved import Inventory, Machine
 from provision.plan import Plan
 from provision.remote import Fleet
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having, text
+from tests.unit.hosts import TARBALL, text
 
 MEMBER, WORKER = builders.member(1), builders.worker("w1")
 IDENTITY = "/var/lib/alluxio/worker_identity"
@@ -50,7 +51,7 @@ class World:
         monkeypatch.setattr(gather, "facts", self.look)
 
     def have(self, *resources: Resource) -> None:
-        self.facts = having(resources, self.facts)
+        self.facts = after(resources, self.facts)
         paths = {**self.facts.paths, **dict.fromkeys(DATA, DIR)}
         users = {name: f"{name}:x:9:9:{MADE_BY}:/:/bin/false" for name in self.facts.users}
         self.facts = replace(self.facts, paths=paths, users=users)
@@ -239,7 +240,7 @@ def test_the_scripts_do_what_they_say(world: World, tmp_path: Path) -> None:
     (release / MARKER).write_text("a digest\n")
     (root / "state/worker_identity").write_text("a uuid\n")
     found = replace(
-        clean.installed("worker", having(of("Other", member=False), hosts.facts()), "here")
+        clean.installed("worker", after(of("Other", member=False), hosts.facts()), "here")
         or pytest.fail("not found"),
         own=(f"{root}/opt/alluxio/current", f"{root}/state/tmp"),
         releases=(f"{root}/opt/alluxio",),

@@ -17,13 +17,14 @@ from provision.etcd.observed import Running
 from provision.etcd.pending import Pending
 from provision.etcd.values import MemberStatus, RegisteredMember
 from provision.host.observe import HostFacts, PathState, UnitState
+from provision.host.predict import after
 from provision.host.resources import DataDisk
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
 from provision.plan import Plan
 from provision.remote import Fleet
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having
+from tests.unit.hosts import TARBALL
 
 DATA = PathState("dir", "etcd", "etcd", 0o700, 4096)
 
@@ -54,7 +55,7 @@ class World:
             for n, m in enumerate(self.cluster.members, 1)
         ]
         for n, m in enumerate(self.cluster.members, 1):
-            installed = having(self.wanted(m), hosts.facts(n))
+            installed = after(self.wanted(m), hosts.facts(n))
             self.facts[m.name] = replace(installed, paths=dict(installed.paths) | self.data(m))
 
     def data(self, m: EtcdMember) -> dict[str, PathState]:

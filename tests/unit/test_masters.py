@@ -13,13 +13,14 @@ from provision.alluxio.desired import MASTER_UNIT, UNIT, Artifacts
 from provision.errors import InventoryError
 from provision.host.change import changes
 from provision.host.observe import HostFacts, Listener
+from provision.host.predict import after
 from provision.host.resources import File, Resource
 from provision.inventory import load
 from provision.inventory.resolved import AlluxioCluster
 from provision.plan import Plan
 from provision.remote import Fleet
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having
+from tests.unit.hosts import TARBALL
 from tests.unit.test_render import load_properties
 
 ARTIFACTS = Artifacts(TARBALL, None)
@@ -109,11 +110,11 @@ def running(alluxio: AlluxioCluster) -> dict[str, HostFacts]:
     found: dict[str, HostFacts] = {}
     for n, m in enumerate(alluxio.masters, 1):
         bare = hosts.facts(n)
-        found[m.name] = having(masters.resources(alluxio, m, ARTIFACTS, bare), bare)
+        found[m.name] = after(masters.resources(alluxio, m, ARTIFACTS, bare), bare)
         worker = masters.worker_on(alluxio, m)
         if worker is not None:
             wanted = desired.resources(alluxio, worker, ARTIFACTS, found[m.name])
-            found[m.name] = having(wanted, found[m.name])
+            found[m.name] = after(wanted, found[m.name])
     return found
 
 

@@ -18,6 +18,7 @@ from provision.alluxio import desired as workers_desired
 from provision.alluxio.desired import Artifacts
 from provision.etcd import desired as etcd_desired
 from provision.host.ownership import header
+from provision.host.predict import after
 from provision.host.resources import File, Resource
 from provision.render import env_value, property_key, property_value, render, template_dir
 from tests.unit import builders
@@ -204,7 +205,7 @@ def test_a_cluster_that_has_data_keeps_what_it_was_bootstrapped_with() -> None:
     cluster = builders.etcd()
     member = cluster.members[0]
     wanted = etcd_desired.resources(cluster, member, TARBALL, None, None)
-    there = hosts.having(wanted, hosts.facts())
+    there = after(wanted, hosts.facts())
     data = {f"{member.data_dir}/member": PathState("dir", "etcd", "etcd", 0o700, 0)}
     there = replace(there, paths=dict(there.paths) | data)
     larger = replace(cluster, members=(*cluster.members, builders.member(4)))

@@ -18,13 +18,15 @@ from provision.alluxio import (
     start,
 )
 from provision.alluxio.desired import Artifacts
+from provision.alluxio.tarball import LAUNCHERS
 from provision.errors import PreflightFailed, UsageError
 from provision.host.observe import HostFacts, PathState, Probe, UnitState
+from provision.host.predict import after
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
 from provision.plan import Plan
 from provision.remote import Fleet
 from tests.unit import builders, hosts
-from tests.unit.hosts import RELEASE, TARBALL, having, text
+from tests.unit.hosts import RELEASE, TARBALL, text
 
 RESTART = "restart alluxio-worker.service"
 
@@ -59,7 +61,11 @@ class World:
             wanted = desired.resources(self.alluxio, w, Artifacts(TARBALL, None), None)
             good = hosts.facts(n)
             good = replace(good, commands={**good.commands, readiness.LABEL: READY})
-            self.facts[w.machine] = having(wanted, good)
+            there = after(wanted, good)
+            launcher = {
+                f"{desired.home(self.alluxio)}/{LAUNCHERS[0]}": text("#!/bin/bash\n", 0o755)
+            }
+            self.facts[w.machine] = replace(there, paths={**there.paths, **launcher})
         monkeypatch.setattr(gather, "facts", self._facts)
         monkeypatch.setattr(gather, "look", lambda *given: (self._facts(*given), []))
         monkeypatch.setattr(start, "live", lambda *_: self.live)
@@ -210,7 +216,7 @@ class TestUpgrade:
 
     def test_it_goes_on_where_it_was(self, world: World) -> None:
         wanted = desired.resources(world.declared("314"), world.alluxio.workers[0], ARTIFACTS, None)
-        world.facts[Machine("w1")] = having(wanted, world.facts[Machine("w1")])
+        world.facts[Machine("w1")] = after(wanted, world.facts[Machine("w1")])
         assert groups(world.upgrade("314")) == [["w2"], ["w3"]]
 
     def test_who_was_stopped_is_left_alone(self, world: World) -> None:

@@ -28,13 +28,14 @@ from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd import health
 from provision.etcd.values import KeyValue
 from provision.host.observe import HostFacts, PathState, UnitState
+from provision.host.predict import after
 from provision.host.resources import File
 from provision.inventory.model import AlluxioEtcd, Java, Secret, Source
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.plan import Plan
 from provision.remote import Fleet
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having
+from tests.unit.hosts import TARBALL
 
 ARTIFACTS = Artifacts(TARBALL, None)
 FOLDER = PathState("dir", "alluxio", "alluxio", 0o750, 4096)
@@ -49,7 +50,7 @@ def running(alluxio: AlluxioCluster) -> dict[str, HostFacts]:
     found = {}
     for n, w in enumerate(alluxio.workers, 1):
         bare = hosts.facts(n)
-        found[w.name] = having(desired.resources(alluxio, w, ARTIFACTS, bare), bare)
+        found[w.name] = after(desired.resources(alluxio, w, ARTIFACTS, bare), bare)
     return found
 
 
@@ -248,12 +249,12 @@ def test_the_identity_on_a_host_is_kept() -> None:
     (worker,) = alluxio.workers
     seen = running(alluxio)["w01"]
 
-    def after(before: HostFacts) -> str | None:
+    def identity(before: HostFacts) -> str | None:
         wanted = desired.resources(alluxio, worker, ARTIFACTS, before)
-        return desired.identity(alluxio, having(wanted, before))
+        return desired.identity(alluxio, after(wanted, before))
 
-    assert after(seen) == desired.identity(alluxio, seen) is not None
-    assert len({after(hosts.facts()) for _ in range(3)}) == 3
+    assert identity(seen) == desired.identity(alluxio, seen) is not None
+    assert len({identity(hosts.facts()) for _ in range(3)}) == 3
 
 
 def test_a_new_release_is_unpacked_before_anyone_is_restarted() -> None:
@@ -333,7 +334,7 @@ def test_room_for_the_jdk_and_new_page_stores() -> None:
     rooms = start._rooms(alluxio, [worker], tarballs, bare)[worker.machine]
     assert {r.path for r in rooms} == {*("/opt/alluxio", "/opt/java", "/pages", "/var/lib/alluxio")}
     assert set(desired.probe(alluxio, worker, tarballs).disks) >= {r.path for r in rooms}
-    there = having(desired.resources(alluxio, worker, tarballs, hosts.facts()), hosts.facts())
+    there = after(desired.resources(alluxio, worker, tarballs, hosts.facts()), hosts.facts())
     there = replace(there, paths={**there.paths, state.metastore(alluxio): FOLDER})
     assert not start._rooms(alluxio, [worker], tarballs, {worker.machine: there})
 

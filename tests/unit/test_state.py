@@ -15,12 +15,12 @@ from provision import stop
 from provision.alluxio import desired, state
 from provision.alluxio.desired import Artifacts
 from provision.host.change import Change, changes, receive
-from provision.host.observe import PathState
+from provision.host.predict import after
 from provision.host.resources import Move, Tree
 from provision.inventory.model import PageStore
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having
+from tests.unit.hosts import TARBALL
 
 ARTIFACTS = Artifacts(TARBALL, None)
 SOURCE, TARGET = "/opt/alluxio/313/metastore", "/var/lib/alluxio/worker_metastore"
@@ -64,16 +64,16 @@ class TestMove:
     def test_where_there_is_one_the_worker_is_restarted_with_it(self) -> None:
         alluxio, worker = one()
         facts = hosts.facts(commands={"old-metastore": f"{SOURCE}\n"})
-        there = having(desired.resources(alluxio, worker, ARTIFACTS, hosts.facts()), facts)
+        there = after(desired.resources(alluxio, worker, ARTIFACTS, hosts.facts()), facts)
         there = replace(there, commands=facts.commands)
         todo = changes(desired.resources(alluxio, worker, ARTIFACTS, there), there)
         assert [c.what for c in todo] == [
             f"move {SOURCE} to {TARGET}, with alluxio-worker.service stopped",
             "restart alluxio-worker.service",
         ]
-        moved = PathState("dir", "alluxio", "alluxio", 0o750, 4096)
-        after = replace(there, paths={**there.paths, TARGET: moved})
-        assert changes(desired.resources(alluxio, worker, ARTIFACTS, after), after) == ()
+        moved = after(desired.resources(alluxio, worker, ARTIFACTS, there), there)
+        assert moved.paths[TARGET].owner == "alluxio"
+        assert changes(desired.resources(alluxio, worker, ARTIFACTS, moved), moved) == ()
 
     @pytest.mark.parametrize(
         "said", ["", "/etc/passwd", "/opt/alluxio/../metastore x", SOURCE + "/"]
@@ -276,7 +276,7 @@ def test_destroy_takes_it_away() -> None:
 
 def test_a_start_that_systemd_has_put_off_is_made_at_once() -> None:
     alluxio, worker = one()
-    there = having(desired.resources(alluxio, worker, ARTIFACTS, hosts.facts()), hosts.facts())
+    there = after(desired.resources(alluxio, worker, ARTIFACTS, hosts.facts()), hosts.facts())
 
     def verbs(active: str, sub: str) -> list[Change]:
         unit = replace(there.unit(desired.UNIT), active=active, sub=sub)

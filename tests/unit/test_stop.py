@@ -18,13 +18,14 @@ from provision.errors import PreflightFailed, UsageError
 from provision.etcd import desired as etcd
 from provision.host.change import batch
 from provision.host.observe import HostFacts, PathState, Probe, UnitState
+from provision.host.predict import after
 from provision.host.resources import MARKER
 from provision.inventory.resolved import Inventory, Machine
 from provision.plan import Call, Plan, Step
 from provision.remote import Fleet
 from provision.run import Run
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having, text
+from tests.unit.hosts import TARBALL, text
 
 ARTIFACTS = Artifacts(TARBALL, None)
 
@@ -39,10 +40,10 @@ class World:
         self.facts: dict[Machine, HostFacts] = {}
         for n, m in enumerate(self.inventory.etcd.members):
             wanted = etcd.resources(self.inventory.etcd, m, TARBALL, None, None)
-            self.facts[m.machine] = having(wanted, hosts.facts(n))
+            self.facts[m.machine] = after(wanted, hosts.facts(n))
         for n, w in enumerate(self.alluxio.workers, 10):
             made = worker.resources(self.alluxio, w, ARTIFACTS, None)
-            self.facts[w.machine] = having(made, hosts.facts(n))
+            self.facts[w.machine] = after(made, hosts.facts(n))
         self.looked: dict[Machine, Probe] = {}
 
         def look(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:

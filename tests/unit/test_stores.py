@@ -15,10 +15,10 @@ from provision.alluxio.desired import MASTER_UNIT, UNIT, UNIT_PATH
 from provision.host import disks
 from provision.host.change import changes
 from provision.host.observe import HostFacts
+from provision.host.predict import after
 from provision.host.resources import DataDisk, Directory
 from provision.inventory.model import PageStore
 from tests.unit import builders, hosts
-from tests.unit.hosts import having
 from tests.unit.test_masters import ARTIFACTS
 
 TWO = PageStore(dirs=["/d1/pages", "/d2/pages"], sizes=["1GB", "2GB"])
@@ -37,7 +37,7 @@ def on(facts: HostFacts, **mounts: str) -> HostFacts:
 
 def installed(**mounts: str) -> HostFacts:
     bare = on(hosts.facts(), **mounts)
-    return on(having(desired.resources(ALLUXIO, WORKER, ARTIFACTS, bare), bare), **mounts)
+    return on(after(desired.resources(ALLUXIO, WORKER, ARTIFACTS, bare), bare), **mounts)
 
 
 def without(facts: HostFacts, *gone: str) -> HostFacts:
@@ -158,7 +158,7 @@ class TestJournal:
 
     def facts(self) -> HostFacts:
         one, bare = self.MASTERS.masters[0], hosts.facts()
-        facts = having(masters.resources(self.MASTERS, one, ARTIFACTS, bare), bare)
+        facts = after(masters.resources(self.MASTERS, one, ARTIFACTS, bare), bare)
         return without(facts, "/var/lib/alluxio")
 
     def problems(self, facts: HostFacts) -> list[str]:

@@ -18,10 +18,11 @@ from provision.alluxio.desired import Artifacts
 from provision.alluxio.tarball import LAUNCHERS, Contents
 from provision.artifacts import Artifact
 from provision.host.observe import HostFacts
+from provision.host.predict import after
 from provision.host.resources import File
 from provision.inventory.model import Java
 from tests.unit import builders, hosts
-from tests.unit.hosts import TARBALL, having, text
+from tests.unit.hosts import TARBALL, text
 
 #: The check of the releases 300 to 313, word for word.
 CHECK = """\
@@ -234,6 +235,6 @@ def test_a_java_that_the_tarball_refuses() -> None:
     assert [p.what for p in found] == [
         "Java is 17, but the tarball's own check accepts only 8 or 11"
     ]
-    there = having([], facts)
+    there = after([], facts)
     without = Artifacts(TARBALL, None, hosts.RELEASE)
     assert preflight.workers(alluxio, [worker], without, {worker.machine: there}) == []
