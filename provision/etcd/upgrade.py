@@ -38,8 +38,9 @@ from provision.etcd.health import ClusterHealth
 from provision.etcd.members import declared_moves
 from provision.etcd.observed import Observed
 from provision.host.change import Change, changes
-from provision.host.observe import HostFacts, PathState, Probe
-from provision.host.resources import File, Link, Resource, Tree
+from provision.host.observe import Probe
+from provision.host.predict import after, without
+from provision.host.resources import File, Resource, Tree
 from provision.inventory.model import Source, minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, HostChanges, Plan, Step
@@ -179,7 +180,7 @@ class Steps:
             known = self.facts[m.name]
             self.facts[m.name] = replace(known, paths={**known.paths, **there[m.machine].paths})
             todo = tuple(c for c in changes(trees, self.facts[m.name]) if c.upload is not None)
-            self.facts[m.name] = _as_if(trees, self.facts[m.name])
+            self.facts[m.name] = after(trees, self.facts[m.name])
             if todo:
                 hosts.append(HostChanges(m.name, m.machine, todo))
         if hosts:
@@ -371,16 +372,17 @@ class Steps:
         wanted = desired.resources(at, member, hop.artifact, material, facts)
         found = changes(wanted, facts)
         note = before_3_6.path(self.cluster)
-        self.facts[member.name] = _as_if(wanted, facts)
+        self.facts[member.name] = after(wanted, facts)
         if note in facts.paths and version_tuple(hop.version)[:2] < releases.TRUSTS_V3_STORE:
             # What it says was true of the process before. A promotion on it may be lost again.
-            self.facts[member.name] = _without(self.facts[member.name], note)
+            self.facts[member.name] = without(note, self.facts[member.name])
             return (Change(f"forget {note}", f"rm -f {shlex.quote(note)}"), *found)
         return found
 
     def _restart(self, member: EtcdMember) -> tuple[Change, ...]:
         facts = self.facts[member.name]
-        pending = replace(facts, pending_restarts=frozenset({desired.UNIT}))
+        pending = replace(facts, pending_restarts=facts.pending_restarts | {desired.UNIT})
+        self.facts[member.name] = after([desired.unit(member)], pending)
         return changes([desired.unit(member)], pending)
 
     def _snapshot_often(self, member: EtcdMember, release: str) -> tuple[Change, ...]:
@@ -395,41 +397,19 @@ class Steps:
             for resource in desired.resources(at, often, None, material, facts)
             if isinstance(resource, File) and resource.path == path
         ]
-        found = changes([*wanted, desired.unit(member)], facts)
-        self.facts[member.name] = _as_if(wanted, facts)
+        restarted: list[Resource] = [*wanted, desired.unit(member)]
+        found = changes(restarted, facts)
+        self.facts[member.name] = after(restarted, facts)
         return found
 
     def _note(self, member: EtcdMember) -> tuple[Change, ...]:
         note = before_3_6.note(self.cluster, *self._ids[member.name])
         found = changes([note], self.facts[member.name])
-        self.facts[member.name] = _as_if([note], self.facts[member.name])
+        self.facts[member.name] = after([note], self.facts[member.name])
         return found
 
     def _tree(self, hop: Release) -> Tree:
         return Tree(f"{self.cluster.install_dir}/{hop.version}", hop.artifact)
-
-
-def _without(facts: HostFacts, path: str) -> HostFacts:
-    return replace(facts, paths={p: state for p, state in facts.paths.items() if p != path})
-
-
-def _as_if(resources: Sequence[Resource], facts: HostFacts) -> HostFacts:
-    """The facts once ``resources`` are there: what the next release's changes start from."""
-    paths = dict(facts.paths)
-    for resource in resources:
-        match resource:
-            case File(secret=False, content=bytes(content)):
-                state = PathState("file", resource.owner, resource.owner, resource.mode, 0, content)
-                paths[resource.path] = state
-            case Link():
-                paths[resource.path] = PathState(
-                    "link", "root", "root", 0o777, 0, target=resource.target
-                )
-            case Tree():
-                mark = resource.artifact.sha256.encode()
-                paths[resource.path] = PathState("dir", "root", "root", 0o755, 0)
-                paths[resource.marker] = PathState("file", "root", "root", 0o644, 0, mark)
-    return replace(facts, paths=paths, pending_restarts=frozenset())
 
 
 def _require_release(text: str) -> None:

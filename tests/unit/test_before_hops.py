@@ -8,15 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from provision import gather
 from provision.errors import PreflightFailed, Unhealthy
-from provision.etcd import auth, before_3_6, before_3_7, hashes, health, member_steps, upgrade
+from provision.etcd import (
+    auth,
+    before_3_6,
+    before_3_7,
+    desired,
+    hashes,
+    health,
+    member_steps,
+    upgrade,
+)
 from provision.etcd.health import ClusterHealth, MemberHealth
 from provision.etcd.observed import Observed, Running
 from provision.etcd.pending import Pending
 from provision.etcd.releases import State, require_fit
 from provision.etcd.roster import Kind, Move, roster
 from provision.etcd.values import MemberStatus, RegisteredMember
-from provision.host.observe import PathState
+from provision.host.observe import HostFacts, PathState, UnitState
+from provision.host.predict import after
 from provision.inventory.model import EtcdAuth, Secret
 from provision.remote import Fleet
 from tests.unit import builders, hosts
@@ -271,3 +282,55 @@ def test_authentication_is_not_turned_on_where_it_would_do_harm(tmp_path: Path) 
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="enable-auth could damage data"):
         auth.enable(inventory, fleet, found)
     require_fit(seen("3.5.4").releases, {State.AUTH}, "enable-auth")
+
+
+def installed(release: str) -> dict[str, HostFacts]:
+    """The members' hosts, each with etcd ``release`` running."""
+    at = replace(CLUSTER, version=release)
+    found = {}
+    for n, m in enumerate(at.members, 1):
+        wanted = desired.resources(at, m, hosts.TARBALL, None, None, bootstrapped=True)
+        there = after(wanted, hosts.facts(n))
+        found[m.name] = replace(
+            there, paths={**there.paths, f"{m.data_dir}/member": hosts.text("")}
+        )
+    return found
+
+
+def resumed(
+    monkeypatch: pytest.MonkeyPatch, facts: dict[str, HostFacts], versions: dict[str, str | None]
+) -> dict[str, list[str]]:
+    """What an upgrade to 3.6.16 and on to 3.7.3 changes on hosts, by the title of the step."""
+    observed = Observed(None, {m.machine: facts[m.name] for m in CLUSTER.members}, seen())
+    monkeypatch.setattr(gather, "facts", lambda *_: observed.facts)
+    monkeypatch.setattr(before_3_6, "no_v2_data", lambda *_: None)
+    hops = [upgrade.Release(v, builders.SOURCE, hosts.TARBALL) for v in ("3.6.16", "3.7.3")]
+    with Fleet(1) as fleet:
+        made = Put(CLUSTER, fleet, observed, None, versions)
+        made.upload(hops)
+        for hop in hops:
+            made.roll(hop)
+    return {s.title: [c.what for h in s.hosts for c in h.changes] for s in made.steps}
+
+
+def test_a_stopped_member_is_restarted_in_the_second_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs by then: a start would leave it with the release of the first hop."""
+    facts = installed("3.5.35")
+    stopped = UnitState("loaded", "inactive", "dead", "enabled")
+    facts["infra2"] = replace(facts["infra2"], units={desired.UNIT: stopped})
+    versions: dict[str, str | None] = {"infra1": "3.5.35", "infra2": None, "infra3": "3.6.16"}
+    found = resumed(monkeypatch, facts, versions)
+    assert found["infra2: etcd (down) to 3.6.16"][-1] == "start etcd.service"
+    for name in ("infra1", "infra2", "infra3"):
+        assert found[f"{name}: etcd 3.6.16 to 3.7.3"][-1] == "restart etcd.service"
+
+
+def test_a_restart_that_a_killed_upgrade_owes_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed between the files of a release and the restart that takes them."""
+    facts = installed("3.6.16")
+    owed = frozenset({desired.UNIT})
+    facts["infra2"] = replace(facts["infra2"], pending_restarts=owed)
+    versions: dict[str, str | None] = {"infra1": "3.6.16", "infra2": "3.5.35", "infra3": "3.6.16"}
+    found = resumed(monkeypatch, facts, versions)
+    assert found["infra2: etcd 3.5.35 to 3.6.16"] == ["restart etcd.service"]
+    assert found["infra2: etcd 3.6.16 to 3.7.3"][-1] == "restart etcd.service"
