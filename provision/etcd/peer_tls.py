@@ -14,11 +14,10 @@ from dataclasses import replace
 
 from provision.errors import PreflightFailed, Problem
 from provision.etcd import desired, gates, membership, tls
-from provision.etcd.desired import Leaf
+from provision.etcd.desired import Leaf, MemberTls
 from provision.etcd.observed import Observed, Running
 from provision.host.change import Change, changes
-from provision.host.observe import HostFacts, PathState
-from provision.host.resources import Certificate, Directory, File, Resource
+from provision.host.predict import after
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, HostChanges, Plan, Step
 from provision.remote import Fleet
@@ -42,7 +41,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool)
     members = gates.order(list(cluster.members), observed.health)
     facts = {m.name: observed.facts[m.machine] for m in members}
     steps: list[Step] = []
-    prepared: set[str] = set()
+    given: dict[str, MemberTls] = {}
     for m in members:
         if not _is_plain(m, running):
             continue
@@ -51,16 +50,17 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool)
         files = desired.resources(cluster, plain, observed.artifact, material, facts[m.name])
         if todo := changes(files, facts[m.name]):
             steps.append(_change(cluster, fleet, m, todo, f"{m.name} can speak TLS to its peers"))
-            facts[m.name] = _with(facts[m.name], files)
-            prepared.add(m.name)
+            facts[m.name] = after(files, facts[m.name])
+            if material is not None:
+                # What is made on the way is good.
+                server = Leaf() if m.client_tls else None
+                given[m.name] = replace(material, peer=Leaf(), server=server)
     for m in members:
         there = running.roster.find(m)
         assert there is not None  # _require_all() has seen to it
         if _is_plain(m, running):
             steps.append(_told(cluster, fleet, m, there.id))
-        material = tls.material(cluster, m, facts[m.name], ca)
-        if material is not None and m.name in prepared:
-            material = replace(material, peer=Leaf(), server=Leaf() if m.client_tls else None)
+        material = given.get(m.name) or tls.material(cluster, m, facts[m.name], ca)
         files = desired.resources(cluster, m, observed.artifact, material, facts[m.name])
         if todo := changes(files, facts[m.name]):
             steps.append(_change(cluster, fleet, m, todo, f"{m.name} listens by TLS only"))
@@ -125,23 +125,3 @@ def _change(
         before=gates.can_lose(cluster, fleet, member),
         after=gates.all_healthy(cluster, fleet, member),
     )
-
-
-def _with(facts: HostFacts, files: tuple[Resource, ...]) -> HostFacts:
-    """The facts of a host as they will be when ``files`` are there and its unit was restarted."""
-    paths = dict(facts.paths)
-    for r in files:
-        match r:
-            case File(content=bytes(content)):
-                paths[r.path] = PathState("file", r.owner, r.owner, r.mode, len(content), content)
-            case Directory():
-                paths[r.path] = PathState("dir", r.owner, r.owner, r.mode, 0)
-            case Certificate(sign=None, pair=None):
-                pass
-            case Certificate():
-                # Its content is made on the way; what is good is not looked at again.
-                for end, mode in ((".crt", 0o644), (".key", 0o600)):
-                    paths[r.path + end] = PathState("file", r.owner, r.owner, mode, 1, b"")
-            case _:
-                pass
-    return replace(facts, paths=paths, pending_restarts=frozenset())

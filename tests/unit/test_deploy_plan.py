@@ -460,6 +460,40 @@ class TestTls:
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("openssl", ["/usr/bin/openssl\n", ""])
+def test_a_patch_release_with_peer_tls_is_uploaded_once(openssl: str, tmp_path: Path) -> None:
+    """The second upload would replace the folder that etcd runs from by then."""
+    world = World()
+    for name in ALL:
+        world.facts[name] = replace(world.facts[name], commands={desired.OPENSSL: openssl})
+    secure = tuple(replace(m, peer_tls=True) for m in world.cluster.members)
+    tls = EtcdTls(pki_dir=tmp_path)
+    declared = replace(world.cluster, version="3.6.17", members=secure, tls=tls)
+    plan = world.plan(declared)
+    for name in ALL:
+        by_step = [
+            [c.what.partition(" from ")[0] for c in h.changes]
+            for s in plan.steps
+            for h in s.hosts
+            if h.name == name
+        ]
+        assert by_step == [
+            [
+                "change /etc/systemd/system/etcd.service",
+                "install /opt/etcd/3.6.17",
+                "point /opt/etcd/current to 3.6.17",
+                "create directory /etc/etcd/pki (etcd 0700)",
+                "write /etc/etcd/pki/ca.crt",
+                by_step[0][5],
+                "change /etc/etcd/etcd.conf.yml",
+                "reload systemd for etcd.service",
+                "restart etcd.service",
+            ],
+            ["change /etc/etcd/etcd.conf.yml", "restart etcd.service"],
+        ]
+        assert by_step[0][5].startswith("write /etc/etcd/pki/peer.crt and .key")
+
+
 SMALL = {"quota_backend_bytes": 16 << 20}
 
 
