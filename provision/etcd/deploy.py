@@ -27,7 +27,7 @@ from provision.etcd.observed import Observed as Observed
 from provision.etcd.observed import observe as observe
 from provision.etcd.roster import Move
 from provision.host.change import Change, changes
-from provision.host.observe import PathState
+from provision.host.predict import after
 from provision.host.resources import File, Resource
 from provision.inventory.model import minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
@@ -332,20 +332,11 @@ def _exists(
     """What is written after the gate of a start: from then on the configuration says that the
     cluster exists, and that etcd checks. A member that runs reads neither, so nothing is
     restarted."""
-    path = desired.config_file(cluster)
-
-    def config(bootstrapped: bool, checks: bool = True) -> File:
-        found = _wanted(cluster, member, observed, ca, bootstrapped, checks)
-        return next(r for r in found if isinstance(r, File) and r.path == path)
-
-    first, then = config(_serves(member, observed), checks), config(True)
-    content = first.content or b""
-    written = PathState("file", first.owner, first.owner, first.mode, len(content), content)
-    facts = observed.facts[member.machine]
-    return changes(
-        [replace(then, restarts=())],
-        replace(facts, paths={**facts.paths, path: written}, pending_restarts=frozenset()),
-    )
+    path, facts = desired.config_file(cluster), observed.facts[member.machine]
+    first = _wanted(cluster, member, observed, ca, _serves(member, observed), checks)
+    then = _wanted(cluster, member, observed, ca, True, True)
+    config = next(r for r in then if isinstance(r, File) and r.path == path)
+    return changes([replace(config, restarts=())], after(first, facts))
 
 
 def _late(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:

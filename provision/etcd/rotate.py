@@ -25,7 +25,9 @@ from provision.etcd.desired import MemberTls
 from provision.etcd.listeners import CertificateState, shown_certificates
 from provision.etcd.roster import as_registered, strangers
 from provision.host.change import changes
-from provision.host.observe import HostFacts, PathState
+from provision.host.observe import HostFacts
+from provision.host.predict import after
+from provision.host.resources import Resource
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plan import Call, Gate, HostChanges, Plan, Step
 from provision.remote import Fleet
@@ -94,7 +96,7 @@ def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: 
             if trusted[m.name] != both or _must_restart(facts[m.name]):
                 title = f"{m.name} trusts the old and the new CA"
                 steps.append(_new_trust(cluster, fleet, m, facts[m.name], both, title))
-                facts[m.name] = _with_trust(cluster, facts[m.name], both)
+                facts[m.name] = after(_trusting(cluster, m, both), facts[m.name])
     steps += [_new_leaf(cluster, fleet, m, facts[m.name], new) for m in pending]
     if ca.signing is not new:
         steps.append(_own_certificate(cluster, new))
@@ -403,22 +405,18 @@ def _new_trust(
     bundle: bytes,
     title: str,
 ) -> Step:
-    files = desired.tls_files(cluster, MemberTls(member.name, bundle))
+    todo = changes(_trusting(cluster, member, bundle), facts)
     return Step(
         title,
-        (HostChanges(member.name, member.machine, changes([*files, desired.unit(member)], facts)),),
+        (HostChanges(member.name, member.machine, todo),),
         before=gates.can_lose(cluster, fleet, member),
         after=gates.all_healthy(cluster, fleet, member),
     )
 
 
-def _with_trust(cluster: EtcdCluster, facts: HostFacts, bundle: bytes) -> HostFacts:
-    """The facts of a host as they will be when :func:`_new_trust` is done."""
-    path = desired.ca_file(cluster)
-    state = PathState("file", cluster.user, cluster.user, 0o644, len(bundle), bundle)
-    return dataclasses.replace(
-        facts, paths={**facts.paths, path: state}, pending_restarts=frozenset()
-    )
+def _trusting(cluster: EtcdCluster, member: EtcdMember, bundle: bytes) -> list[Resource]:
+    """A member that runs and trusts ``bundle``."""
+    return [*desired.tls_files(cluster, MemberTls(member.name, bundle)), desired.unit(member)]
 
 
 def _new_leaf(
