@@ -142,8 +142,7 @@ def _certificate(wanted: Certificate, facts: HostFacts) -> HostFacts:
     certificate, key = f"{wanted.path}.crt", f"{wanted.path}.key"
     if wanted.pair is None and wanted.sign is None:
         if is_half_installed(wanted, facts):
-            new = replace(facts.paths[f"{certificate}.new"], content=UNKNOWN)
-            facts = _with(without(f"{certificate}.new", facts), {certificate: new})
+            facts = without(f"{certificate}.new", without(certificate, facts))
         for path, mode in ((certificate, 0o644), (key, 0o600)):
             if path not in facts.paths:
                 facts = _with(facts, {path: _made(wanted, mode, UNKNOWN)})

@@ -39,6 +39,8 @@ from provision.remote import Result, whole
 from tests.unit import hosts
 from tests.unit.hosts import ME, text
 
+#: Another user with a group of the same name; only root can give it something.
+OTHER = "daemon" if os.getuid() == 0 else ME
 UUID = "11111111-2222-3333-4444-555555555555"
 
 SYSTEMCTL = """#!/bin/sh
@@ -206,7 +208,13 @@ def test_users(host: Host) -> None:
 
 def test_folders_and_data_disks(host: Host) -> None:
     path = f"{host.root}/data"
-    hold(host, [Directory(path, ME, 0o700)], [Directory(path, ME, 0o750)], [DataDisk(path)])
+    hold(host, [Directory(path, ME, 0o700)], [Directory(path, OTHER, 0o750)], [DataDisk(path)])
+
+
+def test_a_file_in_the_place_of_a_folder_differs() -> None:
+    facts = hosts.facts(paths={"/f": text("x", 0o755)})
+    assert after([Directory("/f")], facts).paths["/f"].kind == "dir"
+    assert changes([Directory("/f")], facts)
 
 
 def test_files_plain_and_secret_and_of_which_only_the_owner_matters(host: Host) -> None:
@@ -273,19 +281,29 @@ def test_a_folder_that_is_taken_out_of_a_tree(host: Host, tmp_path: Path) -> Non
     home, target = f"{host.root}/release", f"{host.root}/metastore"
     tree, source = Tree(home, artifact, ("a.service",)), f"{home}/metastore"
     hold(host, [tree])
-    Path(source).mkdir(mode=0o750)
-    moved = Move(source, target, ME, "a.service")
+    moved = Move(source, target, OTHER, "b.service")
     replaced = replace(tree, artifact=another(artifact), before=(moved,))
-    before = host.facts([replaced, Directory(target)])
-    host.apply(changes([replaced], before))
-    assert comparable(after([replaced], before)) == comparable(host.facts([replaced, moved]))
+    back = replace(tree, before=(moved,))
+    # As plans declare it, and the tree alone.
+    stages: list[list[Resource]] = [[moved, replaced], [back]]
+    for wanted in stages:
+        if Path(target).exists():
+            Path(target).rmdir()
+        Path(source).mkdir(mode=0o700)
+        every = [*wanted, Directory(source), Directory(target)]
+        before = host.facts(every)
+        host.apply(changes(wanted, before))
+        assert comparable(after(wanted, before)) == comparable(host.facts(every))
+        assert Path(target).exists()
+        for mark in (host.root / ".state").glob("restart.*"):
+            mark.unlink()
 
 
 def test_a_folder_that_is_moved_with_what_lies_in_it(host: Host) -> None:
     source, target = f"{host.root}/old", f"{host.root}/new"
     inside: list[Resource] = [Directory(source, ME, 0o700), File(f"{source}/db", b"x", ME)]
     hold(host, inside)
-    move = Move(source, target, ME, "a.service")
+    move = Move(source, target, OTHER, "a.service")
     every = [*inside, move, File(f"{target}/db", b"x", ME)]
     before = host.facts(every)
     host.apply(changes([move], before))
@@ -321,6 +339,8 @@ def test_certificates(host: Host) -> None:
     hold(host, [kept], made=files)
     Path(f"{path}.key").chmod(0o640)
     hold(host, [kept])
+    # What is there is right, but there is nothing: the change fails, so there has to be one.
+    assert changes([Certificate("/nowhere", ME)], hosts.facts())
 
 
 def test_units_are_started_and_restarted(host: Host) -> None:
@@ -343,6 +363,19 @@ def test_a_unit_that_was_stopped_or_disabled(host: Host) -> None:
     for mark in ("started", "enabled"):
         (host.root / f".systemd/a.service.{mark}").unlink()
         hold(host, both)
+    (host.root / ".systemd/a.service.file").write_text("[Unit]\n# of somebody\n")
+    assert host.facts(both).unit("a.service").needs_reload
+    hold(host, [Unit("a.service")])
+
+
+def test_a_restart_makes_another_process() -> None:
+    path = "/etc/systemd/system/a.service"
+    failing = UnitState("loaded", "active", "running", "enabled", 7, 3)
+    facts = hosts.facts(units={"a.service": failing}, paths={path: text("[Unit]\n")})
+    assert after([Unit("a.service")], facts) is facts
+    owed = replace(facts, pending_restarts=frozenset({"a.service"}))
+    now = after([Unit("a.service")], owed).unit("a.service")
+    assert (now.pid, now.restarts, now.fragment) == (PID, 0, path)
 
 
 def test_what_is_absent(host: Host) -> None:
