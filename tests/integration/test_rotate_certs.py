@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from provision.etcd.client import EtcdClient
 from provision.etcd.failures import EtcdError
 from provision.etcd.values import Endpoint
 
-from .lab import Host, Lab, wait_until
+from .lab import LAB, REPO, Host, Lab, wait_until
 
 PEER_CERTIFICATE = "/etc/etcd/pki/peer.crt"
 
@@ -207,4 +208,34 @@ def test_a_ca_that_has_expired_is_replaced_in_one_outage(lab: Lab) -> None:
     for host in lab.etcd:
         assert host.read("/etc/etcd/pki/ca.crt") == expected_ca(lab)
         assert host.run(f"{ETCDCTL} get /kept --print-value-only") == "x"
+    lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+
+
+def test_a_patch_release_with_peer_tls_is_uploaded_once(lab: Lab) -> None:
+    """A second upload would replace the folder that etcd runs from by then."""
+    old, new = "3.5.19", "3.5.35"
+    for release in (old, new):
+        subprocess.run([LAB, "artifacts", "etcd", release], check=True)
+    lab.destroy()
+
+    def declare(release: str, *, peer: bool) -> Path:
+        folder = REPO / ".lab" / "artifacts"
+        tarball = next(folder.glob(f"etcd-v{release}-linux-*.tar.gz"))
+        source = {"path": str(tarball), "sha256": f"file:{folder / 'SHA256SUMS'}"}
+        return lab.inventory(
+            {"etcd": {"version": release, "source": source, "tls": {"peer": peer}}}
+        )
+
+    lab.invoke("deploy-etcd", declare(old, peer=False)).expect(0)
+    inventory = declare(new, peer=True)
+    with writing(lab):
+        done = lab.invoke("deploy-etcd", inventory, "--format", "json").expect(0)
+    made = [h for step in done.json["steps"] for h in step["hosts"]]
+    uploads = [h["name"] for h in made for c in h["changes"] if f"/opt/etcd/{new} " in c["what"]]
+    assert sorted(uploads) == ["etcd0", "etcd1", "etcd2"]
+    for host in lab.etcd:
+        with lab.client(host) as client:
+            assert client.status().version == new
+            urls = [url for m in client.member_list() for url in m.peer_urls]
+        assert all(url.startswith("https://") for url in urls)
     lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")

@@ -110,6 +110,23 @@ def test_the_first_minor_is_finished_after_a_kill(lab: Lab, old: Path, tmp_path:
     assert list(tmp_path.iterdir())
 
 
+def test_a_member_that_was_stopped_goes_on_over_two_minors(lab: Lab, tmp_path: Path) -> None:
+    """It is started by the first hop, so the second one restarts it."""
+    inventory = declare(lab, "3.5.35")
+    way = ("--to", "3.7.3", "--backup-dir", str(tmp_path))
+    with writing(lab.etcd, "/test/stopped/"):
+        running = lab.start("upgrade-etcd", inventory, *way)
+        running.wait_for(r"waiting: every member healthy, \S+ runs 3.6.16")
+        running.kill()
+        leader = lab.leader()
+        old = [h for h, v in zip(lab.etcd, versions(lab), strict=True) if v == "3.5.35"]
+        stopped = next(host for host in old if host is not leader)
+        stopped.run("systemctl stop etcd")
+        done = lab.invoke("upgrade-etcd", inventory, *way)
+        done.expect(0, f"{stopped.name}: etcd (down) to 3.6.16", "every member runs etcd 3.7.3")
+    assert versions(lab) == ["3.7.3"] * 3
+
+
 def test_3_4_to_3_7_loses_no_write_and_no_worker(lab: Lab, tmp_path: Path) -> None:
     lab.destroy()
     inventory = declare(lab, RELEASES[0])
