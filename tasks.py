@@ -1,6 +1,6 @@
 """Provision etcd v3 and Alluxio workers on bare metal. ``invoke --list`` shows every task.
 
-The tasks are in :mod:`provision.commands`, where the installed ``alluxio-provision`` has them
+The tasks are in :mod:`provision.cli.commands`, where the installed ``alluxio-provision`` has them
 from, too.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from provision.interrupt import exit_when_interrupted
+from provision.cli.interrupt import exit_when_interrupted
 
 exit_when_interrupted()  # before the imports that take the first half second
 
-from provision.chain import refuse_at_once  # noqa: E402
-from provision.commands import namespace  # noqa: E402
+from provision.cli.chain import refuse_at_once  # noqa: E402
+from provision.cli.commands import namespace  # noqa: E402
 
 refuse_at_once(sys.argv[1:], namespace.task_names)
 

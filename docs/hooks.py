@@ -17,10 +17,10 @@ from invoke.parser import ParserContext  # noqa: E402
 
 from docs import picture  # noqa: E402
 from provision import errors  # noqa: E402
-from provision.commands import namespace  # noqa: E402
-from provision.explain import Page, pages  # noqa: E402
+from provision.cli.command import INTERNAL_ERROR, INTERRUPTED  # noqa: E402
+from provision.cli.commands import namespace  # noqa: E402
+from provision.cli.explain import Page, pages  # noqa: E402
 from provision.inventory import json_schema  # noqa: E402
-from provision.run import INTERNAL_ERROR, INTERRUPTED  # noqa: E402
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -104,8 +104,8 @@ def exit_codes() -> str:
 
 def ports() -> str:
     """Who connects to which port, from the list that preflight and the commands use."""
-    from provision.alluxio.ports import MASTER, WORKER
     from provision.inventory.model import Etcd
+    from provision.inventory.ports import MASTER, WORKER
 
     defaults = {n: Etcd.model_fields[n].default for n in ("client_port", "peer_port")}
     rows = [

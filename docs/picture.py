@@ -12,17 +12,17 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from provision import inventory, report
-from provision.alluxio.leases import Expired
-from provision.alluxio.membership import Registration
-from provision.alluxio.nodes import InfoNodes
-from provision.check import CheckReport, NodeVerdict, State
+from provision import inventory
+from provision.alluxio.commands.nodes import InfoNodes
+from provision.alluxio.membership.leases import Expired
+from provision.alluxio.membership.registrations import Registration
+from provision.check_nodes import CheckReport, NodeVerdict, State, table
 from provision.errors import Problem
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.listeners import CertificateState
-from provision.etcd.stored import Host, Stored
-from provision.etcd.values import MemberStatus
+from provision.etcd.api.values import MemberStatus
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.served_certs import CertificateState
 from provision.inventory.resolved import EtcdMember, Inventory
+from provision.plans.etcd.data.stored import Host, Stored
 
 DOCS = Path(__file__).resolve().parent
 RECORDING = DOCS / "data" / "check-nodes.json"
@@ -80,7 +80,7 @@ def svg() -> str:
         markup=False,
     )
     console.print("$ invoke check-nodes")
-    console.print(report.drawn(recorded()))
+    console.print(table.drawn(recorded()))
     return console.export_svg(title="", code_format=_SVG, unique_id="check-nodes")
 
 

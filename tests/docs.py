@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provision.commands import namespace
+from provision.cli.commands import namespace
 
 REPO = Path(__file__).parents[1]
 #: Pages that people write; the generated ones have no commands.

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provision.commands import namespace
-from provision.explain import page
+from provision.cli.commands import namespace
+from provision.cli.explain import page
 from provision.ids import IDS
 
 PACKAGE = Path(__file__).parents[1] / "provision"

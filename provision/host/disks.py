@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from provision.host.resources import DataDisk
 
 if TYPE_CHECKING:
-    from provision.host.observe import HostFacts
+    from provision.host.facts import HostFacts
 
 #: A key that systemd ignores, as it begins with X-: MOUNTPOINT PATH, as it was at the installation.
 NOTE = "X-Alluxio-Provision-Mount"

@@ -6,11 +6,7 @@ A file ``NAME.service.d/*.conf`` changes a unit wherever the unit's own file is:
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from provision.host.observe import HostFacts
+from collections.abc import Iterator, Mapping
 
 #: Where systemd looks, the first wins: systemd.unit(5), "System Unit Search Path".
 _FOLDERS = (
@@ -46,12 +42,12 @@ def command(unit: str) -> str:
     )
 
 
-def overrides(facts: HostFacts) -> Iterator[tuple[str, str]]:
-    """Each unit with a drop-in that sets what it runs, and that file.
+def overrides(commands: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each unit with a drop-in that sets what it runs, and that file, by what a probe printed.
 
     A file hides those of the same name in folders that come later, as systemd has it.
     """
-    for name, said in facts.commands.items():
+    for name, said in commands.items():
         if not name.startswith(_LABEL):
             continue
         seen: set[str] = set()

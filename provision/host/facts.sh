@@ -1,6 +1,6 @@
 # Facts about a host, for any systemd Linux: needs a POSIX shell, coreutils, findutils, sed and procfs.
 # Changes nothing. Prefers what the shell itself can do: each process costs a slow host milliseconds.
-# The lines it prints are read by provision/host/observe.py, which puts its own calls of
+# The lines it prints are read by provision/host/facts.py, which puts its own calls of
 # these functions behind this text.
 STATE=/run/alluxio-provision
 echo @@here # before anything that may take its time: a host that hangs is known by its silence

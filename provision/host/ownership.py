@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from provision.host.observe import HostFacts
+    from provision.host.facts import HostFacts
 
 KEY = "X-Alluxio-Provision-Cluster"
 _MANAGED = "# Managed by alluxio-provision for cluster "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from provision.host import disks
-from provision.host.observe import CONTENT_LIMIT, HostFacts, PathState, UnitState
+from provision.host.facts import CONTENT_LIMIT, HostFacts, PathState, UnitState
 from provision.host.resources import (
     MADE_BY,
     Absent,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.alluxio.sizes import size_bytes
 from provision.inventory import model
-from provision.kubernetes.chart import CHARTS, Chart
+from provision.inventory.chart import CHARTS, Chart
+from provision.inventory.sizes import size_bytes
 
 UFS_ROOT = "alluxio.dora.client.ufs.root"
 #: Bytes that a worker's JVM takes beside heap and direct memory: metaspace, threads, code.

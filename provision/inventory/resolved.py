@@ -7,8 +7,9 @@ Frozen dataclasses, so that planning and rendering are functions of plain values
 from __future__ import annotations
 
 import functools
+import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -128,7 +129,7 @@ class EtcdCluster:
     allow_corrupting_version: bool = False
     #: Taken care of elsewhere: the members are endpoints, and their hosts none of ours.
     external: bool = False
-    #: What :mod:`provision.etcd.guard` found out; the inventory says nothing of it.
+    #: What :mod:`provision.etcd.cluster.guard` found out; the inventory says nothing of it.
     established: Established = Established()
     #: Whether a command may put an older patch release in the place of a newer one.
     downgrade: bool = False
@@ -437,3 +438,16 @@ def _elsewhere(
             )
         )
     return tuple(found)
+
+
+def is_ip(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def is_among(address: str, addresses: Iterable[str]) -> bool:
+    """Whether a host of ``addresses`` has ``address``, however written; a name may be anyone's."""
+    return not is_ip(address) or str(ipaddress.ip_address(address)) in addresses

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from provision import check
-from provision.alluxio import cli, nodes
-from provision.alluxio.nodes import InfoNodes, NodeRow, NodesError
-from provision.check import CheckReport, NodeVerdict
+from provision import check_nodes
+from provision.alluxio.commands import alluxio_cli, nodes
+from provision.alluxio.commands.nodes import InfoNodes, NodeRow, NodesError
+from provision.check_nodes import CheckReport, NodeVerdict
 from provision.errors import Problem, ProvisionError, Unhealthy
-from provision.etcd.client import DEFAULT_TIMEOUT
-from provision.etcd.health import MemberHealth
+from provision.etcd.api.client import DEFAULT_TIMEOUT
+from provision.etcd.cluster.health import MemberHealth
+from provision.inventory import chart
 from provision.inventory.kubernetes import KubernetesCluster
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, EtcdTls
 from provision.inventory.resolved import (
@@ -29,10 +30,9 @@ from provision.inventory.resolved import (
     Inventory,
     Machine,
 )
-from provision.kubernetes import chart
 from provision.kubernetes.kubectl import Kubectl, Pod
 from provision.kubernetes.values import declared
-from provision.remote import Fleet
+from provision.ssh.session import Fleet
 
 
 def kubectl(k: KubernetesCluster) -> Kubectl:
@@ -43,10 +43,10 @@ def run(
     inventory: Inventory,
     fleet: Fleet,
     *,
-    nodes_timeout: float = cli.DEFAULT_TIMEOUT,
+    nodes_timeout: float = alluxio_cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
 ) -> CheckReport:
-    """Look at everything at once; timeouts are in seconds, as in :func:`provision.check.run`.
+    """Look at everything at once; timeouts are in seconds, as in :func:`provision.check_nodes.run`.
 
     Raises :class:`provision.kubernetes.kubectl.KubectlError` when the API server does not answer,
     and :class:`Unhealthy` when no member of etcd can be reached.
@@ -70,7 +70,7 @@ def look(
     workers: Sequence[Pod],
     masters: Sequence[Pod],
     *,
-    nodes_timeout: float = cli.DEFAULT_TIMEOUT,
+    nodes_timeout: float = alluxio_cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
 ) -> CheckReport:
     """The report over these pods; otherwise as :func:`run`."""
@@ -90,7 +90,7 @@ def look(
         if k.etcd_enabled:
             cluster, failed = _forwarded(inventory.etcd, way, k, stack)
             seen = replace(seen, etcd=cluster)
-        report = check.run(
+        report = check_nodes.run(
             seen, fleet, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout, ask=ask
         )
     report = _with_failed(report, failed, k)
@@ -164,7 +164,7 @@ def _member(name: str, port: int) -> EtcdMember:
     )
 
 
-def _asking(way: Kubectl, workers: Sequence[Pod], masters: Sequence[Pod]) -> check.Ask:
+def _asking(way: Kubectl, workers: Sequence[Pod], masters: Sequence[Pod]) -> check_nodes.Ask:
     """``info nodes`` in a running pod: a worker's, else a master's; a second when one fails."""
 
     def ask(fleet: Fleet, alluxio: AlluxioCluster, timeout: float) -> InfoNodes:
@@ -179,7 +179,7 @@ def _asking(way: Kubectl, workers: Sequence[Pod], masters: Sequence[Pod]) -> che
             return nodes.parse_info_nodes(way.run(*line, timeout=timeout))
 
         asked = places[: nodes.ASKED]
-        answer, errors = cli.first_answer(table, asked, timeout * cli.SECOND_AFTER)
+        answer, errors = alluxio_cli.first_answer(table, asked, timeout * alluxio_cli.SECOND_AFTER)
         seconds = time.monotonic() - started
         if answer is not None:
             (pod, _), rows = answer

@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from provision.alluxio.desired import revealed
-from provision.alluxio.sizes import jvm_size
+from provision.alluxio.worker.desired import revealed
 from provision.errors import Problem, UsageError
 from provision.files import write_whole
 from provision.host import ownership
+from provision.inventory import chart
 from provision.inventory.kubernetes import KubernetesCluster
 from provision.inventory.model import Secret
 from provision.inventory.resolved import AlluxioCluster, Inventory
-from provision.kubernetes import chart
+from provision.inventory.sizes import jvm_size
 from provision.render import property_key, property_value
 from provision.text import printable
 

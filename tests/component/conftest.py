@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd import health
-from provision.etcd.client import EtcdClient
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.cluster import health
 from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.remote import Fleet
+from provision.ssh.session import Fleet
 
 ARTIFACTS = Path(__file__).parents[2] / ".lab" / "artifacts"
 

@@ -1,10 +1,11 @@
 """Lives of a cluster before and between upgrades: real etcd of several releases on loopback.
 
 What is the tool's own: the way from release to release, the steps of an upgrade with their order
-and gates (:class:`provision.etcd.upgrade.Steps`), the look for v2 data, and the calls that change
-members. What a step does on a host (a unit rewritten and restarted) is here a process ended and
-started with the other release. Restores and recoveries are driven by the commands that the tool
-writes into its host scripts: ``snapshot restore`` with its flags, and ``force-new-cluster``.
+and gates (:class:`provision.plans.etcd.upgrade_etcd.Steps`), the look for v2 data, and the calls
+that change members. What a step does on a host (a unit rewritten and restarted) is here a process
+ended and started with the other release. Restores and recoveries are driven by the commands that
+the tool writes into its host scripts: ``snapshot restore`` with its flags, and
+``force-new-cluster``.
 """
 
 from __future__ import annotations
@@ -21,26 +22,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from provision.etcd import (
-    before_3_6,
-    before_3_7,
-    gates,
-    hashes,
-    health,
-    membership,
-    reach,
-    releases,
-    start_check,
-    upgrade,
-)
-from provision.etcd.observed import Observed
-from provision.host.change import Change
-from provision.host.observe import HostFacts, PathState
+from provision.engine.plan import Step
+from provision.etcd.cluster import gates, hashes, health, reach, reconfigure
+from provision.etcd.member import start_check
+from provision.host.diff import Change
+from provision.host.facts import HostFacts, PathState
 from provision.host.resources import File
+from provision.inventory import etcd_releases
 from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.plan import Step
-from provision.remote import Fleet, Result, Session, Stats, whole
+from provision.plans.etcd import before_3_6, before_3_7, upgrade_etcd
+from provision.plans.etcd.state.observe import Observed
+from provision.ssh.session import Fleet, Result, Session, Stats, whole
 from tests.unit import hosts
 
 LAB = Path(__file__).parents[1] / "lab" / "lab"
@@ -130,10 +123,10 @@ class Process:
             self.popen = None
 
 
-class _Steps(upgrade.Steps):
+class _Steps(upgrade_etcd.Steps):
     """The tool's steps, whose changes on hosts are orders to :meth:`Life.carry_out`."""
 
-    def _changes(self, hop: upgrade.Release, member: EtcdMember) -> tuple[Change, ...]:
+    def _changes(self, hop: upgrade_etcd.Release, member: EtcdMember) -> tuple[Change, ...]:
         return (Change("run", hop.version, disrupts=True),)
 
     def _restart(self, member: EtcdMember) -> tuple[Change, ...]:
@@ -294,9 +287,9 @@ class Life:
     def join(self, m: EtcdMember) -> None:
         """As ``add-member`` does: a learner, promoted when it has caught up."""
         now = self.cluster
-        membership.add_learner(now, self.fleet, m)
+        reconfigure.add_learner(now, self.fleet, m)
         self.start(m, self.release)
-        membership.promote(now, self.fleet, m)
+        reconfigure.promote(now, self.fleet, m)
         self.cluster = replace(now, members=(*now.members, m))
         self.wait_healthy()
 
@@ -306,7 +299,7 @@ class Life:
         if dead:
             self.processes[name].stop(kill=True)
         staying = tuple(m for m in self.cluster.members if m.name != name)
-        membership.remove(self.cluster, self.fleet, number, staying)
+        reconfigure.remove(self.cluster, self.fleet, number, staying)
         self.cluster = replace(self.cluster, members=staying)
         self.processes.pop(name).stop(kill=True)
         self.wait_healthy()
@@ -318,7 +311,7 @@ class Life:
         others = [m for m in self.cluster.members if m.name != name]
         new = replace(old, peer_port=_free_port())
         self.become(new)
-        membership.update(self.cluster, self.fleet, new, number, others)
+        reconfigure.update(self.cluster, self.fleet, new, number, others)
         self.restart(name)
         self.wait_healthy()
 
@@ -403,16 +396,16 @@ class Life:
         seen = self.look()
         gates.require_healthy(seen)
         first = self.cluster.members[0]
-        works_by = upgrade.cluster_version(self.cluster, self.fleet, first)
+        works_by = upgrade_etcd.cluster_version(self.cluster, self.fleet, first)
         versions = {name: release for name, release in seen.releases}
-        way = releases.path(list(versions.values()), to, RELEASES, works_by)
+        way = etcd_releases.path(list(versions.values()), to, RELEASES, works_by)
         facts = self.facts()
         done = before_3_6.restarted(self.cluster, seen, facts)
         by_machine = {m.machine: facts[m.name] for m in self.cluster.members}
         observed = Observed(None, by_machine, seen)
         made = _Steps(self.cluster, self.fleet, observed, None, dict(versions))
         made.require_ready(works_by, way, done)
-        hops = [upgrade.Release(v, _SOURCE, hosts.TARBALL) for v in way]
+        hops = [upgrade_etcd.Release(v, _SOURCE, hosts.TARBALL) for v in way]
         made.hop(hops, works_by, done, made.with_v2(works_by, way))
         return made.steps
 

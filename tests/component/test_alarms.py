@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from provision.errors import Unhealthy
-from provision.etcd import alarms, gates, hashes, health, maintenance, membership
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdRefused
-from provision.remote import Fleet
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdRefused
+from provision.etcd.cluster import gates, hashes, health, reconfigure
+from provision.plans.etcd.data import alarms, defrag_etcd
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 from tests.component.test_which_cluster import put, wait_serving
 from tests.unit import builders
@@ -69,7 +70,7 @@ def test_the_member_whose_data_differ_is_found_whatever_the_alarm_says(
     assert hashes.compare(seen, fleet).differing == (odd,)
     inventory = builders.inventory(None, etcd=three.cluster)
     with pytest.raises(Unhealthy) as refused:
-        maintenance.disarm_plan(inventory, fleet)
+        defrag_etcd.disarm_plan(inventory, fleet)
     (problem,) = refused.value.problems
     assert (problem.id, problem.remedy) == ("alarm-corrupt", f"invoke replace-member {odd}")
     # What the replacement does: nobody writes before the alarm is disarmed.
@@ -78,7 +79,7 @@ def test_the_member_whose_data_differ_is_found_whatever_the_alarm_says(
     call = alarms.disarm(rest, fleet, "CORRUPT")
     with pytest.raises(Unhealthy, match="not solved"):
         alarms.disarm(three.cluster, fleet, "CORRUPT").do()
-    membership.remove(three.cluster, fleet, ids[odd], rest.members)
+    reconfigure.remove(three.cluster, fleet, ids[odd], rest.members)
     call.do()
     call.do()  # a run that was killed after it is made again
     gates.all_healthy(rest, fleet).check()
@@ -92,7 +93,7 @@ def test_etcds_own_check_names_a_right_member_when_the_odd_one_leads(
     with boot(3, args=lambda _: ["--corrupt-check-time", "1s"]) as three:
         damage(three, fleet, "infra1")
         odd = three.cluster.members[1]
-        membership.move_leadership_to(three.cluster, fleet, odd)
+        reconfigure.move_leadership_to(three.cluster, fleet, odd)
         with health.any_client(three.cluster, fleet) as client:
             for alarm in client.alarms():  # by a leader of before
                 client.disarm(alarm)
@@ -128,7 +129,7 @@ def test_only_the_alarms_that_a_plan_mends_are_spared(
         with pytest.raises(Unhealthy, match="no quorum write"):
             gate.check()
     # Raised for nothing: all is disarmed, whatever the alarms name.
-    plan = maintenance.disarm_plan(builders.inventory(None, etcd=three.cluster), fleet)
+    plan = defrag_etcd.disarm_plan(builders.inventory(None, etcd=three.cluster), fleet)
     for call in plan.steps[0].calls:
         assert "the alarm names no member" in call.what
         call.do()
@@ -146,7 +147,7 @@ def test_nospace_is_disarmed_while_a_member_is_down(
     three.kill("infra2")
     look = partial(health.observe, three.cluster, fleet)
     gates.until(look, lambda h: h.healthy_count == 2)
-    plan = maintenance.disarm_plan(builders.inventory(None, etcd=three.cluster), fleet)
+    plan = defrag_etcd.disarm_plan(builders.inventory(None, etcd=three.cluster), fleet)
     for call in plan.steps[0].calls:
         call.do()
     assert not alarms.standing(three.cluster, fleet)

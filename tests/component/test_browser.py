@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.check import CheckReport, NodeVerdict, State, page
+from provision.check_nodes import CheckReport, NodeVerdict, State, page
 from provision.text import printable
 from tests.unit.test_check import LIVE, report
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from provision import stop
-from provision.alluxio import clusters, membership
-from provision.alluxio.clusters import Cluster
+from provision.alluxio.membership import clusters, registrations
+from provision.alluxio.membership.clusters import Cluster
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd import auth
-from provision.etcd.client import EtcdClient
-from provision.etcd.values import Login
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.values import Login
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import Inventory
-from provision.remote import Fleet
+from provision.plans import destroy
+from provision.plans.etcd import auth
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 from tests.unit import builders
 
@@ -49,9 +49,9 @@ def join(client: EtcdClient, cluster: str, *workers: str, live: bool = True) -> 
     """What workers leave in etcd. Returns the lease of the live ones."""
     lease = client.lease_grant(60)
     for worker in workers:
-        client.put(f"{membership.authorized_prefix(cluster)}{worker}", "{}")
+        client.put(f"{registrations.authorized_prefix(cluster)}{worker}", "{}")
         if live:
-            client.put(f"{membership.live_prefix(cluster)}{worker}", "{}", lease=lease)
+            client.put(f"{registrations.live_prefix(cluster)}{worker}", "{}", lease=lease)
     return lease
 
 
@@ -80,7 +80,7 @@ def test_names_that_begin_alike_stop_a_new_cluster_only(
     join(client, "prod", "w1")
     for name, severity in (("prod-b", "error"), ("prod", "warning")):
         join(client, "prod-a", "w1")
-        seen = membership.read(client, name)
+        seen = registrations.read(client, name)
         found = clusters.mixed_up(name, clusters.names(client), seen)
         assert [p.severity for p in found][:1] == [severity], name
     assert clusters.mixed_up("stage", clusters.names(client), seen) == []
@@ -92,14 +92,14 @@ def test_an_etcd_that_serves_others_is_not_destroyed(
     join(client, "prod", "w1")
     lease = join(client, "stage", "w1", "w2")
     with pytest.raises(PreflightFailed) as caught:
-        stop.others(inventory, fleet)
+        destroy.others(inventory, fleet)
     assert [str(p) for p in caught.value.problems] == [
         "cluster stage: has 2 live workers in this etcd (stop them first)"
     ]
     client.lease_revoke(lease)
-    assert stop.others(inventory, fleet) == ()
+    assert destroy.others(inventory, fleet) == ()
     theirs = dataclasses.replace(inventory.etcd, external=True)
-    (note,) = stop.others(dataclasses.replace(inventory, etcd=theirs), fleet)
+    (note,) = destroy.others(dataclasses.replace(inventory, etcd=theirs), fleet)
     assert note.what == "keeps 1 registrations of cluster prod: it is not destroyed"
 
 

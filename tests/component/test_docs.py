@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.values import Endpoint, Permission
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.values import Endpoint, Permission
 from tests.component.conftest import Boot
 from tests.docs import COMPONENT, REPO, Reader, fenced
 from tests.kubernetes import helm as real

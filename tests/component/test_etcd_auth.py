@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.plan import Plan
 from provision.errors import UsageError
-from provision.etcd import auth, health
-from provision.etcd import client as etcd_client
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdUnreachable, Reason
-from provision.etcd.values import Endpoint, Login, Permission
+from provision.etcd.api import client as etcd_client
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.values import Endpoint, Login, Permission
+from provision.etcd.cluster import health
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans.etcd import auth
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 
 ROOT, WORKERS = Login("root", "r-secret"), Login("alluxio", "w-secret")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from provision.etcd.client import DEFAULT_TIMEOUT, EtcdClient
-from provision.etcd.failures import EtcdRefused, EtcdUnreachable, Reason
-from provision.etcd.values import Endpoint, Login
+from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient
+from provision.etcd.api.errors import EtcdRefused, EtcdUnreachable, Reason
+from provision.etcd.api.values import Endpoint, Login
 from tests.component.conftest import Boot, Running, free_ports
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from provision.errors import Unhealthy, UsageError
-from provision.etcd import certificates, health, pki, reach
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdUnreachable, Reason
-from provision.etcd.values import ClientTls, Endpoint
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.values import ClientTls, Endpoint
+from provision.etcd.cluster import health, reach
+from provision.etcd.pki import certificates, own_ca
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.remote import Fleet, Stats
+from provision.ssh.session import Fleet, Stats
 from tests.component.conftest import Boot, Running
 
 
@@ -154,7 +155,7 @@ def test_before_3_6_the_quota_in_force_is_in_the_metrics(
 @pytest.fixture(scope="module")
 def secured(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     pki_dir = tmp_path_factory.mktemp("pki")
-    authority = pki.ensure_ca(pki_dir, "test")
+    authority = own_ca.ensure_ca(pki_dir, "test")
     pair = certificates.leaf(authority, "infra0", ["127.0.0.1"], days=20)
     (pki_dir / "leaf.crt").write_bytes(pair.cert_pem)
     (pki_dir / "leaf.key").write_bytes(pair.key_pem)
@@ -163,7 +164,7 @@ def secured(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         files = {
             "cert-file": pki_dir / "leaf.crt",
             "key-file": pki_dir / "leaf.key",
-            "trusted-ca-file": pki.ca_file(pki_dir, "test"),
+            "trusted-ca-file": own_ca.ca_file(pki_dir, "test"),
         }
         found = ["--client-cert-auth", "--peer-client-cert-auth"]
         for name, path in files.items():
@@ -208,7 +209,7 @@ def test_tls_is_verified_through_a_tunnel(secured: Running) -> None:
 def test_tls_refuses_another_ca_and_plain_text(secured: Running, tmp_path: Path) -> None:
     member = secured.cluster.members[0]
     endpoint = Endpoint("127.0.0.1", member.client_port)
-    stranger = pki.ensure_ca(tmp_path, "stranger")
+    stranger = own_ca.ensure_ca(tmp_path, "stranger")
     with (
         EtcdClient(endpoint, tls=ClientTls(stranger.cert_pem), timeout=2) as client,
         pytest.raises(EtcdUnreachable, match="TLS failed") as caught,
@@ -221,7 +222,7 @@ def test_tls_refuses_another_ca_and_plain_text(secured: Running, tmp_path: Path)
 
 def test_a_client_without_a_certificate_is_refused(secured: Running) -> None:
     member = secured.cluster.members[0]
-    ca = pki.ca_file(secured.cluster.tls.pki_dir, "test").read_bytes()
+    ca = own_ca.ca_file(secured.cluster.tls.pki_dir, "test").read_bytes()
     endpoint = Endpoint("127.0.0.1", member.client_port)
     with (
         EtcdClient(endpoint, tls=ClientTls(ca), timeout=2) as client,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from provision.errors import Unhealthy
-from provision.etcd import gates, health
-from provision.remote import Fleet
+from provision.etcd.cluster import gates, health
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 
 

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import membership
-from provision.check import State
+from provision.alluxio.membership import registrations
+from provision.check_nodes import State
 from provision.errors import Unhealthy
-from provision.etcd.client import EtcdClient
-from provision.etcd.values import Endpoint
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.values import Endpoint
 from provision.inventory import Inventory, load
 from provision.kubernetes import check
 from provision.kubernetes.kubectl import Kubectl, KubectlError, Pod
-from provision.remote import Fleet
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running, free_ports
 from tests.kubernetes import helm
 
@@ -108,9 +108,9 @@ def register(client: EtcdClient, identity: str, host: str, lease: int = 0) -> No
     address = {"Host": host, "RpcPort": 29999, "DataPort": 29997, "WebPort": 30000}
     value = json.dumps({"WorkerNetAddress": address, "State": "AUTHORIZED"}).encode()
     worker = f"worker-{identity * 8}-0000-0000-0000-000000000000"
-    client.put(membership.authorized_prefix("Cache") + worker, value)
+    client.put(registrations.authorized_prefix("Cache") + worker, value)
     if lease:
-        client.put(membership.live_prefix("Cache") + worker, value, lease=lease)
+        client.put(registrations.live_prefix("Cache") + worker, value, lease=lease)
 
 
 def test_the_pods_of_a_release(

@@ -14,20 +14,22 @@ from typing import Any
 
 import pytest
 
-from provision import gather, stop
-from provision import plan as plans
-from provision.alluxio import decommission, leases, membership, registrations
-from provision.alluxio.leases import Expired
-from provision.check import look, verdicts
+from provision.alluxio.membership import leases, registrations
+from provision.alluxio.membership.leases import Expired
+from provision.check_nodes import collect, verdicts
+from provision.engine import plan as plans
+from provision.engine.plan import Plan
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
-from provision.etcd import health
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdUnreachable
-from provision.etcd.values import LeaseTime
-from provision.host.observe import UnitState
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable
+from provision.etcd.api.values import LeaseTime
+from provision.etcd.cluster import health
+from provision.host import gather
+from provision.host.facts import UnitState
 from provision.inventory.resolved import AlluxioCluster, Inventory
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans import destroy
+from provision.plans.alluxio import decommission_worker, forget_worker
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 from tests.component.test_registrations_removed import ONE, OTHER, value
 from tests.unit import builders, hosts
@@ -48,25 +50,25 @@ class World:
         self.alluxio: AlluxioCluster = builders.alluxio(failure_detection_timeout=5)
         self.inventory: Inventory = builders.inventory(self.alluxio, etcd=running.cluster)
         self.fleet, self.client = fleet, client
-        for prefix in (membership.AUTHORIZED_ROOT, membership.LIVE_ROOT):
+        for prefix in (registrations.AUTHORIZED_ROOT, registrations.LIVE_ROOT):
             for kv in client.range(prefix)[1]:
                 client.delete(kv.key)
         for worker_id, host in ((ONE, "w1"), (OTHER, "w2")):
-            client.put(membership.authorized_prefix("c") + worker_id, value(worker_id, host))
+            client.put(registrations.authorized_prefix("c") + worker_id, value(worker_id, host))
 
     def live(self, worker_id: str, host: str, ttl: int) -> int:
         lease = self.client.lease_grant(ttl)
-        key = membership.live_prefix("c") + worker_id
+        key = registrations.live_prefix("c") + worker_id
         self.client.put(key, value(worker_id, host), lease=lease)
         return lease
 
     def plan(self, *, revoke_lease: bool = False) -> Plan:
         worker = self.alluxio.worker("w1")
         given = self.inventory, self.alluxio, self.fleet, worker
-        return decommission.plan(*given, revoke_lease=revoke_lease).plan
+        return decommission_worker.plan(*given, revoke_lease=revoke_lease).plan
 
     def seen(self) -> Expired:
-        return leases.expired(self.client, membership.read(self.client, "c"))
+        return leases.expired(self.client, registrations.read(self.client, "c"))
 
     def many(self) -> int:
         """Leases that expire together. Returns in how many seconds, from then on, that is."""
@@ -101,8 +103,8 @@ def world(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> I
         return {m: replace(hosts.facts(1), units=units) for m in probes}, []
 
     monkeypatch.setattr(gather, "look", facts)
-    monkeypatch.setattr(stop, "require_ours", lambda *_: None)
-    monkeypatch.setattr("provision.lock.held", _unlocked)
+    monkeypatch.setattr(destroy, "require_ours", lambda *_: None)
+    monkeypatch.setattr("provision.engine.lock.held", _unlocked)
     monkeypatch.setattr(leases, "STUCK_SECONDS", 1)
     monkeypatch.setattr(leases, "REMOVAL_SECONDS", 0)
     with Fleet(2) as fleet, health.any_client(running.cluster, fleet) as client:
@@ -130,7 +132,9 @@ def test_what_etcd_says_of_leases(world: World) -> None:
     assert times[gone].expired_since == 0
     assert times[kept].granted == 60
     assert 55 <= times[kept].left <= 60
-    assert world.client.lease_time(kept).keys == (f"{membership.live_prefix('c')}{ONE}".encode(),)
+    assert world.client.lease_time(kept).keys == (
+        f"{registrations.live_prefix('c')}{ONE}".encode(),
+    )
     assert world.client.lease_times([kept, gone], 0) == {}
     assert world.seen() == Expired({}, 1, 1)
 
@@ -138,7 +142,7 @@ def test_what_etcd_says_of_leases(world: World) -> None:
 def test_those_of_the_oldest_keys_are_asked_for_first(world: World) -> None:
     world.live(OTHER, "w2", 60)
     newer = world.live(ONE, "w1", 60)
-    seen = membership.read(world.client, "c")
+    seen = registrations.read(world.client, "c")
     asked: list[int] = []
 
     class Asked:
@@ -160,7 +164,7 @@ def test_a_lease_that_etcd_does_not_remove(world: World) -> None:
     world.until_expired(lease, 1)
     assert lease in world.seen().since
     # check-nodes: STALE, though the key is there.
-    read = look._read(world.inventory, world.fleet, 5.0, None)
+    read = collect._read(world.inventory, world.fleet, 5.0, None)
     assert ONE in read.registered.live
     found = verdicts(world.alluxio, read.registered, None, expired=read.leases.since)
     assert [(n.name, n.state.value) for n in found] == [("w1", "STALE"), ("w2", "FAILED")]
@@ -169,7 +173,7 @@ def test_a_lease_that_etcd_does_not_remove(world: World) -> None:
         world.plan()
     assert caught.value.id == "lease-not-removed"
     with pytest.raises(PreflightFailed) as refused:
-        registrations.forget(world.inventory, world.alluxio, world.fleet, [ONE])
+        forget_worker.forget(world.inventory, world.alluxio, world.fleet, [ONE])
     (problem,) = refused.value.problems
     assert problem.id == "lease-not-removed"
     assert f"etcdctl lease revoke {lease:x}" in problem.remedy
@@ -190,7 +194,7 @@ def test_a_lease_that_etcd_does_not_remove(world: World) -> None:
     assert plan.steps[0].calls[0].what.startswith(f"etcd: revoke lease {lease:x} of {ONE}")
     plans.apply(plan, world.fleet)
     assert world.client.lease_time(lease).granted == 0
-    assert ONE not in membership.read(world.client, "c").authorized
+    assert ONE not in registrations.read(world.client, "c").authorized
     assert world.plan(revoke_lease=True).steps == ()
 
 

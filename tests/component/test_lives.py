@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from provision.errors import PreflightFailed, Unhealthy
-from provision.etcd import before_3_6, gates, health, membership, reach, upgrade
-from provision.etcd.failures import EtcdError, EtcdRefused
+from provision.etcd.api.errors import EtcdError, EtcdRefused
+from provision.etcd.cluster import gates, health, reach, reconfigure
 from provision.inventory.model import EtcdAuth, Secret
+from provision.plans.etcd import before_3_6, upgrade_etcd
 from tests.authority import Ca
 from tests.component.lives import FORGETS, RELEASES, Ended, Life, unpack
 
@@ -131,7 +132,7 @@ def with_peer_tls(life: Life, stage: int) -> None:
         others = [o for o in life.cluster.members if o.name != m.name]
         secure = replace(m, peer_tls=True)
         life.become(secure)
-        membership.update(life.cluster, life.fleet, secure, number, others)
+        reconfigure.update(life.cluster, life.fleet, secure, number, others)
         life.restart(m.name)
         life.wait_healthy()
 
@@ -145,12 +146,12 @@ def with_alarms(life: Life, stage: int) -> None:
             client.put("/filled", "x" * 4096)
         assert [a.kind for a in client.alarms()] == ["NOSPACE"]
     gate = next(s.before for s in life.plan(HOPS[stage]) if s.before is not None and s.hosts)
-    within, upgrade.READY_WITHIN = upgrade.READY_WITHIN, 0.5
+    within, upgrade_etcd.READY_WITHIN = upgrade_etcd.READY_WITHIN, 0.5
     try:
         with pytest.raises(Unhealthy, match="alarm NOSPACE is on"):
             gate.check()
     finally:
-        upgrade.READY_WITHIN = within
+        upgrade_etcd.READY_WITHIN = within
     life.restart(name)
     with health.any_client(life.cluster, life.fleet) as client:
         for alarm in client.alarms():

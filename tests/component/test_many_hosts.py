@@ -18,10 +18,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from provision import gather
-from provision.host.observe import Probe
+from provision.host import gather
+from provision.host.facts import Probe
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet
+from provision.ssh.session import Fleet
 
 GOOD = [f"127.0.1.{n}" for n in range(1, 21)]
 

@@ -17,11 +17,13 @@ from typing import NoReturn
 
 import pytest
 
-from provision.alluxio import journal, masters
+from provision.alluxio.worker import journal
+from provision.engine.plan import Gate
 from provision.errors import Unhealthy
+from provision.inventory import journal_folder
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, Machine
-from provision.plan import Gate
-from provision.remote import Fleet, Unreachable
+from provision.plans.alluxio import masters
+from provision.ssh.session import Fleet, Unreachable
 from tests.unit import builders
 from tests.unit.hosts import LocalFleet, LocalSession
 from tests.unit.test_journal import GROUP, conf
@@ -94,7 +96,7 @@ def found(tmp_path: Path) -> Iterator[tuple[AlluxioCluster, list[Double], Fleet]
 
 
 def _group(alluxio: AlluxioCluster, addresses: list[str]) -> None:
-    folder = Path(journal.folder(alluxio, alluxio.masters[0]), "raft", GROUP, "current")
+    folder = Path(journal_folder.folder(alluxio, alluxio.masters[0]), "raft", GROUP, "current")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "raft-meta.conf").write_bytes(conf(*addresses))
 

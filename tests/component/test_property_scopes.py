@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from provision.alluxio import scopes
+from provision.alluxio.worker import scopes
 from tests.component.conftest import ARTIFACTS
 
 SCRIPT = Path(__file__).parents[1] / "lab" / "property-scopes"

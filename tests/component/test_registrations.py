@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import membership
+from provision.alluxio.membership import registrations
 from provision.errors import Unhealthy
-from provision.etcd import health
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdUnreachable, Reason
-from provision.etcd.values import Login
-from provision.remote import Fleet
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.values import Login
+from provision.etcd.cluster import health
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 
 RECORDED = Path(__file__).parents[1] / "unit" / "data" / "alluxio-313" / "etcd-keys.json"
@@ -43,11 +43,11 @@ def replay(client: EtcdClient) -> int:
 
 def test_a_worker_whose_lease_ends_is_registered_only(client: EtcdClient) -> None:
     lease = replay(client)
-    seen = membership.read(client, "DefaultAlluxioCluster")
+    seen = registrations.read(client, "DefaultAlluxioCluster")
     assert len(seen.authorized) == len(seen.live) == 2
     assert {entry.key.lease for entry in seen.live.values()} == {lease}
     client.lease_revoke(lease)
-    later = membership.read(client, "DefaultAlluxioCluster")
+    later = registrations.read(client, "DefaultAlluxioCluster")
     assert (len(later.authorized), later.live) == (2, {})
     assert later.revision > seen.revision
 
@@ -55,15 +55,15 @@ def test_a_worker_whose_lease_ends_is_registered_only(client: EtcdClient) -> Non
 def test_clusters_in_one_etcd(client: EtcdClient) -> None:
     replay(client)
     client.put("/ServiceDiscovery/DefaultAlluxioCluster-b/w", "{}")
-    assert membership.clusters(client) == ["DefaultAlluxioCluster", "DefaultAlluxioCluster-b"]
-    assert len(membership.read(client, "DefaultAlluxioCluster").live) == 2
+    assert registrations.clusters(client) == ["DefaultAlluxioCluster", "DefaultAlluxioCluster-b"]
+    assert len(registrations.read(client, "DefaultAlluxioCluster").live) == 2
 
 
 def test_thousands_of_workers_in_pages(client: EtcdClient) -> None:
     value = b'{"WorkerNetAddress":{"Host":"h","RpcPort":1}}'
     for i in range(2100):
-        client.put(f"{membership.live_prefix('big')}worker-{i:05}", value)
-    seen = membership.read(client, "big")
+        client.put(f"{registrations.live_prefix('big')}worker-{i:05}", value)
+    seen = registrations.read(client, "big")
     assert list(seen.live) == [f"worker-{i:05}" for i in range(2100)]
 
 
@@ -111,8 +111,8 @@ def test_alluxios_own_user_is_enough(boot: Boot, fleet: Fleet, etcd_binary: Path
         assert health.observe(secured.cluster, fleet, login=login).problems == []
         with health.any_client(secured.cluster, fleet, login=login) as client:
             replay(client)
-            assert len(membership.read(client, "DefaultAlluxioCluster").live) == 2
-            assert membership.clusters(client) == ["DefaultAlluxioCluster"]
+            assert len(registrations.read(client, "DefaultAlluxioCluster").live) == 2
+            assert registrations.clusters(client) == ["DefaultAlluxioCluster"]
             with pytest.raises(EtcdUnreachable) as caught:
                 client.put("/other", "x")
             assert caught.value.reason is Reason.DENIED

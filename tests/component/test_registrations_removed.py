@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from provision import plan as plans
-from provision.alluxio import kept, membership, registrations, switch
-from provision.alluxio.registrations import Removal
+from provision.alluxio.membership import registrations, removed, type_change
+from provision.engine import plan as plans
+from provision.engine.plan import Plan
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
-from provision.etcd import health
-from provision.etcd.client import EtcdClient
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.cluster import health
 from provision.inventory.resolved import AlluxioCluster, Inventory
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans.alluxio import forget_worker
+from provision.plans.alluxio.forget_worker import Removal
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 from tests.unit import builders
 
@@ -38,28 +39,28 @@ class World:
         self.alluxio: AlluxioCluster = builders.alluxio()
         self.inventory: Inventory = builders.inventory(self.alluxio, etcd=running.cluster)
         self.fleet, self.client = fleet, client
-        for prefix in (membership.AUTHORIZED_ROOT, membership.LIVE_ROOT):
+        for prefix in (registrations.AUTHORIZED_ROOT, registrations.LIVE_ROOT):
             for kv in client.range(prefix)[1]:
                 client.delete(kv.key)
         for worker_id, host in ((ONE, "w1"), (OTHER, "w2")):
             client.put(self.authorized(worker_id), value(worker_id, host))
 
     def authorized(self, worker_id: str) -> str:
-        return membership.authorized_prefix(CLUSTER) + worker_id
+        return registrations.authorized_prefix(CLUSTER) + worker_id
 
     def live(self, worker_id: str, host: str, lease: int | None = None) -> None:
-        key = membership.live_prefix(CLUSTER) + worker_id
+        key = registrations.live_prefix(CLUSTER) + worker_id
         granted = self.client.lease_grant(60) if lease is None else lease
         self.client.put(key, value(worker_id, host), lease=granted)
 
     def forget(self, *ids: str) -> Removal:
-        return registrations.forget(self.inventory, self.alluxio, self.fleet, ids)
+        return forget_worker.forget(self.inventory, self.alluxio, self.fleet, ids)
 
     def apply(self, what: Plan | Removal) -> None:
         plans.apply(what.plan if isinstance(what, Removal) else what, self.fleet)
 
     def left(self) -> list[str]:
-        prefix = membership.authorized_prefix(CLUSTER)
+        prefix = registrations.authorized_prefix(CLUSTER)
         return [kv.key.decode().removeprefix(prefix) for kv in self.client.range(prefix)[1]]
 
 
@@ -85,7 +86,7 @@ def test_one_id_goes_and_is_kept_in_a_private_file(world: World, given: str) -> 
     assert world.left() == [OTHER]
     (path,) = removal.files
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    saved = kept.read(path)
+    saved = removed.read(path)
     assert before is not None
     assert (saved.key, saved.value, saved.worker_id) == (before.key, before.value, ONE)
     assert world.forget(given).plan.steps == ()
@@ -98,7 +99,7 @@ def test_what_was_removed_can_be_put_back(world: World) -> None:
     (file,) = removal.files
 
     def readmit() -> Plan:
-        return registrations.readmit(world.inventory, world.alluxio, world.fleet, file)
+        return forget_worker.readmit(world.inventory, world.alluxio, world.fleet, file)
 
     world.apply(readmit())
     after = world.client.get(world.authorized(ONE))
@@ -122,7 +123,7 @@ def test_a_file_of_another_cluster(world: World) -> None:
     (file,) = removal.files
     other = builders.alluxio(name="d")
     with pytest.raises(UsageError, match="is of cluster c, not d"):
-        registrations.readmit(world.inventory, other, world.fleet, file)
+        forget_worker.readmit(world.inventory, other, world.fleet, file)
 
 
 def test_a_live_one_is_refused_and_nothing_goes(world: World) -> None:
@@ -184,9 +185,9 @@ def test_stale_ids_go_when_their_number_is_known(world: World) -> None:
         world.client.put(world.authorized(worker_id), value(worker_id, "gone"))
     given = world.inventory, world.alluxio, world.fleet
     with pytest.raises(UsageError, match="2 ids are stale, not 3") as caught:
-        registrations.forget_stale(*given, 3)
+        forget_worker.forget_stale(*given, 3)
     assert "worker-old, worker-older" in caught.value.message
-    world.apply(registrations.forget_stale(*given, 2))
+    world.apply(forget_worker.forget_stale(*given, 2))
     assert world.left() == [ONE, OTHER]
 
 
@@ -201,10 +202,10 @@ def test_what_etcd_membership_has_left_is_forgotten_with_static(world: World) ->
     """The remedy of the warning registrations-unused."""
     static = builders.alluxio(membership="STATIC")
     given = world.inventory, static, world.fleet
-    left = switch.leftovers(static, registrations.look(*given))
+    left = type_change.unused(static, forget_worker.look(*given))
     assert left is not None
     assert ONE in left.what
-    plans.apply(registrations.forget(*given, [ONE, OTHER]).plan, world.fleet)
-    assert switch.leftovers(static, registrations.look(*given)) is None
+    plans.apply(forget_worker.forget(*given, [ONE, OTHER]).plan, world.fleet)
+    assert type_change.unused(static, forget_worker.look(*given)) is None
     with pytest.raises(UsageError, match="name each"):
-        registrations.forget_stale(*given, 1)
+        forget_worker.forget_stale(*given, 1)

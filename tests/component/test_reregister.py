@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from provision.alluxio import desired, membership, reregister
+from provision.alluxio.membership import registrations
+from provision.alluxio.worker import desired
 from provision.errors import Unhealthy
-from provision.etcd import health, reach
-from provision.etcd.client import EtcdClient
-from provision.host.observe import HostFacts, PathState
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.cluster import health, reach
+from provision.host.facts import HostFacts, PathState
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet
+from provision.plans.alluxio import reregister_workers
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 from tests.component.test_registrations_removed import ONE, OTHER, value
 from tests.unit import builders, hosts
@@ -34,7 +36,7 @@ def running(boot: Boot) -> Iterator[Running]:
 def keep_alive(client: EtcdClient, leases: list[int], ended: threading.Event) -> None:
     """As etcd's own client does it: three times within a lease's time."""
     request = client._lib.pb.LeaseKeepAliveRequest
-    while not ended.wait(TTL / reregister.KEEP_ALIVES):
+    while not ended.wait(TTL / reregister_workers.KEEP_ALIVES):
         for lease in leases:
             next(client._lease.LeaseKeepAlive(iter([request(ID=lease)])))
 
@@ -55,14 +57,16 @@ def test_who_has_lost_its_registration(running: Running, fleet: Fleet) -> None:
 
         def live(worker_id: str, host: str, ttl: int = TTL) -> int:
             lease = client.lease_grant(ttl)
-            client.put(membership.live_prefix("c") + worker_id, value(worker_id, host), lease=lease)
+            client.put(
+                registrations.live_prefix("c") + worker_id, value(worker_id, host), lease=lease
+            )
             return lease
 
         kept = live(ONE, "w1")
         live("worker-11111111-2222-3333-4444-555555555502", "w2", 60)  # nobody keeps it alive
-        client.put(membership.authorized_prefix("c") + ONE, value(ONE, "w3"))  # w3: no live key
+        client.put(registrations.authorized_prefix("c") + ONE, value(ONE, "w3"))  # w3: no live key
         # w4's key has no lease: Alluxio writes none such.
-        client.put(membership.live_prefix("c") + "worker-4", value("worker-4", "w4"))
+        client.put(registrations.live_prefix("c") + "worker-4", value("worker-4", "w4"))
         kept_elsewhere = live(OTHER, "old.example.com")
         ended = threading.Event()
         keeper = threading.Thread(target=keep_alive, args=(client, [kept, kept_elsewhere], ended))
@@ -70,7 +74,7 @@ def test_who_has_lost_its_registration(running: Running, fleet: Fleet) -> None:
         try:
             inventory = builders.inventory(ALLUXIO, etcd=running.cluster)
             given = inventory, ALLUXIO, fleet, ALLUXIO.workers, facts()
-            found = reregister.lost(*given)
+            found = reregister_workers.lost(*given)
         finally:
             ended.set()
             keeper.join()
@@ -80,18 +84,18 @@ def test_who_has_lost_its_registration(running: Running, fleet: Fleet) -> None:
 def test_nobody_is_lost_while_etcd_does_not_answer(
     running: Running, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reregister, "PATIENCE", 0.0)
+    monkeypatch.setattr(reregister_workers, "PATIENCE", 0.0)
     running.kill()
     inventory = builders.inventory(ALLUXIO, etcd=running.cluster)
     with pytest.raises(Unhealthy):
-        reregister.lost(inventory, ALLUXIO, fleet, ALLUXIO.workers, facts())
+        reregister_workers.lost(inventory, ALLUXIO, fleet, ALLUXIO.workers, facts())
 
 
 def test_a_new_leaders_gift_is_no_sign_of_life(boot: Boot, fleet: Fleet) -> None:
     """It gives every lease its whole time again, once."""
     with boot(3) as running, health.any_client(running.cluster, fleet) as client:
         lease = client.lease_grant(TTL)
-        client.put(membership.live_prefix("c") + ONE, value(ONE, "w1"), lease=lease)
+        client.put(registrations.live_prefix("c") + ONE, value(ONE, "w1"), lease=lease)
         worker = ALLUXIO.workers[0]
         inventory = builders.inventory(ALLUXIO, etcd=running.cluster)
 
@@ -110,7 +114,7 @@ def test_a_new_leaders_gift_is_no_sign_of_life(boot: Boot, fleet: Fleet) -> None
 
         moving = threading.Timer(2.0, move)
         moving.start()
-        found = reregister.lost(inventory, ALLUXIO, fleet, [worker], facts())
+        found = reregister_workers.lost(inventory, ALLUXIO, fleet, [worker], facts())
         moving.join()
         assert client.lease_time(lease).granted in (0, TTL)
     assert found == [worker]

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd import backups, health, last_seen, reach, snapshot, timer
-from provision.etcd.groups import Note
-from provision.etcd.values import Login
+from provision.etcd.api.values import Login
+from provision.etcd.cluster import health, last_seen, reach
+from provision.etcd.cluster.groups import Note
+from provision.etcd.member import backup_timer, backups, layout
 from provision.host.resources import File
 from provision.inventory.model import EtcdAuth, EtcdBackup, Secret, Source
 from provision.inventory.resolved import EtcdCluster
-from provision.remote import Fleet
+from provision.plans.etcd.data import backup_etcd
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 
 ROOT = Login("root", "r-secret")
@@ -59,11 +61,11 @@ class Bed:
         """The script of this member's host, as its service runs it."""
         cluster = self.cluster(name, **backup)
         member = cluster.member(name)
-        files = [r for r in timer.resources(cluster, member) if isinstance(r, File)]
+        files = [r for r in backup_timer.resources(cluster, member) if isinstance(r, File)]
         content = {f.path: f.content or b"" for f in files}
-        script = Path(timer.script_path(cluster))
-        script.write_bytes(content[timer.script_path(cluster)])
-        login = content[timer.login_path(cluster)].decode()
+        script = Path(backup_timer.script_path(cluster))
+        script.write_bytes(content[backup_timer.script_path(cluster)])
+        login = content[backup_timer.login_path(cluster)].decode()
         told = dict([login.rstrip().replace('"', "").split("=", 1)]) if login else {}
         return subprocess.Popen(
             ["sh", str(script)],
@@ -78,9 +80,9 @@ class Bed:
 
     def saved(self, name: str) -> list[backups.Name]:
         folder = self.folder(name)
-        found = snapshot.existing(folder, "test") if folder.exists() else []
+        found = backup_etcd.existing(folder, "test") if folder.exists() else []
         for one in found:
-            snapshot.check(folder / one.text)
+            backup_etcd.check(folder / one.text)
         return found
 
     def put(self, name: str, count: int = 1) -> None:
@@ -97,7 +99,7 @@ class Bed:
         assert status is not None
         when = time.strftime(backups.STAMP, time.gmtime())
         note = Note(status.cluster_id, status.raft_term, status.raft_index, status.revision, when)
-        Path(last_seen.path(self.cluster(name))).write_text(last_seen.text(note))
+        Path(layout.last_seen(self.cluster(name))).write_text(last_seen.text(note))
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:

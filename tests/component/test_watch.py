@@ -14,21 +14,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from provision import check
-from provision.alluxio import membership
-from provision.alluxio.mirror import Mirror
-from provision.check import CheckReport
-from provision.etcd import health
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdCompacted, EtcdUnreachable, Reason
-from provision.etcd.values import Endpoint
+from provision import check_nodes
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.watch_cache import Mirror
+from provision.check_nodes import CheckReport
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdCompacted, EtcdUnreachable, Reason
+from provision.etcd.api.values import Endpoint
+from provision.etcd.cluster import health
 from provision.inventory.resolved import Inventory
-from provision.remote import Fleet
+from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running, free_ports
 from tests.unit.builders import alluxio, inventory, worker
 
 CLUSTER = "c"
-LIVE, KNOWN = membership.live_prefix(CLUSTER), membership.authorized_prefix(CLUSTER)
+LIVE, KNOWN = registrations.live_prefix(CLUSTER), registrations.authorized_prefix(CLUSTER)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ class Watched:
 
     def _run(self) -> None:
         # The members' health every second, so that there is a report to end with.
-        looks = check.watch(self._inventory, self._fleet, 1.0, etcd_timeout=2.0)
+        looks = check_nodes.watch(self._inventory, self._fleet, 1.0, etcd_timeout=2.0)
         with contextlib.closing(looks):
             for report in looks:
                 self.reports.put(report)
@@ -185,7 +185,7 @@ def test_the_mirror_is_what_is_read(client: EtcdClient) -> None:
         mirror.apply(next(watch))
     watch.close()
     for _ in range(2):  # the second time nothing is parsed again
-        assert mirror.membership == membership.read(client, CLUSTER)
+        assert mirror.membership == registrations.read(client, CLUSTER)
     assert mirror.goes_on(client)
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd import groups, guard, hashes, health, observed, reach, wal
+from provision.etcd.cluster import groups, guard, hashes, health, reach, wal
 from provision.inventory.model import EtcdAuth, Secret
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.remote import Fleet
+from provision.plans.etcd.state import observe
+from provision.ssh.session import Fleet
 from tests.component.conftest import ARTIFACTS, Boot, Member, Running
 from tests.unit import builders
 
@@ -242,7 +243,7 @@ def test_a_lost_password_is_not_taken_for_a_cluster_that_is_down(
     assert isinstance(verdict, groups.Serving)
     assert verdict.group.serves is None
     with pytest.raises(PreflightFailed, match="does not let this tool in"):
-        observed._cluster(cluster, fleet)
+        observe._cluster(cluster, fleet)
 
 
 def test_the_same_data_have_the_same_hash(three: Running, fleet: Fleet) -> None:

@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdError
-from provision.etcd.values import Endpoint, Login
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError
+from provision.etcd.api.values import Endpoint, Login
 
 from ..integration.lab import Host
 from ..integration.writes import PATIENCE, PAUSE, Writes

@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdError
-from provision.etcd.values import Endpoint
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError
+from provision.etcd.api.values import Endpoint
 
 from ..integration.lab import Host, Running
 

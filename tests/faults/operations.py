@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdError
-from provision.etcd.values import Endpoint, Login
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError
+from provision.etcd.api.values import Endpoint, Login
 
 from ..integration.lab import CLUSTER, Host, Lab, wait_until
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdError
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError
 
 from ..integration.lab import CLUSTER, NET, SSH_CONFIG, Changes, Host, Lab
 from .worker_judge import Keys

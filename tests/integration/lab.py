@@ -22,8 +22,8 @@ from typing import Any, cast
 
 from ruamel.yaml import YAML
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.values import Endpoint
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.values import Endpoint
 from tests import recording
 
 from .release import REPO as REPO

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdUnreachable, Reason
-from provision.etcd.values import Endpoint, Login
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.values import Endpoint, Login
 
 from .lab import CLUSTER, RELEASE, Lab
 

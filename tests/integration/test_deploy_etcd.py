@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdError
-from provision.etcd.values import Endpoint
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError
+from provision.etcd.api.values import Endpoint
 
 from .lab import Host, Lab
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdRefused
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdRefused
 
 from .lab import Lab, wait_until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd.client import EtcdClient
-from provision.etcd.values import Endpoint, RegisteredMember
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.values import Endpoint, RegisteredMember
 
 from .lab import LAB, RELEASE, Changes, Lab, connected
 from .writes import writing

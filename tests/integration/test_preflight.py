@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision.explain import page
+from provision.cli.explain import page
 
 from .lab import NET, SSH, TEST_UNIT, Changes, Host, Lab, firewall, small_disk
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd import certificates as x509
-from provision.etcd import keyfiles, pki
-from provision.etcd.client import EtcdClient
-from provision.etcd.failures import EtcdError
-from provision.etcd.values import Endpoint
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError
+from provision.etcd.api.values import Endpoint
+from provision.etcd.pki import certificates as x509
+from provision.etcd.pki import keyfiles, own_ca
 
 from .lab import LAB, REPO, Host, Lab, wait_until
 
@@ -68,7 +68,7 @@ def certificates(lab: Lab) -> list[str]:
 
 
 def expected_ca(lab: Lab) -> str:
-    return pki.ca_file(Path(lab.pki), "AlxpLab").read_text().strip()
+    return own_ca.ca_file(Path(lab.pki), "AlxpLab").read_text().strip()
 
 
 def test_peer_tls_is_turned_on_under_a_writer_and_never_off_by_accident(lab: Lab) -> None:
@@ -140,7 +140,7 @@ ETCDCTL = """ETCDCTL_API=3 /opt/etcd/current/etcdctl --endpoints=https://127.0.0
 
 def over(lab: Lab, hosts: Sequence[Host], ca: x509.Authority, trust: bytes = b"") -> None:
     """Certificates that expired days ago, also that of the tool; then etcd starts by them."""
-    pki.renew_client(Path(lab.pki), "AlxpLab", ca, 5, now=LONG_AGO)
+    own_ca.renew_client(Path(lab.pki), "AlxpLab", ca, 5, now=LONG_AGO)
     for host in hosts:
         for kind in ("peer", "server"):
             pair = x509.leaf(ca, host.name, (host.address,), days=5, now=LONG_AGO)
@@ -168,7 +168,7 @@ def test_certificates_that_have_expired_are_renewed_without_a_restart(lab: Lab) 
     """Of one member and of all, at both listeners; and the tool's own."""
     inventory = lab.inventory(TLS)
     lab.invoke("deploy-etcd", inventory).expect(0)
-    ca = pki.load_ca(Path(lab.pki), "AlxpLab")
+    ca = own_ca.load_ca(Path(lab.pki), "AlxpLab")
     for count in (1, 3):
         hosts = lab.etcd[-count:]
         over(lab, hosts, ca)
@@ -185,11 +185,11 @@ def test_a_ca_that_has_expired_is_replaced_in_one_outage(lab: Lab) -> None:
     inventory = lab.inventory(TLS)
     lab.invoke("deploy-etcd", inventory).expect(0)
     lab.etcd[0].run(f"{ETCDCTL} put /kept x")
-    home = pki.home(Path(lab.pki), "AlxpLab")
-    key = keyfiles.load_key(home / pki.CA_KEY)
+    home = own_ca.home(Path(lab.pki), "AlxpLab")
+    key = keyfiles.load_key(home / own_ca.CA_KEY)
     old = x509.self_signed("AlxpLab etcd CA", key, 10, LONG_AGO)
-    keyfiles.replace_file(home / pki.CA_CERTIFICATE, old, 0o644)
-    ca = pki._load(home, x509.now_utc(), expired=True)
+    keyfiles.replace_file(home / own_ca.CA_CERTIFICATE, old, 0o644)
+    ca = own_ca._load(home, x509.now_utc(), expired=True)
     over(lab, lab.etcd, ca, old)
     are_cut_off(lab.etcd)
     remedy = "invoke rotate-certs --ca makes a new CA"
@@ -198,7 +198,7 @@ def test_a_ca_that_has_expired_is_replaced_in_one_outage(lab: Lab) -> None:
     lab.invoke("check-nodes", inventory).expect(1, remedy)
     lab.invoke("rotate-certs", inventory, "--ca", "--dry-run").expect(0, "OUTAGE: all members")
     lab.invoke("rotate-certs", inventory, "--ca").expect(2, "say --yes-outage and its name")
-    assert not (home / pki.NEXT).exists()
+    assert not (home / own_ca.NEXT).exists()
     agreed = ("--ca", "--yes-outage", "AlxpLab")
     run = lab.start("rotate-certs", inventory, *agreed)
     run.wait_for("OUTAGE")

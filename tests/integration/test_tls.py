@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd import pki
+from provision.etcd.pki import own_ca
 
 from .lab import NET, Host, Lab
 
@@ -31,10 +31,10 @@ def secured(lab: Lab) -> Iterator[Path]:
 
 def trusting(lab: Lab, *, certificate: bool) -> ssl.SSLContext:
     """The side of a client that trusts the cluster's CA, with a certificate of it or without."""
-    context = ssl.create_default_context(cafile=pki.ca_file(Path(lab.pki), Lab.name))
+    context = ssl.create_default_context(cafile=own_ca.ca_file(Path(lab.pki), Lab.name))
     if certificate:
-        pki.ensure_client(Path(lab.pki), Lab.name)
-        context.load_cert_chain(pki.home(Path(lab.pki), Lab.name) / pki.CLIENT)
+        own_ca.ensure_client(Path(lab.pki), Lab.name)
+        context.load_cert_chain(own_ca.home(Path(lab.pki), Lab.name) / own_ca.CLIENT)
     return context
 
 

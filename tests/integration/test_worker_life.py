@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio.tarball import CLI, CONFIG, LAUNCHERS
+from provision.alluxio.worker.tarball import CLI, CONFIG, LAUNCHERS
 
 from .lab import CLUSTER, Host, Lab, another_release, wait_until
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio import membership
-from provision.etcd.client import EtcdClient
-from provision.etcd.values import Endpoint
+from provision.alluxio.membership import registrations
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.values import Endpoint
 from provision.kubernetes.kubectl import Kubectl, KubectlError
 from tests.component.conftest import Boot, Running, free_ports
 from tests.kubernetes import helm as real
@@ -289,8 +289,8 @@ def register(etcd: Running, workers: dict[str, str]) -> None:
             }
             worker = f"worker-{number}1111111-2222-3333-4444-555555555555"
             value = json.dumps(entity).encode()
-            client.put(membership.authorized_prefix("Cache") + worker, value)
-            client.put(membership.live_prefix("Cache") + worker, value, lease=lease)
+            client.put(registrations.authorized_prefix("Cache") + worker, value)
+            client.put(registrations.live_prefix("Cache") + worker, value, lease=lease)
 
 
 def test_check_nodes_over_the_pods(inventory: Path, pods: dict[str, str], etcd: Running) -> None:

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from provision.alluxio.tarball import CLI, CONFIG, LAUNCHERS, VERSION, Contents
+from provision.alluxio.worker.tarball import CLI, CONFIG, LAUNCHERS, VERSION, Contents
 from provision.artifacts import Artifact
-from provision.audit import HOST_DIR
-from provision.host.change import Change, batch
-from provision.host.observe import PENDING_DIR, Disk, HostFacts, PathState, Probe, parse
-from provision.host.observe import script as facts_script
+from provision.engine.audit import HOST_DIR
+from provision.host.diff import Change, batch
+from provision.host.facts import PENDING_DIR, Disk, HostFacts, PathState, Probe, parse
+from provision.host.facts import script as facts_script
 from provision.host.resources import Resource
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet, Held, Result, Session, Stats, whole
+from provision.ssh.session import Fleet, Held, Result, Session, Stats, whole
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 GIB = 1 << 30
@@ -101,7 +101,7 @@ def do(todo: Iterable[Change], root: Path) -> Result:
 
 
 class _Pipe:
-    """Of a paramiko channel what :class:`provision.remote.Held` uses, to a local process."""
+    """Of a paramiko channel what :class:`provision.ssh.session.Held` uses, to a local process."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio import address
-from provision.alluxio.address import Address
-from provision.alluxio.membership import Registration
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import Registration
+from provision.inventory import worker_address
 from provision.inventory.model import Secret
+from provision.inventory.worker_address import Address
 from tests.unit import builders
 
 WORKER = builders.worker("w1", "w1.example.com")
@@ -31,12 +32,12 @@ EPOLL = {"alluxio.worker.network.netty.channel": "EPOLL"}
 
 
 def of(**changed: Any) -> Address:
-    return address.declared(replace(WORKER, **changed))
+    return worker_address.declared(replace(WORKER, **changed))
 
 
 def test_the_defaults_are_what_313_registers() -> None:
     assert of() == Address("w1.example.com", "", 29999, 29997, 30000, 0, "")
-    assert address.differing(of(), REGISTERED) == []
+    assert registrations.differing(of(), REGISTERED) == []
 
 
 @pytest.mark.parametrize(
@@ -65,21 +66,21 @@ def test_the_defaults_are_what_313_registers() -> None:
     ],
 )
 def test_a_property(properties: dict[str, Any], said: list[str]) -> None:
-    assert address.differing(of(properties=properties), REGISTERED) == said
+    assert registrations.differing(of(properties=properties), REGISTERED) == said
 
 
 def test_each_field_that_alluxio_compares_counts() -> None:
     for field in Address._fields:
         other: dict[str, Any] = {field: 1 if field.endswith("port") else "other"}
-        (said,) = address.differing(of(), REGISTERED._replace(**other))
-        assert said.startswith(address.TITLES[field])
+        (said,) = registrations.differing(of(), REGISTERED._replace(**other))
+        assert said.startswith(worker_address.TITLES[field])
     for field in ("netty_data_port", "http_port", "generation"):
         ignored: dict[str, Any] = {field: 1}
-        assert address.differing(of(), REGISTERED._replace(**ignored)) == []
+        assert registrations.differing(of(), REGISTERED._replace(**ignored)) == []
 
 
 def test_host_and_port_of_the_inventory() -> None:
-    found = address.differing(of(hostname="w9", rpc_port=31000), REGISTERED)
+    found = registrations.differing(of(hostname="w9", rpc_port=31000), REGISTERED)
     assert found == ["host w1.example.com becomes w9", "rpc port 29999 becomes 31000"]
 
 
@@ -98,5 +99,5 @@ def test_a_secret_is_not_looked_at() -> None:
 
 def test_in_kubernetes_a_worker_writes_over_its_registration() -> None:
     inside = replace(WORKER, properties={"alluxio.k8s.env.deployment": True})
-    assert address.overwritten(inside)
-    assert not address.overwritten(WORKER)
+    assert worker_address.overwritten(inside)
+    assert not worker_address.overwritten(WORKER)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import attempt
+from provision.alluxio.worker import attempt
 
 #: What 313 logged with its web port taken, without most of its 60 frames.
 REAL = """\

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from provision import audit
-from provision.audit import Author
+from provision.engine import audit
+from provision.engine.audit import Author
 from provision.errors import UsageError
 
 BY = Author("it's me@control", "deploy-etcd", "Lab")

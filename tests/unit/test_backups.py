@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provision.etcd import backups, snapshot, timer
-from provision.etcd.backups import Name
+from provision.etcd.member import backup_timer, backups
+from provision.etcd.member.backups import Name
 from provision.host.resources import File
+from provision.plans.etcd.data import backup_etcd
 
 from .test_timer import CLUSTER, MEMBERS
 
@@ -41,13 +42,13 @@ def by_shell(folder: Path, found: list[Name], keep: int) -> list[str]:
         old.unlink()
     for one in found:
         (folder / one.text).touch()
-        snapshot.digest_file(folder / one.text).touch()
+        backup_etcd.digest_file(folder / one.text).touch()
     assert CLUSTER.backup is not None
     backup = CLUSTER.backup.model_copy(update={"keep": keep, "dir": str(folder)})
     (text,) = (
         r.content
-        for r in timer.resources(replace(CLUSTER, backup=backup), MEMBERS[2])
-        if isinstance(r, File) and r.path == timer.script_path(CLUSTER)
+        for r in backup_timer.resources(replace(CLUSTER, backup=backup), MEMBERS[2])
+        if isinstance(r, File) and r.path == backup_timer.script_path(CLUSTER)
     )
     assert text is not None
     functions, mark, _ = text.decode().partition('if [ "${1-}" != locked ]')
@@ -176,6 +177,6 @@ def test_one_without_its_sha256_counts_for_nothing(tmp_path: Path) -> None:
     for one in found:
         (tmp_path / one.text).touch()
     for one in found[:2]:
-        snapshot.digest_file(tmp_path / one.text).touch()
-    assert [p.name for p in snapshot.prune(tmp_path, LAB, 1)] == [found[0].text]
+        backup_etcd.digest_file(tmp_path / one.text).touch()
+    assert [p.name for p in backup_etcd.prune(tmp_path, LAB, 1)] == [found[0].text]
     assert {p.name for p in tmp_path.glob("*.db")} == {n.text for n in found[1:]}

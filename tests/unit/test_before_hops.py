@@ -8,28 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from provision import gather
 from provision.errors import PreflightFailed, Unhealthy
-from provision.etcd import (
-    auth,
-    before_3_6,
-    before_3_7,
-    desired,
-    hashes,
-    health,
-    member_steps,
-    upgrade,
-)
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.observed import Observed, Running
-from provision.etcd.pending import Pending
-from provision.etcd.releases import State, require_fit
-from provision.etcd.roster import Kind, Move, roster
-from provision.etcd.values import MemberStatus, RegisteredMember
-from provision.host.observe import HostFacts, PathState, UnitState
+from provision.etcd.api.values import MemberStatus, RegisteredMember
+from provision.etcd.cluster import hashes, health
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.todo_keys import Pending
+from provision.etcd.member import desired, layout
+from provision.etcd.member.membership_diff import Kind, Move, roster
+from provision.host import gather
+from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
+from provision.inventory.etcd_releases import State, require_fit
 from provision.inventory.model import EtcdAuth, Secret
-from provision.remote import Fleet
+from provision.plans.etcd import auth, before_3_6, before_3_7, upgrade_etcd
+from provision.plans.etcd.members import member_steps
+from provision.plans.etcd.state.observe import Observed, Running
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 
 CLUSTER = builders.etcd()
@@ -74,16 +68,16 @@ def test_a_note_counts_for_the_member_whose_ids_it_has() -> None:
 
 
 def test_a_learner_in_any_view_stops_the_upgrade() -> None:
-    upgrade.require_voters(seen("3.6.16"), "3.6.16", "3.5.35")
+    upgrade_etcd.require_voters(seen("3.6.16"), "3.6.16", "3.5.35")
     wrong = seen("3.6.16", {"infra2": "infra3"})
     with pytest.raises(Unhealthy, match="takes voters for learners") as stopped:
-        upgrade.require_voters(wrong, "3.6.16", "3.5.35")
+        upgrade_etcd.require_voters(wrong, "3.6.16", "3.5.35")
     (problem,) = stopped.value.problems
     assert (problem.where, problem.id) == ("etcd member infra2", "voter-taken-for-learner")
     assert problem.what == "takes the voter infra3 for a learner"
     assert problem.remedy == "invoke upgrade-etcd --to 3.5.35, then --to 3.6.16 again"
     with pytest.raises(Unhealthy) as stopped:
-        upgrade.require_voters(wrong, "3.7.3", "3.6.16")
+        upgrade_etcd.require_voters(wrong, "3.7.3", "3.6.16")
     assert (
         "remove-member infra3, and then invoke add-member --name infra3"
         in stopped.value.problems[0].remedy
@@ -99,9 +93,9 @@ def test_an_alarm_stops_the_upgrade_before_the_next_member(monkeypatch: pytest.M
     compared: list[object] = []
     monkeypatch.setattr(health, "observe", lambda *_: now)
     monkeypatch.setattr(hashes, "require_equal", lambda seen, _: compared.append(seen))
-    monkeypatch.setattr(upgrade, "READY_WITHIN", 0.0)
+    monkeypatch.setattr(upgrade_etcd, "READY_WITHIN", 0.0)
     with Fleet(1) as fleet:
-        gate = upgrade._undisturbed(CLUSTER, fleet, CLUSTER.members[1])
+        gate = upgrade_etcd._undisturbed(CLUSTER, fleet, CLUSTER.members[1])
         gate.check()
         assert compared == [well]
         now = replace(well, members=(full, *well.members[1:]))
@@ -110,7 +104,7 @@ def test_an_alarm_stops_the_upgrade_before_the_next_member(monkeypatch: pytest.M
     assert stopped.value.id == "upgrade-stopped"
 
 
-class Put(upgrade.Steps):
+class Put(upgrade_etcd.Steps):
     """What is done on hosts is not looked at here."""
 
     def _ask_of_v2(self) -> dict[str, str]:
@@ -150,13 +144,13 @@ def test_every_member_is_restarted_and_noted_the_leader_last() -> None:
 
 def test_a_release_of_3_5_makes_the_note_void() -> None:
     made = steps(infra1=noted(0xC, 1))
-    hop = upgrade.Release("3.5.35", builders.SOURCE, hosts.TARBALL)
+    hop = upgrade_etcd.Release("3.5.35", builders.SOURCE, hosts.TARBALL)
     changes = made._changes(hop, CLUSTER.members[0])
     assert changes[0].script == "rm -f /etc/etcd/restarted-before-3.6"
     assert before_3_6.path(CLUSTER) not in made.facts["infra1"].paths
     assert not any("forget" in c.what for c in made._changes(hop, CLUSTER.members[1]))
     made = steps(infra1=noted(0xC, 1))
-    hop = upgrade.Release("3.6.16", builders.SOURCE, hosts.TARBALL)
+    hop = upgrade_etcd.Release("3.6.16", builders.SOURCE, hosts.TARBALL)
     assert not any("forget" in c.what for c in made._changes(hop, CLUSTER.members[0]))
 
 
@@ -164,7 +158,7 @@ def test_a_snapshot_is_written_by_who_may_have_v2_requests_in_its_log() -> None:
     made = steps("3.6.16")
     assert made.with_v2((3, 6), ["3.7.3"]) == {"infra2", "infra3"}
     assert made.with_v2((3, 5), ["3.6.16", "3.7.3"]) == set()
-    running = upgrade.Release("3.6.16", builders.SOURCE, hosts.TARBALL)
+    running = upgrade_etcd.Release("3.6.16", builders.SOURCE, hosts.TARBALL)
     made._changes(running, CLUSTER.members[1])  # the host as deploy-etcd leaves it
     made.write_snapshots({"infra2", "infra3"})
     assert [s.title for s in made.steps] == [
@@ -175,16 +169,16 @@ def test_a_snapshot_is_written_by_who_may_have_v2_requests_in_its_log() -> None:
     assert "+snapshot-count: 1" in config.diff
     assert restart.disrupts
     # 3.7 takes the setting out again.
-    hop = upgrade.Release("3.7.3", builders.SOURCE, hosts.TARBALL)
+    hop = upgrade_etcd.Release("3.7.3", builders.SOURCE, hosts.TARBALL)
     assert any("-snapshot-count: 1" in c.diff for c in made._changes(hop, CLUSTER.members[1]))
 
 
 def test_a_member_of_3_6_that_was_not_prepared_is_refused() -> None:
     versions = {"infra1": "3.5.35", "infra2": "3.6.16", "infra3": None}
     with pytest.raises(PreflightFailed, match="infra2, infra3 would trust") as refused:
-        upgrade._refuse_unprepared(CLUSTER, versions, {"infra1"})
+        upgrade_etcd._refuse_unprepared(CLUSTER, versions, {"infra1"})
     assert "invoke upgrade-etcd --to 3.5.35, then" in refused.value.problems[0].remedy
-    upgrade._refuse_unprepared(CLUSTER, versions, {"infra2", "infra3"})
+    upgrade_etcd._refuse_unprepared(CLUSTER, versions, {"infra2", "infra3"})
 
 
 @pytest.mark.parametrize(
@@ -304,7 +298,7 @@ def resumed(
     observed = Observed(None, {m.machine: facts[m.name] for m in CLUSTER.members}, seen())
     monkeypatch.setattr(gather, "facts", lambda *_: observed.facts)
     monkeypatch.setattr(before_3_6, "no_v2_data", lambda *_: None)
-    hops = [upgrade.Release(v, builders.SOURCE, hosts.TARBALL) for v in ("3.6.16", "3.7.3")]
+    hops = [upgrade_etcd.Release(v, builders.SOURCE, hosts.TARBALL) for v in ("3.6.16", "3.7.3")]
     with Fleet(1) as fleet:
         made = Put(CLUSTER, fleet, observed, None, versions)
         made.upload(hops)
@@ -317,7 +311,7 @@ def test_a_stopped_member_is_restarted_in_the_second_hop(monkeypatch: pytest.Mon
     """It runs by then: a start would leave it with the release of the first hop."""
     facts = installed("3.5.35")
     stopped = UnitState("loaded", "inactive", "dead", "enabled")
-    facts["infra2"] = replace(facts["infra2"], units={desired.UNIT: stopped})
+    facts["infra2"] = replace(facts["infra2"], units={layout.UNIT: stopped})
     versions: dict[str, str | None] = {"infra1": "3.5.35", "infra2": None, "infra3": "3.6.16"}
     found = resumed(monkeypatch, facts, versions)
     assert found["infra2: etcd (down) to 3.6.16"][-1] == "start etcd.service"
@@ -328,7 +322,7 @@ def test_a_stopped_member_is_restarted_in_the_second_hop(monkeypatch: pytest.Mon
 def test_a_restart_that_a_killed_upgrade_owes_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was killed between the files of a release and the restart that takes them."""
     facts = installed("3.6.16")
-    owed = frozenset({desired.UNIT})
+    owed = frozenset({layout.UNIT})
     facts["infra2"] = replace(facts["infra2"], pending_restarts=owed)
     versions: dict[str, str | None] = {"infra1": "3.6.16", "infra2": "3.5.35", "infra3": "3.6.16"}
     found = resumed(monkeypatch, facts, versions)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.artifacts import Artifact
-from provision.host.change import Change, batch, changes, receive
-from provision.host.observe import PENDING_DIR, PathState, UnitState
+from provision.host.diff import Change, batch, changes, receive
+from provision.host.facts import PENDING_DIR, PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import (
     Directory,
@@ -27,7 +27,7 @@ from provision.host.resources import (
     Unit,
     User,
 )
-from provision.remote import whole
+from provision.ssh.session import whole
 from tests.unit import hosts
 from tests.unit.hosts import ME, do, facts, look, shell, text
 

@@ -8,22 +8,31 @@ from typing import Any
 
 import pytest
 
-from provision import check
-from provision.alluxio import desired, leases, membership, nodes, ports, read, readiness
-from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
-from provision.alluxio.nodes import InfoNodes, NodeRow
-from provision.alluxio.read import ReadProof
-from provision.alluxio.readiness import Readiness
-from provision.check import CheckReport, NodeVerdict, State, look, verdicts
+from provision import check_nodes
+from provision.alluxio.commands import nodes, read, readiness
+from provision.alluxio.commands.nodes import InfoNodes, NodeRow
+from provision.alluxio.commands.read import ReadProof
+from provision.alluxio.commands.readiness import Readiness
+from provision.alluxio.membership import leases, registrations
+from provision.alluxio.membership.registrations import (
+    Entry,
+    Membership,
+    Registration,
+    UnknownRegistration,
+)
+from provision.alluxio.worker import desired
+from provision.check_nodes import CheckReport, NodeVerdict, State, collect, verdicts
 from provision.errors import Problem, ProvisionError, UsageError
-from provision.etcd import health, imported
-from provision.etcd.failures import EtcdUnreachable, Reason
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.listeners import CertificateState
-from provision.etcd.values import Endpoint, KeyValue, MemberStatus
+from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.values import Endpoint, KeyValue, MemberStatus
+from provision.etcd.cluster import health
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.served_certs import CertificateState
+from provision.etcd.pki import imported
+from provision.inventory import ports
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
 from provision.inventory.resolved import AlluxioWorker
-from provision.remote import Fleet
+from provision.ssh.session import Fleet
 from tests.unit.builders import alluxio, etcd, inventory, member, worker
 
 A, B, C = (f"worker-{c * 8}-0000-0000-0000-000000000000" for c in "abc")
@@ -570,7 +579,7 @@ class Views:
         monkeypatch.setattr(health, "preload", lambda: None)
         monkeypatch.setattr(health, "observing", self.observing)
         monkeypatch.setattr(nodes, "ask", self.ask)
-        monkeypatch.setattr(look, "_read", self.read)
+        monkeypatch.setattr(collect, "_read", self.read)
 
     def observing(self, *given: object, **named: object) -> Iterator[MemberHealth]:
         self.asked.append(("health", *given, named))
@@ -581,11 +590,11 @@ class Views:
         self.asked.append(("nodes", *given))
         return self.info
 
-    def read(self, *given: object) -> look._Read:
+    def read(self, *given: object) -> collect._Read:
         self.asked.append(("read", *given))
         if not self.reads:
             raise ProvisionError("no leader", id="etcd-refused")
-        return look._Read(self.reads.pop(0), self.names)
+        return collect._Read(self.reads.pop(0), self.names)
 
 
 @pytest.fixture
@@ -596,7 +605,7 @@ def views(monkeypatch: pytest.MonkeyPatch) -> Views:
 def test_a_run_over_all_views(views: Views) -> None:
     declared, fleet = inventory(), Fleet(2)
     began, before = time.monotonic(), datetime.now(timezone.utc)
-    found = check.run(declared, fleet, nodes_timeout=3, etcd_timeout=2)
+    found = check_nodes.run(declared, fleet, nodes_timeout=3, etcd_timeout=2)
     assert found.exit_code == 0
     assert found.summary == "2 workers: 2 LIVE"
     assert found.revision == 9
@@ -623,7 +632,7 @@ def test_etcd_is_asked_with_the_workers_login(
     login = AlluxioEtcd(username="alluxio", password=Secret(env="ETCD_PASSWORD"))
     views.reads = [members((A, "w1")), members((A, "w1"))]  # two looks: w2 is noted
     declared, fleet = inventory(alluxio(etcd_login=login)), Fleet(2)
-    check.run(declared, fleet, etcd_timeout=2)
+    check_nodes.run(declared, fleet, etcd_timeout=2)
     with_it = desired.login(alluxio(etcd_login=login))
     assert with_it is not None
     of_health = next(one for one in views.asked if one[0] == "health")
@@ -634,20 +643,20 @@ def test_etcd_is_asked_with_the_workers_login(
 
 def test_what_changed_between_two_looks_is_no_disagreement(views: Views) -> None:
     views.reads = [members((A, "w1"), dead=((B, "w2"),)), members((A, "w1"), (B, "w2"))]
-    assert check.run(inventory(), Fleet(2)).exit_code == 0
+    assert check_nodes.run(inventory(), Fleet(2)).exit_code == 0
     assert views.reads == []
 
 
 def test_what_both_looks_see_is_a_disagreement(views: Views) -> None:
     views.reads = [members((A, "w1"), dead=((B, "w2"),)) for _ in range(2)]
-    found = check.run(inventory(), Fleet(2))
+    found = check_nodes.run(inventory(), Fleet(2))
     assert found.nodes[1].notes == ("no lease in etcd, ONLINE in info nodes",)
     assert found.exit_code == 1
 
 
 def test_a_second_look_that_fails_leaves_the_first(views: Views) -> None:
     views.reads = [members((A, "w1"), dead=((B, "w2"),))]
-    found = check.run(inventory(), Fleet(2))
+    found = check_nodes.run(inventory(), Fleet(2))
     assert found.nodes[1].notes == ("no lease in etcd, ONLINE in info nodes",)
     assert [one[0] for one in views.asked].count("read") == 2
     assert found.revision == 9
@@ -655,13 +664,13 @@ def test_a_second_look_that_fails_leaves_the_first(views: Views) -> None:
 
 def test_identities_are_looked_at(views: Views) -> None:
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
-    found = check.run(inventory(), Fleet(2), identities={"w1": A, "w2": C})
+    found = check_nodes.run(inventory(), Fleet(2), identities={"w1": A, "w2": C})
     assert [n.notes for n in found.nodes] == [(), (f"its identity file says {C}",)]
 
 
 def test_info_nodes_that_hung_leaves_the_other_views(views: Views) -> None:
     views.info = InfoNodes("w1", error="w1: did not answer in 15 s")
-    found = check.run(inventory(), Fleet(2))
+    found = check_nodes.run(inventory(), Fleet(2))
     assert [str(p) for p in found.problems] == ["info nodes: w1: did not answer in 15 s"]
     assert found.summary == "2 workers: 2 LIVE"
     assert found.exit_code == 1
@@ -671,7 +680,7 @@ def test_before_the_first_start_workers_are_not_installed(views: Views) -> None:
     views.reads = [members()]
     hosts = frozenset(w.machine for w in alluxio().workers)
     views.info = InfoNodes("w1", error="not there", without=hosts, installed=False)
-    found = check.run(inventory(), Fleet(2))
+    found = check_nodes.run(inventory(), Fleet(2))
     assert [(n.state.value, n.notes) for n in found.nodes] == [
         ("NOT_INSTALLED", ("not installed yet: run invoke start-workers",))
     ] * 2
@@ -682,7 +691,7 @@ def test_before_the_first_start_workers_are_not_installed(views: Views) -> None:
 def test_a_live_worker_whose_host_has_no_alluxio_is_noted(views: Views) -> None:
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
     views.info = dataclasses.replace(views.info, without=frozenset({W1.machine}))
-    found = check.run(inventory(), Fleet(2))
+    found = check_nodes.run(inventory(), Fleet(2))
     assert [(n.state.value, n.notes) for n in found.nodes] == [
         ("LIVE", ("its host has no Alluxio",)),
         ("LIVE", ()),
@@ -710,7 +719,7 @@ def test_leases_that_cannot_be_asked_for_hide_no_registration() -> None:
 
 def test_a_second_look_does_not_ask_for_the_leases_again(views: Views) -> None:
     views.reads = [members((A, "w1")), members((A, "w1"), (B, "w2"))]
-    assert check.run(inventory(), Fleet(2)).exit_code == 0
+    assert check_nodes.run(inventory(), Fleet(2)).exit_code == 0
     first, second = (given for given in views.asked if given[0] == "read")
     assert second == (*first, leases.NONE)
 
@@ -731,7 +740,7 @@ def test_hosts_are_asked_whether_their_workers_are_ready(
 ) -> None:
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(4)]
     declared, fleet = inventory(), Fleet(2)
-    assert [n.ready for n in check.run(declared, fleet).nodes] == [None, None]
+    assert [n.ready for n in check_nodes.run(declared, fleet).nodes] == [None, None]
     asked: list[object] = []
 
     def look(*given: object) -> tuple[dict[str, Readiness], list[Problem]]:
@@ -739,7 +748,7 @@ def test_hosts_are_asked_whether_their_workers_are_ready(
         return readinesses(w2="nothing listens"), []
 
     monkeypatch.setattr(readiness, "look", look)
-    found = check.run(declared, fleet, hosts=True)
+    found = check_nodes.run(declared, fleet, hosts=True)
     assert asked == [fleet, declared.alluxio, alluxio().workers]
     assert [(n.ready, n.notes) for n in found.nodes] == [
         (True, ()),
@@ -755,7 +764,7 @@ def test_a_host_that_cannot_be_asked_is_a_problem(
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
     away = Problem("w2 (x:1)", "no route", id="host-unreachable")
     monkeypatch.setattr(readiness, "look", lambda *_: ({"w1": readinesses()["w1"]}, [away]))
-    found = check.run(inventory(), Fleet(2), hosts=True)
+    found = check_nodes.run(inventory(), Fleet(2), hosts=True)
     assert found.problems == [away]
     assert [(n.ready, n.notes) for n in found.nodes] == [
         (True, ()),
@@ -769,7 +778,7 @@ def test_who_is_not_live_is_not_ready_whatever_answers(
     views.reads = [members((A, "w1"), dead=((B, "w2"),)) for _ in range(2)]
     views.info = InfoNodes("w1", tuple(rows((A, "w1", "ONLINE"), (B, "w2", "OFFLINE"))))
     monkeypatch.setattr(readiness, "look", lambda *_: (readinesses(w2="x"), []))
-    found = check.run(inventory(), Fleet(2), hosts=True)
+    found = check_nodes.run(inventory(), Fleet(2), hosts=True)
     assert [(n.state.value, n.ready, n.notes) for n in found.nodes] == [
         ("LIVE", True, ()),
         ("FAILED", False, ()),
@@ -784,7 +793,7 @@ def test_a_host_without_alluxio_is_seen_there(
     seen = readinesses()
     seen["w2"] = dataclasses.replace(seen["w2"], installed=False)
     monkeypatch.setattr(readiness, "look", lambda *_: (seen, []))
-    found = check.run(inventory(), Fleet(2), hosts=True)
+    found = check_nodes.run(inventory(), Fleet(2), hosts=True)
     assert states(list(found.nodes)) == [("w1", "LIVE"), ("w2", "NOT_INSTALLED")]
 
 
@@ -803,10 +812,10 @@ def test_a_read_is_by_a_client_on_the_host_of_a_worker_that_is_well(
     monkeypatch.setattr(read, "prove", prove)
     failed = dataclasses.replace(LIVE, state=State.FAILED)
     well = dataclasses.replace(LIVE, name="w2", host="w2")
-    found = check.with_read(report(failed, well, seconds=1.0), Fleet(2), "/f", 9)
+    found = check_nodes.with_read(report(failed, well, seconds=1.0), Fleet(2), "/f", 9)
     assert asked == ["/f", ["w2"], 9]
     assert [p.id for p in found.problems] == (["read-failed"] if error else [])
-    assert check.with_read(report(well), Fleet(2), "/f", 9).exit_code == (1 if error else 0)
+    assert check_nodes.with_read(report(well), Fleet(2), "/f", 9).exit_code == (1 if error else 0)
     assert found.seconds == 3.0
     assert found.document()["read"] == {
         "path": "/f",
@@ -825,7 +834,7 @@ def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
     views.health = ClusterHealth(
         cluster, tuple(MemberHealth(m, error="connection refused") for m in cluster.members)
     )
-    found = check.run(inventory(), Fleet(2))
+    found = check_nodes.run(inventory(), Fleet(2))
     assert found.exit_code == 1
     assert found.summary == "2 workers: 2 LIVE"  # by info nodes' word
     said = [str(p) for p in found.problems]
@@ -835,7 +844,7 @@ def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
 
 def test_why_etcd_is_away_is_said_in_its_own_words(views: Views) -> None:
     views.reads = []
-    found = check.run(inventory(), Fleet(2))
+    found = check_nodes.run(inventory(), Fleet(2))
     assert [str(p) for p in found.problems] == [
         "etcd: the registrations could not be read: no leader"
     ]
@@ -844,7 +853,7 @@ def test_why_etcd_is_away_is_said_in_its_own_words(views: Views) -> None:
         [Problem("infra1", "is full", id="disk-full"), Problem("infra2", "x", id="disk-full")],
         id="etcd-refused",
     )
-    assert look.unread(whole).what == "the registrations could not be read: is full"
+    assert collect.unread(whole).what == "the registrations could not be read: is full"
 
 
 def test_files_of_an_authority_that_is_not_ours_are_looked_at(
@@ -857,18 +866,18 @@ def test_files_of_an_authority_that_is_not_ours_are_looked_at(
         imported, "own_problems", lambda its: [expired] if its is outside.etcd else []
     )
     views.names = ["c", "c2"]
-    found = check.run(outside, Fleet(2))
+    found = check_nodes.run(outside, Fleet(2))
     assert found.problems[0] == expired
     assert len(found.problems) == 2
-    alone = check.run(dataclasses.replace(outside, alluxio=None), Fleet(2))
+    alone = check_nodes.run(dataclasses.replace(outside, alluxio=None), Fleet(2))
     assert alone.view_problems == (expired,)
     views.reads = [members((A, "w1"), (B, "w2"))]
-    assert expired not in check.run(declared, Fleet(2)).problems
+    assert expired not in check_nodes.run(declared, Fleet(2)).problems
 
 
 def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> None:
     views.names = ["c", "c2", "d"]
-    found = check.run(inventory(), Fleet(2))
+    found = check_nodes.run(inventory(), Fleet(2))
     (problem,) = found.problems
     assert problem.severity == "warning"
     assert "lists the live workers of 'c2' as those of 'c', too" in problem.what
@@ -877,8 +886,8 @@ def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> N
 
 def test_static_asks_the_ports(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet(2)
-    monkeypatch.setattr(membership, "port_answers", lambda f, w: f is fleet and w.name == "w1")
-    found = check.run(inventory(alluxio(membership="STATIC")), fleet)
+    monkeypatch.setattr(registrations, "port_answers", lambda f, w: f is fleet and w.name == "w1")
+    found = check_nodes.run(inventory(alluxio(membership="STATIC")), fleet)
     assert found.summary == "2 workers: 1 REACHABLE, 1 UNREACHABLE"
     assert found.revision is None
 
@@ -886,10 +895,10 @@ def test_static_asks_the_ports(views: Views, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_etcd_is_left_with_is_named_where_it_is_of_no_use(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "port_answers", lambda *_: True)
+    monkeypatch.setattr(registrations, "port_answers", lambda *_: True)
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
     for kind in ("STATIC", "SERVICE_REGISTRY"):
-        found = check.run(inventory(alluxio(membership=kind)), Fleet(2))
+        found = check_nodes.run(inventory(alluxio(membership=kind)), Fleet(2))
         (problem,) = found.problems
         assert problem.severity == "warning"
         assert f"of no use with membership {kind}: {A}, {B}" in problem.what
@@ -899,18 +908,18 @@ def test_what_etcd_is_left_with_is_named_where_it_is_of_no_use(
 def test_static_does_not_mind_what_etcd_cannot_say(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "port_answers", lambda *_: True)
+    monkeypatch.setattr(registrations, "port_answers", lambda *_: True)
 
-    def refuse(*_: object) -> look._Read:
+    def refuse(*_: object) -> collect._Read:
         raise ProvisionError("permission denied", id="etcd-refused")
 
-    monkeypatch.setattr(look, "_read", refuse)
-    assert check.run(inventory(alluxio(membership="STATIC")), Fleet(2)).problems == []
+    monkeypatch.setattr(collect, "_read", refuse)
+    assert check_nodes.run(inventory(alluxio(membership="STATIC")), Fleet(2)).problems == []
 
 
 def test_without_workers_only_etcd_is_looked_at(views: Views) -> None:
     began, before = time.monotonic(), datetime.now(timezone.utc)
-    found = check.run(dataclasses.replace(inventory(), alluxio=None), Fleet(2))
+    found = check_nodes.run(dataclasses.replace(inventory(), alluxio=None), Fleet(2))
     assert found.nodes == ()
     assert found.cluster == "c"
     assert before <= found.taken <= views.began
@@ -923,13 +932,13 @@ def test_without_workers_only_etcd_is_looked_at(views: Views) -> None:
 def test_a_password_that_cannot_be_read_is_a_usage_error(views: Views) -> None:
     login = AlluxioEtcd(username="alluxio", password=Secret(env="NO_SUCH_VARIABLE"))
     with pytest.raises(UsageError, match="NO_SUCH_VARIABLE is not set"):
-        check.run(inventory(alluxio(etcd_login=login)), Fleet(2))
+        check_nodes.run(inventory(alluxio(etcd_login=login)), Fleet(2))
 
 
 def test_a_change_is_what_is_said_not_when() -> None:
     later = report(LIVE, seconds=3.0, revision=12, etcd=healthy(revision=12, db_size=1))
     failed = report(dataclasses.replace(LIVE, state=State.FAILED))
-    said = list(check.changes([report(LIVE), later, failed, failed, report(LIVE)]))
+    said = list(check_nodes.changes([report(LIVE), later, failed, failed, report(LIVE)]))
     assert [r.exit_code for r in said] == [0, 1, 0]
     seen = healthy()
     tunnelled = dataclasses.replace(seen.members[0], how="tunnel")
@@ -940,7 +949,7 @@ def test_a_change_is_what_is_said_not_when() -> None:
         report(LIVE, etcd=healthy(leader=2)),
     )
     for other in others:
-        assert len(list(check.changes([report(LIVE), other]))) == 2
+        assert len(list(check_nodes.changes([report(LIVE), other]))) == 2
 
 
 def test_members_are_named_by_the_inventory() -> None:

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from provision import gather
-from provision.check import disks
+from provision.check_nodes import disks
 from provision.errors import Problem
-from provision.etcd import desired
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.host.observe import HostFacts, Probe
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.member import desired
+from provision.host import gather
+from provision.host.facts import HostFacts, Probe
 from provision.host.predict import after
 from provision.host.resources import DataDisk
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
 from tests.unit.test_stores import ALLUXIO, WORKER, installed, on, without

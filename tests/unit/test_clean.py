@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from provision import clean, gather, stop
-from provision.alluxio import desired as worker
-from provision.alluxio.desired import Artifacts
+from provision.alluxio.worker import desired as worker
+from provision.alluxio.worker.desired import Artifacts
+from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
-from provision.etcd import desired as etcd
-from provision.host.change import batch
-from provision.host.observe import HostFacts, PathState, Probe, UnitState
+from provision.etcd.member import desired as etcd
+from provision.etcd.member import layout
+from provision.host import gather
+from provision.host.diff import batch
+from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.predict import after
 from provision.host.resources import MADE_BY, MARKER, File, Resource
 from provision.inventory.resolved import Inventory, Machine
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans import clean_host, destroy
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL, text
 
@@ -72,7 +74,7 @@ class World:
         return dict.fromkeys(probes, self.facts)
 
     def plan(self, *, delete: bool = False) -> Plan:
-        return clean.plan(self.inventory, Fleet(1), "w1", self.machine, delete_data=delete)
+        return clean_host.plan(self.inventory, Fleet(1), "w1", self.machine, delete_data=delete)
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def said(plan: Plan) -> str:
 
 def test_a_host_without_anything_of_ours_is_left_alone(world: World) -> None:
     assert world.plan().steps == ()
-    package = File(etcd.UNIT_PATH, b"[Unit]\nDescription=etcd of a package\n")
+    package = File(layout.UNIT_PATH, b"[Unit]\nDescription=etcd of a package\n")
     world.have(package)
     assert world.plan().steps == ()
 
@@ -99,13 +101,13 @@ def test_a_host_without_anything_of_ours_is_left_alone(world: World) -> None:
 def test_what_destroy_takes_away_is_known_here_too(world: World, role: str) -> None:
     """Each by its own list: clean-host has no inventory of the other cluster."""
     world.have(*of("Other"))
-    found = clean.installed(role, world.facts, "here")
+    found = clean_host.installed(role, world.facts, "here")
     assert found is not None
     known = (*found.own, *found.data, found.unit_path)
     if role == "worker":
-        taken, _ = stop._worker_paths(builders.alluxio(WORKER), WORKER)
+        taken, _ = destroy._worker_paths(builders.alluxio(WORKER), WORKER)
     else:
-        taken, _ = stop._etcd_paths(builders.etcd(MEMBER), MEMBER)
+        taken, _ = destroy._etcd_paths(builders.etcd(MEMBER), MEMBER)
     missing = [p for p in taken if not any(p == k or p.startswith(f"{k}/") for k in known)]
     assert missing == []
 
@@ -135,7 +137,7 @@ def test_another_clusters_worker_goes_and_its_data_is_kept_aside(world: World) -
 def test_what_the_inventory_declares_stays_with_its_folders(world: World) -> None:
     world.have(*of("c", member=False), *of("Other", with_worker=False))
     world.declare()
-    world.stop(etcd.UNIT)
+    world.stop(layout.UNIT)
     plan = world.plan()
     assert not any("alluxio" in w or "/pages" in w for w in whats(plan))
     world.declare()
@@ -170,7 +172,7 @@ def test_a_running_member_that_may_have_others_is_refused(world: World, answer: 
         world.plan()
     assert refused.value.id == "quorum-at-risk"
     assert "invoke remove-member" in refused.value.problems[0].remedy
-    world.stop(etcd.UNIT)
+    world.stop(layout.UNIT)
     assert len(world.plan().steps) == 2
     assert "may still count it as a member" in said(world.plan())
 
@@ -222,9 +224,9 @@ def test_a_user_goes_only_with_its_mark_and_when_nothing_else_uses_it(world: Wor
 )
 def test_a_unit_that_was_changed_by_hand_is_not_followed(world: World, old: str, new: str) -> None:
     world.have(*of("Other", with_worker=False))
-    unit = world.facts.text(etcd.UNIT_PATH) or ""
+    unit = world.facts.text(layout.UNIT_PATH) or ""
     assert old in unit
-    paths = {**world.facts.paths, etcd.UNIT_PATH: text(unit.replace(old, new))}
+    paths = {**world.facts.paths, layout.UNIT_PATH: text(unit.replace(old, new))}
     world.facts = replace(world.facts, paths=paths)
     with pytest.raises(PreflightFailed) as refused:
         world.plan()
@@ -240,7 +242,7 @@ def test_the_scripts_do_what_they_say(world: World, tmp_path: Path) -> None:
     (release / MARKER).write_text("a digest\n")
     (root / "state/worker_identity").write_text("a uuid\n")
     found = replace(
-        clean.installed("worker", after(of("Other", member=False), hosts.facts()), "here")
+        clean_host.installed("worker", after(of("Other", member=False), hosts.facts()), "here")
         or pytest.fail("not found"),
         own=(f"{root}/opt/alluxio/current", f"{root}/state/tmp"),
         releases=(f"{root}/opt/alluxio",),
@@ -250,7 +252,7 @@ def test_the_scripts_do_what_they_say(world: World, tmp_path: Path) -> None:
     )
     every = (*found.own, *found.releases, *found.data, *found.shared)
     seen = hosts.facts(paths=dict.fromkeys(every, DIR))
-    todo = clean._removal(found, seen, delete_data=False, user=True)
+    todo = clean_host._removal(found, seen, delete_data=False, user=True)
     assert hosts.shell(batch(todo[1:-1]), tmp_path).ok
     left = sorted(str(p.relative_to(root)) for p in root.rglob("*"))
     assert [p.partition(".removed-")[0] for p in left] == [
@@ -259,7 +261,7 @@ def test_the_scripts_do_what_they_say(world: World, tmp_path: Path) -> None:
     ]
     assert hosts.shell(batch(todo[1:-1]), tmp_path).ok
     assert sorted(str(p.relative_to(root)) for p in root.rglob("*")) == left
-    todo = clean._removal(found, seen, delete_data=True, user=True)
+    todo = clean_host._removal(found, seen, delete_data=True, user=True)
     (root / "pages/LOCAL").mkdir()
     assert hosts.shell(batch(todo[1:-1]), tmp_path).ok
     assert not (root / "pages/LOCAL").exists()

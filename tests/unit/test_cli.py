@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import provision
-from provision.run import BROKEN_PIPE
+from provision.cli.command import BROKEN_PIPE
 
 REPO = Path(__file__).parents[2]
 #: How each program is started, in its own process.
 PROGRAMS = {
-    "alluxio-provision": "from provision.cli import main; main()",
+    "alluxio-provision": "from provision.cli.main import main; main()",
     "invoke": "from invoke.main import program; program.run()",
 }
 

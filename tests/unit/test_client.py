@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.etcd.failures import EtcdError, EtcdRefused, EtcdUnreachable, Reason, translated
-from provision.etcd.values import Endpoint, Login, after
+from provision.etcd.api.errors import EtcdError, EtcdRefused, EtcdUnreachable, Reason, translated
+from provision.etcd.api.values import Endpoint, Login, after
 
 ENDPOINT = Endpoint("10.0.0.1", 2379)
 
@@ -95,7 +95,7 @@ def test_the_end_of_a_prefix(prefix: bytes, end: bytes) -> None:
 
 def test_importing_the_module_does_not_import_grpc() -> None:
     code = (
-        "import sys, provision.etcd.health, provision.check, provision.report; "
+        "import sys, provision.etcd.cluster.health, provision.check_nodes.table; "
         "print([m for m in ('grpc', 'etcd3', 'rich', 'cryptography', 'paramiko', 'jinja2') "
         "if m in sys.modules])"
     )
@@ -115,7 +115,7 @@ def test_another_etcd3_is_one_line_with_the_remedy(folder: str, tmp_path: Path) 
         "import sys\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "from provision.errors import UsageError\n"
-        "from provision.etcd import client\n"
+        "from provision.etcd.api import client\n"
         "try:\n"
         "    client.preload()\n"
         "except UsageError as error:\n"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import client_config, desired, scopes
+from provision.alluxio.worker import desired, scopes
 from provision.errors import UsageError
 from provision.inventory.model import AlluxioEtcd, Secret
 from provision.inventory.resolved import AlluxioCluster
+from provision.plans.alluxio import client_config
 from tests.unit import builders
 from tests.unit.test_render import load_properties
 

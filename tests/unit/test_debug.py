@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 
-from provision import audit, status
+from provision.check_nodes import status
+from provision.cli.command import command
+from provision.cli.redact import MARK, Redactor
+from provision.cli.run import Run
+from provision.engine import audit
+from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import ChangeFailed, Problem, Unhealthy
-from provision.host.change import Change
+from provision.host.diff import Change
 from provision.inventory.resolved import Machine
-from provision.plan import HostChanges, Plan, Step
-from provision.redact import MARK, Redactor
-from provision.remote import Call, Fleet, Stats
-from provision.run import Run, command
+from provision.ssh.session import Call, Fleet, Stats
 
 from .hosts import facts, text
 
@@ -268,7 +270,7 @@ class TestNeverInTheWay:
         def body(run: Run) -> None:
             raise Unhealthy("the reason", id="member-down")
 
-        monkeypatch.setattr("provision.debug._packed", fail)
+        monkeypatch.setattr("provision.cli.debug._packed", fail)
         assert ends(body, inventory, debug=str(tmp_path / "b.tar.gz")) == 1
         err = capsys.readouterr().err
         assert "the reason" in err

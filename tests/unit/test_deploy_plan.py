@@ -9,20 +9,24 @@ from typing import Any, NoReturn
 
 import pytest
 
+from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
-from provision.etcd import certificates, deploy, desired, gates, hashes, members, pki, roster, tls
-from provision.etcd.deploy import Observed
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.observed import Running
-from provision.etcd.pending import Pending
-from provision.etcd.values import MemberStatus, RegisteredMember
-from provision.host.observe import HostFacts, PathState, UnitState
+from provision.etcd.api.values import MemberStatus, RegisteredMember
+from provision.etcd.cluster import gates, hashes
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.todo_keys import Pending
+from provision.etcd.member import desired, layout, membership_diff
+from provision.etcd.pki import certificates, own_ca, tls
+from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import DataDisk
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans.etcd import deploy_etcd
+from provision.plans.etcd.deploy_etcd import Observed
+from provision.plans.etcd.members import declared_changes
+from provision.plans.etcd.state.observe import Running
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
 
@@ -66,7 +70,7 @@ class World:
 
     def says(self, name: str, state: str) -> HostFacts:
         """The host of ``name``, whose configuration has this ``initial-cluster-state``."""
-        path, facts = desired.config_file(self.cluster), self.facts[name]
+        path, facts = layout.config_file(self.cluster), self.facts[name]
         text = (facts.text(path) or "").replace('-state: "existing"', f'-state: "{state}"')
         return replace(facts, paths={**facts.paths, path: hosts.text(text)})
 
@@ -82,7 +86,7 @@ class World:
 
     def stop(self, *names: str) -> None:
         for name in names:
-            stopped = {desired.UNIT: UnitState("loaded", "failed", "failed", "enabled")}
+            stopped = {layout.UNIT: UnitState("loaded", "failed", "failed", "enabled")}
             self.facts[name] = replace(self.facts[name], units=stopped)
             self.down.add(name)
 
@@ -105,7 +109,7 @@ class World:
         seen = ClusterHealth(cluster, members)
         running = None
         if seen.registered:
-            there = roster.roster(cluster, seen.registered)
+            there = membership_diff.roster(cluster, seen.registered)
             known = {v.name for v in there.voters}
             voters = ClusterHealth(
                 replace(cluster, members=there.voters),
@@ -119,7 +123,7 @@ class World:
         inventory = builders.inventory(None, etcd=cluster or self.cluster, alluxio=None)
         with Fleet(4) as fleet:
             seen = self.observed(cluster)
-            return deploy.plan(inventory, fleet, seen, write=False, remove=remove)
+            return deploy_etcd.plan(inventory, fleet, seen, write=False, remove=remove)
 
 
 def names(plan: Plan) -> list[tuple[str, list[str]]]:
@@ -156,7 +160,7 @@ def test_bootstrap_is_one_step_for_all() -> None:
     assert step.after is not None
     verbs = [c.what.split()[0] for c in step.hosts[0].changes]
     # The unit, which says whose the host is, before anything but its user.
-    assert step.hosts[0].changes[1].what == f"write {desired.UNIT_PATH}"
+    assert step.hosts[0].changes[1].what == f"write {layout.UNIT_PATH}"
     assert verbs == [
         *("create", "write", "create", "create", "mark", "install", "point", "write"),
         *("reload", "enable", "start"),
@@ -193,7 +197,7 @@ def test_a_bootstrap_that_was_killed_half_way(done: int) -> None:
     world.established = False
     world.clean(*ALL[done:])
     for name in ALL[:done]:
-        waiting = {desired.UNIT: UnitState("loaded", "activating", "start", "enabled", 5)}
+        waiting = {layout.UNIT: UnitState("loaded", "activating", "start", "enabled", 5)}
         world.facts[name] = replace(world.says(name, "new"), units=waiting)
     plan = world.plan()
     assert names(plan) == [
@@ -210,7 +214,7 @@ def test_a_member_that_the_inventory_does_not_have_is_left_until_it_is_named(
 ) -> None:
     """An inventory that lacks a member may be an older checkout."""
     world = World()
-    monkeypatch.setattr("provision.etcd.hashes.require_equal", lambda *_: None)
+    monkeypatch.setattr("provision.etcd.cluster.hashes.require_equal", lambda *_: None)
     seen = world.observed()
     assert seen.running is not None
     two = replace(world.cluster, members=world.cluster.members[:2])
@@ -222,15 +226,15 @@ def test_a_member_that_the_inventory_does_not_have_is_left_until_it_is_named(
         "warning",
         True,
     )
-    found = members.declared_moves(two, seen, ["infra3"])
+    found = declared_changes.declared_moves(two, seen, ["infra3"])
     assert [(m.kind.value, m.member.name) for m in found.moves] == [("remove", "infra3")]
     assert found.left == ()
-    by_id = members.declared_moves(two, seen, ["3"])
+    by_id = declared_changes.declared_moves(two, seen, ["3"])
     assert by_id.moves == found.moves
     # It was removed by a run that ended part-way: running it again is no error.
-    assert members.declared_moves(world.cluster, seen, ["infra9"]).unknown == ("infra9",)
+    assert declared_changes.declared_moves(world.cluster, seen, ["infra9"]).unknown == ("infra9",)
     with pytest.raises(UsageError, match="the inventory declares it"):
-        members.declared_moves(world.cluster, seen, ["infra3"])
+        declared_changes.declared_moves(world.cluster, seen, ["infra3"])
 
 
 def test_an_undeclared_member_counts_for_the_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +252,7 @@ def test_an_undeclared_member_counts_for_the_quorum(monkeypatch: pytest.MonkeyPa
     )
     plan = world.plan(two)
     assert names(plan) == [("change infra2", ["infra2"]), ("change infra1", ["infra1"])]
-    monkeypatch.setattr("provision.etcd.health.observe", looked)
+    monkeypatch.setattr("provision.etcd.cluster.health.observe", looked)
     monkeypatch.setattr(gates, "BACK_WITHIN", 0.0)
     before = plan.steps[0].before
     assert before is not None
@@ -386,7 +390,9 @@ def test_preflight_warnings_are_in_the_plan() -> None:
         world.observed(), warnings=(Problem("a", "odd", severity="warning", id="disk-full"),)
     )
     with Fleet(4) as fleet:
-        plan = deploy.plan(builders.inventory(None, etcd=world.cluster), fleet, seen, write=False)
+        plan = deploy_etcd.plan(
+            builders.inventory(None, etcd=world.cluster), fleet, seen, write=False
+        )
     assert [n.what for n in plan.notes] == ["odd"]
     assert plan.document()["notes"] == [
         {"id": "disk-full", "where": "a", "what": "odd", "remedy": "", "severity": "warning"}
@@ -413,20 +419,20 @@ class TestTls:
         def file(content: bytes, mode: int) -> PathState:
             return PathState("file", "etcd", "etcd", mode, len(content), content)
 
-        folder = desired.pki_dir(cluster)
+        folder = layout.pki_dir(cluster)
         files = {"peer.crt": file(pair.cert_pem, 0o644), "peer.key": file(b"key", 0o600)} | paths
         return hosts.facts(paths={f"{folder}/{name}": state for name, state in files.items()})
 
     def test_a_good_one_is_kept(self, cluster: EtcdCluster) -> None:
         ca = tls.authority(cluster, {}, write=True)
-        assert isinstance(ca, pki.Authorities)
+        assert isinstance(ca, own_ca.Authorities)
         member = cluster.members[0]
         pair = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365)
         assert tls.due(cluster, member, "peer", self.seen(cluster, pair), ca) is None
 
     def test_one_that_ends_soon_or_has_no_key_is_renewed(self, cluster: EtcdCluster) -> None:
         ca = tls.authority(cluster, {}, write=True)
-        assert isinstance(ca, pki.Authorities)
+        assert isinstance(ca, own_ca.Authorities)
         member = cluster.members[0]
         then = datetime.now(timezone.utc) - timedelta(days=360)
         old = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365, now=then)
@@ -447,11 +453,11 @@ class TestTls:
         cluster = replace(cluster, tls=cluster.tls.model_copy(update={"client": True}))
         now = certificates.now_utc()
         ca = tls.authority(cluster, facts, write=True)
-        assert isinstance(ca, pki.Authorities)
+        assert isinstance(ca, own_ca.Authorities)
         leaf = tls.leaf(cluster, cluster.members[2], facts[machines[2]], ca.signing, "")
         assert leaf.pair is not None
-        home = pki.home(tmp_path, cluster.name)
-        for pem in (ca.bundle, leaf.pair[0], (home / pki.CLIENT).read_bytes()):
+        home = own_ca.home(tmp_path, cluster.name)
+        for pem in (ca.bundle, leaf.pair[0], (home / own_ca.CLIENT).read_bytes()):
             begin = certificates.inspect(pem).not_before
             assert abs(begin - now + timedelta(seconds=90000 + 3600)) < timedelta(seconds=60)
 
@@ -575,16 +581,16 @@ def test_an_older_deployment_gets_existing_and_the_marker_without_a_restart() ->
         world.facts[name] = world.says(name, "new")
         world.facts[name] = world.without(name, MARKER)
         paths = dict(world.facts[name].paths)
-        unit = world.facts[name].text(desired.UNIT_PATH) or ""
+        unit = world.facts[name].text(layout.UNIT_PATH) or ""
         old = [line for line in unit.splitlines() if "data-disk" not in line]
         old = [line for line in old if not line.startswith("RequiresMountsFor")]
-        paths[desired.UNIT_PATH] = hosts.text("\n".join(old) + "\n")
+        paths[layout.UNIT_PATH] = hosts.text("\n".join(old) + "\n")
         world.facts[name] = replace(world.facts[name], paths=paths)
     plan = world.plan()
     quiet, *reloads = plan.steps
     assert quiet.title == "prepare without touching a service"
     assert [c.what for c in quiet.hosts[0].changes] == [
-        f"change {desired.UNIT_PATH}",
+        f"change {layout.UNIT_PATH}",
         f"mark /var/lib/etcd as the data disk: {MARKER}",
         "change /etc/etcd/etcd.conf.yml",
     ]
@@ -610,7 +616,7 @@ CHECKED = 'feature-gates: "InitialCorruptCheck=true"\n'
 
 def unchecked(world: World, name: str) -> HostFacts:
     """The host of ``name`` with the configuration of a tool that left etcd's check off."""
-    path, facts = desired.config_file(world.cluster), world.facts[name]
+    path, facts = layout.config_file(world.cluster), world.facts[name]
     text = facts.text(path) or ""
     assert CHECKED in text
     return replace(facts, paths={**facts.paths, path: hosts.text(text.replace(CHECKED, ""))})

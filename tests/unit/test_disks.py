@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.host import disks
-from provision.host.observe import HostFacts, PathState
+from provision.host.facts import HostFacts, PathState
 from provision.host.resources import DataDisk
 from tests.unit import hosts
 

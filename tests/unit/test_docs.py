@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from provision.commands import namespace
+from provision.cli.commands import namespace
 from provision.inventory import load
 from tests import docs
 
@@ -132,20 +132,16 @@ def test_every_inventory_of_the_pages_can_be_loaded(
 
 
 def test_the_readme_s_map_is_of_what_is_there() -> None:
+    """Every room has its line, with every module that is in it."""
     map_ = docs.fenced("README.md", "text")[-1].text
-    named = re.findall(r"(?<![\w/-])((?:[a-z_]+/)*[a-z_]+\.(?:py|sh)|(?:[a-z_]+/)+)", map_)
-    places = (REPO, REPO / "provision", REPO / "provision" / "host")
-    assert {name for name in named if not any((at / name).exists() for at in places)} == set()
-    packages = {path.parent.name for path in (REPO / "provision").glob("*/__init__.py")}
-    assert packages == {
-        name for name in packages if f"{name}/" in named or f"provision/{name}/" in named
-    }
-    for package in ("etcd", "alluxio", "check"):
-        (line,) = re.findall(rf"^provision/{package}/ +(.*\n(?: +.*\n)*)", map_, re.MULTILINE)
-        modules = set(re.findall(r"[a-z_]+", re.sub(r"\([^)]*\)|^.*:", "", line)))
-        there = {path.stem for path in (REPO / "provision" / package).glob("*.py")}
-        assert modules, package
-        assert modules - there == set(), package
+    rooms = dict(re.findall(r"^(provision/[a-z_/]*) +(.*\n(?: +.*\n)*)", map_, re.MULTILINE))
+    modules = [p for p in (REPO / "provision").rglob("*.py") if p.name != "__init__.py"]
+    there = {path.parent for path in modules}
+    assert set(rooms) == {f"{folder.relative_to(REPO).as_posix()}/" for folder in there}
+    for folder, line in rooms.items():
+        listed = re.sub(r"\([^)]*\)|[a-z_/]+/: [^;]*$", "", line)
+        named = set(re.findall(r"[a-z0-9_]+", listed))
+        assert named == {path.stem for path in modules if path.parent == REPO / folder}, folder
 
 
 def merged(base: Any, changes: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provision.host import dropins
-from provision.host.observe import Probe, script
+from provision.host.facts import Probe, script
 from provision.host.resources import Unit
 
 OVERRIDE = "[Service]\nExecStart=\nExecStart=/usr/bin/etcd --name=old\n"

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd import releases
-from provision.inventory import model, settings
+from provision.inventory import etcd_releases, model, settings
 
 MINORS = ("3.4", "3.5", "3.6", "3.7")
 ROOT = Path(__file__).parents[2]
@@ -32,5 +31,5 @@ def test_what_we_write_is_known(minor: str) -> None:
 
 def test_what_an_upgrade_refuses_is_gone_by_then() -> None:
     for minor in MINORS[1:]:
-        found = releases.removed_settings(settings.keys(None), [f"{minor}.99"])
+        found = etcd_releases.removed_settings(settings.keys(None), [f"{minor}.99"])
         assert not {*found} & settings.keys(minor)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from provision.cli.explain import page, pages
 from provision.errors import Problem, ProvisionError, UsageError
-from provision.explain import page, pages
 from provision.ids import IDS
 from provision.inventory.model import InventoryFile
 from provision.inventory.sentences import model_at
@@ -25,7 +25,7 @@ SECTIONS = ["What it means", "How it comes about", "What to do", "What was chang
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", "from provision.cli import main; main()", *arguments]
+    line = [sys.executable, "-c", "from provision.cli.main import main; main()", *arguments]
     return subprocess.run(line, capture_output=True, text=True, check=False, cwd=REPO)
 
 
@@ -36,7 +36,7 @@ def trees() -> Iterator[tuple[Path, ast.Module]]:
 
 
 def test_the_pages_are_those_of_the_ids() -> None:
-    assert {path.stem for path in (PACKAGE / "explanations").iterdir()} == set(IDS)
+    assert {path.stem for path in (PACKAGE / "cli" / "explanations").iterdir()} == set(IDS)
     assert list(IDS) == sorted(set(IDS))
 
 

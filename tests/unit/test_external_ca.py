@@ -16,16 +16,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from provision import plan as plans
+from provision.engine import plan as plans
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
-from provision.etcd import desired, external, imported, pki, rotate, signing, tls
-from provision.etcd.deploy import Observed
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.host.change import changes
-from provision.host.observe import HostFacts, PathState, UnitState
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.member import desired, layout
+from provision.etcd.pki import external_ca, imported, own_ca, tls
+from provision.host.diff import changes
+from provision.host.facts import HostFacts, PathState, UnitState
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, Inventory
-from provision.remote import Fleet
+from provision.plans.etcd.certificates import csr_exchange, rotate_certs
+from provision.plans.etcd.deploy_etcd import Observed
+from provision.ssh.session import Fleet
 from tests.authority import Ca
 from tests.unit import builders, hosts
 
@@ -120,7 +122,7 @@ def cluster(tmp_path: Path, root: Ca) -> EtcdCluster:
 def test_what_is_wrong_with_a_certificate(
     make: Callable[[Ca, Key], bytes], what: str | None, cluster: EtcdCluster, issuing: Ca, key: Key
 ) -> None:
-    found = external.faults(external.load(cluster), make(issuing, key), [ADDRESS])
+    found = external_ca.faults(external_ca.load(cluster), make(issuing, key), [ADDRESS])
     assert [what is not None and what in one for one in found] == [True] * (what is not None)
 
 
@@ -128,11 +130,11 @@ def test_intermediates_may_stand_apart_or_in_the_bundle(
     tmp_path: Path, root: Ca, issuing: Ca, key: Key
 ) -> None:
     alone = issuing.sign(key.csr).removesuffix(issuing.chain)
-    ca = external.load(declared(tmp_path, root))
-    assert "intermediates belong behind it" in external.faults(ca, alone, [ADDRESS])[0]
-    assert external.faults(ca, alone, [ADDRESS], more=issuing.pem) == []
-    beside = external.load(declared(tmp_path, issuing, root))
-    assert external.faults(beside, alone, [ADDRESS]) == []
+    ca = external_ca.load(declared(tmp_path, root))
+    assert "intermediates belong behind it" in external_ca.faults(ca, alone, [ADDRESS])[0]
+    assert external_ca.faults(ca, alone, [ADDRESS], more=issuing.pem) == []
+    beside = external_ca.load(declared(tmp_path, issuing, root))
+    assert external_ca.faults(beside, alone, [ADDRESS]) == []
     # What a member is given: itself, and what leads to the root.
     assert [c.subject for c in beside.chain(alone)[1:]] == [issuing.name, root.name]
 
@@ -140,16 +142,16 @@ def test_intermediates_may_stand_apart_or_in_the_bundle(
 def test_a_bundle_that_cannot_be_used(tmp_path: Path, root: Ca, issuing: Ca) -> None:
     cluster = declared(tmp_path, issuing, Ca("Old", days=-1), Ca("No CA", ca=False))
     with pytest.raises(UsageError) as caught:
-        external.load(cluster)
+        external_ca.load(cluster)
     said = [f"{p.where} {p.what}" for p in caught.value.problems]
     for name, what in (("Issuing", "is no root"), ("Old", "expired"), ("No CA", "is not the cert")):
         assert any(name in text and what in text for text in said), said
     (tmp_path / "bundle.pem").write_bytes(b"")
     with pytest.raises(UsageError, match="no PEM certificates"):
-        external.load(cluster)
+        external_ca.load(cluster)
     (tmp_path / "bundle.pem").unlink()
     with pytest.raises(UsageError, match="No such file"):
-        external.load(cluster)
+        external_ca.load(cluster)
 
 
 def seen(
@@ -159,7 +161,7 @@ def seen(
     waiting: Key | None = None,
     active: bool = False,
 ) -> HostFacts:
-    folder = desired.pki_dir(cluster)
+    folder = layout.pki_dir(cluster)
     paths = {
         f"{folder}/{name}": PathState(
             "file", "etcd", "etcd", 0o600 if "key" in name else 0o644, len(content), content
@@ -173,15 +175,15 @@ def seen(
     return hosts.facts(paths=paths, units=units, commands=commands)
 
 
-def take_in(cluster: EtcdCluster, pem: bytes) -> external.External:
-    ca = external.load(cluster)
+def take_in(cluster: EtcdCluster, pem: bytes) -> external_ca.External:
+    ca = external_ca.load(cluster)
     ca.folder.mkdir(parents=True, exist_ok=True)
     (ca.folder / "infra1-peer.crt").write_bytes(pem)
     return ca
 
 
 def chosen(cluster: EtcdCluster, facts: HostFacts) -> imported.Choice:
-    return imported.choose(cluster, cluster.members[0], "peer", facts, external.load(cluster))
+    return imported.choose(cluster, cluster.members[0], "peer", facts, external_ca.load(cluster))
 
 
 class TestChoice:
@@ -226,7 +228,7 @@ class TestChoice:
     ) -> None:
         here = {} if days is None else {"peer.crt": issuing.sign(key.csr, days), "peer.key": b"k"}
         facts = {m.machine: seen(cluster, here) for m in cluster.members}
-        ca = external.load(cluster)
+        ca = external_ca.load(cluster)
         with pytest.raises(PreflightFailed) as caught:
             imported.require(cluster, cluster.members, facts, ca)
         assert len(caught.value.problems) == 3
@@ -253,8 +255,8 @@ def test_a_ca_that_is_in_use_stays_in_the_bundle(
     here = {"peer.crt": issuing.sign(key.csr), "peer.key": b"key"}
     running = {m.machine: seen(cluster, here, active=True) for m in cluster.members}
     stopped = {m.machine: seen(cluster, here) for m in cluster.members}
-    tls.require_known(cluster, running, external.load(cluster))
-    other = external.load(declared(tmp_path, Ca("New root")))
+    tls.require_known(cluster, running, external_ca.load(cluster))
+    other = external_ca.load(declared(tmp_path, Ca("New root")))
     tls.require_known(cluster, stopped, other)
     with pytest.raises(PreflightFailed, match="must have that CA, too") as caught:
         tls.require_known(cluster, running, other)
@@ -263,9 +265,9 @@ def test_a_ca_that_is_in_use_stays_in_the_bundle(
     own = replace(cluster, tls=EtcdTls(pki_dir=tmp_path / "lost"))
     with pytest.raises(PreflightFailed, match="bring its folder back"):
         tls.require_known(own, running, tls.authority(own, running, write=False))
-    both = external.load(declared(tmp_path, root, Ca("New root")))
+    both = external_ca.load(declared(tmp_path, root, Ca("New root")))
     trusting = {m.machine: seen(cluster, {"ca.crt": root.pem}) for m in cluster.members}
-    imported.require_settled(cluster, trusting, external.load(declared(tmp_path, root)))
+    imported.require_settled(cluster, trusting, external_ca.load(declared(tmp_path, root)))
     with pytest.raises(PreflightFailed, match="invoke rotate-certs"):
         imported.require_settled(cluster, trusting, both)
 
@@ -280,13 +282,13 @@ def test_members_that_are_cut_off_heal_and_only_another_root_needs_an_outage(
 
     def steps(cluster: EtcdCluster) -> list[str]:
         inventory = builders.inventory(etcd=cluster)
-        plan = rotate.leaves(
+        plan = rotate_certs.leaves(
             inventory, fleet, Observed(None, facts, health), cluster.members, write=True
         )
         return [s.title for s in plan.steps]
 
     def signed(cluster: EtcdCluster, ca: Ca) -> EtcdCluster:
-        folder = external.load(cluster).folder
+        folder = external_ca.load(cluster).folder
         folder.mkdir(parents=True, exist_ok=True)
         for m in cluster.members:
             pem = ca.sign(Key(m.address, key.key).csr)
@@ -301,11 +303,11 @@ def test_members_that_are_cut_off_heal_and_only_another_root_needs_an_outage(
     new = Ca("New root")
     both = declared(tmp_path, root, new)
     trusting = [f"infra{i} trusts the CAs of {both.tls.ca_bundle}" for i in (1, 2, 3)]
-    assert not rotate.needs_outage(both, Observed(None, facts, health))
+    assert not rotate_certs.needs_outage(both, Observed(None, facts, health))
     assert steps(both) == [*healed, *trusting]
     signed(both, new)
     other = declared(tmp_path, new)
-    assert rotate.needs_outage(other, Observed(None, facts, health))
+    assert rotate_certs.needs_outage(other, Observed(None, facts, health))
     assert steps(other) == [
         "OUTAGE: all members get the CA and new certificates, and restart together"
     ]
@@ -323,13 +325,13 @@ def inventory(tmp_path: Path, root: Ca) -> Inventory:
 def exported(inventory: Inventory, folder: Path, *, every: bool = False) -> int:
     """How much export-csrs has changed, with this machine as the host."""
     fleet = hosts.LocalFleet(folder.parent)
-    plan = signing.export(inventory, fleet, inventory.etcd.members, folder, every=every)
+    plan = csr_exchange.export(inventory, fleet, inventory.etcd.members, folder, every=every)
     plans.apply(plan, fleet)
     return plan.changed
 
 
 def imported_from(inventory: Inventory, folder: Path) -> int:
-    plan = signing.import_(inventory, folder)
+    plan = csr_exchange.import_(inventory, folder)
     plans.apply(plan, hosts.LocalFleet(folder.parent))
     return plan.changed
 
@@ -337,7 +339,7 @@ def imported_from(inventory: Inventory, folder: Path) -> int:
 def test_requests_out_certificates_in(inventory: Inventory, tmp_path: Path, issuing: Ca) -> None:
     folder = tmp_path / "requests"
     with pytest.raises(UsageError, match="the folder is one that export-csrs has made"):
-        signing.import_(inventory, folder)
+        csr_exchange.import_(inventory, folder)
     assert exported(inventory, folder) == 4
     request = x509.load_pem_x509_csr((folder / "infra1-peer.csr").read_bytes())
     asked = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -345,12 +347,12 @@ def test_requests_out_certificates_in(inventory: Inventory, tmp_path: Path, issu
     assert exported(inventory, folder) == 0
     everything = b"".join(path.read_bytes() for path in folder.iterdir())
     assert b"PRIVATE KEY" not in everything
-    key = Path(desired.pki_dir(inventory.etcd)) / "peer.key.new"
+    key = Path(layout.pki_dir(inventory.etcd)) / "peer.key.new"
     assert key.stat().st_mode & 0o777 == 0o600
 
     def refused(*texts: str) -> None:
         with pytest.raises(UsageError, match="nothing was imported") as caught:
-            signing.import_(inventory, folder)
+            csr_exchange.import_(inventory, folder)
         said = [str(p) for p in caught.value.problems]
         assert len(said) == len(texts)
         for text in texts:
@@ -364,7 +366,7 @@ def test_requests_out_certificates_in(inventory: Inventory, tmp_path: Path, issu
         Ca("Foreign").sign((folder / "alluxio-provision.csr").read_bytes())
     )
     refused("it is not for the key of infra1-server.csr", "(issuer: CN=Foreign)")
-    assert not external.load(inventory.etcd).folder.exists()
+    assert not external_ca.load(inventory.etcd).folder.exists()
 
     issuing.sign_all(folder)
     assert imported_from(inventory, folder) == 3
@@ -398,7 +400,7 @@ def test_this_tool_s_own_is_renewed_when_told_or_when_it_has_expired(
     second = imported.own_pair(cluster)
     assert second != first
     assert imported.own_step(cluster) == []
-    path = pki.home(cluster.tls.pki_dir, cluster.name) / pki.CLIENT
+    path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
     old = issuing.sign((folder / "alluxio-provision.csr").read_bytes(), -1)
     path.write_bytes(second.key_pem + old)
     with pytest.raises(UsageError, match="has expired"):
@@ -418,10 +420,10 @@ def test_a_manifest_names_only_what_is_declared(
 ) -> None:
     member, _, listener = name.partition("-")
     one = {"name": name, "member": member, "listener": listener, "key": "0" * 64}
-    document = {"schema": signing.SCHEMA, "cluster": "c", "requests": [one]}
-    (tmp_path / signing.MANIFEST).write_text(json.dumps(document))
+    document = {"schema": csr_exchange.SCHEMA, "cluster": "c", "requests": [one]}
+    (tmp_path / csr_exchange.MANIFEST).write_text(json.dumps(document))
     with pytest.raises(UsageError) as caught:
-        signing.import_(inventory, tmp_path)
+        csr_exchange.import_(inventory, tmp_path)
     assert "is for no TLS listener" in caught.value.problems[0].what
 
 
@@ -430,18 +432,21 @@ def test_a_manifest_names_only_what_is_declared(
     [
         ("{", "Invalid JSON"),
         ('{"schema": "other", "cluster": "c", "requests": []}', "is of the schema other"),
-        (f'{{"schema": "{signing.SCHEMA}", "cluster": "d", "requests": []}}', "of the cluster d"),
-        (f'{{"schema": "{signing.SCHEMA}", "cluster": "c"}}', "requests: Field required"),
+        (
+            f'{{"schema": "{csr_exchange.SCHEMA}", "cluster": "d", "requests": []}}',
+            "of the cluster d",
+        ),
+        (f'{{"schema": "{csr_exchange.SCHEMA}", "cluster": "c"}}', "requests: Field required"),
     ],
 )
 def test_a_manifest_that_is_none(
     document: str, what: str, inventory: Inventory, tmp_path: Path
 ) -> None:
-    (tmp_path / signing.MANIFEST).write_text(document)
+    (tmp_path / csr_exchange.MANIFEST).write_text(document)
     with pytest.raises(UsageError, match=what):
-        signing.import_(inventory, tmp_path)
+        csr_exchange.import_(inventory, tmp_path)
 
 
 def test_only_with_an_external_ca(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"etcd\.tls\.ca is own"):
-        signing.import_(builders.inventory(), tmp_path)
+        csr_exchange.import_(builders.inventory(), tmp_path)

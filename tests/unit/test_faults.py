@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from provision.etcd.client import EtcdClient
+from provision.etcd.api.client import EtcdClient
 from tests.faults import report, run
 from tests.faults.checker import Register, Registers
 

@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provision.errors import PreflightFailed
-from provision.etcd import groups, members, roster
-from provision.etcd.groups import (
+from provision.etcd.api.values import MemberStatus, RegisteredMember
+from provision.etcd.cluster import groups
+from provision.etcd.cluster.groups import (
     Answer,
     Behind,
     Bootstrap,
@@ -24,13 +25,14 @@ from provision.etcd.groups import (
     Unclear,
     Unseen,
 )
-from provision.etcd.guard import _of
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.observed import Observed, Running
-from provision.etcd.pending import Pending
-from provision.etcd.roster import Kind
-from provision.etcd.values import MemberStatus, RegisteredMember
-from provision.host.observe import PathState
+from provision.etcd.cluster.guard import _of
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.todo_keys import Pending
+from provision.etcd.member import membership_diff
+from provision.etcd.member.membership_diff import Kind
+from provision.host.facts import PathState
+from provision.plans.etcd.members import declared_changes
+from provision.plans.etcd.state.observe import Observed, Running
 from tests.unit import builders, hosts
 
 CLUSTER, OTHER = 0xC1, 0x0DD
@@ -485,14 +487,16 @@ def _require_harmless(world: World, verdict: Serving) -> None:
     odd = {name.replace("m", "infra") for name in _of(verdict, "").odd}
     established = replace(seen.cluster.established, odd=frozenset(odd))
     cluster = replace(seen.cluster, established=established)
-    running = Running(roster.roster(cluster, seen.registered), seen, seen, Pending())
+    running = Running(membership_diff.roster(cluster, seen.registered), seen, seen, Pending())
     data = PathState("dir", "etcd", "etcd", 0o700, 1)
     facts = {
         m.machine: hosts.facts(n, paths={f"{m.data_dir}/member": data} if s.has_data else {})
         for n, (m, s) in enumerate(zip(cluster.members, world.seen(), strict=True), 1)
     }
     try:
-        moves = members.declared_moves(cluster, Observed(None, facts, seen, (), running)).moves
+        moves = declared_changes.declared_moves(
+            cluster, Observed(None, facts, seen, (), running)
+        ).moves
     except PreflightFailed:
         return
     registered = groups._registered(verdict.group.members)

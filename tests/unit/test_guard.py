@@ -10,19 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision import commands
-from provision.actions import common
+from provision.cli import commands
+from provision.cli.run import Run
+from provision.cli.tasks import common
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd import desired, gates, guard, health, last_seen, members, wal
-from provision.etcd.groups import Answer, Disk, Note, Seen
-from provision.etcd.guard import Look
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.values import MemberStatus
-from provision.host.observe import HostFacts
+from provision.etcd.api.values import MemberStatus
+from provision.etcd.cluster import gates, guard, health, last_seen, wal
+from provision.etcd.cluster.groups import Answer, Disk, Note, Seen
+from provision.etcd.cluster.guard import Look
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.member import layout
+from provision.host.facts import HostFacts
 from provision.host.ownership import KEY
 from provision.inventory.resolved import Established
-from provision.remote import Fleet
-from provision.run import Run
+from provision.plans.etcd.members import declared_changes
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import LocalFleet
 
@@ -44,7 +46,7 @@ def test_every_command_that_changes_or_saves_is_guarded_or_says_why_not() -> Non
 
 
 def test_a_guarded_command_cannot_carry_out_a_plan_without_it() -> None:
-    from provision.plan import Plan
+    from provision.engine.plan import Plan
 
     run = Run("deploy-etcd", guarded=True)
     with pytest.raises(AssertionError, match="without knowing which cluster"):
@@ -89,7 +91,7 @@ NOTE = Note(0xC1, 4, 900, 800, "20260101T000000Z")
 
 
 def _noted(*texts: str) -> list[HostFacts]:
-    path = last_seen.path(builders.etcd())
+    path = layout.last_seen(builders.etcd())
     return [hosts.facts(n, paths={path: hosts.text(t)}) for n, t in enumerate(texts, 1)]
 
 
@@ -120,7 +122,7 @@ def test_a_host_that_takes_no_note_is_named(
     monkeypatch.setattr(health, "observe", lambda *_, **__: seen)
     with LocalFleet(tmp_path) as fleet:
         assert last_seen.take(cluster, fleet) == []
-        note = Path(last_seen.path(cluster))
+        note = Path(layout.last_seen(cluster))
         assert last_seen.parse(note.read_text()) is not None
         note.unlink()
         note.mkdir()
@@ -178,7 +180,7 @@ def configured(*numbers: int, port: int = 2380) -> dict[object, HostFacts]:
             )
             paths = {
                 "/etc/etcd/etcd.conf.yml": hosts.text(text),
-                desired.UNIT_PATH: hosts.text(f"{KEY}={cluster.name}\n"),
+                layout.UNIT_PATH: hosts.text(f"{KEY}={cluster.name}\n"),
             }
             found[m.machine] = hosts.facts(number, paths=paths)
     return found
@@ -248,10 +250,10 @@ def test_all_stopped_are_started_but_not_without_their_data(
 
 def test_data_of_another_cluster_are_never_deleted() -> None:
     odd = builders.etcd(established=Established(0xC1, odd=frozenset({"infra3"})))
-    members._keep_what_is_odd(odd, "infra3", ())
-    members._keep_what_is_odd(odd, "infra2", ("infra2",))
+    declared_changes._keep_what_is_odd(odd, "infra3", ())
+    declared_changes._keep_what_is_odd(odd, "infra2", ("infra2",))
     with pytest.raises(UsageError, match="are kept aside, not deleted"):
-        members._keep_what_is_odd(odd, "infra3", ("infra3",))
+        declared_changes._keep_what_is_odd(odd, "infra3", ("infra3",))
 
 
 def test_data_of_somebody_else_are_refused_by_preflight(monkeypatch: pytest.MonkeyPatch) -> None:

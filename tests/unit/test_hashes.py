@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from provision.etcd import hashes, health
-from provision.etcd.hashes import Comparison
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.values import KvHash, MemberStatus
-from provision.remote import Fleet
+from provision.etcd.api.values import KvHash, MemberStatus
+from provision.etcd.cluster import hashes, health
+from provision.etcd.cluster.hashes import Comparison
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.ssh.session import Fleet
 from tests.unit import builders
 
 

@@ -8,12 +8,12 @@ import socket
 import pytest
 
 from provision.errors import Problem
-from provision.etcd import reach
-from provision.etcd.failures import EtcdUnreachable
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.values import RegisteredMember
+from provision.etcd.api.errors import EtcdUnreachable
+from provision.etcd.api.values import RegisteredMember
+from provision.etcd.cluster import reach
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet, Stats, Unreachable
+from provision.ssh.session import Fleet, Stats, Unreachable
 from tests.unit.builders import etcd, member
 from tests.unit.test_check import STATUS, healthy
 

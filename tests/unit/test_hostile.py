@@ -25,23 +25,29 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from provision import audit, commands, preflight, screen, status
-from provision import report as on_screen
-from provision.alluxio import desired as workers_desired
-from provision.alluxio import java, membership, releases
-from provision.alluxio.desired import Artifacts
-from provision.alluxio.membership import Membership
-from provision.alluxio.nodes import InfoNodes, NodesError, parse_info_nodes
-from provision.check import CheckReport, page, prometheus, verdicts
+from provision import terminal
+from provision.alluxio.commands.nodes import InfoNodes, NodesError, parse_info_nodes
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.worker import desired as workers_desired
+from provision.alluxio.worker import java
+from provision.alluxio.worker.desired import Artifacts
+from provision.check_nodes import CheckReport, page, prometheus, status, verdicts
+from provision.check_nodes import table as on_screen
+from provision.cli import commands, console
+from provision.engine import audit
+from provision.engine.plan import HostChanges, Plan, Step, apply
 from provision.errors import ChangeFailed, InventoryError, PreflightFailed, Unhealthy
-from provision.etcd import desired as etcd_desired
-from provision.etcd import kept, recover, scratch
-from provision.etcd.values import KeyValue
-from provision.host.change import Change
+from provision.etcd.api.values import KeyValue
+from provision.etcd.cluster import scratch
+from provision.etcd.member import desired as etcd_desired
+from provision.host import preflight
+from provision.host.diff import Change
 from provision.inventory import model, read
 from provision.inventory.resolved import Machine
 from provision.kubernetes import values
-from provision.plan import HostChanges, Plan, Step, apply
+from provision.plans.alluxio import upgrade_workers, worker_preflight
+from provision.plans.etcd.data import recover_etcd, retained
 from provision.ssh.export import ssh_config
 from provision.ssh.route import UserConfig
 from provision.text import printable
@@ -79,9 +85,9 @@ def test_facts_that_are_no_numbers(said: str) -> None:
     (problem,) = preflight.hosts({Machine("a"): host}, {})
     assert problem.what == "systemd is not running"
     cluster = builders.alluxio(builders.worker("w1"))
-    assert preflight._memory(cluster.workers[0], host, "w1") == []
+    assert worker_preflight._memory(cluster.workers[0], host, "w1") == []
     with pytest.raises(PreflightFailed, match="cannot be recovered from"):
-        recover._fit(builders.etcd(), builders.member(1), host)
+        recover_etcd._fit(builders.etcd(), builders.member(1), host)
 
 
 @pytest.mark.parametrize("said", NUMBERS)
@@ -89,8 +95,8 @@ def test_lists_of_a_host_whose_numbers_are_none(said: str) -> None:
     member = builders.member(1)
     name = "member.removed-20260102T030405Z"
     listed = facts(1, commands={"kept infra1": f"{said}\t{member.data_dir}/{name}\n"})
-    assert kept.read(member, listed) == []
-    assert releases.parse(f"{said} {'a' * 64} 313") == []
+    assert retained.read(member, listed) == []
+    assert upgrade_workers.parse(f"{said} {'a' * 64} 313") == []
     assert scratch._free(f"no room free={said}") == 0
     assert java.major(f'openjdk version "{said}"') in (None, 1)  # 1e999 begins with a 1
 
@@ -101,7 +107,7 @@ def test_a_host_cannot_have_other_folders_removed() -> None:
     name = "member.removed-20260102T030405Z"
     paths += [f"/etc/{name}", f"{member.data_dir}/{name}\t/etc", f"{member.data_dir}/x/{name}"]
     said = "".join(f"16\t{path}\n" for path in paths)
-    assert kept.read(member, facts(1, commands={"kept infra1": said})) == []
+    assert retained.read(member, facts(1, commands={"kept infra1": said})) == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +118,7 @@ def test_the_status_of_a_snapshot_that_is_none(said: str) -> None:
         scratch._status(builders.member(1), said)
     assert "is unreadable" in caught.value.message
     assert inert(caught.value.message)
-    assert recover._on_disk(facts(1, commands={"status": said})) is None
+    assert recover_etcd._on_disk(facts(1, commands={"status": said})) is None
 
 
 AUDITED = audit.Author(f"me{EVIL}@host", "deploy-etcd", "c")
@@ -174,7 +180,7 @@ def test_a_units_log_is_shown_line_by_line(
     command.write_text(f"#!/bin/sh\ncat {tmp_path}/said >&2; exit 1\n")
     with pytest.raises(Unhealthy) as caught:
         status.journal(LocalFleet(tmp_path), Machine("a"), 9)
-    screen.error(caught.value)
+    console.error(caught.value)
     assert inert(capsys.readouterr().err)
 
 
@@ -237,7 +243,7 @@ hostile_values = st.recursive(
 
 
 @st.composite
-def registrations(draw: st.DrawFn) -> bytes:
+def written(draw: st.DrawFn) -> bytes:
     """The value that a real worker wrote, mutated as JSON or as bytes."""
     value = recorded()[0].value
     if draw(st.booleans()):
@@ -260,14 +266,14 @@ def registrations(draw: st.DrawFn) -> bytes:
 
 
 def registered(values: list[bytes]) -> Membership:
-    prefix = membership.live_prefix("c").encode()
+    prefix = registrations.live_prefix("c").encode()
     ids = [WORKER1.encode(), EVIL.encode(), b"\xff\x1b[2J"][: len(values)]
     keys = [KeyValue(prefix + i, v, 7, 1, 1, 1) for i, v in zip(ids, values, strict=True)]
-    live = membership.entries(prefix.decode(), keys, {})
+    live = registrations.entries(prefix.decode(), keys, {})
     return Membership("c", 1, {}, live)
 
 
-@given(st.lists(registrations(), min_size=1, max_size=3), tables())
+@given(st.lists(written(), min_size=1, max_size=3), tables())
 def test_any_mutation_of_a_registration_ends_in_a_verdict(
     capsys: pytest.CaptureFixture[str], values: list[bytes], table: str
 ) -> None:
@@ -288,7 +294,7 @@ def shown_safely(seen: CheckReport, capsys: pytest.CaptureFixture[str]) -> None:
     assert inert(text)
     for family in text_string_to_metric_families(prometheus.exposition(seen)):
         assert family.name.startswith(prometheus.PREFIX)
-    document = screen.json_text(seen.document())
+    document = terminal.json_text(seen.document())
     assert inert(document)
     assert document.isascii()
     json.loads(document)
@@ -311,24 +317,24 @@ def test_nothing_on_the_screen_steers_the_terminal(
     todo = Change(one, "", f"-{other}\n+{one}\n")
     plan = Plan("x", one, (Step(other, (HostChanges(one, Machine(other), (todo,)),)),))
     failed = Unhealthy(one, id="member-down")
-    with screen.Progress() as progress:
+    with console.Progress() as progress:
         progress.step(1, 1, plan.steps[0])
         progress.host(plan.steps[0].hosts[0], failed)
-    screen.plan(plan)
-    screen.error(failed)
-    screen.table(("a",), [(one,), (other,)], title=other)
+    console.plan(plan)
+    console.error(failed)
+    terminal.table(("a",), [(one,), (other,)], title=other)
     out, err = capsys.readouterr()
     assert inert(out)
     assert inert(err)
-    screen.emit_json({one: [other]})
-    screen.emit_json_line(plan.document())
+    terminal.emit_json({one: [other]})
+    terminal.emit_json_line(plan.document())
     said = capsys.readouterr().out
     assert inert(said)
     assert json.loads(said.rpartition("\n{")[0]) == {one: [other]}
 
 
 def test_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    screen.error(Unhealthy("one\n    two\x1b[2J", id="member-down"))
+    console.error(Unhealthy("one\n    two\x1b[2J", id="member-down"))
     assert capsys.readouterr().err == "error: one\n    two\ufffd[2J [member-down]\n"
 
 

@@ -9,12 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
-from provision.interrupt import between_imports
+from provision.cli.interrupt import between_imports
 
 #: What is said between, and at the end.
 SCRIPT = """
 import os, signal, time
-from provision.interrupt import between_imports
+from provision.cli.interrupt import between_imports
 try:
     with between_imports():
         {body}

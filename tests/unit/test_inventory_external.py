@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from provision import actions, status
+from provision.check_nodes import status
+from provision.cli import tasks
+from provision.cli.run import Run
 from provision.errors import InventoryError, UsageError
-from provision.etcd.health import ClusterHealth
-from provision.etcd.values import RegisteredMember
+from provision.etcd.api.values import RegisteredMember
+from provision.etcd.cluster.health import ClusterHealth
 from provision.inventory import Inventory, load, provenance, read
-from provision.run import Run
 from tests.unit.test_check import healthy
 
 BASE = """\
@@ -110,22 +111,22 @@ def test_endpoints_that_are_none(path: Path, endpoint: str, what: str) -> None:
 @pytest.mark.parametrize(
     ("action", "given"),
     [
-        (actions.deploy_etcd, (True,)),
-        (actions.add_member, ("", True)),
-        (actions.remove_member, ("m", "", True)),
-        (actions.replace_member, ("m", "", True)),
-        (actions.upgrade_etcd, ("3.6.16", "")),
-        (actions.move_leader, ("m",)),
-        (actions.rotate_certs, (False, "")),
-        (actions.export_csrs, ("folder", False, "")),
-        (actions.import_certs, ("folder",)),
-        (actions.enable_auth, ("",)),
-        (actions.disable_auth, ()),
-        (actions.backup_etcd, ("", "all")),
-        (actions.restore_etcd, ("file", "", True)),
-        (actions.recover_etcd, ("m", "")),
-        (actions.defrag_etcd, (False,)),
-        (actions.disarm_alarms, ()),
+        (tasks.deploy_etcd, (True,)),
+        (tasks.add_member, ("", True)),
+        (tasks.remove_member, ("m", "", True)),
+        (tasks.replace_member, ("m", "", True)),
+        (tasks.upgrade_etcd, ("3.6.16", "")),
+        (tasks.move_leader, ("m",)),
+        (tasks.rotate_certs, (False, "")),
+        (tasks.export_csrs, ("folder", False, "")),
+        (tasks.import_certs, ("folder",)),
+        (tasks.enable_auth, ("",)),
+        (tasks.disable_auth, ()),
+        (tasks.backup_etcd, ("", "all")),
+        (tasks.restore_etcd, ("file", "", True)),
+        (tasks.recover_etcd, ("m", "")),
+        (tasks.defrag_etcd, (False,)),
+        (tasks.disarm_alarms, ()),
     ],
 )
 def test_commands_that_manage_etcd_refuse(

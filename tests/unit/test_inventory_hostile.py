@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from provision.errors import InventoryError
-from provision.etcd import desired as etcd_desired
+from provision.etcd.member import desired as etcd_desired
 from provision.inventory import EXAMPLE, provenance, ranges, read
 from provision.inventory.document import MAX_BYTES
 from provision.inventory.model import EtcdTls

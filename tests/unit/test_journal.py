@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import journal
-from provision.alluxio.journal import Journal
+from provision.alluxio.worker import journal
+from provision.alluxio.worker.journal import Journal
 from provision.errors import Problem
-from provision.host.observe import Probe, parse, script
+from provision.host.facts import Probe, parse, script
+from provision.inventory import journal_folder
 from tests.unit import builders, hosts
 
 NAMES = ("m0", "m1", "m2", "m3", "m4")
@@ -66,7 +67,7 @@ def test_the_command_finds_what_is_there(tmp_path: Path, old: bool) -> None:
     alluxio = replace(
         builders.alluxio(masters=(builders.master("m0"),)), state_dir=str(tmp_path / "it's")
     )
-    folder = Path(journal.folder(alluxio, alluxio.masters[0]), "" if old else "raft", GROUP)
+    folder = Path(journal_folder.folder(alluxio, alluxio.masters[0]), "" if old else "raft", GROUP)
 
     def look() -> Journal:
         command = journal.probe_commands(alluxio, alluxio.masters[0])[journal.LABEL]
@@ -91,7 +92,7 @@ def test_a_long_log_does_not_hide_the_group(tmp_path: Path) -> None:
     """A probe takes 64 KB of a command's output."""
     alluxio = replace(builders.alluxio(masters=(builders.master("m0"),)), state_dir=str(tmp_path))
     master = alluxio.masters[0]
-    current = Path(journal.folder(alluxio, master), "raft", GROUP, "current")
+    current = Path(journal_folder.folder(alluxio, master), "raft", GROUP, "current")
     current.mkdir(parents=True)
     for number in range(800):
         (current / f"log_{number}-{number}").write_text("x")
@@ -179,7 +180,10 @@ def test_the_folder_is_where_the_masters_jvm_is_told() -> None:
     env = {"ALLUXIO_MASTER_JAVA_OPTS": "-Dalluxio.master.journal.folder=/data/journal"}
     master = builders.master("m0")
     alluxio = builders.alluxio(masters=(master,), env=env)
-    assert journal.folder(alluxio, master) == "/data/journal"
+    assert journal_folder.folder(alluxio, master) == "/data/journal"
     assert "/data/journal/raft/" in journal.probe_commands(alluxio, master)[journal.LABEL]
     other = {"alluxio.master.journal.folder": "/other"}
-    assert journal.folder(builders.alluxio(masters=(master,), properties=other), master) == "/other"
+    assert (
+        journal_folder.folder(builders.alluxio(masters=(master,), properties=other), master)
+        == "/other"
+    )

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from provision import plan as plans
+from provision.engine import plan as plans
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd import kept, unfinished
+from provision.etcd.member import recovery_marker
 from provision.inventory.resolved import Inventory
+from provision.plans.etcd.data import retained
 from tests.unit import builders, hosts
 
 REMOVED = "member.removed-20260102T030405Z"
@@ -32,8 +33,8 @@ def inventory(data: Path) -> Inventory:
     return builders.inventory(etcd=builders.etcd(builders.member(1, data_dir=str(data))))
 
 
-def observed(inventory: Inventory, root: Path) -> kept.Observed:
-    return kept.observe(inventory, hosts.LocalFleet(root), inventory.etcd.members)
+def observed(inventory: Inventory, root: Path) -> retained.Observed:
+    return retained.observe(inventory, hosts.LocalFleet(root), inventory.etcd.members)
 
 
 def test_what_there_is(inventory: Inventory, tmp_path: Path, data: Path) -> None:
@@ -43,15 +44,15 @@ def test_what_there_is(inventory: Inventory, tmp_path: Path, data: Path) -> None
         (f"{data}/{REMOVED}", "removal"),
     ]
     assert all(10_000 < k.bytes < 50_000 for k in found.kept)
-    assert kept.plan(inventory, found, ()).steps == ()
+    assert retained.plan(inventory, found, ()).steps == ()
 
 
 def test_only_what_is_named_goes(inventory: Inventory, tmp_path: Path, data: Path) -> None:
     found = observed(inventory, tmp_path)
     for name in ("member", "member.mine", f"{REMOVED}/../member", "*"):
         with pytest.raises(UsageError, match="no data is kept as"):
-            kept.plan(inventory, found, [name])
-    plan = kept.plan(inventory, found, [REMOVED])
+            retained.plan(inventory, found, [name])
+    plan = retained.plan(inventory, found, [REMOVED])
     assert [c.what.split(" (")[0] for c in plan.steps[0].hosts[0].changes] == [
         f"DELETE {data}/{REMOVED}"
     ]
@@ -61,7 +62,7 @@ def test_only_what_is_named_goes(inventory: Inventory, tmp_path: Path, data: Pat
 
 
 def test_not_while_a_restore_has_not_ended(inventory: Inventory, tmp_path: Path) -> None:
-    Path(unfinished.path(inventory.etcd.members[0])).touch()
+    Path(recovery_marker.path(inventory.etcd.members[0])).touch()
     found = observed(inventory, tmp_path)
     with pytest.raises(PreflightFailed, match="finish it first"):
-        kept.plan(inventory, found, [REMOVED])
+        retained.plan(inventory, found, [REMOVED])

@@ -14,9 +14,9 @@ from ruamel.yaml import YAML
 
 from provision.errors import InventoryError, Problem, UsageError
 from provision.host import ownership
-from provision.inventory import EXAMPLE, Inventory, load, read
+from provision.inventory import EXAMPLE, Inventory, chart, load, read
 from provision.inventory.kubernetes import quantity_bytes
-from provision.kubernetes import chart, values
+from provision.kubernetes import values
 from provision.kubernetes.kubectl import Kubectl, KubectlError, Pod, last_line
 
 BASE = """\

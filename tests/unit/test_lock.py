@@ -9,10 +9,10 @@ from typing import cast
 
 import pytest
 
-from provision import lock
+from provision.engine import lock
 from provision.errors import ChangeFailed, Locked, PreflightFailed
 from provision.inventory.resolved import Machine
-from provision.remote import Held, Session
+from provision.ssh.session import Held, Session
 from tests.unit.hosts import LocalFleet
 
 A, B = Machine("a", where="inventory.yml:3"), Machine("b", where="inventory.yml:4")

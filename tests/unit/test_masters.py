@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from provision import stop
-from provision.alluxio import desired, masters, start
-from provision.alluxio.desired import MASTER_UNIT, UNIT, Artifacts
+from provision.alluxio.worker import desired
+from provision.alluxio.worker.desired import MASTER_UNIT, UNIT, Artifacts
+from provision.engine.plan import Plan
 from provision.errors import InventoryError
-from provision.host.change import changes
-from provision.host.observe import HostFacts, Listener
+from provision.host.diff import changes
+from provision.host.facts import HostFacts, Listener
 from provision.host.predict import after
 from provision.host.resources import File, Resource
 from provision.inventory import load
 from provision.inventory.resolved import AlluxioCluster
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans import destroy
+from provision.plans.alluxio import masters, start_workers
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
 from tests.unit.test_render import load_properties
@@ -160,10 +161,10 @@ def test_a_master_beside_is_left_a_pending_restart_and_named() -> None:
     seen = running(alluxio)
     (worker, _) = alluxio.workers
     more = replace(alluxio, workers=(replace(worker, heap="8g"), alluxio.workers[1]))
-    observed = start.Observed(ARTIFACTS, {worker.machine: seen["m1"]})
+    observed = start_workers.Observed(ARTIFACTS, {worker.machine: seen["m1"]})
     with Fleet(1) as fleet:
         inventory = builders.inventory(more)
-        found = start.plan(inventory, more, fleet, observed, more.workers[:1])
+        found = start_workers.plan(inventory, more, fleet, observed, more.workers[:1])
     assert [(n.where, n.remedy) for n in found.notes] == [
         ("m1 (w1)", "run invoke start-masters after it")
     ]
@@ -176,7 +177,7 @@ def test_destroy_leaves_a_worker_beside_its_release() -> None:
     seen = running(alluxio)
     facts = {m.machine: seen[m.name] for m in alluxio.masters}
     for m, alone in ((ALONE, True), (BESIDE, False)):
-        todo = [c.what for c in stop._master(alluxio, m, facts)]
+        todo = [c.what for c in destroy._master(alluxio, m, facts)]
         assert f"stop and disable {MASTER_UNIT}" in todo
         assert any("the releases in /opt/alluxio" in t for t in todo) is alone
         assert any("current" in t for t in todo) is alone

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
-from provision.etcd import desired, hashes, members, tls
-from provision.etcd.hashes import Comparison
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.etcd.cluster import hashes
+from provision.etcd.cluster.hashes import Comparison
+from provision.etcd.member import layout
+from provision.etcd.pki import tls
+from provision.plans.etcd.members import declared_changes
+from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.test_deploy_plan import World
 
@@ -39,7 +42,7 @@ def world(*alarms: str, count: int = 3) -> World:
 def replaced(of: World, name: str) -> Plan:
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet:
-        return members.replace_dead(
+        return declared_changes.replace_dead(
             inventory, fleet, of.observed(), name, (), write=False, workers=False
         )
 
@@ -47,7 +50,9 @@ def replaced(of: World, name: str) -> Plan:
 def removed(of: World, name: str) -> Plan:
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet:
-        return members.remove(inventory, fleet, of.observed(), name, (), write=False, workers=False)
+        return declared_changes.remove(
+            inventory, fleet, of.observed(), name, (), write=False, workers=False
+        )
 
 
 def titles(plan: Plan) -> list[str]:
@@ -146,14 +151,14 @@ def test_what_is_no_remedy_is_refused_before_it_begins(
     of.down.add("infra2")
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match=kind):
-        members.add(inventory, fleet, of.observed(), "infra2", write=False, workers=False)
+        declared_changes.add(inventory, fleet, of.observed(), "infra2", write=False, workers=False)
 
 
 def test_a_host_with_a_unit_of_somebody_elses_is_not_cleaned(agree: Callable[..., None]) -> None:
     """The member leaves etcd all the same, and it is said."""
     agree(("infra1", "infra2", "infra3"))
     of = world()
-    path = desired.UNIT_PATH
+    path = layout.UNIT_PATH
     facts = of.facts["infra3"]
     other = replace(facts.paths[path], content=b"[Unit]\nDescription=etcd of a package\n")
     of.facts["infra3"] = replace(facts, paths={**facts.paths, path: other})

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.etcd import roster
-from provision.etcd.roster import Kind, Move
-from provision.etcd.values import RegisteredMember
+from provision.etcd.api.values import RegisteredMember
+from provision.etcd.member import membership_diff
+from provision.etcd.member.membership_diff import Kind, Move
 from provision.inventory.resolved import EtcdMember
 from tests.unit.builders import etcd, member
 
@@ -35,52 +35,57 @@ def names(moves: object) -> list[tuple[str, str]]:
 
 def test_a_cluster_as_declared_has_no_moves() -> None:
     cluster = etcd(A, B, C)
-    seen = roster.roster(cluster, RUNNING)
+    seen = membership_diff.roster(cluster, RUNNING)
     assert seen.voters == (A, B, C)
-    assert roster.additions(cluster.members, seen) == []
-    assert roster.updates(cluster.members, seen) == []
-    assert roster.strangers(cluster, seen) == []
+    assert membership_diff.additions(cluster.members, seen) == []
+    assert membership_diff.updates(cluster.members, seen) == []
+    assert membership_diff.strangers(cluster, seen) == []
 
 
 def test_members_come_before_members_that_work_go() -> None:
     cluster = etcd(A, B, D)
-    seen = roster.roster(cluster, RUNNING)
-    moves = roster.removals(cluster, roster.strangers(cluster, seen))
-    moves += roster.additions(cluster.members, seen)
+    seen = membership_diff.roster(cluster, RUNNING)
+    moves = membership_diff.removals(cluster, membership_diff.strangers(cluster, seen))
+    moves += membership_diff.additions(cluster.members, seen)
     well = {A.name, B.name, C.name}
-    assert names(roster.ordered(moves, well)) == [("add", D.name), ("remove", C.name)]
+    assert names(membership_diff.ordered(moves, well)) == [("add", D.name), ("remove", C.name)]
     # etcd adds nobody while a voter is away.
-    assert names(roster.ordered(moves, well - {C.name})) == [("remove", C.name), ("add", D.name)]
+    assert names(membership_diff.ordered(moves, well - {C.name})) == [
+        ("remove", C.name),
+        ("add", D.name),
+    ]
 
 
 def test_a_member_that_was_added_and_never_started_is_known_by_its_peer_url() -> None:
     cluster = etcd(A, B, C, D)
     added = registered(D, 9, name="", client_urls=(), is_learner=True)
-    seen = roster.roster(cluster, [*RUNNING, added])
-    assert roster.additions(cluster.members, seen) == [Move(Kind.ADD, D, 9)]
-    assert roster.strangers(cluster, seen) == []
+    seen = membership_diff.roster(cluster, [*RUNNING, added])
+    assert membership_diff.additions(cluster.members, seen) == [Move(Kind.ADD, D, 9)]
+    assert membership_diff.strangers(cluster, seen) == []
     assert seen.voters == (A, B, C)
 
 
 def test_a_started_learner_is_still_to_be_promoted_and_goes_before_new_ones() -> None:
     e = member(0)
     cluster = etcd(A, B, C, e, D)
-    seen = roster.roster(cluster, [*RUNNING, registered(D, 9, is_learner=True)])
-    moves = roster.ordered(roster.additions(cluster.members, seen), {A.name, B.name, C.name})
+    seen = membership_diff.roster(cluster, [*RUNNING, registered(D, 9, is_learner=True)])
+    moves = membership_diff.ordered(
+        membership_diff.additions(cluster.members, seen), {A.name, B.name, C.name}
+    )
     assert moves == (Move(Kind.ADD, D, 9), Move(Kind.ADD, e))
 
 
 def test_a_learner_that_nobody_declares_is_removed_first() -> None:
     cluster = etcd(A, B, C)
     stray = registered(D, 9, name="", client_urls=(), is_learner=True)
-    seen = roster.roster(cluster, [*RUNNING, stray])
-    moves = roster.removals(cluster, roster.strangers(cluster, seen))
+    seen = membership_diff.roster(cluster, [*RUNNING, stray])
+    moves = membership_diff.removals(cluster, membership_diff.strangers(cluster, seen))
     assert [(m.kind, m.id, m.member.name) for m in moves] == [(Kind.REMOVE, 9, "9")]
 
 
 def test_an_undeclared_member_is_reached_at_its_peer_address() -> None:
     cluster = etcd(A, B)
-    seen = roster.roster(cluster, RUNNING)
+    seen = membership_diff.roster(cluster, RUNNING)
     gone = seen.voters[2]
     assert (gone.name, gone.address, gone.machine.host) == (C.name, C.address, C.address)
     assert "not in the inventory" in gone.machine.where
@@ -89,15 +94,15 @@ def test_an_undeclared_member_is_reached_at_its_peer_address() -> None:
 def test_another_address_is_an_update_at_the_registered_one_until_then() -> None:
     moved = member(3, address="10.0.0.33")
     cluster = etcd(A, B, moved)
-    seen = roster.roster(cluster, RUNNING)
-    assert roster.updates(cluster.members, seen) == [Move(Kind.UPDATE, moved, 3)]
+    seen = membership_diff.roster(cluster, RUNNING)
+    assert membership_diff.updates(cluster.members, seen) == [Move(Kind.UPDATE, moved, 3)]
     assert seen.voters[2].address == C.address
     assert seen.voters[2].machine == moved.machine
 
 
 def test_the_holder_of_a_peer_url_is_found_under_its_other_name() -> None:
     renamed = member(3, name="other")
-    seen = roster.roster(etcd(A, B, renamed), RUNNING)
+    seen = membership_diff.roster(etcd(A, B, renamed), RUNNING)
     holder = seen.holder(renamed)
     assert holder is not None
     assert holder.name == C.name
@@ -118,7 +123,7 @@ def test_the_holder_of_a_peer_url_is_found_under_its_other_name() -> None:
 )
 def test_obstacle(healthy: str, moves: list[Move], why: str) -> None:
     voters = {A.name, B.name, C.name}
-    said = roster.obstacle(voters, {f"infra{n}" for n in healthy}, moves)
+    said = membership_diff.obstacle(voters, {f"infra{n}" for n in healthy}, moves)
     assert said.startswith(why)
     assert bool(said) == bool(why)
 
@@ -131,22 +136,22 @@ def test_no_order_that_is_let_through_ever_lacks_a_quorum(
     running: set[int], wanted: set[int], sick: set[int]
 ) -> None:
     cluster = etcd(*(member(n) for n in sorted(wanted)))
-    seen = roster.roster(cluster, [registered(member(n), n) for n in sorted(running)])
+    seen = membership_diff.roster(cluster, [registered(member(n), n) for n in sorted(running)])
     voters = {v.name for v in seen.voters}
     healthy = voters - {f"infra{n}" for n in sick}
-    moves = roster.ordered(
+    moves = membership_diff.ordered(
         [
-            *roster.removals(cluster, roster.strangers(cluster, seen)),
-            *roster.additions(cluster.members, seen),
+            *membership_diff.removals(cluster, membership_diff.strangers(cluster, seen)),
+            *membership_diff.additions(cluster.members, seen),
         ],
         healthy,
     )
-    if roster.obstacle(voters, healthy, moves):
+    if membership_diff.obstacle(voters, healthy, moves):
         return
     for move in moves:
-        assert len(healthy) >= roster.quorum(len(voters))
+        assert len(healthy) >= membership_diff.quorum(len(voters))
         change = set.add if move.kind is Kind.ADD else set.discard
         change(voters, move.member.name)
         healthy = healthy | {move.member.name} if move.kind is Kind.ADD else healthy & voters
-        assert len(healthy) >= roster.quorum(len(voters))
+        assert len(healthy) >= membership_diff.quorum(len(voters))
     assert voters == {m.name for m in cluster.members}

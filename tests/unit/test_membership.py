@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.alluxio import membership
-from provision.alluxio.membership import Registration, UnknownRegistration, parse
-from provision.etcd.values import KeyValue
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import Registration, UnknownRegistration, parse
+from provision.etcd.api.values import KeyValue
 
 DATA = Path(__file__).parent / "data" / "alluxio-313"
 OLDER = Path(__file__).parent / "data" / "alluxio-30x" / "worker.b64"
@@ -58,7 +58,7 @@ def key(name: str, value: bytes = b"{}") -> KeyValue:
 
 
 def test_the_recorded_registrations() -> None:
-    found = membership.read(RecordedEtcd(recorded()), "DefaultAlluxioCluster")  # type: ignore[arg-type]
+    found = registrations.read(RecordedEtcd(recorded()), "DefaultAlluxioCluster")  # type: ignore[arg-type]
     assert found.revision == 5
     assert list(found.authorized) == list(found.live)
     assert len(found.live) == 2
@@ -179,7 +179,7 @@ def test_any_json_in_the_entity_is_parsed(value: object) -> None:
 def test_ids_that_cannot_be_shown_are_all_kept() -> None:
     prefix = "/ServiceDiscovery/c/"
     etcd = RecordedEtcd([key(prefix + i) for i in ("", "a\x01", "a\x02", "a/b")])
-    found = membership.read(etcd, "c")  # type: ignore[arg-type]
+    found = registrations.read(etcd, "c")  # type: ignore[arg-type]
     assert list(found.live) == ["(no id)", "a\ufffd", "a\ufffd'", "a/b"]
 
 
@@ -187,7 +187,7 @@ def test_a_cluster_whose_name_begins_alike_is_kept_apart() -> None:
     etcd = RecordedEtcd(
         [key("/ServiceDiscovery/a-b/w1"), key("/ServiceDiscovery/a/w2"), key("/DHT/a/OTHER/w3")]
     )
-    found = membership.read(etcd, "a")  # type: ignore[arg-type]
+    found = registrations.read(etcd, "a")  # type: ignore[arg-type]
     assert list(found.live) == ["w2"]
     assert found.authorized == {}
 
@@ -202,10 +202,10 @@ def test_clusters_are_listed_by_a_request_each() -> None:
             key("/other/x/y"),
         ]
     )
-    assert membership.clusters(etcd) == ["big", "big-too", "permanent"]  # type: ignore[arg-type]
+    assert registrations.clusters(etcd) == ["big", "big-too", "permanent"]  # type: ignore[arg-type]
     assert etcd.requests == 6  # three names and a stray key, and the end of each root
 
 
 def test_names_that_alluxio_mixes_up() -> None:
-    assert membership.confusable("a", ["a", "a-b", "b", "ab"]) == ["a-b", "ab"]
-    assert membership.confusable("a-b", ["a", "a-b", "b", "a-bc"]) == ["a", "a-bc"]
+    assert registrations.confusable("a", ["a", "a-b", "b", "ab"]) == ["a-b", "ab"]
+    assert registrations.confusable("a-b", ["a", "a-b", "b", "a-bc"]) == ["a", "a-bc"]

@@ -12,8 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 import provision
-from provision.check import monitor
-from provision.check.prometheus import PREFIX, exposition
+from provision.check_nodes import monitor
+from provision.check_nodes.prometheus import PREFIX, exposition
 from provision.errors import UsageError
 from tests.unit.builders import inventory
 from tests.unit.test_check import LIVE, report

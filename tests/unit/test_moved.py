@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from provision import gather
-from provision.alluxio import endpoints, membership, moved, registrations, rolling, start
-from provision.alluxio.membership import Entry, Membership, Registration
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd.values import KeyValue
-from provision.host.observe import HostFacts, Probe, UnitState
+from provision.etcd.api.values import KeyValue
+from provision.host import gather
+from provision.host.facts import HostFacts, Probe, UnitState
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans.alluxio import endpoints, forget_worker, moved, restart_workers, start_workers
+from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.hosts import text
 from tests.unit.test_start_plan import ARTIFACTS, running
@@ -52,7 +53,7 @@ class World:
         self.seen = registered(entry(1, "w1"), entry(2, "w2"))
         self.answering: set[str] = set()
         self.addresses: dict[str, str] = {}
-        monkeypatch.setattr(membership, "port_answers", self.answers)
+        monkeypatch.setattr(registrations, "port_answers", self.answers)
         monkeypatch.setattr(gather, "look", self.look)
 
     def machine(self, name: str) -> Machine:
@@ -88,9 +89,9 @@ class World:
             return moved.clones(alluxio, fleet, self.found(alluxio), self.facts, self.seen)
 
     def plan(self, alluxio: AlluxioCluster) -> Plan:
-        observed = start.Observed(ARTIFACTS, self.facts, moved=tuple(self.found(alluxio)))
+        observed = start_workers.Observed(ARTIFACTS, self.facts, moved=tuple(self.found(alluxio)))
         with Fleet(2) as fleet:
-            return start.plan(
+            return start_workers.plan(
                 builders.inventory(alluxio), alluxio, fleet, observed, alluxio.workers
             )
 
@@ -219,13 +220,13 @@ class TestRestart:
     @pytest.fixture
     def restart(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(gather, "facts", lambda fleet, probes: world.facts)
-        monkeypatch.setattr(start, "live", lambda *_: {"w1": 1, "w2": 1})
-        monkeypatch.setattr(registrations, "look", lambda *_: world.seen)
+        monkeypatch.setattr(start_workers, "live", lambda *_: {"w1": 1, "w2": 1})
+        monkeypatch.setattr(forget_worker, "look", lambda *_: world.seen)
 
         def plan(alluxio: AlluxioCluster) -> list[str]:
             inventory = builders.inventory(alluxio)
             with Fleet(2) as fleet:
-                found = rolling.restart(inventory, alluxio, fleet, alluxio.workers)
+                found = restart_workers.restart(inventory, alluxio, fleet, alluxio.workers)
             return [s.title for s in found.steps]
 
         return plan
@@ -256,7 +257,7 @@ class TestRestart:
 def test_what_other_commands_leave_to_start_workers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registrations, "look", lambda *_: world.seen)
+    monkeypatch.setattr(forget_worker, "look", lambda *_: world.seen)
     other = changed(world.alluxio, "w1", properties=WEB)
     inventory = builders.inventory(other)
     with Fleet(1) as fleet:
@@ -280,8 +281,8 @@ def test_the_etcd_that_runs_is_asked_before_its_new_members_are_there(
             raise Unhealthy("no etcd member serves reads", id="quorum-lost")
         return world.seen
 
-    monkeypatch.setattr(registrations, "look", look)
-    monkeypatch.setattr(start, "fetch", lambda _: ARTIFACTS)
+    monkeypatch.setattr(forget_worker, "look", look)
+    monkeypatch.setattr(start_workers, "fetch", lambda _: ARTIFACTS)
     with Fleet(1) as fleet:
         told = endpoints.steps(inventory, other, fleet, runs)
         assert not told.complete

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import cli, nodes
-from provision.alluxio.nodes import NodeRow, NodesError, parse_info_nodes
+from provision.alluxio.commands import alluxio_cli, nodes
+from provision.alluxio.commands.nodes import NodeRow, NodesError, parse_info_nodes
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet, Result, Stats, Unreachable
+from provision.ssh.session import Fleet, Result, Stats, Unreachable
 from tests.unit.builders import alluxio, worker
 from tests.unit.hosts import ME, shell
 
@@ -69,7 +69,7 @@ def test_an_empty_table_is_an_answer() -> None:
 
 
 def test_the_command_is_bounded_and_reads_nothing() -> None:
-    command = cli.command(alluxio(), nodes.WORDS, 14.2)
+    command = alluxio_cli.command(alluxio(), nodes.WORDS, 14.2)
     assert command == (
         "runuser -u alluxio -- timeout -k 2 15 "
         "/opt/alluxio/current/bin/alluxio info nodes </dev/null"
@@ -110,7 +110,7 @@ def unreachable() -> Result:
 
 CLUSTER = alluxio(worker("a", "host1"), worker("b", "host1"), worker("c", "host2"))
 LARGE = alluxio(*(worker(f"w{n}", f"host{n}") for n in range(1, 6)))
-missing = printed(cli.NOT_INSTALLED + "\n", code=1)
+missing = printed(alluxio_cli.NOT_INSTALLED + "\n", code=1)
 #: As a real Alluxio 313 prints it without a master address; the stack is the Go program's.
 REFUSED = printed(
     "Cannot run Alluxio fsadmin shell; master hostname is not configured.\n",
@@ -181,7 +181,7 @@ def test_each_host_has_a_limit_of_its_own() -> None:
     fleet = Hosts(host1=hung, host2=hung)
     answer = nodes.ask(fleet, CLUSTER, timeout=15)
     assert answer.error == "host1: did not answer in 15 s; host2: did not answer in 15 s"
-    assert fleet.given == [15 + cli.KILL_AFTER + cli.MARGIN] * 2
+    assert fleet.given == [15 + alluxio_cli.KILL_AFTER + alluxio_cli.MARGIN] * 2
 
 
 def test_before_the_first_start_it_is_not_installed_and_not_failed() -> None:
@@ -208,12 +208,12 @@ def test_an_unreachable_host_beside_one_without_alluxio_is_a_failure() -> None:
 @pytest.mark.parametrize("there", [True, False])
 def test_the_installation_is_looked_for_by_a_real_shell(tmp_path: Path, there: bool) -> None:
     here = alluxio(install_dir=str(tmp_path), user=ME)
-    tool = Path(cli.executable(here))
+    tool = Path(alluxio_cli.executable(here))
     if there:
         tool.parent.mkdir(parents=True)
         tool.write_text("#!/bin/sh\n")
         tool.chmod(0o755)
-    script = f"{cli.installed(here)} || echo {cli.NOT_INSTALLED}"
-    assert shell(script, tmp_path).stdout == ("" if there else f"{cli.NOT_INSTALLED}\n")
+    script = f"{alluxio_cli.installed(here)} || echo {alluxio_cli.NOT_INSTALLED}"
+    assert shell(script, tmp_path).stdout == ("" if there else f"{alluxio_cli.NOT_INSTALLED}\n")
     nobody = alluxio(install_dir=str(tmp_path), user="no-such-user")
-    assert shell(f"{cli.installed(nobody)} || echo no", tmp_path).stdout == "no\n"
+    assert shell(f"{alluxio_cli.installed(nobody)} || echo no", tmp_path).stdout == "no\n"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.host.observe import BEGIN, END, HostFacts, Probe, merged, parse, script
+from provision.host.facts import BEGIN, END, HostFacts, Probe, merged, parse, script
 from provision.host.resources import Directory, File, Link, Unit, User
-from provision.remote import Result, Unreachable, whole
+from provision.ssh.session import Result, Unreachable, whole
 from tests.unit import hosts
 from tests.unit.hosts import ME
 

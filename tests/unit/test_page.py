@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio.nodes import InfoNodes
-from provision.alluxio.read import ReadProof
-from provision.check import CheckReport, NodeVerdict, State, page, picture
+from provision.alluxio.commands.nodes import InfoNodes
+from provision.alluxio.commands.read import ReadProof
+from provision.check_nodes import CheckReport, NodeVerdict, State, page, picture
 from provision.errors import Problem, UsageError
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.listeners import CertificateState
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.served_certs import CertificateState
 from provision.files import write_whole
 from tests.unit.builders import alluxio
 from tests.unit.test_check import LIVE, A, C, healthy, report

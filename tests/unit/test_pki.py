@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from provision.errors import UsageError
-from provision.etcd import certificates, pki
-from provision.etcd.certificates import Authority
+from provision.etcd.pki import certificates, own_ca
+from provision.etcd.pki.certificates import Authority
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 SANS = ["10.0.0.1", "fd00::1", "Infra0.example.com"]
@@ -24,7 +24,7 @@ SANS = ["10.0.0.1", "fd00::1", "Infra0.example.com"]
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return pki.ensure_ca(tmp_path_factory.mktemp("pki"), "c", 3650, now=NOW)
+    return own_ca.ensure_ca(tmp_path_factory.mktemp("pki"), "c", 3650, now=NOW)
 
 
 def mode(path: Path) -> int:
@@ -34,46 +34,46 @@ def mode(path: Path) -> int:
 def test_the_authority_is_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        pki.ensure_ca(tmp_path / "new" / "pki", "c")
+        own_ca.ensure_ca(tmp_path / "new" / "pki", "c")
     finally:
         os.umask(before)
-    home = pki.home(tmp_path / "new" / "pki", "c")
+    home = own_ca.home(tmp_path / "new" / "pki", "c")
     assert mode(home) == 0o700
     assert {p.name: mode(p) for p in home.iterdir()} == {"ca.crt": 0o644, "ca.key": 0o600}
 
 
 def test_the_authority_is_made_once(tmp_path: Path) -> None:
-    first = pki.ensure_ca(tmp_path, "c", now=NOW)
-    again = pki.ensure_ca(tmp_path, "c", now=NOW + timedelta(days=9))
+    first = own_ca.ensure_ca(tmp_path, "c", now=NOW)
+    again = own_ca.ensure_ca(tmp_path, "c", now=NOW + timedelta(days=9))
     assert again.cert_pem == first.cert_pem
-    assert again.cert_pem == pki.ca_file(tmp_path, "c").read_bytes()
-    assert pki.ensure_ca(tmp_path, "d").cert_pem != first.cert_pem
+    assert again.cert_pem == own_ca.ca_file(tmp_path, "c").read_bytes()
+    assert own_ca.ensure_ca(tmp_path, "d").cert_pem != first.cert_pem
 
 
 def test_certificates_begin_an_hour_before_the_earliest_clock(tmp_path: Path) -> None:
     day = timedelta(days=1)
-    pki.ensure_ca(tmp_path, "c", now=NOW, behind=day)
-    known = pki.begin_replacement(tmp_path, "c", now=NOW, behind=day)
+    own_ca.ensure_ca(tmp_path, "c", now=NOW, behind=day)
+    known = own_ca.begin_replacement(tmp_path, "c", now=NOW, behind=day)
     assert known.next is not None
     made = [a.cert_pem for a in known.all]
     made += [certificates.leaf(a, "infra0", SANS, now=NOW).cert_pem for a in known.all]
-    made.append(pki.ensure_client(tmp_path, "c", now=NOW, behind=day).cert_pem)
+    made.append(own_ca.ensure_client(tmp_path, "c", now=NOW, behind=day).cert_pem)
     begin = NOW - day - timedelta(hours=1)
     assert [certificates.inspect(pem).not_before for pem in made] == [begin] * 5
-    preview = pki.stand_in(tmp_path, "c", behind=day).next
+    preview = own_ca.stand_in(tmp_path, "c", behind=day).next
     assert preview is not None
     assert preview.behind == day
     # The authority is kept, and what it signs later suits the clocks of that time.
-    later = pki.authorities(tmp_path, "c", now=NOW).current
+    later = own_ca.authorities(tmp_path, "c", now=NOW).current
     begin = certificates.inspect(certificates.leaf(later, "x", (), now=NOW).cert_pem).not_before
     assert begin == NOW - timedelta(hours=1)
 
 
 def test_an_authority_of_a_clock_that_was_ahead_is_refused(tmp_path: Path) -> None:
     """Every member would refuse its certificates until then."""
-    pki.ensure_ca(tmp_path, "c", now=NOW + timedelta(days=1))
+    own_ca.ensure_ca(tmp_path, "c", now=NOW + timedelta(days=1))
     with pytest.raises(UsageError, match=r"ca.crt is valid only from 2026-01-01 23:00 UTC"):
-        pki.load_ca(tmp_path, "c", now=NOW)
+        own_ca.load_ca(tmp_path, "c", now=NOW)
 
 
 def test_what_the_authority_says(authority: Authority) -> None:
@@ -88,11 +88,11 @@ def test_what_the_authority_says(authority: Authority) -> None:
 
 
 def test_a_run_killed_after_the_key_is_continued(tmp_path: Path) -> None:
-    pki.ensure_ca(tmp_path, "c")
-    home = pki.home(tmp_path, "c")
+    own_ca.ensure_ca(tmp_path, "c")
+    home = own_ca.home(tmp_path, "c")
     key = (home / "ca.key").read_bytes()
     (home / "ca.crt").unlink()
-    found = pki.ensure_ca(tmp_path, "c")
+    found = own_ca.ensure_ca(tmp_path, "c")
     assert (home / "ca.key").read_bytes() == key
     assert found.certificate.public_key() == found.key.public_key()
 
@@ -105,7 +105,9 @@ def test_a_run_killed_after_the_key_is_continued(tmp_path: Path) -> None:
         (lambda home: (home / "ca.key").write_text("x"), "not a usable certificate or key"),
         (lambda home: (home / "ca.crt").write_text("x"), "not a usable certificate or key"),
         (
-            lambda home: (home / "ca.crt").write_bytes(pki.ensure_ca(home / "other", "c").cert_pem),
+            lambda home: (home / "ca.crt").write_bytes(
+                own_ca.ensure_ca(home / "other", "c").cert_pem
+            ),
             "ca.key is not the key of ca.crt",
         ),
     ],
@@ -113,23 +115,23 @@ def test_a_run_killed_after_the_key_is_continued(tmp_path: Path) -> None:
 def test_a_spoilt_authority_is_an_error_and_left_alone(
     tmp_path: Path, spoil: object, message: str
 ) -> None:
-    pki.ensure_ca(tmp_path, "c")
-    home = pki.home(tmp_path, "c")
+    own_ca.ensure_ca(tmp_path, "c")
+    home = own_ca.home(tmp_path, "c")
     spoil(home)  # type: ignore[operator]
     before = {p.name: p.read_bytes() for p in home.iterdir() if p.is_file()}
     with pytest.raises(UsageError, match=message):
-        pki.ensure_ca(tmp_path, "c")
+        own_ca.ensure_ca(tmp_path, "c")
     assert {p.name: p.read_bytes() for p in home.iterdir() if p.is_file()} == before
 
 
 def test_an_expired_authority_is_an_error(tmp_path: Path) -> None:
-    pki.ensure_ca(tmp_path, "c", 10, now=NOW)
+    own_ca.ensure_ca(tmp_path, "c", 10, now=NOW)
     with pytest.raises(UsageError, match="expired on 2026-01-11"):
-        pki.load_ca(tmp_path, "c", now=NOW + timedelta(days=11))
+        own_ca.load_ca(tmp_path, "c", now=NOW + timedelta(days=11))
 
 
 def test_a_missing_authority_says_where_it_comes_from(tmp_path: Path) -> None:
-    for look in (pki.load_ca, pki.ca_file, pki.ensure_client):
+    for look in (own_ca.load_ca, own_ca.ca_file, own_ca.ensure_client):
         with pytest.raises(UsageError, match=r"ca.crt is missing: deploy-etcd makes it"):
             look(tmp_path, "c")
 
@@ -169,7 +171,7 @@ def test_openssl_accepts_a_leaf(authority: Authority, tmp_path: Path) -> None:
 
 
 def test_a_leaf_does_not_outlive_its_authority(tmp_path: Path) -> None:
-    authority = pki.ensure_ca(tmp_path, "c", 20, now=NOW)
+    authority = own_ca.ensure_ca(tmp_path, "c", 20, now=NOW)
     pair = certificates.leaf(authority, "m", [], days=365, now=NOW)
     assert certificates.inspect(pair.cert_pem).not_after == NOW + timedelta(days=20)
     assert certificates.is_good(pair.cert_pem, authority, [], NOW) is None
@@ -188,7 +190,7 @@ def test_a_leaf_is_kept_while_it_is_good(authority: Authority, tmp_path: Path) -
     assert reason(365) == "it expired on 2027-01-01"
     assert reason(-1) == "it is valid only from 2025-12-31"
     assert reason(sans=[*SANS, "new", "10.9.9.9"]) == "it does not name 10.9.9.9, new"
-    assert reason(of=pki.ensure_ca(tmp_path, "c", now=NOW)) == (
+    assert reason(of=own_ca.ensure_ca(tmp_path, "c", now=NOW)) == (
         "it was not issued by this cluster's CA"
     )
     assert certificates.is_good(b"junk", authority, [], NOW) == "it is not a certificate"
@@ -251,41 +253,41 @@ def test_a_bad_signing_request_is_refused(authority: Authority) -> None:
 
 
 def test_the_tools_own_certificate_is_kept_and_renewed(tmp_path: Path) -> None:
-    authority = pki.ensure_ca(tmp_path, "c", now=NOW)
-    first = pki.ensure_client(tmp_path, "c", now=NOW)
-    path = pki.home(tmp_path, "c") / pki.CLIENT
+    authority = own_ca.ensure_ca(tmp_path, "c", now=NOW)
+    first = own_ca.ensure_client(tmp_path, "c", now=NOW)
+    path = own_ca.home(tmp_path, "c") / own_ca.CLIENT
     assert mode(path) == 0o600
     assert certificates.is_good(first.cert_pem, authority, [], NOW, usages=("client",)) is None
-    assert pki.ensure_client(tmp_path, "c", now=NOW) == first
-    later = pki.ensure_client(tmp_path, "c", now=NOW + timedelta(days=360))
+    assert own_ca.ensure_client(tmp_path, "c", now=NOW) == first
+    later = own_ca.ensure_client(tmp_path, "c", now=NOW + timedelta(days=360))
     assert later != first
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path)
 
 
 def test_a_certificate_from_elsewhere_is_used_as_it_is(tmp_path: Path) -> None:
-    authority = pki.ensure_ca(tmp_path, "c", now=NOW)
-    home = pki.home(tmp_path, "c")
+    authority = own_ca.ensure_ca(tmp_path, "c", now=NOW)
+    home = own_ca.home(tmp_path, "c")
     pair = certificates.leaf(authority, "operator", [], usages=("client",), days=1, now=NOW)
-    path = home / pki.CLIENT
+    path = home / own_ca.CLIENT
     path.write_bytes(pair.cert_pem + authority.cert_pem + pair.key_pem)
     path.chmod(0o600)
-    (home / pki.CA_KEY).unlink()
-    found = pki.ensure_client(tmp_path, "c", now=NOW + timedelta(days=500))
+    (home / own_ca.CA_KEY).unlink()
+    found = own_ca.ensure_client(tmp_path, "c", now=NOW + timedelta(days=500))
     assert found.key_pem == pair.key_pem
     assert found.cert_pem == pair.cert_pem + authority.cert_pem
     path.write_bytes(pair.cert_pem + certificates.leaf(authority, "x", [], now=NOW).key_pem)
     with pytest.raises(UsageError, match="do not belong together"):
-        pki.ensure_client(tmp_path, "c")
+        own_ca.ensure_client(tmp_path, "c")
 
 
 def test_threads_share_one_client_certificate(tmp_path: Path) -> None:
     """check-nodes asks every member at once, and each needs it."""
-    pki.ensure_ca(tmp_path, "c")
+    own_ca.ensure_ca(tmp_path, "c")
     together = threading.Barrier(6)
 
     def ensure(_: int) -> bytes:
         together.wait(5)
-        return pki.ensure_client(tmp_path, "c").cert_pem
+        return own_ca.ensure_client(tmp_path, "c").cert_pem
 
     with ThreadPoolExecutor(6) as pool:
         assert len(set(pool.map(ensure, range(6)))) == 1

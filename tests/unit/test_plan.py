@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from provision import audit, lock
 from provision.artifacts import Artifact
+from provision.engine import audit, lock
+from provision.engine.plan import NOT_BEGUN, Call, Gate, HostChanges, Plan, Step, apply, further
 from provision.errors import (
     ChangeFailed,
     Locked,
@@ -18,11 +19,10 @@ from provision.errors import (
     ProvisionError,
     Unhealthy,
 )
-from provision.host.change import BATCH_LOCK_SECONDS, Change
+from provision.host.diff import BATCH_LOCK_SECONDS, Change
 from provision.host.resources import Tree
 from provision.inventory.resolved import Machine
-from provision.plan import NOT_BEGUN, Call, Gate, HostChanges, Plan, Step, apply, further
-from provision.remote import Result
+from provision.ssh.session import Result
 from tests.unit.hosts import LocalFleet, LocalSession, tarball
 
 A, B = Machine("a"), Machine("b")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import ports
 from provision.errors import InventoryError
-from provision.inventory import load
+from provision.inventory import load, ports
 from provision.inventory.model import Scalar
 from tests.unit import builders
 

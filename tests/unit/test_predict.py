@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from provision.artifacts import Artifact
-from provision.etcd import certificates, pki
-from provision.host.change import Change, answered, batch, changes, questions, receive
-from provision.host.observe import HostFacts, PathState, Probe, UnitState, parse, script
+from provision.etcd.pki import certificates, own_ca
+from provision.host.diff import Change, answered, batch, changes, questions, receive
+from provision.host.facts import HostFacts, PathState, Probe, UnitState, parse, script
 from provision.host.predict import FOLDER_SIZE, PID, UNKNOWN, after
 from provision.host.resources import (
     Absent,
@@ -35,7 +35,7 @@ from provision.host.resources import (
     Unit,
     User,
 )
-from provision.remote import Result, whole
+from provision.ssh.session import Result, whole
 from tests.unit import hosts
 from tests.unit.hosts import ME, text
 
@@ -312,7 +312,7 @@ def test_a_folder_that_is_moved_with_what_lies_in_it(host: Host) -> None:
 
 def test_certificates(host: Host) -> None:
     path = f"{host.root}/peer"
-    ca = pki.ensure_ca(host.root / ".pki", "c")
+    ca = own_ca.ensure_ca(host.root / ".pki", "c")
     pair = certificates.leaf(ca, "infra1", ("10.0.0.1",))
     made = Certificate(path, ME, "infra1", pair=(pair.cert_pem, pair.key_pem))
     before = host.facts([made])

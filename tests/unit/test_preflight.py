@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 
-from provision import preflight
-from provision.alluxio import desired as workers_desired
-from provision.alluxio import sizes
-from provision.alluxio.desired import Artifacts
+from provision.alluxio.worker import desired as workers_desired
+from provision.alluxio.worker.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
-from provision.etcd import desired as etcd_desired
-from provision.host.observe import HostFacts, Listener, PathState, Probe, UnitState
+from provision.etcd.member import layout
+from provision.host import preflight
+from provision.host.facts import HostFacts, Listener, PathState, Probe, UnitState
+from provision.host.preflight import Room
 from provision.host.resources import Directory, File, Link
+from provision.inventory import sizes
 from provision.inventory.model import EtcdBackup, Java, PageStore, Scalar
 from provision.inventory.resolved import Machine
-from provision.preflight import Room
+from provision.plans.alluxio import worker_preflight
+from provision.plans.etcd.state import member_preflight
 from tests.unit import builders
 from tests.unit.hosts import GIB, TARBALL, disk, facts, text
 
@@ -149,13 +151,13 @@ def test_tarballs_for_another_cpu(name: str, arch: str, bad: bool) -> None:
 
 class TestMembers:
     cluster = builders.etcd()
-    unit_path = etcd_desired.UNIT_PATH
+    unit_path = layout.UNIT_PATH
 
     def problems(self, **of_first: Any) -> list[Problem]:
         first, *others = self.cluster.members
         seen = {m.machine: facts(n) for n, m in enumerate(others, 2)}
         seen[first.machine] = facts(1, **of_first)
-        found = preflight.members(self.cluster, seen)
+        found = member_preflight.members(self.cluster, seen)
         assert all(p.where.startswith("infra1 at 10.0.0.1 (") for p in found)
         return found
 
@@ -171,7 +173,7 @@ class TestMembers:
 
     def test_an_etcd_of_someone_else(self) -> None:
         unit = UnitState("loaded", "active", fragment="/lib/systemd/system/etcd.service")
-        problem = only(self.problems(units={etcd_desired.UNIT: unit}))
+        problem = only(self.problems(units={layout.UNIT: unit}))
         assert "(/lib/systemd/system/etcd.service)" in problem.what
 
     def test_data_of_someone_else(self) -> None:
@@ -183,7 +185,7 @@ class TestMembers:
         there = PathState("dir", "etcd", "etcd", 0o700, 0)
         found = self.problems(
             paths={self.unit_path: self.ours(), "/var/lib/etcd/member": there},
-            units={etcd_desired.UNIT: UnitState("loaded", "active", pid=7)},
+            units={layout.UNIT: UnitState("loaded", "active", pid=7)},
             listeners={2379: Listener(2379, 7, "etcd"), 2380: Listener(2380, 7, "etcd")},
         )
         assert found == []
@@ -193,7 +195,7 @@ class TestMembers:
         assert problem.what == "port 2380 is taken by nginx (pid 99)"
 
     def test_masked(self) -> None:
-        found = self.problems(units={etcd_desired.UNIT: UnitState("masked")})
+        found = self.problems(units={layout.UNIT: UnitState("masked")})
         assert "systemctl unmask" in only(found).remedy
 
     def test_an_address_of_another_host(self) -> None:
@@ -209,7 +211,7 @@ class TestMembers:
         members = [builders.member(1), builders.member(2, address="infra2.example.com")]
         seen = {m.machine: facts(n) for n, m in enumerate(members, 1)}
         seen[members[0].machine] = facts(1, resolved={"infra2.example.com": "", "x": ""})
-        found = preflight.members(builders.etcd(*members), seen)
+        found = member_preflight.members(builders.etcd(*members), seen)
         assert only(found).what == "cannot resolve infra2.example.com"
 
     def test_a_full_disk(self) -> None:
@@ -251,12 +253,12 @@ class TestMembers:
             paths={"/var/lib/etcd/member/snap/db": database},
             commands={"backups": there},
         )
-        found = preflight.members(cluster, {cluster.members[0].machine: seen})
+        found = member_preflight.members(cluster, {cluster.members[0].machine: seen})
         assert [p.id for p in found] == expected
         assert all(p.severity == "warning" for p in found)
 
     def test_hosts_that_could_not_be_asked_are_passed_over(self) -> None:
-        assert preflight.members(self.cluster, {}) == []
+        assert member_preflight.members(self.cluster, {}) == []
 
 
 class TestWorkers:
@@ -271,7 +273,7 @@ class TestWorkers:
         workers = [replace(builders.worker(f"w{n}"), **changed) for n in range(1, len(seen) + 1)]
         cluster = builders.alluxio(*workers, java=java or Java())
         by_machine = {w.machine: f for w, f in zip(workers, seen, strict=True)}
-        return preflight.workers(cluster, workers, ARTIFACTS, by_machine)
+        return worker_preflight.workers(cluster, workers, ARTIFACTS, by_machine)
 
     def test_good(self) -> None:
         assert self.problems(facts(1), facts(2)) == []
@@ -331,7 +333,7 @@ class TestWorkers:
 
         def problems(*missing: tuple[str, int]) -> list[Problem]:
             seen = facts(unreachable=dict.fromkeys(missing, "no answer in 3 s"))
-            return preflight.workers(cluster, [worker], ARTIFACTS, {worker.machine: seen})
+            return worker_preflight.workers(cluster, [worker], ARTIFACTS, {worker.machine: seen})
 
         assert problems() == problems(("10.0.0.1", 2380)) == []
         some, every = only(problems(wanted[1])), only(problems(*wanted))

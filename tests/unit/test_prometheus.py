@@ -7,13 +7,13 @@ from datetime import datetime, timezone
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from provision.alluxio.nodes import InfoNodes
-from provision.alluxio.read import ReadProof
-from provision.check import CheckReport, NodeVerdict, State
-from provision.check.prometheus import PREFIX, exposition
+from provision.alluxio.commands.nodes import InfoNodes
+from provision.alluxio.commands.read import ReadProof
+from provision.check_nodes import CheckReport, NodeVerdict, State
+from provision.check_nodes.prometheus import PREFIX, exposition
 from provision.errors import Problem
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.listeners import CertificateState
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.served_certs import CertificateState
 from tests.unit.builders import alluxio
 from tests.unit.test_check import LIVE, A, healthy, report
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.etcd import protocol
+from provision.etcd.api import protocol
 
 LOADED = protocol.load()
 
@@ -23,7 +23,7 @@ def printed(code: str) -> str:
 def test_nothing_of_etcd3_is_run() -> None:
     code = (
         "import sys\n"
-        "from provision.etcd import protocol\n"
+        "from provision.etcd.api import protocol\n"
         "protocol.load()\n"
         "print([m for m in sys.modules if m.startswith('etcd3')])"
     )
@@ -94,7 +94,7 @@ def test_fields_by_number_in_their_order() -> None:
 def test_threads_share_what_one_of_them_makes() -> None:
     code = (
         "import threading\n"
-        "from provision.etcd import protocol\n"
+        "from provision.etcd.api import protocol\n"
         "made = []\n"
         "class Counted(protocol.Protocol):\n"
         "    def __init__(self):\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import cli, read
+from provision.alluxio.commands import alluxio_cli, read
 from provision.errors import UsageError
 from provision.inventory.resolved import AlluxioCluster, Machine
-from provision.remote import Fleet, Result, Stats, Unreachable
+from provision.ssh.session import Fleet, Result, Stats, Unreachable
 from tests.unit import builders
 from tests.unit.hosts import ME, LocalFleet
 
@@ -33,7 +33,7 @@ def cluster(tmp_path: Path) -> AlluxioCluster:
 
 def tool(cluster: AlluxioCluster, **commands: str) -> Path:
     """``bin/alluxio``: what ``fs head``, ``stat`` and ``location`` do. Returns the log of calls."""
-    path = Path(cli.executable(cluster))
+    path = Path(alluxio_cli.executable(cluster))
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.parent / "log"
     cases = "".join(f"{name}) {body};;\n" for name, body in commands.items())
@@ -45,12 +45,12 @@ def tool(cluster: AlluxioCluster, **commands: str) -> Path:
 @pytest.fixture(autouse=True)
 def no_runuser(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the user of this test, who may not become another."""
-    command = cli.command
+    command = alluxio_cli.command
 
     def own(*given: object) -> str:
         return command(*given).removeprefix(f"runuser -u {ME} -- ")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cli, "command", own)
+    monkeypatch.setattr(alluxio_cli, "command", own)
 
 
 def prove(cluster: AlluxioCluster, folder: Path, path: str = "/f") -> read.ReadProof:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import readiness
+from provision.alluxio.commands import readiness
 from provision.inventory.resolved import AlluxioWorker
 from tests.unit import builders, hosts
 from tests.unit.hosts import LocalFleet

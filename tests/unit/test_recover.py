@@ -6,17 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from provision import gather
 from provision.errors import PreflightFailed
-from provision.etcd import desired, health, recover
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.recover import Observed, Survivor
-from provision.etcd.unfinished import Mark
-from provision.host import disks
-from provision.host.observe import HostFacts, PathState
+from provision.etcd.cluster import health
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.member import layout
+from provision.etcd.member.recovery_marker import Mark
+from provision.host import disks, gather
+from provision.host.facts import HostFacts, PathState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import EtcdMember, Machine
-from provision.remote import Fleet
+from provision.plans.etcd.data import recover_etcd
+from provision.plans.etcd.data.recover_etcd import Observed, Survivor
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 
 MARK = Mark("recover", "20260102T030405Z", "a" * 64)
@@ -39,7 +40,7 @@ def observed(
 
 
 def notes(seen: Observed) -> list[str]:
-    return [str(p) for p in recover._notes(seen)]
+    return [str(p) for p in recover_etcd._notes(seen)]
 
 
 def test_a_newer_survivor_is_named() -> None:
@@ -74,7 +75,7 @@ def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     cluster = builders.etcd()
     data = PathState("dir", "etcd", "etcd", 0o700, 1)
     here = {
-        desired.UNIT_PATH: hosts.text(f"{KEY}={cluster.name}\n"),
+        layout.UNIT_PATH: hosts.text(f"{KEY}={cluster.name}\n"),
         "/var/lib/etcd/member": data,
     }
     disks = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", hosts.GIB)}
@@ -85,7 +86,7 @@ def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, refusing))
     monkeypatch.setattr(gather, "look", lambda *_: (facts, []))
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not known") as refused:
-        recover.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
+        recover_etcd.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
     assert [p.id for p in refused.value.problems] == ["etcd-login-refused"] * 3
 
 
@@ -98,7 +99,7 @@ def test_a_disk_that_is_not_mounted_would_bring_the_old_cluster_back(
     unit = f"{KEY}={cluster.name}\n{disks.NOTE}=/var/lib/etcd /var/lib/etcd\n"
     found = {}
     for n, m in enumerate(cluster.members, 1):
-        here = {desired.UNIT_PATH: hosts.text(unit)}
+        here = {layout.UNIT_PATH: hosts.text(unit)}
         mount = "/"
         if n == 1:
             here["/var/lib/etcd/member"], mount = data, "/var/lib/etcd"
@@ -108,7 +109,7 @@ def test_a_disk_that_is_not_mounted_would_bring_the_old_cluster_back(
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, down))
     monkeypatch.setattr(gather, "look", lambda *_: (found, []))
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not mounted") as refused:
-        recover.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
+        recover_etcd.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
     assert [p.where.split()[0] for p in refused.value.problems] == ["infra2", "infra3"]
     assert {p.id for p in refused.value.problems} == {"member-data-lost"}
 

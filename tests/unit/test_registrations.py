@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio import kept, refusal, registrations
-from provision.alluxio.membership import Entry, Membership, Registration, UnknownRegistration
+from provision.alluxio.membership import removed
+from provision.alluxio.membership.registrations import (
+    Entry,
+    Membership,
+    Registration,
+    UnknownRegistration,
+)
 from provision.errors import PreflightFailed, ProvisionError, UsageError
-from provision.etcd.values import KeyValue
-from provision.remote import Fleet
+from provision.etcd.api.values import KeyValue
+from provision.plans.alluxio import forget_worker, join_conflict
+from provision.ssh.session import Fleet
 from tests.unit import builders
 
 UUID = "a35c88ee-3346-4068-bd59-a3169f10f788"
@@ -44,7 +50,7 @@ class TestStale:
     """Of the declared workers w1 and w2."""
 
     def stale(self, authorized: dict[str, str], live: dict[str, str]) -> list[str]:
-        return registrations.stale(builders.alluxio(), seen(authorized, live))
+        return forget_worker.stale(builders.alluxio(), seen(authorized, live))
 
     def test_an_address_that_is_nobodys(self) -> None:
         assert self.stale({"a": "w1", "b": "gone"}, {}) == ["b"]
@@ -62,13 +68,13 @@ class TestStale:
         found = seen({}, {})
         unknown = Entry(entry("x", "h").key, UnknownRegistration("x", "?"))
         found = Membership("c", 9, {"x": unknown}, found.live)
-        assert registrations.stale(builders.alluxio(), found) == []
+        assert forget_worker.stale(builders.alluxio(), found) == []
 
 
 def test_a_live_one_is_refused_with_what_to_do() -> None:
     found = seen({"a": "w1", "b": "gone", "c": "w2"}, {"a": "w1", "b": "gone"})
     with pytest.raises(PreflightFailed, match="2 ids are live") as caught:
-        registrations.require_not_live(builders.alluxio(), found, ["a", "b", "c"])
+        forget_worker.require_not_live(builders.alluxio(), found, ["a", "b", "c"])
     assert [(p.where, p.what, p.remedy) for p in caught.value.problems] == [
         (
             *("a", "is LIVE at w1:29999: nothing is removed"),
@@ -79,7 +85,7 @@ def test_a_live_one_is_refused_with_what_to_do() -> None:
             "stop it there, and wait until its lease has ended",
         ),
     ]
-    registrations.require_not_live(builders.alluxio(), found, ["c"])
+    forget_worker.require_not_live(builders.alluxio(), found, ["c"])
 
 
 @pytest.mark.parametrize(
@@ -89,10 +95,10 @@ def test_a_live_one_is_refused_with_what_to_do() -> None:
         "[]",
         "{}",
         '{"schema": "alluxio-provision/registration/2"}',
-        json.dumps({"schema": kept.SCHEMA, "cluster": "c", "key_base64": "L2V0Yw=="}),
+        json.dumps({"schema": removed.SCHEMA, "cluster": "c", "key_base64": "L2V0Yw=="}),
         json.dumps(
             {
-                **{"schema": kept.SCHEMA, "cluster": "c", "worker_id": "w"},
+                **{"schema": removed.SCHEMA, "cluster": "c", "worker_id": "w"},
                 **{"key_base64": "L2V0Yw==", "value_base64": "e30="},
             }
         ),
@@ -102,21 +108,21 @@ def test_a_file_that_is_no_registration(content: str, tmp_path: Path) -> None:
     file = tmp_path / "f.json"
     file.write_text(content)
     with pytest.raises(UsageError, match="is no kept registration"):
-        kept.read(file)
+        removed.read(file)
 
 
 def test_an_id_makes_a_plain_file_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    path = kept.new_file("c", "../../etc/x\x1b[2J", b"raw")
+    path = removed.new_file("c", "../../etc/x\x1b[2J", b"raw")
     assert path.parent == tmp_path / "alluxio-provision" / "registrations"
     assert path.name.startswith("c-______etc_x__2J.")
-    assert path.name != kept.new_file("c", "../../etc/x\x1b_2J", b"other").name
+    assert path.name != removed.new_file("c", "../../etc/x\x1b_2J", b"other").name
 
 
 class TestRefusal:
     def found(self, lines: list[str], live: bool | None) -> str:
         alluxio = builders.alluxio()
-        problem = refusal.found(lines, alluxio, alluxio.workers[1], live)
+        problem = join_conflict.found(lines, alluxio, alluxio.workers[1], live)
         return "" if problem is None else f"{problem.what} ({problem.remedy})"
 
     def test_stale(self) -> None:
@@ -138,7 +144,7 @@ class TestRefusal:
         assert self.found(["Worker started"], None) == ""
 
     def test_an_odd_form_of_it(self) -> None:
-        said = self.found([f"{refusal.TEXT}, and nothing more"], live=False)
+        said = self.found([f"{join_conflict.TEXT}, and nothing more"], live=False)
         assert "registered at another address" in said
         assert "forget-worker ID" in said
 
@@ -153,8 +159,8 @@ class TestRefusal:
         found = seen({}, {f"worker-{UUID}": host for host in live.values()})
         with Fleet(1) as fleet:
             monkeypatch.setattr(fleet, "map", lambda *_: said)
-            monkeypatch.setattr(registrations, "look", lambda *_: found)
+            monkeypatch.setattr(forget_worker, "look", lambda *_: found)
             inventory = builders.inventory(alluxio)
-            (name,) = refused = refusal.explained(inventory, alluxio, fleet, alluxio.workers)
+            (name,) = refused = join_conflict.explained(inventory, alluxio, fleet, alluxio.workers)
         assert name == "w1"
         assert says in refused[name].remedy

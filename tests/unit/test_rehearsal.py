@@ -15,10 +15,10 @@ from invoke.main import program as invoke
 from invoke.program import Program
 from ruamel.yaml import YAML
 
-from provision import actions
-from provision.commands import namespace
-from provision.program import program as ours
-from provision.run import Run
+from provision.cli import tasks
+from provision.cli.commands import namespace
+from provision.cli.program import program as ours
+from provision.cli.run import Run
 
 ROOT = Path(__file__).parents[2]
 CHANGING = sorted(
@@ -69,8 +69,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
 
         return action
 
-    for name in actions.__all__:
-        monkeypatch.setattr(actions, name, record(name))
+    for name in tasks.__all__:
+        monkeypatch.setattr(tasks, name, record(name))
     monkeypatch.setattr("invoke.program.enable_logging", lambda: None)
     monkeypatch.chdir(ROOT)
 
@@ -199,4 +199,4 @@ class TestOptionsOfInvoke:
 
 def test_plain_invoke_has_our_executor() -> None:
     settings = YAML(typ="safe", pure=True).load((ROOT / "invoke.yaml").read_text())
-    assert settings == {"tasks": {"executor_class": "provision.chain.Executor"}}
+    assert settings == {"tasks": {"executor_class": "provision.cli.chain.Executor"}}

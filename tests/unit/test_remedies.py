@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from invoke.parser import Parser
 
-from provision.commands import namespace
-from provision.explain import page
+from provision.cli.commands import namespace
+from provision.cli.explain import page
 from provision.ids import IDS
 from tests import named_commands, recording
 from tests.recording import Event, Met, Ran
@@ -162,9 +162,9 @@ class TestWhatATestDid:
     ],
 )
 def test_a_command_without_its_argument(task: str, given: dict[str, object]) -> None:
-    import provision.actions as actions
+    import provision.cli.tasks as actions
+    from provision.cli.run import Run
     from provision.errors import UsageError
-    from provision.run import Run
 
     body = getattr(actions, task.replace("-", "_"))
     more = {"limit": "", "confirmed": "", "bump": True, "revoke_lease": False, "delete": ""}

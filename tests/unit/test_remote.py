@@ -9,10 +9,10 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
-from provision import remote
 from provision.errors import PreflightFailed
 from provision.inventory.resolved import Machine
-from provision.remote import Fleet, Session, Stats, Unreachable, as_root, failures, whole
+from provision.ssh import session
+from provision.ssh.session import Fleet, Session, Stats, Unreachable, as_root, failures, whole
 
 A, B, C = (Machine(name, where=f"i.yml:{n}") for n, name in enumerate("abc", 1))
 
@@ -34,7 +34,7 @@ class Channel:
 
 
 def drain(channel: Channel, seconds: float = 60.0) -> bytes:
-    return remote._drain(cast(Any, channel), channel.receive, time.monotonic() + seconds)
+    return session._drain(cast(Any, channel), channel.receive, time.monotonic() + seconds)
 
 
 def test_output_is_read_to_its_end() -> None:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from provision.alluxio import desired as workers_desired
-from provision.alluxio.desired import Artifacts
-from provision.etcd import desired as etcd_desired
+from provision.alluxio.worker import desired as workers_desired
+from provision.alluxio.worker.desired import Artifacts
+from provision.etcd.member import desired as etcd_desired
 from provision.host.ownership import header
 from provision.host.predict import after
 from provision.host.resources import File, Resource
@@ -199,7 +199,7 @@ def test_a_member_with_a_name_listens_on_all_that_its_host_has(
 
 def test_a_cluster_that_has_data_keeps_what_it_was_bootstrapped_with() -> None:
     """Or else each change of the membership would restart every member for nothing."""
-    from provision.host.observe import PathState
+    from provision.host.facts import PathState
     from tests.unit import hosts
 
     cluster = builders.etcd()

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from provision import report as screen_report
-from provision.alluxio.nodes import InfoNodes
-from provision.alluxio.read import ReadProof
-from provision.check import CheckReport, NodeVerdict, State
+from provision.alluxio.commands.nodes import InfoNodes
+from provision.alluxio.commands.read import ReadProof
+from provision.check_nodes import CheckReport, NodeVerdict, State
+from provision.check_nodes import table as screen_report
 from provision.errors import Problem
-from provision.etcd.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from tests.unit.test_check import LIVE, STATUS, A, healthy, report
 
 

@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from provision.alluxio import desired, membership, registrations, reregister, rolling
-from provision.alluxio.membership import Entry, Membership, Registration
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.alluxio.worker import desired
+from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
-from provision.etcd import health
-from provision.etcd.values import KeyValue
+from provision.etcd.api.values import KeyValue
+from provision.etcd.cluster import health
 from provision.inventory.resolved import AlluxioWorker
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans.alluxio import forget_worker, reregister_workers, restart_workers
+from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.hosts import text
 from tests.unit.test_rolling import World, groups, whats
@@ -30,7 +32,7 @@ class Restored(World):
         self.asked: list[str] = []
         self.gone: list[str] = [w.name for w in self.alluxio.workers]
         self.alarms: frozenset[str] = frozenset()
-        monkeypatch.setattr(reregister, "lost", self._lost)
+        monkeypatch.setattr(reregister_workers, "lost", self._lost)
         monkeypatch.setattr(health, "observe", lambda *_: self)
 
     def _lost(
@@ -41,7 +43,7 @@ class Restored(World):
 
     def plan(self, command: str = "restore-etcd") -> Plan:
         with Fleet(4) as fleet:
-            watch = reregister.watch(builders.inventory(self.alluxio), fleet)
+            watch = reregister_workers.watch(builders.inventory(self.alluxio), fleet)
             assert watch is not None
             assert watch.step.changed == 0
             assert watch.step.after is not None
@@ -82,7 +84,7 @@ def test_a_run_that_ended_part_way_goes_on(world: Restored) -> None:
     assert "w3" not in world.asked
     assert groups(found) == [["w1", "w2"]]
     assert whats(found, "w1") == [START]
-    assert rolling.MARK in found.steps[0].hosts[0].changes[0].script  # it is removed
+    assert restart_workers.MARK in found.steps[0].hosts[0].changes[0].script  # it is removed
 
 
 def test_restart_workers_takes_up_what_a_restore_has_left(world: Restored) -> None:
@@ -105,8 +107,8 @@ def test_a_worker_of_another_cluster_is_not_touched(world: Restored) -> None:
 def test_membership_static_has_no_registration(world: Restored) -> None:
     static = replace(world.alluxio, membership="STATIC")
     with Fleet(1) as fleet:
-        assert reregister.watch(builders.inventory(static), fleet) is None
-        assert reregister.watch(builders.inventory(None, alluxio=None), fleet) is None
+        assert reregister_workers.watch(builders.inventory(static), fleet) is None
+        assert reregister_workers.watch(builders.inventory(None, alluxio=None), fleet) is None
 
 
 def registered(world: Restored, name: str, host: str, *, live: bool = False) -> Membership:
@@ -115,7 +117,7 @@ def registered(world: Restored, name: str, host: str, *, live: bool = False) -> 
     assert identity is not None
     worker_id = desired.worker_id(identity)
     registration = Registration(worker_id, host, 29999, 29997, 30000, "AUTHORIZED", -1)
-    key = KeyValue(membership.authorized_prefix("c").encode(), b"", 7, 1, 1, 1)
+    key = KeyValue(registrations.authorized_prefix("c").encode(), b"", 7, 1, 1, 1)
     entry = {worker_id: Entry(key, registration)}
     return Membership("c", 1, entry, entry if live else {})
 
@@ -127,9 +129,9 @@ def test_an_older_address_in_the_restored_data_goes_first(
     """Alluxio refuses a worker whose id is registered at another address."""
     world.gone = ["w1"]
     seen = registered(world, "w1", "old.example.com", live=live)
-    monkeypatch.setattr(registrations, "look", lambda *_: seen)
-    monkeypatch.setattr(membership, "port_answers", lambda *_: False)
-    monkeypatch.setattr("provision.alluxio.moved._own", lambda *_: set())
+    monkeypatch.setattr(forget_worker, "look", lambda *_: seen)
+    monkeypatch.setattr(registrations, "port_answers", lambda *_: False)
+    monkeypatch.setattr("provision.plans.alluxio.moved._own", lambda *_: set())
     found = world.plan()
     assert [s.title for s in found.steps] == [
         "note who is to be restarted",
@@ -144,7 +146,7 @@ def test_the_identity_of_another_worker_stops_it(
     world: Restored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.gone = ["w1"]
-    monkeypatch.setattr(registrations, "look", lambda *_: registered(world, "w1", "w2"))
+    monkeypatch.setattr(forget_worker, "look", lambda *_: registered(world, "w1", "w2"))
     with pytest.raises(PreflightFailed) as refused:
         world.plan()
     assert [p.id for p in refused.value.problems] == ["worker-registered-elsewhere"]
@@ -153,7 +155,7 @@ def test_the_identity_of_another_worker_stops_it(
 def test_the_commands_that_mark(world: Restored) -> None:
     for command in ("restore-etcd", "recover-etcd"):
         assert f'echo "{command} $(date' in world.plan(command).steps[0].hosts[0].changes[0].script
-        assert command in rolling.COMMANDS
+        assert command in restart_workers.COMMANDS
 
 
 def test_no_worker_is_restarted_while_an_alarm_stands(world: Restored) -> None:

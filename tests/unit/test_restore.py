@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd import restore, unfinished
-from provision.etcd.unfinished import Mark
-from provision.host.observe import HostFacts, PathState
+from provision.etcd.member import recovery_marker
+from provision.etcd.member.recovery_marker import Mark
+from provision.host.facts import HostFacts, PathState
 from provision.inventory.resolved import EtcdMember, Machine
+from provision.plans.etcd.data import restore_etcd
 
 MARK = Mark("restore", "20260102T030405Z", "a" * 64)
 MEMBER = EtcdMember("infra0", Machine("h"), "h", 2379, 2380, "/data", {}, False, False)
@@ -27,13 +28,13 @@ def facts(**texts: str) -> HostFacts:
 
 
 def test_a_mark_is_read_as_it_was_written() -> None:
-    assert unfinished.read(MEMBER, facts(unfinished=f"{MARK}\n")) == MARK
-    assert str(MARK) in unfinished.stop(MEMBER, MARK, "etcd").script
+    assert recovery_marker.read(MEMBER, facts(unfinished=f"{MARK}\n")) == MARK
+    assert str(MARK) in recovery_marker.stop(MEMBER, MARK, "etcd").script
 
 
 @pytest.mark.parametrize("text", ["", "restore", f"destroy {MARK.id} {MARK.key}", f"{MARK} $(id)"])
 def test_anything_else_is_no_mark(text: str) -> None:
-    assert unfinished.read(MEMBER, facts(unfinished=text)) is None
+    assert recovery_marker.read(MEMBER, facts(unfinished=text)) is None
 
 
 def test_the_last_begun_wins() -> None:
@@ -44,12 +45,12 @@ def test_the_last_begun_wins() -> None:
         Machine("b"): facts(unfinished=str(later)),
         Machine("c"): facts(),
     }
-    assert unfinished.newest(members, seen) == later
+    assert recovery_marker.newest(members, seen) == later
 
 
 def run_aside(data: Path, new: Path, *, lines: int | None = None) -> int:
     """The script, or only what of it is done until its ``lines``-th command."""
-    script = restore.aside(replace(MEMBER, data_dir=str(data)), MARK, str(new))
+    script = restore_etcd.aside(replace(MEMBER, data_dir=str(data)), MARK, str(new))
     if lines is not None:
         script = script.split("\nmv -T")[0] + "\nexit 0"
     return subprocess.run(["sh", "-ec", script], check=False, capture_output=True).returncode

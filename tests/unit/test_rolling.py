@@ -7,24 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from provision import gather
-from provision.alluxio import (
-    desired,
-    membership,
-    readiness,
-    registrations,
-    releases,
-    rolling,
-    start,
-)
-from provision.alluxio.desired import Artifacts
-from provision.alluxio.tarball import LAUNCHERS
+from provision.alluxio.commands import readiness
+from provision.alluxio.membership import registrations
+from provision.alluxio.worker import desired
+from provision.alluxio.worker.desired import Artifacts
+from provision.alluxio.worker.tarball import LAUNCHERS
+from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, UsageError
-from provision.host.observe import HostFacts, PathState, Probe, UnitState
+from provision.host import gather
+from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.predict import after
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans.alluxio import forget_worker, restart_workers, start_workers, upgrade_workers
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import RELEASE, TARBALL, text
 
@@ -36,13 +31,13 @@ RESTART = "restart alluxio-worker.service"
     [("", 9, None), ("2", 9, 2), ("10%", 200, 20), ("10%", 19, 1), ("1%", 3, 1), ("100%", 7, 7)],
 )
 def test_the_size_of_a_group(said: str, total: int, size: int | None) -> None:
-    assert rolling.group_size(said, total) == size
+    assert restart_workers.group_size(said, total) == size
 
 
 @pytest.mark.parametrize("said", ["0", "0%", "101%", "-1", "1.5", "ten", "%", "٣"])
 def test_what_is_no_size(said: str) -> None:
     with pytest.raises(UsageError, match="--at-once is a count"):
-        rolling.group_size(said, 10)
+        restart_workers.group_size(said, 10)
 
 
 READY = "rpc connected\ndata connected\nweb answered HTTP/1.1 200 OK\nhttp answered HTTP/1.1 200 OK"
@@ -68,11 +63,11 @@ class World:
             self.facts[w.machine] = replace(there, paths={**there.paths, **launcher})
         monkeypatch.setattr(gather, "facts", self._facts)
         monkeypatch.setattr(gather, "look", lambda *given: (self._facts(*given), []))
-        monkeypatch.setattr(start, "live", lambda *_: self.live)
-        monkeypatch.setattr(start, "_registered", lambda *_: (None, []))
-        nothing = membership.Membership("c", 1, {}, {})
-        monkeypatch.setattr(registrations, "look", lambda *_: nothing)
-        monkeypatch.setattr(start, "fetch", lambda _: Artifacts(TARBALL, None, RELEASE))
+        monkeypatch.setattr(start_workers, "live", lambda *_: self.live)
+        monkeypatch.setattr(start_workers, "_registered", lambda *_: (None, []))
+        nothing = registrations.Membership("c", 1, {}, {})
+        monkeypatch.setattr(forget_worker, "look", lambda *_: nothing)
+        monkeypatch.setattr(start_workers, "fetch", lambda _: Artifacts(TARBALL, None, RELEASE))
 
     def _facts(self, _: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
         return {m: self.facts[m] for m in probes}
@@ -87,7 +82,7 @@ class World:
 
     def paths(self, name: str, **paths: PathState) -> None:
         before = self.facts[self.alluxio.worker(name).machine].paths
-        known = {"mark": rolling.MARK, "previous": "/opt/alluxio/previous"}
+        known = {"mark": restart_workers.MARK, "previous": "/opt/alluxio/previous"}
         known["current"] = "/opt/alluxio/current"
         self.change(name, paths={**before, **{known[k]: v for k, v in paths.items()}})
 
@@ -109,7 +104,7 @@ class World:
         inventory = builders.inventory(self.alluxio)
         workers = self.alluxio.workers
         with Fleet(4) as fleet:
-            return rolling.restart(
+            return restart_workers.restart(
                 inventory, self.alluxio, fleet, workers, at_once=at_once, afresh=afresh
             )
 
@@ -119,14 +114,14 @@ class World:
     def upgrade(self, version: str, keep: int | None = None) -> Plan:
         alluxio = self.declared(version)
         with Fleet(4) as fleet:
-            return releases.upgrade(
+            return upgrade_workers.upgrade(
                 builders.inventory(alluxio), alluxio, fleet, alluxio.workers, keep=keep
             )
 
-    def rollback(self, version: str, to: str = "") -> releases.Rollback:
+    def rollback(self, version: str, to: str = "") -> upgrade_workers.Rollback:
         alluxio = self.declared(version)
         with Fleet(4) as fleet:
-            return releases.rollback(
+            return upgrade_workers.rollback(
                 builders.inventory(alluxio), alluxio, fleet, alluxio.workers, to=to
             )
 
@@ -140,7 +135,7 @@ def groups(plan: Plan) -> list[list[str]]:
     return [
         [h.name for h in step.hosts]
         for step in plan.steps
-        if any(c.what in start.STARTS for h in step.hosts for c in h.changes)
+        if any(c.what in start_workers.STARTS for h in step.hosts for c in h.changes)
     ]
 
 
@@ -157,7 +152,7 @@ class TestRestart:
     def test_all_are_noted_then_restarted_group_by_group(self, world: World) -> None:
         found = world.restart(2)
         assert [h.name for h in found.steps[0].hosts] == ["w1", "w2", "w3"]
-        assert rolling.MARK in found.steps[0].hosts[0].changes[0].script
+        assert restart_workers.MARK in found.steps[0].hosts[0].changes[0].script
         assert groups(found) == [["w1", "w2"], ["w3"]]
         assert all(s.before and s.after for s in found.steps[1:])
         assert whats(found, "w1") == ["note that it is to be restarted", RESTART]
@@ -299,7 +294,7 @@ def test_hostile_lists_of_releases() -> None:
         f"5 {'a' * 64} a b",
         f"5 {'a' * 64} ",
     ]
-    assert [r.name for r in releases.parse(good + "\n".join(bad))] == ["314-rc.1", "313"]
+    assert [r.name for r in upgrade_workers.parse(good + "\n".join(bad))] == ["314-rc.1", "313"]
 
 
 @pytest.mark.parametrize(
@@ -313,8 +308,8 @@ def test_hostile_lists_of_releases() -> None:
     ],
 )
 def test_what_is_surplus(kept: tuple[str | None, ...], keep: int, gone: list[str]) -> None:
-    there = [releases.Release(str(n), "", n) for n in (5, 4, 3, 2)]
-    assert releases.surplus(there, kept, keep) == gone
+    there = [upgrade_workers.Release(str(n), "", n) for n in (5, 4, 3, 2)]
+    assert upgrade_workers.surplus(there, kept, keep) == gone
 
 
 ARTIFACTS = Artifacts(TARBALL, None)

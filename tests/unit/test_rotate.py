@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Unhealthy, UsageError
-from provision.etcd import certificates, deploy, desired, health, keyfiles, pki, rotate, tls
-from provision.etcd.deploy import Observed
-from provision.etcd.health import ClusterHealth, MemberHealth
-from provision.etcd.values import MemberStatus
-from provision.host.change import answered, changes, questions
-from provision.host.observe import HostFacts, PathState, UnitState
+from provision.etcd.api.values import MemberStatus
+from provision.etcd.cluster import health
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.member import desired, layout
+from provision.etcd.pki import certificates, keyfiles, own_ca, tls
+from provision.host.diff import answered, changes, questions
+from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.resources import Certificate
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.plan import Plan
-from provision.remote import Fleet, Stats
+from provision.plans.etcd import deploy_etcd
+from provision.plans.etcd.certificates import rotate_certs
+from provision.plans.etcd.deploy_etcd import Observed
+from provision.ssh.session import Fleet, Stats
 from tests.unit import builders
 
 PKI = "/etc/etcd/pki"
@@ -45,7 +49,7 @@ def facts(files: dict[str, bytes], *, openssl: bool = True, pending: bool = Fals
         addresses=frozenset(),
         unreachable={},
         resolved={},
-        pending_restarts=frozenset({desired.UNIT} if pending else ()),
+        pending_restarts=frozenset({layout.UNIT} if pending else ()),
         commands={desired.OPENSSL: "/usr/bin/openssl\n" if openssl else ""},
     )
 
@@ -57,7 +61,7 @@ class World:
         members = [builders.member(i, peer_tls=True) for i in (1, 2, 3)]
         self.cluster: EtcdCluster = builders.etcd(*members, tls=EtcdTls(pki_dir=folder))
         self.inventory: Inventory = builders.inventory(etcd=self.cluster)
-        ca = pki.ensure_ca(folder, "c")
+        ca = own_ca.ensure_ca(folder, "c")
         self.files = {m.name: self.signed(m, ca) for m in members}
 
     def signed(
@@ -86,7 +90,7 @@ class World:
 
     def expire(self, *names: str, by: certificates.Authority | None = None) -> None:
         """These members' certificates are over."""
-        ca = by or pki.load_ca(self.cluster.tls.pki_dir, "c")
+        ca = by or own_ca.load_ca(self.cluster.tls.pki_dir, "c")
         for m in self.cluster.members:
             if m.name in names:
                 old = certificates.leaf(ca, m.name, desired.sans(m), days=5, now=LONG_AGO)
@@ -94,13 +98,13 @@ class World:
 
     def expire_ca(self) -> certificates.Authority:
         """The CA is over, and with it what it has signed."""
-        home = pki.home(self.cluster.tls.pki_dir, "c")
-        key = keyfiles.load_key(home / pki.CA_KEY)
+        home = own_ca.home(self.cluster.tls.pki_dir, "c")
+        key = keyfiles.load_key(home / own_ca.CA_KEY)
         pem = certificates.self_signed("c etcd CA", key, 10, LONG_AGO)
-        keyfiles.replace_file(home / pki.CA_CERTIFICATE, pem, 0o644)
+        keyfiles.replace_file(home / own_ca.CA_CERTIFICATE, pem, 0o644)
         old = certificates.Authority(x509.load_pem_x509_certificate(pem), key)
-        pair = certificates.leaf(old, pki.CLIENT_NAME, (), days=5, now=LONG_AGO)
-        keyfiles.replace_file(home / pki.CLIENT, pair.key_pem + pair.cert_pem, 0o600)
+        pair = certificates.leaf(old, own_ca.CLIENT_NAME, (), days=5, now=LONG_AGO)
+        keyfiles.replace_file(home / own_ca.CLIENT, pair.key_pem + pair.cert_pem, 0o600)
         for m in self.cluster.members:
             self.files[m.name][f"{PKI}/ca.crt"] = pem
         self.expire(*self.files, by=old)
@@ -109,10 +113,10 @@ class World:
     def leaves(self, *names: str) -> Plan:
         chosen = [m for m in self.cluster.members if m.name in names or not names]
         seen = self.observed(sick=True)
-        return rotate.leaves(self.inventory, Fleet(1, Stats()), seen, chosen, write=True)
+        return rotate_certs.leaves(self.inventory, Fleet(1, Stats()), seen, chosen, write=True)
 
     def plan(self, pending: str = "") -> Plan:
-        return rotate.authority(
+        return rotate_certs.authority(
             self.inventory, Fleet(1, Stats()), self.observed(pending), write=True
         )
 
@@ -139,7 +143,7 @@ def test_a_new_ca_from_the_start(world: World) -> None:
 
 def test_a_new_ca_goes_on_wherever_it_was_left(world: World, tmp_path: Path) -> None:
     world.plan()
-    ca = pki.authorities(tmp_path, "c")
+    ca = own_ca.authorities(tmp_path, "c")
     assert ca.next is not None
     members = world.cluster.members
     for done, member in enumerate(members):
@@ -150,20 +154,20 @@ def test_a_new_ca_goes_on_wherever_it_was_left(world: World, tmp_path: Path) -> 
     for done, member in enumerate(members):
         world.files[member.name] = world.signed(member, ca.next, ca.bundle)
         assert titles(world.plan()) == LEAVES[done + 1 :] + OWN + NEW + END
-    pki.renew_client(tmp_path, "c", ca.next)
+    own_ca.renew_client(tmp_path, "c", ca.next)
     assert titles(world.plan()) == NEW + END
-    assert pki.authorities(tmp_path, "c").signing.cert_pem == ca.next.cert_pem
+    assert own_ca.authorities(tmp_path, "c").signing.cert_pem == ca.next.cert_pem
     for done, member in enumerate(members):
         world.files[member.name][f"{PKI}/ca.crt"] = ca.next.cert_pem
         assert titles(world.plan()) == NEW[done + 1 :] + END
     world.plan().steps[-1].calls[0].do()
-    assert pki.authorities(tmp_path, "c").next is None
-    assert pki.load_ca(tmp_path, "c").cert_pem == ca.next.cert_pem
+    assert own_ca.authorities(tmp_path, "c").next is None
+    assert own_ca.load_ca(tmp_path, "c").cert_pem == ca.next.cert_pem
 
 
 def test_deploy_etcd_leaves_a_rotation_under_way_as_it_is(world: World, tmp_path: Path) -> None:
     world.plan()
-    ca = pki.authorities(tmp_path, "c")
+    ca = own_ca.authorities(tmp_path, "c")
     assert ca.next is not None
     stages: list[Callable[[EtcdMember], dict[str, bytes]]] = [
         lambda m: world.files[m.name],
@@ -180,30 +184,30 @@ def test_deploy_etcd_leaves_a_rotation_under_way_as_it_is(world: World, tmp_path
 
 
 def test_a_kill_while_the_old_ca_is_retired_is_finished(tmp_path: Path) -> None:
-    old = pki.ensure_ca(tmp_path, "c")
-    new = pki.begin_replacement(tmp_path, "c").next
+    old = own_ca.ensure_ca(tmp_path, "c")
+    new = own_ca.begin_replacement(tmp_path, "c").next
     assert new is not None
-    home = pki.home(tmp_path, "c")
+    home = own_ca.home(tmp_path, "c")
     (home / "next" / "ca.crt").replace(home / "ca.crt")
-    assert pki.load_ca(tmp_path, "c").cert_pem == new.cert_pem
+    assert own_ca.load_ca(tmp_path, "c").cert_pem == new.cert_pem
     assert not (home / "next").exists()
-    pki.finish_replacement(tmp_path, "c")
-    assert pki.load_ca(tmp_path, "c").cert_pem == new.cert_pem != old.cert_pem
+    own_ca.finish_replacement(tmp_path, "c")
+    assert own_ca.load_ca(tmp_path, "c").cert_pem == new.cert_pem != old.cert_pem
 
 
 def test_both_are_trusted_meanwhile(tmp_path: Path) -> None:
-    old = pki.ensure_ca(tmp_path, "c")
-    assert pki.trusted(tmp_path, "c") == old.cert_pem
-    ca = pki.begin_replacement(tmp_path, "c")
+    old = own_ca.ensure_ca(tmp_path, "c")
+    assert own_ca.trusted(tmp_path, "c") == old.cert_pem
+    ca = own_ca.begin_replacement(tmp_path, "c")
     assert ca.next is not None
-    assert pki.trusted(tmp_path, "c") == ca.bundle == old.cert_pem + ca.next.cert_pem
-    again = pki.begin_replacement(tmp_path, "c").next
+    assert own_ca.trusted(tmp_path, "c") == ca.bundle == old.cert_pem + ca.next.cert_pem
+    again = own_ca.begin_replacement(tmp_path, "c").next
     assert again is not None
     assert again.cert_pem == ca.next.cert_pem
     # Either CA's certificate is this tool's own, until it is made by the new one.
-    assert pki.ensure_client(tmp_path, "c") == pki.ensure_client(tmp_path, "c")
-    own = pki.renew_client(tmp_path, "c", ca.next)
-    assert pki.ensure_client(tmp_path, "c") == own
+    assert own_ca.ensure_client(tmp_path, "c") == own_ca.ensure_client(tmp_path, "c")
+    own = own_ca.renew_client(tmp_path, "c", ca.next)
+    assert own_ca.ensure_client(tmp_path, "c") == own
 
 
 def test_nothing_to_rotate(world: World) -> None:
@@ -213,11 +217,11 @@ def test_nothing_to_rotate(world: World) -> None:
     assert "infra2" in caught.value.problems[0].where
     plain = builders.inventory()
     with pytest.raises(PreflightFailed, match="both listeners are plain"):
-        rotate.leaves(plain, Fleet(1, Stats()), world.observed(), (), write=False)
+        rotate_certs.leaves(plain, Fleet(1, Stats()), world.observed(), (), write=False)
 
 
 def test_a_key_is_made_on_the_host_when_it_has_openssl(world: World, tmp_path: Path) -> None:
-    ca, member = pki.authorities(tmp_path, "c"), world.cluster.members[0]
+    ca, member = own_ca.authorities(tmp_path, "c"), world.cluster.members[0]
     for openssl, said in ((True, "the key is made on the host"), (False, "no openssl there")):
         seen = facts({}, openssl=openssl)
         material = tls.material(world.cluster, member, seen, ca)
@@ -289,7 +293,7 @@ def test_who_is_cut_off_cannot_be_left_out(world: World) -> None:
 
 def running(world: World, observed: Observed) -> Observed:
     seen = {
-        m: replace(f, units={desired.UNIT: UnitState("loaded", "active", "running", "enabled")})
+        m: replace(f, units={layout.UNIT: UnitState("loaded", "active", "running", "enabled")})
         for m, f in observed.facts.items()
     }
     return replace(observed, facts=seen)
@@ -302,55 +306,57 @@ def test_a_ca_that_has_expired_is_replaced_from_wherever_it_was_left(
     world: World, tmp_path: Path
 ) -> None:
     old = world.expire_ca()
-    for refused in (lambda: pki.ensure_ca(tmp_path, "c"), world.leaves):
+    for refused in (lambda: own_ca.ensure_ca(tmp_path, "c"), world.leaves):
         with pytest.raises(UsageError, match="invoke rotate-certs --ca") as caught:
             refused()
         assert caught.value.id == "ca-expired"
-    assert rotate.needs_outage(world.cluster, world.observed())
+    assert rotate_certs.needs_outage(world.cluster, world.observed())
 
-    shown = rotate.authority(world.inventory, Fleet(1, Stats()), world.observed(), write=False)
+    shown = rotate_certs.authority(
+        world.inventory, Fleet(1, Stats()), world.observed(), write=False
+    )
     assert titles(shown) == [*OWN, OUTAGE, *END]
-    assert not (pki.home(tmp_path, "c") / pki.NEXT).exists()
+    assert not (own_ca.home(tmp_path, "c") / own_ca.NEXT).exists()
 
     seen = running(world, world.observed())
-    plan = rotate.authority(world.inventory, Fleet(1, Stats()), seen, write=True)
+    plan = rotate_certs.authority(world.inventory, Fleet(1, Stats()), seen, write=True)
     assert titles(plan) == [*OWN, OUTAGE, *END]
     assert [len(h.changes) for h in plan.steps[1].hosts] == [3, 3, 3]
-    assert [h.changes[0].restarts for h in plan.steps[1].hosts] == [(desired.UNIT,)] * 3
+    assert [h.changes[0].restarts for h in plan.steps[1].hosts] == [(layout.UNIT,)] * 3
     assert plan.steps[1].after is not None
     assert plan.steps[1].at_once is None
     assert [n.id for n in plan.notes] == ["ca-replaced"]
-    ca = pki.authorities(tmp_path, "c")
+    ca = own_ca.authorities(tmp_path, "c")
     assert ca.next is not None
     assert ca.signing == ca.next
     plan.steps[0].calls[0].do()
     # What this tool is to the members: of the new CA only.
-    own = pki.ensure_client(tmp_path, "c")
+    own = own_ca.ensure_client(tmp_path, "c")
     assert certificates.issued(own.cert_pem, ca.next)
     for done, m in enumerate(world.cluster.members, 1):
         world.files[m.name] = world.signed(m, ca.next)
         # Those that are done are running by it: without them, no restart.
         seen = running(world, world.observed())
-        plan = rotate.authority(world.inventory, Fleet(1, Stats()), seen, write=True)
+        plan = rotate_certs.authority(world.inventory, Fleet(1, Stats()), seen, write=True)
         assert [h.name for s in plan.steps for h in s.hosts] == [
             m.name for m in world.cluster.members[done:]
         ]
     world.plan().steps[-1].calls[0].do()
-    assert pki.load_ca(tmp_path, "c").cert_pem == ca.next.cert_pem
-    [gone] = (pki.home(tmp_path, "c") / pki.RETIRED).iterdir()
+    assert own_ca.load_ca(tmp_path, "c").cert_pem == ca.next.cert_pem
+    [gone] = (own_ca.home(tmp_path, "c") / own_ca.RETIRED).iterdir()
     assert gone.name == (
         f"expired-{old.certificate.not_valid_after_utc:%Y-%m-%d}-"
         f"{certificates.short_fingerprint(old.certificate)}"
     )
-    assert sorted(p.name for p in gone.iterdir()) == [pki.CA_CERTIFICATE, pki.CA_KEY]
+    assert sorted(p.name for p in gone.iterdir()) == [own_ca.CA_CERTIFICATE, own_ca.CA_KEY]
 
 
 def test_a_successor_that_has_expired_as_well_is_put_aside(world: World, tmp_path: Path) -> None:
     world.expire_ca()
-    home = pki.home(tmp_path, "c")
-    pki._ensure(home / pki.NEXT, "c etcd CA", 5, LONG_AGO, timedelta(0))
+    home = own_ca.home(tmp_path, "c")
+    own_ca._ensure(home / own_ca.NEXT, "c etcd CA", 5, LONG_AGO, timedelta(0))
     world.plan()
-    ca = pki.authorities(tmp_path, "c")
+    ca = own_ca.authorities(tmp_path, "c")
     assert ca.next is not None
     assert certificates.is_current(ca.next.certificate)
 
@@ -358,23 +364,23 @@ def test_a_successor_that_has_expired_as_well_is_put_aside(world: World, tmp_pat
 def test_a_ca_that_is_not_at_hand_is_never_replaced_by_the_way(
     world: World, tmp_path: Path
 ) -> None:
-    home = pki.home(tmp_path, "c")
+    home = own_ca.home(tmp_path, "c")
     home.rename(tmp_path / "away")
     seen = running(world, world.observed())
-    assert rotate.needs_outage(world.cluster, seen)
+    assert rotate_certs.needs_outage(world.cluster, seen)
     with pytest.raises(PreflightFailed) as caught:
-        rotate.require_at_hand(world.cluster, seen)
+        rotate_certs.require_at_hand(world.cluster, seen)
     assert caught.value.id == "ca-unknown"
     assert "rotate-certs --ca --yes-outage c" in caught.value.message
     fleet = Fleet(1, Stats())
     with pytest.raises(PreflightFailed):
-        rotate.leaves(world.inventory, fleet, seen, world.cluster.members, write=True)
+        rotate_certs.leaves(world.inventory, fleet, seen, world.cluster.members, write=True)
     assert not home.exists()
-    plan = rotate.authority(world.inventory, fleet, seen, write=False)
+    plan = rotate_certs.authority(world.inventory, fleet, seen, write=False)
     assert titles(plan) == [*OWN, OUTAGE]
     assert not home.exists()
-    rotate.authority(world.inventory, fleet, seen, write=True)
-    assert pki.ca_exists(tmp_path, "c")
+    rotate_certs.authority(world.inventory, fleet, seen, write=True)
+    assert own_ca.ca_exists(tmp_path, "c")
 
 
 def test_what_has_expired_is_no_unknown_ca(world: World) -> None:
@@ -382,7 +388,7 @@ def test_what_has_expired_is_no_unknown_ca(world: World) -> None:
     old = world.expire_ca()
     pem = world.files["infra1"][f"{PKI}/peer.crt"]
     assert tls.is_over(pem, b"")
-    ca = pki.ensure_ca(world.cluster.tls.pki_dir, "d")
+    ca = own_ca.ensure_ca(world.cluster.tls.pki_dir, "d")
     good = certificates.leaf(ca, "infra1", ()).cert_pem
     assert not tls.is_over(good, b"")
     assert not tls.is_over(good, old.cert_pem + ca.cert_pem)
@@ -409,13 +415,13 @@ def test_deploy_etcd_names_the_command_that_heals_several(world: World) -> None:
     """One by one, each of its members would wait for the others."""
     members = world.cluster.members
     world.expire("infra1")
-    deploy._refuse_several_cut_off(world.cluster, world.observed(sick=True), members)
+    deploy_etcd._refuse_several_cut_off(world.cluster, world.observed(sick=True), members)
     world.expire("infra1", "infra3")
-    deploy._refuse_several_cut_off(world.cluster, world.observed(), members)
+    deploy_etcd._refuse_several_cut_off(world.cluster, world.observed(), members)
     # What is down is changed together.
-    deploy._refuse_several_cut_off(world.cluster, world.observed(sick=True), members[1:])
+    deploy_etcd._refuse_several_cut_off(world.cluster, world.observed(sick=True), members[1:])
     with pytest.raises(PreflightFailed) as caught:
-        deploy._refuse_several_cut_off(world.cluster, world.observed(sick=True), members)
+        deploy_etcd._refuse_several_cut_off(world.cluster, world.observed(sick=True), members)
     assert [p.remedy for p in caught.value.problems] == [
         "invoke rotate-certs, which begins with those"
     ] * 2

@@ -12,9 +12,13 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from provision import lock, screen
-from provision.actions import cluster, common
-from provision.commands import namespace
+from provision import terminal
+from provision.cli.command import command
+from provision.cli.commands import namespace
+from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.cli.tasks import cluster, common
+from provision.engine import lock
+from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import (
     ChangeFailed,
     InventoryError,
@@ -25,10 +29,8 @@ from provision.errors import (
     Unhealthy,
     UsageError,
 )
-from provision.host.change import Change
+from provision.host.diff import Change
 from provision.inventory.resolved import Machine
-from provision.plan import HostChanges, Plan, Step
-from provision.run import DEFAULT_INVENTORY, Run, command
 
 ROOT = Path(__file__).parents[2]
 
@@ -299,7 +301,7 @@ def test_the_schema_as_a_process() -> None:
 
 def test_a_terminal_without_the_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    code = "from provision.run import perform; perform('x', {'format': 'table'}, lambda r: "
+    code = "from provision.cli.command import perform; perform('x', {'format': 'table'}, lambda r: "
     line = [sys.executable, "-c", code + "print('\u2026'))"]
     done = subprocess.run(line, capture_output=True, cwd=ROOT, timeout=60)
     assert (done.stdout, done.stderr) == (b"?\n", b"")
@@ -335,5 +337,5 @@ def test_a_host_that_is_not_there_as_a_process(tmp_path: Path) -> None:
 
 
 def test_a_table_cannot_be_marked_up(capsys: pytest.CaptureFixture[str]) -> None:
-    screen.table(("name",), [("[red]x[/red]",)])
+    terminal.table(("name",), [("[red]x[/red]",)])
     assert "[red]x[/red]" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.errors import UsageError
-from provision.selection import choose
+from provision.inventory.selection import choose
 
 
 @dataclass(frozen=True)

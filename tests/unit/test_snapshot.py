@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from provision.errors import PreflightFailed
-from provision.etcd import scratch, snapshot
+from provision.etcd.cluster import scratch
+from provision.plans.etcd.data import backup_etcd
 
 
 def write(path: Path, pages: int = 8) -> str:
@@ -23,14 +24,14 @@ def write(path: Path, pages: int = 8) -> str:
 def test_a_whole_snapshot_gives_its_sha256(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     digest = write(path)
-    assert snapshot.check(path) == digest
-    snapshot.digest_file(path).write_text(f"{digest}  a.db\n")
-    assert snapshot.check(path) == digest
+    assert backup_etcd.check(path) == digest
+    backup_etcd.digest_file(path).write_text(f"{digest}  a.db\n")
+    assert backup_etcd.check(path) == digest
 
 
 def test_a_large_snapshot_is_read_in_pieces(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    assert snapshot.check(path) if write(path, pages=5000) else False
+    assert backup_etcd.check(path) if write(path, pages=5000) else False
 
 
 @pytest.mark.parametrize("keep", [0, 16, 32, 512, 512 * 8, 512 * 8 + 31])
@@ -39,7 +40,7 @@ def test_a_cut_file_is_no_snapshot(tmp_path: Path, keep: int) -> None:
     write(path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(PreflightFailed, match="no whole etcd snapshot"):
-        snapshot.check(path)
+        backup_etcd.check(path)
 
 
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:
@@ -49,20 +50,20 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
     data[1000] ^= 1
     path.write_bytes(data)
     with pytest.raises(PreflightFailed, match="sha256 that etcd put at its end"):
-        snapshot.check(path)
+        backup_etcd.check(path)
 
 
 def test_another_snapshot_under_the_same_name_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     write(path)
-    snapshot.digest_file(path).write_text("0" * 64 + "  a.db\n")
+    backup_etcd.digest_file(path).write_text("0" * 64 + "  a.db\n")
     with pytest.raises(PreflightFailed, match=r"a\.db\.sha256"):
-        snapshot.check(path)
+        backup_etcd.check(path)
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(PreflightFailed, match="cannot be read"):
-        snapshot.check(tmp_path / "none.db")
+        backup_etcd.check(tmp_path / "none.db")
 
 
 def test_retention_removes_the_oldest_of_each_history_of_this_cluster_only(tmp_path: Path) -> None:
@@ -82,11 +83,11 @@ def test_retention_removes_the_oldest_of_each_history_of_this_cluster_only(tmp_p
     for name in (*ours, *others):
         (tmp_path / name).touch()
     for name in ours:
-        snapshot.digest_file(tmp_path / name).touch()
-    assert [n.text for n in snapshot.existing(tmp_path, "Lab")] == ours
-    assert snapshot.prune(tmp_path, "Lab", 0) == ()
-    assert snapshot.prune(tmp_path, "Lab", 3) == ()
-    assert [p.name for p in snapshot.prune(tmp_path, "Lab", 2)] == [ours[1]]
+        backup_etcd.digest_file(tmp_path / name).touch()
+    assert [n.text for n in backup_etcd.existing(tmp_path, "Lab")] == ours
+    assert backup_etcd.prune(tmp_path, "Lab", 0) == ()
+    assert backup_etcd.prune(tmp_path, "Lab", 3) == ()
+    assert [p.name for p in backup_etcd.prune(tmp_path, "Lab", 2)] == [ours[1]]
     left = [ours[0], *ours[2:]]
     digests = [f"{name}.sha256" for name in left]
     assert {p.name for p in tmp_path.iterdir()} == {*left, *digests, *others}
@@ -94,7 +95,7 @@ def test_retention_removes_the_oldest_of_each_history_of_this_cluster_only(tmp_p
 
 def test_a_cluster_s_name_is_no_pattern(tmp_path: Path) -> None:
     (tmp_path / "LabX-r0000000001-20260101T000000Z.db").touch()
-    assert snapshot.existing(tmp_path, "Lab.") == []
+    assert backup_etcd.existing(tmp_path, "Lab.") == []
 
 
 def test_a_scratch_folder_goes_when_nothing_works_in_it_any_more(tmp_path: Path) -> None:

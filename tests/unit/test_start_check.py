@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.etcd.start_check import GATES, SETTING, other_gates, switched
+from provision.etcd.member.start_check import GATES, SETTING, other_gates, switched
 from provision.inventory.model import Scalar
 
 GATE = "InitialCorruptCheck"

@@ -11,29 +11,23 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio import (
-    desired,
-    java,
-    membership,
-    ports,
-    readiness,
-    refusal,
-    start,
-    state,
-    switch,
-)
-from provision.alluxio.desired import Artifacts
+from provision.alluxio.commands import readiness
+from provision.alluxio.membership import registrations
+from provision.alluxio.worker import desired, java, membership_switch, state
+from provision.alluxio.worker.desired import Artifacts
 from provision.artifacts import Artifact
+from provision.engine.plan import Plan
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd import health
-from provision.etcd.values import KeyValue
-from provision.host.observe import HostFacts, PathState, UnitState
+from provision.etcd.api.values import KeyValue
+from provision.etcd.cluster import health
+from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import File
+from provision.inventory import ports
 from provision.inventory.model import AlluxioEtcd, Java, Secret, Source
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
-from provision.plan import Plan
-from provision.remote import Fleet
+from provision.plans.alluxio import join_conflict, start_workers
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
 
@@ -58,13 +52,13 @@ def plan(
     alluxio: AlluxioCluster,
     seen: dict[str, HostFacts],
     only: tuple[str, ...] = (),
-    registered: membership.Membership | None = None,
+    registered: registrations.Membership | None = None,
 ) -> Plan:
     chosen = [w for w in alluxio.workers if not only or w.name in only]
     facts = {w.machine: seen[w.name] for w in chosen}
-    observed = start.Observed(ARTIFACTS, facts, registered=registered)
+    observed = start_workers.Observed(ARTIFACTS, facts, registered=registered)
     with Fleet(4) as fleet:
-        return start.plan(builders.inventory(alluxio), alluxio, fleet, observed, chosen)
+        return start_workers.plan(builders.inventory(alluxio), alluxio, fleet, observed, chosen)
 
 
 def names(found: Plan) -> list[tuple[str, list[str]]]:
@@ -200,8 +194,8 @@ class TestSwitch:
     def test_what_is_left_in_etcd_is_named(self) -> None:
         alluxio, seen = self.running("ETCD")
         key = KeyValue(b"", b"", 0, 1, 1, 1)
-        known = membership.Registration("worker-1", "w01", 1, 0, 0, "", -1)
-        there = membership.Membership("c", 1, {"worker-1": membership.Entry(key, known)}, {})
+        known = registrations.Registration("worker-1", "w01", 1, 0, 0, "", -1)
+        there = registrations.Membership("c", 1, {"worker-1": registrations.Entry(key, known)}, {})
         notes = plan(replace(alluxio, membership="STATIC"), seen, registered=there).notes
         assert "worker-1" in notes[1].what
         assert "invoke forget-worker ID" in notes[1].remedy
@@ -216,7 +210,7 @@ class TestSwitch:
 
     def test_the_word_is_the_site_files(self, tmp_path: Path) -> None:
         alluxio = cluster(1, install_dir=str(tmp_path / "it's"), membership="SERVICE_REGISTRY")
-        (command,) = switch.probe_commands(alluxio).values()
+        (command,) = membership_switch.probe_commands(alluxio).values()
 
         def said() -> str:
             return subprocess.run(["sh", "-c", command], capture_output=True, text=True).stdout
@@ -331,12 +325,12 @@ def test_room_for_the_jdk_and_new_page_stores() -> None:
     tarballs = Artifacts(TARBALL, jdk)
     (worker,) = alluxio.workers
     bare = {worker.machine: hosts.facts()}
-    rooms = start._rooms(alluxio, [worker], tarballs, bare)[worker.machine]
+    rooms = start_workers._rooms(alluxio, [worker], tarballs, bare)[worker.machine]
     assert {r.path for r in rooms} == {*("/opt/alluxio", "/opt/java", "/pages", "/var/lib/alluxio")}
     assert set(desired.probe(alluxio, worker, tarballs).disks) >= {r.path for r in rooms}
     there = after(desired.resources(alluxio, worker, tarballs, hosts.facts()), hosts.facts())
     there = replace(there, paths={**there.paths, state.metastore(alluxio): FOLDER})
-    assert not start._rooms(alluxio, [worker], tarballs, {worker.machine: there})
+    assert not start_workers._rooms(alluxio, [worker], tarballs, {worker.machine: there})
 
 
 def test_a_jdk_tarball_that_is_none_has_no_version(tmp_path: Path) -> None:
@@ -359,16 +353,18 @@ class Registry:
         self.looks = 0
         self._alluxio = alluxio
         monkeypatch.setattr(health, "any_client", self._client)
-        monkeypatch.setattr(membership, "read", self._read)
-        monkeypatch.setattr(start, "POLL_SECONDS", 0)
-        monkeypatch.setattr(refusal, "explained", lambda *_: {})
+        monkeypatch.setattr(registrations, "read", self._read)
+        monkeypatch.setattr(start_workers, "POLL_SECONDS", 0)
+        monkeypatch.setattr(join_conflict, "explained", lambda *_: {})
         #: Why workers are not ready, by name; those who are not there are.
         self.silent: dict[str, str] = {}
         #: Who was asked for readiness, look by look.
         self.asked: list[list[str]] = []
-        monkeypatch.setattr(start, "READY_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "READY_LOOK_SECONDS", 0)
         monkeypatch.setattr(readiness, "look", self._ready)
-        monkeypatch.setattr(start, "last_lines", lambda _, machines: dict.fromkeys(machines, "-"))
+        monkeypatch.setattr(
+            start_workers, "last_lines", lambda _, machines: dict.fromkeys(machines, "-")
+        )
 
     def _ready(
         self, fleet: Fleet, alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker]
@@ -385,7 +381,7 @@ class Registry:
     def _client(self, *_: Any, **__: Any) -> Iterator[None]:
         yield None
 
-    def _read(self, *_: Any) -> membership.Membership:
+    def _read(self, *_: Any) -> registrations.Membership:
         self.looks += 1
         if self.error is not None:
             raise self.error
@@ -393,9 +389,9 @@ class Registry:
         for w in self._alluxio.workers:
             if w.name in self.revisions:
                 key = KeyValue(b"", b"", 7, self.revisions[w.name], 1, 1)
-                found = membership.Registration(w.name, w.hostname, w.rpc_port, 0, 0, "", -1)
-                live[w.name] = membership.Entry(key, found)
-        return membership.Membership("c", 1, {}, live)
+                found = registrations.Registration(w.name, w.hostname, w.rpc_port, 0, 0, "", -1)
+                live[w.name] = registrations.Entry(key, found)
+        return registrations.Membership("c", 1, {}, live)
 
 
 class TestRegistrations:
@@ -403,9 +399,9 @@ class TestRegistrations:
     def alluxio(self) -> AlluxioCluster:
         return cluster(2, start_timeout=0, failure_detection_timeout=0)
 
-    def gate(self, alluxio: AlluxioCluster) -> start.Registrations:
+    def gate(self, alluxio: AlluxioCluster) -> start_workers.Registrations:
         inventory = builders.inventory(alluxio)
-        return start.Registrations(inventory, alluxio, Fleet(1), alluxio.workers)
+        return start_workers.Registrations(inventory, alluxio, Fleet(1), alluxio.workers)
 
     def test_those_restarted_before_must_be_live_still(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
@@ -413,7 +409,7 @@ class TestRegistrations:
         registry = Registry(monkeypatch, alluxio)
         first, second = alluxio.workers
         inventory = builders.inventory(alluxio)
-        gate = start.Registrations(inventory, alluxio, Fleet(1), [second], [first])
+        gate = start_workers.Registrations(inventory, alluxio, Fleet(1), [second], [first])
         gate.before.check()
         del registry.revisions["w01"]
         with pytest.raises(Unhealthy, match="1 of 1 workers are not live"):
@@ -442,7 +438,7 @@ class TestRegistrations:
             if len(registry.asked) == 3:
                 registry.silent = {}
 
-        monkeypatch.setattr("provision.alluxio.start.time.sleep", sleep)
+        monkeypatch.setattr("provision.plans.alluxio.start_workers.time.sleep", sleep)
         self.gate(replace(alluxio, start_timeout=60)).after.check()
         assert registry.asked == [["w01", "w02"], ["w02"], ["w02"], ["w02"]]
 
@@ -465,9 +461,9 @@ class TestRegistrations:
         registry = Registry(monkeypatch, alluxio)
         registry.silent = {"w01": "nothing listens"}
         counts = iter(range(100))
-        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
-        monkeypatch.setattr(start, "CRASHES_SECONDS", 0)
-        monkeypatch.setattr(start, "_failed_attempts", lambda *_: {"w01": next(counts)})
+        monkeypatch.setattr(start_workers, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "CRASHES_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "_failed_attempts", lambda *_: {"w01": next(counts)})
         with pytest.raises(Unhealthy, match=r"not ready: w01 ended by itself 3 times"):
             self.gate(replace(alluxio, start_timeout=3600)).after.check()
 
@@ -477,7 +473,7 @@ class TestRegistrations:
         registry = Registry(monkeypatch, alluxio)
         first, second = alluxio.workers
         inventory = builders.inventory(alluxio)
-        start.Registrations(inventory, alluxio, Fleet(1), [second], [first]).before.check()
+        start_workers.Registrations(inventory, alluxio, Fleet(1), [second], [first]).before.check()
         assert registry.asked == []
 
     def test_etcd_may_be_away_for_a_moment(
@@ -487,12 +483,12 @@ class TestRegistrations:
         gate = self.gate(replace(alluxio, start_timeout=60))
         looked = registry._read
 
-        def recover(*given: Any) -> membership.Membership:
+        def recover(*given: Any) -> registrations.Membership:
             if registry.looks == 2:
                 registry.error = None
             return looked(*given)
 
-        monkeypatch.setattr(membership, "read", recover)
+        monkeypatch.setattr(registrations, "read", recover)
         registry.error = Unhealthy("no leader", id="member-down")
         gate.after.check()
         assert registry.looks == 3
@@ -508,10 +504,10 @@ class TestRegistrations:
     def test_require_live(self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch) -> None:
         registry = Registry(monkeypatch, alluxio)
         given = builders.inventory(alluxio), alluxio, Fleet(1), alluxio.workers
-        assert start.require_live(*given) == {"w01": 10, "w02": 10}
+        assert start_workers.require_live(*given) == {"w01": 10, "w02": 10}
         del registry.revisions["w02"]
         with pytest.raises(Unhealthy, match="1 of 2 workers are not live"):
-            start.require_live(*given)
+            start_workers.require_live(*given)
 
     def test_a_worker_that_never_comes_up_is_not_waited_for(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
@@ -527,10 +523,10 @@ class TestRegistrations:
             if registry.looks == 4:  # only then has the lease from before ended
                 del registry.revisions["w02"]
 
-        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
-        monkeypatch.setattr(start, "CRASHES_SECONDS", 0)
-        monkeypatch.setattr(start, "_failed_attempts", attempts)
-        monkeypatch.setattr("provision.alluxio.start.time.sleep", sleep)
+        monkeypatch.setattr(start_workers, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "CRASHES_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "_failed_attempts", attempts)
+        monkeypatch.setattr("provision.plans.alluxio.start_workers.time.sleep", sleep)
         gate = self.gate(replace(alluxio, start_timeout=60))
         gate.before.check()
         registry.revisions["w01"] = 11
@@ -542,11 +538,11 @@ class TestRegistrations:
     def test_crashes_are_counted_while_etcd_answers(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
-        monkeypatch.setattr(start, "CRASHES_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "CRASHES_SECONDS", 0)
         counts = iter((0, 2, 4, 6, 7))
-        monkeypatch.setattr(start, "_failed_attempts", lambda *_: {"w01": next(counts)})
-        crashes = start._Crashes(Fleet(1))
+        monkeypatch.setattr(start_workers, "_failed_attempts", lambda *_: {"w01": next(counts)})
+        crashes = start_workers._Crashes(Fleet(1))
         assert [crashes.told(alluxio.workers) for _ in range(2)] == ["", ""]
         crashes.forget()
         told = [crashes.told(alluxio.workers) for _ in range(3)]
@@ -558,27 +554,30 @@ class TestRegistrations:
     ) -> None:
         """As of a worker that ends ``period`` seconds after each start."""
         now = [1000.0]
-        monkeypatch.setattr("provision.alluxio.start.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("provision.plans.alluxio.start_workers.time.monotonic", lambda: now[0])
 
         def attempts(*_: Any) -> dict[str, int]:
             return {"w01": int((now[0] - 1000) // period)}
 
-        monkeypatch.setattr(start, "_failed_attempts", attempts)
-        crashes = start._Crashes(Fleet(1))
+        monkeypatch.setattr(start_workers, "_failed_attempts", attempts)
+        crashes = start_workers._Crashes(Fleet(1))
         while not (told := crashes.told(alluxio.workers)):
-            now[0] += start.POLL_SECONDS
+            now[0] += start_workers.POLL_SECONDS
         took = now[0] - 1000
         assert "in vain" in told
-        assert max(3 * period, start.CRASHES_SECONDS) <= took
-        assert took <= max(4 * period, start.CRASHES_SECONDS) + 2 * start.CRASH_LOOK_SECONDS
+        assert max(3 * period, start_workers.CRASHES_SECONDS) <= took
+        assert (
+            took
+            <= max(4 * period, start_workers.CRASHES_SECONDS) + 2 * start_workers.CRASH_LOOK_SECONDS
+        )
 
     def test_at_the_deadline_one_failed_attempt_is_told(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         counts = iter((4, 5, 5))
-        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
-        monkeypatch.setattr(start, "_failed_attempts", lambda *_: {"w01": next(counts)})
-        crashes = start._Crashes(Fleet(1))
+        monkeypatch.setattr(start_workers, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "_failed_attempts", lambda *_: {"w01": next(counts)})
+        crashes = start_workers._Crashes(Fleet(1))
         assert [crashes.told(alluxio.workers) for _ in range(2)] == ["", ""]
         assert crashes.told(alluxio.workers, late=True) == ": w01 ended by itself once meanwhile"
 
@@ -586,9 +585,9 @@ class TestRegistrations:
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         counts = iter((7, 0, 0, 2))
-        monkeypatch.setattr(start, "CRASH_LOOK_SECONDS", 0)
-        monkeypatch.setattr(start, "_failed_attempts", lambda *_: {"w01": next(counts)})
-        crashes = start._Crashes(Fleet(1))
+        monkeypatch.setattr(start_workers, "CRASH_LOOK_SECONDS", 0)
+        monkeypatch.setattr(start_workers, "_failed_attempts", lambda *_: {"w01": next(counts)})
+        crashes = start_workers._Crashes(Fleet(1))
         assert crashes.told(alluxio.workers) == ""
         assert [crashes.told(alluxio.workers, late=True) for _ in range(2)] == ["", ""]
         assert crashes.told(alluxio.workers, late=True) == ": w01 ended by itself 2 times meanwhile"
@@ -604,7 +603,7 @@ class TestRegistrations:
         ],
     )
     def test_an_attempt_counts_when_it_has_ended(self, shown: str, attempts: int | None) -> None:
-        assert start._attempts(shown) == attempts
+        assert start_workers._attempts(shown) == attempts
 
     def test_a_worker_that_lost_its_lease_has_time_to_register_again(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
@@ -617,9 +616,9 @@ class TestRegistrations:
             slept.append(seconds)
             registry.revisions["w02"] = revision + 2
 
-        monkeypatch.setattr("provision.alluxio.start.time.sleep", sleep)
-        assert start.require_live(*given, patience=60) == {"w01": 10, "w02": revision + 2}
-        assert slept == [start.POLL_SECONDS]
+        monkeypatch.setattr("provision.plans.alluxio.start_workers.time.sleep", sleep)
+        assert start_workers.require_live(*given, patience=60) == {"w01": 10, "w02": revision + 2}
+        assert slept == [start_workers.POLL_SECONDS]
 
 
 def test_the_same_endpoints_in_another_order_are_no_change() -> None:

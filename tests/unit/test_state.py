@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from provision import stop
-from provision.alluxio import desired, state
-from provision.alluxio.desired import Artifacts
-from provision.host.change import Change, changes, receive
+from provision.alluxio.worker import desired, state
+from provision.alluxio.worker.desired import Artifacts
+from provision.host.diff import Change, changes, receive
 from provision.host.predict import after
 from provision.host.resources import Move, Tree
 from provision.inventory.model import PageStore
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+from provision.plans import destroy
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
 
@@ -268,10 +268,10 @@ def test_the_folder_for_temporary_files_is_emptied(tmp_path: Path) -> None:
 
 def test_destroy_takes_it_away() -> None:
     alluxio, worker = one()
-    gone, empty = stop._worker_paths(alluxio, worker)
+    gone, empty = destroy._worker_paths(alluxio, worker)
     assert {TARGET, "/var/lib/alluxio/tmp/worker"} <= set(gone)
     assert {"/var/lib/alluxio/tmp", "/var/lib/alluxio"} <= set(empty)
-    assert state.temp_dir(alluxio, "master") in stop._master_paths(alluxio)
+    assert state.temp_dir(alluxio, "master") in destroy._master_paths(alluxio)
 
 
 def test_a_start_that_systemd_has_put_off_is_made_at_once() -> None:

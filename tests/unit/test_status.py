@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from provision import status
-from provision.etcd import desired as etcd
-from provision.etcd import health
-from provision.host.observe import UnitState
+from provision.check_nodes import status
+from provision.etcd.cluster import health
+from provision.etcd.member import layout
+from provision.host.facts import UnitState
 from provision.inventory.model import EtcdAuth, Secret
-from provision.remote import Fleet
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 
 
@@ -20,7 +20,7 @@ def test_a_secret_that_cannot_be_read_hides_no_unit(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(health, "preload", lambda: None)
     auth = EtcdAuth(root_password=Secret(env="ROOT_PASSWORD"))
     inventory = builders.inventory(etcd=builders.etcd(auth=auth))
-    up = hosts.facts(units={etcd.UNIT: UnitState("loaded", "active", "running")})
+    up = hosts.facts(units={layout.UNIT: UnitState("loaded", "active", "running")})
     ours: Any = "c"
     monkeypatch.setattr(status, "owner", lambda *_: ours)
     monkeypatch.setattr(Fleet, "map", lambda _, __, machines: dict.fromkeys(machines, up))

@@ -10,20 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from provision import actions, gather, stop
-from provision.actions import common
-from provision.alluxio import desired as worker
-from provision.alluxio.desired import Artifacts
+from provision.alluxio.worker import desired as worker
+from provision.alluxio.worker.desired import Artifacts
+from provision.cli import tasks
+from provision.cli.run import Run
+from provision.cli.tasks import common
+from provision.engine.plan import Call, Plan, Step
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd import desired as etcd
-from provision.host.change import batch
-from provision.host.observe import HostFacts, PathState, Probe, UnitState
+from provision.etcd.member import desired as etcd
+from provision.etcd.member import layout
+from provision.host import gather
+from provision.host.diff import batch
+from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.predict import after
 from provision.host.resources import MARKER
 from provision.inventory.resolved import Inventory, Machine
-from provision.plan import Call, Plan, Step
-from provision.remote import Fleet
-from provision.run import Run
+from provision.plans import destroy
+from provision.plans.alluxio import stop_workers
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL, text
 
@@ -58,11 +62,11 @@ class World:
         self.facts[machine] = replace(self.facts[machine], paths=paths)
 
     def destroy(self) -> Plan:
-        return stop.destroy(self.inventory, Fleet(2))
+        return destroy.destroy(self.inventory, Fleet(2))
 
     def stop(self) -> Plan:
         assert self.alluxio is not None
-        return stop.workers(self.inventory, self.alluxio.workers, Fleet(2))
+        return stop_workers.plan(self.inventory, self.alluxio.workers, Fleet(2))
 
 
 @pytest.fixture
@@ -145,7 +149,7 @@ class TestDestroy:
 
     def test_nothing_of_another_cluster(self, world: World) -> None:
         first, *others = world.inventory.etcd.members
-        world.own(first.machine, etcd.UNIT_PATH, "other")
+        world.own(first.machine, layout.UNIT_PATH, "other")
         names = [h.name for s in world.destroy().steps for h in s.hosts]
         assert first.name not in names
         assert {m.name for m in others} < set(names)
@@ -167,7 +171,7 @@ class TestDestroy:
         (tmp_path / "empty").mkdir()
         root = shlex.quote(str(tmp_path))
         for name in ("pages", "empty"):
-            changes = stop._removal(
+            changes = destroy._removal(
                 replace(
                     hosts.facts(),
                     paths={"/u": text("X-Alluxio-Provision-Cluster=c\n")},
@@ -193,7 +197,7 @@ class TestDestroy:
         unit = {"/u": text(f"X-Alluxio-Provision-Cluster={owner}\n")} if owner else {}
         there = {f"{tmp_path}/opt": PathState("dir", "root", "root", 0o755, 0)}
         seen = replace(hosts.facts(), paths={**unit, **there})
-        changes = stop._removal(seen, "u.service", "/u", "c", [], [], [f"{tmp_path}/opt"])
+        changes = destroy._removal(seen, "u.service", "/u", "c", [], [], [f"{tmp_path}/opt"])
         todo = [c for c in changes if c.what.startswith("delete the releases")]
         assert hosts.do(todo, tmp_path).ok
         assert [p.name for p in (tmp_path / "opt").iterdir()] == ["theirs"]
@@ -206,7 +210,7 @@ class TestDestroy:
         header = f"# Managed by alluxio-provision for cluster {owner}: change the inventory\n"
         paths = {"/etc/etcd/etcd.conf.yml": text(header), "/etc/etcd/pki": folder}
         seen = replace(hosts.facts(), paths={**paths, cluster.install_dir: folder})
-        done = [c.what for c in stop._etcd(cluster, member, {member.machine: seen})]
+        done = [c.what for c in destroy._etcd(cluster, member, {member.machine: seen})]
         assert f"delete the releases in {cluster.install_dir}" in done
         assert ("delete /etc/etcd/pki" in done) == (owner == "c")
         assert ("delete /etc/etcd/etcd.conf.yml" in done) == (owner == "c")
@@ -218,7 +222,7 @@ class TestDestroy:
             "/opt/x": PathState("dir", "root", "root", 0o755, 0),
         }
         seen = replace(hosts.facts(), paths=paths)
-        assert stop._removal(seen, "u.service", "/u", "c", [], [], ["/opt/x"]) == ()
+        assert destroy._removal(seen, "u.service", "/u", "c", [], [], ["/opt/x"]) == ()
 
     @pytest.mark.parametrize("name", ["", "C", "c ", "other"])
     def test_it_takes_the_clusters_name(
@@ -227,7 +231,7 @@ class TestDestroy:
         monkeypatch.setattr(common, "load", lambda run: world.inventory)
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
         with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
-            actions.destroy(Run("destroy"), name)
+            tasks.destroy(Run("destroy"), name)
         assert world.looked == {}
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from provision.check.prometheus import exposition
-from provision.etcd import backups, snapshot, stored
-from provision.etcd.stored import Host, Saved, Stored
-from provision.host.observe import HostFacts, parse, script
+from provision.check_nodes.prometheus import exposition
+from provision.etcd.member import backups
+from provision.host.facts import HostFacts, parse, script
 from provision.inventory.model import EtcdBackup
+from provision.plans.etcd.data import backup_etcd, stored
+from provision.plans.etcd.data.stored import Host, Saved, Stored
 from tests.unit import builders, hosts
 from tests.unit.test_check import LIVE, report
 
@@ -113,7 +114,7 @@ def asked(tmp_path: Path) -> tuple[HostFacts, stored.Host]:
     (data / "member.removed-20260101T000000Z" / "db").write_bytes(b"x" * 9000)
     for one in (saved(50, 100), saved(26, 5), saved(2, 6)):
         (folder / one.name.text).write_bytes(b"x" * 100)
-        snapshot.digest_file(folder / one.name.text).touch()
+        backup_etcd.digest_file(folder / one.name.text).touch()
     (folder / saved(1, 7).name.text).touch()
     cluster = builders.etcd(backup=EtcdBackup(dir=str(folder), on_calendar="Mon *-*-* 02:00"))
     member = replace(cluster.members[0], data_dir=str(data))

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from provision import preflight
-from provision.alluxio import desired, masters, start, state, stores
-from provision.alluxio.desired import MASTER_UNIT, UNIT, UNIT_PATH
+from provision.alluxio.worker import desired, state, stores
+from provision.alluxio.worker.desired import MASTER_UNIT, UNIT, UNIT_PATH
 from provision.host import disks
-from provision.host.change import changes
-from provision.host.observe import HostFacts
+from provision.host.diff import changes
+from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.host.resources import DataDisk, Directory
+from provision.inventory import journal_folder
 from provision.inventory.model import PageStore
+from provision.plans.alluxio import masters, start_workers, worker_preflight
 from tests.unit import builders, hosts
 from tests.unit.test_masters import ARTIFACTS
 
@@ -50,7 +51,7 @@ def without(facts: HostFacts, *gone: str) -> HostFacts:
 
 
 def warnings(facts: HostFacts) -> list[tuple[str, str]]:
-    found = preflight.workers(ALLUXIO, [WORKER], ARTIFACTS, {WORKER.machine: facts})
+    found = worker_preflight.workers(ALLUXIO, [WORKER], ARTIFACTS, {WORKER.machine: facts})
     return [(p.severity, p.id) for p in found]
 
 
@@ -74,7 +75,7 @@ class TestPageStores:
             "/d1/pages"
         ]
         assert changes(wanted, facts) == ()  # and the note of its mount point stays
-        rooms = start._rooms(ALLUXIO, [WORKER], ARTIFACTS, {WORKER.machine: facts})
+        rooms = start_workers._rooms(ALLUXIO, [WORKER], ARTIFACTS, {WORKER.machine: facts})
         assert [r.path for r in rooms[WORKER.machine]] == [ALLUXIO.state_dir]
 
     @pytest.mark.parametrize("owner", ["", "root"])
@@ -173,7 +174,7 @@ class TestJournal:
         commands = {**facts.commands, "journal": "has log_inprogress_0"}
         written = replace(facts, commands=commands)
         assert self.problems(written) == []
-        marker = DataDisk(desired.journal_dir(self.MASTERS)).marker
+        marker = DataDisk(journal_folder.journal_dir(self.MASTERS)).marker
         place = replace(hosts.text(""), kind="dir")
         assert self.problems(replace(facts, paths={**facts.paths, marker: place})) == []
 

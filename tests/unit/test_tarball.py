@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from provision import preflight
-from provision.alluxio import desired, tarball
-from provision.alluxio.desired import Artifacts
-from provision.alluxio.tarball import LAUNCHERS, Contents
+from provision.alluxio.worker import desired, tarball
+from provision.alluxio.worker.desired import Artifacts
+from provision.alluxio.worker.tarball import LAUNCHERS, Contents
 from provision.artifacts import Artifact
-from provision.host.observe import HostFacts
+from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.host.resources import File
 from provision.inventory.model import Java
+from provision.plans.alluxio import worker_preflight
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL, text
 
@@ -212,7 +212,10 @@ class TestOnHosts:
         assert f"ExecStart=/opt/alluxio/313/{launcher} worker -c\n".encode() in (
             units[0].content or b""
         )
-        assert preflight.release(self.alluxio, self.artifacts, {self.worker.machine: facts}) == []
+        assert (
+            worker_preflight.release(self.alluxio, self.artifacts, {self.worker.machine: facts})
+            == []
+        )
 
     def test_it_is_looked_for(self) -> None:
         probe = desired.probe(self.alluxio, self.worker, self.artifacts)
@@ -220,7 +223,7 @@ class TestOnHosts:
 
     def test_without_one_nothing_begins(self) -> None:
         facts = {self.worker.machine: hosts.facts()}
-        (problem,) = preflight.release(self.alluxio, self.artifacts, facts)
+        (problem,) = worker_preflight.release(self.alluxio, self.artifacts, facts)
         assert "release 313 has no /opt/alluxio/313/bin/launch-process-bash or" in problem.what
 
 
@@ -229,7 +232,7 @@ def test_a_java_that_the_tarball_refuses() -> None:
     worker = alluxio.workers[0]
     facts = hosts.facts(commands={"java": 'openjdk version "17.0.1"'})
     release = Contents(hosts.RELEASE.found, conf=True, java=(8, 11))
-    found = preflight.workers(
+    found = worker_preflight.workers(
         alluxio, [worker], Artifacts(TARBALL, None, release), {worker.machine: facts}
     )
     assert [p.what for p in found] == [
@@ -237,4 +240,4 @@ def test_a_java_that_the_tarball_refuses() -> None:
     ]
     there = after([], facts)
     without = Artifacts(TARBALL, None, hosts.RELEASE)
-    assert preflight.workers(alluxio, [worker], without, {worker.machine: there}) == []
+    assert worker_preflight.workers(alluxio, [worker], without, {worker.machine: there}) == []

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.etcd import timer
-from provision.host.change import changes
-from provision.host.observe import HostFacts, PathState
+from provision.etcd.member import backup_timer
+from provision.host.diff import changes
+from provision.host.facts import HostFacts, PathState
 from provision.host.resources import Absent, File
 from provision.inventory.model import EtcdAuth, EtcdBackup, EtcdTls, Secret, Source
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
@@ -37,7 +37,7 @@ def facts(*paths: str) -> HostFacts:
 
 
 def has_timer(cluster: EtcdCluster, member: EtcdMember) -> bool:
-    return not any(isinstance(r, Absent) for r in timer.resources(cluster, member))
+    return not any(isinstance(r, Absent) for r in backup_timer.resources(cluster, member))
 
 
 @pytest.mark.parametrize(("named", "expected"), [(None, "abc"), ("a", "a")])
@@ -47,12 +47,12 @@ def test_every_member_has_it_unless_one_is_named(named: str | None, expected: st
 
 
 def test_one_that_is_declared_no_more_goes() -> None:
-    resources = timer.resources(replace(CLUSTER, backup=None), MEMBERS[2])
+    resources = backup_timer.resources(replace(CLUSTER, backup=None), MEMBERS[2])
     assert changes(resources, facts()) == ()
-    (change,) = changes(resources, facts(timer.TIMER_PATH, timer.SERVICE_PATH))
+    (change,) = changes(resources, facts(backup_timer.TIMER_PATH, backup_timer.SERVICE_PATH))
     assert change.what == "remove etcd-backup.timer"
     assert change.quiet
-    assert timer.SERVICE_PATH in change.script
+    assert backup_timer.SERVICE_PATH in change.script
 
 
 def test_it_logs_in_when_etcd_wants_it(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_it_logs_in_when_etcd_wants_it(tmp_path: Path) -> None:
         cluster = replace(CLUSTER, auth=EtcdAuth(enabled=enabled, root_password=password))
         (found,) = (
             r
-            for r in timer.resources(cluster, MEMBERS[2])
-            if isinstance(r, File) and r.path == timer.login_path(cluster)
+            for r in backup_timer.resources(cluster, MEMBERS[2])
+            if isinstance(r, File) and r.path == backup_timer.login_path(cluster)
         )
         return found
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from provision.errors import PreflightFailed
-from provision.etcd import releases
-from provision.etcd.releases import State
+from provision.inventory import etcd_releases
+from provision.inventory.etcd_releases import State
 
 REPO = Path(__file__).parents[2]
 TEXTS = {".py", ".md", ".yml", ".json", ".j2", ".sh", ".txt", ".service", ".html"}
@@ -44,7 +44,7 @@ ALL = ("3.4.23", "3.5.10", "3.5.35", "3.6.16", "3.7.3")
 def test_the_way(
     running: list[str], target: str, cluster: tuple[int, int], way: tuple[str, ...]
 ) -> None:
-    assert releases.path(running, target, ALL, cluster) == way
+    assert etcd_releases.path(running, target, ALL, cluster) == way
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_no_way(
     running: list[str], target: str, cluster: tuple[int, int], at_hand: list[str], why: str
 ) -> None:
     with pytest.raises(PreflightFailed, match="nothing was changed") as caught:
-        releases.path(running, target, at_hand, cluster)
+        etcd_releases.path(running, target, at_hand, cluster)
     assert why in caught.value.message
 
 
 def test_only_going_below_what_the_cluster_works_by_is_a_downgrade() -> None:
-    assert releases.is_downgrade((3, 7), "3.6.16")
-    assert not releases.is_downgrade((3, 6), "3.6.16")
-    assert not releases.is_downgrade((3, 4), "3.5.35")
+    assert etcd_releases.is_downgrade((3, 7), "3.6.16")
+    assert not etcd_releases.is_downgrade((3, 6), "3.6.16")
+    assert not etcd_releases.is_downgrade((3, 4), "3.5.35")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_only_going_below_what_the_cluster_works_by_is_a_downgrade() -> None:
 def test_settings_that_a_release_no_longer_has(
     setting: str, way: list[str], gone: str | None
 ) -> None:
-    assert releases.removed_settings([setting], way) == ({setting: gone} if gone else {})
+    assert etcd_releases.removed_settings([setting], way) == ({setting: gone} if gone else {})
 
 
 ONE, AUTH, DEFRAG = State.ONE_MEMBER, State.AUTH, State.DEFRAG
@@ -117,7 +117,7 @@ ONE, AUTH, DEFRAG = State.ONE_MEMBER, State.AUTH, State.DEFRAG
     ],
 )
 def test_releases_that_damage_data(release: str, holding: set[State], bad: bool) -> None:
-    assert bool(releases.unfit(release, holding)) == bad
+    assert bool(etcd_releases.unfit(release, holding)) == bad
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_releases_that_damage_data(release: str, holding: set[State], bad: bool)
 def test_a_release_is_an_error_or_a_warning_by_the_state_of_the_cluster(
     release: str, members: int, auth: bool, severity: str | None
 ) -> None:
-    holding = releases.states(members, auth=auth)
-    found = releases.unfit_problem(release, "etcd", holding)
+    holding = etcd_releases.states(members, auth=auth)
+    found = etcd_releases.unfit_problem(release, "etcd", holding)
     assert (found and found.severity) == severity
     if found is not None:
-        allowed = releases.unfit_problem(release, "etcd", holding, allowed=True)
+        allowed = etcd_releases.unfit_problem(release, "etcd", holding, allowed=True)
         assert allowed is not None
         assert allowed.severity == "warning"
 
@@ -152,45 +152,48 @@ def test_a_release_is_an_error_or_a_warning_by_the_state_of_the_cluster(
 def test_a_command_is_refused_where_it_brings_the_harm_about() -> None:
     running = [("infra0", "3.5.35"), ("infra1", "3.5.5")]
     with pytest.raises(PreflightFailed, match="defrag-etcd could damage data") as refused:
-        releases.require_fit(running, {DEFRAG}, "defrag-etcd")
+        etcd_releases.require_fit(running, {DEFRAG}, "defrag-etcd")
     assert [p.where for p in refused.value.problems] == ["infra1"]
     assert "invoke upgrade-etcd --to VERSION, then defrag-etcd" in refused.value.problems[0].remedy
     # An upgrade waits for a dead member, and its replacement for an upgrade.
     with pytest.raises(PreflightFailed) as refused:
-        releases.require_fit(running, {AUTH}, "adding infra2", ["infra2"])
+        etcd_releases.require_fit(running, {AUTH}, "adding infra2", ["infra2"])
     (problem,) = refused.value.problems
     out, up, back = problem.remedy.split("; ")[0], "upgrade-etcd --to", "then adding infra2"
     assert out == "invoke remove-member infra2 and take it out of etcd.members"
     assert problem.remedy.index(up) < problem.remedy.index(back)
     # What is wrong with the release whatever is done to it is no reason against one command.
-    releases.require_fit([("infra0", "3.5.1")], {AUTH}, "enable-auth")
-    releases.require_fit([("infra0", "3.4.22"), ("infra1", "3.5.6")], set(State), "add-member")
+    etcd_releases.require_fit([("infra0", "3.5.1")], {AUTH}, "enable-auth")
+    etcd_releases.require_fit([("infra0", "3.4.22"), ("infra1", "3.5.6")], set(State), "add-member")
 
 
-def text(version: releases.Version) -> str:
+def text(version: etcd_releases.Version) -> str:
     return ".".join(map(str, version))
 
 
-EVERY_ROW = sorted({text(v) for u in releases.UNFIT for v in (u.first, u.last)})
+EVERY_ROW = sorted({text(v) for u in etcd_releases.UNFIT for v in (u.first, u.last)})
 
 
 @pytest.mark.parametrize("release", [*EVERY_ROW, "3.3.0", "3.4.9"])
 def test_no_remedy_names_a_release_of_the_table(release: str) -> None:
-    named = re.findall(r"\d+\.\d+\.\d+", releases.remedy(release))
+    named = re.findall(r"\d+\.\d+\.\d+", etcd_releases.remedy(release))
     assert named
-    assert not [n for n in named if releases.unfit(n, set(State))]
+    assert not [n for n in named if etcd_releases.unfit(n, set(State))]
 
 
-@pytest.mark.parametrize("row", releases.UNFIT)
-def test_every_row_says_where_it_is_from_and_what_is_fixed(row: releases.Unfit) -> None:
+@pytest.mark.parametrize("row", etcd_releases.UNFIT)
+def test_every_row_says_where_it_is_from_and_what_is_fixed(row: etcd_releases.Unfit) -> None:
     assert row.first <= row.last < row.fixed
     assert row.first[:2] == row.fixed[:2]
-    assert not releases.unfit(text(row.fixed), set(State))
+    assert not etcd_releases.unfit(text(row.fixed), set(State))
     assert re.search(r"issue \d{5}|PR \d{5}", row.source)
 
 
 #: Where the table itself stands, and what is not the tool's word.
-THE_TABLE = {"provision/etcd/releases.py", "provision/explanations/etcd-version-unfit.md"}
+THE_TABLE = {
+    "provision/inventory/etcd_releases.py",
+    "provision/cli/explanations/etcd-version-unfit.md",
+}
 
 
 def test_no_text_recommends_a_release_of_the_table() -> None:
@@ -209,20 +212,20 @@ def test_no_text_recommends_a_release_of_the_table() -> None:
         for path in texts
         if str(path.relative_to(REPO)) not in THE_TABLE and path.name != "etcd-settings.txt"
         for release in re.findall(r"(?<![\d.])3\.[45]\.\d+(?![\d.])", path.read_text())
-        if releases.unfit(release, set(State))
+        if etcd_releases.unfit(release, set(State))
     ]
     # The version that a downgrade is told to etcd by has 0 in its last place.
-    assert [f for f in found if f != "provision/etcd/client.py: 3.5.0"] == []
+    assert [f for f in found if f != "provision/etcd/api/client.py: 3.5.0"] == []
 
 
 def test_the_page_shows_the_table_and_advises_none_of_it() -> None:
-    page = (REPO / "provision/explanations/etcd-version-unfit.md").read_text()
+    page = (REPO / "provision/cli/explanations/etcd-version-unfit.md").read_text()
     meaning, _, rest = page.partition("\n## How it comes about")
-    for row in releases.UNFIT:
+    for row in etcd_releases.UNFIT:
         assert f"| {text(row.first)} to {text(row.last)} | " in meaning or (
             row.first == row.last and f"| {text(row.first)} | " in meaning
         )
-    assert not [r for r in re.findall(r"3\.\d+\.\d+", rest) if releases.unfit(r, set(State))]
+    assert not [r for r in re.findall(r"3\.\d+\.\d+", rest) if etcd_releases.unfit(r, set(State))]
 
 
 def walk(folder: str) -> list[Path]:

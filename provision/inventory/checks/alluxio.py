@@ -207,16 +207,16 @@ def _socket_of_each_start(context: Context) -> None:
     alluxio = context.inventory.alluxio
     if alluxio is None or alluxio.membership != "ETCD":
         return
-    from provision.alluxio import ports  # not for an inventory of etcd alone
+    from provision.inventory import ports  # not for an inventory of etcd alone
 
     seen: set[document.Path] = set()
     for worker in alluxio.workers:
         if _SOCKET_AS_UUID not in ports.of_worker(worker):
             continue
-        from provision.alluxio import address  # brings etcd's client
+        from provision.inventory import worker_address  # brings etcd's client
 
-        if address.overwritten(worker) or (
-            address.declared(worker).domain_socket != address.NEW_PATH
+        if worker_address.overwritten(worker) or (
+            worker_address.declared(worker).domain_socket != worker_address.NEW_PATH
         ):
             continue
         path = context.property_path(worker.name, _SOCKET_AS_UUID)

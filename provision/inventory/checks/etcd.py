@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from provision.etcd import releases
-from provision.inventory import document, model, sentences, settings
+from provision.inventory import document, etcd_releases, model, sentences, settings
 from provision.inventory.checks.context import Context
 
 _YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
@@ -43,12 +42,12 @@ def _etcd_version(context: Context) -> None:
     version = model.version_tuple(text)
     if version < (3, 4, 0):
         what = f"etcd {text} is too old: members are added as learners, which came with 3.4"
-        context.error(what, releases.remedy(text), path, id="etcd-version-unfit")
+        context.error(what, etcd_releases.remedy(text), path, id="etcd-version-unfit")
         return
     etcd = context.file.etcd
     count = len(context.entries("etcd", "members"))
-    holding = releases.states(count, auth=bool(etcd.auth.enabled))
-    found = releases.unfit_problem(text, "", holding, allowed=etcd.allow_corrupting_version)
+    holding = etcd_releases.states(count, auth=bool(etcd.auth.enabled))
+    found = etcd_releases.unfit_problem(text, "", holding, allowed=etcd.allow_corrupting_version)
     if found is None:
         return
     if found.severity == "warning":

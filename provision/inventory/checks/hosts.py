@@ -168,7 +168,7 @@ def _role_path(context: Context, role: AlluxioWorker | AlluxioMaster, field: str
 def _ports_of(context: Context, role: AlluxioWorker | AlluxioMaster) -> tuple[tuple[str, int], ...]:
     """The ports that a worker or a master listens on, each with its key or property."""
     # A cycle at the top: provision.alluxio is made of resolved inventories.
-    from provision.alluxio import ports
+    from provision.inventory import ports
 
     alluxio = context.inventory.alluxio
     assert alluxio is not None  # or else there is no such role

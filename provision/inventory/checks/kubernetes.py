@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from provision.alluxio.sizes import size_bytes
 from provision.inventory import document
 from provision.inventory.checks.context import Context
 from provision.inventory.kubernetes import KubernetesCluster, quantity_bytes
+from provision.inventory.sizes import size_bytes
 
 _SECTION: document.Path = ("kubernetes",)
 _ETCD: document.Path = (*_SECTION, "etcd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.inventory import document, model
+from provision.inventory import document, journal_folder, model
 from provision.inventory.checks.context import Context
 from provision.inventory.resolved import AlluxioMaster
 
@@ -57,16 +57,15 @@ def _journal_folder(context: Context) -> None:
     alluxio = context.inventory.alluxio
     if alluxio is None or not alluxio.masters:
         return
-    from provision.alluxio import journal  # only where there are masters
 
     seen: set[document.Path] = set()
     for master in context.masters:
-        folder = journal.folder(alluxio, master)
-        if not journal.is_embedded(alluxio, master):
+        folder = journal_folder.folder(alluxio, master)
+        if not journal_folder.is_embedded(alluxio, master):
             continue
         if folder.startswith("/") and "${" not in folder:
             continue
-        path = _said_at(context, master, journal.FOLDER)
+        path = _said_at(context, master, journal_folder.FOLDER)
         if path not in seen:
             seen.add(path)
             context.error(

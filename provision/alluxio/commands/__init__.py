@@ -1,0 +1,1 @@
+"""Alluxio's own commands, run on a worker's host."""

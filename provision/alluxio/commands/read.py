@@ -1,0 +1,237 @@
+"""Read a file through a worker, with the fallback to the under store off.
+
+By default an Alluxio client whose workers do not serve reads the under store itself and says
+nothing, so a cluster with a dead data path looks healthy. Here ``bin/alluxio fs head`` runs on a
+worker's host with that fallback off (classes ``HeadCommand`` and ``DoraCacheFileSystem`` of Alluxio
+313): it reads the first bytes of the file, and only those, or it fails. ``fs location`` then says
+which worker the client asks for this file (class ``LocationCommand``), and whether that worker has
+data of it now.
+
+Only a count and a SHA-256 of the content leave the host. So the output of a failed ``fs head`` is
+not shown either; ``fs stat``, which prints no content, gives the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from provision.alluxio.commands import alluxio_cli
+from provision.alluxio.commands.alluxio_cli import DEFAULT_TIMEOUT, KILL_AFTER, MARGIN, NotInstalled
+from provision.errors import Problem, ProvisionError, UsageError
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+from provision.ssh.session import Fleet, Session, Unreachable
+from provision.text import EXCERPT, document, number, printable
+
+#: Bytes of the file that are read, at most.
+LIMIT = 1 << 20
+#: Characters that a path may have.
+PATH_LIMIT = 4096
+#: Hosts that are asked, one after the other, until one can run the command at all.
+ASKED = 2
+#: The client may use neither the under store nor a cache of its own.
+OPTIONS = (
+    *("-D", "alluxio.dora.client.ufs.fallback.enabled=false"),
+    *("-D", "alluxio.user.client.cache.enabled=false"),
+)
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadProof:
+    """How the read of ``path`` ended: a client on ``host`` read ``size`` bytes, or ``error``
+    says why not.
+
+    ``worker`` is the hostname of the worker that clients ask for this file, None when ``fs
+    location`` did not say; ``cached``: it has data of the file now. ``seconds`` is the time of all.
+    """
+
+    path: str
+    host: str
+    size: int = 0
+    sha256: str = ""
+    worker: str | None = None
+    cached: bool | None = None
+    error: str = ""
+    seconds: float = 0.0
+
+    def problem(self, alluxio: AlluxioCluster) -> Problem | None:
+        """What is wrong, when something is."""
+        if not self.error:
+            return None
+        remedy = "invoke check-nodes --hosts says which workers do not serve"
+        if alluxio.membership == "STATIC":
+            remedy = (
+                "no client of Alluxio 313 uses a worker of membership STATIC: set "
+                "alluxio.membership to ETCD or SERVICE_REGISTRY; invoke explain "
+                "static-workers-unused"
+            )
+        return Problem(f"read of {printable(self.path)}", self.error, remedy, id="read-failed")
+
+    def line(self, alluxio: AlluxioCluster) -> str:
+        """The proof in one line, for a person."""
+        text = f"read of {printable(self.path)}: "
+        if self.error:
+            return f"{text}failed"
+        by = "a worker that fs location did not name"
+        if self.worker is not None:
+            names = [w.name for w in alluxio.workers if w.hostname == self.worker]
+            by = f"{names[0]} ({self.worker})" if len(names) == 1 else self.worker
+            by += ", which caches it" if self.cached else ", which has not cached it"
+        return f"{text}{self.size} bytes served by {by}; sha256 {self.sha256}"
+
+    def document(self) -> dict[str, object]:
+        """The proof for ``--format json``."""
+        return {
+            "path": self.path,
+            "host": self.host,
+            "bytes": self.size,
+            "sha256": self.sha256 or None,
+            "worker": self.worker,
+            "cached": self.cached,
+            "error": self.error or None,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def checked(path: str) -> str:
+    """``path`` when it can be named to ``bin/alluxio fs``. Raises :class:`UsageError`."""
+    why = ""
+    if not (path.startswith("/") or _URI.match(path)):
+        why = "it begins with / or with a scheme such as s3://"
+    elif printable(path) != path:
+        why = "it has characters that cannot be printed"
+    elif "*" in path:
+        why = "it has a *, which Alluxio takes for many files"
+    elif len(path) > PATH_LIMIT:
+        why = f"it has more than {PATH_LIMIT} characters"
+    if why:
+        raise UsageError(
+            f"--read is the path of one file in Alluxio, not {printable(path, 200)!r}: {why}",
+            id="option-invalid",
+        )
+    return path
+
+
+def prove(
+    fleet: Fleet,
+    alluxio: AlluxioCluster,
+    path: str,
+    workers: Sequence[AlluxioWorker] = (),
+    timeout: float = DEFAULT_TIMEOUT,
+) -> ReadProof:
+    """Read ``path``, at most :data:`LIMIT` bytes of it, on the host of one of ``workers`` (all when
+    none are given). Another host is asked when one cannot be reached or has no Alluxio.
+
+    ``timeout`` is seconds for each command. Never raises for a host.
+    """
+    started = time.monotonic()
+    machines = list(dict.fromkeys(w.machine for w in workers or alluxio.workers))[:ASKED]
+    errors: list[str] = []
+    for machine in machines:
+        proof = ReadProof(path, machine.host)
+        try:
+            proof = _prove(fleet.session(machine), alluxio, proof, timeout)
+        except NotInstalled as error:
+            errors.append(f"{machine.host}: {error.message}")
+            continue
+        except Unreachable as error:
+            errors.append(error.message)
+            continue
+        except ProvisionError as error:
+            proof = replace(proof, error=f"on {machine.host}: {error.message}")
+        return replace(proof, seconds=time.monotonic() - started)
+    host = ", ".join(machine.host for machine in machines)
+    return ReadProof(path, host, error="; ".join(errors), seconds=time.monotonic() - started)
+
+
+def script(alluxio: AlluxioCluster, path: str, timeout: float) -> str:
+    """Print the exit code of ``fs head``, the bytes' count and SHA-256, and the start of its
+    standard error. The bytes are on no disk and in no output."""
+    words = ("fs", "head", "-c", str(LIMIT), path, *OPTIONS)
+    return f"""
+      {alluxio_cli.installed(alluxio)} || {{ echo {alluxio_cli.NOT_INSTALLED}; exit 1; }}
+      d=$(mktemp -d) || exit 1
+      trap 'rm -rf "$d"' EXIT
+      mkfifo "$d/bytes" || exit 1
+      wc -c <"$d/bytes" >"$d/count" &
+      {{ {alluxio_cli.command(alluxio, words, timeout)} 2>"$d/error"; echo $? >"$d/code"; }} |
+        tee "$d/bytes" | sha256sum >"$d/sum"
+      wait
+      read -r code <"$d/code"
+      read -r count <"$d/count"
+      read -r sum rest <"$d/sum"
+      echo "read $code $count $sum"
+      head -c 2000 "$d/error"
+    """
+
+
+def _prove(
+    session: Session, alluxio: AlluxioCluster, proof: ReadProof, timeout: float
+) -> ReadProof:
+    result = session.run(
+        script(alluxio, proof.path, timeout), "fs head", timeout=timeout + KILL_AFTER + MARGIN
+    )
+    alluxio_cli.require_answer(result, timeout)
+    first, _, stderr = result.stdout.partition("\n")
+    code, size, digest = _parsed(first)
+    if code is None or size is None:
+        said = alluxio_cli.reason(result.stderr, result.stdout) or "nothing was printed"
+        return replace(proof, error=f"on {session.machine.host}: {printable(said, EXCERPT)}")
+    if code:
+        reason = _reason(session, alluxio, proof.path, timeout, code, stderr)
+        return replace(proof, error=f"on {session.machine.host}: {printable(reason, EXCERPT)}")
+    if size == 0:
+        return replace(proof, error="the file is empty, which proves nothing: name another one")
+    worker, cached = _location(session, alluxio, proof.path, timeout)
+    return replace(proof, size=size, sha256=digest, worker=worker, cached=cached)
+
+
+def _parsed(line: str) -> tuple[int | None, int | None, str]:
+    words = line.split()
+    if len(words) != 4 or words[0] != "read" or not _SHA256.fullmatch(words[3]):
+        return None, None, ""
+    return number(words[1]), number(words[2]), words[3]
+
+
+def _reason(
+    session: Session, alluxio: AlluxioCluster, path: str, timeout: float, code: int, stderr: str
+) -> str:
+    """Why ``fs head`` failed, without what it printed on stdout."""
+    if code in alluxio_cli.TIMED_OUT:
+        return f"the file was not read in {alluxio_cli.whole_seconds(timeout)} s"
+    try:
+        stat = alluxio_cli.run(session, alluxio, ("fs", "stat", "--path", path, *OPTIONS), timeout)
+    except ProvisionError as error:
+        return f"exit code {code}; fs stat {error.message}"
+    if not stat.ok:
+        said = alluxio_cli.reason(stat.stdout, stat.stderr)
+    elif " is a directory path." in stat.stdout:
+        said = "it is a directory: name a file"
+    else:
+        said = alluxio_cli.reason("", stderr)
+        said = f"its status can be read, its data cannot: {said or f'exit code {code}'}"
+    return said or f"exit code {code}"
+
+
+def _location(
+    session: Session, alluxio: AlluxioCluster, path: str, timeout: float
+) -> tuple[str | None, bool | None]:
+    """The worker's hostname, and whether it has data of the file; None for what is not known."""
+    try:
+        result = alluxio_cli.run(session, alluxio, ("fs", "location", path, *OPTIONS), timeout)
+    except ProvisionError:
+        return None, None
+    for line in result.stdout.splitlines():
+        try:
+            found = document(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("mPreferredWorker"), str):
+            cached = found.get("mDataOnPreferredWorker")
+            host = printable(found["mPreferredWorker"], 255)
+            return host, cached if isinstance(cached, bool) else None
+    return None, None

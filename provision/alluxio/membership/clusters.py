@@ -1,0 +1,131 @@
+"""Alluxio clusters that share one etcd: who they are, and which of them Alluxio mixes up.
+
+A cluster is a name below ``/DHT/`` or ``/ServiceDiscovery/``; etcd knows nothing else of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import ID_LIMIT, Membership
+from provision.alluxio.worker import desired
+from provision.errors import Problem
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.login import root_login
+from provision.etcd.cluster import health
+from provision.inventory.resolved import Inventory
+from provision.ssh.session import Fleet
+from provision.text import printable
+
+SCHEMA = "alluxio-provision/clusters/1"
+OURS, DECLARED = "this one", "in other_clusters"
+
+
+class Cluster(NamedTuple):
+    """One cluster: how many workers are AUTHORIZED, and how many hold a key under a lease."""
+
+    name: str
+    authorized: int
+    live: int
+    inventory: str
+    confusable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """``complete``: the login may read every cluster's keys, so none is missing here."""
+
+    clusters: tuple[Cluster, ...]
+    complete: bool
+    revision: int
+
+    def document(self) -> dict[str, object]:
+        """The clusters for ``--format json``."""
+        return {
+            "schema": SCHEMA,
+            "revision": self.revision,
+            "complete": self.complete,
+            "clusters": [
+                {
+                    "name": c.name,
+                    "authorized": c.authorized,
+                    "live": c.live,
+                    "this_inventory": c.inventory == OURS,
+                    "declared": bool(c.inventory),
+                    "mixed_up_with": list(c.confusable),
+                }
+                for c in self.clusters
+            ],
+        }
+
+
+def look(inventory: Inventory, fleet: Fleet) -> Clusters:
+    """Every cluster in ``inventory``'s etcd, its own first, all at one revision.
+
+    Asked as root where the inventory has its password, else as the workers' own user. Raises
+    :class:`provision.errors.Unhealthy` when etcd does not serve.
+    """
+    alluxio, login = inventory.alluxio, None
+    if alluxio is not None and root_login(inventory.etcd) is None:
+        login = desired.login(alluxio)
+    own = inventory.cluster.encode()
+    with health.any_client(inventory.etcd, fleet, login=login) as client:
+        try:
+            found, complete = registrations.children(client), True
+        except EtcdUnreachable as error:
+            if error.reason is not Reason.DENIED:
+                raise
+            found, complete = set(), False
+        revision, counts = 0, {}
+        for name in sorted(found | {own}, key=lambda n: (n != own, n)):
+            revision, authorized, live = registrations.counts(client, name, revision)
+            counts[printable(name, ID_LIMIT)] = authorized, live
+    others = list(counts)
+    return Clusters(
+        tuple(
+            Cluster(
+                name,
+                *counts[name],
+                OURS
+                if name == inventory.cluster
+                else DECLARED
+                if name in inventory.other_clusters
+                else "",
+                tuple(registrations.confusable(name, others)),
+            )
+            for name in counts
+        ),
+        complete,
+        revision,
+    )
+
+
+def names(client: EtcdClient) -> list[str]:
+    """As :func:`registrations.clusters`; none when the user may not read what is not its own."""
+    try:
+        return registrations.clusters(client)
+    except EtcdUnreachable as error:
+        if error.reason is not Reason.DENIED:
+            raise
+        return []
+
+
+def mixed_up(cluster: str, others: list[str], seen: Membership) -> list[Problem]:
+    """Clusters in the same etcd that Alluxio takes for a part of this one, or this of it.
+
+    An error while this one has no worker in etcd yet, so that its name can still be another.
+    """
+    found: list[Problem] = []
+    new = not seen.authorized and not seen.live
+    for other in registrations.confusable(cluster, others):
+        short, long = sorted((cluster, other), key=len)
+        what = f"serves the clusters {short!r} and {long!r}: Alluxio lists the live workers of"
+        what += f" {long!r} as those of {short!r}, too, since the names begin alike"
+        remedy = "give this cluster another name" if new else "rename one of them"
+        found.append(
+            Problem("etcd", what, remedy, "error" if new else "warning", id="cluster-names-alike")
+        )
+    return found

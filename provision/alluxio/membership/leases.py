@@ -1,0 +1,139 @@
+"""Leases of live keys that have expired, and the wait for one to end.
+
+etcd's leader removes an expired lease, and the keys under it, within a second. Where the removal
+fails (etcd issues 9935 and 13975: under load, or at a change of leader) lease and keys stay, for
+hours. Alluxio looks only for the key, so to Alluxio the worker is live.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.worker import desired
+from provision.errors import Problem, Unhealthy
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError
+from provision.etcd.api.values import LeaseTime
+from provision.etcd.cluster import health
+from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.ssh.session import Fleet
+
+#: Leases that one look asks etcd for, and seconds that it may take: etcd has a request for each.
+#: 10,000 took 2 s of etcd 3.6 on two cores.
+LIMIT, SECONDS = 10_000, 3.0
+#: Seconds after its end that etcd takes to remove a lease, where nothing is wrong.
+REMOVAL_SECONDS = 3
+#: Seconds after its end from which a lease counts as one that etcd does not remove. It removes at
+#: most 1,000 in a second.
+STUCK_SECONDS = 15
+POLL_SECONDS = 0.25
+
+
+class Expired(NamedTuple):
+    """The live keys whose lease has expired.
+
+    ``since``: by lease, seconds since the end. ``asked`` of ``live`` keys were looked at.
+    """
+
+    since: Mapping[int, int]
+    asked: int
+    live: int
+
+
+NONE = Expired({}, 0, 0)
+#: For a lease that could not be asked for, and for a key without a lease.
+UNKNOWN = LeaseTime(0, 0)
+
+
+def expired(
+    client: EtcdClient, seen: Membership, *, limit: int = LIMIT, seconds: float = SECONDS
+) -> Expired:
+    """Ask for the leases of the live keys, those of the oldest keys first: a worker that registers
+    again writes a new one. Never raises for etcd: where a call fails, no lease was asked for.
+    """
+    by_age = sorted(seen.live.items(), key=lambda item: item[1].key.mod_revision)
+    leases = [entry.key.lease for _, entry in by_age if entry.key.lease]
+    try:
+        times = client.lease_times(leases[:limit], seconds)
+    except EtcdError:
+        times = {}
+    since = {lease: time.expired_since for lease, time in times.items()}
+    late = {lease: s for lease, s in since.items() if s > REMOVAL_SECONDS}
+    return Expired(late, len(times), len(set(leases)))
+
+
+def unasked(found: Expired) -> Problem | None:
+    """The warning that not every lease was asked for; None when all were."""
+    if found.asked >= found.live:
+        return None
+    return Problem(
+        "etcd",
+        f"{found.asked} of {found.live} leases were asked for, those of the oldest keys: whether "
+        "others have expired is not known",
+        "etcd was slow, or did not answer: see the members' read times",
+        "warning",
+        id="leases-not-asked",
+    )
+
+
+def stuck(worker_id: str, since: int, remedy: str) -> Unhealthy:
+    """The error for a lease that etcd does not remove."""
+    return Unhealthy(
+        f"{worker_id}: its lease expired {since} s ago, and etcd has not removed it; no "
+        f"registration was removed; {remedy}",
+        id="lease-not-removed",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The wait until live keys are gone, as their workers were stopped.
+
+    ``which`` are the ids waited for among the live ones. ``remedy`` says what to do about one whose
+    lease etcd does not remove.
+    """
+
+    inventory: Inventory
+    alluxio: AlluxioCluster
+    fleet: Fleet
+    which: Callable[[Membership], Iterable[str]]
+    remedy: str
+
+    def __call__(self) -> None:
+        """Return when none of them is live. Raises :class:`Unhealthy` with the reason."""
+        # A new leader of etcd's gives every lease its whole time again.
+        limit = 2 * self.alluxio.failure_detection_timeout + 15
+        deadline = time.monotonic() + limit
+        while True:
+            late = time.monotonic() > deadline
+            found: dict[str, LeaseTime] = {}
+            try:
+                if not (found := self._live()):
+                    return
+            except Unhealthy:  # etcd may change its leader meanwhile
+                if late:
+                    raise
+            for worker_id, lease in found.items():
+                if lease.expired_since > STUCK_SECONDS:
+                    raise stuck(worker_id, lease.expired_since, self.remedy)
+            if late:
+                raise Unhealthy(
+                    f"{', '.join(found)} is live after {limit} s: another process keeps its lease "
+                    "alive; nothing was removed from etcd",
+                    id="worker-not-stopped",
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _live(self) -> dict[str, LeaseTime]:
+        """Those that are live, each with what etcd says of its lease."""
+        login = desired.login(self.alluxio)
+        with health.any_client(self.inventory.etcd, self.fleet, login=login) as client:
+            seen = registrations.read(client, self.alluxio.name)
+            leases = {i: seen.live[i].key.lease for i in self.which(seen)}
+            times = client.lease_times([n for n in leases.values() if n], SECONDS)
+        return {i: times.get(n, UNKNOWN) for i, n in leases.items()}

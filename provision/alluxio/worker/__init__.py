@@ -1,0 +1,1 @@
+"""What a worker's or master's host should look like, and what is on it."""

@@ -1,0 +1,510 @@
+"""What one Alluxio worker's host should look like, as resources."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from provision.alluxio.worker import java, membership_switch, state, stores
+from provision.alluxio.worker.tarball import LAUNCHERS, Contents, launcher_on, launchers
+from provision.artifacts import Artifact
+from provision.errors import Problem, UsageError
+from provision.etcd.api.values import Login
+from provision.host import disks
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import (
+    DataDisk,
+    Directory,
+    File,
+    Identity,
+    Link,
+    Resource,
+    Tree,
+    Unit,
+    User,
+)
+from provision.inventory import journal_folder, ports
+from provision.inventory.model import Scalar, Secret
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioMaster,
+    AlluxioWorker,
+    Machine,
+    bracketed,
+)
+from provision.inventory.sizes import jvm_size
+from provision.render import render
+
+UNIT = "alluxio-worker.service"
+UNIT_PATH = f"/etc/systemd/system/{UNIT}"
+MASTER_UNIT = "alluxio-master.service"
+MASTER_UNIT_PATH = f"/etc/systemd/system/{MASTER_UNIT}"
+ENDPOINTS = "alluxio.etcd.endpoints"
+#: systemd starts a process that ended after 3 s (``RestartSec``), so many times in a row without
+#: more delay. Each further start waits ``LONGER_SECONDS`` more, at most ``LONGEST_SECONDS``: from
+#: the 24th start in a row on there is a minute between an end and the next start.
+QUICK_STARTS, LONGER_SECONDS, LONGEST_SECONDS = 5, 3, 57
+#: A run of so many seconds is no failure to start.
+LASTING_SECONDS = 600
+#: At each stop Alluxio dumps metrics (100 KB) and stacks into its log folder, and deletes none
+#: (class ``ProcessUtils``, property ``alluxio.exit.collect.info``). So many of each stay. The unit
+#: sees to it at each start: a process that ends every minute must not fill the disk either, and
+#: tmpfiles.d can age whole folders, but not single files in one.
+KEPT_DUMPS = 10
+_WORKER_OPTS, _MASTER_OPTS = "ALLUXIO_WORKER_JAVA_OPTS", "ALLUXIO_MASTER_JAVA_OPTS"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """The tarballs a worker is made of. ``jdk`` None: the host's own Java is used.
+
+    ``release``: what the first holds. None when it is not on this machine: its host is asked.
+    """
+
+    alluxio: Artifact
+    jdk: Artifact | None
+    release: Contents | None = None
+
+
+def home(alluxio: AlluxioCluster) -> str:
+    """ALLUXIO_HOME on the hosts: one folder a release."""
+    return f"{alluxio.install_dir}/{alluxio.version}"
+
+
+def launcher(alluxio: AlluxioCluster, artifacts: Artifacts, facts: HostFacts | None) -> str:
+    """The launch script's path on the hosts, as the tarball has it, or else the host.
+
+    Where neither is known, preflight has said so (:func:`worker_preflight.release`).
+    """
+    name = artifacts.release.launcher if artifacts.release is not None else None
+    if name is None and facts is not None:
+        name = launcher_on(facts, home(alluxio))
+    return f"{home(alluxio)}/{name or LAUNCHERS[0]}"
+
+
+def current_link(alluxio: AlluxioCluster) -> str:
+    """Says which release runs on a host. The unit itself names the release's own folder."""
+    return f"{alluxio.install_dir}/current"
+
+
+def previous_link(alluxio: AlluxioCluster) -> str:
+    """Says which release ran before that one, and is the one to roll back to."""
+    return f"{alluxio.install_dir}/previous"
+
+
+def target(facts: HostFacts, link: str) -> str | None:
+    """What a link of a host points to; None when there is no such link."""
+    found = facts.paths.get(link)
+    return found.target if found is not None and found.kind == "link" else None
+
+
+def newer_release(alluxio: AlluxioCluster, facts: HostFacts) -> str:
+    """The release that ``current`` names when it is newer than the declared one, and stays; or
+    empty. An inventory with an older release may be an older checkout."""
+    now = target(facts, current_link(alluxio)) or ""
+    numbers = [tuple(map(int, re.findall(r"[0-9]+", text))) for text in (now, alluxio.version)]
+    return now if not alluxio.downgrade and numbers[0] > numbers[1] else ""
+
+
+def left(
+    alluxio: AlluxioCluster, role: AlluxioWorker | AlluxioMaster, facts: HostFacts, command: str
+) -> Problem | None:
+    """That a worker or master is left as it is, because its release is newer; or None."""
+    newer = newer_release(alluxio, facts)
+    if not newer:
+        return None
+    what = f"has Alluxio {newer}, newer than {alluxio.version} in the inventory; it is left"
+    remedy = f"set alluxio.version to {newer}, or go back: invoke {command} --downgrade"
+    where = f"{role.name} ({role.machine.where})"
+    return Problem(where, what, remedy, "warning", id="release-newer")
+
+
+def identity_file(alluxio: AlluxioCluster) -> str:
+    """The worker's identity, outside the install folder so that it survives a reinstall."""
+    return f"{alluxio.state_dir}/worker_identity"
+
+
+def identity(alluxio: AlluxioCluster, facts: HostFacts) -> str | None:
+    """The UUID in the host's identity file, or None when there is no such file or UUID."""
+    for line in (facts.text(identity_file(alluxio)) or "").splitlines():
+        if not line.startswith("#") and _UUID.fullmatch(line.strip().lower()):
+            return line.strip().lower()
+    return None
+
+
+def is_disk_missing(alluxio: AlluxioCluster, facts: HostFacts) -> bool:
+    """Whether the host was a worker of ``alluxio``, and neither its identity, its metastore nor the
+    marker of its state folder's disk is there. A new worker would come up in its place.
+
+    The unit is enabled after all else has been written, so an installation that was killed is not
+    taken for one.
+    """
+    was = facts.unit(UNIT).file_state == "enabled" and owner(facts, UNIT_PATH) == alluxio.name
+    folder = alluxio.state_dir
+    return (
+        (was or bool(disks.missing(facts.text(UNIT_PATH), facts, [folder])))
+        and not facts.text(identity_file(alluxio))
+        and state.metastore(alluxio) not in facts.paths
+        and not disks.is_marked(folder, facts)
+    )
+
+
+def disk_problems(alluxio: AlluxioCluster, facts: HostFacts, where: str) -> list[Problem]:
+    """Why a worker must not be started: see :func:`is_disk_missing`."""
+    if not is_disk_missing(alluxio, facts):
+        return []
+    return [
+        Problem(
+            where,
+            "its data disk is not mounted, or lost the worker's identity: there is no "
+            f"{DataDisk(alluxio.state_dir).marker}",
+            "mount it; or, on a new disk, make that folder as root and run invoke "
+            "start-workers again: the worker gets a new identity",
+            id="data-disk-missing",
+        )
+    ]
+
+
+def worker_id(identity_uuid: str) -> str:
+    """The id under which a worker registers (class ``WorkerIdentity``, version 1)."""
+    return f"worker-{identity_uuid}"
+
+
+def resources(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker,
+    artifacts: Artifacts,
+    facts: HostFacts | None,
+    *,
+    remember: bool = True,
+) -> tuple[Resource, ...]:
+    """Everything that makes the host a worker, in the order it is put there.
+
+    Without ``remember``, the release that runs now is not noted as the one to roll back to.
+    """
+    user, master = alluxio.user, master_on(alluxio, worker.machine)
+    units = units_of(worker, master)
+    existing = facts is not None and identity(alluxio, facts)
+    jdk = artifacts.jdk
+    moves = () if facts is None else state.moves(alluxio, worker, facts, UNIT)
+    away = {} if facts is None else stores.lost(worker, facts, UNIT_PATH)
+    old = None if facts is None else facts.text(UNIT_PATH)
+    unit = service(
+        *(alluxio, "worker", worker.name, launcher(alluxio, artifacts, facts)),
+        stores_=worker.page_store.dirs,
+        mounts=disks.notes(old, facts, [alluxio.state_dir, *worker.page_store.dirs]),
+    )
+    java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]
+    return (
+        User(user, home=alluxio.state_dir),
+        # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
+        File(UNIT_PATH, unit, restarts=() if disks.is_for_next_start(old, unit) else (UNIT,)),
+        Directory(alluxio.install_dir),
+        Directory(alluxio.state_dir, owner=user, mode=0o750),
+        DataDisk(alluxio.state_dir),
+        Directory(alluxio.log_dir, owner=user, mode=0o750),
+        *(
+            Directory(path, owner=user, mode=0o750)
+            for path in worker.page_store.dirs
+            if path not in away
+        ),
+        *java_tree,
+        *moves,
+        Tree(home(alluxio), artifacts.alluxio, restarts=units, before=moves),
+        *_links(alluxio, facts, remember),
+        Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
+        *conf_files(alluxio, worker, master, artifacts, facts),
+        Unit(UNIT),
+    )
+
+
+def service(
+    alluxio: AlluxioCluster,
+    role: str,
+    name: str,
+    launcher: str,
+    *,
+    stores_: Sequence[str] = (),
+    mounts: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """The systemd unit of a worker or a master.
+
+    ``stores_`` are its page stores, and ``mounts`` the mount points to note by path.
+    """
+    # Of what it must not start without: its identity, or its journal.
+    folder = alluxio.state_dir if role == "worker" else journal_folder.journal_dir(alluxio)
+    remedy = {
+        "worker": "mount it and the worker starts within a minute; on a new disk make that folder "
+        "and invoke start-workers: it gets a new identity",
+        "master": "mount it and the master starts within a minute; on a new disk make that folder "
+        "and invoke start-masters: it gets the journal from the others",
+    }[role]
+    return render(
+        "alluxio.service",
+        cluster=alluxio.name,
+        role=role,
+        name=name,
+        user=alluxio.user,
+        launcher=launcher,
+        state_dir=alluxio.state_dir,
+        log_dir=alluxio.log_dir,
+        temp=state.temp_dir(alluxio, role),
+        writable=(alluxio.state_dir, alluxio.log_dir),
+        folder=folder,
+        mounts=mounts,
+        disk_check=disks.check(folder, "no root-owned folder", remedy),
+        stores=stores_,
+        store_check=stores.check(stores_, mounts) if stores_ else "",
+        quick=QUICK_STARTS,
+        step=LONGER_SECONDS,
+        longest=LONGEST_SECONDS,
+        lasting=LASTING_SECONDS,
+        dumps=KEPT_DUMPS,
+    )
+
+
+def master_on(alluxio: AlluxioCluster, machine: Machine) -> AlluxioMaster | None:
+    """The master that runs on a worker's host, if one does."""
+    return next((m for m in alluxio.masters if m.machine == machine), None)
+
+
+def units_of(worker: AlluxioWorker | None, master: AlluxioMaster | None) -> tuple[str, ...]:
+    """The units of a host that is both or one: they share its release and its configuration."""
+    return (*([UNIT] if worker else []), *([MASTER_UNIT] if master else []))
+
+
+def conf_files(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker | None,
+    master: AlluxioMaster | None,
+    artifacts: Artifacts,
+    facts: HostFacts | None,
+) -> tuple[File, ...]:
+    """The files in ``conf`` of a host, the same whether for its worker or for its master."""
+    conf, units = f"{home(alluxio)}/conf", units_of(worker, master)
+    secrets = _secrets(alluxio, worker)
+    site = render(
+        "alluxio-site.properties",
+        cluster=alluxio.name,
+        properties={
+            **_properties(alluxio, worker, master, _endpoints(alluxio, facts)),
+            **secrets,
+        },
+    )
+    env = _env(alluxio, worker, master, artifacts, facts)
+    masters = [
+        File(
+            f"{conf}/masters",
+            render("workers", cluster=alluxio.name, workers=alluxio.masters),
+        )
+    ]
+    return (
+        File(
+            f"{conf}/alluxio-site.properties",
+            site,
+            owner=alluxio.user if secrets else "root",
+            mode=0o600 if secrets else 0o644,
+            secret=bool(secrets),
+            restarts=units,
+        ),
+        File(
+            f"{conf}/alluxio-env.sh",
+            render("alluxio-env.sh", cluster=alluxio.name, env=env),
+            restarts=units,
+        ),
+        File(
+            f"{conf}/workers",
+            render("workers", cluster=alluxio.name, workers=alluxio.workers),
+            restarts=units if alluxio.membership == "STATIC" else (),
+        ),
+        *(masters if alluxio.masters else []),
+    )
+
+
+def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) -> Probe:
+    """What to look at on a worker's host, in preflight and for the plan."""
+    java_home = java.home(alluxio, worker, artifacts.jdk)
+    return Probe(
+        resources=(*resources(alluxio, worker, artifacts, None), *java.files(java_home)),
+        ports=ports.numbers(ports.worker_listeners(alluxio, worker)),
+        reach=etcd_addresses(alluxio),
+        paths=(
+            *(previous_link(alluxio), state.metastore(alluxio)),
+            *launchers(home(alluxio)),
+        ),
+        disks=(
+            *(alluxio.install_dir, *worker.page_store.dirs, alluxio.log_dir, alluxio.state_dir),
+            *(() if artifacts.jdk is None else (alluxio.java.install_dir,)),
+        ),
+        commands={
+            **java.probe_commands(java_home),
+            **membership_switch.probe_commands(alluxio),
+            **state.probe_commands(alluxio),
+        },
+        units=(MASTER_UNIT,) if master_on(alluxio, worker.machine) else (),
+        addresses=False,
+    )
+
+
+def etcd_addresses(alluxio: AlluxioCluster) -> tuple[tuple[str, int], ...]:
+    """The hosts and ports at which workers ask etcd; none with STATIC."""
+    if alluxio.membership == "STATIC":
+        return ()
+    parts = (urlsplit(url) for url in alluxio.etcd_endpoints)
+    return tuple((part.hostname or "", part.port or 2379) for part in parts)
+
+
+def _links(alluxio: AlluxioCluster, facts: HostFacts | None, remember: bool) -> tuple[Link, ...]:
+    """They move with the restart, so that they say what runs while a change is under way."""
+    now = facts and target(facts, current_link(alluxio))
+    if facts is None or now in (None, alluxio.version):
+        return (Link(current_link(alluxio), alluxio.version),)
+    # One that does not start is no release to go back to.
+    worked = facts.unit(UNIT).active not in ("failed", "activating")
+    previous = [Link(previous_link(alluxio), now, (UNIT,))] if now and remember and worked else []
+    return (*previous, Link(current_link(alluxio), alluxio.version, (UNIT,)))
+
+
+def _endpoints(alluxio: AlluxioCluster, facts: HostFacts | None) -> tuple[str, ...]:
+    """etcd's endpoints, in the order in which the host has them if they are the same ones: another
+    order is no reason for a restart."""
+    text = facts.text(f"{home(alluxio)}/conf/alluxio-site.properties") if facts is not None else ""
+    found = re.search(rf"^{re.escape(ENDPOINTS)}=(.*)$", text or "", re.MULTILINE)
+    now = tuple(found[1].split(",")) if found is not None else ()
+    same = sorted(now) == sorted(alluxio.etcd_endpoints)
+    return now if same else alluxio.etcd_endpoints
+
+
+def _properties(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker | None,
+    master: AlluxioMaster | None,
+    endpoints: tuple[str, ...],
+) -> Mapping[str, Scalar]:
+    membership: dict[str, Scalar] = {membership_switch.KEY: alluxio.membership}
+    if alluxio.membership == "STATIC":
+        membership["alluxio.worker.static.membership.manager.config.file"] = (
+            f"{home(alluxio)}/conf/workers"
+        )
+    else:
+        membership[ENDPOINTS] = ",".join(endpoints)
+        membership["alluxio.worker.failure.detection.timeout"] = (
+            f"{alluxio.failure_detection_timeout}s"
+        )
+    own: dict[str, Scalar] = {}
+    if worker is not None:
+        own |= {
+            "alluxio.worker.hostname": worker.hostname,
+            "alluxio.worker.rpc.port": worker.rpc_port,
+            "alluxio.worker.identity.uuid.file.path": identity_file(alluxio),
+            "alluxio.worker.page.store.type": "LOCAL",
+            "alluxio.worker.page.store.dirs": ",".join(worker.page_store.dirs),
+            "alluxio.worker.page.store.sizes": ",".join(worker.page_store.sizes),
+            state.METASTORE: state.metastore(alluxio),
+        }
+    if master is not None:
+        own |= {
+            "alluxio.master.hostname": master.hostname,
+            # Their default is within the release's folder, which an upgrade leaves behind.
+            "alluxio.master.journal.folder": journal_folder.journal_dir(alluxio),
+            "alluxio.master.metastore.dir": f"{alluxio.state_dir}/metastore",
+        }
+    return {
+        "alluxio.cluster.name": alluxio.name,
+        # Its default lies in the work folder, which is not the same for the command line.
+        state.UFS_ROOT: f"{home(alluxio)}/underFSStorage",
+        **master_addresses(alluxio),
+        **own,
+        **membership,
+        **(worker.properties if worker is not None else alluxio.properties),
+    }
+
+
+def master_addresses(alluxio: AlluxioCluster) -> Mapping[str, Scalar]:
+    """The properties with the masters' addresses, for all clients (class ``PropertyKey``).
+
+    One master is named; of several both lists are given, for clients and for their journal.
+    Without masters there is a placeholder: the shells behind ``bin/alluxio info nodes`` and
+    ``bin/alluxio fs`` refuse without a master address, though they ask no master (classes
+    ``FileSystemAdminShell`` and ``FileSystemShell``, ``ConfigurationUtils.masterHostConfigured``).
+    """
+    if not alluxio.masters:
+        return {"alluxio.master.hostname": "localhost"}
+    if len(alluxio.masters) == 1:
+        (one,) = alluxio.masters
+        return {"alluxio.master.hostname": one.hostname}
+    rpc = (f"{bracketed(m.hostname)}:{m.rpc_port}" for m in alluxio.masters)
+    journal = (f"{bracketed(m.hostname)}:{m.journal_port}" for m in alluxio.masters)
+    return {
+        "alluxio.master.rpc.addresses": ",".join(rpc),
+        "alluxio.master.embedded.journal.addresses": ",".join(journal),
+    }
+
+
+def _secrets(alluxio: AlluxioCluster, worker: AlluxioWorker | None) -> Mapping[str, str]:
+    secrets = dict((worker or alluxio).secret_properties)
+    login = alluxio.etcd_login
+    if login.password is not None:
+        secrets["alluxio.etcd.password"] = login.password
+    found = {key: revealed(key, secret) for key, secret in secrets.items()}
+    if login.username is not None:
+        found["alluxio.etcd.username"] = login.username
+    return found
+
+
+def login(alluxio: AlluxioCluster) -> Login | None:
+    """The login that Alluxio's workers use; None when etcd asks for none."""
+    username, password = alluxio.etcd_login.username, alluxio.etcd_login.password
+    if username is None or password is None:
+        return None
+    return Login(username, revealed("alluxio.etcd.password", password))
+
+
+def revealed(key: str, secret: Secret) -> str:
+    """The secret of property ``key``. Raises :class:`UsageError` when it cannot be read."""
+    try:
+        return secret.reveal()
+    except (LookupError, OSError, ValueError) as error:
+        reason = error.args[0] if isinstance(error, LookupError) else error
+        raise UsageError(
+            f"the secret for {key} cannot be read: {reason}", id="secret-unreadable"
+        ) from error
+
+
+def _env(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker | None,
+    master: AlluxioMaster | None,
+    artifacts: Artifacts,
+    facts: HostFacts | None,
+) -> Mapping[str, str]:
+    role = worker or master
+    assert role is not None  # a host without either is none of ours
+    java_home = java.home(alluxio, role, artifacts.jdk) or (facts and java.own_home(facts))
+    given = worker.env if worker is not None else alluxio.env
+    options = {}
+    if worker is not None:
+        heap = jvm_size(worker.heap)
+        sizes = f"-Xms{heap} -Xmx{heap} -XX:MaxDirectMemorySize={jvm_size(worker.direct_memory)}"
+        options[_WORKER_OPTS] = (
+            state.java_options(alluxio, "worker", ports.of_worker(worker)),
+            sizes,
+        )
+    if master is not None:
+        in_force = ports.of_master(alluxio, master)
+        heap = jvm_size(alluxio.master_heap)
+        sizes = f"-Xms{heap} -Xmx{heap}"
+        options[_MASTER_OPTS] = (state.java_options(alluxio, "master", in_force), sizes)
+    return {
+        **({"JAVA_HOME": java_home} if java_home else {}),
+        "ALLUXIO_LOGS_DIR": alluxio.log_dir,
+        **given,
+        # What the inventory has of these replaces the sizes. The JVM takes the last of two options.
+        **{key: f"{ours} {given.get(key, sizes)}" for key, (ours, sizes) in options.items()},
+    }

@@ -1,0 +1,111 @@
+"""The Java that Alluxio runs on: a tarball of ours, a given JAVA_HOME, or the host's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from provision.alluxio.worker import tarball
+from provision.artifacts import Artifact, default_cache
+from provision.errors import Problem
+from provision.host.facts import HostFacts
+from provision.host.resources import File, Resource
+from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, AlluxioWorker
+
+major = tarball.java_major
+
+
+def tree(alluxio: AlluxioCluster, name: str) -> str:
+    """Where a JDK tarball of that name is unpacked: two releases can stand side by side."""
+    stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", name)
+    return f"{alluxio.java.install_dir}/{re.sub(r'[^A-Za-z0-9._+-]', '_', stem)}"
+
+
+def home(
+    alluxio: AlluxioCluster, worker: AlluxioWorker | AlluxioMaster, jdk: Artifact | None
+) -> str | None:
+    """The JAVA_HOME that the inventory decides on; None when it is the host's own."""
+    if worker.java_home is not None:
+        return worker.java_home
+    return tree(alluxio, jdk.path.name) if jdk is not None else None
+
+
+def files(java_home: str | None) -> tuple[Resource, ...]:
+    """The file that names a JDK's version without running it."""
+    return () if java_home is None else (File(f"{java_home}/release", None),)
+
+
+def probe_commands(java_home: str | None) -> Mapping[str, str]:
+    """Shell commands that find the host's own Java and ask its version."""
+    if java_home is not None:
+        binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))
+        # A JVM's start is most of what a look at a host costs: only where no file answers.
+        known = "case $l in JAVA_VERSION=*) exit;; esac"
+        told = f"[ ! -r {release} ] || while read -r l; do {known}; done <{release}"
+        return {"java": f"{told}; [ ! -x {binary} ] || {binary} -version"}
+    return {
+        "java-home": 'j=$(command -v java) && j=$(readlink -f "$j") && echo "${j%/bin/java}"',
+        "java": "java -version",
+    }
+
+
+def own_home(facts: HostFacts) -> str | None:
+    """The JAVA_HOME of the ``java`` on the host's own PATH, or None."""
+    found = facts.commands.get("java-home", "").strip()
+    return found if re.fullmatch(r"/[A-Za-z0-9._/+-]+", found) else None
+
+
+def tarball_major(jdk: Artifact) -> int | None:
+    """The major version of a JDK tarball, from its ``release`` file; None when it has none."""
+    return tarball.contents(jdk, default_cache()).jdk
+
+
+def problems(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker | AlluxioMaster,
+    jdk: Artifact | None,
+    facts: HostFacts,
+    where: str,
+    accepted: Sequence[int] = (),
+) -> list[Problem]:
+    """What is wrong with the Java that ``worker`` would run on.
+
+    ``accepted``: the versions that the release itself accepts, where it says so.
+    """
+    wanted = " or ".join(map(str, alluxio.java.versions))
+    java_home = home(alluxio, worker, jdk)
+    found = major(facts.text(f"{java_home}/release") or "") or major(facts.commands.get("java", ""))
+    if found is None and jdk is not None and worker.java_home is None:
+        found = tarball_major(jdk)
+    if found is None:
+        place = f"at {java_home}" if java_home else "on its PATH"
+        return [
+            Problem(
+                where,
+                f"no Java {place}",
+                f"Alluxio {alluxio.version} needs Java {wanted}: give alluxio.java.source a JDK "
+                "tarball, or java.home a JDK on the hosts",
+                id="java-unfit",
+            )
+        ]
+    if found not in alluxio.java.versions:
+        return [
+            Problem(
+                where,
+                f"Java is {found}, Alluxio {alluxio.version} needs {wanted}",
+                "give alluxio.java.source a JDK tarball, or correct java.versions",
+                id="java-unfit",
+            )
+        ]
+    if accepted and found not in accepted:
+        said = " or ".join(map(str, accepted))
+        return [
+            Problem(
+                where,
+                f"Java is {found}, but the tarball's own check accepts only {said}",
+                "give alluxio.java.source a JDK tarball of that version, and correct java.versions",
+                id="java-unfit",
+            )
+        ]
+    return []

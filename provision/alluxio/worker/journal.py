@@ -1,0 +1,182 @@
+"""What a master's host holds of the embedded journal, and which starts would lose it.
+
+Alluxio's masters keep their state in a Raft log (class ``RaftJournalSystem``, library Ratis). A
+master that starts without one takes the addresses in its properties for the group. When most of
+a group are such masters they elect one of themselves, and the masters that have the journal
+follow it: what they held is overwritten. Upstream's page "Journal Management" (release 2.9, "Adding
+a new master") therefore adds one master at a time, to masters that serve.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from provision.errors import Problem
+from provision.etcd.api.protocol import unknown_fields
+from provision.inventory import journal_folder
+from provision.inventory.resolved import AlluxioCluster, AlluxioMaster
+from provision.text import printable
+
+#: Label of the probe's command.
+LABEL = "journal"
+#: ``RaftJournalSystem.RAFT_GROUP_UUID``, the folder of the group in ``RaftJournalUtils.RAFT_DIR``.
+_GROUP = "02511d47-d67c-49a3-9011-abb3109a44c1"
+#: Bytes of Ratis' file of the group; one peer takes about 40.
+_MAX_CONF = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """``written``: it has entries or a snapshot. ``peers``: the journal addresses (``host:port``,
+    IPv6 without brackets) of the group that its log has; empty when the log has none yet, or when
+    it cannot be read."""
+
+    written: bool = False
+    peers: frozenset[str] = frozenset()
+
+
+def address(master: AlluxioMaster) -> str:
+    """The master's address as it stands in :attr:`Journal.peers`."""
+    return f"{master.hostname}:{master.journal_port}"
+
+
+def probe_commands(alluxio: AlluxioCluster, master: AlluxioMaster) -> dict[str, str]:
+    """The command of a probe that looks at the journal; :func:`read` reads what it prints."""
+    if not journal_folder.is_embedded(alluxio, master):
+        return {}
+    # Releases before 2.8 had no folder raft (RaftJournalSystem.maybeMigrateOldJournal).
+    places = " ".join(
+        shlex.quote(f"{journal_folder.folder(alluxio, master)}/{inner}{_GROUP}")
+        for inner in ("raft/", "")
+    )
+    script = (
+        f'for d in {places}; do [ -d "$d" ] || continue; '
+        'f=$d/current/raft-meta.conf; [ ! -f "$f" ] || '
+        f'echo "conf $(head -c {_MAX_CONF} "$f" | base64 -w0)"; '
+        # One is enough: thousands of them would be more than a probe takes.
+        'for f in "$d"/current/log_* "$d"/sm/snapshot*; do [ ! -s "$f" ] || '
+        '{ echo "has $f"; break; }; done; done'
+    )
+    return {LABEL: script}
+
+
+def read(text: str) -> Journal:
+    """What the probe's command has printed. Lines that are not understood are passed over."""
+    written, peers = False, frozenset[str]()
+    for line in text.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind == "has":
+            written = True
+        elif kind == "conf":
+            peers = _peers(rest)
+    return Journal(written or bool(peers), peers)
+
+
+def problems(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioMaster],
+    journals: Mapping[str, Journal],
+    primary: str | None,
+) -> list[Problem]:
+    """Why the chosen masters must not be started as they are.
+
+    ``journals``: of every declared master whose host was looked at; ``primary``: the master that
+    serves now, by name.
+    """
+    return [
+        *_outvoted(alluxio, chosen, journals, primary),
+        *_shrunken(alluxio, chosen, journals),
+    ]
+
+
+def _outvoted(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioMaster],
+    journals: Mapping[str, Journal],
+    primary: str | None,
+) -> list[Problem]:
+    holders = [m.name for m in alluxio.masters if journals.get(m.name, Journal()).written]
+    fresh = [m for m in chosen if m.name in journals and not journals[m.name].written]
+    unseen = [
+        m
+        for m in alluxio.masters
+        if m.name not in journals and journal_folder.is_embedded(alluxio, m)
+    ]
+    if not fresh:
+        return []
+    if not holders:
+        # Enough of them elect one, and a journal that nobody has seen is overwritten.
+        enough = len(fresh) > len(alluxio.masters) // 2
+        return [_unseen(fresh, unseen)] if unseen and enough else []
+    names, have = ", ".join(m.name for m in fresh), ", ".join(holders)
+    where = f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})"
+    if len(fresh) > 1:
+        what = (
+            f"{names} have no journal, {have} has: started together, the empty masters can elect"
+            " one of themselves, and the journal is overwritten"
+        )
+        remedy = f"add one at a time: invoke start-masters --limit {fresh[0].name}, then the next"
+        return [Problem(where, what, remedy, id="journal-outvoted")]
+    if primary is None:
+        what = (
+            f"{names} has no journal, {have} has, and no master is the primary: the empty one"
+            " could be elected, and the journal is overwritten"
+        )
+        remedy = f"start first what has the journal: invoke start-masters --limit {holders[0]}"
+        return [Problem(where, what, remedy, id="journal-outvoted")]
+    return [_unseen(fresh, unseen)] if unseen else []
+
+
+def _unseen(fresh: Sequence[AlluxioMaster], unseen: Sequence[AlluxioMaster]) -> Problem:
+    names = ", ".join(m.name for m in fresh)
+    others = ", ".join(m.name for m in unseen)
+    return Problem(
+        f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})",
+        f"{names} {'has' if len(fresh) == 1 else 'have'} no journal, and it is not known what"
+        f" {others} has",
+        "make those hosts reachable",
+        id="journal-outvoted",
+    )
+
+
+def _shrunken(
+    alluxio: AlluxioCluster, chosen: Sequence[AlluxioMaster], journals: Mapping[str, Journal]
+) -> list[Problem]:
+    declared = {address(m) for m in alluxio.masters}
+    found = []
+    for m in chosen:
+        if gone := sorted(journals.get(m.name, Journal()).peers - declared):
+            shown = ", ".join(printable(one, 100) for one in gone)
+            found.append(
+                Problem(
+                    f"{m.name} at {m.machine.host} ({m.machine.where})",
+                    f"its journal's group still has {shown}, which alluxio.masters no longer has:"
+                    " an election counts them",
+                    "declare them again; or remove each from the group while most of it runs",
+                    id="journal-group-differs",
+                )
+            )
+    return found
+
+
+def _peers(encoded: str) -> frozenset[str]:
+    """The addresses in Ratis' ``raft-meta.conf``: one ``LogEntryProto`` (``Raft.proto``).
+
+    Its field 4 is the configuration, whose field 1 are the peers, whose field 2 is the address.
+    """
+    try:
+        entry = unknown_fields(base64.b64decode(encoded, validate=True))
+        configurations = [unknown_fields(c) for c in _messages(entry, 4)]
+        peers = [unknown_fields(p) for c in configurations for p in _messages(c, 1)]
+        addresses = (a.decode() for p in peers for a in _messages(p, 2))
+        return frozenset(a.replace("[", "").replace("]", "") for a in addresses)
+    except (binascii.Error, ValueError):
+        return frozenset()
+
+
+def _messages(fields: Mapping[int, Sequence[int | bytes]], number: int) -> list[bytes]:
+    return [found for found in fields.get(number, ()) if isinstance(found, bytes)]

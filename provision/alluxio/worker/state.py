@@ -1,0 +1,127 @@
+"""Where a worker and a master keep what must outlive a release: below ``state_dir``.
+
+Alluxio's default for all of it is its work folder, which is the release's own folder
+(``PropertyKey.WORK_DIR``): an upgrade would leave it behind, and the service's user may not write
+there. The work folder is given to the two services as a Java option and not in
+``alluxio-site.properties``, because the command line takes it for the release's folder
+(classes ``CollectInfo`` and ``CollectAlluxioInfoCommand`` of ``info collect``).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+
+from provision.errors import Problem
+from provision.host.facts import HostFacts
+from provision.host.resources import Move
+from provision.inventory import ports, sizes
+from provision.inventory.model import Scalar
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+
+WORK = "alluxio.work.dir"
+METASTORE = "alluxio.dora.worker.metastore.rocksdb.dir"
+UFS_ROOT = "alluxio.dora.client.ufs.root"
+DIRS, SIZES = "alluxio.worker.page.store.dirs", "alluxio.worker.page.store.sizes"
+#: Label of the probe's command for the page stores that the worker was last given.
+GIVEN = "page-store"
+#: Bytes that a new metastore should find. It takes some hundred bytes for each file it knows.
+METASTORE_ROOM = 256 << 20
+
+
+def metastore(alluxio: AlluxioCluster) -> str:
+    """The worker's metastore. A master's is ``metastore``, and may be on the same host."""
+    return f"{alluxio.state_dir}/worker_metastore"
+
+
+def temp_dir(alluxio: AlluxioCluster, role: str) -> str:
+    """Java's folder for temporary files. RocksDB and Netty unpack their native libraries there
+    and execute them, which /tmp often forbids (``noexec``)."""
+    return f"{alluxio.state_dir}/tmp/{role}"
+
+
+def paths(alluxio: AlluxioCluster, role: str) -> tuple[str, ...]:
+    """What a worker or a master makes in ``state_dir`` beside its identity, pages and journal."""
+    if role == "worker":
+        return (temp_dir(alluxio, role), metastore(alluxio), f"{metastore(alluxio)}.incoming")
+    # Its list of files that a load could not read is below its work folder.
+    own = (f"{alluxio.state_dir}/metastore", f"{alluxio.state_dir}/job_results")
+    return (temp_dir(alluxio, role), *own)
+
+
+def java_options(alluxio: AlluxioCluster, role: str, properties: Mapping[str, Scalar]) -> str:
+    """The options of every JVM of ours. ``properties`` are those that it has in the end.
+
+    After an OutOfMemoryError a JVM goes on with some of its threads gone, and a worker's lease may
+    well be kept alive. With the first option it ends (exit code 3), and systemd starts it.
+    """
+    work = [] if WORK in properties else [f"-D{WORK}={alluxio.state_dir}"]
+    temp = f"-Djava.io.tmpdir={temp_dir(alluxio, role)}"
+    return " ".join(["-XX:+ExitOnOutOfMemoryError", temp, *work])
+
+
+def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
+    """The shell commands that say where a worker's metastore was before ``state_dir``, and which
+    page stores it was last given."""
+    current = shlex.quote(f"{alluxio.install_dir}/current")
+    site = f"{current}/conf/alluxio-site.properties"
+    return {
+        # RocksDBDoraMetaStore makes DoraMeta in it.
+        "old-metastore": f"d=$(readlink -f {current}) && [ -d $d/metastore/DoraMeta ] && "
+        "echo $d/metastore || :",
+        GIVEN: f"[ ! -r {site} ] || while read -r l; do "
+        f'case $l in {DIRS}=*|{SIZES}=*) echo "$l";; esac; done <{site}',
+    }
+
+
+def moves(
+    alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts, unit: str
+) -> tuple[Move, ...]:
+    """What an earlier deployment's worker, service ``unit``, keeps in its release's folder.
+
+    Earlier versions of this tool left the metastore where Alluxio has it by default.
+    """
+    source = facts.commands.get("old-metastore", "").strip()
+    target = metastore(alluxio)
+    ours = re.fullmatch(rf"{re.escape(alluxio.install_dir)}/[A-Za-z0-9._+-]+/metastore", source)
+    if not ours or METASTORE in ports.of_worker(worker) or target in facts.paths:
+        return ()
+    return (Move(source, target, alluxio.user, unit),)
+
+
+def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> list[Problem]:
+    """The page stores of ``worker`` that become smaller than they were last given.
+
+    While a worker starts it reads the names of its pages, and deletes those that go beyond the
+    size (``LocalCacheManager.restore`` and ``addPageToDir``); if that fails, the whole store.
+    """
+    before = given_stores(facts.commands.get(GIVEN, ""))
+    store = worker.page_store
+    found = []
+    for path, size in zip(store.dirs, store.sizes, strict=True):
+        old = before.get(path)
+        if old is None or sizes.size_bytes(size) >= sizes.size_bytes(old):
+            continue
+        found.append(
+            Problem(
+                f"{worker.name} ({worker.machine.host})",
+                f"page store {path} shrinks from {old} to {size}: at its next start the worker "
+                "deletes the pages that go beyond it",
+                "nothing to do: they are read again from the under store when somebody wants them",
+                "warning",
+                id="page-store-shrinks",
+            )
+        )
+    return found
+
+
+def given_stores(said: str) -> dict[str, str]:
+    """The sizes by folder in the lines of a site file. Empty when they do not fit together."""
+    values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    paths, given = values.get(DIRS, "").split(","), values.get(SIZES, "").split(",")
+    good = len(paths) == len(given) and all(re.fullmatch(_SIZE, size) for size in given)
+    return dict(zip(paths, given, strict=True)) if good else {}
+
+
+_SIZE = r"[1-9][0-9]{0,17}([kKmMgGtT][bB]?|[bB])?"

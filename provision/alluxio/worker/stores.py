@@ -1,0 +1,89 @@
+"""Page stores whose disk is away. They are caches: a worker runs on with its other stores.
+
+Alluxio makes a store's folder ``DIR/LOCAL`` when it is missing, on whatever disk is there; when it
+cannot, it turns the whole page cache off and the worker goes on without one, in silence (classes
+``LocalCacheManager.restoreOrInit``, ``PageStoreDir.clear``; states ``NOT_IN_USE``). A folder that
+it can read and not write is no trouble to it: the store is restored as empty, each page that falls
+to it is not cached, and the other stores serve. So the unit puts an empty folder of root's in the
+place of a store whose disk is away. Nothing can fill the root disk there, the mounted disk hides
+it, and the journal names it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from provision.alluxio.worker import state
+from provision.errors import Problem
+from provision.host import disks
+from provision.host.facts import HostFacts
+from provision.inventory.resolved import AlluxioWorker
+
+
+def check(dirs: Sequence[str], mounts: Mapping[str, str]) -> str:
+    """The command of an ``ExecStartPre=-+`` that sees to each store whose disk is away.
+
+    ``mounts``: the mount points by store, as noted in the unit.
+    """
+    asked = []
+    for path in dirs:
+        q, mount = shlex.quote(path), mounts.get(path)
+        if mount is None:
+            asked.append(f'{{ [ -d {q} ] && [ ! -O {q} ]; }} || away {q} "it is not there"')
+        else:
+            why = f'"no disk is mounted at {mount}"'
+            asked.append(f"on {shlex.quote(mount)} || away {q} {why}")
+    script = (
+        # A mount point is on another file system than the folder above it.
+        'on() { [ -d "$1" ] && [ "$(stat -c %d "$1")" != "$(stat -c %d "$1/..")" ]; }; '
+        'away() { echo "page store $1 is not used: $2; the other stores serve" >&2; '
+        # Root's before anything is done in it by name.
+        '[ ! -L "$1" ] && mkdir -p "$1" && chown -h root:root "$1" && chmod 755 "$1" || return; '
+        '[ -O "$1/LOCAL" ] && [ ! -L "$1/LOCAL" ] && return; '
+        '[ ! -e "$1/LOCAL" ] || mv -T "$1/LOCAL" "$1/LOCAL.before-$(date +%s)"; '
+        'mkdir -m 755 "$1/LOCAL"; }; ' + "; ".join(asked)
+    )
+    if "'" in script:
+        raise ValueError(f"an apostrophe would end the command: {script}")
+    return f"/bin/sh -c '{script.replace('$', '$$').replace('%', '%%')}'"
+
+
+def lost(worker: AlluxioWorker, facts: HostFacts, unit_path: str) -> dict[str, str]:
+    """The stores that must not be made on the root disk, by path, and why they are away.
+
+    ``unit_path``: the worker's unit, one of the files that the facts were asked for.
+    """
+    dirs = worker.page_store.dirs
+    unit = facts.text(unit_path)
+    found = {
+        path: f"no disk is mounted at {mount}"
+        for path, mount in disks.missing(unit, facts, dirs).items()
+    }
+    if unit is None:
+        return found
+    # One that the worker has been given, of a version of this tool that noted no mounts.
+    before = state.given_stores(facts.commands.get(state.GIVEN, ""))
+    noted = disks.noted(unit)
+    for path in dirs:
+        here = facts.paths.get(path)
+        if path not in noted and path in before and (here is None or here.owner == "root"):
+            found[path] = "it is not there" if here is None else "it is root's, not the worker's"
+    return found
+
+
+def problems(
+    worker: AlluxioWorker, facts: HostFacts, unit_path: str, user: str, where: str
+) -> list[Problem]:
+    """A warning for each store that is away."""
+    return [
+        Problem(
+            where,
+            f"page store {path} is not used: {why}; the other stores serve",
+            f"mount its disk and restart the worker, or take it out of page_store.dirs; if it is "
+            f"to be on the disk that is there: mkdir -p {path}; chown -R {user}: {path}",
+            "warning",
+            id="page-store-away",
+        )
+        for path, why in lost(worker, facts, unit_path).items()
+    ]

@@ -1,0 +1,222 @@
+"""What a tarball holds, read on this machine before a host sees it.
+
+``dev/scripts/src/alluxio.org/build/profiles.yml`` in Alluxio's source has the layout of a release.
+Its launch script is ``bin/launch-process-bash`` in 304 to 313 and ``bin/launch-process``
+before. ``libexec/version.sh`` has ``VERSION`` (a 2.x release has it in
+``libexec/alluxio-config.sh``). ``libexec/alluxio-config.sh`` refuses other versions of Java.
+Reading takes up to half a minute for a whole release, so the result is kept by the tarball's
+sha256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provision.artifacts import Artifact
+from provision.errors import Problem
+from provision.host.facts import HostFacts
+from provision.text import document, printable
+
+#: The names of the launch script in a release, the newest first.
+LAUNCHERS = ("bin/launch-process-bash", "bin/launch-process")
+CLI, CONFIG, VERSION = "bin/alluxio", "libexec/alluxio-config.sh", "libexec/version.sh"
+#: Of what is kept. Another one is read again.
+_FORMAT = 1
+#: The first release whose workers register themselves.
+FIRST = 300
+#: Bytes read of a file inside. Alluxio's own are some 10 KB.
+_READ = 1 << 16
+_MARKS = frozenset({*LAUNCHERS, CLI, CONFIG, VERSION, "bin/java", "etcd", "etcdctl"})
+_JDK_RELEASE = ("release", "Contents/Home/release")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is known of a tarball. Paths are those after the top folder is taken away, as tar does.
+
+    ``version``: of an Alluxio release, empty when it does not say. ``java``: the major versions
+    that the release accepts, empty when its check cannot be read out. ``jdk``: a JDK's major
+    version. ``conf``: whether it has a folder ``conf``. ``error``: why it cannot be read.
+    """
+
+    found: tuple[str, ...] = ()
+    conf: bool = False
+    version: str = ""
+    java: tuple[int, ...] = ()
+    jdk: int | None = None
+    error: str = ""
+
+    @property
+    def launcher(self) -> str | None:
+        """The launch script, or None when there is none."""
+        return next((name for name in LAUNCHERS if name in self.found), None)
+
+
+def contents(artifact: Artifact, cache: Path) -> Contents:
+    """What ``artifact`` holds, from ``cache`` where it was read before. Never raises.
+
+    The cache only saves time: where it is broken or cannot be written, the tarball is read.
+    """
+    kept = cache / "contents" / f"{artifact.sha256}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return _parse(kept.read_text(encoding="utf-8"))
+    try:
+        found = read(artifact.path)
+    except OSError as error:
+        return Contents(error=error.strerror or str(error))
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=kept.parent, prefix=".new-", delete=False
+        ) as file:
+            json.dump({"format": _FORMAT, **asdict(found)}, file)
+        Path(file.name).replace(kept)
+    return found
+
+
+def read(path: Path) -> Contents:
+    """What the tarball at ``path`` holds. It is read until all that matters is found.
+
+    Raises :class:`OSError`.
+    """
+    found: set[str] = set()
+    conf = False
+    texts: dict[str, str] = {}
+    error = ""
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for entry in archive:
+                _, _, name = entry.name.partition("/")
+                conf = conf or name == "conf" or name.startswith("conf/")
+                if name in _MARKS and (entry.isfile() or entry.issym()):
+                    found.add(name)
+                if entry.isfile() and name in (VERSION, CONFIG, *_JDK_RELEASE):
+                    file = archive.extractfile(entry)
+                    texts[name] = file.read(_READ).decode(errors="replace") if file else ""
+                if conf and {LAUNCHERS[0], CLI, CONFIG, VERSION} <= found:
+                    break
+                if "bin/java" in found and any(name in texts for name in _JDK_RELEASE):
+                    break
+    except (tarfile.TarError, EOFError, zlib.error) as broken:
+        error = f"is no whole .tar.gz: {broken}"
+    said = next((texts[name] for name in _JDK_RELEASE if name in texts), "")
+    return Contents(
+        found=tuple(sorted(found)),
+        conf=conf,
+        version=release_version(texts.get(VERSION, "")) or release_version(texts.get(CONFIG, "")),
+        java=accepted_java(texts.get(CONFIG, "")),
+        jdk=java_major(said),
+        error=printable(error, 200),
+    )
+
+
+def release_version(script: str) -> str:
+    """The value of ``VERSION`` in a release's shell script; empty when it does not say."""
+    match = re.search(r"""^(?:export )?VERSION=["']?([A-Za-z0-9._+-]+)["']?\s*$""", script, re.M)
+    return match[1] if match else ""
+
+
+def accepted_java(script: str) -> tuple[int, ...]:
+    """The Java versions that ``libexec/alluxio-config.sh`` does not refuse; empty when unclear.
+
+    It compares the first two numbers of the version (``001008``) or the first (``011``), each
+    padded to three digits, and refuses what is unlike all of them.
+    """
+    number = r"""["']?([0-9]{%s})["']?(?![0-9])"""
+    pair = re.findall(r'\$\{?JAVA_MAJORMINOR\}?"?\s*!=\s*' + number % 6, script)
+    single = re.findall(r'\$\{?JAVA_MAJOR\}?"?\s*!=\s*' + number % 3, script)
+    majors = {int(text[3:]) if text.startswith("001") else int(text[:3]) for text in pair}
+    return tuple(sorted(majors | set(map(int, single))))
+
+
+def java_major(text: str) -> int | None:
+    """The major version in ``java -version``'s or a ``release`` file's text: 8, 11, 17, ..."""
+    match = re.search(r'(?:version |JAVA_VERSION=)"(?:1\.)?([0-9]{1,3})(?![0-9])', text)
+    return int(match[1]) if match else None
+
+
+def problems(artifact: Artifact, release: Contents, declared: str) -> list[Problem]:
+    """Why ``release`` cannot be the Alluxio release ``declared``: at most one problem."""
+    where = str(artifact.path)
+    what, remedy = _unfit(release, declared)
+    return [Problem(where, what, remedy, id="tarball-unfit")] if what else []
+
+
+def same_release(declared: str, version: str) -> bool:
+    """Whether ``declared`` names ``version``: itself, or a build of it such as 313-hotfix1."""
+    short, long = sorted((declared, version), key=len)
+    return long == short or (long.startswith(short) and long[len(short)] in "-+_")
+
+
+def launcher_on(facts: HostFacts, home: str) -> str | None:
+    """The launch script of the release that is unpacked at ``home``, or None."""
+    return next((name for name in LAUNCHERS if f"{home}/{name}" in facts.paths), None)
+
+
+def launchers(home: str) -> tuple[str, ...]:
+    """Where the launch script of a release at ``home`` may be, for :func:`launcher_on`."""
+    return tuple(f"{home}/{name}" for name in LAUNCHERS)
+
+
+def _unfit(release: Contents, declared: str) -> tuple[str, str]:
+    right = "give alluxio.source the release's own tarball, alluxio-VERSION-bin.tar.gz"
+    if release.error:
+        return release.error, right
+    if "etcd" in release.found:
+        return "holds etcd, not Alluxio", right
+    if "bin/java" in release.found and CONFIG not in release.found:
+        return "holds a JDK, not Alluxio", f"{right}, and alluxio.java.source this one"
+    if re.match(r"[12]\.[0-9]", release.version):
+        return (
+            f"holds Alluxio {release.version}: its workers do not register in etcd",
+            f"give the tarball of a release from {FIRST} on",
+        )
+    if release.launcher is None and _is_alluxio(release.found):
+        return (
+            f"has no {' or '.join(LAUNCHERS)}: it holds Alluxio's client or FUSE part only",
+            right,
+        )
+    missing = _missing(release)
+    if missing:
+        return f"is no Alluxio release: it has no {' and no '.join(missing)}", right
+    # A name that does not begin as a release does, such as "trial", is only the folder's.
+    named = declared[0].isdigit()
+    if release.version and named and not same_release(declared, release.version):
+        return (
+            f"holds Alluxio {release.version}, but alluxio.version is {declared}",
+            f"set alluxio.version to {release.version}, or give the tarball of {declared}",
+        )
+    return "", ""
+
+
+def _is_alluxio(found: Collection[str]) -> bool:
+    return any(name in found for name in (CLI, CONFIG, VERSION))
+
+
+def _missing(release: Contents) -> Sequence[str]:
+    missing = [name for name in (CLI, CONFIG) if name not in release.found]
+    first = [LAUNCHERS[0]] if release.launcher is None else []
+    return [*first, *missing, *([] if release.conf else ["conf"])]
+
+
+def _parse(text: str) -> Contents:
+    said = document(text)
+    if said["format"] != _FORMAT:
+        raise ValueError("another format")
+    jdk = said["jdk"]
+    return Contents(
+        found=tuple(str(name) for name in said["found"]),
+        conf=bool(said["conf"]),
+        version=str(said["version"]),
+        java=tuple(int(major) for major in said["java"]),
+        jdk=None if jdk is None else int(jdk),
+        error=str(said["error"]),
+    )

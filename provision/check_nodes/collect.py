@@ -1,0 +1,235 @@
+"""All three views looked at at the same time, and which of them did not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from provision.alluxio.commands import alluxio_cli, nodes, readiness
+from provision.alluxio.commands import read as read_proof
+from provision.alluxio.commands.nodes import InfoNodes
+from provision.alluxio.membership import clusters, leases, registrations, type_change
+from provision.alluxio.membership.leases import Expired
+from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.worker import desired
+from provision.check_nodes import disks
+from provision.check_nodes.result import CheckReport
+from provision.check_nodes.verdict import NodeVerdict
+from provision.check_nodes.verdicts import verdicts
+from provision.errors import Problem, ProvisionError
+from provision.etcd.api.client import DEFAULT_TIMEOUT
+from provision.etcd.api.values import Login
+from provision.etcd.cluster import health
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.plans.etcd.data import stored
+from provision.ssh.session import Fleet
+
+#: How ``info nodes`` is asked: :func:`provision.alluxio.commands.nodes.ask`, or one like it.
+Ask = Callable[[Fleet, AlluxioCluster, float], InfoNodes]
+
+
+def run(
+    inventory: Inventory,
+    fleet: Fleet,
+    *,
+    nodes_timeout: float = alluxio_cli.DEFAULT_TIMEOUT,
+    etcd_timeout: float = DEFAULT_TIMEOUT,
+    identities: Mapping[str, str] | None = None,
+    ask: Ask | None = None,
+    hosts: bool = False,
+    backups: bool = False,
+) -> CheckReport:
+    """Look at everything at once. Timeouts are in seconds: for ``info nodes``, and for each
+    call to etcd. A view that fails is in the report; only a :class:`UsageError` is raised.
+
+    ``hosts``: also log in to every worker's host, and ask whether its listeners answer.
+    ``backups``: also log in to every member's host, and ask for its backups and former data.
+    """
+    started = time.monotonic()
+    taken = datetime.now(timezone.utc)
+    health.preload()
+    alluxio = inventory.alluxio
+    login = desired.login(alluxio) if alluxio is not None else None
+    pool = ThreadPoolExecutor(5, "check")
+    try:
+        asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
+        answering = pool.submit(ports, inventory, fleet) if _is_static(alluxio) else None
+        looking = (
+            pool.submit(readiness.look, fleet, alluxio, alluxio.workers)
+            if hosts and alluxio is not None
+            else None
+        )
+        keeping = pool.submit(stored.look, inventory, fleet) if backups else None
+        seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
+        problems: list[Problem] = disks.of_members(fleet, seen)
+        if inventory.etcd.tls.ca == "external":
+            from provision.etcd.pki import imported
+
+            problems += imported.own_problems(inventory.etcd)
+        if alluxio is None:
+            return CheckReport(
+                inventory.cluster,
+                None,
+                seen,
+                view_problems=tuple(problems),
+                taken=taken,
+                seconds=time.monotonic() - started,
+                stored=keeping.result() if keeping is not None else None,
+            )
+        # STATIC goes without etcd: there it is only asked what another membership left in it.
+        missing: list[Problem] = []
+        read = _result(reading, missing) if reading is not None else None
+        problems += [] if _is_static(alluxio) else missing
+        info = asked.result() if asked is not None else None
+        rows = info.rows if info is not None and not info.error else None
+        if info is not None and info.error and info.installed:
+            problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
+        reachable = answering.result() if answering is not None else None
+        listeners, unasked = looking.result() if looking is not None else (None, [])
+        problems += unasked
+        if hosts:
+            problems += disks.of_workers(fleet, alluxio)
+
+        def join(known: _Read | None) -> list[NodeVerdict]:
+            registered = known.registered if known is not None else None
+            ended = known.leases.since if known is not None else {}
+            return verdicts(
+                *(alluxio, registered, rows),
+                identities=identities,
+                reachable=reachable,
+                expired=ended,
+                without=info.without if info is not None else (),
+                listeners=listeners,
+            )
+
+        found = join(read)
+        if read and rows is not None and answering is None and any(n.notes for n in found):
+            # The views are not of one moment: what changed between them is no disagreement.
+            with contextlib.suppress(ProvisionError):
+                read = _read(inventory, fleet, etcd_timeout, login, read.leases)
+                found = join(read)
+        if read is not None:
+            problems += of_clusters(inventory.cluster, alluxio, read.registered, read.clusters)
+        if read is not None and (few := leases.unasked(read.leases)):
+            problems.append(few)
+        kept = keeping.result() if keeping is not None else None
+        return CheckReport(
+            inventory.cluster,
+            alluxio,
+            seen,
+            tuple(found),
+            info,
+            read.registered.revision if read is not None and answering is None else None,
+            tuple(problems),
+            taken,
+            time.monotonic() - started,
+            read.leases if read is not None and answering is None else None,
+            stored=kept,
+        )
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def with_read(
+    report: CheckReport, fleet: Fleet, path: str, timeout: float = alluxio_cli.DEFAULT_TIMEOUT
+) -> CheckReport:
+    """``report`` with a read of ``path`` through a worker, by a client on the host of a worker that
+    is well, if there is one. ``timeout``: seconds for each command."""
+    alluxio = report.alluxio
+    assert alluxio is not None
+    well = {n.name for n in report.nodes if n.name is not None and n.ok}
+    workers = [w for w in alluxio.workers if w.name in well]
+    proof = read_proof.prove(fleet, alluxio, path, workers, timeout)
+    problem = proof.problem(alluxio)
+    problems = report.view_problems if problem is None else (*report.view_problems, problem)
+    seconds = report.seconds + proof.seconds
+    return replace(report, read=proof, view_problems=problems, seconds=seconds)
+
+
+class _Read(NamedTuple):
+    """What Alluxio's clusters have in etcd: this one's workers, and every cluster's name."""
+
+    registered: Membership
+    clusters: list[str]
+    leases: Expired = leases.NONE
+
+
+def _look_at_etcd(
+    inventory: Inventory,
+    fleet: Fleet,
+    pool: ThreadPoolExecutor,
+    timeout: float,
+    login: Login | None,
+) -> tuple[ClusterHealth, Future[_Read] | None]:
+    """Every member's health; the registrations are read as soon as one member serves."""
+    cluster, wanted = inventory.etcd, inventory.alluxio is not None
+    reading: Future[_Read] | None = None
+    seen: dict[str, MemberHealth] = {}
+    for m in health.observing(
+        cluster, fleet, timeout=timeout, login=login, certificates=True, quotas=True
+    ):
+        seen[m.member.name] = m
+        if wanted and reading is None and m.healthy:
+            reading = pool.submit(_read, inventory, fleet, timeout, login)
+    if wanted and reading is None:
+        reading = Future()
+        reading.set_exception(ProvisionError("no member serves reads", id="quorum-lost"))
+    return ClusterHealth(cluster, tuple(seen[m.name] for m in cluster.members)), reading
+
+
+def _read(
+    inventory: Inventory,
+    fleet: Fleet,
+    timeout: float,
+    login: Login | None,
+    ended: Expired | None = None,
+) -> _Read:
+    """``ended``: what is known of the leases, which are then not asked for."""
+    with health.any_client(inventory.etcd, fleet, timeout=timeout, login=login) as client:
+        registered = registrations.read(client, inventory.cluster)
+        names = clusters.names(client)
+        return _Read(registered, names, ended or leases.expired(client, registered))
+
+
+def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
+    try:
+        return reading.result()
+    except ProvisionError as error:
+        problems.append(unread(error))
+        return None
+
+
+def unread(error: ProvisionError) -> Problem:
+    """That etcd's view is missing, and why."""
+    what = error.problems[0].what if error.problems else error.message
+    return Problem(
+        "etcd", f"the registrations could not be read: {what}", id="registrations-unread"
+    )
+
+
+def of_clusters(
+    cluster: str, alluxio: AlluxioCluster, registered: Membership, others: list[str]
+) -> list[Problem]:
+    """What etcd holds of other clusters, and of another membership, that is in the way."""
+    found = clusters.mixed_up(cluster, others, registered)
+    left = type_change.unused(alluxio, registered)
+    return [*found, left] if left is not None else found
+
+
+def ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
+    """Whether each worker's RPC port answers, by the worker's name."""
+    assert inventory.alluxio is not None
+    workers = inventory.alluxio.workers
+    with ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool:
+        answers = pool.map(lambda w: registrations.port_answers(fleet, w), workers)
+        return {w.name: answer for w, answer in zip(workers, answers, strict=True)}
+
+
+def _is_static(alluxio: AlluxioCluster | None) -> bool:
+    return alluxio is not None and alluxio.membership == "STATIC"

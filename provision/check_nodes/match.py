@@ -1,0 +1,265 @@
+"""The declared workers and the ids in etcd, matched, and compared with ``info nodes``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from provision.alluxio.commands.nodes import NodeRow
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import Membership, Registration, UnknownRegistration
+from provision.check_nodes.verdict import NodeVerdict, State, address, undeclared, verdict
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One worker id in etcd."""
+
+    worker_id: str
+    registration: Registration | UnknownRegistration
+    live: bool
+    host: str
+    port: int
+    revision: int
+    notes: list[str]
+    lease: int = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host.lower(), self.port
+
+    @property
+    def known(self) -> Registration | None:
+        """The value, where its form is known."""
+        return self.registration if isinstance(self.registration, Registration) else None
+
+
+def join(
+    alluxio: AlluxioCluster,
+    registered: Membership,
+    info: Sequence[NodeRow] | None,
+    identities: Mapping[str, str],
+    expired: Mapping[int, int] = MappingProxyType({}),
+) -> list[NodeVerdict]:
+    """One verdict per declared worker, then per id in etcd or ``info nodes`` of no declared worker.
+
+    ``expired``: by lease, seconds since it has expired.
+    """
+    rows = {row.worker_id: row for row in info or ()}
+    seen = _ids(registered, rows, with_authorized=alluxio.membership == "ETCD")
+    claimed = _claims(alluxio.workers, seen, identities)
+    found: list[NodeVerdict] = []
+    for worker in alluxio.workers:
+        one = claimed.get(worker.name)
+        if one is None:
+            found.append(verdict(worker, State.UNREGISTERED))
+            continue
+        notes = list(one.notes)
+        if one.host and one.address != address(worker):
+            notes.append(
+                f"registered as {one.host}:{one.port}, "
+                f"the inventory says {worker.hostname}:{worker.rpc_port}"
+            )
+        known = identities.get(worker.name)
+        if known is not None and _bare(one.worker_id) != _bare(known):
+            notes.append(f"its identity file says {known}")
+        status, differing = _compare(one, rows, asked=info is not None)
+        state = State.LIVE if one.live else State.FAILED
+        if one.lease in expired:
+            state = State.STALE
+            notes.append(_stale(expired[one.lease]))
+        found.append(verdict(worker, state, one.worker_id, status, (*notes, *differing), one.known))
+    owners = {one.worker_id: name for name, one in claimed.items()}
+    by_address = {address(w): w for w in alluxio.workers}
+    by_host = {w.hostname.lower(): w for w in alluxio.workers}
+    for one in seen:
+        if one.worker_id in owners:
+            continue
+        status, differing = _compare(one, rows, asked=info is not None)
+        at = by_address.get(one.address)
+        notes = [_stranger(one, at, by_host.get(one.host.lower()), claimed), *one.notes]
+        if one.lease in expired:
+            notes.append(_stale(expired[one.lease]))
+        found.append(
+            NodeVerdict(
+                None,
+                one.host,
+                one.port,
+                State.UNKNOWN,
+                one.worker_id,
+                status,
+                (*notes, *differing),
+                one.known,
+            )
+        )
+    return _with_rows_of_no_id(found, info, {one.worker_id for one in seen})
+
+
+def _stale(since: int) -> str:
+    return (
+        f"its lease expired {since} s ago, and etcd has not removed it: Alluxio counts it as live"
+    )
+
+
+def _ids(
+    registered: Membership, rows: Mapping[str, NodeRow], *, with_authorized: bool
+) -> list[_Seen]:
+    """Every id in etcd. The live key's value is the newer one."""
+    authorized = registered.authorized if with_authorized else {}
+    found: list[_Seen] = []
+    for worker_id in dict.fromkeys([*authorized, *registered.live]):
+        permanent, live = authorized.get(worker_id), registered.live.get(worker_id)
+        entry = live or permanent
+        assert entry is not None
+        registration = entry.registration
+        notes: list[str] = []
+        if isinstance(registration, Registration):
+            host, port = registration.host, registration.rpc_port
+            if registration.state == "DECOMMISSIONED":
+                notes.append("decommissioned in etcd")
+        else:
+            notes.append(f"its value in etcd is of an unknown form: {registration.excerpt}")
+            # Alluxio itself may be able to read it.
+            row = rows.get(worker_id)
+            host, port = (row.host, row.port) if row is not None else ("", 0)
+        if live is not None and not live.key.lease:
+            notes.append("its live key has no lease, so it says nothing")
+        if live is not None and permanent is None and with_authorized:
+            notes.append("live without an AUTHORIZED key")
+        if live is not None and permanent is not None and _differ(live, permanent):
+            notes.append("its live and its AUTHORIZED key have different addresses")
+        found.append(
+            _Seen(
+                worker_id,
+                registration,
+                live is not None and live.key.lease != 0,
+                host,
+                port,
+                entry.key.mod_revision,
+                notes,
+                live.key.lease if live is not None else 0,
+            )
+        )
+    return found
+
+
+def _differ(one: registrations.Entry, other: registrations.Entry) -> bool:
+    a, b = one.registration, other.registration
+    return (
+        a is not b
+        and isinstance(a, Registration)
+        and isinstance(b, Registration)
+        and (a.host, a.rpc_port) != (b.host, b.rpc_port)
+    )
+
+
+def _claims(
+    workers: Sequence[AlluxioWorker], seen: Sequence[_Seen], identities: Mapping[str, str]
+) -> dict[str, _Seen]:
+    """Which id is which declared worker's: a live one before a dead one, the newest of several.
+
+    Among the live the address decides, since that is where clients go; among the dead the
+    identity, since that is who comes back.
+    """
+    by_address: dict[tuple[str, int], list[_Seen]] = {}
+    by_identity: dict[str, list[_Seen]] = {}
+    for one in sorted(seen, key=lambda s: -s.revision):
+        by_address.setdefault(one.address, []).append(one)
+        by_identity.setdefault(_bare(one.worker_id), []).append(one)
+
+    def at_address(worker: AlluxioWorker) -> list[_Seen]:
+        return by_address.get(address(worker), [])
+
+    def of_identity(worker: AlluxioWorker) -> list[_Seen]:
+        known = identities.get(worker.name)
+        return by_identity.get(_bare(known), []) if known else []
+
+    claimed: dict[str, _Seen] = {}
+    taken: set[str] = set()
+    for live, candidates in (
+        (True, at_address),
+        (True, of_identity),
+        (False, of_identity),
+        (False, at_address),
+    ):
+        for worker in workers:
+            if worker.name in claimed:
+                continue
+            for one in candidates(worker):
+                if one.live == live and one.worker_id not in taken:
+                    claimed[worker.name] = one
+                    taken.add(one.worker_id)
+                    break
+    return claimed
+
+
+def _compare(
+    one: _Seen, rows: Mapping[str, NodeRow], *, asked: bool
+) -> tuple[str | None, tuple[str, ...]]:
+    """The status in ``info nodes``, and how it differs from what etcd says."""
+    if not asked:
+        return None, ()
+    row = rows.get(one.worker_id)
+    if row is None:
+        known = isinstance(one.registration, Registration) and one.registration.older
+        why = ": Alluxio 313 cannot read an older release's registration" if known else ""
+        return None, (f"info nodes does not list it{why}",)
+    notes: list[str] = []
+    if row.status != ("ONLINE" if one.live else "OFFLINE"):
+        notes.append(f"{'live' if one.live else 'no lease'} in etcd, {row.status} in info nodes")
+    if one.host and (row.host.lower(), row.port) != one.address:
+        notes.append(f"info nodes has it at {row.address}")
+    return row.status, tuple(notes)
+
+
+def _stranger(
+    one: _Seen,
+    worker: AlluxioWorker | None,
+    same_host: AlluxioWorker | None,
+    claimed: Mapping[str, _Seen],
+) -> str:
+    """Why an id is nobody's."""
+    life = "live" if one.live else "no lease"
+    if worker is not None and worker.name in claimed:
+        other = claimed[worker.name]
+        if one.live:
+            return f"live at the address of {worker.name}, which is {other.worker_id}"
+        if other.live:
+            return f"stale: {worker.name} is live as {other.worker_id}"
+        return f"stale: {worker.name} has the newer registration {other.worker_id}"
+    if same_host is not None:
+        return (
+            f"{life}, on the host of {same_host.name}, whose port is {same_host.rpc_port} "
+            "in the inventory"
+        )
+    return f"{life}, not in the inventory"
+
+
+def _with_rows_of_no_id(
+    found: list[NodeVerdict], info: Sequence[NodeRow] | None, ids: set[str]
+) -> list[NodeVerdict]:
+    """``found``, with what ``info nodes`` lists and etcd does not have."""
+    missing = {
+        (n.host.lower(), n.port): i for i, n in enumerate(found) if n.state is State.UNREGISTERED
+    }
+    result = list(found)
+    for row in info or ():
+        if row.worker_id in ids:
+            continue
+        at = missing.get((row.host.lower(), row.port))
+        note = f"info nodes lists {row.worker_id}, etcd does not"
+        if at is None:
+            result.append(undeclared(row, note))
+        else:
+            old = result[at]
+            result[at] = NodeVerdict(
+                old.name, old.host, old.port, old.state, None, row.status, (*old.notes, note)
+            )
+    return result
+
+
+def _bare(identity: str) -> str:
+    """An identity in one spelling: without ``worker-`` and dashes."""
+    return identity.removeprefix("worker-").replace("-", "").lower()

@@ -1,0 +1,169 @@
+"""What ``check-nodes`` found, its exit code, and its document for ``--format json``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from provision.alluxio.commands.nodes import InfoNodes
+from provision.alluxio.commands.read import ReadProof
+from provision.alluxio.membership.leases import Expired
+from provision.check_nodes.verdict import NodeVerdict, State
+from provision.errors import Problem
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.served_certs import CertificateState
+from provision.inventory.resolved import AlluxioCluster
+from provision.plans.etcd.data.stored import Stored
+
+SCHEMA = "alluxio-provision/check-nodes/1"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What ``check-nodes`` found. ``revision`` is etcd's that the registrations are of."""
+
+    cluster: str
+    alluxio: AlluxioCluster | None
+    etcd: ClusterHealth
+    nodes: tuple[NodeVerdict, ...] = ()
+    info_nodes: InfoNodes | None = None
+    revision: int | None = None
+    view_problems: tuple[Problem, ...] = ()
+    taken: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    seconds: float = 0.0
+    leases: Expired | None = None
+    #: With ``--read``: how a read through a worker ended.
+    read: ReadProof | None = None
+    #: Backups and former data on the members' hosts; None: they were not asked.
+    stored: Stored | None = None
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong beside the workers' own states: views that failed, etcd's members."""
+        stored = self.stored.problems if self.stored is not None else []
+        return [*self.view_problems, *self.etcd.problems, *stored]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is as declared, else 1. Warnings alone leave it 0."""
+        wrong = any(p.severity == "error" for p in self.problems)
+        return 1 if wrong or not all(n.ok for n in self.nodes) else 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many workers are in each state, in the order of :class:`State`."""
+        found = Counter(n.state for n in self.nodes)
+        return {state.value: found[state] for state in State if found[state]}
+
+    @property
+    def summary(self) -> str:
+        """``2 workers: 2 LIVE``; what the inventory does not have is counted apart."""
+        declared = Counter(n.state for n in self.nodes if n.name is not None)
+        strangers = sum(n.name is None for n in self.nodes)
+        total = sum(declared.values())
+        states = ", ".join(f"{declared[state]} {state.value}" for state in State if declared[state])
+        text = f"{total} worker{'' if total == 1 else 's'}: {states or 'none'}"
+        if any(n.ready is not None for n in self.nodes):
+            text += f"; {sum(n.ready is True for n in self.nodes)} READY"
+        if strangers:
+            text += f"; {strangers} not in the inventory"
+        noted = [n for n in self.nodes if n.name is not None and n.notes]
+        differing = sum(n.state is not State.NOT_INSTALLED for n in noted)
+        return f"{text}; {differing} with notes" if differing else text
+
+    def document(self) -> dict[str, object]:
+        """The report for ``--format json``: times in seconds, sizes in bytes, UTC."""
+        return {
+            "schema": SCHEMA,
+            "cluster": self.cluster,
+            "exit_code": self.exit_code,
+            "taken": self.taken.isoformat(timespec="milliseconds"),
+            "seconds": round(self.seconds, 3),
+            "etcd": {
+                "healthy": self.etcd.healthy_count,
+                "quorum": self.etcd.quorum,
+                "leader": self.etcd.leader,
+                "revision": self.etcd.revision,
+                "members": [_member(m) for m in self.etcd.members],
+            },
+            "alluxio": self._alluxio(),
+            "read": None if self.read is None else self.read.document(),
+            "backups": None if self.stored is None else self.stored.document(),
+            "problems": [p.document() for p in self.problems],
+        }
+
+    def _alluxio(self) -> dict[str, object] | None:
+        if self.alluxio is None:
+            return None
+        info = self.info_nodes
+        return {
+            "membership": self.alluxio.membership,
+            "failure_detection_timeout": self.alluxio.failure_detection_timeout,
+            "summary": self.summary,
+            "counts": self.counts,
+            "revision": self.revision,
+            "leases": None
+            if self.leases is None
+            else {
+                "live": self.leases.live,
+                "asked": self.leases.asked,
+                "expired": len(self.leases.since),
+            },
+            "info_nodes": None
+            if info is None
+            else {"host": info.host, "error": info.error, "seconds": round(info.seconds, 3)},
+            "nodes": [
+                {
+                    "name": n.name,
+                    "host": n.host,
+                    "port": n.port,
+                    "state": n.state.value,
+                    "ok": n.ok,
+                    "worker_id": n.worker_id,
+                    "info_nodes": n.info_nodes,
+                    "notes": list(n.notes),
+                    "registration": None if n.registration is None else n.registration._asdict(),
+                    "ready": n.ready,
+                }
+                for n in self.nodes
+            ],
+        }
+
+
+def _member(m: MemberHealth) -> dict[str, object]:
+    status = m.status
+    return {
+        "name": m.member.name,
+        "endpoint": m.member.client_url,
+        "healthy": m.healthy,
+        "error": m.error or None,
+        "how": m.how,
+        "read_seconds": None if m.seconds is None else round(m.seconds, 4),
+        "status": None
+        if status is None
+        else {
+            "member_id": f"{status.member_id:x}",
+            "leader": status.is_leader,
+            "learner": status.is_learner,
+            "version": status.version,
+            "revision": status.revision,
+            "raft_term": status.raft_term,
+            "raft_index": status.raft_index,
+            "db_size": status.db_size,
+            "db_in_use": status.db_in_use,
+            "quota": m.quota,
+            "quota_known": m.quota_known,
+            "alarms": list(status.alarms),
+        },
+        "certificates": [_certificate(c) for c in m.certificates],
+    }
+
+
+def _certificate(c: CertificateState) -> dict[str, object]:
+    return {
+        "listener": c.listener,
+        "not_after": c.not_after.isoformat() if c.not_after is not None else None,
+        "days_left": c.days_left(),
+        "error": c.error or None,
+    }

@@ -1,0 +1,211 @@
+"""``status`` and ``logs``: what systemd on the hosts says; of etcd only if it is one cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from provision.alluxio.worker import desired as worker
+from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
+from provision.etcd.cluster import health
+from provision.etcd.member import layout
+from provision.host.facts import HostFacts, Probe, merged, parse, script
+from provision.host.ownership import owner
+from provision.host.resources import File
+from provision.inventory.resolved import (
+    AlluxioMaster,
+    AlluxioWorker,
+    EtcdMember,
+    Inventory,
+    Machine,
+)
+from provision.ssh.session import MANY, Fleet, Session
+from provision.text import printable_lines
+
+MAX_LINES = 10_000
+Role = EtcdMember | AlluxioMaster | AlluxioWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One unit on one host, and the cluster that it should be of (``declared``) and is of.
+
+    ``error``: why its host could not be asked.
+    """
+
+    name: str
+    machine: Machine
+    unit: str
+    declared: str
+    active: str = ""
+    restarts: int = 0
+    cluster: str | None = None
+    disks: tuple[str, ...] = ()
+    pending_restart: bool = False
+    error: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.state == "active"
+
+    @property
+    def state(self) -> str:
+        """The unit's state, or what is amiss with it."""
+        if self.error:
+            return self.error
+        if self.cluster is not None and self.cluster != self.declared:
+            return f"{self.active}, of cluster {self.cluster}"
+        if self.pending_restart:
+            return f"{self.active}, a restart is pending"
+        return self.active
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    cluster: str
+    services: tuple[Service, ...]
+    #: That the etcd members form more than one cluster, or that they could not be asked.
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        wrong = any(p.severity == "error" for p in self.problems)
+        return 0 if all(s.good for s in self.services) and not wrong else 1
+
+    def document(self) -> dict[str, object]:
+        """The status for ``--format json``."""
+        return {
+            "schema": "alluxio-provision/status/1",
+            "cluster": self.cluster,
+            "services": [
+                {
+                    "name": s.name,
+                    "host": s.machine.host,
+                    "unit": s.unit,
+                    "active": s.active,
+                    "restarts": s.restarts,
+                    "cluster": s.cluster,
+                    "disks": list(s.disks),
+                    "pending_restart": s.pending_restart,
+                    "error": s.error,
+                }
+                for s in self.services
+            ],
+            "problems": [p.document() for p in self.problems],
+        }
+
+
+def roles(inventory: Inventory) -> tuple[Role, ...]:
+    """Everything of the inventory that has a unit on a host."""
+    alluxio = inventory.alluxio
+    members = () if inventory.etcd.external else inventory.etcd.members
+    if alluxio is None:
+        return tuple(members)
+    return (*members, *alluxio.masters, *alluxio.workers)
+
+
+def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
+    """Ask every host of the chosen once. A host that cannot be asked is a row with its error."""
+
+    def unit_of(role: Role) -> tuple[str, str, str]:
+        """Its name, its file, and the directory whose disk matters."""
+        if isinstance(role, EtcdMember):
+            return layout.UNIT, layout.UNIT_PATH, role.data_dir
+        if isinstance(role, AlluxioWorker):
+            return worker.UNIT, worker.UNIT_PATH, role.page_store.dirs[0]
+        assert inventory.alluxio is not None
+        return worker.MASTER_UNIT, worker.MASTER_UNIT_PATH, inventory.alluxio.state_dir
+
+    wanted = [(role.name, role.machine, *unit_of(role)) for role in chosen]
+    probes: dict[Machine, list[Probe]] = {}
+    for _, machine, unit, path, disk in wanted:
+        probe = Probe(resources=(File(path, None),), units=(unit,), disks=(disk,), addresses=False)
+        probes.setdefault(machine, []).append(probe)
+
+    def ask(session: Session) -> HostFacts:
+        text = script(merged(probes[session.machine]))
+        result = session.run(text, "status", timeout=30, prompt=True)
+        if len(probes) > MANY:
+            session.rest()
+        found = parse(result, session.machine.host)
+        fleet.stats.facts[session.machine.host] = found
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(_parted, inventory, fleet, chosen)
+        seen = fleet.map(ask, list(probes))
+        problems = asking.result()
+    return Status(
+        inventory.cluster,
+        tuple(
+            _service(inventory.cluster, name, machine, unit, path, disk, seen[machine])
+            for name, machine, unit, path, disk in wanted
+        ),
+        problems,
+    )
+
+
+def _parted(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> tuple[Problem, ...]:
+    """The clusters that the members form, when they are more than one and any was asked for."""
+    if not any(isinstance(role, EtcdMember) for role in chosen):
+        return ()
+    try:
+        found = health.observe(inventory.etcd, fleet).problems
+    except UsageError as error:  # its login's secret cannot be read: systemd is asked all the same
+        what = f"was not asked whether it is one cluster: {error.message}"
+        return (Problem("etcd", what, severity="warning", id=error.id),)
+    return tuple(p for p in found if p.id == "etcd-clusters-differ")
+
+
+def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
+    """The last ``lines`` log lines of our units on a host, oldest first, safe to print."""
+    if not 1 <= lines <= MAX_LINES:
+        raise UsageError(f"--lines is from 1 to {MAX_LINES}", id="option-invalid")
+    units = f"-u {layout.UNIT} -u {worker.UNIT} -u {worker.MASTER_UNIT}"
+    command = f"journalctl {units} -n {lines} --no-pager -o short-iso"
+    result = fleet.session(machine).run(command, "logs", timeout=60)
+    if not result.ok:
+        why = printable_lines(result.stderr, last=1) or [f"exit code {result.code}"]
+        raise Unhealthy(
+            f"{machine.host}: the journal cannot be read: {why[0]}", id="host-output-unreadable"
+        )
+    return printable_lines(result.stdout)
+
+
+def meaning(inventory: Inventory, machine: Machine, lines: list[str]) -> list[Problem]:
+    """What an operator should know of log lines that look as if they were Alluxio's alone."""
+    from provision.plans.alluxio import join_conflict
+
+    alluxio = inventory.alluxio
+    its = [w for w in alluxio.workers if w.machine == machine] if alluxio is not None else []
+    if alluxio is None or not its:
+        return []
+    problem = join_conflict.found(lines, alluxio, its[0])
+    return [] if problem is None else [problem]
+
+
+def _service(
+    declared: str,
+    name: str,
+    machine: Machine,
+    unit: str,
+    path: str,
+    disk: str,
+    seen: HostFacts | ProvisionError,
+) -> Service:
+    if isinstance(seen, ProvisionError):
+        return Service(name, machine, unit, declared, error=seen.message)
+    state = seen.unit(unit)
+    found = seen.disks.get(disk)
+    return Service(
+        name,
+        machine,
+        unit,
+        declared,
+        active=state.active if state.load != "not-found" else "not installed",
+        restarts=state.restarts,
+        cluster=owner(seen, path),
+        disks=(f"{disk} {found.used_percent} % full",) if found else (),
+        pending_restart=unit in seen.pending_restarts,
+    )

@@ -1,0 +1,81 @@
+"""What a worker is, in one word, and how its views differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from provision.alluxio.commands.nodes import NodeRow
+from provision.alluxio.membership.registrations import Registration
+from provision.inventory.resolved import AlluxioWorker
+
+
+class State(str, Enum):
+    """What a worker is. With membership STATIC there is no liveness but the port's answer."""
+
+    LIVE = "LIVE"
+    FAILED = "FAILED"
+    #: Its live key is there, under a lease that has expired and that etcd has not removed.
+    STALE = "STALE"
+    UNREGISTERED = "UNREGISTERED"
+    #: Its host was asked, and has no Alluxio: start-workers has not run there.
+    NOT_INSTALLED = "NOT_INSTALLED"
+    UNKNOWN = "UNKNOWN"
+    REACHABLE = "REACHABLE"
+    UNREACHABLE = "UNREACHABLE"
+    #: No view that could tell has answered.
+    UNDETERMINED = "UNDETERMINED"
+
+
+_GOOD = (State.LIVE, State.REACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeVerdict:
+    """One worker. ``name`` is None for one that the inventory does not have.
+
+    ``info_nodes`` is the status there, None when it is not listed (or was not asked).
+    ``notes`` are the disagreements between the views; any makes the verdict not ``ok``.
+    ``ready``: the worker is live and all its listeners answer; None when its host was not asked.
+    """
+
+    name: str | None
+    host: str
+    port: int
+    state: State
+    worker_id: str | None = None
+    info_nodes: str | None = None
+    notes: tuple[str, ...] = ()
+    #: The whole value in etcd, where it is known: of the live key, else of the permanent one.
+    registration: Registration | None = None
+    ready: bool | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.state in _GOOD and not self.notes and self.ready is not False
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}" if self.host else ""
+
+
+def verdict(
+    worker: AlluxioWorker,
+    state: State,
+    worker_id: str | None = None,
+    status: str | None = None,
+    notes: Sequence[str] = (),
+    registration: Registration | None = None,
+) -> NodeVerdict:
+    at = worker.name, worker.hostname, worker.rpc_port
+    return NodeVerdict(*at, state, worker_id, status, tuple(notes), registration)
+
+
+def undeclared(row: NodeRow, note: str) -> NodeVerdict:
+    """A row of ``info nodes`` that is no declared worker's."""
+    return NodeVerdict(None, row.host, row.port, State.UNKNOWN, row.worker_id, row.status, (note,))
+
+
+def address(worker: AlluxioWorker) -> tuple[str, int]:
+    return worker.hostname.lower(), worker.rpc_port

@@ -1,0 +1,119 @@
+"""One verdict per worker out of the three views: a function of plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from provision.alluxio.commands.nodes import NodeRow
+from provision.alluxio.commands.readiness import Readiness
+from provision.alluxio.membership.registrations import Membership
+from provision.check_nodes import match as etcd_view
+from provision.check_nodes.verdict import NodeVerdict, State, address, undeclared, verdict
+from provision.inventory.resolved import AlluxioCluster, Machine
+
+NOT_INSTALLED = "not installed yet: run invoke start-workers"
+
+
+def verdicts(
+    alluxio: AlluxioCluster,
+    registered: Membership | None,
+    info: Sequence[NodeRow] | None,
+    *,
+    identities: Mapping[str, str] | None = None,
+    reachable: Mapping[str, bool] | None = None,
+    expired: Mapping[int, int] = MappingProxyType({}),
+    without: Collection[Machine] = (),
+    listeners: Mapping[str, Readiness] | None = None,
+) -> list[NodeVerdict]:
+    """One verdict per declared worker, in the inventory's order, then per unknown one.
+
+    A view that did not answer is None; what the others say is used. ``identities`` are the
+    workers' UUIDs by name where they are known, so that a worker that registers another
+    address is found. ``reachable``: with STATIC, by worker name, whether its port answers.
+    ``expired``: see :func:`provision.check_nodes.match.join`. ``without``: hosts that have no
+    Alluxio. ``listeners``: each worker's readiness by name, where its host was asked.
+    """
+    if alluxio.membership == "STATIC":
+        found = _static(alluxio, info, reachable or {})
+    elif registered is not None:
+        found = etcd_view.join(alluxio, registered, info, identities or {}, expired)
+    elif info is not None:
+        found = _by_info_nodes(alluxio, info)
+    else:
+        found = [verdict(w, State.UNDETERMINED) for w in alluxio.workers]
+    seen = listeners or {}
+    names = {w.name for w in alluxio.workers if w.machine in without}
+    names |= {name for name, one in seen.items() if not one.installed}
+    found = [_not_installed(n) if n.name in names else n for n in found]
+    return (
+        found if listeners is None else [_with_listeners(n, seen.get(n.name or "")) for n in found]
+    )
+
+
+def _with_listeners(n: NodeVerdict, seen: Readiness | None) -> NodeVerdict:
+    if n.name is None:
+        return n
+    if seen is None:
+        return replace(n, notes=(*n.notes, "its host could not be asked"))
+    there = n.state in (State.LIVE, State.REACHABLE)
+    # Where the worker is down its listeners are no news.
+    notes = seen.notes if there else ()
+    return replace(n, ready=there and seen.ready, notes=(*n.notes, *notes))
+
+
+def _not_installed(n: NodeVerdict) -> NodeVerdict:
+    if n.state in (State.UNREGISTERED, State.UNREACHABLE, State.UNDETERMINED):
+        return replace(n, state=State.NOT_INSTALLED, notes=(NOT_INSTALLED, *n.notes))
+    return replace(n, notes=(*n.notes, "its host has no Alluxio"))
+
+
+def _by_info_nodes(alluxio: AlluxioCluster, info: Sequence[NodeRow]) -> list[NodeVerdict]:
+    """Without etcd's view: Alluxio's own word for it."""
+    rows: dict[tuple[str, int], NodeRow] = {}
+    for row in info:
+        at = (row.host.lower(), row.port)
+        if at not in rows or row.status == "ONLINE":
+            rows[at] = row
+    found: list[NodeVerdict] = []
+    for worker in alluxio.workers:
+        its = rows.get(address(worker))
+        if its is None:
+            found.append(verdict(worker, State.UNREGISTERED))
+        else:
+            state = State.LIVE if its.status == "ONLINE" else State.FAILED
+            found.append(verdict(worker, state, its.worker_id, its.status))
+    used = {n.worker_id for n in found}
+    return found + [
+        undeclared(row, "not in the inventory") for row in info if row.worker_id not in used
+    ]
+
+
+def _static(
+    alluxio: AlluxioCluster, info: Sequence[NodeRow] | None, reachable: Mapping[str, bool]
+) -> list[NodeVerdict]:
+    """STATIC: ``info nodes`` prints ``conf/workers``, each host with the asked host's own port
+    and an id hashed from both."""
+    rows: dict[str, list[NodeRow]] = {}
+    for row in info or ():
+        rows.setdefault(row.host.lower(), []).append(row)
+    found: list[NodeVerdict] = []
+    for worker in alluxio.workers:
+        its = rows.get(worker.hostname.lower(), [])
+        exact = [row for row in its if row.port == worker.rpc_port]
+        own = next(iter(exact or its), None)
+        if own is not None:
+            its.remove(own)
+        answers = reachable.get(worker.name)
+        state = State.UNDETERMINED
+        if answers is not None:
+            state = State.REACHABLE if answers else State.UNREACHABLE
+        notes = ("info nodes does not list it",) if info is not None and own is None else ()
+        status = own.status if own is not None else None
+        found.append(verdict(worker, state, own.worker_id if own else None, status, notes))
+    return found + [
+        undeclared(row, "in conf/workers, not in the inventory")
+        for left in rows.values()
+        for row in left
+    ]

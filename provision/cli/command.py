@@ -1,0 +1,321 @@
+"""One run of a command: its options, inventory, SSH fleet and output, and how it ends.
+
+:func:`command` makes an Invoke task of a function that takes a :class:`Run`, so every task has
+the same options, error lines and exit codes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import inspect
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import Task
+
+from provision.cli.interrupt import INTERRUPTED, between_imports
+from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.errors import ProvisionError, UsageError
+from provision.text import EXCERPT, printable
+
+if TYPE_CHECKING:
+    pass
+
+INVENTORY_VARIABLE = "PROVISION_INVENTORY"
+FORMATS = ("table", "json")
+#: For a mistake in this tool; EX_SOFTWARE in sysexits.h.
+INTERNAL_ERROR = 70
+#: That of a command whose reader has gone.
+BROKEN_PIPE = 141
+
+_CHANGING = (
+    "hosts were being changed: each of them ends what it has begun, nothing more is begun; run the "
+    "same command again to continue"
+)
+
+_HELP = {
+    "inventory": f"The inventory file (${INVENTORY_VARIABLE}, or {DEFAULT_INVENTORY}).",
+    "format": "table, or json: one document on stdout.",
+    "verbose": "Show every remote command and its time on stderr.",
+    "stats": "Show SSH round trips and times at the end.",
+    "traceback": "Show the Python traceback of an error.",
+    "debug": "Write a file (.tar.gz) to attach to a bug report; it holds no secret.",
+    "dry_run": "Show the plan and its diffs; change nothing.",
+    "exit_code": "With --dry-run: end with 1 when anything would change.",
+    "cluster_id": "Of two etcd clusters among the members, the one to work on, by its id.",
+}
+
+
+def command(
+    *,
+    changes: bool = False,
+    guarded: bool = False,
+    writes: bool | Sequence[str] = False,
+    inventory: bool = True,
+    help: Mapping[str, str] | None = None,
+    positional: Sequence[str] = (),
+    formats: Sequence[str] = FORMATS,
+) -> Callable[[Callable[..., int | None]], Task[Any]]:
+    """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
+
+    ``changes`` adds --dry-run and --exit-code; ``guarded`` commands first find out which etcd
+    cluster it is (:mod:`provision.etcd.cluster.guard`) and take --cluster-id. ``writes``: the
+    command has no rehearsal and writes files, always or with one of these options; Invoke's
+    ``run.dry`` setting refuses it. Without ``inventory`` that option, and those about hosts, are
+    left out. ``formats`` are what --format takes. Options in ``positional``, whose default is None,
+    are given without their flag. What the body returns is the exit code (None: 0); an error of ours
+    is printed as one line per problem and ends with its own code.
+    """
+
+    def decorate(body: Callable[..., int | None]) -> Task[Any]:
+        own = list(inspect.signature(body).parameters.values())[1:]
+        common: dict[str, Any] = {"inventory": ""} if inventory else {}
+        if changes:
+            common.update(dry_run=False, exit_code=False)
+        common["format"] = "table"
+        if inventory:
+            common.update(verbose=False, stats=False)
+        common.update(traceback=False, debug="")
+        late = {"cluster_id": ""} if guarded else {}
+
+        numbers = {p.name: type(p.default) for p in own if type(p.default) in (int, float)}
+
+        @functools.wraps(body)
+        def task_body(c: Context, **given: Any) -> None:
+            taken = {**common, **late}
+            options = {name: given.pop(name, default) for name, default in taken.items()}
+            options["guarded"] = guarded
+            rehearsed = bool(c.config.run.dry)  # --dry, INVOKE_RUN_DRY, or another task's --dry-run
+            if rehearsed and changes:
+                options["dry_run"] = True
+
+            def called(run: Run) -> int | None:
+                if rehearsed:
+                    _refuse_writing(run.command, writes, given)
+                values = {k: _number(k, v, numbers[k]) for k, v in given.items() if k in numbers}
+                return body(run, **{**given, **values})
+
+            code = perform(body.__name__.replace("_", "-"), options, called, formats)
+            if code:
+                raise Exit(code=code)
+
+        # The common options come first, so that their short flags are the same everywhere.
+        # Numbers are text to Invoke, which would answer a bad one with a traceback.
+        # --debug is the last: it takes no short flag from those that a task has of its own.
+        shown = [("c", inspect.Parameter.empty), *list(common.items())[:-1]]
+        shown += [(p.name, str(p.default) if p.name in numbers else p.default) for p in own]
+        shown += [*late.items(), ("debug", "")]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        task_body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter(name, keyword, default=default) for name, default in shown]
+        )
+        texts = {**{k: v for k, v in _HELP.items() if k in {**common, **late}}, **(help or {})}
+        task: Task[Any] = Task(task_body, help=texts, positional=tuple(positional))
+        task.guarded = guarded  # type: ignore[attr-defined]
+        return task
+
+    return decorate
+
+
+def _refuse_writing(name: str, writes: bool | Sequence[str], given: Mapping[str, Any]) -> None:
+    """Raises :class:`UsageError` for a command that would write files in a rehearsal."""
+    if isinstance(writes, bool):
+        said = name if writes else ""
+    else:
+        said = next((f"{name} --{w.replace('_', '-')}" for w in writes if given.get(w)), "")
+    if said:
+        raise UsageError(
+            f"{said} writes files and has no rehearsal: leave it out of a dry run",
+            id="option-invalid",
+        )
+
+
+def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = kind(-1)
+    if not 0 < value < 1e9:
+        raise UsageError(
+            f"--{name.replace('_', '-')} is a number above 0, not {text!r}", id="option-invalid"
+        )
+    return value
+
+
+def perform(
+    name: str,
+    options: Mapping[str, Any],
+    body: Callable[[Run], int | None],
+    formats: Sequence[str] = FORMATS,
+) -> int | None:
+    """Run ``body``; what it raises is said on stderr. Returns the exit code (None: 0)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is no error
+    _start_lightly()
+    path = options.get("inventory") or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
+    run = Run(
+        command=name,
+        inventory_path=Path(path),
+        format=options["format"],
+        dry_run=options.get("dry_run", False),
+        verbose=options.get("verbose", False),
+        stats=options.get("stats", False),
+        guarded=options.get("guarded", False),
+        cluster_id=options.get("cluster_id", ""),
+    )
+    try:
+        with between_imports():
+            try:
+                if options.get("debug"):
+                    code = _recorded(run, options, body, formats)
+                else:
+                    try:
+                        code = _outcome(run, options, body, formats)
+                    finally:
+                        run.close()
+                flush_output()
+            except BrokenPipeError:
+                discard_output()
+                return BROKEN_PIPE
+            return code
+    except KeyboardInterrupt:  # while the run was being closed, or a second one
+        if not isinstance(run.error, KeyboardInterrupt):
+            print("error: interrupted [interrupted]", file=sys.stderr)
+        return INTERRUPTED
+
+
+def flush_output() -> None:
+    """Write what is buffered, as the interpreter's own flush, at its end, is outside of any try.
+
+    Raises :class:`BrokenPipeError` when the reader has gone.
+    """
+    if sys.stdout is not None:  # None where it was closed before the start, by `>&-`
+        sys.stdout.flush()
+
+
+def discard_output() -> None:
+    """Nobody reads stdout: what is still in its buffer, or comes later, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    try:
+        sys.stderr.flush()
+    except BrokenPipeError:  # of `2>&1 | head`
+        os.dup2(nowhere, sys.stderr.fileno())
+    os.close(nowhere)
+
+
+def _recorded(
+    run: Run,
+    options: Mapping[str, Any],
+    body: Callable[[Run], int | None],
+    formats: Sequence[str],
+) -> int | None:
+    """As :func:`_outcome`, and the bundle of --debug is written, however it ends."""
+    from provision.cli.debug import Recording
+
+    try:
+        recording = Recording(Path(options["debug"]).expanduser())
+    except UsageError as error:
+        _say_error(error, error.exit_code, json=run.json)
+        return error.exit_code
+    code = ProvisionError.exit_code  # of an error that --traceback shows
+    try:
+        with recording.shown():
+            code = _outcome(run, options, body, formats) or 0
+        return code
+    finally:
+        recording.write(run, code)
+        run.close()
+
+
+def _outcome(
+    run: Run,
+    options: Mapping[str, Any],
+    body: Callable[[Run], int | None],
+    formats: Sequence[str],
+) -> int | None:
+    try:
+        if run.format not in formats:
+            *most, last = formats
+            raise UsageError(
+                f"--format is {', '.join(most)} or {last}, not {run.format!r}", id="option-invalid"
+            )
+        verdict = options.get("exit_code", False)
+        if verdict and not run.dry_run:
+            raise UsageError(
+                "--exit-code is the verdict of a --dry-run, and says nothing without",
+                id="option-invalid",
+            )
+        code = body(run)
+        flush_output()
+        return code or int(verdict and run.drifted)
+    except ProvisionError as error:
+        run.error = error
+        if options["traceback"]:
+            raise
+        _say_error(error, error.exit_code, json=options["format"] == "json")
+        return error.exit_code
+    except BrokenPipeError:  # whoever read our output has gone, as `| head` does
+        discard_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt as error:
+        run.error = error
+        what = f"interrupted while {_CHANGING}" if run.applying else "interrupted"
+        interrupted = ProvisionError(what, id="interrupted")
+        _say_error(interrupted, INTERRUPTED, json=options["format"] == "json")
+        return INTERRUPTED
+    except Exception as error:
+        run.error = error
+        if options["traceback"]:
+            traceback.print_exc()
+        _say_error(_mistake(error, run), INTERNAL_ERROR, json=options["format"] == "json")
+        return INTERNAL_ERROR
+
+
+def _mistake(error: Exception, run: Run) -> ProvisionError:
+    """An error that nobody has foreseen, as one line."""
+    said = printable(str(error), EXCERPT)
+    what = f"a mistake in this tool: {type(error).__name__}" + (f": {said}" if said else "")
+    if run.applying:
+        what += f"; {_CHANGING}"
+    return ProvisionError(
+        f"{what}; run again with --debug FILE for a report, or --traceback", id="internal-error"
+    )
+
+
+def _start_lightly() -> None:
+    """Half of a run that changes nothing is spent on imports: leave out what only costs there.
+
+    The garbage collector would walk the same thousands of objects again and again while modules
+    are imported, and once more at the end; cycles are still collected in a long run. pydantic
+    would read the metadata of every installed package, looking for plugins.
+    """
+    gc.set_threshold(200_000)
+    atexit.register(gc.freeze)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
+def _say_error(error: ProvisionError, code: int, *, json: bool) -> None:
+    from provision import terminal
+    from provision.cli import console
+
+    console.error(error)
+    if json:
+        terminal.emit_json(
+            {
+                "schema": "alluxio-provision/error/1",
+                "id": error.id,
+                "error": error.message,
+                "exit_code": code,
+                "problems": [problem.document() for problem in error.problems],
+            }
+        )

@@ -1,0 +1,121 @@
+"""What a person sees: plans with their diffs, progress, problems, tables, one JSON document.
+
+Results go to stdout, everything else to stderr. rich is imported only when there is something
+to draw: a run that changes nothing should not wait for it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from provision import terminal
+from provision.errors import Problem, ProvisionError
+from provision.text import shown, size
+
+if TYPE_CHECKING:
+    from provision.engine.plan import Gate, HostChanges, Plan, Step
+
+
+def error(failure: ProvisionError) -> None:
+    """An error as one line, and a line for each problem behind it, with their ids.
+
+    The first line leaves out an id that stands below it, where the remedy is, too.
+    """
+    said = any(problem.id == failure.id for problem in failure.problems)
+    line = f"error: {failure.message}" + ("" if said else f" [{failure.id}]")
+    print(shown(line), file=sys.stderr)
+    problems(failure.problems, bullet="  - ")
+
+
+def problems(found: Iterable[Problem], bullet: str = "") -> None:
+    """One line for each problem, errors before warnings, on stderr."""
+    ordered = sorted(found, key=lambda p: p.severity != "error")
+    for problem in ordered:
+        label = "" if problem.severity == "error" else f"{problem.severity}: "
+        print(shown(f"{bullet}{label}{problem.line}"), file=sys.stderr)
+
+
+def plan(todo: Plan, *, stderr: bool = False) -> None:
+    """Every step with its hosts, changes and diffs, on stdout."""
+    out = terminal.console(stderr=stderr)
+    out.print(terminal.text(f"{todo.command}: {todo.changed} to change in {len(todo.steps)} steps"))
+    for number, step in enumerate(todo.steps, 1):
+        out.print(terminal.text(f"{number}. {step.title}", style="bold"))
+        for names, changes in _alike(step):
+            out.print(terminal.text(f"   {names}"))
+            for what, diff in changes:
+                out.print(terminal.text(f"     * {what}"))
+                for line in diff.splitlines():
+                    style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+                    out.print(terminal.text(f"       {line}", style=style))
+        for call in step.calls:
+            out.print(terminal.text(f"   * {call.what}"))
+        if step.after is not None:
+            out.print(terminal.text(f"   then: {step.after.title}", style="dim"))
+
+
+def _alike(step: Step) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Hosts with the same changes are shown once: 200 workers need not fill the screen."""
+    groups: dict[tuple[tuple[str, str], ...], list[HostChanges]] = {}
+    for host in step.hosts:
+        groups.setdefault(tuple((c.what, c.diff) for c in host.changes), []).append(host)
+    return [
+        (", ".join(f"{h.name} ({h.machine.host})" for h in hosts), list(changes))
+        for changes, hosts in groups.items()
+    ]
+
+
+class Progress:
+    """A :class:`~provision.engine.plan.Watcher`: a live line on a terminal, else plain lines."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live = sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._sent: dict[tuple[str, int], int] = {}
+        self._waiting = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    def step(self, number: int, of: int, step: Step) -> None:
+        self._sent.clear()
+        self._waiting = len(step.hosts)
+        self._line(f"[{number}/{of}] {step.title}")
+
+    def upload(self, host: HostChanges, total: int, sent: int) -> None:
+        with self._lock:
+            key = (host.name, total)
+            self._sent[key] = self._sent.get(key, 0) + sent
+            whole = sum(total for _, total in self._sent)
+            self._status(f"      uploading {size(sum(self._sent.values()))} of {size(whole)}")
+
+    def host(self, host: HostChanges, error: ProvisionError | None) -> None:
+        with self._lock:
+            self._waiting -= 1
+        mark = "ok" if error is None else "FAILED"
+        self._line(f"      {host.name}: {mark} ({len(host.changes)} changes)")
+
+    def gate(self, gate: Gate) -> None:
+        self._line(f"      waiting: {gate.title}")
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            self._clear()
+            seconds = time.monotonic() - self._started
+            print(f"{seconds:6.1f} s {shown(text)}", file=sys.stderr, flush=True)
+
+    def _status(self, text: str) -> None:
+        if self._live:
+            print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+
+    def _clear(self) -> None:
+        if self._live:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,27 @@
+"""``alluxio-provision``: the tasks as a command of their own, installed by pip.
+
+The command line itself is in :mod:`provision.cli.program`. It is imported in :func:`main`, behind
+the handler of Ctrl-C, because the imports take half a second.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from provision.cli.interrupt import exit_when_interrupted
+
+
+def main() -> None:
+    """The console script. Ends the process with the exit code of the task."""
+    exit_when_interrupted()
+    from provision.cli.command import BROKEN_PIPE, discard_output, flush_output
+    from provision.cli.program import program
+
+    try:
+        try:
+            program.run()
+        finally:
+            flush_output()
+    except BrokenPipeError:  # of --list | head, for one; tasks take care of theirs
+        discard_output()
+        sys.exit(BROKEN_PIPE)

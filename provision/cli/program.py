@@ -1,0 +1,82 @@
+"""``alluxio-provision``'s command line: Invoke's program with our tasks in it.
+
+``--list``, ``--help TASK``, ``--version``, ``--explain``, and shell completion by
+``--print-completion-script``. What Invoke cannot parse ends with code 2, as every other usage
+error does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from invoke.exceptions import Exit, ParseError
+from invoke.parser.argument import Argument
+from invoke.program import Program
+
+from provision import __version__
+from provision.cli import tasks
+from provision.cli.chain import Executor
+from provision.cli.command import perform
+from provision.cli.commands import namespace
+from provision.errors import UsageError
+
+NAME = "alluxio-provision"
+#: Invoke's core options that do here what their help says. The others configure local shell
+#: commands, which no task runs.
+CORE_OPTIONS = frozenset(
+    {"complete", "help", "list", "list-depth", "list-format", "print-completion-script", "version"}
+)
+#: What a wrong option may have been meant as.
+_MEANT = {
+    "'--dry'": "a rehearsal is TASK --dry-run",
+    "'-R'": "a rehearsal is TASK --dry-run",
+    "'-d'": "a rehearsal is TASK --dry-run",
+}
+
+
+class _Program(Program):
+    def core_args(self) -> list[Argument]:
+        text = "Say what an error's id means, and what to do; without one, list them all."
+        kept = [a for a in super().core_args() if a.name in CORE_OPTIONS]
+        return [*kept, Argument(names=("explain",), optional=True, help=text)]
+
+    def parse_core_args(self) -> None:
+        super().parse_core_args()
+        for argument in super().core_args():  # Invoke reads the values of all of its own
+            self.core[0].args.setdefault(argument.name, argument)
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        with _usage():
+            super().parse_core(argv)
+        if wanted := self.args.explain.value:
+            from provision.cli.explain import ALL
+
+            id = ALL if wanted is True else wanted
+            options = {"format": "table", "traceback": False}
+            raise Exit(code=perform("explain", options, lambda run: tasks.explain(run, id)) or 0)
+
+    def parse_tasks(self) -> None:
+        with _usage():
+            super().parse_tasks()
+
+    def parse_cleanup(self) -> None:
+        with _usage():
+            super().parse_cleanup()
+
+    def execute(self) -> None:
+        # Not Invoke's setting for it: with another executor a chain's rehearsal is none.
+        Executor(self.collection, self.config, self.core).execute(*self.tasks)
+
+
+@contextlib.contextmanager
+def _usage() -> Iterator[None]:
+    try:
+        yield
+    except ParseError as error:
+        meant = next((text for option, text in _MEANT.items() if option in str(error)), "")
+        tail = f"; {meant}" if meant else ""
+        raise Exit(f"error: {error}; see {NAME} --list{tail}", UsageError.exit_code) from error
+
+
+program = _Program(name=NAME, binary=NAME, namespace=namespace, version=__version__)

@@ -1,0 +1,109 @@
+"""One run of a command: what it works with, made at first use."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from provision.engine.plan import Plan, Step
+    from provision.inventory import Inventory, LoadedInventory
+    from provision.inventory.resolved import EtcdCluster
+    from provision.ssh.passwords import Passwords
+    from provision.ssh.session import Call, Fleet, Stats
+
+
+DEFAULT_INVENTORY = "inventory/inventory.yml"
+
+
+@dataclass(slots=True)
+class Run:
+    """What a command works with. Everything is made at first use, and closed at the end."""
+
+    command: str
+    inventory_path: Path = Path(DEFAULT_INVENTORY)
+    format: str = "table"
+    dry_run: bool = False
+    verbose: bool = False
+    stats: bool = False
+    #: The steps that were shown already, when consent was asked for.
+    shown: tuple[Step, ...] | None = None
+    #: Whether the command must know which etcd cluster it works on, and what --cluster-id says.
+    guarded: bool = False
+    cluster_id: str = ""
+    #: Whether that was found out, and the cluster.
+    established: bool = False
+    etcd: EtcdCluster | None = None
+    #: Whether a plan is being applied: what an interrupted run may truthfully say.
+    applying: bool = False
+    #: Whether a dry run's plan has anything to change.
+    drifted: bool = False
+    #: What --debug tells of: the plans that were made, and how the run ended.
+    plans: list[Plan] = field(default_factory=list)
+    error: BaseException | None = None
+    passwords: Passwords | None = None
+    _loaded: LoadedInventory | None = field(default=None, init=False)
+    _fleet: Fleet | None = field(default=None, init=False)
+
+    @property
+    def json(self) -> bool:
+        return self.format == "json"
+
+    @property
+    def loaded(self) -> LoadedInventory:
+        """The inventory with its positions. Raises :class:`InventoryError` with every problem."""
+        if self._loaded is None:
+            from provision.inventory import read
+
+            self._loaded = read(self.inventory_path)
+        return self._loaded
+
+    @property
+    def inventory(self) -> Inventory:
+        return self.loaded.inventory
+
+    @property
+    def fleet(self) -> Fleet:
+        if self._fleet is None:
+            from provision.ssh.passwords import Passwords
+            from provision.ssh.session import Fleet, Stats
+
+            stats = Stats(on_call=_say_call if self.verbose else None)
+            self.passwords = Passwords()
+            self.passwords.prepare(self.inventory.machines)
+            self._fleet = Fleet(self.inventory.parallel, stats, self.passwords)
+        return self._fleet
+
+    @property
+    def stats_so_far(self) -> Stats | None:
+        """None while no host was to be asked."""
+        return self._fleet.stats if self._fleet is not None else None
+
+    def secrets(self) -> list[str]:
+        """Those of SSH that were read or asked for."""
+        return self.passwords.known() if self.passwords is not None else []
+
+    def close(self) -> None:
+        if self._fleet is None:
+            return
+        if self.stats:
+            _say_stats(self._fleet.stats)
+        self._fleet.close()
+
+
+def _say_call(call: Call) -> None:
+    # In one write: print's second, of the newline, would let another thread's line in between.
+    sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s\n")
+
+
+def _say_stats(stats: Stats) -> None:
+    per_host = stats.per_host()
+    seconds: dict[str, float] = {}
+    for call in stats.calls:
+        seconds[call.host] = seconds.get(call.host, 0.0) + call.seconds
+    most = max(per_host.values(), default=0)
+    print(f"SSH round trips: {len(stats.calls)}, at most {most} a host", file=sys.stderr)
+    for host, count in per_host.items():
+        print(f"  {host}: {count} in {seconds[host]:.3f} s", file=sys.stderr)

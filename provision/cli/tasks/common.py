@@ -1,0 +1,221 @@
+"""What commands have in common: loading the inventory, consent, and the plan carried out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from provision.cli.run import Run
+from provision.errors import UsageError
+from provision.etcd.api.login import root_login
+from provision.text import shown
+
+if TYPE_CHECKING:
+    from provision.engine.plan import Plan
+    from provision.inventory.resolved import AlluxioCluster, Inventory
+
+
+#: Commands on workers: they change no member.
+WORKERS = frozenset(
+    {
+        "start-workers",
+        "restart-workers",
+        "upgrade-workers",
+        "rollback-workers",
+        "decommission-worker",
+        "forget-worker",
+        "readmit-worker",
+    }
+)
+#: Commands that start workers. Each takes a lease of etcd, which grants none while an alarm stands.
+LEASING = frozenset({"start-workers", "restart-workers", "upgrade-workers", "rollback-workers"})
+#: Commands that change something and need not know which cluster it is, each with the reason.
+UNGUARDED = {
+    "destroy": "takes everything away, with consent",
+    "clean-host": "removes what is another cluster's, with consent",
+    "restore-etcd": "rebuilds every member, with consent, and keeps the old data aside",
+    "recover-etcd": "is for a lost quorum, with consent; it looks at the groups itself",
+    "kept-data": "deletes only what was kept aside, by name",
+    "export-csrs": "makes keys beside those in use",
+    "import-certs": "touches no host",
+    "start-masters": "masters do not use etcd",
+    "stop-masters": "masters do not use etcd",
+    "stop-workers": "only stops workers",
+}
+
+
+def load(run: Run) -> Inventory:
+    """The inventory, while SSH and etcd's client libraries are imported beside it."""
+    import threading
+
+    from provision.etcd.api import client
+
+    threading.Thread(target=client.preload, name="preload", daemon=True).start()
+    inventory = run.inventory
+    warn(run)
+    return _establish(run, inventory) if run.guarded else inventory
+
+
+def load_own_etcd(run: Run) -> Inventory:
+    """As :func:`load`. Raises :class:`UsageError` when etcd is taken care of elsewhere."""
+    if run.inventory.etcd.external:
+        raise UsageError(
+            f"{run.inventory.path}: etcd.external says that this etcd is taken care of elsewhere: "
+            f"{run.command} is for the inventory that declares its members",
+            id="command-not-applicable",
+        )
+    return load(run)
+
+
+def _establish(run: Run, inventory: Inventory) -> Inventory:
+    """The inventory with the etcd cluster that this command works on: see :mod:`guard`.
+
+    Commands on workers look at the members' hosts, too, for the last run's note. Their operator
+    may not have these hosts: then the members' answers alone count, and a serving group that has no
+    majority of the declared members is refused. Membership STATIC goes without etcd, but for keys
+    that it left there.
+    """
+    from provision.alluxio.worker import desired
+    from provision.etcd.cluster import guard
+
+    run.established = True
+    alluxio = inventory.alluxio
+    for_workers = run.command in WORKERS
+    static = alluxio is not None and alluxio.membership == "STATIC"
+    if for_workers and (alluxio is None or (static and run.command != "forget-worker")):
+        return inventory
+    login = None
+    if for_workers and alluxio is not None and root_login(inventory.etcd) is None:
+        login = desired.login(alluxio)
+    established = guard.establish(
+        inventory,
+        run.fleet,
+        run.cluster_id,
+        starts=run.command == "deploy-etcd",
+        login=login,
+    )
+    run.etcd = established.etcd
+    return established
+
+
+def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
+    inventory = load(run)
+    if inventory.alluxio is None:
+        raise UsageError(f"{inventory.path}: has no 'alluxio' section", id="section-missing")
+    return inventory, inventory.alluxio
+
+
+def warn(run: Run) -> None:
+    from provision.cli import console
+
+    console.problems(run.loaded.warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """The cluster's name (or a host's), by which the operator agrees to what cannot be undone.
+
+    ``given`` comes from ``option``; without it the operator is asked, with ``what``. ``done`` is
+    the participle of what the command does.
+    """
+
+    name: str
+    given: str
+    done: str
+    what: str
+    option: str
+    noun: str = "cluster"
+
+    def require_possible(self, run: Run) -> None:
+        """Raises :class:`UsageError` when nobody can be asked, or the name is another one."""
+        if not run.dry_run and (self.given or not sys.stdin.isatty()):
+            self._require(self.given)
+
+    def require(self, run: Run, plan: Plan) -> None:
+        """Ask for the name, below the plan. Raises :class:`UsageError` when it is not given."""
+        if run.dry_run or not plan.steps:
+            return
+        given = self.given
+        if not given and sys.stdin.isatty():
+            from provision.cli import console
+
+            console.plan(plan, stderr=run.json)
+            run.shown = plan.steps
+            prompt = f"{self.what}. Type {self.name} to go on: "
+            print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
+            given = sys.stdin.readline().strip()
+        self._require(given)
+
+    def _require(self, given: str) -> None:
+        if given != self.name:
+            raise UsageError(
+                f"not {self.done}: the {self.noun} is called {self.name}"
+                + ("" if given else f"; say {self.option} and its name"),
+                id="consent-missing",
+            )
+
+
+def carry_out(run: Run, plan: Plan) -> bool:
+    """Show the plan and, unless this is a dry run, apply it. Returns whether it was applied."""
+    from provision.cli import console
+    from provision.engine import plan as plans
+
+    if run.guarded and not run.established:
+        raise AssertionError(f"{run.command} changes hosts without knowing which cluster it is")
+    if plan.steps and run.command in LEASING:
+        _require_leases(run)
+    run.plans.append(plan)
+    console.problems((*plan.notes, *plan.left))
+    if run.dry_run and plan.left:
+        run.drifted = True
+    if not plan.steps:
+        return False
+    if not run.json and plan.steps is not run.shown:
+        console.plan(plan)
+    if run.dry_run:
+        run.drifted = True
+        return False
+    run.applying = True
+    with console.Progress() as progress:
+        plans.apply(plan, run.fleet, progress)
+    run.applying = False
+    if run.guarded and run.command not in WORKERS:
+        note(run)
+    return True
+
+
+def _require_leases(run: Run) -> None:
+    """Raises :class:`PreflightFailed` while etcd grants no lease: a worker that is restarted then
+    loses the registration that it has."""
+    from provision.etcd.cluster import gates, health
+
+    alluxio = run.inventory.alluxio
+    if alluxio is not None and alluxio.membership != "STATIC":
+        gates.require_writable(health.observe(run.etcd or run.inventory.etcd, run.fleet))
+
+
+def note(run: Run) -> None:
+    """Note on the members' hosts what the cluster is like now, for the next run to compare."""
+    from provision.cli import console
+    from provision.etcd.cluster import last_seen
+
+    console.problems(last_seen.take(run.etcd or run.inventory.etcd, run.fleet))
+
+
+def finish(
+    run: Run, plan: Plan, carried: bool, extra: dict[str, Any] | None = None, line: str = ""
+) -> None:
+    from provision import terminal
+
+    done = plan.changed if carried else 0
+    if run.json:
+        document = plan.document() | {"applied": carried, "changed": done, **(extra or {})}
+        if run.dry_run:
+            document["would_change"] = plan.changed
+        terminal.emit_json(document)
+        return
+    if run.dry_run and plan.steps:
+        print(f"{plan.changed} would change; nothing was changed (--dry-run)")
+        return
+    print(shown(f"{done} changed" + (f"; {line}" if line else "")))

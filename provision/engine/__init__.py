@@ -1,0 +1,1 @@
+"""Plans and their runner, the run lock, and the audit log."""

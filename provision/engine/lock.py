@@ -1,0 +1,167 @@
+"""The run lock: two operators never change the same hosts at once.
+
+The lock is a ``flock`` on each host, held by a process whose standard input is our SSH channel.
+It ends with that channel, so a run that was killed leaves no lock; a run whose network died
+loses its lock when its heartbeats have been missing for :data:`EXPIRY` seconds.
+
+A plan is made before the lock is taken. That no other run has held it since this one began to
+look is told by the time of the lock file's last change: each run writes to it, first and last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+
+from provision.errors import ChangeFailed, Locked, PreflightFailed, Problem, ProvisionError
+from provision.host.facts import PENDING_DIR
+from provision.inventory.resolved import Machine
+from provision.ssh.session import Fleet, Held, Session, failures
+from provision.text import printable
+
+#: Seconds between heartbeats, and without one after which the host lets go of the lock.
+HEARTBEAT = 10.0
+EXPIRY = 45
+#: Seconds that the release of all locks may take; a host that is gone lets go by itself.
+RELEASE = 5.0
+
+
+def holder(command: str) -> str:
+    """Who we are, for the other operator: user, machine, process, command and since when."""
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()}): {command}, since {now}"
+
+
+@contextlib.contextmanager
+def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock of every machine in ``machines``, or of none.
+
+    Raises :class:`Locked` with each machine's holder when one is taken, or was since this run's
+    ``fleet`` is there or last held it, and :class:`PreflightFailed` when one cannot be reached;
+    nothing is left locked then. Two runs that begin in the same instant may each find the other's
+    and both give up.
+
+    What it yields raises :class:`ChangeFailed` once a lock has been lost.
+    """
+    me = holder(command)
+    handles: dict[Machine, Held | ProvisionError] = {}
+    locks: dict[Machine, Held] = {}
+
+    def note(machine: Machine, handle: Held | ProvisionError) -> None:
+        if isinstance(handle, Held):
+            locks[machine] = handle
+
+    def still() -> None:
+        lost = [m for m, h in locks.items() if not h.alive]
+        if lost:
+            raise ChangeFailed(
+                f"the run lock of {', '.join(m.host for m in lost)} was lost: the connection "
+                "broke; run the same command again to continue",
+                [
+                    Problem(f"{m.host} ({m.where})", "the run lock was lost", id="lock-lost")
+                    for m in lost
+                ],
+                id="lock-lost",
+            )
+
+    try:
+        with _heartbeat(locks):  # from the first lock on: hundreds take a while to be taken
+            handles = fleet.map(
+                lambda session: _take(session, me, fleet.since), machines, on_done=note
+            )
+            taken = [e for e in handles.values() if isinstance(e, Locked)]
+            if taken:
+                raise Locked(
+                    taken[0].message, [p for e in taken for p in e.problems], id=taken[0].id
+                )
+            if problems := failures(handles):
+                what = "the run lock could not be taken; nothing was changed"
+                raise PreflightFailed(what, problems, id="lock-unavailable")
+            yield still
+    finally:
+        every = list(locks.values())
+        for handle in every:
+            handle.release()
+        # Seen to be free: the next run, which may begin at once, must not find our lock.
+        deadline = time.monotonic() + RELEASE
+        for handle in every:
+            handle.close(max(0.0, deadline - time.monotonic()))
+        fleet.since = time.monotonic()
+
+
+def _take(session: Session, me: str, since: float) -> Held:
+    command = f"""\
+mkdir -p {PENDING_DIR}; used=; [ ! -e {PENDING_DIR}/run.lock ] || used=yes
+exec 9>>{PENDING_DIR}/run.lock
+if ! flock -n 9; then echo "taken $(cat {PENDING_DIR}/run.lock)"; exit 0; fi
+[ -z "$used" ] || used=$(date +%s.%N; date -r {PENDING_DIR}/run.lock +%s.%N)
+echo {shlex.quote(me)} >{PENDING_DIR}/run.lock; echo held $used
+while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
+: >{PENDING_DIR}/run.lock"""
+    looking = time.monotonic() - since
+    handle = session.hold(command, "lock")
+    host = session.machine.host
+    said, _, used = handle.greeting.partition(" ")
+    if said == "held":
+        ago = _ago(used)
+        if ago is None or ago > looking:
+            return handle
+        handle.close(RELEASE)
+        what = f"another run ended there {ago:.1f} s ago, after this one had begun to look"
+        raise Locked(
+            f"{host} may have changed since the plan was made; nothing was changed",
+            [Problem(host, what, "run again", id="changed-meanwhile")],
+            id="changed-meanwhile",
+        )
+    handle.close(RELEASE)
+    if not handle.greeting.startswith("taken "):
+        said = f": {printable(handle.greeting, 200)}" if handle.greeting else ""
+        what = f"the run lock cannot be taken{said}"
+        remedy = f"is there flock on the host, and can root write {PENDING_DIR}?"
+        raise PreflightFailed(
+            f"{host}: no lock",
+            [Problem(host, what, remedy, id="lock-unavailable")],
+            id="lock-unavailable",
+        )
+    who = printable(handle.greeting.removeprefix("taken ").strip(), 300)
+    who = who or "a run that has just begun"
+    problem = Problem(host, f"locked by {who}", "wait until it ends, then run again", id="locked")
+    raise Locked(f"another run holds the lock of {host}: {who}", [problem], id="locked")
+
+
+def _ago(used: str) -> float | None:
+    """Seconds since the lock was last used, from the host's times of now and then.
+
+    None when it never was, or by a ``date`` that has no fractions."""
+    try:
+        now, then = map(float, used.split())
+    except ValueError:
+        return None
+    return max(0.0, now - then)
+
+
+@contextlib.contextmanager
+def _heartbeat(handles: Mapping[Machine, Held]) -> Iterator[None]:
+    """Beats for ``handles``, which may grow meanwhile."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT):
+            for handle in list(handles.values()):
+                with contextlib.suppress(OSError, EOFError):
+                    handle.beat()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(1.0)

@@ -1,0 +1,334 @@
+"""Plans: an ordered list of small, named, health-gated steps, and the runner that applies them.
+
+Every task is one motion: desired state and observed state make a plan, the plan is shown, the
+plan is applied. A step changes its hosts all at once; the next step begins only when the
+step's gate holds. A run killed anywhere is finished by planning and applying again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from provision.engine import audit, lock
+from provision.errors import ChangeFailed, Problem, ProvisionError
+from provision.host.diff import (
+    ANSWERED,
+    BATCH_LOCK_SECONDS,
+    DONE,
+    Change,
+    answered,
+    batch,
+    questions,
+    receive,
+)
+from provision.host.resources import Refusal
+from provision.ids import Id
+from provision.inventory.resolved import Machine
+from provision.ssh.session import DEFAULT_TIMEOUT, Fleet, Result, Session, failures
+from provision.text import printable_lines
+
+#: Tarball bytes that the slowest of hosts hashes and unpacks in a second.
+UNPACK_BYTES_PER_SECOND = 5e6
+#: Steps, and hosts of each, that a failure names as not begun.
+NOT_BEGUN = 30
+
+
+@dataclass(frozen=True, slots=True)
+class HostChanges:
+    """What one step does on one host. ``name`` is the member or worker it is done for."""
+
+    name: str
+    machine: Machine
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition a step waits for. ``check`` returns, or raises a :class:`ProvisionError`."""
+
+    title: str
+    check: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A change asked of etcd itself rather than of a host, such as adding a member.
+
+    ``do`` must be safe to repeat: a run that was killed after it is run again.
+    """
+
+    what: str
+    do: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step changes its hosts, all at once, and then makes its calls, one by one."""
+
+    title: str
+    hosts: tuple[HostChanges, ...] = ()
+    calls: tuple[Call, ...] = ()
+    before: Gate | None = None
+    after: Gate | None = None
+    #: How many of its hosts are worked on at once. None, all: members that start together wait
+    #: for one another.
+    at_once: int | None = None
+
+    @property
+    def changed(self) -> int:
+        return sum(len(h.changes) for h in self.hosts) + len(self.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a command would do. Empty ``steps``: everything is as declared."""
+
+    command: str
+    cluster: str
+    steps: tuple[Step, ...] = ()
+    notes: tuple[Problem, ...] = field(default=())
+    #: Machines that another run must leave alone meanwhile though nothing changes on them: two
+    #: runs that each restart one member of the same cluster could cost it its quorum.
+    guards: tuple[Machine, ...] = ()
+    #: What differs from the inventory, and is left as it is until an option says so.
+    left: tuple[Problem, ...] = ()
+
+    @property
+    def changed(self) -> int:
+        return sum(step.changed for step in self.steps)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """Every machine whose run lock the plan takes."""
+        changed = (h.machine for step in self.steps for h in step.hosts)
+        return tuple(dict.fromkeys((*changed, *self.guards)))
+
+    def document(self) -> dict[str, object]:
+        """The plan for ``--format json``."""
+        return {
+            "schema": "alluxio-provision/plan/1",
+            "command": self.command,
+            "cluster": self.cluster,
+            "changed": self.changed,
+            "notes": [note.document() for note in (*self.notes, *self.left)],
+            "steps": [
+                {
+                    "title": step.title,
+                    "gate": step.after.title if step.after else None,
+                    "calls": [call.what for call in step.calls],
+                    "hosts": [
+                        {
+                            "name": host.name,
+                            "host": host.machine.host,
+                            "changes": [{"what": c.what, "diff": c.diff} for c in host.changes],
+                        }
+                        for host in step.hosts
+                    ],
+                }
+                for step in self.steps
+            ],
+        }
+
+
+class Watcher(Protocol):
+    """Sees a plan being applied; the screen is one, a test's list another."""
+
+    def step(self, number: int, of: int, step: Step) -> None: ...
+    def upload(self, host: HostChanges, size: int, sent: int) -> None: ...
+    def host(self, host: HostChanges, error: ProvisionError | None) -> None: ...
+    def gate(self, gate: Gate) -> None: ...
+
+
+class Quiet:
+    """A :class:`Watcher` that shows nothing."""
+
+    def step(self, number: int, of: int, step: Step) -> None: ...
+    def upload(self, host: HostChanges, size: int, sent: int) -> None: ...
+    def host(self, host: HostChanges, error: ProvisionError | None) -> None: ...
+    def gate(self, gate: Gate) -> None: ...
+
+
+def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
+    """Apply ``plan`` under the run lock of every machine it changes.
+
+    Raises :class:`provision.errors.Locked` when another run holds one (nothing is changed), and
+    :class:`ChangeFailed` when a step or its gate fails: the message says where it stopped, and
+    later steps have not begun.
+    """
+    if not plan.steps:
+        return
+    watcher = watcher or Quiet()
+    by = audit.author(plan.command, plan.cluster)
+    with lock.held(fleet, plan.machines, plan.command) as still_locked:
+        for number, step in enumerate(plan.steps, 1):
+            still_locked()
+            watcher.step(number, len(plan.steps), step)
+            where = f"step {number} of {len(plan.steps)} ({step.title})"
+            try:
+                _gate(step.before, watcher, f"before {where}", begun=number > 1)
+                _run(step, fleet, watcher, where, by)
+                _call(step, where, by)
+                _gate(step.after, watcher, f"after {where}", begun=True)
+            except ChangeFailed as error:
+                later = _not_begun(plan.steps[number:])
+                raise ChangeFailed(error.message, (*error.problems, *later), id=error.id) from error
+
+
+def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
+    """The steps that a failure has kept from being taken, with their hosts."""
+    if not steps:
+        return ()
+    said = []
+    for step in steps[:NOT_BEGUN]:
+        names = [host.name for host in step.hosts]
+        shown = ", ".join(names[:NOT_BEGUN]) + (", ..." if len(names) > NOT_BEGUN else "")
+        said.append(step.title if len(names) < 2 else f"{step.title} ({shown})")
+    if len(steps) > NOT_BEGUN:
+        said.append(f"and {len(steps) - NOT_BEGUN} steps more")
+    return (Problem("not begun", "; ".join(said), severity="warning", id="not-begun"),)
+
+
+@contextlib.contextmanager
+def further(what: str) -> Iterator[None]:
+    """Planning and applying ``what``, the next part of a command that has changed hosts already.
+
+    What would otherwise end with "nothing was changed" is raised as :class:`ChangeFailed`.
+    """
+    try:
+        yield
+    except ChangeFailed:
+        raise
+    except ProvisionError as error:
+        said = error.message.removesuffix("; nothing was changed")
+        raise ChangeFailed(
+            f"stopped before {what}: {said}; put it right and run the same command again",
+            error.problems,
+            id=error.id,
+        ) from error
+
+
+def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> None:
+    if gate is None:
+        return
+    watcher.gate(gate)
+    try:
+        gate.check()
+    except ProvisionError as error:
+        if not begun:
+            raise
+        raise ChangeFailed(
+            f"stopped {where}: {error.message}; run the same command again to continue",
+            error.problems,
+            id=error.id,
+        ) from error
+
+
+def _call(step: Step, where: str, by: audit.Author) -> None:
+    for call in step.calls:
+        try:
+            call.do()
+        except ProvisionError as error:
+            audit.note(by, "etcd", [call.what], ok=False)
+            raise ChangeFailed(
+                f"stopped in {where}: {call.what}: {error.message}; put it right and run the same "
+                "command again",
+                error.problems,
+                id=error.id,
+            ) from error
+        audit.note(by, "etcd", [call.what], ok=True)
+
+
+def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str, by: audit.Author) -> None:
+    by_machine = {host.machine: host for host in step.hosts}
+
+    def work(session: Session) -> None:
+        host = by_machine[session.machine]
+        titles = [change.what for change in host.changes]
+        try:
+            _apply_host(session, host, watcher, audit.lines(by, host.name, titles))
+        except ProvisionError as error:
+            audit.note(by, host.name, titles, ok=False)
+            watcher.host(host, error)
+            raise
+        audit.note(by, host.name, titles, ok=True)
+        watcher.host(host, None)
+
+    results = fleet.map(work, list(by_machine), at_once=step.at_once or len(by_machine))
+    problems = failures(results)
+    if problems:
+        raise ChangeFailed(
+            f"stopped in {where}: {len(problems)} of {len(step.hosts)} hosts failed, later steps "
+            "have not begun; put it right and run the same command again",
+            problems,
+            id="change-failed",
+        )
+
+
+def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: str) -> None:
+    where = f"{host.name} ({host.machine.host})"
+    for change in host.changes:
+        tree = change.upload
+        if tree is None:
+            continue
+        name, size = tree.artifact.path.name, tree.artifact.size
+
+        def progress(count: int, size: int = size) -> None:
+            watcher.upload(host, size, count)
+
+        try:
+            body = tree.artifact.path.open("rb")
+        except OSError as error:
+            what = f"{tree.artifact.path} cannot be read: {error.strerror}"
+            raise ChangeFailed(
+                f"{where}: {what}",
+                [Problem(where, what, id="tarball-unavailable")],
+                id="tarball-unavailable",
+            ) from error
+        with body:
+            timeout = DEFAULT_TIMEOUT + size / UNPACK_BYTES_PER_SECOND
+            result = session.feed(
+                receive(tree), body, f"upload {name}", timeout=timeout, on_bytes=progress
+            )
+        if not result.ok:
+            raise _failed(where, change.what, result)
+    todo = [change for change in host.changes if change.script or change.ask]
+    if not todo:
+        return
+    if asked := questions(todo):
+        result = session.run(asked, "ask")
+        if not result.ok:
+            asking = [change.what for change in todo if change.ask]
+            done = len(re.findall(rf"^{ANSWERED} \d+$", result.stdout, re.MULTILINE))
+            raise _failed(where, asking[done] if done < len(asking) else "ask", result)
+        todo = answered(todo, result.stdout)
+    result = session.run(
+        batch(todo, audited),
+        "apply",
+        timeout=sum(change.seconds for change in todo) + BATCH_LOCK_SECONDS + 60.0,
+    )
+    if not result.ok:
+        done = len(re.findall(rf"^{DONE} \d+$", result.stdout, re.MULTILINE))
+        if done < len(todo):
+            raise _failed(where, todo[done].what, result, todo[done].refusals)
+        raise _failed(where, "apply", result)
+
+
+def _failed(
+    where: str, what: str, result: Result, refusals: Sequence[Refusal] = ()
+) -> ChangeFailed:
+    lines = printable_lines(result.stderr, last=12) or [f"exit code {result.code}"]
+    remedy = ""
+    id: Id = "change-failed"
+    if "No space left" in result.stderr:
+        remedy, id = "free space there, then run again", "disk-full"
+    for refusal in refusals:
+        if refusal.says in result.stderr:
+            remedy, id = refusal.remedy, refusal.id
+    tail = "\n    ".join(lines)
+    return ChangeFailed(
+        f"{where}: {what} failed", [Problem(where, f"{what} failed: {tail}", remedy, id=id)], id=id
+    )

@@ -1,0 +1,1 @@
+"""etcd's v3 API: the client, its messages, values and errors."""

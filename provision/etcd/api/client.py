@@ -1,0 +1,651 @@
+"""etcd's v3 API, typed.
+
+Every call has a hard deadline and is sent once. Nothing runs in the background, and nothing is
+left behind by :meth:`EtcdClient.close`. Messages and calls are those of ``rpc.proto``, by
+:mod:`provision.etcd.api.protocol`.
+
+Importing this module is cheap; gRPC comes with the first client, or earlier in a thread of the
+caller's by :func:`preload`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+from provision.etcd.api import protocol
+from provision.etcd.api.errors import (
+    EtcdCompacted,
+    EtcdRefused,
+    EtcdUnreachable,
+    Reason,
+    classified,
+    translated,
+)
+from provision.etcd.api.values import (
+    Alarm,
+    Change,
+    Changes,
+    ClientTls,
+    Endpoint,
+    KeyValue,
+    KvHash,
+    LeaseTime,
+    Login,
+    MemberStatus,
+    Permission,
+    RegisteredMember,
+    after,
+)
+from provision.inventory.resolved import bracketed
+from provision.text import printable
+
+DEFAULT_TIMEOUT = 5.0
+#: Keys asked for at a time: few round trips, and an answer of some MB at the most.
+PAGE = 2000
+MAX_ANSWER = 64 << 20
+#: Requests for leases that are under way at a time.
+LEASES_AT_ONCE = 64
+HEALTH_PREFIX = "/alluxio-provision/health/"
+
+
+#: ``auth.proto``, ``Permission.Type``.
+_ACCESS = {0: "read", 1: "write", 2: "readwrite"}
+#: By endpoint, user and password: each login costs a member a bcrypt, some 0.1 s of a core.
+_tokens: dict[tuple[str, str, str], str] = {}
+
+
+class EtcdClient:
+    """A connection to one endpoint; ``timeout`` (seconds) bounds each call.
+
+    All methods raise :class:`EtcdUnreachable` or :class:`EtcdRefused`. Connects, and logs in,
+    with the first call. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: ClientTls | None = None,
+        login: Login | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.timeout = timeout
+        self._login = login
+        self._token: tuple[tuple[str, str], ...] | None = None
+        lib = self._lib = protocol.load()
+        options: list[tuple[str, object]] = [
+            # The control machine's http_proxy is for the internet, never for a member.
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.enable_retries", 0),
+            # Else a failed connection's back-off is shared with the next client to that address.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", MAX_ANSWER),
+            # A call that waits asks now and then whether there still is a member. etcd takes more
+            # than one such question in 5 s (--grpc-keepalive-min-time) for an attack.
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.ping_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+        target = f"{bracketed(endpoint.address)}:{endpoint.port}"
+        if tls is None:
+            channel = lib.grpc.insecure_channel(target, options=options)
+        else:
+            if tls.server_name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            credentials = lib.grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+            channel = lib.grpc.secure_channel(target, credentials, options=options)
+        self._channel = channel
+        self._kv = lib.service(channel, "KV")
+        self._cluster = lib.service(channel, "Cluster")
+        self._maintenance = lib.service(channel, "Maintenance")
+        self._lease = lib.service(channel, "Lease")
+        self._watch = lib.service(channel, "Watch")
+        self._auth = lib.service(channel, "Auth")
+
+    def __enter__(self) -> EtcdClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def status(self) -> MemberStatus:
+        """This member's own view; answered without a quorum."""
+        answer = self._ask(self._maintenance.Status, self._lib.pb.StatusRequest())
+        return MemberStatus(
+            cluster_id=answer.header.cluster_id,
+            member_id=answer.header.member_id,
+            version=printable(answer.version, 40),
+            db_size=answer.dbSize,
+            db_in_use=answer.dbSizeInUse,
+            leader=answer.leader,
+            revision=answer.header.revision,
+            raft_term=answer.raftTerm,
+            raft_index=answer.raftIndex,
+            is_learner=answer.isLearner,
+            errors=tuple(printable(e, 200) for e in answer.errors),
+            storage_version=printable(answer.storageVersion, 40),
+            quota=answer.dbSizeQuota,
+        )
+
+    def member_list(self) -> list[RegisteredMember]:
+        """The members as this endpoint knows them; answered without a quorum."""
+        answer = self._ask(self._cluster.MemberList, self._lib.pb.MemberListRequest())
+        return [_member(m) for m in answer.members]
+
+    def member_add(self, peer_urls: Sequence[str], *, learner: bool = True) -> RegisteredMember:
+        """Add a member, a learner unless told otherwise. Returns it with its new id, no name.
+
+        etcd refuses while a voter is not connected (``unhealthy cluster``), for a peer URL that
+        a member has already, and, in 3.4, a second learner.
+        """
+        request = self._lib.pb.MemberAddRequest(peerURLs=peer_urls, isLearner=learner)
+        return _member(self._call(self._cluster.MemberAdd, request).member)
+
+    def member_promote(self, member: int) -> None:
+        """Make a learner a voter. etcd refuses until it has all but the last tenth of the log."""
+        self._call(self._cluster.MemberPromote, self._lib.pb.MemberPromoteRequest(ID=member))
+
+    def member_remove(self, member: int) -> None:
+        """Remove a member. etcd refuses when the started voters left would be no quorum."""
+        self._call(self._cluster.MemberRemove, self._lib.pb.MemberRemoveRequest(ID=member))
+
+    def member_update(self, member: int, peer_urls: Sequence[str]) -> None:
+        """Give a member other peer URLs. Its process has to be told them, too."""
+        request = self._lib.pb.MemberUpdateRequest(ID=member, peerURLs=peer_urls)
+        self._call(self._cluster.MemberUpdate, request)
+
+    def move_leader(self, member: int) -> None:
+        """Make the voter ``member`` the leader. Only the leader itself accepts this call."""
+        request = self._lib.pb.MoveLeaderRequest(targetID=member)
+        self._call(self._maintenance.MoveLeader, request)
+
+    def downgrade_enable(self, version: str) -> None:
+        """Let members of the next lower minor release join; ``version`` such as ``3.5.0``.
+
+        Asking again while such a downgrade goes on is accepted.
+        """
+        enable = self._lib.pb.DowngradeRequest(action=1, version=version)
+        try:
+            self._call(self._maintenance.Downgrade, enable)
+        except EtcdRefused as error:
+            if "downgrade job" not in error.message:
+                raise
+
+    def alarms(self) -> list[Alarm]:
+        """The cluster's alarms. Goes through consensus; :attr:`MemberStatus.alarms` does not."""
+        pb = self._lib.pb
+        request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
+        answer = self._call(self._maintenance.Alarm, request)
+        names = {0: "NONE", 1: "NOSPACE", 2: "CORRUPT"}
+        return [Alarm(a.memberID, names.get(a.alarm, str(a.alarm))) for a in answer.alarms]
+
+    def disarm(self, alarm: Alarm) -> None:
+        """Take an alarm back. etcd raises it again when its cause is still there."""
+        pb = self._lib.pb
+        request = pb.AlarmRequest(
+            action=pb.AlarmRequest.DEACTIVATE, memberID=alarm.member_id, alarm=alarm.kind
+        )
+        self._call(self._maintenance.Alarm, request)
+
+    def hash_kv(self, revision: int = 0) -> KvHash:
+        """The hash of this member's own keys up to ``revision`` (0: its newest).
+
+        Reads the whole database: give the client a timeout to match.
+        """
+        answer = self._call(self._maintenance.HashKV, self._lib.pb.HashKVRequest(revision=revision))
+        return KvHash(answer.hash, revision or answer.header.revision, answer.compact_revision)
+
+    def compact(self, revision: int) -> None:
+        """Drop every key's history up to ``revision``, and wait until it is gone from disk."""
+        request = self._lib.pb.CompactionRequest(revision=revision, physical=True)
+        self._call(self._kv.Compact, request)
+
+    def defragment(self) -> None:
+        """Give free pages of this member's database back to its disk.
+
+        The member answers nothing else meanwhile: give the client a timeout to match.
+        """
+        self._call(self._maintenance.Defragment, self._lib.pb.DefragmentRequest())
+
+    def snapshot(self, *, silence: float = 60.0) -> Iterator[bytes]:
+        """This member's database as it is now, in pieces, and at the end the sha256 (32 bytes)
+        of all before it: the format that ``etcdctl snapshot save`` writes.
+
+        ``silence`` (seconds) bounds the wait for a piece, not the whole.
+        """
+        self._authenticate()
+        # No deadline: a large database takes what it takes. The watchdog ends a silent stream.
+        stream = self._maintenance.Snapshot(self._lib.pb.SnapshotRequest(), metadata=self._token)
+        last, done = [time.monotonic()], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(1.0):
+                if time.monotonic() - last[0] > silence:
+                    stream.cancel()
+
+        threading.Thread(target=watch, name="snapshot", daemon=True).start()
+        try:
+            for piece in stream:
+                yield piece.blob
+                last[0] = time.monotonic()
+        except self._lib.grpc.RpcError as error:
+            if error.code().name == "CANCELLED":
+                detail = f"no data for {silence:g} s"
+                raise EtcdUnreachable(self.endpoint, Reason.TIMEOUT, detail) from None
+            raise translated(self.endpoint, error, silence) from None
+        finally:
+            done.set()
+            with contextlib.suppress(Exception):
+                stream.cancel()
+
+    def count(self, revision: int = 0) -> int:
+        """How many keys there are at ``revision`` (0: now). Linearizable."""
+        request = self._lib.pb.RangeRequest(
+            key=b"\0", range_end=b"\0", count_only=True, revision=revision
+        )
+        return int(self._call(self._kv.Range, request).count)
+
+    def range(
+        self,
+        prefix: str | bytes,
+        *,
+        keys_only: bool = False,
+        limit: int | None = None,
+        revision: int = 0,
+        page: int = PAGE,
+    ) -> tuple[int, list[KeyValue]]:
+        """The keys below ``prefix`` (at most ``limit``), sorted, and the revision they are at.
+
+        Linearizable. All pages are of that one revision; give ``revision`` to read another
+        prefix at the same.
+        """
+        start = _bytes(prefix) or b"\0"
+        return self.interval(
+            start, after(start), keys_only=keys_only, limit=limit, revision=revision, page=page
+        )
+
+    def interval(
+        self,
+        start: bytes,
+        end: bytes,
+        *,
+        keys_only: bool = False,
+        limit: int | None = None,
+        revision: int = 0,
+        page: int = PAGE,
+    ) -> tuple[int, list[KeyValue]]:
+        """As :meth:`range`, for the keys from ``start`` up to and without ``end``."""
+        found: list[KeyValue] = []
+        while True:
+            left = page if limit is None else min(page, limit - len(found))
+            request = self._lib.pb.RangeRequest(
+                key=start, range_end=end, keys_only=keys_only, limit=left, revision=revision
+            )
+            answer = self._call(self._kv.Range, request)
+            revision = revision or answer.header.revision
+            found.extend(_key_value(kv) for kv in answer.kvs)
+            if not answer.more or len(found) == limit:
+                return revision, found
+            start = found[-1].key + b"\0"
+
+    def watch(self, since: Mapping[str, int]) -> Generator[Changes, None, None]:
+        """Every change below the prefixes in ``since``, each from its revision on, as it happens.
+
+        One stream. For each prefix, etcd's word that it is watched comes first, without events.
+        Ends only by an error: :class:`EtcdCompacted` when a revision is older than etcd's
+        history, :class:`EtcdUnreachable` when the member is gone, or has been without a leader
+        for some election timeouts (which is what the header ``hasleader`` asks for). Another
+        thread ends it by :meth:`close`.
+        """
+        pb = self._lib.pb
+        prefixes, done = list(since), threading.Event()
+
+        def requests() -> Iterator[Any]:
+            for prefix in prefixes:
+                start = _bytes(prefix)
+                create = pb.WatchCreateRequest(
+                    key=start, range_end=after(start), start_revision=since[prefix]
+                )
+                yield pb.WatchRequest(create_request=create)
+            done.wait()  # etcd takes the end of the requests for the end of the watch
+
+        self._authenticate()
+        metadata = (*(self._token or ()), ("hasleader", "true"))
+        created: dict[int, str] = {}
+        stream = None
+        try:
+            stream = self._watch.Watch(requests(), metadata=metadata)
+            for answer in stream:
+                if answer.compact_revision:
+                    what = f"the history before revision {answer.compact_revision} is gone"
+                    raise EtcdCompacted(self.endpoint, what, id="etcd-refused")
+                if answer.canceled:
+                    reason = answer.cancel_reason or "the watch was ended"
+                    raise classified(self.endpoint, "UNKNOWN", reason, self.timeout)
+                if answer.created:  # in the order of the requests
+                    created[answer.watch_id] = prefixes[len(created)]
+                head = answer.header
+                events = tuple(Change(e.type == e.DELETE, _key_value(e.kv)) for e in answer.events)
+                yield Changes(created[answer.watch_id], head.cluster_id, head.revision, events)
+        except self._lib.grpc.RpcError as error:
+            raise translated(self.endpoint, error, self.timeout) from None
+        except ValueError:  # another thread has closed the channel
+            raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
+        finally:
+            done.set()
+            if stream is not None:
+                stream.cancel()
+        raise EtcdUnreachable(self.endpoint, Reason.CLOSED)
+
+    def get(self, key: str | bytes) -> KeyValue | None:
+        """One key, linearizable: the answer proves a quorum behind this endpoint."""
+        answer = self._call(self._kv.Range, self._lib.pb.RangeRequest(key=_bytes(key)))
+        return _key_value(answer.kvs[0]) if answer.kvs else None
+
+    def put(self, key: str | bytes, value: str | bytes, *, lease: int = 0) -> int:
+        """Write one key. Returns the revision of the write."""
+        request = self._lib.pb.PutRequest(key=_bytes(key), value=_bytes(value), lease=lease)
+        return int(self._call(self._kv.Put, request).header.revision)
+
+    def delete(
+        self,
+        key: str | bytes,
+        *,
+        if_mod_revision: int | None = None,
+        if_absent: str | bytes | None = None,
+    ) -> bool:
+        """Delete one key, in a transaction. Returns whether it was deleted.
+
+        With ``if_mod_revision``, only when the key is still as it was seen at that revision; with
+        ``if_absent``, only when there is no such other key.
+        """
+        pb = self._lib.pb
+        name = _bytes(key)
+        wanted = [
+            pb.Compare(key=name, result=pb.Compare.GREATER, target=pb.Compare.VERSION, version=0)
+            if if_mod_revision is None
+            else pb.Compare(
+                key=name,
+                result=pb.Compare.EQUAL,
+                target=pb.Compare.MOD,
+                mod_revision=if_mod_revision,
+            )
+        ]
+        if if_absent is not None:
+            wanted.append(self._absent(_bytes(if_absent)))
+        delete = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=name))
+        answer = self._call(self._kv.Txn, pb.TxnRequest(compare=wanted, success=[delete]))
+        return bool(answer.succeeded)
+
+    def create(self, key: str | bytes, value: str | bytes) -> bool:
+        """Write one key unless it is there, in a transaction. Returns whether it was written."""
+        pb = self._lib.pb
+        name = _bytes(key)
+        put = pb.RequestOp(request_put=pb.PutRequest(key=name, value=_bytes(value)))
+        request = pb.TxnRequest(compare=[self._absent(name)], success=[put])
+        return bool(self._call(self._kv.Txn, request).succeeded)
+
+    def _absent(self, key: bytes) -> Any:
+        """The condition that there is no such key: its version is 0."""
+        pb = self._lib.pb
+        return pb.Compare(key=key, result=pb.Compare.EQUAL, target=pb.Compare.VERSION, version=0)
+
+    def lease_ttl(self, lease: int) -> int:
+        """Seconds the lease has left; -1 when it is gone."""
+        request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
+        return int(self._call(self._lease.LeaseTimeToLive, request).TTL)
+
+    def lease_time(self, lease: int) -> LeaseTime:
+        """How long a lease has left, and its keys."""
+        request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease, keys=True)
+        return _lease_time(self._call(self._lease.LeaseTimeToLive, request))
+
+    def lease_times(self, leases: Sequence[int], seconds: float) -> dict[int, LeaseTime]:
+        """How long each of ``leases`` has left, by lease; of those asked within ``seconds``.
+
+        etcd has no request for several. Some are under way at once (:data:`LEASES_AT_ONCE`).
+        """
+        found: dict[int, LeaseTime] = {}
+        deadline = time.monotonic() + seconds
+        waiting: deque[tuple[int, Any]] = deque()
+
+        def take() -> None:
+            lease, answer = waiting.popleft()
+            found[lease] = _lease_time(answer.result())
+
+        try:
+            for lease in leases:
+                if time.monotonic() >= deadline:
+                    break
+                if not found:  # logs in, where that is needed
+                    request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
+                    found[lease] = _lease_time(self._call(self._lease.LeaseTimeToLive, request))
+                    continue
+                if len(waiting) >= LEASES_AT_ONCE:
+                    take()
+                request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
+                ask = self._lease.LeaseTimeToLive.future
+                waiting.append((lease, ask(request, timeout=self.timeout, metadata=self._token)))
+            while waiting:
+                take()
+        except self._lib.grpc.RpcError as error:
+            raise translated(self.endpoint, error, self.timeout) from None
+        except ValueError:  # another thread has closed the channel
+            raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
+        return found
+
+    def lease_grant(self, ttl: int) -> int:
+        """A new lease of ``ttl`` seconds. Returns its id."""
+        return int(self._call(self._lease.LeaseGrant, self._lib.pb.LeaseGrantRequest(TTL=ttl)).ID)
+
+    def lease_revoke(self, lease: int) -> None:
+        """End a lease and delete its keys."""
+        self._call(self._lease.LeaseRevoke, self._lib.pb.LeaseRevokeRequest(ID=lease))
+
+    def quorum_write(self, member: str) -> None:
+        """Prove that this endpoint takes writes: put, read back and delete one key of our own.
+
+        The key is ``/alluxio-provision/health/<member>``.
+        """
+        key, token = HEALTH_PREFIX + member, secrets.token_hex(8)
+        revision = self.put(key, token)
+        found = self.get(key)
+        if found is None or found.mod_revision < revision:
+            raise EtcdRefused(
+                self.endpoint,
+                f"an acknowledged write to {key} cannot be read back",
+                id="etcd-refused",
+            )
+        # Another run's check may have written since; then the key is its own to delete.
+        self.delete(key, if_mod_revision=revision)
+
+    def auth_enabled(self) -> bool:
+        """Whether etcd asks who its clients are. For a client without a login.
+
+        Tells by a read: ``AuthStatus`` came only with 3.5. A certificate's common name counts as
+        a user where clients have one, which is then refused for having no such right.
+        """
+        try:
+            self.get("health")
+        except EtcdUnreachable as error:
+            if error.reason in (Reason.LOGIN, Reason.DENIED):
+                return True
+            raise
+        return False
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether the login was asked for: False where authentication is off."""
+        return bool(self._token)
+
+    def log_in(self) -> bool:
+        """Prove the login now. Returns False where authentication is off.
+
+        Raises :class:`EtcdUnreachable` with ``Reason.LOGIN`` when it is refused.
+        """
+        self._forget()
+        _tokens.clear()
+        self._authenticate()
+        return self.logged_in
+
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """etcd's users, and the roles of each."""
+        pb = self._lib.pb
+        names = self._call(self._auth.UserList, pb.AuthUserListRequest()).users
+        return {
+            name: tuple(self._call(self._auth.UserGet, pb.AuthUserGetRequest(name=name)).roles)
+            for name in names
+        }
+
+    def user_add(self, name: str, password: str) -> None:
+        request = self._lib.pb.AuthUserAddRequest(name=name, password=password)
+        self._call(self._auth.UserAdd, request)
+
+    def user_change_password(self, name: str, password: str) -> None:
+        request = self._lib.pb.AuthUserChangePasswordRequest(name=name, password=password)
+        self._call(self._auth.UserChangePassword, request)
+
+    def user_grant_role(self, name: str, role: str) -> None:
+        request = self._lib.pb.AuthUserGrantRoleRequest(user=name, role=role)
+        self._call(self._auth.UserGrantRole, request)
+
+    def roles(self) -> dict[str, tuple[Permission, ...]]:
+        """etcd's roles, and what each permits."""
+        pb = self._lib.pb
+        found: dict[str, tuple[Permission, ...]] = {}
+        for name in self._call(self._auth.RoleList, pb.AuthRoleListRequest()).roles:
+            answer = self._call(self._auth.RoleGet, pb.AuthRoleGetRequest(role=name))
+            found[name] = tuple(
+                Permission(p.key, p.range_end, _ACCESS.get(p.permType, str(p.permType)))
+                for p in answer.perm
+            )
+        return found
+
+    def role_add(self, name: str) -> None:
+        self._call(self._auth.RoleAdd, self._lib.pb.AuthRoleAddRequest(name=name))
+
+    def role_grant(self, role: str, permission: Permission) -> None:
+        """Permit ``role`` what ``permission`` says, beside what it may already."""
+        perm = self._lib.permissions.Permission(
+            permType=next(n for n, access in _ACCESS.items() if access == permission.access),
+            key=permission.key,
+            range_end=permission.end,
+        )
+        request = self._lib.pb.AuthRoleGrantPermissionRequest(name=role, perm=perm)
+        self._call(self._auth.RoleGrantPermission, request)
+
+    def role_revoke(self, role: str, permission: Permission) -> None:
+        request = self._lib.pb.AuthRoleRevokePermissionRequest(
+            role=role, key=permission.key, range_end=permission.end
+        )
+        self._call(self._auth.RoleRevokePermission, request)
+
+    def auth_enable(self) -> None:
+        """Turn authentication on. etcd refuses without a user root that has the role root."""
+        self._call(self._auth.AuthEnable, self._lib.pb.AuthEnableRequest())
+
+    def auth_disable(self) -> None:
+        self._call(self._auth.AuthDisable, self._lib.pb.AuthDisableRequest())
+        _tokens.clear()
+
+    def _call(self, method: Any, request: Any) -> Any:
+        self._authenticate()
+        try:
+            return self._send(method, request)
+        except EtcdUnreachable as error:
+            # Of another life of the cluster, restored since, the token's index may be ahead of the
+            # log: etcd waits for it in vain. The next call logs in anew.
+            if error.reason is Reason.TIMEOUT:
+                self._forget()
+            # A token ends with its member's process, and after some minutes without use.
+            if error.reason is not Reason.LOGIN or not self._forget():
+                raise
+        self._authenticate()
+        return self._send(method, request)
+
+    def _authenticate(self) -> None:
+        """Log in, once. Where authentication is off there is nothing to log in to, and the calls
+        go without: inventories say who to be before it is turned on."""
+        if self._login is None or self._token is not None:
+            return
+        key = (str(self.endpoint), self._login.user, self._login.password)
+        token = _tokens.get(key)
+        if token is None:
+            try:
+                token = self._send(self._auth.Authenticate, self._credentials()).token
+            except EtcdRefused as error:
+                if "authentication is not enabled" not in error.message:
+                    raise
+                self._token = ()
+                return
+            _tokens[key] = token
+        self._token = (("token", token),)
+
+    def _credentials(self) -> Any:
+        assert self._login is not None
+        return self._lib.pb.AuthenticateRequest(
+            name=self._login.user, password=self._login.password
+        )
+
+    def _ask(self, method: Any, request: Any) -> Any:
+        """A call that etcd answers without a login: a wrong password shows with the others."""
+        try:
+            return self._send(method, request)
+        except EtcdUnreachable as error:
+            if error.reason not in (Reason.LOGIN, Reason.DENIED):
+                raise
+        return self._call(method, request)
+
+    def _forget(self) -> bool:
+        """Drop a token (or that none is needed) that etcd no longer takes, if there is one."""
+        if self._token is None or self._login is None:
+            return False
+        _tokens.pop((str(self.endpoint), self._login.user, self._login.password), None)
+        self._token = None
+        return True
+
+    def _send(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self.timeout, metadata=self._token)
+        except self._lib.grpc.RpcError as error:
+            raise translated(self.endpoint, error, self.timeout) from None
+        except ValueError:  # another thread has closed the channel
+            raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
+
+
+def preload() -> None:
+    """Import gRPC and protobuf. Raises :class:`UsageError` when they cannot be."""
+    protocol.load()
+
+
+def _member(m: Any) -> RegisteredMember:
+    return RegisteredMember(
+        id=m.ID,
+        name=printable(m.name),
+        peer_urls=tuple(printable(url) for url in m.peerURLs),
+        client_urls=tuple(printable(url) for url in m.clientURLs),
+        is_learner=m.isLearner,
+    )
+
+
+def _lease_time(answer: Any) -> LeaseTime:
+    return LeaseTime(int(answer.TTL), int(answer.grantedTTL), tuple(answer.keys))
+
+
+def _key_value(kv: Any) -> KeyValue:
+    return KeyValue(kv.key, kv.value, kv.lease, kv.mod_revision, kv.create_revision, kv.version)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()

@@ -1,0 +1,158 @@
+"""The conditions that steps on a running cluster wait for, before and after a member is touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+from provision.engine.plan import Gate
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd.cluster import hashes, health
+from provision.etcd.cluster.health import ClusterHealth
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.ssh.session import Fleet
+
+#: Seconds a member has to become healthy after it was started or restarted.
+HEALTHY_WITHIN = 60.0
+#: Seconds in which a member that is down for a moment is back: systemd starts it again after two
+#: (``RestartSec``), and an election takes one or two.
+BACK_WITHIN = 20.0
+POLL_SECONDS = 0.05
+
+
+def require_healthy(seen: ClusterHealth) -> None:
+    """Raises :class:`Unhealthy` unless every member is."""
+    if not seen.all_healthy:
+        raise Unhealthy(
+            f"{seen.healthy_count} of {len(seen.members)} members are healthy "
+            f"(quorum is {seen.quorum}): wait until the others are back, or see invoke check-nodes",
+            seen.problems,
+            id="quorum-at-risk",
+        )
+
+
+def back(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> ClusterHealth:
+    """``seen`` if every member is healthy in it, or a look that finds them back: a run that was cut
+    may have left one on its way. Raises :class:`Unhealthy` after :data:`BACK_WITHIN` seconds."""
+    if not seen.all_healthy:
+        seen = until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy, BACK_WITHIN)
+    require_healthy(seen)
+    return seen
+
+
+def require_writable(seen: ClusterHealth, sparing: Collection[str] = ()) -> None:
+    """Raises :class:`PreflightFailed` when an alarm stands that is not of the kinds ``sparing``.
+
+    etcd refuses writes then, so a change could not be proven, and would stop half-way.
+    """
+    kinds = sorted(seen.alarms - set(sparing))
+    if not kinds:
+        return
+    problems = [
+        Problem(
+            "etcd",
+            f"alarm {kind}: etcd takes no writes",
+            health.ALARM_REMEDIES.get(kind, ""),
+            id=health.ALARM_IDS.get(kind, "alarm-raised"),
+        )
+        for kind in kinds
+    ]
+    raise PreflightFailed(
+        f"an alarm of etcd has to be solved first ({', '.join(kinds)}); nothing was changed",
+        problems,
+        id=problems[0].id,
+    )
+
+
+def all_healthy(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember | None = None,
+    standing: Collection[str] = (),
+) -> Gate:
+    """After a change: every member is healthy, and ``member`` (or each) takes a quorum write.
+
+    ``standing`` are the kinds of alarm that the plan is the remedy of: while no other alarm stands,
+    the quorum reads are the proof, since etcd refuses writes.
+    """
+
+    def check() -> None:
+        deadline = time.monotonic() + HEALTHY_WITHIN
+        while True:
+            within = max(0.0, deadline - time.monotonic())
+            look = until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy, within)
+            require_healthy(look)
+            if look.alarms and look.alarms <= set(standing):
+                return None
+            try:
+                return health.verify_write(cluster, fleet, member)
+            except Unhealthy:  # such as for an election since the look
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
+
+    title = "every member healthy, by a quorum write and read through each"
+    if standing:
+        title += f" (reads alone while the alarm {' or '.join(sorted(standing))} stands)"
+    return Gate(title, check)
+
+
+def all_equal(healthy: Gate, cluster: EtcdCluster, fleet: Fleet) -> Gate:
+    """After members were started without etcd's own check: ``healthy``, and they hold one data."""
+
+    def check() -> None:
+        healthy.check()
+        hashes.require_equal(health.observe(cluster, fleet), fleet)
+
+    return Gate(f"{healthy.title}, and all hold the same data", check)
+
+
+def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
+    """Before ``member`` is disturbed: every other member is healthy, or it is down already.
+
+    One that is healthy has the others' data, too: else etcd's own check would not let it start
+    again (:mod:`provision.etcd.member.start_check`).
+    """
+    others = [m for m in cluster.members if m.name != member.name]
+
+    def sick(seen: ClusterHealth) -> list[EtcdMember]:
+        return [m for m in others if not seen.healthy(m.name)]
+
+    def settled(seen: ClusterHealth) -> bool:
+        # One that answers without serving may be waiting for an election, like the others.
+        answers = any(m.status is not None for m in seen.members if m.member.name == member.name)
+        return not answers or not sick(seen)
+
+    def check() -> None:
+        look = until(lambda: health.observe(cluster, fleet), settled, BACK_WITHIN)
+        if not look.healthy(member.name):
+            return
+        if away := sick(look):
+            names = ", ".join(m.name for m in away)
+            raise Unhealthy(
+                f"{member.name} is not touched while {names} is down",
+                look.problems,
+                id="quorum-at-risk",
+            )
+        hashes.require_equal(look, fleet)
+
+    return Gate(f"the cluster can do without {member.name} for a moment", check)
+
+
+def until(
+    look: Callable[[], ClusterHealth],
+    good: Callable[[ClusterHealth], bool],
+    within: float = HEALTHY_WITHIN,
+) -> ClusterHealth:
+    """Look until it is good, or ``within`` seconds have passed. Returns the last look."""
+    deadline = time.monotonic() + within
+    while True:
+        seen = look()
+        if good(seen) or time.monotonic() > deadline:
+            return seen
+        time.sleep(POLL_SECONDS)
+
+
+def order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:
+    """Unhealthy members first (that is a repair), then followers, the leader last."""
+    return sorted(members, key=lambda m: (seen.healthy(m.name), m.name == seen.leader))

@@ -1,0 +1,428 @@
+"""Before anything is changed or saved: which cluster it is.
+
+:func:`establish` looks at every declared member, decides by :mod:`provision.etcd.cluster.groups`,
+and returns the inventory with what it found. From then on :mod:`provision.etcd.cluster.health`
+counts only the members of that cluster, so neither a gate nor a call can meet another one.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from provision.errors import PreflightFailed, Problem, UsageError
+from provision.etcd.api.values import Login
+from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
+from provision.etcd.cluster.groups import (
+    Answer,
+    Behind,
+    Disk,
+    Group,
+    Note,
+    Seen,
+    Serving,
+    Silent,
+    Two,
+    Unseen,
+)
+from provision.etcd.cluster.health import ClusterHealth
+from provision.etcd.member import desired, layout, membership_diff, recovery_marker
+from provision.host import gather
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import File
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Inventory, Machine
+from provision.ssh.session import Fleet
+from provision.text import document
+
+_IDS, _STATUS = "wal", "snapshot status"
+_ADVERTISED = re.compile(r'^initial-advertise-peer-urls: "https?://([^"]+)"$', re.MULTILINE)
+RECOVER = "see which data is right: invoke recover-etcd --from {}, or invoke restore-etcd FILE"
+MOUNT = (
+    "mount the data disks, or invoke restore-etcd FILE; to begin with an empty etcd when the data "
+    "is gone for good: delete {} and {} on every member's host"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there is: every declared member, and what the last run noted."""
+
+    seen: tuple[Seen, ...]
+    note: Note | None = None
+    facts: Mapping[Machine, HostFacts] = field(default_factory=dict)
+    asked: ClusterHealth | None = None
+
+
+def establish(
+    inventory: Inventory,
+    fleet: Fleet,
+    wanted: str = "",
+    *,
+    starts: bool = False,
+    login: Login | None = None,
+) -> Inventory:
+    """The inventory with the cluster that a command may work on.
+
+    ``wanted`` is what ``--cluster-id`` names. For an external etcd only the members' answers count.
+    ``starts``: the command starts members that are down, which must be
+    safe. Raises :class:`PreflightFailed` when it is not clear which cluster it is, and
+    :class:`UsageError` for a group that does not exist; nothing is changed.
+    """
+    cluster = replace(inventory.etcd, established=Established())
+    look = observe(cluster, fleet, login=login)
+    if unended := recovery_marker.problems(cluster, look.facts):
+        raise PreflightFailed(
+            "a restore or a recovery has begun and not ended; nothing was changed",
+            unended,
+            id="recovery-unfinished",
+        )
+    _require_known(wanted, groups.form(look.seen))
+    look, formed, verdict = _settled(cluster, fleet, look, wanted, login)
+    established = Established()
+    if isinstance(verdict, Two | Behind):
+        raise refusal(cluster, verdict)
+    if isinstance(verdict, Unseen):
+        raise PreflightFailed(
+            "it is not known whether what serves is the cluster; nothing was changed",
+            [
+                *[replace(p, id="etcd-members-unseen") for p in groups.shown(formed)],
+                groups.not_seen(cluster.name, verdict),
+            ],
+            id="etcd-members-unseen",
+        )
+    if isinstance(verdict, Silent) and wanted and any(g.serves is not False for g in formed):
+        raise _does_not_serve(cluster, wanted, formed)
+    if isinstance(verdict, Serving):
+        established = replace(
+            _of(verdict, wanted), endpoints=_undeclared(cluster, verdict.group, look)
+        )
+    elif not cluster.external and starts and _all_ours(cluster, look):
+        established = Established(lost=_may_start(cluster, look, verdict))
+    alluxio = inventory.alluxio
+    if alluxio is not None and established.endpoints:
+        every = (*cluster.endpoints, *established.endpoints)
+        alluxio = replace(alluxio, etcd_endpoints=tuple(dict.fromkeys(every)))
+    return replace(inventory, etcd=replace(cluster, established=established), alluxio=alluxio)
+
+
+def _undeclared(cluster: EtcdCluster, group: Group, look: Look) -> tuple[str, ...]:
+    """The endpoints of the voters that the inventory does not declare, or declares at another
+    address: workers keep them for as long as the members are there."""
+    if look.asked is None:
+        return ()
+    of = tuple(m for m in look.asked.members if m.member.name in group.names)
+    there = membership_diff.roster(cluster, replace(look.asked, members=of).registered)
+    found = replace(cluster, members=there.voters).endpoints
+    return tuple(url for url in found if url not in cluster.endpoints)
+
+
+def _settled(
+    cluster: EtcdCluster, fleet: Fleet, look: Look, wanted: str, login: Login | None
+) -> tuple[Look, tuple[Group, ...], groups.Verdict]:
+    """The verdict, once it is stable.
+
+    The members are not asked at the same instant, so a group that serves may have gone on since
+    another member was looked at. A majority in an election does not serve for a second or two: it
+    must not count as a group that has lost its quorum.
+    """
+    seen, deadline = look.seen, time.monotonic() + gates.BACK_WITHIN
+    looks = 0
+    while True:
+        formed = groups.form(seen)
+        known = wanted if any(g.name == wanted for g in formed) else ""
+        verdict = groups.decide(seen, formed, look.note, known)
+        electing = groups.may_be_electing(formed)
+        if not electing and (looks or not isinstance(verdict, Two | Behind | Unseen)):
+            break
+        if electing and looks and time.monotonic() > deadline:
+            break
+        if looks:
+            time.sleep(gates.POLL_SECONDS)
+        seen = _again(seen, answers(health.observe(cluster, fleet, login=login)))
+        looks += 1
+    _require_known(wanted, formed)
+    return replace(look, seen=seen), formed, verdict
+
+
+def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
+    """The inventory with the group ``wanted``, whether it serves or not: members of any other
+    are not asked. For ``recover-etcd``, whose own group does not serve.
+
+    Raises :class:`UsageError` when there is no group of that name.
+    """
+    cluster = replace(inventory.etcd, established=Established())
+    look = observe(cluster, fleet)
+    if recovery_marker.problems(cluster, look.facts):
+        return inventory  # a recovery that has begun goes on; the others are stopped
+    seen = look.seen
+    group = named(wanted, groups.form(seen))
+    outside = [m for m in seen if m.has_data and m not in group.members]
+    established = Established(
+        group.cluster_id,
+        frozenset(m.member_id for m in outside if m.member_id is not None),
+        frozenset(m.name for m in outside),
+        name=wanted,
+    )
+    return replace(inventory, etcd=replace(cluster, established=established))
+
+
+def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -> Look:
+    """Ask every member, read the last run's note on its host, and the data of those that do not
+    answer. Of an external etcd, whose hosts are none of ours, only the answers are there."""
+    probes = {m.machine: _probe(cluster, m) for m in cluster.members if not cluster.external}
+    with ThreadPoolExecutor(1, "guard") as pool:
+        looking = pool.submit(gather.look, fleet, probes)
+        asked = health.observe(cluster, fleet, login=login)
+        facts, _ = looking.result()
+    told, refused = answers(asked), {m.member.name for m in asked.members if m.refused}
+    if cluster.external:
+        return Look(tuple(Seen(m.name, told.get(m.name)) for m in cluster.members))
+    silent = {
+        m.machine: replace(_probe(cluster, m), commands=_disk_commands(cluster, m))
+        for m in cluster.members
+        if m.name not in told and m.machine in facts and desired.has_data(m, facts[m.machine])
+    }
+    if silent:
+        facts |= gather.look(fleet, silent)[0]
+    seen = tuple(
+        replace(
+            _seen(m, told.get(m.name), facts.get(m.machine)),
+            refuses=m.name in refused,
+            peer_url=m.peer_url,
+        )
+        for m in cluster.members
+    )
+    return Look(seen, last_seen.read(cluster, facts.values()), facts, asked)
+
+
+def answers(seen: ClusterHealth) -> dict[str, Answer]:
+    """What the members that answer say of themselves, by name."""
+    return {m.member.name: a for m in seen.members if (a := m.answer) is not None}
+
+
+def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
+    """Why a command does not choose by itself, with every group."""
+    listed = groups.shown(verdict.groups)
+    if isinstance(verdict, Two):
+        serving = " and ".join(g.name for g in verdict.groups if g.serves is not False)
+        return PreflightFailed(
+            "the members form more than one cluster; nothing was changed",
+            [
+                *listed,
+                Problem(
+                    cluster.name,
+                    f"it is not clear which is the cluster: {serving}",
+                    "see which has the right data, and name it: --cluster-id ID; the data of the "
+                    "others is kept aside when they are replaced",
+                    id="etcd-clusters-differ",
+                ),
+            ],
+            id="etcd-clusters-differ",
+        )
+    others = [m for g in verdict.groups if g is not verdict.group for m in g.members]
+    newest = max(others, key=lambda m: m.revision or 0, default=None)
+    remedy = f"to go on with what serves: --cluster-id {verdict.group.name}"
+    if newest is not None and (newest.revision or 0) > (verdict.group.revision or 0):
+        other = next(g for g in verdict.groups if newest in g.members)
+        remedy += (
+            f"; with the newer data: invoke recover-etcd --from {newest.name} "
+            f"--cluster-id {other.name}"
+        )
+    else:
+        remedy += "; or invoke restore-etcd FILE, with a backup"
+    return PreflightFailed(
+        "the cluster that serves is older than what there was; nothing was changed",
+        [
+            *[replace(p, id="etcd-history-behind") for p in listed],
+            Problem(cluster.name, verdict.why, remedy, id="etcd-history-behind"),
+        ],
+        id="etcd-history-behind",
+    )
+
+
+def named(wanted: str, formed: Sequence[Group]) -> Group:
+    """The group that ``--cluster-id`` names. Raises :class:`UsageError` when there is none."""
+    _require_known(wanted, formed)
+    return next(g for g in formed if g.name == wanted)
+
+
+def _require_known(wanted: str, formed: Sequence[Group]) -> None:
+    names = [g.name for g in formed]
+    if wanted and wanted not in names:
+        there = f"there are {', '.join(names)}" if names else "no member has data"
+        raise UsageError(f"--cluster-id: no cluster {wanted!r}: {there}", id="name-unknown")
+
+
+def _does_not_serve(cluster: EtcdCluster, wanted: str, formed: Sequence[Group]) -> PreflightFailed:
+    group = named(wanted, formed)
+    newest = max(group.members, key=lambda m: m.revision or 0).name
+    what = f"cluster {wanted} does not serve, and another one does"
+    remedy = f"invoke recover-etcd --from {newest} --cluster-id {wanted}"
+    return PreflightFailed(
+        f"{what}; nothing was changed",
+        [*groups.shown(formed), Problem(cluster.name, what, remedy, id="quorum-lost")],
+        id="quorum-lost",
+    )
+
+
+def _of(verdict: Serving, wanted: str) -> Established:
+    group = verdict.group
+    return Established(
+        group.cluster_id,
+        frozenset(m.answer.member_id for m in verdict.odd if m.answer is not None),
+        frozenset(m.name for m in verdict.odd if m.cluster_id is not None),
+        name=wanted,
+    )
+
+
+def _all_ours(cluster: EtcdCluster, look: Look) -> bool:
+    """Whether every host answers and has no data of another installation. Preflight refuses such
+    data."""
+    for m, seen in zip(cluster.members, look.seen, strict=True):
+        facts = look.facts.get(m.machine)
+        if facts is None or (seen.disk and owner(facts, layout.UNIT_PATH) != cluster.name):
+            return False
+    return True
+
+
+def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[str]:
+    """The members that must not be started with the others. Raises :class:`PreflightFailed` when
+    starting any could lose what was acknowledged."""
+    texts = {
+        m.name: look.facts[m.machine].text(layout.config_file(cluster)) or ""
+        for m in cluster.members
+        if m.machine in look.facts
+    }
+    data = [m for m in look.seen if m.has_data]
+    if elsewhere := _elsewhere(cluster, look):
+        raise PreflightFailed(
+            "etcd's data is in another folder; nothing was changed",
+            elsewhere,
+            id="member-data-lost",
+        )
+    first: set[str] = set()
+    for m in data:
+        first |= desired.initial_members(texts.get(m.name, ""))
+    exists = any(desired.says_existing(text) for text in texts.values())
+    found = groups.start(look.seen, look.note, first, exists)
+    if isinstance(found, groups.Start) and (why := _moved(cluster, found, texts)):
+        found = groups.Unclear(why, found.names[0])
+    if isinstance(found, groups.Unclear):
+        remedy = RECOVER.format(found.best or "NAME")
+        if not data:
+            remedy = MOUNT.format(layout.last_seen(cluster), layout.config_file(cluster))
+        away = [m.name for m in look.seen if m.looked and not m.has_data and m.name in first]
+        if away:
+            remedy = f"mount the data disk of {', '.join(away)}; if that cannot be: {remedy}"
+        raise PreflightFailed(
+            "no member serves, and starting them could lose data; nothing was changed",
+            [
+                *[replace(p, id="etcd-history-behind") for p in groups.shown(verdict.groups)],
+                Problem(cluster.name, found.why, remedy, id="etcd-history-behind"),
+            ],
+            id="etcd-history-behind",
+        )
+    return frozenset(found.lost) if isinstance(found, groups.Start) else frozenset()
+
+
+def _elsewhere(cluster: EtcdCluster, look: Look) -> list[Problem]:
+    """The members without data whose ``data_dir`` was another one when they had it."""
+    found = []
+    for m, seen in zip(cluster.members, look.seen, strict=True):
+        facts = look.facts.get(m.machine)
+        if facts is None or seen.has_data:
+            continue
+        if former := desired.former_data_dir(cluster, m, facts):
+            what, remedy = desired.what_moved(m, former)
+            where = f"{m.name} ({m.machine.where})"
+            found.append(Problem(where, what, remedy, id="member-data-lost"))
+    return found
+
+
+def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) -> str:
+    """Why the members could not find one another: too many have got another address."""
+    advertised = {name: _ADVERTISED.search(text) for name, text in texts.items()}
+    known = [m for m in cluster.members if m.name in start.names and advertised.get(m.name)]
+    away = [
+        m.name
+        for m in known
+        if (found := advertised[m.name]) and found[1] != m.peer_url.partition("://")[2]
+    ]
+    total = len(start.names) + len(start.lost)
+    # A cluster of one needs no other to find it.
+    if away and total > 1 and len(known) - len(away) < total // 2 + 1:
+        return (
+            f"the peer addresses of {', '.join(away)} have changed since it ran: the members would "
+            "not find one another, and without a quorum etcd cannot learn the new ones"
+        )
+    return ""
+
+
+def _again(before: Sequence[Seen], now: Mapping[str, Answer]) -> tuple[Seen, ...]:
+    """As before, but for what serves now."""
+    return tuple(
+        replace(m, answer=now[m.name]) if m.name in now and now[m.name].serves else m
+        for m in before
+    )
+
+
+def _seen(member: EtcdMember, answer: Answer | None, facts: HostFacts | None) -> Seen:
+    if answer is not None or facts is None:
+        return Seen(member.name, answer, looked=facts is not None)
+    if not desired.has_data(member, facts):
+        return Seen(member.name)
+    found = wal.parse(facts.commands.get(_IDS, ""))
+    return Seen(
+        member.name,
+        disk=Disk(
+            found.cluster_id if found is not None else None,
+            found.member_id if found is not None else None,
+            revision(facts.commands.get(_STATUS, "")),
+        ),
+    )
+
+
+def revision(said: str) -> int | None:
+    """The revision in what ``snapshot status -w json`` prints; None when it is not there."""
+    lines = said.strip().splitlines() or [""]
+    try:
+        return int(document(lines[-1])["revision"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
+    return Probe(
+        resources=tuple(
+            File(path, None)
+            for path in (
+                layout.last_seen(cluster),
+                layout.config_file(cluster),
+                layout.UNIT_PATH,
+            )
+        ),
+        paths=(f"{member.data_dir}/member", recovery_marker.path(member)),
+        addresses=False,
+    )
+
+
+def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
+    """The shell commands that read a silent member's data, as etcd's user, its owner."""
+    q, data, user = shlex.quote, f"{member.data_dir}/member", cluster.user
+    as_user = f"setpriv --reuid {q(user)} --regid {q(user)} --init-groups"
+    head = f'f=$(ls "{data}"/wal/*.wal | tail -n 1) && od -An -v -tx1 -N {wal.HEAD} "$f"'
+    # A copy, where there is room for one: the database of a process that runs is locked.
+    status = (
+        f'need=$(du -k "{data}/snap/db" | cut -f 1) && '
+        "free=$(df -Pk /var/tmp | awk 'END { print $4 }') && [ $((need * 2)) -lt \"$free\" ] && "
+        f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX) && trap 'rm -rf \"$t\"' EXIT && "
+        f'timeout 30 cp --reflink=auto "{data}/snap/db" "$t/db" && ETCDCTL_API=3 timeout 50 '
+        f'{q(scratch.tool(cluster))} snapshot status "$t/db" -w json'
+    )
+    only = f"[ -d {q(data)} ] || exit 0; cd /; {as_user} sh -c "
+    return {_IDS: only + q(head), _STATUS: only + q(status)}

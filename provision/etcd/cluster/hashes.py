@@ -1,0 +1,225 @@
+"""Whether the members hold the same data: ``HashKV`` of each at one revision.
+
+Ids, terms and revisions can all be right while the data differ: for example on a member that was
+restored by hand under its own ids and then followed the leader. etcd's own corruption check
+compares the same hashes (its ``corrupt.go``, ``PeriodicCheck``), but its alarm may name a wrong
+member, or none: ``PeriodicCheck`` names whoever differs from the leader, and ``checkPeerHashes``
+names member 0 when no majority agrees (etcd issue 14849). So the alarm's member is never used.
+
+Two hashes are comparable at the same revision and the same compacted revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd.api.errors import EtcdRefused
+from provision.etcd.api.values import KvHash
+from provision.etcd.cluster import health, reach
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.inventory.resolved import EtcdCluster
+from provision.ssh.session import Fleet
+
+#: Bytes a second at which a member surely hashes its database: bounds the call.
+HASHED_PER_SECOND = 5 << 20
+#: Looks until the members are asked between two compactions.
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The voters that serve, by the hash of their data at ``revision``.
+
+    ``voters`` counts all voters of the cluster, with those that do not serve. In ``by_hash``,
+    members with different compacted revisions have different keys.
+    """
+
+    revision: int
+    by_hash: Mapping[int, tuple[str, ...]]
+    voters: int = 0
+
+    @property
+    def equal(self) -> bool:
+        return len(self.by_hash) < 2
+
+    @property
+    def compared(self) -> int:
+        return sum(map(len, self.by_hash.values()))
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """Those that more than half of all voters agree with; empty without such a majority."""
+        count = max(self.voters, self.compared)
+        return next((names for names in self.by_hash.values() if 2 * len(names) > count), ())
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """Those whose data differ from the majority's; empty when there is none."""
+        if not self.right:
+            return ()
+        return tuple(n for names in self.by_hash.values() if names != self.right for n in names)
+
+
+def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
+    """Ask every healthy voter of ``seen`` at once.
+
+    Raises :class:`Unhealthy` when the cluster was compacted again and again meanwhile, or when a
+    member does not answer.
+    """
+    count = sum(not r.is_learner for r in seen.registered)
+    late: dict[str, int] = {}
+    before: dict[str, int] = {}
+    written = False  # between a look and the hashes
+    for _ in range(ATTEMPTS):
+        late |= _late(seen, fleet)
+        voters = [m for m in _voters(seen) if m.member.name not in late]
+        if len(voters) + len(late) < 2:
+            return Comparison(0, {}, count)
+        revisions = [m.status.revision for m in voters if m.status is not None]
+        revision = min(revisions, default=0)
+        # For the revision of its last compaction a member repeats the hash of that time, with
+        # another compacted revision (``HashByRev`` of etcd's ``hashStorage``), unless it was
+        # restarted since; etcd 3.4 refuses. Asked for the newest, each hashes what it has now. That
+        # is of no use while clients write: then the newest is past the last compaction anyway.
+        still = len(set(revisions)) == 1 and not written
+        told = _ask(seen.cluster, fleet, voters, 0 if still else revision)
+        hashes = [h for h in told if h is not None and (not still or h.revision == revision)]
+        if len(hashes) == len(voters):
+            names = [m.member.name for m in voters]
+            compacted = dict(zip(names, (h.compact_revision for h in hashes), strict=True))
+            if len(set(compacted.values())) < 2:
+                found = _worst(revision, voters, hashes)
+                return replace(found, by_hash=_with_late(found.by_hash, late), voters=count)
+            if still and compacted == before:
+                # Between two looks each member has served a linearizable read, so it has applied
+                # every compaction of the look before. One that has not changed does not follow.
+                by_hash = _with_late(_apart(voters, hashes), late)
+                return Comparison(revision, by_hash, count)
+            before = compacted if still else {}
+        else:
+            written = still and None not in told
+        seen = health.observe(seen.cluster, fleet)
+    raise Unhealthy(
+        "the cluster was compacted whenever its members' data were compared; run again",
+        id="changed-meanwhile",
+    )
+
+
+def require_equal(seen: ClusterHealth, fleet: Fleet, sparing: Collection[str] = ()) -> None:
+    """Raises :class:`PreflightFailed` when the data of the healthy voters differ.
+
+    ``sparing`` are members that are about to be removed: theirs may differ.
+    """
+    found = compare(seen, fleet)
+    left = {
+        number: rest
+        for number, names in found.by_hash.items()
+        if (rest := tuple(n for n in names if n not in sparing))
+    }
+    if len(left) > 1:
+        raise differ(replace(found, by_hash=left))
+
+
+def differ(found: Comparison) -> PreflightFailed:
+    """The error: the members' data differ, which members agree, and what to do."""
+    said = "; ".join(f"{', '.join(names)}: {number:08x}" for number, names in found.by_hash.items())
+    what = f"the members' data differ at revision {found.revision} (hashes: {said})"
+    return PreflightFailed(
+        "the members' data differ; nothing was changed",
+        [Problem("etcd", what, remedy(found), id="etcd-data-differ")],
+        id="etcd-data-differ",
+    )
+
+
+def remedy(found: Comparison) -> str:
+    """What helps when the data differ: the commands, as one line."""
+    if found.differing:
+        return " and then ".join(f"invoke replace-member {name}" for name in found.differing)
+    if found.compared < found.voters:
+        return (
+            f"{found.compared} of {found.voters} voters could be compared, and no majority agrees: "
+            "start the others (invoke deploy-etcd), then run again"
+        )
+    return (
+        "no majority agrees: compare their data by hand, then invoke restore-etcd FILE, or invoke "
+        "recover-etcd --from the member that is right"
+    )
+
+
+def _voters(seen: ClusterHealth) -> list[MemberHealth]:
+    return [
+        m for m in seen.members if m.healthy and m.status is not None and not m.status.is_learner
+    ]
+
+
+def _late(seen: ClusterHealth, fleet: Fleet) -> dict[str, int]:
+    """The voters that have lost the newest revisions, with the revision that each is at.
+
+    At an older revision their data may be the same as the others'.
+    """
+    revisions = {m.status.revision for m in _voters(seen) if m.status is not None}
+    if len(revisions) < 2:
+        return {}
+    # The next look ends with a linearizable read through each member, which has it apply every
+    # revision of this one. The look after that shows where it is since.
+    served = {m.member.name for m in _voters(health.observe(seen.cluster, fleet))}
+    return {
+        m.member.name: m.status.revision
+        for m in _voters(health.observe(seen.cluster, fleet))
+        if m.member.name in served and m.status is not None and m.status.revision < max(revisions)
+    }
+
+
+def _with_late(
+    by_hash: Mapping[int, tuple[str, ...]], late: Mapping[str, int]
+) -> dict[int, tuple[str, ...]]:
+    found = dict(by_hash)
+    for name, revision in late.items():
+        key = revision << 32
+        found[key] = (*found.get(key, ()), name)
+    return found
+
+
+def _apart(voters: Sequence[MemberHealth], hashes: Sequence[KvHash]) -> dict[int, tuple[str, ...]]:
+    """Members that stand at different compacted revisions: their data differ."""
+    found: dict[int, tuple[str, ...]] = {}
+    for m, h in zip(voters, hashes, strict=True):
+        key = (h.compact_revision & 0xFFFFFFFF) << 32 | h.hash
+        found[key] = (*found.get(key, ()), m.member.name)
+    return found
+
+
+def _worst(revision: int, voters: Sequence[MemberHealth], hashes: Sequence[KvHash]) -> Comparison:
+    """Members of one release are compared with one another: releases differ in which tombstones
+    a compaction leaves (etcd pull request 18274), so amid an upgrade hashes may differ."""
+    if len({h.hash for h in hashes}) == 1:
+        return Comparison(revision, {hashes[0].hash: tuple(m.member.name for m in voters)})
+    by_release: dict[str, dict[int, tuple[str, ...]]] = {}
+    for m, h in zip(voters, hashes, strict=True):
+        release = m.status.version if m.status is not None else ""
+        found = by_release.setdefault(release, {})
+        found[h.hash] = (*found.get(h.hash, ()), m.member.name)
+    return Comparison(revision, max(by_release.values(), key=len, default={}))
+
+
+def _ask(
+    cluster: EtcdCluster, fleet: Fleet, voters: Sequence[MemberHealth], revision: int
+) -> list[KvHash | None]:
+    """The hash of each; None for a member that has compacted the revision away."""
+    largest = max(m.status.db_size for m in voters if m.status is not None)
+
+    def ask(m: MemberHealth) -> KvHash | None:
+        timeout = 30.0 + largest / HASHED_PER_SECOND
+        with reach.connect(cluster, fleet, m.member, timeout=timeout, how=m.how) as client:
+            try:
+                return client.hash_kv(revision)
+            except EtcdRefused as error:
+                if "compacted" in error.message:
+                    return None
+                raise
+
+    with ThreadPoolExecutor(len(voters), "hash") as pool:
+        return list(pool.map(ask, voters))

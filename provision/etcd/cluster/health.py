@@ -1,0 +1,612 @@
+"""Whether an etcd cluster works, as seen through every one of its members.
+
+A member is healthy when a linearizable read through its own endpoint succeeds, as
+``etcdctl endpoint health`` has it: that takes a leader and a quorum behind it. Members whose
+client port cannot be reached from here are asked through SSH to their host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
+from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, preload
+from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.login import root_login
+from provision.etcd.api.values import Endpoint, Login, MemberStatus, RegisteredMember
+from provision.etcd.cluster import groups, metrics
+from provision.etcd.cluster.groups import Answer
+from provision.etcd.cluster.reach import How, client_tls, connect, way, words
+from provision.etcd.cluster.served_certs import CertificateState, expiry, shown_certificates
+from provision.ids import Id
+from provision.inventory import etcd_releases
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
+from provision.ssh.session import Fleet
+from provision.text import size
+
+__all__ = [
+    "ClusterHealth",
+    "MemberHealth",
+    "any_client",
+    "observe",
+    "observing",
+    "preload",
+    "verify_write",
+]
+
+#: Share of its quota from which a database is warned of: full, it takes no more writes.
+NEARLY_FULL = 0.8
+
+#: A cluster's name, and which of the clusters of that name it is.
+_Key = tuple[str, Established]
+#: Per fleet and cluster, the member that last served a read, and the way to it.
+_serving: WeakKeyDictionary[Fleet, dict[_Key, tuple[EtcdMember, How]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class MemberHealth:
+    """One declared member. ``error`` is why it is not healthy; ``seconds`` is the read's time."""
+
+    member: EtcdMember
+    how: How | None = None
+    status: MemberStatus | None = None
+    registered: tuple[RegisteredMember, ...] = ()
+    seconds: float | None = None
+    error: str = ""
+    remedy: str = ""
+    error_id: Id = "member-down"
+    certificates: tuple[CertificateState, ...] = ()
+    #: Whether it asked for a login; None when that is not known, or the inventory has none.
+    authenticated: bool | None = None
+    #: Whether it serves, but refuses the login (or asks for one that the inventory has not).
+    refused: bool = False
+    #: The quota in ``/metrics`` (bytes; negative: none) of one before etcd 3.6, or why it cannot be
+    #: read; None when nobody has asked.
+    measured_quota: int | str | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return not self.error
+
+    @property
+    def quota(self) -> int | None:
+        """The quota in force (bytes), None when there is none or it is not known. It is the
+        member's own word: the inventory's may not have reached it."""
+        told = self._told_quota
+        return told if told is not None and told > 0 else None
+
+    @property
+    def quota_known(self) -> bool:
+        return self._told_quota is not None
+
+    @property
+    def _told_quota(self) -> int | None:
+        if self.status is not None and self.status.quota:
+            return self.status.quota
+        return self.measured_quota if isinstance(self.measured_quota, int) else None
+
+    @property
+    def answer(self) -> Answer | None:
+        """What it says of itself, for :mod:`groups`; None when it is silent."""
+        status = self.status
+        if status is None:
+            return None
+        return Answer(
+            cluster_id=status.cluster_id,
+            member_id=status.member_id,
+            term=status.raft_term,
+            index=status.raft_index,
+            revision=status.revision,
+            leader=status.leader,
+            members=frozenset(r.id for r in self.registered),
+            serves=None if self.refused else self.healthy,
+            listed=frozenset(
+                text for r in self.registered for text in (r.name, *r.peer_urls) if text
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterHealth:
+    """Every declared member's health, and what they say together."""
+
+    cluster: EtcdCluster
+    members: tuple[MemberHealth, ...]
+
+    @property
+    def quorum(self) -> int:
+        """How many voters make a quorum: of those that etcd has, as far as it answers. The
+        inventory may declare more, or fewer. Of an external etcd the endpoints are counted."""
+        if self.cluster.external:
+            return self.cluster.quorum
+        voters = sum(not r.is_learner for r in self.registered)
+        return voters // 2 + 1 if voters else self.cluster.quorum
+
+    @property
+    def healthy_count(self) -> int:
+        return sum(m.healthy for m in self.members)
+
+    @property
+    def all_healthy(self) -> bool:
+        return self.healthy_count == len(self.members)
+
+    @property
+    def established(self) -> bool:
+        """Whether there is a running cluster: some member answered."""
+        return any(m.status is not None for m in self.members)
+
+    @property
+    def alarms(self) -> frozenset[str]:
+        """The kinds of alarm that stand. Every member tells all alarms of the cluster (``Status``
+        of etcd's ``v3rpc/maintenance.go``), whichever member they are about."""
+        return frozenset(a for m in self.members if m.status is not None for a in m.status.alarms)
+
+    @property
+    def registered(self) -> tuple[RegisteredMember, ...]:
+        """The members as etcd knows them: the list of the leader, or else of who answered."""
+        for m in self.members:
+            if m.registered and m.status is not None and m.status.is_leader:
+                return m.registered
+        return next((m.registered for m in self.members if m.registered), ())
+
+    @property
+    def leader(self) -> str | None:
+        """The declared name of the leader, when the members that know one agree on it."""
+        known = {m.status.leader for m in self.members if m.status is not None and m.status.leader}
+        if len(known) != 1:
+            return None
+        for m in self.members:
+            if m.status is not None and m.status.member_id in known:
+                return m.member.name
+        return next((r.name or None for r in self.registered if r.id in known), None)
+
+    def role(self, m: MemberHealth) -> str:
+        """``leader``, ``follower`` or ``learner``; ``-`` of a member that did not answer."""
+        if m.status is None:
+            return "-"
+        if m.member.name == self.leader:
+            return "leader"
+        return "learner" if m.status.is_learner else "follower"
+
+    @property
+    def revision(self) -> int | None:
+        """The newest revision that a member has seen."""
+        return max((m.status.revision for m in self.members if m.status is not None), default=None)
+
+    @property
+    def parted(self) -> tuple[groups.Group, ...]:
+        """The clusters that the members form by their answers, when they are more than one."""
+        formed = self._groups
+        serving = [g for g in formed if g.serves is not False]
+        ids = {g.cluster_id for g in formed}
+        newer = len(serving) == 1 and groups.newer_than(serving[0], formed)
+        return formed if len(ids) > 1 or len(serving) > 1 or newer else ()
+
+    @property
+    def unseen(self) -> groups.Unseen | None:
+        """That members which do not answer may be the cluster in place of the ones that serve."""
+        serving = [g for g in self._groups if g.serves]
+        if self.cluster.external or self.parted or len(serving) != 1:
+            return None
+        return groups.unseen(serving[0], self._seen)
+
+    @property
+    def _seen(self) -> tuple[groups.Seen, ...]:
+        return tuple(
+            groups.Seen(
+                m.member.name,
+                m.answer,
+                looked=False,
+                refuses=m.refused,
+                peer_url=m.member.peer_url,
+            )
+            for m in self.members
+        )
+
+    @property
+    def _groups(self) -> tuple[groups.Group, ...]:
+        return groups.form([m for m in self._seen if m.answer is not None])
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong or soon will be, worst first within a member."""
+        found: list[Problem] = []
+        for m in self.members:
+            found.extend(_problems(self.cluster, m))
+        return found + _disagreements(self) + self.auth_problems + self.unfit_releases
+
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether authentication is on, or the inventory wants it to be."""
+        return bool(self.cluster.auth.enabled) or any(m.authenticated for m in self.members)
+
+    @property
+    def releases(self) -> tuple[tuple[str, str], ...]:
+        """The members that answered, each with the release that it runs."""
+        return tuple(
+            (m.member.name, m.status.version) for m in self.members if m.status is not None
+        )
+
+    @property
+    def unfit_releases(self) -> list[Problem]:
+        """Warnings of releases that run here and are known to damage data."""
+        voters = sum(not r.is_learner for r in self.registered) or len(self.members)
+        holding = etcd_releases.states(voters, auth=self.asks_for_login)
+        running = dict.fromkeys(release for _, release in self.releases)
+        told = (etcd_releases.unfit_problem(r, "etcd", holding, allowed=True) for r in running)
+        return [problem for problem in told if problem is not None]
+
+    @property
+    def auth_problems(self) -> list[Problem]:
+        """Authentication that is not as the inventory says."""
+        wanted = self.cluster.auth.enabled
+        found = next((m.authenticated for m in self.members if m.authenticated is not None), None)
+        if None in (wanted, found) or wanted is found:
+            return []
+        words = ("on", "enable-auth") if wanted else ("off", "disable-auth")
+        what = f"authentication is {'on' if found else 'off'}, the inventory says {words[0]}"
+        return [Problem("etcd", what, f"run invoke {words[1]}", id="auth-differs")]
+
+    def healthy(self, name: str) -> bool:
+        """Whether the member of that name is healthy; False for one that is not declared."""
+        return any(m.healthy for m in self.members if m.member.name == name)
+
+
+@contextlib.contextmanager
+def any_client(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+) -> Iterator[EtcdClient]:
+    """A client of the first member that serves linearizable reads.
+
+    Members are asked at once, so one that hangs costs nothing; the choice is kept for the fleet
+    until a call fails. Raises :class:`Unhealthy` with every member's problem when none serves.
+    """
+    kept = _serving.setdefault(fleet, {})
+    with contextlib.ExitStack() as stack:
+        client = None
+        key = _key(cluster)
+        if key in kept:
+            member, how = kept[key]
+            with contextlib.suppress(EtcdUnreachable):
+                client = stack.enter_context(
+                    connect(cluster, fleet, member, timeout=timeout, login=login, how=how)
+                )
+        if client is None:
+            member, how = _first_serving(cluster, fleet, timeout, login)
+            kept[key] = (member, how)
+            client = stack.enter_context(
+                connect(cluster, fleet, member, timeout=timeout, login=login, how=how)
+            )
+        try:
+            yield client
+        except EtcdUnreachable:
+            kept.pop(key, None)
+            raise
+
+
+def _first_serving(
+    cluster: EtcdCluster, fleet: Fleet, timeout: float, login: Login | None
+) -> tuple[EtcdMember, How]:
+    sick: list[Problem] = []
+    with contextlib.closing(observing(cluster, fleet, timeout=timeout, login=login)) as seen:
+        for m in seen:
+            if m.healthy and m.how is not None:
+                return m.member, m.how
+            sick.extend(_problems(cluster, m))
+    raise Unhealthy("no etcd member serves reads", sick, id="quorum-lost")
+
+
+def observe(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+    certificates: bool = False,
+    quotas: bool = False,
+) -> ClusterHealth:
+    """Ask every member at once; ``timeout`` (seconds) bounds each call. Never raises for a
+    member: what it could not say is in its :class:`MemberHealth`.
+
+    ``certificates`` also looks at the certificates of the members' TLS listeners, ``quotas`` at the
+    quota in force of members that do not tell it in ``Status`` (before etcd 3.6).
+    """
+    seen = observing(
+        cluster,
+        fleet,
+        timeout=timeout,
+        login=login,
+        certificates=certificates,
+        quotas=quotas,
+    )
+    by_name = {m.member.name: m for m in seen}
+    return ClusterHealth(cluster, tuple(by_name[m.name] for m in cluster.members))
+
+
+def observing(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+    certificates: bool = False,
+    quotas: bool = False,
+) -> Generator[MemberHealth, None, None]:
+    """As :func:`observe`, one member at a time, in the order of their answers.
+
+    Closing the generator early does not wait for the members that have not answered.
+    """
+    preload()
+    login = login or root_login(cluster)
+    pool = ThreadPoolExecutor(len(cluster.members), "etcd")
+    try:
+        asked = [
+            pool.submit(_observe, cluster, fleet, m, timeout, login, certificates, quotas)
+            for m in cluster.members
+        ]
+        for done in as_completed(asked):
+            yield done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def verify_write(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember | None = None,
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    login: Login | None = None,
+) -> None:
+    """A write and a read back by quorum through ``member``, or through every member at once.
+
+    Raises :class:`Unhealthy` with all that failed.
+    """
+    members = cluster.members if member is None else (member,)
+
+    def write(m: EtcdMember) -> list[Problem]:
+        try:
+            with connect(cluster, fleet, m, timeout=timeout, login=login) as client:
+                client.quorum_write(m.name)
+        except ProvisionError as error:
+            what, remedy, error_id = words(error)
+            return [
+                Problem(f"etcd member {m.name}", f"takes no writes: {what}", remedy, id=error_id)
+            ]
+        return []
+
+    with ThreadPoolExecutor(len(members), "etcd") as pool:
+        problems = [p for found in pool.map(write, members) for p in found]
+    if problems:
+        names = f"{len(problems)} of {len(members)} etcd members"
+        raise Unhealthy(f"no quorum write through {names}", problems, id=problems[0].id)
+
+
+def _observe(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    timeout: float,
+    login: Login | None,
+    certificates: bool,
+    quotas: bool,
+) -> MemberHealth:
+    how: How | None = None
+    status: MemberStatus | None = None
+    registered: tuple[RegisteredMember, ...] = ()
+    seconds: float | None = None
+    what = remedy = ""
+    error_id: Id = "member-down"
+    shown: tuple[CertificateState, ...] = ()
+    authenticated: bool | None = None
+    refused = False
+    quota: int | str | None = None
+    try:
+        tls = client_tls(cluster, member)
+        with contextlib.ExitStack() as stack:
+            endpoint, how = stack.enter_context(way(fleet, member, member.client_port))
+            client = stack.enter_context(
+                EtcdClient(endpoint, timeout=timeout, tls=tls, login=login)
+            )
+            status = client.status()
+            if not cluster.established.has(status.cluster_id, status.member_id):
+                number, status = status.cluster_id, None
+                raise _outside(cluster, member, number)
+            if quotas and not status.quota:
+                quota = _measured_quota(cluster, member, endpoint)
+            registered = tuple(client.member_list())
+            started = time.monotonic()
+            _read(client)
+            seconds = time.monotonic() - started
+            authenticated = client.logged_in if login is not None else None
+            _serving.setdefault(fleet, {}).setdefault(_key(cluster), (member, how))
+    except ProvisionError as error:
+        what, remedy, error_id = words(error)
+        refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
+    if certificates and how is not None:
+        shown = shown_certificates(cluster, fleet, member, how)
+    return MemberHealth(
+        member,
+        how,
+        status,
+        registered,
+        seconds,
+        what,
+        remedy,
+        error_id,
+        shown,
+        authenticated,
+        refused,
+        quota,
+    )
+
+
+def _measured_quota(cluster: EtcdCluster, member: EtcdMember, endpoint: Endpoint) -> int | str:
+    try:
+        return metrics.quota(cluster, member, endpoint)
+    except ProvisionError as error:
+        return error.message
+
+
+def _key(cluster: EtcdCluster) -> _Key:
+    return cluster.name, cluster.established
+
+
+def _outside(cluster: EtcdCluster, member: EtcdMember, number: int) -> Unhealthy:
+    """That a member answers, and is not of the cluster that the command works on."""
+    what = f"is not of the cluster that this command works on: it is a member of {number:x}"
+    option = f" --cluster-id {cluster.established.name}" if cluster.established.name else ""
+    remedy = f"invoke replace-member {member.name}{option}"
+    where = f"etcd member {member.name}"
+    return Unhealthy(
+        f"{where} {what}", [Problem(where, what, remedy, id="member-odd")], id="member-odd"
+    )
+
+
+def _read(client: EtcdClient) -> None:
+    """A linearizable read. etcd looks at the user's rights after the round of consensus, so a
+    refusal for lack of them is proof, too (``etcdctl endpoint health`` has it so)."""
+    try:
+        client.get("health")
+    except EtcdUnreachable as error:
+        if error.reason is not Reason.DENIED:
+            raise
+
+
+def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
+    where = f"etcd member {m.member.name}"
+    found: list[Problem] = []
+    if m.error:
+        serves = "answers, but serves no reads: " if m.status is not None else ""
+        over = m.error_id == "etcd-tls-failed" and "expired" in m.error
+        remedy = _renewal(cluster) if over else m.remedy
+        found.append(Problem(where, serves + m.error, remedy, id=m.error_id))
+    if m.status is not None:
+        for alarm in m.status.alarms:
+            found.append(
+                Problem(
+                    where,
+                    f"alarm {alarm}",
+                    ALARM_REMEDIES.get(alarm, ""),
+                    id=ALARM_IDS.get(alarm, "alarm-raised"),
+                )
+            )
+        quota = m.quota
+        if quota is not None and m.status.db_size >= quota * NEARLY_FULL and not m.status.alarms:
+            share = f"{100 * m.status.db_size // quota} % of its quota, {size(quota)}"
+            what = f"the database has {share}"
+            space = "invoke defrag-etcd --compact, or raise quota-backend-bytes"
+            found.append(Problem(where, what, space, "warning", id="etcd-space-low"))
+        if isinstance(m.measured_quota, str) and not m.quota_known:
+            what = f"the quota in force is not known: {m.measured_quota}"
+            look = "see whether the client port serves /metrics; its database is not judged"
+            found.append(Problem(where, what, look, "warning", id="etcd-space-low"))
+        if m.status.is_learner:
+            found.append(
+                Problem(
+                    where,
+                    "is a learner: it does not count for the quorum",
+                    "",
+                    "warning",
+                    id="member-is-learner",
+                )
+            )
+    renew = "run deploy-etcd again"
+    if cluster.tls.ca == "external":
+        renew = "run export-csrs, import-certs and rotate-certs"
+    for certificate in m.certificates:
+        found.extend(expiry(where, certificate, renew, _renewal(cluster)))
+    return found
+
+
+def _renewal(cluster: EtcdCluster) -> str:
+    """What to do about a certificate that has expired."""
+    from provision.etcd.pki import external_ca, own_ca
+
+    if cluster.tls.ca == "external":
+        return f"{external_ca.HOW}, invoke rotate-certs"
+    with contextlib.suppress(UsageError):  # of a file that cannot be read: told elsewhere
+        if own_ca.expired(cluster.tls.pki_dir, cluster.name):
+            return own_ca.REPLACE
+    return "invoke rotate-certs"
+
+
+ALARM_REMEDIES = {
+    "NOSPACE": "invoke defrag-etcd --compact and invoke disarm-alarms; or raise "
+    "etcd.settings.quota-backend-bytes and invoke deploy-etcd",
+    # The alarm itself may name a wrong member, or none (etcd issue 14849).
+    "CORRUPT": "invoke disarm-alarms: it compares the members' data and says which to replace",
+}
+ALARM_IDS: dict[str, Id] = {"NOSPACE": "alarm-nospace", "CORRUPT": "alarm-corrupt"}
+
+
+def _disagreements(health: ClusterHealth) -> list[Problem]:
+    found: list[Problem] = []
+    answered = [(m, m.status) for m in health.members if m.status is not None]
+    leaders: dict[int, list[str]] = {}
+    for m, status in answered:
+        if status.leader:
+            leaders.setdefault(status.leader, []).append(m.member.name)
+    if parted := health.parted:
+        said = "; ".join(f"{', '.join(g.names)}: {g.name}" for g in parted)
+        what = f"the members belong to different clusters ({said})"
+        remedy = "see which has the right data, and replace the members of the other"
+        whole = Problem("etcd", what, remedy, id="etcd-clusters-differ")
+        return [*groups.shown(parted), whole]
+    if len(leaders) > 1:
+        said = "; ".join(f"{', '.join(names)}: {i:x}" for i, names in leaders.items())
+        found.append(
+            Problem("etcd", f"the members do not agree on a leader ({said})", id="quorum-lost")
+        )
+    registered = health.registered
+    if not registered or health.cluster.external:  # its members are not this inventory's to know
+        return found
+    declared = {m.member.name for m in health.members}
+    urls = {m.member.peer_url for m in health.members}
+    for r in registered:
+        # A member that has never started has no name yet; its peer URL says who it is to be.
+        if r.name not in declared and not (not r.name and urls & set(r.peer_urls)):
+            name = r.name or f"{r.id:x}"
+            found.append(
+                Problem(
+                    f"etcd member {name}",
+                    f"is in the cluster ({', '.join(r.peer_urls)}), but not in the inventory",
+                    f"declare it, or let it go: invoke deploy-etcd --remove {name}",
+                    id="member-not-declared",
+                )
+            )
+    if (away := health.unseen) is not None:
+        found.append(groups.not_seen("etcd", away))
+    names = {r.name for r in registered}
+    for m in health.members:
+        if m.member.name not in names and not any(
+            m.member.peer_url in r.peer_urls for r in registered
+        ):
+            found.append(
+                Problem(
+                    f"etcd member {m.member.name}",
+                    "is not a member of the running cluster",
+                    id="member-not-joined",
+                )
+            )
+    for m, status in answered:
+        if health.cluster.version and status.version != health.cluster.version:
+            found.append(
+                Problem(
+                    f"etcd member {m.member.name}",
+                    f"runs etcd {status.version}, the inventory says {health.cluster.version}",
+                    "",
+                    "warning",
+                    id="etcd-version-differs",
+                )
+            )
+    return found

@@ -1,0 +1,48 @@
+"""What a member says of itself in ``/metrics`` alone.
+
+Every client listener serves it (etcd's ``etcdhttp.HandleMetrics``), without a login.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import socket
+
+from provision.errors import ProvisionError
+from provision.etcd.api.values import Endpoint
+from provision.etcd.cluster import served_certs
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+
+TIMEOUT = 5.0
+#: Bytes of an answer; a member of a small cluster gives about 100 KB.
+MAX_ANSWER = 8 << 20
+#: Set at the start to what ``--quota-backend-bytes`` makes it (``NewBackendQuota``).
+_QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes (\S+)$", re.MULTILINE)
+
+
+def quota(cluster: EtcdCluster, member: EtcdMember, end: Endpoint) -> int:
+    """The quota in force at ``end`` (bytes); negative when there is none.
+
+    Raises :class:`ProvisionError` when it cannot be read.
+    """
+    try:
+        with contextlib.closing(
+            http.client.HTTPConnection(end.address, end.port, timeout=TIMEOUT)
+        ) as connection:
+            connection.sock = socket.create_connection((end.address, end.port), TIMEOUT)
+            if member.client_tls:
+                context = served_certs.tls_context(cluster)
+                connection.sock = context.wrap_socket(
+                    connection.sock, server_hostname=member.address
+                )
+            connection.request("GET", "/metrics")
+            answer = connection.getresponse()
+            said = answer.read(MAX_ANSWER)
+        found = _QUOTA.search(said)
+        if answer.status != http.HTTPStatus.OK or found is None:
+            raise ProvisionError(f"/metrics has no quota (HTTP {answer.status})", id="read-failed")
+        return int(float(found[1])) or -1
+    except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
+        raise ProvisionError(f"/metrics: {error}", id="read-failed") from error

@@ -1,0 +1,235 @@
+"""Changes of the membership, asked of etcd's leader: each safe to repeat, each bounded.
+
+Every function looks first whether etcd has it already, so a run that was killed, or a call whose
+answer was lost, is simply made again. What etcd refuses only for the moment (a member it has not
+been connected to for five seconds, a learner that is not caught up) is asked again for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator
+
+from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError, EtcdRefused
+from provision.etcd.api.values import RegisteredMember
+from provision.etcd.cluster import health, reach
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.ssh.session import Fleet
+
+CALL_TIMEOUT = 10.0
+#: Seconds in which etcd must accept a change. It counts a member as connected after five.
+ACCEPTED_WITHIN = 40.0
+#: Seconds in which a learner must have caught up. A snapshot of some GB takes minutes.
+CAUGHT_UP_WITHIN = 600.0
+#: A learner that does not answer for this long (seconds) is not going to catch up.
+SILENT_FOR = 45.0
+POLL_SECONDS = 0.25
+
+# Texts of etcd's ``rpctypes`` that pass by themselves.
+_PASSING = (
+    "unhealthy cluster",
+    "not enough started members",
+    "re-configuration failed due to not enough started members",
+    "too many learner members",
+    "leader changed",
+    "leader transferee",
+)
+_NOT_CAUGHT_UP = "in sync with leader"
+
+
+class NoLeader(Unhealthy):
+    """No member says that it leads: there is an election, or no quorum."""
+
+
+@contextlib.contextmanager
+def leader(cluster: EtcdCluster, fleet: Fleet) -> Iterator[tuple[EtcdClient, EtcdMember]]:
+    """A client of the leader, and who it is. Raises :class:`NoLeader` when there is none."""
+    seen = health.observe(cluster, fleet)
+    for m in seen.members:
+        if m.status is not None and m.status.is_leader:
+            with reach.connect(cluster, fleet, m.member, timeout=CALL_TIMEOUT, how=m.how) as client:
+                yield client, m.member
+            return
+    raise NoLeader("no member of the cluster is its leader", seen.problems, id="quorum-lost")
+
+
+def add_learner(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
+    """Add ``member`` to the running ``cluster`` as a learner."""
+
+    def add(client: EtcdClient) -> None:
+        if _by_url(client, member) is None:
+            client.member_add([member.peer_url], learner=True)
+
+    _insist(cluster, fleet, add)
+
+
+def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
+    """Wait until ``member`` has caught up, and make it a voter.
+
+    ``cluster`` is that of the voters without it. Raises :class:`Unhealthy` when it has not caught
+    up within :data:`CAUGHT_UP_WITHIN`, or does not answer for :data:`SILENT_FOR` seconds.
+    """
+    started = heard = time.monotonic()
+    while True:
+        try:
+            with leader(cluster, fleet) as (client, _):
+                found = _by_url(client, member)
+                if found is None:
+                    raise Unhealthy(
+                        f"{member.name} ({member.peer_url}) is no member of the cluster",
+                        id="member-not-joined",
+                    )
+                if not found.is_learner:
+                    return
+                client.member_promote(found.id)
+                return
+        except EtcdRefused as error:
+            if not (_passing(error) or _NOT_CAUGHT_UP in error.message):
+                raise
+        except (EtcdError, NoLeader):
+            pass  # no answer, or an election: the list says next time whether it was done
+        now = time.monotonic()
+        revision = _revision(cluster, fleet, member)
+        if revision is not None:
+            heard = now
+        if now - heard > SILENT_FOR or now - started > CAUGHT_UP_WITHIN:
+            what = (
+                f"does not answer on {member.client_url} for {now - heard:.0f} s"
+                if revision is None
+                else f"is at revision {revision} after {now - started:.0f} s"
+            )
+            where = f"{member.name} ({member.machine.host})"
+            remedy = f"see why by invoke logs --host {member.name}"
+            raise Unhealthy(
+                f"{member.name} has not caught up: it stays a learner",
+                [Problem(where, what, remedy, id="member-is-learner")],
+                id="member-is-learner",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def update(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    member_id: int,
+    others: Collection[EtcdMember],
+) -> None:
+    """Tell etcd the peer URL that ``member`` has from now on. When it leads, leadership moves to
+    one of ``others`` first: it is cut off until it listens there."""
+    move_leadership_from(cluster, fleet, member_id, others)
+
+    def change(client: EtcdClient) -> None:
+        found = next((r for r in client.member_list() if r.id == member_id), None)
+        if found is not None and found.peer_urls != (member.peer_url,):
+            client.member_update(member_id, [member.peer_url])
+
+    _insist(cluster, fleet, change)
+
+
+def remove(
+    cluster: EtcdCluster, fleet: Fleet, member_id: int, staying: Collection[EtcdMember]
+) -> None:
+    """Remove a member. When it leads, leadership moves to one of ``staying`` first."""
+    move_leadership_from(cluster, fleet, member_id, staying)
+
+    def change(client: EtcdClient) -> None:
+        if any(r.id == member_id for r in client.member_list()):
+            client.member_remove(member_id)
+
+    _insist(cluster, fleet, change)
+
+
+def move_leadership_from(
+    cluster: EtcdCluster, fleet: Fleet, member_id: int, staying: Collection[EtcdMember]
+) -> None:
+    """When ``member_id`` leads, make the healthy one of ``staying`` with most of the log lead."""
+
+    def move(client: EtcdClient) -> None:
+        if client.status().member_id != member_id:
+            return
+        seen = health.observe(cluster, fleet)
+        names = {m.name for m in staying}
+        fit = [
+            m.status
+            for m in seen.members
+            if m.healthy
+            and m.status is not None
+            and m.member.name in names
+            and not m.status.is_learner
+        ]
+        if fit:
+            client.move_leader(max(fit, key=lambda status: status.raft_index).member_id)
+
+    _insist(cluster, fleet, move)
+
+
+def move_leadership_off(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, others: Collection[EtcdMember]
+) -> None:
+    """When ``member`` leads, make the healthy one of ``others`` with most of the log lead."""
+    for m in health.observe(cluster, fleet).members:
+        if m.member.name == member.name and m.status is not None:
+            move_leadership_from(cluster, fleet, m.status.member_id, others)
+
+
+def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
+    """Make ``member`` the leader, and wait until it says so itself."""
+
+    def move(client: EtcdClient) -> None:
+        found = next((r for r in client.member_list() if r.name == member.name), None)
+        if found is None:
+            raise UsageError(
+                f"{member.name} is no member of the running cluster", id="member-not-joined"
+            )
+        if client.status().member_id != found.id:
+            client.move_leader(found.id)
+
+    _insist(cluster, fleet, move)
+    deadline = time.monotonic() + ACCEPTED_WITHIN
+    while (now := health.observe(cluster, fleet).leader) != member.name:
+        if time.monotonic() > deadline:
+            raise Unhealthy(
+                f"{member.name} was asked to lead, but {now or 'nobody'} leads", id="change-failed"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def through_leader(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
+    """``do`` with a client of the leader, again while etcd changes its leader."""
+    _insist(cluster, fleet, do)
+
+
+def _insist(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
+    deadline = time.monotonic() + ACCEPTED_WITHIN
+    while True:
+        try:
+            with leader(cluster, fleet) as (client, _):
+                do(client)
+            return
+        except EtcdRefused as error:
+            if not _passing(error) or time.monotonic() > deadline:
+                raise
+        except (EtcdError, NoLeader):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def _passing(error: ProvisionError) -> bool:
+    return any(text in error.message for text in _PASSING)
+
+
+def _by_url(client: EtcdClient, member: EtcdMember) -> RegisteredMember | None:
+    return next((r for r in client.member_list() if member.peer_url in r.peer_urls), None)
+
+
+def _revision(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> int | None:
+    try:
+        with reach.connect(cluster, fleet, member) as client:
+            return client.status().revision
+    except ProvisionError:
+        return None

@@ -1,0 +1,242 @@
+"""A scratch member: a snapshot restored and started on a member's host, beside the real one.
+
+It listens on the host's loopback only, yields CPU and disk to everything else, and is gone, data
+and all, when its context or this process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable
+from provision.etcd.api.login import root_login
+from provision.etcd.api.values import Endpoint, Login
+from provision.etcd.cluster import reach
+from provision.etcd.member import layout
+from provision.inventory.model import version_tuple
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.ssh.session import Fleet, Unreachable, tunnel
+from provision.text import document, number, printable, size
+
+#: Beside the system's other large temporary files; not on etcd's own disk, which must not fill.
+SCRATCH = "/var/tmp/alluxio-provision-scratch"
+#: The upload, the database made of it, and its write-ahead log of 64 MB.
+ROOM = 2
+WAL_BYTES = 130 << 20
+#: Seconds the scratch member has to start; and it ends by itself after so many.
+STARTS_WITHIN = 120.0
+LIVES = 7200
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStatus:
+    """What ``snapshot status`` says of a file. ``total_size`` in bytes."""
+
+    revision: int
+    total_keys: int
+    total_size: int
+
+
+@contextlib.contextmanager
+def member(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    host: EtcdMember,
+    snapshot: Path,
+    sha256: str,
+    *,
+    timeout: float,
+    login: Login | None = None,
+) -> Iterator[tuple[EtcdClient, SnapshotStatus]]:
+    """Upload ``snapshot`` to ``host``, restore it there, start a member of it, and connect.
+
+    The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
+    host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
+    """
+    folder = f"{SCRATCH}.{secrets.token_hex(8)}"
+    port = 20000 + secrets.randbelow(9999)
+    session = fleet.session(host.machine)
+    try:
+        _upload(cluster, fleet, host, snapshot, sha256, folder)
+        held = session.hold(_script(cluster, host, folder, port), "restore into a scratch member")
+    except Unreachable:
+        raise  # the next backup removes what is still there
+    except BaseException as error:  # Ctrl-C, too; once the script is held, it removes it
+        if not isinstance(error, Exception):
+            session.close()  # amid a packet Ctrl-C leaves a connection through which nothing comes
+        with contextlib.suppress(ProvisionError):
+            session.run(_removal(folder), "remove the scratch folder")
+        raise
+    try:
+        if not held.greeting.startswith("started "):
+            text = printable(held.greeting.removeprefix("failed "), 400) or "it said nothing"
+            raise _unusable(host, f"the snapshot cannot be restored: {text}")
+        status = _status(host, held.greeting.removeprefix("started "))
+        with (
+            tunnel(session, "127.0.0.1", port) as local,
+            EtcdClient(
+                Endpoint("127.0.0.1", local, f"scratch member on {host.machine.host}:{port}"),
+                timeout=timeout,
+                tls=reach.client_tls(cluster, host),
+                login=login or root_login(cluster),
+            ) as client,
+        ):
+            _wait(host, client)
+            yield client, status
+    finally:
+        held.close()
+
+
+def tool(cluster: EtcdCluster) -> str:
+    """The command that restores snapshots: etcdutl since 3.5, before that etcdctl.
+
+    The distribution's packages of 3.4 have no etcdutl; etcdctl's restore was removed in 3.6.
+    """
+    name = "etcdutl" if version_tuple(cluster.version) >= (3, 5) else "etcdctl"
+    return layout.tool(cluster, name)
+
+
+def _upload(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    host: EtcdMember,
+    snapshot: Path,
+    sha256: str,
+    folder: str,
+) -> None:
+    needed = (snapshot.stat().st_size * ROOM + WAL_BYTES) >> 10
+    user = shlex.quote(cluster.user)
+    command = f"""\
+set -e
+umask 077
+find /var/tmp -maxdepth 1 -name '{SCRATCH.rpartition("/")[2]}.*' -mmin +{LIVES // 30} \
+-exec rm -rf {{}} +
+free=$(df -Pk /var/tmp | awk 'END {{ print $4 }}')
+[ "$free" -ge {needed} ] || {{ echo "free=$free" >&2; exit 9; }}
+d={folder}
+mkdir "$d"
+trap '[ -n "$ok" ] || rm -rf "$d"' EXIT
+cat >"$d/db"
+echo "{sha256}  $d/db" | sha256sum -c --status || {{ echo "sha256 differs" >&2; exit 1; }}
+chown -R {user}: "$d"
+ok=1
+"""
+    with snapshot.open("rb") as body:
+        result = fleet.session(host.machine).feed(command, body, "upload the snapshot")
+    if result.code == 9:
+        raise PreflightFailed(
+            f"{host.machine.host}: no room to verify the snapshot",
+            [
+                Problem(
+                    f"{host.name} ({host.machine.host})",
+                    f"/var/tmp has {size(_free(result.stderr))} free, restoring the snapshot to "
+                    f"verify it needs {size(needed << 10)}",
+                    "free space there",
+                    id="disk-full",
+                )
+            ],
+            id="disk-full",
+        )
+    if not result.ok:
+        raise _unusable(host, f"the upload failed: {printable(result.stderr.strip(), 300)}")
+
+
+def _removal(folder: str) -> str:
+    # What was sent before Ctrl-C is still carried out, and might make the folder anew: it goes when
+    # no command names it any more. This one comes by standard input, and grep's pattern as well.
+    return f"""\
+n=0
+while [ $n -lt 100 ] && echo {folder} | grep -qsFf - /proc/[0-9]*/cmdline; do
+  n=$((n + 1))
+  sleep 0.1
+done
+rm -rf {folder}
+"""
+
+
+def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> str:
+    q = shlex.quote
+    scheme = "https" if host.client_tls else "http"
+    client, peer = f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
+    flags = [
+        *("--name", "scratch", "--data-dir", f"{folder}/data"),
+        *("--listen-client-urls", client, "--advertise-client-urls", client),
+        *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+        *("--initial-cluster", f"scratch={peer}"),
+    ]
+    if version_tuple(cluster.version) >= (3, 5):
+        flags.append("--unsafe-no-fsync")
+    if host.client_tls:
+        # Whoever may not read the member's own listener may not read this one either.
+        pki = layout.pki_dir(cluster)
+        flags += ["--cert-file", f"{pki}/server.crt", "--key-file", f"{pki}/server.key"]
+        flags += ["--trusted-ca-file", f"{pki}/ca.crt"]
+        if cluster.tls.client_auth:
+            flags.append("--client-cert-auth")
+    restore = [
+        *("--data-dir", f"{folder}/data", "--name", "scratch"),
+        *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"scratch={peer}"),
+        *("--initial-cluster-token", secrets.token_hex(8)),
+    ]
+    return f"""\
+d={q(folder)}
+pid=
+trap '[ -z "$pid" ] || kill -9 $pid; wait; rm -rf "$d"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+export ETCDCTL_API=3
+cd /
+low="nice -n 19"
+! command -v ionice >/dev/null || low="$low ionice -c 3"
+# setpriv, unlike runuser, becomes the command: what is killed is the command itself.
+low="setpriv --reuid {q(cluster.user)} --regid {q(cluster.user)} --init-groups $low"
+fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
+$low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} >"$d/log" 2>&1 || fail
+status=$($low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail
+rm -f "$d/db"
+$low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
+pid=$!
+echo "started $status"
+timeout {LIVES} cat >/dev/null"""
+
+
+def _status(host: EtcdMember, text: str) -> SnapshotStatus:
+    try:
+        said = document(text)
+        return SnapshotStatus(
+            int(said["revision"]), int(said["totalKey"]), int(said.get("totalSize", 0))
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unusable(host, f"snapshot status is unreadable: {printable(text, 200)}") from error
+
+
+def _wait(host: EtcdMember, client: EtcdClient) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN
+    while True:
+        try:
+            if client.status().leader:
+                return
+            why = "it elects no leader"
+        except EtcdUnreachable as error:
+            why = error.message
+        if time.monotonic() > deadline:
+            raise _unusable(host, f"the scratch member does not serve: {why}")
+        time.sleep(0.1)
+
+
+def _free(stderr: str) -> int:
+    return (number(stderr.rpartition("free=")[2].strip()) or 0) << 10
+
+
+def _unusable(host: EtcdMember, what: str) -> Unhealthy:
+    where = f"{host.name} ({host.machine.host})"
+    return Unhealthy(
+        f"{where}: {what}", [Problem(where, what, id="backup-unproven")], id="backup-unproven"
+    )

@@ -1,0 +1,124 @@
+"""The certificates that the TLS listeners of etcd members show."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import ssl
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Literal
+
+from provision.errors import Problem, ProvisionError, UsageError
+from provision.etcd.api.values import Endpoint
+from provision.etcd.cluster.reach import DIRECT_TIMEOUT, How, way, words
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.ssh.session import Fleet
+
+EXPIRY_WARNING_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateState:
+    """The certificate a listener shows. ``error`` says why it is not accepted, or not known.
+
+    ``fingerprint`` is the certificate's SHA-256, lower-case hex.
+    """
+
+    listener: Literal["client", "peer"]
+    not_after: datetime | None
+    error: str = ""
+    fingerprint: str = ""
+
+    def days_left(self, now: datetime | None = None) -> int | None:
+        if self.not_after is None:
+            return None
+        return (self.not_after - (now or datetime.now(timezone.utc))) // timedelta(days=1)
+
+
+def shown_certificates(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: How | None = None
+) -> tuple[CertificateState, ...]:
+    """The certificates that the member's TLS listeners show to a new connection."""
+    listeners: list[tuple[Literal["client", "peer"], int]] = []
+    if member.client_tls:
+        listeners.append(("client", member.client_port))
+    if member.peer_tls:
+        listeners.append(("peer", member.peer_port))
+    found: list[CertificateState] = []
+    for listener, port in listeners:
+        try:
+            context = tls_context(cluster)
+            with way(fleet, member, port, how) as (endpoint, _):
+                found.append(_shown(listener, context, endpoint, member.address))
+        except ProvisionError as error:
+            found.append(CertificateState(listener, None, words(error)[0]))
+    return tuple(found)
+
+
+def tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
+    from provision.etcd.pki import own_ca, tls
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=tls.trusted(cluster).decode("ascii", "replace"))
+        with contextlib.suppress(UsageError):
+            # Members that ask for a client's certificate log every connection without one.
+            tls.own_pair(cluster)
+            context.load_cert_chain(own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT)
+    except OSError as error:
+        raise UsageError(f"{cluster.tls.pki_dir}: {error}", id="pki-unusable") from error
+    return context
+
+
+def _shown(
+    listener: Literal["client", "peer"], context: ssl.SSLContext, endpoint: Endpoint, name: str
+) -> CertificateState:
+    """What a TLS listener shows of itself, checked against the CA and the member's name."""
+    try:
+        with (
+            socket.create_connection((endpoint.address, endpoint.port), DIRECT_TIMEOUT * 3) as raw,
+            context.wrap_socket(raw, server_hostname=name) as secured,
+        ):
+            end = (secured.getpeercert() or {}).get("notAfter")
+            fingerprint = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
+    except ssl.SSLCertVerificationError as error:
+        return CertificateState(listener, None, error.verify_message or str(error))
+    except OSError as error:
+        return CertificateState(listener, None, error.strerror or str(error))
+    if not isinstance(end, str):
+        return CertificateState(listener, None, "shows no certificate")
+    seconds = ssl.cert_time_to_seconds(end)
+    until = datetime.fromtimestamp(seconds, timezone.utc)
+    return CertificateState(listener, until, fingerprint=fingerprint)
+
+
+def expiry(where: str, certificate: CertificateState, renew: str, replace: str) -> list[Problem]:
+    """What is to be told about a listener's certificate. ``renew`` is the remedy for one that soon
+    expires, ``replace`` for one that has."""
+    which = f"{certificate.listener} certificate"
+    left = certificate.days_left()
+    if left is None:
+        over = "expired" in certificate.error
+        return [
+            Problem(
+                where,
+                f"{which} not verified: {certificate.error}",
+                replace if over else "",
+                "error" if over else "warning",
+                id="certificate-unverified",
+            )
+        ]
+    if left >= EXPIRY_WARNING_DAYS:
+        return []
+    when = f"{certificate.not_after:%Y-%m-%d}"
+    return [
+        Problem(
+            where,
+            f"{which} expires in {left} days, on {when}",
+            renew,
+            "warning",
+            id="certificate-expiring",
+        )
+    ]

@@ -1,0 +1,63 @@
+"""The ids in a member's write-ahead log, read without etcd.
+
+Every file of it begins with a record of its checksum and one of its metadata (etcd's ``wal.go``,
+``Create`` and ``cut``). A record is a little-endian length of eight bytes, whose highest byte says
+how it is padded (``decoder.go``, ``decodeFrameSize``), and a protobuf message: ``walpb.Record``
+with the type (field 1) and the data (field 3). The metadata is ``etcdserverpb.Metadata``: the
+member's id (field 1) and the cluster's (field 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from provision.etcd.api.protocol import unknown_fields
+
+#: Bytes of a file that hold its first two records with room to spare.
+HEAD = 256
+_METADATA = 1
+
+
+class Ids(NamedTuple):
+    member_id: int
+    cluster_id: int
+
+
+def ids(head: bytes) -> Ids | None:
+    """The ids in the first :data:`HEAD` bytes of a WAL file; None when they cannot be read."""
+    try:
+        for kind, data in _records(head):
+            if kind == _METADATA:
+                fields = unknown_fields(data)
+                member, cluster = fields.get(1, [0])[-1], fields.get(2, [0])[-1]
+                if isinstance(member, int) and isinstance(cluster, int) and cluster:
+                    return Ids(member, cluster)
+                return None
+    except ValueError:
+        return None
+    return None
+
+
+def parse(hexadecimal: str) -> Ids | None:
+    """As :func:`ids`, of the bytes as ``od -An -v -tx1`` prints them."""
+    try:
+        return ids(bytes.fromhex("".join(hexadecimal.split())))
+    except ValueError:
+        return None
+
+
+def _records(head: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 8 <= len(head):
+        frame = int.from_bytes(head[at : at + 8], "little")
+        length = frame & ((1 << 56) - 1)
+        padding = (frame >> 56) & 0x7 if frame >> 63 else 0
+        if not 0 < length <= len(head) - at - 8:
+            return
+        fields = unknown_fields(head[at + 8 : at + 8 + length])
+        kind, data = fields.get(1, [0])[-1], fields.get(3, [b""])[-1]
+        if not isinstance(kind, int) or not isinstance(data, bytes):
+            raise ValueError("no WAL record")
+        yield kind, data
+        at += 8 + length + padding

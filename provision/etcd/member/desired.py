@@ -1,0 +1,474 @@
+"""What one etcd member's host should look like, as resources."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from provision.artifacts import Artifact
+from provision.etcd.member import backup_timer, layout, start_check
+from provision.host import disks
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import (
+    Certificate,
+    DataDisk,
+    Directory,
+    File,
+    Link,
+    Package,
+    Refusal,
+    Resource,
+    Tree,
+    Unit,
+    User,
+)
+from provision.inventory.model import Scalar, version_tuple
+from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed, is_ip
+from provision.render import render
+from provision.text import document
+
+#: Label of the probe for the host's openssl, which makes the keys there.
+OPENSSL = "openssl"
+#: Under this label: the size of the backups on a host.
+BACKUPS = "backups"
+
+#: What etcd does without data: make a new cluster, or ask for the existing one.
+STATE = "initial-cluster-state"
+
+#: Settings that etcd reads as text, also where they are numbers.
+TEXT_SETTINGS = frozenset({"auto-compaction-retention"})
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A listener's certificate and key. Neither given: those on the host are kept.
+
+    ``sign`` makes the certificate from the host's own signing request; ``pair`` is a certificate
+    and a key made on this machine. See :class:`provision.host.resources.Certificate`.
+    """
+
+    why: str = ""
+    sign: Callable[[bytes], bytes] | None = None
+    pair: tuple[bytes, bytes] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberTls:
+    """The TLS material of one member. None where a listener is plain."""
+
+    name: str
+    authority: bytes
+    peer: Leaf | None = None
+    server: Leaf | None = None
+
+
+def kinds(member: EtcdMember) -> tuple[str, ...]:
+    """Which certificates the member has: ``peer`` (port 2380), ``server`` (its client port)."""
+    return ("peer",) * member.peer_tls + ("server",) * member.client_tls
+
+
+def installed(cluster: EtcdCluster, kind: str, facts: HostFacts) -> bytes | None:
+    """The certificate of a listener (``peer`` or ``server``) on a host that has its key, too."""
+    path = layout.certificate(cluster, kind)
+    found, key = facts.paths.get(f"{path}.crt"), facts.paths.get(f"{path}.key")
+    return found.content if found is not None and key is not None and key.size else None
+
+
+def trusted(cluster: EtcdCluster, facts: HostFacts) -> bytes:
+    """The CA certificates (PEM) that the host's file holds; empty when there is none."""
+    here = facts.paths.get(layout.ca_file(cluster))
+    return (here.content or b"") if here is not None else b""
+
+
+def waiting_key(kind: str) -> str:
+    """Label of the probe for the public half of the key that waits for its certificate."""
+    return f"{kind}.key.new"
+
+
+def key_probes(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
+    """What to ask the host about its openssl and, with an external CA, the keys that wait."""
+    found = {OPENSSL: "command -v openssl"} if kinds(member) else {}
+    if cluster.tls.ca == "external":
+        for kind in kinds(member):
+            path = shlex.quote(f"{layout.certificate(cluster, kind)}.key.new")
+            found[waiting_key(kind)] = f"openssl pkey -pubout -in {path} 2>/dev/null"
+    return found
+
+
+def binary(cluster: EtcdCluster) -> str:
+    return (
+        layout.PACKAGED_BINARY
+        if cluster.source.package
+        else f"{cluster.install_dir}/{cluster.version}/etcd"
+    )
+
+
+def installed_release(cluster: EtcdCluster, facts: HostFacts) -> str:
+    """The release that the host's unit of ours runs; empty when there is none."""
+    folder = re.escape(cluster.install_dir)
+    found = re.search(
+        rf"^ExecStart={folder}/([0-9]+\.[0-9]+\.[0-9]+)/etcd ",
+        facts.text(layout.UNIT_PATH) or "",
+        re.MULTILINE,
+    )
+    return found[1] if found is not None else ""
+
+
+def newer_release(cluster: EtcdCluster, facts: HostFacts) -> str:
+    """The patch release on the host when it is newer than the declared one, and stays; or empty.
+
+    A unit of another cluster's does not count, nor does another minor release.
+    """
+    there = installed_release(cluster, facts)
+    if cluster.source.package or cluster.downgrade or not there:
+        return ""
+    if owner(facts, layout.UNIT_PATH) != cluster.name:
+        return ""
+    now, wanted = version_tuple(there), version_tuple(cluster.version)
+    return there if now[:2] == wanted[:2] and now > wanted else ""
+
+
+def resources(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    artifact: Artifact | None,
+    tls: MemberTls | None,
+    facts: HostFacts | None,
+    initial_state: str = "new",
+    *,
+    bootstrapped: bool = False,
+    checks: bool = True,
+) -> tuple[Resource, ...]:
+    """Everything that makes ``member``'s host a member, in the order it is put there.
+
+    ``facts`` None gives what to look at before anything is known about the host. A newer patch
+    release that the host has stays, unless ``cluster.downgrade`` says otherwise: an inventory with
+    an older one may be an old checkout. ``bootstrapped``: the member is known to be one of a
+    cluster, so its configuration is to say ``existing``. ``checks``: etcd compares its data
+    with the peers' when it starts (see :mod:`provision.etcd.member.start_check`).
+    """
+    newer = newer_release(cluster, facts) if facts is not None else ""
+    if newer:
+        cluster = replace(cluster, version=newer)
+    old = facts.text(layout.UNIT_PATH) if facts is not None else None
+    service = render(
+        "etcd.service",
+        cluster=cluster.name,
+        member=member,
+        user=cluster.user,
+        binary=binary(cluster),
+        config_file=layout.config_file(cluster),
+        # A member that joins may have come to another disk.
+        mounts=disks.notes(old if initial_state == "new" else None, facts, [member.data_dir]),
+        disk_check=disks.check(
+            member.data_dir,
+            "no root-owned folder",
+            f"mount it and etcd starts within a minute; if it is lost: invoke replace-member "
+            f"{member.name}",
+            wait=True,
+        ),
+    )
+    result: list[Resource] = [
+        User(cluster.user, home="/var/lib/etcd"),
+        # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
+        File(
+            layout.UNIT_PATH,
+            service,
+            restarts=() if disks.is_for_next_start(old, service) else (layout.UNIT,),
+        ),
+        Directory(cluster.config_dir),
+    ]
+    if facts is None or initial_state != "new" or not is_disk_missing(cluster, member, facts):
+        result.append(Directory(member.data_dir, owner=cluster.user, mode=0o700))
+        result.append(DataDisk(member.data_dir))
+    if newer:
+        pass  # it is there
+    elif artifact is not None:
+        tree = f"{cluster.install_dir}/{cluster.version}"
+        result.append(Tree(tree, artifact, restarts=(layout.UNIT,)))
+        result.append(Link(f"{cluster.install_dir}/current", cluster.version))
+    else:
+        result.append(Package(("etcd-server", "etcd-client"), layout.PACKAGED_BINARY))
+    if tls is not None:
+        result.extend(tls_files(cluster, tls))
+    peer_files = tls is not None and tls.peer is not None
+    config = _config(cluster, member, facts, initial_state, peer_files, bootstrapped, checks)
+    before = facts.text(layout.config_file(cluster)) if facts is not None else None
+    quiet = before is not None and _noticed(before) == _noticed(config.decode())
+    result.append(
+        File(layout.config_file(cluster), config, restarts=() if quiet else (layout.UNIT,))
+    )
+    result.append(unit(member))
+    result.extend(backup_timer.resources(cluster, member))
+    return tuple(result)
+
+
+def unit(member: EtcdMember) -> Unit:
+    """etcd's unit, with what to do when etcd's own check ends it."""
+    refusal = Refusal(
+        start_check.DIFFERS,
+        f"run invoke deploy-etcd; if it fails here again, invoke replace-member {member.name}",
+        id="etcd-data-differ",
+    )
+    return Unit(layout.UNIT, refusals=(refusal,))
+
+
+def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -> Probe:
+    """What to look at on a member's host, in preflight and for the plan."""
+    leaf = Leaf()
+    tls = MemberTls(
+        member.name,
+        b"",
+        peer=leaf if member.peer_tls else None,
+        server=leaf if member.client_tls else None,
+    )
+    others = [m for m in cluster.members if m.name != member.name]
+    return Probe(
+        resources=resources(cluster, member, artifact, tls, None),
+        ports=_ports(cluster, member),
+        disks=(member.data_dir, cluster.install_dir, *backup_dir(cluster, member)),
+        paths=(f"{member.data_dir}/member", layout.database(member), layout.unfinished(member)),
+        reach=[(m.address, m.peer_port) for m in others],
+        resolve=[m.address for m in others if not is_ip(m.address)],
+        commands={**key_probes(cluster, member), **_backups_size(cluster, member)},
+    )
+
+
+def backup_dir(cluster: EtcdCluster, member: EtcdMember) -> tuple[str, ...]:
+    """The folder of the timer's backups, where the member's host has the timer."""
+    backup = cluster.backup
+    return (backup.dir,) if backup is not None and backup_timer.has(cluster, member) else ()
+
+
+def _backups_size(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
+    """What to ask for the size of the backups that are there, in KiB."""
+    folders = " ".join(map(shlex.quote, backup_dir(cluster, member)))
+    return {BACKUPS: f"du -sk {folders} 2>/dev/null | cut -f 1"} if folders else {}
+
+
+def has_data(member: EtcdMember, facts: HostFacts) -> bool:
+    """Whether the member has ever been started here: its data directory holds ``member/``."""
+    return f"{member.data_dir}/member" in facts.paths
+
+
+def is_disk_missing(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> bool:
+    """Whether the host was a member, and neither its data nor the marker of its disk is there.
+
+    The facts are those of :func:`probe`, or of another one with the same files and folders.
+    """
+    return (
+        not has_data(member, facts)
+        and not disks.is_marked(member.data_dir, facts)
+        and (
+            says_existing(facts.text(layout.config_file(cluster)) or "")
+            or bool(disks.missing(facts.text(layout.UNIT_PATH), facts, [member.data_dir]))
+        )
+    )
+
+
+def former_data_dir(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> str:
+    """The data directory in the host's ``etcd.conf.yml``, when it is not the declared one."""
+    found = re.search(
+        r'^data-dir: ("[^"]*")$', facts.text(layout.config_file(cluster)) or "", re.MULTILINE
+    )
+    try:
+        folder = str(document(found[1])) if found is not None else ""
+    except ValueError:
+        return ""
+    return "" if folder == member.data_dir else folder
+
+
+def what_moved(member: EtcdMember, former: str) -> tuple[str, str]:
+    """Of a member whose ``data_dir`` was changed in the inventory: what is wrong, what to do."""
+    what = f"its configuration has the data_dir {former}, and the inventory has {member.data_dir}"
+    return what, f"set data_dir back to {former}: the tool does not move etcd's data"
+
+
+def disk_away(member: EtcdMember, facts: HostFacts) -> str:
+    """The mount point of the member's data disk, when nothing is mounted there; else empty.
+
+    What is written meanwhile lies below the mount point. When the old disk comes back, so does the
+    member as it was, which could be of another cluster by then.
+    """
+    away = disks.missing(facts.text(layout.UNIT_PATH), facts, [member.data_dir])
+    return away.get(member.data_dir, "")
+
+
+def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> tuple[str, str]:
+    """Of a member without data that etcd knows: what is wrong, and what to do."""
+    if former := former_data_dir(cluster, member, facts):
+        return what_moved(member, former)
+    where = disk_away(member, facts)
+    remedy = f"mount its disk and run invoke deploy-etcd; or invoke replace-member {member.name}"
+    if where:
+        return f"its data disk is not mounted: nothing is at {where}", remedy
+    if not disks.is_marked(member.data_dir, facts):
+        marker = DataDisk(member.data_dir).marker
+        return f"its data disk is not mounted, or has lost its data: there is no {marker}", remedy
+    what = f"has lost its data: {member.data_dir} has no member, though its disk is there"
+    return what, f"invoke replace-member {member.name}"
+
+
+def says_existing(config: str) -> bool:
+    """Whether an ``etcd.conf.yml`` of ours is of a member whose cluster was there already.
+
+    Without data, etcd then asks the other members for the cluster, and ends when none answers; it
+    never makes a new one (``bootstrapExistingClusterNoWAL`` in ``server/etcdserver/bootstrap.go``).
+    With data it does not read the line (``bootstrapClusterWithWAL``). A member that has lost its
+    data would still come back under its id and vote, so the line alone is no protection.
+    """
+    return _initial(config).get(STATE) == "existing"
+
+
+def initial_members(config: str) -> set[str]:
+    """The names in ``initial-cluster`` of an ``etcd.conf.yml`` of ours."""
+    pairs = _initial(config).get("initial-cluster", "").split(",")
+    return {pair.partition("=")[0] for pair in pairs if pair}
+
+
+def sans(member: EtcdMember) -> tuple[str, ...]:
+    """The names a member's certificate must carry: etcd checks them on both sides."""
+    return tuple(dict.fromkeys((member.address, member.machine.host, "localhost", "127.0.0.1")))
+
+
+def _ports(cluster: EtcdCluster, member: EtcdMember) -> tuple[int, ...]:
+    plain = cluster.tls.plain_client_port if member.client_tls else None
+    ports = (member.client_port, member.peer_port)
+    return ports if plain is None else (*ports, plain)
+
+
+def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
+    """The folder, what is trusted, and the certificates. etcd reads a leaf and its key anew for
+    each connection, but the trusted CA only when it starts (its ``client/pkg/transport``:
+    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``)."""
+    user = cluster.user
+    return [
+        Directory(layout.pki_dir(cluster), owner=user, mode=0o700),
+        File(layout.ca_file(cluster), tls.authority, owner=user, restarts=(layout.UNIT,)),
+        *certificates(cluster, tls),
+    ]
+
+
+def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
+    """The member's certificates with their keys; that of its client port first.
+
+    A member whose peers do not accept it goes on starting as soon as they do. Then it reads the
+    pair of its client port, and ends when key and certificate do not match (etcd's
+    ``embed/serve.go``), which is so for a moment while they are replaced.
+    """
+    return [
+        Certificate(
+            layout.certificate(cluster, kind),
+            cluster.user,
+            tls.name,
+            leaf.why,
+            leaf.sign,
+            leaf.pair,
+        )
+        for kind, leaf in (("server", tls.server), ("peer", tls.peer))
+        if leaf is not None
+    ]
+
+
+def _config(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    facts: HostFacts | None,
+    initial_state: str,
+    peer_files: bool,
+    bootstrapped: bool,
+    checks: bool,
+) -> bytes:
+    client_scheme = "https" if member.client_tls else "http"
+    anywhere = _anywhere(facts)
+    listen_client = [
+        f"{client_scheme}://{a}" for a in _listen(member, member.client_port, anywhere)
+    ]
+    advertise = [member.client_url]
+    plain = cluster.tls.plain_client_port
+    if member.client_tls and plain is not None:
+        where = cluster.tls.plain_client_address or member.address
+        listen_client.append(f"http://{bracketed(where) if is_ip(where) else anywhere}:{plain}")
+    initial = {
+        "initial-cluster": cluster.initial_cluster,
+        "initial-cluster-token": cluster.token,
+        STATE: initial_state,
+    }
+    if facts is not None and has_data(member, facts):
+        # etcd reads these once. Rewriting them when the membership changes would restart
+        # every member for nothing.
+        initial.update(_initial(facts.text(layout.config_file(cluster)) or ""))
+    if bootstrapped:
+        initial[STATE] = "existing"
+    return render(
+        "etcd.conf.yml",
+        cluster=cluster.name,
+        member=member,
+        listen_peer_urls=[
+            f"{'https' if member.peer_tls else 'http'}://{a}"
+            for a in _listen(member, member.peer_port, anywhere, loopback=False)
+        ],
+        listen_client_urls=listen_client,
+        advertise_client_urls=advertise,
+        initial_cluster=initial["initial-cluster"],
+        token=initial["initial-cluster-token"],
+        initial_state=initial[STATE],
+        pki=layout.pki_dir(cluster),
+        # Also beside a plain listener, while TLS is being turned on (see peer_tls).
+        peer_security=member.peer_tls or peer_files,
+        client_auth=cluster.tls.client_auth,
+        settings=_settings(cluster, member, checks),
+    )
+
+
+def _settings(cluster: EtcdCluster, member: EtcdMember, checks: bool) -> dict[str, Scalar]:
+    release = version_tuple(cluster.version)
+    # Before 3.5 the default logger is capnslog, which --config-file cannot set levels of.
+    logger: dict[str, Scalar] = {"logger": "zap"} if release < (3, 5) else {}
+    every = start_check.switched({**logger, **member.settings}, release, on=checks)
+    return {key: str(value) if key in TEXT_SETTINGS else value for key, value in every.items()}
+
+
+def _anywhere(facts: HostFacts | None) -> str:
+    """All addresses of the host: ``[::]`` is IPv4, too, but not where there is no IPv6."""
+    has_ipv6 = facts is not None and any(":" in a for a in facts.addresses)
+    return "[::]" if has_ipv6 else "0.0.0.0"
+
+
+def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = True) -> list[str]:
+    # etcd listens on addresses only: for a name, on all of them.
+    if not is_ip(member.address):
+        return [f"{anywhere}:{port}"]
+    own = f"{bracketed(member.address)}:{port}"
+    local = f"127.0.0.1:{port}"
+    return [own, local] if loopback and own != local else [own]
+
+
+def _noticed(config: str) -> list[str]:
+    """The lines that a running member notices by a restart: it has data, and does not read
+    ``initial-cluster-state``; and it has started, and does not compare its data again."""
+    lines: list[str] = []
+    for line in config.splitlines():
+        key, _, value = line.partition(": ")
+        if key in (STATE, start_check.SETTING):
+            continue
+        if key == start_check.GATES:
+            line = start_check.other_gates(value.strip('"'))
+        if line:
+            lines.append(line)
+    return lines
+
+
+def _initial(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(": ")
+        if key.startswith("initial-cluster") and value.startswith('"'):
+            try:
+                found[key] = str(document(value))
+            except ValueError:
+                continue
+    return found

@@ -1,0 +1,186 @@
+"""Who is in the cluster, who should be, and in which order one becomes the other. Pure.
+
+The order follows etcd's "Runtime reconfiguration" guide: a failed member is removed before a new
+one is added (etcd refuses to add while a voter is away), a new one comes as a learner, and a
+member that works is removed only after the new ones have joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from urllib.parse import urlsplit
+
+from provision.etcd.api.values import RegisteredMember
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+
+NOT_DECLARED = "not in the inventory; address from etcd's list of members"
+
+
+class Kind(Enum):
+    REMOVE = "remove"
+    UPDATE = "update"
+    ADD = "add"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change of the membership.
+
+    ``member`` is as it will be, or for a removal as it was. ``id`` is what etcd calls it by; an
+    addition has one when an earlier run got as far as that. ``learner``: one that has no vote goes.
+    """
+
+    kind: Kind
+    member: EtcdMember
+    id: int | None = None
+    learner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The members as etcd has them: ``voters`` at their registered addresses."""
+
+    registered: tuple[RegisteredMember, ...]
+    voters: tuple[EtcdMember, ...]
+
+    def find(self, member: EtcdMember) -> RegisteredMember | None:
+        """``member`` as registered: by its name, or by its peer URL while it has no name yet."""
+        for r in self.registered:
+            if r.name == member.name or (not r.name and member.peer_url in r.peer_urls):
+                return r
+        return None
+
+    def holder(self, member: EtcdMember) -> RegisteredMember | None:
+        """Who is registered with the peer URL of ``member`` under another name."""
+        for r in self.registered:
+            if r.name not in ("", member.name) and member.peer_url in r.peer_urls:
+                return r
+        return None
+
+
+def roster(cluster: EtcdCluster, registered: Sequence[RegisteredMember]) -> Roster:
+    """The roster of a running cluster. A member that is not declared gets the SSH settings of
+    the first declared one, at the address of its peer URL."""
+    voters = (as_registered(cluster, r) for r in registered if r.name and not r.is_learner)
+    return Roster(tuple(registered), tuple(voters))
+
+
+def as_registered(cluster: EtcdCluster, r: RegisteredMember) -> EtcdMember:
+    """A registered member as a resolved one, at the address that etcd knows it by."""
+    declared = next((m for m in cluster.members if m.name == r.name), None)
+    if declared is not None and declared.peer_url in r.peer_urls:
+        return declared
+    template = declared or cluster.members[0]
+    peer = urlsplit(r.peer_urls[0])
+    client = urlsplit(r.client_urls[0]) if r.client_urls else None
+    address = peer.hostname or template.address
+    machine = declared.machine if declared else _machine(template.machine, address)
+    return replace(
+        template,
+        name=r.name or f"{r.id:x}",
+        machine=machine,
+        address=address,
+        peer_port=peer.port or template.peer_port,
+        client_port=(client.port if client else None) or template.client_port,
+        peer_tls=peer.scheme == "https",
+        client_tls=client.scheme == "https" if client else template.client_tls,
+    )
+
+
+def _machine(template: Machine, address: str) -> Machine:
+    return replace(template, host=address, where=NOT_DECLARED)
+
+
+def strangers(cluster: EtcdCluster, seen: Roster) -> list[RegisteredMember]:
+    """Who is registered without being declared."""
+    known = {r.id for m in cluster.members if (r := seen.find(m)) is not None}
+    return [r for r in seen.registered if r.id not in known]
+
+
+def additions(members: Iterable[EtcdMember], seen: Roster) -> list[Move]:
+    """Those of ``members`` that are not voters yet, with how far earlier runs brought them."""
+    voters = {v.name for v in seen.voters}
+    found = []
+    for m in members:
+        if m.name not in voters:
+            r = seen.find(m)
+            found.append(Move(Kind.ADD, m, r.id if r is not None else None))
+    return found
+
+
+def updates(members: Iterable[EtcdMember], seen: Roster) -> list[Move]:
+    """Those of ``members`` that are voters under another peer URL than declared."""
+    found = []
+    for m in members:
+        r = seen.find(m)
+        if r is not None and r.name and m.peer_url not in r.peer_urls:
+            found.append(Move(Kind.UPDATE, m, r.id))
+    return found
+
+
+def removals(cluster: EtcdCluster, members: Iterable[RegisteredMember]) -> list[Move]:
+    return [Move(Kind.REMOVE, as_registered(cluster, r), r.id, r.is_learner) for r in members]
+
+
+def elsewhere(move: Move) -> Move:
+    """A removal whose host is not the one that the inventory has under that name now."""
+    member = move.member
+    machine = _machine(member.machine, member.address)
+    return replace(move, member=replace(member, machine=machine))
+
+
+def ordered(moves: Sequence[Move], healthy: Collection[str]) -> tuple[Move, ...]:
+    """Dead members go, addresses change, new members come, members that work go."""
+
+    replaced = {m.member.name for m in moves if m.kind is Kind.ADD}
+
+    def rank(move: Move) -> int:
+        if move.kind is Kind.REMOVE:
+            # One that comes back under its own name has to go first: names are unique.
+            works = move.member.name in healthy and move.member.name not in replaced
+            return 4 if works else 0
+        if move.kind is Kind.UPDATE:
+            return 1
+        return 2 if move.id is not None else 3  # there is one learner at a time
+
+    return tuple(sorted(moves, key=rank))
+
+
+def obstacle(voters: Collection[str], healthy: Collection[str], moves: Iterable[Move]) -> str:
+    """Why ``moves`` cannot be made in this order with a quorum of healthy voters all the time,
+    or an empty string. ``voters`` and ``healthy`` are names."""
+    all_of, well = set(voters), set(healthy) & set(voters)
+    for move in moves:
+        name = move.member.name
+        if len(well) < quorum(len(all_of)):
+            return f"{len(well)} of {len(all_of)} voters are healthy: no quorum to change anything"
+        if move.kind is Kind.ADD:
+            if away := sorted(all_of - well):
+                return (
+                    f"{name} cannot be added while {', '.join(away)} is not healthy: start it, or "
+                    f"invoke remove-member {away[0]} first"
+                )
+            all_of.add(name)
+            well.add(name)
+        elif move.kind is Kind.UPDATE:
+            if name in well and all_of - well:
+                away = sorted(all_of - well)
+                return f"{name} cannot be restarted while {', '.join(away)} is not healthy"
+            well.add(name)
+        else:
+            all_of.discard(name)
+            well.discard(name)
+            if not all_of:
+                return f"{name} is the last voter: without it there is no cluster"
+            if len(well) < quorum(len(all_of)):
+                return (
+                    f"without {name}, {len(well)} of {len(all_of)} voters would be healthy: "
+                    f"no quorum ({quorum(len(all_of))})"
+                )
+    return ""
+
+
+def quorum(voters: int) -> int:
+    return voters // 2 + 1

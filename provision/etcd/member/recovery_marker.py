@@ -1,0 +1,105 @@
+"""The mark of a change to the data of all members that has begun and not ended.
+
+It is a file on each host, in the data directory and so on the disk it is about. While it is
+there, etcd is disabled on that host: after a reboot in the middle, a member with the old data
+must not meet one with the new.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from provision.errors import Problem
+from provision.etcd.member import layout
+from provision.host import disks
+from provision.host.diff import Change
+from provision.host.facts import HostFacts
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """``command`` is restore or recover, ``id`` the UTC time of its first run, and ``key`` a
+    digest of everything that a run which continues it must agree on."""
+
+    command: str
+    id: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.command} {self.id} {self.key}"
+
+
+def path(member: EtcdMember) -> str:
+    return layout.unfinished(member)
+
+
+def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Problem]:
+    """Why no other command may touch the members now."""
+    return [
+        Problem(
+            f"{m.name} at {m.machine.host} ({m.machine.where})",
+            f"a restore or a recovery has begun and not ended ({path(m)} says which)",
+            "run the same restore-etcd or recover-etcd again; it continues",
+            id="recovery-unfinished",
+        )
+        for m in cluster.members
+        if m.machine in facts and path(m) in facts[m.machine].paths
+    ]
+
+
+def read(member: EtcdMember, facts: HostFacts) -> Mark | None:
+    """The mark on a host whose facts were asked for with ``File(path(member), None)``."""
+    match = re.fullmatch(
+        r"(restore|recover) (\d{8}T\d{6}Z) ([0-9a-f]{64})\s*", facts.text(path(member)) or ""
+    )
+    return Mark(*match.groups()) if match else None
+
+
+def newest(members: Mapping[str, EtcdMember], facts: Mapping[Machine, HostFacts]) -> Mark | None:
+    """The mark of the command that began last, of all on the members' hosts."""
+    found = [read(m, facts[m.machine]) for m in members.values() if m.machine in facts]
+    return max((m for m in found if m is not None), key=lambda m: m.id, default=None)
+
+
+def stop(member: EtcdMember, mark: Mark, user: str) -> Change:
+    """Mark the host, then stop etcd and keep it stopped: in that order, on disk."""
+    where = shlex.quote(path(member))
+    return Change(
+        f"stop and disable {layout.UNIT} until the {mark.command} of {mark.id} is done",
+        f"echo {shlex.quote(str(mark))} >{where}.new\n"
+        f"chown {user}:{user} {where}.new; mv -f {where}.new {where}; sync -f {where}\n"
+        # A leader would wait to hand its leadership on, to members that are stopping, too.
+        f"systemctl disable -q {layout.UNIT}; systemctl stop --no-block {layout.UNIT}\n"
+        f"systemctl kill -s KILL {layout.UNIT} 2>/dev/null || :; systemctl stop {layout.UNIT}\n"
+        f"systemctl reset-failed {layout.UNIT} 2>/dev/null || :",
+        disrupts=True,
+        seconds=120,
+    )
+
+
+def start(member: EtcdMember) -> Change:
+    """Start etcd and enable it again; the mark stays until all is verified.
+
+    The disk that now has the data is the data disk, also when a new one has come in its place.
+    """
+    unit = layout.UNIT
+    return Change(
+        f"start and enable {unit}",
+        f"{disks.mark(member.data_dir)}\n"
+        f"systemctl enable -q {unit}\n"
+        f"systemctl start {unit} || {{\n"
+        f"  journalctl -u {unit} -n 12 --no-pager -o cat >&2; exit 1\n"
+        f"}}",
+        disrupts=True,
+        seconds=120,
+    )
+
+
+def clear(member: EtcdMember, *more: str) -> Change:
+    """Remove the mark, and ``more`` files that were only needed while it was there."""
+    files = " ".join(map(shlex.quote, (*more, path(member))))
+    return Change("note that it is done", f"rm -f {files}")

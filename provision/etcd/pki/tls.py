@@ -1,0 +1,249 @@
+"""The certificates a member needs: kept where they are good, made where they are not."""
+
+from __future__ import annotations
+from provision.etcd.member import layout
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.pki import certificates, external_ca, imported, own_ca
+from provision.etcd.member import desired
+from provision.etcd.member.desired import Leaf, MemberTls
+from provision.host.facts import HostFacts
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+
+#: The consent to a short outage, with the cluster's name.
+YES_OUTAGE = "--yes-outage"
+
+#: The cluster's CA: this tool's own, or one elsewhere.
+Ca = own_ca.Authorities | external_ca.External
+
+
+def authority(
+    cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], *, write: bool
+) -> Ca | None:
+    """The cluster's CA, or None when both listeners are plain.
+
+    With ``write``, one of this tool's own is made below ``tls.pki_dir`` at first use; without, a
+    throw-away one stands in for it. ``facts`` have the clocks that its certificates have to suit.
+    """
+    if not (cluster.tls.peer or cluster.tls.client):
+        return None
+    if cluster.tls.ca == "external":
+        return external_ca.load(cluster)
+    return _own(cluster, behind(facts.values()), write=write)
+
+
+def behind(facts: Iterable[HostFacts]) -> timedelta:
+    """How far the earliest of the hosts' clocks and this machine's is behind this machine's."""
+    return timedelta(seconds=max(0.0, *(-f.clock_offset for f in facts), 0.0))
+
+
+def _own(cluster: EtcdCluster, behind: timedelta, *, write: bool) -> own_ca.Authorities:
+    directory, days = cluster.tls.pki_dir, cluster.tls.ca_days
+    if write or (own_ca.home(directory, cluster.name) / own_ca.CA_CERTIFICATE).exists():
+        own_ca.ensure_ca(directory, cluster.name, days, behind=behind)
+        if write and cluster.tls.client:
+            # Now that the clocks are known. Otherwise it is made at the first call of a member.
+            own_ca.ensure_client(directory, cluster.name, behind=behind)
+        return own_ca.authorities(directory, cluster.name, behind=behind)
+    with tempfile.TemporaryDirectory() as throw_away:
+        own_ca.ensure_ca(Path(throw_away), cluster.name, days, behind=behind)
+        return own_ca.authorities(Path(throw_away), cluster.name, behind=behind)
+
+
+def require(
+    cluster: EtcdCluster,
+    members: Iterable[EtcdMember],
+    facts: Mapping[Machine, HostFacts],
+    ca: Ca | None,
+) -> tuple[Problem, ...]:
+    """What should be told about the certificates that ``members`` are given.
+
+    Raises :class:`PreflightFailed` with every one that an external CA has still to sign.
+    """
+    return (
+        imported.require(cluster, members, facts, ca) if isinstance(ca, external_ca.External) else ()
+    )
+
+
+def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None) -> None:
+    """Raises :class:`PreflightFailed` when members run with certificates of a CA that is not known
+    any more: one that trusted only the new CA would refuse the others, and this tool all of them.
+    """
+    problems = unknown(cluster, facts, ca)
+    if not problems:
+        return
+    if isinstance(ca, external_ca.External):
+        raise PreflightFailed(
+            "etcd.tls.ca_bundle must have that CA, too, until every member has a certificate of "
+            f"the new one ({external_ca.HOW}, invoke rotate-certs); nothing was changed",
+            problems,
+            id="ca-unknown",
+        )
+    raise PreflightFailed(
+        f"{own_ca.home(cluster.tls.pki_dir, cluster.name)} has another CA than the members that run: "
+        f"bring its folder back. If it is lost for good: invoke rotate-certs --ca {YES_OUTAGE} "
+        f"{cluster.name} makes a new CA, and restarts all members together; nothing was changed",
+        problems,
+        id="ca-unknown",
+    )
+
+
+def unknown(
+    cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None
+) -> list[Problem]:
+    """The members that run with a certificate that is valid and of a CA that is not known."""
+    problems = []
+    for m in cluster.members:
+        seen = facts.get(m.machine)
+        if ca is None or seen is None or seen.unit(layout.UNIT).active != "active":
+            continue
+        trust = desired.trusted(cluster, seen)
+        for kind in desired.kinds(m):
+            here = desired.installed(cluster, kind, seen)
+            if here is None or is_over(here, trust) or _knows(ca, here):
+                continue
+            issuer = certificates.inspect(here).issuer
+            what = f"runs with a {kind} certificate of another CA ({issuer})"
+            problems.append(Problem(f"{m.name} ({m.machine.where})", what, id="ca-unknown"))
+    return problems
+
+
+def cut_off(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> tuple[EtcdMember, ...]:
+    """The members with a certificate that nobody accepts any more."""
+
+    def over(member: EtcdMember) -> bool:
+        seen = facts.get(member.machine)
+        if seen is None:
+            return False
+        trust = desired.trusted(cluster, seen)
+        here = (desired.installed(cluster, kind, seen) for kind in desired.kinds(member))
+        return any(pem is not None and is_over(pem, trust) for pem in here)
+
+    return tuple(m for m in cluster.members if over(m))
+
+
+def is_over(pem: bytes, trust: bytes) -> bool:
+    """Whether no one accepts a member's certificate any more, or not yet: by its own time, or by
+    the time of its CA in ``trust`` (PEM). Go's ``crypto/x509`` checks the time of a root, too.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        return True
+    if not certificates.is_current(leaf):
+        return True
+    issuers = [c for c in _all(trust) if certificates.signed(leaf, c)]
+    return bool(issuers) and not any(certificates.is_current(c) for c in issuers)
+
+
+def _all(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem) if pem else []
+    except ValueError:
+        return []
+
+
+def _knows(ca: Ca, pem: bytes) -> bool:
+    return ca.knows(pem) if isinstance(ca, external_ca.External) else ca.issuer(pem) is not None
+
+
+def require_settled(
+    cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None
+) -> None:
+    """Raises :class:`PreflightFailed` while an external CA is being followed by another: members
+    do not come or change meanwhile."""
+    if isinstance(ca, external_ca.External):
+        imported.require_settled(cluster, facts, ca)
+
+
+def material(
+    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, ca: Ca | None
+) -> MemberTls | None:
+    """The TLS files of ``member``, or None when both listeners are plain.
+
+    A certificate on the host that is good (signed by the CA, right names, not about to expire)
+    is kept with its key. While the CA is being replaced (see :mod:`provision.plans.etcd.certificates.rotate_certs`), what
+    belongs to that is left as it is. Raises :class:`PreflightFailed` when an external CA has
+    signed none that can be used.
+    """
+    if ca is None:
+        return None
+
+    def one(kind: str) -> Leaf:
+        if isinstance(ca, external_ca.External):
+            choice = imported.choose(cluster, member, kind, facts, ca)
+            if choice.leaf is None:
+                imported.require(cluster, [member], {member.machine: facts}, ca)
+            return choice.leaf or Leaf()
+        why = due(cluster, member, kind, facts, ca)
+        return Leaf() if why is None else leaf(cluster, member, facts, ca.signing, why)
+
+    return MemberTls(
+        name=member.name,
+        authority=ca.bundle if isinstance(ca, external_ca.External) else _trust(cluster, facts, ca),
+        peer=one("peer") if member.peer_tls else None,
+        server=one("server") if member.client_tls else None,
+    )
+
+
+def due(
+    cluster: EtcdCluster, member: EtcdMember, kind: str, facts: HostFacts, ca: own_ca.Authorities
+) -> str | None:
+    """Why a listener needs a new certificate; None when the one on the host is good."""
+    here = desired.installed(cluster, kind, facts)
+    if here is None:
+        return ""
+    issuer = ca.issuer(here) or ca.signing
+    return certificates.is_good(here, issuer, desired.sans(member))
+
+
+def leaf(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    facts: HostFacts,
+    authority: certificates.Authority,
+    why: str,
+    on_made: Callable[[bytes], None] = lambda _: None,
+) -> Leaf:
+    """A new certificate for ``member``; its key is made on the host if that has openssl.
+
+    ``on_made`` is given the certificate (PEM) when it is made.
+    """
+    names, days = desired.sans(member), cluster.tls.leaf_days
+
+    def sign(request: bytes) -> bytes:
+        certificate = certificates.sign_csr(authority, request, member.name, names, days=days)
+        on_made(certificate)
+        return certificate
+
+    if facts.commands.get(desired.OPENSSL, "").strip():
+        return Leaf(why, sign=sign)
+    pair = certificates.leaf(authority, member.name, names, days=days)
+    on_made(pair.cert_pem)
+    return Leaf(why, pair=(pair.cert_pem, pair.key_pem))
+
+
+def trusted(cluster: EtcdCluster) -> bytes:
+    """The CA certificates (PEM) that a client of the cluster trusts. Raises :class:`UsageError`."""
+    if cluster.tls.ca == "external":
+        return external_ca.load(cluster).bundle
+    return own_ca.trusted(cluster.tls.pki_dir, cluster.name)
+
+
+def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
+    """This tool's own key and certificate. Raises :class:`UsageError` when there is none."""
+    if cluster.tls.ca == "external":
+        return imported.own_pair(cluster)
+    return own_ca.ensure_client(cluster.tls.pki_dir, cluster.name)
+
+
+def _trust(cluster: EtcdCluster, facts: HostFacts, ca: own_ca.Authorities) -> bytes:
+    here = desired.trusted(cluster, facts)
+    return here if here in (a.cert_pem for a in ca.all) and ca.next is not None else ca.bundle

@@ -1,0 +1,442 @@
+"""What is on a host, read in one round trip by one POSIX shell script.
+
+The host needs a shell, coreutils, findutils, sed, systemd and procfs; nothing else. What it answers
+is data from outside: every field is parsed strictly, and what cannot be is a
+:class:`PreflightFailed`.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import math
+import pathlib
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from provision.errors import Problem
+from provision.host import dropins
+from provision.host.resources import (
+    Absent,
+    Certificate,
+    DataDisk,
+    Directory,
+    File,
+    Identity,
+    Link,
+    Move,
+    Package,
+    Resource,
+    Tree,
+    Unit,
+    User,
+)
+from provision.ssh.session import Result, Unreachable
+from provision.text import printable, printable_lines
+
+#: Set between writing what a unit only notices by a restart, and that restart. Below /run: a
+#: reboot restarts the unit anyway.
+PENDING_DIR = "/run/alluxio-provision"
+#: Held while a batch works; observers wait for it, so a killed run's last batch is seen whole.
+BATCH_LOCK = f"{PENDING_DIR}/batch.lock"
+CERTIFICATE_FILES = (".crt", ".key", ".crt.new", ".key.new")
+#: Bytes of the largest file whose content the script sends.
+CONTENT_LIMIT = 256 << 10
+BEGIN, END = "@@begin", "@@end"
+#: A file's type by find's letter for it.
+KINDS = {
+    "f": "file",
+    "d": "dir",
+    "l": "link",
+    "p": "fifo",
+    "s": "socket",
+    "b": "block device",
+    "c": "character device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What to look at beside the host itself.
+
+    ``reach``: (address, port) pairs to connect to; ``resolve``: names to look up; ``disks``:
+    paths whose file system is measured; ``commands``: shell commands by label, whose output
+    (at most 64 KiB, standard error included) is wanted; ``addresses``: those of the host's
+    interfaces.
+    """
+
+    resources: Sequence[Resource] = ()
+    ports: Sequence[int] = ()
+    disks: Sequence[str] = ()
+    paths: Sequence[str] = ()
+    units: Sequence[str] = ()
+    reach: Sequence[tuple[str, int]] = ()
+    resolve: Sequence[str] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
+    addresses: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PathState:
+    """A path as it is. ``content`` is there for small files that were asked for."""
+
+    kind: str  # "file", "dir", "link", or another file type's name
+    owner: str
+    group: str
+    mode: int
+    size: int
+    content: bytes | None = None
+    sha256: str | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    port: int
+    pid: int
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A file system: sizes in bytes. ``mount`` is its mount point."""
+
+    path: str
+    device: str
+    kind: str
+    total: int
+    available: int
+    mount: str = ""
+
+    @property
+    def used_percent(self) -> int:
+        return round(100 * (self.total - self.available) / self.total) if self.total else 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """A systemd unit, in systemd's own words (``systemctl show``)."""
+
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    file_state: str = ""
+    pid: int = 0
+    restarts: int = 0
+    fragment: str = ""
+    needs_reload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """A host as observed.
+
+    ``clock_offset`` is its clock minus ours in seconds, as far as the round trip proves it: a
+    reading between sending and receiving is 0.
+    """
+
+    values: Mapping[str, str]
+    clock_offset: float
+    paths: Mapping[str, PathState]
+    users: Mapping[str, str]
+    units: Mapping[str, UnitState]
+    listeners: Mapping[int, Listener]
+    disks: Mapping[str, Disk]
+    addresses: frozenset[str]
+    unreachable: Mapping[tuple[str, int], str]
+    resolved: Mapping[str, str]
+    pending_restarts: frozenset[str]
+    commands: Mapping[str, str]
+
+    def text(self, path: str) -> str | None:
+        """The content of an observed file, or None when it is not there or not text."""
+        found = self.paths.get(path)
+        if found is None or found.content is None:
+            return None
+        try:
+            return found.content.decode()
+        except UnicodeDecodeError:
+            return None
+
+    def unit(self, name: str) -> UnitState:
+        return self.units.get(name, UnitState())
+
+
+def script(probe: Probe) -> str:
+    """The shell script that observes ``probe``. It changes nothing."""
+    q = shlex.quote
+    plain, hashed, users, units, stats = _paths(probe)
+    lines = [_facts_script()]
+    if probe.addresses:
+        lines.append("addresses")
+    if users:
+        lines.append(f"users {' '.join(map(q, users))}")
+    if stats:
+        wanted = "".join(f"\n{path}" for path in (*plain, ""))
+        lines.append(f"wanted={q(wanted)}")
+        lines.append(f"paths {' '.join(map(q, stats))}")
+    if hashed:
+        lines.append(f"for f in {' '.join(map(q, hashed))}; do")
+        lines.append('if [ -f "$f" ]; then printf "hash %s|" "$f"')
+        lines.append('sha256sum <"$f" || echo; fi; done')
+    if units:
+        lines.append(f"units {' '.join(map(q, units))}")
+    if probe.ports:
+        lines.append(f"listeners {' '.join(str(p) for p in probe.ports)}")
+    if probe.disks:
+        lines.append(f"disks {' '.join(map(q, probe.disks))}")
+    for name in probe.resolve:
+        lines.append(f"lookup {q(name)} &")
+    for address, port in probe.reach:
+        lines.append(f"reach {q(address)} {port:d} &")
+    if probe.resolve or probe.reach:
+        lines.append("wait")
+    ours = [r.name for r in probe.resources if isinstance(r, Unit)]
+    drop_ins = {dropins.label(name): dropins.command(name) for name in ours}
+    for label, command in {**probe.commands, **drop_ins}.items():
+        lines.append(f"echo command {q(label)}; ( {command} ) 2>&1 </dev/null | said {q(label)}")
+    lines.append(f"echo {END}")
+    return "\n".join(lines)
+
+
+def parse(
+    result: Result, host: str, sent_at: float = -math.inf, received_at: float = math.inf
+) -> HostFacts:
+    """The facts in a script's output. Raises :class:`Unreachable` when it is not whole."""
+    lines = result.stdout.splitlines()
+    if BEGIN not in lines or END not in lines:
+        why = _why(result, host)
+        raise Unreachable(f"{host}: no facts", [why], id=why.id)
+    parser = _Parser(host)
+    try:
+        for line in lines[lines.index(BEGIN) + 1 : lines.index(END)]:
+            parser.line(line)
+        return parser.facts(sent_at, received_at)
+    except (ValueError, LookupError) as error:
+        what = f"answered something unreadable: {printable(str(error), 200)}"
+        problem = Problem(host, what, "run again with -v", id="host-output-unreadable")
+        raise Unreachable(
+            f"{host}: unreadable facts", [problem], id="host-output-unreadable"
+        ) from error
+
+
+def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], list[str]]:
+    plain: dict[str, None] = {}
+    hashed: dict[str, None] = {}
+    users: dict[str, None] = {}
+    units: dict[str, None] = dict.fromkeys(probe.units)
+    stats: dict[str, None] = dict.fromkeys(probe.paths)
+    for resource in probe.resources:
+        match resource:
+            case User(name=name):
+                users[name] = None
+            case File(path=path, secret=True):
+                hashed[path] = stats[path] = None
+            case File(path=path) | Identity(path=path):
+                plain[path] = stats[path] = None
+            case Certificate(path=path):
+                plain[f"{path}.crt"] = None
+                stats.update(dict.fromkeys(path + end for end in CERTIFICATE_FILES))
+            case Tree():
+                plain[resource.marker] = stats[resource.marker] = stats[resource.path] = None
+            case Directory(path=path) | Link(path=path):
+                stats[path] = None
+            case DataDisk():
+                stats[resource.marker] = None
+            case Absent(paths=paths):
+                stats.update(dict.fromkeys(paths))
+            case Package(binary=binary):
+                stats[binary] = None
+            case Move(target=path):
+                stats[path] = None
+            case Unit(name=name):
+                units[name] = None
+    return list(plain), list(hashed), list(users), list(units), list(stats)
+
+
+def _why(result: Result, host: str) -> Problem:
+    last = printable((printable_lines(result.stderr, last=1) or ["no output"])[0], 200)
+    if "sudo" in result.stderr:
+        return Problem(
+            host,
+            f"no root: {last}",
+            "give ssh.sudo_password, let it use sudo without a password, or log in as root",
+            id="root-needed",
+        )
+    return Problem(
+        host, f"the facts script failed: {last}", "run again with -v", id="host-output-unreadable"
+    )
+
+
+class _Parser:
+    def __init__(self, host: str) -> None:
+        self.values: dict[str, str] = {}
+        self.stats: dict[str, PathState] = {}
+        self.links: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        self.data: dict[str, bytes] = {}
+        self.hashes: dict[str, str] = {}
+        self.users: dict[str, str] = {}
+        self.units: dict[str, dict[str, str]] = {}
+        self.unit: dict[str, str] = {}
+        self.listeners: dict[int, Listener] = {}
+        self.disks: dict[str, Disk] = {}
+        self.addresses: set[str] = set()
+        self.unreachable: dict[tuple[str, int], str] = {}
+        self.resolved: dict[str, str] = {}
+        self.pending: set[str] = set()
+        self.commands: dict[str, str] = {}
+
+    def line(self, line: str) -> None:
+        kind, _, rest = printable(line).partition(" ")
+        match kind:
+            case "fact":
+                key, _, value = rest.partition("=")
+                self.values[key] = value
+            case "stat":
+                path, shape, owner, group, mode, size = rest.rsplit("|", 5)
+                self.stats[path] = PathState(KINDS[shape], owner, group, int(mode, 8), int(size))
+            case "link":
+                path, _, self.links[path] = _split(rest)
+            case "size":
+                path, _, text = _split(rest)
+                self.sizes[path] = int(text)
+                if self.sizes[path] < 0:
+                    raise ValueError(f"{path} has {text} bytes")
+            case "data":
+                self._contents(base64.b64decode(rest, validate=True))
+            case "hash":
+                path, _, text = _split(rest)
+                self.hashes[path] = text.split()[0]
+            case "user":
+                self.users[rest.split(":", 1)[0]] = rest
+            case "unit":
+                self._unit(rest)
+            case "listen":
+                port, pid, command = rest.split(" ", 2)
+                self.listeners.setdefault(int(port), Listener(int(port), int(pid), command))
+            case "disk":
+                path, device, shape, total, available, mount = rest.rsplit("|", 5)
+                self.disks[path] = Disk(path, device, shape, int(total), int(available), mount)
+            case "address":
+                self.addresses.add(rest)
+            case "unreachable":
+                address, port, why = rest.split(" ", 2)
+                self.unreachable[address, int(port)] = why
+            case "resolved":
+                name, _, address = rest.partition(" ")
+                self.resolved[name] = address
+            case "pending":
+                self.pending.add(rest)
+            case "command":
+                self.commands[rest] = ""
+            case "said":
+                label = rest.partition("|")[0]
+                # As it came: what reads a command's output knows its form, tabs for instance.
+                self.commands[label] += line.partition("|")[2] + "\n"
+            case _:
+                raise ValueError(f"unexpected line {line[:80]!r}")
+
+    def _contents(self, data: bytes) -> None:
+        """The files' contents in one stream, in the order of their sizes."""
+        if sum(self.sizes.values()) != len(data):
+            raise ValueError(f"{len(data)} bytes of files, not {sum(self.sizes.values())}")
+        start = 0
+        for path, size in self.sizes.items():
+            self.data[path] = data[start : start + size]
+            start += size
+        self.sizes = {}
+
+    def _unit(self, rest: str) -> None:
+        if not rest:  # a blank line stands between two units
+            self.unit = {}
+            return
+        key, _, value = rest.partition("=")
+        self.unit[key] = value
+        if key == "Id":
+            self.units[value] = self.unit
+
+    def facts(self, sent_at: float, received_at: float) -> HostFacts:
+        if self.sizes:
+            raise ValueError("the contents of its files are missing")
+        paths = {
+            path: PathState(
+                found.kind,
+                found.owner,
+                found.group,
+                found.mode,
+                found.size,
+                self.data.get(path),
+                self.hashes.get(path),
+                self.links.get(path),
+            )
+            for path, found in self.stats.items()
+        }
+        units = {
+            name: UnitState(
+                load=u.get("LoadState", ""),
+                active=u.get("ActiveState", ""),
+                sub=u.get("SubState", ""),
+                file_state=u.get("UnitFileState", ""),
+                pid=int(u.get("MainPID") or 0),
+                restarts=int(u.get("NRestarts") or 0),
+                fragment=u.get("FragmentPath", ""),
+                needs_reload=u.get("NeedDaemonReload") == "yes",
+            )
+            for name, u in self.units.items()
+        }
+        return HostFacts(
+            values=self.values,
+            clock_offset=_offset(float(self.values["clock"]), sent_at, received_at),
+            paths=paths,
+            users=self.users,
+            units=units,
+            listeners=self.listeners,
+            disks=self.disks,
+            addresses=frozenset(self.addresses),
+            unreachable=self.unreachable,
+            resolved=self.resolved,
+            pending_restarts=frozenset(self.pending),
+            commands=self.commands,
+        )
+
+
+def _offset(clock: float, sent_at: float, received_at: float) -> float:
+    if not math.isfinite(clock):
+        raise ValueError(f"clock reads {clock}")
+    if clock < sent_at:
+        return clock - sent_at
+    return max(0.0, clock - received_at)
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    left, bar, right = rest.rpartition("|")
+    if not bar:
+        raise ValueError(f"no separator in {rest[:80]!r}")
+    return left, bar, right
+
+
+def merged(probes: Iterable[Probe]) -> Probe:
+    """One probe that looks at all of ``probes``: a host with several roles is asked once."""
+    every = list(probes)
+    return Probe(
+        resources=[r for p in every for r in p.resources],
+        ports=_once(x for p in every for x in p.ports),
+        disks=_once(x for p in every for x in p.disks),
+        paths=_once(x for p in every for x in p.paths),
+        units=_once(x for p in every for x in p.units),
+        reach=_once(x for p in every for x in p.reach),
+        resolve=_once(x for p in every for x in p.resolve),
+        commands={k: v for p in every for k, v in p.commands.items()},
+        addresses=any(p.addresses for p in every),
+    )
+
+
+def _once(items: Iterable[object]) -> list:  # type: ignore[type-arg]
+    return list(dict.fromkeys(items))
+
+
+@functools.cache
+def _facts_script() -> str:
+    return (pathlib.Path(__file__).parent / "facts.sh").read_text(encoding="utf-8")

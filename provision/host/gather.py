@@ -1,0 +1,50 @@
+"""Facts from many hosts at once, one round trip each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from provision.errors import PreflightFailed, Problem
+from provision.host.facts import HostFacts, Probe, parse, script
+from provision.inventory.resolved import Machine
+from provision.ssh.session import MANY, Fleet, Session, failures
+
+#: A host that has not answered the facts script by then (seconds) counts as unreachable.
+FACTS_TIMEOUT = 100.0
+
+
+def look(
+    fleet: Fleet, probes: Mapping[Machine, Probe]
+) -> tuple[dict[Machine, HostFacts], list[Problem]]:
+    """The facts of every machine that could be asked, and why the others could not."""
+
+    def observe(session: Session) -> HostFacts:
+        text = script(probes[session.machine])
+        session.open()
+        sent = time.time()
+        result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)
+        if len(probes) > MANY:
+            session.rest()
+        found = parse(result, session.machine.host, sent, time.time())
+        fleet.stats.facts[session.machine.host] = found
+        return found
+
+    results = fleet.map(observe, list(probes))
+    seen = {m: f for m, f in results.items() if isinstance(f, HostFacts)}
+    return seen, failures(results)
+
+
+def facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
+    """The facts of every machine.
+
+    Raises :class:`PreflightFailed` with every host that could not be asked.
+    """
+    seen, problems = look(fleet, probes)
+    if problems:
+        raise PreflightFailed(
+            f"{len(problems)} of {len(probes)} hosts cannot be worked on; nothing was changed",
+            problems,
+            id="preflight-failed",
+        )
+    return seen

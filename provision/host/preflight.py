@@ -1,0 +1,271 @@
+"""Everything that can be known to fail before anything changes, for all hosts at once.
+
+Hosts without facts, since they could not be asked, are passed over: that is a problem already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from provision.artifacts import Artifact
+from provision.errors import PreflightFailed, Problem
+from provision.host import dropins
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import Directory, File, Link, Tree
+from provision.inventory.resolved import (
+    Machine,
+)
+from provision.text import number, size
+
+#: etcd's release names by ``uname -m``: the machines a tarball can be for.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+#: Clocks further apart than this (seconds) break leases' and certificates' times.
+MAX_CLOCK_SKEW = 1.0
+#: A unit needs the sandboxing of this systemd release.
+MIN_SYSTEMD = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes that must be free at ``path``, and what for."""
+
+    path: str
+    needed: int
+    why: str
+
+
+@contextlib.contextmanager
+def noting(problems: list[Problem]) -> Iterator[None]:
+    """Add the problems of a :class:`PreflightFailed` to ``problems``, and go on."""
+    try:
+        yield
+    except PreflightFailed as error:
+        problems += error.problems
+
+
+def require(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """The warnings. Raises :class:`PreflightFailed` when there is an error among ``problems``."""
+    if any(p.severity == "error" for p in problems):
+        raise PreflightFailed(
+            "preflight failed; nothing was changed", problems, id="preflight-failed"
+        )
+    return tuple(problems)
+
+
+def hosts(
+    facts: Mapping[Machine, HostFacts], rooms: Mapping[Machine, Sequence[Room]]
+) -> list[Problem]:
+    """What is wrong with the hosts themselves, whatever runs on them."""
+    problems: list[Problem] = []
+    for machine, f in facts.items():
+        where = f"{machine.host} ({machine.where})"
+        if f.values.get("uid") != "0":
+            problems.append(
+                Problem(where, "no root", "log in as root, or as a user of sudo", id="root-needed")
+            )
+        if f.values.get("arch") not in ARCHITECTURES:
+            problems.append(
+                Problem(
+                    where,
+                    f"CPU is {f.values.get('arch')}",
+                    "x86_64 or aarch64 is needed",
+                    id="host-unsupported",
+                )
+            )
+        systemd = number(f.values.get("systemd", ""))
+        if systemd is None:
+            problems.append(
+                Problem(
+                    where, "systemd is not running", "hosts need systemd", id="host-unsupported"
+                )
+            )
+        elif systemd < MIN_SYSTEMD:
+            problems.append(
+                Problem(
+                    where,
+                    f"systemd {systemd} is too old",
+                    f"{MIN_SYSTEMD} or newer is needed",
+                    id="host-unsupported",
+                )
+            )
+        problems += _room(f, rooms.get(machine, ()), where)
+        problems += [
+            Problem(
+                where,
+                f"{path} makes {unit} run another command than this tool's",
+                "take ExecStart out of it, or remove it; then systemctl daemon-reload",
+                id="unit-overridden",
+            )
+            for unit, path in dropins.overrides(f.commands)
+        ]
+    problems += _unique(facts, "machine_id", "machine-id", "clones: make a new one on each host")
+    problems += _unique(facts, "hostname", "hostname", "give each host a name of its own")
+    problems += _clocks(facts)
+    return problems
+
+
+def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -> list[Problem]:
+    """What is in the place of a directory, a file or a link that is to be made."""
+    problems: list[Problem] = []
+    for machine, f in facts.items():
+        where = f"{machine.host} ({machine.where})"
+        for resource in probes[machine].resources:
+            match resource:
+                case Directory(path=path) | Tree(path=path):
+                    what, good = "a directory", ["dir"]
+                case File(path=path) | Link(path=path):
+                    what, good = "a file", ["file", "link"]
+                case _:
+                    continue
+            found = f.paths.get(path)
+            if found is not None and found.kind not in good:
+                remedy = "give the path it points to" if found.kind == "link" else "move it away"
+                problems.append(
+                    Problem(
+                        where, f"{path} is a {found.kind}, not {what}", remedy, id="path-in-the-way"
+                    )
+                )
+    return problems
+
+
+def architectures(
+    facts: Mapping[Machine, HostFacts], tarballs: Iterable[Artifact | None]
+) -> list[Problem]:
+    """Tarballs that are, by their names, for another CPU than a host's."""
+    built_for = {t.path.name: a for t in tarballs if t and (a := _architecture(t.path.name))}
+    return [
+        Problem(
+            f"{machine.host} ({machine.where})",
+            f"{name} is for {arch}, this CPU is {f.values.get('arch')}",
+            "give the release for this CPU; hosts of two kinds need an inventory each",
+            id="tarball-unfit",
+        )
+        for machine, f in facts.items()
+        for name, arch in built_for.items()
+        if f.values.get("arch") in ARCHITECTURES and f.values["arch"] != arch
+    ]
+
+
+def _architecture(name: str) -> str | None:
+    found = re.search(
+        r"(?<![a-z0-9])((?P<x86_64>amd64|x86[_-]64|x64)|(?P<aarch64>arm64|aarch64))(?![a-z0-9])",
+        name.lower(),
+    )
+    if found is None:
+        return None
+    return "x86_64" if found["x86_64"] else "aarch64"
+
+
+def _room(f: HostFacts, rooms: Sequence[Room], where: str) -> list[Problem]:
+    """Whether what is to come fits, all that goes to the same file system together."""
+    by_disk: dict[tuple[str, int, int], list[Room]] = {}
+    for room in rooms:
+        if disk := f.disks.get(room.path):
+            by_disk.setdefault((disk.device, disk.total, disk.available), []).append(room)
+    return [
+        Problem(
+            where,
+            f"{', '.join(dict.fromkeys(r.path for r in some))} has {size(available)} free on "
+            f"{device}, " + " and ".join(f"{r.why} needs {size(r.needed)}" for r in some),
+            "free space, or choose another directory",
+            id="disk-full",
+        )
+        for (device, _, available), some in by_disk.items()
+        if available < sum(r.needed for r in some)
+    ]
+
+
+def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str) -> list[Problem]:
+    """What keeps the unit ``name`` at ``path`` from being ``cluster``'s."""
+    unit, owned_by = f.unit(name), owner(f, path)
+    problems = [masked(name, where)] if unit.load == "masked" else []
+    if owned_by not in (None, cluster):
+        what = f"already a {role} of cluster {owned_by}"
+        remedy = clean_host(where)
+        problems.append(Problem(where, what, remedy, id="another-clusters-host"))
+    elif owned_by is None and unit.load == "loaded":
+        what = f"{name} is there, but not of this tool ({unit.fragment})"
+        problems.append(
+            Problem(where, what, "remove it, or choose another host", id="foreign-installation")
+        )
+    return problems
+
+
+def clean_host(where: str) -> str:
+    """The remedy for another cluster's unit on the host of ``where``, which begins with a name."""
+    return f"if it is not needed there: invoke clean-host {where.partition(' ')[0]}"
+
+
+def port(f: HostFacts, number: int, our_pid: int, running: bool, where: str) -> list[Problem]:
+    """Who else listens on a port: not the process ``our_pid``, if it is ``running``."""
+    listener = f.listeners.get(number)
+    if listener is None or (running and listener.pid == our_pid):
+        return []
+    return [
+        Problem(
+            where,
+            f"port {number} is taken by {listener.command} (pid {listener.pid})",
+            "stop it, or choose another port",
+            id="port-taken",
+        )
+    ]
+
+
+def masked(unit: str, where: str) -> Problem:
+    """The error for a unit that is masked."""
+    return Problem(
+        where,
+        f"{unit} is masked",
+        f"systemctl unmask {unit}, if that was not meant",
+        id="unit-masked",
+    )
+
+
+def _unique(facts: Mapping[Machine, HostFacts], key: str, what: str, remedy: str) -> list[Problem]:
+    seen: dict[str, Machine] = {}
+    problems: list[Problem] = []
+    for machine, f in facts.items():
+        value = f.values.get(key, "")
+        if value and value in seen:
+            problems.append(
+                Problem(
+                    f"{machine.host} ({machine.where})",
+                    f"{what} {value} is also that of {seen[value].host}",
+                    remedy,
+                    id="host-not-unique",
+                )
+            )
+        seen.setdefault(value, machine)
+    return problems
+
+
+def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
+    if not facts:
+        return []
+    offsets = {machine: f.clock_offset for machine, f in facts.items()}
+    middle = sorted(offsets.values())[len(offsets) // 2]
+    problems = [
+        Problem(
+            f"{machine.host} ({machine.where})",
+            f"clock is {offset - middle:+.1f} s off the other hosts'",
+            "set up time synchronisation (chrony, systemd-timesyncd)",
+            id="clock-skew",
+        )
+        for machine, offset in offsets.items()
+        if abs(offset - middle) > MAX_CLOCK_SKEW
+    ]
+    if abs(middle) > MAX_CLOCK_SKEW:
+        problems.append(
+            Problem(
+                "this machine",
+                f"clock is {-middle:+.1f} s off the hosts'",
+                "set up time synchronisation here: certificates and logs get their times from it",
+                severity="warning",
+                id="clock-skew",
+            )
+        )
+    return problems

@@ -1,0 +1,1 @@
+"""What each operation consists of, as a plan: steps, changes and gates. A module for each task."""

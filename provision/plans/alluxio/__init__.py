@@ -1,0 +1,1 @@
+"""Plans for Alluxio's workers, masters and clients."""

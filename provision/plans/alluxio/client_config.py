@@ -1,0 +1,134 @@
+"""What an application host needs to find the workers: ``alluxio-site.properties``, by inventory.
+
+Only what clients read, by the scope that Alluxio gives each property: not what is a worker's or
+a master's own. No host is contacted, and no secret is written: where one belongs, a comment says
+where the inventory has it from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.alluxio.worker import desired, membership_switch, scopes
+from provision.errors import Problem, UsageError
+from provision.files import write_whole
+from provision.inventory.model import Scalar, Secret
+from provision.inventory.resolved import AlluxioCluster
+from provision.render import render
+from provision.text import printable
+
+SITE, WORKERS = "alluxio-site.properties", "workers"
+SCHEMA = "alluxio-provision/client-config/1"
+#: With STATIC a client takes every worker's ports from its own properties.
+_PORTS = re.compile(r"alluxio\.worker\.([a-z.]+\.)?port")
+#: Names shown of those that a release does not have.
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """The files by name, and what they cannot say."""
+
+    files: Mapping[str, str]
+    warnings: tuple[Problem, ...] = ()
+
+
+def of(alluxio: AlluxioCluster) -> ClientConfig:
+    """The configuration for ``alluxio``'s clients: with STATIC two files, else one."""
+    static = alluxio.membership == "STATIC"
+    site = render(
+        "alluxio-client.properties",
+        cluster=alluxio.name,
+        properties=_properties(alluxio),
+        secrets={key: _reference(secret) for key, secret in _secrets(alluxio).items()},
+        workers=alluxio.workers if static else (),
+    )
+    files = {SITE: site.decode()}
+    if static:
+        hosts = render("workers", cluster=alluxio.name, workers=alluxio.workers)
+        files[WORKERS] = hosts.decode()
+    ports = _one_port(alluxio) if static else []
+    return ClientConfig(files, (*ports, *_unknown(alluxio)))
+
+
+def write(config: ClientConfig, folder: Path) -> list[Path]:
+    """Write the files into ``folder``; returns those that changed.
+
+    Raises :class:`UsageError` when one is there that is not of this tool, or cannot be written.
+    """
+    changed: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in config.files.items():
+            path = folder / name
+            old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+            if old == text:
+                continue
+            if old is not None and "alluxio-provision" not in old.partition("\n")[0]:
+                remedy = "name another folder, or move the file away"
+                problem = Problem(
+                    str(path), "this file is not of this tool", remedy, id="file-exists"
+                )
+                raise UsageError("an existing file is not overwritten", [problem], id="file-exists")
+            write_whole(path, text)
+            changed.append(path)
+    except OSError as error:
+        what = error.strerror or printable(str(error))
+        raise UsageError(f"{folder}: cannot be written: {what}", id="file-unwritable") from error
+    return changed
+
+
+def _properties(alluxio: AlluxioCluster) -> dict[str, Scalar]:
+    found: dict[str, Scalar] = {
+        "alluxio.cluster.name": alluxio.name,
+        membership_switch.KEY: alluxio.membership,
+        **desired.master_addresses(alluxio),
+    }
+    if alluxio.membership == "STATIC":
+        found["alluxio.worker.rpc.port"] = alluxio.workers[0].rpc_port
+        ports = alluxio.properties.items()
+        found |= {key: value for key, value in ports if _PORTS.fullmatch(key)}
+    else:
+        found["alluxio.etcd.endpoints"] = ",".join(alluxio.etcd_endpoints)
+        if alluxio.etcd_login.username is not None:
+            found["alluxio.etcd.username"] = alluxio.etcd_login.username
+    others = alluxio.properties.items()
+    return found | {key: value for key, value in others if scopes.is_for_clients(key)}
+
+
+def _secrets(alluxio: AlluxioCluster) -> dict[str, Secret]:
+    secrets = alluxio.secret_properties.items()
+    found = {key: secret for key, secret in secrets if scopes.is_for_clients(key)}
+    password = alluxio.etcd_login.password
+    if alluxio.membership != "STATIC" and password is not None:
+        found["alluxio.etcd.password"] = password
+    return found
+
+
+def _unknown(alluxio: AlluxioCluster) -> list[Problem]:
+    """Said once, and kept: a property of another release, a template's, or a misspelt one."""
+    given = (*alluxio.properties, *alluxio.secret_properties)
+    odd = [printable(key, 100) for key in given if not scopes.is_known(key)]
+    if not odd:
+        return []
+    more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
+    what = f"Alluxio {scopes.RELEASE} has no property {', '.join(odd[:_SHOWN])}{more}"
+    remedy = "they are written all the same; are they spelt right?"
+    return [Problem("alluxio.properties", what, remedy, "warning", id="property-unknown")]
+
+
+def _reference(secret: Secret) -> str:
+    return f"the variable {secret.env}" if secret.env is not None else f"the file {secret.file}"
+
+
+def _one_port(alluxio: AlluxioCluster) -> list[Problem]:
+    port = alluxio.workers[0].rpc_port
+    others = [w.name for w in alluxio.workers if w.rpc_port != port]
+    if not others:
+        return []
+    what = f"{', '.join(others[:8])} have another RPC port than {port}: STATIC knows one for all"
+    remedy = "give all workers the same rpc_port, or use ETCD"
+    return [Problem("alluxio.membership", what, remedy, "warning", id="inventory-unwise")]

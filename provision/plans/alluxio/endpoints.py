@@ -1,0 +1,80 @@
+"""The workers' list of etcd endpoints, brought up to date after etcd's members have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from provision.alluxio.worker import desired
+from provision.engine.plan import Step
+from provision.errors import Problem
+from provision.host import gather
+from provision.host.ownership import owner
+from provision.inventory.resolved import AlluxioCluster, EtcdCluster, Inventory
+from provision.plans.alluxio import moved, start_workers
+from provision.plans.alluxio.start_workers import Observed
+from provision.ssh.session import Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """``complete``: every installed worker was looked at, and will know the endpoints."""
+
+    steps: Sequence[Step]
+    notes: Sequence[Problem]
+    complete: bool
+
+
+def steps(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, running_etcd: EtcdCluster
+) -> Told:
+    """The rolling change that makes the running workers as ``inventory`` says.
+
+    ``running_etcd`` is asked what they have registered: none of the inventory's members may be up
+    yet. Raises :class:`Unhealthy` when it does not serve.
+
+    Workers that do not run are left alone, with a note: start-workers tells them. So are those
+    whose hosts cannot be reached; the change of etcd's members does not wait for them.
+    """
+    tarballs = start_workers.fetch(alluxio)
+    probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
+    facts, absent = gather.look(fleet, probes)
+    remedy = "run invoke start-workers when it is back"
+    notes = [
+        Problem(
+            p.where,
+            f"its worker still has the old etcd endpoints: {p.what}",
+            remedy,
+            "warning",
+            id="endpoints-stale",
+        )
+        for p in absent
+    ]
+    installed = [
+        w
+        for w in alluxio.workers
+        if w.machine in facts and owner(facts[w.machine], desired.UNIT_PATH) == alluxio.name
+    ]
+    running = [w for w in installed if facts[w.machine].unit(desired.UNIT).active == "active"]
+    for w in installed:
+        if w not in running:
+            what = "does not run, and still has the old etcd endpoints"
+            notes.append(
+                Problem(
+                    f"{w.name} ({w.machine.host})",
+                    what,
+                    "start-workers",
+                    "warning",
+                    id="endpoints-stale",
+                )
+            )
+    now = replace(inventory, etcd=running_etcd)
+    moving = moved.left_to_start_workers(now, alluxio, fleet, running, facts)
+    notes += [
+        replace(p, what=f"still has the old etcd endpoints; {p.what}", severity="warning")
+        for p in moving.values()
+    ]
+    running = [w for w in running if w.name not in moving]
+    plan = start_workers.plan(inventory, alluxio, fleet, Observed(tarballs, facts), running)
+    # A worker with a newer release keeps its configuration, and so its old endpoints.
+    return Told(plan.steps, [*notes, *plan.notes, *plan.left], not (notes or plan.left))

@@ -1,0 +1,301 @@
+"""Registrations taken out of etcd, and put back: only those of workers that are not live.
+
+A removal is one transaction: the AUTHORIZED key must be as it was seen (its mod revision), and
+there must be no live key under the same id. A worker that comes up between the look and the
+removal makes it fail. What is removed is first kept in a file on this machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from provision.alluxio.membership import leases, registrations, removed
+from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.alluxio.worker import desired
+from provision.engine.plan import Call, Plan, Step
+from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.values import KeyValue, LeaseTime
+from provision.etcd.cluster import health
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
+from provision.ssh.session import Fleet
+from provision.text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A plan, and the files that what it removes is kept in."""
+
+    plan: Plan
+    files: tuple[Path, ...] = ()
+
+
+def look(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Membership:
+    """The registrations as they are now. Raises :class:`Unhealthy` when etcd does not serve."""
+    with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+        return registrations.read(client, alluxio.name)
+
+
+def forget(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, ids: Sequence[str]
+) -> Removal:
+    """The plan of ``forget-worker``: the AUTHORIZED keys of ``ids`` go. Ids that are not
+    registered need nothing. With membership STATIC these keys are what ETCD has left there.
+
+    Raises :class:`PreflightFailed` when one of them is live.
+    """
+    seen = look(inventory, alluxio, fleet)
+    chosen = [w for w in map(_full_id, ids) if w in seen.authorized or w in seen.live]
+    return _forgetting(inventory, alluxio, fleet, seen, list(dict.fromkeys(chosen)))
+
+
+def forget_stale(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, count: int
+) -> Removal:
+    """As :func:`forget`, for every stale id. ``count`` is how many the operator knows of.
+
+    Raises :class:`UsageError` with all of them when there is another number.
+    """
+    if alluxio.membership == "STATIC":
+        raise UsageError(
+            "with membership STATIC etcd does not tell which ids are stale: name each, as "
+            "check-nodes shows them",
+            id="command-not-applicable",
+        )
+    seen = look(inventory, alluxio, fleet)
+    found = stale(alluxio, seen)
+    if len(found) != count:
+        which = ", ".join(found[:20]) + (", ..." if len(found) > 20 else "")
+        raise UsageError(
+            f"{_count(len(found), 'id is', 'ids are')} stale, not {count}; nothing was removed"
+            + (f": {which}" if found else ""),
+            id="changed-meanwhile",
+        )
+    return _forgetting(inventory, alluxio, fleet, seen, found)
+
+
+def stale(alluxio: AlluxioCluster, seen: Membership) -> list[str]:
+    """The ids that are not live and no declared worker comes back under: their address is
+    nobody's in the inventory, or another id is live there."""
+    declared = {(w.hostname.lower(), w.rpc_port) for w in alluxio.workers}
+    live = {(r.host.lower(), r.rpc_port) for _, r in seen.live_registrations()}
+    found = []
+    for worker_id, entry in seen.authorized.items():
+        r = entry.registration
+        if worker_id in seen.live or not isinstance(r, Registration):
+            continue  # what cannot be read is for its id alone to choose
+        at = (r.host.lower(), r.rpc_port)
+        if at not in declared or at in live:
+            found.append(worker_id)
+    return found
+
+
+def require_not_live(
+    alluxio: AlluxioCluster,
+    seen: Membership,
+    ids: Iterable[str],
+    times: Mapping[int, LeaseTime] = MappingProxyType({}),
+) -> None:
+    """Raises :class:`PreflightFailed` with every one of ``ids`` that has a live key. ``times``:
+    what etcd says of their leases."""
+    problems = []
+    for worker_id, entry in ((i, seen.live[i]) for i in ids if i in seen.live):
+        lease = times.get(entry.key.lease, leases.UNKNOWN)
+        if lease.expired_since > leases.STUCK_SECONDS:
+            problems.append(_stuck(alluxio, worker_id, entry, lease.expired_since))
+        else:
+            problems.append(_live(alluxio, worker_id, entry))
+    if not problems:
+        return
+    raise PreflightFailed(
+        f"{_count(len(problems), 'id is', 'ids are')} live: a live worker's registration is "
+        "never removed; nothing was changed",
+        problems,
+        id="registration-live",
+    )
+
+
+def removals(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    entries: Mapping[str, Entry],
+    command: str,
+) -> tuple[tuple[Call, ...], tuple[Path, ...]]:
+    """Calls that each remove one AUTHORIZED key as it was seen, and where its value is kept."""
+    files = {i: removed.new_file(alluxio.name, i, entry.key.key) for i, entry in entries.items()}
+
+    def remove(worker_id: str, key: KeyValue) -> None:
+        live = registrations.live_prefix(alluxio.name).encode() + _raw_id(alluxio.name, key)
+        file = files[worker_id]
+        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+            removed.keep(file, alluxio.name, worker_id, key, command)
+            if client.delete(key.key, if_mod_revision=key.mod_revision, if_absent=live):
+                return
+            file.unlink(missing_ok=True)
+            _explain(client, worker_id, key, live)
+
+    calls = tuple(
+        Call(
+            f"etcd: remove {printable(entry.key.key, 300)}; kept in {files[i]}",
+            functools.partial(remove, i, entry.key),
+        )
+        for i, entry in entries.items()
+    )
+    return calls, tuple(files.values())
+
+
+def readmit(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: Path) -> Plan:
+    """The plan of ``readmit-worker``: write a removed registration again, where there is none.
+
+    Raises :class:`UsageError` for a file that is no kept registration of this cluster.
+    """
+    saved = removed.read(file)
+    if saved.cluster != alluxio.name:
+        raise UsageError(
+            f"{file}: is of cluster {saved.cluster}, not {alluxio.name}", id="file-unusable"
+        )
+    with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+        there = client.get(saved.key)
+    command = "readmit-worker"
+    if there is not None and there.value == saved.value:
+        return Plan(command, inventory.cluster)
+    if there is not None:
+        raise PreflightFailed(
+            f"{saved.worker_id} is registered otherwise by now; nothing was changed",
+            [
+                Problem(
+                    "etcd",
+                    f"{printable(saved.key, 300)} has another value than {file}",
+                    id="changed-meanwhile",
+                )
+            ],
+            id="changed-meanwhile",
+        )
+
+    def do() -> None:
+        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+            if not client.create(saved.key, saved.value):
+                raise Unhealthy(
+                    f"{saved.worker_id} has registered itself meanwhile", id="changed-meanwhile"
+                )
+
+    call = Call(f"etcd: write {printable(saved.key, 300)} as {file} has it", do)
+    return Plan(command, inventory.cluster, (Step(f"readmit {saved.worker_id}", calls=(call,)),))
+
+
+def is_at(worker: AlluxioWorker, entry: Entry) -> bool:
+    """Whether ``entry`` has the address that the inventory gives ``worker``."""
+    r = entry.registration
+    return isinstance(r, Registration) and (r.host.lower(), r.rpc_port) == (
+        worker.hostname.lower(),
+        worker.rpc_port,
+    )
+
+
+def _forgetting(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    seen: Membership,
+    ids: Sequence[str],
+) -> Removal:
+    held = [seen.live[i].key.lease for i in ids if i in seen.live and seen.live[i].key.lease]
+    times: Mapping[int, LeaseTime] = {}
+    if held:
+        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+            times = client.lease_times(held, leases.SECONDS)
+    require_not_live(alluxio, seen, ids, times)
+    command, gone = "forget-worker", set(stale(alluxio, seen))
+    entries = {i: seen.authorized[i] for i in ids}
+    calls, files = removals(inventory, alluxio, fleet, entries, command)
+    notes = [
+        Problem(
+            worker.name,
+            f"is in the inventory, and {worker_id} was its registration",
+            "start-workers registers it again",
+            "warning",
+            id="worker-left-out",
+        )
+        for worker_id in ids
+        for worker in alluxio.workers
+        if is_at(worker, seen.authorized[worker_id]) and worker_id not in gone
+    ]
+    title = f"remove {_count(len(calls), 'registration', 'registrations')}"
+    steps = (Step(title, calls=calls),) if calls else ()
+    return Removal(Plan(command, inventory.cluster, steps, tuple(notes)), files)
+
+
+def _live(alluxio: AlluxioCluster, worker_id: str, entry: Entry) -> Problem:
+    if not entry.key.lease:
+        return Problem(
+            worker_id,
+            "has a live key without a lease, which no worker of Alluxio's wrote",
+            f"look at {printable(entry.key.key, 300)} and delete it by etcdctl",
+            id="registration-live",
+        )
+    r = entry.registration
+    at = f" at {r.host}:{r.rpc_port}" if isinstance(r, Registration) else ""
+    worker = next((w for w in alluxio.workers if is_at(w, entry)), None)
+    remedy = (
+        f"invoke decommission-worker {worker.name} stops it first"
+        if worker is not None
+        else "stop it there, and wait until its lease has ended"
+    )
+    return Problem(worker_id, f"is LIVE{at}: nothing is removed", remedy, id="registration-live")
+
+
+def _stuck(alluxio: AlluxioCluster, worker_id: str, entry: Entry, since: int) -> Problem:
+    revoke = f"etcdctl lease revoke {entry.key.lease:x}, if no worker runs under this id"
+    worker = next((w for w in alluxio.workers if is_at(w, entry)), None)
+    if worker is not None:
+        revoke = (
+            f"invoke decommission-worker {worker.name} --revoke-lease; or, if its host is gone, "
+            f"{revoke}"
+        )
+    return Problem(
+        worker_id,
+        f"its lease expired {since} s ago, and etcd has not removed it",
+        revoke,
+        id="lease-not-removed",
+    )
+
+
+def _explain(client: EtcdClient, worker_id: str, seen: KeyValue, live: bytes) -> None:
+    """Say why the transaction did not remove ``seen``. Gone already is as good as removed."""
+    if client.get(live) is not None:
+        raise Unhealthy(
+            f"{worker_id} has become LIVE meanwhile: nothing was removed", id="changed-meanwhile"
+        )
+    if (now := client.get(seen.key)) is not None and now.mod_revision != seen.mod_revision:
+        raise Unhealthy(
+            f"{worker_id} has registered anew meanwhile: nothing was removed",
+            id="changed-meanwhile",
+        )
+    if now is not None:
+        raise Unhealthy(
+            f"{worker_id} was LIVE a moment ago: nothing was removed", id="changed-meanwhile"
+        )
+
+
+def _raw_id(cluster: str, key: KeyValue) -> bytes:
+    return key.key[len(registrations.authorized_prefix(cluster).encode()) :]
+
+
+def _full_id(given: str) -> str:
+    """An id as etcd has it: the UUID of an identity file will do."""
+    bare = given.strip()
+    return (
+        f"worker-{bare}"
+        if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", bare)
+        else bare
+    )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

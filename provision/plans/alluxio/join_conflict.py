@@ -1,0 +1,96 @@
+"""The refusal of a worker whose id is registered under another address, and the way out.
+
+Alluxio 313 (``EtcdMembershipManager.join``) ends a worker's start with
+"Some other member with same id registered on the ring, bail.Conflicting worker addr:…".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.worker import desired
+from provision.errors import Problem, ProvisionError
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
+from provision.plans.alluxio import forget_worker
+from provision.ssh.session import Fleet, Session
+from provision.text import printable
+
+TEXT = "Some other member with same id registered on the ring"
+#: Lines of a journal that are searched: a refused worker starts again and again, and one attempt
+#: logs some hundreds.
+LINES = 3000
+#: Seconds before the wait for a worker in which it may have been refused already.
+MARGIN = 60
+_ADDRESS = re.compile(
+    r"Conflicting worker addr:\s*WorkerNetAddress\{host=([^,}]{1,255}),.*?rpcPort=(\d{1,5})"
+)
+_IDENTITY = re.compile(r"worker identity:\s*(worker-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
+
+def found(
+    lines: Iterable[str], alluxio: AlluxioCluster, worker: AlluxioWorker, live: bool | None = None
+) -> Problem | None:
+    """What the last refusal in a worker's log means, and the command that ends it; or None.
+
+    ``live``: whether the id is live in etcd, None when that was not asked.
+    """
+    last = next((line for line in reversed(list(lines)) if TEXT in line), None)
+    if last is None:
+        return None
+    address, identity = _ADDRESS.search(last), _IDENTITY.search(last)
+    known = identity[1] if identity else "ID"
+    at = f" as {printable(address[1])}:{address[2]}" if address else " at another address"
+    what = f"Alluxio refused it: its id {known if identity else ''} is registered{at}"
+    file = shlex.quote(desired.identity_file(alluxio))
+    clone = f"on {worker.machine.host} rm {file}, then invoke start-workers --limit {worker.name}"
+    stale = f"invoke forget-worker {known}, then invoke start-workers --limit {worker.name}"
+    if live is True:
+        remedy = f"that worker is LIVE, so this host is a clone of it: {clone}"
+    elif live is False:
+        remedy = f"that registration is stale: {stale}; or, on a clone: {clone}"
+    else:
+        remedy = (
+            f"if no worker runs there any more: {stale}; if this host is a clone of it: {clone}"
+        )
+    return Problem(
+        f"{worker.name} ({worker.machine.host})", what, remedy, id="worker-registered-elsewhere"
+    )
+
+
+def explained(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, workers: Sequence[AlluxioWorker]
+) -> dict[str, Problem]:
+    """By name, the workers whose journal has the refusal. Never raises for a host or etcd."""
+    unit, text = shlex.quote(desired.UNIT), shlex.quote(TEXT)
+    file = shlex.quote(desired.identity_file(alluxio))
+    # What was said long ago, or of an identity that the host no longer has, is no reason.
+    since = alluxio.start_timeout + alluxio.failure_detection_timeout + MARGIN
+    script = (
+        f"id=$(grep -v '^#' {file} | head -n 1)\n"
+        f"journalctl -u {unit} -n {LINES} --since=-{since}s --no-pager -o cat | "
+        f'grep -F {text} | grep -F "${{id:-no identity}}" | tail -n 1'
+    )
+
+    def ask(session: Session) -> str:
+        return session.run(script, "why it is not live", timeout=20).stdout
+
+    said = fleet.map(ask, [w.machine for w in workers])
+    lines = [(w, said[w.machine]) for w in workers]
+    refused = [(w, line) for w, line in lines if isinstance(line, str) and TEXT in line]
+    if not refused:
+        return {}
+    seen: Membership | None = None
+    with contextlib.suppress(ProvisionError):
+        seen = forget_worker.look(inventory, alluxio, fleet)
+    problems = {}
+    for worker, line in refused:
+        identity = _IDENTITY.search(line)
+        live = identity[1] in seen.live if seen is not None and identity else None
+        problem = found([line], alluxio, worker, live)
+        if problem is not None:
+            problems[worker.name] = problem
+    return problems

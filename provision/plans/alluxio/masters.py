@@ -1,0 +1,469 @@
+"""``start-masters``: masters from the same release, by the same launch script, one at a time.
+
+Of several masters one is the primary, and only the primary serves (class ``AlluxioMasterProcess``).
+So the masters are healthy when each of them listens and one of them is the primary.
+
+A host may be a worker's as well: it then has one release and one configuration for both, and
+whatever one of the two changes, the other has a restart pending for (see docs/membership.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from provision.alluxio.worker import desired, java, journal
+from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
+from provision.alluxio.worker.journal import Journal
+from provision.engine.plan import Gate, HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
+from provision.host import disks, gather, preflight
+from provision.host.diff import Change, changes
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import DataDisk, Directory, File, Link, Resource, Tree, Unit, User
+from provision.inventory import journal_folder, ports
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioMaster,
+    AlluxioWorker,
+    Inventory,
+    Machine,
+    bracketed,
+)
+from provision.plans.alluxio import start_workers, worker_preflight
+from provision.plans.alluxio.start_workers import POLL_SECONDS, Observed
+from provision.ssh.session import Fleet, Session
+
+if TYPE_CHECKING:
+    import paramiko
+
+#: Seconds for a connection to a master, and for its web server to begin its answer.
+CONNECT_SECONDS = 2.0
+HTTP_SECONDS = 5.0
+#: Bytes of an answer, which has the master's whole configuration (about 40 KB).
+MAX_ANSWER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MastersObserved(Observed):
+    """``primary``: the master that serves now, by name; None when none does."""
+
+    primary: str | None = None
+
+
+def resources(
+    alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts, facts: HostFacts | None
+) -> tuple[Resource, ...]:
+    """Everything that makes the host a master, in the order it is put there."""
+    user, worker, jdk = alluxio.user, worker_on(alluxio, master), artifacts.jdk
+    units = desired.units_of(worker, master)
+    launcher = desired.launcher(alluxio, artifacts, facts)
+    old = None if facts is None else facts.text(MASTER_UNIT_PATH)
+    unit = desired.service(
+        *(alluxio, "master", master.name, launcher),
+        mounts=disks.notes(old, facts, [journal_folder.journal_dir(alluxio)]),
+    )
+    quiet = disks.is_for_next_start(old, unit)
+    return (
+        User(user, home=alluxio.state_dir),
+        File(MASTER_UNIT_PATH, unit, restarts=() if quiet else (MASTER_UNIT,)),
+        Directory(alluxio.install_dir),
+        Directory(alluxio.state_dir, owner=user, mode=0o750),
+        Directory(alluxio.log_dir, owner=user, mode=0o750),
+        Directory(journal_folder.journal_dir(alluxio), owner=user, mode=0o750),
+        DataDisk(journal_folder.journal_dir(alluxio)),
+        *([] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]),
+        Tree(desired.home(alluxio), artifacts.alluxio, restarts=units),
+        # On a worker's host the link says which release the worker runs: start-workers moves it.
+        *([] if worker else [Link(f"{alluxio.install_dir}/current", alluxio.version)]),
+        *desired.conf_files(alluxio, worker, master, artifacts, facts),
+        Unit(MASTER_UNIT),
+    )
+
+
+def worker_on(alluxio: AlluxioCluster, master: AlluxioMaster) -> AlluxioWorker | None:
+    """The worker that runs on a master's host, if one does."""
+    return next((w for w in alluxio.workers if w.machine == master.machine), None)
+
+
+def observe(
+    alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioMaster]
+) -> MastersObserved:
+    """Look at the hosts of the chosen masters, and at the journals of all.
+
+    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    """
+    problems: list[Problem] = []
+    tarballs = None
+    with preflight.noting(problems):
+        tarballs = start_workers.fetch(alluxio)
+    probes = {m.machine: _probe(alluxio, m, tarballs) if tarballs else Probe() for m in chosen}
+    others = [m for m in alluxio.masters if m not in chosen]
+    journals = {m.machine: Probe(commands=journal.probe_commands(alluxio, m)) for m in others}
+    everyone, unreachable = gather.look(fleet, {**journals, **probes})
+    facts = {machine: seen for machine, seen in everyone.items() if machine in probes}
+    asked = {machine.host for machine in probes}
+    problems += [p for p in unreachable if p.where.partition(" ")[0] in asked]
+    problems += preflight.hosts(facts, {})
+    problems += preflight.paths(facts, probes)
+    if tarballs:
+        problems += worker_preflight.release(alluxio, tarballs, facts)
+        problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
+        for master in chosen:
+            if (seen := facts.get(master.machine)) is not None:
+                problems += _problems(alluxio, master, tarballs, seen)
+    primary = find_primary(fleet, alluxio)
+    held = {
+        m.name: journal.read(everyone[m.machine].commands.get(journal.LABEL, ""))
+        for m in alluxio.masters
+        if m.machine in everyone and journal_folder.is_embedded(alluxio, m)
+    }
+    problems += journal.problems(alluxio, chosen, held, primary)
+    warnings = preflight.require(problems)
+    assert tarballs is not None  # or else there is a problem
+    return MastersObserved(tarballs, facts, warnings, primary=primary)
+
+
+def plan(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    observed: MastersObserved,
+    chosen: Sequence[AlluxioMaster],
+) -> Plan:
+    """New masters together, because they elect one of them; those that run one after another.
+
+    The primary is the last, so that there is one election (upstream: "Update Master-side
+    Configuration"). Before each, the others must be enough for an election.
+    """
+    facts = observed.facts
+    told = {m.name: desired.left(alluxio, m, facts[m.machine], "start-masters") for m in chosen}
+    chosen = [m for m in chosen if told[m.name] is None]
+    todo = {
+        m.name: changes(
+            resources(alluxio, m, observed.artifacts, facts[m.machine]), facts[m.machine]
+        )
+        for m in chosen
+    }
+    changed = [m for m in chosen if todo[m.name]]
+    running = [m for m in changed if facts[m.machine].unit(MASTER_UNIT).active == "active"]
+    running.sort(key=lambda m: m.name == observed.primary)
+    fresh = [m for m in changed if m not in running]
+    groups = [("install and start masters", fresh)] if fresh else []
+    groups += [(f"restart {m.name}", [m]) for m in running]
+    steps = [
+        Step(
+            title,
+            tuple(HostChanges(m.name, m.machine, todo[m.name]) for m in some),
+            before=_can_miss(alluxio, fleet, some) if some[0] in running else None,
+            after=_healthy(alluxio, fleet, some),
+            at_once=inventory.parallel,
+        )
+        for title, some in groups
+    ]
+    notes = (*observed.warnings, *_pending_workers(alluxio, changed, todo, facts))
+    left = tuple(p for p in told.values() if p is not None)
+    return Plan("start-masters", inventory.cluster, tuple(steps), notes, left=left)
+
+
+def listens(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
+    """Whether every port of the master takes a connection, from here or else from its own host.
+
+    A standby has them open, too (classes ``RpcServerStandbyGrpcService``, ``RejectingServer``).
+    """
+    for port in ports.numbers(ports.master_listeners(alluxio, master)):
+        try:
+            _connect(fleet, master, port).close()
+        except (OSError, ProvisionError):
+            return False
+    return True
+
+
+def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
+    """Whether the master serves as the primary: its web port answers ``/api/v1/master/info``.
+
+    Only the primary does (class ``PrimaryOnlyWebServerService``), and only after its safe mode of
+    5 s (``DefaultSafeModeManager``). With ``alluxio.standby.master.web.enabled`` a standby may
+    answer as well; then this shows no more than a web server. Asked from here, or else from its
+    own host.
+    """
+    web = next(one for one in ports.master_listeners(alluxio, master) if one.http_path)
+    try:
+        with contextlib.closing(_connect(fleet, master, web.port)) as stream:
+            stream.settimeout(HTTP_SECONDS)
+            host = bracketed(master.hostname)
+            # 1.0: the answer ends with the connection, and is not cut into chunks.
+            request = f"GET {web.http_path} HTTP/1.0\r\nHost: {host}:{web.port}\r\n\r\n"
+            stream.sendall(request.encode())
+            answer = b""
+            # To the end: a connection that is closed before is an error in the master's log.
+            while len(answer) < MAX_ANSWER and (more := stream.recv(65536)):
+                answer += more
+    except (OSError, ProvisionError):
+        return False
+    return re.match(rb"HTTP/1\.[01] 200\b", answer) is not None
+
+
+def find_primary(fleet: Fleet, alluxio: AlluxioCluster) -> str | None:
+    """The master that serves as the primary, by name; None when none does."""
+    with ThreadPoolExecutor(len(alluxio.masters), "masters") as pool:
+        found = list(pool.map(lambda m: is_primary(fleet, alluxio, m), alluxio.masters))
+    return next((m.name for m, yes in zip(alluxio.masters, found, strict=True) if yes), None)
+
+
+def require_healthy(
+    fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster], seconds: float = 0
+) -> None:
+    """Raises :class:`Unhealthy` unless each of them listens and is in its journal's group, and
+    some master of all is the primary, within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    silent, outside = list(masters), list(masters)
+    while True:
+        silent = _silent(fleet, alluxio, silent)
+        if not silent and find_primary(fleet, alluxio) is not None:
+            outside = _outside(fleet, alluxio, outside)
+            if not outside:
+                return
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    if silent:
+        raise _unanswering(fleet, masters, silent, "does not answer")
+    if find_primary(fleet, alluxio) is None:
+        raise _without_primary(fleet, alluxio)
+    raise _unanswering(fleet, masters, outside, "has not joined the others' journal")
+
+
+def _outside(
+    fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster]
+) -> list[AlluxioMaster]:
+    """Those that are not in the group of their journal. A master asks the primary for that once,
+    when it starts (``RaftJournalSystem.joinQuorum``), and is no help in an election before."""
+
+    def look(session: Session) -> Journal:
+        master = next(m for m in masters if m.machine == session.machine)
+        command = journal.probe_commands(alluxio, master)[journal.LABEL]
+        return journal.read(session.run(command, "journal", timeout=20).stdout)
+
+    asked = [m for m in masters if journal_folder.is_embedded(alluxio, m)]
+    found = fleet.map(look, [m.machine for m in asked])
+
+    def inside(master: AlluxioMaster) -> bool:
+        seen = found[master.machine]
+        return isinstance(seen, Journal) and journal.address(master) in seen.peers
+
+    return [m for m in asked if not inside(m)]
+
+
+def _unanswering(
+    fleet: Fleet, masters: Sequence[AlluxioMaster], missing: Sequence[AlluxioMaster], what: str
+) -> Unhealthy:
+    logs = start_workers.last_lines(fleet, [m.machine for m in missing], unit=MASTER_UNIT)
+    return Unhealthy(
+        f"{len(missing)} of {len(masters)} masters are not healthy",
+        [
+            Problem(
+                f"{m.name} ({m.machine.host})",
+                f"{what}; its last log lines:\n    {logs[m.machine]}",
+                f"invoke logs --host {m.name}",
+                id="master-not-answering",
+            )
+            for m in missing
+        ],
+        id="master-not-answering",
+    )
+
+
+def _connect(fleet: Fleet, master: AlluxioMaster, port: int) -> socket.socket | paramiko.Channel:
+    """A stream to a port of the master, from here or else from its own host."""
+    try:
+        return socket.create_connection((master.hostname, port), CONNECT_SECONDS)
+    except OSError:
+        session = fleet.session(master.machine)
+        return session.open_tcp(master.hostname, port, timeout=CONNECT_SECONDS)
+
+
+def _silent(
+    fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster]
+) -> list[AlluxioMaster]:
+    if not masters:
+        return []
+    with ThreadPoolExecutor(len(masters), "masters") as pool:
+        there = list(pool.map(lambda m: listens(fleet, alluxio, m), masters))
+    return [m for m, good in zip(masters, there, strict=True) if not good]
+
+
+def _without_primary(fleet: Fleet, alluxio: AlluxioCluster) -> Unhealthy:
+    silent = _silent(fleet, alluxio, alluxio.masters)
+    count, quorum = len(alluxio.masters), len(alluxio.masters) // 2 + 1
+    what = f"none of {count} masters answers as the primary; an election needs {quorum} of them"
+    if silent:
+        what += f", and {', '.join(m.name for m in silent)} do not listen"
+    problem = Problem(
+        "alluxio.masters", what, "invoke logs --host NAME says why", id="master-no-primary"
+    )
+    return Unhealthy("the masters have no primary", [problem], id="master-no-primary")
+
+
+def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
+    """Where a primary serves, the restart of a master must leave enough for an election."""
+
+    def check() -> None:
+        others = [m for m in alluxio.masters if m not in masters]
+        quorum = len(alluxio.masters) // 2 + 1
+        if len(others) < quorum or find_primary(fleet, alluxio) is None:
+            return  # so few that each restart is an outage; or there is none to keep
+        silent = _silent(fleet, alluxio, others)
+        if len(others) - len(silent) < quorum:
+            names = ", ".join(m.name for m in silent)
+            problem = Problem(
+                "alluxio.masters",
+                f"without {masters[0].name} too few are left for an election: {names} does not"
+                " listen",
+                f"invoke start-masters --limit {silent[0].name}",
+                id="master-no-primary",
+            )
+            raise Unhealthy(
+                f"{masters[0].name} is not restarted", [problem], id="master-no-primary"
+            )
+
+    return Gate("the others can elect a primary", check)
+
+
+def _healthy(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
+    seconds = alluxio.start_timeout
+    return Gate(
+        f"{len(masters)} in the group, and one of all the primary",
+        lambda: require_healthy(fleet, alluxio, masters, seconds),
+    )
+
+
+def _pending_workers(
+    alluxio: AlluxioCluster,
+    masters: Sequence[AlluxioMaster],
+    todo: Mapping[str, Sequence[Change]],
+    facts: Mapping[Machine, HostFacts],
+) -> list[Problem]:
+    """The workers beside masters that a plan leaves with a restart to be made up for."""
+    return [
+        Problem(
+            f"{worker.name} ({worker.machine.host})",
+            f"has the same files as {m.name}, and is left with a restart pending",
+            "run invoke start-workers after it",
+            "warning",
+            id="restart-pending",
+        )
+        for m in masters
+        if (worker := worker_on(alluxio, m)) is not None
+        and facts[m.machine].unit(desired.UNIT).active == "active"
+        and any(desired.UNIT in change.restarts for change in todo[m.name])
+    ]
+
+
+def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts) -> Probe:
+    java_home = java.home(alluxio, master, artifacts.jdk)
+    return Probe(
+        resources=(*resources(alluxio, master, artifacts, None), *java.files(java_home)),
+        ports=ports.numbers(ports.master_listeners(alluxio, master)),
+        reach=[
+            (m.hostname, m.journal_port)
+            for m in alluxio.masters
+            if m != master and journal_folder.is_embedded(alluxio, m)
+        ],
+        disks=(
+            *(alluxio.install_dir, alluxio.state_dir, alluxio.log_dir),
+            journal_folder.journal_dir(alluxio),
+        ),
+        paths=(desired.current_link(alluxio),),
+        commands={
+            **java.probe_commands(java_home),
+            **journal.probe_commands(alluxio, master),
+        },
+        units=(desired.UNIT,),
+    )
+
+
+def _problems(
+    alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts, facts: HostFacts
+) -> list[Problem]:
+    where = f"{master.name} at {master.machine.host} ({master.machine.where})"
+    unit = facts.unit(MASTER_UNIT)
+    found = preflight.ours(facts, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where)
+    found += worker_preflight.taken(facts, ports.master_listeners(alluxio, master), unit, where)
+    found += [
+        Problem(
+            where,
+            f"cannot reach {other.name}'s journal port at {bracketed(other.hostname)}:"
+            f"{other.journal_port}: {facts.unreachable[other.hostname, other.journal_port]}",
+            "open the journal port between the masters, both ways",
+            id="listener-unreachable",
+        )
+        for other in alluxio.masters
+        if (other.hostname, other.journal_port) in facts.unreachable
+    ]
+    if _is_disk_missing(alluxio, master, facts):
+        folder = journal_folder.journal_dir(alluxio)
+        found.append(
+            Problem(
+                where,
+                "its data disk is not mounted, or lost its journal: there is no "
+                f"{DataDisk(folder).marker}",
+                "mount it; or, with a new disk there and a primary that serves, make that folder "
+                "as root and run invoke start-masters again",
+                id="data-disk-missing",
+            )
+        )
+    accepted = artifacts.release.java if artifacts.release is not None else ()
+    return found + java.problems(alluxio, master, artifacts.jdk, facts, where, accepted)
+
+
+def _is_disk_missing(alluxio: AlluxioCluster, master: AlluxioMaster, facts: HostFacts) -> bool:
+    """Whether the host was a master of ``alluxio``, and neither its journal nor the marker of the
+    journal's disk is there. It would make a new journal, or take part in an election without."""
+    was = facts.unit(MASTER_UNIT).file_state == "enabled"
+    was = was and owner(facts, MASTER_UNIT_PATH) == alluxio.name
+    was = was and journal_folder.is_embedded(alluxio, master)
+    folder = journal_folder.journal_dir(alluxio)
+    return (
+        (was or bool(disks.missing(facts.text(MASTER_UNIT_PATH), facts, [folder])))
+        and not journal.read(facts.commands.get(journal.LABEL, "")).written
+        and not disks.is_marked(folder, facts)
+    )
+
+
+def stop(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioMaster]
+) -> Plan:
+    """Stop the chosen masters. They stay installed and enabled.
+
+    Raises :class:`PreflightFailed` when one of them is not this cluster's.
+    """
+    probe = Probe(resources=(File(MASTER_UNIT_PATH, None),), units=(MASTER_UNIT,))
+    facts = gather.facts(fleet, {m.machine: probe for m in chosen})
+    foreign: list[Problem] = []
+    hosts: list[HostChanges] = []
+    for m in chosen:
+        seen: HostFacts = facts[m.machine]
+        where = f"{m.name} at {m.machine.host} ({m.machine.where})"
+        if owner(seen, MASTER_UNIT_PATH) != alluxio.name:
+            foreign += preflight.ours(
+                seen, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where
+            )
+        elif seen.unit(MASTER_UNIT).active not in ("inactive", "failed"):
+            done = Change(
+                f"stop {MASTER_UNIT}", f"systemctl stop {MASTER_UNIT}", disrupts=True, seconds=90
+            )
+            hosts.append(HostChanges(m.name, m.machine, (done,)))
+    if foreign:
+        raise PreflightFailed(
+            "not this cluster's to stop; nothing was changed", foreign, id="foreign-installation"
+        )
+    steps = (Step("stop masters", tuple(hosts), at_once=inventory.parallel),) if hosts else ()
+    return Plan("stop-masters", inventory.cluster, steps)

@@ -1,0 +1,204 @@
+"""Workers whose id is registered under another address than the one that they will have.
+
+Alluxio refuses to start such a worker (:mod:`provision.inventory.worker_address`), so its
+registration is removed first: after the worker was stopped and its lease has ended, so that only
+its next start writes the id again. A worker of the same id that lives elsewhere is never taken for
+this one: then this host is a clone, and the command is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from provision.alluxio.membership import leases, registrations
+from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.alluxio.worker import desired
+from provision.engine.plan import Gate, HostChanges, Step
+from provision.errors import Problem
+from provision.host import gather
+from provision.host.diff import Change
+from provision.host.facts import HostFacts, Probe
+from provision.inventory import worker_address
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.plans.alluxio import forget_worker
+from provision.plans.alluxio.stop_workers import STOPPED
+from provision.ssh.session import Fleet
+
+_STOP = Change(f"stop {desired.UNIT}", f"systemctl stop {desired.UNIT}", disrupts=True, seconds=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """``entry`` is the registration that is in the way, ``what`` how it differs, and ``live``
+    whether the id has a live key."""
+
+    worker: AlluxioWorker
+    worker_id: str
+    entry: Entry
+    what: str
+    live: bool
+
+
+def found(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+    seen: Membership,
+) -> list[Moved]:
+    """Those of the chosen that Alluxio would refuse, by what etcd has under their identities."""
+    if alluxio.membership != "ETCD":  # else a live key gives way to its worker's next start
+        return []
+    moved = []
+    for worker in chosen:
+        f = facts.get(worker.machine)
+        identity = desired.identity(alluxio, f) if f is not None else None
+        if identity is None or worker_address.overwritten(worker):
+            continue
+        worker_id = desired.worker_id(identity)
+        entry = seen.authorized.get(worker_id)
+        if entry is None or not isinstance(entry.registration, Registration):
+            continue
+        if differing := registrations.differing(
+            worker_address.declared(worker), entry.registration
+        ):
+            what = ", ".join(differing)
+            moved.append(Moved(worker, worker_id, entry, what, worker_id in seen.live))
+    return moved
+
+
+def clones(
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    moved: Sequence[Moved],
+    facts: Mapping[Machine, HostFacts],
+    seen: Membership,
+) -> list[Problem]:
+    """Those whose identity another host's worker has, as far as it can be known before a start.
+
+    That worker is in the inventory and has no other live id, or it is live and takes connections.
+    """
+    problems = []
+    asked: list[tuple[Moved, Registration]] = []
+    live = {(r.host, r.rpc_port): r.worker_id for _, r in seen.live_registrations()}
+    for one in moved:
+        r = one.entry.registration
+        assert isinstance(r, Registration)
+        owner = next(
+            (w for w in alluxio.workers if w != one.worker and forget_worker.is_at(w, one.entry)),
+            None,
+        )
+        if owner is not None and live.get((r.host, r.rpc_port), one.worker_id) == one.worker_id:
+            problems.append(_clone(alluxio, one, r, f"the address of {owner.name}"))
+        elif one.live and not forget_worker.is_at(one.worker, one.entry):
+            now = seen.live[one.worker_id].registration
+            asked.append((one, now if isinstance(now, Registration) else r))
+    own = _own(fleet, asked)
+    for one, r in asked:
+        running = facts[one.worker.machine].unit(desired.UNIT).active == "active"
+        if running and one.worker.name in own:
+            continue
+        there = replace(one.worker, hostname=r.host, rpc_port=r.rpc_port)
+        if registrations.port_answers(fleet, there):
+            problems.append(_clone(alluxio, one, r, "where that worker is LIVE"))
+    return problems
+
+
+def steps(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    moved: Sequence[Moved],
+    facts: Mapping[Machine, HostFacts],
+    command: str,
+) -> tuple[Step, ...]:
+    """The steps before the start of ``moved``: stop those that run, wait until the leases of all
+    have ended, and remove their registrations."""
+    if not moved:
+        return ()
+    machines = [m.worker.machine for m in moved]
+    up = [
+        (m.worker.name, machine)
+        for m, machine in zip(moved, machines, strict=True)
+        if facts[machine].unit(desired.UNIT).active not in STOPPED
+    ]
+    names = _named(moved)
+    ended = Step(
+        f"stop {names} for another address" if up else f"let the lease of {names} end",
+        tuple(HostChanges(name, machine, (_STOP,)) for name, machine in up),
+        after=_ended(inventory, alluxio, fleet, moved),
+        at_once=inventory.parallel,
+    )
+    calls, _ = forget_worker.removals(
+        inventory, alluxio, fleet, {m.worker_id: m.entry for m in moved}, command
+    )
+    said = tuple(
+        replace(call, what=f"{call.what}: {m.what}") for call, m in zip(calls, moved, strict=True)
+    )
+    removing = Step(f"remove the old address of {names}", calls=said)
+    return (ended, removing) if up or any(m.live for m in moved) else (removing,)
+
+
+def left_to_start_workers(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    workers: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+) -> dict[str, Problem]:
+    """Those of ``workers``, by name, that another command must not restart: Alluxio would refuse
+    them at their new address. Raises :class:`Unhealthy` when etcd does not serve."""
+    if alluxio.membership != "ETCD" or not workers:
+        return {}
+    seen = forget_worker.look(inventory, alluxio, fleet)
+    return {
+        m.worker.name: Problem(
+            f"{m.worker.name} ({m.worker.machine.host})",
+            f"its address changes: {m.what}",
+            "run invoke start-workers first, which registers it at the new one",
+            id="worker-address-changing",
+        )
+        for m in found(alluxio, workers, facts, seen)
+    }
+
+
+def _ended(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, moved: Sequence[Moved]
+) -> Gate:
+    ids = [m.worker_id for m in moved]
+    remedy = "invoke decommission-worker NAME --revoke-lease ends it; then start the worker"
+    wait = leases.Wait(
+        inventory, alluxio, fleet, lambda seen: [i for i in ids if i in seen.live], remedy
+    )
+    return Gate(f"the lease of {_named(moved)} has ended", wait)
+
+
+def _own(fleet: Fleet, asked: Collection[tuple[Moved, Registration]]) -> set[str]:
+    """The workers whose registered host is their own host, by name or address."""
+    probes = {one.worker.machine: Probe(resolve=(r.host,)) for one, r in asked}
+    facts, _ = gather.look(fleet, probes) if probes else ({}, [])
+    found = set()
+    for one, r in asked:
+        f = facts.get(one.worker.machine)
+        at = f.resolved.get(r.host, "") if f is not None else ""
+        local = at.startswith("127.") or at == "::1" or (f is not None and at in f.addresses)
+        if local or r.host == one.worker.machine.host:
+            found.add(one.worker.name)
+    return found
+
+
+def _clone(alluxio: AlluxioCluster, one: Moved, r: Registration, why: str) -> Problem:
+    worker, file = one.worker, desired.identity_file(alluxio)
+    return Problem(
+        f"{worker.name} at {worker.machine.host} ({worker.machine.where})",
+        f"its worker identity is registered in etcd as {r.host}:{r.rpc_port}, {why}: Alluxio would "
+        "refuse it",
+        f"on a clone of that worker, remove {file}; if no worker should run there any more, stop "
+        f"it, wait until its lease has ended, and invoke forget-worker {one.worker_id}",
+        id="worker-registered-elsewhere",
+    )
+
+
+def _named(moved: Sequence[Moved]) -> str:
+    more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+    return f"{moved[0].worker.name}{more}"

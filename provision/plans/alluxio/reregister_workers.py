@@ -1,0 +1,186 @@
+"""The workers that lose their registration when etcd's data goes back in time.
+
+A worker keeps its lease alive by the lease's id (Alluxio 313, ``ServiceDiscoveryRecipe``). The
+restored data may lack that lease: the worker then serves on, but is no longer registered until it
+is restarted. The data may also hold an older lease of the worker: its key stays until that lease
+ends.
+
+restore-etcd and recover-etcd look for such workers when etcd is back, and restart them in groups as
+restart-workers does: with the same guard for changed addresses, and each group ready before the
+next one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from provision.alluxio.commands import readiness
+from provision.alluxio.membership import leases, registrations
+from provision.alluxio.worker import desired
+from provision.engine.plan import Gate, Plan, Step
+from provision.errors import Problem, Unhealthy
+from provision.etcd.cluster import health
+from provision.host import gather, preflight
+from provision.host.facts import HostFacts, Probe, merged
+from provision.host.ownership import owner
+from provision.host.resources import File, Identity
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.plans.alluxio import forget_worker, moved, restart_workers, start_workers
+from provision.ssh.session import Fleet
+
+#: etcd's client sends a keepalive three times within a lease's time to live.
+KEEP_ALIVES = 3
+#: Seconds on top: LeaseTimeToLive answers in whole seconds.
+MARGIN = 1.5
+#: Seconds between two looks at the leases, at most.
+POLL_SECONDS = 1.0
+#: Seconds without an answer from etcd, or with one leader after the other, until the look fails.
+PATIENCE = 60.0
+
+
+class Watch:
+    """Finds the running workers that have lost their registration.
+
+    ``step`` looks and changes nothing. After it, ``plan`` restarts the workers that it has found.
+    """
+
+    def __init__(self, inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> None:
+        self._inventory, self._alluxio, self._fleet = inventory, alluxio, fleet
+        self._facts: Mapping[Machine, HostFacts] = {}
+        self._notes: tuple[Problem, ...] = ()
+        self._lost: Sequence[AlluxioWorker] = ()
+        title = "the workers that have lost their registration are known; they are restarted next"
+        self.step = Step("see to the workers", after=Gate(title, self._look))
+
+    def plan(self, command: str) -> Plan:
+        """Restart the workers that were found, group by group.
+
+        Raises :class:`PreflightFailed` when another host's worker has the identity of one.
+        """
+        given = self._inventory, self._alluxio, self._fleet
+        others: list[moved.Moved] = []
+        if self._lost and self._alluxio.membership == "ETCD":
+            seen = forget_worker.look(*given)
+            # No process keeps their keys, so each registration with another address is in the way.
+            others = moved.found(self._alluxio, self._lost, self._facts, seen)
+            preflight.require(moved.clones(self._alluxio, self._fleet, others, self._facts, seen))
+        size = max(1, len(self._alluxio.workers) // start_workers.RESTART_SHARE)
+        steps = restart_workers.in_groups(*given, self._lost, others, self._facts, size, command)
+        return Plan(command, self._inventory.cluster, tuple(steps), self._notes)
+
+    def _look(self) -> None:
+        if kinds := health.observe(self._inventory.etcd, self._fleet).alarms:
+            # etcd grants no lease then, so a restart would cost what a worker still has.
+            what = f"were not looked at while the alarm {' and '.join(sorted(kinds))} stands"
+            remedy = "solve the alarm, then invoke disarm-alarms and invoke restart-workers"
+            self._notes = (Problem("the workers", what, remedy, "warning", id="worker-left-out"),)
+            return
+        self._facts, absent = gather.look(
+            self._fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
+        )
+        self._notes = tuple(
+            Problem(
+                p.where,
+                f"its worker was not looked at: {p.what}",
+                "if check-nodes shows it as FAILED later, run invoke restart-workers",
+                "warning",
+                id="worker-left-out",
+            )
+            for p in absent
+        )
+        running = [w for w in self._alluxio.workers if self._is_ours(w)]
+        self._lost = lost(self._inventory, self._alluxio, self._fleet, running, self._facts)
+
+    def _is_ours(self, worker: AlluxioWorker) -> bool:
+        """Whether the worker of this cluster runs, or an earlier run has stopped it. A worker that
+        somebody else has stopped stays so."""
+        facts = self._facts.get(worker.machine)
+        if facts is None or owner(facts, desired.UNIT_PATH) != self._alluxio.name:
+            return False
+        return facts.unit(desired.UNIT).active == "active" or bool(restart_workers.noted(facts))
+
+
+def watch(inventory: Inventory, fleet: Fleet) -> Watch | None:
+    """None where no worker has a lease: without Alluxio, and with STATIC membership."""
+    alluxio = inventory.alluxio
+    if alluxio is None or alluxio.membership == "STATIC":
+        return None
+    return Watch(inventory, alluxio, fleet)
+
+
+def lost(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    workers: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+) -> list[AlluxioWorker]:
+    """The workers that have no live key, or a live key whose lease nobody keeps alive.
+
+    A lease that is kept alive has more time left than a moment before, once within a third of its
+    time to live. A new leader gives each lease its whole time again (etcd, ``lessor.Promote``), so
+    the comparison begins again when the term changes.
+
+    Raises :class:`Unhealthy` when etcd could not be asked for so long: then no worker is lost.
+    """
+    waiting = list(workers)
+    window = alluxio.failure_detection_timeout / KEEP_ALIVES + MARGIN
+    least: dict[int, int] = {}
+    term, began = 0, time.monotonic()
+    limit = began + window + PATIENCE
+    while waiting:
+        try:
+            with health.any_client(inventory.etcd, fleet) as client:
+                now, seen = client.status().raft_term, registrations.read(client, alluxio.name)
+                keys = {w.name: _lease(alluxio, w, facts, seen) for w in waiting}
+                some = sorted({lease for lease in keys.values() if lease})
+                times = client.lease_times(some, leases.SECONDS)
+        except Unhealthy:  # etcd may change its leader meanwhile
+            if time.monotonic() > limit:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
+        if now != term or len(times) < len(some):
+            if time.monotonic() > limit:
+                raise Unhealthy(
+                    "it is not known which workers have lost their registration: etcd changes its "
+                    "leader, or answers too slowly",
+                    id="leases-not-asked",
+                )
+            if now != term:
+                least, term, began = {}, now, time.monotonic()
+        grown = {lease for lease, t in times.items() if t.left > least.get(lease, t.left)}
+        for lease, t in times.items():
+            least[lease] = min(t.left, least.get(lease, t.left))
+        waiting = [w for w in waiting if keys[w.name] not in grown]
+        if len(times) == len(some) and time.monotonic() - began >= window:
+            break
+        if waiting:
+            time.sleep(min(POLL_SECONDS, window / 8))
+    return waiting
+
+
+def _lease(
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker,
+    facts: Mapping[Machine, HostFacts],
+    seen: registrations.Membership,
+) -> int:
+    """The lease of the worker's live key, found by its identity or else by its address; 0: none."""
+    identity = desired.identity(alluxio, facts[worker.machine]) if worker.machine in facts else None
+    entry = seen.live.get(desired.worker_id(identity)) if identity else None
+    if entry is not None:
+        return entry.key.lease
+    at = worker.hostname, worker.rpc_port
+    for key, r in seen.live_registrations():
+        if (r.host, r.rpc_port) == at:
+            return key.lease
+    return 0
+
+
+def _probe(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Probe:
+    identity = Identity(desired.identity_file(alluxio), alluxio.user, "")
+    files = (File(desired.UNIT_PATH, None), File(restart_workers.MARK, None), identity)
+    own = Probe(resources=files, units=(desired.UNIT,))
+    return merged([own, readiness.probe(alluxio, worker)])

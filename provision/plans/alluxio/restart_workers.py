@@ -1,0 +1,232 @@
+"""``restart-workers``: group by group, each ready again before the next one is touched.
+
+First a file on every host marks its worker's restart as pending, like any other pending restart;
+the restart removes it. So after a run that ended part-way the same command goes on, and ``status``
+shows which workers are left.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from provision.alluxio.commands import readiness
+from provision.alluxio.worker import desired
+from provision.engine import audit
+from provision.engine.plan import HostChanges, Plan, Step
+from provision.errors import Problem, UsageError
+from provision.host import gather, preflight
+from provision.host.diff import Change, changes
+from provision.host.facts import PENDING_DIR, HostFacts, Probe, merged
+from provision.host.resources import File, Identity, Unit
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.plans.alluxio import forget_worker, moved, start_workers, stop_workers
+from provision.ssh.session import Fleet
+from provision.text import printable
+
+COMMAND = "restart-workers"
+#: Those that note on the hosts which workers they restart.
+COMMANDS = (COMMAND, "restore-etcd", "recover-etcd")
+MARK = f"{PENDING_DIR}/restart.{desired.UNIT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the chosen workers stand, each in the inventory's order.
+
+    ``broken``: the unit does not stay up, or is up and not live, or a listener does not answer.
+    ``live``: up, live and ready.
+    ``stopped`` by somebody, or not installed: those are left so, with a note.
+    """
+
+    broken: tuple[AlluxioWorker, ...]
+    live: tuple[AlluxioWorker, ...]
+    stopped: tuple[AlluxioWorker, ...]
+
+    @property
+    def notes(self) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(
+                f"{w.name} ({w.machine.host})",
+                "does not run, and is left so",
+                f"invoke start-workers --limit {w.name} starts it",
+                "warning",
+                id="worker-left-out",
+            )
+            for w in self.stopped
+        )
+
+
+def group_size(at_once: str, total: int) -> int | None:
+    """How many of ``total`` workers are a group: a count, or a percent of them, rounded down.
+
+    At least one. None when nothing is said. Raises :class:`UsageError`.
+    """
+    if not at_once:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})(%?)", at_once)
+    number = int(found[1]) if found else 0
+    if found is None or number == 0 or (found[2] and number > 100):
+        raise UsageError(
+            f"--at-once is a count such as 2, or 1% to 100%; not {at_once!r}", id="option-invalid"
+        )
+    return max(1, total * number // 100) if found[2] else number
+
+
+def restart(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    chosen: Sequence[AlluxioWorker],
+    *,
+    at_once: int | None = None,
+    afresh: bool = False,
+) -> Plan:
+    """The plan of ``restart-workers``. Those that are not live come first: if they stay so, no
+    live one is touched.
+
+    When an earlier run ended part-way, only what it left, and who is not live, is restarted;
+    ``afresh``: everybody is.
+    """
+    facts = _look(inventory, alluxio, chosen, fleet)
+    seen = start_workers.live(inventory, alluxio, fleet, chosen)
+    stands = standing(alluxio, chosen, facts, seen)
+    left = [] if afresh else [w for w in stands.live if noted(facts[w.machine])]
+    todo = [*stands.broken, *(left or stands.live)]
+    others = _moved(inventory, alluxio, fleet, todo, facts)
+    share = max(1, len(chosen) // start_workers.RESTART_SHARE)
+    steps = in_groups(inventory, alluxio, fleet, todo, others, facts, at_once or share, COMMAND)
+    notes = stands.notes
+    if left:
+        notes = (*notes, _resumed(left, facts, len(stands.live) - len(left)))
+    return Plan(COMMAND, inventory.cluster, tuple(steps), notes)
+
+
+def in_groups(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    todo: Sequence[AlluxioWorker],
+    others: Sequence[moved.Moved],
+    facts: Mapping[Machine, HostFacts],
+    size: int,
+    command: str,
+) -> list[Step]:
+    """The steps that restart ``todo`` in groups of ``size``, each ready before the next one.
+
+    ``others`` are those that get another address: their old registrations are removed first. The
+    facts are of a probe with :data:`MARK` in it. A run that ends part-way leaves the marks, so
+    ``command`` goes on when it is run again, and so does restart-workers.
+    """
+    steps: list[Step] = []
+    unmarked = [w for w in todo if not noted(facts[w.machine])]
+    who = audit.author(command, inventory.cluster).who
+    note = f'echo "{command} $(date -u +%Y-%m-%dT%H:%M:%SZ)" {shlex.quote(who)} >{MARK}'
+    if unmarked and (len(todo) > 1 or others):
+        mark = Change("note that it is to be restarted", note)
+        hosts = tuple(HostChanges(w.name, w.machine, (mark,)) for w in unmarked)
+        steps.append(Step("note who is to be restarted", hosts, at_once=inventory.parallel))
+    done: list[AlluxioWorker] = []
+    for some in start_workers.groups(todo, size):
+        steps += moved.steps(
+            *(inventory, alluxio, fleet, [m for m in others if m.worker in some], facts, command)
+        )
+        waiting = start_workers.Registrations(inventory, alluxio, fleet, some, done)
+        done += some
+        steps.append(
+            Step(
+                f"restart {start_workers.named(some)}",
+                tuple(HostChanges(w.name, w.machine, _restart(facts[w.machine])) for w in some),
+                before=waiting.before,
+                after=waiting.after,
+                at_once=inventory.parallel,
+            )
+        )
+    return steps
+
+
+def standing(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+    live: Mapping[str, int],
+) -> Standing:
+    """Sort the chosen by what systemd, etcd and their own listeners say of them.
+
+    The facts are of a probe with :func:`provision.alluxio.commands.readiness.probe` in it.
+    """
+    broken, good, stopped = [], [], []
+    for w in chosen:
+        unit = facts[w.machine].unit(desired.UNIT)
+        began = bool(noted(facts[w.machine]))  # a run that ended part-way may have stopped it
+        if unit.load == "not-found" or (unit.active == "inactive" and not began):
+            stopped.append(w)
+        elif (
+            unit.active == "active"
+            and w.name in live
+            and readiness.of(alluxio, w, facts[w.machine]).ready
+        ):
+            good.append(w)
+        else:
+            broken.append(w)
+    return Standing(tuple(broken), tuple(good), tuple(stopped))
+
+
+def _look(
+    inventory: Inventory, alluxio: AlluxioCluster, chosen: Sequence[AlluxioWorker], fleet: Fleet
+) -> dict[Machine, HostFacts]:
+    identity = Identity(desired.identity_file(alluxio), alluxio.user, "")
+    files = (File(desired.UNIT_PATH, None), File(MARK, None), identity)
+    probe = Probe(resources=files, units=(desired.UNIT,))
+    probes = {w.machine: merged([probe, readiness.probe(alluxio, w)]) for w in chosen}
+    facts = gather.facts(fleet, probes)
+    stop_workers.require_ours(inventory, chosen, facts)
+    return facts
+
+
+def _moved(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    workers: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+) -> list[moved.Moved]:
+    """Those that register another address when they start again: what was written for them since
+    they started says so, or they are not live.
+
+    Raises :class:`PreflightFailed` when the identity of one is another's.
+    """
+    known = [desired.identity(alluxio, facts[w.machine]) for w in workers]
+    if alluxio.membership != "ETCD" or not any(known):
+        return []
+    seen = forget_worker.look(inventory, alluxio, fleet)
+    found = moved.found(alluxio, workers, facts, seen)
+
+    def written(worker: AlluxioWorker) -> bool:
+        its = facts[worker.machine]
+        return desired.UNIT in its.pending_restarts and not noted(its)
+
+    others = [m for m in found if not m.live or written(m.worker)]
+    preflight.require(moved.clones(alluxio, fleet, others, facts, seen))
+    return others
+
+
+def noted(facts: HostFacts) -> str:
+    """What an earlier run has noted; empty for none, and where something else is pending."""
+    text = (facts.text(MARK) or "").strip()
+    return text if text.partition(" ")[0] in COMMANDS else ""
+
+
+def _restart(facts: HostFacts) -> tuple[Change, ...]:
+    pending = facts.pending_restarts | {desired.UNIT}
+    return changes((Unit(desired.UNIT),), replace(facts, pending_restarts=pending))
+
+
+def _resumed(
+    left: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts], others: int
+) -> Problem:
+    since = printable(noted(facts[left[0].machine]).partition(" ")[2], 100)
+    what = f"goes on with the run of {since}, which left {len(left)}; {others} are done"
+    return Problem(COMMAND, what, "--afresh restarts all of them", "warning", id="run-resumed")

@@ -1,0 +1,570 @@
+"""``start-workers``: from the inventory and what is there to a plan, and the wait for READY."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from provision import artifacts
+from provision.alluxio.commands import readiness
+from provision.alluxio.commands.alluxio_cli import NOT_YET
+from provision.alluxio.membership import clusters, registrations, type_change
+from provision.alluxio.worker import (
+    attempt,
+    desired,
+    java,
+    membership_switch,
+    state,
+    stores,
+    tarball,
+)
+from provision.alluxio.worker.desired import Artifacts
+from provision.engine.plan import Gate, HostChanges, Plan, Step
+from provision.errors import Problem, ProvisionError, Unhealthy
+from provision.etcd.cluster import health
+from provision.host import gather, preflight
+from provision.host.diff import Change, changes
+from provision.host.facts import HostFacts, Probe
+from provision.host.resources import MARKER
+from provision.inventory import sizes
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.plans.alluxio import join_conflict, moved, worker_preflight
+from provision.ssh.session import Fleet, Session
+from provision.text import number, printable_lines
+
+#: Unpacked, a release takes about twice its tarball, which lies beside it for a moment.
+UNPACKED = 3
+#: Running workers that are restarted at once, as a share of the chosen: the rest keeps serving,
+#: also while other runs restart theirs of other batches.
+RESTART_SHARE = 10
+POLL_SECONDS = 0.25
+#: Seconds between two looks at the listeners of workers that are registered.
+READY_LOOK_SECONDS = 1.0
+#: A worker that has ended so often by itself, over so many seconds at least, will not come up by
+#: more patience. An attempt of a real worker takes 20 to 40 s.
+CRASHES, CRASHES_SECONDS = 3, 20.0
+CRASH_LOOK_SECONDS = 5.0
+#: What keeps all workers from starting is seen by the first few.
+CRASH_LOOK_WORKERS = 3
+#: The changes after which a worker's live key is a new one.
+STARTS = tuple(f"{verb} {desired.UNIT}" for verb in ("start", "restart"))
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything the plan is made from."""
+
+    artifacts: Artifacts
+    facts: Mapping[Machine, HostFacts]
+    warnings: tuple[Problem, ...] = ()
+    #: What the cluster has in etcd, where its membership type is about to change.
+    registered: registrations.Membership | None = None
+    #: The workers that are to register another address than etcd has under their identities.
+    moved: tuple[moved.Moved, ...] = ()
+
+
+def fetch(alluxio: AlluxioCluster) -> Artifacts:
+    """The tarballs of ``alluxio``, checked. Raises :class:`PreflightFailed`."""
+    cache = artifacts.default_cache()
+    jdk = alluxio.java.source
+    release = artifacts.fetch(alluxio.source, cache)
+    return Artifacts(
+        alluxio=release,
+        jdk=artifacts.fetch(jdk, cache) if jdk is not None else None,
+        release=tarball.contents(release, cache),
+    )
+
+
+def observe(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    chosen: Sequence[AlluxioWorker],
+    tarballs: Artifacts | None = None,
+) -> Observed:
+    """Look at the hosts of the chosen workers, and at the same time whether etcd is there.
+
+    ``tarballs`` are those that the inventory declares, when they are not given.
+    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        etcd = pool.submit(_registered, inventory, alluxio, fleet)
+        problems: list[Problem] = []
+        with preflight.noting(problems):
+            tarballs = tarballs or fetch(alluxio)
+        probes = {
+            w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe() for w in chosen
+        }
+        facts, unreachable = gather.look(fleet, probes)
+        problems += unreachable
+        rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
+        problems += preflight.hosts(facts, rooms)
+        problems += preflight.paths(facts, probes)
+        registered, missing = etcd.result()
+        if tarballs:
+            problems += worker_preflight.release(alluxio, tarballs, facts)
+            problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
+            problems += worker_preflight.workers(alluxio, chosen, tarballs, facts)
+        others = moved.found(alluxio, chosen, facts, registered) if registered else []
+        if registered and others:
+            problems += moved.clones(alluxio, fleet, others, facts, registered)
+        problems += missing
+    warnings = preflight.require(problems)
+    assert tarballs is not None  # or else there is a problem
+    seen = None
+    if membership_switch.away(alluxio, chosen, facts):
+        # For a note only: STATIC needs no etcd.
+        with (
+            contextlib.suppress(ProvisionError),
+            health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client,
+        ):
+            seen = registrations.read(client, alluxio.name)
+    return Observed(tarballs, facts, warnings, seen, tuple(others))
+
+
+def plan(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    observed: Observed,
+    chosen: Sequence[AlluxioWorker],
+    *,
+    command: str = "start-workers",
+    at_once: int | None = None,
+    remember: bool = True,
+) -> Plan:
+    """The smallest change that makes the chosen workers as declared, running and registered.
+
+    ``at_once`` running workers are restarted at a time, a tenth of the chosen when it is not given;
+    ``remember`` is that of :func:`desired.resources`.
+    """
+
+    told = {w.name: desired.left(alluxio, w, observed.facts[w.machine], command) for w in chosen}
+    left = tuple(p for p in told.values() if p is not None)
+    chosen = [w for w in chosen if told[w.name] is None]
+    refused = {m.worker.name for m in observed.moved if not m.live}
+
+    def wanted(w: AlluxioWorker) -> tuple[Change, ...]:
+        facts = observed.facts[w.machine]
+        if w.name in refused:  # it runs, and Alluxio does not let it join
+            facts = replace(facts, pending_restarts=facts.pending_restarts | {desired.UNIT})
+        resources = desired.resources(alluxio, w, observed.artifacts, facts, remember=remember)
+        return changes(resources, facts)
+
+    todo = {w.name: wanted(w) for w in chosen}
+    changed = [w for w in chosen if todo[w.name]]
+    running = [w for w in changed if _running(observed.facts[w.machine])]
+    fresh = [w for w in changed if w not in running]
+    steps: list[Step] = []
+    done: list[AlluxioWorker] = []
+
+    def step(title: str, workers: Sequence[AlluxioWorker], only: Callable[[Change], bool]) -> None:
+        hosts = [
+            HostChanges(w.name, w.machine, tuple(c for c in todo[w.name] if only(c)))
+            for w in workers
+        ]
+        hosts = [h for h in hosts if h.changes]
+        if not hosts:
+            return
+        # Whoever is not started anew, but enabled for instance, has no newer key to wait for.
+        restarted = {h.name for h in hosts if any(c.what in STARTS for c in h.changes)}
+        touched = [w for w in workers if w.name in restarted]
+        waiting = Registrations(inventory, alluxio, fleet, touched, done) if touched else None
+        done.extend(touched)
+        steps.append(
+            Step(
+                title,
+                tuple(hosts),
+                before=waiting.before if waiting else None,
+                after=waiting.after if waiting else None,
+                at_once=inventory.parallel,
+            )
+        )
+
+    def remove_old_addresses(workers: Sequence[AlluxioWorker]) -> None:
+        names = [w.name for w in workers]
+        some = [m for m in observed.moved if m.worker.name in names]
+        steps.extend(moved.steps(inventory, alluxio, fleet, some, observed.facts, command))
+
+    remove_old_addresses(fresh)
+    step("install and start workers", fresh, lambda change: True)
+    step("prepare running workers", running, lambda change: change.quiet)
+    for some in groups(running, at_once or max(1, len(chosen) // RESTART_SHARE)):
+        other = membership_switch.away(alluxio, some, observed.facts)
+        to = f" with membership {alluxio.membership}" if other else ""
+        remove_old_addresses([w for w in some if not all(c.quiet for c in todo[w.name])])
+        step(f"restart {named(some)}{to}", some, lambda change: not change.quiet)
+    switched = type_change.notes(alluxio, chosen, observed.facts, observed.registered)
+    beside = _pending_masters(alluxio, changed, todo, observed.facts)
+    stores = [p for w in changed for p in state.notes(alluxio, w, observed.facts[w.machine])]
+    notes = (*observed.warnings, *switched, *stores, *beside)
+    return Plan(command, inventory.cluster, tuple(steps), notes, left=left)
+
+
+def _pending_masters(
+    alluxio: AlluxioCluster,
+    workers: Sequence[AlluxioWorker],
+    todo: Mapping[str, Sequence[Change]],
+    facts: Mapping[Machine, HostFacts],
+) -> list[Problem]:
+    """The masters beside workers that a plan leaves with a restart to be made up for."""
+    return [
+        Problem(
+            f"{master.name} ({master.machine.host})",
+            f"has the same files as {w.name}, and is left with a restart pending",
+            "run invoke start-masters after it",
+            "warning",
+            id="restart-pending",
+        )
+        for w in workers
+        if (master := desired.master_on(alluxio, w.machine)) is not None
+        and facts[w.machine].unit(desired.MASTER_UNIT).active == "active"
+        and any(desired.MASTER_UNIT in change.restarts for change in todo[w.name])
+    ]
+
+
+def live(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, workers: Iterable[AlluxioWorker]
+) -> dict[str, int]:
+    """The workers that are there: by name, the etcd revision of their live key.
+
+    With STATIC membership there is no live key: a worker is there when its port takes a
+    connection, and the revision is 0.
+    """
+    if alluxio.membership == "STATIC":
+        return {w.name: 0 for w in workers if registrations.port_answers(fleet, w)}
+    login = desired.login(alluxio)
+    with health.any_client(inventory.etcd, fleet, login=login) as client:
+        seen = registrations.read(client, alluxio.name)
+    by_address = {
+        (r.host, r.rpc_port): key.mod_revision for key, r in seen.live_registrations() if key.lease
+    }
+    return {
+        w.name: by_address[w.hostname, w.rpc_port]
+        for w in workers
+        if (w.hostname, w.rpc_port) in by_address
+    }
+
+
+def require_live(
+    inventory: Inventory,
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    chosen: Sequence[AlluxioWorker],
+    *,
+    patience: float = 0,
+    stale: Mapping[str, int] = MappingProxyType({}),
+    ready: bool = False,
+) -> dict[str, int]:
+    """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is, within
+    ``patience`` seconds: one whose lease has ended, as its member of etcd went away for instance,
+    registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
+
+    With ``ready`` all their listeners must answer, too, within ``patience`` seconds after all are
+    registered: a worker joins before it serves (:mod:`provision.alluxio.commands.readiness`).
+
+    The revisions in ``stale`` are of keys that do not count. A worker that does not come up
+    however often systemd starts it is not waited for to the end.
+    """
+    deadline = time.monotonic() + patience
+    crashes = _Crashes(fleet)
+    listeners = _Listeners(fleet, alluxio, chosen, patience, crashes) if ready else None
+    while True:
+        seen: dict[str, int] = {}
+        try:
+            seen = live(inventory, alluxio, fleet, chosen)
+        except Unhealthy:  # etcd may change its leader meanwhile, and the workers end for it
+            if time.monotonic() >= deadline:
+                raise
+            crashes.forget()
+        missing = [w for w in chosen if seen.get(w.name, -1) in (-1, stale.get(w.name))]
+        if not missing:
+            if listeners is None or listeners.answer():
+                return seen
+            time.sleep(POLL_SECONDS)
+            continue
+        late = time.monotonic() >= deadline
+        # A worker's own lease from before, while it lasts, can be what keeps it from starting.
+        why = crashes.told([w for w in missing if w.name not in seen], late=late)
+        if late:
+            why = (f" after {patience} s" if patience else "") + why
+        if late or why:
+            raise Unhealthy(
+                f"{len(missing)} of {len(chosen)} workers are not live{why}",
+                _why(inventory, alluxio, fleet, missing),
+                id="worker-not-live",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+class _Listeners:
+    """The wait for the listeners of workers that are registered."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        alluxio: AlluxioCluster,
+        workers: Sequence[AlluxioWorker],
+        patience: float,
+        crashes: _Crashes,
+    ) -> None:
+        self._fleet, self._alluxio, self._waiting = fleet, alluxio, list(workers)
+        self._count = len(workers)
+        self._patience, self._crashes = patience, crashes
+        self._deadline: float | None = None
+        self._next = 0.0
+
+    def answer(self) -> bool:
+        """Whether all have answered by now. Raises :class:`Unhealthy` when it is too late."""
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._patience
+        if now < self._next:
+            return False
+        seen, problems = readiness.look(self._fleet, self._alluxio, self._waiting)
+        self._next = time.monotonic() + READY_LOOK_SECONDS
+        self._waiting = [w for w in self._waiting if w.name not in seen or not seen[w.name].ready]
+        if not self._waiting:
+            return True
+        late = time.monotonic() >= self._deadline
+        why = f" after {self._patience} s" if late and self._patience else ""
+        if not late:
+            why = self._crashes.told(self._waiting)
+        if late or why:
+            logs = last_lines(self._fleet, [w.machine for w in self._waiting if w.name in seen])
+            raise Unhealthy(
+                f"{len(self._waiting)} of {self._count} workers are registered, and not ready{why}",
+                [
+                    *problems,
+                    *(
+                        Problem(
+                            f"{w.name} ({w.machine.host})",
+                            f"{'; '.join(seen[w.name].notes) or NOT_YET}; its last log lines:\n"
+                            f"    {logs[w.machine]}",
+                            f"invoke logs --host {w.name}",
+                            id="worker-not-ready",
+                        )
+                        for w in self._waiting
+                        if w.name in seen
+                    ),
+                ],
+                id="worker-not-ready",
+            )
+        return False
+
+
+class _Crashes:
+    """Which of the workers that are waited for systemd starts again and again, in vain."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._begin = time.monotonic()
+        self._next = self._begin + CRASH_LOOK_SECONDS
+        self._first: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """What was counted until now has another reason."""
+        self._first = {}
+        self._begin = time.monotonic()
+
+    def told(self, workers: Sequence[AlluxioWorker], *, late: bool = False) -> str:
+        """What to say of the first worker that will not come up; empty when none is known.
+
+        ``late``: the deadline has passed, so one failed attempt is reported, too.
+        """
+        now = time.monotonic()
+        if now < self._next and not (late and self._first):
+            return ""
+        self._next = now + CRASH_LOOK_SECONDS
+        for worker, count in _failed_attempts(self._fleet, workers[:CRASH_LOOK_WORKERS]).items():
+            # The count begins again when a run has lasted, or when the worker is started by hand.
+            self._first[worker] = min(count, self._first.get(worker, count))
+            ended = count - self._first[worker]
+            if late and ended:
+                return f": {worker} ended by itself {_times(ended)} meanwhile"
+            if ended >= CRASHES and now - self._begin >= CRASHES_SECONDS:
+                return f": {worker} ended by itself {_times(ended)}, and systemd starts it in vain"
+        return ""
+
+
+def _failed_attempts(fleet: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str, int]:
+    """How many attempts to start each worker have ended by themselves; of a host that answers.
+
+    systemd counts an attempt (``NRestarts``) when it begins the next one; until then the unit is
+    in ``auto-restart`` (systemd.service(5), ``service_enter_restart`` in its source).
+    """
+
+    def count(session: Session) -> str:
+        script = f"systemctl show -p NRestarts -p SubState {desired.UNIT}"
+        return session.run(script, "restarts", timeout=20).stdout
+
+    said = fleet.map(count, [w.machine for w in workers])
+    counts = {w.name: _attempts(str(said[w.machine])) for w in workers}
+    return {name: found for name, found in counts.items() if found is not None}
+
+
+def _attempts(shown: str) -> int | None:
+    """The number in what ``systemctl show`` says; None when it says none."""
+    values = dict(line.partition("=")[::2] for line in shown.splitlines())
+    restarts = number(values.get("NRestarts", "").strip())
+    if restarts is None:
+        return None
+    return restarts + (values.get("SubState", "").strip() in ("auto-restart", "failed"))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+class Registrations:
+    """The gate of workers that are (re)started: each has a live key newer than the start, and its
+    listeners answer.
+
+    A killed worker's key lives on until its lease ends, so being there is not enough. Before
+    they are, those that the same run restarted earlier (``done``) must be live still.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        alluxio: AlluxioCluster,
+        fleet: Fleet,
+        workers: Sequence[AlluxioWorker],
+        done: Sequence[AlluxioWorker] = (),
+    ) -> None:
+        self._inventory, self._alluxio, self._fleet = inventory, alluxio, fleet
+        self._workers, self._done = workers, tuple(done)
+        self._stale: dict[str, int] = {}
+        self.before = Gate("note who is registered", self._note)
+        there = "answering" if alluxio.membership == "STATIC" else "registered and ready"
+        self.after = Gate(f"{len(workers)} {there}", self._wait)
+
+    def _note(self) -> None:
+        given = self._inventory, self._alluxio, self._fleet
+        if self._done:
+            require_live(*given, self._done, patience=self._alluxio.failure_detection_timeout)
+        if self._alluxio.membership != "STATIC":
+            self._stale = live(*given, self._workers)
+
+    def _wait(self) -> None:
+        timeout = self._alluxio.start_timeout
+        if self._stale:  # a worker may have to wait until its old lease has ended
+            timeout += self._alluxio.failure_detection_timeout
+        given = self._inventory, self._alluxio, self._fleet, self._workers
+        require_live(*given, patience=timeout, stale=self._stale, ready=True)
+
+
+def _why(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, missing: Sequence[AlluxioWorker]
+) -> list[Problem]:
+    known = join_conflict.explained(inventory, alluxio, fleet, missing)
+    others = [w for w in missing if w.name not in known]
+    logs = last_lines(fleet, [w.machine for w in others])
+    return [
+        known.get(w.name)
+        or Problem(
+            f"{w.name} ({w.machine.host})",
+            f"is not registered; its log says:\n    {logs[w.machine]}",
+            f"invoke logs --host {w.name}",
+            id="worker-not-live",
+        )
+        for w in missing
+    ]
+
+
+def last_lines(
+    fleet: Fleet, machines: Sequence[Machine], unit: str = desired.UNIT
+) -> dict[Machine, str]:
+    """Why each worker (or another unit) does not come up, as its journal has it: see
+    :mod:`provision.alluxio.worker.attempt`. Indented for a message."""
+
+    def tail(session: Session) -> str:
+        return session.run(attempt.script(unit), "logs", timeout=20).stdout
+
+    return {
+        machine: "\n    ".join(attempt.excerpt(printable_lines(str(text)))) or "(no log lines)"
+        for machine, text in fleet.map(tail, list(machines)).items()
+    }
+
+
+def _running(facts: HostFacts) -> bool:
+    return facts.unit(desired.UNIT).active == "active"
+
+
+def _registered(
+    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet
+) -> tuple[registrations.Membership | None, list[Problem]]:
+    """The registrations, and what keeps workers from joining."""
+    if alluxio.membership == "STATIC":
+        return None, []
+    login, external = desired.login(alluxio), inventory.etcd.external
+    try:
+        with health.any_client(inventory.etcd, fleet, login=login) as client:
+            seen = registrations.read(client, alluxio.name)
+            if login is not None and not client.logged_in:
+                what = "authentication is off: Alluxio 313 cannot join with a login then"
+                remedy = "run invoke enable-auth, or set etcd.auth.enabled: false"
+                if external:
+                    remedy = "remove alluxio.etcd, or have authentication turned on"
+                return None, [Problem("etcd", what, remedy, id="auth-differs")]
+            mixed = clusters.mixed_up(alluxio.name, clusters.names(client), seen)
+    except ProvisionError as error:
+        found = list(error.problems) or [Problem("etcd", error.message, id=error.id)]
+        remedy = "run invoke deploy-etcd, or invoke check-nodes to see what is wrong"
+        if external:
+            remedy = "is etcd.external right, and does that etcd run?"
+        return None, [
+            *found,
+            Problem("etcd", "workers could not register", remedy, id="etcd-not-running"),
+        ]
+    return seen, mixed
+
+
+def _rooms(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioWorker],
+    tarballs: Artifacts,
+    facts: Mapping[Machine, HostFacts],
+) -> dict[Machine, list[preflight.Room]]:
+    marker = f"{desired.home(alluxio)}/{MARKER}"
+    room = preflight.Room(
+        alluxio.install_dir, tarballs.alluxio.size * UNPACKED, "the Alluxio release"
+    )
+    rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
+    if tarballs.jdk is not None:
+        tree = java.tree(alluxio, tarballs.jdk.path.name)
+        room = preflight.Room(alluxio.java.install_dir, tarballs.jdk.size * UNPACKED, "the JDK")
+        for m, f in facts.items():
+            if f.text(f"{tree}/{MARKER}") is None:
+                rooms.setdefault(m, []).append(room)
+    for worker in (w for w in chosen if w.machine in facts):
+        if state.metastore(alluxio) not in facts[worker.machine].paths:
+            rooms.setdefault(worker.machine, []).append(
+                preflight.Room(alluxio.state_dir, state.METASTORE_ROOM, "the worker's metastore")
+            )
+        store = worker.page_store
+        away = stores.lost(worker, facts[worker.machine], desired.UNIT_PATH)
+        for path, size in zip(store.dirs, store.sizes, strict=True):
+            if path in away:
+                continue
+            known = facts[worker.machine].paths.get(path)
+            if known is None:  # pages that are there already take their own room
+                rooms.setdefault(worker.machine, []).append(
+                    preflight.Room(path, sizes.size_bytes(size), f"a page store of {size}")
+                )
+    return rooms
+
+
+def named(workers: Sequence[AlluxioWorker]) -> str:
+    """One worker's name, or the first one's and how many more there are."""
+    more = f" and {len(workers) - 1} more" if len(workers) > 1 else ""
+    return f"{workers[0].name}{more}"
+
+
+def groups(workers: Sequence[AlluxioWorker], size: int) -> list[Sequence[AlluxioWorker]]:
+    """``workers`` in groups of ``size``, the last one with what is left."""
+    return [workers[i : i + size] for i in range(0, len(workers), size)]

@@ -1,0 +1,64 @@
+"""``stop-workers``: the chosen workers are stopped, and stay installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from provision.alluxio.worker import desired as worker
+from provision.engine.plan import HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem
+from provision.host import gather
+from provision.host.diff import Change
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import File
+from provision.inventory.resolved import (
+    AlluxioWorker,
+    Inventory,
+    Machine,
+)
+from provision.ssh.session import Fleet
+
+#: systemd's states of a unit that has no process.
+STOPPED = ("inactive", "failed")
+
+
+def plan(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet) -> Plan:
+    """Stop the chosen workers. They stay installed and enabled; ``start-workers`` starts them.
+
+    Raises :class:`PreflightFailed` when one of them is not this cluster's.
+    """
+    probe = Probe(resources=(File(worker.UNIT_PATH, None),), units=(worker.UNIT,))
+    facts = gather.facts(fleet, {w.machine: probe for w in chosen})
+    require_ours(inventory, chosen, facts)
+    stop = Change(f"stop {worker.UNIT}", f"systemctl stop {worker.UNIT}", disrupts=True, seconds=90)
+    hosts = tuple(
+        HostChanges(w.name, w.machine, (stop,))
+        for w in chosen
+        if facts[w.machine].unit(worker.UNIT).active not in STOPPED
+    )
+    steps = (Step("stop workers", hosts, at_once=inventory.parallel),) if hosts else ()
+    return Plan("stop-workers", inventory.cluster, steps)
+
+
+def require_ours(
+    inventory: Inventory, chosen: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts]
+) -> None:
+    """Raises :class:`PreflightFailed` with every worker's unit that is not this cluster's."""
+    foreign = [
+        Problem(
+            f"{w.name} at {w.machine.host} ({w.machine.where})",
+            f"{worker.UNIT} there is " + (f"of cluster {of}" if of else "not of this tool"),
+            f"if it is not needed there: invoke clean-host {w.name}"
+            if of
+            else "stop it by hand, if that is what you want",
+            id="another-clusters-host" if of else "foreign-installation",
+        )
+        for w in chosen
+        if (of := owner(facts[w.machine], worker.UNIT_PATH)) != inventory.cluster
+        and facts[w.machine].unit(worker.UNIT).load != "not-found"
+    ]
+    if foreign:
+        raise PreflightFailed(
+            "not this cluster's to stop; nothing was changed", foreign, id="foreign-installation"
+        )

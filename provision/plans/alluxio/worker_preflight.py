@@ -1,0 +1,144 @@
+"""What keeps hosts from being workers or masters, before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from provision.alluxio.worker import desired as workers_desired
+from provision.alluxio.worker import java, stores, tarball
+from provision.alluxio.worker.desired import Artifacts
+from provision.errors import Problem
+from provision.host import preflight
+from provision.host.facts import HostFacts, UnitState
+from provision.inventory import ports, sizes
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioWorker,
+    Machine,
+    bracketed,
+)
+from provision.text import number, size
+
+
+def release(
+    alluxio: AlluxioCluster, artifacts: Artifacts, facts: Mapping[Machine, HostFacts]
+) -> list[Problem]:
+    """What is wrong with Alluxio's release: with its tarball, or where only hosts have it."""
+    if artifacts.release is not None:
+        return tarball.problems(artifacts.alluxio, artifacts.release, alluxio.version)
+    home = workers_desired.home(alluxio)
+    return [
+        Problem(
+            f"{machine.host} ({machine.where})",
+            f"release {alluxio.version} has no {' or '.join(tarball.launchers(home))}",
+            f"set alluxio.version to {alluxio.version} and alluxio.source, then upgrade-workers",
+            id="release-missing",
+        )
+        for machine, f in facts.items()
+        if tarball.launcher_on(f, home) is None
+    ]
+
+
+def workers(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioWorker],
+    artifacts: Artifacts,
+    facts: Mapping[Machine, HostFacts],
+) -> list[Problem]:
+    """What is wrong with the hosts of the chosen workers. Warnings are among them."""
+    problems: list[Problem] = []
+    identities: dict[str, str] = {}
+    for worker in chosen:
+        f = facts.get(worker.machine)
+        if f is None:
+            continue
+        where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
+        unit = f.unit(workers_desired.UNIT)
+        listeners = ports.worker_listeners(alluxio, worker)
+        problems += taken(f, listeners, unit, where)
+        problems += _etcd_out_of_reach(alluxio, f, where)
+        path = workers_desired.UNIT_PATH
+        problems += preflight.ours(f, workers_desired.UNIT, path, alluxio.name, "worker", where)
+        accepted = artifacts.release.java if artifacts.release is not None else ()
+        problems += java.problems(alluxio, worker, artifacts.jdk, f, where, accepted)
+        identity = workers_desired.identity(alluxio, f)
+        file = workers_desired.identity_file(alluxio)
+        if identity is None and f.text(file):
+            problems.append(
+                Problem(
+                    where,
+                    f"{file} holds no UUID",
+                    "restore it, or remove it for a new one",
+                    id="worker-identity-invalid",
+                )
+            )
+        if identity is not None and identity in identities:
+            problems.append(
+                Problem(
+                    where,
+                    f"its worker identity {identity} is also that of {identities[identity]} "
+                    "(a cloned image or a copied folder): etcd would keep only one of the two",
+                    f"stop the worker on the clone and remove {file} there",
+                    id="worker-identity-cloned",
+                )
+            )
+        if identity is not None:
+            identities.setdefault(identity, worker.name)
+        problems += _memory(worker, f, where)
+        problems += stores.problems(worker, f, workers_desired.UNIT_PATH, alluxio.user, where)
+        problems += workers_desired.disk_problems(alluxio, f, where)
+    return problems
+
+
+def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:
+    memory = number(f.values.get("memory", ""))
+    wanted = sizes.size_bytes(worker.heap)
+    wanted += sizes.size_bytes(worker.direct_memory)
+    if memory is None or wanted <= memory:
+        return []
+    return [
+        Problem(
+            where,
+            f"heap {worker.heap} and direct memory {worker.direct_memory} are more than the "
+            f"host's {size(memory)}",
+            "the kernel may kill the worker: give it less, or the host more",
+            severity="warning",
+            id="memory-short",
+        )
+    ]
+
+
+def taken(
+    f: HostFacts, listeners: Iterable[ports.Listener], unit: UnitState, where: str
+) -> list[Problem]:
+    """Who else listens on the ports of a worker or a master whose unit is ``unit``."""
+    problems: list[Problem] = []
+    for one in listeners:
+        remedy = f"stop it, or set {one.property} to another port"
+        if one.turned_on_by:
+            remedy += f", or {one.turned_on_by} to false"
+        found = preflight.port(f, one.port, unit.pid, unit.active == "active", where)
+        problems += [replace(problem, remedy=remedy) for problem in found]
+    return problems
+
+
+def _etcd_out_of_reach(alluxio: AlluxioCluster, f: HostFacts, where: str) -> list[Problem]:
+    """A worker needs one of etcd's endpoints; of those that it lacks a member may just be down."""
+    wanted = workers_desired.etcd_addresses(alluxio)
+    missing = {at: f.unreachable[at] for at in wanted if at in f.unreachable}
+    if not missing:
+        return []
+    shown = ", ".join(
+        f"{bracketed(host)}:{number}: {why}" for (host, number), why in missing.items()
+    )
+    every = len(missing) == len(set(wanted))
+    return [
+        Problem(
+            where,
+            f"cannot reach {'any endpoint' if every else 'some endpoints'} of etcd: {shown}",
+            "open etcd's client port to the workers' hosts",
+            "error" if every else "warning",
+            id="listener-unreachable",
+        )
+    ]

@@ -1,0 +1,364 @@
+"""``destroy``: what is taken away, and nothing beside it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from provision.alluxio.worker import desired as worker
+from provision.alluxio.worker import state
+from provision.engine.plan import HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem, ProvisionError
+from provision.etcd.member import backup_timer, layout
+from provision.host import gather
+from provision.host.diff import Change
+from provision.host.facts import PENDING_DIR, HostFacts, Probe, merged
+from provision.host.ownership import has_header, owner
+from provision.host.resources import MARKER, DataDisk, File
+from provision.inventory import journal_folder
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioMaster,
+    AlluxioWorker,
+    EtcdCluster,
+    EtcdMember,
+    Inventory,
+    Machine,
+)
+from provision.plans.etcd import before_3_6
+from provision.ssh.session import Fleet
+from provision.text import number, size
+
+
+def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
+    """Take the cluster off its hosts, with its data: workers first, then etcd.
+
+    Only what this tool put there goes, and only from hosts whose units carry this cluster's
+    name. Users, and directories that hold something else, stay.
+    """
+    alluxio = inventory.alluxio
+    probes: dict[Machine, list[Probe]] = {}
+    members = () if inventory.etcd.external else inventory.etcd.members
+    for member in members:
+        probes.setdefault(member.machine, []).append(_etcd_probe(inventory.etcd, member))
+    for a in alluxio.masters if alluxio else ():
+        assert alluxio is not None
+        probes.setdefault(a.machine, []).append(_master_probe(alluxio))
+    for w in alluxio.workers if alluxio else ():
+        assert alluxio is not None
+        probes.setdefault(w.machine, []).append(_worker_probe(alluxio, w))
+    facts = gather.facts(fleet, {machine: merged(every) for machine, every in probes.items()})
+    steps: list[Step] = []
+    if alluxio is not None and alluxio.masters:
+        steps.append(
+            Step(
+                "remove masters",
+                _hosts(alluxio.masters, lambda m: _master(alluxio, m, facts)),
+            )
+        )
+    if alluxio is not None:
+        steps.append(
+            Step(
+                "remove workers",
+                _hosts(alluxio.workers, lambda w: _worker(alluxio, w, facts)),
+                at_once=inventory.parallel,
+            )
+        )
+    steps.append(
+        Step(
+            "remove etcd, with its data",
+            _hosts(members, lambda m: _etcd(inventory.etcd, m, facts)),
+        )
+    )
+    sized = (replace(s, title=s.title + _sizes(s, facts)) for s in steps if s.hosts)
+    return Plan("destroy", inventory.cluster, tuple(sized))
+
+
+#: Seconds that a host may count the bytes of what goes; a page store can have millions of files.
+_COUNTING = 10
+
+
+def _count(paths: Sequence[str]) -> dict[str, str]:
+    """What to ask a host for the sizes of ``paths``: for a probe's commands, by path."""
+    one = f"timeout {max(1, _COUNTING // max(1, len(paths)))} du -skx"
+    return {f"size of {path}": f"{one} {shlex.quote(path)} 2>/dev/null" for path in paths}
+
+
+def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
+    """The bytes of data that the step deletes, by path, in all of its hosts together."""
+    total: dict[str, int] = {}
+    uncounted: set[str] = set()
+    for host in step.hosts:
+        deleted = {change.what.removeprefix("delete ") for change in host.changes}
+        for label, said in facts[host.machine].commands.items():
+            path = label.removeprefix("size of ")
+            if path == label or path not in deleted:
+                continue
+            kilobytes = number(said.partition("\t")[0])
+            total[path] = total.get(path, 0) + 1024 * (kilobytes or 0)
+            if kilobytes is None:
+                uncounted.add(path)
+    each = [
+        f"{'more than ' if path in uncounted else ''}{size(count)} in {path}"
+        for path, count in total.items()
+    ]
+    return f": {', '.join(each)}" if each else ""
+
+
+def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
+    """Who else is in this etcd, if it can be asked; what stays there when it is not ours.
+
+    Raises :class:`PreflightFailed` when live workers of another cluster would lose their etcd.
+    """
+    from provision.alluxio.membership import clusters
+
+    try:
+        seen = clusters.look(inventory, fleet).clusters
+    except ProvisionError:  # an etcd that is down serves nobody
+        return ()
+    if inventory.etcd.external:
+        kept = next(c.authorized for c in seen if c.inventory == clusters.OURS)
+        what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
+        return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()
+    found = [
+        Problem(
+            f"cluster {c.name}",
+            f"has {c.live} live workers in this etcd",
+            "stop them first",
+            id="other-clusters-live",
+        )
+        for c in seen
+        if c.live and c.inventory != clusters.OURS
+    ]
+    if found:
+        raise PreflightFailed(
+            "other clusters use this etcd; nothing was changed", found, id="other-clusters-live"
+        )
+    return ()
+
+
+def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str], list[str]]:
+    """What goes, and the directories that go if they are empty then."""
+    gone = [
+        worker.UNIT_PATH,
+        worker.current_link(alluxio),
+        worker.previous_link(alluxio),
+        *(f"{path}/LOCAL" for path in w.page_store.dirs),
+        worker.identity_file(alluxio),
+        DataDisk(alluxio.state_dir).marker,
+        *state.paths(alluxio, "worker"),
+    ]
+    return gone, [*w.page_store.dirs, f"{alluxio.state_dir}/tmp", alluxio.state_dir]
+
+
+def _worker_releases(alluxio: AlluxioCluster) -> list[str]:
+    """The folders that releases are unpacked in, each in a folder of its own."""
+    java = alluxio.java
+    return [alluxio.install_dir, *([java.install_dir] if java.source is not None else [])]
+
+
+def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], list[str]]:
+    gone = [
+        *backup_timer.paths(cluster),
+        layout.UNIT_PATH,
+        layout.config_file(cluster),
+        layout.last_seen(cluster),
+        before_3_6.path(cluster),
+        layout.pki_dir(cluster),
+        f"{member.data_dir}/member",
+        DataDisk(member.data_dir).marker,
+        f"{cluster.install_dir}/current",
+    ]
+    return gone, [cluster.config_dir, member.data_dir]
+
+
+def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
+    gone, empty = _etcd_paths(cluster, member)
+    return Probe(
+        resources=(File(layout.UNIT_PATH, None), File(layout.config_file(cluster), None)),
+        paths=(*gone, *empty, cluster.install_dir),
+        units=(layout.UNIT,),
+        commands=_count([f"{member.data_dir}/member"]),
+    )
+
+
+def _worker_probe(alluxio: AlluxioCluster, w: AlluxioWorker) -> Probe:
+    gone, empty = _worker_paths(alluxio, w)
+    return Probe(
+        resources=(File(worker.UNIT_PATH, None),),
+        paths=(*gone, *empty, *_worker_releases(alluxio)),
+        units=(worker.UNIT,),
+        commands=_count([f"{path}/LOCAL" for path in w.page_store.dirs]),
+    )
+
+
+def _etcd(
+    cluster: EtcdCluster, member: EtcdMember, facts: Mapping[Machine, HostFacts]
+) -> tuple[Change, ...]:
+    gone, empty = _etcd_paths(cluster, member)
+    f = facts[member.machine]
+    # Its snapshots stay.
+    stop_timer = Change(
+        f"disable {backup_timer.UNIT}", f"systemctl disable -q --now {backup_timer.UNIT}"
+    )
+    first = (stop_timer,) if backup_timer.TIMER_PATH in f.paths else ()
+    aside = f"{shlex.quote(member.data_dir)}/member.*"
+    kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
+    # Killed between its first file and its unit, a first deploy is as ours as with a unit.
+    begun = has_header((f.text(layout.config_file(cluster)) or "").encode(), cluster.name)
+    waiting: tuple[Change, ...] = ()
+    if owner(f, layout.UNIT_PATH) is None and not begun and layout.pki_dir(cluster) in f.paths:
+        # Of export-csrs, before any deploy-etcd.
+        pki = shlex.quote(layout.pki_dir(cluster))
+        keys = f"rm -f {pki}/*.key.new; rmdir {pki} {shlex.quote(cluster.config_dir)} || :"
+        waiting = (Change(f"delete the keys that wait in {layout.pki_dir(cluster)}", keys),)
+    removal = _removal(
+        f,
+        layout.UNIT,
+        layout.UNIT_PATH,
+        cluster.name,
+        gone,
+        empty,
+        [cluster.install_dir],
+        first=(*first, kept),
+        begun=begun,
+    )
+    return (*waiting, *removal)
+
+
+def _worker(
+    alluxio: AlluxioCluster, w: AlluxioWorker, facts: Mapping[Machine, HostFacts]
+) -> tuple[Change, ...]:
+    gone, empty = _worker_paths(alluxio, w)
+    f = facts[w.machine]
+    # Its folders, too: `info nodes` makes one.
+    logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
+    delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
+    return _removal(
+        f,
+        worker.UNIT,
+        worker.UNIT_PATH,
+        alluxio.name,
+        gone,
+        [*empty, alluxio.log_dir],
+        _worker_releases(alluxio),
+        first=(delete_logs,),
+    )
+
+
+def _master_paths(alluxio: AlluxioCluster) -> list[str]:
+    return [
+        worker.MASTER_UNIT_PATH,
+        worker.current_link(alluxio),
+        journal_folder.journal_dir(alluxio),
+        *state.paths(alluxio, "master"),
+    ]
+
+
+def _master_probe(alluxio: AlluxioCluster) -> Probe:
+    return Probe(
+        resources=(File(worker.MASTER_UNIT_PATH, None),),
+        paths=(*_master_paths(alluxio), *_worker_releases(alluxio)),
+        units=(worker.MASTER_UNIT, worker.UNIT),
+        commands=_count([journal_folder.journal_dir(alluxio)]),
+    )
+
+
+def _master(
+    alluxio: AlluxioCluster, master: AlluxioMaster, facts: Mapping[Machine, HostFacts]
+) -> tuple[Change, ...]:
+    f = facts[master.machine]
+    alone = f.unit(worker.UNIT).load == "not-found"  # else the releases are the worker's, too
+    logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
+    delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
+    return _removal(
+        f,
+        worker.MASTER_UNIT,
+        worker.MASTER_UNIT_PATH,
+        alluxio.name,
+        [p for p in _master_paths(alluxio) if alone or not p.endswith("/current")],
+        [f"{alluxio.state_dir}/tmp", alluxio.state_dir, alluxio.log_dir],
+        _worker_releases(alluxio) if alone else [],
+        first=(delete_logs,) if alone else (),
+    )
+
+
+def _removal(
+    facts: HostFacts,
+    unit: str,
+    unit_path: str,
+    cluster: str,
+    gone: Sequence[str],
+    empty: Sequence[str],
+    releases: Sequence[str],
+    first: Sequence[Change] = (),
+    begun: bool = False,
+) -> tuple[Change, ...]:
+    """Nothing, unless the host's unit says that it is this cluster's.
+
+    The unit file goes last: while it is there, a killed run can be run again. A host without any
+    such unit may have the releases that a killed first run had uploaded, and, when that had
+    ``begun`` to write, the rest but for the unit.
+    """
+    unpacked = [delete_releases(path) for path in releases if path in facts.paths]
+    absent = owner(facts, unit_path) is None and facts.unit(unit).load == "not-found"
+    if absent and not begun:
+        return tuple(unpacked)
+    if not absent and owner(facts, unit_path) != cluster:
+        return ()
+    # A process that starts while the host is looked at makes what was not there yet.
+    since = shlex.join(path for path in gone if path not in facts.paths and path != unit_path)
+    result = [
+        Change(
+            f"stop and disable {unit}",
+            # Its data goes: a leader need not wait to hand on its leadership.
+            f"systemctl disable -q {unit}; systemctl stop --no-block {unit}\n"
+            f"systemctl kill -s KILL {unit} 2>/dev/null || :\n"
+            f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :"
+            + (f"\nrm -rf {since}" if since else ""),
+            disrupts=True,
+            seconds=120,
+        ),
+        *first,
+        *unpacked,
+    ]
+    result += [
+        Change(f"delete {path}", f"rm -rf {shlex.quote(path)}")
+        for path in gone
+        if path in facts.paths and path != unit_path
+    ]
+    result += [
+        Change(f"remove {path} if empty", f"rmdir {shlex.quote(path)} 2>/dev/null || :")
+        for path in (*empty, *releases)
+    ]
+    pending = f"{PENDING_DIR}/restart.{unit}"
+    result.append(
+        Change(f"delete {unit_path}", f"rm -f {unit_path} {pending}; systemctl daemon-reload")
+    )
+    return tuple(result)
+
+
+def delete_releases(path: str) -> Change:
+    """Every release below ``path`` that this tool unpacked, older ones too; they are marked. And
+    the links that then lead nowhere."""
+    folder = shlex.quote(path)
+    return Change(
+        f"delete the releases in {path}",
+        f"for d in {folder}/* {folder}/.incoming.*; do\n"
+        f'case $d in */.incoming.*) rm -rf "$d";; esac\n'
+        f'if [ ! -L "$d" ] && [ -e "$d/{MARKER}" ]; then rm -rf "$d"; fi\ndone\n'
+        f'for d in {folder}/*; do [ ! -L "$d" ] || [ -e "$d" ] || rm -f "$d"; done\n'
+        f"rmdir {folder} 2>/dev/null || :",
+    )
+
+
+_T = TypeVar("_T", EtcdMember, AlluxioMaster, AlluxioWorker)
+
+
+def _hosts(
+    roles: Sequence[_T], removal: Callable[[_T], tuple[Change, ...]]
+) -> tuple[HostChanges, ...]:
+    hosts = (HostChanges(role.name, role.machine, removal(role)) for role in roles)
+    return tuple(h for h in hosts if h.changes)

@@ -1,0 +1,1 @@
+"""Plans for the etcd cluster: its deployment, upgrades, the leader, and authentication."""

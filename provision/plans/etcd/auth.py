@@ -1,0 +1,315 @@
+"""``enable-auth`` and ``disable-auth``: who may do what in etcd, and the workers' login.
+
+etcd needs a user root with the role root before it turns authentication on ("Role-based access
+control" in its operations guide). The workers get a user of their own whose role reaches only
+what Alluxio 313 asks for: it lists both prefixes without a slash at the end, so a role on
+``/DHT/<cluster>/`` would let workers join, and ``info nodes`` see nothing.
+
+313 cannot join with a login while authentication is off, nor keep its lease without one while it
+is on (both tried). So the workers' files are written first, then etcd is switched, and the
+workers are restarted at once: a worker is offline for others when its restart comes later than
+its lease's end (``alluxio.failure_detection_timeout``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from provision.alluxio.membership import clusters
+from provision.alluxio.worker import desired as workers_desired
+from provision.engine.plan import Call, HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem, UsageError
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.login import root_login
+from provision.etcd.api.values import Login, Permission
+from provision.etcd.cluster import gates, health, reach
+from provision.host import gather
+from provision.host.diff import Change, changes
+from provision.host.ownership import owner
+from provision.host.resources import File, Unit
+from provision.inventory import etcd_releases
+from provision.inventory.etcd_releases import State
+from provision.inventory.model import AlluxioEtcd
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, EtcdCluster, Inventory
+from provision.plans.alluxio import moved, start_workers
+from provision.ssh.session import Fleet
+
+ROOT = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What etcd has. ``accepted``: whether it takes the workers' login, when it is on."""
+
+    enabled: bool
+    users: dict[str, tuple[str, ...]]
+    roles: dict[str, tuple[Permission, ...]]
+    accepted: bool = False
+    #: Other Alluxio clusters in this etcd, by name: how many of their workers are live.
+    others: Mapping[str, int] = field(default_factory=dict)
+    #: The members with the releases that they run.
+    running: tuple[tuple[str, str], ...] = ()
+
+
+def observe(inventory: Inventory, fleet: Fleet) -> Observed:
+    """Ask etcd, as root when it is on. Raises :class:`Unhealthy` when it refuses that, and
+    :class:`UsageError` when the inventory does not say what is needed."""
+    cluster = inventory.etcd
+    if root_login(cluster) is None:
+        raise UsageError(
+            f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
+        )
+    seen = gates.back(cluster, fleet, health.observe(cluster, fleet))
+    gates.require_writable(seen)
+    with health.any_client(cluster, fleet) as client:
+        enabled = client.log_in()
+        users, roles = client.users(), client.roles()
+    login = _login(inventory)
+    accepted = enabled and login is not None and _accepted(cluster, fleet, login)
+    found = clusters.look(inventory, fleet).clusters
+    others = {c.name: c.live for c in found if c.inventory != clusters.OURS}
+    return Observed(enabled, users, roles, accepted, others, seen.releases)
+
+
+def enable(
+    inventory: Inventory, fleet: Fleet, seen: Observed, lock_out: Sequence[str] = ()
+) -> Plan:
+    """Users and roles, the workers' login, authentication on, and the workers restarted.
+
+    Raises :class:`PreflightFailed` when another cluster has live workers here that would be cut
+    off, unless ``lock_out`` names it, and where a release that runs damages data with it on.
+    """
+    cluster = inventory.etcd
+    if not cluster.auth.enabled:
+        raise UsageError(
+            f"{inventory.path}: set etcd.auth.enabled: true to turn it on",
+            id="command-not-applicable",
+        )
+    if not seen.enabled:
+        etcd_releases.require_fit(seen.running, {State.AUTH}, "enable-auth")
+    notes = () if seen.enabled else _others(seen, lock_out)
+    steps: list[Step] = []
+    if calls := _users(inventory, fleet, seen):
+        steps.append(Step("make etcd's users and roles", calls=tuple(calls)))
+    written, restarted = _workers(inventory, fleet)
+    if written:
+        steps.append(Step("give the workers their login", tuple(written)))
+    if not seen.enabled:
+        steps.append(_switch(cluster, fleet, "on", lambda client: client.auth_enable()))
+    # All at once: without their login they cannot keep their leases any more.
+    steps += _restarts(inventory, fleet, restarted, len(restarted))
+    return replace(_plan("enable-auth", inventory, steps), notes=notes)
+
+
+def disable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
+    """The workers' login taken away, authentication off, and the workers restarted, rolling.
+
+    Users and roles stay in etcd: without authentication they mean nothing.
+    """
+    cluster = inventory.etcd
+    if cluster.auth.enabled is not False:
+        raise UsageError(
+            f"{inventory.path}: set etcd.auth.enabled: false to turn it off",
+            id="command-not-applicable",
+        )
+    steps: list[Step] = []
+    written, restarted = _workers(inventory, fleet)
+    if written:
+        steps.append(Step("take the workers' login away", tuple(written)))
+    if seen.enabled:
+        steps.append(_switch(cluster, fleet, "off", lambda client: client.auth_disable()))
+    share = max(1, len(restarted) // start_workers.RESTART_SHARE)
+    steps += _restarts(inventory, fleet, restarted, share)
+    return _plan("disable-auth", inventory, steps)
+
+
+def _others(seen: Observed, lock_out: Sequence[str]) -> tuple[Problem, ...]:
+    """What becomes of the other clusters: an error for live workers nobody agreed to cut off."""
+    if unknown := [name for name in lock_out if name not in seen.others]:
+        raise UsageError(
+            f"--lock-out: no other cluster in this etcd is called {unknown[0]}", id="name-unknown"
+        )
+    found = [
+        Problem(
+            f"cluster {name}",
+            (f"has {live} live workers here" if live else "has registrations here, none live")
+            + ": without a login of their own they are refused from then on",
+            f"plan a user and role for it, then say --lock-out {name}" if live else "",
+            "error" if live and name not in lock_out else "warning",
+            id="other-clusters-live",
+        )
+        for name, live in seen.others.items()
+    ]
+    if any(p.severity == "error" for p in found):
+        raise PreflightFailed(
+            "other clusters use this etcd; nothing was changed", found, id="other-clusters-live"
+        )
+    return tuple(found)
+
+
+def permissions(cluster: str) -> tuple[Permission, ...]:
+    """What Alluxio's workers and its ``info nodes`` need in etcd, and nothing else."""
+    return (Permission.below(f"/DHT/{cluster}"), Permission.below(f"/ServiceDiscovery/{cluster}"))
+
+
+def _plan(command: str, inventory: Inventory, steps: Sequence[Step]) -> Plan:
+    guards = tuple(m.machine for m in inventory.etcd.members) if steps else ()
+    return Plan(command, inventory.cluster, tuple(steps), guards=guards)
+
+
+def _login(inventory: Inventory) -> Login | None:
+    alluxio = inventory.alluxio
+    if alluxio is None or alluxio.membership == "STATIC":
+        return None
+    return workers_desired.login(alluxio)
+
+
+def _accepted(cluster: EtcdCluster, fleet: Fleet, login: Login) -> bool:
+    with reach.connect(cluster, fleet, cluster.members[0], login=login) as client:
+        try:
+            return client.log_in()
+        except EtcdUnreachable as error:
+            if error.reason is Reason.LOGIN:
+                return False
+            raise
+
+
+def _users(inventory: Inventory, fleet: Fleet, seen: Observed) -> list[Call]:
+    """The calls for users and roles. A password that etcd cannot be asked about is set."""
+    cluster = inventory.etcd
+    root = root_login(cluster)
+    assert root is not None  # observe() has seen to it
+    calls: list[Call] = []
+
+    def call(what: str, do: Callable[[EtcdClient], None]) -> None:
+        def run() -> None:
+            with health.any_client(cluster, fleet) as client:
+                do(client)
+
+        calls.append(Call(what, run))
+
+    if not seen.enabled:
+        call("user root with its password and role", lambda c: _user(c, root, ROOT))
+    login = _login(inventory)
+    if login is None:
+        return calls
+    wanted = permissions(inventory.cluster)
+    if set(seen.roles.get(login.user, ())) != set(wanted):
+        rights = ", ".join(map(str, wanted))
+        call(f"role {login.user}: {rights}", lambda c: _role(c, login.user, wanted))
+    if not seen.accepted or login.user not in seen.users.get(login.user, ()):
+        call(f"user {login.user} with its password and role", lambda c: _user(c, login, login.user))
+    return calls
+
+
+def _user(client: EtcdClient, login: Login, role: str) -> None:
+    users = client.users()
+    if login.user in users:
+        client.user_change_password(login.user, login.password)
+    else:
+        client.user_add(login.user, login.password)
+    if role == ROOT and ROOT not in client.roles():
+        client.role_add(ROOT)
+    if role not in users.get(login.user, ()):
+        client.user_grant_role(login.user, role)
+
+
+def _role(client: EtcdClient, name: str, wanted: Sequence[Permission]) -> None:
+    roles = client.roles()
+    if name not in roles:
+        client.role_add(name)
+    for permission in wanted:
+        client.role_grant(name, permission)
+    for permission in roles.get(name, ()):
+        if permission not in wanted:
+            client.role_revoke(name, permission)
+
+
+def _switch(cluster: EtcdCluster, fleet: Fleet, to: str, do: Callable[[EtcdClient], None]) -> Step:
+    def run() -> None:
+        with health.any_client(cluster, fleet) as client:
+            if client.log_in() is not (to == "on"):
+                do(client)
+
+    return Step(
+        f"turn authentication {to}",
+        calls=(Call(f"authentication {to}", run),),
+        after=gates.all_healthy(cluster, fleet),
+    )
+
+
+def _workers(
+    inventory: Inventory, fleet: Fleet
+) -> tuple[list[HostChanges], list[tuple[AlluxioWorker, HostChanges]]]:
+    """What is written on the hosts of installed workers, and the restarts of those that run."""
+    alluxio = inventory.alluxio
+    if alluxio is None or alluxio.membership == "STATIC":
+        return [], []
+    tarballs = start_workers.fetch(alluxio)
+    probes = {w.machine: workers_desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
+    seen, absent = gather.look(fleet, probes)
+    if absent:
+        # One that is left out would be cut off, or never come back.
+        raise PreflightFailed(
+            "not every worker's host can be reached; nothing was changed",
+            absent,
+            id="preflight-failed",
+        )
+    written: list[HostChanges] = []
+    restarted: list[tuple[AlluxioWorker, HostChanges]] = []
+    ours = [w for w in alluxio.workers if owner(seen[w.machine], workers_desired.UNIT_PATH)]
+    # Asked as root: etcd may not know the workers' login yet, or no longer.
+    as_root = replace(alluxio, etcd_login=AlluxioEtcd())
+    if moving := moved.left_to_start_workers(inventory, as_root, fleet, ours, seen):
+        raise PreflightFailed(
+            f"the address of {len(moving)} workers changes; nothing was changed",
+            list(moving.values()),
+            id="worker-address-changing",
+        )
+    for w in alluxio.workers:
+        facts = seen[w.machine]
+        if owner(facts, workers_desired.UNIT_PATH) != alluxio.name:
+            continue
+        unit = Unit(workers_desired.UNIT)
+        runs = facts.unit(unit.name).active in ("active", "activating")
+        wanted = [r for r in workers_desired.resources(alluxio, w, tarballs, facts) if _is_site(r)]
+        todo = changes([*wanted, *([unit] if runs else [])], facts)
+        files = tuple(c for c in todo if not c.disrupts)
+        if files:
+            written.append(HostChanges(w.name, w.machine, files))
+        units: tuple[Change, ...] = tuple(c for c in todo if c.disrupts)
+        if units:
+            restarted.append((w, HostChanges(w.name, w.machine, units)))
+    return written, restarted
+
+
+def _is_site(resource: object) -> bool:
+    return isinstance(resource, File) and resource.path.endswith("/alluxio-site.properties")
+
+
+def _restarts(
+    inventory: Inventory,
+    fleet: Fleet,
+    restarted: Sequence[tuple[AlluxioWorker, HostChanges]],
+    share: int,
+) -> list[Step]:
+    alluxio: AlluxioCluster | None = inventory.alluxio
+    if alluxio is None or not restarted:
+        return []
+    changed = {w.name: host for w, host in restarted}
+    steps: list[Step] = []
+    for some in start_workers.groups([w for w, _ in restarted], share):
+        waiting = start_workers.Registrations(inventory, alluxio, fleet, some)
+        names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
+        steps.append(
+            Step(
+                f"restart {names}",
+                tuple(changed[w.name] for w in some),
+                before=waiting.before,
+                after=waiting.after,
+                at_once=inventory.parallel,
+            )
+        )
+    return steps

@@ -1,0 +1,180 @@
+"""What must be true before the first member runs etcd 3.6.
+
+**Every member was restarted once more.** Up to 3.5.19 a promotion is not saved in the v3 store
+(etcd issue 19557), and 3.6 takes its members from there: it takes voters for learners, and does not
+start with two of them. A member that starts publishes its attributes, and from 3.5.20 on every
+member that applies this saves the whole of it (``UpdateAttributes`` and
+``unsafeSaveMemberToBackend`` of etcd's ``membership``). In the roll-out of that release the members
+that were not upgraded yet have missed it (issue 20793), so each is restarted again when all run it.
+While 3.5 runs, its answers come from the v2 store and do not show the fault.
+
+**There is no v2 data.** 3.6 ends where the newest v2 snapshot, or the log after it, has other v2
+content than members (etcd's guide "Upgrade etcd from v3.5 to v3.6").
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+
+from provision.engine.plan import Gate
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.cluster import scratch
+from provision.etcd.cluster.health import ClusterHealth
+from provision.host.facts import HostFacts
+from provision.host.resources import File
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.ssh.session import Fleet, Session, failures
+from provision.text import number, printable, size
+
+_NOTE = re.compile(r"^cluster=([0-9a-f]{1,16}) member=([0-9a-f]{1,16})$", re.MULTILINE)
+_COMMENT = "# alluxio-provision has restarted this member when all were ready for etcd 3.6."
+#: The note's name.
+FILE = "restarted-before-3.6"
+#: What ``etcdutl check v2store`` prints where there is nothing, from 3.5.32 on
+#: (``check_command.go``).
+CLEAN = "No custom content found in both v2store and WAL records"
+FOUND = "detected custom"
+#: Seconds to copy a log and a snapshot, and to read them.
+CHECKED_WITHIN = 900.0
+#: Bytes that stay free beside the copy.
+_SPARE = 64 << 20
+
+
+def path(cluster: EtcdCluster) -> str:
+    """The note that the member on this host was restarted: a file of root's."""
+    return f"{cluster.config_dir}/{FILE}"
+
+
+def note(cluster: EtcdCluster, cluster_id: int, member_id: int) -> File:
+    """The note of one member. A member that was replaced or restored since has other ids."""
+    text = f"{_COMMENT}\ncluster={cluster_id:x} member={member_id:x}\n"
+    return File(path(cluster), text.encode())
+
+
+def restarted(
+    cluster: EtcdCluster, seen: ClusterHealth, facts: Mapping[str, HostFacts]
+) -> frozenset[str]:
+    """The members whose hosts have the note, and whose ids are those of the note.
+
+    ``facts`` are by member, asked for with ``File(path(cluster), None)``. Of a member that does
+    not answer the note is believed.
+    """
+    found = set()
+    for m in seen.members:
+        noted = _NOTE.search(facts[m.member.name].text(path(cluster)) or "")
+        if noted is None:
+            continue
+        ids = (int(noted[1], 16), int(noted[2], 16))
+        if m.status is None or ids == (m.status.cluster_id, m.status.member_id):
+            found.add(m.member.name)
+    return frozenset(found)
+
+
+def false_learners(seen: ClusterHealth) -> list[tuple[str, str]]:
+    """Pairs of a member and of one that it takes for a learner, by its own list of members.
+
+    The call is not linearizable, so a member answers from its own store (``Cluster.MemberList``).
+    An upgrade begins without a learner, so each is a voter.
+    """
+    return [
+        (m.member.name, r.name or f"{r.id:x}")
+        for m in seen.members
+        for r in m.registered
+        if r.is_learner
+    ]
+
+
+def no_v2_data(cluster: EtcdCluster, fleet: Fleet, release: str) -> Gate:
+    """A gate: no member's data would keep 3.6 from starting. ``release`` has the etcdutl to ask."""
+    tools = dict.fromkeys((m.name for m in cluster.members), release)
+    return Gate(
+        "no member has v2 data, by etcdutl on a copy",
+        lambda: require_no_v2_data(cluster, fleet, tools),
+    )
+
+
+def require_no_v2_data(cluster: EtcdCluster, fleet: Fleet, tools: Mapping[str, str]) -> None:
+    """Raises :class:`PreflightFailed` when a member has v2 data, or when that is not known.
+
+    ``tools``: the members to ask, each with the release on its host whose etcdutl reads the data.
+    """
+    by_machine = {m.machine: m for m in cluster.members if m.name in tools}
+
+    def ask(session: Session) -> str:
+        member = by_machine[session.machine]
+        command = script(cluster, member, tools[member.name])
+        done = session.run(command, "check v2store", timeout=CHECKED_WITHIN)
+        return done.stdout if done.ok else f"{done.stdout}\n{done.stderr}"
+
+    results = fleet.map(ask, list(by_machine))
+    problems = list(failures(results))
+    for machine, member in by_machine.items():
+        said = results[machine]
+        if isinstance(said, str) and (problem := verdict(member, said)) is not None:
+            problems.append(problem)
+    if problems:
+        names = ", ".join(p.where for p in problems)
+        raise PreflightFailed(
+            f"etcd 3.6 is not put on data that it may not start with: {names}",
+            problems,
+            id=problems[0].id,
+        )
+
+
+def verdict(member: EtcdMember, said: str) -> Problem | None:
+    """What is wrong by what :func:`script` printed; None when there is no v2 data."""
+    where = f"{member.name} ({member.machine.host})"
+    if CLEAN in said:
+        return None
+    if room := re.search(r"^room free=(\d+) need=(\d+)$", said, re.MULTILINE):
+        free, need = (size((number(text) or 0) << 10) for text in room.groups())
+        what = f"/var/tmp has {free} free; the look for v2 data copies the log and needs {need}"
+        return Problem(where, what, "free space there", id="disk-full")
+    if FOUND in said:
+        line = next(line for line in said.splitlines() if FOUND in line)
+        what = f"has v2 data, with which 3.6 does not start: {printable(line.strip(), 200)}"
+        remedy = "delete it and have a snapshot written: invoke explain etcd-v2-data says how"
+        return Problem(where, what, remedy, id="etcd-v2-data")
+    what = f"it is not known whether it has v2 data: {printable(said.strip()[-400:], 400)}"
+    remedy = "run again; if it stays, see invoke explain etcd-v2-data"
+    return Problem(where, what, remedy, id="etcd-v2-data")
+
+
+def script(cluster: EtcdCluster, member: EtcdMember, release: str) -> str:
+    """Copies the log and the v2 snapshots, and has etcdutl read the copy, as etcd's user.
+
+    The log comes first: of the snapshots only those that it names are read. A log file or snapshot
+    that etcd deletes meanwhile makes the copy fail, so it is made again.
+    """
+    q = shlex.quote
+    tool = f"{cluster.install_dir}/{release}/etcdutl"
+    as_user = f"""\
+from=$1 to=$2
+need=$(du -ck "$from/wal" "$from"/snap/*.snap 2>/dev/null | tail -n 1 | cut -f 1)
+need=$((need + {_SPARE >> 10}))
+free=$(df -Pk "$to" | awk 'END {{ print $4 }}')
+[ "$free" -ge "$need" ] || {{ echo "room free=$free need=$need"; exit 0; }}
+copy() {{
+  rm -rf "$to/member"
+  mkdir -p "$to/member/snap" && cp -R "$from/wal" "$to/member/wal" || return 1
+  for f in "$from"/snap/*.snap; do
+    [ ! -e "$f" ] || cp "$f" "$to/member/snap/" || return 1
+  done
+}}
+copy || copy || copy || {{ echo "the log cannot be copied"; exit 0; }}
+timeout {int(CHECKED_WITHIN) // 2} {q(tool)} check v2store --data-dir "$to" 2>&1 | tail -n 3
+"""
+    return f"""\
+umask 077
+d=$(mktemp -d {scratch.SCRATCH}.XXXXXX) || exit 1
+trap 'rm -rf "$d"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+chown {q(cluster.user)}: "$d"
+cd /
+low="nice -n 19"
+! command -v ionice >/dev/null || low="$low ionice -c 3"
+setpriv --reuid {q(cluster.user)} --regid {q(cluster.user)} --init-groups $low \\
+sh -c {q(as_user)} sh {q(member.data_dir + "/member")} "$d" </dev/null
+"""

@@ -1,0 +1,84 @@
+"""What must be true before the first member runs etcd 3.7: no v2 request is left to be read.
+
+Up to 3.5 a member publishes its attributes by a v2 request in the log (``EtcdServer.publish``). 3.6
+translates these (``v2ToV3Request``). 3.7 has no such request any more and ends on the first that it
+reads: "unmarshal should never fail" (``apply.Apply``). It reads the log from its newest snapshot
+on, and 3.6 takes a snapshot after 10,000 entries only, which a quiet cluster does not write for
+months. So each member writes one while it runs 3.6. Tried with 3.5.35, 3.6.16 and 3.7.3; etcd's
+guide "Upgrade etcd from v3.6 to v3.7" does not mention it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+
+from provision.engine.plan import Gate
+from provision.errors import Problem, ProvisionError, Unhealthy
+from provision.etcd.cluster import gates, health, reach
+from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.ssh.session import Fleet
+
+#: The setting with which a member writes a snapshot after every second entry.
+OFTEN = {"snapshot-count": 1}
+#: Seconds until such a member has written one.
+WRITTEN_WITHIN = 60.0
+_SNAPSHOT = re.compile(r"^[0-9a-f]{16}-([0-9a-f]{16})\.snap$", re.MULTILINE)
+
+
+def v2_requests(cluster: EtcdCluster, member: EtcdMember) -> str:
+    """A shell command that prints ``v2`` when a member's log may hold a v2 request, or ``none``.
+
+    Such requests name the place of a member's attributes, or of the cluster's version, in the v2
+    store. One that an older part of the log holds counts, too.
+    """
+    wal = shlex.quote(f"{member.data_dir}/member/wal")
+    find = (
+        f"cd {wal} && if grep -aqE '/0/(members/[0-9a-f]+/attributes|version)' ./*.wal; "
+        "then echo v2; elif [ $? = 1 ]; then echo none; fi"
+    )
+    return _as_user(cluster, find)
+
+
+def snapshot_written(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
+    """A gate: every member is healthy, and ``member`` has a snapshot of all it had applied."""
+
+    def check() -> None:
+        gates.all_healthy(cluster, fleet, member).check()
+        with reach.connect(cluster, fleet, member) as client:
+            wanted = client.status().raft_index
+        deadline = time.monotonic() + WRITTEN_WITHIN
+        while (newest := _newest(cluster, fleet, member)) < wanted:
+            if time.monotonic() > deadline:
+                where = f"{member.name} ({member.machine.host})"
+                what = f"its newest snapshot is of entry {newest}, not of {wanted} or later"
+                remedy = f"see why by invoke logs --host {member.name}"
+                raise Unhealthy(
+                    f"{member.name} writes no snapshot, without which 3.7 may not start",
+                    [Problem(where, what, remedy, id="upgrade-stopped")],
+                    id="upgrade-stopped",
+                )
+            health.verify_write(cluster, fleet, member)  # each is some entries
+            time.sleep(gates.POLL_SECONDS)
+
+    return Gate(f"every member healthy, {member.name} has written a snapshot", check)
+
+
+def _newest(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> int:
+    """The entry (raft index) of the newest snapshot on the member's disk; 0 without one."""
+    command = _as_user(cluster, f"ls {shlex.quote(member.data_dir + '/member/snap')}")
+    done = fleet.session(member.machine).run(command, "look for the newest snapshot")
+    if not done.ok:
+        raise ProvisionError(
+            f"{member.name}: the snapshots cannot be listed: {done.stderr.strip()[:200]}",
+            id="upgrade-stopped",
+        )
+    return max((int(index, 16) for index in _SNAPSHOT.findall(done.stdout)), default=0)
+
+
+def _as_user(cluster: EtcdCluster, command: str) -> str:
+    """root does not go by name through a folder of the service's user."""
+    user = shlex.quote(cluster.user)
+    prefix = f"cd /; setpriv --reuid {user} --regid {user} --init-groups sh -c "
+    return prefix + shlex.quote(command)

@@ -1,0 +1,1 @@
+"""Plans for certificates and CAs."""

@@ -1,0 +1,400 @@
+"""``export-csrs`` and ``import-certs``: signing requests out, signed certificates in.
+
+Each listener's key is made on its member's host and stays there; what is exported is a folder of
+requests and a manifest, which is JSON: what each request is for and the digest of its key. The
+certificate of ``infra0-peer.csr`` is expected as ``infra0-peer.crt`` (or ``.pem``) in the same
+folder, with its intermediates behind it or all of them in ``chain.pem``. Both commands can be run
+again: a key that waits for its certificate is used again, and an import changes nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from provision.engine.plan import Call, HostChanges, Plan, Step
+from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
+from provision.etcd.member import desired, layout
+from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca
+from provision.etcd.pki.external_ca import CHAIN, PEM, External
+from provision.host import gather
+from provision.host.diff import Change, signing_request
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import Certificate, File
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, is_ip
+from provision.ssh.session import Fleet
+from provision.text import printable
+
+MANIFEST = "manifest.json"
+SCHEMA = "alluxio-provision/csrs/1"
+MAX_BYTES = 1 << 20
+_BLOCK = re.compile(
+    r"-----BEGIN CERTIFICATE REQUEST-----.+?-----END CERTIFICATE REQUEST-----\n?", re.DOTALL
+)
+
+
+class Request(BaseModel):
+    """One request of the manifest. ``key``: SHA-256 of the public key (DER), hex."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    member: str = ""
+    listener: str = ""
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    names: tuple[str, ...] = ()
+
+
+class Manifest(BaseModel):
+    """What was exported. ``schema`` is :data:`SCHEMA`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: str = Field(alias="schema")
+    cluster: str
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A request to be made; ``listener`` None: for this tool's own certificate."""
+
+    name: str
+    member: EtcdMember | None = None
+    listener: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Export:
+    """The requests that are wanted, and what was answered (PEM), by name."""
+
+    cluster: EtcdCluster
+    to: Path
+    wanted: Sequence[_Wanted]
+    answers: dict[str, bytes] = field(default_factory=dict)
+
+    def collect(self, name: str) -> Callable[[str], str]:
+        def answer(said: str) -> str:
+            block = _BLOCK.search(said)
+            try:
+                pem = (block.group() if block else "").encode()
+                external_ca.key_of_request(pem)
+            except ValueError as error:
+                raise ChangeFailed(
+                    f"{name}: openssl there made no signing request", id="change-failed"
+                ) from error
+            self.answers[name] = pem
+            return ""
+
+        return answer
+
+    def make_own(self) -> None:
+        usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, own_ca.CLIENT_NAME)])
+        request = x509.CertificateSigningRequestBuilder(subject).add_extension(
+            usages, critical=False
+        )
+        key = keyfiles.ensure_key(imported.own_key(self.cluster))
+        self.answers[own_ca.CLIENT_NAME] = request.sign(key, hashes.SHA256()).public_bytes(PEM)
+
+    def write(self) -> None:
+        requests = []
+        try:
+            self.to.mkdir(parents=True, exist_ok=True)
+            for w in self.wanted:
+                pem = self.answers[w.name]
+                keyfiles.replace_file(self.to / f"{w.name}.csr", pem, 0o644)
+                request = Request(
+                    name=w.name,
+                    member=w.member.name if w.member is not None else "",
+                    listener=w.listener,
+                    key=_digest(external_ca.key_of_request(pem)),
+                    names=w.names,
+                )
+                requests.append(request.model_dump())
+            document = {"schema": SCHEMA, "cluster": self.cluster.name, "requests": requests}
+            # Last: a folder without it is what a killed run has left.
+            text = json.dumps(document, indent=2) + "\n"
+            keyfiles.replace_file(self.to / MANIFEST, text.encode(), 0o644)
+        except OSError as error:
+            raise ChangeFailed(
+                f"{error.filename or self.to}: {error.strerror or error}", id="file-unwritable"
+            ) from error
+
+
+def export(
+    inventory: Inventory, fleet: Fleet, members: Sequence[EtcdMember], to: Path, *, every: bool
+) -> Plan:
+    """Keys on the hosts of ``members``, and their requests in the folder ``to``.
+
+    ``every``: also for certificates that are good for long. Raises :class:`PreflightFailed` with
+    every host that cannot be asked, has no openssl, or is another cluster's.
+    """
+    cluster = inventory.etcd
+    ca = _external(cluster)
+    facts = gather.facts(fleet, {m.machine: _probe(cluster, m) for m in members})
+    wanted: list[_Wanted] = []
+    hosts, problems = [], []
+    made = _Export(cluster, to, wanted)
+    keys: dict[str, bytes | None] = {}
+    for m in members:
+        seen = facts[m.machine]
+        kinds = [k for k in desired.kinds(m) if every or _due(cluster, m, k, seen, ca)]
+        todo = []
+        for kind in kinds:
+            name, names = imported.name_of(m, kind), _names(m)
+            wanted.append(_Wanted(name, m, kind, names))
+            keys[name] = imported.waiting_key(seen, kind)
+            todo.append(_ask(cluster, m, kind, names, made.collect(name)))
+        if kinds:
+            problems += _unfit(cluster, m, seen)
+            hosts.append(HostChanges(m.name, m.machine, tuple(todo)))
+    own = _own_due(cluster, ca, every=every) and len(members) == len(cluster.members)
+    if own:
+        wanted.append(_Wanted(own_ca.CLIENT_NAME))
+        keys[own_ca.CLIENT_NAME] = imported.own_waiting_key(cluster)
+    if problems:
+        raise PreflightFailed("no request was made", problems, id="preflight-failed")
+    if not wanted or _has_all(to, cluster, made.wanted, keys):
+        return Plan("export-csrs", cluster.name)
+    calls = [Call(f"write {len(wanted)} requests and {MANIFEST} into {to}", made.write)]
+    if own:
+        calls.insert(0, Call("make this tool's own key and request", made.make_own))
+    steps = [Step("make keys and requests on the hosts", tuple(hosts))] if hosts else []
+    return Plan("export-csrs", cluster.name, (*steps, Step("write them", calls=tuple(calls))))
+
+
+def import_(inventory: Inventory, folder: Path) -> Plan:
+    """Take the signed certificates in ``folder`` to where ``deploy-etcd`` finds them.
+
+    Raises :class:`UsageError` with everything that is wrong with any of them, or missing.
+    """
+    cluster = inventory.etcd
+    ca = _external(cluster)
+    manifest = _manifest(folder)
+    if manifest.cluster != cluster.name:
+        what = f"the requests there are of the cluster {manifest.cluster}, not {cluster.name}"
+        raise UsageError(f"{folder}: {printable(what, 300)}", id="file-unusable")
+    more = _read(folder / CHAIN) if (folder / CHAIN).exists() else b""
+    members = {m.name: m for m in cluster.members}
+    problems: list[Problem] = []
+    calls = []
+    for request in manifest.requests:
+        member = members.get(request.member)
+        own = request.name == own_ca.CLIENT_NAME
+        if not own and (
+            member is None
+            or request.listener not in desired.kinds(member)
+            or request.name != imported.name_of(member, request.listener)
+        ):
+            what = f"is for no TLS listener of a member of {inventory.path}"
+            problems.append(
+                Problem(
+                    printable(request.name, 100),
+                    what,
+                    "export the requests anew",
+                    id="external-certificate-needed",
+                )
+            )
+            continue
+        names = (
+            () if own or member is None else imported.must_name(cluster, member, request.listener)
+        )
+        path = _signed(folder, request.name)
+        if path is None:
+            what = f"is missing: it is the signed {request.name}.csr"
+            problems.append(
+                Problem(f"{folder / request.name}.crt", what, id="external-certificate-needed")
+            )
+            continue
+        pem = _read(path)
+        wrong = external_ca.faults(
+            ca, pem, names, usages=("client",) if own else external_ca.BOTH, more=more
+        )
+        if _digest_of(pem) not in (request.key, ""):
+            wrong.append(f"it is not for the key of {request.name}.csr")
+        if wrong:
+            problems.append(Problem(str(path), "; ".join(wrong), id="external-certificate-needed"))
+            continue
+        chain = b"".join(c.public_bytes(PEM) for c in ca.chain(pem, more)[:-1])
+        if ca.imported(request.name) != chain:
+            calls.append(_store(ca, request.name, chain))
+    if problems:
+        raise UsageError("nothing was imported", problems, id="external-certificate-needed")
+    steps = [Step("import the certificates", calls=tuple(calls))] if calls else []
+    return Plan("import-certs", cluster.name, tuple(steps))
+
+
+def _store(ca: External, name: str, chain: bytes) -> Call:
+    path = ca.folder / f"{name}.crt"
+
+    def store() -> None:
+        with keyfiles.explained(path):
+            keyfiles.make_private_dir(ca.folder.parent)
+            keyfiles.make_private_dir(ca.folder)
+            keyfiles.replace_file(path, chain, 0o644)
+
+    info = certificates.inspect(chain)
+    return Call(f"{path}: signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}", store)
+
+
+def _external(cluster: EtcdCluster) -> External:
+    if cluster.tls.ca != "external":
+        raise UsageError(
+            "etcd.tls.ca is own: this tool signs the certificates itself (deploy-etcd, "
+            "rotate-certs); for another CA, set etcd.tls.ca: external and ca_bundle",
+            id="command-not-applicable",
+        )
+    if not (cluster.tls.peer or cluster.tls.client):
+        raise UsageError(
+            "there are no certificates: etcd.tls.peer and etcd.tls.client are false",
+            id="command-not-applicable",
+        )
+    return external_ca.load(cluster)
+
+
+def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
+    files = [
+        Certificate(layout.certificate(cluster, k), cluster.user) for k in desired.kinds(member)
+    ]
+    return Probe(
+        resources=(File(layout.UNIT_PATH, None), *files),
+        commands=desired.key_probes(cluster, member),
+    )
+
+
+def _unfit(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> list[Problem]:
+    """Why no key may be made on the member's host."""
+    where, host = f"{member.name} ({member.machine.where})", member.machine.host
+    found = []
+    other = owner(facts, layout.UNIT_PATH)
+    if other not in (None, cluster.name):
+        what = f"{host} has a member of the cluster {other}"
+        found.append(Problem(where, what, "give it another host", id="another-clusters-host"))
+    if not facts.commands.get(desired.OPENSSL, "").strip():
+        what = f"{host} has no openssl to make its keys with, and they are made nowhere else"
+        found.append(Problem(where, what, "install openssl there", id="host-unsupported"))
+    return found
+
+
+def _due(
+    cluster: EtcdCluster, member: EtcdMember, kind: str, facts: HostFacts, ca: External
+) -> bool:
+    choice = imported.choose(cluster, member, kind, facts, ca)
+    if choice.problem is not None or choice.leaf is None:
+        return True
+    here = choice.new or desired.installed(cluster, kind, facts)
+    return here is not None and _ends(here)
+
+
+def _ends(pem: bytes) -> bool:
+    """From when on ``check-nodes`` warns."""
+    return certificates.inspect(pem).days_left() < certificates.RENEW_BEFORE_DAYS
+
+
+def _own_due(cluster: EtcdCluster, ca: External, *, every: bool) -> bool:
+    if not (cluster.tls.client and cluster.tls.client_auth):
+        return False
+    if every:
+        return True
+    if imported.own_waiting(cluster) is not None:
+        return False
+    try:
+        own = imported.own_pair(cluster).cert_pem
+    except UsageError:
+        return True
+    return bool(external_ca.faults(ca, own, (), usages=("client",))) or _ends(own)
+
+
+def _ask(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    kind: str,
+    names: Sequence[str],
+    answer: Callable[[str], str],
+) -> Change:
+    path = layout.certificate(cluster, kind)
+    asked = [f"{'IP' if is_ip(name) else 'DNS'}:{name}" for name in names]
+    return Change(
+        f"ask for a certificate of the key {path}.key.new, which is made there",
+        ask=signing_request(path, member.name, asked),
+        answer=answer,
+    )
+
+
+def _names(member: EtcdMember) -> tuple[str, ...]:
+    return tuple(sorted({certificates.canonical(name) for name in (*desired.sans(member), "::1")}))
+
+
+def _has_all(
+    folder: Path, cluster: EtcdCluster, wanted: Sequence[_Wanted], keys: dict[str, bytes | None]
+) -> bool:
+    """Whether the folder has every wanted request already, each of the key that waits."""
+    if not (folder / MANIFEST).exists():
+        return False
+    manifest = _manifest(folder)
+    there = {r.name: r for r in manifest.requests if (folder / f"{r.name}.csr").exists()}
+    return manifest.cluster == cluster.name and all(
+        w.name in there
+        and there[w.name].names == w.names
+        and there[w.name].key == _digest(keys[w.name] or b"")
+        for w in wanted
+    )
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise UsageError(
+            f"{path} is missing: the folder is one that export-csrs has made", id="file-unusable"
+        )
+    try:
+        found = Manifest.model_validate_json(_read(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        at = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{path}: {printable(at + ': ' + first['msg'], 300)}", id="file-unusable"
+        ) from error
+    if found.format != SCHEMA:
+        raise UsageError(
+            f"{path} is of the schema {printable(found.format, 100)}, not {SCHEMA}",
+            id="file-unusable",
+        )
+    return found
+
+
+def _signed(folder: Path, name: str) -> Path | None:
+    found = (folder / f"{name}{end}" for end in (".crt", ".pem", ".cer"))
+    return next((path for path in found if path.exists()), None)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}", id="file-unusable") from error
+
+
+def _digest_of(pem: bytes) -> str:
+    """The digest of a certificate's key; empty when it is none, which is said elsewhere."""
+    try:
+        return _digest(external_ca.key_of(pem))
+    except ValueError:
+        return ""
+
+
+def _digest(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()

@@ -1,0 +1,129 @@
+"""Peer TLS turned on in a running plain cluster, one member at a time, on the same ports.
+
+etcd takes TLS files beside a plain peer listener (it logs that they are ignored there), and
+speaks to each peer by the scheme of its registered URL. So every member is first restarted with
+the files, still listening plainly: from then on each can reach plain and TLS peers. Then, one by
+one, the cluster is told a member's https URL ("Update a member", runtime reconfiguration guide)
+and the member is restarted to listen there; between the two it still hears the others over the
+streams that it opened itself. Which members are done stands in etcd, so a killed run goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from provision.engine.plan import Call, HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.cluster import gates, reconfigure
+from provision.etcd.member import desired
+from provision.etcd.member.desired import Leaf, MemberTls
+from provision.etcd.pki import tls
+from provision.host.diff import Change, changes
+from provision.host.predict import after
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plans.etcd.state.observe import Observed, Running
+from provision.ssh.session import Fleet
+
+
+def wanted(cluster: EtcdCluster, observed: Observed) -> bool:
+    """Whether TLS is declared between members of which one is registered with a plain URL."""
+    running = observed.running
+    return running is not None and any(_is_plain(m, running) for m in cluster.members)
+
+
+def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
+    """All members get the files, then each its https URL, the leader last.
+
+    Raises :class:`PreflightFailed` unless every declared member is there and healthy.
+    """
+    cluster, running = inventory.etcd, observed.running
+    assert running is not None  # wanted() has seen to it
+    _require_all(cluster, observed, running)
+    ca = tls.authority(cluster, observed.facts, write=write)
+    members = gates.order(list(cluster.members), observed.health)
+    facts = {m.name: observed.facts[m.machine] for m in members}
+    steps: list[Step] = []
+    given: dict[str, MemberTls] = {}
+    for m in members:
+        if not _is_plain(m, running):
+            continue
+        plain = replace(m, peer_tls=False)
+        material = tls.material(cluster, m, facts[m.name], ca)
+        files = desired.resources(cluster, plain, observed.artifact, material, facts[m.name])
+        if todo := changes(files, facts[m.name]):
+            steps.append(_change(cluster, fleet, m, todo, f"{m.name} can speak TLS to its peers"))
+            facts[m.name] = after(files, facts[m.name])
+            if material is not None:
+                # What is made on the way is good.
+                server = Leaf() if m.client_tls else None
+                given[m.name] = replace(material, peer=Leaf(), server=server)
+    for m in members:
+        there = running.roster.find(m)
+        assert there is not None  # _require_all() has seen to it
+        if _is_plain(m, running):
+            steps.append(_told(cluster, fleet, m, there.id))
+        material = given.get(m.name) or tls.material(cluster, m, facts[m.name], ca)
+        files = desired.resources(cluster, m, observed.artifact, material, facts[m.name])
+        if todo := changes(files, facts[m.name]):
+            steps.append(_change(cluster, fleet, m, todo, f"{m.name} listens by TLS only"))
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("deploy-etcd", cluster.name, tuple(steps), observed.warnings, guards)
+
+
+def _is_plain(member: EtcdMember, running: Running) -> bool:
+    there = running.roster.find(member)
+    plain = replace(member, peer_tls=False).peer_url
+    return member.peer_tls and there is not None and plain in there.peer_urls
+
+
+def _require_all(cluster: EtcdCluster, observed: Observed, running: Running) -> None:
+    gates.require_healthy(observed.health)
+    known = {r.id for m in cluster.members if (r := running.roster.find(m)) is not None}
+    absent = [m for m in cluster.members if running.roster.find(m) is None]
+    problems = [
+        Problem(
+            f"{m.name} ({m.machine.where})",
+            "is not a member of the running cluster",
+            id="member-not-joined",
+        )
+        for m in absent
+    ]
+    problems += [
+        Problem(
+            r.name or f"{r.id:x}", "is a member, but not in the inventory", id="member-not-declared"
+        )
+        for r in running.roster.registered
+        if r.id not in known
+    ]
+    if problems:
+        raise PreflightFailed(
+            "peer TLS is turned on for the members that there are: change the members before, or "
+            "after it; nothing was changed",
+            problems,
+            id="members-unclear",
+        )
+
+
+def _told(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, member_id: int) -> Step:
+    others = [m for m in cluster.members if m.name != member.name]
+    return Step(
+        f"tell the cluster that {member.name} is at {member.peer_url}",
+        calls=(
+            Call(
+                f"update member {member.name}: {member.peer_url}",
+                lambda: reconfigure.update(cluster, fleet, member, member_id, others),
+            ),
+        ),
+        before=gates.can_lose(cluster, fleet, member),
+    )
+
+
+def _change(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, todo: tuple[Change, ...], title: str
+) -> Step:
+    return Step(
+        title,
+        (HostChanges(member.name, member.machine, todo),),
+        before=gates.can_lose(cluster, fleet, member),
+        after=gates.all_healthy(cluster, fleet, member),
+    )

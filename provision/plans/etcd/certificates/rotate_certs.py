@@ -1,0 +1,524 @@
+"""``rotate-certs``: new leaf certificates, or a new CA, on a running cluster without an outage.
+
+etcd reads a leaf and its key anew for every connection, so new ones need no restart. What it
+trusts it reads when it starts ("Transport security model"; ``client/pkg/transport/listener.go``),
+so a new CA takes two rolling restarts: all members trust both, all leaves are made anew, this
+tool's own certificate is, and then the old CA is dropped. Where a rotation stands is read from
+the hosts' files and the CA's folder, so one that was killed goes on by running it again.
+
+Members with certificates that have expired are cut off, so they are not healthy, and this command
+is the remedy: they get new ones first, without a gate, then the rest goes as always. When the CA
+itself has expired (or is lost), no order keeps a quorum: all members get the new CA and their
+certificates, and restart together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+from provision.engine.plan import Call, Gate, HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
+from provision.etcd.cluster import gates
+from provision.etcd.cluster.served_certs import CertificateState, shown_certificates
+from provision.etcd.member import desired, layout
+from provision.etcd.member.desired import MemberTls
+from provision.etcd.member.membership_diff import as_registered, strangers
+from provision.etcd.pki import certificates, external_ca, imported, own_ca, tls
+from provision.host.diff import changes
+from provision.host.facts import HostFacts
+from provision.host.predict import after
+from provision.host.resources import Resource
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plans.etcd.state.observe import Observed
+from provision.ssh.session import Fleet
+
+#: Seconds until a listener shows a certificate that was put there.
+SHOWN_WITHIN = 10.0
+
+
+def leaves(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    members: Sequence[EtcdMember],
+    *,
+    write: bool,
+) -> Plan:
+    """New keys and certificates for ``members``, one member at a time, no restart.
+
+    Those of an external CA are the imported ones; if its bundle has changed, all members are
+    restarted one by one first, to trust it.
+    """
+    cluster = inventory.etcd
+    if cluster.tls.ca == "external":
+        return _imported(cluster, fleet, observed, members)
+    ca = _authorities(cluster, observed, write=write)
+    over = cut_off(cluster, observed)
+    _require_chosen(over, members)
+    steps: list[Step] = []
+    made = {
+        m.name: _new_leaf(cluster, fleet, m, observed.facts[m.machine], ca.signing) for m in over
+    }
+    steps += _healing(cluster, fleet, [made[m.name] for m in over])
+    steps += [
+        _new_leaf(cluster, fleet, m, observed.facts[m.machine], ca.signing)
+        for m in gates.order(list(members), observed.health)
+        if m not in over
+    ]
+    if len(members) == len(cluster.members):
+        steps.append(_own_certificate(cluster, ca.signing))
+    return _plan(cluster, steps)
+
+
+def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
+    """A new CA in the place of the cluster's, from wherever an earlier run has left it."""
+    cluster = inventory.etcd
+    _require_declared(cluster, observed)
+    if cluster.tls.ca == "external":
+        raise UsageError(
+            "the CA is not this tool's to replace: put the new one into etcd.tls.ca_bundle beside "
+            f"the old one, then {external_ca.HOW}, invoke rotate-certs; then take the old one out",
+            id="command-not-applicable",
+        )
+    if needs_outage(cluster, observed):
+        return _outage(cluster, fleet, observed, write=write)
+    ca = _authorities(cluster, observed, write=write)
+    old, new = ca.current, _successor(cluster, ca, write=write)
+    both = dataclasses.replace(ca, next=new).bundle
+    members = gates.order(list(cluster.members), observed.health)
+    facts = {m.name: observed.facts[m.machine] for m in members}
+    trusted = {m.name: desired.trusted(cluster, facts[m.name]) for m in members}
+    steps: list[Step] = []
+
+    pending = [m for m in members if not _all_from(cluster, m, facts[m.name], new)]
+    if pending:
+        for m in members:
+            if trusted[m.name] != both or _must_restart(facts[m.name]):
+                title = f"{m.name} trusts the old and the new CA"
+                steps.append(_new_trust(cluster, fleet, m, facts[m.name], both, title))
+                facts[m.name] = after(_trusting(cluster, m, both), facts[m.name])
+    steps += [_new_leaf(cluster, fleet, m, facts[m.name], new) for m in pending]
+    if ca.signing is not new:
+        steps.append(_own_certificate(cluster, new))
+    for m in members:
+        if desired.trusted(cluster, facts[m.name]) != new.cert_pem or _must_restart(facts[m.name]):
+            title = f"{m.name} trusts the new CA only"
+            steps.append(_new_trust(cluster, fleet, m, facts[m.name], new.cert_pem, title))
+    return _plan(cluster, [*steps, _retire(cluster, old, new)])
+
+
+def cut_off(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:
+    """The members with a certificate that nobody accepts: it, or its CA, has expired."""
+    return tls.cut_off(cluster, observed.facts)
+
+
+def needs_outage(cluster: EtcdCluster, observed: Observed) -> bool:
+    """Whether members must be given other CAs to trust while some accept none of the old ones: no
+    rolling restart can keep them together.
+
+    With this tool's own CA that is so when it has expired, or is not at hand (``--ca``).
+    """
+    if not (cluster.tls.peer or cluster.tls.client):
+        return False
+    if cluster.tls.ca == "external":
+        return _needs_another_bundle(cluster, observed)
+    return own_ca.expired(cluster.tls.pki_dir, cluster.name) or bool(lost(cluster, observed))
+
+
+def _needs_another_bundle(cluster: EtcdCluster, observed: Observed) -> bool:
+    """Whether members are cut off, and their new certificates are of a CA that the running members
+    do not trust."""
+    over = cut_off(cluster, observed)
+    if not over:
+        return False
+    ca = external_ca.load(cluster)
+    trusts = [desired.trusted(cluster, observed.facts[m.machine]) for m in cluster.members]
+    roots = set()
+    for m in over:
+        for kind in desired.kinds(m):
+            new = imported.choose(cluster, m, kind, observed.facts[m.machine], ca).new
+            if new is not None:
+                roots.add(ca.chain(new)[-1].public_bytes(external_ca.PEM))
+    return any(root not in trust for root in roots for trust in trusts)
+
+
+def lost(cluster: EtcdCluster, observed: Observed) -> list[Problem]:
+    """The members whose CA is not at hand: its folder is lost, or this is another machine."""
+    if cluster.tls.ca == "external" or own_ca.expired(cluster.tls.pki_dir, cluster.name):
+        return []
+    ca = tls.authority(cluster, observed.facts, write=False)
+    return tls.unknown(cluster, observed.facts, ca)
+
+
+def require_at_hand(cluster: EtcdCluster, observed: Observed) -> None:
+    """Raises :class:`PreflightFailed` when the members' CA is lost: who only works in another
+    folder must not be asked for a consent by habit."""
+    if lost(cluster, observed):
+        ca = tls.authority(cluster, observed.facts, write=False)
+        tls.require_known(cluster, observed.facts, ca)
+
+
+def _outage(cluster: EtcdCluster, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
+    """A new CA for all members together, in the place of one that has expired or is lost."""
+    _require_installed(cluster, observed)
+    directory, name = cluster.tls.pki_dir, cluster.name
+    old: certificates.Authority | None = None
+    if own_ca.ca_exists(directory, name):
+        days, behind = cluster.tls.ca_days, tls.behind(observed.facts.values())
+        begun = own_ca.begin_replacement if write else own_ca.stand_in
+        ca = begun(directory, name, days, behind=behind)
+        assert ca.next is not None
+        old, new = ca.current, ca.next
+    else:
+        made = tls.authority(cluster, observed.facts, write=write)
+        assert isinstance(made, own_ca.Authorities)
+        new = made.current
+    hosts = []
+    for m in cluster.members:
+        facts = observed.facts[m.machine]
+        leaves = {} if _all_from(cluster, m, facts, new) else _leaves(cluster, m, facts, new, {})
+        material = MemberTls(m.name, new.cert_pem, leaves.get("peer"), leaves.get("server"))
+        hosts.append(_anew(cluster, m, facts, material))
+    # Before the gate, which asks the members by it.
+    steps = [_own_certificate(cluster, new), *_all_at_once(cluster, fleet, hosts)]
+    if old is not None:
+        steps.append(_retire(cluster, old, new))
+    return dataclasses.replace(_plan(cluster, steps), notes=(_replaced(cluster),))
+
+
+def _anew(
+    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, material: MemberTls
+) -> HostChanges:
+    todo = changes([*desired.tls_files(cluster, material), desired.unit(member)], facts)
+    return HostChanges(member.name, member.machine, todo)
+
+
+def _all_at_once(cluster: EtcdCluster, fleet: Fleet, hosts: Sequence[HostChanges]) -> list[Step]:
+    """One after another they would wait for one another: a member that trusts only the new CA
+    has no quorum until most others do."""
+    title = "OUTAGE: all members get the CA and new certificates, and restart together"
+    todo = tuple(h for h in hosts if h.changes)
+    return [Step(title, todo, after=gates.all_healthy(cluster, fleet))] if todo else []
+
+
+def _retire(cluster: EtcdCluster, old: certificates.Authority, new: certificates.Authority) -> Step:
+    folder, gone = (
+        own_ca.home(cluster.tls.pki_dir, cluster.name),
+        own_ca.retired_as(old.certificate),
+    )
+    name = new.certificate.subject.rfc4514_string()
+    what = (
+        f"{folder / own_ca.CA_CERTIFICATE} is {name}; the old one goes to {own_ca.RETIRED}/{gone}"
+    )
+    call = Call(what, lambda: own_ca.finish_replacement(cluster.tls.pki_dir, cluster.name))
+    return Step("retire the old CA", calls=(call,))
+
+
+def _replaced(cluster: EtcdCluster) -> Problem:
+    path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CA_CERTIFICATE
+    if cluster.tls.ca == "external":
+        path = cluster.tls.ca_bundle or path
+    what = "TLS clients must trust the new CA, and other machines with this inventory need it"
+    remedy = f"give clients {path}, and the machines of check-nodes' timer its folder"
+    return Problem(cluster.name, what, remedy, "warning", id="ca-replaced")
+
+
+def _require_chosen(over: Sequence[EtcdMember], members: Sequence[EtcdMember]) -> None:
+    if left := [m.name for m in over if m not in members]:
+        raise UsageError(
+            f"--limit leaves out {', '.join(left)}, whose certificates have expired: they "
+            "must come first",
+            id="option-invalid",
+        )
+
+
+def _healing(cluster: EtcdCluster, fleet: Fleet, renewals: Sequence[Step]) -> list[Step]:
+    """``renewals`` of members that are cut off: without gates but for one at the end, since none
+    could hold before. New files disturb nobody."""
+    steps = [
+        dataclasses.replace(
+            s, title=f"{s.title}: its certificate has expired", before=None, after=None
+        )
+        for s in renewals
+    ]
+    if steps:
+        shown = [s.after for s in renewals if s.after is not None]
+
+        def check() -> None:
+            for gate in shown:
+                gate.check()
+
+        gate = Gate(
+            "; ".join(g.title.partition(";")[0] for g in shown) + "; every member healthy", check
+        )
+        steps[-1] = dataclasses.replace(steps[-1], after=gate)
+    return steps
+
+
+def _imported(
+    cluster: EtcdCluster, fleet: Fleet, observed: Observed, members: Sequence[EtcdMember]
+) -> Plan:
+    """First every member trusts what ``ca_bundle`` has, then come the imported certificates."""
+    ca = external_ca.load(cluster)
+    tls.require_known(cluster, observed.facts, ca)
+    _require_some(cluster, observed)
+    outage, over = needs_outage(cluster, observed), cut_off(cluster, observed)
+    _require_chosen(cluster.members if outage else over, members)
+    told = imported.require(cluster, members, observed.facts, ca)
+    if outage:
+        hosts = []
+        for m in cluster.members:
+            facts = observed.facts[m.machine]
+            pair = {k: imported.choose(cluster, m, k, facts, ca).leaf for k in desired.kinds(m)}
+            material = MemberTls(m.name, ca.bundle, pair.get("peer"), pair.get("server"))
+            hosts.append(_anew(cluster, m, facts, material))
+        steps = [*imported.own_step(cluster), *_all_at_once(cluster, fleet, hosts)]
+        return dataclasses.replace(_plan(cluster, steps), notes=(*told, _replaced(cluster)))
+    steps = []
+    healing: list[Step] = []
+    leaves: list[Step] = []
+    for m in gates.order(list(cluster.members), observed.health):
+        facts = observed.facts[m.machine]
+        if desired.trusted(cluster, facts) != ca.bundle or _must_restart(facts):
+            title = f"{m.name} trusts the CAs of {cluster.tls.ca_bundle}"
+            steps.append(_new_trust(cluster, fleet, m, facts, ca.bundle, title))
+        chosen = {k: imported.choose(cluster, m, k, facts, ca) for k in desired.kinds(m)}
+        new = {k: c for k, c in chosen.items() if c.new is not None and m in members}
+        if new:
+            made = {k: certificates.inspect(c.new or b"").fingerprint for k, c in new.items()}
+            pair = {k: c.leaf for k, c in new.items()}
+            material = MemberTls(m.name, b"", peer=pair.get("peer"), server=pair.get("server"))
+            step = _leaf_step(cluster, fleet, m, facts, material, made)
+            (healing if m in over else leaves).append(step)
+    steps = [*_healing(cluster, fleet, healing), *steps, *leaves]
+    if len(members) == len(cluster.members):
+        steps += imported.own_step(cluster)
+    if not steps and not told:
+        what = "no certificate was imported that is not in place"
+        remedy = "invoke export-csrs --all --to DIR, have them signed, invoke import-certs DIR"
+        told = (Problem(cluster.name, what, remedy, "warning", id="external-certificate-needed"),)
+    return dataclasses.replace(_plan(cluster, steps), notes=told)
+
+
+def _plan(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
+    return Plan(
+        "rotate-certs", cluster.name, tuple(steps), guards=tuple(m.machine for m in cluster.members)
+    )
+
+
+def _authorities(cluster: EtcdCluster, observed: Observed, *, write: bool) -> own_ca.Authorities:
+    if not own_ca.expired(cluster.tls.pki_dir, cluster.name):
+        # Before a CA is made in a folder that lacks the one that the members know.
+        known = tls.authority(cluster, observed.facts, write=False)
+        tls.require_known(cluster, observed.facts, known)
+    ca = tls.authority(cluster, observed.facts, write=write)
+    _require_some(cluster, observed)
+    assert isinstance(ca, own_ca.Authorities)  # an external one has a way of its own
+    return ca
+
+
+def _require_declared(cluster: EtcdCluster, observed: Observed) -> None:
+    """Raises :class:`PreflightFailed` for members that the inventory does not have: nobody would
+    tell them of the new CA."""
+    if observed.running is None:
+        return
+    there = observed.running.roster
+    if undeclared := [as_registered(cluster, r) for r in strangers(cluster, there)]:
+        raise PreflightFailed(
+            "not every member is in the inventory, and the others would not know the new CA; "
+            "nothing was changed",
+            [
+                Problem(
+                    f"etcd member {m.name}",
+                    f"is a member at {m.peer_url} that the inventory does not have",
+                    f"declare it, or let it go: invoke deploy-etcd --remove {m.name}",
+                    id="member-not-declared",
+                )
+                for m in undeclared
+            ],
+            id="member-not-declared",
+        )
+
+
+def _require_some(cluster: EtcdCluster, observed: Observed) -> None:
+    if not (cluster.tls.peer or cluster.tls.client):
+        raise PreflightFailed(
+            "there are no certificates: both listeners are plain",
+            [
+                Problem(
+                    cluster.name,
+                    "etcd.tls.peer and etcd.tls.client are false",
+                    id="command-not-applicable",
+                )
+            ],
+            id="command-not-applicable",
+        )
+    if not cut_off(cluster, observed):
+        gates.require_healthy(observed.health)
+    _require_installed(cluster, observed)
+
+
+def _require_installed(cluster: EtcdCluster, observed: Observed) -> None:
+    problems = [
+        Problem(
+            f"{m.name} ({m.machine.where})",
+            f"has no {kind} certificate yet",
+            "run invoke deploy-etcd first",
+            id="deploy-first",
+        )
+        for m in cluster.members
+        for kind in desired.kinds(m)
+        if desired.installed(cluster, kind, observed.facts[m.machine]) is None
+    ]
+    if problems:
+        raise PreflightFailed(
+            "there is nothing to rotate yet; nothing was changed", problems, id="deploy-first"
+        )
+
+
+def _successor(
+    cluster: EtcdCluster, ca: own_ca.Authorities, *, write: bool
+) -> certificates.Authority:
+    if ca.next is not None:
+        return ca.next
+    begun = own_ca.begin_replacement if write else own_ca.stand_in
+    days, behind = cluster.tls.ca_days, ca.current.behind
+    made = begun(cluster.tls.pki_dir, cluster.name, days, behind=behind)
+    assert made.next is not None
+    return made.next
+
+
+def _all_from(
+    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, authority: certificates.Authority
+) -> bool:
+    names = desired.sans(member)
+    return all(
+        certificates.is_good(desired.installed(cluster, kind, facts) or b"", authority, names)
+        is None
+        for kind in desired.kinds(member)
+    )
+
+
+def _must_restart(facts: HostFacts) -> bool:
+    """Whether a file was written that the running etcd has not read: a run was killed there."""
+    return layout.UNIT in facts.pending_restarts
+
+
+def _new_trust(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    facts: HostFacts,
+    bundle: bytes,
+    title: str,
+) -> Step:
+    todo = changes(_trusting(cluster, member, bundle), facts)
+    return Step(
+        title,
+        (HostChanges(member.name, member.machine, todo),),
+        before=gates.can_lose(cluster, fleet, member),
+        after=gates.all_healthy(cluster, fleet, member),
+    )
+
+
+def _trusting(cluster: EtcdCluster, member: EtcdMember, bundle: bytes) -> list[Resource]:
+    """A member that runs and trusts ``bundle``."""
+    return [*desired.tls_files(cluster, MemberTls(member.name, bundle)), desired.unit(member)]
+
+
+def _new_leaf(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    facts: HostFacts,
+    authority: certificates.Authority,
+) -> Step:
+    made: dict[str, str] = {}
+    leaf = _leaves(cluster, member, facts, authority, made)
+    new = MemberTls(member.name, b"", peer=leaf.get("peer"), server=leaf.get("server"))
+    return _leaf_step(cluster, fleet, member, facts, new, made)
+
+
+def _leaves(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    facts: HostFacts,
+    authority: certificates.Authority,
+    made: dict[str, str],
+) -> dict[str, desired.Leaf]:
+    """New certificates by listener. Their fingerprints come into ``made``, when they are made."""
+
+    def leaf(kind: str) -> desired.Leaf:
+        def note(certificate: bytes) -> None:
+            made[kind] = certificates.inspect(certificate).fingerprint
+
+        return tls.leaf(cluster, member, facts, authority, "", note)
+
+    return {kind: leaf(kind) for kind in desired.kinds(member)}
+
+
+def _leaf_step(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    facts: HostFacts,
+    new: MemberTls,
+    made: dict[str, str],
+) -> Step:
+    """``made``: the fingerprints of the certificates, by listener, at the latest when applied."""
+    todo = changes(desired.certificates(cluster, new), facts)
+    return Step(
+        f"renew {member.name}",
+        (HostChanges(member.name, member.machine, todo),),
+        before=gates.can_lose(cluster, fleet, member),
+        after=_shown(cluster, fleet, member, made),
+    )
+
+
+def _shown(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, made: dict[str, str]) -> Gate:
+    """Every member is healthy, and the listeners of ``member`` show the certificates ``made``."""
+    healthy = gates.all_healthy(cluster, fleet, member)
+    listeners = {"peer": "peer", "client": "server"}
+
+    def check() -> None:
+        healthy.check()
+        deadline = time.monotonic() + SHOWN_WITHIN
+        while True:
+            shown = shown_certificates(cluster, fleet, member)
+            late = [
+                c
+                for c in shown
+                if listeners[c.listener] in made
+                and (c.error or c.fingerprint != made[listeners[c.listener]])
+            ]
+            if not late:
+                return
+            if time.monotonic() > deadline:
+                raise Unhealthy(
+                    f"{member.name} does not show its new certificate",
+                    [_late(member, c) for c in late],
+                    id="certificate-unverified",
+                )
+            time.sleep(0.1)
+
+    return Gate(f"{member.name} shows the new certificates; {healthy.title}", check)
+
+
+def _late(member: EtcdMember, shown: CertificateState) -> Problem:
+    what = shown.error or f"still shows another certificate, valid until {shown.not_after}"
+    return Problem(
+        f"{member.name} ({member.machine.host})",
+        f"{shown.listener} listener: {what}",
+        id="certificate-unverified",
+    )
+
+
+def _own_certificate(cluster: EtcdCluster, signer: certificates.Authority) -> Step:
+    def renew() -> None:
+        days = cluster.tls.leaf_days
+        own_ca.renew_client(cluster.tls.pki_dir, cluster.name, signer, days)
+
+    path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
+    return Step("renew this tool's own certificate", calls=(Call(f"change {path}", renew),))

@@ -1,0 +1,1 @@
+"""Plans for etcd's data: backups, restore, recovery, defragmentation, alarms."""

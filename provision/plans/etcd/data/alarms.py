@@ -1,0 +1,139 @@
+"""etcd's alarms: which stand, whether their cause is gone, and how they are disarmed.
+
+An alarm is kept in etcd's database until somebody disarms it (``AlarmStore`` of etcd's
+``v3alarm``), and a snapshot carries it along. While one stands, etcd refuses writes; with CORRUPT
+also leases, compactions and deletions, but neither reads nor changes of the members
+(``applierV3Capped`` and ``applierV3Corrupt`` of etcd's ``apply`` package).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from provision.engine.plan import Call
+from provision.errors import Problem, Unhealthy
+from provision.etcd.api.values import Alarm, RegisteredMember
+from provision.etcd.cluster import gates, hashes, health
+from provision.etcd.cluster.hashes import Comparison
+from provision.etcd.cluster.health import ClusterHealth
+from provision.inventory.resolved import EtcdCluster
+from provision.ssh.session import Fleet
+from provision.text import size
+
+#: The kinds that etcd has (``AlarmType`` of its ``rpc.proto``).
+KINDS = ("CORRUPT", "NOSPACE")
+RAISE_QUOTA = "raise etcd.settings.quota-backend-bytes and invoke deploy-etcd"
+
+
+def standing(cluster: EtcdCluster, fleet: Fleet) -> list[Alarm]:
+    """The alarms, by consensus. Raises :class:`Unhealthy` when no member serves."""
+    with health.any_client(cluster, fleet) as client:
+        return client.alarms()
+
+
+def disarm(cluster: EtcdCluster, fleet: Fleet, kind: str) -> Call:
+    """Disarm every alarm of ``kind``, whichever member it names, if its cause is gone then.
+
+    The call raises :class:`Unhealthy` with what to do when the cause is not gone.
+    """
+
+    def do() -> None:
+        # One that stays down is no reason to wait: CORRUPT is not disarmed without it.
+        look = partial(health.observe, cluster, fleet, quotas=True)
+        seen = gates.until(look, lambda h: h.all_healthy, gates.BACK_WITHIN)
+        _disarm(cluster, fleet, seen, kind)
+
+    return Call(f"etcd: disarm {kind}, when its cause is gone", do)
+
+
+def settle(cluster: EtcdCluster, fleet: Fleet) -> Call:
+    """Disarm the alarms that the members' data brought along from another time, as a snapshot does.
+
+    An alarm whose cause is still there stays.
+    """
+
+    def do() -> None:
+        look = partial(health.observe, cluster, fleet, quotas=True)
+        seen = gates.until(look, lambda h: h.all_healthy)
+        gates.require_healthy(seen)
+        for kind in sorted(seen.alarms):
+            if not unsolved(seen, fleet, kind):
+                _disarm(cluster, fleet, seen, kind)
+
+    return Call("etcd: disarm the alarms that came with the data, if their cause is gone", do)
+
+
+def unsolved(seen: ClusterHealth, fleet: Fleet, kind: str) -> list[Problem]:
+    """Why an alarm of ``kind`` must stay, with what to do; empty when its cause is gone.
+
+    NOSPACE: a member's database has its quota or more. CORRUPT: the voters' data are not the same,
+    or could not all be compared.
+    """
+    if kind == "NOSPACE":
+        return _full(seen)
+    if kind == "CORRUPT":
+        return _differing(seen, hashes.compare(seen, fleet))
+    what = f"an alarm that this tool does not know: {kind}"
+    return [Problem("etcd", what, "see etcdctl", id="alarm-raised")]
+
+
+def whose(alarm: Alarm, seen: ClusterHealth) -> str:
+    """The member that an alarm names, in words. It may name none, or one that has left."""
+    names = {m.status.member_id: m.member.name for m in seen.members if m.status is not None}
+    names |= {r.id: r.name for r in seen.registered if r.name}
+    if not alarm.member_id:
+        return "no member"
+    return names.get(alarm.member_id, f"{alarm.member_id:x}, which is no member")
+
+
+def _disarm(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth, kind: str) -> None:
+    if problems := unsolved(seen, fleet, kind):
+        raise Unhealthy(f"the alarm {kind} is not solved", problems, id=problems[0].id)
+    with health.any_client(cluster, fleet) as client:
+        for alarm in client.alarms():
+            if alarm.kind == kind:
+                client.disarm(alarm)
+
+
+def _full(seen: ClusterHealth) -> list[Problem]:
+    # A member that is down raises the alarm again if it comes back full: it is not waited for,
+    # since it can only be replaced where etcd takes writes again.
+    problems = []
+    for m in seen.members:
+        where = f"etcd member {m.member.name}"
+        if m.status is not None and not m.quota_known:
+            what = "alarm NOSPACE, and the quota that it runs with cannot be read"
+            remedy = "see whether its client port serves /metrics"
+            problems.append(Problem(where, what, remedy, id="alarm-nospace"))
+        elif m.status is not None and m.quota is not None and m.status.db_size >= m.quota:
+            what = (
+                f"alarm NOSPACE: its database has {size(m.status.db_size)} "
+                f"({size(m.status.db_in_use)} in use), its quota is {size(m.quota)}"
+            )
+            remedy = "invoke defrag-etcd --compact; if that is not enough, delete keys, or "
+            problems.append(Problem(where, what, remedy + RAISE_QUOTA, id="alarm-nospace"))
+    return problems
+
+
+def _differing(seen: ClusterHealth, found: Comparison) -> list[Problem]:
+    voters = [r for r in seen.registered if not r.is_learner]
+    if found.equal and found.compared == len(voters):
+        return []
+    if found.equal and len(voters) == 1:
+        return []  # there is no other member
+    if found.equal:
+        away = ", ".join(_name(r) for r in voters if not seen.healthy(r.name))
+        what = f"alarm CORRUPT: {found.compared} of {len(voters)} voters could be compared"
+        remedy = f"start the others first ({away}): invoke deploy-etcd"
+        if not away:  # amid an upgrade: see hashes
+            remedy = "their releases differ, and so may their hashes: see etcdctl alarm disarm"
+        return [Problem("etcd", what, remedy, id="alarm-corrupt")]
+    said = "; ".join(", ".join(names) for names in found.by_hash.values())
+    what = f"alarm CORRUPT: the members' data differ at revision {found.revision} ({said})"
+    names = found.differing
+    where = f"etcd member {', '.join(names)}" if names else "etcd"
+    return [Problem(where, what, hashes.remedy(found), id="alarm-corrupt")]
+
+
+def _name(member: RegisteredMember) -> str:
+    return member.name or f"{member.id:x}"

@@ -1,0 +1,309 @@
+"""``backup-etcd``: a snapshot of a running cluster, proven to restore before it counts.
+
+The file is what ``etcdctl snapshot save`` writes: the database, and behind it its sha256 (etcd's
+"Disaster recovery" guide, "Snapshotting the keyspace").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from provision.engine.plan import Call, Step
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.values import KvHash, Login
+from provision.etcd.cluster import hashes, health, reach, scratch
+from provision.etcd.member import backups
+from provision.etcd.member.backups import STAMP as STAMP
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.ssh.session import Fleet
+from provision.text import size
+
+#: bbolt writes whole pages; etcd appends a sha256 to them. What is left tells a whole file.
+PAGE, DIGEST = 512, 32
+#: Bytes a second at which a member surely hashes its database: bounds that call.
+HASHED_PER_SECOND = 5 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A verified snapshot. ``size`` in bytes; ``removed``: older ones beyond the count kept."""
+
+    path: Path
+    sha256: str
+    size: int
+    revision: int
+    keys: int
+    member: str
+    seconds: float
+    removed: tuple[Path, ...] = ()
+
+    def document(self) -> dict[str, object]:
+        """The backup for ``--format json``."""
+        return {
+            "schema": "alluxio-provision/backup/1",
+            "file": str(self.path),
+            "sha256": self.sha256,
+            "size": self.size,
+            "revision": self.revision,
+            "keys": self.keys,
+            "member": self.member,
+            "seconds": round(self.seconds, 3),
+            "removed": [str(p) for p in self.removed],
+        }
+
+
+def default_directory(inventory: Inventory) -> Path:
+    """Where backups go when nothing else is said: ``backups`` beside the inventory."""
+    return inventory.path.absolute().parent / "backups"
+
+
+def step(inventory: Inventory, fleet: Fleet, directory: Path | None = None) -> Step:
+    """A step that takes a verified backup: for plans that should not begin without one."""
+    into = directory or default_directory(inventory)
+
+    def do() -> None:
+        take(inventory.etcd, fleet, into)
+
+    return Step("back up etcd", calls=(Call(f"save a verified snapshot in {into}", do),))
+
+
+def take(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    directory: Path,
+    *,
+    keep: int = 0,
+    login: Login | None = None,
+) -> Backup:
+    """Save a snapshot of ``cluster`` in ``directory`` and prove it: restored into a scratch
+    member, it has the revision, the number of keys and the hash that the source member has.
+
+    A file that is not proven is not left behind. ``keep`` (0: all) is how many backups of each
+    history stay, the newest. Raises :class:`Unhealthy` when no member can be read or the proof
+    fails, and :class:`PreflightFailed` when the file cannot be written or verified for lack of
+    space.
+    """
+    started = time.monotonic()
+    source = choose(cluster, fleet, login)
+    when = datetime.now(timezone.utc)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_partial(directory, cluster.name)
+        partial = directory / f".{cluster.name}-{when.strftime(STAMP)}-{os.getpid()}.partial"
+        try:
+            with reach.connect(cluster, fleet, source, login=login) as client:
+                at = client.status()
+                digest = _save(client, partial)
+            revision, keys = _prove(cluster, fleet, source, partial, digest, login)
+            final = directory / backups.name(
+                cluster.name, at.cluster_id, at.raft_term, at.raft_index, revision, when
+            )
+            write_digest(final, digest)
+            os.replace(partial, final)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync(directory)
+        removed = prune(directory, cluster.name, keep)
+        length = final.stat().st_size
+    except OSError as error:
+        raise PreflightFailed(
+            f"the backup cannot be written to {directory}",
+            [
+                Problem(
+                    str(error.filename or directory),
+                    error.strerror or str(error),
+                    id="file-unwritable",
+                )
+            ],
+            id="file-unwritable",
+        ) from error
+    seconds = time.monotonic() - started
+    return Backup(final, digest, length, revision, keys, source.name, seconds, removed)
+
+
+def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> EtcdMember:
+    """The healthy member to read from, a follower before the leader: it has less to do.
+
+    Raises :class:`Unhealthy` when none is healthy, or when etcd itself says that data differs
+    between members, and :class:`PreflightFailed` when their hashes do.
+    """
+    seen = health.observe(cluster, fleet, login=login)
+    if any(m.status is not None and "CORRUPT" in m.status.alarms for m in seen.members):
+        raise Unhealthy(
+            "no backup: etcd's alarm CORRUPT says that the members' data differ",
+            seen.problems,
+            id="alarm-corrupt",
+        )
+    healthy = [m for m in seen.members if m.healthy and m.status and not m.status.is_learner]
+    if not healthy:
+        raise Unhealthy("no backup: no etcd member is healthy", seen.problems, id="quorum-lost")
+    hashes.require_equal(seen, fleet)
+    return min(healthy, key=lambda m: m.member.name == seen.leader).member
+
+
+def existing(directory: Path, cluster: str) -> list[backups.Name]:
+    """The proven backups of ``cluster`` in ``directory``, oldest first; anything else is not ours.
+
+    One without its sha256 beside it is no proven one: it counts for nothing and stays.
+    """
+    named = (backups.parse(cluster, p.name) for p in directory.iterdir())
+    found = [n for n in named if n is not None and digest_file(directory / n.text).exists()]
+    return sorted(found, key=lambda n: (n.stamp, n.text))
+
+
+def prune(directory: Path, cluster: str, keep: int) -> tuple[Path, ...]:
+    """Remove the backups of ``cluster`` that may go (0: none): see :func:`backups.removable`.
+    Returns them."""
+    old = [directory / n.text for n in backups.removable(existing(directory, cluster), keep)]
+    for path in old:
+        path.unlink(missing_ok=True)
+        digest_file(path).unlink(missing_ok=True)
+    return tuple(old)
+
+
+def _remove_partial(directory: Path, cluster: str) -> None:
+    """What killed runs left: files that nobody has written to for a day."""
+    for path in directory.glob(f".{cluster}-*.partial"):
+        if time.time() - path.stat().st_mtime > 86400:
+            path.unlink(missing_ok=True)
+
+
+def digest_file(path: Path) -> Path:
+    """Where a backup's sha256 stands, as ``sha256sum -c`` reads it."""
+    return path.with_name(path.name + ".sha256")
+
+
+def check(path: Path) -> str:
+    """The sha256 of the snapshot file ``path``, after checking it against the one that etcd
+    put at its end, and against the file beside it when there is one.
+
+    Raises :class:`PreflightFailed` when it is no whole snapshot.
+    """
+    whole, body = hashlib.sha256(), hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            tail = b""
+            while chunk := file.read(1 << 20):
+                whole.update(chunk)
+                joined = tail + chunk
+                body.update(joined[:-DIGEST])
+                tail = joined[-DIGEST:]
+            length = file.tell()
+        beside = digest_file(path)
+        recorded = beside.read_text(encoding="utf-8").split()[:1] if beside.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise _bad(path, f"cannot be read: {error}", "check the path") from error
+    if length <= DIGEST or length % PAGE != DIGEST:
+        raise _bad(
+            path,
+            f"is no whole etcd snapshot: {length} bytes",
+            "take a file of backup-etcd or etcdctl snapshot save, not a copy of member/snap/db",
+        )
+    if tail != body.digest():
+        raise _bad(path, "differs from the sha256 that etcd put at its end", "take another backup")
+    if recorded and recorded[0] != whole.hexdigest():
+        raise _bad(path, f"differs from the sha256 in {beside.name}", "take another backup")
+    return whole.hexdigest()
+
+
+def _save(client: EtcdClient, path: Path) -> str:
+    """Write the snapshot to ``path`` and return its sha256."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        for piece in client.snapshot():
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        return check(path)
+    except PreflightFailed as error:
+        what = f"the snapshot of {client.endpoint} arrived broken"
+        raise Unhealthy(
+            f"{what}: {error.problems[0].what}", error.problems, id="backup-unproven"
+        ) from error
+
+
+def _prove(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    source: EtcdMember,
+    path: Path,
+    digest: str,
+    login: Login | None,
+) -> tuple[int, int]:
+    """The snapshot's revision and number of keys, after comparing them with the source's."""
+    timeout = 30.0 + path.stat().st_size / HASHED_PER_SECOND
+    with (
+        scratch.member(cluster, fleet, source, path, digest, timeout=timeout, login=login) as (
+            restored,
+            status,
+        ),
+        reach.connect(cluster, fleet, source, timeout=timeout, login=login) as live,
+    ):
+        restored_data, live_data = (_once(client, status.revision) for client in (restored, live))
+    if restored_data[1].compact_revision != live_data[1].compact_revision:
+        raise Unhealthy(
+            "the cluster was compacted while the backup was verified; run again",
+            id="changed-meanwhile",
+        )
+    if restored_data != live_data:
+        what = f"{restored_data[0]} keys with hash {restored_data[1].hash:08x}"
+        other = f"{live_data[0]} keys with hash {live_data[1].hash:08x}"
+        raise Unhealthy(
+            f"the backup is not good: at revision {status.revision} it restores to {what}, but "
+            f"{source.name} has {other}",
+            [
+                Problem(
+                    source.name,
+                    "its data and its snapshot differ",
+                    "invoke check-nodes",
+                    id="backup-unproven",
+                )
+            ],
+            id="backup-unproven",
+        )
+    return status.revision, restored_data[0]
+
+
+def _once(client: EtcdClient, revision: int) -> tuple[int, KvHash]:
+    return client.count(revision), client.hash_kv(revision)
+
+
+def write_digest(final: Path, digest: str) -> None:
+    """Put the sha256 of ``final`` beside it."""
+    path = digest_file(final)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"{digest}  {final.name}\n")
+
+
+def sync(directory: Path) -> None:
+    """Have the folder's entries on the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _bad(path: Path, what: str, remedy: str) -> PreflightFailed:
+    return PreflightFailed(
+        f"{path}: {what}",
+        [Problem(str(path), what, remedy, id="snapshot-invalid")],
+        id="snapshot-invalid",
+    )
+
+
+def describe(backup: Backup) -> str:
+    """The backup in one line."""
+    return (
+        f"{backup.path}: revision {backup.revision}, {backup.keys} keys, {size(backup.size)}, "
+        f"sha256 {backup.sha256}; verified: restored into a scratch member beside {backup.member}"
+        f" with the same keys and hash ({backup.seconds:.1f} s)"
+    )

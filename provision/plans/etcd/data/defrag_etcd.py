@@ -1,0 +1,382 @@
+"""``defrag-etcd`` and ``disarm-alarms``: history, free pages, quota and alarms.
+
+As etcd's "Maintenance" guide has it: compaction drops history and leaves free pages in each
+member's database, and defragmentation gives those back to the disk. A member serves nothing
+meanwhile, so it is one at a time, and none while it leads: the leader alone renews leases. A
+NOSPACE alarm is disarmed when the database is small again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from provision.engine.plan import Call, Gate, Plan, Step
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd.api.errors import EtcdRefused
+from provision.etcd.cluster import gates, health, reach, reconfigure
+from provision.etcd.cluster.health import ClusterHealth
+from provision.host import gather
+from provision.host.facts import Probe
+from provision.inventory import etcd_releases
+from provision.inventory.etcd_releases import State
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plans.etcd.data import alarms
+from provision.ssh.session import Fleet
+from provision.text import size
+
+#: Bytes a second at which a member surely compacts, hashes or rewrites its database.
+WORKED_PER_SECOND = 5 << 20
+#: Bytes a second at which a member of etcd 3.6 rewrote 2 GB on a busy machine: see
+#: docs/operations.md. An idle one is several times as fast.
+REWRITTEN_PER_SECOND = 30 << 20
+#: Seconds in which what is in use does not fall on any member, after which all have compacted: each
+#: works in batches of 1000 keys and shows it with every commit, some 0.1 s.
+STILL_FOR = 5.0
+#: Seconds for which about the same is in use on all members, after which they have compacted, too.
+ALIKE_FOR = 0.5
+#: A database is rewritten when that gives back this share of it. A rewritten one has next to
+#: nothing to give back: etcd fills its pages to nine tenths, and counts those that hold keys.
+GAIN_SHARE = 0.1
+#: Bytes below which rewriting a database is not worth its pause.
+GAIN_FLOOR = 1 << 20
+#: The new file is at most so much larger than what is in use: pages are filled to nine tenths.
+ROOM_FACTOR = 1.2
+#: Bytes by which bbolt grows a file at a time (its ``AllocSize``).
+GROWTH = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One member's database. Sizes in bytes; ``quota`` None: unlimited, or not ``known``."""
+
+    member: str
+    leader: bool
+    size: int
+    in_use: int
+    quota: int | None
+    alarms: tuple[str, ...]
+    known: bool = True
+
+    @property
+    def full(self) -> bool:
+        """Whether etcd would raise NOSPACE at once: it compares the file, not what is used."""
+        return self.quota is not None and self.size >= self.quota
+
+    @property
+    def gain(self) -> int:
+        """Bytes that rewriting the database gives back."""
+        return max(0, self.size - self.in_use)
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether rewriting it gives back enough.
+
+        etcd brings ``in_use`` up to date with each write (``begin`` of its ``backend``), so while
+        NOSPACE stands it may still count what a compaction has freed.
+        """
+        if self.full or "NOSPACE" in self.alarms:
+            return True
+        return self.gain >= GAIN_FLOOR and self.gain >= GAIN_SHARE * self.size
+
+    @property
+    def room(self) -> int:
+        """Bytes that the new file needs beside the old one (``defragdb`` of etcd's ``backend``
+        writes it in the same folder)."""
+        return int(self.in_use * ROOM_FACTOR) + GROWTH
+
+    def document(self) -> dict[str, object]:
+        return {
+            "member": self.member,
+            "leader": self.leader,
+            "size": self.size,
+            "in_use": self.in_use,
+            "quota": self.quota,
+            "quota_known": self.known,
+            "alarms": list(self.alarms),
+        }
+
+
+def usage(seen: ClusterHealth) -> list[Usage]:
+    """The databases of the members that answered."""
+    return [
+        Usage(
+            m.member.name,
+            m.member.name == seen.leader,
+            m.status.db_size,
+            m.status.db_in_use,
+            m.quota,
+            m.status.alarms,
+            m.quota_known,
+        )
+        for m in seen.members
+        if m.status is not None
+    ]
+
+
+def defrag_plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    seen: ClusterHealth,
+    *,
+    compact: bool,
+    every: bool = False,
+    free: Mapping[str, int] | None = None,
+) -> Plan:
+    """Compact to the newest revision if asked to, then defragment: followers, then the leader.
+
+    Before the leader is defragmented, it hands leadership to a follower. Members with nothing to
+    gain are left out, unless ``every``, or after a compaction: the gain shows with the next write
+    only. ``free`` are the bytes on each member's disk, by its name, as far as they are known.
+
+    Raises :class:`Unhealthy` unless every member is healthy and none says that data differ, and
+    :class:`PreflightFailed` when a disk has no room for a second file, or where a crash of the
+    release amid it can damage data.
+    """
+    cluster = inventory.etcd
+    _require(seen)
+    etcd_releases.require_fit(seen.releases, {State.DEFRAG}, "defrag-etcd")
+    steps: list[Step] = []
+    sizes = {u.member: u for u in usage(seen)}
+    largest = max(u.size for u in sizes.values())
+    if compact:
+        steps.append(
+            Step(
+                "compact",
+                calls=(
+                    Call(
+                        "drop the history of every key up to the newest revision",
+                        lambda: _compact(cluster, fleet, largest),
+                    ),
+                ),
+            )
+        )
+    chosen = [
+        m
+        for m in gates.order(list(cluster.members), seen)
+        if every or compact or sizes[m.name].worthwhile
+    ]
+    if free is not None and not compact:
+        _require_room(cluster, [sizes[m.name] for m in chosen], free)
+    for member in chosen:
+        others = [m for m in cluster.members if m.name != member.name]
+        steps.append(
+            _defrag_step(cluster, fleet, member, others, sizes[member.name], every=every or compact)
+        )
+    guards = tuple(m.machine for m in cluster.members)
+    notes = (_stalls(cluster, sizes),) if len(cluster.members) == 1 and chosen else ()
+    return Plan("defrag-etcd", cluster.name, tuple(steps), notes, guards)
+
+
+def free_space(cluster: EtcdCluster, fleet: Fleet) -> dict[str, int]:
+    """Bytes that are free where each member has its data, by name; without hosts that do not
+    answer."""
+    probes = {m.machine: Probe(disks=(m.data_dir,), addresses=False) for m in cluster.members}
+    facts, _ = gather.look(fleet, probes)
+    return {
+        m.name: disk.available
+        for m in cluster.members
+        if m.machine in facts and (disk := facts[m.machine].disks.get(m.data_dir)) is not None
+    }
+
+
+def _defrag_step(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    others: Sequence[EtcdMember],
+    now: Usage,
+    *,
+    every: bool,
+) -> Step:
+    calls = [
+        Call(
+            f"rewrite its database of {size(now.size)}, {size(now.in_use)} in use",
+            partial(_defragment, cluster, fleet, member, others, every=every),
+        )
+    ]
+    if now.leader and others:
+        calls.insert(
+            0,
+            Call(
+                f"etcd: another member leads, since {member.name} does not answer meanwhile",
+                partial(reconfigure.move_leadership_off, cluster, fleet, member, others),
+            ),
+        )
+    title = f"defragment {member.name}" + (" (leader)" if now.leader else "")
+    before, after = _reads(cluster, fleet), _reads(cluster, fleet)
+    return Step(title, calls=tuple(calls), before=before, after=after)
+
+
+def _stalls(cluster: EtcdCluster, sizes: Mapping[str, Usage]) -> Problem:
+    now = sizes[cluster.members[0].name]
+    seconds = max(1, round(now.in_use / REWRITTEN_PER_SECOND))
+    return Problem(
+        f"etcd member {now.member}",
+        f"is the only member: while its database is rewritten ({size(now.in_use)}, some {seconds} "
+        "s), etcd answers no read, write or renewal of a lease, so workers may lose theirs",
+        "run it when this does no harm",
+        "warning",
+        id="defrag-stalls",
+    )
+
+
+def _require_room(cluster: EtcdCluster, chosen: Sequence[Usage], free: Mapping[str, int]) -> None:
+    """Raises :class:`PreflightFailed` when a disk has no room for the rewritten database."""
+    where = {m.name: f"{m.name} at {m.machine.host} ({m.machine.where})" for m in cluster.members}
+    data = {m.name: m.data_dir for m in cluster.members}
+    problems = [
+        Problem(
+            where[u.member],
+            f"{data[u.member]} has {size(free[u.member])} free; the rewritten database needs "
+            f"{size(u.room)} beside the old one",
+            "free space there, then run again",
+            id="disk-full",
+        )
+        for u in chosen
+        if u.member in free and free[u.member] < u.room
+    ]
+    if problems:
+        raise PreflightFailed("there is no room to defragment", problems, id="disk-full")
+
+
+def disarm_plan(inventory: Inventory, fleet: Fleet) -> Plan:
+    """Disarm every alarm whose cause is gone. Empty when there is no alarm.
+
+    Raises :class:`Unhealthy` with what to do about the others: see :func:`alarms.unsolved`.
+    """
+    cluster = inventory.etcd
+    seen = health.observe(cluster, fleet, quotas=True)
+    raised = alarms.standing(cluster, fleet)
+    kinds = sorted({alarm.kind for alarm in raised})
+    problems: list[Problem] = []
+    calls: list[Call] = []
+    for kind in kinds:
+        if unsolved := alarms.unsolved(seen, fleet, kind):
+            problems += unsolved
+            continue
+        named = [alarms.whose(a, seen) for a in raised if a.kind == kind]
+        call = alarms.disarm(cluster, fleet, kind)
+        calls.append(replace(call, what=f"disarm {kind} ({_cause(seen, kind)}; {_named(named)})"))
+    if problems:
+        raise Unhealthy(
+            f"{len(kinds) - len(calls)} of {len(kinds)} kinds of alarm are not solved yet",
+            problems,
+            id="alarm-raised",
+        )
+    steps = (Step("disarm alarms", calls=tuple(calls)),) if calls else ()
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("disarm-alarms", cluster.name, steps, guards=guards)
+
+
+def _cause(seen: ClusterHealth, kind: str) -> str:
+    if kind == "CORRUPT":
+        return "the data of all members are the same"
+    fullest = max(usage(seen), key=lambda u: u.size / u.quota if u.quota else 0.0)
+    quota = f" of {size(fullest.quota)}" if fullest.quota else ""
+    return f"the fullest database has {size(fullest.size)}{quota}"
+
+
+def _named(names: Sequence[str]) -> str:
+    return f"the alarm names {' and '.join(names)}"
+
+
+def _compact(cluster: EtcdCluster, fleet: Fleet, largest: int) -> None:
+    with health.any_client(cluster, fleet, timeout=_timeout(largest)) as client:
+        revision = client.status().revision
+        try:
+            client.compact(revision)
+        except EtcdRefused as error:
+            if "compacted" not in error.message:  # an earlier run, or etcd itself, was faster
+                raise
+    _wait_compacted(cluster, fleet, _timeout(largest))
+
+
+def _wait_compacted(cluster: EtcdCluster, fleet: Fleet, within: float) -> None:
+    """Wait until every member has freed what it compacted, at most ``within`` seconds.
+
+    The call that compacts waits for the member that serves it alone. The others have the same
+    data, so about as much of their databases is in use in the end.
+    """
+    last: dict[str, int] = {}
+    started = fell = differed = time.monotonic()
+    while True:
+        now = {u.member: u.in_use for u in usage(health.observe(cluster, fleet))}
+        at = time.monotonic()
+        if any(n < last.get(name, n) for name, n in now.items()):
+            fell = at
+        least = min(now.values(), default=0)
+        if any(n > least * (1 + GAIN_SHARE) + GAIN_FLOOR for n in now.values()):
+            differed = at
+        if at - differed > ALIKE_FOR or at - fell > STILL_FOR or at - started > within:
+            return
+        last = now
+        time.sleep(gates.POLL_SECONDS)
+
+
+def _defragment(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    others: Sequence[EtcdMember],
+    *,
+    every: bool,
+) -> None:
+    """Rewrite the database of ``member``, which must not lead meanwhile where others can."""
+    seen = health.observe(cluster, fleet)
+    now = next((u for u in usage(seen) if u.member == member.name), None)
+    if now is not None and not (every or now.worthwhile):
+        return  # after a compaction that freed nothing, or an earlier run
+    if now is not None:
+        _require_room(cluster, [now], free_space(cluster, fleet))
+    if others:
+        reconfigure.move_leadership_off(cluster, fleet, member, others)
+    length = now.size if now is not None else 0
+    with reach.connect(cluster, fleet, member, timeout=_timeout(length)) as client:
+        client.defragment()
+
+
+def _timeout(length: int) -> float:
+    return 30.0 + length / WORKED_PER_SECOND
+
+
+def _require(seen: ClusterHealth) -> None:
+    gates.require_healthy(seen)
+    if any("CORRUPT" in u.alarms for u in usage(seen)):
+        raise Unhealthy(
+            "an alarm says that the members' data differ", seen.problems, id="alarm-corrupt"
+        )
+
+
+def _reads(cluster: EtcdCluster, fleet: Fleet) -> Gate:
+    """Every member serves reads. Writes are not asked for: NOSPACE may be why this runs."""
+
+    def check() -> None:
+        _require(gates.until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy))
+
+    return Gate("every member serves reads by quorum", check)
+
+
+def _quota(u: Usage) -> str:
+    if u.quota is None:
+        return "none" if u.known else "not known"
+    return f"{size(u.quota)} ({100 * u.size // u.quota} % full)"
+
+
+def rows(now: Sequence[Usage], before: Sequence[Usage] = ()) -> list[tuple[str, ...]]:
+    """A table's rows: member, role, size before, size, in use, quota, alarms."""
+    old = {u.member: u for u in before}
+    return [
+        (
+            u.member,
+            "leader" if u.leader else "follower",
+            size(old[u.member].size) if u.member in old else "",
+            size(u.size),
+            size(u.in_use),
+            _quota(u),
+            ", ".join(u.alarms),
+        )
+        for u in now
+    ]

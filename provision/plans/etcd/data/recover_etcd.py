@@ -1,0 +1,407 @@
+"""``recover-etcd``: go on from one member's data when a quorum of members is lost for good.
+
+What etcd's "Disaster recovery" guide calls ``--force-new-cluster``: the chosen member forgets the
+others, once and by a process of its own, so that no configuration keeps the flag. A copy of its
+data is kept aside before. Then the others join again as new members, one by one
+(:mod:`provision.plans.etcd.members.declared_changes`), their old data kept aside, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from provision.engine.plan import HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem, UsageError
+from provision.etcd.cluster import gates, hashes, health, scratch
+from provision.etcd.cluster.health import ClusterHealth
+from provision.etcd.member import desired, layout, recovery_marker
+from provision.etcd.member.recovery_marker import Mark
+from provision.host import gather
+from provision.host.diff import Change
+from provision.host.facts import PENDING_DIR, HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import File
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.plans.etcd.data import alarms, backup_etcd, restore_etcd
+from provision.ssh.session import Fleet
+from provision.text import document, number
+
+#: Seconds that the chosen member may take to become a cluster of its own.
+FORCED_WITHIN = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A member whose host answers. ``revision`` None: it could not be told.
+
+    ``exact`` is False when it was read from the database of a member that does not serve: its
+    log may hold more.
+    """
+
+    member: EtcdMember
+    revision: int | None
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything the plan is made from. ``joined``: who is in the new cluster already."""
+
+    chosen: EtcdMember
+    facts: Mapping[Machine, HostFacts]
+    survivors: tuple[Survivor, ...]
+    lost: tuple[EtcdMember, ...]
+    mark: Mark
+    continues: bool
+    joined: frozenset[str]
+
+    @property
+    def forced(self) -> bool:
+        return (self.facts[self.chosen.machine].text(_stamp(self.chosen)) or "").strip() == (
+            self.mark.id
+        )
+
+    @property
+    def rejoining(self) -> tuple[EtcdMember, ...]:
+        """The survivors that join again, in the order of the inventory."""
+        return tuple(s.member for s in self.survivors if s.member != self.chosen)
+
+
+def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
+    """Look at every member's host that answers, and at what the members say of themselves.
+
+    Raises :class:`PreflightFailed` when ``name`` cannot be recovered from, or need not be.
+    """
+    cluster = inventory.etcd
+    chosen = next((m for m in cluster.members if m.name == name), None)
+    if chosen is None:
+        known = ", ".join(m.name for m in cluster.members)
+        raise UsageError(f"--from is one of the members {known}, not {name!r}", id="name-unknown")
+    seen = health.observe(cluster, fleet)
+    facts, unreachable = gather.look(
+        fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
+    )
+    if chosen.machine not in facts:
+        raise PreflightFailed(
+            f"{name} cannot be recovered from: no answer", unreachable, id="recovery-source-unfit"
+        )
+    away = [
+        problem
+        for m in cluster.members
+        if m.machine in facts
+        and (problem := restore_etcd.disk_away(m, facts[m.machine])) is not None
+    ]
+    if away:
+        raise PreflightFailed(
+            "a data disk is not mounted; nothing was changed", away, id="member-data-lost"
+        )
+    _fit(cluster, chosen, facts[chosen.machine])
+    _of_the_chosen(cluster, chosen)
+    key = hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
+    begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
+    if begun is not None and (begun.command, begun.key) != ("recover", key):
+        raise PreflightFailed(
+            f"a {begun.command} of {begun.id} has begun and not ended",
+            [
+                Problem(
+                    cluster.name,
+                    f"a {begun.command} is not done",
+                    "finish that one first",
+                    id="recovery-unfinished",
+                )
+            ],
+            id="recovery-unfinished",
+        )
+    if begun is None and (refusing := [m.member.name for m in seen.members if m.refused]):
+        what = "runs and refuses the login: nobody knows whether it serves"
+        remedy = "see etcd.auth.root_password in the inventory"
+        raise PreflightFailed(
+            "it is not known that the quorum is lost; nothing was changed",
+            [Problem(name, what, remedy, id="etcd-login-refused") for name in refusing],
+            id="etcd-login-refused",
+        )
+    if begun is None and seen.healthy_count and not _diverged(seen, fleet):
+        healthy = ", ".join(m.member.name for m in seen.members if m.healthy)
+        raise PreflightFailed(
+            "the quorum is not lost; nothing was changed",
+            [
+                Problem(
+                    cluster.name,
+                    f"{healthy} serves reads",
+                    "invoke deploy-etcd starts members that are stopped, invoke replace-member "
+                    "NAME replaces a lost one; if those that serve are not the right cluster, name "
+                    "the right one by --cluster-id",
+                    id="quorum-not-lost",
+                )
+            ],
+            id="quorum-not-lost",
+        )
+    now = datetime.now(timezone.utc).strftime(backup_etcd.STAMP)
+    mark = begun or Mark("recover", now, key)
+    survivors, lost = [], []
+    for m in cluster.members:
+        status = next(h.status for h in seen.members if h.member == m)
+        f = facts.get(m.machine)
+        if f is None or owner(f, layout.UNIT_PATH) != cluster.name:
+            lost.append(m)
+        elif status is not None:
+            survivors.append(Survivor(m, status.revision, True))
+        else:
+            survivors.append(Survivor(m, _on_disk(f), False))
+    found = Observed(
+        chosen, facts, tuple(survivors), tuple(lost), mark, begun is not None, frozenset()
+    )
+    if not found.forced:
+        return found
+    alone = health.observe(replace(cluster, members=(chosen,)), fleet)
+    return replace(found, joined=frozenset(r.name for r in alone.registered if not r.is_learner))
+
+
+def _diverged(seen: ClusterHealth, fleet: Fleet) -> bool:
+    """Whether all voters serve, and no majority has the same data: one has to be chosen."""
+    found = hashes.compare(seen, fleet)
+    return not found.equal and not found.right and found.compared == found.voters
+
+
+def plan(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
+    """Stop the others, make the chosen member a cluster of its own, and start it."""
+    cluster, chosen, mark = inventory.etcd, observed.chosen, observed.mark
+    alone = replace(cluster, members=(chosen,))
+    steps: list[Step] = []
+
+    def step(title: str, member: EtcdMember, *changes: Change) -> Step:
+        return Step(title, (HostChanges(member.name, member.machine, changes),))
+
+    others = [m for m in observed.rejoining if m.name not in observed.joined]
+    stop = [m for m in others if not restore_etcd.stopped(m, observed.facts[m.machine], mark)]
+    if not observed.forced:
+        stop.append(chosen)
+    if stop:
+        hosts = tuple(
+            HostChanges(m.name, m.machine, (recovery_marker.stop(m, mark, cluster.user),))
+            for m in stop
+        )
+        steps.append(Step("stop the survivors", hosts))
+    if not observed.forced:
+        steps.append(
+            step(
+                f"make {chosen.name} a cluster of its own",
+                chosen,
+                _keep(chosen, mark),
+                _force(cluster, chosen, mark),
+            )
+        )
+    if not observed.forced or not restore_etcd.running(observed.facts[chosen.machine]):
+        start = step(f"start {chosen.name}", chosen, recovery_marker.start(chosen))
+        # The data may bring an alarm along: CORRUPT is disarmed before the next member joins.
+        after = gates.all_healthy(alone, fleet, standing=alarms.KINDS)
+        steps.append(replace(start, after=after))
+    guards = tuple(s.member.machine for s in observed.survivors)
+    return Plan("recover-etcd", cluster.name, tuple(steps), _notes(observed), guards)
+
+
+def see_to_alarms(inventory: Inventory, fleet: Fleet, observed: Observed) -> Step:
+    """When all survivors are back: disarm the alarms that the data brought along."""
+    back = replace(inventory.etcd, members=tuple(s.member for s in observed.survivors))
+    return Step("see to the alarms", calls=(alarms.settle(back, fleet),))
+
+
+def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
+    """When all survivors and the workers are back: remove the marks."""
+    cluster = inventory.etcd
+    back = replace(cluster, members=tuple(s.member for s in observed.survivors))
+    note = layout.last_seen(cluster)
+    hosts = tuple(
+        HostChanges(m.name, m.machine, (recovery_marker.clear(m, note),)) for m in back.members
+    )
+    step = Step("finish", hosts, before=gates.all_healthy(back, fleet, standing=("NOSPACE",)))
+    return Plan("recover-etcd", cluster.name, (step,))
+
+
+def _stamp(member: EtcdMember) -> str:
+    return f"{member.data_dir}/member/recovered-by"
+
+
+def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
+    tool, db = scratch.tool(cluster), shlex.quote(f"{member.data_dir}/member/snap/db")
+    # A copy: the database of a process that runs is locked.
+    status = (
+        f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX); cp --reflink=auto {db} $t/db && "
+        f"ETCDCTL_API=3 timeout 60 {shlex.quote(tool)} snapshot status $t/db -w json; rm -rf $t"
+    )
+    return Probe(
+        resources=(
+            File(layout.UNIT_PATH, None),
+            File(recovery_marker.path(member), None),
+            File(_stamp(member), None),
+        ),
+        paths=(f"{member.data_dir}/member", tool),
+        units=(layout.UNIT,),
+        disks=(member.data_dir,),
+        commands={
+            "status": status,
+            "bytes": f"du -sb {shlex.quote(member.data_dir)}/member | cut -f 1",
+        },
+    )
+
+
+def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
+    where = f"{chosen.name} at {chosen.machine.host} ({chosen.machine.where})"
+    if owner(facts, layout.UNIT_PATH) != cluster.name:
+        problem = Problem(
+            where,
+            "is no member of this cluster",
+            "choose another member",
+            id="recovery-source-unfit",
+        )
+    elif not desired.has_data(chosen, facts):
+        problem = Problem(
+            where,
+            "has no data",
+            "choose another member, or invoke restore-etcd",
+            id="recovery-source-unfit",
+        )
+    else:
+        needed = number(facts.commands.get("bytes", "").strip()) or 0
+        disk = facts.disks.get(chosen.data_dir)
+        if disk is None or disk.available > needed + (64 << 20):
+            return
+        problem = Problem(
+            where,
+            f"{chosen.data_dir} has no room for a copy of its data ({needed} bytes)",
+            "free space there",
+            id="disk-full",
+        )
+    raise PreflightFailed(
+        f"{chosen.name} cannot be recovered from", [problem], id="recovery-source-unfit"
+    )
+
+
+def _on_disk(facts: HostFacts) -> int | None:
+    lines = facts.commands.get("status", "").strip().splitlines() or [""]
+    try:
+        return int(document(lines[-1])["revision"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_the_chosen(cluster: EtcdCluster, chosen: EtcdMember) -> None:
+    if chosen.name not in cluster.established.odd:
+        return
+    where = f"{chosen.name} ({chosen.machine.where})"
+    what = f"is not of cluster {cluster.established.name}, which --cluster-id names"
+    raise PreflightFailed(
+        f"{chosen.name} cannot be recovered from",
+        [Problem(where, what, "choose one of its members", id="recovery-source-unfit")],
+        id="recovery-source-unfit",
+    )
+
+
+def _keep(chosen: EtcdMember, mark: Mark) -> Change:
+    here = shlex.quote(f"{chosen.data_dir}/member")
+    old = shlex.quote(restore_etcd.kept(chosen, mark))
+    return Change(
+        f"keep a copy of {chosen.data_dir}/member as {restore_etcd.kept(chosen, mark)}",
+        f"if [ ! -e {old} ]; then\n"
+        f"  rm -rf {old}.part; cp -a {here} {old}.part; sync -f {old}.part\n"
+        f"  mv -T {old}.part {old}\n"
+        f"fi",
+        disrupts=True,
+        seconds=600,
+    )
+
+
+def _force(cluster: EtcdCluster, chosen: EtcdMember, mark: Mark) -> Change:
+    q, user = shlex.quote, cluster.user
+    port = 20000 + secrets.randbelow(9999)
+    script = f"""\
+systemctl is-active -q {layout.UNIT} && {{ echo "{layout.UNIT} runs again" >&2; exit 1; }}
+c=$(mktemp {PENDING_DIR}/recover.XXXXXX)
+grep -v '^listen-client-urls:' {q(layout.config_file(cluster))} >"$c"
+echo 'listen-client-urls: "http://127.0.0.1:{port}"' >>"$c"
+echo 'force-new-cluster: true' >>"$c"
+chown {user} "$c"
+(
+  cd /
+  setpriv --reuid {user} --regid {user} --init-groups {q(layout.tool(cluster, "etcd"))} \
+--config-file "$c" </dev/null >"$c.log" 2>&1 9>&- &
+  pid=$!
+  left={FORCED_WITHIN}
+  # A refusal for lack of a login has been through consensus, too.
+  until ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} --command-timeout 5s \
+--endpoints http://127.0.0.1:{port} get health >"$c.out" 2>&1 ||
+    grep -q -e 'user name is empty' -e 'permission denied' "$c.out"; do
+    left=$((left - 1))
+    if ! kill -0 $pid 2>/dev/null || [ $left -le 0 ]; then
+      kill -KILL $pid 2>/dev/null || :
+      tail -n 12 "$c.log" >&2
+      exit 1
+    fi
+    sleep 1
+  done
+  kill -TERM $pid
+  wait $pid || :
+) || {{ rm -f "$c" "$c.log" "$c.out"; exit 1; }}
+rm -f "$c" "$c.log" "$c.out"
+echo {mark.id} >{q(_stamp(chosen))}
+sync -f {q(chosen.data_dir)}"""
+    what = "run etcd once with force-new-cluster: it forgets the other members"
+    return Change(what, script, disrupts=True, seconds=FORCED_WITHIN * 6)
+
+
+def _notes(observed: Observed) -> tuple[Problem, ...]:
+    """What may be lost, said before anything is done."""
+    chosen = next(s for s in observed.survivors if s.member == observed.chosen)
+    name = chosen.member.name
+    if observed.continues:
+        what = f"continues the recovery begun at {observed.mark.id}"
+        return (Problem(name, what, "", "warning", id="run-resumed"),)
+    at = _revision(chosen)
+    notes = [
+        Problem(
+            name,
+            f"is at {at}: what it has not got of later writes is lost, even those that clients "
+            "were told of as done",
+            "a backup may be newer: compare the revision in its name",
+            "warning",
+            id="data-loss-ahead",
+        )
+    ]
+    for other in observed.survivors:
+        if other.member == chosen.member:
+            continue
+        newer = other.revision is not None and other.revision > (chosen.revision or 0)
+        notes.append(
+            Problem(
+                other.member.name,
+                f"is at {_revision(other)}"
+                + (", NEWER than the chosen member" if newer else "")
+                + "; its data is kept aside, and it joins again as a new member",
+                f"choose --from {other.member.name} to keep more" if newer else "",
+                "warning",
+                id="data-loss-ahead",
+            )
+        )
+    notes += [
+        Problem(
+            m.name,
+            f"{m.machine.host} does not answer, or has no member of this cluster",
+            "never start its etcd with the old data again: with another such member it would be "
+            f"the old cluster. When it is back: invoke add-member --name {m.name}",
+            "warning",
+            id="data-loss-ahead",
+        )
+        for m in observed.lost
+    ]
+    return tuple(notes)
+
+
+def _revision(survivor: Survivor) -> str:
+    if survivor.revision is None:
+        return "an unknown revision"
+    return f"revision {survivor.revision}" + ("" if survivor.exact else " or later")

@@ -1,0 +1,378 @@
+"""``restore-etcd``: every member anew from one snapshot, and the old data kept aside.
+
+As etcd's "Disaster recovery" guide has it: all members from the same file, with a cluster token of
+its own, so that a member which still has the old data can never join them. What makes a run safe to
+kill is on the hosts' disks: a mark on each from before the first stop to after the last check
+(:mod:`provision.etcd.member.recovery_marker`), and in each restored ``member`` directory a file
+that names the restore it came from. All are stopped before one is restored, and all are restored
+before one is started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from provision.engine.plan import Call, Gate, HostChanges, Plan, Step
+from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
+from provision.etcd.cluster import gates, health, scratch
+from provision.etcd.member import desired, layout, recovery_marker
+from provision.etcd.member.recovery_marker import Mark
+from provision.host import gather
+from provision.host.diff import Change
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import File
+from provision.inventory.model import version_tuple
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.plans.etcd.data import alarms, backup_etcd
+from provision.ssh.session import Fleet, Session, failures
+from provision.text import printable, size
+
+#: The uploaded file, the database made of it, and its write-ahead log.
+ROOM, WAL_BYTES = 2, 140 << 20
+#: etcd's guide: more revisions than a week of 1500 writes a second, so that no client has seen
+#: a newer one than the restored cluster's first.
+BUMP = 1_000_000_000
+BUMPS_SINCE = (3, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything the plan is made from."""
+
+    file: Path
+    sha256: str
+    facts: Mapping[Machine, HostFacts]
+    mark: Mark
+    continues: bool
+
+
+def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True) -> Observed:
+    """Check ``file`` and look at every member's host.
+
+    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    """
+    cluster = inventory.etcd
+    digest = backup_etcd.check(file)
+    key = _key(cluster, digest, bump and bumps(cluster))
+    facts = gather.facts(fleet, {m.machine: _probe(cluster, m, digest) for m in cluster.members})
+    begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
+    continues = begun is not None and (begun.command, begun.key) == ("restore", key)
+    now = datetime.now(timezone.utc).strftime(backup_etcd.STAMP)
+    mark = begun if begun is not None and continues else Mark("restore", now, key)
+    problems = [
+        p
+        for m in cluster.members
+        for p in _problems(cluster, m, facts[m.machine], file.stat().st_size, mark)
+    ]
+    if problems:
+        raise PreflightFailed(
+            "preflight failed; nothing was changed", problems, id="preflight-failed"
+        )
+    return Observed(file, digest, facts, mark, continues)
+
+
+def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool = True) -> Plan:
+    """Upload, stop all, restore all, start all, and verify."""
+    cluster, mark = inventory.etcd, observed.mark
+    facts = {m.name: observed.facts[m.machine] for m in cluster.members}
+    left = [m for m in cluster.members if not _restored(m, facts[m.name], mark)]
+    steps: list[Step] = []
+    without = [m for m in left if not _uploaded(m, facts[m.name], observed.sha256)]
+    if without:
+        names = ", ".join(m.name for m in without)
+        send = Call(
+            f"send {observed.file.name} ({size(observed.file.stat().st_size)}) to {names}",
+            lambda: _send(cluster, fleet, observed, without),
+        )
+        steps.append(Step("upload the snapshot", calls=(send,)))
+    if left:
+        stopping = [m for m in cluster.members if not stopped(m, facts[m.name], mark)]
+        steps += _step(
+            "stop every member", stopping, lambda m: recovery_marker.stop(m, mark, cluster.user)
+        )
+        steps += _step(
+            "restore every member", left, lambda m: _restore(cluster, m, observed, bump=bump)
+        )
+    starting = [m for m in cluster.members if left or not running(facts[m.name])]
+    verify = _verified(cluster, fleet)
+    steps += _step("start all members together", starting, recovery_marker.start, after=verify)
+    if not steps:  # an earlier run came so far
+        steps.append(Step("verify the restored cluster", after=verify))
+    steps.append(Step("see to the alarms", calls=(alarms.settle(cluster, fleet),)))
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed, bump), guards)
+
+
+def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
+    """When the members and the workers are back: remove the marks and the uploads."""
+    cluster = inventory.etcd
+    uploads = {m.name: _upload_path(m, observed.sha256) for m in cluster.members}
+    steps = _step(
+        "finish",
+        list(cluster.members),
+        # What was noted is of another history now.
+        lambda m: recovery_marker.clear(m, uploads[m.name], layout.last_seen(cluster)),
+        before=_verified(cluster, fleet),
+    )
+    return Plan("restore-etcd", cluster.name, tuple(steps))
+
+
+def bumps(cluster: EtcdCluster) -> bool:
+    """Whether this release's restore can move revisions on (``--bump-revision``)."""
+    return version_tuple(cluster.version) >= BUMPS_SINCE
+
+
+def kept(member: EtcdMember, mark: Mark) -> str:
+    """Where a member's old data is kept: beside the new, for the data directory may be a mount
+    point, and a rename within it is at once."""
+    return f"{member.data_dir}/member.before-{mark.command}-{mark.id}"
+
+
+def aside(member: EtcdMember, mark: Mark, new: str) -> str:
+    """Shell lines that put the directory ``new`` in the place of ``member``, whose data is kept
+    aside first. Killed between any two of them, they do the rest when run again."""
+    here, old = shlex.quote(f"{member.data_dir}/member"), shlex.quote(kept(member, mark))
+    return (
+        f"if [ -e {here} ]; then\n"
+        f"  if [ -e {old} ]; then\n"
+        f"    echo {here} and {old} are both there: move one away, none is deleted >&2; exit 1\n"
+        f"  fi\n"
+        f"  mv -T {here} {old}\n"
+        f"fi\n"
+        f"mv -T {shlex.quote(new)} {here}\n"
+        f"sync -f {here}"
+    )
+
+
+def _key(cluster: EtcdCluster, digest: str, bump: bool) -> str:
+    """Members restored by different runs fit together when all of this is the same."""
+    text = f"{digest} {cluster.initial_cluster} {cluster.token} {bump}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stamp(member: EtcdMember) -> str:
+    return f"{member.data_dir}/member/restored-by"
+
+
+def _upload_path(member: EtcdMember, sha256: str) -> str:
+    return f"{member.data_dir}/restore-{sha256[:16]}.db"
+
+
+def _probe(cluster: EtcdCluster, member: EtcdMember, sha256: str) -> Probe:
+    return Probe(
+        resources=(
+            File(layout.UNIT_PATH, None),
+            File(layout.config_file(cluster), None),
+            File(recovery_marker.path(member), None),
+            File(_stamp(member), None),
+            File(_upload_path(member, sha256), None, secret=True),
+        ),
+        paths=(f"{member.data_dir}/member", member.data_dir, scratch.tool(cluster)),
+        units=(layout.UNIT,),
+        disks=(member.data_dir,),
+    )
+
+
+def disk_away(member: EtcdMember, facts: HostFacts) -> Problem | None:
+    """Why a member's data must not be made new: its data disk is not mounted. None: it is."""
+    mount = desired.disk_away(member, facts)
+    if not mount:
+        return None
+    return Problem(
+        f"{member.name} at {member.machine.host} ({member.machine.where})",
+        f"its data disk is not mounted: nothing is at {mount}. The old cluster could come back "
+        "with the old disks, beside the new one",
+        f"mount the disk, or a new one, at {mount}",
+        id="member-data-lost",
+    )
+
+
+def _problems(
+    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, length: int, mark: Mark
+) -> list[Problem]:
+    where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+    tool = scratch.tool(cluster)
+    owned_by = owner(facts, layout.UNIT_PATH)
+    if owned_by != cluster.name or tool not in facts.paths or member.data_dir not in facts.paths:
+        what = f"is a member of cluster {owned_by}" if owned_by else "has no etcd of this tool"
+        if owned_by == cluster.name:
+            what = f"has no {tool}, or no {member.data_dir}"
+        return [
+            Problem(
+                where,
+                what,
+                "run invoke deploy-etcd first: restore needs it installed",
+                id="deploy-first",
+            )
+        ]
+    if former := desired.former_data_dir(cluster, member, facts):
+        what, remedy = desired.what_moved(member, former)
+        return [Problem(where, what, remedy, id="member-data-lost")]
+    if away := disk_away(member, facts):
+        return [away]
+    disk = facts.disks.get(member.data_dir)
+    needed = length * ROOM + WAL_BYTES
+    if disk is None or disk.available >= needed or _restored(member, facts, mark):
+        return []
+    return [
+        Problem(
+            where,
+            f"{member.data_dir} has {size(disk.available)} free on {disk.device}, the restore "
+            f"needs {size(needed)}: the old data stays beside it",
+            f"free space, for instance older {member.data_dir}/member.before-*",
+            id="disk-full",
+        )
+    ]
+
+
+def _restored(member: EtcdMember, facts: HostFacts, mark: Mark) -> bool:
+    return (facts.text(_stamp(member)) or "").strip() == mark.id
+
+
+def _uploaded(member: EtcdMember, facts: HostFacts, sha256: str) -> bool:
+    found = facts.paths.get(_upload_path(member, sha256))
+    return found is not None and found.sha256 == sha256
+
+
+def running(facts: HostFacts) -> bool:
+    """Whether etcd is up and comes back after a reboot."""
+    unit = facts.unit(layout.UNIT)
+    return unit.active == "active" and unit.file_state == "enabled"
+
+
+def stopped(member: EtcdMember, facts: HostFacts, mark: Mark) -> bool:
+    """Whether etcd is down, stays down, and ``mark`` says why."""
+    unit = facts.unit(layout.UNIT)
+    return (
+        recovery_marker.read(member, facts) == mark
+        and unit.active in ("inactive", "failed")
+        and unit.file_state != "enabled"
+    )
+
+
+def _send(
+    cluster: EtcdCluster, fleet: Fleet, observed: Observed, members: list[EtcdMember]
+) -> None:
+    by_machine = {m.machine: m for m in members}
+
+    def work(session: Session) -> None:
+        member = by_machine[session.machine]
+        path = shlex.quote(_upload_path(member, observed.sha256))
+        command = (
+            f"set -e; umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
+            f'cat >"$t"\n'
+            f'echo "{observed.sha256}  $t" | sha256sum -c --status || '
+            "{ echo sha256 differs after the upload >&2; exit 1; }\n"
+            f'chown {cluster.user}:{cluster.user} "$t"; sync -f "$t"; mv -f "$t" {path}'
+        )
+        with observed.file.open("rb") as body:
+            result = session.feed(command, body, "upload the snapshot")
+        if not result.ok:
+            where = f"{member.name} ({member.machine.host})"
+            text = printable(result.stderr.strip(), 300)
+            raise ChangeFailed(
+                f"{where}: upload failed",
+                [Problem(where, f"upload failed: {text}", id="change-failed")],
+                id="change-failed",
+            )
+
+    if problems := failures(fleet.map(work, list(by_machine))):
+        raise ChangeFailed(
+            f"{len(problems)} of {len(members)} uploads failed", problems, id="change-failed"
+        )
+
+
+def _restore(cluster: EtcdCluster, member: EtcdMember, observed: Observed, *, bump: bool) -> Change:
+    mark = observed.mark
+    new = f"{member.data_dir}/restoring-{mark.id}"
+    command = [
+        *(scratch.tool(cluster), "snapshot", "restore", _upload_path(member, observed.sha256)),
+        *("--data-dir", new, "--name", member.name),
+        *("--initial-cluster", cluster.initial_cluster),
+        *("--initial-advertise-peer-urls", member.peer_url),
+        *("--initial-cluster-token", f"{cluster.token}-restored-{mark.id}"),
+    ]
+    if bump and bumps(cluster):
+        command += ["--bump-revision", str(BUMP), "--mark-compacted"]
+    user = cluster.user
+    script = f"""\
+cd /
+systemctl is-active -q {layout.UNIT} && {{ echo "{layout.UNIT} runs again" >&2; exit 1; }}
+# A new disk's top folder is root's.
+chown {user}:{user} {shlex.quote(member.data_dir)}; chmod 0700 {shlex.quote(member.data_dir)}
+rm -rf {shlex.quote(new)}
+ETCDCTL_API=3 setpriv --reuid {user} --regid {user} --init-groups {shlex.join(command)} >/dev/null
+echo {mark.id} >{shlex.quote(new)}/member/restored-by
+sync -f {shlex.quote(new)}
+{aside(member, mark, f"{new}/member")}
+rm -rf {shlex.quote(new)}"""
+    what = f"restore {member.data_dir}/member; its old data goes to {kept(member, mark)}"
+    return Change(what, script, disrupts=True, seconds=120 + (observed.file.stat().st_size >> 20))
+
+
+def _verified(cluster: EtcdCluster, fleet: Fleet) -> Gate:
+    # The snapshot may be of a time when an alarm stood. What settles it refuses until this ends.
+    healthy = gates.all_healthy(cluster, fleet, standing=alarms.KINDS)
+
+    def check() -> None:
+        healthy.check()
+        seen = health.observe(cluster, fleet)
+        ids = {m.status.cluster_id for m in seen.members if m.status is not None}
+        if len(ids) != 1:
+            raise Unhealthy(
+                "the members do not form one cluster", seen.problems, id="etcd-clusters-differ"
+            )
+
+    return Gate(f"one cluster again: {healthy.title}", check)
+
+
+def _step(
+    title: str,
+    members: list[EtcdMember],
+    change: object,
+    before: Gate | None = None,
+    after: Gate | None = None,
+) -> list[Step]:
+    assert callable(change)
+    hosts = tuple(HostChanges(m.name, m.machine, (change(m),)) for m in members)
+    return [Step(title, hosts, before=before, after=after)] if hosts else []
+
+
+def _notes(cluster: EtcdCluster, observed: Observed, bump: bool) -> tuple[Problem, ...]:
+    notes = [
+        Problem(
+            cluster.name,
+            f"continues the restore begun at {observed.mark.id}"
+            if observed.continues
+            else "everything written after the snapshot is gone from the restored cluster",
+            f"the old data stays on each host as member.before-restore-{observed.mark.id}",
+            "warning",
+            id="data-loss-ahead",
+        ),
+        Problem(
+            cluster.name,
+            "a restored snapshot is a new cluster, with another cluster id and token "
+            f"({cluster.token}-restored-{observed.mark.id})",
+            "a member that still has the old data cannot join it",
+            "warning",
+            id="data-loss-ahead",
+        ),
+    ]
+    if not (bump and bumps(cluster)):
+        notes.append(
+            Problem(
+                cluster.name,
+                "revisions begin again at the snapshot's: watches of clients that have seen newer "
+                "ones miss changes",
+                "restart such clients; etcd 3.6 and later can move revisions on",
+                "warning",
+                id="data-loss-ahead",
+            )
+        )
+    return tuple(notes)

@@ -1,0 +1,154 @@
+"""``kept-data``: what removals, restores and recoveries have kept aside, and its deletion.
+
+It lies in each member's data directory, beside the data in use, under a name that says why and
+when. Nothing but ``--delete`` with that name, and ``destroy``, ever removes it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from provision.engine.plan import HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem, UsageError
+from provision.etcd.member import layout, recovery_marker
+from provision.host import gather
+from provision.host.diff import Change
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import File
+from provision.inventory.resolved import EtcdMember, Inventory, Machine
+from provision.plans.etcd.data.backup_etcd import STAMP
+from provision.ssh.session import Fleet
+from provision.text import number, size
+
+_NAME = re.compile(r"member\.(removed|before-restore|before-recover)-([0-9]{8}T[0-9]{6}Z)")
+_SHOWN = {"removed": "removal", "before-restore": "restore", "before-recover": "recovery"}
+_LABEL = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One folder of a member's former data: since ``when`` (UTC), ``bytes`` on the disk."""
+
+    member: EtcdMember
+    name: str
+    when: datetime
+    bytes: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.member.data_dir}/{self.name}"
+
+    @property
+    def why(self) -> str:
+        """What it was kept aside for: a removal, a restore or a recovery."""
+        found = _NAME.fullmatch(self.name)
+        return _SHOWN[found.group(1)] if found else ""
+
+    def document(self) -> dict[str, object]:
+        return {
+            "member": self.member.name,
+            "host": self.member.machine.host,
+            "path": self.path,
+            "why": self.why,
+            "when": self.when.isoformat(),
+            "bytes": self.bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is kept, oldest first, and the members whose restore or recovery has not ended."""
+
+    kept: tuple[Kept, ...]
+    unfinished: tuple[EtcdMember, ...]
+
+
+def observe(inventory: Inventory, fleet: Fleet, members: Sequence[EtcdMember]) -> Observed:
+    """Look on the hosts of ``members``. Raises :class:`PreflightFailed` unless all answer."""
+    facts = gather.facts(fleet, {m.machine: _probe(m) for m in members})
+    found: list[Kept] = []
+    for m in members:
+        if owner(facts[m.machine], layout.UNIT_PATH) in (None, inventory.cluster):
+            found += read(m, facts[m.machine])
+    marked = (m for m in members if recovery_marker.path(m) in facts[m.machine].paths)
+    return Observed(tuple(sorted(found, key=lambda k: (k.when, k.member.name))), tuple(marked))
+
+
+def plan(inventory: Inventory, observed: Observed, delete: Collection[str]) -> Plan:
+    """Delete the folders of these names, on every host that has one.
+
+    Raises :class:`UsageError` for a name that there is not, and :class:`PreflightFailed` while a
+    restore or a recovery, which may need its own, has not ended.
+    """
+    known = {k.name for k in observed.kept}
+    if unknown := sorted(set(delete) - known):
+        there = f"there are {', '.join(sorted(known))}" if known else "nothing is kept"
+        raise UsageError(f"no data is kept as {', '.join(unknown)}: {there}", id="name-unknown")
+    if delete and observed.unfinished:
+        problems = [
+            Problem(
+                f"{m.name} ({m.machine.where})",
+                "has an unfinished restore or recovery",
+                id="recovery-unfinished",
+            )
+            for m in observed.unfinished
+        ]
+        raise PreflightFailed(
+            "finish it first, by its own command; nothing was deleted",
+            problems,
+            id="recovery-unfinished",
+        )
+    todo: dict[tuple[str, Machine], list[Change]] = {}
+    for k in observed.kept:
+        if k.name in delete:
+            change = Change(
+                f"DELETE {k.path} ({size(k.bytes)})",
+                f"rm -rf -- {shlex.quote(k.path)}",
+                seconds=600,
+            )
+            todo.setdefault((k.member.name, k.member.machine), []).append(change)
+    hosts = tuple(HostChanges(*where, tuple(changes)) for where, changes in todo.items())
+    steps = (Step("delete data that was kept aside", hosts),) if hosts else ()
+    return Plan("kept-data", inventory.cluster, steps)
+
+
+def sizes(member: EtcdMember) -> str:
+    """The command that tells what is kept; its label is ``kept NAME``."""
+    there = f"{shlex.quote(member.data_dir)}/member.*"
+    return f'for d in {there}; do [ ! -d "$d" ] || [ -L "$d" ] || du -sk "$d"; done'
+
+
+def _probe(member: EtcdMember) -> Probe:
+    return Probe(
+        resources=(File(layout.UNIT_PATH, None),),
+        paths=(recovery_marker.path(member),),
+        commands={f"{_LABEL} {member.name}": sizes(member)},
+    )
+
+
+def read(member: EtcdMember, facts: HostFacts) -> list[Kept]:
+    """What a host has answered to :func:`sizes`."""
+    found = []
+    for line in facts.commands.get(f"{_LABEL} {member.name}", "").splitlines():
+        count, _, path = line.partition("\t")
+        folder, _, name = path.rpartition("/")
+        when = _since(name)
+        blocks = number(count)
+        if folder == member.data_dir and blocks is not None and when is not None:
+            found.append(Kept(member, name, when, blocks << 10))
+    return found
+
+
+def _since(name: str) -> datetime | None:
+    """When a folder of this name was kept aside; None: it is none of ours."""
+    if (match := _NAME.fullmatch(name)) is None:
+        return None
+    try:
+        return datetime.strptime(match.group(2), STAMP).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None

@@ -1,0 +1,419 @@
+"""``deploy-etcd``: from the inventory and what is there to a plan.
+
+Order of steps as in etcd's "Clustering guide" (static bootstrap: all members start together)
+and "Runtime reconfiguration" (one member at a time, the next only when the cluster is healthy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from provision.engine.plan import HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd.cluster import gates, hashes, health
+from provision.etcd.member import desired, layout
+from provision.etcd.member.membership_diff import Move
+from provision.etcd.pki import external_ca, imported, tls
+from provision.host.diff import Change, changes
+from provision.host.predict import after
+from provision.host.resources import File, Resource
+from provision.inventory.model import minor, version_tuple
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plans.etcd.certificates import enable_peer_tls
+from provision.plans.etcd.data import alarms
+from provision.plans.etcd.members import declared_changes, member_steps
+from provision.plans.etcd.state.observe import Observed as Observed
+from provision.plans.etcd.state.observe import observe as observe
+from provision.ssh.session import Fleet
+
+
+def plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    *,
+    write: bool = True,
+    workers: bool = True,
+    remove: Collection[str] = (),
+) -> Plan:
+    """The smallest safe change that makes the cluster, and its members, as declared.
+
+    ``write`` False is for showing it: the cluster's CA is not made. ``workers`` False leaves the
+    workers' endpoint lists as they are when members change. ``remove`` are the names of the members
+    that may go: any other that the inventory does not declare is left, and so is a newer patch
+    release (``cluster.downgrade`` says otherwise). Raises :class:`PreflightFailed` when
+    there is no plan that this command may carry out.
+    """
+    cluster = inventory.etcd
+    _refuse_another_minor(cluster, observed)
+    alarm = _alarm(cluster, observed)
+    if enable_peer_tls.wanted(cluster, observed):
+        gates.require_writable(observed.health)
+        return enable_peer_tls.plan(inventory, fleet, observed, write=write)
+    differs = (
+        declared_changes.declared_moves(cluster, observed, remove)
+        if observed.running
+        else declared_changes.Declared()
+    )
+    moves = differs.moves
+    late = _late(cluster, observed)
+    lost = tuple(m for m in cluster.members if m.name in cluster.established.lost)
+    # One whose former host stays a member has no place yet.
+    waiting = tuple(m for m in cluster.members if m.name in differs.names_left)
+    later = (*late, *lost, *waiting)
+    # Undeclared voters count for the quorum as long as they are there.
+    whole = replace(
+        cluster,
+        members=(*(m for m in cluster.members if m not in waiting), *differs.voters_left),
+    )
+    staying = tuple(m for m in declared_changes.settled(cluster, moves) if m not in later)
+    known = replace(cluster, members=staying)
+    # Before a CA of our own is made in a folder that lacks the one that the members know.
+    tls.require_known(cluster, observed.facts, tls.authority(cluster, observed.facts, write=False))
+    ca = tls.authority(cluster, observed.facts, write=write)
+    if moves:
+        tls.require_settled(cluster, observed.facts, ca)
+    declared = [m for m in cluster.members if m not in later]
+    told = tls.require(cluster, declared, observed.facts, ca)
+    # Members that are down go first and together: two of three could not start one by one.
+    down = [m for m in staying if _down(m, observed)]
+    checks = _checks(cluster, fleet, observed, down)
+    todo = {m.name: _changes(cluster, m, observed, ca, checks or m not in down) for m in staying}
+    steps: list[Step] = []
+    starting = [_on(m, todo[m.name]) for m in down if todo[m.name]]
+    if starting:
+        started = gates.all_healthy(known, fleet, standing=alarm.kinds)
+        if not checks:
+            started = gates.all_equal(started, known, fleet)
+        steps.append(Step(_starting(down, observed), tuple(starting), after=started))
+    if settled := [
+        h for m in down if (h := _on(m, _exists(cluster, m, observed, ca, checks))).changes
+    ]:
+        steps.append(Step("note that the cluster exists", tuple(settled)))
+    if not alarm.solved and (others := _beside_a_start(observed, moves, staying, down, todo)):
+        if not starting:
+            gates.require_writable(observed.health)
+        stays = _left_until_solved(alarm.kinds, others)
+        guards = tuple(m.machine for m in cluster.members)
+        told_now = (*observed.warnings, *told, stays)
+        also_left = (*differs.notes, *_newer(cluster, observed))
+        return Plan("deploy-etcd", cluster.name, tuple(steps), told_now, guards, also_left)
+    notes = [*observed.warnings, *told, *(_comes_later(m) for m in late)]
+    notes += [_is_lost(cluster, m, observed) for m in lost]
+    if alarm.kinds and not alarm.solved:
+        notes.append(_left_until_solved(alarm.kinds, ["etcd"]))
+    if alarm.kinds and moves:
+        # New members come once etcd takes writes.
+        notes.append(_comes_after_the_alarm(moves))
+        moves = ()
+    if observed.running is not None:
+        names = {m.name for m in cluster.members}
+        clean = () if alarm.kinds else sorted(set(observed.running.to_clean) - names)
+        made = member_steps.build(
+            inventory,
+            fleet,
+            observed,
+            moves,
+            [m.name for m in down],
+            ca=ca,
+            clean=clean,
+            beside=differs.notes,
+        )
+        told_of = declared_changes.with_members(inventory, whole.members)
+        declared_changes.with_workers(made, told_of, fleet, observed.running, bool(moves), workers)
+        steps += made.steps
+        notes += made.notes
+    rolling = [m for m in staying if m not in down and todo[m.name]]
+    _refuse_several_cut_off(cluster, observed, rolling)
+    quiet = [_on(m, tuple(c for c in todo[m.name] if c.quiet)) for m in rolling]
+    if any(h.changes for h in quiet):
+        steps.append(
+            Step("prepare without touching a service", tuple(h for h in quiet if h.changes))
+        )
+    late_leaves: list[Step] = []
+    standing = alarm.kinds
+    asked = known if standing else whole
+    for member in gates.order(rolling, observed.health):
+        disruptive = tuple(c for c in todo[member.name] if not c.quiet)
+        if isinstance(ca, external_ca.External):
+            # Of a new CA they come when every member trusts it.
+            leaves = tuple(c for c in disruptive if c.ask)
+            disruptive = tuple(c for c in disruptive if not c.ask)
+            if leaves:
+                title = f"give {member.name} its new certificates"
+                late_leaves.append(_rolling(asked, fleet, member, leaves, title, standing))
+        if disruptive:
+            title = f"change {member.name}"
+            steps.append(_rolling(asked, fleet, member, disruptive, title, standing))
+    steps += late_leaves
+    if alarm.kinds and alarm.solved:
+        call = alarms.disarm(known, fleet, "NOSPACE")
+        after = gates.all_healthy(known, fleet)
+        steps.append(Step("disarm the alarm NOSPACE", calls=(call,), after=after))
+    if isinstance(ca, external_ca.External):
+        steps += imported.own_step(cluster)
+    guards = tuple(m.machine for m in cluster.members)
+    notes += [_no_member(name) for name in differs.unknown]
+    left = (*differs.notes, *_newer(cluster, observed))
+    return Plan("deploy-etcd", cluster.name, tuple(steps), tuple(notes), guards, left)
+
+
+def _no_member(name: str) -> Problem:
+    what = "is no member of the cluster: there is nothing to remove"
+    return Problem(f"--remove {name}", what, "", "warning", id="name-unknown")
+
+
+def _newer(cluster: EtcdCluster, observed: Observed) -> list[Problem]:
+    """The members whose patch release is newer than the inventory's, and is left."""
+    found = []
+    for m in cluster.members:
+        if newer := desired.newer_release(cluster, observed.facts[m.machine]):
+            where = f"{m.name} ({m.machine.where})"
+            what = f"has etcd {newer}, newer than {cluster.version} in the inventory; it is left"
+            remedy = f"set etcd.version to {newer}, or go back: invoke deploy-etcd --downgrade"
+            found.append(Problem(where, what, remedy, "warning", id="release-newer"))
+    return found
+
+
+def _rolling(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    todo: tuple[Change, ...],
+    title: str,
+    standing: Collection[str],
+) -> Step:
+    return Step(
+        title,
+        (_on(member, todo),),
+        before=gates.can_lose(cluster, fleet, member),
+        after=gates.all_healthy(cluster, fleet, member, standing),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Alarm:
+    """The kinds of alarm that stand. ``solved``: with the declared quotas their cause is gone."""
+
+    kinds: frozenset[str]
+    solved: bool
+
+
+def _alarm(cluster: EtcdCluster, observed: Observed) -> _Alarm:
+    if observed.running is None:
+        return _Alarm(frozenset(), True)
+    kinds = observed.running.alarms
+    sizes = [m.status.db_size for m in observed.health.members if m.status is not None]
+    largest = max(sizes, default=0)
+    roomy = all(m.quota is None or largest < m.quota for m in cluster.members)
+    return _Alarm(kinds, kinds <= {"NOSPACE"} and (roomy or not kinds))
+
+
+def _beside_a_start(
+    observed: Observed,
+    moves: Sequence[Move],
+    staying: Sequence[EtcdMember],
+    down: Sequence[EtcdMember],
+    todo: Mapping[str, tuple[Change, ...]],
+) -> list[str]:
+    """What there is to do beside the start of the members that are ``down``: the members' names."""
+    names = [m.member.name for m in moves]
+    names += [m.name for m in staying if m not in down and todo[m.name]]
+    if observed.running is not None:
+        names += sorted(observed.running.to_clean)
+    return list(dict.fromkeys(names))
+
+
+def _comes_after_the_alarm(moves: Sequence[Move]) -> Problem:
+    names = ", ".join(dict.fromkeys(m.member.name for m in moves))
+    what = "is added, moved or removed once the alarm is disarmed"
+    return Problem(names, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
+
+
+def _left_until_solved(kinds: Collection[str], names: Sequence[str]) -> Problem:
+    """A change could not be proven while etcd takes no writes. A start is a repair."""
+    kind = min(kinds)
+    what = f"is left as it is while the alarm {' and '.join(sorted(kinds))} stands"
+    remedy = health.ALARM_REMEDIES.get(kind, "")
+    error_id = health.ALARM_IDS.get(kind, "alarm-raised")
+    return Problem(", ".join(names), what, remedy, "warning", id=error_id)
+
+
+def _starting(down: Sequence[EtcdMember], observed: Observed) -> str:
+    """What it is called to change all of ``down`` together."""
+    facts = [observed.facts[m.machine] for m in down]
+    if not any(desired.has_data(m, f) for m, f in zip(down, facts, strict=True)):
+        return "bootstrap the cluster"
+    if any(f.unit(layout.UNIT).active == "active" for f in facts):
+        # Such as after a change of client_port: one by one, no gate could ever hold.
+        return "change the members together: none answers at its declared client URL"
+    return "start the members that are down"
+
+
+def _down(member: EtcdMember, observed: Observed) -> bool:
+    facts = observed.facts[member.machine]
+    running = facts.unit(layout.UNIT).active == "active"
+    return not (running and observed.health.established and desired.has_data(member, facts))
+
+
+def _changes(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    observed: Observed,
+    ca: tls.Ca | None,
+    checks: bool,
+) -> tuple[Change, ...]:
+    facts = observed.facts[member.machine]
+    wanted = _wanted(cluster, member, observed, ca, _serves(member, observed), checks)
+    return changes(wanted, facts)
+
+
+def _wanted(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    observed: Observed,
+    ca: tls.Ca | None,
+    bootstrapped: bool,
+    checks: bool,
+) -> tuple[Resource, ...]:
+    facts = observed.facts[member.machine]
+    material = tls.material(cluster, member, facts, ca)
+    return desired.resources(
+        cluster,
+        member,
+        observed.artifact,
+        material,
+        facts,
+        bootstrapped=bootstrapped,
+        checks=checks,
+    )
+
+
+def _checks(
+    cluster: EtcdCluster, fleet: Fleet, observed: Observed, down: Sequence[EtcdMember]
+) -> bool:
+    """Whether members that are ``down`` may compare their data with the others' as they start.
+
+    Beside an odd member a healthy one would not start, and without it no majority could be told
+    from the odd one: so they start unchecked while others run whose data are not known to be equal.
+    """
+    if not any(desired.has_data(m, observed.facts[m.machine]) for m in down):
+        return True
+    if not observed.health.established:
+        return True  # nobody is there to be compared with
+    if not observed.health.healthy_count:
+        return False  # without a quorum nobody's data are known to be the cluster's
+    try:
+        return hashes.compare(observed.health, fleet).equal
+    except Unhealthy:  # compacted again and again
+        return False
+
+
+def _serves(member: EtcdMember, observed: Observed) -> bool:
+    """Whether the member is known to be of a cluster that serves."""
+    return any(m.member.name == member.name and m.healthy for m in observed.health.members)
+
+
+def _exists(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    observed: Observed,
+    ca: tls.Ca | None,
+    checks: bool,
+) -> tuple[Change, ...]:
+    """What is written after the gate of a start: from then on the configuration says that the
+    cluster exists, and that etcd checks. A member that runs reads neither, so nothing is
+    restarted."""
+    path, facts = layout.config_file(cluster), observed.facts[member.machine]
+    first = _wanted(cluster, member, observed, ca, _serves(member, observed), checks)
+    then = _wanted(cluster, member, observed, ca, True, True)
+    config = next(r for r in then if isinstance(r, File) and r.path == path)
+    return changes([replace(config, restarts=())], after(first, facts))
+
+
+def _late(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:
+    """The declared members that a cluster which is down has not heard of: they cannot be added
+    before it is up, and must not be started as if they were of its first members."""
+    if observed.running is not None:
+        return ()
+    old = [m for m in cluster.members if desired.has_data(m, observed.facts[m.machine])]
+    if not old:
+        return ()
+    path = layout.config_file(cluster)
+    first: set[str] = set()
+    for m in old:
+        first |= desired.initial_members(observed.facts[m.machine].text(path) or "")
+    return tuple(m for m in cluster.members if m not in old and m.name not in first)
+
+
+def _comes_later(member: EtcdMember) -> Problem:
+    where = f"{member.name} ({member.machine.where})"
+    what = "is new, and is added once the cluster is up"
+    return Problem(where, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
+
+
+def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: Observed) -> Problem:
+    """Started without its data, it could vote for what it has once voted against."""
+    where = f"{member.name} ({member.machine.where})"
+    what, remedy = desired.what_is_lost(cluster, member, observed.facts[member.machine])
+    what += "; it is not started"
+    return Problem(
+        where, what, f"once the cluster is up: {remedy}", "warning", id="member-data-lost"
+    )
+
+
+def _refuse_several_cut_off(
+    cluster: EtcdCluster, observed: Observed, rolling: Sequence[EtcdMember]
+) -> None:
+    """Raises :class:`PreflightFailed` when two or more members are cut off: changed one by one,
+    each would wait in vain for the others to be healthy."""
+    over = [m for m in tls.cut_off(cluster, observed.facts) if m in rolling]
+    if len(over) < 2 or observed.health.all_healthy:
+        return
+    raise PreflightFailed(
+        "certificates have expired, and members are cut off; nothing was changed",
+        [
+            Problem(
+                f"{m.name} ({m.machine.where})",
+                "has a certificate that has expired",
+                "invoke rotate-certs, which begins with those",
+                id="certificate-unverified",
+            )
+            for m in over
+        ],
+        id="certificate-unverified",
+    )
+
+
+def _refuse_another_minor(cluster: EtcdCluster, observed: Observed) -> None:
+    if cluster.source.package:
+        return
+    wanted = version_tuple(cluster.version)[:2]
+    runs = [(m.member, m.status.version) for m in observed.health.members if m.status is not None]
+    for m in (m.member for m in observed.health.members if m.status is None):
+        facts = observed.facts[m.machine]
+        there = desired.installed_release(cluster, facts) if desired.has_data(m, facts) else ""
+        # One that is down would be started with the older release, on its data.
+        if there and version_tuple(there) > version_tuple(cluster.version):
+            runs.append((m, there))
+    problems = [
+        Problem(
+            f"{m.name} ({m.machine.where})",
+            f"runs etcd {release}, the inventory says {cluster.version}",
+            f"invoke upgrade-etcd --to {cluster.version}, or set etcd.version to what runs",
+            id="etcd-version-differs",
+        )
+        for m, release in runs
+        if minor(release) not in (None, wanted)
+    ]
+    if problems:
+        raise PreflightFailed(
+            "another minor release of etcd is an upgrade of its own; nothing was changed",
+            problems,
+            id="etcd-version-differs",
+        )
+
+
+def _on(member: EtcdMember, todo: tuple[Change, ...]) -> HostChanges:
+    return HostChanges(member.name, member.machine, todo)

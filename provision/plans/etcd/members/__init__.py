@@ -1,0 +1,1 @@
+"""Plans by which members come, go and move."""

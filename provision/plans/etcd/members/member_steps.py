@@ -1,0 +1,456 @@
+"""The steps by which members come, go and move, and what they do on their hosts.
+
+A new member's host is prepared before etcd hears of it; etcd has it as a learner, which counts
+for no quorum, until it has caught up. A removed member's data is kept aside under a dated name
+unless its deletion was asked for by name. Every step can be made again after a run was killed.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from provision.engine.plan import Call, Gate, HostChanges, Step
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.cluster import gates, hashes, health, reconfigure, todo_keys
+from provision.etcd.member import desired, layout, membership_diff
+from provision.etcd.member.membership_diff import Kind, Move
+from provision.etcd.pki import tls
+from provision.host import disks, gather
+from provision.host.diff import Change, changes
+from provision.host.facts import HostFacts, Probe, UnitState
+from provision.host.ownership import owner
+from provision.host.resources import File, Unit
+from provision.inventory import etcd_releases
+from provision.inventory.etcd_releases import State
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.plans.etcd.data import alarms
+from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.ssh.session import Fleet
+
+
+@dataclass(slots=True)
+class Steps:
+    """Steps being put together, with what the operator should know beside them.
+
+    From ``leaving`` on, members that work are removed: the workers are told before.
+    ``standing``: the kinds of alarm that stand when all has been done.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    leaving: int | None = None
+    standing: frozenset[str] = frozenset()
+
+
+def build(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    moves: Sequence[Move],
+    starting: Collection[str] = (),
+    delete: Collection[str] = (),
+    *,
+    ca: tls.Ca | None,
+    clean: Collection[str] = (),
+    recovering: bool = False,
+    beside: Sequence[Problem] = (),
+    sparing: Collection[str] = (),
+    odd: Collection[str] = (),
+) -> Steps:
+    """The steps of ``moves``. Raises :class:`PreflightFailed` when they cannot be made safely.
+
+    ``starting``: members that are down now, and that an earlier step of the plan starts.
+    ``clean``: removed members whose hosts an earlier run did not come to clean.
+    ``recovering``: members come back after a recovery, whatever release there is.
+    ``beside``: what the operator should know when the moves cannot be made.
+    ``sparing``: kinds of alarm that may stand, since ``moves`` are part of the remedy.
+    ``odd``: members that are known to have other data than the majority.
+    """
+    running = require_running(observed)
+    if moves or clean:
+        gates.require_writable(running.health, sparing)
+    voters = {m.name: m for m in running.cluster.members}
+    healthy = set(running.healthy) | set(starting)
+    if why := membership_diff.obstacle(voters, healthy, moves):
+        problems = [p for p in running.health.problems if p.severity == "error"]
+        raise PreflightFailed(
+            f"{why}; nothing was changed", [*problems, *beside], id="quorum-at-risk"
+        )
+    adding = [m.member.name for m in moves if m.kind is Kind.ADD]
+    if adding and running.health.asks_for_login and not recovering:
+        out = [m.member.name for m in moves if m.kind is Kind.REMOVE and m.member.name in adding]
+        etcd_releases.require_fit(
+            running.health.releases, {State.AUTH}, f"adding {', '.join(adding)}", out
+        )
+    leaving = [m.member.name for m in moves if m.kind is Kind.REMOVE]
+    if leaving:
+        hashes.require_equal(running.health, fleet, (*leaving, *odd))
+    made = Steps()
+    joining = frozenset(m.member.machine for m in moves if m.kind is Kind.ADD)
+    builder = _Builder(inventory.etcd, fleet, observed, running, ca, delete, joining, made)
+    builder.odd, builder.standing = frozenset(odd), running.alarms
+    builder.prepare(moves)
+    for move in moves:
+        now = replace(inventory.etcd, members=tuple(voters.values()))
+        name = move.member.name
+        if move.kind is Kind.ADD:
+            builder.disarm(now)
+            builder.lead(now)
+            builder.add(move, now)
+            voters[name] = move.member
+            healthy.add(name)
+        elif move.kind is Kind.UPDATE:
+            builder.update(move, now)
+            voters[name] = move.member
+        else:
+            if name in healthy and name not in {m.member.name for m in moves if m is not move}:
+                made.leaving = len(made.steps) if made.leaving is None else made.leaving
+            voters.pop(name, None)
+            healthy.discard(name)
+            builder.remove(move, now, [m for n, m in voters.items() if n in healthy])
+    if moves:
+        builder.disarm(replace(inventory.etcd, members=tuple(voters.values())))
+    builder.clean(clean, replace(inventory.etcd, members=tuple(voters.values())))
+    made.standing = builder.standing
+    return made
+
+
+@dataclass(slots=True)
+class _Builder:
+    cluster: EtcdCluster
+    fleet: Fleet
+    observed: Observed
+    running: Running
+    ca: tls.Ca | None
+    delete: Collection[str]
+    joining: frozenset[Machine]
+    made: Steps
+    #: Members whose data differ from the majority's.
+    odd: frozenset[str] = frozenset()
+    #: Kinds of alarm that stand when the next step begins: etcd takes no writes then.
+    standing: frozenset[str] = frozenset()
+
+    def disarm(self, now: EtcdCluster) -> None:
+        """Disarm CORRUPT once no voter of ``now`` has other data: the next steps need writes."""
+        if "CORRUPT" not in self.standing or self.odd & {m.name for m in now.members}:
+            return
+        call = alarms.disarm(now, self.fleet, "CORRUPT")
+        left = self.standing - {"CORRUPT"}
+        after = gates.all_healthy(now, self.fleet, standing=left)
+        self.made.steps.append(Step("disarm the alarm CORRUPT", calls=(call,), after=after))
+        self.standing = left
+
+    def lead(self, now: EtcdCluster) -> None:
+        """A member that joins gets its data from the leader: none whose data differ may lead."""
+        odd = [m for m in now.members if m.name in self.odd]
+        right = [m for m in now.members if m.name not in self.odd]
+        calls = tuple(
+            Call(
+                f"etcd: another member takes the lead, if {m.name} leads",
+                partial(reconfigure.move_leadership_off, now, self.fleet, m, right),
+            )
+            for m in odd
+        )
+        if calls:
+            self.made.steps.append(Step("let a member with the majority's data lead", calls=calls))
+
+    def prepare(self, moves: Iterable[Move]) -> None:
+        """What no service notices, on all new members' hosts at once."""
+        hosts = []
+        for move in moves:
+            if move.kind is Kind.ADD:
+                todo = tuple(c for c in self._install(move, self.running.cluster) if c.quiet)
+                hosts.append(_on(move.member, todo))
+        if any(h.changes for h in hosts):
+            title = "prepare the new members' hosts"
+            self.made.steps.append(Step(title, tuple(h for h in hosts if h.changes)))
+
+    def add(self, move: Move, now: EtcdCluster) -> None:
+        member, fleet = move.member, self.fleet
+        grown = replace(now, members=(*now.members, member))
+        facts = self.observed.facts[member.machine]
+        former = self.running.pending.clean.get(member.name, member.machine.host)
+        if former != member.machine.host:
+            where = f"{member.name} ({former})"
+            what = "is not cleaned: a member of this name comes to another host"
+            remedy = "when it is back: systemctl disable --now etcd.service there"
+            self.made.notes.append(Problem(where, what, remedy, "warning", id="host-not-cleaned"))
+        away = disks.missing(facts.text(layout.UNIT_PATH), facts, [member.data_dir])
+        if mount := away.get(member.data_dir):
+            where = f"{member.name} ({member.machine.host})"
+            what = f"no disk is mounted at {mount}, where one was: the data go to another disk"
+            remedy = f"to have them on a disk, mount one at {mount} first"
+            self.made.notes.append(Problem(where, what, remedy, "warning", id="member-data-lost"))
+        if move.id is None:
+            old = _set_aside(member, self.observed.facts[member.machine], self.delete)
+            self.made.steps.append(
+                Step(
+                    f"add {member.name} as a learner",
+                    (_on(member, old),) if old else (),
+                    (
+                        Call(
+                            f"etcd: add learner {member.name} at {member.peer_url}",
+                            lambda: reconfigure.add_learner(now, fleet, member),
+                        ),
+                    ),
+                    before=gates.all_healthy(now, fleet, standing=self.standing),
+                )
+            )
+        todo = tuple(c for c in self._install(move, now) if not c.quiet)
+        calls = [
+            Call(f"etcd: promote {member.name}", lambda: reconfigure.promote(now, fleet, member))
+        ]
+        if member.name in self.running.pending.clean and not self.standing:
+            calls.append(self._forget(member, grown))
+        self.made.steps.append(
+            Step(
+                f"start {member.name}, and make it a voter when it has caught up",
+                (_on(member, todo),) if todo else (),
+                tuple(calls),
+                after=self._joined(member, grown),
+            )
+        )
+
+    def _joined(self, member: EtcdMember, grown: EtcdCluster) -> Gate:
+        """After ``member`` has joined. If its former data differed, the new ones do not."""
+        healthy = gates.all_healthy(grown, self.fleet, standing=self.standing)
+        if member.name not in self.odd:
+            return healthy
+
+        def check() -> None:
+            healthy.check()
+            found = hashes.compare(health.observe(grown, self.fleet), self.fleet)
+            if member.name not in found.right:
+                raise hashes.differ(found)
+
+        return Gate(f"{healthy.title}, and {member.name} has the majority's data", check)
+
+    def update(self, move: Move, now: EtcdCluster) -> None:
+        member, fleet, number = move.member, self.fleet, move.id
+        assert number is not None
+        old = next(m for m in now.members if m.name == member.name)
+        moved = replace(
+            now, members=tuple(member if m.name == member.name else m for m in now.members)
+        )
+        facts = self.observed.facts[member.machine]
+        todo = changes(
+            desired.resources(
+                moved,
+                member,
+                self.observed.artifact,
+                tls.material(self.cluster, member, facts, self.ca),
+                facts,
+            ),
+            facts,
+        )
+        others = tuple(m for m in now.members if m.name != member.name)
+        # It may answer at either address, or (renumbered while it ran) at none.
+        new = replace(member, name=f"{member.name} at its new address")
+        asked = replace(now, members=(*now.members, new))
+        self.made.steps.append(
+            Step(
+                f"tell etcd the new address of {member.name}",
+                (),
+                (
+                    Call(
+                        f"etcd: {member.name} moves from {old.peer_url} to {member.peer_url}, "
+                        "after another member has taken the lead",
+                        lambda: reconfigure.update(asked, fleet, member, number, others),
+                    ),
+                ),
+                before=gates.can_lose(now, fleet, old),
+            )
+        )
+        self.made.steps.append(
+            Step(
+                f"restart {member.name} with its new address",
+                (_on(member, todo),) if todo else (),
+                after=gates.all_healthy(moved, fleet, standing=self.standing),
+            )
+        )
+
+    def remove(self, move: Move, now: EtcdCluster, staying: Sequence[EtcdMember]) -> None:
+        gone, fleet, number = move.member, self.fleet, move.id
+        assert number is not None
+        rest = replace(now, members=tuple(staying))
+        # A new member on the same host puts the old data aside itself.
+        todo = None if gone.machine in self.joining else self._cleaning(gone)
+        right = [m for m in staying if m.name not in self.odd]
+        calls = [
+            Call(
+                f"etcd: remove {gone.name} ({number:x}), after another member has taken the lead",
+                lambda: reconfigure.remove(now, fleet, number, right),
+            )
+        ]
+        if todo is not None and not self.standing:  # a note is a write
+            calls.insert(
+                0,
+                Call(
+                    f"etcd: note that the host of {gone.name} is to be cleaned",
+                    lambda: reconfigure.through_leader(
+                        now, fleet, lambda c: todo_keys.note_clean(c, gone.name, gone.machine.host)
+                    ),
+                ),
+            )
+        self.made.steps.append(
+            Step(
+                f"remove {gone.name}",
+                (),
+                tuple(calls),
+                before=gates.all_healthy(rest, fleet, standing=self.standing),
+                after=gates.all_healthy(rest, fleet, standing=self.standing),
+            )
+        )
+        if todo is not None:
+            self._clean_step(gone, todo, rest)
+
+    def clean(self, names: Iterable[str], now: EtcdCluster) -> None:
+        """Hosts of members that an earlier run removed."""
+        for name in names:
+            address = self.running.to_clean.get(name, "")
+            declared = next((m for m in self.cluster.members if m.name == name), None)
+            member = declared or _at(self.cluster.members[0], name, address)
+            todo = self._cleaning(member)
+            if todo is not None:
+                self._clean_step(member, todo, now)
+
+    def _clean_step(self, gone: EtcdMember, todo: tuple[Change, ...], rest: EtcdCluster) -> None:
+        self.made.steps.append(
+            Step(
+                f"clean the host of {gone.name}",
+                (_on(gone, todo),) if todo else (),
+                () if self.standing else (self._forget(gone, rest),),
+            )
+        )
+
+    def _forget(self, gone: EtcdMember, now: EtcdCluster) -> Call:
+        fleet = self.fleet
+        return Call(
+            f"etcd: note that the host of {gone.name} is clean",
+            lambda: reconfigure.through_leader(
+                now, fleet, lambda c: todo_keys.forget_clean(c, gone.name)
+            ),
+        )
+
+    def _install(self, move: Move, now: EtcdCluster) -> tuple[Change, ...]:
+        """Everything to be done on a new member's host. What a former life left is not seen."""
+        member = move.member
+        facts = self.observed.facts[member.machine]
+        if move.id is None:
+            facts = _without_former_life(member, facts)
+        grown = replace(now, members=(*now.members, member))
+        material = tls.material(self.cluster, member, facts, self.ca)
+        wanted = desired.resources(
+            grown, member, self.observed.artifact, material, facts, "existing"
+        )
+        # Ready is a new member only when it has caught up.
+        patient = int(reconfigure.CAUGHT_UP_WITHIN)
+        return changes(
+            [replace(r, start_seconds=patient) if isinstance(r, Unit) else r for r in wanted],
+            facts,
+        )
+
+    def _cleaning(self, gone: EtcdMember) -> tuple[Change, ...] | None:
+        """What cleans the host of a removed member; None, with a note, when that cannot be."""
+        where = f"{gone.name} ({gone.machine.host})"
+        if any(m.machine == gone.machine and m.name != gone.name for m in self.cluster.members):
+            return None
+        facts = self.observed.facts.get(gone.machine)
+        found, absent = (
+            ({gone.machine: facts}, [])
+            if facts is not None
+            else gather.look(self.fleet, {gone.machine: _probe(self.cluster, gone)})
+        )
+        if absent:
+            remedy = "when it is back: systemctl disable --now etcd.service there"
+            what = f"is not cleaned, its host cannot be reached: {absent[0].what}"
+            self.made.notes.append(Problem(where, what, remedy, "warning", id="host-not-cleaned"))
+            return None
+        seen = found[gone.machine]
+        if owner(seen, layout.UNIT_PATH) != self.cluster.name:
+            what = f"is not cleaned: {layout.UNIT} there is not of this cluster's"
+            self.made.notes.append(Problem(where, what, "", "warning", id="host-not-cleaned"))
+            return None
+        directory = seen.commands.get("data", "").strip() or gone.data_dir
+        return retire(replace(gone, data_dir=directory), seen, self.delete)
+
+
+def _probe(cluster: EtcdCluster, gone: EtcdMember) -> Probe:
+    config = shlex.quote(layout.config_file(cluster))
+    find = f"sed -n 's/^data-dir: \"\\(.*\\)\"$/\\1/p' {config} 2>/dev/null | while read -r d; do "
+    find += '[ ! -d "$d/member" ] || echo "$d"; done'
+    return Probe(
+        resources=(File(layout.UNIT_PATH, None),),
+        paths=(f"{gone.data_dir}/member",),
+        units=(layout.UNIT,),
+        commands={"data": find},
+    )
+
+
+def _at(template: EtcdMember, name: str, address: str) -> EtcdMember:
+    machine = replace(template.machine, host=address, where=membership_diff.NOT_DECLARED)
+    return replace(template, name=name, machine=machine, address=address)
+
+
+def retire(gone: EtcdMember, facts: HostFacts, delete: Collection[str]) -> tuple[Change, ...]:
+    """Stop and disable the unit of a removed member, and put its data away."""
+    unit = facts.unit(layout.UNIT)
+    found: list[Change] = []
+    if unit.active not in ("inactive", "failed") or unit.file_state == "enabled":
+        found.append(
+            Change(
+                f"stop and disable {layout.UNIT}",
+                f"systemctl disable -q --now {layout.UNIT}\n"
+                f"systemctl reset-failed {layout.UNIT} 2>/dev/null || :",
+                disrupts=True,
+                seconds=90,
+            )
+        )
+    known = f"{gone.data_dir}/member" in facts.paths or "data" in facts.commands
+    has = f"{gone.data_dir}/member" in facts.paths or bool(facts.commands.get("data", "").strip())
+    if known and has:
+        found.append(_away(gone, delete))
+    return tuple(found)
+
+
+def _set_aside(member: EtcdMember, facts: HostFacts, delete: Collection[str]) -> tuple[Change, ...]:
+    """Before a member joins: what a former member of this cluster left on its host."""
+    if not desired.has_data(member, facts):
+        return ()
+    stop = Change(
+        f"stop {layout.UNIT}, which ran a former member",
+        f"systemctl stop {layout.UNIT} 2>/dev/null || :",
+        disrupts=True,
+        seconds=90,
+    )
+    return (stop, _away(member, delete))
+
+
+def _away(member: EtcdMember, delete: Collection[str]) -> Change:
+    data = shlex.quote(f"{member.data_dir}/member")
+    if member.name in delete:
+        return Change(
+            f"DELETE the data in {member.data_dir}/member", f"rm -rf {data}", disrupts=True
+        )
+    # Within the data directory, which may be a mount point: a rename, whatever its size.
+    return Change(
+        f"keep the data aside: {member.data_dir}/member.removed-DATE",
+        f"[ ! -d {data} ] || mv -T {data} {data}.removed-$(date -u +%Y%m%dT%H%M%SZ)",
+        disrupts=True,
+    )
+
+
+def _without_former_life(member: EtcdMember, facts: HostFacts) -> HostFacts:
+    paths = {p: s for p, s in facts.paths.items() if p != f"{member.data_dir}/member"}
+    units: Mapping[str, UnitState] = facts.units
+    if desired.has_data(member, facts):
+        stopped = replace(facts.unit(layout.UNIT), active="inactive")
+        units = {**facts.units, layout.UNIT: stopped}
+    return replace(facts, paths=paths, units=units)
+
+
+def _on(member: EtcdMember, todo: tuple[Change, ...]) -> HostChanges:
+    return HostChanges(member.name, member.machine, todo)

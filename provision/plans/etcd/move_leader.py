@@ -1,0 +1,40 @@
+"""``move-leader``: hand leadership to a member, for work on the host of the one that leads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from provision.engine.plan import Call, Plan, Step
+from provision.errors import PreflightFailed, Problem, UsageError
+from provision.etcd.cluster import gates, health, reconfigure
+from provision.inventory.resolved import Inventory
+from provision.ssh.session import Fleet
+
+
+def plan(inventory: Inventory, fleet: Fleet, to: str) -> Plan:
+    """Empty when ``to`` leads already. Raises :class:`PreflightFailed` when it is not healthy."""
+    cluster = inventory.etcd
+    member = next((m for m in cluster.members if m.name == to), None)
+    if member is None:
+        names = ", ".join(m.name for m in cluster.members)
+        raise UsageError(
+            f"{to!r} is not in etcd.members of {inventory.path} (there: {names})", id="name-unknown"
+        )
+    seen = health.observe(cluster, fleet)
+    if not seen.healthy(to):
+        problems = seen.problems or [
+            Problem(to, "is not a voter of the running cluster", id="member-not-joined")
+        ]
+        raise PreflightFailed(f"{to} is not healthy, and cannot lead", problems, id="member-down")
+    if seen.leader == to:
+        return Plan("move-leader", cluster.name)
+    call = Call(
+        f"etcd: move leadership from {seen.leader or 'nobody'} to {to}",
+        lambda: reconfigure.move_leadership_to(cluster, fleet, member),
+    )
+    # Neither an alarm nor a third member that is down is a reason to stay on that host.
+    serving = tuple(m for m in cluster.members if seen.healthy(m.name))
+    left = replace(cluster, members=serving)
+    after = gates.all_healthy(left, fleet, member, standing=seen.alarms)
+    step = Step(f"make {to} the leader", (), (call,), after=after)
+    return Plan("move-leader", cluster.name, (step,), guards=(member.machine,))

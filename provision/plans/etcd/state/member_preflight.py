@@ -1,0 +1,174 @@
+"""What keeps hosts from being members of the cluster, before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from provision.errors import Problem
+from provision.etcd.member import desired as etcd
+from provision.etcd.member import layout
+from provision.host import preflight
+from provision.host.facts import HostFacts
+from provision.host.ownership import owner
+from provision.inventory.resolved import (
+    EtcdCluster,
+    EtcdMember,
+    Machine,
+    is_among,
+)
+from provision.text import number, size
+
+#: etcd and its operations guide: a nearly full disk stops the member.
+MAX_DISK_PERCENT = 90
+
+
+MIN_DATA_BYTES = 1 << 30
+
+
+#: Network file systems that etcd's hardware guide warns of.
+NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs"})
+
+
+def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Problem]:
+    """What is wrong with the hosts as members of ``cluster``. Warnings are among them."""
+    problems: list[Problem] = []
+    for member in cluster.members:
+        f = facts.get(member.machine)
+        if f is None:
+            continue
+        where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+        problems += _foreign(cluster, member, f, where)
+        if f.addresses and not is_among(member.address, f.addresses):
+            problems.append(
+                Problem(
+                    where,
+                    f"address {member.address} is on no interface of the host",
+                    f"it has {', '.join(sorted(f.addresses))}",
+                    id="address-not-on-host",
+                )
+            )
+        for (address, port), why in f.unreachable.items():
+            peer = next((m for m in cluster.members if m.address == address), None)
+            if peer is not None and port == peer.peer_port:
+                problems.append(
+                    Problem(
+                        where,
+                        f"cannot reach {peer.name} at {address}:{port}: {why}",
+                        "open the peer port between the members",
+                        id="peer-unreachable",
+                    )
+                )
+        problems += [
+            Problem(
+                where, f"cannot resolve {name}", "fix DNS or /etc/hosts there", id="name-unresolved"
+            )
+            for name, address in f.resolved.items()
+            if not address and any(m.address == name for m in cluster.members)
+        ]
+        problems += _disk(member, f, where)
+        problems += _backups(cluster, member, f, where)
+    return problems
+
+
+def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
+    """An etcd of someone else's, or of another cluster of ours, in the way."""
+    problems: list[Problem] = []
+    unit = f.unit(layout.UNIT)
+    owned_by = owner(f, layout.UNIT_PATH)
+    if unit.load == "masked":
+        problems.append(preflight.masked(layout.UNIT, where))
+    elif owned_by is None and unit.active in ("active", "activating"):
+        problems.append(
+            Problem(
+                where,
+                f"an etcd that this tool did not install runs there ({unit.fragment})",
+                "stop and disable it, or choose another host",
+                id="foreign-installation",
+            )
+        )
+    elif owned_by is not None and owned_by != cluster.name:
+        problems.append(
+            Problem(
+                where,
+                f"already a member of cluster {owned_by}",
+                preflight.clean_host(where),
+                id="another-clusters-host",
+            )
+        )
+    elif owned_by is None and etcd.has_data(member, f):
+        problems.append(
+            Problem(
+                where,
+                f"{member.data_dir} holds data of an etcd that this tool did not install",
+                "move it away, or set data_dir to another place; it is never deleted",
+                id="foreign-installation",
+            )
+        )
+    for its in dict.fromkeys((member.client_port, member.peer_port)):
+        problems += preflight.port(f, its, unit.pid, owned_by is not None, where)
+    return problems
+
+
+def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
+    disk = f.disks.get(member.data_dir)
+    if disk is None:
+        return []
+    problems: list[Problem] = []
+    if disk.used_percent >= MAX_DISK_PERCENT and disk.available < 10 * MIN_DATA_BYTES:
+        problems.append(
+            Problem(
+                where,
+                f"the disk of {member.data_dir} ({disk.device}) is {disk.used_percent} % full, "
+                f"{size(disk.available)} left",
+                "free space, or set data_dir to another disk",
+                id="disk-full",
+            )
+        )
+    if disk.kind in NETWORK_FILESYSTEMS:
+        problems.append(
+            Problem(
+                where,
+                f"{member.data_dir} is on {disk.kind}: etcd waits for every write to reach disk",
+                "use a local disk, best an SSD",
+                severity="warning",
+                id="disk-unsuitable",
+            )
+        )
+    return problems
+
+
+def _backups(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
+    """Where the timer's backups lie, and whether as many as declared fit. Warnings."""
+    backup = cluster.backup
+    if backup is None or not etcd.backup_dir(cluster, member):
+        return []
+    disk, data = f.disks.get(backup.dir), f.disks.get(member.data_dir)
+    if disk is None or data is None:
+        return []
+    problems: list[Problem] = []
+    if (disk.device, disk.total) == (data.device, data.total) and not backup.same_disk:
+        problems.append(
+            Problem(
+                where,
+                f"{backup.dir} is on the disk of {member.data_dir} ({disk.device}): if it is lost, "
+                "both are lost",
+                "set etcd.backup.dir to another disk, or etcd.backup.same_disk: true",
+                severity="warning",
+                id="backup-disk-shared",
+            )
+        )
+    found = f.paths.get(layout.database(member))
+    there = number(f.commands.get(etcd.BACKUPS, "").strip()) or 0
+    one = found.size if found is not None else 0
+    if backup.keep * one > disk.available + (there << 10):
+        problems.append(
+            Problem(
+                where,
+                f"{backup.dir} has {size(disk.available)} free and {size(there << 10)} of backups; "
+                f"{backup.keep} of {size(one)} each need {size(backup.keep * one)}",
+                "free space, keep fewer (etcd.backup.keep), or set etcd.backup.dir to another disk",
+                severity="warning",
+                id="disk-full",
+            )
+        )
+    return problems

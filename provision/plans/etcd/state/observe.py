@@ -1,0 +1,175 @@
+"""What is there: the members' hosts, the running cluster's health and its membership."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from provision import artifacts
+from provision.artifacts import Artifact
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.cluster import health, todo_keys
+from provision.etcd.cluster.health import ClusterHealth
+from provision.etcd.cluster.todo_keys import Pending
+from provision.etcd.member import desired, membership_diff, recovery_marker
+from provision.etcd.member.membership_diff import Roster
+from provision.host import gather, preflight
+from provision.host.facts import HostFacts
+from provision.host.resources import MARKER
+from provision.inventory.resolved import EtcdCluster, Inventory, Machine
+from provision.plans.etcd.state import member_preflight
+from provision.ssh.session import Fleet
+
+#: Unpacked, an etcd release takes about four times its tarball.
+UNPACKED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running cluster: its members as etcd has them, and the health of its voters.
+
+    ``health`` is seen at the registered addresses, ``declared`` at those of the inventory.
+    """
+
+    roster: Roster
+    health: ClusterHealth
+    declared: ClusterHealth
+    pending: Pending
+
+    @property
+    def cluster(self) -> EtcdCluster:
+        """The cluster of the voters, each at its registered address."""
+        return self.health.cluster
+
+    @property
+    def healthy(self) -> frozenset[str]:
+        """The names of the voters that serve. Not those whose data are right: the alarm CORRUPT
+        may name a wrong member, so :mod:`provision.etcd.cluster.hashes` tells."""
+        voters = {m.member.name for m in self.health.members}
+        return frozenset(
+            m.member.name
+            for m in (*self.health.members, *self.declared.members)
+            if m.healthy and m.member.name in voters
+        )
+
+    @property
+    def to_clean(self) -> Mapping[str, str]:
+        """The addresses of removed members' hosts that an earlier run has not cleaned, by name.
+
+        A member of that name may have come back, and the note may have outlived it: the host of
+        a member is never cleaned.
+        """
+        there = {r.name for r in self.roster.registered} | {m.name for m in self.cluster.members}
+        return {n: address for n, address in self.pending.clean.items() if n not in there}
+
+    @property
+    def alarms(self) -> frozenset[str]:
+        """The kinds of alarm that stand."""
+        return self.health.alarms | self.declared.alarms
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything a plan is made from.
+
+    ``health`` is that of the declared members; ``running`` is None when no member answers.
+    ``facts`` lacks dispensable members' machines that do not answer.
+    """
+
+    artifact: Artifact | None
+    facts: Mapping[Machine, HostFacts]
+    health: ClusterHealth
+    warnings: tuple[Problem, ...] = ()
+    running: Running | None = None
+
+
+def observe(
+    inventory: Inventory,
+    fleet: Fleet,
+    dispensable: Collection[str] = (),
+    *,
+    recovering: bool = False,
+) -> Observed:
+    """Look at every member's host and at the running cluster, at the same time.
+
+    The hosts of ``dispensable`` members need not answer. ``recovering``: this is what an unfinished
+    recovery consists of. Raises :class:`PreflightFailed` with
+    everything that stands in the way; nothing is changed.
+    """
+    cluster = inventory.etcd
+    spared = {m.machine for m in cluster.members if m.name in dispensable}
+    with ThreadPoolExecutor(2) as pool:
+        looking = pool.submit(_cluster, cluster, fleet)
+        problems: list[Problem] = []
+        artifact = None
+        if not cluster.source.package:
+            with preflight.noting(problems):
+                artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
+        probes = {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
+        facts, unreachable = gather.look(
+            fleet, {m: p for m, p in probes.items() if m not in spared}
+        )
+        problems += unreachable
+        if spared:
+            found, absent = gather.look(fleet, {m: probes[m] for m in spared})
+            facts |= found
+            problems += [replace(p, severity="warning") for p in absent]
+        reached = tuple(m for m in cluster.members if m.machine in facts)
+        if not recovering:
+            problems += recovery_marker.problems(cluster, facts)
+        problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
+        problems += preflight.architectures(facts, [artifact])
+        problems += preflight.paths(facts, probes)
+        problems += member_preflight.members(replace(cluster, members=reached), facts)
+        warnings = preflight.require(problems)
+        seen, running = looking.result()
+        return Observed(artifact, facts, seen, warnings, running)
+
+
+def require_running(observed: Observed) -> Running:
+    """The running cluster. Raises :class:`PreflightFailed` when no member of it answers."""
+    if observed.running is None:
+        raise PreflightFailed(
+            "no member of the cluster answers; nothing was changed",
+            [
+                *observed.health.problems,
+                Problem("etcd", "is not running", "invoke deploy-etcd", id="etcd-not-running"),
+            ],
+            id="etcd-not-running",
+        )
+    return observed.running
+
+
+def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running | None]:
+    seen = health.observe(cluster, fleet)
+    if not seen.healthy_count and any(m.refused for m in seen.members):
+        # Not to be taken for a cluster that is down.
+        raise PreflightFailed(
+            "etcd does not let this tool in; nothing was changed",
+            [
+                Problem(p.where, p.what, "see etcd.auth.root_password in the inventory", id=p.id)
+                for p in seen.problems
+            ],
+            id="etcd-login-refused",
+        )
+    if not seen.registered:
+        return seen, None
+    there = membership_diff.roster(cluster, seen.registered)
+    voters = seen
+    if there.voters != cluster.members:
+        # Members that are not declared, or declared with another address, are looked at, too.
+        voters = health.observe(replace(cluster, members=there.voters), fleet)
+        if voters.registered:
+            there = membership_diff.roster(cluster, voters.registered)
+    return seen, Running(there, voters, seen, todo_keys.read(voters, fleet))
+
+
+def _rooms(
+    cluster: EtcdCluster, artifact: Artifact | None, facts: Mapping[Machine, HostFacts]
+) -> dict[Machine, list[preflight.Room]]:
+    if artifact is None:
+        return {}
+    tree = f"{cluster.install_dir}/{cluster.version}"
+    room = preflight.Room(cluster.install_dir, artifact.size * UNPACKED, "the etcd release")
+    return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/{MARKER}") is None)}

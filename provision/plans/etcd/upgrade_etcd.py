@@ -1,0 +1,684 @@
+"""``upgrade-etcd``: one minor release at a time, one member at a time, the leader last.
+
+The order is that of etcd's "Upgrading etcd clusters": all members healthy, a snapshot, then each
+member in turn; the next minor release only when the whole cluster works by the one before. Where
+an interrupted upgrade stands is read from the members' versions, so running it again goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import shlex
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provision import artifacts
+from provision.artifacts import Artifact
+from provision.engine.plan import Call, Gate, HostChanges, Plan, Step
+from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
+from provision.etcd.cluster import gates, hashes, health, reach, reconfigure, served_certs
+from provision.etcd.cluster.health import ClusterHealth
+from provision.etcd.member import desired, layout
+from provision.etcd.pki import imported, tls
+from provision.host import gather
+from provision.host.diff import Change, changes
+from provision.host.facts import Probe
+from provision.host.predict import after, without
+from provision.host.resources import File, Resource, Tree
+from provision.inventory import etcd_releases
+from provision.inventory.model import Source, minor, version_tuple
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plans.etcd import before_3_6, before_3_7
+from provision.plans.etcd.data import backup_etcd
+from provision.plans.etcd.members.declared_changes import declared_moves
+from provision.plans.etcd.state.observe import Observed
+from provision.ssh.session import Fleet
+from provision.text import document
+
+#: Seconds until the leader has seen all members' versions and raises the cluster's: it looks
+#: every four seconds (etcd's ``monitorVersionInterval`` is five).
+VERSION_WITHIN = 60.0
+#: Seconds until a member may be restarted; in a downgrade it rewrites its data before.
+READY_WITHIN = 90.0
+HTTP_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    version: str
+    source: Source
+    artifact: Artifact
+
+
+def plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    to: str,
+    *,
+    backup: Path | None = None,
+    write: bool,
+) -> Plan:
+    """The steps from what runs to release ``to``; empty when every member runs it.
+
+    Raises :class:`PreflightFailed` when a member is not healthy, an alarm is on, the members are
+    not those of the inventory, or there is no way to ``to`` with the releases at hand.
+    """
+    cluster = inventory.etcd
+    sources = _sources(cluster)
+    _require_release(to)
+    versions = _versions(cluster, observed, sources)
+    works_by = _works_by(cluster, fleet, observed)
+    way = etcd_releases.path([v for v in versions.values() if v], to, list(sources), works_by)
+    if not way and all(versions.values()):
+        return Plan("upgrade-etcd", cluster.name, notes=observed.warnings)
+    way = way or (to,)
+    unfit = _unfit(cluster, observed, way)
+    _refuse_removed_settings(cluster, way)
+    hashes.require_equal(observed.health, fleet)
+    cache = artifacts.default_cache()
+    hops = [Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
+    lowest = min((v for v in versions.values() if v), key=version_tuple)
+    ca = tls.authority(cluster, observed.facts, write=write)
+    # An upgrade is none of the occasions for new certificates.
+    facts = {machine: imported.as_installed(f) for machine, f in observed.facts.items()}
+    observed = replace(observed, facts=facts)
+    tls.require_settled(cluster, observed.facts, ca)
+    told = tls.require(cluster, cluster.members, observed.facts, ca)
+    made = Steps(cluster, fleet, observed, ca, dict(versions))
+    made.upload(hops)
+    before = replace(inventory, etcd=replace(cluster, version=lowest))
+    backup_step = backup_etcd.step(before, fleet, backup)
+    done = before_3_6.restarted(cluster, observed.health, made.facts)
+    made.require_ready(works_by, way, done)
+    made.steps.append(backup_step)
+    made.hop(hops, works_by, done, made.with_v2(works_by, way))
+    notes = [*observed.warnings, *told, *unfit]
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("upgrade-etcd", cluster.name, tuple(made.steps), tuple(notes), guards)
+
+
+def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> tuple[int, int]:
+    """The minor release that the cluster works by, as ``member`` says on ``/version``.
+
+    Raises :class:`Unhealthy`. gRPC has no call for it.
+    """
+    with reach.connect(cluster, fleet, member) as client:
+        end = client.endpoint
+        try:
+            with contextlib.closing(
+                http.client.HTTPConnection(end.address, end.port, timeout=HTTP_TIMEOUT)
+            ) as connection:
+                connection.sock = socket.create_connection((end.address, end.port), HTTP_TIMEOUT)
+                if member.client_tls:
+                    context = served_certs.tls_context(cluster)
+                    connection.sock = context.wrap_socket(
+                        connection.sock, server_hostname=member.address
+                    )
+                connection.request("GET", "/version")
+                said = document(connection.getresponse().read(65536))
+            return version_tuple(str(said["etcdcluster"]))[:2]
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            where = f"{member.name} ({member.machine.host})"
+            what = f"does not say which version the cluster works by: {error}"
+            raise Unhealthy(
+                f"{where}: {what}", [Problem(where, what, id="member-down")], id="member-down"
+            ) from error
+
+
+def to_3_6(works_by: tuple[int, int], release: str) -> bool:
+    """Whether ``release`` begins to trust the v3 store, in a cluster that works by ``works_by``."""
+    return works_by < etcd_releases.TRUSTS_V3_STORE <= version_tuple(release)[:2]
+
+
+def to_3_7(works_by: tuple[int, int], release: str) -> bool:
+    """Whether ``release`` is the first without v2 requests, in a cluster that works by
+    ``works_by``."""
+    return works_by < etcd_releases.WITHOUT_V2 <= version_tuple(release)[:2]
+
+
+class Steps:
+    """The steps of an upgrade being put together, with the hosts as each step leaves them."""
+
+    def __init__(
+        self,
+        cluster: EtcdCluster,
+        fleet: Fleet,
+        observed: Observed,
+        ca: tls.Ca | None,
+        versions: dict[str, str | None],
+    ) -> None:
+        self.cluster, self.fleet, self.ca = cluster, fleet, ca
+        self.steps: list[Step] = []
+        self.facts = {m.name: observed.facts[m.machine] for m in cluster.members}
+        self._versions = versions
+        self._leader = observed.health.leader
+        cluster_id = next((a.cluster_id for m in observed.health.members if (a := m.status)), 0)
+        self._ids = {r.name: (cluster_id, r.id) for r in observed.health.registered}
+
+    def upload(self, hops: Sequence[Release]) -> None:
+        """Every release on every host, before anything is restarted."""
+        trees = [self._tree(hop) for hop in hops]
+        note = File(before_3_6.path(self.cluster), None)
+        there = gather.facts(
+            self.fleet, {m.machine: Probe(resources=(*trees, note)) for m in self.cluster.members}
+        )
+        hosts = []
+        for m in self.cluster.members:
+            known = self.facts[m.name]
+            self.facts[m.name] = replace(known, paths={**known.paths, **there[m.machine].paths})
+            todo = tuple(c for c in changes(trees, self.facts[m.name]) if c.upload is not None)
+            self.facts[m.name] = after(trees, self.facts[m.name])
+            if todo:
+                hosts.append(HostChanges(m.name, m.machine, todo))
+        if hosts:
+            self.steps.append(Step("put the releases on the members' hosts", tuple(hosts)))
+
+    def require_ready(
+        self, works_by: tuple[int, int], way: Sequence[str], done: Collection[str]
+    ) -> None:
+        """Whether the members are ready for 3.6, as far as it is known before anything changes.
+
+        The releases that are uploaded first look for v2 data where those that run cannot. Raises
+        :class:`PreflightFailed`.
+        """
+        if to_3_6(works_by, way[0]):
+            _refuse_unprepared(self.cluster, self._versions, done)
+            _refuse_v2_data(self.cluster, self.fleet, self._versions)
+        elif any(to_3_6(works_by, release) for release in way):
+            self.look_for_v2_data(way[0])
+
+    def hop(
+        self,
+        hops: Sequence[Release],
+        works_by: tuple[int, int],
+        done: Collection[str],
+        with_v2: Collection[str],
+    ) -> None:
+        """From a cluster that works by ``works_by`` through all of ``hops``.
+
+        ``done``: the members that were restarted once more already. ``with_v2``: those whose log
+        may hold v2 requests (:mod:`provision.plans.etcd.before_3_7`).
+        """
+        for number, hop in enumerate(hops):
+            if etcd_releases.is_downgrade(works_by, hop.version):
+                self.enable_downgrade(hop)
+            elif to_3_6(works_by, hop.version):
+                if number:
+                    done = ()  # a release of 3.5 was put on them after the note
+                    self.look_for_v2_data(hops[number - 1].version)
+                self.restart_again(done)
+            elif to_3_7(works_by, hop.version):
+                self.write_snapshots(with_v2 if not number else self._versions)
+            self.roll(hop)
+            works_by = version_tuple(hop.version)[:2]
+
+    def with_v2(self, works_by: tuple[int, int], way: Sequence[str]) -> frozenset[str]:
+        """The members whose log may hold v2 requests; of one that cannot tell, it may.
+
+        Asked only before the first hop when that is the one to 3.7.
+        """
+        if not to_3_7(works_by, way[0]):
+            return frozenset()
+        return frozenset(name for name, said in self._ask_of_v2().items() if said != "none")
+
+    def _ask_of_v2(self) -> Mapping[str, str]:
+        members = self.cluster.members
+        asked = {m.machine: {"v2": before_3_7.v2_requests(self.cluster, m)} for m in members}
+        probes = {machine: Probe(commands=c, addresses=False) for machine, c in asked.items()}
+        told = gather.facts(self.fleet, probes)
+        return {m.name: told[m.machine].commands.get("v2", "").strip() for m in members}
+
+    def look_for_v2_data(self, release: str) -> None:
+        """``release``, whose etcdutl looks, is on every host."""
+        gate = before_3_6.no_v2_data(self.cluster, self.fleet, release)
+        self.steps.append(Step("look for v2 data, which etcd 3.6 does not start with", before=gate))
+
+    def restart_again(self, done: Collection[str]) -> None:
+        """Every member once more on the release that it runs, the leader last, each noted on its
+        host (see :mod:`provision.plans.etcd.before_3_6`)."""
+        todo = [m for m in self.cluster.members if m.name not in done]
+        todo.sort(key=lambda m: m.name == self._leader)
+        for number, member in enumerate(todo):
+            others = [*todo[:number], *(m for m in self.cluster.members if m != member)]
+            if member.name == self._leader and others:
+                self._hand_over(member, others[0])
+            release = self._versions[member.name]
+            assert release is not None  # _refuse_unprepared, or a roll before
+            self.steps.append(
+                Step(
+                    f"{member.name}: restart etcd {release} once more, to repair its lists",
+                    (HostChanges(member.name, member.machine, self._restart(member)),),
+                    before=_undisturbed(self.cluster, self.fleet, member, release),
+                    after=_runs(self.cluster, self.fleet, member, release, whole=False),
+                )
+            )
+            self.steps.append(
+                Step(
+                    f"note that {member.name} was restarted once more",
+                    (HostChanges(member.name, member.machine, self._note(member)),),
+                )
+            )
+
+    def write_snapshots(self, names: Collection[str]) -> None:
+        """Each of ``names`` that runs 3.6 writes a snapshot, the leader last."""
+        todo = [
+            m
+            for m in self.cluster.members
+            if m.name in names
+            and (v := self._versions[m.name])
+            and version_tuple(v)[:2] < etcd_releases.WITHOUT_V2
+        ]
+        todo.sort(key=lambda m: m.name == self._leader)
+        for number, member in enumerate(todo):
+            others = [*todo[:number], *(m for m in self.cluster.members if m != member)]
+            if member.name == self._leader and others:
+                self._hand_over(member, others[0])
+            release = self._versions[member.name]
+            assert release is not None
+            changed = self._snapshot_often(member, release)
+            self.steps.append(
+                Step(
+                    f"{member.name}: etcd {release} writes a snapshot for 3.7 to start from",
+                    (HostChanges(member.name, member.machine, changed),),
+                    before=_undisturbed(self.cluster, self.fleet, member, release),
+                    after=before_3_7.snapshot_written(self.cluster, self.fleet, member),
+                )
+            )
+
+    def enable_downgrade(self, hop: Release) -> None:
+        cluster, fleet = self.cluster, self.fleet
+        lower = "{}.{}.0".format(*version_tuple(hop.version)[:2])
+        self.steps.append(
+            Step(
+                f"let the cluster go back to {lower[:-2]}",
+                (),
+                (
+                    Call(
+                        f"etcd: enable the downgrade to {lower[:-2]}",
+                        lambda: reconfigure.through_leader(
+                            cluster, fleet, lambda c: c.downgrade_enable(lower)
+                        ),
+                    ),
+                ),
+                before=_undisturbed(cluster, fleet, None),
+            )
+        )
+
+    def roll(self, hop: Release) -> None:
+        """``hop`` on every member that has not got it, the leader last."""
+        going_up = all(
+            v is None or version_tuple(v) <= version_tuple(hop.version)
+            for v in self._versions.values()
+        )
+        behind = [
+            m
+            for m in self.cluster.members
+            if (v := self._versions[m.name]) is None
+            or (version_tuple(v) < version_tuple(hop.version) if going_up else v != hop.version)
+        ]
+        behind.sort(key=lambda m: (self._versions[m.name] is not None, m.name == self._leader))
+        back = min((v for v in self._versions.values() if v), key=version_tuple)
+        for number, member in enumerate(behind, 1):
+            if member.name == self._leader and len(self.cluster.members) > 1:
+                done = [m for m in self.cluster.members if m not in behind] + behind[: number - 1]
+                self._hand_over(member, done[0])
+            last = number == len(behind)
+            self.steps.append(
+                Step(
+                    f"{member.name}: etcd {self._versions[member.name] or '(down)'} to "
+                    f"{hop.version}",
+                    (HostChanges(member.name, member.machine, self._changes(hop, member)),),
+                    before=_undisturbed(self.cluster, self.fleet, member, hop.version),
+                    after=_runs(
+                        self.cluster, self.fleet, member, hop.version, whole=last, back=back
+                    ),
+                )
+            )
+            self._versions[member.name] = hop.version
+
+    def _hand_over(self, leader: EtcdMember, to: EtcdMember) -> None:
+        cluster, fleet = self.cluster, self.fleet
+        self._leader = to.name
+        self.steps.append(
+            Step(
+                f"{to.name} takes the lead from {leader.name}",
+                (),
+                (
+                    Call(
+                        f"etcd: make {to.name} the leader",
+                        lambda: reconfigure.move_leadership_to(cluster, fleet, to),
+                    ),
+                ),
+            )
+        )
+
+    def _changes(self, hop: Release, member: EtcdMember) -> tuple[Change, ...]:
+        facts = self.facts[member.name]
+        at = replace(self.cluster, version=hop.version, source=hop.source, downgrade=True)
+        material = tls.material(at, member, facts, self.ca)
+        wanted = desired.resources(at, member, hop.artifact, material, facts)
+        found = changes(wanted, facts)
+        note = before_3_6.path(self.cluster)
+        self.facts[member.name] = after(wanted, facts)
+        if note in facts.paths and version_tuple(hop.version)[:2] < etcd_releases.TRUSTS_V3_STORE:
+            # What it says was true of the process before. A promotion on it may be lost again.
+            self.facts[member.name] = without(note, self.facts[member.name])
+            return (Change(f"forget {note}", f"rm -f {shlex.quote(note)}"), *found)
+        return found
+
+    def _restart(self, member: EtcdMember) -> tuple[Change, ...]:
+        facts = self.facts[member.name]
+        pending = replace(facts, pending_restarts=facts.pending_restarts | {layout.UNIT})
+        self.facts[member.name] = after([desired.unit(member)], pending)
+        return changes([desired.unit(member)], pending)
+
+    def _snapshot_often(self, member: EtcdMember, release: str) -> tuple[Change, ...]:
+        """The configuration of 3.6 with a setting more, until that of 3.7 is written."""
+        facts = self.facts[member.name]
+        at = replace(self.cluster, version=release)
+        often = replace(member, settings={**member.settings, **before_3_7.OFTEN})
+        material = tls.material(at, member, facts, self.ca)
+        path = layout.config_file(self.cluster)
+        wanted = [
+            resource
+            for resource in desired.resources(at, often, None, material, facts)
+            if isinstance(resource, File) and resource.path == path
+        ]
+        restarted: list[Resource] = [*wanted, desired.unit(member)]
+        found = changes(restarted, facts)
+        self.facts[member.name] = after(restarted, facts)
+        return found
+
+    def _note(self, member: EtcdMember) -> tuple[Change, ...]:
+        note = before_3_6.note(self.cluster, *self._ids[member.name])
+        found = changes([note], self.facts[member.name])
+        self.facts[member.name] = after([note], self.facts[member.name])
+        return found
+
+    def _tree(self, hop: Release) -> Tree:
+        return Tree(f"{self.cluster.install_dir}/{hop.version}", hop.artifact)
+
+
+def _require_release(text: str) -> None:
+    try:
+        version_tuple(text)
+    except ValueError:
+        raise UsageError(
+            f"--to is a full etcd release such as 3.6.16, not {text!r}", id="option-invalid"
+        ) from None
+
+
+def _sources(cluster: EtcdCluster) -> Mapping[str, Source]:
+    if cluster.source.package:
+        raise PreflightFailed(
+            "etcd comes from the hosts' own packages, whose releases this tool does not choose; "
+            "give etcd.source a tarball of the release that runs",
+            id="command-not-applicable",
+        )
+    return {**cluster.releases, cluster.version: cluster.source}
+
+
+def _versions(
+    cluster: EtcdCluster, observed: Observed, sources: Mapping[str, Source]
+) -> Mapping[str, str | None]:
+    """What each member runs; None for one that an interrupted upgrade has left down.
+
+    Raises :class:`PreflightFailed` unless the cluster is fit to be upgraded.
+    """
+    if observed.running is None:
+        raise PreflightFailed(
+            "the cluster is not running; nothing was changed",
+            observed.health.problems,
+            id="etcd-not-running",
+        )
+    declared = declared_moves(cluster, observed, ())
+    if declared.moves or declared.left:
+        raise PreflightFailed(
+            "the members differ from the inventory: run invoke deploy-etcd first; nothing was "
+            "changed",
+            [replace(p, severity="error") for p in declared.notes],
+            id="deploy-first",
+        )
+    found: dict[str, str | None] = {}
+    sick: list[EtcdMember] = []
+    for m in observed.health.members:
+        found[m.member.name] = m.status.version if m.healthy and m.status is not None else None
+        if not m.healthy:
+            sick.append(m.member)
+    running = {v for v in found.values() if v}
+    resuming = len(sick) == 1 and _left_by_an_upgrade(cluster, observed, sick[0], sources, running)
+    alarms = any(m.status.alarms for m in observed.health.members if m.status is not None)
+    if (sick and not resuming) or alarms or not running:
+        problems = [p for p in observed.health.problems if p.severity == "error"]
+        raise PreflightFailed(
+            "the cluster is not healthy, and is not upgraded as it is; nothing was changed",
+            problems,
+            id="quorum-at-risk",
+        )
+    return found
+
+
+def _left_by_an_upgrade(
+    cluster: EtcdCluster,
+    observed: Observed,
+    member: EtcdMember,
+    sources: Mapping[str, Source],
+    running: set[str],
+) -> bool:
+    """Whether a member is down because a run was killed in the middle of changing it."""
+    facts = observed.facts[member.machine]
+    unit = facts.text(layout.UNIT_PATH) or ""
+    others = {f"{cluster.install_dir}/{v}/" for v in sources}
+    in_between = bool(facts.pending_restarts) or len(running) > 1
+    moved = any(path in unit for path in others) and not any(
+        f"{cluster.install_dir}/{v}/" in unit for v in running
+    )
+    return in_between or moved
+
+
+def _works_by(cluster: EtcdCluster, fleet: Fleet, observed: Observed) -> tuple[int, int]:
+    member = next(m.member for m in observed.health.members if m.healthy)
+    return cluster_version(cluster, fleet, member)
+
+
+def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
+    problems = []
+    for m in cluster.members:
+        for key, release in etcd_releases.removed_settings(m.settings, way).items():
+            where = f"{m.name} ({m.machine.where})"
+            what = f"setting {key} is none of etcd {release}, which would ignore it silently"
+            remedy = "remove it from etcd.settings, or give it its new name; then deploy-etcd"
+            problems.append(Problem(where, what, remedy, id="setting-removed"))
+    if problems:
+        raise PreflightFailed(
+            "some settings would have no effect after the upgrade; nothing was changed",
+            problems,
+            id="setting-removed",
+        )
+
+
+def _unfit(cluster: EtcdCluster, observed: Observed, way: Sequence[str]) -> list[Problem]:
+    """Warnings of releases on the way that are known to damage data.
+
+    Raises :class:`PreflightFailed` when one would do so in this cluster, unless it is allowed.
+    """
+    holding = etcd_releases.states(len(cluster.members), auth=observed.health.asks_for_login)
+    allowed = cluster.allow_corrupting_version
+    found = [
+        problem
+        for release in way
+        if (
+            problem := etcd_releases.unfit_problem(
+                release, "etcd.releases", holding, allowed=allowed
+            )
+        )
+    ]
+    if any(p.severity == "error" for p in found):
+        raise PreflightFailed(
+            "a release on the way is known to damage data; nothing was changed",
+            found,
+            id="etcd-version-unfit",
+        )
+    return found
+
+
+def _refuse_unprepared(
+    cluster: EtcdCluster, versions: Mapping[str, str | None], done: Collection[str]
+) -> None:
+    """Raises :class:`PreflightFailed` when a member has 3.6 already and was not restarted before.
+
+    A member that is down has no release to be restarted on: it is upgraded first, if it is ready.
+    """
+    early = [
+        name
+        for name, v in versions.items()
+        if name not in done and (v is None or version_tuple(v)[:2] >= etcd_releases.TRUSTS_V3_STORE)
+    ]
+    if not early:
+        return
+    back = max((v for v in versions.values() if v and _is_3_5(v)), key=version_tuple, default="3.5")
+    remedy = f"invoke upgrade-etcd --to {back}, then upgrade again"
+    what = "was not restarted once more before etcd 3.6, which may take voters for learners"
+    at = {name: f"{name} ({cluster.member(name).machine.host})" for name in early}
+    raise PreflightFailed(
+        f"{', '.join(early)} would trust what is not repaired; nothing was changed",
+        [Problem(at[name], what, remedy, id="upgrade-path") for name in early],
+        id="upgrade-path",
+    )
+
+
+def _refuse_v2_data(cluster: EtcdCluster, fleet: Fleet, versions: Mapping[str, str | None]) -> None:
+    """Raises :class:`PreflightFailed` when 3.6 would not start with the data of a member."""
+    tools = {name: v for name, v in versions.items() if v is not None and _is_3_5(v)}
+    try:
+        before_3_6.require_no_v2_data(cluster, fleet, tools)
+    except PreflightFailed as error:
+        raise PreflightFailed(
+            f"{error.message}; nothing was changed", error.problems, id=error.id
+        ) from error
+
+
+def _is_3_5(version: str) -> bool:
+    return version_tuple(version)[:2] == (3, 5)
+
+
+def _undisturbed(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None, release: str = ""
+) -> Gate:
+    """Before ``member`` is restarted: the others are healthy, no alarm is on, and its data can be
+    read by ``release``."""
+
+    def check() -> None:
+        seen = gates.until(
+            lambda: health.observe(cluster, fleet),
+            lambda h: not _trouble(h, member, release),
+            within=READY_WITHIN,
+        )
+        if trouble := _trouble(seen, member, release):
+            raise Unhealthy(trouble, seen.problems, id="upgrade-stopped")
+        if member is not None and seen.healthy(member.name):
+            hashes.require_equal(seen, fleet)
+
+    who = f"every member but {member.name}" if member is not None else "every member"
+    return Gate(f"{who} healthy, no alarm", check)
+
+
+def _trouble(seen: ClusterHealth, member: EtcdMember | None, release: str = "") -> str:
+    for m in seen.members:
+        # In a downgrade a member rewrites its data first ("Downgrading etcd clusters": its
+        # storageVersion says when it has); the older release would refuse to start on it.
+        data = minor(m.status.storage_version) if m.status is not None else None
+        if m.member == member and release and data and data > version_tuple(release)[:2]:
+            return f"{member.name} still has data of etcd {data[0]}.{data[1]}"
+    sick = [m.member.name for m in seen.members if not m.healthy]
+    alarms = sorted({a for m in seen.members if m.status is not None for a in m.status.alarms})
+    if alarms:
+        return f"alarm {', '.join(alarms)} is on"
+    others = [name for name in sick if member is None or name != member.name]
+    return f"{', '.join(others)} is not healthy" if others else ""
+
+
+def _runs(
+    cluster: EtcdCluster,
+    fleet: Fleet,
+    member: EtcdMember,
+    version: str,
+    *,
+    whole: bool,
+    back: str = "",
+) -> Gate:
+    """After a restart: every member is healthy, and ``member`` runs ``version``.
+
+    ``whole``: and the cluster works by it, which the next minor release depends on. ``back``: the
+    release to go back to when a voter shows as a learner.
+    """
+
+    def check() -> None:
+        gates.all_healthy(cluster, fleet, member).check()
+        require_voters(health.observe(cluster, fleet), version, back)
+        with reach.connect(cluster, fleet, member) as client:
+            now = client.status().version
+        if now != version:
+            raise Unhealthy(
+                f"{member.name} runs etcd {now} after its upgrade to {version}",
+                id="upgrade-stopped",
+            )
+        if whole:
+            _wait_for_version(cluster, fleet, member, version_tuple(version)[:2])
+
+    title = f"every member healthy, {member.name} runs {version}"
+    if whole:
+        title += ", and the cluster works by it"
+    return Gate(title, check)
+
+
+def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
+    """Raises :class:`Unhealthy` when a member takes a voter for a learner.
+
+    From 3.6 on that counts: such a member does not start with two of them, and the others cannot be
+    promoted, for they are voters to raft.
+    """
+    wrong = before_3_6.false_learners(seen)
+    if not wrong:
+        return
+    remedy = f"invoke upgrade-etcd --to {back}, then --to {version} again"
+    if not back or not _is_3_5(back):
+        remedy = "invoke remove-member {0}, and then invoke add-member --name {0}"
+    raise Unhealthy(
+        "a member takes voters for learners",
+        [
+            Problem(
+                f"etcd member {by}",
+                f"takes the voter {name} for a learner",
+                remedy.format(name),
+                id="voter-taken-for-learner",
+            )
+            for by, name in wrong
+        ],
+        id="voter-taken-for-learner",
+    )
+
+
+def _wait_for_version(
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, wanted: tuple[int, int]
+) -> None:
+    deadline = time.monotonic() + VERSION_WITHIN
+    while True:
+        now: tuple[int, int] | None = None
+        with contextlib.suppress(ProvisionError):
+            now = cluster_version(cluster, fleet, member)
+        if now == wanted:
+            return
+        if time.monotonic() > deadline:
+            said = ".".join(map(str, now)) if now else "nothing known"
+            raise Unhealthy(
+                f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s the "
+                f"cluster works by {said}",
+                id="upgrade-stopped",
+            )
+        time.sleep(0.25)

@@ -1,0 +1,624 @@
+"""SSH, in one place: sessions over Fabric, scripts in one round trip, uploads, fan-out, tunnels.
+
+A *round trip* is one remote command: one channel opened, fed, read to its end. Everything the
+tool does on a host is a POSIX shell script sent on standard input, so nothing secret is ever
+on a command line and a script that arrives cut short runs nothing (see :func:`whole`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from provision.errors import PreflightFailed, Problem, ProvisionError
+from provision.inventory.resolved import Machine
+from provision.ssh.passwords import Passwords
+from provision.text import printable
+
+if TYPE_CHECKING:
+    import paramiko
+    from fabric import Connection
+
+    from provision.ssh.connect import Connector
+
+T = TypeVar("T")
+
+# paramiko logs what it also raises; without a handler that goes to the operator's screen.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+DEFAULT_TIMEOUT = 120.0
+#: With more machines than this, one that was looked at is let go: a connection takes memory, a
+#: thread and a file descriptor, and most of a large fleet needs no second round trip.
+MANY = 100
+#: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.
+CHUNK = 1 << 18
+#: A host that sends more than this much output is cut off (bytes).
+MAX_OUTPUT = 32 << 20
+MAX_GREETING = 4096
+#: Of a machine's connect_timeout: so long may a host that took the login do nothing at all.
+PATIENCE = 3
+#: How a command ends (see :func:`as_root`) whose sudo does not take the password.
+SUDO_REFUSED = 177
+_INPUT_BEGINS = "-- the input of the command begins --"
+_REFUSED = "-- sudo did not take the password --"
+
+
+class Unreachable(PreflightFailed):
+    """A host cannot be talked to over SSH: network, host key, login, or it stopped answering."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a remote script did. ``seconds`` is wall time seen from here."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One round trip, for ``--stats`` and ``-v``."""
+
+    host: str
+    what: str
+    seconds: float
+    sent: int
+    received: int
+    #: The command's exit code; None of one that goes on.
+    code: int | None = None
+
+
+@dataclass(slots=True)
+class Stats:
+    """Round trips of a run. Thread-safe: ``list.append`` is atomic."""
+
+    calls: list[Call] = field(default_factory=list)
+    on_call: Callable[[Call], None] | None = None
+    #: What did not end: host, what, why.
+    broken: list[tuple[str, str, str]] = field(default_factory=list)
+    #: What was last observed of a host (:class:`provision.host.facts.HostFacts`), by its name.
+    facts: dict[str, object] = field(default_factory=dict)
+
+    def add(self, call: Call) -> None:
+        self.calls.append(call)
+        if self.on_call is not None:
+            self.on_call(call)
+
+    def per_host(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for call in self.calls:
+            counts[call.host] = counts.get(call.host, 0) + 1
+        return counts
+
+
+def as_root(command: str, password: bool = False, known_good: bool = False) -> str:
+    """A command line that runs ``command`` as root, by sudo for any other login.
+
+    With ``password`` its standard input begins with sudo's password and a line end. sudo may
+    not want it (a rule of NOPASSWD, a login a moment ago), and would take the lines after a
+    wrong one for further guesses. So it is tried alone first, unless it is ``known_good``, and
+    whatever sudo leaves of it is dropped before ``command`` reads. It is seen by the shell and
+    by sudo; no process has it among its arguments.
+    """
+    if not password:
+        return f'if [ "$(id -u)" = 0 ]; then exec {command}; else exec sudo -n {command}; fi'
+    begin = shlex.quote(_INPUT_BEGINS)
+    skip = f'while IFS= read -r l && [ "$l" != {begin} ]; do :; done; exec {command}'
+    attempt = (
+        f"printf '%s\\n' \"$p\" | sudo -S -p '' sh -c : >/dev/null || "
+        f"{{ echo {shlex.quote(_REFUSED)} >&2; exit {SUDO_REFUSED}; }}; "
+    )
+    return (
+        f'IFS= read -r p; if [ "$(id -u)" = 0 ]; then p=; exec {command}; fi; '
+        f"{'' if known_good else attempt}"
+        f"{{ printf '%s\\n' \"$p\" {begin}; p=; exec cat; }} | "
+        f"sudo -S -p '' sh -c {shlex.quote(skip)}"
+    )
+
+
+def whole(script: str) -> str:
+    """``script`` so that the shell runs all of it or, when it arrives cut short, nothing."""
+    return "main() {\n:\n" + script + "\n}\nmain\n"
+
+
+class Session:
+    """An SSH connection to one machine, opened on first use and reused.
+
+    All errors of the connection are :class:`Unreachable` with the host, the inventory line and
+    what to do; a remote command that fails is a :class:`Result`, not an error.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        stats: Stats,
+        connect: Callable[[Machine], Connection],
+        passwords: Passwords | None = None,
+    ) -> None:
+        self.machine = machine
+        self._stats = stats
+        self._connect = connect
+        self._passwords = passwords or Passwords()
+        self._sudo_works = False
+        self._refused: Unreachable | None = None
+        self._patience = PATIENCE * machine.connect_timeout
+        self._connection: Connection | None = None
+        self._opening = threading.Lock()
+        self._ended = False
+        self._lasting = False
+
+    def open(self) -> None:
+        """Connect now. Raises :class:`Unreachable`."""
+        try:
+            self._transport()
+        except (OSError, EOFError, _ssh_error()) as error:
+            raise self._unreachable(error) from error
+
+    def run(
+        self, script: str, what: str, *, timeout: float = DEFAULT_TIMEOUT, prompt: bool = False
+    ) -> Result:
+        """Run a shell script as root in one round trip; at most ``timeout`` seconds in all.
+
+        A ``prompt`` one says something at once: a host where it does not hangs.
+        """
+        first = self._patience if prompt else timeout
+        return self._exec("sh -s", whole(script).encode(), what, timeout, first=first)
+
+    def feed(
+        self,
+        command: str,
+        body: IO[bytes],
+        what: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> Result:
+        """Run ``command`` as root with ``body`` on its standard input, in one round trip.
+
+        ``timeout`` bounds the silence, not the whole: a large upload takes what it takes. The
+        command is visible in the host's process list and must hold nothing secret.
+        """
+        return self._exec(f"sh -c {shlex.quote(command)}", body, what, timeout, on_bytes)
+
+    def fetch(
+        self, command: str, into: IO[bytes], what: str, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> Result:
+        """Run ``command`` as root and write what it prints to ``into``, in one round trip.
+
+        ``timeout`` bounds the silence, not the whole. The command is visible in the host's process
+        list and must hold nothing secret.
+        """
+        return self._exec(f"sh -c {shlex.quote(command)}", b"", what, timeout, sink=into)
+
+    def _exec(
+        self,
+        command: str,
+        stdin: bytes | IO[bytes],
+        what: str,
+        timeout: float,
+        on_bytes: Callable[[int], None] | None = None,
+        first: float = math.inf,
+        sink: IO[bytes] | None = None,
+    ) -> Result:
+        started = time.monotonic()
+        sent = 0
+        try:
+            channel = self._channel(timeout)
+            with contextlib.closing(channel):
+                password = self._begin(channel, command)
+                # A host that ends early (no sudo, full disk) closes its input: not an error here,
+                # its exit code and stderr say why.
+                with contextlib.suppress(BrokenPipeError, _Closed):
+                    _send(channel, password)
+                    for chunk in _chunks(stdin):
+                        _send(channel, chunk)
+                        sent += len(chunk)
+                        if on_bytes is not None:
+                            on_bytes(len(chunk))
+                    channel.shutdown_write()
+                received = _pour(channel, sink, timeout) if sink is not None else 0
+                deadline = time.monotonic() + timeout
+                out = _drain(channel, channel.recv, deadline, time.monotonic() + first)
+                err = _drain(channel, channel.recv_stderr, deadline)
+                if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                code = channel.exit_status
+            if code == -1:
+                raise EOFError("the connection was closed before the command ended")
+        except (OSError, EOFError, _ssh_error()) as error:
+            self.close()
+            raise self._unreachable(error, what) from error
+        seconds = time.monotonic() - started
+        received += len(out) + len(err)
+        self._stats.add(Call(self.machine.host, what, seconds, sent, received, code))
+        self._judge_sudo(code, err, what)
+        return Result(code, out.decode(errors="replace"), err.decode(errors="replace"), seconds)
+
+    def hold(self, script: str, what: str) -> Held:
+        """Start a command that runs until the returned handle, or this process, ends.
+
+        Its standard input closes then. The command is visible in the host's process list.
+        """
+        started = time.monotonic()
+        try:
+            self._last()
+            channel = self._channel(DEFAULT_TIMEOUT)
+            if password := self._begin(channel, f"sh -c {shlex.quote(script)}"):
+                channel.sendall(password)
+            greeting = bytearray()
+            while len(greeting) < MAX_GREETING and not greeting.endswith(b"\n"):
+                if time.monotonic() > started + DEFAULT_TIMEOUT:
+                    raise TimeoutError
+                if not (data := channel.recv(1)):
+                    break
+                greeting += data
+        except (OSError, EOFError, _ssh_error()) as error:
+            self.close()
+            raise self._unreachable(error, what) from error
+        seconds = time.monotonic() - started
+        self._stats.add(Call(self.machine.host, what, seconds, len(script), len(greeting)))
+        if not greeting and channel.exit_status_ready():
+            self._judge_sudo(channel.exit_status, channel.recv_stderr(MAX_GREETING), what)
+        return Held(channel, greeting.decode(errors="replace").rstrip("\n"))
+
+    def open_tcp(self, address: str, port: int, timeout: float) -> paramiko.Channel:
+        """A TCP stream from this host to ``address:port``, through the SSH connection."""
+        try:
+            self._last()
+            return self._transport().open_channel(
+                "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
+            )
+        except (OSError, EOFError, _ssh_error()) as error:
+            # The connection stays: the run lock may be held by it. One that broke is made anew.
+            raise self._unreachable(error) from error
+
+    def end(self) -> None:
+        """Close for good: a thread that is still at work here must not connect again."""
+        self._ended = True
+        self.close()
+
+    def rest(self) -> None:
+        """Close, unless a held script or a tunnel is there; the next use connects again."""
+        with self._opening:
+            if not self._lasting:
+                self.close()
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with contextlib.suppress(Exception):  # it wakes the thread that waits for the host
+            connection.transport.sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(Exception):
+            connection.close()
+
+    def _last(self) -> None:
+        with self._opening:
+            self._lasting = True
+
+    def _begin(self, channel: paramiko.Channel, command: str) -> bytes:
+        """Start ``command`` as root; returns what its standard input must begin with.
+
+        A password that sudo did not take is not tried twice: hosts lock a login for it.
+        """
+        if self._refused is not None:
+            raise self._refused
+        password = self._passwords.sudo(self.machine)
+        with self._answering():
+            # Callers quote what they put into a command.
+            channel.exec_command(as_root(command, password is not None, self._sudo_works))  # nosec
+        return b"" if password is None else f"{password}\n".encode()
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Within, the host must answer in time: Paramiko would wait for its consent without end."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self.close()
+
+        timer = threading.Timer(self._patience, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, EOFError, _ssh_error()) as error:
+            if late.is_set():
+                raise TimeoutError from error
+            raise
+        finally:
+            timer.cancel()
+
+    def _judge_sudo(self, code: int, stderr: bytes, what: str) -> None:
+        if code == SUDO_REFUSED and _REFUSED.encode() in stderr:
+            where = f"{self.machine.host} ({self.machine.where})"
+            said = "sudo did not take the password"
+            remedy = "check ssh.sudo_password, and what sudo allows this login"
+            self._refused = Unreachable(
+                f"{where}: {said}",
+                [Problem(where, f"{what}: {said}", remedy, id="root-needed")],
+                id="root-needed",
+            )
+            raise self._refused
+        self._sudo_works = True
+
+    def _channel(self, timeout: float) -> paramiko.Channel:
+        channel = self._transport().open_session(timeout=timeout)
+        channel.settimeout(timeout)
+        return channel
+
+    def _transport(self) -> paramiko.Transport:
+        with self._opening:
+            if self._connection is not None and not self._connection.is_connected:
+                self.close()  # it broke; whoever comes next may have more luck
+            if self._connection is None and not self._ended:
+                self._connection = self._connect(self.machine)
+            if self._connection is None or self._ended:
+                self.close()
+                raise EOFError("the run has ended")
+            transport: paramiko.Transport = self._connection.transport
+            return transport
+
+    def _unreachable(self, error: BaseException, what: str = "connect") -> Unreachable:
+        from provision.ssh.connect import reason as explained
+
+        reason, remedy, id = explained(error)
+        reason, remedy = printable(reason, 300), printable(remedy, 300)
+        self._stats.broken.append((self.machine.host, what, reason))
+        where = f"{self.machine.host} ({self.machine.where})"
+        return Unreachable(
+            f"{where}: {reason}", [Problem(where, f"{what}: {reason}", remedy, id=id)], id=id
+        )
+
+
+class Held:
+    """A remote script that runs until :meth:`release`. ``greeting`` is its first line."""
+
+    def __init__(self, channel: paramiko.Channel, greeting: str) -> None:
+        self._channel = channel
+        self.greeting = greeting
+
+    @property
+    def alive(self) -> bool:
+        return not (self._channel.closed or self._channel.exit_status_ready())
+
+    def beat(self) -> None:
+        """Send one byte, a sign of life. Raises ``OSError`` when the connection is gone."""
+        self._channel.sendall(b"\n")
+
+    def release(self) -> None:
+        """Close its standard input: the script ends."""
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.shutdown_write()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait until the script has ended, for ``timeout`` seconds at most."""
+        self.release()
+        self._channel.status_event.wait(timeout)
+        self._channel.close()
+
+
+class Fleet:
+    """Sessions to many machines, and work on them in parallel with a bound.
+
+    One slow or broken host never holds the others up: each has its own thread and timeouts.
+    """
+
+    def __init__(
+        self, parallel: int, stats: Stats | None = None, passwords: Passwords | None = None
+    ) -> None:
+        self.parallel = parallel
+        self.stats = stats or Stats()
+        self._passwords = passwords or Passwords()
+        self._connector: Connector | None = None
+        #: When what is known of the machines may have begun to be known (monotonic seconds).
+        self.since = time.monotonic()
+        self._sessions: dict[Machine, Session] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def session(self, machine: Machine) -> Session:
+        with self._lock:
+            if machine not in self._sessions:
+                self._sessions[machine] = Session(
+                    machine, self.stats, self._connect, self._passwords
+                )
+            return self._sessions[machine]
+
+    def _connect(self, machine: Machine) -> Connection:
+        with self._lock:
+            if self._connector is None:
+                from provision.ssh.connect import Connector
+
+                self._connector = Connector(self._passwords)
+            connector = self._connector
+        return connector.connect(machine)
+
+    def map(
+        self,
+        work: Callable[[Session], T],
+        machines: Sequence[Machine],
+        *,
+        at_once: int | None = None,
+        on_done: Callable[[Machine, T | ProvisionError], None] | None = None,
+    ) -> dict[Machine, T | ProvisionError]:
+        """``work`` on every machine, ``at_once`` (the fleet's ``parallel``) at a time.
+
+        Returns each machine's value, or the :class:`ProvisionError` it ended with; any other
+        exception is a defect and is raised.
+        """
+        results: dict[Machine, T | ProvisionError] = {}
+        if not machines:
+            return results
+        with ThreadPoolExecutor(min(at_once or self.parallel, len(machines)), "ssh") as pool:
+            pending = {pool.submit(work, self.session(m)): m for m in machines}
+            try:
+                for future in as_completed(pending):
+                    machine = pending[future]
+                    try:
+                        value: T | ProvisionError = future.result()
+                    except ProvisionError as error:
+                        value = error
+                    results[machine] = value
+                    if on_done is not None:
+                        on_done(machine, value)
+            except BaseException:
+                for future in pending:
+                    future.cancel()
+                self.close()  # wakes the threads that wait for a host
+                raise
+        return {m: results[m] for m in machines}
+
+    def close(self) -> None:
+        with self._lock:
+            sessions, connector = list(self._sessions.values()), self._connector
+        for session in sessions:
+            session.end()
+        if connector is not None:
+            connector.close()
+
+
+def failures(results: Mapping[Machine, object]) -> list[Problem]:
+    """The problems of every machine whose result is an error."""
+    return [
+        problem
+        for machine, result in results.items()
+        if isinstance(result, ProvisionError)
+        for problem in (result.problems or (Problem(machine.host, result.message, id=result.id),))
+    ]
+
+
+@contextlib.contextmanager
+def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
+    """Forward a local loopback port to ``address:port`` as seen from the session's host.
+
+    Yields the local port. Every accepted connection is one more channel of the same SSH
+    connection; all end with the context.
+    """
+    server = socket.create_server(("127.0.0.1", 0))
+    stopping = threading.Event()
+
+    def pump(source: Any, sink: Any) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while data := source.recv(CHUNK):
+                sink.sendall(data)
+        for end in (sink, source):
+            with contextlib.suppress(OSError, EOFError):
+                end.close()
+
+    def accept() -> None:
+        while not stopping.is_set():
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return
+            try:
+                channel = session.open_tcp(address, port, timeout=10)
+            except ProvisionError:
+                client.close()
+                continue
+            for ends in ((client, channel), (channel, client)):
+                threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        stopping.set()
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)  # closing alone does not wake accept()
+        server.close()
+
+
+class LocalFailure(Exception):
+    """A file of this machine could not be written; its one argument is the ``OSError``."""
+
+
+class _Closed(Exception):
+    """The far side of a channel stopped reading."""
+
+
+def _chunks(stdin: bytes | IO[bytes]) -> Iterator[bytes]:
+    if isinstance(stdin, bytes):
+        yield stdin
+        return
+    while chunk := stdin.read(CHUNK):
+        yield chunk
+
+
+def _send(channel: paramiko.Channel, data: bytes) -> None:
+    try:
+        channel.sendall(data)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise _Closed from error
+
+
+def _pour(channel: paramiko.Channel, into: IO[bytes], timeout: float) -> int:
+    """A stream up to its end into a file. Returns its bytes.
+
+    Raises ``TimeoutError`` after a silence of ``timeout`` seconds, and :class:`LocalFailure` when
+    the file takes no more.
+    """
+    count = 0
+    channel.settimeout(timeout)
+    while data := channel.recv(CHUNK):
+        try:
+            into.write(data)
+        except OSError as error:
+            raise LocalFailure(error) from error
+        count += len(data)
+    return count
+
+
+def _drain(
+    channel: paramiko.Channel,
+    receive: Callable[[int], bytes],
+    deadline: float,
+    first: float = math.inf,
+) -> bytes:
+    """All of a stream up to its end.
+
+    Raises ``TimeoutError`` past ``deadline``, and past ``first`` without any of it (monotonic).
+    """
+    into = bytearray()
+    while True:
+        left = (deadline if into else min(deadline, first)) - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        channel.settimeout(left)
+        data = receive(CHUNK)
+        if not data:
+            return bytes(into)
+        into += data
+        if len(into) > MAX_OUTPUT:
+            raise OSError(f"the host sent more than {MAX_OUTPUT >> 20} MiB")
+
+
+def _ssh_error() -> type[Exception]:
+    """paramiko's base error, imported only when something went wrong or is about to run."""
+    import paramiko
+
+    return paramiko.SSHException

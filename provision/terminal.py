@@ -1,0 +1,83 @@
+"""The screen: rich consoles, tables and JSON. What is shown there is up to who calls."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from provision.text import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+
+#: Width of output that goes to a file or a pipe: nothing is cut there.
+PIPE_WIDTH = 10_000
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console that honours NO_COLOR and leaves lines whole when nobody watches."""
+    from rich.console import Console
+
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich's own ends with 1, which is the verdict "unhealthy"
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Plain(file=stream, width=width, highlight=False, soft_wrap=True, markup=False)
+
+
+def emit_json(document: Any) -> None:
+    """One document on stdout."""
+    sys.stdout.write(json_text(document))
+
+
+def json_text(document: Any) -> str:
+    """A document in ASCII: right in every locale, and nothing in it steers a terminal."""
+    from pydantic_core import to_json  # a tenth of the time of json's, which indents in Python
+
+    text = to_json(document, indent=2).decode()
+    if not text.isascii() or "\x7f" in text:
+        text = json.dumps(document, indent=2)
+    return text + "\n"
+
+
+def emit_json_line(document: Any) -> None:
+    """One document on one line of stdout, at once: for what goes on until it is ended."""
+    print(json.dumps(document, separators=(",", ":")), flush=True)
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C, or SIGTERM, ends the body and is no error: that is how a view that goes on ends."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def text(words: str, style: str = "") -> Text:
+    """``words`` for rich: no markup, and nothing in them steers the terminal."""
+    from rich.text import Text
+
+    return Text(shown(words), style=style)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """A plain table on stdout."""
+    from rich import box
+    from rich.table import Table
+
+    heading = text(title) if title is not None else None
+    drawn = Table(*headings, box=box.SIMPLE_HEAD, title=heading, title_justify="left")
+    for row in rows:
+        drawn.add_row(*map(text, row))
+    console().print(drawn)

@@ -1,0 +1,98 @@
+"""A module imports from its own room and from the rooms below it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+PACKAGE = REPO / "provision"
+#: Parts of another room, and a module that is a room of its own.
+PART_OF = {"cli/tasks": "cli", "inventory/checks": "inventory", "": "base"}
+ALONE = ("artifacts",)
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(REPO).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+# A folder of folders alone is no room.
+MODULES = {
+    _name(path): path
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py" or len([*path.parent.glob("*.py")]) > 1
+}
+
+
+def room(module: str) -> str:
+    if (last := module.rpartition(".")[2]) in ALONE:
+        return last
+    folder = MODULES[module].parent.relative_to(PACKAGE).as_posix()
+    return PART_OF.get("" if folder == "." else folder, folder)
+
+
+def imports(source: str, name: str = "") -> Iterator[str]:
+    """The modules of ours that ``source`` imports, wherever the line stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found = full if full in MODULES else node.module or ""
+                if found in MODULES:
+                    yield found
+
+
+IMPORTS = {
+    name: {other for other in imports(path.read_text(encoding="utf-8"), name) if other != name}
+    for name, path in MODULES.items()
+}
+
+
+def layers() -> list[str]:
+    """The list in CONTRIBUTING, from the top down."""
+    text = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"\*\*Layers\.\*\*.*?```text\n(.*?)```", text, re.DOTALL)
+    return str(block).split()
+
+
+def test_every_room_is_in_the_list() -> None:
+    assert sorted(layers()) == sorted({room(name) for name in MODULES})
+
+
+def test_no_import_runs_upward() -> None:
+    rank = {name: number for number, name in enumerate(layers())}
+    upward = [
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in others
+        if rank[room(other)] < rank[room(name)]
+    ]
+    assert sorted(upward) == []
+
+
+def test_no_modules_import_each_other() -> None:
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_imports_in_functions_and_for_types_count() -> None:
+    source = """
+if TYPE_CHECKING:
+    from provision.cli import console
+def later():
+    import provision.engine.plan
+    from provision.errors import Problem
+"""
+    found = {"provision.cli.console", "provision.engine.plan", "provision.errors"}
+    assert set(imports(source)) == found
