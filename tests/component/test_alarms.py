@@ -14,7 +14,7 @@ from provision.errors import Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdRefused
 from provision.etcd.cluster import gates, hashes, health, reconfigure
-from provision.plans.etcd.data import alarms, defrag_etcd
+from provision.plans.etcd.data import alarms, disarm_alarms
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 from tests.component.test_which_cluster import put, wait_serving
@@ -70,7 +70,7 @@ def test_the_member_whose_data_differ_is_found_whatever_the_alarm_says(
     assert hashes.compare(seen, fleet).differing == (odd,)
     inventory = builders.inventory(None, etcd=three.cluster)
     with pytest.raises(Unhealthy) as refused:
-        defrag_etcd.disarm_plan(inventory, fleet)
+        disarm_alarms.plan(inventory, fleet)
     (problem,) = refused.value.problems
     assert (problem.id, problem.remedy) == ("alarm-corrupt", f"invoke replace-member {odd}")
     # What the replacement does: nobody writes before the alarm is disarmed.
@@ -129,7 +129,7 @@ def test_only_the_alarms_that_a_plan_mends_are_spared(
         with pytest.raises(Unhealthy, match="no quorum write"):
             gate.check()
     # Raised for nothing: all is disarmed, whatever the alarms name.
-    plan = defrag_etcd.disarm_plan(builders.inventory(None, etcd=three.cluster), fleet)
+    plan = disarm_alarms.plan(builders.inventory(None, etcd=three.cluster), fleet)
     for call in plan.steps[0].calls:
         assert "the alarm names no member" in call.what
         call.do()
@@ -147,7 +147,7 @@ def test_nospace_is_disarmed_while_a_member_is_down(
     three.kill("infra2")
     look = partial(health.observe, three.cluster, fleet)
     gates.until(look, lambda h: h.healthy_count == 2)
-    plan = defrag_etcd.disarm_plan(builders.inventory(None, etcd=three.cluster), fleet)
+    plan = disarm_alarms.plan(builders.inventory(None, etcd=three.cluster), fleet)
     for call in plan.steps[0].calls:
         call.do()
     assert not alarms.standing(three.cluster, fleet)

@@ -16,7 +16,7 @@ from provision.errors import ChangeFailed, PreflightFailed, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.cluster import health
 from provision.inventory.resolved import AlluxioCluster, Inventory
-from provision.plans.alluxio import forget_worker
+from provision.plans.alluxio import forget_worker, readmit_worker
 from provision.plans.alluxio.forget_worker import Removal
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
@@ -99,7 +99,7 @@ def test_what_was_removed_can_be_put_back(world: World) -> None:
     (file,) = removal.files
 
     def readmit() -> Plan:
-        return forget_worker.readmit(world.inventory, world.alluxio, world.fleet, file)
+        return readmit_worker.plan(world.inventory, world.alluxio, world.fleet, file)
 
     world.apply(readmit())
     after = world.client.get(world.authorized(ONE))
@@ -123,7 +123,7 @@ def test_a_file_of_another_cluster(world: World) -> None:
     (file,) = removal.files
     other = builders.alluxio(name="d")
     with pytest.raises(UsageError, match="is of cluster c, not d"):
-        forget_worker.readmit(world.inventory, other, world.fleet, file)
+        readmit_worker.plan(world.inventory, other, world.fleet, file)
 
 
 def test_a_live_one_is_refused_and_nothing_goes(world: World) -> None:

@@ -23,7 +23,7 @@ from provision.etcd.member import layout
 from provision.host.facts import HostFacts
 from provision.host.ownership import KEY
 from provision.inventory.resolved import Established
-from provision.plans.etcd.members import declared_changes
+from provision.plans.etcd.members import member_plan
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import LocalFleet
@@ -250,10 +250,10 @@ def test_all_stopped_are_started_but_not_without_their_data(
 
 def test_data_of_another_cluster_are_never_deleted() -> None:
     odd = builders.etcd(established=Established(0xC1, odd=frozenset({"infra3"})))
-    declared_changes._keep_what_is_odd(odd, "infra3", ())
-    declared_changes._keep_what_is_odd(odd, "infra2", ("infra2",))
+    member_plan.require_odd_is_kept(odd, "infra3", ())
+    member_plan.require_odd_is_kept(odd, "infra2", ("infra2",))
     with pytest.raises(UsageError, match="are kept aside, not deleted"):
-        declared_changes._keep_what_is_odd(odd, "infra3", ("infra3",))
+        member_plan.require_odd_is_kept(odd, "infra3", ("infra3",))
 
 
 def test_data_of_somebody_else_are_refused_by_preflight(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from provision.cli.commands import namespace
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "provision"
@@ -84,6 +87,31 @@ def test_no_modules_import_each_other() -> None:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+#: Tasks that share a module, since each is the other's way back or other half.
+SHARED = {
+    "enable-auth": "auth",
+    "disable-auth": "auth",
+    "export-csrs": "csr_exchange",
+    "import-certs": "csr_exchange",
+    "kept-data": "retained",
+    "rollback-workers": "upgrade_workers",
+    "start-masters": "masters",
+    "stop-masters": "masters",
+}
+
+
+def test_a_task_that_changes_something_has_its_module() -> None:
+    changing = [
+        task
+        for task in namespace.task_names
+        if "dry_run" in inspect.signature(namespace[task].body).parameters
+    ]
+    plans = {path.stem for path in (PACKAGE / "plans").rglob("*.py")}
+    assert len(changing) > 20
+    assert [t for t in changing if SHARED.get(t, t.replace("-", "_")) not in plans] == []
+    assert set(SHARED) <= set(changing)
 
 
 def test_imports_in_functions_and_for_types_count() -> None:

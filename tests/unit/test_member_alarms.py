@@ -13,7 +13,7 @@ from provision.etcd.cluster import hashes
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.member import layout
 from provision.etcd.pki import tls
-from provision.plans.etcd.members import declared_changes
+from provision.plans.etcd.members import add_member, remove_member, replace_member
 from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.test_deploy_plan import World
@@ -42,7 +42,7 @@ def world(*alarms: str, count: int = 3) -> World:
 def replaced(of: World, name: str) -> Plan:
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet:
-        return declared_changes.replace_dead(
+        return replace_member.plan(
             inventory, fleet, of.observed(), name, (), write=False, workers=False
         )
 
@@ -50,7 +50,7 @@ def replaced(of: World, name: str) -> Plan:
 def removed(of: World, name: str) -> Plan:
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet:
-        return declared_changes.remove(
+        return remove_member.plan(
             inventory, fleet, of.observed(), name, (), write=False, workers=False
         )
 
@@ -151,7 +151,7 @@ def test_what_is_no_remedy_is_refused_before_it_begins(
     of.down.add("infra2")
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match=kind):
-        declared_changes.add(inventory, fleet, of.observed(), "infra2", write=False, workers=False)
+        add_member.plan(inventory, fleet, of.observed(), "infra2", write=False, workers=False)
 
 
 def test_a_host_with_a_unit_of_somebody_elses_is_not_cleaned(agree: Callable[..., None]) -> None:

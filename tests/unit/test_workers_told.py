@@ -6,7 +6,7 @@ import pytest
 
 from provision.engine.plan import Step
 from provision.plans.alluxio import endpoints
-from provision.plans.etcd.members import declared_changes
+from provision.plans.etcd.members import member_plan
 from provision.plans.etcd.members.member_steps import Steps
 from provision.ssh.session import Fleet
 from tests.unit import builders
@@ -37,6 +37,6 @@ def test_told(
     made = Steps([Step("add"), Step("remove"), Step("clean")], leaving=1)
     made.standing = frozenset({standing} - {""})
     with Fleet(1) as fleet:
-        declared_changes.with_workers(made, builders.inventory(None), fleet, running, True, True)
+        member_plan.with_workers(made, builders.inventory(None), fleet, running, True, True)
     assert [s.title for s in made.steps] == titles
     assert [n.id for n in made.notes] == (["endpoints-stale"] if standing else [])

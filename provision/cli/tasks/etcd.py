@@ -50,26 +50,24 @@ def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = Fal
 
 def add_member(run: Run, name: str, workers: bool) -> int:
     """Add one declared member, or all that etcd does not have."""
-    from provision.plans.etcd.members import declared_changes
+    from provision.plans.etcd.members import add_member
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
     seen = observe.observe(inventory, run.fleet)
-    plan = declared_changes.add(
-        inventory, run.fleet, seen, name, write=not run.dry_run, workers=workers
-    )
+    plan = add_member.plan(inventory, run.fleet, seen, name, write=not run.dry_run, workers=workers)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 
 
 def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
     """Take one member out of the cluster, and its host out of service."""
-    from provision.plans.etcd.members import declared_changes
+    from provision.plans.etcd.members import remove_member
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
     seen = observe.observe(inventory, run.fleet, dispensable=(name,))
-    plan = declared_changes.remove(
+    plan = remove_member.plan(
         inventory,
         run.fleet,
         seen,
@@ -87,12 +85,12 @@ def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
 
 def replace_member(run: Run, name: str, delete: str, workers: bool) -> int:
     """Put a new member in the place of a dead one of the same name."""
-    from provision.plans.etcd.members import declared_changes
+    from provision.plans.etcd.members import replace_member
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
     seen = observe.observe(inventory, run.fleet)
-    plan = declared_changes.replace_dead(
+    plan = replace_member.plan(
         inventory,
         run.fleet,
         seen,
@@ -336,7 +334,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
     from provision.etcd.cluster import guard
     from provision.plans.alluxio import reregister_workers
     from provision.plans.etcd.data import alarms, recover_etcd, restore_etcd
-    from provision.plans.etcd.members import declared_changes
+    from provision.plans.etcd.members import add_member
     from provision.plans.etcd.state import observe
 
     if not name:
@@ -360,7 +358,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
             workers = member == seen.rejoining[-1]  # they are told once, of all
             with further(f"{member.name} joins again"):
                 there = observe.observe(inventory, run.fleet, lost, recovering=True)
-                join = declared_changes.add(
+                join = add_member.plan(
                     inventory,
                     run.fleet,
                     there,
@@ -427,9 +425,7 @@ def defrag_etcd(run: Run, compact: bool, every: bool = False) -> int:
     seen = health.observe(inventory.etcd, run.fleet, quotas=True)
     before = defrag_etcd.usage(seen)
     free = defrag_etcd.free_space(inventory.etcd, run.fleet)
-    plan = defrag_etcd.defrag_plan(
-        inventory, run.fleet, seen, compact=compact, every=every, free=free
-    )
+    plan = defrag_etcd.plan(inventory, run.fleet, seen, compact=compact, every=every, free=free)
     carried = common.carry_out(run, plan)
     now = before
     if carried:
@@ -453,10 +449,10 @@ def defrag_etcd(run: Run, compact: bool, every: bool = False) -> int:
 
 def disarm_alarms(run: Run) -> int:
     """Disarm the alarms whose cause is gone."""
-    from provision.plans.etcd.data import defrag_etcd
+    from provision.plans.etcd.data import disarm_alarms
 
     inventory = common.load_own_etcd(run)
-    plan = defrag_etcd.disarm_plan(inventory, run.fleet)
+    plan = disarm_alarms.plan(inventory, run.fleet)
     common.finish(
         run, plan, common.carry_out(run, plan), line="" if plan.steps else "there is no alarm"
     )

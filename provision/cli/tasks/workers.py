@@ -182,7 +182,7 @@ def forget_worker(run: Run, ids: str, count: str) -> int:
 
 def readmit_worker(run: Run, file: str) -> int:
     """Write a registration again that decommission-worker or forget-worker has removed."""
-    from provision.plans.alluxio import forget_worker
+    from provision.plans.alluxio import readmit_worker
 
     if not file:
         raise UsageError(
@@ -190,7 +190,7 @@ def readmit_worker(run: Run, file: str) -> int:
             id="argument-missing",
         )
     inventory, alluxio = common.load_alluxio(run)
-    plan = forget_worker.readmit(inventory, alluxio, run.fleet, Path(file).expanduser())
+    plan = readmit_worker.plan(inventory, alluxio, run.fleet, Path(file).expanduser())
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 

@@ -150,45 +150,6 @@ def removals(
     return calls, tuple(files.values())
 
 
-def readmit(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: Path) -> Plan:
-    """The plan of ``readmit-worker``: write a removed registration again, where there is none.
-
-    Raises :class:`UsageError` for a file that is no kept registration of this cluster.
-    """
-    saved = removed.read(file)
-    if saved.cluster != alluxio.name:
-        raise UsageError(
-            f"{file}: is of cluster {saved.cluster}, not {alluxio.name}", id="file-unusable"
-        )
-    with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
-        there = client.get(saved.key)
-    command = "readmit-worker"
-    if there is not None and there.value == saved.value:
-        return Plan(command, inventory.cluster)
-    if there is not None:
-        raise PreflightFailed(
-            f"{saved.worker_id} is registered otherwise by now; nothing was changed",
-            [
-                Problem(
-                    "etcd",
-                    f"{printable(saved.key, 300)} has another value than {file}",
-                    id="changed-meanwhile",
-                )
-            ],
-            id="changed-meanwhile",
-        )
-
-    def do() -> None:
-        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
-            if not client.create(saved.key, saved.value):
-                raise Unhealthy(
-                    f"{saved.worker_id} has registered itself meanwhile", id="changed-meanwhile"
-                )
-
-    call = Call(f"etcd: write {printable(saved.key, 300)} as {file} has it", do)
-    return Plan(command, inventory.cluster, (Step(f"readmit {saved.worker_id}", calls=(call,)),))
-
-
 def is_at(worker: AlluxioWorker, entry: Entry) -> bool:
     """Whether ``entry`` has the address that the inventory gives ``worker``."""
     r = entry.registration

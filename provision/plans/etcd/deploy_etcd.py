@@ -22,7 +22,7 @@ from provision.inventory.model import minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd.certificates import enable_peer_tls
 from provision.plans.etcd.data import alarms
-from provision.plans.etcd.members import declared_changes, member_steps
+from provision.plans.etcd.members import declared_changes, member_plan, member_steps
 from provision.plans.etcd.state.observe import Observed as Observed
 from provision.plans.etcd.state.observe import observe as observe
 from provision.ssh.session import Fleet
@@ -120,8 +120,8 @@ def plan(
             clean=clean,
             beside=differs.notes,
         )
-        told_of = declared_changes.with_members(inventory, whole.members)
-        declared_changes.with_workers(made, told_of, fleet, observed.running, bool(moves), workers)
+        told_of = member_plan.with_members(inventory, whole.members)
+        member_plan.with_workers(made, told_of, fleet, observed.running, bool(moves), workers)
         steps += made.steps
         notes += made.notes
     rolling = [m for m in staying if m not in down and todo[m.name]]

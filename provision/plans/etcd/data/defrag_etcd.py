@@ -1,16 +1,15 @@
-"""``defrag-etcd`` and ``disarm-alarms``: history, free pages, quota and alarms.
+"""``defrag-etcd``: history and free pages.
 
 As etcd's "Maintenance" guide has it: compaction drops history and leaves free pages in each
 member's database, and defragmentation gives those back to the disk. A member serves nothing
-meanwhile, so it is one at a time, and none while it leads: the leader alone renews leases. A
-NOSPACE alarm is disarmed when the database is small again.
+meanwhile, so it is one at a time, and none while it leads: the leader alone renews leases.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from provision.engine.plan import Call, Gate, Plan, Step
@@ -23,7 +22,6 @@ from provision.host.facts import Probe
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.plans.etcd.data import alarms
 from provision.ssh.session import Fleet
 from provision.text import size
 
@@ -116,7 +114,7 @@ def usage(seen: ClusterHealth) -> list[Usage]:
     ]
 
 
-def defrag_plan(
+def plan(
     inventory: Inventory,
     fleet: Fleet,
     seen: ClusterHealth,
@@ -240,47 +238,6 @@ def _require_room(cluster: EtcdCluster, chosen: Sequence[Usage], free: Mapping[s
     ]
     if problems:
         raise PreflightFailed("there is no room to defragment", problems, id="disk-full")
-
-
-def disarm_plan(inventory: Inventory, fleet: Fleet) -> Plan:
-    """Disarm every alarm whose cause is gone. Empty when there is no alarm.
-
-    Raises :class:`Unhealthy` with what to do about the others: see :func:`alarms.unsolved`.
-    """
-    cluster = inventory.etcd
-    seen = health.observe(cluster, fleet, quotas=True)
-    raised = alarms.standing(cluster, fleet)
-    kinds = sorted({alarm.kind for alarm in raised})
-    problems: list[Problem] = []
-    calls: list[Call] = []
-    for kind in kinds:
-        if unsolved := alarms.unsolved(seen, fleet, kind):
-            problems += unsolved
-            continue
-        named = [alarms.whose(a, seen) for a in raised if a.kind == kind]
-        call = alarms.disarm(cluster, fleet, kind)
-        calls.append(replace(call, what=f"disarm {kind} ({_cause(seen, kind)}; {_named(named)})"))
-    if problems:
-        raise Unhealthy(
-            f"{len(kinds) - len(calls)} of {len(kinds)} kinds of alarm are not solved yet",
-            problems,
-            id="alarm-raised",
-        )
-    steps = (Step("disarm alarms", calls=tuple(calls)),) if calls else ()
-    guards = tuple(m.machine for m in cluster.members)
-    return Plan("disarm-alarms", cluster.name, steps, guards=guards)
-
-
-def _cause(seen: ClusterHealth, kind: str) -> str:
-    if kind == "CORRUPT":
-        return "the data of all members are the same"
-    fullest = max(usage(seen), key=lambda u: u.size / u.quota if u.quota else 0.0)
-    quota = f" of {size(fullest.quota)}" if fullest.quota else ""
-    return f"the fullest database has {size(fullest.size)}{quota}"
-
-
-def _named(names: Sequence[str]) -> str:
-    return f"the alarm names {' and '.join(names)}"
 
 
 def _compact(cluster: EtcdCluster, fleet: Fleet, largest: int) -> None:

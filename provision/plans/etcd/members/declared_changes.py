@@ -1,154 +1,19 @@
-"""``add-member``, ``remove-member``, ``replace-member``, and what an edited inventory asks for.
+"""What an edited inventory asks of the members: who comes, who moves, and who may go.
 
-Each becomes an ordered list of moves (:mod:`membership_diff`) and those become steps
-(:mod:`member_steps`); then the workers are told the endpoints, if these have changed.
+It becomes an ordered list of changes (:mod:`membership_diff`), and those become steps
+(:mod:`member_steps`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from provision.engine.plan import Call, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd.cluster import hashes, reconfigure, todo_keys
 from provision.etcd.member import desired, membership_diff
 from provision.etcd.member.membership_diff import Kind, Move
-from provision.etcd.pki import tls
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.plans.alluxio import endpoints
-from provision.plans.etcd.members.member_steps import Steps, build, retire
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd.state.observe import Observed, Running, require_running
-from provision.ssh.session import Fleet
-
-
-def add(
-    inventory: Inventory,
-    fleet: Fleet,
-    observed: Observed,
-    name: str,
-    *,
-    write: bool,
-    workers: bool,
-    recovering: bool = False,
-    sparing: Collection[str] = (),
-) -> Plan:
-    """The plan of ``add-member``: ``name``, or every declared member that etcd does not have.
-
-    ``sparing``: kinds of alarm that may stand, as they may in the data of a recovered cluster.
-    """
-    running = require_running(observed)
-    cluster = inventory.etcd
-    wanted = [_declared(inventory, name)] if name else list(cluster.members)
-    moves = membership_diff.additions(wanted, running.roster)
-    after = _after(cluster, running, moves)
-    return _plan(
-        "add-member",
-        inventory,
-        after,
-        fleet,
-        observed,
-        moves,
-        (),
-        write,
-        workers,
-        recovering=recovering,
-        sparing=sparing,
-    )
-
-
-def remove(
-    inventory: Inventory,
-    fleet: Fleet,
-    observed: Observed,
-    name: str,
-    delete: Collection[str],
-    *,
-    write: bool,
-    workers: bool,
-) -> Plan:
-    """The plan of ``remove-member``: ``name`` leaves etcd, and its host is cleaned."""
-    running = require_running(observed)
-    _keep_what_is_odd(inventory.etcd, name, delete)
-    odd, sparing = _remedy_of_an_alarm(running, fleet, name)
-    declared = next((m for m in inventory.etcd.members if m.name == name), None)
-    there = next((r for r in running.roster.registered if name in (r.name, f"{r.id:x}")), None)
-    if there is None and declared is not None:
-        there = running.roster.find(declared)
-    if there is None and declared is None and name not in running.to_clean:
-        raise UsageError(
-            f"{name!r} is neither a member of the running cluster nor declared", id="name-unknown"
-        )
-    moves = membership_diff.removals(inventory.etcd, [there] if there is not None else [])
-    if there is not None and declared is not None:
-        # Where it is, and how its host is reached, is what the inventory says.
-        moves = [replace(moves[0], member=replace(moves[0].member, name=name))]
-    after = tuple(m for m in inventory.etcd.members if m.name != name)
-    if not after:
-        raise UsageError(
-            f"{name} is the only member; invoke destroy takes the cluster away",
-            id="command-not-applicable",
-        )
-    leftovers = [declared] if declared is not None and there is None else []
-    return _plan(
-        "remove-member",
-        inventory,
-        after,
-        fleet,
-        observed,
-        moves,
-        delete,
-        write,
-        workers,
-        leftovers,
-        {name} & set(running.to_clean),
-        odd=odd,
-        sparing=sparing,
-    )
-
-
-def replace_dead(
-    inventory: Inventory,
-    fleet: Fleet,
-    observed: Observed,
-    name: str,
-    delete: Collection[str],
-    *,
-    write: bool,
-    workers: bool,
-) -> Plan:
-    """The plan of ``replace-member``: the dead ``name`` goes, a new one of that name comes.
-
-    One that stands outside the cluster counts as dead, and so does one whose data differ from
-    the majority's. Empty when ``name`` is healthy: it was replaced already, or need not be.
-    Raises :class:`PreflightFailed` when the data of others differ.
-    """
-    running = require_running(observed)
-    member = _declared(inventory, name)
-    _keep_what_is_odd(inventory.etcd, name, delete)
-    found = running.roster.find(member)
-    moves: list[Move] = []
-    odd = _odd_by_hash(running, fleet, name)
-    if name not in running.healthy or name in odd:
-        dead = found is not None and bool(found.name) and not found.is_learner
-        if found is not None and dead:
-            moves = [*membership_diff.removals(inventory.etcd, [found]), Move(Kind.ADD, member)]
-        else:
-            moves = membership_diff.additions([member], running.roster)
-    after = _after(inventory.etcd, running, moves)
-    return _plan(
-        "replace-member",
-        inventory,
-        after,
-        fleet,
-        observed,
-        moves,
-        delete,
-        write,
-        workers,
-        odd=odd,
-        sparing=("CORRUPT", "NOSPACE"),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,168 +98,6 @@ def settled(cluster: EtcdCluster, moves: Iterable[Move]) -> tuple[EtcdMember, ..
     return tuple(m for m in cluster.members if m.name not in moving)
 
 
-def _plan(
-    command: str,
-    inventory: Inventory,
-    after: Sequence[EtcdMember],
-    fleet: Fleet,
-    observed: Observed,
-    moves: Sequence[Move],
-    delete: Collection[str],
-    write: bool,
-    workers: bool,
-    leftovers: Sequence[EtcdMember] = (),
-    clean: Collection[str] = (),
-    *,
-    recovering: bool = False,
-    odd: Collection[str] = (),
-    sparing: Collection[str] = (),
-) -> Plan:
-    """``after``: the members that the workers are to know. ``leftovers``: declared members that
-    etcd does not have, whose hosts are cleaned. ``odd``, ``sparing``: see :func:`build`."""
-    running = require_running(observed)
-    owed = {*clean, *(m.name for m in leftovers if _has_leftovers(inventory.etcd, m, observed))}
-    ca = tls.authority(inventory.etcd, observed.facts, write=write)
-    if moves:
-        tls.require_settled(inventory.etcd, observed.facts, ca)
-    coming = [m.member for m in moves if m.kind is not Kind.REMOVE]
-    told = tls.require(inventory.etcd, coming, observed.facts, ca)
-    made = build(
-        inventory,
-        fleet,
-        observed,
-        moves,
-        (),
-        delete,
-        ca=ca,
-        clean=sorted(owed),
-        recovering=recovering,
-        sparing=sparing,
-        odd=odd,
-    )
-    made.notes[:0] = (*observed.warnings, *told)
-    going = {m.id for m in moves if m.kind is Kind.REMOVE}
-    staying = [
-        m.member
-        for m in membership_diff.removals(
-            inventory.etcd, membership_diff.strangers(inventory.etcd, running.roster)
-        )
-        if m.id not in going and not m.learner
-    ]
-    become = with_members(inventory, (*after, *staying))
-    with_workers(made, become, fleet, running, bool(moves), workers)
-    guards = [m.machine for m in (*inventory.etcd.members, *after) if m.machine in observed.facts]
-    return Plan(
-        command,
-        inventory.cluster,
-        tuple(made.steps),
-        notes=tuple(made.notes),
-        guards=tuple(dict.fromkeys(guards)),
-    )
-
-
-def with_workers(
-    made: Steps,
-    inventory: Inventory,
-    fleet: Fleet,
-    running: Running,
-    changed: bool,
-    wanted: bool,
-) -> None:
-    """Put in the steps that tell the workers the endpoints of ``inventory``, when they changed:
-    after new members have come, before members that work go.
-
-    That they are owed stands in etcd from before the first change until the last worker has it.
-    """
-    alluxio = inventory.alluxio
-    if (
-        alluxio is None
-        or alluxio.membership == "STATIC"
-        or not (changed or running.pending.workers)
-    ):
-        return
-    if not wanted:
-        remedy = "run invoke deploy-etcd without --no-workers, or invoke start-workers"
-        what = "the endpoint lists of the workers are stale (--no-workers)"
-        made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
-        if changed and not running.alarms:
-            made.steps.insert(0, _note_workers(running.cluster, fleet))
-        return
-    told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
-    if told.steps and made.standing:
-        # A worker that restarts gets no lease.
-        remedy = "run invoke deploy-etcd when the alarm is solved"
-        what = "the endpoint lists of the workers are stale, and stay so until the alarm is solved"
-        made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
-        return
-    made.notes += told.notes
-    # While an alarm stands, etcd takes no note, and gives a worker that restarts no lease.
-    before = len(made.steps) if made.leaving is None or running.alarms else made.leaving
-    made.steps[before:before] = told.steps
-    if told.steps and changed:
-        if running.alarms:
-            made.steps.insert(before, _note_workers(inventory.etcd, fleet))
-        else:
-            made.steps.insert(0, _note_workers(running.cluster, fleet))
-    if told.complete and (told.steps or running.pending.workers):
-        cluster = inventory.etcd
-        made.steps.append(
-            Step(
-                "note that every worker knows the endpoints",
-                (),
-                (
-                    Call(
-                        "etcd: the workers' endpoint lists are up to date",
-                        lambda: reconfigure.through_leader(
-                            cluster, fleet, todo_keys.forget_workers
-                        ),
-                    ),
-                ),
-            )
-        )
-
-
-def with_members(inventory: Inventory, members: Sequence[EtcdMember]) -> Inventory:
-    """The inventory as it would be with these etcd members."""
-    etcd = replace(inventory.etcd, members=tuple(members))
-    alluxio = inventory.alluxio
-    if alluxio is not None:
-        alluxio = replace(alluxio, etcd_endpoints=etcd.endpoints)
-    return replace(inventory, etcd=etcd, alluxio=alluxio)
-
-
-def _note_workers(cluster: EtcdCluster, fleet: Fleet) -> Step:
-    return Step(
-        "note that the workers are to be told",
-        (),
-        (
-            Call(
-                "etcd: the workers' endpoint lists are about to be stale",
-                lambda: reconfigure.through_leader(cluster, fleet, todo_keys.note_workers),
-            ),
-        ),
-    )
-
-
-def _after(cluster: EtcdCluster, running: Running, moves: Sequence[Move]) -> tuple[EtcdMember, ...]:
-    """The declared members that are voters, or will be after ``moves``."""
-    names = {v.name for v in running.cluster.members} | {
-        m.member.name for m in moves if m.kind is Kind.ADD
-    }
-    return tuple(m for m in cluster.members if m.name in names)
-
-
-def _declared(inventory: Inventory, name: str) -> EtcdMember:
-    found = next((m for m in inventory.etcd.members if m.name == name), None)
-    if found is None:
-        names = ", ".join(m.name for m in inventory.etcd.members)
-        raise UsageError(
-            f"{name!r} is not in etcd.members of {inventory.path} (there: {names})",
-            id="name-unknown",
-        )
-    return found
-
-
 def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Running) -> None:
     problems: list[Problem] = []
     leaving = [
@@ -454,39 +157,6 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Runni
         )
 
 
-def _keep_what_is_odd(cluster: EtcdCluster, name: str, delete: Collection[str]) -> None:
-    if delete and name in cluster.established.odd:
-        raise UsageError(
-            f"the data of {name} are not of the cluster that serves: they are kept aside, not "
-            "deleted; invoke kept-data deletes them when they are known to be of no use",
-            id="option-invalid",
-        )
-
-
-def _odd_by_hash(running: Running, fleet: Fleet, name: str) -> tuple[str, ...]:
-    """The members that differ from the majority. Raises :class:`PreflightFailed` when some differ
-    and ``name``, which serves, is none of them."""
-    found = hashes.compare(running.health, fleet)
-    if name in running.healthy and name not in found.differing and not found.equal:
-        raise hashes.differ(found)
-    return found.differing
-
-
-def _remedy_of_an_alarm(
-    running: Running, fleet: Fleet, name: str
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The members that differ from the majority, and the kinds of alarm that may stand while
-    ``name`` is removed: it is down, so nothing else can be mended before, or its data differ."""
-    sparing: tuple[str, ...] = ()
-    odd: tuple[str, ...] = ()
-    if running.alarms and name not in running.healthy:
-        sparing = tuple(running.alarms)
-    if "CORRUPT" in running.alarms:
-        odd = hashes.compare(running.health, fleet).differing
-        sparing = sparing or (("CORRUPT",) if name in odd else ())
-    return odd, sparing
-
-
 def _odd(cluster: EtcdCluster, member: EtcdMember, where: str) -> Problem:
     option = f" --cluster-id {cluster.established.name}" if cluster.established.name else ""
     what = "has data that are not of the cluster that serves"
@@ -497,8 +167,3 @@ def _odd(cluster: EtcdCluster, member: EtcdMember, where: str) -> Problem:
 def _only_scheme_differs(member: EtcdMember, urls: Sequence[str]) -> bool:
     rest = member.peer_url.partition("://")[2]
     return any(u != member.peer_url and u.partition("://")[2] == rest for u in urls)
-
-
-def _has_leftovers(cluster: EtcdCluster, member: EtcdMember, observed: Observed) -> bool:
-    facts = observed.facts.get(member.machine)
-    return facts is not None and bool(retire(member, facts, ()))

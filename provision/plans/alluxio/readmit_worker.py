@@ -1,0 +1,53 @@
+"""``readmit-worker``: a registration that forget-worker removed is written again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from provision.alluxio.membership import removed
+from provision.alluxio.worker import desired
+from provision.engine.plan import Call, Plan, Step
+from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
+from provision.etcd.cluster import health
+from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.ssh.session import Fleet
+from provision.text import printable
+
+
+def plan(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: Path) -> Plan:
+    """The plan of ``readmit-worker``: write a removed registration again, where there is none.
+
+    Raises :class:`UsageError` for a file that is no kept registration of this cluster.
+    """
+    saved = removed.read(file)
+    if saved.cluster != alluxio.name:
+        raise UsageError(
+            f"{file}: is of cluster {saved.cluster}, not {alluxio.name}", id="file-unusable"
+        )
+    with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+        there = client.get(saved.key)
+    command = "readmit-worker"
+    if there is not None and there.value == saved.value:
+        return Plan(command, inventory.cluster)
+    if there is not None:
+        raise PreflightFailed(
+            f"{saved.worker_id} is registered otherwise by now; nothing was changed",
+            [
+                Problem(
+                    "etcd",
+                    f"{printable(saved.key, 300)} has another value than {file}",
+                    id="changed-meanwhile",
+                )
+            ],
+            id="changed-meanwhile",
+        )
+
+    def do() -> None:
+        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+            if not client.create(saved.key, saved.value):
+                raise Unhealthy(
+                    f"{saved.worker_id} has registered itself meanwhile", id="changed-meanwhile"
+                )
+
+    call = Call(f"etcd: write {printable(saved.key, 300)} as {file} has it", do)
+    return Plan(command, inventory.cluster, (Step(f"readmit {saved.worker_id}", calls=(call,)),))

@@ -1,0 +1,47 @@
+"""``add-member``: a declared member joins as a learner, and becomes a voter."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from provision.engine.plan import Plan
+from provision.etcd.member import membership_diff
+from provision.inventory.resolved import Inventory
+from provision.plans.etcd.members import member_plan
+from provision.plans.etcd.state.observe import Observed, require_running
+from provision.ssh.session import Fleet
+
+
+def plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    name: str,
+    *,
+    write: bool,
+    workers: bool,
+    recovering: bool = False,
+    sparing: Collection[str] = (),
+) -> Plan:
+    """The plan of ``add-member``: ``name``, or every declared member that etcd does not have.
+
+    ``sparing``: kinds of alarm that may stand, as they may in the data of a recovered cluster.
+    """
+    running = require_running(observed)
+    cluster = inventory.etcd
+    wanted = [member_plan.declared_member(inventory, name)] if name else list(cluster.members)
+    moves = membership_diff.additions(wanted, running.roster)
+    after = member_plan.voters_after(cluster, running, moves)
+    return member_plan.plan_of(
+        "add-member",
+        inventory,
+        after,
+        fleet,
+        observed,
+        moves,
+        (),
+        write,
+        workers,
+        recovering=recovering,
+        sparing=sparing,
+    )

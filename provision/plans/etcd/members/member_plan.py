@@ -1,0 +1,196 @@
+"""What the plans for members have in common: their steps, and what the workers are told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from provision.engine.plan import Call, Plan, Step
+from provision.errors import Problem, UsageError
+from provision.etcd.cluster import reconfigure, todo_keys
+from provision.etcd.member import membership_diff
+from provision.etcd.member.membership_diff import Kind, Move
+from provision.etcd.pki import tls
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plans.alluxio import endpoints
+from provision.plans.etcd.members.member_steps import Steps, build, retire
+from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.ssh.session import Fleet
+
+
+def plan_of(
+    command: str,
+    inventory: Inventory,
+    after: Sequence[EtcdMember],
+    fleet: Fleet,
+    observed: Observed,
+    moves: Sequence[Move],
+    delete: Collection[str],
+    write: bool,
+    workers: bool,
+    leftovers: Sequence[EtcdMember] = (),
+    clean: Collection[str] = (),
+    *,
+    recovering: bool = False,
+    odd: Collection[str] = (),
+    sparing: Collection[str] = (),
+) -> Plan:
+    """``after``: the members that the workers are to know. ``leftovers``: declared members that
+    etcd does not have, whose hosts are cleaned. ``odd``, ``sparing``: see :func:`build`."""
+    running = require_running(observed)
+    owed = {*clean, *(m.name for m in leftovers if _has_leftovers(inventory.etcd, m, observed))}
+    ca = tls.authority(inventory.etcd, observed.facts, write=write)
+    if moves:
+        tls.require_settled(inventory.etcd, observed.facts, ca)
+    coming = [m.member for m in moves if m.kind is not Kind.REMOVE]
+    told = tls.require(inventory.etcd, coming, observed.facts, ca)
+    made = build(
+        inventory,
+        fleet,
+        observed,
+        moves,
+        (),
+        delete,
+        ca=ca,
+        clean=sorted(owed),
+        recovering=recovering,
+        sparing=sparing,
+        odd=odd,
+    )
+    made.notes[:0] = (*observed.warnings, *told)
+    going = {m.id for m in moves if m.kind is Kind.REMOVE}
+    staying = [
+        m.member
+        for m in membership_diff.removals(
+            inventory.etcd, membership_diff.strangers(inventory.etcd, running.roster)
+        )
+        if m.id not in going and not m.learner
+    ]
+    become = with_members(inventory, (*after, *staying))
+    with_workers(made, become, fleet, running, bool(moves), workers)
+    guards = [m.machine for m in (*inventory.etcd.members, *after) if m.machine in observed.facts]
+    return Plan(
+        command,
+        inventory.cluster,
+        tuple(made.steps),
+        notes=tuple(made.notes),
+        guards=tuple(dict.fromkeys(guards)),
+    )
+
+
+def with_workers(
+    made: Steps,
+    inventory: Inventory,
+    fleet: Fleet,
+    running: Running,
+    changed: bool,
+    wanted: bool,
+) -> None:
+    """Put in the steps that tell the workers the endpoints of ``inventory``, when they changed:
+    after new members have come, before members that work go.
+
+    That they are owed stands in etcd from before the first change until the last worker has it.
+    """
+    alluxio = inventory.alluxio
+    if (
+        alluxio is None
+        or alluxio.membership == "STATIC"
+        or not (changed or running.pending.workers)
+    ):
+        return
+    if not wanted:
+        remedy = "run invoke deploy-etcd without --no-workers, or invoke start-workers"
+        what = "the endpoint lists of the workers are stale (--no-workers)"
+        made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
+        if changed and not running.alarms:
+            made.steps.insert(0, _note_workers(running.cluster, fleet))
+        return
+    told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
+    if told.steps and made.standing:
+        # A worker that restarts gets no lease.
+        remedy = "run invoke deploy-etcd when the alarm is solved"
+        what = "the endpoint lists of the workers are stale, and stay so until the alarm is solved"
+        made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
+        return
+    made.notes += told.notes
+    # While an alarm stands, etcd takes no note, and gives a worker that restarts no lease.
+    before = len(made.steps) if made.leaving is None or running.alarms else made.leaving
+    made.steps[before:before] = told.steps
+    if told.steps and changed:
+        if running.alarms:
+            made.steps.insert(before, _note_workers(inventory.etcd, fleet))
+        else:
+            made.steps.insert(0, _note_workers(running.cluster, fleet))
+    if told.complete and (told.steps or running.pending.workers):
+        cluster = inventory.etcd
+        made.steps.append(
+            Step(
+                "note that every worker knows the endpoints",
+                (),
+                (
+                    Call(
+                        "etcd: the workers' endpoint lists are up to date",
+                        lambda: reconfigure.through_leader(
+                            cluster, fleet, todo_keys.forget_workers
+                        ),
+                    ),
+                ),
+            )
+        )
+
+
+def with_members(inventory: Inventory, members: Sequence[EtcdMember]) -> Inventory:
+    """The inventory as it would be with these etcd members."""
+    etcd = replace(inventory.etcd, members=tuple(members))
+    alluxio = inventory.alluxio
+    if alluxio is not None:
+        alluxio = replace(alluxio, etcd_endpoints=etcd.endpoints)
+    return replace(inventory, etcd=etcd, alluxio=alluxio)
+
+
+def _note_workers(cluster: EtcdCluster, fleet: Fleet) -> Step:
+    return Step(
+        "note that the workers are to be told",
+        (),
+        (
+            Call(
+                "etcd: the workers' endpoint lists are about to be stale",
+                lambda: reconfigure.through_leader(cluster, fleet, todo_keys.note_workers),
+            ),
+        ),
+    )
+
+
+def voters_after(
+    cluster: EtcdCluster, running: Running, moves: Sequence[Move]
+) -> tuple[EtcdMember, ...]:
+    """The declared members that are voters, or will be after ``moves``."""
+    names = {v.name for v in running.cluster.members} | {
+        m.member.name for m in moves if m.kind is Kind.ADD
+    }
+    return tuple(m for m in cluster.members if m.name in names)
+
+
+def declared_member(inventory: Inventory, name: str) -> EtcdMember:
+    found = next((m for m in inventory.etcd.members if m.name == name), None)
+    if found is None:
+        names = ", ".join(m.name for m in inventory.etcd.members)
+        raise UsageError(
+            f"{name!r} is not in etcd.members of {inventory.path} (there: {names})",
+            id="name-unknown",
+        )
+    return found
+
+
+def require_odd_is_kept(cluster: EtcdCluster, name: str, delete: Collection[str]) -> None:
+    if delete and name in cluster.established.odd:
+        raise UsageError(
+            f"the data of {name} are not of the cluster that serves: they are kept aside, not "
+            "deleted; invoke kept-data deletes them when they are known to be of no use",
+            id="option-invalid",
+        )
+
+
+def _has_leftovers(cluster: EtcdCluster, member: EtcdMember, observed: Observed) -> bool:
+    facts = observed.facts.get(member.machine)
+    return facts is not None and bool(retire(member, facts, ()))

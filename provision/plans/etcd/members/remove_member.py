@@ -1,0 +1,80 @@
+"""``remove-member``: a member leaves etcd, and its host is cleaned."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from provision.engine.plan import Plan
+from provision.errors import UsageError
+from provision.etcd.cluster import hashes
+from provision.etcd.member import membership_diff
+from provision.inventory.resolved import Inventory
+from provision.plans.etcd.members import member_plan
+from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.ssh.session import Fleet
+
+
+def plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    name: str,
+    delete: Collection[str],
+    *,
+    write: bool,
+    workers: bool,
+) -> Plan:
+    """The plan of ``remove-member``: ``name`` leaves etcd, and its host is cleaned."""
+    running = require_running(observed)
+    member_plan.require_odd_is_kept(inventory.etcd, name, delete)
+    odd, sparing = _remedy_of_an_alarm(running, fleet, name)
+    declared = next((m for m in inventory.etcd.members if m.name == name), None)
+    there = next((r for r in running.roster.registered if name in (r.name, f"{r.id:x}")), None)
+    if there is None and declared is not None:
+        there = running.roster.find(declared)
+    if there is None and declared is None and name not in running.to_clean:
+        raise UsageError(
+            f"{name!r} is neither a member of the running cluster nor declared", id="name-unknown"
+        )
+    moves = membership_diff.removals(inventory.etcd, [there] if there is not None else [])
+    if there is not None and declared is not None:
+        # Where it is, and how its host is reached, is what the inventory says.
+        moves = [replace(moves[0], member=replace(moves[0].member, name=name))]
+    after = tuple(m for m in inventory.etcd.members if m.name != name)
+    if not after:
+        raise UsageError(
+            f"{name} is the only member; invoke destroy takes the cluster away",
+            id="command-not-applicable",
+        )
+    leftovers = [declared] if declared is not None and there is None else []
+    return member_plan.plan_of(
+        "remove-member",
+        inventory,
+        after,
+        fleet,
+        observed,
+        moves,
+        delete,
+        write,
+        workers,
+        leftovers,
+        {name} & set(running.to_clean),
+        odd=odd,
+        sparing=sparing,
+    )
+
+
+def _remedy_of_an_alarm(
+    running: Running, fleet: Fleet, name: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The members that differ from the majority, and the kinds of alarm that may stand while
+    ``name`` is removed: it is down, so nothing else can be mended before, or its data differ."""
+    sparing: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
+    if running.alarms and name not in running.healthy:
+        sparing = tuple(running.alarms)
+    if "CORRUPT" in running.alarms:
+        odd = hashes.compare(running.health, fleet).differing
+        sparing = sparing or (("CORRUPT",) if name in odd else ())
+    return odd, sparing

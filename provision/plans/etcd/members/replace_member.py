@@ -1,0 +1,67 @@
+"""``replace-member``: a dead member goes, and a new one of its name comes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from provision.engine.plan import Plan
+from provision.etcd.cluster import hashes
+from provision.etcd.member import membership_diff
+from provision.etcd.member.membership_diff import Kind, Move
+from provision.inventory.resolved import Inventory
+from provision.plans.etcd.members import member_plan
+from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.ssh.session import Fleet
+
+
+def plan(
+    inventory: Inventory,
+    fleet: Fleet,
+    observed: Observed,
+    name: str,
+    delete: Collection[str],
+    *,
+    write: bool,
+    workers: bool,
+) -> Plan:
+    """The plan of ``replace-member``: the dead ``name`` goes, a new one of that name comes.
+
+    One that stands outside the cluster counts as dead, and so does one whose data differ from
+    the majority's. Empty when ``name`` is healthy: it was replaced already, or need not be.
+    Raises :class:`PreflightFailed` when the data of others differ.
+    """
+    running = require_running(observed)
+    member = member_plan.declared_member(inventory, name)
+    member_plan.require_odd_is_kept(inventory.etcd, name, delete)
+    found = running.roster.find(member)
+    moves: list[Move] = []
+    odd = _odd_by_hash(running, fleet, name)
+    if name not in running.healthy or name in odd:
+        dead = found is not None and bool(found.name) and not found.is_learner
+        if found is not None and dead:
+            moves = [*membership_diff.removals(inventory.etcd, [found]), Move(Kind.ADD, member)]
+        else:
+            moves = membership_diff.additions([member], running.roster)
+    after = member_plan.voters_after(inventory.etcd, running, moves)
+    return member_plan.plan_of(
+        "replace-member",
+        inventory,
+        after,
+        fleet,
+        observed,
+        moves,
+        delete,
+        write,
+        workers,
+        odd=odd,
+        sparing=("CORRUPT", "NOSPACE"),
+    )
+
+
+def _odd_by_hash(running: Running, fleet: Fleet, name: str) -> tuple[str, ...]:
+    """The members that differ from the majority. Raises :class:`PreflightFailed` when some differ
+    and ``name``, which serves, is none of them."""
+    found = hashes.compare(running.health, fleet)
+    if name in running.healthy and name not in found.differing and not found.equal:
+        raise hashes.differ(found)
+    return found.differing
