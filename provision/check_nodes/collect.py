@@ -15,7 +15,7 @@ from provision.alluxio.commands import read as read_proof
 from provision.alluxio.commands.nodes import InfoNodes
 from provision.alluxio.membership import clusters, leases, registrations, type_change
 from provision.alluxio.membership.leases import Expired
-from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
 from provision.check_nodes import disks
 from provision.check_nodes.result import CheckReport
@@ -155,7 +155,7 @@ def with_read(
 class _Read(NamedTuple):
     """What Alluxio's clusters have in etcd: this one's workers, and every cluster's name."""
 
-    registered: Membership
+    registered: RegistrationSnapshot
     clusters: list[str]
     leases: Expired = leases.NONE
 
@@ -214,7 +214,7 @@ def unread(error: ProvisionError) -> Problem:
 
 
 def of_clusters(
-    cluster: str, alluxio: AlluxioCluster, registered: Membership, others: list[str]
+    cluster: str, alluxio: AlluxioCluster, registered: RegistrationSnapshot, others: list[str]
 ) -> list[Problem]:
     """What etcd holds of other clusters, and of another membership, that is in the way."""
     found = clusters.mixed_up(cluster, others, registered)

@@ -38,7 +38,7 @@ def of_members(fleet: Fleet, seen: ClusterHealth) -> list[Problem]:
             addresses=False,
         )
 
-    facts, _ = gather.look(fleet, {m.machine: probe(m) for m in down})
+    facts, _ = gather.gather_facts(fleet, {m.machine: probe(m) for m in down})
     found = []
     for m in down:
         if m.machine in facts and etcd.is_disk_missing(cluster, m, facts[m.machine]):
@@ -63,7 +63,7 @@ def of_workers(fleet: Fleet, alluxio: AlluxioCluster) -> list[Problem]:
             addresses=False,
         )
 
-    facts, _ = gather.look(fleet, {w.machine: probe(w) for w in alluxio.workers})
+    facts, _ = gather.gather_facts(fleet, {w.machine: probe(w) for w in alluxio.workers})
     found = []
     for w in alluxio.workers:
         if w.machine in facts:

@@ -20,8 +20,8 @@ from provision.alluxio.commands import alluxio_cli, nodes
 from provision.alluxio.commands.nodes import InfoNodes
 from provision.alluxio.membership import clusters, leases
 from provision.alluxio.membership.leases import Expired
-from provision.alluxio.membership.registrations import Membership
-from provision.alluxio.membership.watch_cache import Mirror
+from provision.alluxio.membership.registrations import RegistrationSnapshot
+from provision.alluxio.membership.watch_cache import WatchCache
 from provision.alluxio.worker import desired
 from provision.check_nodes import collect
 from provision.check_nodes.result import CheckReport
@@ -87,11 +87,11 @@ def _said(report: CheckReport) -> object:
     return report.nodes, report.etcd.leader, members, report.problems, report.info_nodes is None
 
 
-class _Board(NamedTuple):
+class _WatchState(NamedTuple):
     """What is known at one moment; ``registered`` and ``info`` are of the same revision."""
 
     etcd: ClusterHealth
-    registered: Membership | None
+    registered: RegistrationSnapshot | None
     lost: ProvisionError | None
     clusters: list[str]
     info: InfoNodes | None
@@ -122,7 +122,7 @@ class _Live:
         self._unseen: float | None = None
         self._failure: BaseException | None = None
         self._health: ClusterHealth | None = None
-        self._mirror: Mirror | None = None
+        self._mirror: WatchCache | None = None
         self._clusters: list[str] = []
         self._lost: ProvisionError | None = None
         self._info: InfoNodes | None = None
@@ -158,7 +158,7 @@ class _Live:
                 raise self._failure
             since, self._unseen = self._unseen or time.monotonic(), None
             assert self._health is not None
-            board = _Board(
+            board = _WatchState(
                 self._health,
                 self._mirror.membership if self._mirror and not self._lost else None,
                 self._lost,
@@ -176,7 +176,7 @@ class _Live:
         known = known or self._mirror is not None or self._lost is not None
         return known and self._health is not None
 
-    def _report(self, board: _Board, since: float) -> CheckReport:
+    def _report(self, board: _WatchState, since: float) -> CheckReport:
         alluxio, cluster = self._alluxio, self._inventory.cluster
         if alluxio is None:
             return CheckReport(cluster, None, board.etcd, seconds=time.monotonic() - since)
@@ -227,7 +227,7 @@ class _Live:
 
     def _follow(self) -> None:
         """The registrations: on the board as they change, for as long as some member serves."""
-        mirror: Mirror | None = None
+        mirror: WatchCache | None = None
         failed = 0
         while not self._stopping.is_set():
             try:
@@ -240,7 +240,7 @@ class _Live:
                     if not self._use(client):
                         return
                     if mirror is None or not mirror.goes_on(client):
-                        mirror = Mirror(client, self._inventory.cluster)
+                        mirror = WatchCache(client, self._inventory.cluster)
                     self._publish(mirror, clusters.names(client))
                     failed = 0
                     for seen in client.watch(mirror.since):
@@ -265,7 +265,7 @@ class _Live:
             self._client = client
             return not self._stopping.is_set()
 
-    def _publish(self, mirror: Mirror, clusters: list[str]) -> None:
+    def _publish(self, mirror: WatchCache, clusters: list[str]) -> None:
         with self._news:
             self._mirror, self._clusters, self._lost = mirror, clusters, None
         self._changed()

@@ -8,7 +8,11 @@ from types import MappingProxyType
 
 from provision.alluxio.commands.nodes import NodeRow
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.registrations import Membership, Registration, UnknownRegistration
+from provision.alluxio.membership.registrations import (
+    Registration,
+    RegistrationSnapshot,
+    UnknownRegistration,
+)
 from provision.check_nodes.verdict import NodeVerdict, State, address, undeclared, verdict
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 
@@ -38,7 +42,7 @@ class _Seen:
 
 def join(
     alluxio: AlluxioCluster,
-    registered: Membership,
+    registered: RegistrationSnapshot,
     info: Sequence[NodeRow] | None,
     identities: Mapping[str, str],
     expired: Mapping[int, int] = MappingProxyType({}),
@@ -104,7 +108,7 @@ def _stale(since: int) -> str:
 
 
 def _ids(
-    registered: Membership, rows: Mapping[str, NodeRow], *, with_authorized: bool
+    registered: RegistrationSnapshot, rows: Mapping[str, NodeRow], *, with_authorized: bool
 ) -> list[_Seen]:
     """Every id in etcd. The live key's value is the newer one."""
     authorized = registered.authorized if with_authorized else {}

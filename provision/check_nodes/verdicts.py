@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from provision.alluxio.commands.nodes import NodeRow
 from provision.alluxio.commands.readiness import Readiness
-from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.check_nodes import match as etcd_view
 from provision.check_nodes.verdict import NodeVerdict, State, address, undeclared, verdict
 from provision.inventory.resolved import AlluxioCluster, Machine
@@ -18,7 +18,7 @@ NOT_INSTALLED = "not installed yet: run invoke start-workers"
 
 def verdicts(
     alluxio: AlluxioCluster,
-    registered: Membership | None,
+    registered: RegistrationSnapshot | None,
     info: Sequence[NodeRow] | None,
     *,
     identities: Mapping[str, str] | None = None,

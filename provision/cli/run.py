@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from provision.inventory import Inventory, LoadedInventory
     from provision.inventory.resolved import EtcdCluster
     from provision.ssh.passwords import Passwords
-    from provision.ssh.session import Call, Fleet, Stats
+    from provision.ssh.session import Fleet, RoundTrip, Stats
 
 
 DEFAULT_INVENTORY = "inventory/inventory.yml"
@@ -93,7 +93,7 @@ class Run:
         self._fleet.close()
 
 
-def _say_call(call: Call) -> None:
+def _say_call(call: RoundTrip) -> None:
     # In one write: print's second, of the newline, would let another thread's line in between.
     sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s\n")
 

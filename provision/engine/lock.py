@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from provision.errors import ChangeFailed, Locked, PreflightFailed, Problem, ProvisionError
-from provision.host.facts import PENDING_DIR
+from provision.host.facts import STATE_DIR
 from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Held, Session, failures
 from provision.text import printable
@@ -98,13 +98,13 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
 
 def _take(session: Session, me: str, since: float) -> Held:
     command = f"""\
-mkdir -p {PENDING_DIR}; used=; [ ! -e {PENDING_DIR}/run.lock ] || used=yes
-exec 9>>{PENDING_DIR}/run.lock
-if ! flock -n 9; then echo "taken $(cat {PENDING_DIR}/run.lock)"; exit 0; fi
-[ -z "$used" ] || used=$(date +%s.%N; date -r {PENDING_DIR}/run.lock +%s.%N)
-echo {shlex.quote(me)} >{PENDING_DIR}/run.lock; echo held $used
+mkdir -p {STATE_DIR}; used=; [ ! -e {STATE_DIR}/run.lock ] || used=yes
+exec 9>>{STATE_DIR}/run.lock
+if ! flock -n 9; then echo "taken $(cat {STATE_DIR}/run.lock)"; exit 0; fi
+[ -z "$used" ] || used=$(date +%s.%N; date -r {STATE_DIR}/run.lock +%s.%N)
+echo {shlex.quote(me)} >{STATE_DIR}/run.lock; echo held $used
 while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
-: >{PENDING_DIR}/run.lock"""
+: >{STATE_DIR}/run.lock"""
     looking = time.monotonic() - since
     handle = session.hold(command, "lock")
     host = session.machine.host
@@ -124,7 +124,7 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
     if not handle.greeting.startswith("taken "):
         said = f": {printable(handle.greeting, 200)}" if handle.greeting else ""
         what = f"the run lock cannot be taken{said}"
-        remedy = f"is there flock on the host, and can root write {PENDING_DIR}?"
+        remedy = f"is there flock on the host, and can root write {STATE_DIR}?"
         raise PreflightFailed(
             f"{host}: no lock",
             [Problem(host, what, remedy, id="lock-unavailable")],

@@ -55,7 +55,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Action:
     """A change asked of etcd itself rather than of a host, such as adding a member.
 
     ``do`` must be safe to repeat: a run that was killed after it is run again.
@@ -71,7 +71,7 @@ class Step:
 
     title: str
     hosts: tuple[HostChanges, ...] = ()
-    calls: tuple[Call, ...] = ()
+    calls: tuple[Action, ...] = ()
     before: Gate | None = None
     after: Gate | None = None
     #: How many of its hosts are worked on at once. None, all: members that start together wait

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from provision.host import disks
-from provision.host.facts import BATCH_LOCK, PENDING_DIR, HostFacts
+from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts
 from provision.host.predict import UNIT_DIR, after, holds, is_half_installed
 from provision.host.resources import (
     MADE_BY,
@@ -63,7 +63,7 @@ class Change:
     refusals: tuple[Refusal, ...] = ()
 
     @property
-    def quiet(self) -> bool:
+    def non_disruptive(self) -> bool:
         """Whether no running service notices: it can be done on every host at once."""
         return not (self.restarts or self.disrupts)
 
@@ -109,7 +109,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
     lines = [
         "set -e",
         "umask 022",  # files are made by mktemp, which is 0600 whatever the umask
-        f"mkdir -p {PENDING_DIR}",
+        f"mkdir -p {STATE_DIR}",
         f"exec 9>{BATCH_LOCK}",
         f"flock -w {BATCH_LOCK_SECONDS} 9 || {{",
         '  echo "what an earlier run began here has not ended" >&2',
@@ -117,7 +117,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         "}",
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
-        lines.append(f"touch {PENDING_DIR}/restart.{shlex.quote(unit)}")
+        lines.append(f"touch {STATE_DIR}/restart.{shlex.quote(unit)}")
     lines.append("t=  # the file that is being written: it goes when the batch is cut off")
     if audit:
         lines.append(audit)
@@ -155,8 +155,8 @@ def receive(tree: Tree) -> str:
     A tree that is replaced leaves word of the restarts it asks for, before it is.
     """
     path, digest = shlex.quote(tree.path), tree.artifact.sha256
-    pending = " ".join(f"{PENDING_DIR}/restart.{shlex.quote(unit)}" for unit in tree.restarts)
-    note = f"mkdir -p {PENDING_DIR}; touch {pending}" if pending else ":"
+    pending = " ".join(f"{STATE_DIR}/restart.{shlex.quote(unit)}" for unit in tree.restarts)
+    note = f"mkdir -p {STATE_DIR}; touch {pending}" if pending else ":"
     before = "".join(_moving(move) for move in tree.before)
     return f"""\
 set -e
@@ -495,7 +495,7 @@ def _unit(unit: Unit, facts: HostFacts, *, reload: bool) -> list[Change]:
     # A start of a unit that systemd is about to start again waits for that, a restart does not.
     soon = state.sub == "start-pre" or state.sub.startswith("auto-restart")
     verb = "restart" if soon or (restart and state.active != "inactive") else "start"
-    pending = f"rm -f {PENDING_DIR}/restart.{name}"
+    pending = f"rm -f {STATE_DIR}/restart.{name}"
     result.append(
         Change(
             f"{verb} {unit.name}",

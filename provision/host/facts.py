@@ -37,9 +37,9 @@ from provision.text import printable, printable_lines
 
 #: Set between writing what a unit only notices by a restart, and that restart. Below /run: a
 #: reboot restarts the unit anyway.
-PENDING_DIR = "/run/alluxio-provision"
+STATE_DIR = "/run/alluxio-provision"
 #: Held while a batch works; observers wait for it, so a killed run's last batch is seen whole.
-BATCH_LOCK = f"{PENDING_DIR}/batch.lock"
+BATCH_LOCK = f"{STATE_DIR}/batch.lock"
 CERTIFICATE_FILES = (".crt", ".key", ".crt.new", ".key.new")
 #: Bytes of the largest file whose content the script sends.
 CONTENT_LIMIT = 256 << 10

@@ -14,7 +14,7 @@ from provision.ssh.session import MANY, Fleet, Session, failures
 FACTS_TIMEOUT = 100.0
 
 
-def look(
+def gather_facts(
     fleet: Fleet, probes: Mapping[Machine, Probe]
 ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
     """The facts of every machine that could be asked, and why the others could not."""
@@ -35,12 +35,12 @@ def look(
     return seen, failures(results)
 
 
-def facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
+def require_facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
     """The facts of every machine.
 
     Raises :class:`PreflightFailed` with every host that could not be asked.
     """
-    seen, problems = look(fleet, probes)
+    seen, problems = gather_facts(fleet, probes)
     if problems:
         raise PreflightFailed(
             f"{len(problems)} of {len(probes)} hosts cannot be worked on; nothing was changed",

@@ -30,7 +30,7 @@ MIN_SYSTEMD = 240
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class SpaceRequirement:
     """Bytes that must be free at ``path``, and what for."""
 
     path: str
@@ -57,7 +57,7 @@ def require(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 
 
 def hosts(
-    facts: Mapping[Machine, HostFacts], rooms: Mapping[Machine, Sequence[Room]]
+    facts: Mapping[Machine, HostFacts], rooms: Mapping[Machine, Sequence[SpaceRequirement]]
 ) -> list[Problem]:
     """What is wrong with the hosts themselves, whatever runs on them."""
     problems: list[Problem] = []
@@ -160,9 +160,9 @@ def _architecture(name: str) -> str | None:
     return "x86_64" if found["x86_64"] else "aarch64"
 
 
-def _room(f: HostFacts, rooms: Sequence[Room], where: str) -> list[Problem]:
+def _room(f: HostFacts, rooms: Sequence[SpaceRequirement], where: str) -> list[Problem]:
     """Whether what is to come fits, all that goes to the same file system together."""
-    by_disk: dict[tuple[str, int, int], list[Room]] = {}
+    by_disk: dict[tuple[str, int, int], list[SpaceRequirement]] = {}
     for room in rooms:
         if disk := f.disks.get(room.path):
             by_disk.setdefault((disk.device, disk.total, disk.available), []).append(room)

@@ -20,7 +20,7 @@ from provision.inventory import model
 from provision.inventory.kubernetes import KubernetesCluster, resolve_kubernetes
 from provision.text import number
 
-Membership = Literal["ETCD", "STATIC", "SERVICE_REGISTRY"]
+MembershipType = Literal["ETCD", "STATIC", "SERVICE_REGISTRY"]
 Secret = TypeVar("Secret", bound=model.Secret)
 T = TypeVar("T")
 DEFAULT_CONNECT_TIMEOUT = 10.0
@@ -195,7 +195,7 @@ class AlluxioCluster:
     state_dir: str
     log_dir: str
     user: str
-    membership: Membership
+    membership: MembershipType
     etcd_login: model.AlluxioEtcd
     etcd_endpoints: tuple[str, ...]
     failure_detection_timeout: int

@@ -19,7 +19,7 @@ from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import backup_timer, layout
 from provision.host import gather
 from provision.host.diff import Change
-from provision.host.facts import PENDING_DIR, HostFacts, Probe
+from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import MADE_BY, MARKER, DataDisk, File, User
 from provision.inventory.model import SYSTEM_DIRS
@@ -81,14 +81,14 @@ def plan(
     aside. Raises :class:`PreflightFailed` while the host is a running member of an etcd cluster or
     of a masters' journal that has other members, or when that cannot be found out.
     """
-    facts = gather.facts(fleet, {machine: _units_probe()})[machine]
+    facts = gather.require_facts(fleet, {machine: _units_probe()})[machine]
     where = f"{name} at {machine.host} ({machine.where})"
     found = [i for role in UNITS if (i := installed(role, facts, where)) is not None]
     stay = [i for i in found if i.cluster == inventory.cluster and _declared(inventory, i, machine)]
     gone = [i for i in found if i not in stay]
     if not gone:
         return Plan("clean-host", inventory.cluster)
-    seen = gather.facts(fleet, {machine: _probe(gone, stay, facts)})[machine]
+    seen = gather.require_facts(fleet, {machine: _probe(gone, stay, facts)})[machine]
     _refuse_voters(gone, facts, seen, where)
     keep = {path for i in stay for path in i.shared}
     keep |= {path for i in stay if (path := _jdk(i, seen)) is not None}
@@ -431,7 +431,7 @@ def _removal(
         )
     if user and delete_data and _why_user_stays(found, seen) is None:
         todo.append(_delete_user(found.user))
-    pending = f"{PENDING_DIR}/restart.{unit}"
+    pending = f"{STATE_DIR}/restart.{unit}"
     todo.append(
         Change(
             f"delete {found.unit_path}",

@@ -14,7 +14,7 @@ from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.etcd.member import backup_timer, layout
 from provision.host import gather
 from provision.host.diff import Change
-from provision.host.facts import PENDING_DIR, HostFacts, Probe, merged
+from provision.host.facts import STATE_DIR, HostFacts, Probe, merged
 from provision.host.ownership import has_header, owner
 from provision.host.resources import MARKER, DataDisk, File
 from provision.inventory import journal_folder
@@ -49,7 +49,9 @@ def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
     for w in alluxio.workers if alluxio else ():
         assert alluxio is not None
         probes.setdefault(w.machine, []).append(_worker_probe(alluxio, w))
-    facts = gather.facts(fleet, {machine: merged(every) for machine, every in probes.items()})
+    facts = gather.require_facts(
+        fleet, {machine: merged(every) for machine, every in probes.items()}
+    )
     steps: list[Step] = []
     if alluxio is not None and alluxio.masters:
         steps.append(
@@ -333,7 +335,7 @@ def _removal(
         Change(f"remove {path} if empty", f"rmdir {shlex.quote(path)} 2>/dev/null || :")
         for path in (*empty, *releases)
     ]
-    pending = f"{PENDING_DIR}/restart.{unit}"
+    pending = f"{STATE_DIR}/restart.{unit}"
     result.append(
         Change(f"delete {unit_path}", f"rm -f {unit_path} {pending}; systemctl daemon-reload")
     )

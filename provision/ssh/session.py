@@ -71,7 +71,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RoundTrip:
     """One round trip, for ``--stats`` and ``-v``."""
 
     host: str
@@ -87,14 +87,14 @@ class Call:
 class Stats:
     """Round trips of a run. Thread-safe: ``list.append`` is atomic."""
 
-    calls: list[Call] = field(default_factory=list)
-    on_call: Callable[[Call], None] | None = None
+    calls: list[RoundTrip] = field(default_factory=list)
+    on_call: Callable[[RoundTrip], None] | None = None
     #: What did not end: host, what, why.
     broken: list[tuple[str, str, str]] = field(default_factory=list)
     #: What was last observed of a host (:class:`provision.host.facts.HostFacts`), by its name.
     facts: dict[str, object] = field(default_factory=dict)
 
-    def add(self, call: Call) -> None:
+    def add(self, call: RoundTrip) -> None:
         self.calls.append(call)
         if self.on_call is not None:
             self.on_call(call)
@@ -245,7 +245,7 @@ class Session:
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
         received += len(out) + len(err)
-        self._stats.add(Call(self.machine.host, what, seconds, sent, received, code))
+        self._stats.add(RoundTrip(self.machine.host, what, seconds, sent, received, code))
         self._judge_sudo(code, err, what)
         return Result(code, out.decode(errors="replace"), err.decode(errors="replace"), seconds)
 
@@ -271,7 +271,7 @@ class Session:
             self.close()
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
-        self._stats.add(Call(self.machine.host, what, seconds, len(script), len(greeting)))
+        self._stats.add(RoundTrip(self.machine.host, what, seconds, len(script), len(greeting)))
         if not greeting and channel.exit_status_ready():
             self._judge_sudo(channel.exit_status, channel.recv_stderr(MAX_GREETING), what)
         return Held(channel, greeting.decode(errors="replace").rstrip("\n"))

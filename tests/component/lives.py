@@ -32,7 +32,7 @@ from provision.inventory import etcd_releases
 from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd import before_3_6, before_3_7, upgrade_etcd
-from provision.plans.etcd.state.observe import Observed
+from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet, Result, Session, Stats, whole
 from tests.unit import hosts
 
@@ -402,7 +402,7 @@ class Life:
         facts = self.facts()
         done = before_3_6.restarted(self.cluster, seen, facts)
         by_machine = {m.machine: facts[m.name] for m in self.cluster.members}
-        observed = Observed(None, by_machine, seen)
+        observed = EtcdState(None, by_machine, seen)
         made = _Steps(self.cluster, self.fleet, observed, None, dict(versions))
         made.require_ready(works_by, way, done)
         hops = [upgrade_etcd.Release(v, _SOURCE, hosts.TARBALL) for v in way]

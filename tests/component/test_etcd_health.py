@@ -56,8 +56,8 @@ def test_a_healthy_cluster(three: Running, fleet: Fleet) -> None:
     assert seen.leader in ("infra0", "infra1", "infra2")
     assert {m.how for m in seen.members} == {"direct"}
     assert {r.name for r in seen.registered} == {"infra0", "infra1", "infra2"}
-    assert seen.healthy("infra1")
-    assert not seen.healthy("infra9")
+    assert seen.is_member_healthy("infra1")
+    assert not seen.is_member_healthy("infra9")
     assert [m.certificates for m in seen.members] == [(), (), ()]
     health.verify_write(three.cluster, fleet)
 

@@ -102,7 +102,7 @@ def world(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> I
     def facts(_: Fleet, probes: dict[Any, Any]) -> tuple[dict[Any, Any], list[Problem]]:
         return {m: replace(hosts.facts(1), units=units) for m in probes}, []
 
-    monkeypatch.setattr(gather, "look", facts)
+    monkeypatch.setattr(gather, "gather_facts", facts)
     monkeypatch.setattr(destroy, "require_ours", lambda *_: None)
     monkeypatch.setattr("provision.engine.lock.held", _unlocked)
     monkeypatch.setattr(leases, "STUCK_SECONDS", 1)

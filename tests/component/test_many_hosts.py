@@ -118,7 +118,7 @@ def test_broken_hosts_are_named_and_the_others_answer(
     # First in line, and as many as half of what is worked on at once.
     monkeypatch.setattr(gather, "MANY", 10)
     with Fleet(8) as fleet:
-        facts, problems = gather.look(fleet, dict.fromkeys([*broken, *good], Probe()))
+        facts, problems = gather.gather_facts(fleet, dict.fromkeys([*broken, *good], Probe()))
         assert fleet.session(good[0])._connection is None  # they are too many to be kept
         assert fleet.session(good[0]).run("echo again", "again").stdout == "again\n"
     assert list(facts) == good

@@ -16,7 +16,7 @@ import pytest
 
 from provision import check_nodes
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.watch_cache import Mirror
+from provision.alluxio.membership.watch_cache import WatchCache
 from provision.check_nodes import CheckReport
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdCompacted, EtcdUnreachable, Reason
@@ -173,7 +173,7 @@ def test_the_mirror_is_what_is_read(client: EtcdClient) -> None:
     lease = client.lease_grant(60)
     register(client, "w1", lease)
     register(client, "w2", lease)
-    mirror = Mirror(client, CLUSTER)
+    mirror = WatchCache(client, CLUSTER)
     register(client, "w3", lease)
     client.put(f"{LIVE}worker-w1", "no JSON", lease=lease)
     client.delete(f"{KNOWN}worker-w2")
@@ -190,7 +190,7 @@ def test_the_mirror_is_what_is_read(client: EtcdClient) -> None:
 
 
 def test_another_etcd_does_not_go_on(client: EtcdClient, boot: Boot) -> None:
-    mirror = Mirror(client, CLUSTER)
+    mirror = WatchCache(client, CLUSTER)
     with boot(2) as other, connected(other) as elsewhere:
         for _ in range(mirror.membership.revision):
             elsewhere.put("/x", "")

@@ -65,7 +65,7 @@ def wait_serving(running: Running, fleet: Fleet, *names: str) -> None:
     deadline = time.monotonic() + 20
     while True:
         seen = health.observe(running.cluster, fleet)
-        if all(seen.healthy(name) for name in names):
+        if all(seen.is_member_healthy(name) for name in names):
             return
         assert time.monotonic() < deadline, seen.problems
         time.sleep(0.05)

@@ -17,7 +17,7 @@ from provision.alluxio.worker.tarball import CLI, CONFIG, LAUNCHERS, VERSION, Co
 from provision.artifacts import Artifact
 from provision.engine.audit import HOST_DIR
 from provision.host.diff import Change, batch
-from provision.host.facts import PENDING_DIR, Disk, HostFacts, PathState, Probe, parse
+from provision.host.facts import STATE_DIR, Disk, HostFacts, PathState, Probe, parse
 from provision.host.facts import script as facts_script
 from provision.host.resources import Resource
 from provision.inventory.resolved import Machine
@@ -72,7 +72,7 @@ def shell(script: str, root: Path, **options: Any) -> Result:
 
 def below(root: Path, script: str) -> str:
     """``script`` with its state and its audit log below ``root``."""
-    return script.replace(PENDING_DIR, f"{root}/.state").replace(HOST_DIR, f"{root}/.log")
+    return script.replace(STATE_DIR, f"{root}/.state").replace(HOST_DIR, f"{root}/.log")
 
 
 def run(script: bytes, root: Path, sh: tuple[str, ...] = ("sh",)) -> Result:

@@ -14,7 +14,7 @@ from provision.etcd.cluster import hashes, health
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, layout
-from provision.etcd.member.membership_diff import Kind, Move, roster
+from provision.etcd.member.membership_diff import ChangeKind, MemberChange, member_list
 from provision.host import gather
 from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
@@ -22,7 +22,7 @@ from provision.inventory.etcd_releases import State, require_fit
 from provision.inventory.model import EtcdAuth, Secret
 from provision.plans.etcd import auth, before_3_6, before_3_7, upgrade_etcd
 from provision.plans.etcd.members import member_steps
-from provision.plans.etcd.state.observe import Observed, Running
+from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 
@@ -117,7 +117,7 @@ def steps(release: str = "3.5.35", **paths: PathState) -> Put:
         m.machine: hosts.facts(paths={where: paths[m.name]} if m.name in paths else {})
         for m in CLUSTER.members
     }
-    observed = Observed(None, facts, seen(release))
+    observed = EtcdState(None, facts, seen(release))
     with Fleet(1) as fleet:
         return Put(CLUSTER, fleet, observed, None, dict(seen(release).releases))
 
@@ -254,7 +254,7 @@ def test_v2_requests_in_a_log_are_found(tmp_path: Path) -> None:
 
 
 def running(cluster_health: ClusterHealth) -> Running:
-    there = roster(CLUSTER, cluster_health.registered)
+    there = member_list(CLUSTER, cluster_health.registered)
     return Running(there, cluster_health, cluster_health, Pending())
 
 
@@ -263,8 +263,8 @@ def test_no_member_joins_a_release_that_would_give_it_other_data(release: str) -
     login = EtcdAuth(enabled=True, root_password=Secret(env="NOT_THERE"))
     inventory = builders.inventory(etcd=builders.etcd(auth=login))
     health = replace(seen(release), cluster=inventory.etcd)
-    observed = Observed(None, {}, health, (), running(health))
-    moves = [Move(Kind.ADD, builders.member(4))]
+    observed = EtcdState(None, {}, health, (), running(health))
+    moves = [MemberChange(ChangeKind.ADD, builders.member(4))]
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="adding infra4 could damage"):
         member_steps.build(inventory, fleet, observed, moves, ca=None)
 
@@ -272,7 +272,7 @@ def test_no_member_joins_a_release_that_would_give_it_other_data(release: str) -
 def test_authentication_is_not_turned_on_where_it_would_do_harm(tmp_path: Path) -> None:
     secret = EtcdAuth(enabled=True, root_password=Secret(file=tmp_path / "password"))
     inventory = builders.inventory(etcd=builders.etcd(auth=secret))
-    found = auth.Observed(False, {}, {}, running=seen("3.5.5").releases)
+    found = auth.AuthState(False, {}, {}, running=seen("3.5.5").releases)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="enable-auth could damage data"):
         auth.enable(inventory, fleet, found)
     require_fit(seen("3.5.4").releases, {State.AUTH}, "enable-auth")
@@ -295,8 +295,8 @@ def resumed(
     monkeypatch: pytest.MonkeyPatch, facts: dict[str, HostFacts], versions: dict[str, str | None]
 ) -> dict[str, list[str]]:
     """What an upgrade to 3.6.16 and on to 3.7.3 changes on hosts, by the title of the step."""
-    observed = Observed(None, {m.machine: facts[m.name] for m in CLUSTER.members}, seen())
-    monkeypatch.setattr(gather, "facts", lambda *_: observed.facts)
+    observed = EtcdState(None, {m.machine: facts[m.name] for m in CLUSTER.members}, seen())
+    monkeypatch.setattr(gather, "require_facts", lambda *_: observed.facts)
     monkeypatch.setattr(before_3_6, "no_v2_data", lambda *_: None)
     hops = [upgrade_etcd.Release(v, builders.SOURCE, hosts.TARBALL) for v in ("3.6.16", "3.7.3")]
     with Fleet(1) as fleet:

@@ -16,8 +16,8 @@ from provision.alluxio.commands.readiness import Readiness
 from provision.alluxio.membership import leases, registrations
 from provision.alluxio.membership.registrations import (
     Entry,
-    Membership,
     Registration,
+    RegistrationSnapshot,
     UnknownRegistration,
 )
 from provision.alluxio.worker import desired
@@ -47,9 +47,11 @@ def entry(
     return Entry(key, Registration(worker_id=worker_id, host=host, rpc_port=port, **values))
 
 
-def members(*found: tuple[str, str], dead: tuple[tuple[str, str], ...] = ()) -> Membership:
+def members(
+    *found: tuple[str, str], dead: tuple[tuple[str, str], ...] = ()
+) -> RegistrationSnapshot:
     """``found`` are live (id, host), ``dead`` are registered only."""
-    return Membership(
+    return RegistrationSnapshot(
         "c",
         9,
         {i: entry(i, host) for i, host in (*found, *dead)},
@@ -114,7 +116,7 @@ def test_the_four_states() -> None:
         ),
         (members((A, "w1")), rows(), "info nodes does not list it"),
         (
-            Membership(
+            RegistrationSnapshot(
                 "c",
                 1,
                 {A: entry(A, "w1", older=True)},
@@ -130,29 +132,29 @@ def test_the_four_states() -> None:
         ),
         (members(), rows((A, "w1", "ONLINE")), f"info nodes lists {A}, etcd does not"),
         (
-            Membership("c", 1, {}, {A: entry(A, "w1", lease=LEASE)}),
+            RegistrationSnapshot("c", 1, {}, {A: entry(A, "w1", lease=LEASE)}),
             rows((A, "w1", "ONLINE")),
             "live without an AUTHORIZED key",
         ),
         (
-            Membership("c", 1, {A: entry(A, "w1")}, {A: entry(A, "w1", lease=0)}),
+            RegistrationSnapshot("c", 1, {A: entry(A, "w1")}, {A: entry(A, "w1", lease=0)}),
             rows((A, "w1", "OFFLINE")),
             "its live key has no lease, so it says nothing",
         ),
         (
-            Membership("c", 1, {A: entry(A, "old")}, {A: entry(A, "w1", lease=LEASE)}),
+            RegistrationSnapshot("c", 1, {A: entry(A, "old")}, {A: entry(A, "w1", lease=LEASE)}),
             rows((A, "w1", "ONLINE")),
             "its live and its AUTHORIZED key have different addresses",
         ),
         (
-            Membership("c", 1, {A: entry(A, "w1", state="DECOMMISSIONED")}, {}),
+            RegistrationSnapshot("c", 1, {A: entry(A, "w1", state="DECOMMISSIONED")}, {}),
             rows((A, "w1", "OFFLINE")),
             "decommissioned in etcd",
         ),
     ],
 )
 def test_a_disagreement_is_a_note_and_not_ok(
-    registered: Membership, info: list[NodeRow], note: str
+    registered: RegistrationSnapshot, info: list[NodeRow], note: str
 ) -> None:
     (found,) = verdicts(alluxio(W1), registered, info)
     assert found.name == "w1"
@@ -172,7 +174,7 @@ def test_an_old_id_of_a_live_host_is_stale() -> None:
 
 
 def test_of_two_dead_ids_the_newer_is_the_workers() -> None:
-    registered = Membership(
+    registered = RegistrationSnapshot(
         "c", 9, {A: entry(A, "w1", revision=2), B: entry(B, "w1", revision=8)}, {}
     )
     found = verdicts(alluxio(W1), registered, None)
@@ -212,7 +214,7 @@ def test_a_live_worker_whose_identity_file_says_otherwise() -> None:
 
 
 def test_of_dead_ids_the_identity_decides() -> None:
-    registered = Membership(
+    registered = RegistrationSnapshot(
         "c", 9, {A: entry(A, "w1", revision=8), B: entry(B, "elsewhere", revision=2)}, {}
     )
     found = verdicts(alluxio(W1), registered, None, identities={"w1": B})
@@ -226,7 +228,7 @@ def test_one_identity_on_two_hosts_is_one_workers_only() -> None:
 
 
 def test_another_port_of_a_known_host() -> None:
-    registered = Membership("c", 1, {A: entry(A, "w1", 31000)}, {})
+    registered = RegistrationSnapshot("c", 1, {A: entry(A, "w1", 31000)}, {})
     found = verdicts(alluxio(W1), registered, None)
     assert states(found) == [("w1", "UNREGISTERED"), (None, "UNKNOWN")]
     assert found[1].notes == ("no lease, on the host of w1, whose port is 29999 in the inventory",)
@@ -237,7 +239,9 @@ def unreadable(worker_id: str, lease: int) -> Entry:
 
 
 def test_a_value_of_another_form_is_shown() -> None:
-    registered = Membership("c", 1, {"h": unreadable("h", 0)}, {"h": unreadable("h", LEASE)})
+    registered = RegistrationSnapshot(
+        "c", 1, {"h": unreadable("h", 0)}, {"h": unreadable("h", LEASE)}
+    )
     found = verdicts(alluxio(W1), registered, None)
     assert states(found) == [("w1", "UNREGISTERED"), (None, "UNKNOWN")]
     assert (found[1].address, found[1].port) == ("", 0)
@@ -248,7 +252,9 @@ def test_a_value_of_another_form_is_shown() -> None:
 
 
 def test_alluxios_own_reading_helps_with_another_form() -> None:
-    registered = Membership("c", 1, {"h": unreadable("h", 0)}, {"h": unreadable("h", LEASE)})
+    registered = RegistrationSnapshot(
+        "c", 1, {"h": unreadable("h", 0)}, {"h": unreadable("h", LEASE)}
+    )
     found = verdicts(alluxio(W1), registered, rows(("h", "w1", "ONLINE")))
     assert states(found) == [("w1", "LIVE")]
     assert found[0].notes == ("its value in etcd is of an unknown form: \ufffdsr",)
@@ -323,7 +329,7 @@ def test_without_any_view_nothing_is_claimed() -> None:
 
 
 def test_service_registry_goes_by_the_live_key_alone() -> None:
-    registered = Membership("c", 1, {B: entry(B, "w2")}, {A: entry(A, "w1", lease=LEASE)})
+    registered = RegistrationSnapshot("c", 1, {B: entry(B, "w2")}, {A: entry(A, "w1", lease=LEASE)})
     found = verdicts(alluxio(W1, W2, membership="SERVICE_REGISTRY"), registered, None)
     assert states(found) == [("w1", "LIVE"), ("w2", "UNREGISTERED")]
     assert found[0].ok

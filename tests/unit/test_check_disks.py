@@ -36,7 +36,7 @@ def asked(
         seen.append(probes)
         return {m: facts[m] for m in probes if m in facts}, []
 
-    monkeypatch.setattr(gather, "look", look)
+    monkeypatch.setattr(gather, "gather_facts", look)
     return seen
 
 

@@ -50,7 +50,7 @@ class World:
         self.machine = Machine("here")
         self.inventory: Inventory = builders.inventory()
         self.facts = hosts.facts()
-        monkeypatch.setattr(gather, "facts", self.look)
+        monkeypatch.setattr(gather, "require_facts", self.look)
 
     def have(self, *resources: Resource) -> None:
         self.facts = after(resources, self.facts)

@@ -23,7 +23,7 @@ from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import ChangeFailed, Problem, Unhealthy
 from provision.host.diff import Change
 from provision.inventory.resolved import Machine
-from provision.ssh.session import Call, Fleet, Stats
+from provision.ssh.session import Fleet, RoundTrip, Stats
 
 from .hosts import facts, text
 
@@ -111,7 +111,7 @@ def everywhere(run: Run) -> None:
     step = Step(loud, (HostChanges(loud, Machine("a"), (change,)),))
     run.plans.append(Plan("deploy-etcd", "c", (step,), (Problem(loud, loud, id="disk-full"),)))
     audit.note(audit.author("task", "c"), loud, [loud], ok=False)
-    stats = Stats([Call("a", loud, 0.25, 10, 20, 7), Call("d", "facts", 0.5, 1, 2, 0)])
+    stats = Stats([RoundTrip("a", loud, 0.25, 10, 20, 7), RoundTrip("d", "facts", 0.5, 1, 2, 0)])
     stats.broken.append(("b", loud, loud))
     state = text(f"secret file {loud}")
     stats.facts["a"] = dataclasses.replace(

@@ -23,9 +23,8 @@ from provision.host.resources import DataDisk
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
 from provision.plans.etcd import deploy_etcd
-from provision.plans.etcd.deploy_etcd import Observed
 from provision.plans.etcd.members import declared_changes
-from provision.plans.etcd.state.observe import Running
+from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
@@ -90,7 +89,7 @@ class World:
             self.facts[name] = replace(self.facts[name], units=stopped)
             self.down.add(name)
 
-    def observed(self, cluster: EtcdCluster | None = None) -> Observed:
+    def observed(self, cluster: EtcdCluster | None = None) -> EtcdState:
         cluster = cluster or self.cluster
         leader = next(n for n, m in enumerate(self.cluster.members, 1) if m.name == self.leader)
         members = tuple(
@@ -109,7 +108,7 @@ class World:
         seen = ClusterHealth(cluster, members)
         running = None
         if seen.registered:
-            there = membership_diff.roster(cluster, seen.registered)
+            there = membership_diff.member_list(cluster, seen.registered)
             known = {v.name for v in there.voters}
             voters = ClusterHealth(
                 replace(cluster, members=there.voters),
@@ -117,7 +116,7 @@ class World:
             )
             running = Running(there, voters, seen, self.pending)
         by_machine = {m.machine: self.facts[m.name] for m in cluster.members}
-        return Observed(TARBALL, by_machine, seen, (), running)
+        return EtcdState(TARBALL, by_machine, seen, (), running)
 
     def plan(self, cluster: EtcdCluster | None = None, *remove: str) -> Plan:
         inventory = builders.inventory(None, etcd=cluster or self.cluster, alluxio=None)
@@ -153,7 +152,7 @@ def test_bootstrap_is_one_step_for_all() -> None:
     ]
     step, noting = plan.steps
     (noted,) = noting.hosts[0].changes
-    assert noted.quiet
+    assert noted.non_disruptive
     assert '+initial-cluster-state: "existing"' in noted.diff
     assert noted.diff.count("\n+") == 2  # the head, and the line
     assert step.at_once is None
@@ -425,14 +424,14 @@ class TestTls:
 
     def test_a_good_one_is_kept(self, cluster: EtcdCluster) -> None:
         ca = tls.authority(cluster, {}, write=True)
-        assert isinstance(ca, own_ca.Authorities)
+        assert isinstance(ca, own_ca.CaSet)
         member = cluster.members[0]
         pair = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365)
         assert tls.due(cluster, member, "peer", self.seen(cluster, pair), ca) is None
 
     def test_one_that_ends_soon_or_has_no_key_is_renewed(self, cluster: EtcdCluster) -> None:
         ca = tls.authority(cluster, {}, write=True)
-        assert isinstance(ca, own_ca.Authorities)
+        assert isinstance(ca, own_ca.CaSet)
         member = cluster.members[0]
         then = datetime.now(timezone.utc) - timedelta(days=360)
         old = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365, now=then)
@@ -453,7 +452,7 @@ class TestTls:
         cluster = replace(cluster, tls=cluster.tls.model_copy(update={"client": True}))
         now = certificates.now_utc()
         ca = tls.authority(cluster, facts, write=True)
-        assert isinstance(ca, own_ca.Authorities)
+        assert isinstance(ca, own_ca.CaSet)
         leaf = tls.leaf(cluster, cluster.members[2], facts[machines[2]], ca.signing, "")
         assert leaf.pair is not None
         home = own_ca.home(tmp_path, cluster.name)
@@ -660,7 +659,7 @@ def test_beside_an_odd_member_one_that_is_down_starts_unchecked(
     assert plan.steps[1].title == "note that the cluster exists"
     last = next(h for h in plan.steps[1].hosts if h.name == "infra3")
     assert f"+{CHECKED.strip()}" in last.changes[0].diff
-    assert last.changes[0].quiet
+    assert last.changes[0].non_disruptive
 
 
 def test_another_setting_beside_the_line_is_a_restart() -> None:

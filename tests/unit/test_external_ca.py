@@ -26,7 +26,7 @@ from provision.host.facts import HostFacts, PathState, UnitState
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, Inventory
 from provision.plans.etcd.certificates import csr_exchange, rotate_certs
-from provision.plans.etcd.deploy_etcd import Observed
+from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
 from tests.authority import Ca
 from tests.unit import builders, hosts
@@ -283,7 +283,7 @@ def test_members_that_are_cut_off_heal_and_only_another_root_needs_an_outage(
     def steps(cluster: EtcdCluster) -> list[str]:
         inventory = builders.inventory(etcd=cluster)
         plan = rotate_certs.leaves(
-            inventory, fleet, Observed(None, facts, health), cluster.members, write=True
+            inventory, fleet, EtcdState(None, facts, health), cluster.members, write=True
         )
         return [s.title for s in plan.steps]
 
@@ -303,11 +303,11 @@ def test_members_that_are_cut_off_heal_and_only_another_root_needs_an_outage(
     new = Ca("New root")
     both = declared(tmp_path, root, new)
     trusting = [f"infra{i} trusts the CAs of {both.tls.ca_bundle}" for i in (1, 2, 3)]
-    assert not rotate_certs.needs_outage(both, Observed(None, facts, health))
+    assert not rotate_certs.needs_outage(both, EtcdState(None, facts, health))
     assert steps(both) == [*healed, *trusting]
     signed(both, new)
     other = declared(tmp_path, new)
-    assert rotate_certs.needs_outage(other, Observed(None, facts, health))
+    assert rotate_certs.needs_outage(other, EtcdState(None, facts, health))
     assert steps(other) == [
         "OUTAGE: all members get the CA and new certificates, and restart together"
     ]

@@ -29,10 +29,10 @@ from provision.etcd.cluster.guard import _of
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import membership_diff
-from provision.etcd.member.membership_diff import Kind
+from provision.etcd.member.membership_diff import ChangeKind
 from provision.host.facts import PathState
 from provision.plans.etcd.members import declared_changes
-from provision.plans.etcd.state.observe import Observed, Running
+from provision.plans.etcd.state.observe import EtcdState, Running
 from tests.unit import builders, hosts
 
 CLUSTER, OTHER = 0xC1, 0x0DD
@@ -487,7 +487,7 @@ def _require_harmless(world: World, verdict: Serving) -> None:
     odd = {name.replace("m", "infra") for name in _of(verdict, "").odd}
     established = replace(seen.cluster.established, odd=frozenset(odd))
     cluster = replace(seen.cluster, established=established)
-    running = Running(membership_diff.roster(cluster, seen.registered), seen, seen, Pending())
+    running = Running(membership_diff.member_list(cluster, seen.registered), seen, seen, Pending())
     data = PathState("dir", "etcd", "etcd", 0o700, 1)
     facts = {
         m.machine: hosts.facts(n, paths={f"{m.data_dir}/member": data} if s.has_data else {})
@@ -495,15 +495,15 @@ def _require_harmless(world: World, verdict: Serving) -> None:
     }
     try:
         moves = declared_changes.declared_moves(
-            cluster, Observed(None, facts, seen, (), running)
+            cluster, EtcdState(None, facts, seen, (), running)
         ).moves
     except PreflightFailed:
         return
     registered = groups._registered(verdict.group.members)
     for move in moves:
-        if move.kind is Kind.REMOVE:
+        if move.kind is ChangeKind.REMOVE:
             assert move.id in registered
-        elif move.kind is Kind.ADD and move.id is None:
+        elif move.kind is ChangeKind.ADD and move.id is None:
             # Its data is set aside: it must not be of the group, nor serve.
             number = int(move.member.name.removeprefix("infra"))
             assert number not in registered

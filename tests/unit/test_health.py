@@ -74,7 +74,10 @@ def test_both_ways_failed(
         raise direct
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    with pytest.raises(EtcdUnreachable) as caught, reach.way(Refusing(cause), member(1), 2379):
+    with (
+        pytest.raises(EtcdUnreachable) as caught,
+        reach.open_route(Refusing(cause), member(1), 2379),
+    ):
         pass
     assert caught.value.problems[0].what == said
 

@@ -28,7 +28,7 @@ from ruamel.yaml import YAML
 from provision import terminal
 from provision.alluxio.commands.nodes import InfoNodes, NodesError, parse_info_nodes
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired as workers_desired
 from provision.alluxio.worker import java
 from provision.alluxio.worker.desired import Artifacts
@@ -265,12 +265,12 @@ def written(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-def registered(values: list[bytes]) -> Membership:
+def registered(values: list[bytes]) -> RegistrationSnapshot:
     prefix = registrations.live_prefix("c").encode()
     ids = [WORKER1.encode(), EVIL.encode(), b"\xff\x1b[2J"][: len(values)]
     keys = [KeyValue(prefix + i, v, 7, 1, 1, 1) for i, v in zip(ids, values, strict=True)]
     live = registrations.entries(prefix.decode(), keys, {})
-    return Membership("c", 1, {}, live)
+    return RegistrationSnapshot("c", 1, {}, live)
 
 
 @given(st.lists(written(), min_size=1, max_size=3), tables())

@@ -33,7 +33,7 @@ def inventory(data: Path) -> Inventory:
     return builders.inventory(etcd=builders.etcd(builders.member(1, data_dir=str(data))))
 
 
-def observed(inventory: Inventory, root: Path) -> retained.Observed:
+def observed(inventory: Inventory, root: Path) -> retained.RetainedState:
     return retained.observe(inventory, hosts.LocalFleet(root), inventory.etcd.members)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from provision.etcd.api.values import RegisteredMember
 from provision.etcd.member import membership_diff
-from provision.etcd.member.membership_diff import Kind, Move
+from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.inventory.resolved import EtcdMember
 from tests.unit.builders import etcd, member
 
@@ -35,17 +35,17 @@ def names(moves: object) -> list[tuple[str, str]]:
 
 def test_a_cluster_as_declared_has_no_moves() -> None:
     cluster = etcd(A, B, C)
-    seen = membership_diff.roster(cluster, RUNNING)
+    seen = membership_diff.member_list(cluster, RUNNING)
     assert seen.voters == (A, B, C)
     assert membership_diff.additions(cluster.members, seen) == []
     assert membership_diff.updates(cluster.members, seen) == []
-    assert membership_diff.strangers(cluster, seen) == []
+    assert membership_diff.undeclared_members(cluster, seen) == []
 
 
 def test_members_come_before_members_that_work_go() -> None:
     cluster = etcd(A, B, D)
-    seen = membership_diff.roster(cluster, RUNNING)
-    moves = membership_diff.removals(cluster, membership_diff.strangers(cluster, seen))
+    seen = membership_diff.member_list(cluster, RUNNING)
+    moves = membership_diff.removals(cluster, membership_diff.undeclared_members(cluster, seen))
     moves += membership_diff.additions(cluster.members, seen)
     well = {A.name, B.name, C.name}
     assert names(membership_diff.ordered(moves, well)) == [("add", D.name), ("remove", C.name)]
@@ -59,33 +59,33 @@ def test_members_come_before_members_that_work_go() -> None:
 def test_a_member_that_was_added_and_never_started_is_known_by_its_peer_url() -> None:
     cluster = etcd(A, B, C, D)
     added = registered(D, 9, name="", client_urls=(), is_learner=True)
-    seen = membership_diff.roster(cluster, [*RUNNING, added])
-    assert membership_diff.additions(cluster.members, seen) == [Move(Kind.ADD, D, 9)]
-    assert membership_diff.strangers(cluster, seen) == []
+    seen = membership_diff.member_list(cluster, [*RUNNING, added])
+    assert membership_diff.additions(cluster.members, seen) == [MemberChange(ChangeKind.ADD, D, 9)]
+    assert membership_diff.undeclared_members(cluster, seen) == []
     assert seen.voters == (A, B, C)
 
 
 def test_a_started_learner_is_still_to_be_promoted_and_goes_before_new_ones() -> None:
     e = member(0)
     cluster = etcd(A, B, C, e, D)
-    seen = membership_diff.roster(cluster, [*RUNNING, registered(D, 9, is_learner=True)])
+    seen = membership_diff.member_list(cluster, [*RUNNING, registered(D, 9, is_learner=True)])
     moves = membership_diff.ordered(
         membership_diff.additions(cluster.members, seen), {A.name, B.name, C.name}
     )
-    assert moves == (Move(Kind.ADD, D, 9), Move(Kind.ADD, e))
+    assert moves == (MemberChange(ChangeKind.ADD, D, 9), MemberChange(ChangeKind.ADD, e))
 
 
 def test_a_learner_that_nobody_declares_is_removed_first() -> None:
     cluster = etcd(A, B, C)
     stray = registered(D, 9, name="", client_urls=(), is_learner=True)
-    seen = membership_diff.roster(cluster, [*RUNNING, stray])
-    moves = membership_diff.removals(cluster, membership_diff.strangers(cluster, seen))
-    assert [(m.kind, m.id, m.member.name) for m in moves] == [(Kind.REMOVE, 9, "9")]
+    seen = membership_diff.member_list(cluster, [*RUNNING, stray])
+    moves = membership_diff.removals(cluster, membership_diff.undeclared_members(cluster, seen))
+    assert [(m.kind, m.id, m.member.name) for m in moves] == [(ChangeKind.REMOVE, 9, "9")]
 
 
 def test_an_undeclared_member_is_reached_at_its_peer_address() -> None:
     cluster = etcd(A, B)
-    seen = membership_diff.roster(cluster, RUNNING)
+    seen = membership_diff.member_list(cluster, RUNNING)
     gone = seen.voters[2]
     assert (gone.name, gone.address, gone.machine.host) == (C.name, C.address, C.address)
     assert "not in the inventory" in gone.machine.where
@@ -94,15 +94,17 @@ def test_an_undeclared_member_is_reached_at_its_peer_address() -> None:
 def test_another_address_is_an_update_at_the_registered_one_until_then() -> None:
     moved = member(3, address="10.0.0.33")
     cluster = etcd(A, B, moved)
-    seen = membership_diff.roster(cluster, RUNNING)
-    assert membership_diff.updates(cluster.members, seen) == [Move(Kind.UPDATE, moved, 3)]
+    seen = membership_diff.member_list(cluster, RUNNING)
+    assert membership_diff.updates(cluster.members, seen) == [
+        MemberChange(ChangeKind.UPDATE, moved, 3)
+    ]
     assert seen.voters[2].address == C.address
     assert seen.voters[2].machine == moved.machine
 
 
 def test_the_holder_of_a_peer_url_is_found_under_its_other_name() -> None:
     renamed = member(3, name="other")
-    seen = membership_diff.roster(etcd(A, B, renamed), RUNNING)
+    seen = membership_diff.member_list(etcd(A, B, renamed), RUNNING)
     holder = seen.holder(renamed)
     assert holder is not None
     assert holder.name == C.name
@@ -111,17 +113,29 @@ def test_the_holder_of_a_peer_url_is_found_under_its_other_name() -> None:
 @pytest.mark.parametrize(
     ("healthy", "moves", "why"),
     [
-        ("123", [Move(Kind.ADD, D)], ""),
-        ("12", [Move(Kind.ADD, D)], "infra4 cannot be added while infra3 is not healthy"),
-        ("12", [Move(Kind.REMOVE, C, 3), Move(Kind.ADD, D)], ""),
-        ("12", [Move(Kind.REMOVE, B, 2)], "without infra2, 1 of 2 voters would be healthy"),
-        ("1", [Move(Kind.REMOVE, C, 3)], "1 of 3 voters are healthy: no quorum"),
-        ("12", [Move(Kind.UPDATE, C, 3)], ""),
-        ("12", [Move(Kind.UPDATE, B, 2)], "infra2 cannot be restarted while infra3"),
-        ("123", [Move(Kind.REMOVE, m, 1) for m in (A, B, C)], "infra3 is the last voter"),
+        ("123", [MemberChange(ChangeKind.ADD, D)], ""),
+        (
+            "12",
+            [MemberChange(ChangeKind.ADD, D)],
+            "infra4 cannot be added while infra3 is not healthy",
+        ),
+        ("12", [MemberChange(ChangeKind.REMOVE, C, 3), MemberChange(ChangeKind.ADD, D)], ""),
+        (
+            "12",
+            [MemberChange(ChangeKind.REMOVE, B, 2)],
+            "without infra2, 1 of 2 voters would be healthy",
+        ),
+        ("1", [MemberChange(ChangeKind.REMOVE, C, 3)], "1 of 3 voters are healthy: no quorum"),
+        ("12", [MemberChange(ChangeKind.UPDATE, C, 3)], ""),
+        ("12", [MemberChange(ChangeKind.UPDATE, B, 2)], "infra2 cannot be restarted while infra3"),
+        (
+            "123",
+            [MemberChange(ChangeKind.REMOVE, m, 1) for m in (A, B, C)],
+            "infra3 is the last voter",
+        ),
     ],
 )
-def test_obstacle(healthy: str, moves: list[Move], why: str) -> None:
+def test_obstacle(healthy: str, moves: list[MemberChange], why: str) -> None:
     voters = {A.name, B.name, C.name}
     said = membership_diff.obstacle(voters, {f"infra{n}" for n in healthy}, moves)
     assert said.startswith(why)
@@ -136,12 +150,12 @@ def test_no_order_that_is_let_through_ever_lacks_a_quorum(
     running: set[int], wanted: set[int], sick: set[int]
 ) -> None:
     cluster = etcd(*(member(n) for n in sorted(wanted)))
-    seen = membership_diff.roster(cluster, [registered(member(n), n) for n in sorted(running)])
+    seen = membership_diff.member_list(cluster, [registered(member(n), n) for n in sorted(running)])
     voters = {v.name for v in seen.voters}
     healthy = voters - {f"infra{n}" for n in sick}
     moves = membership_diff.ordered(
         [
-            *membership_diff.removals(cluster, membership_diff.strangers(cluster, seen)),
+            *membership_diff.removals(cluster, membership_diff.undeclared_members(cluster, seen)),
             *membership_diff.additions(cluster.members, seen),
         ],
         healthy,
@@ -150,8 +164,8 @@ def test_no_order_that_is_let_through_ever_lacks_a_quorum(
         return
     for move in moves:
         assert len(healthy) >= membership_diff.quorum(len(voters))
-        change = set.add if move.kind is Kind.ADD else set.discard
+        change = set.add if move.kind is ChangeKind.ADD else set.discard
         change(voters, move.member.name)
-        healthy = healthy | {move.member.name} if move.kind is Kind.ADD else healthy & voters
+        healthy = healthy | {move.member.name} if move.kind is ChangeKind.ADD else healthy & voters
         assert len(healthy) >= membership_diff.quorum(len(voters))
     assert voters == {m.name for m in cluster.members}

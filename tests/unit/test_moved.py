@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.values import KeyValue
@@ -34,11 +34,11 @@ def entry(n: int, host: str, lease: int = 0, **changed: Any) -> Entry:
     return Entry(KeyValue(key, b"v", lease, 5, 5, 1), found)
 
 
-def registered(*entries: Entry, live: tuple[Entry, ...] = ()) -> Membership:
+def registered(*entries: Entry, live: tuple[Entry, ...] = ()) -> RegistrationSnapshot:
     def by_id(some: tuple[Entry, ...]) -> dict[str, Entry]:
         return {e.registration.worker_id: e for e in some}
 
-    return Membership("c", 9, by_id(entries), by_id(live))
+    return RegistrationSnapshot("c", 9, by_id(entries), by_id(live))
 
 
 class World:
@@ -54,7 +54,7 @@ class World:
         self.answering: set[str] = set()
         self.addresses: dict[str, str] = {}
         monkeypatch.setattr(registrations, "port_answers", self.answers)
-        monkeypatch.setattr(gather, "look", self.look)
+        monkeypatch.setattr(gather, "gather_facts", self.look)
 
     def machine(self, name: str) -> Machine:
         return self.alluxio.worker(name).machine
@@ -89,7 +89,9 @@ class World:
             return moved.clones(alluxio, fleet, self.found(alluxio), self.facts, self.seen)
 
     def plan(self, alluxio: AlluxioCluster) -> Plan:
-        observed = start_workers.Observed(ARTIFACTS, self.facts, moved=tuple(self.found(alluxio)))
+        observed = start_workers.WorkersState(
+            ARTIFACTS, self.facts, moved=tuple(self.found(alluxio))
+        )
         with Fleet(2) as fleet:
             return start_workers.plan(
                 builders.inventory(alluxio), alluxio, fleet, observed, alluxio.workers
@@ -219,7 +221,7 @@ class TestClones:
 class TestRestart:
     @pytest.fixture
     def restart(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
-        monkeypatch.setattr(gather, "facts", lambda fleet, probes: world.facts)
+        monkeypatch.setattr(gather, "require_facts", lambda fleet, probes: world.facts)
         monkeypatch.setattr(start_workers, "live", lambda *_: {"w1": 1, "w2": 1})
         monkeypatch.setattr(forget_worker, "look", lambda *_: world.seen)
 
@@ -276,7 +278,7 @@ def test_the_etcd_that_runs_is_asked_before_its_new_members_are_there(
     other = changed(world.alluxio, "w1", properties=WEB)
     inventory = builders.inventory(other, etcd=builders.etcd(builders.member(2)))
 
-    def look(asked: Inventory, *_: Any) -> Membership:
+    def look(asked: Inventory, *_: Any) -> RegistrationSnapshot:
         if asked.etcd != runs:
             raise Unhealthy("no etcd member serves reads", id="quorum-lost")
         return world.seen

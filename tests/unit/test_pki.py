@@ -60,7 +60,7 @@ def test_certificates_begin_an_hour_before_the_earliest_clock(tmp_path: Path) ->
     made.append(own_ca.ensure_client(tmp_path, "c", now=NOW, behind=day).cert_pem)
     begin = NOW - day - timedelta(hours=1)
     assert [certificates.inspect(pem).not_before for pem in made] == [begin] * 5
-    preview = own_ca.stand_in(tmp_path, "c", behind=day).next
+    preview = own_ca.preview_replacement(tmp_path, "c", behind=day).next
     assert preview is not None
     assert preview.behind == day
     # The authority is kept, and what it signs later suits the clocks of that time.
@@ -174,14 +174,14 @@ def test_a_leaf_does_not_outlive_its_authority(tmp_path: Path) -> None:
     authority = own_ca.ensure_ca(tmp_path, "c", 20, now=NOW)
     pair = certificates.leaf(authority, "m", [], days=365, now=NOW)
     assert certificates.inspect(pair.cert_pem).not_after == NOW + timedelta(days=20)
-    assert certificates.is_good(pair.cert_pem, authority, [], NOW) is None
+    assert certificates.renewal_reason(pair.cert_pem, authority, [], NOW) is None
 
 
 def test_a_leaf_is_kept_while_it_is_good(authority: Authority, tmp_path: Path) -> None:
     pem = certificates.leaf(authority, "m", SANS, days=365, now=NOW).cert_pem
 
     def reason(days: float = 0.0, sans: list[str] = SANS, of: Authority = authority) -> str | None:
-        return certificates.is_good(pem, of, sans, NOW + timedelta(days=days))
+        return certificates.renewal_reason(pem, of, sans, NOW + timedelta(days=days))
 
     assert reason() is None
     assert reason(sans=["FD00:0::1"]) is None
@@ -193,16 +193,16 @@ def test_a_leaf_is_kept_while_it_is_good(authority: Authority, tmp_path: Path) -
     assert reason(of=own_ca.ensure_ca(tmp_path, "c", now=NOW)) == (
         "it was not issued by this cluster's CA"
     )
-    assert certificates.is_good(b"junk", authority, [], NOW) == "it is not a certificate"
-    assert certificates.is_good(authority.cert_pem, authority, [], NOW) is not None
+    assert certificates.renewal_reason(b"junk", authority, [], NOW) == "it is not a certificate"
+    assert certificates.renewal_reason(authority.cert_pem, authority, [], NOW) is not None
 
 
 def test_a_short_life_is_not_renewed_at_every_run(authority: Authority) -> None:
     pem = certificates.leaf(authority, "m", [], days=9, now=NOW).cert_pem
-    assert certificates.is_good(pem, authority, [], NOW) is None
-    assert certificates.is_good(pem, authority, [], NOW + timedelta(days=5)) is None
+    assert certificates.renewal_reason(pem, authority, [], NOW) is None
+    assert certificates.renewal_reason(pem, authority, [], NOW + timedelta(days=5)) is None
     assert (
-        certificates.is_good(pem, authority, [], NOW + timedelta(days=7))
+        certificates.renewal_reason(pem, authority, [], NOW + timedelta(days=7))
         == "it expires on 2026-01-10"
     )
 
@@ -210,11 +210,14 @@ def test_a_short_life_is_not_renewed_at_every_run(authority: Authority) -> None:
 def test_a_leaf_of_other_usage_is_not_good(authority: Authority) -> None:
     pem = certificates.leaf(authority, "m", [], usages=("client",), now=NOW).cert_pem
     assert certificates.inspect(pem).sans == ()
-    assert certificates.is_good(pem, authority, [], NOW, usages=("client",)) is None
+    assert certificates.renewal_reason(pem, authority, [], NOW, usages=("client",)) is None
     with_names = certificates.leaf(
         authority, "m", ["localhost", "127.0.0.1", "::1"], usages=("client",)
     )
-    assert certificates.is_good(with_names.cert_pem, authority, []) == "it is not for use as server"
+    assert (
+        certificates.renewal_reason(with_names.cert_pem, authority, [])
+        == "it is not for use as server"
+    )
 
 
 def test_a_signing_request_gives_its_key_and_nothing_else(authority: Authority) -> None:
@@ -232,7 +235,7 @@ def test_a_signing_request_gives_its_key_and_nothing_else(authority: Authority) 
     )
     assert x509.load_pem_x509_certificate(pem).public_key() == key.public_key()
     assert certificates.inspect(pem).sans == ("10.0.0.1", "127.0.0.1", "::1", "localhost")
-    assert certificates.is_good(pem, authority, ["10.0.0.1"], NOW) is None
+    assert certificates.renewal_reason(pem, authority, ["10.0.0.1"], NOW) is None
     constraints = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(
         x509.BasicConstraints
     )
@@ -257,7 +260,9 @@ def test_the_tools_own_certificate_is_kept_and_renewed(tmp_path: Path) -> None:
     first = own_ca.ensure_client(tmp_path, "c", now=NOW)
     path = own_ca.home(tmp_path, "c") / own_ca.CLIENT
     assert mode(path) == 0o600
-    assert certificates.is_good(first.cert_pem, authority, [], NOW, usages=("client",)) is None
+    assert (
+        certificates.renewal_reason(first.cert_pem, authority, [], NOW, usages=("client",)) is None
+    )
     assert own_ca.ensure_client(tmp_path, "c", now=NOW) == first
     later = own_ca.ensure_client(tmp_path, "c", now=NOW + timedelta(days=360))
     assert later != first

@@ -10,7 +10,16 @@ import pytest
 
 from provision.artifacts import Artifact
 from provision.engine import audit, lock
-from provision.engine.plan import NOT_BEGUN, Call, Gate, HostChanges, Plan, Step, apply, further
+from provision.engine.plan import (
+    NOT_BEGUN,
+    Action,
+    Gate,
+    HostChanges,
+    Plan,
+    Step,
+    apply,
+    further,
+)
 from provision.errors import (
     ChangeFailed,
     Locked,
@@ -150,7 +159,7 @@ def test_every_host_and_every_call_is_in_the_audit_log(
     def fail() -> None:
         raise Unhealthy("refused", id="member-down")
 
-    calls = Call("add", lambda: None), Call("promote", fail)
+    calls = Action("add", lambda: None), Action("promote", fail)
     with pytest.raises(ChangeFailed):
         apply(plan(Step("s", (on(A, "true", "true"),), calls)), fleet)
     with pytest.raises(ChangeFailed):
@@ -249,7 +258,7 @@ def test_calls_follow_the_hosts_and_stop_the_run_when_they_fail(fleet: LocalFlee
         raise Unhealthy("refused", [why], id="member-down")
 
     why = Problem("infra1", "no leader", id="disk-full")
-    calls = (Call("add", lambda: done.append("add")), Call("promote", fail))
+    calls = (Action("add", lambda: done.append("add")), Action("promote", fail))
     step = Step("s", (on(A, "touch x"),), calls)
     assert step.changed == 3
     with pytest.raises(ChangeFailed) as caught:
@@ -340,7 +349,7 @@ def test_the_document() -> None:
         "c",
         (
             Step("one", (HostChanges("infra0", A, changes),), after=gate("well")),
-            Step("two", (), (Call("add", lambda: None),)),
+            Step("two", (), (Action("add", lambda: None),)),
         ),
         notes=(Problem("infra1", "is old", "upgrade it", "warning", id="disk-full"),),
     ).document()

@@ -15,7 +15,7 @@ from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import layout
 from provision.host import preflight
 from provision.host.facts import HostFacts, Listener, PathState, Probe, UnitState
-from provision.host.preflight import Room
+from provision.host.preflight import SpaceRequirement
 from provision.host.resources import Directory, File, Link
 from provision.inventory import sizes
 from provision.inventory.model import EtcdBackup, Java, PageStore, Scalar
@@ -88,20 +88,23 @@ def test_all_clocks_alike_and_ours_another_is_a_warning(offset: float) -> None:
 
 
 class TestRoom:
-    def problems(self, *rooms: Room, **disks: int) -> list[Problem]:
+    def problems(self, *rooms: SpaceRequirement, **disks: int) -> list[Problem]:
         known = {f"/{k}": disk(f"/{k}", v, device=f"/dev/{k}") for k, v in disks.items()}
         return preflight.hosts({A: facts(disks=known)}, {A: rooms})
 
     def test_enough(self) -> None:
-        assert self.problems(Room("/opt", GIB, "x"), opt=GIB) == []
+        assert self.problems(SpaceRequirement("/opt", GIB, "x"), opt=GIB) == []
 
     def test_too_little(self) -> None:
-        problem = only(self.problems(Room("/opt", 2 * GIB, "the release"), opt=GIB))
+        problem = only(self.problems(SpaceRequirement("/opt", 2 * GIB, "the release"), opt=GIB))
         assert problem.what == "/opt has 1.1 GB free on /dev/opt, the release needs 2.1 GB"
 
     def test_what_shares_a_disk_is_counted_together(self) -> None:
         one = {p: disk(p, 3 * GIB) for p in ("/opt", "/pages")}
-        rooms = [Room("/opt", 2 * GIB, "the release"), Room("/pages", 2 * GIB, "a page store")]
+        rooms = [
+            SpaceRequirement("/opt", 2 * GIB, "the release"),
+            SpaceRequirement("/pages", 2 * GIB, "a page store"),
+        ]
         problem = only(preflight.hosts({A: facts(disks=one)}, {A: rooms}))
         assert problem.what.endswith("the release needs 2.1 GB and a page store needs 2.1 GB")
         assert self.problems(*rooms, opt=3 * GIB, pages=3 * GIB) == []

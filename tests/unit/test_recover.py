@@ -10,17 +10,17 @@ from provision.errors import PreflightFailed
 from provision.etcd.cluster import health
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
-from provision.etcd.member.recovery_marker import Mark
+from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import disks, gather
 from provision.host.facts import HostFacts, PathState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import EtcdMember, Machine
 from provision.plans.etcd.data import recover_etcd
-from provision.plans.etcd.data.recover_etcd import Observed, Survivor
+from provision.plans.etcd.data.recover_etcd import RecoveryState, Survivor
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 
-MARK = Mark("recover", "20260102T030405Z", "a" * 64)
+MARK = RecoveryMarker("recover", "20260102T030405Z", "a" * 64)
 A, B, C = (EtcdMember(n, Machine(n), n, 2379, 2380, "/data", {}, False, False) for n in "abc")
 
 
@@ -35,11 +35,13 @@ def observed(
     lost: tuple[EtcdMember, ...] = (),
     stamp: str = "",
     continues: bool = False,
-) -> Observed:
-    return Observed(A, {A.machine: facts(stamp)}, survivors, lost, MARK, continues, frozenset())
+) -> RecoveryState:
+    return RecoveryState(
+        A, {A.machine: facts(stamp)}, survivors, lost, MARK, continues, frozenset()
+    )
 
 
-def notes(seen: Observed) -> list[str]:
+def notes(seen: RecoveryState) -> list[str]:
     return [str(p) for p in recover_etcd._notes(seen)]
 
 
@@ -84,7 +86,7 @@ def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     }
     refusing = tuple(MemberHealth(m, error="login refused", refused=True) for m in cluster.members)
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, refusing))
-    monkeypatch.setattr(gather, "look", lambda *_: (facts, []))
+    monkeypatch.setattr(gather, "gather_facts", lambda *_: (facts, []))
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not known") as refused:
         recover_etcd.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
     assert [p.id for p in refused.value.problems] == ["etcd-login-refused"] * 3
@@ -107,7 +109,7 @@ def test_a_disk_that_is_not_mounted_would_bring_the_old_cluster_back(
         found[m.machine] = hosts.facts(n, paths=here, disks=disk)
     down = tuple(MemberHealth(m, error="no answer") for m in cluster.members)
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, down))
-    monkeypatch.setattr(gather, "look", lambda *_: (found, []))
+    monkeypatch.setattr(gather, "gather_facts", lambda *_: (found, []))
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not mounted") as refused:
         recover_etcd.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
     assert [p.where.split()[0] for p in refused.value.problems] == ["infra2", "infra3"]

@@ -10,8 +10,8 @@ import pytest
 from provision.alluxio.membership import removed
 from provision.alluxio.membership.registrations import (
     Entry,
-    Membership,
     Registration,
+    RegistrationSnapshot,
     UnknownRegistration,
 )
 from provision.errors import PreflightFailed, ProvisionError, UsageError
@@ -37,8 +37,8 @@ def entry(worker_id: str, host: str, lease: int = 0) -> Entry:
     return Entry(key, Registration(worker_id, host, 29999, 0, 0, "AUTHORIZED", -1))
 
 
-def seen(authorized: dict[str, str], live: dict[str, str]) -> Membership:
-    return Membership(
+def seen(authorized: dict[str, str], live: dict[str, str]) -> RegistrationSnapshot:
+    return RegistrationSnapshot(
         "c",
         9,
         {i: entry(i, host) for i, host in authorized.items()},
@@ -67,7 +67,7 @@ class TestStale:
     def test_never_what_cannot_be_read(self) -> None:
         found = seen({}, {})
         unknown = Entry(entry("x", "h").key, UnknownRegistration("x", "?"))
-        found = Membership("c", 9, {"x": unknown}, found.live)
+        found = RegistrationSnapshot("c", 9, {"x": unknown}, found.live)
         assert forget_worker.stale(builders.alluxio(), found) == []
 
 

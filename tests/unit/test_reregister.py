@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.alluxio.worker import desired
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
@@ -111,7 +111,9 @@ def test_membership_static_has_no_registration(world: Restored) -> None:
         assert reregister_workers.watch(builders.inventory(None, alluxio=None), fleet) is None
 
 
-def registered(world: Restored, name: str, host: str, *, live: bool = False) -> Membership:
+def registered(
+    world: Restored, name: str, host: str, *, live: bool = False
+) -> RegistrationSnapshot:
     """The restored data has the worker's id at ``host``."""
     identity = desired.identity(world.alluxio, world.facts[world.alluxio.worker(name).machine])
     assert identity is not None
@@ -119,7 +121,7 @@ def registered(world: Restored, name: str, host: str, *, live: bool = False) -> 
     registration = Registration(worker_id, host, 29999, 29997, 30000, "AUTHORIZED", -1)
     key = KeyValue(registrations.authorized_prefix("c").encode(), b"", 7, 1, 1, 1)
     entry = {worker_id: Entry(key, registration)}
-    return Membership("c", 1, entry, entry if live else {})
+    return RegistrationSnapshot("c", 1, entry, entry if live else {})
 
 
 @pytest.mark.parametrize("live", [False, True])

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from provision.etcd.member import recovery_marker
-from provision.etcd.member.recovery_marker import Mark
+from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host.facts import HostFacts, PathState
 from provision.inventory.resolved import EtcdMember, Machine
 from provision.plans.etcd.data import restore_etcd
 
-MARK = Mark("restore", "20260102T030405Z", "a" * 64)
+MARK = RecoveryMarker("restore", "20260102T030405Z", "a" * 64)
 MEMBER = EtcdMember("infra0", Machine("h"), "h", 2379, 2380, "/data", {}, False, False)
 
 

@@ -61,11 +61,11 @@ class World:
                 f"{desired.home(self.alluxio)}/{LAUNCHERS[0]}": text("#!/bin/bash\n", 0o755)
             }
             self.facts[w.machine] = replace(there, paths={**there.paths, **launcher})
-        monkeypatch.setattr(gather, "facts", self._facts)
-        monkeypatch.setattr(gather, "look", lambda *given: (self._facts(*given), []))
+        monkeypatch.setattr(gather, "require_facts", self._facts)
+        monkeypatch.setattr(gather, "gather_facts", lambda *given: (self._facts(*given), []))
         monkeypatch.setattr(start_workers, "live", lambda *_: self.live)
         monkeypatch.setattr(start_workers, "_registered", lambda *_: (None, []))
-        nothing = registrations.Membership("c", 1, {}, {})
+        nothing = registrations.RegistrationSnapshot("c", 1, {}, {})
         monkeypatch.setattr(forget_worker, "look", lambda *_: nothing)
         monkeypatch.setattr(start_workers, "fetch", lambda _: Artifacts(TARBALL, None, RELEASE))
 

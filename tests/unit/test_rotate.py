@@ -24,7 +24,7 @@ from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd import deploy_etcd
 from provision.plans.etcd.certificates import rotate_certs
-from provision.plans.etcd.deploy_etcd import Observed
+from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet, Stats
 from tests.unit import builders
 
@@ -74,7 +74,7 @@ class World:
             f"{PKI}/peer.key": b"a key",
         }
 
-    def observed(self, pending: str = "", *, sick: bool = False) -> Observed:
+    def observed(self, pending: str = "", *, sick: bool = False) -> EtcdState:
         seen = {
             m.machine: facts(self.files[m.name], pending=m.name == pending)
             for m in self.cluster.members
@@ -86,7 +86,7 @@ class World:
             )
             for i, m in enumerate(self.cluster.members, 1)
         )
-        return Observed(None, seen, ClusterHealth(self.cluster, healthy))
+        return EtcdState(None, seen, ClusterHealth(self.cluster, healthy))
 
     def expire(self, *names: str, by: certificates.Authority | None = None) -> None:
         """These members' certificates are over."""
@@ -242,7 +242,7 @@ def test_the_answer_of_a_host_becomes_the_script() -> None:
 
     wanted = [Certificate(f"/p/{n}", "etcd", "m", sign=sign) for n in ("peer", "server")]
     todo = changes(wanted, facts({}))
-    assert all(not c.script and not c.quiet for c in todo)
+    assert all(not c.script and not c.non_disruptive for c in todo)
     done = answered(todo, "one\n@@answered 0\ntwo\n@@answered 1\n")
     assert asked == [b"one\n", b"two\n"]
     assert all("mv -f" in c.script and "key.new" in c.script for c in done)
@@ -291,7 +291,7 @@ def test_who_is_cut_off_cannot_be_left_out(world: World) -> None:
     ]
 
 
-def running(world: World, observed: Observed) -> Observed:
+def running(world: World, observed: EtcdState) -> EtcdState:
     seen = {
         m: replace(f, units={layout.UNIT: UnitState("loaded", "active", "running", "enabled")})
         for m, f in observed.facts.items()

@@ -52,11 +52,11 @@ def plan(
     alluxio: AlluxioCluster,
     seen: dict[str, HostFacts],
     only: tuple[str, ...] = (),
-    registered: registrations.Membership | None = None,
+    registered: registrations.RegistrationSnapshot | None = None,
 ) -> Plan:
     chosen = [w for w in alluxio.workers if not only or w.name in only]
     facts = {w.machine: seen[w.name] for w in chosen}
-    observed = start_workers.Observed(ARTIFACTS, facts, registered=registered)
+    observed = start_workers.WorkersState(ARTIFACTS, facts, registered=registered)
     with Fleet(4) as fleet:
         return start_workers.plan(builders.inventory(alluxio), alluxio, fleet, observed, chosen)
 
@@ -195,7 +195,9 @@ class TestSwitch:
         alluxio, seen = self.running("ETCD")
         key = KeyValue(b"", b"", 0, 1, 1, 1)
         known = registrations.Registration("worker-1", "w01", 1, 0, 0, "", -1)
-        there = registrations.Membership("c", 1, {"worker-1": registrations.Entry(key, known)}, {})
+        there = registrations.RegistrationSnapshot(
+            "c", 1, {"worker-1": registrations.Entry(key, known)}, {}
+        )
         notes = plan(replace(alluxio, membership="STATIC"), seen, registered=there).notes
         assert "worker-1" in notes[1].what
         assert "invoke forget-worker ID" in notes[1].remedy
@@ -381,7 +383,7 @@ class Registry:
     def _client(self, *_: Any, **__: Any) -> Iterator[None]:
         yield None
 
-    def _read(self, *_: Any) -> registrations.Membership:
+    def _read(self, *_: Any) -> registrations.RegistrationSnapshot:
         self.looks += 1
         if self.error is not None:
             raise self.error
@@ -391,7 +393,7 @@ class Registry:
                 key = KeyValue(b"", b"", 7, self.revisions[w.name], 1, 1)
                 found = registrations.Registration(w.name, w.hostname, w.rpc_port, 0, 0, "", -1)
                 live[w.name] = registrations.Entry(key, found)
-        return registrations.Membership("c", 1, {}, live)
+        return registrations.RegistrationSnapshot("c", 1, {}, live)
 
 
 class TestRegistrations:
@@ -399,9 +401,9 @@ class TestRegistrations:
     def alluxio(self) -> AlluxioCluster:
         return cluster(2, start_timeout=0, failure_detection_timeout=0)
 
-    def gate(self, alluxio: AlluxioCluster) -> start_workers.Registrations:
+    def gate(self, alluxio: AlluxioCluster) -> start_workers.RegistrationGate:
         inventory = builders.inventory(alluxio)
-        return start_workers.Registrations(inventory, alluxio, Fleet(1), alluxio.workers)
+        return start_workers.RegistrationGate(inventory, alluxio, Fleet(1), alluxio.workers)
 
     def test_those_restarted_before_must_be_live_still(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
@@ -409,7 +411,7 @@ class TestRegistrations:
         registry = Registry(monkeypatch, alluxio)
         first, second = alluxio.workers
         inventory = builders.inventory(alluxio)
-        gate = start_workers.Registrations(inventory, alluxio, Fleet(1), [second], [first])
+        gate = start_workers.RegistrationGate(inventory, alluxio, Fleet(1), [second], [first])
         gate.before.check()
         del registry.revisions["w01"]
         with pytest.raises(Unhealthy, match="1 of 1 workers are not live"):
@@ -473,7 +475,9 @@ class TestRegistrations:
         registry = Registry(monkeypatch, alluxio)
         first, second = alluxio.workers
         inventory = builders.inventory(alluxio)
-        start_workers.Registrations(inventory, alluxio, Fleet(1), [second], [first]).before.check()
+        start_workers.RegistrationGate(
+            inventory, alluxio, Fleet(1), [second], [first]
+        ).before.check()
         assert registry.asked == []
 
     def test_etcd_may_be_away_for_a_moment(
@@ -483,7 +487,7 @@ class TestRegistrations:
         gate = self.gate(replace(alluxio, start_timeout=60))
         looked = registry._read
 
-        def recover(*given: Any) -> registrations.Membership:
+        def recover(*given: Any) -> registrations.RegistrationSnapshot:
             if registry.looks == 2:
                 registry.error = None
             return looked(*given)

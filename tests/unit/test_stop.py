@@ -15,7 +15,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.cli import tasks
 from provision.cli.run import Run
 from provision.cli.tasks import common
-from provision.engine.plan import Call, Plan, Step
+from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.member import desired as etcd
 from provision.etcd.member import layout
@@ -54,7 +54,7 @@ class World:
             self.looked |= probes
             return {m: self.facts[m] for m in probes}
 
-        monkeypatch.setattr(gather, "facts", look)
+        monkeypatch.setattr(gather, "require_facts", look)
 
     def own(self, machine: Machine, unit_path: str, cluster: str) -> None:
         paths = dict(self.facts[machine].paths)
@@ -245,7 +245,9 @@ class Terminal(io.StringIO):
 class TestConsent:
     """The plan is shown before the question, once."""
 
-    PLAN = Plan("destroy", "c", (Step("remove etcd", calls=(Call("delete /data", lambda: None),)),))
+    PLAN = Plan(
+        "destroy", "c", (Step("remove etcd", calls=(Action("delete /data", lambda: None),)),)
+    )
 
     @pytest.mark.parametrize("format", ["table", "json"])
     def test_the_plan_stands_above_the_question(

@@ -51,7 +51,7 @@ def test_one_that_is_declared_no_more_goes() -> None:
     assert changes(resources, facts()) == ()
     (change,) = changes(resources, facts(backup_timer.TIMER_PATH, backup_timer.SERVICE_PATH))
     assert change.what == "remove etcd-backup.timer"
-    assert change.quiet
+    assert change.non_disruptive
     assert backup_timer.SERVICE_PATH in change.script
 
 

@@ -95,7 +95,7 @@ def look(
     fleet: Fleet, alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker]
 ) -> tuple[dict[str, Readiness], list[Problem]]:
     """Every worker's readiness by name, one round trip a host, and what hosts cannot be asked."""
-    facts, problems = gather.look(fleet, {w.machine: probe(alluxio, w) for w in workers})
+    facts, problems = gather.gather_facts(fleet, {w.machine: probe(alluxio, w) for w in workers})
     return {
         w.name: of(alluxio, w, facts[w.machine]) for w in workers if w.machine in facts
     }, problems

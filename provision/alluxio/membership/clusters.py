@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.registrations import ID_LIMIT, Membership
+from provision.alluxio.membership.registrations import ID_LIMIT, RegistrationSnapshot
 from provision.alluxio.worker import desired
 from provision.errors import Problem
 from provision.etcd.api.client import EtcdClient
@@ -113,7 +113,7 @@ def names(client: EtcdClient) -> list[str]:
         return []
 
 
-def mixed_up(cluster: str, others: list[str], seen: Membership) -> list[Problem]:
+def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> list[Problem]:
     """Clusters in the same etcd that Alluxio takes for a part of this one, or this of it.
 
     An error while this one has no worker in etcd yet, so that its name can still be another.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
 from provision.errors import Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient
@@ -51,7 +51,7 @@ UNKNOWN = LeaseTime(0, 0)
 
 
 def expired(
-    client: EtcdClient, seen: Membership, *, limit: int = LIMIT, seconds: float = SECONDS
+    client: EtcdClient, seen: RegistrationSnapshot, *, limit: int = LIMIT, seconds: float = SECONDS
 ) -> Expired:
     """Ask for the leases of the live keys, those of the oldest keys first: a worker that registers
     again writes a new one. Never raises for etcd: where a call fails, no lease was asked for.
@@ -101,7 +101,7 @@ class Wait:
     inventory: Inventory
     alluxio: AlluxioCluster
     fleet: Fleet
-    which: Callable[[Membership], Iterable[str]]
+    which: Callable[[RegistrationSnapshot], Iterable[str]]
     remedy: str
 
     def __call__(self) -> None:

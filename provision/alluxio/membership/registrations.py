@@ -69,7 +69,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
+class RegistrationSnapshot:
     """Both prefixes of one cluster at one revision, by worker id."""
 
     cluster: str
@@ -136,7 +136,7 @@ def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
     return UnknownRegistration(worker_id, printable(value, EXCERPT))
 
 
-def read(client: EtcdClient, cluster: str) -> Membership:
+def read(client: EtcdClient, cluster: str) -> RegistrationSnapshot:
     """The registrations of ``cluster``, both prefixes at one revision (linearizable).
 
     Raises :class:`provision.etcd.api.client.EtcdError`.
@@ -144,7 +144,9 @@ def read(client: EtcdClient, cluster: str) -> Membership:
     revision, authorized = client.range(authorized_prefix(cluster))
     _, live = client.range(live_prefix(cluster), revision=revision)
     known = entries(authorized_prefix(cluster), authorized, {})
-    return Membership(cluster, revision, known, entries(live_prefix(cluster), live, known))
+    return RegistrationSnapshot(
+        cluster, revision, known, entries(live_prefix(cluster), live, known)
+    )
 
 
 def clusters(client: EtcdClient) -> list[str]:

@@ -22,7 +22,7 @@ SCHEMA = "alluxio-provision/registration/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Removed:
     """A registration in a file: enough to write its key again."""
 
     path: Path
@@ -32,7 +32,7 @@ class Kept:
     value: bytes
 
 
-def read(file: Path) -> Kept:
+def read(file: Path) -> Removed:
     """A kept registration. Raises :class:`UsageError`."""
     try:
         said = document(file.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def read(file: Path) -> Kept:
         value = base64.b64decode(said["value_base64"], validate=True)
         if not key.startswith(registrations.authorized_prefix(cluster).encode()):
             raise ValueError("its key is no registration's")
-        return Kept(
+        return Removed(
             file, printable(cluster, 200), printable(str(said["worker_id"]), 200), key, value
         )
     except OSError as error:

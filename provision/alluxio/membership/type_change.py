@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from provision.alluxio.membership.registrations import Membership as Registrations
+from provision.alluxio.membership.registrations import RegistrationSnapshot as Registrations
 from provision.alluxio.worker import membership_switch
 from provision.errors import Problem
 from provision.host.facts import HostFacts
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, Membership
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, MembershipType
 
 #: Ids that a note lists.
 SHOWN = 8
@@ -72,7 +72,7 @@ def notes(
     return tuple(found)
 
 
-def _meanwhile(before: Membership, after: Membership) -> str:
+def _meanwhile(before: MembershipType, after: MembershipType) -> str:
     if {before, after} == {"ETCD", "SERVICE_REGISTRY"}:
         return "all of them keep their live keys in etcd, so both kinds see every worker"
     if after == "STATIC":
@@ -86,7 +86,7 @@ def _meanwhile(before: Membership, after: Membership) -> str:
     )
 
 
-def _remedy(before: Membership, after: Membership) -> str:
+def _remedy(before: MembershipType, after: MembershipType) -> str:
     if {before, after} == {"ETCD", "SERVICE_REGISTRY"}:
         return "give application hosts the new type when it is over: invoke render-client-config"
     if after == "STATIC":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.registrations import Membership, entries
+from provision.alluxio.membership.registrations import RegistrationSnapshot, entries
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Changes, KeyValue
 
 
-class Mirror:
+class WatchCache:
     """Both prefixes of ``cluster``, read when this is made. Safe to use from several threads.
 
     Raises :class:`provision.etcd.api.client.EtcdError`.
@@ -57,14 +57,14 @@ class Mirror:
         return True
 
     @property
-    def membership(self) -> Membership:
+    def membership(self) -> RegistrationSnapshot:
         """The registrations as they are. Values that did not change are not parsed again."""
         with self._lock:
             if self._stale:
                 last = self._last
                 authorized, live = (sorted(keys.values()) for keys in self._keys.values())
                 known = entries(self._authorized, authorized, last.authorized)
-                self._last = Membership(
+                self._last = RegistrationSnapshot(
                     last.cluster, self._revision, known, entries(self._live, live, known)
                 )
                 self._stale = False

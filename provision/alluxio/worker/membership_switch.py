@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
 from provision.host.facts import HostFacts
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, Membership
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, MembershipType
 
 KEY = "alluxio.worker.membership.manager.type"
 
@@ -27,17 +27,17 @@ def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
     return {"membership": f"[ ! -r {site} ] || while read -r l; do {found}; done <{site}"}
 
 
-def in_force(facts: HostFacts) -> Membership | None:
+def in_force(facts: HostFacts) -> MembershipType | None:
     """The type that the host's worker was last given, or None: it has none yet, or another."""
     said = facts.commands.get("membership", "").strip()
-    return cast("Membership", said) if said in get_args(Membership) else None
+    return cast("MembershipType", said) if said in get_args(MembershipType) else None
 
 
 def away(
     alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts]
-) -> dict[Membership, list[str]]:
+) -> dict[MembershipType, list[str]]:
     """The installed workers that were last given another type than the inventory says, by type."""
-    found: dict[Membership, list[str]] = {}
+    found: dict[MembershipType, list[str]] = {}
     for w in workers:
         kind = in_force(facts[w.machine])
         if kind is not None and kind != alluxio.membership:

@@ -21,10 +21,11 @@ def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = Fal
     from provision.cli import console
     from provision.etcd.cluster import gates
     from provision.plans.etcd import deploy_etcd
+    from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
     inventory = replace(inventory, etcd=replace(inventory.etcd, downgrade=downgrade))
-    observed = deploy_etcd.observe(inventory, run.fleet)
+    observed = observe.observe(inventory, run.fleet)
     plan = deploy_etcd.plan(
         inventory,
         run.fleet,
@@ -36,7 +37,7 @@ def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = Fal
     carried = common.carry_out(run, plan)
     seen = observed.health
     if not plan.steps:
-        seen = gates.back(inventory.etcd, run.fleet, seen)
+        seen = gates.wait_until_recovered(inventory.etcd, run.fleet, seen)
     # Not this command's to change: the workers' logins go with it.
     console.problems(seen.auth_problems)
     endpoints = [member.client_url for member in inventory.etcd.members]
@@ -141,14 +142,14 @@ def rotate_certs(run: Run, ca: bool, limit: str, confirmed: str = "") -> int:
     from provision.etcd.cluster import gates
     from provision.etcd.pki import tls
     from provision.inventory.selection import choose
-    from provision.plans.etcd import deploy_etcd
     from provision.plans.etcd.certificates import rotate_certs
+    from provision.plans.etcd.state import observe
 
     if ca and limit:
         raise UsageError("--ca is for all members: leave --limit out", id="option-invalid")
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
-    observed = deploy_etcd.observe(inventory, run.fleet)
+    observed = observe.observe(inventory, run.fleet)
     cluster = inventory.etcd
 
     def planned(write: bool) -> Plan:
@@ -171,7 +172,7 @@ def rotate_certs(run: Run, ca: bool, limit: str, confirmed: str = "") -> int:
         rotate_certs.require_at_hand(cluster, observed)
         if not rotate_certs.cut_off(cluster, observed):
             # A run that was cut may have left a member on its way: its next run waits for it.
-            health = gates.back(cluster, run.fleet, observed.health)
+            health = gates.wait_until_recovered(cluster, run.fleet, observed.health)
             observed = replace(observed, health=health)
             gates.require_writable(health)
         plan = planned(not run.dry_run)
@@ -421,7 +422,7 @@ def defrag_etcd(run: Run, compact: bool, every: bool = False) -> int:
     from provision.text import size
 
     inventory = common.load_own_etcd(run)
-    gates.back(inventory.etcd, run.fleet, health.observe(inventory.etcd, run.fleet))
+    gates.wait_until_recovered(inventory.etcd, run.fleet, health.observe(inventory.etcd, run.fleet))
     seen = health.observe(inventory.etcd, run.fleet, quotas=True)
     before = defrag_etcd.usage(seen)
     free = defrag_etcd.free_space(inventory.etcd, run.fleet)

@@ -29,7 +29,6 @@ from provision.etcd.api.errors import (
 )
 from provision.etcd.api.values import (
     Alarm,
-    Change,
     Changes,
     ClientTls,
     Endpoint,
@@ -40,6 +39,7 @@ from provision.etcd.api.values import (
     MemberStatus,
     Permission,
     RegisteredMember,
+    WatchEvent,
     after,
 )
 from provision.inventory.resolved import bracketed
@@ -336,7 +336,9 @@ class EtcdClient:
                 if answer.created:  # in the order of the requests
                     created[answer.watch_id] = prefixes[len(created)]
                 head = answer.header
-                events = tuple(Change(e.type == e.DELETE, _key_value(e.kv)) for e in answer.events)
+                events = tuple(
+                    WatchEvent(e.type == e.DELETE, _key_value(e.kv)) for e in answer.events
+                )
                 yield Changes(created[answer.watch_id], head.cluster_id, head.revision, events)
         except self._lib.grpc.RpcError as error:
             raise translated(self.endpoint, error, self.timeout) from None

@@ -152,7 +152,7 @@ class LeaseTime(NamedTuple):
         return max(0, -self.left) if self.granted else 0
 
 
-class Change(NamedTuple):
+class WatchEvent(NamedTuple):
     """One event of a watch. Of a deleted key there are ``key`` and ``mod_revision`` only."""
 
     deleted: bool
@@ -168,7 +168,7 @@ class Changes(NamedTuple):
     prefix: str
     cluster_id: int
     revision: int
-    events: tuple[Change, ...]
+    events: tuple[WatchEvent, ...]
 
 
 def after(prefix: bytes) -> bytes:

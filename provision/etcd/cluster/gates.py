@@ -31,7 +31,7 @@ def require_healthy(seen: ClusterHealth) -> None:
         )
 
 
-def back(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> ClusterHealth:
+def wait_until_recovered(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> ClusterHealth:
     """``seen`` if every member is healthy in it, or a look that finds them back: a run that was cut
     may have left one on its way. Raises :class:`Unhealthy` after :data:`BACK_WITHIN` seconds."""
     if not seen.all_healthy:
@@ -107,7 +107,7 @@ def all_equal(healthy: Gate, cluster: EtcdCluster, fleet: Fleet) -> Gate:
     return Gate(f"{healthy.title}, and all hold the same data", check)
 
 
-def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
+def require_others_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
     """Before ``member`` is disturbed: every other member is healthy, or it is down already.
 
     One that is healthy has the others' data, too: else etcd's own check would not let it start
@@ -116,7 +116,7 @@ def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
     others = [m for m in cluster.members if m.name != member.name]
 
     def sick(seen: ClusterHealth) -> list[EtcdMember]:
-        return [m for m in others if not seen.healthy(m.name)]
+        return [m for m in others if not seen.is_member_healthy(m.name)]
 
     def settled(seen: ClusterHealth) -> bool:
         # One that answers without serving may be waiting for an election, like the others.
@@ -125,7 +125,7 @@ def can_lose(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
 
     def check() -> None:
         look = until(lambda: health.observe(cluster, fleet), settled, BACK_WITHIN)
-        if not look.healthy(member.name):
+        if not look.is_member_healthy(member.name):
             return
         if away := sick(look):
             names = ", ".join(m.name for m in away)
@@ -155,4 +155,4 @@ def until(
 
 def order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:
     """Unhealthy members first (that is a repair), then followers, the leader last."""
-    return sorted(members, key=lambda m: (seen.healthy(m.name), m.name == seen.leader))
+    return sorted(members, key=lambda m: (seen.is_member_healthy(m.name), m.name == seen.leader))

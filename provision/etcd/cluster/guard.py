@@ -116,7 +116,7 @@ def _undeclared(cluster: EtcdCluster, group: Group, look: Look) -> tuple[str, ..
     if look.asked is None:
         return ()
     of = tuple(m for m in look.asked.members if m.member.name in group.names)
-    there = membership_diff.roster(cluster, replace(look.asked, members=of).registered)
+    there = membership_diff.member_list(cluster, replace(look.asked, members=of).registered)
     found = replace(cluster, members=there.voters).endpoints
     return tuple(url for url in found if url not in cluster.endpoints)
 
@@ -176,7 +176,7 @@ def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -
     answer. Of an external etcd, whose hosts are none of ours, only the answers are there."""
     probes = {m.machine: _probe(cluster, m) for m in cluster.members if not cluster.external}
     with ThreadPoolExecutor(1, "guard") as pool:
-        looking = pool.submit(gather.look, fleet, probes)
+        looking = pool.submit(gather.gather_facts, fleet, probes)
         asked = health.observe(cluster, fleet, login=login)
         facts, _ = looking.result()
     told, refused = answers(asked), {m.member.name for m in asked.members if m.refused}
@@ -188,7 +188,7 @@ def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -
         if m.name not in told and m.machine in facts and desired.has_data(m, facts[m.machine])
     }
     if silent:
-        facts |= gather.look(fleet, silent)[0]
+        facts |= gather.gather_facts(fleet, silent)[0]
     seen = tuple(
         replace(
             _seen(m, told.get(m.name), facts.get(m.machine)),

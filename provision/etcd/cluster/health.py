@@ -21,7 +21,7 @@ from provision.etcd.api.login import root_login
 from provision.etcd.api.values import Endpoint, Login, MemberStatus, RegisteredMember
 from provision.etcd.cluster import groups, metrics
 from provision.etcd.cluster.groups import Answer
-from provision.etcd.cluster.reach import How, client_tls, connect, way, words
+from provision.etcd.cluster.reach import Route, client_tls, connect, describe, open_route
 from provision.etcd.cluster.served_certs import CertificateState, expiry, shown_certificates
 from provision.ids import Id
 from provision.inventory import etcd_releases
@@ -45,7 +45,7 @@ NEARLY_FULL = 0.8
 #: A cluster's name, and which of the clusters of that name it is.
 _Key = tuple[str, Established]
 #: Per fleet and cluster, the member that last served a read, and the way to it.
-_serving: WeakKeyDictionary[Fleet, dict[_Key, tuple[EtcdMember, How]]] = WeakKeyDictionary()
+_serving: WeakKeyDictionary[Fleet, dict[_Key, tuple[EtcdMember, Route]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class MemberHealth:
     """One declared member. ``error`` is why it is not healthy; ``seconds`` is the read's time."""
 
     member: EtcdMember
-    how: How | None = None
+    how: Route | None = None
     status: MemberStatus | None = None
     registered: tuple[RegisteredMember, ...] = ()
     seconds: float | None = None
@@ -248,11 +248,11 @@ class ClusterHealth:
         found = next((m.authenticated for m in self.members if m.authenticated is not None), None)
         if None in (wanted, found) or wanted is found:
             return []
-        words = ("on", "enable-auth") if wanted else ("off", "disable-auth")
-        what = f"authentication is {'on' if found else 'off'}, the inventory says {words[0]}"
-        return [Problem("etcd", what, f"run invoke {words[1]}", id="auth-differs")]
+        describe = ("on", "enable-auth") if wanted else ("off", "disable-auth")
+        what = f"authentication is {'on' if found else 'off'}, the inventory says {describe[0]}"
+        return [Problem("etcd", what, f"run invoke {describe[1]}", id="auth-differs")]
 
-    def healthy(self, name: str) -> bool:
+    def is_member_healthy(self, name: str) -> bool:
         """Whether the member of that name is healthy; False for one that is not declared."""
         return any(m.healthy for m in self.members if m.member.name == name)
 
@@ -295,7 +295,7 @@ def any_client(
 
 def _first_serving(
     cluster: EtcdCluster, fleet: Fleet, timeout: float, login: Login | None
-) -> tuple[EtcdMember, How]:
+) -> tuple[EtcdMember, Route]:
     sick: list[Problem] = []
     with contextlib.closing(observing(cluster, fleet, timeout=timeout, login=login)) as seen:
         for m in seen:
@@ -378,7 +378,7 @@ def verify_write(
             with connect(cluster, fleet, m, timeout=timeout, login=login) as client:
                 client.quorum_write(m.name)
         except ProvisionError as error:
-            what, remedy, error_id = words(error)
+            what, remedy, error_id = describe(error)
             return [
                 Problem(f"etcd member {m.name}", f"takes no writes: {what}", remedy, id=error_id)
             ]
@@ -400,7 +400,7 @@ def _observe(
     certificates: bool,
     quotas: bool,
 ) -> MemberHealth:
-    how: How | None = None
+    how: Route | None = None
     status: MemberStatus | None = None
     registered: tuple[RegisteredMember, ...] = ()
     seconds: float | None = None
@@ -413,7 +413,7 @@ def _observe(
     try:
         tls = client_tls(cluster, member)
         with contextlib.ExitStack() as stack:
-            endpoint, how = stack.enter_context(way(fleet, member, member.client_port))
+            endpoint, how = stack.enter_context(open_route(fleet, member, member.client_port))
             client = stack.enter_context(
                 EtcdClient(endpoint, timeout=timeout, tls=tls, login=login)
             )
@@ -430,7 +430,7 @@ def _observe(
             authenticated = client.logged_in if login is not None else None
             _serving.setdefault(fleet, {}).setdefault(_key(cluster), (member, how))
     except ProvisionError as error:
-        what, remedy, error_id = words(error)
+        what, remedy, error_id = describe(error)
         refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
     if certificates and how is not None:
         shown = shown_certificates(cluster, fleet, member, how)

@@ -20,7 +20,7 @@ from provision.ids import Id
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
 from provision.ssh.session import Fleet, tunnel
 
-How = Literal["direct", "tunnel"]
+Route = Literal["direct", "tunnel"]
 #: Seconds to wait for a direct TCP connection before the tunnel is tried.
 DIRECT_TIMEOUT = 1.0
 
@@ -38,7 +38,7 @@ def connect(
     *,
     timeout: float = DEFAULT_TIMEOUT,
     login: Login | None = None,
-    how: How | None = None,
+    how: Route | None = None,
 ) -> Iterator[EtcdClient]:
     """A client of ``member``, directly or through SSH to its host.
 
@@ -49,16 +49,16 @@ def connect(
     tls = client_tls(cluster, member)
     login = login or root_login(cluster)
     with (
-        way(fleet, member, member.client_port, how) as (endpoint, _),
+        open_route(fleet, member, member.client_port, how) as (endpoint, _),
         EtcdClient(endpoint, timeout=timeout, tls=tls, login=login) as client,
     ):
         yield client
 
 
 @contextlib.contextmanager
-def way(
-    fleet: Fleet, member: EtcdMember, port: int, how: How | None = None
-) -> Iterator[tuple[Endpoint, How]]:
+def open_route(
+    fleet: Fleet, member: EtcdMember, port: int, how: Route | None = None
+) -> Iterator[tuple[Endpoint, Route]]:
     """Where to connect for ``port`` of ``member``: a direct address, or a tunnel's local end."""
     name = f"{bracketed(member.address)}:{port}"
     how = "direct" if member.forwarded else how
@@ -96,7 +96,7 @@ def _neither(reason: Reason, detail: str, error: ProvisionError) -> tuple[Reason
     if code == _PROHIBITED:
         through = "its sshd forwards nothing (AllowTcpForwarding)"
     else:
-        through = f"through SSH: {words(error)[0]}"
+        through = f"through SSH: {describe(error)[0]}"
     return reason, f"{detail}; {through}" if detail else through
 
 
@@ -133,7 +133,7 @@ def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
     return ClientTls(authority, own.cert_pem, own.key_pem, server_name=member.address)
 
 
-def words(error: ProvisionError) -> tuple[str, str, Id]:
+def describe(error: ProvisionError) -> tuple[str, str, Id]:
     """What, remedy and id of an error, without the endpoint that the caller names better."""
     if error.problems:
         return error.problems[0].what, error.problems[0].remedy, error.problems[0].id

@@ -63,7 +63,7 @@ def add_learner(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
         if _by_url(client, member) is None:
             client.member_add([member.peer_url], learner=True)
 
-    _insist(cluster, fleet, add)
+    retry_on_leader(cluster, fleet, add)
 
 
 def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
@@ -127,7 +127,7 @@ def update(
         if found is not None and found.peer_urls != (member.peer_url,):
             client.member_update(member_id, [member.peer_url])
 
-    _insist(cluster, fleet, change)
+    retry_on_leader(cluster, fleet, change)
 
 
 def remove(
@@ -140,7 +140,7 @@ def remove(
         if any(r.id == member_id for r in client.member_list()):
             client.member_remove(member_id)
 
-    _insist(cluster, fleet, change)
+    retry_on_leader(cluster, fleet, change)
 
 
 def move_leadership_from(
@@ -164,7 +164,7 @@ def move_leadership_from(
         if fit:
             client.move_leader(max(fit, key=lambda status: status.raft_index).member_id)
 
-    _insist(cluster, fleet, move)
+    retry_on_leader(cluster, fleet, move)
 
 
 def move_leadership_off(
@@ -188,7 +188,7 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
         if client.status().member_id != found.id:
             client.move_leader(found.id)
 
-    _insist(cluster, fleet, move)
+    retry_on_leader(cluster, fleet, move)
     deadline = time.monotonic() + ACCEPTED_WITHIN
     while (now := health.observe(cluster, fleet).leader) != member.name:
         if time.monotonic() > deadline:
@@ -198,12 +198,12 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
         time.sleep(POLL_SECONDS)
 
 
-def through_leader(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
+def with_leader(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
     """``do`` with a client of the leader, again while etcd changes its leader."""
-    _insist(cluster, fleet, do)
+    retry_on_leader(cluster, fleet, do)
 
 
-def _insist(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
+def retry_on_leader(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
     deadline = time.monotonic() + ACCEPTED_WITHIN
     while True:
         try:

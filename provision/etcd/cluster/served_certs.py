@@ -12,7 +12,7 @@ from typing import Literal
 
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd.api.values import Endpoint
-from provision.etcd.cluster.reach import DIRECT_TIMEOUT, How, way, words
+from provision.etcd.cluster.reach import DIRECT_TIMEOUT, Route, describe, open_route
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.ssh.session import Fleet
 
@@ -38,7 +38,7 @@ class CertificateState:
 
 
 def shown_certificates(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: How | None = None
+    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: Route | None = None
 ) -> tuple[CertificateState, ...]:
     """The certificates that the member's TLS listeners show to a new connection."""
     listeners: list[tuple[Literal["client", "peer"], int]] = []
@@ -50,10 +50,10 @@ def shown_certificates(
     for listener, port in listeners:
         try:
             context = tls_context(cluster)
-            with way(fleet, member, port, how) as (endpoint, _):
+            with open_route(fleet, member, port, how) as (endpoint, _):
                 found.append(_shown(listener, context, endpoint, member.address))
         except ProvisionError as error:
-            found.append(CertificateState(listener, None, words(error)[0]))
+            found.append(CertificateState(listener, None, describe(error)[0]))
     return tuple(found)
 
 

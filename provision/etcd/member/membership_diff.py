@@ -18,28 +18,28 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 NOT_DECLARED = "not in the inventory; address from etcd's list of members"
 
 
-class Kind(Enum):
+class ChangeKind(Enum):
     REMOVE = "remove"
     UPDATE = "update"
     ADD = "add"
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MemberChange:
     """One change of the membership.
 
     ``member`` is as it will be, or for a removal as it was. ``id`` is what etcd calls it by; an
     addition has one when an earlier run got as far as that. ``learner``: one that has no vote goes.
     """
 
-    kind: Kind
+    kind: ChangeKind
     member: EtcdMember
     id: int | None = None
     learner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class MemberList:
     """The members as etcd has them: ``voters`` at their registered addresses."""
 
     registered: tuple[RegisteredMember, ...]
@@ -60,11 +60,11 @@ class Roster:
         return None
 
 
-def roster(cluster: EtcdCluster, registered: Sequence[RegisteredMember]) -> Roster:
+def member_list(cluster: EtcdCluster, registered: Sequence[RegisteredMember]) -> MemberList:
     """The roster of a running cluster. A member that is not declared gets the SSH settings of
     the first declared one, at the address of its peer URL."""
     voters = (as_registered(cluster, r) for r in registered if r.name and not r.is_learner)
-    return Roster(tuple(registered), tuple(voters))
+    return MemberList(tuple(registered), tuple(voters))
 
 
 def as_registered(cluster: EtcdCluster, r: RegisteredMember) -> EtcdMember:
@@ -93,62 +93,67 @@ def _machine(template: Machine, address: str) -> Machine:
     return replace(template, host=address, where=NOT_DECLARED)
 
 
-def strangers(cluster: EtcdCluster, seen: Roster) -> list[RegisteredMember]:
+def undeclared_members(cluster: EtcdCluster, seen: MemberList) -> list[RegisteredMember]:
     """Who is registered without being declared."""
     known = {r.id for m in cluster.members if (r := seen.find(m)) is not None}
     return [r for r in seen.registered if r.id not in known]
 
 
-def additions(members: Iterable[EtcdMember], seen: Roster) -> list[Move]:
+def additions(members: Iterable[EtcdMember], seen: MemberList) -> list[MemberChange]:
     """Those of ``members`` that are not voters yet, with how far earlier runs brought them."""
     voters = {v.name for v in seen.voters}
     found = []
     for m in members:
         if m.name not in voters:
             r = seen.find(m)
-            found.append(Move(Kind.ADD, m, r.id if r is not None else None))
+            found.append(MemberChange(ChangeKind.ADD, m, r.id if r is not None else None))
     return found
 
 
-def updates(members: Iterable[EtcdMember], seen: Roster) -> list[Move]:
+def updates(members: Iterable[EtcdMember], seen: MemberList) -> list[MemberChange]:
     """Those of ``members`` that are voters under another peer URL than declared."""
     found = []
     for m in members:
         r = seen.find(m)
         if r is not None and r.name and m.peer_url not in r.peer_urls:
-            found.append(Move(Kind.UPDATE, m, r.id))
+            found.append(MemberChange(ChangeKind.UPDATE, m, r.id))
     return found
 
 
-def removals(cluster: EtcdCluster, members: Iterable[RegisteredMember]) -> list[Move]:
-    return [Move(Kind.REMOVE, as_registered(cluster, r), r.id, r.is_learner) for r in members]
+def removals(cluster: EtcdCluster, members: Iterable[RegisteredMember]) -> list[MemberChange]:
+    return [
+        MemberChange(ChangeKind.REMOVE, as_registered(cluster, r), r.id, r.is_learner)
+        for r in members
+    ]
 
 
-def elsewhere(move: Move) -> Move:
+def elsewhere(move: MemberChange) -> MemberChange:
     """A removal whose host is not the one that the inventory has under that name now."""
     member = move.member
     machine = _machine(member.machine, member.address)
     return replace(move, member=replace(member, machine=machine))
 
 
-def ordered(moves: Sequence[Move], healthy: Collection[str]) -> tuple[Move, ...]:
+def ordered(moves: Sequence[MemberChange], healthy: Collection[str]) -> tuple[MemberChange, ...]:
     """Dead members go, addresses change, new members come, members that work go."""
 
-    replaced = {m.member.name for m in moves if m.kind is Kind.ADD}
+    replaced = {m.member.name for m in moves if m.kind is ChangeKind.ADD}
 
-    def rank(move: Move) -> int:
-        if move.kind is Kind.REMOVE:
+    def rank(move: MemberChange) -> int:
+        if move.kind is ChangeKind.REMOVE:
             # One that comes back under its own name has to go first: names are unique.
             works = move.member.name in healthy and move.member.name not in replaced
             return 4 if works else 0
-        if move.kind is Kind.UPDATE:
+        if move.kind is ChangeKind.UPDATE:
             return 1
         return 2 if move.id is not None else 3  # there is one learner at a time
 
     return tuple(sorted(moves, key=rank))
 
 
-def obstacle(voters: Collection[str], healthy: Collection[str], moves: Iterable[Move]) -> str:
+def obstacle(
+    voters: Collection[str], healthy: Collection[str], moves: Iterable[MemberChange]
+) -> str:
     """Why ``moves`` cannot be made in this order with a quorum of healthy voters all the time,
     or an empty string. ``voters`` and ``healthy`` are names."""
     all_of, well = set(voters), set(healthy) & set(voters)
@@ -156,7 +161,7 @@ def obstacle(voters: Collection[str], healthy: Collection[str], moves: Iterable[
         name = move.member.name
         if len(well) < quorum(len(all_of)):
             return f"{len(well)} of {len(all_of)} voters are healthy: no quorum to change anything"
-        if move.kind is Kind.ADD:
+        if move.kind is ChangeKind.ADD:
             if away := sorted(all_of - well):
                 return (
                     f"{name} cannot be added while {', '.join(away)} is not healthy: start it, or "
@@ -164,7 +169,7 @@ def obstacle(voters: Collection[str], healthy: Collection[str], moves: Iterable[
                 )
             all_of.add(name)
             well.add(name)
-        elif move.kind is Kind.UPDATE:
+        elif move.kind is ChangeKind.UPDATE:
             if name in well and all_of - well:
                 away = sorted(all_of - well)
                 return f"{name} cannot be restarted while {', '.join(away)} is not healthy"

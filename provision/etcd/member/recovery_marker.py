@@ -21,7 +21,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class RecoveryMarker:
     """``command`` is restore or recover, ``id`` the UTC time of its first run, and ``key`` a
     digest of everything that a run which continues it must agree on."""
 
@@ -51,21 +51,23 @@ def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[P
     ]
 
 
-def read(member: EtcdMember, facts: HostFacts) -> Mark | None:
+def read(member: EtcdMember, facts: HostFacts) -> RecoveryMarker | None:
     """The mark on a host whose facts were asked for with ``File(path(member), None)``."""
     match = re.fullmatch(
         r"(restore|recover) (\d{8}T\d{6}Z) ([0-9a-f]{64})\s*", facts.text(path(member)) or ""
     )
-    return Mark(*match.groups()) if match else None
+    return RecoveryMarker(*match.groups()) if match else None
 
 
-def newest(members: Mapping[str, EtcdMember], facts: Mapping[Machine, HostFacts]) -> Mark | None:
+def newest(
+    members: Mapping[str, EtcdMember], facts: Mapping[Machine, HostFacts]
+) -> RecoveryMarker | None:
     """The mark of the command that began last, of all on the members' hosts."""
     found = [read(m, facts[m.machine]) for m in members.values() if m.machine in facts]
     return max((m for m in found if m is not None), key=lambda m: m.id, default=None)
 
 
-def stop(member: EtcdMember, mark: Mark, user: str) -> Change:
+def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
     """Mark the host, then stop etcd and keep it stopped: in that order, on disk."""
     where = shlex.quote(path(member))
     return Change(

@@ -150,7 +150,7 @@ def short_fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()[:16]
 
 
-def is_good(
+def renewal_reason(
     pem: bytes,
     authority: Authority,
     sans: Iterable[str],
@@ -345,7 +345,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def parted(pem: bytes) -> KeyPair:
+def split_pem(pem: bytes) -> KeyPair:
     """A key and a certificate that stand in one file. Raises ``ValueError``."""
     key = serialization.load_pem_private_key(pem, password=None)
     certificate = x509.load_pem_x509_certificate(pem)

@@ -48,7 +48,7 @@ class External:
 
     def imported(self, name: str) -> bytes | None:
         """The imported certificate of that name (see :func:`name_of`), with its intermediates."""
-        with keyfiles.explained(self.folder), contextlib.suppress(FileNotFoundError):
+        with keyfiles.pki_errors(self.folder), contextlib.suppress(FileNotFoundError):
             return (self.folder / f"{name}.crt").read_bytes()
         return None
 

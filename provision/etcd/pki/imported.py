@@ -25,7 +25,7 @@ from provision.etcd.member.desired import Leaf
 from provision.etcd.pki.external_ca import HOW, External
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.engine.plan import Call, Step
+from provision.engine.plan import Action, Step
 
 #: This tool's own key while its certificate is being signed.
 CLIENT_KEY = "client.key.new"
@@ -192,7 +192,7 @@ def own_key(cluster: EtcdCluster) -> Path:
 def own_waiting_key(cluster: EtcdCluster) -> bytes | None:
     """The public half (DER) of that key, or None when there is none."""
     path = own_key(cluster)
-    with keyfiles.explained(path):
+    with keyfiles.pki_errors(path):
         return external_ca.spki(keyfiles.load_key(path).public_key()) if path.exists() else None
 
 
@@ -204,7 +204,7 @@ def own_waiting(cluster: EtcdCluster) -> bytes | None:
     )
     if key is None or not path.exists():
         return None
-    with keyfiles.explained(path):
+    with keyfiles.pki_errors(path):
         found = path.read_bytes()
         return found if external_ca.key_of(found) == key else None
 
@@ -214,7 +214,7 @@ def renew_own(cluster: EtcdCluster) -> None:
     found, key = own_waiting(cluster), own_key(cluster)
     if found is None:
         return  # an earlier run has done it
-    with keyfiles.explained(key):
+    with keyfiles.pki_errors(key):
         keyfiles.replace_file(key.with_name(own_ca.CLIENT), key.read_bytes() + found, 0o600)
         key.unlink()
 
@@ -227,7 +227,7 @@ def own_step(cluster: EtcdCluster) -> list[Step]:
     return [
         Step(
             "renew this tool's own certificate",
-            calls=(Call(f"change {path}", lambda: renew_own(cluster)),),
+            calls=(Action(f"change {path}", lambda: renew_own(cluster)),),
         )
     ]
 

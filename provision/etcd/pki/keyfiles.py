@@ -28,13 +28,13 @@ MISSING = (
 
 def own_pair(path: Path) -> KeyPair:
     """Key and certificate in one file. Raises :class:`UsageError` when they cannot be used."""
-    with explained(path.parent):
-        return certificates.parted(_private(path).read_bytes())
+    with pki_errors(path.parent):
+        return certificates.split_pem(_private(path).read_bytes())
 
 
 def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The key in ``path``, made there when there is none. Raises :class:`UsageError`."""
-    with explained(path.parent):
+    with pki_errors(path.parent):
         if not path.exists():
             make_private_dir(path.parent)
             create(path, certificates.private_pem(ec.generate_private_key(ec.SECP256R1())), 0o600)
@@ -42,7 +42,7 @@ def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """An EC key from a file of this tool's. Raises as what :func:`explained` explains."""
+    """An EC key from a file of this tool's. Raises as what :func:`pki_errors` explains."""
     key = serialization.load_pem_private_key(_private(path).read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{path.name} is not an EC key")
@@ -91,7 +91,7 @@ def _beside(path: Path, content: bytes, mode: int) -> Path:
 
 
 @contextlib.contextmanager
-def explained(directory: Path) -> Iterator[None]:
+def pki_errors(directory: Path) -> Iterator[None]:
     """What can be wrong with files of keys and certificates, as a :class:`UsageError`."""
     try:
         yield

@@ -40,7 +40,7 @@ _making_client = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Authorities:
+class CaSet:
     """The cluster's authority and, while it is being replaced, the one that comes after it.
 
     ``signing`` is the one that new certificates come from: ``next`` as soon as this tool's own
@@ -89,7 +89,7 @@ def trusted(pki_dir: Path, cluster: str) -> bytes:
     Raises :class:`UsageError` when there is none.
     """
     directory = home(pki_dir, cluster)
-    with keyfiles.explained(directory):
+    with keyfiles.pki_errors(directory):
         found = (directory / CA_CERTIFICATE).read_bytes()
         with contextlib.suppress(FileNotFoundError):
             found += (directory / NEXT / CA_CERTIFICATE).read_bytes()
@@ -128,7 +128,7 @@ def authorities(
     *,
     now: datetime | None = None,
     behind: timedelta = timedelta(0),
-) -> Authorities:
+) -> CaSet:
     """As :func:`load_ca`, with the authority that is to replace it, if that has begun. The one
     that is replaced may have expired."""
     now = now or certificates.now_utc()
@@ -137,16 +137,16 @@ def authorities(
     replaced = (directory / NEXT / CA_CERTIFICATE).exists()
     current = replace(_load(directory, now, expired=replaced), behind=behind)
     if not replaced:
-        return Authorities(current, None, current)
+        return CaSet(current, None, current)
     successor = replace(_load(directory / NEXT, now), behind=behind)
     own = directory / CLIENT
     if current.certificate.not_valid_after_utc <= now:
-        return Authorities(current, successor, successor)
-    with keyfiles.explained(directory):
+        return CaSet(current, successor, successor)
+    with keyfiles.pki_errors(directory):
         switched = own.exists() and certificates.issued(
-            certificates.parted(own.read_bytes()).cert_pem, successor
+            certificates.split_pem(own.read_bytes()).cert_pem, successor
         )
-    return Authorities(current, successor, successor if switched else current)
+    return CaSet(current, successor, successor if switched else current)
 
 
 def begin_replacement(
@@ -156,7 +156,7 @@ def begin_replacement(
     *,
     now: datetime | None = None,
     behind: timedelta = timedelta(0),
-) -> Authorities:
+) -> CaSet:
     """Make the authority that is to replace the cluster's, unless there is one already."""
     now = now or certificates.now_utc()
     # Not the name of the old one: whoever reads a certificate sees which of the two made it.
@@ -171,14 +171,14 @@ def begin_replacement(
     return authorities(pki_dir, cluster, now=now, behind=behind)
 
 
-def stand_in(
+def preview_replacement(
     pki_dir: Path, cluster: str, days: int = 3650, *, behind: timedelta = timedelta(0)
-) -> Authorities:
+) -> CaSet:
     """As :func:`begin_replacement`, without leaving anything: for a plan that is only shown."""
     current = _load(home(pki_dir, cluster), certificates.now_utc(), expired=True)
     with tempfile.TemporaryDirectory() as throw_away:
         made = ensure_ca(Path(throw_away), cluster, days, behind=behind)
-    return Authorities(current, made, current)
+    return CaSet(current, made, current)
 
 
 def expired(pki_dir: Path, cluster: str, now: datetime | None = None) -> bool:
@@ -189,7 +189,7 @@ def expired(pki_dir: Path, cluster: str, now: datetime | None = None) -> bool:
     path = directory / CA_CERTIFICATE
     if not path.exists():
         return False
-    with keyfiles.explained(directory):
+    with keyfiles.pki_errors(directory):
         end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
     return end <= (now or certificates.now_utc())
 
@@ -199,7 +199,7 @@ def _retire_expired_successor(directory: Path, now: datetime) -> None:
     path = directory / NEXT / CA_CERTIFICATE
     if not path.exists():
         return
-    with keyfiles.explained(directory):
+    with keyfiles.pki_errors(directory):
         old = x509.load_pem_x509_certificate(path.read_bytes())
         if old.not_valid_after_utc <= now:
             keyfiles.make_private_dir(directory / RETIRED)
@@ -223,7 +223,7 @@ def finish_replacement(pki_dir: Path, cluster: str) -> None:
     successor = directory / NEXT
     if not (successor / CA_CERTIFICATE).exists():
         return
-    with keyfiles.explained(directory):
+    with keyfiles.pki_errors(directory):
         old = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
         retired = directory / RETIRED / retired_as(old)
         keyfiles.make_private_dir(directory / RETIRED)
@@ -240,7 +240,7 @@ def _finish_promotion(directory: Path) -> None:
     key = directory / NEXT / CA_KEY
     if not key.exists() or (directory / NEXT / CA_CERTIFICATE).exists():
         return
-    with keyfiles.explained(directory):
+    with keyfiles.pki_errors(directory):
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
         if certificate.public_key() == keyfiles.load_key(key).public_key():
             os.replace(key, directory / CA_KEY)
@@ -257,7 +257,7 @@ def _ensure(directory: Path, name: str, days: int, now: datetime, behind: timede
         )
     # A key alone is a first run that was killed: it has signed nothing, and is used.
     private = keyfiles.ensure_key(key)
-    with keyfiles.explained(directory):
+    with keyfiles.pki_errors(directory):
         if not certificate.exists():
             made = certificates.self_signed(name, private, days, now, behind)
             keyfiles.create(certificate, made, 0o644)
@@ -266,7 +266,7 @@ def _ensure(directory: Path, name: str, days: int, now: datetime, behind: timede
 
 def _load(directory: Path, now: datetime, *, expired: bool = False) -> Authority:
     """The authority in a folder. ``expired``: its time may be over."""
-    with keyfiles.explained(directory):
+    with keyfiles.pki_errors(directory):
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
         key = keyfiles.load_key(directory / CA_KEY)
     if certificate.public_key() != key.public_key():
@@ -305,13 +305,13 @@ def ensure_client(
     with _making_client:
         directory = home(pki_dir, cluster)
         path = directory / CLIENT
-        with keyfiles.explained(directory):
+        with keyfiles.pki_errors(directory):
             found = keyfiles.own_pair(path) if path.exists() else None
             if found is not None and not (directory / CA_KEY).exists():
                 return found
         known = authorities(pki_dir, cluster, now=now, behind=behind)
         if found is not None and any(
-            certificates.is_good(found.cert_pem, a, (), now, usages=("client",)) is None
+            certificates.renewal_reason(found.cert_pem, a, (), now, usages=("client",)) is None
             for a in known.all
         ):
             return found
@@ -330,6 +330,6 @@ def renew_client(
     directory = home(pki_dir, cluster)
     made = certificates.leaf(authority, CLIENT_NAME, (), usages=("client",), days=days, now=now)
     path = directory / CLIENT
-    with keyfiles.explained(directory):
+    with keyfiles.pki_errors(directory):
         keyfiles.replace_file(path, made.key_pem + made.cert_pem, 0o600)
     return made

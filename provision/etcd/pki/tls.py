@@ -21,7 +21,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 YES_OUTAGE = "--yes-outage"
 
 #: The cluster's CA: this tool's own, or one elsewhere.
-Ca = own_ca.Authorities | external_ca.External
+Ca = own_ca.CaSet | external_ca.External
 
 
 def authority(
@@ -44,7 +44,7 @@ def behind(facts: Iterable[HostFacts]) -> timedelta:
     return timedelta(seconds=max(0.0, *(-f.clock_offset for f in facts), 0.0))
 
 
-def _own(cluster: EtcdCluster, behind: timedelta, *, write: bool) -> own_ca.Authorities:
+def _own(cluster: EtcdCluster, behind: timedelta, *, write: bool) -> own_ca.CaSet:
     directory, days = cluster.tls.pki_dir, cluster.tls.ca_days
     if write or (own_ca.home(directory, cluster.name) / own_ca.CA_CERTIFICATE).exists():
         own_ca.ensure_ca(directory, cluster.name, days, behind=behind)
@@ -194,14 +194,14 @@ def material(
 
 
 def due(
-    cluster: EtcdCluster, member: EtcdMember, kind: str, facts: HostFacts, ca: own_ca.Authorities
+    cluster: EtcdCluster, member: EtcdMember, kind: str, facts: HostFacts, ca: own_ca.CaSet
 ) -> str | None:
     """Why a listener needs a new certificate; None when the one on the host is good."""
     here = desired.installed(cluster, kind, facts)
     if here is None:
         return ""
     issuer = ca.issuer(here) or ca.signing
-    return certificates.is_good(here, issuer, desired.sans(member))
+    return certificates.renewal_reason(here, issuer, desired.sans(member))
 
 
 def leaf(
@@ -244,6 +244,6 @@ def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
     return own_ca.ensure_client(cluster.tls.pki_dir, cluster.name)
 
 
-def _trust(cluster: EtcdCluster, facts: HostFacts, ca: own_ca.Authorities) -> bytes:
+def _trust(cluster: EtcdCluster, facts: HostFacts, ca: own_ca.CaSet) -> bytes:
     here = desired.trusted(cluster, facts)
     return here if here in (a.cert_pem for a in ca.all) and ca.next is not None else ca.bundle

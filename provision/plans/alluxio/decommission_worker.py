@@ -13,15 +13,15 @@ import time
 from collections.abc import Mapping
 
 from provision.alluxio.membership import leases, registrations
-from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.alluxio.worker import desired
-from provision.engine.plan import Call, Gate, HostChanges, Plan, Step
+from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster import health
 from provision.host import gather
 from provision.host.diff import Change
-from provision.host.facts import PENDING_DIR, HostFacts, Probe
+from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plans.alluxio import forget_worker, stop_workers
@@ -55,7 +55,7 @@ def plan(
         ),
         units=(desired.UNIT,),
     )
-    facts, problems = gather.look(fleet, {worker.machine: probe})
+    facts, problems = gather.gather_facts(fleet, {worker.machine: probe})
     if problems:
         remedy = _without_host(worker, seen)
         raise PreflightFailed(
@@ -118,7 +118,7 @@ def _revoke(
     worker_id: str,
     key: KeyValue,
     since: int,
-) -> Call:
+) -> Action:
     """Revoke the lease of ``key``, if it is still that key's alone and has expired."""
 
     def do() -> None:
@@ -134,7 +134,7 @@ def _revoke(
                 )
             client.lease_revoke(key.lease)
 
-    return Call(f"etcd: revoke lease {key.lease:x} of {worker_id}, expired for {since} s", do)
+    return Action(f"etcd: revoke lease {key.lease:x} of {worker_id}, expired for {since} s", do)
 
 
 def _nothing_to_revoke(worker: AlluxioWorker) -> Problem:
@@ -148,7 +148,7 @@ def _stopping(f: HostFacts) -> tuple[Change, ...]:
         return ()
     if unit.active in stop_workers.STOPPED and unit.file_state == "disabled":
         return ()
-    pending = f"{PENDING_DIR}/restart.{desired.UNIT}"
+    pending = f"{STATE_DIR}/restart.{desired.UNIT}"
     return (
         Change(
             f"stop and disable {desired.UNIT}",
@@ -174,7 +174,7 @@ def _its(
 
 
 def _elsewhere(
-    alluxio: AlluxioCluster, worker: AlluxioWorker, seen: Membership | None, f: HostFacts
+    alluxio: AlluxioCluster, worker: AlluxioWorker, seen: RegistrationSnapshot | None, f: HostFacts
 ) -> tuple[Problem, ...]:
     identity = desired.identity(alluxio, f)
     entry = seen.authorized.get(desired.worker_id(identity)) if seen and identity else None
@@ -188,7 +188,7 @@ def _elsewhere(
     return (Problem(worker.name, what, remedy, "warning", id="worker-registered-elsewhere"),)
 
 
-def _without_host(worker: AlluxioWorker, seen: Membership | None) -> str:
+def _without_host(worker: AlluxioWorker, seen: RegistrationSnapshot | None) -> str:
     """What to do when the host is gone for good."""
     ids = [
         i for i, e in (seen.authorized if seen else {}).items() if forget_worker.is_at(worker, e)

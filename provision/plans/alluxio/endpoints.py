@@ -12,7 +12,7 @@ from provision.host import gather
 from provision.host.ownership import owner
 from provision.inventory.resolved import AlluxioCluster, EtcdCluster, Inventory
 from provision.plans.alluxio import moved, start_workers
-from provision.plans.alluxio.start_workers import Observed
+from provision.plans.alluxio.start_workers import WorkersState
 from provision.ssh.session import Fleet
 
 
@@ -38,7 +38,7 @@ def steps(
     """
     tarballs = start_workers.fetch(alluxio)
     probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
-    facts, absent = gather.look(fleet, probes)
+    facts, absent = gather.gather_facts(fleet, probes)
     remedy = "run invoke start-workers when it is back"
     notes = [
         Problem(
@@ -75,6 +75,6 @@ def steps(
         for p in moving.values()
     ]
     running = [w for w in running if w.name not in moving]
-    plan = start_workers.plan(inventory, alluxio, fleet, Observed(tarballs, facts), running)
+    plan = start_workers.plan(inventory, alluxio, fleet, WorkersState(tarballs, facts), running)
     # A worker with a newer release keeps its configuration, and so its old endpoints.
     return Told(plan.steps, [*notes, *plan.notes, *plan.left], not (notes or plan.left))

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from provision.alluxio.membership import leases, registrations, removed
-from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.alluxio.worker import desired
-from provision.engine.plan import Call, Plan, Step
+from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import KeyValue, LeaseTime
@@ -35,7 +35,7 @@ class Removal:
     files: tuple[Path, ...] = ()
 
 
-def look(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Membership:
+def look(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> RegistrationSnapshot:
     """The registrations as they are now. Raises :class:`Unhealthy` when etcd does not serve."""
     with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
         return registrations.read(client, alluxio.name)
@@ -79,7 +79,7 @@ def forget_stale(
     return _forgetting(inventory, alluxio, fleet, seen, found)
 
 
-def stale(alluxio: AlluxioCluster, seen: Membership) -> list[str]:
+def stale(alluxio: AlluxioCluster, seen: RegistrationSnapshot) -> list[str]:
     """The ids that are not live and no declared worker comes back under: their address is
     nobody's in the inventory, or another id is live there."""
     declared = {(w.hostname.lower(), w.rpc_port) for w in alluxio.workers}
@@ -97,7 +97,7 @@ def stale(alluxio: AlluxioCluster, seen: Membership) -> list[str]:
 
 def require_not_live(
     alluxio: AlluxioCluster,
-    seen: Membership,
+    seen: RegistrationSnapshot,
     ids: Iterable[str],
     times: Mapping[int, LeaseTime] = MappingProxyType({}),
 ) -> None:
@@ -126,7 +126,7 @@ def removals(
     fleet: Fleet,
     entries: Mapping[str, Entry],
     command: str,
-) -> tuple[tuple[Call, ...], tuple[Path, ...]]:
+) -> tuple[tuple[Action, ...], tuple[Path, ...]]:
     """Calls that each remove one AUTHORIZED key as it was seen, and where its value is kept."""
     files = {i: removed.new_file(alluxio.name, i, entry.key.key) for i, entry in entries.items()}
 
@@ -141,7 +141,7 @@ def removals(
             _explain(client, worker_id, key, live)
 
     calls = tuple(
-        Call(
+        Action(
             f"etcd: remove {printable(entry.key.key, 300)}; kept in {files[i]}",
             functools.partial(remove, i, entry.key),
         )
@@ -163,7 +163,7 @@ def _forgetting(
     inventory: Inventory,
     alluxio: AlluxioCluster,
     fleet: Fleet,
-    seen: Membership,
+    seen: RegistrationSnapshot,
     ids: Sequence[str],
 ) -> Removal:
     held = [seen.live[i].key.lease for i in ids if i in seen.live and seen.live[i].key.lease]

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from provision.alluxio.membership.registrations import Membership
+from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
 from provision.errors import Problem, ProvisionError
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
@@ -83,7 +83,7 @@ def explained(
     refused = [(w, line) for w, line in lines if isinstance(line, str) and TEXT in line]
     if not refused:
         return {}
-    seen: Membership | None = None
+    seen: RegistrationSnapshot | None = None
     with contextlib.suppress(ProvisionError):
         seen = forget_worker.look(inventory, alluxio, fleet)
     problems = {}

@@ -38,7 +38,7 @@ from provision.inventory.resolved import (
     bracketed,
 )
 from provision.plans.alluxio import start_workers, worker_preflight
-from provision.plans.alluxio.start_workers import POLL_SECONDS, Observed
+from provision.plans.alluxio.start_workers import POLL_SECONDS, WorkersState
 from provision.ssh.session import Fleet, Session
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ MAX_ANSWER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class MastersObserved(Observed):
+class MastersObserved(WorkersState):
     """``primary``: the master that serves now, by name; None when none does."""
 
     primary: str | None = None
@@ -107,7 +107,7 @@ def observe(
     probes = {m.machine: _probe(alluxio, m, tarballs) if tarballs else Probe() for m in chosen}
     others = [m for m in alluxio.masters if m not in chosen]
     journals = {m.machine: Probe(commands=journal.probe_commands(alluxio, m)) for m in others}
-    everyone, unreachable = gather.look(fleet, {**journals, **probes})
+    everyone, unreachable = gather.gather_facts(fleet, {**journals, **probes})
     facts = {machine: seen for machine, seen in everyone.items() if machine in probes}
     asked = {machine.host for machine in probes}
     problems += [p for p in unreachable if p.where.partition(" ")[0] in asked]
@@ -446,7 +446,7 @@ def stop(
     Raises :class:`PreflightFailed` when one of them is not this cluster's.
     """
     probe = Probe(resources=(File(MASTER_UNIT_PATH, None),), units=(MASTER_UNIT,))
-    facts = gather.facts(fleet, {m.machine: probe for m in chosen})
+    facts = gather.require_facts(fleet, {m.machine: probe for m in chosen})
     foreign: list[Problem] = []
     hosts: list[HostChanges] = []
     for m in chosen:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from provision.alluxio.membership import leases, registrations
-from provision.alluxio.membership.registrations import Entry, Membership, Registration
+from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.alluxio.worker import desired
 from provision.engine.plan import Gate, HostChanges, Step
 from provision.errors import Problem
@@ -44,7 +44,7 @@ def found(
     alluxio: AlluxioCluster,
     chosen: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
-    seen: Membership,
+    seen: RegistrationSnapshot,
 ) -> list[Moved]:
     """Those of the chosen that Alluxio would refuse, by what etcd has under their identities."""
     if alluxio.membership != "ETCD":  # else a live key gives way to its worker's next start
@@ -72,7 +72,7 @@ def clones(
     fleet: Fleet,
     moved: Sequence[Moved],
     facts: Mapping[Machine, HostFacts],
-    seen: Membership,
+    seen: RegistrationSnapshot,
 ) -> list[Problem]:
     """Those whose identity another host's worker has, as far as it can be known before a start.
 
@@ -176,7 +176,7 @@ def _ended(
 def _own(fleet: Fleet, asked: Collection[tuple[Moved, Registration]]) -> set[str]:
     """The workers whose registered host is their own host, by name or address."""
     probes = {one.worker.machine: Probe(resolve=(r.host,)) for one, r in asked}
-    facts, _ = gather.look(fleet, probes) if probes else ({}, [])
+    facts, _ = gather.gather_facts(fleet, probes) if probes else ({}, [])
     found = set()
     for one, r in asked:
         f = facts.get(one.worker.machine)

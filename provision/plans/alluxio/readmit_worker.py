@@ -6,7 +6,7 @@ from pathlib import Path
 
 from provision.alluxio.membership import removed
 from provision.alluxio.worker import desired
-from provision.engine.plan import Call, Plan, Step
+from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.cluster import health
 from provision.inventory.resolved import AlluxioCluster, Inventory
@@ -49,5 +49,5 @@ def plan(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: Path
                     f"{saved.worker_id} has registered itself meanwhile", id="changed-meanwhile"
                 )
 
-    call = Call(f"etcd: write {printable(saved.key, 300)} as {file} has it", do)
+    call = Action(f"etcd: write {printable(saved.key, 300)} as {file} has it", do)
     return Plan(command, inventory.cluster, (Step(f"readmit {saved.worker_id}", calls=(call,)),))

@@ -76,7 +76,7 @@ class Watch:
             remedy = "solve the alarm, then invoke disarm-alarms and invoke restart-workers"
             self._notes = (Problem("the workers", what, remedy, "warning", id="worker-left-out"),)
             return
-        self._facts, absent = gather.look(
+        self._facts, absent = gather.gather_facts(
             self._fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
         )
         self._notes = tuple(
@@ -165,7 +165,7 @@ def _lease(
     alluxio: AlluxioCluster,
     worker: AlluxioWorker,
     facts: Mapping[Machine, HostFacts],
-    seen: registrations.Membership,
+    seen: registrations.RegistrationSnapshot,
 ) -> int:
     """The lease of the worker's live key, found by its identity or else by its address; 0: none."""
     identity = desired.identity(alluxio, facts[worker.machine]) if worker.machine in facts else None

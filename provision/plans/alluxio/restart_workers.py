@@ -19,7 +19,7 @@ from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import Problem, UsageError
 from provision.host import gather, preflight
 from provision.host.diff import Change, changes
-from provision.host.facts import PENDING_DIR, HostFacts, Probe, merged
+from provision.host.facts import STATE_DIR, HostFacts, Probe, merged
 from provision.host.resources import File, Identity, Unit
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import forget_worker, moved, start_workers, stop_workers
@@ -29,7 +29,7 @@ from provision.text import printable
 COMMAND = "restart-workers"
 #: Those that note on the hosts which workers they restart.
 COMMANDS = (COMMAND, "restore-etcd", "recover-etcd")
-MARK = f"{PENDING_DIR}/restart.{desired.UNIT}"
+MARK = f"{STATE_DIR}/restart.{desired.UNIT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def in_groups(
         steps += moved.steps(
             *(inventory, alluxio, fleet, [m for m in others if m.worker in some], facts, command)
         )
-        waiting = start_workers.Registrations(inventory, alluxio, fleet, some, done)
+        waiting = start_workers.RegistrationGate(inventory, alluxio, fleet, some, done)
         done += some
         steps.append(
             Step(
@@ -181,7 +181,7 @@ def _look(
     files = (File(desired.UNIT_PATH, None), File(MARK, None), identity)
     probe = Probe(resources=files, units=(desired.UNIT,))
     probes = {w.machine: merged([probe, readiness.probe(alluxio, w)]) for w in chosen}
-    facts = gather.facts(fleet, probes)
+    facts = gather.require_facts(fleet, probes)
     stop_workers.require_ours(inventory, chosen, facts)
     return facts
 

@@ -55,14 +55,14 @@ STARTS = tuple(f"{verb} {desired.UNIT}" for verb in ("start", "restart"))
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class WorkersState:
     """Everything the plan is made from."""
 
     artifacts: Artifacts
     facts: Mapping[Machine, HostFacts]
     warnings: tuple[Problem, ...] = ()
     #: What the cluster has in etcd, where its membership type is about to change.
-    registered: registrations.Membership | None = None
+    registered: registrations.RegistrationSnapshot | None = None
     #: The workers that are to register another address than etcd has under their identities.
     moved: tuple[moved.Moved, ...] = ()
 
@@ -85,7 +85,7 @@ def observe(
     fleet: Fleet,
     chosen: Sequence[AlluxioWorker],
     tarballs: Artifacts | None = None,
-) -> Observed:
+) -> WorkersState:
     """Look at the hosts of the chosen workers, and at the same time whether etcd is there.
 
     ``tarballs`` are those that the inventory declares, when they are not given.
@@ -99,7 +99,7 @@ def observe(
         probes = {
             w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe() for w in chosen
         }
-        facts, unreachable = gather.look(fleet, probes)
+        facts, unreachable = gather.gather_facts(fleet, probes)
         problems += unreachable
         rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
         problems += preflight.hosts(facts, rooms)
@@ -123,14 +123,14 @@ def observe(
             health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client,
         ):
             seen = registrations.read(client, alluxio.name)
-    return Observed(tarballs, facts, warnings, seen, tuple(others))
+    return WorkersState(tarballs, facts, warnings, seen, tuple(others))
 
 
 def plan(
     inventory: Inventory,
     alluxio: AlluxioCluster,
     fleet: Fleet,
-    observed: Observed,
+    observed: WorkersState,
     chosen: Sequence[AlluxioWorker],
     *,
     command: str = "start-workers",
@@ -173,7 +173,7 @@ def plan(
         # Whoever is not started anew, but enabled for instance, has no newer key to wait for.
         restarted = {h.name for h in hosts if any(c.what in STARTS for c in h.changes)}
         touched = [w for w in workers if w.name in restarted]
-        waiting = Registrations(inventory, alluxio, fleet, touched, done) if touched else None
+        waiting = RegistrationGate(inventory, alluxio, fleet, touched, done) if touched else None
         done.extend(touched)
         steps.append(
             Step(
@@ -192,12 +192,12 @@ def plan(
 
     remove_old_addresses(fresh)
     step("install and start workers", fresh, lambda change: True)
-    step("prepare running workers", running, lambda change: change.quiet)
+    step("prepare running workers", running, lambda change: change.non_disruptive)
     for some in groups(running, at_once or max(1, len(chosen) // RESTART_SHARE)):
         other = membership_switch.away(alluxio, some, observed.facts)
         to = f" with membership {alluxio.membership}" if other else ""
-        remove_old_addresses([w for w in some if not all(c.quiet for c in todo[w.name])])
-        step(f"restart {named(some)}{to}", some, lambda change: not change.quiet)
+        remove_old_addresses([w for w in some if not all(c.non_disruptive for c in todo[w.name])])
+        step(f"restart {named(some)}{to}", some, lambda change: not change.non_disruptive)
     switched = type_change.notes(alluxio, chosen, observed.facts, observed.registered)
     beside = _pending_masters(alluxio, changed, todo, observed.facts)
     stores = [p for w in changed for p in state.notes(alluxio, w, observed.facts[w.machine])]
@@ -420,7 +420,7 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-class Registrations:
+class RegistrationGate:
     """The gate of workers that are (re)started: each has a live key newer than the start, and its
     listeners answer.
 
@@ -497,7 +497,7 @@ def _running(facts: HostFacts) -> bool:
 
 def _registered(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet
-) -> tuple[registrations.Membership | None, list[Problem]]:
+) -> tuple[registrations.RegistrationSnapshot | None, list[Problem]]:
     """The registrations, and what keeps workers from joining."""
     if alluxio.membership == "STATIC":
         return None, []
@@ -529,22 +529,26 @@ def _rooms(
     chosen: Sequence[AlluxioWorker],
     tarballs: Artifacts,
     facts: Mapping[Machine, HostFacts],
-) -> dict[Machine, list[preflight.Room]]:
+) -> dict[Machine, list[preflight.SpaceRequirement]]:
     marker = f"{desired.home(alluxio)}/{MARKER}"
-    room = preflight.Room(
+    room = preflight.SpaceRequirement(
         alluxio.install_dir, tarballs.alluxio.size * UNPACKED, "the Alluxio release"
     )
     rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
     if tarballs.jdk is not None:
         tree = java.tree(alluxio, tarballs.jdk.path.name)
-        room = preflight.Room(alluxio.java.install_dir, tarballs.jdk.size * UNPACKED, "the JDK")
+        room = preflight.SpaceRequirement(
+            alluxio.java.install_dir, tarballs.jdk.size * UNPACKED, "the JDK"
+        )
         for m, f in facts.items():
             if f.text(f"{tree}/{MARKER}") is None:
                 rooms.setdefault(m, []).append(room)
     for worker in (w for w in chosen if w.machine in facts):
         if state.metastore(alluxio) not in facts[worker.machine].paths:
             rooms.setdefault(worker.machine, []).append(
-                preflight.Room(alluxio.state_dir, state.METASTORE_ROOM, "the worker's metastore")
+                preflight.SpaceRequirement(
+                    alluxio.state_dir, state.METASTORE_ROOM, "the worker's metastore"
+                )
             )
         store = worker.page_store
         away = stores.lost(worker, facts[worker.machine], desired.UNIT_PATH)
@@ -554,7 +558,9 @@ def _rooms(
             known = facts[worker.machine].paths.get(path)
             if known is None:  # pages that are there already take their own room
                 rooms.setdefault(worker.machine, []).append(
-                    preflight.Room(path, sizes.size_bytes(size), f"a page store of {size}")
+                    preflight.SpaceRequirement(
+                        path, sizes.size_bytes(size), f"a page store of {size}"
+                    )
                 )
     return rooms
 

@@ -29,7 +29,7 @@ def plan(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet) ->
     Raises :class:`PreflightFailed` when one of them is not this cluster's.
     """
     probe = Probe(resources=(File(worker.UNIT_PATH, None),), units=(worker.UNIT,))
-    facts = gather.facts(fleet, {w.machine: probe for w in chosen})
+    facts = gather.require_facts(fleet, {w.machine: probe for w in chosen})
     require_ours(inventory, chosen, facts)
     stop = Change(f"stop {worker.UNIT}", f"systemctl stop {worker.UNIT}", disrupts=True, seconds=90)
     hosts = tuple(

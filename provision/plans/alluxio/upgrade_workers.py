@@ -142,7 +142,7 @@ def running(
 ) -> dict[str, list[str]]:
     """The releases that ``current`` names on the chosen workers' hosts, each with the workers."""
     probe = Probe(paths=(desired.current_link(alluxio),))
-    facts = gather.facts(fleet, {w.machine: probe for w in chosen})
+    facts = gather.require_facts(fleet, {w.machine: probe for w in chosen})
     found: dict[str, list[str]] = {}
     for w in chosen:
         name = desired.target(facts[w.machine], desired.current_link(alluxio))
@@ -195,7 +195,7 @@ def _look(
         commands={"releases": listing},
     )
     probes = {w.machine: merged([probe, readiness.probe(alluxio, w)]) for w in chosen}
-    facts = gather.facts(fleet, probes)
+    facts = gather.require_facts(fleet, probes)
     stop_workers.require_ours(inventory, chosen, facts)
     return facts
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.alluxio.membership import clusters
 from provision.alluxio.worker import desired as workers_desired
-from provision.engine.plan import Call, HostChanges, Plan, Step
+from provision.engine.plan import Action, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
@@ -40,7 +40,7 @@ ROOT = "root"
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class AuthState:
     """What etcd has. ``accepted``: whether it takes the workers' login, when it is on."""
 
     enabled: bool
@@ -53,7 +53,7 @@ class Observed:
     running: tuple[tuple[str, str], ...] = ()
 
 
-def observe(inventory: Inventory, fleet: Fleet) -> Observed:
+def observe(inventory: Inventory, fleet: Fleet) -> AuthState:
     """Ask etcd, as root when it is on. Raises :class:`Unhealthy` when it refuses that, and
     :class:`UsageError` when the inventory does not say what is needed."""
     cluster = inventory.etcd
@@ -61,7 +61,7 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
         raise UsageError(
             f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
         )
-    seen = gates.back(cluster, fleet, health.observe(cluster, fleet))
+    seen = gates.wait_until_recovered(cluster, fleet, health.observe(cluster, fleet))
     gates.require_writable(seen)
     with health.any_client(cluster, fleet) as client:
         enabled = client.log_in()
@@ -70,11 +70,11 @@ def observe(inventory: Inventory, fleet: Fleet) -> Observed:
     accepted = enabled and login is not None and _accepted(cluster, fleet, login)
     found = clusters.look(inventory, fleet).clusters
     others = {c.name: c.live for c in found if c.inventory != clusters.OURS}
-    return Observed(enabled, users, roles, accepted, others, seen.releases)
+    return AuthState(enabled, users, roles, accepted, others, seen.releases)
 
 
 def enable(
-    inventory: Inventory, fleet: Fleet, seen: Observed, lock_out: Sequence[str] = ()
+    inventory: Inventory, fleet: Fleet, seen: AuthState, lock_out: Sequence[str] = ()
 ) -> Plan:
     """Users and roles, the workers' login, authentication on, and the workers restarted.
 
@@ -103,7 +103,7 @@ def enable(
     return replace(_plan("enable-auth", inventory, steps), notes=notes)
 
 
-def disable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
+def disable(inventory: Inventory, fleet: Fleet, seen: AuthState) -> Plan:
     """The workers' login taken away, authentication off, and the workers restarted, rolling.
 
     Users and roles stay in etcd: without authentication they mean nothing.
@@ -125,7 +125,7 @@ def disable(inventory: Inventory, fleet: Fleet, seen: Observed) -> Plan:
     return _plan("disable-auth", inventory, steps)
 
 
-def _others(seen: Observed, lock_out: Sequence[str]) -> tuple[Problem, ...]:
+def _others(seen: AuthState, lock_out: Sequence[str]) -> tuple[Problem, ...]:
     """What becomes of the other clusters: an error for live workers nobody agreed to cut off."""
     if unknown := [name for name in lock_out if name not in seen.others]:
         raise UsageError(
@@ -176,19 +176,19 @@ def _accepted(cluster: EtcdCluster, fleet: Fleet, login: Login) -> bool:
             raise
 
 
-def _users(inventory: Inventory, fleet: Fleet, seen: Observed) -> list[Call]:
+def _users(inventory: Inventory, fleet: Fleet, seen: AuthState) -> list[Action]:
     """The calls for users and roles. A password that etcd cannot be asked about is set."""
     cluster = inventory.etcd
     root = root_login(cluster)
     assert root is not None  # observe() has seen to it
-    calls: list[Call] = []
+    calls: list[Action] = []
 
     def call(what: str, do: Callable[[EtcdClient], None]) -> None:
         def run() -> None:
             with health.any_client(cluster, fleet) as client:
                 do(client)
 
-        calls.append(Call(what, run))
+        calls.append(Action(what, run))
 
     if not seen.enabled:
         call("user root with its password and role", lambda c: _user(c, root, ROOT))
@@ -235,7 +235,7 @@ def _switch(cluster: EtcdCluster, fleet: Fleet, to: str, do: Callable[[EtcdClien
 
     return Step(
         f"turn authentication {to}",
-        calls=(Call(f"authentication {to}", run),),
+        calls=(Action(f"authentication {to}", run),),
         after=gates.all_healthy(cluster, fleet),
     )
 
@@ -249,7 +249,7 @@ def _workers(
         return [], []
     tarballs = start_workers.fetch(alluxio)
     probes = {w.machine: workers_desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
-    seen, absent = gather.look(fleet, probes)
+    seen, absent = gather.gather_facts(fleet, probes)
     if absent:
         # One that is left out would be cut off, or never come back.
         raise PreflightFailed(
@@ -301,7 +301,7 @@ def _restarts(
     changed = {w.name: host for w, host in restarted}
     steps: list[Step] = []
     for some in start_workers.groups([w for w, _ in restarted], share):
-        waiting = start_workers.Registrations(inventory, alluxio, fleet, some)
+        waiting = start_workers.RegistrationGate(inventory, alluxio, fleet, some)
         names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
         steps.append(
             Step(

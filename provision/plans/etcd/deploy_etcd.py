@@ -13,7 +13,7 @@ from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import gates, hashes, health
 from provision.etcd.member import desired, layout
-from provision.etcd.member.membership_diff import Move
+from provision.etcd.member.membership_diff import MemberChange
 from provision.etcd.pki import external_ca, imported, tls
 from provision.host.diff import Change, changes
 from provision.host.predict import after
@@ -23,15 +23,14 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd.certificates import enable_peer_tls
 from provision.plans.etcd.data import alarms
 from provision.plans.etcd.members import declared_changes, member_plan, member_steps
-from provision.plans.etcd.state.observe import Observed as Observed
-from provision.plans.etcd.state.observe import observe as observe
+from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
 
 
 def plan(
     inventory: Inventory,
     fleet: Fleet,
-    observed: Observed,
+    observed: EtcdState,
     *,
     write: bool = True,
     workers: bool = True,
@@ -126,7 +125,7 @@ def plan(
         notes += made.notes
     rolling = [m for m in staying if m not in down and todo[m.name]]
     _refuse_several_cut_off(cluster, observed, rolling)
-    quiet = [_on(m, tuple(c for c in todo[m.name] if c.quiet)) for m in rolling]
+    quiet = [_on(m, tuple(c for c in todo[m.name] if c.non_disruptive)) for m in rolling]
     if any(h.changes for h in quiet):
         steps.append(
             Step("prepare without touching a service", tuple(h for h in quiet if h.changes))
@@ -135,7 +134,7 @@ def plan(
     standing = alarm.kinds
     asked = known if standing else whole
     for member in gates.order(rolling, observed.health):
-        disruptive = tuple(c for c in todo[member.name] if not c.quiet)
+        disruptive = tuple(c for c in todo[member.name] if not c.non_disruptive)
         if isinstance(ca, external_ca.External):
             # Of a new CA they come when every member trusts it.
             leaves = tuple(c for c in disruptive if c.ask)
@@ -164,7 +163,7 @@ def _no_member(name: str) -> Problem:
     return Problem(f"--remove {name}", what, "", "warning", id="name-unknown")
 
 
-def _newer(cluster: EtcdCluster, observed: Observed) -> list[Problem]:
+def _newer(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
     """The members whose patch release is newer than the inventory's, and is left."""
     found = []
     for m in cluster.members:
@@ -187,7 +186,7 @@ def _rolling(
     return Step(
         title,
         (_on(member, todo),),
-        before=gates.can_lose(cluster, fleet, member),
+        before=gates.require_others_healthy(cluster, fleet, member),
         after=gates.all_healthy(cluster, fleet, member, standing),
     )
 
@@ -200,7 +199,7 @@ class _Alarm:
     solved: bool
 
 
-def _alarm(cluster: EtcdCluster, observed: Observed) -> _Alarm:
+def _alarm(cluster: EtcdCluster, observed: EtcdState) -> _Alarm:
     if observed.running is None:
         return _Alarm(frozenset(), True)
     kinds = observed.running.alarms
@@ -211,8 +210,8 @@ def _alarm(cluster: EtcdCluster, observed: Observed) -> _Alarm:
 
 
 def _beside_a_start(
-    observed: Observed,
-    moves: Sequence[Move],
+    observed: EtcdState,
+    moves: Sequence[MemberChange],
     staying: Sequence[EtcdMember],
     down: Sequence[EtcdMember],
     todo: Mapping[str, tuple[Change, ...]],
@@ -225,7 +224,7 @@ def _beside_a_start(
     return list(dict.fromkeys(names))
 
 
-def _comes_after_the_alarm(moves: Sequence[Move]) -> Problem:
+def _comes_after_the_alarm(moves: Sequence[MemberChange]) -> Problem:
     names = ", ".join(dict.fromkeys(m.member.name for m in moves))
     what = "is added, moved or removed once the alarm is disarmed"
     return Problem(names, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
@@ -240,7 +239,7 @@ def _left_until_solved(kinds: Collection[str], names: Sequence[str]) -> Problem:
     return Problem(", ".join(names), what, remedy, "warning", id=error_id)
 
 
-def _starting(down: Sequence[EtcdMember], observed: Observed) -> str:
+def _starting(down: Sequence[EtcdMember], observed: EtcdState) -> str:
     """What it is called to change all of ``down`` together."""
     facts = [observed.facts[m.machine] for m in down]
     if not any(desired.has_data(m, f) for m, f in zip(down, facts, strict=True)):
@@ -251,7 +250,7 @@ def _starting(down: Sequence[EtcdMember], observed: Observed) -> str:
     return "start the members that are down"
 
 
-def _down(member: EtcdMember, observed: Observed) -> bool:
+def _down(member: EtcdMember, observed: EtcdState) -> bool:
     facts = observed.facts[member.machine]
     running = facts.unit(layout.UNIT).active == "active"
     return not (running and observed.health.established and desired.has_data(member, facts))
@@ -260,7 +259,7 @@ def _down(member: EtcdMember, observed: Observed) -> bool:
 def _changes(
     cluster: EtcdCluster,
     member: EtcdMember,
-    observed: Observed,
+    observed: EtcdState,
     ca: tls.Ca | None,
     checks: bool,
 ) -> tuple[Change, ...]:
@@ -272,7 +271,7 @@ def _changes(
 def _wanted(
     cluster: EtcdCluster,
     member: EtcdMember,
-    observed: Observed,
+    observed: EtcdState,
     ca: tls.Ca | None,
     bootstrapped: bool,
     checks: bool,
@@ -291,7 +290,7 @@ def _wanted(
 
 
 def _checks(
-    cluster: EtcdCluster, fleet: Fleet, observed: Observed, down: Sequence[EtcdMember]
+    cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, down: Sequence[EtcdMember]
 ) -> bool:
     """Whether members that are ``down`` may compare their data with the others' as they start.
 
@@ -310,7 +309,7 @@ def _checks(
         return False
 
 
-def _serves(member: EtcdMember, observed: Observed) -> bool:
+def _serves(member: EtcdMember, observed: EtcdState) -> bool:
     """Whether the member is known to be of a cluster that serves."""
     return any(m.member.name == member.name and m.healthy for m in observed.health.members)
 
@@ -318,7 +317,7 @@ def _serves(member: EtcdMember, observed: Observed) -> bool:
 def _exists(
     cluster: EtcdCluster,
     member: EtcdMember,
-    observed: Observed,
+    observed: EtcdState,
     ca: tls.Ca | None,
     checks: bool,
 ) -> tuple[Change, ...]:
@@ -332,7 +331,7 @@ def _exists(
     return changes([replace(config, restarts=())], after(first, facts))
 
 
-def _late(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:
+def _late(cluster: EtcdCluster, observed: EtcdState) -> tuple[EtcdMember, ...]:
     """The declared members that a cluster which is down has not heard of: they cannot be added
     before it is up, and must not be started as if they were of its first members."""
     if observed.running is not None:
@@ -353,7 +352,7 @@ def _comes_later(member: EtcdMember) -> Problem:
     return Problem(where, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
 
 
-def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: Observed) -> Problem:
+def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: EtcdState) -> Problem:
     """Started without its data, it could vote for what it has once voted against."""
     where = f"{member.name} ({member.machine.where})"
     what, remedy = desired.what_is_lost(cluster, member, observed.facts[member.machine])
@@ -364,7 +363,7 @@ def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: Observed) -> Pr
 
 
 def _refuse_several_cut_off(
-    cluster: EtcdCluster, observed: Observed, rolling: Sequence[EtcdMember]
+    cluster: EtcdCluster, observed: EtcdState, rolling: Sequence[EtcdMember]
 ) -> None:
     """Raises :class:`PreflightFailed` when two or more members are cut off: changed one by one,
     each would wait in vain for the others to be healthy."""
@@ -386,7 +385,7 @@ def _refuse_several_cut_off(
     )
 
 
-def _refuse_another_minor(cluster: EtcdCluster, observed: Observed) -> None:
+def _refuse_another_minor(cluster: EtcdCluster, observed: EtcdState) -> None:
     if cluster.source.package:
         return
     wanted = version_tuple(cluster.version)[:2]

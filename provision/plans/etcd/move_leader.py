@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from provision.engine.plan import Call, Plan, Step
+from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, health, reconfigure
 from provision.inventory.resolved import Inventory
@@ -21,19 +21,19 @@ def plan(inventory: Inventory, fleet: Fleet, to: str) -> Plan:
             f"{to!r} is not in etcd.members of {inventory.path} (there: {names})", id="name-unknown"
         )
     seen = health.observe(cluster, fleet)
-    if not seen.healthy(to):
+    if not seen.is_member_healthy(to):
         problems = seen.problems or [
             Problem(to, "is not a voter of the running cluster", id="member-not-joined")
         ]
         raise PreflightFailed(f"{to} is not healthy, and cannot lead", problems, id="member-down")
     if seen.leader == to:
         return Plan("move-leader", cluster.name)
-    call = Call(
+    call = Action(
         f"etcd: move leadership from {seen.leader or 'nobody'} to {to}",
         lambda: reconfigure.move_leadership_to(cluster, fleet, member),
     )
     # Neither an alarm nor a third member that is down is a reason to stay on that host.
-    serving = tuple(m for m in cluster.members if seen.healthy(m.name))
+    serving = tuple(m for m in cluster.members if seen.is_member_healthy(m.name))
     left = replace(cluster, members=serving)
     after = gates.all_healthy(left, fleet, member, standing=seen.alarms)
     step = Step(f"make {to} the leader", (), (call,), after=after)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from provision import artifacts
 from provision.artifacts import Artifact
-from provision.engine.plan import Call, Gate, HostChanges, Plan, Step
+from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.cluster import gates, hashes, health, reach, reconfigure, served_certs
 from provision.etcd.cluster.health import ClusterHealth
@@ -35,7 +35,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd import before_3_6, before_3_7
 from provision.plans.etcd.data import backup_etcd
 from provision.plans.etcd.members.declared_changes import declared_moves
-from provision.plans.etcd.state.observe import Observed
+from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
 from provision.text import document
 
@@ -57,7 +57,7 @@ class Release:
 def plan(
     inventory: Inventory,
     fleet: Fleet,
-    observed: Observed,
+    observed: EtcdState,
     to: str,
     *,
     backup: Path | None = None,
@@ -148,7 +148,7 @@ class Steps:
         self,
         cluster: EtcdCluster,
         fleet: Fleet,
-        observed: Observed,
+        observed: EtcdState,
         ca: tls.Ca | None,
         versions: dict[str, str | None],
     ) -> None:
@@ -164,7 +164,7 @@ class Steps:
         """Every release on every host, before anything is restarted."""
         trees = [self._tree(hop) for hop in hops]
         note = File(before_3_6.path(self.cluster), None)
-        there = gather.facts(
+        there = gather.require_facts(
             self.fleet, {m.machine: Probe(resources=(*trees, note)) for m in self.cluster.members}
         )
         hosts = []
@@ -230,7 +230,7 @@ class Steps:
         members = self.cluster.members
         asked = {m.machine: {"v2": before_3_7.v2_requests(self.cluster, m)} for m in members}
         probes = {machine: Probe(commands=c, addresses=False) for machine, c in asked.items()}
-        told = gather.facts(self.fleet, probes)
+        told = gather.require_facts(self.fleet, probes)
         return {m.name: told[m.machine].commands.get("v2", "").strip() for m in members}
 
     def look_for_v2_data(self, release: str) -> None:
@@ -298,9 +298,9 @@ class Steps:
                 f"let the cluster go back to {lower[:-2]}",
                 (),
                 (
-                    Call(
+                    Action(
                         f"etcd: enable the downgrade to {lower[:-2]}",
-                        lambda: reconfigure.through_leader(
+                        lambda: reconfigure.with_leader(
                             cluster, fleet, lambda c: c.downgrade_enable(lower)
                         ),
                     ),
@@ -349,7 +349,7 @@ class Steps:
                 f"{to.name} takes the lead from {leader.name}",
                 (),
                 (
-                    Call(
+                    Action(
                         f"etcd: make {to.name} the leader",
                         lambda: reconfigure.move_leadership_to(cluster, fleet, to),
                     ),
@@ -424,7 +424,7 @@ def _sources(cluster: EtcdCluster) -> Mapping[str, Source]:
 
 
 def _versions(
-    cluster: EtcdCluster, observed: Observed, sources: Mapping[str, Source]
+    cluster: EtcdCluster, observed: EtcdState, sources: Mapping[str, Source]
 ) -> Mapping[str, str | None]:
     """What each member runs; None for one that an interrupted upgrade has left down.
 
@@ -465,7 +465,7 @@ def _versions(
 
 def _left_by_an_upgrade(
     cluster: EtcdCluster,
-    observed: Observed,
+    observed: EtcdState,
     member: EtcdMember,
     sources: Mapping[str, Source],
     running: set[str],
@@ -481,7 +481,7 @@ def _left_by_an_upgrade(
     return in_between or moved
 
 
-def _works_by(cluster: EtcdCluster, fleet: Fleet, observed: Observed) -> tuple[int, int]:
+def _works_by(cluster: EtcdCluster, fleet: Fleet, observed: EtcdState) -> tuple[int, int]:
     member = next(m.member for m in observed.health.members if m.healthy)
     return cluster_version(cluster, fleet, member)
 
@@ -502,7 +502,7 @@ def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
         )
 
 
-def _unfit(cluster: EtcdCluster, observed: Observed, way: Sequence[str]) -> list[Problem]:
+def _unfit(cluster: EtcdCluster, observed: EtcdState, way: Sequence[str]) -> list[Problem]:
     """Warnings of releases on the way that are known to damage data.
 
     Raises :class:`PreflightFailed` when one would do so in this cluster, unless it is allowed.
@@ -581,7 +581,7 @@ def _undisturbed(
         )
         if trouble := _trouble(seen, member, release):
             raise Unhealthy(trouble, seen.problems, id="upgrade-stopped")
-        if member is not None and seen.healthy(member.name):
+        if member is not None and seen.is_member_healthy(member.name):
             hashes.require_equal(seen, fleet)
 
     who = f"every member but {member.name}" if member is not None else "every member"

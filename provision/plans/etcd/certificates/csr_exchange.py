@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from provision.engine.plan import Call, HostChanges, Plan, Step
+from provision.engine.plan import Action, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
 from provision.etcd.member import desired, layout
 from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca
@@ -143,7 +143,7 @@ def export(
     """
     cluster = inventory.etcd
     ca = _external(cluster)
-    facts = gather.facts(fleet, {m.machine: _probe(cluster, m) for m in members})
+    facts = gather.require_facts(fleet, {m.machine: _probe(cluster, m) for m in members})
     wanted: list[_Wanted] = []
     hosts, problems = [], []
     made = _Export(cluster, to, wanted)
@@ -168,9 +168,9 @@ def export(
         raise PreflightFailed("no request was made", problems, id="preflight-failed")
     if not wanted or _has_all(to, cluster, made.wanted, keys):
         return Plan("export-csrs", cluster.name)
-    calls = [Call(f"write {len(wanted)} requests and {MANIFEST} into {to}", made.write)]
+    calls = [Action(f"write {len(wanted)} requests and {MANIFEST} into {to}", made.write)]
     if own:
-        calls.insert(0, Call("make this tool's own key and request", made.make_own))
+        calls.insert(0, Action("make this tool's own key and request", made.make_own))
     steps = [Step("make keys and requests on the hosts", tuple(hosts))] if hosts else []
     return Plan("export-csrs", cluster.name, (*steps, Step("write them", calls=tuple(calls))))
 
@@ -236,17 +236,17 @@ def import_(inventory: Inventory, folder: Path) -> Plan:
     return Plan("import-certs", cluster.name, tuple(steps))
 
 
-def _store(ca: External, name: str, chain: bytes) -> Call:
+def _store(ca: External, name: str, chain: bytes) -> Action:
     path = ca.folder / f"{name}.crt"
 
     def store() -> None:
-        with keyfiles.explained(path):
+        with keyfiles.pki_errors(path):
             keyfiles.make_private_dir(ca.folder.parent)
             keyfiles.make_private_dir(ca.folder)
             keyfiles.replace_file(path, chain, 0o644)
 
     info = certificates.inspect(chain)
-    return Call(f"{path}: signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}", store)
+    return Action(f"{path}: signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}", store)
 
 
 def _external(cluster: EtcdCluster) -> External:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from provision.engine.plan import Call, HostChanges, Plan, Step
+from provision.engine.plan import Action, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import gates, reconfigure
 from provision.etcd.member import desired
@@ -21,17 +21,17 @@ from provision.etcd.pki import tls
 from provision.host.diff import Change, changes
 from provision.host.predict import after
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.plans.etcd.state.observe import Observed, Running
+from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 
 
-def wanted(cluster: EtcdCluster, observed: Observed) -> bool:
+def wanted(cluster: EtcdCluster, observed: EtcdState) -> bool:
     """Whether TLS is declared between members of which one is registered with a plain URL."""
     running = observed.running
     return running is not None and any(_is_plain(m, running) for m in cluster.members)
 
 
-def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
+def plan(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool) -> Plan:
     """All members get the files, then each its https URL, the leader last.
 
     Raises :class:`PreflightFailed` unless every declared member is there and healthy.
@@ -76,7 +76,7 @@ def _is_plain(member: EtcdMember, running: Running) -> bool:
     return member.peer_tls and there is not None and plain in there.peer_urls
 
 
-def _require_all(cluster: EtcdCluster, observed: Observed, running: Running) -> None:
+def _require_all(cluster: EtcdCluster, observed: EtcdState, running: Running) -> None:
     gates.require_healthy(observed.health)
     known = {r.id for m in cluster.members if (r := running.roster.find(m)) is not None}
     absent = [m for m in cluster.members if running.roster.find(m) is None]
@@ -109,12 +109,12 @@ def _told(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, member_id: int
     return Step(
         f"tell the cluster that {member.name} is at {member.peer_url}",
         calls=(
-            Call(
+            Action(
                 f"update member {member.name}: {member.peer_url}",
                 lambda: reconfigure.update(cluster, fleet, member, member_id, others),
             ),
         ),
-        before=gates.can_lose(cluster, fleet, member),
+        before=gates.require_others_healthy(cluster, fleet, member),
     )
 
 
@@ -124,6 +124,6 @@ def _change(
     return Step(
         title,
         (HostChanges(member.name, member.machine, todo),),
-        before=gates.can_lose(cluster, fleet, member),
+        before=gates.require_others_healthy(cluster, fleet, member),
         after=gates.all_healthy(cluster, fleet, member),
     )

@@ -18,20 +18,20 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from provision.engine.plan import Call, Gate, HostChanges, Plan, Step
+from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates
 from provision.etcd.cluster.served_certs import CertificateState, shown_certificates
 from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import MemberTls
-from provision.etcd.member.membership_diff import as_registered, strangers
+from provision.etcd.member.membership_diff import as_registered, undeclared_members
 from provision.etcd.pki import certificates, external_ca, imported, own_ca, tls
 from provision.host.diff import changes
 from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.host.resources import Resource
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.plans.etcd.state.observe import Observed
+from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
 
 #: Seconds until a listener shows a certificate that was put there.
@@ -41,7 +41,7 @@ SHOWN_WITHIN = 10.0
 def leaves(
     inventory: Inventory,
     fleet: Fleet,
-    observed: Observed,
+    observed: EtcdState,
     members: Sequence[EtcdMember],
     *,
     write: bool,
@@ -72,7 +72,7 @@ def leaves(
     return _plan(cluster, steps)
 
 
-def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
+def authority(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool) -> Plan:
     """A new CA in the place of the cluster's, from wherever an earlier run has left it."""
     cluster = inventory.etcd
     _require_declared(cluster, observed)
@@ -109,12 +109,12 @@ def authority(inventory: Inventory, fleet: Fleet, observed: Observed, *, write: 
     return _plan(cluster, [*steps, _retire(cluster, old, new)])
 
 
-def cut_off(cluster: EtcdCluster, observed: Observed) -> tuple[EtcdMember, ...]:
+def cut_off(cluster: EtcdCluster, observed: EtcdState) -> tuple[EtcdMember, ...]:
     """The members with a certificate that nobody accepts: it, or its CA, has expired."""
     return tls.cut_off(cluster, observed.facts)
 
 
-def needs_outage(cluster: EtcdCluster, observed: Observed) -> bool:
+def needs_outage(cluster: EtcdCluster, observed: EtcdState) -> bool:
     """Whether members must be given other CAs to trust while some accept none of the old ones: no
     rolling restart can keep them together.
 
@@ -127,7 +127,7 @@ def needs_outage(cluster: EtcdCluster, observed: Observed) -> bool:
     return own_ca.expired(cluster.tls.pki_dir, cluster.name) or bool(lost(cluster, observed))
 
 
-def _needs_another_bundle(cluster: EtcdCluster, observed: Observed) -> bool:
+def _needs_another_bundle(cluster: EtcdCluster, observed: EtcdState) -> bool:
     """Whether members are cut off, and their new certificates are of a CA that the running members
     do not trust."""
     over = cut_off(cluster, observed)
@@ -144,7 +144,7 @@ def _needs_another_bundle(cluster: EtcdCluster, observed: Observed) -> bool:
     return any(root not in trust for root in roots for trust in trusts)
 
 
-def lost(cluster: EtcdCluster, observed: Observed) -> list[Problem]:
+def lost(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
     """The members whose CA is not at hand: its folder is lost, or this is another machine."""
     if cluster.tls.ca == "external" or own_ca.expired(cluster.tls.pki_dir, cluster.name):
         return []
@@ -152,7 +152,7 @@ def lost(cluster: EtcdCluster, observed: Observed) -> list[Problem]:
     return tls.unknown(cluster, observed.facts, ca)
 
 
-def require_at_hand(cluster: EtcdCluster, observed: Observed) -> None:
+def require_at_hand(cluster: EtcdCluster, observed: EtcdState) -> None:
     """Raises :class:`PreflightFailed` when the members' CA is lost: who only works in another
     folder must not be asked for a consent by habit."""
     if lost(cluster, observed):
@@ -160,20 +160,20 @@ def require_at_hand(cluster: EtcdCluster, observed: Observed) -> None:
         tls.require_known(cluster, observed.facts, ca)
 
 
-def _outage(cluster: EtcdCluster, fleet: Fleet, observed: Observed, *, write: bool) -> Plan:
+def _outage(cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, *, write: bool) -> Plan:
     """A new CA for all members together, in the place of one that has expired or is lost."""
     _require_installed(cluster, observed)
     directory, name = cluster.tls.pki_dir, cluster.name
     old: certificates.Authority | None = None
     if own_ca.ca_exists(directory, name):
         days, behind = cluster.tls.ca_days, tls.behind(observed.facts.values())
-        begun = own_ca.begin_replacement if write else own_ca.stand_in
+        begun = own_ca.begin_replacement if write else own_ca.preview_replacement
         ca = begun(directory, name, days, behind=behind)
         assert ca.next is not None
         old, new = ca.current, ca.next
     else:
         made = tls.authority(cluster, observed.facts, write=write)
-        assert isinstance(made, own_ca.Authorities)
+        assert isinstance(made, own_ca.CaSet)
         new = made.current
     hosts = []
     for m in cluster.members:
@@ -212,7 +212,7 @@ def _retire(cluster: EtcdCluster, old: certificates.Authority, new: certificates
     what = (
         f"{folder / own_ca.CA_CERTIFICATE} is {name}; the old one goes to {own_ca.RETIRED}/{gone}"
     )
-    call = Call(what, lambda: own_ca.finish_replacement(cluster.tls.pki_dir, cluster.name))
+    call = Action(what, lambda: own_ca.finish_replacement(cluster.tls.pki_dir, cluster.name))
     return Step("retire the old CA", calls=(call,))
 
 
@@ -258,7 +258,7 @@ def _healing(cluster: EtcdCluster, fleet: Fleet, renewals: Sequence[Step]) -> li
 
 
 def _imported(
-    cluster: EtcdCluster, fleet: Fleet, observed: Observed, members: Sequence[EtcdMember]
+    cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, members: Sequence[EtcdMember]
 ) -> Plan:
     """First every member trusts what ``ca_bundle`` has, then come the imported certificates."""
     ca = external_ca.load(cluster)
@@ -308,24 +308,24 @@ def _plan(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
     )
 
 
-def _authorities(cluster: EtcdCluster, observed: Observed, *, write: bool) -> own_ca.Authorities:
+def _authorities(cluster: EtcdCluster, observed: EtcdState, *, write: bool) -> own_ca.CaSet:
     if not own_ca.expired(cluster.tls.pki_dir, cluster.name):
         # Before a CA is made in a folder that lacks the one that the members know.
         known = tls.authority(cluster, observed.facts, write=False)
         tls.require_known(cluster, observed.facts, known)
     ca = tls.authority(cluster, observed.facts, write=write)
     _require_some(cluster, observed)
-    assert isinstance(ca, own_ca.Authorities)  # an external one has a way of its own
+    assert isinstance(ca, own_ca.CaSet)  # an external one has a way of its own
     return ca
 
 
-def _require_declared(cluster: EtcdCluster, observed: Observed) -> None:
+def _require_declared(cluster: EtcdCluster, observed: EtcdState) -> None:
     """Raises :class:`PreflightFailed` for members that the inventory does not have: nobody would
     tell them of the new CA."""
     if observed.running is None:
         return
     there = observed.running.roster
-    if undeclared := [as_registered(cluster, r) for r in strangers(cluster, there)]:
+    if undeclared := [as_registered(cluster, r) for r in undeclared_members(cluster, there)]:
         raise PreflightFailed(
             "not every member is in the inventory, and the others would not know the new CA; "
             "nothing was changed",
@@ -342,7 +342,7 @@ def _require_declared(cluster: EtcdCluster, observed: Observed) -> None:
         )
 
 
-def _require_some(cluster: EtcdCluster, observed: Observed) -> None:
+def _require_some(cluster: EtcdCluster, observed: EtcdState) -> None:
     if not (cluster.tls.peer or cluster.tls.client):
         raise PreflightFailed(
             "there are no certificates: both listeners are plain",
@@ -360,7 +360,7 @@ def _require_some(cluster: EtcdCluster, observed: Observed) -> None:
     _require_installed(cluster, observed)
 
 
-def _require_installed(cluster: EtcdCluster, observed: Observed) -> None:
+def _require_installed(cluster: EtcdCluster, observed: EtcdState) -> None:
     problems = [
         Problem(
             f"{m.name} ({m.machine.where})",
@@ -378,12 +378,10 @@ def _require_installed(cluster: EtcdCluster, observed: Observed) -> None:
         )
 
 
-def _successor(
-    cluster: EtcdCluster, ca: own_ca.Authorities, *, write: bool
-) -> certificates.Authority:
+def _successor(cluster: EtcdCluster, ca: own_ca.CaSet, *, write: bool) -> certificates.Authority:
     if ca.next is not None:
         return ca.next
-    begun = own_ca.begin_replacement if write else own_ca.stand_in
+    begun = own_ca.begin_replacement if write else own_ca.preview_replacement
     days, behind = cluster.tls.ca_days, ca.current.behind
     made = begun(cluster.tls.pki_dir, cluster.name, days, behind=behind)
     assert made.next is not None
@@ -395,7 +393,9 @@ def _all_from(
 ) -> bool:
     names = desired.sans(member)
     return all(
-        certificates.is_good(desired.installed(cluster, kind, facts) or b"", authority, names)
+        certificates.renewal_reason(
+            desired.installed(cluster, kind, facts) or b"", authority, names
+        )
         is None
         for kind in desired.kinds(member)
     )
@@ -418,7 +418,7 @@ def _new_trust(
     return Step(
         title,
         (HostChanges(member.name, member.machine, todo),),
-        before=gates.can_lose(cluster, fleet, member),
+        before=gates.require_others_healthy(cluster, fleet, member),
         after=gates.all_healthy(cluster, fleet, member),
     )
 
@@ -472,7 +472,7 @@ def _leaf_step(
     return Step(
         f"renew {member.name}",
         (HostChanges(member.name, member.machine, todo),),
-        before=gates.can_lose(cluster, fleet, member),
+        before=gates.require_others_healthy(cluster, fleet, member),
         after=_shown(cluster, fleet, member, made),
     )
 
@@ -521,4 +521,4 @@ def _own_certificate(cluster: EtcdCluster, signer: certificates.Authority) -> St
         own_ca.renew_client(cluster.tls.pki_dir, cluster.name, signer, days)
 
     path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
-    return Step("renew this tool's own certificate", calls=(Call(f"change {path}", renew),))
+    return Step("renew this tool's own certificate", calls=(Action(f"change {path}", renew),))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from provision.engine.plan import Call
+from provision.engine.plan import Action
 from provision.errors import Problem, Unhealthy
 from provision.etcd.api.values import Alarm, RegisteredMember
 from provision.etcd.cluster import gates, hashes, health
@@ -31,7 +31,7 @@ def standing(cluster: EtcdCluster, fleet: Fleet) -> list[Alarm]:
         return client.alarms()
 
 
-def disarm(cluster: EtcdCluster, fleet: Fleet, kind: str) -> Call:
+def disarm(cluster: EtcdCluster, fleet: Fleet, kind: str) -> Action:
     """Disarm every alarm of ``kind``, whichever member it names, if its cause is gone then.
 
     The call raises :class:`Unhealthy` with what to do when the cause is not gone.
@@ -43,10 +43,10 @@ def disarm(cluster: EtcdCluster, fleet: Fleet, kind: str) -> Call:
         seen = gates.until(look, lambda h: h.all_healthy, gates.BACK_WITHIN)
         _disarm(cluster, fleet, seen, kind)
 
-    return Call(f"etcd: disarm {kind}, when its cause is gone", do)
+    return Action(f"etcd: disarm {kind}, when its cause is gone", do)
 
 
-def settle(cluster: EtcdCluster, fleet: Fleet) -> Call:
+def settle(cluster: EtcdCluster, fleet: Fleet) -> Action:
     """Disarm the alarms that the members' data brought along from another time, as a snapshot does.
 
     An alarm whose cause is still there stays.
@@ -60,7 +60,7 @@ def settle(cluster: EtcdCluster, fleet: Fleet) -> Call:
             if not unsolved(seen, fleet, kind):
                 _disarm(cluster, fleet, seen, kind)
 
-    return Call("etcd: disarm the alarms that came with the data, if their cause is gone", do)
+    return Action("etcd: disarm the alarms that came with the data, if their cause is gone", do)
 
 
 def unsolved(seen: ClusterHealth, fleet: Fleet, kind: str) -> list[Problem]:
@@ -122,7 +122,7 @@ def _differing(seen: ClusterHealth, found: Comparison) -> list[Problem]:
     if found.equal and len(voters) == 1:
         return []  # there is no other member
     if found.equal:
-        away = ", ".join(_name(r) for r in voters if not seen.healthy(r.name))
+        away = ", ".join(_name(r) for r in voters if not seen.is_member_healthy(r.name))
         what = f"alarm CORRUPT: {found.compared} of {len(voters)} voters could be compared"
         remedy = f"start the others first ({away}): invoke deploy-etcd"
         if not away:  # amid an upgrade: see hashes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from provision.engine.plan import Call, Step
+from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import KvHash, Login
@@ -70,7 +70,7 @@ def step(inventory: Inventory, fleet: Fleet, directory: Path | None = None) -> S
     def do() -> None:
         take(inventory.etcd, fleet, into)
 
-    return Step("back up etcd", calls=(Call(f"save a verified snapshot in {into}", do),))
+    return Step("back up etcd", calls=(Action(f"save a verified snapshot in {into}", do),))
 
 
 def take(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from provision.engine.plan import Call, Gate, Plan, Step
+from provision.engine.plan import Action, Gate, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.errors import EtcdRefused
 from provision.etcd.cluster import gates, health, reach, reconfigure
@@ -144,7 +144,7 @@ def plan(
             Step(
                 "compact",
                 calls=(
-                    Call(
+                    Action(
                         "drop the history of every key up to the newest revision",
                         lambda: _compact(cluster, fleet, largest),
                     ),
@@ -172,7 +172,7 @@ def free_space(cluster: EtcdCluster, fleet: Fleet) -> dict[str, int]:
     """Bytes that are free where each member has its data, by name; without hosts that do not
     answer."""
     probes = {m.machine: Probe(disks=(m.data_dir,), addresses=False) for m in cluster.members}
-    facts, _ = gather.look(fleet, probes)
+    facts, _ = gather.gather_facts(fleet, probes)
     return {
         m.name: disk.available
         for m in cluster.members
@@ -190,7 +190,7 @@ def _defrag_step(
     every: bool,
 ) -> Step:
     calls = [
-        Call(
+        Action(
             f"rewrite its database of {size(now.size)}, {size(now.in_use)} in use",
             partial(_defragment, cluster, fleet, member, others, every=every),
         )
@@ -198,7 +198,7 @@ def _defrag_step(
     if now.leader and others:
         calls.insert(
             0,
-            Call(
+            Action(
                 f"etcd: another member leads, since {member.name} does not answer meanwhile",
                 partial(reconfigure.move_leadership_off, cluster, fleet, member, others),
             ),

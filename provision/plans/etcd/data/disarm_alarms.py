@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from provision.engine.plan import Call, Plan, Step
+from provision.engine.plan import Action, Plan, Step
 from provision.errors import Problem, Unhealthy
 from provision.etcd.cluster import health
 from provision.etcd.cluster.health import ClusterHealth
@@ -25,7 +25,7 @@ def plan(inventory: Inventory, fleet: Fleet) -> Plan:
     raised = alarms.standing(cluster, fleet)
     kinds = sorted({alarm.kind for alarm in raised})
     problems: list[Problem] = []
-    calls: list[Call] = []
+    calls: list[Action] = []
     for kind in kinds:
         if unsolved := alarms.unsolved(seen, fleet, kind):
             problems += unsolved

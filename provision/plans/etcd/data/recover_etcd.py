@@ -20,10 +20,10 @@ from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, hashes, health, scratch
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, recovery_marker
-from provision.etcd.member.recovery_marker import Mark
+from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
 from provision.host.diff import Change
-from provision.host.facts import PENDING_DIR, HostFacts, Probe
+from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
@@ -49,14 +49,14 @@ class Survivor:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class RecoveryState:
     """Everything the plan is made from. ``joined``: who is in the new cluster already."""
 
     chosen: EtcdMember
     facts: Mapping[Machine, HostFacts]
     survivors: tuple[Survivor, ...]
     lost: tuple[EtcdMember, ...]
-    mark: Mark
+    mark: RecoveryMarker
     continues: bool
     joined: frozenset[str]
 
@@ -72,7 +72,7 @@ class Observed:
         return tuple(s.member for s in self.survivors if s.member != self.chosen)
 
 
-def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
+def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
     """Look at every member's host that answers, and at what the members say of themselves.
 
     Raises :class:`PreflightFailed` when ``name`` cannot be recovered from, or need not be.
@@ -83,7 +83,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
         known = ", ".join(m.name for m in cluster.members)
         raise UsageError(f"--from is one of the members {known}, not {name!r}", id="name-unknown")
     seen = health.observe(cluster, fleet)
-    facts, unreachable = gather.look(
+    facts, unreachable = gather.gather_facts(
         fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
     )
     if chosen.machine not in facts:
@@ -142,7 +142,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
             id="quorum-not-lost",
         )
     now = datetime.now(timezone.utc).strftime(backup_etcd.STAMP)
-    mark = begun or Mark("recover", now, key)
+    mark = begun or RecoveryMarker("recover", now, key)
     survivors, lost = [], []
     for m in cluster.members:
         status = next(h.status for h in seen.members if h.member == m)
@@ -153,7 +153,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> Observed:
             survivors.append(Survivor(m, status.revision, True))
         else:
             survivors.append(Survivor(m, _on_disk(f), False))
-    found = Observed(
+    found = RecoveryState(
         chosen, facts, tuple(survivors), tuple(lost), mark, begun is not None, frozenset()
     )
     if not found.forced:
@@ -168,7 +168,7 @@ def _diverged(seen: ClusterHealth, fleet: Fleet) -> bool:
     return not found.equal and not found.right and found.compared == found.voters
 
 
-def plan(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
+def plan(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
     """Stop the others, make the chosen member a cluster of its own, and start it."""
     cluster, chosen, mark = inventory.etcd, observed.chosen, observed.mark
     alone = replace(cluster, members=(chosen,))
@@ -205,13 +205,13 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
     return Plan("recover-etcd", cluster.name, tuple(steps), _notes(observed), guards)
 
 
-def see_to_alarms(inventory: Inventory, fleet: Fleet, observed: Observed) -> Step:
+def see_to_alarms(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Step:
     """When all survivors are back: disarm the alarms that the data brought along."""
     back = replace(inventory.etcd, members=tuple(s.member for s in observed.survivors))
     return Step("see to the alarms", calls=(alarms.settle(back, fleet),))
 
 
-def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
+def finish(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
     """When all survivors and the workers are back: remove the marks."""
     cluster = inventory.etcd
     back = replace(cluster, members=tuple(s.member for s in observed.survivors))
@@ -302,7 +302,7 @@ def _of_the_chosen(cluster: EtcdCluster, chosen: EtcdMember) -> None:
     )
 
 
-def _keep(chosen: EtcdMember, mark: Mark) -> Change:
+def _keep(chosen: EtcdMember, mark: RecoveryMarker) -> Change:
     here = shlex.quote(f"{chosen.data_dir}/member")
     old = shlex.quote(restore_etcd.kept(chosen, mark))
     return Change(
@@ -316,12 +316,12 @@ def _keep(chosen: EtcdMember, mark: Mark) -> Change:
     )
 
 
-def _force(cluster: EtcdCluster, chosen: EtcdMember, mark: Mark) -> Change:
+def _force(cluster: EtcdCluster, chosen: EtcdMember, mark: RecoveryMarker) -> Change:
     q, user = shlex.quote, cluster.user
     port = 20000 + secrets.randbelow(9999)
     script = f"""\
 systemctl is-active -q {layout.UNIT} && {{ echo "{layout.UNIT} runs again" >&2; exit 1; }}
-c=$(mktemp {PENDING_DIR}/recover.XXXXXX)
+c=$(mktemp {STATE_DIR}/recover.XXXXXX)
 grep -v '^listen-client-urls:' {q(layout.config_file(cluster))} >"$c"
 echo 'listen-client-urls: "http://127.0.0.1:{port}"' >>"$c"
 echo 'force-new-cluster: true' >>"$c"
@@ -354,7 +354,7 @@ sync -f {q(chosen.data_dir)}"""
     return Change(what, script, disrupts=True, seconds=FORCED_WITHIN * 6)
 
 
-def _notes(observed: Observed) -> tuple[Problem, ...]:
+def _notes(observed: RecoveryState) -> tuple[Problem, ...]:
     """What may be lost, said before anything is done."""
     chosen = next(s for s in observed.survivors if s.member == observed.chosen)
     name = chosen.member.name

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from provision.engine.plan import Call, Gate, HostChanges, Plan, Step
+from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import gates, health, scratch
 from provision.etcd.member import desired, layout, recovery_marker
-from provision.etcd.member.recovery_marker import Mark
+from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
@@ -42,17 +42,17 @@ BUMPS_SINCE = (3, 6)
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class RestoreState:
     """Everything the plan is made from."""
 
     file: Path
     sha256: str
     facts: Mapping[Machine, HostFacts]
-    mark: Mark
+    mark: RecoveryMarker
     continues: bool
 
 
-def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True) -> Observed:
+def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True) -> RestoreState:
     """Check ``file`` and look at every member's host.
 
     Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
@@ -60,11 +60,13 @@ def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True
     cluster = inventory.etcd
     digest = backup_etcd.check(file)
     key = _key(cluster, digest, bump and bumps(cluster))
-    facts = gather.facts(fleet, {m.machine: _probe(cluster, m, digest) for m in cluster.members})
+    facts = gather.require_facts(
+        fleet, {m.machine: _probe(cluster, m, digest) for m in cluster.members}
+    )
     begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
     continues = begun is not None and (begun.command, begun.key) == ("restore", key)
     now = datetime.now(timezone.utc).strftime(backup_etcd.STAMP)
-    mark = begun if begun is not None and continues else Mark("restore", now, key)
+    mark = begun if begun is not None and continues else RecoveryMarker("restore", now, key)
     problems = [
         p
         for m in cluster.members
@@ -74,10 +76,10 @@ def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True
         raise PreflightFailed(
             "preflight failed; nothing was changed", problems, id="preflight-failed"
         )
-    return Observed(file, digest, facts, mark, continues)
+    return RestoreState(file, digest, facts, mark, continues)
 
 
-def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool = True) -> Plan:
+def plan(inventory: Inventory, fleet: Fleet, observed: RestoreState, *, bump: bool = True) -> Plan:
     """Upload, stop all, restore all, start all, and verify."""
     cluster, mark = inventory.etcd, observed.mark
     facts = {m.name: observed.facts[m.machine] for m in cluster.members}
@@ -86,7 +88,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool =
     without = [m for m in left if not _uploaded(m, facts[m.name], observed.sha256)]
     if without:
         names = ", ".join(m.name for m in without)
-        send = Call(
+        send = Action(
             f"send {observed.file.name} ({size(observed.file.stat().st_size)}) to {names}",
             lambda: _send(cluster, fleet, observed, without),
         )
@@ -109,7 +111,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: Observed, *, bump: bool =
     return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed, bump), guards)
 
 
-def finish(inventory: Inventory, fleet: Fleet, observed: Observed) -> Plan:
+def finish(inventory: Inventory, fleet: Fleet, observed: RestoreState) -> Plan:
     """When the members and the workers are back: remove the marks and the uploads."""
     cluster = inventory.etcd
     uploads = {m.name: _upload_path(m, observed.sha256) for m in cluster.members}
@@ -128,13 +130,13 @@ def bumps(cluster: EtcdCluster) -> bool:
     return version_tuple(cluster.version) >= BUMPS_SINCE
 
 
-def kept(member: EtcdMember, mark: Mark) -> str:
+def kept(member: EtcdMember, mark: RecoveryMarker) -> str:
     """Where a member's old data is kept: beside the new, for the data directory may be a mount
     point, and a rename within it is at once."""
     return f"{member.data_dir}/member.before-{mark.command}-{mark.id}"
 
 
-def aside(member: EtcdMember, mark: Mark, new: str) -> str:
+def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
     """Shell lines that put the directory ``new`` in the place of ``member``, whose data is kept
     aside first. Killed between any two of them, they do the rest when run again."""
     here, old = shlex.quote(f"{member.data_dir}/member"), shlex.quote(kept(member, mark))
@@ -194,7 +196,7 @@ def disk_away(member: EtcdMember, facts: HostFacts) -> Problem | None:
 
 
 def _problems(
-    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, length: int, mark: Mark
+    cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, length: int, mark: RecoveryMarker
 ) -> list[Problem]:
     where = f"{member.name} at {member.machine.host} ({member.machine.where})"
     tool = scratch.tool(cluster)
@@ -231,7 +233,7 @@ def _problems(
     ]
 
 
-def _restored(member: EtcdMember, facts: HostFacts, mark: Mark) -> bool:
+def _restored(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
     return (facts.text(_stamp(member)) or "").strip() == mark.id
 
 
@@ -246,7 +248,7 @@ def running(facts: HostFacts) -> bool:
     return unit.active == "active" and unit.file_state == "enabled"
 
 
-def stopped(member: EtcdMember, facts: HostFacts, mark: Mark) -> bool:
+def stopped(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
     """Whether etcd is down, stays down, and ``mark`` says why."""
     unit = facts.unit(layout.UNIT)
     return (
@@ -257,7 +259,7 @@ def stopped(member: EtcdMember, facts: HostFacts, mark: Mark) -> bool:
 
 
 def _send(
-    cluster: EtcdCluster, fleet: Fleet, observed: Observed, members: list[EtcdMember]
+    cluster: EtcdCluster, fleet: Fleet, observed: RestoreState, members: list[EtcdMember]
 ) -> None:
     by_machine = {m.machine: m for m in members}
 
@@ -288,7 +290,9 @@ def _send(
         )
 
 
-def _restore(cluster: EtcdCluster, member: EtcdMember, observed: Observed, *, bump: bool) -> Change:
+def _restore(
+    cluster: EtcdCluster, member: EtcdMember, observed: RestoreState, *, bump: bool
+) -> Change:
     mark = observed.mark
     new = f"{member.data_dir}/restoring-{mark.id}"
     command = [
@@ -344,7 +348,7 @@ def _step(
     return [Step(title, hosts, before=before, after=after)] if hosts else []
 
 
-def _notes(cluster: EtcdCluster, observed: Observed, bump: bool) -> tuple[Problem, ...]:
+def _notes(cluster: EtcdCluster, observed: RestoreState, bump: bool) -> tuple[Problem, ...]:
     notes = [
         Problem(
             cluster.name,

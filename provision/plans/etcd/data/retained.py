@@ -31,7 +31,7 @@ _LABEL = "kept"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Retained:
     """One folder of a member's former data: since ``when`` (UTC), ``bytes`` on the disk."""
 
     member: EtcdMember
@@ -61,25 +61,25 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class RetainedState:
     """What is kept, oldest first, and the members whose restore or recovery has not ended."""
 
-    kept: tuple[Kept, ...]
+    kept: tuple[Retained, ...]
     unfinished: tuple[EtcdMember, ...]
 
 
-def observe(inventory: Inventory, fleet: Fleet, members: Sequence[EtcdMember]) -> Observed:
+def observe(inventory: Inventory, fleet: Fleet, members: Sequence[EtcdMember]) -> RetainedState:
     """Look on the hosts of ``members``. Raises :class:`PreflightFailed` unless all answer."""
-    facts = gather.facts(fleet, {m.machine: _probe(m) for m in members})
-    found: list[Kept] = []
+    facts = gather.require_facts(fleet, {m.machine: _probe(m) for m in members})
+    found: list[Retained] = []
     for m in members:
         if owner(facts[m.machine], layout.UNIT_PATH) in (None, inventory.cluster):
             found += read(m, facts[m.machine])
     marked = (m for m in members if recovery_marker.path(m) in facts[m.machine].paths)
-    return Observed(tuple(sorted(found, key=lambda k: (k.when, k.member.name))), tuple(marked))
+    return RetainedState(tuple(sorted(found, key=lambda k: (k.when, k.member.name))), tuple(marked))
 
 
-def plan(inventory: Inventory, observed: Observed, delete: Collection[str]) -> Plan:
+def plan(inventory: Inventory, observed: RetainedState, delete: Collection[str]) -> Plan:
     """Delete the folders of these names, on every host that has one.
 
     Raises :class:`UsageError` for a name that there is not, and :class:`PreflightFailed` while a
@@ -131,7 +131,7 @@ def _probe(member: EtcdMember) -> Probe:
     )
 
 
-def read(member: EtcdMember, facts: HostFacts) -> list[Kept]:
+def read(member: EtcdMember, facts: HostFacts) -> list[Retained]:
     """What a host has answered to :func:`sizes`."""
     found = []
     for line in facts.commands.get(f"{_LABEL} {member.name}", "").splitlines():
@@ -140,7 +140,7 @@ def read(member: EtcdMember, facts: HostFacts) -> list[Kept]:
         when = _since(name)
         blocks = number(count)
         if folder == member.data_dir and blocks is not None and when is not None:
-            found.append(Kept(member, name, when, blocks << 10))
+            found.append(Retained(member, name, when, blocks << 10))
     return found
 
 

@@ -8,14 +8,14 @@ from provision.engine.plan import Plan
 from provision.etcd.member import membership_diff
 from provision.inventory.resolved import Inventory
 from provision.plans.etcd.members import member_plan
-from provision.plans.etcd.state.observe import Observed, require_running
+from provision.plans.etcd.state.observe import EtcdState, require_running
 from provision.ssh.session import Fleet
 
 
 def plan(
     inventory: Inventory,
     fleet: Fleet,
-    observed: Observed,
+    observed: EtcdState,
     name: str,
     *,
     write: bool,

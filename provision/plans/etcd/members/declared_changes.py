@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.member import desired, membership_diff
-from provision.etcd.member.membership_diff import Kind, Move
+from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Declared:
     an older one. ``unknown`` are names to remove that are no member's.
     """
 
-    moves: tuple[Move, ...] = ()
-    left: tuple[Move, ...] = ()
+    moves: tuple[MemberChange, ...] = ()
+    left: tuple[MemberChange, ...] = ()
     unknown: tuple[str, ...] = ()
 
     @property
@@ -51,7 +51,7 @@ class Declared:
 
 
 def declared_moves(
-    cluster: EtcdCluster, observed: Observed, remove: Collection[str] | None = None
+    cluster: EtcdCluster, observed: EtcdState, remove: Collection[str] | None = None
 ) -> Declared:
     """What is to be done about the members. ``remove`` are the names of those that may go; None:
     any that the inventory does not have.
@@ -62,10 +62,10 @@ def declared_moves(
     running = require_running(observed)
     _refuse_the_unclear(cluster, observed, running)
     there = running.roster
-    moves: list[Move] = [*membership_diff.additions(cluster.members, there)]
-    left: list[Move] = []
+    moves: list[MemberChange] = [*membership_diff.additions(cluster.members, there)]
+    left: list[MemberChange] = []
 
-    def agreed(move: Move) -> bool:
+    def agreed(move: MemberChange) -> bool:
         return remove is None or bool({move.member.name, f"{move.id:x}"} & set(remove))
 
     for move in membership_diff.updates(cluster.members, there):
@@ -76,10 +76,12 @@ def declared_moves(
         old = [r for r in there.registered if r.id == move.id]
         gone = [membership_diff.elsewhere(m) for m in membership_diff.removals(cluster, old)]
         if all(map(agreed, gone)):
-            moves += [*gone, Move(Kind.ADD, move.member)]
+            moves += [*gone, MemberChange(ChangeKind.ADD, move.member)]
         else:
             left += gone
-    for move in membership_diff.removals(cluster, membership_diff.strangers(cluster, there)):
+    for move in membership_diff.removals(
+        cluster, membership_diff.undeclared_members(cluster, there)
+    ):
         (moves if agreed(move) else left).append(move)
     known = {text for m in (*moves, *left) if m.id for text in (m.member.name, f"{m.id:x}")}
     unknown = [name for name in remove or () if name not in known]
@@ -92,17 +94,17 @@ def declared_moves(
     return Declared(membership_diff.ordered(moves, running.healthy), tuple(left), tuple(unknown))
 
 
-def settled(cluster: EtcdCluster, moves: Iterable[Move]) -> tuple[EtcdMember, ...]:
+def settled(cluster: EtcdCluster, moves: Iterable[MemberChange]) -> tuple[EtcdMember, ...]:
     """The declared members that none of ``moves`` is about."""
     moving = {move.member.name for move in moves}
     return tuple(m for m in cluster.members if m.name not in moving)
 
 
-def _refuse_the_unclear(cluster: EtcdCluster, observed: Observed, running: Running) -> None:
+def _refuse_the_unclear(cluster: EtcdCluster, observed: EtcdState, running: Running) -> None:
     problems: list[Problem] = []
     leaving = [
         membership_diff.as_registered(cluster, r)
-        for r in membership_diff.strangers(cluster, running.roster)
+        for r in membership_diff.undeclared_members(cluster, running.roster)
     ]
     for member in cluster.members:
         facts = observed.facts[member.machine]

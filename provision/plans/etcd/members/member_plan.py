@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from provision.engine.plan import Call, Plan, Step
+from provision.engine.plan import Action, Plan, Step
 from provision.errors import Problem, UsageError
 from provision.etcd.cluster import reconfigure, todo_keys
 from provision.etcd.member import membership_diff
-from provision.etcd.member.membership_diff import Kind, Move
+from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.alluxio import endpoints
 from provision.plans.etcd.members.member_steps import Steps, build, retire
-from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 from provision.ssh.session import Fleet
 
 
@@ -23,8 +23,8 @@ def plan_of(
     inventory: Inventory,
     after: Sequence[EtcdMember],
     fleet: Fleet,
-    observed: Observed,
-    moves: Sequence[Move],
+    observed: EtcdState,
+    moves: Sequence[MemberChange],
     delete: Collection[str],
     write: bool,
     workers: bool,
@@ -42,7 +42,7 @@ def plan_of(
     ca = tls.authority(inventory.etcd, observed.facts, write=write)
     if moves:
         tls.require_settled(inventory.etcd, observed.facts, ca)
-    coming = [m.member for m in moves if m.kind is not Kind.REMOVE]
+    coming = [m.member for m in moves if m.kind is not ChangeKind.REMOVE]
     told = tls.require(inventory.etcd, coming, observed.facts, ca)
     made = build(
         inventory,
@@ -58,11 +58,11 @@ def plan_of(
         odd=odd,
     )
     made.notes[:0] = (*observed.warnings, *told)
-    going = {m.id for m in moves if m.kind is Kind.REMOVE}
+    going = {m.id for m in moves if m.kind is ChangeKind.REMOVE}
     staying = [
         m.member
         for m in membership_diff.removals(
-            inventory.etcd, membership_diff.strangers(inventory.etcd, running.roster)
+            inventory.etcd, membership_diff.undeclared_members(inventory.etcd, running.roster)
         )
         if m.id not in going and not m.learner
     ]
@@ -128,11 +128,9 @@ def with_workers(
                 "note that every worker knows the endpoints",
                 (),
                 (
-                    Call(
+                    Action(
                         "etcd: the workers' endpoint lists are up to date",
-                        lambda: reconfigure.through_leader(
-                            cluster, fleet, todo_keys.forget_workers
-                        ),
+                        lambda: reconfigure.with_leader(cluster, fleet, todo_keys.forget_workers),
                     ),
                 ),
             )
@@ -153,20 +151,20 @@ def _note_workers(cluster: EtcdCluster, fleet: Fleet) -> Step:
         "note that the workers are to be told",
         (),
         (
-            Call(
+            Action(
                 "etcd: the workers' endpoint lists are about to be stale",
-                lambda: reconfigure.through_leader(cluster, fleet, todo_keys.note_workers),
+                lambda: reconfigure.with_leader(cluster, fleet, todo_keys.note_workers),
             ),
         ),
     )
 
 
 def voters_after(
-    cluster: EtcdCluster, running: Running, moves: Sequence[Move]
+    cluster: EtcdCluster, running: Running, moves: Sequence[MemberChange]
 ) -> tuple[EtcdMember, ...]:
     """The declared members that are voters, or will be after ``moves``."""
     names = {v.name for v in running.cluster.members} | {
-        m.member.name for m in moves if m.kind is Kind.ADD
+        m.member.name for m in moves if m.kind is ChangeKind.ADD
     }
     return tuple(m for m in cluster.members if m.name in names)
 
@@ -191,6 +189,6 @@ def require_odd_is_kept(cluster: EtcdCluster, name: str, delete: Collection[str]
         )
 
 
-def _has_leftovers(cluster: EtcdCluster, member: EtcdMember, observed: Observed) -> bool:
+def _has_leftovers(cluster: EtcdCluster, member: EtcdMember, observed: EtcdState) -> bool:
     facts = observed.facts.get(member.machine)
     return facts is not None and bool(retire(member, facts, ()))

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from provision.engine.plan import Call, Gate, HostChanges, Step
+from provision.engine.plan import Action, Gate, HostChanges, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import gates, hashes, health, reconfigure, todo_keys
 from provision.etcd.member import desired, layout, membership_diff
-from provision.etcd.member.membership_diff import Kind, Move
+from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
 from provision.host import disks, gather
 from provision.host.diff import Change, changes
@@ -27,7 +27,7 @@ from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
 from provision.plans.etcd.data import alarms
-from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 from provision.ssh.session import Fleet
 
 
@@ -48,8 +48,8 @@ class Steps:
 def build(
     inventory: Inventory,
     fleet: Fleet,
-    observed: Observed,
-    moves: Sequence[Move],
+    observed: EtcdState,
+    moves: Sequence[MemberChange],
     starting: Collection[str] = (),
     delete: Collection[str] = (),
     *,
@@ -79,30 +79,32 @@ def build(
         raise PreflightFailed(
             f"{why}; nothing was changed", [*problems, *beside], id="quorum-at-risk"
         )
-    adding = [m.member.name for m in moves if m.kind is Kind.ADD]
+    adding = [m.member.name for m in moves if m.kind is ChangeKind.ADD]
     if adding and running.health.asks_for_login and not recovering:
-        out = [m.member.name for m in moves if m.kind is Kind.REMOVE and m.member.name in adding]
+        out = [
+            m.member.name for m in moves if m.kind is ChangeKind.REMOVE and m.member.name in adding
+        ]
         etcd_releases.require_fit(
             running.health.releases, {State.AUTH}, f"adding {', '.join(adding)}", out
         )
-    leaving = [m.member.name for m in moves if m.kind is Kind.REMOVE]
+    leaving = [m.member.name for m in moves if m.kind is ChangeKind.REMOVE]
     if leaving:
         hashes.require_equal(running.health, fleet, (*leaving, *odd))
     made = Steps()
-    joining = frozenset(m.member.machine for m in moves if m.kind is Kind.ADD)
+    joining = frozenset(m.member.machine for m in moves if m.kind is ChangeKind.ADD)
     builder = _Builder(inventory.etcd, fleet, observed, running, ca, delete, joining, made)
     builder.odd, builder.standing = frozenset(odd), running.alarms
     builder.prepare(moves)
     for move in moves:
         now = replace(inventory.etcd, members=tuple(voters.values()))
         name = move.member.name
-        if move.kind is Kind.ADD:
+        if move.kind is ChangeKind.ADD:
             builder.disarm(now)
             builder.lead(now)
             builder.add(move, now)
             voters[name] = move.member
             healthy.add(name)
-        elif move.kind is Kind.UPDATE:
+        elif move.kind is ChangeKind.UPDATE:
             builder.update(move, now)
             voters[name] = move.member
         else:
@@ -122,7 +124,7 @@ def build(
 class _Builder:
     cluster: EtcdCluster
     fleet: Fleet
-    observed: Observed
+    observed: EtcdState
     running: Running
     ca: tls.Ca | None
     delete: Collection[str]
@@ -148,7 +150,7 @@ class _Builder:
         odd = [m for m in now.members if m.name in self.odd]
         right = [m for m in now.members if m.name not in self.odd]
         calls = tuple(
-            Call(
+            Action(
                 f"etcd: another member takes the lead, if {m.name} leads",
                 partial(reconfigure.move_leadership_off, now, self.fleet, m, right),
             )
@@ -157,18 +159,20 @@ class _Builder:
         if calls:
             self.made.steps.append(Step("let a member with the majority's data lead", calls=calls))
 
-    def prepare(self, moves: Iterable[Move]) -> None:
+    def prepare(self, moves: Iterable[MemberChange]) -> None:
         """What no service notices, on all new members' hosts at once."""
         hosts = []
         for move in moves:
-            if move.kind is Kind.ADD:
-                todo = tuple(c for c in self._install(move, self.running.cluster) if c.quiet)
+            if move.kind is ChangeKind.ADD:
+                todo = tuple(
+                    c for c in self._install(move, self.running.cluster) if c.non_disruptive
+                )
                 hosts.append(_on(move.member, todo))
         if any(h.changes for h in hosts):
             title = "prepare the new members' hosts"
             self.made.steps.append(Step(title, tuple(h for h in hosts if h.changes)))
 
-    def add(self, move: Move, now: EtcdCluster) -> None:
+    def add(self, move: MemberChange, now: EtcdCluster) -> None:
         member, fleet = move.member, self.fleet
         grown = replace(now, members=(*now.members, member))
         facts = self.observed.facts[member.machine]
@@ -191,7 +195,7 @@ class _Builder:
                     f"add {member.name} as a learner",
                     (_on(member, old),) if old else (),
                     (
-                        Call(
+                        Action(
                             f"etcd: add learner {member.name} at {member.peer_url}",
                             lambda: reconfigure.add_learner(now, fleet, member),
                         ),
@@ -199,9 +203,9 @@ class _Builder:
                     before=gates.all_healthy(now, fleet, standing=self.standing),
                 )
             )
-        todo = tuple(c for c in self._install(move, now) if not c.quiet)
+        todo = tuple(c for c in self._install(move, now) if not c.non_disruptive)
         calls = [
-            Call(f"etcd: promote {member.name}", lambda: reconfigure.promote(now, fleet, member))
+            Action(f"etcd: promote {member.name}", lambda: reconfigure.promote(now, fleet, member))
         ]
         if member.name in self.running.pending.clean and not self.standing:
             calls.append(self._forget(member, grown))
@@ -228,7 +232,7 @@ class _Builder:
 
         return Gate(f"{healthy.title}, and {member.name} has the majority's data", check)
 
-    def update(self, move: Move, now: EtcdCluster) -> None:
+    def update(self, move: MemberChange, now: EtcdCluster) -> None:
         member, fleet, number = move.member, self.fleet, move.id
         assert number is not None
         old = next(m for m in now.members if m.name == member.name)
@@ -255,13 +259,13 @@ class _Builder:
                 f"tell etcd the new address of {member.name}",
                 (),
                 (
-                    Call(
+                    Action(
                         f"etcd: {member.name} moves from {old.peer_url} to {member.peer_url}, "
                         "after another member has taken the lead",
                         lambda: reconfigure.update(asked, fleet, member, number, others),
                     ),
                 ),
-                before=gates.can_lose(now, fleet, old),
+                before=gates.require_others_healthy(now, fleet, old),
             )
         )
         self.made.steps.append(
@@ -272,7 +276,7 @@ class _Builder:
             )
         )
 
-    def remove(self, move: Move, now: EtcdCluster, staying: Sequence[EtcdMember]) -> None:
+    def remove(self, move: MemberChange, now: EtcdCluster, staying: Sequence[EtcdMember]) -> None:
         gone, fleet, number = move.member, self.fleet, move.id
         assert number is not None
         rest = replace(now, members=tuple(staying))
@@ -280,7 +284,7 @@ class _Builder:
         todo = None if gone.machine in self.joining else self._cleaning(gone)
         right = [m for m in staying if m.name not in self.odd]
         calls = [
-            Call(
+            Action(
                 f"etcd: remove {gone.name} ({number:x}), after another member has taken the lead",
                 lambda: reconfigure.remove(now, fleet, number, right),
             )
@@ -288,9 +292,9 @@ class _Builder:
         if todo is not None and not self.standing:  # a note is a write
             calls.insert(
                 0,
-                Call(
+                Action(
                     f"etcd: note that the host of {gone.name} is to be cleaned",
-                    lambda: reconfigure.through_leader(
+                    lambda: reconfigure.with_leader(
                         now, fleet, lambda c: todo_keys.note_clean(c, gone.name, gone.machine.host)
                     ),
                 ),
@@ -326,16 +330,16 @@ class _Builder:
             )
         )
 
-    def _forget(self, gone: EtcdMember, now: EtcdCluster) -> Call:
+    def _forget(self, gone: EtcdMember, now: EtcdCluster) -> Action:
         fleet = self.fleet
-        return Call(
+        return Action(
             f"etcd: note that the host of {gone.name} is clean",
-            lambda: reconfigure.through_leader(
+            lambda: reconfigure.with_leader(
                 now, fleet, lambda c: todo_keys.forget_clean(c, gone.name)
             ),
         )
 
-    def _install(self, move: Move, now: EtcdCluster) -> tuple[Change, ...]:
+    def _install(self, move: MemberChange, now: EtcdCluster) -> tuple[Change, ...]:
         """Everything to be done on a new member's host. What a former life left is not seen."""
         member = move.member
         facts = self.observed.facts[member.machine]
@@ -362,7 +366,7 @@ class _Builder:
         found, absent = (
             ({gone.machine: facts}, [])
             if facts is not None
-            else gather.look(self.fleet, {gone.machine: _probe(self.cluster, gone)})
+            else gather.gather_facts(self.fleet, {gone.machine: _probe(self.cluster, gone)})
         )
         if absent:
             remedy = "when it is back: systemctl disable --now etcd.service there"

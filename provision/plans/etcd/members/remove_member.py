@@ -11,14 +11,14 @@ from provision.etcd.cluster import hashes
 from provision.etcd.member import membership_diff
 from provision.inventory.resolved import Inventory
 from provision.plans.etcd.members import member_plan
-from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 from provision.ssh.session import Fleet
 
 
 def plan(
     inventory: Inventory,
     fleet: Fleet,
-    observed: Observed,
+    observed: EtcdState,
     name: str,
     delete: Collection[str],
     *,

@@ -7,17 +7,17 @@ from collections.abc import Collection
 from provision.engine.plan import Plan
 from provision.etcd.cluster import hashes
 from provision.etcd.member import membership_diff
-from provision.etcd.member.membership_diff import Kind, Move
+from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.inventory.resolved import Inventory
 from provision.plans.etcd.members import member_plan
-from provision.plans.etcd.state.observe import Observed, Running, require_running
+from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 from provision.ssh.session import Fleet
 
 
 def plan(
     inventory: Inventory,
     fleet: Fleet,
-    observed: Observed,
+    observed: EtcdState,
     name: str,
     delete: Collection[str],
     *,
@@ -34,12 +34,15 @@ def plan(
     member = member_plan.declared_member(inventory, name)
     member_plan.require_odd_is_kept(inventory.etcd, name, delete)
     found = running.roster.find(member)
-    moves: list[Move] = []
+    moves: list[MemberChange] = []
     odd = _odd_by_hash(running, fleet, name)
     if name not in running.healthy or name in odd:
         dead = found is not None and bool(found.name) and not found.is_learner
         if found is not None and dead:
-            moves = [*membership_diff.removals(inventory.etcd, [found]), Move(Kind.ADD, member)]
+            moves = [
+                *membership_diff.removals(inventory.etcd, [found]),
+                MemberChange(ChangeKind.ADD, member),
+            ]
         else:
             moves = membership_diff.additions([member], running.roster)
     after = member_plan.voters_after(inventory.etcd, running, moves)

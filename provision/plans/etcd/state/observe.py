@@ -13,7 +13,7 @@ from provision.etcd.cluster import health, todo_keys
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, membership_diff, recovery_marker
-from provision.etcd.member.membership_diff import Roster
+from provision.etcd.member.membership_diff import MemberList
 from provision.host import gather, preflight
 from provision.host.facts import HostFacts
 from provision.host.resources import MARKER
@@ -32,7 +32,7 @@ class Running:
     ``health`` is seen at the registered addresses, ``declared`` at those of the inventory.
     """
 
-    roster: Roster
+    roster: MemberList
     health: ClusterHealth
     declared: ClusterHealth
     pending: Pending
@@ -70,7 +70,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class EtcdState:
     """Everything a plan is made from.
 
     ``health`` is that of the declared members; ``running`` is None when no member answers.
@@ -90,7 +90,7 @@ def observe(
     dispensable: Collection[str] = (),
     *,
     recovering: bool = False,
-) -> Observed:
+) -> EtcdState:
     """Look at every member's host and at the running cluster, at the same time.
 
     The hosts of ``dispensable`` members need not answer. ``recovering``: this is what an unfinished
@@ -107,12 +107,12 @@ def observe(
             with preflight.noting(problems):
                 artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
         probes = {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
-        facts, unreachable = gather.look(
+        facts, unreachable = gather.gather_facts(
             fleet, {m: p for m, p in probes.items() if m not in spared}
         )
         problems += unreachable
         if spared:
-            found, absent = gather.look(fleet, {m: probes[m] for m in spared})
+            found, absent = gather.gather_facts(fleet, {m: probes[m] for m in spared})
             facts |= found
             problems += [replace(p, severity="warning") for p in absent]
         reached = tuple(m for m in cluster.members if m.machine in facts)
@@ -124,10 +124,10 @@ def observe(
         problems += member_preflight.members(replace(cluster, members=reached), facts)
         warnings = preflight.require(problems)
         seen, running = looking.result()
-        return Observed(artifact, facts, seen, warnings, running)
+        return EtcdState(artifact, facts, seen, warnings, running)
 
 
-def require_running(observed: Observed) -> Running:
+def require_running(observed: EtcdState) -> Running:
     """The running cluster. Raises :class:`PreflightFailed` when no member of it answers."""
     if observed.running is None:
         raise PreflightFailed(
@@ -155,21 +155,23 @@ def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running
         )
     if not seen.registered:
         return seen, None
-    there = membership_diff.roster(cluster, seen.registered)
+    there = membership_diff.member_list(cluster, seen.registered)
     voters = seen
     if there.voters != cluster.members:
         # Members that are not declared, or declared with another address, are looked at, too.
         voters = health.observe(replace(cluster, members=there.voters), fleet)
         if voters.registered:
-            there = membership_diff.roster(cluster, voters.registered)
+            there = membership_diff.member_list(cluster, voters.registered)
     return seen, Running(there, voters, seen, todo_keys.read(voters, fleet))
 
 
 def _rooms(
     cluster: EtcdCluster, artifact: Artifact | None, facts: Mapping[Machine, HostFacts]
-) -> dict[Machine, list[preflight.Room]]:
+) -> dict[Machine, list[preflight.SpaceRequirement]]:
     if artifact is None:
         return {}
     tree = f"{cluster.install_dir}/{cluster.version}"
-    room = preflight.Room(cluster.install_dir, artifact.size * UNPACKED, "the etcd release")
+    room = preflight.SpaceRequirement(
+        cluster.install_dir, artifact.size * UNPACKED, "the etcd release"
+    )
     return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/{MARKER}") is None)}
