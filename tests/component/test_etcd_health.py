@@ -4,6 +4,7 @@ import dataclasses
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_through_the_tunnel_when_the_port_is_not_reachable(
     assert {port for _, port in fleet.loopback.opened} == ports
     health.observe(three.cluster, fleet)
     assert len(tried) == 3  # what timed out once is not waited for again
+
+
+def test_a_member_that_has_left_is_asked_no_more(three: Running, fleet: Fleet) -> None:
+    """It may answer for a moment after its removal, and then closes the connection."""
+    with health.any_client(three.cluster, fleet) as client:
+        first = client.endpoint
+    (gone,) = [m for m in three.cluster.members if m.client_port == first.port]
+    rest = replace(three.cluster, members=tuple(m for m in three.cluster.members if m is not gone))
+    with health.any_client(rest, fleet) as client:
+        assert client.endpoint.port in {m.client_port for m in rest.members}
 
 
 def test_neither_way_works(three: Running, fleet: Fleet) -> None:

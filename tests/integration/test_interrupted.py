@@ -47,7 +47,7 @@ def test_what_a_killed_first_run_left_is_destroyed(lab: Lab, moment: str) -> Non
     run.wait_for(*MOMENTS[moment])
     run.kill()
     assert_unlocked(lab)
-    lab.on(lab.etcd, "flock -w 60 /run/alluxio-provision/batch.lock true || :")
+    lab.on(lab.etcd, "flock -w 50 /run/alluxio-provision/batch.lock true || :")
     lab.invoke("destroy", None, "--yes-delete", lab.name).expect(0, "changed")
     assert not lab.left_over()
 

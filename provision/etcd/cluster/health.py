@@ -274,7 +274,8 @@ def any_client(
     with contextlib.ExitStack() as stack:
         client = None
         key = _key(cluster)
-        if key in kept:
+        # One that this cluster does not have any more may answer for a moment yet.
+        if key in kept and kept[key][0] in cluster.members:
             member, how = kept[key]
             with contextlib.suppress(EtcdUnreachable):
                 client = stack.enter_context(
