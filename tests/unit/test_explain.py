@@ -21,7 +21,7 @@ from tests import docs
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "provision"
-SECTIONS = ["What it means", "How it comes about", "What to do", "What was changed"]
+SECTIONS = ["What it means", "Causes", "What to do", "What was changed"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -220,7 +220,7 @@ def test_no_text_recommends_a_release_of_the_table() -> None:
 
 def test_the_page_shows_the_table_and_advises_none_of_it() -> None:
     page = (REPO / "provision/cli/explanations/etcd-version-unfit.md").read_text()
-    meaning, _, rest = page.partition("\n## How it comes about")
+    meaning, _, rest = page.partition("\n## Causes")
     for row in etcd_releases.UNFIT:
         assert f"| {text(row.first)} to {text(row.last)} | " in meaning or (
             row.first == row.last and f"| {text(row.first)} | " in meaning
