@@ -27,8 +27,7 @@ from provision.etcd.cluster import health
 from provision.host import gather
 from provision.host.facts import UnitState
 from provision.inventory.resolved import AlluxioCluster, Inventory
-from provision.plans import destroy
-from provision.plans.alluxio import decommission_worker, forget_worker
+from provision.plans.alluxio import decommission_worker, forget_worker, stop_workers
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 from tests.component.test_registrations_removed import ONE, OTHER, value
@@ -103,7 +102,7 @@ def world(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> I
         return {m: replace(hosts.facts(1), units=units) for m in probes}, []
 
     monkeypatch.setattr(gather, "gather_facts", facts)
-    monkeypatch.setattr(destroy, "require_ours", lambda *_: None)
+    monkeypatch.setattr(stop_workers, "require_ours", lambda *_: None)
     monkeypatch.setattr("provision.engine.lock.held", _unlocked)
     monkeypatch.setattr(leases, "STUCK_SECONDS", 1)
     monkeypatch.setattr(leases, "REMOVAL_SECONDS", 0)
