@@ -1,0 +1,153 @@
+"""The plan of decommission-worker: what is stopped, waited for, and taken out of etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
+from provision.alluxio.worker import desired
+from provision.alluxio.worker.desired import Artifacts
+from provision.engine.plan import Plan
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.api.values import KeyValue
+from provision.host import gather
+from provision.host.facts import HostFacts, UnitState
+from provision.host.predict import after
+from provision.host.resources import Identity
+from provision.plans.alluxio import decommission_worker, forget_worker
+from provision.ssh.session import Fleet
+from tests.unit import builders, hosts
+from tests.unit.hosts import TARBALL
+
+ALLUXIO = builders.alluxio(builders.worker("w1"), builders.worker("w2"))
+W1 = ALLUXIO.workers[0]
+INVENTORY = builders.inventory(ALLUXIO)
+#: The plan for these facts and registrations, and how many files keep what is removed.
+Run = Callable[..., tuple[Plan, int]]
+UUID = "11111111-1111-1111-1111-111111111111"
+
+
+def entry(worker_id: str, host: str, lease: int = 0) -> Entry:
+    key = KeyValue(f"/DHT/c/AUTHORIZED/{worker_id}".encode(), b"{}", lease, 1, 1, 1)
+    return Entry(key, Registration(worker_id, host, 29999, 29997, 30000, "AUTHORIZED", -1))
+
+
+def snapshot(authorized: Sequence[str] = (), live: Sequence[str] = ()) -> RegistrationSnapshot:
+    """``authorized`` and ``live`` are hosts; the worker on host w is worker-w."""
+    return RegistrationSnapshot(
+        "c",
+        1,
+        {f"worker-{h}": entry(f"worker-{h}", h) for h in authorized},
+        {f"worker-{h}": entry(f"worker-{h}", h) for h in live},
+    )
+
+
+def installed(**unit: str) -> HostFacts:
+    bare = hosts.facts(1)
+    wanted = desired.resources(ALLUXIO, W1, Artifacts(TARBALL, None), None)
+    found = after([*wanted, Identity(desired.identity_file(ALLUXIO), "alluxio", UUID)], bare)
+    state = replace(found.unit(desired.UNIT), **unit)  # type: ignore[arg-type]
+    return replace(found, units={**found.units, desired.UNIT: state})
+
+
+@pytest.fixture
+def decommission(monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run(
+        facts: HostFacts, seen: RegistrationSnapshot, membership: str = "ETCD"
+    ) -> tuple[Plan, int]:
+        alluxio = replace(ALLUXIO, membership=membership)  # type: ignore[arg-type]
+        monkeypatch.setattr(forget_worker, "look", lambda *_: seen)
+        monkeypatch.setattr(gather, "gather_facts", lambda *_: ({W1.machine: facts}, []))
+        with Fleet(1) as fleet:
+            found = decommission_worker.plan(INVENTORY, alluxio, fleet, W1)
+        return found.plan, len(found.files)
+
+    return run
+
+
+def titles(plan: Plan) -> list[str]:
+    return [step.title for step in plan.steps]
+
+
+def test_a_live_worker_is_stopped_then_waited_for_then_forgotten(decommission: Run) -> None:
+    plan, files = decommission(installed(), snapshot(["w1", "w2"], ["w1", "w2"]))
+    assert titles(plan) == ["stop w1 for good", "take w1 out of etcd"]
+    stop, forget = plan.steps
+    assert [(h.name, [c.what for c in h.changes]) for h in stop.hosts] == [
+        ("w1", ["stop and disable alluxio-worker.service"])
+    ]
+    assert stop.after is not None
+    assert stop.after.title == "the lease of w1 has ended"
+    assert [c.what.split(";")[0] for c in forget.calls] == [
+        "etcd: remove /DHT/c/AUTHORIZED/worker-w1"
+    ]
+    assert files == 1
+
+
+def test_a_second_run_changes_nothing(decommission: Run) -> None:
+    stopped = installed(active="inactive", file_state="disabled")
+    assert decommission(stopped, snapshot(["w2"], ["w2"])) == (
+        Plan("decommission-worker", "c"),
+        0,
+    )
+
+
+def test_one_that_was_stopped_by_hand_would_start_at_the_next_boot(decommission: Run) -> None:
+    plan, _ = decommission(installed(active="inactive"), snapshot(["w1"]))
+    assert titles(plan) == ["stop w1 for good", "take w1 out of etcd"]
+
+
+def test_with_static_the_port_is_waited_for_and_etcd_left_alone(decommission: Run) -> None:
+    plan, files = decommission(installed(), snapshot(["w1"], ["w1"]), "STATIC")
+    assert titles(plan) == ["stop w1 for good"]
+    assert plan.steps[0].after is not None
+    assert plan.steps[0].after.title == "the port of w1 is closed"
+    assert files == 0
+
+
+def test_a_registration_of_its_identity_elsewhere_is_left(decommission: Run) -> None:
+    facts = installed()
+    identity = desired.identity(ALLUXIO, facts)
+    assert identity is not None
+    own = desired.worker_id(identity)
+    seen = RegistrationSnapshot("c", 1, {own: entry(own, "w9")}, {})
+    plan, files = decommission(facts, seen)
+    assert titles(plan) == ["stop w1 for good"]
+    assert [n.id for n in plan.notes] == ["worker-registered-elsewhere"]
+    assert files == 0
+
+
+def test_another_clusters_worker_is_not_stopped(decommission: Run) -> None:
+    facts = installed()
+    unit = hosts.text("[Unit]\nX-Alluxio-Provision-Cluster=other\n")
+    other = replace(facts, paths={**facts.paths, desired.UNIT_PATH: unit})
+    with pytest.raises(PreflightFailed) as refused:
+        decommission(other, snapshot(["w1"], ["w1"]))
+    assert [p.id for p in refused.value.problems] == ["another-clusters-host"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (snapshot(["w1"]), "invoke forget-worker worker-w1"),
+        (snapshot(), "take w1 out of the inventory"),
+    ],
+)
+def test_a_host_that_is_away_is_refused_with_what_to_do_if_it_is_gone(
+    seen: RegistrationSnapshot, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Problem("w1", "cannot be reached", "start it", id="host-unreachable")
+    monkeypatch.setattr(forget_worker, "look", lambda *_: seen)
+    monkeypatch.setattr(gather, "gather_facts", lambda *_: ({}, [away]))
+    with Fleet(1) as fleet, pytest.raises(PreflightFailed) as refused:
+        decommission_worker.plan(INVENTORY, ALLUXIO, fleet, W1)
+    assert said in refused.value.problems[0].remedy
+
+
+def test_a_host_without_alluxio_has_nothing_to_stop(decommission: Run) -> None:
+    bare = replace(hosts.facts(1), units={desired.UNIT: UnitState()})
+    plan, _ = decommission(bare, snapshot(["w1"]))
+    assert titles(plan) == ["take w1 out of etcd"]

@@ -1,0 +1,86 @@
+"""The plan of move-leader, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import pytest
+
+from provision.engine.plan import Gate, Plan
+from provision.errors import PreflightFailed, UsageError
+from provision.etcd.api.values import MemberStatus
+from provision.etcd.cluster import gates, health
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.inventory.resolved import EtcdCluster
+from provision.plans.etcd import move_leader
+from provision.ssh.session import Fleet
+from tests.unit import builders
+
+INVENTORY = builders.inventory()
+Seen = Callable[..., None]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """``seen(down, leader)``: the members that are down, and the number of the leader."""
+
+    def looked(down: Collection[int] = (), leader: int = 1) -> None:
+        members = [
+            MemberHealth(m, error="no answer")
+            if n in down
+            else MemberHealth(
+                m, status=MemberStatus(1, n, "3.6.16", 1, 1, leader, 1, 1, 1, False, ())
+            )
+            for n, m in enumerate(INVENTORY.etcd.members, 1)
+        ]
+        found = ClusterHealth(INVENTORY.etcd, tuple(members))
+        monkeypatch.setattr(health, "observe", lambda *_, **__: found)
+
+    return looked
+
+
+def plan(to: str) -> Plan:
+    with Fleet(1) as fleet:
+        return move_leader.plan(INVENTORY, fleet, to)
+
+
+def test_one_step_with_a_gate_on_all_that_serve(seen: Seen) -> None:
+    seen()
+    (step,) = plan("infra2").steps
+    assert [c.what for c in step.calls] == ["etcd: move leadership from infra1 to infra2"]
+    assert step.hosts == ()
+    assert step.after is not None
+    assert "every member healthy" in step.after.title
+
+
+def test_who_leads_already_is_left(seen: Seen) -> None:
+    seen(leader=2)
+    assert plan("infra2").steps == ()
+
+
+def test_a_third_member_that_is_down_is_no_obstacle(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen(down=[3])
+    asked: list[str] = []
+
+    def all_healthy(cluster: EtcdCluster, *_: object, **__: object) -> Gate:
+        asked.extend(m.name for m in cluster.members)
+        return Gate("", lambda: None)
+
+    monkeypatch.setattr(gates, "all_healthy", all_healthy)
+    assert len(plan("infra2").steps) == 1
+    assert asked == ["infra1", "infra2"]
+
+
+def test_one_that_is_down_cannot_lead(seen: Seen) -> None:
+    seen(down=[2])
+    with pytest.raises(PreflightFailed, match="infra2 is not healthy") as refused:
+        plan("infra2")
+    assert refused.value.id == "member-down"
+
+
+def test_a_name_that_nobody_has(seen: Seen) -> None:
+    seen()
+    with pytest.raises(UsageError, match=r"not in etcd\.members"):
+        plan("infra9")
