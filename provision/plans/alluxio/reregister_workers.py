@@ -93,8 +93,8 @@ class Watch:
         self._lost = lost(self._inventory, self._alluxio, self._fleet, running, self._facts)
 
     def _is_ours(self, worker: AlluxioWorker) -> bool:
-        """Whether this cluster's worker runs on the host, or an earlier run has stopped it. A worker
-        that somebody else has stopped stays stopped."""
+        """Whether this cluster's worker runs on the host, or an earlier run has stopped it. This
+        excludes a worker that somebody else has stopped: it stays stopped."""
         facts = self._facts.get(worker.machine)
         if facts is None or owner(facts, desired.UNIT_PATH) != self._alluxio.name:
             return False
