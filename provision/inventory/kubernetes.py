@@ -69,7 +69,7 @@ def resolve_kubernetes(
         return None
     chart, external = CHARTS[k.chart], file.etcd.external is not None
     properties = {**a.properties, **k.properties}
-    # The chart writes this one itself, from dataset.path.
+    # The chart itself writes this property, from dataset.path.
     root = properties.pop(UFS_ROOT, "")
     return KubernetesCluster(
         chart=chart,
