@@ -1,6 +1,6 @@
 """Host patterns of Ansible inventories: ranges such as ``node[01:10:2]`` and ``db-[a:f]``, ports.
 
-The rules are those of Ansible's documentation, "Adding ranges of hosts": both ends belong to a
+The rules come from Ansible's documentation, "Adding ranges of hosts": both ends belong to a
 range, its step is optional, and leading zeros are kept.
 """
 

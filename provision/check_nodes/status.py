@@ -109,7 +109,7 @@ def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
     """Ask every host of the chosen roles once. An unreachable host is a row with its error."""
 
     def unit_of(role: Role) -> tuple[str, str, str]:
-        """Its name, its file, and the directory whose disk matters."""
+        """The unit's name, the unit's file, and a directory on the disk to watch."""
         if isinstance(role, EtcdMember):
             return layout.UNIT, layout.UNIT_PATH, role.data_dir
         if isinstance(role, AlluxioWorker):

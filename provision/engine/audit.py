@@ -117,8 +117,8 @@ def local_log() -> Path:
 
 
 def note(by: Author, name: str, changes: Sequence[str], *, ok: bool) -> None:
-    """Add a line to the log on this machine. When it cannot be written, it is printed on stderr:
-    the change itself has been made."""
+    """Add a line to the log on this machine. When it cannot be written, a warning is printed on
+    stderr and nothing is raised: the change itself has been made."""
     entry = Entry(
         datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         by.who,

@@ -3,7 +3,7 @@
 One list has three uses: preflight (is the port free), the wait until a process is ready, and the
 table of connections in the documentation.
 
-Checked against Alluxio 313: names and defaults are those of class ``PropertyKey``. A worker
+Checked against Alluxio 313: names and defaults come from class ``PropertyKey``. A worker
 binds in ``GrpcServerModule`` (rpc), ``NettyServerModule`` and ``NettyDataServer`` (data, s3),
 ``AlluxioWorkerProcess`` (web) and ``HttpServer`` (http). A master binds in ``RpcServerService``
 (rpc), ``WebServerService`` (web) and ``RaftJournalSystem`` (journal, with one master too); a

@@ -40,7 +40,7 @@ UNITS = {
 #: Seconds that the host may count the bytes of one folder.
 _COUNTING = 5
 _MEMBERS, _MASTERS, _JAVA, _BACKUPS = "members", "masters", "java", "backups"
-#: A path that a unit of ours may name: its characters need no quoting in systemd or in a shell.
+#: A path in a unit of this tool: its characters need no quoting in systemd or in a shell.
 _PATH = re.compile(r"(/[A-Za-z0-9_+@][A-Za-z0-9._+@:-]*)+")
 _UNIT_FOLDERS = (
     "/etc/systemd/system",

@@ -209,7 +209,7 @@ def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
 
 
 class _Login(AuthStrategy):
-    """Logs in with the hop's keys, then with those of ssh-agent."""
+    """Logs in with the hop's keys, then with the keys of ssh-agent."""
 
     def __init__(self, hop: Hop, connector: Connector) -> None:
         self._hop, self._connector = hop, connector

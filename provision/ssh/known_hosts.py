@@ -101,7 +101,7 @@ def _matches(patterns: Sequence[str], name: str) -> bool:
     found = False
     for pattern in patterns:
         wanted = pattern.removeprefix("!").lower()
-        # fnmatch has one more wildcard than OpenSSH: [...]. It would match the form [host]:port.
+        # fnmatch has one more wildcard than OpenSSH: [...]. Brackets also occur in [host]:port.
         same = _hashed(pattern, name) or fnmatch.fnmatchcase(name, wanted.replace("[", "[[]"))
         if same and pattern.startswith("!"):
             return False

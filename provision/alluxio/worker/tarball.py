@@ -29,7 +29,7 @@ LAUNCHERS = ("bin/launch-process-bash", "bin/launch-process")
 CLI, CONFIG, VERSION = "bin/alluxio", "libexec/alluxio-config.sh", "libexec/version.sh"
 #: The version of the kept results. For a result of another version, the tarball is read again.
 _FORMAT = 1
-#: The first release whose workers register themselves.
+#: The first release with workers that register themselves.
 FIRST = 300
 #: How many bytes of a file in the tarball are read. Alluxio's own files have some 10 KB.
 _READ = 1 << 16

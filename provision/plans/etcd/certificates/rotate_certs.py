@@ -146,7 +146,7 @@ def _needs_another_bundle(cluster: EtcdCluster, observed: EtcdState) -> bool:
 
 
 def lost(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
-    """The members whose CA is not at hand: its folder is lost, or this is another machine."""
+    """The members of a CA that is not at hand: its folder is lost, or this is another machine."""
     if cluster.tls.ca == "external" or own_ca.expired(cluster.tls.pki_dir, cluster.name):
         return []
     ca = tls.authority(cluster, observed.facts, write=False)
