@@ -31,9 +31,10 @@ class Artifact:
 
 
 def fetch(source: Source, cache: Path) -> Artifact:
-    """The artifact of ``source``, downloaded into ``cache`` if it is a URL and not there yet.
+    """The artifact of ``source``. A URL is downloaded into ``cache`` unless the file is there.
 
-    Raises :class:`PreflightFailed` when it cannot be had, or its sha256 is not the declared one.
+    Raises :class:`PreflightFailed` when the tarball is not available, or its sha256 is not the
+    declared one.
     """
     where = str(source.path or source.url)
     expected = _expected(source)
@@ -130,7 +131,7 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
     try:
         with (
             os.fdopen(descriptor, "wb") as file,
-            # The model takes http and https only.
+            # The model accepts only http and https.
             urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT) as response,  # nosec B310
         ):
             while chunk := response.read(READ):

@@ -11,15 +11,15 @@ from provision.errors import UsageError
 
 
 def write_whole(path: Path, text: str | bytes, *, private: bool = False) -> None:
-    """Write ``path`` so that a reader sees the old text or the new one, never a part.
+    """Write ``path`` so that a reader sees the old text or the new text, never a part.
 
-    Anyone may read it, within the umask; a private one has mode 0600 from its first byte. Raises
-    :class:`UsageError` when it cannot be written.
+    The umask decides who may read the file; a private file has mode 0600 from its first byte.
+    Raises :class:`UsageError` when it cannot be written.
     """
     umask = os.umask(0)
     os.umask(umask)
     try:
-        # The name beside it ends otherwise: a collector that looks for *.prom passes it over.
+        # The temporary name has another ending: a collector that looks for *.prom ignores it.
         descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with open(descriptor, "wb") as file:

@@ -1,6 +1,6 @@
-"""The ids of what can be wrong: one for each kind of trouble that is solved in one way.
+"""The ids of problems: one id for each kind of problem with its own remedy.
 
-Scripts match on them, so they stay as they are. Each has a page in ``explanations/``.
+Scripts match on the ids, so the ids do not change. Each has a page in ``explanations/``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Templates to text. Strict: a name that a template uses and nobody gave is an error."""
+"""Templates to text. Strict: a name in a template without a value is an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def render(template: str, **values: object) -> bytes:
 
 
 def page(template: str, **values: object) -> str:
-    """The HTML of ``templates/<template>.html.j2``: every value is text, whatever it holds."""
+    """The HTML of ``templates/<template>.html.j2``: every value is inserted as text."""
     environment = _environment().overlay(autoescape=True)
     return environment.get_template(f"{template}.html.j2").render(**values)
 
@@ -54,7 +54,7 @@ def _environment() -> jinja2.Environment:
 def _json(value: object) -> str:
     import json
 
-    # YAML wants characters that do not print escaped, and \U, not JSON's two halves of one.
+    # YAML needs unprintable characters escaped, and \U instead of JSON's surrogate pairs.
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else _yaml_escape(ord(c)) for c in text)
 
@@ -79,12 +79,12 @@ def property_value(value: object) -> str:
 
 
 def env_value(value: str) -> str:
-    """``value`` as a line of ``conf/alluxio-env.sh`` has it after the equals sign.
+    """``value`` in the form after the equals sign in a line of ``conf/alluxio-env.sh``.
 
-    Two read that file: bash, and the command line ``bin/alluxio`` by Go's gotenv 1.2.0 (viper
-    1.6.0), a dotenv parser. In single quotes gotenv takes all but a backslash before a dollar sign
-    as it is. In double quotes it turns a backslash and an n or r into a line's end before it looks
-    at anything else. Raises ``ValueError`` for what has no form that both read as the same.
+    Two programs read that file: bash, and the command line ``bin/alluxio`` with Go's gotenv 1.2.0
+    (viper 1.6.0), a dotenv parser. In single quotes gotenv leaves everything as it is, except a
+    backslash before a dollar sign. In double quotes it first turns a backslash with an n or r into
+    a line end. Raises ``ValueError`` for a value without a form that both read alike.
     """
     if any(c < " " and c != "\t" for c in value):
         raise ValueError("it has a control character: a value is one line of alluxio-env.sh")

@@ -1,4 +1,4 @@
-"""The screen: rich consoles, tables and JSON. What is shown there is up to who calls."""
+"""The screen: rich consoles, tables and JSON. The caller decides what is shown."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-#: Width of output that goes to a file or a pipe: nothing is cut there.
+#: Width of output to a file or a pipe: no text is cut there.
 PIPE_WIDTH = 10_000
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console that honours NO_COLOR and leaves lines whole when nobody watches."""
+    """A rich console that honours NO_COLOR, and does not cut lines for a file or a pipe."""
     from rich.console import Console
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:
-            raise  # rich's own ends with 1, which is the verdict "unhealthy"
+            raise  # rich's own handler would exit with 1, which means "unhealthy"
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
@@ -39,8 +39,8 @@ def emit_json(document: Any) -> None:
 
 
 def json_text(document: Any) -> str:
-    """A document in ASCII: right in every locale, and nothing in it steers a terminal."""
-    from pydantic_core import to_json  # a tenth of the time of json's, which indents in Python
+    """A document in ASCII: correct in every locale, and without terminal control characters."""
+    from pydantic_core import to_json  # ten times as fast as json, which indents in Python
 
     text = to_json(document, indent=2).decode()
     if not text.isascii() or "\x7f" in text:
@@ -49,13 +49,13 @@ def json_text(document: Any) -> str:
 
 
 def emit_json_line(document: Any) -> None:
-    """One document on one line of stdout, at once: for what goes on until it is ended."""
+    """One document on one line of stdout, at once: for output that goes on until it is ended."""
     print(json.dumps(document, separators=(",", ":")), flush=True)
 
 
 @contextlib.contextmanager
 def until_interrupted() -> Iterator[None]:
-    """Ctrl-C, or SIGTERM, ends the body and is no error: that is how a view that goes on ends."""
+    """Ctrl-C or SIGTERM ends the body without an error: this is the normal end of a live view."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):
@@ -65,7 +65,7 @@ def until_interrupted() -> Iterator[None]:
 
 
 def text(words: str, style: str = "") -> Text:
-    """``words`` for rich: no markup, and nothing in them steers the terminal."""
+    """``words`` for rich: without markup, and without terminal control characters."""
     from rich.text import Text
 
     return Text(shown(words), style=style)

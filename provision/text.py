@@ -1,4 +1,4 @@
-"""Text that came from elsewhere (a host, etcd, a server's error), made fit to be shown and read."""
+"""Text from outside (a host, etcd, a server's error), made safe to print and to parse."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 import unicodedata
 from typing import Any, NoReturn
 
-#: Characters kept of a value whose form is not known.
+#: How many characters of a value in an unknown form are kept.
 EXCERPT = 120
-#: Characters kept of one line of a log or a file.
+#: How many characters of one line of a log or a file are kept.
 LINE_LIMIT = 2000
 
 
 def printable(text: str | bytes, limit: int | None = None) -> str:
-    """``text`` on one line, without anything that steers a terminal.
+    """``text`` on one line, without terminal control characters.
 
     Control and format characters (escape sequences, new lines, right-to-left marks) and bytes
     that are not UTF-8 become ``\\ufffd``. With ``limit``, longer text is cut and ends with ``…``.
     """
     if isinstance(text, bytes):
-        # A character is at most four bytes; the rest of a large value is not even looked at.
+        # A character has at most four bytes; the rest of a large value is not read.
         text = (text if limit is None else text[: 4 * limit + 4]).decode(errors="replace")
     if limit is not None and len(text) > limit:
         text = text[: max(0, limit - 1)] + "…"
@@ -37,15 +37,15 @@ def printable_lines(text: str, last: int | None = None) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """``text`` as it goes to a terminal: its lines, each :func:`printable`, whole."""
+    """``text`` for a terminal: all its lines, each :func:`printable` and uncut."""
     if text.isascii() and text.isprintable():
         return text
     return "\n".join(map(printable, text.expandtabs(4).split("\n")))
 
 
 def document(text: str | bytes) -> Any:
-    """The JSON document in ``text``. Raises ``ValueError`` when there is none, also for what is
-    nested too deeply and for numbers that are not finite, of which JSON has none."""
+    """The JSON document in ``text``. Raises ``ValueError`` without one, also for too deep nesting
+    and for numbers that are not finite: JSON has no such numbers."""
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
     try:
@@ -55,12 +55,12 @@ def document(text: str | bytes) -> Any:
 
 
 def number(text: str) -> int | None:
-    """The whole number in ``text``: ASCII digits, as many as a count or a size can have."""
+    """The whole number in ``text``: only ASCII digits, at most as many as a size can have."""
     return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
 
 
 def size(count: int) -> str:
-    """``count`` bytes as an operator reads it: ``20 kB``, ``1.5 GB`` (powers of 1000)."""
+    """``count`` bytes for an operator: ``20 kB``, ``1.5 GB`` (powers of 1000)."""
     if count < 1000:
         return f"{count} B"
     value = float(count)

@@ -1,1 +1,1 @@
-"""Ansible inventories, read for what they say of hosts; nothing in them is evaluated."""
+"""Ansible inventories: reads their hosts and variables, and evaluates nothing in them."""

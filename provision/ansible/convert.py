@@ -1,4 +1,4 @@
-"""From an Ansible inventory to one of ours: what can be mapped is, what cannot is listed."""
+"""Converts an Ansible inventory to one of this tool, and lists the parts without an equivalent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from provision.inventory import loader, model
 ETCD_GROUPS = ("etcd", "etcd_servers", "etcd_cluster")
 WORKER_GROUPS = ("workers", "alluxio_workers", "alluxio", "worker")
 
-#: Our ssh key for each variable, the names that win first (older ones are still read).
+#: This tool's ssh key for each variable. Names that win come first; older names are still read.
 _PLAIN: Mapping[str, tuple[str, ...]] = {
     "user": ("ansible_user", "ansible_ssh_user"),
     "port": ("ansible_port", "ansible_ssh_port"),
@@ -58,7 +58,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Converted:
-    """The inventory's text, which our own loader has read, and what could not be carried over."""
+    """The inventory's text, checked by this tool's loader, and the parts that could not be
+    converted."""
 
     text: str
     members: int
@@ -68,9 +69,10 @@ class Converted:
 
 
 def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Converted:
-    """The inventory in ``path`` as ours, for ``to``. No group given: the usual names are tried.
+    """The inventory in ``path``, converted for the file ``to``. Without a given group, the usual
+    names are tried.
 
-    Raises :class:`InventoryError` with everything that stands in the way, at its file and line.
+    Raises :class:`InventoryError` with every problem, at its file and line.
     """
     findings = Findings()
     tree = read(path, findings)
@@ -166,7 +168,7 @@ class _Reader:
             self._findings.error(method.where, what, "this tool uses sudo, or a login as root")
 
     def arguments(self, text: str, var: Var, ssh: dict[str, str]) -> None:
-        """What ssh's arguments ask for; what is not known here is an error, never dropped."""
+        """Read ssh's arguments. An unknown argument is an error; it is never dropped."""
         try:
             words = iter(shlex.split(text))
         except ValueError as error:
@@ -208,7 +210,7 @@ class _Reader:
 
 
 def _jump_of(command: str) -> str | None:
-    """The jump host of a ProxyCommand that is nothing but ``ssh -W %h:%p``; None for others."""
+    """The jump host of a ProxyCommand that is only ``ssh -W %h:%p``; None for others."""
     rest, found = _DIRECT.subn("", command)
     try:
         words = shlex.split(rest)
@@ -234,7 +236,7 @@ def _jump_of(command: str) -> str | None:
 
 
 def _common(entries: Sequence[Entry]) -> dict[str, str]:
-    """What every host says, and most of them the same: it goes to the top."""
+    """The settings that every host has, with the value that most hosts have: they go to the top."""
     common: dict[str, str] = {}
     for key in ("user", "port", "key", "jump", "known_hosts", "connect_timeout"):
         values = Counter(e.ssh[key] for e in entries if key in e.ssh)
@@ -300,9 +302,9 @@ def _text(value: str) -> str:
 
 
 def _check(text: str, to: Path, places: Mapping[str, str], findings: Findings) -> None:
-    """Have our own loader read ``text``: its paths start at the folder of ``to``.
+    """Check ``text`` with this tool's loader: its paths start at the folder of ``to``.
 
-    What it says of a host is said of the host's place in the Ansible inventory (``places``).
+    A problem of a host is reported at the host's place in the Ansible inventory (``places``).
     """
     folder = to.parent if to.parent.is_dir() else Path(tempfile.gettempdir())
     handle, name = tempfile.mkstemp(".yml", ".import-", folder)

@@ -22,7 +22,7 @@ Report = Callable[[str, str, str], None]
 
 
 def read(text: str, name: str, tree: Tree, report: Report) -> None:
-    """Add what ``text`` says to ``tree``; ``report(where, what, remedy)`` takes its mistakes."""
+    """Add the contents of ``text`` to ``tree``; ``report(where, what, remedy)`` gets mistakes."""
     group, kind = "ungrouped", "hosts"
     referred: dict[str, str] = {}
     defined: set[str] = set()
@@ -78,7 +78,7 @@ def _host(line: str, where: str, group: str, tree: Tree, report: Report) -> None
 
 
 def _literal(text: str, where: str) -> Var:
-    """A value as Ansible takes it: a Python literal's text, or what is written."""
+    """A value as in Ansible: the text of a Python literal, or the text as written."""
     try:
         value = ast.literal_eval(text) if len(text) < _MAX_LITERAL else text
     except (ValueError, SyntaxError, MemoryError, RecursionError):

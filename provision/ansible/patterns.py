@@ -1,6 +1,6 @@
 """Host patterns of Ansible inventories: ranges such as ``node[01:10:2]`` and ``db-[a:f]``, ports.
 
-The rules are those of Ansible's documentation, "Adding ranges of hosts": both ends belong to a
+The rules come from Ansible's documentation, "Adding ranges of hosts": both ends belong to a
 range, its step is optional, and leading zeros are kept.
 """
 
@@ -17,11 +17,11 @@ _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]+))?")
 
 
 class PatternError(ValueError):
-    """A pattern that is none; the message says why."""
+    """An invalid pattern; the message gives the reason."""
 
 
 def expand(pattern: str) -> tuple[list[str], int | None]:
-    """The hosts that ``pattern`` stands for, and the port that stands behind it.
+    """The hosts of ``pattern``, and the port after it.
 
     >>> expand("node[08:10].example.com:2222")
     (['node08.example.com', 'node09.example.com', 'node10.example.com'], 2222)
@@ -41,7 +41,7 @@ def _split_port(pattern: str) -> tuple[str, int | None]:
     if (match := _BRACKETED.fullmatch(pattern)) and _is_ipv6(match[1]):
         return match[1], int(match[2]) if match[2] else None
     bare = _RANGE.sub("", pattern)
-    if bare.count(":") != 1:  # none, or an IPv6 address
+    if bare.count(":") != 1:  # no port, or an IPv6 address
         return pattern, None
     name, _, port = pattern.rpartition(":")
     if not port.isdigit():

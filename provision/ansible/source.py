@@ -1,4 +1,4 @@
-"""An Ansible inventory as it stands on disk: one file, with group_vars/ and host_vars/ beside."""
+"""An Ansible inventory on disk: one file, with group_vars/ and host_vars/ beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_CARRIED: Id = "ansible-not-carried-over"
 
 
 class Findings:
-    """What is wrong with the files, each thing once and in the order of its finding."""
+    """The problems of the files, each once and in the order of discovery."""
 
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}

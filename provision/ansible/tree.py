@@ -1,4 +1,4 @@
-"""Groups, hosts and variables of an Ansible inventory, and which variable a host ends up with."""
+"""Groups, hosts and variables of an Ansible inventory, and the final variables of each host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Group:
     hosts: dict[str, None] = field(default_factory=dict)
     children: dict[str, None] = field(default_factory=dict)
     vars: Vars = field(default_factory=dict)
-    #: Of group_vars/ beside the inventory: it beats what the inventory file says.
+    #: From group_vars/ beside the inventory: they win over the inventory file.
     file_vars: Vars = field(default_factory=dict)
 
 
@@ -52,7 +52,7 @@ class Host:
     name: str
     where: str
     vars: Vars = field(default_factory=dict)
-    #: Of host_vars/ beside the inventory.
+    #: From host_vars/ beside the inventory.
     file_vars: Vars = field(default_factory=dict)
 
 
@@ -86,7 +86,7 @@ class Tree:
             yield from self._below(child, (*above, name))
 
     def circle(self) -> list[str] | None:
-        """Groups that are below themselves, one after the other; None when there are none."""
+        """The groups of a circle, one after the other; None without a circle."""
         done: set[str] = set()
 
         def search(name: str, above: list[str]) -> list[str] | None:
@@ -105,9 +105,9 @@ class Tree:
     def variables(self) -> dict[str, Vars]:
         """Every host's variables, by Ansible's precedence.
 
-        From the weakest: ``all`` and the groups as the inventory file has them, group_vars/all,
-        the other group_vars, the host in the file, host_vars. Of groups, those further down win,
-        then a higher ``ansible_group_priority``, then the later name.
+        From the weakest: ``all`` and the groups in the inventory file, group_vars/all, the other
+        group_vars, the host in the file, host_vars. Among groups, a group further down wins, then a
+        higher ``ansible_group_priority``, then the later name.
         """
         depths = self._depths()
         above: dict[str, set[str]] = {name: set() for name in self.hosts}
@@ -131,7 +131,7 @@ class Tree:
         return found
 
     def _depths(self) -> dict[str, int]:
-        """How far below ``all`` each group is at most."""
+        """The greatest distance of each group below ``all``."""
         below = {child for g in self.groups.values() if g.name != "all" for child in g.children}
         depths: dict[str, int] = {}
         level = {name for name in self.groups if name != "all" and name not in below}

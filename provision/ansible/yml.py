@@ -1,6 +1,6 @@
 """Ansible's YAML: inventories, and the files of group_vars/ and host_vars/.
 
-Composed, not constructed: tags stay tags, nothing becomes an object.
+The YAML is composed, not constructed: tags stay tags, and nothing becomes an object.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from provision.ansible.tree import Kind, Tree, Var, Vars, classified
 
 Report = Callable[[str, str, str], None]
 MAX_DEPTH = 20
-#: Entries that aliases may make of one file.
+#: How many entries aliases may make from one file.
 MAX_ENTRIES = 200_000
 MAX_BYTES = 8 << 20
 _NULLS = ("", "~", "null", "Null", "NULL")
@@ -31,7 +31,7 @@ class _Reader:
         self._entries = 0
 
     def root(self, text: str) -> Any:
-        """The top node; None when there is none, or it is no YAML."""
+        """The top node; None without one, or when the text is not YAML."""
         from ruamel.yaml import YAML
         from ruamel.yaml.error import MarkedYAMLError
 
@@ -41,7 +41,7 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark is not None else 1
             self.report(f"{self.name}:{line}", f"not YAML: {error.problem or error.context}", "")
-        except Exception as error:  # a few hostile documents end in errors of Python's own
+        except Exception as error:  # a few hostile documents raise Python's own errors
             self.report(self.name, f"not YAML: {error}", "")
         return None
 
@@ -49,7 +49,7 @@ class _Reader:
         return f"{self.name}:{node.start_mark.line + 1}"
 
     def entries(self, node: Any, what: str, depth: int = 0) -> Iterator[tuple[str, Any, str]]:
-        """Keys, values and places of a mapping; a null has none."""
+        """Keys, values and places of a mapping; a null gives none."""
         if node is None or _is_null(node):
             return
         if node.id != "mapping" or depth > MAX_DEPTH:
@@ -70,7 +70,7 @@ class _Reader:
                 yield str(key.value), value, self.where(key)
 
     def vars(self, node: Any, what: str) -> Vars:
-        # Those of a merge come first here, and are beaten by the mapping's own.
+        # Entries of a merge come first here, so the mapping's own entries win.
         own = list(self.entries(node, what))
         return {key: _value(value, where) for key, value, where in own}
 
@@ -91,7 +91,7 @@ def _value(node: Any, where: str) -> Var:
 
 
 def read(text: str, name: str, tree: Tree, report: Report) -> None:
-    """Add what the inventory ``text`` says to ``tree``; ``report`` takes its mistakes."""
+    """Add the contents of the inventory ``text`` to ``tree``; ``report`` gets mistakes."""
     reader = _Reader(name, report)
     for group, node, where in reader.entries(reader.root(text), "an inventory"):
         _group(reader, tree, group, node, where, 0)
@@ -132,7 +132,7 @@ def _hosts(reader: _Reader, tree: Tree, group: str, pattern: str, node: Any, whe
 
 
 def files(folder: Path, name: str) -> list[Path]:
-    """The files with the variables of the group or host ``name``, as Ansible finds them."""
+    """The files with the variables of the group or host ``name``, found as in Ansible."""
     for extension in _EXTENSIONS:
         path = folder / f"{name}{extension}"
         if path.is_dir():
@@ -153,7 +153,7 @@ def _in_folder(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def read_vars(text: str, name: str, report: Report, warn: Report) -> Vars:
-    """The variables of a file of group_vars/ or host_vars/; an encrypted one is warned of."""
+    """The variables of a file of group_vars/ or host_vars/; an encrypted file gives a warning."""
     if text.startswith(_VAULT):
         warn(f"{name}:1", "encrypted with ansible-vault: what it sets is not known", "")
         return {}

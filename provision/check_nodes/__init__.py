@@ -1,7 +1,7 @@
 """``check-nodes``: inventory, etcd and ``info nodes`` joined into one verdict per worker.
 
-:func:`verdicts` is the join, a function of plain values. :func:`run` looks at all three views
-at the same time and says which of them did not answer; :func:`watch` goes on with what changes.
+:func:`verdicts` is the join, a function of plain values. :func:`run` looks at all three views at
+the same time and reports the views that did not answer. :func:`watch` goes on with the changes.
 """
 
 from provision.check_nodes.collect import Ask, run, with_read

@@ -1,4 +1,4 @@
-"""All three views looked at at the same time, and which of them did not answer."""
+"""Looks at all three views at the same time, and reports the views that did not answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.plans.etcd.data import stored
 from provision.ssh.session import Fleet
 
-#: How ``info nodes`` is asked: :func:`provision.alluxio.commands.nodes.ask`, or one like it.
+#: The function that asks ``info nodes``: :func:`provision.alluxio.commands.nodes.ask`, or a
+#: function with the same signature.
 Ask = Callable[[Fleet, AlluxioCluster, float], InfoNodes]
 
 
@@ -45,8 +46,8 @@ def run(
     hosts: bool = False,
     backups: bool = False,
 ) -> CheckReport:
-    """Look at everything at once. Timeouts are in seconds: for ``info nodes``, and for each
-    call to etcd. A view that fails is in the report; only a :class:`UsageError` is raised.
+    """Look at everything at the same time. Timeouts are in seconds: for ``info nodes``, and for
+    each call to etcd. A failed view is in the report; only a :class:`UsageError` is raised.
 
     ``hosts``: also log in to every worker's host, and ask whether its listeners answer.
     ``backups``: also log in to every member's host, and ask for its backups and former data.
@@ -82,7 +83,7 @@ def run(
                 seconds=time.monotonic() - started,
                 stored=keeping.result() if keeping is not None else None,
             )
-        # STATIC goes without etcd: there it is only asked what another membership left in it.
+        # STATIC needs no etcd: the only question is what another membership left in etcd.
         missing: list[Problem] = []
         read = _result(reading, missing) if reading is not None else None
         problems += [] if _is_static(alluxio) else missing
@@ -110,7 +111,7 @@ def run(
 
         found = join(read)
         if read and rows is not None and answering is None and any(n.notes for n in found):
-            # The views are not of one moment: what changed between them is no disagreement.
+            # The views are not from the same moment: a change between them is no disagreement.
             with contextlib.suppress(ProvisionError):
                 read = _read(inventory, fleet, etcd_timeout, login, read.leases)
                 found = join(read)
@@ -139,8 +140,8 @@ def run(
 def with_read(
     report: CheckReport, fleet: Fleet, path: str, timeout: float = alluxio_cli.DEFAULT_TIMEOUT
 ) -> CheckReport:
-    """``report`` with a read of ``path`` through a worker, by a client on the host of a worker that
-    is well, if there is one. ``timeout``: seconds for each command."""
+    """``report`` with a read of ``path`` through a worker. The client runs on the host of a healthy
+    worker, if there is one. ``timeout``: seconds for each command."""
     alluxio = report.alluxio
     assert alluxio is not None
     well = {n.name for n in report.nodes if n.name is not None and n.ok}
@@ -153,7 +154,7 @@ def with_read(
 
 
 class _Read(NamedTuple):
-    """What Alluxio's clusters have in etcd: this one's workers, and every cluster's name."""
+    """Alluxio's data in etcd: this cluster's workers, and every cluster's name."""
 
     registered: RegistrationSnapshot
     clusters: list[str]
@@ -190,7 +191,7 @@ def _read(
     login: Login | None,
     ended: Expired | None = None,
 ) -> _Read:
-    """``ended``: what is known of the leases, which are then not asked for."""
+    """``ended``: the known state of the leases; if given, they are not asked for again."""
     with health.any_client(inventory.etcd, fleet, timeout=timeout, login=login) as client:
         registered = registrations.read(client, inventory.cluster)
         names = clusters.names(client)
@@ -206,7 +207,7 @@ def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
 
 
 def unread(error: ProvisionError) -> Problem:
-    """That etcd's view is missing, and why."""
+    """The problem that etcd's view is missing, with the reason."""
     what = error.problems[0].what if error.problems else error.message
     return Problem(
         "etcd", f"the registrations could not be read: {what}", id="registrations-unread"
@@ -216,7 +217,7 @@ def unread(error: ProvisionError) -> Problem:
 def of_clusters(
     cluster: str, alluxio: AlluxioCluster, registered: RegistrationSnapshot, others: list[str]
 ) -> list[Problem]:
-    """What etcd holds of other clusters, and of another membership, that is in the way."""
+    """Problems with data in etcd: of other clusters, or of another membership of this cluster."""
     found = clusters.mixed_up(cluster, others, registered)
     left = type_change.unused(alluxio, registered)
     return [*found, left] if left is not None else found

@@ -1,4 +1,4 @@
-"""Members and workers whose data disk is away: only their own hosts can say so."""
+"""Members and workers with a missing data disk: only their own hosts can report it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from provision.host.resources import DataDisk, File
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, EtcdMember
 from provision.ssh.session import Fleet
 
-#: A word in the error of a host where nothing listens. A host that is away gives another error.
+#: A word in the error of a host on which nothing listens. An unreachable host gives another error.
 _REFUSED = "refused"
 
 
 def of_members(fleet: Fleet, seen: ClusterHealth) -> list[Problem]:
-    """The problems of the members whose host answers and whose etcd does not run. Of other hosts
-    there are none here: the look at etcd has reported that the member is down."""
+    """The problems of members with a host that answers and an etcd that does not run. Other members
+    are left out: the look at etcd has reported that the member is down."""
     cluster = seen.cluster
     if cluster.external:
         return []

@@ -1,10 +1,10 @@
-"""``check-nodes --watch``: the workers' states as they change, by etcd's own watch.
+"""``check-nodes --watch``: the workers' states as they change, from etcd's own watch.
 
-Three threads feed one board. One follows the registrations: a watch that goes on from the last
-revision at another member when its own is gone, and reads them anew when that history is
-compacted. One looks at the members' health, now and then and whenever the watch breaks. One
-asks ``info nodes``, at the beginning, after a change, and seldom else: each time is a JVM's start
-on a worker.
+Three threads write to one shared board. The first follows the registrations with a watch. When its
+member is gone, the watch goes on from the last revision at another member; when that history is
+compacted, the registrations are read again. The second looks at the members' health, now and then
+and whenever the watch breaks. The third asks ``info nodes`` at the beginning, after a change, and
+otherwise seldom: each question starts a JVM on a worker's host.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from provision.inventory.resolved import Inventory, bracketed
 from provision.ssh.session import Fleet
 
 DEFAULT_INTERVAL = 10.0
-#: Seconds for which changes that follow one another are gathered into one report.
+#: Seconds for which successive changes are gathered into one report.
 GATHERED = 0.1
 #: Seconds between two attempts to watch.
 RETRY = 1.0
-#: Seconds that etcd has to be calm before `info nodes` is asked, and between two calm questions.
+#: Seconds without a change in etcd before `info nodes` is asked, and between two such questions.
 SETTLED, ASKED_EVERY = 1.0, 120.0
 #: Seconds between two looks at the leases of the live keys.
 LEASES_EVERY = 30.0
@@ -53,10 +53,11 @@ def watch(
     nodes_timeout: float = alluxio_cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
 ) -> Generator[CheckReport, None, None]:
-    """A report now, and one after every change and every look at the members' health, each
-    ``interval`` seconds. What failed is in the report; only a :class:`UsageError` is raised.
+    """A report now, one after every change, and one after every look at the members' health. The
+    looks are ``interval`` seconds apart. A failure is in the report; only a :class:`UsageError` is
+    raised.
 
-    Closing the iterator ends the watch. A report's ``seconds`` are from the change to the report.
+    Closing the iterator ends the watch. A report's ``seconds`` count from the change to the report.
     """
     health.preload()
     live = _Live(inventory, fleet, interval, nodes_timeout, etcd_timeout)
@@ -69,7 +70,7 @@ def watch(
 
 
 def changes(reports: Iterable[CheckReport]) -> Iterator[CheckReport]:
-    """Those of ``reports`` that say something else than the one before."""
+    """The ``reports`` that differ from the report before."""
     last: object = None
     for report in reports:
         said = _said(report)
@@ -79,7 +80,7 @@ def changes(reports: Iterable[CheckReport]) -> Iterator[CheckReport]:
 
 
 def _said(report: CheckReport) -> object:
-    """What a report says, without times, sizes and revisions, which always change."""
+    """A report's contents without times, sizes and revisions, which always change."""
     members = [
         (m.member.name, m.healthy, m.how, m.status and (m.status.version, m.status.is_learner))
         for m in report.etcd.members
@@ -88,7 +89,7 @@ def _said(report: CheckReport) -> object:
 
 
 class _WatchState(NamedTuple):
-    """What is known at one moment; ``registered`` and ``info`` are of the same revision."""
+    """The known state at one moment; ``registered`` and ``info`` belong to the same revision."""
 
     etcd: ClusterHealth
     registered: RegistrationSnapshot | None
@@ -118,7 +119,7 @@ class _Live:
         self._news = threading.Condition()
         self._stopping = threading.Event()
         self._look_now, self._ask_now = threading.Event(), threading.Event()
-        # The board, to be read and written with the condition held.
+        # The board. A thread must hold the condition to read or write it.
         self._unseen: float | None = None
         self._failure: BaseException | None = None
         self._health: ClusterHealth | None = None
@@ -140,7 +141,7 @@ class _Live:
             threading.Thread(target=self._guard, args=(target,), name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """End the threads; those that wait for an answer end with it."""
+        """End the threads. A thread that waits for an answer ends after the answer."""
         self._stopping.set()
         for event in (self._look_now, self._ask_now):
             event.set()
@@ -149,7 +150,7 @@ class _Live:
                 self._client.close()
 
     def next(self) -> CheckReport:
-        """Wait for news, and for those that follow closely."""
+        """Wait for a change, and for changes that follow closely."""
         with self._news:
             self._news.wait_for(lambda: self._failure or (self._unseen and self._complete))
         time.sleep(GATHERED)
@@ -182,7 +183,7 @@ class _Live:
             return CheckReport(cluster, None, board.etcd, seconds=time.monotonic() - since)
         problems: list[Problem] = []
         registered, info = board.registered, board.info
-        # STATIC goes without etcd: there it only says what another membership left in it.
+        # STATIC needs no etcd: etcd only shows what another membership left in it.
         if board.lost is not None and not self._static:
             problems.append(collect.unread(board.lost))
         if registered is not None:
@@ -212,12 +213,12 @@ class _Live:
         )
 
     def _tell(self) -> None:
-        """There is something new on the board, whose condition is held."""
+        """Signal a change on the board. The caller holds the condition."""
         self._unseen = self._unseen or time.monotonic()
         self._news.notify_all()
 
     def _guard(self, work: Callable[[], None]) -> None:
-        """A thread's work. What it should not end with is raised where the reports are read."""
+        """Run a thread's work. An unexpected error is raised where the reports are read."""
         try:
             work()
         except BaseException as error:
@@ -226,7 +227,7 @@ class _Live:
                 self._news.notify_all()
 
     def _follow(self) -> None:
-        """The registrations: on the board as they change, for as long as some member serves."""
+        """Put the registrations on the board as they change, while some member serves."""
         mirror: WatchCache | None = None
         failed = 0
         while not self._stopping.is_set():
@@ -244,7 +245,7 @@ class _Live:
                     self._publish(mirror, clusters.names(client))
                     failed = 0
                     for seen in client.watch(mirror.since):
-                        with self._news:  # with what `info nodes` said before it
+                        with self._news:  # keep the answer of `info nodes` from before
                             if mirror.apply(seen):
                                 self._changed()
             except EtcdCompacted:
@@ -255,12 +256,12 @@ class _Live:
                     return
                 self._look_now.set()
                 failed += 1
-                if failed > 1:  # at once another member is tried; only without one it is lost
+                if failed > 1:  # another member is tried at once; without one the watch is lost
                     self._lose(error)
                     self._stopping.wait(RETRY)
 
     def _use(self, client: EtcdClient) -> bool:
-        """Note what :meth:`stop` has to close. Returns whether there is anything left to do."""
+        """Note the client that :meth:`stop` must close. Returns whether the work goes on."""
         with self._news:
             self._client = client
             return not self._stopping.is_set()
@@ -274,7 +275,7 @@ class _Live:
         with self._news:
             self._changes += 1
             if self._info is not None and not self._info.error:
-                self._info = None  # it is of before the change
+                self._info = None  # this answer is from before the change
             self._tell()
         self._ask_now.set()
 
@@ -283,7 +284,7 @@ class _Live:
             if self._lost is not None and str(self._lost) == str(error):
                 return
             if self._lost is None:
-                self._info = None  # it is of before the loss
+                self._info = None  # this answer is from before the loss
                 self._ask_now.set()
             self._lost = error
             self._tell()
@@ -310,7 +311,7 @@ class _Live:
             self._look_now.wait(self._interval)
 
     def _expired(self) -> Expired:
-        """The leases of the live keys, asked for now and then."""
+        """The leases of the live keys; etcd is asked now and then."""
         with self._news:
             mirror = self._mirror
         if mirror is None or self._static or time.monotonic() < self._leases_at:
@@ -325,9 +326,9 @@ class _Live:
         return self._leases
 
     def _ask(self) -> None:
-        """`info nodes`. An answer that a change has overtaken is not compared with etcd."""
+        """Ask `info nodes`. If etcd has changed meanwhile, the answer is not compared with etcd."""
         assert self._alluxio is not None
-        self._ask_now.wait()  # until etcd has been read, or is lost
+        self._ask_now.wait()  # wait until etcd has been read, or is lost
         while not self._stopping.is_set():
             self._ask_now.clear()
             before = self._changes
@@ -343,7 +344,7 @@ class _Live:
 
 
 def _hangs(client: EtcdClient, seen: ClusterHealth) -> bool:
-    """Whether the client's member does not serve, and another one does."""
+    """Whether the client's member does not serve, and another member does."""
     asked = str(client.endpoint)
     sick = [m.member for m in seen.members if not m.healthy]
     return seen.healthy_count > 0 and any(

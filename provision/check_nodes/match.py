@@ -36,7 +36,7 @@ class _Seen:
 
     @property
     def known(self) -> Registration | None:
-        """The value, where its form is known."""
+        """The value, if its form is known."""
         return self.registration if isinstance(self.registration, Registration) else None
 
 
@@ -47,9 +47,10 @@ def join(
     identities: Mapping[str, str],
     expired: Mapping[int, int] = MappingProxyType({}),
 ) -> list[NodeVerdict]:
-    """One verdict per declared worker, then per id in etcd or ``info nodes`` of no declared worker.
+    """One verdict per declared worker, then one per id in etcd or ``info nodes`` that belongs to no
+    declared worker.
 
-    ``expired``: by lease, seconds since it has expired.
+    ``expired``: the seconds since the end of expired leases, by lease.
     """
     rows = {row.worker_id: row for row in info or ()}
     seen = _ids(registered, rows, with_authorized=alluxio.membership == "ETCD")
@@ -162,10 +163,10 @@ def _differ(one: registrations.Entry, other: registrations.Entry) -> bool:
 def _claims(
     workers: Sequence[AlluxioWorker], seen: Sequence[_Seen], identities: Mapping[str, str]
 ) -> dict[str, _Seen]:
-    """Which id is which declared worker's: a live one before a dead one, the newest of several.
+    """The id of each declared worker: a live id before a dead id, and the newest of several.
 
-    Among the live the address decides, since that is where clients go; among the dead the
-    identity, since that is who comes back.
+    Among live ids the address decides, because clients connect to it. Among dead ids the identity
+    decides, because the worker comes back with it.
     """
     by_address: dict[tuple[str, int], list[_Seen]] = {}
     by_identity: dict[str, list[_Seen]] = {}
@@ -202,7 +203,7 @@ def _claims(
 def _compare(
     one: _Seen, rows: Mapping[str, NodeRow], *, asked: bool
 ) -> tuple[str | None, tuple[str, ...]]:
-    """The status in ``info nodes``, and how it differs from what etcd says."""
+    """The status in ``info nodes``, and its difference from etcd."""
     if not asked:
         return None, ()
     row = rows.get(one.worker_id)
@@ -224,7 +225,7 @@ def _stranger(
     same_host: AlluxioWorker | None,
     claimed: Mapping[str, _Seen],
 ) -> str:
-    """Why an id is nobody's."""
+    """Why an id belongs to no declared worker."""
     life = "live" if one.live else "no lease"
     if worker is not None and worker.name in claimed:
         other = claimed[worker.name]
@@ -244,7 +245,7 @@ def _stranger(
 def _with_rows_of_no_id(
     found: list[NodeVerdict], info: Sequence[NodeRow] | None, ids: set[str]
 ) -> list[NodeVerdict]:
-    """``found``, with what ``info nodes`` lists and etcd does not have."""
+    """``found``, with the rows of ``info nodes`` that are not in etcd."""
     missing = {
         (n.host.lower(), n.port): i for i, n in enumerate(found) if n.state is State.UNREGISTERED
     }

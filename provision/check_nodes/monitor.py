@@ -1,7 +1,8 @@
-"""``render-monitor``: what has Prometheus watch a cluster by this tool, as files to install.
+"""``render-monitor``: files to install, with which Prometheus monitors a cluster through this tool.
 
-A systemd service that writes the metrics for node_exporter's textfile collector, its timer, and
-alert rules. Rendered for the machine and the user that render them, who can reach the hosts.
+The files are a systemd service that writes the metrics for node_exporter's textfile collector, its
+timer, and alert rules. They are for the machine and the user that render them, because these can
+reach the hosts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TEXTFILES = "/var/lib/prometheus/node-exporter"
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """The files by name, as whom they run, and where the metrics will be written."""
+    """The files by name, the user of the service, and the place of the metrics."""
 
     name: str
     user: str
@@ -33,7 +34,7 @@ class Monitor:
 
 
 def render_files(inventory: Inventory, every: float, textfiles: str) -> Monitor:
-    """The files for ``inventory``; ``every`` is seconds from the end of a look to the next.
+    """The files for ``inventory``; ``every`` is the seconds from the end of a look to the next one.
 
     Raises :class:`UsageError` for a path that systemd cannot take.
     """
@@ -61,7 +62,7 @@ def render_files(inventory: Inventory, every: float, textfiles: str) -> Monitor:
 
 
 def instructions(made: Monitor, folder: Path) -> list[str]:
-    """The commands, to be run as root, that install what was written to ``folder``."""
+    """The commands, to be run as root, that install the files in ``folder``."""
     units = " ".join(
         shlex.quote(str(folder / f"{made.name}.{kind}")) for kind in ("service", "timer")
     )
@@ -76,7 +77,7 @@ def instructions(made: Monitor, folder: Path) -> list[str]:
 
 
 def _program() -> tuple[Path, Sequence[str]]:
-    """How this program is run again: from which directory, and by which words."""
+    """How to run this program again: the directory, and the words of the command line."""
     checkout = Path(provision.__file__).parent.parent
     if (checkout / "tasks.py").exists():
         return checkout, [sys.executable, "-m", "invoke"]

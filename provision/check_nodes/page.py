@@ -1,4 +1,4 @@
-"""``--html``: the report as one page that needs nothing beside itself, for mail and archive."""
+"""``--html``: the report as one page that needs no other file, for mail and archive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from provision.etcd.cluster.served_certs import EXPIRY_WARNING_DAYS
 from provision.render import page
 from provision.text import size
 
-#: With more workers than this, those that are well are drawn and counted, but not listed.
+#: With more workers than this, healthy workers are drawn and counted, but not listed.
 LISTED = 1000
 
 
@@ -39,7 +39,7 @@ class _MemberRow:
 
 
 def html(report: CheckReport) -> str:
-    """The page. Whatever a host or etcd said is text in it, and it loads and runs nothing."""
+    """The page. Texts from a host or etcd are plain text in it, and it loads and runs nothing."""
     listed = sorted(report.nodes, key=lambda n: n.ok)
     if len(listed) > LISTED:
         listed = [n for n in listed if not n.ok] or listed[:LISTED]

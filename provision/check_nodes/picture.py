@@ -1,6 +1,6 @@
-"""Where members and workers stand in the picture of a report: boxes, or cells when they are many.
+"""The places of members and workers in the picture of a report: boxes, or cells for many workers.
 
-Coordinates are those of an SVG of :data:`WIDTH`; what is drawn there is text and a CSS class.
+Coordinates are for an SVG of :data:`WIDTH`; each place has a text and a CSS class.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARGIN, _GAP, _HEAD = 20, 12, 34
 _BOX, _BOX_HEIGHT = 183, 58
 _A_ROW = (WIDTH - 2 * _MARGIN + _GAP) // (_BOX + _GAP)
 _LINK = 46
-#: A cell's pitch, and the height that all cells together should not exceed by much.
+#: A cell's pitch, and the approximate maximum height of all cells together.
 _PITCHES, _CELLS_HEIGHT = (26, 8), 420
 #: Characters of a line that fit a box.
 _FITTING = 23

@@ -1,8 +1,8 @@
 """``--format prometheus``: the report in Prometheus' text exposition format, version 0.0.4.
 
 Names end with their base unit (seconds, bytes); times of day are Unix timestamps, so that a rule
-can say ``… - time()``. States are a series each, 1 for the one that is, so that an alert on a
-state ends when the worker leaves it.
+can use ``… - time()``. Each state has a series, with the value 1 for the present state, so that an
+alert on a state ends when the worker leaves the state.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _lines(report: CheckReport) -> Iterator[str]:
         told: set[str] = set()
         for labels, value in family.samples:
             pairs = ",".join(f'{k}="{_escaped(v)}"' for k, v in {**cluster, **labels}.items())
-            # Prometheus takes nothing at all of a text that has one series twice.
+            # Prometheus refuses the whole text when it has one series twice.
             if pairs not in told:
                 told.add(pairs)
                 yield f"{name}{{{pairs}}} {_number(value)}\n"
@@ -266,7 +266,7 @@ def _member(m: MemberHealth) -> dict[str, str]:
 def _worker(n: NodeVerdict) -> dict[str, str]:
     """Labels that stay the same while the worker lives, dies and comes back.
 
-    What the inventory does not have is named by its id: two may be at one address.
+    An undeclared worker is named by its id: two of them may be at one address.
     """
     labels = {"worker": n.name or "", "address": n.address}
     return labels if n.name is not None else {**labels, "worker_id": n.worker_id or ""}

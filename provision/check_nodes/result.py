@@ -1,4 +1,4 @@
-"""What ``check-nodes`` found, its exit code, and its document for ``--format json``."""
+"""The result of ``check-nodes``, its exit code, and its document for ``--format json``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA = "alluxio-provision/check-nodes/1"
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What ``check-nodes`` found. ``revision`` is etcd's that the registrations are of."""
+    """The result of ``check-nodes``. ``revision`` is etcd's revision of the registrations."""
 
     cluster: str
     alluxio: AlluxioCluster | None
@@ -33,14 +33,14 @@ class CheckReport:
     taken: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     seconds: float = 0.0
     leases: Expired | None = None
-    #: With ``--read``: how a read through a worker ended.
+    #: With ``--read``: the result of a read through a worker.
     read: ReadProof | None = None
     #: Backups and former data on the members' hosts; None: they were not asked.
     stored: Stored | None = None
 
     @property
     def problems(self) -> list[Problem]:
-        """What is wrong beside the workers' own states: views that failed, etcd's members."""
+        """The problems besides the workers' own states: failed views, etcd's members."""
         stored = self.stored.problems if self.stored is not None else []
         return [*self.view_problems, *self.etcd.problems, *stored]
 
@@ -58,7 +58,7 @@ class CheckReport:
 
     @property
     def summary(self) -> str:
-        """``2 workers: 2 LIVE``; what the inventory does not have is counted apart."""
+        """``2 workers: 2 LIVE``; undeclared workers are counted separately."""
         declared = Counter(n.state for n in self.nodes if n.name is not None)
         strangers = sum(n.name is None for n in self.nodes)
         total = sum(declared.values())

@@ -1,4 +1,4 @@
-"""``status`` and ``logs``: what systemd on the hosts says; of etcd only if it is one cluster."""
+"""``status`` and ``logs``: systemd's state on the hosts; and whether etcd is one cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Role = EtcdMember | AlluxioMaster | AlluxioWorker
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One unit on one host, and the cluster that it should be of (``declared``) and is of.
+    """One unit on one host, with its declared cluster (``declared``) and its present cluster.
 
     ``error``: why its host could not be asked.
     """
@@ -51,7 +51,7 @@ class Service:
 
     @property
     def state(self) -> str:
-        """The unit's state, or what is amiss with it."""
+        """The unit's state, or its problem."""
         if self.error:
             return self.error
         if self.cluster is not None and self.cluster != self.declared:
@@ -65,7 +65,7 @@ class Service:
 class Status:
     cluster: str
     services: tuple[Service, ...]
-    #: That the etcd members form more than one cluster, or that they could not be asked.
+    #: Set when the etcd members form more than one cluster, or could not be asked.
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -106,10 +106,10 @@ def roles(inventory: Inventory) -> tuple[Role, ...]:
 
 
 def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
-    """Ask every host of the chosen once. A host that cannot be asked is a row with its error."""
+    """Ask every host of the chosen roles once. An unreachable host is a row with its error."""
 
     def unit_of(role: Role) -> tuple[str, str, str]:
-        """Its name, its file, and the directory whose disk matters."""
+        """The unit's name, the unit's file, and a directory on the disk to watch."""
         if isinstance(role, EtcdMember):
             return layout.UNIT, layout.UNIT_PATH, role.data_dir
         if isinstance(role, AlluxioWorker):
@@ -147,19 +147,19 @@ def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
 
 
 def _parted(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> tuple[Problem, ...]:
-    """The clusters that the members form, when they are more than one and any was asked for."""
+    """The clusters of the members, when there are more than one and a member is chosen."""
     if not any(isinstance(role, EtcdMember) for role in chosen):
         return ()
     try:
         found = health.observe(inventory.etcd, fleet).problems
-    except UsageError as error:  # its login's secret cannot be read: systemd is asked all the same
+    except UsageError as error:  # the login's secret cannot be read; systemd is asked all the same
         what = f"was not asked whether it is one cluster: {error.message}"
         return (Problem("etcd", what, severity="warning", id=error.id),)
     return tuple(p for p in found if p.id == "etcd-clusters-differ")
 
 
 def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
-    """The last ``lines`` log lines of our units on a host, oldest first, safe to print."""
+    """The last ``lines`` log lines of this tool's units on a host, oldest first, safe to print."""
     if not 1 <= lines <= MAX_LINES:
         raise UsageError(f"--lines is from 1 to {MAX_LINES}", id="option-invalid")
     units = f"-u {layout.UNIT} -u {worker.UNIT} -u {worker.MASTER_UNIT}"
@@ -174,7 +174,7 @@ def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
 
 
 def meaning(inventory: Inventory, machine: Machine, lines: list[str]) -> list[Problem]:
-    """What an operator should know of log lines that look as if they were Alluxio's alone."""
+    """Notes about log lines that seem to be a problem of Alluxio alone, but are not."""
     from provision.plans.alluxio import join_conflict
 
     alluxio = inventory.alluxio

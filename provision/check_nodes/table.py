@@ -1,7 +1,7 @@
-"""``check-nodes`` on the screen: the members, the workers, what is wrong, and one line at the end.
+"""``check-nodes`` on the screen: the members, the workers, the problems, and a summary line.
 
-A state is always a word; colour only repeats it. Everything that comes from etcd or a host goes
-in as text, never as markup.
+A state is always a word; colour only repeats it. Everything from etcd or a host is inserted as
+text, never as markup.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.text import Text
 
-#: With more workers than this, those that are well are only counted.
+#: With more workers than this, healthy workers are only counted.
 LISTED = 100
 
 _STYLES = {
@@ -46,9 +46,10 @@ def check(report: CheckReport) -> None:
 
 
 def watch(reports: Iterable[CheckReport]) -> None:
-    """Each report in the place of the last on a terminal, else each change below the last.
+    """On a terminal, each report replaces the one before; elsewhere, each change is printed below.
 
-    On a terminal it fills the screen, worst first; the last report stays when it is interrupted.
+    On a terminal the report fills the screen, the worst first; after an interrupt the last report
+    stays.
     """
     from rich.live import Live
 
@@ -70,7 +71,7 @@ def watch(reports: Iterable[CheckReport]) -> None:
 
 
 def _plain_errors() -> None:
-    """What the terminal's encoding does not have is replaced, not an error."""
+    """Replace characters that the terminal's encoding lacks, instead of an error."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")
@@ -92,7 +93,7 @@ def drawn(report: CheckReport) -> Group:
 
 
 def _screenful(report: CheckReport) -> Group:
-    """For a screen that ends at its lower edge: the summary and what is wrong come first."""
+    """For a screen without scrolling: the summary and the problems come first."""
     from rich.console import Group
 
     head = [_heading(report), *_summary(report), *_problems(report), ""]
@@ -153,7 +154,7 @@ def _members(report: CheckReport) -> RenderableType:
 
 
 def _certificate_days(m: MemberHealth) -> str | Text:
-    """The certificate of the member that ends first."""
+    """The days left of the member's certificate that expires first."""
     if not m.certificates:
         return "-"
     left = [c.days_left() for c in m.certificates]
@@ -209,7 +210,7 @@ def _etcd_line(report: CheckReport) -> str:
     text += f" (quorum {etcd.quorum}), leader {etcd.leader or 'none'}"
     if report.alluxio is None or report.alluxio.membership == "STATIC":
         return text
-    # Without it nobody can tell whether "LIVE" is of now or of two minutes ago.
+    # Without it nobody can tell whether "LIVE" is current or two minutes old.
     seconds = report.alluxio.failure_detection_timeout
     return f"{text}; a worker that dies shows as FAILED within {seconds} s"
 

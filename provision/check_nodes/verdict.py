@@ -1,4 +1,4 @@
-"""What a worker is, in one word, and how its views differ."""
+"""A worker's state in one word, and the differences between its views."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from provision.inventory.resolved import AlluxioWorker
 
 
 class State(str, Enum):
-    """What a worker is. With membership STATIC there is no liveness but the port's answer."""
+    """A worker's state. With membership STATIC only the port's answer shows that it lives."""
 
     LIVE = "LIVE"
     FAILED = "FAILED"
-    #: Its live key is there, under a lease that has expired and that etcd has not removed.
+    #: The live key exists, but its lease has expired, and etcd has not removed the lease.
     STALE = "STALE"
     UNREGISTERED = "UNREGISTERED"
-    #: Its host was asked, and has no Alluxio: start-workers has not run there.
+    #: The host was asked, and has no Alluxio: start-workers has not run there.
     NOT_INSTALLED = "NOT_INSTALLED"
     UNKNOWN = "UNKNOWN"
     REACHABLE = "REACHABLE"
     UNREACHABLE = "UNREACHABLE"
-    #: No view that could tell has answered.
+    #: No view with this information has answered.
     UNDETERMINED = "UNDETERMINED"
 
 
@@ -33,10 +33,11 @@ _GOOD = (State.LIVE, State.REACHABLE)
 
 @dataclass(frozen=True, slots=True)
 class NodeVerdict:
-    """One worker. ``name`` is None for one that the inventory does not have.
+    """One worker. ``name`` is None for an undeclared worker.
 
-    ``info_nodes`` is the status there, None when it is not listed (or was not asked).
-    ``notes`` are the disagreements between the views; any makes the verdict not ``ok``.
+    ``info_nodes`` is the status in ``info nodes``; None when the worker is not listed (or ``info
+    nodes`` was not asked). ``notes`` are the disagreements between the views; with any note the
+    verdict is not ``ok``.
     ``ready``: the worker is live and all its listeners answer; None when its host was not asked.
     """
 
@@ -47,7 +48,7 @@ class NodeVerdict:
     worker_id: str | None = None
     info_nodes: str | None = None
     notes: tuple[str, ...] = ()
-    #: The whole value in etcd, where it is known: of the live key, else of the permanent one.
+    #: The whole value in etcd, if known: of the live key, or else of the permanent key.
     registration: Registration | None = None
     ready: bool | None = None
 
@@ -73,7 +74,7 @@ def verdict(
 
 
 def undeclared(row: NodeRow, note: str) -> NodeVerdict:
-    """A row of ``info nodes`` that is no declared worker's."""
+    """A row of ``info nodes`` that belongs to no declared worker."""
     return NodeVerdict(None, row.host, row.port, State.UNKNOWN, row.worker_id, row.status, (note,))
 
 

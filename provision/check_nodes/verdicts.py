@@ -1,4 +1,4 @@
-"""One verdict per worker out of the three views: a function of plain values."""
+"""One verdict per worker from the three views: a function of plain values."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def verdicts(
     without: Collection[Machine] = (),
     listeners: Mapping[str, Readiness] | None = None,
 ) -> list[NodeVerdict]:
-    """One verdict per declared worker, in the inventory's order, then per unknown one.
+    """One verdict per declared worker, in the inventory's order, then one per undeclared worker.
 
-    A view that did not answer is None; what the others say is used. ``identities`` are the
-    workers' UUIDs by name where they are known, so that a worker that registers another
-    address is found. ``reachable``: with STATIC, by worker name, whether its port answers.
-    ``expired``: see :func:`provision.check_nodes.match.join`. ``without``: hosts that have no
-    Alluxio. ``listeners``: each worker's readiness by name, where its host was asked.
+    A view that did not answer is None; the other views are used. ``identities`` are the known UUIDs
+    of workers, by name, to find a worker that registers another address. ``reachable``: with
+    STATIC, by worker name, whether its port answers. ``expired``: see
+    :func:`provision.check_nodes.match.join`. ``without``: hosts that have no Alluxio.
+    ``listeners``: each worker's readiness by name, if its host was asked.
     """
     if alluxio.membership == "STATIC":
         found = _static(alluxio, info, reachable or {})
@@ -58,7 +58,7 @@ def _with_listeners(n: NodeVerdict, seen: Readiness | None) -> NodeVerdict:
     if seen is None:
         return replace(n, notes=(*n.notes, "its host could not be asked"))
     there = n.state in (State.LIVE, State.REACHABLE)
-    # Where the worker is down its listeners are no news.
+    # When the worker is down, the state of its listeners says nothing new.
     notes = seen.notes if there else ()
     return replace(n, ready=there and seen.ready, notes=(*n.notes, *notes))
 
@@ -70,7 +70,7 @@ def _not_installed(n: NodeVerdict) -> NodeVerdict:
 
 
 def _by_info_nodes(alluxio: AlluxioCluster, info: Sequence[NodeRow]) -> list[NodeVerdict]:
-    """Without etcd's view: Alluxio's own word for it."""
+    """The verdicts without etcd's view: only from ``info nodes``."""
     rows: dict[tuple[str, int], NodeRow] = {}
     for row in info:
         at = (row.host.lower(), row.port)
@@ -93,8 +93,8 @@ def _by_info_nodes(alluxio: AlluxioCluster, info: Sequence[NodeRow]) -> list[Nod
 def _static(
     alluxio: AlluxioCluster, info: Sequence[NodeRow] | None, reachable: Mapping[str, bool]
 ) -> list[NodeVerdict]:
-    """STATIC: ``info nodes`` prints ``conf/workers``, each host with the asked host's own port
-    and an id hashed from both."""
+    """The verdicts with STATIC. ``info nodes`` then prints ``conf/workers``: each host with the
+    asked host's own port, and with an id that is a hash of both."""
     rows: dict[str, list[NodeRow]] = {}
     for row in info or ():
         rows.setdefault(row.host.lower(), []).append(row)

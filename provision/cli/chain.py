@@ -1,7 +1,7 @@
 """The tasks of one command line, before the first of them runs.
 
-Invoke has options of its own before the task. Some look like a rehearsal and none reaches our
-SSH connections; here they hold for every task, or are refused.
+Invoke has options of its own before the task. Some look like a rehearsal, and none reaches this
+tool's SSH connections. Here each option applies to every task, or is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from invoke.tasks import Call
 
 from provision.errors import UsageError
 
-#: Invoke's options that do nothing for our tasks, and what to use instead.
+#: Invoke's options without an effect on this tool's tasks, and what to use instead.
 WITHOUT_EFFECT = {
     "command-timeout": "ssh.connect_timeout of the inventory bounds what a host may take",
     "config": "the inventory configures this tool; --format goes behind the task",
@@ -26,19 +26,19 @@ WITHOUT_EFFECT = {
     "warn-only": "a failure on a host always ends the task",
 }
 
-#: Those that Invoke acts on before it runs a task: it asks for a password, or reads a file.
+#: The options that Invoke uses before it runs a task: it asks for a password, or reads a file.
 _AT_ONCE = ("-f", "--config")
 _PASSWORD = "prompt-for-sudo-password"
 
 
 def refuse_at_once(words: Sequence[str], tasks: Iterable[str]) -> None:
-    """For ``tasks.py``, while Invoke loads it: as :meth:`Executor.normalize`, but sooner.
+    """For ``tasks.py``, while Invoke loads it: as :meth:`Executor.normalize`, but earlier.
 
-    ``words`` is the command line behind the program's name. From the first of ``tasks`` on, -f is
-    an option of ours.
+    ``words`` is the command line after the program's name. From the first of ``tasks`` on, -f is an
+    option of this tool.
     """
     names = set(tasks)
-    if f"--{_PASSWORD}" in words:  # Ctrl-C at its question would leave the terminal without echo
+    if f"--{_PASSWORD}" in words:  # Ctrl-C at its prompt would leave the terminal without echo
         raise _without_effect(_PASSWORD)
     for word in words:
         if word in names:
@@ -49,7 +49,7 @@ def refuse_at_once(words: Sequence[str], tasks: Iterable[str]) -> None:
 
 
 class Executor(InvokeExecutor):
-    """Invoke's executor: one rehearsal in a chain of tasks makes the whole chain a rehearsal.
+    """Invoke's executor: if one task in a chain is a rehearsal, the whole chain is a rehearsal.
 
     ``invoke.yaml`` names it for plain Invoke (its setting ``tasks.executor_class``).
     """
@@ -67,7 +67,7 @@ class Executor(InvokeExecutor):
                 "put --dry-run behind the task"
             )
         if any(call.kwargs.get("dry_run") for call in calls):
-            self.config.run.dry = True  # what --dry sets; the tasks read it
+            self.config.run.dry = True  # --dry sets the same value, and the tasks read it
         return calls
 
 

@@ -1,4 +1,4 @@
-"""One run of a command: its options, inventory, SSH fleet and output, and how it ends.
+"""One run of a command: its options, inventory, SSH fleet, output, and exit code.
 
 :func:`command` makes an Invoke task of a function that takes a :class:`Run`, so every task has
 the same options, error lines and exit codes.
@@ -34,7 +34,7 @@ INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 FORMATS = ("table", "json")
 #: For a mistake in this tool; EX_SOFTWARE in sysexits.h.
 INTERNAL_ERROR = 70
-#: That of a command whose reader has gone.
+#: The exit code of a command after its reader has gone.
 BROKEN_PIPE = 141
 
 _CHANGING = (
@@ -67,13 +67,13 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Task[Any]]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
-    ``changes`` adds --dry-run and --exit-code; ``guarded`` commands first find out which etcd
-    cluster it is (:mod:`provision.etcd.cluster.guard`) and take --cluster-id. ``writes``: the
-    command has no rehearsal and writes files, always or with one of these options; Invoke's
-    ``run.dry`` setting refuses it. Without ``inventory`` that option, and those about hosts, are
-    left out. ``formats`` are what --format takes. Options in ``positional``, whose default is None,
-    are given without their flag. What the body returns is the exit code (None: 0); an error of ours
-    is printed as one line per problem and ends with its own code.
+    ``changes`` adds --dry-run and --exit-code. ``guarded`` commands first find out which etcd
+    cluster it is (:mod:`provision.etcd.cluster.guard`), and have --cluster-id. ``writes``: the
+    command has no rehearsal and writes files, always or with one of these options; under Invoke's
+    ``run.dry`` setting it is refused. Without ``inventory``, the option --inventory and the options
+    about hosts are left out. ``formats`` are the values of --format. Options in ``positional`` have
+    the default None and are given without their flag. The body returns the exit code (None: 0). An
+    error of this tool is printed as one line per problem, and ends the command with its own code.
     """
 
     def decorate(body: Callable[..., int | None]) -> Task[Any]:
@@ -109,8 +109,8 @@ def command(
                 raise Exit(code=code)
 
         # The common options come first, so that their short flags are the same everywhere.
-        # Numbers are text to Invoke, which would answer a bad one with a traceback.
-        # --debug is the last: it takes no short flag from those that a task has of its own.
+        # Numbers are text for Invoke: it would answer a wrong number with a traceback.
+        # --debug is the last, so it takes no short flag from a task's own options.
         shown = [("c", inspect.Parameter.empty), *list(common.items())[:-1]]
         shown += [(p.name, str(p.default) if p.name in numbers else p.default) for p in own]
         shown += [*late.items(), ("debug", "")]
@@ -157,9 +157,9 @@ def perform(
     body: Callable[[Run], int | None],
     formats: Sequence[str] = FORMATS,
 ) -> int | None:
-    """Run ``body``; what it raises is said on stderr. Returns the exit code (None: 0)."""
+    """Run ``body``; print its error on stderr. Returns the exit code (None: 0)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is no error
+        sys.stdout.reconfigure(errors="replace")  # no error for characters that a terminal lacks
     _start_lightly()
     path = options.get("inventory") or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
     run = Run(
@@ -187,28 +187,28 @@ def perform(
                 discard_output()
                 return BROKEN_PIPE
             return code
-    except KeyboardInterrupt:  # while the run was being closed, or a second one
+    except KeyboardInterrupt:  # a Ctrl-C while the run is being closed, or a second Ctrl-C
         if not isinstance(run.error, KeyboardInterrupt):
             print("error: interrupted [interrupted]", file=sys.stderr)
         return INTERRUPTED
 
 
 def flush_output() -> None:
-    """Write what is buffered, as the interpreter's own flush, at its end, is outside of any try.
+    """Write the buffered output now: the interpreter's own flush at its end is outside of any try.
 
     Raises :class:`BrokenPipeError` when the reader has gone.
     """
-    if sys.stdout is not None:  # None where it was closed before the start, by `>&-`
+    if sys.stdout is not None:  # None when stdout was closed before the start, with `>&-`
         sys.stdout.flush()
 
 
 def discard_output() -> None:
-    """Nobody reads stdout: what is still in its buffer, or comes later, goes nowhere."""
+    """Nobody reads stdout: discard the buffered output and all later output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     try:
         sys.stderr.flush()
-    except BrokenPipeError:  # of `2>&1 | head`
+    except BrokenPipeError:  # for example with `2>&1 | head`
         os.dup2(nowhere, sys.stderr.fileno())
     os.close(nowhere)
 
@@ -219,7 +219,7 @@ def _recorded(
     body: Callable[[Run], int | None],
     formats: Sequence[str],
 ) -> int | None:
-    """As :func:`_outcome`, and the bundle of --debug is written, however it ends."""
+    """As :func:`_outcome`. After any end of the run, it also writes the bundle of --debug."""
     from provision.cli.debug import Recording
 
     try:
@@ -227,7 +227,7 @@ def _recorded(
     except UsageError as error:
         _say_error(error, error.exit_code, json=run.json)
         return error.exit_code
-    code = ProvisionError.exit_code  # of an error that --traceback shows
+    code = ProvisionError.exit_code  # for an error that --traceback shows
     try:
         with recording.shown():
             code = _outcome(run, options, body, formats) or 0
@@ -264,7 +264,7 @@ def _outcome(
             raise
         _say_error(error, error.exit_code, json=options["format"] == "json")
         return error.exit_code
-    except BrokenPipeError:  # whoever read our output has gone, as `| head` does
+    except BrokenPipeError:  # the reader of the output has gone, as with `| head`
         discard_output()
         return BROKEN_PIPE
     except KeyboardInterrupt as error:
@@ -282,7 +282,7 @@ def _outcome(
 
 
 def _mistake(error: Exception, run: Run) -> ProvisionError:
-    """An error that nobody has foreseen, as one line."""
+    """An unexpected error, as one line."""
     said = printable(str(error), EXCERPT)
     what = f"a mistake in this tool: {type(error).__name__}" + (f": {said}" if said else "")
     if run.applying:
@@ -293,11 +293,12 @@ def _mistake(error: Exception, run: Run) -> ProvisionError:
 
 
 def _start_lightly() -> None:
-    """Half of a run that changes nothing is spent on imports: leave out what only costs there.
+    """Leave out work that only costs time during imports: imports take half of a run that changes
+    nothing.
 
-    The garbage collector would walk the same thousands of objects again and again while modules
-    are imported, and once more at the end; cycles are still collected in a long run. pydantic
-    would read the metadata of every installed package, looking for plugins.
+    During imports and at the end, the garbage collector would walk the same thousands of objects
+    again and again; in a long run, cycles are still collected. pydantic would read the metadata of
+    every installed package to look for plugins.
     """
     gc.set_threshold(200_000)
     atexit.register(gc.freeze)

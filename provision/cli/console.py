@@ -1,7 +1,7 @@
-"""What a person sees: plans with their diffs, progress, problems, tables, one JSON document.
+"""The output for a person: plans with their diffs, progress, problems, tables, one JSON document.
 
-Results go to stdout, everything else to stderr. rich is imported only when there is something
-to draw: a run that changes nothing should not wait for it.
+Results go to stdout, everything else to stderr. rich is imported only when something is drawn: a
+run that changes nothing should not wait for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def error(failure: ProvisionError) -> None:
     """An error as one line, and a line for each problem behind it, with their ids.
 
-    The first line leaves out an id that stands below it, where the remedy is, too.
+    The first line leaves out an id that is on a line below it, together with the remedy.
     """
     said = any(problem.id == failure.id for problem in failure.problems)
     line = f"error: {failure.message}" + ("" if said else f" [{failure.id}]")
@@ -59,7 +59,7 @@ def plan(todo: Plan, *, stderr: bool = False) -> None:
 
 
 def _alike(step: Step) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Hosts with the same changes are shown once: 200 workers need not fill the screen."""
+    """Hosts with the same changes, shown together: 200 workers must not fill the screen."""
     groups: dict[tuple[tuple[str, str], ...], list[HostChanges]] = {}
     for host in step.hosts:
         groups.setdefault(tuple((c.what, c.diff) for c in host.changes), []).append(host)

@@ -1,7 +1,7 @@
-"""``--debug FILE``: one private file with what a bug report needs, and no secret.
+"""``--debug FILE``: one private file with everything that a bug report needs, and no secret.
 
-It is written when the run has ended, however that was, whole or not at all; that it cannot be
-written never changes how the run ends. ``manifest.json`` in it says what is inside.
+It is written after any end of the run, completely or not at all. When it cannot be written, the
+run's exit code does not change. ``manifest.json`` in it lists the contents.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from provision.inventory.resolved import Machine
 
 SUFFIXES = (".tar.gz", ".tgz")
-#: Characters kept of what was shown on one stream: the last.
+#: How many of the last characters on one stream are kept.
 SHOWN = 1 << 20
-#: Log lines of a host's units, after a run that failed.
+#: How many log lines of a host's units are kept after a failed run.
 LOG_LINES = 200
-#: Lines of the local audit log that are searched for this run's.
+#: How many lines of the local audit log are searched for this run's lines.
 AUDIT_LINES = 1000
-#: Ends of a run after which no logs are wanted: all is well, nothing was contacted, Ctrl-C, `head`.
+#: Exit codes of runs that need no logs: success, nothing was contacted, Ctrl-C, `head`.
 _NO_LOGS = (0, 2, 130, 141)
 _INTERNAL = 70
 
@@ -58,7 +58,7 @@ _LEFT_OUT = {
 
 
 class _Shown:
-    """A stream that keeps the end of what goes through it."""
+    """A stream that keeps the end of its output."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -80,8 +80,8 @@ class _Shown:
 
 
 class Recording:
-    """Of one run, for the bundle in ``file``. Raises :class:`UsageError` for one that is no good
-    name: the run should not have been for nothing."""
+    """The recording of one run, for the bundle in ``file``. Raises :class:`UsageError` at once for
+    an unusable name, because the name would fail only after the run."""
 
     def __init__(self, file: Path) -> None:
         if not file.name.endswith(SUFFIXES):
@@ -99,14 +99,14 @@ class Recording:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Within, what goes to stdout and stderr is kept, too."""
+        """Within this context, output on stdout and stderr is also kept."""
         out: Any = self._stdout
         err: Any = self._stderr
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             yield
 
     def write(self, run: Run, code: int) -> None:
-        """Gather and write. Never raises: what goes wrong is said on stderr."""
+        """Gather the parts and write the file. Never raises: errors are printed on stderr."""
         try:
             files = self._files(run, code)
             write_whole(self.file, _packed(files), private=True)
@@ -125,7 +125,7 @@ class Recording:
         redactor = Redactor(_known(run))
 
         def add(name: str, make: Callable[[], Any]) -> None:
-            """One that cannot be made leaves the others as they are."""
+            """Add a part. If it cannot be made, the other parts stay as they are."""
             try:
                 made = make()
             except Exception as error:
@@ -198,7 +198,7 @@ class Recording:
 def _known(run: Run) -> list[str]:
     """Every secret that this run may have met."""
     known = run.secrets()
-    with contextlib.suppress(ProvisionError):  # one that cannot be read tells no secret either
+    with contextlib.suppress(ProvisionError):  # an unreadable inventory reveals no secret either
         known += secrets(run.loaded.file, run.inventory_path)
     return known
 
@@ -230,7 +230,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _inventory(run: Run) -> list[dict[str, Any]] | None:
-    """As ``show-inventory`` has it: secrets are references, never values."""
+    """The inventory as in ``show-inventory``: secrets are references, never values."""
     from provision.inventory import provenance
 
     return [{"path": r.path, "value": r.value, "origin": r.origin} for r in provenance(run.loaded)]
@@ -280,7 +280,7 @@ def _traceback(error: BaseException | None) -> str | None:
 
 
 def _logs(run: Run, code: int) -> dict[str, list[str] | ProvisionError]:
-    """The last log lines of our units on every host that was reached, when the run has failed."""
+    """After a failed run: the last log lines of this tool's units on every reached host."""
     from provision.check_nodes import status
     from provision.ssh.session import Fleet, Session
 
@@ -289,7 +289,7 @@ def _logs(run: Run, code: int) -> dict[str, list[str] | ProvisionError]:
         return {}
     reached = {call.host for call in list(stats.calls)}
     machines: list[Machine] = [m for m in run.inventory.machines if m.host in reached]
-    # After an error of ours the run's own connections are closed.
+    # After an error of this tool, the run's own connections are closed.
     own = code != _INTERNAL
     fleet = run.fleet if own else Fleet(run.inventory.parallel, None, run.passwords)
 

@@ -1,4 +1,4 @@
-"""The page of each id of what can be wrong: what it means, how it comes about, what to do."""
+"""The page of each problem id: the meaning, the causes, the remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Page(NamedTuple):
 
 
 def page(id: str) -> Page:
-    """The page of ``id``. Raises :class:`UsageError` with near ones when there is none."""
+    """The page of ``id``. Raises :class:`UsageError` with similar ids when there is none."""
     if id not in IDS:
         near = get_close_matches(id.lower().replace("_", "-"), IDS, n=3, cutoff=0.5)
         tail = f"did you mean {' or '.join(near)}? " if near else ""

@@ -1,7 +1,7 @@
 """Ctrl-C at any moment: exit code 130 and one line, never a traceback.
 
-Before a command runs, and after it, there is nothing to finish: :func:`exit_when_interrupted`.
-While it runs, it has something to say: :func:`between_imports`.
+Before and after a command there is nothing to finish: :func:`exit_when_interrupted`. While the
+command runs, it must report its state: :func:`between_imports`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-#: The shells' code for a command that Ctrl-C ended.
+#: The exit code that shells use for a command ended by Ctrl-C.
 INTERRUPTED = 130
-#: Seconds until a Ctrl-C that came amid an import is tried again.
+#: Seconds until a Ctrl-C that came during an import is tried again.
 AGAIN = 0.02
 
 
@@ -35,21 +35,23 @@ def _is_replaceable(*handlers: object) -> bool:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    # Not by an exception: half-done imports, or Invoke, would turn it into something else.
-    with contextlib.suppress(OSError):  # of a stderr that is closed
+    # No exception here: half-done imports, or Invoke, would turn it into another one.
+    with contextlib.suppress(OSError):  # stderr may be closed
         os.write(2, b"error: interrupted [interrupted]\n")
     os._exit(INTERRUPTED)
 
 
 @contextlib.contextmanager
 def between_imports() -> Iterator[None]:
-    """Within, Ctrl-C raises KeyboardInterrupt as ever, but not amid an import or a validation.
+    """Within this context, Ctrl-C raises KeyboardInterrupt as usual, but not during an import or a
+    validation.
 
-    An exception amid an import, while another thread imports as well, would leave one of Python's
-    import locks taken, for which that thread then waits for ever: the process would never end.
-    pydantic's compiled part, while it calls Python, makes a validation error of it.
+    If another thread imports as well, an exception during an import would leave one of Python's
+    import locks taken. That thread would wait for the lock for ever, and the process would never
+    end. During a validation, pydantic's compiled part would turn the exception into a validation
+    error.
     """
-    if not _is_replaceable(signal.default_int_handler, _exit):  # it is ignored, for one
+    if not _is_replaceable(signal.default_int_handler, _exit):  # for example, SIGINT is ignored
         yield
         return
     handler = _Postponing()
@@ -62,7 +64,7 @@ def between_imports() -> Iterator[None]:
 
 
 class _Postponing:
-    """A handler of SIGINT that tries again later where an exception would break Python."""
+    """A SIGINT handler that tries again later when an exception would break Python."""
 
     def __init__(self) -> None:
         self._again: threading.Timer | None = None
@@ -76,7 +78,7 @@ class _Postponing:
         self._again.start()
 
     def raise_postponed(self) -> None:
-        """Raises KeyboardInterrupt when one still waits."""
+        """Raises KeyboardInterrupt when a Ctrl-C still waits."""
         if self._again is not None:
             self._again.cancel()
             raise KeyboardInterrupt

@@ -22,6 +22,6 @@ def main() -> None:
             program.run()
         finally:
             flush_output()
-    except BrokenPipeError:  # of --list | head, for one; tasks take care of theirs
+    except BrokenPipeError:  # for example of --list | head; tasks handle their own
         discard_output()
         sys.exit(BROKEN_PIPE)

@@ -1,8 +1,8 @@
-"""``alluxio-provision``'s command line: Invoke's program with our tasks in it.
+"""``alluxio-provision``'s command line: Invoke's program with this tool's tasks.
 
-``--list``, ``--help TASK``, ``--version``, ``--explain``, and shell completion by
-``--print-completion-script``. What Invoke cannot parse ends with code 2, as every other usage
-error does.
+``--list``, ``--help TASK``, ``--version``, ``--explain``, and shell completion with
+``--print-completion-script``. A command line that Invoke cannot parse ends with code 2, like every
+other usage error.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from provision.cli.commands import namespace
 from provision.errors import UsageError
 
 NAME = "alluxio-provision"
-#: Invoke's core options that do here what their help says. The others configure local shell
-#: commands, which no task runs.
+#: Invoke's core options that work here as their help says. The other core options configure local
+#: shell commands, and no task runs these.
 CORE_OPTIONS = frozenset(
     {"complete", "help", "list", "list-depth", "list-format", "print-completion-script", "version"}
 )
-#: What a wrong option may have been meant as.
+#: The probable meaning of a wrong option.
 _MEANT = {
     "'--dry'": "a rehearsal is TASK --dry-run",
     "'-R'": "a rehearsal is TASK --dry-run",
@@ -65,7 +65,8 @@ class _Program(Program):
             super().parse_cleanup()
 
     def execute(self) -> None:
-        # Not Invoke's setting for it: with another executor a chain's rehearsal is none.
+        # Invoke's setting for the executor is not used: another executor would ignore the rehearsal
+        # of a chain.
         Executor(self.collection, self.config, self.core).execute(*self.tasks)
 
 

@@ -1,4 +1,4 @@
-"""Taking secrets out of what leaves this machine: the inventory's, and what looks like one."""
+"""Removes secrets from data that leaves this machine: the inventory's, and texts like secrets."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _NAMED = re.compile(
 
 
 class Redactor:
-    """Replaces ``secrets``, in whatever form they stand, by :data:`MARK`.
+    """Replaces ``secrets``, in every form in which they may be written, with :data:`MARK`.
 
-    So it does with private keys in PEM, passwords in URLs, and the values of names such as
-    ``...password=``, whosever they are.
+    It also replaces private keys in PEM, passwords in URLs, and the values of names such as
+    ``...password=``, of any origin.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets if secret.strip() for form in _forms(secret)}
-        # The longest first: one may be the beginning of another.
+        # The longest comes first: a secret may be the beginning of another.
         ordered = sorted(filter(str.strip, forms), key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
@@ -53,20 +53,20 @@ class Redactor:
         return _NAMED.sub(rf"\1{MARK}", text)
 
     def document(self, value: Any) -> Any:
-        """A document for JSON, keys and all. What is no part of JSON is written as text."""
+        """A document for JSON, with its keys. Values of other types are written as text."""
         if isinstance(value, Mapping):
             return {self.text(str(k)): self.document(v) for k, v in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self.document(v) for v in value]
         if value is None or isinstance(value, bool | int | float):
-            # A password of digits may be a number somewhere; it is no number worth a secret.
+            # A password of digits may be a number here: it is replaced, too.
             return value if self.text(str(value)) == str(value) else MARK
         return self.text(str(value))
 
 
 def secrets(model: BaseModel, inventory: Path) -> Iterator[str]:
-    """The values of every secret that the file ``inventory``, as ``model``, refers to; those that
-    cannot be read, or are asked for, are left out."""
+    """The values of all secrets to which the file ``inventory`` (as ``model``) refers. Secrets that
+    cannot be read, or that are asked for, are left out."""
     from provision.inventory.resolved import local_path
 
     for secret in _leaves(model):
@@ -97,7 +97,8 @@ def _leaves(value: object) -> Iterator[Secret]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """How a secret may be written: as it is, line by line, quoted, escaped, encoded."""
+    """The forms in which a secret may be written: as it is, line by line, quoted, escaped,
+    encoded."""
     yield secret
     lines = [line for line in secret.splitlines() if len(line.strip()) > 3]
     for form in (secret, *(lines if len(lines) > 1 else ())):
@@ -108,5 +109,5 @@ def _forms(secret: str) -> Iterator[str]:
         yield shlex.quote(form)
         yield quote(form, safe="")
         yield quote(form)
-        yield re.sub(r"([\\:=#!])", r"\\\1", form)  # as in a file of Java properties
+        yield re.sub(r"([\\:=#!])", r"\\\1", form)  # the form in a Java properties file
         yield base64.b64encode(form.encode(errors="surrogateescape")).decode().rstrip("=")

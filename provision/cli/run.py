@@ -1,4 +1,4 @@
-"""One run of a command: what it works with, made at first use."""
+"""One run of a command: the objects that it uses, each made at its first use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_INVENTORY = "inventory/inventory.yml"
 
 @dataclass(slots=True)
 class Run:
-    """What a command works with. Everything is made at first use, and closed at the end."""
+    """The objects that a command uses. Each is made at its first use, and closed at the end."""
 
     command: str
     inventory_path: Path = Path(DEFAULT_INVENTORY)
@@ -28,19 +28,19 @@ class Run:
     dry_run: bool = False
     verbose: bool = False
     stats: bool = False
-    #: The steps that were shown already, when consent was asked for.
+    #: The steps that were already shown with the question for consent.
     shown: tuple[Step, ...] | None = None
-    #: Whether the command must know which etcd cluster it works on, and what --cluster-id says.
+    #: Whether the command must know which etcd cluster it works on, and the value of --cluster-id.
     guarded: bool = False
     cluster_id: str = ""
-    #: Whether that was found out, and the cluster.
+    #: Whether the cluster was found out, and the cluster.
     established: bool = False
     etcd: EtcdCluster | None = None
-    #: Whether a plan is being applied: what an interrupted run may truthfully say.
+    #: Whether a plan is being applied: the message of an interrupted run depends on it.
     applying: bool = False
-    #: Whether a dry run's plan has anything to change.
+    #: Whether a dry run's plan has any change.
     drifted: bool = False
-    #: What --debug tells of: the plans that were made, and how the run ended.
+    #: For --debug: the plans that were made, and the end of the run.
     plans: list[Plan] = field(default_factory=list)
     error: BaseException | None = None
     passwords: Passwords | None = None
@@ -78,11 +78,11 @@ class Run:
 
     @property
     def stats_so_far(self) -> Stats | None:
-        """None while no host was to be asked."""
+        """The statistics so far; None while the run has asked no host."""
         return self._fleet.stats if self._fleet is not None else None
 
     def secrets(self) -> list[str]:
-        """Those of SSH that were read or asked for."""
+        """The SSH secrets that were read or asked for."""
         return self.passwords.known() if self.passwords is not None else []
 
     def close(self) -> None:
@@ -94,7 +94,8 @@ class Run:
 
 
 def _say_call(call: RoundTrip) -> None:
-    # In one write: print's second, of the newline, would let another thread's line in between.
+    # One write call: print writes the newline separately, and another thread's line could come
+    # between.
     sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s\n")
 
 

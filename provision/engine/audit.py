@@ -1,9 +1,9 @@
-"""The audit log: who changed what, when, and how it ended. On every host, and here.
+"""The audit log: who changed what, when, and with which result. On every host, and on this machine.
 
-On a host the line is written by the batch that makes the changes, when it ends: also when a change
-fails or the connection breaks, not when the host itself or the shell is killed. Here a line is
-written for every host's batch and every change asked of etcd. Lines hold the titles of changes,
-never their content, and so no secrets.
+On a host, the batch that makes the changes writes the line when it ends: also when a change fails
+or the connection breaks, but not when the host itself or the shell is killed. On this machine, a
+line is written for every host's batch and for every change in etcd. Lines contain the titles of
+changes, never their content, and so no secrets.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from provision.text import document, printable
 
 HOST_DIR = "/var/log/alluxio-provision"
 HOST_LOG = f"{HOST_DIR}/audit.log"
-#: A log of this size (bytes) becomes ``audit.log.1``, in the place of the one before.
+#: A log of this size (bytes) becomes ``audit.log.1``, and replaces the file with this name.
 MAX_BYTES = 1 << 20
 MAX_LINES = 10_000
-#: Characters of a line that are looked at; one with 40 changes has some 4000.
+#: How many characters of a line are read; a line with 40 changes has some 4000.
 LINE_LIMIT = 64_000
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Whose run it is: ``who`` is user@machine of the control machine."""
+    """The author of a run: ``who`` is user@machine of the control machine."""
 
     who: str
     command: str
@@ -56,7 +56,7 @@ class Entry:
     result: str
 
     def document(self) -> dict[str, object]:
-        """The entry for ``--format json``, and as it stands in the log."""
+        """The entry for ``--format json``, in the same form as in the log."""
         return {
             "when": self.when,
             "who": self.who,
@@ -77,11 +77,11 @@ def author(command: str, cluster: str) -> Author:
 
 
 def lines(by: Author, name: str, changes: Sequence[str]) -> str:
-    """Shell lines that go before the changes of a batch, and see to its line in the host's log.
+    """Shell lines before the changes of a batch: they write the batch's line in the host's log.
 
-    The batch keeps ``audit_done``, the number of changes made, and ``t``, a file that is being
-    written and goes when the batch is cut off. A log that cannot be written, on a
-    full disk for instance, does not change how the batch ends.
+    The batch keeps two variables: ``audit_done`` is the number of changes made, and ``t`` is a file
+    that is being written; it is removed when the batch is cut off. When the log cannot be written,
+    on a full disk for example, the result of the batch does not change.
     """
     entry = Entry("", by.who, by.command, by.cluster, name, tuple(changes), 0, "").document()
     fixed = {k: v for k, v in entry.items() if k not in ("when", "done", "result")}
@@ -117,8 +117,8 @@ def local_log() -> Path:
 
 
 def note(by: Author, name: str, changes: Sequence[str], *, ok: bool) -> None:
-    """Add a line to the log on this machine. One that cannot be written is said on stderr: the
-    change itself has been made."""
+    """Add a line to the log on this machine. When it cannot be written, a warning is printed on
+    stderr and nothing is raised: the change itself has been made."""
     entry = Entry(
         datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         by.who,
@@ -163,8 +163,8 @@ def read_host(session: Session, count: int) -> list[Entry]:
 
 
 def parse(text: Iterable[str]) -> list[Entry]:
-    """The entries in lines of a log, safe to print. One that is no entry, such as one cut short,
-    is kept: its text is its only change, and its result ``unreadable``."""
+    """The entries in the lines of a log, safe to print. A line that is no entry, such as a line cut
+    short, is kept: its text is its only change, and its result is ``unreadable``."""
     found = []
     for line in text:
         try:

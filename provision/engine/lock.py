@@ -1,11 +1,12 @@
 """The run lock: two operators never change the same hosts at once.
 
-The lock is a ``flock`` on each host, held by a process whose standard input is our SSH channel.
-It ends with that channel, so a run that was killed leaves no lock; a run whose network died
-loses its lock when its heartbeats have been missing for :data:`EXPIRY` seconds.
+The lock is a ``flock`` on each host. A process holds it, with this run's SSH channel as its
+standard input. The process ends with that channel, so a killed run leaves no lock. When a run's
+network dies, the run loses its lock after :data:`EXPIRY` seconds without heartbeats.
 
-A plan is made before the lock is taken. That no other run has held it since this one began to
-look is told by the time of the lock file's last change: each run writes to it, first and last.
+A plan is made before the lock is taken. The time of the lock file's last change shows whether
+another run has held the lock since this run began to look: each run writes to the file, first and
+last.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Held, Session, failures
 from provision.text import printable
 
-#: Seconds between heartbeats, and without one after which the host lets go of the lock.
+#: Seconds between heartbeats, and seconds without a heartbeat until the host releases the lock.
 HEARTBEAT = 10.0
 EXPIRY = 45
-#: Seconds that the release of all locks may take; a host that is gone lets go by itself.
+#: Seconds that the release of all locks may take; a host that is gone releases its lock itself.
 RELEASE = 5.0
 
 
 def holder(command: str) -> str:
-    """Who we are, for the other operator: user, machine, process, command and since when."""
+    """This run's description for the other operator: user, machine, process, command and time."""
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()}): {command}, since {now}"
 
@@ -43,12 +44,12 @@ def holder(command: str) -> str:
 def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Callable[[], None]]:
     """Hold the lock of every machine in ``machines``, or of none.
 
-    Raises :class:`Locked` with each machine's holder when one is taken, or was since this run's
-    ``fleet`` is there or last held it, and :class:`PreflightFailed` when one cannot be reached;
-    nothing is left locked then. Two runs that begin in the same instant may each find the other's
-    and both give up.
+    Raises :class:`Locked`, with each machine's holder, when a lock is taken, or when another run
+    has held it since this run's ``fleet`` was made or last held it. Raises
+    :class:`PreflightFailed` when a machine cannot be reached. Nothing is left locked then. Two runs
+    that begin at the same instant may each find the other's lock, and both give up.
 
-    What it yields raises :class:`ChangeFailed` once a lock has been lost.
+    The yielded function raises :class:`ChangeFailed` when a lock has been lost.
     """
     me = holder(command)
     handles: dict[Machine, Held | ProvisionError] = {}
@@ -72,7 +73,7 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
             )
 
     try:
-        with _heartbeat(locks):  # from the first lock on: hundreds take a while to be taken
+        with _heartbeat(locks):  # from the first lock on: it takes a while to take hundreds
             handles = fleet.map(
                 lambda session: _take(session, me, fleet.since), machines, on_done=note
             )
@@ -89,7 +90,7 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
         every = list(locks.values())
         for handle in every:
             handle.release()
-        # Seen to be free: the next run, which may begin at once, must not find our lock.
+        # Wait until the locks are free: the next run may begin at once, and must not find them.
         deadline = time.monotonic() + RELEASE
         for handle in every:
             handle.close(max(0.0, deadline - time.monotonic()))
@@ -137,9 +138,9 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
 
 
 def _ago(used: str) -> float | None:
-    """Seconds since the lock was last used, from the host's times of now and then.
+    """Seconds since the last use of the lock, from two times of the host's clock.
 
-    None when it never was, or by a ``date`` that has no fractions."""
+    None when the lock was never used, or when the host's ``date`` has no fractions."""
     try:
         now, then = map(float, used.split())
     except ValueError:

@@ -1,8 +1,8 @@
 """Plans: an ordered list of small, named, health-gated steps, and the runner that applies them.
 
-Every task is one motion: desired state and observed state make a plan, the plan is shown, the
-plan is applied. A step changes its hosts all at once; the next step begins only when the
-step's gate holds. A run killed anywhere is finished by planning and applying again.
+Every task works the same way: it makes a plan from the desired state and the observed state, shows
+the plan, and applies it. A step changes all its hosts at the same time. The next step begins only
+when the step's gate holds. After a kill at any point, a new plan finishes the work.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from provision.inventory.resolved import Machine
 from provision.ssh.session import DEFAULT_TIMEOUT, Fleet, Result, Session, failures
 from provision.text import printable_lines
 
-#: Tarball bytes that the slowest of hosts hashes and unpacks in a second.
+#: Tarball bytes per second that even the slowest host hashes and unpacks.
 UNPACK_BYTES_PER_SECOND = 5e6
-#: Steps, and hosts of each, that a failure names as not begun.
+#: How many steps that have not begun, and how many hosts of each, a failure names.
 NOT_BEGUN = 30
 
 
 @dataclass(frozen=True, slots=True)
 class HostChanges:
-    """What one step does on one host. ``name`` is the member or worker it is done for."""
+    """The changes of one step on one host. ``name`` is the name of the member or worker."""
 
     name: str
     machine: Machine
@@ -56,9 +56,9 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A change asked of etcd itself rather than of a host, such as adding a member.
+    """A change in etcd itself, not on a host, such as adding a member.
 
-    ``do`` must be safe to repeat: a run that was killed after it is run again.
+    ``do`` must be safe to repeat: after a kill, the command is run again.
     """
 
     what: str
@@ -74,8 +74,8 @@ class Step:
     calls: tuple[Action, ...] = ()
     before: Gate | None = None
     after: Gate | None = None
-    #: How many of its hosts are worked on at once. None, all: members that start together wait
-    #: for one another.
+    #: How many hosts are changed at the same time. None means all: members that start together wait
+    #: for each other.
     at_once: int | None = None
 
     @property
@@ -85,16 +85,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a command would do. Empty ``steps``: everything is as declared."""
+    """The changes that a command would make. Empty ``steps``: everything is as declared."""
 
     command: str
     cluster: str
     steps: tuple[Step, ...] = ()
     notes: tuple[Problem, ...] = field(default=())
-    #: Machines that another run must leave alone meanwhile though nothing changes on them: two
-    #: runs that each restart one member of the same cluster could cost it its quorum.
+    #: Machines without changes that another run must still leave alone: if two runs each restart
+    #: one member of the same cluster, the cluster could lose its quorum.
     guards: tuple[Machine, ...] = ()
-    #: What differs from the inventory, and is left as it is until an option says so.
+    #: Differences from the inventory that stay until an option asks for their change.
     left: tuple[Problem, ...] = ()
 
     @property
@@ -135,7 +135,7 @@ class Plan:
 
 
 class Watcher(Protocol):
-    """Sees a plan being applied; the screen is one, a test's list another."""
+    """Observes the application of a plan. The screen is a watcher; a test uses a list."""
 
     def step(self, number: int, of: int, step: Step) -> None: ...
     def upload(self, host: HostChanges, size: int, sent: int) -> None: ...
@@ -155,8 +155,8 @@ class Quiet:
 def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
     """Apply ``plan`` under the run lock of every machine it changes.
 
-    Raises :class:`provision.errors.Locked` when another run holds one (nothing is changed), and
-    :class:`ChangeFailed` when a step or its gate fails: the message says where it stopped, and
+    Raises :class:`provision.errors.Locked` when another run holds a lock (nothing is changed).
+    Raises :class:`ChangeFailed` when a step or its gate fails: the message names the step, and
     later steps have not begun.
     """
     if not plan.steps:
@@ -179,7 +179,7 @@ def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
 
 
 def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
-    """The steps that a failure has kept from being taken, with their hosts."""
+    """The steps that have not begun because of a failure, with their hosts."""
     if not steps:
         return ()
     said = []
@@ -194,9 +194,10 @@ def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
 
 @contextlib.contextmanager
 def further(what: str) -> Iterator[None]:
-    """Planning and applying ``what``, the next part of a command that has changed hosts already.
+    """For planning and applying ``what``, the next part of a command that has changed hosts
+    already.
 
-    What would otherwise end with "nothing was changed" is raised as :class:`ChangeFailed`.
+    An error that would say "nothing was changed" is raised as :class:`ChangeFailed` instead.
     """
     try:
         yield

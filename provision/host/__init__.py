@@ -1,1 +1,1 @@
-"""One host: what should be on it, what is on it, and the smallest change between the two."""
+"""One host: its desired state, its facts, and the smallest change between the two."""

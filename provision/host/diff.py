@@ -1,8 +1,8 @@
-"""From what should be and what is on a host to the smallest change, and that change as a batch.
+"""The smallest change from a host's facts to its desired state, and that change as a batch.
 
 :func:`changes` is pure; :func:`batch` turns its result into one shell script. Every change is
-complete or not there at all (written beside, then renamed), so a batch killed anywhere is
-finished by planning and running again.
+complete or absent (a file is written beside the old one, then renamed). So after a kill at any
+point, a new plan and run finish the batch.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from provision.host.resources import (
 )
 from provision.text import printable_lines
 
-#: Lines of its journal that a unit which does not start is reported with.
+#: Lines of the journal in the error about a unit that does not start.
 LOG_LINES = 12
 DONE, ANSWERED = "@@done", "@@answered"
-#: Seconds a batch waits for one that a killed run has left behind.
+#: Seconds that a batch waits for the batch of a killed run to end.
 BATCH_LOCK_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change on one host. ``script`` does it; ``upload`` is sent before the batch.
+    """One change on one host. ``script`` makes it; ``upload`` is sent before the batch.
 
-    With ``ask`` and ``answer``, the script is made from what the host says to another one: ``ask``
-    runs before the batch, and ``answer`` turns its output into the script.
+    With ``ask`` and ``answer``, the script depends on the host: the script ``ask`` runs before the
+    batch, and ``answer`` turns its output into the script.
     """
 
     what: str
@@ -64,12 +64,13 @@ class Change:
 
     @property
     def non_disruptive(self) -> bool:
-        """Whether no running service notices: it can be done on every host at once."""
+        """Whether no running service notices the change: it can be made on all hosts at the same
+        time."""
         return not (self.restarts or self.disrupts)
 
 
 def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ...]:
-    """What has to be done for ``resources`` to be true, in order. Empty: nothing.
+    """The changes, in order, that make ``resources`` true. Empty when they are true already.
 
     A unit is restarted at most once, after everything it depends on has been changed.
     """
@@ -94,21 +95,21 @@ def changes(resources: Iterable[Resource], facts: HostFacts) -> tuple[Change, ..
             written.add(resource.path)
         facts = then
     for unit in units:
-        # A timer's service has its name, and is read anew with it.
+        # A timer's service has the timer's name; systemd reads both again together.
         stem = f"{UNIT_DIR}/{unit.name.rpartition('.')[0]}."
         found.extend(_unit(unit, facts, reload=any(path.startswith(stem) for path in written)))
     return tuple(found)
 
 
 def batch(todo: Sequence[Change], audit: str = "") -> str:
-    """One shell script that does ``todo`` in order and stops at the first failure.
+    """One shell script that makes the changes ``todo`` in order and stops at the first failure.
 
-    ``audit`` goes before the first (:func:`provision.engine.audit.lines`). It prints ``@@done N``
-    after the N-th change (from 0), so a failure names its change.
+    ``audit`` comes before the first change (:func:`provision.engine.audit.lines`). The script
+    prints ``@@done N`` after the N-th change (from 0), so a failure names its change.
     """
     lines = [
         "set -e",
-        "umask 022",  # files are made by mktemp, which is 0600 whatever the umask
+        "umask 022",  # mktemp makes files, with mode 0600 under any umask
         f"mkdir -p {STATE_DIR}",
         f"exec 9>{BATCH_LOCK}",
         f"flock -w {BATCH_LOCK_SECONDS} 9 || {{",
@@ -131,14 +132,14 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
 
 
 def questions(todo: Sequence[Change]) -> str:
-    """One shell script that asks what ``todo`` needs to know; empty when that is nothing."""
+    """One shell script with the questions of ``todo`` to the host; empty without questions."""
     asked = [(n, change) for n, change in enumerate(todo) if change.ask]
     lines = [f"( {change.ask}\n) || exit 1\necho {ANSWERED} {n}" for n, change in asked]
     return "\n".join(lines)
 
 
 def answered(todo: Sequence[Change], output: str) -> list[Change]:
-    """``todo`` with the scripts that follow from what :func:`questions` put out."""
+    """``todo`` with the scripts that the output of :func:`questions` gives."""
     done: list[Change] = []
     rest = output
     for n, change in enumerate(todo):
@@ -150,9 +151,9 @@ def answered(todo: Sequence[Change], output: str) -> list[Change]:
 
 
 def receive(tree: Tree) -> str:
-    """The command that takes ``tree``'s tarball on standard input, checks and unpacks it.
+    """The command that reads ``tree``'s tarball from standard input, checks and unpacks it.
 
-    A tree that is replaced leaves word of the restarts it asks for, before it is.
+    Before it replaces a tree, it notes the restarts that the change needs.
     """
     path, digest = shlex.quote(tree.path), tree.artifact.sha256
     pending = " ".join(f"{STATE_DIR}/restart.{shlex.quote(unit)}" for unit in tree.restarts)
@@ -187,7 +188,7 @@ mv -T "$t/tree" {path}
 
 
 def _change(resource: Resource, facts: HostFacts) -> Change:
-    """What makes ``resource`` true. It is not true now."""
+    """The change that makes ``resource`` true. It is not true now."""
     match resource:
         case User():
             return _user(resource)
@@ -219,7 +220,7 @@ def _user(user: User) -> Change:
     name, home = shlex.quote(user.name), shlex.quote(user.home)
     return Change(
         f"create system user {user.name}",
-        # A group that was there is somebody's: clean-host must not take it with the user.
+        # An existing group belongs to somebody: clean-host must not remove it with the user.
         f"c='{MADE_BY}'; getent group {name} >/dev/null && c= || groupadd --system {name}\n"
         f"useradd --system --gid {name} --home-dir {home} --no-create-home "
         f'--comment "$c" --shell /usr/sbin/nologin {name}',
@@ -280,7 +281,7 @@ def _write(file: File) -> str:
 
 def _diff(file: File, facts: HostFacts) -> str:
     found = facts.paths[file.path]
-    # A file that others may not read held secrets, whatever it is to hold now.
+    # A file that others may not read had secrets in it, whatever its new content is.
     if file.secret or not found.mode & 0o004:
         return f"~{file.path} holds secrets: the difference is not shown\n"
     old = printable_lines(facts.text(file.path) or "")
@@ -321,8 +322,8 @@ def _certificate(wanted: Certificate, facts: HostFacts) -> Change:
 
 
 def signing_request(path: str, subject: str, names: Sequence[str] = ()) -> str:
-    """The script that puts out a signing request (PEM) for the key ``<path>.key.new``, which it
-    makes when it is not there.
+    """The script that prints a signing request (PEM) for the key ``<path>.key.new``. It makes the
+    key if it is missing.
 
     ``subject`` is the common name. With ``names`` (``IP:10.0.0.1``, ``DNS:infra0``) the request
     asks for them, and for use as server and as client.
@@ -340,7 +341,7 @@ def signing_request(path: str, subject: str, names: Sequence[str] = ()) -> str:
     )
 
 
-# A key that a killed run has left is used. The configuration is given: some hosts have none.
+# A key from a killed run is used. The script has openssl's configuration: some hosts have none.
 _REQUEST = """\
 set -e
 umask 077
@@ -359,8 +360,8 @@ distinguished_name = name
 
 
 def _install_certificate(wanted: Certificate, certificate: bytes, key: bytes | None) -> str:
-    """The script that puts a pair there. Two renames follow one another at once; until the
-    second, a new connection may be refused and is tried again by its client."""
+    """The script that installs a pair. Two renames follow each other at once. Before the second, a
+    new connection may be refused; its client tries again."""
     path, owner = shlex.quote(wanted.path), wanted.owner
     lines = [_write(File(f"{wanted.path}.crt.new", certificate, owner=owner))]
     if key is not None:
@@ -385,8 +386,8 @@ def _move(move: Move) -> Change:
 
 
 def _moving(move: Move) -> str:
-    """The script of a move. Killed anywhere, it leaves the whole folder at one of the two places,
-    and does the rest when it is run again."""
+    """The script of a move. After a kill at any point, the whole folder is at one of the two
+    places, and a second run does the rest."""
     source, target, unit = map(shlex.quote, (move.source, move.target, move.unit))
     return f"""\
 if [ -d {source} ] && [ ! -e {target} ]; then
@@ -408,15 +409,15 @@ fi
 def _tree(tree: Tree, facts: HostFacts) -> Change:
     name = tree.artifact.path.name
     if tree.path not in facts.paths:
-        # Nothing runs from a folder that is not there yet.
+        # No process runs from a folder that does not exist yet.
         return Change(f"install {tree.path} from {name}", upload=tree)
     return Change(f"replace {tree.path} from {name}", upload=tree, restarts=tree.restarts)
 
 
 def _with_tree(change: Change, path: str, trees: Sequence[Tree]) -> Change:
-    """``change`` of ``path``, in the step that replaces the tree it lies in.
+    """``change`` of ``path``, in the step that replaces the tree around it.
 
-    Written in an earlier step, the file would be replaced with the old tree.
+    If an earlier step wrote the file, it would be removed with the old tree.
     """
     owed = [unit for tree in trees if path.startswith(f"{tree.path}/") for unit in tree.restarts]
     return replace(change, restarts=tuple(dict.fromkeys((*change.restarts, *owed))))
@@ -454,8 +455,8 @@ def _package(package: Package) -> Change:
     )
 
 
-# The package would start a default instance of its own: policy-rc.d is Debian's way to say no.
-# In a shell of its own, for the trap is not to replace the batch's.
+# The package would start a default instance: policy-rc.d is Debian's way to forbid it. The lines
+# run in a shell of their own, so that their trap does not replace the batch's trap.
 _PACKAGE = """\
 (
 if command -v apt-get >/dev/null; then
@@ -492,7 +493,7 @@ def _unit(unit: Unit, facts: HostFacts, *, reload: bool) -> list[Change]:
     running = state.active == "active"
     if running and not restart:
         return result
-    # A start of a unit that systemd is about to start again waits for that, a restart does not.
+    # When systemd is about to start a unit again, `start` waits for that; `restart` does not.
     soon = state.sub == "start-pre" or state.sub.startswith("auto-restart")
     verb = "restart" if soon or (restart and state.active != "inactive") else "start"
     pending = f"rm -f {STATE_DIR}/restart.{name}"
@@ -516,7 +517,7 @@ def _unit(unit: Unit, facts: HostFacts, *, reload: bool) -> list[Change]:
 
 
 def _last_lines(unit: str) -> str:
-    """The end of a unit's journal, without stack traces: they hide the line that says why."""
+    """The end of a unit's journal, without stack traces: they hide the line with the reason."""
     return (
         f"journalctl -u {unit} -n 200 --no-pager -o cat | "
         f"sed -e '/^goroutine .*:$/,/^[^ ]*\\.service: /{{/^[^ ]*\\.service: /!d}}' "

@@ -1,14 +1,15 @@
-"""Data disks: what must be mounted before a service starts, and how a host can tell.
+"""Data disks: the mounts that a service needs before its start, and how a host checks them.
 
 systemd.unit(5), ``RequiresMountsFor=``: "Automatically adds dependencies of type Requires= and
 After= for all mount units required to access the specified path. Mount points marked with noauto
 are not mounted automatically through local-fs.target, but are still honored". So it covers every
-mount that systemd has a unit for at boot: lines of ``/etc/fstab``, with ``noauto`` and ``nofail``,
-too, and mount units. It does not cover a disk that is mounted by hand or by a script, a line that
-was taken out of ``/etc/fstab``, and a new, empty file system in the place of the old one.
+mount for which systemd has a unit at boot: lines of ``/etc/fstab``, also with ``noauto`` and
+``nofail``, and mount units. It does not cover a disk that is mounted by hand or by a script, a line
+that was removed from ``/etc/fstab``, and a new, empty file system in the place of the old one.
 
-Those are seen by the marker: a folder of root's on the data disk (:class:`DataDisk`). The unit does
-not start without it. A service user does not make it by accident, as it would a plain file.
+The marker covers these cases: a folder on the data disk, owned by root (:class:`DataDisk`). The
+unit does not start without it. A service user could make a plain file by accident, but not this
+folder.
 """
 
 from __future__ import annotations
@@ -23,41 +24,44 @@ from provision.host.resources import DataDisk
 if TYPE_CHECKING:
     from provision.host.facts import HostFacts
 
-#: A key that systemd ignores, as it begins with X-: MOUNTPOINT PATH, as it was at the installation.
+#: A key that systemd ignores, because it begins with X-. Its value is MOUNTPOINT PATH, as it was at
+#: the installation.
 NOTE = "X-Alluxio-Provision-Mount"
-#: Each begins a line of ours in a unit that counts for the next start alone: no restart is due.
+#: Each begins a line of this tool in a unit that matters only at the next start: no restart is due.
 _FOR_NEXT_START = (
     *("#", "RequiresMountsFor=", "ReadWritePaths=", "WorkingDirectory=", "ExecStartPre="),
     f"{NOTE}=",
 )
-#: Seconds that a start which systemd makes by itself waits for the disk, looking every so many.
+#: When systemd starts a unit by itself: the seconds that the start waits for the disk, and the
+#: seconds between two looks.
 WAIT_SECONDS, LOOK_SECONDS = 60, 2
 
 
 def is_marked(folder: str, facts: HostFacts) -> bool:
-    """Whether the marker is in ``folder``. The facts were asked for with :class:`DataDisk`."""
+    """Whether the marker is in ``folder``. The facts come from a probe with :class:`DataDisk`."""
     found = facts.paths.get(DataDisk(folder).marker)
     return found is not None and found.kind == "dir" and found.owner == "root"
 
 
 def needs_marker(unit: str, folder: str) -> bool:
-    """Whether the unit's text (of any version of this tool) wants the marker of ``folder``."""
+    """Whether the unit's text (of any version of this tool) needs the marker of ``folder``."""
     return f"d={shlex.quote(DataDisk(folder).marker)};" in unit
 
 
 def mark(folder: str) -> str:
-    """Shell lines that make the marker. ``mkdir`` follows no link that a service user may have
-    put there."""
+    """Shell lines that make the marker. ``mkdir`` does not follow a link that a service user may
+    have put there."""
     path = shlex.quote(DataDisk(folder).marker)
     return f"[ -d {path} ] && [ ! -L {path} ] || mkdir -m 755 {path}"
 
 
 def check(folder: str, what: str, remedy: str, *, wait: bool = False) -> str:
-    """The command of an ``ExecStartPre=+`` that ends with 1, and says why, without the marker.
+    """The command of an ``ExecStartPre=+``. Without the marker it prints the reason and exits with
+    1.
 
-    ``what`` is missing then. With ``wait``, a start that systemd makes by itself (it has
-    NRestarts) looks for a minute before it ends, so the log has a line a minute and a disk that
-    comes late is found at once.
+    The reason says that ``what`` is missing. With ``wait``, a start that systemd makes by itself
+    (it has NRestarts) looks for a minute before it exits. So the log gets one line a minute, and a
+    disk that comes late is found at once.
     """
     marker = shlex.quote(DataDisk(folder).marker)
     there = '[ -d "$d" ] && [ ! -L "$d" ] && [ "$(stat -c %u "$d")" = 0 ]'
@@ -78,13 +82,13 @@ def check(folder: str, what: str, remedy: str, *, wait: bool = False) -> str:
 
 
 def is_for_next_start(old: str | None, new: bytes) -> bool:
-    """Whether a unit's new text differs from the ``old`` one only in what a running service need
-    not be restarted for."""
+    """Whether a unit's new text differs from the ``old`` text only in lines that need no restart of
+    a running service."""
     if old is None:
         return False
 
     def rest(text: str) -> list[str]:
-        # A command of several lines is one.
+        # A command that spans several lines counts as one line.
         lines = text.replace("\\\n", "").splitlines()
         return [line for line in lines if line and not line.startswith(_FOR_NEXT_START)]
 
@@ -92,16 +96,16 @@ def is_for_next_start(old: str | None, new: bytes) -> bool:
 
 
 def noted(unit: str | None) -> dict[str, str]:
-    """By path, the mount points that a unit's text notes."""
+    """The mount points noted in a unit's text, by path."""
     found = re.findall(rf"^{NOTE}=(/\S*) (/\S*)$", unit or "", re.MULTILINE)
     return {path: mount for mount, path in found}
 
 
 def notes(unit: str | None, facts: HostFacts | None, paths: Iterable[str]) -> Mapping[str, str]:
-    """By path, the mount points to note in the unit whose text is ``unit`` now.
+    """The mount points to note in a unit with the present text ``unit``, by path.
 
-    One that was noted stays while its file system is not mounted; only ``/`` is not noted, for it
-    cannot be missing.
+    A noted mount point stays while its file system is not mounted. Only ``/`` is not noted, because
+    it cannot be missing.
     """
     before = noted(unit)
     result: dict[str, str] = {}
@@ -116,7 +120,7 @@ def notes(unit: str | None, facts: HostFacts | None, paths: Iterable[str]) -> Ma
 
 
 def missing(unit: str | None, facts: HostFacts, paths: Iterable[str]) -> dict[str, str]:
-    """By path, the mount points that the unit's text notes and that are not mounted now."""
+    """The mount points noted in the unit's text that are not mounted now, by path."""
     before = noted(unit)
     return {
         path: before[path]
@@ -134,5 +138,5 @@ def mount(path: str, facts: HostFacts | None) -> str:
 
 
 def is_above(one: str, other: str) -> bool:
-    """Whether the folder ``one`` is ``other`` or lies above it."""
+    """Whether the folder ``one`` is ``other`` or contains it."""
     return other == one or other.startswith(f"{one.rstrip('/')}/")

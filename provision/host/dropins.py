@@ -1,6 +1,6 @@
-"""Drop-ins of our units that run another command than ours.
+"""Drop-ins of this tool's units that run another command.
 
-A file ``NAME.service.d/*.conf`` changes a unit wherever the unit's own file is: systemd.unit(5).
+A file ``NAME.service.d/*.conf`` changes a unit, wherever the unit's own file is (systemd.unit(5)).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
-#: Where systemd looks, the first wins: systemd.unit(5), "System Unit Search Path".
+#: Where systemd looks; the first folder wins (systemd.unit(5), "System Unit Search Path").
 _FOLDERS = (
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
@@ -30,7 +30,7 @@ def label(unit: str) -> str:
 def command(unit: str) -> str:
     """A shell command that prints every drop-in of ``unit``, in systemd's order of precedence.
 
-    Before each path stands ``runs`` when the file sets ExecStart, else ``else``.
+    Each path has ``runs`` before it when the file sets ExecStart, and ``else`` otherwise.
     """
     kind = unit.rpartition(".")[2]
     folders = [f"{folder}/{name}.d" for name in (unit, kind) for folder in _FOLDERS]
@@ -43,9 +43,9 @@ def command(unit: str) -> str:
 
 
 def overrides(commands: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each unit with a drop-in that sets what it runs, and that file, by what a probe printed.
+    """Each unit with a drop-in that sets its command, and that file, from a probe's output.
 
-    A file hides those of the same name in folders that come later, as systemd has it.
+    As in systemd, a file hides files with the same name in later folders.
     """
     for name, said in commands.items():
         if not name.startswith(_LABEL):

@@ -1,7 +1,7 @@
-"""What is on a host, read in one round trip by one POSIX shell script.
+"""The facts of a host, read in one round trip by one POSIX shell script.
 
-The host needs a shell, coreutils, findutils, sed, systemd and procfs; nothing else. What it answers
-is data from outside: every field is parsed strictly, and what cannot be is a
+The host needs only a shell, coreutils, findutils, sed, systemd and procfs. Its answer is data from
+outside: every field is parsed strictly, and a field that cannot be parsed raises
 :class:`PreflightFailed`.
 """
 
@@ -35,13 +35,14 @@ from provision.host.resources import (
 from provision.ssh.session import Result, Unreachable
 from provision.text import printable, printable_lines
 
-#: Set between writing what a unit only notices by a restart, and that restart. Below /run: a
-#: reboot restarts the unit anyway.
+#: A mark, set when something is written that needs a restart of a unit, until that restart. It is
+#: below /run, because a reboot restarts the unit anyway.
 STATE_DIR = "/run/alluxio-provision"
-#: Held while a batch works; observers wait for it, so a killed run's last batch is seen whole.
+#: A batch holds this lock while it works. Observers wait for it, so they see a killed run's last
+#: batch complete.
 BATCH_LOCK = f"{STATE_DIR}/batch.lock"
 CERTIFICATE_FILES = (".crt", ".key", ".crt.new", ".key.new")
-#: Bytes of the largest file whose content the script sends.
+#: The script sends the content of files up to this size (bytes).
 CONTENT_LIMIT = 256 << 10
 BEGIN, END = "@@begin", "@@end"
 #: A file's type by find's letter for it.
@@ -58,12 +59,12 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What to look at beside the host itself.
+    """What to look at, in addition to the host itself.
 
-    ``reach``: (address, port) pairs to connect to; ``resolve``: names to look up; ``disks``:
-    paths whose file system is measured; ``commands``: shell commands by label, whose output
-    (at most 64 KiB, standard error included) is wanted; ``addresses``: those of the host's
-    interfaces.
+    ``reach``: (address, port) pairs to connect to. ``resolve``: names to look up. ``disks``: paths;
+    their file systems are measured. ``commands``: shell commands by label; their output (at most
+    64 KiB, with standard error) is returned. ``addresses``: whether to list the addresses of the
+    host's interfaces.
     """
 
     resources: Sequence[Resource] = ()
@@ -79,7 +80,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class PathState:
-    """A path as it is. ``content`` is there for small files that were asked for."""
+    """The state of a path. ``content`` is set for small files that the probe asked for."""
 
     kind: str  # "file", "dir", "link", or another file type's name
     owner: str
@@ -116,7 +117,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """A systemd unit, in systemd's own words (``systemctl show``)."""
+    """A systemd unit, with the values of ``systemctl show``."""
 
     load: str = "not-found"
     active: str = "inactive"
@@ -132,8 +133,8 @@ class UnitState:
 class HostFacts:
     """A host as observed.
 
-    ``clock_offset`` is its clock minus ours in seconds, as far as the round trip proves it: a
-    reading between sending and receiving is 0.
+    ``clock_offset`` is the host's clock minus this machine's clock in seconds, as far as the round
+    trip proves it: a host time between sending and receiving gives 0.
     """
 
     values: Mapping[str, str]
@@ -150,7 +151,7 @@ class HostFacts:
     commands: Mapping[str, str]
 
     def text(self, path: str) -> str | None:
-        """The content of an observed file, or None when it is not there or not text."""
+        """The content of an observed file, or None when the file is missing or is not text."""
         found = self.paths.get(path)
         if found is None or found.content is None:
             return None
@@ -203,7 +204,7 @@ def script(probe: Probe) -> str:
 def parse(
     result: Result, host: str, sent_at: float = -math.inf, received_at: float = math.inf
 ) -> HostFacts:
-    """The facts in a script's output. Raises :class:`Unreachable` when it is not whole."""
+    """The facts in the script's output. Raises :class:`Unreachable` when it is incomplete."""
     lines = result.stdout.splitlines()
     if BEGIN not in lines or END not in lines:
         why = _why(result, host)
@@ -333,7 +334,8 @@ class _Parser:
                 self.commands[rest] = ""
             case "said":
                 label = rest.partition("|")[0]
-                # As it came: what reads a command's output knows its form, tabs for instance.
+                # The text stays as it is: the reader of a command's output knows its form, such as
+                # tabs.
                 self.commands[label] += line.partition("|")[2] + "\n"
             case _:
                 raise ValueError(f"unexpected line {line[:80]!r}")
@@ -349,7 +351,7 @@ class _Parser:
         self.sizes = {}
 
     def _unit(self, rest: str) -> None:
-        if not rest:  # a blank line stands between two units
+        if not rest:  # a blank line separates two units
             self.unit = {}
             return
         key, _, value = rest.partition("=")

@@ -1,4 +1,4 @@
-"""Facts from many hosts at once, one round trip each."""
+"""Facts from many hosts at the same time, in one round trip each."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from provision.host.facts import HostFacts, Probe, parse, script
 from provision.inventory.resolved import Machine
 from provision.ssh.session import MANY, Fleet, Session, failures
 
-#: A host that has not answered the facts script by then (seconds) counts as unreachable.
+#: A host that has not answered the facts script after so many seconds counts as unreachable.
 FACTS_TIMEOUT = 100.0
 
 
 def gather_facts(
     fleet: Fleet, probes: Mapping[Machine, Probe]
 ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
-    """The facts of every machine that could be asked, and why the others could not."""
+    """The facts of every machine that could be asked, and the problems of the others."""
 
     def observe(session: Session) -> HostFacts:
         text = script(probes[session.machine])

@@ -1,7 +1,7 @@
-"""Which cluster something of ours belongs to, written in its own file.
+"""The owning cluster of this tool's files, written in the files themselves.
 
-A unit has it as a key, which systemd ignores as it begins with X-, and a unit is the one thing that
-every role has. Other files have it in their first line.
+A unit has the cluster in a key that systemd ignores, because it begins with X-. Every role has a
+unit. Other files have the cluster in their first line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _MANAGED = "# Managed by alluxio-provision for cluster "
 
 
 def owner(facts: HostFacts, unit_path: str) -> str | None:
-    """The cluster that the unit file at ``unit_path`` names, or None: not ours, or not there."""
+    """The cluster that the unit file at ``unit_path`` names. None when the file is missing or is
+    not from this tool."""
     for line in (facts.text(unit_path) or "").splitlines():
         if line.startswith(f"{KEY}="):
             return line.partition("=")[2]
@@ -24,10 +25,11 @@ def owner(facts: HostFacts, unit_path: str) -> str | None:
 
 
 def header(cluster: str) -> str:
-    """The comment that the files of ``cluster`` begin with; their templates have it literally."""
+    """The comment at the beginning of the files of ``cluster``; their templates have the same
+    text."""
     return f"{_MANAGED}{cluster}: change the inventory, not this file."
 
 
 def has_header(content: bytes, cluster: str | None = None) -> bool:
-    """Whether a file's content is of this tool, and of ``cluster`` if one is given."""
+    """Whether a file's content comes from this tool, and belongs to ``cluster`` if given."""
     return content.startswith(f"{_MANAGED}{cluster}:".encode() if cluster else _MANAGED.encode())

@@ -1,7 +1,7 @@
-"""The facts of a host once resources are true there, as the facts script would see them.
+"""The predicted facts of a host when resources are true there, as the facts script would see them.
 
-Plans of several steps start from it: what a step changes is planned from what the steps before it
-leave. A test runs the changes and the facts script in a real shell, and compares.
+Plans of several steps use it: each step is planned from the state that the steps before leave. A
+test runs the changes and the facts script in a real shell, and compares.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from provision.host.resources import (
 )
 
 UNIT_DIR = "/etc/systemd/system"
-#: Stands for what nobody knows before: a folder's size, a user's number, a process's number.
+#: Stands for unknown values: a folder's size, a user's number, a process's number.
 FOLDER_SIZE, USER_ID, PID = 4096, 998, 4711
-#: The content of a certificate that is made on the way.
+#: The content of a certificate that the changes make.
 UNKNOWN = b""
 
 
 def after(resources: Iterable[Resource], facts: HostFacts) -> HostFacts:
-    """The facts of a host once ``resources`` are true; ``facts`` itself when they are.
+    """The facts of a host after ``resources`` are made true; ``facts`` itself if they are true now.
 
-    A restart that is owed stands in ``pending_restarts`` until the unit is among ``resources``.
-    The content of a certificate made on the host is :data:`UNKNOWN`. Of a tree that is unpacked
-    only its folder and marker are there. What commands say stays as it is.
+    A pending restart stays in ``pending_restarts`` until the unit is among ``resources``. The
+    content of a certificate made on the host is :data:`UNKNOWN`. An unpacked tree has only its
+    folder and its marker. The output of commands stays as it is.
     """
     units: list[Unit] = []
     for resource in resources:
@@ -55,21 +55,20 @@ def after(resources: Iterable[Resource], facts: HostFacts) -> HostFacts:
 
 
 def without(path: str, facts: HostFacts) -> HostFacts:
-    """The facts of a host once ``path``, with what is below it, is gone."""
+    """The facts of a host after ``path``, with everything below it, is removed."""
     below = f"{path}/"
     left = {p: s for p, s in facts.paths.items() if p != path and not p.startswith(below)}
     return replace(facts, paths=left)
 
 
 def is_half_installed(certificate: Certificate, facts: HostFacts) -> bool:
-    """Whether a run was killed between the two renames of an installation: the key is new
-    already."""
+    """Whether a run was killed between the two renames of an installation: only the key is new."""
     path = certificate.path
     return f"{path}.crt.new" in facts.paths and f"{path}.key.new" not in facts.paths
 
 
 def holds(found: PathState, file: File) -> bool:
-    """Whether ``found`` is a file that has the content of ``file``, whoever owns it."""
+    """Whether ``found`` is a file with the content of ``file``; its owner does not matter."""
     if found.kind != "file":
         return False
     if file.content is None:
@@ -158,7 +157,7 @@ def _certificate(wanted: Certificate, facts: HostFacts) -> HostFacts:
 
 
 def _made(wanted: Certificate, mode: int, content: bytes) -> PathState:
-    """A file of a certificate. It is not empty, whatever it holds."""
+    """A file of a certificate. Its content may be unknown, but it is not empty."""
     return replace(_content(content, wanted.owner, mode), size=len(content) or 1)
 
 
@@ -171,8 +170,8 @@ def _identity(identity: Identity, facts: HostFacts) -> HostFacts:
 
 
 def _move(move: Move, facts: HostFacts) -> HostFacts:
-    """What lies in the folder is the owner's, too. One that was not looked at has the mode that
-    the owner's folders have."""
+    """The facts after a move. Files in the folder get the same owner. A folder that was not looked
+    at gets the mode of the owner's folders."""
     taken = {move.target: facts.paths.get(move.source, _folder(mode=0o750))}
     below = f"{move.source}/"
     for path, state in facts.paths.items():
@@ -191,7 +190,7 @@ def _tree(tree: Tree, facts: HostFacts) -> HostFacts:
         for move in tree.before:
             if move.target not in facts.paths:
                 facts = replace(_move(move, facts), pending_restarts=facts.pending_restarts)
-    # What lies in the old tree goes with it.
+    # Files in the old tree are removed with it.
     facts = without(tree.path, facts)
     marker = _content(f"{tree.artifact.sha256}\n".encode(), "root", 0o644)
     return _with(facts, {tree.path: _folder(), tree.marker: marker}, restarts)
@@ -224,7 +223,7 @@ def _absent(absent: Absent, facts: HostFacts) -> HostFacts:
 
 
 def _unit(unit: Unit, facts: HostFacts) -> HostFacts:
-    """It is enabled and runs; it was restarted, where a restart was owed."""
+    """The facts when the unit is enabled and runs. A pending restart is done."""
     now, owed = facts.unit(unit.name), facts.pending_restarts - {unit.name}
     then = replace(now, file_state="enabled", needs_reload=False)
     if now.active != "active" or owed != facts.pending_restarts:

@@ -1,6 +1,6 @@
-"""Everything that can be known to fail before anything changes, for all hosts at once.
+"""Preflight: all failures that can be found before anything changes, for all hosts together.
 
-Hosts without facts, since they could not be asked, are passed over: that is a problem already.
+Hosts without facts are skipped: they could not be asked, and this is reported as a problem already.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from provision.inventory.resolved import (
 )
 from provision.text import number, size
 
-#: etcd's release names by ``uname -m``: the machines a tarball can be for.
+#: The architecture in etcd's release names, by ``uname -m``: a tarball can be for these machines.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-#: Clocks further apart than this (seconds) break leases' and certificates' times.
+#: When clocks differ by more seconds than this, the times of leases and certificates are wrong.
 MAX_CLOCK_SKEW = 1.0
-#: A unit needs the sandboxing of this systemd release.
+#: The units need the sandboxing of this systemd release.
 MIN_SYSTEMD = 240
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceRequirement:
-    """Bytes that must be free at ``path``, and what for."""
+    """Bytes that must be free at ``path``, and their purpose."""
 
     path: str
     needed: int
@@ -59,7 +59,7 @@ def require(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 def hosts(
     facts: Mapping[Machine, HostFacts], rooms: Mapping[Machine, Sequence[SpaceRequirement]]
 ) -> list[Problem]:
-    """What is wrong with the hosts themselves, whatever runs on them."""
+    """The problems of the hosts themselves, for any role."""
     problems: list[Problem] = []
     for machine, f in facts.items():
         where = f"{machine.host} ({machine.where})"
@@ -109,7 +109,7 @@ def hosts(
 
 
 def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -> list[Problem]:
-    """What is in the place of a directory, a file or a link that is to be made."""
+    """Paths of other kinds in the place of a directory, a file or a link that must be made."""
     problems: list[Problem] = []
     for machine, f in facts.items():
         where = f"{machine.host} ({machine.where})"
@@ -135,7 +135,7 @@ def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -
 def architectures(
     facts: Mapping[Machine, HostFacts], tarballs: Iterable[Artifact | None]
 ) -> list[Problem]:
-    """Tarballs that are, by their names, for another CPU than a host's."""
+    """Tarballs with a name for another CPU than a host's."""
     built_for = {t.path.name: a for t in tarballs if t and (a := _architecture(t.path.name))}
     return [
         Problem(
@@ -161,7 +161,7 @@ def _architecture(name: str) -> str | None:
 
 
 def _room(f: HostFacts, rooms: Sequence[SpaceRequirement], where: str) -> list[Problem]:
-    """Whether what is to come fits, all that goes to the same file system together."""
+    """The problems of disk space. Requirements on the same file system are added up."""
     by_disk: dict[tuple[str, int, int], list[SpaceRequirement]] = {}
     for room in rooms:
         if disk := f.disks.get(room.path):
@@ -180,7 +180,7 @@ def _room(f: HostFacts, rooms: Sequence[SpaceRequirement], where: str) -> list[P
 
 
 def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str) -> list[Problem]:
-    """What keeps the unit ``name`` at ``path`` from being ``cluster``'s."""
+    """The problems that keep ``cluster`` from using the unit ``name`` at ``path``."""
     unit, owned_by = f.unit(name), owner(f, path)
     problems = [masked(name, where)] if unit.load == "masked" else []
     if owned_by not in (None, cluster):
@@ -196,12 +196,14 @@ def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str
 
 
 def clean_host(where: str) -> str:
-    """The remedy for another cluster's unit on the host of ``where``, which begins with a name."""
+    """The remedy for another cluster's unit on the host of ``where``. ``where`` begins with a
+    name."""
     return f"if it is not needed there: invoke clean-host {where.partition(' ')[0]}"
 
 
 def port(f: HostFacts, number: int, our_pid: int, running: bool, where: str) -> list[Problem]:
-    """Who else listens on a port: not the process ``our_pid``, if it is ``running``."""
+    """Other processes that listen on a port. The process ``our_pid`` does not count while it is
+    ``running``."""
     listener = f.listeners.get(number)
     if listener is None or (running and listener.pid == our_pid):
         return []

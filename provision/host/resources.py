@@ -1,6 +1,6 @@
-"""What can be declared about a host. Plain values; nothing here talks to a host.
+"""Resources: the things that can be declared for a host. Plain values, without a connection.
 
-A resource's ``restarts`` names the systemd units that only notice its change by a restart.
+A resource's ``restarts`` names the systemd units that need a restart to notice its change.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from provision.artifacts import Artifact
 from provision.ids import Id
 
-#: Holds the digest of the tarball that a folder was unpacked from; only we make such folders.
+#: A file with the digest of the tarball from which a folder was unpacked. Only this tool makes such
+#: folders.
 MARKER = ".artifact.sha256"
-#: The comment (GECOS) of a user whom this tool made, with the group: without it the user stays.
+#: The comment (GECOS) of a user that this tool made with its group. A user without it stays.
 MADE_BY = "made by alluxio-provision"
 
 
@@ -34,8 +35,8 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class DataDisk:
-    """The marker in a folder of a service's data: an empty folder of root's, without which the
-    service's unit does not start it (:mod:`provision.host.disks`)."""
+    """The marker in a folder of a service's data: an empty folder, owned by root. Without it the
+    unit does not start the service (:mod:`provision.host.disks`)."""
 
     folder: str
 
@@ -48,7 +49,7 @@ class DataDisk:
 class File:
     """A file with this exact content. A ``secret`` one is compared by hash and never shown.
 
-    Content None: whatever is there is right, only owner and mode are seen to.
+    Content None: any content is right, and only owner and mode are set.
     """
 
     path: str
@@ -63,10 +64,10 @@ class File:
 class Certificate:
     """A certificate ``<path>.crt`` and its private key ``<path>.key`` (0600), changed together.
 
-    Services notice the change without a restart. With ``sign`` the key is made on the host by
-    its openssl and never leaves it: ``sign`` makes the certificate (PEM) from the signing request
-    (PEM). With ``pair`` both were made here: certificate and key, PEM. With neither, those that
-    are there are right. ``why`` they have to be new is shown.
+    Services notice the change without a restart. With ``sign``, the host's openssl makes the key on
+    the host, and the key never leaves it: ``sign`` makes the certificate (PEM) from the signing
+    request (PEM). With ``pair``, certificate and key (PEM) were made on this machine. Without both,
+    the host's own certificate and key are right. ``why`` is the shown reason for new ones.
     """
 
     path: str
@@ -79,7 +80,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A file holding a worker's UUID: written where there is none, never changed after."""
+    """A file with a worker's UUID: written if missing, and never changed afterwards."""
 
     path: str
     owner: str
@@ -88,8 +89,9 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A folder of ``unit``'s that is taken from ``source`` to ``target`` while ``unit`` is stopped,
-    and is ``owner``'s there. It is declared only where ``source`` is there and ``target`` not."""
+    """A folder of ``unit`` that is moved from ``source`` to ``target`` while ``unit`` is stopped,
+    and then belongs to ``owner``. It is declared only when ``source`` exists and ``target`` does
+    not."""
 
     source: str
     target: str
@@ -101,7 +103,7 @@ class Move:
 class Tree:
     """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside.
 
-    ``before``: what is taken out of the folder before it is replaced.
+    ``before``: the folders that are moved out of this folder before it is replaced.
     """
 
     path: str
@@ -131,7 +133,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a service writes when it does not start for a reason that is known: ``says``."""
+    """The text ``says`` that a service logs when it does not start for a known reason."""
 
     says: str
     remedy: str
@@ -140,8 +142,8 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A systemd service that is enabled and running. It may take ``start_seconds`` to be ready;
-    then it goes on starting, but is not waited for."""
+    """A systemd service that is enabled and running. The wait for its start ends after
+    ``start_seconds``; the service may go on starting."""
 
     name: str
     start_seconds: int = 90
@@ -150,7 +152,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A unit of ours that is wanted no more, with the files that it consists of."""
+    """A unit of this tool that is no longer wanted, with its files."""
 
     unit: str
     paths: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""What is known of Alluxio's Helm chart: the one place for its keys, labels and names.
+"""Alluxio's Helm chart: the one place in this tool for its keys, labels and names.
 
-Read in the public copies of ``deploy/charts/alluxio`` of Alluxio's operator for Kubernetes:
+They come from the public copies of ``deploy/charts/alluxio`` of Alluxio's operator for Kubernetes:
 0.7.0, and 1.1.0-SNAPSHOT, which adds the etcd component that Alluxio's documentation of the
 membership module describes (a dependency on the etcd chart 9.0.5 of Bitnami). Charts of the later
 enterprise releases have other keys.
@@ -14,7 +14,7 @@ from typing import Literal
 Version = Literal["0.7.0", "1.1.0-SNAPSHOT"]
 NEWEST: Version = "1.1.0-SNAPSHOT"
 
-#: Where the images of the chart have Alluxio, and its worker's container.
+#: The place of Alluxio in the chart's images, and the name of the worker's container.
 ALLUXIO_HOME = "/opt/alluxio"
 WORKER_CONTAINER = "alluxio-worker"
 MASTER_CONTAINER = "alluxio-master"
@@ -24,8 +24,8 @@ CLUSTER_DOMAIN = "svc.cluster.local"
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One version. ``etcd``: it can start etcd; the chart's own lines for ETCD membership then
-    come behind ``properties``, and name etcd's Service."""
+    """One version of the chart. ``etcd``: the chart can start etcd; then its own lines for ETCD
+    membership come after ``properties``, and name etcd's Service."""
 
     version: Version
     etcd: bool
@@ -38,7 +38,7 @@ CHARTS: dict[Version, Chart] = {
 
 
 def worker_selector(release: str) -> str:
-    """The labels of a release's worker pods, as kubectl's ``--selector`` has them."""
+    """The labels of a release's worker pods, in the form of kubectl's ``--selector``."""
     return f"release={release},role=alluxio-worker"
 
 

@@ -1,8 +1,8 @@
-"""YAML text as a tree of text whose every node knows its line and column.
+"""YAML text as a tree of text; every node knows its line and column.
 
-The tree is composed from ruamel.yaml's events rather than its round-trip loader: that is several
-times faster, keeps every scalar as it was written (``version: 3.10`` is not 3.1), and lets hostile
-documents (endless aliases, deep nesting, tags, duplicate keys) be refused while they are read.
+The tree is composed from ruamel.yaml's events, not with its round-trip loader. This is several
+times faster, and keeps every scalar as it was written (``version: 3.10`` is not 3.1). Hostile
+documents (endless aliases, deep nesting, tags, duplicate keys) are refused while they are read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ MAX_DEPTH = 20
 MAX_ALIASED_NODES = 100_000
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-# Besides control characters: the Unicode line ends, so that everyone counts lines alike.
+# Besides control characters, the Unicode line ends are refused, so that all programs count the same
+# lines.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _UNQUOTED_RANGE = re.compile(r"[{,].*\w\.?\[[0-9]+[-,][0-9]+")
@@ -30,7 +31,7 @@ _UNQUOTED_RANGE = re.compile(r"[{,].*\w\.?\[[0-9]+[-,][0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """Text as written. ``plain`` text is unquoted; ``ranged`` text came out of a range."""
+    """Text as written. ``plain`` text is unquoted; ``ranged`` text comes from a range."""
 
     text: str
     mark: Mark
@@ -64,7 +65,7 @@ class Mapping:
         return entry.value if entry is not None else None
 
     def replaced(self, key: str, value: Node) -> Mapping:
-        """A copy in which ``key`` holds ``value``; nodes may be shared by aliases."""
+        """A copy with ``value`` at ``key``; the original may be shared by aliases."""
         entries = dict(self.entries)
         entries[key] = Entry(entries[key].key, value)
         return Mapping(entries, self.mark)
@@ -78,7 +79,7 @@ Path = tuple[str | int, ...]
 
 
 def find(root: Node, path: Path) -> Entry | None:
-    """What stands at ``path``, or None."""
+    """The entry at ``path``, or None."""
     node, entry = root, None
     for part in path:
         if isinstance(node, Mapping) and isinstance(part, str):
@@ -95,7 +96,8 @@ def find(root: Node, path: Path) -> Entry | None:
 
 
 def locate(root: Node, path: Path) -> Mark:
-    """Where to point an editor for ``path``: its value, else its key, else the nearest above."""
+    """The place for an editor to show ``path``: its value, else its key, else the nearest node
+    above."""
     while path:
         if (entry := find(root, path)) is not None:
             scalar = isinstance(entry.value, Scalar) and not entry.value.is_null
@@ -105,7 +107,7 @@ def locate(root: Node, path: Path) -> Mark:
 
 
 def is_ranged(root: Node, path: Path) -> bool:
-    """Whether ``path`` passes through an entry that a range stands for."""
+    """Whether ``path`` passes through an entry that comes from a range."""
     entries = (find(root, path[:depth]) for depth in range(1, len(path) + 1))
     return any(entry is not None and entry.key.ranged for entry in entries)
 
@@ -119,7 +121,7 @@ class _Unreadable(Exception):
 
 
 def parse(data: bytes, findings: Findings) -> Mapping | None:
-    """The document's top mapping, or None when there is none to speak of (and findings say why)."""
+    """The document's top mapping; None without a usable one (``findings`` then have the reason)."""
     text = _decode(data, findings)
     if text is None:
         return None
@@ -156,7 +158,7 @@ def _decode(data: bytes, findings: Findings) -> str | None:
             Mark(1, 1), "the file is UTF-16", "save it as UTF-8", id="inventory-unreadable"
         )
         return None
-    data = data.removeprefix(codecs.BOM_UTF8)  # utf-8-sig would count places from behind it
+    data = data.removeprefix(codecs.BOM_UTF8)  # with utf-8-sig, places would count from after it
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -201,12 +203,12 @@ def _events(text: str) -> Iterator[Any]:
     except _Unreadable:
         raise
     except Exception as error:
-        # ruamel.yaml lets a few hostile documents ("\UFFFFFFFF") end in errors of Python's own.
+        # For a few hostile documents ("\UFFFFFFFF"), ruamel.yaml raises Python's own errors.
         raise _Unreadable(last, f"not YAML: {error}", "the mistake is after this place") from None
 
 
 def _inside(text: str, mark: Mark) -> Mark:
-    """``mark``, or the end of the last line when ruamel.yaml points behind the text."""
+    """``mark``, or the end of the last line when ruamel.yaml points past the end of the text."""
     end = _mark_at(text.rstrip("\n"))
     return mark if mark.line <= end.line else end
 

@@ -1,7 +1,7 @@
-"""Which releases lie between two of etcd, what each no longer has, and which are unfit. Pure.
+"""The way between two etcd releases, the settings that are removed, and the unfit releases. Pure.
 
-From etcd's guides "Upgrading etcd clusters" and "Downgrading etcd clusters": one minor release at
-a time; below 3.6 there is no way back once the whole cluster has been upgraded.
+From etcd's guides "Upgrading etcd clusters" and "Downgrading etcd clusters": a cluster changes one
+minor release at a time. Below 3.6 there is no way back after the whole cluster has been upgraded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from provision.inventory.model import version_tuple
 Version = tuple[int, int, int]
 Minor = tuple[int, int]
 
-#: By the minor release that is upgraded to, the least release of the one before. etcd's guides
+#: The lowest allowed release before an upgrade, by the target's minor release. From etcd's guides
 #: "Upgrade etcd from v3.5 to v3.6" (its log of the membership is repaired from 3.5.26 on, and
 #: ``etcdutl check v2store`` reads the write-ahead log from 3.5.32 on) and "… v3.6 to v3.7".
 LEAST_BEFORE: Mapping[Minor, Version] = {(3, 6): (3, 5, 32), (3, 7): (3, 6, 11)}
@@ -25,12 +25,12 @@ LEAST_BEFORE: Mapping[Minor, Version] = {(3, 6): (3, 5, 32), (3, 7): (3, 6, 11)}
 TRUSTS_V3_STORE: Minor = (3, 6)
 #: The first minor release that cannot read v2 requests in its log.
 WITHOUT_V2: Minor = (3, 7)
-#: The first minor release that can be gone back from (``downgrade enable``).
+#: The first minor release from which a downgrade is possible (``downgrade enable``).
 FIRST_DOWNGRADE: Minor = (3, 6)
 
 
 class State(enum.Enum):
-    """What a cluster must be, or what must be done to it, for a defect of a release to hurt."""
+    """The states of a cluster, or the work on it, in which a release's defect does damage."""
 
     ANY = "always"
     ONE_MEMBER = "one member"
@@ -40,8 +40,9 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Releases ``first`` to ``last`` damage data in ``state``. ``fixed`` is the least release of
-    their minor that has no defect of the table, ``source`` where etcd's authors name it."""
+    """Releases ``first`` to ``last`` damage data in ``state``. ``fixed`` is the lowest release of
+    the same minor without any defect of the table. ``source`` is where etcd's authors name the
+    defect."""
 
     first: Version
     last: Version
@@ -51,7 +52,8 @@ class Unfit:
     source: str
 
     def has(self, release: str) -> bool:
-        """Whether ``release`` is in the row; what is no release (a member says it) is in none."""
+        """Whether ``release`` is in this row. A member may report a text that is no release: it is
+        in no row."""
         try:
             return self.first <= version_tuple(release) <= self.last
         except ValueError:
@@ -60,10 +62,10 @@ class Unfit:
 
 _SINGLE = "a cluster of one member can lose acknowledged writes in a crash"
 _AUTH = "with authentication on, a member that joins or falls behind can end up with other data"
-#: Releases that etcd's authors advised against for what they do to data. From etcd's CHANGELOG-3.4
-#: and CHANGELOG-3.5, and the issues named. Other repairs of later releases need a state that this
-#: tool does not bring about: the gates of a defragmentation wait until no member is behind, so no
-#: snapshot is applied meanwhile (pull request 20553).
+#: Releases that etcd's authors advised against because they damage data. From etcd's CHANGELOG-3.4
+#: and CHANGELOG-3.5, and the named issues. Later releases repair other defects, but these need a
+#: state that this tool does not cause: the gates of a defragmentation wait until no member is
+#: behind, so no snapshot is applied meanwhile (pull request 20553).
 UNFIT = (
     Unfit(
         (3, 5, 0),
@@ -87,8 +89,8 @@ UNFIT = (
     Unfit((3, 5, 5), (3, 5, 5), State.AUTH, _AUTH, (3, 5, 6), "issue 14571; PR 14648"),
 )
 
-#: Settings by the minor release that has them no more: the difference of ``etcd --help`` of
-#: 3.4.23, 3.5.35, 3.6.16 and 3.7.3. etcd ignores unknown keys of its file without a word.
+#: Removed settings, by the minor release that no longer has them: the difference of ``etcd --help``
+#: of 3.4.23, 3.5.35, 3.6.16 and 3.7.3. etcd ignores unknown keys in its file without a message.
 REMOVED: Mapping[Minor, tuple[str, ...]] = {
     (3, 5): ("debug", "experimental-backend-bbolt-freelist-type", "log-package-levels"),
     (3, 6): ("enable-v2", "experimental-enable-v2v3", "proxy", "proxy-*"),
@@ -99,10 +101,10 @@ REMOVED: Mapping[Minor, tuple[str, ...]] = {
 def path(
     running: Collection[str], target: str, available: Collection[str], cluster: Minor
 ) -> tuple[str, ...]:
-    """The releases to go through, ``target`` last; empty when all of ``running`` are it.
+    """The releases on the way, ``target`` last; empty when all of ``running`` are ``target``.
 
-    ``cluster`` is the version that the cluster works by: the lowest of its members' until all
-    have been upgraded. Raises :class:`PreflightFailed` when a release on the way is not in
+    ``cluster`` is the version that the cluster works by: the lowest version of its members, until
+    all have been upgraded. Raises :class:`PreflightFailed` when a release on the way is not in
     ``available``, or there is no way.
     """
     if set(running) == {target}:
@@ -113,19 +115,20 @@ def path(
         raise _no_way(f"there is no way from etcd {_text(lowest)} to {target}")
     if goal >= highest:
         return _needed(_up(lowest, goal, available), available)
-    # Until the last member is upgraded, the cluster works as before and any can go back.
+    # Until the last member is upgraded, the cluster works as before, and any member can go back.
     if cluster <= goal[:2]:
         return _needed((target,), available)
     return _needed(_down(cluster, goal, available), available)
 
 
 def is_downgrade(cluster: Minor, release: str) -> bool:
-    """Whether a cluster that works by ``cluster`` has to be told before ``release`` may join."""
+    """Whether a cluster that works by ``cluster`` needs ``downgrade enable`` before ``release`` may
+    join."""
     return version_tuple(release)[:2] < cluster
 
 
 def removed_settings(settings: Iterable[str], path: Iterable[str]) -> dict[str, str]:
-    """The settings that a release on ``path`` no longer has, and which release that is."""
+    """The settings that a release on ``path`` no longer has, each with that release."""
     found: dict[str, str] = {}
     for release in path:
         for minor, patterns in REMOVED.items():
@@ -138,19 +141,20 @@ def removed_settings(settings: Iterable[str], path: Iterable[str]) -> dict[str, 
 
 
 def unfit(release: str, states: Collection[State]) -> tuple[Unfit, ...]:
-    """What is known to damage data on ``release`` in ``states``; :attr:`State.ANY` is in all."""
+    """The known defects of ``release`` that damage data in ``states``; :attr:`State.ANY` always
+    holds."""
     return tuple(u for u in UNFIT if u.has(release) and (u.state in states or u.state is State.ANY))
 
 
 def states(members: int, *, auth: bool) -> frozenset[State]:
-    """The states that a cluster is in by itself."""
+    """The states of a cluster that hold without any command."""
     return frozenset(
         state for state, holds in ((State.ONE_MEMBER, members == 1), (State.AUTH, auth)) if holds
     )
 
 
 def remedy(release: str) -> str:
-    """Which releases to use instead of ``release``; never one of :data:`UNFIT`."""
+    """The releases to use instead of ``release``; never a release of :data:`UNFIT`."""
     later = f"{_text(LEAST_BEFORE[TRUSTS_V3_STORE])} or later"
     fixed = max((u.fixed for u in UNFIT if u.has(release)), default=None)
     if fixed is None or fixed[:2] == LEAST_BEFORE[TRUSTS_V3_STORE][:2]:
@@ -161,11 +165,11 @@ def remedy(release: str) -> str:
 def unfit_problem(
     release: str, where: str, holding: Collection[State], *, allowed: bool = False
 ) -> Problem | None:
-    """What is wrong with ``release`` in a cluster of the states ``holding``; None when nothing is.
+    """The problem of ``release`` in a cluster with the states ``holding``; None without a problem.
 
-    An error when one of its defects hurts there, unless it is ``allowed``. A warning when one may
-    hurt later: a cluster is turned to authentication or defragmented more easily than it loses all
-    members but one.
+    An error when one of its defects does damage in these states, unless it is ``allowed``. A
+    warning when a defect may do damage later: to turn on authentication or to defragment a cluster
+    is more likely than to lose all members but one.
     """
     hurting = unfit(release, holding)
     later = unfit(release, {State.AUTH, State.DEFRAG})
@@ -187,8 +191,8 @@ def require_fit(
 ) -> None:
     """Raises :class:`PreflightFailed` when a member runs a release that ``command`` could damage.
 
-    ``running``: members' names and releases. ``holding``: the states that the command brings about.
-    ``dead``: members that the command would replace, and that an upgrade does not go on without.
+    ``running``: members' names and releases. ``holding``: the states that the command causes.
+    ``dead``: members that the command would replace; without them an upgrade does not go on.
     """
     problems = []
     for name, release in running:

@@ -242,14 +242,14 @@ alluxio:
 
 
 def write_example(path: Path) -> None:
-    """Writes the example to ``path``. Raises UsageError when there is something already."""
+    """Writes the example to ``path``. Raises UsageError when ``path`` exists."""
     write_new(path, EXAMPLE)
 
 
 def write_new(path: Path, text: str) -> None:
-    """Writes an inventory to ``path``. Raises UsageError when there is something already."""
+    """Writes an inventory to ``path``. Raises UsageError when ``path`` exists."""
     try:
-        # Mode x: whatever is there stays, even if it came a moment ago.
+        # Mode x: an existing file stays, even if it was made a moment ago.
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Gathers what is wrong with an inventory file, so that all of it is reported at once."""
+"""Gathers the problems of an inventory file, so that all are reported together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unreadable(path: Path, error: OSError | ValueError) -> Problem:
 
 
 class Findings:
-    """The problems and warnings of one file, each said once and in the file's order."""
+    """The problems and warnings of one file, each reported once and in the file's order."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,7 +53,7 @@ class Findings:
         return self._of("warning")
 
     def _add(self, mark: Mark, what: str, remedy: str, severity: str, id: Id) -> None:
-        # Both may quote the file, which may hold anything.
+        # Both may quote the file, and the file may contain anything.
         shown = printable(what), printable(remedy)
         problem = Problem(self.where(mark), *shown, severity, id=id)
         self._found.setdefault((mark, what), problem)

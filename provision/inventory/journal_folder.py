@@ -1,4 +1,4 @@
-"""Where a master keeps its journal, as far as its properties say it."""
+"""The folder of a master's journal, as far as its properties define it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ FOLDER = "alluxio.master.journal.folder"
 
 
 def folder(alluxio: AlluxioCluster, master: AlluxioMaster) -> str:
-    """Where ``master`` has its journal, by the properties in force on its host."""
+    """The journal folder of ``master``, from the properties in force on its host."""
     return str(ports.of_master(alluxio, master).get(FOLDER, journal_dir(alluxio)))
 
 
 def is_embedded(alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
-    """Whether ``master`` has a journal of its own, rather than one in a shared storage."""
+    """Whether ``master`` has a journal of its own, and not a journal in shared storage."""
     return any(one.name == "journal" for one in ports.master_listeners(alluxio, master))
 
 

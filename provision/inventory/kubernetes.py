@@ -1,6 +1,6 @@
-"""The inventory's ``kubernetes`` section, resolved: what the chart is told, every default applied.
+"""The inventory's ``kubernetes`` section, resolved: the chart's values, with every default applied.
 
-What the section leaves out comes from the inventory's ``etcd`` and ``alluxio`` sections.
+Values that the section leaves out come from the inventory's ``etcd`` and ``alluxio`` sections.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from provision.inventory.chart import CHARTS, Chart
 from provision.inventory.sizes import size_bytes
 
 UFS_ROOT = "alluxio.dora.client.ufs.root"
-#: Bytes that a worker's JVM takes beside heap and direct memory: metaspace, threads, code.
+#: Bytes that a worker's JVM takes besides heap and direct memory: metaspace, threads, code.
 OVERHEAD = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class KubernetesCluster:
-    """The cluster on Kubernetes as declared. Sizes are in bytes; ``memory`` is what a worker's
-    heap and direct memory take, with some for the JVM itself."""
+    """The cluster on Kubernetes as declared. Sizes are in bytes; ``memory`` is a worker's heap and
+    direct memory, and some more for the JVM itself."""
 
     chart: Chart
     release: str
@@ -60,7 +60,7 @@ def resolve_kubernetes(
     absolute: Callable[[Path], Path],
     secret: Callable[[model.Secret], model.Secret],
 ) -> KubernetesCluster | None:
-    """The section of ``file``; None without it, or without workers to put there.
+    """The section of ``file``; None without the section, or without workers.
 
     ``absolute`` and ``secret`` resolve paths relative to the file.
     """
@@ -69,7 +69,7 @@ def resolve_kubernetes(
         return None
     chart, external = CHARTS[k.chart], file.etcd.external is not None
     properties = {**a.properties, **k.properties}
-    # The chart writes this one itself, from dataset.path.
+    # The chart itself writes this property, from dataset.path.
     root = properties.pop(UFS_ROOT, "")
     return KubernetesCluster(
         chart=chart,

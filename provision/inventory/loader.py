@@ -1,10 +1,10 @@
-"""From a YAML file to a checked inventory, or to the list of everything that is wrong with it.
+"""From a YAML file to a checked inventory, or to the list of all its problems.
 
     text → tree with positions → ranges written out → typed model → checks across fields
 
-A value is read by what its key wants: where text is wanted it is the text as written, so that
-``version: 3.10`` stays 3.10 and ``host: no`` is a host called "no". Only etcd's ``settings``, whose
-types are etcd's business, follow YAML 1.2: ``true`` is a boolean, ``on`` is text.
+The key decides how a value is read. A key for text gets the text as written, so ``version: 3.10``
+stays 3.10, and ``host: no`` is a host called "no". Only etcd's ``settings`` follow YAML 1.2,
+because etcd defines their types: ``true`` is a boolean, ``on`` is text.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _MAX_REPAIRS = 8
 
 @dataclass(frozen=True)
 class LoadedInventory:
-    """A checked inventory, with the file it came from.
+    """A checked inventory, with the file that it came from.
 
-    ``inventory`` is what the rest of the tool works with; ``file`` is the typed file and ``root``
-    its text with positions, both with ranges written out. ``warnings`` did not stop it.
+    The rest of the tool uses ``inventory``. ``file`` is the typed file, and ``root`` is its text
+    with positions; both have ranges written out. ``warnings`` did not stop the load.
     """
 
     inventory: Inventory
@@ -60,7 +60,7 @@ class LoadedInventory:
 
     @property
     def name(self) -> str:
-        """The file's name as positions carry it."""
+        """The file's name, as in positions."""
         return str(self.inventory.path)
 
 
@@ -70,7 +70,7 @@ def load(path: Path) -> Inventory:
 
 
 def read(path: Path) -> LoadedInventory:
-    """Like :func:`load`, with warnings and the places that values came from."""
+    """Like :func:`load`, with warnings and the positions of values."""
     findings = Findings(str(path))
     root = document.parse(_contents(path), findings)
     loaded = _typed(root, path, findings) if root is not None else None
@@ -121,7 +121,7 @@ def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInve
 
 
 def _plain(node: document.Node, under: str = "") -> Any:
-    """The values of ``node`` for the model. A key of the model without a value is not given."""
+    """The values of ``node`` for the model. A key of the model without a value is left out."""
     if isinstance(node, document.Scalar):
         if node.is_null:
             return None
@@ -153,10 +153,10 @@ def _setting(scalar: document.Scalar) -> model.Scalar:
 def _validate(
     data: dict[str, Any], root: document.Mapping, findings: Findings
 ) -> tuple[model.InventoryFile | None, set[document.Path]]:
-    """The typed file, and the paths that had to be repaired to get one.
+    """The typed file, and the paths that were repaired for it.
 
-    What the model refuses is reported, then left out or replaced by a stand-in, so that the checks
-    across fields see the rest of the file and one run reports everything.
+    A value that the model refuses is reported, and then left out or replaced with a stand-in. So
+    the checks across fields see the rest of the file, and one run reports everything.
     """
     broken: set[document.Path] = set()
     above: set[document.Path] = set()
@@ -171,11 +171,11 @@ def _validate(
         repaired: set[document.Path] = set()
         for error in errors:
             path = _path(error, root)
-            # Of a value that may be of several kinds, each kind has its own complaint: one will do.
+            # For a value of several possible types, each type has its own error: one is enough.
             if path in repaired and len(path) < len(error["loc"]) and error["type"] != "missing":
                 continue
             mark = _place(error, path, root)
-            # A repair's consequences are no news; nor is one range's mistake on its every host.
+            # The consequences of a repair are not reported, and a mistake in a range only once.
             if path not in above and (mark, error["type"]) not in said:
                 what, remedy = sentence(error, root, path)
                 findings.error(mark, what, remedy, id=trouble(error, path))
@@ -190,7 +190,7 @@ def _validate(
 
 
 def _path(error: Any, root: document.Node) -> document.Path:
-    """The part of the error's location that stands in the file."""
+    """The part of the error's location that exists in the file."""
     path: document.Path = error["loc"]
     if error["type"] == "missing":
         return path[:-1]
@@ -214,7 +214,7 @@ _STAND_INS: dict[str, Callable[[document.Path], Any]] = {
 
 
 def _repair(data: dict[str, Any], error: Any, path: document.Path) -> document.Path:
-    """Takes what ``error`` is about out of ``data``; returns the path that was touched."""
+    """Removes the value of ``error`` from ``data``; returns the changed path."""
     if error["type"] == "missing" and error["loc"][-1] in _STAND_INS:
         name = error["loc"][-1]
         parent: Any = data
@@ -222,7 +222,7 @@ def _repair(data: dict[str, Any], error: Any, path: document.Path) -> document.P
             parent = parent[part]
         parent[name] = _STAND_INS[name](path)
         return (*path, name)
-    # A list is left out whole: its items' places would shift.
+    # The whole list is left out: without one item, the places of the others would shift.
     while path and not isinstance(path[-1], str):
         path = path[:-1]
     holder: Any = data

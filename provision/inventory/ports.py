@@ -1,9 +1,9 @@
-"""Every port that an Alluxio process listens on, by the properties in force on its host.
+"""Every port on which an Alluxio process listens, from the properties in force on its host.
 
-One list for preflight (is the port free), for the wait until a process is ready, and for the
-table of who connects to whom in the documentation.
+One list has three uses: preflight (is the port free), the wait until a process is ready, and the
+table of connections in the documentation.
 
-Checked against Alluxio 313: names and defaults are those of class ``PropertyKey``. A worker
+Checked against Alluxio 313: names and defaults come from class ``PropertyKey``. A worker
 binds in ``GrpcServerModule`` (rpc), ``NettyServerModule`` and ``NettyDataServer`` (data, s3),
 ``AlluxioWorkerProcess`` (web) and ``HttpServer`` (http). A master binds in ``RpcServerService``
 (rpc), ``WebServerService`` (web) and ``RaftJournalSystem`` (journal, with one master too); a
@@ -29,10 +29,10 @@ _JAVA_OPTION = re.compile(r"""(?:^|[\s"'])-D(alluxio\.[A-Za-z0-9._-]+)=("[^"]*"|
 class Kind:
     """A listener that a role can have, with Alluxio's defaults.
 
-    ``turned_on_by`` names the property that turns it on; empty: it is always on.
-    ``essential``: the process ends when it cannot bind the port. ``http_path``: a GET of it
-    answers 200 while the process serves; empty: the port does not speak HTTP. ``from_whom``:
-    who connects to it, for the documentation.
+    ``turned_on_by`` names the property that turns the listener on; empty: it is always on.
+    ``essential``: the process exits when it cannot bind the port. ``http_path``: a GET of this path
+    is answered with 200 while the process serves; empty: the port does not speak HTTP.
+    ``from_whom``: who connects to the port, for the documentation.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A port that a process listens on.
+    """A port on which a process listens.
 
-    0: it is not known before the start. The process takes any free port then, or a property
-    refers to another (``${…}``).
+    Port 0 is not known before the start: the process takes any free port, or a property refers to
+    another property (``${…}``).
 
-    The other fields are those of :class:`Kind`.
+    The other fields are the same as in :class:`Kind`.
     """
 
     name: str
@@ -105,7 +105,8 @@ MASTER = (
         "alluxio.master.web.port",
         19999,
         "browsers, Prometheus, start-masters",
-        # Class AlluxioMasterRestServiceHandler. On the primary only: a standby closes connections.
+        # Class AlluxioMasterRestServiceHandler. Only the primary answers: a standby closes
+        # connections.
         http_path="/api/v1/master/info",
     ),
     Kind("journal", "alluxio.master.embedded.journal.port", 19200, "the other masters"),
@@ -113,42 +114,42 @@ MASTER = (
 
 
 def worker_listeners(alluxio: AlluxioCluster, worker: AlluxioWorker) -> tuple[Listener, ...]:
-    """The ports that ``worker`` listens on, in the order rpc, data, web, http, s3.
+    """The ports of ``worker``, in the order rpc, data, web, http, s3.
 
     Options ``-Dalluxio…`` in its environment win over properties, as in Alluxio (class ``Source``).
-    A port that is no number of 0 to 65535 counts as the default.
+    When a port is not a number from 0 to 65535, the default counts.
     """
-    del alluxio  # a worker's properties have the cluster's in them
+    del alluxio  # a worker's properties already contain the cluster's properties
     given = of_worker(worker)
     found = _listeners(WORKER, {"alluxio.worker.rpc.port": worker.rpc_port, **given})
-    # NettyDataServer serves both: without data there is no S3.
+    # NettyDataServer serves data and S3: without data there is no S3.
     data = any(listener.name == "data" for listener in found)
     return tuple(listener for listener in found if data or listener.name != "s3")
 
 
 def master_listeners(alluxio: AlluxioCluster, master: AlluxioMaster) -> tuple[Listener, ...]:
-    """The ports that ``master`` listens on, in the order rpc, web, journal.
+    """The ports of ``master``, in the order rpc, web, journal.
 
-    By :func:`of_master`; the rest is as in :func:`worker_listeners`.
+    The properties come from :func:`of_master`; the rest is as in :func:`worker_listeners`.
     """
     given = of_master(alluxio, master)
     declared: dict[str, Scalar] = {
         "alluxio.master.rpc.port": master.rpc_port,
         "alluxio.master.embedded.journal.port": master.journal_port,
     }
-    # With one of the other types (class JournalType) there is no Raft server.
+    # With the other journal types (class JournalType) there is no Raft server.
     embedded = str(given.get(JOURNAL_TYPE, "EMBEDDED")).upper() == "EMBEDDED"
     found = _listeners(MASTER, {**declared, **given})
     return tuple(listener for listener in found if embedded or listener.name != "journal")
 
 
 def of_worker(worker: AlluxioWorker) -> Mapping[str, Scalar]:
-    """The inventory's properties of a worker, as its JVM has them in the end."""
+    """The inventory's properties of a worker, with the final values in its JVM."""
     return _in_force(worker.properties, worker.env, "ALLUXIO_WORKER_JAVA_OPTS")
 
 
 def of_master(alluxio: AlluxioCluster, master: AlluxioMaster) -> Mapping[str, Scalar]:
-    """As :func:`of_worker`. On a worker's host a master has that worker's properties and
+    """As :func:`of_worker`. A master on a worker's host has the worker's properties and
     environment."""
     beside = next((w for w in alluxio.workers if w.machine == master.machine), None)
     properties = alluxio.properties if beside is None else beside.properties
@@ -157,7 +158,7 @@ def of_master(alluxio: AlluxioCluster, master: AlluxioMaster) -> Mapping[str, Sc
 
 
 def numbers(listeners: Iterable[Listener]) -> tuple[int, ...]:
-    """Their ports, each once, without those that are not known before the start."""
+    """The ports of ``listeners``, each once, without ports that are not known before the start."""
     return tuple(dict.fromkeys(listener.port for listener in listeners if listener.port))
 
 
@@ -192,10 +193,10 @@ def _port(given: Mapping[str, Scalar], kind: Kind) -> int:
 def _in_force(
     properties: Mapping[str, Scalar], env: Mapping[str, str], own: str
 ) -> Mapping[str, Scalar]:
-    """The properties with what the JVM's options change; ``own``: the role's variable.
+    """The properties with the changes of the JVM's options; ``own``: the role's variable.
 
-    ``libexec/alluxio-config.sh`` puts ``ALLUXIO_JAVA_OPTS`` before the role's own, and the JVM
-    takes the last of two options.
+    ``libexec/alluxio-config.sh`` puts ``ALLUXIO_JAVA_OPTS`` before the role's own options, and of
+    two options the JVM takes the last.
     """
     options: dict[str, Scalar] = {}
     for variable in ("ALLUXIO_JAVA_OPTS", own):

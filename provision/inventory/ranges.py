@@ -1,6 +1,6 @@
 """Ranges of names: ``worker[001-200]`` stands for 200 entries.
 
-A range in a member's or worker's key goes with one of the same length in each of its addresses::
+A range in a member's or worker's key needs a range of the same length in each of its addresses::
 
     worker[001-200]:
       host: worker[001-200].example.com
@@ -30,7 +30,7 @@ class RangeError(ValueError):
 
 
 def expand(text: str) -> list[str]:
-    """Every name that ``text`` stands for; without a range, ``text`` alone.
+    """All names of the ranges in ``text``; without a range, only ``text``.
 
     >>> expand("rack[1-2]-node[09-10]")
     ['rack1-node09', 'rack1-node10', 'rack2-node09', 'rack2-node10']

@@ -1,7 +1,7 @@
-"""The inventory as the rest of the tool sees it: every default applied, every host complete.
+"""The inventory for the rest of the tool: every default applied, every host complete.
 
-Frozen dataclasses, so that planning and rendering are functions of plain values. Made by
-:func:`resolve` from the file's model; nothing else constructs them outside tests.
+The dataclasses are frozen, so that planning and rendering are functions of plain values.
+:func:`resolve` makes them from the file's model; outside tests, nothing else constructs them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ DEFAULT_QUOTA = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One SSH target. Several roles on the same target share it (equal values, equal machine).
+    """One SSH target. Several roles on the same target share one machine (equal values, equal
+    machine).
 
-    ``where`` is the inventory's ``file:line`` for error messages and does not count for equality.
+    ``where`` is the inventory's ``file:line`` for error messages; it does not count for equality.
     """
 
     host: str
@@ -61,7 +62,7 @@ class EtcdMember:
     settings: Mapping[str, model.Scalar]
     peer_tls: bool
     client_tls: bool
-    #: Whether its address is the local end of a forward: there is no host to go through.
+    #: Whether the address is the local end of a forward: then there is no host for a tunnel.
     forwarded: bool = False
 
     @property
@@ -77,24 +78,24 @@ class EtcdMember:
 
     @property
     def quota(self) -> int | None:
-        """``quota-backend-bytes`` in bytes; None when the inventory shuts it off."""
+        """``quota-backend-bytes`` in bytes; None when the inventory turns the quota off."""
         given = self.settings.get("quota-backend-bytes", 0)
         try:
             count = int(given)
         except (TypeError, ValueError):
-            return DEFAULT_QUOTA  # etcd itself refuses to start with that
+            return DEFAULT_QUOTA  # etcd itself refuses to start with such a value
         return None if count < 0 else count or DEFAULT_QUOTA
 
 
 @dataclass(frozen=True, slots=True)
 class Established:
-    """Which running cluster a command works on, as it found out before anything else.
+    """The running cluster of a command. The command finds it out before anything else.
 
-    A member that tells another ``cluster_id``, or whose own id is in ``outside``, is not of it;
-    ``cluster_id`` None: no cluster serves. ``odd`` are the names of the declared members that
-    stand outside with data of their own, ``lost`` of those that must not be started as if they
-    were new. ``name`` is what ``--cluster-id`` was given, or empty. ``endpoints`` are those of
-    the voters that the inventory does not declare.
+    A member with another ``cluster_id``, or with its own id in ``outside``, does not belong to the
+    cluster. ``cluster_id`` None: no cluster serves. ``odd`` are the names of declared members
+    outside the cluster with data of their own. ``lost`` are the names of members that must not be
+    started like new members. ``name`` is the value of ``--cluster-id``, or empty. ``endpoints`` are
+    the endpoints of the voters that the inventory does not declare.
     """
 
     cluster_id: int | None = None
@@ -127,11 +128,11 @@ class EtcdCluster:
     backup: model.EtcdBackup | None = None
     #: A release that is known to damage data is accepted.
     allow_corrupting_version: bool = False
-    #: Taken care of elsewhere: the members are endpoints, and their hosts none of ours.
+    #: An external etcd: the members are endpoints, and this tool does not manage their hosts.
     external: bool = False
-    #: What :mod:`provision.etcd.cluster.guard` found out; the inventory says nothing of it.
+    #: The result of :mod:`provision.etcd.cluster.guard`; it is not in the inventory.
     established: Established = Established()
-    #: Whether a command may put an older patch release in the place of a newer one.
+    #: Whether a command may replace a newer patch release with an older one.
     downgrade: bool = False
 
     @property
@@ -144,7 +145,7 @@ class EtcdCluster:
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """The endpoints Alluxio is given: every member, on the listener that it can use."""
+        """The endpoints for Alluxio: every member, at the listener that Alluxio can use."""
         if self.tls.client and self.tls.plain_client_port is not None:
             address = self.tls.plain_client_address
             port = self.tls.plain_client_port
@@ -173,7 +174,7 @@ class AlluxioWorker:
 
 @dataclass(frozen=True, slots=True)
 class AlluxioMaster:
-    """``rpc_port`` and ``journal_port`` are what ``alluxio.properties`` make them."""
+    """A master. ``rpc_port`` and ``journal_port`` come from ``alluxio.properties``."""
 
     name: str
     machine: Machine
@@ -203,11 +204,11 @@ class AlluxioCluster:
     workers: tuple[AlluxioWorker, ...]
     masters: tuple[AlluxioMaster, ...] = ()
     master_heap: str = "4g"
-    #: What every process of the cluster has, workers with their own beside it.
+    #: The values of every process of the cluster; workers also have values of their own.
     properties: Mapping[str, model.Scalar] = field(default_factory=dict)
     secret_properties: Mapping[str, model.Secret] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    #: Whether a command may put an older release in the place of a newer one.
+    #: Whether a command may replace a newer release with an older one.
     downgrade: bool = False
 
     def worker(self, name: str) -> AlluxioWorker:
@@ -237,7 +238,7 @@ class Inventory:
 
 
 def bracketed(address: str) -> str:
-    """``address`` as it stands in a URL: IPv6 in brackets."""
+    """``address`` in the form for a URL: IPv6 in brackets."""
     return f"[{address}]" if ":" in address else address
 
 
@@ -271,7 +272,7 @@ def resolve(
 
     def machine(host: str, own: model.Ssh, key: str) -> Machine:
         at = shared
-        if own.model_fields_set:  # thousands of workers have nothing of their own
+        if own.model_fields_set:  # thousands of workers have no values of their own
             fields = {f: getattr(own, f) for f in own.model_fields_set}
             at = target(file.ssh.model_copy(update=fields))
         return replace(at, host=host, where=where[key])
@@ -338,7 +339,7 @@ def resolve(
             update={"password": secret(a.etcd.password) if a.etcd.password else None}
         )
         if e.auth.enabled is False:
-            login = model.AlluxioEtcd()  # 313 cannot join with a login that etcd does not ask for
+            login = model.AlluxioEtcd()  # 313 cannot join with a login while etcd asks for none
         a_secrets = secrets(a.secret_properties)
         workers = tuple(
             AlluxioWorker(
@@ -378,7 +379,7 @@ def resolve(
                     hostname=m.hostname or m.host,
                     rpc_port=_port(a.properties, "alluxio.master.rpc.port", 19998),
                     journal_port=_port(a.properties, "alluxio.master.embedded.journal.port", 19200),
-                    # One host has one Java for both.
+                    # One host has one Java for its worker and its master.
                     java_home=next(
                         (w.java_home for w in a.workers.values() if w.host == m.host), None
                     )
@@ -408,7 +409,8 @@ def resolve(
 
 
 def _merged(shared: Mapping[str, T], own: Mapping[str, T]) -> Mapping[str, T]:
-    """What thousands of workers share is one mapping for all that have nothing of their own."""
+    """``shared`` with ``own``. Thousands of workers without values of their own share one
+    mapping."""
     return {**shared, **own} if own else shared
 
 
@@ -420,7 +422,8 @@ def _port(properties: Mapping[str, model.Scalar], key: str, default: int) -> int
 def _elsewhere(
     external: model.ExternalEtcd, hosts: Sequence[Machine], path: str
 ) -> tuple[EtcdMember, ...]:
-    """Members to ask by their endpoints. Those out of reach from here are, by workers' hosts."""
+    """Members of an external etcd, to be asked at their endpoints. Members out of reach from here
+    are asked through workers' hosts."""
     found: list[EtcdMember] = []
     for place, url in enumerate(external.endpoints):
         address, port = urlsplit(url).hostname or "", urlsplit(url).port or 0
@@ -449,5 +452,6 @@ def is_ip(address: str) -> bool:
 
 
 def is_among(address: str, addresses: Iterable[str]) -> bool:
-    """Whether a host of ``addresses`` has ``address``, however written; a name may be anyone's."""
+    """Whether a host of ``addresses`` has ``address``, in any spelling. A name may belong to any
+    host."""
     return not is_ip(address) or str(ipaddress.ip_address(address)) in addresses

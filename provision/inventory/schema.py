@@ -1,6 +1,6 @@
 """The inventory's JSON schema, for editors that complete and check YAML.
 
-``inventory/schema.json`` holds it; ``python -m provision.inventory.schema`` prints it anew.
+The schema is in ``inventory/schema.json``; ``python -m provision.inventory.schema`` prints it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _as_written(node: Any, key: str = "") -> Any:
-    """``node`` for the file as it is written rather than for the model's values."""
+    """``node`` for the file as it is written, not for the model's values."""
     if isinstance(node, list):
         return [_as_written(item) for item in node]
     if not isinstance(node, dict):
@@ -51,7 +51,7 @@ def _is_made_title(key: str, value: Any) -> bool:
 
 
 def as_text() -> str:
-    """The schema as ``inventory/schema.json`` holds it."""
+    """The schema as text, as in ``inventory/schema.json``."""
     return json.dumps(json_schema(), indent=2, sort_keys=True) + "\n"
 
 

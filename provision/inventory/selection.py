@@ -1,6 +1,6 @@
-"""Which members or workers a command is for: ``--limit`` by name, ``--batch`` by share.
+"""Selects the members or workers of a command: ``--limit`` by name, ``--batch`` by share.
 
-Both choose in the inventory's order. What they leave out is neither asked nor changed.
+Both select in the inventory's order. The others are neither asked nor changed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from provision.errors import UsageError
 from provision.inventory.ranges import RangeError, expand
 
-#: Names that an error lists.
+#: How many names an error lists.
 SHOWN = 10
 _BATCH = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 #: Commas that are not within the brackets of a range.
@@ -28,12 +28,12 @@ Role = TypeVar("Role", bound=Named)
 
 
 def choose(roles: Sequence[Role], limit: str = "", batch: str = "") -> tuple[Role, ...]:
-    """Those of ``roles`` that ``limit`` names, and of these the share that ``batch`` is.
+    """The ``roles`` that ``limit`` names, and of these the share in ``batch``.
 
     ``limit``: names separated by commas, with ranges as in the inventory (``worker[001-020]``),
     ``*`` and ``?``; empty for all. ``batch``: ``K/N``, the Kth of N equal shares; empty for all.
     The N shares are disjoint, together they are everything, and some are empty when N is larger.
-    Raises :class:`UsageError`, also when a name or a pattern of ``limit`` is nobody's.
+    Raises :class:`UsageError`, also when a name or a pattern of ``limit`` matches no role.
     """
     chosen = _limited(roles, limit) if limit else tuple(roles)
     if not batch:

@@ -1,4 +1,4 @@
-"""What the model has to say about a file, in an operator's words."""
+"""The model's errors about a file, in an operator's words."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
     node = entry.value if entry is not None else None
     got = f", not {shorten(node.text)}" if isinstance(node, document.Scalar) else ""
     if context.get("pattern") == model.URL:
-        got = ""  # it may hold a login
+        got = ""  # the value may contain a login
     if isinstance(node, document.Scalar) and node.is_null:
         return f"{key!r} has no value", "give one, or remove the key"
     if kind == "literal_error":
@@ -56,7 +56,7 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
 
 
 def trouble(error: Mapping[str, Any], path: document.Path) -> Id:
-    """Which kind of trouble :func:`sentence` tells of."""
+    """The id of the problem that :func:`sentence` describes."""
     kind = error["type"]
     if kind == "missing":
         return "inventory-key-missing"
@@ -68,12 +68,12 @@ def trouble(error: Mapping[str, Any], path: document.Path) -> Id:
 
 
 def shorten(text: str) -> str:
-    """``text`` in quotes, cut to what fits into a message."""
+    """``text`` in quotes, cut to fit into a message."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """A suggestion, or nothing when no known word is near."""
+    """A suggestion, or nothing when no known word is similar."""
     by_case = {word.lower(): word for word in known}
     near = get_close_matches(given.lower(), by_case)
     return f"did you mean {by_case[near[0]]!r}?" if near else ""
@@ -94,13 +94,13 @@ def model_at(path: document.Path) -> type[BaseModel] | None:
 
 
 def _fields(path: document.Path) -> Mapping[str, FieldInfo]:
-    """What is known in the mapping at ``path``; nothing when no model describes it."""
+    """The known fields of the mapping at ``path``; nothing when no model describes it."""
     at = model_at(path)
     return at.model_fields if at is not None else {}
 
 
 def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
-    # Python 3.10 takes dict[str, int] for a type, too.
+    # Python 3.10 treats dict[str, int] as a type, too.
     return not get_args(kind) and isinstance(kind, type) and issubclass(kind, BaseModel)
 
 

@@ -1,4 +1,4 @@
-"""Every value of an inventory with the place it came from, for ``invoke show-inventory``."""
+"""Every value of an inventory with its origin, for ``invoke show-inventory``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ Value = str | int | float | bool | None | list[Any]
 class Row:
     """One value. ``path`` is dotted, as in ``etcd.members.infra0.client_port``.
 
-    ``origin`` is ``file:line:column``, ``range at file:line``, ``default``, or for what a host has
-    from its group or from another key, that key and its place: ``etcd.client_port at file:line``.
+    ``origin`` is ``file:line:column``, ``range at file:line`` or ``default``. For a host's value
+    from its group or from another key, it is that key and its place: ``etcd.client_port at
+    file:line``.
     """
 
     path: str
@@ -70,7 +71,7 @@ class _Rows:
             yield from self.merged(own, "env", worker.env, ("alluxio",))
 
     def model(self, part: model.Model, path: document.Path) -> Iterator[Row]:
-        """The values of ``part`` but for its members and workers."""
+        """The values of ``part`` without its members and workers."""
         elsewhere = isinstance(part, model.Etcd) and part.external is not None
         shown = ("external",) if elsewhere else tuple(type(part).model_fields)
         for field in type(part).model_fields:

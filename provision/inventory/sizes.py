@@ -1,4 +1,4 @@
-"""Sizes as Alluxio and the JVM write them."""
+"""Sizes in the notations of Alluxio and the JVM."""
 
 from __future__ import annotations
 

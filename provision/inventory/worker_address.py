@@ -1,8 +1,8 @@
-"""The address that a worker registers, as far as its properties say it.
+"""The address that a worker registers, as far as its properties define it.
 
-Alluxio 313 makes it in ``AlluxioWorkerProcess.getAddress``. Under an id that is registered
-already, ``EtcdMembershipManager.join`` takes only an equal one, by
-``WorkerServiceEntity.equalsIgnoringHttpServerPort``: all of its fields except the HTTP and the
+Alluxio 313 makes the address in ``AlluxioWorkerProcess.getAddress``. Under an id that is registered
+already, ``EtcdMembershipManager.join`` accepts only an equal address.
+``WorkerServiceEntity.equalsIgnoringHttpServerPort`` compares all fields except the HTTP and the
 Netty port.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from provision.inventory import ports
 from provision.inventory.resolved import AlluxioWorker
 
-#: Fields of :class:`Address`, as they are named to an operator.
+#: Fields of :class:`Address`, with their names for an operator.
 TITLES = {
     "host": "host",
     "container_host": "container host",
@@ -24,12 +24,12 @@ TITLES = {
     "secure_rpc_port": "secure rpc port",
     "domain_socket": "domain socket",
 }
-#: A path of its own at each start, which is equal to none.
+#: Stands for a path that is new at each start: it equals no other path.
 NEW_PATH = "(a new path at each start)"
 
 
 class Address(NamedTuple):
-    """The fields that Alluxio compares. None: what it will be is not known from here."""
+    """The fields that Alluxio compares. None: the value is not known before the start."""
 
     host: str | None
     container_host: str | None
@@ -63,8 +63,8 @@ def declared(worker: AlluxioWorker) -> Address:
 
 
 def overwritten(worker: AlluxioWorker) -> bool:
-    """Whether the worker writes over a registration of its id whatever its address, as Alluxio
-    does in Kubernetes (``alluxio.k8s.env.deployment``)."""
+    """Whether the worker overwrites a registration of its id with any address, as Alluxio does in
+    Kubernetes (``alluxio.k8s.env.deployment``)."""
     return _text(worker.properties.get("alluxio.k8s.env.deployment", "")) == "true"
 
 
@@ -79,14 +79,14 @@ def _socket(said: Mapping[str, str]) -> str | None:
 
 
 def _known(said: Mapping[str, str], key: str) -> str | None:
-    """A property's value. One that refers to others (``${…}``) is not known."""
+    """A property's value. A value that refers to other properties (``${…}``) is not known."""
     value = said.get(key, "")
     return None if "${" in value else value
 
 
 def _port(said: Mapping[str, str], key: str, default: int) -> int | None:
     value = said.get(key, str(default))
-    # Of port 0 the kernel makes another at each start.
+    # For port 0 the kernel picks another port at each start.
     return int(value) if value.isascii() and value.isdigit() and int(value) else None
 
 

@@ -1,1 +1,1 @@
-"""Alluxio and its etcd on Kubernetes, by Alluxio's own Helm chart: its values, and a look at it."""
+"""Alluxio and its etcd on Kubernetes, with Alluxio's own Helm chart: its values, and a check."""

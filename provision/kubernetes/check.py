@@ -1,7 +1,7 @@
 """``check-nodes --kubernetes``: the same verdicts as on bare metal, over the pods of a release.
 
-The worker pods stand for the inventory's workers: each registers under its pod's address. The
-chart's etcd is asked member by member through port-forwards, and ``info nodes`` runs in a pod.
+The worker pods replace the inventory's workers: each registers under its pod's address. The chart's
+etcd is asked member by member through port-forwards, and ``info nodes`` runs in a pod.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def _worker(like: AlluxioWorker, pod: Pod, k: KubernetesCluster) -> AlluxioWorke
 def _forwarded(
     declared_etcd: EtcdCluster, way: Kubectl, k: KubernetesCluster, stack: contextlib.ExitStack
 ) -> tuple[EtcdCluster, dict[str, MemberHealth]]:
-    """The chart's etcd at the local ends of forwards, which ``stack`` ends, and the members that
-    could not be reached, with the reason."""
+    """The chart's etcd at the local ends of forwards, and the unreachable members with the reasons.
+    ``stack`` ends the forwards."""
     names = chart.etcd_pods(k.release, k.etcd_replicas)
     failed: dict[str, MemberHealth] = {}
     members: list[EtcdMember] = []
@@ -140,7 +140,7 @@ def _forwarded(
         raise Unhealthy("no member of the chart's etcd can be reached", problems, id="quorum-lost")
     cluster = replace(
         declared_etcd,
-        version="",  # the image's, which the inventory does not say
+        version="",  # the image decides the version; it is not in the inventory
         tls=EtcdTls(peer=False),
         auth=EtcdAuth(),
         members=tuple(members),
@@ -203,7 +203,7 @@ def _first_problem(error: ProvisionError) -> str:
 def _with_failed(
     report: CheckReport, failed: dict[str, MemberHealth], k: KubernetesCluster
 ) -> CheckReport:
-    """``report`` with every member that should be there, so that the quorum is the real one."""
+    """``report`` with every expected member, so that the quorum is the real one."""
     if not failed:
         return report
     found = {m.member.name: m for m in report.etcd.members} | failed

@@ -1,4 +1,4 @@
-"""kubectl, the one way to the cluster: what it prints, and forwards that end for certain."""
+"""kubectl, the only way to the cluster: its output, and forwards that surely end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provision.errors import PreflightFailed, Problem, UsageError
 from provision.text import EXCERPT, document, printable
 
 DEFAULT_TIMEOUT = 15.0
-#: Seconds after which a forward ends even if this program was killed before it could end it.
+#: Seconds after which a forward ends by itself, even if this program was killed before.
 LONGEST_FORWARD = 600
 #: What ``kubectl port-forward`` prints once it listens.
 _LISTENS = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
@@ -46,7 +46,8 @@ class Kubectl:
     context: str | None = None
 
     def run(self, *arguments: str, timeout: float = DEFAULT_TIMEOUT) -> str:
-        """Its standard output. Raises :class:`KubectlError`, :class:`UsageError` without it."""
+        """kubectl's standard output. Raises :class:`KubectlError`, and :class:`UsageError` without
+        kubectl."""
         try:
             done = subprocess.run(
                 self.line(*arguments),
@@ -64,7 +65,7 @@ class Kubectl:
         return done.stdout.decode(errors="replace")
 
     def pods(self, selector: str, timeout: float = DEFAULT_TIMEOUT) -> list[Pod]:
-        """The pods with these labels, but for those that are being deleted, by name."""
+        """The pods with these labels, by name, without pods that are being deleted."""
         text = self.run(
             *("get", "pods", "--selector", selector, "--output", "json"), timeout=timeout
         )
@@ -79,11 +80,11 @@ class Kubectl:
 
     @contextlib.contextmanager
     def forward(self, target: str, port: int, timeout: float = DEFAULT_TIMEOUT) -> Iterator[int]:
-        """A local port whose connections end at ``port`` of ``target`` (``pod/NAME``).
+        """A local port that forwards connections to ``port`` of ``target`` (``pod/NAME``).
 
-        ``timeout`` (seconds) is for its start. Raises :class:`KubectlError`. It is a child of
-        this process and ends with the context; should this process be killed, it ends by itself
-        after :data:`LONGEST_FORWARD` seconds.
+        ``timeout`` (seconds) is for the start. Raises :class:`KubectlError`. The forward is a child
+        of this process and ends with the context. If this process is killed, the forward ends by
+        itself after :data:`LONGEST_FORWARD` seconds.
         """
         child = _Forward(self.line("port-forward", "--address=127.0.0.1", target, f":{port}"), self)
         try:
@@ -117,7 +118,8 @@ class Kubectl:
 
 
 class _Forward:
-    """A child that forwards, and two threads that read what it says, so that it never blocks."""
+    """A child process that forwards, and two threads that read its output, so that it never
+    blocks."""
 
     def __init__(self, line: Sequence[str], kubectl: Kubectl) -> None:
         self._kubectl = kubectl
@@ -126,7 +128,8 @@ class _Forward:
         self._known = threading.Event()
         try:
             self._child = subprocess.Popen(
-                # timeout(1) outlives us; with a session of its own Ctrl-C is for us alone.
+                # timeout(1) outlives this process. The child has a session of its own, so Ctrl-C
+                # reaches only this process.
                 ["timeout", "--kill-after=2", str(LONGEST_FORWARD), *line],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -152,11 +155,11 @@ class _Forward:
         return self._port
 
     def end(self) -> None:
-        self._child.terminate()  # timeout(1) hands it on
+        self._child.terminate()  # timeout(1) passes the signal on
         try:
             self._child.wait(3)
         except subprocess.TimeoutExpired:
-            # Its own session, made by Popen: nothing but the two of them is in it.
+            # Popen made a session for it: only timeout(1) and kubectl are in it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
@@ -170,14 +173,14 @@ class _Forward:
                 if found and self._port is None:
                     self._port = int(found[1])
                     self._known.set()
-        self._known.set()  # it closed: there is nothing more to wait for
+        self._known.set()  # the output is closed: there is nothing more to wait for
 
     def _text(self) -> str:
         return "\n".join(self._said)
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, fit to be shown."""
+    """The last line that is not empty, safe to print."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return printable(lines[-1].removeprefix("error: "), 300) if lines else "it said nothing"
 

@@ -1,8 +1,8 @@
-"""Values of Alluxio's Helm chart from the inventory: what ``helm install -f`` is given.
+"""Values of Alluxio's Helm chart from the inventory, for ``helm install -f``.
 
-No secret is in them. The chart has one way to give a component a secret without writing it into a
-ConfigMap: a Kubernetes Secret, mounted as files (``secrets``). What can only be given as a
-property goes into values of their own, by :func:`secret_values`, when the operator asks for it.
+They contain no secret. The chart has one way to give a component a secret without writing it into a
+ConfigMap: a Kubernetes Secret, mounted as files (``secrets``). Secrets that can only be given as
+properties go into separate values, by :func:`secret_values`, when the operator asks for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from provision.text import printable
 
 
 def declared(inventory: Inventory) -> tuple[AlluxioCluster, KubernetesCluster]:
-    """The two sections that the values are made of. Raises :class:`UsageError` without one."""
+    """The two sections for the values. Raises :class:`UsageError` when one is missing."""
     if inventory.alluxio is None or inventory.kubernetes is None:
         raise UsageError(f"{inventory.path}: has no 'kubernetes' section", id="section-missing")
     return inventory.alluxio, inventory.kubernetes
@@ -118,8 +118,8 @@ def install_line(k: KubernetesCluster, to: Path | None, secret: Path | None) -> 
 def write(path: Path, text: str, *, secret: bool = False) -> bool:
     """Writes a values file unless it has that text; returns whether it was written.
 
-    A secret one has mode 0600 from its first byte. Raises :class:`UsageError` for a file that is
-    not this tool's, and when it cannot be written.
+    A secret file has mode 0600 from its first byte. Raises :class:`UsageError` for a file that this
+    tool did not write, and when the file cannot be written.
     """
     try:
         old = path.read_bytes() if path.exists() else None
@@ -137,7 +137,7 @@ def write(path: Path, text: str, *, secret: bool = False) -> bool:
 
 
 def endpoints(inventory: Inventory) -> list[str]:
-    """What pods are told of etcd: every member of the chart's etcd, or of the inventory's."""
+    """The etcd endpoints for pods: every member of the chart's etcd, or of the inventory's etcd."""
     alluxio, k = declared(inventory)
     if k.etcd_enabled:
         return chart.etcd_endpoints(k.release, k.namespace, k.etcd_replicas)
@@ -214,7 +214,8 @@ def _etcd(k: KubernetesCluster) -> dict[str, Any]:
 
 
 def _texts(properties: Mapping[str, object]) -> dict[str, str]:
-    """As the chart writes them into alluxio-site.properties: just so, one a line."""
+    """The properties as texts. The chart writes them unchanged into alluxio-site.properties, one on
+    each line."""
     return {property_key(key): property_value(properties[key]) for key in sorted(properties)}
 
 

@@ -1,1 +1,1 @@
-"""What each operation consists of, as a plan: steps, changes and gates. A module for each task."""
+"""The plan of each operation: steps, changes and gates. Each task has a module of its own."""

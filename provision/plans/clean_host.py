@@ -1,9 +1,10 @@
 """``clean-host``: remove what this tool put on one host for another cluster, and nothing else.
 
-The units in ``/etc/systemd/system`` name their cluster (:mod:`provision.host.ownership`), and the
-folders that they use. A cluster's own ``destroy`` would take the whole cluster away for one host.
+The units in ``/etc/systemd/system`` name their cluster (:mod:`provision.host.ownership`) and the
+folders that they use. The other cluster's own ``destroy`` would remove that whole cluster, and not
+only its part on this host.
 
-The unit file goes last, so a run that was killed can be run again.
+The unit file is removed last, so a killed run can be run again.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ UNITS = {
 #: Seconds that the host may count the bytes of one folder.
 _COUNTING = 5
 _MEMBERS, _MASTERS, _JAVA, _BACKUPS = "members", "masters", "java", "backups"
-#: A path that a unit of ours may name: its characters need no quoting in systemd or in a shell.
+#: A path in a unit of this tool: its characters need no quoting in systemd or in a shell.
 _PATH = re.compile(r"(/[A-Za-z0-9_+@][A-Za-z0-9._+@:-]*)+")
 _UNIT_FOLDERS = (
     "/etc/systemd/system",
@@ -52,10 +53,10 @@ _UNIT_FOLDERS = (
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One unit of ours on a host, and the folders that it names.
+    """One unit of this tool on a host, and the folders that the unit names.
 
     ``own``: what this tool wrote. ``releases``: folders with releases in them. ``data``: what the
-    service wrote. ``shared``: the folders that all of this lies in.
+    service wrote. ``shared``: the folders that contain all of these.
     """
 
     role: str
@@ -77,9 +78,9 @@ def plan(
 ) -> Plan:
     """Remove the units of other clusters from ``machine``, with all that belongs to them.
 
-    What this inventory declares there stays. Without ``delete_data`` the services' data is kept
-    aside. Raises :class:`PreflightFailed` while the host is a running member of an etcd cluster or
-    of a masters' journal that has other members, or when that cannot be found out.
+    Units that this inventory declares on the host stay. Without ``delete_data`` the services' data
+    is kept aside. Raises :class:`PreflightFailed` while the host is a running member of an etcd
+    cluster or of a masters' journal with other members, and when this cannot be found out.
     """
     facts = gather.require_facts(fleet, {machine: _units_probe()})[machine]
     where = f"{name} at {machine.host} ({machine.where})"
@@ -105,9 +106,9 @@ def plan(
 
 
 def installed(role: str, facts: HostFacts, where: str) -> Installed | None:
-    """The unit of ``role`` on a host, if it is this tool's.
+    """The unit of ``role`` on a host, if this tool wrote it.
 
-    Raises :class:`PreflightFailed` when it names folders that this tool would not have.
+    Raises :class:`PreflightFailed` when the unit names folders that this tool would not use.
     """
     unit_path = UNITS[role][1]
     cluster = owner(facts, unit_path)
@@ -255,7 +256,7 @@ def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFact
     for i in stay:
         if i.role != "etcd member":
             commands[f"{_JAVA} {i.unit}"] = _java(_up(i.binary, 2))
-    # The data of former members stays beside that of the last one.
+    # The data of former members stays beside the data of the last member.
     for i in gone:
         if i.role == "etcd member":
             aside = f"{i.data[0]}.*"
@@ -265,9 +266,9 @@ def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFact
 
 
 def _ask_members(found: Installed) -> str:
-    """A shell command that prints the members, as the host's own member has them.
+    """A shell command that prints the list of members of the host's own member.
 
-    etcd answers this to a client without a login, too (its ``v3rpc`` ``ClusterServer.MemberList``).
+    etcd gives this list to a client without a login, too (``v3rpc``, ``ClusterServer.MemberList``).
     """
     folder, pki = _up(found.binary, 1), f"{_up(found.config, 1)}/pki"
     read = f"sed -n 's/^listen-client-urls: \"\\(.*\\)\"$/\\1/p' {found.config}"
@@ -290,7 +291,7 @@ def _java(home: str) -> str:
 
 
 def _backups(facts: HostFacts) -> str:
-    """A shell command that prints the folder of the timer's snapshots, when it has any."""
+    """A shell command that prints the folder of the timer's snapshots, if there are snapshots."""
     for line in (facts.text(backup_timer.SERVICE_PATH) or "").splitlines():
         key, _, value = line.partition("=")
         folder = value.strip().lstrip("-+")
@@ -300,7 +301,7 @@ def _backups(facts: HostFacts) -> str:
 
 
 def _uses(user: str, units: Sequence[str]) -> str:
-    """A shell command that prints what else than ``units`` uses ``user``."""
+    """A shell command that prints other uses of ``user`` than by ``units``."""
     globs = " ".join(f"{folder}/*.service" for folder in _UNIT_FOLDERS)
     skipped = "|".join(units)
     return (
@@ -344,7 +345,7 @@ def _refuse_voters(
 
 
 def _members(seen: HostFacts) -> int | None:
-    """How many members the host's etcd says that there are; None when it does not say."""
+    """The number of members according to the host's etcd; None when it does not answer."""
     lines = seen.commands.get(_MEMBERS, "").strip().splitlines() or [""]
     try:
         return len(document(lines[-1])["members"])
@@ -353,7 +354,7 @@ def _members(seen: HostFacts) -> int | None:
 
 
 def _without(found: Installed, keep: set[str]) -> Installed:
-    """``found`` without what lies in folders that a unit which stays uses."""
+    """``found`` without the paths in ``keep``: units that stay use these folders."""
 
     def free(paths: Sequence[str]) -> tuple[str, ...]:
         return tuple(
@@ -387,7 +388,7 @@ def _removal(
                 else ""
             )
             + f"systemctl disable -q {unit} 2>/dev/null || :\n"
-            # Not by SIGKILL: a worker leaves its ring, and ends what clients read.
+            # No SIGKILL: a worker first leaves the ring and finishes the reads of its clients.
             f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :",
             disrupts=True,
             seconds=120,
@@ -411,7 +412,7 @@ def _removal(
                 Change(f"DELETE the logs in {found.logs}", f"{logs} 2>/dev/null || :", seconds=300)
             )
     else:
-        # A rename in the same folder, whatever its size.
+        # A rename in the same folder: its time does not depend on the size.
         todo += [
             Change(
                 f"keep {path} aside as {path}.removed-DATE",
@@ -449,7 +450,7 @@ def _jdk(found: Installed, seen: HostFacts) -> str | None:
 
 
 def _why_user_stays(found: Installed, seen: HostFacts) -> str | None:
-    """Why the unit's user stays although all its data is deleted; None: it does not stay."""
+    """Why the unit's user stays although all its data is deleted; None: the user is deleted."""
     fields = seen.users.get(found.user, "").split(":")
     if len(fields) < 5 or fields[4] != MADE_BY:
         return "no mark says that this tool made it"
@@ -461,7 +462,7 @@ def _why_user_stays(found: Installed, seen: HostFacts) -> str | None:
 
 
 def _delete_user(user: str) -> Change:
-    """The user stays when a process of it has begun meanwhile, or when its mark is gone."""
+    """The user stays when a process of this user has begun meanwhile, or when its mark is gone."""
     return Change(
         f"delete the user {user}, which this tool made",
         f"busy=\nfor p in /proc/[0-9]*; do\n"
@@ -477,7 +478,7 @@ def _runs(facts: HostFacts, found: Installed) -> str:
 
 
 def _sizes(todo: Sequence[Change], seen: HostFacts) -> str:
-    """The bytes in what goes, and in what is kept aside."""
+    """The bytes that are deleted, and the bytes that are kept aside."""
     told = []
     for change in todo:
         for label, said in seen.commands.items():

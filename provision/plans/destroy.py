@@ -1,4 +1,4 @@
-"""``destroy``: what is taken away, and nothing beside it."""
+"""``destroy``: removes what this tool put on the hosts, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from provision.text import number, size
 
 
 def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
-    """Take the cluster off its hosts, with its data: workers first, then etcd.
+    """Remove the cluster from its hosts, with its data: workers first, then etcd.
 
-    Only what this tool put there goes, and only from hosts whose units carry this cluster's
-    name. Users, and directories that hold something else, stay.
+    Only files of this tool are removed, and only from hosts with units that carry this cluster's
+    name. Users stay, and so do directories that hold something else.
     """
     alluxio = inventory.alluxio
     probes: dict[Machine, list[Probe]] = {}
@@ -78,18 +78,18 @@ def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
     return Plan("destroy", inventory.cluster, tuple(sized))
 
 
-#: Seconds that a host may count the bytes of what goes; a page store can have millions of files.
+#: Seconds for a host to count the bytes of deleted data; a page store can have millions of files.
 _COUNTING = 10
 
 
 def _count(paths: Sequence[str]) -> dict[str, str]:
-    """What to ask a host for the sizes of ``paths``: for a probe's commands, by path."""
+    """The commands of a probe that print the sizes of ``paths``, by path."""
     one = f"timeout {max(1, _COUNTING // max(1, len(paths)))} du -skx"
     return {f"size of {path}": f"{one} {shlex.quote(path)} 2>/dev/null" for path in paths}
 
 
 def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
-    """The bytes of data that the step deletes, by path, in all of its hosts together."""
+    """The bytes of data that the step deletes, by path, on all of its hosts together."""
     total: dict[str, int] = {}
     uncounted: set[str] = set()
     for host in step.hosts:
@@ -110,7 +110,7 @@ def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
 
 
 def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
-    """Who else is in this etcd, if it can be asked; what stays there when it is not ours.
+    """The other clusters in this etcd, if it answers; and what stays in an etcd of others.
 
     Raises :class:`PreflightFailed` when live workers of another cluster would lose their etcd.
     """
@@ -142,7 +142,7 @@ def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
 
 
 def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str], list[str]]:
-    """What goes, and the directories that go if they are empty then."""
+    """The paths to delete, and the directories to delete if they are empty afterwards."""
     gone = [
         worker.UNIT_PATH,
         worker.current_link(alluxio),
@@ -156,7 +156,7 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
 
 
 def _worker_releases(alluxio: AlluxioCluster) -> list[str]:
-    """The folders that releases are unpacked in, each in a folder of its own."""
+    """The folders below which each unpacked release has a folder of its own."""
     java = alluxio.java
     return [alluxio.install_dir, *([java.install_dir] if java.source is not None else [])]
 
@@ -201,18 +201,18 @@ def _etcd(
 ) -> tuple[Change, ...]:
     gone, empty = _etcd_paths(cluster, member)
     f = facts[member.machine]
-    # Its snapshots stay.
+    # The timer's snapshots stay.
     stop_timer = Change(
         f"disable {backup_timer.UNIT}", f"systemctl disable -q --now {backup_timer.UNIT}"
     )
     first = (stop_timer,) if backup_timer.TIMER_PATH in f.paths else ()
     aside = f"{shlex.quote(member.data_dir)}/member.*"
     kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
-    # Killed between its first file and its unit, a first deploy is as ours as with a unit.
+    # A first deploy that was killed between its first file and its unit belongs to this cluster.
     begun = has_header((f.text(layout.config_file(cluster)) or "").encode(), cluster.name)
     waiting: tuple[Change, ...] = ()
     if owner(f, layout.UNIT_PATH) is None and not begun and layout.pki_dir(cluster) in f.paths:
-        # Of export-csrs, before any deploy-etcd.
+        # The keys come from an export-csrs before any deploy-etcd.
         pki = shlex.quote(layout.pki_dir(cluster))
         keys = f"rm -f {pki}/*.key.new; rmdir {pki} {shlex.quote(cluster.config_dir)} || :"
         waiting = (Change(f"delete the keys that wait in {layout.pki_dir(cluster)}", keys),)
@@ -235,7 +235,7 @@ def _worker(
 ) -> tuple[Change, ...]:
     gone, empty = _worker_paths(alluxio, w)
     f = facts[w.machine]
-    # Its folders, too: `info nodes` makes one.
+    # Folders in it are deleted, too: `info nodes` makes one.
     logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
     delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
     return _removal(
@@ -272,7 +272,7 @@ def _master(
     alluxio: AlluxioCluster, master: AlluxioMaster, facts: Mapping[Machine, HostFacts]
 ) -> tuple[Change, ...]:
     f = facts[master.machine]
-    alone = f.unit(worker.UNIT).load == "not-found"  # else the releases are the worker's, too
+    alone = f.unit(worker.UNIT).load == "not-found"  # else the worker uses the releases, too
     logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
     delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
     return _removal(
@@ -298,11 +298,11 @@ def _removal(
     first: Sequence[Change] = (),
     begun: bool = False,
 ) -> tuple[Change, ...]:
-    """Nothing, unless the host's unit says that it is this cluster's.
+    """The removal of one role from a host; nothing when the unit belongs to another cluster.
 
-    The unit file goes last: while it is there, a killed run can be run again. A host without any
-    such unit may have the releases that a killed first run had uploaded, and, when that had
-    ``begun`` to write, the rest but for the unit.
+    The unit file goes last: while it is there, a killed run can be run again. A host without the
+    unit may have releases that a killed first run had uploaded. With ``begun``, that run had also
+    begun to write the other files, all but the unit.
     """
     unpacked = [delete_releases(path) for path in releases if path in facts.paths]
     absent = owner(facts, unit_path) is None and facts.unit(unit).load == "not-found"
@@ -310,12 +310,12 @@ def _removal(
         return tuple(unpacked)
     if not absent and owner(facts, unit_path) != cluster:
         return ()
-    # A process that starts while the host is looked at makes what was not there yet.
+    # A process that starts during the look at the host may create paths that were not there.
     since = shlex.join(path for path in gone if path not in facts.paths and path != unit_path)
     result = [
         Change(
             f"stop and disable {unit}",
-            # Its data goes: a leader need not wait to hand on its leadership.
+            # The data is deleted, so a leader does not have to hand on its leadership first.
             f"systemctl disable -q {unit}; systemctl stop --no-block {unit}\n"
             f"systemctl kill -s KILL {unit} 2>/dev/null || :\n"
             f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :"
@@ -343,8 +343,8 @@ def _removal(
 
 
 def delete_releases(path: str) -> Change:
-    """Every release below ``path`` that this tool unpacked, older ones too; they are marked. And
-    the links that then lead nowhere."""
+    """Delete every release below ``path`` with this tool's mark, older releases too, and the links
+    that then lead nowhere."""
     folder = shlex.quote(path)
     return Change(
         f"delete the releases in {path}",

@@ -1,1 +1,1 @@
-"""How hosts are reached by SSH: the way there, host keys, logins, secrets."""
+"""SSH to the hosts: routes, host keys, logins, secrets."""

@@ -1,6 +1,6 @@
-"""Opening SSH connections: by way of jump hosts, host keys checked at each, logins by key.
+"""Opens SSH connections: through jump hosts, with checked host keys and logins by key.
 
-Imported with the first connection, for Fabric and Paramiko take their time.
+This module is imported with the first connection, because Fabric and Paramiko are slow to import.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from provision.ssh.known_hosts import Known, KnownHosts
 from provision.ssh.passwords import Passwords
 from provision.ssh.route import DEFAULT_PORT, Hop, UserConfig, route
 
-#: What is offered to a host, in this order. GCM first: it needs no MAC beside it, so an upload
-#: takes 30 % less processor time. Nothing with CBC, which Paramiko would still offer.
+#: The ciphers offered to a host, in this order. GCM is first: it needs no separate MAC, so an
+#: upload takes 30 % less processor time. CBC is left out; Paramiko would still offer it.
 CIPHERS = (
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",
@@ -36,16 +36,17 @@ CIPHERS = (
     "aes192-ctr",
     "aes256-ctr",
 )
-#: Seconds between signs of life on an idle connection, and in which a host must have answered.
+#: Seconds between keepalives on an idle connection, and the time limit for a host's answer.
 KEEPALIVE = 15
 SILENT_FOR = 30
-#: Seconds between two looks of an idle connection's thread. Paramiko's own are ten a second,
-#: which with hundreds of hosts keeps a processor busy.
+#: Seconds between two looks of an idle connection's thread. Paramiko looks ten times a second;
+#: with hundreds of hosts this keeps a processor busy.
 IDLE_LOOK = 3.0
 
 
 class Refused(paramiko.SSHException):
-    """A connection that we, or the host, do not want: ``str`` says why, ``remedy`` what to do."""
+    """A connection that this tool or the host refuses. ``str`` is the reason, ``remedy`` the
+    remedy."""
 
     def __init__(self, what: str, remedy: str, *, id: Id) -> None:
         super().__init__(what)
@@ -53,7 +54,7 @@ class Refused(paramiko.SSHException):
 
 
 class JumpFailed(OSError):
-    """A jump host could not be passed. ``error`` is what happened there."""
+    """The connection through a jump host failed. ``error`` is the error at the jump host."""
 
     def __init__(self, hop: Hop, error: BaseException) -> None:
         super().__init__(str(error))
@@ -61,9 +62,9 @@ class JumpFailed(OSError):
 
 
 class Connector:
-    """Opens a run's connections. What is behind a jump host shares one connection to it.
+    """Opens a run's connections. All hosts behind a jump host share one connection to it.
 
-    Thread-safe. Files of the operator's (ssh_config, known_hosts, keys) are read once.
+    Thread-safe. The operator's files (ssh_config, known_hosts, keys) are read once.
     """
 
     def __init__(self, passwords: Passwords) -> None:
@@ -74,8 +75,8 @@ class Connector:
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
         self._keys: dict[tuple[Path, str], paramiko.PKey | None] = {}
         self._jumps: dict[tuple[Hop, ...], Future[Connection]] = {}
-        # Fabric is told everything: it knows no Include, takes jump hosts in the wrong order,
-        # and accepts every host key of theirs.
+        # Fabric gets all settings explicitly: it does not know Include, uses jump hosts in the
+        # wrong order, and accepts every host key of a jump host.
         self._fabric = Config(overrides={"load_ssh_configs": False})
 
     def connect(self, machine: Machine) -> Connection:
@@ -112,11 +113,13 @@ class Connector:
             user=hop.user,
             port=hop.port,
             gateway=False,
-            # Its own: Fabric writes into it, which others would see half done.
+            # Each connection has its own config: Fabric writes into it, and other threads would see
+            # it half done.
             config=self._fabric.clone(),
             connect_kwargs={
                 "sock": sock,
-                # For the key exchange: longer than for the banner, whose error says more.
+                # The limit of the key exchange: longer than the banner's limit, because the
+                # banner's error says more.
                 "timeout": 2 * hop.timeout,
                 "banner_timeout": hop.timeout,
                 "auth_timeout": hop.timeout,
@@ -142,16 +145,16 @@ class Connector:
             )
         if hop.proxy_command is not None:
             return paramiko.ProxyCommand(hop.proxy_command)
-        # Not Paramiko's own: one address without a route keeps it from trying the next.
+        # Not Paramiko's own socket: after an address without a route, it does not try the next.
         sock = socket.create_connection((hop.address, hop.port), hop.timeout)
-        # Paramiko does not look for answers to its signs of life, and TCP would repeat them for
-        # a quarter of an hour before it says that the other end is gone.
+        # Paramiko does not check the answers to its keepalives, and TCP would repeat them for a
+        # quarter of an hour before it reports that the other end is gone.
         if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, SILENT_FOR * 1000)
         return sock
 
     def _jump(self, hops: tuple[Hop, ...]) -> Connection:
-        """The shared connection to a jump host; those who come while it is opened wait for it."""
+        """The shared connection to a jump host. While one thread opens it, other threads wait."""
         with self._lock:
             future = self._jumps.get(hops)
             mine = future is None or (future.done() and not _alive(future))
@@ -176,7 +179,7 @@ class Connector:
         """The private key in a file; None when only its passphrase is missing."""
         secret = hop.passphrase
         passphrase = self._passwords.passphrase(secret, str(path)) if secret is not None else ""
-        with self._reading:  # its passphrase is slow to try, on purpose
+        with self._reading:  # a passphrase is slow to try, by design
             if (path, passphrase) not in self._keys:
                 self._keys[path, passphrase] = _private_key(path, passphrase)
             return self._keys[path, passphrase]
@@ -189,7 +192,7 @@ def _alive(future: Future[Connection]) -> bool:
 def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
     try:
         return paramiko.PKey.from_path(path)
-    except TypeError:  # how the library says that it is encrypted
+    except TypeError:  # the library's error for an encrypted key
         if not passphrase:
             return None
     except (ValueError, paramiko.SSHException) as error:
@@ -206,7 +209,7 @@ def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
 
 
 class _Login(AuthStrategy):
-    """Logs in with the hop's keys, then with those of ssh-agent."""
+    """Logs in with the hop's keys, then with the keys of ssh-agent."""
 
     def __init__(self, hop: Hop, connector: Connector) -> None:
         self._hop, self._connector = hop, connector
@@ -226,7 +229,7 @@ class _Login(AuthStrategy):
                     ) from None
                 except paramiko.AuthenticationException:
                     if not transport.is_active():
-                        break  # after so many keys the host does not listen any more
+                        break  # after too many keys the host accepts no more
                     continue
                 if more:
                     raise Refused(
@@ -254,7 +257,7 @@ class _Login(AuthStrategy):
             else:
                 self._locked.append(path)
         held = [(key.asbytes(), key) for key in agent.get_keys()]
-        # Those that the keys name come first: a host listens to a few only.
+        # Keys that the configuration names come first: a host accepts only a few attempts.
         for blob, key in sorted(held, key=lambda pair: pair[0] not in wanted):
             if blob in wanted or not self._hop.only_keys:
                 yield "ssh-agent", key
@@ -283,7 +286,7 @@ class _Login(AuthStrategy):
 
 
 def _public_blob(path: Path) -> bytes | None:
-    """The public key beside, or in, a file of a key."""
+    """The public key of a key file, from the file beside it or from the file itself."""
     public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
     try:
         return base64.b64decode(public.read_text(encoding="utf-8").split()[1], validate=True)
@@ -292,7 +295,7 @@ def _public_blob(path: Path) -> bytes | None:
 
 
 class _Check(paramiko.MissingHostKeyPolicy):
-    """Checks the host key of one hop. Paramiko is told of no known keys, so it always asks."""
+    """Checks the host key of one hop. Paramiko gets no known keys, so it always asks this check."""
 
     def __init__(self, hop: Hop, known: Known) -> None:
         self._hop, self._known = hop, known
@@ -325,7 +328,7 @@ class _Check(paramiko.MissingHostKeyPolicy):
 
 
 def _transports(known: Known) -> Any:
-    """Makes transports that want a host key of a known kind, where the host has several."""
+    """Makes transports that ask for a host key of a known type, if the host has several keys."""
 
     def make(sock: Any, **settings: Any) -> paramiko.Transport:
         transport = paramiko.Transport(sock, **settings)
@@ -338,16 +341,16 @@ def _transports(known: Known) -> Any:
     return make
 
 
-#: An RSA key's kind is the name of one of three ways to sign with it (RFC 8332).
+#: For an RSA key, SSH names one of three signature algorithms (RFC 8332).
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
 
 
 def reason(error: BaseException) -> tuple[str, str, Id]:
-    """What an SSH failure means, the remedy, and its id."""
+    """The meaning of an SSH failure, the remedy, and the id."""
     if isinstance(error, JumpFailed):
         what, remedy, id = reason(error.error)
         return f"jump host {error.hop.name}: {what}", remedy, id
-    # Paramiko joins several refusals under an error without a number.
+    # Paramiko joins several refusals into one error without an errno.
     text = str(error).removeprefix("[Errno None] ") or type(error).__name__
     if isinstance(error, Refused):
         return text, error.remedy or "try ssh to that host by hand", error.id
@@ -360,7 +363,7 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
     if isinstance(error, paramiko.AuthenticationException):
         remedy = "check ssh.user and ssh.key, or load the key into ssh-agent"
         return "login refused", remedy, "ssh-login-refused"
-    # Which of the two it is, is a race of two timers in Paramiko.
+    # Both errors are possible: two timers of Paramiko race.
     if "protocol banner" in text or text == "No existing session":
         return (
             "takes connections, but does not answer as SSH",

@@ -13,8 +13,8 @@ from provision.text import printable
 def ssh_config(inventory: Inventory, config: UserConfig) -> str:
     """A Host block for each member and worker, by name and by host, and for each jump host.
 
-    What ``config`` adds is written out, so the file stands alone. Raises ``ValueError`` when
-    jump hosts lead in a circle.
+    The options from ``config`` are written out, so the file needs no other file. Raises
+    ``ValueError`` when jump hosts form a circle.
     """
     names: dict[Machine, list[str]] = {}
     roles: list[tuple[str, Machine]] = [(m.name, m.machine) for m in inventory.etcd.members]
@@ -36,14 +36,14 @@ def ssh_config(inventory: Inventory, config: UserConfig) -> str:
 
 
 def _jump_name(hops: tuple[Hop, ...], jumps: dict[tuple[Hop, ...], str]) -> str:
-    """The name of the last of ``hops`` in the file; those before it get theirs, too."""
+    """The name of the last of ``hops`` in the file. The hops before it get names, too."""
     if len(hops) > 1:
         _jump_name(hops[:-1], jumps)
     return jumps.setdefault(hops, f"jump-{len(jumps) + 1}")
 
 
 def _block(names: Sequence[str], hop: Hop, via: str | None) -> str:
-    # A domain's backslash and the like need quotes; OpenSSH takes % in these as tokens.
+    # A domain's backslash, for example, needs quotes; OpenSSH reads % in these values as a token.
     lines = [
         f"Host {' '.join(names)}",
         f"  HostName {hop.address.replace('%', '%%')}",

@@ -1,7 +1,7 @@
 """known_hosts, as sshd(8) describes it: names, patterns, hashed names, ``[host]:port``, markers.
 
-Paramiko's own reader makes a key of every line, for every host anew, and knows neither patterns
-nor markers, nor more than one key of a type.
+Paramiko's own reader parses the key of every line again for every host. It knows no patterns, no
+markers, and only one key of each type.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What known_hosts says of one host. ``authority``: a CA of host certificates is there."""
+    """The entries of one host in known_hosts. ``authority``: a CA of host certificates is there."""
 
     keys: tuple[HostKey, ...]
     revoked: frozenset[bytes]
@@ -44,7 +44,7 @@ class Known:
 
 
 class KnownHosts:
-    """The lines of some known_hosts files, read once; a file that is not there has none."""
+    """The lines of some known_hosts files, read once; a missing file has no lines."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._plain: dict[str, list[_Line]] = {}
@@ -66,7 +66,7 @@ class KnownHosts:
             self._plain.setdefault(name.lower(), []).append(line)
 
     def of(self, host: str, port: int, alias: str | None = None) -> Known:
-        """What is known of a host: under its name and port, else under its name alone."""
+        """The entries of a host: under its name and port, or else under its name alone."""
         if alias is not None:
             return self._named(alias)
         if port == 22:
@@ -101,7 +101,7 @@ def _matches(patterns: Sequence[str], name: str) -> bool:
     found = False
     for pattern in patterns:
         wanted = pattern.removeprefix("!").lower()
-        # fnmatch has one more wildcard than OpenSSH: [...], which stands in [host]:port.
+        # fnmatch has one more wildcard than OpenSSH: [...]. Brackets also occur in [host]:port.
         same = _hashed(pattern, name) or fnmatch.fnmatchcase(name, wanted.replace("[", "[[]"))
         if same and pattern.startswith("!"):
             return False

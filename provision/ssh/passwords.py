@@ -1,4 +1,4 @@
-"""Passwords of sudo and passphrases of keys: read where the inventory says, or asked for, once."""
+"""sudo passwords and key passphrases: read from the inventory's sources, or asked for, once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from provision.inventory.resolved import Machine
 
 
 class Passwords:
-    """The secrets of one run's SSH. Thread-safe; nothing of it is ever shown or written."""
+    """The secrets of one run's SSH. Thread-safe; the secrets are never shown or written."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[SshSecret, str], str] = {}
         self._lock = threading.Lock()
 
     def prepare(self, machines: Iterable[Machine]) -> None:
-        """Read, and ask for, all that ``machines`` need. Raises :class:`UsageError`.
+        """Read, or ask for, all secrets that ``machines`` need. Raises :class:`UsageError`.
 
-        Called before the first thread is started: Ctrl-C at a prompt ends the run.
+        It is called before the first thread starts: Ctrl-C at a prompt ends the run.
         """
         for machine in machines:
             self.sudo(machine)
@@ -30,7 +30,7 @@ class Passwords:
                 self.passphrase(machine.key_passphrase, str(machine.key))
 
     def sudo(self, machine: Machine) -> str | None:
-        """The password that sudo wants on ``machine``, None when it is to want none."""
+        """The password for sudo on ``machine``; None when sudo should need none."""
         if machine.sudo_password is None:
             return None
         user = machine.user or "your login"
@@ -40,7 +40,7 @@ class Passwords:
         return self._get(secret, "ssh.key_passphrase", f"passphrase of {key}")
 
     def known(self) -> list[str]:
-        """All that were read or asked for: what may nowhere be seen."""
+        """All secrets that were read or asked for: they must not appear anywhere."""
         with self._lock:
             return list(self._known.values())
 
@@ -65,7 +65,7 @@ def _revealed(secret: SshSecret, field: str) -> str:
 
 def _asked(field: str, what: str) -> str:
     try:
-        # What getpass falls back to would wait for a script's standard input.
+        # Without a terminal, getpass would wait for a script's standard input.
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
         raise UsageError(

@@ -1,9 +1,9 @@
-"""Where an SSH connection goes, by way of which jump hosts, and with which login and keys.
+"""The route of an SSH connection: its jump hosts, its login and its keys.
 
-What the inventory says comes first, then ``~/.ssh/config`` and ``/etc/ssh/ssh_config`` (see
+The inventory comes first, then ``~/.ssh/config`` and ``/etc/ssh/ssh_config`` (see
 ssh_config(5)): Host, Match, Include, HostName, User, Port, IdentityFile, IdentitiesOnly,
 ProxyJump, ProxyCommand, UserKnownHostsFile, GlobalKnownHostsFile and HostKeyAlias. Host keys are
-checked whatever StrictHostKeyChecking says.
+always checked, with any value of StrictHostKeyChecking.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from provision.inventory.model import SshSecret, jump_hosts
 from provision.inventory.resolved import Machine
 
 DEFAULT_PORT = 22
-#: Files that Include may lead to, one inside the other, and jump hosts behind one another.
+#: Limits: how deep files may include each other, and how many jump hosts may follow each other.
 MAX_DEPTH = 16
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
@@ -33,10 +33,10 @@ _BLOCK = re.compile(r"\s*(host|match)(\s|=)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One SSH server on the way. ``name`` is what the operator wrote; ``timeout`` is in seconds.
+    """One SSH server on the way. ``name`` is the operator's name for it; ``timeout`` is in seconds.
 
-    ``keys`` are the files to log in with, the agent's keys come after them; with ``only_keys``
-    the agent may only offer those that ``keys`` name.
+    ``keys`` are the key files for the login; the agent's keys come after them. With ``only_keys``
+    the agent may offer only keys in ``keys``.
     """
 
     name: str
@@ -64,7 +64,7 @@ class UserConfig:
 
         if paths is None:
             paths = (Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config"))
-        # A file's last Host must not reach into the next file.
+        # The last Host block of a file must not continue in the next file.
         self._text = "\n".join(f"Host *\n{_text(path, path.parent)}" for path in paths)
         self._config = SSHConfig.from_text(self._text)
 
@@ -72,7 +72,7 @@ class UserConfig:
         """The options for ``host``, keywords in lower case; a given user and port win."""
         options: dict[str, Any] = self._config.lookup(host)
         if options.get("proxycommand") and (user or port):
-            # Its %p and %r are to be what we use.
+            # %p and %r in it must be the port and the user that this tool uses.
             from paramiko import SSHConfig
 
             given = [f"User {user}"] * bool(user) + [f"Port {port}"] * bool(port)
@@ -81,7 +81,7 @@ class UserConfig:
 
 
 def _text(path: Path, folder: Path, depth: int = 0) -> str:
-    """A file with what it includes written out: Paramiko does not know Include."""
+    """The text of a file, with its included files written out: Paramiko does not know Include."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -100,10 +100,10 @@ def _text(path: Path, folder: Path, depth: int = 0) -> str:
 
 
 def route(machine: Machine, config: UserConfig) -> tuple[Hop, ...]:
-    """The SSH servers to pass, in the order of connecting; the last is ``machine`` itself.
+    """The SSH servers on the route, in the order of connecting; the last is ``machine`` itself.
 
-    A machine that is a jump host itself is reached by way of those before it. Raises
-    ``ValueError`` when the jump hosts lead in a circle.
+    A machine that is a jump host itself is reached through the jump hosts before it. Raises
+    ``ValueError`` when the jump hosts form a circle.
     """
     options = config.lookup(machine.host, machine.user, machine.port)
     target = _hop(machine.host, machine.user, machine.port, options, machine)
@@ -131,7 +131,7 @@ def _jumps(
     for place, (user, host, port) in enumerate(jump_hosts(text)):
         own = config.lookup(host, user, port)
         hop = _hop(host, user, port, own, machine, jump=True)
-        # "Host *" with a ProxyJump is the jump host's own, too, and not meant for it.
+        # "Host *" with a ProxyJump also matches the jump host, but is not meant for it.
         if place == 0 and own.get("proxyjump") != text:
             hops += _jumps(None, own, machine, config, depth + 1)
         hops.append(hop)

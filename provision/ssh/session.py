@@ -1,8 +1,8 @@
 """SSH, in one place: sessions over Fabric, scripts in one round trip, uploads, fan-out, tunnels.
 
-A *round trip* is one remote command: one channel opened, fed, read to its end. Everything the
-tool does on a host is a POSIX shell script sent on standard input, so nothing secret is ever
-on a command line and a script that arrives cut short runs nothing (see :func:`whole`).
+A *round trip* is one remote command: one channel is opened, gets its input, and is read to its end.
+Everything that the tool does on a host is a POSIX shell script, sent on standard input. So no
+secret is on a command line, and a script that arrives cut short runs nothing (see :func:`whole`).
 """
 
 from __future__ import annotations
@@ -32,33 +32,34 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# paramiko logs what it also raises; without a handler that goes to the operator's screen.
+# paramiko logs the same errors that it raises; without a handler they go to the operator's screen.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 DEFAULT_TIMEOUT = 120.0
-#: With more machines than this, one that was looked at is let go: a connection takes memory, a
-#: thread and a file descriptor, and most of a large fleet needs no second round trip.
+#: With more machines than this, a connection is closed after the look at its machine: it takes
+#: memory, a thread and a file descriptor, and most machines of a large fleet need no second round
+#: trip.
 MANY = 100
 #: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.
 CHUNK = 1 << 18
-#: A host that sends more than this much output is cut off (bytes).
+#: When a host sends more output than this (bytes), it is cut off.
 MAX_OUTPUT = 32 << 20
 MAX_GREETING = 4096
-#: Of a machine's connect_timeout: so long may a host that took the login do nothing at all.
+#: A multiple of a machine's connect_timeout: after the login, a host may be silent for so long.
 PATIENCE = 3
-#: How a command ends (see :func:`as_root`) whose sudo does not take the password.
+#: The exit code of a command (see :func:`as_root`) when sudo does not take the password.
 SUDO_REFUSED = 177
 _INPUT_BEGINS = "-- the input of the command begins --"
 _REFUSED = "-- sudo did not take the password --"
 
 
 class Unreachable(PreflightFailed):
-    """A host cannot be talked to over SSH: network, host key, login, or it stopped answering."""
+    """A host is unreachable over SSH: network, host key, login, or it stopped answering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a remote script did. ``seconds`` is wall time seen from here."""
+    """The result of a remote script. ``seconds`` is wall time, measured here."""
 
     code: int
     stdout: str
@@ -79,7 +80,7 @@ class RoundTrip:
     seconds: float
     sent: int
     received: int
-    #: The command's exit code; None of one that goes on.
+    #: The command's exit code; None while the command runs on.
     code: int | None = None
 
 
@@ -89,9 +90,9 @@ class Stats:
 
     calls: list[RoundTrip] = field(default_factory=list)
     on_call: Callable[[RoundTrip], None] | None = None
-    #: What did not end: host, what, why.
+    #: The round trips that did not end: host, what, why.
     broken: list[tuple[str, str, str]] = field(default_factory=list)
-    #: What was last observed of a host (:class:`provision.host.facts.HostFacts`), by its name.
+    #: The last facts of each host (:class:`provision.host.facts.HostFacts`), by its name.
     facts: dict[str, object] = field(default_factory=dict)
 
     def add(self, call: RoundTrip) -> None:
@@ -107,13 +108,13 @@ class Stats:
 
 
 def as_root(command: str, password: bool = False, known_good: bool = False) -> str:
-    """A command line that runs ``command`` as root, by sudo for any other login.
+    """A command line that runs ``command`` as root, with sudo for a login other than root.
 
-    With ``password`` its standard input begins with sudo's password and a line end. sudo may
-    not want it (a rule of NOPASSWD, a login a moment ago), and would take the lines after a
-    wrong one for further guesses. So it is tried alone first, unless it is ``known_good``, and
-    whatever sudo leaves of it is dropped before ``command`` reads. It is seen by the shell and
-    by sudo; no process has it among its arguments.
+    With ``password``, standard input begins with sudo's password and a line end. sudo may not need
+    the password (a NOPASSWD rule, or a login a moment ago). After a wrong password, sudo would take
+    the next lines as further attempts. So the password is first tried alone, unless it is
+    ``known_good``, and the part that sudo leaves unread is dropped before ``command`` reads. Only
+    the shell and sudo see the password; no process has it among its arguments.
     """
     if not password:
         return f'if [ "$(id -u)" = 0 ]; then exec {command}; else exec sudo -n {command}; fi'
@@ -132,15 +133,16 @@ def as_root(command: str, password: bool = False, known_good: bool = False) -> s
 
 
 def whole(script: str) -> str:
-    """``script`` so that the shell runs all of it or, when it arrives cut short, nothing."""
+    """``script`` in a form that the shell runs completely, or not at all if it arrives cut
+    short."""
     return "main() {\n:\n" + script + "\n}\nmain\n"
 
 
 class Session:
     """An SSH connection to one machine, opened on first use and reused.
 
-    All errors of the connection are :class:`Unreachable` with the host, the inventory line and
-    what to do; a remote command that fails is a :class:`Result`, not an error.
+    All errors of the connection are :class:`Unreachable` with the host, the inventory line and the
+    remedy. A remote command that fails is a :class:`Result`, not an error.
     """
 
     def __init__(
@@ -174,7 +176,7 @@ class Session:
     ) -> Result:
         """Run a shell script as root in one round trip; at most ``timeout`` seconds in all.
 
-        A ``prompt`` one says something at once: a host where it does not hangs.
+        A ``prompt`` script prints something at once: a host without this output hangs.
         """
         first = self._patience if prompt else timeout
         return self._exec("sh -s", whole(script).encode(), what, timeout, first=first)
@@ -190,18 +192,18 @@ class Session:
     ) -> Result:
         """Run ``command`` as root with ``body`` on its standard input, in one round trip.
 
-        ``timeout`` bounds the silence, not the whole: a large upload takes what it takes. The
-        command is visible in the host's process list and must hold nothing secret.
+        ``timeout`` limits the silence, not the whole time: a large upload may take long. The
+        command is visible in the host's process list and must have no secret in it.
         """
         return self._exec(f"sh -c {shlex.quote(command)}", body, what, timeout, on_bytes)
 
     def fetch(
         self, command: str, into: IO[bytes], what: str, *, timeout: float = DEFAULT_TIMEOUT
     ) -> Result:
-        """Run ``command`` as root and write what it prints to ``into``, in one round trip.
+        """Run ``command`` as root and write its output to ``into``, in one round trip.
 
-        ``timeout`` bounds the silence, not the whole. The command is visible in the host's process
-        list and must hold nothing secret.
+        ``timeout`` limits the silence, not the whole time. The command is visible in the host's
+        process list and must have no secret in it.
         """
         return self._exec(f"sh -c {shlex.quote(command)}", b"", what, timeout, sink=into)
 
@@ -221,8 +223,8 @@ class Session:
             channel = self._channel(timeout)
             with contextlib.closing(channel):
                 password = self._begin(channel, command)
-                # A host that ends early (no sudo, full disk) closes its input: not an error here,
-                # its exit code and stderr say why.
+                # A command that ends early (no sudo, full disk) closes its input. This is not an
+                # error here: its exit code and stderr give the reason.
                 with contextlib.suppress(BrokenPipeError, _Closed):
                     _send(channel, password)
                     for chunk in _chunks(stdin):
@@ -252,7 +254,7 @@ class Session:
     def hold(self, script: str, what: str) -> Held:
         """Start a command that runs until the returned handle, or this process, ends.
 
-        Its standard input closes then. The command is visible in the host's process list.
+        At that end its standard input closes. The command is visible in the host's process list.
         """
         started = time.monotonic()
         try:
@@ -284,16 +286,16 @@ class Session:
                 "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
             )
         except (OSError, EOFError, _ssh_error()) as error:
-            # The connection stays: the run lock may be held by it. One that broke is made anew.
+            # The connection stays open: it may hold the run lock. A broken one is opened again.
             raise self._unreachable(error) from error
 
     def end(self) -> None:
-        """Close for good: a thread that is still at work here must not connect again."""
+        """Close for good: a thread that still uses this session must not connect again."""
         self._ended = True
         self.close()
 
     def rest(self) -> None:
-        """Close, unless a held script or a tunnel is there; the next use connects again."""
+        """Close, unless a held script or a tunnel uses it; the next use connects again."""
         with self._opening:
             if not self._lasting:
                 self.close()
@@ -302,7 +304,7 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        with contextlib.suppress(Exception):  # it wakes the thread that waits for the host
+        with contextlib.suppress(Exception):  # this wakes the thread that waits for the host
             connection.transport.sock.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(Exception):
             connection.close()
@@ -312,9 +314,9 @@ class Session:
             self._lasting = True
 
     def _begin(self, channel: paramiko.Channel, command: str) -> bytes:
-        """Start ``command`` as root; returns what its standard input must begin with.
+        """Start ``command`` as root; returns the text that must come first on its standard input.
 
-        A password that sudo did not take is not tried twice: hosts lock a login for it.
+        A password that sudo refused is not tried again: hosts lock a login after wrong passwords.
         """
         if self._refused is not None:
             raise self._refused
@@ -326,7 +328,8 @@ class Session:
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
-        """Within, the host must answer in time: Paramiko would wait for its consent without end."""
+        """Within this context the host must answer in time: Paramiko would wait for it without
+        end."""
         late = threading.Event()
 
         def give_up() -> None:
@@ -366,7 +369,7 @@ class Session:
     def _transport(self) -> paramiko.Transport:
         with self._opening:
             if self._connection is not None and not self._connection.is_connected:
-                self.close()  # it broke; whoever comes next may have more luck
+                self.close()  # the connection is broken; the next use may succeed
             if self._connection is None and not self._ended:
                 self._connection = self._connect(self.machine)
             if self._connection is None or self._ended:
@@ -399,7 +402,7 @@ class Held:
         return not (self._channel.closed or self._channel.exit_status_ready())
 
     def beat(self) -> None:
-        """Send one byte, a sign of life. Raises ``OSError`` when the connection is gone."""
+        """Send one byte as a heartbeat. Raises ``OSError`` when the connection is gone."""
         self._channel.sendall(b"\n")
 
     def release(self) -> None:
@@ -415,9 +418,9 @@ class Held:
 
 
 class Fleet:
-    """Sessions to many machines, and work on them in parallel with a bound.
+    """Sessions to many machines, and work on them in parallel, up to a limit.
 
-    One slow or broken host never holds the others up: each has its own thread and timeouts.
+    A slow or broken host never delays the others: each has its own thread and timeouts.
     """
 
     def __init__(
@@ -427,7 +430,7 @@ class Fleet:
         self.stats = stats or Stats()
         self._passwords = passwords or Passwords()
         self._connector: Connector | None = None
-        #: When what is known of the machines may have begun to be known (monotonic seconds).
+        #: The earliest time from which facts of the machines may come (monotonic seconds).
         self.since = time.monotonic()
         self._sessions: dict[Machine, Session] = {}
         self._lock = threading.Lock()
@@ -463,9 +466,9 @@ class Fleet:
         at_once: int | None = None,
         on_done: Callable[[Machine, T | ProvisionError], None] | None = None,
     ) -> dict[Machine, T | ProvisionError]:
-        """``work`` on every machine, ``at_once`` (the fleet's ``parallel``) at a time.
+        """Call ``work`` for every machine, ``at_once`` (the fleet's ``parallel``) at a time.
 
-        Returns each machine's value, or the :class:`ProvisionError` it ended with; any other
+        Returns each machine's value, or the :class:`ProvisionError` of its call; any other
         exception is a defect and is raised.
         """
         results: dict[Machine, T | ProvisionError] = {}
@@ -486,7 +489,7 @@ class Fleet:
             except BaseException:
                 for future in pending:
                     future.cancel()
-                self.close()  # wakes the threads that wait for a host
+                self.close()  # this wakes the threads that wait for a host
                 raise
         return {m: results[m] for m in machines}
 
@@ -500,7 +503,7 @@ class Fleet:
 
 
 def failures(results: Mapping[Machine, object]) -> list[Problem]:
-    """The problems of every machine whose result is an error."""
+    """The problems of every machine with an error as its result."""
     return [
         problem
         for machine, result in results.items()
@@ -513,8 +516,8 @@ def failures(results: Mapping[Machine, object]) -> list[Problem]:
 def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
     """Forward a local loopback port to ``address:port`` as seen from the session's host.
 
-    Yields the local port. Every accepted connection is one more channel of the same SSH
-    connection; all end with the context.
+    Yields the local port. Every accepted connection is one more channel of the same SSH connection.
+    All channels end with the context.
     """
     server = socket.create_server(("127.0.0.1", 0))
     stopping = threading.Event()
@@ -577,10 +580,10 @@ def _send(channel: paramiko.Channel, data: bytes) -> None:
 
 
 def _pour(channel: paramiko.Channel, into: IO[bytes], timeout: float) -> int:
-    """A stream up to its end into a file. Returns its bytes.
+    """Copy a stream up to its end into a file. Returns the number of bytes.
 
     Raises ``TimeoutError`` after a silence of ``timeout`` seconds, and :class:`LocalFailure` when
-    the file takes no more.
+    the file cannot be written.
     """
     count = 0
     channel.settimeout(timeout)
@@ -599,9 +602,10 @@ def _drain(
     deadline: float,
     first: float = math.inf,
 ) -> bytes:
-    """All of a stream up to its end.
+    """The whole stream up to its end.
 
-    Raises ``TimeoutError`` past ``deadline``, and past ``first`` without any of it (monotonic).
+    Raises ``TimeoutError`` after ``deadline``, and after ``first`` when no byte has come (both in
+    monotonic seconds).
     """
     into = bytearray()
     while True:
@@ -618,7 +622,7 @@ def _drain(
 
 
 def _ssh_error() -> type[Exception]:
-    """paramiko's base error, imported only when something went wrong or is about to run."""
+    """paramiko's base error. It is imported only when needed: after an error, or before a run."""
     import paramiko
 
     return paramiko.SSHException

@@ -1,4 +1,4 @@
-"""``bin/alluxio`` on a worker's host: as the service user, bounded in time, at one of two hosts."""
+"""``bin/alluxio`` on a worker's host: as the service user, time-limited, on one of two hosts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 #: Seconds that one command may take. A real Alluxio 313 took 8 to 14 s for `info nodes` on a loaded
-#: machine, so this is three times the slowest; with etcd away the command hangs for over a minute.
+#: machine; this limit is three times the longest. Without etcd the command hangs for over a minute.
 DEFAULT_TIMEOUT = 45.0
 #: A second host is asked when the first has not answered in this fraction of the limit.
 SECOND_AFTER = 1 / 3
-#: What a script prints on a host without Alluxio, and what is then said of the host.
+#: The output of a script on a host without Alluxio, and the message about such a host.
 NOT_INSTALLED, NOT_YET = "@@not-installed", "Alluxio is not installed yet"
 #: Seconds between the two signals of timeout(1).
 KILL_AFTER = 2
-#: Seconds that a host may take beside the command: the login and the script.
+#: Seconds that a host may take in addition to the command: for the login and the script.
 MARGIN = 3
 TIMED_OUT = (124, 137)  # timeout(1): ended by TERM, by KILL
 
@@ -57,7 +57,7 @@ def command(alluxio: AlluxioCluster, words: Sequence[str], timeout: float) -> st
     line = shlex.join([executable(alluxio), *words])
     return (
         f"runuser -u {alluxio.user} -- timeout -k {KILL_AFTER} {whole_seconds(timeout)} "
-        # Its standard input would be the rest of the script that this is a line of.
+        # Without this, the command's standard input would be the rest of this script.
         f"{line} </dev/null"
     )
 
@@ -85,10 +85,10 @@ def require_answer(result: Result, timeout: float) -> None:
 
 
 def reason(stdout: str, stderr: str) -> str:
-    """The first line that says why a command failed; empty when there is none.
+    """The first line with the reason why a command failed; empty without such a line.
 
-    A real Alluxio prints it on stdout (class ``FileSystemAdminShell``); stderr then has the stack
-    of the Go program around it. A JVM that does not start uses stderr.
+    A real Alluxio prints the reason on stdout (class ``FileSystemAdminShell``); stderr then has the
+    stack of the Go program around it. A JVM that does not start prints on stderr.
     """
     for text in (stdout, stderr):
         for line in text.splitlines():
@@ -100,11 +100,11 @@ def reason(stdout: str, stderr: str) -> str:
 def first_answer(
     ask: Callable[[K], T], places: Sequence[K], after: float
 ) -> tuple[tuple[K, T] | None, dict[K, ProvisionError]]:
-    """The first answer of ``places``, and the errors until then.
+    """The first answer of ``places``, and the errors until then. None: all places failed.
 
-    The next place is asked at once when the one before fails, and in parallel when it has not
-    answered within ``after`` seconds. None: all failed. A slower one is not waited for, not at the
-    program's end either.
+    When a place fails, the next one is asked at once. When it has not answered within ``after``
+    seconds, the next one is asked in parallel. Slower places are not waited for, also not at the
+    program's end.
     """
     errors: dict[K, ProvisionError] = {}
     ended: SimpleQueue[tuple[K, Callable[[], T]]] = SimpleQueue()

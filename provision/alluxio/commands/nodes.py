@@ -1,9 +1,9 @@
 """Alluxio's own view of its workers: ``bin/alluxio info nodes``, run on one host.
 
-It prints what ``MembershipManager.showAllMembers()`` returns, and ends with code 0 whatever
-happened; with etcd away it hangs for over a minute. So its time is bounded on the host, and
-only a table is taken for an answer. Without a master address in the host's configuration the real
-one refuses on stdout, with exit code 1 (class ``FileSystemAdminShell``).
+It prints the result of ``MembershipManager.showAllMembers()``, and exits with code 0 even after a
+failure. Without etcd it hangs for over a minute. So its time is limited on the host, and only a
+table counts as an answer. Without a master address in the host's configuration, a real Alluxio
+refuses on stdout, with exit code 1 (class ``FileSystemAdminShell``).
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class NodeRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InfoNodes:
-    """The answer of ``host``, or why there is none. ``seconds`` is the time it all took.
+    """The answer of ``host``, or why there is none. ``seconds`` is the total time.
 
-    ``without`` are the hosts that were found to have no Alluxio yet; ``installed`` is False when
-    that is why there is no answer.
+    ``without`` are the hosts on which no Alluxio was found; ``installed`` is False when this is the
+    reason for no answer.
     """
 
     host: str
@@ -67,7 +67,7 @@ class InfoNodes:
 def parse_info_nodes(text: str) -> list[NodeRow]:
     """The rows of the table in ``text``. Raises :class:`NodesError` when there is no table.
 
-    Lines before the header, and others that are not of three columns, are a log's.
+    Lines before the header, and lines without three columns, are log lines.
     """
     lines = text.splitlines()
     for number, line in enumerate(lines):
@@ -84,7 +84,8 @@ def ask(fleet: Fleet, alluxio: AlluxioCluster, timeout: float = DEFAULT_TIMEOUT)
     """Ask one worker's host, and a second when the first fails or is slow: the first answer wins.
 
     Each host has ``timeout`` seconds of its own. When neither has an installation, all hosts are
-    looked at (at most ``MANY``), and two that have one are asked. Never raises for a host.
+    looked at (at most ``MANY``), and two hosts with an installation are asked. Never raises for a
+    host.
     """
     started = time.monotonic()
     machines = list(dict.fromkeys(w.machine for w in alluxio.workers))
@@ -132,7 +133,7 @@ def _ask(
 
 
 def _without(fleet: Fleet, alluxio: AlluxioCluster, machines: Sequence[Machine]) -> set[Machine]:
-    """Which hosts have no Alluxio, of those that answer."""
+    """The hosts that answer and have no Alluxio."""
 
     def look(session: Session) -> bool:
         script = f"{alluxio_cli.installed(alluxio)} || echo {alluxio_cli.NOT_INSTALLED}"

@@ -1,11 +1,11 @@
-"""Read a file through a worker, with the fallback to the under store off.
+"""Read a file through a worker, without the fallback to the under store.
 
-By default an Alluxio client whose workers do not serve reads the under store itself and says
-nothing, so a cluster with a dead data path looks healthy. Here ``bin/alluxio fs head`` runs on a
+By default, when no worker serves, an Alluxio client reads the under store itself, without any
+message. So a cluster with a dead data path looks healthy. Here ``bin/alluxio fs head`` runs on a
 worker's host with that fallback off (classes ``HeadCommand`` and ``DoraCacheFileSystem`` of Alluxio
-313): it reads the first bytes of the file, and only those, or it fails. ``fs location`` then says
-which worker the client asks for this file (class ``LocationCommand``), and whether that worker has
-data of it now.
+313). It reads only the first bytes of the file, or it fails. Then ``fs location`` prints the worker
+that the client asks for this file (class ``LocationCommand``), and whether that worker has data of
+the file now.
 
 Only a count and a SHA-256 of the content leave the host. So the output of a failed ``fs head`` is
 not shown either; ``fs stat``, which prints no content, gives the reason.
@@ -29,9 +29,9 @@ from provision.text import EXCERPT, document, number, printable
 LIMIT = 1 << 20
 #: Characters that a path may have.
 PATH_LIMIT = 4096
-#: Hosts that are asked, one after the other, until one can run the command at all.
+#: How many hosts are tried, one after the other, until one can run the command.
 ASKED = 2
-#: The client may use neither the under store nor a cache of its own.
+#: Options that forbid the client to use the under store or a cache of its own.
 OPTIONS = (
     *("-D", "alluxio.dora.client.ufs.fallback.enabled=false"),
     *("-D", "alluxio.user.client.cache.enabled=false"),
@@ -42,11 +42,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class ReadProof:
-    """How the read of ``path`` ended: a client on ``host`` read ``size`` bytes, or ``error``
-    says why not.
+    """The result of the read of ``path``: a client on ``host`` read ``size`` bytes, or ``error`` is
+    the reason why not.
 
-    ``worker`` is the hostname of the worker that clients ask for this file, None when ``fs
-    location`` did not say; ``cached``: it has data of the file now. ``seconds`` is the time of all.
+    ``worker`` is the hostname of the worker that clients ask for this file; None without an answer
+    of ``fs location``. ``cached``: this worker has data of the file now. ``seconds`` is the total
+    time.
     """
 
     path: str
@@ -59,7 +60,7 @@ class ReadProof:
     seconds: float = 0.0
 
     def problem(self, alluxio: AlluxioCluster) -> Problem | None:
-        """What is wrong, when something is."""
+        """The problem that the read has shown; None without a problem."""
         if not self.error:
             return None
         remedy = "invoke check-nodes --hosts says which workers do not serve"
@@ -98,7 +99,7 @@ class ReadProof:
 
 
 def checked(path: str) -> str:
-    """``path`` when it can be named to ``bin/alluxio fs``. Raises :class:`UsageError`."""
+    """``path``, if ``bin/alluxio fs`` can take it as an argument. Raises :class:`UsageError`."""
     why = ""
     if not (path.startswith("/") or _URI.match(path)):
         why = "it begins with / or with a scheme such as s3://"
@@ -123,8 +124,9 @@ def prove(
     workers: Sequence[AlluxioWorker] = (),
     timeout: float = DEFAULT_TIMEOUT,
 ) -> ReadProof:
-    """Read ``path``, at most :data:`LIMIT` bytes of it, on the host of one of ``workers`` (all when
-    none are given). Another host is asked when one cannot be reached or has no Alluxio.
+    """Read at most :data:`LIMIT` bytes of ``path`` on the host of one of ``workers`` (of all
+    workers when none is given). When a host cannot be reached or has no Alluxio, another host is
+    asked.
 
     ``timeout`` is seconds for each command. Never raises for a host.
     """
@@ -220,7 +222,8 @@ def _reason(
 def _location(
     session: Session, alluxio: AlluxioCluster, path: str, timeout: float
 ) -> tuple[str | None, bool | None]:
-    """The worker's hostname, and whether it has data of the file; None for what is not known."""
+    """The worker's hostname, and whether the worker has data of the file; None for unknown
+    values."""
     try:
         result = alluxio_cli.run(session, alluxio, ("fs", "location", path, *OPTIONS), timeout)
     except ProvisionError:

@@ -1,10 +1,10 @@
 """Whether a worker is ready: each listener that its properties turn on answers, on its own host.
 
-A worker that is registered may serve nothing yet, or never: Alluxio 313 joins etcd 20 to 25 s
-before its web and HTTP ports answer (measured), and goes on without its HTTP server when another
-process has the port (class ``HttpServer`` binds in a thread of its own). So a port counts as
-answering when the worker's own unit listens on it, it takes a connection, and a GET of the
-listener's HTTP path, where it has one, is answered with 200.
+A registered worker may not serve yet, or may never serve. Alluxio 313 joins etcd 20 to 25 s before
+its web and HTTP ports answer (measured). It goes on without its HTTP server when another process
+has the port (class ``HttpServer`` binds in a thread of its own). So a port must pass three checks:
+the worker's own unit listens on it, it takes a connection, and a GET of the listener's HTTP path,
+if it has one, is answered with 200.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from provision.ssh.session import Fleet
 from provision.text import printable
 
 LABEL, INSTALLED = "listeners-answer", "alluxio-installed"
-#: What the control groups of a worker's processes have in their name.
+#: A part of the name of the control groups of a worker's processes.
 IN_UNIT = f"/{desired.UNIT}"
 #: Seconds that a listener may take to answer.
 ANSWER_SECONDS = 5
@@ -38,9 +38,9 @@ _STATUS = re.compile(r"HTTP/1\.[0-9] 200( |$)")
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How the listeners of one worker were found: by name, why one does not answer.
+    """The state of one worker's listeners: by name, the reason why a listener does not answer.
 
-    ``listeners`` are those that were asked. ``installed`` is False on a host without Alluxio.
+    ``listeners`` are the tested listeners. ``installed`` is False on a host without Alluxio.
     """
 
     listeners: tuple[Listener, ...]
@@ -53,7 +53,7 @@ class Readiness:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One sentence a listener that does not answer."""
+        """One sentence for each listener that does not answer."""
         return tuple(
             f"its {x.name} port {x.port} does not answer: {self.silent[x.name]}"
             for x in self.listeners
@@ -65,12 +65,12 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Probe:
     """What to look at on the worker's host, for :func:`of`."""
     script = _script(worker.hostname, _asked(alluxio, worker))
     look = f"{alluxio_cli.installed(alluxio)} && echo yes || echo no"
-    # The search for a port's owner begins with the processes of the units that were looked at.
+    # The search for a port's owner begins with the processes of this probe's units.
     return Probe(commands={INSTALLED: look, LABEL: script}, units=(desired.UNIT,), addresses=False)
 
 
 def of(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> Readiness:
-    """What the host's facts say, seen by :func:`probe`."""
+    """The worker's readiness, from the host's facts. The facts come from :func:`probe`."""
     asked = _asked(alluxio, worker)
     said: dict[str, str] = {}
     for line in facts.commands.get(LABEL, "").splitlines():
@@ -94,7 +94,8 @@ def of(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> Read
 def look(
     fleet: Fleet, alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker]
 ) -> tuple[dict[str, Readiness], list[Problem]]:
-    """Every worker's readiness by name, one round trip a host, and what hosts cannot be asked."""
+    """Every worker's readiness by name, in one round trip per host, and the problems of hosts that
+    cannot be asked."""
     facts, problems = gather.gather_facts(fleet, {w.machine: probe(alluxio, w) for w in workers})
     return {
         w.name: of(alluxio, w, facts[w.machine]) for w in workers if w.machine in facts
@@ -102,13 +103,14 @@ def look(
 
 
 def _asked(alluxio: AlluxioCluster, worker: AlluxioWorker) -> tuple[Listener, ...]:
-    """The worker's listeners, without those whose port is known to the worker alone (port 0)."""
+    """The worker's listeners, without listeners on port 0: only the worker knows their port."""
     return tuple(x for x in ports.worker_listeners(alluxio, worker) if x.port)
 
 
 def _script(hostname: str, listeners: Sequence[Listener]) -> str:
-    """Ask all ``listeners`` at once; a line for each, inside the facts script, whose function
-    ``listeners`` names a port's owner. A worker that binds one address only is asked there."""
+    """Ask all ``listeners`` at the same time, and print a line for each. This runs inside the facts
+    script, and uses its function ``listeners`` to find a port's owner. A worker that binds only one
+    address is asked at that address."""
     host = shlex.quote(hostname)
     numbers = " ".join(str(x.port) for x in listeners)
     calls = " ".join(

@@ -1,1 +1,1 @@
-"""What Alluxio keeps in etcd: registrations, live keys, and the clusters they belong to."""
+"""Alluxio's data in etcd: registrations, live keys, and the clusters they belong to."""

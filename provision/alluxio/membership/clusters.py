@@ -1,6 +1,6 @@
-"""Alluxio clusters that share one etcd: who they are, and which of them Alluxio mixes up.
+"""Alluxio clusters that share one etcd: their names, and the clusters that Alluxio mixes up.
 
-A cluster is a name below ``/DHT/`` or ``/ServiceDiscovery/``; etcd knows nothing else of it.
+A cluster is a name below ``/DHT/`` or ``/ServiceDiscovery/``; etcd knows nothing else about it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OURS, DECLARED = "this one", "in other_clusters"
 
 
 class Cluster(NamedTuple):
-    """One cluster: how many workers are AUTHORIZED, and how many hold a key under a lease."""
+    """One cluster: how many workers are AUTHORIZED, and how many have a key under a lease."""
 
     name: str
     authorized: int
@@ -63,9 +63,10 @@ class Clusters:
 
 
 def look(inventory: Inventory, fleet: Fleet) -> Clusters:
-    """Every cluster in ``inventory``'s etcd, its own first, all at one revision.
+    """Every cluster in ``inventory``'s etcd, all at one revision; the inventory's own cluster is
+    first.
 
-    Asked as root where the inventory has its password, else as the workers' own user. Raises
+    It asks as root if the inventory has root's password, else as the workers' own user. Raises
     :class:`provision.errors.Unhealthy` when etcd does not serve.
     """
     alluxio, login = inventory.alluxio, None
@@ -104,7 +105,7 @@ def look(inventory: Inventory, fleet: Fleet) -> Clusters:
 
 
 def names(client: EtcdClient) -> list[str]:
-    """As :func:`registrations.clusters`; none when the user may not read what is not its own."""
+    """As :func:`registrations.clusters`; empty when the user may not read other clusters' keys."""
     try:
         return registrations.clusters(client)
     except EtcdUnreachable as error:
@@ -114,9 +115,10 @@ def names(client: EtcdClient) -> list[str]:
 
 
 def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> list[Problem]:
-    """Clusters in the same etcd that Alluxio takes for a part of this one, or this of it.
+    """Clusters in the same etcd that Alluxio takes for a part of this cluster, or the other way
+    round.
 
-    An error while this one has no worker in etcd yet, so that its name can still be another.
+    An error while this cluster has no worker in etcd yet, because its name can still be changed.
     """
     found: list[Problem] = []
     new = not seen.authorized and not seen.live

@@ -1,8 +1,8 @@
-"""Leases of live keys that have expired, and the wait for one to end.
+"""Expired leases of live keys, and the wait for a lease to end.
 
-etcd's leader removes an expired lease, and the keys under it, within a second. Where the removal
-fails (etcd issues 9935 and 13975: under load, or at a change of leader) lease and keys stay, for
-hours. Alluxio looks only for the key, so to Alluxio the worker is live.
+etcd's leader removes an expired lease, and the keys under it, within a second. When the removal
+fails (etcd issues 9935 and 13975: under load, or at a change of leader), lease and keys stay for
+hours. Alluxio looks only for the key, so for Alluxio the worker is live.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from provision.etcd.cluster import health
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.ssh.session import Fleet
 
-#: Leases that one look asks etcd for, and seconds that it may take: etcd has a request for each.
-#: 10,000 took 2 s of etcd 3.6 on two cores.
+#: How many leases one look asks for, and how many seconds it may take: each lease needs a request.
+#: 10,000 requests took 2 s with etcd 3.6 on two cores.
 LIMIT, SECONDS = 10_000, 3.0
-#: Seconds after its end that etcd takes to remove a lease, where nothing is wrong.
+#: Seconds that etcd normally takes to remove a lease after its end.
 REMOVAL_SECONDS = 3
-#: Seconds after its end from which a lease counts as one that etcd does not remove. It removes at
-#: most 1,000 in a second.
+#: So many seconds after its end, a lease counts as one that etcd does not remove. etcd removes at
+#: most 1,000 leases in a second.
 STUCK_SECONDS = 15
 POLL_SECONDS = 0.25
 
 
 class Expired(NamedTuple):
-    """The live keys whose lease has expired.
+    """The expired leases of live keys.
 
-    ``since``: by lease, seconds since the end. ``asked`` of ``live`` keys were looked at.
+    ``since``: the seconds since the end, by lease. ``asked`` of ``live`` keys were checked.
     """
 
     since: Mapping[int, int]
@@ -46,15 +46,16 @@ class Expired(NamedTuple):
 
 
 NONE = Expired({}, 0, 0)
-#: For a lease that could not be asked for, and for a key without a lease.
+#: The value for a lease that could not be asked for, and for a key without a lease.
 UNKNOWN = LeaseTime(0, 0)
 
 
 def expired(
     client: EtcdClient, seen: RegistrationSnapshot, *, limit: int = LIMIT, seconds: float = SECONDS
 ) -> Expired:
-    """Ask for the leases of the live keys, those of the oldest keys first: a worker that registers
-    again writes a new one. Never raises for etcd: where a call fails, no lease was asked for.
+    """Ask for the leases of the live keys. The oldest keys come first, because a worker that
+    registers again writes a new key. Never raises for etcd: after a failed call, no lease counts as
+    asked for.
     """
     by_age = sorted(seen.live.items(), key=lambda item: item[1].key.mod_revision)
     leases = [entry.key.lease for _, entry in by_age if entry.key.lease]
@@ -92,10 +93,10 @@ def stuck(worker_id: str, since: int, remedy: str) -> Unhealthy:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The wait until live keys are gone, as their workers were stopped.
+    """The wait until the live keys of stopped workers are gone.
 
-    ``which`` are the ids waited for among the live ones. ``remedy`` says what to do about one whose
-    lease etcd does not remove.
+    ``which`` picks, from the live ids, the ids to wait for. ``remedy`` is the remedy for a lease
+    that etcd does not remove.
     """
 
     inventory: Inventory
@@ -105,8 +106,8 @@ class Wait:
     remedy: str
 
     def __call__(self) -> None:
-        """Return when none of them is live. Raises :class:`Unhealthy` with the reason."""
-        # A new leader of etcd's gives every lease its whole time again.
+        """Wait until none of the ids is live. Raises :class:`Unhealthy` with the reason."""
+        # A new etcd leader gives every lease its whole time again.
         limit = 2 * self.alluxio.failure_detection_timeout + 15
         deadline = time.monotonic() + limit
         while True:
@@ -130,7 +131,7 @@ class Wait:
             time.sleep(POLL_SECONDS)
 
     def _live(self) -> dict[str, LeaseTime]:
-        """Those that are live, each with what etcd says of its lease."""
+        """The ids that are still live, each with etcd's answer about its lease."""
         login = desired.login(self.alluxio)
         with health.any_client(self.inventory.etcd, self.fleet, login=login) as client:
             seen = registrations.read(client, self.alluxio.name)

@@ -1,10 +1,10 @@
 """Registrations of the first Alluxio 30x releases: a hash for the id, and a binary value.
 
-The layout is that of ``WorkerServiceEntity.serialize`` before it became JSON, written by Java's
+``WorkerServiceEntity.serialize`` wrote this layout before it wrote JSON, with Java's
 ``DataOutputStream``: the id (``writeUTF``), an etcd revision (8 bytes), the state's ordinal
 (4 bytes), and the worker's address as protobuf (4 bytes of length; ``WorkerNetAddress`` in
 ``grpc/common.proto``: host = 1, rpcPort = 2, dataPort = 3, webPort = 4). The id is the MD5 of the
-address, in hex. Alluxio 313 leaves such workers out of ``info nodes`` without a word (tried).
+address, in hex. Alluxio 313 leaves such workers out of ``info nodes`` without any message (tried).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _AFTER_ID = struct.Struct(">qii")
 
 
 class OlderEntity(NamedTuple):
-    """What such a value holds. A port that is not there is 0."""
+    """The contents of such a value. A missing port is 0."""
 
     host: bytes
     rpc_port: int
@@ -28,7 +28,7 @@ class OlderEntity(NamedTuple):
 
 
 def parse(worker_id: str, value: bytes) -> OlderEntity | None:
-    """The entity in ``value``, or None when it is not of this form to the last byte."""
+    """The entity in ``value``, or None unless every byte of ``value`` has this form."""
     name = worker_id.encode()
     begin = struct.pack(">H", len(name)) + name if len(name) < 1 << 16 else None
     if begin is None or not value.startswith(begin) or len(value) < len(begin) + _AFTER_ID.size:

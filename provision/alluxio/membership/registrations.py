@@ -1,10 +1,10 @@
-"""What Alluxio's workers write in etcd, read without a guess left unsaid.
+"""The keys that Alluxio's workers write in etcd. A value in an unknown form is reported as such.
 
-The keys and values are those of Alluxio 313 (classes ``EtcdMembershipManager`` and
-``ServiceDiscoveryRecipe``): a permanent key when a worker first joins, and a key under a lease
-while it lives, both holding the worker's entity as JSON. With membership SERVICE_REGISTRY there is
-only the second. Values of the first 30x releases are read, too (:mod:`legacy_format`); anything
-else is kept as unknown.
+The keys and values have the form of Alluxio 313 (classes ``EtcdMembershipManager`` and
+``ServiceDiscoveryRecipe``). A worker writes a permanent key when it first joins, and a key under a
+lease while it lives. Both keys have the worker's entity as JSON. With membership SERVICE_REGISTRY
+there is only the second key. Values of the first 30x releases are read, too
+(:mod:`legacy_format`); any other value is kept as unknown.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ ID_LIMIT = 200
 
 
 class Registration(NamedTuple):
-    """A worker's entity. Port 0 is "has none"; ``generation`` is -1 until Alluxio counts it.
+    """A worker's entity. Port 0 means that the worker has no such port; ``generation`` is -1 until
+    Alluxio counts it.
 
-    ``older``: in the form of the first 30x releases, which Alluxio 313 cannot read. The fields
-    after it are those of ``WorkerNetAddress`` that few workers have.
+    ``older``: the value has the form of the first 30x releases, which Alluxio 313 cannot read. The
+    fields after it are fields of ``WorkerNetAddress`` that few workers have.
     """
 
     worker_id: str
@@ -52,12 +53,12 @@ class Registration(NamedTuple):
 
     @property
     def uuid(self) -> str:
-        """The identity, in the form that the worker's identity file has it."""
+        """The identity, in the form of the worker's identity file."""
         return self.worker_id.removeprefix("worker-")
 
 
 class UnknownRegistration(NamedTuple):
-    """A registration whose value is not of a form this tool knows; ``excerpt`` is its begin."""
+    """A registration with a value in an unknown form; ``excerpt`` is the beginning of the value."""
 
     worker_id: str
     excerpt: str
@@ -78,27 +79,27 @@ class RegistrationSnapshot:
     live: Mapping[str, Entry]
 
     def live_registrations(self) -> Iterator[tuple[KeyValue, Registration]]:
-        """The live workers whose value is known, each with its key."""
+        """The live workers with a readable value, each with its key."""
         for key, registration in self.live.values():
             if isinstance(registration, Registration):
                 yield key, registration
 
 
 def authorized_prefix(cluster: str) -> str:
-    """Where a worker's permanent key is, once it has joined."""
+    """The prefix of the permanent keys of workers that have joined."""
     return f"{AUTHORIZED_ROOT}{cluster}/AUTHORIZED/"
 
 
 def live_prefix(cluster: str) -> str:
-    """Where a worker's key is while its lease lasts.
+    """The prefix of the keys that workers have while their lease lasts.
 
-    With the slash at its end, unlike Alluxio: see :func:`confusable`.
+    It ends with a slash, unlike Alluxio's prefix: see :func:`confusable`.
     """
     return f"{LIVE_ROOT}{cluster}/"
 
 
 def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
-    """A registration's value. Never raises; all texts are fit to be shown."""
+    """A registration's value. Never raises; all texts are safe to print."""
     try:
         entity = document(value)
         address = entity["WorkerNetAddress"]
@@ -139,7 +140,7 @@ def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
 def read(client: EtcdClient, cluster: str) -> RegistrationSnapshot:
     """The registrations of ``cluster``, both prefixes at one revision (linearizable).
 
-    Raises :class:`provision.etcd.api.client.EtcdError`.
+    Raises :class:`provision.etcd.api.errors.EtcdError`.
     """
     revision, authorized = client.range(authorized_prefix(cluster))
     _, live = client.range(live_prefix(cluster), revision=revision)
@@ -152,20 +153,21 @@ def read(client: EtcdClient, cluster: str) -> RegistrationSnapshot:
 def clusters(client: EtcdClient) -> list[str]:
     """The names of all Alluxio clusters that have a key in this etcd, sorted.
 
-    One request a cluster, whatever the number of its workers.
+    It needs one request per cluster, for any number of workers.
     """
     return sorted(printable(name, ID_LIMIT) for name in children(client))
 
 
 def children(client: EtcdClient) -> set[bytes]:
-    """As :func:`clusters`, the names as they stand in the keys."""
+    """As :func:`clusters`, with the names as bytes, as in the keys."""
     return set(_children(client, AUTHORIZED_ROOT)) | set(_children(client, LIVE_ROOT))
 
 
 def counts(client: EtcdClient, cluster: bytes, revision: int = 0) -> tuple[int, int, int]:
-    """The revision asked at (0: now), and how many workers are authorized and live at it.
+    """The revision of the answer, and how many workers are authorized and live at that revision.
+    ``revision`` 0 means now.
 
-    Live are those whose key has a lease, which etcd only tells together with the value.
+    A worker is live when its key has a lease; etcd gives the lease only together with the value.
     """
     authorized = AUTHORIZED_ROOT.encode() + cluster + b"/AUTHORIZED/"
     live = LIVE_ROOT.encode() + cluster + b"/"
@@ -175,10 +177,11 @@ def counts(client: EtcdClient, cluster: bytes, revision: int = 0) -> tuple[int, 
 
 
 def confusable(cluster: str, others: list[str]) -> list[str]:
-    """Those of ``others`` whose workers Alluxio mixes up with ``cluster``'s.
+    """The clusters of ``others`` whose workers Alluxio mixes up with the workers of ``cluster``.
 
-    It lists the live prefix without the slash at its end (313 does so, too), and with it every
-    cluster whose name begins alike: the shorter name's clients see the longer one's workers.
+    Alluxio lists the live prefix without a slash at its end (313, too). So it also lists every
+    cluster with a name that begins with the same text: clients of the cluster with the shorter name
+    see the workers of the other cluster.
     """
     return [
         other
@@ -190,7 +193,7 @@ def confusable(cluster: str, others: list[str]) -> list[str]:
 def port_answers(fleet: Fleet, worker: AlluxioWorker, timeout: float = 2.0) -> bool:
     """Whether the worker's RPC port takes a connection, from here or else from its own host.
 
-    ``timeout`` is seconds for each of the two.
+    ``timeout`` is the limit in seconds for each of the two attempts.
     """
     try:
         socket.create_connection((worker.hostname, worker.rpc_port), timeout).close()
@@ -212,7 +215,7 @@ def entries(prefix: str, keys: list[KeyValue], known: Mapping[str, Entry]) -> di
     skip = len(prefix.encode())
     for key in keys:
         worker_id = printable(key.key[skip:], ID_LIMIT) or "(no id)"
-        while worker_id in found:  # ids that differ only in what cannot be shown
+        while worker_id in found:  # ids that differ only in characters that cannot be shown
             worker_id += "'"
         same = known.get(worker_id)
         if same is not None and same.key.value == key.value:
@@ -223,7 +226,8 @@ def entries(prefix: str, keys: list[KeyValue], known: Mapping[str, Entry]) -> di
 
 
 def _children(client: EtcdClient, root: str) -> Iterator[bytes]:
-    """The names directly below ``root``: from each one's first key, on to behind its last."""
+    """The names directly below ``root``. Each request skips from a name's first key to the key
+    after its last."""
     prefix = root.encode()
     start, end = prefix, prefix[:-1] + b"0"  # "0" follows "/"
     while keys := client.interval(start, end, limit=1, keys_only=True)[1]:
@@ -246,7 +250,8 @@ def _port(value: object) -> int:
 
 
 def differing(address: worker_address.Address, registration: Registration) -> list[str]:
-    """How Alluxio would find ``address`` unlike ``registration``; empty when it would not."""
+    """The differences that Alluxio would see between ``address`` and ``registration``; empty
+    without differences."""
     found = []
     for field, title in worker_address.TITLES.items():
         new, old = getattr(address, field), getattr(registration, field)

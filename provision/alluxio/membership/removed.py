@@ -33,7 +33,7 @@ class Removed:
 
 
 def read(file: Path) -> Removed:
-    """A kept registration. Raises :class:`UsageError`."""
+    """A saved registration. Raises :class:`UsageError`."""
     try:
         said = document(file.read_text(encoding="utf-8"))
         if said["schema"] != SCHEMA:
@@ -56,9 +56,10 @@ def read(file: Path) -> Removed:
 
 
 def new_file(cluster: str, worker_id: str, key: bytes) -> Path:
-    """A file for a removal that is made now, beside this machine's audit log.
+    """The path of a file for a removal now, beside this machine's audit log.
 
-    An id comes from etcd and may hold anything: its name is made plain, and unlike another's.
+    An id comes from etcd and may contain anything: the file's name has only plain characters, and
+    differs from other names.
     """
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", f"{cluster}-{worker_id}")[:120]
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -1,4 +1,4 @@
-"""A cluster that goes to another membership type: what to say before, and what is left in etcd."""
+"""A change of a cluster's membership type: the notes before it, and the keys left in etcd."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def notes(
     facts: Mapping[Machine, HostFacts],
     left: Registrations | None,
 ) -> tuple[Problem, ...]:
-    """What an operator should know before the plan changes the type of ``workers``.
+    """Notes for the operator before the plan changes the type of ``workers``.
 
-    ``left``: what the cluster has in etcd, where that could be read.
+    ``left``: the cluster's registrations in etcd, if they could be read.
     """
     found: list[Problem] = []
     for kind, names in membership_switch.away(alluxio, workers, facts).items():

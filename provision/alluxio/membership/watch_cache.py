@@ -1,4 +1,4 @@
-"""One cluster's registrations as etcd has them now: read once, then kept up to date by a watch."""
+"""One cluster's present registrations in etcd: read once, then updated by a watch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from provision.etcd.api.values import Changes, KeyValue
 
 
 class WatchCache:
-    """Both prefixes of ``cluster``, read when this is made. Safe to use from several threads.
+    """Both prefixes of ``cluster``, read when the cache is made. Safe to use from several threads.
 
-    Raises :class:`provision.etcd.api.client.EtcdError`.
+    Raises :class:`provision.etcd.api.errors.EtcdError`.
     """
 
     def __init__(self, client: EtcdClient, cluster: str) -> None:
@@ -28,19 +28,19 @@ class WatchCache:
             self._authorized: {e.key.key: e.key for e in self._last.authorized.values()},
             self._live: {e.key.key: e.key for e in self._last.live.values()},
         }
-        #: For each prefix, the revision from which on a watch has to go.
+        #: For each prefix, the revision from which a watch must begin.
         self.since = dict.fromkeys(self._keys, self._revision + 1)
 
     def goes_on(self, client: EtcdClient) -> bool:
-        """Whether a watch there continues what was read. It does not where a snapshot has been
-        restored (another cluster id), or a lost quorum given up (an older revision)."""
+        """Whether a watch with ``client`` continues the data that was read. It does not after a
+        restore (another cluster id) or after a recovery from a lost quorum (an older revision)."""
         if client.status().cluster_id != self._of:
             return False
         revision, _ = client.range(self._authorized, limit=1, keys_only=True)
         return revision >= self._revision
 
     def apply(self, changes: Changes) -> bool:
-        """Take over what a watch of :attr:`since` saw. Returns whether that is a change."""
+        """Apply the events of a watch of :attr:`since`. Returns whether anything changed."""
         if not changes.events:
             return False
         with self._lock:
@@ -58,7 +58,7 @@ class WatchCache:
 
     @property
     def membership(self) -> RegistrationSnapshot:
-        """The registrations as they are. Values that did not change are not parsed again."""
+        """The present registrations. Unchanged values are not parsed again."""
         with self._lock:
             if self._stale:
                 last = self._last

@@ -1,1 +1,1 @@
-"""What a worker's or master's host should look like, and what is on it."""
+"""The desired state of a worker's or master's host, and what is on the host."""

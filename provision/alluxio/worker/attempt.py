@@ -1,10 +1,10 @@
-"""The lines of a unit's journal that say why its last failed attempt ended.
+"""The lines of a unit's journal with the reason why its last failed attempt ended.
 
 An Alluxio process that cannot start logs ``Fatal error: …`` (``ProcessUtils.fatalError``) or
-``Uncaught exception while running …`` (``ProcessUtils.run``), a stack trace with several
-``Caused by:``, and goes on logging while it ends. systemd then starts the next attempt, whose
-banner is what the journal ends with. An attempt is one invocation of the unit (systemd.exec(5),
-``$INVOCATION_ID``); journald keeps its id with each line.
+``Uncaught exception while running …`` (``ProcessUtils.run``), and a stack trace with several
+``Caused by:``. It goes on logging while it ends. Then systemd starts the next attempt, and the
+journal ends with the banner of that attempt. An attempt is one invocation of the unit
+(systemd.exec(5), ``$INVOCATION_ID``); journald keeps the invocation's id with each line.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import re
 import shlex
 from collections.abc import Sequence
 
-#: Lines of the journal in which attempts are looked for; one of a real worker has some hundreds.
+#: How many lines of the journal are searched for attempts; a real worker's attempt has some
+#: hundreds.
 LOOKED_AT = 3000
-#: Lines of an attempt, without its stack frames, that come from the host.
+#: How many lines of an attempt, without stack frames, the host sends.
 FETCHED = 150
-#: Lines that are shown where none says the cause.
+#: How many lines are shown when no line gives the cause.
 SHOWN = 8
-#: Characters of a line; an exception's may hold a whole class path.
+#: Limit for the characters of a line; an exception's line may contain a whole class path.
 WIDTH = 400
 _FATAL = re.compile(r"Fatal error: |Uncaught exception while running ")
 _CAUSE = re.compile(r"^\s*Caused by: ")
@@ -28,10 +29,10 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
 
 
 def script(unit: str) -> str:
-    """The shell script that prints the last attempt of ``unit`` that has ended; the running one
-    where none has.
+    """The shell script that prints the last ended attempt of ``unit``, or else the running
+    attempt.
 
-    Without an invocation's id in the journal, the journal's end.
+    Without an invocation's id in the journal, it prints the end of the journal.
     """
     name = shlex.quote(unit)
     field = '"_*(SYSTEMD_)?INVOCATION_ID" ?: ?"'
@@ -54,9 +55,9 @@ def script(unit: str) -> str:
 
 
 def excerpt(lines: Sequence[str]) -> list[str]:
-    """The cause out of an attempt's lines: the last fatal error, and the last ``Caused by:`` of
-    its stack trace after the one before, which often has the address or the path. Where there is
-    no fatal error, the last lines."""
+    """The cause from an attempt's lines: the last fatal error, and the last two ``Caused by:`` of
+    its stack trace. The first of these two often has the address or the path. Without a fatal
+    error, the last lines."""
     said = [line[:WIDTH] for line in lines if not _FRAME.match(line)]
     fatal = max((i for i, line in enumerate(said) if _FATAL.search(line)), default=None)
     if fatal is None:

@@ -1,4 +1,4 @@
-"""What one Alluxio worker's host should look like, as resources."""
+"""The desired state of one Alluxio worker's host, as resources."""
 
 from __future__ import annotations
 
@@ -45,16 +45,17 @@ UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 MASTER_UNIT = "alluxio-master.service"
 MASTER_UNIT_PATH = f"/etc/systemd/system/{MASTER_UNIT}"
 ENDPOINTS = "alluxio.etcd.endpoints"
-#: systemd starts a process that ended after 3 s (``RestartSec``), so many times in a row without
-#: more delay. Each further start waits ``LONGER_SECONDS`` more, at most ``LONGEST_SECONDS``: from
-#: the 24th start in a row on there is a minute between an end and the next start.
+#: 3 s after a process has ended, systemd starts it again (``RestartSec``), so many times in a row
+#: without more delay. Each further start waits ``LONGER_SECONDS`` more, at most
+#: ``LONGEST_SECONDS``: from the 24th start in a row on, a minute passes between an end and the next
+#: start.
 QUICK_STARTS, LONGER_SECONDS, LONGEST_SECONDS = 5, 3, 57
-#: A run of so many seconds is no failure to start.
+#: A run of at least so many seconds does not count as a failed start.
 LASTING_SECONDS = 600
-#: At each stop Alluxio dumps metrics (100 KB) and stacks into its log folder, and deletes none
-#: (class ``ProcessUtils``, property ``alluxio.exit.collect.info``). So many of each stay. The unit
-#: sees to it at each start: a process that ends every minute must not fill the disk either, and
-#: tmpfiles.d can age whole folders, but not single files in one.
+#: At each stop Alluxio dumps metrics (100 KB) and stacks into its log folder, and deletes none of
+#: them (class ``ProcessUtils``, property ``alluxio.exit.collect.info``). So many files of each kind
+#: stay; the unit deletes the others at each start. A process that ends every minute must not fill
+#: the disk either, and tmpfiles.d can age whole folders, but not single files in a folder.
 KEPT_DUMPS = 10
 _WORKER_OPTS, _MASTER_OPTS = "ALLUXIO_WORKER_JAVA_OPTS", "ALLUXIO_MASTER_JAVA_OPTS"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -62,9 +63,10 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """The tarballs a worker is made of. ``jdk`` None: the host's own Java is used.
+    """The tarballs of a worker. ``jdk`` None: the host's own Java is used.
 
-    ``release``: what the first holds. None when it is not on this machine: its host is asked.
+    ``release``: the contents of Alluxio's tarball. None when the tarball is not on this machine:
+    the host is asked instead.
     """
 
     alluxio: Artifact
@@ -73,14 +75,15 @@ class Artifacts:
 
 
 def home(alluxio: AlluxioCluster) -> str:
-    """ALLUXIO_HOME on the hosts: one folder a release."""
+    """ALLUXIO_HOME on the hosts: one folder for each release."""
     return f"{alluxio.install_dir}/{alluxio.version}"
 
 
 def launcher(alluxio: AlluxioCluster, artifacts: Artifacts, facts: HostFacts | None) -> str:
-    """The launch script's path on the hosts, as the tarball has it, or else the host.
+    """The launch script's path on the hosts, known from the tarball or else from the host.
 
-    Where neither is known, preflight has said so (:func:`worker_preflight.release`).
+    When neither is known, preflight reports it
+    (:func:`provision.plans.alluxio.worker_preflight.release`).
     """
     name = artifacts.release.launcher if artifacts.release is not None else None
     if name is None and facts is not None:
@@ -89,24 +92,25 @@ def launcher(alluxio: AlluxioCluster, artifacts: Artifacts, facts: HostFacts | N
 
 
 def current_link(alluxio: AlluxioCluster) -> str:
-    """Says which release runs on a host. The unit itself names the release's own folder."""
+    """The link that names the running release on a host. The unit itself names the release's own
+    folder."""
     return f"{alluxio.install_dir}/current"
 
 
 def previous_link(alluxio: AlluxioCluster) -> str:
-    """Says which release ran before that one, and is the one to roll back to."""
+    """The link that names the release before the running one: the release for a rollback."""
     return f"{alluxio.install_dir}/previous"
 
 
 def target(facts: HostFacts, link: str) -> str | None:
-    """What a link of a host points to; None when there is no such link."""
+    """The target of a link on a host; None without such a link."""
     found = facts.paths.get(link)
     return found.target if found is not None and found.kind == "link" else None
 
 
 def newer_release(alluxio: AlluxioCluster, facts: HostFacts) -> str:
-    """The release that ``current`` names when it is newer than the declared one, and stays; or
-    empty. An inventory with an older release may be an older checkout."""
+    """The release that ``current`` names, when it is newer than the declared one and therefore
+    stays; otherwise empty. An inventory with an older release may be an older checkout."""
     now = target(facts, current_link(alluxio)) or ""
     numbers = [tuple(map(int, re.findall(r"[0-9]+", text))) for text in (now, alluxio.version)]
     return now if not alluxio.downgrade and numbers[0] > numbers[1] else ""
@@ -115,7 +119,7 @@ def newer_release(alluxio: AlluxioCluster, facts: HostFacts) -> str:
 def left(
     alluxio: AlluxioCluster, role: AlluxioWorker | AlluxioMaster, facts: HostFacts, command: str
 ) -> Problem | None:
-    """That a worker or master is left as it is, because its release is newer; or None."""
+    """The note that a worker or master is left as it is, because its release is newer; or None."""
     newer = newer_release(alluxio, facts)
     if not newer:
         return None
@@ -139,11 +143,11 @@ def identity(alluxio: AlluxioCluster, facts: HostFacts) -> str | None:
 
 
 def is_disk_missing(alluxio: AlluxioCluster, facts: HostFacts) -> bool:
-    """Whether the host was a worker of ``alluxio``, and neither its identity, its metastore nor the
-    marker of its state folder's disk is there. A new worker would come up in its place.
+    """Whether the host was a worker of ``alluxio``, and its identity, its metastore and the marker
+    of its state folder's disk are all missing. A new worker would come up in its place.
 
-    The unit is enabled after all else has been written, so an installation that was killed is not
-    taken for one.
+    The unit is enabled after everything else has been written, so a killed installation does not
+    count.
     """
     was = facts.unit(UNIT).file_state == "enabled" and owner(facts, UNIT_PATH) == alluxio.name
     folder = alluxio.state_dir
@@ -156,7 +160,7 @@ def is_disk_missing(alluxio: AlluxioCluster, facts: HostFacts) -> bool:
 
 
 def disk_problems(alluxio: AlluxioCluster, facts: HostFacts, where: str) -> list[Problem]:
-    """Why a worker must not be started: see :func:`is_disk_missing`."""
+    """The problems that forbid to start a worker: see :func:`is_disk_missing`."""
     if not is_disk_missing(alluxio, facts):
         return []
     return [
@@ -184,9 +188,9 @@ def resources(
     *,
     remember: bool = True,
 ) -> tuple[Resource, ...]:
-    """Everything that makes the host a worker, in the order it is put there.
+    """All resources that make the host a worker, in the order of their installation.
 
-    Without ``remember``, the release that runs now is not noted as the one to roll back to.
+    Without ``remember``, the running release is not noted as the release for a rollback.
     """
     user, master = alluxio.user, master_on(alluxio, worker.machine)
     units = units_of(worker, master)
@@ -203,7 +207,7 @@ def resources(
     java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]
     return (
         User(user, home=alluxio.state_dir),
-        # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
+        # Write the unit first: it names the owning cluster, so destroy finds a killed run's files.
         File(UNIT_PATH, unit, restarts=() if disks.is_for_next_start(old, unit) else (UNIT,)),
         Directory(alluxio.install_dir),
         Directory(alluxio.state_dir, owner=user, mode=0o750),
@@ -237,7 +241,7 @@ def service(
 
     ``stores_`` are its page stores, and ``mounts`` the mount points to note by path.
     """
-    # Of what it must not start without: its identity, or its journal.
+    # The disks without which it must not start: of its identity, or of its journal.
     folder = alluxio.state_dir if role == "worker" else journal_folder.journal_dir(alluxio)
     remedy = {
         "worker": "mount it and the worker starts within a minute; on a new disk make that folder "
@@ -270,12 +274,13 @@ def service(
 
 
 def master_on(alluxio: AlluxioCluster, machine: Machine) -> AlluxioMaster | None:
-    """The master that runs on a worker's host, if one does."""
+    """The master on a worker's host, if there is one."""
     return next((m for m in alluxio.masters if m.machine == machine), None)
 
 
 def units_of(worker: AlluxioWorker | None, master: AlluxioMaster | None) -> tuple[str, ...]:
-    """The units of a host that is both or one: they share its release and its configuration."""
+    """The units of a host with a worker, a master, or both: they share its release and its
+    configuration."""
     return (*([UNIT] if worker else []), *([MASTER_UNIT] if master else []))
 
 
@@ -286,7 +291,7 @@ def conf_files(
     artifacts: Artifacts,
     facts: HostFacts | None,
 ) -> tuple[File, ...]:
-    """The files in ``conf`` of a host, the same whether for its worker or for its master."""
+    """The files in ``conf`` of a host. Its worker and its master have the same files."""
     conf, units = f"{home(alluxio)}/conf", units_of(worker, master)
     secrets = _secrets(alluxio, worker)
     site = render(
@@ -328,7 +333,7 @@ def conf_files(
 
 
 def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) -> Probe:
-    """What to look at on a worker's host, in preflight and for the plan."""
+    """The probe of a worker's host, for preflight and for the plan."""
     java_home = java.home(alluxio, worker, artifacts.jdk)
     return Probe(
         resources=(*resources(alluxio, worker, artifacts, None), *java.files(java_home)),
@@ -361,19 +366,19 @@ def etcd_addresses(alluxio: AlluxioCluster) -> tuple[tuple[str, int], ...]:
 
 
 def _links(alluxio: AlluxioCluster, facts: HostFacts | None, remember: bool) -> tuple[Link, ...]:
-    """They move with the restart, so that they say what runs while a change is under way."""
+    """The links change with the restart, so that they name the running release during a change."""
     now = facts and target(facts, current_link(alluxio))
     if facts is None or now in (None, alluxio.version):
         return (Link(current_link(alluxio), alluxio.version),)
-    # One that does not start is no release to go back to.
+    # A release that does not start is no release for a rollback.
     worked = facts.unit(UNIT).active not in ("failed", "activating")
     previous = [Link(previous_link(alluxio), now, (UNIT,))] if now and remember and worked else []
     return (*previous, Link(current_link(alluxio), alluxio.version, (UNIT,)))
 
 
 def _endpoints(alluxio: AlluxioCluster, facts: HostFacts | None) -> tuple[str, ...]:
-    """etcd's endpoints, in the order in which the host has them if they are the same ones: another
-    order is no reason for a restart."""
+    """etcd's endpoints. If the host has the same endpoints in another order, its order is kept:
+    another order is no reason for a restart."""
     text = facts.text(f"{home(alluxio)}/conf/alluxio-site.properties") if facts is not None else ""
     found = re.search(rf"^{re.escape(ENDPOINTS)}=(.*)$", text or "", re.MULTILINE)
     now = tuple(found[1].split(",")) if found is not None else ()
@@ -411,13 +416,13 @@ def _properties(
     if master is not None:
         own |= {
             "alluxio.master.hostname": master.hostname,
-            # Their default is within the release's folder, which an upgrade leaves behind.
+            # Their default is in the release's folder, which an upgrade leaves behind.
             "alluxio.master.journal.folder": journal_folder.journal_dir(alluxio),
             "alluxio.master.metastore.dir": f"{alluxio.state_dir}/metastore",
         }
     return {
         "alluxio.cluster.name": alluxio.name,
-        # Its default lies in the work folder, which is not the same for the command line.
+        # Its default is in the work folder, and the command line has another work folder.
         state.UFS_ROOT: f"{home(alluxio)}/underFSStorage",
         **master_addresses(alluxio),
         **own,
@@ -429,9 +434,9 @@ def _properties(
 def master_addresses(alluxio: AlluxioCluster) -> Mapping[str, Scalar]:
     """The properties with the masters' addresses, for all clients (class ``PropertyKey``).
 
-    One master is named; of several both lists are given, for clients and for their journal.
+    A single master is named. Several masters get two lists: for clients and for their journal.
     Without masters there is a placeholder: the shells behind ``bin/alluxio info nodes`` and
-    ``bin/alluxio fs`` refuse without a master address, though they ask no master (classes
+    ``bin/alluxio fs`` refuse without a master address, although they ask no master (classes
     ``FileSystemAdminShell`` and ``FileSystemShell``, ``ConfigurationUtils.masterHostConfigured``).
     """
     if not alluxio.masters:
@@ -459,7 +464,7 @@ def _secrets(alluxio: AlluxioCluster, worker: AlluxioWorker | None) -> Mapping[s
 
 
 def login(alluxio: AlluxioCluster) -> Login | None:
-    """The login that Alluxio's workers use; None when etcd asks for none."""
+    """The login of Alluxio's workers; None when etcd asks for no login."""
     username, password = alluxio.etcd_login.username, alluxio.etcd_login.password
     if username is None or password is None:
         return None
@@ -485,7 +490,7 @@ def _env(
     facts: HostFacts | None,
 ) -> Mapping[str, str]:
     role = worker or master
-    assert role is not None  # a host without either is none of ours
+    assert role is not None  # a host of this tool has a worker or a master
     java_home = java.home(alluxio, role, artifacts.jdk) or (facts and java.own_home(facts))
     given = worker.env if worker is not None else alluxio.env
     options = {}
@@ -505,6 +510,6 @@ def _env(
         **({"JAVA_HOME": java_home} if java_home else {}),
         "ALLUXIO_LOGS_DIR": alluxio.log_dir,
         **given,
-        # What the inventory has of these replaces the sizes. The JVM takes the last of two options.
+        # These options in the inventory replace the sizes: of two options, the JVM takes the last.
         **{key: f"{ours} {given.get(key, sizes)}" for key, (ours, sizes) in options.items()},
     }

@@ -1,4 +1,4 @@
-"""The Java that Alluxio runs on: a tarball of ours, a given JAVA_HOME, or the host's own."""
+"""The Java of Alluxio: from a tarball, from a given JAVA_HOME, or the host's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ major = tarball.java_major
 
 
 def tree(alluxio: AlluxioCluster, name: str) -> str:
-    """Where a JDK tarball of that name is unpacked: two releases can stand side by side."""
+    """The folder for a JDK tarball with that name: two releases can be side by side."""
     stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", name)
     return f"{alluxio.java.install_dir}/{re.sub(r'[^A-Za-z0-9._+-]', '_', stem)}"
 
@@ -25,14 +25,14 @@ def tree(alluxio: AlluxioCluster, name: str) -> str:
 def home(
     alluxio: AlluxioCluster, worker: AlluxioWorker | AlluxioMaster, jdk: Artifact | None
 ) -> str | None:
-    """The JAVA_HOME that the inventory decides on; None when it is the host's own."""
+    """The JAVA_HOME from the inventory; None for the host's own Java."""
     if worker.java_home is not None:
         return worker.java_home
     return tree(alluxio, jdk.path.name) if jdk is not None else None
 
 
 def files(java_home: str | None) -> tuple[Resource, ...]:
-    """The file that names a JDK's version without running it."""
+    """The file with a JDK's version: the JDK does not have to run."""
     return () if java_home is None else (File(f"{java_home}/release", None),)
 
 
@@ -40,7 +40,7 @@ def probe_commands(java_home: str | None) -> Mapping[str, str]:
     """Shell commands that find the host's own Java and ask its version."""
     if java_home is not None:
         binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))
-        # A JVM's start is most of what a look at a host costs: only where no file answers.
+        # A JVM's start takes most of the time of a look at a host: only if no file has the version.
         known = "case $l in JAVA_VERSION=*) exit;; esac"
         told = f"[ ! -r {release} ] || while read -r l; do {known}; done <{release}"
         return {"java": f"{told}; [ ! -x {binary} ] || {binary} -version"}
@@ -57,7 +57,7 @@ def own_home(facts: HostFacts) -> str | None:
 
 
 def tarball_major(jdk: Artifact) -> int | None:
-    """The major version of a JDK tarball, from its ``release`` file; None when it has none."""
+    """The major version of a JDK tarball, from its ``release`` file; None without one."""
     return tarball.contents(jdk, default_cache()).jdk
 
 
@@ -69,9 +69,9 @@ def problems(
     where: str,
     accepted: Sequence[int] = (),
 ) -> list[Problem]:
-    """What is wrong with the Java that ``worker`` would run on.
+    """The problems of the Java that ``worker`` would use.
 
-    ``accepted``: the versions that the release itself accepts, where it says so.
+    ``accepted``: the versions that the release itself accepts, if known.
     """
     wanted = " or ".join(map(str, alluxio.java.versions))
     java_home = home(alluxio, worker, jdk)

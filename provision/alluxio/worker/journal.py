@@ -1,10 +1,10 @@
-"""What a master's host holds of the embedded journal, and which starts would lose it.
+"""The embedded journal on a master's host, and the starts that would lose it.
 
 Alluxio's masters keep their state in a Raft log (class ``RaftJournalSystem``, library Ratis). A
-master that starts without one takes the addresses in its properties for the group. When most of
-a group are such masters they elect one of themselves, and the masters that have the journal
-follow it: what they held is overwritten. Upstream's page "Journal Management" (release 2.9, "Adding
-a new master") therefore adds one master at a time, to masters that serve.
+master that starts without a log takes the addresses in its properties for the group. When most
+masters of a group are such masters, they elect one of themselves. The masters with the journal then
+follow it, and their journal is overwritten. Therefore upstream's page "Journal Management" (release
+2.9, "Adding a new master") adds one master at a time, to masters that serve.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from provision.text import printable
 LABEL = "journal"
 #: ``RaftJournalSystem.RAFT_GROUP_UUID``, the folder of the group in ``RaftJournalUtils.RAFT_DIR``.
 _GROUP = "02511d47-d67c-49a3-9011-abb3109a44c1"
-#: Bytes of Ratis' file of the group; one peer takes about 40.
+#: Limit for the bytes of Ratis' file of the group; one peer takes about 40.
 _MAX_CONF = 16384
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """``written``: it has entries or a snapshot. ``peers``: the journal addresses (``host:port``,
-    IPv6 without brackets) of the group that its log has; empty when the log has none yet, or when
-    it cannot be read."""
+    """``written``: the journal has entries or a snapshot. ``peers``: the journal addresses
+    (``host:port``, IPv6 without brackets) of the group in its log; empty when the log has no group
+    yet, or cannot be read."""
 
     written: bool = False
     peers: frozenset[str] = frozenset()
 
 
 def address(master: AlluxioMaster) -> str:
-    """The master's address as it stands in :attr:`Journal.peers`."""
+    """The master's address in the form of :attr:`Journal.peers`."""
     return f"{master.hostname}:{master.journal_port}"
 
 
 def probe_commands(alluxio: AlluxioCluster, master: AlluxioMaster) -> dict[str, str]:
-    """The command of a probe that looks at the journal; :func:`read` reads what it prints."""
+    """The probe command that looks at the journal; :func:`read` reads its output."""
     if not journal_folder.is_embedded(alluxio, master):
         return {}
     # Releases before 2.8 had no folder raft (RaftJournalSystem.maybeMigrateOldJournal).
@@ -57,7 +57,7 @@ def probe_commands(alluxio: AlluxioCluster, master: AlluxioMaster) -> dict[str, 
         f'for d in {places}; do [ -d "$d" ] || continue; '
         'f=$d/current/raft-meta.conf; [ ! -f "$f" ] || '
         f'echo "conf $(head -c {_MAX_CONF} "$f" | base64 -w0)"; '
-        # One is enough: thousands of them would be more than a probe takes.
+        # One file is enough: thousands of names would be too much for a probe.
         'for f in "$d"/current/log_* "$d"/sm/snapshot*; do [ ! -s "$f" ] || '
         '{ echo "has $f"; break; }; done; done'
     )
@@ -65,7 +65,7 @@ def probe_commands(alluxio: AlluxioCluster, master: AlluxioMaster) -> dict[str, 
 
 
 def read(text: str) -> Journal:
-    """What the probe's command has printed. Lines that are not understood are passed over."""
+    """The journal from the output of the probe's command. Unknown lines are ignored."""
     written, peers = False, frozenset[str]()
     for line in text.splitlines():
         kind, _, rest = line.partition(" ")
@@ -82,10 +82,10 @@ def problems(
     journals: Mapping[str, Journal],
     primary: str | None,
 ) -> list[Problem]:
-    """Why the chosen masters must not be started as they are.
+    """The problems that forbid to start the chosen masters as they are.
 
-    ``journals``: of every declared master whose host was looked at; ``primary``: the master that
-    serves now, by name.
+    ``journals``: the journals of all declared masters on hosts that were looked at. ``primary``:
+    the name of the master that serves now.
     """
     return [
         *_outvoted(alluxio, chosen, journals, primary),
@@ -109,7 +109,7 @@ def _outvoted(
     if not fresh:
         return []
     if not holders:
-        # Enough of them elect one, and a journal that nobody has seen is overwritten.
+        # Enough such masters elect one of themselves, and an unseen journal is overwritten.
         enough = len(fresh) > len(alluxio.masters) // 2
         return [_unseen(fresh, unseen)] if unseen and enough else []
     names, have = ", ".join(m.name for m in fresh), ", ".join(holders)
@@ -166,7 +166,8 @@ def _shrunken(
 def _peers(encoded: str) -> frozenset[str]:
     """The addresses in Ratis' ``raft-meta.conf``: one ``LogEntryProto`` (``Raft.proto``).
 
-    Its field 4 is the configuration, whose field 1 are the peers, whose field 2 is the address.
+    Field 4 of the entry is the configuration; field 1 of the configuration are the peers; field 2
+    of a peer is its address.
     """
     try:
         entry = unknown_fields(base64.b64decode(encoded, validate=True))

@@ -1,8 +1,8 @@
-"""A cluster that goes from one membership type to another: what is in force, and what to say.
+"""A cluster's change from one membership type to another: the type in force on each host.
 
-The change itself is an ordinary one of ``alluxio-site.properties``, rolled out like any other.
-What is special is the time between the first restarted worker and the last, and what the old
-membership leaves in etcd.
+The change itself is an ordinary change of ``alluxio-site.properties``, rolled out like any other.
+Two things are special: the time between the first restarted worker and the last, and the keys that
+the old membership leaves in etcd.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ KEY = "alluxio.worker.membership.manager.type"
 
 
 def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
-    """The shell command that says which membership type a host's worker was last given.
+    """The shell command that prints the membership type last written for a host's worker.
 
-    A command, because a site file with secrets is not read by the tool.
+    It is a command, because this tool does not read a site file with secrets.
     """
     site = shlex.quote(f"{alluxio.install_dir}/current/conf/alluxio-site.properties")
     found = f'case $l in {KEY}=*) echo "${{l#*=}}";; esac'
@@ -28,7 +28,7 @@ def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
 
 
 def in_force(facts: HostFacts) -> MembershipType | None:
-    """The type that the host's worker was last given, or None: it has none yet, or another."""
+    """The type last written for the host's worker; None without a type, or with an unknown one."""
     said = facts.commands.get("membership", "").strip()
     return cast("MembershipType", said) if said in get_args(MembershipType) else None
 
@@ -36,7 +36,7 @@ def in_force(facts: HostFacts) -> MembershipType | None:
 def away(
     alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts]
 ) -> dict[MembershipType, list[str]]:
-    """The installed workers that were last given another type than the inventory says, by type."""
+    """The installed workers with another last written type than the inventory's, by type."""
     found: dict[MembershipType, list[str]] = {}
     for w in workers:
         kind = in_force(facts[w.machine])

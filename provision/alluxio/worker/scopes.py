@@ -9,31 +9,34 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-#: The release whose list it is.
+#: The release of this list.
 RELEASE = "313"
 _FILE = Path(__file__).parent / "property-scopes.txt"
-#: Properties of one process. Of the others with scope SERVER or NONE many are the under stores':
-#: a client reads these as well, because it reads a file there itself when no worker answers.
+#: Properties of one process. Many other properties with scope SERVER or NONE belong to the under
+#: stores. A client reads these as well, because it reads a file there itself when no worker
+#: answers.
 _PROCESSES = ("alluxio.worker.", "alluxio.master.", "alluxio.job.", "alluxio.proxy.")
-#: A process's own name and bind address are for it alone, though upstream gives no scope.
+#: Only the process itself uses its own name and bind address, although upstream gives no scope.
 _OWN_ADDRESS = ("hostname", "bind.host")
 
 
 @functools.cache
 def scopes() -> Mapping[str, str]:
-    """By property, and by its older names: ALL, CLIENT, WORKER, MASTER, SERVER or NONE."""
+    """The scope by property, and by its older names: ALL, CLIENT, WORKER, MASTER, SERVER or
+    NONE."""
     lines = _FILE.read_text(encoding="utf-8").splitlines()
     pairs = (line.split(" ") for line in lines if not line.startswith("#"))
     return {key: scope for scope, key in pairs}
 
 
 def is_known(key: str) -> bool:
-    """Whether the release has this property. Templates, as of mount options, are none."""
+    """Whether the release has this property. Templates (of mount options, for example) do not
+    count."""
     return key in scopes()
 
 
 def is_for_clients(key: str) -> bool:
-    """Whether a client may read ``key``. A property that is not known may be a client's."""
+    """Whether a client may read ``key``. A client may also read an unknown property."""
     if key.startswith("alluxio.worker.") and key.endswith(_OWN_ADDRESS):
         return False
     scope = scopes().get(key, "ALL")

@@ -1,9 +1,9 @@
-"""Where a worker and a master keep what must outlive a release: below ``state_dir``.
+"""The data of a worker and a master that must outlive a release: below ``state_dir``.
 
-Alluxio's default for all of it is its work folder, which is the release's own folder
-(``PropertyKey.WORK_DIR``): an upgrade would leave it behind, and the service's user may not write
-there. The work folder is given to the two services as a Java option and not in
-``alluxio-site.properties``, because the command line takes it for the release's folder
+Alluxio's default for all this data is its work folder, which is the release's own folder
+(``PropertyKey.WORK_DIR``). An upgrade would leave the data behind, and the service's user may not
+write there. The two services get the work folder as a Java option, not in
+``alluxio-site.properties``, because the command line takes the work folder for the release's folder
 (classes ``CollectInfo`` and ``CollectAlluxioInfoCommand`` of ``info collect``).
 """
 
@@ -24,9 +24,9 @@ WORK = "alluxio.work.dir"
 METASTORE = "alluxio.dora.worker.metastore.rocksdb.dir"
 UFS_ROOT = "alluxio.dora.client.ufs.root"
 DIRS, SIZES = "alluxio.worker.page.store.dirs", "alluxio.worker.page.store.sizes"
-#: Label of the probe's command for the page stores that the worker was last given.
+#: Label of the probe's command for the page stores last written for the worker.
 GIVEN = "page-store"
-#: Bytes that a new metastore should find. It takes some hundred bytes for each file it knows.
+#: Free bytes that a new metastore should find. It takes some hundred bytes for each known file.
 METASTORE_ROOM = 256 << 20
 
 
@@ -37,24 +37,25 @@ def metastore(alluxio: AlluxioCluster) -> str:
 
 def temp_dir(alluxio: AlluxioCluster, role: str) -> str:
     """Java's folder for temporary files. RocksDB and Netty unpack their native libraries there
-    and execute them, which /tmp often forbids (``noexec``)."""
+    and execute them; /tmp often forbids this (``noexec``)."""
     return f"{alluxio.state_dir}/tmp/{role}"
 
 
 def paths(alluxio: AlluxioCluster, role: str) -> tuple[str, ...]:
-    """What a worker or a master makes in ``state_dir`` beside its identity, pages and journal."""
+    """The paths that a worker or a master makes in ``state_dir``, besides its identity, pages and
+    journal."""
     if role == "worker":
         return (temp_dir(alluxio, role), metastore(alluxio), f"{metastore(alluxio)}.incoming")
-    # Its list of files that a load could not read is below its work folder.
+    # The list of files that a load could not read is below the work folder.
     own = (f"{alluxio.state_dir}/metastore", f"{alluxio.state_dir}/job_results")
     return (temp_dir(alluxio, role), *own)
 
 
 def java_options(alluxio: AlluxioCluster, role: str, properties: Mapping[str, Scalar]) -> str:
-    """The options of every JVM of ours. ``properties`` are those that it has in the end.
+    """The options of every JVM that this tool sets up. ``properties`` are its final properties.
 
-    After an OutOfMemoryError a JVM goes on with some of its threads gone, and a worker's lease may
-    well be kept alive. With the first option it ends (exit code 3), and systemd starts it.
+    After an OutOfMemoryError a JVM goes on without some of its threads, and a worker may still keep
+    its lease alive. With the first option the JVM exits (exit code 3), and systemd starts it again.
     """
     work = [] if WORK in properties else [f"-D{WORK}={alluxio.state_dir}"]
     temp = f"-Djava.io.tmpdir={temp_dir(alluxio, role)}"
@@ -62,8 +63,8 @@ def java_options(alluxio: AlluxioCluster, role: str, properties: Mapping[str, Sc
 
 
 def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
-    """The shell commands that say where a worker's metastore was before ``state_dir``, and which
-    page stores it was last given."""
+    """The shell commands that print the place of a worker's metastore before ``state_dir``, and the
+    page stores last written for the worker."""
     current = shlex.quote(f"{alluxio.install_dir}/current")
     site = f"{current}/conf/alluxio-site.properties"
     return {
@@ -78,9 +79,10 @@ def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
 def moves(
     alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts, unit: str
 ) -> tuple[Move, ...]:
-    """What an earlier deployment's worker, service ``unit``, keeps in its release's folder.
+    """The moves of data that an earlier deployment's worker (service ``unit``) has in its release's
+    folder.
 
-    Earlier versions of this tool left the metastore where Alluxio has it by default.
+    Earlier versions of this tool left the metastore in Alluxio's default place.
     """
     source = facts.commands.get("old-metastore", "").strip()
     target = metastore(alluxio)
@@ -91,10 +93,10 @@ def moves(
 
 
 def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> list[Problem]:
-    """The page stores of ``worker`` that become smaller than they were last given.
+    """Notes about page stores of ``worker`` that become smaller than last written.
 
-    While a worker starts it reads the names of its pages, and deletes those that go beyond the
-    size (``LocalCacheManager.restore`` and ``addPageToDir``); if that fails, the whole store.
+    At its start a worker reads the names of its pages, and deletes the pages beyond the size
+    (``LocalCacheManager.restore`` and ``addPageToDir``). If this fails, it deletes the whole store.
     """
     before = given_stores(facts.commands.get(GIVEN, ""))
     store = worker.page_store

@@ -1,12 +1,12 @@
-"""Page stores whose disk is away. They are caches: a worker runs on with its other stores.
+"""Page stores with a missing disk. They are caches: a worker runs on with its other stores.
 
-Alluxio makes a store's folder ``DIR/LOCAL`` when it is missing, on whatever disk is there; when it
-cannot, it turns the whole page cache off and the worker goes on without one, in silence (classes
-``LocalCacheManager.restoreOrInit``, ``PageStoreDir.clear``; states ``NOT_IN_USE``). A folder that
-it can read and not write is no trouble to it: the store is restored as empty, each page that falls
-to it is not cached, and the other stores serve. So the unit puts an empty folder of root's in the
-place of a store whose disk is away. Nothing can fill the root disk there, the mounted disk hides
-it, and the journal names it.
+When a store's folder ``DIR/LOCAL`` is missing, Alluxio makes it on any disk that is there. When it
+cannot make the folder, it turns the whole page cache off, and the worker goes on without a cache
+and without a message (classes ``LocalCacheManager.restoreOrInit``, ``PageStoreDir.clear``; states
+``NOT_IN_USE``). But Alluxio works with a folder that it can read and not write: the store is
+restored as empty, pages for this store are not cached, and the other stores serve. So the unit puts
+an empty folder, owned by root, in the place of a store with a missing disk. Nothing can fill the
+root disk there, the mounted disk hides the folder, and the journal names it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from provision.inventory.resolved import AlluxioWorker
 
 
 def check(dirs: Sequence[str], mounts: Mapping[str, str]) -> str:
-    """The command of an ``ExecStartPre=-+`` that sees to each store whose disk is away.
+    """The command of an ``ExecStartPre=-+`` that makes this folder for each store with a missing
+    disk.
 
     ``mounts``: the mount points by store, as noted in the unit.
     """
@@ -38,7 +39,7 @@ def check(dirs: Sequence[str], mounts: Mapping[str, str]) -> str:
         # A mount point is on another file system than the folder above it.
         'on() { [ -d "$1" ] && [ "$(stat -c %d "$1")" != "$(stat -c %d "$1/..")" ]; }; '
         'away() { echo "page store $1 is not used: $2; the other stores serve" >&2; '
-        # Root's before anything is done in it by name.
+        # The folder belongs to root before any path in it is used.
         '[ ! -L "$1" ] && mkdir -p "$1" && chown -h root:root "$1" && chmod 755 "$1" || return; '
         '[ -O "$1/LOCAL" ] && [ ! -L "$1/LOCAL" ] && return; '
         '[ ! -e "$1/LOCAL" ] || mv -T "$1/LOCAL" "$1/LOCAL.before-$(date +%s)"; '
@@ -50,9 +51,9 @@ def check(dirs: Sequence[str], mounts: Mapping[str, str]) -> str:
 
 
 def lost(worker: AlluxioWorker, facts: HostFacts, unit_path: str) -> dict[str, str]:
-    """The stores that must not be made on the root disk, by path, and why they are away.
+    """The stores that must not be made on the root disk, by path, and why their disk is missing.
 
-    ``unit_path``: the worker's unit, one of the files that the facts were asked for.
+    ``unit_path``: the worker's unit; the probe of the facts has this file in it.
     """
     dirs = worker.page_store.dirs
     unit = facts.text(unit_path)
@@ -62,7 +63,7 @@ def lost(worker: AlluxioWorker, facts: HostFacts, unit_path: str) -> dict[str, s
     }
     if unit is None:
         return found
-    # One that the worker has been given, of a version of this tool that noted no mounts.
+    # A store that was written for the worker by a version of this tool that noted no mounts.
     before = state.given_stores(facts.commands.get(state.GIVEN, ""))
     noted = disks.noted(unit)
     for path in dirs:
@@ -75,7 +76,7 @@ def lost(worker: AlluxioWorker, facts: HostFacts, unit_path: str) -> dict[str, s
 def problems(
     worker: AlluxioWorker, facts: HostFacts, unit_path: str, user: str, where: str
 ) -> list[Problem]:
-    """A warning for each store that is away."""
+    """A warning for each store with a missing disk."""
     return [
         Problem(
             where,

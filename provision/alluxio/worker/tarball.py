@@ -1,11 +1,10 @@
-"""What a tarball holds, read on this machine before a host sees it.
+"""The contents of a tarball, read on this machine before the tarball goes to a host.
 
 ``dev/scripts/src/alluxio.org/build/profiles.yml`` in Alluxio's source has the layout of a release.
-Its launch script is ``bin/launch-process-bash`` in 304 to 313 and ``bin/launch-process``
-before. ``libexec/version.sh`` has ``VERSION`` (a 2.x release has it in
-``libexec/alluxio-config.sh``). ``libexec/alluxio-config.sh`` refuses other versions of Java.
-Reading takes up to half a minute for a whole release, so the result is kept by the tarball's
-sha256.
+The launch script is ``bin/launch-process-bash`` in 304 to 313 and ``bin/launch-process`` before.
+``libexec/version.sh`` has ``VERSION`` (a 2.x release has it in ``libexec/alluxio-config.sh``).
+``libexec/alluxio-config.sh`` refuses other versions of Java. A whole release takes up to half a
+minute to read, so the result is kept under the tarball's sha256.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from provision.text import document, printable
 #: The names of the launch script in a release, the newest first.
 LAUNCHERS = ("bin/launch-process-bash", "bin/launch-process")
 CLI, CONFIG, VERSION = "bin/alluxio", "libexec/alluxio-config.sh", "libexec/version.sh"
-#: Of what is kept. Another one is read again.
+#: The version of the kept results. For a result of another version, the tarball is read again.
 _FORMAT = 1
-#: The first release whose workers register themselves.
+#: The first release with workers that register themselves.
 FIRST = 300
-#: Bytes read of a file inside. Alluxio's own are some 10 KB.
+#: How many bytes of a file in the tarball are read. Alluxio's own files have some 10 KB.
 _READ = 1 << 16
 _MARKS = frozenset({*LAUNCHERS, CLI, CONFIG, VERSION, "bin/java", "etcd", "etcdctl"})
 _JDK_RELEASE = ("release", "Contents/Home/release")
@@ -40,10 +39,10 @@ _JDK_RELEASE = ("release", "Contents/Home/release")
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is known of a tarball. Paths are those after the top folder is taken away, as tar does.
+    """The known contents of a tarball. Paths are without the top folder, as tar unpacks them.
 
-    ``version``: of an Alluxio release, empty when it does not say. ``java``: the major versions
-    that the release accepts, empty when its check cannot be read out. ``jdk``: a JDK's major
+    ``version``: the version of an Alluxio release; empty when unknown. ``java``: the major versions
+    that the release accepts; empty when its check cannot be understood. ``jdk``: a JDK's major
     version. ``conf``: whether it has a folder ``conf``. ``error``: why it cannot be read.
     """
 
@@ -56,14 +55,14 @@ class Contents:
 
     @property
     def launcher(self) -> str | None:
-        """The launch script, or None when there is none."""
+        """The launch script, or None without one."""
         return next((name for name in LAUNCHERS if name in self.found), None)
 
 
 def contents(artifact: Artifact, cache: Path) -> Contents:
-    """What ``artifact`` holds, from ``cache`` where it was read before. Never raises.
+    """The contents of ``artifact``, from ``cache`` if they were read before. Never raises.
 
-    The cache only saves time: where it is broken or cannot be written, the tarball is read.
+    The cache only saves time: when it is broken or cannot be written, the tarball is read.
     """
     kept = cache / "contents" / f"{artifact.sha256}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -83,7 +82,7 @@ def contents(artifact: Artifact, cache: Path) -> Contents:
 
 
 def read(path: Path) -> Contents:
-    """What the tarball at ``path`` holds. It is read until all that matters is found.
+    """The contents of the tarball at ``path``. It is read until all needed values are found.
 
     Raises :class:`OSError`.
     """
@@ -119,7 +118,7 @@ def read(path: Path) -> Contents:
 
 
 def release_version(script: str) -> str:
-    """The value of ``VERSION`` in a release's shell script; empty when it does not say."""
+    """The value of ``VERSION`` in a release's shell script; empty without one."""
     match = re.search(r"""^(?:export )?VERSION=["']?([A-Za-z0-9._+-]+)["']?\s*$""", script, re.M)
     return match[1] if match else ""
 
@@ -127,8 +126,8 @@ def release_version(script: str) -> str:
 def accepted_java(script: str) -> tuple[int, ...]:
     """The Java versions that ``libexec/alluxio-config.sh`` does not refuse; empty when unclear.
 
-    It compares the first two numbers of the version (``001008``) or the first (``011``), each
-    padded to three digits, and refuses what is unlike all of them.
+    The script compares the first two numbers of the version (``001008``) or the first number
+    (``011``), each padded to three digits. It refuses a version that equals none of its values.
     """
     number = r"""["']?([0-9]{%s})["']?(?![0-9])"""
     pair = re.findall(r'\$\{?JAVA_MAJORMINOR\}?"?\s*!=\s*' + number % 6, script)
@@ -144,14 +143,14 @@ def java_major(text: str) -> int | None:
 
 
 def problems(artifact: Artifact, release: Contents, declared: str) -> list[Problem]:
-    """Why ``release`` cannot be the Alluxio release ``declared``: at most one problem."""
+    """The problem that ``release`` cannot be the Alluxio release ``declared``: at most one."""
     where = str(artifact.path)
     what, remedy = _unfit(release, declared)
     return [Problem(where, what, remedy, id="tarball-unfit")] if what else []
 
 
 def same_release(declared: str, version: str) -> bool:
-    """Whether ``declared`` names ``version``: itself, or a build of it such as 313-hotfix1."""
+    """Whether ``declared`` names ``version``, or a build of it such as 313-hotfix1."""
     short, long = sorted((declared, version), key=len)
     return long == short or (long.startswith(short) and long[len(short)] in "-+_")
 
@@ -162,7 +161,7 @@ def launcher_on(facts: HostFacts, home: str) -> str | None:
 
 
 def launchers(home: str) -> tuple[str, ...]:
-    """Where the launch script of a release at ``home`` may be, for :func:`launcher_on`."""
+    """The possible paths of the launch script of a release at ``home``, for :func:`launcher_on`."""
     return tuple(f"{home}/{name}" for name in LAUNCHERS)
 
 
@@ -187,7 +186,7 @@ def _unfit(release: Contents, declared: str) -> tuple[str, str]:
     missing = _missing(release)
     if missing:
         return f"is no Alluxio release: it has no {' and no '.join(missing)}", right
-    # A name that does not begin as a release does, such as "trial", is only the folder's.
+    # A name that does not begin like a release, such as "trial", only names the folder.
     named = declared[0].isdigit()
     if release.version and named and not same_release(declared, release.version):
         return (

@@ -1,6 +1,6 @@
-"""What each command consists of, top to bottom: observe, plan, show, apply, say.
+"""The parts of each command, from top to bottom: observe, plan, show, apply, report.
 
-A newcomer reads here what a command does; how, is in the modules that it calls.
+A newcomer reads here what a command does. The modules that it calls contain the details.
 """
 
 from provision.cli.tasks.cluster import (

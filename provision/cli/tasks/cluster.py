@@ -1,4 +1,4 @@
-"""The commands that look at the whole cluster, and the one that takes it away."""
+"""The commands that look at the whole cluster, and the commands that remove it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def check_pods(
 ) -> int:
     """As :func:`check_nodes`, over the pods of the inventory's Helm release.
 
-    ``where`` is namespace, context and kubeconfig, each instead of the inventory's unless empty.
+    ``where`` is namespace, context and kubeconfig. Each replaces the inventory's value unless it is
+    empty.
     """
     from provision.kubernetes import check, values
 
@@ -201,7 +202,7 @@ def audit(run: Run, host: str, lines: int) -> int:
 
 
 def destroy(run: Run, confirmed: str) -> int:
-    """Take the cluster off its hosts. The cluster's name is the consent; nothing else is."""
+    """Remove the cluster from its hosts. Only the cluster's name counts as consent."""
     from provision.cli import console
     from provision.plans import destroy
 
@@ -218,7 +219,7 @@ def destroy(run: Run, confirmed: str) -> int:
 
 
 def clean_host(run: Run, name: str, delete: str, confirmed: str) -> int:
-    """Remove from one host what belongs to another cluster. The host's name is the consent."""
+    """Remove another cluster's installation from one host. The host's name is the consent."""
     from provision.cli import console
     from provision.plans import clean_host
 

@@ -1,4 +1,4 @@
-"""What commands have in common: loading the inventory, consent, and the plan carried out."""
+"""Common parts of the commands: load the inventory, ask for consent, carry out the plan."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ WORKERS = frozenset(
         "readmit-worker",
     }
 )
-#: Commands that start workers. Each takes a lease of etcd, which grants none while an alarm stands.
+#: Commands that start workers. Each worker needs a lease; etcd grants none while an alarm stands.
 LEASING = frozenset({"start-workers", "restart-workers", "upgrade-workers", "rollback-workers"})
-#: Commands that change something and need not know which cluster it is, each with the reason.
+#: Commands that change something without knowing which cluster it is, each with the reason.
 UNGUARDED = {
     "destroy": "takes everything away, with consent",
     "clean-host": "removes what is another cluster's, with consent",
@@ -46,7 +46,7 @@ UNGUARDED = {
 
 
 def load(run: Run) -> Inventory:
-    """The inventory, while SSH and etcd's client libraries are imported beside it."""
+    """Load the inventory, and import SSH and etcd's client libraries at the same time."""
     import threading
 
     from provision.etcd.api import client
@@ -71,10 +71,10 @@ def load_own_etcd(run: Run) -> Inventory:
 def _establish(run: Run, inventory: Inventory) -> Inventory:
     """The inventory with the etcd cluster that this command works on: see :mod:`guard`.
 
-    Commands on workers look at the members' hosts, too, for the last run's note. Their operator
-    may not have these hosts: then the members' answers alone count, and a serving group that has no
-    majority of the declared members is refused. Membership STATIC goes without etcd, but for keys
-    that it left there.
+    Commands on workers also look at the members' hosts, for the last run's note. Their operator may
+    have no access to these hosts. Then only the members' answers count, and a serving group without
+    a majority of the declared members is refused. Membership STATIC needs no etcd, except for keys
+    that are left in etcd.
     """
     from provision.alluxio.worker import desired
     from provision.etcd.cluster import guard
@@ -114,10 +114,11 @@ def warn(run: Run) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """The cluster's name (or a host's), by which the operator agrees to what cannot be undone.
+    """The cluster's name (or a host's name) as the operator's consent to a change that cannot be
+    undone.
 
-    ``given`` comes from ``option``; without it the operator is asked, with ``what``. ``done`` is
-    the participle of what the command does.
+    ``given`` comes from ``option``; without it the operator is asked, with the text ``what``.
+    ``done`` is the participle of the command's verb.
     """
 
     name: str
@@ -128,7 +129,7 @@ class Consent:
     noun: str = "cluster"
 
     def require_possible(self, run: Run) -> None:
-        """Raises :class:`UsageError` when nobody can be asked, or the name is another one."""
+        """Raises :class:`UsageError` when nobody can be asked, or the given name is wrong."""
         if not run.dry_run and (self.given or not sys.stdin.isatty()):
             self._require(self.given)
 
@@ -186,8 +187,8 @@ def carry_out(run: Run, plan: Plan) -> bool:
 
 
 def _require_leases(run: Run) -> None:
-    """Raises :class:`PreflightFailed` while etcd grants no lease: a worker that is restarted then
-    loses the registration that it has."""
+    """Raises :class:`PreflightFailed` while etcd grants no lease: a worker that is restarted
+    meanwhile loses its registration."""
     from provision.etcd.cluster import gates, health
 
     alluxio = run.inventory.alluxio
@@ -196,7 +197,7 @@ def _require_leases(run: Run) -> None:
 
 
 def note(run: Run) -> None:
-    """Note on the members' hosts what the cluster is like now, for the next run to compare."""
+    """Note the cluster's present state on the members' hosts; the next run compares it."""
     from provision.cli import console
     from provision.etcd.cluster import last_seen
 

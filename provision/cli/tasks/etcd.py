@@ -1,4 +1,4 @@
-"""What each command on etcd consists of, top to bottom."""
+"""The parts of each command on etcd, from top to bottom."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = False) -> int:
-    """Bring the etcd cluster to what the inventory says, and print its endpoints."""
+    """Bring the etcd cluster to the state in the inventory, and print its endpoints."""
     from provision.cli import console
     from provision.etcd.cluster import gates
     from provision.plans.etcd import deploy_etcd
@@ -38,7 +38,7 @@ def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = Fal
     seen = observed.health
     if not plan.steps:
         seen = gates.wait_until_recovered(inventory.etcd, run.fleet, seen)
-    # Not this command's to change: the workers' logins go with it.
+    # This command does not change authentication: the workers' logins must change with it.
     console.problems(seen.auth_problems)
     endpoints = [member.client_url for member in inventory.etcd.members]
     plain = [url for url in inventory.etcd.endpoints if url not in endpoints]
@@ -62,7 +62,7 @@ def add_member(run: Run, name: str, workers: bool) -> int:
 
 
 def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
-    """Take one member out of the cluster, and its host out of service."""
+    """Remove one member from the cluster, and clean its host."""
     from provision.plans.etcd.members import remove_member
     from provision.plans.etcd.state import observe
 
@@ -85,7 +85,7 @@ def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
 
 
 def replace_member(run: Run, name: str, delete: str, workers: bool) -> int:
-    """Put a new member in the place of a dead one of the same name."""
+    """Replace a dead member with a new one of the same name."""
     from provision.plans.etcd.members import replace_member
     from provision.plans.etcd.state import observe
 
@@ -165,13 +165,13 @@ def rotate_certs(run: Run, ca: bool, limit: str, confirmed: str = "") -> int:
         preview = planned(False)
         console.problems(preview.notes)
         consent.require(run, preview)
-        # Only now is the CA made. The steps are those that were shown.
+        # The CA is made only now. The steps are the same steps that were shown.
         plan = replace(planned(not run.dry_run), notes=())
         run.shown = plan.steps if run.shown is preview.steps else run.shown
     else:
         rotate_certs.require_at_hand(cluster, observed)
         if not rotate_certs.cut_off(cluster, observed):
-            # A run that was cut may have left a member on its way: its next run waits for it.
+            # A killed run may have left a member while it was starting: this run waits for it.
             health = gates.wait_until_recovered(cluster, run.fleet, observed.health)
             observed = replace(observed, health=health)
             gates.require_writable(health)
@@ -200,7 +200,7 @@ def export_csrs(run: Run, to: str, every: bool, limit: str) -> int:
 
 
 def import_certs(run: Run, folder: str | None) -> int:
-    """Verify the certificates that the external CA has signed, all of them, and take them in."""
+    """Verify all certificates that the external CA has signed, and import them."""
     from provision.plans.etcd.certificates import csr_exchange
 
     if not folder:
@@ -237,7 +237,7 @@ def disable_auth(run: Run) -> int:
 
 
 def backup_etcd(run: Run, to: str, keep: str, fetch: bool = False) -> int:
-    """A snapshot of etcd on this machine, proven to restore; or those of the timer, fetched."""
+    """Take a snapshot of etcd on this machine and prove it; or fetch the timer's snapshots."""
     from provision import terminal
     from provision.engine import audit as log
     from provision.plans.etcd.data import backup_etcd
@@ -292,7 +292,7 @@ def _fetch(run: Run, inventory: Inventory, into: Path, keep: int) -> int:
 
 
 def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
-    """Every member anew from one snapshot. The cluster's name is the consent."""
+    """Restore every member from one snapshot. The cluster's name is the consent."""
     from provision.cli import console
     from provision.engine.plan import further
     from provision.plans.alluxio import reregister_workers
@@ -329,7 +329,7 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
 
 
 def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> int:
-    """A cluster of one survivor, then the others join it again. The name is the consent."""
+    """Make a cluster of one survivor; then the others join it again. The name is the consent."""
     from provision.cli import console
     from provision.engine.plan import Plan, further
     from provision.etcd.cluster import guard
@@ -356,7 +356,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
     if not run.dry_run:
         lost = [m.name for m in seen.lost]
         for member in seen.rejoining:
-            workers = member == seen.rejoining[-1]  # they are told once, of all
+            workers = member == seen.rejoining[-1]  # the workers get all endpoints once, at the end
             with further(f"{member.name} joins again"):
                 there = observe.observe(inventory, run.fleet, lost, recovering=True)
                 join = add_member.plan(
@@ -391,7 +391,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
 
 
 def kept_data(run: Run, delete: str, limit: str) -> int:
-    """What members' former data there is, and the deletion of what is named."""
+    """Show the members' former data, and delete the named folders."""
     from provision import terminal
     from provision.inventory.selection import choose
     from provision.plans.etcd.data import retained
@@ -481,7 +481,7 @@ def _deletions(delete: str, name: str) -> tuple[str, ...]:
 
 
 def _say_alarms(run: Run, inventory: Inventory) -> None:
-    """Warn of the alarms that the restored data brought along, and that stand for a reason."""
+    """Warn about alarms from the restored data that stand because their cause is still there."""
     from provision.cli import console
     from provision.etcd.cluster import health
     from provision.plans.etcd.data import alarms

@@ -64,7 +64,7 @@ def inventory_schema(run: Run) -> int:
 
 
 def import_ansible(run: Run, file: str, to: str, etcd_group: str, worker_group: str) -> int:
-    """Make an inventory of an Ansible one; what cannot be carried over is listed."""
+    """Make an inventory from an Ansible inventory, and list the parts that cannot be converted."""
     from provision import terminal
     from provision.ansible.convert import convert
     from provision.cli import console
@@ -142,7 +142,7 @@ def render_client_config(run: Run, to: str) -> int:
 
 
 def render_monitor(run: Run, into: str, every: float, textfiles: str) -> int:
-    """A timer for this machine, and alert rules; how they are installed is said."""
+    """Render a timer for this machine and alert rules, and print how to install them."""
     from provision import terminal
     from provision.check_nodes import monitor
     from provision.files import write_whole
@@ -169,7 +169,7 @@ def render_monitor(run: Run, into: str, every: float, textfiles: str) -> int:
 
 
 def render_helm(run: Run, to: str, credentials: str) -> int:
-    """The values of Alluxio's Helm chart; the secret ones only into a file that was asked for."""
+    """The values of Alluxio's Helm chart. Secret values go only into a file that was asked for."""
     from provision import terminal
     from provision.cli import console
     from provision.kubernetes import values

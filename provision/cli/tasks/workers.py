@@ -1,4 +1,4 @@
-"""What each command on workers and masters consists of, top to bottom."""
+"""The parts of each command on workers and masters, from top to bottom."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _chosen(
 
 
 def start_workers(run: Run, limit: str, batch: str, path: str = "", downgrade: bool = False) -> int:
-    """Bring the workers to what the inventory says, and wait until each is ready.
+    """Bring the workers to the state in the inventory, and wait until each is ready.
 
     With ``path``, the file at that path is read through a worker at the end.
     """
@@ -41,7 +41,7 @@ def start_workers(run: Run, limit: str, batch: str, path: str = "", downgrade: b
     carried = common.carry_out(run, plan)
     live = {}
     if carried or not plan.steps:
-        # Who runs but is not live has as long to come back as others take to call it failed.
+        # A running worker that is not live gets the failure detection time to come back.
         patience = alluxio.failure_detection_timeout
         live = start_workers.require_live(
             inventory, alluxio, run.fleet, chosen, patience=patience, ready=True
@@ -132,7 +132,7 @@ def stop_workers(run: Run, limit: str, batch: str) -> int:
 
 
 def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
-    """Stop a worker for good, and take its registration out of etcd."""
+    """Stop a worker for good, and remove its registration from etcd."""
     from provision.plans.alluxio import decommission_worker
 
     if not name:
@@ -153,7 +153,7 @@ def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
 
 
 def forget_worker(run: Run, ids: str, count: str) -> int:
-    """Take registrations out of etcd whose workers are not live."""
+    """Remove registrations of workers that are not live from etcd."""
     from provision.plans.alluxio import forget_worker
 
     wanted = [i.strip() for i in ids.split(",") if i.strip()]
@@ -181,7 +181,7 @@ def forget_worker(run: Run, ids: str, count: str) -> int:
 
 
 def readmit_worker(run: Run, file: str) -> int:
-    """Write a registration again that decommission-worker or forget-worker has removed."""
+    """Write back a registration that decommission-worker or forget-worker has removed."""
     from provision.plans.alluxio import readmit_worker
 
     if not file:
@@ -196,7 +196,7 @@ def readmit_worker(run: Run, file: str) -> int:
 
 
 def start_masters(run: Run, limit: str, downgrade: bool = False) -> int:
-    """Bring the masters to what the inventory says, and wait until they have a primary."""
+    """Bring the masters to the state in the inventory, and wait until they have a primary."""
     from provision.inventory.selection import choose
     from provision.plans.alluxio import masters
 

@@ -1,11 +1,11 @@
 """etcd's v3 API, typed.
 
-Every call has a hard deadline and is sent once. Nothing runs in the background, and nothing is
-left behind by :meth:`EtcdClient.close`. Messages and calls are those of ``rpc.proto``, by
+Every call has a hard deadline and is sent once. Nothing runs in the background, and
+:meth:`EtcdClient.close` leaves nothing behind. Messages and calls come from ``rpc.proto``, through
 :mod:`provision.etcd.api.protocol`.
 
-Importing this module is cheap; gRPC comes with the first client, or earlier in a thread of the
-caller's by :func:`preload`.
+Importing this module is cheap. The first client imports gRPC; a caller can do this earlier in a
+thread of its own, with :func:`preload`.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ from provision.inventory.resolved import bracketed
 from provision.text import printable
 
 DEFAULT_TIMEOUT = 5.0
-#: Keys asked for at a time: few round trips, and an answer of some MB at the most.
+#: Keys per request: few round trips, and answers of at most some MB.
 PAGE = 2000
 MAX_ANSWER = 64 << 20
-#: Requests for leases that are under way at a time.
+#: How many requests for leases are under way at the same time.
 LEASES_AT_ONCE = 64
 HEALTH_PREFIX = "/alluxio-provision/health/"
 
 
 #: ``auth.proto``, ``Permission.Type``.
 _ACCESS = {0: "read", 1: "write", 2: "readwrite"}
-#: By endpoint, user and password: each login costs a member a bcrypt, some 0.1 s of a core.
+#: Tokens by endpoint, user and password: each login costs a member a bcrypt, some 0.1 s of a core.
 _tokens: dict[tuple[str, str, str], str] = {}
 
 
 class EtcdClient:
-    """A connection to one endpoint; ``timeout`` (seconds) bounds each call.
+    """A connection to one endpoint; ``timeout`` (seconds) limits each call.
 
-    All methods raise :class:`EtcdUnreachable` or :class:`EtcdRefused`. Connects, and logs in,
-    with the first call. Safe to use from several threads.
+    All methods raise :class:`EtcdUnreachable` or :class:`EtcdRefused`. The first call connects and
+    logs in. A client is safe to use from several threads.
     """
 
     def __init__(
@@ -81,14 +81,15 @@ class EtcdClient:
         self._token: tuple[tuple[str, str], ...] | None = None
         lib = self._lib = protocol.load()
         options: list[tuple[str, object]] = [
-            # The control machine's http_proxy is for the internet, never for a member.
+            # The control machine's http_proxy is for the internet, not for members.
             ("grpc.enable_http_proxy", 0),
             ("grpc.enable_retries", 0),
-            # Else a failed connection's back-off is shared with the next client to that address.
+            # Without this, the next client to the same address shares a failed connection's
+            # back-off.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_receive_message_length", MAX_ANSWER),
-            # A call that waits asks now and then whether there still is a member. etcd takes more
-            # than one such question in 5 s (--grpc-keepalive-min-time) for an attack.
+            # During a long call, a ping now and then checks that the member is still there. etcd
+            # treats more than one ping in 5 s (--grpc-keepalive-min-time) as an attack.
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.ping_timeout_ms", 10_000),
@@ -120,7 +121,7 @@ class EtcdClient:
         self._channel.close()
 
     def status(self) -> MemberStatus:
-        """This member's own view; answered without a quorum."""
+        """This member's own view. The member answers without a quorum."""
         answer = self._ask(self._maintenance.Status, self._lib.pb.StatusRequest())
         return MemberStatus(
             cluster_id=answer.header.cluster_id,
@@ -139,29 +140,30 @@ class EtcdClient:
         )
 
     def member_list(self) -> list[RegisteredMember]:
-        """The members as this endpoint knows them; answered without a quorum."""
+        """The members in this endpoint's own list. The member answers without a quorum."""
         answer = self._ask(self._cluster.MemberList, self._lib.pb.MemberListRequest())
         return [_member(m) for m in answer.members]
 
     def member_add(self, peer_urls: Sequence[str], *, learner: bool = True) -> RegisteredMember:
-        """Add a member, a learner unless told otherwise. Returns it with its new id, no name.
+        """Add a member, as a learner by default. Returns the member with its new id and no name.
 
-        etcd refuses while a voter is not connected (``unhealthy cluster``), for a peer URL that
-        a member has already, and, in 3.4, a second learner.
+        etcd refuses while a voter is not connected (``unhealthy cluster``). It refuses a peer URL
+        that a member has already, and, in 3.4, a second learner.
         """
         request = self._lib.pb.MemberAddRequest(peerURLs=peer_urls, isLearner=learner)
         return _member(self._call(self._cluster.MemberAdd, request).member)
 
     def member_promote(self, member: int) -> None:
-        """Make a learner a voter. etcd refuses until it has all but the last tenth of the log."""
+        """Make a learner a voter. etcd refuses while the learner lacks more than a tenth of the
+        log."""
         self._call(self._cluster.MemberPromote, self._lib.pb.MemberPromoteRequest(ID=member))
 
     def member_remove(self, member: int) -> None:
-        """Remove a member. etcd refuses when the started voters left would be no quorum."""
+        """Remove a member. etcd refuses when the remaining started voters would be no quorum."""
         self._call(self._cluster.MemberRemove, self._lib.pb.MemberRemoveRequest(ID=member))
 
     def member_update(self, member: int, peer_urls: Sequence[str]) -> None:
-        """Give a member other peer URLs. Its process has to be told them, too."""
+        """Give a member other peer URLs. The member's own configuration must change, too."""
         request = self._lib.pb.MemberUpdateRequest(ID=member, peerURLs=peer_urls)
         self._call(self._cluster.MemberUpdate, request)
 
@@ -173,7 +175,7 @@ class EtcdClient:
     def downgrade_enable(self, version: str) -> None:
         """Let members of the next lower minor release join; ``version`` such as ``3.5.0``.
 
-        Asking again while such a downgrade goes on is accepted.
+        etcd accepts a second request while such a downgrade goes on.
         """
         enable = self._lib.pb.DowngradeRequest(action=1, version=version)
         try:
@@ -191,7 +193,7 @@ class EtcdClient:
         return [Alarm(a.memberID, names.get(a.alarm, str(a.alarm))) for a in answer.alarms]
 
     def disarm(self, alarm: Alarm) -> None:
-        """Take an alarm back. etcd raises it again when its cause is still there."""
+        """Disarm an alarm. etcd raises it again when its cause is still there."""
         pb = self._lib.pb
         request = pb.AlarmRequest(
             action=pb.AlarmRequest.DEACTIVATE, memberID=alarm.member_id, alarm=alarm.kind
@@ -201,7 +203,7 @@ class EtcdClient:
     def hash_kv(self, revision: int = 0) -> KvHash:
         """The hash of this member's own keys up to ``revision`` (0: its newest).
 
-        Reads the whole database: give the client a timeout to match.
+        The member reads its whole database: give the client a long enough timeout.
         """
         answer = self._call(self._maintenance.HashKV, self._lib.pb.HashKVRequest(revision=revision))
         return KvHash(answer.hash, revision or answer.header.revision, answer.compact_revision)
@@ -214,18 +216,18 @@ class EtcdClient:
     def defragment(self) -> None:
         """Give free pages of this member's database back to its disk.
 
-        The member answers nothing else meanwhile: give the client a timeout to match.
+        The member answers nothing else meanwhile: give the client a long enough timeout.
         """
         self._call(self._maintenance.Defragment, self._lib.pb.DefragmentRequest())
 
     def snapshot(self, *, silence: float = 60.0) -> Iterator[bytes]:
-        """This member's database as it is now, in pieces, and at the end the sha256 (32 bytes)
-        of all before it: the format that ``etcdctl snapshot save`` writes.
+        """This member's database as it is now, in pieces. The last 32 bytes are the sha256 of
+        everything before: the format of ``etcdctl snapshot save``.
 
-        ``silence`` (seconds) bounds the wait for a piece, not the whole.
+        ``silence`` (seconds) limits the wait for one piece, not the whole call.
         """
         self._authenticate()
-        # No deadline: a large database takes what it takes. The watchdog ends a silent stream.
+        # No deadline: a large database may take long. The watchdog ends a silent stream.
         stream = self._maintenance.Snapshot(self._lib.pb.SnapshotRequest(), metadata=self._token)
         last, done = [time.monotonic()], threading.Event()
 
@@ -265,10 +267,10 @@ class EtcdClient:
         revision: int = 0,
         page: int = PAGE,
     ) -> tuple[int, list[KeyValue]]:
-        """The keys below ``prefix`` (at most ``limit``), sorted, and the revision they are at.
+        """The keys below ``prefix`` (at most ``limit``), sorted, and the revision of the read.
 
-        Linearizable. All pages are of that one revision; give ``revision`` to read another
-        prefix at the same.
+        Linearizable. All pages are from that one revision. Give this revision as ``revision`` to
+        read another prefix at the same revision.
         """
         start = _bytes(prefix) or b"\0"
         return self.interval(
@@ -285,7 +287,7 @@ class EtcdClient:
         revision: int = 0,
         page: int = PAGE,
     ) -> tuple[int, list[KeyValue]]:
-        """As :meth:`range`, for the keys from ``start`` up to and without ``end``."""
+        """As :meth:`range`, for the keys from ``start`` up to ``end``, without ``end``."""
         found: list[KeyValue] = []
         while True:
             left = page if limit is None else min(page, limit - len(found))
@@ -302,11 +304,11 @@ class EtcdClient:
     def watch(self, since: Mapping[str, int]) -> Generator[Changes, None, None]:
         """Every change below the prefixes in ``since``, each from its revision on, as it happens.
 
-        One stream. For each prefix, etcd's word that it is watched comes first, without events.
-        Ends only by an error: :class:`EtcdCompacted` when a revision is older than etcd's
-        history, :class:`EtcdUnreachable` when the member is gone, or has been without a leader
-        for some election timeouts (which is what the header ``hasleader`` asks for). Another
-        thread ends it by :meth:`close`.
+        One stream. For each prefix, the first item is etcd's confirmation of the watch, without
+        events. The stream ends only with an error: :class:`EtcdCompacted` when a revision is older
+        than etcd's history; :class:`EtcdUnreachable` when the member is gone, or has had no leader
+        for some election timeouts (the header ``hasleader`` asks for this error). Another thread
+        ends the stream with :meth:`close`.
         """
         pb = self._lib.pb
         prefixes, done = list(since), threading.Event()
@@ -318,7 +320,7 @@ class EtcdClient:
                     key=start, range_end=after(start), start_revision=since[prefix]
                 )
                 yield pb.WatchRequest(create_request=create)
-            done.wait()  # etcd takes the end of the requests for the end of the watch
+            done.wait()  # etcd ends the watch when the requests end
 
         self._authenticate()
         metadata = (*(self._token or ()), ("hasleader", "true"))
@@ -333,7 +335,7 @@ class EtcdClient:
                 if answer.canceled:
                     reason = answer.cancel_reason or "the watch was ended"
                     raise classified(self.endpoint, "UNKNOWN", reason, self.timeout)
-                if answer.created:  # in the order of the requests
+                if answer.created:  # these answers come in the order of the requests
                     created[answer.watch_id] = prefixes[len(created)]
                 head = answer.header
                 events = tuple(
@@ -369,8 +371,8 @@ class EtcdClient:
     ) -> bool:
         """Delete one key, in a transaction. Returns whether it was deleted.
 
-        With ``if_mod_revision``, only when the key is still as it was seen at that revision; with
-        ``if_absent``, only when there is no such other key.
+        With ``if_mod_revision``, only when the key has not changed since that revision. With
+        ``if_absent``, only when this other key does not exist.
         """
         pb = self._lib.pb
         name = _bytes(key)
@@ -391,7 +393,7 @@ class EtcdClient:
         return bool(answer.succeeded)
 
     def create(self, key: str | bytes, value: str | bytes) -> bool:
-        """Write one key unless it is there, in a transaction. Returns whether it was written."""
+        """Write one key unless it exists, in a transaction. Returns whether it was written."""
         pb = self._lib.pb
         name = _bytes(key)
         put = pb.RequestOp(request_put=pb.PutRequest(key=name, value=_bytes(value)))
@@ -399,12 +401,12 @@ class EtcdClient:
         return bool(self._call(self._kv.Txn, request).succeeded)
 
     def _absent(self, key: bytes) -> Any:
-        """The condition that there is no such key: its version is 0."""
+        """The condition that the key does not exist: its version is 0."""
         pb = self._lib.pb
         return pb.Compare(key=key, result=pb.Compare.EQUAL, target=pb.Compare.VERSION, version=0)
 
     def lease_ttl(self, lease: int) -> int:
-        """Seconds the lease has left; -1 when it is gone."""
+        """Seconds that the lease has left; -1 when it is gone."""
         request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
         return int(self._call(self._lease.LeaseTimeToLive, request).TTL)
 
@@ -414,9 +416,11 @@ class EtcdClient:
         return _lease_time(self._call(self._lease.LeaseTimeToLive, request))
 
     def lease_times(self, leases: Sequence[int], seconds: float) -> dict[int, LeaseTime]:
-        """How long each of ``leases`` has left, by lease; of those asked within ``seconds``.
+        """How long each of ``leases`` has left, by lease. Leases that cannot be asked within
+        ``seconds`` are left out.
 
-        etcd has no request for several. Some are under way at once (:data:`LEASES_AT_ONCE`).
+        etcd has no request for several leases. :data:`LEASES_AT_ONCE` requests are under way at the
+        same time.
         """
         found: dict[int, LeaseTime] = {}
         deadline = time.monotonic() + seconds
@@ -430,7 +434,7 @@ class EtcdClient:
             for lease in leases:
                 if time.monotonic() >= deadline:
                     break
-                if not found:  # logs in, where that is needed
+                if not found:  # the first call logs in, if needed
                     request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
                     found[lease] = _lease_time(self._call(self._lease.LeaseTimeToLive, request))
                     continue
@@ -456,7 +460,7 @@ class EtcdClient:
         self._call(self._lease.LeaseRevoke, self._lib.pb.LeaseRevokeRequest(ID=lease))
 
     def quorum_write(self, member: str) -> None:
-        """Prove that this endpoint takes writes: put, read back and delete one key of our own.
+        """Prove that this endpoint takes writes: put, read back and delete one key of this tool.
 
         The key is ``/alluxio-provision/health/<member>``.
         """
@@ -469,14 +473,15 @@ class EtcdClient:
                 f"an acknowledged write to {key} cannot be read back",
                 id="etcd-refused",
             )
-        # Another run's check may have written since; then the key is its own to delete.
+        # Another run's check may have written the key since; then that run deletes it.
         self.delete(key, if_mod_revision=revision)
 
     def auth_enabled(self) -> bool:
-        """Whether etcd asks who its clients are. For a client without a login.
+        """Whether etcd's authentication is on. For a client without a login.
 
-        Tells by a read: ``AuthStatus`` came only with 3.5. A certificate's common name counts as
-        a user where clients have one, which is then refused for having no such right.
+        A read shows it, because ``AuthStatus`` came only with 3.5. Where clients have certificates,
+        the common name counts as a user; etcd then refuses the read, because that user lacks the
+        right.
         """
         try:
             self.get("health")
@@ -488,7 +493,7 @@ class EtcdClient:
 
     @property
     def logged_in(self) -> bool:
-        """Whether the login was asked for: False where authentication is off."""
+        """Whether etcd asked for the login: False where authentication is off."""
         return bool(self._token)
 
     def log_in(self) -> bool:
@@ -538,7 +543,7 @@ class EtcdClient:
         self._call(self._auth.RoleAdd, self._lib.pb.AuthRoleAddRequest(name=name))
 
     def role_grant(self, role: str, permission: Permission) -> None:
-        """Permit ``role`` what ``permission`` says, beside what it may already."""
+        """Give ``role`` this ``permission``; it keeps its other permissions."""
         perm = self._lib.permissions.Permission(
             permType=next(n for n, access in _ACCESS.items() if access == permission.access),
             key=permission.key,
@@ -566,19 +571,19 @@ class EtcdClient:
         try:
             return self._send(method, request)
         except EtcdUnreachable as error:
-            # Of another life of the cluster, restored since, the token's index may be ahead of the
-            # log: etcd waits for it in vain. The next call logs in anew.
+            # After a restore, the index in an old token may be ahead of the log, and etcd waits for
+            # that index in vain. The next call logs in again.
             if error.reason is Reason.TIMEOUT:
                 self._forget()
-            # A token ends with its member's process, and after some minutes without use.
+            # A token expires with its member's process, and after some minutes without use.
             if error.reason is not Reason.LOGIN or not self._forget():
                 raise
         self._authenticate()
         return self._send(method, request)
 
     def _authenticate(self) -> None:
-        """Log in, once. Where authentication is off there is nothing to log in to, and the calls
-        go without: inventories say who to be before it is turned on."""
+        """Log in, once. Where authentication is off, etcd refuses a login, and the calls go without
+        a token: an inventory may have the login before authentication is turned on."""
         if self._login is None or self._token is not None:
             return
         key = (str(self.endpoint), self._login.user, self._login.password)
@@ -601,7 +606,8 @@ class EtcdClient:
         )
 
     def _ask(self, method: Any, request: Any) -> Any:
-        """A call that etcd answers without a login: a wrong password shows with the others."""
+        """A call that etcd may answer without a login. It logs in only when etcd asks for it; a
+        wrong password shows in the other calls."""
         try:
             return self._send(method, request)
         except EtcdUnreachable as error:
@@ -610,7 +616,8 @@ class EtcdClient:
         return self._call(method, request)
 
     def _forget(self) -> bool:
-        """Drop a token (or that none is needed) that etcd no longer takes, if there is one."""
+        """Drop a token that etcd no longer takes, or the note that no token is needed. Returns
+        whether there was one."""
         if self._token is None or self._login is None:
             return False
         _tokens.pop((str(self.endpoint), self._login.user, self._login.password), None)
@@ -627,7 +634,7 @@ class EtcdClient:
 
 
 def preload() -> None:
-    """Import gRPC and protobuf. Raises :class:`UsageError` when they cannot be."""
+    """Import gRPC and protobuf. Raises :class:`UsageError` when they cannot be imported."""
     protocol.load()
 
 

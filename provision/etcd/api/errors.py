@@ -26,7 +26,7 @@ class Reason(str, Enum):
 
 
 class EtcdError(Unhealthy):
-    """A call to etcd failed. ``endpoint`` is the one that was asked."""
+    """A call to etcd failed. ``endpoint`` is the endpoint of the call."""
 
     def __init__(self, endpoint: Endpoint, what: str, remedy: str = "", *, id: Id) -> None:
         problem = Problem(f"etcd {endpoint}", what, remedy, id=id)
@@ -35,7 +35,7 @@ class EtcdError(Unhealthy):
 
 
 class EtcdUnreachable(EtcdError):
-    """The endpoint does not serve: ``reason`` says in which way."""
+    """The endpoint does not serve; ``reason`` gives the kind of failure."""
 
     def __init__(self, endpoint: Endpoint, reason: Reason, detail: str = "") -> None:
         tail = f" ({detail})" if detail else ""
@@ -49,7 +49,7 @@ class EtcdRefused(EtcdError):
 
 
 class EtcdCompacted(EtcdRefused):
-    """The history that a watch was to go on from is gone: read the keys anew."""
+    """A watch cannot go on, because its history is compacted: read the keys again."""
 
 
 _REMEDIES = {
@@ -74,7 +74,7 @@ def translated(endpoint: Endpoint, error: Any, timeout: float) -> EtcdError:
 
 
 def classified(endpoint: Endpoint, code: str, details: str, timeout: float) -> EtcdError:
-    """What an error is, by gRPC's code and the server's text, one of etcd's ``rpctypes``."""
+    """The error for gRPC's code and the server's text (one of etcd's ``rpctypes``)."""
     text = printable(details, 300)
     low = text.lower()
 
@@ -85,12 +85,13 @@ def classified(endpoint: Endpoint, code: str, details: str, timeout: float) -> E
         return unreachable(Reason.NO_QUORUM)
     if "ping timeout" in low:
         return unreachable(Reason.TIMEOUT, "not even a sign of life")
-    # etcd knows our deadline, too: its RST_STREAM (CANCEL) may be here before our clock says so.
+    # etcd knows this call's deadline, too: its RST_STREAM (CANCEL) may arrive before our own
+    # deadline.
     if code == "DEADLINE_EXCEEDED" or re.search(r"rst_stream.* error code 8\b", low):
         return unreachable(Reason.TIMEOUT, f"in {timeout:g} s")
     if "rst_stream" in low or "stream removed" in low:
         return unreachable(Reason.CLOSED)
-    # In a watch, which has one end for everything, the text says what the code says elsewhere.
+    # A watch ends with the same code for every error, so here the text counts, too.
     if code == "PERMISSION_DENIED" or "permission denied" in low:
         return unreachable(Reason.DENIED)
     if code == "UNAUTHENTICATED" or any(

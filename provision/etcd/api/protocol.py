@@ -1,10 +1,10 @@
-"""etcd's v3 protocol: its messages and calls, for whatever protobuf is installed.
+"""etcd's v3 protocol: its messages and calls, for any installed protobuf.
 
 The package etcd3 has ``rpc.proto`` of etcd 3.3 as code that protoc generated in 2019. Every
 protobuf from 4 on refuses that code ("Descriptors cannot be created directly"), and protobuf 3
-gets no more fixes. What counts in it are the descriptors, one serialized constant a module: they
-are read from there without running it, what etcd has added since is added, and the protobuf that
-is installed makes the classes.
+gets no more fixes. Only the descriptors in that code are needed: one serialized constant per
+module. This module reads them without running the code, adds what etcd has added since, and lets
+the installed protobuf make the classes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FIELDS = {
     "MemberAddRequest": (("isLearner", "bool", 2),),
     "MemberPromoteRequest": (("ID", "uint64", 1),),
     "DowngradeRequest": (("action", "int32", 1), ("version", "string", 2)),
-    "Answer": (),  # one of which nothing is read
+    "Answer": (),  # an answer without any field that is read
 }
 #: Calls since etcd 3.4 and 3.5: service, name, request, answer.
 _METHODS = (
@@ -79,7 +79,7 @@ class _Messages:
 
         descriptor = self._pool.FindMessageTypeByName(f"{self._package}.{name}")
         made = message_factory.GetMessageClass(descriptor)
-        setattr(self, name, made)  # looked up once
+        setattr(self, name, made)  # so the name is looked up only once
         return made
 
 
@@ -104,11 +104,12 @@ _loading = threading.Lock()
 
 
 def load() -> Protocol:
-    """gRPC and the protocol. Raises :class:`UsageError` when a package is missing or another."""
-    # gRPC logs to stderr on its own; what matters is in its errors. A user's setting wins.
+    """gRPC and the protocol. Raises :class:`UsageError` when a package is missing or is another
+    one."""
+    # gRPC logs to stderr by itself; its errors have the important parts. A user's setting wins.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        with _loading:  # who comes while another thread makes it waits, and makes no second one
+        with _loading:  # a second thread waits here, and does not make a second protocol
             return _made()
     except ImportError as error:
         raise UsageError(
@@ -126,7 +127,7 @@ def _files() -> Iterator[Any]:
     """The descriptors of the proto files; the last is ``rpc.proto`` with the later additions."""
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-    spec = importlib.util.find_spec("etcd3")  # finds, and does not import
+    spec = importlib.util.find_spec("etcd3")  # finds the package without importing it
     if spec is None or spec.origin is None:
         raise ImportError("no package etcd3")
     for module in _MODULES:
@@ -138,7 +139,7 @@ def _files() -> Iterator[Any]:
 
 
 def _serialized(path: Path) -> bytes:
-    """The file's descriptor in a module that protoc has generated: a text of latin-1."""
+    """The file's descriptor in a module that protoc has generated: a latin-1 text."""
     try:
         found = _SERIALIZED.search(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -160,7 +161,7 @@ def _add_later(file: Any) -> None:
                 type=f"TYPE_{base.upper()}",
                 label="LABEL_REPEATED" if repeated else "LABEL_OPTIONAL",
             )
-    # Keys and ends of ranges that were strings up to 3.4; the same on the wire.
+    # Keys and range ends that were strings up to 3.4; the bytes on the wire are the same.
     for field in messages["AuthRoleRevokePermissionRequest"].field:
         if field.name != "role":
             field.type = field.TYPE_BYTES
@@ -174,9 +175,9 @@ def _add_later(file: Any) -> None:
 
 
 def unknown_fields(message: bytes) -> dict[int, list[int | bytes]]:
-    """The fields of a protobuf message of any type by number: numbers and texts, in their order.
+    """The fields of any protobuf message, by field number: numbers and texts, in their order.
 
-    Raises :class:`ValueError` for what is no such message.
+    Raises :class:`ValueError` when ``message`` is not a protobuf message.
     """
     from google.protobuf.empty_pb2 import Empty
     from google.protobuf.message import DecodeError

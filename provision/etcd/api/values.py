@@ -1,4 +1,4 @@
-"""What is asked of etcd and what it answers, as plain values."""
+"""Requests to etcd and its answers, as plain values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from provision.text import printable
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a client connects. ``name`` is the member's own address when this is a tunnel's end:
-    it is what the certificate is checked against, and what errors name."""
+    """Where a client connects. For a tunnel's end, ``name`` is the member's own address: the
+    certificate is checked against it, and errors name it."""
 
     address: str
     port: int
@@ -44,9 +44,10 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What a role may do with the keys from ``key`` up to and without ``end`` (empty: that one).
+    """What a role may do with the keys from ``key`` up to ``end``, without ``end``. With an empty
+    ``end`` the permission is for the one key.
 
-    ``access`` is ``read``, ``write`` or ``readwrite``, as ``etcdctl`` has it.
+    ``access`` is ``read``, ``write`` or ``readwrite``, as in ``etcdctl``.
     """
 
     key: bytes
@@ -67,10 +68,10 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """``Maintenance.Status``: what one member says of itself. Sizes in bytes; ids are etcd's.
+    """``Maintenance.Status``: one member's answer about itself. Sizes in bytes; ids are etcd's.
 
-    ``leader`` is 0 when the member knows of none. ``alarms`` come as etcd writes them in
-    ``errors`` (NOSPACE, CORRUPT), without a round of consensus.
+    ``leader`` is 0 when the member knows no leader. ``alarms`` are taken from etcd's ``errors``
+    (NOSPACE, CORRUPT), without a round of consensus.
     """
 
     cluster_id: int
@@ -84,9 +85,9 @@ class MemberStatus:
     raft_index: int
     is_learner: bool
     errors: tuple[str, ...]
-    #: The minor release that can read its data directory, such as 3.6.0; empty before 3.6.
+    #: The minor release that can read the member's data directory, such as 3.6.0; empty before 3.6.
     storage_version: str = ""
-    #: The quota in force (bytes); negative when there is none, 0 when it is not told (before 3.6).
+    #: The quota in force (bytes); negative without a quota, 0 when etcd does not tell (before 3.6).
     quota: int = 0
 
     @property
@@ -117,7 +118,7 @@ class Alarm(NamedTuple):
 
 
 class KvHash(NamedTuple):
-    """``Maintenance.HashKV``: comparable between members at the same two revisions."""
+    """``Maintenance.HashKV``: comparable between members when both revisions are the same."""
 
     hash: int
     revision: int
@@ -136,10 +137,11 @@ class KeyValue(NamedTuple):
 
 
 class LeaseTime(NamedTuple):
-    """What etcd says of a lease, in seconds (``LeaseTimeToLive`` of its Go package ``etcdserver``).
+    """etcd's answer about a lease, in seconds (``LeaseTimeToLive`` of its package ``etcdserver``).
 
-    ``left`` is below 0 when the lease has expired and etcd has not removed it. ``granted`` is 0 of
-    a lease that is gone. ``keys`` are those attached to it, where they were asked for.
+    ``left`` is below 0 when the lease has expired and etcd has not removed it. ``granted`` is 0
+    for a lease that is gone. ``keys`` are the keys attached to the lease, if the request asked for
+    them.
     """
 
     left: int
@@ -148,21 +150,21 @@ class LeaseTime(NamedTuple):
 
     @property
     def expired_since(self) -> int:
-        """Seconds since it expired, of a lease that is there all the same; else 0."""
+        """Seconds since an expired lease ended, while etcd still has the lease; else 0."""
         return max(0, -self.left) if self.granted else 0
 
 
 class WatchEvent(NamedTuple):
-    """One event of a watch. Of a deleted key there are ``key`` and ``mod_revision`` only."""
+    """One event of a watch. For a deleted key, only ``key`` and ``mod_revision`` are set."""
 
     deleted: bool
     key: KeyValue
 
 
 class Changes(NamedTuple):
-    """What a watch of ``prefix`` saw at once: all events of every revision that it has one of.
+    """One message of a watch of ``prefix``: all events of each revision that it contains.
 
-    ``revision`` is the newest in etcd then.
+    ``revision`` is etcd's newest revision at that time.
     """
 
     prefix: str
@@ -172,6 +174,7 @@ class Changes(NamedTuple):
 
 
 def after(prefix: bytes) -> bytes:
-    """The first key past all that begin with ``prefix``; for etcd, ``\\0`` is the end of all."""
+    """The first key after all keys that begin with ``prefix``; for etcd, ``\\0`` is the end of all
+    keys."""
     stem = prefix.rstrip(b"\xff") if prefix != b"\0" else b""
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"

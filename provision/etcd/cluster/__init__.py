@@ -1,1 +1,1 @@
-"""The running cluster: ways to it, health, gates, changes of members, and which cluster it is."""
+"""The running cluster: connections, health, gates, membership changes, and its identity."""

@@ -1,4 +1,4 @@
-"""The conditions that steps on a running cluster wait for, before and after a member is touched."""
+"""Gates of steps on a running cluster: the conditions before and after a change of a member."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from provision.etcd.cluster.health import ClusterHealth
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.ssh.session import Fleet
 
-#: Seconds a member has to become healthy after it was started or restarted.
+#: Seconds for a member to become healthy after a start or a restart.
 HEALTHY_WITHIN = 60.0
-#: Seconds in which a member that is down for a moment is back: systemd starts it again after two
-#: (``RestartSec``), and an election takes one or two.
+#: Seconds for a member that is down for a moment to come back: systemd starts it again after two
+#: seconds (``RestartSec``), and an election takes one or two.
 BACK_WITHIN = 20.0
 POLL_SECONDS = 0.05
 
 
 def require_healthy(seen: ClusterHealth) -> None:
-    """Raises :class:`Unhealthy` unless every member is."""
+    """Raises :class:`Unhealthy` unless every member is healthy."""
     if not seen.all_healthy:
         raise Unhealthy(
             f"{seen.healthy_count} of {len(seen.members)} members are healthy "
@@ -32,8 +32,9 @@ def require_healthy(seen: ClusterHealth) -> None:
 
 
 def wait_until_recovered(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> ClusterHealth:
-    """``seen`` if every member is healthy in it, or a look that finds them back: a run that was cut
-    may have left one on its way. Raises :class:`Unhealthy` after :data:`BACK_WITHIN` seconds."""
+    """``seen`` if every member is healthy in it, or a later look in which all are healthy. A killed
+    run may have left a member while it was starting. Raises :class:`Unhealthy` after
+    :data:`BACK_WITHIN` seconds."""
     if not seen.all_healthy:
         seen = until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy, BACK_WITHIN)
     require_healthy(seen)
@@ -41,9 +42,9 @@ def wait_until_recovered(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth
 
 
 def require_writable(seen: ClusterHealth, sparing: Collection[str] = ()) -> None:
-    """Raises :class:`PreflightFailed` when an alarm stands that is not of the kinds ``sparing``.
+    """Raises :class:`PreflightFailed` when an alarm stands of another kind than ``sparing``.
 
-    etcd refuses writes then, so a change could not be proven, and would stop half-way.
+    etcd then refuses writes, so a change could not be verified, and would stop half-way.
     """
     kinds = sorted(seen.alarms - set(sparing))
     if not kinds:
@@ -70,10 +71,11 @@ def all_healthy(
     member: EtcdMember | None = None,
     standing: Collection[str] = (),
 ) -> Gate:
-    """After a change: every member is healthy, and ``member`` (or each) takes a quorum write.
+    """The gate after a change: every member is healthy, and ``member`` (or each member) takes a
+    quorum write.
 
-    ``standing`` are the kinds of alarm that the plan is the remedy of: while no other alarm stands,
-    the quorum reads are the proof, since etcd refuses writes.
+    ``standing`` are the kinds of alarm that the plan is to solve. While only such an alarm stands,
+    etcd refuses writes, and the quorum reads are the proof.
     """
 
     def check() -> None:
@@ -86,7 +88,7 @@ def all_healthy(
                 return None
             try:
                 return health.verify_write(cluster, fleet, member)
-            except Unhealthy:  # such as for an election since the look
+            except Unhealthy:  # for example, an election has begun since the look
                 if time.monotonic() > deadline:
                     raise
             time.sleep(POLL_SECONDS)
@@ -98,7 +100,8 @@ def all_healthy(
 
 
 def all_equal(healthy: Gate, cluster: EtcdCluster, fleet: Fleet) -> Gate:
-    """After members were started without etcd's own check: ``healthy``, and they hold one data."""
+    """The gate after members were started without etcd's own check: ``healthy``, and all members
+    have the same data."""
 
     def check() -> None:
         healthy.check()
@@ -108,10 +111,11 @@ def all_equal(healthy: Gate, cluster: EtcdCluster, fleet: Fleet) -> Gate:
 
 
 def require_others_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
-    """Before ``member`` is disturbed: every other member is healthy, or it is down already.
+    """The gate before ``member`` is disturbed: every other member is healthy, or ``member`` is down
+    already.
 
-    One that is healthy has the others' data, too: else etcd's own check would not let it start
-    again (:mod:`provision.etcd.member.start_check`).
+    A healthy ``member`` must also have the same data as the others. Otherwise etcd's own check
+    would not let it start again (:mod:`provision.etcd.member.start_check`).
     """
     others = [m for m in cluster.members if m.name != member.name]
 
@@ -119,7 +123,7 @@ def require_others_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMembe
         return [m for m in others if not seen.is_member_healthy(m.name)]
 
     def settled(seen: ClusterHealth) -> bool:
-        # One that answers without serving may be waiting for an election, like the others.
+        # A member that answers without serving may be waiting for an election, like the others.
         answers = any(m.status is not None for m in seen.members if m.member.name == member.name)
         return not answers or not sick(seen)
 
@@ -144,7 +148,8 @@ def until(
     good: Callable[[ClusterHealth], bool],
     within: float = HEALTHY_WITHIN,
 ) -> ClusterHealth:
-    """Look until it is good, or ``within`` seconds have passed. Returns the last look."""
+    """Look until ``good`` accepts the result, or ``within`` seconds have passed. Returns the last
+    look."""
     deadline = time.monotonic() + within
     while True:
         seen = look()
@@ -154,5 +159,5 @@ def until(
 
 
 def order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:
-    """Unhealthy members first (that is a repair), then followers, the leader last."""
+    """Unhealthy members first (their change is a repair), then followers, the leader last."""
     return sorted(members, key=lambda m: (seen.is_member_healthy(m.name), m.name == seen.leader))

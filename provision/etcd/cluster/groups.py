@@ -1,11 +1,12 @@
-"""Which cluster it is: the groups that the members form, as a function of what was seen of them.
+"""Which cluster it is: the groups of members, computed from what was seen of the members.
 
-A linearizable read through a member proves a quorum behind it (etcd's ``ReadIndex``), so a member
-that gives one belongs to a group that serves; a count of the inventory's hosts proves nothing.
-Equal ids prove nothing either: etcd computes a member's id from its peer URLs and the cluster
-token, and the cluster's id from its first members' ids (``membership.NewMember``, ``genID``). So a
-member that was emptied and bootstrapped again has its old ids. ``--force-new-cluster`` keeps both
-ids, too. So revisions and the note of the last run are compared as well.
+A linearizable read through a member proves a quorum behind it (etcd's ``ReadIndex``). So a member
+that serves such a read belongs to a group that serves. A count of the inventory's hosts proves
+nothing. Equal ids prove nothing either: etcd computes a member's id from its peer URLs and the
+cluster token, and the cluster's id from its first members' ids (``membership.NewMember``,
+``genID``). So a member that was emptied and bootstrapped again has its old ids.
+``--force-new-cluster`` keeps both ids, too. Therefore revisions and the note of the last run are
+compared as well.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 
 from provision.errors import Problem
 
-#: Writes that a member's database file may lack of what the member has applied: etcd commits a
-#: batch of that many (``backend.defaultBatchLimit``), or after 100 ms.
+#: A member's database file may lack so many writes that the member has applied: etcd commits after
+#: so many writes (``backend.defaultBatchLimit``), or after 100 ms.
 FILE_LAG = 10_000
 #: The revision of a database without any write.
 EMPTY = 1
@@ -24,10 +25,10 @@ EMPTY = 1
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a running member says of itself.
+    """A running member's answer about itself.
 
-    ``members`` are the ids of its own list of members, ``listed`` the names and peer URLs in it.
-    ``serves`` is None when it refuses the login: then it may serve others.
+    ``members`` are the ids in its own list of members, ``listed`` the names and peer URLs in that
+    list. ``serves`` is None when the member refuses the login: it may still serve other logins.
     """
 
     cluster_id: int
@@ -43,7 +44,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The data of a member that does not answer. None: could not be read."""
+    """The data of a member that does not answer. A value of None could not be read."""
 
     cluster_id: int | None = None
     member_id: int | None = None
@@ -52,9 +53,10 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One declared member. Without ``answer`` and ``disk`` it has no data, or, when not
-    ``looked``, its host did not answer and its data is unknown. ``refuses``: it runs and refuses
-    the login, even for ``Status`` (from etcd 3.6 on); it may serve other logins."""
+    """One declared member. Without ``answer`` and ``disk`` the member has no data; but when
+    ``looked`` is False, its host did not answer and its data is unknown. ``refuses``: the member
+    runs and refuses the login, even for ``Status`` (from etcd 3.6 on); it may serve other
+    logins."""
 
     name: str
     answer: Answer | None = None
@@ -85,8 +87,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What the last run noted of the cluster. ``when`` is UTC, and sorts by time. ``members`` are
-    the names of its members; an older note has none."""
+    """The last run's note about the cluster. ``when`` is UTC, and sorts by time. ``members`` are
+    the names of the cluster's members; an older note has none."""
 
     cluster_id: int
     term: int
@@ -98,10 +100,10 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Members of one history. ``name`` is what ``--cluster-id`` takes: the cluster's id, and the
-    first member's name behind it where several groups have that id.
+    """Members of one history. ``name`` is the value for ``--cluster-id``: the cluster's id. When
+    several groups have the same id, the first member's name follows it.
 
-    ``serves`` is None when only members that refuse the login are in it.
+    ``serves`` is None when all members in the group refuse the login.
     """
 
     name: str
@@ -123,7 +125,7 @@ class Group:
 
     @property
     def revision(self) -> int | None:
-        """The newest that is known; None when no member's could be read."""
+        """The newest known revision; None when no member's revision could be read."""
         return max((r for m in self.members if (r := m.revision) is not None), default=None)
 
     @property
@@ -133,8 +135,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One group is the cluster. ``odd`` are the other declared members that have data, and
-    ``empty`` those on whose hosts there is none."""
+    """One group is the cluster. ``odd`` are the other declared members with data, ``empty`` the
+    other declared members without data on their hosts."""
 
     group: Group
     odd: tuple[Seen, ...]
@@ -143,14 +145,14 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Two:
-    """More than one group serves, or may; or none of several that answer does."""
+    """More than one group serves or may serve; or several groups answer and none serves."""
 
     groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """One group serves, and something is newer than its data: ``why``."""
+    """One group serves, but newer data or a newer note exists: ``why``."""
 
     group: Group
     groups: tuple[Group, ...]
@@ -166,9 +168,9 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """One group serves, and another may: nothing can be seen of ``members``, which are declared
-    and not in the group's own lists, and the group has no majority of ``known``, the members that
-    the last run noted, or else the declared ones."""
+    """One group serves, and another group may serve. Nothing can be seen of ``members``: they are
+    declared, but not in the group's own lists. And the group has no majority of ``known``: the
+    members that the last run noted, or else the declared members."""
 
     group: Group
     members: tuple[Seen, ...]
@@ -180,7 +182,7 @@ Verdict = Serving | Two | Behind | Silent | Unseen
 
 
 def form(seen: Sequence[Seen]) -> tuple[Group, ...]:
-    """The groups, those that serve first. Members without data are in none."""
+    """The groups; groups that serve come first. Members without data are in no group."""
     serving: list[list[Seen]] = []
     for m in seen:
         if m.answer is not None and m.answer.serves:
@@ -224,8 +226,8 @@ def form(seen: Sequence[Seen]) -> tuple[Group, ...]:
 def decide(
     seen: Sequence[Seen], groups: Sequence[Group], note: Note | None = None, wanted: str = ""
 ) -> Verdict:
-    """Which group is the cluster. ``wanted`` is the name of a group that was chosen by hand; it
-    must be one of ``groups``."""
+    """Decide which group is the cluster. ``wanted`` is the name of the group that the operator
+    chose; it must be one of ``groups``."""
     serving = [g for g in groups if g.serves is not False]
     answering = [g for g in groups if g.answers]
     if wanted:
@@ -242,12 +244,12 @@ def decide(
 
 
 def unseen(group: Group, seen: Sequence[Seen], note: Note | None = None) -> Unseen | None:
-    """Whether the members that nothing can be seen of may be the cluster in place of ``group``.
+    """Whether the unseen members may be the cluster instead of ``group``.
 
-    A quorum of its own list stands behind the group, but a member that was restored by hand, or
-    started with ``--force-new-cluster``, has a list of its own: one member is its quorum. The
-    other members keep theirs, and go on without it. So the group counts as the cluster when it
-    lists every member that cannot be looked at, or a majority of those that there were.
+    A quorum of its own list is behind the group. But a member that was restored by hand, or started
+    with ``--force-new-cluster``, has a list of its own, in which one member is a quorum. The other
+    members keep their list and go on without that member. So the group counts as the cluster when
+    it lists every unseen member, or a majority of the known members.
     """
     listed = frozenset(group.names).union(*(a.listed for a in group.answers))
     missing = tuple(
@@ -268,7 +270,7 @@ def unseen(group: Group, seen: Sequence[Seen], note: Note | None = None) -> Unse
 
 
 def shown(formed: Sequence[Group]) -> list[Problem]:
-    """The groups, as an operator sees them: one problem each."""
+    """The groups in the operator's words: one problem for each group."""
     found = []
     for g in formed:
         state = {True: "serves", None: "refuses the login", False: "does not serve"}[g.serves]
@@ -284,7 +286,7 @@ def shown(formed: Sequence[Group]) -> list[Problem]:
 
 
 def not_seen(where: str, verdict: Unseen) -> Problem:
-    """Why it is not known whether the group that serves is the cluster, and what to do."""
+    """The problem, and its remedy, that the group which serves may not be the cluster."""
     names = ", ".join(m.name for m in verdict.members)
     of = "that the last run noted" if verdict.noted else "in the inventory"
     what = (
@@ -300,7 +302,7 @@ def not_seen(where: str, verdict: Unseen) -> Problem:
 
 
 def newer_than(group: Group, groups: Iterable[Group]) -> str:
-    """Whose data are newer than those of ``group``, or an empty string."""
+    """Which member has newer data than ``group``; empty when no member has."""
     now = group.revision or 0
     for other in groups:
         if other is group:
@@ -316,7 +318,7 @@ def newer_than(group: Group, groups: Iterable[Group]) -> str:
 
 
 def below(group: Group, note: Note | None) -> str:
-    """What the last run noted that ``group`` has not reached, or an empty string."""
+    """Which value of the last run's note ``group`` has not reached; empty when it has all."""
     if note is None:
         return ""
     at = f"the last run noted cluster {note.cluster_id:x}"
@@ -326,7 +328,7 @@ def below(group: Group, note: Note | None) -> str:
     if note.revision > now:
         return f"{at} at revision {note.revision} ({note.when}); now it is at {now}"
     if not group.answers:
-        return ""  # of data on disks nobody knows more
+        return ""  # for data on disks, raft index and term are not known
     if note.index > group.index:
         return f"{at} at raft index {note.index} ({note.when}); now it is at {group.index}"
     if note.term > group.term:
@@ -335,8 +337,8 @@ def below(group: Group, note: Note | None) -> str:
 
 
 def may_be_electing(formed: Sequence[Group]) -> bool:
-    """Whether beside another group one does not serve although a quorum of its members answers:
-    that passes when they have elected a leader."""
+    """Whether, of several groups, one does not serve although a quorum of its members answers. This
+    ends when these members have elected a leader."""
     answering = [g for g in formed if g.answers]
     return len(answering) > 1 and any(
         g.serves is False and len(g.answers) > len(_registered(g.members)) // 2 for g in answering
@@ -345,13 +347,13 @@ def may_be_electing(formed: Sequence[Group]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """There is no data anywhere, and there never was."""
+    """No host has data, and none ever had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Equal histories: ``names`` may be started together. ``lost`` have no data although they
-    are members: they must not be started as if they were new."""
+    """Equal histories: the members ``names`` may be started together. ``lost`` are members without
+    data: they must not be started like new members."""
 
     names: tuple[str, ...]
     lost: tuple[str, ...] = ()
@@ -359,8 +361,8 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """Starting could lose what was acknowledged: ``why``. ``best`` is the member with the newest
-    data, or empty."""
+    """A start could lose acknowledged writes: ``why``. ``best`` is the member with the newest data,
+    or empty."""
 
     why: str
     best: str = ""
@@ -369,10 +371,10 @@ class Unclear:
 def start(
     seen: Sequence[Seen], note: Note | None, members: Collection[str], exists: bool = False
 ) -> Bootstrap | Start | Unclear:
-    """What may be done with members none of whom serves.
+    """What may be done when no member serves.
 
-    ``members`` are the names that the configurations on the hosts have as the first members;
-    ``exists``: one of them says that the cluster has been bootstrapped.
+    ``members`` are the names of the first members in the configurations on the hosts. ``exists``:
+    one of these configurations says that the cluster has been bootstrapped.
     """
     data = [m for m in seen if m.has_data]
     if not data:
@@ -408,7 +410,7 @@ def start(
     lost = tuple(m.name for m in seen if not m.has_data and m.looked and m.name in members)
     begun = note is None and not exists
     if begun and best is not None and len(known) == len(data) and newest <= EMPTY:
-        return Start(tuple(m.name for m in data) + lost)  # half a bootstrap
+        return Start(tuple(m.name for m in data) + lost)  # a bootstrap that ended half-way
     away = sum(not m.looked and not m.has_data and m.name in members for m in seen)
     total = len(data) + len(lost) + away
     needed = total // 2 + 1
@@ -454,8 +456,9 @@ def _serving(group: Group, seen: Sequence[Seen]) -> Serving:
 
 
 def _join(groups: list[list[Seen]], member: Seen) -> None:
-    """Put a member to the group that it follows one leader with, or has the same list with: two
-    quorums of one list have a member in common, so they are one cluster even amid an election."""
+    """Put a member into the group that follows the same leader, or has the same list of members.
+    Two quorums of one list have a member in common, so they are one cluster even in an
+    election."""
     answer = member.answer
     assert answer is not None
     for group in groups:
@@ -472,7 +475,7 @@ def _join(groups: list[list[Seen]], member: Seen) -> None:
 
 
 def _belongs(member: Seen, group: Sequence[Seen]) -> bool:
-    """Whether a member that does not serve is one of a group that does, as far as can be told."""
+    """Whether a member that does not serve belongs to a group that serves, as far as known."""
     first = group[0].answer
     assert first is not None
     newest = max(m.answer.revision for m in group if m.answer is not None)
@@ -487,7 +490,7 @@ def _belongs(member: Seen, group: Sequence[Seen]) -> bool:
 
 
 def _registered(members: Iterable[Seen]) -> frozenset[int]:
-    """The ids in the lists of the members that serve, or else of all that answer."""
+    """The ids in the lists of the members that serve, or else of all members that answer."""
     answers = [m.answer for m in members if m.answer is not None]
     best = [a for a in answers if a.serves] or answers
     return frozenset().union(*(a.members for a in best))

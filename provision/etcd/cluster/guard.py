@@ -1,8 +1,8 @@
-"""Before anything is changed or saved: which cluster it is.
+"""Finds out which cluster it is, before anything is changed or saved.
 
-:func:`establish` looks at every declared member, decides by :mod:`provision.etcd.cluster.groups`,
-and returns the inventory with what it found. From then on :mod:`provision.etcd.cluster.health`
-counts only the members of that cluster, so neither a gate nor a call can meet another one.
+:func:`establish` looks at every declared member, decides with :mod:`provision.etcd.cluster.groups`,
+and returns the inventory with the result. From then on :mod:`provision.etcd.cluster.health` counts
+only the members of that cluster, so no gate and no call can reach another cluster.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MOUNT = (
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What there is: every declared member, and what the last run noted."""
+    """The observed state: every declared member, and the last run's note."""
 
     seen: tuple[Seen, ...]
     note: Note | None = None
@@ -68,10 +68,10 @@ def establish(
 ) -> Inventory:
     """The inventory with the cluster that a command may work on.
 
-    ``wanted`` is what ``--cluster-id`` names. For an external etcd only the members' answers count.
-    ``starts``: the command starts members that are down, which must be
-    safe. Raises :class:`PreflightFailed` when it is not clear which cluster it is, and
-    :class:`UsageError` for a group that does not exist; nothing is changed.
+    ``wanted`` is the value of ``--cluster-id``. For an external etcd only the members' answers
+    count. ``starts``: the command starts members that are down, and this must be safe. Raises
+    :class:`PreflightFailed` when it is not clear which cluster it is, and :class:`UsageError` for a
+    group that does not exist; nothing is changed.
     """
     cluster = replace(inventory.etcd, established=Established())
     look = observe(cluster, fleet, login=login)
@@ -112,7 +112,7 @@ def establish(
 
 def _undeclared(cluster: EtcdCluster, group: Group, look: Look) -> tuple[str, ...]:
     """The endpoints of the voters that the inventory does not declare, or declares at another
-    address: workers keep them for as long as the members are there."""
+    address. Workers keep these endpoints while the members exist."""
     if look.asked is None:
         return ()
     of = tuple(m for m in look.asked.members if m.member.name in group.names)
@@ -124,10 +124,10 @@ def _undeclared(cluster: EtcdCluster, group: Group, look: Look) -> tuple[str, ..
 def _settled(
     cluster: EtcdCluster, fleet: Fleet, look: Look, wanted: str, login: Login | None
 ) -> tuple[Look, tuple[Group, ...], groups.Verdict]:
-    """The verdict, once it is stable.
+    """The verdict, when it is stable.
 
-    The members are not asked at the same instant, so a group that serves may have gone on since
-    another member was looked at. A majority in an election does not serve for a second or two: it
+    The members are not asked at the same instant, so a group that serves may have gone on since the
+    look at another member. During an election a majority does not serve for a second or two; it
     must not count as a group that has lost its quorum.
     """
     seen, deadline = look.seen, time.monotonic() + gates.BACK_WITHIN
@@ -150,15 +150,15 @@ def _settled(
 
 
 def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
-    """The inventory with the group ``wanted``, whether it serves or not: members of any other
-    are not asked. For ``recover-etcd``, whose own group does not serve.
+    """The inventory with the group ``wanted``, even when that group does not serve. Members of
+    other groups are not asked. For ``recover-etcd``: its group does not serve.
 
-    Raises :class:`UsageError` when there is no group of that name.
+    Raises :class:`UsageError` when no group has that name.
     """
     cluster = replace(inventory.etcd, established=Established())
     look = observe(cluster, fleet)
     if recovery_marker.problems(cluster, look.facts):
-        return inventory  # a recovery that has begun goes on; the others are stopped
+        return inventory  # a recovery that has begun goes on; the other members are stopped
     seen = look.seen
     group = named(wanted, groups.form(seen))
     outside = [m for m in seen if m.has_data and m not in group.members]
@@ -172,8 +172,8 @@ def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
 
 
 def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -> Look:
-    """Ask every member, read the last run's note on its host, and the data of those that do not
-    answer. Of an external etcd, whose hosts are none of ours, only the answers are there."""
+    """Ask every member, and read the last run's note on each host. For members that do not answer,
+    read their data. An external etcd has only answers: this tool has no access to its hosts."""
     probes = {m.machine: _probe(cluster, m) for m in cluster.members if not cluster.external}
     with ThreadPoolExecutor(1, "guard") as pool:
         looking = pool.submit(gather.gather_facts, fleet, probes)
@@ -201,12 +201,12 @@ def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -
 
 
 def answers(seen: ClusterHealth) -> dict[str, Answer]:
-    """What the members that answer say of themselves, by name."""
+    """The members' answers about themselves, by name; only members that answer."""
     return {m.member.name: a for m in seen.members if (a := m.answer) is not None}
 
 
 def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
-    """Why a command does not choose by itself, with every group."""
+    """The error that the command does not choose a group by itself, with every group."""
     listed = groups.shown(verdict.groups)
     if isinstance(verdict, Two):
         serving = " and ".join(g.name for g in verdict.groups if g.serves is not False)
@@ -246,7 +246,8 @@ def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
 
 
 def named(wanted: str, formed: Sequence[Group]) -> Group:
-    """The group that ``--cluster-id`` names. Raises :class:`UsageError` when there is none."""
+    """The group that ``--cluster-id`` names. Raises :class:`UsageError` when no group has the
+    name."""
     _require_known(wanted, formed)
     return next(g for g in formed if g.name == wanted)
 
@@ -281,8 +282,8 @@ def _of(verdict: Serving, wanted: str) -> Established:
 
 
 def _all_ours(cluster: EtcdCluster, look: Look) -> bool:
-    """Whether every host answers and has no data of another installation. Preflight refuses such
-    data."""
+    """Whether every host answers, and no host has data of another installation (preflight refuses
+    such data)."""
     for m, seen in zip(cluster.members, look.seen, strict=True):
         facts = look.facts.get(m.machine)
         if facts is None or (seen.disk and owner(facts, layout.UNIT_PATH) != cluster.name):
@@ -291,8 +292,8 @@ def _all_ours(cluster: EtcdCluster, look: Look) -> bool:
 
 
 def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[str]:
-    """The members that must not be started with the others. Raises :class:`PreflightFailed` when
-    starting any could lose what was acknowledged."""
+    """The members that must not be started with the others. Raises :class:`PreflightFailed` when a
+    start of any member could lose acknowledged writes."""
     texts = {
         m.name: look.facts[m.machine].text(layout.config_file(cluster)) or ""
         for m in cluster.members
@@ -331,7 +332,7 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
 
 
 def _elsewhere(cluster: EtcdCluster, look: Look) -> list[Problem]:
-    """The members without data whose ``data_dir`` was another one when they had it."""
+    """Problems of members without data that had their data in another ``data_dir`` before."""
     found = []
     for m, seen in zip(cluster.members, look.seen, strict=True):
         facts = look.facts.get(m.machine)
@@ -345,7 +346,7 @@ def _elsewhere(cluster: EtcdCluster, look: Look) -> list[Problem]:
 
 
 def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) -> str:
-    """Why the members could not find one another: too many have got another address."""
+    """Why the members could not find each other: too many have another address now."""
     advertised = {name: _ADVERTISED.search(text) for name, text in texts.items()}
     known = [m for m in cluster.members if m.name in start.names and advertised.get(m.name)]
     away = [
@@ -354,7 +355,7 @@ def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) 
         if (found := advertised[m.name]) and found[1] != m.peer_url.partition("://")[2]
     ]
     total = len(start.names) + len(start.lost)
-    # A cluster of one needs no other to find it.
+    # The member of a cluster of one does not have to be found.
     if away and total > 1 and len(known) - len(away) < total // 2 + 1:
         return (
             f"the peer addresses of {', '.join(away)} have changed since it ran: the members would "
@@ -364,7 +365,7 @@ def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) 
 
 
 def _again(before: Sequence[Seen], now: Mapping[str, Answer]) -> tuple[Seen, ...]:
-    """As before, but for what serves now."""
+    """``before``, with the new answers of the members that serve now."""
     return tuple(
         replace(m, answer=now[m.name]) if m.name in now and now[m.name].serves else m
         for m in before
@@ -388,7 +389,7 @@ def _seen(member: EtcdMember, answer: Answer | None, facts: HostFacts | None) ->
 
 
 def revision(said: str) -> int | None:
-    """The revision in what ``snapshot status -w json`` prints; None when it is not there."""
+    """The revision in the output of ``snapshot status -w json``; None without one."""
     lines = said.strip().splitlines() or [""]
     try:
         return int(document(lines[-1])["revision"])
@@ -412,11 +413,11 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 
 def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
-    """The shell commands that read a silent member's data, as etcd's user, its owner."""
+    """The shell commands that read a silent member's data, as etcd's user, who owns the data."""
     q, data, user = shlex.quote, f"{member.data_dir}/member", cluster.user
     as_user = f"setpriv --reuid {q(user)} --regid {q(user)} --init-groups"
     head = f'f=$(ls "{data}"/wal/*.wal | tail -n 1) && od -An -v -tx1 -N {wal.HEAD} "$f"'
-    # A copy, where there is room for one: the database of a process that runs is locked.
+    # Copy the database, if there is room: the database of a running process is locked.
     status = (
         f'need=$(du -k "{data}/snap/db" | cut -f 1) && '
         "free=$(df -Pk /var/tmp | awk 'END { print $4 }') && [ $((need * 2)) -lt \"$free\" ] && "

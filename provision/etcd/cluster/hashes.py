@@ -3,8 +3,9 @@
 Ids, terms and revisions can all be right while the data differ: for example on a member that was
 restored by hand under its own ids and then followed the leader. etcd's own corruption check
 compares the same hashes (its ``corrupt.go``, ``PeriodicCheck``), but its alarm may name a wrong
-member, or none: ``PeriodicCheck`` names whoever differs from the leader, and ``checkPeerHashes``
-names member 0 when no majority agrees (etcd issue 14849). So the alarm's member is never used.
+member, or none: ``PeriodicCheck`` names every member that differs from the leader, and
+``checkPeerHashes`` names member 0 when no majority agrees (etcd issue 14849). So the member in the
+alarm is never used.
 
 Two hashes are comparable at the same revision and the same compacted revision.
 """
@@ -23,9 +24,9 @@ from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import EtcdCluster
 from provision.ssh.session import Fleet
 
-#: Bytes a second at which a member surely hashes its database: bounds the call.
+#: A member surely hashes at least this many bytes of its database a second: limits the call's time.
 HASHED_PER_SECOND = 5 << 20
-#: Looks until the members are asked between two compactions.
+#: How many looks are made until one falls between two compactions.
 ATTEMPTS = 5
 
 
@@ -33,7 +34,7 @@ ATTEMPTS = 5
 class Comparison:
     """The voters that serve, by the hash of their data at ``revision``.
 
-    ``voters`` counts all voters of the cluster, with those that do not serve. In ``by_hash``,
+    ``voters`` counts all voters of the cluster, also voters that do not serve. In ``by_hash``,
     members with different compacted revisions have different keys.
     """
 
@@ -51,20 +52,21 @@ class Comparison:
 
     @property
     def right(self) -> tuple[str, ...]:
-        """Those that more than half of all voters agree with; empty without such a majority."""
+        """The members whose data more than half of all voters have; empty without such a
+        majority."""
         count = max(self.voters, self.compared)
         return next((names for names in self.by_hash.values() if 2 * len(names) > count), ())
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """Those whose data differ from the majority's; empty when there is none."""
+        """The members with other data than the majority; empty without a majority."""
         if not self.right:
             return ()
         return tuple(n for names in self.by_hash.values() if names != self.right for n in names)
 
 
 def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
-    """Ask every healthy voter of ``seen`` at once.
+    """Ask all healthy voters of ``seen`` at the same time.
 
     Raises :class:`Unhealthy` when the cluster was compacted again and again meanwhile, or when a
     member does not answer.
@@ -72,7 +74,7 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
     count = sum(not r.is_learner for r in seen.registered)
     late: dict[str, int] = {}
     before: dict[str, int] = {}
-    written = False  # between a look and the hashes
+    written = False  # whether a client wrote between a look and the hashes
     for _ in range(ATTEMPTS):
         late |= _late(seen, fleet)
         voters = [m for m in _voters(seen) if m.member.name not in late]
@@ -80,10 +82,11 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
             return Comparison(0, {}, count)
         revisions = [m.status.revision for m in voters if m.status is not None]
         revision = min(revisions, default=0)
-        # For the revision of its last compaction a member repeats the hash of that time, with
-        # another compacted revision (``HashByRev`` of etcd's ``hashStorage``), unless it was
-        # restarted since; etcd 3.4 refuses. Asked for the newest, each hashes what it has now. That
-        # is of no use while clients write: then the newest is past the last compaction anyway.
+        # Asked for the revision of its last compaction, a member repeats the hash of that time,
+        # with another compacted revision (``HashByRev`` of etcd's ``hashStorage``), unless it was
+        # restarted since; etcd 3.4 refuses. Asked for the newest revision, each member hashes its
+        # present data. While clients write, this does not work, and is not needed: the newest
+        # revision is then past the last compaction anyway.
         still = len(set(revisions)) == 1 and not written
         told = _ask(seen.cluster, fleet, voters, 0 if still else revision)
         hashes = [h for h in told if h is not None and (not still or h.revision == revision)]
@@ -95,7 +98,8 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
                 return replace(found, by_hash=_with_late(found.by_hash, late), voters=count)
             if still and compacted == before:
                 # Between two looks each member has served a linearizable read, so it has applied
-                # every compaction of the look before. One that has not changed does not follow.
+                # every compaction of the look before. A member that has not changed does not follow
+                # the others.
                 by_hash = _with_late(_apart(voters, hashes), late)
                 return Comparison(revision, by_hash, count)
             before = compacted if still else {}
@@ -111,7 +115,7 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
 def require_equal(seen: ClusterHealth, fleet: Fleet, sparing: Collection[str] = ()) -> None:
     """Raises :class:`PreflightFailed` when the data of the healthy voters differ.
 
-    ``sparing`` are members that are about to be removed: theirs may differ.
+    ``sparing`` are members that are about to be removed: their data may differ.
     """
     found = compare(seen, fleet)
     left = {
@@ -135,7 +139,7 @@ def differ(found: Comparison) -> PreflightFailed:
 
 
 def remedy(found: Comparison) -> str:
-    """What helps when the data differ: the commands, as one line."""
+    """The commands that help when the data differ, as one line."""
     if found.differing:
         return " and then ".join(f"invoke replace-member {name}" for name in found.differing)
     if found.compared < found.voters:
@@ -156,15 +160,15 @@ def _voters(seen: ClusterHealth) -> list[MemberHealth]:
 
 
 def _late(seen: ClusterHealth, fleet: Fleet) -> dict[str, int]:
-    """The voters that have lost the newest revisions, with the revision that each is at.
+    """The voters that have lost the newest revisions, each with its own revision.
 
-    At an older revision their data may be the same as the others'.
+    At an older revision these voters may have the same data as the others.
     """
     revisions = {m.status.revision for m in _voters(seen) if m.status is not None}
     if len(revisions) < 2:
         return {}
-    # The next look ends with a linearizable read through each member, which has it apply every
-    # revision of this one. The look after that shows where it is since.
+    # The next look ends with a linearizable read through each member: with it, the member has
+    # applied every revision of this look. The look after that shows its new revision.
     served = {m.member.name for m in _voters(health.observe(seen.cluster, fleet))}
     return {
         m.member.name: m.status.revision
@@ -184,7 +188,8 @@ def _with_late(
 
 
 def _apart(voters: Sequence[MemberHealth], hashes: Sequence[KvHash]) -> dict[int, tuple[str, ...]]:
-    """Members that stand at different compacted revisions: their data differ."""
+    """The members by compacted revision and hash: at different compacted revisions, their data
+    differ."""
     found: dict[int, tuple[str, ...]] = {}
     for m, h in zip(voters, hashes, strict=True):
         key = (h.compact_revision & 0xFFFFFFFF) << 32 | h.hash
@@ -193,8 +198,9 @@ def _apart(voters: Sequence[MemberHealth], hashes: Sequence[KvHash]) -> dict[int
 
 
 def _worst(revision: int, voters: Sequence[MemberHealth], hashes: Sequence[KvHash]) -> Comparison:
-    """Members of one release are compared with one another: releases differ in which tombstones
-    a compaction leaves (etcd pull request 18274), so amid an upgrade hashes may differ."""
+    """The comparison within the release with most differences. Only members of one release are
+    compared: releases differ in the tombstones that a compaction leaves (etcd pull request 18274),
+    so during an upgrade hashes may differ."""
     if len({h.hash for h in hashes}) == 1:
         return Comparison(revision, {hashes[0].hash: tuple(m.member.name for m in voters)})
     by_release: dict[str, dict[int, tuple[str, ...]]] = {}
@@ -208,7 +214,7 @@ def _worst(revision: int, voters: Sequence[MemberHealth], hashes: Sequence[KvHas
 def _ask(
     cluster: EtcdCluster, fleet: Fleet, voters: Sequence[MemberHealth], revision: int
 ) -> list[KvHash | None]:
-    """The hash of each; None for a member that has compacted the revision away."""
+    """The hash of each voter; None for a voter that has compacted the revision away."""
     largest = max(m.status.db_size for m in voters if m.status is not None)
 
     def ask(m: MemberHealth) -> KvHash | None:

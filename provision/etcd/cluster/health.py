@@ -1,8 +1,8 @@
-"""Whether an etcd cluster works, as seen through every one of its members.
+"""Whether an etcd cluster works, seen through each of its members.
 
-A member is healthy when a linearizable read through its own endpoint succeeds, as
-``etcdctl endpoint health`` has it: that takes a leader and a quorum behind it. Members whose
-client port cannot be reached from here are asked through SSH to their host.
+A member is healthy when a linearizable read through its own endpoint succeeds, as in
+``etcdctl endpoint health``: such a read needs a leader and a quorum behind the member. When a
+member's client port cannot be reached from here, the member is asked through SSH to its host.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = [
     "verify_write",
 ]
 
-#: Share of its quota from which a database is warned of: full, it takes no more writes.
+#: Share of the quota from which a database gets a warning: a full database takes no more writes.
 NEARLY_FULL = 0.8
 
-#: A cluster's name, and which of the clusters of that name it is.
+#: A cluster's name, and which of the clusters with that name is meant.
 _Key = tuple[str, Established]
 #: Per fleet and cluster, the member that last served a read, and the way to it.
 _serving: WeakKeyDictionary[Fleet, dict[_Key, tuple[EtcdMember, Route]]] = WeakKeyDictionary()
@@ -50,7 +50,8 @@ _serving: WeakKeyDictionary[Fleet, dict[_Key, tuple[EtcdMember, Route]]] = WeakK
 
 @dataclass(frozen=True, slots=True)
 class MemberHealth:
-    """One declared member. ``error`` is why it is not healthy; ``seconds`` is the read's time."""
+    """One declared member. ``error``: why it is not healthy; ``seconds``: the duration of the
+    read."""
 
     member: EtcdMember
     how: Route | None = None
@@ -61,12 +62,13 @@ class MemberHealth:
     remedy: str = ""
     error_id: Id = "member-down"
     certificates: tuple[CertificateState, ...] = ()
-    #: Whether it asked for a login; None when that is not known, or the inventory has none.
+    #: Whether the member asked for a login; None when unknown, or when the inventory has no login.
     authenticated: bool | None = None
-    #: Whether it serves, but refuses the login (or asks for one that the inventory has not).
+    #: Whether the member serves, but refuses the login (or asks for a login that the inventory
+    #: lacks).
     refused: bool = False
-    #: The quota in ``/metrics`` (bytes; negative: none) of one before etcd 3.6, or why it cannot be
-    #: read; None when nobody has asked.
+    #: For members before etcd 3.6: the quota in ``/metrics`` (bytes; negative: none), or why it
+    #: cannot be read; None when nobody has asked.
     measured_quota: int | str | None = None
 
     @property
@@ -75,8 +77,8 @@ class MemberHealth:
 
     @property
     def quota(self) -> int | None:
-        """The quota in force (bytes), None when there is none or it is not known. It is the
-        member's own word: the inventory's may not have reached it."""
+        """The quota in force (bytes); None without a quota, or when it is not known. The member
+        reports it: the inventory's quota may not be in force yet."""
         told = self._told_quota
         return told if told is not None and told > 0 else None
 
@@ -92,7 +94,7 @@ class MemberHealth:
 
     @property
     def answer(self) -> Answer | None:
-        """What it says of itself, for :mod:`groups`; None when it is silent."""
+        """The member's answer about itself, for :mod:`groups`; None when it does not answer."""
         status = self.status
         if status is None:
             return None
@@ -113,15 +115,15 @@ class MemberHealth:
 
 @dataclass(frozen=True, slots=True)
 class ClusterHealth:
-    """Every declared member's health, and what they say together."""
+    """Every declared member's health, and the facts from all their answers together."""
 
     cluster: EtcdCluster
     members: tuple[MemberHealth, ...]
 
     @property
     def quorum(self) -> int:
-        """How many voters make a quorum: of those that etcd has, as far as it answers. The
-        inventory may declare more, or fewer. Of an external etcd the endpoints are counted."""
+        """How many voters make a quorum. The voters in etcd count, if etcd answers; the inventory
+        may declare more, or fewer. For an external etcd the endpoints are counted."""
         if self.cluster.external:
             return self.cluster.quorum
         voters = sum(not r.is_learner for r in self.registered)
@@ -137,18 +139,18 @@ class ClusterHealth:
 
     @property
     def established(self) -> bool:
-        """Whether there is a running cluster: some member answered."""
+        """Whether a running cluster exists: some member answered."""
         return any(m.status is not None for m in self.members)
 
     @property
     def alarms(self) -> frozenset[str]:
-        """The kinds of alarm that stand. Every member tells all alarms of the cluster (``Status``
-        of etcd's ``v3rpc/maintenance.go``), whichever member they are about."""
+        """The kinds of alarm that stand. Every member reports all alarms of the cluster (``Status``
+        of etcd's ``v3rpc/maintenance.go``), also alarms about other members."""
         return frozenset(a for m in self.members if m.status is not None for a in m.status.alarms)
 
     @property
     def registered(self) -> tuple[RegisteredMember, ...]:
-        """The members as etcd knows them: the list of the leader, or else of who answered."""
+        """The members in etcd: from the leader's list, or else from a member that answered."""
         for m in self.members:
             if m.registered and m.status is not None and m.status.is_leader:
                 return m.registered
@@ -166,7 +168,7 @@ class ClusterHealth:
         return next((r.name or None for r in self.registered if r.id in known), None)
 
     def role(self, m: MemberHealth) -> str:
-        """``leader``, ``follower`` or ``learner``; ``-`` of a member that did not answer."""
+        """``leader``, ``follower`` or ``learner``; ``-`` for a member that did not answer."""
         if m.status is None:
             return "-"
         if m.member.name == self.leader:
@@ -180,7 +182,7 @@ class ClusterHealth:
 
     @property
     def parted(self) -> tuple[groups.Group, ...]:
-        """The clusters that the members form by their answers, when they are more than one."""
+        """The clusters that the members' answers show, when there are more than one."""
         formed = self._groups
         serving = [g for g in formed if g.serves is not False]
         ids = {g.cluster_id for g in formed}
@@ -189,7 +191,8 @@ class ClusterHealth:
 
     @property
     def unseen(self) -> groups.Unseen | None:
-        """That members which do not answer may be the cluster in place of the ones that serve."""
+        """Set when members that do not answer may be the cluster instead of the members that
+        serve."""
         serving = [g for g in self._groups if g.serves]
         if self.cluster.external or self.parted or len(serving) != 1:
             return None
@@ -214,7 +217,7 @@ class ClusterHealth:
 
     @property
     def problems(self) -> list[Problem]:
-        """Everything that is wrong or soon will be, worst first within a member."""
+        """All present problems and problems to come, the worst first within a member."""
         found: list[Problem] = []
         for m in self.members:
             found.extend(_problems(self.cluster, m))
@@ -222,19 +225,19 @@ class ClusterHealth:
 
     @property
     def asks_for_login(self) -> bool:
-        """Whether authentication is on, or the inventory wants it to be."""
+        """Whether authentication is on, or declared in the inventory."""
         return bool(self.cluster.auth.enabled) or any(m.authenticated for m in self.members)
 
     @property
     def releases(self) -> tuple[tuple[str, str], ...]:
-        """The members that answered, each with the release that it runs."""
+        """The members that answered, each with its release."""
         return tuple(
             (m.member.name, m.status.version) for m in self.members if m.status is not None
         )
 
     @property
     def unfit_releases(self) -> list[Problem]:
-        """Warnings of releases that run here and are known to damage data."""
+        """Warnings about running releases that are known to damage data."""
         voters = sum(not r.is_learner for r in self.registered) or len(self.members)
         holding = etcd_releases.states(voters, auth=self.asks_for_login)
         running = dict.fromkeys(release for _, release in self.releases)
@@ -243,7 +246,7 @@ class ClusterHealth:
 
     @property
     def auth_problems(self) -> list[Problem]:
-        """Authentication that is not as the inventory says."""
+        """Problems where authentication differs from the inventory."""
         wanted = self.cluster.auth.enabled
         found = next((m.authenticated for m in self.members if m.authenticated is not None), None)
         if None in (wanted, found) or wanted is found:
@@ -253,7 +256,7 @@ class ClusterHealth:
         return [Problem("etcd", what, f"run invoke {describe[1]}", id="auth-differs")]
 
     def is_member_healthy(self, name: str) -> bool:
-        """Whether the member of that name is healthy; False for one that is not declared."""
+        """Whether the member with that name is healthy; False for an undeclared member."""
         return any(m.healthy for m in self.members if m.member.name == name)
 
 
@@ -267,14 +270,15 @@ def any_client(
 ) -> Iterator[EtcdClient]:
     """A client of the first member that serves linearizable reads.
 
-    Members are asked at once, so one that hangs costs nothing; the choice is kept for the fleet
-    until a call fails. Raises :class:`Unhealthy` with every member's problem when none serves.
+    All members are asked at the same time, so a member that hangs costs no time. The choice is kept
+    for the fleet until a call fails. Raises :class:`Unhealthy` with every member's problem when
+    none serves.
     """
     kept = _serving.setdefault(fleet, {})
     with contextlib.ExitStack() as stack:
         client = None
         key = _key(cluster)
-        # One that this cluster does not have any more may answer for a moment yet.
+        # A member that was just removed from this cluster may still answer for a moment.
         if key in kept and kept[key][0] in cluster.members:
             member, how = kept[key]
             with contextlib.suppress(EtcdUnreachable):
@@ -315,11 +319,11 @@ def observe(
     certificates: bool = False,
     quotas: bool = False,
 ) -> ClusterHealth:
-    """Ask every member at once; ``timeout`` (seconds) bounds each call. Never raises for a
-    member: what it could not say is in its :class:`MemberHealth`.
+    """Ask all members at the same time; ``timeout`` (seconds) limits each call. Never raises for a
+    member: its failure is in its :class:`MemberHealth`.
 
-    ``certificates`` also looks at the certificates of the members' TLS listeners, ``quotas`` at the
-    quota in force of members that do not tell it in ``Status`` (before etcd 3.6).
+    ``certificates``: also look at the certificates of the members' TLS listeners. ``quotas``: also
+    read the quota in force from members that do not report it in ``Status`` (before etcd 3.6).
     """
     seen = observing(
         cluster,
@@ -342,7 +346,7 @@ def observing(
     certificates: bool = False,
     quotas: bool = False,
 ) -> Generator[MemberHealth, None, None]:
-    """As :func:`observe`, one member at a time, in the order of their answers.
+    """As :func:`observe`, but yields one member at a time, in the order of the answers.
 
     Closing the generator early does not wait for the members that have not answered.
     """
@@ -368,9 +372,9 @@ def verify_write(
     timeout: float = DEFAULT_TIMEOUT,
     login: Login | None = None,
 ) -> None:
-    """A write and a read back by quorum through ``member``, or through every member at once.
+    """A quorum write, and a read back, through ``member``, or through all members at the same time.
 
-    Raises :class:`Unhealthy` with all that failed.
+    Raises :class:`Unhealthy` with all failures.
     """
     members = cluster.members if member is None else (member,)
 
@@ -463,7 +467,7 @@ def _key(cluster: EtcdCluster) -> _Key:
 
 
 def _outside(cluster: EtcdCluster, member: EtcdMember, number: int) -> Unhealthy:
-    """That a member answers, and is not of the cluster that the command works on."""
+    """The error that a member answers, but belongs to another cluster than the command works on."""
     what = f"is not of the cluster that this command works on: it is a member of {number:x}"
     option = f" --cluster-id {cluster.established.name}" if cluster.established.name else ""
     remedy = f"invoke replace-member {member.name}{option}"
@@ -474,8 +478,8 @@ def _outside(cluster: EtcdCluster, member: EtcdMember, number: int) -> Unhealthy
 
 
 def _read(client: EtcdClient) -> None:
-    """A linearizable read. etcd looks at the user's rights after the round of consensus, so a
-    refusal for lack of them is proof, too (``etcdctl endpoint health`` has it so)."""
+    """A linearizable read. etcd checks the user's rights after the round of consensus, so a refusal
+    for lack of rights is proof, too (as in ``etcdctl endpoint health``)."""
     try:
         client.get("health")
     except EtcdUnreachable as error:
@@ -530,12 +534,12 @@ def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
 
 
 def _renewal(cluster: EtcdCluster) -> str:
-    """What to do about a certificate that has expired."""
+    """The remedy for a certificate that has expired."""
     from provision.etcd.pki import external_ca, own_ca
 
     if cluster.tls.ca == "external":
         return f"{external_ca.HOW}, invoke rotate-certs"
-    with contextlib.suppress(UsageError):  # of a file that cannot be read: told elsewhere
+    with contextlib.suppress(UsageError):  # an unreadable file is reported elsewhere
         if own_ca.expired(cluster.tls.pki_dir, cluster.name):
             return own_ca.REPLACE
     return "invoke rotate-certs"
@@ -569,12 +573,12 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
             Problem("etcd", f"the members do not agree on a leader ({said})", id="quorum-lost")
         )
     registered = health.registered
-    if not registered or health.cluster.external:  # its members are not this inventory's to know
+    if not registered or health.cluster.external:  # the inventory does not declare its members
         return found
     declared = {m.member.name for m in health.members}
     urls = {m.member.peer_url for m in health.members}
     for r in registered:
-        # A member that has never started has no name yet; its peer URL says who it is to be.
+        # A member that has never started has no name yet; its peer URL identifies it.
         if r.name not in declared and not (not r.name and urls & set(r.peer_urls)):
             name = r.name or f"{r.id:x}"
             found.append(

@@ -1,8 +1,8 @@
-"""What the last run saw of the cluster, in a file of root's on every member's host.
+"""The last run's note about the cluster: a file on every member's host, owned by root.
 
-By this file a run sees that the cluster that serves is older than the one of an earlier run. etcd's
-ids do not show that (:mod:`provision.etcd.cluster.groups`). The file lies beside the configuration,
-not in the data directory, so it stays when the data is gone.
+With this file a run sees that the serving cluster is older than the cluster of an earlier run.
+etcd's ids do not show this (:mod:`provision.etcd.cluster.groups`). The file is beside the
+configuration, not in the data directory, so it stays when the data is gone.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _LINE = re.compile(
     r"cluster=([0-9a-f]{1,16}) term=([0-9]{1,19}) index=([0-9]{1,19}) revision=([0-9]{1,19}) "
     r"when=([0-9]{8}T[0-9]{6}Z)"
 )
-#: A line of its own: a release that does not know it reads the other one.
+#: It has a line of its own: an older release of this tool ignores it and reads the other line.
 _MEMBERS = re.compile(r"members=(\S+)")
 _COMMENT = "# The etcd cluster as alluxio-provision last saw it, to be compared with what serves."
 
 
 def read(cluster: EtcdCluster, facts: Iterable[HostFacts]) -> Note | None:
-    """The newest note on the hosts, whose facts were asked for with ``File(path, None)``."""
+    """The newest note on the hosts. The facts come from probes with ``File(path, None)``."""
     found = [
         note for f in facts if (note := parse(f.text(layout.last_seen(cluster)) or "")) is not None
     ]
@@ -42,7 +42,7 @@ def read(cluster: EtcdCluster, facts: Iterable[HostFacts]) -> Note | None:
 
 
 def parse(said: str) -> Note | None:
-    """The note in the file's text; None when there is none, or half of one."""
+    """The note in the file's text; None without a note, or when the note is incomplete."""
     note: Note | None = None
     members: frozenset[str] = frozenset()
     for line in (line.strip() for line in said.splitlines()):
@@ -62,11 +62,11 @@ def text(note: Note) -> str:
 
 
 def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> list[Problem]:
-    """Note the cluster that serves on every declared member's host.
+    """Write a note about the serving cluster on every declared member's host.
 
-    Hosts that cannot be asked keep their older note, and the newest counts. Nothing is noted when
-    no member serves, or when those that do tell different clusters. Returns warnings: of the hosts
-    that did not write it, and of all when no host has it.
+    Unreachable hosts keep their older note, and the newest note counts. Nothing is noted when no
+    member serves, or when the serving members report different clusters. Returns warnings about
+    hosts that failed to write the note; about all hosts when no host has it.
     """
     if cluster.external:
         return []
@@ -84,7 +84,8 @@ def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> list
         frozenset(r.name for r in seen.registered if r.name and not r.is_learner),
     )
     where = shlex.quote(layout.last_seen(cluster))
-    # In its place: half a note is none, and the others' hosts have theirs.
+    # The file is overwritten in place: an incomplete note does not count, and other hosts have
+    # theirs.
     script = (
         f"[ -d {shlex.quote(cluster.config_dir)} ] || exit 0; umask 022\n"
         f"printf %s {shlex.quote(text(note))} >{where}"

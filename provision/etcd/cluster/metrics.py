@@ -1,6 +1,6 @@
-"""What a member says of itself in ``/metrics`` alone.
+"""Facts about a member that are only in ``/metrics``.
 
-Every client listener serves it (etcd's ``etcdhttp.HandleMetrics``), without a login.
+Every client listener serves ``/metrics`` (etcd's ``etcdhttp.HandleMetrics``), without a login.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from provision.etcd.cluster import served_certs
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 
 TIMEOUT = 5.0
-#: Bytes of an answer; a member of a small cluster gives about 100 KB.
+#: Limit for an answer, in bytes; a member of a small cluster answers with about 100 KB.
 MAX_ANSWER = 8 << 20
-#: Set at the start to what ``--quota-backend-bytes`` makes it (``NewBackendQuota``).
+#: etcd sets it at its start from ``--quota-backend-bytes`` (``NewBackendQuota``).
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes (\S+)$", re.MULTILINE)
 
 
 def quota(cluster: EtcdCluster, member: EtcdMember, end: Endpoint) -> int:
-    """The quota in force at ``end`` (bytes); negative when there is none.
+    """The quota in force at ``end`` (bytes); negative without a quota.
 
     Raises :class:`ProvisionError` when it cannot be read.
     """

@@ -1,6 +1,6 @@
 """The way to an etcd member: from here, or through SSH to its host.
 
-A member whose client port cannot be reached from here is asked through a tunnel.
+When a member's client port cannot be reached from here, the member is asked through a tunnel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DIRECT_TIMEOUT = 1.0
 
 _PROHIBITED, _CONNECT_FAILED = 1, 2
 
-#: Per fleet, the addresses that time out from here, so that only the first attempt waits.
+#: Per fleet, the addresses that time out from here: only the first attempt waits.
 _blocked: WeakKeyDictionary[Fleet, set[tuple[str, int]]] = WeakKeyDictionary()
 
 
@@ -43,8 +43,8 @@ def connect(
     """A client of ``member``, directly or through SSH to its host.
 
     With client TLS the certificate is checked against the cluster's CA and the member's own
-    address, through a tunnel, too. ``how`` skips the attempt of the other way. Raises
-    :class:`provision.etcd.api.client.EtcdError`, and :class:`UsageError` without the CA's files.
+    address, also through a tunnel. With ``how`` the other way is not tried. Raises
+    :class:`provision.etcd.api.errors.EtcdError`, and :class:`UsageError` without the CA's files.
     """
     tls = client_tls(cluster, member)
     login = login or root_login(cluster)
@@ -72,7 +72,7 @@ def open_route(
         if how == "direct":
             raise EtcdUnreachable(Endpoint(member.address, port), reason, detail)
     try:
-        # The tunnel itself would only show a connection that closes at once.
+        # Through the tunnel, a failure would only show as a connection that closes at once.
         session = fleet.session(member.machine)
         session.open_tcp(member.address, port, timeout=DIRECT_TIMEOUT * 5).close()
     except ProvisionError as error:
@@ -86,8 +86,8 @@ def open_route(
 
 
 def _neither(reason: Reason, detail: str, error: ProvisionError) -> tuple[Reason, str]:
-    """What to say when the direct way failed for ``reason``, and the one through SSH, too."""
-    # paramiko's ChannelException: SSH works, and the host did not connect (RFC 4254, 5.1).
+    """The reason to report when both the direct way (``reason``) and the way through SSH failed."""
+    # paramiko's ChannelException: SSH works, but the host could not connect (RFC 4254, 5.1).
     code = getattr(error.__cause__, "code", None)
     if code == _CONNECT_FAILED and reason is Reason.REFUSED:
         return Reason.REFUSED, "by its own host, too"
@@ -103,7 +103,7 @@ def _neither(reason: Reason, detail: str, error: ProvisionError) -> tuple[Reason
 def _direct(fleet: Fleet, address: str, port: int) -> str | tuple[Reason, str]:
     """The IP address that answers on ``port``, or why none does.
 
-    The name is resolved here, by the system's resolver, which is not the one gRPC uses.
+    The system's resolver resolves the name here; gRPC uses another resolver.
     """
     if (address, port) in _blocked.get(fleet, ()):
         return Reason.TIMEOUT, ""
@@ -121,7 +121,7 @@ def _direct(fleet: Fleet, address: str, port: int) -> str | tuple[Reason, str]:
 
 
 def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
-    """What a client of ``member`` needs; None when its listener is plain."""
+    """The TLS material for a client of ``member``; None when the member's listener is plain."""
     if not member.client_tls:
         return None
     from provision.etcd.pki import tls
@@ -134,7 +134,7 @@ def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
 
 
 def describe(error: ProvisionError) -> tuple[str, str, Id]:
-    """What, remedy and id of an error, without the endpoint that the caller names better."""
+    """The problem, remedy and id of an error, without the endpoint: the caller names it better."""
     if error.problems:
         return error.problems[0].what, error.problems[0].remedy, error.problems[0].id
     return error.message, "", error.id

@@ -1,8 +1,8 @@
-"""Changes of the membership, asked of etcd's leader: each safe to repeat, each bounded.
+"""Membership changes, sent to etcd's leader: each is safe to repeat and has a time limit.
 
-Every function looks first whether etcd has it already, so a run that was killed, or a call whose
-answer was lost, is simply made again. What etcd refuses only for the moment (a member it has not
-been connected to for five seconds, a learner that is not caught up) is asked again for a while.
+Every function first checks whether etcd already has the change. So a killed run, or a call with a
+lost answer, is simply repeated. When etcd refuses only for the moment (it has not been connected to
+a member for five seconds, or a learner has not caught up), the request is repeated for a while.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.ssh.session import Fleet
 
 CALL_TIMEOUT = 10.0
-#: Seconds in which etcd must accept a change. It counts a member as connected after five.
+#: Seconds in which etcd must accept a change. etcd counts a member as connected after five seconds.
 ACCEPTED_WITHIN = 40.0
 #: Seconds in which a learner must have caught up. A snapshot of some GB takes minutes.
 CAUGHT_UP_WITHIN = 600.0
-#: A learner that does not answer for this long (seconds) is not going to catch up.
+#: A learner that does not answer for so many seconds will not catch up.
 SILENT_FOR = 45.0
 POLL_SECONDS = 0.25
 
-# Texts of etcd's ``rpctypes`` that pass by themselves.
+# Texts of etcd's ``rpctypes`` for refusals that end by themselves.
 _PASSING = (
     "unhealthy cluster",
     "not enough started members",
@@ -41,12 +41,12 @@ _NOT_CAUGHT_UP = "in sync with leader"
 
 
 class NoLeader(Unhealthy):
-    """No member says that it leads: there is an election, or no quorum."""
+    """No member reports that it leads: there is an election, or no quorum."""
 
 
 @contextlib.contextmanager
 def leader(cluster: EtcdCluster, fleet: Fleet) -> Iterator[tuple[EtcdClient, EtcdMember]]:
-    """A client of the leader, and who it is. Raises :class:`NoLeader` when there is none."""
+    """A client of the leader, and the leader. Raises :class:`NoLeader` without a leader."""
     seen = health.observe(cluster, fleet)
     for m in seen.members:
         if m.status is not None and m.status.is_leader:
@@ -69,8 +69,9 @@ def add_learner(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
 def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
     """Wait until ``member`` has caught up, and make it a voter.
 
-    ``cluster`` is that of the voters without it. Raises :class:`Unhealthy` when it has not caught
-    up within :data:`CAUGHT_UP_WITHIN`, or does not answer for :data:`SILENT_FOR` seconds.
+    ``cluster`` is the cluster of the voters, without ``member``. Raises :class:`Unhealthy` when
+    ``member`` has not caught up within :data:`CAUGHT_UP_WITHIN`, or does not answer for
+    :data:`SILENT_FOR` seconds.
     """
     started = heard = time.monotonic()
     while True:
@@ -90,7 +91,7 @@ def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
             if not (_passing(error) or _NOT_CAUGHT_UP in error.message):
                 raise
         except (EtcdError, NoLeader):
-            pass  # no answer, or an election: the list says next time whether it was done
+            pass  # no answer, or an election: the next list of members shows whether it was done
         now = time.monotonic()
         revision = _revision(cluster, fleet, member)
         if revision is not None:
@@ -118,8 +119,8 @@ def update(
     member_id: int,
     others: Collection[EtcdMember],
 ) -> None:
-    """Tell etcd the peer URL that ``member`` has from now on. When it leads, leadership moves to
-    one of ``others`` first: it is cut off until it listens there."""
+    """Register the new peer URL of ``member`` in etcd. If ``member`` leads, leadership first moves
+    to one of ``others``: ``member`` is cut off until it listens at the new URL."""
     move_leadership_from(cluster, fleet, member_id, others)
 
     def change(client: EtcdClient) -> None:
@@ -133,7 +134,7 @@ def update(
 def remove(
     cluster: EtcdCluster, fleet: Fleet, member_id: int, staying: Collection[EtcdMember]
 ) -> None:
-    """Remove a member. When it leads, leadership moves to one of ``staying`` first."""
+    """Remove a member. If it leads, leadership first moves to one of ``staying``."""
     move_leadership_from(cluster, fleet, member_id, staying)
 
     def change(client: EtcdClient) -> None:
@@ -146,7 +147,8 @@ def remove(
 def move_leadership_from(
     cluster: EtcdCluster, fleet: Fleet, member_id: int, staying: Collection[EtcdMember]
 ) -> None:
-    """When ``member_id`` leads, make the healthy one of ``staying`` with most of the log lead."""
+    """If ``member_id`` leads, make another member lead: of the healthy members in ``staying``, the
+    one with most of the log."""
 
     def move(client: EtcdClient) -> None:
         if client.status().member_id != member_id:
@@ -170,14 +172,15 @@ def move_leadership_from(
 def move_leadership_off(
     cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, others: Collection[EtcdMember]
 ) -> None:
-    """When ``member`` leads, make the healthy one of ``others`` with most of the log lead."""
+    """If ``member`` leads, make another member lead: of the healthy members in ``others``, the one
+    with most of the log."""
     for m in health.observe(cluster, fleet).members:
         if m.member.name == member.name and m.status is not None:
             move_leadership_from(cluster, fleet, m.status.member_id, others)
 
 
 def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
-    """Make ``member`` the leader, and wait until it says so itself."""
+    """Make ``member`` the leader, and wait until it reports this itself."""
 
     def move(client: EtcdClient) -> None:
         found = next((r for r in client.member_list() if r.name == member.name), None)
@@ -199,7 +202,7 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
 
 
 def with_leader(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
-    """``do`` with a client of the leader, again while etcd changes its leader."""
+    """Call ``do`` with a client of the leader; repeat the call while etcd changes its leader."""
     retry_on_leader(cluster, fleet, do)
 
 

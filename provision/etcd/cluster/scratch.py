@@ -1,7 +1,7 @@
-"""A scratch member: a snapshot restored and started on a member's host, beside the real one.
+"""A scratch member: a snapshot, restored and started on a member's host beside the real member.
 
-It listens on the host's loopback only, yields CPU and disk to everything else, and is gone, data
-and all, when its context or this process ends.
+The scratch member listens only on the host's loopback, and runs with low priority for CPU and disk.
+When its context or this process ends, it is removed with its data.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.ssh.session import Fleet, Unreachable, tunnel
 from provision.text import document, number, printable, size
 
-#: Beside the system's other large temporary files; not on etcd's own disk, which must not fill.
+#: The folder of the system's other large temporary files; not etcd's own disk, which must not fill.
 SCRATCH = "/var/tmp/alluxio-provision-scratch"
-#: The upload, the database made of it, and its write-ahead log of 64 MB.
+#: Room: the upload, the database restored from it, and its write-ahead log of 64 MB.
 ROOM = 2
 WAL_BYTES = 130 << 20
-#: Seconds the scratch member has to start; and it ends by itself after so many.
+#: Seconds for the scratch member to start; and the seconds after which it ends by itself.
 STARTS_WITHIN = 120.0
 LIVES = 7200
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotStatus:
-    """What ``snapshot status`` says of a file. ``total_size`` in bytes."""
+    """The output of ``snapshot status`` for a file. ``total_size`` in bytes."""
 
     revision: int
     total_keys: int
@@ -56,7 +56,7 @@ def member(
     timeout: float,
     login: Login | None = None,
 ) -> Iterator[tuple[EtcdClient, SnapshotStatus]]:
-    """Upload ``snapshot`` to ``host``, restore it there, start a member of it, and connect.
+    """Upload ``snapshot`` to ``host``, restore it there, start a member with it, and connect.
 
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
     host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
@@ -68,10 +68,10 @@ def member(
         _upload(cluster, fleet, host, snapshot, sha256, folder)
         held = session.hold(_script(cluster, host, folder, port), "restore into a scratch member")
     except Unreachable:
-        raise  # the next backup removes what is still there
-    except BaseException as error:  # Ctrl-C, too; once the script is held, it removes it
+        raise  # the next backup removes files that are left
+    except BaseException as error:  # also Ctrl-C; a held script removes its folder by itself
         if not isinstance(error, Exception):
-            session.close()  # amid a packet Ctrl-C leaves a connection through which nothing comes
+            session.close()  # Ctrl-C within a packet leaves a connection that is of no use
         with contextlib.suppress(ProvisionError):
             session.run(_removal(folder), "remove the scratch folder")
         raise
@@ -150,8 +150,9 @@ ok=1
 
 
 def _removal(folder: str) -> str:
-    # What was sent before Ctrl-C is still carried out, and might make the folder anew: it goes when
-    # no command names it any more. This one comes by standard input, and grep's pattern as well.
+    # A command sent before Ctrl-C still runs, and might make the folder again: so the folder is
+    # removed when no command line names it any more. This script and grep's pattern come by
+    # standard input, so their command lines do not name the folder.
     return f"""\
 n=0
 while [ $n -lt 100 ] && echo {folder} | grep -qsFf - /proc/[0-9]*/cmdline; do
@@ -175,7 +176,8 @@ def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> s
     if version_tuple(cluster.version) >= (3, 5):
         flags.append("--unsafe-no-fsync")
     if host.client_tls:
-        # Whoever may not read the member's own listener may not read this one either.
+        # Clients without access to the member's own listener have no access to this listener
+        # either.
         pki = layout.pki_dir(cluster)
         flags += ["--cert-file", f"{pki}/server.crt", "--key-file", f"{pki}/server.key"]
         flags += ["--trusted-ca-file", f"{pki}/ca.crt"]

@@ -21,7 +21,7 @@ EXPIRY_WARNING_DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class CertificateState:
-    """The certificate a listener shows. ``error`` says why it is not accepted, or not known.
+    """The certificate a listener shows. ``error``: why it is not accepted, or not known.
 
     ``fingerprint`` is the certificate's SHA-256, lower-case hex.
     """
@@ -75,7 +75,7 @@ def tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
 def _shown(
     listener: Literal["client", "peer"], context: ssl.SSLContext, endpoint: Endpoint, name: str
 ) -> CertificateState:
-    """What a TLS listener shows of itself, checked against the CA and the member's name."""
+    """The certificate of a TLS listener, checked against the CA and the member's name."""
     try:
         with (
             socket.create_connection((endpoint.address, endpoint.port), DIRECT_TIMEOUT * 3) as raw,
@@ -95,8 +95,8 @@ def _shown(
 
 
 def expiry(where: str, certificate: CertificateState, renew: str, replace: str) -> list[Problem]:
-    """What is to be told about a listener's certificate. ``renew`` is the remedy for one that soon
-    expires, ``replace`` for one that has."""
+    """The problems of a listener's certificate. ``renew`` is the remedy when it expires soon,
+    ``replace`` the remedy when it has expired."""
     which = f"{certificate.listener} certificate"
     left = certificate.days_left()
     if left is None:

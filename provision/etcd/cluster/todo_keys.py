@@ -1,7 +1,8 @@
-"""What a change of members still owes once etcd has it, kept in etcd until it is done.
+"""Notes in etcd about work that is left after a membership change, kept until the work is done.
 
-A run that is killed between removing a member and cleaning its host, or before the workers know
-the new endpoints, leaves nothing else that says so. Any later run, from any machine, finds it.
+A run may be killed between the removal of a member and the cleaning of its host, or before the
+workers have the new endpoints. Only these notes then show the unfinished work. Any later run, from
+any machine, finds them.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ _CLEAN = f"{PREFIX}clean/"
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """``workers``: their endpoint list may be stale. ``clean``: the address of each removed
-    member's host that has not been cleaned, by the member's name."""
+    """``workers``: the workers' endpoint lists may be stale. ``clean``: the addresses of removed
+    members' hosts that have not been cleaned, by the member's name."""
 
     workers: bool = False
     clean: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(seen: ClusterHealth, fleet: Fleet) -> Pending:
-    """What is owed; nothing when no member of ``seen`` serves reads."""
+    """The work that is left; nothing when no member of ``seen`` serves reads."""
     if not seen.healthy_count:
         return Pending()
     try:
@@ -40,7 +41,7 @@ def read(seen: ClusterHealth, fleet: Fleet) -> Pending:
             _, keys = client.range(PREFIX)
     except EtcdUnreachable as error:
         if error.reason in (Reason.LOGIN, Reason.DENIED):
-            return Pending()  # without rights to read it, nor could it be written
+            return Pending()  # without rights to read the notes, this tool could not write them
         raise
     clean: dict[str, str] = {}
     for pair in keys:

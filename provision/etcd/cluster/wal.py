@@ -1,10 +1,10 @@
 """The ids in a member's write-ahead log, read without etcd.
 
-Every file of it begins with a record of its checksum and one of its metadata (etcd's ``wal.go``,
-``Create`` and ``cut``). A record is a little-endian length of eight bytes, whose highest byte says
-how it is padded (``decoder.go``, ``decodeFrameSize``), and a protobuf message: ``walpb.Record``
-with the type (field 1) and the data (field 3). The metadata is ``etcdserverpb.Metadata``: the
-member's id (field 1) and the cluster's (field 2).
+Every file of the log begins with two records: its checksum and its metadata (etcd's ``wal.go``,
+``Create`` and ``cut``). A record has a little-endian length of eight bytes and a protobuf message.
+The highest byte of the length gives the padding (``decoder.go``, ``decodeFrameSize``). The message
+is ``walpb.Record`` with the type (field 1) and the data (field 3). The metadata is
+``etcdserverpb.Metadata``: the member's id (field 1) and the cluster's id (field 2).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from provision.etcd.api.protocol import unknown_fields
 
-#: Bytes of a file that hold its first two records with room to spare.
+#: So many bytes hold a file's first two records with room to spare.
 HEAD = 256
 _METADATA = 1
 
@@ -40,7 +40,7 @@ def ids(head: bytes) -> Ids | None:
 
 
 def parse(hexadecimal: str) -> Ids | None:
-    """As :func:`ids`, of the bytes as ``od -An -v -tx1`` prints them."""
+    """As :func:`ids`, from the output of ``od -An -v -tx1``."""
     try:
         return ids(bytes.fromhex("".join(hexadecimal.split())))
     except ValueError:

@@ -1,1 +1,1 @@
-"""One member: its host as resources, its timer and backups, and how members differ."""
+"""One member: its host as resources, its timer and backups, and the changes of the membership."""

@@ -1,12 +1,13 @@
-"""``etcd.backup``: a timer on every member's host; the first member that is well saves there.
+"""``etcd.backup``: a timer on every member's host; the first healthy member saves a backup there.
 
-The files have the names of ``backup-etcd``'s, and its checks but for the scratch member: etcd's
-own sha256 and ``snapshot status``. They stay on the host, also when the cluster is destroyed.
+The files have the same names as in ``backup-etcd``, and the same checks without the scratch member:
+etcd's own sha256 and ``snapshot status``. They stay on the host, also when the cluster is
+destroyed.
 
-The members take turns by ``etcdctl lock`` (its ``lock_command.go``: the command runs while a lease
-holds the lock, and its exit code is kept). A member that dies or fails gives the lock to the next
-one. What was saved is noted under :func:`key`, out of the prefixes that Alluxio reads. With
-authentication both need the user root, which a snapshot needs anyway.
+The members take turns with ``etcdctl lock`` (its ``lock_command.go``: the command runs while a
+lease holds the lock, and its exit code is kept). When a member dies or fails, the next one gets the
+lock. Each backup is noted under :func:`key`, outside the prefixes that Alluxio reads. With
+authentication, the lock and the note need the user root, which a snapshot needs anyway.
 """
 
 from __future__ import annotations
@@ -30,28 +31,30 @@ def script_path(cluster: EtcdCluster) -> str:
 
 
 def paths(cluster: EtcdCluster) -> tuple[str, ...]:
-    """The files that the timer consists of."""
+    """The files of the timer."""
     return TIMER_PATH, SERVICE_PATH, script_path(cluster), login_path(cluster)
 
 
 def key(cluster: EtcdCluster) -> str:
-    """Where etcd holds the last backup that a timer saved."""
+    """The key in etcd with the last backup that a timer saved."""
     return f"/alluxio-provision/{cluster.name}/backup"
 
 
 def has(cluster: EtcdCluster, member: EtcdMember) -> bool:
-    """Whether the timer is on this member's host: on every one, unless the inventory names one."""
+    """Whether the timer is on this member's host. It is on every host, unless the inventory names
+    one host."""
     backup = cluster.backup
     return backup is not None and backup.member in (None, member.name)
 
 
 def login_path(cluster: EtcdCluster) -> str:
-    """The environment of the timer's etcdctl, for root alone: its login when etcd wants one."""
+    """The environment file of the timer's etcdctl, readable only by root. It has the login when
+    etcd needs one."""
     return f"{cluster.config_dir}/backup.env"
 
 
 def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
-    """The timer on a member that has it; that there is none on the others."""
+    """The files of the timer on a member that has it, and their absence on other members."""
     backup = cluster.backup
     if backup is None or not has(cluster, member):
         return (Absent(UNIT, paths(cluster)),)
@@ -64,7 +67,7 @@ def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
             f"--cert={layout.pki_dir(cluster)}/server.crt",
             f"--key={layout.pki_dir(cluster)}/server.key",
         ]
-    # etcdctl's own `snapshot status` went with 3.6; before 3.5 there is no etcdutl.
+    # etcdctl has no `snapshot status` from 3.6 on, and before 3.5 there is no etcdutl.
     status = "etcdutl" if version_tuple(cluster.version) >= (3, 5) else "etcdctl"
     script = render(
         "etcd-backup.sh",
@@ -106,11 +109,11 @@ def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
 
 
 def _login(cluster: EtcdCluster) -> bytes:
-    """etcd gives snapshots to users with the role root alone. Without authentication it lets
-    one with a login in, too."""
+    """The login file's text. etcd gives snapshots only to users with the role root. Without
+    authentication, etcd also accepts a client with a login."""
     login = root_login(cluster) if cluster.auth.enabled else None
     if login is None:
         return b""
-    # As systemd reads an EnvironmentFile (systemd.exec(5)).
+    # The format of a systemd EnvironmentFile (systemd.exec(5)).
     quoted = re.sub(r'([\\"$`])', r"\\\1", f"{login.user}:{login.password}")
     return f'ETCDCTL_USER="{quoted}"\n'.encode()

@@ -1,12 +1,12 @@
-"""The names of backups, and the one rule of which may go.
+"""The names of backups, and the one rule for which backups may be removed.
 
-A name tells what the backup is of: cluster, etcd's cluster id, raft term and index, revision and
-UTC time. Only by these can a backup of another history be told: a member that was emptied and
-began again has the same cluster id (a hash of peer URLs and token), with lower numbers. Names of
-the older form tell the revision alone.
+A name has the backup's cluster, etcd's cluster id, raft term and index, revision and UTC time. Only
+these values identify a backup of another history: a member that was emptied and bootstrapped again
+has the same cluster id (a hash of peer URLs and token), with lower numbers. Names of the older form
+have only the revision.
 
 ``templates/etcd-backup.sh.j2`` has the same rule for hosts, in awk; ``tests/unit/test_backups.py``
-holds both to the same properties.
+checks both for the same properties.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 STAMP = "%Y%m%dT%H%M%SZ"
-#: What stands behind the cluster's name, in a form that Python and ``sed -E`` read alike.
+#: The part after the cluster's name, as a pattern that Python and ``sed -E`` read alike.
 NEW = r"-c([0-9a-f]{16})-t([0-9]{1,19})-i([0-9]{1,19})-r([0-9]{10,19})-([0-9]{8}T[0-9]{6}Z)\.db"
 OLD = r"-r([0-9]{10,19})-([0-9]{8}T[0-9]{6}Z)\.db"
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What a backup's name says. ``cluster_id`` None: a name of the old form, without ids."""
+    """The values in a backup's name. ``cluster_id`` None: a name of the old form, without ids."""
 
     text: str
     stamp: str
@@ -35,11 +35,11 @@ class Name:
 
     @property
     def when(self) -> datetime:
-        """When it was taken (UTC). Raises ``ValueError`` for digits that are no time."""
+        """When the backup was taken (UTC). Raises ``ValueError`` when the digits are not a time."""
         return datetime.strptime(self.stamp, STAMP).replace(tzinfo=timezone.utc)
 
     def reached_by(self, later: Name) -> bool:
-        """Whether ``later`` has no number below this one's."""
+        """Whether no number of ``later`` is below the number here."""
         return (
             self.term <= later.term
             and self.index <= later.index
@@ -57,7 +57,7 @@ def name(
 
 
 def parse(cluster: str, text: str) -> Name | None:
-    """The backup of ``cluster`` that has this file name; None: it is none."""
+    """The values in this file name of a backup of ``cluster``; None for another file."""
     start = re.escape(cluster)
     if m := re.fullmatch(start + NEW, text):
         return Name(text, m[5], int(m[4]), int(m[1], 16), int(m[2]), int(m[3]))
@@ -67,11 +67,12 @@ def parse(cluster: str, text: str) -> Name | None:
 
 
 def histories(found: Iterable[Name]) -> list[list[Name]]:
-    """The backups by time, split wherever one may not continue the history of the one before.
+    """The backups by time, split where a backup possibly does not continue the history before it.
 
-    It surely goes on when it has the same cluster id, when none of its numbers is below, and when
-    no backup of an older history lies between the two: where an emptied cluster has written as
-    much as the lost one had, or the lost one is back, nobody can tell which of them it is.
+    A backup surely continues the history when three conditions hold: it has the same cluster id,
+    none of its numbers is lower, and no backup of an older history is between the two. An emptied
+    cluster may have written as much as the lost cluster had, or the lost cluster may be back: then
+    nobody can tell to which of the two a backup belongs.
     """
     made: list[list[Name]] = []
     of: dict[int | None, list[list[Name]]] = {}
@@ -86,9 +87,9 @@ def histories(found: Iterable[Name]) -> list[list[Name]]:
 
 
 def removable(found: Iterable[Name], keep: int) -> list[Name]:
-    """The backups that may go: of each history those beyond its ``keep`` newest (0: none go).
+    """The backups that may be removed: in each history, all but the ``keep`` newest (0: none).
 
-    So a backup never goes for one of another history, and the newest of every history stays.
+    So a backup of another history never displaces a backup, and the newest of every history stays.
     """
     return [n for h in histories(found) for n in h[:-keep]] if keep > 0 else []
 

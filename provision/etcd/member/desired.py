@@ -1,4 +1,4 @@
-"""What one etcd member's host should look like, as resources."""
+"""The desired state of one etcd member's host, as resources."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed, is_
 from provision.render import render
 from provision.text import document
 
-#: Label of the probe for the host's openssl, which makes the keys there.
+#: Label of the probe for the host's openssl, which makes the keys on the host.
 OPENSSL = "openssl"
-#: Under this label: the size of the backups on a host.
+#: Label of the probe for the size of the backups on a host.
 BACKUPS = "backups"
 
-#: What etcd does without data: make a new cluster, or ask for the existing one.
+#: The setting for etcd without data: make a new cluster, or join the existing one.
 STATE = "initial-cluster-state"
 
-#: Settings that etcd reads as text, also where they are numbers.
+#: Settings that etcd reads as text, even if they are numbers.
 TEXT_SETTINGS = frozenset({"auto-compaction-retention"})
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A listener's certificate and key. Neither given: those on the host are kept.
+    """A listener's certificate and key. Without ``sign`` and ``pair``, the host's own are kept.
 
     ``sign`` makes the certificate from the host's own signing request; ``pair`` is a certificate
     and a key made on this machine. See :class:`provision.host.resources.Certificate`.
@@ -66,30 +66,31 @@ class MemberTls:
 
 
 def kinds(member: EtcdMember) -> tuple[str, ...]:
-    """Which certificates the member has: ``peer`` (port 2380), ``server`` (its client port)."""
+    """The kinds of certificates of a member: ``peer`` (port 2380), ``server`` (its client port)."""
     return ("peer",) * member.peer_tls + ("server",) * member.client_tls
 
 
 def installed(cluster: EtcdCluster, kind: str, facts: HostFacts) -> bytes | None:
-    """The certificate of a listener (``peer`` or ``server``) on a host that has its key, too."""
+    """The certificate of a listener (``peer`` or ``server``) on a host that also has its key."""
     path = layout.certificate(cluster, kind)
     found, key = facts.paths.get(f"{path}.crt"), facts.paths.get(f"{path}.key")
     return found.content if found is not None and key is not None and key.size else None
 
 
 def trusted(cluster: EtcdCluster, facts: HostFacts) -> bytes:
-    """The CA certificates (PEM) that the host's file holds; empty when there is none."""
+    """The CA certificates (PEM) in the host's file; empty without one."""
     here = facts.paths.get(layout.ca_file(cluster))
     return (here.content or b"") if here is not None else b""
 
 
 def waiting_key(kind: str) -> str:
-    """Label of the probe for the public half of the key that waits for its certificate."""
+    """Label of the probe for the public part of the key that waits for its certificate."""
     return f"{kind}.key.new"
 
 
 def key_probes(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
-    """What to ask the host about its openssl and, with an external CA, the keys that wait."""
+    """The probe commands for the host's openssl and, with an external CA, for the keys that
+    wait."""
     found = {OPENSSL: "command -v openssl"} if kinds(member) else {}
     if cluster.tls.ca == "external":
         for kind in kinds(member):
@@ -107,7 +108,7 @@ def binary(cluster: EtcdCluster) -> str:
 
 
 def installed_release(cluster: EtcdCluster, facts: HostFacts) -> str:
-    """The release that the host's unit of ours runs; empty when there is none."""
+    """The release in this tool's unit on the host; empty without such a unit."""
     folder = re.escape(cluster.install_dir)
     found = re.search(
         rf"^ExecStart={folder}/([0-9]+\.[0-9]+\.[0-9]+)/etcd ",
@@ -118,9 +119,10 @@ def installed_release(cluster: EtcdCluster, facts: HostFacts) -> str:
 
 
 def newer_release(cluster: EtcdCluster, facts: HostFacts) -> str:
-    """The patch release on the host when it is newer than the declared one, and stays; or empty.
+    """The patch release on the host, when it is newer than the declared one and therefore stays;
+    otherwise empty.
 
-    A unit of another cluster's does not count, nor does another minor release.
+    A unit of another cluster does not count, and neither does another minor release.
     """
     there = installed_release(cluster, facts)
     if cluster.source.package or cluster.downgrade or not there:
@@ -142,13 +144,13 @@ def resources(
     bootstrapped: bool = False,
     checks: bool = True,
 ) -> tuple[Resource, ...]:
-    """Everything that makes ``member``'s host a member, in the order it is put there.
+    """All resources that make ``member``'s host a member, in the order of their installation.
 
-    ``facts`` None gives what to look at before anything is known about the host. A newer patch
-    release that the host has stays, unless ``cluster.downgrade`` says otherwise: an inventory with
-    an older one may be an old checkout. ``bootstrapped``: the member is known to be one of a
-    cluster, so its configuration is to say ``existing``. ``checks``: etcd compares its data
-    with the peers' when it starts (see :mod:`provision.etcd.member.start_check`).
+    With ``facts`` None, the resources are for a probe, before anything is known about the host. A
+    newer patch release on the host stays, unless ``cluster.downgrade`` is set: an inventory with an
+    older release may be an old checkout. ``bootstrapped``: the member is known to belong to a
+    cluster, so its configuration gets ``existing``. ``checks``: etcd compares its data with the
+    peers' data at its start (see :mod:`provision.etcd.member.start_check`).
     """
     newer = newer_release(cluster, facts) if facts is not None else ""
     if newer:
@@ -161,7 +163,7 @@ def resources(
         user=cluster.user,
         binary=binary(cluster),
         config_file=layout.config_file(cluster),
-        # A member that joins may have come to another disk.
+        # A joining member may get another disk than the unit on the host names.
         mounts=disks.notes(old if initial_state == "new" else None, facts, [member.data_dir]),
         disk_check=disks.check(
             member.data_dir,
@@ -173,7 +175,7 @@ def resources(
     )
     result: list[Resource] = [
         User(cluster.user, home="/var/lib/etcd"),
-        # The unit says whose the host is, so it comes first: destroy finds what a killed run left.
+        # Write the unit first: it names the owning cluster, so destroy finds a killed run's files.
         File(
             layout.UNIT_PATH,
             service,
@@ -185,7 +187,7 @@ def resources(
         result.append(Directory(member.data_dir, owner=cluster.user, mode=0o700))
         result.append(DataDisk(member.data_dir))
     if newer:
-        pass  # it is there
+        pass  # the newer release is already on the host
     elif artifact is not None:
         tree = f"{cluster.install_dir}/{cluster.version}"
         result.append(Tree(tree, artifact, restarts=(layout.UNIT,)))
@@ -207,7 +209,7 @@ def resources(
 
 
 def unit(member: EtcdMember) -> Unit:
-    """etcd's unit, with what to do when etcd's own check ends it."""
+    """etcd's unit, with the remedy for the case that etcd's own check ends etcd."""
     refusal = Refusal(
         start_check.DIFFERS,
         f"run invoke deploy-etcd; if it fails here again, invoke replace-member {member.name}",
@@ -217,7 +219,7 @@ def unit(member: EtcdMember) -> Unit:
 
 
 def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -> Probe:
-    """What to look at on a member's host, in preflight and for the plan."""
+    """The probe of a member's host, for preflight and for the plan."""
     leaf = Leaf()
     tls = MemberTls(
         member.name,
@@ -238,26 +240,26 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
 
 
 def backup_dir(cluster: EtcdCluster, member: EtcdMember) -> tuple[str, ...]:
-    """The folder of the timer's backups, where the member's host has the timer."""
+    """The folder of the timer's backups, if the member's host has the timer."""
     backup = cluster.backup
     return (backup.dir,) if backup is not None and backup_timer.has(cluster, member) else ()
 
 
 def _backups_size(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
-    """What to ask for the size of the backups that are there, in KiB."""
+    """The probe command for the size of the backups on the host, in KiB."""
     folders = " ".join(map(shlex.quote, backup_dir(cluster, member)))
     return {BACKUPS: f"du -sk {folders} 2>/dev/null | cut -f 1"} if folders else {}
 
 
 def has_data(member: EtcdMember, facts: HostFacts) -> bool:
-    """Whether the member has ever been started here: its data directory holds ``member/``."""
+    """Whether the member has ever been started here: its data directory contains ``member/``."""
     return f"{member.data_dir}/member" in facts.paths
 
 
 def is_disk_missing(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> bool:
-    """Whether the host was a member, and neither its data nor the marker of its disk is there.
+    """Whether the host was a member, and both its data and the marker of its disk are missing.
 
-    The facts are those of :func:`probe`, or of another one with the same files and folders.
+    The facts come from :func:`probe`, or from another probe with the same files and folders.
     """
     return (
         not has_data(member, facts)
@@ -270,7 +272,7 @@ def is_disk_missing(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) 
 
 
 def former_data_dir(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> str:
-    """The data directory in the host's ``etcd.conf.yml``, when it is not the declared one."""
+    """The data directory in the host's ``etcd.conf.yml``, when it differs from the declared one."""
     found = re.search(
         r'^data-dir: ("[^"]*")$', facts.text(layout.config_file(cluster)) or "", re.MULTILINE
     )
@@ -282,7 +284,7 @@ def former_data_dir(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) 
 
 
 def what_moved(member: EtcdMember, former: str) -> tuple[str, str]:
-    """Of a member whose ``data_dir`` was changed in the inventory: what is wrong, what to do."""
+    """The problem and the remedy for a member with a changed ``data_dir`` in the inventory."""
     what = f"its configuration has the data_dir {former}, and the inventory has {member.data_dir}"
     return what, f"set data_dir back to {former}: the tool does not move etcd's data"
 
@@ -290,15 +292,15 @@ def what_moved(member: EtcdMember, former: str) -> tuple[str, str]:
 def disk_away(member: EtcdMember, facts: HostFacts) -> str:
     """The mount point of the member's data disk, when nothing is mounted there; else empty.
 
-    What is written meanwhile lies below the mount point. When the old disk comes back, so does the
-    member as it was, which could be of another cluster by then.
+    Files written meanwhile are below the mount point. When the old disk comes back, the old member
+    comes back with it, and may then belong to another cluster.
     """
     away = disks.missing(facts.text(layout.UNIT_PATH), facts, [member.data_dir])
     return away.get(member.data_dir, "")
 
 
 def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> tuple[str, str]:
-    """Of a member without data that etcd knows: what is wrong, and what to do."""
+    """The problem and the remedy for a member of the cluster that has lost its data."""
     if former := former_data_dir(cluster, member, facts):
         return what_moved(member, former)
     where = disk_away(member, facts)
@@ -313,24 +315,25 @@ def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> 
 
 
 def says_existing(config: str) -> bool:
-    """Whether an ``etcd.conf.yml`` of ours is of a member whose cluster was there already.
+    """Whether this tool's ``etcd.conf.yml`` says that the member's cluster exists already.
 
-    Without data, etcd then asks the other members for the cluster, and ends when none answers; it
-    never makes a new one (``bootstrapExistingClusterNoWAL`` in ``server/etcdserver/bootstrap.go``).
-    With data it does not read the line (``bootstrapClusterWithWAL``). A member that has lost its
-    data would still come back under its id and vote, so the line alone is no protection.
+    Without data, etcd then asks the other members for the cluster, and exits when none answers. It
+    never makes a new cluster (``bootstrapExistingClusterNoWAL`` in
+    ``server/etcdserver/bootstrap.go``). With data it does not read the line
+    (``bootstrapClusterWithWAL``). A member that has lost its data would still come back under its
+    id and vote, so the line alone is no protection.
     """
     return _initial(config).get(STATE) == "existing"
 
 
 def initial_members(config: str) -> set[str]:
-    """The names in ``initial-cluster`` of an ``etcd.conf.yml`` of ours."""
+    """The names in ``initial-cluster`` of this tool's ``etcd.conf.yml``."""
     pairs = _initial(config).get("initial-cluster", "").split(",")
     return {pair.partition("=")[0] for pair in pairs if pair}
 
 
 def sans(member: EtcdMember) -> tuple[str, ...]:
-    """The names a member's certificate must carry: etcd checks them on both sides."""
+    """The names that a member's certificate must have: etcd checks them on both sides."""
     return tuple(dict.fromkeys((member.address, member.machine.host, "localhost", "127.0.0.1")))
 
 
@@ -341,8 +344,8 @@ def _ports(cluster: EtcdCluster, member: EtcdMember) -> tuple[int, ...]:
 
 
 def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
-    """The folder, what is trusted, and the certificates. etcd reads a leaf and its key anew for
-    each connection, but the trusted CA only when it starts (its ``client/pkg/transport``:
+    """The folder, the trusted CAs, and the certificates. etcd reads a leaf and its key again for
+    each connection, but the trusted CA only at its start (its ``client/pkg/transport``:
     ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``)."""
     user = cluster.user
     return [
@@ -353,11 +356,11 @@ def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
 
 
 def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
-    """The member's certificates with their keys; that of its client port first.
+    """The member's certificates with their keys; the certificate of its client port first.
 
-    A member whose peers do not accept it goes on starting as soon as they do. Then it reads the
-    pair of its client port, and ends when key and certificate do not match (etcd's
-    ``embed/serve.go``), which is so for a moment while they are replaced.
+    While its peers do not accept a member, the member waits in its start, and goes on when they do.
+    Then it reads the pair of its client port, and exits when key and certificate do not match
+    (etcd's ``embed/serve.go``). They do not match for a moment while they are replaced.
     """
     return [
         Certificate(
@@ -398,8 +401,8 @@ def _config(
         STATE: initial_state,
     }
     if facts is not None and has_data(member, facts):
-        # etcd reads these once. Rewriting them when the membership changes would restart
-        # every member for nothing.
+        # etcd reads these settings only once. To rewrite them when the membership changes would
+        # restart every member for nothing.
         initial.update(_initial(facts.text(layout.config_file(cluster)) or ""))
     if bootstrapped:
         initial[STATE] = "existing"
@@ -417,7 +420,7 @@ def _config(
         token=initial["initial-cluster-token"],
         initial_state=initial[STATE],
         pki=layout.pki_dir(cluster),
-        # Also beside a plain listener, while TLS is being turned on (see peer_tls).
+        # Also with a plain listener, while TLS is being turned on (see enable_peer_tls).
         peer_security=member.peer_tls or peer_files,
         client_auth=cluster.tls.client_auth,
         settings=_settings(cluster, member, checks),
@@ -426,20 +429,21 @@ def _config(
 
 def _settings(cluster: EtcdCluster, member: EtcdMember, checks: bool) -> dict[str, Scalar]:
     release = version_tuple(cluster.version)
-    # Before 3.5 the default logger is capnslog, which --config-file cannot set levels of.
+    # Before 3.5 the default logger is capnslog; --config-file cannot set its levels.
     logger: dict[str, Scalar] = {"logger": "zap"} if release < (3, 5) else {}
     every = start_check.switched({**logger, **member.settings}, release, on=checks)
     return {key: str(value) if key in TEXT_SETTINGS else value for key, value in every.items()}
 
 
 def _anywhere(facts: HostFacts | None) -> str:
-    """All addresses of the host: ``[::]`` is IPv4, too, but not where there is no IPv6."""
+    """The address to listen on all addresses: ``[::]`` includes IPv4, but needs IPv6 on the
+    host."""
     has_ipv6 = facts is not None and any(":" in a for a in facts.addresses)
     return "[::]" if has_ipv6 else "0.0.0.0"
 
 
 def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = True) -> list[str]:
-    # etcd listens on addresses only: for a name, on all of them.
+    # etcd listens only on addresses; for a host name, it listens on all addresses.
     if not is_ip(member.address):
         return [f"{anywhere}:{port}"]
     own = f"{bracketed(member.address)}:{port}"
@@ -448,8 +452,9 @@ def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = Tr
 
 
 def _noticed(config: str) -> list[str]:
-    """The lines that a running member notices by a restart: it has data, and does not read
-    ``initial-cluster-state``; and it has started, and does not compare its data again."""
+    """The lines of the configuration that need a restart of a running member. A member with data
+    does not read ``initial-cluster-state``, and a member that has started does not compare its data
+    again."""
     lines: list[str] = []
     for line in config.splitlines():
         key, _, value = line.partition(": ")

@@ -1,4 +1,4 @@
-"""Where a member of etcd has its files on its host, and the names of its unit."""
+"""The places of an etcd member's files on its host, and the name of its unit."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ def pki_dir(cluster: EtcdCluster) -> str:
 
 
 def ca_file(cluster: EtcdCluster) -> str:
-    """What the members trust: one CA certificate, or two while it is being replaced."""
+    """The file with the trusted CA: one certificate, or two while the CA is being replaced."""
     return f"{pki_dir(cluster)}/ca.crt"
 
 
 def certificate(cluster: EtcdCluster, kind: str) -> str:
-    """The path of a listener's (``peer`` or ``server``) certificate and key, but for the end."""
+    """The path of a listener's (``peer`` or ``server``) certificate and key, without the suffix."""
     return f"{pki_dir(cluster)}/{kind}"
 
 
 def tool(cluster: EtcdCluster, name: str) -> str:
     """The path of ``etcd``, ``etcdctl`` or ``etcdutl`` of the release that a member's host runs.
 
-    That may be a newer patch release than the declared one, whose folder may not be there.
+    The host may run a newer patch release than the declared one. The folder of the declared release
+    may then be missing.
     """
     folder = "/usr/bin" if cluster.source.package else f"{cluster.install_dir}/current"
     return f"{folder}/{name}"
 
 
 def last_seen(cluster: EtcdCluster) -> str:
-    """The note of the cluster as the last run saw it (:mod:`provision.etcd.cluster.last_seen`)."""
+    """The file with the last run's note (:mod:`provision.etcd.cluster.last_seen`)."""
     return f"{cluster.config_dir}/last-seen"
 
 
 def database(member: EtcdMember) -> str:
-    """The file whose size a snapshot has."""
+    """The database file; a snapshot has its size."""
     return f"{member.data_dir}/member/snap/db"
 
 
 def unfinished(member: EtcdMember) -> str:
-    """Where it is noted that a restore or a recovery has begun and not ended."""
+    """The file that marks an unfinished restore or recovery."""
     return f"{member.data_dir}/unfinished"

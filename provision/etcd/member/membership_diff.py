@@ -1,8 +1,8 @@
-"""Who is in the cluster, who should be, and in which order one becomes the other. Pure.
+"""The changes from the present members to the declared members, in order. Pure functions.
 
-The order follows etcd's "Runtime reconfiguration" guide: a failed member is removed before a new
-one is added (etcd refuses to add while a voter is away), a new one comes as a learner, and a
-member that works is removed only after the new ones have joined.
+The order follows etcd's "Runtime reconfiguration" guide. A failed member is removed before a new
+member is added (etcd refuses to add a member while a voter is away). A new member joins as a
+learner. A working member is removed only after the new members have joined.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class ChangeKind(Enum):
 class MemberChange:
     """One change of the membership.
 
-    ``member`` is as it will be, or for a removal as it was. ``id`` is what etcd calls it by; an
-    addition has one when an earlier run got as far as that. ``learner``: one that has no vote goes.
+    ``member`` is the member after the change, or for a removal the member before it. ``id`` is its
+    id in etcd; an addition has an id when an earlier run has already added the member.
+    ``learner``: the removed member has no vote.
     """
 
     kind: ChangeKind
@@ -40,7 +41,7 @@ class MemberChange:
 
 @dataclass(frozen=True, slots=True)
 class MemberList:
-    """The members as etcd has them: ``voters`` at their registered addresses."""
+    """The members in etcd; ``voters`` are at their registered addresses."""
 
     registered: tuple[RegisteredMember, ...]
     voters: tuple[EtcdMember, ...]
@@ -53,7 +54,7 @@ class MemberList:
         return None
 
     def holder(self, member: EtcdMember) -> RegisteredMember | None:
-        """Who is registered with the peer URL of ``member`` under another name."""
+        """The member that is registered with the peer URL of ``member`` under another name."""
         for r in self.registered:
             if r.name not in ("", member.name) and member.peer_url in r.peer_urls:
                 return r
@@ -61,14 +62,14 @@ class MemberList:
 
 
 def member_list(cluster: EtcdCluster, registered: Sequence[RegisteredMember]) -> MemberList:
-    """The roster of a running cluster. A member that is not declared gets the SSH settings of
-    the first declared one, at the address of its peer URL."""
+    """The members of a running cluster. An undeclared member gets the SSH settings of the first
+    declared member, at the address of its own peer URL."""
     voters = (as_registered(cluster, r) for r in registered if r.name and not r.is_learner)
     return MemberList(tuple(registered), tuple(voters))
 
 
 def as_registered(cluster: EtcdCluster, r: RegisteredMember) -> EtcdMember:
-    """A registered member as a resolved one, at the address that etcd knows it by."""
+    """A registered member as a resolved member, at its address in etcd."""
     declared = next((m for m in cluster.members if m.name == r.name), None)
     if declared is not None and declared.peer_url in r.peer_urls:
         return declared
@@ -94,13 +95,13 @@ def _machine(template: Machine, address: str) -> Machine:
 
 
 def undeclared_members(cluster: EtcdCluster, seen: MemberList) -> list[RegisteredMember]:
-    """Who is registered without being declared."""
+    """The registered members that are not declared."""
     known = {r.id for m in cluster.members if (r := seen.find(m)) is not None}
     return [r for r in seen.registered if r.id not in known]
 
 
 def additions(members: Iterable[EtcdMember], seen: MemberList) -> list[MemberChange]:
-    """Those of ``members`` that are not voters yet, with how far earlier runs brought them."""
+    """The changes for ``members`` that are not voters yet, with the progress of earlier runs."""
     voters = {v.name for v in seen.voters}
     found = []
     for m in members:
@@ -111,7 +112,7 @@ def additions(members: Iterable[EtcdMember], seen: MemberList) -> list[MemberCha
 
 
 def updates(members: Iterable[EtcdMember], seen: MemberList) -> list[MemberChange]:
-    """Those of ``members`` that are voters under another peer URL than declared."""
+    """The changes for ``members`` that are voters under another peer URL than declared."""
     found = []
     for m in members:
         r = seen.find(m)
@@ -128,25 +129,26 @@ def removals(cluster: EtcdCluster, members: Iterable[RegisteredMember]) -> list[
 
 
 def elsewhere(move: MemberChange) -> MemberChange:
-    """A removal whose host is not the one that the inventory has under that name now."""
+    """A removal at the member's registered host: the inventory now has another host under this
+    name."""
     member = move.member
     machine = _machine(member.machine, member.address)
     return replace(move, member=replace(member, machine=machine))
 
 
 def ordered(moves: Sequence[MemberChange], healthy: Collection[str]) -> tuple[MemberChange, ...]:
-    """Dead members go, addresses change, new members come, members that work go."""
+    """The order: remove dead members, change addresses, add new members, remove working members."""
 
     replaced = {m.member.name for m in moves if m.kind is ChangeKind.ADD}
 
     def rank(move: MemberChange) -> int:
         if move.kind is ChangeKind.REMOVE:
-            # One that comes back under its own name has to go first: names are unique.
+            # A member that joins again under its own name is removed first: names are unique.
             works = move.member.name in healthy and move.member.name not in replaced
             return 4 if works else 0
         if move.kind is ChangeKind.UPDATE:
             return 1
-        return 2 if move.id is not None else 3  # there is one learner at a time
+        return 2 if move.id is not None else 3  # only one learner at a time
 
     return tuple(sorted(moves, key=rank))
 
@@ -154,8 +156,8 @@ def ordered(moves: Sequence[MemberChange], healthy: Collection[str]) -> tuple[Me
 def obstacle(
     voters: Collection[str], healthy: Collection[str], moves: Iterable[MemberChange]
 ) -> str:
-    """Why ``moves`` cannot be made in this order with a quorum of healthy voters all the time,
-    or an empty string. ``voters`` and ``healthy`` are names."""
+    """Why ``moves`` in this order cannot keep a quorum of healthy voters all the time; empty when
+    they can. ``voters`` and ``healthy`` are names."""
     all_of, well = set(voters), set(healthy) & set(voters)
     for move in moves:
         name = move.member.name

@@ -1,8 +1,8 @@
-"""The mark of a change to the data of all members that has begun and not ended.
+"""The mark of an unfinished change to the data of all members.
 
-It is a file on each host, in the data directory and so on the disk it is about. While it is
-there, etcd is disabled on that host: after a reboot in the middle, a member with the old data
-must not meet one with the new.
+The mark is a file on each host, in the data directory, and so on the disk with the data. While it
+is there, etcd is disabled on that host: after a reboot in the middle, a member with the old data
+must not meet a member with the new data.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
 @dataclass(frozen=True, slots=True)
 class RecoveryMarker:
-    """``command`` is restore or recover, ``id`` the UTC time of its first run, and ``key`` a
-    digest of everything that a run which continues it must agree on."""
+    """``command`` is restore or recover, ``id`` the UTC time of its first run. ``key`` is a digest
+    of everything that must be the same in a run that continues the change."""
 
     command: str
     id: str
@@ -38,7 +38,7 @@ def path(member: EtcdMember) -> str:
 
 
 def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Problem]:
-    """Why no other command may touch the members now."""
+    """The problems that forbid other commands to touch the members now."""
     return [
         Problem(
             f"{m.name} at {m.machine.host} ({m.machine.where})",
@@ -52,7 +52,7 @@ def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[P
 
 
 def read(member: EtcdMember, facts: HostFacts) -> RecoveryMarker | None:
-    """The mark on a host whose facts were asked for with ``File(path(member), None)``."""
+    """The mark on a host. The facts come from a probe with ``File(path(member), None)``."""
     match = re.fullmatch(
         r"(restore|recover) (\d{8}T\d{6}Z) ([0-9a-f]{64})\s*", facts.text(path(member)) or ""
     )
@@ -62,19 +62,20 @@ def read(member: EtcdMember, facts: HostFacts) -> RecoveryMarker | None:
 def newest(
     members: Mapping[str, EtcdMember], facts: Mapping[Machine, HostFacts]
 ) -> RecoveryMarker | None:
-    """The mark of the command that began last, of all on the members' hosts."""
+    """Of all marks on the members' hosts, the mark of the command that began last."""
     found = [read(m, facts[m.machine]) for m in members.values() if m.machine in facts]
     return max((m for m in found if m is not None), key=lambda m: m.id, default=None)
 
 
 def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
-    """Mark the host, then stop etcd and keep it stopped: in that order, on disk."""
+    """Mark the host, then stop etcd and keep it stopped. The mark is on the disk before etcd
+    stops."""
     where = shlex.quote(path(member))
     return Change(
         f"stop and disable {layout.UNIT} until the {mark.command} of {mark.id} is done",
         f"echo {shlex.quote(str(mark))} >{where}.new\n"
         f"chown {user}:{user} {where}.new; mv -f {where}.new {where}; sync -f {where}\n"
-        # A leader would wait to hand its leadership on, to members that are stopping, too.
+        # A leader would wait to hand on its leadership, but the other members stop, too.
         f"systemctl disable -q {layout.UNIT}; systemctl stop --no-block {layout.UNIT}\n"
         f"systemctl kill -s KILL {layout.UNIT} 2>/dev/null || :; systemctl stop {layout.UNIT}\n"
         f"systemctl reset-failed {layout.UNIT} 2>/dev/null || :",
@@ -86,7 +87,7 @@ def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
 def start(member: EtcdMember) -> Change:
     """Start etcd and enable it again; the mark stays until all is verified.
 
-    The disk that now has the data is the data disk, also when a new one has come in its place.
+    The disk that now has the data counts as the data disk, even if it is a new disk.
     """
     unit = layout.UNIT
     return Change(
@@ -102,6 +103,6 @@ def start(member: EtcdMember) -> Change:
 
 
 def clear(member: EtcdMember, *more: str) -> Change:
-    """Remove the mark, and ``more`` files that were only needed while it was there."""
+    """Remove the mark, and ``more`` files that were needed only together with the mark."""
     files = " ".join(map(shlex.quote, (*more, path(member))))
     return Change("note that it is done", f"rm -f {files}")

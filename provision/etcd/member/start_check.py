@@ -1,12 +1,12 @@
-"""etcd's own check at start: a member that has data compares its hash with every peer's first.
+"""etcd's own check at start: a member with data first compares its hash with every peer's hash.
 
 ``InitialCheck`` in etcd's ``server/etcdserver/corrupt.go`` (``CheckInitialHashKV`` in 3.4) compares
-at the member's own revision, and ends the member when a peer with the same compacted revision has
-another hash. It does not ask what the majority has: while an odd peer answers, a healthy member
-ends, too. A peer that does not answer is passed over. A member without data is not checked
+at the member's own revision. The member exits when a peer with the same compacted revision has
+another hash. The check ignores the majority: while an odd peer answers, a healthy member exits,
+too. A peer that does not answer is skipped. A member without data is not checked
 (``memberInitialized`` in ``server/embed/etcd.go``).
 
-etcd reads the setting only when it starts, so a change of it restarts nothing.
+etcd reads the setting only at its start, so a change of the setting restarts nothing.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections.abc import Mapping
 
 from provision.inventory.model import Scalar
 
-#: The setting up to 3.5. 3.6 takes it, too, but ends when ``feature-gates`` is set beside it.
+#: The setting up to 3.5. 3.6 accepts it, too, but exits when ``feature-gates`` is set beside it.
 SETTING = "experimental-initial-corrupt-check"
 #: The key of 3.6 and later, and the gate in it (``server/features/etcd_features.go``).
 GATES, GATE = "feature-gates", "InitialCorruptCheck"
 _BY_GATE = (3, 6)
-#: What etcd writes as it ends.
+#: The text that etcd logs when this check ends it.
 DIFFERS = "found data inconsistency with peers"
-#: By minor, the first release whose check is sound: it tells members of a former cluster from peers
-#: (etcd issue 15548), and bears a compaction meanwhile (etcd pull requests 16047 and 16048). From
-#: the changelogs.
+#: By minor release, the first release with a sound check: it tells members of a former cluster from
+#: peers (etcd issue 15548), and works during a compaction (etcd pull requests 16047 and 16048).
+#: From the changelogs.
 _SOUND = {(3, 4): 28, (3, 5): 10}
 
 
@@ -39,7 +39,7 @@ def switched(
 ) -> dict[str, Scalar]:
     """``settings`` with the check ``on`` or off.
 
-    On is for where the release's check is sound, and where the settings do not speak of it.
+    The check is turned on only if it is sound in this release and the settings do not set it.
     """
     found = dict(settings)
     gates = str(found.get(GATES, ""))

@@ -1,4 +1,4 @@
-"""Certificates as values: issued, read, and judged whether they may stay. Keys are EC P-256."""
+"""Certificates as values: issue them, read them, and decide on renewal. Keys are EC P-256."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provision.errors import UsageError
 from provision.text import printable
 
 RENEW_BEFORE_DAYS = 30
-#: Certificates begin this much before the earliest clock: a clock may still be set back a little.
+#: Certificates begin so long before the earliest clock: a clock may still be set back a little.
 CLOCK_SKEW = timedelta(hours=1)
 _USAGES = {
     "server": ExtendedKeyUsageOID.SERVER_AUTH,
@@ -30,8 +30,8 @@ _USAGES = {
 class Authority:
     """A certificate authority that can sign.
 
-    ``behind``: how far the earliest clock of those that check its certificates is behind this
-    machine's; they begin that much earlier.
+    ``behind``: how far the earliest clock of all hosts that check its certificates is behind this
+    machine's clock. The certificates begin so much earlier.
     """
 
     certificate: x509.Certificate
@@ -59,7 +59,7 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class CertInfo:
-    """What a certificate says. ``sans`` are names and addresses, sorted; times are UTC."""
+    """The contents of a certificate. ``sans`` are names and addresses, sorted; times are UTC."""
 
     subject: str
     issuer: str
@@ -86,8 +86,8 @@ def leaf(
     """A new key and its certificate for ``name`` (the common name).
 
     ``sans`` are host names and IP addresses; ``localhost`` and the loopback addresses are added
-    for a server. It never outlives the authority. etcd uses one certificate of a peer as server
-    and as client, hence both ``usages``.
+    for a server. The certificate never outlives the authority. etcd uses a peer's certificate as
+    server and as client, so the default has both ``usages``.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _sign(authority, name, key.public_key(), sans, usages, days, now or now_utc())
@@ -104,10 +104,10 @@ def sign_csr(
     days: int = 365,
     now: datetime | None = None,
 ) -> bytes:
-    """A certificate (PEM) for the key of a signing request, whose private key stays where it is.
+    """A certificate (PEM) for the key of a signing request. The private key stays where it is.
 
-    Of the request only the public key is taken: names and usages are ours to give. Raises
-    :class:`UsageError` when it is not a request, its signature is wrong, or the key is weak.
+    Only the public key is taken from the request; this tool sets names and usages. Raises
+    :class:`UsageError` when the text is not a request, its signature is wrong, or the key is weak.
     """
     try:
         request = x509.load_pem_x509_csr(csr)
@@ -132,7 +132,7 @@ def sign_csr(
 
 
 def inspect(pem: bytes) -> CertInfo:
-    """What the first certificate in ``pem`` says. Raises ``ValueError`` when there is none."""
+    """The contents of the first certificate in ``pem``. Raises ``ValueError`` without one."""
     certificate = x509.load_pem_x509_certificate(pem)
     return CertInfo(
         subject=printable(certificate.subject.rfc4514_string()),
@@ -146,7 +146,7 @@ def inspect(pem: bytes) -> CertInfo:
 
 
 def short_fingerprint(certificate: x509.Certificate) -> str:
-    """The first 16 hex digits of a certificate's SHA-256: enough to tell two apart."""
+    """The first 16 hex digits of a certificate's SHA-256: enough to distinguish certificates."""
     return certificate.fingerprint(hashes.SHA256()).hex()[:16]
 
 
@@ -159,10 +159,10 @@ def renewal_reason(
     usages: Sequence[str] = ("server", "client"),
     renew_before_days: int = RENEW_BEFORE_DAYS,
 ) -> str | None:
-    """Why a host's certificate has to be made anew, or ``None`` when it can stay.
+    """Why a host's certificate must be reissued, or ``None`` when it can stay.
 
-    Renewal is due ``renew_before_days`` before the end, or in the last third of a shorter life,
-    so that a short-lived certificate is not made anew at every run.
+    Renewal is due ``renew_before_days`` before the end, or in the last third of a shorter life, so
+    that a short-lived certificate is not reissued at every run.
     """
     now = now or now_utc()
     try:
@@ -177,7 +177,7 @@ def renewal_reason(
         return f"it is valid only from {begin:%Y-%m-%d}"
     if now >= end:
         return f"it expired on {end:%Y-%m-%d}"
-    # A leaf that ends with its authority cannot be bettered by making it anew.
+    # A leaf that already expires with its CA gains nothing when it is reissued.
     outlived = end >= authority.certificate.not_valid_after_utc
     if not outlived and end - now < min(timedelta(days=renew_before_days), (end - begin) / 3):
         return f"it expires on {end:%Y-%m-%d}"
@@ -200,7 +200,7 @@ def issued(pem: bytes, authority: Authority) -> bool:
 
 
 def signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
-    """Whether the holder of ``by`` signed ``certificate``, whatever the time."""
+    """Whether the holder of ``by`` signed ``certificate``; validity times do not matter."""
     try:
         certificate.verify_directly_issued_by(by)
     except (ValueError, TypeError, InvalidSignature):
@@ -209,13 +209,13 @@ def signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
 
 
 def is_current(certificate: x509.Certificate, now: datetime | None = None) -> bool:
-    """Whether its time has begun and is not over."""
+    """Whether the certificate's validity has begun and has not ended."""
     now = now or now_utc()
     return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
 
 
 def now_utc() -> datetime:
-    """The time, as certificates have it."""
+    """The present time, with the precision of certificates."""
     return datetime.now(timezone.utc)
 
 
@@ -231,9 +231,9 @@ def self_signed(
     now: datetime,
     behind: timedelta = timedelta(0),
 ) -> bytes:
-    """An authority's own certificate (PEM); it may sign leaves, and no further authority.
+    """An authority's own certificate (PEM). It may sign leaves, but no other authority.
 
-    It begins an hour before the earliest clock, which is ``behind`` ours.
+    It begins an hour before the earliest clock, which is ``behind`` this machine's clock.
     """
     name = _name(common_name)
     certificate = (
@@ -320,7 +320,7 @@ def _general_name(san: str) -> x509.GeneralName:
 
 
 def san_names(certificate: x509.Certificate) -> set[str]:
-    """The host names and addresses that a certificate is for. Raises ``ValueError``."""
+    """The host names and addresses in a certificate. Raises ``ValueError``."""
     try:
         value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -346,7 +346,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def split_pem(pem: bytes) -> KeyPair:
-    """A key and a certificate that stand in one file. Raises ``ValueError``."""
+    """The key and the certificate of one file. Raises ``ValueError``."""
     key = serialization.load_pem_private_key(pem, password=None)
     certificate = x509.load_pem_x509_certificate(pem)
     if certificate.public_key() != key.public_key():

@@ -1,9 +1,9 @@
-"""A CA that is not this tool's: the bundle that members trust, and the certificates it signed.
+"""An external CA: the bundle that members trust, and the certificates that the CA has signed.
 
-``etcd.tls.ca_bundle`` holds its roots, two while one CA follows another. What was imported
-(:mod:`provision.plans.etcd.certificates.csr_exchange`) is in ``<pki_dir>/<cluster>/imported/``, a member's own
-certificate first, then the intermediates up to the root. A private key waits on its host as
-``<listener>.key.new`` for the certificate that fits it, and never leaves the host.
+``etcd.tls.ca_bundle`` contains its roots: two while one CA follows another. Imported certificates
+(:mod:`provision.plans.etcd.certificates.csr_exchange`) are in ``<pki_dir>/<cluster>/imported/``.
+Each file has a member's own certificate first, then the intermediates up to the root. A private key
+waits on its host as ``<listener>.key.new`` for its certificate, and never leaves the host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from provision.inventory.resolved import EtcdCluster
 from provision.text import printable
 
 IMPORTED = "imported"
-#: Intermediates for all certificates of a folder that is imported.
+#: The file with intermediates for all certificates of an imported folder.
 CHAIN = "chain.pem"
 PEM = serialization.Encoding.PEM
 HOW = "invoke export-csrs --to DIR, have them signed, invoke import-certs DIR"
@@ -39,7 +39,7 @@ _OIDS = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOI
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """The CA of ``ca_bundle``: its roots, the intermediates that stand beside them, its folder."""
+    """The CA of ``ca_bundle``: its roots, the intermediates in the same file, its folder."""
 
     bundle: bytes
     roots: tuple[x509.Certificate, ...]
@@ -47,7 +47,8 @@ class External:
     folder: Path
 
     def imported(self, name: str) -> bytes | None:
-        """The imported certificate of that name (see :func:`name_of`), with its intermediates."""
+        """The imported certificate with that name, with its intermediates. The name comes from
+        :func:`provision.etcd.pki.imported.name_of`."""
         with keyfiles.pki_errors(self.folder), contextlib.suppress(FileNotFoundError):
             return (self.folder / f"{name}.crt").read_bytes()
         return None
@@ -63,11 +64,12 @@ class External:
     def chain(
         self, pem: bytes, more: bytes = b"", now: datetime | None = None
     ) -> tuple[x509.Certificate, ...]:
-        """The first certificate in ``pem``, those that lead to a root of the bundle, and the root.
+        """The first certificate in ``pem``, the intermediates up to a root of the bundle, and that
+        root.
 
-        ``more`` may hold further intermediates. Raises ``ValueError`` when there is no such chain.
-        The rules are those that etcd checks (Go's ``crypto/x509``): signatures, validity, that a
-        CA may sign, and usages all the way up.
+        ``more`` may have further intermediates. Raises ``ValueError`` without such a chain. The
+        rules are the same as in etcd (Go's ``crypto/x509``): signatures, validity, each CA's right
+        to sign, and the usages of every certificate in the chain.
         """
         leaf, *between = x509.load_pem_x509_certificates(pem)
         if more:
@@ -86,10 +88,10 @@ class External:
 
 
 def load(cluster: EtcdCluster, now: datetime | None = None) -> External:
-    """The CA of the inventory's ``ca_bundle``. Raises :class:`UsageError` with all that is wrong
-    with the file: no certificates, one that is no CA or has expired, one without its root."""
+    """The CA of the inventory's ``ca_bundle``. Raises :class:`UsageError` with every fault of the
+    file: no certificates, a certificate that is no CA or has expired, or a missing root."""
     path, now = cluster.tls.ca_bundle, now or certificates.now_utc()
-    assert path is not None  # the inventory's checks have seen to it
+    assert path is not None  # the inventory's checks ensure this
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
@@ -135,9 +137,9 @@ def faults(
     more: bytes = b"",
     now: datetime | None = None,
 ) -> list[str]:
-    """Everything for which the first certificate in ``pem`` cannot be used; empty: nothing.
+    """Every reason why the first certificate in ``pem`` cannot be used; empty when it can be used.
 
-    ``names`` are host names and addresses that it must carry.
+    ``names`` are host names and addresses that it must have.
     """
     now = now or certificates.now_utc()
     try:
@@ -154,7 +156,8 @@ def faults(
     if now >= end:
         found.append(f"it expired on {end:%Y-%m-%d}")
     try:
-        # At a time at which it was valid: that it is not is one fault, not two.
+        # Check the chain at a time when the certificate was valid, so that an expired certificate
+        # is one fault, not two.
         ca.chain(pem, more, min(max(now, begin), end - timedelta(seconds=1)))
     except ValueError as error:
         issuer = printable(certificate.issuer.rfc4514_string(), 200)
@@ -182,7 +185,8 @@ def key_of(pem: bytes) -> bytes:
 
 
 def key_of_request(pem: bytes) -> bytes:
-    """The public key (DER) of a request. Raises ``ValueError`` unless that key signed it."""
+    """The public key (DER) of a request. Raises ``ValueError`` unless this key signed the
+    request."""
     request = x509.load_pem_x509_csr(pem)
     if not request.is_signature_valid:
         raise ValueError("it is not signed by its own key")
@@ -204,7 +208,7 @@ def _for_a_ca() -> verification.ExtensionPolicy:
         if usage is not None and not {*_OIDS.values()} <= {*usage} and _ANY not in usage:
             raise ValueError("a CA on the way is not for certificates of servers and clients")
 
-    # Corporate roots often have no key usage: etcd does not ask for one.
+    # Corporate roots often have no key usage, and etcd does not require it.
     return (
         verification.ExtensionPolicy.permit_all()
         .require_present(x509.BasicConstraints, either, None)
@@ -232,7 +236,7 @@ def _for_a_leaf() -> verification.ExtensionPolicy:
 
 
 def _usages(certificate: x509.Certificate) -> set[x509.ObjectIdentifier] | None:
-    """What a certificate may be used for; None: anything."""
+    """The allowed usages of a certificate; None: all usages."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
@@ -260,7 +264,7 @@ def _signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
 
 
 def spki(key: PublicKeyTypes) -> bytes:
-    """A public key in DER, as it stands in certificates."""
+    """A public key in DER, in the form of certificates (SubjectPublicKeyInfo)."""
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -1,8 +1,8 @@
 """Which certificates of an external CA are used: on the members' hosts, and this tool's own.
 
-An imported certificate is put to use when the key that it fits waits on its host; until then, and
-when none was imported, the one that is there stays while it is good. What can be told is told of
-all members at once, with what to run.
+An imported certificate is installed when its key waits on the host. Until then, and without an
+imported certificate, the present certificate stays while it is valid. Problems are reported for all
+members at once, with the commands to run.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ CLIENT_KEY = "client.key.new"
 
 
 def name_of(member: EtcdMember, kind: str) -> str:
-    """What a listener's request and certificate are called: ``infra0-peer``, ``infra0-server``."""
+    """The name of a listener's request and certificate: ``infra0-peer``, ``infra0-server``."""
     return f"{member.name}-{kind}"
 
 
 def must_name(cluster: EtcdCluster, member: EtcdMember, kind: str) -> tuple[str, ...]:
-    """The names without which a listener's certificate is of no use: etcd's peers and clients
-    check the member's address; the timer of ``etcd.backup`` asks the member on its own host."""
+    """The names that a listener's certificate must have. etcd's peers and clients check the
+    member's address; the timer of ``etcd.backup`` asks the member on its own host."""
     timer = kind == "server" and cluster.backup is not None and is_ip(member.address)
     return (member.address, "127.0.0.1") if timer else (member.address,)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What becomes of one listener's certificate: ``leaf``, or the ``problem`` why nothing can.
+    """The decision about one listener's certificate: a ``leaf``, or the ``problem`` that forbids
+    it.
 
-    With a leaf, a ``problem`` is something to be told, and ``new`` the certificate to be put there.
+    With a leaf, ``problem`` is a warning, and ``new`` is the certificate to install.
     """
 
     leaf: Leaf | None = None
@@ -63,7 +64,8 @@ def choose(
     ca: External,
     now: datetime | None = None,
 ) -> Choice:
-    """The imported certificate, if its key waits on the host; else the one there, while good."""
+    """The imported certificate, if its key waits on the host; else the present certificate, while
+    it is valid."""
     where = f"{member.name} ({member.machine.where})"
     what = f"the {kind} certificate"
     path = layout.certificate(cluster, kind)
@@ -80,7 +82,7 @@ def choose(
             )
         return Choice(Leaf(_described(imported), sign=_handing_out(imported)), new=imported)
     if f"{path}.crt.new" in facts.paths and waiting is None:
-        return Choice(Leaf())  # an installation that was cut off: it is finished
+        return Choice(Leaf())  # finish an interrupted installation
     if here is None:
         return Choice(
             problem=Problem(where, f"{what} is missing", HOW, id="external-certificate-needed")
@@ -113,9 +115,9 @@ def require(
     facts: Mapping[Machine, HostFacts],
     ca: External,
 ) -> tuple[Problem, ...]:
-    """What should be told about the certificates of ``members``.
+    """Warnings about the certificates of ``members``.
 
-    Raises :class:`PreflightFailed` with every listener that has none that can be used.
+    Raises :class:`PreflightFailed` with every listener without a usable certificate.
     """
     found = [
         choice.problem
@@ -132,7 +134,7 @@ def require(
 
 
 def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: External) -> None:
-    """Raises :class:`PreflightFailed` unless all members trust what the bundle has by now."""
+    """Raises :class:`PreflightFailed` unless all members trust the bundle's present CAs."""
     problems = [
         Problem(
             f"{m.name} ({m.machine.where})", "trusts other CAs than ca_bundle has", id="ca-unknown"
@@ -150,7 +152,7 @@ def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca
 
 
 def own_problems(cluster: EtcdCluster) -> list[Problem]:
-    """That this tool's own certificate is missing, has expired, or soon will."""
+    """The problem of this tool's own certificate: it is missing, has expired, or expires soon."""
     if not (cluster.tls.client and cluster.tls.client_auth):
         return []
     where = "this tool's own certificate"
@@ -167,8 +169,8 @@ def own_problems(cluster: EtcdCluster) -> list[Problem]:
 def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
     """This tool's own key and certificate, with its intermediates.
 
-    One that was imported takes the place of one that has expired, or is not there. Raises
-    :class:`UsageError` when there is none.
+    An imported certificate replaces a certificate that has expired or is missing. Raises
+    :class:`UsageError` without a certificate.
     """
     own = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
     pair = None
@@ -185,19 +187,19 @@ def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
 
 
 def own_key(cluster: EtcdCluster) -> Path:
-    """Where this tool's own key waits for its certificate."""
+    """The file in which this tool's own key waits for its certificate."""
     return own_ca.home(cluster.tls.pki_dir, cluster.name) / CLIENT_KEY
 
 
 def own_waiting_key(cluster: EtcdCluster) -> bytes | None:
-    """The public half (DER) of that key, or None when there is none."""
+    """The public part (DER) of this tool's waiting key, or None without a waiting key."""
     path = own_key(cluster)
     with keyfiles.pki_errors(path):
         return external_ca.spki(keyfiles.load_key(path).public_key()) if path.exists() else None
 
 
 def own_waiting(cluster: EtcdCluster) -> bytes | None:
-    """The imported certificate of this tool whose key waits for it, or None."""
+    """The imported certificate for this tool's waiting key, or None."""
     key = own_waiting_key(cluster)
     path = (
         own_ca.home(cluster.tls.pki_dir, cluster.name) / external_ca.IMPORTED / f"{own_ca.CLIENT_NAME}.crt"
@@ -210,7 +212,7 @@ def own_waiting(cluster: EtcdCluster) -> bytes | None:
 
 
 def renew_own(cluster: EtcdCluster) -> None:
-    """Put the imported certificate of this tool, and its key, in the old one's place."""
+    """Replace this tool's own certificate and key with the imported certificate and its key."""
     found, key = own_waiting(cluster), own_key(cluster)
     if found is None:
         return  # an earlier run has done it
@@ -233,7 +235,7 @@ def own_step(cluster: EtcdCluster) -> list[Step]:
 
 
 def waiting_key(facts: HostFacts, kind: str) -> bytes | None:
-    """The public half (DER) of the key that waits on the host for its certificate, or None."""
+    """The public part (DER) of the key that waits on the host for its certificate, or None."""
     text = facts.commands.get(desired.waiting_key(kind), "")
     try:
         return external_ca.spki(serialization.load_pem_public_key(text.encode()))
@@ -248,7 +250,8 @@ def as_installed(facts: HostFacts) -> HostFacts:
 
 
 def _handing_out(pem: bytes) -> Callable[[bytes], bytes]:
-    """What answers a host's signing request with ``pem``, if it is for the request's key."""
+    """A function that answers a host's signing request with ``pem``, if ``pem`` is for the
+    request's key."""
 
     def sign(request: bytes) -> bytes:
         with contextlib.suppress(ValueError):

@@ -1,6 +1,6 @@
-"""Files of keys on this machine: for their owner alone, complete or not there at all.
+"""Key files on this machine: only their owner can read them, and a file is complete or missing.
 
-A key that is there is never written over.
+An existing key is never overwritten.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from provision.errors import UsageError
 from provision.etcd.pki import certificates
 from provision.etcd.pki.certificates import KeyPair
 
-#: What is said of a file of the folder that is not there.
+#: The message about a missing file of the folder.
 MISSING = (
     "{} is missing: deploy-etcd makes it; on another machine, bring the folder of the cluster's "
     "CA there (etcd.tls.pki_dir)"
@@ -27,13 +27,13 @@ MISSING = (
 
 
 def own_pair(path: Path) -> KeyPair:
-    """Key and certificate in one file. Raises :class:`UsageError` when they cannot be used."""
+    """Key and certificate from one file. Raises :class:`UsageError` when they cannot be used."""
     with pki_errors(path.parent):
         return certificates.split_pem(_private(path).read_bytes())
 
 
 def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The key in ``path``, made there when there is none. Raises :class:`UsageError`."""
+    """The key in ``path``; made if missing. Raises :class:`UsageError`."""
     with pki_errors(path.parent):
         if not path.exists():
             make_private_dir(path.parent)
@@ -42,7 +42,7 @@ def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """An EC key from a file of this tool's. Raises as what :func:`pki_errors` explains."""
+    """An EC key from a file of this tool. Raises errors that :func:`pki_errors` explains."""
     key = serialization.load_pem_private_key(_private(path).read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{path.name} is not an EC key")
@@ -56,7 +56,7 @@ def _private(path: Path) -> Path:
 
 
 def make_private_dir(directory: Path) -> None:
-    """The folder, and those above it; it is for its owner alone."""
+    """Make the folder, and the folders above it. Only its owner can read it."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
@@ -65,7 +65,8 @@ def make_private_dir(directory: Path) -> None:
 
 
 def create(path: Path, content: bytes, mode: int) -> None:
-    """A new file, complete when it appears. One that another run made meanwhile is kept."""
+    """Create a file; it is complete when it appears. A file that another run made meanwhile is
+    kept."""
     temporary = _beside(path, content, mode)
     try:
         with contextlib.suppress(FileExistsError):
@@ -75,7 +76,7 @@ def create(path: Path, content: bytes, mode: int) -> None:
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
-    """A file, old or new, whole at every moment."""
+    """Write a file, old or new, so that it is complete at every moment."""
     os.replace(_beside(path, content, mode), path)
 
 
@@ -92,7 +93,7 @@ def _beside(path: Path, content: bytes, mode: int) -> Path:
 
 @contextlib.contextmanager
 def pki_errors(directory: Path) -> Iterator[None]:
-    """What can be wrong with files of keys and certificates, as a :class:`UsageError`."""
+    """Turns errors of key and certificate files into a :class:`UsageError`."""
     try:
         yield
     except FileNotFoundError as error:

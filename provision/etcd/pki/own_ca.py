@@ -1,11 +1,11 @@
 """The cluster's own certificate authority on the control machine, and its successor.
 
 The authority is ``ca.crt`` and ``ca.key`` in ``<pki_dir>/<cluster>/``; its key never leaves this
-machine. ``client.pem`` beside them is this tool's own key and certificate, for members
-that ask for one.
+machine. ``client.pem`` beside them is this tool's own key and certificate, for members that ask for
+a client certificate.
 
-While the authority is being replaced, its successor is in the folder ``next`` there; the one
-that it replaced ends in ``retired/<fingerprint>``.
+While the authority is being replaced, its successor is in the folder ``next`` there. The replaced
+authority is moved to ``retired/<fingerprint>``.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from provision.etcd.pki import certificates, keyfiles
 from provision.etcd.pki.certificates import Authority, KeyPair
 
 CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
-#: Key and certificate in one file, which is replaced as a whole.
+#: Key and certificate in one file; it is replaced as a whole.
 CLIENT = "client.pem"
 CLIENT_NAME = "alluxio-provision"
-#: Folders of the authority that comes after this one, and of those that came before.
+#: Folders of the next authority, and of the authorities before.
 NEXT, RETIRED = "next", "retired"
 
-#: What to do about an authority whose time is over.
+#: The remedy for an authority that has expired.
 REPLACE = "invoke rotate-certs --ca makes a new CA; all members restart together"
 
-#: Members are asked in parallel: the first makes the certificate, the others find it. Made by each,
-#: it would be replaced while another reads it.
+#: Members are asked in parallel: the first thread makes the certificate, the others find it. If
+#: each thread made one, a thread would replace the file while another reads it.
 _making_client = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class CaSet:
-    """The cluster's authority and, while it is being replaced, the one that comes after it.
+    """The cluster's authority and, while it is being replaced, its successor.
 
-    ``signing`` is the one that new certificates come from: ``next`` as soon as this tool's own
-    certificate does, which is when every member trusts it.
+    ``signing`` is the authority for new certificates. It is ``next`` as soon as ``next`` has signed
+    this tool's own certificate; from then on every member trusts ``next``.
     """
 
     current: Authority
@@ -57,11 +57,11 @@ class CaSet:
 
     @property
     def bundle(self) -> bytes:
-        """What members trust: the certificates of all, PEM."""
+        """The certificates of all these authorities (PEM): members trust them."""
         return b"".join(a.cert_pem for a in self.all)
 
     def issuer(self, pem: bytes) -> Authority | None:
-        """Whose the first certificate in ``pem`` is, or None: of neither."""
+        """The authority that signed the first certificate in ``pem``; None when neither did."""
         return next((a for a in self.all if certificates.issued(pem, a)), None)
 
 
@@ -71,12 +71,12 @@ def home(pki_dir: Path, cluster: str) -> Path:
 
 
 def ca_exists(pki_dir: Path, cluster: str) -> bool:
-    """Whether there is an authority of the cluster's, expired or not."""
+    """Whether the cluster has an authority, expired or not."""
     return (home(pki_dir, cluster) / CA_CERTIFICATE).exists()
 
 
 def ca_file(pki_dir: Path, cluster: str) -> Path:
-    """The authority's certificate. Raises :class:`UsageError` when it is not there."""
+    """The file with the authority's certificate. Raises :class:`UsageError` when it is missing."""
     path = home(pki_dir, cluster) / CA_CERTIFICATE
     if not path.is_file():
         raise UsageError(keyfiles.MISSING.format(path), id="pki-missing")
@@ -84,9 +84,9 @@ def ca_file(pki_dir: Path, cluster: str) -> Path:
 
 
 def trusted(pki_dir: Path, cluster: str) -> bytes:
-    """The certificates (PEM) that a client of the cluster trusts: both during a replacement.
+    """The certificates (PEM) that a client of the cluster trusts: two during a replacement.
 
-    Raises :class:`UsageError` when there is none.
+    Raises :class:`UsageError` without one.
     """
     directory = home(pki_dir, cluster)
     with keyfiles.pki_errors(directory):
@@ -104,10 +104,10 @@ def ensure_ca(
     now: datetime | None = None,
     behind: timedelta = timedelta(0),
 ) -> Authority:
-    """The cluster's authority below ``pki_dir``, made there when there is none.
+    """The cluster's authority below ``pki_dir``; made if missing.
 
-    ``behind``: see :class:`Authority`. Raises :class:`UsageError` when what is there is incomplete,
-    unreadable, expired, does not belong together, or when its key is readable by others.
+    ``behind``: see :class:`Authority`. Raises :class:`UsageError` when its files are incomplete,
+    unreadable, expired, do not belong together, or when others can read its key.
     """
     directory = home(pki_dir, cluster)
     _finish_promotion(directory)
@@ -129,8 +129,8 @@ def authorities(
     now: datetime | None = None,
     behind: timedelta = timedelta(0),
 ) -> CaSet:
-    """As :func:`load_ca`, with the authority that is to replace it, if that has begun. The one
-    that is replaced may have expired."""
+    """As :func:`load_ca`, with the successor if a replacement has begun. The authority that is
+    being replaced may have expired."""
     now = now or certificates.now_utc()
     directory = home(pki_dir, cluster)
     _finish_promotion(directory)
@@ -157,9 +157,10 @@ def begin_replacement(
     now: datetime | None = None,
     behind: timedelta = timedelta(0),
 ) -> CaSet:
-    """Make the authority that is to replace the cluster's, unless there is one already."""
+    """Make the successor of the cluster's authority, unless one exists already."""
     now = now or certificates.now_utc()
-    # Not the name of the old one: whoever reads a certificate sees which of the two made it.
+    # The name differs from the old authority's name, so a certificate shows which of the two made
+    # it.
     name = f"{cluster[:40]} etcd CA {now:%Y-%m-%d %H:%M}"
     directory = home(pki_dir, cluster)
     if expired(pki_dir, cluster, now):
@@ -174,7 +175,7 @@ def begin_replacement(
 def preview_replacement(
     pki_dir: Path, cluster: str, days: int = 3650, *, behind: timedelta = timedelta(0)
 ) -> CaSet:
-    """As :func:`begin_replacement`, without leaving anything: for a plan that is only shown."""
+    """As :func:`begin_replacement`, but writes nothing: for a plan that is only shown."""
     current = _load(home(pki_dir, cluster), certificates.now_utc(), expired=True)
     with tempfile.TemporaryDirectory() as throw_away:
         made = ensure_ca(Path(throw_away), cluster, days, behind=behind)
@@ -182,8 +183,8 @@ def preview_replacement(
 
 
 def expired(pki_dir: Path, cluster: str, now: datetime | None = None) -> bool:
-    """Whether the cluster's authority is there and its time is over. Raises
-    :class:`UsageError` when its file cannot be read."""
+    """Whether the cluster has an authority and it has expired. Raises :class:`UsageError` when its
+    file cannot be read."""
     directory = home(pki_dir, cluster)
     _finish_promotion(directory)
     path = directory / CA_CERTIFICATE
@@ -195,7 +196,7 @@ def expired(pki_dir: Path, cluster: str, now: datetime | None = None) -> bool:
 
 
 def _retire_expired_successor(directory: Path, now: datetime) -> None:
-    """A replacement that was begun and left until its own CA expired begins again."""
+    """Start again with a replacement that was left unfinished until the new CA itself expired."""
     path = directory / NEXT / CA_CERTIFICATE
     if not path.exists():
         return
@@ -207,7 +208,8 @@ def _retire_expired_successor(directory: Path, now: datetime) -> None:
 
 
 def retired_as(certificate: x509.Certificate, now: datetime | None = None) -> str:
-    """The folder in ``retired/`` for an authority: of one that has expired it has the date."""
+    """The folder in ``retired/`` for an authority. For an expired authority the name has the
+    date."""
     name = certificates.short_fingerprint(certificate)
     end = certificate.not_valid_after_utc
     return f"expired-{end:%Y-%m-%d}-{name}" if end <= (now or certificates.now_utc()) else name
@@ -216,7 +218,7 @@ def retired_as(certificate: x509.Certificate, now: datetime | None = None) -> st
 def finish_replacement(pki_dir: Path, cluster: str) -> None:
     """Put the next authority in the place of the current one, which goes to ``retired/``.
 
-    Safe to repeat, also when it was killed in the middle. Without a next one it does nothing.
+    Safe to repeat, also after a kill in the middle. Without a next authority it does nothing.
     """
     directory = home(pki_dir, cluster)
     _finish_promotion(directory)
@@ -231,7 +233,7 @@ def finish_replacement(pki_dir: Path, cluster: str) -> None:
         for name in (CA_CERTIFICATE, CA_KEY):
             with contextlib.suppress(FileExistsError):
                 os.link(directory / name, retired / name)
-        # The certificate first: a key left in next/ that fits ca.crt is what tells of a kill here.
+        # Move the certificate first: after a kill here, the key left in next/ fits ca.crt.
         os.replace(successor / CA_CERTIFICATE, directory / CA_CERTIFICATE)
     _finish_promotion(directory)
 
@@ -255,7 +257,7 @@ def _ensure(directory: Path, name: str, days: int, now: datetime, behind: timede
             "(without it no certificate of this cluster can be made or renewed)",
             id="pki-missing",
         )
-    # A key alone is a first run that was killed: it has signed nothing, and is used.
+    # A key without a certificate is from a killed first run: it has signed nothing, so it is used.
     private = keyfiles.ensure_key(key)
     with keyfiles.pki_errors(directory):
         if not certificate.exists():
@@ -265,7 +267,7 @@ def _ensure(directory: Path, name: str, days: int, now: datetime, behind: timede
 
 
 def _load(directory: Path, now: datetime, *, expired: bool = False) -> Authority:
-    """The authority in a folder. ``expired``: its time may be over."""
+    """The authority in a folder. ``expired``: an expired authority is accepted."""
     with keyfiles.pki_errors(directory):
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
         key = keyfiles.load_key(directory / CA_KEY)
@@ -299,8 +301,8 @@ def ensure_client(
 ) -> KeyPair:
     """This tool's own client certificate, made or renewed with the cluster's authority.
 
-    Without the authority's key an existing one is used as it is (certificates from elsewhere).
-    Raises :class:`UsageError` when there is neither.
+    Without the authority's key, an existing client certificate is used as it is (certificates from
+    elsewhere). Raises :class:`UsageError` without both.
     """
     with _making_client:
         directory = home(pki_dir, cluster)
@@ -326,7 +328,7 @@ def renew_client(
     *,
     now: datetime | None = None,
 ) -> KeyPair:
-    """A new client certificate of this tool, signed by ``authority``, in the old one's place."""
+    """Replace this tool's client certificate with a new one, signed by ``authority``."""
     directory = home(pki_dir, cluster)
     made = certificates.leaf(authority, CLIENT_NAME, (), usages=("client",), days=days, now=now)
     path = directory / CLIENT

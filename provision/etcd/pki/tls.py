@@ -1,4 +1,4 @@
-"""The certificates a member needs: kept where they are good, made where they are not."""
+"""The certificates of a member: valid certificates are kept, others are reissued."""
 
 from __future__ import annotations
 from provision.etcd.member import layout
@@ -17,10 +17,10 @@ from provision.etcd.member.desired import Leaf, MemberTls
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
-#: The consent to a short outage, with the cluster's name.
+#: The operator's consent to a short outage, with the cluster's name.
 YES_OUTAGE = "--yes-outage"
 
-#: The cluster's CA: this tool's own, or one elsewhere.
+#: The cluster's CA: this tool's own, or an external one.
 Ca = own_ca.CaSet | external_ca.External
 
 
@@ -29,8 +29,9 @@ def authority(
 ) -> Ca | None:
     """The cluster's CA, or None when both listeners are plain.
 
-    With ``write``, one of this tool's own is made below ``tls.pki_dir`` at first use; without, a
-    throw-away one stands in for it. ``facts`` have the clocks that its certificates have to suit.
+    With ``write``, this tool's own CA is made below ``tls.pki_dir`` at its first use. Without
+    ``write``, a throw-away CA is used instead. ``facts`` have the hosts' clocks: certificates must
+    be valid by these clocks.
     """
     if not (cluster.tls.peer or cluster.tls.client):
         return None
@@ -40,7 +41,7 @@ def authority(
 
 
 def behind(facts: Iterable[HostFacts]) -> timedelta:
-    """How far the earliest of the hosts' clocks and this machine's is behind this machine's."""
+    """How far the earliest clock, of the hosts and this machine, is behind this machine's clock."""
     return timedelta(seconds=max(0.0, *(-f.clock_offset for f in facts), 0.0))
 
 
@@ -49,7 +50,8 @@ def _own(cluster: EtcdCluster, behind: timedelta, *, write: bool) -> own_ca.CaSe
     if write or (own_ca.home(directory, cluster.name) / own_ca.CA_CERTIFICATE).exists():
         own_ca.ensure_ca(directory, cluster.name, days, behind=behind)
         if write and cluster.tls.client:
-            # Now that the clocks are known. Otherwise it is made at the first call of a member.
+            # Make it now, because the clocks are known. Otherwise the first call to a member makes
+            # it.
             own_ca.ensure_client(directory, cluster.name, behind=behind)
         return own_ca.authorities(directory, cluster.name, behind=behind)
     with tempfile.TemporaryDirectory() as throw_away:
@@ -63,9 +65,9 @@ def require(
     facts: Mapping[Machine, HostFacts],
     ca: Ca | None,
 ) -> tuple[Problem, ...]:
-    """What should be told about the certificates that ``members`` are given.
+    """Warnings about the certificates that ``members`` get.
 
-    Raises :class:`PreflightFailed` with every one that an external CA has still to sign.
+    Raises :class:`PreflightFailed` with every certificate that an external CA must still sign.
     """
     return (
         imported.require(cluster, members, facts, ca) if isinstance(ca, external_ca.External) else ()
@@ -73,8 +75,8 @@ def require(
 
 
 def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None) -> None:
-    """Raises :class:`PreflightFailed` when members run with certificates of a CA that is not known
-    any more: one that trusted only the new CA would refuse the others, and this tool all of them.
+    """Raises :class:`PreflightFailed` when members run with certificates of a CA that is no longer
+    known. A member that trusts only the new CA would refuse these members, and so would this tool.
     """
     problems = unknown(cluster, facts, ca)
     if not problems:
@@ -98,7 +100,7 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
 def unknown(
     cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None
 ) -> list[Problem]:
-    """The members that run with a certificate that is valid and of a CA that is not known."""
+    """The members that run with a valid certificate of an unknown CA."""
     problems = []
     for m in cluster.members:
         seen = facts.get(m.machine)
@@ -130,8 +132,9 @@ def cut_off(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> tuple[E
 
 
 def is_over(pem: bytes, trust: bytes) -> bool:
-    """Whether no one accepts a member's certificate any more, or not yet: by its own time, or by
-    the time of its CA in ``trust`` (PEM). Go's ``crypto/x509`` checks the time of a root, too.
+    """Whether nobody accepts a member's certificate, because it has expired or is not yet valid.
+    Its own time counts, and the time of its CA in ``trust`` (PEM): Go's ``crypto/x509`` checks the
+    time of a root, too.
     """
     try:
         leaf = x509.load_pem_x509_certificate(pem)
@@ -157,8 +160,8 @@ def _knows(ca: Ca, pem: bytes) -> bool:
 def require_settled(
     cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None
 ) -> None:
-    """Raises :class:`PreflightFailed` while an external CA is being followed by another: members
-    do not come or change meanwhile."""
+    """Raises :class:`PreflightFailed` while another external CA is replacing the present one: no
+    members are added or changed meanwhile."""
     if isinstance(ca, external_ca.External):
         imported.require_settled(cluster, facts, ca)
 
@@ -168,10 +171,10 @@ def material(
 ) -> MemberTls | None:
     """The TLS files of ``member``, or None when both listeners are plain.
 
-    A certificate on the host that is good (signed by the CA, right names, not about to expire)
-    is kept with its key. While the CA is being replaced (see :mod:`provision.plans.etcd.certificates.rotate_certs`), what
-    belongs to that is left as it is. Raises :class:`PreflightFailed` when an external CA has
-    signed none that can be used.
+    A valid certificate on the host (signed by the CA, right names, not about to expire) is kept
+    with its key. While the CA is being replaced, the files of that replacement are left as they are
+    (see :mod:`provision.plans.etcd.certificates.rotate_certs`). Raises :class:`PreflightFailed`
+    when an external CA has signed no usable certificate.
     """
     if ca is None:
         return None
@@ -196,7 +199,7 @@ def material(
 def due(
     cluster: EtcdCluster, member: EtcdMember, kind: str, facts: HostFacts, ca: own_ca.CaSet
 ) -> str | None:
-    """Why a listener needs a new certificate; None when the one on the host is good."""
+    """Why a listener needs a new certificate; None when the certificate on the host is valid."""
     here = desired.installed(cluster, kind, facts)
     if here is None:
         return ""
@@ -212,9 +215,9 @@ def leaf(
     why: str,
     on_made: Callable[[bytes], None] = lambda _: None,
 ) -> Leaf:
-    """A new certificate for ``member``; its key is made on the host if that has openssl.
+    """A new certificate for ``member``; its key is made on the host if the host has openssl.
 
-    ``on_made`` is given the certificate (PEM) when it is made.
+    ``on_made`` gets the certificate (PEM) when it is made.
     """
     names, days = desired.sans(member), cluster.tls.leaf_days
 
@@ -238,7 +241,7 @@ def trusted(cluster: EtcdCluster) -> bytes:
 
 
 def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
-    """This tool's own key and certificate. Raises :class:`UsageError` when there is none."""
+    """This tool's own key and certificate. Raises :class:`UsageError` without one."""
     if cluster.tls.ca == "external":
         return imported.own_pair(cluster)
     return own_ca.ensure_client(cluster.tls.pki_dir, cluster.name)

@@ -1,4 +1,4 @@
-"""What no single field can know: rules across the fields of an inventory.
+"""Rules across the fields of an inventory: they need more than one field.
 
 Each rule is a function of the :class:`Context`; a module's ``RULES`` names its own.
 """

@@ -14,7 +14,7 @@ _PLACE = re.compile(r"(file|path|dir)$", re.IGNORECASE)
 
 
 def _alluxio_maps(context: Context) -> Iterator[document.Path]:
-    """Where properties, variables and folders may stand: the section, and workers with any."""
+    """The places of properties, variables and folders: the section, and workers that have any."""
     if context.file.alluxio is not None:
         yield ("alluxio",)
         for name in context.entries("alluxio", "workers"):
@@ -52,9 +52,10 @@ def _static_login(context: Context) -> None:
 
 
 def _static_unused(context: Context) -> None:
-    """``StaticMembershipManager`` of Alluxio 313 gives its members no state, so that
-    ``ConsistentHashPolicy`` marks none as active, and ``DoraCacheClient.getWorkerNetAddress`` takes
-    no worker that is not active. Clients then read the under store themselves."""
+    """Clients do not use the workers with STATIC. ``StaticMembershipManager`` of Alluxio 313 gives
+    its members no state, so ``ConsistentHashPolicy`` marks none as active.
+    ``DoraCacheClient.getWorkerNetAddress`` takes only active workers. Clients then read the under
+    store themselves."""
     alluxio = context.file.alluxio
     if alluxio is not None and alluxio.membership == "STATIC":
         context.warning(
@@ -67,7 +68,8 @@ def _static_unused(context: Context) -> None:
 
 
 def _endpoints_by_ipv6(context: Context) -> None:
-    """Alluxio 313's jetcd 0.7.5 makes a URI ``ip:///[…]`` of them, which is none; names will do."""
+    """Alluxio 313's jetcd 0.7.5 makes an invalid URI ``ip:///[…]`` from IPv6 endpoints; names
+    work."""
     alluxio = context.file.alluxio
     if alluxio is None or alluxio.membership == "STATIC":
         return
@@ -125,7 +127,7 @@ def _looks_secret(key: str, value: document.Node) -> bool:
         return False
     if not isinstance(value, document.Scalar):
         return True
-    # Where a secret is, as in fs.gcs.credential.path, is none itself.
+    # The path of a secret, as in fs.gcs.credential.path, is not a secret itself.
     place = _PLACE.search(key) and value.text.startswith("/")
     return not (place or value.text.lower() in ("true", "false"))
 
@@ -164,7 +166,7 @@ def _page_folders(context: Context, page_store: document.Path, install: str) -> 
     seen: list[str] = []
     for place, item in enumerate(entry.value.items):
         path = (*page_store, place)
-        folder = item.text if isinstance(item, document.Scalar) else ""  # refused already
+        folder = item.text if isinstance(item, document.Scalar) else ""  # already reported
         _apart(context, folder, path, "alluxio", install)
         if folder in seen:
             context.error(
@@ -201,19 +203,19 @@ _SOCKET_AS_UUID = "alluxio.worker.data.server.domain.socket.as.uuid"
 
 
 def _socket_of_each_start(context: Context) -> None:
-    """With EPOLL and a socket's folder, such a worker makes another path at each start
-    (``DataServerFactory.createDomainSocketDataServer``). The path is a part of its address, and
-    ``EtcdMembershipManager.join`` refuses a known id with another address."""
+    """With EPOLL and a folder for the socket, a worker makes another path at each start
+    (``DataServerFactory.createDomainSocketDataServer``). The path is a part of the worker's
+    address, and ``EtcdMembershipManager.join`` refuses a known id with another address."""
     alluxio = context.inventory.alluxio
     if alluxio is None or alluxio.membership != "ETCD":
         return
-    from provision.inventory import ports  # not for an inventory of etcd alone
+    from provision.inventory import ports  # not needed for an inventory with only etcd
 
     seen: set[document.Path] = set()
     for worker in alluxio.workers:
         if _SOCKET_AS_UUID not in ports.of_worker(worker):
             continue
-        from provision.inventory import worker_address  # brings etcd's client
+        from provision.inventory import worker_address  # this imports etcd's client
 
         if worker_address.overwritten(worker) or (
             worker_address.declared(worker).domain_socket != worker_address.NEW_PATH

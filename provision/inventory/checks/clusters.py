@@ -9,10 +9,10 @@ from provision.inventory.checks.context import Context
 
 
 def prefix_conflicts(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of different cluster names of which the first is a prefix of the second.
+    """Pairs of different cluster names, where the first name is a prefix of the second.
 
-    Workers up to some 3xx releases list ``/ServiceDiscovery/<cluster>`` without the trailing
-    slash, and so take the workers of ``prod2`` for workers of ``prod``.
+    Up to some 3xx release, workers list ``/ServiceDiscovery/<cluster>`` without the trailing slash.
+    So they take the workers of ``prod2`` for workers of ``prod``.
     """
     ordered = sorted(set(names))
     return [

@@ -1,4 +1,4 @@
-"""What a rule may ask, and how it reports."""
+"""The data for the rules, and the way in which rules report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from provision.inventory.resolved import AlluxioMaster, AlluxioWorker, EtcdMembe
 
 @dataclass(frozen=True)
 class Context:
-    """A file in all its forms. ``broken`` paths were refused already and hold stand-ins."""
+    """A file in all its forms. ``broken`` paths were reported already and contain stand-ins."""
 
     file: model.InventoryFile
     inventory: Inventory
@@ -22,7 +22,7 @@ class Context:
     broken: set[document.Path]
 
     def error(self, what: str, remedy: str, *paths: document.Path, id: Id) -> None:
-        """Reports at the first path, unless what any of the paths leads to is broken."""
+        """Reports at the first path, unless the value at any of the paths is broken."""
         if not self._any_broken(paths):
             self.findings.error(document.locate(self.root, paths[0]), what, remedy, id=id)
 
@@ -43,16 +43,16 @@ class Context:
         return document.find(self.root, path) is not None
 
     def entries(self, *path: str | int) -> dict[str, document.Entry]:
-        """What the mapping at ``path`` holds, by key; nothing when there is no such mapping."""
+        """The entries of the mapping at ``path``, by key; nothing without such a mapping."""
         entry = document.find(self.root, path)
         if entry is None or not isinstance(entry.value, document.Mapping):
             return {}
         return entry.value.entries
 
     def host_path(self, group: str, hosts: str, name: str, *fields: str) -> document.Path:
-        """Where a host's value stands: the first of ``fields`` among its own, else its group's.
+        """The path of a host's value: the first of ``fields`` in the host, else in its group.
 
-        A default stands nowhere: then it is the host itself.
+        A default has no place in the file: then the path of the host itself.
         """
         own: document.Path = (group, hosts, name)
         for field in fields:
@@ -71,7 +71,7 @@ class Context:
 
     @property
     def members(self) -> tuple[EtcdMember, ...]:
-        """The declared ones; none when etcd is taken care of elsewhere."""
+        """The declared members; empty for an external etcd."""
         etcd = self.inventory.etcd
         return () if etcd.external else etcd.members
 
@@ -95,5 +95,5 @@ class Context:
         return next((at for at in ((*host, *rest), (*group, *rest)) if self.has(*at)), host)
 
     def _any_broken(self, paths: Iterable[document.Path]) -> bool:
-        # Only what lies at or above a path: a broken sibling says nothing about it.
+        # Only a broken value at the path or above it counts; a broken sibling does not matter.
         return any(path[: len(at)] == at for path in paths for at in self.broken)

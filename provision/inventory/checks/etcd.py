@@ -11,7 +11,7 @@ _YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
 #: etcd's own defaults, in milliseconds.
 _HEARTBEAT, _ELECTION, _MOST_ELECTION = 100, 1000, 50_000
 _MOST_QUOTA = 8 << 30
-#: As Go's time.ParseDuration has it, or a number.
+#: A duration in the form of Go's time.ParseDuration, or a number.
 _DURATION = r"[0-9]{1,18}|([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+"
 
 
@@ -202,9 +202,9 @@ def _etcd_settings(context: Context) -> None:
 
 
 def _unknown_setting(context: Context, key: str) -> str | None:
-    """What to do about a key that the declared release does not have; None when it has it.
+    """The remedy for a key that the declared release does not have; None when it has the key.
 
-    A release that the list does not know yet has every key.
+    A release that is not in the list yet counts as having every key.
     """
     etcd = context.file.etcd
     minor = None if etcd.source.package else ".".join(etcd.version.split(".")[:2])
@@ -274,7 +274,7 @@ def _compaction(context: Context) -> None:
                 id="inventory-value-invalid",
             )
         elif mode == "revision" and not re.fullmatch(r"[0-9]{1,18}", kept):
-            # etcd would take a duration for as many revisions as it has nanoseconds.
+            # etcd would read a duration as a number of revisions: one for each nanosecond.
             what = f"with auto-compaction-mode revision, {key!r} is a number of revisions"
             at = at if at[-1] == key else context.setting_path(member.name, "auto-compaction-mode")
             context.error(f"{what}, not {kept!r}", "such as 1000", at, id="inventory-value-invalid")
@@ -328,5 +328,5 @@ RULES = (
     _member_count,
 )
 
-#: Of an etcd that is taken care of elsewhere.
+#: For an external etcd.
 EXTERNAL_RULES = (_nothing_beside_external, _endpoints_once)

@@ -39,7 +39,7 @@ def _ssh_files(context: Context) -> None:
             if given is None:
                 continue
             file = local_path(given, context.inventory.path)
-            # os.path.isfile answers False where Path.is_file may raise.
+            # os.path.isfile returns False in cases where Path.is_file may raise.
             if not exists.setdefault(file, os.path.isfile(file)):
                 remedy = "relative paths start at the inventory's folder"
                 context.error(
@@ -102,7 +102,8 @@ def _port_path(context: Context, member: EtcdMember, field: str) -> document.Pat
 
 
 def _written_first(one: document.Path, other: document.Path) -> tuple[document.Path, ...]:
-    """Both paths, so that a port in the file is pointed at rather than the host of a default."""
+    """Both paths; a port written in the file comes before a host with a default port, so that the
+    report points to the written port."""
     at_a_host = len(one) == 3 and one[1] in ("members", "masters", "workers")
     return (other, one) if at_a_host else (one, other)
 
@@ -152,7 +153,8 @@ def _worker_hosts(context: Context) -> None:
 
 
 def _role_path(context: Context, role: AlluxioWorker | AlluxioMaster, field: str) -> document.Path:
-    """Where a role's port stands; a master's beside a worker may be that worker's property."""
+    """The path of a role's port. For a master on a worker's host, it may be a property of that
+    worker."""
     if isinstance(role, AlluxioWorker):
         if field == "rpc_port":
             return context.worker_path(role.name, "rpc_port")
@@ -167,11 +169,11 @@ def _role_path(context: Context, role: AlluxioWorker | AlluxioMaster, field: str
 
 def _ports_of(context: Context, role: AlluxioWorker | AlluxioMaster) -> tuple[tuple[str, int], ...]:
     """The ports that a worker or a master listens on, each with its key or property."""
-    # A cycle at the top: provision.alluxio is made of resolved inventories.
+    # At the top this import would be a cycle: provision.alluxio imports resolved inventories.
     from provision.inventory import ports
 
     alluxio = context.inventory.alluxio
-    assert alluxio is not None  # or else there is no such role
+    assert alluxio is not None  # without it there is no such role
     found = (
         ports.worker_listeners(alluxio, role)
         if isinstance(role, AlluxioWorker)
@@ -233,7 +235,7 @@ def _within(
     kind: str,
     ports: tuple[tuple[str, int], ...],
 ) -> dict[int, str]:
-    """The fields by port. Reports a port that the role wants twice."""
+    """The fields by port. Reports a port that the role would use twice."""
     used: dict[int, str] = {}
     for field, port in ports:
         first = used.setdefault(port, field)
@@ -255,7 +257,7 @@ def _between(
     master: AlluxioMaster,
     ports: tuple[tuple[str, int], ...],
 ) -> None:
-    """Reports a port that a worker and the master on its host both want."""
+    """Reports a port that a worker and the master on its host would both use."""
     for field, port in ports:
         if port in used:
             path, at = _role_path(context, worker, used[port]), _role_path(context, master, field)
@@ -337,7 +339,7 @@ def _reached(
 
 
 def _is_loopback(host: str) -> bool:
-    if not (host[:1].isdigit() or ":" in host):  # a name, as thousands of workers have
+    if not (host[:1].isdigit() or ":" in host):  # a name; thousands of workers have names
         return host.lower() in ("localhost", "localhost.localdomain")
     try:
         return ip_address(host).is_loopback

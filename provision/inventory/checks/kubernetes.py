@@ -1,4 +1,4 @@
-"""Rules of the Kubernetes section: what the chart can do, and what pods cannot."""
+"""Rules of the Kubernetes section: the abilities of the chart, and the limits of pods."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _etcd(context: Context, k: KubernetesCluster) -> None:
         remedy = "set etcd.replicas to an odd number"
         context.warning(what, remedy, (*_ETCD, "replicas"), id="member-count")
     if k.etcd_enabled and "etcd" in k.release:
-        # The etcd chart then calls everything RELEASE, and Alluxio's looks for RELEASE-etcd.
+        # The etcd chart then names everything RELEASE, but Alluxio's chart looks for RELEASE-etcd.
         what = f"the release {k.release!r} has 'etcd' in its name, which mixes up the charts"
         context.error(
             what, "name it otherwise", (*_SECTION, "release"), id="inventory-value-invalid"
@@ -128,7 +128,7 @@ def _texts(context: Context, k: KubernetesCluster) -> None:
 
 
 def _alike(context: Context, k: KubernetesCluster) -> None:
-    """Worker pods are all alike: what single workers have of their own has no place there."""
+    """Worker pods are all alike: values of single workers cannot be used."""
     fields = ("heap", "direct_memory", "page_store", "rpc_port", "properties", "env")
     alluxio = context.file.alluxio
     assert alluxio is not None

@@ -49,9 +49,10 @@ def _properties(context: Context) -> None:
 
 
 def _journal_folder(context: Context) -> None:
-    """Which masters have a journal is looked up on their hosts: where it is must be known here.
+    """The folder of the journal must be known from the inventory, because the tool looks on the
+    hosts which masters have a journal.
 
-    Alluxio replaces ``${KEY}`` by all of its own properties and defaults
+    Alluxio replaces ``${KEY}`` with any of its own properties and defaults
     (``InstancedConfiguration.lookup``).
     """
     alluxio = context.inventory.alluxio
@@ -78,7 +79,7 @@ def _journal_folder(context: Context) -> None:
 
 
 def _said_at(context: Context, master: AlluxioMaster, key: str) -> document.Path:
-    """Where the value of ``key`` stands that a master has in the end: an option wins."""
+    """The path of the value of ``key`` that is in force for a master: an option wins."""
     beside = next((w.name for w in context.workers if w.machine == master.machine), None)
     owners: list[document.Path] = [("alluxio", "workers", beside)] if beside else []
     owners.append(("alluxio",))

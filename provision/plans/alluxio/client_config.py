@@ -1,8 +1,8 @@
 """What an application host needs to find the workers: ``alluxio-site.properties``, by inventory.
 
-Only what clients read, by the scope that Alluxio gives each property: not what is a worker's or
-a master's own. No host is contacted, and no secret is written: where one belongs, a comment says
-where the inventory has it from.
+It holds only what clients read, by the scope that Alluxio gives each property. Properties that only
+a worker or a master reads are left out. No host is contacted, and no secret is written. In the
+place of a secret, a comment names the source of the secret in the inventory.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ SITE, WORKERS = "alluxio-site.properties", "workers"
 SCHEMA = "alluxio-provision/client-config/1"
 #: With STATIC a client takes every worker's ports from its own properties.
 _PORTS = re.compile(r"alluxio\.worker\.([a-z.]+\.)?port")
-#: Names shown of those that a release does not have.
+#: How many names of unknown properties are shown.
 _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """The files by name, and what they cannot say."""
+    """The files by name, and warnings about what the files cannot express."""
 
     files: Mapping[str, str]
     warnings: tuple[Problem, ...] = ()
 
 
 def of(alluxio: AlluxioCluster) -> ClientConfig:
-    """The configuration for ``alluxio``'s clients: with STATIC two files, else one."""
+    """The configuration for ``alluxio``'s clients: two files with STATIC, one otherwise."""
     static = alluxio.membership == "STATIC"
     site = render(
         "alluxio-client.properties",
@@ -55,9 +55,10 @@ def of(alluxio: AlluxioCluster) -> ClientConfig:
 
 
 def write(config: ClientConfig, folder: Path) -> list[Path]:
-    """Write the files into ``folder``; returns those that changed.
+    """Write the files into ``folder``; returns the files that changed.
 
-    Raises :class:`UsageError` when one is there that is not of this tool, or cannot be written.
+    Raises :class:`UsageError` when a file exists that this tool did not write, or when a file
+    cannot be written.
     """
     changed: list[Path] = []
     try:
@@ -109,7 +110,8 @@ def _secrets(alluxio: AlluxioCluster) -> dict[str, Secret]:
 
 
 def _unknown(alluxio: AlluxioCluster) -> list[Problem]:
-    """Said once, and kept: a property of another release, a template's, or a misspelt one."""
+    """One warning for all unknown properties. They are written all the same: each belongs to
+    another release, belongs to a template, or is misspelt."""
     given = (*alluxio.properties, *alluxio.secret_properties)
     odd = [printable(key, 100) for key in given if not scopes.is_known(key)]
     if not odd:

@@ -1,10 +1,10 @@
-"""``decommission-worker``: stop, disable, wait until its lease has ended, take its id out of etcd.
+"""``decommission-worker``: stop and disable it, wait for its lease to end, remove its id from etcd.
 
-Alluxio 313's own ``bin/alluxio process remove-worker -n ID`` removes only the AUTHORIZED key, of a
+Alluxio 313's own ``bin/alluxio process remove-worker -n ID`` removes only the AUTHORIZED key of a
 worker that is not live (``EtcdMembershipManager.decommission``); it stops no process. Until the key
 is removed, ``info nodes`` lists the stopped worker. The plan waits for the worker's lease and does
-not revoke it: a lease that ends by itself proves that no other process, such as a clone's, lives
-under the same id. The operator may order that an expired lease is revoked when etcd keeps it.
+not revoke it. A lease that ends by itself proves that no other process (a clone, for example) lives
+under the same id. When etcd keeps an expired lease, the operator may order its revocation.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def plan(
     *,
     revoke_lease: bool = False,
 ) -> Removal:
-    """Empty when the worker neither runs, nor would at the next boot, nor is registered.
+    """The plan. It is empty when the worker is stopped, disabled and not registered.
 
-    With ``revoke_lease``, a lease of the stopped worker's that has expired, and that etcd does not
-    remove, is revoked. Raises :class:`PreflightFailed` when its host cannot be asked or its unit is
-    another's, and :class:`Unhealthy` for such a lease without ``revoke_lease``.
+    The lease of the stopped worker may have expired without etcd removing it. With
+    ``revoke_lease`` the plan revokes that lease; without, it raises :class:`Unhealthy`. Raises
+    :class:`PreflightFailed` when the host cannot be asked or the unit belongs to another cluster.
     """
     static = alluxio.membership == "STATIC"
     seen = None if static else forget_worker.look(inventory, alluxio, fleet)
@@ -101,7 +101,8 @@ def plan(
 def _stuck(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, live: Mapping[str, Entry]
 ) -> dict[str, tuple[KeyValue, int]]:
-    """Those of ``live`` whose lease etcd does not remove: the key, and seconds since the end."""
+    """The keys in ``live`` with an expired lease that etcd does not remove, and the seconds since
+    the lease expired."""
     if not live:
         return {}
     held = {i: entry.key for i, entry in live.items() if entry.key.lease}
@@ -119,7 +120,7 @@ def _revoke(
     key: KeyValue,
     since: int,
 ) -> Action:
-    """Revoke the lease of ``key``, if it is still that key's alone and has expired."""
+    """Revoke the lease of ``key``, if the lease has expired and still holds no other key."""
 
     def do() -> None:
         with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
@@ -162,7 +163,7 @@ def _stopping(f: HostFacts) -> tuple[Change, ...]:
 def _its(
     alluxio: AlluxioCluster, worker: AlluxioWorker, entries: Mapping[str, Entry], f: HostFacts
 ) -> dict[str, Entry]:
-    """The entries that are the worker's: at its address, or of its identity and unreadable."""
+    """The worker's entries: at its address, or under its identity and unreadable."""
     identity = desired.identity(alluxio, f)
     own = desired.worker_id(identity) if identity else None
     return {
@@ -204,7 +205,7 @@ def _at(worker: AlluxioWorker, live: Mapping[str, Entry]) -> list[str]:
 
 
 def _closed(alluxio: AlluxioCluster, fleet: Fleet, worker: AlluxioWorker) -> None:
-    """Return when the worker's port takes no connection any more. Raises :class:`Unhealthy`."""
+    """Wait until the worker's port takes no connection. Raises :class:`Unhealthy`."""
     deadline = time.monotonic() + alluxio.start_timeout
     while registrations.port_answers(fleet, worker):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The workers' list of etcd endpoints, brought up to date after etcd's members have changed."""
+"""Updates the workers' list of etcd endpoints after etcd's members have changed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Told:
 def steps(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, running_etcd: EtcdCluster
 ) -> Told:
-    """The rolling change that makes the running workers as ``inventory`` says.
+    """The rolling change that brings the running workers to the state in ``inventory``.
 
-    ``running_etcd`` is asked what they have registered: none of the inventory's members may be up
-    yet. Raises :class:`Unhealthy` when it does not serve.
+    The registrations are read from ``running_etcd``, because possibly none of the inventory's
+    members is up yet. Raises :class:`Unhealthy` when it does not serve.
 
-    Workers that do not run are left alone, with a note: start-workers tells them. So are those
-    whose hosts cannot be reached; the change of etcd's members does not wait for them.
+    Stopped workers are left alone, with a note: start-workers gives them the endpoints. Workers on
+    unreachable hosts are left alone, too; the change of etcd's members does not wait for them.
     """
     tarballs = start_workers.fetch(alluxio)
     probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
@@ -76,5 +76,5 @@ def steps(
     ]
     running = [w for w in running if w.name not in moving]
     plan = start_workers.plan(inventory, alluxio, fleet, WorkersState(tarballs, facts), running)
-    # A worker with a newer release keeps its configuration, and so its old endpoints.
+    # A worker with a newer release keeps its configuration, with the old endpoints in it.
     return Told(plan.steps, [*notes, *plan.notes, *plan.left], not (notes or plan.left))

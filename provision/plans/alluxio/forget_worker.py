@@ -1,8 +1,9 @@
-"""Registrations taken out of etcd, and put back: only those of workers that are not live.
+"""Removes registrations from etcd, and writes them back: only of workers that are not live.
 
-A removal is one transaction: the AUTHORIZED key must be as it was seen (its mod revision), and
-there must be no live key under the same id. A worker that comes up between the look and the
-removal makes it fail. What is removed is first kept in a file on this machine.
+A removal is one transaction with two conditions: the AUTHORIZED key has the mod revision that was
+seen, and no live key exists under the same id. When a worker comes up between the look and the
+removal, the transaction fails. Each registration is saved in a file on this machine before its
+removal.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from provision.text import printable
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A plan, and the files that what it removes is kept in."""
+    """A plan, and the files that keep the registrations which the plan removes."""
 
     plan: Plan
     files: tuple[Path, ...] = ()
@@ -44,10 +45,10 @@ def look(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> Registr
 def forget(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, ids: Sequence[str]
 ) -> Removal:
-    """The plan of ``forget-worker``: the AUTHORIZED keys of ``ids`` go. Ids that are not
-    registered need nothing. With membership STATIC these keys are what ETCD has left there.
+    """The plan of ``forget-worker``: remove the AUTHORIZED keys of ``ids``. Ids that are not
+    registered need nothing. With membership STATIC, these keys are left over from membership ETCD.
 
-    Raises :class:`PreflightFailed` when one of them is live.
+    Raises :class:`PreflightFailed` when one of the ids is live.
     """
     seen = look(inventory, alluxio, fleet)
     chosen = [w for w in map(_full_id, ids) if w in seen.authorized or w in seen.live]
@@ -57,9 +58,10 @@ def forget(
 def forget_stale(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, count: int
 ) -> Removal:
-    """As :func:`forget`, for every stale id. ``count`` is how many the operator knows of.
+    """As :func:`forget`, for every stale id. ``count`` is the number of stale ids that the
+    operator knows of.
 
-    Raises :class:`UsageError` with all of them when there is another number.
+    Raises :class:`UsageError` with all stale ids when their number is another one.
     """
     if alluxio.membership == "STATIC":
         raise UsageError(
@@ -80,15 +82,15 @@ def forget_stale(
 
 
 def stale(alluxio: AlluxioCluster, seen: RegistrationSnapshot) -> list[str]:
-    """The ids that are not live and no declared worker comes back under: their address is
-    nobody's in the inventory, or another id is live there."""
+    """The ids that are not live, and under which no declared worker comes back: no worker in the
+    inventory has their address, or another id is live there."""
     declared = {(w.hostname.lower(), w.rpc_port) for w in alluxio.workers}
     live = {(r.host.lower(), r.rpc_port) for _, r in seen.live_registrations()}
     found = []
     for worker_id, entry in seen.authorized.items():
         r = entry.registration
         if worker_id in seen.live or not isinstance(r, Registration):
-            continue  # what cannot be read is for its id alone to choose
+            continue  # an unreadable registration is removed only when its id is given
         at = (r.host.lower(), r.rpc_port)
         if at not in declared or at in live:
             found.append(worker_id)
@@ -102,7 +104,7 @@ def require_not_live(
     times: Mapping[int, LeaseTime] = MappingProxyType({}),
 ) -> None:
     """Raises :class:`PreflightFailed` with every one of ``ids`` that has a live key. ``times``:
-    what etcd says of their leases."""
+    etcd's answers about the leases of these keys."""
     problems = []
     for worker_id, entry in ((i, seen.live[i]) for i in ids if i in seen.live):
         lease = times.get(entry.key.lease, leases.UNKNOWN)
@@ -127,7 +129,8 @@ def removals(
     entries: Mapping[str, Entry],
     command: str,
 ) -> tuple[tuple[Action, ...], tuple[Path, ...]]:
-    """Calls that each remove one AUTHORIZED key as it was seen, and where its value is kept."""
+    """Calls that each remove one AUTHORIZED key in the revision that was seen, and the file that
+    keeps its value."""
     files = {i: removed.new_file(alluxio.name, i, entry.key.key) for i, entry in entries.items()}
 
     def remove(worker_id: str, key: KeyValue) -> None:
@@ -228,7 +231,8 @@ def _stuck(alluxio: AlluxioCluster, worker_id: str, entry: Entry, since: int) ->
 
 
 def _explain(client: EtcdClient, worker_id: str, seen: KeyValue, live: bytes) -> None:
-    """Say why the transaction did not remove ``seen``. Gone already is as good as removed."""
+    """Raise the reason why the transaction did not remove ``seen``. A key that is gone already
+    counts as removed."""
     if client.get(live) is not None:
         raise Unhealthy(
             f"{worker_id} has become LIVE meanwhile: nothing was removed", id="changed-meanwhile"
@@ -249,7 +253,7 @@ def _raw_id(cluster: str, key: KeyValue) -> bytes:
 
 
 def _full_id(given: str) -> str:
-    """An id as etcd has it: the UUID of an identity file will do."""
+    """The id as etcd has it. ``given`` may also be the plain UUID from an identity file."""
     bare = given.strip()
     return (
         f"worker-{bare}"

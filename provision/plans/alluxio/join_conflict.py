@@ -20,10 +20,10 @@ from provision.ssh.session import Fleet, Session
 from provision.text import printable
 
 TEXT = "Some other member with same id registered on the ring"
-#: Lines of a journal that are searched: a refused worker starts again and again, and one attempt
-#: logs some hundreds.
+#: Lines of a journal that are searched: systemd starts a refused worker again and again, and each
+#: attempt logs some hundred lines.
 LINES = 3000
-#: Seconds before the wait for a worker in which it may have been refused already.
+#: Seconds before the wait for a worker begins, in which Alluxio may have refused it already.
 MARGIN = 60
 _ADDRESS = re.compile(
     r"Conflicting worker addr:\s*WorkerNetAddress\{host=([^,}]{1,255}),.*?rpcPort=(\d{1,5})"
@@ -34,9 +34,9 @@ _IDENTITY = re.compile(r"worker identity:\s*(worker-[0-9a-f]{8}(?:-[0-9a-f]{4}){
 def found(
     lines: Iterable[str], alluxio: AlluxioCluster, worker: AlluxioWorker, live: bool | None = None
 ) -> Problem | None:
-    """What the last refusal in a worker's log means, and the command that ends it; or None.
+    """What the last refusal in a worker's log means, and the command that solves it; or None.
 
-    ``live``: whether the id is live in etcd, None when that was not asked.
+    ``live``: whether the id is live in etcd; None when etcd was not asked.
     """
     last = next((line for line in reversed(list(lines)) if TEXT in line), None)
     if last is None:
@@ -64,10 +64,10 @@ def found(
 def explained(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, workers: Sequence[AlluxioWorker]
 ) -> dict[str, Problem]:
-    """By name, the workers whose journal has the refusal. Never raises for a host or etcd."""
+    """The workers with the refusal in their journal, by name. Never raises for a host or etcd."""
     unit, text = shlex.quote(desired.UNIT), shlex.quote(TEXT)
     file = shlex.quote(desired.identity_file(alluxio))
-    # What was said long ago, or of an identity that the host no longer has, is no reason.
+    # Old lines do not count, and neither do lines about an identity that the host no longer has.
     since = alluxio.start_timeout + alluxio.failure_detection_timeout + MARGIN
     script = (
         f"id=$(grep -v '^#' {file} | head -n 1)\n"

@@ -3,8 +3,8 @@
 Of several masters one is the primary, and only the primary serves (class ``AlluxioMasterProcess``).
 So the masters are healthy when each of them listens and one of them is the primary.
 
-A host may be a worker's as well: it then has one release and one configuration for both, and
-whatever one of the two changes, the other has a restart pending for (see docs/membership.md).
+A host may run a master and a worker. Both then share one release and one configuration. When one
+of the two changes these files, the other has a restart pending (see docs/membership.md).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 #: Seconds for a connection to a master, and for its web server to begin its answer.
 CONNECT_SECONDS = 2.0
 HTTP_SECONDS = 5.0
-#: Bytes of an answer, which has the master's whole configuration (about 40 KB).
+#: Limit for an answer, in bytes. It has the master's whole configuration (about 40 KB).
 MAX_ANSWER = 1 << 20
 
 
@@ -81,7 +81,7 @@ def resources(
         DataDisk(journal_folder.journal_dir(alluxio)),
         *([] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]),
         Tree(desired.home(alluxio), artifacts.alluxio, restarts=units),
-        # On a worker's host the link says which release the worker runs: start-workers moves it.
+        # On a worker's host the link names the worker's release: start-workers changes the link.
         *([] if worker else [Link(f"{alluxio.install_dir}/current", alluxio.version)]),
         *desired.conf_files(alluxio, worker, master, artifacts, facts),
         Unit(MASTER_UNIT),
@@ -89,16 +89,16 @@ def resources(
 
 
 def worker_on(alluxio: AlluxioCluster, master: AlluxioMaster) -> AlluxioWorker | None:
-    """The worker that runs on a master's host, if one does."""
+    """The worker on a master's host, if there is one."""
     return next((w for w in alluxio.workers if w.machine == master.machine), None)
 
 
 def observe(
     alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioMaster]
 ) -> MastersObserved:
-    """Look at the hosts of the chosen masters, and at the journals of all.
+    """Look at the hosts of the chosen masters, and at the journals of all masters.
 
-    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    Raises :class:`PreflightFailed` with every problem found; nothing is changed.
     """
     problems: list[Problem] = []
     tarballs = None
@@ -138,10 +138,11 @@ def plan(
     observed: MastersObserved,
     chosen: Sequence[AlluxioMaster],
 ) -> Plan:
-    """New masters together, because they elect one of them; those that run one after another.
+    """Start new masters together, because they elect one of them; restart running masters one
+    after another.
 
-    The primary is the last, so that there is one election (upstream: "Update Master-side
-    Configuration"). Before each, the others must be enough for an election.
+    The primary restarts last, so that there is one election (upstream: "Update Master-side
+    Configuration"). Before each restart, the other masters must be enough for an election.
     """
     facts = observed.facts
     told = {m.name: desired.left(alluxio, m, facts[m.machine], "start-masters") for m in chosen}
@@ -176,7 +177,8 @@ def plan(
 def listens(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
     """Whether every port of the master takes a connection, from here or else from its own host.
 
-    A standby has them open, too (classes ``RpcServerStandbyGrpcService``, ``RejectingServer``).
+    A standby has these ports open, too (classes ``RpcServerStandbyGrpcService``,
+    ``RejectingServer``).
     """
     for port in ports.numbers(ports.master_listeners(alluxio, master)):
         try:
@@ -189,10 +191,10 @@ def listens(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> boo
 def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
     """Whether the master serves as the primary: its web port answers ``/api/v1/master/info``.
 
-    Only the primary does (class ``PrimaryOnlyWebServerService``), and only after its safe mode of
-    5 s (``DefaultSafeModeManager``). With ``alluxio.standby.master.web.enabled`` a standby may
-    answer as well; then this shows no more than a web server. Asked from here, or else from its
-    own host.
+    Only the primary answers (class ``PrimaryOnlyWebServerService``), and only after its safe mode
+    of 5 s (``DefaultSafeModeManager``). With ``alluxio.standby.master.web.enabled`` a standby may
+    answer as well; an answer then shows only that a web server runs. The request comes from here,
+    or else from the master's own host.
     """
     web = next(one for one in ports.master_listeners(alluxio, master) if one.http_path)
     try:
@@ -203,7 +205,7 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
             request = f"GET {web.http_path} HTTP/1.0\r\nHost: {host}:{web.port}\r\n\r\n"
             stream.sendall(request.encode())
             answer = b""
-            # To the end: a connection that is closed before is an error in the master's log.
+            # Read to the end: the master logs an error for a connection that is closed earlier.
             while len(answer) < MAX_ANSWER and (more := stream.recv(65536)):
                 answer += more
     except (OSError, ProvisionError):
@@ -221,8 +223,8 @@ def find_primary(fleet: Fleet, alluxio: AlluxioCluster) -> str | None:
 def require_healthy(
     fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster], seconds: float = 0
 ) -> None:
-    """Raises :class:`Unhealthy` unless each of them listens and is in its journal's group, and
-    some master of all is the primary, within ``seconds``."""
+    """Raises :class:`Unhealthy` unless, within ``seconds``, each of these masters listens and is in
+    its journal's group, and one of the cluster's masters is the primary."""
     deadline = time.monotonic() + seconds
     silent, outside = list(masters), list(masters)
     while True:
@@ -244,8 +246,8 @@ def require_healthy(
 def _outside(
     fleet: Fleet, alluxio: AlluxioCluster, masters: Sequence[AlluxioMaster]
 ) -> list[AlluxioMaster]:
-    """Those that are not in the group of their journal. A master asks the primary for that once,
-    when it starts (``RaftJournalSystem.joinQuorum``), and is no help in an election before."""
+    """The masters that are not in the group of their journal. A master asks the primary once to
+    join, at its start (``RaftJournalSystem.joinQuorum``). Before, it is no help in an election."""
 
     def look(session: Session) -> Journal:
         master = next(m for m in masters if m.machine == session.machine)
@@ -313,13 +315,13 @@ def _without_primary(fleet: Fleet, alluxio: AlluxioCluster) -> Unhealthy:
 
 
 def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
-    """Where a primary serves, the restart of a master must leave enough for an election."""
+    """Where a primary serves, the restart of a master must leave enough masters for an election."""
 
     def check() -> None:
         others = [m for m in alluxio.masters if m not in masters]
         quorum = len(alluxio.masters) // 2 + 1
         if len(others) < quorum or find_primary(fleet, alluxio) is None:
-            return  # so few that each restart is an outage; or there is none to keep
+            return  # with so few masters each restart is an outage; or no primary serves anyway
         silent = _silent(fleet, alluxio, others)
         if len(others) - len(silent) < quorum:
             names = ", ".join(m.name for m in silent)
@@ -351,7 +353,7 @@ def _pending_workers(
     todo: Mapping[str, Sequence[Change]],
     facts: Mapping[Machine, HostFacts],
 ) -> list[Problem]:
-    """The workers beside masters that a plan leaves with a restart to be made up for."""
+    """The workers on masters' hosts that the plan leaves with a restart pending."""
     return [
         Problem(
             f"{worker.name} ({worker.machine.host})",
@@ -425,8 +427,9 @@ def _problems(
 
 
 def _is_disk_missing(alluxio: AlluxioCluster, master: AlluxioMaster, facts: HostFacts) -> bool:
-    """Whether the host was a master of ``alluxio``, and neither its journal nor the marker of the
-    journal's disk is there. It would make a new journal, or take part in an election without."""
+    """Whether the host was a master of ``alluxio``, and both its journal and the marker of the
+    journal's disk are missing. The master would make a new journal, or take part in an election
+    without its journal."""
     was = facts.unit(MASTER_UNIT).file_state == "enabled"
     was = was and owner(facts, MASTER_UNIT_PATH) == alluxio.name
     was = was and journal_folder.is_embedded(alluxio, master)
@@ -443,7 +446,7 @@ def stop(
 ) -> Plan:
     """Stop the chosen masters. They stay installed and enabled.
 
-    Raises :class:`PreflightFailed` when one of them is not this cluster's.
+    Raises :class:`PreflightFailed` when one of them belongs to another cluster.
     """
     probe = Probe(resources=(File(MASTER_UNIT_PATH, None),), units=(MASTER_UNIT,))
     facts = gather.require_facts(fleet, {m.machine: probe for m in chosen})

@@ -1,9 +1,9 @@
-"""Workers whose id is registered under another address than the one that they will have.
+"""Workers with an id that is registered under another address than their next one.
 
 Alluxio refuses to start such a worker (:mod:`provision.inventory.worker_address`), so its
-registration is removed first: after the worker was stopped and its lease has ended, so that only
-its next start writes the id again. A worker of the same id that lives elsewhere is never taken for
-this one: then this host is a clone, and the command is refused.
+registration is removed first. The removal waits until the worker is stopped and its lease has
+ended, so that only the worker's next start writes the id again. When a worker with the same id
+lives elsewhere, this host is a clone, and the command is refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _STOP = Change(f"stop {desired.UNIT}", f"systemctl stop {desired.UNIT}", disrupt
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """``entry`` is the registration that is in the way, ``what`` how it differs, and ``live``
-    whether the id has a live key."""
+    """``entry`` is the registration that is in the way, ``what`` says how it differs, and ``live``
+    tells whether the id has a live key."""
 
     worker: AlluxioWorker
     worker_id: str
@@ -46,8 +46,8 @@ def found(
     facts: Mapping[Machine, HostFacts],
     seen: RegistrationSnapshot,
 ) -> list[Moved]:
-    """Those of the chosen that Alluxio would refuse, by what etcd has under their identities."""
-    if alluxio.membership != "ETCD":  # else a live key gives way to its worker's next start
+    """The chosen workers that Alluxio would refuse, by the entries in etcd under their ids."""
+    if alluxio.membership != "ETCD":  # other types: the worker's next start replaces its live key
         return []
     moved = []
     for worker in chosen:
@@ -74,9 +74,11 @@ def clones(
     facts: Mapping[Machine, HostFacts],
     seen: RegistrationSnapshot,
 ) -> list[Problem]:
-    """Those whose identity another host's worker has, as far as it can be known before a start.
+    """The workers with an identity that another host's worker has, as far as this can be known
+    before a start.
 
-    That worker is in the inventory and has no other live id, or it is live and takes connections.
+    That other worker is in the inventory and has no other live id, or it is live and takes
+    connections.
     """
     problems = []
     asked: list[tuple[Moved, Registration]] = []
@@ -112,8 +114,8 @@ def steps(
     facts: Mapping[Machine, HostFacts],
     command: str,
 ) -> tuple[Step, ...]:
-    """The steps before the start of ``moved``: stop those that run, wait until the leases of all
-    have ended, and remove their registrations."""
+    """The steps before the start of ``moved``: stop the running workers, wait until all leases
+    have ended, and remove the registrations."""
     if not moved:
         return ()
     machines = [m.worker.machine for m in moved]
@@ -146,8 +148,8 @@ def left_to_start_workers(
     workers: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
 ) -> dict[str, Problem]:
-    """Those of ``workers``, by name, that another command must not restart: Alluxio would refuse
-    them at their new address. Raises :class:`Unhealthy` when etcd does not serve."""
+    """The workers, by name, that commands other than start-workers must not restart: Alluxio would
+    refuse them at their new address. Raises :class:`Unhealthy` when etcd does not serve."""
     if alluxio.membership != "ETCD" or not workers:
         return {}
     seen = forget_worker.look(inventory, alluxio, fleet)
@@ -174,7 +176,7 @@ def _ended(
 
 
 def _own(fleet: Fleet, asked: Collection[tuple[Moved, Registration]]) -> set[str]:
-    """The workers whose registered host is their own host, by name or address."""
+    """The workers that are registered with their own host, by its name or its address."""
     probes = {one.worker.machine: Probe(resolve=(r.host,)) for one, r in asked}
     facts, _ = gather.gather_facts(fleet, probes) if probes else ({}, [])
     found = set()

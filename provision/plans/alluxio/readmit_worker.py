@@ -1,4 +1,4 @@
-"""``readmit-worker``: a registration that forget-worker removed is written again."""
+"""``readmit-worker``: writes back a registration that forget-worker removed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from provision.text import printable
 
 
 def plan(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: Path) -> Plan:
-    """The plan of ``readmit-worker``: write a removed registration again, where there is none.
+    """The plan of ``readmit-worker``: write a removed registration back, if the id has none.
 
-    Raises :class:`UsageError` for a file that is no kept registration of this cluster.
+    Raises :class:`UsageError` when the file is not a saved registration of this cluster.
     """
     saved = removed.read(file)
     if saved.cluster != alluxio.name:

@@ -1,13 +1,13 @@
 """The workers that lose their registration when etcd's data goes back in time.
 
 A worker keeps its lease alive by the lease's id (Alluxio 313, ``ServiceDiscoveryRecipe``). The
-restored data may lack that lease: the worker then serves on, but is no longer registered until it
-is restarted. The data may also hold an older lease of the worker: its key stays until that lease
-ends.
+restored data may lack that lease. The worker then goes on serving, but it is not registered until
+it is restarted. The data may also hold an older lease of the worker. The worker's key then stays
+until that lease ends.
 
-restore-etcd and recover-etcd look for such workers when etcd is back, and restart them in groups as
-restart-workers does: with the same guard for changed addresses, and each group ready before the
-next one.
+restore-etcd and recover-etcd look for such workers when etcd is back. They restart these workers in
+groups, as restart-workers does: with the same guard for changed addresses, and each group is ready
+before the next group is restarted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KEEP_ALIVES = 3
 MARGIN = 1.5
 #: Seconds between two looks at the leases, at most.
 POLL_SECONDS = 1.0
-#: Seconds without an answer from etcd, or with one leader after the other, until the look fails.
+#: Seconds without an answer from etcd, or with ever new leaders, until the look fails.
 PATIENCE = 60.0
 
 
@@ -62,7 +62,7 @@ class Watch:
         others: list[moved.Moved] = []
         if self._lost and self._alluxio.membership == "ETCD":
             seen = forget_worker.look(*given)
-            # No process keeps their keys, so each registration with another address is in the way.
+            # No process keeps these keys alive, so every entry at another address is in the way.
             others = moved.found(self._alluxio, self._lost, self._facts, seen)
             preflight.require(moved.clones(self._alluxio, self._fleet, others, self._facts, seen))
         size = max(1, len(self._alluxio.workers) // start_workers.RESTART_SHARE)
@@ -71,7 +71,7 @@ class Watch:
 
     def _look(self) -> None:
         if kinds := health.observe(self._inventory.etcd, self._fleet).alarms:
-            # etcd grants no lease then, so a restart would cost what a worker still has.
+            # etcd grants no lease then: a restarted worker would lose its registration.
             what = f"were not looked at while the alarm {' and '.join(sorted(kinds))} stands"
             remedy = "solve the alarm, then invoke disarm-alarms and invoke restart-workers"
             self._notes = (Problem("the workers", what, remedy, "warning", id="worker-left-out"),)
@@ -93,8 +93,8 @@ class Watch:
         self._lost = lost(self._inventory, self._alluxio, self._fleet, running, self._facts)
 
     def _is_ours(self, worker: AlluxioWorker) -> bool:
-        """Whether the worker of this cluster runs, or an earlier run has stopped it. A worker that
-        somebody else has stopped stays so."""
+        """Whether this cluster's worker runs on the host, or an earlier run has stopped it. This
+        excludes a worker that somebody else has stopped: it stays stopped."""
         facts = self._facts.get(worker.machine)
         if facts is None or owner(facts, desired.UNIT_PATH) != self._alluxio.name:
             return False
@@ -116,13 +116,13 @@ def lost(
     workers: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
 ) -> list[AlluxioWorker]:
-    """The workers that have no live key, or a live key whose lease nobody keeps alive.
+    """The workers without a live key, or with a live key on a lease that nobody keeps alive.
 
-    A lease that is kept alive has more time left than a moment before, once within a third of its
-    time to live. A new leader gives each lease its whole time again (etcd, ``lessor.Promote``), so
-    the comparison begins again when the term changes.
+    The time left of a lease that is kept alive goes up once within every third of its time to
+    live. A new leader gives each lease its whole time again (etcd, ``lessor.Promote``), so the
+    comparison begins again when the term changes.
 
-    Raises :class:`Unhealthy` when etcd could not be asked for so long: then no worker is lost.
+    Raises :class:`Unhealthy` when etcd does not answer for so long: then no worker counts as lost.
     """
     waiting = list(workers)
     window = alluxio.failure_detection_timeout / KEEP_ALIVES + MARGIN
@@ -167,7 +167,8 @@ def _lease(
     facts: Mapping[Machine, HostFacts],
     seen: registrations.RegistrationSnapshot,
 ) -> int:
-    """The lease of the worker's live key, found by its identity or else by its address; 0: none."""
+    """The lease of the worker's live key; 0 without one. The key is found by the worker's identity,
+    or else by its address."""
     identity = desired.identity(alluxio, facts[worker.machine]) if worker.machine in facts else None
     entry = seen.live.get(desired.worker_id(identity)) if identity else None
     if entry is not None:

@@ -1,8 +1,8 @@
-"""``restart-workers``: group by group, each ready again before the next one is touched.
+"""``restart-workers``: group by group, each ready again before the next group is touched.
 
-First a file on every host marks its worker's restart as pending, like any other pending restart;
-the restart removes it. So after a run that ended part-way the same command goes on, and ``status``
-shows which workers are left.
+First a file on every host marks the worker's restart as pending, like any other pending restart.
+The restart removes the file. So after a run that ended part-way, the same command goes on, and
+``status`` shows which workers are left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from provision.ssh.session import Fleet
 from provision.text import printable
 
 COMMAND = "restart-workers"
-#: Those that note on the hosts which workers they restart.
+#: The commands that note on the hosts which workers they restart.
 COMMANDS = (COMMAND, "restore-etcd", "recover-etcd")
 MARK = f"{STATE_DIR}/restart.{desired.UNIT}"
 
@@ -36,9 +36,9 @@ MARK = f"{STATE_DIR}/restart.{desired.UNIT}"
 class Standing:
     """How the chosen workers stand, each in the inventory's order.
 
-    ``broken``: the unit does not stay up, or is up and not live, or a listener does not answer.
-    ``live``: up, live and ready.
-    ``stopped`` by somebody, or not installed: those are left so, with a note.
+    ``broken``: the unit does not stay up; or it is up, but the worker is not live or a listener
+    does not answer. ``live``: up, live and ready. ``stopped``: somebody stopped the worker, or it
+    is not installed; it is left as it is, with a note.
     """
 
     broken: tuple[AlluxioWorker, ...]
@@ -60,9 +60,9 @@ class Standing:
 
 
 def group_size(at_once: str, total: int) -> int | None:
-    """How many of ``total`` workers are a group: a count, or a percent of them, rounded down.
+    """How many of ``total`` workers are one group: a count, or a percentage, rounded down.
 
-    At least one. None when nothing is said. Raises :class:`UsageError`.
+    The result is at least 1, and None when ``at_once`` is empty. Raises :class:`UsageError`.
     """
     if not at_once:
         return None
@@ -84,11 +84,11 @@ def restart(
     at_once: int | None = None,
     afresh: bool = False,
 ) -> Plan:
-    """The plan of ``restart-workers``. Those that are not live come first: if they stay so, no
-    live one is touched.
+    """The plan of ``restart-workers``. Workers that are not live come first: if they do not become
+    live, no live worker is touched.
 
-    When an earlier run ended part-way, only what it left, and who is not live, is restarted;
-    ``afresh``: everybody is.
+    When an earlier run ended part-way, this restarts only the workers that it left and the workers
+    that are not live. With ``afresh`` it restarts every worker.
     """
     facts = _look(inventory, alluxio, chosen, fleet)
     seen = start_workers.live(inventory, alluxio, fleet, chosen)
@@ -114,11 +114,11 @@ def in_groups(
     size: int,
     command: str,
 ) -> list[Step]:
-    """The steps that restart ``todo`` in groups of ``size``, each ready before the next one.
+    """The steps that restart ``todo`` in groups of ``size``; each group is ready before the next.
 
-    ``others`` are those that get another address: their old registrations are removed first. The
-    facts are of a probe with :data:`MARK` in it. A run that ends part-way leaves the marks, so
-    ``command`` goes on when it is run again, and so does restart-workers.
+    ``others`` are the workers that get another address: their old registrations are removed first.
+    The facts come from a probe with :data:`MARK` in it. A run that ends part-way leaves the marks,
+    so ``command`` goes on when it is run again, and so does restart-workers.
     """
     steps: list[Step] = []
     unmarked = [w for w in todo if not noted(facts[w.machine])]
@@ -153,9 +153,9 @@ def standing(
     facts: Mapping[Machine, HostFacts],
     live: Mapping[str, int],
 ) -> Standing:
-    """Sort the chosen by what systemd, etcd and their own listeners say of them.
+    """Sort the chosen workers by the answers of systemd, etcd and the workers' own listeners.
 
-    The facts are of a probe with :func:`provision.alluxio.commands.readiness.probe` in it.
+    The facts come from a probe with :func:`provision.alluxio.commands.readiness.probe` in it.
     """
     broken, good, stopped = [], [], []
     for w in chosen:
@@ -193,10 +193,10 @@ def _moved(
     workers: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
 ) -> list[moved.Moved]:
-    """Those that register another address when they start again: what was written for them since
-    they started says so, or they are not live.
+    """The workers that register another address at their next start: they are not live, or new
+    files were written for them since their start.
 
-    Raises :class:`PreflightFailed` when the identity of one is another's.
+    Raises :class:`PreflightFailed` when one of them has the identity of another host's worker.
     """
     known = [desired.identity(alluxio, facts[w.machine]) for w in workers]
     if alluxio.membership != "ETCD" or not any(known):
@@ -214,7 +214,8 @@ def _moved(
 
 
 def noted(facts: HostFacts) -> str:
-    """What an earlier run has noted; empty for none, and where something else is pending."""
+    """The note of an earlier run. Empty without a note, and when the restart is pending for another
+    reason."""
     text = (facts.text(MARK) or "").strip()
     return text if text.partition(" ")[0] in COMMANDS else ""
 

@@ -1,4 +1,4 @@
-"""``start-workers``: from the inventory and what is there to a plan, and the wait for READY."""
+"""``start-workers``: makes a plan from the inventory and the facts, and waits for READY."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ from provision.plans.alluxio import join_conflict, moved, worker_preflight
 from provision.ssh.session import Fleet, Session
 from provision.text import number, printable_lines
 
-#: Unpacked, a release takes about twice its tarball, which lies beside it for a moment.
+#: Room for a release, in sizes of its tarball: unpacked it takes about two, and for a moment the
+#: tarball lies beside it.
 UNPACKED = 3
-#: Running workers that are restarted at once, as a share of the chosen: the rest keeps serving,
-#: also while other runs restart theirs of other batches.
+#: Running workers are restarted in groups of one such part of the chosen workers. The rest keeps
+#: serving, also while other runs restart workers of other batches.
 RESTART_SHARE = 10
 POLL_SECONDS = 0.25
 #: Seconds between two looks at the listeners of workers that are registered.
 READY_LOOK_SECONDS = 1.0
-#: A worker that has ended so often by itself, over so many seconds at least, will not come up by
-#: more patience. An attempt of a real worker takes 20 to 40 s.
+#: A worker that has ended by itself this often, over at least this many seconds, does not come up
+#: after a longer wait either. An attempt of a real worker takes 20 to 40 s.
 CRASHES, CRASHES_SECONDS = 3, 20.0
 CRASH_LOOK_SECONDS = 5.0
-#: What keeps all workers from starting is seen by the first few.
+#: How many workers are looked at: a cause that stops all workers shows with the first few.
 CRASH_LOOK_WORKERS = 3
 #: The changes after which a worker's live key is a new one.
 STARTS = tuple(f"{verb} {desired.UNIT}" for verb in ("start", "restart"))
@@ -61,9 +62,9 @@ class WorkersState:
     artifacts: Artifacts
     facts: Mapping[Machine, HostFacts]
     warnings: tuple[Problem, ...] = ()
-    #: What the cluster has in etcd, where its membership type is about to change.
+    #: The cluster's registrations in etcd, when its membership type is about to change.
     registered: registrations.RegistrationSnapshot | None = None
-    #: The workers that are to register another address than etcd has under their identities.
+    #: The workers that will register another address than the one under their identity in etcd.
     moved: tuple[moved.Moved, ...] = ()
 
 
@@ -86,10 +87,10 @@ def observe(
     chosen: Sequence[AlluxioWorker],
     tarballs: Artifacts | None = None,
 ) -> WorkersState:
-    """Look at the hosts of the chosen workers, and at the same time whether etcd is there.
+    """Look at the hosts of the chosen workers, and check at the same time whether etcd answers.
 
-    ``tarballs`` are those that the inventory declares, when they are not given.
-    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    Without ``tarballs``, the tarballs that the inventory declares are used.
+    Raises :class:`PreflightFailed` with every problem found; nothing is changed.
     """
     with ThreadPoolExecutor(1) as pool:
         etcd = pool.submit(_registered, inventory, alluxio, fleet)
@@ -137,10 +138,10 @@ def plan(
     at_once: int | None = None,
     remember: bool = True,
 ) -> Plan:
-    """The smallest change that makes the chosen workers as declared, running and registered.
+    """The smallest change after which the chosen workers are as declared, running and registered.
 
-    ``at_once`` running workers are restarted at a time, a tenth of the chosen when it is not given;
-    ``remember`` is that of :func:`desired.resources`.
+    ``at_once`` running workers are restarted at a time; without it, a tenth of the chosen workers.
+    ``remember`` is passed to :func:`desired.resources`.
     """
 
     told = {w.name: desired.left(alluxio, w, observed.facts[w.machine], command) for w in chosen}
@@ -170,7 +171,7 @@ def plan(
         hosts = [h for h in hosts if h.changes]
         if not hosts:
             return
-        # Whoever is not started anew, but enabled for instance, has no newer key to wait for.
+        # A worker that is only enabled, for example, and not started gets no newer key to wait for.
         restarted = {h.name for h in hosts if any(c.what in STARTS for c in h.changes)}
         touched = [w for w in workers if w.name in restarted]
         waiting = RegistrationGate(inventory, alluxio, fleet, touched, done) if touched else None
@@ -211,7 +212,7 @@ def _pending_masters(
     todo: Mapping[str, Sequence[Change]],
     facts: Mapping[Machine, HostFacts],
 ) -> list[Problem]:
-    """The masters beside workers that a plan leaves with a restart to be made up for."""
+    """The masters on workers' hosts that the plan leaves with a restart pending."""
     return [
         Problem(
             f"{master.name} ({master.machine.host})",
@@ -230,9 +231,9 @@ def _pending_masters(
 def live(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, workers: Iterable[AlluxioWorker]
 ) -> dict[str, int]:
-    """The workers that are there: by name, the etcd revision of their live key.
+    """The live workers, by name, with the etcd revision of their live key.
 
-    With STATIC membership there is no live key: a worker is there when its port takes a
+    With STATIC membership there is no live key: a worker is live when its port takes a
     connection, and the revision is 0.
     """
     if alluxio.membership == "STATIC":
@@ -260,15 +261,16 @@ def require_live(
     stale: Mapping[str, int] = MappingProxyType({}),
     ready: bool = False,
 ) -> dict[str, int]:
-    """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is, within
-    ``patience`` seconds: one whose lease has ended, as its member of etcd went away for instance,
-    registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
+    """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is live within
+    ``patience`` seconds. A worker that has lost its lease (its member of etcd went away, for
+    example) registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
 
-    With ``ready`` all their listeners must answer, too, within ``patience`` seconds after all are
-    registered: a worker joins before it serves (:mod:`provision.alluxio.commands.readiness`).
+    With ``ready`` all listeners of the workers must answer, too, within ``patience`` seconds after
+    all are registered: a worker joins before it serves
+    (:mod:`provision.alluxio.commands.readiness`).
 
-    The revisions in ``stale`` are of keys that do not count. A worker that does not come up
-    however often systemd starts it is not waited for to the end.
+    The revisions in ``stale`` belong to keys that do not count. The wait ends early for a worker
+    that systemd starts again and again without success.
     """
     deadline = time.monotonic() + patience
     crashes = _Crashes(fleet)
@@ -288,7 +290,7 @@ def require_live(
             time.sleep(POLL_SECONDS)
             continue
         late = time.monotonic() >= deadline
-        # A worker's own lease from before, while it lasts, can be what keeps it from starting.
+        # A worker with a stale live key is left out: its old lease can keep it from starting.
         why = crashes.told([w for w in missing if w.name not in seen], late=late)
         if late:
             why = (f" after {patience} s" if patience else "") + why
@@ -302,7 +304,7 @@ def require_live(
 
 
 class _Listeners:
-    """The wait for the listeners of workers that are registered."""
+    """The wait for the listeners of registered workers."""
 
     def __init__(
         self,
@@ -319,7 +321,7 @@ class _Listeners:
         self._next = 0.0
 
     def answer(self) -> bool:
-        """Whether all have answered by now. Raises :class:`Unhealthy` when it is too late."""
+        """Whether all listeners have answered. Raises :class:`Unhealthy` after the deadline."""
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._patience
@@ -358,7 +360,7 @@ class _Listeners:
 
 
 class _Crashes:
-    """Which of the workers that are waited for systemd starts again and again, in vain."""
+    """Finds the workers that systemd starts again and again without success."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -367,21 +369,21 @@ class _Crashes:
         self._first: dict[str, int] = {}
 
     def forget(self) -> None:
-        """What was counted until now has another reason."""
+        """Count from zero again: the attempts counted so far failed for another reason."""
         self._first = {}
         self._begin = time.monotonic()
 
     def told(self, workers: Sequence[AlluxioWorker], *, late: bool = False) -> str:
-        """What to say of the first worker that will not come up; empty when none is known.
+        """The message about the first worker that does not come up; empty when none is known.
 
-        ``late``: the deadline has passed, so one failed attempt is reported, too.
+        ``late``: the deadline has passed, so even one failed attempt is reported.
         """
         now = time.monotonic()
         if now < self._next and not (late and self._first):
             return ""
         self._next = now + CRASH_LOOK_SECONDS
         for worker, count in _failed_attempts(self._fleet, workers[:CRASH_LOOK_WORKERS]).items():
-            # The count begins again when a run has lasted, or when the worker is started by hand.
+            # systemd's count restarts at 0 after a run that lasted, and after a start by hand.
             self._first[worker] = min(count, self._first.get(worker, count))
             ended = count - self._first[worker]
             if late and ended:
@@ -392,7 +394,7 @@ class _Crashes:
 
 
 def _failed_attempts(fleet: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str, int]:
-    """How many attempts to start each worker have ended by themselves; of a host that answers.
+    """How many attempts to start each worker have ended by themselves. Only hosts that answer.
 
     systemd counts an attempt (``NRestarts``) when it begins the next one; until then the unit is
     in ``auto-restart`` (systemd.service(5), ``service_enter_restart`` in its source).
@@ -408,7 +410,7 @@ def _failed_attempts(fleet: Fleet, workers: Sequence[AlluxioWorker]) -> dict[str
 
 
 def _attempts(shown: str) -> int | None:
-    """The number in what ``systemctl show`` says; None when it says none."""
+    """The number in the output of ``systemctl show``; None without one."""
     values = dict(line.partition("=")[::2] for line in shown.splitlines())
     restarts = number(values.get("NRestarts", "").strip())
     if restarts is None:
@@ -424,8 +426,8 @@ class RegistrationGate:
     """The gate of workers that are (re)started: each has a live key newer than the start, and its
     listeners answer.
 
-    A killed worker's key lives on until its lease ends, so being there is not enough. Before
-    they are, those that the same run restarted earlier (``done``) must be live still.
+    A killed worker's key stays until its lease ends, so an old live key is not enough. Before a
+    start, the workers that the same run restarted earlier (``done``) must still be live.
     """
 
     def __init__(
@@ -452,7 +454,7 @@ class RegistrationGate:
 
     def _wait(self) -> None:
         timeout = self._alluxio.start_timeout
-        if self._stale:  # a worker may have to wait until its old lease has ended
+        if self._stale:  # a worker may have to wait for its old lease to end
             timeout += self._alluxio.failure_detection_timeout
         given = self._inventory, self._alluxio, self._fleet, self._workers
         require_live(*given, patience=timeout, stale=self._stale, ready=True)
@@ -479,7 +481,7 @@ def _why(
 def last_lines(
     fleet: Fleet, machines: Sequence[Machine], unit: str = desired.UNIT
 ) -> dict[Machine, str]:
-    """Why each worker (or another unit) does not come up, as its journal has it: see
+    """Why each worker (or another unit) does not come up, according to its journal: see
     :mod:`provision.alluxio.worker.attempt`. Indented for a message."""
 
     def tail(session: Session) -> str:
@@ -498,7 +500,7 @@ def _running(facts: HostFacts) -> bool:
 def _registered(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet
 ) -> tuple[registrations.RegistrationSnapshot | None, list[Problem]]:
-    """The registrations, and what keeps workers from joining."""
+    """The registrations, and the problems that keep workers from joining."""
     if alluxio.membership == "STATIC":
         return None, []
     login, external = desired.login(alluxio), inventory.etcd.external
@@ -556,7 +558,7 @@ def _rooms(
             if path in away:
                 continue
             known = facts[worker.machine].paths.get(path)
-            if known is None:  # pages that are there already take their own room
+            if known is None:  # an existing page store already takes its own room
                 rooms.setdefault(worker.machine, []).append(
                     preflight.SpaceRequirement(
                         path, sizes.size_bytes(size), f"a page store of {size}"
@@ -566,11 +568,11 @@ def _rooms(
 
 
 def named(workers: Sequence[AlluxioWorker]) -> str:
-    """One worker's name, or the first one's and how many more there are."""
+    """The name of the first worker, and how many more there are."""
     more = f" and {len(workers) - 1} more" if len(workers) > 1 else ""
     return f"{workers[0].name}{more}"
 
 
 def groups(workers: Sequence[AlluxioWorker], size: int) -> list[Sequence[AlluxioWorker]]:
-    """``workers`` in groups of ``size``, the last one with what is left."""
+    """``workers`` in groups of ``size``; the last group has the rest."""
     return [workers[i : i + size] for i in range(0, len(workers), size)]

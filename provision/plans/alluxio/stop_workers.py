@@ -26,7 +26,7 @@ STOPPED = ("inactive", "failed")
 def plan(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet) -> Plan:
     """Stop the chosen workers. They stay installed and enabled; ``start-workers`` starts them.
 
-    Raises :class:`PreflightFailed` when one of them is not this cluster's.
+    Raises :class:`PreflightFailed` when one of them belongs to another cluster.
     """
     probe = Probe(resources=(File(worker.UNIT_PATH, None),), units=(worker.UNIT,))
     facts = gather.require_facts(fleet, {w.machine: probe for w in chosen})
@@ -44,7 +44,7 @@ def plan(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet) ->
 def require_ours(
     inventory: Inventory, chosen: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts]
 ) -> None:
-    """Raises :class:`PreflightFailed` with every worker's unit that is not this cluster's."""
+    """Raises :class:`PreflightFailed` with every worker unit that belongs to another cluster."""
     foreign = [
         Problem(
             f"{w.name} at {w.machine.host} ({w.machine.where})",

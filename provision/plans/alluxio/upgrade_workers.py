@@ -1,8 +1,8 @@
-"""``upgrade-workers`` and ``rollback-workers``: releases beside one another on the hosts.
+"""``upgrade-workers`` and ``rollback-workers``: several releases side by side on the hosts.
 
-A release has a folder of its own below ``install_dir``, with the configuration in it. The link
-``current`` says which one runs, ``previous`` which one ran before. Nothing is deleted unless
-it is asked for.
+Each release has a folder of its own below ``install_dir``, with the configuration in it. The link
+``current`` names the running release, ``previous`` the release before. Releases are deleted only
+when the operator asks for it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One that is unpacked on a host. ``installed`` is in seconds since the epoch, ``digest``
-    its tarball's sha256."""
+    """A release that is unpacked on a host. ``installed`` is in seconds since the epoch, ``digest``
+    is its tarball's sha256."""
 
     name: str
     digest: str
@@ -47,7 +47,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """``to`` is the release that the workers run then; None when there is none to go to."""
+    """``to`` is the release that the workers run after it; None when there is no such release."""
 
     plan: Plan
     to: str | None
@@ -63,9 +63,9 @@ def upgrade(
     at_once: int | None = None,
     keep: int | None = None,
 ) -> Plan:
-    """The plan of ``upgrade-workers``: what runs goes to the inventory's release.
+    """The plan of ``upgrade-workers``: bring running workers to the inventory's release.
 
-    ``keep``: how many releases a host has in the end, older ones are deleted; None for all.
+    ``keep``: how many releases stay on a host; older releases are deleted. None keeps all.
     """
     facts = _look(inventory, alluxio, chosen, fleet)
     stands = restart_workers.standing(
@@ -99,11 +99,11 @@ def rollback(
     to: str = "",
     at_once: int | None = None,
 ) -> Rollback:
-    """The plan of ``rollback-workers``: from the inventory's release to the one before it, or to
-    ``to``, with the configuration that the inventory says.
+    """The plan of ``rollback-workers``: from the inventory's release to the release before it, or
+    to ``to``, with the configuration from the inventory.
 
     Workers that run another release already are left alone, so that a run which ended part-way
-    goes on. Raises :class:`PreflightFailed` where the release is not there any more.
+    goes on. Raises :class:`PreflightFailed` where the release is no longer on the host.
     """
     facts = _look(inventory, alluxio, chosen, fleet)
     stands = restart_workers.standing(
@@ -120,7 +120,7 @@ def rollback(
     older = replace(alluxio, version=target, downgrade=True)
     jdk = alluxio.java.source
     tarballs = Artifacts(
-        # Nothing is uploaded: it is there, and its marker says so.
+        # Nothing is uploaded: the release is on the host, and its marker proves it.
         Artifact(Path(target), digest, 0),
         None if jdk is None else artifacts.fetch(jdk, artifacts.default_cache()),
     )
@@ -140,7 +140,7 @@ def rollback(
 def running(
     alluxio: AlluxioCluster, fleet: Fleet, chosen: Sequence[AlluxioWorker]
 ) -> dict[str, list[str]]:
-    """The releases that ``current`` names on the chosen workers' hosts, each with the workers."""
+    """The releases that ``current`` names on the chosen workers' hosts, each with its workers."""
     probe = Probe(paths=(desired.current_link(alluxio),))
     facts = gather.require_facts(fleet, {w.machine: probe for w in chosen})
     found: dict[str, list[str]] = {}
@@ -152,7 +152,7 @@ def running(
 
 
 def said(runs: Mapping[str, Sequence[str]], declared: str) -> str:
-    """The releases that run, and with how many workers each."""
+    """The running releases, each with the number of its workers."""
     text = ", ".join(
         f"{len(names)} on {name}" + ("" if name == declared else " (not the inventory's)")
         for name, names in sorted(runs.items())
@@ -161,7 +161,7 @@ def said(runs: Mapping[str, Sequence[str]], declared: str) -> str:
 
 
 def parse(text: str) -> list[Release]:
-    """What the hosts' list of releases says, the newest first. Other lines are passed over."""
+    """The releases in a host's list, the newest first. Other lines are ignored."""
     found = []
     for line in text.splitlines():
         installed, _, rest = line.partition(" ")
@@ -173,7 +173,7 @@ def parse(text: str) -> list[Release]:
 
 
 def surplus(there: Iterable[Release], kept: Iterable[str | None], keep: int) -> list[str]:
-    """The oldest of ``there`` beyond ``keep``; those in ``kept`` are counted, and stay."""
+    """The oldest releases of ``there`` beyond ``keep``. Releases in ``kept`` count, and stay."""
     safe = set(kept)
     names = [r.name for r in there]
     stay = sum(name in safe for name in names)
@@ -207,7 +207,7 @@ def _share(chosen: Sequence[AlluxioWorker]) -> int:
 def _before(
     alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts]
 ) -> str | None:
-    """The release that ran before the inventory's, on the hosts where that one runs."""
+    """The release before the inventory's release, on the hosts that run the inventory's release."""
     befores: dict[str, list[str]] = {}
     problems: list[Problem] = []
     for w in workers:
@@ -281,7 +281,7 @@ def _pruned(alluxio: AlluxioCluster, w: AlluxioWorker, f: HostFacts, keep: int) 
     changes = []
     for name in surplus(there, kept, keep - coming):
         path = f"{alluxio.install_dir}/{name}"
-        # A master of the host's may still run from it. (The path is not in grep's own arguments.)
+        # A master on the host may still run from it. (The path is not in grep's own arguments.)
         script = f"""\
 [ "$(readlink {link})" != {shlex.quote(name)} ] || exit 1
 if grep -qsaF -f - /proc/[0-9]*/cmdline <<'@@path'

@@ -24,7 +24,8 @@ from provision.text import number, size
 def release(
     alluxio: AlluxioCluster, artifacts: Artifacts, facts: Mapping[Machine, HostFacts]
 ) -> list[Problem]:
-    """What is wrong with Alluxio's release: with its tarball, or where only hosts have it."""
+    """The problems of Alluxio's release: with its tarball, or on the hosts when only hosts have
+    it."""
     if artifacts.release is not None:
         return tarball.problems(artifacts.alluxio, artifacts.release, alluxio.version)
     home = workers_desired.home(alluxio)
@@ -46,7 +47,7 @@ def workers(
     artifacts: Artifacts,
     facts: Mapping[Machine, HostFacts],
 ) -> list[Problem]:
-    """What is wrong with the hosts of the chosen workers. Warnings are among them."""
+    """The problems of the chosen workers' hosts, warnings among them."""
     problems: list[Problem] = []
     identities: dict[str, str] = {}
     for worker in chosen:
@@ -112,7 +113,7 @@ def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:
 def taken(
     f: HostFacts, listeners: Iterable[ports.Listener], unit: UnitState, where: str
 ) -> list[Problem]:
-    """Who else listens on the ports of a worker or a master whose unit is ``unit``."""
+    """Other processes that listen on the ports of the worker or master with the unit ``unit``."""
     problems: list[Problem] = []
     for one in listeners:
         remedy = f"stop it, or set {one.property} to another port"
@@ -124,7 +125,8 @@ def taken(
 
 
 def _etcd_out_of_reach(alluxio: AlluxioCluster, f: HostFacts, where: str) -> list[Problem]:
-    """A worker needs one of etcd's endpoints; of those that it lacks a member may just be down."""
+    """A worker needs one of etcd's endpoints. At an endpoint that it cannot reach, the member may
+    just be down."""
     wanted = workers_desired.etcd_addresses(alluxio)
     missing = {at: f.unreachable[at] for at in wanted if at in f.unreachable}
     if not missing:

@@ -1,14 +1,14 @@
-"""``enable-auth`` and ``disable-auth``: who may do what in etcd, and the workers' login.
+"""``enable-auth`` and ``disable-auth``: permissions in etcd, and the workers' login.
 
 etcd needs a user root with the role root before it turns authentication on ("Role-based access
-control" in its operations guide). The workers get a user of their own whose role reaches only
-what Alluxio 313 asks for: it lists both prefixes without a slash at the end, so a role on
-``/DHT/<cluster>/`` would let workers join, and ``info nodes`` see nothing.
+control" in its operations guide). The workers get a user of their own. Its role covers only what
+Alluxio 313 asks for. Alluxio lists both prefixes without a slash at the end: with a role on
+``/DHT/<cluster>/`` workers would join, but ``info nodes`` would see nothing.
 
-313 cannot join with a login while authentication is off, nor keep its lease without one while it
-is on (both tried). So the workers' files are written first, then etcd is switched, and the
-workers are restarted at once: a worker is offline for others when its restart comes later than
-its lease's end (``alluxio.failure_detection_timeout``).
+While authentication is off, 313 cannot join with a login. While it is on, 313 cannot keep its lease
+without a login (both tried). So the workers' files are written first, then etcd is switched, and
+then all workers are restarted together. When a worker's restart comes after the end of its lease
+(``alluxio.failure_detection_timeout``), the worker is offline for others.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ ROOT = "root"
 
 @dataclass(frozen=True, slots=True)
 class AuthState:
-    """What etcd has. ``accepted``: whether it takes the workers' login, when it is on."""
+    """The state in etcd. ``accepted``: whether etcd takes the workers' login, with authentication
+    on."""
 
     enabled: bool
     users: dict[str, tuple[str, ...]]
     roles: dict[str, tuple[Permission, ...]]
     accepted: bool = False
-    #: Other Alluxio clusters in this etcd, by name: how many of their workers are live.
+    #: The numbers of live workers of other Alluxio clusters in this etcd, by cluster name.
     others: Mapping[str, int] = field(default_factory=dict)
-    #: The members with the releases that they run.
+    #: The members, with the release of each.
     running: tuple[tuple[str, str], ...] = ()
 
 
 def observe(inventory: Inventory, fleet: Fleet) -> AuthState:
-    """Ask etcd, as root when it is on. Raises :class:`Unhealthy` when it refuses that, and
-    :class:`UsageError` when the inventory does not say what is needed."""
+    """Ask etcd, as root when authentication is on. Raises :class:`Unhealthy` when etcd refuses, and
+    :class:`UsageError` when the inventory lacks a value that is needed."""
     cluster = inventory.etcd
     if root_login(cluster) is None:
         raise UsageError(
@@ -76,10 +77,11 @@ def observe(inventory: Inventory, fleet: Fleet) -> AuthState:
 def enable(
     inventory: Inventory, fleet: Fleet, seen: AuthState, lock_out: Sequence[str] = ()
 ) -> Plan:
-    """Users and roles, the workers' login, authentication on, and the workers restarted.
+    """Make users and roles, write the workers' login, turn authentication on, restart the workers.
 
     Raises :class:`PreflightFailed` when another cluster has live workers here that would be cut
-    off, unless ``lock_out`` names it, and where a release that runs damages data with it on.
+    off, unless ``lock_out`` names that cluster. Raises it also when a running release damages data
+    with authentication on.
     """
     cluster = inventory.etcd
     if not cluster.auth.enabled:
@@ -98,13 +100,13 @@ def enable(
         steps.append(Step("give the workers their login", tuple(written)))
     if not seen.enabled:
         steps.append(_switch(cluster, fleet, "on", lambda client: client.auth_enable()))
-    # All at once: without their login they cannot keep their leases any more.
+    # All workers at once: without their login they can no longer keep their leases.
     steps += _restarts(inventory, fleet, restarted, len(restarted))
     return replace(_plan("enable-auth", inventory, steps), notes=notes)
 
 
 def disable(inventory: Inventory, fleet: Fleet, seen: AuthState) -> Plan:
-    """The workers' login taken away, authentication off, and the workers restarted, rolling.
+    """Remove the workers' login, turn authentication off, and restart the workers, rolling.
 
     Users and roles stay in etcd: without authentication they mean nothing.
     """
@@ -126,7 +128,8 @@ def disable(inventory: Inventory, fleet: Fleet, seen: AuthState) -> Plan:
 
 
 def _others(seen: AuthState, lock_out: Sequence[str]) -> tuple[Problem, ...]:
-    """What becomes of the other clusters: an error for live workers nobody agreed to cut off."""
+    """The effects on other clusters. An error for live workers that would be cut off without the
+    operator's consent."""
     if unknown := [name for name in lock_out if name not in seen.others]:
         raise UsageError(
             f"--lock-out: no other cluster in this etcd is called {unknown[0]}", id="name-unknown"
@@ -177,10 +180,10 @@ def _accepted(cluster: EtcdCluster, fleet: Fleet, login: Login) -> bool:
 
 
 def _users(inventory: Inventory, fleet: Fleet, seen: AuthState) -> list[Action]:
-    """The calls for users and roles. A password that etcd cannot be asked about is set."""
+    """The calls for users and roles. A password that cannot be checked in etcd is set again."""
     cluster = inventory.etcd
     root = root_login(cluster)
-    assert root is not None  # observe() has seen to it
+    assert root is not None  # observe() has checked it
     calls: list[Action] = []
 
     def call(what: str, do: Callable[[EtcdClient], None]) -> None:
@@ -243,7 +246,7 @@ def _switch(cluster: EtcdCluster, fleet: Fleet, to: str, do: Callable[[EtcdClien
 def _workers(
     inventory: Inventory, fleet: Fleet
 ) -> tuple[list[HostChanges], list[tuple[AlluxioWorker, HostChanges]]]:
-    """What is written on the hosts of installed workers, and the restarts of those that run."""
+    """The changes on the hosts of installed workers, and the restarts of the running workers."""
     alluxio = inventory.alluxio
     if alluxio is None or alluxio.membership == "STATIC":
         return [], []
@@ -251,7 +254,7 @@ def _workers(
     probes = {w.machine: workers_desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
     seen, absent = gather.gather_facts(fleet, probes)
     if absent:
-        # One that is left out would be cut off, or never come back.
+        # A worker that is left out would be cut off, or would never come back.
         raise PreflightFailed(
             "not every worker's host can be reached; nothing was changed",
             absent,
@@ -260,7 +263,7 @@ def _workers(
     written: list[HostChanges] = []
     restarted: list[tuple[AlluxioWorker, HostChanges]] = []
     ours = [w for w in alluxio.workers if owner(seen[w.machine], workers_desired.UNIT_PATH)]
-    # Asked as root: etcd may not know the workers' login yet, or no longer.
+    # Asked as root: etcd may not know the workers' login yet, or may have lost it.
     as_root = replace(alluxio, etcd_login=AlluxioEtcd())
     if moving := moved.left_to_start_workers(inventory, as_root, fleet, ours, seen):
         raise PreflightFailed(

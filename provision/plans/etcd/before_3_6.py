@@ -1,15 +1,15 @@
 """What must be true before the first member runs etcd 3.6.
 
-**Every member was restarted once more.** Up to 3.5.19 a promotion is not saved in the v3 store
-(etcd issue 19557), and 3.6 takes its members from there: it takes voters for learners, and does not
-start with two of them. A member that starts publishes its attributes, and from 3.5.20 on every
-member that applies this saves the whole of it (``UpdateAttributes`` and
-``unsafeSaveMemberToBackend`` of etcd's ``membership``). In the roll-out of that release the members
-that were not upgraded yet have missed it (issue 20793), so each is restarted again when all run it.
-While 3.5 runs, its answers come from the v2 store and do not show the fault.
+**Every member was restarted once more.** Up to 3.5.19, etcd does not save a promotion in the v3
+store (etcd issue 19557). 3.6 reads its members from the v3 store: it takes such voters for
+learners, and does not start with two of them. A member that starts publishes its attributes. From
+3.5.20 on, every member that applies the attributes saves the whole member (``UpdateAttributes`` and
+``unsafeSaveMemberToBackend`` of etcd's ``membership``). During the roll-out of that release, the
+members that were not upgraded yet miss this (issue 20793). So each member is restarted again when
+all run the release. While 3.5 runs, its answers come from the v2 store and do not show the fault.
 
-**There is no v2 data.** 3.6 ends where the newest v2 snapshot, or the log after it, has other v2
-content than members (etcd's guide "Upgrade etcd from v3.5 to v3.6").
+**There is no v2 data.** 3.6 exits when the newest v2 snapshot, or the log after it, has v2 content
+other than members (etcd's guide "Upgrade etcd from v3.5 to v3.6").
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from provision.text import number, printable, size
 
 _NOTE = re.compile(r"^cluster=([0-9a-f]{1,16}) member=([0-9a-f]{1,16})$", re.MULTILINE)
 _COMMENT = "# alluxio-provision has restarted this member when all were ready for etcd 3.6."
-#: The note's name.
+#: The file name of the note.
 FILE = "restarted-before-3.6"
-#: What ``etcdutl check v2store`` prints where there is nothing, from 3.5.32 on
+#: What ``etcdutl check v2store`` prints when there is no v2 data, from 3.5.32 on
 #: (``check_command.go``).
 CLEAN = "No custom content found in both v2store and WAL records"
 FOUND = "detected custom"
@@ -43,12 +43,12 @@ _SPARE = 64 << 20
 
 
 def path(cluster: EtcdCluster) -> str:
-    """The note that the member on this host was restarted: a file of root's."""
+    """The path of the note that the member on this host was restarted. root owns the file."""
     return f"{cluster.config_dir}/{FILE}"
 
 
 def note(cluster: EtcdCluster, cluster_id: int, member_id: int) -> File:
-    """The note of one member. A member that was replaced or restored since has other ids."""
+    """The note of one member. After a replacement or a restore, the member has other ids."""
     text = f"{_COMMENT}\ncluster={cluster_id:x} member={member_id:x}\n"
     return File(path(cluster), text.encode())
 
@@ -56,10 +56,10 @@ def note(cluster: EtcdCluster, cluster_id: int, member_id: int) -> File:
 def restarted(
     cluster: EtcdCluster, seen: ClusterHealth, facts: Mapping[str, HostFacts]
 ) -> frozenset[str]:
-    """The members whose hosts have the note, and whose ids are those of the note.
+    """The members with a note on their host that has the member's own ids.
 
-    ``facts`` are by member, asked for with ``File(path(cluster), None)``. Of a member that does
-    not answer the note is believed.
+    ``facts`` are by member, from a probe with ``File(path(cluster), None)``. When a member does not
+    answer, its note counts without this check.
     """
     found = set()
     for m in seen.members:
@@ -73,10 +73,10 @@ def restarted(
 
 
 def false_learners(seen: ClusterHealth) -> list[tuple[str, str]]:
-    """Pairs of a member and of one that it takes for a learner, by its own list of members.
+    """Pairs of two members: the first shows the second as a learner in its own list of members.
 
     The call is not linearizable, so a member answers from its own store (``Cluster.MemberList``).
-    An upgrade begins without a learner, so each is a voter.
+    An upgrade begins without learners, so every member is a voter.
     """
     return [
         (m.member.name, r.name or f"{r.id:x}")
@@ -87,7 +87,7 @@ def false_learners(seen: ClusterHealth) -> list[tuple[str, str]]:
 
 
 def no_v2_data(cluster: EtcdCluster, fleet: Fleet, release: str) -> Gate:
-    """A gate: no member's data would keep 3.6 from starting. ``release`` has the etcdutl to ask."""
+    """A gate: no member's data keeps 3.6 from starting. The etcdutl of ``release`` checks it."""
     tools = dict.fromkeys((m.name for m in cluster.members), release)
     return Gate(
         "no member has v2 data, by etcdutl on a copy",
@@ -96,9 +96,10 @@ def no_v2_data(cluster: EtcdCluster, fleet: Fleet, release: str) -> Gate:
 
 
 def require_no_v2_data(cluster: EtcdCluster, fleet: Fleet, tools: Mapping[str, str]) -> None:
-    """Raises :class:`PreflightFailed` when a member has v2 data, or when that is not known.
+    """Raises :class:`PreflightFailed` when a member has v2 data, or when this is not known.
 
-    ``tools``: the members to ask, each with the release on its host whose etcdutl reads the data.
+    ``tools``: the members to ask, each with a release on its host; the etcdutl of that release
+    reads the data.
     """
     by_machine = {m.machine: m for m in cluster.members if m.name in tools}
 
@@ -124,7 +125,7 @@ def require_no_v2_data(cluster: EtcdCluster, fleet: Fleet, tools: Mapping[str, s
 
 
 def verdict(member: EtcdMember, said: str) -> Problem | None:
-    """What is wrong by what :func:`script` printed; None when there is no v2 data."""
+    """The problem that the output of :func:`script` shows; None when there is no v2 data."""
     where = f"{member.name} ({member.machine.host})"
     if CLEAN in said:
         return None
@@ -143,10 +144,10 @@ def verdict(member: EtcdMember, said: str) -> Problem | None:
 
 
 def script(cluster: EtcdCluster, member: EtcdMember, release: str) -> str:
-    """Copies the log and the v2 snapshots, and has etcdutl read the copy, as etcd's user.
+    """Copies the log and the v2 snapshots, and runs etcdutl on the copy, as etcd's user.
 
-    The log comes first: of the snapshots only those that it names are read. A log file or snapshot
-    that etcd deletes meanwhile makes the copy fail, so it is made again.
+    The log is copied first: etcdutl reads only the snapshots that the log names. When etcd deletes
+    a log file or a snapshot meanwhile, the copy fails, and it is made again.
     """
     q = shlex.quote
     tool = f"{cluster.install_dir}/{release}/etcdutl"

@@ -1,11 +1,11 @@
-"""What must be true before the first member runs etcd 3.7: no v2 request is left to be read.
+"""What must be true before the first member runs etcd 3.7: it reads no v2 request in the log.
 
 Up to 3.5 a member publishes its attributes by a v2 request in the log (``EtcdServer.publish``). 3.6
-translates these (``v2ToV3Request``). 3.7 has no such request any more and ends on the first that it
-reads: "unmarshal should never fail" (``apply.Apply``). It reads the log from its newest snapshot
-on, and 3.6 takes a snapshot after 10,000 entries only, which a quiet cluster does not write for
-months. So each member writes one while it runs 3.6. Tried with 3.5.35, 3.6.16 and 3.7.3; etcd's
-guide "Upgrade etcd from v3.6 to v3.7" does not mention it.
+translates such requests (``v2ToV3Request``). 3.7 does not know them and exits at the first v2
+request that it reads: "unmarshal should never fail" (``apply.Apply``). 3.7 reads the log from the
+newest snapshot on. 3.6 writes a snapshot only after 10,000 entries, and a quiet cluster does not
+write so many in months. So each member writes a snapshot while it runs 3.6. Tried with 3.5.35,
+3.6.16 and 3.7.3; etcd's guide "Upgrade etcd from v3.6 to v3.7" does not mention it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SNAPSHOT = re.compile(r"^[0-9a-f]{16}-([0-9a-f]{16})\.snap$", re.MULTILINE)
 
 
 def v2_requests(cluster: EtcdCluster, member: EtcdMember) -> str:
-    """A shell command that prints ``v2`` when a member's log may hold a v2 request, or ``none``.
+    """A shell command that prints ``v2`` when a member's log may hold a v2 request, else ``none``.
 
-    Such requests name the place of a member's attributes, or of the cluster's version, in the v2
-    store. One that an older part of the log holds counts, too.
+    Such a request names the place of a member's attributes, or of the cluster's version, in the v2
+    store. A request in an older part of the log counts, too.
     """
     wal = shlex.quote(f"{member.data_dir}/member/wal")
     find = (
@@ -42,7 +42,7 @@ def v2_requests(cluster: EtcdCluster, member: EtcdMember) -> str:
 
 
 def snapshot_written(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
-    """A gate: every member is healthy, and ``member`` has a snapshot of all it had applied."""
+    """A gate: every member is healthy, and ``member`` has a snapshot of all that it had applied."""
 
     def check() -> None:
         gates.all_healthy(cluster, fleet, member).check()
@@ -59,7 +59,7 @@ def snapshot_written(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> 
                     [Problem(where, what, remedy, id="upgrade-stopped")],
                     id="upgrade-stopped",
                 )
-            health.verify_write(cluster, fleet, member)  # each is some entries
+            health.verify_write(cluster, fleet, member)  # each write adds some entries to the log
             time.sleep(gates.POLL_SECONDS)
 
     return Gate(f"every member healthy, {member.name} has written a snapshot", check)
@@ -78,7 +78,8 @@ def _newest(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> int:
 
 
 def _as_user(cluster: EtcdCluster, command: str) -> str:
-    """root does not go by name through a folder of the service's user."""
+    """``command``, run as the service's user: root must not use paths through a folder of that
+    user."""
     user = shlex.quote(cluster.user)
     prefix = f"cd /; setpriv --reuid {user} --regid {user} --init-groups sh -c "
     return prefix + shlex.quote(command)

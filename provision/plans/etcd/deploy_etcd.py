@@ -1,6 +1,6 @@
-"""``deploy-etcd``: from the inventory and what is there to a plan.
+"""``deploy-etcd``: makes a plan from the inventory and the observed state.
 
-Order of steps as in etcd's "Clustering guide" (static bootstrap: all members start together)
+The order of steps follows etcd's "Clustering guide" (static bootstrap: all members start together)
 and "Runtime reconfiguration" (one member at a time, the next only when the cluster is healthy).
 """
 
@@ -36,13 +36,13 @@ def plan(
     workers: bool = True,
     remove: Collection[str] = (),
 ) -> Plan:
-    """The smallest safe change that makes the cluster, and its members, as declared.
+    """The smallest safe change after which the cluster and its members are as declared.
 
-    ``write`` False is for showing it: the cluster's CA is not made. ``workers`` False leaves the
-    workers' endpoint lists as they are when members change. ``remove`` are the names of the members
-    that may go: any other that the inventory does not declare is left, and so is a newer patch
-    release (``cluster.downgrade`` says otherwise). Raises :class:`PreflightFailed` when
-    there is no plan that this command may carry out.
+    ``write`` False is for a plan that is only shown: the cluster's CA is not made. ``workers``
+    False leaves the workers' endpoint lists as they are when members change. ``remove`` are the
+    names of the members that may be removed. Any other undeclared member is left as it is. A newer
+    patch release is left, too, unless ``cluster.downgrade`` is set. Raises
+    :class:`PreflightFailed` when there is no plan that this command may carry out.
     """
     cluster = inventory.etcd
     _refuse_another_minor(cluster, observed)
@@ -58,17 +58,17 @@ def plan(
     moves = differs.moves
     late = _late(cluster, observed)
     lost = tuple(m for m in cluster.members if m.name in cluster.established.lost)
-    # One whose former host stays a member has no place yet.
+    # A member has no place yet while its former host is still a member.
     waiting = tuple(m for m in cluster.members if m.name in differs.names_left)
     later = (*late, *lost, *waiting)
-    # Undeclared voters count for the quorum as long as they are there.
+    # Undeclared voters count for the quorum while they are members.
     whole = replace(
         cluster,
         members=(*(m for m in cluster.members if m not in waiting), *differs.voters_left),
     )
     staying = tuple(m for m in declared_changes.settled(cluster, moves) if m not in later)
     known = replace(cluster, members=staying)
-    # Before a CA of our own is made in a folder that lacks the one that the members know.
+    # Check this before this tool makes a CA in a folder that lacks the CA which the members trust.
     tls.require_known(cluster, observed.facts, tls.authority(cluster, observed.facts, write=False))
     ca = tls.authority(cluster, observed.facts, write=write)
     if moves:
@@ -103,7 +103,7 @@ def plan(
     if alarm.kinds and not alarm.solved:
         notes.append(_left_until_solved(alarm.kinds, ["etcd"]))
     if alarm.kinds and moves:
-        # New members come once etcd takes writes.
+        # New members are added when etcd takes writes.
         notes.append(_comes_after_the_alarm(moves))
         moves = ()
     if observed.running is not None:
@@ -136,7 +136,7 @@ def plan(
     for member in gates.order(rolling, observed.health):
         disruptive = tuple(c for c in todo[member.name] if not c.non_disruptive)
         if isinstance(ca, external_ca.External):
-            # Of a new CA they come when every member trusts it.
+            # Certificates of a new CA are installed when every member trusts the CA.
             leaves = tuple(c for c in disruptive if c.ask)
             disruptive = tuple(c for c in disruptive if not c.ask)
             if leaves:
@@ -164,7 +164,7 @@ def _no_member(name: str) -> Problem:
 
 
 def _newer(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
-    """The members whose patch release is newer than the inventory's, and is left."""
+    """Notes about members with a newer patch release than the inventory's: they keep it."""
     found = []
     for m in cluster.members:
         if newer := desired.newer_release(cluster, observed.facts[m.machine]):
@@ -216,7 +216,7 @@ def _beside_a_start(
     down: Sequence[EtcdMember],
     todo: Mapping[str, tuple[Change, ...]],
 ) -> list[str]:
-    """What there is to do beside the start of the members that are ``down``: the members' names."""
+    """The names of the members with other changes than the start of the members in ``down``."""
     names = [m.member.name for m in moves]
     names += [m.name for m in staying if m not in down and todo[m.name]]
     if observed.running is not None:
@@ -231,7 +231,8 @@ def _comes_after_the_alarm(moves: Sequence[MemberChange]) -> Problem:
 
 
 def _left_until_solved(kinds: Collection[str], names: Sequence[str]) -> Problem:
-    """A change could not be proven while etcd takes no writes. A start is a repair."""
+    """The warning that these members are left as they are. While etcd takes no writes, a change
+    could not be verified; a start is a repair."""
     kind = min(kinds)
     what = f"is left as it is while the alarm {' and '.join(sorted(kinds))} stands"
     remedy = health.ALARM_REMEDIES.get(kind, "")
@@ -240,12 +241,12 @@ def _left_until_solved(kinds: Collection[str], names: Sequence[str]) -> Problem:
 
 
 def _starting(down: Sequence[EtcdMember], observed: EtcdState) -> str:
-    """What it is called to change all of ``down`` together."""
+    """The title of the step that changes all of ``down`` together."""
     facts = [observed.facts[m.machine] for m in down]
     if not any(desired.has_data(m, f) for m, f in zip(down, facts, strict=True)):
         return "bootstrap the cluster"
     if any(f.unit(layout.UNIT).active == "active" for f in facts):
-        # Such as after a change of client_port: one by one, no gate could ever hold.
+        # For example after a change of client_port: one by one, no gate could ever pass.
         return "change the members together: none answers at its declared client URL"
     return "start the members that are down"
 
@@ -292,25 +293,26 @@ def _wanted(
 def _checks(
     cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, down: Sequence[EtcdMember]
 ) -> bool:
-    """Whether members that are ``down`` may compare their data with the others' as they start.
+    """Whether the members in ``down`` may compare their data with the other members at their start.
 
-    Beside an odd member a healthy one would not start, and without it no majority could be told
-    from the odd one: so they start unchecked while others run whose data are not known to be equal.
+    A healthy member with this check would not start beside a running member with odd data. Without
+    the healthy member, nobody could tell the majority from the odd member. So the members start
+    without the check while the running members' data are not known to be equal.
     """
     if not any(desired.has_data(m, observed.facts[m.machine]) for m in down):
         return True
     if not observed.health.established:
-        return True  # nobody is there to be compared with
+        return True  # no other member runs to compare with
     if not observed.health.healthy_count:
-        return False  # without a quorum nobody's data are known to be the cluster's
+        return False  # without a quorum no member's data are known to be the cluster's data
     try:
         return hashes.compare(observed.health, fleet).equal
-    except Unhealthy:  # compacted again and again
+    except Unhealthy:  # the compared revision was compacted again and again
         return False
 
 
 def _serves(member: EtcdMember, observed: EtcdState) -> bool:
-    """Whether the member is known to be of a cluster that serves."""
+    """Whether the member is known to belong to a cluster that serves."""
     return any(m.member.name == member.name and m.healthy for m in observed.health.members)
 
 
@@ -321,9 +323,9 @@ def _exists(
     ca: tls.Ca | None,
     checks: bool,
 ) -> tuple[Change, ...]:
-    """What is written after the gate of a start: from then on the configuration says that the
-    cluster exists, and that etcd checks. A member that runs reads neither, so nothing is
-    restarted."""
+    """The changes after the gate of a start: from then on the configuration says that the cluster
+    exists and that etcd checks its data. A running member does not read these two settings, so
+    nothing is restarted."""
     path, facts = layout.config_file(cluster), observed.facts[member.machine]
     first = _wanted(cluster, member, observed, ca, _serves(member, observed), checks)
     then = _wanted(cluster, member, observed, ca, True, True)
@@ -332,8 +334,8 @@ def _exists(
 
 
 def _late(cluster: EtcdCluster, observed: EtcdState) -> tuple[EtcdMember, ...]:
-    """The declared members that a cluster which is down has not heard of: they cannot be added
-    before it is up, and must not be started as if they were of its first members."""
+    """The declared members that were never added to a cluster which is down. They cannot be added
+    before the cluster is up, and must not be started like its first members."""
     if observed.running is not None:
         return ()
     old = [m for m in cluster.members if desired.has_data(m, observed.facts[m.machine])]
@@ -353,7 +355,8 @@ def _comes_later(member: EtcdMember) -> Problem:
 
 
 def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: EtcdState) -> Problem:
-    """Started without its data, it could vote for what it has once voted against."""
+    """The warning that the member has lost its data and is not started. Without its data, the
+    member could vote for something that it has voted against before."""
     where = f"{member.name} ({member.machine.where})"
     what, remedy = desired.what_is_lost(cluster, member, observed.facts[member.machine])
     what += "; it is not started"
@@ -365,7 +368,7 @@ def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: EtcdState) -> P
 def _refuse_several_cut_off(
     cluster: EtcdCluster, observed: EtcdState, rolling: Sequence[EtcdMember]
 ) -> None:
-    """Raises :class:`PreflightFailed` when two or more members are cut off: changed one by one,
+    """Raises :class:`PreflightFailed` when two or more members are cut off. In a change one by one,
     each would wait in vain for the others to be healthy."""
     over = [m for m in tls.cut_off(cluster, observed.facts) if m in rolling]
     if len(over) < 2 or observed.health.all_healthy:
@@ -393,7 +396,7 @@ def _refuse_another_minor(cluster: EtcdCluster, observed: EtcdState) -> None:
     for m in (m.member for m in observed.health.members if m.status is None):
         facts = observed.facts[m.machine]
         there = desired.installed_release(cluster, facts) if desired.has_data(m, facts) else ""
-        # One that is down would be started with the older release, on its data.
+        # A member that is down would be started with the older release, on its data.
         if there and version_tuple(there) > version_tuple(cluster.version):
             runs.append((m, there))
     problems = [

@@ -1,4 +1,4 @@
-"""``move-leader``: hand leadership to a member, for work on the host of the one that leads."""
+"""``move-leader``: hand leadership to another member, before work on the leader's host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from provision.ssh.session import Fleet
 
 
 def plan(inventory: Inventory, fleet: Fleet, to: str) -> Plan:
-    """Empty when ``to`` leads already. Raises :class:`PreflightFailed` when it is not healthy."""
+    """The plan. It is empty when ``to`` leads already. Raises :class:`PreflightFailed` when ``to``
+    is not healthy."""
     cluster = inventory.etcd
     member = next((m for m in cluster.members if m.name == to), None)
     if member is None:
@@ -32,7 +33,7 @@ def plan(inventory: Inventory, fleet: Fleet, to: str) -> Plan:
         f"etcd: move leadership from {seen.leader or 'nobody'} to {to}",
         lambda: reconfigure.move_leadership_to(cluster, fleet, member),
     )
-    # Neither an alarm nor a third member that is down is a reason to stay on that host.
+    # An alarm, or a third member that is down, does not stop the leader from leaving that host.
     serving = tuple(m for m in cluster.members if seen.is_member_healthy(m.name))
     left = replace(cluster, members=serving)
     after = gates.all_healthy(left, fleet, member, standing=seen.alarms)

@@ -1,8 +1,8 @@
 """``upgrade-etcd``: one minor release at a time, one member at a time, the leader last.
 
-The order is that of etcd's "Upgrading etcd clusters": all members healthy, a snapshot, then each
-member in turn; the next minor release only when the whole cluster works by the one before. Where
-an interrupted upgrade stands is read from the members' versions, so running it again goes on.
+The order follows etcd's "Upgrading etcd clusters": all members healthy, a snapshot, then each
+member in turn. The next minor release starts only when the whole cluster works by the release
+before. The members' versions show how far an interrupted upgrade has come, so a second run goes on.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
 from provision.text import document
 
-#: Seconds until the leader has seen all members' versions and raises the cluster's: it looks
-#: every four seconds (etcd's ``monitorVersionInterval`` is five).
+#: Seconds until the leader has seen all members' versions and raises the cluster's version. It
+#: looks every four seconds (etcd's ``monitorVersionInterval`` is five).
 VERSION_WITHIN = 60.0
-#: Seconds until a member may be restarted; in a downgrade it rewrites its data before.
+#: Seconds until a member may be restarted; in a downgrade the member first rewrites its data.
 READY_WITHIN = 90.0
 HTTP_TIMEOUT = 5.0
 
@@ -63,10 +63,10 @@ def plan(
     backup: Path | None = None,
     write: bool,
 ) -> Plan:
-    """The steps from what runs to release ``to``; empty when every member runs it.
+    """The steps from the running releases to release ``to``; empty when every member runs ``to``.
 
-    Raises :class:`PreflightFailed` when a member is not healthy, an alarm is on, the members are
-    not those of the inventory, or there is no way to ``to`` with the releases at hand.
+    Raises :class:`PreflightFailed` when a member is not healthy, an alarm is on, the members differ
+    from the inventory, or the releases at hand give no way to ``to``.
     """
     cluster = inventory.etcd
     sources = _sources(cluster)
@@ -84,7 +84,7 @@ def plan(
     hops = [Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
     lowest = min((v for v in versions.values() if v), key=version_tuple)
     ca = tls.authority(cluster, observed.facts, write=write)
-    # An upgrade is none of the occasions for new certificates.
+    # An upgrade does not install new certificates.
     facts = {machine: imported.as_installed(f) for machine, f in observed.facts.items()}
     observed = replace(observed, facts=facts)
     tls.require_settled(cluster, observed.facts, ca)
@@ -103,7 +103,7 @@ def plan(
 
 
 def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> tuple[int, int]:
-    """The minor release that the cluster works by, as ``member`` says on ``/version``.
+    """The minor release that the cluster works by, from ``/version`` of ``member``.
 
     Raises :class:`Unhealthy`. gRPC has no call for it.
     """
@@ -142,7 +142,7 @@ def to_3_7(works_by: tuple[int, int], release: str) -> bool:
 
 
 class Steps:
-    """The steps of an upgrade being put together, with the hosts as each step leaves them."""
+    """The steps of an upgrade so far, with the state of the hosts after these steps."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Steps:
         self._ids = {r.name: (cluster_id, r.id) for r in observed.health.registered}
 
     def upload(self, hops: Sequence[Release]) -> None:
-        """Every release on every host, before anything is restarted."""
+        """Upload every release to every host, before anything is restarted."""
         trees = [self._tree(hop) for hop in hops]
         note = File(before_3_6.path(self.cluster), None)
         there = gather.require_facts(
@@ -181,10 +181,10 @@ class Steps:
     def require_ready(
         self, works_by: tuple[int, int], way: Sequence[str], done: Collection[str]
     ) -> None:
-        """Whether the members are ready for 3.6, as far as it is known before anything changes.
+        """Check that the members are ready for 3.6, as far as known before anything changes.
 
-        The releases that are uploaded first look for v2 data where those that run cannot. Raises
-        :class:`PreflightFailed`.
+        Where the running release cannot look for v2 data, the releases that are uploaded first do
+        it. Raises :class:`PreflightFailed`.
         """
         if to_3_6(works_by, way[0]):
             _refuse_unprepared(self.cluster, self._versions, done)
@@ -199,17 +199,17 @@ class Steps:
         done: Collection[str],
         with_v2: Collection[str],
     ) -> None:
-        """From a cluster that works by ``works_by`` through all of ``hops``.
+        """Bring a cluster that works by ``works_by`` through all of ``hops``.
 
-        ``done``: the members that were restarted once more already. ``with_v2``: those whose log
-        may hold v2 requests (:mod:`provision.plans.etcd.before_3_7`).
+        ``done``: the members that were restarted once more already. ``with_v2``: the members with a
+        log that may hold v2 requests (:mod:`provision.plans.etcd.before_3_7`).
         """
         for number, hop in enumerate(hops):
             if etcd_releases.is_downgrade(works_by, hop.version):
                 self.enable_downgrade(hop)
             elif to_3_6(works_by, hop.version):
                 if number:
-                    done = ()  # a release of 3.5 was put on them after the note
+                    done = ()  # the members got a release of 3.5 after the note
                     self.look_for_v2_data(hops[number - 1].version)
                 self.restart_again(done)
             elif to_3_7(works_by, hop.version):
@@ -218,9 +218,9 @@ class Steps:
             works_by = version_tuple(hop.version)[:2]
 
     def with_v2(self, works_by: tuple[int, int], way: Sequence[str]) -> frozenset[str]:
-        """The members whose log may hold v2 requests; of one that cannot tell, it may.
+        """The members with a log that may hold v2 requests. A member without a clear answer counts.
 
-        Asked only before the first hop when that is the one to 3.7.
+        The members are asked only before the first hop, and only when that hop goes to 3.7.
         """
         if not to_3_7(works_by, way[0]):
             return frozenset()
@@ -234,13 +234,13 @@ class Steps:
         return {m.name: told[m.machine].commands.get("v2", "").strip() for m in members}
 
     def look_for_v2_data(self, release: str) -> None:
-        """``release``, whose etcdutl looks, is on every host."""
+        """Add the look for v2 data. Every host has ``release``; its etcdutl looks."""
         gate = before_3_6.no_v2_data(self.cluster, self.fleet, release)
         self.steps.append(Step("look for v2 data, which etcd 3.6 does not start with", before=gate))
 
     def restart_again(self, done: Collection[str]) -> None:
-        """Every member once more on the release that it runs, the leader last, each noted on its
-        host (see :mod:`provision.plans.etcd.before_3_6`)."""
+        """Restart every member once more on the release that it runs, the leader last. Each restart
+        is noted on the member's host (see :mod:`provision.plans.etcd.before_3_6`)."""
         todo = [m for m in self.cluster.members if m.name not in done]
         todo.sort(key=lambda m: m.name == self._leader)
         for number, member in enumerate(todo):
@@ -248,7 +248,7 @@ class Steps:
             if member.name == self._leader and others:
                 self._hand_over(member, others[0])
             release = self._versions[member.name]
-            assert release is not None  # _refuse_unprepared, or a roll before
+            assert release is not None  # checked by _refuse_unprepared, or set by an earlier roll
             self.steps.append(
                 Step(
                     f"{member.name}: restart etcd {release} once more, to repair its lists",
@@ -265,7 +265,7 @@ class Steps:
             )
 
     def write_snapshots(self, names: Collection[str]) -> None:
-        """Each of ``names`` that runs 3.6 writes a snapshot, the leader last."""
+        """Let each of ``names`` that runs 3.6 write a snapshot, the leader last."""
         todo = [
             m
             for m in self.cluster.members
@@ -310,7 +310,7 @@ class Steps:
         )
 
     def roll(self, hop: Release) -> None:
-        """``hop`` on every member that has not got it, the leader last."""
+        """Install ``hop`` on every member that does not run it, the leader last."""
         going_up = all(
             v is None or version_tuple(v) <= version_tuple(hop.version)
             for v in self._versions.values()
@@ -366,7 +366,7 @@ class Steps:
         note = before_3_6.path(self.cluster)
         self.facts[member.name] = after(wanted, facts)
         if note in facts.paths and version_tuple(hop.version)[:2] < etcd_releases.TRUSTS_V3_STORE:
-            # What it says was true of the process before. A promotion on it may be lost again.
+            # The note is about the process before. This release may lose a promotion again.
             self.facts[member.name] = without(note, self.facts[member.name])
             return (Change(f"forget {note}", f"rm -f {shlex.quote(note)}"), *found)
         return found
@@ -378,7 +378,7 @@ class Steps:
         return changes([desired.unit(member)], pending)
 
     def _snapshot_often(self, member: EtcdMember, release: str) -> tuple[Change, ...]:
-        """The configuration of 3.6 with a setting more, until that of 3.7 is written."""
+        """The configuration of 3.6 with one more setting, until 3.7's configuration is written."""
         facts = self.facts[member.name]
         at = replace(self.cluster, version=release)
         often = replace(member, settings={**member.settings, **before_3_7.OFTEN})
@@ -426,9 +426,9 @@ def _sources(cluster: EtcdCluster) -> Mapping[str, Source]:
 def _versions(
     cluster: EtcdCluster, observed: EtcdState, sources: Mapping[str, Source]
 ) -> Mapping[str, str | None]:
-    """What each member runs; None for one that an interrupted upgrade has left down.
+    """The release of each member; None for a member that an interrupted upgrade has left down.
 
-    Raises :class:`PreflightFailed` unless the cluster is fit to be upgraded.
+    Raises :class:`PreflightFailed` unless the cluster is fit for an upgrade.
     """
     if observed.running is None:
         raise PreflightFailed(
@@ -470,7 +470,7 @@ def _left_by_an_upgrade(
     sources: Mapping[str, Source],
     running: set[str],
 ) -> bool:
-    """Whether a member is down because a run was killed in the middle of changing it."""
+    """Whether a member is down because a run was killed while it changed the member."""
     facts = observed.facts[member.machine]
     unit = facts.text(layout.UNIT_PATH) or ""
     others = {f"{cluster.install_dir}/{v}/" for v in sources}
@@ -503,9 +503,10 @@ def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
 
 
 def _unfit(cluster: EtcdCluster, observed: EtcdState, way: Sequence[str]) -> list[Problem]:
-    """Warnings of releases on the way that are known to damage data.
+    """Warnings about releases on the way that are known to damage data.
 
-    Raises :class:`PreflightFailed` when one would do so in this cluster, unless it is allowed.
+    Raises :class:`PreflightFailed` when a release would damage data in this cluster, unless it is
+    allowed.
     """
     holding = etcd_releases.states(len(cluster.members), auth=observed.health.asks_for_login)
     allowed = cluster.allow_corrupting_version
@@ -532,7 +533,7 @@ def _refuse_unprepared(
 ) -> None:
     """Raises :class:`PreflightFailed` when a member has 3.6 already and was not restarted before.
 
-    A member that is down has no release to be restarted on: it is upgraded first, if it is ready.
+    A member that is down has no release for a restart: it is upgraded first, if it is ready.
     """
     early = [
         name
@@ -570,8 +571,8 @@ def _is_3_5(version: str) -> bool:
 def _undisturbed(
     cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None, release: str = ""
 ) -> Gate:
-    """Before ``member`` is restarted: the others are healthy, no alarm is on, and its data can be
-    read by ``release``."""
+    """The gate before ``member`` is restarted: the others are healthy, no alarm is on, and
+    ``release`` can read the member's data."""
 
     def check() -> None:
         seen = gates.until(
@@ -590,8 +591,8 @@ def _undisturbed(
 
 def _trouble(seen: ClusterHealth, member: EtcdMember | None, release: str = "") -> str:
     for m in seen.members:
-        # In a downgrade a member rewrites its data first ("Downgrading etcd clusters": its
-        # storageVersion says when it has); the older release would refuse to start on it.
+        # In a downgrade a member first rewrites its data; the older release would refuse to start
+        # on the newer data. storageVersion shows when this is done ("Downgrading etcd clusters").
         data = minor(m.status.storage_version) if m.status is not None else None
         if m.member == member and release and data and data > version_tuple(release)[:2]:
             return f"{member.name} still has data of etcd {data[0]}.{data[1]}"
@@ -612,10 +613,10 @@ def _runs(
     whole: bool,
     back: str = "",
 ) -> Gate:
-    """After a restart: every member is healthy, and ``member`` runs ``version``.
+    """The gate after a restart: every member is healthy, and ``member`` runs ``version``.
 
-    ``whole``: and the cluster works by it, which the next minor release depends on. ``back``: the
-    release to go back to when a voter shows as a learner.
+    ``whole``: the cluster must also work by ``version``; the next minor release needs this.
+    ``back``: the release to go back to when a voter shows as a learner.
     """
 
     def check() -> None:
@@ -640,8 +641,8 @@ def _runs(
 def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
     """Raises :class:`Unhealthy` when a member takes a voter for a learner.
 
-    From 3.6 on that counts: such a member does not start with two of them, and the others cannot be
-    promoted, for they are voters to raft.
+    From 3.6 on this matters: such a member does not start when it takes two voters for learners.
+    These voters cannot be promoted, because they are voters in raft.
     """
     wrong = before_3_6.false_learners(seen)
     if not wrong:

@@ -1,10 +1,11 @@
 """``export-csrs`` and ``import-certs``: signing requests out, signed certificates in.
 
-Each listener's key is made on its member's host and stays there; what is exported is a folder of
-requests and a manifest, which is JSON: what each request is for and the digest of its key. The
-certificate of ``infra0-peer.csr`` is expected as ``infra0-peer.crt`` (or ``.pem``) in the same
-folder, with its intermediates behind it or all of them in ``chain.pem``. Both commands can be run
-again: a key that waits for its certificate is used again, and an import changes nothing twice.
+Each listener's key is made on its member's host and stays there. The export is a folder with the
+requests and a JSON manifest: the purpose of each request and the digest of its key. The certificate
+for ``infra0-peer.csr`` is expected as ``infra0-peer.crt`` (or ``.pem``) in the same folder. Its
+intermediates follow it in the same file, or all intermediates are in ``chain.pem``. Both commands
+can be run again: a key that waits for its certificate is used again, and a second import changes
+nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Request(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What was exported. ``schema`` is :data:`SCHEMA`."""
+    """The list of exported requests. ``schema`` is :data:`SCHEMA`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -67,7 +68,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A request to be made; ``listener`` None: for this tool's own certificate."""
+    """A request to be made. ``listener`` None: the request for this tool's own certificate."""
 
     name: str
     member: EtcdMember | None = None
@@ -77,7 +78,7 @@ class _Wanted:
 
 @dataclass(slots=True)
 class _Export:
-    """The requests that are wanted, and what was answered (PEM), by name."""
+    """The wanted requests, and the requests that the hosts returned (PEM), by name."""
 
     cluster: EtcdCluster
     to: Path
@@ -124,7 +125,7 @@ class _Export:
                 )
                 requests.append(request.model_dump())
             document = {"schema": SCHEMA, "cluster": self.cluster.name, "requests": requests}
-            # Last: a folder without it is what a killed run has left.
+            # The manifest comes last: a folder without a manifest is from a killed run.
             text = json.dumps(document, indent=2) + "\n"
             keyfiles.replace_file(self.to / MANIFEST, text.encode(), 0o644)
         except OSError as error:
@@ -136,10 +137,10 @@ class _Export:
 def export(
     inventory: Inventory, fleet: Fleet, members: Sequence[EtcdMember], to: Path, *, every: bool
 ) -> Plan:
-    """Keys on the hosts of ``members``, and their requests in the folder ``to``.
+    """Make keys on the hosts of ``members``, and write their requests to the folder ``to``.
 
-    ``every``: also for certificates that are good for long. Raises :class:`PreflightFailed` with
-    every host that cannot be asked, has no openssl, or is another cluster's.
+    ``every``: also for certificates with a long time left. Raises :class:`PreflightFailed` with
+    every host that cannot be asked, has no openssl, or belongs to another cluster.
     """
     cluster = inventory.etcd
     ca = _external(cluster)
@@ -176,9 +177,9 @@ def export(
 
 
 def import_(inventory: Inventory, folder: Path) -> Plan:
-    """Take the signed certificates in ``folder`` to where ``deploy-etcd`` finds them.
+    """Copy the signed certificates in ``folder`` to the place where ``deploy-etcd`` finds them.
 
-    Raises :class:`UsageError` with everything that is wrong with any of them, or missing.
+    Raises :class:`UsageError` with every certificate that is wrong or missing.
     """
     cluster = inventory.etcd
     ca = _external(cluster)
@@ -275,7 +276,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 
 def _unfit(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> list[Problem]:
-    """Why no key may be made on the member's host."""
+    """The problems that forbid to make a key on the member's host."""
     where, host = f"{member.name} ({member.machine.where})", member.machine.host
     found = []
     other = owner(facts, layout.UNIT_PATH)
@@ -299,7 +300,7 @@ def _due(
 
 
 def _ends(pem: bytes) -> bool:
-    """From when on ``check-nodes`` warns."""
+    """Whether the certificate has so little time left that ``check-nodes`` warns."""
     return certificates.inspect(pem).days_left() < certificates.RENEW_BEFORE_DAYS
 
 
@@ -340,7 +341,7 @@ def _names(member: EtcdMember) -> tuple[str, ...]:
 def _has_all(
     folder: Path, cluster: EtcdCluster, wanted: Sequence[_Wanted], keys: dict[str, bytes | None]
 ) -> bool:
-    """Whether the folder has every wanted request already, each of the key that waits."""
+    """Whether the folder has every wanted request already, each for the key that waits."""
     if not (folder / MANIFEST).exists():
         return False
     manifest = _manifest(folder)
@@ -389,7 +390,8 @@ def _read(path: Path) -> bytes:
 
 
 def _digest_of(pem: bytes) -> str:
-    """The digest of a certificate's key; empty when it is none, which is said elsewhere."""
+    """The digest of a certificate's key; empty when ``pem`` is no certificate (reported
+    elsewhere)."""
     try:
         return _digest(external_ca.key_of(pem))
     except ValueError:

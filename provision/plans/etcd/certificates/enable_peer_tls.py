@@ -1,11 +1,12 @@
-"""Peer TLS turned on in a running plain cluster, one member at a time, on the same ports.
+"""Turns on peer TLS in a running plain cluster, one member at a time, on the same ports.
 
-etcd takes TLS files beside a plain peer listener (it logs that they are ignored there), and
-speaks to each peer by the scheme of its registered URL. So every member is first restarted with
-the files, still listening plainly: from then on each can reach plain and TLS peers. Then, one by
-one, the cluster is told a member's https URL ("Update a member", runtime reconfiguration guide)
-and the member is restarted to listen there; between the two it still hears the others over the
-streams that it opened itself. Which members are done stands in etcd, so a killed run goes on.
+etcd accepts TLS files beside a plain peer listener (it logs that they are ignored there). It speaks
+to each peer by the scheme of the peer's registered URL. So every member is first restarted with the
+files, and its listener stays plain: from then on each member can reach plain and TLS peers. Then
+the members change one by one. The cluster learns the member's https URL ("Update a member", runtime
+reconfiguration guide), and the member is restarted to listen with TLS. Between these two steps the
+member still hears the others over the streams that it opened itself. etcd's list of members shows
+which members are done, so a killed run goes on.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from provision.ssh.session import Fleet
 
 
 def wanted(cluster: EtcdCluster, observed: EtcdState) -> bool:
-    """Whether TLS is declared between members of which one is registered with a plain URL."""
+    """Whether the inventory declares peer TLS, and some member is registered with a plain URL."""
     running = observed.running
     return running is not None and any(_is_plain(m, running) for m in cluster.members)
 
 
 def plan(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool) -> Plan:
-    """All members get the files, then each its https URL, the leader last.
+    """First all members get the files; then each gets its https URL, the leader last.
 
     Raises :class:`PreflightFailed` unless every declared member is there and healthy.
     """
     cluster, running = inventory.etcd, observed.running
-    assert running is not None  # wanted() has seen to it
+    assert running is not None  # wanted() has checked it
     _require_all(cluster, observed, running)
     ca = tls.authority(cluster, observed.facts, write=write)
     members = gates.order(list(cluster.members), observed.health)
@@ -54,12 +55,12 @@ def plan(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool
             steps.append(_change(cluster, fleet, m, todo, f"{m.name} can speak TLS to its peers"))
             facts[m.name] = after(files, facts[m.name])
             if material is not None:
-                # What is made on the way is good.
+                # Certificates that this run has made are valid.
                 server = Leaf() if m.client_tls else None
                 given[m.name] = replace(material, peer=Leaf(), server=server)
     for m in members:
         there = running.roster.find(m)
-        assert there is not None  # _require_all() has seen to it
+        assert there is not None  # _require_all() has checked it
         if _is_plain(m, running):
             steps.append(_told(cluster, fleet, m, there.id))
         material = given.get(m.name) or tls.material(cluster, m, facts[m.name], ca)

@@ -1,15 +1,16 @@
 """``rotate-certs``: new leaf certificates, or a new CA, on a running cluster without an outage.
 
-etcd reads a leaf and its key anew for every connection, so new ones need no restart. What it
-trusts it reads when it starts ("Transport security model"; ``client/pkg/transport/listener.go``),
-so a new CA takes two rolling restarts: all members trust both, all leaves are made anew, this
-tool's own certificate is, and then the old CA is dropped. Where a rotation stands is read from
-the hosts' files and the CA's folder, so one that was killed goes on by running it again.
+etcd reads a leaf and its key again for every connection, so new leaves need no restart. It reads
+its trusted CAs only at its start ("Transport security model";
+``client/pkg/transport/listener.go``), so a new CA takes two rolling restarts. First all members are
+restarted to trust both CAs. Then all leaves and this tool's own certificate are reissued. Then the
+old CA is dropped, with the second restart. The hosts' files and the CA's folder show how far a
+rotation has come, so a killed rotation goes on when the command is run again.
 
-Members with certificates that have expired are cut off, so they are not healthy, and this command
-is the remedy: they get new ones first, without a gate, then the rest goes as always. When the CA
-itself has expired (or is lost), no order keeps a quorum: all members get the new CA and their
-certificates, and restart together.
+Members with expired certificates are cut off, so they are not healthy. This command is the remedy:
+these members get new certificates first, without a gate; then the rest follows as always. When the
+CA itself has expired (or is lost), no order of restarts keeps a quorum: all members get the new CA
+and their certificates, and restart together.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
 
-#: Seconds until a listener shows a certificate that was put there.
+#: Seconds until a listener shows a new certificate.
 SHOWN_WITHIN = 10.0
 
 
@@ -46,10 +47,10 @@ def leaves(
     *,
     write: bool,
 ) -> Plan:
-    """New keys and certificates for ``members``, one member at a time, no restart.
+    """New keys and certificates for ``members``, one member at a time, without a restart.
 
-    Those of an external CA are the imported ones; if its bundle has changed, all members are
-    restarted one by one first, to trust it.
+    With an external CA, the new certificates are the imported ones. If the CA's bundle has changed,
+    all members are first restarted one by one, to trust the new bundle.
     """
     cluster = inventory.etcd
     if cluster.tls.ca == "external":
@@ -73,7 +74,7 @@ def leaves(
 
 
 def authority(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool) -> Plan:
-    """A new CA in the place of the cluster's, from wherever an earlier run has left it."""
+    """Replace the cluster's CA with a new one; go on where an earlier run ended."""
     cluster = inventory.etcd
     _require_declared(cluster, observed)
     if cluster.tls.ca == "external":
@@ -110,15 +111,15 @@ def authority(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write:
 
 
 def cut_off(cluster: EtcdCluster, observed: EtcdState) -> tuple[EtcdMember, ...]:
-    """The members with a certificate that nobody accepts: it, or its CA, has expired."""
+    """The members with a certificate that nobody accepts: the certificate or its CA has expired."""
     return tls.cut_off(cluster, observed.facts)
 
 
 def needs_outage(cluster: EtcdCluster, observed: EtcdState) -> bool:
-    """Whether members must be given other CAs to trust while some accept none of the old ones: no
-    rolling restart can keep them together.
+    """Whether members must get other CAs to trust, while some members accept none of the old CAs.
+    Then no rolling restart keeps a quorum.
 
-    With this tool's own CA that is so when it has expired, or is not at hand (``--ca``).
+    With this tool's own CA this is so when the CA has expired, or is not at hand (``--ca``).
     """
     if not (cluster.tls.peer or cluster.tls.client):
         return False
@@ -128,8 +129,8 @@ def needs_outage(cluster: EtcdCluster, observed: EtcdState) -> bool:
 
 
 def _needs_another_bundle(cluster: EtcdCluster, observed: EtcdState) -> bool:
-    """Whether members are cut off, and their new certificates are of a CA that the running members
-    do not trust."""
+    """Whether members are cut off, and the CA of their new certificates is one that the running
+    members do not trust."""
     over = cut_off(cluster, observed)
     if not over:
         return False
@@ -145,7 +146,7 @@ def _needs_another_bundle(cluster: EtcdCluster, observed: EtcdState) -> bool:
 
 
 def lost(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
-    """The members whose CA is not at hand: its folder is lost, or this is another machine."""
+    """The members of a CA that is not at hand: its folder is lost, or this is another machine."""
     if cluster.tls.ca == "external" or own_ca.expired(cluster.tls.pki_dir, cluster.name):
         return []
     ca = tls.authority(cluster, observed.facts, write=False)
@@ -153,8 +154,8 @@ def lost(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
 
 
 def require_at_hand(cluster: EtcdCluster, observed: EtcdState) -> None:
-    """Raises :class:`PreflightFailed` when the members' CA is lost: who only works in another
-    folder must not be asked for a consent by habit."""
+    """Raises :class:`PreflightFailed` when the members' CA is lost. An operator who merely works in
+    another folder must not be asked for a consent, and give it by habit."""
     if lost(cluster, observed):
         ca = tls.authority(cluster, observed.facts, write=False)
         tls.require_known(cluster, observed.facts, ca)
@@ -181,7 +182,7 @@ def _outage(cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, *, write: b
         leaves = {} if _all_from(cluster, m, facts, new) else _leaves(cluster, m, facts, new, {})
         material = MemberTls(m.name, new.cert_pem, leaves.get("peer"), leaves.get("server"))
         hosts.append(_anew(cluster, m, facts, material))
-    # Before the gate, which asks the members by it.
+    # This comes before the gate, because the gate asks the members with this certificate.
     steps = [_own_certificate(cluster, new), *_all_at_once(cluster, fleet, hosts)]
     if old is not None:
         steps.append(_retire(cluster, old, new))
@@ -196,8 +197,8 @@ def _anew(
 
 
 def _all_at_once(cluster: EtcdCluster, fleet: Fleet, hosts: Sequence[HostChanges]) -> list[Step]:
-    """One after another they would wait for one another: a member that trusts only the new CA
-    has no quorum until most others do."""
+    """Restart all members in one step. Restarted one by one, they would wait for each other: a
+    member that trusts only the new CA has no quorum until most others trust it."""
     title = "OUTAGE: all members get the CA and new certificates, and restart together"
     todo = tuple(h for h in hosts if h.changes)
     return [Step(title, todo, after=gates.all_healthy(cluster, fleet))] if todo else []
@@ -235,8 +236,8 @@ def _require_chosen(over: Sequence[EtcdMember], members: Sequence[EtcdMember]) -
 
 
 def _healing(cluster: EtcdCluster, fleet: Fleet, renewals: Sequence[Step]) -> list[Step]:
-    """``renewals`` of members that are cut off: without gates but for one at the end, since none
-    could hold before. New files disturb nobody."""
+    """``renewals`` of members that are cut off, with only one gate, at the end: earlier gates could
+    not pass. New files disturb no member."""
     steps = [
         dataclasses.replace(
             s, title=f"{s.title}: its certificate has expired", before=None, after=None
@@ -260,7 +261,7 @@ def _healing(cluster: EtcdCluster, fleet: Fleet, renewals: Sequence[Step]) -> li
 def _imported(
     cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, members: Sequence[EtcdMember]
 ) -> Plan:
-    """First every member trusts what ``ca_bundle`` has, then come the imported certificates."""
+    """First every member trusts the CAs in ``ca_bundle``; then come the imported certificates."""
     ca = external_ca.load(cluster)
     tls.require_known(cluster, observed.facts, ca)
     _require_some(cluster, observed)
@@ -310,18 +311,18 @@ def _plan(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
 
 def _authorities(cluster: EtcdCluster, observed: EtcdState, *, write: bool) -> own_ca.CaSet:
     if not own_ca.expired(cluster.tls.pki_dir, cluster.name):
-        # Before a CA is made in a folder that lacks the one that the members know.
+        # Check this before a CA is made in a folder that lacks the CA which the members trust.
         known = tls.authority(cluster, observed.facts, write=False)
         tls.require_known(cluster, observed.facts, known)
     ca = tls.authority(cluster, observed.facts, write=write)
     _require_some(cluster, observed)
-    assert isinstance(ca, own_ca.CaSet)  # an external one has a way of its own
+    assert isinstance(ca, own_ca.CaSet)  # an external CA has functions of its own
     return ca
 
 
 def _require_declared(cluster: EtcdCluster, observed: EtcdState) -> None:
-    """Raises :class:`PreflightFailed` for members that the inventory does not have: nobody would
-    tell them of the new CA."""
+    """Raises :class:`PreflightFailed` for members that the inventory does not have: they would not
+    get the new CA."""
     if observed.running is None:
         return
     there = observed.running.roster
@@ -402,7 +403,7 @@ def _all_from(
 
 
 def _must_restart(facts: HostFacts) -> bool:
-    """Whether a file was written that the running etcd has not read: a run was killed there."""
+    """Whether the host has a new file that the running etcd has not read, left by a killed run."""
     return layout.UNIT in facts.pending_restarts
 
 
@@ -424,7 +425,7 @@ def _new_trust(
 
 
 def _trusting(cluster: EtcdCluster, member: EtcdMember, bundle: bytes) -> list[Resource]:
-    """A member that runs and trusts ``bundle``."""
+    """The resources of a running member that trusts ``bundle``."""
     return [*desired.tls_files(cluster, MemberTls(member.name, bundle)), desired.unit(member)]
 
 
@@ -448,7 +449,8 @@ def _leaves(
     authority: certificates.Authority,
     made: dict[str, str],
 ) -> dict[str, desired.Leaf]:
-    """New certificates by listener. Their fingerprints come into ``made``, when they are made."""
+    """New certificates by listener. When a certificate is made, its fingerprint goes into
+    ``made``."""
 
     def leaf(kind: str) -> desired.Leaf:
         def note(certificate: bytes) -> None:
@@ -467,7 +469,8 @@ def _leaf_step(
     new: MemberTls,
     made: dict[str, str],
 ) -> Step:
-    """``made``: the fingerprints of the certificates, by listener, at the latest when applied."""
+    """``made``: the fingerprints of the certificates, by listener. They are there at the latest
+    when the step is applied."""
     todo = changes(desired.certificates(cluster, new), facts)
     return Step(
         f"renew {member.name}",

@@ -1,8 +1,8 @@
-"""etcd's alarms: which stand, whether their cause is gone, and how they are disarmed.
+"""etcd's alarms: which alarms stand, whether their cause is gone, and how they are disarmed.
 
-An alarm is kept in etcd's database until somebody disarms it (``AlarmStore`` of etcd's
-``v3alarm``), and a snapshot carries it along. While one stands, etcd refuses writes; with CORRUPT
-also leases, compactions and deletions, but neither reads nor changes of the members
+An alarm stays in etcd's database until somebody disarms it (``AlarmStore`` of etcd's ``v3alarm``),
+and a snapshot contains it. While an alarm stands, etcd refuses writes. With CORRUPT etcd also
+refuses leases, compactions and deletions, but not reads and not changes of the members
 (``applierV3Capped`` and ``applierV3Corrupt`` of etcd's ``apply`` package).
 """
 
@@ -20,7 +20,7 @@ from provision.inventory.resolved import EtcdCluster
 from provision.ssh.session import Fleet
 from provision.text import size
 
-#: The kinds that etcd has (``AlarmType`` of its ``rpc.proto``).
+#: The kinds of alarm in etcd (``AlarmType`` of its ``rpc.proto``).
 KINDS = ("CORRUPT", "NOSPACE")
 RAISE_QUOTA = "raise etcd.settings.quota-backend-bytes and invoke deploy-etcd"
 
@@ -32,13 +32,13 @@ def standing(cluster: EtcdCluster, fleet: Fleet) -> list[Alarm]:
 
 
 def disarm(cluster: EtcdCluster, fleet: Fleet, kind: str) -> Action:
-    """Disarm every alarm of ``kind``, whichever member it names, if its cause is gone then.
+    """Disarm every alarm of ``kind``, for all members, if its cause is gone when the call runs.
 
-    The call raises :class:`Unhealthy` with what to do when the cause is not gone.
+    When the cause is not gone, the call raises :class:`Unhealthy` with the remedy.
     """
 
     def do() -> None:
-        # One that stays down is no reason to wait: CORRUPT is not disarmed without it.
+        # A member that stays down is no reason to wait: CORRUPT is not disarmed without it.
         look = partial(health.observe, cluster, fleet, quotas=True)
         seen = gates.until(look, lambda h: h.all_healthy, gates.BACK_WITHIN)
         _disarm(cluster, fleet, seen, kind)
@@ -47,9 +47,9 @@ def disarm(cluster: EtcdCluster, fleet: Fleet, kind: str) -> Action:
 
 
 def settle(cluster: EtcdCluster, fleet: Fleet) -> Action:
-    """Disarm the alarms that the members' data brought along from another time, as a snapshot does.
+    """Disarm the alarms that were in the members' older data, such as a snapshot.
 
-    An alarm whose cause is still there stays.
+    An alarm stays while its cause is still there.
     """
 
     def do() -> None:
@@ -64,10 +64,10 @@ def settle(cluster: EtcdCluster, fleet: Fleet) -> Action:
 
 
 def unsolved(seen: ClusterHealth, fleet: Fleet, kind: str) -> list[Problem]:
-    """Why an alarm of ``kind`` must stay, with what to do; empty when its cause is gone.
+    """Why an alarm of ``kind`` must stay, with the remedies; empty when its cause is gone.
 
-    NOSPACE: a member's database has its quota or more. CORRUPT: the voters' data are not the same,
-    or could not all be compared.
+    NOSPACE: a member's database has reached its quota. CORRUPT: the voters' data are not the same,
+    or not all of them could be compared.
     """
     if kind == "NOSPACE":
         return _full(seen)
@@ -78,7 +78,8 @@ def unsolved(seen: ClusterHealth, fleet: Fleet, kind: str) -> list[Problem]:
 
 
 def whose(alarm: Alarm, seen: ClusterHealth) -> str:
-    """The member that an alarm names, in words. It may name none, or one that has left."""
+    """The member that an alarm names, in words. An alarm may name no member, or one that has
+    left."""
     names = {m.status.member_id: m.member.name for m in seen.members if m.status is not None}
     names |= {r.id: r.name for r in seen.registered if r.name}
     if not alarm.member_id:
@@ -96,8 +97,8 @@ def _disarm(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth, kind: str) 
 
 
 def _full(seen: ClusterHealth) -> list[Problem]:
-    # A member that is down raises the alarm again if it comes back full: it is not waited for,
-    # since it can only be replaced where etcd takes writes again.
+    # There is no wait for a member that is down: it can only be replaced when etcd takes writes
+    # again. If it comes back full, it raises the alarm again.
     problems = []
     for m in seen.members:
         where = f"etcd member {m.member.name}"
@@ -125,7 +126,7 @@ def _differing(seen: ClusterHealth, found: Comparison) -> list[Problem]:
         away = ", ".join(_name(r) for r in voters if not seen.is_member_healthy(r.name))
         what = f"alarm CORRUPT: {found.compared} of {len(voters)} voters could be compared"
         remedy = f"start the others first ({away}): invoke deploy-etcd"
-        if not away:  # amid an upgrade: see hashes
+        if not away:  # during an upgrade: see hashes
             remedy = "their releases differ, and so may their hashes: see etcdctl alarm disarm"
         return [Problem("etcd", what, remedy, id="alarm-corrupt")]
     said = "; ".join(", ".join(names) for names in found.by_hash.values())

@@ -1,6 +1,6 @@
-"""``backup-etcd``: a snapshot of a running cluster, proven to restore before it counts.
+"""``backup-etcd``: a snapshot of a running cluster. It counts only after a trial restore.
 
-The file is what ``etcdctl snapshot save`` writes: the database, and behind it its sha256 (etcd's
+The file has the format of ``etcdctl snapshot save``: the database, followed by its sha256 (etcd's
 "Disaster recovery" guide, "Snapshotting the keyspace").
 """
 
@@ -24,15 +24,16 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.ssh.session import Fleet
 from provision.text import size
 
-#: bbolt writes whole pages; etcd appends a sha256 to them. What is left tells a whole file.
+#: bbolt writes whole pages, and etcd appends a sha256. So the remainder of the size shows whether
+#: the file is whole.
 PAGE, DIGEST = 512, 32
-#: Bytes a second at which a member surely hashes its database: bounds that call.
+#: A member surely hashes at least this many bytes of its database a second: limits the call's time.
 HASHED_PER_SECOND = 5 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A verified snapshot. ``size`` in bytes; ``removed``: older ones beyond the count kept."""
+    """A verified snapshot. ``size`` in bytes; ``removed``: older backups that were deleted."""
 
     path: Path
     sha256: str
@@ -59,12 +60,12 @@ class Backup:
 
 
 def default_directory(inventory: Inventory) -> Path:
-    """Where backups go when nothing else is said: ``backups`` beside the inventory."""
+    """The default folder of backups: ``backups`` beside the inventory."""
     return inventory.path.absolute().parent / "backups"
 
 
 def step(inventory: Inventory, fleet: Fleet, directory: Path | None = None) -> Step:
-    """A step that takes a verified backup: for plans that should not begin without one."""
+    """A step that takes a verified backup, for plans that should not begin without a backup."""
     into = directory or default_directory(inventory)
 
     def do() -> None:
@@ -81,13 +82,13 @@ def take(
     keep: int = 0,
     login: Login | None = None,
 ) -> Backup:
-    """Save a snapshot of ``cluster`` in ``directory`` and prove it: restored into a scratch
-    member, it has the revision, the number of keys and the hash that the source member has.
+    """Save a snapshot of ``cluster`` in ``directory`` and prove it. The proof: a scratch member
+    with the restored snapshot has the revision, the number of keys and the hash of the source
+    member.
 
-    A file that is not proven is not left behind. ``keep`` (0: all) is how many backups of each
-    history stay, the newest. Raises :class:`Unhealthy` when no member can be read or the proof
-    fails, and :class:`PreflightFailed` when the file cannot be written or verified for lack of
-    space.
+    A file without proof is deleted. The newest ``keep`` backups of each history stay (0: all).
+    Raises :class:`Unhealthy` when no member can be read or the proof fails, and
+    :class:`PreflightFailed` when there is no space to write or verify the file.
     """
     started = time.monotonic()
     source = choose(cluster, fleet, login)
@@ -128,10 +129,10 @@ def take(
 
 
 def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> EtcdMember:
-    """The healthy member to read from, a follower before the leader: it has less to do.
+    """The healthy member to read from: a follower if there is one, because it has less to do.
 
-    Raises :class:`Unhealthy` when none is healthy, or when etcd itself says that data differs
-    between members, and :class:`PreflightFailed` when their hashes do.
+    Raises :class:`Unhealthy` when no member is healthy, or when etcd itself reports that data
+    differs between members. Raises :class:`PreflightFailed` when the members' hashes differ.
     """
     seen = health.observe(cluster, fleet, login=login)
     if any(m.status is not None and "CORRUPT" in m.status.alarms for m in seen.members):
@@ -148,9 +149,9 @@ def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> Et
 
 
 def existing(directory: Path, cluster: str) -> list[backups.Name]:
-    """The proven backups of ``cluster`` in ``directory``, oldest first; anything else is not ours.
+    """The proven backups of ``cluster`` in ``directory``, oldest first. Other files are ignored.
 
-    One without its sha256 beside it is no proven one: it counts for nothing and stays.
+    A backup without its sha256 file is not proven: it does not count, and it is not deleted.
     """
     named = (backups.parse(cluster, p.name) for p in directory.iterdir())
     found = [n for n in named if n is not None and digest_file(directory / n.text).exists()]
@@ -158,8 +159,8 @@ def existing(directory: Path, cluster: str) -> list[backups.Name]:
 
 
 def prune(directory: Path, cluster: str, keep: int) -> tuple[Path, ...]:
-    """Remove the backups of ``cluster`` that may go (0: none): see :func:`backups.removable`.
-    Returns them."""
+    """Remove the backups of ``cluster`` that :func:`backups.removable` names, and return them.
+    ``keep`` 0 removes none."""
     old = [directory / n.text for n in backups.removable(existing(directory, cluster), keep)]
     for path in old:
         path.unlink(missing_ok=True)
@@ -168,22 +169,22 @@ def prune(directory: Path, cluster: str, keep: int) -> tuple[Path, ...]:
 
 
 def _remove_partial(directory: Path, cluster: str) -> None:
-    """What killed runs left: files that nobody has written to for a day."""
+    """Remove the files of killed runs: files that nobody has written to for a day."""
     for path in directory.glob(f".{cluster}-*.partial"):
         if time.time() - path.stat().st_mtime > 86400:
             path.unlink(missing_ok=True)
 
 
 def digest_file(path: Path) -> Path:
-    """Where a backup's sha256 stands, as ``sha256sum -c`` reads it."""
+    """The file with a backup's sha256, in the format of ``sha256sum -c``."""
     return path.with_name(path.name + ".sha256")
 
 
 def check(path: Path) -> str:
-    """The sha256 of the snapshot file ``path``, after checking it against the one that etcd
-    put at its end, and against the file beside it when there is one.
+    """The sha256 of the snapshot file ``path``. It is checked against the sha256 that etcd put at
+    the end of the file, and against the sha256 file beside it, if there is one.
 
-    Raises :class:`PreflightFailed` when it is no whole snapshot.
+    Raises :class:`PreflightFailed` when the file is not a whole snapshot.
     """
     whole, body = hashlib.sha256(), hashlib.sha256()
     try:
@@ -237,7 +238,7 @@ def _prove(
     digest: str,
     login: Login | None,
 ) -> tuple[int, int]:
-    """The snapshot's revision and number of keys, after comparing them with the source's."""
+    """The snapshot's revision and number of keys, compared with the values of the source."""
     timeout = 30.0 + path.stat().st_size / HASHED_PER_SECOND
     with (
         scratch.member(cluster, fleet, source, path, digest, timeout=timeout, login=login) as (
@@ -276,7 +277,7 @@ def _once(client: EtcdClient, revision: int) -> tuple[int, KvHash]:
 
 
 def write_digest(final: Path, digest: str) -> None:
-    """Put the sha256 of ``final`` beside it."""
+    """Write the sha256 of ``final`` into a file beside it."""
     path = digest_file(final)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -284,7 +285,7 @@ def write_digest(final: Path, digest: str) -> None:
 
 
 def sync(directory: Path) -> None:
-    """Have the folder's entries on the disk."""
+    """Write the folder's entries to the disk (fsync)."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

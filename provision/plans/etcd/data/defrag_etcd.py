@@ -1,8 +1,9 @@
-"""``defrag-etcd``: history and free pages.
+"""``defrag-etcd``: removes history and free pages from the databases.
 
-As etcd's "Maintenance" guide has it: compaction drops history and leaves free pages in each
-member's database, and defragmentation gives those back to the disk. A member serves nothing
-meanwhile, so it is one at a time, and none while it leads: the leader alone renews leases.
+According to etcd's "Maintenance" guide, compaction drops history and leaves free pages in each
+member's database, and defragmentation gives these pages back to the disk. A member serves nothing
+during its defragmentation, so the members take turns. No member is defragmented while it leads: the
+leader alone renews leases.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.ssh.session import Fleet
 from provision.text import size
 
-#: Bytes a second at which a member surely compacts, hashes or rewrites its database.
+#: A member surely compacts, hashes or rewrites at least this many bytes of its database a second.
 WORKED_PER_SECOND = 5 << 20
 #: Bytes a second at which a member of etcd 3.6 rewrote 2 GB on a busy machine: see
-#: docs/operations.md. An idle one is several times as fast.
+#: docs/operations.md. An idle machine is several times as fast.
 REWRITTEN_PER_SECOND = 30 << 20
-#: Seconds in which what is in use does not fall on any member, after which all have compacted: each
-#: works in batches of 1000 keys and shows it with every commit, some 0.1 s.
+#: When the size in use has not fallen on any member for so many seconds, all have compacted. A
+#: member works in batches of 1000 keys and shows each with its commit, after some 0.1 s.
 STILL_FOR = 5.0
-#: Seconds for which about the same is in use on all members, after which they have compacted, too.
+#: When about the same size is in use on all members for so many seconds, all have compacted, too.
 ALIKE_FOR = 0.5
-#: A database is rewritten when that gives back this share of it. A rewritten one has next to
-#: nothing to give back: etcd fills its pages to nine tenths, and counts those that hold keys.
+#: A database is rewritten when this gives back at least this share of it. A rewritten database has
+#: next to nothing to give back: etcd fills its pages to nine tenths, and counts pages with keys.
 GAIN_SHARE = 0.1
 #: Bytes below which rewriting a database is not worth its pause.
 GAIN_FLOOR = 1 << 20
-#: The new file is at most so much larger than what is in use: pages are filled to nine tenths.
+#: The new file is at most this many times the size in use: pages are filled to nine tenths.
 ROOM_FACTOR = 1.2
 #: Bytes by which bbolt grows a file at a time (its ``AllocSize``).
 GROWTH = 16 << 20
@@ -60,7 +61,8 @@ class Usage:
 
     @property
     def full(self) -> bool:
-        """Whether etcd would raise NOSPACE at once: it compares the file, not what is used."""
+        """Whether etcd would raise NOSPACE at once: etcd compares the file's size, not the size in
+        use."""
         return self.quota is not None and self.size >= self.quota
 
     @property
@@ -72,8 +74,8 @@ class Usage:
     def worthwhile(self) -> bool:
         """Whether rewriting it gives back enough.
 
-        etcd brings ``in_use`` up to date with each write (``begin`` of its ``backend``), so while
-        NOSPACE stands it may still count what a compaction has freed.
+        etcd updates ``in_use`` with each write (``begin`` of its ``backend``). So while NOSPACE
+        stands, ``in_use`` may still contain pages that a compaction has freed.
         """
         if self.full or "NOSPACE" in self.alarms:
             return True
@@ -81,7 +83,7 @@ class Usage:
 
     @property
     def room(self) -> int:
-        """Bytes that the new file needs beside the old one (``defragdb`` of etcd's ``backend``
+        """Bytes that the new file needs beside the old file (``defragdb`` of etcd's ``backend``
         writes it in the same folder)."""
         return int(self.in_use * ROOM_FACTOR) + GROWTH
 
@@ -123,15 +125,16 @@ def plan(
     every: bool = False,
     free: Mapping[str, int] | None = None,
 ) -> Plan:
-    """Compact to the newest revision if asked to, then defragment: followers, then the leader.
+    """With ``compact``, compact to the newest revision. Then defragment: followers first, then the
+    leader.
 
-    Before the leader is defragmented, it hands leadership to a follower. Members with nothing to
-    gain are left out, unless ``every``, or after a compaction: the gain shows with the next write
-    only. ``free`` are the bytes on each member's disk, by its name, as far as they are known.
+    Before its defragmentation, the leader hands leadership to a follower. Members with nothing to
+    gain are left out, except with ``every`` and after a compaction: the gain then shows only with
+    the next write. ``free`` are the free bytes on the members' disks, by name, as far as known.
 
-    Raises :class:`Unhealthy` unless every member is healthy and none says that data differ, and
-    :class:`PreflightFailed` when a disk has no room for a second file, or where a crash of the
-    release amid it can damage data.
+    Raises :class:`Unhealthy` when a member is not healthy or reports that data differ. Raises
+    :class:`PreflightFailed` when a disk has no room for a second file, or when a crash of the
+    running release during the defragmentation can damage data.
     """
     cluster = inventory.etcd
     _require(seen)
@@ -169,8 +172,8 @@ def plan(
 
 
 def free_space(cluster: EtcdCluster, fleet: Fleet) -> dict[str, int]:
-    """Bytes that are free where each member has its data, by name; without hosts that do not
-    answer."""
+    """Free bytes on the disk of each member's data, by name. Hosts that do not answer are left
+    out."""
     probes = {m.machine: Probe(disks=(m.data_dir,), addresses=False) for m in cluster.members}
     facts, _ = gather.gather_facts(fleet, probes)
     return {
@@ -246,16 +249,16 @@ def _compact(cluster: EtcdCluster, fleet: Fleet, largest: int) -> None:
         try:
             client.compact(revision)
         except EtcdRefused as error:
-            if "compacted" not in error.message:  # an earlier run, or etcd itself, was faster
+            if "compacted" not in error.message:  # an earlier run, or etcd itself, has done it
                 raise
     _wait_compacted(cluster, fleet, _timeout(largest))
 
 
 def _wait_compacted(cluster: EtcdCluster, fleet: Fleet, within: float) -> None:
-    """Wait until every member has freed what it compacted, at most ``within`` seconds.
+    """Wait until every member has freed the pages of compacted history, at most ``within`` seconds.
 
-    The call that compacts waits for the member that serves it alone. The others have the same
-    data, so about as much of their databases is in use in the end.
+    The compacting call waits only for the member that serves it. The other members have the same
+    data, so in the end about the same size of their databases is in use.
     """
     last: dict[str, int] = {}
     started = fell = differed = time.monotonic()
@@ -281,11 +284,12 @@ def _defragment(
     *,
     every: bool,
 ) -> None:
-    """Rewrite the database of ``member``, which must not lead meanwhile where others can."""
+    """Rewrite the database of ``member``. If another member can lead, ``member`` must not lead
+    meanwhile."""
     seen = health.observe(cluster, fleet)
     now = next((u for u in usage(seen) if u.member == member.name), None)
     if now is not None and not (every or now.worthwhile):
-        return  # after a compaction that freed nothing, or an earlier run
+        return  # nothing to gain: the compaction freed nothing, or an earlier run did this
     if now is not None:
         _require_room(cluster, [now], free_space(cluster, fleet))
     if others:
@@ -308,7 +312,8 @@ def _require(seen: ClusterHealth) -> None:
 
 
 def _reads(cluster: EtcdCluster, fleet: Fleet) -> Gate:
-    """Every member serves reads. Writes are not asked for: NOSPACE may be why this runs."""
+    """A gate: every member serves reads. It tries no write: NOSPACE may be the reason for the
+    run."""
 
     def check() -> None:
         _require(gates.until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy))

@@ -1,4 +1,4 @@
-"""``disarm-alarms``: an alarm is disarmed when its cause is gone."""
+"""``disarm-alarms``: disarms an alarm when its cause is gone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provision.text import size
 def plan(inventory: Inventory, fleet: Fleet) -> Plan:
     """Disarm every alarm whose cause is gone. Empty when there is no alarm.
 
-    Raises :class:`Unhealthy` with what to do about the others: see :func:`alarms.unsolved`.
+    Raises :class:`Unhealthy` with the remedies for the other alarms: see :func:`alarms.unsolved`.
     """
     cluster = inventory.etcd
     seen = health.observe(cluster, fleet, quotas=True)

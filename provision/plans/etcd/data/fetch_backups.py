@@ -1,7 +1,8 @@
 """``backup-etcd --fetch``: the newest backups of the timer, from the hosts to this machine.
 
-Of every history the newest one that is not here yet. A file counts when etcd's own sha256 at its
-end and the one beside it on the host are right here, too. etcd need not serve for that.
+It fetches the newest backup of every history, unless the backup is here already. A file counts when
+it matches, on this machine, etcd's own sha256 at its end and the sha256 file from the host. This
+works while etcd is down.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from provision.text import printable
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The files that came, with where from; those that are here already; and what went wrong."""
+    """The fetched files, with their hosts; the files that are here already; and the problems."""
 
     came: tuple[tuple[Path, Saved], ...]
     here: tuple[Saved, ...]
@@ -51,10 +52,11 @@ class Fetched:
 
 
 def take(inventory: Inventory, fleet: Fleet, directory: Path, *, keep: int = 0) -> Fetched:
-    """Bring what ``directory`` lacks; then keep the ``keep`` newest of each history there (0: all).
+    """Fetch the backups that ``directory`` lacks; then keep the ``keep`` newest of each history
+    there (0: all).
 
-    Raises :class:`UsageError` without ``etcd.backup``, :class:`Unhealthy` when there is no backup
-    on any host or none arrives whole, and :class:`PreflightFailed` when it cannot be written here.
+    Raises :class:`UsageError` without ``etcd.backup``, :class:`Unhealthy` when no host has a backup
+    or none arrives whole, and :class:`PreflightFailed` when a file cannot be written here.
     """
     cluster = inventory.etcd
     if cluster.backup is None:
@@ -72,7 +74,7 @@ def take(inventory: Inventory, fleet: Fleet, directory: Path, *, keep: int = 0) 
         there = {n.text for n in backup_etcd.existing(directory, cluster.name)}
         came, here, problems = [], [], list(silent)
         for history in _histories(found):
-            for one in reversed(history):  # an older one when the newest is broken
+            for one in reversed(history):  # an older backup when the newest is broken
                 if one.name.text in there:
                     here.append(one)
                     break
@@ -92,7 +94,7 @@ def take(inventory: Inventory, fleet: Fleet, directory: Path, *, keep: int = 0) 
 
 
 def describe(fetched: Fetched) -> list[str]:
-    """What came, in a line each."""
+    """The results, one line for each file and problem."""
     lines = [
         f"{path}: revision {s.name.revision}, from {s.host}:{s.path}; its sha256 is right here, too"
         for path, s in fetched.came
@@ -110,7 +112,7 @@ def _histories(found: Iterable[Saved]) -> list[list[Saved]]:
 def _bring(cluster: EtcdCluster, fleet: Fleet, seen: Stored, one: Saved, directory: Path) -> Path:
     (host,) = [h for h in seen.hosts if h.member.name == one.member]
     session = fleet.session(host.member.machine)
-    # As the folder's owner: in its place root might read something else.
+    # Read as the folder's owner: root could be led to read some other file.
     cat = f"setpriv --reuid {cluster.user} --regid {cluster.user} --init-groups cat --"
     final = directory / one.name.text
     partial = directory / f".{one.name.text}-{os.getpid()}.partial"

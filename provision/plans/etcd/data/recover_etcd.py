@@ -1,9 +1,9 @@
 """``recover-etcd``: go on from one member's data when a quorum of members is lost for good.
 
-What etcd's "Disaster recovery" guide calls ``--force-new-cluster``: the chosen member forgets the
-others, once and by a process of its own, so that no configuration keeps the flag. A copy of its
-data is kept aside before. Then the others join again as new members, one by one
-(:mod:`provision.plans.etcd.members.declared_changes`), their old data kept aside, too.
+It uses ``--force-new-cluster`` of etcd's "Disaster recovery" guide: the chosen member forgets the
+other members. This happens once, in a process of its own, so that no configuration keeps the flag.
+Before, a copy of its data is kept aside. Then the other members join again as new members, one by
+one (:mod:`provision.plans.etcd.members.declared_changes`); their old data is kept aside, too.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from provision.plans.etcd.data import alarms, backup_etcd, restore_etcd
 from provision.ssh.session import Fleet
 from provision.text import document, number
 
-#: Seconds that the chosen member may take to become a cluster of its own.
+#: Seconds for the chosen member to become a cluster of its own.
 FORCED_WITHIN = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """A member whose host answers. ``revision`` None: it could not be told.
+    """A member on a host that answers. ``revision`` None: the revision could not be found out.
 
-    ``exact`` is False when it was read from the database of a member that does not serve: its
-    log may hold more.
+    ``exact`` is False when the revision was read from the database of a member that does not
+    serve: the member's log may hold newer revisions.
     """
 
     member: EtcdMember
@@ -50,7 +50,7 @@ class Survivor:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryState:
-    """Everything the plan is made from. ``joined``: who is in the new cluster already."""
+    """Everything the plan is made from. ``joined``: the members already in the new cluster."""
 
     chosen: EtcdMember
     facts: Mapping[Machine, HostFacts]
@@ -73,9 +73,9 @@ class RecoveryState:
 
 
 def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
-    """Look at every member's host that answers, and at what the members say of themselves.
+    """Look at every member's host that answers, and ask the members for their state.
 
-    Raises :class:`PreflightFailed` when ``name`` cannot be recovered from, or need not be.
+    Raises :class:`PreflightFailed` when a recovery from ``name`` is impossible or not needed.
     """
     cluster = inventory.etcd
     chosen = next((m for m in cluster.members if m.name == name), None)
@@ -163,7 +163,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
 
 
 def _diverged(seen: ClusterHealth, fleet: Fleet) -> bool:
-    """Whether all voters serve, and no majority has the same data: one has to be chosen."""
+    """Whether all voters serve, and no majority has the same data: the operator has to choose."""
     found = hashes.compare(seen, fleet)
     return not found.equal and not found.right and found.compared == found.voters
 
@@ -198,7 +198,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
         )
     if not observed.forced or not restore_etcd.running(observed.facts[chosen.machine]):
         start = step(f"start {chosen.name}", chosen, recovery_marker.start(chosen))
-        # The data may bring an alarm along: CORRUPT is disarmed before the next member joins.
+        # The data may contain an alarm: CORRUPT is disarmed before the next member joins.
         after = gates.all_healthy(alone, fleet, standing=alarms.KINDS)
         steps.append(replace(start, after=after))
     guards = tuple(s.member.machine for s in observed.survivors)
@@ -206,7 +206,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
 
 
 def see_to_alarms(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Step:
-    """When all survivors are back: disarm the alarms that the data brought along."""
+    """When all survivors are back: disarm the alarms that were in the data."""
     back = replace(inventory.etcd, members=tuple(s.member for s in observed.survivors))
     return Step("see to the alarms", calls=(alarms.settle(back, fleet),))
 
@@ -229,7 +229,7 @@ def _stamp(member: EtcdMember) -> str:
 
 def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     tool, db = scratch.tool(cluster), shlex.quote(f"{member.data_dir}/member/snap/db")
-    # A copy: the database of a process that runs is locked.
+    # The command reads a copy: the database of a running process is locked.
     status = (
         f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX); cp --reflink=auto {db} $t/db && "
         f"ETCDCTL_API=3 timeout 60 {shlex.quote(tool)} snapshot status $t/db -w json; rm -rf $t"
@@ -355,7 +355,7 @@ sync -f {q(chosen.data_dir)}"""
 
 
 def _notes(observed: RecoveryState) -> tuple[Problem, ...]:
-    """What may be lost, said before anything is done."""
+    """Warnings about what may be lost, shown before anything is done."""
     chosen = next(s for s in observed.survivors if s.member == observed.chosen)
     name = chosen.member.name
     if observed.continues:

@@ -1,11 +1,11 @@
-"""``restore-etcd``: every member anew from one snapshot, and the old data kept aside.
+"""``restore-etcd``: restores every member from one snapshot, and keeps the old data aside.
 
-As etcd's "Disaster recovery" guide has it: all members from the same file, with a cluster token of
-its own, so that a member which still has the old data can never join them. What makes a run safe to
-kill is on the hosts' disks: a mark on each from before the first stop to after the last check
-(:mod:`provision.etcd.member.recovery_marker`), and in each restored ``member`` directory a file
-that names the restore it came from. All are stopped before one is restored, and all are restored
-before one is started.
+It follows etcd's "Disaster recovery" guide: all members come from the same file, with a new cluster
+token, so that a member with the old data can never join them. Two kinds of files on the hosts make
+a killed run safe. A mark is on each host from before the first stop until after the last check
+(:mod:`provision.etcd.member.recovery_marker`). A file in each restored ``member`` directory names
+the restore that made it. All members are stopped before the first is restored, and all are restored
+before the first is started.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from provision.plans.etcd.data import alarms, backup_etcd
 from provision.ssh.session import Fleet, Session, failures
 from provision.text import printable, size
 
-#: The uploaded file, the database made of it, and its write-ahead log.
+#: Room in sizes of the file: the uploaded file, the restored database, and its write-ahead log.
 ROOM, WAL_BYTES = 2, 140 << 20
-#: etcd's guide: more revisions than a week of 1500 writes a second, so that no client has seen
-#: a newer one than the restored cluster's first.
+#: etcd's guide: more revisions than a week of 1500 writes a second, so that no client has seen a
+#: newer revision than the first one of the restored cluster.
 BUMP = 1_000_000_000
 BUMPS_SINCE = (3, 6)
 
@@ -55,7 +55,7 @@ class RestoreState:
 def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True) -> RestoreState:
     """Check ``file`` and look at every member's host.
 
-    Raises :class:`PreflightFailed` with everything that stands in the way; nothing is changed.
+    Raises :class:`PreflightFailed` with every problem found; nothing is changed.
     """
     cluster = inventory.etcd
     digest = backup_etcd.check(file)
@@ -104,7 +104,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: RestoreState, *, bump: bo
     starting = [m for m in cluster.members if left or not running(facts[m.name])]
     verify = _verified(cluster, fleet)
     steps += _step("start all members together", starting, recovery_marker.start, after=verify)
-    if not steps:  # an earlier run came so far
+    if not steps:  # an earlier run has done all of this
         steps.append(Step("verify the restored cluster", after=verify))
     steps.append(Step("see to the alarms", calls=(alarms.settle(cluster, fleet),)))
     guards = tuple(m.machine for m in cluster.members)
@@ -118,7 +118,7 @@ def finish(inventory: Inventory, fleet: Fleet, observed: RestoreState) -> Plan:
     steps = _step(
         "finish",
         list(cluster.members),
-        # What was noted is of another history now.
+        # The noted state of the cluster belongs to another history now.
         lambda m: recovery_marker.clear(m, uploads[m.name], layout.last_seen(cluster)),
         before=_verified(cluster, fleet),
     )
@@ -131,14 +131,14 @@ def bumps(cluster: EtcdCluster) -> bool:
 
 
 def kept(member: EtcdMember, mark: RecoveryMarker) -> str:
-    """Where a member's old data is kept: beside the new, for the data directory may be a mount
-    point, and a rename within it is at once."""
+    """Where a member's old data is kept: in the data directory, beside the new data. The data
+    directory may be a mount point, and a rename within it is instant."""
     return f"{member.data_dir}/member.before-{mark.command}-{mark.id}"
 
 
 def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
-    """Shell lines that put the directory ``new`` in the place of ``member``, whose data is kept
-    aside first. Killed between any two of them, they do the rest when run again."""
+    """Shell lines that first keep the data of ``member`` aside, and then put the directory ``new``
+    in its place. If they are killed between any two lines, a second run does the rest."""
     here, old = shlex.quote(f"{member.data_dir}/member"), shlex.quote(kept(member, mark))
     return (
         f"if [ -e {here} ]; then\n"
@@ -153,7 +153,8 @@ def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
 
 
 def _key(cluster: EtcdCluster, digest: str, bump: bool) -> str:
-    """Members restored by different runs fit together when all of this is the same."""
+    """A digest of everything that must be the same for members of different runs to fit
+    together."""
     text = f"{digest} {cluster.initial_cluster} {cluster.token} {bump}"
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -182,7 +183,8 @@ def _probe(cluster: EtcdCluster, member: EtcdMember, sha256: str) -> Probe:
 
 
 def disk_away(member: EtcdMember, facts: HostFacts) -> Problem | None:
-    """Why a member's data must not be made new: its data disk is not mounted. None: it is."""
+    """The problem of a data disk that is not mounted: the member's data must not be made new then.
+    None: the disk is mounted."""
     mount = desired.disk_away(member, facts)
     if not mount:
         return None
@@ -249,7 +251,7 @@ def running(facts: HostFacts) -> bool:
 
 
 def stopped(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
-    """Whether etcd is down, stays down, and ``mark`` says why."""
+    """Whether etcd is down and stays down, and the host has ``mark`` as the reason."""
     unit = facts.unit(layout.UNIT)
     return (
         recovery_marker.read(member, facts) == mark
@@ -321,7 +323,7 @@ rm -rf {shlex.quote(new)}"""
 
 
 def _verified(cluster: EtcdCluster, fleet: Fleet) -> Gate:
-    # The snapshot may be of a time when an alarm stood. What settles it refuses until this ends.
+    # The snapshot may have been taken while an alarm stood. The alarm is disarmed after this gate.
     healthy = gates.all_healthy(cluster, fleet, standing=alarms.KINDS)
 
     def check() -> None:

@@ -1,7 +1,7 @@
-"""``kept-data``: what removals, restores and recoveries have kept aside, and its deletion.
+"""``kept-data``: the data that removals, restores and recoveries have kept aside, and its deletion.
 
-It lies in each member's data directory, beside the data in use, under a name that says why and
-when. Nothing but ``--delete`` with that name, and ``destroy``, ever removes it.
+The data is in each member's data directory, beside the data in use. Its name shows the reason and
+the time. Only ``--delete`` with that name, and ``destroy``, remove it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LABEL = "kept"
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """One folder of a member's former data: since ``when`` (UTC), ``bytes`` on the disk."""
+    """One folder of a member's former data, kept since ``when`` (UTC); ``bytes`` on the disk."""
 
     member: EtcdMember
     name: str
@@ -45,7 +45,7 @@ class Retained:
 
     @property
     def why(self) -> str:
-        """What it was kept aside for: a removal, a restore or a recovery."""
+        """Why it was kept aside: a removal, a restore or a recovery."""
         found = _NAME.fullmatch(self.name)
         return _SHOWN[found.group(1)] if found else ""
 
@@ -62,7 +62,7 @@ class Retained:
 
 @dataclass(frozen=True, slots=True)
 class RetainedState:
-    """What is kept, oldest first, and the members whose restore or recovery has not ended."""
+    """The kept folders, oldest first, and the members with an unfinished restore or recovery."""
 
     kept: tuple[Retained, ...]
     unfinished: tuple[EtcdMember, ...]
@@ -80,10 +80,10 @@ def observe(inventory: Inventory, fleet: Fleet, members: Sequence[EtcdMember]) -
 
 
 def plan(inventory: Inventory, observed: RetainedState, delete: Collection[str]) -> Plan:
-    """Delete the folders of these names, on every host that has one.
+    """Delete the folders with these names, on every host that has one.
 
-    Raises :class:`UsageError` for a name that there is not, and :class:`PreflightFailed` while a
-    restore or a recovery, which may need its own, has not ended.
+    Raises :class:`UsageError` for an unknown name. Raises :class:`PreflightFailed` while a restore
+    or a recovery is unfinished, because it may need its folders.
     """
     known = {k.name for k in observed.kept}
     if unknown := sorted(set(delete) - known):
@@ -118,7 +118,7 @@ def plan(inventory: Inventory, observed: RetainedState, delete: Collection[str])
 
 
 def sizes(member: EtcdMember) -> str:
-    """The command that tells what is kept; its label is ``kept NAME``."""
+    """The command that lists the kept folders; its label is ``kept NAME``."""
     there = f"{shlex.quote(member.data_dir)}/member.*"
     return f'for d in {there}; do [ ! -d "$d" ] || [ -L "$d" ] || du -sk "$d"; done'
 
@@ -132,7 +132,7 @@ def _probe(member: EtcdMember) -> Probe:
 
 
 def read(member: EtcdMember, facts: HostFacts) -> list[Retained]:
-    """What a host has answered to :func:`sizes`."""
+    """The folders in a host's answer to :func:`sizes`."""
     found = []
     for line in facts.commands.get(f"{_LABEL} {member.name}", "").splitlines():
         count, _, path = line.partition("\t")
@@ -145,7 +145,7 @@ def read(member: EtcdMember, facts: HostFacts) -> list[Retained]:
 
 
 def _since(name: str) -> datetime | None:
-    """When a folder of this name was kept aside; None: it is none of ours."""
+    """When a folder of this name was kept aside; None when this tool did not make the folder."""
     if (match := _NAME.fullmatch(name)) is None:
         return None
     try:

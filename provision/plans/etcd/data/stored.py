@@ -1,7 +1,7 @@
-"""What lies on the members' hosts beside the data in use: backups, and data that was kept aside.
+"""Backups and data kept aside: what is on the members' hosts beside the data in use.
 
-One round trip a host, as ``check-nodes`` makes it. Only names and sizes are read, and what systemd
-says of the timer.
+One round trip per host, as in ``check-nodes``. It reads only names, sizes, and systemd's state of
+the timer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from provision.text import number, size
 
 #: Share of a disk that former data and backups of other histories may take without a warning.
 LARGE = 0.2
-#: The newest files that a host tells of.
+#: How many of the newest files a host lists.
 LISTED = 400
 #: Seconds for a host to answer.
 TIMEOUT = 30.0
@@ -36,7 +36,7 @@ HERE = "this machine"
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A proven backup: ``size`` in bytes. ``member`` is empty for one on this machine."""
+    """A proven backup: ``size`` in bytes. ``member`` is empty for a backup on this machine."""
 
     name: Name
     host: str
@@ -66,8 +66,8 @@ class Host:
     """One member's host. ``error``: why it could not be asked.
 
     ``result`` is systemd's word for the timer's last run, ``success`` before the first.
-    ``aside`` are the folders kept aside, and backups of other histories, with their bytes and the
-    bytes of their disk.
+    ``aside`` are the folders kept aside and the backups of other histories, with their bytes and
+    the bytes of their disk.
     """
 
     member: EtcdMember
@@ -79,7 +79,7 @@ class Host:
 
     @property
     def share(self) -> float:
-        """Which share of the disk lies aside, from 0 to 1."""
+        """The share of the disk that is kept aside, from 0 to 1."""
         disk = max((whole for _, _, whole in self.aside), default=0)
         return sum(count for _, count, _ in self.aside) / disk if disk else 0.0
 
@@ -123,7 +123,8 @@ class Stored:
 
     @property
     def problems(self) -> list[Problem]:
-        """Warnings: none, too old, a failed run, too much kept aside, a host that is silent."""
+        """Warnings: no backup, a backup that is too old, a failed run, too much data kept aside, a
+        host that does not answer."""
         problems: list[Problem] = []
         found, backup = self.newest, self.cluster.backup
         if backup is not None:
@@ -208,7 +209,7 @@ class Stored:
 
 
 def look(inventory: Inventory, fleet: Fleet) -> Stored:
-    """Ask every member's host. One that does not answer is a host with an error."""
+    """Ask every member's host. A host that does not answer is in the result with an error."""
     cluster = inventory.etcd
     probes = {m.machine: probe(cluster, m) for m in cluster.members}
 
@@ -256,7 +257,7 @@ def schedule(calendar: str) -> str:
 
 
 def read(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> Host:
-    """What a host has answered."""
+    """The state of one host, from its answer."""
     host = member.machine.host
     aside: list[tuple[str, int, int]] = []
     data, other = facts.disks.get(member.data_dir), None
@@ -288,7 +289,7 @@ def _longest(times: Sequence[int | None]) -> float | None:
 
 
 def _saved(cluster: str, host: str, member: str, folder: str, text: str) -> tuple[Saved, ...]:
-    """Proven backups, those with their sha256 beside them, newest first."""
+    """The proven backups (with a sha256 file beside them), newest first."""
     files: dict[str, int] = {}
     for line in text.splitlines():
         fields = line.split()
@@ -315,7 +316,7 @@ def _proven(
 
 
 def _former(saved: Iterable[Saved]) -> list[Saved]:
-    """Those of other histories than the newest one's."""
+    """The backups that are not of the newest backup's history."""
     found = list(saved)
     made = backups.histories(s.name for s in found)
     newest = max((s.name for s in found), key=lambda n: (n.stamp, n.text), default=None)
@@ -324,7 +325,7 @@ def _former(saved: Iterable[Saved]) -> list[Saved]:
 
 
 def _here(inventory: Inventory) -> tuple[Saved, ...]:
-    """The backups in the folder that ``backup-etcd`` uses when nothing else is said."""
+    """The backups in the default folder of ``backup-etcd``."""
     folder: Path = backup_etcd.default_directory(inventory)
     try:
         files = {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()}
@@ -334,7 +335,7 @@ def _here(inventory: Inventory) -> tuple[Saved, ...]:
 
 
 def _ago(age: timedelta) -> str:
-    """``3 days``, ``5 hours`` or ``2 minutes``; a time ahead is as new as can be."""
+    """``3 days``, ``5 hours`` or ``2 minutes``. A time in the future counts as now."""
     seconds = max(0.0, age.total_seconds())
     for unit, one in (("days", 86400), ("hours", 3600)):
         if seconds >= 2 * one:

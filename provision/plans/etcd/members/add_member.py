@@ -23,9 +23,9 @@ def plan(
     recovering: bool = False,
     sparing: Collection[str] = (),
 ) -> Plan:
-    """The plan of ``add-member``: ``name``, or every declared member that etcd does not have.
+    """The plan of ``add-member``: add ``name``, or every declared member that etcd does not have.
 
-    ``sparing``: kinds of alarm that may stand, as they may in the data of a recovered cluster.
+    ``sparing``: kinds of alarm that may stand, because a recovered cluster's data may contain them.
     """
     running = require_running(observed)
     cluster = inventory.etcd

@@ -1,7 +1,7 @@
-"""What an edited inventory asks of the members: who comes, who moves, and who may go.
+"""What an edited inventory means for the members: who joins, who moves, and who may leave.
 
-It becomes an ordered list of changes (:mod:`membership_diff`), and those become steps
-(:mod:`member_steps`).
+:mod:`membership_diff` makes an ordered list of changes from it, and :mod:`member_steps` makes steps
+from these changes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from provision.plans.etcd.state.observe import EtcdState, Running, require_runni
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What makes the running cluster's members those of the inventory, in a safe order.
+    """The changes that bring the running cluster's members to the inventory, in a safe order.
 
-    ``left`` are removals that nobody has asked for: an inventory that does not name a member may be
-    an older one. ``unknown`` are names to remove that are no member's.
+    ``left`` are removals that nobody has asked for: an inventory without a member may be an older
+    version of the file. ``unknown`` are names to remove that belong to no member.
     """
 
     moves: tuple[MemberChange, ...] = ()
@@ -34,7 +34,8 @@ class Declared:
 
     @property
     def voters_left(self) -> tuple[EtcdMember, ...]:
-        """The voters that stay though the inventory does not declare them, or not at that host."""
+        """The voters that stay although the inventory does not declare them, or declares them at
+        another host."""
         return tuple(m.member for m in self.left if not m.learner)
 
     @property
@@ -53,11 +54,12 @@ class Declared:
 def declared_moves(
     cluster: EtcdCluster, observed: EtcdState, remove: Collection[str] | None = None
 ) -> Declared:
-    """What is to be done about the members. ``remove`` are the names of those that may go; None:
-    any that the inventory does not have.
+    """The changes of the members. ``remove`` are the names of the members that may be removed;
+    None: every member that the inventory does not have.
 
-    Raises :class:`PreflightFailed` for what cannot be told from a mistake, and
-    :class:`UsageError` for a name in ``remove`` that the inventory declares where it runs.
+    Raises :class:`PreflightFailed` for a change that may also be a mistake. Raises
+    :class:`UsageError` for a name in ``remove`` that the inventory declares at the host where the
+    member runs.
     """
     running = require_running(observed)
     _refuse_the_unclear(cluster, observed, running)
@@ -72,7 +74,7 @@ def declared_moves(
         if desired.has_data(move.member, observed.facts[move.member.machine]):
             moves.append(move)
             continue
-        # Another host under the old name, and no data to carry on with: a replacement.
+        # Another host under the old name, without data to go on from: this is a replacement.
         old = [r for r in there.registered if r.id == move.id]
         gone = [membership_diff.elsewhere(m) for m in membership_diff.removals(cluster, old)]
         if all(map(agreed, gone)):
@@ -95,7 +97,7 @@ def declared_moves(
 
 
 def settled(cluster: EtcdCluster, moves: Iterable[MemberChange]) -> tuple[EtcdMember, ...]:
-    """The declared members that none of ``moves`` is about."""
+    """The declared members that no change in ``moves`` concerns."""
     moving = {move.member.name for move in moves}
     return tuple(m for m in cluster.members if m.name not in moving)
 

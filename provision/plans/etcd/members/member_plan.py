@@ -1,4 +1,4 @@
-"""What the plans for members have in common: their steps, and what the workers are told."""
+"""Common parts of the plans for members: their steps, and the workers' new endpoints."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def plan_of(
     odd: Collection[str] = (),
     sparing: Collection[str] = (),
 ) -> Plan:
-    """``after``: the members that the workers are to know. ``leftovers``: declared members that
-    etcd does not have, whose hosts are cleaned. ``odd``, ``sparing``: see :func:`build`."""
+    """``after``: the members for the workers' endpoint lists. ``leftovers``: declared members that
+    etcd does not have; their hosts are cleaned. ``odd``, ``sparing``: see :func:`build`."""
     running = require_running(observed)
     owed = {*clean, *(m.name for m in leftovers if _has_leftovers(inventory.etcd, m, observed))}
     ca = tls.authority(inventory.etcd, observed.facts, write=write)
@@ -86,10 +86,11 @@ def with_workers(
     changed: bool,
     wanted: bool,
 ) -> None:
-    """Put in the steps that tell the workers the endpoints of ``inventory``, when they changed:
-    after new members have come, before members that work go.
+    """Add the steps that give the workers the endpoints of ``inventory``, when these have changed.
+    The steps come after new members have joined, and before working members are removed.
 
-    That they are owed stands in etcd from before the first change until the last worker has it.
+    A note in etcd says that the workers need the endpoints. It is there from before the first
+    change until the last worker has them.
     """
     alluxio = inventory.alluxio
     if (
@@ -107,13 +108,13 @@ def with_workers(
         return
     told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
     if told.steps and made.standing:
-        # A worker that restarts gets no lease.
+        # While the alarm stands, a restarted worker gets no lease.
         remedy = "run invoke deploy-etcd when the alarm is solved"
         what = "the endpoint lists of the workers are stale, and stay so until the alarm is solved"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         return
     made.notes += told.notes
-    # While an alarm stands, etcd takes no note, and gives a worker that restarts no lease.
+    # While an alarm stands, etcd does not store the note, and a restarted worker gets no lease.
     before = len(made.steps) if made.leaving is None or running.alarms else made.leaving
     made.steps[before:before] = told.steps
     if told.steps and changed:
@@ -138,7 +139,7 @@ def with_workers(
 
 
 def with_members(inventory: Inventory, members: Sequence[EtcdMember]) -> Inventory:
-    """The inventory as it would be with these etcd members."""
+    """A copy of the inventory with these etcd members."""
     etcd = replace(inventory.etcd, members=tuple(members))
     alluxio = inventory.alluxio
     if alluxio is not None:

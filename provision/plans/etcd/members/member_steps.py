@@ -1,8 +1,9 @@
-"""The steps by which members come, go and move, and what they do on their hosts.
+"""The steps that add, remove and move members, and the changes of these steps on the hosts.
 
-A new member's host is prepared before etcd hears of it; etcd has it as a learner, which counts
-for no quorum, until it has caught up. A removed member's data is kept aside under a dated name
-unless its deletion was asked for by name. Every step can be made again after a run was killed.
+A new member's host is prepared before the member is added to etcd. The member is a learner, which
+counts for no quorum, until it has caught up. A removed member's data is kept aside under a dated
+name, unless the operator asked for its deletion by name. Every step can be repeated after a killed
+run.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from provision.ssh.session import Fleet
 
 @dataclass(slots=True)
 class Steps:
-    """Steps being put together, with what the operator should know beside them.
+    """The steps so far, with notes for the operator.
 
-    From ``leaving`` on, members that work are removed: the workers are told before.
-    ``standing``: the kinds of alarm that stand when all has been done.
+    From step ``leaving`` on, working members are removed: the workers get the endpoints before.
+    ``standing``: the kinds of alarm that stand after all steps.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -63,10 +64,10 @@ def build(
     """The steps of ``moves``. Raises :class:`PreflightFailed` when they cannot be made safely.
 
     ``starting``: members that are down now, and that an earlier step of the plan starts.
-    ``clean``: removed members whose hosts an earlier run did not come to clean.
-    ``recovering``: members come back after a recovery, whatever release there is.
+    ``clean``: removed members with hosts that an earlier run has not cleaned.
+    ``recovering``: members come back after a recovery, with any release.
     ``beside``: what the operator should know when the moves cannot be made.
-    ``sparing``: kinds of alarm that may stand, since ``moves`` are part of the remedy.
+    ``sparing``: kinds of alarm that may stand, because ``moves`` are part of the remedy.
     ``odd``: members that are known to have other data than the majority.
     """
     running = require_running(observed)
@@ -130,7 +131,7 @@ class _Builder:
     delete: Collection[str]
     joining: frozenset[Machine]
     made: Steps
-    #: Members whose data differ from the majority's.
+    #: Members with other data than the majority.
     odd: frozenset[str] = frozenset()
     #: Kinds of alarm that stand when the next step begins: etcd takes no writes then.
     standing: frozenset[str] = frozenset()
@@ -146,7 +147,8 @@ class _Builder:
         self.standing = left
 
     def lead(self, now: EtcdCluster) -> None:
-        """A member that joins gets its data from the leader: none whose data differ may lead."""
+        """Move the lead away from a member with odd data: a joining member gets its data from the
+        leader."""
         odd = [m for m in now.members if m.name in self.odd]
         right = [m for m in now.members if m.name not in self.odd]
         calls = tuple(
@@ -160,7 +162,7 @@ class _Builder:
             self.made.steps.append(Step("let a member with the majority's data lead", calls=calls))
 
     def prepare(self, moves: Iterable[MemberChange]) -> None:
-        """What no service notices, on all new members' hosts at once."""
+        """The changes that no service notices, on all new members' hosts at once."""
         hosts = []
         for move in moves:
             if move.kind is ChangeKind.ADD:
@@ -219,7 +221,8 @@ class _Builder:
         )
 
     def _joined(self, member: EtcdMember, grown: EtcdCluster) -> Gate:
-        """After ``member`` has joined. If its former data differed, the new ones do not."""
+        """The gate after ``member`` has joined. If its former data differed, its new data must be
+        equal."""
         healthy = gates.all_healthy(grown, self.fleet, standing=self.standing)
         if member.name not in self.odd:
             return healthy
@@ -251,7 +254,7 @@ class _Builder:
             facts,
         )
         others = tuple(m for m in now.members if m.name != member.name)
-        # It may answer at either address, or (renumbered while it ran) at none.
+        # The member may answer at either address, or at none (if renumbered while it ran).
         new = replace(member, name=f"{member.name} at its new address")
         asked = replace(now, members=(*now.members, new))
         self.made.steps.append(
@@ -280,7 +283,7 @@ class _Builder:
         gone, fleet, number = move.member, self.fleet, move.id
         assert number is not None
         rest = replace(now, members=tuple(staying))
-        # A new member on the same host puts the old data aside itself.
+        # When a new member joins on the same host, that step keeps the old data aside.
         todo = None if gone.machine in self.joining else self._cleaning(gone)
         right = [m for m in staying if m.name not in self.odd]
         calls = [
@@ -289,7 +292,7 @@ class _Builder:
                 lambda: reconfigure.remove(now, fleet, number, right),
             )
         ]
-        if todo is not None and not self.standing:  # a note is a write
+        if todo is not None and not self.standing:  # while an alarm stands, etcd takes no note
             calls.insert(
                 0,
                 Action(
@@ -312,7 +315,7 @@ class _Builder:
             self._clean_step(gone, todo, rest)
 
     def clean(self, names: Iterable[str], now: EtcdCluster) -> None:
-        """Hosts of members that an earlier run removed."""
+        """Clean the hosts of members that an earlier run removed."""
         for name in names:
             address = self.running.to_clean.get(name, "")
             declared = next((m for m in self.cluster.members if m.name == name), None)
@@ -340,7 +343,7 @@ class _Builder:
         )
 
     def _install(self, move: MemberChange, now: EtcdCluster) -> tuple[Change, ...]:
-        """Everything to be done on a new member's host. What a former life left is not seen."""
+        """All changes on a new member's host. Data of a former member there is ignored."""
         member = move.member
         facts = self.observed.facts[member.machine]
         if move.id is None:
@@ -350,7 +353,7 @@ class _Builder:
         wanted = desired.resources(
             grown, member, self.observed.artifact, material, facts, "existing"
         )
-        # Ready is a new member only when it has caught up.
+        # A new member is ready only when it has caught up.
         patient = int(reconfigure.CAUGHT_UP_WITHIN)
         return changes(
             [replace(r, start_seconds=patient) if isinstance(r, Unit) else r for r in wanted],
@@ -358,7 +361,8 @@ class _Builder:
         )
 
     def _cleaning(self, gone: EtcdMember) -> tuple[Change, ...] | None:
-        """What cleans the host of a removed member; None, with a note, when that cannot be."""
+        """The changes that clean the host of a removed member. None when the host cannot be
+        cleaned; a note then gives the reason."""
         where = f"{gone.name} ({gone.machine.host})"
         if any(m.machine == gone.machine and m.name != gone.name for m in self.cluster.members):
             return None
@@ -400,7 +404,7 @@ def _at(template: EtcdMember, name: str, address: str) -> EtcdMember:
 
 
 def retire(gone: EtcdMember, facts: HostFacts, delete: Collection[str]) -> tuple[Change, ...]:
-    """Stop and disable the unit of a removed member, and put its data away."""
+    """Stop and disable the unit of a removed member, and keep its data aside or delete it."""
     unit = facts.unit(layout.UNIT)
     found: list[Change] = []
     if unit.active not in ("inactive", "failed") or unit.file_state == "enabled":
@@ -421,7 +425,8 @@ def retire(gone: EtcdMember, facts: HostFacts, delete: Collection[str]) -> tuple
 
 
 def _set_aside(member: EtcdMember, facts: HostFacts, delete: Collection[str]) -> tuple[Change, ...]:
-    """Before a member joins: what a former member of this cluster left on its host."""
+    """Before a member joins: keep aside or delete the data of this cluster's former member on its
+    host."""
     if not desired.has_data(member, facts):
         return ()
     stop = Change(
@@ -439,7 +444,7 @@ def _away(member: EtcdMember, delete: Collection[str]) -> Change:
         return Change(
             f"DELETE the data in {member.data_dir}/member", f"rm -rf {data}", disrupts=True
         )
-    # Within the data directory, which may be a mount point: a rename, whatever its size.
+    # The data stays within the data directory, which may be a mount point: a rename is enough.
     return Change(
         f"keep the data aside: {member.data_dir}/member.removed-DATE",
         f"[ ! -d {data} ] || mv -T {data} {data}.removed-$(date -u +%Y%m%dT%H%M%SZ)",

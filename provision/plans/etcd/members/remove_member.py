@@ -39,7 +39,7 @@ def plan(
         )
     moves = membership_diff.removals(inventory.etcd, [there] if there is not None else [])
     if there is not None and declared is not None:
-        # Where it is, and how its host is reached, is what the inventory says.
+        # The inventory gives the member's address, and the way to reach its host.
         moves = [replace(moves[0], member=replace(moves[0].member, name=name))]
     after = tuple(m for m in inventory.etcd.members if m.name != name)
     if not after:
@@ -69,7 +69,8 @@ def _remedy_of_an_alarm(
     running: Running, fleet: Fleet, name: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The members that differ from the majority, and the kinds of alarm that may stand while
-    ``name`` is removed: it is down, so nothing else can be mended before, or its data differ."""
+    ``name`` is removed. Alarms may stand when ``name`` is down, because nothing else can be
+    repaired before, or when its data differ."""
     sparing: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
     if running.alarms and name not in running.healthy:

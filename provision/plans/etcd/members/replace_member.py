@@ -1,4 +1,4 @@
-"""``replace-member``: a dead member goes, and a new one of its name comes."""
+"""``replace-member``: a dead member is removed, and a new one with its name joins."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def plan(
     write: bool,
     workers: bool,
 ) -> Plan:
-    """The plan of ``replace-member``: the dead ``name`` goes, a new one of that name comes.
+    """The plan of ``replace-member``: remove the dead ``name``, and add a new one with that name.
 
-    One that stands outside the cluster counts as dead, and so does one whose data differ from
-    the majority's. Empty when ``name`` is healthy: it was replaced already, or need not be.
-    Raises :class:`PreflightFailed` when the data of others differ.
+    A member outside the cluster counts as dead, and so does a member with other data than the
+    majority. The plan is empty when ``name`` is healthy: it was replaced already, or does not need
+    it. Raises :class:`PreflightFailed` when the data of other members differ.
     """
     running = require_running(observed)
     member = member_plan.declared_member(inventory, name)
@@ -62,8 +62,8 @@ def plan(
 
 
 def _odd_by_hash(running: Running, fleet: Fleet, name: str) -> tuple[str, ...]:
-    """The members that differ from the majority. Raises :class:`PreflightFailed` when some differ
-    and ``name``, which serves, is none of them."""
+    """The members that differ from the majority. Raises :class:`PreflightFailed` when members
+    differ, and ``name`` serves and is not one of them."""
     found = hashes.compare(running.health, fleet)
     if name in running.healthy and name not in found.differing and not found.equal:
         raise hashes.differ(found)

@@ -1,1 +1,1 @@
-"""What the plans for etcd start from: the members' hosts and the running cluster."""
+"""The state that plans for etcd start from: the members' hosts and the running cluster."""

@@ -1,4 +1,4 @@
-"""What keeps hosts from being members of the cluster, before anything changes."""
+"""Preflight: problems that keep hosts from being members, found before anything changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "gluster
 
 
 def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Problem]:
-    """What is wrong with the hosts as members of ``cluster``. Warnings are among them."""
+    """The problems of the hosts as members of ``cluster``, warnings among them."""
     problems: list[Problem] = []
     for member in cluster.members:
         f = facts.get(member.machine)
@@ -71,7 +71,7 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
 
 
 def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
-    """An etcd of someone else's, or of another cluster of ours, in the way."""
+    """An etcd in the way: of somebody else, or of another cluster of this tool."""
     problems: list[Problem] = []
     unit = f.unit(layout.UNIT)
     owned_by = owner(f, layout.UNIT_PATH)
@@ -138,7 +138,7 @@ def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
 
 
 def _backups(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
-    """Where the timer's backups lie, and whether as many as declared fit. Warnings."""
+    """Warnings about the place of the timer's backups, and about room for the declared number."""
     backup = cluster.backup
     if backup is None or not etcd.backup_dir(cluster, member):
         return []

@@ -1,4 +1,4 @@
-"""What is there: the members' hosts, the running cluster's health and its membership."""
+"""The observed state: the members' hosts, the running cluster's health and its membership."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ UNPACKED = 5
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running cluster: its members as etcd has them, and the health of its voters.
+    """A running cluster: its members as registered in etcd, and the health of its voters.
 
-    ``health`` is seen at the registered addresses, ``declared`` at those of the inventory.
+    ``health`` is the health at the registered addresses, ``declared`` at the inventory's addresses.
     """
 
     roster: MemberList
@@ -44,8 +44,8 @@ class Running:
 
     @property
     def healthy(self) -> frozenset[str]:
-        """The names of the voters that serve. Not those whose data are right: the alarm CORRUPT
-        may name a wrong member, so :mod:`provision.etcd.cluster.hashes` tells."""
+        """The names of the voters that serve. Their data may still be wrong: the alarm CORRUPT may
+        name the wrong member, so only :mod:`provision.etcd.cluster.hashes` can tell."""
         voters = {m.member.name for m in self.health.members}
         return frozenset(
             m.member.name
@@ -57,8 +57,8 @@ class Running:
     def to_clean(self) -> Mapping[str, str]:
         """The addresses of removed members' hosts that an earlier run has not cleaned, by name.
 
-        A member of that name may have come back, and the note may have outlived it: the host of
-        a member is never cleaned.
+        A member with that name may have joined again while the note is still there: the host of a
+        present member is never cleaned.
         """
         there = {r.name for r in self.roster.registered} | {m.name for m in self.cluster.members}
         return {n: address for n, address in self.pending.clean.items() if n not in there}
@@ -73,8 +73,8 @@ class Running:
 class EtcdState:
     """Everything a plan is made from.
 
-    ``health`` is that of the declared members; ``running`` is None when no member answers.
-    ``facts`` lacks dispensable members' machines that do not answer.
+    ``health`` is the health of the declared members; ``running`` is None when no member answers.
+    ``facts`` has no machines of dispensable members that do not answer.
     """
 
     artifact: Artifact | None
@@ -93,9 +93,9 @@ def observe(
 ) -> EtcdState:
     """Look at every member's host and at the running cluster, at the same time.
 
-    The hosts of ``dispensable`` members need not answer. ``recovering``: this is what an unfinished
-    recovery consists of. Raises :class:`PreflightFailed` with
-    everything that stands in the way; nothing is changed.
+    The hosts of ``dispensable`` members need not answer. ``recovering``: the call is part of an
+    unfinished recovery. Raises :class:`PreflightFailed` with every problem found; nothing is
+    changed.
     """
     cluster = inventory.etcd
     spared = {m.machine for m in cluster.members if m.name in dispensable}
@@ -128,7 +128,7 @@ def observe(
 
 
 def require_running(observed: EtcdState) -> Running:
-    """The running cluster. Raises :class:`PreflightFailed` when no member of it answers."""
+    """The running cluster. Raises :class:`PreflightFailed` when no member answers."""
     if observed.running is None:
         raise PreflightFailed(
             "no member of the cluster answers; nothing was changed",
@@ -144,7 +144,7 @@ def require_running(observed: EtcdState) -> Running:
 def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running | None]:
     seen = health.observe(cluster, fleet)
     if not seen.healthy_count and any(m.refused for m in seen.members):
-        # Not to be taken for a cluster that is down.
+        # A cluster that refuses the login must not count as a cluster that is down.
         raise PreflightFailed(
             "etcd does not let this tool in; nothing was changed",
             [
