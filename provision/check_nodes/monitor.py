@@ -19,9 +19,6 @@ from provision.errors import UsageError
 from provision.inventory.resolved import Inventory
 from provision.render import render
 
-#: Where Debian's node_exporter looks for ``*.prom``.
-TEXTFILES = "/var/lib/prometheus/node-exporter"
-
 
 @dataclass(frozen=True, slots=True)
 class Monitor:

@@ -43,11 +43,6 @@ def is_marked(folder: str, facts: HostFacts) -> bool:
     return found is not None and found.kind == "dir" and found.owner == "root"
 
 
-def needs_marker(unit: str, folder: str) -> bool:
-    """Whether the unit's text (of any version of this tool) needs the marker of ``folder``."""
-    return f"d={shlex.quote(DataDisk(folder).marker)};" in unit
-
-
 def mark(folder: str) -> str:
     """Shell lines that make the marker. ``mkdir`` does not follow a link that a service user may
     have put there."""

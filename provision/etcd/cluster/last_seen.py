@@ -18,12 +18,12 @@ from provision.etcd.api.values import Login
 from provision.etcd.cluster import health
 from provision.etcd.cluster.groups import Note
 from provision.etcd.member import layout
+from provision.etcd.member.backups import STAMP
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster
 from provision.ssh.session import Fleet, Session, failures
 from provision.text import printable_lines
 
-STAMP = "%Y%m%dT%H%M%SZ"
 _LINE = re.compile(
     r"cluster=([0-9a-f]{1,16}) term=([0-9]{1,19}) index=([0-9]{1,19}) revision=([0-9]{1,19}) "
     r"when=([0-9]{8}T[0-9]{6}Z)"

@@ -19,7 +19,7 @@ from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import KvHash, Login
 from provision.etcd.cluster import hashes, health, reach, scratch
 from provision.etcd.member import backups
-from provision.etcd.member.backups import STAMP as STAMP
+from provision.etcd.member.backups import STAMP
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.ssh.session import Fleet
 from provision.text import size

@@ -20,6 +20,7 @@ from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, hashes, health, scratch
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, recovery_marker
+from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
 from provision.host.diff import Change
@@ -27,7 +28,7 @@ from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
-from provision.plans.etcd.data import alarms, backup_etcd, restore_etcd
+from provision.plans.etcd.data import alarms, restore_etcd
 from provision.ssh.session import Fleet
 from provision.text import document, number
 
@@ -141,7 +142,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
             ],
             id="quorum-not-lost",
         )
-    now = datetime.now(timezone.utc).strftime(backup_etcd.STAMP)
+    now = datetime.now(timezone.utc).strftime(STAMP)
     mark = begun or RecoveryMarker("recover", now, key)
     survivors, lost = [], []
     for m in cluster.members:

@@ -21,6 +21,7 @@ from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import gates, health, scratch
 from provision.etcd.member import desired, layout, recovery_marker
+from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
 from provision.host.diff import Change
@@ -65,7 +66,7 @@ def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True
     )
     begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
     continues = begun is not None and (begun.command, begun.key) == ("restore", key)
-    now = datetime.now(timezone.utc).strftime(backup_etcd.STAMP)
+    now = datetime.now(timezone.utc).strftime(STAMP)
     mark = begun if begun is not None and continues else RecoveryMarker("restore", now, key)
     problems = [
         p

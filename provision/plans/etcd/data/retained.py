@@ -15,13 +15,13 @@ from datetime import datetime, timezone
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.member import layout, recovery_marker
+from provision.etcd.member.backups import STAMP
 from provision.host import gather
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import EtcdMember, Inventory, Machine
-from provision.plans.etcd.data.backup_etcd import STAMP
 from provision.ssh.session import Fleet
 from provision.text import number, size
 
