@@ -187,18 +187,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "argument-missing": Row(
         _unit("remedies", "a_command_without_its_argument"),
-        named=(
-            "backup-etcd",
-            "check-nodes",
-            "clean-host",
-            "decommission-worker",
-            "export-csrs",
-            "forget-worker",
-            "import-ansible --to",
-            "import-certs",
-            "readmit-worker",
-            "restore-etcd",
-        ),
+        named=("check-nodes", "forget-worker"),
         why="each names its own command, with the argument",
     ),
     "auth-differs": Row(

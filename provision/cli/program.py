@@ -15,10 +15,10 @@ from invoke.parser.argument import Argument
 from invoke.program import Program
 
 from provision import __version__
-from provision.cli import tasks
 from provision.cli.chain import Executor
 from provision.cli.command import perform
 from provision.cli.commands import namespace
+from provision.cli.tasks import files
 from provision.errors import UsageError
 
 NAME = "alluxio-provision"
@@ -54,7 +54,8 @@ class _Program(Program):
 
             id = ALL if wanted is True else wanted
             options = {"format": "table", "traceback": False}
-            raise Exit(code=perform("explain", options, lambda run: tasks.explain(run, id)) or 0)
+            code = perform("explain", options, lambda run: files.explain.act(run, id))
+            raise Exit(code=code or 0)
 
     def parse_tasks(self) -> None:
         with _usage():

@@ -38,7 +38,7 @@ def _options(name: str) -> set[str]:
 
 def test_every_command_that_changes_or_saves_is_guarded_or_says_why_not() -> None:
     changing = {name for name in TASKS if "dry_run" in _options(name)} | {"backup-etcd"}
-    guarded = {name for name in TASKS if getattr(TASKS[name], "guarded", False)}
+    guarded = {name for name, task in TASKS.items() if task.guarded}
     assert guarded & set(common.UNGUARDED) == set()
     assert guarded | set(common.UNGUARDED) == changing
     assert all("cluster_id" in _options(name) for name in guarded)

@@ -15,7 +15,6 @@ from invoke.main import program as invoke
 from invoke.program import Program
 from ruamel.yaml import YAML
 
-from provision.cli import tasks
 from provision.cli.commands import namespace
 from provision.cli.program import program as ours
 from provision.cli.run import Run
@@ -64,13 +63,13 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
 
     def record(name: str) -> Callable[..., int]:
         def action(run: Run, *_: object, **__: object) -> int:
-            seen.append((name.replace("_", "-"), run.dry_run))
+            seen.append((name, run.dry_run))
             return 0
 
         return action
 
-    for name in tasks.__all__:
-        monkeypatch.setattr(tasks, name, record(name))
+    for name, task in namespace.tasks.items():
+        monkeypatch.setattr(task, "act", record(name))
     monkeypatch.setattr("invoke.program.enable_logging", lambda: None)
     monkeypatch.chdir(ROOT)
 

@@ -12,9 +12,8 @@ import pytest
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker.desired import Artifacts
-from provision.cli import tasks
 from provision.cli.run import Run
-from provision.cli.tasks import common
+from provision.cli.tasks import cluster, common
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.member import desired as etcd
@@ -231,7 +230,7 @@ class TestDestroy:
         monkeypatch.setattr(common, "load", lambda run: world.inventory)
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
         with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
-            tasks.destroy(Run("destroy"), name)
+            cluster.destroy.act(Run("destroy"), name)
         assert world.looked == {}
 
 

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from provision.cli.run import Run
 from provision.errors import UsageError
-from provision.etcd.api.login import root_login
 from provision.text import shown
 
 if TYPE_CHECKING:
     from provision.engine.plan import Plan
     from provision.inventory.resolved import AlluxioCluster, Inventory
 
+#: Help of options that several commands have.
+LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
+BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
+READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
+NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
 
 #: Commands on workers: they change no member.
 WORKERS = frozenset(
@@ -77,6 +81,7 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     that are left in etcd.
     """
     from provision.alluxio.worker import desired
+    from provision.etcd.api.login import root_login
     from provision.etcd.cluster import guard
 
     run.established = True
