@@ -20,6 +20,7 @@ from provision.cli.command import perform
 from provision.cli.commands import namespace
 from provision.cli.tasks import files
 from provision.errors import UsageError
+from provision.program_in_use import rendered
 
 NAME = "alluxio-provision"
 #: Invoke's core options that work here as their help says. The other core options configure local
@@ -56,6 +57,12 @@ class _Program(Program):
             options = {"format": "table", "traceback": False}
             code = perform("explain", options, lambda run: files.explain.act(run, id))
             raise Exit(code=code or 0)
+
+    def parse_collection(self) -> None:
+        super().parse_collection()
+        for task in self.collection.tasks.values():
+            task.__doc__ = rendered(task.__doc__)
+            task.help = {name: rendered(text) for name, text in task.help.items()}
 
     def parse_tasks(self) -> None:
         with _usage():

@@ -12,6 +12,7 @@ from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
+from provision.program_in_use import rendered
 
 if TYPE_CHECKING:
     from provision.check_nodes import CheckReport
@@ -137,7 +138,7 @@ def _show_check(run: Run, seen: CheckReport, output: str, html: str) -> int:
         from provision.check_nodes import page
         from provision.files import write_whole
 
-        write_whole(Path(html).expanduser(), page.html(seen))
+        write_whole(Path(html).expanduser(), rendered(page.html(seen)))
     if run.format == "table":
         table.check(seen)
     elif run.json:
@@ -178,7 +179,7 @@ def list_clusters(run: Run) -> int:
         ],
     )
     if not seen.complete:
-        print("the login may read this cluster's keys only: there may be others")
+        terminal.say("the login may read this cluster's keys only: there may be others")
     return 0
 
 
@@ -227,7 +228,7 @@ def logs(run: Run, host: str = "", lines: int = 50) -> int:
         document = {"schema": "alluxio-provision/logs/1", "host": machine.host, "lines": text}
         terminal.emit_json(document | {"problems": [p.document() for p in means]})
     else:
-        print("\n".join(text))
+        print("\n".join(text))  # a log, as it stands on the host
         console.problems(means)
     return 0
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from provision.cli.run import Run
 from provision.errors import UsageError
-from provision.text import shown
 
 if TYPE_CHECKING:
     from provision.engine.plan import Plan
@@ -144,12 +143,13 @@ class Consent:
             return
         given = self.given
         if not given and sys.stdin.isatty():
+            from provision import terminal
             from provision.cli import console
 
             console.plan(plan, stderr=run.json)
             run.shown = plan.steps
             prompt = f"{self.what}. Type {self.name} to go on: "
-            print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
+            terminal.say(prompt, stderr=True, end="")  # stdout is for the result
             given = sys.stdin.readline().strip()
         self._require(given)
 
@@ -222,6 +222,6 @@ def finish(
         terminal.emit_json(document)
         return
     if run.dry_run and plan.steps:
-        print(f"{plan.changed} would change; nothing was changed (--dry-run)")
+        terminal.say(f"{plan.changed} would change; nothing was changed (--dry-run)")
         return
-    print(shown(f"{done} changed" + (f"; {line}" if line else "")))
+    terminal.say(f"{done} changed" + (f"; {line}" if line else ""))

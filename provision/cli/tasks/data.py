@@ -53,9 +53,9 @@ def backup_etcd(run: Run, to: str = "", keep: str = "all", fetch: bool = False) 
     if run.json:
         terminal.emit_json(backup.document())
         return 0
-    print(backup_etcd.describe(backup))
+    terminal.say(backup_etcd.describe(backup))
     for path in backup.removed:
-        print(f"removed {path}: --keep {keep}")
+        terminal.say(f"removed {path}: --keep {keep}")
     return 0
 
 
@@ -74,9 +74,9 @@ def _fetch(run: Run, inventory: Inventory, into: Path, keep: int) -> int:
     if run.json:
         terminal.emit_json(fetched.document())
     else:
-        print("\n".join(fetch_backups.describe(fetched)))
+        terminal.say("\n".join(fetch_backups.describe(fetched)))
         for path in fetched.removed:
-            print(f"removed {path}: --keep {keep}")
+            terminal.say(f"removed {path}: --keep {keep}")
         console.problems(fetched.problems)
     return 1 if any(p.severity == "error" for p in fetched.problems) else 0
 

@@ -45,7 +45,7 @@ def explain(run: Run, id: str) -> int:
     elif id == ALL:
         terminal.table(("id", "is"), [(p.id, p.title) for p in found])
     else:
-        print(f"{id}: {found[0].text.removeprefix('# ')}", end="")
+        terminal.say(f"{id}: {found[0].text.removeprefix('# ')}", end="")
     return 0
 
 
@@ -56,15 +56,14 @@ def explain(run: Run, id: str) -> int:
 )
 def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
     """Write a commented example inventory to start from."""
+    from provision import terminal
     from provision.inventory import write_example
 
     write_example(Path(path))
     if run.json:
-        from provision import terminal
-
         terminal.emit_json({"schema": "alluxio-provision/init-inventory/1", "path": path})
     else:
-        print(f"wrote {path}: edit it, then invoke show-inventory --inventory {path}")
+        terminal.say(f"wrote {path}: edit it, then invoke show-inventory --inventory {path}")
     return 0
 
 
@@ -108,7 +107,7 @@ def import_ansible(
         )
     else:
         workers = f", {made.workers} workers of {made.groups[1]}" if made.groups[1] else ""
-        print(
+        terminal.say(
             f"wrote {to}: {made.members} members of {made.groups[0]}{workers}; edit what says "
             f"EDIT, then invoke show-inventory --inventory {to}"
         )
@@ -163,7 +162,7 @@ def render_client_config(run: Run, to: str = "") -> int:
             {"schema": client_config.SCHEMA, "files": config.files, "wrote": written}
         )
     elif to:
-        print(f"{len(changed)} changed in {to}: {', '.join(config.files)}")
+        terminal.say(f"{len(changed)} changed in {to}: {', '.join(config.files)}")
     else:
         print(config.files[client_config.SITE], end="")
     return 0
@@ -206,9 +205,9 @@ def render_monitor(
         document = {"files": [str(path) for path in paths], "output": str(made.output)}
         terminal.emit_json({"schema": "alluxio-provision/render-monitor/1", **document})
         return 0
-    print("\n".join(f"wrote {path}" for path in paths))
+    terminal.say("\n".join(f"wrote {path}" for path in paths))
     for line in monitor.instructions(made, folder):
-        print(line)
+        terminal.say(line)
     return 0
 
 
@@ -264,7 +263,7 @@ def render_helm(run: Run, to: str = "", credentials: str = "") -> int:
     elif target is None:
         print(text, end="")
     else:
-        print(f"{changed} changed; {install}")
+        terminal.say(f"{changed} changed; {install}")
     return 0
 
 
