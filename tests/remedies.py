@@ -190,6 +190,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=("check-nodes", "forget-worker"),
         why="each names its own command, with the argument",
     ),
+    "argument-unexpected": Row(_unit("usage", "an_argument_too_many"), why=_HERE),
     "auth-differs": Row(
         _lab("auth", "workers_wait_for_the_authentication_that_is_declared"),
         heals={
@@ -1005,6 +1006,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why="each names the option again",
     ),
+    "option-unknown": Row(_unit("usage", "an_unknown_option"), why=_HERE),
     "other-clusters-live": Row(
         _component("clusters", "authentication_locks_nobody_out_unasked"),
         named=(
@@ -1282,6 +1284,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("tarball", "one_that_is_cut_short"),
         why=_EDIT,
     ),
+    "task-unknown": Row(_unit("usage", "an_unknown_task"), why=_HERE),
     "unit-masked": Row(
         _lab("preflight", "the_remedy_by_hand[a masked unit]"),
         heals={

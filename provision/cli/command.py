@@ -141,7 +141,10 @@ def command(
 
 def argument_missing(task: str, name: str, help: str) -> UsageError:
     """The error of a task without its argument ``name``; ``help`` says what the argument is."""
-    return UsageError(f"which {name}? invoke {task} {name.upper()} ({help})", id="argument-missing")
+    shown = name.upper()
+    return UsageError(
+        f"{task} needs {shown} ({help.rstrip('.')}): invoke {task} {shown}", id="argument-missing"
+    )
 
 
 def _refuse_writing(name: str, writes: bool | Sequence[str], given: Mapping[str, Any]) -> None:

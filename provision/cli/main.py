@@ -16,10 +16,9 @@ def main() -> None:
     exit_when_interrupted()
     from provision import program_in_use
     from provision.cli.command import BROKEN_PIPE, discard_output, flush_output
-    from provision.cli.commands import namespace
-    from provision.cli.program import NAME, program
+    from provision.cli.program import NAME, TASKS, program
 
-    program_in_use.start(NAME, namespace.task_names)
+    program_in_use.start(NAME, TASKS)
     try:
         try:
             program.run()
