@@ -20,6 +20,7 @@ from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from provision.cli.interrupt import INTERRUPTED, between_imports
@@ -60,6 +61,14 @@ class Command(Task[Any]):
 
     act: Callable[..., int | None]
     guarded: bool
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """As Invoke's own, which takes the help away from the task: here the task keeps it."""
+        kept = dict(self.help)
+        try:
+            return super().get_arguments(ignore_unknown_help)
+        finally:
+            self.help = kept
 
 
 def command(

@@ -7,7 +7,6 @@ Invoke itself prints one sentence and ends with 1, which here means "unhealthy".
 from __future__ import annotations
 
 import contextlib
-import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -89,13 +88,8 @@ def check(program: Program, tasks: Collection) -> None:
         return
     names = tuple(tasks.task_names)
     words = program.argv[1:]
-    # Invoke takes the help away from the tasks whose arguments it reads: these are copies, of the
-    # tasks that are on the line.
-    contexts = []
-    for name in {*words} & {*names}:
-        task = copy.copy(tasks[name])
-        task.help = dict(task.help)
-        contexts.append(ParserContext(name=name, args=task.get_arguments()))
+    on_line = {*words} & {*names}
+    contexts = [ParserContext(name=name, args=tasks[name].get_arguments()) for name in on_line]
     with answered(words, names):
         Parser(contexts, program.initial_context).parse_argv(list(core.unparsed))
         check_core(program, names)

@@ -32,7 +32,6 @@ TASKS = {name: commands.namespace[name] for name in commands.namespace.task_name
 
 
 def _options(name: str) -> set[str]:
-    # Not get_arguments(): it takes the help away from the task.
     return set(inspect.signature(TASKS[name].body).parameters)
 
 

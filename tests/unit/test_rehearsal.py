@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import signal
 import subprocess
@@ -77,9 +76,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
 
     def call(program: Program, words: Sequence[str]) -> tuple[int, Seen]:
         # Invoke copies its parser's tables several times a run: these tasks are enough for it.
-        tasks = {name: copy.copy(every[name]) for name in {*words, "status"} & {*every}}
-        for task in tasks.values():
-            task.help = dict(task.help)  # Invoke's parser empties it
+        tasks = {name: every[name] for name in {*words, "status"} & {*every}}
         monkeypatch.setattr(namespace, "tasks", type(namespace.tasks)(tasks))
         seen.clear()
         code = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import functools
 import inspect
 import re
@@ -80,8 +79,7 @@ def _lines() -> list[tuple[str, str]]:
 
 @functools.cache
 def _parser() -> Parser:
-    # A copy: Invoke takes the help away from the tasks whose arguments it reads.
-    return Parser(contexts=copy.deepcopy(namespace).to_contexts())
+    return Parser(contexts=namespace.to_contexts())
 
 
 @pytest.mark.parametrize(("id", "line"), _lines())
