@@ -67,6 +67,16 @@ def found(
     return moved
 
 
+def outdated(one: Moved, seen: RegistrationSnapshot) -> bool:
+    """Whether the worker is live at another address than the entry's, as after a restore of older
+    data: its live key is newer than the entry, and Alluxio would refuse its next start."""
+    entry, now = one.entry.registration, seen.live.get(one.worker_id)
+    return now is not None and any(
+        getattr(now.registration, field, None) != getattr(entry, field, None)
+        for field in worker_address.TITLES
+    )
+
+
 def clones(
     alluxio: AlluxioCluster,
     fleet: Fleet,
