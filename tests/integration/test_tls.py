@@ -33,7 +33,6 @@ def trusting(lab: Lab, *, certificate: bool) -> ssl.SSLContext:
     """The side of a client that trusts the cluster's CA, with a certificate of it or without."""
     context = ssl.create_default_context(cafile=own_ca.ca_file(Path(lab.pki), Lab.name))
     if certificate:
-        own_ca.ensure_client(Path(lab.pki), Lab.name)
         context.load_cert_chain(own_ca.home(Path(lab.pki), Lab.name) / own_ca.CLIENT)
     return context
 
