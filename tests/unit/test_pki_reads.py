@@ -150,6 +150,17 @@ def test_a_look_without_the_folder_makes_none(cluster: EtcdCluster, tmp_path: Pa
     assert not (tmp_path / "gone").exists()
 
 
+def test_without_the_ca_s_key_only_a_certificate_that_is_there_is_used(pki: Path) -> None:
+    home = own_ca.home(pki, "c")
+    (home / own_ca.CA_KEY).unlink()
+    with pytest.raises(UsageError, match=r"ca.crt is there without its key") as caught:
+        own_ca.client_pair(pki, "c")
+    assert caught.value.id == "pki-missing"
+    authority = own_ca.ensure_ca(pki, "d")
+    there = own_ca.renew_client(pki, "c", authority, 5, now=LONG_AGO)
+    assert own_ca.client_pair(pki, "c") == there
+
+
 def test_a_folder_that_cannot_be_read_is_an_error(pki: Path) -> None:
     imports = "from pathlib import Path\nfrom provision.etcd.pki import own_ca\n"
     script = """
