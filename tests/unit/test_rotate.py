@@ -327,6 +327,9 @@ def test_a_ca_that_has_expired_is_replaced_from_wherever_it_was_left(
     assert plan.steps[1].after is not None
     assert plan.steps[1].at_once is None
     assert [n.id for n in plan.notes] == ["ca-replaced"]
+    for write in (False, True):  # a dry run refuses what the run would refuse
+        with pytest.raises(UsageError, match="invoke rotate-certs --ca"):
+            tls.authority(world.cluster, {}, write=write)
     ca = own_ca.authorities(tmp_path, "c")
     assert ca.next is not None
     assert ca.signing == ca.next

@@ -48,7 +48,9 @@ def _own(cluster: EtcdCluster, behind: timedelta, *, write: bool) -> own_ca.CaSe
     directory, days = cluster.tls.pki_dir, cluster.tls.ca_days
     if write:
         own_ca.ensure_ca(directory, cluster.name, days, behind=behind)
-    elif not own_ca.ca_exists(directory, cluster.name):
+    elif own_ca.ca_exists(directory, cluster.name):
+        own_ca.load_ca(directory, cluster.name)  # refuses what ensure_ca refuses
+    else:
         return own_ca.preview(cluster.name, days, behind=behind)
     return own_ca.authorities(directory, cluster.name, behind=behind)
 
