@@ -7,9 +7,9 @@ mount for which systemd has a unit at boot: lines of ``/etc/fstab``, also with `
 ``nofail``, and mount units. It does not cover a disk that is mounted by hand or by a script, a line
 that was removed from ``/etc/fstab``, and a new, empty file system in the place of the old one.
 
-The marker covers these cases: a folder on the data disk, owned by root (:class:`DataDisk`). The
-unit does not start without it. A service user could make a plain file by accident, but not this
-folder.
+The marker covers these cases: a folder on the data disk, owned by root
+(:class:`provision.host.kinds.files.DataDisk`). The unit does not start without it. A service user
+could make a plain file by accident, but not this folder.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
-
-from provision.host.resources import DataDisk
 
 if TYPE_CHECKING:
     from provision.host.facts import HostFacts
@@ -37,16 +35,21 @@ _FOR_NEXT_START = (
 WAIT_SECONDS, LOOK_SECONDS = 60, 2
 
 
+def marker(folder: str) -> str:
+    """The path of the marker in a folder of a service's data."""
+    return f"{folder}/data-disk"
+
+
 def is_marked(folder: str, facts: HostFacts) -> bool:
     """Whether the marker is in ``folder``. The facts come from a probe with :class:`DataDisk`."""
-    found = facts.paths.get(DataDisk(folder).marker)
+    found = facts.paths.get(marker(folder))
     return found is not None and found.kind == "dir" and found.owner == "root"
 
 
 def mark(folder: str) -> str:
     """Shell lines that make the marker. ``mkdir`` does not follow a link that a service user may
     have put there."""
-    path = shlex.quote(DataDisk(folder).marker)
+    path = shlex.quote(marker(folder))
     return f"[ -d {path} ] && [ ! -L {path} ] || mkdir -m 755 {path}"
 
 
@@ -58,10 +61,10 @@ def check(folder: str, what: str, remedy: str, *, wait: bool = False) -> str:
     (it has NRestarts) looks for a minute before it exits. So the log gets one line a minute, and a
     disk that comes late is found at once.
     """
-    marker = shlex.quote(DataDisk(folder).marker)
     there = '[ -d "$d" ] && [ ! -L "$d" ] && [ "$(stat -c %u "$d")" = 0 ]'
     said = f"the data disk is not mounted, or lost its data: {what} ($d); {remedy}"
-    script = f'd={marker}; ok() {{ {there}; }}; ok && exit; echo "{said}" >&2; '
+    path = shlex.quote(marker(folder))
+    script = f'd={path}; ok() {{ {there}; }}; ok && exit; echo "{said}" >&2; '
     if wait:
         script += (
             'n="$(systemctl show -p NRestarts %n)"; [ "${n#*=}" != 0 ] || exit 1; '
