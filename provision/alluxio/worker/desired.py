@@ -326,7 +326,7 @@ def conf_files(
         File(
             f"{conf}/workers",
             render("workers", cluster=alluxio.name, workers=alluxio.workers),
-            restarts=units if alluxio.membership == "STATIC" else (),
+            restarts=units if alluxio.membership.in_file else (),
         ),
         *(masters if alluxio.masters else []),
     )
@@ -359,7 +359,7 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
 
 def etcd_addresses(alluxio: AlluxioCluster) -> tuple[tuple[str, int], ...]:
     """The hosts and ports at which workers ask etcd; none with STATIC."""
-    if alluxio.membership == "STATIC":
+    if not alluxio.membership.in_etcd:
         return ()
     parts = (urlsplit(url) for url in alluxio.etcd_endpoints)
     return tuple((part.hostname or "", part.port or 2379) for part in parts)
@@ -392,8 +392,8 @@ def _properties(
     master: AlluxioMaster | None,
     endpoints: tuple[str, ...],
 ) -> Mapping[str, Scalar]:
-    membership: dict[str, Scalar] = {membership_switch.KEY: alluxio.membership}
-    if alluxio.membership == "STATIC":
+    membership: dict[str, Scalar] = {membership_switch.KEY: alluxio.membership.value}
+    if alluxio.membership.in_file:
         membership["alluxio.worker.static.membership.manager.config.file"] = (
             f"{home(alluxio)}/conf/workers"
         )

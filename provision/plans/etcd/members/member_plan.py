@@ -95,7 +95,7 @@ def with_workers(
     alluxio = inventory.alluxio
     if (
         alluxio is None
-        or alluxio.membership == "STATIC"
+        or not alluxio.membership.in_etcd
         or not (changed or running.pending.workers)
     ):
         return
