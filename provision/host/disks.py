@@ -129,6 +129,34 @@ def missing(unit: str | None, facts: HostFacts, paths: Iterable[str]) -> dict[st
     }
 
 
+def away(unit: str | None, facts: HostFacts, folder: str) -> str:
+    """The mount point of ``folder``'s disk, when nothing is mounted there now; else empty.
+
+    The unit's text ``unit`` has the note of the mount point. Files that are written meanwhile are
+    below the mount point: the old files come back with the old disk.
+    """
+    return missing(unit, facts, [folder]).get(folder, "")
+
+
+def is_missing(unit: str | None, facts: HostFacts, folder: str, *, was: bool) -> bool:
+    """Whether the folder's disk is away or lost its data: the marker is missing, and was there.
+
+    ``was``: other facts show that the service had its data here. Without them, the note of a mount
+    point that is away shows it. The caller knows the service's own data, which count, too.
+    """
+    return (was or bool(away(unit, facts, folder))) and not is_marked(folder, facts)
+
+
+def what_is_away(mount: str) -> str:
+    """The problem of a disk that :func:`away` misses at ``mount``."""
+    return f"its data disk is not mounted: nothing is at {mount}"
+
+
+def what_is_missing(folder: str, lost: str) -> str:
+    """The problem of a disk for which :func:`is_missing` holds, or which ``lost`` something."""
+    return f"its data disk is not mounted, or {lost}: there is no {marker(folder)}"
+
+
 def mount(path: str, facts: HostFacts | None) -> str:
     """The mount point of the file system that ``path`` is on, or will be; empty if not known."""
     disk = facts.disks.get(path) if facts is not None else None

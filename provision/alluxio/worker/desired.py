@@ -152,10 +152,9 @@ def is_disk_missing(alluxio: AlluxioCluster, facts: HostFacts) -> bool:
     was = facts.unit(UNIT).file_state == "enabled" and owner(facts, UNIT_PATH) == alluxio.name
     folder = alluxio.state_dir
     return (
-        (was or bool(disks.missing(facts.text(UNIT_PATH), facts, [folder])))
+        disks.is_missing(facts.text(UNIT_PATH), facts, folder, was=was)
         and not facts.text(identity_file(alluxio))
         and state.metastore(alluxio) not in facts.paths
-        and not disks.is_marked(folder, facts)
     )
 
 
@@ -166,8 +165,7 @@ def disk_problems(alluxio: AlluxioCluster, facts: HostFacts, where: str) -> list
     return [
         Problem(
             where,
-            "its data disk is not mounted, or lost the worker's identity: there is no "
-            f"{DataDisk(alluxio.state_dir).marker}",
+            disks.what_is_missing(alluxio.state_dir, "lost the worker's identity"),
             "mount it; or, on a new disk, make that folder as root and run invoke "
             "start-workers again: the worker gets a new identity",
             id="data-disk-missing",

@@ -23,7 +23,7 @@ from provision.etcd.cluster import gates, health, scratch
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import gather
+from provision.host import disks, gather
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -191,8 +191,8 @@ def disk_away(member: EtcdMember, facts: HostFacts) -> Problem | None:
         return None
     return Problem(
         f"{member.name} at {member.machine.host} ({member.machine.where})",
-        f"its data disk is not mounted: nothing is at {mount}. The old cluster could come back "
-        "with the old disks, beside the new one",
+        f"{disks.what_is_away(mount)}. The old cluster could come back with the old disks, beside "
+        "the new one",
         f"mount the disk, or a new one, at {mount}",
         id="member-data-lost",
     )
