@@ -314,7 +314,7 @@ systemctl is-active -q {layout.UNIT} && {{ echo "{layout.UNIT} runs again" >&2; 
 # A new disk's top folder is root's.
 chown {user}:{user} {shlex.quote(member.data_dir)}; chmod 0700 {shlex.quote(member.data_dir)}
 rm -rf {shlex.quote(new)}
-ETCDCTL_API=3 setpriv --reuid {user} --regid {user} --init-groups {shlex.join(command)} >/dev/null
+ETCDCTL_API=3 {layout.as_user(cluster)} {shlex.join(command)} >/dev/null
 echo {mark.id} >{shlex.quote(new)}/member/restored-by
 sync -f {shlex.quote(new)}
 {aside(member, mark, f"{new}/member")}
