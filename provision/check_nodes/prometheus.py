@@ -129,7 +129,8 @@ def _etcd(report: CheckReport) -> Iterator[Family]:
     ]
     yield Family(
         "etcd_member_certificate_valid",
-        "Whether the listener's certificate is in time, of the cluster's CA, and of its name.",
+        "1 when the listener's certificate is valid now, issued by the cluster's CA, and has the "
+        "member's address. 0 also when the listener could not be asked.",
         [(labels, not c.error) for labels, c in shown],
     )
     yield Family(
