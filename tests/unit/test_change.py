@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.artifacts import Artifact
-from provision.host.diff import Change, batch, changes, receive
+from provision.host.diff import Change, batch, changes
 from provision.host.facts import STATE_DIR, PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import (
@@ -262,7 +262,7 @@ def tarball(tmp_path: Path) -> Artifact:
 
 
 def _receive(tree: Tree, body: bytes, root: Path) -> int:
-    command = receive(tree).replace(STATE_DIR, f"{root}/.state")
+    command = tree.receive().replace(STATE_DIR, f"{root}/.state")
     return subprocess.run(["sh", "-c", command], input=body, capture_output=True).returncode
 
 

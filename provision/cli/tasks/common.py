@@ -82,7 +82,7 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     run.established = True
     alluxio = inventory.alluxio
     for_workers = run.command in WORKERS
-    static = alluxio is not None and alluxio.membership == "STATIC"
+    static = alluxio is not None and not alluxio.membership.in_etcd
     if for_workers and (alluxio is None or (static and run.command != "forget-worker")):
         return inventory
     login = None
@@ -192,7 +192,7 @@ def _require_leases(run: Run) -> None:
     from provision.etcd.cluster import gates, health
 
     alluxio = run.inventory.alluxio
-    if alluxio is not None and alluxio.membership != "STATIC":
+    if alluxio is not None and alluxio.membership.in_etcd:
         gates.require_writable(health.observe(run.etcd or run.inventory.etcd, run.fleet))
 
 

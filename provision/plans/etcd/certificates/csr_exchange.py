@@ -28,8 +28,9 @@ from provision.etcd.member import desired, layout
 from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca
 from provision.etcd.pki.external_ca import CHAIN, PEM, External
 from provision.host import gather
-from provision.host.diff import Change, signing_request
+from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
+from provision.host.kinds.certificates import signing_request
 from provision.host.ownership import owner
 from provision.host.resources import Certificate, File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, is_ip
