@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from provision.host import disks
+from provision.host import disks, tool_version
 from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts
 from provision.host.predict import UNIT_DIR, after, holds, is_half_installed
 from provision.host.resources import (
@@ -116,6 +116,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         '  echo "what an earlier run began here has not ended" >&2',
         "  exit 1",
         "}",
+        tool_version.note(),
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
         lines.append(f"touch {STATE_DIR}/restart.{shlex.quote(unit)}")
@@ -132,10 +133,13 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
 
 
 def questions(todo: Sequence[Change]) -> str:
-    """One shell script with the questions of ``todo`` to the host; empty without questions."""
+    """One shell script with the questions of ``todo`` to the host; empty without questions.
+
+    A question may make a key on the host, so the script changes the host.
+    """
     asked = [(n, change) for n, change in enumerate(todo) if change.ask]
     lines = [f"( {change.ask}\n) || exit 1\necho {ANSWERED} {n}" for n, change in asked]
-    return "\n".join(lines)
+    return "\n".join([tool_version.note(), *lines]) if lines else ""
 
 
 def answered(todo: Sequence[Change], output: str) -> list[Change]:
@@ -162,6 +166,7 @@ def receive(tree: Tree) -> str:
     return f"""\
 set -e
 umask 022
+{tool_version.note()}
 base=$(dirname {path})
 mkdir -p "$base"
 rm -rf "$base"/.incoming.*
