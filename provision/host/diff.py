@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from provision.artifacts import Artifact
+from provision.host import tool_version
 from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts, Observable, Place
 from provision.host.predict import in_order
 from provision.ids import Id
@@ -130,6 +131,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         '  echo "what an earlier run began here has not ended" >&2',
         "  exit 1",
         "}",
+        tool_version.note(),
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
         lines.append(f"touch {STATE_DIR}/restart.{shlex.quote(unit)}")
@@ -146,10 +148,13 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
 
 
 def questions(todo: Sequence[Change]) -> str:
-    """One shell script with the questions of ``todo`` to the host; empty without questions."""
+    """One shell script with the questions of ``todo`` to the host; empty without questions.
+
+    A question may make a key on the host, so the script changes the host.
+    """
     asked = [(n, change) for n, change in enumerate(todo) if change.ask]
     lines = [f"( {change.ask}\n) || exit 1\necho {ANSWERED} {n}" for n, change in asked]
-    return "\n".join(lines)
+    return "\n".join([tool_version.note(), *lines]) if lines else ""
 
 
 def answered(todo: Sequence[Change], output: str) -> list[Change]:

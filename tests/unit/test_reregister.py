@@ -179,7 +179,7 @@ def test_restart_workers_moves_a_live_worker_only_from_an_entry_that_it_did_not_
 
 
 def test_without_permanent_keys_a_live_key_is_enough(world: Restored) -> None:
-    world.alluxio = replace(world.alluxio, membership="SERVICE_REGISTRY")
+    world.alluxio = replace(world.alluxio, membership=MembershipType.SERVICE_REGISTRY)
     world.gone, world.authorized = ["w2"], {}
     assert groups(world.plan()) == [["w2"]]
 

@@ -160,7 +160,7 @@ def test_it_is_taken_out_of_a_tree_that_is_replaced(
     move = _move(tmp_path)
     tarball = hosts.tarball(tmp_path)
     tree = Tree(str(tmp_path / "opt/1"), tarball, ("w.service",), (move,))
-    command = tree.receive().replace("/run/alluxio-provision", f"{tmp_path}/run")
+    command = hosts.below(tmp_path, tree.receive())
     body = tarball.path.read_bytes()
     subprocess.run(["sh", "-c", command], input=body, check=True, env=systemctl)
     assert (tmp_path / "opt/1/bin/tool").exists()

@@ -106,6 +106,20 @@ def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     return inventory, inventory.alluxio
 
 
+def require_workers_not_newer(run: Run, inventory: Inventory) -> None:
+    """For a command that looks at the workers' hosts only after it has changed etcd.
+
+    Raises :class:`PreflightFailed` when a newer version of this tool last changed one of these
+    hosts. Hosts that cannot be asked are left out.
+    """
+    from provision.host import gather
+    from provision.host.facts import Probe
+
+    if inventory.alluxio is not None:
+        probes = {w.machine: Probe(addresses=False) for w in inventory.alluxio.workers}
+        gather.gather_facts(run.fleet, probes)
+
+
 def warn(run: Run) -> None:
     from provision.cli import console
 
@@ -167,7 +181,7 @@ def carry_out(run: Run, plan: Plan) -> bool:
     if plan.steps and run.command in LEASING:
         _require_leases(run)
     run.plans.append(plan)
-    console.problems((*plan.notes, *plan.left))
+    console.problems((*run.version_notes(), *plan.notes, *plan.left))
     if run.dry_run and plan.left:
         run.drifted = True
     if not plan.steps:

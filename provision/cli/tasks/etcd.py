@@ -303,6 +303,7 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
             "which file? invoke restore-etcd FILE, one of backup-etcd", id="argument-missing"
         )
     inventory = common.load_own_etcd(run)
+    common.require_workers_not_newer(run, inventory)
     observed = restore_etcd.observe(inventory, run.fleet, Path(file).expanduser(), bump=bump)
     plan = restore_etcd.plan(inventory, run.fleet, observed, bump=bump)
     watch = reregister_workers.watch(inventory, run.fleet)
@@ -346,6 +347,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
     inventory = common.load_own_etcd(run)
     if cluster_id:
         inventory = guard.choose(inventory, run.fleet, cluster_id)
+    common.require_workers_not_newer(run, inventory)
     seen = recover_etcd.observe(inventory, run.fleet, name)
     plan = recover_etcd.plan(inventory, run.fleet, seen)
     console.problems(plan.notes)
@@ -397,6 +399,7 @@ def kept_data(run: Run, delete: str, limit: str) -> int:
     from provision.plans.etcd.data import retained
     from provision.text import size
 
+    run.changes = bool(delete)
     inventory = common.load(run)
     seen = retained.observe(inventory, run.fleet, choose(inventory.etcd.members, limit))
     plan = retained.plan(inventory, seen, [n.strip() for n in delete.split(",") if n.strip()])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from provision.artifacts import Artifact
-from provision.host import predict
+from provision.host import predict, tool_version
 from provision.host.diff import Change, Resource
 from provision.host.facts import STATE_DIR, HostFacts, Look, Place
 
@@ -130,6 +130,7 @@ class Tree(Resource):
         return f"""\
 set -e
 umask 022
+{tool_version.note()}
 base=$(dirname {path})
 mkdir -p "$base"
 rm -rf "$base"/.incoming.*

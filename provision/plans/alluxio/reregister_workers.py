@@ -98,7 +98,7 @@ class Watch:
         running = [w for w in self._alluxio.workers if self._is_ours(w)]
         given = self._inventory, self._alluxio, self._fleet
         gone = lost(*given, running, self._facts)
-        if self._alluxio.membership == "ETCD":
+        if self._alluxio.membership.permanent_keys:
             gone += unlisted(self._alluxio, running, self._facts, forget_worker.look(*given))
         self._lost = [w for w in running if w in gone]
 
