@@ -149,6 +149,8 @@ Id = Literal[
     "tarball-unavailable",
     "tarball-unfit",
     "task-unknown",
+    "tool-too-old",
+    "tool-version-unknown",
     "unit-masked",
     "unit-overridden",
     "upgrade-path",

@@ -100,6 +100,7 @@ def restore_etcd(run: Run, file: str, yes_restore: str = "", bump_revision: bool
     from provision.plans.etcd.data import restore_etcd
 
     inventory = common.load_own_etcd(run)
+    common.require_workers_not_newer(run, inventory)
     observed = restore_etcd.observe(
         inventory, run.fleet, Path(file).expanduser(), bump=bump_revision
     )
@@ -156,6 +157,7 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
     inventory = common.load_own_etcd(run)
     if cluster_id:
         inventory = guard.choose(inventory, run.fleet, cluster_id)
+    common.require_workers_not_newer(run, inventory)
     seen = recover_etcd.observe(inventory, run.fleet, from_)
     plan = recover_etcd.plan(inventory, run.fleet, seen)
     console.problems(plan.notes)
@@ -217,6 +219,7 @@ def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
     from provision.plans.etcd.data import retained
     from provision.text import size
 
+    run.changes = bool(delete)
     inventory = common.load(run)
     seen = retained.observe(inventory, run.fleet, choose(inventory.etcd.members, limit))
     plan = retained.plan(inventory, seen, [n.strip() for n in delete.split(",") if n.strip()])
