@@ -11,6 +11,7 @@ from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker import state
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
 from provision.host import gather
 from provision.host.diff import Change
@@ -109,7 +110,7 @@ def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
     return f": {', '.join(each)}" if each else ""
 
 
-def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
+def others(inventory: Inventory, etcd: Etcd) -> tuple[Problem, ...]:
     """The other clusters in this etcd, if it answers; and what stays in an etcd of others.
 
     Raises :class:`PreflightFailed` when live workers of another cluster would lose their etcd.
@@ -117,7 +118,7 @@ def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
     from provision.alluxio.membership import clusters
 
     try:
-        seen = clusters.look(inventory, fleet).clusters
+        seen = clusters.look(inventory, etcd).clusters
     except ProvisionError:  # an etcd that is down serves nobody
         return ()
     if inventory.etcd.external:

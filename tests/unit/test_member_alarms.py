@@ -10,6 +10,7 @@ import pytest
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
 from provision.etcd.cluster import hashes
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.member import layout
 from provision.etcd.pki import tls
@@ -43,7 +44,13 @@ def replaced(of: World, name: str) -> Plan:
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet:
         return replace_member.plan(
-            inventory, fleet, of.observed(), name, (), write=False, workers=False
+            inventory,
+            Etcd(inventory.etcd, fleet),
+            of.observed(),
+            name,
+            (),
+            write=False,
+            workers=False,
         )
 
 
@@ -51,7 +58,13 @@ def removed(of: World, name: str) -> Plan:
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet:
         return remove_member.plan(
-            inventory, fleet, of.observed(), name, (), write=False, workers=False
+            inventory,
+            Etcd(inventory.etcd, fleet),
+            of.observed(),
+            name,
+            (),
+            write=False,
+            workers=False,
         )
 
 
@@ -151,7 +164,14 @@ def test_what_is_no_remedy_is_refused_before_it_begins(
     of.down.add("infra2")
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match=kind):
-        add_member.plan(inventory, fleet, of.observed(), "infra2", write=False, workers=False)
+        add_member.plan(
+            inventory,
+            Etcd(inventory.etcd, fleet),
+            of.observed(),
+            "infra2",
+            write=False,
+            workers=False,
+        )
 
 
 def test_a_host_with_a_unit_of_somebody_elses_is_not_cleaned(agree: Callable[..., None]) -> None:

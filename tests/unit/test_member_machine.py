@@ -19,6 +19,7 @@ from provision.engine.plan import Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.api.values import MemberStatus, RegisteredMember
 from provision.etcd.cluster import hashes
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import membership_diff
 from provision.etcd.pki import tls
@@ -230,7 +231,15 @@ def test_a_member_is_replaced_or_removed_with_a_quorum(
     make = replace_member.plan if command == "replace" else remove_member.plan
     try:
         with Fleet(4) as fleet:
-            plan = make(inventory, fleet, world.observed(), name, (), write=False, workers=False)
+            plan = make(
+                inventory,
+                Etcd(inventory.etcd, fleet),
+                world.observed(),
+                name,
+                (),
+                write=False,
+                workers=False,
+            )
     except (PreflightFailed, UsageError) as refused:
         event(f"refused: {refused.id}")
         return
@@ -247,4 +256,6 @@ def _plan(world: Cluster, cluster: EtcdCluster, going: frozenset[str]) -> Plan:
     inventory = builders.inventory(None, etcd=cluster, alluxio=None)
     with Fleet(4) as fleet:
         seen = world.observed(cluster)
-        return deploy_etcd.plan(inventory, fleet, seen, write=False, remove=going)
+        return deploy_etcd.plan(
+            inventory, Etcd(inventory.etcd, fleet), seen, write=False, remove=going
+        )

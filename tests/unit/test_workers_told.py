@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.engine.plan import Step
+from provision.etcd.cluster.handle import Etcd
 from provision.plans.alluxio import endpoints
 from provision.plans.etcd.members import member_plan
 from provision.plans.etcd.members.member_steps import Steps
@@ -37,6 +38,8 @@ def test_told(
     made = Steps([Step("add"), Step("remove"), Step("clean")], leaving=1)
     made.standing = frozenset({standing} - {""})
     with Fleet(1) as fleet:
-        member_plan.with_workers(made, builders.inventory(None), fleet, running, True, True)
+        inventory = builders.inventory(None)
+        handle = Etcd(inventory.etcd, fleet)
+        member_plan.with_workers(made, inventory, handle, running, True, True)
     assert [s.title for s in made.steps] == titles
     assert [n.id for n in made.notes] == (["endpoints-stale"] if standing else [])

@@ -17,9 +17,9 @@ from pathlib import Path
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable
-from provision.etcd.api.login import root_login
-from provision.etcd.api.values import Endpoint, Login
+from provision.etcd.api.values import Endpoint
 from provision.etcd.cluster import reach
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
@@ -47,20 +47,14 @@ class SnapshotStatus:
 
 @contextlib.contextmanager
 def member(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    host: EtcdMember,
-    snapshot: Path,
-    sha256: str,
-    *,
-    timeout: float,
-    login: Login | None = None,
+    etcd: Etcd, host: EtcdMember, snapshot: Path, sha256: str, *, timeout: float
 ) -> Iterator[tuple[EtcdClient, SnapshotStatus]]:
     """Upload ``snapshot`` to ``host``, restore it there, start a member with it, and connect.
 
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
     host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
     """
+    cluster, fleet = etcd.cluster, etcd.fleet
     folder = f"{SCRATCH}.{secrets.token_hex(8)}"
     port = 20000 + secrets.randbelow(9999)
     session = fleet.session(host.machine)
@@ -86,7 +80,7 @@ def member(
                 Endpoint("127.0.0.1", local, f"scratch member on {host.machine.host}:{port}"),
                 timeout=timeout,
                 tls=reach.client_tls(cluster, host),
-                login=login or root_login(cluster),
+                login=etcd.credentials,  # its tokens are its own
             ) as client,
         ):
             _wait(host, client)

@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, hashes, health, scratch
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
@@ -29,7 +30,6 @@ from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
 from provision.plans.etcd.data import alarms, restore_etcd
-from provision.ssh.session import Fleet
 from provision.text import document, number
 
 #: Seconds for the chosen member to become a cluster of its own.
@@ -73,7 +73,7 @@ class RecoveryState:
         return tuple(s.member for s in self.survivors if s.member != self.chosen)
 
 
-def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
+def observe(inventory: Inventory, etcd: Etcd, name: str) -> RecoveryState:
     """Look at every member's host that answers, and ask the members for their state.
 
     Raises :class:`PreflightFailed` when a recovery from ``name`` is impossible or not needed.
@@ -83,9 +83,9 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
     if chosen is None:
         known = ", ".join(m.name for m in cluster.members)
         raise UsageError(f"--from is one of the members {known}, not {name!r}", id="name-unknown")
-    seen = health.observe(cluster, fleet)
+    seen = health.observe(etcd)
     facts, unreachable = gather.gather_facts(
-        fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
+        etcd.fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
     )
     if chosen.machine not in facts:
         raise PreflightFailed(
@@ -126,7 +126,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
             [Problem(name, what, remedy, id="etcd-login-refused") for name in refusing],
             id="etcd-login-refused",
         )
-    if begun is None and seen.healthy_count and not _diverged(seen, fleet):
+    if begun is None and seen.healthy_count and not _diverged(seen, etcd):
         healthy = ", ".join(m.member.name for m in seen.members if m.healthy)
         raise PreflightFailed(
             "the quorum is not lost; nothing was changed",
@@ -159,20 +159,20 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
     )
     if not found.forced:
         return found
-    alone = health.observe(replace(cluster, members=(chosen,)), fleet)
+    alone = health.observe(etcd.with_cluster(replace(cluster, members=(chosen,))))
     return replace(found, joined=frozenset(r.name for r in alone.registered if not r.is_learner))
 
 
-def _diverged(seen: ClusterHealth, fleet: Fleet) -> bool:
+def _diverged(seen: ClusterHealth, etcd: Etcd) -> bool:
     """Whether all voters serve, and no majority has the same data: the operator has to choose."""
-    found = hashes.compare(seen, fleet)
+    found = hashes.compare(seen, etcd)
     return not found.equal and not found.right and found.compared == found.voters
 
 
-def plan(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
+def plan(inventory: Inventory, etcd: Etcd, observed: RecoveryState) -> Plan:
     """Stop the others, make the chosen member a cluster of its own, and start it."""
     cluster, chosen, mark = inventory.etcd, observed.chosen, observed.mark
-    alone = replace(cluster, members=(chosen,))
+    alone = etcd.with_cluster(replace(cluster, members=(chosen,)))
     steps: list[Step] = []
 
     def step(title: str, member: EtcdMember, *changes: Change) -> Step:
@@ -200,19 +200,19 @@ def plan(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
     if not observed.forced or not restore_etcd.running(observed.facts[chosen.machine]):
         start = step(f"start {chosen.name}", chosen, recovery_marker.start(chosen))
         # The data may contain an alarm: CORRUPT is disarmed before the next member joins.
-        after = gates.all_healthy(alone, fleet, standing=alarms.KINDS)
+        after = gates.all_healthy(alone, standing=alarms.KINDS)
         steps.append(replace(start, after=after))
     guards = tuple(s.member.machine for s in observed.survivors)
     return Plan("recover-etcd", cluster.name, tuple(steps), _notes(observed), guards)
 
 
-def see_to_alarms(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Step:
+def see_to_alarms(inventory: Inventory, etcd: Etcd, observed: RecoveryState) -> Step:
     """When all survivors are back: disarm the alarms that were in the data."""
     back = replace(inventory.etcd, members=tuple(s.member for s in observed.survivors))
-    return Step("see to the alarms", calls=(alarms.settle(back, fleet),))
+    return Step("see to the alarms", calls=(alarms.settle(etcd.with_cluster(back)),))
 
 
-def finish(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
+def finish(inventory: Inventory, etcd: Etcd, observed: RecoveryState) -> Plan:
     """When all survivors and the workers are back: remove the marks."""
     cluster = inventory.etcd
     back = replace(cluster, members=tuple(s.member for s in observed.survivors))
@@ -220,7 +220,8 @@ def finish(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
     hosts = tuple(
         HostChanges(m.name, m.machine, (recovery_marker.clear(m, note),)) for m in back.members
     )
-    step = Step("finish", hosts, before=gates.all_healthy(back, fleet, standing=("NOSPACE",)))
+    gate = gates.all_healthy(etcd.with_cluster(back), standing=("NOSPACE",))
+    step = Step("finish", hosts, before=gate)
     return Plan("recover-etcd", cluster.name, (step,))
 
 

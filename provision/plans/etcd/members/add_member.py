@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from provision.engine.plan import Plan
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import membership_diff
 from provision.inventory.resolved import Inventory
 from provision.plans.etcd.members import member_plan
 from provision.plans.etcd.state.observe import EtcdState, require_running
-from provision.ssh.session import Fleet
 
 
 def plan(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     observed: EtcdState,
     name: str,
     *,
@@ -36,7 +36,7 @@ def plan(
         "add-member",
         inventory,
         after,
-        fleet,
+        etcd,
         observed,
         moves,
         (),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import Problem, UsageError
 from provision.etcd.cluster import reconfigure, todo_keys
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
@@ -15,14 +16,13 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.alluxio import endpoints
 from provision.plans.etcd.members.member_steps import Steps, build, retire
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
-from provision.ssh.session import Fleet
 
 
 def plan_of(
     command: str,
     inventory: Inventory,
     after: Sequence[EtcdMember],
-    fleet: Fleet,
+    etcd: Etcd,
     observed: EtcdState,
     moves: Sequence[MemberChange],
     delete: Collection[str],
@@ -46,7 +46,7 @@ def plan_of(
     told = tls.require(inventory.etcd, coming, observed.facts, ca)
     made = build(
         inventory,
-        fleet,
+        etcd,
         observed,
         moves,
         (),
@@ -67,7 +67,7 @@ def plan_of(
         if m.id not in going and not m.learner
     ]
     become = with_members(inventory, (*after, *staying))
-    with_workers(made, become, fleet, running, bool(moves), workers)
+    with_workers(made, become, etcd, running, bool(moves), workers)
     guards = [m.machine for m in (*inventory.etcd.members, *after) if m.machine in observed.facts]
     return Plan(
         command,
@@ -81,7 +81,7 @@ def plan_of(
 def with_workers(
     made: Steps,
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     running: Running,
     changed: bool,
     wanted: bool,
@@ -92,7 +92,7 @@ def with_workers(
     A note in etcd says that the workers need the endpoints. It is there from before the first
     change until the last worker has them.
     """
-    alluxio = inventory.alluxio
+    alluxio, etcd = inventory.alluxio, etcd.with_cluster(inventory.etcd)
     if (
         alluxio is None
         or alluxio.membership == "STATIC"
@@ -104,9 +104,9 @@ def with_workers(
         what = "the endpoint lists of the workers are stale (--no-workers)"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         if changed and not running.alarms:
-            made.steps.insert(0, _note_workers(running.cluster, fleet))
+            made.steps.insert(0, _note_workers(etcd.with_cluster(running.cluster)))
         return
-    told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
+    told = endpoints.steps(inventory, alluxio, etcd, running.cluster)
     if told.steps and made.standing:
         # While the alarm stands, a restarted worker gets no lease.
         remedy = "run invoke deploy-etcd when the alarm is solved"
@@ -119,11 +119,10 @@ def with_workers(
     made.steps[before:before] = told.steps
     if told.steps and changed:
         if running.alarms:
-            made.steps.insert(before, _note_workers(inventory.etcd, fleet))
+            made.steps.insert(before, _note_workers(etcd))
         else:
-            made.steps.insert(0, _note_workers(running.cluster, fleet))
+            made.steps.insert(0, _note_workers(etcd.with_cluster(running.cluster)))
     if told.complete and (told.steps or running.pending.workers):
-        cluster = inventory.etcd
         made.steps.append(
             Step(
                 "note that every worker knows the endpoints",
@@ -131,7 +130,7 @@ def with_workers(
                 (
                     Action(
                         "etcd: the workers' endpoint lists are up to date",
-                        lambda: reconfigure.with_leader(cluster, fleet, todo_keys.forget_workers),
+                        lambda: reconfigure.with_leader(etcd, todo_keys.forget_workers),
                     ),
                 ),
             )
@@ -147,14 +146,14 @@ def with_members(inventory: Inventory, members: Sequence[EtcdMember]) -> Invento
     return replace(inventory, etcd=etcd, alluxio=alluxio)
 
 
-def _note_workers(cluster: EtcdCluster, fleet: Fleet) -> Step:
+def _note_workers(etcd: Etcd) -> Step:
     return Step(
         "note that the workers are to be told",
         (),
         (
             Action(
                 "etcd: the workers' endpoint lists are about to be stale",
-                lambda: reconfigure.with_leader(cluster, fleet, todo_keys.note_workers),
+                lambda: reconfigure.with_leader(etcd, todo_keys.note_workers),
             ),
         ),
     )

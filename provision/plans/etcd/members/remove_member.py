@@ -8,16 +8,16 @@ from dataclasses import replace
 from provision.engine.plan import Plan
 from provision.errors import UsageError
 from provision.etcd.cluster import hashes
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import membership_diff
 from provision.inventory.resolved import Inventory
 from provision.plans.etcd.members import member_plan
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
-from provision.ssh.session import Fleet
 
 
 def plan(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     observed: EtcdState,
     name: str,
     delete: Collection[str],
@@ -28,7 +28,7 @@ def plan(
     """The plan of ``remove-member``: ``name`` leaves etcd, and its host is cleaned."""
     running = require_running(observed)
     member_plan.require_odd_is_kept(inventory.etcd, name, delete)
-    odd, sparing = _remedy_of_an_alarm(running, fleet, name)
+    odd, sparing = _remedy_of_an_alarm(running, etcd, name)
     declared = next((m for m in inventory.etcd.members if m.name == name), None)
     there = next((r for r in running.roster.registered if name in (r.name, f"{r.id:x}")), None)
     if there is None and declared is not None:
@@ -52,7 +52,7 @@ def plan(
         "remove-member",
         inventory,
         after,
-        fleet,
+        etcd,
         observed,
         moves,
         delete,
@@ -66,7 +66,7 @@ def plan(
 
 
 def _remedy_of_an_alarm(
-    running: Running, fleet: Fleet, name: str
+    running: Running, etcd: Etcd, name: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The members that differ from the majority, and the kinds of alarm that may stand while
     ``name`` is removed. Alarms may stand when ``name`` is down, because nothing else can be
@@ -76,6 +76,6 @@ def _remedy_of_an_alarm(
     if running.alarms and name not in running.healthy:
         sparing = tuple(running.alarms)
     if "CORRUPT" in running.alarms:
-        odd = hashes.compare(running.health, fleet).differing
+        odd = hashes.compare(running.health, etcd).differing
         sparing = sparing or (("CORRUPT",) if name in odd else ())
     return odd, sparing

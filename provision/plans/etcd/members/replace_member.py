@@ -6,17 +6,17 @@ from collections.abc import Collection
 
 from provision.engine.plan import Plan
 from provision.etcd.cluster import hashes
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.inventory.resolved import Inventory
 from provision.plans.etcd.members import member_plan
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
-from provision.ssh.session import Fleet
 
 
 def plan(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     observed: EtcdState,
     name: str,
     delete: Collection[str],
@@ -35,7 +35,7 @@ def plan(
     member_plan.require_odd_is_kept(inventory.etcd, name, delete)
     found = running.roster.find(member)
     moves: list[MemberChange] = []
-    odd = _odd_by_hash(running, fleet, name)
+    odd = _odd_by_hash(running, etcd, name)
     if name not in running.healthy or name in odd:
         dead = found is not None and bool(found.name) and not found.is_learner
         if found is not None and dead:
@@ -50,7 +50,7 @@ def plan(
         "replace-member",
         inventory,
         after,
-        fleet,
+        etcd,
         observed,
         moves,
         delete,
@@ -61,10 +61,10 @@ def plan(
     )
 
 
-def _odd_by_hash(running: Running, fleet: Fleet, name: str) -> tuple[str, ...]:
+def _odd_by_hash(running: Running, etcd: Etcd, name: str) -> tuple[str, ...]:
     """The members that differ from the majority. Raises :class:`PreflightFailed` when members
     differ, and ``name`` serves and is not one of them."""
-    found = hashes.compare(running.health, fleet)
+    found = hashes.compare(running.health, etcd)
     if name in running.healthy and name not in found.differing and not found.equal:
         raise hashes.differ(found)
     return found.differing
