@@ -23,6 +23,7 @@ from provision.inventory.etcd_releases import State, require_fit
 from provision.inventory.model import EtcdAuth, Secret
 from provision.plans.etcd import auth, before_3_6, before_3_7, upgrade_etcd
 from provision.plans.etcd.members import member_steps
+from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
@@ -267,7 +268,7 @@ def test_no_member_joins_a_release_that_would_give_it_other_data(release: str) -
     observed = EtcdState(None, {}, health, (), running(health))
     moves = [MemberChange(ChangeKind.ADD, builders.member(4))]
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="adding infra4 could damage"):
-        member_steps.build(inventory, Etcd(inventory.etcd, fleet), observed, moves, ca=None)
+        member_steps.build(Etcd(inventory.etcd, fleet), observed, MemberChanges(moves), None)
 
 
 def test_authentication_is_not_turned_on_where_it_would_do_harm(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from provision.host import gather
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd import deploy_etcd
 from provision.plans.etcd.members import remove_member, replace_member
+from provision.plans.etcd.members.member_plan import Options
 from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
@@ -231,15 +232,8 @@ def test_a_member_is_replaced_or_removed_with_a_quorum(
     make = replace_member.plan if command == "replace" else remove_member.plan
     try:
         with Fleet(4) as fleet:
-            plan = make(
-                inventory,
-                Etcd(inventory.etcd, fleet),
-                world.observed(),
-                name,
-                (),
-                write=False,
-                workers=False,
-            )
+            handle, shown = Etcd(inventory.etcd, fleet), Options(write=False, workers=False)
+            plan = make(inventory, handle, world.observed(), name, shown)
     except (PreflightFailed, UsageError) as refused:
         event(f"refused: {refused.id}")
         return

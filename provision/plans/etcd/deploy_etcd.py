@@ -24,6 +24,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd.certificates import enable_peer_tls
 from provision.plans.etcd.data import alarms
 from provision.plans.etcd.members import declared_changes, member_plan, member_steps
+from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState
 
 
@@ -109,16 +110,10 @@ def plan(
     if observed.running is not None:
         names = {m.name for m in cluster.members}
         clean = () if alarm.kinds else sorted(set(observed.running.to_clean) - names)
-        made = member_steps.build(
-            inventory,
-            etcd,
-            observed,
-            moves,
-            [m.name for m in down],
-            ca=ca,
-            clean=clean,
-            beside=differs.notes,
+        change = MemberChanges(
+            moves, starting=[m.name for m in down], clean=clean, beside=differs.notes
         )
+        made = member_steps.build(etcd, observed, change, ca)
         told_of = member_plan.with_members(inventory, whole.members)
         member_plan.with_workers(made, told_of, etcd, observed.running, bool(moves), workers)
         steps += made.steps

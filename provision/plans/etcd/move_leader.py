@@ -5,22 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from provision.engine.plan import Action, Plan, Step
-from provision.errors import PreflightFailed, Problem, UsageError
+from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import gates, health, reconfigure
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import Inventory
+from provision.plans.etcd.members import member_plan
 
 
 def plan(inventory: Inventory, etcd: Etcd, to: str) -> Plan:
     """The plan. It is empty when ``to`` leads already. Raises :class:`PreflightFailed` when ``to``
     is not healthy."""
     cluster = inventory.etcd
-    member = next((m for m in cluster.members if m.name == to), None)
-    if member is None:
-        names = ", ".join(m.name for m in cluster.members)
-        raise UsageError(
-            f"{to!r} is not in etcd.members of {inventory.path} (there: {names})", id="name-unknown"
-        )
+    member = member_plan.declared_member(inventory, to)
     seen = health.observe(etcd)
     if not seen.is_member_healthy(to):
         problems = seen.problems or [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import Problem, UsageError
@@ -14,49 +14,39 @@ from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.alluxio import endpoints
-from provision.plans.etcd.members.member_steps import Steps, build, retire
+from provision.plans.etcd.members.member_steps import MemberChanges, Steps, build, retire
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the operator wants a change of the members."""
+
+    #: False for a plan that is only shown: the cluster's CA is not made.
+    write: bool
+    #: False leaves the workers' endpoint lists as they are.
+    workers: bool
+    #: The members whose data is deleted, not kept aside.
+    delete: Collection[str] = ()
 
 
 def plan_of(
     command: str,
     inventory: Inventory,
-    after: Sequence[EtcdMember],
     etcd: Etcd,
     observed: EtcdState,
-    moves: Sequence[MemberChange],
-    delete: Collection[str],
-    write: bool,
-    workers: bool,
-    leftovers: Sequence[EtcdMember] = (),
-    clean: Collection[str] = (),
-    *,
-    recovering: bool = False,
-    odd: Collection[str] = (),
-    sparing: Collection[str] = (),
+    change: MemberChanges,
+    after: Sequence[EtcdMember],
+    options: Options,
 ) -> Plan:
-    """``after``: the members for the workers' endpoint lists. ``leftovers``: declared members that
-    etcd does not have; their hosts are cleaned. ``odd``, ``sparing``: see :func:`build`."""
-    running = require_running(observed)
-    owed = {*clean, *(m.name for m in leftovers if _has_leftovers(inventory.etcd, m, observed))}
-    ca = tls.authority(inventory.etcd, observed.facts, write=write)
+    """The plan of ``change``. ``after``: the members for the workers' endpoint lists."""
+    running, moves = require_running(observed), change.moves
+    ca = tls.authority(inventory.etcd, observed.facts, write=options.write)
     if moves:
         tls.require_settled(inventory.etcd, observed.facts, ca)
     coming = [m.member for m in moves if m.kind is not ChangeKind.REMOVE]
     told = tls.require(inventory.etcd, coming, observed.facts, ca)
-    made = build(
-        inventory,
-        etcd,
-        observed,
-        moves,
-        (),
-        delete,
-        ca=ca,
-        clean=sorted(owed),
-        recovering=recovering,
-        sparing=sparing,
-        odd=odd,
-    )
+    made = build(etcd, observed, replace(change, delete=options.delete), ca)
     made.notes[:0] = (*observed.warnings, *told)
     going = {m.id for m in moves if m.kind is ChangeKind.REMOVE}
     staying = [
@@ -67,7 +57,7 @@ def plan_of(
         if m.id not in going and not m.learner
     ]
     become = with_members(inventory, (*after, *staying))
-    with_workers(made, become, etcd, running, bool(moves), workers)
+    with_workers(made, become, etcd, running, bool(moves), options.workers)
     guards = [m.machine for m in (*inventory.etcd.members, *after) if m.machine in observed.facts]
     return Plan(
         command,
@@ -189,6 +179,7 @@ def require_odd_is_kept(cluster: EtcdCluster, name: str, delete: Collection[str]
         )
 
 
-def _has_leftovers(cluster: EtcdCluster, member: EtcdMember, observed: EtcdState) -> bool:
+def has_leftovers(member: EtcdMember, observed: EtcdState) -> bool:
+    """Whether the host of a declared member that etcd does not have is to be cleaned."""
     facts = observed.facts.get(member.machine)
     return facts is not None and bool(retire(member, facts, ()))

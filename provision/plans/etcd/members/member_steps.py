@@ -27,9 +27,31 @@ from provision.host.ownership import owner
 from provision.host.resources import File, Unit
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanges:
+    """What changes about the members, and what is known about the change. Members are given by
+    name."""
+
+    moves: Sequence[MemberChange] = ()
+    #: Members that are down now, and that an earlier step of the plan starts.
+    starting: Collection[str] = ()
+    #: Removed members whose data is deleted, not kept aside.
+    delete: Collection[str] = ()
+    #: Removed members with hosts that an earlier run has not cleaned.
+    clean: Collection[str] = ()
+    #: Kinds of alarm that may stand, because ``moves`` are part of the remedy.
+    sparing: Collection[str] = ()
+    #: Members that are known to have other data than the majority.
+    odd: Collection[str] = ()
+    #: Whether members come back after a recovery, with any release.
+    recovering: bool = False
+    #: What the operator should know when the moves cannot be made.
+    beside: Sequence[Problem] = ()
 
 
 @dataclass(slots=True)
@@ -46,42 +68,22 @@ class Steps:
     standing: frozenset[str] = frozenset()
 
 
-def build(
-    inventory: Inventory,
-    etcd: Etcd,
-    observed: EtcdState,
-    moves: Sequence[MemberChange],
-    starting: Collection[str] = (),
-    delete: Collection[str] = (),
-    *,
-    ca: tls.Ca | None,
-    clean: Collection[str] = (),
-    recovering: bool = False,
-    beside: Sequence[Problem] = (),
-    sparing: Collection[str] = (),
-    odd: Collection[str] = (),
-) -> Steps:
-    """The steps of ``moves``. Raises :class:`PreflightFailed` when they cannot be made safely.
-
-    ``starting``: members that are down now, and that an earlier step of the plan starts.
-    ``clean``: removed members with hosts that an earlier run has not cleaned.
-    ``recovering``: members come back after a recovery, with any release.
-    ``beside``: what the operator should know when the moves cannot be made.
-    ``sparing``: kinds of alarm that may stand, because ``moves`` are part of the remedy.
-    ``odd``: members that are known to have other data than the majority.
-    """
+def build(etcd: Etcd, observed: EtcdState, change: MemberChanges, ca: tls.Ca | None) -> Steps:
+    """The steps of ``change`` in the declared cluster, which is the cluster of ``etcd``. Raises
+    :class:`PreflightFailed` when they cannot be made safely."""
+    moves, odd = change.moves, change.odd
     running = require_running(observed)
-    if moves or clean:
-        gates.require_writable(running.health, sparing)
+    if moves or change.clean:
+        gates.require_writable(running.health, change.sparing)
     voters = {m.name: m for m in running.cluster.members}
-    healthy = set(running.healthy) | set(starting)
+    healthy = set(running.healthy) | set(change.starting)
     if why := membership_diff.obstacle(voters, healthy, moves):
         problems = [p for p in running.health.problems if p.severity == "error"]
         raise PreflightFailed(
-            f"{why}; nothing was changed", [*problems, *beside], id="quorum-at-risk"
+            f"{why}; nothing was changed", [*problems, *change.beside], id="quorum-at-risk"
         )
     adding = [m.member.name for m in moves if m.kind is ChangeKind.ADD]
-    if adding and running.health.asks_for_login and not recovering:
+    if adding and running.health.asks_for_login and not change.recovering:
         out = [
             m.member.name for m in moves if m.kind is ChangeKind.REMOVE and m.member.name in adding
         ]
@@ -93,11 +95,11 @@ def build(
         hashes.require_equal(running.health, etcd, (*leaving, *odd))
     made = Steps()
     joining = frozenset(m.member.machine for m in moves if m.kind is ChangeKind.ADD)
-    builder = _Builder(etcd, observed, running, ca, delete, joining, made)
+    builder = _Builder(etcd, observed, running, ca, change.delete, joining, made)
     builder.odd, builder.standing = frozenset(odd), running.alarms
     builder.prepare(moves)
     for move in moves:
-        now = replace(inventory.etcd, members=tuple(voters.values()))
+        now = replace(etcd.cluster, members=tuple(voters.values()))
         name = move.member.name
         if move.kind is ChangeKind.ADD:
             builder.disarm(now)
@@ -115,8 +117,8 @@ def build(
             healthy.discard(name)
             builder.remove(move, now, [m for n, m in voters.items() if n in healthy])
     if moves:
-        builder.disarm(replace(inventory.etcd, members=tuple(voters.values())))
-    builder.clean(clean, replace(inventory.etcd, members=tuple(voters.values())))
+        builder.disarm(replace(etcd.cluster, members=tuple(voters.values())))
+    builder.clean(change.clean, replace(etcd.cluster, members=tuple(voters.values())))
     made.standing = builder.standing
     return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 from provision.engine.plan import Plan
@@ -12,6 +11,8 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import membership_diff
 from provision.inventory.resolved import Inventory
 from provision.plans.etcd.members import member_plan
+from provision.plans.etcd.members.member_plan import Options, has_leftovers
+from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 
 
@@ -20,14 +21,11 @@ def plan(
     etcd: Etcd,
     observed: EtcdState,
     name: str,
-    delete: Collection[str],
-    *,
-    write: bool,
-    workers: bool,
+    options: Options,
 ) -> Plan:
     """The plan of ``remove-member``: ``name`` leaves etcd, and its host is cleaned."""
     running = require_running(observed)
-    member_plan.require_odd_is_kept(inventory.etcd, name, delete)
+    member_plan.require_odd_is_kept(inventory.etcd, name, options.delete)
     odd, sparing = _remedy_of_an_alarm(running, etcd, name)
     declared = next((m for m in inventory.etcd.members if m.name == name), None)
     there = next((r for r in running.roster.registered if name in (r.name, f"{r.id:x}")), None)
@@ -47,22 +45,10 @@ def plan(
             f"{name} is the only member; invoke destroy takes the cluster away",
             id="command-not-applicable",
         )
-    leftovers = [declared] if declared is not None and there is None else []
-    return member_plan.plan_of(
-        "remove-member",
-        inventory,
-        after,
-        etcd,
-        observed,
-        moves,
-        delete,
-        write,
-        workers,
-        leftovers,
-        {name} & set(running.to_clean),
-        odd=odd,
-        sparing=sparing,
-    )
+    left = declared is not None and there is None and has_leftovers(declared, observed)
+    clean = [name] if left or name in running.to_clean else []
+    change = MemberChanges(moves, clean=clean, odd=odd, sparing=sparing)
+    return member_plan.plan_of("remove-member", inventory, etcd, observed, change, after, options)
 
 
 def _remedy_of_an_alarm(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from provision.engine.plan import Plan
 from provision.etcd.cluster import hashes
 from provision.etcd.cluster.handle import Etcd
@@ -11,6 +9,8 @@ from provision.etcd.member import membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.inventory.resolved import Inventory
 from provision.plans.etcd.members import member_plan
+from provision.plans.etcd.members.member_plan import Options
+from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 
 
@@ -19,10 +19,7 @@ def plan(
     etcd: Etcd,
     observed: EtcdState,
     name: str,
-    delete: Collection[str],
-    *,
-    write: bool,
-    workers: bool,
+    options: Options,
 ) -> Plan:
     """The plan of ``replace-member``: remove the dead ``name``, and add a new one with that name.
 
@@ -32,7 +29,7 @@ def plan(
     """
     running = require_running(observed)
     member = member_plan.declared_member(inventory, name)
-    member_plan.require_odd_is_kept(inventory.etcd, name, delete)
+    member_plan.require_odd_is_kept(inventory.etcd, name, options.delete)
     found = running.roster.find(member)
     moves: list[MemberChange] = []
     odd = _odd_by_hash(running, etcd, name)
@@ -46,19 +43,8 @@ def plan(
         else:
             moves = membership_diff.additions([member], running.roster)
     after = member_plan.voters_after(inventory.etcd, running, moves)
-    return member_plan.plan_of(
-        "replace-member",
-        inventory,
-        after,
-        etcd,
-        observed,
-        moves,
-        delete,
-        write,
-        workers,
-        odd=odd,
-        sparing=("CORRUPT", "NOSPACE"),
-    )
+    change = MemberChanges(moves, odd=odd, sparing=("CORRUPT", "NOSPACE"))
+    return member_plan.plan_of("replace-member", inventory, etcd, observed, change, after, options)
 
 
 def _odd_by_hash(running: Running, etcd: Etcd, name: str) -> tuple[str, ...]:
