@@ -23,7 +23,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import Fleet, Unreachable, tunnel
+from provision.ssh.session import Unreachable, tunnel
 from provision.text import document, number, printable, size
 
 #: The folder of the system's other large temporary files; not etcd's own disk, which must not fill.
@@ -54,12 +54,12 @@ def member(
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
     host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
     """
-    cluster, fleet = etcd.cluster, etcd.fleet
+    cluster = etcd.cluster
     folder = f"{SCRATCH}.{secrets.token_hex(8)}"
     port = 20000 + secrets.randbelow(9999)
-    session = fleet.session(host.machine)
+    session = etcd.fleet.session(host.machine)
     try:
-        _upload(cluster, fleet, host, snapshot, sha256, folder)
+        _upload(etcd, host, snapshot, sha256, folder)
         held = session.hold(_script(cluster, host, folder, port), "restore into a scratch member")
     except Unreachable:
         raise  # the next backup removes files that are left
@@ -98,16 +98,9 @@ def tool(cluster: EtcdCluster) -> str:
     return layout.tool(cluster, name)
 
 
-def _upload(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    host: EtcdMember,
-    snapshot: Path,
-    sha256: str,
-    folder: str,
-) -> None:
+def _upload(etcd: Etcd, host: EtcdMember, snapshot: Path, sha256: str, folder: str) -> None:
     needed = (snapshot.stat().st_size * ROOM + WAL_BYTES) >> 10
-    user = shlex.quote(cluster.user)
+    user = shlex.quote(etcd.cluster.user)
     command = f"""\
 set -e
 umask 077
@@ -124,7 +117,7 @@ chown -R {user}: "$d"
 ok=1
 """
     with snapshot.open("rb") as body:
-        result = fleet.session(host.machine).feed(command, body, "upload the snapshot")
+        result = etcd.fleet.session(host.machine).feed(command, body, "upload the snapshot")
     if result.code == 9:
         raise PreflightFailed(
             f"{host.machine.host}: no room to verify the snapshot",

@@ -17,11 +17,7 @@ from provision.plans.etcd.state.observe import EtcdState, Running, require_runni
 
 
 def plan(
-    inventory: Inventory,
-    etcd: Etcd,
-    observed: EtcdState,
-    name: str,
-    options: Options,
+    inventory: Inventory, etcd: Etcd, observed: EtcdState, name: str, options: Options
 ) -> Plan:
     """The plan of ``remove-member``: ``name`` leaves etcd, and its host is cleaned."""
     running = require_running(observed)

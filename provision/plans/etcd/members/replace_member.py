@@ -15,11 +15,7 @@ from provision.plans.etcd.state.observe import EtcdState, Running, require_runni
 
 
 def plan(
-    inventory: Inventory,
-    etcd: Etcd,
-    observed: EtcdState,
-    name: str,
-    options: Options,
+    inventory: Inventory, etcd: Etcd, observed: EtcdState, name: str, options: Options
 ) -> Plan:
     """The plan of ``replace-member``: remove the dead ``name``, and add a new one with that name.
 
