@@ -72,10 +72,10 @@ def run(
         keeping = pool.submit(stored.look, inventory, fleet) if backups else None
         seen, reading = _look_at_etcd(inventory, etcd, pool, etcd_timeout)
         problems: list[Problem] = disks.of_members(fleet, seen)
-        if inventory.etcd.tls.ca == "external":
+        if etcd.cluster.tls.ca == "external":
             from provision.etcd.pki import imported
 
-            problems += imported.own_problems(inventory.etcd)
+            problems += imported.own_problems(etcd.cluster)
         if alluxio is None:
             return CheckReport(
                 inventory.cluster,

@@ -121,7 +121,7 @@ def others(inventory: Inventory, etcd: Etcd) -> tuple[Problem, ...]:
         seen = clusters.look(inventory, etcd).clusters
     except ProvisionError:  # an etcd that is down serves nobody
         return ()
-    if inventory.etcd.external:
+    if etcd.cluster.external:
         kept = next(c.authorized for c in seen if c.inventory == clusters.OURS)
         what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
         return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()

@@ -71,7 +71,7 @@ def test_the_member_whose_data_differ_is_found_whatever_the_alarm_says(
     assert hashes.compare(seen, Etcd(seen.cluster, fleet)).differing == (odd,)
     inventory = builders.inventory(None, etcd=three.cluster)
     with pytest.raises(Unhealthy) as refused:
-        disarm_alarms.plan(inventory, Etcd(inventory.etcd, fleet))
+        disarm_alarms.plan(Etcd(inventory.etcd, fleet))
     (problem,) = refused.value.problems
     assert (problem.id, problem.remedy) == ("alarm-corrupt", f"invoke replace-member {odd}")
     # What the replacement does: nobody writes before the alarm is disarmed.
@@ -131,7 +131,6 @@ def test_only_the_alarms_that_a_plan_mends_are_spared(
             gate.check()
     # Raised for nothing: all is disarmed, whatever the alarms name.
     plan = disarm_alarms.plan(
-        builders.inventory(None, etcd=three.cluster),
         Etcd(three.cluster, fleet),
     )
     for call in plan.steps[0].calls:
@@ -152,7 +151,6 @@ def test_nospace_is_disarmed_while_a_member_is_down(
     look = partial(health.observe, Etcd(three.cluster, fleet))
     gates.until(look, lambda h: h.healthy_count == 2)
     plan = disarm_alarms.plan(
-        builders.inventory(None, etcd=three.cluster),
         Etcd(three.cluster, fleet),
     )
     for call in plan.steps[0].calls:

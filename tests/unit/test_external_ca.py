@@ -284,7 +284,6 @@ def test_members_that_are_cut_off_heal_and_only_another_root_needs_an_outage(
     def steps(cluster: EtcdCluster) -> list[str]:
         inventory = builders.inventory(etcd=cluster)
         plan = rotate_certs.leaves(
-            inventory,
             Etcd(inventory.etcd, fleet),
             EtcdState(None, facts, health),
             cluster.members,

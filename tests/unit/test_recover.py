@@ -88,9 +88,8 @@ def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     refusing = tuple(MemberHealth(m, error="login refused", refused=True) for m in cluster.members)
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, refusing))
     monkeypatch.setattr(gather, "gather_facts", lambda *_: (facts, []))
-    inventory = builders.inventory(None, etcd=cluster)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not known") as refused:
-        recover_etcd.observe(inventory, Etcd(cluster, fleet), "infra1")
+        recover_etcd.observe(Etcd(cluster, fleet), "infra1")
     assert [p.id for p in refused.value.problems] == ["etcd-login-refused"] * 3
 
 
@@ -112,9 +111,8 @@ def test_a_disk_that_is_not_mounted_would_bring_the_old_cluster_back(
     down = tuple(MemberHealth(m, error="no answer") for m in cluster.members)
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, down))
     monkeypatch.setattr(gather, "gather_facts", lambda *_: (found, []))
-    inventory = builders.inventory(None, etcd=cluster)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not mounted") as refused:
-        recover_etcd.observe(inventory, Etcd(cluster, fleet), "infra1")
+        recover_etcd.observe(Etcd(cluster, fleet), "infra1")
     assert [p.where.split()[0] for p in refused.value.problems] == ["infra2", "infra3"]
     assert {p.id for p in refused.value.problems} == {"member-data-lost"}
 

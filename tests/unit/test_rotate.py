@@ -114,12 +114,10 @@ class World:
     def leaves(self, *names: str) -> Plan:
         chosen = [m for m in self.cluster.members if m.name in names or not names]
         seen = self.observed(sick=True)
-        return rotate_certs.leaves(self.inventory, on(self.inventory), seen, chosen, write=True)
+        return rotate_certs.leaves(on(self.inventory), seen, chosen, write=True)
 
     def plan(self, pending: str = "") -> Plan:
-        return rotate_certs.authority(
-            self.inventory, on(self.inventory), self.observed(pending), write=True
-        )
+        return rotate_certs.authority(on(self.inventory), self.observed(pending), write=True)
 
 
 @pytest.fixture
@@ -222,7 +220,7 @@ def test_nothing_to_rotate(world: World) -> None:
     assert "infra2" in caught.value.problems[0].where
     plain = builders.inventory()
     with pytest.raises(PreflightFailed, match="both listeners are plain"):
-        rotate_certs.leaves(plain, on(plain), world.observed(), (), write=False)
+        rotate_certs.leaves(on(plain), world.observed(), (), write=False)
 
 
 def test_a_key_is_made_on_the_host_when_it_has_openssl(world: World, tmp_path: Path) -> None:
@@ -317,14 +315,12 @@ def test_a_ca_that_has_expired_is_replaced_from_wherever_it_was_left(
         assert caught.value.id == "ca-expired"
     assert rotate_certs.needs_outage(world.cluster, world.observed())
 
-    shown = rotate_certs.authority(
-        world.inventory, on(world.inventory), world.observed(), write=False
-    )
+    shown = rotate_certs.authority(on(world.inventory), world.observed(), write=False)
     assert titles(shown) == [*OWN, OUTAGE, *END]
     assert not (own_ca.home(tmp_path, "c") / own_ca.NEXT).exists()
 
     seen = running(world, world.observed())
-    plan = rotate_certs.authority(world.inventory, on(world.inventory), seen, write=True)
+    plan = rotate_certs.authority(on(world.inventory), seen, write=True)
     assert titles(plan) == [*OWN, OUTAGE, *END]
     assert [len(h.changes) for h in plan.steps[1].hosts] == [3, 3, 3]
     assert [h.changes[0].restarts for h in plan.steps[1].hosts] == [(layout.UNIT,)] * 3
@@ -342,7 +338,7 @@ def test_a_ca_that_has_expired_is_replaced_from_wherever_it_was_left(
         world.files[m.name] = world.signed(m, ca.next)
         # Those that are done are running by it: without them, no restart.
         seen = running(world, world.observed())
-        plan = rotate_certs.authority(world.inventory, on(world.inventory), seen, write=True)
+        plan = rotate_certs.authority(on(world.inventory), seen, write=True)
         assert [h.name for s in plan.steps for h in s.hosts] == [
             m.name for m in world.cluster.members[done:]
         ]
@@ -378,14 +374,12 @@ def test_a_ca_that_is_not_at_hand_is_never_replaced_by_the_way(
     assert caught.value.id == "ca-unknown"
     assert "rotate-certs --ca --yes-outage c" in caught.value.message
     with pytest.raises(PreflightFailed):
-        rotate_certs.leaves(
-            world.inventory, on(world.inventory), seen, world.cluster.members, write=True
-        )
+        rotate_certs.leaves(on(world.inventory), seen, world.cluster.members, write=True)
     assert not home.exists()
-    plan = rotate_certs.authority(world.inventory, on(world.inventory), seen, write=False)
+    plan = rotate_certs.authority(on(world.inventory), seen, write=False)
     assert titles(plan) == [*OWN, OUTAGE]
     assert not home.exists()
-    rotate_certs.authority(world.inventory, on(world.inventory), seen, write=True)
+    rotate_certs.authority(on(world.inventory), seen, write=True)
     assert own_ca.ca_exists(tmp_path, "c")
 
 

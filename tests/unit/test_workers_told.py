@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from provision.engine.plan import Step
+from provision.etcd.cluster import reconfigure
 from provision.etcd.cluster.handle import Etcd
+from provision.inventory.resolved import EtcdCluster
 from provision.plans.alluxio import endpoints
 from provision.plans.etcd.members import member_plan
 from provision.plans.etcd.members.member_steps import Steps
@@ -43,3 +48,31 @@ def test_told(
         member_plan.with_workers(made, inventory, handle, running, True, True)
     assert [s.title for s in made.steps] == titles
     assert [n.id for n in made.notes] == (["endpoints-stale"] if standing else [])
+
+
+def test_each_note_goes_to_the_cluster_of_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the change these are the members that run, after it those that stay."""
+    world = World()
+    running = world.observed().running
+    assert running is not None
+    later = replace(world.cluster, members=world.cluster.members[:2])
+    told: list[EtcdCluster] = []
+
+    def steps(*given: Any) -> endpoints.Told:
+        told.append(given[2].cluster)
+        assert given[3] == running.cluster
+        return endpoints.Told([Step("tell")], [], complete=True)
+
+    noted: list[EtcdCluster] = []
+    monkeypatch.setattr(endpoints, "steps", steps)
+    monkeypatch.setattr(reconfigure, "with_leader", lambda etcd, _: noted.append(etcd.cluster))
+    made = Steps([Step("add")])
+    with Fleet(1) as fleet:
+        inventory = builders.inventory(None, etcd=later)
+        member_plan.with_workers(made, inventory, Etcd(world.cluster, fleet), running, True, True)
+    for step in made.steps:
+        for call in step.calls:
+            call.do()
+    assert told == [later]
+    assert noted == [running.cluster, later]
+    assert running.cluster != later

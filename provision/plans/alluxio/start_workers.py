@@ -81,7 +81,6 @@ def fetch(alluxio: AlluxioCluster) -> Artifacts:
 
 
 def observe(
-    inventory: Inventory,
     alluxio: AlluxioCluster,
     etcd: Etcd,
     chosen: Sequence[AlluxioWorker],

@@ -57,7 +57,7 @@ class AuthState:
 def observe(inventory: Inventory, etcd: Etcd) -> AuthState:
     """Ask etcd, as root when authentication is on. Raises :class:`Unhealthy` when etcd refuses, and
     :class:`UsageError` when the inventory lacks a value that is needed."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     if root_login(cluster) is None:
         raise UsageError(
             f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
@@ -81,7 +81,7 @@ def enable(inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence
     off, unless ``lock_out`` names that cluster. Raises it also when a running release damages data
     with authentication on.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     if not cluster.auth.enabled:
         raise UsageError(
             f"{inventory.path}: set etcd.auth.enabled: true to turn it on",
@@ -108,7 +108,7 @@ def disable(inventory: Inventory, etcd: Etcd, seen: AuthState) -> Plan:
 
     Users and roles stay in etcd: without authentication they mean nothing.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     if cluster.auth.enabled is not False:
         raise UsageError(
             f"{inventory.path}: set etcd.auth.enabled: false to turn it off",
@@ -179,7 +179,7 @@ def _accepted(etcd: Etcd, login: Login) -> bool:
 
 def _users(inventory: Inventory, etcd: Etcd, seen: AuthState) -> list[Action]:
     """The calls for users and roles. A password that cannot be checked in etcd is set again."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     root = root_login(cluster)
     assert root is not None  # observe() has checked it
     calls: list[Action] = []

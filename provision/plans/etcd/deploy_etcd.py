@@ -45,12 +45,12 @@ def plan(
     patch release is left, too, unless ``cluster.downgrade`` is set. Raises
     :class:`PreflightFailed` when there is no plan that this command may carry out.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     _refuse_another_minor(cluster, observed)
     alarm = _alarm(cluster, observed)
     if enable_peer_tls.wanted(cluster, observed):
         gates.require_writable(observed.health)
-        return enable_peer_tls.plan(inventory, etcd, observed, write=write)
+        return enable_peer_tls.plan(etcd, observed, write=write)
     differs = (
         declared_changes.declared_moves(cluster, observed, remove)
         if observed.running

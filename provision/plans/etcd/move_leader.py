@@ -15,7 +15,7 @@ from provision.plans.etcd.members import member_plan
 def plan(inventory: Inventory, etcd: Etcd, to: str) -> Plan:
     """The plan. It is empty when ``to`` leads already. Raises :class:`PreflightFailed` when ``to``
     is not healthy."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     member = member_plan.declared_member(inventory, to)
     seen = health.observe(etcd)
     if not seen.is_member_healthy(to):

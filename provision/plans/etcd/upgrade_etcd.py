@@ -68,7 +68,7 @@ def plan(
     Raises :class:`PreflightFailed` when a member is not healthy, an alarm is on, the members differ
     from the inventory, or the releases at hand give no way to ``to``.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     sources = _sources(cluster)
     _require_release(to)
     versions = _versions(cluster, observed, sources)

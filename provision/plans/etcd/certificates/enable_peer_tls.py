@@ -22,7 +22,7 @@ from provision.etcd.member.desired import Leaf, MemberTls
 from provision.etcd.pki import tls
 from provision.host.diff import Change, changes
 from provision.host.predict import after
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd.state.observe import EtcdState, Running
 
 
@@ -32,12 +32,12 @@ def wanted(cluster: EtcdCluster, observed: EtcdState) -> bool:
     return running is not None and any(_is_plain(m, running) for m in cluster.members)
 
 
-def plan(inventory: Inventory, etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
+def plan(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     """First all members get the files; then each gets its https URL, the leader last.
 
     Raises :class:`PreflightFailed` unless every declared member is there and healthy.
     """
-    cluster, running = inventory.etcd, observed.running
+    cluster, running = etcd.cluster, observed.running
     assert running is not None  # wanted() has checked it
     _require_all(cluster, observed, running)
     ca = tls.authority(cluster, observed.facts, write=write)

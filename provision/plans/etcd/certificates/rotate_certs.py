@@ -32,7 +32,7 @@ from provision.host.diff import changes
 from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.host.resources import Resource
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd.state.observe import EtcdState
 
 #: Seconds until a listener shows a new certificate.
@@ -40,7 +40,6 @@ SHOWN_WITHIN = 10.0
 
 
 def leaves(
-    inventory: Inventory,
     etcd: Etcd,
     observed: EtcdState,
     members: Sequence[EtcdMember],
@@ -52,7 +51,7 @@ def leaves(
     With an external CA, the new certificates are the imported ones. If the CA's bundle has changed,
     all members are first restarted one by one, to trust the new bundle.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     if cluster.tls.ca == "external":
         return _imported(etcd, observed, members)
     ca = _authorities(cluster, observed, write=write)
@@ -71,9 +70,9 @@ def leaves(
     return _plan(cluster, steps)
 
 
-def authority(inventory: Inventory, etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
+def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     """Replace the cluster's CA with a new one; go on where an earlier run ended."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     _require_declared(cluster, observed)
     if cluster.tls.ca == "external":
         raise UsageError(

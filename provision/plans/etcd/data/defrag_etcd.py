@@ -23,7 +23,7 @@ from provision.host import gather
 from provision.host.facts import Probe
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.text import size
 
 #: A member surely compacts, hashes or rewrites at least this many bytes of its database a second.
@@ -117,7 +117,6 @@ def usage(seen: ClusterHealth) -> list[Usage]:
 
 
 def plan(
-    inventory: Inventory,
     etcd: Etcd,
     seen: ClusterHealth,
     *,
@@ -136,7 +135,7 @@ def plan(
     :class:`PreflightFailed` when a disk has no room for a second file, or when a crash of the
     running release during the defragmentation can damage data.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     _require(seen)
     etcd_releases.require_fit(seen.releases, {State.DEFRAG}, "defrag-etcd")
     steps: list[Step] = []

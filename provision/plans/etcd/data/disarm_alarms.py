@@ -10,17 +10,16 @@ from provision.errors import Problem, Unhealthy
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
-from provision.inventory.resolved import Inventory
 from provision.plans.etcd.data import alarms, defrag_etcd
 from provision.text import size
 
 
-def plan(inventory: Inventory, etcd: Etcd) -> Plan:
+def plan(etcd: Etcd) -> Plan:
     """Disarm every alarm whose cause is gone. Empty when there is no alarm.
 
     Raises :class:`Unhealthy` with the remedies for the other alarms: see :func:`alarms.unsolved`.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     seen = health.observe(etcd, quotas=True)
     raised = alarms.standing(etcd)
     kinds = sorted({alarm.kind for alarm in raised})

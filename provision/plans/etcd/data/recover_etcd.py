@@ -28,7 +28,7 @@ from provision.host.diff import Change
 from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms, restore_etcd
 from provision.text import document, number
 
@@ -73,12 +73,12 @@ class RecoveryState:
         return tuple(s.member for s in self.survivors if s.member != self.chosen)
 
 
-def observe(inventory: Inventory, etcd: Etcd, name: str) -> RecoveryState:
+def observe(etcd: Etcd, name: str) -> RecoveryState:
     """Look at every member's host that answers, and ask the members for their state.
 
     Raises :class:`PreflightFailed` when a recovery from ``name`` is impossible or not needed.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     chosen = next((m for m in cluster.members if m.name == name), None)
     if chosen is None:
         known = ", ".join(m.name for m in cluster.members)
@@ -169,9 +169,9 @@ def _diverged(seen: ClusterHealth, etcd: Etcd) -> bool:
     return not found.equal and not found.right and found.compared == found.voters
 
 
-def plan(inventory: Inventory, etcd: Etcd, observed: RecoveryState) -> Plan:
+def plan(etcd: Etcd, observed: RecoveryState) -> Plan:
     """Stop the others, make the chosen member a cluster of its own, and start it."""
-    cluster, chosen, mark = inventory.etcd, observed.chosen, observed.mark
+    cluster, chosen, mark = etcd.cluster, observed.chosen, observed.mark
     alone = etcd.with_cluster(replace(cluster, members=(chosen,)))
     steps: list[Step] = []
 
@@ -206,15 +206,15 @@ def plan(inventory: Inventory, etcd: Etcd, observed: RecoveryState) -> Plan:
     return Plan("recover-etcd", cluster.name, tuple(steps), _notes(observed), guards)
 
 
-def see_to_alarms(inventory: Inventory, etcd: Etcd, observed: RecoveryState) -> Step:
+def see_to_alarms(etcd: Etcd, observed: RecoveryState) -> Step:
     """When all survivors are back: disarm the alarms that were in the data."""
-    back = replace(inventory.etcd, members=tuple(s.member for s in observed.survivors))
+    back = replace(etcd.cluster, members=tuple(s.member for s in observed.survivors))
     return Step("see to the alarms", calls=(alarms.settle(etcd.with_cluster(back)),))
 
 
-def finish(inventory: Inventory, etcd: Etcd, observed: RecoveryState) -> Plan:
+def finish(etcd: Etcd, observed: RecoveryState) -> Plan:
     """When all survivors and the workers are back: remove the marks."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     back = replace(cluster, members=tuple(s.member for s in observed.survivors))
     note = layout.last_seen(cluster)
     hosts = tuple(

@@ -30,7 +30,7 @@ from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.model import version_tuple
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms, backup_etcd
 from provision.ssh.session import Session, failures
 from provision.text import printable, size
@@ -54,12 +54,12 @@ class RestoreState:
     continues: bool
 
 
-def observe(inventory: Inventory, etcd: Etcd, file: Path, *, bump: bool = True) -> RestoreState:
+def observe(etcd: Etcd, file: Path, *, bump: bool = True) -> RestoreState:
     """Check ``file`` and look at every member's host.
 
     Raises :class:`PreflightFailed` with every problem found; nothing is changed.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     digest = backup_etcd.check(file)
     key = _key(cluster, digest, bump and bumps(cluster))
     facts = gather.require_facts(
@@ -81,9 +81,9 @@ def observe(inventory: Inventory, etcd: Etcd, file: Path, *, bump: bool = True) 
     return RestoreState(file, digest, facts, mark, continues)
 
 
-def plan(inventory: Inventory, etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
+def plan(etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
     """Upload, stop all, restore all, start all, and verify."""
-    cluster, mark = inventory.etcd, observed.mark
+    cluster, mark = etcd.cluster, observed.mark
     facts = {m.name: observed.facts[m.machine] for m in cluster.members}
     left = [m for m in cluster.members if not _restored(m, facts[m.name], mark)]
     steps: list[Step] = []
@@ -113,9 +113,9 @@ def plan(inventory: Inventory, etcd: Etcd, observed: RestoreState, *, bump: bool
     return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed, bump), guards)
 
 
-def finish(inventory: Inventory, etcd: Etcd, observed: RestoreState) -> Plan:
+def finish(etcd: Etcd, observed: RestoreState) -> Plan:
     """When the members and the workers are back: remove the marks and the uploads."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     uploads = {m.name: _upload_path(m, observed.sha256) for m in cluster.members}
     steps = _step(
         "finish",

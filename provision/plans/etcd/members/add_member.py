@@ -30,7 +30,7 @@ def plan(
     alarm that may stand, because a recovered cluster's data may contain them.
     """
     running = require_running(observed)
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     wanted = [member_plan.declared_member(inventory, name)] if name else list(cluster.members)
     moves = membership_diff.additions(wanted, running.roster)
     after = member_plan.voters_after(cluster, running, moves)

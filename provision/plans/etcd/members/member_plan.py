@@ -41,24 +41,24 @@ def plan_of(
 ) -> Plan:
     """The plan of ``change``. ``after``: the members for the workers' endpoint lists."""
     running, moves = require_running(observed), change.moves
-    ca = tls.authority(inventory.etcd, observed.facts, write=options.write)
+    ca = tls.authority(etcd.cluster, observed.facts, write=options.write)
     if moves:
-        tls.require_settled(inventory.etcd, observed.facts, ca)
+        tls.require_settled(etcd.cluster, observed.facts, ca)
     coming = [m.member for m in moves if m.kind is not ChangeKind.REMOVE]
-    told = tls.require(inventory.etcd, coming, observed.facts, ca)
+    told = tls.require(etcd.cluster, coming, observed.facts, ca)
     made = build(etcd, observed, replace(change, delete=options.delete), ca)
     made.notes[:0] = (*observed.warnings, *told)
     going = {m.id for m in moves if m.kind is ChangeKind.REMOVE}
     staying = [
         m.member
         for m in membership_diff.removals(
-            inventory.etcd, membership_diff.undeclared_members(inventory.etcd, running.roster)
+            etcd.cluster, membership_diff.undeclared_members(etcd.cluster, running.roster)
         )
         if m.id not in going and not m.learner
     ]
     become = with_members(inventory, (*after, *staying))
     with_workers(made, become, etcd, running, bool(moves), options.workers)
-    guards = [m.machine for m in (*inventory.etcd.members, *after) if m.machine in observed.facts]
+    guards = [m.machine for m in (*etcd.cluster.members, *after) if m.machine in observed.facts]
     return Plan(
         command,
         inventory.cluster,

@@ -21,9 +21,9 @@ def plan(
 ) -> Plan:
     """The plan of ``remove-member``: ``name`` leaves etcd, and its host is cleaned."""
     running = require_running(observed)
-    member_plan.require_odd_is_kept(inventory.etcd, name, options.delete)
+    member_plan.require_odd_is_kept(etcd.cluster, name, options.delete)
     odd, sparing = _remedy_of_an_alarm(running, etcd, name)
-    declared = next((m for m in inventory.etcd.members if m.name == name), None)
+    declared = next((m for m in etcd.cluster.members if m.name == name), None)
     there = next((r for r in running.roster.registered if name in (r.name, f"{r.id:x}")), None)
     if there is None and declared is not None:
         there = running.roster.find(declared)
@@ -31,11 +31,11 @@ def plan(
         raise UsageError(
             f"{name!r} is neither a member of the running cluster nor declared", id="name-unknown"
         )
-    moves = membership_diff.removals(inventory.etcd, [there] if there is not None else [])
+    moves = membership_diff.removals(etcd.cluster, [there] if there is not None else [])
     if there is not None and declared is not None:
         # The inventory gives the member's address, and the way to reach its host.
         moves = [replace(moves[0], member=replace(moves[0].member, name=name))]
-    after = tuple(m for m in inventory.etcd.members if m.name != name)
+    after = tuple(m for m in etcd.cluster.members if m.name != name)
     if not after:
         raise UsageError(
             f"{name} is the only member; invoke destroy takes the cluster away",

@@ -25,7 +25,7 @@ def plan(
     """
     running = require_running(observed)
     member = member_plan.declared_member(inventory, name)
-    member_plan.require_odd_is_kept(inventory.etcd, name, options.delete)
+    member_plan.require_odd_is_kept(etcd.cluster, name, options.delete)
     found = running.roster.find(member)
     moves: list[MemberChange] = []
     odd = _odd_by_hash(running, etcd, name)
@@ -33,12 +33,12 @@ def plan(
         dead = found is not None and bool(found.name) and not found.is_learner
         if found is not None and dead:
             moves = [
-                *membership_diff.removals(inventory.etcd, [found]),
+                *membership_diff.removals(etcd.cluster, [found]),
                 MemberChange(ChangeKind.ADD, member),
             ]
         else:
             moves = membership_diff.additions([member], running.roster)
-    after = member_plan.voters_after(inventory.etcd, running, moves)
+    after = member_plan.voters_after(etcd.cluster, running, moves)
     change = MemberChanges(moves, odd=odd, sparing=("CORRUPT", "NOSPACE"))
     return member_plan.plan_of("replace-member", inventory, etcd, observed, change, after, options)
 

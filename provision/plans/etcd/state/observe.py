@@ -18,7 +18,7 @@ from provision.etcd.member.membership_diff import MemberList
 from provision.host import gather, preflight
 from provision.host.facts import HostFacts
 from provision.host.resources import MARKER
-from provision.inventory.resolved import EtcdCluster, Inventory, Machine
+from provision.inventory.resolved import EtcdCluster, Machine
 from provision.plans.etcd.state import member_preflight
 
 #: Unpacked, an etcd release takes about four times its tarball.
@@ -85,7 +85,6 @@ class EtcdState:
 
 
 def observe(
-    inventory: Inventory,
     etcd: Etcd,
     dispensable: Collection[str] = (),
     *,
@@ -97,7 +96,7 @@ def observe(
     unfinished recovery. Raises :class:`PreflightFailed` with every problem found; nothing is
     changed.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     spared = {m.machine for m in cluster.members if m.name in dispensable}
     with ThreadPoolExecutor(2) as pool:
         looking = pool.submit(_cluster, etcd)
