@@ -25,10 +25,11 @@ def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = Fal
 
     inventory = common.load_own_etcd(run)
     inventory = replace(inventory, etcd=replace(inventory.etcd, downgrade=downgrade))
-    observed = observe.observe(inventory, run.fleet)
+    etcd = run.etcd(inventory.etcd)
+    observed = observe.observe(etcd)
     plan = deploy_etcd.plan(
         inventory,
-        run.fleet,
+        etcd,
         observed,
         write=not run.dry_run,
         workers=workers,
@@ -37,7 +38,7 @@ def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = Fal
     carried = common.carry_out(run, plan)
     seen = observed.health
     if not plan.steps:
-        seen = gates.wait_until_recovered(inventory.etcd, run.fleet, seen)
+        seen = gates.wait_until_recovered(etcd, seen)
     # This command does not change authentication: the workers' logins must change with it.
     console.problems(seen.auth_problems)
     endpoints = [member.client_url for member in inventory.etcd.members]
@@ -52,11 +53,14 @@ def deploy_etcd(run: Run, workers: bool, remove: str = "", downgrade: bool = Fal
 def add_member(run: Run, name: str, workers: bool) -> int:
     """Add one declared member, or all that etcd does not have."""
     from provision.plans.etcd.members import add_member
+    from provision.plans.etcd.members.member_plan import Options
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
-    seen = observe.observe(inventory, run.fleet)
-    plan = add_member.plan(inventory, run.fleet, seen, name, write=not run.dry_run, workers=workers)
+    etcd = run.etcd(inventory.etcd)
+    seen = observe.observe(etcd)
+    options = Options(write=not run.dry_run, workers=workers)
+    plan = add_member.plan(inventory, etcd, seen, name, options)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 
@@ -64,19 +68,14 @@ def add_member(run: Run, name: str, workers: bool) -> int:
 def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
     """Remove one member from the cluster, and clean its host."""
     from provision.plans.etcd.members import remove_member
+    from provision.plans.etcd.members.member_plan import Options
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
-    seen = observe.observe(inventory, run.fleet, dispensable=(name,))
-    plan = remove_member.plan(
-        inventory,
-        run.fleet,
-        seen,
-        name,
-        _deletions(delete, name),
-        write=not run.dry_run,
-        workers=workers,
-    )
+    etcd = run.etcd(inventory.etcd)
+    seen = observe.observe(etcd, dispensable=(name,))
+    options = Options(write=not run.dry_run, workers=workers, delete=_deletions(delete, name))
+    plan = remove_member.plan(inventory, etcd, seen, name, options)
     carried = common.carry_out(run, plan)
     declared = any(m.name == name for m in inventory.etcd.members)
     line = f"take {name} out of {inventory.path}, or deploy-etcd adds it again" if declared else ""
@@ -87,19 +86,14 @@ def remove_member(run: Run, name: str, delete: str, workers: bool) -> int:
 def replace_member(run: Run, name: str, delete: str, workers: bool) -> int:
     """Replace a dead member with a new one of the same name."""
     from provision.plans.etcd.members import replace_member
+    from provision.plans.etcd.members.member_plan import Options
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
-    seen = observe.observe(inventory, run.fleet)
-    plan = replace_member.plan(
-        inventory,
-        run.fleet,
-        seen,
-        name,
-        _deletions(delete, name),
-        write=not run.dry_run,
-        workers=workers,
-    )
+    etcd = run.etcd(inventory.etcd)
+    seen = observe.observe(etcd)
+    options = Options(write=not run.dry_run, workers=workers, delete=_deletions(delete, name))
+    plan = replace_member.plan(inventory, etcd, seen, name, options)
     line = "" if plan.steps else f"{name} is healthy: there is nothing to replace"
     common.finish(run, plan, common.carry_out(run, plan), {}, line)
     return 0
@@ -111,9 +105,10 @@ def upgrade_etcd(run: Run, to: str, backup_dir: str) -> int:
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
-    seen = observe.observe(inventory, run.fleet)
+    etcd = run.etcd(inventory.etcd)
+    seen = observe.observe(etcd)
     backup = Path(backup_dir).expanduser().absolute() if backup_dir else None
-    plan = upgrade_etcd.plan(inventory, run.fleet, seen, to, backup=backup, write=not run.dry_run)
+    plan = upgrade_etcd.plan(inventory, etcd, seen, to, backup=backup, write=not run.dry_run)
     carried = common.carry_out(run, plan)
     line = f"every member runs etcd {to}" if carried or not plan.steps else ""
     if line and inventory.etcd.version != to:
@@ -127,7 +122,8 @@ def move_leader(run: Run, to: str) -> int:
     from provision.plans.etcd import move_leader
 
     inventory = common.load_own_etcd(run)
-    plan = move_leader.plan(inventory, run.fleet, to)
+    etcd = run.etcd(inventory.etcd)
+    plan = move_leader.plan(inventory, etcd, to)
     line = f"{to} leads" if not run.dry_run else ""
     common.finish(run, plan, common.carry_out(run, plan), {"leader": to}, line)
     return 0
@@ -149,13 +145,13 @@ def rotate_certs(run: Run, ca: bool, limit: str, confirmed: str = "") -> int:
         raise UsageError("--ca is for all members: leave --limit out", id="option-invalid")
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
-    observed = observe.observe(inventory, run.fleet)
-    cluster = inventory.etcd
+    cluster, etcd = inventory.etcd, run.etcd(inventory.etcd)
+    observed = observe.observe(etcd)
 
     def planned(write: bool) -> Plan:
         if ca:
-            return rotate_certs.authority(inventory, run.fleet, observed, write=write)
-        return rotate_certs.leaves(inventory, run.fleet, observed, members, write=write)
+            return rotate_certs.authority(etcd, observed, write=write)
+        return rotate_certs.leaves(etcd, observed, members, write=write)
 
     if (ca or cluster.tls.ca == "external") and rotate_certs.needs_outage(cluster, observed):
         if not confirmed and not run.dry_run:
@@ -172,7 +168,7 @@ def rotate_certs(run: Run, ca: bool, limit: str, confirmed: str = "") -> int:
         rotate_certs.require_at_hand(cluster, observed)
         if not rotate_certs.cut_off(cluster, observed):
             # A killed run may have left a member while it was starting: this run waits for it.
-            health = gates.wait_until_recovered(cluster, run.fleet, observed.health)
+            health = gates.wait_until_recovered(etcd, observed.health)
             observed = replace(observed, health=health)
             gates.require_writable(health)
         plan = planned(not run.dry_run)
@@ -220,8 +216,9 @@ def enable_auth(run: Run, lock_out: str) -> int:
     from provision.plans.etcd import auth
 
     inventory = common.load_own_etcd(run)
+    etcd = run.etcd(inventory.etcd)
     agreed = [name.strip() for name in lock_out.split(",") if name.strip()]
-    plan = auth.enable(inventory, run.fleet, auth.observe(inventory, run.fleet), agreed)
+    plan = auth.enable(inventory, etcd, auth.observe(inventory, etcd), agreed)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 
@@ -231,7 +228,8 @@ def disable_auth(run: Run) -> int:
     from provision.plans.etcd import auth
 
     inventory = common.load_own_etcd(run)
-    plan = auth.disable(inventory, run.fleet, auth.observe(inventory, run.fleet))
+    etcd = run.etcd(inventory.etcd)
+    plan = auth.disable(inventory, etcd, auth.observe(inventory, etcd))
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 
@@ -251,7 +249,7 @@ def backup_etcd(run: Run, to: str, keep: str, fetch: bool = False) -> int:
     into = Path(to).expanduser() if to else backup_etcd.default_directory(inventory)
     if fetch:
         return _fetch(run, inventory, into, count)
-    backup = backup_etcd.take(inventory.etcd, run.fleet, into, keep=count)
+    backup = backup_etcd.take(run.etcd(inventory.etcd), into, keep=count)
     by = log.author(run.command, inventory.cluster)
     log.note(
         by,
@@ -303,9 +301,10 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
             "which file? invoke restore-etcd FILE, one of backup-etcd", id="argument-missing"
         )
     inventory = common.load_own_etcd(run)
-    observed = restore_etcd.observe(inventory, run.fleet, Path(file).expanduser(), bump=bump)
-    plan = restore_etcd.plan(inventory, run.fleet, observed, bump=bump)
-    watch = reregister_workers.watch(inventory, run.fleet)
+    etcd = run.etcd(inventory.etcd)
+    observed = restore_etcd.observe(etcd, Path(file).expanduser(), bump=bump)
+    plan = restore_etcd.plan(etcd, observed, bump=bump)
+    watch = reregister_workers.watch(inventory, etcd)
     if watch is not None:
         plan = replace(plan, steps=(*plan.steps, watch.step))
     console.problems(plan.notes)
@@ -316,7 +315,7 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
     if carried:
         steps = _restart_lost_workers(run, watch, plan.guards)
         with further("the restore is finished"):
-            last = restore_etcd.finish(inventory, run.fleet, observed)
+            last = restore_etcd.finish(etcd, observed)
             common.carry_out(run, last)
         common.note(run)
         plan = replace(plan, steps=(*plan.steps, *steps, *last.steps))
@@ -336,6 +335,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
     from provision.plans.alluxio import reregister_workers
     from provision.plans.etcd.data import alarms, recover_etcd, restore_etcd
     from provision.plans.etcd.members import add_member
+    from provision.plans.etcd.members.member_plan import Options
     from provision.plans.etcd.state import observe
 
     if not name:
@@ -344,10 +344,12 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
             id="argument-missing",
         )
     inventory = common.load_own_etcd(run)
+    etcd = run.etcd(inventory.etcd)
     if cluster_id:
-        inventory = guard.choose(inventory, run.fleet, cluster_id)
-    seen = recover_etcd.observe(inventory, run.fleet, name)
-    plan = recover_etcd.plan(inventory, run.fleet, seen)
+        inventory = guard.choose(inventory, etcd, cluster_id)
+        etcd = etcd.with_cluster(inventory.etcd)
+    seen = recover_etcd.observe(etcd, name)
+    plan = recover_etcd.plan(etcd, seen)
     console.problems(plan.notes)
     common.Consent(
         inventory.cluster, confirmed, "recovered", "Later writes may be lost", "--yes-recover"
@@ -358,21 +360,20 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
         for member in seen.rejoining:
             workers = member == seen.rejoining[-1]  # the workers get all endpoints once, at the end
             with further(f"{member.name} joins again"):
-                there = observe.observe(inventory, run.fleet, lost, recovering=True)
+                there = observe.observe(etcd, lost, recovering=True)
                 join = add_member.plan(
                     inventory,
-                    run.fleet,
+                    etcd,
                     there,
                     member.name,
-                    write=True,
-                    workers=workers,
+                    Options(write=True, workers=workers),
                     recovering=True,
                     sparing=alarms.KINDS,
                 )
                 common.carry_out(run, join)
             plan = replace(plan, steps=(*plan.steps, *join.steps))
-        watch = reregister_workers.watch(inventory, run.fleet)
-        seeing = [recover_etcd.see_to_alarms(inventory, run.fleet, seen)]
+        watch = reregister_workers.watch(inventory, etcd)
+        seeing = [recover_etcd.see_to_alarms(etcd, seen)]
         seeing += [] if watch is None else [watch.step]
         with further("the workers are registered again"):
             looking = Plan(run.command, inventory.cluster, tuple(seeing), guards=plan.guards)
@@ -380,7 +381,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
         steps = _restart_lost_workers(run, watch, plan.guards)
         plan = replace(plan, steps=(*plan.steps, *looking.steps, *steps))
         with further("the recovery is finished"):
-            last = recover_etcd.finish(inventory, run.fleet, seen)
+            last = recover_etcd.finish(etcd, seen)
             common.carry_out(run, last)
         common.note(run)
         plan = replace(plan, steps=(*plan.steps, *last.steps))
@@ -422,15 +423,16 @@ def defrag_etcd(run: Run, compact: bool, every: bool = False) -> int:
     from provision.text import size
 
     inventory = common.load_own_etcd(run)
-    gates.wait_until_recovered(inventory.etcd, run.fleet, health.observe(inventory.etcd, run.fleet))
-    seen = health.observe(inventory.etcd, run.fleet, quotas=True)
+    etcd = run.etcd(inventory.etcd)
+    gates.wait_until_recovered(etcd, health.observe(etcd))
+    seen = health.observe(etcd, quotas=True)
     before = defrag_etcd.usage(seen)
-    free = defrag_etcd.free_space(inventory.etcd, run.fleet)
-    plan = defrag_etcd.plan(inventory, run.fleet, seen, compact=compact, every=every, free=free)
+    free = defrag_etcd.free_space(etcd)
+    plan = defrag_etcd.plan(etcd, seen, compact=compact, every=every, free=free)
     carried = common.carry_out(run, plan)
     now = before
     if carried:
-        now = defrag_etcd.usage(health.observe(inventory.etcd, run.fleet, quotas=True))
+        now = defrag_etcd.usage(health.observe(etcd, quotas=True))
     if not run.json:
         headings = ("member", "role", "before", "size", "in use", "quota", "alarms")
         terminal.table(headings, defrag_etcd.rows(now, before))
@@ -453,7 +455,8 @@ def disarm_alarms(run: Run) -> int:
     from provision.plans.etcd.data import disarm_alarms
 
     inventory = common.load_own_etcd(run)
-    plan = disarm_alarms.plan(inventory, run.fleet)
+    etcd = run.etcd(inventory.etcd)
+    plan = disarm_alarms.plan(etcd)
     common.finish(
         run, plan, common.carry_out(run, plan), line="" if plan.steps else "there is no alarm"
     )
@@ -486,8 +489,9 @@ def _say_alarms(run: Run, inventory: Inventory) -> None:
     from provision.etcd.cluster import health
     from provision.plans.etcd.data import alarms
 
-    seen = health.observe(inventory.etcd, run.fleet, quotas=True)
+    etcd = run.etcd(inventory.etcd)
+    seen = health.observe(etcd, quotas=True)
     for kind in sorted(seen.alarms):
-        found = alarms.unsolved(seen, run.fleet, kind)
+        found = alarms.unsolved(seen, etcd, kind)
         then = "; then invoke disarm-alarms and restart-workers"
         console.problems([replace(p, severity="warning", remedy=p.remedy + then) for p in found])
