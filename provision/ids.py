@@ -146,6 +146,8 @@ Id = Literal[
     "static-workers-unused",
     "tarball-unavailable",
     "tarball-unfit",
+    "tool-too-old",
+    "tool-version-unknown",
     "unit-masked",
     "unit-overridden",
     "upgrade-path",

@@ -1293,6 +1293,25 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("tarball", "one_that_is_cut_short"),
         why=_EDIT,
     ),
+    "tool-too-old": Row(
+        _lab("tool_version", "an_older_version_of_the_tool_refuses_on_all_hosts_at_once"),
+        heals={
+            _lab("tool_version", "an_older_version_of_the_tool_refuses_on_all_hosts_at_once"): (
+                "deploy-etcd",
+            ),
+        },
+        end="the version that the hosts name changes them again",
+        named=("check-nodes --hosts", "status"),
+    ),
+    "tool-version-unknown": Row(
+        _lab("tool_version", "a_file_without_a_version_is_a_warning_and_is_written_again"),
+        heals={
+            _lab("tool_version", "a_file_without_a_version_is_a_warning_and_is_written_again"): (
+                "deploy-etcd",
+            ),
+        },
+        end="the file names this version again",
+    ),
     "unit-masked": Row(
         _lab("preflight", "the_remedy_by_hand[a masked unit]"),
         heals={

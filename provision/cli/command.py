@@ -93,7 +93,7 @@ def command(
         def task_body(c: Context, **given: Any) -> None:
             taken = {**common, **late}
             options = {name: given.pop(name, default) for name, default in taken.items()}
-            options["guarded"] = guarded
+            options["guarded"], options["changes"] = guarded, changes
             rehearsed = bool(c.config.run.dry)  # --dry, INVOKE_RUN_DRY, or another task's --dry-run
             if rehearsed and changes:
                 options["dry_run"] = True
@@ -171,6 +171,7 @@ def perform(
         stats=options.get("stats", False),
         guarded=options.get("guarded", False),
         cluster_id=options.get("cluster_id", ""),
+        changes=options.get("changes", False),
     )
     try:
         with between_imports():
@@ -256,12 +257,14 @@ def _outcome(
                 id="option-invalid",
             )
         code = body(run)
+        _say_versions(run)
         flush_output()
         return code or int(verdict and run.drifted)
     except ProvisionError as error:
         run.error = error
         if options["traceback"]:
             raise
+        _say_versions(run)
         _say_error(error, error.exit_code, json=options["format"] == "json")
         return error.exit_code
     except BrokenPipeError:  # the reader of the output has gone, as with `| head`
@@ -279,6 +282,14 @@ def _outcome(
             traceback.print_exc()
         _say_error(_mistake(error, run), INTERNAL_ERROR, json=options["format"] == "json")
         return INTERNAL_ERROR
+
+
+def _say_versions(run: Run) -> None:
+    """The warnings about versions of this tool that were not printed yet."""
+    if notes := run.version_notes():
+        from provision.cli import console
+
+        console.problems(notes)
 
 
 def _mistake(error: Exception, run: Run) -> ProvisionError:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision import __version__
 from provision.cli import commands
 from provision.cli.run import Run
 from provision.cli.tasks import common
@@ -125,6 +126,8 @@ def test_a_host_that_takes_no_note_is_named(
         assert last_seen.take(Etcd(cluster, fleet)) == []
         note = Path(layout.last_seen(cluster))
         assert last_seen.parse(note.read_text()) is not None
+        versions = [f"{tmp_path}/{m.machine.host}/.version/tool-version" for m in cluster.members]
+        assert {Path(path).read_text() for path in versions} == {f"{__version__}\n"}
         note.unlink()
         note.mkdir()
         found = last_seen.take(Etcd(cluster, fleet))

@@ -39,7 +39,7 @@ from provision.engine import audit
 from provision.engine.plan import HostChanges, Plan, Step, apply
 from provision.errors import ChangeFailed, InventoryError, PreflightFailed, Unhealthy
 from provision.etcd.api.values import KeyValue
-from provision.etcd.cluster import scratch
+from provision.etcd.cluster import guard, scratch
 from provision.etcd.member import desired as etcd_desired
 from provision.host import preflight
 from provision.host.diff import Change
@@ -118,7 +118,7 @@ def test_the_status_of_a_snapshot_that_is_none(said: str) -> None:
         scratch._status(builders.member(1), said)
     assert "is unreadable" in caught.value.message
     assert inert(caught.value.message)
-    assert recover_etcd._on_disk(facts(1, commands={"status": said})) is None
+    assert guard.revision(said) is None
 
 
 AUDITED = audit.Author(f"me{EVIL}@host", "deploy-etcd", "c")

@@ -15,7 +15,7 @@ from provision.errors import PreflightFailed
 from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
-from provision.inventory.resolved import AlluxioWorker
+from provision.inventory.resolved import AlluxioWorker, MembershipType
 from provision.plans.alluxio import forget_worker, reregister_workers, restart_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders
@@ -33,7 +33,12 @@ class Restored(World):
         self.asked: list[str] = []
         self.gone: list[str] = [w.name for w in self.alluxio.workers]
         self.alarms: frozenset[str] = frozenset()
+        #: Under which host the restored data has a worker's permanent key; no name: it has none.
+        self.authorized = {w.name: w.hostname for w in self.alluxio.workers}
+        self.live_keys: set[str] = set()
+        self.live_at = ""  # each at its own name
         monkeypatch.setattr(reregister_workers, "lost", self._lost)
+        monkeypatch.setattr(forget_worker, "look", lambda *_: self.registered())
         monkeypatch.setattr(health, "observe", lambda *_: self)
 
     def _lost(
@@ -41,6 +46,24 @@ class Restored(World):
     ) -> list[AlluxioWorker]:
         self.asked = [w.name for w in running]
         return [w for w in running if w.name in self.gone]
+
+    def registered(self) -> RegistrationSnapshot:
+        """What etcd has after the restore."""
+        entries = {}
+        for name, host in self.authorized.items():
+            identity = desired.identity(self.alluxio, self.facts[self.alluxio.worker(name).machine])
+            assert identity is not None
+            worker_id = desired.worker_id(identity)
+            registration = Registration(worker_id, host, 29999, 29997, 30000, "AUTHORIZED", -1)
+            key = KeyValue(registrations.authorized_prefix("c").encode(), b"", 7, 1, 1, 1)
+            entries[name] = worker_id, Entry(key, registration)
+        live = {}
+        for name in self.live_keys:
+            worker_id, entry = entries[name]
+            assert isinstance(entry.registration, Registration)
+            at = entry.registration._replace(host=self.live_at or name)
+            live[worker_id] = Entry(entry.key, at)
+        return RegistrationSnapshot("c", 1, dict(entries.values()), live)
 
     def plan(self, command: str = "restore-etcd") -> Plan:
         with Fleet(4) as fleet:
@@ -108,24 +131,11 @@ def test_a_worker_of_another_cluster_is_not_touched(world: Restored) -> None:
 
 
 def test_membership_static_has_no_registration(world: Restored) -> None:
-    static = replace(world.alluxio, membership="STATIC")
+    static = replace(world.alluxio, membership=MembershipType.STATIC)
     with Fleet(1) as fleet:
         handle = Etcd(builders.etcd(), fleet)
         assert reregister_workers.watch(builders.inventory(static), handle) is None
         assert reregister_workers.watch(builders.inventory(None, alluxio=None), handle) is None
-
-
-def registered(
-    world: Restored, name: str, host: str, *, live: bool = False
-) -> RegistrationSnapshot:
-    """The restored data has the worker's id at ``host``."""
-    identity = desired.identity(world.alluxio, world.facts[world.alluxio.worker(name).machine])
-    assert identity is not None
-    worker_id = desired.worker_id(identity)
-    registration = Registration(worker_id, host, 29999, 29997, 30000, "AUTHORIZED", -1)
-    key = KeyValue(registrations.authorized_prefix("c").encode(), b"", 7, 1, 1, 1)
-    entry = {worker_id: Entry(key, registration)}
-    return RegistrationSnapshot("c", 1, entry, entry if live else {})
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -133,9 +143,9 @@ def test_an_older_address_in_the_restored_data_goes_first(
     world: Restored, monkeypatch: pytest.MonkeyPatch, live: bool
 ) -> None:
     """Alluxio refuses a worker whose id is registered at another address."""
-    world.gone = ["w1"]
-    seen = registered(world, "w1", "old.example.com", live=live)
-    monkeypatch.setattr(forget_worker, "look", lambda *_: seen)
+    world.gone = [] if live else ["w1"]  # a live worker has made a new lease by itself
+    world.authorized["w1"] = "old.example.com"
+    world.live_keys = {"w1"} if live else set()
     monkeypatch.setattr(registrations, "port_answers", lambda *_: False)
     monkeypatch.setattr("provision.plans.alluxio.moved._own", lambda *_: set())
     found = world.plan()
@@ -148,11 +158,39 @@ def test_an_older_address_in_the_restored_data_goes_first(
     assert "host old.example.com becomes w1" in found.steps[2].calls[0].what
 
 
-def test_the_identity_of_another_worker_stops_it(
-    world: Restored, monkeypatch: pytest.MonkeyPatch
+def test_a_live_worker_without_a_permanent_key_is_restarted(world: Restored) -> None:
+    """It joined after the backup. Only its start writes the key that Alluxio lists."""
+    world.gone = []
+    del world.authorized["w3"]
+    assert groups(world.plan()) == [["w3"]]
+    assert whats(world.plan(), "w3") == ["restart alluxio-worker.service"]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_restart_workers_moves_a_live_worker_only_from_an_entry_that_it_did_not_write(
+    world: Restored, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
+    """A worker that has registered the entry itself keeps that address until start-workers writes
+    other files."""
+    world.authorized["w1"] = "old.example.com"
+    world.live_keys = {"w1"}
+    if written:
+        monkeypatch.setattr(world, "live_at", "old.example.com")
+    monkeypatch.setattr(registrations, "port_answers", lambda *_: False)
+    monkeypatch.setattr("provision.plans.alluxio.moved._own", lambda *_: set())
+    titles = [s.title for s in world.restart(20).steps]
+    assert ("remove the old address of w1" in titles) is not written
+
+
+def test_without_permanent_keys_a_live_key_is_enough(world: Restored) -> None:
+    world.alluxio = replace(world.alluxio, membership=MembershipType.SERVICE_REGISTRY)
+    world.gone, world.authorized = ["w2"], {}
+    assert groups(world.plan()) == [["w2"]]
+
+
+def test_the_identity_of_another_worker_stops_it(world: Restored) -> None:
     world.gone = ["w1"]
-    monkeypatch.setattr(forget_worker, "look", lambda *_: registered(world, "w1", "w2"))
+    world.authorized["w1"] = "w2"
     with pytest.raises(PreflightFailed) as refused:
         world.plan()
     assert [p.id for p in refused.value.problems] == ["worker-registered-elsewhere"]

@@ -16,7 +16,7 @@ SHOWN = 8
 
 def unused(alluxio: AlluxioCluster, seen: Registrations) -> Problem | None:
     """The permanent keys that ``alluxio``'s membership type does not use, named; or None."""
-    if alluxio.membership == "ETCD" or not seen.authorized:
+    if alluxio.membership.permanent_keys or not seen.authorized:
         return None
     ids = list(seen.authorized)
     keys = f"{len(ids)} permanent key{'' if len(ids) == 1 else 's'}"
@@ -73,9 +73,9 @@ def notes(
 
 
 def _meanwhile(before: MembershipType, after: MembershipType) -> str:
-    if {before, after} == {"ETCD", "SERVICE_REGISTRY"}:
+    if before.in_etcd and after.in_etcd:
         return "all of them keep their live keys in etcd, so both kinds see every worker"
-    if after == "STATIC":
+    if after.in_file:
         return (
             "those restarted see all of conf/workers, the others see in etcd only who has not "
             "been restarted, and in the end nobody"
@@ -87,9 +87,9 @@ def _meanwhile(before: MembershipType, after: MembershipType) -> str:
 
 
 def _remedy(before: MembershipType, after: MembershipType) -> str:
-    if {before, after} == {"ETCD", "SERVICE_REGISTRY"}:
+    if before.in_etcd and after.in_etcd:
         return "give application hosts the new type when it is over: invoke render-client-config"
-    if after == "STATIC":
+    if after.in_file:
         return (
             "give application hosts the new configuration first (invoke render-client-config): "
             "caches fill anew, for ids are made of addresses then"

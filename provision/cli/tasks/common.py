@@ -82,7 +82,7 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     run.established = True
     alluxio = inventory.alluxio
     for_workers = run.command in WORKERS
-    static = alluxio is not None and alluxio.membership == "STATIC"
+    static = alluxio is not None and not alluxio.membership.in_etcd
     if for_workers and (alluxio is None or (static and run.command != "forget-worker")):
         return inventory
     login = None
@@ -103,6 +103,20 @@ def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     if inventory.alluxio is None:
         raise UsageError(f"{inventory.path}: has no 'alluxio' section", id="section-missing")
     return inventory, inventory.alluxio
+
+
+def require_workers_not_newer(run: Run, inventory: Inventory) -> None:
+    """For a command that looks at the workers' hosts only after it has changed etcd.
+
+    Raises :class:`PreflightFailed` when a newer version of this tool last changed one of these
+    hosts. Hosts that cannot be asked are left out.
+    """
+    from provision.host import gather
+    from provision.host.facts import Probe
+
+    if inventory.alluxio is not None:
+        probes = {w.machine: Probe(addresses=False) for w in inventory.alluxio.workers}
+        gather.gather_facts(run.fleet, probes)
 
 
 def warn(run: Run) -> None:
@@ -166,7 +180,7 @@ def carry_out(run: Run, plan: Plan) -> bool:
     if plan.steps and run.command in LEASING:
         _require_leases(run)
     run.plans.append(plan)
-    console.problems((*plan.notes, *plan.left))
+    console.problems((*run.version_notes(), *plan.notes, *plan.left))
     if run.dry_run and plan.left:
         run.drifted = True
     if not plan.steps:
@@ -191,7 +205,7 @@ def _require_leases(run: Run) -> None:
     from provision.etcd.cluster import gates, health
 
     alluxio = run.inventory.alluxio
-    if alluxio is not None and alluxio.membership != "STATIC":
+    if alluxio is not None and alluxio.membership.in_etcd:
         gates.require_writable(health.observe(run.etcd(run.found or run.inventory.etcd)))
 
 

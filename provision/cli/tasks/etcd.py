@@ -301,6 +301,7 @@ def restore_etcd(run: Run, file: str | None, confirmed: str, bump: bool) -> int:
             "which file? invoke restore-etcd FILE, one of backup-etcd", id="argument-missing"
         )
     inventory = common.load_own_etcd(run)
+    common.require_workers_not_newer(run, inventory)
     etcd = run.etcd(inventory.etcd)
     observed = restore_etcd.observe(etcd, Path(file).expanduser(), bump=bump)
     plan = restore_etcd.plan(etcd, observed, bump=bump)
@@ -348,6 +349,7 @@ def recover_etcd(run: Run, name: str, confirmed: str, cluster_id: str = "") -> i
     if cluster_id:
         inventory = guard.choose(inventory, etcd, cluster_id)
         etcd = etcd.with_cluster(inventory.etcd)
+    common.require_workers_not_newer(run, inventory)
     seen = recover_etcd.observe(etcd, name)
     plan = recover_etcd.plan(etcd, seen)
     console.problems(plan.notes)
@@ -398,6 +400,7 @@ def kept_data(run: Run, delete: str, limit: str) -> int:
     from provision.plans.etcd.data import retained
     from provision.text import size
 
+    run.changes = bool(delete)
     inventory = common.load(run)
     seen = retained.observe(inventory, run.fleet, choose(inventory.etcd.members, limit))
     plan = retained.plan(inventory, seen, [n.strip() for n in delete.split(",") if n.strip()])

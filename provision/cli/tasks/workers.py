@@ -125,7 +125,7 @@ def stop_workers(run: Run, limit: str, batch: str) -> int:
     inventory, alluxio, chosen = _chosen(run, limit, batch)
     plan = stop_workers.plan(inventory, chosen, run.fleet)
     line = ""
-    if plan.steps and alluxio.membership != "STATIC":
+    if plan.steps and alluxio.membership.in_etcd:
         line = f"they count as live for up to {alluxio.failure_detection_timeout} s more"
     common.finish(run, plan, common.carry_out(run, plan), line=line)
     return 0

@@ -48,8 +48,8 @@ def found(
     seen: RegistrationSnapshot,
 ) -> list[Moved]:
     """The chosen workers that Alluxio would refuse, by the entries in etcd under their ids."""
-    if alluxio.membership != "ETCD":  # other types: the worker's next start replaces its live key
-        return []
+    if not alluxio.membership.permanent_keys:
+        return []  # the worker's next start replaces its live key
     moved = []
     for worker in chosen:
         f = facts.get(worker.machine)
@@ -66,6 +66,16 @@ def found(
             what = ", ".join(differing)
             moved.append(Moved(worker, worker_id, entry, what, worker_id in seen.live))
     return moved
+
+
+def outdated(one: Moved, seen: RegistrationSnapshot) -> bool:
+    """Whether the worker is live at another address than the entry's, as after a restore of older
+    data: its live key is newer than the entry, and Alluxio would refuse its next start."""
+    entry, now = one.entry.registration, seen.live.get(one.worker_id)
+    return now is not None and any(
+        getattr(now.registration, field, None) != getattr(entry, field, None)
+        for field in worker_address.TITLES
+    )
 
 
 def clones(
@@ -148,7 +158,7 @@ def left_to_start_workers(
 ) -> dict[str, Problem]:
     """The workers, by name, that commands other than start-workers must not restart: Alluxio would
     refuse them at their new address. Raises :class:`Unhealthy` when etcd does not serve."""
-    if alluxio.membership != "ETCD" or not workers:
+    if not alluxio.membership.permanent_keys or not workers:
         return {}
     seen = forget_worker.look(alluxio, etcd)
     return {

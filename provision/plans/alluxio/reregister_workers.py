@@ -5,6 +5,12 @@ restored data may lack that lease. The worker then goes on serving, but it is no
 it is restarted. The data may also hold an older lease of the worker. The worker's key then stays
 until that lease ends.
 
+A worker that has noticed the outage makes a new lease as soon as etcd serves again
+(``checkAllForReconnect``). It writes its live key then, but not its permanent key: only a start
+writes that one (``EtcdMembershipManager.join``). The restored data may lack the permanent key, so
+that ``getAllMembers`` does not list the worker. Or it has an older address there, and Alluxio would
+refuse the worker's next start.
+
 restore-etcd and recover-etcd look for such workers when etcd is back. They restart these workers in
 groups, as restart-workers does: with the same guard for changed addresses, and each group is ready
 before the next group is restarted.
@@ -60,7 +66,7 @@ class Watch:
         """
         given = self._inventory, self._alluxio, self._etcd
         others: list[moved.Moved] = []
-        if self._lost and self._alluxio.membership == "ETCD":
+        if self._lost and self._alluxio.membership.permanent_keys:
             seen = forget_worker.look(self._alluxio, self._etcd)
             # No process keeps these keys alive, so every entry at another address is in the way.
             others = moved.found(self._alluxio, self._lost, self._facts, seen)
@@ -91,7 +97,11 @@ class Watch:
             for p in absent
         )
         running = [w for w in self._alluxio.workers if self._is_ours(w)]
-        self._lost = lost(self._alluxio, self._etcd, running, self._facts)
+        gone = lost(self._alluxio, self._etcd, running, self._facts)
+        if self._alluxio.membership.permanent_keys:
+            registered = forget_worker.look(self._alluxio, self._etcd)
+            gone += unlisted(self._alluxio, running, self._facts, registered)
+        self._lost = [w for w in running if w in gone]
 
     def _is_ours(self, worker: AlluxioWorker) -> bool:
         """Whether this cluster's worker runs on the host, or an earlier run has stopped it. This
@@ -105,7 +115,7 @@ class Watch:
 def watch(inventory: Inventory, etcd: Etcd) -> Watch | None:
     """None where no worker has a lease: without Alluxio, and with STATIC membership."""
     alluxio = inventory.alluxio
-    if alluxio is None or alluxio.membership == "STATIC":
+    if alluxio is None or not alluxio.membership.in_etcd:
         return None
     return Watch(inventory, alluxio, etcd)
 
@@ -159,6 +169,26 @@ def lost(
         if waiting:
             time.sleep(min(POLL_SECONDS, window / 8))
     return waiting
+
+
+def unlisted(
+    alluxio: AlluxioCluster,
+    workers: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+    seen: registrations.RegistrationSnapshot,
+) -> list[AlluxioWorker]:
+    """The workers that have no permanent key, or one that their next start would meet at another
+    address. A worker without a known identity is not among them."""
+    found = [
+        m.worker
+        for m in moved.found(alluxio, workers, facts, seen)
+        if not m.live or moved.outdated(m, seen)
+    ]
+    for worker in workers:
+        identity = desired.identity(alluxio, facts[worker.machine])
+        if identity is not None and desired.worker_id(identity) not in seen.authorized:
+            found.append(worker)
+    return found
 
 
 def _lease(

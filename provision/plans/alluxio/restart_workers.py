@@ -193,13 +193,13 @@ def _moved(
     workers: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
 ) -> list[moved.Moved]:
-    """The workers that register another address at their next start: they are not live, or new
-    files were written for them since their start.
+    """The workers that register another address than the entry's at their next start: they are
+    not live, the entry is older than their live key, or new files were written since their start.
 
     Raises :class:`PreflightFailed` when one of them has the identity of another host's worker.
     """
     known = [desired.identity(alluxio, facts[w.machine]) for w in workers]
-    if alluxio.membership != "ETCD" or not any(known):
+    if not alluxio.membership.permanent_keys or not any(known):
         return []
     seen = forget_worker.look(alluxio, etcd)
     found = moved.found(alluxio, workers, facts, seen)
@@ -208,7 +208,7 @@ def _moved(
         its = facts[worker.machine]
         return desired.UNIT in its.pending_restarts and not noted(its)
 
-    others = [m for m in found if not m.live or written(m.worker)]
+    others = [m for m in found if not m.live or written(m.worker) or moved.outdated(m, seen)]
     preflight.require(moved.clones(alluxio, etcd.fleet, others, facts, seen))
     return others
 

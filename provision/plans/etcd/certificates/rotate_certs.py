@@ -57,7 +57,7 @@ def leaves(
     ca = _authorities(cluster, observed, write=write)
     over = cut_off(cluster, observed)
     _require_chosen(over, members)
-    steps: list[Step] = []
+    steps = tls.finishing(cluster)
     made = {m.name: _new_leaf(etcd, m, observed.facts[m.machine], ca.signing) for m in over}
     steps += _healing(etcd, [made[m.name] for m in over])
     steps += [
@@ -66,7 +66,7 @@ def leaves(
         if m not in over
     ]
     if len(members) == len(cluster.members):
-        steps.append(_own_certificate(cluster, ca.signing))
+        steps.append(tls.own_certificate(cluster, ca.signing))
     return _plan(cluster, steps)
 
 
@@ -82,6 +82,8 @@ def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
         )
     if needs_outage(cluster, observed):
         return _outage(etcd, observed, write=write)
+    if left := tls.finishing(cluster):
+        return _plan(cluster, left)  # all but the end of that replacement is done
     ca = _authorities(cluster, observed, write=write)
     old, new = ca.current, _successor(cluster, ca, write=write)
     both = dataclasses.replace(ca, next=new).bundle
@@ -99,7 +101,7 @@ def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
                 facts[m.name] = after(_trusting(cluster, m, both), facts[m.name])
     steps += [_new_leaf(etcd, m, facts[m.name], new) for m in pending]
     if ca.signing is not new:
-        steps.append(_own_certificate(cluster, new))
+        steps.append(tls.own_certificate(cluster, new))
     for m in members:
         if desired.trusted(cluster, facts[m.name]) != new.cert_pem or _must_restart(facts[m.name]):
             title = f"{m.name} trusts the new CA only"
@@ -181,7 +183,7 @@ def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
         material = MemberTls(m.name, new.cert_pem, leaves.get("peer"), leaves.get("server"))
         hosts.append(_anew(cluster, m, facts, material))
     # This comes before the gate, because the gate asks the members with this certificate.
-    steps = [_own_certificate(cluster, new), *_all_at_once(etcd, hosts)]
+    steps = [tls.own_certificate(cluster, new), *_all_at_once(etcd, hosts)]
     if old is not None:
         steps.append(_retire(cluster, old, new))
     return dataclasses.replace(_plan(cluster, steps), notes=(_replaced(cluster),))
@@ -510,12 +512,3 @@ def _late(member: EtcdMember, shown: CertificateState) -> Problem:
         f"{shown.listener} listener: {what}",
         id="certificate-unverified",
     )
-
-
-def _own_certificate(cluster: EtcdCluster, signer: certificates.Authority) -> Step:
-    def renew() -> None:
-        days = cluster.tls.leaf_days
-        own_ca.renew_client(cluster.tls.pki_dir, cluster.name, signer, days)
-
-    path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
-    return Step("renew this tool's own certificate", calls=(Action(f"change {path}", renew),))

@@ -80,21 +80,24 @@ def with_workers(
     The steps come after new members have joined, and before working members are removed.
 
     A note in etcd says that the workers need the endpoints. It is there from before the first
-    change until the last worker has them.
+    change until the last worker has them. While an alarm stands, etcd does not store the note, and
+    a restarted worker gets no lease: then both come after all other steps.
     """
     alluxio, etcd = inventory.alluxio, etcd.with_cluster(inventory.etcd)
     if (
         alluxio is None
-        or alluxio.membership == "STATIC"
+        or not alluxio.membership.in_etcd
         or not (changed or running.pending.workers)
     ):
         return
+    there = etcd.with_cluster(running.cluster)
+    early = [_note_workers(there)] if changed and not running.alarms else []
+    late = [_note_workers(etcd)] if changed and running.alarms else []
     if not wanted:
         remedy = "run invoke deploy-etcd without --no-workers, or invoke start-workers"
         what = "the endpoint lists of the workers are stale (--no-workers)"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
-        if changed and not running.alarms:
-            made.steps.insert(0, _note_workers(etcd.with_cluster(running.cluster)))
+        made.steps[:0] = early
         return
     told = endpoints.steps(inventory, alluxio, etcd, running.cluster)
     if told.steps and made.standing:
@@ -104,14 +107,10 @@ def with_workers(
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         return
     made.notes += told.notes
-    # While an alarm stands, etcd does not store the note, and a restarted worker gets no lease.
-    before = len(made.steps) if made.leaving is None or running.alarms else made.leaving
-    made.steps[before:before] = told.steps
-    if told.steps and changed:
-        if running.alarms:
-            made.steps.insert(before, _note_workers(etcd))
-        else:
-            made.steps.insert(0, _note_workers(etcd.with_cluster(running.cluster)))
+    if told.steps:
+        at = len(made.steps) if made.leaving is None or running.alarms else made.leaving
+        made.steps[at:at] = [*late, *told.steps]
+        made.steps[:0] = early
     if told.complete and (told.steps or running.pending.workers):
         made.steps.append(
             Step(
