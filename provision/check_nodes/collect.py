@@ -23,8 +23,8 @@ from provision.check_nodes.verdict import NodeVerdict
 from provision.check_nodes.verdicts import verdicts
 from provision.errors import Problem, ProvisionError
 from provision.etcd.api.client import DEFAULT_TIMEOUT
-from provision.etcd.api.values import Login
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.plans.etcd.data import stored
@@ -37,7 +37,7 @@ Ask = Callable[[Fleet, AlluxioCluster, float], InfoNodes]
 
 def run(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     *,
     nodes_timeout: float = alluxio_cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
@@ -51,12 +51,15 @@ def run(
 
     ``hosts``: also log in to every worker's host, and ask whether its listeners answer.
     ``backups``: also log in to every member's host, and ask for its backups and former data.
+    etcd is asked with the workers' login, if they have one.
     """
     started = time.monotonic()
     taken = datetime.now(timezone.utc)
     health.preload()
     alluxio = inventory.alluxio
-    login = desired.login(alluxio) if alluxio is not None else None
+    fleet = etcd.fleet
+    if alluxio is not None:
+        etcd = etcd.as_worker(desired.login(alluxio))
     pool = ThreadPoolExecutor(5, "check")
     try:
         asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
@@ -67,12 +70,12 @@ def run(
             else None
         )
         keeping = pool.submit(stored.look, inventory, fleet) if backups else None
-        seen, reading = _look_at_etcd(inventory, fleet, pool, etcd_timeout, login)
+        seen, reading = _look_at_etcd(inventory, etcd, pool, etcd_timeout)
         problems: list[Problem] = disks.of_members(fleet, seen)
-        if inventory.etcd.tls.ca == "external":
+        if etcd.cluster.tls.ca == "external":
             from provision.etcd.pki import imported
 
-            problems += imported.own_problems(inventory.etcd)
+            problems += imported.own_problems(etcd.cluster)
         if alluxio is None:
             return CheckReport(
                 inventory.cluster,
@@ -113,7 +116,7 @@ def run(
         if read and rows is not None and answering is None and any(n.notes for n in found):
             # The views are not from the same moment: a change between them is no disagreement.
             with contextlib.suppress(ProvisionError):
-                read = _read(inventory, fleet, etcd_timeout, login, read.leases)
+                read = _read(inventory, etcd, etcd_timeout, read.leases)
                 found = join(read)
         if read is not None:
             problems += of_clusters(inventory.cluster, alluxio, read.registered, read.clusters)
@@ -162,37 +165,26 @@ class _Read(NamedTuple):
 
 
 def _look_at_etcd(
-    inventory: Inventory,
-    fleet: Fleet,
-    pool: ThreadPoolExecutor,
-    timeout: float,
-    login: Login | None,
+    inventory: Inventory, etcd: Etcd, pool: ThreadPoolExecutor, timeout: float
 ) -> tuple[ClusterHealth, Future[_Read] | None]:
     """Every member's health; the registrations are read as soon as one member serves."""
-    cluster, wanted = inventory.etcd, inventory.alluxio is not None
+    wanted = inventory.alluxio is not None
     reading: Future[_Read] | None = None
     seen: dict[str, MemberHealth] = {}
-    for m in health.observing(
-        cluster, fleet, timeout=timeout, login=login, certificates=True, quotas=True
-    ):
+    for m in health.observing(etcd, timeout=timeout, certificates=True, quotas=True):
         seen[m.member.name] = m
         if wanted and reading is None and m.healthy:
-            reading = pool.submit(_read, inventory, fleet, timeout, login)
+            reading = pool.submit(_read, inventory, etcd, timeout)
     if wanted and reading is None:
         reading = Future()
         reading.set_exception(ProvisionError("no member serves reads", id="quorum-lost"))
-    return ClusterHealth(cluster, tuple(seen[m.name] for m in cluster.members)), reading
+    members = tuple(seen[m.name] for m in etcd.cluster.members)
+    return ClusterHealth(etcd.cluster, members), reading
 
 
-def _read(
-    inventory: Inventory,
-    fleet: Fleet,
-    timeout: float,
-    login: Login | None,
-    ended: Expired | None = None,
-) -> _Read:
+def _read(inventory: Inventory, etcd: Etcd, timeout: float, ended: Expired | None = None) -> _Read:
     """``ended``: the known state of the leases; if given, they are not asked for again."""
-    with health.any_client(inventory.etcd, fleet, timeout=timeout, login=login) as client:
+    with etcd.any(timeout=timeout) as client:
         registered = registrations.read(client, inventory.cluster)
         names = clusters.names(client)
         return _Read(registered, names, ended or leases.expired(client, registered))

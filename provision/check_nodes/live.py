@@ -30,9 +30,9 @@ from provision.errors import Problem, ProvisionError
 from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient
 from provision.etcd.api.errors import EtcdCompacted
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.inventory.resolved import Inventory, bracketed
-from provision.ssh.session import Fleet
 
 DEFAULT_INTERVAL = 10.0
 #: Seconds for which successive changes are gathered into one report.
@@ -47,7 +47,7 @@ LEASES_EVERY = 30.0
 
 def watch(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     interval: float = DEFAULT_INTERVAL,
     *,
     nodes_timeout: float = alluxio_cli.DEFAULT_TIMEOUT,
@@ -60,7 +60,7 @@ def watch(
     Closing the iterator ends the watch. A report's ``seconds`` count from the change to the report.
     """
     health.preload()
-    live = _Live(inventory, fleet, interval, nodes_timeout, etcd_timeout)
+    live = _Live(inventory, etcd, interval, nodes_timeout, etcd_timeout)
     live.start()
     try:
         while True:
@@ -106,15 +106,15 @@ class _Live:
     def __init__(
         self,
         inventory: Inventory,
-        fleet: Fleet,
+        etcd: Etcd,
         interval: float,
         nodes_timeout: float,
         etcd_timeout: float,
     ) -> None:
-        self._inventory, self._fleet, self._interval = inventory, fleet, interval
+        self._inventory, self._fleet, self._interval = inventory, etcd.fleet, interval
         self._nodes_timeout, self._etcd_timeout = nodes_timeout, etcd_timeout
         self._alluxio = inventory.alluxio
-        self._login = desired.login(self._alluxio) if self._alluxio is not None else None
+        self._etcd = etcd.as_worker(desired.login(self._alluxio)) if self._alluxio else etcd
         self._static = self._alluxio is not None and not self._alluxio.membership.in_etcd
         self._news = threading.Condition()
         self._stopping = threading.Event()
@@ -232,12 +232,7 @@ class _Live:
         failed = 0
         while not self._stopping.is_set():
             try:
-                with health.any_client(
-                    self._inventory.etcd,
-                    self._fleet,
-                    timeout=self._etcd_timeout,
-                    login=self._login,
-                ) as client:
+                with self._etcd.any(timeout=self._etcd_timeout) as client:
                     if not self._use(client):
                         return
                     if mirror is None or not mirror.goes_on(client):
@@ -294,12 +289,7 @@ class _Live:
         while not self._stopping.is_set():
             self._look_now.clear()
             seen = health.observe(
-                self._inventory.etcd,
-                self._fleet,
-                timeout=self._etcd_timeout,
-                login=self._login,
-                certificates=True,
-                quotas=True,
+                self._etcd, timeout=self._etcd_timeout, certificates=True, quotas=True
             )
             reachable = collect.ports(self._inventory, self._fleet) if self._static else None
             ended = self._expired()
@@ -317,10 +307,9 @@ class _Live:
         if mirror is None or self._static or time.monotonic() < self._leases_at:
             return self._leases
         self._leases_at = time.monotonic() + LEASES_EVERY
-        timeout, login = self._etcd_timeout, self._login
         with (
             contextlib.suppress(ProvisionError),
-            health.any_client(self._inventory.etcd, self._fleet, timeout=timeout, login=login) as c,
+            self._etcd.any(timeout=self._etcd_timeout) as c,
         ):
             return leases.expired(c, mirror.membership)
         return self._leases

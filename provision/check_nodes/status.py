@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from provision.alluxio.worker import desired as worker
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.host.facts import HostFacts, Probe, merged, parse, script
 from provision.host.ownership import owner
@@ -105,7 +106,7 @@ def roles(inventory: Inventory) -> tuple[Role, ...]:
     return (*members, *alluxio.masters, *alluxio.workers)
 
 
-def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
+def look(inventory: Inventory, etcd: Etcd, chosen: Sequence[Role]) -> Status:
     """Ask every host of the chosen roles once. An unreachable host is a row with its error."""
 
     def unit_of(role: Role) -> tuple[str, str, str]:
@@ -129,12 +130,12 @@ def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
         if len(probes) > MANY:
             session.rest()
         found = parse(result, session.machine.host)
-        fleet.stats.facts[session.machine.host] = found
+        etcd.fleet.stats.facts[session.machine.host] = found
         return found
 
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(_parted, inventory, fleet, chosen)
-        seen = fleet.map(ask, list(probes))
+        asking = pool.submit(_parted, etcd, chosen)
+        seen = etcd.fleet.map(ask, list(probes))
         problems = asking.result()
     return Status(
         inventory.cluster,
@@ -146,12 +147,12 @@ def look(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> Status:
     )
 
 
-def _parted(inventory: Inventory, fleet: Fleet, chosen: Sequence[Role]) -> tuple[Problem, ...]:
+def _parted(etcd: Etcd, chosen: Sequence[Role]) -> tuple[Problem, ...]:
     """The clusters of the members, when there are more than one and a member is chosen."""
     if not any(isinstance(role, EtcdMember) for role in chosen):
         return ()
     try:
-        found = health.observe(inventory.etcd, fleet).problems
+        found = health.observe(etcd).problems
     except UsageError as error:  # the login's secret cannot be read; systemd is asked all the same
         what = f"was not asked whether it is one cluster: {error.message}"
         return (Problem("etcd", what, severity="warning", id=error.id),)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from provision.engine.plan import Plan, Step
     from provision.errors import Problem
+    from provision.etcd.cluster.handle import Etcd
     from provision.inventory import Inventory, LoadedInventory
     from provision.inventory.resolved import EtcdCluster
     from provision.ssh.passwords import Passwords
@@ -38,7 +39,7 @@ class Run:
     changes: bool = False
     #: Whether the cluster was found out, and the cluster.
     established: bool = False
-    etcd: EtcdCluster | None = None
+    found: EtcdCluster | None = None
     #: Whether a plan is being applied: the message of an interrupted run depends on it.
     applying: bool = False
     #: Whether a dry run's plan has any change.
@@ -51,6 +52,7 @@ class Run:
     passwords: Passwords | None = None
     _loaded: LoadedInventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)
+    _etcd: Etcd | None = field(default=None, init=False)
 
     @property
     def json(self) -> bool:
@@ -83,6 +85,15 @@ class Run:
             )
         return self._fleet
 
+    def etcd(self, cluster: EtcdCluster) -> Etcd:
+        """The handle on ``cluster``, with this tool's own login. All handles of a run share what
+        they learn about the members."""
+        if self._etcd is None:
+            from provision.etcd.cluster.handle import Etcd
+
+            self._etcd = Etcd(cluster, self.fleet)
+        return self._etcd.with_cluster(cluster)
+
     @property
     def stats_so_far(self) -> Stats | None:
         """The statistics so far; None while the run has asked no host."""
@@ -112,6 +123,8 @@ class Run:
         return self.passwords.known() if self.passwords is not None else []
 
     def close(self) -> None:
+        if self._etcd is not None:
+            self._etcd.close()
         if self._fleet is None:
             return
         if self.stats:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from provision.errors import UsageError
 from provision.inventory import model
 from provision.inventory.kubernetes import KubernetesCluster, resolve_kubernetes
 from provision.text import number
@@ -196,7 +197,12 @@ class EtcdCluster:
         return tuple(m.client_url for m in self.members)
 
     def member(self, name: str) -> EtcdMember:
-        return next(m for m in self.members if m.name == name)
+        """The member ``name``. Raises :class:`UsageError` when no member has that name."""
+        for m in self.members:
+            if m.name == name:
+                return m
+        names = ", ".join(m.name for m in self.members)
+        raise UsageError(f"{name!r} is no etcd member (there: {names})", id="name-unknown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from provision.alluxio.commands.nodes import InfoNodes, NodeRow, NodesError
 from provision.check_nodes import CheckReport, NodeVerdict
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.api.client import DEFAULT_TIMEOUT
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import MemberHealth
 from provision.inventory import chart
 from provision.inventory.kubernetes import KubernetesCluster
@@ -41,7 +42,7 @@ def kubectl(k: KubernetesCluster) -> Kubectl:
 
 def run(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     *,
     nodes_timeout: float = alluxio_cli.DEFAULT_TIMEOUT,
     etcd_timeout: float = DEFAULT_TIMEOUT,
@@ -59,14 +60,14 @@ def run(
         workers = way.pods(chart.worker_selector(k.release))
         masters = asked.result()
     report = look(
-        inventory, fleet, workers, masters, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout
+        inventory, etcd, workers, masters, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout
     )
     return replace(report, seconds=time.monotonic() - started)
 
 
 def look(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     workers: Sequence[Pod],
     masters: Sequence[Pod],
     *,
@@ -89,9 +90,9 @@ def look(
         failed: dict[str, MemberHealth] = {}
         if k.etcd_enabled:
             cluster, failed = _forwarded(inventory.etcd, way, k, stack)
-            seen = replace(seen, etcd=cluster)
+            seen, etcd = replace(seen, etcd=cluster), etcd.with_cluster(cluster)
         report = check_nodes.run(
-            seen, fleet, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout, ask=ask
+            seen, etcd, nodes_timeout=nodes_timeout, etcd_timeout=etcd_timeout, ask=ask
         )
     report = _with_failed(report, failed, k)
     return replace(

@@ -11,6 +11,7 @@ from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker import state
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
 from provision.host import gather, tool_version
 from provision.host.diff import Change
@@ -112,7 +113,7 @@ def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
     return f": {', '.join(each)}" if each else ""
 
 
-def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
+def others(inventory: Inventory, etcd: Etcd) -> tuple[Problem, ...]:
     """The other clusters in this etcd, if it answers; and what stays in an etcd of others.
 
     Raises :class:`PreflightFailed` when live workers of another cluster would lose their etcd.
@@ -120,10 +121,10 @@ def others(inventory: Inventory, fleet: Fleet) -> tuple[Problem, ...]:
     from provision.alluxio.membership import clusters
 
     try:
-        seen = clusters.look(inventory, fleet).clusters
+        seen = clusters.look(inventory, etcd).clusters
     except ProvisionError:  # an etcd that is down serves nobody
         return ()
-    if inventory.etcd.external:
+    if etcd.cluster.external:
         kept = next(c.authorized for c in seen if c.inventory == clusters.OURS)
         what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
         return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()

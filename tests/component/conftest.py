@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from provision.etcd.api.client import EtcdClient
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.pki import certificates, own_ca
 from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
@@ -223,5 +223,5 @@ def fleet() -> Iterator[Fleet]:
 @pytest.fixture
 def client(running: Running, fleet: Fleet) -> Iterator[EtcdClient]:
     """To any member of the module's own fixture ``running``."""
-    with health.any_client(running.cluster, fleet) as client:
+    with Etcd(running.cluster, fleet).any() as client:
         yield client

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provision.engine.plan import Step
-from provision.etcd.cluster import gates, hashes, health, reach, reconfigure
+from provision.etcd.cluster import gates, hashes, health, reconfigure
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import start_check
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, PathState
@@ -139,7 +140,7 @@ class _Steps(upgrade_etcd.Steps):
 
     def _ask_of_v2(self) -> Mapping[str, str]:
         return {
-            m.name: self.fleet.session(m.machine)
+            m.name: self.etcd.fleet.session(m.machine)
             .run(before_3_7.v2_requests(self.cluster, m), "v2")
             .stdout.strip()
             for m in self.cluster.members
@@ -177,6 +178,7 @@ class Life:
             tls=EtcdTls(peer=False),
             members=members,
         )
+        self._handle = Etcd(self.cluster, self.fleet)
         self.processes: dict[str, Process] = {}
         self.notes: dict[str, File] = {}
         #: What was acknowledged, by key.
@@ -189,6 +191,11 @@ class Life:
             self.start(m, release, "new")
         self.wait_healthy()
         self.write()
+
+    @property
+    def etcd(self) -> Etcd:
+        """The handle on the cluster as it is now."""
+        return self._handle.with_cluster(self.cluster)
 
     # Members and processes
 
@@ -270,12 +277,12 @@ class Life:
         return next(iter(self.processes.values())).release
 
     def look(self) -> health.ClusterHealth:
-        return health.observe(self.cluster, self.fleet)
+        return health.observe(self.etcd)
 
     def wait_healthy(self) -> None:
         for name in self.processes:
             self.wait(name)
-        gates.all_healthy(self.cluster, self.fleet).check()
+        gates.all_healthy(self.etcd).check()
 
     # What lives consist of
 
@@ -287,9 +294,9 @@ class Life:
     def join(self, m: EtcdMember) -> None:
         """As ``add-member`` does: a learner, promoted when it has caught up."""
         now = self.cluster
-        reconfigure.add_learner(now, self.fleet, m)
+        reconfigure.add_learner(self.etcd.with_cluster(now), m)
         self.start(m, self.release)
-        reconfigure.promote(now, self.fleet, m)
+        reconfigure.promote(self.etcd.with_cluster(now), m)
         self.cluster = replace(now, members=(*now.members, m))
         self.wait_healthy()
 
@@ -299,7 +306,7 @@ class Life:
         if dead:
             self.processes[name].stop(kill=True)
         staying = tuple(m for m in self.cluster.members if m.name != name)
-        reconfigure.remove(self.cluster, self.fleet, number, staying)
+        reconfigure.remove(self.etcd, number, staying)
         self.cluster = replace(self.cluster, members=staying)
         self.processes.pop(name).stop(kill=True)
         self.wait_healthy()
@@ -311,7 +318,7 @@ class Life:
         others = [m for m in self.cluster.members if m.name != name]
         new = replace(old, peer_port=_free_port())
         self.become(new)
-        reconfigure.update(self.cluster, self.fleet, new, number, others)
+        reconfigure.update(self.etcd, new, number, others)
         self.restart(name)
         self.wait_healthy()
 
@@ -323,7 +330,7 @@ class Life:
     def restore(self) -> None:
         """As ``restore-etcd`` does: every member from one snapshot, with a token of its own."""
         file = self.folder / "snapshot.db"
-        with health.any_client(self.cluster, self.fleet) as client, file.open("wb") as to:
+        with self.etcd.any() as client, file.open("wb") as to:
             for part in client.snapshot():
                 to.write(part)
         # Its last 32 bytes are the digest that etcdctl, too, appends.
@@ -354,7 +361,7 @@ class Life:
         What counts is what was acknowledged while every member was up to date: the survivor drops
         entries that it does not know to be committed.
         """
-        gates.all_healthy(self.cluster, self.fleet).check()
+        gates.all_healthy(self.etcd).check()
         survivor, *lost = self.cluster.members
         release = self.release
         for p in self.processes.values():
@@ -374,7 +381,7 @@ class Life:
     def write(self) -> None:
         """One more acknowledged write."""
         key, value = f"/written/{len(self.written)}", f"by {self.release}"
-        with health.any_client(self.cluster, self.fleet) as client:
+        with self.etcd.any() as client:
             client.put(key, value)
         self.written[key] = value
 
@@ -396,14 +403,14 @@ class Life:
         seen = self.look()
         gates.require_healthy(seen)
         first = self.cluster.members[0]
-        works_by = upgrade_etcd.cluster_version(self.cluster, self.fleet, first)
+        works_by = upgrade_etcd.cluster_version(self.etcd, first)
         versions = {name: release for name, release in seen.releases}
         way = etcd_releases.path(list(versions.values()), to, RELEASES, works_by)
         facts = self.facts()
         done = before_3_6.restarted(self.cluster, seen, facts)
         by_machine = {m.machine: facts[m.name] for m in self.cluster.members}
         observed = EtcdState(None, by_machine, seen)
-        made = _Steps(self.cluster, self.fleet, observed, None, dict(versions))
+        made = _Steps(self.etcd, observed, None, dict(versions))
         made.require_ready(works_by, way, done)
         hops = [upgrade_etcd.Release(v, _SOURCE, hosts.TARBALL) for v in way]
         made.hop(hops, works_by, done, made.with_v2(works_by, way))
@@ -441,7 +448,7 @@ class Life:
     def check(self, release: str, alarms: Sequence[str] = ()) -> None:
         """Healthy, of ``release``, with the right members and no learner in any view, the same data
         everywhere, every acknowledged write there, one more taken."""
-        gates.all_healthy(self.cluster, self.fleet).check()
+        gates.all_healthy(self.etcd).check()
         seen = self.look()
         assert {v for _, v in seen.releases} == {release}
         assert before_3_6.false_learners(seen) == []
@@ -451,10 +458,10 @@ class Life:
             assert m.status is not None
             assert not m.status.is_learner
             assert m.status.alarms == tuple(alarms)
-        hashes.require_equal(seen, self.fleet)
+        hashes.require_equal(seen, self.etcd)
         self.write()
         for one in self.cluster.members:
-            with reach.connect(self.cluster, self.fleet, one) as client:
+            with self.etcd.member(one) as client:
                 for key, value in self.written.items():
                     found = client.get(key)
                     assert found is not None, (self.folder.name, one.name, key)

@@ -13,6 +13,7 @@ from provision.alluxio.membership.clusters import Cluster
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Login
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import Inventory
 from provision.plans import destroy
@@ -62,7 +63,8 @@ def test_each_is_counted_apart(inventory: Inventory, fleet: Fleet, client: EtcdC
     join(client, "stage", "w1")
     join(client, "prod-b", "w1", live=False)
     client.put(b"/DHT/\xff\x1b[2J/AUTHORIZED/w", "{}")
-    seen = clusters.look(inventory, fleet)
+    etcd = Etcd(inventory.etcd, fleet)
+    seen = clusters.look(inventory, etcd)
     assert seen.complete
     assert seen.clusters == (
         Cluster("prod", 3, 2, "this one", ("prod-b",)),
@@ -70,7 +72,7 @@ def test_each_is_counted_apart(inventory: Inventory, fleet: Fleet, client: EtcdC
         Cluster("stage", 1, 1, "in other_clusters", ()),
         Cluster("\ufffd\ufffd[2J", 1, 0, "", ()),
     )
-    empty = clusters.look(dataclasses.replace(inventory, cluster="new"), fleet)
+    empty = clusters.look(dataclasses.replace(inventory, cluster="new"), etcd)
     assert empty.clusters[0] == Cluster("new", 0, 0, "this one", ())
 
 
@@ -91,15 +93,16 @@ def test_an_etcd_that_serves_others_is_not_destroyed(
 ) -> None:
     join(client, "prod", "w1")
     lease = join(client, "stage", "w1", "w2")
+    etcd = Etcd(inventory.etcd, fleet)
     with pytest.raises(PreflightFailed) as caught:
-        destroy.others(inventory, fleet)
+        destroy.others(inventory, etcd)
     assert [str(p) for p in caught.value.problems] == [
         "cluster stage: has 2 live workers in this etcd (stop them first)"
     ]
     client.lease_revoke(lease)
-    assert destroy.others(inventory, fleet) == ()
+    assert destroy.others(inventory, etcd) == ()
     theirs = dataclasses.replace(inventory.etcd, external=True)
-    (note,) = destroy.others(dataclasses.replace(inventory, etcd=theirs), fleet)
+    (note,) = destroy.others(dataclasses.replace(inventory, etcd=theirs), etcd.with_cluster(theirs))
     assert note.what == "keeps 1 registrations of cluster prod: it is not destroyed"
 
 
@@ -110,28 +113,31 @@ def test_authentication_locks_nobody_out_unasked(
     join(client, "prod", "w1")
     lease = join(client, "stage", "w1")
     join(client, "old", "w1", live=False)
-    seen = auth.observe(inventory, fleet)
+    etcd = Etcd(inventory.etcd, fleet)
+    seen = auth.observe(inventory, etcd)
     assert seen.others == {"stage": 1, "old": 0}
     with pytest.raises(PreflightFailed) as caught:
-        auth.enable(inventory, fleet, seen)
+        auth.enable(inventory, etcd, seen)
     assert [p.severity for p in caught.value.problems] == ["warning", "error"]
     assert "say --lock-out stage" in caught.value.problems[1].remedy
     with pytest.raises(UsageError, match="is called stag"):
-        auth.enable(inventory, fleet, seen, ["stag"])
-    agreed = auth.enable(inventory, fleet, seen, ["stage"])
+        auth.enable(inventory, etcd, seen, ["stag"])
+    agreed = auth.enable(inventory, etcd, seen, ["stage"])
     assert [p.severity for p in agreed.notes] == ["warning", "warning"]
 
     client.lease_revoke(lease)
-    plan = auth.enable(inventory, fleet, auth.observe(inventory, fleet))
+    plan = auth.enable(inventory, etcd, auth.observe(inventory, etcd))
     for step in plan.steps:
         for call in step.calls:
             call.do()
     # The workers' user sees its own cluster, and is told that this may not be all.
     as_workers = dataclasses.replace(inventory.etcd, auth=EtcdAuth())
-    found = clusters.look(dataclasses.replace(inventory, etcd=as_workers), fleet)
+    found = clusters.look(
+        dataclasses.replace(inventory, etcd=as_workers), etcd.with_cluster(as_workers)
+    )
     assert (found.complete, [c.name for c in found.clusters]) == (False, ["prod"])
     assert found.clusters[0].authorized == 1
-    everything = clusters.look(inventory, fleet)
+    everything = clusters.look(inventory, etcd)
     assert [c.name for c in everything.clusters] == ["prod", "old", "stage"]
     # Once it is on, nobody is asked any more.
-    assert auth.enable(inventory, fleet, auth.observe(inventory, fleet)).notes == ()
+    assert auth.enable(inventory, etcd, auth.observe(inventory, etcd)).notes == ()

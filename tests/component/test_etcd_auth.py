@@ -11,11 +11,11 @@ import pytest
 
 from provision.engine.plan import Plan
 from provision.errors import UsageError
-from provision.etcd.api import client as etcd_client
-from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.client import EtcdClient, Tokens
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import Endpoint, Login, Permission
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd import auth
@@ -54,17 +54,18 @@ def carry_out(plan: Plan) -> None:
 def test_on_and_off_again(inventory: Inventory) -> None:
     cluster, member = inventory.etcd, inventory.etcd.members[0]
     with Fleet(1) as fleet:
-        seen = auth.observe(inventory, fleet)
+        etcd = Etcd(cluster, fleet)
+        seen = auth.observe(inventory, etcd)
         assert not seen.enabled
-        assert "authentication is off" in health.observe(cluster, fleet).problems[0].what
+        assert "authentication is off" in health.observe(etcd).problems[0].what
         with client(member) as nobody:
             assert not nobody.auth_enabled()
-        plan = auth.enable(inventory, fleet, seen)
+        plan = auth.enable(inventory, etcd, seen)
         carry_out(plan)
         assert ROOT.password not in str(plan.document())
-        again = auth.enable(inventory, fleet, auth.observe(inventory, fleet))
+        again = auth.enable(inventory, etcd, auth.observe(inventory, etcd))
         assert again.steps == ()
-        assert health.observe(cluster, fleet).problems == []
+        assert health.observe(etcd).problems == []
         with client(member) as nobody:
             assert nobody.auth_enabled()
             with pytest.raises(EtcdUnreachable) as caught:
@@ -76,10 +77,11 @@ def test_on_and_off_again(inventory: Inventory) -> None:
                 cluster, auth=cluster.auth.model_copy(update={"enabled": False})
             ),
         )
+        etcd = etcd.with_cluster(off.etcd)
         with pytest.raises(UsageError, match="enabled: true"):
-            auth.enable(off, fleet, seen)
-        carry_out(auth.disable(off, fleet, auth.observe(off, fleet)))
-        assert auth.disable(off, fleet, auth.observe(off, fleet)).steps == ()
+            auth.enable(off, etcd, seen)
+        carry_out(auth.disable(off, etcd, auth.observe(off, etcd)))
+        assert auth.disable(off, etcd, auth.observe(off, etcd)).steps == ()
         with client(member) as nobody:
             assert not nobody.auth_enabled()
 
@@ -116,27 +118,29 @@ def test_the_workers_role_reaches_its_cluster_only(
 
 def test_a_wrong_password_is_told_from_a_cluster_that_is_down(inventory: Inventory) -> None:
     with Fleet(1) as fleet:
-        carry_out(auth.enable(inventory, fleet, auth.observe(inventory, fleet)))
+        etcd = Etcd(inventory.etcd, fleet)
+        carry_out(auth.enable(inventory, etcd, auth.observe(inventory, etcd)))
         wrong: EtcdCluster = dataclasses.replace(inventory.etcd, auth=EtcdAuth())
         for login in (None, Login("root", "wrong")):
-            seen = health.observe(wrong, fleet, login=login)
+            seen = health.observe(Etcd(wrong, fleet, login))
             assert [m.refused for m in seen.members] == [True]
             assert "login refused" in seen.members[0].error
 
 
 def test_a_login_outlives_the_members_memory(one: Running, inventory: Inventory) -> None:
     with Fleet(1) as fleet:
-        carry_out(auth.enable(inventory, fleet, auth.observe(inventory, fleet)))
+        etcd = Etcd(inventory.etcd, fleet)
+        carry_out(auth.enable(inventory, etcd, auth.observe(inventory, etcd)))
         member = one.members["infra0"]
         with client(member.declared, ROOT) as c:
             c.put("a", "1")
             member.kill()
             member.start()
-            seen = health.observe(inventory.etcd, fleet, timeout=1)
+            seen = health.observe(etcd, timeout=1)
             for _ in range(100):
                 if seen.all_healthy:
                     break
-                seen = health.observe(inventory.etcd, fleet, timeout=1)
+                seen = health.observe(etcd, timeout=1)
             # Its token died with the process; the connection is made anew, and so is the login.
             found = c.get("a")
             assert found is not None
@@ -154,17 +158,20 @@ def test_a_token_from_before_a_restore_is_not_kept(inventory: Inventory) -> None
     """etcd's simple token ends with an index of the log, which a restored cluster is far behind."""
     member = inventory.etcd.members[0]
     with Fleet(1) as fleet:
-        carry_out(auth.enable(inventory, fleet, auth.observe(inventory, fleet)))
+        etcd = Etcd(inventory.etcd, fleet)
+        carry_out(auth.enable(inventory, etcd, auth.observe(inventory, etcd)))
     endpoint = Endpoint("127.0.0.1", member.client_port)
-    key = (str(endpoint), ROOT.user, ROOT.password)
-    with EtcdClient(endpoint, login=ROOT) as good:
+    tokens = Tokens()
+    with EtcdClient(endpoint, login=ROOT, tokens=tokens) as good:
         good.put("a", "1")
-    name = etcd_client._tokens[key].partition(".")[0]
-    etcd_client._tokens[key] = f"{name}.999999"
+    token = tokens.get(endpoint, ROOT)
+    assert token is not None
+    name = token.partition(".")[0]
+    tokens.keep(endpoint, ROOT, f"{name}.999999")
     # Either our clock ends the call, or etcd's does first: it calls the token invalid then.
-    client = EtcdClient(endpoint, timeout=0.5, login=ROOT)
+    client = EtcdClient(endpoint, timeout=0.5, login=ROOT, tokens=tokens)
     with client as stale, contextlib.suppress(EtcdUnreachable):
         stale.put("a", "2")
-    assert etcd_client._tokens.get(key, "") != f"{name}.999999"
-    with EtcdClient(endpoint, login=ROOT) as again:
+    assert tokens.get(endpoint, ROOT) != f"{name}.999999"
+    with EtcdClient(endpoint, login=ROOT, tokens=tokens) as again:
         again.put("a", "3")

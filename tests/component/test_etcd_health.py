@@ -15,6 +15,7 @@ from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import ClientTls, Endpoint
 from provision.etcd.cluster import health, reach
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.pki import own_ca
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.ssh.session import Fleet, Stats
@@ -48,7 +49,7 @@ def three(boot: Boot) -> Iterator[Running]:
 
 
 def test_a_healthy_cluster(three: Running, fleet: Fleet) -> None:
-    seen = health.observe(three.cluster, fleet, certificates=True)
+    seen = health.observe(Etcd(three.cluster, fleet), certificates=True)
     assert seen.problems == []
     assert seen.all_healthy
     assert seen.established
@@ -59,7 +60,7 @@ def test_a_healthy_cluster(three: Running, fleet: Fleet) -> None:
     assert seen.is_member_healthy("infra1")
     assert not seen.is_member_healthy("infra9")
     assert [m.certificates for m in seen.members] == [(), (), ()]
-    health.verify_write(three.cluster, fleet)
+    health.verify_write(Etcd(three.cluster, fleet))
 
 
 def test_through_the_tunnel_when_the_port_is_not_reachable(
@@ -77,43 +78,45 @@ def test_through_the_tunnel_when_the_port_is_not_reachable(
     ports = {m.client_port for m in three.cluster.members}
     monkeypatch.setattr(socket, "create_connection", unreachable)
     fleet = LoopbackFleet()
-    seen = health.observe(three.cluster, fleet)
+    etcd = Etcd(three.cluster, fleet)
+    seen = health.observe(etcd)
     assert seen.problems == []
     assert {m.how for m in seen.members} == {"tunnel"}
     assert {port for _, port in fleet.loopback.opened} == ports
-    health.observe(three.cluster, fleet)
+    health.observe(etcd.with_cluster(three.cluster))
     assert len(tried) == 3  # what timed out once is not waited for again
 
 
 def test_a_member_that_has_left_is_asked_no_more(three: Running, fleet: Fleet) -> None:
     """It may answer for a moment after its removal, and then closes the connection."""
-    with health.any_client(three.cluster, fleet) as client:
+    etcd = Etcd(three.cluster, fleet)
+    with etcd.any() as client:
         first = client.endpoint
     (gone,) = [m for m in three.cluster.members if m.client_port == first.port]
     rest = replace(three.cluster, members=tuple(m for m in three.cluster.members if m is not gone))
-    with health.any_client(rest, fleet) as client:
+    with etcd.with_cluster(rest).any() as client:
         assert client.endpoint.port in {m.client_port for m in rest.members}
 
 
 def test_neither_way_works(three: Running, fleet: Fleet) -> None:
     lost = dataclasses.replace(three.cluster.members[0], client_port=1)
     cluster = _with(three.cluster, lost)
-    seen = health.observe(cluster, fleet)
+    seen = health.observe(Etcd(cluster, fleet))
     assert [m.healthy for m in seen.members] == [False, True, True]
     (problem,) = seen.problems
     assert problem.where == "etcd member infra0"
     assert problem.what.startswith("connection refused (through SSH: ")
     with pytest.raises(Unhealthy, match="no quorum write through 1 of 3") as caught:
-        health.verify_write(cluster, fleet)
+        health.verify_write(Etcd(cluster, fleet))
     assert [p.where for p in caught.value.problems] == ["etcd member infra0"]
-    health.verify_write(cluster, fleet, cluster.members[1])
+    health.verify_write(Etcd(cluster, fleet), cluster.members[1])
 
 
 def test_members_and_inventory_differ(three: Running, fleet: Fleet) -> None:
     members = three.cluster.members[:2]
     renamed = dataclasses.replace(members[1], name="other", peer_port=1)
     cluster = dataclasses.replace(three.cluster, members=(members[0], renamed), version="3.1.4")
-    said = [str(p) for p in health.observe(cluster, fleet).problems]
+    said = [str(p) for p in health.observe(Etcd(cluster, fleet)).problems]
     assert [s for s in said if s.startswith("etcd member infra1: is in the cluster (")]
     assert [s for s in said if s.startswith("etcd member infra2: is in the cluster (")]
     assert "etcd member other: is not a member of the running cluster" in said
@@ -124,7 +127,7 @@ def test_members_and_inventory_differ(three: Running, fleet: Fleet) -> None:
 def test_members_of_two_clusters(boot: Boot, three: Running, fleet: Fleet) -> None:
     with boot() as alone:
         stranger = dataclasses.replace(alone.cluster.members[0], name="infra2")
-        seen = health.observe(_with(three.cluster, stranger), fleet)
+        seen = health.observe(Etcd(_with(three.cluster, stranger), fleet))
         assert seen.leader is None
         assert "belong to different clusters" in str(seen.problems[-1])
         shown = [p for p in seen.problems if p.id == "etcd-clusters-differ"]
@@ -137,7 +140,7 @@ def test_the_quota_in_force_is_the_members_own_word(
     boot: Boot, fleet: Fleet, given: str, told: int | None
 ) -> None:
     with boot(args=lambda _: ["--quota-backend-bytes", given]) as one:
-        (seen,) = health.observe(one.cluster, fleet).members
+        (seen,) = health.observe(Etcd(one.cluster, fleet)).members
     assert seen.member.quota == 2 << 30  # what the inventory says, by default
     assert seen.quota == told
 
@@ -156,16 +159,16 @@ def test_before_3_6_the_quota_in_force_is_in_the_metrics(
 ) -> None:
     binary = older_binary(minor)
     with boot(args=lambda _: ["--quota-backend-bytes", given], binary=binary) as one:
-        (seen,) = health.observe(one.cluster, fleet, quotas=True).members
-        (unasked,) = health.observe(one.cluster, fleet).members
+        (seen,) = health.observe(Etcd(one.cluster, fleet), quotas=True).members
+        (unasked,) = health.observe(Etcd(one.cluster, fleet)).members
     assert (seen.quota, seen.quota_known) == (told, True)
     assert not unasked.quota_known
 
 
 def test_tls_on_both_listeners(secured: Running, fleet: Fleet) -> None:
-    seen = health.observe(secured.cluster, fleet, certificates=True)
+    seen = health.observe(Etcd(secured.cluster, fleet), certificates=True)
     assert seen.all_healthy
-    health.verify_write(secured.cluster, fleet)
+    health.verify_write(Etcd(secured.cluster, fleet))
     (member,) = seen.members
     assert [c.listener for c in member.certificates] == ["client", "peer"]
     expected = datetime.now(timezone.utc) + timedelta(days=20)
@@ -181,12 +184,12 @@ def test_tls_on_both_listeners(secured: Running, fleet: Fleet) -> None:
 
 def test_tls_is_verified_through_a_tunnel(secured: Running) -> None:
     cluster, fleet = secured.cluster, LoopbackFleet()
-    with reach.connect(cluster, fleet, cluster.members[0], how="tunnel") as client:
+    with Etcd(cluster, fleet).member(cluster.members[0], how="tunnel") as client:
         assert client.endpoint.port != cluster.members[0].client_port
         assert client.status().leader
     other = dataclasses.replace(cluster.members[0], address="10.9.9.9")
     with (
-        reach.connect(cluster, fleet, other, how="tunnel", timeout=2) as client,
+        Etcd(cluster, fleet).member(other, how="tunnel", timeout=2) as client,
         pytest.raises(EtcdUnreachable) as caught,
     ):
         client.status()
@@ -221,10 +224,10 @@ def test_a_client_without_a_certificate_is_refused(secured: Running) -> None:
 def test_without_the_ca_nothing_is_trusted(secured: Running, fleet: Fleet, tmp_path: Path) -> None:
     tls = secured.cluster.tls.model_copy(update={"pki_dir": tmp_path})
     cluster = dataclasses.replace(secured.cluster, tls=tls)
-    (member,) = health.observe(cluster, fleet).members
+    (member,) = health.observe(Etcd(cluster, fleet)).members
     assert not member.healthy
     assert "ca.crt is missing: deploy-etcd makes it" in member.error
-    with pytest.raises(UsageError), reach.connect(cluster, fleet, cluster.members[0]):
+    with pytest.raises(UsageError), Etcd(cluster, fleet).member(cluster.members[0]):
         pass
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from provision.errors import Unhealthy
 from provision.etcd.cluster import gates, health
+from provision.etcd.cluster.handle import Etcd
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 
@@ -25,7 +26,7 @@ def test_a_member_that_is_back_in_a_moment_is_waited_for(
     """systemd starts a member that was killed again: no reason to stop a roll-out."""
     first, second, _ = three.cluster.members
     with Fleet(4) as fleet:
-        gate = gates.require_others_healthy(three.cluster, fleet, first)
+        gate = gates.require_others_healthy(Etcd(three.cluster, fleet), first)
         three.members[second.name].kill()
         seen: list[health.ClusterHealth] = []
         observe = health.observe
@@ -49,13 +50,13 @@ def test_a_member_on_its_way_back_is_waited_for(
     three.members[member.name].kill()
     monkeypatch.setattr(gates, "BACK_WITHIN", 0.2)
     with Fleet(4) as fleet:
-        seen = health.observe(three.cluster, fleet)
+        seen = health.observe(Etcd(three.cluster, fleet))
         assert not seen.is_member_healthy(member.name)
         with pytest.raises(Unhealthy, match="2 of 3 members are healthy"):
-            gates.wait_until_recovered(three.cluster, fleet, seen)
+            gates.wait_until_recovered(Etcd(three.cluster, fleet), seen)
         monkeypatch.setattr(gates, "BACK_WITHIN", 20.0)
         three.members[member.name].start()
-        assert gates.wait_until_recovered(three.cluster, fleet, seen).all_healthy
+        assert gates.wait_until_recovered(Etcd(three.cluster, fleet), seen).all_healthy
 
 
 def test_what_stays_down_is_in_the_way(three: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,12 +66,12 @@ def test_what_stays_down_is_in_the_way(three: Running, monkeypatch: pytest.Monke
     monkeypatch.setattr(gates, "HEALTHY_WITHIN", 0.2)
     with Fleet(4) as fleet:
         with pytest.raises(Unhealthy, match=f"{first.name} is not touched while {second.name}"):
-            gates.require_others_healthy(three.cluster, fleet, first).check()
+            gates.require_others_healthy(Etcd(three.cluster, fleet), first).check()
         with pytest.raises(Unhealthy, match="2 of 3 members are healthy"):
-            gates.all_healthy(three.cluster, fleet).check()
+            gates.all_healthy(Etcd(three.cluster, fleet)).check()
         # It is down already: touching it costs nothing, even when another is down, too.
         three.members[third.name].kill()
-        gates.require_others_healthy(three.cluster, fleet, second).check()
+        gates.require_others_healthy(Etcd(three.cluster, fleet), second).check()
 
 
 def test_a_write_that_meets_an_election_is_made_again(
@@ -92,5 +93,5 @@ def test_a_write_that_meets_an_election_is_made_again(
 
     monkeypatch.setattr(health, "verify_write", meets_an_election)
     with Fleet(4) as fleet:
-        gates.all_healthy(three.cluster, fleet).check()
+        gates.all_healthy(Etcd(three.cluster, fleet)).check()
     assert len(asked) > 1

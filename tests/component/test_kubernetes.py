@@ -23,6 +23,7 @@ from provision.check_nodes import State
 from provision.errors import Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Endpoint
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory import Inventory, load
 from provision.kubernetes import check
 from provision.kubernetes.kubectl import Kubectl, KubectlError, Pod
@@ -122,7 +123,7 @@ def test_the_pods_of_a_release(
     register(client, "c", "10.1.0.9")  # of a pod that is no more
     inventory = declared(tmp_path, kubectl, all_ports(running))
     pending = Pod("cache-worker-c", "", "Pending")
-    report = check.look(inventory, fleet, [ONE, TWO, pending], [])
+    report = check.look(inventory, Etcd(inventory.etcd, fleet), [ONE, TWO, pending], [])
 
     assert report.etcd.all_healthy
     assert [m.member.name for m in report.etcd.members] == PODS
@@ -150,7 +151,12 @@ def test_a_member_that_cannot_be_forwarded_to_counts_for_the_quorum(
 ) -> None:
     ports = all_ports(running)
     del ports[PODS[1]]
-    report = check.look(declared(tmp_path, kubectl, ports), fleet, [ONE, TWO], [])
+    report = check.look(
+        declared(tmp_path, kubectl, ports),
+        Etcd(declared(tmp_path, kubectl, ports).etcd, fleet),
+        [ONE, TWO],
+        [],
+    )
     assert (report.etcd.healthy_count, report.etcd.quorum) == (2, 2)
     (sick,) = (m for m in report.etcd.members if not m.healthy)
     assert sick.member.name == PODS[1]
@@ -161,13 +167,20 @@ def test_a_member_that_cannot_be_forwarded_to_counts_for_the_quorum(
 
 def test_no_member_at_all(fleet: Fleet, tmp_path: Path, kubectl: str) -> None:
     with pytest.raises(Unhealthy, match="no member of the chart's etcd") as caught:
-        check.look(declared(tmp_path, kubectl, {}), fleet, [ONE, TWO], [])
+        check.look(
+            declared(tmp_path, kubectl, {}),
+            Etcd(declared(tmp_path, kubectl, {}).etcd, fleet),
+            [ONE, TWO],
+            [],
+        )
     assert [p.where for p in caught.value.problems] == [f"etcd member {name}" for name in PODS]
 
 
 def test_the_api_server_is_away(tmp_path: Path, fleet: Fleet, kubectl: str) -> None:
     with pytest.raises(KubectlError, match="could not be asked") as caught:
-        check.run(declared(tmp_path, kubectl, {}), fleet)
+        check.run(
+            declared(tmp_path, kubectl, {}), Etcd(declared(tmp_path, kubectl, {}).etcd, fleet)
+        )
     assert "refused" in caught.value.problems[0].what
     assert caught.value.exit_code == 3
 

@@ -23,7 +23,7 @@ from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable
 from provision.etcd.api.values import LeaseTime
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.facts import UnitState
 from provision.inventory.resolved import AlluxioCluster, Inventory
@@ -49,6 +49,7 @@ class World:
         self.alluxio: AlluxioCluster = builders.alluxio(failure_detection_timeout=5)
         self.inventory: Inventory = builders.inventory(self.alluxio, etcd=running.cluster)
         self.fleet, self.client = fleet, client
+        self.etcd = Etcd(running.cluster, fleet)
         for prefix in (registrations.AUTHORIZED_ROOT, registrations.LIVE_ROOT):
             for kv in client.range(prefix)[1]:
                 client.delete(kv.key)
@@ -63,7 +64,7 @@ class World:
 
     def plan(self, *, revoke_lease: bool = False) -> Plan:
         worker = self.alluxio.worker("w1")
-        given = self.inventory, self.alluxio, self.fleet, worker
+        given = self.inventory, self.alluxio, self.etcd, worker
         return decommission_worker.plan(*given, revoke_lease=revoke_lease).plan
 
     def seen(self) -> Expired:
@@ -106,7 +107,7 @@ def world(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> I
     monkeypatch.setattr("provision.engine.lock.held", _unlocked)
     monkeypatch.setattr(leases, "STUCK_SECONDS", 1)
     monkeypatch.setattr(leases, "REMOVAL_SECONDS", 0)
-    with Fleet(2) as fleet, health.any_client(running.cluster, fleet) as client:
+    with Fleet(2) as fleet, Etcd(running.cluster, fleet).any() as client:
         yield World(running, fleet, client)
 
 
@@ -163,7 +164,7 @@ def test_a_lease_that_etcd_does_not_remove(world: World) -> None:
     world.until_expired(lease, 1)
     assert lease in world.seen().since
     # check-nodes: STALE, though the key is there.
-    read = collect._read(world.inventory, world.fleet, 5.0, None)
+    read = collect._read(world.inventory, world.etcd, 5.0)
     assert ONE in read.registered.live
     found = verdicts(world.alluxio, read.registered, None, expired=read.leases.since)
     assert [(n.name, n.state.value) for n in found] == [("w1", "STALE"), ("w2", "FAILED")]
@@ -172,13 +173,11 @@ def test_a_lease_that_etcd_does_not_remove(world: World) -> None:
         world.plan()
     assert caught.value.id == "lease-not-removed"
     with pytest.raises(PreflightFailed) as refused:
-        forget_worker.forget(world.inventory, world.alluxio, world.fleet, [ONE])
+        forget_worker.forget(world.inventory, world.alluxio, world.etcd, [ONE])
     (problem,) = refused.value.problems
     assert problem.id == "lease-not-removed"
     assert f"etcdctl lease revoke {lease:x}" in problem.remedy
-    wait = leases.Wait(
-        *(world.inventory, world.alluxio, world.fleet, lambda seen: list(seen.live), "do so")
-    )
+    wait = leases.Wait(world.alluxio, world.etcd, lambda seen: list(seen.live), "do so")
     with pytest.raises(Unhealthy, match=r"etcd has not removed it.*; do so"):
         wait()
     world.client.put("/another", "x", lease=lease)
@@ -216,7 +215,7 @@ def test_a_lease_that_is_kept_alive_is_not_revoked(
 
 
 def test_a_member_that_goes_away_meanwhile(boot: Boot, fleet: Fleet) -> None:
-    with boot() as running, health.any_client(running.cluster, fleet) as client:
+    with boot() as running, Etcd(running.cluster, fleet).any() as client:
         some = [client.lease_grant(60) for _ in range(200)]
         assert len(client.lease_times(some, 10)) == 200
         running.kill()

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from provision.errors import PreflightFailed, Unhealthy
 from provision.etcd.api.errors import EtcdError, EtcdRefused
-from provision.etcd.cluster import gates, health, reach, reconfigure
+from provision.etcd.cluster import gates, reconfigure
 from provision.inventory.model import EtcdAuth, Secret
 from provision.plans.etcd import before_3_6, upgrade_etcd
 from tests.authority import Ca
@@ -102,7 +102,7 @@ def recovered(life: Life, stage: int) -> None:
 
 
 def with_auth(life: Life, stage: int) -> None:
-    with health.any_client(life.cluster, life.fleet) as client:
+    with life.etcd.any() as client:
         if stage:
             client.user_add(f"user{stage}", "password")
             return
@@ -132,7 +132,7 @@ def with_peer_tls(life: Life, stage: int) -> None:
         others = [o for o in life.cluster.members if o.name != m.name]
         secure = replace(m, peer_tls=True)
         life.become(secure)
-        reconfigure.update(life.cluster, life.fleet, secure, number, others)
+        reconfigure.update(life.etcd, secure, number, others)
         life.restart(m.name)
         life.wait_healthy()
 
@@ -141,7 +141,7 @@ def with_alarms(life: Life, stage: int) -> None:
     """NOSPACE is on, stops the upgrade, and is disarmed when its cause is gone."""
     name = life.cluster.members[0].name
     life.restart(name, "", "--quota-backend-bytes", "1")
-    with reach.connect(life.cluster, life.fleet, life.cluster.members[0]) as client:
+    with life.etcd.member(life.cluster.members[0]) as client:
         with pytest.raises(EtcdRefused, match="space exceeded"):
             client.put("/filled", "x" * 4096)
         assert [a.kind for a in client.alarms()] == ["NOSPACE"]
@@ -153,11 +153,11 @@ def with_alarms(life: Life, stage: int) -> None:
     finally:
         upgrade_etcd.READY_WITHIN = within
     life.restart(name)
-    with health.any_client(life.cluster, life.fleet) as client:
+    with life.etcd.any() as client:
         for alarm in client.alarms():
             client.disarm(alarm)
         assert client.alarms() == []
-    gates.all_healthy(life.cluster, life.fleet).check()
+    gates.all_healthy(life.etcd).check()
 
 
 def compacted(life: Life, stage: int) -> None:
@@ -168,7 +168,7 @@ def compacted(life: Life, stage: int) -> None:
 
     def run() -> None:
         while not life.over.wait(0.7):
-            with suppress(EtcdError), health.any_client(life.cluster, life.fleet) as client:
+            with suppress(EtcdError), life.etcd.any() as client:
                 client.put("/gone", "x")
                 client.delete("/gone")
                 client.compact(client.status().revision)

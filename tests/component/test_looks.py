@@ -13,7 +13,8 @@ import pytest
 
 from provision.check_nodes import collect
 from provision.errors import UsageError
-from provision.etcd.cluster import health, reach
+from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.pki import certificates, own_ca
 from provision.inventory.resolved import EtcdCluster
 from provision.ssh.session import Fleet
@@ -61,9 +62,10 @@ def with_pki(running: Running, pki: Path) -> EtcdCluster:
 
 def look(cluster: EtcdCluster, fleet: Fleet) -> bool:
     """What check-nodes and status ask; whether all was well. The test's leaf ends soon."""
-    checked = collect.run(builders.inventory(etcd=cluster, alluxio=None), fleet)
-    seen = [checked.etcd, health.observe(cluster, fleet, certificates=True, quotas=True)]
-    with health.any_client(cluster, fleet) as client:
+    etcd = Etcd(cluster, fleet)
+    checked = collect.run(builders.inventory(etcd=cluster, alluxio=None), etcd)
+    seen = [checked.etcd, health.observe(etcd, certificates=True, quotas=True)]
+    with etcd.any() as client:
         client.member_list()
     errors = [c.error for s in seen for m in s.members for c in m.certificates]
     return errors == [""] * 4 and all(s.all_healthy for s in seen)
@@ -113,13 +115,14 @@ def test_a_look_without_the_folder_says_so_and_makes_none(
     secured: Running, fleet: Fleet, tmp_path: Path
 ) -> None:
     cluster = with_pki(secured, tmp_path / "gone")
-    report = collect.run(builders.inventory(etcd=cluster, alluxio=None), fleet)
+    etcd = Etcd(cluster, fleet)
+    report = collect.run(builders.inventory(etcd=cluster, alluxio=None), etcd)
     [member] = report.etcd.members
     assert member.error_id == "pki-missing"
     assert "ca.crt is missing: deploy-etcd makes it" in member.error
     with (
         pytest.raises(UsageError, match=r"ca.crt is missing") as caught,
-        reach.connect(cluster, fleet, cluster.members[0]),
+        etcd.member(cluster.members[0]),
     ):
         pass
     assert caught.value.id == "pki-missing"

@@ -17,6 +17,7 @@ from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import Login
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 
@@ -67,17 +68,18 @@ def test_thousands_of_workers_in_pages(client: EtcdClient) -> None:
     assert list(seen.live) == [f"worker-{i:05}" for i in range(2100)]
 
 
-def test_any_client_asks_again_after_a_failure(boot: Boot, fleet: Fleet) -> None:
+def test_another_member_is_asked_after_a_failure(boot: Boot, fleet: Fleet) -> None:
     with boot(3) as three:
-        with health.any_client(three.cluster, fleet) as client:
+        etcd = Etcd(three.cluster, fleet)
+        with etcd.any() as client:
             first = client.endpoint.port
             assert client.status().leader
         chosen = next(m.name for m in three.cluster.members if m.client_port == first)
         three.kill(chosen)
         deadline = time.monotonic() + 10
-        while not health.observe(three.cluster, fleet).healthy_count:  # it may have been the leader
+        while not health.observe(etcd).healthy_count:  # it may have been the leader
             assert time.monotonic() < deadline
-        with health.any_client(three.cluster, fleet, timeout=10) as client:
+        with etcd.any(timeout=10) as client:
             assert client.endpoint.port != first
             client.get("x")
             three.kill()
@@ -85,7 +87,7 @@ def test_any_client_asks_again_after_a_failure(boot: Boot, fleet: Fleet) -> None
                 client.get("x")
         with (
             pytest.raises(Unhealthy, match="no etcd member serves reads") as caught,
-            health.any_client(three.cluster, fleet),
+            etcd.any(),
         ):
             pass
         assert len(caught.value.problems) == 3
@@ -108,8 +110,8 @@ def test_alluxios_own_user_is_enough(boot: Boot, fleet: Fleet, etcd_binary: Path
         etcdctl("user", "grant-role", "alluxio", "alluxio")
         etcdctl("auth", "enable")
         login = Login("alluxio", "secret")
-        assert health.observe(secured.cluster, fleet, login=login).problems == []
-        with health.any_client(secured.cluster, fleet, login=login) as client:
+        assert health.observe(Etcd(secured.cluster, fleet, login)).problems == []
+        with Etcd(secured.cluster, fleet, login).any() as client:
             replay(client)
             assert len(registrations.read(client, "DefaultAlluxioCluster").live) == 2
             assert registrations.clusters(client) == ["DefaultAlluxioCluster"]
@@ -117,6 +119,6 @@ def test_alluxios_own_user_is_enough(boot: Boot, fleet: Fleet, etcd_binary: Path
                 client.put("/other", "x")
             assert caught.value.reason is Reason.DENIED
         for wrong in (None, Login("alluxio", "wrong")):
-            (member,) = health.observe(secured.cluster, fleet, login=wrong).members
+            (member,) = health.observe(Etcd(secured.cluster, fleet, wrong)).members
             assert not member.healthy
             assert member.error.startswith("login refused")

@@ -14,7 +14,7 @@ from provision.engine import plan as plans
 from provision.engine.plan import Plan
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
 from provision.etcd.api.client import EtcdClient
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import AlluxioCluster, Inventory, MembershipType
 from provision.plans.alluxio import forget_worker, readmit_worker
 from provision.plans.alluxio.forget_worker import Removal
@@ -39,6 +39,7 @@ class World:
         self.alluxio: AlluxioCluster = builders.alluxio()
         self.inventory: Inventory = builders.inventory(self.alluxio, etcd=running.cluster)
         self.fleet, self.client = fleet, client
+        self.etcd = Etcd(running.cluster, fleet)
         for prefix in (registrations.AUTHORIZED_ROOT, registrations.LIVE_ROOT):
             for kv in client.range(prefix)[1]:
                 client.delete(kv.key)
@@ -54,7 +55,7 @@ class World:
         self.client.put(key, value(worker_id, host), lease=granted)
 
     def forget(self, *ids: str) -> Removal:
-        return forget_worker.forget(self.inventory, self.alluxio, self.fleet, ids)
+        return forget_worker.forget(self.inventory, self.alluxio, self.etcd, ids)
 
     def apply(self, what: Plan | Removal) -> None:
         plans.apply(what.plan if isinstance(what, Removal) else what, self.fleet)
@@ -72,7 +73,7 @@ def value(worker_id: str, host: str) -> str:
 @pytest.fixture
 def world(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    with Fleet(2) as fleet, health.any_client(running.cluster, fleet) as client:
+    with Fleet(2) as fleet, Etcd(running.cluster, fleet).any() as client:
         yield World(running, fleet, client)
 
 
@@ -99,7 +100,7 @@ def test_what_was_removed_can_be_put_back(world: World) -> None:
     (file,) = removal.files
 
     def readmit() -> Plan:
-        return readmit_worker.plan(world.inventory, world.alluxio, world.fleet, file)
+        return readmit_worker.plan(world.inventory, world.alluxio, world.etcd, file)
 
     world.apply(readmit())
     after = world.client.get(world.authorized(ONE))
@@ -123,7 +124,7 @@ def test_a_file_of_another_cluster(world: World) -> None:
     (file,) = removal.files
     other = builders.alluxio(name="d")
     with pytest.raises(UsageError, match="is of cluster c, not d"):
-        readmit_worker.plan(world.inventory, other, world.fleet, file)
+        readmit_worker.plan(world.inventory, other, world.etcd, file)
 
 
 def test_a_live_one_is_refused_and_nothing_goes(world: World) -> None:
@@ -183,7 +184,7 @@ def test_stale_ids_go_when_their_number_is_known(world: World) -> None:
     stale = ["worker-old", "worker-older"]
     for worker_id in stale:
         world.client.put(world.authorized(worker_id), value(worker_id, "gone"))
-    given = world.inventory, world.alluxio, world.fleet
+    given = world.inventory, world.alluxio, world.etcd
     with pytest.raises(UsageError, match="2 ids are stale, not 3") as caught:
         forget_worker.forget_stale(*given, 3)
     assert "worker-old, worker-older" in caught.value.message
@@ -201,11 +202,11 @@ def test_nothing_goes_when_it_cannot_be_kept(world: World, monkeypatch: pytest.M
 def test_what_etcd_membership_has_left_is_forgotten_with_static(world: World) -> None:
     """The remedy of the warning registrations-unused."""
     static = builders.alluxio(membership=MembershipType.STATIC)
-    given = world.inventory, static, world.fleet
-    left = type_change.unused(static, forget_worker.look(*given))
+    given = world.inventory, static, world.etcd
+    left = type_change.unused(static, forget_worker.look(static, world.etcd))
     assert left is not None
     assert ONE in left.what
     plans.apply(forget_worker.forget(*given, [ONE, OTHER]).plan, world.fleet)
-    assert type_change.unused(static, forget_worker.look(*given)) is None
+    assert type_change.unused(static, forget_worker.look(static, world.etcd)) is None
     with pytest.raises(UsageError, match="name each"):
         forget_worker.forget_stale(*given, 1)

@@ -11,7 +11,7 @@ from provision.alluxio.membership import registrations
 from provision.alluxio.worker import desired
 from provision.errors import Unhealthy
 from provision.etcd.api.client import EtcdClient
-from provision.etcd.cluster import health, reach
+from provision.etcd.cluster.handle import Etcd
 from provision.host.facts import HostFacts, PathState
 from provision.inventory.resolved import Machine
 from provision.plans.alluxio import reregister_workers
@@ -53,7 +53,7 @@ def facts() -> dict[Machine, HostFacts]:
 
 
 def test_who_has_lost_its_registration(running: Running, fleet: Fleet) -> None:
-    with health.any_client(running.cluster, fleet) as client:
+    with Etcd(running.cluster, fleet).any() as client:
 
         def live(worker_id: str, host: str, ttl: int = TTL) -> int:
             lease = client.lease_grant(ttl)
@@ -72,9 +72,8 @@ def test_who_has_lost_its_registration(running: Running, fleet: Fleet) -> None:
         keeper = threading.Thread(target=keep_alive, args=(client, [kept, kept_elsewhere], ended))
         keeper.start()
         try:
-            inventory = builders.inventory(ALLUXIO, etcd=running.cluster)
-            given = inventory, ALLUXIO, fleet, ALLUXIO.workers, facts()
-            found = reregister_workers.lost(*given)
+            etcd = Etcd(running.cluster, fleet)
+            found = reregister_workers.lost(ALLUXIO, etcd, ALLUXIO.workers, facts())
         finally:
             ended.set()
             keeper.join()
@@ -86,35 +85,35 @@ def test_nobody_is_lost_while_etcd_does_not_answer(
 ) -> None:
     monkeypatch.setattr(reregister_workers, "PATIENCE", 0.0)
     running.kill()
-    inventory = builders.inventory(ALLUXIO, etcd=running.cluster)
+    etcd = Etcd(running.cluster, fleet)
     with pytest.raises(Unhealthy):
-        reregister_workers.lost(inventory, ALLUXIO, fleet, ALLUXIO.workers, facts())
+        reregister_workers.lost(ALLUXIO, etcd, ALLUXIO.workers, facts())
 
 
 def test_a_new_leaders_gift_is_no_sign_of_life(boot: Boot, fleet: Fleet) -> None:
     """It gives every lease its whole time again, once."""
-    with boot(3) as running, health.any_client(running.cluster, fleet) as client:
+    with boot(3) as running, Etcd(running.cluster, fleet).any() as client:
         lease = client.lease_grant(TTL)
         client.put(registrations.live_prefix("c") + ONE, value(ONE, "w1"), lease=lease)
         worker = ALLUXIO.workers[0]
-        inventory = builders.inventory(ALLUXIO, etcd=running.cluster)
+        etcd = Etcd(running.cluster, fleet)
 
         def move() -> None:
-            with health.any_client(running.cluster, fleet) as other:
+            with etcd.any() as other:
                 status = other.status()
                 for m in running.cluster.members:
-                    with reach.connect(running.cluster, fleet, m) as one:
+                    with etcd.member(m) as one:
                         at = one.status()
                         if at.member_id != status.leader:
                             target = at.member_id
                 for m in running.cluster.members:
-                    with reach.connect(running.cluster, fleet, m) as one:
+                    with etcd.member(m) as one:
                         if one.status().member_id == status.leader:
                             one.move_leader(target)
 
         moving = threading.Timer(2.0, move)
         moving.start()
-        found = reregister_workers.lost(inventory, ALLUXIO, fleet, [worker], facts())
+        found = reregister_workers.lost(ALLUXIO, etcd, [worker], facts())
         moving.join()
         assert client.lease_time(lease).granted in (0, TTL)
     assert found == [worker]

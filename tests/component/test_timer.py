@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from provision.etcd.api.values import Login
-from provision.etcd.cluster import health, last_seen, reach
+from provision.etcd.cluster import health, last_seen
 from provision.etcd.cluster.groups import Note
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, backups, layout
 from provision.host.resources import File
 from provision.inventory.model import EtcdAuth, EtcdBackup, Secret, Source
@@ -87,14 +88,14 @@ class Bed:
 
     def put(self, name: str, count: int = 1) -> None:
         member = self.running.cluster.member(name)
-        with Fleet(1) as fleet, reach.connect(self.running.cluster, fleet, member) as client:
+        with Fleet(1) as fleet, Etcd(self.running.cluster, fleet).member(member) as client:
             for number in range(count):
                 client.put("/key", str(number))
 
     def note(self, name: str) -> None:
         """What a run of the tool notes on this member's host."""
         with Fleet(1) as fleet:
-            seen = health.observe(self.running.cluster, fleet)
+            seen = health.observe(Etcd(self.running.cluster, fleet))
         (status,) = [m.status for m in seen.members if m.member.name == name]
         assert status is not None
         when = time.strftime(backups.STAMP, time.gmtime())
@@ -208,7 +209,7 @@ def test_it_keeps_the_newest_and_hands_each_to_the_command(one: Bed) -> None:
 def test_with_authentication_it_takes_turns_by_its_login(one: Bed, tmp_path: Path) -> None:
     (tmp_path / "root").write_text(f"{ROOT.password}\n")
     member = one.running.cluster.members[0]
-    with Fleet(1) as fleet, reach.connect(one.running.cluster, fleet, member) as client:
+    with Fleet(1) as fleet, Etcd(one.running.cluster, fleet).member(member) as client:
         client.user_add(ROOT.user, ROOT.password)
         client.role_add("root")
         client.user_grant_role("root", "root")
@@ -227,7 +228,7 @@ def test_a_full_etcd_is_saved_too(three: Bed) -> None:
     """With NOSPACE etcd grants no lease, so there is no lock, and takes no record."""
     three.put("infra0", 5)
     member = three.running.cluster.member("infra0")
-    with Fleet(1) as fleet, reach.connect(three.running.cluster, fleet, member) as client:
+    with Fleet(1) as fleet, Etcd(three.running.cluster, fleet).member(member) as client:
         request = client._lib.pb.AlarmRequest(action=1, memberID=0, alarm="NOSPACE")
         client._call(client._maintenance.Alarm, request)
     for name in ("infra1", "infra2"):

@@ -21,7 +21,7 @@ from provision.check_nodes import CheckReport
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdCompacted, EtcdUnreachable, Reason
 from provision.etcd.api.values import Endpoint
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import Inventory
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running, free_ports
@@ -63,6 +63,7 @@ class Watched:
         self.seen: list[str] = []
         self._inventory = watched
         self._fleet = Fleet(2)
+        self.etcd = Etcd(watched.etcd, self._fleet)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -78,7 +79,7 @@ class Watched:
 
     def _run(self) -> None:
         # The members' health every second, so that there is a report to end with.
-        looks = check_nodes.watch(self._inventory, self._fleet, 1.0, etcd_timeout=2.0)
+        looks = check_nodes.watch(self._inventory, self.etcd, 1.0, etcd_timeout=2.0)
         with contextlib.closing(looks):
             for report in looks:
                 self.reports.put(report)
@@ -235,7 +236,9 @@ def test_a_member_that_restarts_is_found_again(boot: Boot) -> None:
 def test_another_member_takes_over(boot: Boot, how: signal.Signals) -> None:
     with boot(3) as three, Watched(of(three)) as watched:
         watched.until("w1 UNREGISTERED, w2 UNREGISTERED")
-        (member, _) = health._serving[watched._fleet][health._key(three.cluster)]
+        serving = watched.etcd.learned.serving(three.cluster)
+        assert serving is not None
+        member = serving[0]
         process = three.members[member.name].process
         assert process is not None
         process.send_signal(how)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from provision.errors import PreflightFailed, UsageError
-from provision.etcd.cluster import groups, guard, hashes, health, reach, wal
+from provision.etcd.cluster import groups, guard, hashes, health, wal
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.model import EtcdAuth, Secret
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd.state import observe
@@ -45,18 +46,18 @@ def etcdutl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inventory(running: Running, fleet: Fleet, wanted: str = "") -> Inventory:
     """The inventory as a command gets it that cannot log in to the members' hosts."""
     declared = builders.inventory(None, etcd=running.cluster)
-    return guard.establish(declared, fleet, wanted)
+    return guard.establish(declared, Etcd(declared.etcd, fleet), wanted)
 
 
 def put(running: Running, fleet: Fleet, name: str, value: str, times: int = 1) -> None:
     member = next(m for m in running.cluster.members if m.name == name)
-    with reach.connect(running.cluster, fleet, member) as client:
+    with Etcd(running.cluster, fleet).member(member) as client:
         for _ in range(times):
             client.put("/key", value)
 
 
 def read(cluster: EtcdCluster, fleet: Fleet) -> str:
-    with health.any_client(cluster, fleet) as client:
+    with Etcd(cluster, fleet).any() as client:
         found = client.get("/key")
     return found.value.decode() if found is not None else ""
 
@@ -64,7 +65,7 @@ def read(cluster: EtcdCluster, fleet: Fleet) -> str:
 def wait_serving(running: Running, fleet: Fleet, *names: str) -> None:
     deadline = time.monotonic() + 20
     while True:
-        seen = health.observe(running.cluster, fleet)
+        seen = health.observe(Etcd(running.cluster, fleet))
         if all(seen.is_member_healthy(name) for name in names):
             return
         assert time.monotonic() < deadline, seen.problems
@@ -99,7 +100,7 @@ def test_a_second_cluster_is_refused_until_one_is_named(
     right = next(n for n, what in names.items() if others[0] in what)
     chosen = inventory(three, fleet, right).etcd
     # From now on nothing takes the odd one for a member, wherever it stands.
-    seen = health.observe(chosen, fleet)
+    seen = health.observe(Etcd(chosen, fleet))
     assert [m.member.name for m in seen.members if not m.healthy] == [odd]
     assert next(m for m in seen.members if m.member.name == odd).error_id == "member-odd"
     assert seen.leader in others
@@ -129,9 +130,9 @@ def test_one_that_answers_for_the_cluster_while_nothing_is_seen_of_the_others(
     with pytest.raises(PreflightFailed, match="not known whether") as refused:
         inventory(three, fleet)
     assert {p.id for p in refused.value.problems} == {"etcd-members-unseen"}
-    looked = health.observe(three.cluster, fleet)
+    looked = health.observe(Etcd(three.cluster, fleet))
     assert "etcd-members-unseen" in {p.id for p in looked.problems if p.severity == "error"}
-    with reach.connect(three.cluster, fleet, three.cluster.members[0]) as client:
+    with Etcd(three.cluster, fleet).member(three.cluster.members[0]) as client:
         name = f"{client.status().cluster_id:x}"
     assert f"--cluster-id {name}" in refused.value.problems[-1].remedy
     assert inventory(three, fleet, name).etcd.established.cluster_id == int(name, 16)
@@ -141,7 +142,7 @@ def test_an_intact_cluster_with_a_member_away_is_known(three: Running, fleet: Fl
     three.members["infra1"].kill()
     wait_serving(three, fleet, "infra0", "infra2")
     assert inventory(three, fleet).etcd.established.cluster_id is not None
-    looked = health.observe(three.cluster, fleet)
+    looked = health.observe(Etcd(three.cluster, fleet))
     assert "etcd-members-unseen" not in {p.id for p in looked.problems}
 
 
@@ -149,13 +150,13 @@ def test_two_wiped_of_three_with_the_right_ids_are_older_than_the_third(
     three: Running, fleet: Fleet
 ) -> None:
     put(three, fleet, "infra0", "acknowledged", times=20)
-    before = health.observe(three.cluster, fleet).members
+    before = health.observe(Etcd(three.cluster, fleet)).members
     three.kill()
     for name in ("infra1", "infra2"):
         shutil.rmtree(three.members[name].declared.data_dir)
         three.members[name].start()
     wait_serving(three, fleet, "infra1", "infra2")
-    after = health.observe(three.cluster, fleet).members
+    after = health.observe(Etcd(three.cluster, fleet)).members
     for old, new in list(zip(before, after, strict=True))[1:]:
         assert old.status is not None
         assert new.status is not None
@@ -168,7 +169,7 @@ def test_two_wiped_of_three_with_the_right_ids_are_older_than_the_third(
     found = ids_on_disk(member)
     assert before[0].status is not None
     assert found == (before[0].status.member_id, before[0].status.cluster_id)
-    told = guard.answers(health.observe(three.cluster, fleet))
+    told = guard.answers(health.observe(Etcd(three.cluster, fleet)))
     disk = groups.Disk(found.cluster_id, found.member_id, before[0].status.revision)
     seen = (
         groups.Seen("infra0", disk=disk),
@@ -192,7 +193,7 @@ def test_a_member_restored_by_hand_under_its_own_ids_has_other_data(
 ) -> None:
     """With the full initial-cluster and the same token: ids, leader and revision may be right."""
     put(three, fleet, "infra0", "yesterday")
-    with reach.connect(three.cluster, fleet, three.cluster.members[0]) as client:
+    with Etcd(three.cluster, fleet).member(three.cluster.members[0]) as client:
         snapshot = tmp_path / "yesterday.db"
         snapshot.write_bytes(b"".join(client.snapshot()))
     put(three, fleet, "infra0", "today", times=5)
@@ -209,20 +210,20 @@ def test_a_member_restored_by_hand_under_its_own_ids_has_other_data(
     for member in three.members.values():
         member.start()
     wait_serving(three, fleet, "infra0", "infra1", "infra2")
-    seen = health.observe(three.cluster, fleet)
+    seen = health.observe(Etcd(three.cluster, fleet))
     assert len({m.status.cluster_id for m in seen.members if m.status is not None}) == 1
-    found = hashes.compare(seen, fleet)
+    found = hashes.compare(seen, Etcd(seen.cluster, fleet))
     assert found.differing == ("infra2",)
     with pytest.raises(PreflightFailed, match="data differ") as refused:
-        hashes.require_equal(seen, fleet)
+        hashes.require_equal(seen, Etcd(seen.cluster, fleet))
     assert "replace-member infra2" in refused.value.problems[0].remedy
-    hashes.require_equal(seen, fleet, sparing=["infra2"])
+    hashes.require_equal(seen, Etcd(seen.cluster, fleet), sparing=["infra2"])
 
 
 def test_a_lost_password_is_not_taken_for_a_cluster_that_is_down(
     three: Running, fleet: Fleet, tmp_path: Path
 ) -> None:
-    with health.any_client(three.cluster, fleet) as client:
+    with Etcd(three.cluster, fleet).any() as client:
         client.user_add("root", "right")
         client.role_add("root")
         client.user_grant_role("root", "root")
@@ -232,7 +233,7 @@ def test_a_lost_password_is_not_taken_for_a_cluster_that_is_down(
     password.chmod(0o600)
     auth = EtcdAuth(enabled=True, root_password=Secret(file=password))
     cluster = replace(three.cluster, auth=auth)
-    refusing = health.observe(cluster, fleet)
+    refusing = health.observe(Etcd(cluster, fleet))
     assert all(m.refused for m in refusing.members)
     seen = []
     for m in three.cluster.members:
@@ -243,31 +244,31 @@ def test_a_lost_password_is_not_taken_for_a_cluster_that_is_down(
     assert isinstance(verdict, groups.Serving)
     assert verdict.group.serves is None
     with pytest.raises(PreflightFailed, match="does not let this tool in"):
-        observe._cluster(cluster, fleet)
+        observe._cluster(Etcd(cluster, fleet))
 
 
 def test_the_same_data_have_the_same_hash(three: Running, fleet: Fleet) -> None:
     put(three, fleet, "infra1", "value", times=3)
-    found = hashes.compare(health.observe(three.cluster, fleet), fleet)
+    found = hashes.compare(health.observe(Etcd(three.cluster, fleet)), Etcd(three.cluster, fleet))
     assert found.equal
     assert [sorted(names) for names in found.by_hash.values()] == [["infra0", "infra1", "infra2"]]
     # Compacted since the look: it is repeated.
-    seen = health.observe(three.cluster, fleet)
-    with health.any_client(three.cluster, fleet) as client:
+    seen = health.observe(Etcd(three.cluster, fleet))
+    with Etcd(three.cluster, fleet).any() as client:
         for n in range(5):
             client.put("/more", str(n))
         client.compact(client.put("/more", "last"))
-    assert hashes.compare(seen, fleet).equal
+    assert hashes.compare(seen, Etcd(seen.cluster, fleet)).equal
     # One that was restarted since the compaction does not repeat the hash of that time.
     three.kill("infra1")
     three.members["infra1"].start()
     wait_serving(three, fleet, "infra0", "infra1", "infra2")
-    found = hashes.compare(health.observe(three.cluster, fleet), fleet)
+    found = hashes.compare(health.observe(Etcd(three.cluster, fleet)), Etcd(three.cluster, fleet))
     assert (found.equal, found.compared) == (True, 3)
 
 
 def test_quorum_is_that_of_etcds_members_not_of_the_inventory(three: Running, fleet: Fleet) -> None:
     five = [builders.member(n, address="127.0.0.1", client_port=1, peer_port=n) for n in (8, 9)]
     declared = replace(three.cluster, members=(*three.cluster.members, *five))
-    seen = health.observe(declared, fleet)
+    seen = health.observe(Etcd(declared, fleet))
     assert (seen.healthy_count, seen.quorum) == (3, 2)

@@ -11,6 +11,7 @@ import pytest
 from provision.errors import PreflightFailed, Unhealthy
 from provision.etcd.api.values import MemberStatus, RegisteredMember
 from provision.etcd.cluster import hashes, health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, layout
@@ -22,6 +23,7 @@ from provision.inventory.etcd_releases import State, require_fit
 from provision.inventory.model import EtcdAuth, Secret
 from provision.plans.etcd import auth, before_3_6, before_3_7, upgrade_etcd
 from provision.plans.etcd.members import member_steps
+from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
@@ -95,7 +97,7 @@ def test_an_alarm_stops_the_upgrade_before_the_next_member(monkeypatch: pytest.M
     monkeypatch.setattr(hashes, "require_equal", lambda seen, _: compared.append(seen))
     monkeypatch.setattr(upgrade_etcd, "READY_WITHIN", 0.0)
     with Fleet(1) as fleet:
-        gate = upgrade_etcd._undisturbed(CLUSTER, fleet, CLUSTER.members[1])
+        gate = upgrade_etcd._undisturbed(Etcd(CLUSTER, fleet), CLUSTER.members[1])
         gate.check()
         assert compared == [well]
         now = replace(well, members=(full, *well.members[1:]))
@@ -119,7 +121,7 @@ def steps(release: str = "3.5.35", **paths: PathState) -> Put:
     }
     observed = EtcdState(None, facts, seen(release))
     with Fleet(1) as fleet:
-        return Put(CLUSTER, fleet, observed, None, dict(seen(release).releases))
+        return Put(Etcd(CLUSTER, fleet), observed, None, dict(seen(release).releases))
 
 
 def test_every_member_is_restarted_and_noted_the_leader_last() -> None:
@@ -266,7 +268,7 @@ def test_no_member_joins_a_release_that_would_give_it_other_data(release: str) -
     observed = EtcdState(None, {}, health, (), running(health))
     moves = [MemberChange(ChangeKind.ADD, builders.member(4))]
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="adding infra4 could damage"):
-        member_steps.build(inventory, fleet, observed, moves, ca=None)
+        member_steps.build(Etcd(inventory.etcd, fleet), observed, MemberChanges(moves), None)
 
 
 def test_authentication_is_not_turned_on_where_it_would_do_harm(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_authentication_is_not_turned_on_where_it_would_do_harm(tmp_path: Path) 
     inventory = builders.inventory(etcd=builders.etcd(auth=secret))
     found = auth.AuthState(False, {}, {}, running=seen("3.5.5").releases)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="enable-auth could damage data"):
-        auth.enable(inventory, fleet, found)
+        auth.enable(inventory, Etcd(inventory.etcd, fleet), found)
     require_fit(seen("3.5.4").releases, {State.AUTH}, "enable-auth")
 
 
@@ -300,7 +302,7 @@ def resumed(
     monkeypatch.setattr(before_3_6, "no_v2_data", lambda *_: None)
     hops = [upgrade_etcd.Release(v, builders.SOURCE, hosts.TARBALL) for v in ("3.6.16", "3.7.3")]
     with Fleet(1) as fleet:
-        made = Put(CLUSTER, fleet, observed, None, versions)
+        made = Put(Etcd(CLUSTER, fleet), observed, None, versions)
         made.upload(hops)
         for hop in hops:
             made.roll(hop)

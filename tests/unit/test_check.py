@@ -26,12 +26,13 @@ from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import Endpoint, KeyValue, MemberStatus
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
 from provision.etcd.pki import imported
 from provision.inventory import ports
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
-from provision.inventory.resolved import AlluxioWorker, MembershipType
+from provision.inventory.resolved import AlluxioWorker, Inventory, MembershipType
 from provision.ssh.session import Fleet
 from tests.unit.builders import alluxio, etcd, inventory, member, worker
 
@@ -572,6 +573,10 @@ def test_expiry_is_a_warning_and_then_an_error() -> None:
     assert problems(CertificateState("peer", None, "certificate has expired"))[0][0] == "error"
 
 
+#: What the look at etcd is to find out besides the members' health.
+QUESTIONS = {"certificates": True, "quotas": True}
+
+
 class Views:
     """The three views that :func:`check.run` asks, without a network."""
 
@@ -587,8 +592,8 @@ class Views:
         monkeypatch.setattr(nodes, "ask", self.ask)
         monkeypatch.setattr(collect, "_read", self.read)
 
-    def observing(self, *given: object, **named: object) -> Iterator[MemberHealth]:
-        self.asked.append(("health", *given, named))
+    def observing(self, asked: Etcd, **named: object) -> Iterator[MemberHealth]:
+        self.asked.append(("health", asked.cluster, asked.fleet, asked.login, named))
         self.began = datetime.now(timezone.utc)
         yield from self.health.members
 
@@ -596,8 +601,9 @@ class Views:
         self.asked.append(("nodes", *given))
         return self.info
 
-    def read(self, *given: object) -> collect._Read:
-        self.asked.append(("read", *given))
+    def read(self, declared: Inventory, asked: Etcd, *given: object) -> collect._Read:
+        handle = asked.cluster, asked.fleet, asked.login
+        self.asked.append(("read", declared, *handle, *given))
         if not self.reads:
             raise ProvisionError("no leader", id="etcd-refused")
         return collect._Read(self.reads.pop(0), self.names)
@@ -608,10 +614,14 @@ def views(monkeypatch: pytest.MonkeyPatch) -> Views:
     return Views(monkeypatch)
 
 
+def checked(declared: Inventory, fleet: Fleet | None = None, **options: Any) -> CheckReport:
+    return check_nodes.run(declared, Etcd(declared.etcd, fleet or Fleet(2)), **options)
+
+
 def test_a_run_over_all_views(views: Views) -> None:
     declared, fleet = inventory(), Fleet(2)
     began, before = time.monotonic(), datetime.now(timezone.utc)
-    found = check_nodes.run(declared, fleet, nodes_timeout=3, etcd_timeout=2)
+    found = checked(declared, fleet, nodes_timeout=3, etcd_timeout=2)
     assert found.exit_code == 0
     assert found.summary == "2 workers: 2 LIVE"
     assert found.revision == 9
@@ -620,14 +630,9 @@ def test_a_run_over_all_views(views: Views) -> None:
     assert before <= found.taken <= views.began
     assert 0 < found.seconds <= time.monotonic() - began
     assert sorted(views.asked, key=lambda one: str(one[0])) == [
-        (
-            "health",
-            declared.etcd,
-            fleet,
-            {"timeout": 2, "login": None, "certificates": True, "quotas": True},
-        ),
+        ("health", declared.etcd, fleet, None, {**QUESTIONS, "timeout": 2}),
         ("nodes", fleet, declared.alluxio, 3),
-        ("read", declared, fleet, 2, None),
+        ("read", declared, declared.etcd, fleet, None, 2),
     ]
 
 
@@ -638,31 +643,31 @@ def test_etcd_is_asked_with_the_workers_login(
     login = AlluxioEtcd(username="alluxio", password=Secret(env="ETCD_PASSWORD"))
     views.reads = [members((A, "w1")), members((A, "w1"))]  # two looks: w2 is noted
     declared, fleet = inventory(alluxio(etcd_login=login)), Fleet(2)
-    check_nodes.run(declared, fleet, etcd_timeout=2)
+    checked(declared, fleet, etcd_timeout=2)
     with_it = desired.login(alluxio(etcd_login=login))
     assert with_it is not None
     of_health = next(one for one in views.asked if one[0] == "health")
-    assert of_health[-1] == {"timeout": 2, "login": with_it, "certificates": True, "quotas": True}
+    assert of_health[-2:] == (with_it, {**QUESTIONS, "timeout": 2})
     reads = [one for one in views.asked if one[0] == "read"]
-    assert [one[:5] for one in reads] == [("read", declared, fleet, 2, with_it)] * 2
+    assert [one[:5] for one in reads] == [("read", declared, declared.etcd, fleet, with_it)] * 2
 
 
 def test_what_changed_between_two_looks_is_no_disagreement(views: Views) -> None:
     views.reads = [members((A, "w1"), dead=((B, "w2"),)), members((A, "w1"), (B, "w2"))]
-    assert check_nodes.run(inventory(), Fleet(2)).exit_code == 0
+    assert checked(inventory()).exit_code == 0
     assert views.reads == []
 
 
 def test_what_both_looks_see_is_a_disagreement(views: Views) -> None:
     views.reads = [members((A, "w1"), dead=((B, "w2"),)) for _ in range(2)]
-    found = check_nodes.run(inventory(), Fleet(2))
+    found = checked(inventory())
     assert found.nodes[1].notes == ("no lease in etcd, ONLINE in info nodes",)
     assert found.exit_code == 1
 
 
 def test_a_second_look_that_fails_leaves_the_first(views: Views) -> None:
     views.reads = [members((A, "w1"), dead=((B, "w2"),))]
-    found = check_nodes.run(inventory(), Fleet(2))
+    found = checked(inventory())
     assert found.nodes[1].notes == ("no lease in etcd, ONLINE in info nodes",)
     assert [one[0] for one in views.asked].count("read") == 2
     assert found.revision == 9
@@ -670,13 +675,13 @@ def test_a_second_look_that_fails_leaves_the_first(views: Views) -> None:
 
 def test_identities_are_looked_at(views: Views) -> None:
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
-    found = check_nodes.run(inventory(), Fleet(2), identities={"w1": A, "w2": C})
+    found = checked(inventory(), identities={"w1": A, "w2": C})
     assert [n.notes for n in found.nodes] == [(), (f"its identity file says {C}",)]
 
 
 def test_info_nodes_that_hung_leaves_the_other_views(views: Views) -> None:
     views.info = InfoNodes("w1", error="w1: did not answer in 15 s")
-    found = check_nodes.run(inventory(), Fleet(2))
+    found = checked(inventory())
     assert [str(p) for p in found.problems] == ["info nodes: w1: did not answer in 15 s"]
     assert found.summary == "2 workers: 2 LIVE"
     assert found.exit_code == 1
@@ -686,7 +691,7 @@ def test_before_the_first_start_workers_are_not_installed(views: Views) -> None:
     views.reads = [members()]
     hosts = frozenset(w.machine for w in alluxio().workers)
     views.info = InfoNodes("w1", error="not there", without=hosts, installed=False)
-    found = check_nodes.run(inventory(), Fleet(2))
+    found = checked(inventory())
     assert [(n.state.value, n.notes) for n in found.nodes] == [
         ("NOT_INSTALLED", ("not installed yet: run invoke start-workers",))
     ] * 2
@@ -697,7 +702,7 @@ def test_before_the_first_start_workers_are_not_installed(views: Views) -> None:
 def test_a_live_worker_whose_host_has_no_alluxio_is_noted(views: Views) -> None:
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
     views.info = dataclasses.replace(views.info, without=frozenset({W1.machine}))
-    found = check_nodes.run(inventory(), Fleet(2))
+    found = checked(inventory())
     assert [(n.state.value, n.notes) for n in found.nodes] == [
         ("LIVE", ("its host has no Alluxio",)),
         ("LIVE", ()),
@@ -725,7 +730,7 @@ def test_leases_that_cannot_be_asked_for_hide_no_registration() -> None:
 
 def test_a_second_look_does_not_ask_for_the_leases_again(views: Views) -> None:
     views.reads = [members((A, "w1")), members((A, "w1"), (B, "w2"))]
-    assert check_nodes.run(inventory(), Fleet(2)).exit_code == 0
+    assert checked(inventory()).exit_code == 0
     first, second = (given for given in views.asked if given[0] == "read")
     assert second == (*first, leases.NONE)
 
@@ -746,7 +751,7 @@ def test_hosts_are_asked_whether_their_workers_are_ready(
 ) -> None:
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(4)]
     declared, fleet = inventory(), Fleet(2)
-    assert [n.ready for n in check_nodes.run(declared, fleet).nodes] == [None, None]
+    assert [n.ready for n in checked(declared, fleet).nodes] == [None, None]
     asked: list[object] = []
 
     def look(*given: object) -> tuple[dict[str, Readiness], list[Problem]]:
@@ -754,7 +759,7 @@ def test_hosts_are_asked_whether_their_workers_are_ready(
         return readinesses(w2="nothing listens"), []
 
     monkeypatch.setattr(readiness, "look", look)
-    found = check_nodes.run(declared, fleet, hosts=True)
+    found = checked(declared, fleet, hosts=True)
     assert asked == [fleet, declared.alluxio, alluxio().workers]
     assert [(n.ready, n.notes) for n in found.nodes] == [
         (True, ()),
@@ -770,7 +775,7 @@ def test_a_host_that_cannot_be_asked_is_a_problem(
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
     away = Problem("w2 (x:1)", "no route", id="host-unreachable")
     monkeypatch.setattr(readiness, "look", lambda *_: ({"w1": readinesses()["w1"]}, [away]))
-    found = check_nodes.run(inventory(), Fleet(2), hosts=True)
+    found = checked(inventory(), hosts=True)
     assert found.problems == [away]
     assert [(n.ready, n.notes) for n in found.nodes] == [
         (True, ()),
@@ -784,7 +789,7 @@ def test_who_is_not_live_is_not_ready_whatever_answers(
     views.reads = [members((A, "w1"), dead=((B, "w2"),)) for _ in range(2)]
     views.info = InfoNodes("w1", tuple(rows((A, "w1", "ONLINE"), (B, "w2", "OFFLINE"))))
     monkeypatch.setattr(readiness, "look", lambda *_: (readinesses(w2="x"), []))
-    found = check_nodes.run(inventory(), Fleet(2), hosts=True)
+    found = checked(inventory(), hosts=True)
     assert [(n.state.value, n.ready, n.notes) for n in found.nodes] == [
         ("LIVE", True, ()),
         ("FAILED", False, ()),
@@ -799,7 +804,7 @@ def test_a_host_without_alluxio_is_seen_there(
     seen = readinesses()
     seen["w2"] = dataclasses.replace(seen["w2"], installed=False)
     monkeypatch.setattr(readiness, "look", lambda *_: (seen, []))
-    found = check_nodes.run(inventory(), Fleet(2), hosts=True)
+    found = checked(inventory(), hosts=True)
     assert states(list(found.nodes)) == [("w1", "LIVE"), ("w2", "NOT_INSTALLED")]
 
 
@@ -840,7 +845,7 @@ def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
     views.health = ClusterHealth(
         cluster, tuple(MemberHealth(m, error="connection refused") for m in cluster.members)
     )
-    found = check_nodes.run(inventory(), Fleet(2))
+    found = checked(inventory())
     assert found.exit_code == 1
     assert found.summary == "2 workers: 2 LIVE"  # by info nodes' word
     said = [str(p) for p in found.problems]
@@ -850,7 +855,7 @@ def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
 
 def test_why_etcd_is_away_is_said_in_its_own_words(views: Views) -> None:
     views.reads = []
-    found = check_nodes.run(inventory(), Fleet(2))
+    found = checked(inventory())
     assert [str(p) for p in found.problems] == [
         "etcd: the registrations could not be read: no leader"
     ]
@@ -872,18 +877,18 @@ def test_files_of_an_authority_that_is_not_ours_are_looked_at(
         imported, "own_problems", lambda its: [expired] if its is outside.etcd else []
     )
     views.names = ["c", "c2"]
-    found = check_nodes.run(outside, Fleet(2))
+    found = checked(outside)
     assert found.problems[0] == expired
     assert len(found.problems) == 2
-    alone = check_nodes.run(dataclasses.replace(outside, alluxio=None), Fleet(2))
+    alone = checked(dataclasses.replace(outside, alluxio=None))
     assert alone.view_problems == (expired,)
     views.reads = [members((A, "w1"), (B, "w2"))]
-    assert expired not in check_nodes.run(declared, Fleet(2)).problems
+    assert expired not in checked(declared).problems
 
 
 def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> None:
     views.names = ["c", "c2", "d"]
-    found = check_nodes.run(inventory(), Fleet(2))
+    found = checked(inventory())
     (problem,) = found.problems
     assert problem.severity == "warning"
     assert "lists the live workers of 'c2' as those of 'c', too" in problem.what
@@ -893,7 +898,7 @@ def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> N
 def test_static_asks_the_ports(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet(2)
     monkeypatch.setattr(registrations, "port_answers", lambda f, w: f is fleet and w.name == "w1")
-    found = check_nodes.run(inventory(alluxio(membership=MembershipType.STATIC)), fleet)
+    found = checked(inventory(alluxio(membership=MembershipType.STATIC)), fleet)
     assert found.summary == "2 workers: 1 REACHABLE, 1 UNREACHABLE"
     assert found.revision is None
 
@@ -904,7 +909,7 @@ def test_what_etcd_is_left_with_is_named_where_it_is_of_no_use(
     monkeypatch.setattr(registrations, "port_answers", lambda *_: True)
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
     for kind in (MembershipType.STATIC, MembershipType.SERVICE_REGISTRY):
-        found = check_nodes.run(inventory(alluxio(membership=kind)), Fleet(2))
+        found = checked(inventory(alluxio(membership=kind)))
         (problem,) = found.problems
         assert problem.severity == "warning"
         assert f"of no use with membership {kind}: {A}, {B}" in problem.what
@@ -920,15 +925,12 @@ def test_static_does_not_mind_what_etcd_cannot_say(
         raise ProvisionError("permission denied", id="etcd-refused")
 
     monkeypatch.setattr(collect, "_read", refuse)
-    assert (
-        check_nodes.run(inventory(alluxio(membership=MembershipType.STATIC)), Fleet(2)).problems
-        == []
-    )
+    assert checked(inventory(alluxio(membership=MembershipType.STATIC))).problems == []
 
 
 def test_without_workers_only_etcd_is_looked_at(views: Views) -> None:
     began, before = time.monotonic(), datetime.now(timezone.utc)
-    found = check_nodes.run(dataclasses.replace(inventory(), alluxio=None), Fleet(2))
+    found = checked(dataclasses.replace(inventory(), alluxio=None))
     assert found.nodes == ()
     assert found.cluster == "c"
     assert before <= found.taken <= views.began
@@ -941,7 +943,7 @@ def test_without_workers_only_etcd_is_looked_at(views: Views) -> None:
 def test_a_password_that_cannot_be_read_is_a_usage_error(views: Views) -> None:
     login = AlluxioEtcd(username="alluxio", password=Secret(env="NO_SUCH_VARIABLE"))
     with pytest.raises(UsageError, match="NO_SUCH_VARIABLE is not set"):
-        check_nodes.run(inventory(alluxio(etcd_login=login)), Fleet(2))
+        checked(inventory(alluxio(etcd_login=login)))
 
 
 def test_a_change_is_what_is_said_not_when() -> None:

@@ -13,6 +13,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.api.values import KeyValue
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.facts import HostFacts, UnitState
 from provision.host.predict import after
@@ -65,7 +66,7 @@ def decommission(monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setattr(forget_worker, "look", lambda *_: seen)
         monkeypatch.setattr(gather, "gather_facts", lambda *_: ({W1.machine: facts}, []))
         with Fleet(1) as fleet:
-            found = decommission_worker.plan(INVENTORY, alluxio, fleet, W1)
+            found = decommission_worker.plan(INVENTORY, alluxio, Etcd(INVENTORY.etcd, fleet), W1)
         return found.plan, len(found.files)
 
     return run
@@ -146,7 +147,7 @@ def test_a_host_that_is_away_is_refused_with_what_to_do_if_it_is_gone(
     monkeypatch.setattr(forget_worker, "look", lambda *_: seen)
     monkeypatch.setattr(gather, "gather_facts", lambda *_: ({}, [away]))
     with Fleet(1) as fleet, pytest.raises(PreflightFailed) as refused:
-        decommission_worker.plan(INVENTORY, ALLUXIO, fleet, W1)
+        decommission_worker.plan(INVENTORY, ALLUXIO, Etcd(INVENTORY.etcd, fleet), W1)
     assert said in refused.value.problems[0].remedy
 
 

@@ -13,6 +13,7 @@ from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.values import MemberStatus, RegisteredMember
 from provision.etcd.cluster import gates, hashes
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, layout, membership_diff
@@ -122,7 +123,9 @@ class World:
         inventory = builders.inventory(None, etcd=cluster or self.cluster, alluxio=None)
         with Fleet(4) as fleet:
             seen = self.observed(cluster)
-            return deploy_etcd.plan(inventory, fleet, seen, write=False, remove=remove)
+            return deploy_etcd.plan(
+                inventory, Etcd(inventory.etcd, fleet), seen, write=False, remove=remove
+            )
 
 
 def names(plan: Plan) -> list[tuple[str, list[str]]]:
@@ -240,7 +243,8 @@ def test_an_undeclared_member_counts_for_the_quorum(monkeypatch: pytest.MonkeyPa
     world = World()
     asked: list[EtcdCluster] = []
 
-    def looked(cluster: EtcdCluster, *_: object, **__: object) -> ClusterHealth:
+    def looked(etcd: Etcd) -> ClusterHealth:
+        cluster = etcd.cluster
         asked.append(cluster)
         away = [MemberHealth(m, error="no answer") for m in cluster.members if m.name == "infra3"]
         seen = world.observed(replace(cluster, members=cluster.members[:2]))
@@ -390,7 +394,10 @@ def test_preflight_warnings_are_in_the_plan() -> None:
     )
     with Fleet(4) as fleet:
         plan = deploy_etcd.plan(
-            builders.inventory(None, etcd=world.cluster), fleet, seen, write=False
+            builders.inventory(None, etcd=world.cluster),
+            Etcd(builders.inventory(None, etcd=world.cluster).etcd, fleet),
+            seen,
+            write=False,
         )
     assert [n.what for n in plan.notes] == ["odd"]
     assert plan.document()["notes"] == [

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from provision.engine import plan as plans
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import desired, layout
 from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca, tls
@@ -284,7 +285,10 @@ def test_members_that_are_cut_off_heal_and_only_another_root_needs_an_outage(
     def steps(cluster: EtcdCluster) -> list[str]:
         inventory = builders.inventory(etcd=cluster)
         plan = rotate_certs.leaves(
-            inventory, fleet, EtcdState(None, facts, health), cluster.members, write=True
+            Etcd(inventory.etcd, fleet),
+            EtcdState(None, facts, health),
+            cluster.members,
+            write=True,
         )
         return [s.title for s in plan.steps]
 

@@ -19,6 +19,7 @@ from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster import gates, guard, health, last_seen, wal
 from provision.etcd.cluster.groups import Answer, Disk, Note, Seen
 from provision.etcd.cluster.guard import Look
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
 from provision.host.facts import HostFacts
@@ -121,14 +122,14 @@ def test_a_host_that_takes_no_note_is_named(
     seen = ClusterHealth(cluster, tuple(MemberHealth(m, status=status) for m in cluster.members))
     monkeypatch.setattr(health, "observe", lambda *_, **__: seen)
     with LocalFleet(tmp_path) as fleet:
-        assert last_seen.take(cluster, fleet) == []
+        assert last_seen.take(Etcd(cluster, fleet)) == []
         note = Path(layout.last_seen(cluster))
         assert last_seen.parse(note.read_text()) is not None
         versions = [f"{tmp_path}/{m.machine.host}/.version/tool-version" for m in cluster.members]
         assert {Path(path).read_text() for path in versions} == {f"{__version__}\n"}
         note.unlink()
         note.mkdir()
-        found = last_seen.take(cluster, fleet)
+        found = last_seen.take(Etcd(cluster, fleet))
     assert [p.where for p in found] == [m.machine.host for m in cluster.members]
     assert {(p.id, p.severity) for p in found} == {("change-failed", "warning")}
     assert "has no new note of the cluster" in found[0].what
@@ -147,7 +148,9 @@ class Known:
     def establish(self, wanted: str = "", *, starts: bool = True) -> Established:
         with Fleet(1) as fleet:
             inventory = builders.inventory(None)
-            return guard.establish(inventory, fleet, wanted, starts=starts).etcd.established
+            return guard.establish(
+                inventory, Etcd(inventory.etcd, fleet), wanted, starts=starts
+            ).etcd.established
 
 
 def serving(number: int, **changed: object) -> Seen:
@@ -305,7 +308,7 @@ def test_an_unfinished_recovery_admits_its_own_command(monkeypatch: pytest.Monke
             known.establish(starts=starts)
     with Fleet(1) as fleet:
         inventory = builders.inventory(None)
-        assert guard.choose(inventory, fleet, "anything") == inventory
+        assert guard.choose(inventory, Etcd(inventory.etcd, fleet), "anything") == inventory
 
 
 def test_what_is_read_of_a_silent_members_data_is_read_as_its_owner() -> None:

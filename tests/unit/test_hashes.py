@@ -8,6 +8,7 @@ import pytest
 
 from provision.etcd.api.values import KvHash, MemberStatus
 from provision.etcd.cluster import hashes, health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.ssh.session import Fleet
@@ -72,13 +73,13 @@ def compare(
     def observe(*_: object) -> ClusterHealth:
         return next(later, looks[-1])
 
-    def ask(_: object, __: object, voters: Sequence[MemberHealth], revision: int) -> object:
+    def ask(_: object, voters: Sequence[MemberHealth], revision: int) -> object:
         return [told(int(m.member.name.removeprefix("infra")), revision) for m in voters]
 
     monkeypatch.setattr(health, "observe", observe)
     monkeypatch.setattr(hashes, "_ask", ask)
     with Fleet(1) as fleet:
-        return hashes.compare(looks[0], fleet)
+        return hashes.compare(looks[0], Etcd(looks[0].cluster, fleet))
 
 
 def test_a_member_that_has_lost_the_newest_revisions_differs(

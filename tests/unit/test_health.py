@@ -11,6 +11,7 @@ from provision.errors import Problem
 from provision.etcd.api.errors import EtcdUnreachable
 from provision.etcd.api.values import RegisteredMember
 from provision.etcd.cluster import reach
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Stats, Unreachable
@@ -76,7 +77,7 @@ def test_both_ways_failed(
     monkeypatch.setattr(socket, "create_connection", connect)
     with (
         pytest.raises(EtcdUnreachable) as caught,
-        reach.open_route(Refusing(cause), member(1), 2379),
+        reach.open_route(Etcd(etcd(), Refusing(cause)), member(1), 2379),
     ):
         pass
     assert caught.value.problems[0].what == said

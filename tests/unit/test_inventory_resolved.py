@@ -13,10 +13,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args
 
+import pytest
 from pydantic import BaseModel
 
+from provision.errors import UsageError
 from provision.inventory import load, model
 from provision.inventory.resolved import MembershipType
+from tests.unit import builders
 from tests.unit import test_inventory_external as external
 from tests.unit import test_inventory_loader as loader
 from tests.unit import test_kubernetes as kubernetes
@@ -203,3 +206,11 @@ def test_each_membership_type_keeps_its_workers_in_one_place() -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         RESOLVED.write_text(resolved(Path(temporary)), encoding="utf-8")
+
+
+def test_a_member_is_found_by_its_name() -> None:
+    cluster = builders.etcd()
+    assert cluster.member("infra2") is cluster.members[1]
+    with pytest.raises(UsageError, match=r"'infra9' is no etcd member \(there: infra1, ") as caught:
+        cluster.member("infra9")
+    assert caught.value.id == "name-unknown"

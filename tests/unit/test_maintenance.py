@@ -10,6 +10,7 @@ import pytest
 
 from provision.errors import PreflightFailed, Unhealthy
 from provision.etcd.api.values import MemberStatus
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.inventory.model import EtcdTls, Scalar, Source
 from provision.inventory.resolved import (
@@ -44,6 +45,10 @@ CLUSTER = EtcdCluster(
     members=tuple(member(n) for n in NAMES),
 )
 INVENTORY = Inventory(Path("inventory.yml"), "test", 20, CLUSTER, None)
+
+
+def on(inventory: Inventory, fleet: Fleet) -> Etcd:
+    return Etcd(inventory.etcd, fleet)
 
 
 def seen(
@@ -90,7 +95,7 @@ def test_full_is_the_file_not_what_is_used() -> None:
 @pytest.mark.parametrize("leader", NAMES[1:])
 def test_the_leader_is_last(leader: str) -> None:
     with Fleet(1) as fleet:
-        plan = defrag_etcd.plan(INVENTORY, fleet, seen(leader), compact=False)
+        plan = defrag_etcd.plan(on(INVENTORY, fleet), seen(leader), compact=False)
     titles = [s.title for s in plan.steps]
     assert titles[-1] == f"defragment {leader} (leader)"
     assert len(titles) == 3
@@ -119,21 +124,21 @@ def test_a_rewrite_has_to_give_something_back(
 def test_members_with_nothing_to_gain_are_left_out_unless_asked_for() -> None:
     look = seen("b", sizes={"a": (60, 58), "c": (200, 20)})
     with Fleet(1) as fleet:
-        plan = defrag_etcd.plan(INVENTORY, fleet, look, compact=False)
+        plan = defrag_etcd.plan(on(INVENTORY, fleet), look, compact=False)
         assert [s.title for s in plan.steps] == ["defragment c", "defragment b (leader)"]
-        plan = defrag_etcd.plan(INVENTORY, fleet, look, compact=False, every=True)
+        plan = defrag_etcd.plan(on(INVENTORY, fleet), look, compact=False, every=True)
         assert len(plan.steps) == 3
         look = seen("b", sizes=dict.fromkeys(NAMES, (60, 58)))
-        assert defrag_etcd.plan(INVENTORY, fleet, look, compact=False).steps == ()
+        assert defrag_etcd.plan(on(INVENTORY, fleet), look, compact=False).steps == ()
         # What a compaction frees shows with the next write only.
-        assert len(defrag_etcd.plan(INVENTORY, fleet, look, compact=True).steps) == 4
+        assert len(defrag_etcd.plan(on(INVENTORY, fleet), look, compact=True).steps) == 4
 
 
 def test_the_only_member_says_what_it_stalls() -> None:
     alone = replace(CLUSTER, members=CLUSTER.members[:1])
     inventory = replace(INVENTORY, etcd=alone)
     with Fleet(1) as fleet:
-        plan = defrag_etcd.plan(inventory, fleet, seen("a", cluster=alone), compact=False)
+        plan = defrag_etcd.plan(on(inventory, fleet), seen("a", cluster=alone), compact=False)
     (note,) = plan.notes
     assert (note.id, note.severity) == ("defrag-stalls", "warning")
     (step,) = plan.steps
@@ -145,7 +150,7 @@ def test_a_disk_without_room_for_a_second_file_is_refused() -> None:
     with Fleet(1) as fleet:
 
         def plan(free: dict[str, int], *, compact: bool = False) -> None:
-            defrag_etcd.plan(INVENTORY, fleet, seen("a"), compact=compact, free=free)
+            defrag_etcd.plan(on(INVENTORY, fleet), seen("a"), compact=compact, free=free)
 
         plan({"a": room, "b": room})  # of c nothing is known
         with pytest.raises(PreflightFailed, match="no room") as refused:
@@ -156,17 +161,19 @@ def test_a_disk_without_room_for_a_second_file_is_refused() -> None:
 
 def test_compaction_is_first() -> None:
     with Fleet(1) as fleet:
-        plan = defrag_etcd.plan(INVENTORY, fleet, seen("b"), compact=True)
+        plan = defrag_etcd.plan(on(INVENTORY, fleet), seen("b"), compact=True)
     assert plan.steps[0].title == "compact"
 
 
 def test_refused_while_a_member_is_down_or_data_differ() -> None:
     with Fleet(1) as fleet:
         with pytest.raises(Unhealthy, match="2 of 3"):
-            defrag_etcd.plan(INVENTORY, fleet, seen("b", down="c"), compact=False)
+            defrag_etcd.plan(on(INVENTORY, fleet), seen("b", down="c"), compact=False)
         with pytest.raises(Unhealthy, match="differ"):
             defrag_etcd.plan(
-                INVENTORY, fleet, seen("b", errors=("memberID:1 alarm:CORRUPT",)), compact=False
+                on(INVENTORY, fleet),
+                seen("b", errors=("memberID:1 alarm:CORRUPT",)),
+                compact=False,
             )
 
 
@@ -181,6 +188,6 @@ def test_rows_show_before_and_after() -> None:
 @pytest.mark.parametrize("release", ["3.5.0", "3.5.5"])
 def test_nothing_is_defragmented_where_a_crash_amid_it_makes_data_differ(release: str) -> None:
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="defrag-etcd could damage data"):
-        defrag_etcd.plan(INVENTORY, fleet, seen("a", release=release), compact=False)
+        defrag_etcd.plan(on(INVENTORY, fleet), seen("a", release=release), compact=False)
     with Fleet(1) as fleet:
-        defrag_etcd.plan(INVENTORY, fleet, seen("a", release="3.5.6"), compact=False)
+        defrag_etcd.plan(on(INVENTORY, fleet), seen("a", release="3.5.6"), compact=False)

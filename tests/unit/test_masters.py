@@ -11,6 +11,7 @@ from provision.alluxio.worker import desired
 from provision.alluxio.worker.desired import MASTER_UNIT, UNIT, Artifacts
 from provision.engine.plan import Plan
 from provision.errors import InventoryError
+from provision.etcd.cluster.handle import Etcd
 from provision.host.diff import changes
 from provision.host.facts import HostFacts, Listener
 from provision.host.predict import after
@@ -164,7 +165,8 @@ def test_a_master_beside_is_left_a_pending_restart_and_named() -> None:
     observed = start_workers.WorkersState(ARTIFACTS, {worker.machine: seen["m1"]})
     with Fleet(1) as fleet:
         inventory = builders.inventory(more)
-        found = start_workers.plan(inventory, more, fleet, observed, more.workers[:1])
+        handle = Etcd(inventory.etcd, fleet)
+        found = start_workers.plan(inventory, more, handle, observed, more.workers[:1])
     assert [(n.where, n.remedy) for n in found.notes] == [
         ("m1 (w1)", "run invoke start-masters after it")
     ]

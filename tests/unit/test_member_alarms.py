@@ -10,15 +10,21 @@ import pytest
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
 from provision.etcd.cluster import hashes
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.member import layout
 from provision.etcd.pki import tls
 from provision.plans.etcd.members import add_member, remove_member, replace_member
+from provision.plans.etcd.members.member_plan import Options
 from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.test_deploy_plan import World
 
 Names = tuple[str, ...]
+
+
+#: A plan that is only shown, without the workers.
+SHOWN = Options(write=False, workers=False)
 
 
 @pytest.fixture
@@ -42,17 +48,13 @@ def world(*alarms: str, count: int = 3) -> World:
 def replaced(of: World, name: str) -> Plan:
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet:
-        return replace_member.plan(
-            inventory, fleet, of.observed(), name, (), write=False, workers=False
-        )
+        return replace_member.plan(inventory, Etcd(of.cluster, fleet), of.observed(), name, SHOWN)
 
 
 def removed(of: World, name: str) -> Plan:
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet:
-        return remove_member.plan(
-            inventory, fleet, of.observed(), name, (), write=False, workers=False
-        )
+        return remove_member.plan(inventory, Etcd(of.cluster, fleet), of.observed(), name, SHOWN)
 
 
 def titles(plan: Plan) -> list[str]:
@@ -151,7 +153,7 @@ def test_what_is_no_remedy_is_refused_before_it_begins(
     of.down.add("infra2")
     inventory = builders.inventory(None, etcd=of.cluster)
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match=kind):
-        add_member.plan(inventory, fleet, of.observed(), "infra2", write=False, workers=False)
+        add_member.plan(inventory, Etcd(of.cluster, fleet), of.observed(), "infra2", SHOWN)
 
 
 def test_a_host_with_a_unit_of_somebody_elses_is_not_cleaned(agree: Callable[..., None]) -> None:

@@ -19,6 +19,7 @@ from provision.engine.plan import Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.api.values import MemberStatus, RegisteredMember
 from provision.etcd.cluster import hashes
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import membership_diff
 from provision.etcd.pki import tls
@@ -26,6 +27,7 @@ from provision.host import gather
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd import deploy_etcd
 from provision.plans.etcd.members import remove_member, replace_member
+from provision.plans.etcd.members.member_plan import Options
 from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
@@ -230,7 +232,8 @@ def test_a_member_is_replaced_or_removed_with_a_quorum(
     make = replace_member.plan if command == "replace" else remove_member.plan
     try:
         with Fleet(4) as fleet:
-            plan = make(inventory, fleet, world.observed(), name, (), write=False, workers=False)
+            handle, shown = Etcd(inventory.etcd, fleet), Options(write=False, workers=False)
+            plan = make(inventory, handle, world.observed(), name, shown)
     except (PreflightFailed, UsageError) as refused:
         event(f"refused: {refused.id}")
         return
@@ -247,4 +250,6 @@ def _plan(world: Cluster, cluster: EtcdCluster, going: frozenset[str]) -> Plan:
     inventory = builders.inventory(None, etcd=cluster, alluxio=None)
     with Fleet(4) as fleet:
         seen = world.observed(cluster)
-        return deploy_etcd.plan(inventory, fleet, seen, write=False, remove=going)
+        return deploy_etcd.plan(
+            inventory, Etcd(inventory.etcd, fleet), seen, write=False, remove=going
+        )

@@ -10,8 +10,8 @@ from provision.engine.plan import Gate, Plan
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster import gates, health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
-from provision.inventory.resolved import EtcdCluster
 from provision.plans.etcd import move_leader
 from provision.ssh.session import Fleet
 from tests.unit import builders
@@ -41,7 +41,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 def plan(to: str) -> Plan:
     with Fleet(1) as fleet:
-        return move_leader.plan(INVENTORY, fleet, to)
+        return move_leader.plan(INVENTORY, Etcd(INVENTORY.etcd, fleet), to)
 
 
 def test_one_step_with_a_gate_on_all_that_serve(seen: Seen) -> None:
@@ -64,8 +64,8 @@ def test_a_third_member_that_is_down_is_no_obstacle(
     seen(down=[3])
     asked: list[str] = []
 
-    def all_healthy(cluster: EtcdCluster, *_: object, **__: object) -> Gate:
-        asked.extend(m.name for m in cluster.members)
+    def all_healthy(etcd: Etcd, *_: object, **__: object) -> Gate:
+        asked.extend(m.name for m in etcd.cluster.members)
         return Gate("", lambda: None)
 
     monkeypatch.setattr(gates, "all_healthy", all_healthy)

@@ -13,15 +13,10 @@ from provision.alluxio.membership.registrations import Entry, Registration, Regi
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.values import KeyValue
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe, UnitState
-from provision.inventory.resolved import (
-    AlluxioCluster,
-    AlluxioWorker,
-    Inventory,
-    Machine,
-    MembershipType,
-)
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, MembershipType
 from provision.plans.alluxio import endpoints, forget_worker, moved, restart_workers, start_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders
@@ -99,9 +94,9 @@ class World:
             ARTIFACTS, self.facts, moved=tuple(self.found(alluxio))
         )
         with Fleet(2) as fleet:
-            return start_workers.plan(
-                builders.inventory(alluxio), alluxio, fleet, observed, alluxio.workers
-            )
+            inventory = builders.inventory(alluxio)
+            handle = Etcd(inventory.etcd, fleet)
+            return start_workers.plan(inventory, alluxio, handle, observed, alluxio.workers)
 
 
 @pytest.fixture
@@ -236,7 +231,8 @@ class TestRestart:
         def plan(alluxio: AlluxioCluster) -> list[str]:
             inventory = builders.inventory(alluxio)
             with Fleet(2) as fleet:
-                found = restart_workers.restart(inventory, alluxio, fleet, alluxio.workers)
+                handle = Etcd(inventory.etcd, fleet)
+                found = restart_workers.restart(inventory, alluxio, handle, alluxio.workers)
             return [s.title for s in found.steps]
 
         return plan
@@ -269,14 +265,13 @@ def test_what_other_commands_leave_to_start_workers(
 ) -> None:
     monkeypatch.setattr(forget_worker, "look", lambda *_: world.seen)
     other = changed(world.alluxio, "w1", properties=WEB)
-    inventory = builders.inventory(other)
     with Fleet(1) as fleet:
-        given = inventory, other, fleet, other.workers, world.facts
-        found = moved.left_to_start_workers(*given)
+        handle = Etcd(builders.inventory(other).etcd, fleet)
+        found = moved.left_to_start_workers(other, handle, other.workers, world.facts)
         assert list(found) == ["w1"]
         assert found["w1"].what == "its address changes: web port 30000 becomes 30001"
         static = replace(other, membership=MembershipType.STATIC)
-        assert moved.left_to_start_workers(inventory, static, fleet, other.workers, {}) == {}
+        assert moved.left_to_start_workers(static, handle, other.workers, {}) == {}
 
 
 def test_the_etcd_that_runs_is_asked_before_its_new_members_are_there(
@@ -286,17 +281,18 @@ def test_the_etcd_that_runs_is_asked_before_its_new_members_are_there(
     other = changed(world.alluxio, "w1", properties=WEB)
     inventory = builders.inventory(other, etcd=builders.etcd(builders.member(2)))
 
-    def look(asked: Inventory, *_: Any) -> RegistrationSnapshot:
-        if asked.etcd != runs:
+    def look(_: AlluxioCluster, asked: Etcd) -> RegistrationSnapshot:
+        if asked.cluster != runs:
             raise Unhealthy("no etcd member serves reads", id="quorum-lost")
         return world.seen
 
     monkeypatch.setattr(forget_worker, "look", look)
     monkeypatch.setattr(start_workers, "fetch", lambda _: ARTIFACTS)
     with Fleet(1) as fleet:
-        told = endpoints.steps(inventory, other, fleet, runs)
+        handle = Etcd(inventory.etcd, fleet)
+        told = endpoints.steps(inventory, other, handle, runs)
         assert not told.complete
         assert "its address changes: web port 30000 becomes 30001" in told.notes[0].what
         assert [h.name for s in told.steps for h in s.hosts if "w1" in h.name] == []
         with pytest.raises(Unhealthy):
-            endpoints.steps(inventory, other, fleet, inventory.etcd)
+            endpoints.steps(inventory, other, handle, inventory.etcd)

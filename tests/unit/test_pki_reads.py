@@ -13,6 +13,7 @@ import pytest
 from provision.engine.plan import Step
 from provision.errors import UsageError
 from provision.etcd.cluster import reach, served_certs
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.pki import certificates, keyfiles, own_ca, tls
 from provision.etcd.pki.certificates import Authority
 from provision.inventory.model import EtcdTls
@@ -210,8 +211,9 @@ def test_a_rotation_killed_in_the_last_rename_is_finished_and_not_begun_again(
     new = half_promoted(tmp_path)
 
     def leaves() -> list[str]:
-        members, fleet = world.cluster.members, Fleet(1, Stats())
-        plan = rotate_certs.leaves(world.inventory, fleet, world.observed(), members, write=True)
+        handle = Etcd(world.cluster, Fleet(1, Stats()))
+        members = world.cluster.members
+        plan = rotate_certs.leaves(handle, world.observed(), members, write=True)
         return [s.title for s in plan.steps]
 
     finish = "finish retiring the old CA"

@@ -8,6 +8,7 @@ import pytest
 
 from provision.errors import PreflightFailed
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
 from provision.etcd.member.recovery_marker import RecoveryMarker
@@ -88,7 +89,7 @@ def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, refusing))
     monkeypatch.setattr(gather, "gather_facts", lambda *_: (facts, []))
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not known") as refused:
-        recover_etcd.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
+        recover_etcd.observe(Etcd(cluster, fleet), "infra1")
     assert [p.id for p in refused.value.problems] == ["etcd-login-refused"] * 3
 
 
@@ -111,7 +112,7 @@ def test_a_disk_that_is_not_mounted_would_bring_the_old_cluster_back(
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, down))
     monkeypatch.setattr(gather, "gather_facts", lambda *_: (found, []))
     with Fleet(1) as fleet, pytest.raises(PreflightFailed, match="not mounted") as refused:
-        recover_etcd.observe(builders.inventory(None, etcd=cluster), fleet, "infra1")
+        recover_etcd.observe(Etcd(cluster, fleet), "infra1")
     assert [p.where.split()[0] for p in refused.value.problems] == ["infra2", "infra3"]
     assert {p.id for p in refused.value.problems} == {"member-data-lost"}
 

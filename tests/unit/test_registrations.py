@@ -16,6 +16,7 @@ from provision.alluxio.membership.registrations import (
 )
 from provision.errors import PreflightFailed, ProvisionError, UsageError
 from provision.etcd.api.values import KeyValue
+from provision.etcd.cluster.handle import Etcd
 from provision.plans.alluxio import forget_worker, join_conflict
 from provision.ssh.session import Fleet
 from tests.unit import builders
@@ -160,7 +161,7 @@ class TestRefusal:
         with Fleet(1) as fleet:
             monkeypatch.setattr(fleet, "map", lambda *_: said)
             monkeypatch.setattr(forget_worker, "look", lambda *_: found)
-            inventory = builders.inventory(alluxio)
-            (name,) = refused = join_conflict.explained(inventory, alluxio, fleet, alluxio.workers)
+            handle = Etcd(builders.inventory(alluxio).etcd, fleet)
+            (name,) = refused = join_conflict.explained(alluxio, handle, alluxio.workers)
         assert name == "w1"
         assert says in refused[name].remedy

@@ -14,6 +14,7 @@ from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
 from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import AlluxioWorker, MembershipType
 from provision.plans.alluxio import forget_worker, reregister_workers, restart_workers
 from provision.ssh.session import Fleet
@@ -41,7 +42,7 @@ class Restored(World):
         monkeypatch.setattr(health, "observe", lambda *_: self)
 
     def _lost(
-        self, _i: object, _a: object, _f: object, running: Sequence[AlluxioWorker], _: object
+        self, _a: object, _e: object, running: Sequence[AlluxioWorker], _: object
     ) -> list[AlluxioWorker]:
         self.asked = [w.name for w in running]
         return [w for w in running if w.name in self.gone]
@@ -66,7 +67,9 @@ class Restored(World):
 
     def plan(self, command: str = "restore-etcd") -> Plan:
         with Fleet(4) as fleet:
-            watch = reregister_workers.watch(builders.inventory(self.alluxio), fleet)
+            watch = reregister_workers.watch(
+                builders.inventory(self.alluxio), Etcd(builders.etcd(), fleet)
+            )
             assert watch is not None
             assert watch.step.changed == 0
             assert watch.step.after is not None
@@ -130,8 +133,9 @@ def test_a_worker_of_another_cluster_is_not_touched(world: Restored) -> None:
 def test_membership_static_has_no_registration(world: Restored) -> None:
     static = replace(world.alluxio, membership=MembershipType.STATIC)
     with Fleet(1) as fleet:
-        assert reregister_workers.watch(builders.inventory(static), fleet) is None
-        assert reregister_workers.watch(builders.inventory(None, alluxio=None), fleet) is None
+        handle = Etcd(builders.etcd(), fleet)
+        assert reregister_workers.watch(builders.inventory(static), handle) is None
+        assert reregister_workers.watch(builders.inventory(None, alluxio=None), handle) is None
 
 
 @pytest.mark.parametrize("live", [False, True])

@@ -14,6 +14,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.alluxio.worker.tarball import LAUNCHERS
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, UsageError
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.predict import after
@@ -104,8 +105,9 @@ class World:
         inventory = builders.inventory(self.alluxio)
         workers = self.alluxio.workers
         with Fleet(4) as fleet:
+            handle = Etcd(inventory.etcd, fleet)
             return restart_workers.restart(
-                inventory, self.alluxio, fleet, workers, at_once=at_once, afresh=afresh
+                inventory, self.alluxio, handle, workers, at_once=at_once, afresh=afresh
             )
 
     def declared(self, version: str) -> AlluxioCluster:
@@ -114,16 +116,16 @@ class World:
     def upgrade(self, version: str, keep: int | None = None) -> Plan:
         alluxio = self.declared(version)
         with Fleet(4) as fleet:
-            return upgrade_workers.upgrade(
-                builders.inventory(alluxio), alluxio, fleet, alluxio.workers, keep=keep
-            )
+            inventory = builders.inventory(alluxio)
+            handle = Etcd(inventory.etcd, fleet)
+            return upgrade_workers.upgrade(inventory, alluxio, handle, alluxio.workers, keep=keep)
 
     def rollback(self, version: str, to: str = "") -> upgrade_workers.Rollback:
         alluxio = self.declared(version)
         with Fleet(4) as fleet:
-            return upgrade_workers.rollback(
-                builders.inventory(alluxio), alluxio, fleet, alluxio.workers, to=to
-            )
+            inventory = builders.inventory(alluxio)
+            handle = Etcd(inventory.etcd, fleet)
+            return upgrade_workers.rollback(inventory, alluxio, handle, alluxio.workers, to=to)
 
 
 def link(target: str) -> PathState:

@@ -14,6 +14,7 @@ from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Unhealthy, UsageError
 from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import desired, layout
 from provision.etcd.pki import certificates, keyfiles, own_ca, tls
@@ -113,12 +114,10 @@ class World:
     def leaves(self, *names: str) -> Plan:
         chosen = [m for m in self.cluster.members if m.name in names or not names]
         seen = self.observed(sick=True)
-        return rotate_certs.leaves(self.inventory, Fleet(1, Stats()), seen, chosen, write=True)
+        return rotate_certs.leaves(on(self.inventory), seen, chosen, write=True)
 
     def plan(self, pending: str = "") -> Plan:
-        return rotate_certs.authority(
-            self.inventory, Fleet(1, Stats()), self.observed(pending), write=True
-        )
+        return rotate_certs.authority(on(self.inventory), self.observed(pending), write=True)
 
 
 @pytest.fixture
@@ -131,6 +130,10 @@ LEAVES = [f"renew infra{i}" for i in (1, 2, 3)]
 OWN = ["renew this tool's own certificate"]
 NEW = [f"infra{i} trusts the new CA only" for i in (1, 2, 3)]
 END = ["retire the old CA"]
+
+
+def on(inventory: Inventory) -> Etcd:
+    return Etcd(inventory.etcd, Fleet(1, Stats()))
 
 
 def titles(plan: Plan) -> list[str]:
@@ -218,7 +221,7 @@ def test_nothing_to_rotate(world: World) -> None:
     assert "infra2" in caught.value.problems[0].where
     plain = builders.inventory()
     with pytest.raises(PreflightFailed, match="both listeners are plain"):
-        rotate_certs.leaves(plain, Fleet(1, Stats()), world.observed(), (), write=False)
+        rotate_certs.leaves(on(plain), world.observed(), (), write=False)
 
 
 def test_a_key_is_made_on_the_host_when_it_has_openssl(world: World, tmp_path: Path) -> None:
@@ -313,14 +316,12 @@ def test_a_ca_that_has_expired_is_replaced_from_wherever_it_was_left(
         assert caught.value.id == "ca-expired"
     assert rotate_certs.needs_outage(world.cluster, world.observed())
 
-    shown = rotate_certs.authority(
-        world.inventory, Fleet(1, Stats()), world.observed(), write=False
-    )
+    shown = rotate_certs.authority(on(world.inventory), world.observed(), write=False)
     assert titles(shown) == [*OWN, OUTAGE, *END]
     assert not (own_ca.home(tmp_path, "c") / own_ca.NEXT).exists()
 
     seen = running(world, world.observed())
-    plan = rotate_certs.authority(world.inventory, Fleet(1, Stats()), seen, write=True)
+    plan = rotate_certs.authority(on(world.inventory), seen, write=True)
     assert titles(plan) == [*OWN, OUTAGE, *END]
     assert [len(h.changes) for h in plan.steps[1].hosts] == [3, 3, 3]
     assert [h.changes[0].restarts for h in plan.steps[1].hosts] == [(layout.UNIT,)] * 3
@@ -341,7 +342,7 @@ def test_a_ca_that_has_expired_is_replaced_from_wherever_it_was_left(
         world.files[m.name] = world.signed(m, ca.next)
         # Those that are done are running by it: without them, no restart.
         seen = running(world, world.observed())
-        plan = rotate_certs.authority(world.inventory, Fleet(1, Stats()), seen, write=True)
+        plan = rotate_certs.authority(on(world.inventory), seen, write=True)
         assert [h.name for s in plan.steps for h in s.hosts] == [
             m.name for m in world.cluster.members[done:]
         ]
@@ -376,14 +377,13 @@ def test_a_ca_that_is_not_at_hand_is_never_replaced_by_the_way(
         rotate_certs.require_at_hand(world.cluster, seen)
     assert caught.value.id == "ca-unknown"
     assert "rotate-certs --ca --yes-outage c" in caught.value.message
-    fleet = Fleet(1, Stats())
     with pytest.raises(PreflightFailed):
-        rotate_certs.leaves(world.inventory, fleet, seen, world.cluster.members, write=True)
+        rotate_certs.leaves(on(world.inventory), seen, world.cluster.members, write=True)
     assert not home.exists()
-    plan = rotate_certs.authority(world.inventory, fleet, seen, write=False)
+    plan = rotate_certs.authority(on(world.inventory), seen, write=False)
     assert titles(plan) == [*OWN, OUTAGE]
     assert not home.exists()
-    rotate_certs.authority(world.inventory, fleet, seen, write=True)
+    rotate_certs.authority(on(world.inventory), seen, write=True)
     assert own_ca.ca_exists(tmp_path, "c")
 
 
@@ -408,11 +408,11 @@ def test_the_remedy_for_a_certificate_that_has_expired(world: World) -> None:
         remedy="something else",
         error_id="etcd-tls-failed",
     )
-    assert health._problems(world.cluster, failed)[0].remedy == "invoke rotate-certs"
+    assert health.member_problems(world.cluster, failed)[0].remedy == "invoke rotate-certs"
     world.expire_ca()
-    assert "rotate-certs --ca" in health._problems(world.cluster, failed)[0].remedy
+    assert "rotate-certs --ca" in health.member_problems(world.cluster, failed)[0].remedy
     other = replace(failed, error="TLS failed (unknown CA)")
-    assert health._problems(world.cluster, other)[0].remedy == "something else"
+    assert health.member_problems(world.cluster, other)[0].remedy == "something else"
 
 
 def test_deploy_etcd_names_the_command_that_heals_several(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from provision.errors import (
 )
 from provision.host.diff import Change
 from provision.inventory.resolved import Machine
+from provision.ssh.session import Fleet
+from tests.unit import builders
 
 ROOT = Path(__file__).parents[2]
 
@@ -340,3 +343,18 @@ def test_a_host_that_is_not_there_as_a_process(tmp_path: Path) -> None:
 def test_a_table_cannot_be_marked_up(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.table(("name",), [("[red]x[/red]",)])
     assert "[red]x[/red]" in capsys.readouterr().out
+
+
+def test_the_handles_of_a_run_share_what_they_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("deploy-etcd")
+    monkeypatch.setattr(Run, "fleet", property(lambda _: Fleet(1)))
+    first = builders.etcd()
+    other = replace(first, members=first.members[:2])
+    one, two = run.etcd(first), run.etcd(other)
+    assert (one.cluster, two.cluster) == (first, other)
+    assert one.login is None
+    assert one.fleet is two.fleet
+    assert one.learned is two.learned
+    one.learned.block("10.0.0.1", 2379)
+    run.close()
+    assert not two.learned.is_blocked("10.0.0.1", 2379)

@@ -19,7 +19,7 @@ from provision.artifacts import Artifact
 from provision.engine.plan import Plan
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.values import KeyValue
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import File
@@ -58,7 +58,9 @@ def plan(
     facts = {w.machine: seen[w.name] for w in chosen}
     observed = start_workers.WorkersState(ARTIFACTS, facts, registered=registered)
     with Fleet(4) as fleet:
-        return start_workers.plan(builders.inventory(alluxio), alluxio, fleet, observed, chosen)
+        inventory = builders.inventory(alluxio)
+        handle = Etcd(inventory.etcd, fleet)
+        return start_workers.plan(inventory, alluxio, handle, observed, chosen)
 
 
 def names(found: Plan) -> list[tuple[str, list[str]]]:
@@ -373,7 +375,7 @@ class Registry:
         self.error: ProvisionError | None = None
         self.looks = 0
         self._alluxio = alluxio
-        monkeypatch.setattr(health, "any_client", self._client)
+        monkeypatch.setattr(Etcd, "any", self._client)
         monkeypatch.setattr(registrations, "read", self._read)
         monkeypatch.setattr(start_workers, "POLL_SECONDS", 0)
         monkeypatch.setattr(join_conflict, "explained", lambda *_: {})
@@ -421,16 +423,16 @@ class TestRegistrations:
         return cluster(2, start_timeout=0, failure_detection_timeout=0)
 
     def gate(self, alluxio: AlluxioCluster) -> start_workers.RegistrationGate:
-        inventory = builders.inventory(alluxio)
-        return start_workers.RegistrationGate(inventory, alluxio, Fleet(1), alluxio.workers)
+        handle = Etcd(builders.etcd(), Fleet(1))
+        return start_workers.RegistrationGate(alluxio, handle, alluxio.workers)
 
     def test_those_restarted_before_must_be_live_still(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registry = Registry(monkeypatch, alluxio)
         first, second = alluxio.workers
-        inventory = builders.inventory(alluxio)
-        gate = start_workers.RegistrationGate(inventory, alluxio, Fleet(1), [second], [first])
+        handle = Etcd(builders.etcd(), Fleet(1))
+        gate = start_workers.RegistrationGate(alluxio, handle, [second], [first])
         gate.before.check()
         del registry.revisions["w01"]
         with pytest.raises(Unhealthy, match="1 of 1 workers are not live"):
@@ -493,10 +495,8 @@ class TestRegistrations:
     ) -> None:
         registry = Registry(monkeypatch, alluxio)
         first, second = alluxio.workers
-        inventory = builders.inventory(alluxio)
-        start_workers.RegistrationGate(
-            inventory, alluxio, Fleet(1), [second], [first]
-        ).before.check()
+        handle = Etcd(builders.etcd(), Fleet(1))
+        start_workers.RegistrationGate(alluxio, handle, [second], [first]).before.check()
         assert registry.asked == []
 
     def test_etcd_may_be_away_for_a_moment(
@@ -526,7 +526,7 @@ class TestRegistrations:
 
     def test_require_live(self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch) -> None:
         registry = Registry(monkeypatch, alluxio)
-        given = builders.inventory(alluxio), alluxio, Fleet(1), alluxio.workers
+        given = alluxio, Etcd(builders.etcd(), Fleet(1)), alluxio.workers
         assert start_workers.require_live(*given) == {"w01": 10, "w02": 10}
         del registry.revisions["w02"]
         with pytest.raises(Unhealthy, match="1 of 2 workers are not live"):
@@ -632,7 +632,7 @@ class TestRegistrations:
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registry = Registry(monkeypatch, alluxio)
-        given = builders.inventory(alluxio), alluxio, Fleet(1), alluxio.workers
+        given = alluxio, Etcd(builders.etcd(), Fleet(1)), alluxio.workers
         revision, slept = registry.revisions.pop("w02"), []
 
         def sleep(seconds: float) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from provision.check_nodes import status
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.host.facts import UnitState
 from provision.inventory.model import EtcdAuth, Secret
@@ -24,7 +25,7 @@ def test_a_secret_that_cannot_be_read_hides_no_unit(monkeypatch: pytest.MonkeyPa
     ours: Any = "c"
     monkeypatch.setattr(status, "owner", lambda *_: ours)
     monkeypatch.setattr(Fleet, "map", lambda _, __, machines: dict.fromkeys(machines, up))
-    seen = status.look(inventory, Fleet(1), inventory.etcd.members)
+    seen = status.look(inventory, Etcd(inventory.etcd, Fleet(1)), inventory.etcd.members)
     assert [s.good for s in seen.services] == [True] * 3
     (problem,) = seen.problems
     assert (problem.id, problem.severity) == ("secret-unreadable", "warning")

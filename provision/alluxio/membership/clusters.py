@@ -15,9 +15,8 @@ from provision.errors import Problem
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import Inventory
-from provision.ssh.session import Fleet
 from provision.text import printable
 
 SCHEMA = "alluxio-provision/clusters/1"
@@ -62,18 +61,18 @@ class Clusters:
         }
 
 
-def look(inventory: Inventory, fleet: Fleet) -> Clusters:
+def look(inventory: Inventory, etcd: Etcd) -> Clusters:
     """Every cluster in ``inventory``'s etcd, all at one revision; the inventory's own cluster is
     first.
 
     It asks as root if the inventory has root's password, else as the workers' own user. Raises
     :class:`provision.errors.Unhealthy` when etcd does not serve.
     """
-    alluxio, login = inventory.alluxio, None
-    if alluxio is not None and root_login(inventory.etcd) is None:
-        login = desired.login(alluxio)
+    alluxio = inventory.alluxio
+    if alluxio is not None and root_login(etcd.cluster) is None:
+        etcd = etcd.as_worker(desired.login(alluxio))
     own = inventory.cluster.encode()
-    with health.any_client(inventory.etcd, fleet, login=login) as client:
+    with etcd.any() as client:
         try:
             found, complete = registrations.children(client), True
         except EtcdUnreachable as error:

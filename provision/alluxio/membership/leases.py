@@ -19,9 +19,8 @@ from provision.errors import Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdError
 from provision.etcd.api.values import LeaseTime
-from provision.etcd.cluster import health
-from provision.inventory.resolved import AlluxioCluster, Inventory
-from provision.ssh.session import Fleet
+from provision.etcd.cluster.handle import Etcd
+from provision.inventory.resolved import AlluxioCluster
 
 #: How many leases one look asks for, and how many seconds it may take: each lease needs a request.
 #: 10,000 requests took 2 s with etcd 3.6 on two cores.
@@ -99,9 +98,8 @@ class Wait:
     that etcd does not remove.
     """
 
-    inventory: Inventory
     alluxio: AlluxioCluster
-    fleet: Fleet
+    etcd: Etcd
     which: Callable[[RegistrationSnapshot], Iterable[str]]
     remedy: str
 
@@ -133,7 +131,7 @@ class Wait:
     def _live(self) -> dict[str, LeaseTime]:
         """The ids that are still live, each with etcd's answer about its lease."""
         login = desired.login(self.alluxio)
-        with health.any_client(self.inventory.etcd, self.fleet, login=login) as client:
+        with self.etcd.as_worker(login).any() as client:
             seen = registrations.read(client, self.alluxio.name)
             leases = {i: seen.live[i].key.lease for i in self.which(seen)}
             times = client.lease_times([n for n in leases.values() if n], SECONDS)

@@ -41,13 +41,13 @@ def rotate_certs(run: Run, ca: bool = False, limit: str = "", yes_outage: str = 
         raise UsageError("--ca is for all members: leave --limit out", id="option-invalid")
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
-    observed = observe.observe(inventory, run.fleet)
-    cluster = inventory.etcd
+    cluster, etcd = inventory.etcd, run.etcd(inventory.etcd)
+    observed = observe.observe(etcd)
 
     def planned(write: bool) -> Plan:
         if ca:
-            return rotate_certs.authority(inventory, run.fleet, observed, write=write)
-        return rotate_certs.leaves(inventory, run.fleet, observed, members, write=write)
+            return rotate_certs.authority(etcd, observed, write=write)
+        return rotate_certs.leaves(etcd, observed, members, write=write)
 
     if (ca or cluster.tls.ca == "external") and rotate_certs.needs_outage(cluster, observed):
         if not yes_outage and not run.dry_run:
@@ -64,7 +64,7 @@ def rotate_certs(run: Run, ca: bool = False, limit: str = "", yes_outage: str = 
         rotate_certs.require_at_hand(cluster, observed)
         if not rotate_certs.cut_off(cluster, observed):
             # A killed run may have left a member while it was starting: this run waits for it.
-            health = gates.wait_until_recovered(cluster, run.fleet, observed.health)
+            health = gates.wait_until_recovered(etcd, observed.health)
             observed = replace(observed, health=health)
             gates.require_writable(health)
         plan = planned(not run.dry_run)

@@ -90,7 +90,8 @@ def check_nodes(
     else:
         inventory = common.load(run)
     if watch:
-        looks = check_nodes.watch(inventory, run.fleet, interval, nodes_timeout=nodes_timeout)
+        etcd = run.etcd(inventory.etcd)
+        looks = check_nodes.watch(inventory, etcd, interval, nodes_timeout=nodes_timeout)
         with terminal.until_interrupted(), contextlib.closing(looks):
             if not run.json:
                 table.watch(looks)
@@ -99,7 +100,7 @@ def check_nodes(
         return 0
     seen = check_nodes.run(
         inventory,
-        run.fleet,
+        run.etcd(inventory.etcd),
         nodes_timeout=nodes_timeout,
         hosts=hosts,
         backups=not inventory.etcd.external,
@@ -127,7 +128,7 @@ def _check_pods(run: Run, where: tuple[str, str, str], nodes_timeout: float) -> 
         kubeconfig=Path(kubeconfig).expanduser().absolute() if kubeconfig else declared.kubeconfig,
     )
     inventory = replace(inventory, kubernetes=declared)
-    return check.run(inventory, run.fleet, nodes_timeout=nodes_timeout)
+    return check.run(inventory, run.etcd(inventory.etcd), nodes_timeout=nodes_timeout)
 
 
 def _show_check(run: Run, seen: CheckReport, output: str, html: str) -> int:
@@ -166,7 +167,8 @@ def list_clusters(run: Run) -> int:
     from provision import terminal
     from provision.alluxio.membership import clusters
 
-    seen = clusters.look(common.load(run), run.fleet)
+    inventory = common.load(run)
+    seen = clusters.look(inventory, run.etcd(inventory.etcd))
     if run.json:
         terminal.emit_json(seen.document())
         return 0
@@ -196,7 +198,7 @@ def status(run: Run, limit: str = "", batch: str = "") -> int:
 
     inventory = common.load(run)
     chosen = choose(status.roles(inventory), limit, batch)
-    seen = status.look(inventory, run.fleet, chosen)
+    seen = status.look(inventory, run.etcd(inventory.etcd), chosen)
     if run.json:
         terminal.emit_json(seen.document())
     else:
@@ -271,7 +273,7 @@ def destroy(run: Run, yes_delete: str = "") -> int:
     what = "This deletes etcd, the workers and ALL their data"
     consent = common.Consent(inventory.cluster, yes_delete, "destroyed", what, "--yes-delete")
     consent.require_possible(run)
-    notes = destroy.others(inventory, run.fleet)
+    notes = destroy.others(inventory, run.etcd(inventory.etcd))
     plan = replace(destroy.destroy(inventory, run.fleet), notes=notes)
     console.problems(notes)
     consent.require(run, plan)

@@ -94,12 +94,11 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
         login = desired.login(alluxio)
     established = guard.establish(
         inventory,
-        run.fleet,
+        run.etcd(inventory.etcd).as_worker(login),
         run.cluster_id,
         starts=run.command == "deploy-etcd",
-        login=login,
     )
-    run.etcd = established.etcd
+    run.found = established.etcd
     return established
 
 
@@ -212,7 +211,7 @@ def _require_leases(run: Run) -> None:
 
     alluxio = run.inventory.alluxio
     if alluxio is not None and alluxio.membership.in_etcd:
-        gates.require_writable(health.observe(run.etcd or run.inventory.etcd, run.fleet))
+        gates.require_writable(health.observe(run.etcd(run.found or run.inventory.etcd)))
 
 
 def note(run: Run) -> None:
@@ -220,7 +219,7 @@ def note(run: Run) -> None:
     from provision.cli import console
     from provision.etcd.cluster import last_seen
 
-    console.problems(last_seen.take(run.etcd or run.inventory.etcd, run.fleet))
+    console.problems(last_seen.take(run.etcd(run.found or run.inventory.etcd)))
 
 
 def finish(

@@ -41,7 +41,7 @@ def backup_etcd(run: Run, to: str = "", keep: str = "all", fetch: bool = False) 
     into = Path(to).expanduser() if to else backup_etcd.default_directory(inventory)
     if fetch:
         return _fetch(run, inventory, into, count)
-    backup = backup_etcd.take(inventory.etcd, run.fleet, into, keep=count)
+    backup = backup_etcd.take(run.etcd(inventory.etcd), into, keep=count)
     by = log.author(run.command, inventory.cluster)
     log.note(
         by,
@@ -101,11 +101,10 @@ def restore_etcd(run: Run, file: str, yes_restore: str = "", bump_revision: bool
 
     inventory = common.load_own_etcd(run)
     common.require_workers_not_newer(run, inventory)
-    observed = restore_etcd.observe(
-        inventory, run.fleet, Path(file).expanduser(), bump=bump_revision
-    )
-    plan = restore_etcd.plan(inventory, run.fleet, observed, bump=bump_revision)
-    watch = reregister_workers.watch(inventory, run.fleet)
+    etcd = run.etcd(inventory.etcd)
+    observed = restore_etcd.observe(etcd, Path(file).expanduser(), bump=bump_revision)
+    plan = restore_etcd.plan(etcd, observed, bump=bump_revision)
+    watch = reregister_workers.watch(inventory, etcd)
     if watch is not None:
         plan = replace(plan, steps=(*plan.steps, watch.step))
     console.problems(plan.notes)
@@ -116,7 +115,7 @@ def restore_etcd(run: Run, file: str, yes_restore: str = "", bump_revision: bool
     if carried:
         steps = _restart_lost_workers(run, watch, plan.guards)
         with further("the restore is finished"):
-            last = restore_etcd.finish(inventory, run.fleet, observed)
+            last = restore_etcd.finish(etcd, observed)
             common.carry_out(run, last)
         common.note(run)
         plan = replace(plan, steps=(*plan.steps, *steps, *last.steps))
@@ -147,6 +146,7 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
     from provision.plans.alluxio import reregister_workers
     from provision.plans.etcd.data import alarms, recover_etcd, restore_etcd
     from provision.plans.etcd.members import add_member
+    from provision.plans.etcd.members.member_plan import Options
     from provision.plans.etcd.state import observe
 
     if not from_:
@@ -155,11 +155,13 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
             id="argument-missing",
         )
     inventory = common.load_own_etcd(run)
+    etcd = run.etcd(inventory.etcd)
     if cluster_id:
-        inventory = guard.choose(inventory, run.fleet, cluster_id)
+        inventory = guard.choose(inventory, etcd, cluster_id)
+        etcd = etcd.with_cluster(inventory.etcd)
     common.require_workers_not_newer(run, inventory)
-    seen = recover_etcd.observe(inventory, run.fleet, from_)
-    plan = recover_etcd.plan(inventory, run.fleet, seen)
+    seen = recover_etcd.observe(etcd, from_)
+    plan = recover_etcd.plan(etcd, seen)
     console.problems(plan.notes)
     common.Consent(
         inventory.cluster, yes_recover, "recovered", "Later writes may be lost", "--yes-recover"
@@ -170,21 +172,20 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
         for member in seen.rejoining:
             workers = member == seen.rejoining[-1]  # the workers get all endpoints once, at the end
             with further(f"{member.name} joins again"):
-                there = observe.observe(inventory, run.fleet, lost, recovering=True)
+                there = observe.observe(etcd, lost, recovering=True)
                 join = add_member.plan(
                     inventory,
-                    run.fleet,
+                    etcd,
                     there,
                     member.name,
-                    write=True,
-                    workers=workers,
+                    Options(write=True, workers=workers),
                     recovering=True,
                     sparing=alarms.KINDS,
                 )
                 common.carry_out(run, join)
             plan = replace(plan, steps=(*plan.steps, *join.steps))
-        watch = reregister_workers.watch(inventory, run.fleet)
-        seeing = [recover_etcd.see_to_alarms(inventory, run.fleet, seen)]
+        watch = reregister_workers.watch(inventory, etcd)
+        seeing = [recover_etcd.see_to_alarms(etcd, seen)]
         seeing += [] if watch is None else [watch.step]
         with further("the workers are registered again"):
             looking = Plan(run.command, inventory.cluster, tuple(seeing), guards=plan.guards)
@@ -192,7 +193,7 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
         steps = _restart_lost_workers(run, watch, plan.guards)
         plan = replace(plan, steps=(*plan.steps, *looking.steps, *steps))
         with further("the recovery is finished"):
-            last = recover_etcd.finish(inventory, run.fleet, seen)
+            last = recover_etcd.finish(etcd, seen)
             common.carry_out(run, last)
         common.note(run)
         plan = replace(plan, steps=(*plan.steps, *last.steps))
@@ -256,15 +257,16 @@ def defrag_etcd(run: Run, compact: bool = False, all: bool = False) -> int:
     from provision.text import size
 
     inventory = common.load_own_etcd(run)
-    gates.wait_until_recovered(inventory.etcd, run.fleet, health.observe(inventory.etcd, run.fleet))
-    seen = health.observe(inventory.etcd, run.fleet, quotas=True)
+    etcd = run.etcd(inventory.etcd)
+    gates.wait_until_recovered(etcd, health.observe(etcd))
+    seen = health.observe(etcd, quotas=True)
     before = defrag_etcd.usage(seen)
-    free = defrag_etcd.free_space(inventory.etcd, run.fleet)
-    plan = defrag_etcd.plan(inventory, run.fleet, seen, compact=compact, every=all, free=free)
+    free = defrag_etcd.free_space(etcd)
+    plan = defrag_etcd.plan(etcd, seen, compact=compact, every=all, free=free)
     carried = common.carry_out(run, plan)
     now = before
     if carried:
-        now = defrag_etcd.usage(health.observe(inventory.etcd, run.fleet, quotas=True))
+        now = defrag_etcd.usage(health.observe(etcd, quotas=True))
     if not run.json:
         headings = ("member", "role", "before", "size", "in use", "quota", "alarms")
         terminal.table(headings, defrag_etcd.rows(now, before))
@@ -288,7 +290,8 @@ def disarm_alarms(run: Run) -> int:
     from provision.plans.etcd.data import disarm_alarms
 
     inventory = common.load_own_etcd(run)
-    plan = disarm_alarms.plan(inventory, run.fleet)
+    etcd = run.etcd(inventory.etcd)
+    plan = disarm_alarms.plan(etcd)
     common.finish(
         run, plan, common.carry_out(run, plan), line="" if plan.steps else "there is no alarm"
     )
@@ -315,8 +318,9 @@ def _say_alarms(run: Run, inventory: Inventory) -> None:
     from provision.etcd.cluster import health
     from provision.plans.etcd.data import alarms
 
-    seen = health.observe(inventory.etcd, run.fleet, quotas=True)
+    etcd = run.etcd(inventory.etcd)
+    seen = health.observe(etcd, quotas=True)
     for kind in sorted(seen.alarms):
-        found = alarms.unsolved(seen, run.fleet, kind)
+        found = alarms.unsolved(seen, etcd, kind)
         then = "; then invoke disarm-alarms and restart-workers"
         console.problems([replace(p, severity="warning", remedy=p.remedy + then) for p in found])

@@ -35,10 +35,11 @@ def deploy_etcd(
 
     inventory = common.load_own_etcd(run)
     inventory = replace(inventory, etcd=replace(inventory.etcd, downgrade=downgrade))
-    observed = observe.observe(inventory, run.fleet)
+    etcd = run.etcd(inventory.etcd)
+    observed = observe.observe(etcd)
     plan = deploy_etcd.plan(
         inventory,
-        run.fleet,
+        etcd,
         observed,
         write=not run.dry_run,
         workers=not no_workers,
@@ -47,7 +48,7 @@ def deploy_etcd(
     carried = common.carry_out(run, plan)
     seen = observed.health
     if not plan.steps:
-        seen = gates.wait_until_recovered(inventory.etcd, run.fleet, seen)
+        seen = gates.wait_until_recovered(etcd, seen)
     # This command does not change authentication: the workers' logins must change with it.
     console.problems(seen.auth_problems)
     endpoints = [member.client_url for member in inventory.etcd.members]
@@ -76,9 +77,10 @@ def upgrade_etcd(run: Run, to: str = "", backup_dir: str = "") -> int:
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
-    seen = observe.observe(inventory, run.fleet)
+    etcd = run.etcd(inventory.etcd)
+    seen = observe.observe(etcd)
     backup = Path(backup_dir).expanduser().absolute() if backup_dir else None
-    plan = upgrade_etcd.plan(inventory, run.fleet, seen, to, backup=backup, write=not run.dry_run)
+    plan = upgrade_etcd.plan(inventory, etcd, seen, to, backup=backup, write=not run.dry_run)
     carried = common.carry_out(run, plan)
     line = f"every member runs etcd {to}" if carried or not plan.steps else ""
     if line and inventory.etcd.version != to:
@@ -93,7 +95,8 @@ def move_leader(run: Run, to: str = "") -> int:
     from provision.plans.etcd import move_leader
 
     inventory = common.load_own_etcd(run)
-    plan = move_leader.plan(inventory, run.fleet, to)
+    etcd = run.etcd(inventory.etcd)
+    plan = move_leader.plan(inventory, etcd, to)
     line = f"{to} leads" if not run.dry_run else ""
     common.finish(run, plan, common.carry_out(run, plan), {"leader": to}, line)
     return 0
@@ -113,8 +116,9 @@ def enable_auth(run: Run, lock_out: str = "") -> int:
     from provision.plans.etcd import auth
 
     inventory = common.load_own_etcd(run)
+    etcd = run.etcd(inventory.etcd)
     agreed = [name.strip() for name in lock_out.split(",") if name.strip()]
-    plan = auth.enable(inventory, run.fleet, auth.observe(inventory, run.fleet), agreed)
+    plan = auth.enable(inventory, etcd, auth.observe(inventory, etcd), agreed)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 
@@ -125,6 +129,7 @@ def disable_auth(run: Run) -> int:
     from provision.plans.etcd import auth
 
     inventory = common.load_own_etcd(run)
-    plan = auth.disable(inventory, run.fleet, auth.observe(inventory, run.fleet))
+    etcd = run.etcd(inventory.etcd)
+    plan = auth.disable(inventory, etcd, auth.observe(inventory, etcd))
     common.finish(run, plan, common.carry_out(run, plan))
     return 0

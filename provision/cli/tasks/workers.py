@@ -42,17 +42,16 @@ def start_workers(
     if read:
         checked(read)
     inventory, alluxio, chosen = _chosen(run, limit, batch)
+    etcd = run.etcd(inventory.etcd)
     alluxio = replace(alluxio, downgrade=downgrade)
-    observed = start_workers.observe(inventory, alluxio, run.fleet, chosen)
-    plan = start_workers.plan(inventory, alluxio, run.fleet, observed, chosen)
+    observed = start_workers.observe(alluxio, etcd, chosen)
+    plan = start_workers.plan(inventory, alluxio, etcd, observed, chosen)
     carried = common.carry_out(run, plan)
     live = {}
     if carried or not plan.steps:
         # A running worker that is not live gets the failure detection time to come back.
         patience = alluxio.failure_detection_timeout
-        live = start_workers.require_live(
-            inventory, alluxio, run.fleet, chosen, patience=patience, ready=True
-        )
+        live = start_workers.require_live(alluxio, etcd, chosen, patience=patience, ready=True)
     extra: dict[str, Any] = {"live": sorted(live)}
     line = f"{len(live)} of {len(chosen)} live"
     problem = None
@@ -90,9 +89,8 @@ def restart_workers(
 
     inventory, alluxio, chosen = _chosen(run, limit, batch)
     size = restart_workers.group_size(at_once, len(chosen))
-    plan = restart_workers.restart(
-        inventory, alluxio, run.fleet, chosen, at_once=size, afresh=afresh
-    )
+    etcd = run.etcd(inventory.etcd)
+    plan = restart_workers.restart(inventory, alluxio, etcd, chosen, at_once=size, afresh=afresh)
     common.finish(
         run, plan, common.carry_out(run, plan), line="" if plan.steps else "no worker runs"
     )
@@ -131,8 +129,9 @@ def upgrade_workers(
     inventory, alluxio, chosen = _chosen(run, limit, batch)
     alluxio = replace(alluxio, downgrade=downgrade)
     size = restart_workers.group_size(at_once, len(chosen))
+    etcd = run.etcd(inventory.etcd)
     plan = upgrade_workers.upgrade(
-        inventory, alluxio, run.fleet, chosen, at_once=size, keep=number or None
+        inventory, alluxio, etcd, chosen, at_once=size, keep=number or None
     )
     carried = common.carry_out(run, plan)
     runs = upgrade_workers.running(alluxio, run.fleet, chosen)
@@ -160,7 +159,8 @@ def rollback_workers(
 
     inventory, alluxio, chosen = _chosen(run, limit, batch)
     size = restart_workers.group_size(at_once, len(chosen))
-    back = upgrade_workers.rollback(inventory, alluxio, run.fleet, chosen, to=to, at_once=size)
+    etcd = run.etcd(inventory.etcd)
+    back = upgrade_workers.rollback(inventory, alluxio, etcd, chosen, to=to, at_once=size)
     carried = common.carry_out(run, back.plan)
     runs = upgrade_workers.running(alluxio, run.fleet, chosen)
     line = upgrade_workers.said(runs, alluxio.version)
@@ -204,8 +204,9 @@ def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
             "one worker at a time: the data that it held is read anew elsewhere",
             id="option-invalid",
         )
+    etcd = run.etcd(inventory.etcd)
     removal = decommission_worker.plan(
-        inventory, alluxio, run.fleet, chosen[0], revoke_lease=revoke_lease
+        inventory, alluxio, etcd, chosen[0], revoke_lease=revoke_lease
     )
     carried = common.carry_out(run, removal.plan)
     line = f"take {name} out of {inventory.path}, or start-workers starts it again"
@@ -238,10 +239,11 @@ def forget_worker(run: Run, ids: str, count: str = "") -> int:
     if count and not (count.isascii() and count.isdigit() and int(count)):
         raise UsageError(f"--count is a number above 0, not {count!r}", id="option-invalid")
     inventory, alluxio = common.load_alluxio(run)
+    etcd = run.etcd(inventory.etcd)
     removal = (
-        forget_worker.forget_stale(inventory, alluxio, run.fleet, int(count))
+        forget_worker.forget_stale(inventory, alluxio, etcd, int(count))
         if count
-        else forget_worker.forget(inventory, alluxio, run.fleet, wanted)
+        else forget_worker.forget(inventory, alluxio, etcd, wanted)
     )
     carried = common.carry_out(run, removal.plan)
     line = "" if removal.plan.steps else f"{', '.join(wanted)}: no such id is registered"
@@ -259,7 +261,8 @@ def readmit_worker(run: Run, file: str) -> int:
     from provision.plans.alluxio import readmit_worker
 
     inventory, alluxio = common.load_alluxio(run)
-    plan = readmit_worker.plan(inventory, alluxio, run.fleet, Path(file).expanduser())
+    etcd = run.etcd(inventory.etcd)
+    plan = readmit_worker.plan(inventory, alluxio, etcd, Path(file).expanduser())
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 

@@ -56,15 +56,41 @@ HEALTH_PREFIX = "/alluxio-provision/health/"
 
 #: ``auth.proto``, ``Permission.Type``.
 _ACCESS = {0: "read", 1: "write", 2: "readwrite"}
-#: Tokens by endpoint, user and password: each login costs a member a bcrypt, some 0.1 s of a core.
-_tokens: dict[tuple[str, str, str], str] = {}
+
+
+class Tokens:
+    """The tokens of a run's logins. Its clients share them: each login costs a member a bcrypt,
+    some 0.1 s of a core. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: dict[tuple[str, str, str], str] = {}
+
+    def get(self, endpoint: Endpoint, login: Login) -> str | None:
+        """The token of an earlier login at ``endpoint``; None without one."""
+        with self._lock:
+            return self._tokens.get((str(endpoint), login.user, login.password))
+
+    def keep(self, endpoint: Endpoint, login: Login, token: str) -> None:
+        with self._lock:
+            self._tokens[(str(endpoint), login.user, login.password)] = token
+
+    def forget(self, endpoint: Endpoint, login: Login) -> None:
+        """Forget one token: its member no longer takes it."""
+        with self._lock:
+            self._tokens.pop((str(endpoint), login.user, login.password), None)
+
+    def clear(self) -> None:
+        """Forget all tokens: logins have to be proven again."""
+        with self._lock:
+            self._tokens.clear()
 
 
 class EtcdClient:
     """A connection to one endpoint; ``timeout`` (seconds) limits each call.
 
     All methods raise :class:`EtcdUnreachable` or :class:`EtcdRefused`. The first call connects and
-    logs in. A client is safe to use from several threads.
+    logs in; a token in ``tokens`` saves the login. A client is safe to use from several threads.
     """
 
     def __init__(
@@ -74,10 +100,12 @@ class EtcdClient:
         timeout: float = DEFAULT_TIMEOUT,
         tls: ClientTls | None = None,
         login: Login | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.timeout = timeout
         self._login = login
+        self._tokens = tokens if tokens is not None else Tokens()
         self._token: tuple[tuple[str, str], ...] | None = None
         lib = self._lib = protocol.load()
         options: list[tuple[str, object]] = [
@@ -502,7 +530,7 @@ class EtcdClient:
         Raises :class:`EtcdUnreachable` with ``Reason.LOGIN`` when it is refused.
         """
         self._forget()
-        _tokens.clear()
+        self._tokens.clear()
         self._authenticate()
         return self.logged_in
 
@@ -564,7 +592,7 @@ class EtcdClient:
 
     def auth_disable(self) -> None:
         self._call(self._auth.AuthDisable, self._lib.pb.AuthDisableRequest())
-        _tokens.clear()
+        self._tokens.clear()
 
     def _call(self, method: Any, request: Any) -> Any:
         self._authenticate()
@@ -586,8 +614,7 @@ class EtcdClient:
         a token: an inventory may have the login before authentication is turned on."""
         if self._login is None or self._token is not None:
             return
-        key = (str(self.endpoint), self._login.user, self._login.password)
-        token = _tokens.get(key)
+        token = self._tokens.get(self.endpoint, self._login)
         if token is None:
             try:
                 token = self._send(self._auth.Authenticate, self._credentials()).token
@@ -596,7 +623,7 @@ class EtcdClient:
                     raise
                 self._token = ()
                 return
-            _tokens[key] = token
+            self._tokens.keep(self.endpoint, self._login, token)
         self._token = (("token", token),)
 
     def _credentials(self) -> Any:
@@ -620,7 +647,7 @@ class EtcdClient:
         whether there was one."""
         if self._token is None or self._login is None:
             return False
-        _tokens.pop((str(self.endpoint), self._login.user, self._login.password), None)
+        self._tokens.forget(self.endpoint, self._login)
         self._token = None
         return True
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection
 from provision.engine.plan import Gate
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import hashes, health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
-from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import Fleet
+from provision.inventory.resolved import EtcdMember
 
 #: Seconds for a member to become healthy after a start or a restart.
 HEALTHY_WITHIN = 60.0
@@ -31,12 +31,12 @@ def require_healthy(seen: ClusterHealth) -> None:
         )
 
 
-def wait_until_recovered(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth) -> ClusterHealth:
+def wait_until_recovered(etcd: Etcd, seen: ClusterHealth) -> ClusterHealth:
     """``seen`` if every member is healthy in it, or a later look in which all are healthy. A killed
     run may have left a member while it was starting. Raises :class:`Unhealthy` after
     :data:`BACK_WITHIN` seconds."""
     if not seen.all_healthy:
-        seen = until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy, BACK_WITHIN)
+        seen = until(lambda: health.observe(etcd), lambda h: h.all_healthy, BACK_WITHIN)
     require_healthy(seen)
     return seen
 
@@ -66,10 +66,7 @@ def require_writable(seen: ClusterHealth, sparing: Collection[str] = ()) -> None
 
 
 def all_healthy(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    member: EtcdMember | None = None,
-    standing: Collection[str] = (),
+    etcd: Etcd, member: EtcdMember | None = None, standing: Collection[str] = ()
 ) -> Gate:
     """The gate after a change: every member is healthy, and ``member`` (or each member) takes a
     quorum write.
@@ -82,12 +79,12 @@ def all_healthy(
         deadline = time.monotonic() + HEALTHY_WITHIN
         while True:
             within = max(0.0, deadline - time.monotonic())
-            look = until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy, within)
+            look = until(lambda: health.observe(etcd), lambda h: h.all_healthy, within)
             require_healthy(look)
             if look.alarms and look.alarms <= set(standing):
                 return None
             try:
-                return health.verify_write(cluster, fleet, member)
+                return health.verify_write(etcd, member)
             except Unhealthy:  # for example, an election has begun since the look
                 if time.monotonic() > deadline:
                     raise
@@ -99,25 +96,25 @@ def all_healthy(
     return Gate(title, check)
 
 
-def all_equal(healthy: Gate, cluster: EtcdCluster, fleet: Fleet) -> Gate:
+def all_equal(healthy: Gate, etcd: Etcd) -> Gate:
     """The gate after members were started without etcd's own check: ``healthy``, and all members
     have the same data."""
 
     def check() -> None:
         healthy.check()
-        hashes.require_equal(health.observe(cluster, fleet), fleet)
+        hashes.require_equal(health.observe(etcd), etcd)
 
     return Gate(f"{healthy.title}, and all hold the same data", check)
 
 
-def require_others_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
+def require_others_healthy(etcd: Etcd, member: EtcdMember) -> Gate:
     """The gate before ``member`` is disturbed: every other member is healthy, or ``member`` is down
     already.
 
     A healthy ``member`` must also have the same data as the others. Otherwise etcd's own check
     would not let it start again (:mod:`provision.etcd.member.start_check`).
     """
-    others = [m for m in cluster.members if m.name != member.name]
+    others = [m for m in etcd.cluster.members if m.name != member.name]
 
     def sick(seen: ClusterHealth) -> list[EtcdMember]:
         return [m for m in others if not seen.is_member_healthy(m.name)]
@@ -128,7 +125,7 @@ def require_others_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMembe
         return not answers or not sick(seen)
 
     def check() -> None:
-        look = until(lambda: health.observe(cluster, fleet), settled, BACK_WITHIN)
+        look = until(lambda: health.observe(etcd), settled, BACK_WITHIN)
         if not look.is_member_healthy(member.name):
             return
         if away := sick(look):
@@ -138,7 +135,7 @@ def require_others_healthy(cluster: EtcdCluster, fleet: Fleet, member: EtcdMembe
                 look.problems,
                 id="quorum-at-risk",
             )
-        hashes.require_equal(look, fleet)
+        hashes.require_equal(look, etcd)
 
     return Gate(f"the cluster can do without {member.name} for a moment", check)
 

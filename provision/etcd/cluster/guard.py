@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd.api.values import Login
 from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
 from provision.etcd.cluster.groups import (
     Answer,
@@ -29,6 +28,7 @@ from provision.etcd.cluster.groups import (
     Two,
     Unseen,
 )
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, membership_diff, recovery_marker
 from provision.host import gather
@@ -36,7 +36,6 @@ from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Inventory, Machine
-from provision.ssh.session import Fleet
 from provision.text import document
 
 _IDS, _STATUS = "wal", "snapshot status"
@@ -59,14 +58,10 @@ class Look:
 
 
 def establish(
-    inventory: Inventory,
-    fleet: Fleet,
-    wanted: str = "",
-    *,
-    starts: bool = False,
-    login: Login | None = None,
+    inventory: Inventory, etcd: Etcd, wanted: str = "", *, starts: bool = False
 ) -> Inventory:
-    """The inventory with the cluster that a command may work on.
+    """The inventory with the cluster that a command may work on. ``etcd`` is the handle on the
+    inventory's cluster, with the login that the command has.
 
     ``wanted`` is the value of ``--cluster-id``. For an external etcd only the members' answers
     count. ``starts``: the command starts members that are down, and this must be safe. Raises
@@ -74,7 +69,8 @@ def establish(
     group that does not exist; nothing is changed.
     """
     cluster = replace(inventory.etcd, established=Established())
-    look = observe(cluster, fleet, login=login)
+    etcd = etcd.with_cluster(cluster)
+    look = observe(etcd)
     if unended := recovery_marker.problems(cluster, look.facts):
         raise PreflightFailed(
             "a restore or a recovery has begun and not ended; nothing was changed",
@@ -82,7 +78,7 @@ def establish(
             id="recovery-unfinished",
         )
     _require_known(wanted, groups.form(look.seen))
-    look, formed, verdict = _settled(cluster, fleet, look, wanted, login)
+    look, formed, verdict = _settled(etcd, look, wanted)
     established = Established()
     if isinstance(verdict, Two | Behind):
         raise refusal(cluster, verdict)
@@ -121,9 +117,7 @@ def _undeclared(cluster: EtcdCluster, group: Group, look: Look) -> tuple[str, ..
     return tuple(url for url in found if url not in cluster.endpoints)
 
 
-def _settled(
-    cluster: EtcdCluster, fleet: Fleet, look: Look, wanted: str, login: Login | None
-) -> tuple[Look, tuple[Group, ...], groups.Verdict]:
+def _settled(etcd: Etcd, look: Look, wanted: str) -> tuple[Look, tuple[Group, ...], groups.Verdict]:
     """The verdict, when it is stable.
 
     The members are not asked at the same instant, so a group that serves may have gone on since the
@@ -143,20 +137,20 @@ def _settled(
             break
         if looks:
             time.sleep(gates.POLL_SECONDS)
-        seen = _again(seen, answers(health.observe(cluster, fleet, login=login)))
+        seen = _again(seen, answers(health.observe(etcd)))
         looks += 1
     _require_known(wanted, formed)
     return replace(look, seen=seen), formed, verdict
 
 
-def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
+def choose(inventory: Inventory, etcd: Etcd, wanted: str) -> Inventory:
     """The inventory with the group ``wanted``, even when that group does not serve. Members of
     other groups are not asked. For ``recover-etcd``: its group does not serve.
 
     Raises :class:`UsageError` when no group has that name.
     """
     cluster = replace(inventory.etcd, established=Established())
-    look = observe(cluster, fleet)
+    look = observe(etcd.with_cluster(cluster))
     if recovery_marker.problems(cluster, look.facts):
         return inventory  # a recovery that has begun goes on; the other members are stopped
     seen = look.seen
@@ -171,13 +165,14 @@ def choose(inventory: Inventory, fleet: Fleet, wanted: str) -> Inventory:
     return replace(inventory, etcd=replace(cluster, established=established))
 
 
-def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -> Look:
+def observe(etcd: Etcd) -> Look:
     """Ask every member, and read the last run's note on each host. For members that do not answer,
     read their data. An external etcd has only answers: this tool has no access to its hosts."""
+    cluster = etcd.cluster
     probes = {m.machine: _probe(cluster, m) for m in cluster.members if not cluster.external}
     with ThreadPoolExecutor(1, "guard") as pool:
-        looking = pool.submit(gather.gather_facts, fleet, probes)
-        asked = health.observe(cluster, fleet, login=login)
+        looking = pool.submit(gather.gather_facts, etcd.fleet, probes)
+        asked = health.observe(etcd)
         facts, _ = looking.result()
     told, refused = answers(asked), {m.member.name for m in asked.members if m.refused}
     if cluster.external:
@@ -188,7 +183,7 @@ def observe(cluster: EtcdCluster, fleet: Fleet, *, login: Login | None = None) -
         if m.name not in told and m.machine in facts and desired.has_data(m, facts[m.machine])
     }
     if silent:
-        facts |= gather.gather_facts(fleet, silent)[0]
+        facts |= gather.gather_facts(etcd.fleet, silent)[0]
     seen = tuple(
         replace(
             _seen(m, told.get(m.name), facts.get(m.machine)),

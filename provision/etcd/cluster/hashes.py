@@ -19,10 +19,9 @@ from dataclasses import dataclass, replace
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.errors import EtcdRefused
 from provision.etcd.api.values import KvHash
-from provision.etcd.cluster import health, reach
+from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
-from provision.inventory.resolved import EtcdCluster
-from provision.ssh.session import Fleet
 
 #: A member surely hashes at least this many bytes of its database a second: limits the call's time.
 HASHED_PER_SECOND = 5 << 20
@@ -65,18 +64,19 @@ class Comparison:
         return tuple(n for names in self.by_hash.values() if names != self.right for n in names)
 
 
-def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
-    """Ask all healthy voters of ``seen`` at the same time.
+def compare(seen: ClusterHealth, etcd: Etcd) -> Comparison:
+    """Ask all healthy voters of ``seen`` at the same time. Its cluster counts, not the handle's.
 
     Raises :class:`Unhealthy` when the cluster was compacted again and again meanwhile, or when a
     member does not answer.
     """
+    etcd = etcd.with_cluster(seen.cluster)
     count = sum(not r.is_learner for r in seen.registered)
     late: dict[str, int] = {}
     before: dict[str, int] = {}
     written = False  # whether a client wrote between a look and the hashes
     for _ in range(ATTEMPTS):
-        late |= _late(seen, fleet)
+        late |= _late(seen, etcd)
         voters = [m for m in _voters(seen) if m.member.name not in late]
         if len(voters) + len(late) < 2:
             return Comparison(0, {}, count)
@@ -88,7 +88,7 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
         # present data. While clients write, this does not work, and is not needed: the newest
         # revision is then past the last compaction anyway.
         still = len(set(revisions)) == 1 and not written
-        told = _ask(seen.cluster, fleet, voters, 0 if still else revision)
+        told = _ask(etcd, voters, 0 if still else revision)
         hashes = [h for h in told if h is not None and (not still or h.revision == revision)]
         if len(hashes) == len(voters):
             names = [m.member.name for m in voters]
@@ -105,19 +105,19 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
             before = compacted if still else {}
         else:
             written = still and None not in told
-        seen = health.observe(seen.cluster, fleet)
+        seen = health.observe(etcd)
     raise Unhealthy(
         "the cluster was compacted whenever its members' data were compared; run again",
         id="changed-meanwhile",
     )
 
 
-def require_equal(seen: ClusterHealth, fleet: Fleet, sparing: Collection[str] = ()) -> None:
+def require_equal(seen: ClusterHealth, etcd: Etcd, sparing: Collection[str] = ()) -> None:
     """Raises :class:`PreflightFailed` when the data of the healthy voters differ.
 
     ``sparing`` are members that are about to be removed: their data may differ.
     """
-    found = compare(seen, fleet)
+    found = compare(seen, etcd)
     left = {
         number: rest
         for number, names in found.by_hash.items()
@@ -159,7 +159,7 @@ def _voters(seen: ClusterHealth) -> list[MemberHealth]:
     ]
 
 
-def _late(seen: ClusterHealth, fleet: Fleet) -> dict[str, int]:
+def _late(seen: ClusterHealth, etcd: Etcd) -> dict[str, int]:
     """The voters that have lost the newest revisions, each with its own revision.
 
     At an older revision these voters may have the same data as the others.
@@ -169,10 +169,10 @@ def _late(seen: ClusterHealth, fleet: Fleet) -> dict[str, int]:
         return {}
     # The next look ends with a linearizable read through each member: with it, the member has
     # applied every revision of this look. The look after that shows its new revision.
-    served = {m.member.name for m in _voters(health.observe(seen.cluster, fleet))}
+    served = {m.member.name for m in _voters(health.observe(etcd))}
     return {
         m.member.name: m.status.revision
-        for m in _voters(health.observe(seen.cluster, fleet))
+        for m in _voters(health.observe(etcd))
         if m.member.name in served and m.status is not None and m.status.revision < max(revisions)
     }
 
@@ -211,15 +211,13 @@ def _worst(revision: int, voters: Sequence[MemberHealth], hashes: Sequence[KvHas
     return Comparison(revision, max(by_release.values(), key=len, default={}))
 
 
-def _ask(
-    cluster: EtcdCluster, fleet: Fleet, voters: Sequence[MemberHealth], revision: int
-) -> list[KvHash | None]:
+def _ask(etcd: Etcd, voters: Sequence[MemberHealth], revision: int) -> list[KvHash | None]:
     """The hash of each voter; None for a voter that has compacted the revision away."""
     largest = max(m.status.db_size for m in voters if m.status is not None)
 
     def ask(m: MemberHealth) -> KvHash | None:
         timeout = 30.0 + largest / HASHED_PER_SECOND
-        with reach.connect(cluster, fleet, m.member, timeout=timeout, how=m.how) as client:
+        with etcd.member(m.member, timeout=timeout, how=m.how) as client:
             try:
                 return client.hash_kv(revision)
             except EtcdRefused as error:

@@ -9,30 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.api.errors import EtcdUnreachable, Reason
-from provision.etcd.api.login import root_login
 from provision.etcd.api.values import Endpoint, Login, MemberStatus, RegisteredMember
 from provision.etcd.cluster import groups, metrics
 from provision.etcd.cluster.groups import Answer
-from provision.etcd.cluster.reach import Route, client_tls, connect, describe, open_route
+from provision.etcd.cluster.reach import Reach, Route, client_tls, describe, open_route
 from provision.etcd.cluster.served_certs import CertificateState, expiry, shown_certificates
 from provision.ids import Id
 from provision.inventory import etcd_releases
-from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
-from provision.ssh.session import Fleet
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.text import size
 
 __all__ = [
     "ClusterHealth",
     "MemberHealth",
-    "any_client",
+    "member_problems",
     "observe",
     "observing",
     "preload",
@@ -41,11 +38,6 @@ __all__ = [
 
 #: Share of the quota from which a database gets a warning: a full database takes no more writes.
 NEARLY_FULL = 0.8
-
-#: A cluster's name, and which of the clusters with that name is meant.
-_Key = tuple[str, Established]
-#: Per fleet and cluster, the member that last served a read, and the way to it.
-_serving: WeakKeyDictionary[Fleet, dict[_Key, tuple[EtcdMember, Route]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +212,7 @@ class ClusterHealth:
         """All present problems and problems to come, the worst first within a member."""
         found: list[Problem] = []
         for m in self.members:
-            found.extend(_problems(self.cluster, m))
+            found.extend(member_problems(self.cluster, m))
         return found + _disagreements(self) + self.auth_problems + self.unfit_releases
 
     @property
@@ -260,62 +252,10 @@ class ClusterHealth:
         return any(m.healthy for m in self.members if m.member.name == name)
 
 
-@contextlib.contextmanager
-def any_client(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    *,
-    timeout: float = DEFAULT_TIMEOUT,
-    login: Login | None = None,
-) -> Iterator[EtcdClient]:
-    """A client of the first member that serves linearizable reads.
-
-    All members are asked at the same time, so a member that hangs costs no time. The choice is kept
-    for the fleet until a call fails. Raises :class:`Unhealthy` with every member's problem when
-    none serves.
-    """
-    kept = _serving.setdefault(fleet, {})
-    with contextlib.ExitStack() as stack:
-        client = None
-        key = _key(cluster)
-        # A member that was just removed from this cluster may still answer for a moment.
-        if key in kept and kept[key][0] in cluster.members:
-            member, how = kept[key]
-            with contextlib.suppress(EtcdUnreachable):
-                client = stack.enter_context(
-                    connect(cluster, fleet, member, timeout=timeout, login=login, how=how)
-                )
-        if client is None:
-            member, how = _first_serving(cluster, fleet, timeout, login)
-            kept[key] = (member, how)
-            client = stack.enter_context(
-                connect(cluster, fleet, member, timeout=timeout, login=login, how=how)
-            )
-        try:
-            yield client
-        except EtcdUnreachable:
-            kept.pop(key, None)
-            raise
-
-
-def _first_serving(
-    cluster: EtcdCluster, fleet: Fleet, timeout: float, login: Login | None
-) -> tuple[EtcdMember, Route]:
-    sick: list[Problem] = []
-    with contextlib.closing(observing(cluster, fleet, timeout=timeout, login=login)) as seen:
-        for m in seen:
-            if m.healthy and m.how is not None:
-                return m.member, m.how
-            sick.extend(_problems(cluster, m))
-    raise Unhealthy("no etcd member serves reads", sick, id="quorum-lost")
-
-
 def observe(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Reach,
     *,
     timeout: float = DEFAULT_TIMEOUT,
-    login: Login | None = None,
     certificates: bool = False,
     quotas: bool = False,
 ) -> ClusterHealth:
@@ -325,24 +265,15 @@ def observe(
     ``certificates``: also look at the certificates of the members' TLS listeners. ``quotas``: also
     read the quota in force from members that do not report it in ``Status`` (before etcd 3.6).
     """
-    seen = observing(
-        cluster,
-        fleet,
-        timeout=timeout,
-        login=login,
-        certificates=certificates,
-        quotas=quotas,
-    )
+    seen = observing(etcd, timeout=timeout, certificates=certificates, quotas=quotas)
     by_name = {m.member.name: m for m in seen}
-    return ClusterHealth(cluster, tuple(by_name[m.name] for m in cluster.members))
+    return ClusterHealth(etcd.cluster, tuple(by_name[m.name] for m in etcd.cluster.members))
 
 
 def observing(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Reach,
     *,
     timeout: float = DEFAULT_TIMEOUT,
-    login: Login | None = None,
     certificates: bool = False,
     quotas: bool = False,
 ) -> Generator[MemberHealth, None, None]:
@@ -351,12 +282,11 @@ def observing(
     Closing the generator early does not wait for the members that have not answered.
     """
     preload()
-    login = login or root_login(cluster)
-    pool = ThreadPoolExecutor(len(cluster.members), "etcd")
+    login, members = etcd.credentials, etcd.cluster.members
+    pool = ThreadPoolExecutor(len(members), "etcd")
     try:
         asked = [
-            pool.submit(_observe, cluster, fleet, m, timeout, login, certificates, quotas)
-            for m in cluster.members
+            pool.submit(_observe, etcd, m, timeout, login, certificates, quotas) for m in members
         ]
         for done in as_completed(asked):
             yield done.result()
@@ -365,22 +295,17 @@ def observing(
 
 
 def verify_write(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    member: EtcdMember | None = None,
-    *,
-    timeout: float = DEFAULT_TIMEOUT,
-    login: Login | None = None,
+    etcd: Reach, member: EtcdMember | None = None, *, timeout: float = DEFAULT_TIMEOUT
 ) -> None:
     """A quorum write, and a read back, through ``member``, or through all members at the same time.
 
     Raises :class:`Unhealthy` with all failures.
     """
-    members = cluster.members if member is None else (member,)
+    members = etcd.cluster.members if member is None else (member,)
 
     def write(m: EtcdMember) -> list[Problem]:
         try:
-            with connect(cluster, fleet, m, timeout=timeout, login=login) as client:
+            with etcd.member(m, timeout=timeout) as client:
                 client.quorum_write(m.name)
         except ProvisionError as error:
             what, remedy, error_id = describe(error)
@@ -397,14 +322,14 @@ def verify_write(
 
 
 def _observe(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Reach,
     member: EtcdMember,
     timeout: float,
     login: Login | None,
     certificates: bool,
     quotas: bool,
 ) -> MemberHealth:
+    cluster = etcd.cluster
     how: Route | None = None
     status: MemberStatus | None = None
     registered: tuple[RegisteredMember, ...] = ()
@@ -418,9 +343,10 @@ def _observe(
     try:
         tls = client_tls(cluster, member)
         with contextlib.ExitStack() as stack:
-            endpoint, how = stack.enter_context(open_route(fleet, member, member.client_port))
+            endpoint, how = stack.enter_context(open_route(etcd, member, member.client_port))
+            tokens = etcd.learned.tokens
             client = stack.enter_context(
-                EtcdClient(endpoint, timeout=timeout, tls=tls, login=login)
+                EtcdClient(endpoint, timeout=timeout, tls=tls, login=login, tokens=tokens)
             )
             status = client.status()
             if not cluster.established.has(status.cluster_id, status.member_id):
@@ -433,12 +359,12 @@ def _observe(
             _read(client)
             seconds = time.monotonic() - started
             authenticated = client.logged_in if login is not None else None
-            _serving.setdefault(fleet, {}).setdefault(_key(cluster), (member, how))
+            etcd.learned.note_serving(cluster, member, how, first=True)
     except ProvisionError as error:
         what, remedy, error_id = describe(error)
         refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
     if certificates and how is not None:
-        shown = shown_certificates(cluster, fleet, member, how)
+        shown = shown_certificates(etcd, member, how)
     return MemberHealth(
         member,
         how,
@@ -462,10 +388,6 @@ def _measured_quota(cluster: EtcdCluster, member: EtcdMember, endpoint: Endpoint
         return error.message
 
 
-def _key(cluster: EtcdCluster) -> _Key:
-    return cluster.name, cluster.established
-
-
 def _outside(cluster: EtcdCluster, member: EtcdMember, number: int) -> Unhealthy:
     """The error that a member answers, but belongs to another cluster than the command works on."""
     what = f"is not of the cluster that this command works on: it is a member of {number:x}"
@@ -487,7 +409,8 @@ def _read(client: EtcdClient) -> None:
             raise
 
 
-def _problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
+def member_problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
+    """The problems of one member."""
     where = f"etcd member {m.member.name}"
     found: list[Problem] = []
     if m.error:

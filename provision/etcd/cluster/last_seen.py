@@ -14,15 +14,15 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from provision.errors import ChangeFailed, Problem
-from provision.etcd.api.values import Login
 from provision.etcd.cluster import health
 from provision.etcd.cluster.groups import Note
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.etcd.member.backups import STAMP
 from provision.host import tool_version
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster
-from provision.ssh.session import Fleet, Session, failures
+from provision.ssh.session import Session, failures
 from provision.text import printable_lines
 
 _LINE = re.compile(
@@ -62,16 +62,17 @@ def text(note: Note) -> str:
     )
 
 
-def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> list[Problem]:
+def take(etcd: Etcd) -> list[Problem]:
     """Write a note about the serving cluster on every declared member's host.
 
     Unreachable hosts keep their older note, and the newest note counts. Nothing is noted when no
     member serves, or when the serving members report different clusters. Returns warnings about
     hosts that failed to write the note; about all hosts when no host has it.
     """
+    cluster = etcd.cluster
     if cluster.external:
         return []
-    seen = health.observe(cluster, fleet, login=login)
+    seen = health.observe(etcd)
     serving = [m.status for m in seen.members if m.healthy and m.status is not None]
     if len({s.cluster_id for s in serving}) != 1:
         return []
@@ -100,7 +101,7 @@ def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> list
             raise ChangeFailed(said[0], id="change-failed")
 
     machines = [m.machine for m in cluster.members]
-    problems = failures(fleet.map(write, machines))
+    problems = failures(etcd.fleet.map(write, machines))
     if len(problems) < len(machines):
         problems = [p for p in problems if p.id == "change-failed"]
     return [

@@ -1,23 +1,27 @@
 """The way to an etcd member: from here, or through SSH to its host.
 
 When a member's client port cannot be reached from here, the member is asked through a tunnel.
+
+:class:`Reach` has a client of each member. The handle on a cluster is more than that: it also knows
+who serves and who leads (:mod:`provision.etcd.cluster.handle`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 from provision.errors import ProvisionError
-from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient
+from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, Tokens
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
 from provision.etcd.api.values import ClientTls, Endpoint, Login
 from provision.ids import Id
-from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, bracketed
 from provision.ssh.session import Fleet, tunnel
 
 Route = Literal["direct", "tunnel"]
@@ -26,45 +30,109 @@ DIRECT_TIMEOUT = 1.0
 
 _PROHIBITED, _CONNECT_FAILED = 1, 2
 
-#: Per fleet, the addresses that time out from here: only the first attempt waits.
-_blocked: WeakKeyDictionary[Fleet, set[tuple[str, int]]] = WeakKeyDictionary()
+#: A cluster's name, and which of the clusters with that name is meant.
+_Key = tuple[str, Established]
 
 
-@contextlib.contextmanager
-def connect(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    member: EtcdMember,
-    *,
-    timeout: float = DEFAULT_TIMEOUT,
-    login: Login | None = None,
-    how: Route | None = None,
-) -> Iterator[EtcdClient]:
-    """A client of ``member``, directly or through SSH to its host.
+class Learned:
+    """What the handles of one run have learned about the members, and share: blocked addresses, the
+    logins' tokens, and the member that serves. Safe to use from several threads: members are asked
+    in parallel."""
 
-    With client TLS the certificate is checked against the cluster's CA and the member's own
-    address, also through a tunnel. With ``how`` the other way is not tried. Raises
-    :class:`provision.etcd.api.errors.EtcdError`, and :class:`UsageError` without the CA's files.
+    def __init__(self) -> None:
+        self.tokens = Tokens()
+        self._lock = threading.Lock()
+        self._blocked: set[tuple[str, int]] = set()
+        self._serving: dict[_Key, tuple[EtcdMember, Route]] = {}
+
+    def is_blocked(self, address: str, port: int) -> bool:
+        """Whether the address has timed out from here: only the first attempt waits."""
+        with self._lock:
+            return (address, port) in self._blocked
+
+    def block(self, address: str, port: int) -> None:
+        with self._lock:
+            self._blocked.add((address, port))
+
+    def serving(self, cluster: EtcdCluster) -> tuple[EtcdMember, Route] | None:
+        """The member that last served a read, and the way to it; None when it is not known, or no
+        longer a member of ``cluster``: a member that was just removed may still answer for a
+        moment."""
+        with self._lock:
+            found = self._serving.get(_key(cluster))
+        return found if found is not None and found[0] in cluster.members else None
+
+    def note_serving(
+        self, cluster: EtcdCluster, member: EtcdMember, how: Route, *, first: bool = False
+    ) -> None:
+        """Note that ``member`` serves. ``first``: an earlier note is kept."""
+        with self._lock:
+            found = self._serving.get(_key(cluster))
+            if not first or found is None or found[0] not in cluster.members:
+                self._serving[_key(cluster)] = (member, how)
+
+    def forget_serving(self, cluster: EtcdCluster) -> None:
+        """Forget which member of ``cluster`` serves: a call to it has failed."""
+        with self._lock:
+            self._serving.pop(_key(cluster), None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.tokens.clear()
+        with self._lock:
+            self._blocked.clear()
+            self._serving.clear()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reach:
+    """The members of ``cluster``, each by itself.
+
+    ``fleet`` reaches the members' hosts. ``login``: the clients' login; None: this tool's own, if
+    the inventory has it.
     """
-    tls = client_tls(cluster, member)
-    login = login or root_login(cluster)
-    with (
-        open_route(fleet, member, member.client_port, how) as (endpoint, _),
-        EtcdClient(endpoint, timeout=timeout, tls=tls, login=login) as client,
-    ):
-        yield client
+
+    cluster: EtcdCluster
+    fleet: Fleet
+    login: Login | None = None
+    learned: Learned = field(default_factory=Learned, repr=False)
+
+    @property
+    def credentials(self) -> Login | None:
+        """The login that clients use. Raises :class:`UsageError` when it cannot be read."""
+        return self.login or root_login(self.cluster)
+
+    @contextlib.contextmanager
+    def member(
+        self, member: EtcdMember, *, timeout: float = DEFAULT_TIMEOUT, how: Route | None = None
+    ) -> Iterator[EtcdClient]:
+        """A client of ``member``, directly or through SSH to its host; ``timeout`` (seconds) limits
+        each call. ``member`` need not be in ``cluster``: it may be leaving or coming.
+
+        With client TLS the certificate is checked against the cluster's CA and the member's own
+        address, also through a tunnel. With ``how`` the other way is not tried. Raises
+        :class:`provision.etcd.api.errors.EtcdError`, and :class:`UsageError` without the CA's
+        files.
+        """
+        tls = client_tls(self.cluster, member)
+        login, tokens = self.credentials, self.learned.tokens
+        with (
+            open_route(self, member, member.client_port, how) as (endpoint, _),
+            EtcdClient(endpoint, timeout=timeout, tls=tls, login=login, tokens=tokens) as client,
+        ):
+            yield client
 
 
 @contextlib.contextmanager
 def open_route(
-    fleet: Fleet, member: EtcdMember, port: int, how: Route | None = None
+    etcd: Reach, member: EtcdMember, port: int, how: Route | None = None
 ) -> Iterator[tuple[Endpoint, Route]]:
     """Where to connect for ``port`` of ``member``: a direct address, or a tunnel's local end."""
     name = f"{bracketed(member.address)}:{port}"
     how = "direct" if member.forwarded else how
     reason, detail = Reason.OTHER, ""
     if how != "tunnel":
-        direct = _direct(fleet, member.address, port)
+        direct = _direct(etcd.learned, member.address, port)
         if isinstance(direct, str):
             yield Endpoint(direct, port, name), "direct"
             return
@@ -73,14 +141,14 @@ def open_route(
             raise EtcdUnreachable(Endpoint(member.address, port), reason, detail)
     try:
         # Through the tunnel, a failure would only show as a connection that closes at once.
-        session = fleet.session(member.machine)
+        session = etcd.fleet.session(member.machine)
         session.open_tcp(member.address, port, timeout=DIRECT_TIMEOUT * 5).close()
     except ProvisionError as error:
         raise EtcdUnreachable(
             Endpoint(member.address, port), *_neither(reason, detail, error)
         ) from error
     if reason is Reason.TIMEOUT:
-        _blocked.setdefault(fleet, set()).add((member.address, port))
+        etcd.learned.block(member.address, port)
     with tunnel(session, member.address, port) as local:
         yield Endpoint("127.0.0.1", local, name), "tunnel"
 
@@ -100,12 +168,16 @@ def _neither(reason: Reason, detail: str, error: ProvisionError) -> tuple[Reason
     return reason, f"{detail}; {through}" if detail else through
 
 
-def _direct(fleet: Fleet, address: str, port: int) -> str | tuple[Reason, str]:
+def _key(cluster: EtcdCluster) -> _Key:
+    return cluster.name, cluster.established
+
+
+def _direct(learned: Learned, address: str, port: int) -> str | tuple[Reason, str]:
     """The IP address that answers on ``port``, or why none does.
 
     The system's resolver resolves the name here; gRPC uses another resolver.
     """
-    if (address, port) in _blocked.get(fleet, ()):
+    if learned.is_blocked(address, port):
         return Reason.TIMEOUT, ""
     try:
         with socket.create_connection((address, port), DIRECT_TIMEOUT) as probe:

@@ -7,17 +7,16 @@ a member for five seconds, or a learner has not caught up), the request is repea
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdError, EtcdRefused
 from provision.etcd.api.values import RegisteredMember
-from provision.etcd.cluster import health, reach
-from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import Fleet
+from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd, NoLeader
+from provision.inventory.resolved import EtcdMember
 
 CALL_TIMEOUT = 10.0
 #: Seconds in which etcd must accept a change. etcd counts a member as connected after five seconds.
@@ -40,43 +39,27 @@ _PASSING = (
 _NOT_CAUGHT_UP = "in sync with leader"
 
 
-class NoLeader(Unhealthy):
-    """No member reports that it leads: there is an election, or no quorum."""
-
-
-@contextlib.contextmanager
-def leader(cluster: EtcdCluster, fleet: Fleet) -> Iterator[tuple[EtcdClient, EtcdMember]]:
-    """A client of the leader, and the leader. Raises :class:`NoLeader` without a leader."""
-    seen = health.observe(cluster, fleet)
-    for m in seen.members:
-        if m.status is not None and m.status.is_leader:
-            with reach.connect(cluster, fleet, m.member, timeout=CALL_TIMEOUT, how=m.how) as client:
-                yield client, m.member
-            return
-    raise NoLeader("no member of the cluster is its leader", seen.problems, id="quorum-lost")
-
-
-def add_learner(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
-    """Add ``member`` to the running ``cluster`` as a learner."""
+def add_learner(etcd: Etcd, member: EtcdMember) -> None:
+    """Add ``member`` to the running cluster as a learner."""
 
     def add(client: EtcdClient) -> None:
         if _by_url(client, member) is None:
             client.member_add([member.peer_url], learner=True)
 
-    retry_on_leader(cluster, fleet, add)
+    retry_on_leader(etcd, add)
 
 
-def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
+def promote(etcd: Etcd, member: EtcdMember) -> None:
     """Wait until ``member`` has caught up, and make it a voter.
 
-    ``cluster`` is the cluster of the voters, without ``member``. Raises :class:`Unhealthy` when
-    ``member`` has not caught up within :data:`CAUGHT_UP_WITHIN`, or does not answer for
-    :data:`SILENT_FOR` seconds.
+    ``etcd`` is the handle on the cluster of the voters, without ``member``. Raises
+    :class:`Unhealthy` when ``member`` has not caught up within :data:`CAUGHT_UP_WITHIN`, or does
+    not answer for :data:`SILENT_FOR` seconds.
     """
     started = heard = time.monotonic()
     while True:
         try:
-            with leader(cluster, fleet) as (client, _):
+            with etcd.leader(timeout=CALL_TIMEOUT) as (client, _):
                 found = _by_url(client, member)
                 if found is None:
                     raise Unhealthy(
@@ -93,7 +76,7 @@ def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
         except (EtcdError, NoLeader):
             pass  # no answer, or an election: the next list of members shows whether it was done
         now = time.monotonic()
-        revision = _revision(cluster, fleet, member)
+        revision = _revision(etcd, member)
         if revision is not None:
             heard = now
         if now - heard > SILENT_FOR or now - started > CAUGHT_UP_WITHIN:
@@ -112,48 +95,38 @@ def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def update(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    member: EtcdMember,
-    member_id: int,
-    others: Collection[EtcdMember],
-) -> None:
+def update(etcd: Etcd, member: EtcdMember, member_id: int, others: Collection[EtcdMember]) -> None:
     """Register the new peer URL of ``member`` in etcd. If ``member`` leads, leadership first moves
     to one of ``others``: ``member`` is cut off until it listens at the new URL."""
-    move_leadership_from(cluster, fleet, member_id, others)
+    move_leadership_from(etcd, member_id, others)
 
     def change(client: EtcdClient) -> None:
         found = next((r for r in client.member_list() if r.id == member_id), None)
         if found is not None and found.peer_urls != (member.peer_url,):
             client.member_update(member_id, [member.peer_url])
 
-    retry_on_leader(cluster, fleet, change)
+    retry_on_leader(etcd, change)
 
 
-def remove(
-    cluster: EtcdCluster, fleet: Fleet, member_id: int, staying: Collection[EtcdMember]
-) -> None:
+def remove(etcd: Etcd, member_id: int, staying: Collection[EtcdMember]) -> None:
     """Remove a member. If it leads, leadership first moves to one of ``staying``."""
-    move_leadership_from(cluster, fleet, member_id, staying)
+    move_leadership_from(etcd, member_id, staying)
 
     def change(client: EtcdClient) -> None:
         if any(r.id == member_id for r in client.member_list()):
             client.member_remove(member_id)
 
-    retry_on_leader(cluster, fleet, change)
+    retry_on_leader(etcd, change)
 
 
-def move_leadership_from(
-    cluster: EtcdCluster, fleet: Fleet, member_id: int, staying: Collection[EtcdMember]
-) -> None:
+def move_leadership_from(etcd: Etcd, member_id: int, staying: Collection[EtcdMember]) -> None:
     """If ``member_id`` leads, make another member lead: of the healthy members in ``staying``, the
     one with most of the log."""
 
     def move(client: EtcdClient) -> None:
         if client.status().member_id != member_id:
             return
-        seen = health.observe(cluster, fleet)
+        seen = health.observe(etcd)
         names = {m.name for m in staying}
         fit = [
             m.status
@@ -166,20 +139,18 @@ def move_leadership_from(
         if fit:
             client.move_leader(max(fit, key=lambda status: status.raft_index).member_id)
 
-    retry_on_leader(cluster, fleet, move)
+    retry_on_leader(etcd, move)
 
 
-def move_leadership_off(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, others: Collection[EtcdMember]
-) -> None:
+def move_leadership_off(etcd: Etcd, member: EtcdMember, others: Collection[EtcdMember]) -> None:
     """If ``member`` leads, make another member lead: of the healthy members in ``others``, the one
     with most of the log."""
-    for m in health.observe(cluster, fleet).members:
+    for m in health.observe(etcd).members:
         if m.member.name == member.name and m.status is not None:
-            move_leadership_from(cluster, fleet, m.status.member_id, others)
+            move_leadership_from(etcd, m.status.member_id, others)
 
 
-def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
+def move_leadership_to(etcd: Etcd, member: EtcdMember) -> None:
     """Make ``member`` the leader, and wait until it reports this itself."""
 
     def move(client: EtcdClient) -> None:
@@ -191,9 +162,9 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
         if client.status().member_id != found.id:
             client.move_leader(found.id)
 
-    retry_on_leader(cluster, fleet, move)
+    retry_on_leader(etcd, move)
     deadline = time.monotonic() + ACCEPTED_WITHIN
-    while (now := health.observe(cluster, fleet).leader) != member.name:
+    while (now := health.observe(etcd).leader) != member.name:
         if time.monotonic() > deadline:
             raise Unhealthy(
                 f"{member.name} was asked to lead, but {now or 'nobody'} leads", id="change-failed"
@@ -201,16 +172,16 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
         time.sleep(POLL_SECONDS)
 
 
-def with_leader(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
+def with_leader(etcd: Etcd, do: Callable[[EtcdClient], object]) -> None:
     """Call ``do`` with a client of the leader; repeat the call while etcd changes its leader."""
-    retry_on_leader(cluster, fleet, do)
+    retry_on_leader(etcd, do)
 
 
-def retry_on_leader(cluster: EtcdCluster, fleet: Fleet, do: Callable[[EtcdClient], object]) -> None:
+def retry_on_leader(etcd: Etcd, do: Callable[[EtcdClient], object]) -> None:
     deadline = time.monotonic() + ACCEPTED_WITHIN
     while True:
         try:
-            with leader(cluster, fleet) as (client, _):
+            with etcd.leader(timeout=CALL_TIMEOUT) as (client, _):
                 do(client)
             return
         except EtcdRefused as error:
@@ -230,9 +201,9 @@ def _by_url(client: EtcdClient, member: EtcdMember) -> RegisteredMember | None:
     return next((r for r in client.member_list() if member.peer_url in r.peer_urls), None)
 
 
-def _revision(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> int | None:
+def _revision(etcd: Etcd, member: EtcdMember) -> int | None:
     try:
-        with reach.connect(cluster, fleet, member) as client:
+        with etcd.member(member) as client:
             return client.status().revision
     except ProvisionError:
         return None

@@ -17,13 +17,13 @@ from pathlib import Path
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable
-from provision.etcd.api.login import root_login
-from provision.etcd.api.values import Endpoint, Login
+from provision.etcd.api.values import Endpoint
 from provision.etcd.cluster import reach
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import Fleet, Unreachable, tunnel
+from provision.ssh.session import Unreachable, tunnel
 from provision.text import document, number, printable, size
 
 #: The folder of the system's other large temporary files; not etcd's own disk, which must not fill.
@@ -47,25 +47,19 @@ class SnapshotStatus:
 
 @contextlib.contextmanager
 def member(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    host: EtcdMember,
-    snapshot: Path,
-    sha256: str,
-    *,
-    timeout: float,
-    login: Login | None = None,
+    etcd: Etcd, host: EtcdMember, snapshot: Path, sha256: str, *, timeout: float
 ) -> Iterator[tuple[EtcdClient, SnapshotStatus]]:
     """Upload ``snapshot`` to ``host``, restore it there, start a member with it, and connect.
 
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
     host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
     """
+    cluster = etcd.cluster
     folder = f"{SCRATCH}.{secrets.token_hex(8)}"
     port = 20000 + secrets.randbelow(9999)
-    session = fleet.session(host.machine)
+    session = etcd.fleet.session(host.machine)
     try:
-        _upload(cluster, fleet, host, snapshot, sha256, folder)
+        _upload(etcd, host, snapshot, sha256, folder)
         held = session.hold(_script(cluster, host, folder, port), "restore into a scratch member")
     except Unreachable:
         raise  # the next backup removes files that are left
@@ -86,7 +80,7 @@ def member(
                 Endpoint("127.0.0.1", local, f"scratch member on {host.machine.host}:{port}"),
                 timeout=timeout,
                 tls=reach.client_tls(cluster, host),
-                login=login or root_login(cluster),
+                login=etcd.credentials,  # its tokens are its own
             ) as client,
         ):
             _wait(host, client)
@@ -104,16 +98,9 @@ def tool(cluster: EtcdCluster) -> str:
     return layout.tool(cluster, name)
 
 
-def _upload(
-    cluster: EtcdCluster,
-    fleet: Fleet,
-    host: EtcdMember,
-    snapshot: Path,
-    sha256: str,
-    folder: str,
-) -> None:
+def _upload(etcd: Etcd, host: EtcdMember, snapshot: Path, sha256: str, folder: str) -> None:
     needed = (snapshot.stat().st_size * ROOM + WAL_BYTES) >> 10
-    user = shlex.quote(cluster.user)
+    user = shlex.quote(etcd.cluster.user)
     command = f"""\
 set -e
 umask 077
@@ -130,7 +117,7 @@ chown -R {user}: "$d"
 ok=1
 """
     with snapshot.open("rb") as body:
-        result = fleet.session(host.machine).feed(command, body, "upload the snapshot")
+        result = etcd.fleet.session(host.machine).feed(command, body, "upload the snapshot")
     if result.code == 9:
         raise PreflightFailed(
             f"{host.machine.host}: no room to verify the snapshot",

@@ -13,9 +13,8 @@ from typing import Literal
 
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd.api.values import Endpoint
-from provision.etcd.cluster.reach import DIRECT_TIMEOUT, Route, describe, open_route
+from provision.etcd.cluster.reach import DIRECT_TIMEOUT, Reach, Route, describe, open_route
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import Fleet
 
 EXPIRY_WARNING_DAYS = 30
 
@@ -39,7 +38,7 @@ class CertificateState:
 
 
 def shown_certificates(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, how: Route | None = None
+    etcd: Reach, member: EtcdMember, how: Route | None = None
 ) -> tuple[CertificateState, ...]:
     """The certificates that the member's TLS listeners show to a new connection."""
     listeners: list[tuple[Literal["client", "peer"], int]] = []
@@ -50,8 +49,8 @@ def shown_certificates(
     found: list[CertificateState] = []
     for listener, port in listeners:
         try:
-            context = tls_context(cluster)
-            with open_route(fleet, member, port, how) as (endpoint, _):
+            context = tls_context(etcd.cluster)
+            with open_route(etcd, member, port, how) as (endpoint, _):
                 found.append(_shown(listener, context, endpoint, member.address))
         except ProvisionError as error:
             found.append(CertificateState(listener, None, describe(error)[0]))

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
-from provision.ssh.session import Fleet
 from provision.text import document
 
 PREFIX = "/alluxio-provision/pending/"
@@ -32,12 +31,13 @@ class Pending:
     clean: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(seen: ClusterHealth, fleet: Fleet) -> Pending:
-    """The work that is left; nothing when no member of ``seen`` serves reads."""
+def read(seen: ClusterHealth, etcd: Etcd) -> Pending:
+    """The work that is left; nothing when no member of ``seen`` serves reads. The cluster of
+    ``seen`` counts, not the handle's."""
     if not seen.healthy_count:
         return Pending()
     try:
-        with health.any_client(seen.cluster, fleet) as client:
+        with etcd.with_cluster(seen.cluster).any() as client:
             _, keys = client.range(PREFIX)
     except EtcdUnreachable as error:
         if error.reason in (Reason.LOGIN, Reason.DENIED):

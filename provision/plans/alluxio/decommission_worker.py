@@ -18,7 +18,7 @@ from provision.alluxio.worker import desired
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.values import KeyValue
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change
 from provision.host.facts import STATE_DIR, HostFacts, Probe
@@ -35,7 +35,7 @@ POLL_SECONDS = 0.25
 def plan(
     inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     worker: AlluxioWorker,
     *,
     revoke_lease: bool = False,
@@ -47,7 +47,7 @@ def plan(
     :class:`PreflightFailed` when the host cannot be asked or the unit belongs to another cluster.
     """
     static = not alluxio.membership.in_etcd
-    seen = None if static else forget_worker.look(inventory, alluxio, fleet)
+    seen = None if static else forget_worker.look(alluxio, etcd)
     probe = Probe(
         resources=(
             File(desired.UNIT_PATH, None),
@@ -55,7 +55,7 @@ def plan(
         ),
         units=(desired.UNIT,),
     )
-    facts, problems = gather.gather_facts(fleet, {worker.machine: probe})
+    facts, problems = gather.gather_facts(etcd.fleet, {worker.machine: probe})
     if problems:
         remedy = _without_host(worker, seen)
         raise PreflightFailed(
@@ -69,26 +69,24 @@ def plan(
     mine = {} if seen is None else _its(alluxio, worker, seen.authorized, f)
     steps: list[Step] = []
     live = {} if seen is None else _its(alluxio, worker, seen.live, f)
-    stuck = {} if changes else _stuck(inventory, alluxio, fleet, live)
+    stuck = {} if changes else _stuck(alluxio, etcd, live)
     remedy = f"invoke decommission-worker {worker.name} --revoke-lease ends it"
     if stuck and not revoke_lease:
         worker_id, (_, since) = next(iter(stuck.items()))
         raise leases.stuck(worker_id, since, remedy)
     if stuck:
-        revoking = tuple(
-            _revoke(inventory, alluxio, fleet, i, key, since) for i, (key, since) in stuck.items()
-        )
+        revoking = tuple(_revoke(alluxio, etcd, i, key, since) for i, (key, since) in stuck.items())
         steps.append(Step(f"revoke the expired lease of {worker.name}", calls=revoking))
     if changes or set(live) - set(stuck):
-        gate = Gate(f"the port of {worker.name} is closed", lambda: _closed(alluxio, fleet, worker))
+        gate = Gate(
+            f"the port of {worker.name} is closed", lambda: _closed(alluxio, etcd.fleet, worker)
+        )
         if not static:
-            wait = leases.Wait(
-                *(inventory, alluxio, fleet, lambda seen: _at(worker, seen.live)), remedy
-            )
+            wait = leases.Wait(*(alluxio, etcd, lambda seen: _at(worker, seen.live)), remedy)
             gate = Gate(f"the lease of {worker.name} has ended", wait)
         hosts = (HostChanges(worker.name, worker.machine, changes),) if changes else ()
         steps.append(Step(f"stop {worker.name} for good", hosts, after=gate))
-    calls, files = forget_worker.removals(inventory, alluxio, fleet, mine, COMMAND)
+    calls, files = forget_worker.removals(alluxio, etcd, mine, COMMAND)
     if calls:
         steps.append(Step(f"take {worker.name} out of etcd", calls=calls))
     notes = _elsewhere(alluxio, worker, seen, f)
@@ -99,23 +97,22 @@ def plan(
 
 
 def _stuck(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, live: Mapping[str, Entry]
+    alluxio: AlluxioCluster, etcd: Etcd, live: Mapping[str, Entry]
 ) -> dict[str, tuple[KeyValue, int]]:
     """The keys in ``live`` with an expired lease that etcd does not remove, and the seconds since
     the lease expired."""
     if not live:
         return {}
     held = {i: entry.key for i, entry in live.items() if entry.key.lease}
-    with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+    with etcd.as_worker(desired.login(alluxio)).any() as client:
         times = client.lease_times([key.lease for key in held.values()], leases.SECONDS)
     since = {i: times[key.lease].expired_since for i, key in held.items() if key.lease in times}
     return {i: (held[i], s) for i, s in since.items() if s > leases.STUCK_SECONDS}
 
 
 def _revoke(
-    inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     worker_id: str,
     key: KeyValue,
     since: int,
@@ -123,7 +120,7 @@ def _revoke(
     """Revoke the lease of ``key``, if the lease has expired and still holds no other key."""
 
     def do() -> None:
-        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+        with etcd.as_worker(desired.login(alluxio)).any() as client:
             now = client.lease_time(key.lease)
             if not now.granted:  # etcd has removed it meanwhile, and the key with it
                 return

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from provision.alluxio.worker import desired
 from provision.engine.plan import Step
 from provision.errors import Problem
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.ownership import owner
 from provision.inventory.resolved import AlluxioCluster, EtcdCluster, Inventory
 from provision.plans.alluxio import moved, start_workers
 from provision.plans.alluxio.start_workers import WorkersState
-from provision.ssh.session import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Told:
 
 
 def steps(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, running_etcd: EtcdCluster
+    inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, running_etcd: EtcdCluster
 ) -> Told:
     """The rolling change that brings the running workers to the state in ``inventory``.
 
@@ -38,7 +38,7 @@ def steps(
     """
     tarballs = start_workers.fetch(alluxio)
     probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
-    facts, absent = gather.gather_facts(fleet, probes)
+    facts, absent = gather.gather_facts(etcd.fleet, probes)
     remedy = "run invoke start-workers when it is back"
     notes = [
         Problem(
@@ -68,13 +68,13 @@ def steps(
                     id="endpoints-stale",
                 )
             )
-    now = replace(inventory, etcd=running_etcd)
-    moving = moved.left_to_start_workers(now, alluxio, fleet, running, facts)
+    there = etcd.with_cluster(running_etcd)
+    moving = moved.left_to_start_workers(alluxio, there, running, facts)
     notes += [
         replace(p, what=f"still has the old etcd endpoints; {p.what}", severity="warning")
         for p in moving.values()
     ]
     running = [w for w in running if w.name not in moving]
-    plan = start_workers.plan(inventory, alluxio, fleet, WorkersState(tarballs, facts), running)
+    plan = start_workers.plan(inventory, alluxio, etcd, WorkersState(tarballs, facts), running)
     # A worker with a newer release keeps its configuration, with the old endpoints in it.
     return Told(plan.steps, [*notes, *plan.notes, *plan.left], not (notes or plan.left))

@@ -22,9 +22,8 @@ from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import KeyValue, LeaseTime
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
-from provision.ssh.session import Fleet
 from provision.text import printable
 
 
@@ -36,28 +35,26 @@ class Removal:
     files: tuple[Path, ...] = ()
 
 
-def look(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> RegistrationSnapshot:
+def look(alluxio: AlluxioCluster, etcd: Etcd) -> RegistrationSnapshot:
     """The registrations as they are now. Raises :class:`Unhealthy` when etcd does not serve."""
-    with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+    with etcd.as_worker(desired.login(alluxio)).any() as client:
         return registrations.read(client, alluxio.name)
 
 
 def forget(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, ids: Sequence[str]
+    inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, ids: Sequence[str]
 ) -> Removal:
     """The plan of ``forget-worker``: remove the AUTHORIZED keys of ``ids``. Ids that are not
     registered need nothing. With membership STATIC, these keys are left over from membership ETCD.
 
     Raises :class:`PreflightFailed` when one of the ids is live.
     """
-    seen = look(inventory, alluxio, fleet)
+    seen = look(alluxio, etcd)
     chosen = [w for w in map(_full_id, ids) if w in seen.authorized or w in seen.live]
-    return _forgetting(inventory, alluxio, fleet, seen, list(dict.fromkeys(chosen)))
+    return _forgetting(inventory, alluxio, etcd, seen, list(dict.fromkeys(chosen)))
 
 
-def forget_stale(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, count: int
-) -> Removal:
+def forget_stale(inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, count: int) -> Removal:
     """As :func:`forget`, for every stale id. ``count`` is the number of stale ids that the
     operator knows of.
 
@@ -69,7 +66,7 @@ def forget_stale(
             "check-nodes shows them",
             id="command-not-applicable",
         )
-    seen = look(inventory, alluxio, fleet)
+    seen = look(alluxio, etcd)
     found = stale(alluxio, seen)
     if len(found) != count:
         which = ", ".join(found[:20]) + (", ..." if len(found) > 20 else "")
@@ -78,7 +75,7 @@ def forget_stale(
             + (f": {which}" if found else ""),
             id="changed-meanwhile",
         )
-    return _forgetting(inventory, alluxio, fleet, seen, found)
+    return _forgetting(inventory, alluxio, etcd, seen, found)
 
 
 def stale(alluxio: AlluxioCluster, seen: RegistrationSnapshot) -> list[str]:
@@ -123,9 +120,8 @@ def require_not_live(
 
 
 def removals(
-    inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     entries: Mapping[str, Entry],
     command: str,
 ) -> tuple[tuple[Action, ...], tuple[Path, ...]]:
@@ -136,7 +132,7 @@ def removals(
     def remove(worker_id: str, key: KeyValue) -> None:
         live = registrations.live_prefix(alluxio.name).encode() + _raw_id(alluxio.name, key)
         file = files[worker_id]
-        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+        with etcd.as_worker(desired.login(alluxio)).any() as client:
             removed.keep(file, alluxio.name, worker_id, key, command)
             if client.delete(key.key, if_mod_revision=key.mod_revision, if_absent=live):
                 return
@@ -165,19 +161,19 @@ def is_at(worker: AlluxioWorker, entry: Entry) -> bool:
 def _forgetting(
     inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     seen: RegistrationSnapshot,
     ids: Sequence[str],
 ) -> Removal:
     held = [seen.live[i].key.lease for i in ids if i in seen.live and seen.live[i].key.lease]
     times: Mapping[int, LeaseTime] = {}
     if held:
-        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+        with etcd.as_worker(desired.login(alluxio)).any() as client:
             times = client.lease_times(held, leases.SECONDS)
     require_not_live(alluxio, seen, ids, times)
     command, gone = "forget-worker", set(stale(alluxio, seen))
     entries = {i: seen.authorized[i] for i in ids}
-    calls, files = removals(inventory, alluxio, fleet, entries, command)
+    calls, files = removals(alluxio, etcd, entries, command)
     notes = [
         Problem(
             worker.name,

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
 from provision.errors import Problem, ProvisionError
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
+from provision.etcd.cluster.handle import Etcd
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.plans.alluxio import forget_worker
-from provision.ssh.session import Fleet, Session
+from provision.ssh.session import Session
 from provision.text import printable
 
 TEXT = "Some other member with same id registered on the ring"
@@ -62,7 +63,7 @@ def found(
 
 
 def explained(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, workers: Sequence[AlluxioWorker]
+    alluxio: AlluxioCluster, etcd: Etcd, workers: Sequence[AlluxioWorker]
 ) -> dict[str, Problem]:
     """The workers with the refusal in their journal, by name. Never raises for a host or etcd."""
     unit, text = shlex.quote(desired.UNIT), shlex.quote(TEXT)
@@ -78,14 +79,14 @@ def explained(
     def ask(session: Session) -> str:
         return session.run(script, "why it is not live", timeout=20).stdout
 
-    said = fleet.map(ask, [w.machine for w in workers])
+    said = etcd.fleet.map(ask, [w.machine for w in workers])
     lines = [(w, said[w.machine]) for w in workers]
     refused = [(w, line) for w, line in lines if isinstance(line, str) and TEXT in line]
     if not refused:
         return {}
     seen: RegistrationSnapshot | None = None
     with contextlib.suppress(ProvisionError):
-        seen = forget_worker.look(inventory, alluxio, fleet)
+        seen = forget_worker.look(alluxio, etcd)
     problems = {}
     for worker, line in refused:
         identity = _IDENTITY.search(line)

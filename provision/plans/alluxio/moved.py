@@ -16,6 +16,7 @@ from provision.alluxio.membership.registrations import Entry, Registration, Regi
 from provision.alluxio.worker import desired
 from provision.engine.plan import Gate, HostChanges, Step
 from provision.errors import Problem
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
@@ -119,7 +120,7 @@ def clones(
 def steps(
     inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     moved: Sequence[Moved],
     facts: Mapping[Machine, HostFacts],
     command: str,
@@ -138,12 +139,10 @@ def steps(
     ended = Step(
         f"stop {names} for another address" if up else f"let the lease of {names} end",
         tuple(HostChanges(name, machine, (_STOP,)) for name, machine in up),
-        after=_ended(inventory, alluxio, fleet, moved),
+        after=_ended(alluxio, etcd, moved),
         at_once=inventory.parallel,
     )
-    calls, _ = forget_worker.removals(
-        inventory, alluxio, fleet, {m.worker_id: m.entry for m in moved}, command
-    )
+    calls, _ = forget_worker.removals(alluxio, etcd, {m.worker_id: m.entry for m in moved}, command)
     said = tuple(
         replace(call, what=f"{call.what}: {m.what}") for call, m in zip(calls, moved, strict=True)
     )
@@ -152,9 +151,8 @@ def steps(
 
 
 def left_to_start_workers(
-    inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     workers: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
 ) -> dict[str, Problem]:
@@ -162,7 +160,7 @@ def left_to_start_workers(
     refuse them at their new address. Raises :class:`Unhealthy` when etcd does not serve."""
     if not alluxio.membership.permanent_keys or not workers:
         return {}
-    seen = forget_worker.look(inventory, alluxio, fleet)
+    seen = forget_worker.look(alluxio, etcd)
     return {
         m.worker.name: Problem(
             f"{m.worker.name} ({m.worker.machine.host})",
@@ -174,14 +172,10 @@ def left_to_start_workers(
     }
 
 
-def _ended(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, moved: Sequence[Moved]
-) -> Gate:
+def _ended(alluxio: AlluxioCluster, etcd: Etcd, moved: Sequence[Moved]) -> Gate:
     ids = [m.worker_id for m in moved]
     remedy = "invoke decommission-worker NAME --revoke-lease ends it; then start the worker"
-    wait = leases.Wait(
-        inventory, alluxio, fleet, lambda seen: [i for i in ids if i in seen.live], remedy
-    )
+    wait = leases.Wait(alluxio, etcd, lambda seen: [i for i in ids if i in seen.live], remedy)
     return Gate(f"the lease of {_named(moved)} has ended", wait)
 
 

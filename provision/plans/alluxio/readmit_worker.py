@@ -8,13 +8,12 @@ from provision.alluxio.membership import removed
 from provision.alluxio.worker import desired
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import AlluxioCluster, Inventory
-from provision.ssh.session import Fleet
 from provision.text import printable
 
 
-def plan(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: Path) -> Plan:
+def plan(inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, file: Path) -> Plan:
     """The plan of ``readmit-worker``: write a removed registration back, if the id has none.
 
     Raises :class:`UsageError` when the file is not a saved registration of this cluster.
@@ -24,7 +23,7 @@ def plan(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: Path
         raise UsageError(
             f"{file}: is of cluster {saved.cluster}, not {alluxio.name}", id="file-unusable"
         )
-    with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+    with etcd.as_worker(desired.login(alluxio)).any() as client:
         there = client.get(saved.key)
     command = "readmit-worker"
     if there is not None and there.value == saved.value:
@@ -43,7 +42,7 @@ def plan(inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, file: Path
         )
 
     def do() -> None:
-        with health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client:
+        with etcd.as_worker(desired.login(alluxio)).any() as client:
             if not client.create(saved.key, saved.value):
                 raise Unhealthy(
                     f"{saved.worker_id} has registered itself meanwhile", id="changed-meanwhile"

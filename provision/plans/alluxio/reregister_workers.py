@@ -27,13 +27,13 @@ from provision.alluxio.worker import desired
 from provision.engine.plan import Gate, Plan, Step
 from provision.errors import Problem, Unhealthy
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
 from provision.host.facts import HostFacts, Probe, merged
 from provision.host.ownership import owner
 from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import forget_worker, moved, restart_workers, start_workers
-from provision.ssh.session import Fleet
 
 #: etcd's client sends a keepalive three times within a lease's time to live.
 KEEP_ALIVES = 3
@@ -51,8 +51,8 @@ class Watch:
     ``step`` looks and changes nothing. After it, ``plan`` restarts the workers that it has found.
     """
 
-    def __init__(self, inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet) -> None:
-        self._inventory, self._alluxio, self._fleet = inventory, alluxio, fleet
+    def __init__(self, inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd) -> None:
+        self._inventory, self._alluxio, self._etcd = inventory, alluxio, etcd
         self._facts: Mapping[Machine, HostFacts] = {}
         self._notes: tuple[Problem, ...] = ()
         self._lost: Sequence[AlluxioWorker] = ()
@@ -64,26 +64,27 @@ class Watch:
 
         Raises :class:`PreflightFailed` when another host's worker has the identity of one.
         """
-        given = self._inventory, self._alluxio, self._fleet
+        given = self._inventory, self._alluxio, self._etcd
         others: list[moved.Moved] = []
         if self._lost and self._alluxio.membership.permanent_keys:
-            seen = forget_worker.look(*given)
+            seen = forget_worker.look(self._alluxio, self._etcd)
             # No process keeps these keys alive, so every entry at another address is in the way.
             others = moved.found(self._alluxio, self._lost, self._facts, seen)
-            preflight.require(moved.clones(self._alluxio, self._fleet, others, self._facts, seen))
+            fleet = self._etcd.fleet
+            preflight.require(moved.clones(self._alluxio, fleet, others, self._facts, seen))
         size = max(1, len(self._alluxio.workers) // start_workers.RESTART_SHARE)
         steps = restart_workers.in_groups(*given, self._lost, others, self._facts, size, command)
         return Plan(command, self._inventory.cluster, tuple(steps), self._notes)
 
     def _look(self) -> None:
-        if kinds := health.observe(self._inventory.etcd, self._fleet).alarms:
+        if kinds := health.observe(self._etcd).alarms:
             # etcd grants no lease then: a restarted worker would lose its registration.
             what = f"were not looked at while the alarm {' and '.join(sorted(kinds))} stands"
             remedy = "solve the alarm, then invoke disarm-alarms and invoke restart-workers"
             self._notes = (Problem("the workers", what, remedy, "warning", id="worker-left-out"),)
             return
         self._facts, absent = gather.gather_facts(
-            self._fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
+            self._etcd.fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
         )
         self._notes = tuple(
             Problem(
@@ -96,10 +97,10 @@ class Watch:
             for p in absent
         )
         running = [w for w in self._alluxio.workers if self._is_ours(w)]
-        given = self._inventory, self._alluxio, self._fleet
-        gone = lost(*given, running, self._facts)
+        gone = lost(self._alluxio, self._etcd, running, self._facts)
         if self._alluxio.membership.permanent_keys:
-            gone += unlisted(self._alluxio, running, self._facts, forget_worker.look(*given))
+            registered = forget_worker.look(self._alluxio, self._etcd)
+            gone += unlisted(self._alluxio, running, self._facts, registered)
         self._lost = [w for w in running if w in gone]
 
     def _is_ours(self, worker: AlluxioWorker) -> bool:
@@ -111,18 +112,17 @@ class Watch:
         return facts.unit(desired.UNIT).active == "active" or bool(restart_workers.noted(facts))
 
 
-def watch(inventory: Inventory, fleet: Fleet) -> Watch | None:
+def watch(inventory: Inventory, etcd: Etcd) -> Watch | None:
     """None where no worker has a lease: without Alluxio, and with STATIC membership."""
     alluxio = inventory.alluxio
     if alluxio is None or not alluxio.membership.in_etcd:
         return None
-    return Watch(inventory, alluxio, fleet)
+    return Watch(inventory, alluxio, etcd)
 
 
 def lost(
-    inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     workers: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
 ) -> list[AlluxioWorker]:
@@ -141,7 +141,7 @@ def lost(
     limit = began + window + PATIENCE
     while waiting:
         try:
-            with health.any_client(inventory.etcd, fleet) as client:
+            with etcd.any() as client:
                 now, seen = client.status().raft_term, registrations.read(client, alluxio.name)
                 keys = {w.name: _lease(alluxio, w, facts, seen) for w in waiting}
                 some = sorted({lease for lease in keys.values() if lease})

@@ -17,6 +17,7 @@ from provision.alluxio.worker import desired
 from provision.engine import audit
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import Problem, UsageError
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import STATE_DIR, HostFacts, Probe, merged
@@ -78,7 +79,7 @@ def group_size(at_once: str, total: int) -> int | None:
 def restart(
     inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     chosen: Sequence[AlluxioWorker],
     *,
     at_once: int | None = None,
@@ -90,14 +91,14 @@ def restart(
     When an earlier run ended part-way, this restarts only the workers that it left and the workers
     that are not live. With ``afresh`` it restarts every worker.
     """
-    facts = _look(inventory, alluxio, chosen, fleet)
-    seen = start_workers.live(inventory, alluxio, fleet, chosen)
+    facts = _look(inventory, alluxio, chosen, etcd.fleet)
+    seen = start_workers.live(alluxio, etcd, chosen)
     stands = standing(alluxio, chosen, facts, seen)
     left = [] if afresh else [w for w in stands.live if noted(facts[w.machine])]
     todo = [*stands.broken, *(left or stands.live)]
-    others = _moved(inventory, alluxio, fleet, todo, facts)
+    others = _moved(alluxio, etcd, todo, facts)
     share = max(1, len(chosen) // start_workers.RESTART_SHARE)
-    steps = in_groups(inventory, alluxio, fleet, todo, others, facts, at_once or share, COMMAND)
+    steps = in_groups(inventory, alluxio, etcd, todo, others, facts, at_once or share, COMMAND)
     notes = stands.notes
     if left:
         notes = (*notes, _resumed(left, facts, len(stands.live) - len(left)))
@@ -107,7 +108,7 @@ def restart(
 def in_groups(
     inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     todo: Sequence[AlluxioWorker],
     others: Sequence[moved.Moved],
     facts: Mapping[Machine, HostFacts],
@@ -131,9 +132,9 @@ def in_groups(
     done: list[AlluxioWorker] = []
     for some in start_workers.groups(todo, size):
         steps += moved.steps(
-            *(inventory, alluxio, fleet, [m for m in others if m.worker in some], facts, command)
+            *(inventory, alluxio, etcd, [m for m in others if m.worker in some], facts, command)
         )
-        waiting = start_workers.RegistrationGate(inventory, alluxio, fleet, some, done)
+        waiting = start_workers.RegistrationGate(alluxio, etcd, some, done)
         done += some
         steps.append(
             Step(
@@ -187,9 +188,8 @@ def _look(
 
 
 def _moved(
-    inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     workers: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
 ) -> list[moved.Moved]:
@@ -201,7 +201,7 @@ def _moved(
     known = [desired.identity(alluxio, facts[w.machine]) for w in workers]
     if not alluxio.membership.permanent_keys or not any(known):
         return []
-    seen = forget_worker.look(inventory, alluxio, fleet)
+    seen = forget_worker.look(alluxio, etcd)
     found = moved.found(alluxio, workers, facts, seen)
 
     def written(worker: AlluxioWorker) -> bool:
@@ -209,7 +209,7 @@ def _moved(
         return desired.UNIT in its.pending_restarts and not noted(its)
 
     others = [m for m in found if not m.live or written(m.worker) or moved.outdated(m, seen)]
-    preflight.require(moved.clones(alluxio, fleet, others, facts, seen))
+    preflight.require(moved.clones(alluxio, etcd.fleet, others, facts, seen))
     return others
 
 

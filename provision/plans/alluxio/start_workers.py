@@ -25,7 +25,7 @@ from provision.alluxio.worker import (
 from provision.alluxio.worker.desired import Artifacts
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import Problem, ProvisionError, Unhealthy
-from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
@@ -81,9 +81,8 @@ def fetch(alluxio: AlluxioCluster) -> Artifacts:
 
 
 def observe(
-    inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     chosen: Sequence[AlluxioWorker],
     tarballs: Artifacts | None = None,
 ) -> WorkersState:
@@ -93,26 +92,26 @@ def observe(
     Raises :class:`PreflightFailed` with every problem found; nothing is changed.
     """
     with ThreadPoolExecutor(1) as pool:
-        etcd = pool.submit(_registered, inventory, alluxio, fleet)
+        asking = pool.submit(_registered, alluxio, etcd)
         problems: list[Problem] = []
         with preflight.noting(problems):
             tarballs = tarballs or fetch(alluxio)
         probes = {
             w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe() for w in chosen
         }
-        facts, unreachable = gather.gather_facts(fleet, probes)
+        facts, unreachable = gather.gather_facts(etcd.fleet, probes)
         problems += unreachable
         rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
         problems += preflight.hosts(facts, rooms)
         problems += preflight.paths(facts, probes)
-        registered, missing = etcd.result()
+        registered, missing = asking.result()
         if tarballs:
             problems += worker_preflight.release(alluxio, tarballs, facts)
             problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
             problems += worker_preflight.workers(alluxio, chosen, tarballs, facts)
         others = moved.found(alluxio, chosen, facts, registered) if registered else []
         if registered and others:
-            problems += moved.clones(alluxio, fleet, others, facts, registered)
+            problems += moved.clones(alluxio, etcd.fleet, others, facts, registered)
         problems += missing
     warnings = preflight.require(problems)
     assert tarballs is not None  # or else there is a problem
@@ -121,7 +120,7 @@ def observe(
         # For a note only: STATIC needs no etcd.
         with (
             contextlib.suppress(ProvisionError),
-            health.any_client(inventory.etcd, fleet, login=desired.login(alluxio)) as client,
+            etcd.as_worker(desired.login(alluxio)).any() as client,
         ):
             seen = registrations.read(client, alluxio.name)
     return WorkersState(tarballs, facts, warnings, seen, tuple(others))
@@ -130,7 +129,7 @@ def observe(
 def plan(
     inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     observed: WorkersState,
     chosen: Sequence[AlluxioWorker],
     *,
@@ -174,7 +173,7 @@ def plan(
         # A worker that is only enabled, for example, and not started gets no newer key to wait for.
         restarted = {h.name for h in hosts if any(c.what in STARTS for c in h.changes)}
         touched = [w for w in workers if w.name in restarted]
-        waiting = RegistrationGate(inventory, alluxio, fleet, touched, done) if touched else None
+        waiting = RegistrationGate(alluxio, etcd, touched, done) if touched else None
         done.extend(touched)
         steps.append(
             Step(
@@ -189,7 +188,7 @@ def plan(
     def remove_old_addresses(workers: Sequence[AlluxioWorker]) -> None:
         names = [w.name for w in workers]
         some = [m for m in observed.moved if m.worker.name in names]
-        steps.extend(moved.steps(inventory, alluxio, fleet, some, observed.facts, command))
+        steps.extend(moved.steps(inventory, alluxio, etcd, some, observed.facts, command))
 
     remove_old_addresses(fresh)
     step("install and start workers", fresh, lambda change: True)
@@ -228,18 +227,16 @@ def _pending_masters(
     ]
 
 
-def live(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, workers: Iterable[AlluxioWorker]
-) -> dict[str, int]:
+def live(alluxio: AlluxioCluster, etcd: Etcd, workers: Iterable[AlluxioWorker]) -> dict[str, int]:
     """The live workers, by name, with the etcd revision of their live key.
 
     With STATIC membership there is no live key: a worker is live when its port takes a
     connection, and the revision is 0.
     """
     if not alluxio.membership.in_etcd:
-        return {w.name: 0 for w in workers if registrations.port_answers(fleet, w)}
+        return {w.name: 0 for w in workers if registrations.port_answers(etcd.fleet, w)}
     login = desired.login(alluxio)
-    with health.any_client(inventory.etcd, fleet, login=login) as client:
+    with etcd.as_worker(login).any() as client:
         seen = registrations.read(client, alluxio.name)
     by_address = {
         (r.host, r.rpc_port): key.mod_revision for key, r in seen.live_registrations() if key.lease
@@ -252,9 +249,8 @@ def live(
 
 
 def require_live(
-    inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     chosen: Sequence[AlluxioWorker],
     *,
     patience: float = 0,
@@ -273,12 +269,12 @@ def require_live(
     that systemd starts again and again without success.
     """
     deadline = time.monotonic() + patience
-    crashes = _Crashes(fleet)
-    listeners = _Listeners(fleet, alluxio, chosen, patience, crashes) if ready else None
+    crashes = _Crashes(etcd.fleet)
+    listeners = _Listeners(etcd.fleet, alluxio, chosen, patience, crashes) if ready else None
     while True:
         seen: dict[str, int] = {}
         try:
-            seen = live(inventory, alluxio, fleet, chosen)
+            seen = live(alluxio, etcd, chosen)
         except Unhealthy:  # etcd may change its leader meanwhile, and the workers end for it
             if time.monotonic() >= deadline:
                 raise
@@ -297,7 +293,7 @@ def require_live(
         if late or why:
             raise Unhealthy(
                 f"{len(missing)} of {len(chosen)} workers are not live{why}",
-                _why(inventory, alluxio, fleet, missing),
+                _why(alluxio, etcd, missing),
                 id="worker-not-live",
             )
         time.sleep(POLL_SECONDS)
@@ -432,13 +428,12 @@ class RegistrationGate:
 
     def __init__(
         self,
-        inventory: Inventory,
         alluxio: AlluxioCluster,
-        fleet: Fleet,
+        etcd: Etcd,
         workers: Sequence[AlluxioWorker],
         done: Sequence[AlluxioWorker] = (),
     ) -> None:
-        self._inventory, self._alluxio, self._fleet = inventory, alluxio, fleet
+        self._alluxio, self._etcd = alluxio, etcd
         self._workers, self._done = workers, tuple(done)
         self._stale: dict[str, int] = {}
         self.before = Gate("note who is registered", self._note)
@@ -446,7 +441,7 @@ class RegistrationGate:
         self.after = Gate(f"{len(workers)} {there}", self._wait)
 
     def _note(self) -> None:
-        given = self._inventory, self._alluxio, self._fleet
+        given = self._alluxio, self._etcd
         if self._done:
             require_live(*given, self._done, patience=self._alluxio.failure_detection_timeout)
         if self._alluxio.membership.in_etcd:
@@ -456,16 +451,14 @@ class RegistrationGate:
         timeout = self._alluxio.start_timeout
         if self._stale:  # a worker may have to wait for its old lease to end
             timeout += self._alluxio.failure_detection_timeout
-        given = self._inventory, self._alluxio, self._fleet, self._workers
+        given = self._alluxio, self._etcd, self._workers
         require_live(*given, patience=timeout, stale=self._stale, ready=True)
 
 
-def _why(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet, missing: Sequence[AlluxioWorker]
-) -> list[Problem]:
-    known = join_conflict.explained(inventory, alluxio, fleet, missing)
+def _why(alluxio: AlluxioCluster, etcd: Etcd, missing: Sequence[AlluxioWorker]) -> list[Problem]:
+    known = join_conflict.explained(alluxio, etcd, missing)
     others = [w for w in missing if w.name not in known]
-    logs = last_lines(fleet, [w.machine for w in others])
+    logs = last_lines(etcd.fleet, [w.machine for w in others])
     return [
         known.get(w.name)
         or Problem(
@@ -498,14 +491,14 @@ def _running(facts: HostFacts) -> bool:
 
 
 def _registered(
-    inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet
+    alluxio: AlluxioCluster, etcd: Etcd
 ) -> tuple[registrations.RegistrationSnapshot | None, list[Problem]]:
     """The registrations, and the problems that keep workers from joining."""
     if not alluxio.membership.in_etcd:
         return None, []
-    login, external = desired.login(alluxio), inventory.etcd.external
+    login, external = desired.login(alluxio), etcd.cluster.external
     try:
-        with health.any_client(inventory.etcd, fleet, login=login) as client:
+        with etcd.as_worker(login).any() as client:
             seen = registrations.read(client, alluxio.name)
             if login is not None and not client.logged_in:
                 what = "authentication is off: Alluxio 313 cannot join with a login then"

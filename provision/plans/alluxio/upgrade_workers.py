@@ -20,6 +20,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe, merged
@@ -57,7 +58,7 @@ class Rollback:
 def upgrade(
     inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     chosen: Sequence[AlluxioWorker],
     *,
     at_once: int | None = None,
@@ -67,9 +68,9 @@ def upgrade(
 
     ``keep``: how many releases stay on a host; older releases are deleted. None keeps all.
     """
-    facts = _look(inventory, alluxio, chosen, fleet)
+    facts = _look(inventory, alluxio, chosen, etcd.fleet)
     stands = restart_workers.standing(
-        alluxio, chosen, facts, start_workers.live(inventory, alluxio, fleet, chosen)
+        alluxio, chosen, facts, start_workers.live(alluxio, etcd, chosen)
     )
     todo = [*stands.broken, *stands.live]
     if not todo:
@@ -77,8 +78,8 @@ def upgrade(
     plan = start_workers.plan(
         inventory,
         alluxio,
-        fleet,
-        start_workers.observe(inventory, alluxio, fleet, todo),
+        etcd,
+        start_workers.observe(alluxio, etcd, todo),
         todo,
         command="upgrade-workers",
         at_once=at_once or _share(chosen),
@@ -93,7 +94,7 @@ def upgrade(
 def rollback(
     inventory: Inventory,
     alluxio: AlluxioCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     chosen: Sequence[AlluxioWorker],
     *,
     to: str = "",
@@ -105,9 +106,9 @@ def rollback(
     Workers that run another release already are left alone, so that a run which ended part-way
     goes on. Raises :class:`PreflightFailed` where the release is no longer on the host.
     """
-    facts = _look(inventory, alluxio, chosen, fleet)
+    facts = _look(inventory, alluxio, chosen, etcd.fleet)
     stands = restart_workers.standing(
-        alluxio, chosen, facts, start_workers.live(inventory, alluxio, fleet, chosen)
+        alluxio, chosen, facts, start_workers.live(alluxio, etcd, chosen)
     )
     running = [*stands.broken, *stands.live]
     target = to or _before(alluxio, running, facts)
@@ -127,8 +128,8 @@ def rollback(
     plan = start_workers.plan(
         inventory,
         older,
-        fleet,
-        start_workers.observe(inventory, older, fleet, running, tarballs),
+        etcd,
+        start_workers.observe(older, etcd, running, tarballs),
         running,
         command=command,
         at_once=at_once or _share(chosen),

@@ -24,7 +24,8 @@ from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
 from provision.etcd.api.values import Login, Permission
-from provision.etcd.cluster import gates, health, reach
+from provision.etcd.cluster import gates, health
+from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change, changes
 from provision.host.ownership import owner
@@ -32,9 +33,8 @@ from provision.host.resources import File, Unit
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
 from provision.inventory.model import AlluxioEtcd
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, EtcdCluster, Inventory
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plans.alluxio import moved, start_workers
-from provision.ssh.session import Fleet
 
 ROOT = "root"
 
@@ -54,36 +54,34 @@ class AuthState:
     running: tuple[tuple[str, str], ...] = ()
 
 
-def observe(inventory: Inventory, fleet: Fleet) -> AuthState:
+def observe(inventory: Inventory, etcd: Etcd) -> AuthState:
     """Ask etcd, as root when authentication is on. Raises :class:`Unhealthy` when etcd refuses, and
     :class:`UsageError` when the inventory lacks a value that is needed."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     if root_login(cluster) is None:
         raise UsageError(
             f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
         )
-    seen = gates.wait_until_recovered(cluster, fleet, health.observe(cluster, fleet))
+    seen = gates.wait_until_recovered(etcd, health.observe(etcd))
     gates.require_writable(seen)
-    with health.any_client(cluster, fleet) as client:
+    with etcd.any() as client:
         enabled = client.log_in()
         users, roles = client.users(), client.roles()
     login = _login(inventory)
-    accepted = enabled and login is not None and _accepted(cluster, fleet, login)
-    found = clusters.look(inventory, fleet).clusters
+    accepted = enabled and login is not None and _accepted(etcd, login)
+    found = clusters.look(inventory, etcd).clusters
     others = {c.name: c.live for c in found if c.inventory != clusters.OURS}
     return AuthState(enabled, users, roles, accepted, others, seen.releases)
 
 
-def enable(
-    inventory: Inventory, fleet: Fleet, seen: AuthState, lock_out: Sequence[str] = ()
-) -> Plan:
+def enable(inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence[str] = ()) -> Plan:
     """Make users and roles, write the workers' login, turn authentication on, restart the workers.
 
     Raises :class:`PreflightFailed` when another cluster has live workers here that would be cut
     off, unless ``lock_out`` names that cluster. Raises it also when a running release damages data
     with authentication on.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     if not cluster.auth.enabled:
         raise UsageError(
             f"{inventory.path}: set etcd.auth.enabled: true to turn it on",
@@ -93,37 +91,37 @@ def enable(
         etcd_releases.require_fit(seen.running, {State.AUTH}, "enable-auth")
     notes = () if seen.enabled else _others(seen, lock_out)
     steps: list[Step] = []
-    if calls := _users(inventory, fleet, seen):
+    if calls := _users(inventory, etcd, seen):
         steps.append(Step("make etcd's users and roles", calls=tuple(calls)))
-    written, restarted = _workers(inventory, fleet)
+    written, restarted = _workers(inventory, etcd)
     if written:
         steps.append(Step("give the workers their login", tuple(written)))
     if not seen.enabled:
-        steps.append(_switch(cluster, fleet, "on", lambda client: client.auth_enable()))
+        steps.append(_switch(etcd, "on", lambda client: client.auth_enable()))
     # All workers at once: without their login they can no longer keep their leases.
-    steps += _restarts(inventory, fleet, restarted, len(restarted))
+    steps += _restarts(inventory, etcd, restarted, len(restarted))
     return replace(_plan("enable-auth", inventory, steps), notes=notes)
 
 
-def disable(inventory: Inventory, fleet: Fleet, seen: AuthState) -> Plan:
+def disable(inventory: Inventory, etcd: Etcd, seen: AuthState) -> Plan:
     """Remove the workers' login, turn authentication off, and restart the workers, rolling.
 
     Users and roles stay in etcd: without authentication they mean nothing.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     if cluster.auth.enabled is not False:
         raise UsageError(
             f"{inventory.path}: set etcd.auth.enabled: false to turn it off",
             id="command-not-applicable",
         )
     steps: list[Step] = []
-    written, restarted = _workers(inventory, fleet)
+    written, restarted = _workers(inventory, etcd)
     if written:
         steps.append(Step("take the workers' login away", tuple(written)))
     if seen.enabled:
-        steps.append(_switch(cluster, fleet, "off", lambda client: client.auth_disable()))
+        steps.append(_switch(etcd, "off", lambda client: client.auth_disable()))
     share = max(1, len(restarted) // start_workers.RESTART_SHARE)
-    steps += _restarts(inventory, fleet, restarted, share)
+    steps += _restarts(inventory, etcd, restarted, share)
     return _plan("disable-auth", inventory, steps)
 
 
@@ -169,8 +167,8 @@ def _login(inventory: Inventory) -> Login | None:
     return workers_desired.login(alluxio)
 
 
-def _accepted(cluster: EtcdCluster, fleet: Fleet, login: Login) -> bool:
-    with reach.connect(cluster, fleet, cluster.members[0], login=login) as client:
+def _accepted(etcd: Etcd, login: Login) -> bool:
+    with etcd.as_worker(login).member(etcd.cluster.members[0]) as client:
         try:
             return client.log_in()
         except EtcdUnreachable as error:
@@ -179,16 +177,16 @@ def _accepted(cluster: EtcdCluster, fleet: Fleet, login: Login) -> bool:
             raise
 
 
-def _users(inventory: Inventory, fleet: Fleet, seen: AuthState) -> list[Action]:
+def _users(inventory: Inventory, etcd: Etcd, seen: AuthState) -> list[Action]:
     """The calls for users and roles. A password that cannot be checked in etcd is set again."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     root = root_login(cluster)
     assert root is not None  # observe() has checked it
     calls: list[Action] = []
 
     def call(what: str, do: Callable[[EtcdClient], None]) -> None:
         def run() -> None:
-            with health.any_client(cluster, fleet) as client:
+            with etcd.any() as client:
                 do(client)
 
         calls.append(Action(what, run))
@@ -230,21 +228,21 @@ def _role(client: EtcdClient, name: str, wanted: Sequence[Permission]) -> None:
             client.role_revoke(name, permission)
 
 
-def _switch(cluster: EtcdCluster, fleet: Fleet, to: str, do: Callable[[EtcdClient], None]) -> Step:
+def _switch(etcd: Etcd, to: str, do: Callable[[EtcdClient], None]) -> Step:
     def run() -> None:
-        with health.any_client(cluster, fleet) as client:
+        with etcd.any() as client:
             if client.log_in() is not (to == "on"):
                 do(client)
 
     return Step(
         f"turn authentication {to}",
         calls=(Action(f"authentication {to}", run),),
-        after=gates.all_healthy(cluster, fleet),
+        after=gates.all_healthy(etcd),
     )
 
 
 def _workers(
-    inventory: Inventory, fleet: Fleet
+    inventory: Inventory, etcd: Etcd
 ) -> tuple[list[HostChanges], list[tuple[AlluxioWorker, HostChanges]]]:
     """The changes on the hosts of installed workers, and the restarts of the running workers."""
     alluxio = inventory.alluxio
@@ -252,7 +250,7 @@ def _workers(
         return [], []
     tarballs = start_workers.fetch(alluxio)
     probes = {w.machine: workers_desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
-    seen, absent = gather.gather_facts(fleet, probes)
+    seen, absent = gather.gather_facts(etcd.fleet, probes)
     if absent:
         # A worker that is left out would be cut off, or would never come back.
         raise PreflightFailed(
@@ -265,7 +263,7 @@ def _workers(
     ours = [w for w in alluxio.workers if owner(seen[w.machine], workers_desired.UNIT_PATH)]
     # Asked as root: etcd may not know the workers' login yet, or may have lost it.
     as_root = replace(alluxio, etcd_login=AlluxioEtcd())
-    if moving := moved.left_to_start_workers(inventory, as_root, fleet, ours, seen):
+    if moving := moved.left_to_start_workers(as_root, etcd, ours, seen):
         raise PreflightFailed(
             f"the address of {len(moving)} workers changes; nothing was changed",
             list(moving.values()),
@@ -294,7 +292,7 @@ def _is_site(resource: object) -> bool:
 
 def _restarts(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     restarted: Sequence[tuple[AlluxioWorker, HostChanges]],
     share: int,
 ) -> list[Step]:
@@ -304,7 +302,7 @@ def _restarts(
     changed = {w.name: host for w, host in restarted}
     steps: list[Step] = []
     for some in start_workers.groups([w for w, _ in restarted], share):
-        waiting = start_workers.RegistrationGate(inventory, alluxio, fleet, some)
+        waiting = start_workers.RegistrationGate(alluxio, etcd, some)
         names = some[0].name if len(some) == 1 else f"{some[0].name} and {len(some) - 1} more"
         steps.append(
             Step(

@@ -21,12 +21,13 @@ from collections.abc import Mapping
 from provision.engine.plan import Gate
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import scratch
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import layout
 from provision.host.facts import HostFacts
 from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import Fleet, Session, failures
+from provision.ssh.session import Session, failures
 from provision.text import number, printable, size
 
 _NOTE = re.compile(r"^cluster=([0-9a-f]{1,16}) member=([0-9a-f]{1,16})$", re.MULTILINE)
@@ -87,21 +88,22 @@ def false_learners(seen: ClusterHealth) -> list[tuple[str, str]]:
     ]
 
 
-def no_v2_data(cluster: EtcdCluster, fleet: Fleet, release: str) -> Gate:
+def no_v2_data(etcd: Etcd, release: str) -> Gate:
     """A gate: no member's data keeps 3.6 from starting. The etcdutl of ``release`` checks it."""
-    tools = dict.fromkeys((m.name for m in cluster.members), release)
+    tools = dict.fromkeys((m.name for m in etcd.cluster.members), release)
     return Gate(
         "no member has v2 data, by etcdutl on a copy",
-        lambda: require_no_v2_data(cluster, fleet, tools),
+        lambda: require_no_v2_data(etcd, tools),
     )
 
 
-def require_no_v2_data(cluster: EtcdCluster, fleet: Fleet, tools: Mapping[str, str]) -> None:
+def require_no_v2_data(etcd: Etcd, tools: Mapping[str, str]) -> None:
     """Raises :class:`PreflightFailed` when a member has v2 data, or when this is not known.
 
     ``tools``: the members to ask, each with a release on its host; the etcdutl of that release
     reads the data.
     """
+    cluster = etcd.cluster
     by_machine = {m.machine: m for m in cluster.members if m.name in tools}
 
     def ask(session: Session) -> str:
@@ -110,7 +112,7 @@ def require_no_v2_data(cluster: EtcdCluster, fleet: Fleet, tools: Mapping[str, s
         done = session.run(command, "check v2store", timeout=CHECKED_WITHIN)
         return done.stdout if done.ok else f"{done.stdout}\n{done.stderr}"
 
-    results = fleet.map(ask, list(by_machine))
+    results = etcd.fleet.map(ask, list(by_machine))
     problems = list(failures(results))
     for machine, member in by_machine.items():
         said = results[machine]

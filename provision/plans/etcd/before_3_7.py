@@ -16,10 +16,10 @@ import time
 
 from provision.engine.plan import Gate
 from provision.errors import Problem, ProvisionError, Unhealthy
-from provision.etcd.cluster import gates, health, reach
+from provision.etcd.cluster import gates, health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import Fleet
 
 #: The setting with which a member writes a snapshot after every second entry.
 OFTEN = {"snapshot-count": 1}
@@ -42,15 +42,15 @@ def v2_requests(cluster: EtcdCluster, member: EtcdMember) -> str:
     return _as_user(cluster, find)
 
 
-def snapshot_written(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> Gate:
+def snapshot_written(etcd: Etcd, member: EtcdMember) -> Gate:
     """A gate: every member is healthy, and ``member`` has a snapshot of all that it had applied."""
 
     def check() -> None:
-        gates.all_healthy(cluster, fleet, member).check()
-        with reach.connect(cluster, fleet, member) as client:
+        gates.all_healthy(etcd, member).check()
+        with etcd.member(member) as client:
             wanted = client.status().raft_index
         deadline = time.monotonic() + WRITTEN_WITHIN
-        while (newest := _newest(cluster, fleet, member)) < wanted:
+        while (newest := _newest(etcd, member)) < wanted:
             if time.monotonic() > deadline:
                 where = f"{member.name} ({member.machine.host})"
                 what = f"its newest snapshot is of entry {newest}, not of {wanted} or later"
@@ -60,16 +60,16 @@ def snapshot_written(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> 
                     [Problem(where, what, remedy, id="upgrade-stopped")],
                     id="upgrade-stopped",
                 )
-            health.verify_write(cluster, fleet, member)  # each write adds some entries to the log
+            health.verify_write(etcd, member)  # each write adds some entries to the log
             time.sleep(gates.POLL_SECONDS)
 
     return Gate(f"every member healthy, {member.name} has written a snapshot", check)
 
 
-def _newest(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> int:
+def _newest(etcd: Etcd, member: EtcdMember) -> int:
     """The entry (raft index) of the newest snapshot on the member's disk; 0 without one."""
-    command = _as_user(cluster, f"ls {shlex.quote(member.data_dir + '/member/snap')}")
-    done = fleet.session(member.machine).run(command, "look for the newest snapshot")
+    command = _as_user(etcd.cluster, f"ls {shlex.quote(member.data_dir + '/member/snap')}")
+    done = etcd.fleet.session(member.machine).run(command, "look for the newest snapshot")
     if not done.ok:
         raise ProvisionError(
             f"{member.name}: the snapshots cannot be listed: {done.stderr.strip()[:200]}",

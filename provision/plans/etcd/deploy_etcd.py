@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import gates, hashes, health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout
 from provision.etcd.member.membership_diff import MemberChange
 from provision.etcd.pki import external_ca, tls
@@ -23,13 +24,13 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd.certificates import enable_peer_tls
 from provision.plans.etcd.data import alarms
 from provision.plans.etcd.members import declared_changes, member_plan, member_steps
+from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState
-from provision.ssh.session import Fleet
 
 
 def plan(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     observed: EtcdState,
     *,
     write: bool = True,
@@ -44,12 +45,12 @@ def plan(
     patch release is left, too, unless ``cluster.downgrade`` is set. Raises
     :class:`PreflightFailed` when there is no plan that this command may carry out.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     _refuse_another_minor(cluster, observed)
     alarm = _alarm(cluster, observed)
     if enable_peer_tls.wanted(cluster, observed):
         gates.require_writable(observed.health)
-        return enable_peer_tls.plan(inventory, fleet, observed, write=write)
+        return enable_peer_tls.plan(etcd, observed, write=write)
     differs = (
         declared_changes.declared_moves(cluster, observed, remove)
         if observed.running
@@ -67,7 +68,7 @@ def plan(
         members=(*(m for m in cluster.members if m not in waiting), *differs.voters_left),
     )
     staying = tuple(m for m in declared_changes.settled(cluster, moves) if m not in later)
-    known = replace(cluster, members=staying)
+    known = etcd.with_cluster(replace(cluster, members=staying))
     # Check this before this tool makes a CA in a folder that lacks the CA which the members trust.
     tls.require_known(cluster, observed.facts, tls.authority(cluster, observed.facts, write=False))
     ca = tls.authority(cluster, observed.facts, write=write)
@@ -77,14 +78,14 @@ def plan(
     told = tls.require(cluster, declared, observed.facts, ca)
     # Members that are down go first and together: two of three could not start one by one.
     down = [m for m in staying if _down(m, observed)]
-    checks = _checks(cluster, fleet, observed, down)
+    checks = _checks(etcd, observed, down)
     todo = {m.name: _changes(cluster, m, observed, ca, checks or m not in down) for m in staying}
     steps: list[Step] = []
     starting = [_on(m, todo[m.name]) for m in down if todo[m.name]]
     if starting:
-        started = gates.all_healthy(known, fleet, standing=alarm.kinds)
+        started = gates.all_healthy(known, standing=alarm.kinds)
         if not checks:
-            started = gates.all_equal(started, known, fleet)
+            started = gates.all_equal(started, known)
         steps.append(Step(_starting(down, observed), tuple(starting), after=started))
     if settled := [
         h for m in down if (h := _on(m, _exists(cluster, m, observed, ca, checks))).changes
@@ -109,18 +110,12 @@ def plan(
     if observed.running is not None:
         names = {m.name for m in cluster.members}
         clean = () if alarm.kinds else sorted(set(observed.running.to_clean) - names)
-        made = member_steps.build(
-            inventory,
-            fleet,
-            observed,
-            moves,
-            [m.name for m in down],
-            ca=ca,
-            clean=clean,
-            beside=differs.notes,
+        change = MemberChanges(
+            moves, starting=[m.name for m in down], clean=clean, beside=differs.notes
         )
+        made = member_steps.build(etcd, observed, change, ca)
         told_of = member_plan.with_members(inventory, whole.members)
-        member_plan.with_workers(made, told_of, fleet, observed.running, bool(moves), workers)
+        member_plan.with_workers(made, told_of, etcd, observed.running, bool(moves), workers)
         steps += made.steps
         notes += made.notes
     rolling = [m for m in staying if m not in down and todo[m.name]]
@@ -132,7 +127,7 @@ def plan(
         )
     late_leaves: list[Step] = []
     standing = alarm.kinds
-    asked = known if standing else whole
+    asked = known if standing else etcd.with_cluster(whole)
     for member in gates.order(rolling, observed.health):
         disruptive = tuple(c for c in todo[member.name] if not c.non_disruptive)
         if isinstance(ca, external_ca.External):
@@ -141,14 +136,14 @@ def plan(
             disruptive = tuple(c for c in disruptive if not c.ask)
             if leaves:
                 title = f"give {member.name} its new certificates"
-                late_leaves.append(_rolling(asked, fleet, member, leaves, title, standing))
+                late_leaves.append(_rolling(asked, member, leaves, title, standing))
         if disruptive:
             title = f"change {member.name}"
-            steps.append(_rolling(asked, fleet, member, disruptive, title, standing))
+            steps.append(_rolling(asked, member, disruptive, title, standing))
     steps += late_leaves
     if alarm.kinds and alarm.solved:
-        call = alarms.disarm(known, fleet, "NOSPACE")
-        after = gates.all_healthy(known, fleet)
+        call = alarms.disarm(known, "NOSPACE")
+        after = gates.all_healthy(known)
         steps.append(Step("disarm the alarm NOSPACE", calls=(call,), after=after))
     steps += tls.own_steps(cluster, ca)
     guards = tuple(m.machine for m in cluster.members)
@@ -175,8 +170,7 @@ def _newer(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
 
 
 def _rolling(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     member: EtcdMember,
     todo: tuple[Change, ...],
     title: str,
@@ -185,8 +179,8 @@ def _rolling(
     return Step(
         title,
         (_on(member, todo),),
-        before=gates.require_others_healthy(cluster, fleet, member),
-        after=gates.all_healthy(cluster, fleet, member, standing),
+        before=gates.require_others_healthy(etcd, member),
+        after=gates.all_healthy(etcd, member, standing),
     )
 
 
@@ -289,9 +283,7 @@ def _wanted(
     )
 
 
-def _checks(
-    cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, down: Sequence[EtcdMember]
-) -> bool:
+def _checks(etcd: Etcd, observed: EtcdState, down: Sequence[EtcdMember]) -> bool:
     """Whether the members in ``down`` may compare their data with the other members at their start.
 
     A healthy member with this check would not start beside a running member with odd data. Without
@@ -305,7 +297,7 @@ def _checks(
     if not observed.health.healthy_count:
         return False  # without a quorum no member's data are known to be the cluster's data
     try:
-        return hashes.compare(observed.health, fleet).equal
+        return hashes.compare(observed.health, etcd).equal
     except Unhealthy:  # the compared revision was compacted again and again
         return False
 

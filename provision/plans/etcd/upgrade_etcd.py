@@ -20,7 +20,8 @@ from provision import artifacts
 from provision.artifacts import Artifact
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd.cluster import gates, hashes, health, reach, reconfigure, served_certs
+from provision.etcd.cluster import gates, hashes, health, reconfigure, served_certs
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout
 from provision.etcd.pki import imported, tls
@@ -36,7 +37,6 @@ from provision.plans.etcd import before_3_6, before_3_7
 from provision.plans.etcd.data import backup_etcd
 from provision.plans.etcd.members.declared_changes import declared_moves
 from provision.plans.etcd.state.observe import EtcdState
-from provision.ssh.session import Fleet
 from provision.text import document
 
 #: Seconds until the leader has seen all members' versions and raises the cluster's version. It
@@ -56,7 +56,7 @@ class Release:
 
 def plan(
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     observed: EtcdState,
     to: str,
     *,
@@ -68,18 +68,18 @@ def plan(
     Raises :class:`PreflightFailed` when a member is not healthy, an alarm is on, the members differ
     from the inventory, or the releases at hand give no way to ``to``.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     sources = _sources(cluster)
     _require_release(to)
     versions = _versions(cluster, observed, sources)
-    works_by = _works_by(cluster, fleet, observed)
+    works_by = _works_by(etcd, observed)
     way = etcd_releases.path([v for v in versions.values() if v], to, list(sources), works_by)
     if not way and all(versions.values()):
         return Plan("upgrade-etcd", cluster.name, notes=observed.warnings)
     way = way or (to,)
     unfit = _unfit(cluster, observed, way)
     _refuse_removed_settings(cluster, way)
-    hashes.require_equal(observed.health, fleet)
+    hashes.require_equal(observed.health, etcd)
     cache = artifacts.default_cache()
     hops = [Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
     lowest = min((v for v in versions.values() if v), key=version_tuple)
@@ -89,10 +89,10 @@ def plan(
     observed = replace(observed, facts=facts)
     tls.require_settled(cluster, observed.facts, ca)
     told = tls.require(cluster, cluster.members, observed.facts, ca)
-    made = Steps(cluster, fleet, observed, ca, dict(versions))
+    made = Steps(etcd, observed, ca, dict(versions))
     made.upload(hops)
     before = replace(inventory, etcd=replace(cluster, version=lowest))
-    backup_step = backup_etcd.step(before, fleet, backup)
+    backup_step = backup_etcd.step(before, etcd.with_cluster(before.etcd), backup)
     done = before_3_6.restarted(cluster, observed.health, made.facts)
     made.require_ready(works_by, way, done)
     made.steps.append(backup_step)
@@ -102,12 +102,12 @@ def plan(
     return Plan("upgrade-etcd", cluster.name, tuple(made.steps), tuple(notes), guards)
 
 
-def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> tuple[int, int]:
+def cluster_version(etcd: Etcd, member: EtcdMember) -> tuple[int, int]:
     """The minor release that the cluster works by, from ``/version`` of ``member``.
 
     Raises :class:`Unhealthy`. gRPC has no call for it.
     """
-    with reach.connect(cluster, fleet, member) as client:
+    with etcd.member(member) as client:
         end = client.endpoint
         try:
             with contextlib.closing(
@@ -115,7 +115,7 @@ def cluster_version(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> t
             ) as connection:
                 connection.sock = socket.create_connection((end.address, end.port), HTTP_TIMEOUT)
                 if member.client_tls:
-                    context = served_certs.tls_context(cluster)
+                    context = served_certs.tls_context(etcd.cluster)
                     connection.sock = context.wrap_socket(
                         connection.sock, server_hostname=member.address
                     )
@@ -146,15 +146,14 @@ class Steps:
 
     def __init__(
         self,
-        cluster: EtcdCluster,
-        fleet: Fleet,
+        etcd: Etcd,
         observed: EtcdState,
         ca: tls.Ca | None,
         versions: dict[str, str | None],
     ) -> None:
-        self.cluster, self.fleet, self.ca = cluster, fleet, ca
+        self.etcd, self.cluster, self.ca = etcd, etcd.cluster, ca
         self.steps: list[Step] = []
-        self.facts = {m.name: observed.facts[m.machine] for m in cluster.members}
+        self.facts = {m.name: observed.facts[m.machine] for m in self.cluster.members}
         self._versions = versions
         self._leader = observed.health.leader
         cluster_id = next((a.cluster_id for m in observed.health.members if (a := m.status)), 0)
@@ -165,7 +164,8 @@ class Steps:
         trees = [self._tree(hop) for hop in hops]
         note = File(before_3_6.path(self.cluster), None)
         there = gather.require_facts(
-            self.fleet, {m.machine: Probe(resources=(*trees, note)) for m in self.cluster.members}
+            self.etcd.fleet,
+            {m.machine: Probe(resources=(*trees, note)) for m in self.cluster.members},
         )
         hosts = []
         for m in self.cluster.members:
@@ -188,7 +188,7 @@ class Steps:
         """
         if to_3_6(works_by, way[0]):
             _refuse_unprepared(self.cluster, self._versions, done)
-            _refuse_v2_data(self.cluster, self.fleet, self._versions)
+            _refuse_v2_data(self.etcd, self._versions)
         elif any(to_3_6(works_by, release) for release in way):
             self.look_for_v2_data(way[0])
 
@@ -230,12 +230,12 @@ class Steps:
         members = self.cluster.members
         asked = {m.machine: {"v2": before_3_7.v2_requests(self.cluster, m)} for m in members}
         probes = {machine: Probe(commands=c, addresses=False) for machine, c in asked.items()}
-        told = gather.require_facts(self.fleet, probes)
+        told = gather.require_facts(self.etcd.fleet, probes)
         return {m.name: told[m.machine].commands.get("v2", "").strip() for m in members}
 
     def look_for_v2_data(self, release: str) -> None:
         """Add the look for v2 data. Every host has ``release``; its etcdutl looks."""
-        gate = before_3_6.no_v2_data(self.cluster, self.fleet, release)
+        gate = before_3_6.no_v2_data(self.etcd, release)
         self.steps.append(Step("look for v2 data, which etcd 3.6 does not start with", before=gate))
 
     def restart_again(self, done: Collection[str]) -> None:
@@ -253,8 +253,8 @@ class Steps:
                 Step(
                     f"{member.name}: restart etcd {release} once more, to repair its lists",
                     (HostChanges(member.name, member.machine, self._restart(member)),),
-                    before=_undisturbed(self.cluster, self.fleet, member, release),
-                    after=_runs(self.cluster, self.fleet, member, release, whole=False),
+                    before=_undisturbed(self.etcd, member, release),
+                    after=_runs(self.etcd, member, release, whole=False),
                 )
             )
             self.steps.append(
@@ -285,13 +285,13 @@ class Steps:
                 Step(
                     f"{member.name}: etcd {release} writes a snapshot for 3.7 to start from",
                     (HostChanges(member.name, member.machine, changed),),
-                    before=_undisturbed(self.cluster, self.fleet, member, release),
-                    after=before_3_7.snapshot_written(self.cluster, self.fleet, member),
+                    before=_undisturbed(self.etcd, member, release),
+                    after=before_3_7.snapshot_written(self.etcd, member),
                 )
             )
 
     def enable_downgrade(self, hop: Release) -> None:
-        cluster, fleet = self.cluster, self.fleet
+        etcd = self.etcd
         lower = "{}.{}.0".format(*version_tuple(hop.version)[:2])
         self.steps.append(
             Step(
@@ -300,12 +300,10 @@ class Steps:
                 (
                     Action(
                         f"etcd: enable the downgrade to {lower[:-2]}",
-                        lambda: reconfigure.with_leader(
-                            cluster, fleet, lambda c: c.downgrade_enable(lower)
-                        ),
+                        lambda: reconfigure.with_leader(etcd, lambda c: c.downgrade_enable(lower)),
                     ),
                 ),
-                before=_undisturbed(cluster, fleet, None),
+                before=_undisturbed(etcd, None),
             )
         )
 
@@ -333,16 +331,14 @@ class Steps:
                     f"{member.name}: etcd {self._versions[member.name] or '(down)'} to "
                     f"{hop.version}",
                     (HostChanges(member.name, member.machine, self._changes(hop, member)),),
-                    before=_undisturbed(self.cluster, self.fleet, member, hop.version),
-                    after=_runs(
-                        self.cluster, self.fleet, member, hop.version, whole=last, back=back
-                    ),
+                    before=_undisturbed(self.etcd, member, hop.version),
+                    after=_runs(self.etcd, member, hop.version, whole=last, back=back),
                 )
             )
             self._versions[member.name] = hop.version
 
     def _hand_over(self, leader: EtcdMember, to: EtcdMember) -> None:
-        cluster, fleet = self.cluster, self.fleet
+        etcd = self.etcd
         self._leader = to.name
         self.steps.append(
             Step(
@@ -351,7 +347,7 @@ class Steps:
                 (
                     Action(
                         f"etcd: make {to.name} the leader",
-                        lambda: reconfigure.move_leadership_to(cluster, fleet, to),
+                        lambda: reconfigure.move_leadership_to(etcd, to),
                     ),
                 ),
             )
@@ -481,9 +477,9 @@ def _left_by_an_upgrade(
     return in_between or moved
 
 
-def _works_by(cluster: EtcdCluster, fleet: Fleet, observed: EtcdState) -> tuple[int, int]:
+def _works_by(etcd: Etcd, observed: EtcdState) -> tuple[int, int]:
     member = next(m.member for m in observed.health.members if m.healthy)
-    return cluster_version(cluster, fleet, member)
+    return cluster_version(etcd, member)
 
 
 def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
@@ -553,11 +549,11 @@ def _refuse_unprepared(
     )
 
 
-def _refuse_v2_data(cluster: EtcdCluster, fleet: Fleet, versions: Mapping[str, str | None]) -> None:
+def _refuse_v2_data(etcd: Etcd, versions: Mapping[str, str | None]) -> None:
     """Raises :class:`PreflightFailed` when 3.6 would not start with the data of a member."""
     tools = {name: v for name, v in versions.items() if v is not None and _is_3_5(v)}
     try:
-        before_3_6.require_no_v2_data(cluster, fleet, tools)
+        before_3_6.require_no_v2_data(etcd, tools)
     except PreflightFailed as error:
         raise PreflightFailed(
             f"{error.message}; nothing was changed", error.problems, id=error.id
@@ -568,22 +564,20 @@ def _is_3_5(version: str) -> bool:
     return version_tuple(version)[:2] == (3, 5)
 
 
-def _undisturbed(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember | None, release: str = ""
-) -> Gate:
+def _undisturbed(etcd: Etcd, member: EtcdMember | None, release: str = "") -> Gate:
     """The gate before ``member`` is restarted: the others are healthy, no alarm is on, and
     ``release`` can read the member's data."""
 
     def check() -> None:
         seen = gates.until(
-            lambda: health.observe(cluster, fleet),
+            lambda: health.observe(etcd),
             lambda h: not _trouble(h, member, release),
             within=READY_WITHIN,
         )
         if trouble := _trouble(seen, member, release):
             raise Unhealthy(trouble, seen.problems, id="upgrade-stopped")
         if member is not None and seen.is_member_healthy(member.name):
-            hashes.require_equal(seen, fleet)
+            hashes.require_equal(seen, etcd)
 
     who = f"every member but {member.name}" if member is not None else "every member"
     return Gate(f"{who} healthy, no alarm", check)
@@ -605,8 +599,7 @@ def _trouble(seen: ClusterHealth, member: EtcdMember | None, release: str = "") 
 
 
 def _runs(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     member: EtcdMember,
     version: str,
     *,
@@ -620,9 +613,9 @@ def _runs(
     """
 
     def check() -> None:
-        gates.all_healthy(cluster, fleet, member).check()
-        require_voters(health.observe(cluster, fleet), version, back)
-        with reach.connect(cluster, fleet, member) as client:
+        gates.all_healthy(etcd, member).check()
+        require_voters(health.observe(etcd), version, back)
+        with etcd.member(member) as client:
             now = client.status().version
         if now != version:
             raise Unhealthy(
@@ -630,7 +623,7 @@ def _runs(
                 id="upgrade-stopped",
             )
         if whole:
-            _wait_for_version(cluster, fleet, member, version_tuple(version)[:2])
+            _wait_for_version(etcd, member, version_tuple(version)[:2])
 
     title = f"every member healthy, {member.name} runs {version}"
     if whole:
@@ -665,14 +658,12 @@ def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
     )
 
 
-def _wait_for_version(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, wanted: tuple[int, int]
-) -> None:
+def _wait_for_version(etcd: Etcd, member: EtcdMember, wanted: tuple[int, int]) -> None:
     deadline = time.monotonic() + VERSION_WITHIN
     while True:
         now: tuple[int, int] | None = None
         with contextlib.suppress(ProvisionError):
-            now = cluster_version(cluster, fleet, member)
+            now = cluster_version(etcd, member)
         if now == wanted:
             return
         if time.monotonic() > deadline:

@@ -16,14 +16,14 @@ from dataclasses import replace
 from provision.engine.plan import Action, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import gates, reconfigure
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired
 from provision.etcd.member.desired import Leaf, MemberTls
 from provision.etcd.pki import tls
 from provision.host.diff import Change, changes
 from provision.host.predict import after
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd.state.observe import EtcdState, Running
-from provision.ssh.session import Fleet
 
 
 def wanted(cluster: EtcdCluster, observed: EtcdState) -> bool:
@@ -32,12 +32,12 @@ def wanted(cluster: EtcdCluster, observed: EtcdState) -> bool:
     return running is not None and any(_is_plain(m, running) for m in cluster.members)
 
 
-def plan(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool) -> Plan:
+def plan(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     """First all members get the files; then each gets its https URL, the leader last.
 
     Raises :class:`PreflightFailed` unless every declared member is there and healthy.
     """
-    cluster, running = inventory.etcd, observed.running
+    cluster, running = etcd.cluster, observed.running
     assert running is not None  # wanted() has checked it
     _require_all(cluster, observed, running)
     ca = tls.authority(cluster, observed.facts, write=write)
@@ -52,7 +52,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool
         material = tls.material(cluster, m, facts[m.name], ca)
         files = desired.resources(cluster, plain, observed.artifact, material, facts[m.name])
         if todo := changes(files, facts[m.name]):
-            steps.append(_change(cluster, fleet, m, todo, f"{m.name} can speak TLS to its peers"))
+            steps.append(_change(etcd, m, todo, f"{m.name} can speak TLS to its peers"))
             facts[m.name] = after(files, facts[m.name])
             if material is not None:
                 # Certificates that this run has made are valid.
@@ -62,11 +62,11 @@ def plan(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool
         there = running.roster.find(m)
         assert there is not None  # _require_all() has checked it
         if _is_plain(m, running):
-            steps.append(_told(cluster, fleet, m, there.id))
+            steps.append(_told(etcd, m, there.id))
         material = given.get(m.name) or tls.material(cluster, m, facts[m.name], ca)
         files = desired.resources(cluster, m, observed.artifact, material, facts[m.name])
         if todo := changes(files, facts[m.name]):
-            steps.append(_change(cluster, fleet, m, todo, f"{m.name} listens by TLS only"))
+            steps.append(_change(etcd, m, todo, f"{m.name} listens by TLS only"))
     steps += tls.own_steps(cluster, ca)
     guards = tuple(m.machine for m in cluster.members)
     return Plan("deploy-etcd", cluster.name, tuple(steps), observed.warnings, guards)
@@ -106,26 +106,24 @@ def _require_all(cluster: EtcdCluster, observed: EtcdState, running: Running) ->
         )
 
 
-def _told(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, member_id: int) -> Step:
-    others = [m for m in cluster.members if m.name != member.name]
+def _told(etcd: Etcd, member: EtcdMember, member_id: int) -> Step:
+    others = [m for m in etcd.cluster.members if m.name != member.name]
     return Step(
         f"tell the cluster that {member.name} is at {member.peer_url}",
         calls=(
             Action(
                 f"update member {member.name}: {member.peer_url}",
-                lambda: reconfigure.update(cluster, fleet, member, member_id, others),
+                lambda: reconfigure.update(etcd, member, member_id, others),
             ),
         ),
-        before=gates.require_others_healthy(cluster, fleet, member),
+        before=gates.require_others_healthy(etcd, member),
     )
 
 
-def _change(
-    cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, todo: tuple[Change, ...], title: str
-) -> Step:
+def _change(etcd: Etcd, member: EtcdMember, todo: tuple[Change, ...], title: str) -> Step:
     return Step(
         title,
         (HostChanges(member.name, member.machine, todo),),
-        before=gates.require_others_healthy(cluster, fleet, member),
-        after=gates.all_healthy(cluster, fleet, member),
+        before=gates.require_others_healthy(etcd, member),
+        after=gates.all_healthy(etcd, member),
     )

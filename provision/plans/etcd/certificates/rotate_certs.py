@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.served_certs import CertificateState, shown_certificates
 from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import MemberTls
@@ -31,17 +32,15 @@ from provision.host.diff import changes
 from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.host.resources import Resource
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd.state.observe import EtcdState
-from provision.ssh.session import Fleet
 
 #: Seconds until a listener shows a new certificate.
 SHOWN_WITHIN = 10.0
 
 
 def leaves(
-    inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     observed: EtcdState,
     members: Sequence[EtcdMember],
     *,
@@ -52,19 +51,17 @@ def leaves(
     With an external CA, the new certificates are the imported ones. If the CA's bundle has changed,
     all members are first restarted one by one, to trust the new bundle.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     if cluster.tls.ca == "external":
-        return _imported(cluster, fleet, observed, members)
+        return _imported(etcd, observed, members)
     ca = _authorities(cluster, observed, write=write)
     over = cut_off(cluster, observed)
     _require_chosen(over, members)
     steps = tls.finishing(cluster)
-    made = {
-        m.name: _new_leaf(cluster, fleet, m, observed.facts[m.machine], ca.signing) for m in over
-    }
-    steps += _healing(cluster, fleet, [made[m.name] for m in over])
+    made = {m.name: _new_leaf(etcd, m, observed.facts[m.machine], ca.signing) for m in over}
+    steps += _healing(etcd, [made[m.name] for m in over])
     steps += [
-        _new_leaf(cluster, fleet, m, observed.facts[m.machine], ca.signing)
+        _new_leaf(etcd, m, observed.facts[m.machine], ca.signing)
         for m in gates.order(list(members), observed.health)
         if m not in over
     ]
@@ -73,9 +70,9 @@ def leaves(
     return _plan(cluster, steps)
 
 
-def authority(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool) -> Plan:
+def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     """Replace the cluster's CA with a new one; go on where an earlier run ended."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     _require_declared(cluster, observed)
     if cluster.tls.ca == "external":
         raise UsageError(
@@ -84,7 +81,7 @@ def authority(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write:
             id="command-not-applicable",
         )
     if needs_outage(cluster, observed):
-        return _outage(cluster, fleet, observed, write=write)
+        return _outage(etcd, observed, write=write)
     if left := tls.finishing(cluster):
         return _plan(cluster, left)  # all but the end of that replacement is done
     ca = _authorities(cluster, observed, write=write)
@@ -100,15 +97,15 @@ def authority(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write:
         for m in members:
             if trusted[m.name] != both or _must_restart(facts[m.name]):
                 title = f"{m.name} trusts the old and the new CA"
-                steps.append(_new_trust(cluster, fleet, m, facts[m.name], both, title))
+                steps.append(_new_trust(etcd, m, facts[m.name], both, title))
                 facts[m.name] = after(_trusting(cluster, m, both), facts[m.name])
-    steps += [_new_leaf(cluster, fleet, m, facts[m.name], new) for m in pending]
+    steps += [_new_leaf(etcd, m, facts[m.name], new) for m in pending]
     if ca.signing is not new:
         steps.append(tls.own_certificate(cluster, new))
     for m in members:
         if desired.trusted(cluster, facts[m.name]) != new.cert_pem or _must_restart(facts[m.name]):
             title = f"{m.name} trusts the new CA only"
-            steps.append(_new_trust(cluster, fleet, m, facts[m.name], new.cert_pem, title))
+            steps.append(_new_trust(etcd, m, facts[m.name], new.cert_pem, title))
     return _plan(cluster, [*steps, _retire(cluster, old, new)])
 
 
@@ -163,8 +160,9 @@ def require_at_hand(cluster: EtcdCluster, observed: EtcdState) -> None:
         tls.require_known(cluster, observed.facts, ca)
 
 
-def _outage(cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, *, write: bool) -> Plan:
+def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     """A new CA for all members together, in the place of one that has expired or is lost."""
+    cluster = etcd.cluster
     _require_installed(cluster, observed)
     directory, name = cluster.tls.pki_dir, cluster.name
     old: certificates.Authority | None = None
@@ -185,7 +183,7 @@ def _outage(cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, *, write: b
         material = MemberTls(m.name, new.cert_pem, leaves.get("peer"), leaves.get("server"))
         hosts.append(_anew(cluster, m, facts, material))
     # This comes before the gate, because the gate asks the members with this certificate.
-    steps = [tls.own_certificate(cluster, new), *_all_at_once(cluster, fleet, hosts)]
+    steps = [tls.own_certificate(cluster, new), *_all_at_once(etcd, hosts)]
     if old is not None:
         steps.append(_retire(cluster, old, new))
     return dataclasses.replace(_plan(cluster, steps), notes=(_replaced(cluster),))
@@ -198,12 +196,12 @@ def _anew(
     return HostChanges(member.name, member.machine, todo)
 
 
-def _all_at_once(cluster: EtcdCluster, fleet: Fleet, hosts: Sequence[HostChanges]) -> list[Step]:
+def _all_at_once(etcd: Etcd, hosts: Sequence[HostChanges]) -> list[Step]:
     """Restart all members in one step. Restarted one by one, they would wait for each other: a
     member that trusts only the new CA has no quorum until most others trust it."""
     title = "OUTAGE: all members get the CA and new certificates, and restart together"
     todo = tuple(h for h in hosts if h.changes)
-    return [Step(title, todo, after=gates.all_healthy(cluster, fleet))] if todo else []
+    return [Step(title, todo, after=gates.all_healthy(etcd))] if todo else []
 
 
 def _retire(cluster: EtcdCluster, old: certificates.Authority, new: certificates.Authority) -> Step:
@@ -237,7 +235,7 @@ def _require_chosen(over: Sequence[EtcdMember], members: Sequence[EtcdMember]) -
         )
 
 
-def _healing(cluster: EtcdCluster, fleet: Fleet, renewals: Sequence[Step]) -> list[Step]:
+def _healing(etcd: Etcd, renewals: Sequence[Step]) -> list[Step]:
     """``renewals`` of members that are cut off, with only one gate, at the end: earlier gates could
     not pass. New files disturb no member."""
     steps = [
@@ -260,10 +258,9 @@ def _healing(cluster: EtcdCluster, fleet: Fleet, renewals: Sequence[Step]) -> li
     return steps
 
 
-def _imported(
-    cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, members: Sequence[EtcdMember]
-) -> Plan:
+def _imported(etcd: Etcd, observed: EtcdState, members: Sequence[EtcdMember]) -> Plan:
     """First every member trusts the CAs in ``ca_bundle``; then come the imported certificates."""
+    cluster = etcd.cluster
     ca = external_ca.load(cluster)
     tls.require_known(cluster, observed.facts, ca)
     _require_some(cluster, observed)
@@ -277,7 +274,7 @@ def _imported(
             pair = {k: imported.choose(cluster, m, k, facts, ca).leaf for k in desired.kinds(m)}
             material = MemberTls(m.name, ca.bundle, pair.get("peer"), pair.get("server"))
             hosts.append(_anew(cluster, m, facts, material))
-        steps = [*imported.own_step(cluster), *_all_at_once(cluster, fleet, hosts)]
+        steps = [*imported.own_step(cluster), *_all_at_once(etcd, hosts)]
         return dataclasses.replace(_plan(cluster, steps), notes=(*told, _replaced(cluster)))
     steps = []
     healing: list[Step] = []
@@ -286,16 +283,16 @@ def _imported(
         facts = observed.facts[m.machine]
         if desired.trusted(cluster, facts) != ca.bundle or _must_restart(facts):
             title = f"{m.name} trusts the CAs of {cluster.tls.ca_bundle}"
-            steps.append(_new_trust(cluster, fleet, m, facts, ca.bundle, title))
+            steps.append(_new_trust(etcd, m, facts, ca.bundle, title))
         chosen = {k: imported.choose(cluster, m, k, facts, ca) for k in desired.kinds(m)}
         new = {k: c for k, c in chosen.items() if c.new is not None and m in members}
         if new:
             made = {k: certificates.inspect(c.new or b"").fingerprint for k, c in new.items()}
             pair = {k: c.leaf for k, c in new.items()}
             material = MemberTls(m.name, b"", peer=pair.get("peer"), server=pair.get("server"))
-            step = _leaf_step(cluster, fleet, m, facts, material, made)
+            step = _leaf_step(etcd, m, facts, material, made)
             (healing if m in over else leaves).append(step)
-    steps = [*_healing(cluster, fleet, healing), *steps, *leaves]
+    steps = [*_healing(etcd, healing), *steps, *leaves]
     if len(members) == len(cluster.members):
         steps += imported.own_step(cluster)
     if not steps and not told:
@@ -410,19 +407,18 @@ def _must_restart(facts: HostFacts) -> bool:
 
 
 def _new_trust(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     member: EtcdMember,
     facts: HostFacts,
     bundle: bytes,
     title: str,
 ) -> Step:
-    todo = changes(_trusting(cluster, member, bundle), facts)
+    todo = changes(_trusting(etcd.cluster, member, bundle), facts)
     return Step(
         title,
         (HostChanges(member.name, member.machine, todo),),
-        before=gates.require_others_healthy(cluster, fleet, member),
-        after=gates.all_healthy(cluster, fleet, member),
+        before=gates.require_others_healthy(etcd, member),
+        after=gates.all_healthy(etcd, member),
     )
 
 
@@ -432,16 +428,15 @@ def _trusting(cluster: EtcdCluster, member: EtcdMember, bundle: bytes) -> list[R
 
 
 def _new_leaf(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     member: EtcdMember,
     facts: HostFacts,
     authority: certificates.Authority,
 ) -> Step:
     made: dict[str, str] = {}
-    leaf = _leaves(cluster, member, facts, authority, made)
+    leaf = _leaves(etcd.cluster, member, facts, authority, made)
     new = MemberTls(member.name, b"", peer=leaf.get("peer"), server=leaf.get("server"))
-    return _leaf_step(cluster, fleet, member, facts, new, made)
+    return _leaf_step(etcd, member, facts, new, made)
 
 
 def _leaves(
@@ -464,8 +459,7 @@ def _leaves(
 
 
 def _leaf_step(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     member: EtcdMember,
     facts: HostFacts,
     new: MemberTls,
@@ -473,25 +467,25 @@ def _leaf_step(
 ) -> Step:
     """``made``: the fingerprints of the certificates, by listener. They are there at the latest
     when the step is applied."""
-    todo = changes(desired.certificates(cluster, new), facts)
+    todo = changes(desired.certificates(etcd.cluster, new), facts)
     return Step(
         f"renew {member.name}",
         (HostChanges(member.name, member.machine, todo),),
-        before=gates.require_others_healthy(cluster, fleet, member),
-        after=_shown(cluster, fleet, member, made),
+        before=gates.require_others_healthy(etcd, member),
+        after=_shown(etcd, member, made),
     )
 
 
-def _shown(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember, made: dict[str, str]) -> Gate:
+def _shown(etcd: Etcd, member: EtcdMember, made: dict[str, str]) -> Gate:
     """Every member is healthy, and the listeners of ``member`` show the certificates ``made``."""
-    healthy = gates.all_healthy(cluster, fleet, member)
+    healthy = gates.all_healthy(etcd, member)
     listeners = {"peer": "peer", "client": "server"}
 
     def check() -> None:
         healthy.check()
         deadline = time.monotonic() + SHOWN_WITHIN
         while True:
-            shown = shown_certificates(cluster, fleet, member)
+            shown = shown_certificates(etcd, member)
             late = [
                 c
                 for c in shown

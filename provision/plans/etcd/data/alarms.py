@@ -14,10 +14,9 @@ from provision.engine.plan import Action
 from provision.errors import Problem, Unhealthy
 from provision.etcd.api.values import Alarm, RegisteredMember
 from provision.etcd.cluster import gates, hashes, health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.health import ClusterHealth
-from provision.inventory.resolved import EtcdCluster
-from provision.ssh.session import Fleet
 from provision.text import size
 
 #: The kinds of alarm in etcd (``AlarmType`` of its ``rpc.proto``).
@@ -25,13 +24,13 @@ KINDS = ("CORRUPT", "NOSPACE")
 RAISE_QUOTA = "raise etcd.settings.quota-backend-bytes and invoke deploy-etcd"
 
 
-def standing(cluster: EtcdCluster, fleet: Fleet) -> list[Alarm]:
+def standing(etcd: Etcd) -> list[Alarm]:
     """The alarms, by consensus. Raises :class:`Unhealthy` when no member serves."""
-    with health.any_client(cluster, fleet) as client:
+    with etcd.any() as client:
         return client.alarms()
 
 
-def disarm(cluster: EtcdCluster, fleet: Fleet, kind: str) -> Action:
+def disarm(etcd: Etcd, kind: str) -> Action:
     """Disarm every alarm of ``kind``, for all members, if its cause is gone when the call runs.
 
     When the cause is not gone, the call raises :class:`Unhealthy` with the remedy.
@@ -39,31 +38,31 @@ def disarm(cluster: EtcdCluster, fleet: Fleet, kind: str) -> Action:
 
     def do() -> None:
         # A member that stays down is no reason to wait: CORRUPT is not disarmed without it.
-        look = partial(health.observe, cluster, fleet, quotas=True)
+        look = partial(health.observe, etcd, quotas=True)
         seen = gates.until(look, lambda h: h.all_healthy, gates.BACK_WITHIN)
-        _disarm(cluster, fleet, seen, kind)
+        _disarm(etcd, seen, kind)
 
     return Action(f"etcd: disarm {kind}, when its cause is gone", do)
 
 
-def settle(cluster: EtcdCluster, fleet: Fleet) -> Action:
+def settle(etcd: Etcd) -> Action:
     """Disarm the alarms that were in the members' older data, such as a snapshot.
 
     An alarm stays while its cause is still there.
     """
 
     def do() -> None:
-        look = partial(health.observe, cluster, fleet, quotas=True)
+        look = partial(health.observe, etcd, quotas=True)
         seen = gates.until(look, lambda h: h.all_healthy)
         gates.require_healthy(seen)
         for kind in sorted(seen.alarms):
-            if not unsolved(seen, fleet, kind):
-                _disarm(cluster, fleet, seen, kind)
+            if not unsolved(seen, etcd, kind):
+                _disarm(etcd, seen, kind)
 
     return Action("etcd: disarm the alarms that came with the data, if their cause is gone", do)
 
 
-def unsolved(seen: ClusterHealth, fleet: Fleet, kind: str) -> list[Problem]:
+def unsolved(seen: ClusterHealth, etcd: Etcd, kind: str) -> list[Problem]:
     """Why an alarm of ``kind`` must stay, with the remedies; empty when its cause is gone.
 
     NOSPACE: a member's database has reached its quota. CORRUPT: the voters' data are not the same,
@@ -72,7 +71,7 @@ def unsolved(seen: ClusterHealth, fleet: Fleet, kind: str) -> list[Problem]:
     if kind == "NOSPACE":
         return _full(seen)
     if kind == "CORRUPT":
-        return _differing(seen, hashes.compare(seen, fleet))
+        return _differing(seen, hashes.compare(seen, etcd))
     what = f"an alarm that this tool does not know: {kind}"
     return [Problem("etcd", what, "see etcdctl", id="alarm-raised")]
 
@@ -87,10 +86,10 @@ def whose(alarm: Alarm, seen: ClusterHealth) -> str:
     return names.get(alarm.member_id, f"{alarm.member_id:x}, which is no member")
 
 
-def _disarm(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth, kind: str) -> None:
-    if problems := unsolved(seen, fleet, kind):
+def _disarm(etcd: Etcd, seen: ClusterHealth, kind: str) -> None:
+    if problems := unsolved(seen, etcd, kind):
         raise Unhealthy(f"the alarm {kind} is not solved", problems, id=problems[0].id)
-    with health.any_client(cluster, fleet) as client:
+    with etcd.any() as client:
         for alarm in client.alarms():
             if alarm.kind == kind:
                 client.disarm(alarm)

@@ -16,12 +16,12 @@ from pathlib import Path
 from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient
-from provision.etcd.api.values import KvHash, Login
-from provision.etcd.cluster import hashes, health, reach, scratch
+from provision.etcd.api.values import KvHash
+from provision.etcd.cluster import hashes, health, scratch
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backups
 from provision.etcd.member.backups import STAMP
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.ssh.session import Fleet
+from provision.inventory.resolved import EtcdMember, Inventory
 from provision.text import size
 
 #: bbolt writes whole pages, and etcd appends a sha256. So the remainder of the size shows whether
@@ -64,25 +64,23 @@ def default_directory(inventory: Inventory) -> Path:
     return inventory.path.absolute().parent / "backups"
 
 
-def step(inventory: Inventory, fleet: Fleet, directory: Path | None = None) -> Step:
+def step(inventory: Inventory, etcd: Etcd, directory: Path | None = None) -> Step:
     """A step that takes a verified backup, for plans that should not begin without a backup."""
     into = directory or default_directory(inventory)
 
     def do() -> None:
-        take(inventory.etcd, fleet, into)
+        take(etcd, into)
 
     return Step("back up etcd", calls=(Action(f"save a verified snapshot in {into}", do),))
 
 
 def take(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     directory: Path,
     *,
     keep: int = 0,
-    login: Login | None = None,
 ) -> Backup:
-    """Save a snapshot of ``cluster`` in ``directory`` and prove it. The proof: a scratch member
+    """Save a snapshot of the cluster in ``directory`` and prove it. The proof: a scratch member
     with the restored snapshot has the revision, the number of keys and the hash of the source
     member.
 
@@ -90,18 +88,19 @@ def take(
     Raises :class:`Unhealthy` when no member can be read or the proof fails, and
     :class:`PreflightFailed` when there is no space to write or verify the file.
     """
+    cluster = etcd.cluster
     started = time.monotonic()
-    source = choose(cluster, fleet, login)
+    source = choose(etcd)
     when = datetime.now(timezone.utc)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_partial(directory, cluster.name)
         partial = directory / f".{cluster.name}-{when.strftime(STAMP)}-{os.getpid()}.partial"
         try:
-            with reach.connect(cluster, fleet, source, login=login) as client:
+            with etcd.member(source) as client:
                 at = client.status()
                 digest = _save(client, partial)
-            revision, keys = _prove(cluster, fleet, source, partial, digest, login)
+            revision, keys = _prove(etcd, source, partial, digest)
             final = directory / backups.name(
                 cluster.name, at.cluster_id, at.raft_term, at.raft_index, revision, when
             )
@@ -128,13 +127,13 @@ def take(
     return Backup(final, digest, length, revision, keys, source.name, seconds, removed)
 
 
-def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> EtcdMember:
+def choose(etcd: Etcd) -> EtcdMember:
     """The healthy member to read from: a follower if there is one, because it has less to do.
 
     Raises :class:`Unhealthy` when no member is healthy, or when etcd itself reports that data
     differs between members. Raises :class:`PreflightFailed` when the members' hashes differ.
     """
-    seen = health.observe(cluster, fleet, login=login)
+    seen = health.observe(etcd)
     if any(m.status is not None and "CORRUPT" in m.status.alarms for m in seen.members):
         raise Unhealthy(
             "no backup: etcd's alarm CORRUPT says that the members' data differ",
@@ -144,7 +143,7 @@ def choose(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> Et
     healthy = [m for m in seen.members if m.healthy and m.status and not m.status.is_learner]
     if not healthy:
         raise Unhealthy("no backup: no etcd member is healthy", seen.problems, id="quorum-lost")
-    hashes.require_equal(seen, fleet)
+    hashes.require_equal(seen, etcd)
     return min(healthy, key=lambda m: m.member.name == seen.leader).member
 
 
@@ -231,21 +230,19 @@ def _save(client: EtcdClient, path: Path) -> str:
 
 
 def _prove(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     source: EtcdMember,
     path: Path,
     digest: str,
-    login: Login | None,
 ) -> tuple[int, int]:
     """The snapshot's revision and number of keys, compared with the values of the source."""
     timeout = 30.0 + path.stat().st_size / HASHED_PER_SECOND
     with (
-        scratch.member(cluster, fleet, source, path, digest, timeout=timeout, login=login) as (
+        scratch.member(etcd, source, path, digest, timeout=timeout) as (
             restored,
             status,
         ),
-        reach.connect(cluster, fleet, source, timeout=timeout, login=login) as live,
+        etcd.member(source, timeout=timeout) as live,
     ):
         restored_data, live_data = (_once(client, status.revision) for client in (restored, live))
     if restored_data[1].compact_revision != live_data[1].compact_revision:

@@ -16,14 +16,14 @@ from functools import partial
 from provision.engine.plan import Action, Gate, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.errors import EtcdRefused
-from provision.etcd.cluster import gates, health, reach, reconfigure
+from provision.etcd.cluster import gates, health, reconfigure
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.host import gather
 from provision.host.facts import Probe
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.ssh.session import Fleet
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.text import size
 
 #: A member surely compacts, hashes or rewrites at least this many bytes of its database a second.
@@ -117,8 +117,7 @@ def usage(seen: ClusterHealth) -> list[Usage]:
 
 
 def plan(
-    inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     seen: ClusterHealth,
     *,
     compact: bool,
@@ -136,7 +135,7 @@ def plan(
     :class:`PreflightFailed` when a disk has no room for a second file, or when a crash of the
     running release during the defragmentation can damage data.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     _require(seen)
     etcd_releases.require_fit(seen.releases, {State.DEFRAG}, "defrag-etcd")
     steps: list[Step] = []
@@ -149,7 +148,7 @@ def plan(
                 calls=(
                     Action(
                         "drop the history of every key up to the newest revision",
-                        lambda: _compact(cluster, fleet, largest),
+                        lambda: _compact(etcd, largest),
                     ),
                 ),
             )
@@ -163,19 +162,18 @@ def plan(
         _require_room(cluster, [sizes[m.name] for m in chosen], free)
     for member in chosen:
         others = [m for m in cluster.members if m.name != member.name]
-        steps.append(
-            _defrag_step(cluster, fleet, member, others, sizes[member.name], every=every or compact)
-        )
+        steps.append(_defrag_step(etcd, member, others, sizes[member.name], every=every or compact))
     guards = tuple(m.machine for m in cluster.members)
     notes = (_stalls(cluster, sizes),) if len(cluster.members) == 1 and chosen else ()
     return Plan("defrag-etcd", cluster.name, tuple(steps), notes, guards)
 
 
-def free_space(cluster: EtcdCluster, fleet: Fleet) -> dict[str, int]:
+def free_space(etcd: Etcd) -> dict[str, int]:
     """Free bytes on the disk of each member's data, by name. Hosts that do not answer are left
     out."""
+    cluster = etcd.cluster
     probes = {m.machine: Probe(disks=(m.data_dir,), addresses=False) for m in cluster.members}
-    facts, _ = gather.gather_facts(fleet, probes)
+    facts, _ = gather.gather_facts(etcd.fleet, probes)
     return {
         m.name: disk.available
         for m in cluster.members
@@ -184,8 +182,7 @@ def free_space(cluster: EtcdCluster, fleet: Fleet) -> dict[str, int]:
 
 
 def _defrag_step(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     member: EtcdMember,
     others: Sequence[EtcdMember],
     now: Usage,
@@ -195,7 +192,7 @@ def _defrag_step(
     calls = [
         Action(
             f"rewrite its database of {size(now.size)}, {size(now.in_use)} in use",
-            partial(_defragment, cluster, fleet, member, others, every=every),
+            partial(_defragment, etcd, member, others, every=every),
         )
     ]
     if now.leader and others:
@@ -203,11 +200,11 @@ def _defrag_step(
             0,
             Action(
                 f"etcd: another member leads, since {member.name} does not answer meanwhile",
-                partial(reconfigure.move_leadership_off, cluster, fleet, member, others),
+                partial(reconfigure.move_leadership_off, etcd, member, others),
             ),
         )
     title = f"defragment {member.name}" + (" (leader)" if now.leader else "")
-    before, after = _reads(cluster, fleet), _reads(cluster, fleet)
+    before, after = _reads(etcd), _reads(etcd)
     return Step(title, calls=tuple(calls), before=before, after=after)
 
 
@@ -243,18 +240,18 @@ def _require_room(cluster: EtcdCluster, chosen: Sequence[Usage], free: Mapping[s
         raise PreflightFailed("there is no room to defragment", problems, id="disk-full")
 
 
-def _compact(cluster: EtcdCluster, fleet: Fleet, largest: int) -> None:
-    with health.any_client(cluster, fleet, timeout=_timeout(largest)) as client:
+def _compact(etcd: Etcd, largest: int) -> None:
+    with etcd.any(timeout=_timeout(largest)) as client:
         revision = client.status().revision
         try:
             client.compact(revision)
         except EtcdRefused as error:
             if "compacted" not in error.message:  # an earlier run, or etcd itself, has done it
                 raise
-    _wait_compacted(cluster, fleet, _timeout(largest))
+    _wait_compacted(etcd, _timeout(largest))
 
 
-def _wait_compacted(cluster: EtcdCluster, fleet: Fleet, within: float) -> None:
+def _wait_compacted(etcd: Etcd, within: float) -> None:
     """Wait until every member has freed the pages of compacted history, at most ``within`` seconds.
 
     The compacting call waits only for the member that serves it. The other members have the same
@@ -263,7 +260,7 @@ def _wait_compacted(cluster: EtcdCluster, fleet: Fleet, within: float) -> None:
     last: dict[str, int] = {}
     started = fell = differed = time.monotonic()
     while True:
-        now = {u.member: u.in_use for u in usage(health.observe(cluster, fleet))}
+        now = {u.member: u.in_use for u in usage(health.observe(etcd))}
         at = time.monotonic()
         if any(n < last.get(name, n) for name, n in now.items()):
             fell = at
@@ -277,8 +274,7 @@ def _wait_compacted(cluster: EtcdCluster, fleet: Fleet, within: float) -> None:
 
 
 def _defragment(
-    cluster: EtcdCluster,
-    fleet: Fleet,
+    etcd: Etcd,
     member: EtcdMember,
     others: Sequence[EtcdMember],
     *,
@@ -286,16 +282,16 @@ def _defragment(
 ) -> None:
     """Rewrite the database of ``member``. If another member can lead, ``member`` must not lead
     meanwhile."""
-    seen = health.observe(cluster, fleet)
+    seen = health.observe(etcd)
     now = next((u for u in usage(seen) if u.member == member.name), None)
     if now is not None and not (every or now.worthwhile):
         return  # nothing to gain: the compaction freed nothing, or an earlier run did this
     if now is not None:
-        _require_room(cluster, [now], free_space(cluster, fleet))
+        _require_room(etcd.cluster, [now], free_space(etcd))
     if others:
-        reconfigure.move_leadership_off(cluster, fleet, member, others)
+        reconfigure.move_leadership_off(etcd, member, others)
     length = now.size if now is not None else 0
-    with reach.connect(cluster, fleet, member, timeout=_timeout(length)) as client:
+    with etcd.member(member, timeout=_timeout(length)) as client:
         client.defragment()
 
 
@@ -311,12 +307,12 @@ def _require(seen: ClusterHealth) -> None:
         )
 
 
-def _reads(cluster: EtcdCluster, fleet: Fleet) -> Gate:
+def _reads(etcd: Etcd) -> Gate:
     """A gate: every member serves reads. It tries no write: NOSPACE may be the reason for the
     run."""
 
     def check() -> None:
-        _require(gates.until(lambda: health.observe(cluster, fleet), lambda h: h.all_healthy))
+        _require(gates.until(lambda: health.observe(etcd), lambda h: h.all_healthy))
 
     return Gate("every member serves reads by quorum", check)
 

@@ -8,30 +8,29 @@ from dataclasses import replace
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import Problem, Unhealthy
 from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
-from provision.inventory.resolved import Inventory
 from provision.plans.etcd.data import alarms, defrag_etcd
-from provision.ssh.session import Fleet
 from provision.text import size
 
 
-def plan(inventory: Inventory, fleet: Fleet) -> Plan:
+def plan(etcd: Etcd) -> Plan:
     """Disarm every alarm whose cause is gone. Empty when there is no alarm.
 
     Raises :class:`Unhealthy` with the remedies for the other alarms: see :func:`alarms.unsolved`.
     """
-    cluster = inventory.etcd
-    seen = health.observe(cluster, fleet, quotas=True)
-    raised = alarms.standing(cluster, fleet)
+    cluster = etcd.cluster
+    seen = health.observe(etcd, quotas=True)
+    raised = alarms.standing(etcd)
     kinds = sorted({alarm.kind for alarm in raised})
     problems: list[Problem] = []
     calls: list[Action] = []
     for kind in kinds:
-        if unsolved := alarms.unsolved(seen, fleet, kind):
+        if unsolved := alarms.unsolved(seen, etcd, kind):
             problems += unsolved
             continue
         named = [alarms.whose(a, seen) for a in raised if a.kind == kind]
-        call = alarms.disarm(cluster, fleet, kind)
+        call = alarms.disarm(etcd, kind)
         calls.append(replace(call, what=f"disarm {kind} ({_cause(seen, kind)}; {_named(named)})"))
     if problems:
         raise Unhealthy(

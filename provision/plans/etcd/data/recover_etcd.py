@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, guard, hashes, health, scratch
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
@@ -27,9 +28,8 @@ from provision.host.diff import Change
 from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms, restore_etcd
-from provision.ssh.session import Fleet
 from provision.text import number
 
 #: Seconds for the chosen member to become a cluster of its own.
@@ -73,19 +73,19 @@ class RecoveryState:
         return tuple(s.member for s in self.survivors if s.member != self.chosen)
 
 
-def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
+def observe(etcd: Etcd, name: str) -> RecoveryState:
     """Look at every member's host that answers, and ask the members for their state.
 
     Raises :class:`PreflightFailed` when a recovery from ``name`` is impossible or not needed.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     chosen = next((m for m in cluster.members if m.name == name), None)
     if chosen is None:
         known = ", ".join(m.name for m in cluster.members)
         raise UsageError(f"--from is one of the members {known}, not {name!r}", id="name-unknown")
-    seen = health.observe(cluster, fleet)
+    seen = health.observe(etcd)
     facts, unreachable = gather.gather_facts(
-        fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
+        etcd.fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
     )
     if chosen.machine not in facts:
         raise PreflightFailed(
@@ -126,7 +126,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
             [Problem(name, what, remedy, id="etcd-login-refused") for name in refusing],
             id="etcd-login-refused",
         )
-    if begun is None and seen.healthy_count and not _diverged(seen, fleet):
+    if begun is None and seen.healthy_count and not _diverged(seen, etcd):
         healthy = ", ".join(m.member.name for m in seen.members if m.healthy)
         raise PreflightFailed(
             "the quorum is not lost; nothing was changed",
@@ -159,20 +159,20 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
     )
     if not found.forced:
         return found
-    alone = health.observe(replace(cluster, members=(chosen,)), fleet)
+    alone = health.observe(etcd.with_cluster(replace(cluster, members=(chosen,))))
     return replace(found, joined=frozenset(r.name for r in alone.registered if not r.is_learner))
 
 
-def _diverged(seen: ClusterHealth, fleet: Fleet) -> bool:
+def _diverged(seen: ClusterHealth, etcd: Etcd) -> bool:
     """Whether all voters serve, and no majority has the same data: the operator has to choose."""
-    found = hashes.compare(seen, fleet)
+    found = hashes.compare(seen, etcd)
     return not found.equal and not found.right and found.compared == found.voters
 
 
-def plan(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
+def plan(etcd: Etcd, observed: RecoveryState) -> Plan:
     """Stop the others, make the chosen member a cluster of its own, and start it."""
-    cluster, chosen, mark = inventory.etcd, observed.chosen, observed.mark
-    alone = replace(cluster, members=(chosen,))
+    cluster, chosen, mark = etcd.cluster, observed.chosen, observed.mark
+    alone = etcd.with_cluster(replace(cluster, members=(chosen,)))
     steps: list[Step] = []
 
     def step(title: str, member: EtcdMember, *changes: Change) -> Step:
@@ -200,27 +200,28 @@ def plan(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
     if not observed.forced or not restore_etcd.running(observed.facts[chosen.machine]):
         start = step(f"start {chosen.name}", chosen, recovery_marker.start(chosen))
         # The data may contain an alarm: CORRUPT is disarmed before the next member joins.
-        after = gates.all_healthy(alone, fleet, standing=alarms.KINDS)
+        after = gates.all_healthy(alone, standing=alarms.KINDS)
         steps.append(replace(start, after=after))
     guards = tuple(s.member.machine for s in observed.survivors)
     return Plan("recover-etcd", cluster.name, tuple(steps), _notes(observed), guards)
 
 
-def see_to_alarms(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Step:
+def see_to_alarms(etcd: Etcd, observed: RecoveryState) -> Step:
     """When all survivors are back: disarm the alarms that were in the data."""
-    back = replace(inventory.etcd, members=tuple(s.member for s in observed.survivors))
-    return Step("see to the alarms", calls=(alarms.settle(back, fleet),))
+    back = replace(etcd.cluster, members=tuple(s.member for s in observed.survivors))
+    return Step("see to the alarms", calls=(alarms.settle(etcd.with_cluster(back)),))
 
 
-def finish(inventory: Inventory, fleet: Fleet, observed: RecoveryState) -> Plan:
+def finish(etcd: Etcd, observed: RecoveryState) -> Plan:
     """When all survivors and the workers are back: remove the marks."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     back = replace(cluster, members=tuple(s.member for s in observed.survivors))
     note = layout.last_seen(cluster)
     hosts = tuple(
         HostChanges(m.name, m.machine, (recovery_marker.clear(m, note),)) for m in back.members
     )
-    step = Step("finish", hosts, before=gates.all_healthy(back, fleet, standing=("NOSPACE",)))
+    gate = gates.all_healthy(etcd.with_cluster(back), standing=("NOSPACE",))
+    step = Step("finish", hosts, before=gate)
     return Plan("recover-etcd", cluster.name, (step,))
 
 

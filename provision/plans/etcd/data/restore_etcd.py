@@ -20,6 +20,7 @@ from pathlib import Path
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import gates, health, scratch
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
@@ -29,9 +30,9 @@ from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.model import version_tuple
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms, backup_etcd
-from provision.ssh.session import Fleet, Session, failures
+from provision.ssh.session import Session, failures
 from provision.text import printable, size
 
 #: Room in sizes of the file: the uploaded file, the restored database, and its write-ahead log.
@@ -53,16 +54,16 @@ class RestoreState:
     continues: bool
 
 
-def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True) -> RestoreState:
+def observe(etcd: Etcd, file: Path, *, bump: bool = True) -> RestoreState:
     """Check ``file`` and look at every member's host.
 
     Raises :class:`PreflightFailed` with every problem found; nothing is changed.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     digest = backup_etcd.check(file)
     key = _key(cluster, digest, bump and bumps(cluster))
     facts = gather.require_facts(
-        fleet, {m.machine: _probe(cluster, m, digest) for m in cluster.members}
+        etcd.fleet, {m.machine: _probe(cluster, m, digest) for m in cluster.members}
     )
     begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
     continues = begun is not None and (begun.command, begun.key) == ("restore", key)
@@ -80,9 +81,9 @@ def observe(inventory: Inventory, fleet: Fleet, file: Path, *, bump: bool = True
     return RestoreState(file, digest, facts, mark, continues)
 
 
-def plan(inventory: Inventory, fleet: Fleet, observed: RestoreState, *, bump: bool = True) -> Plan:
+def plan(etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
     """Upload, stop all, restore all, start all, and verify."""
-    cluster, mark = inventory.etcd, observed.mark
+    cluster, mark = etcd.cluster, observed.mark
     facts = {m.name: observed.facts[m.machine] for m in cluster.members}
     left = [m for m in cluster.members if not _restored(m, facts[m.name], mark)]
     steps: list[Step] = []
@@ -91,7 +92,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: RestoreState, *, bump: bo
         names = ", ".join(m.name for m in without)
         send = Action(
             f"send {observed.file.name} ({size(observed.file.stat().st_size)}) to {names}",
-            lambda: _send(cluster, fleet, observed, without),
+            lambda: _send(etcd, observed, without),
         )
         steps.append(Step("upload the snapshot", calls=(send,)))
     if left:
@@ -103,25 +104,25 @@ def plan(inventory: Inventory, fleet: Fleet, observed: RestoreState, *, bump: bo
             "restore every member", left, lambda m: _restore(cluster, m, observed, bump=bump)
         )
     starting = [m for m in cluster.members if left or not running(facts[m.name])]
-    verify = _verified(cluster, fleet)
+    verify = _verified(etcd)
     steps += _step("start all members together", starting, recovery_marker.start, after=verify)
     if not steps:  # an earlier run has done all of this
         steps.append(Step("verify the restored cluster", after=verify))
-    steps.append(Step("see to the alarms", calls=(alarms.settle(cluster, fleet),)))
+    steps.append(Step("see to the alarms", calls=(alarms.settle(etcd),)))
     guards = tuple(m.machine for m in cluster.members)
     return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed, bump), guards)
 
 
-def finish(inventory: Inventory, fleet: Fleet, observed: RestoreState) -> Plan:
+def finish(etcd: Etcd, observed: RestoreState) -> Plan:
     """When the members and the workers are back: remove the marks and the uploads."""
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     uploads = {m.name: _upload_path(m, observed.sha256) for m in cluster.members}
     steps = _step(
         "finish",
         list(cluster.members),
         # The noted state of the cluster belongs to another history now.
         lambda m: recovery_marker.clear(m, uploads[m.name], layout.last_seen(cluster)),
-        before=_verified(cluster, fleet),
+        before=_verified(etcd),
     )
     return Plan("restore-etcd", cluster.name, tuple(steps))
 
@@ -261,9 +262,8 @@ def stopped(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
     )
 
 
-def _send(
-    cluster: EtcdCluster, fleet: Fleet, observed: RestoreState, members: list[EtcdMember]
-) -> None:
+def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None:
+    cluster = etcd.cluster
     by_machine = {m.machine: m for m in members}
 
     def work(session: Session) -> None:
@@ -287,7 +287,7 @@ def _send(
                 id="change-failed",
             )
 
-    if problems := failures(fleet.map(work, list(by_machine))):
+    if problems := failures(etcd.fleet.map(work, list(by_machine))):
         raise ChangeFailed(
             f"{len(problems)} of {len(members)} uploads failed", problems, id="change-failed"
         )
@@ -323,13 +323,13 @@ rm -rf {shlex.quote(new)}"""
     return Change(what, script, disrupts=True, seconds=120 + (observed.file.stat().st_size >> 20))
 
 
-def _verified(cluster: EtcdCluster, fleet: Fleet) -> Gate:
+def _verified(etcd: Etcd) -> Gate:
     # The snapshot may have been taken while an alarm stood. The alarm is disarmed after this gate.
-    healthy = gates.all_healthy(cluster, fleet, standing=alarms.KINDS)
+    healthy = gates.all_healthy(etcd, standing=alarms.KINDS)
 
     def check() -> None:
         healthy.check()
-        seen = health.observe(cluster, fleet)
+        seen = health.observe(etcd)
         ids = {m.status.cluster_id for m in seen.members if m.status is not None}
         if len(ids) != 1:
             raise Unhealthy(

@@ -3,72 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import Problem, UsageError
 from provision.etcd.cluster import reconfigure, todo_keys
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.alluxio import endpoints
-from provision.plans.etcd.members.member_steps import Steps, build, retire
+from provision.plans.etcd.members.member_steps import MemberChanges, Steps, build, retire
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
-from provision.ssh.session import Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the operator wants a change of the members."""
+
+    #: False for a plan that is only shown: the cluster's CA is not made.
+    write: bool
+    #: False leaves the workers' endpoint lists as they are.
+    workers: bool
+    #: The members whose data is deleted, not kept aside.
+    delete: Collection[str] = ()
 
 
 def plan_of(
     command: str,
     inventory: Inventory,
-    after: Sequence[EtcdMember],
-    fleet: Fleet,
+    etcd: Etcd,
     observed: EtcdState,
-    moves: Sequence[MemberChange],
-    delete: Collection[str],
-    write: bool,
-    workers: bool,
-    leftovers: Sequence[EtcdMember] = (),
-    clean: Collection[str] = (),
-    *,
-    recovering: bool = False,
-    odd: Collection[str] = (),
-    sparing: Collection[str] = (),
+    change: MemberChanges,
+    after: Sequence[EtcdMember],
+    options: Options,
 ) -> Plan:
-    """``after``: the members for the workers' endpoint lists. ``leftovers``: declared members that
-    etcd does not have; their hosts are cleaned. ``odd``, ``sparing``: see :func:`build`."""
-    running = require_running(observed)
-    owed = {*clean, *(m.name for m in leftovers if _has_leftovers(inventory.etcd, m, observed))}
-    ca = tls.authority(inventory.etcd, observed.facts, write=write)
+    """The plan of ``change``. ``after``: the members for the workers' endpoint lists."""
+    running, moves = require_running(observed), change.moves
+    ca = tls.authority(etcd.cluster, observed.facts, write=options.write)
     if moves:
-        tls.require_settled(inventory.etcd, observed.facts, ca)
+        tls.require_settled(etcd.cluster, observed.facts, ca)
     coming = [m.member for m in moves if m.kind is not ChangeKind.REMOVE]
-    told = tls.require(inventory.etcd, coming, observed.facts, ca)
-    made = build(
-        inventory,
-        fleet,
-        observed,
-        moves,
-        (),
-        delete,
-        ca=ca,
-        clean=sorted(owed),
-        recovering=recovering,
-        sparing=sparing,
-        odd=odd,
-    )
+    told = tls.require(etcd.cluster, coming, observed.facts, ca)
+    made = build(etcd, observed, replace(change, delete=options.delete), ca)
     made.notes[:0] = (*observed.warnings, *told)
     going = {m.id for m in moves if m.kind is ChangeKind.REMOVE}
     staying = [
         m.member
         for m in membership_diff.removals(
-            inventory.etcd, membership_diff.undeclared_members(inventory.etcd, running.roster)
+            etcd.cluster, membership_diff.undeclared_members(etcd.cluster, running.roster)
         )
         if m.id not in going and not m.learner
     ]
     become = with_members(inventory, (*after, *staying))
-    with_workers(made, become, fleet, running, bool(moves), workers)
-    guards = [m.machine for m in (*inventory.etcd.members, *after) if m.machine in observed.facts]
+    with_workers(made, become, etcd, running, bool(moves), options.workers)
+    guards = [m.machine for m in (*etcd.cluster.members, *after) if m.machine in observed.facts]
     return Plan(
         command,
         inventory.cluster,
@@ -81,7 +71,7 @@ def plan_of(
 def with_workers(
     made: Steps,
     inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     running: Running,
     changed: bool,
     wanted: bool,
@@ -93,22 +83,23 @@ def with_workers(
     change until the last worker has them. While an alarm stands, etcd does not store the note, and
     a restarted worker gets no lease: then both come after all other steps.
     """
-    alluxio = inventory.alluxio
+    alluxio, etcd = inventory.alluxio, etcd.with_cluster(inventory.etcd)
     if (
         alluxio is None
         or not alluxio.membership.in_etcd
         or not (changed or running.pending.workers)
     ):
         return
-    early = [_note_workers(running.cluster, fleet)] if changed and not running.alarms else []
-    late = [_note_workers(inventory.etcd, fleet)] if changed and running.alarms else []
+    there = etcd.with_cluster(running.cluster)
+    early = [_note_workers(there)] if changed and not running.alarms else []
+    late = [_note_workers(etcd)] if changed and running.alarms else []
     if not wanted:
         remedy = "run invoke deploy-etcd without --no-workers, or invoke start-workers"
         what = "the endpoint lists of the workers are stale (--no-workers)"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         made.steps[:0] = early
         return
-    told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
+    told = endpoints.steps(inventory, alluxio, etcd, running.cluster)
     if told.steps and made.standing:
         # While the alarm stands, a restarted worker gets no lease.
         remedy = "run invoke deploy-etcd when the alarm is solved"
@@ -121,7 +112,6 @@ def with_workers(
         made.steps[at:at] = [*late, *told.steps]
         made.steps[:0] = early
     if told.complete and (told.steps or running.pending.workers):
-        cluster = inventory.etcd
         made.steps.append(
             Step(
                 "note that every worker knows the endpoints",
@@ -129,7 +119,7 @@ def with_workers(
                 (
                     Action(
                         "etcd: the workers' endpoint lists are up to date",
-                        lambda: reconfigure.with_leader(cluster, fleet, todo_keys.forget_workers),
+                        lambda: reconfigure.with_leader(etcd, todo_keys.forget_workers),
                     ),
                 ),
             )
@@ -145,14 +135,14 @@ def with_members(inventory: Inventory, members: Sequence[EtcdMember]) -> Invento
     return replace(inventory, etcd=etcd, alluxio=alluxio)
 
 
-def _note_workers(cluster: EtcdCluster, fleet: Fleet) -> Step:
+def _note_workers(etcd: Etcd) -> Step:
     return Step(
         "note that the workers are to be told",
         (),
         (
             Action(
                 "etcd: the workers' endpoint lists are about to be stale",
-                lambda: reconfigure.with_leader(cluster, fleet, todo_keys.note_workers),
+                lambda: reconfigure.with_leader(etcd, todo_keys.note_workers),
             ),
         ),
     )
@@ -188,6 +178,7 @@ def require_odd_is_kept(cluster: EtcdCluster, name: str, delete: Collection[str]
         )
 
 
-def _has_leftovers(cluster: EtcdCluster, member: EtcdMember, observed: EtcdState) -> bool:
+def has_leftovers(member: EtcdMember, observed: EtcdState) -> bool:
+    """Whether the host of a declared member that etcd does not have is to be cleaned."""
     facts = observed.facts.get(member.machine)
     return facts is not None and bool(retire(member, facts, ()))

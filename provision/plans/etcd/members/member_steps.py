@@ -16,6 +16,7 @@ from functools import partial
 from provision.engine.plan import Action, Gate, HostChanges, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import gates, hashes, health, reconfigure, todo_keys
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
@@ -26,10 +27,31 @@ from provision.host.ownership import owner
 from provision.host.resources import File, Unit
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
-from provision.ssh.session import Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanges:
+    """What changes about the members, and what is known about the change. Members are given by
+    name."""
+
+    moves: Sequence[MemberChange] = ()
+    #: Members that are down now, and that an earlier step of the plan starts.
+    starting: Collection[str] = ()
+    #: Removed members whose data is deleted, not kept aside.
+    delete: Collection[str] = ()
+    #: Removed members with hosts that an earlier run has not cleaned.
+    clean: Collection[str] = ()
+    #: Kinds of alarm that may stand, because ``moves`` are part of the remedy.
+    sparing: Collection[str] = ()
+    #: Members that are known to have other data than the majority.
+    odd: Collection[str] = ()
+    #: Whether members come back after a recovery, with any release.
+    recovering: bool = False
+    #: What the operator should know when the moves cannot be made.
+    beside: Sequence[Problem] = ()
 
 
 @dataclass(slots=True)
@@ -46,42 +68,22 @@ class Steps:
     standing: frozenset[str] = frozenset()
 
 
-def build(
-    inventory: Inventory,
-    fleet: Fleet,
-    observed: EtcdState,
-    moves: Sequence[MemberChange],
-    starting: Collection[str] = (),
-    delete: Collection[str] = (),
-    *,
-    ca: tls.Ca | None,
-    clean: Collection[str] = (),
-    recovering: bool = False,
-    beside: Sequence[Problem] = (),
-    sparing: Collection[str] = (),
-    odd: Collection[str] = (),
-) -> Steps:
-    """The steps of ``moves``. Raises :class:`PreflightFailed` when they cannot be made safely.
-
-    ``starting``: members that are down now, and that an earlier step of the plan starts.
-    ``clean``: removed members with hosts that an earlier run has not cleaned.
-    ``recovering``: members come back after a recovery, with any release.
-    ``beside``: what the operator should know when the moves cannot be made.
-    ``sparing``: kinds of alarm that may stand, because ``moves`` are part of the remedy.
-    ``odd``: members that are known to have other data than the majority.
-    """
+def build(etcd: Etcd, observed: EtcdState, change: MemberChanges, ca: tls.Ca | None) -> Steps:
+    """The steps of ``change`` in the declared cluster, which is the cluster of ``etcd``. Raises
+    :class:`PreflightFailed` when they cannot be made safely."""
+    moves, odd = change.moves, change.odd
     running = require_running(observed)
-    if moves or clean:
-        gates.require_writable(running.health, sparing)
+    if moves or change.clean:
+        gates.require_writable(running.health, change.sparing)
     voters = {m.name: m for m in running.cluster.members}
-    healthy = set(running.healthy) | set(starting)
+    healthy = set(running.healthy) | set(change.starting)
     if why := membership_diff.obstacle(voters, healthy, moves):
         problems = [p for p in running.health.problems if p.severity == "error"]
         raise PreflightFailed(
-            f"{why}; nothing was changed", [*problems, *beside], id="quorum-at-risk"
+            f"{why}; nothing was changed", [*problems, *change.beside], id="quorum-at-risk"
         )
     adding = [m.member.name for m in moves if m.kind is ChangeKind.ADD]
-    if adding and running.health.asks_for_login and not recovering:
+    if adding and running.health.asks_for_login and not change.recovering:
         out = [
             m.member.name for m in moves if m.kind is ChangeKind.REMOVE and m.member.name in adding
         ]
@@ -90,14 +92,14 @@ def build(
         )
     leaving = [m.member.name for m in moves if m.kind is ChangeKind.REMOVE]
     if leaving:
-        hashes.require_equal(running.health, fleet, (*leaving, *odd))
+        hashes.require_equal(running.health, etcd, (*leaving, *odd))
     made = Steps()
     joining = frozenset(m.member.machine for m in moves if m.kind is ChangeKind.ADD)
-    builder = _Builder(inventory.etcd, fleet, observed, running, ca, delete, joining, made)
+    builder = _Builder(etcd, observed, running, ca, change.delete, joining, made)
     builder.odd, builder.standing = frozenset(odd), running.alarms
     builder.prepare(moves)
     for move in moves:
-        now = replace(inventory.etcd, members=tuple(voters.values()))
+        now = replace(etcd.cluster, members=tuple(voters.values()))
         name = move.member.name
         if move.kind is ChangeKind.ADD:
             builder.disarm(now)
@@ -115,16 +117,16 @@ def build(
             healthy.discard(name)
             builder.remove(move, now, [m for n, m in voters.items() if n in healthy])
     if moves:
-        builder.disarm(replace(inventory.etcd, members=tuple(voters.values())))
-    builder.clean(clean, replace(inventory.etcd, members=tuple(voters.values())))
+        builder.disarm(replace(etcd.cluster, members=tuple(voters.values())))
+    builder.clean(change.clean, replace(etcd.cluster, members=tuple(voters.values())))
     made.standing = builder.standing
     return made
 
 
 @dataclass(slots=True)
 class _Builder:
-    cluster: EtcdCluster
-    fleet: Fleet
+    #: The handle on the declared cluster.
+    etcd: Etcd
     observed: EtcdState
     running: Running
     ca: tls.Ca | None
@@ -136,25 +138,31 @@ class _Builder:
     #: Kinds of alarm that stand when the next step begins: etcd takes no writes then.
     standing: frozenset[str] = frozenset()
 
+    @property
+    def cluster(self) -> EtcdCluster:
+        return self.etcd.cluster
+
     def disarm(self, now: EtcdCluster) -> None:
         """Disarm CORRUPT once no voter of ``now`` has other data: the next steps need writes."""
         if "CORRUPT" not in self.standing or self.odd & {m.name for m in now.members}:
             return
-        call = alarms.disarm(now, self.fleet, "CORRUPT")
+        etcd = self.etcd.with_cluster(now)
+        call = alarms.disarm(etcd, "CORRUPT")
         left = self.standing - {"CORRUPT"}
-        after = gates.all_healthy(now, self.fleet, standing=left)
+        after = gates.all_healthy(etcd, standing=left)
         self.made.steps.append(Step("disarm the alarm CORRUPT", calls=(call,), after=after))
         self.standing = left
 
     def lead(self, now: EtcdCluster) -> None:
         """Move the lead away from a member with odd data: a joining member gets its data from the
         leader."""
+        etcd = self.etcd.with_cluster(now)
         odd = [m for m in now.members if m.name in self.odd]
         right = [m for m in now.members if m.name not in self.odd]
         calls = tuple(
             Action(
                 f"etcd: another member takes the lead, if {m.name} leads",
-                partial(reconfigure.move_leadership_off, now, self.fleet, m, right),
+                partial(reconfigure.move_leadership_off, etcd, m, right),
             )
             for m in odd
         )
@@ -175,7 +183,7 @@ class _Builder:
             self.made.steps.append(Step(title, tuple(h for h in hosts if h.changes)))
 
     def add(self, move: MemberChange, now: EtcdCluster) -> None:
-        member, fleet = move.member, self.fleet
+        member, etcd = move.member, self.etcd.with_cluster(now)
         grown = replace(now, members=(*now.members, member))
         facts = self.observed.facts[member.machine]
         former = self.running.pending.clean.get(member.name, member.machine.host)
@@ -198,16 +206,14 @@ class _Builder:
                     (
                         Action(
                             f"etcd: add learner {member.name} at {member.peer_url}",
-                            lambda: reconfigure.add_learner(now, fleet, member),
+                            lambda: reconfigure.add_learner(etcd, member),
                         ),
                     ),
-                    before=gates.all_healthy(now, fleet, standing=self.standing),
+                    before=gates.all_healthy(etcd, standing=self.standing),
                 )
             )
         todo = tuple(c for c in self._install(move, now) if not c.non_disruptive)
-        calls = [
-            Action(f"etcd: promote {member.name}", lambda: reconfigure.promote(now, fleet, member))
-        ]
+        calls = [Action(f"etcd: promote {member.name}", lambda: reconfigure.promote(etcd, member))]
         if member.name in self.running.pending.clean and not self.standing:
             calls.append(self._forget(member, grown))
         self.made.steps.append(
@@ -222,22 +228,23 @@ class _Builder:
     def _joined(self, member: EtcdMember, grown: EtcdCluster) -> Gate:
         """The gate after ``member`` has joined. If its former data differed, its new data must be
         equal."""
-        healthy = gates.all_healthy(grown, self.fleet, standing=self.standing)
+        etcd = self.etcd.with_cluster(grown)
+        healthy = gates.all_healthy(etcd, standing=self.standing)
         if member.name not in self.odd:
             return healthy
 
         def check() -> None:
             healthy.check()
-            found = hashes.compare(health.observe(grown, self.fleet), self.fleet)
+            found = hashes.compare(health.observe(etcd), etcd)
             if member.name not in found.right:
                 raise hashes.differ(found)
 
         return Gate(f"{healthy.title}, and {member.name} has the majority's data", check)
 
     def update(self, move: MemberChange, now: EtcdCluster) -> None:
-        member, fleet, number = move.member, self.fleet, move.id
+        member, etcd, number = move.member, self.etcd, move.id
         assert number is not None
-        old = next(m for m in now.members if m.name == member.name)
+        old = now.member(member.name)
         moved = replace(
             now, members=tuple(member if m.name == member.name else m for m in now.members)
         )
@@ -255,7 +262,7 @@ class _Builder:
         others = tuple(m for m in now.members if m.name != member.name)
         # The member may answer at either address, or at none (if renumbered while it ran).
         new = replace(member, name=f"{member.name} at its new address")
-        asked = replace(now, members=(*now.members, new))
+        asked = etcd.with_cluster(replace(now, members=(*now.members, new)))
         self.made.steps.append(
             Step(
                 f"tell etcd the new address of {member.name}",
@@ -264,22 +271,22 @@ class _Builder:
                     Action(
                         f"etcd: {member.name} moves from {old.peer_url} to {member.peer_url}, "
                         "after another member has taken the lead",
-                        lambda: reconfigure.update(asked, fleet, member, number, others),
+                        lambda: reconfigure.update(asked, member, number, others),
                     ),
                 ),
-                before=gates.require_others_healthy(now, fleet, old),
+                before=gates.require_others_healthy(etcd.with_cluster(now), old),
             )
         )
         self.made.steps.append(
             Step(
                 f"restart {member.name} with its new address",
                 (_on(member, todo),) if todo else (),
-                after=gates.all_healthy(moved, fleet, standing=self.standing),
+                after=gates.all_healthy(etcd.with_cluster(moved), standing=self.standing),
             )
         )
 
     def remove(self, move: MemberChange, now: EtcdCluster, staying: Sequence[EtcdMember]) -> None:
-        gone, fleet, number = move.member, self.fleet, move.id
+        gone, etcd, number = move.member, self.etcd.with_cluster(now), move.id
         assert number is not None
         rest = replace(now, members=tuple(staying))
         # When a new member joins on the same host, that step keeps the old data aside.
@@ -288,7 +295,7 @@ class _Builder:
         calls = [
             Action(
                 f"etcd: remove {gone.name} ({number:x}), after another member has taken the lead",
-                lambda: reconfigure.remove(now, fleet, number, right),
+                lambda: reconfigure.remove(etcd, number, right),
             )
         ]
         if todo is not None and not self.standing:  # while an alarm stands, etcd takes no note
@@ -297,17 +304,18 @@ class _Builder:
                 Action(
                     f"etcd: note that the host of {gone.name} is to be cleaned",
                     lambda: reconfigure.with_leader(
-                        now, fleet, lambda c: todo_keys.note_clean(c, gone.name, gone.machine.host)
+                        etcd, lambda c: todo_keys.note_clean(c, gone.name, gone.machine.host)
                     ),
                 ),
             )
+        left = etcd.with_cluster(rest)
         self.made.steps.append(
             Step(
                 f"remove {gone.name}",
                 (),
                 tuple(calls),
-                before=gates.all_healthy(rest, fleet, standing=self.standing),
-                after=gates.all_healthy(rest, fleet, standing=self.standing),
+                before=gates.all_healthy(left, standing=self.standing),
+                after=gates.all_healthy(left, standing=self.standing),
             )
         )
         if todo is not None:
@@ -333,12 +341,10 @@ class _Builder:
         )
 
     def _forget(self, gone: EtcdMember, now: EtcdCluster) -> Action:
-        fleet = self.fleet
+        etcd = self.etcd.with_cluster(now)
         return Action(
             f"etcd: note that the host of {gone.name} is clean",
-            lambda: reconfigure.with_leader(
-                now, fleet, lambda c: todo_keys.forget_clean(c, gone.name)
-            ),
+            lambda: reconfigure.with_leader(etcd, lambda c: todo_keys.forget_clean(c, gone.name)),
         )
 
     def _install(self, move: MemberChange, now: EtcdCluster) -> tuple[Change, ...]:
@@ -369,7 +375,7 @@ class _Builder:
         found, absent = (
             ({gone.machine: facts}, [])
             if facts is not None
-            else gather.gather_facts(self.fleet, {gone.machine: _probe(self.cluster, gone)})
+            else gather.gather_facts(self.etcd.fleet, {gone.machine: _probe(self.cluster, gone)})
         )
         if absent:
             remedy = "when it is back: systemctl disable --now etcd.service there"

@@ -10,6 +10,7 @@ from provision import artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import health, todo_keys
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, membership_diff, recovery_marker
@@ -17,9 +18,8 @@ from provision.etcd.member.membership_diff import MemberList
 from provision.host import gather, preflight
 from provision.host.facts import HostFacts
 from provision.host.resources import MARKER
-from provision.inventory.resolved import EtcdCluster, Inventory, Machine
+from provision.inventory.resolved import EtcdCluster, Machine
 from provision.plans.etcd.state import member_preflight
-from provision.ssh.session import Fleet
 
 #: Unpacked, an etcd release takes about four times its tarball.
 UNPACKED = 5
@@ -85,8 +85,7 @@ class EtcdState:
 
 
 def observe(
-    inventory: Inventory,
-    fleet: Fleet,
+    etcd: Etcd,
     dispensable: Collection[str] = (),
     *,
     recovering: bool = False,
@@ -97,10 +96,10 @@ def observe(
     unfinished recovery. Raises :class:`PreflightFailed` with every problem found; nothing is
     changed.
     """
-    cluster = inventory.etcd
+    cluster = etcd.cluster
     spared = {m.machine for m in cluster.members if m.name in dispensable}
     with ThreadPoolExecutor(2) as pool:
-        looking = pool.submit(_cluster, cluster, fleet)
+        looking = pool.submit(_cluster, etcd)
         problems: list[Problem] = []
         artifact = None
         if not cluster.source.package:
@@ -108,11 +107,11 @@ def observe(
                 artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
         probes = {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
         facts, unreachable = gather.gather_facts(
-            fleet, {m: p for m, p in probes.items() if m not in spared}
+            etcd.fleet, {m: p for m, p in probes.items() if m not in spared}
         )
         problems += unreachable
         if spared:
-            found, absent = gather.gather_facts(fleet, {m: probes[m] for m in spared})
+            found, absent = gather.gather_facts(etcd.fleet, {m: probes[m] for m in spared})
             facts |= found
             problems += [replace(p, severity="warning") for p in absent]
         reached = tuple(m for m in cluster.members if m.machine in facts)
@@ -141,8 +140,9 @@ def require_running(observed: EtcdState) -> Running:
     return observed.running
 
 
-def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running | None]:
-    seen = health.observe(cluster, fleet)
+def _cluster(etcd: Etcd) -> tuple[ClusterHealth, Running | None]:
+    cluster = etcd.cluster
+    seen = health.observe(etcd)
     if not seen.healthy_count and any(m.refused for m in seen.members):
         # A cluster that refuses the login must not count as a cluster that is down.
         raise PreflightFailed(
@@ -159,10 +159,10 @@ def _cluster(cluster: EtcdCluster, fleet: Fleet) -> tuple[ClusterHealth, Running
     voters = seen
     if there.voters != cluster.members:
         # Members that are not declared, or declared with another address, are looked at, too.
-        voters = health.observe(replace(cluster, members=there.voters), fleet)
+        voters = health.observe(etcd.with_cluster(replace(cluster, members=there.voters)))
         if voters.registered:
             there = membership_diff.member_list(cluster, voters.registered)
-    return seen, Running(there, voters, seen, todo_keys.read(voters, fleet))
+    return seen, Running(there, voters, seen, todo_keys.read(voters, etcd))
 
 
 def _rooms(
