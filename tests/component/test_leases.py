@@ -154,7 +154,7 @@ def test_those_of_the_oldest_keys_are_asked_for_first(world: World) -> None:
     assert found == Expired({asked[0]: 60}, 1, 2)
     few = leases.unasked(found)
     assert few is not None
-    assert few.what.startswith("1 of 2 leases were asked for")
+    assert few.what.startswith("etcd answered for 1 of 2 leases")
     assert leases.unasked(Expired({}, 2, 2)) is None
 
 

@@ -886,7 +886,7 @@ def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> N
     found = check_nodes.run(inventory(), Fleet(2))
     (problem,) = found.problems
     assert problem.severity == "warning"
-    assert "lists the live workers of 'c2' as those of 'c', too" in problem.what
+    assert "also lists the live workers of 'c2' as workers of 'c'" in problem.what
     assert found.exit_code == 0
 
 
@@ -907,7 +907,7 @@ def test_what_etcd_is_left_with_is_named_where_it_is_of_no_use(
         found = check_nodes.run(inventory(alluxio(membership=kind)), Fleet(2))
         (problem,) = found.problems
         assert problem.severity == "warning"
-        assert f"of no use with membership {kind}: {A}, {B}" in problem.what
+        assert f"not used with membership {kind}: {A}, {B}" in problem.what
         assert "invoke forget-worker ID" in problem.remedy
 
 

@@ -355,7 +355,7 @@ class TestWorkers:
         [
             ('openjdk version "1.8.0_392"', ""),
             ('openjdk version "11.0.20"', ""),
-            ('openjdk version "17.0.9"', "Java is 17, Alluxio 313 needs 8 or 11"),
+            ('openjdk version "17.0.9"', "Java is 17, but Alluxio 313 needs 8 or 11"),
             ("sh: 1: java: not found", "no Java on its PATH"),
             ("", "no Java on its PATH"),
         ],

@@ -163,11 +163,11 @@ class TestSwitch:
     @pytest.mark.parametrize(
         ("before", "after", "meanwhile", "first"),
         [
-            ("STATIC", "ETCD", "caches fill anew", False),
-            ("STATIC", "SERVICE_REGISTRY", "caches fill anew", False),
-            ("ETCD", "STATIC", "in the end nobody", True),
-            ("ETCD", "SERVICE_REGISTRY", "both kinds see every worker", False),
-            ("SERVICE_REGISTRY", "ETCD", "both kinds see every worker", False),
+            ("STATIC", "ETCD", "caches fill again", False),
+            ("STATIC", "SERVICE_REGISTRY", "caches fill again", False),
+            ("ETCD", "STATIC", "not restarted yet", True),
+            ("ETCD", "SERVICE_REGISTRY", "workers of both types see every worker", False),
+            ("SERVICE_REGISTRY", "ETCD", "workers of both types see every worker", False),
         ],
     )
     def test_each_is_restarted_and_waited_for(
@@ -189,7 +189,7 @@ class TestSwitch:
     def test_the_rest_of_the_cluster_is_named(self) -> None:
         alluxio, seen = self.running("STATIC")
         notes = plan(replace(alluxio, membership="ETCD"), seen, only=("w01",)).notes
-        assert "w02 are left out of this run" in notes[1].what
+        assert "w02 are not in this run" in notes[1].what
 
     def test_what_is_left_in_etcd_is_named(self) -> None:
         alluxio, seen = self.running("ETCD")
@@ -448,13 +448,13 @@ class TestRegistrations:
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registry = Registry(monkeypatch, alluxio)
-        registry.silent = {"w02": "another process has it: pid 7 (nginx)"}
+        registry.silent = {"w02": "another process listens on it: pid 7 (nginx)"}
         with pytest.raises(Unhealthy, match="1 of 2 workers are registered, and not ready") as e:
             self.gate(alluxio).after.check()
         (problem,) = e.value.problems
         assert (problem.id, problem.where) == ("worker-not-ready", "w02 (w02)")
         assert problem.what.startswith(
-            "its http port 28080 does not answer: another process has it: pid 7 (nginx);"
+            "its http port 28080 does not answer: another process listens on it: pid 7 (nginx);"
         )
 
     def test_one_that_registers_and_ends_again_and_again_is_not_waited_for(
