@@ -139,7 +139,7 @@ def test_the_four_states() -> None:
         (
             RegistrationSnapshot("c", 1, {A: entry(A, "w1")}, {A: entry(A, "w1", lease=0)}),
             rows((A, "w1", "OFFLINE")),
-            "its live key has no lease, so it says nothing",
+            "its live key has no lease, so the key does not show that the worker runs",
         ),
         (
             RegistrationSnapshot("c", 1, {A: entry(A, "old")}, {A: entry(A, "w1", lease=LEASE)}),
