@@ -114,7 +114,7 @@ def test_no_other_command_meets_a_half_restored_cluster(lab: Lab, saved: Path) -
     running = lab.start("restore-etcd", None, *options)
     running.wait_for("restore every member")
     running.kill()
-    lab.invoke("deploy-etcd").expect(3, "a restore or a recovery has begun and not ended")
+    lab.invoke("deploy-etcd").expect(3, "a restore or a recovery is not finished")
     lab.invoke("restore-etcd", None, *options).expect(0)
     require_restored(lab)
     lab.invoke("deploy-etcd").expect(0, "0 changed")

@@ -255,7 +255,7 @@ def test_an_undeclared_member_counts_for_the_quorum(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(gates, "BACK_WITHIN", 0.0)
     before = plan.steps[0].before
     assert before is not None
-    with pytest.raises(Unhealthy, match="infra2 is not touched while infra3 is down"):
+    with pytest.raises(Unhealthy, match="infra2 is not changed while infra3 is down"):
         before.check()
     assert [m.name for m in asked[-1].members] == ALL
 

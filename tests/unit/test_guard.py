@@ -129,7 +129,7 @@ def test_a_host_that_takes_no_note_is_named(
         found = last_seen.take(cluster, fleet)
     assert [p.where for p in found] == [m.machine.host for m in cluster.members]
     assert {(p.id, p.severity) for p in found} == {("change-failed", "warning")}
-    assert "has no new note of the cluster" in found[0].what
+    assert "the note about the cluster was not updated" in found[0].what
     assert "irectory" in found[0].what
 
 
@@ -277,7 +277,7 @@ def test_a_host_that_does_not_answer_is_no_reason_to_recover(
         ((stopped(1), Seen("infra2"), Seen("infra3")), 2380, "recover-etcd --from infra1"),
         ((stopped(1), stopped(2, 1), stopped(3, 1)), 2380, "recover-etcd --from infra1"),
         ((Seen("infra1"), Seen("infra2"), Seen("infra3")), 2380, "restore-etcd FILE"),
-        ((stopped(1), stopped(2), stopped(3)), 9999, "have changed since it ran"),
+        ((stopped(1), stopped(2), stopped(3)), 9999, "have changed since etcd last ran"),
     ],
 )
 def test_what_could_lose_data_names_what_helps(
@@ -299,7 +299,7 @@ def test_an_unfinished_recovery_admits_its_own_command(monkeypatch: pytest.Monke
     look = Look((stopped(1), Seen("infra2"), Seen("infra3")), NOTE, facts)
     known = Known(monkeypatch, look)
     for starts in (True, False):
-        with pytest.raises(PreflightFailed, match="has begun and not ended"):
+        with pytest.raises(PreflightFailed, match="is not finished"):
             known.establish(starts=starts)
     with Fleet(1) as fleet:
         inventory = builders.inventory(None)

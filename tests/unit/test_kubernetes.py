@@ -363,7 +363,7 @@ def test_what_kubectl_complains_of_is_one_line() -> None:
     with pytest.raises(KubectlError) as caught:
         way.run("get", "pods")
     assert caught.value.problems[0].what == "no \ufffd]0;x server"
-    assert last_line("") == "it said nothing"
+    assert last_line("") == "it printed nothing"
 
 
 def test_no_answer_and_no_kubectl() -> None:

@@ -107,7 +107,7 @@ def compare(seen: ClusterHealth, fleet: Fleet) -> Comparison:
             written = still and None not in told
         seen = health.observe(seen.cluster, fleet)
     raise Unhealthy(
-        "the cluster was compacted whenever its members' data were compared; run again",
+        "a compaction interrupted each comparison of the members' data; run again",
         id="changed-meanwhile",
     )
 

@@ -53,7 +53,7 @@ def leader(cluster: EtcdCluster, fleet: Fleet) -> Iterator[tuple[EtcdClient, Etc
             with reach.connect(cluster, fleet, m.member, timeout=CALL_TIMEOUT, how=m.how) as client:
                 yield client, m.member
             return
-    raise NoLeader("no member of the cluster is its leader", seen.problems, id="quorum-lost")
+    raise NoLeader("the cluster has no leader", seen.problems, id="quorum-lost")
 
 
 def add_learner(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
@@ -80,7 +80,7 @@ def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
                 found = _by_url(client, member)
                 if found is None:
                     raise Unhealthy(
-                        f"{member.name} ({member.peer_url}) is no member of the cluster",
+                        f"{member.name} ({member.peer_url}) is not a member of the cluster",
                         id="member-not-joined",
                     )
                 if not found.is_learner:
@@ -103,7 +103,7 @@ def promote(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> None:
                 else f"is at revision {revision} after {now - started:.0f} s"
             )
             where = f"{member.name} ({member.machine.host})"
-            remedy = f"see why by invoke logs --host {member.name}"
+            remedy = f"to see why: invoke logs --host {member.name}"
             raise Unhealthy(
                 f"{member.name} has not caught up: it stays a learner",
                 [Problem(where, what, remedy, id="member-is-learner")],
@@ -186,7 +186,7 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
         found = next((r for r in client.member_list() if r.name == member.name), None)
         if found is None:
             raise UsageError(
-                f"{member.name} is no member of the running cluster", id="member-not-joined"
+                f"{member.name} is not a member of the running cluster", id="member-not-joined"
             )
         if client.status().member_id != found.id:
             client.move_leader(found.id)

@@ -310,7 +310,7 @@ def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> 
     if not disks.is_marked(member.data_dir, facts):
         marker = DataDisk(member.data_dir).marker
         return f"its data disk is not mounted, or has lost its data: there is no {marker}", remedy
-    what = f"has lost its data: {member.data_dir} has no member, though its disk is there"
+    what = f"has lost its data: its disk is mounted, but {member.data_dir} has no folder 'member'"
     return what, f"invoke replace-member {member.name}"
 
 
