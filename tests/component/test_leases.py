@@ -210,7 +210,7 @@ def test_a_lease_that_is_kept_alive_is_not_revoked(
         patched.setattr(EtcdClient, "lease_times", lambda *_: times)
         plan = world.plan(revoke_lease=True)
     assert plan.steps[0].title == "revoke the expired lease of w1"
-    with pytest.raises(ChangeFailed, match="is kept alive by now: it was not revoked"):
+    with pytest.raises(ChangeFailed, match="is kept alive again: it was not revoked"):
         plans.apply(plan, world.fleet)
     assert world.client.lease_time(lease).granted == 60
 

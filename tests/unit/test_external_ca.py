@@ -428,7 +428,7 @@ def test_a_manifest_names_only_what_is_declared(
     (tmp_path / csr_exchange.MANIFEST).write_text(json.dumps(document))
     with pytest.raises(UsageError) as caught:
         csr_exchange.import_(inventory, tmp_path)
-    assert "is for no TLS listener" in caught.value.problems[0].what
+    assert "is not for a TLS listener" in caught.value.problems[0].what
 
 
 @pytest.mark.parametrize(

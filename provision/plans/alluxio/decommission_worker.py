@@ -128,7 +128,7 @@ def _revoke(
             if not now.granted:  # etcd has removed it meanwhile, and the key with it
                 return
             if now.expired_since <= leases.STUCK_SECONDS or now.keys != (key.key,):
-                what = "is kept alive by now" if now.left >= 0 else "has other keys, too"
+                what = "is kept alive again" if now.left >= 0 else "has other keys, too"
                 raise Unhealthy(
                     f"the lease of {worker_id} {what}: it was not revoked",
                     id="changed-meanwhile",
@@ -139,7 +139,7 @@ def _revoke(
 
 
 def _nothing_to_revoke(worker: AlluxioWorker) -> Problem:
-    what = "--revoke-lease has nothing to do: no lease of this stopped worker's has expired"
+    what = "--revoke-lease has nothing to do: no lease of this stopped worker has expired"
     return Problem(worker.name, what, "", "warning", id="command-not-applicable")
 
 
@@ -184,7 +184,10 @@ def _elsewhere(
     r = entry.registration
     if not isinstance(r, Registration):
         return ()
-    what = f"its identity {r.worker_id} is registered as {r.host}:{r.rpc_port}: left as it is"
+    what = (
+        f"its identity {r.worker_id} is registered as {r.host}:{r.rpc_port}: that "
+        "registration is not changed"
+    )
     remedy = f"if no such worker exists, invoke forget-worker {r.worker_id}"
     return (Problem(worker.name, what, remedy, "warning", id="worker-registered-elsewhere"),)
 

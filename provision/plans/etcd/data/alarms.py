@@ -125,7 +125,7 @@ def _differing(seen: ClusterHealth, found: Comparison) -> list[Problem]:
     if found.equal:
         away = ", ".join(_name(r) for r in voters if not seen.is_member_healthy(r.name))
         what = f"alarm CORRUPT: {found.compared} of {len(voters)} voters could be compared"
-        remedy = f"start the others first ({away}): invoke deploy-etcd"
+        remedy = f"start the other members first ({away}): invoke deploy-etcd"
         if not away:  # during an upgrade: see hashes
             remedy = "their releases differ, and so may their hashes: see etcdctl alarm disarm"
         return [Problem("etcd", what, remedy, id="alarm-corrupt")]

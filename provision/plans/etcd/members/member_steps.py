@@ -159,7 +159,9 @@ class _Builder:
             for m in odd
         )
         if calls:
-            self.made.steps.append(Step("let a member with the majority's data lead", calls=calls))
+            self.made.steps.append(
+                Step("give the lead to a member with the majority's data", calls=calls)
+            )
 
     def prepare(self, moves: Iterable[MemberChange]) -> None:
         """The changes that no service notices, on all new members' hosts at once."""
