@@ -113,7 +113,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         f"mkdir -p {STATE_DIR}",
         f"exec 9>{BATCH_LOCK}",
         f"flock -w {BATCH_LOCK_SECONDS} 9 || {{",
-        '  echo "what an earlier run began here has not ended" >&2',
+        '  echo "a batch of an earlier run is still running" >&2',
         "  exit 1",
         "}",
     ]
@@ -500,14 +500,10 @@ def _unit(unit: Unit, facts: HostFacts, *, reload: bool) -> list[Change]:
     result.append(
         Change(
             f"{verb} {unit.name}",
-            f"systemctl reset-failed {name} 2>/dev/null || :\n"
-            f"code=0; timeout {unit.start_seconds} systemctl {verb} {name} || code=$?\n"
-            f"if [ $code != 0 ]; then\n"
-            f"  {_last_lines(name)} >&2\n"
-            f"  [ $code != 124 ] || "
-            f"echo {name} is not ready after {unit.start_seconds} s, and goes on starting >&2\n"
-            f"  exit 1\n"
-            f"fi\n{pending}",
+            f"systemctl reset-failed {name} 2>/dev/null || :\ncode=0; timeout "
+            f"{unit.start_seconds} systemctl {verb} {name} || code=$?\nif [ $code != 0 ]; "
+            f"then\n  {_last_lines(name)} >&2\n  [ $code != 124 ] || echo {name} is not ready "
+            f"after {unit.start_seconds} s, and is still starting >&2\n  exit 1\nfi\n{pending}",
             disrupts=True,
             seconds=unit.start_seconds,
             refusals=unit.refusals,
