@@ -291,7 +291,7 @@ def not_seen(where: str, verdict: Unseen) -> Problem:
     of = "that the last run noted" if verdict.noted else "in the inventory"
     what = (
         f"cluster {verdict.group.name} serves through {', '.join(verdict.group.names)}; {names} "
-        "cannot be reached and may form the right cluster, because the members that serve are "
+        "cannot be checked and may form the right cluster, because the members that serve are "
         f"no majority of the {len(verdict.known)} members {of}"
     )
     remedy = (
