@@ -259,7 +259,7 @@ def _rendered(
         "cluster: DefaultAlluxioCluster",
         "",
         "# How hosts are reached. What is unset comes from ~/.ssh/config. Host keys are checked,",
-        "# always. A login that is not root needs sudo: sudo_password, where it wants one.",
+        "# always. A login that is not root needs sudo (sudo_password if sudo asks).",
         *([_mapping("ssh", common)] if common else ["# ssh: {user: deploy}"]),
         "",
         "etcd:",

@@ -217,7 +217,7 @@ def _syntax(text: str, mark: Mark, problem: str) -> tuple[str, str]:
     """ruamel.yaml's complaint in plain words, with a remedy."""
     line = text.split("\n")[mark.line - 1]
     if "\\t" in problem:
-        return "a tab where YAML wants spaces", "indent with spaces"
+        return "a tab where YAML needs spaces", "indent with spaces"
     if _UNQUOTED_RANGE.search(line):
         return "a range within { } must be in quotes", 'as in {host: "worker[1-3].example.com"}'
     problem = problem.replace("'\\x00'", "the end of the file")

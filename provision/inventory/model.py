@@ -137,7 +137,7 @@ def _url_parts(url: str) -> SplitResult:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - parsing it is the check
     except ValueError as error:
-        why = "this is no URL" if "@" in url else f"{url!r} is not a URL: {error}"
+        why = "this is not a URL" if "@" in url else f"{url!r} is not a URL: {error}"
         raise ValueError(why) from None
     if "@" in parts.netloc:
         raise ValueError("the URL holds a login; secrets must not be in the inventory")
@@ -164,7 +164,7 @@ def jump_hosts(text: str) -> list[tuple[str | None, str, int | None]]:
         match = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?|([^:\[\]]+)(?::([0-9]+))?", rest)
         host, port = (match[1] or match[3], match[2] or match[4]) if match else (rest, None)
         if port is not None and not 1 <= int(port) <= 65535:
-            raise ValueError(f"{part!r}: {port} is no port")
+            raise ValueError(f"{part!r}: {port} is not a port")
         if not re.fullmatch(HOST_NAME, host):
             raise ValueError(f"{part!r} is not {EXPECTED[HOST_NAME]}")
         found.append((user if at else None, _known_host(host), int(port) if port else None))
@@ -407,7 +407,10 @@ class EtcdAuth(Model):
 class EtcdBackup(Model):
     """Snapshots that a timer saves on the members' hosts: the first healthy member saves."""
 
-    dir: OwnDir = Field(default="/var/backups/etcd", description="Folder there, mode 0700.")
+    dir: OwnDir = Field(
+        default="/var/backups/etcd",
+        description="Folder for the backups on the members' hosts, mode 0700.",
+    )
     same_disk: bool = Field(
         default=False, description="Whether the folder may be on the data directory's disk."
     )

@@ -202,7 +202,7 @@ def test_a_lease_that_is_kept_alive_is_not_revoked(
 ) -> None:
     lease = world.live(ONE, "w1", 60)
     plan = world.plan(revoke_lease=True)
-    assert [s.title for s in plan.steps] == ["stop w1 for good", "take w1 out of etcd"]
+    assert [s.title for s in plan.steps] == ["stop w1 permanently", "take w1 out of etcd"]
     assert "has nothing to do" in plan.notes[-1].what
     # Not even when the plan was made of an older look.
     times = {lease: LeaseTime(-60, 5)}

@@ -376,7 +376,7 @@ FIELDS: dict[str, Case] = {
     ),
     "jump host of a bad port": (
         [("cluster: Main", "cluster: Main\nssh: {jump: 'a,b:99999'}")],
-        *("2:13", E, "99999 is no port", ""),
+        *("2:13", E, "99999 is not a port", ""),
     ),
     "sudo's password given inline": (
         [("cluster: Main", "cluster: Main\nssh: {sudo_password: hunter2}")],
@@ -761,7 +761,7 @@ RULES: dict[str, Case] = {
     ),
     "ports on a machine": (
         [("worker2.example.com", "infra0.example.com\n      rpc_port: 2379")],
-        *("17:17", E, "(rpc_port) and member 'infra0' (client_port) both want port 2379", ""),
+        *("17:17", E, "(rpc_port) and member 'infra0' (client_port) both use port 2379", ""),
     ),
     "ports at an address": (
         [("worker2.example.com", "10.0.1.11\n      properties: {alluxio.worker.web.port: 2380}")],
@@ -883,7 +883,7 @@ TEXTS: dict[str, Case] = {
     ),
     "tab": (
         [("    worker2:\n", "\tworker2:\n")],
-        *("15:1", E, "a tab where YAML wants spaces", "indent with spaces"),
+        *("15:1", E, "a tab where YAML needs spaces", "indent with spaces"),
     ),
     "unquoted range": (
         [("infra2.example.com,", "infra[2-3].example.com,")],
@@ -1059,8 +1059,8 @@ def test_jump_hosts(text: str, hosts: list[tuple[str | None, str, int | None]]) 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a:0", "'a:0': 0 is no port"),
-        ("a,b:65536", "'b:65536': 65536 is no port"),
+        ("a:0", "'a:0': 0 is not a port"),
+        ("a,b:65536", "'b:65536': 65536 is not a port"),
         ("a,me@-b", "'me@-b' is not a host name or an IP address"),
         ("1.2.3", "'1.2.3' is not an IPv4 address"),
     ],
@@ -1083,8 +1083,8 @@ def test_a_jump_that_is_taken(inventory: Path, text: str) -> None:
         ("https://:pw@h/x.tgz", "the URL holds a login; secrets must not be in the inventory"),
         ("https://h//", "'https://h//' names no file; give the tarball's own URL"),
         ("https://h/@scope/x.tgz", ""),
-        ("https://me:pa/ss@h/x.tgz", "this is no URL"),
-        ("https://me:p@[h/x.tgz", "this is no URL"),
+        ("https://me:pa/ss@h/x.tgz", "this is not a URL"),
+        ("https://me:p@[h/x.tgz", "this is not a URL"),
         ("https://me:pa ss@h/x.tgz", f"must be {EXPECTED[URL]}"),
     ],
 )

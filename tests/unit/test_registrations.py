@@ -82,7 +82,7 @@ def test_a_live_one_is_refused_with_what_to_do() -> None:
         ),
         (
             *("b", "is LIVE at gone:29999: nothing is removed"),
-            "stop it there, and wait until its lease has ended",
+            "stop the worker there, and wait until its lease has ended",
         ),
     ]
     forget_worker.require_not_live(builders.alluxio(), found, ["c"])

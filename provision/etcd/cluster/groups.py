@@ -292,7 +292,7 @@ def not_seen(where: str, verdict: Unseen) -> Problem:
     what = (
         f"cluster {verdict.group.name} serves through {', '.join(verdict.group.names)}; {names} "
         "cannot be checked and may form the right cluster, because the members that serve are "
-        f"no majority of the {len(verdict.known)} members {of}"
+        f"not a majority of the {len(verdict.known)} members {of}"
     )
     remedy = (
         f"make the hosts of {names} reachable; if the cluster that serves is the right one: "

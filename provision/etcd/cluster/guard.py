@@ -45,8 +45,8 @@ RECOVER = (
     "find out which data is right; then invoke recover-etcd --from {}, or invoke restore-etcd FILE"
 )
 MOUNT = (
-    "mount the data disks, or invoke restore-etcd FILE; to begin with an empty etcd when the data "
-    "is gone for good: delete {} and {} on every member's host"
+    "mount the data disks, or invoke restore-etcd FILE; if the data is lost and you want an "
+    "empty etcd: delete {} and {} on every member's host"
 )
 
 

@@ -196,7 +196,8 @@ def move_leadership_to(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -
     while (now := health.observe(cluster, fleet).leader) != member.name:
         if time.monotonic() > deadline:
             raise Unhealthy(
-                f"{member.name} was asked to lead, but {now or 'nobody'} leads", id="change-failed"
+                f"{member.name} was asked to lead, but {now or 'no member'} leads",
+                id="change-failed",
             )
         time.sleep(POLL_SECONDS)
 

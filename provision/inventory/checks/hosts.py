@@ -221,8 +221,8 @@ def _ports_on_machine(context: Context) -> None:
                 path = _role_path(context, role, used[port])
                 at = _port_path(context, member, field)
                 context.error(
-                    f"{kind} {role.name!r} ({used[port]}) and member {member.name!r} ({field})"
-                    f" both want port {port} of {role.machine.host!r}",
+                    f"{kind} {role.name!r} ({used[port]}) and member {member.name!r} ({field}) "
+                    f"both use port {port} of {role.machine.host!r}",
                     "give one of them another port",
                     *_written_first(path, at),
                     id="inventory-conflict",
@@ -262,8 +262,8 @@ def _between(
         if port in used:
             path, at = _role_path(context, worker, used[port]), _role_path(context, master, field)
             context.error(
-                f"worker {worker.name!r} ({used[port]}) and master {master.name!r} ({field})"
-                f" both want port {port} of {worker.machine.host!r}",
+                f"worker {worker.name!r} ({used[port]}) and master {master.name!r} ({field}) "
+                f"both use port {port} of {worker.machine.host!r}",
                 "give one of them another port",
                 *_written_first(path, at),
                 id="inventory-conflict",

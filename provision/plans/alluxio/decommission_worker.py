@@ -87,7 +87,7 @@ def plan(
             )
             gate = Gate(f"the lease of {worker.name} has ended", wait)
         hosts = (HostChanges(worker.name, worker.machine, changes),) if changes else ()
-        steps.append(Step(f"stop {worker.name} for good", hosts, after=gate))
+        steps.append(Step(f"stop {worker.name} permanently", hosts, after=gate))
     calls, files = forget_worker.removals(inventory, alluxio, fleet, mine, COMMAND)
     if calls:
         steps.append(Step(f"take {worker.name} out of etcd", calls=calls))
@@ -198,8 +198,8 @@ def _without_host(worker: AlluxioWorker, seen: RegistrationSnapshot | None) -> s
         i for i, e in (seen.authorized if seen else {}).items() if forget_worker.is_at(worker, e)
     ]
     if not ids:
-        return f"if the host is gone for good, take {worker.name} out of the inventory"
-    return f"if the host is gone for good, invoke forget-worker {','.join(ids)}"
+        return f"if the host will not come back, take {worker.name} out of the inventory"
+    return f"if the host will not come back, invoke forget-worker {','.join(ids)}"
 
 
 def _at(worker: AlluxioWorker, live: Mapping[str, Entry]) -> list[str]:

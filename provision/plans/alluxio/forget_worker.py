@@ -209,7 +209,7 @@ def _live(alluxio: AlluxioCluster, worker_id: str, entry: Entry) -> Problem:
     remedy = (
         f"invoke decommission-worker {worker.name} stops it first"
         if worker is not None
-        else "stop it there, and wait until its lease has ended"
+        else "stop the worker there, and wait until its lease has ended"
     )
     return Problem(worker_id, f"is LIVE{at}: nothing is removed", remedy, id="registration-live")
 

@@ -161,7 +161,7 @@ def plan(
 
 
 def _no_member(name: str) -> Problem:
-    what = "is no member of the cluster: there is nothing to remove"
+    what = "is not a member of the cluster: there is nothing to remove"
     return Problem(f"--remove {name}", what, "", "warning", id="name-unknown")
 
 

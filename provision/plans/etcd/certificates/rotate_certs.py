@@ -230,8 +230,8 @@ def _replaced(cluster: EtcdCluster) -> Problem:
 def _require_chosen(over: Sequence[EtcdMember], members: Sequence[EtcdMember]) -> None:
     if left := [m.name for m in over if m not in members]:
         raise UsageError(
-            f"--limit leaves out {', '.join(left)}, whose certificates have expired: they "
-            "must come first",
+            f"--limit leaves out {', '.join(left)}, whose certificates have expired: their "
+            "certificates must be renewed first",
             id="option-invalid",
         )
 

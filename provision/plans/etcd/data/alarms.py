@@ -84,7 +84,7 @@ def whose(alarm: Alarm, seen: ClusterHealth) -> str:
     names |= {r.id: r.name for r in seen.registered if r.name}
     if not alarm.member_id:
         return "no member"
-    return names.get(alarm.member_id, f"{alarm.member_id:x}, which is no member")
+    return names.get(alarm.member_id, f"{alarm.member_id:x}, which is not a member")
 
 
 def _disarm(cluster: EtcdCluster, fleet: Fleet, seen: ClusterHealth, kind: str) -> None:

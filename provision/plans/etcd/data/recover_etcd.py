@@ -256,7 +256,7 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
     if owner(facts, layout.UNIT_PATH) != cluster.name:
         problem = Problem(
             where,
-            "is no member of this cluster",
+            "is not a member of this cluster",
             "choose another member",
             id="recovery-source-unfit",
         )

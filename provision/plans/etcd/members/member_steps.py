@@ -183,14 +183,14 @@ class _Builder:
         former = self.running.pending.clean.get(member.name, member.machine.host)
         if former != member.machine.host:
             where = f"{member.name} ({former})"
-            what = "is not cleaned: a member of this name comes to another host"
+            what = "is not cleaned: the member with this name moves to another host"
             remedy = "when it is back: systemctl disable --now etcd.service there"
             self.made.notes.append(Problem(where, what, remedy, "warning", id="host-not-cleaned"))
         away = disks.missing(facts.text(layout.UNIT_PATH), facts, [member.data_dir])
         if mount := away.get(member.data_dir):
             where = f"{member.name} ({member.machine.host})"
-            what = f"no disk is mounted at {mount}, where one was: the data go to another disk"
-            remedy = f"to have them on a disk, mount one at {mount} first"
+            what = f"no disk is mounted at {mount} any more: the data goes to another disk"
+            remedy = f"to have the data on its own disk, mount a disk at {mount} first"
             self.made.notes.append(Problem(where, what, remedy, "warning", id="member-data-lost"))
         if move.id is None:
             old = _set_aside(member, self.observed.facts[member.machine], self.delete)
