@@ -172,8 +172,8 @@ def _newer(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
         if newer := desired.newer_release(cluster, observed.facts[m.machine]):
             where = f"{m.name} ({m.machine.where})"
             what = (
-                f"has etcd {newer}, newer than {cluster.version} in the inventory; it is "
-                "not changed"
+                f"has etcd {newer}, newer than {cluster.version} in the inventory; the newer "
+                "release is kept"
             )
             remedy = f"set etcd.version to {newer}, or go back: invoke deploy-etcd --downgrade"
             found.append(Problem(where, what, remedy, "warning", id="release-newer"))

@@ -44,7 +44,7 @@ class Declared:
         for move in self.left:
             m = move.member
             what = (
-                f"is a member at {m.peer_url} that the inventory does not have; it is not changed"
+                f"is a member at {m.peer_url} that the inventory does not have; it is not removed"
             )
             remedy = f"declare it, or remove it: invoke deploy-etcd --remove {m.name}"
             found.append(
