@@ -187,20 +187,10 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "argument-missing": Row(
         _unit("remedies", "a_command_without_its_argument"),
-        named=(
-            "backup-etcd",
-            "check-nodes",
-            "clean-host",
-            "decommission-worker",
-            "export-csrs",
-            "forget-worker",
-            "import-ansible --to",
-            "import-certs",
-            "readmit-worker",
-            "restore-etcd",
-        ),
+        named=("check-nodes", "forget-worker"),
         why="each names its own command, with the argument",
     ),
+    "argument-unexpected": Row(_unit("usage", "an_argument_too_many"), why=_HERE),
     "auth-differs": Row(
         _lab("auth", "workers_wait_for_the_authentication_that_is_declared"),
         heals={
@@ -1016,6 +1006,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why="each names the option again",
     ),
+    "option-unknown": Row(_unit("usage", "an_unknown_option"), why=_HERE),
     "other-clusters-live": Row(
         _component("clusters", "authentication_locks_nobody_out_unasked"),
         named=(
@@ -1292,6 +1283,26 @@ REMEDIES: dict[str, Row | NoRow] = {
     "tarball-unfit": Row(
         _unit("tarball", "one_that_is_cut_short"),
         why=_EDIT,
+    ),
+    "task-unknown": Row(_unit("usage", "an_unknown_task"), why=_HERE),
+    "tool-too-old": Row(
+        _lab("tool_version", "an_older_version_of_the_tool_refuses_on_all_hosts_at_once"),
+        heals={
+            _lab("tool_version", "an_older_version_of_the_tool_refuses_on_all_hosts_at_once"): (
+                "deploy-etcd",
+            ),
+        },
+        end="the version that the hosts name changes them again",
+        named=("check-nodes --hosts", "status"),
+    ),
+    "tool-version-unknown": Row(
+        _lab("tool_version", "a_file_without_a_version_is_a_warning_and_is_written_again"),
+        heals={
+            _lab("tool_version", "a_file_without_a_version_is_a_warning_and_is_written_again"): (
+                "deploy-etcd",
+            ),
+        },
+        end="the file names this version again",
     ),
     "unit-masked": Row(
         _lab("preflight", "the_remedy_by_hand[a masked unit]"),

@@ -233,4 +233,4 @@ def ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
 
 
 def _is_static(alluxio: AlluxioCluster | None) -> bool:
-    return alluxio is not None and alluxio.membership == "STATIC"
+    return alluxio is not None and not alluxio.membership.in_etcd

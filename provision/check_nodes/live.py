@@ -115,7 +115,7 @@ class _Live:
         self._nodes_timeout, self._etcd_timeout = nodes_timeout, etcd_timeout
         self._alluxio = inventory.alluxio
         self._login = desired.login(self._alluxio) if self._alluxio is not None else None
-        self._static = self._alluxio is not None and self._alluxio.membership == "STATIC"
+        self._static = self._alluxio is not None and not self._alluxio.membership.in_etcd
         self._news = threading.Condition()
         self._stopping = threading.Event()
         self._look_now, self._ask_now = threading.Event(), threading.Event()

@@ -53,7 +53,7 @@ def join(
     ``expired``: the seconds since the end of expired leases, by lease.
     """
     rows = {row.worker_id: row for row in info or ()}
-    seen = _ids(registered, rows, with_authorized=alluxio.membership == "ETCD")
+    seen = _ids(registered, rows, with_authorized=alluxio.membership.permanent_keys)
     claimed = _claims(alluxio.workers, seen, identities)
     found: list[NodeVerdict] = []
     for worker in alluxio.workers:

@@ -64,7 +64,7 @@ def _tiles(report: CheckReport) -> list[_Tile]:
     if report.alluxio is not None:
         declared = [n for n in report.nodes if n.name is not None]
         well = sum(n.ok for n in declared)
-        word = "reachable" if report.alluxio.membership == "STATIC" else "live"
+        word = "live" if report.alluxio.membership.in_etcd else "reachable"
         tiles.append(
             _Tile(
                 f"{well} of {len(declared)}",

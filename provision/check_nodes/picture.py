@@ -88,7 +88,7 @@ def draw(report: CheckReport) -> Picture:
         return Picture(top, None, "")
     alluxio = report.alluxio
     link = f"membership {alluxio.membership}"
-    if alluxio.membership != "STATIC":
+    if alluxio.membership.in_etcd:
         link += f", leases of {alluxio.failure_detection_timeout} s"
     below, heading = top.bottom + _LINK, f"Alluxio: {report.summary}"
     if len(report.nodes) > NAMED:

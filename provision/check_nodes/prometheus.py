@@ -135,8 +135,8 @@ def _etcd(report: CheckReport) -> Iterator[Family]:
     ]
     yield Family(
         "etcd_member_certificate_valid",
-        "Whether the listener's certificate is valid now, is of the cluster's CA, and has the "
-        "right name.",
+        "1 when the listener's certificate is valid now, issued by the cluster's CA, and has the "
+        "member's address. 0 also when the listener could not be asked.",
         [(labels, not c.error) for labels, c in shown],
     )
     yield Family(
@@ -191,11 +191,10 @@ def _stored(report: CheckReport) -> Iterator[Family]:
 def _workers(report: CheckReport) -> Iterator[Family]:
     if report.alluxio is None:
         return
-    static = report.alluxio.membership == "STATIC"
     declared = (
-        (State.REACHABLE, State.UNREACHABLE, State.UNDETERMINED)
-        if static
-        else (State.LIVE, State.FAILED, State.STALE, State.UNREGISTERED, State.UNDETERMINED)
+        (State.LIVE, State.FAILED, State.STALE, State.UNREGISTERED, State.UNDETERMINED)
+        if report.alluxio.membership.in_etcd
+        else (State.REACHABLE, State.UNREACHABLE, State.UNDETERMINED)
     )
     declared = (*declared, State.NOT_INSTALLED)
     labelled = [(_worker(n), n) for n in report.nodes]
@@ -232,7 +231,7 @@ def _workers(report: CheckReport) -> Iterator[Family]:
             "With --read: whether a file was read through a worker.",
             _one(not report.read.error),
         )
-    if not static:
+    if report.alluxio.membership.in_etcd:
         yield Family(
             "failure_detection_timeout_seconds",
             "How long a dead worker still counts as LIVE.",

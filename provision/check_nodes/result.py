@@ -98,7 +98,7 @@ class CheckReport:
             return None
         info = self.info_nodes
         return {
-            "membership": self.alluxio.membership,
+            "membership": self.alluxio.membership.value,
             "failure_detection_timeout": self.alluxio.failure_detection_timeout,
             "summary": self.summary,
             "counts": self.counts,

@@ -212,7 +212,7 @@ def _etcd_line(report: CheckReport) -> str:
     etcd = report.etcd
     text = f"etcd: {etcd.healthy_count} of {len(etcd.members)} members healthy"
     text += f" (quorum {etcd.quorum}), leader {etcd.leader or 'none'}"
-    if report.alluxio is None or report.alluxio.membership == "STATIC":
+    if report.alluxio is None or not report.alluxio.membership.in_etcd:
         return text
     # Without it nobody can tell whether "LIVE" is current or two minutes old.
     seconds = report.alluxio.failure_detection_timeout

@@ -35,7 +35,7 @@ def verdicts(
     :func:`provision.check_nodes.match.join`. ``without``: hosts that have no Alluxio.
     ``listeners``: each worker's readiness by name, if its host was asked.
     """
-    if alluxio.membership == "STATIC":
+    if not alluxio.membership.in_etcd:
         found = _static(alluxio, info, reachable or {})
     elif registered is not None:
         found = etcd_view.join(alluxio, registered, info, identities or {}, expired)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from provision.engine.plan import Plan, Step
+    from provision.errors import Problem
     from provision.inventory import Inventory, LoadedInventory
     from provision.inventory.resolved import EtcdCluster
     from provision.ssh.passwords import Passwords
@@ -33,6 +34,8 @@ class Run:
     #: Whether the command must know which etcd cluster it works on, and the value of --cluster-id.
     guarded: bool = False
     cluster_id: str = ""
+    #: Whether the command changes something, also when it only shows the plan.
+    changes: bool = False
     #: Whether the cluster was found out, and the cluster.
     established: bool = False
     etcd: EtcdCluster | None = None
@@ -43,6 +46,8 @@ class Run:
     #: For --debug: the plans that were made, and the end of the run.
     plans: list[Plan] = field(default_factory=list)
     error: BaseException | None = None
+    #: The notes about versions of this tool that were printed.
+    told: set[Problem] = field(default_factory=set)
     passwords: Passwords | None = None
     _loaded: LoadedInventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)
@@ -73,13 +78,34 @@ class Run:
             stats = Stats(on_call=_say_call if self.verbose else None)
             self.passwords = Passwords()
             self.passwords.prepare(self.inventory.machines)
-            self._fleet = Fleet(self.inventory.parallel, stats, self.passwords)
+            self._fleet = Fleet(
+                self.inventory.parallel, stats, self.passwords, changes=self.changes
+            )
         return self._fleet
 
     @property
     def stats_so_far(self) -> Stats | None:
         """The statistics so far; None while the run has asked no host."""
         return self._fleet.stats if self._fleet is not None else None
+
+    def version_notes(self) -> list[Problem]:
+        """Warnings about the versions of this tool on the hosts that were looked at, each once.
+
+        Commands that change nothing warn about newer versions; other commands refuse.
+        """
+        if self._fleet is None or not self._fleet.stats.facts:
+            return []
+        from provision.host import tool_version
+        from provision.host.facts import HostFacts
+
+        seen = self._fleet.stats.facts
+        facts = {host: f for host, f in sorted(seen.items()) if isinstance(f, HostFacts)}
+        found = tool_version.unknown(facts)
+        if not self.changes:
+            found += tool_version.newer(facts, "warning")
+        fresh = [problem for problem in found if problem not in self.told]
+        self.told.update(fresh)
+        return fresh
 
     def secrets(self) -> list[str]:
         """The SSH secrets that were read or asked for."""

@@ -23,7 +23,6 @@ from provision.host.diff import (
     answered,
     batch,
     questions,
-    receive,
 )
 from provision.host.resources import Refusal
 from provision.ids import Id
@@ -292,7 +291,7 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: 
         with body:
             timeout = DEFAULT_TIMEOUT + size / UNPACK_BYTES_PER_SECOND
             result = session.feed(
-                receive(tree), body, f"upload {name}", timeout=timeout, on_bytes=progress
+                tree.receive(), body, f"upload {name}", timeout=timeout, on_bytes=progress
             )
         if not result.ok:
             raise _failed(where, change.what, result)

@@ -7,9 +7,9 @@ mount for which systemd has a unit at boot: lines of ``/etc/fstab``, also with `
 ``nofail``, and mount units. It does not cover a disk that is mounted by hand or by a script, a line
 that was removed from ``/etc/fstab``, and a new, empty file system in the place of the old one.
 
-The marker covers these cases: a folder on the data disk, owned by root (:class:`DataDisk`). The
-unit does not start without it. A service user could make a plain file by accident, but not this
-folder.
+The marker covers these cases: a folder on the data disk, owned by root
+(:class:`provision.host.kinds.files.DataDisk`). The unit does not start without it. A service user
+could make a plain file by accident, but not this folder.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
-
-from provision.host.resources import DataDisk
 
 if TYPE_CHECKING:
     from provision.host.facts import HostFacts
@@ -37,16 +35,21 @@ _FOR_NEXT_START = (
 WAIT_SECONDS, LOOK_SECONDS = 60, 2
 
 
+def marker(folder: str) -> str:
+    """The path of the marker in a folder of a service's data."""
+    return f"{folder}/data-disk"
+
+
 def is_marked(folder: str, facts: HostFacts) -> bool:
     """Whether the marker is in ``folder``. The facts come from a probe with :class:`DataDisk`."""
-    found = facts.paths.get(DataDisk(folder).marker)
+    found = facts.paths.get(marker(folder))
     return found is not None and found.kind == "dir" and found.owner == "root"
 
 
 def mark(folder: str) -> str:
     """Shell lines that make the marker. ``mkdir`` does not follow a link that a service user may
     have put there."""
-    path = shlex.quote(DataDisk(folder).marker)
+    path = shlex.quote(marker(folder))
     return f"[ -d {path} ] && [ ! -L {path} ] || mkdir -m 755 {path}"
 
 
@@ -58,10 +61,10 @@ def check(folder: str, what: str, remedy: str, *, wait: bool = False) -> str:
     (it has NRestarts) looks for a minute before it exits. So the log gets one line a minute, and a
     disk that comes late is found at once.
     """
-    marker = shlex.quote(DataDisk(folder).marker)
     there = '[ -d "$d" ] && [ ! -L "$d" ] && [ "$(stat -c %u "$d")" = 0 ]'
     said = f"the data disk is not mounted, or lost its data: {what} ($d); {remedy}"
-    script = f'd={marker}; ok() {{ {there}; }}; ok && exit; echo "{said}" >&2; '
+    path = shlex.quote(marker(folder))
+    script = f'd={path}; ok() {{ {there}; }}; ok && exit; echo "{said}" >&2; '
     if wait:
         script += (
             'n="$(systemctl show -p NRestarts %n)"; [ "${n#*=}" != 0 ] || exit 1; '
@@ -124,6 +127,34 @@ def missing(unit: str | None, facts: HostFacts, paths: Iterable[str]) -> dict[st
         and (now := mount(path, facts)) not in ("", before[path])
         and not is_above(before[path], now)
     }
+
+
+def away(unit: str | None, facts: HostFacts, folder: str) -> str:
+    """The mount point of ``folder``'s disk, when nothing is mounted there now; else empty.
+
+    The unit's text ``unit`` has the note of the mount point. Files that are written meanwhile are
+    below the mount point: the old files come back with the old disk.
+    """
+    return missing(unit, facts, [folder]).get(folder, "")
+
+
+def is_missing(unit: str | None, facts: HostFacts, folder: str, *, was: bool) -> bool:
+    """Whether the folder's disk is away or lost its data: the marker is missing, and was there.
+
+    ``was``: other facts show that the service had its data here. Without them, the note of a mount
+    point that is away shows it. The caller knows the service's own data, which count, too.
+    """
+    return (was or bool(away(unit, facts, folder))) and not is_marked(folder, facts)
+
+
+def what_is_away(mount: str) -> str:
+    """The problem of a disk that :func:`away` misses at ``mount``."""
+    return f"its data disk is not mounted: nothing is at {mount}"
+
+
+def what_is_missing(folder: str, lost: str) -> str:
+    """The problem of a disk for which :func:`is_missing` holds, or which ``lost`` something."""
+    return f"its data disk is not mounted, or {lost}: there is no {marker(folder)}"
 
 
 def mount(path: str, facts: HostFacts | None) -> str:

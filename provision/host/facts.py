@@ -7,6 +7,7 @@ outside: every field is parsed strictly, and a field that cannot be parsed raise
 
 from __future__ import annotations
 
+import abc
 import base64
 import functools
 import math
@@ -14,24 +15,9 @@ import pathlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from provision.errors import Problem
-from provision.host import dropins
-from provision.host.resources import (
-    Absent,
-    Certificate,
-    DataDisk,
-    Directory,
-    File,
-    Identity,
-    Link,
-    Move,
-    Package,
-    Resource,
-    Tree,
-    Unit,
-    User,
-)
 from provision.ssh.session import Result, Unreachable
 from provision.text import printable, printable_lines
 
@@ -41,7 +27,6 @@ STATE_DIR = "/run/alluxio-provision"
 #: A batch holds this lock while it works. Observers wait for it, so they see a killed run's last
 #: batch complete.
 BATCH_LOCK = f"{STATE_DIR}/batch.lock"
-CERTIFICATE_FILES = (".crt", ".key", ".crt.new", ".key.new")
 #: The script sends the content of files up to this size (bytes).
 CONTENT_LIMIT = 256 << 10
 BEGIN, END = "@@begin", "@@end"
@@ -58,6 +43,53 @@ KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """The part of the facts that a resource needs. The script has a command for each field.
+
+    ``contents`` are the paths in ``paths`` whose content is needed, ``hashes`` those of which the
+    SHA-256 is enough. ``commands``: shell commands by label (:class:`Probe`).
+    """
+
+    paths: Sequence[str] = ()
+    contents: Sequence[str] = ()
+    hashes: Sequence[str] = ()
+    users: Sequence[str] = ()
+    units: Sequence[str] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path, and the types of file that can be there before a change. ``noun`` names them."""
+
+    path: str
+    noun: str
+    kinds: Sequence[str]
+
+
+class Observable(abc.ABC):
+    """A part of a host's state: how to observe it, and what the facts are when it is true."""
+
+    __slots__ = ()
+
+    #: Whether it is made true after everything else on the host.
+    last: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def look(self) -> Look:
+        """The facts that it needs."""
+
+    @abc.abstractmethod
+    def after(self, facts: HostFacts) -> HostFacts:
+        """The facts when it is true; ``facts`` itself when it is true now."""
+
+    def place(self) -> Place | None:
+        """The path at which a file of another type is in the way. None when there is no such
+        path."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """What to look at, in addition to the host itself.
 
@@ -67,7 +99,7 @@ class Probe:
     host's interfaces.
     """
 
-    resources: Sequence[Resource] = ()
+    resources: Sequence[Observable] = ()
     ports: Sequence[int] = ()
     disks: Sequence[str] = ()
     paths: Sequence[str] = ()
@@ -167,22 +199,22 @@ class HostFacts:
 def script(probe: Probe) -> str:
     """The shell script that observes ``probe``. It changes nothing."""
     q = shlex.quote
-    plain, hashed, users, units, stats = _paths(probe)
+    look = _look(probe)
     lines = [_facts_script()]
     if probe.addresses:
         lines.append("addresses")
-    if users:
-        lines.append(f"users {' '.join(map(q, users))}")
-    if stats:
-        wanted = "".join(f"\n{path}" for path in (*plain, ""))
+    if look.users:
+        lines.append(f"users {' '.join(map(q, look.users))}")
+    if look.paths:
+        wanted = "".join(f"\n{path}" for path in (*look.contents, ""))
         lines.append(f"wanted={q(wanted)}")
-        lines.append(f"paths {' '.join(map(q, stats))}")
-    if hashed:
-        lines.append(f"for f in {' '.join(map(q, hashed))}; do")
+        lines.append(f"paths {' '.join(map(q, look.paths))}")
+    if look.hashes:
+        lines.append(f"for f in {' '.join(map(q, look.hashes))}; do")
         lines.append('if [ -f "$f" ]; then printf "hash %s|" "$f"')
         lines.append('sha256sum <"$f" || echo; fi; done')
-    if units:
-        lines.append(f"units {' '.join(map(q, units))}")
+    if look.units:
+        lines.append(f"units {' '.join(map(q, look.units))}")
     if probe.ports:
         lines.append(f"listeners {' '.join(str(p) for p in probe.ports)}")
     if probe.disks:
@@ -193,9 +225,7 @@ def script(probe: Probe) -> str:
         lines.append(f"reach {q(address)} {port:d} &")
     if probe.resolve or probe.reach:
         lines.append("wait")
-    ours = [r.name for r in probe.resources if isinstance(r, Unit)]
-    drop_ins = {dropins.label(name): dropins.command(name) for name in ours}
-    for label, command in {**probe.commands, **drop_ins}.items():
+    for label, command in look.commands.items():
         lines.append(f"echo command {q(label)}; ( {command} ) 2>&1 </dev/null | said {q(label)}")
     lines.append(f"echo {END}")
     return "\n".join(lines)
@@ -222,38 +252,18 @@ def parse(
         ) from error
 
 
-def _paths(probe: Probe) -> tuple[list[str], list[str], list[str], list[str], list[str]]:
-    plain: dict[str, None] = {}
-    hashed: dict[str, None] = {}
-    users: dict[str, None] = {}
-    units: dict[str, None] = dict.fromkeys(probe.units)
-    stats: dict[str, None] = dict.fromkeys(probe.paths)
-    for resource in probe.resources:
-        match resource:
-            case User(name=name):
-                users[name] = None
-            case File(path=path, secret=True):
-                hashed[path] = stats[path] = None
-            case File(path=path) | Identity(path=path):
-                plain[path] = stats[path] = None
-            case Certificate(path=path):
-                plain[f"{path}.crt"] = None
-                stats.update(dict.fromkeys(path + end for end in CERTIFICATE_FILES))
-            case Tree():
-                plain[resource.marker] = stats[resource.marker] = stats[resource.path] = None
-            case Directory(path=path) | Link(path=path):
-                stats[path] = None
-            case DataDisk():
-                stats[resource.marker] = None
-            case Absent(paths=paths):
-                stats.update(dict.fromkeys(paths))
-            case Package(binary=binary):
-                stats[binary] = None
-            case Move(target=path):
-                stats[path] = None
-            case Unit(name=name):
-                units[name] = None
-    return list(plain), list(hashed), list(users), list(units), list(stats)
+def _look(probe: Probe) -> Look:
+    """Everything that ``probe`` and its resources need, each path and name once."""
+    own = Look(paths=probe.paths, units=probe.units, commands=probe.commands)
+    every = [own, *(resource.look() for resource in probe.resources)]
+    return Look(
+        paths=_once(x for look in every for x in look.paths),
+        contents=_once(x for look in every for x in look.contents),
+        hashes=_once(x for look in every for x in look.hashes),
+        users=_once(x for look in every for x in look.users),
+        units=_once(x for look in every for x in look.units),
+        commands={k: v for look in every for k, v in look.commands.items()},
+    )
 
 
 def _why(result: Result, host: str) -> Problem:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from provision.errors import PreflightFailed, Problem
+from provision.host import tool_version
 from provision.host.facts import HostFacts, Probe, parse, script
 from provision.inventory.resolved import Machine
 from provision.ssh.session import MANY, Fleet, Session, failures
@@ -17,7 +18,20 @@ FACTS_TIMEOUT = 100.0
 def gather_facts(
     fleet: Fleet, probes: Mapping[Machine, Probe]
 ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
-    """The facts of every machine that could be asked, and the problems of the others."""
+    """The facts of every machine that could be asked, and the problems of the others.
+
+    Raises :class:`PreflightFailed` when the run is to change something and a newer version of this
+    tool last changed one of the hosts.
+    """
+    seen, problems = _gather(fleet, probes)
+    if fleet.changes:
+        tool_version.require_not_newer(seen)
+    return seen, problems
+
+
+def _gather(
+    fleet: Fleet, probes: Mapping[Machine, Probe]
+) -> tuple[dict[Machine, HostFacts], list[Problem]]:
 
     def observe(session: Session) -> HostFacts:
         text = script(probes[session.machine])
@@ -38,9 +52,12 @@ def gather_facts(
 def require_facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
     """The facts of every machine.
 
-    Raises :class:`PreflightFailed` with every host that could not be asked.
+    Raises :class:`PreflightFailed` with every host that could not be asked, and as
+    :func:`gather_facts` does.
     """
-    seen, problems = gather_facts(fleet, probes)
+    seen, problems = _gather(fleet, probes)
+    if fleet.changes:
+        tool_version.require_not_newer(seen, problems)
     if problems:
         raise PreflightFailed(
             f"{len(problems)} of {len(probes)} hosts cannot be worked on; nothing was changed",

@@ -15,7 +15,6 @@ from provision.errors import PreflightFailed, Problem
 from provision.host import dropins
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
-from provision.host.resources import Directory, File, Link, Tree
 from provision.inventory.resolved import (
     Machine,
 )
@@ -114,21 +113,12 @@ def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -
     for machine, f in facts.items():
         where = f"{machine.host} ({machine.where})"
         for resource in probes[machine].resources:
-            match resource:
-                case Directory(path=path) | Tree(path=path):
-                    what, good = "a directory", ["dir"]
-                case File(path=path) | Link(path=path):
-                    what, good = "a file", ["file", "link"]
-                case _:
-                    continue
-            found = f.paths.get(path)
-            if found is not None and found.kind not in good:
+            place = resource.place()
+            found = f.paths.get(place.path) if place else None
+            if place and found and found.kind not in place.kinds:
+                what = f"{place.path} is a {found.kind}, not {place.noun}"
                 remedy = "give the path it points to" if found.kind == "link" else "move it away"
-                problems.append(
-                    Problem(
-                        where, f"{path} is a {found.kind}, not {what}", remedy, id="path-in-the-way"
-                    )
-                )
+                problems.append(Problem(where, what, remedy, id="path-in-the-way"))
     return problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from provision.errors import Problem, UsageError
+from provision.program_in_use import rendered
 
 EXAMPLE = """\
 # Inventory of one etcd cluster and the Alluxio workers that register in it.
@@ -247,11 +248,12 @@ def write_example(path: Path) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Writes an inventory to ``path``. Raises UsageError when ``path`` exists."""
+    """Writes an inventory to ``path``, with the program in use in its comments. Raises UsageError
+    when ``path`` exists."""
     try:
         # Mode x: an existing file stays, even if it was made a moment ago.
         with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(rendered(text))
     except FileExistsError:
         problem = Problem(
             str(path), "this file exists already", "name another, or move it away", id="file-exists"

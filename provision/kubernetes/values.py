@@ -150,7 +150,7 @@ def _properties(
     login = alluxio.etcd_login.username if not k.etcd_enabled else None
     return {
         "alluxio.cluster.name": alluxio.name,
-        "alluxio.worker.membership.manager.type": alluxio.membership,
+        "alluxio.worker.membership.manager.type": alluxio.membership.value,
         "alluxio.etcd.endpoints": ",".join(endpoints(inventory)),
         "alluxio.worker.failure.detection.timeout": f"{alluxio.failure_detection_timeout}s",
         "alluxio.worker.rpc.port": k.rpc_port,

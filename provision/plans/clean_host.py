@@ -26,7 +26,7 @@ from provision.host.resources import MADE_BY, MARKER, DataDisk, File, User
 from provision.inventory.model import SYSTEM_DIRS
 from provision.inventory.resolved import Inventory, Machine
 from provision.plans.alluxio.stop_workers import STOPPED
-from provision.plans.destroy import delete_releases
+from provision.plans.destroy import delete_releases, forget_version
 from provision.plans.etcd import before_3_6
 from provision.ssh.session import Fleet
 from provision.text import document, number, printable, size
@@ -440,7 +440,7 @@ def _removal(
             f"rm -f {found.unit_path} {pending}; systemctl daemon-reload",
         )
     )
-    return tuple(todo)
+    return forget_version(tuple(todo), found.unit_path)
 
 
 def _jdk(found: Installed, seen: HostFacts) -> str | None:

@@ -12,7 +12,7 @@ from provision.alluxio.worker import state
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.etcd.member import backup_timer, layout
-from provision.host import gather
+from provision.host import gather, tool_version
 from provision.host.diff import Change
 from provision.host.facts import STATE_DIR, HostFacts, Probe, merged
 from provision.host.ownership import has_header, owner
@@ -30,6 +30,9 @@ from provision.inventory.resolved import (
 from provision.plans.etcd import before_3_6
 from provision.ssh.session import Fleet
 from provision.text import number, size
+
+#: The files of the units that this tool installs.
+UNIT_PATHS = (layout.UNIT_PATH, worker.UNIT_PATH, worker.MASTER_UNIT_PATH)
 
 
 def destroy(inventory: Inventory, fleet: Fleet) -> Plan:
@@ -176,10 +179,14 @@ def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], li
     return gone, [cluster.config_dir, member.data_dir]
 
 
+def _units() -> tuple[File, ...]:
+    return tuple(File(path, None) for path in UNIT_PATHS)
+
+
 def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     gone, empty = _etcd_paths(cluster, member)
     return Probe(
-        resources=(File(layout.UNIT_PATH, None), File(layout.config_file(cluster), None)),
+        resources=(*_units(), File(layout.config_file(cluster), None)),
         paths=(*gone, *empty, cluster.install_dir),
         units=(layout.UNIT,),
         commands=_count([f"{member.data_dir}/member"]),
@@ -189,7 +196,7 @@ def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 def _worker_probe(alluxio: AlluxioCluster, w: AlluxioWorker) -> Probe:
     gone, empty = _worker_paths(alluxio, w)
     return Probe(
-        resources=(File(worker.UNIT_PATH, None),),
+        resources=_units(),
         paths=(*gone, *empty, *_worker_releases(alluxio)),
         units=(worker.UNIT,),
         commands=_count([f"{path}/LOCAL" for path in w.page_store.dirs]),
@@ -227,7 +234,7 @@ def _etcd(
         first=(*first, kept),
         begun=begun,
     )
-    return (*waiting, *removal)
+    return _all_of_it((*waiting, *removal), layout.UNIT_PATH, f)
 
 
 def _worker(
@@ -238,7 +245,7 @@ def _worker(
     # Folders in it are deleted, too: `info nodes` makes one.
     logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
     delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
-    return _removal(
+    removal = _removal(
         f,
         worker.UNIT,
         worker.UNIT_PATH,
@@ -248,6 +255,7 @@ def _worker(
         _worker_releases(alluxio),
         first=(delete_logs,),
     )
+    return _all_of_it(removal, worker.UNIT_PATH, f)
 
 
 def _master_paths(alluxio: AlluxioCluster) -> list[str]:
@@ -261,7 +269,7 @@ def _master_paths(alluxio: AlluxioCluster) -> list[str]:
 
 def _master_probe(alluxio: AlluxioCluster) -> Probe:
     return Probe(
-        resources=(File(worker.MASTER_UNIT_PATH, None),),
+        resources=_units(),
         paths=(*_master_paths(alluxio), *_worker_releases(alluxio)),
         units=(worker.MASTER_UNIT, worker.UNIT),
         commands=_count([journal_folder.journal_dir(alluxio)]),
@@ -275,7 +283,7 @@ def _master(
     alone = f.unit(worker.UNIT).load == "not-found"  # else the worker uses the releases, too
     logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
     delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
-    return _removal(
+    removal = _removal(
         f,
         worker.MASTER_UNIT,
         worker.MASTER_UNIT_PATH,
@@ -285,6 +293,7 @@ def _master(
         _worker_releases(alluxio) if alone else [],
         first=(delete_logs,) if alone else (),
     )
+    return _all_of_it(removal, worker.MASTER_UNIT_PATH, f)
 
 
 def _removal(
@@ -340,6 +349,26 @@ def _removal(
         Change(f"delete {unit_path}", f"rm -f {unit_path} {pending}; systemctl daemon-reload")
     )
     return tuple(result)
+
+
+def _all_of_it(removal: tuple[Change, ...], unit_path: str, facts: HostFacts) -> tuple[Change, ...]:
+    """``removal`` with the note of this tool's version. A run whose first change failed may have
+    left the note alone."""
+    noted = tool_version.FACT in facts.values
+    if noted and not removal and not any(owner(facts, path) for path in UNIT_PATHS):
+        removal = (Change(f"delete {tool_version.FILE}"),)
+    return forget_version(removal, unit_path)
+
+
+def forget_version(removal: tuple[Change, ...], unit_path: str) -> tuple[Change, ...]:
+    """``removal``, of the unit at ``unit_path``. Its last change also removes the note of this
+    tool's version, unless another unit of this tool is on the host."""
+    if not removal:
+        return removal
+    *first, last = removal
+    forget = tool_version.forget(path for path in UNIT_PATHS if path != unit_path)
+    # Before the unit file goes: while it is there, a killed run can be run again.
+    return (*first, replace(last, script=f"{forget}\n{last.script}"))
 
 
 def delete_releases(path: str) -> Change:

@@ -424,12 +424,19 @@ class Fleet:
     """
 
     def __init__(
-        self, parallel: int, stats: Stats | None = None, passwords: Passwords | None = None
+        self,
+        parallel: int,
+        stats: Stats | None = None,
+        passwords: Passwords | None = None,
+        *,
+        changes: bool = False,
     ) -> None:
         self.parallel = parallel
         self.stats = stats or Stats()
         self._passwords = passwords or Passwords()
         self._connector: Connector | None = None
+        #: Whether the run is to change something, also when it only shows the plan.
+        self.changes = changes
         #: The earliest time from which facts of the machines may come (monotonic seconds).
         self.since = time.monotonic()
         self._sessions: dict[Machine, Session] = {}

@@ -18,6 +18,7 @@ import pytest
 
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.cluster import health
+from provision.etcd.pki import certificates, own_ca
 from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.ssh.session import Fleet
@@ -187,6 +188,30 @@ def _wait(running: Running, within: float = 20.0) -> None:
             if member.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"etcd did not start:\n{member.log.read_text()[-2000:]}", pytrace=False)
             time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def secured(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One member with TLS on both listeners, which asks clients for a certificate of its CA."""
+    pki_dir = tmp_path_factory.mktemp("pki")
+    authority = own_ca.ensure_ca(pki_dir, "test")
+    pair = certificates.leaf(authority, "infra0", ["127.0.0.1"], days=20)
+    (pki_dir / "leaf.crt").write_bytes(pair.cert_pem)
+    (pki_dir / "leaf.key").write_bytes(pair.key_pem)
+
+    def args(_: EtcdMember) -> list[str]:
+        files = {
+            "cert-file": pki_dir / "leaf.crt",
+            "key-file": pki_dir / "leaf.key",
+            "trusted-ca-file": own_ca.ca_file(pki_dir, "test"),
+        }
+        found = ["--client-cert-auth", "--peer-client-cert-auth"]
+        for name, path in files.items():
+            found += [f"--{name}", str(path), f"--peer-{name}", str(path)]
+        return found
+
+    with boot(1, EtcdTls(peer=True, client=True, pki_dir=pki_dir), args) as running:
+        yield running
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import ClientTls, Endpoint
 from provision.etcd.cluster import health, reach
-from provision.etcd.pki import certificates, own_ca
-from provision.inventory.model import EtcdTls
+from provision.etcd.pki import own_ca
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.ssh.session import Fleet, Stats
 from tests.component.conftest import Boot, Running
@@ -161,29 +160,6 @@ def test_before_3_6_the_quota_in_force_is_in_the_metrics(
         (unasked,) = health.observe(one.cluster, fleet).members
     assert (seen.quota, seen.quota_known) == (told, True)
     assert not unasked.quota_known
-
-
-@pytest.fixture(scope="module")
-def secured(boot: Boot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    pki_dir = tmp_path_factory.mktemp("pki")
-    authority = own_ca.ensure_ca(pki_dir, "test")
-    pair = certificates.leaf(authority, "infra0", ["127.0.0.1"], days=20)
-    (pki_dir / "leaf.crt").write_bytes(pair.cert_pem)
-    (pki_dir / "leaf.key").write_bytes(pair.key_pem)
-
-    def args(_: EtcdMember) -> list[str]:
-        files = {
-            "cert-file": pki_dir / "leaf.crt",
-            "key-file": pki_dir / "leaf.key",
-            "trusted-ca-file": own_ca.ca_file(pki_dir, "test"),
-        }
-        found = ["--client-cert-auth", "--peer-client-cert-auth"]
-        for name, path in files.items():
-            found += [f"--{name}", str(path), f"--peer-{name}", str(path)]
-        return found
-
-    with boot(1, EtcdTls(peer=True, client=True, pki_dir=pki_dir), args) as running:
-        yield running
 
 
 def test_tls_on_both_listeners(secured: Running, fleet: Fleet) -> None:

@@ -15,7 +15,7 @@ from provision.engine.plan import Plan
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.cluster import health
-from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.inventory.resolved import AlluxioCluster, Inventory, MembershipType
 from provision.plans.alluxio import forget_worker, readmit_worker
 from provision.plans.alluxio.forget_worker import Removal
 from provision.ssh.session import Fleet
@@ -200,7 +200,7 @@ def test_nothing_goes_when_it_cannot_be_kept(world: World, monkeypatch: pytest.M
 
 def test_what_etcd_membership_has_left_is_forgotten_with_static(world: World) -> None:
     """The remedy of the warning registrations-unused."""
-    static = builders.alluxio(membership="STATIC")
+    static = builders.alluxio(membership=MembershipType.STATIC)
     given = world.inventory, static, world.fleet
     left = type_change.unused(static, forget_worker.look(*given))
     assert left is not None

@@ -44,7 +44,7 @@ NET = os.environ.get("ALXP_LAB_NET", DECLARED_NET)
 OURS = (
     *("/etc/etcd", "/var/lib/etcd", "/opt/etcd", "/etc/systemd/system/etcd.service"),
     *("/opt/alluxio", "/opt/java", "/var/lib/alluxio", "/var/log/alluxio"),
-    "/etc/systemd/system/alluxio-worker.service",
+    *("/etc/systemd/system/alluxio-worker.service", "/var/lib/alluxio-provision"),
 )
 #: What a run that changes nothing must leave as it is: files by name, mode, owner, size and
 #: time of change; services by process. Not the data that etcd itself writes, nor what a run that
@@ -169,13 +169,15 @@ class Done:
 class Running:
     """An ``invoke`` under way: its stderr read line by line, and signals to it."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path = REPO
+    ) -> None:
         pipe = subprocess.PIPE
         self._started = time.monotonic()
         self._words = command[command.index("invoke") + 1 :] if "invoke" in command else ()
         self.process = subprocess.Popen(
             command,
-            cwd=REPO,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,

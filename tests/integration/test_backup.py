@@ -142,7 +142,7 @@ def test_workers_come_back_one_after_the_other_at_their_addresses(
         done = lab.invoke("backup-etcd", None, "--to", str(tmp_path), "--format", "json").expect(0)
         client.put(key, now.value)
     lab.on(lab.workers, "systemctl start alluxio-worker")
-    lab.invoke("start-workers").expect(0)
+    wait_until(lambda: lab.invoke("start-workers").code == 0, "the workers are ready", 180)
     options = (json.loads(done.stdout)["file"], "--yes-restore", CLUSTER)
     running = lab.start("restore-etcd", None, *options)
     if outage == "long":

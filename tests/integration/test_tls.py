@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from provision.etcd.pki import own_ca
+from tests import read_only
 
 from .lab import NET, Host, Lab
 
@@ -33,7 +37,6 @@ def trusting(lab: Lab, *, certificate: bool) -> ssl.SSLContext:
     """The side of a client that trusts the cluster's CA, with a certificate of it or without."""
     context = ssl.create_default_context(cafile=own_ca.ca_file(Path(lab.pki), Lab.name))
     if certificate:
-        own_ca.ensure_client(Path(lab.pki), Lab.name)
         context.load_cert_chain(own_ca.home(Path(lab.pki), Lab.name) / own_ca.CLIENT)
     return context
 
@@ -85,6 +88,73 @@ def test_check_nodes_shows_until_when_each_certificate_is_good(lab: Lab, secured
         assert set(shown) == {"client", "peer"}
         assert all(c["error"] is None and 360 <= c["days_left"] <= 365 for c in shown.values())
     lab.invoke("check-nodes", secured).expect(0, "2 workers: 2 LIVE")
+
+
+@contextlib.contextmanager
+def mounted_read_only(folder: Path) -> Iterator[None]:
+    """Nobody can write to ``folder`` meanwhile, root neither."""
+    root = [] if os.geteuid() == 0 else ["sudo"]
+    subprocess.run([*root, "mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run([*root, "mount", "-o", "remount,bind,ro", folder], check=True)
+        with pytest.raises(OSError, match="Read-only file system"):
+            (folder / "new").touch()
+        yield
+    finally:
+        subprocess.run([*root, "umount", folder], check=True)
+
+
+LOOKS = [
+    ("check-nodes",),
+    ("status",),
+    ("list-clusters",),
+    ("logs", "--host", "etcd0"),
+    ("deploy-etcd", "--dry-run"),
+    ("add-member", "--dry-run"),
+    ("rotate-certs", "--dry-run"),
+    ("rotate-certs", "--ca", "--dry-run"),
+]
+
+
+def test_a_look_writes_nothing_on_this_machine(lab: Lab, secured: Path, tmp_path: Path) -> None:
+    """The folder of the CA, without the tool's own certificate, is read-only, and then away."""
+    lab.invoke("start-workers", secured).expect(0)
+    pki = Path(lab.pki)
+    own = own_ca.home(pki, Lab.name) / own_ca.CLIENT
+    kept = own.read_bytes()
+    folders = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "TMPDIR")
+    env = {name: str(tmp_path / name) for name in folders}
+    for folder in env.values():
+        Path(folder).mkdir()
+    own.unlink()
+    try:
+        before = read_only.state(pki), read_only.state(tmp_path)
+        with mounted_read_only(pki):
+            for task, *options in LOOKS:
+                lab.invoke(task, secured, *options, env=env).expect(0)
+            options = ["--dry-run", "--exit-code"]
+            lab.invoke("deploy-etcd", secured, *options, env=env).expect(
+                1, "make this tool's own certificate", "1 would change"
+            )
+        assert (read_only.state(pki), read_only.state(tmp_path)) == before
+        away = pki.rename(pki.with_name("away"))
+        try:
+            for task, *options in LOOKS:
+                done = lab.invoke(task, secured, *options, env=env)
+                assert done.code in range(4), f"{task}: {done.text}"
+                assert not pki.exists(), task
+            missing = "ca.crt is missing: deploy-etcd makes it"
+            lab.invoke("check-nodes", secured, env=env).expect(1, missing)
+            assert read_only.state(tmp_path) == before[1]
+        finally:
+            away.rename(pki)
+        lab.invoke("deploy-etcd", secured).expect(0, f"create {own}", "1 changed")
+        lab.invoke("deploy-etcd", secured).expect(0, "0 changed")
+        assert ask(lab.etcd[0], CLIENT, trusting(lab, certificate=True)).endswith("200 OK")
+    finally:
+        if not own.exists():
+            own.write_bytes(kept)
+            own.chmod(0o600)
 
 
 def test_without_client_auth_the_server_alone_has_a_certificate(lab: Lab) -> None:

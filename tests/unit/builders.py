@@ -14,6 +14,7 @@ from provision.inventory.resolved import (
     EtcdMember,
     Inventory,
     Machine,
+    MembershipType,
 )
 
 SOURCE = Source(path=Path("a.tar.gz"), sha256="0" * 64)
@@ -57,7 +58,7 @@ def alluxio(*workers: AlluxioWorker, **changed: Any) -> AlluxioCluster:
         "state_dir": "/var/lib/alluxio",
         "log_dir": "/var/log/alluxio",
         "user": "alluxio",
-        "membership": "ETCD",
+        "membership": MembershipType.ETCD,
         "etcd_login": AlluxioEtcd(),
         "etcd_endpoints": ("http://10.0.0.1:2379",),
         "failure_detection_timeout": 120,

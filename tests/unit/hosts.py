@@ -20,6 +20,7 @@ from provision.host.diff import Change, batch
 from provision.host.facts import STATE_DIR, Disk, HostFacts, PathState, Probe, parse
 from provision.host.facts import script as facts_script
 from provision.host.resources import Resource
+from provision.host.tool_version import FOLDER
 from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Held, Result, Session, Stats, whole
 
@@ -71,13 +72,15 @@ def shell(script: str, root: Path, **options: Any) -> Result:
 
 
 def below(root: Path, script: str) -> str:
-    """``script`` with its state and its audit log below ``root``."""
-    return script.replace(STATE_DIR, f"{root}/.state").replace(HOST_DIR, f"{root}/.log")
+    """``script`` with its state, its audit log and its version below ``root``."""
+    script = script.replace(STATE_DIR, f"{root}/.state").replace(HOST_DIR, f"{root}/.log")
+    return script.replace(FOLDER, f"{root}/.version")
 
 
 def run(script: bytes, root: Path, sh: tuple[str, ...] = ("sh",)) -> Result:
     done = subprocess.run([*sh, "-s"], input=script, capture_output=True, cwd=root, timeout=30)
-    return Result(done.returncode, done.stdout.decode(), done.stderr.decode(), 0.0)
+    out, err = (said.decode(errors="replace") for said in (done.stdout, done.stderr))
+    return Result(done.returncode, out, err, 0.0)
 
 
 def look(resources: Iterable[Resource], root: Path) -> HostFacts:

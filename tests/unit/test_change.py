@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.artifacts import Artifact
-from provision.host.diff import Change, batch, changes, receive
-from provision.host.facts import STATE_DIR, PathState, UnitState
+from provision.host.diff import Change, batch, changes
+from provision.host.facts import PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import (
     Directory,
@@ -75,7 +75,7 @@ def test_only_what_differs_is_changed(declared: list[Resource], data: st.DataObj
 
 def test_a_script_that_arrives_cut_short_does_nothing(tmp_path: Path) -> None:
     todo = changes([Directory(f"{tmp_path}/a", ME), File(f"{tmp_path}/b", b"x", ME)], facts())
-    script = whole(batch(todo).replace(STATE_DIR, f"{tmp_path}/.state"))
+    script = whole(hosts.below(tmp_path, batch(todo)))
     body = script.encode()
     # The last new line is not part of it: "main" alone runs all.
     for end in range(0, len(body) - len("\nmain\n"), 41):
@@ -262,7 +262,7 @@ def tarball(tmp_path: Path) -> Artifact:
 
 
 def _receive(tree: Tree, body: bytes, root: Path) -> int:
-    command = receive(tree).replace(STATE_DIR, f"{root}/.state")
+    command = hosts.below(root, tree.receive())
     return subprocess.run(["sh", "-c", command], input=body, capture_output=True).returncode
 
 
@@ -293,7 +293,7 @@ def test_an_upload_over_another_notes_the_restart(tarball: Artifact, tmp_path: P
 @pytest.mark.skipif(shutil.which("busybox") is None, reason="no busybox here")
 def test_busybox_runs_a_batch_too(tmp_path: Path) -> None:
     todo = changes([File(f"{tmp_path}/f", b"x" * 999, ME), Link(f"{tmp_path}/l", "f")], facts())
-    local = batch(todo).replace(STATE_DIR, f"{tmp_path}/.state")
+    local = hosts.below(tmp_path, batch(todo))
     result = hosts.run(whole(local).encode(), tmp_path, sh=("busybox", "sh"))
     assert result.ok, result.stderr
     assert (tmp_path / "f").read_bytes() == b"x" * 999
@@ -302,7 +302,7 @@ def test_busybox_runs_a_batch_too(tmp_path: Path) -> None:
 def test_a_batch_waits_for_the_one_before(tmp_path: Path) -> None:
     state = tmp_path / ".state"
     state.mkdir()
-    script = whole(batch([Change("a", "echo done")]).replace(STATE_DIR, str(state)))
+    script = whole(hosts.below(tmp_path, batch([Change("a", "echo done")])))
     with (state / "batch.lock").open("w") as lock:
         import fcntl
 

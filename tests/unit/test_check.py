@@ -31,7 +31,7 @@ from provision.etcd.cluster.served_certs import CertificateState
 from provision.etcd.pki import imported
 from provision.inventory import ports
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
-from provision.inventory.resolved import AlluxioWorker
+from provision.inventory.resolved import AlluxioWorker, MembershipType
 from provision.ssh.session import Fleet
 from tests.unit.builders import alluxio, etcd, inventory, member, worker
 
@@ -330,7 +330,7 @@ def test_without_any_view_nothing_is_claimed() -> None:
 
 def test_service_registry_goes_by_the_live_key_alone() -> None:
     registered = RegistrationSnapshot("c", 1, {B: entry(B, "w2")}, {A: entry(A, "w1", lease=LEASE)})
-    found = verdicts(alluxio(W1, W2, membership="SERVICE_REGISTRY"), registered, None)
+    found = verdicts(alluxio(W1, W2, membership=MembershipType.SERVICE_REGISTRY), registered, None)
     assert states(found) == [("w1", "LIVE"), ("w2", "UNREGISTERED")]
     assert found[0].ok
 
@@ -338,7 +338,7 @@ def test_service_registry_goes_by_the_live_key_alone() -> None:
 def test_static_goes_by_the_port() -> None:
     # The id is a hash, and the port is the asked host's own for all: as recorded from 313.
     info = [NodeRow("1f", "w1", 29999, "N/A"), NodeRow("2f", "w2", 29999, "N/A")]
-    cluster = alluxio(W1, worker("w2", port=31000), worker("w3"), membership="STATIC")
+    cluster = alluxio(W1, worker("w2", port=31000), worker("w3"), membership=MembershipType.STATIC)
     found = verdicts(cluster, None, info, reachable={"w1": True, "w2": False, "w3": True})
     assert states(found) == [("w1", "REACHABLE"), ("w2", "UNREACHABLE"), ("w3", "REACHABLE")]
     assert [n.info_nodes for n in found] == ["N/A", "N/A", None]
@@ -348,7 +348,7 @@ def test_static_goes_by_the_port() -> None:
 
 def test_static_with_two_workers_on_a_host() -> None:
     info = [NodeRow("2f", "w1", 31000, "N/A"), NodeRow("1f", "w1", 29999, "N/A")]
-    cluster = alluxio(W1, worker("w2", host="w1", port=31000), membership="STATIC")
+    cluster = alluxio(W1, worker("w2", host="w1", port=31000), membership=MembershipType.STATIC)
     found = verdicts(cluster, None, info, reachable={"w1": True})
     assert [n.worker_id for n in found] == ["1f", "2f"]
     assert states(found) == [("w1", "REACHABLE"), ("w2", "UNDETERMINED")]
@@ -356,7 +356,7 @@ def test_static_with_two_workers_on_a_host() -> None:
 
 def test_static_with_a_stranger_in_conf_workers() -> None:
     found = verdicts(
-        alluxio(W1, membership="STATIC"),
+        alluxio(W1, membership=MembershipType.STATIC),
         None,
         rows(("1f", "w1", "N/A"), ("2f", "x", "N/A")),
         reachable={"w1": True},
@@ -704,8 +704,8 @@ def test_a_live_worker_whose_host_has_no_alluxio_is_noted(views: Views) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["ETCD", "STATIC"])
-def test_not_installed_is_known_without_etcd(kind: str) -> None:
+@pytest.mark.parametrize("kind", [MembershipType.ETCD, MembershipType.STATIC])
+def test_not_installed_is_known_without_etcd(kind: MembershipType) -> None:
     found = verdicts(alluxio(W1, W2, membership=kind), None, None, without={W1.machine})
     assert states(found) == [("w1", "NOT_INSTALLED"), ("w2", "UNDETERMINED")]
 
@@ -893,7 +893,7 @@ def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> N
 def test_static_asks_the_ports(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Fleet(2)
     monkeypatch.setattr(registrations, "port_answers", lambda f, w: f is fleet and w.name == "w1")
-    found = check_nodes.run(inventory(alluxio(membership="STATIC")), fleet)
+    found = check_nodes.run(inventory(alluxio(membership=MembershipType.STATIC)), fleet)
     assert found.summary == "2 workers: 1 REACHABLE, 1 UNREACHABLE"
     assert found.revision is None
 
@@ -903,7 +903,7 @@ def test_what_etcd_is_left_with_is_named_where_it_is_of_no_use(
 ) -> None:
     monkeypatch.setattr(registrations, "port_answers", lambda *_: True)
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
-    for kind in ("STATIC", "SERVICE_REGISTRY"):
+    for kind in (MembershipType.STATIC, MembershipType.SERVICE_REGISTRY):
         found = check_nodes.run(inventory(alluxio(membership=kind)), Fleet(2))
         (problem,) = found.problems
         assert problem.severity == "warning"
@@ -920,7 +920,10 @@ def test_static_does_not_mind_what_etcd_cannot_say(
         raise ProvisionError("permission denied", id="etcd-refused")
 
     monkeypatch.setattr(collect, "_read", refuse)
-    assert check_nodes.run(inventory(alluxio(membership="STATIC")), Fleet(2)).problems == []
+    assert (
+        check_nodes.run(inventory(alluxio(membership=MembershipType.STATIC)), Fleet(2)).problems
+        == []
+    )
 
 
 def test_without_workers_only_etcd_is_looked_at(views: Views) -> None:

@@ -15,7 +15,7 @@ from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
 from provision.etcd.member import desired as etcd
 from provision.etcd.member import layout
-from provision.host import gather
+from provision.host import gather, tool_version
 from provision.host.diff import batch
 from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.predict import after
@@ -261,6 +261,11 @@ def test_the_scripts_do_what_they_say(world: World, tmp_path: Path) -> None:
     ]
     assert hosts.shell(batch(todo[1:-1]), tmp_path).ok
     assert sorted(str(p.relative_to(root)) for p in root.rglob("*")) == left
+    # Of other units of this tool it depends whether the note of the tool's version goes.
+    noted, *_ = todo[-1].script.splitlines()
+    assert layout.UNIT_PATH in noted
+    assert found.unit_path not in noted
+    assert f"rm -f {tool_version.FILE}" in todo[-1].script
     todo = clean_host._removal(found, seen, delete_data=True, user=True)
     (root / "pages/LOCAL").mkdir()
     assert hosts.shell(batch(todo[1:-1]), tmp_path).ok

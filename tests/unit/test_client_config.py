@@ -10,7 +10,7 @@ import pytest
 from provision.alluxio.worker import desired, scopes
 from provision.errors import UsageError
 from provision.inventory.model import AlluxioEtcd, Secret
-from provision.inventory.resolved import AlluxioCluster
+from provision.inventory.resolved import AlluxioCluster, MembershipType
 from provision.plans.alluxio import client_config
 from tests.unit import builders
 from tests.unit.test_render import load_properties
@@ -44,16 +44,16 @@ def site(alluxio: AlluxioCluster) -> tuple[dict[str, str], str]:
     return load_properties(text), text
 
 
-@pytest.mark.parametrize("kind", ["ETCD", "SERVICE_REGISTRY"])
-def test_by_way_of_etcd(alluxio: AlluxioCluster, kind: str) -> None:
-    alluxio = replace(alluxio, membership=kind)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", [MembershipType.ETCD, MembershipType.SERVICE_REGISTRY])
+def test_by_way_of_etcd(alluxio: AlluxioCluster, kind: MembershipType) -> None:
+    alluxio = replace(alluxio, membership=kind)
     assert list(client_config.of(alluxio).files) == ["alluxio-site.properties"]
     properties, text = site(alluxio)
     assert properties == {
         **desired.master_addresses(alluxio),
         "alluxio.cluster.name": "c",
         "alluxio.master.hostname": "localhost",
-        "alluxio.worker.membership.manager.type": kind,
+        "alluxio.worker.membership.manager.type": kind.value,
         "alluxio.etcd.endpoints": "http://a:2379,http://b:2379",
         "alluxio.etcd.username": "alluxio",
         "alluxio.dora.client.ufs.root": "s3://bucket/path",
@@ -70,7 +70,7 @@ def test_by_way_of_etcd(alluxio: AlluxioCluster, kind: str) -> None:
 
 
 def test_with_static_the_workers_and_their_ports(alluxio: AlluxioCluster) -> None:
-    alluxio = replace(alluxio, membership="STATIC")
+    alluxio = replace(alluxio, membership=MembershipType.STATIC)
     properties, text = site(alluxio)
     assert properties["alluxio.worker.rpc.port"] == "29999"
     assert properties["alluxio.worker.data.port"] == "30001"
@@ -82,10 +82,10 @@ def test_with_static_the_workers_and_their_ports(alluxio: AlluxioCluster) -> Non
 
 def test_static_has_one_port_for_all(alluxio: AlluxioCluster) -> None:
     several = (builders.worker("w1"), builders.worker("w2", port=31000))
-    odd = replace(alluxio, membership="STATIC", workers=several)
+    odd = replace(alluxio, membership=MembershipType.STATIC, workers=several)
     (warning,) = client_config.of(odd).warnings
     assert warning.what.startswith("w2 have another RPC port than 29999")
-    assert client_config.of(replace(odd, membership="ETCD")).warnings == ()
+    assert client_config.of(replace(odd, membership=MembershipType.ETCD)).warnings == ()
 
 
 def test_masters_are_named(alluxio: AlluxioCluster) -> None:
@@ -95,7 +95,7 @@ def test_masters_are_named(alluxio: AlluxioCluster) -> None:
 
 
 def test_written_once(alluxio: AlluxioCluster, tmp_path: Path) -> None:
-    config = client_config.of(replace(alluxio, membership="STATIC"))
+    config = client_config.of(replace(alluxio, membership=MembershipType.STATIC))
     folder = tmp_path / "new" / "conf"
     assert [p.name for p in client_config.write(config, folder)] == list(config.files)
     assert client_config.write(config, folder) == []

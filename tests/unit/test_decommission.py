@@ -17,6 +17,7 @@ from provision.host import gather
 from provision.host.facts import HostFacts, UnitState
 from provision.host.predict import after
 from provision.host.resources import Identity
+from provision.inventory.resolved import MembershipType
 from provision.plans.alluxio import decommission_worker, forget_worker
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
@@ -56,9 +57,11 @@ def installed(**unit: str) -> HostFacts:
 @pytest.fixture
 def decommission(monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(
-        facts: HostFacts, seen: RegistrationSnapshot, membership: str = "ETCD"
+        facts: HostFacts,
+        seen: RegistrationSnapshot,
+        membership: MembershipType = MembershipType.ETCD,
     ) -> tuple[Plan, int]:
-        alluxio = replace(ALLUXIO, membership=membership)  # type: ignore[arg-type]
+        alluxio = replace(ALLUXIO, membership=membership)
         monkeypatch.setattr(forget_worker, "look", lambda *_: seen)
         monkeypatch.setattr(gather, "gather_facts", lambda *_: ({W1.machine: facts}, []))
         with Fleet(1) as fleet:
@@ -101,7 +104,7 @@ def test_one_that_was_stopped_by_hand_would_start_at_the_next_boot(decommission:
 
 
 def test_with_static_the_port_is_waited_for_and_etcd_left_alone(decommission: Run) -> None:
-    plan, files = decommission(installed(), snapshot(["w1"], ["w1"]), "STATIC")
+    plan, files = decommission(installed(), snapshot(["w1"], ["w1"]), MembershipType.STATIC)
     assert titles(plan) == ["stop w1 permanently"]
     assert plan.steps[0].after is not None
     assert plan.steps[0].after.title == "the port of w1 is closed"

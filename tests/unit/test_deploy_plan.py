@@ -455,6 +455,8 @@ class TestTls:
         assert isinstance(ca, own_ca.CaSet)
         leaf = tls.leaf(cluster, cluster.members[2], facts[machines[2]], ca.signing, "")
         assert leaf.pair is not None
+        [own] = tls.own_steps(cluster, ca)
+        own.calls[0].do()
         home = own_ca.home(tmp_path, cluster.name)
         for pem in (ca.bundle, leaf.pair[0], (home / own_ca.CLIENT).read_bytes()):
             begin = certificates.inspect(pem).not_before

@@ -100,6 +100,26 @@ def test_mounts_are_noted_and_missed(
     facts = at(now)
     assert disks.notes(unit, facts, ["/d/x"]) == noted
     assert disks.missing(unit, facts, ["/d/x"]) == missing
+    assert disks.away(unit, facts, "/d/x") == missing.get("/d/x", "")
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "marked", "missing"),
+    [
+        (False, "/d", False, False),  # a new host
+        (True, "/d", False, True),  # a new, empty file system is mounted there
+        (False, "/", False, True),
+        (True, "/", False, True),
+        (True, "/d", True, False),
+        (True, "/", True, False),  # it was moved, with its marker
+    ],
+)
+def test_a_missing_disk_was_there_and_has_no_marker(
+    was: bool, now: str, marked: bool, missing: bool
+) -> None:
+    unit, state = f"[Unit]\n{disks.NOTE}=/d /d/x\n", PathState("dir", "root", "root", 0o755, 4096)
+    facts = replace(at(now), paths={disks.marker("/d/x"): state} if marked else {})
+    assert disks.is_missing(unit, facts, "/d/x", was=was) is missing
 
 
 def test_what_counts_for_the_next_start_alone() -> None:

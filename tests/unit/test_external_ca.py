@@ -20,7 +20,7 @@ from provision.engine import plan as plans
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import desired, layout
-from provision.etcd.pki import external_ca, imported, own_ca, tls
+from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca, tls
 from provision.host.diff import changes
 from provision.host.facts import HostFacts, PathState, UnitState
 from provision.inventory.model import EtcdTls
@@ -28,6 +28,7 @@ from provision.inventory.resolved import EtcdCluster, Inventory
 from provision.plans.etcd.certificates import csr_exchange, rotate_certs
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
+from tests import read_only
 from tests.authority import Ca
 from tests.unit import builders, hosts
 
@@ -394,6 +395,11 @@ def test_this_tool_s_own_is_renewed_when_told_or_when_it_has_expired(
         issuing.sign_all(folder, days)
         imported_from(inventory, folder)
 
+    def expired(path: Path) -> bytes:
+        key = keyfiles.load_key(path)
+        request = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, hashes.SHA256())
+        return issuing.sign(request.public_bytes(external_ca.PEM), -1)
+
     signed(90)
     first = imported.own_pair(cluster)
     signed(90)
@@ -416,6 +422,18 @@ def test_this_tool_s_own_is_renewed_when_told_or_when_it_has_expired(
     signed(90)
     imported.renew_own(cluster)
     assert imported.own_problems(cluster) == []
+
+    # What expires while another one waits: a look uses that one, and only a step installs it.
+    signed(80)
+    path.write_bytes(keyfiles.own_pair(path).key_pem + expired(path))
+    before = read_only.state(cluster.tls.pki_dir)
+    used = imported.own_pair(cluster)
+    assert imported.own_problems(cluster) == []
+    assert certificates.inspect(used.cert_pem).days_left() == 79
+    assert read_only.state(cluster.tls.pki_dir) == before
+    [step] = imported.own_step(cluster)
+    step.calls[0].do()
+    assert keyfiles.own_pair(path) == used
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "infra9-peer", "infra1-other"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision import __version__
 from provision.cli import commands
 from provision.cli.run import Run
 from provision.cli.tasks import common
@@ -32,13 +33,12 @@ TASKS = {name: commands.namespace[name] for name in commands.namespace.task_name
 
 
 def _options(name: str) -> set[str]:
-    # Not get_arguments(): it takes the help away from the task.
     return set(inspect.signature(TASKS[name].body).parameters)
 
 
 def test_every_command_that_changes_or_saves_is_guarded_or_says_why_not() -> None:
     changing = {name for name in TASKS if "dry_run" in _options(name)} | {"backup-etcd"}
-    guarded = {name for name in TASKS if getattr(TASKS[name], "guarded", False)}
+    guarded = {name for name, task in TASKS.items() if task.guarded}
     assert guarded & set(common.UNGUARDED) == set()
     assert guarded | set(common.UNGUARDED) == changing
     assert all("cluster_id" in _options(name) for name in guarded)
@@ -124,6 +124,8 @@ def test_a_host_that_takes_no_note_is_named(
         assert last_seen.take(cluster, fleet) == []
         note = Path(layout.last_seen(cluster))
         assert last_seen.parse(note.read_text()) is not None
+        versions = [f"{tmp_path}/{m.machine.host}/.version/tool-version" for m in cluster.members]
+        assert {Path(path).read_text() for path in versions} == {f"{__version__}\n"}
         note.unlink()
         note.mkdir()
         found = last_seen.take(cluster, fleet)

@@ -34,12 +34,13 @@ from provision.alluxio.worker import java
 from provision.alluxio.worker.desired import Artifacts
 from provision.check_nodes import CheckReport, page, prometheus, status, verdicts
 from provision.check_nodes import table as on_screen
-from provision.cli import commands, console
+from provision.cli import console
+from provision.cli.commands import namespace
 from provision.engine import audit
 from provision.engine.plan import HostChanges, Plan, Step, apply
 from provision.errors import ChangeFailed, InventoryError, PreflightFailed, Unhealthy
 from provision.etcd.api.values import KeyValue
-from provision.etcd.cluster import scratch
+from provision.etcd.cluster import guard, scratch
 from provision.etcd.member import desired as etcd_desired
 from provision.host import preflight
 from provision.host.diff import Change
@@ -118,7 +119,7 @@ def test_the_status_of_a_snapshot_that_is_none(said: str) -> None:
         scratch._status(builders.member(1), said)
     assert "is unreadable" in caught.value.message
     assert inert(caught.value.message)
-    assert recover_etcd._on_disk(facts(1, commands={"status": said})) is None
+    assert guard.revision(said) is None
 
 
 AUDITED = audit.Author(f"me{EVIL}@host", "deploy-etcd", "c")
@@ -410,7 +411,7 @@ def test_a_local_path_has_no_control_characters(text: str) -> None:
 
 
 def command(name: str, **options: Any) -> int:
-    task = getattr(commands, name)
+    task = namespace[name.replace("_", "-")]
     given = {p: d for p, d in task.body.__signature__.parameters.items() if p != "c"}
     values = {p: d.default for p, d in given.items()}
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.check_nodes import status
-from provision.cli import tasks
+from provision.cli.commands import namespace
 from provision.cli.run import Run
 from provision.errors import InventoryError, UsageError
 from provision.etcd.api.values import RegisteredMember
@@ -109,32 +108,30 @@ def test_endpoints_that_are_none(path: Path, endpoint: str, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "given"),
+    ("task", "given"),
     [
-        (tasks.deploy_etcd, (True,)),
-        (tasks.add_member, ("", True)),
-        (tasks.remove_member, ("m", "", True)),
-        (tasks.replace_member, ("m", "", True)),
-        (tasks.upgrade_etcd, ("3.6.16", "")),
-        (tasks.move_leader, ("m",)),
-        (tasks.rotate_certs, (False, "")),
-        (tasks.export_csrs, ("folder", False, "")),
-        (tasks.import_certs, ("folder",)),
-        (tasks.enable_auth, ("",)),
-        (tasks.disable_auth, ()),
-        (tasks.backup_etcd, ("", "all")),
-        (tasks.restore_etcd, ("file", "", True)),
-        (tasks.recover_etcd, ("m", "")),
-        (tasks.defrag_etcd, (False,)),
-        (tasks.disarm_alarms, ()),
+        ("deploy-etcd", ()),
+        ("add-member", ()),
+        ("remove-member", ("m",)),
+        ("replace-member", ("m",)),
+        ("upgrade-etcd", ("3.6.16",)),
+        ("move-leader", ("m",)),
+        ("rotate-certs", ()),
+        ("export-csrs", ("folder",)),
+        ("import-certs", ("folder",)),
+        ("enable-auth", ()),
+        ("disable-auth", ()),
+        ("backup-etcd", ()),
+        ("restore-etcd", ("file",)),
+        ("recover-etcd", ("m",)),
+        ("defrag-etcd", ()),
+        ("disarm-alarms", ()),
     ],
 )
-def test_commands_that_manage_etcd_refuse(
-    path: Path, action: Callable[..., int], given: tuple[Any, ...]
-) -> None:
+def test_commands_that_manage_etcd_refuse(path: Path, task: str, given: tuple[Any, ...]) -> None:
     run = Run("the-command", path)
     with pytest.raises(UsageError, match="the-command is for the inventory that declares"):
-        action(run, *given)
+        namespace[task].act(run, *given)
     assert run._fleet is None  # nothing was contacted
 
 

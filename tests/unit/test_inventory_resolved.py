@@ -5,15 +5,18 @@ After a wanted change: python -m tests.unit.test_inventory_resolved
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from provision.inventory import load
+from provision.inventory import load, model
+from provision.inventory.resolved import MembershipType
 from tests.unit import test_inventory_external as external
 from tests.unit import test_inventory_loader as loader
 from tests.unit import test_kubernetes as kubernetes
@@ -162,7 +165,8 @@ def lines(value: Any, at: str = "") -> Iterator[str]:
         for place, inner in enumerate(value):
             yield from lines(inner, f"{at}[{place}]")
     else:
-        yield f"{at} = {str(value) if isinstance(value, Path) else value!r}"
+        plain = value.value if isinstance(value, Enum) else value
+        yield f"{at} = {str(plain) if isinstance(plain, Path) else plain!r}"
 
 
 def resolved(folder: Path) -> str:
@@ -179,6 +183,21 @@ def resolved(folder: Path) -> str:
 
 def test_every_value_is_where_it_was(tmp_path: Path) -> None:
     assert resolved(tmp_path).splitlines() == RESOLVED.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_membership_types_are_those_of_the_file_and_read_as_their_words() -> None:
+    words = get_args(model.Alluxio.model_fields["membership"].annotation)
+    assert [kind.value for kind in MembershipType] == list(words)
+    assert [f"{kind} {kind!s}" for kind in MembershipType] == [f"{w} {w}" for w in words]
+    assert json.dumps(list(MembershipType)) == json.dumps(words)
+
+
+def test_each_membership_type_keeps_its_workers_in_one_place() -> None:
+    in_etcd = [kind for kind in MembershipType if kind.in_etcd]
+    assert in_etcd == [MembershipType.ETCD, MembershipType.SERVICE_REGISTRY]
+    assert [kind for kind in MembershipType if kind.permanent_keys] == [MembershipType.ETCD]
+    assert [kind for kind in MembershipType if kind.in_file] == [MembershipType.STATIC]
+    assert [kind for kind in MembershipType if kind.used_by_clients] == in_etcd
 
 
 if __name__ == "__main__":

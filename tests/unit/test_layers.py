@@ -16,7 +16,12 @@ from provision.cli.commands import namespace
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "provision"
 #: Parts of another room, and a module that is a room of its own.
-PART_OF = {"cli/tasks": "cli", "inventory/checks": "inventory", "": "base"}
+PART_OF = {
+    "cli/tasks": "cli",
+    "host/kinds": "host",
+    "inventory/checks": "inventory",
+    "": "base",
+}
 ALONE = ("artifacts",)
 
 

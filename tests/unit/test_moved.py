@@ -15,7 +15,13 @@ from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.values import KeyValue
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe, UnitState
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioWorker,
+    Inventory,
+    Machine,
+    MembershipType,
+)
 from provision.plans.alluxio import endpoints, forget_worker, moved, restart_workers, start_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders
@@ -122,7 +128,9 @@ def test_a_worker_whose_web_port_changes(world: World) -> None:
     assert not one.live
 
 
-@pytest.mark.parametrize("membership_type", ["STATIC", "SERVICE_REGISTRY"])
+@pytest.mark.parametrize(
+    "membership_type", [MembershipType.STATIC, MembershipType.SERVICE_REGISTRY]
+)
 def test_without_a_permanent_key_nothing_is_in_the_way(world: World, membership_type: Any) -> None:
     other = changed(world.alluxio, "w1", properties=WEB)
     assert world.found(replace(other, membership=membership_type)) == []
@@ -267,7 +275,7 @@ def test_what_other_commands_leave_to_start_workers(
         found = moved.left_to_start_workers(*given)
         assert list(found) == ["w1"]
         assert found["w1"].what == "its address changes: web port 30000 becomes 30001"
-        static = replace(other, membership="STATIC")
+        static = replace(other, membership=MembershipType.STATIC)
         assert moved.left_to_start_workers(inventory, static, fleet, other.workers, {}) == {}
 
 

@@ -21,6 +21,7 @@ from provision.errors import Problem, UsageError
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
 from provision.files import write_whole
+from provision.inventory.resolved import MembershipType
 from tests.unit.builders import alluxio
 from tests.unit.test_check import LIVE, A, C, healthy, report
 
@@ -93,7 +94,7 @@ def test_the_figures_at_the_top() -> None:
         ("bad", "none", "leads"),
         ("odd", "1 differ", "the workers' views"),
     ]
-    static = report(LIVE, alluxio=alluxio(membership="STATIC"), info_nodes=None)
+    static = report(LIVE, alluxio=alluxio(membership=MembershipType.STATIC), info_nodes=None)
     assert tiles(static)[0] == ("good", "1 of 1", "workers reachable without problems")
     assert len(tiles(static)) == 3
     silent = report(LIVE, info_nodes=InfoNodes("w1", error="did not answer"))
@@ -340,7 +341,7 @@ def test_long_names_are_cut_in_the_picture_and_whole_in_the_table() -> None:
 
 def test_without_workers_and_with_static_membership() -> None:
     assert "<h2>Alluxio" not in page.html(report(alluxio=None))
-    static = page.html(report(LIVE, alluxio=alluxio(membership="STATIC")))
+    static = page.html(report(LIVE, alluxio=alluxio(membership=MembershipType.STATIC)))
     assert "membership STATIC" in static
     assert "lease" not in static
 

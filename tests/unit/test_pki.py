@@ -4,8 +4,6 @@ import os
 import ssl
 import stat
 import subprocess
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -57,7 +55,7 @@ def test_certificates_begin_an_hour_before_the_earliest_clock(tmp_path: Path) ->
     assert known.next is not None
     made = [a.cert_pem for a in known.all]
     made += [certificates.leaf(a, "infra0", SANS, now=NOW).cert_pem for a in known.all]
-    made.append(own_ca.ensure_client(tmp_path, "c", now=NOW, behind=day).cert_pem)
+    made.append(own_ca.renew_client(tmp_path, "c", known.signing, now=NOW).cert_pem)
     begin = NOW - day - timedelta(hours=1)
     assert [certificates.inspect(pem).not_before for pem in made] == [begin] * 5
     preview = own_ca.preview_replacement(tmp_path, "c", behind=day).next
@@ -131,7 +129,7 @@ def test_an_expired_authority_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_authority_says_where_it_comes_from(tmp_path: Path) -> None:
-    for look in (own_ca.load_ca, own_ca.ca_file, own_ca.ensure_client):
+    for look in (own_ca.load_ca, own_ca.ca_file, own_ca.client_pair):
         with pytest.raises(UsageError, match=r"ca.crt is missing: deploy-etcd makes it"):
             look(tmp_path, "c")
 
@@ -255,17 +253,15 @@ def test_a_bad_signing_request_is_refused(authority: Authority) -> None:
         certificates.sign_csr(authority, request.public_bytes(serialization.Encoding.PEM), "m", [])
 
 
-def test_the_tools_own_certificate_is_kept_and_renewed(tmp_path: Path) -> None:
+def test_the_tools_own_certificate_is_kept_while_it_is_good(tmp_path: Path) -> None:
     authority = own_ca.ensure_ca(tmp_path, "c", now=NOW)
-    first = own_ca.ensure_client(tmp_path, "c", now=NOW)
+    first = own_ca.renew_client(tmp_path, "c", authority, now=NOW)
     path = own_ca.home(tmp_path, "c") / own_ca.CLIENT
     assert mode(path) == 0o600
     assert (
         certificates.renewal_reason(first.cert_pem, authority, [], NOW, usages=("client",)) is None
     )
-    assert own_ca.ensure_client(tmp_path, "c", now=NOW) == first
-    later = own_ca.ensure_client(tmp_path, "c", now=NOW + timedelta(days=360))
-    assert later != first
+    assert own_ca.client_pair(tmp_path, "c", now=NOW) == first
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path)
 
 
@@ -277,22 +273,9 @@ def test_a_certificate_from_elsewhere_is_used_as_it_is(tmp_path: Path) -> None:
     path.write_bytes(pair.cert_pem + authority.cert_pem + pair.key_pem)
     path.chmod(0o600)
     (home / own_ca.CA_KEY).unlink()
-    found = own_ca.ensure_client(tmp_path, "c", now=NOW + timedelta(days=500))
+    found = own_ca.client_pair(tmp_path, "c", now=NOW + timedelta(days=500))
     assert found.key_pem == pair.key_pem
     assert found.cert_pem == pair.cert_pem + authority.cert_pem
     path.write_bytes(pair.cert_pem + certificates.leaf(authority, "x", [], now=NOW).key_pem)
     with pytest.raises(UsageError, match="do not belong together"):
-        own_ca.ensure_client(tmp_path, "c")
-
-
-def test_threads_share_one_client_certificate(tmp_path: Path) -> None:
-    """check-nodes asks every member at once, and each needs it."""
-    own_ca.ensure_ca(tmp_path, "c")
-    together = threading.Barrier(6)
-
-    def ensure(_: int) -> bytes:
-        together.wait(5)
-        return own_ca.ensure_client(tmp_path, "c").cert_pem
-
-    with ThreadPoolExecutor(6) as pool:
-        assert len(set(pool.map(ensure, range(6)))) == 1
+        own_ca.client_pair(tmp_path, "c")

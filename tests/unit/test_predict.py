@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import typing
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,8 @@ import pytest
 
 from provision.artifacts import Artifact
 from provision.etcd.pki import certificates, own_ca
-from provision.host.diff import Change, answered, batch, changes, questions, receive
+from provision.host import resources
+from provision.host.diff import Change, answered, batch, changes, questions
 from provision.host.facts import HostFacts, PathState, Probe, UnitState, parse, script
 from provision.host.predict import FOLDER_SIZE, PID, UNKNOWN, after
 from provision.host.resources import (
@@ -147,7 +147,7 @@ class Host:
         for change in todo:
             if change.upload is not None:
                 tree = change.upload
-                done = self.run(receive(tree), tree.artifact.path.read_bytes())
+                done = self.run(tree.receive(), tree.artifact.path.read_bytes())
                 assert done.ok, done.stderr
         scripts = [change for change in todo if change.script or change.ask]
         if asked := questions(scripts):
@@ -386,8 +386,10 @@ def test_what_is_absent(host: Host) -> None:
 
 def test_every_kind_is_held_here() -> None:
     said = Path(__file__).read_text().partition("class Host")[2]
-    kinds = [kind.__name__ for kind in typing.get_args(Resource)]
+    kinds = {kind.__name__ for kind in Resource.__subclasses__()}
+    assert len(kinds) == 12
     assert [kind for kind in kinds if f"{kind}(" not in said] == []
+    assert kinds <= set(resources.__all__)
 
 
 def test_nothing_that_was_not_asked_for_is_made_up() -> None:

@@ -19,7 +19,7 @@ from provision.host.preflight import SpaceRequirement
 from provision.host.resources import Directory, File, Link
 from provision.inventory import sizes
 from provision.inventory.model import EtcdBackup, Java, PageStore, Scalar
-from provision.inventory.resolved import Machine
+from provision.inventory.resolved import Machine, MembershipType
 from provision.plans.alluxio import worker_preflight
 from provision.plans.etcd.state import member_preflight
 from tests.unit import builders
@@ -343,7 +343,7 @@ class TestWorkers:
         assert (some.severity, every.severity) == ("warning", "error")
         assert some.what == "cannot reach some endpoints of etcd: [fd00::2]:2379: no answer in 3 s"
         assert every.what.startswith("cannot reach any endpoint of etcd: 10.0.0.1:2379: no answer")
-        static = replace(cluster, membership="STATIC")
+        static = replace(cluster, membership=MembershipType.STATIC)
         assert not workers_desired.probe(static, worker, ARTIFACTS).reach
 
     def test_masked(self) -> None:

@@ -14,6 +14,7 @@ from provision.check_nodes.prometheus import PREFIX, exposition
 from provision.errors import Problem
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
+from provision.inventory.resolved import MembershipType
 from tests.unit.builders import alluxio
 from tests.unit.test_check import LIVE, A, healthy, report
 
@@ -190,7 +191,7 @@ def test_a_view_without_an_answer_says_nothing_of_the_workers() -> None:
 
 def test_static_has_its_own_states() -> None:
     node = dataclasses.replace(LIVE, state=State.UNREACHABLE, info_nodes="N/A")
-    seen = parsed(report(node, alluxio=alluxio(membership="STATIC")))
+    seen = parsed(report(node, alluxio=alluxio(membership=MembershipType.STATIC)))
     assert seen["worker_state"][("w1", "w1:29999", "UNREACHABLE")] == 1
     assert set(seen["workers"]) == {
         ("REACHABLE",),

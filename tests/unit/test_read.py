@@ -12,7 +12,7 @@ import pytest
 
 from provision.alluxio.commands import alluxio_cli, read
 from provision.errors import UsageError
-from provision.inventory.resolved import AlluxioCluster, Machine
+from provision.inventory.resolved import AlluxioCluster, Machine, MembershipType
 from provision.ssh.session import Fleet, Result, Stats, Unreachable
 from tests.unit import builders
 from tests.unit.hosts import ME, LocalFleet
@@ -132,7 +132,7 @@ def test_before_the_first_start(cluster: AlluxioCluster, tmp_path: Path) -> None
 
 
 def test_with_membership_static_the_problem_says_why(tmp_path: Path) -> None:
-    static = builders.alluxio(install_dir=str(tmp_path), user=ME, membership="STATIC")
+    static = builders.alluxio(install_dir=str(tmp_path), user=ME, membership=MembershipType.STATIC)
     tool(static, head="exit 1", stat="echo The preferred worker is not active.; exit 1")
     problem = prove(static, tmp_path).problem(static)
     assert problem is not None

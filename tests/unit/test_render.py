@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -256,3 +257,10 @@ def test_a_name_that_nobody_gave_is_an_error() -> None:
 def test_what_says_that_it_is_managed_says_it_as_it_is_looked_for(template: Path) -> None:
     said = [line for line in template.read_text().splitlines() if "Managed by" in line]
     assert said in ([], [header("{{ cluster }}")])
+
+
+@pytest.mark.parametrize("template", sorted(template_dir().glob("*.j2")), ids=lambda p: p.name)
+def test_what_is_written_names_no_file_of_this_repository(template: Path) -> None:
+    """A module that gets another name would change the file on every host."""
+    written = re.sub(r"\{#.*?#\}", "", template.read_text(), flags=re.DOTALL)
+    assert re.findall(r"\b(?:provision|templates|tests|docs)/\S+", written) == []

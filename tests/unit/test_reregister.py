@@ -14,7 +14,7 @@ from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
 from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster import health
-from provision.inventory.resolved import AlluxioWorker
+from provision.inventory.resolved import AlluxioWorker, MembershipType
 from provision.plans.alluxio import forget_worker, reregister_workers, restart_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders
@@ -128,7 +128,7 @@ def test_a_worker_of_another_cluster_is_not_touched(world: Restored) -> None:
 
 
 def test_membership_static_has_no_registration(world: Restored) -> None:
-    static = replace(world.alluxio, membership="STATIC")
+    static = replace(world.alluxio, membership=MembershipType.STATIC)
     with Fleet(1) as fleet:
         assert reregister_workers.watch(builders.inventory(static), fleet) is None
         assert reregister_workers.watch(builders.inventory(None, alluxio=None), fleet) is None
@@ -179,7 +179,7 @@ def test_restart_workers_moves_a_live_worker_only_from_an_entry_that_it_did_not_
 
 
 def test_without_permanent_keys_a_live_key_is_enough(world: Restored) -> None:
-    world.alluxio = replace(world.alluxio, membership="SERVICE_REGISTRY")
+    world.alluxio = replace(world.alluxio, membership=MembershipType.SERVICE_REGISTRY)
     world.gone, world.authorized = ["w2"], {}
     assert groups(world.plan()) == [["w2"]]
 

@@ -190,8 +190,9 @@ def test_a_kill_while_the_old_ca_is_retired_is_finished(tmp_path: Path) -> None:
     home = own_ca.home(tmp_path, "c")
     (home / "next" / "ca.crt").replace(home / "ca.crt")
     assert own_ca.load_ca(tmp_path, "c").cert_pem == new.cert_pem
-    assert not (home / "next").exists()
+    assert (home / "next").exists()
     own_ca.finish_replacement(tmp_path, "c")
+    assert not (home / "next").exists()
     assert own_ca.load_ca(tmp_path, "c").cert_pem == new.cert_pem != old.cert_pem
 
 
@@ -205,9 +206,9 @@ def test_both_are_trusted_meanwhile(tmp_path: Path) -> None:
     assert again is not None
     assert again.cert_pem == ca.next.cert_pem
     # Either CA's certificate is this tool's own, until it is made by the new one.
-    assert own_ca.ensure_client(tmp_path, "c") == own_ca.ensure_client(tmp_path, "c")
-    own = own_ca.renew_client(tmp_path, "c", ca.next)
-    assert own_ca.ensure_client(tmp_path, "c") == own
+    for by in (ca.current, ca.next):
+        own = own_ca.renew_client(tmp_path, "c", by)
+        assert own_ca.client_pair(tmp_path, "c") == own
 
 
 def test_nothing_to_rotate(world: World) -> None:
@@ -326,12 +327,15 @@ def test_a_ca_that_has_expired_is_replaced_from_wherever_it_was_left(
     assert plan.steps[1].after is not None
     assert plan.steps[1].at_once is None
     assert [n.id for n in plan.notes] == ["ca-replaced"]
+    for write in (False, True):  # a dry run refuses what the run would refuse
+        with pytest.raises(UsageError, match="invoke rotate-certs --ca"):
+            tls.authority(world.cluster, {}, write=write)
     ca = own_ca.authorities(tmp_path, "c")
     assert ca.next is not None
     assert ca.signing == ca.next
     plan.steps[0].calls[0].do()
     # What this tool is to the members: of the new CA only.
-    own = own_ca.ensure_client(tmp_path, "c")
+    own = own_ca.client_pair(tmp_path, "c")
     assert certificates.issued(own.cert_pem, ca.next)
     for done, m in enumerate(world.cluster.members, 1):
         world.files[m.name] = world.signed(m, ca.next)

@@ -265,6 +265,7 @@ def test_logs_of_nobody_says_who_there_is(name: str) -> None:
 def test_every_task_says_what_it_and_its_options_do() -> None:
     for name, task in namespace.tasks.items():
         assert task.__doc__, name
+        task.get_arguments()  # Invoke's own would take the help away
         options = {a.name: a for a in task.get_arguments()}
         for option, argument in options.items():
             assert argument.help, f"{name} --{option}"

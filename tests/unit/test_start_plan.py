@@ -25,7 +25,7 @@ from provision.host.predict import after
 from provision.host.resources import File
 from provision.inventory import ports
 from provision.inventory.model import AlluxioEtcd, Java, Secret, Source
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, MembershipType
 from provision.plans.alluxio import join_conflict, start_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
@@ -134,7 +134,7 @@ def test_a_property_of_all_restarts_a_tenth_at_a_time() -> None:
 
 
 def test_another_worker_restarts_nobody_unless_membership_is_static() -> None:
-    for kind, restarts in (("ETCD", False), ("STATIC", True)):
+    for kind, restarts in ((MembershipType.ETCD, False), (MembershipType.STATIC, True)):
         alluxio = cluster(2, membership=kind)
         seen = running(alluxio)
         more = replace(alluxio, workers=(*alluxio.workers, builders.worker("w09")))
@@ -146,7 +146,7 @@ def test_another_worker_restarts_nobody_unless_membership_is_static() -> None:
 class TestSwitch:
     """From one membership type to another, as the hosts' facts have it."""
 
-    def running(self, kind: str) -> tuple[AlluxioCluster, dict[str, HostFacts]]:
+    def running(self, kind: MembershipType) -> tuple[AlluxioCluster, dict[str, HostFacts]]:
         alluxio = cluster(2, membership=kind)
         commands = {"membership": f"{kind}\n"}
         return alluxio, {
@@ -155,7 +155,7 @@ class TestSwitch:
         }
 
     def test_nothing_is_said_where_nothing_changes(self) -> None:
-        for kind in ("ETCD", "STATIC", "SERVICE_REGISTRY"):
+        for kind in MembershipType:
             alluxio, seen = self.running(kind)
             found = plan(alluxio, seen)
             assert (found.steps, found.notes) == ((), ())
@@ -163,22 +163,32 @@ class TestSwitch:
     @pytest.mark.parametrize(
         ("before", "after", "meanwhile", "first"),
         [
-            ("STATIC", "ETCD", "caches fill again", False),
-            ("STATIC", "SERVICE_REGISTRY", "caches fill again", False),
-            ("ETCD", "STATIC", "not restarted yet", True),
-            ("ETCD", "SERVICE_REGISTRY", "workers of both types see every worker", False),
-            ("SERVICE_REGISTRY", "ETCD", "workers of both types see every worker", False),
+            (MembershipType.STATIC, MembershipType.ETCD, "caches fill again", False),
+            (MembershipType.STATIC, MembershipType.SERVICE_REGISTRY, "caches fill again", False),
+            (MembershipType.ETCD, MembershipType.STATIC, "not restarted yet", True),
+            (
+                MembershipType.ETCD,
+                MembershipType.SERVICE_REGISTRY,
+                "workers of both types see every worker",
+                False,
+            ),
+            (
+                MembershipType.SERVICE_REGISTRY,
+                MembershipType.ETCD,
+                "workers of both types see every worker",
+                False,
+            ),
         ],
     )
     def test_each_is_restarted_and_waited_for(
-        self, before: str, after: str, meanwhile: str, first: bool
+        self, before: MembershipType, after: MembershipType, meanwhile: str, first: bool
     ) -> None:
         alluxio, seen = self.running(before)
-        found = plan(replace(alluxio, membership=after), seen)  # type: ignore[arg-type]
+        found = plan(replace(alluxio, membership=after), seen)
         assert [s.title for s in found.steps] == [
             f"restart {name} with membership {after}" for name in ("w01", "w02")
         ]
-        there = "1 answering" if after == "STATIC" else "1 registered and ready"
+        there = "1 answering" if after.in_file else "1 registered and ready"
         assert [s.after and s.after.title for s in found.steps] == [there, there]
         (note,) = found.notes
         assert f"from {before} to {after} on 2 workers" in note.what
@@ -187,31 +197,40 @@ class TestSwitch:
         assert f"+alluxio.worker.membership.manager.type={after}" in str(found.document())
 
     def test_the_rest_of_the_cluster_is_named(self) -> None:
-        alluxio, seen = self.running("STATIC")
-        notes = plan(replace(alluxio, membership="ETCD"), seen, only=("w01",)).notes
+        alluxio, seen = self.running(MembershipType.STATIC)
+        notes = plan(replace(alluxio, membership=MembershipType.ETCD), seen, only=("w01",)).notes
         assert "w02 are not in this run" in notes[1].what
 
     def test_what_is_left_in_etcd_is_named(self) -> None:
-        alluxio, seen = self.running("ETCD")
+        alluxio, seen = self.running(MembershipType.ETCD)
         key = KeyValue(b"", b"", 0, 1, 1, 1)
         known = registrations.Registration("worker-1", "w01", 1, 0, 0, "", -1)
         there = registrations.RegistrationSnapshot(
             "c", 1, {"worker-1": registrations.Entry(key, known)}, {}
         )
-        notes = plan(replace(alluxio, membership="STATIC"), seen, registered=there).notes
+        notes = plan(
+            replace(alluxio, membership=MembershipType.STATIC), seen, registered=there
+        ).notes
         assert "worker-1" in notes[1].what
         assert "invoke forget-worker ID" in notes[1].remedy
-        back = plan(replace(alluxio, membership="ETCD"), self.running("STATIC")[1], (), there)
+        back = plan(
+            replace(alluxio, membership=MembershipType.ETCD),
+            self.running(MembershipType.STATIC)[1],
+            (),
+            there,
+        )
         assert len(back.notes) == 1
 
     def test_a_word_of_the_host_that_is_no_type_is_nothing(self) -> None:
-        alluxio, seen = self.running("ETCD")
+        alluxio, seen = self.running(MembershipType.ETCD)
         for word in ("", "MASTER", "ETCD\nSTATIC", "$(id)"):
             odd = {n: replace(f, commands={"membership": word}) for n, f in seen.items()}
-            assert plan(replace(alluxio, membership="STATIC"), odd).notes == ()
+            assert plan(replace(alluxio, membership=MembershipType.STATIC), odd).notes == ()
 
     def test_the_word_is_the_site_files(self, tmp_path: Path) -> None:
-        alluxio = cluster(1, install_dir=str(tmp_path / "it's"), membership="SERVICE_REGISTRY")
+        alluxio = cluster(
+            1, install_dir=str(tmp_path / "it's"), membership=MembershipType.SERVICE_REGISTRY
+        )
         (command,) = membership_switch.probe_commands(alluxio).values()
 
         def said() -> str:

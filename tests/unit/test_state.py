@@ -13,7 +13,7 @@ import pytest
 
 from provision.alluxio.worker import desired, state
 from provision.alluxio.worker.desired import Artifacts
-from provision.host.diff import Change, changes, receive
+from provision.host.diff import Change, changes
 from provision.host.predict import after
 from provision.host.resources import Move, Tree
 from provision.inventory.model import PageStore
@@ -160,7 +160,7 @@ def test_it_is_taken_out_of_a_tree_that_is_replaced(
     move = _move(tmp_path)
     tarball = hosts.tarball(tmp_path)
     tree = Tree(str(tmp_path / "opt/1"), tarball, ("w.service",), (move,))
-    command = receive(tree).replace("/run/alluxio-provision", f"{tmp_path}/run")
+    command = hosts.below(tmp_path, tree.receive())
     body = tarball.path.read_bytes()
     subprocess.run(["sh", "-c", command], input=body, check=True, env=systemctl)
     assert (tmp_path / "opt/1/bin/tool").exists()

@@ -12,18 +12,17 @@ import pytest
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker.desired import Artifacts
-from provision.cli import tasks
 from provision.cli.run import Run
-from provision.cli.tasks import common
+from provision.cli.tasks import cluster, common
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.member import desired as etcd
 from provision.etcd.member import layout
-from provision.host import gather
+from provision.host import gather, tool_version
 from provision.host.diff import batch
 from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.predict import after
-from provision.host.resources import MARKER
+from provision.host.resources import MARKER, File
 from provision.inventory.resolved import Inventory, Machine
 from provision.plans import destroy
 from provision.plans.alluxio import stop_workers
@@ -112,6 +111,8 @@ class TestDestroy:
             *("/pages/LOCAL", "/var/lib/alluxio/worker_identity"),
             "/run/alluxio-provision/restart.etcd.service",
             "/run/alluxio-provision/restart.alluxio-worker.service",
+            "/var/lib/alluxio-provision/tool-version",
+            "/var/lib/alluxio-provision/tool-version.new",
             # Not there now, and deleted if a process makes it until it is stopped.
             "/etc/etcd/backup.env",
             "/etc/etcd/backup.sh",
@@ -157,6 +158,20 @@ class TestDestroy:
     def test_nothing_where_the_tool_never_was(self, world: World) -> None:
         world.facts = {m: hosts.facts(n) for n, m in enumerate(world.facts)}
         assert world.destroy().steps == ()
+
+    def test_a_note_of_this_tools_version_that_is_left_alone_goes_too(self, world: World) -> None:
+        """The first change of the first run may have failed."""
+        noted = {tool_version.FACT: "0.1.0"}
+        world.facts = {m: hosts.facts(n, values=noted) for n, m in enumerate(world.facts)}
+        machine = world.inventory.etcd.members[0].machine
+        world.own(machine, worker.MASTER_UNIT_PATH, "other")
+        found = {
+            h.machine: [c.what for c in h.changes] for s in world.destroy().steps for h in s.hosts
+        }
+        assert found == {m: [f"delete {tool_version.FILE}"] for m in world.facts if m != machine}
+        assert worker.MASTER_UNIT_PATH in {
+            r.path for r in world.looked[machine].resources if isinstance(r, File)
+        }
 
     def test_the_unit_goes_last_so_that_a_killed_run_can_be_finished(self, world: World) -> None:
         for step in world.destroy().steps:
@@ -231,7 +246,7 @@ class TestDestroy:
         monkeypatch.setattr(common, "load", lambda run: world.inventory)
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
         with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
-            tasks.destroy(Run("destroy"), name)
+            cluster.destroy.act(Run("destroy"), name)
         assert world.looked == {}
 
 

@@ -40,3 +40,21 @@ def test_told(
         member_plan.with_workers(made, builders.inventory(None), fleet, running, True, True)
     assert [s.title for s in made.steps] == titles
     assert [n.id for n in made.notes] == (["endpoints-stale"] if standing else [])
+
+
+@pytest.mark.parametrize(
+    ("alarm", "titles"), [("", [NOTE, "add", "remove"]), ("CORRUPT", ["add", "remove"])]
+)
+def test_without_the_workers_the_note_stays(
+    alarm: str, titles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    world.alarms = (alarm,) if alarm else ()
+    running = world.observed().running
+    assert running is not None
+    monkeypatch.setattr(endpoints, "steps", lambda *_: pytest.fail("the workers were asked"))
+    made = Steps([Step("add"), Step("remove")], leaving=1)
+    with Fleet(1) as fleet:
+        member_plan.with_workers(made, builders.inventory(None), fleet, running, True, False)
+    assert [s.title for s in made.steps] == titles
+    assert [n.id for n in made.notes] == ["endpoints-stale"]

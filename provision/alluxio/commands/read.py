@@ -64,7 +64,7 @@ class ReadProof:
         if not self.error:
             return None
         remedy = "invoke check-nodes --hosts says which workers do not serve"
-        if alluxio.membership == "STATIC":
+        if not alluxio.membership.used_by_clients:
             remedy = (
                 "no client of Alluxio 313 uses a worker of membership STATIC: set "
                 "alluxio.membership to ETCD or SERVICE_REGISTRY; invoke explain "

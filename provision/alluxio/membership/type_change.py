@@ -16,7 +16,7 @@ SHOWN = 8
 
 def unused(alluxio: AlluxioCluster, seen: Registrations) -> Problem | None:
     """The permanent keys that ``alluxio``'s membership type does not use, named; or None."""
-    if alluxio.membership == "ETCD" or not seen.authorized:
+    if alluxio.membership.permanent_keys or not seen.authorized:
         return None
     ids = list(seen.authorized)
     keys = f"{len(ids)} permanent key{'' if len(ids) == 1 else 's'}"
@@ -75,9 +75,9 @@ def notes(
 
 
 def _meanwhile(before: MembershipType, after: MembershipType) -> str:
-    if {before, after} == {"ETCD", "SERVICE_REGISTRY"}:
+    if before.in_etcd and after.in_etcd:
         return "all workers keep their live keys in etcd, so workers of both types see every worker"
-    if after == "STATIC":
+    if after.in_file:
         return (
             "restarted workers see all of conf/workers; the others see only the workers in "
             "etcd that are not restarted yet"
@@ -90,12 +90,12 @@ def _meanwhile(before: MembershipType, after: MembershipType) -> str:
 
 
 def _remedy(before: MembershipType, after: MembershipType) -> str:
-    if {before, after} == {"ETCD", "SERVICE_REGISTRY"}:
+    if before.in_etcd and after.in_etcd:
         return (
             "when all workers are restarted, give application hosts the new type: invoke "
             "render-client-config"
         )
-    if after == "STATIC":
+    if after.in_file:
         return (
             "give application hosts the new configuration first (invoke render-client-config): "
             "caches fill again, because with STATIC Alluxio makes worker ids from addresses"

@@ -155,10 +155,9 @@ def is_disk_missing(alluxio: AlluxioCluster, facts: HostFacts) -> bool:
     was = facts.unit(UNIT).file_state == "enabled" and owner(facts, UNIT_PATH) == alluxio.name
     folder = alluxio.state_dir
     return (
-        (was or bool(disks.missing(facts.text(UNIT_PATH), facts, [folder])))
+        disks.is_missing(facts.text(UNIT_PATH), facts, folder, was=was)
         and not facts.text(identity_file(alluxio))
         and state.metastore(alluxio) not in facts.paths
-        and not disks.is_marked(folder, facts)
     )
 
 
@@ -169,8 +168,7 @@ def disk_problems(alluxio: AlluxioCluster, facts: HostFacts, where: str) -> list
     return [
         Problem(
             where,
-            "its data disk is not mounted, or lost the worker's identity: there is no "
-            f"{DataDisk(alluxio.state_dir).marker}",
+            disks.what_is_missing(alluxio.state_dir, "lost the worker's identity"),
             "mount it; or, on a new disk, make that folder as root and run invoke "
             "start-workers again: the worker gets a new identity",
             id="data-disk-missing",
@@ -329,7 +327,7 @@ def conf_files(
         File(
             f"{conf}/workers",
             render("workers", cluster=alluxio.name, workers=alluxio.workers),
-            restarts=units if alluxio.membership == "STATIC" else (),
+            restarts=units if alluxio.membership.in_file else (),
         ),
         *(masters if alluxio.masters else []),
     )
@@ -362,7 +360,7 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
 
 def etcd_addresses(alluxio: AlluxioCluster) -> tuple[tuple[str, int], ...]:
     """The hosts and ports at which workers ask etcd; none with STATIC."""
-    if alluxio.membership == "STATIC":
+    if not alluxio.membership.in_etcd:
         return ()
     parts = (urlsplit(url) for url in alluxio.etcd_endpoints)
     return tuple((part.hostname or "", part.port or 2379) for part in parts)
@@ -395,8 +393,8 @@ def _properties(
     master: AlluxioMaster | None,
     endpoints: tuple[str, ...],
 ) -> Mapping[str, Scalar]:
-    membership: dict[str, Scalar] = {membership_switch.KEY: alluxio.membership}
-    if alluxio.membership == "STATIC":
+    membership: dict[str, Scalar] = {membership_switch.KEY: alluxio.membership.value}
+    if alluxio.membership.in_file:
         membership["alluxio.worker.static.membership.manager.config.file"] = (
             f"{home(alluxio)}/conf/workers"
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import cast, get_args
 
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, MembershipType
@@ -30,7 +29,7 @@ def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
 def in_force(facts: HostFacts) -> MembershipType | None:
     """The type last written for the host's worker; None without a type, or with an unknown one."""
     said = facts.commands.get("membership", "").strip()
-    return cast("MembershipType", said) if said in get_args(MembershipType) else None
+    return MembershipType(said) if said in list(MembershipType) else None
 
 
 def away(

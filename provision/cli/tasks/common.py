@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from provision.cli.run import Run
 from provision.errors import UsageError
-from provision.etcd.api.login import root_login
-from provision.text import shown
 
 if TYPE_CHECKING:
     from provision.engine.plan import Plan
     from provision.inventory.resolved import AlluxioCluster, Inventory
 
+#: Help of options that several commands have.
+LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
+BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
+READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
+NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
 
 #: Commands on workers: they change no member.
 WORKERS = frozenset(
@@ -77,12 +80,13 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     that are left in etcd.
     """
     from provision.alluxio.worker import desired
+    from provision.etcd.api.login import root_login
     from provision.etcd.cluster import guard
 
     run.established = True
     alluxio = inventory.alluxio
     for_workers = run.command in WORKERS
-    static = alluxio is not None and alluxio.membership == "STATIC"
+    static = alluxio is not None and not alluxio.membership.in_etcd
     if for_workers and (alluxio is None or (static and run.command != "forget-worker")):
         return inventory
     login = None
@@ -104,6 +108,20 @@ def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     if inventory.alluxio is None:
         raise UsageError(f"{inventory.path}: has no 'alluxio' section", id="section-missing")
     return inventory, inventory.alluxio
+
+
+def require_workers_not_newer(run: Run, inventory: Inventory) -> None:
+    """For a command that looks at the workers' hosts only after it has changed etcd.
+
+    Raises :class:`PreflightFailed` when a newer version of this tool last changed one of these
+    hosts. Hosts that cannot be asked are left out.
+    """
+    from provision.host import gather
+    from provision.host.facts import Probe
+
+    if inventory.alluxio is not None:
+        probes = {w.machine: Probe(addresses=False) for w in inventory.alluxio.workers}
+        gather.gather_facts(run.fleet, probes)
 
 
 def warn(run: Run) -> None:
@@ -139,12 +157,13 @@ class Consent:
             return
         given = self.given
         if not given and sys.stdin.isatty():
+            from provision import terminal
             from provision.cli import console
 
             console.plan(plan, stderr=run.json)
             run.shown = plan.steps
             prompt = f"{self.what}. Type {self.name} to go on: "
-            print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
+            terminal.say(prompt, stderr=True, end="")  # stdout is for the result
             given = sys.stdin.readline().strip()
         self._require(given)
 
@@ -167,7 +186,7 @@ def carry_out(run: Run, plan: Plan) -> bool:
     if plan.steps and run.command in LEASING:
         _require_leases(run)
     run.plans.append(plan)
-    console.problems((*plan.notes, *plan.left))
+    console.problems((*run.version_notes(), *plan.notes, *plan.left))
     if run.dry_run and plan.left:
         run.drifted = True
     if not plan.steps:
@@ -192,7 +211,7 @@ def _require_leases(run: Run) -> None:
     from provision.etcd.cluster import gates, health
 
     alluxio = run.inventory.alluxio
-    if alluxio is not None and alluxio.membership != "STATIC":
+    if alluxio is not None and alluxio.membership.in_etcd:
         gates.require_writable(health.observe(run.etcd or run.inventory.etcd, run.fleet))
 
 
@@ -217,6 +236,6 @@ def finish(
         terminal.emit_json(document)
         return
     if run.dry_run and plan.steps:
-        print(f"{plan.changed} would change; nothing was changed (--dry-run)")
+        terminal.say(f"{plan.changed} would change; nothing was changed (--dry-run)")
         return
-    print(shown(f"{done} changed" + (f"; {line}" if line else "")))
+    terminal.say(f"{done} changed" + (f"; {line}" if line else ""))

@@ -417,8 +417,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     """The shell commands that read a silent member's data, as etcd's user, who owns the data."""
-    q, data, user = shlex.quote, f"{member.data_dir}/member", cluster.user
-    as_user = f"setpriv --reuid {q(user)} --regid {q(user)} --init-groups"
+    q, data = shlex.quote, f"{member.data_dir}/member"
     head = f'f=$(ls "{data}"/wal/*.wal | tail -n 1) && od -An -v -tx1 -N {wal.HEAD} "$f"'
     # Copy the database, if there is room: the database of a running process is locked.
     status = (
@@ -428,5 +427,5 @@ def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
         f'timeout 30 cp --reflink=auto "{data}/snap/db" "$t/db" && ETCDCTL_API=3 timeout 50 '
         f'{q(scratch.tool(cluster))} snapshot status "$t/db" -w json'
     )
-    only = f"[ -d {q(data)} ] || exit 0; cd /; {as_user} sh -c "
+    only = f"[ -d {q(data)} ] || exit 0; cd /; {layout.as_user(cluster)} sh -c "
     return {_IDS: only + q(head), _STATUS: only + q(status)}

@@ -19,6 +19,7 @@ from provision.etcd.cluster import health
 from provision.etcd.cluster.groups import Note
 from provision.etcd.member import layout
 from provision.etcd.member.backups import STAMP
+from provision.host import tool_version
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster
 from provision.ssh.session import Fleet, Session, failures
@@ -88,6 +89,7 @@ def take(cluster: EtcdCluster, fleet: Fleet, login: Login | None = None) -> list
     # theirs.
     script = (
         f"[ -d {shlex.quote(cluster.config_dir)} ] || exit 0; umask 022\n"
+        f"{tool_version.note()}\n"
         f"printf %s {shlex.quote(text(note))} >{where}"
     )
 

@@ -198,7 +198,7 @@ cd /
 low="nice -n 19"
 ! command -v ionice >/dev/null || low="$low ionice -c 3"
 # setpriv, unlike runuser, becomes the command: what is killed is the command itself.
-low="setpriv --reuid {q(cluster.user)} --regid {q(cluster.user)} --init-groups $low"
+low="{layout.as_user(cluster)} $low"
 fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
 $low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} >"$d/log" 2>&1 || fail
 status=$($low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail

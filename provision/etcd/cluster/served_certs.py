@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -58,18 +59,28 @@ def shown_certificates(
 
 
 def tls_context(cluster: EtcdCluster) -> ssl.SSLContext:
-    from provision.etcd.pki import own_ca, tls
+    from provision.etcd.pki import tls
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=tls.trusted(cluster).decode("ascii", "replace"))
         with contextlib.suppress(UsageError):
             # Members that ask for a client's certificate log every connection without one.
-            tls.own_pair(cluster)
-            context.load_cert_chain(own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT)
+            own = tls.own_pair(cluster)
+            _load(context, own.key_pem + own.cert_pem)
     except OSError as error:
         raise UsageError(f"{cluster.tls.pki_dir}: {error}", id="pki-unusable") from error
     return context
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    """Load a key and its certificate, which may exist in this process only. The module ``ssl``
+    takes files only; this one is in memory, so that a key is never in a folder for temporary
+    files, and the file ends with this function."""
+    descriptor = os.memfd_create("client")
+    with open(descriptor, "wb", buffering=0) as file:
+        file.write(pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
 
 
 def _shown(

@@ -261,14 +261,9 @@ def is_disk_missing(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) 
 
     The facts come from :func:`probe`, or from another probe with the same files and folders.
     """
-    return (
-        not has_data(member, facts)
-        and not disks.is_marked(member.data_dir, facts)
-        and (
-            says_existing(facts.text(layout.config_file(cluster)) or "")
-            or bool(disks.missing(facts.text(layout.UNIT_PATH), facts, [member.data_dir]))
-        )
-    )
+    was = says_existing(facts.text(layout.config_file(cluster)) or "")
+    unit = facts.text(layout.UNIT_PATH)
+    return not has_data(member, facts) and disks.is_missing(unit, facts, member.data_dir, was=was)
 
 
 def former_data_dir(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> str:
@@ -292,11 +287,10 @@ def what_moved(member: EtcdMember, former: str) -> tuple[str, str]:
 def disk_away(member: EtcdMember, facts: HostFacts) -> str:
     """The mount point of the member's data disk, when nothing is mounted there; else empty.
 
-    Files written meanwhile are below the mount point. When the old disk comes back, the old member
-    comes back with it, and may then belong to another cluster.
+    When the old disk comes back, the old member comes back with it, and may then belong to another
+    cluster.
     """
-    away = disks.missing(facts.text(layout.UNIT_PATH), facts, [member.data_dir])
-    return away.get(member.data_dir, "")
+    return disks.away(facts.text(layout.UNIT_PATH), facts, member.data_dir)
 
 
 def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> tuple[str, str]:
@@ -306,10 +300,9 @@ def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> 
     where = disk_away(member, facts)
     remedy = f"mount its disk and run invoke deploy-etcd; or invoke replace-member {member.name}"
     if where:
-        return f"its data disk is not mounted: nothing is at {where}", remedy
+        return disks.what_is_away(where), remedy
     if not disks.is_marked(member.data_dir, facts):
-        marker = DataDisk(member.data_dir).marker
-        return f"its data disk is not mounted, or has lost its data: there is no {marker}", remedy
+        return disks.what_is_missing(member.data_dir, "has lost its data"), remedy
     what = f"has lost its data: its disk is mounted, but {member.data_dir} has no folder 'member'"
     return what, f"invoke replace-member {member.name}"
 

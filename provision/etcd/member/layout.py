@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 
 UNIT = "etcd.service"
@@ -39,6 +41,16 @@ def tool(cluster: EtcdCluster, name: str) -> str:
     """
     folder = "/usr/bin" if cluster.source.package else f"{cluster.install_dir}/current"
     return f"{folder}/{name}"
+
+
+def as_user(cluster: EtcdCluster) -> str:
+    """The start of a command that runs as etcd's user: root must not use paths through a folder of
+    that user.
+
+    ``setpriv``, unlike ``runuser``, becomes the command, so a signal reaches the command itself.
+    """
+    user = shlex.quote(cluster.user)
+    return f"setpriv --reuid {user} --regid {user} --init-groups"
 
 
 def last_seen(cluster: EtcdCluster) -> str:

@@ -169,23 +169,31 @@ def own_problems(cluster: EtcdCluster) -> list[Problem]:
 
 
 def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
-    """This tool's own key and certificate, with its intermediates.
+    """This tool's own key and certificate, with its intermediates; nothing is written.
 
-    An imported certificate replaces a certificate that has expired or is missing. Raises
-    :class:`UsageError` without a certificate.
+    Instead of a certificate that has expired or is missing, the imported one is used;
+    :func:`own_step` installs it. Raises :class:`UsageError` without a certificate.
     """
     own = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
-    pair = None
-    if own.exists():
-        pair = keyfiles.own_pair(own)
-        if certificates.inspect(pair.cert_pem).not_after > certificates.now_utc():
-            return pair
-    if own_waiting(cluster) is not None:
-        renew_own(cluster)
+    if own_is_valid(cluster):
         return keyfiles.own_pair(own)
-    if pair is not None:
-        raise UsageError(f"{own} has expired: {HOW}", id="external-certificate-needed")
-    raise UsageError(f"{own} is missing: {HOW}", id="external-certificate-needed")
+    waiting, key = own_waiting(cluster), own_key(cluster)
+    if waiting is not None:
+        with keyfiles.pki_errors(own.parent):
+            return certificates.split_pem(key.read_bytes() + waiting)
+    what = "has expired" if own.exists() else "is missing"
+    raise UsageError(f"{own} {what}: {HOW}", id="external-certificate-needed")
+
+
+def own_is_valid(cluster: EtcdCluster) -> bool:
+    """Whether this tool has a certificate of its own that has not expired. Raises
+    :class:`UsageError` when its file cannot be used."""
+    own = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
+    with keyfiles.pki_errors(own.parent):
+        if not own.exists():
+            return False
+    info = certificates.inspect(keyfiles.own_pair(own).cert_pem)
+    return info.not_after > certificates.now_utc()
 
 
 def own_key(cluster: EtcdCluster) -> Path:

@@ -6,19 +6,22 @@ a client certificate.
 
 While the authority is being replaced, its successor is in the folder ``next`` there. The replaced
 authority is moved to ``retired/<fingerprint>``.
+
+Commands that only look use the functions that read: they work on a folder that cannot be written.
+Only :func:`ensure_ca`, :func:`begin_replacement`, :func:`finish_replacement` and
+:func:`renew_client` write, for commands that change something.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-import threading
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from provision.errors import UsageError
 from provision.etcd.pki import certificates, keyfiles
@@ -34,9 +37,9 @@ NEXT, RETIRED = "next", "retired"
 #: The remedy for an authority that has expired.
 REPLACE = "invoke rotate-certs --ca makes a new CA; all members restart together"
 
-#: Members are asked in parallel: the first thread makes the certificate, the others find it. If
-#: each thread made one, a thread would replace the file while another reads it.
-_making_client = threading.Lock()
+#: Validity (days) of a certificate that is made for one connection. Its key is stored nowhere. It
+#: may not be shorter than a member's clock may be ahead.
+CONNECTION_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,13 @@ def trusted(pki_dir: Path, cluster: str) -> bytes:
     Raises :class:`UsageError` without one.
     """
     directory = home(pki_dir, cluster)
+    successor = b""
     with keyfiles.pki_errors(directory):
-        found = (directory / CA_CERTIFICATE).read_bytes()
+        # Read the successor first: when it takes the authority's place meanwhile, it is read twice,
+        # not missed.
         with contextlib.suppress(FileNotFoundError):
-            found += (directory / NEXT / CA_CERTIFICATE).read_bytes()
-    return found
+            successor = (directory / NEXT / CA_CERTIFICATE).read_bytes()
+        return (directory / CA_CERTIFICATE).read_bytes() + successor
 
 
 def ensure_ca(
@@ -109,17 +114,19 @@ def ensure_ca(
     ``behind``: see :class:`Authority`. Raises :class:`UsageError` when its files are incomplete,
     unreadable, expired, do not belong together, or when others can read its key.
     """
-    directory = home(pki_dir, cluster)
-    _finish_promotion(directory)
-    name = f"{cluster[:57]} etcd CA"
-    return _ensure(directory, name, days, now or certificates.now_utc(), behind)
+    directory, now = home(pki_dir, cluster), now or certificates.now_utc()
+    return _ensure(directory, _first_name(cluster), days, now, behind)
+
+
+def preview(cluster: str, days: int = 3650, *, behind: timedelta = timedelta(0)) -> CaSet:
+    """An authority as :func:`ensure_ca` makes it, in memory: for a plan that is only shown."""
+    made = _in_memory(_first_name(cluster), days, certificates.now_utc(), behind)
+    return CaSet(made, None, made)
 
 
 def load_ca(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> Authority:
     """The cluster's authority below ``pki_dir``. Raises as :func:`ensure_ca`."""
-    directory = home(pki_dir, cluster)
-    _finish_promotion(directory)
-    return _load(directory, now or certificates.now_utc())
+    return _load(home(pki_dir, cluster), now or certificates.now_utc())
 
 
 def authorities(
@@ -133,12 +140,15 @@ def authorities(
     being replaced may have expired."""
     now = now or certificates.now_utc()
     directory = home(pki_dir, cluster)
-    _finish_promotion(directory)
-    replaced = (directory / NEXT / CA_CERTIFICATE).exists()
-    current = replace(_load(directory, now, expired=replaced), behind=behind)
-    if not replaced:
+    successor = None
+    with keyfiles.pki_errors(directory):
+        replaced = (directory / NEXT / CA_CERTIFICATE).exists()
+    if replaced:
+        successor = replace(_load(directory / NEXT, now), behind=behind)
+    current = replace(_load(directory, now, expired=successor is not None), behind=behind)
+    # They are the same when the successor took the authority's place meanwhile.
+    if successor is None or successor.certificate == current.certificate:
         return CaSet(current, None, current)
-    successor = replace(_load(directory / NEXT, now), behind=behind)
     own = directory / CLIENT
     if current.certificate.not_valid_after_utc <= now:
         return CaSet(current, successor, successor)
@@ -159,16 +169,14 @@ def begin_replacement(
 ) -> CaSet:
     """Make the successor of the cluster's authority, unless one exists already."""
     now = now or certificates.now_utc()
-    # The name differs from the old authority's name, so a certificate shows which of the two made
-    # it.
-    name = f"{cluster[:40]} etcd CA {now:%Y-%m-%d %H:%M}"
     directory = home(pki_dir, cluster)
+    _finish_promotion(directory)
     if expired(pki_dir, cluster, now):
         _load(directory, now, expired=True)
         _retire_expired_successor(directory, now)
     else:
         ensure_ca(pki_dir, cluster, days, now=now, behind=behind)
-    _ensure(directory / NEXT, name, days, now, behind)
+    _ensure(directory / NEXT, _next_name(cluster, now), days, now, behind)
     return authorities(pki_dir, cluster, now=now, behind=behind)
 
 
@@ -176,21 +184,19 @@ def preview_replacement(
     pki_dir: Path, cluster: str, days: int = 3650, *, behind: timedelta = timedelta(0)
 ) -> CaSet:
     """As :func:`begin_replacement`, but writes nothing: for a plan that is only shown."""
-    current = _load(home(pki_dir, cluster), certificates.now_utc(), expired=True)
-    with tempfile.TemporaryDirectory() as throw_away:
-        made = ensure_ca(Path(throw_away), cluster, days, behind=behind)
-    return CaSet(current, made, current)
+    now = certificates.now_utc()
+    current = _load(home(pki_dir, cluster), now, expired=True)
+    return CaSet(current, _in_memory(_next_name(cluster, now), days, now, behind), current)
 
 
 def expired(pki_dir: Path, cluster: str, now: datetime | None = None) -> bool:
     """Whether the cluster has an authority and it has expired. Raises :class:`UsageError` when its
     file cannot be read."""
     directory = home(pki_dir, cluster)
-    _finish_promotion(directory)
-    path = directory / CA_CERTIFICATE
-    if not path.exists():
-        return False
     with keyfiles.pki_errors(directory):
+        path = directory / CA_CERTIFICATE
+        if not path.exists():
+            return False
         end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
     return end <= (now or certificates.now_utc())
 
@@ -238,25 +244,49 @@ def finish_replacement(pki_dir: Path, cluster: str) -> None:
     _finish_promotion(directory)
 
 
+def half_finished(pki_dir: Path, cluster: str) -> bool:
+    """Whether :func:`finish_replacement` was killed after it had moved the next authority's
+    certificate, and before it moved the key."""
+    return _promoted_key(home(pki_dir, cluster)) is not None
+
+
 def _finish_promotion(directory: Path) -> None:
-    key = directory / NEXT / CA_KEY
-    if not key.exists() or (directory / NEXT / CA_CERTIFICATE).exists():
-        return
-    with keyfiles.pki_errors(directory):
-        certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
-        if certificate.public_key() == keyfiles.load_key(key).public_key():
+    key = _promoted_key(directory)
+    if key is not None:
+        with keyfiles.pki_errors(directory):
             os.replace(key, directory / CA_KEY)
             (directory / NEXT).rmdir()
 
 
+def _promoted_key(directory: Path) -> Path | None:
+    """The key in ``next``, when the certificate that it belongs to has left ``next``. A first run
+    that was killed leaves a key there, too, which belongs to no certificate yet."""
+    with keyfiles.pki_errors(directory):
+        key = directory / NEXT / CA_KEY
+        if not key.exists() or (directory / NEXT / CA_CERTIFICATE).exists():
+            return None
+        certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
+        return key if certificate.public_key() == keyfiles.load_key(key).public_key() else None
+
+
+def _first_name(cluster: str) -> str:
+    return f"{cluster[:57]} etcd CA"
+
+
+def _next_name(cluster: str, now: datetime) -> str:
+    """It differs from the old authority's name, so a certificate shows which of the two made it."""
+    return f"{cluster[:40]} etcd CA {now:%Y-%m-%d %H:%M}"
+
+
+def _in_memory(name: str, days: int, now: datetime, behind: timedelta) -> Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = certificates.self_signed(name, key, days, now, behind)
+    return Authority(x509.load_pem_x509_certificate(made), key, behind)
+
+
 def _ensure(directory: Path, name: str, days: int, now: datetime, behind: timedelta) -> Authority:
     certificate, key = directory / CA_CERTIFICATE, directory / CA_KEY
-    if certificate.exists() and not key.exists():
-        raise UsageError(
-            f"{certificate} is there without its key {key.name}: restore the key from a backup "
-            "(without it, no certificate of this cluster can be made or renewed)",
-            id="pki-missing",
-        )
+    _require_key(directory)
     # A key without a certificate is from a killed first run: it has signed nothing, so it is used.
     private = keyfiles.ensure_key(key)
     with keyfiles.pki_errors(directory):
@@ -267,11 +297,21 @@ def _ensure(directory: Path, name: str, days: int, now: datetime, behind: timede
 
 
 def _load(directory: Path, now: datetime, *, expired: bool = False) -> Authority:
-    """The authority in a folder. ``expired``: an expired authority is accepted."""
+    """The authority in a folder. ``expired``: an expired authority is accepted.
+
+    When :func:`finish_replacement` was killed half-way, its key is still in ``next``. The keys are
+    read before the certificate: if the key is moved meanwhile, one of them belongs to it.
+    """
     with keyfiles.pki_errors(directory):
+        (directory / CA_CERTIFICATE).stat()  # report this file first when all are missing
+        _require_key(directory)
+        keys = []
+        with contextlib.suppress(FileNotFoundError):
+            keys.append(keyfiles.load_key(directory / NEXT / CA_KEY))
+        keys.append(keyfiles.load_key(directory / CA_KEY))
         certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
-        key = keyfiles.load_key(directory / CA_KEY)
-    if certificate.public_key() != key.public_key():
+    key = next((k for k in keys if k.public_key() == certificate.public_key()), None)
+    if key is None:
         raise UsageError(
             f"{directory}: {CA_KEY} is not the key of {CA_CERTIFICATE}", id="pki-unusable"
         )
@@ -291,33 +331,56 @@ def _load(directory: Path, now: datetime, *, expired: bool = False) -> Authority
     return Authority(certificate, key)
 
 
-def ensure_client(
-    pki_dir: Path,
-    cluster: str,
-    days: int = 365,
-    *,
-    now: datetime | None = None,
-    behind: timedelta = timedelta(0),
-) -> KeyPair:
-    """This tool's own client certificate, made or renewed with the cluster's authority.
+def _require_key(directory: Path) -> None:
+    certificate, key = directory / CA_CERTIFICATE, directory / CA_KEY
+    if certificate.exists() and not key.exists():
+        raise UsageError(
+            f"{certificate} is there without its key {key.name}: restore the key from a backup "
+            "(without it, no certificate of this cluster can be made or renewed)",
+            id="pki-missing",
+        )
 
-    Without the authority's key, an existing client certificate is used as it is (certificates from
-    elsewhere). Raises :class:`UsageError` without both.
+
+def client_pair(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> KeyPair:
+    """This tool's own key and certificate for a connection to a member; nothing is written.
+
+    It is ``client.pem`` while that is good. Otherwise the authority signs a pair for this call
+    alone: a pair takes half a millisecond, less than the check of ``client.pem``, so none is kept.
+    Without the authority's key, ``client.pem`` is used as it is (certificates from elsewhere).
+    Raises :class:`UsageError` without both.
     """
-    with _making_client:
-        directory = home(pki_dir, cluster)
+    directory, now = home(pki_dir, cluster), now or certificates.now_utc()
+    with keyfiles.pki_errors(directory):
         path = directory / CLIENT
-        with keyfiles.pki_errors(directory):
-            found = keyfiles.own_pair(path) if path.exists() else None
-            if found is not None and not (directory / CA_KEY).exists():
-                return found
-        known = authorities(pki_dir, cluster, now=now, behind=behind)
-        if found is not None and any(
-            certificates.renewal_reason(found.cert_pem, a, (), now, usages=("client",)) is None
-            for a in known.all
-        ):
+        found = keyfiles.own_pair(path) if path.exists() else None
+        if found is not None and not (directory / CA_KEY).exists():
             return found
-        return renew_client(pki_dir, cluster, known.signing, days, now=now)
+    known = authorities(pki_dir, cluster, now=now)
+    if found is not None and _renewal_reason(found, known, now) is None:
+        return found
+    # The members' clocks are not known here. Nobody accepts the pair before its authority.
+    begin = known.signing.certificate.not_valid_before_utc
+    signer = replace(known.signing, behind=now - certificates.CLOCK_SKEW - begin)
+    return certificates.leaf(
+        signer, CLIENT_NAME, (), usages=("client",), days=CONNECTION_DAYS, now=now
+    )
+
+
+def client_reason(pki_dir: Path, cluster: str, known: CaSet) -> str | None:
+    """Why ``client.pem`` must be made or renewed: empty when it is missing, None when it is good.
+
+    Raises :class:`UsageError` when it cannot be read.
+    """
+    path = home(pki_dir, cluster) / CLIENT
+    with keyfiles.pki_errors(path.parent):
+        if not path.exists():
+            return ""
+    return _renewal_reason(keyfiles.own_pair(path), known, certificates.now_utc())
+
+
+def _renewal_reason(client: KeyPair, known: CaSet, now: datetime) -> str | None:
+    by = known.issuer(client.cert_pem) or known.signing
+    return certificates.renewal_reason(client.cert_pem, by, (), now, usages=("client",))
 
 
 def renew_client(

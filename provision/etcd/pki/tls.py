@@ -3,13 +3,12 @@
 from __future__ import annotations
 from provision.etcd.member import layout
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from pathlib import Path
 
 from cryptography import x509
 
+from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.pki import certificates, external_ca, imported, own_ca
 from provision.etcd.member import desired
@@ -47,16 +46,13 @@ def behind(facts: Iterable[HostFacts]) -> timedelta:
 
 def _own(cluster: EtcdCluster, behind: timedelta, *, write: bool) -> own_ca.CaSet:
     directory, days = cluster.tls.pki_dir, cluster.tls.ca_days
-    if write or (own_ca.home(directory, cluster.name) / own_ca.CA_CERTIFICATE).exists():
+    if write:
         own_ca.ensure_ca(directory, cluster.name, days, behind=behind)
-        if write and cluster.tls.client:
-            # Make it now, because the clocks are known. Otherwise the first call to a member makes
-            # it.
-            own_ca.ensure_client(directory, cluster.name, behind=behind)
-        return own_ca.authorities(directory, cluster.name, behind=behind)
-    with tempfile.TemporaryDirectory() as throw_away:
-        own_ca.ensure_ca(Path(throw_away), cluster.name, days, behind=behind)
-        return own_ca.authorities(Path(throw_away), cluster.name, behind=behind)
+    elif own_ca.ca_exists(directory, cluster.name):
+        own_ca.load_ca(directory, cluster.name)  # refuses what ensure_ca refuses
+    else:
+        return own_ca.preview(cluster.name, days, behind=behind)
+    return own_ca.authorities(directory, cluster.name, behind=behind)
 
 
 def require(
@@ -244,10 +240,54 @@ def trusted(cluster: EtcdCluster) -> bytes:
 
 
 def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
-    """This tool's own key and certificate. Raises :class:`UsageError` without one."""
+    """This tool's own key and certificate, to connect with; nothing is written. Raises
+    :class:`UsageError` without one."""
     if cluster.tls.ca == "external":
         return imported.own_pair(cluster)
-    return own_ca.ensure_client(cluster.tls.pki_dir, cluster.name)
+    return own_ca.client_pair(cluster.tls.pki_dir, cluster.name)
+
+
+def own_steps(cluster: EtcdCluster, ca: Ca | None) -> list[Step]:
+    """The steps in the folder of the CA on this machine: the end of a replacement that was killed,
+    and this tool's own certificate, which operators also use with etcdctl."""
+    if ca is None:
+        return []
+    if isinstance(ca, external_ca.External):
+        return imported.own_step(cluster)
+    steps = finishing(cluster)
+    if cluster.tls.client:
+        why = own_ca.client_reason(cluster.tls.pki_dir, cluster.name, ca)
+        if why is not None:
+            steps.append(own_certificate(cluster, ca.signing, why))
+    return steps
+
+
+def own_certificate(
+    cluster: EtcdCluster, signer: certificates.Authority, why: str | None = None
+) -> Step:
+    """The step that renews this tool's own certificate, signed by ``signer``. ``why``: the reason
+    to show, if any; empty when there was no certificate before."""
+
+    def renew() -> None:
+        days = cluster.tls.leaf_days
+        own_ca.renew_client(cluster.tls.pki_dir, cluster.name, signer, days)
+
+    path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
+    title, what = "renew this tool's own certificate", f"change {path}"
+    if why == "":
+        title, what = "make this tool's own certificate", f"create {path}"
+    return Step(title, calls=(Action(f"{what}: {why}" if why else what, renew),))
+
+
+def finishing(cluster: EtcdCluster) -> list[Step]:
+    """The step that finishes the retirement of an old CA, when a run was killed in it."""
+    directory, name = cluster.tls.pki_dir, cluster.name
+    if not own_ca.half_finished(directory, name):
+        return []
+    folder = own_ca.home(directory, name)
+    what = f"move {folder / own_ca.NEXT / own_ca.CA_KEY} beside its {own_ca.CA_CERTIFICATE}"
+    call = Action(what, lambda: own_ca.finish_replacement(directory, name))
+    return [Step("finish retiring the old CA", calls=(call,))]
 
 
 def _trust(cluster: EtcdCluster, facts: HostFacts, ca: own_ca.CaSet) -> bytes:

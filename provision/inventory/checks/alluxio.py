@@ -39,7 +39,7 @@ def _alluxio_source(context: Context) -> None:
 
 def _static_login(context: Context) -> None:
     alluxio = context.file.alluxio
-    if alluxio is None or alluxio.membership != "STATIC":
+    if alluxio is None or context.workers_use_etcd:
         return
     if alluxio.etcd.username is not None:
         what = "'etcd' has no effect: with membership STATIC the workers do not use etcd"
@@ -56,8 +56,8 @@ def _static_unused(context: Context) -> None:
     its members no state, so ``ConsistentHashPolicy`` marks none as active.
     ``DoraCacheClient.getWorkerNetAddress`` takes only active workers. Clients then read the under
     store themselves."""
-    alluxio = context.file.alluxio
-    if alluxio is not None and alluxio.membership == "STATIC":
+    alluxio = context.inventory.alluxio
+    if alluxio is not None and not alluxio.membership.used_by_clients:
         context.warning(
             "with membership STATIC no client of Alluxio 313 uses a worker: the workers never "
             "count as LIVE, and clients read the under store directly, without a warning",
@@ -70,8 +70,7 @@ def _static_unused(context: Context) -> None:
 def _endpoints_by_ipv6(context: Context) -> None:
     """Alluxio 313's jetcd 0.7.5 makes an invalid URI ``ip:///[…]`` from IPv6 endpoints; names
     work."""
-    alluxio = context.file.alluxio
-    if alluxio is None or alluxio.membership == "STATIC":
+    if not context.workers_use_etcd:
         return
     tls = context.inventory.etcd.tls
     plain = tls.plain_client_address if tls.client and tls.plain_client_port else None
@@ -207,7 +206,7 @@ def _socket_of_each_start(context: Context) -> None:
     (``DataServerFactory.createDomainSocketDataServer``). The path is a part of the worker's
     address, and ``EtcdMembershipManager.join`` refuses a known id with another address."""
     alluxio = context.inventory.alluxio
-    if alluxio is None or alluxio.membership != "ETCD":
+    if alluxio is None or not alluxio.membership.permanent_keys:
         return
     from provision.inventory import ports  # not needed for an inventory with only etcd
 

@@ -21,6 +21,12 @@ class Context:
     findings: Findings
     broken: set[document.Path]
 
+    @property
+    def workers_use_etcd(self) -> bool:
+        """Whether there are workers, and they register in etcd."""
+        alluxio = self.inventory.alluxio
+        return alluxio is not None and alluxio.membership.in_etcd
+
     def error(self, what: str, remedy: str, *paths: document.Path, id: Id) -> None:
         """Reports at the first path, unless the value at any of the paths is broken."""
         if not self._any_broken(paths):

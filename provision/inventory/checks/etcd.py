@@ -80,11 +80,10 @@ def _releases(context: Context) -> None:
 
 
 def _client_tls(context: Context) -> None:
-    tls, alluxio = context.file.etcd.tls, context.file.alluxio
+    tls = context.file.etcd.tls
     path: document.Path = ("etcd", "tls", "client")
     plain: document.Path = ("etcd", "tls", "plain_client_port")
-    needs_etcd = alluxio is not None and alluxio.membership != "STATIC"
-    if tls.client and tls.plain_client_port is None and needs_etcd:
+    if tls.client and tls.plain_client_port is None and context.workers_use_etcd:
         context.error(
             "with TLS on the client port the workers cannot join: Alluxio 313 has no property for"
             " TLS to etcd",
@@ -143,7 +142,7 @@ def _auth(context: Context) -> None:
             path,
             id="inventory-incomplete",
         )
-    if alluxio is None or alluxio.membership == "STATIC":
+    if alluxio is None or not context.workers_use_etcd:
         return
     login: document.Path = ("alluxio", "etcd", "username")
     if auth.enabled and alluxio.etcd.username is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from provision.inventory import document
 from provision.inventory.checks.context import Context
 from provision.inventory.kubernetes import KubernetesCluster, quantity_bytes
+from provision.inventory.resolved import MembershipType
 from provision.inventory.sizes import size_bytes
 
 _SECTION: document.Path = ("kubernetes",)
@@ -60,7 +61,7 @@ def _membership(context: Context, k: KubernetesCluster) -> None:
     alluxio = context.inventory.alluxio
     assert alluxio is not None
     at: document.Path = ("alluxio", "membership")
-    if alluxio.membership == "STATIC":
+    if alluxio.membership.in_file:
         what = "pods cannot have membership STATIC: their addresses change"
         context.error(
             what,
@@ -68,7 +69,7 @@ def _membership(context: Context, k: KubernetesCluster) -> None:
             at,
             id="inventory-value-invalid",
         )
-    elif alluxio.membership != "ETCD" and k.etcd_enabled:
+    elif alluxio.membership is not MembershipType.ETCD and k.etcd_enabled:
         what = f"chart {k.chart.version} sets membership ETCD when it starts etcd"
         context.error(
             what,

@@ -38,19 +38,19 @@ class ClientConfig:
 
 def of(alluxio: AlluxioCluster) -> ClientConfig:
     """The configuration for ``alluxio``'s clients: two files with STATIC, one otherwise."""
-    static = alluxio.membership == "STATIC"
+    in_file = alluxio.membership.in_file
     site = render(
         "alluxio-client.properties",
         cluster=alluxio.name,
         properties=_properties(alluxio),
         secrets={key: _reference(secret) for key, secret in _secrets(alluxio).items()},
-        workers=alluxio.workers if static else (),
+        workers=alluxio.workers if in_file else (),
     )
     files = {SITE: site.decode()}
-    if static:
+    if in_file:
         hosts = render("workers", cluster=alluxio.name, workers=alluxio.workers)
         files[WORKERS] = hosts.decode()
-    ports = _one_port(alluxio) if static else []
+    ports = _one_port(alluxio) if in_file else []
     return ClientConfig(files, (*ports, *_unknown(alluxio)))
 
 
@@ -85,10 +85,10 @@ def write(config: ClientConfig, folder: Path) -> list[Path]:
 def _properties(alluxio: AlluxioCluster) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {
         "alluxio.cluster.name": alluxio.name,
-        membership_switch.KEY: alluxio.membership,
+        membership_switch.KEY: alluxio.membership.value,
         **desired.master_addresses(alluxio),
     }
-    if alluxio.membership == "STATIC":
+    if alluxio.membership.in_file:
         found["alluxio.worker.rpc.port"] = alluxio.workers[0].rpc_port
         ports = alluxio.properties.items()
         found |= {key: value for key, value in ports if _PORTS.fullmatch(key)}
@@ -104,7 +104,7 @@ def _secrets(alluxio: AlluxioCluster) -> dict[str, Secret]:
     secrets = alluxio.secret_properties.items()
     found = {key: secret for key, secret in secrets if scopes.is_for_clients(key)}
     password = alluxio.etcd_login.password
-    if alluxio.membership != "STATIC" and password is not None:
+    if alluxio.membership.in_etcd and password is not None:
         found["alluxio.etcd.password"] = password
     return found
 

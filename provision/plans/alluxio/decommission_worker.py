@@ -46,7 +46,7 @@ def plan(
     ``revoke_lease`` the plan revokes that lease; without, it raises :class:`Unhealthy`. Raises
     :class:`PreflightFailed` when the host cannot be asked or the unit belongs to another cluster.
     """
-    static = alluxio.membership == "STATIC"
+    static = not alluxio.membership.in_etcd
     seen = None if static else forget_worker.look(inventory, alluxio, fleet)
     probe = Probe(
         resources=(

@@ -63,7 +63,7 @@ def forget_stale(
 
     Raises :class:`UsageError` with all stale ids when their number is another one.
     """
-    if alluxio.membership == "STATIC":
+    if not alluxio.membership.in_etcd:
         raise UsageError(
             "with membership STATIC etcd does not tell which ids are stale: name each, as "
             "check-nodes shows them",

@@ -415,8 +415,7 @@ def _problems(
         found.append(
             Problem(
                 where,
-                "its data disk is not mounted, or lost its journal: there is no "
-                f"{DataDisk(folder).marker}",
+                disks.what_is_missing(folder, "lost its journal"),
                 "mount it; or, with a new disk there and a primary that serves, make that folder "
                 "as root and run invoke start-masters again",
                 id="data-disk-missing",
@@ -435,9 +434,8 @@ def _is_disk_missing(alluxio: AlluxioCluster, master: AlluxioMaster, facts: Host
     was = was and journal_folder.is_embedded(alluxio, master)
     folder = journal_folder.journal_dir(alluxio)
     return (
-        (was or bool(disks.missing(facts.text(MASTER_UNIT_PATH), facts, [folder])))
+        disks.is_missing(facts.text(MASTER_UNIT_PATH), facts, folder, was=was)
         and not journal.read(facts.commands.get(journal.LABEL, "")).written
-        and not disks.is_marked(folder, facts)
     )
 
 

@@ -47,8 +47,8 @@ def found(
     seen: RegistrationSnapshot,
 ) -> list[Moved]:
     """The chosen workers that Alluxio would refuse, by the entries in etcd under their ids."""
-    if alluxio.membership != "ETCD":  # other types: the worker's next start replaces its live key
-        return []
+    if not alluxio.membership.permanent_keys:
+        return []  # the worker's next start replaces its live key
     moved = []
     for worker in chosen:
         f = facts.get(worker.machine)
@@ -160,7 +160,7 @@ def left_to_start_workers(
 ) -> dict[str, Problem]:
     """The workers, by name, that commands other than start-workers must not restart: Alluxio would
     refuse them at their new address. Raises :class:`Unhealthy` when etcd does not serve."""
-    if alluxio.membership != "ETCD" or not workers:
+    if not alluxio.membership.permanent_keys or not workers:
         return {}
     seen = forget_worker.look(inventory, alluxio, fleet)
     return {

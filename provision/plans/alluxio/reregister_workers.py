@@ -66,7 +66,7 @@ class Watch:
         """
         given = self._inventory, self._alluxio, self._fleet
         others: list[moved.Moved] = []
-        if self._lost and self._alluxio.membership == "ETCD":
+        if self._lost and self._alluxio.membership.permanent_keys:
             seen = forget_worker.look(*given)
             # No process keeps these keys alive, so every entry at another address is in the way.
             others = moved.found(self._alluxio, self._lost, self._facts, seen)
@@ -98,7 +98,7 @@ class Watch:
         running = [w for w in self._alluxio.workers if self._is_ours(w)]
         given = self._inventory, self._alluxio, self._fleet
         gone = lost(*given, running, self._facts)
-        if self._alluxio.membership == "ETCD":
+        if self._alluxio.membership.permanent_keys:
             gone += unlisted(self._alluxio, running, self._facts, forget_worker.look(*given))
         self._lost = [w for w in running if w in gone]
 
@@ -114,7 +114,7 @@ class Watch:
 def watch(inventory: Inventory, fleet: Fleet) -> Watch | None:
     """None where no worker has a lease: without Alluxio, and with STATIC membership."""
     alluxio = inventory.alluxio
-    if alluxio is None or alluxio.membership == "STATIC":
+    if alluxio is None or not alluxio.membership.in_etcd:
         return None
     return Watch(inventory, alluxio, fleet)
 

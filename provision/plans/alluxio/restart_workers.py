@@ -199,7 +199,7 @@ def _moved(
     Raises :class:`PreflightFailed` when one of them has the identity of another host's worker.
     """
     known = [desired.identity(alluxio, facts[w.machine]) for w in workers]
-    if alluxio.membership != "ETCD" or not any(known):
+    if not alluxio.membership.permanent_keys or not any(known):
         return []
     seen = forget_worker.look(inventory, alluxio, fleet)
     found = moved.found(alluxio, workers, facts, seen)

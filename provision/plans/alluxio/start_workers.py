@@ -236,7 +236,7 @@ def live(
     With STATIC membership there is no live key: a worker is live when its port takes a
     connection, and the revision is 0.
     """
-    if alluxio.membership == "STATIC":
+    if not alluxio.membership.in_etcd:
         return {w.name: 0 for w in workers if registrations.port_answers(fleet, w)}
     login = desired.login(alluxio)
     with health.any_client(inventory.etcd, fleet, login=login) as client:
@@ -445,14 +445,14 @@ class RegistrationGate:
         self._workers, self._done = workers, tuple(done)
         self._stale: dict[str, int] = {}
         self.before = Gate("note which workers are registered", self._note)
-        there = "answering" if alluxio.membership == "STATIC" else "registered and ready"
+        there = "registered and ready" if alluxio.membership.in_etcd else "answering"
         self.after = Gate(f"{len(workers)} {there}", self._wait)
 
     def _note(self) -> None:
         given = self._inventory, self._alluxio, self._fleet
         if self._done:
             require_live(*given, self._done, patience=self._alluxio.failure_detection_timeout)
-        if self._alluxio.membership != "STATIC":
+        if self._alluxio.membership.in_etcd:
             self._stale = live(*given, self._workers)
 
     def _wait(self) -> None:
@@ -504,7 +504,7 @@ def _registered(
     inventory: Inventory, alluxio: AlluxioCluster, fleet: Fleet
 ) -> tuple[registrations.RegistrationSnapshot | None, list[Problem]]:
     """The registrations, and the problems that keep workers from joining."""
-    if alluxio.membership == "STATIC":
+    if not alluxio.membership.in_etcd:
         return None, []
     login, external = desired.login(alluxio), inventory.etcd.external
     try:

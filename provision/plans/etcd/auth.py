@@ -164,7 +164,7 @@ def _plan(command: str, inventory: Inventory, steps: Sequence[Step]) -> Plan:
 
 def _login(inventory: Inventory) -> Login | None:
     alluxio = inventory.alluxio
-    if alluxio is None or alluxio.membership == "STATIC":
+    if alluxio is None or not alluxio.membership.in_etcd:
         return None
     return workers_desired.login(alluxio)
 
@@ -248,7 +248,7 @@ def _workers(
 ) -> tuple[list[HostChanges], list[tuple[AlluxioWorker, HostChanges]]]:
     """The changes on the hosts of installed workers, and the restarts of the running workers."""
     alluxio = inventory.alluxio
-    if alluxio is None or alluxio.membership == "STATIC":
+    if alluxio is None or not alluxio.membership.in_etcd:
         return [], []
     tarballs = start_workers.fetch(alluxio)
     probes = {w.machine: workers_desired.probe(alluxio, w, tarballs) for w in alluxio.workers}

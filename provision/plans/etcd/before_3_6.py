@@ -22,6 +22,7 @@ from provision.engine.plan import Gate
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import scratch
 from provision.etcd.cluster.health import ClusterHealth
+from provision.etcd.member import layout
 from provision.host.facts import HostFacts
 from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember
@@ -178,6 +179,6 @@ chown {q(cluster.user)}: "$d"
 cd /
 low="nice -n 19"
 ! command -v ionice >/dev/null || low="$low ionice -c 3"
-setpriv --reuid {q(cluster.user)} --regid {q(cluster.user)} --init-groups $low \\
+{layout.as_user(cluster)} $low \\
 sh -c {q(as_user)} sh {q(member.data_dir + "/member")} "$d" </dev/null
 """

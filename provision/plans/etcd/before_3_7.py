@@ -17,6 +17,7 @@ import time
 from provision.engine.plan import Gate
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster import gates, health, reach
+from provision.etcd.member import layout
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.ssh.session import Fleet
 
@@ -78,8 +79,5 @@ def _newest(cluster: EtcdCluster, fleet: Fleet, member: EtcdMember) -> int:
 
 
 def _as_user(cluster: EtcdCluster, command: str) -> str:
-    """``command``, run as the service's user: root must not use paths through a folder of that
-    user."""
-    user = shlex.quote(cluster.user)
-    prefix = f"cd /; setpriv --reuid {user} --regid {user} --init-groups sh -c "
-    return prefix + shlex.quote(command)
+    """``command``, run as etcd's user."""
+    return f"cd /; {layout.as_user(cluster)} sh -c {shlex.quote(command)}"

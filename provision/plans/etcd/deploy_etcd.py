@@ -14,7 +14,7 @@ from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import gates, hashes, health
 from provision.etcd.member import desired, layout
 from provision.etcd.member.membership_diff import MemberChange
-from provision.etcd.pki import external_ca, imported, tls
+from provision.etcd.pki import external_ca, tls
 from provision.host.diff import Change, changes
 from provision.host.predict import after
 from provision.host.resources import File, Resource
@@ -152,8 +152,7 @@ def plan(
         call = alarms.disarm(known, fleet, "NOSPACE")
         after = gates.all_healthy(known, fleet)
         steps.append(Step("disarm the alarm NOSPACE", calls=(call,), after=after))
-    if isinstance(ca, external_ca.External):
-        steps += imported.own_step(cluster)
+    steps += tls.own_steps(cluster, ca)
     guards = tuple(m.machine for m in cluster.members)
     notes += [_no_member(name) for name in differs.unknown]
     left = (*differs.notes, *_newer(cluster, observed))

@@ -28,8 +28,9 @@ from provision.etcd.member import desired, layout
 from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca
 from provision.etcd.pki.external_ca import CHAIN, PEM, External
 from provision.host import gather
-from provision.host.diff import Change, signing_request
+from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
+from provision.host.kinds.certificates import signing_request
 from provision.host.ownership import owner
 from provision.host.resources import Certificate, File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, is_ip
@@ -232,7 +233,7 @@ def import_(inventory: Inventory, folder: Path) -> Plan:
             continue
         chain = b"".join(c.public_bytes(PEM) for c in ca.chain(pem, more)[:-1])
         if ca.imported(request.name) != chain:
-            calls.append(_store(ca, request.name, chain))
+            calls.append(_store_own(cluster, ca, chain) if own else _store(ca, request.name, chain))
     if problems:
         raise UsageError("nothing was imported", problems, id="external-certificate-needed")
     steps = [Step("import the certificates", calls=tuple(calls))] if calls else []
@@ -250,6 +251,21 @@ def _store(ca: External, name: str, chain: bytes) -> Action:
 
     info = certificates.inspect(chain)
     return Action(f"{path}: signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}", store)
+
+
+def _store_own(cluster: EtcdCluster, ca: External, chain: bytes) -> Action:
+    """As :func:`_store`, for this tool's own certificate. It is used at once unless there is a
+    valid one: members that do not trust a new CA yet would refuse it."""
+    stored = _store(ca, own_ca.CLIENT_NAME, chain)
+    if imported.own_is_valid(cluster):
+        return stored
+
+    def use() -> None:
+        stored.do()
+        imported.renew_own(cluster)
+
+    path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
+    return Action(f"{stored.what}; used from now on, in {path}", use)
 
 
 def _external(cluster: EtcdCluster) -> External:

@@ -67,6 +67,7 @@ def plan(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write: bool
         files = desired.resources(cluster, m, observed.artifact, material, facts[m.name])
         if todo := changes(files, facts[m.name]):
             steps.append(_change(cluster, fleet, m, todo, f"{m.name} listens by TLS only"))
+    steps += tls.own_steps(cluster, ca)
     guards = tuple(m.machine for m in cluster.members)
     return Plan("deploy-etcd", cluster.name, tuple(steps), observed.warnings, guards)
 

@@ -58,7 +58,7 @@ def leaves(
     ca = _authorities(cluster, observed, write=write)
     over = cut_off(cluster, observed)
     _require_chosen(over, members)
-    steps: list[Step] = []
+    steps = tls.finishing(cluster)
     made = {
         m.name: _new_leaf(cluster, fleet, m, observed.facts[m.machine], ca.signing) for m in over
     }
@@ -69,7 +69,7 @@ def leaves(
         if m not in over
     ]
     if len(members) == len(cluster.members):
-        steps.append(_own_certificate(cluster, ca.signing))
+        steps.append(tls.own_certificate(cluster, ca.signing))
     return _plan(cluster, steps)
 
 
@@ -86,6 +86,8 @@ def authority(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write:
         )
     if needs_outage(cluster, observed):
         return _outage(cluster, fleet, observed, write=write)
+    if left := tls.finishing(cluster):
+        return _plan(cluster, left)  # all but the end of that replacement is done
     ca = _authorities(cluster, observed, write=write)
     old, new = ca.current, _successor(cluster, ca, write=write)
     both = dataclasses.replace(ca, next=new).bundle
@@ -103,7 +105,7 @@ def authority(inventory: Inventory, fleet: Fleet, observed: EtcdState, *, write:
                 facts[m.name] = after(_trusting(cluster, m, both), facts[m.name])
     steps += [_new_leaf(cluster, fleet, m, facts[m.name], new) for m in pending]
     if ca.signing is not new:
-        steps.append(_own_certificate(cluster, new))
+        steps.append(tls.own_certificate(cluster, new))
     for m in members:
         if desired.trusted(cluster, facts[m.name]) != new.cert_pem or _must_restart(facts[m.name]):
             title = f"{m.name} trusts the new CA only"
@@ -184,7 +186,7 @@ def _outage(cluster: EtcdCluster, fleet: Fleet, observed: EtcdState, *, write: b
         material = MemberTls(m.name, new.cert_pem, leaves.get("peer"), leaves.get("server"))
         hosts.append(_anew(cluster, m, facts, material))
     # This comes before the gate, because the gate asks the members with this certificate.
-    steps = [_own_certificate(cluster, new), *_all_at_once(cluster, fleet, hosts)]
+    steps = [tls.own_certificate(cluster, new), *_all_at_once(cluster, fleet, hosts)]
     if old is not None:
         steps.append(_retire(cluster, old, new))
     return dataclasses.replace(_plan(cluster, steps), notes=(_replaced(cluster),))
@@ -517,12 +519,3 @@ def _late(member: EtcdMember, shown: CertificateState) -> Problem:
         f"{shown.listener} listener: {what}",
         id="certificate-unverified",
     )
-
-
-def _own_certificate(cluster: EtcdCluster, signer: certificates.Authority) -> Step:
-    def renew() -> None:
-        days = cluster.tls.leaf_days
-        own_ca.renew_client(cluster.tls.pki_dir, cluster.name, signer, days)
-
-    path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
-    return Step("renew this tool's own certificate", calls=(Action(f"change {path}", renew),))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd.member import backups
+from provision.etcd.member import backups, layout
 from provision.inventory.resolved import EtcdCluster, Inventory
 from provision.plans.etcd.data import backup_etcd, stored
 from provision.plans.etcd.data.stored import Saved, Stored
@@ -113,7 +113,7 @@ def _bring(cluster: EtcdCluster, fleet: Fleet, seen: Stored, one: Saved, directo
     (host,) = [h for h in seen.hosts if h.member.name == one.member]
     session = fleet.session(host.member.machine)
     # Read as the folder's owner: root could be led to read some other file.
-    cat = f"setpriv --reuid {cluster.user} --regid {cluster.user} --init-groups cat --"
+    cat = f"{layout.as_user(cluster)} cat --"
     final = directory / one.name.text
     partial = directory / f".{one.name.text}-{os.getpid()}.partial"
     told = session.run(f"{cat} {shlex.quote(one.path + '.sha256')}", "the backup's sha256")

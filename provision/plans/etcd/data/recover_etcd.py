@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd.cluster import gates, hashes, health, scratch
+from provision.etcd.cluster import gates, guard, hashes, health, scratch
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
@@ -30,7 +30,7 @@ from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, Machine
 from provision.plans.etcd.data import alarms, restore_etcd
 from provision.ssh.session import Fleet
-from provision.text import document, number
+from provision.text import number
 
 #: Seconds for the chosen member to become a cluster of its own.
 FORCED_WITHIN = 120
@@ -153,7 +153,7 @@ def observe(inventory: Inventory, fleet: Fleet, name: str) -> RecoveryState:
         elif status is not None:
             survivors.append(Survivor(m, status.revision, True))
         else:
-            survivors.append(Survivor(m, _on_disk(f), False))
+            survivors.append(Survivor(m, guard.revision(f.commands.get("status", "")), False))
     found = RecoveryState(
         chosen, facts, tuple(survivors), tuple(lost), mark, begun is not None, frozenset()
     )
@@ -283,14 +283,6 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
     )
 
 
-def _on_disk(facts: HostFacts) -> int | None:
-    lines = facts.commands.get("status", "").strip().splitlines() or [""]
-    try:
-        return int(document(lines[-1])["revision"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _of_the_chosen(cluster: EtcdCluster, chosen: EtcdMember) -> None:
     if chosen.name not in cluster.established.odd:
         return
@@ -329,7 +321,7 @@ echo 'force-new-cluster: true' >>"$c"
 chown {user} "$c"
 (
   cd /
-  setpriv --reuid {user} --regid {user} --init-groups {q(layout.tool(cluster, "etcd"))} \
+  {layout.as_user(cluster)} {q(layout.tool(cluster, "etcd"))} \
 --config-file "$c" </dev/null >"$c.log" 2>&1 9>&- &
   pid=$!
   left={FORCED_WITHIN}

@@ -23,7 +23,7 @@ from provision.etcd.cluster import gates, health, scratch
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import gather
+from provision.host import disks, gather
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -191,8 +191,8 @@ def disk_away(member: EtcdMember, facts: HostFacts) -> Problem | None:
         return None
     return Problem(
         f"{member.name} at {member.machine.host} ({member.machine.where})",
-        f"its data disk is not mounted: nothing is at {mount}. The old cluster could come back "
-        "with the old disks, beside the new one",
+        f"{disks.what_is_away(mount)}. The old cluster could come back with the old disks, beside "
+        "the new one",
         f"mount the disk, or a new one, at {mount}",
         id="member-data-lost",
     )
@@ -314,7 +314,7 @@ systemctl is-active -q {layout.UNIT} && {{ echo "{layout.UNIT} runs again" >&2; 
 # A new disk's top folder is root's.
 chown {user}:{user} {shlex.quote(member.data_dir)}; chmod 0700 {shlex.quote(member.data_dir)}
 rm -rf {shlex.quote(new)}
-ETCDCTL_API=3 setpriv --reuid {user} --regid {user} --init-groups {shlex.join(command)} >/dev/null
+ETCDCTL_API=3 {layout.as_user(cluster)} {shlex.join(command)} >/dev/null
 echo {mark.id} >{shlex.quote(new)}/member/restored-by
 sync -f {shlex.quote(new)}
 {aside(member, mark, f"{new}/member")}

@@ -90,21 +90,23 @@ def with_workers(
     The steps come after new members have joined, and before working members are removed.
 
     A note in etcd says that the workers need the endpoints. It is there from before the first
-    change until the last worker has them.
+    change until the last worker has them. While an alarm stands, etcd does not store the note, and
+    a restarted worker gets no lease: then both come after all other steps.
     """
     alluxio = inventory.alluxio
     if (
         alluxio is None
-        or alluxio.membership == "STATIC"
+        or not alluxio.membership.in_etcd
         or not (changed or running.pending.workers)
     ):
         return
+    early = [_note_workers(running.cluster, fleet)] if changed and not running.alarms else []
+    late = [_note_workers(inventory.etcd, fleet)] if changed and running.alarms else []
     if not wanted:
         remedy = "run invoke deploy-etcd without --no-workers, or invoke start-workers"
         what = "the endpoint lists of the workers are stale (--no-workers)"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
-        if changed and not running.alarms:
-            made.steps.insert(0, _note_workers(running.cluster, fleet))
+        made.steps[:0] = early
         return
     told = endpoints.steps(inventory, alluxio, fleet, running.cluster)
     if told.steps and made.standing:
@@ -114,14 +116,10 @@ def with_workers(
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         return
     made.notes += told.notes
-    # While an alarm stands, etcd does not store the note, and a restarted worker gets no lease.
-    before = len(made.steps) if made.leaving is None or running.alarms else made.leaving
-    made.steps[before:before] = told.steps
-    if told.steps and changed:
-        if running.alarms:
-            made.steps.insert(before, _note_workers(inventory.etcd, fleet))
-        else:
-            made.steps.insert(0, _note_workers(running.cluster, fleet))
+    if told.steps:
+        at = len(made.steps) if made.leaving is None or running.alarms else made.leaving
+        made.steps[at:at] = [*late, *told.steps]
+        made.steps[:0] = early
     if told.complete and (told.steps or running.pending.workers):
         cluster = inventory.etcd
         made.steps.append(

@@ -19,7 +19,7 @@ from provision.etcd.cluster import gates, hashes, health, reconfigure, todo_keys
 from provision.etcd.member import desired, layout, membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
-from provision.host import disks, gather
+from provision.host import gather
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.ownership import owner
@@ -186,8 +186,7 @@ class _Builder:
             what = "is not cleaned: the member with this name moves to another host"
             remedy = "when it is back: systemctl disable --now etcd.service there"
             self.made.notes.append(Problem(where, what, remedy, "warning", id="host-not-cleaned"))
-        away = disks.missing(facts.text(layout.UNIT_PATH), facts, [member.data_dir])
-        if mount := away.get(member.data_dir):
+        if mount := desired.disk_away(member, facts):
             where = f"{member.name} ({member.machine.host})"
             what = f"no disk is mounted at {mount} any more: the data goes to another disk"
             remedy = f"to have the data on its own disk, mount a disk at {mount} first"

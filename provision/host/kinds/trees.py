@@ -1,0 +1,156 @@
+"""Unpacked tarballs, and folders that are moved."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from provision.artifacts import Artifact
+from provision.host import predict, tool_version
+from provision.host.diff import Change, Resource
+from provision.host.facts import STATE_DIR, HostFacts, Look, Place
+
+#: A file with the digest of the tarball from which a folder was unpacked. Only this tool makes such
+#: folders.
+MARKER = ".artifact.sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Move(Resource):
+    """A folder of ``unit`` that is moved from ``source`` to ``target`` while ``unit`` is stopped,
+    and then belongs to ``owner``. It is declared only when ``source`` exists and ``target`` does
+    not."""
+
+    source: str
+    target: str
+    owner: str
+    unit: str
+
+    def look(self) -> Look:
+        return Look(paths=(self.target,))
+
+    def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
+        return [
+            Change(
+                f"move {self.source} to {self.target}, with {self.unit} stopped",
+                f"(\n{self.script()})",
+                restarts=(self.unit,),
+                seconds=900,
+            )
+        ]
+
+    def after(self, facts: HostFacts) -> HostFacts:
+        """Files in the folder get the same owner. A folder that was not looked at gets the mode of
+        the owner's folders."""
+        taken = {self.target: facts.paths.get(self.source, predict.folder(mode=0o750))}
+        below = f"{self.source}/"
+        for path, state in facts.paths.items():
+            if path.startswith(below):
+                taken[f"{self.target}/{path.removeprefix(below)}"] = state
+        moved = {p: replace(s, owner=self.owner, group=self.owner) for p, s in taken.items()}
+        return predict.written(predict.without(self.source, facts), moved, (self.unit,))
+
+    def script(self) -> str:
+        """The script of the move. After a kill at any point, the whole folder is at one of the two
+        places, and a second run does the rest."""
+        source, target, unit = map(shlex.quote, (self.source, self.target, self.unit))
+        return f"""\
+if [ -d {source} ] && [ ! -e {target} ]; then
+  systemctl stop {unit}
+  if [ "$(stat -c %d {source})" = "$(stat -c %d "$(dirname {target})")" ]; then
+    chown -R {self.owner}:{self.owner} {source}
+    mv -T {source} {target}
+  else
+    rm -rf {target}.incoming
+    cp -a {source} {target}.incoming
+    chown -R {self.owner}:{self.owner} {target}.incoming
+    mv -T {target}.incoming {target}
+    rm -rf {source}
+  fi
+fi
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree(Resource):
+    """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside.
+
+    ``before``: the folders that are moved out of this folder before it is replaced.
+    """
+
+    path: str
+    artifact: Artifact
+    restarts: tuple[str, ...] = ()
+    before: tuple[Move, ...] = ()
+
+    @property
+    def marker(self) -> str:
+        return f"{self.path}/{MARKER}"
+
+    def look(self) -> Look:
+        return Look(paths=(self.marker, self.path), contents=(self.marker,))
+
+    def place(self) -> Place:
+        return Place(self.path, "a directory", ("dir",))
+
+    def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
+        name = self.artifact.path.name
+        if self.path not in facts.paths:
+            # No process runs from a folder that does not exist yet.
+            return [Change(f"install {self.path} from {name}", upload=self)]
+        what = f"replace {self.path} from {name}"
+        return [Change(what, upload=self, restarts=self.restarts)]
+
+    def after(self, facts: HostFacts) -> HostFacts:
+        if (facts.text(self.marker) or "").strip() == self.artifact.sha256:
+            return facts
+        restarts: tuple[str, ...] = ()
+        if self.path in facts.paths:
+            restarts = self.restarts
+            for move in self.before:
+                if move.target not in facts.paths:
+                    pending = facts.pending_restarts
+                    facts = replace(move.after(facts), pending_restarts=pending)
+        # Files in the old tree are removed with it.
+        facts = predict.without(self.path, facts)
+        marker = predict.file(f"{self.artifact.sha256}\n".encode(), "root", 0o644)
+        made = {self.path: predict.folder(), self.marker: marker}
+        return predict.written(facts, made, restarts)
+
+    def receive(self) -> str:
+        """The command that reads the tarball from standard input, checks and unpacks it.
+
+        Before it replaces a tree, it notes the restarts that the change needs.
+        """
+        path, digest = shlex.quote(self.path), self.artifact.sha256
+        pending = " ".join(f"{STATE_DIR}/restart.{shlex.quote(unit)}" for unit in self.restarts)
+        note = f"mkdir -p {STATE_DIR}; touch {pending}" if pending else ":"
+        before = "".join(move.script() for move in self.before)
+        return f"""\
+set -e
+umask 022
+{tool_version.note()}
+base=$(dirname {path})
+mkdir -p "$base"
+rm -rf "$base"/.incoming.*
+t=$(mktemp -d "$base/.incoming.XXXXXX")
+trap 'rm -rf "$t"' EXIT HUP TERM INT
+chmod 755 "$t"
+cat >"$t/tarball"
+echo "{digest}  $t/tarball" | sha256sum -c --status || {{
+  echo "sha256 differs after the upload" >&2
+  exit 1
+}}
+mkdir "$t/tree"
+tar -xzf "$t/tarball" -C "$t/tree" --strip-components=1 --no-same-owner
+# Alluxio's release has a folder that all may write to: logs/user.
+chmod -R go-w "$t/tree"
+rm "$t/tarball"
+echo {digest} >"$t/tree/{MARKER}"
+if [ -e {path} ]; then
+  {note}
+{before}  mv {path} "$t/replaced"
+fi
+mv -T "$t/tree" {path}
+"""

@@ -1,0 +1,132 @@
+"""Units of systemd."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from provision.host import dropins, predict
+from provision.host.diff import Change, Refusal, Resource
+from provision.host.facts import STATE_DIR, HostFacts, Look, UnitState
+
+#: Lines of the journal in the error about a unit that does not start.
+LOG_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Unit(Resource):
+    """A systemd service that is enabled and running. The wait for its start ends after
+    ``start_seconds``; the service may go on starting."""
+
+    name: str
+    start_seconds: int = 90
+    refusals: tuple[Refusal, ...] = ()
+
+    last: ClassVar[bool] = True
+
+    def look(self) -> Look:
+        commands = {dropins.label(self.name): dropins.command(self.name)}
+        return Look(units=(self.name,), commands=commands)
+
+    def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
+        state, restart = facts.unit(self.name), self.name in facts.pending_restarts
+        name = shlex.quote(self.name)
+        result: list[Change] = []
+        if state.needs_reload or self._is_rewritten(facts, before):
+            what = f"reload systemd for {self.name}"
+            result.append(Change(what, "systemctl daemon-reload", disrupts=True))
+        if state.file_state != "enabled":
+            what = f"enable {self.name}"
+            result.append(Change(what, f"systemctl enable -q {name}", disrupts=True))
+        running = state.active == "active"
+        if running and not restart:
+            return result
+        # When systemd is about to start a unit again, `start` waits for that; `restart` does not.
+        soon = state.sub == "start-pre" or state.sub.startswith("auto-restart")
+        verb = "restart" if soon or (restart and state.active != "inactive") else "start"
+        result.append(
+            Change(
+                f"{verb} {self.name}",
+                f"systemctl reset-failed {name} 2>/dev/null || :\ncode=0; timeout "
+                f"{self.start_seconds} systemctl {verb} {name} || code=$?\nif [ $code != 0 ]; "
+                f"then\n  {_last_lines(name)} >&2\n  [ $code != 124 ] || echo {name} is not "
+                f"ready after {self.start_seconds} s, and is still starting >&2\n  exit "
+                f"1\nfi\nrm -f {STATE_DIR}/restart.{name}",
+                disrupts=True,
+                seconds=self.start_seconds,
+                refusals=self.refusals,
+            )
+        )
+        return result
+
+    def after(self, facts: HostFacts) -> HostFacts:
+        """A pending restart is done."""
+        now, pending = facts.unit(self.name), facts.pending_restarts - {self.name}
+        then = replace(now, file_state="enabled", needs_reload=False)
+        if now.active != "active" or pending != facts.pending_restarts:
+            service = self.name.endswith(".service")
+            path = f"{predict.UNIT_DIR}/{self.name}"
+            then = UnitState(
+                load="loaded",
+                active="active",
+                sub="running" if service else "waiting",
+                file_state="enabled",
+                pid=predict.PID if service else 0,
+                fragment=now.fragment or (path if path in facts.paths else ""),
+            )
+        if then == now and pending == facts.pending_restarts:
+            return facts
+        return replace(facts, units={**facts.units, self.name: then}, pending_restarts=pending)
+
+    def _is_rewritten(self, facts: HostFacts, before: HostFacts) -> bool:
+        """Whether a file of the unit was written since ``before``. A timer's service has the
+        timer's name; systemd reads both again together."""
+        stem = f"{predict.UNIT_DIR}/{self.name.rpartition('.')[0]}."
+        return any(
+            path.startswith(stem) and state is not before.paths.get(path)
+            for path, state in facts.paths.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Absent(Resource):
+    """A unit of this tool that is no longer wanted, with its files."""
+
+    unit: str
+    paths: tuple[str, ...]
+
+    def look(self) -> Look:
+        return Look(paths=self.paths)
+
+    def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
+        there = [path for path in self.paths if path in facts.paths]
+        return [
+            Change(
+                f"remove {self.unit}",
+                f"systemctl disable -q --now {shlex.quote(self.unit)} 2>/dev/null || :\n"
+                f"rm -f {shlex.join(there)}\n"
+                "systemctl daemon-reload",
+            )
+        ]
+
+    def after(self, facts: HostFacts) -> HostFacts:
+        there = [path for path in self.paths if path in facts.paths]
+        if not there:
+            return facts
+        for path in there:
+            facts = predict.without(path, facts)
+        units = dict(facts.units)
+        if self.unit in units:
+            units[self.unit] = UnitState()
+        return replace(facts, units=units)
+
+
+def _last_lines(unit: str) -> str:
+    """The end of a unit's journal, without stack traces: they hide the line with the reason."""
+    return (
+        f"journalctl -u {unit} -n 200 --no-pager -o cat | "
+        f"sed -e '/^goroutine .*:$/,/^[^ ]*\\.service: /{{/^[^ ]*\\.service: /!d}}' "
+        f"""-e 's/,"stacktrace":".*/}}/' | tail -n {LOG_LINES}"""
+    )
