@@ -679,7 +679,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="nothing of the old member is on its host",
     ),
     "host-not-unique": Row(
-        _unit("preflight", "a_host[values5-hostname host3 is also that of h2]"),
+        _unit("preflight", "a_host[values5-h2 has the same hostname: host3]"),
         heals={
             _lab("destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"): (
                 "clean-host",

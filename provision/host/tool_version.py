@@ -104,7 +104,7 @@ def unknown(facts: Mapping[str, HostFacts]) -> list[Problem]:
     return [
         Problem(
             _named(hosts),
-            f"{FILE} says {content!r}, which is no version of this tool",
+            f"{FILE} says {content!r}, which is not a version of this tool",
             "the next command that changes the host writes the file again",
             "warning",
             id="tool-version-unknown",

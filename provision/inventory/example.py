@@ -41,7 +41,7 @@ cluster: DefaultAlluxioCluster
 #   connect_timeout: 10                 # seconds
 
 etcd:
-  # An etcd that another inventory, or somebody else, takes care of: then this alone, nothing below.
+  # An etcd that another inventory, or another person, manages: then only this, nothing below.
   # Every member's client URL, of the listener without TLS. See docs/membership.md.
   # external:
   #   endpoints: ["http://10.0.1.10:2379", "http://10.0.1.11:2379", "http://10.0.1.12:2379"]
@@ -52,7 +52,7 @@ etcd:
   # allow_corrupting_version: false
 
   # Where the binaries come from: one of path, url and package. Paths start at this file's folder.
-  # The hosts need no way out: everything goes to them over SSH.
+  # The hosts need no access to the internet: everything goes to them over SSH.
   source:
     path: etcd-v3.6.16-linux-amd64.tar.gz
     # url: https://mirror.example.com/etcd-v3.6.16-linux-amd64.tar.gz
@@ -65,7 +65,7 @@ etcd:
   # releases:
   #   3.7.3: {path: etcd-v3.7.3-linux-amd64.tar.gz, sha256: file:SHA256SUMS}
 
-  # install_dir: /opt/etcd              # one folder a version, and a link 'current'
+  # install_dir: /opt/etcd              # a folder for each version, a link 'current'
   # config_dir: /etc/etcd               # etcd.conf.yml and certificates
   # data_dir: /var/lib/etcd             # mode 0700; best on an SSD of its own
   # user: etcd                          # system user, made when missing
@@ -140,7 +140,7 @@ alluxio:
   #   install_dir: /opt/java            # where the tarball goes
   #   versions: [8, 11]                 # major versions that the release accepts
 
-  # install_dir: /opt/alluxio           # one folder a version, and a link 'current'
+  # install_dir: /opt/alluxio           # a folder for each version, a link 'current'
   # state_dir: /var/lib/alluxio         # identity, metastore, journal; survives reinstalls
   # log_dir: /var/log/alluxio
   # user: alluxio                       # system user, made when missing
@@ -169,7 +169,7 @@ alluxio:
   properties:
     alluxio.dora.client.ufs.root: s3://bucket/path
 
-  # Secrets stand in the environment of this machine or in a file, never here. On the hosts they
+  # Secrets are in the environment of this machine or in a file, never here. On the hosts they
   # are in a file of mode 0600.
   # secret_properties:
   #   s3a.accessKeyId: {env: AWS_ACCESS_KEY_ID}
@@ -205,7 +205,7 @@ alluxio:
 # The same cluster on Kubernetes, by Alluxio's Helm chart: 'invoke render-helm' writes the chart's
 # values from this and from what is above; see docs/kubernetes.md.
 # kubernetes:
-#   chart: 1.1.0-SNAPSHOT               # whose keys are written; 0.7.0 cannot start etcd
+#   chart: 1.1.0-SNAPSHOT               # writes its keys; 0.7.0 cannot start etcd
 #   release: alluxio                    # as in 'helm install alluxio'
 #   namespace: default
 #   kubectl: [kubectl]                  # or [k3s, kubectl], [oc]: for check-nodes --kubernetes

@@ -331,7 +331,8 @@ def _refuse_voters(
             what = f"is a running member of the etcd of cluster {i.cluster}, which has {others}"
             remedy = (
                 "invoke remove-member NAME --inventory OTHER.yml, then run this again; if that "
-                f"etcd has removed it already: systemctl disable --now {i.unit} on the host"
+                f"etcd has already removed the member: systemctl disable --now {i.unit} on the "
+                "host"
             )
             problems.append(Problem(where, what, remedy, id="quorum-at-risk"))
         if i.role == "master" and number(seen.commands.get(_MASTERS, "").strip()) != 1:
@@ -499,7 +500,7 @@ def _notes(found: Installed, seen: HostFacts, where: str, delete_data: bool) -> 
     of = f"cluster {found.cluster}"
     if found.role == "etcd member" and _members(seen) != 1:
         what = f"{of} may still count it as a member of its etcd"
-        remedy = "by that cluster's inventory: invoke remove-member NAME --inventory OTHER.yml"
+        remedy = "with that cluster's inventory: invoke remove-member NAME --inventory OTHER.yml"
         notes.append(Problem(where, what, remedy, "warning", id="another-clusters-host"))
     if found.role == "etcd member" and _members(seen) == 1:
         what = f"is the only member of the etcd of {of}: that etcd ends"
@@ -508,9 +509,7 @@ def _notes(found: Installed, seen: HostFacts, where: str, delete_data: bool) -> 
         uuid = _identity(found, seen)
         registered = f"worker-{uuid}" if uuid else "ID"
         what = f"the registration {registered} stays in the etcd of {of}"
-        remedy = (
-            f"once it has failed there: invoke forget-worker {registered} --inventory OTHER.yml"
-        )
+        remedy = f"when it is FAILED there: invoke forget-worker {registered} --inventory OTHER.yml"
         notes.append(Problem(where, what, remedy, "warning", id="registrations-unused"))
     why = _why_user_stays(found, seen) if delete_data else "the kept data belongs to it"
     if why is not None and found.user in seen.users:

@@ -83,8 +83,8 @@ def test_only_what_was_said_is_shown(path: Path) -> None:
 def test_nothing_stands_beside_it(path: Path) -> None:
     more = "etcd:\n  version: 3.6.16\n  auth: {enabled: true}\n"
     assert said(path, "etcd:\n", more) == [
-        "3:3: 'version' has no place here: with 'external' etcd is taken care of elsewhere",
-        "4:3: 'auth' has no place here: with 'external' etcd is taken care of elsewhere",
+        "3:3: 'version' does not go with 'external': that etcd is managed elsewhere",
+        "4:3: 'auth' does not go with 'external': that etcd is managed elsewhere",
     ]
 
 
@@ -93,7 +93,7 @@ def test_nothing_stands_beside_it(path: Path) -> None:
     [
         ("https://10.0.1.10:2379", "is a TLS listener, and Alluxio 313 has no property for TLS"),
         ("http://10.0.1.10", "is not an endpoint such as http://"),
-        ("http://user:x@10.0.1.10:2379", "the URL holds a login; secrets never stand"),
+        ("http://user:x@10.0.1.10:2379", "the URL holds a login; secrets must not"),
         ("http://10.0.1.10:2379/v2/keys", "is not an endpoint such as http://"),
         ("http://10.0.1.10:99999", "is not a URL: Port out of range"),
         ("http://10.0.1.300:2379", "is not an IPv4 address"),

@@ -107,7 +107,7 @@ def compare(seen: ClusterHealth, etcd: Etcd) -> Comparison:
             written = still and None not in told
         seen = health.observe(etcd)
     raise Unhealthy(
-        "the cluster was compacted whenever its members' data were compared; run again",
+        "a compaction interrupted each comparison of the members' data; run again",
         id="changed-meanwhile",
     )
 

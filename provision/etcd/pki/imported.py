@@ -77,7 +77,7 @@ def choose(
             text = f"the imported {kind} certificate cannot be used: {'; '.join(wrong)}"
             return Choice(
                 problem=Problem(
-                    where, text, f"have it signed anew: {HOW}", id="external-certificate-needed"
+                    where, text, f"have it signed again: {HOW}", id="external-certificate-needed"
                 )
             )
         return Choice(Leaf(_described(imported), sign=_handing_out(imported)), new=imported)
@@ -137,7 +137,9 @@ def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca
     """Raises :class:`PreflightFailed` unless all members trust the bundle's present CAs."""
     problems = [
         Problem(
-            f"{m.name} ({m.machine.where})", "trusts other CAs than ca_bundle has", id="ca-unknown"
+            f"{m.name} ({m.machine.where})",
+            "does not trust the same CAs as ca_bundle",
+            id="ca-unknown",
         )
         for m in cluster.members
         if m.machine in facts and desired.trusted(cluster, facts[m.machine]) not in (b"", ca.bundle)
@@ -210,7 +212,9 @@ def own_waiting(cluster: EtcdCluster) -> bytes | None:
     """The imported certificate for this tool's waiting key, or None."""
     key = own_waiting_key(cluster)
     path = (
-        own_ca.home(cluster.tls.pki_dir, cluster.name) / external_ca.IMPORTED / f"{own_ca.CLIENT_NAME}.crt"
+        own_ca.home(cluster.tls.pki_dir, cluster.name)
+        / external_ca.IMPORTED
+        / f"{own_ca.CLIENT_NAME}.crt"
     )
     if key is None or not path.exists():
         return None
@@ -266,7 +270,7 @@ def _handing_out(pem: bytes) -> Callable[[bytes], bytes]:
             if external_ca.key_of_request(request) == external_ca.key_of(pem):
                 return pem
         raise ChangeFailed(
-            f"the key of the imported certificate is on the host no more: {HOW}",
+            f"the key of the imported certificate is no longer on the host: {HOW}",
             id="external-certificate-needed",
         )
 

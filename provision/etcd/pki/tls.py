@@ -66,7 +66,9 @@ def require(
     Raises :class:`PreflightFailed` with every certificate that an external CA must still sign.
     """
     return (
-        imported.require(cluster, members, facts, ca) if isinstance(ca, external_ca.External) else ()
+        imported.require(cluster, members, facts, ca)
+        if isinstance(ca, external_ca.External)
+        else ()
     )
 
 
@@ -85,9 +87,10 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
             id="ca-unknown",
         )
     raise PreflightFailed(
-        f"{own_ca.home(cluster.tls.pki_dir, cluster.name)} has another CA than the members that run: "
-        f"bring its folder back. If it is lost for good: invoke rotate-certs --ca {YES_OUTAGE} "
-        f"{cluster.name} makes a new CA, and restarts all members together; nothing was changed",
+        f"{own_ca.home(cluster.tls.pki_dir, cluster.name)} has another CA than the running "
+        "members: restore its folder. If the folder is lost: invoke rotate-certs --ca "
+        f"{YES_OUTAGE} {cluster.name} makes a new CA, and restarts all members together; "
+        "nothing was changed",
         problems,
         id="ca-unknown",
     )

@@ -60,7 +60,7 @@ def observe(inventory: Inventory, etcd: Etcd) -> AuthState:
     cluster = etcd.cluster
     if root_login(cluster) is None:
         raise UsageError(
-            f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
+            f"{inventory.path}: etcd.auth.root_password is missing", id="inventory-incomplete"
         )
     seen = gates.wait_until_recovered(etcd, health.observe(etcd))
     gates.require_writable(seen)
@@ -136,8 +136,8 @@ def _others(seen: AuthState, lock_out: Sequence[str]) -> tuple[Problem, ...]:
         Problem(
             f"cluster {name}",
             (f"has {live} live workers here" if live else "has registrations here, none live")
-            + ": without a login of their own they are refused from then on",
-            f"plan a user and role for it, then say --lock-out {name}" if live else "",
+            + ": etcd will refuse them until they have their own login",
+            f"plan a user and role for it, then use --lock-out {name}" if live else "",
             "error" if live and name not in lock_out else "warning",
             id="other-clusters-live",
         )

@@ -146,7 +146,7 @@ def _cluster(etcd: Etcd) -> tuple[ClusterHealth, Running | None]:
     if not seen.healthy_count and any(m.refused for m in seen.members):
         # A cluster that refuses the login must not count as a cluster that is down.
         raise PreflightFailed(
-            "etcd does not let this tool in; nothing was changed",
+            "etcd refuses the login of this tool; nothing was changed",
             [
                 Problem(p.where, p.what, "see etcd.auth.root_password in the inventory", id=p.id)
                 for p in seen.problems
