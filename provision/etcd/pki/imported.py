@@ -6,8 +6,6 @@ members at once, with the commands to run.
 """
 
 from __future__ import annotations
-from provision.inventory.resolved import is_ip
-from provision.etcd.member import layout
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
@@ -18,14 +16,14 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from provision.engine.plan import Action, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
-from provision.etcd.pki import certificates, external_ca, keyfiles, own_ca
-from provision.etcd.member import desired
+from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import Leaf
+from provision.etcd.pki import certificates, external_ca, keyfiles, own_ca
 from provision.etcd.pki.external_ca import HOW, External
 from provision.host.facts import HostFacts
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.engine.plan import Action, Step
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine, is_ip
 
 #: This tool's own key while its certificate is being signed.
 CLIENT_KEY = "client.key.new"

@@ -1,7 +1,6 @@
 """The certificates of a member: valid certificates are kept, others are reissued."""
 
 from __future__ import annotations
-from provision.etcd.member import layout
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -10,9 +9,9 @@ from cryptography import x509
 
 from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem
-from provision.etcd.pki import certificates, external_ca, imported, own_ca
-from provision.etcd.member import desired
+from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import Leaf, MemberTls
+from provision.etcd.pki import certificates, external_ca, imported, own_ca
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
