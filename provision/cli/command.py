@@ -25,7 +25,7 @@ from invoke.tasks import Task
 
 from provision.cli.interrupt import INTERRUPTED, between_imports
 from provision.cli.run import DEFAULT_INVENTORY, Run
-from provision.errors import ProvisionError, UsageError
+from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
 
 INVENTORY_VARIABLE = "PROVISION_INVENTORY"
@@ -295,7 +295,8 @@ def _outcome(
         if options["traceback"]:
             raise
         _say_versions(run)
-        _say_error(error, error.exit_code, json=options["format"] == "json")
+        shown = _with_outcome(error, run)
+        _say_error(shown, error.exit_code, json=options["format"] == "json")
         return error.exit_code
     except BrokenPipeError:  # the reader of the output has gone, as with `| head`
         discard_output()
@@ -320,6 +321,15 @@ def _say_versions(run: Run) -> None:
         from provision.cli import console
 
         console.problems(notes)
+
+
+def _with_outcome(error: ProvisionError, run: Run) -> ProvisionError:
+    """``error``, with the note that nothing was changed, if the command changes something and has
+    not begun to. A :class:`UsageError` comes before any host is contacted, and needs no note."""
+    if not run.changes or run.changed or isinstance(error, ChangeFailed | UsageError):
+        return error
+    message = f"{error.message}; nothing was changed"
+    return ProvisionError(message, error.problems, id=error.id)
 
 
 def _mistake(error: Exception, run: Run) -> ProvisionError:

@@ -83,7 +83,7 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
                     taken[0].message, [p for e in taken for p in e.problems], id=taken[0].id
                 )
             if problems := failures(handles):
-                what = "the run lock could not be taken; nothing was changed"
+                what = "the run lock could not be taken"
                 raise PreflightFailed(what, problems, id="lock-unavailable")
             yield still
     finally:
@@ -120,7 +120,7 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
             "read its state"
         )
         raise Locked(
-            f"{host} may have changed since the plan was made; nothing was changed",
+            f"{host} may have changed since the plan was made",
             [Problem(host, what, "run again", id="changed-meanwhile")],
             id="changed-meanwhile",
         )

@@ -196,16 +196,16 @@ def further(what: str) -> Iterator[None]:
     """For planning and applying ``what``, the next part of a command that has changed hosts
     already.
 
-    An error that would say "nothing was changed" is raised as :class:`ChangeFailed` instead.
+    Every error of this part is raised as :class:`ChangeFailed`.
     """
     try:
         yield
     except ChangeFailed:
         raise
     except ProvisionError as error:
-        said = error.message.removesuffix("; nothing was changed")
         raise ChangeFailed(
-            f"stopped before {what}: {said}; solve the problem, then run the same command again",
+            f"stopped before {what}: {error.message}; solve the problem, then run the same "
+            "command again",
             error.problems,
             id=error.id,
         ) from error

@@ -49,9 +49,7 @@ def noting(problems: list[Problem]) -> Iterator[None]:
 def require(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """The warnings. Raises :class:`PreflightFailed` when there is an error among ``problems``."""
     if any(p.severity == "error" for p in problems):
-        raise PreflightFailed(
-            "preflight failed; nothing was changed", problems, id="preflight-failed"
-        )
+        raise PreflightFailed("preflight failed", problems, id="preflight-failed")
     return tuple(problems)
 
 

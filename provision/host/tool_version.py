@@ -78,7 +78,7 @@ def require_not_newer(facts: Mapping[Machine, HostFacts], beside: Sequence[Probl
     if problems:
         raise PreflightFailed(
             f"this version of the tool, {__version__}, is older than the version that last changed "
-            "the hosts; nothing was changed",
+            "the hosts",
             (*problems, *beside),
             id="preflight-failed" if beside else "tool-too-old",
         )

@@ -207,7 +207,7 @@ def require_fit(
                 problems.append(Problem(name, what, remedy_, id="etcd-version-unfit"))
     if problems:
         raise PreflightFailed(
-            f"{command} could damage data with this release of etcd; nothing was changed",
+            f"{command} could damage data with this release of etcd",
             problems,
             id="etcd-version-unfit",
         )
@@ -262,13 +262,11 @@ def _missing(release: str) -> PreflightFailed:
         "add it: releases: {VERSION: {path: ..., sha256: ...}}",
         id="upgrade-path",
     )
-    return PreflightFailed(
-        f"etcd {release} is not available; nothing was changed", [problem], id="upgrade-path"
-    )
+    return PreflightFailed(f"etcd {release} is not available", [problem], id="upgrade-path")
 
 
 def _no_way(what: str) -> PreflightFailed:
-    return PreflightFailed(f"{what}; nothing was changed", id="upgrade-path")
+    return PreflightFailed(what, id="upgrade-path")
 
 
 def _matches(key: str, pattern: str) -> bool:

@@ -206,7 +206,7 @@ def _require_known(paths: Sequence[str], user: str, where: str, unit_path: str) 
     if odd or not paths:
         what = f"{unit_path} there names {printable(', '.join(odd), 200)}: it was changed by hand"
         raise PreflightFailed(
-            "it is not clear what belongs to a unit; nothing was changed",
+            "it is not clear what belongs to a unit",
             [Problem(where, what, "put the unit right, or clean by hand", id="path-in-the-way")],
             id="path-in-the-way",
         )
@@ -340,9 +340,7 @@ def _refuse_voters(
             remedy = "invoke stop-masters --limit NAME --inventory OTHER.yml, then run this again"
             problems.append(Problem(where, what, remedy, id="quorum-at-risk"))
     if problems:
-        raise PreflightFailed(
-            "another cluster needs this host; nothing was changed", problems, id="quorum-at-risk"
-        )
+        raise PreflightFailed("another cluster needs this host", problems, id="quorum-at-risk")
 
 
 def _members(seen: HostFacts) -> int | None:

@@ -386,7 +386,7 @@ def test_all_is_listed_and_warnings_alone_do_not_stop() -> None:
         Problem("b", "odd", severity="warning", id="disk-full"),
     )
     assert preflight.require([]) == ()
-    with pytest.raises(PreflightFailed, match="nothing was changed") as caught:
+    with pytest.raises(PreflightFailed, match="preflight failed") as caught:
         preflight.require([warning, error])
     assert caught.value.exit_code == 3
     assert set(caught.value.problems) == {error, warning}

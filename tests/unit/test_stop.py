@@ -275,7 +275,7 @@ class TestConsent:
         with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
             consent.require(run, self.PLAN)
         out, err = capsys.readouterr()
-        assert err.endswith("This deletes ALL. Type c to go on: ")
+        assert err.endswith("This deletes ALL. Type c to continue: ")
         assert "delete /data" in (err if format == "json" else out)
         assert format == "table" or out == ""
 

@@ -61,7 +61,7 @@ def test_the_way(
 def test_no_way(
     running: list[str], target: str, cluster: tuple[int, int], at_hand: list[str], why: str
 ) -> None:
-    with pytest.raises(PreflightFailed, match="nothing was changed") as caught:
+    with pytest.raises(PreflightFailed) as caught:
         etcd_releases.path(running, target, at_hand, cluster)
     assert why in caught.value.message
 

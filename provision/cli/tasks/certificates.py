@@ -92,7 +92,7 @@ def export_csrs(run: Run, to: str = "", all: bool = False, limit: str = "") -> i
     folder = Path(to).expanduser().absolute()
     plan = csr_exchange.export(inventory, run.fleet, members, folder, every=all)
     carried = common.carry_out(run, plan)
-    line = f"have them signed, then invoke import-certs {to}" if carried else ""
+    line = f"let your CA sign them, then invoke import-certs {to}" if carried else ""
     if not plan.steps:
         line = f"nothing to ask for that is not in {to} (--all: certificates that are good, too)"
     common.finish(run, plan, carried, {"folder": str(folder)}, line)

@@ -61,11 +61,11 @@ def load(run: Run) -> Inventory:
 
 
 def load_own_etcd(run: Run) -> Inventory:
-    """As :func:`load`. Raises :class:`UsageError` when etcd is taken care of elsewhere."""
+    """As :func:`load`. Raises :class:`UsageError` with an external etcd."""
     if run.inventory.etcd.external:
         raise UsageError(
-            f"{run.inventory.path}: etcd.external says that this etcd is taken care of elsewhere: "
-            f"{run.command} is for the inventory that declares its members",
+            f"{run.inventory.path}: etcd.external says that another inventory or tool manages this "
+            f"etcd: {run.command} needs the inventory that declares its members",
             id="command-not-applicable",
         )
     return load(run)
@@ -161,7 +161,7 @@ class Consent:
 
             console.plan(plan, stderr=run.json)
             run.shown = plan.steps
-            prompt = f"{self.what}. Type {self.name} to go on: "
+            prompt = f"{self.what}. Type {self.name} to continue: "
             terminal.say(prompt, stderr=True, end="")  # stdout is for the result
             given = sys.stdin.readline().strip()
         self._require(given)
@@ -198,7 +198,7 @@ def carry_out(run: Run, plan: Plan) -> bool:
     run.applying = True
     with console.Progress() as progress:
         plans.apply(plan, run.fleet, progress)
-    run.applying = False
+    run.applying, run.changed = False, True
     if run.guarded and run.command not in WORKERS:
         note(run)
     return True

@@ -59,7 +59,7 @@ def require_writable(seen: ClusterHealth, sparing: Collection[str] = ()) -> None
         for kind in kinds
     ]
     raise PreflightFailed(
-        f"an alarm of etcd has to be solved first ({', '.join(kinds)}); nothing was changed",
+        f"an alarm of etcd has to be solved first ({', '.join(kinds)})",
         problems,
         id=problems[0].id,
     )

@@ -75,7 +75,7 @@ def establish(
     look = observe(etcd)
     if unended := recovery_marker.problems(cluster, look.facts):
         raise PreflightFailed(
-            "a restore or a recovery is not finished; nothing was changed",
+            "a restore or a recovery is not finished",
             unended,
             id="recovery-unfinished",
         )
@@ -86,7 +86,7 @@ def establish(
         raise refusal(cluster, verdict)
     if isinstance(verdict, Unseen):
         raise PreflightFailed(
-            "it is not known whether the cluster that serves is the right one; nothing was changed",
+            "it is not known whether the cluster that serves is the right one",
             [
                 *[replace(p, id="etcd-members-unseen") for p in groups.shown(formed)],
                 groups.not_seen(cluster.name, verdict),
@@ -208,7 +208,7 @@ def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
     if isinstance(verdict, Two):
         serving = " and ".join(g.name for g in verdict.groups if g.serves is not False)
         return PreflightFailed(
-            "the members form more than one cluster; nothing was changed",
+            "the members form more than one cluster",
             [
                 *listed,
                 Problem(
@@ -233,7 +233,7 @@ def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
     else:
         remedy += "; to use a backup: invoke restore-etcd FILE"
     return PreflightFailed(
-        "the cluster that serves has older data than before; nothing was changed",
+        "the cluster that serves has older data than before",
         [
             *[replace(p, id="etcd-history-behind") for p in listed],
             Problem(cluster.name, verdict.why, remedy, id="etcd-history-behind"),
@@ -262,7 +262,7 @@ def _does_not_serve(cluster: EtcdCluster, wanted: str, formed: Sequence[Group]) 
     what = f"cluster {wanted} does not serve, and another one does"
     remedy = f"invoke recover-etcd --from {newest} --cluster-id {wanted}"
     return PreflightFailed(
-        f"{what}; nothing was changed",
+        what,
         [*groups.shown(formed), Problem(cluster.name, what, remedy, id="quorum-lost")],
         id="quorum-lost",
     )
@@ -299,7 +299,7 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
     data = [m for m in look.seen if m.has_data]
     if elsewhere := _elsewhere(cluster, look):
         raise PreflightFailed(
-            "etcd's data is in another folder; nothing was changed",
+            "etcd's data is in another folder",
             elsewhere,
             id="member-data-lost",
         )
@@ -318,7 +318,7 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
         if away:
             remedy = f"mount the data disk of {', '.join(away)}; if that is not possible: {remedy}"
         raise PreflightFailed(
-            "no member serves, and starting them could lose data; nothing was changed",
+            "no member serves, and starting them could lose data",
             [
                 *[replace(p, id="etcd-history-behind") for p in groups.shown(verdict.groups)],
                 Problem(cluster.name, found.why, remedy, id="etcd-history-behind"),

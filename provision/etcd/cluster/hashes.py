@@ -132,7 +132,7 @@ def differ(found: Comparison) -> PreflightFailed:
     said = "; ".join(f"{', '.join(names)}: {number:08x}" for number, names in found.by_hash.items())
     what = f"the members' data differ at revision {found.revision} (hashes: {said})"
     return PreflightFailed(
-        "the members' data differ; nothing was changed",
+        "the members' data differ",
         [Problem("etcd", what, remedy(found), id="etcd-data-differ")],
         id="etcd-data-differ",
     )

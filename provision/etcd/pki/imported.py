@@ -126,7 +126,7 @@ def require(
     ]
     found += own_problems(cluster)
     if any(p.severity == "error" for p in found):
-        message = "certificates of the external CA are missing; nothing was changed"
+        message = "certificates of the external CA are missing"
         raise PreflightFailed(message, found, id="external-certificate-needed")
     return tuple(found)
 

@@ -81,15 +81,14 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
     if isinstance(ca, external_ca.External):
         raise PreflightFailed(
             "etcd.tls.ca_bundle must have that CA, too, until every member has a certificate of "
-            f"the new one ({external_ca.HOW}, invoke rotate-certs); nothing was changed",
+            f"the new one ({external_ca.HOW}, invoke rotate-certs)",
             problems,
             id="ca-unknown",
         )
     raise PreflightFailed(
         f"{own_ca.home(cluster.tls.pki_dir, cluster.name)} has another CA than the running "
         "members: restore its folder. If the folder is lost: invoke rotate-certs --ca "
-        f"{YES_OUTAGE} {cluster.name} makes a new CA, and restarts all members together; "
-        "nothing was changed",
+        f"{YES_OUTAGE} {cluster.name} makes a new CA, and restarts all members together",
         problems,
         id="ca-unknown",
     )

@@ -59,7 +59,7 @@ def plan(
     if problems:
         remedy = _without_host(worker, seen)
         raise PreflightFailed(
-            f"{worker.name} cannot be stopped; nothing was changed",
+            f"{worker.name} cannot be stopped",
             [Problem(p.where, p.what, f"{p.remedy}; {remedy}", id=p.id) for p in problems],
             id="preflight-failed",
         )

@@ -113,7 +113,7 @@ def require_not_live(
         return
     raise PreflightFailed(
         f"{_count(len(problems), 'id is', 'ids are')} live: a live worker's registration is "
-        "never removed; nothing was changed",
+        "never removed",
         problems,
         id="registration-live",
     )

@@ -464,7 +464,7 @@ def stop(
             hosts.append(HostChanges(m.name, m.machine, (done,)))
     if foreign:
         raise PreflightFailed(
-            "some masters do not belong to this cluster; nothing was changed",
+            "some masters do not belong to this cluster",
             foreign,
             id="foreign-installation",
         )

@@ -60,7 +60,7 @@ def require_ours(
     ]
     if foreign:
         raise PreflightFailed(
-            "some workers do not belong to this cluster; nothing was changed",
+            "some workers do not belong to this cluster",
             foreign,
             id="foreign-installation",
         )

@@ -274,9 +274,7 @@ def _digest(
             )
         )
     if problems:
-        raise PreflightFailed(
-            "preflight failed; nothing was changed", problems, id="release-missing"
-        )
+        raise PreflightFailed("preflight failed", problems, id="release-missing")
     return next(iter(digests))
 
 

@@ -144,9 +144,7 @@ def _others(seen: AuthState, lock_out: Sequence[str]) -> tuple[Problem, ...]:
         for name, live in seen.others.items()
     ]
     if any(p.severity == "error" for p in found):
-        raise PreflightFailed(
-            "other clusters use this etcd; nothing was changed", found, id="other-clusters-live"
-        )
+        raise PreflightFailed("other clusters use this etcd", found, id="other-clusters-live")
     return tuple(found)
 
 
@@ -254,7 +252,7 @@ def _workers(
     if absent:
         # A worker that is left out would be cut off, or would never come back.
         raise PreflightFailed(
-            "not every worker's host can be reached; nothing was changed",
+            "not every worker's host can be reached",
             absent,
             id="preflight-failed",
         )
@@ -265,7 +263,7 @@ def _workers(
     as_root = replace(alluxio, etcd_login=AlluxioEtcd())
     if moving := moved.left_to_start_workers(as_root, etcd, ours, seen):
         raise PreflightFailed(
-            f"the address of {len(moving)} workers changes; nothing was changed",
+            f"the address of {len(moving)} workers changes",
             list(moving.values()),
             id="worker-address-changing",
         )

@@ -370,7 +370,7 @@ def _refuse_several_cut_off(
     if len(over) < 2 or observed.health.all_healthy:
         return
     raise PreflightFailed(
-        "certificates have expired, and members are cut off; nothing was changed",
+        "certificates have expired, and members are cut off",
         [
             Problem(
                 f"{m.name} ({m.machine.where})",
@@ -407,7 +407,7 @@ def _refuse_another_minor(cluster: EtcdCluster, observed: EtcdState) -> None:
     ]
     if problems:
         raise PreflightFailed(
-            "another minor release of etcd is an upgrade of its own; nothing was changed",
+            "another minor release of etcd is an upgrade of its own",
             problems,
             id="etcd-version-differs",
         )

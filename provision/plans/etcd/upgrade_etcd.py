@@ -428,7 +428,7 @@ def _versions(
     """
     if observed.running is None:
         raise PreflightFailed(
-            "the cluster is not running; nothing was changed",
+            "the cluster is not running",
             observed.health.problems,
             id="etcd-not-running",
         )
@@ -452,7 +452,7 @@ def _versions(
     if (sick and not resuming) or alarms or not running:
         problems = [p for p in observed.health.problems if p.severity == "error"]
         raise PreflightFailed(
-            "the cluster is not healthy; an upgrade needs a healthy cluster; nothing was changed",
+            "the cluster is not healthy; an upgrade needs a healthy cluster",
             problems,
             id="quorum-at-risk",
         )
@@ -492,7 +492,7 @@ def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
             problems.append(Problem(where, what, remedy, id="setting-removed"))
     if problems:
         raise PreflightFailed(
-            "some settings would have no effect after the upgrade; nothing was changed",
+            "some settings would have no effect after the upgrade",
             problems,
             id="setting-removed",
         )
@@ -517,7 +517,7 @@ def _unfit(cluster: EtcdCluster, observed: EtcdState, way: Sequence[str]) -> lis
     ]
     if any(p.severity == "error" for p in found):
         raise PreflightFailed(
-            "a release on the way is known to damage data; nothing was changed",
+            "a release on the way is known to damage data",
             found,
             id="etcd-version-unfit",
         )
@@ -543,7 +543,7 @@ def _refuse_unprepared(
     what = "was not restarted once more before etcd 3.6; etcd 3.6 may then treat voters as learners"
     at = {name: f"{name} ({cluster.member(name).machine.host})" for name in early}
     raise PreflightFailed(
-        f"{', '.join(early)} may have a member list that is not repaired; nothing was changed",
+        f"{', '.join(early)} may have a member list that is not repaired",
         [Problem(at[name], what, remedy, id="upgrade-path") for name in early],
         id="upgrade-path",
     )
@@ -555,9 +555,7 @@ def _refuse_v2_data(etcd: Etcd, versions: Mapping[str, str | None]) -> None:
     try:
         before_3_6.require_no_v2_data(etcd, tools)
     except PreflightFailed as error:
-        raise PreflightFailed(
-            f"{error.message}; nothing was changed", error.problems, id=error.id
-        ) from error
+        raise PreflightFailed(error.message, error.problems, id=error.id) from error
 
 
 def _is_3_5(version: str) -> bool:

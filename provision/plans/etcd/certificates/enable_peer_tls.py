@@ -100,7 +100,7 @@ def _require_all(cluster: EtcdCluster, observed: EtcdState, running: Running) ->
     if problems:
         raise PreflightFailed(
             "peer TLS is turned on for all present members: change the members before or after "
-            "that; nothing was changed",
+            "that",
             problems,
             id="members-unclear",
         )

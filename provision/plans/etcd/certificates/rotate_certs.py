@@ -328,8 +328,7 @@ def _require_declared(cluster: EtcdCluster, observed: EtcdState) -> None:
     there = observed.running.roster
     if undeclared := [as_registered(cluster, r) for r in undeclared_members(cluster, there)]:
         raise PreflightFailed(
-            "not every member is in the inventory, and the others would not know the new CA; "
-            "nothing was changed",
+            "not every member is in the inventory, and the others would not know the new CA",
             [
                 Problem(
                     f"etcd member {m.name}",
@@ -374,9 +373,7 @@ def _require_installed(cluster: EtcdCluster, observed: EtcdState) -> None:
         if desired.installed(cluster, kind, observed.facts[m.machine]) is None
     ]
     if problems:
-        raise PreflightFailed(
-            "there is nothing to rotate yet; nothing was changed", problems, id="deploy-first"
-        )
+        raise PreflightFailed("there is nothing to rotate yet", problems, id="deploy-first")
 
 
 def _successor(cluster: EtcdCluster, ca: own_ca.CaSet, *, write: bool) -> certificates.Authority:

@@ -98,9 +98,7 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
         and (problem := restore_etcd.disk_away(m, facts[m.machine])) is not None
     ]
     if away:
-        raise PreflightFailed(
-            "a data disk is not mounted; nothing was changed", away, id="member-data-lost"
-        )
+        raise PreflightFailed("a data disk is not mounted", away, id="member-data-lost")
     _fit(cluster, chosen, facts[chosen.machine])
     _of_the_chosen(cluster, chosen)
     key = hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
@@ -122,14 +120,14 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
         what = "runs and refuses the login: it is not known whether it serves"
         remedy = "see etcd.auth.root_password in the inventory"
         raise PreflightFailed(
-            "it is not known that the quorum is lost; nothing was changed",
+            "it is not known that the quorum is lost",
             [Problem(name, what, remedy, id="etcd-login-refused") for name in refusing],
             id="etcd-login-refused",
         )
     if begun is None and seen.healthy_count and not _diverged(seen, etcd):
         healthy = ", ".join(m.member.name for m in seen.members if m.healthy)
         raise PreflightFailed(
-            "the quorum is not lost; nothing was changed",
+            "the quorum is not lost",
             [
                 Problem(
                     cluster.name,

@@ -75,9 +75,7 @@ def observe(etcd: Etcd, file: Path, *, bump: bool = True) -> RestoreState:
         for p in _problems(cluster, m, facts[m.machine], file.stat().st_size, mark)
     ]
     if problems:
-        raise PreflightFailed(
-            "preflight failed; nothing was changed", problems, id="preflight-failed"
-        )
+        raise PreflightFailed("preflight failed", problems, id="preflight-failed")
     return RestoreState(file, digest, facts, mark, continues)
 
 

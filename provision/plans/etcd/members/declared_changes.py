@@ -158,7 +158,7 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: EtcdState, running: Runn
             problems.append(Problem(where, what, remedy, id="member-data-lost"))
     if problems:
         raise PreflightFailed(
-            "the members differ from the inventory in a way that is not clear; nothing was changed",
+            "the members differ from the inventory in a way that is not clear",
             problems,
             id="members-unclear",
         )

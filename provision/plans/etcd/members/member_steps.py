@@ -79,9 +79,7 @@ def build(etcd: Etcd, observed: EtcdState, change: MemberChanges, ca: tls.Ca | N
     healthy = set(running.healthy) | set(change.starting)
     if why := membership_diff.obstacle(voters, healthy, moves):
         problems = [p for p in running.health.problems if p.severity == "error"]
-        raise PreflightFailed(
-            f"{why}; nothing was changed", [*problems, *change.beside], id="quorum-at-risk"
-        )
+        raise PreflightFailed(why, [*problems, *change.beside], id="quorum-at-risk")
     adding = [m.member.name for m in moves if m.kind is ChangeKind.ADD]
     if adding and running.health.asks_for_login and not change.recovering:
         out = [
