@@ -435,8 +435,7 @@ def _versions(
     declared = declared_moves(cluster, observed, ())
     if declared.moves or declared.left:
         raise PreflightFailed(
-            "the members differ from the inventory: run invoke deploy-etcd first; nothing was "
-            "changed",
+            "the members differ from the inventory: run invoke deploy-etcd first",
             [replace(p, severity="error") for p in declared.notes],
             id="deploy-first",
         )
