@@ -60,8 +60,8 @@ etcd:
     # Hex digest, or a file of them. A tarball is never installed without.
     sha256: file:SHA256SUMS
 
-  # Other releases, for 'invoke upgrade-etcd --to VERSION'. It goes one minor release at a time:
-  # every minor between what runs and VERSION is needed.
+  # Other releases, for 'invoke upgrade-etcd --to VERSION'. The upgrade goes one minor
+  # release at a time: declare one release of every minor between the running one and VERSION.
   # releases:
   #   3.7.3: {path: etcd-v3.7.3-linux-amd64.tar.gz, sha256: file:SHA256SUMS}
 

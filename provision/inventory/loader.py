@@ -222,7 +222,7 @@ def _repair(data: dict[str, Any], error: Any, path: document.Path) -> document.P
             parent = parent[part]
         parent[name] = _STAND_INS[name](path)
         return (*path, name)
-    # The whole list is left out: without one item, the places of the others would shift.
+    # Skip the whole list: without one item, the positions of the items after it would change.
     while path and not isinstance(path[-1], str):
         path = path[:-1]
     holder: Any = data

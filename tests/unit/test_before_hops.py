@@ -72,11 +72,11 @@ def test_a_note_counts_for_the_member_whose_ids_it_has() -> None:
 def test_a_learner_in_any_view_stops_the_upgrade() -> None:
     upgrade_etcd.require_voters(seen("3.6.16"), "3.6.16", "3.5.35")
     wrong = seen("3.6.16", {"infra2": "infra3"})
-    with pytest.raises(Unhealthy, match="treats voters as learners") as stopped:
+    with pytest.raises(Unhealthy, match="lists voters as learners") as stopped:
         upgrade_etcd.require_voters(wrong, "3.6.16", "3.5.35")
     (problem,) = stopped.value.problems
     assert (problem.where, problem.id) == ("etcd member infra2", "voter-taken-for-learner")
-    assert problem.what == "treats the voter infra3 as a learner"
+    assert problem.what == "lists the voter infra3 as a learner"
     assert problem.remedy == "invoke upgrade-etcd --to 3.5.35, then --to 3.6.16 again"
     with pytest.raises(Unhealthy) as stopped:
         upgrade_etcd.require_voters(wrong, "3.7.3", "3.6.16")

@@ -257,7 +257,7 @@ def test_data_of_another_cluster_are_never_deleted() -> None:
     odd = builders.etcd(established=Established(0xC1, odd=frozenset({"infra3"})))
     member_plan.require_odd_is_kept(odd, "infra3", ())
     member_plan.require_odd_is_kept(odd, "infra2", ("infra2",))
-    with pytest.raises(UsageError, match="is kept aside, not deleted"):
+    with pytest.raises(UsageError, match="only keeps it aside"):
         member_plan.require_odd_is_kept(odd, "infra3", ("infra3",))
 
 

@@ -1,9 +1,9 @@
 """Alluxio's own view of its workers: ``bin/alluxio info nodes``, run on one host.
 
 It prints the result of ``MembershipManager.showAllMembers()``, and exits with code 0 even after a
-failure. Without etcd it hangs for over a minute. So its time is limited on the host, and only a
-table counts as an answer. Without a master address in the host's configuration, a real Alluxio
-refuses on stdout, with exit code 1 (class ``FileSystemAdminShell``).
+failure. Without etcd it hangs for over a minute. So the command is ended on the host after a time
+limit, and only a table counts as an answer. Without a master address in the host's configuration, a
+real Alluxio refuses on stdout, with exit code 1 (class ``FileSystemAdminShell``).
 """
 
 from __future__ import annotations

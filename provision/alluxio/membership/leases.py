@@ -1,4 +1,4 @@
-"""Expired leases of live keys, and the wait for a lease to end.
+"""Leases that have expired, but are still in etcd; and the wait for a lease to end.
 
 etcd's leader removes an expired lease, and the keys under it, within a second. When the removal
 fails (etcd issues 9935 and 13975: under load, or at a change of leader), lease and keys stay for

@@ -74,10 +74,10 @@ def load_own_etcd(run: Run) -> Inventory:
 def _establish(run: Run, inventory: Inventory) -> Inventory:
     """The inventory with the etcd cluster that this command works on: see :mod:`guard`.
 
-    Commands on workers also look at the members' hosts, for the last run's note. Their operator may
-    have no access to these hosts. Then only the members' answers count, and a serving group without
-    a majority of the declared members is refused. Membership STATIC needs no etcd, except for keys
-    that are left in etcd.
+    Commands on workers also look at the members' hosts, for the last run's note. The workers'
+    operator may have no access to these hosts. Then only the members' answers count, and a serving
+    group without a majority of the declared members is refused. Membership STATIC needs no etcd,
+    except for keys that are left in etcd.
     """
     from provision.alluxio.worker import desired
     from provision.etcd.api.login import root_login

@@ -137,7 +137,7 @@ def require_others_healthy(etcd: Etcd, member: EtcdMember) -> Gate:
             )
         hashes.require_equal(look, etcd)
 
-    return Gate(f"every member but {member.name} is healthy", check)
+    return Gate(f"every member except {member.name} is healthy", check)
 
 
 def until(

@@ -88,7 +88,7 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Note:
     """The last run's note about the cluster. ``when`` is UTC, and sorts by time. ``members`` are
-    the names of the cluster's members; an older note has none."""
+    the names of the cluster's members; the notes of earlier versions do not have them."""
 
     cluster_id: int
     term: int

@@ -86,7 +86,7 @@ def establish(
         raise refusal(cluster, verdict)
     if isinstance(verdict, Unseen):
         raise PreflightFailed(
-            "it is not known whether the cluster that serves is the right one",
+            "the cluster that serves may not be the cluster of the last run",
             [
                 *[replace(p, id="etcd-members-unseen") for p in groups.shown(formed)],
                 groups.not_seen(cluster.name, verdict),

@@ -206,7 +206,7 @@ def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
 
 
 def describe(error: ProvisionError) -> tuple[str, str, Id]:
-    """The problem, remedy and id of an error, without the endpoint: the caller names it better."""
+    """The problem, remedy and id of an error, without the endpoint: the caller names the member."""
     if error.problems:
         return error.problems[0].what, error.problems[0].remedy, error.problems[0].id
     return error.message, "", error.id

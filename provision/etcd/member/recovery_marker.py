@@ -42,7 +42,7 @@ def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[P
     return [
         Problem(
             f"{m.name} at {m.machine.host} ({m.machine.where})",
-            f"a restore or a recovery is not finished ({path(m)} says which)",
+            f"a restore or a recovery is not finished ({path(m)} says which of the two)",
             "run the same restore-etcd or recover-etcd again; it continues",
             id="recovery-unfinished",
         )

@@ -156,8 +156,11 @@ def left_to_start_workers(
     workers: Sequence[AlluxioWorker],
     facts: Mapping[Machine, HostFacts],
 ) -> dict[str, Problem]:
-    """The workers, by name, that commands other than start-workers must not restart: Alluxio would
-    refuse them at their new address. Raises :class:`Unhealthy` when etcd does not serve."""
+    """The workers that get a new address, by name. Only start-workers may restart them: it removes
+    their old registration first, because Alluxio would refuse the new address beside it.
+
+    Raises :class:`Unhealthy` when etcd does not serve.
+    """
     if not alluxio.membership.permanent_keys or not workers:
         return {}
     seen = forget_worker.look(alluxio, etcd)

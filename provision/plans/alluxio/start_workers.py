@@ -439,7 +439,7 @@ class RegistrationGate:
         self._alluxio, self._etcd = alluxio, etcd
         self._workers, self._done = workers, tuple(done)
         self._stale: dict[str, int] = {}
-        self.before = Gate("note which workers are registered", self._note)
+        self.before = Gate("remember which workers are registered now", self._note)
         there = "registered and ready" if alluxio.membership.in_etcd else "answering"
         self.after = Gate(f"{len(workers)} {there}", self._wait)
 

@@ -98,7 +98,7 @@ def enable(inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence
         steps.append(Step("give the workers their login", tuple(written)))
     if not seen.enabled:
         steps.append(_switch(etcd, "on", lambda client: client.auth_enable()))
-    # All workers at once: without their login they can no longer keep their leases.
+    # Restart all workers together: without their login they can no longer keep their leases alive.
     steps += _restarts(inventory, etcd, restarted, len(restarted))
     return replace(_plan("enable-auth", inventory, steps), notes=notes)
 

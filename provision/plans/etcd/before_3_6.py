@@ -45,7 +45,7 @@ _SPARE = 64 << 20
 
 
 def path(cluster: EtcdCluster) -> str:
-    """The path of the note that the member on this host was restarted. root owns the file."""
+    """The path of the file which says that the member on this host was restarted; root owns it."""
     return f"{cluster.config_dir}/{FILE}"
 
 

@@ -413,7 +413,8 @@ def _sources(cluster: EtcdCluster) -> Mapping[str, Source]:
     if cluster.source.package:
         raise PreflightFailed(
             "etcd comes from the hosts' own packages; this tool does not choose their "
-            "releases. Give etcd.source a tarball of the release that runs",
+            "releases. First declare a tarball of the running release in etcd.source and invoke "
+            "deploy-etcd",
             id="command-not-applicable",
         )
     return {**cluster.releases, cluster.version: cluster.source}
@@ -576,7 +577,7 @@ def _undisturbed(etcd: Etcd, member: EtcdMember | None, release: str = "") -> Ga
         if member is not None and seen.is_member_healthy(member.name):
             hashes.require_equal(seen, etcd)
 
-    who = f"every member but {member.name}" if member is not None else "every member"
+    who = f"every member except {member.name}" if member is not None else "every member"
     return Gate(f"{who} healthy, no alarm", check)
 
 
@@ -641,11 +642,11 @@ def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
     if not back or not _is_3_5(back):
         remedy = "invoke remove-member {0}, and then invoke add-member --name {0}"
     raise Unhealthy(
-        "a member treats voters as learners",
+        "a member lists voters as learners",
         [
             Problem(
                 f"etcd member {by}",
-                f"treats the voter {name} as a learner",
+                f"lists the voter {name} as a learner",
                 remedy.format(name),
                 id="voter-taken-for-learner",
             )

@@ -300,7 +300,8 @@ def _unfit(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> list[P
     other = owner(facts, layout.UNIT_PATH)
     if other not in (None, cluster.name):
         what = f"{host} has a member of the cluster {other}"
-        found.append(Problem(where, what, "give it another host", id="another-clusters-host"))
+        remedy = "choose a different host for the member"
+        found.append(Problem(where, what, remedy, id="another-clusters-host"))
     if not facts.commands.get(desired.OPENSSL, "").strip():
         what = f"{host} has no openssl, and the keys are made only on the host"
         found.append(Problem(where, what, "install openssl there", id="host-unsupported"))

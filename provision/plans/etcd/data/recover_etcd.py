@@ -133,8 +133,8 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
                     cluster.name,
                     f"{healthy} serves reads",
                     "invoke deploy-etcd starts members that are stopped, invoke replace-member "
-                    "NAME replaces a lost one; if those that serve are not the right cluster, name "
-                    "the right one by --cluster-id",
+                    "NAME replaces a lost one; if the members that serve are not the right "
+                    "cluster, give recover-etcd the id of the right one with --cluster-id",
                     id="quorum-not-lost",
                 )
             ],
@@ -383,9 +383,9 @@ def _notes(observed: RecoveryState) -> tuple[Problem, ...]:
         Problem(
             m.name,
             f"{m.machine.host} does not answer, or has no member of this cluster",
-            "never start its etcd with the old data again: together with another such member, "
-            "it would form the old cluster again. When the host is back: invoke add-member "
-            f"--name {m.name}",
+            "never start etcd there with its old data: together with another member that has old "
+            "data, it would form the old cluster again. When the host is back, invoke add-member "
+            f"--name {m.name}, which keeps the old data aside",
             "warning",
             id="data-loss-ahead",
         )

@@ -229,7 +229,8 @@ def _problems(
             where,
             f"{member.data_dir} has {size(disk.available)} free on {disk.device}, the restore "
             f"needs {size(needed)}: the old data stays beside it",
-            f"free space, for instance older {member.data_dir}/member.before-*",
+            f"make space: for instance, delete {member.data_dir}/member.before-* of earlier "
+            "restores",
             id="disk-full",
         )
     ]

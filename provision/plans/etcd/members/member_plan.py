@@ -172,8 +172,9 @@ def declared_member(inventory: Inventory, name: str) -> EtcdMember:
 def require_odd_is_kept(cluster: EtcdCluster, name: str, delete: Collection[str]) -> None:
     if delete and name in cluster.established.odd:
         raise UsageError(
-            f"the data of {name} is not from the cluster that serves: it is kept aside, not "
-            "deleted; when you know that you do not need it, delete it with invoke kept-data",
+            f"the data of {name} is not from the cluster that serves: this command "
+            "only keeps it aside. Leave --delete-data out; later, invoke kept-data --delete deletes "
+            "it",
             id="option-invalid",
         )
 
