@@ -173,8 +173,8 @@ def require_odd_is_kept(cluster: EtcdCluster, name: str, delete: Collection[str]
     if delete and name in cluster.established.odd:
         raise UsageError(
             f"the data of {name} is not from the cluster that serves: this command "
-            "only keeps it aside. Leave --delete-data out; later, invoke kept-data --delete deletes "
-            "it",
+            "only keeps it aside. Leave --delete-data out; later, invoke kept-data --delete "
+            "deletes it",
             id="option-invalid",
         )
 
