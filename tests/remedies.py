@@ -1001,7 +1001,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     "option-invalid": Row(
         _unit("run", "an_unknown_format"),
         named=(
-            "kept-data",
+            "kept-data --delete",
             "remove-member",
         ),
         why="each names the option again",

@@ -1,4 +1,4 @@
-"""An inventory whose etcd is taken care of elsewhere."""
+"""An inventory whose etcd another inventory or tool manages."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_endpoints_that_are_none(path: Path, endpoint: str, what: str) -> None:
 )
 def test_commands_that_manage_etcd_refuse(path: Path, task: str, given: tuple[Any, ...]) -> None:
     run = Run("the-command", path)
-    with pytest.raises(UsageError, match="the-command is for the inventory that declares"):
+    with pytest.raises(UsageError, match="the-command needs the inventory that declares"):
         namespace[task].act(run, *given)
     assert run._fleet is None  # nothing was contacted
 

@@ -134,7 +134,7 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
                     f"{healthy} serves reads",
                     "invoke deploy-etcd starts members that are stopped, invoke replace-member "
                     "NAME replaces a lost one; if the members that serve are not the right "
-                    "cluster, give recover-etcd the id of the right one with --cluster-id",
+                    "cluster, invoke recover-etcd --from NAME --cluster-id ID names the right one",
                     id="quorum-not-lost",
                 )
             ],
