@@ -249,13 +249,14 @@ def _outside(
     """The masters that are not in the group of their journal. A master asks the primary once to
     join, at its start (``RaftJournalSystem.joinQuorum``). Before, it is no help in an election."""
 
+    asked = [m for m in masters if journal_folder.is_embedded(alluxio, m)]
+    by_machine = {m.machine: m for m in asked}
+
     def look(session: Session) -> Journal:
-        master = next(m for m in masters if m.machine == session.machine)
-        command = journal.probe_commands(alluxio, master)[journal.LABEL]
+        command = journal.probe_commands(alluxio, by_machine[session.machine])[journal.LABEL]
         return journal.read(session.run(command, "journal", timeout=20).stdout)
 
-    asked = [m for m in masters if journal_folder.is_embedded(alluxio, m)]
-    found = fleet.map(look, [m.machine for m in asked])
+    found = fleet.map(look, list(by_machine))
 
     def inside(master: AlluxioMaster) -> bool:
         seen = found[master.machine]
