@@ -182,8 +182,7 @@ trap '[ -z "$pid" ] || kill -9 $pid; wait; rm -rf "$d"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 export ETCDCTL_API=3
 cd /
-low="nice -n 19"
-! command -v ionice >/dev/null || low="$low ionice -c 3"
+{layout.low_priority()}
 # setpriv, unlike runuser, becomes the command: what is killed is the command itself.
 low="{layout.as_user(cluster)} $low"
 fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}

@@ -21,7 +21,7 @@ from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change
-from provision.host.facts import STATE_DIR, HostFacts, Probe
+from provision.host.facts import HostFacts, Probe, restart_mark
 from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plans.alluxio import forget_worker, stop_workers
@@ -146,11 +146,10 @@ def _stopping(f: HostFacts) -> tuple[Change, ...]:
         return ()
     if unit.active in stop_workers.STOPPED and unit.file_state == "disabled":
         return ()
-    pending = f"{STATE_DIR}/restart.{desired.UNIT}"
     return (
         Change(
             f"stop and disable {desired.UNIT}",
-            f"systemctl disable -q --now {desired.UNIT}; rm -f {pending}",
+            f"systemctl disable -q --now {desired.UNIT}; rm -f {restart_mark(desired.UNIT)}",
             disrupts=True,
             seconds=90,
         ),

@@ -23,7 +23,7 @@ from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Arti
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
-from provision.host import disks, gather, preflight
+from provision.host import disks, gather, preflight, unit_changes
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -459,10 +459,7 @@ def stop(
                 seen, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where
             )
         elif seen.unit(MASTER_UNIT).active not in ("inactive", "failed"):
-            done = Change(
-                f"stop {MASTER_UNIT}", f"systemctl stop {MASTER_UNIT}", disrupts=True, seconds=90
-            )
-            hosts.append(HostChanges(m.name, m.machine, (done,)))
+            hosts.append(HostChanges(m.name, m.machine, (unit_changes.stop(MASTER_UNIT),)))
     if foreign:
         raise PreflightFailed(
             "some masters do not belong to this cluster; nothing was changed",
