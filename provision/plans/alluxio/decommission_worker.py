@@ -9,9 +9,9 @@ under the same id. When etcd keeps an expired lease, the operator may order its 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
+from provision import wait
 from provision.alluxio.membership import leases, registrations
 from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.alluxio.worker import desired
@@ -205,11 +205,12 @@ def _at(worker: AlluxioWorker, live: Mapping[str, Entry]) -> list[str]:
 
 def _closed(alluxio: AlluxioCluster, fleet: Fleet, worker: AlluxioWorker) -> None:
     """Wait until the worker's port takes no connection. Raises :class:`Unhealthy`."""
-    deadline = time.monotonic() + alluxio.start_timeout
-    while registrations.port_answers(fleet, worker):
-        if time.monotonic() > deadline:
-            raise Unhealthy(
-                f"{worker.name}: port {worker.rpc_port} still takes connections",
-                id="worker-not-stopped",
-            )
-        time.sleep(POLL_SECONDS)
+
+    def answers() -> bool:
+        return registrations.port_answers(fleet, worker)
+
+    if wait.until(answers, lambda does: not does, alluxio.start_timeout, POLL_SECONDS):
+        raise Unhealthy(
+            f"{worker.name}: port {worker.rpc_port} still takes connections",
+            id="worker-not-stopped",
+        )

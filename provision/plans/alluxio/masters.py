@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from provision import wait
 from provision.alluxio.worker import desired, java, journal
 from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.worker.journal import Journal
@@ -225,7 +225,7 @@ def require_healthy(
 ) -> None:
     """Raises :class:`Unhealthy` unless, within ``seconds``, each of these masters listens and is in
     its journal's group, and one of the cluster's masters is the primary."""
-    deadline = time.monotonic() + seconds
+    deadline = wait.Deadline(seconds)
     silent, outside = list(masters), list(masters)
     while True:
         silent = _silent(fleet, alluxio, silent)
@@ -233,9 +233,9 @@ def require_healthy(
             outside = _outside(fleet, alluxio, outside)
             if not outside:
                 return
-        if time.monotonic() >= deadline:
+        if deadline.passed:
             break
-        time.sleep(POLL_SECONDS)
+        deadline.pause(POLL_SECONDS)
     if silent:
         raise _unanswering(fleet, masters, silent, "does not answer")
     if find_primary(fleet, alluxio) is None:

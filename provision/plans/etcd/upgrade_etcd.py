@@ -11,12 +11,11 @@ import contextlib
 import http.client
 import shlex
 import socket
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provision import artifacts
+from provision import artifacts, wait
 from provision.artifacts import Artifact
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
@@ -659,18 +658,16 @@ def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
 
 
 def _wait_for_version(etcd: Etcd, member: EtcdMember, wanted: tuple[int, int]) -> None:
-    deadline = time.monotonic() + VERSION_WITHIN
-    while True:
-        now: tuple[int, int] | None = None
+    def look() -> tuple[int, int] | None:
         with contextlib.suppress(ProvisionError):
-            now = cluster_version(etcd, member)
-        if now == wanted:
-            return
-        if time.monotonic() > deadline:
-            said = ".".join(map(str, now)) if now else "not known"
-            raise Unhealthy(
-                f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s "
-                f"the cluster version is {said}",
-                id="upgrade-stopped",
-            )
-        time.sleep(0.25)
+            return cluster_version(etcd, member)
+        return None
+
+    now = wait.until(look, lambda version: version == wanted, VERSION_WITHIN, 0.25)
+    if now != wanted:
+        said = ".".join(map(str, now)) if now else "not known"
+        raise Unhealthy(
+            f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s "
+            f"the cluster version is {said}",
+            id="upgrade-stopped",
+        )

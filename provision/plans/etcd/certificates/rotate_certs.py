@@ -16,9 +16,9 @@ and their certificates, and restart together.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 
+from provision import wait
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates
@@ -482,26 +482,22 @@ def _shown(etcd: Etcd, member: EtcdMember, made: dict[str, str]) -> Gate:
     healthy = gates.all_healthy(etcd, member)
     listeners = {"peer": "peer", "client": "server"}
 
+    def late_ones() -> list[CertificateState]:
+        return [
+            c
+            for c in shown_certificates(etcd, member)
+            if listeners[c.listener] in made
+            and (c.error or c.fingerprint != made[listeners[c.listener]])
+        ]
+
     def check() -> None:
         healthy.check()
-        deadline = time.monotonic() + SHOWN_WITHIN
-        while True:
-            shown = shown_certificates(etcd, member)
-            late = [
-                c
-                for c in shown
-                if listeners[c.listener] in made
-                and (c.error or c.fingerprint != made[listeners[c.listener]])
-            ]
-            if not late:
-                return
-            if time.monotonic() > deadline:
-                raise Unhealthy(
-                    f"{member.name} does not show its new certificate",
-                    [_late(member, c) for c in late],
-                    id="certificate-unverified",
-                )
-            time.sleep(0.1)
+        if late := wait.until(late_ones, lambda late: not late, SHOWN_WITHIN, 0.1):
+            raise Unhealthy(
+                f"{member.name} does not show its new certificate",
+                [_late(member, c) for c in late],
+                id="certificate-unverified",
+            )
 
     return Gate(f"{member.name} shows the new certificates; {healthy.title}", check)
 
