@@ -23,6 +23,7 @@ from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.rolling import rolling_step
 from provision.etcd.cluster.served_certs import CertificateState, shown_certificates
 from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import MemberTls
@@ -415,12 +416,7 @@ def _new_trust(
     title: str,
 ) -> Step:
     todo = changes(_trusting(etcd.cluster, member, bundle), facts)
-    return Step(
-        title,
-        (HostChanges(member.name, member.machine, todo),),
-        before=gates.require_others_healthy(etcd, member),
-        after=gates.all_healthy(etcd, member),
-    )
+    return rolling_step(etcd, member, title, todo)
 
 
 def _trusting(cluster: EtcdCluster, member: EtcdMember, bundle: bytes) -> list[Resource]:
@@ -469,12 +465,8 @@ def _leaf_step(
     """``made``: the fingerprints of the certificates, by listener. They are there at the latest
     when the step is applied."""
     todo = changes(desired.certificates(etcd.cluster, new), facts)
-    return Step(
-        f"renew {member.name}",
-        (HostChanges(member.name, member.machine, todo),),
-        before=gates.require_others_healthy(etcd, member),
-        after=_shown(etcd, member, made),
-    )
+    title = f"renew {member.name}"
+    return rolling_step(etcd, member, title, todo, after=_shown(etcd, member, made))
 
 
 def _shown(etcd: Etcd, member: EtcdMember, made: dict[str, str]) -> Gate:
