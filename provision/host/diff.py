@@ -15,7 +15,7 @@ from typing import Protocol
 
 from provision.artifacts import Artifact
 from provision.host import tool_version
-from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts, Observable, Place
+from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts, Observable, Place, restart_mark
 from provision.host.predict import in_order
 from provision.ids import Id
 
@@ -134,7 +134,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         tool_version.note(),
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
-        lines.append(f"touch {STATE_DIR}/restart.{shlex.quote(unit)}")
+        lines.append(f"touch {shlex.quote(restart_mark(unit))}")
     lines.append("t=  # the file that is being written: it goes when the batch is cut off")
     if audit:
         lines.append(audit)

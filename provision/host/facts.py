@@ -30,6 +30,13 @@ BATCH_LOCK = f"{STATE_DIR}/batch.lock"
 #: The script sends the content of files up to this size (bytes).
 CONTENT_LIMIT = 256 << 10
 BEGIN, END = "@@begin", "@@end"
+
+
+def restart_mark(unit: str) -> str:
+    """The file that marks a restart of ``unit`` as pending (``pending_restarts``)."""
+    return f"{STATE_DIR}/restart.{unit}"
+
+
 #: A file's type by find's letter for it.
 KINDS = {
     "f": "file",

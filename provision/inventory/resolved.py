@@ -260,7 +260,12 @@ class AlluxioCluster:
     downgrade: bool = False
 
     def worker(self, name: str) -> AlluxioWorker:
-        return next(w for w in self.workers if w.name == name)
+        """The worker ``name``. Raises :class:`UsageError` when no worker has that name."""
+        for w in self.workers:
+            if w.name == name:
+                return w
+        names = ", ".join(w.name for w in self.workers)
+        raise UsageError(f"{name!r} is no worker (there: {names})", id="name-unknown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from provision.alluxio.worker import desired as alluxio
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import backup_timer, layout
-from provision.host import gather
+from provision.host import gather, unit_changes
 from provision.host.diff import Change
-from provision.host.facts import STATE_DIR, HostFacts, Probe
+from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import MADE_BY, MARKER, DataDisk, File, User
 from provision.inventory.model import SYSTEM_DIRS
@@ -431,13 +431,7 @@ def _removal(
         )
     if user and delete_data and _why_user_stays(found, seen) is None:
         todo.append(_delete_user(found.user))
-    pending = f"{STATE_DIR}/restart.{unit}"
-    todo.append(
-        Change(
-            f"delete {found.unit_path}",
-            f"rm -f {found.unit_path} {pending}; systemctl daemon-reload",
-        )
-    )
+    todo.append(unit_changes.delete(unit, found.unit_path))
     return forget_version(tuple(todo), found.unit_path)
 
 

@@ -13,9 +13,9 @@ from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
-from provision.host import gather, tool_version
+from provision.host import gather, tool_version, unit_changes
 from provision.host.diff import Change
-from provision.host.facts import STATE_DIR, HostFacts, Probe, merged
+from provision.host.facts import HostFacts, Probe, merged
 from provision.host.ownership import has_header, owner
 from provision.host.resources import MARKER, DataDisk, File
 from provision.inventory import journal_folder
@@ -241,9 +241,6 @@ def _worker(
 ) -> tuple[Change, ...]:
     gone, empty = _worker_paths(alluxio, w)
     f = facts[w.machine]
-    # Folders in it are deleted, too: `info nodes` makes one.
-    logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
-    delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
     removal = _removal(
         f,
         worker.UNIT,
@@ -252,9 +249,15 @@ def _worker(
         gone,
         [*empty, alluxio.log_dir],
         _worker_releases(alluxio),
-        first=(delete_logs,),
+        first=(_logs(alluxio),),
     )
     return _all_of_it(removal, worker.UNIT_PATH, f)
+
+
+def _logs(alluxio: AlluxioCluster) -> Change:
+    # Folders in it are deleted, too: `info nodes` makes one.
+    find = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
+    return Change(f"delete the logs in {alluxio.log_dir}", f"{find} 2>/dev/null || :")
 
 
 def _master_paths(alluxio: AlluxioCluster) -> list[str]:
@@ -280,8 +283,6 @@ def _master(
 ) -> tuple[Change, ...]:
     f = facts[master.machine]
     alone = f.unit(worker.UNIT).load == "not-found"  # else the worker uses the releases, too
-    logs = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
-    delete_logs = Change(f"delete the logs in {alluxio.log_dir}", f"{logs} 2>/dev/null || :")
     removal = _removal(
         f,
         worker.MASTER_UNIT,
@@ -290,7 +291,7 @@ def _master(
         [p for p in _master_paths(alluxio) if alone or not p.endswith("/current")],
         [f"{alluxio.state_dir}/tmp", alluxio.state_dir, alluxio.log_dir],
         _worker_releases(alluxio) if alone else [],
-        first=(delete_logs,) if alone else (),
+        first=(_logs(alluxio),) if alone else (),
     )
     return _all_of_it(removal, worker.MASTER_UNIT_PATH, f)
 
@@ -324,10 +325,7 @@ def _removal(
         Change(
             f"stop and disable {unit}",
             # The data is deleted, so a leader does not have to hand on its leadership first.
-            f"systemctl disable -q {unit}; systemctl stop --no-block {unit}\n"
-            f"systemctl kill -s KILL {unit} 2>/dev/null || :\n"
-            f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :"
-            + (f"\nrm -rf {since}" if since else ""),
+            unit_changes.kill(unit) + (f"\nrm -rf {since}" if since else ""),
             disrupts=True,
             seconds=120,
         ),
@@ -343,10 +341,7 @@ def _removal(
         Change(f"remove {path} if empty", f"rmdir {shlex.quote(path)} 2>/dev/null || :")
         for path in (*empty, *releases)
     ]
-    pending = f"{STATE_DIR}/restart.{unit}"
-    result.append(
-        Change(f"delete {unit_path}", f"rm -f {unit_path} {pending}; systemctl daemon-reload")
-    )
+    result.append(unit_changes.delete(unit, unit_path))
     return tuple(result)
 
 

@@ -214,3 +214,11 @@ def test_a_member_is_found_by_its_name() -> None:
     with pytest.raises(UsageError, match=r"'infra9' is no etcd member \(there: infra1, ") as caught:
         cluster.member("infra9")
     assert caught.value.id == "name-unknown"
+
+
+def test_a_worker_is_found_by_its_name() -> None:
+    alluxio = builders.alluxio(builders.worker("w1"), builders.worker("w2"))
+    assert alluxio.worker("w2") is alluxio.workers[1]
+    with pytest.raises(UsageError, match=r"'w9' is no worker \(there: w1, w2\)") as caught:
+        alluxio.worker("w9")
+    assert caught.value.id == "name-unknown"

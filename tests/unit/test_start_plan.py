@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from provision import wait
 from provision.alluxio.commands import readiness
 from provision.alluxio.membership import registrations
 from provision.alluxio.worker import desired, java, membership_switch, state
@@ -457,11 +458,11 @@ class TestRegistrations:
         registry = Registry(monkeypatch, alluxio)
         registry.silent = {"w02": "nothing listens"}
 
-        def sleep(_: float) -> None:
+        def sleep(_: wait.Clock, seconds: float) -> None:
             if len(registry.asked) == 3:
                 registry.silent = {}
 
-        monkeypatch.setattr("provision.plans.alluxio.start_workers.time.sleep", sleep)
+        monkeypatch.setattr(wait.Clock, "sleep", sleep)
         self.gate(replace(alluxio, start_timeout=60)).after.check()
         assert registry.asked == [["w01", "w02"], ["w02"], ["w02"], ["w02"]]
 
@@ -542,14 +543,14 @@ class TestRegistrations:
             asked.append([w.name for w in workers])
             return {w.name: 70 + len(asked) for w in workers}
 
-        def sleep(_: float) -> None:
+        def sleep(_: wait.Clock, seconds: float) -> None:
             if registry.looks == 4:  # only then has the lease from before ended
                 del registry.revisions["w02"]
 
         monkeypatch.setattr(start_workers, "CRASH_LOOK_SECONDS", 0)
         monkeypatch.setattr(start_workers, "CRASHES_SECONDS", 0)
         monkeypatch.setattr(start_workers, "_failed_attempts", attempts)
-        monkeypatch.setattr("provision.plans.alluxio.start_workers.time.sleep", sleep)
+        monkeypatch.setattr(wait.Clock, "sleep", sleep)
         gate = self.gate(replace(alluxio, start_timeout=60))
         gate.before.check()
         registry.revisions["w01"] = 11
@@ -635,11 +636,11 @@ class TestRegistrations:
         given = alluxio, Etcd(builders.etcd(), Fleet(1)), alluxio.workers
         revision, slept = registry.revisions.pop("w02"), []
 
-        def sleep(seconds: float) -> None:
+        def sleep(_: wait.Clock, seconds: float) -> None:
             slept.append(seconds)
             registry.revisions["w02"] = revision + 2
 
-        monkeypatch.setattr("provision.plans.alluxio.start_workers.time.sleep", sleep)
+        monkeypatch.setattr(wait.Clock, "sleep", sleep)
         assert start_workers.require_live(*given, patience=60) == {"w01": 10, "w02": revision + 2}
         assert slept == [start_workers.POLL_SECONDS]
 

@@ -7,11 +7,11 @@ hours. Alluxio looks only for the key, so for Alluxio the worker is live.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from provision import wait
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
@@ -107,9 +107,9 @@ class Wait:
         """Wait until none of the ids is live. Raises :class:`Unhealthy` with the reason."""
         # A new etcd leader gives every lease its whole time again.
         limit = 2 * self.alluxio.failure_detection_timeout + 15
-        deadline = time.monotonic() + limit
+        deadline = wait.Deadline(limit)
         while True:
-            late = time.monotonic() > deadline
+            late = deadline.passed
             found: dict[str, LeaseTime] = {}
             try:
                 if not (found := self._live()):
@@ -126,7 +126,7 @@ class Wait:
                     "alive; nothing was removed from etcd",
                     id="worker-not-stopped",
                 )
-            time.sleep(POLL_SECONDS)
+            deadline.pause(POLL_SECONDS)
 
     def _live(self) -> dict[str, LeaseTime]:
         """The ids that are still live, each with etcd's answer about its lease."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 
+from provision import wait
 from provision.engine.plan import Gate
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import hashes, health
@@ -76,19 +76,18 @@ def all_healthy(
     """
 
     def check() -> None:
-        deadline = time.monotonic() + HEALTHY_WITHIN
+        deadline = wait.Deadline(HEALTHY_WITHIN)
         while True:
-            within = max(0.0, deadline - time.monotonic())
-            look = until(lambda: health.observe(etcd), lambda h: h.all_healthy, within)
+            look = until(lambda: health.observe(etcd), lambda h: h.all_healthy, deadline.left)
             require_healthy(look)
             if look.alarms and look.alarms <= set(standing):
                 return None
             try:
                 return health.verify_write(etcd, member)
             except Unhealthy:  # for example, an election has begun since the look
-                if time.monotonic() > deadline:
+                if deadline.passed:
                     raise
-            time.sleep(POLL_SECONDS)
+            deadline.pause(POLL_SECONDS)
 
     title = "every member healthy, by a quorum write and read through each"
     if standing:
@@ -145,14 +144,8 @@ def until(
     good: Callable[[ClusterHealth], bool],
     within: float = HEALTHY_WITHIN,
 ) -> ClusterHealth:
-    """Look until ``good`` accepts the result, or ``within`` seconds have passed. Returns the last
-    look."""
-    deadline = time.monotonic() + within
-    while True:
-        seen = look()
-        if good(seen) or time.monotonic() > deadline:
-            return seen
-        time.sleep(POLL_SECONDS)
+    """As :func:`provision.wait.until`, for looks at the members."""
+    return wait.until(look, good, within, POLL_SECONDS)
 
 
 def order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:

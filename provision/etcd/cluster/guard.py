@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from provision import wait
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
 from provision.etcd.cluster.groups import (
@@ -126,7 +126,7 @@ def _settled(etcd: Etcd, look: Look, wanted: str) -> tuple[Look, tuple[Group, ..
     look at another member. During an election a majority does not serve for a second or two; it
     must not count as a group that has lost its quorum.
     """
-    seen, deadline = look.seen, time.monotonic() + gates.BACK_WITHIN
+    seen, deadline = look.seen, wait.Deadline(gates.BACK_WITHIN)
     looks = 0
     while True:
         formed = groups.form(seen)
@@ -135,10 +135,10 @@ def _settled(etcd: Etcd, look: Look, wanted: str) -> tuple[Look, tuple[Group, ..
         electing = groups.may_be_electing(formed)
         if not electing and (looks or not isinstance(verdict, Two | Behind | Unseen)):
             break
-        if electing and looks and time.monotonic() > deadline:
+        if electing and looks and deadline.passed:
             break
         if looks:
-            time.sleep(gates.POLL_SECONDS)
+            deadline.pause(gates.POLL_SECONDS)
         seen = _again(seen, answers(health.observe(etcd)))
         looks += 1
     _require_known(wanted, formed)

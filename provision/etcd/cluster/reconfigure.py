@@ -7,9 +7,9 @@ a member for five seconds, or a learner has not caught up), the request is repea
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 
+from provision import wait
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdError, EtcdRefused
@@ -56,7 +56,7 @@ def promote(etcd: Etcd, member: EtcdMember) -> None:
     :class:`Unhealthy` when ``member`` has not caught up within :data:`CAUGHT_UP_WITHIN`, or does
     not answer for :data:`SILENT_FOR` seconds.
     """
-    started = heard = time.monotonic()
+    limit, silent = wait.Deadline(CAUGHT_UP_WITHIN), wait.Deadline(SILENT_FOR)
     while True:
         try:
             with etcd.leader(timeout=CALL_TIMEOUT) as (client, _):
@@ -75,15 +75,15 @@ def promote(etcd: Etcd, member: EtcdMember) -> None:
                 raise
         except (EtcdError, NoLeader):
             pass  # no answer, or an election: the next list of members shows whether it was done
-        now = time.monotonic()
+        asked = wait.Deadline(SILENT_FOR)
         revision = _revision(etcd, member)
         if revision is not None:
-            heard = now
-        if now - heard > SILENT_FOR or now - started > CAUGHT_UP_WITHIN:
+            silent = asked
+        if silent.passed or limit.passed:
             what = (
-                f"does not answer on {member.client_url} for {now - heard:.0f} s"
+                f"does not answer on {member.client_url} for {silent.waited:.0f} s"
                 if revision is None
-                else f"is at revision {revision} after {now - started:.0f} s"
+                else f"is at revision {revision} after {limit.waited:.0f} s"
             )
             where = f"{member.name} ({member.machine.host})"
             remedy = f"to see why: invoke logs --host {member.name}"
@@ -92,7 +92,7 @@ def promote(etcd: Etcd, member: EtcdMember) -> None:
                 [Problem(where, what, remedy, id="member-is-learner")],
                 id="member-is-learner",
             )
-        time.sleep(POLL_SECONDS)
+        limit.pause(POLL_SECONDS)
 
 
 def update(etcd: Etcd, member: EtcdMember, member_id: int, others: Collection[EtcdMember]) -> None:
@@ -163,14 +163,16 @@ def move_leadership_to(etcd: Etcd, member: EtcdMember) -> None:
             client.move_leader(found.id)
 
     retry_on_leader(etcd, move)
-    deadline = time.monotonic() + ACCEPTED_WITHIN
-    while (now := health.observe(etcd).leader) != member.name:
-        if time.monotonic() > deadline:
-            raise Unhealthy(
-                f"{member.name} was asked to lead, but {now or 'no member'} leads",
-                id="change-failed",
-            )
-        time.sleep(POLL_SECONDS)
+
+    def leader() -> str | None:
+        return health.observe(etcd).leader
+
+    now = wait.until(leader, lambda name: name == member.name, ACCEPTED_WITHIN, POLL_SECONDS)
+    if now != member.name:
+        raise Unhealthy(
+            f"{member.name} was asked to lead, but {now or 'no member'} leads",
+            id="change-failed",
+        )
 
 
 def with_leader(etcd: Etcd, do: Callable[[EtcdClient], object]) -> None:
@@ -179,19 +181,19 @@ def with_leader(etcd: Etcd, do: Callable[[EtcdClient], object]) -> None:
 
 
 def retry_on_leader(etcd: Etcd, do: Callable[[EtcdClient], object]) -> None:
-    deadline = time.monotonic() + ACCEPTED_WITHIN
+    deadline = wait.Deadline(ACCEPTED_WITHIN)
     while True:
         try:
             with etcd.leader(timeout=CALL_TIMEOUT) as (client, _):
                 do(client)
             return
         except EtcdRefused as error:
-            if not _passing(error) or time.monotonic() > deadline:
+            if not _passing(error) or deadline.passed:
                 raise
         except (EtcdError, NoLeader):
-            if time.monotonic() > deadline:
+            if deadline.passed:
                 raise
-        time.sleep(POLL_SECONDS)
+        deadline.pause(POLL_SECONDS)
 
 
 def _passing(error: ProvisionError) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision import wait
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable
@@ -182,8 +182,7 @@ trap '[ -z "$pid" ] || kill -9 $pid; wait; rm -rf "$d"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 export ETCDCTL_API=3
 cd /
-low="nice -n 19"
-! command -v ionice >/dev/null || low="$low ionice -c 3"
+{layout.low_priority()}
 # setpriv, unlike runuser, becomes the command: what is killed is the command itself.
 low="{layout.as_user(cluster)} $low"
 fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
@@ -207,17 +206,14 @@ def _status(host: EtcdMember, text: str) -> SnapshotStatus:
 
 
 def _wait(host: EtcdMember, client: EtcdClient) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
-    while True:
+    def why_not() -> str:
         try:
-            if client.status().leader:
-                return
-            why = "it has no leader"
+            return "" if client.status().leader else "it has no leader"
         except EtcdUnreachable as error:
-            why = error.message
-        if time.monotonic() > deadline:
-            raise _unusable(host, f"the scratch member does not serve: {why}")
-        time.sleep(0.1)
+            return error.message
+
+    if why := wait.until(why_not, lambda why: not why, STARTS_WITHIN, 0.1):
+        raise _unusable(host, f"the scratch member does not serve: {why}")
 
 
 def _free(stderr: str) -> int:

@@ -53,6 +53,18 @@ def as_user(cluster: EtcdCluster) -> str:
     return f"setpriv --reuid {user} --regid {user} --init-groups"
 
 
+def low_priority() -> str:
+    """Shell lines that set ``low``: the start of a command that leaves CPU and disk to others."""
+    return """\
+low="nice -n 19"
+! command -v ionice >/dev/null || low="$low ionice -c 3\""""
+
+
+def refuse_running() -> str:
+    """A shell line that ends the script with an error when etcd runs."""
+    return f'systemctl is-active -q {UNIT} && {{ echo "{UNIT} runs again" >&2; exit 1; }}'
+
+
 def last_seen(cluster: EtcdCluster) -> str:
     """The file with the last run's note (:mod:`provision.etcd.cluster.last_seen`)."""
     return f"{cluster.config_dir}/last-seen"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from provision.errors import Problem
 from provision.etcd.member import layout
-from provision.host import disks
+from provision.host import disks, unit_changes
 from provision.host.diff import Change
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
@@ -76,9 +76,7 @@ def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
         f"echo {shlex.quote(str(mark))} >{where}.new\n"
         f"chown {user}:{user} {where}.new; mv -f {where}.new {where}; sync -f {where}\n"
         # A leader would wait to hand on its leadership, but the other members stop, too.
-        f"systemctl disable -q {layout.UNIT}; systemctl stop --no-block {layout.UNIT}\n"
-        f"systemctl kill -s KILL {layout.UNIT} 2>/dev/null || :; systemctl stop {layout.UNIT}\n"
-        f"systemctl reset-failed {layout.UNIT} 2>/dev/null || :",
+        + unit_changes.kill(layout.UNIT),
         disrupts=True,
         seconds=120,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from provision.artifacts import Artifact
 from provision.host import predict, tool_version
 from provision.host.diff import Change, Resource
-from provision.host.facts import STATE_DIR, HostFacts, Look, Place
+from provision.host.facts import STATE_DIR, HostFacts, Look, Place, restart_mark
 
 #: A file with the digest of the tarball from which a folder was unpacked. Only this tool makes such
 #: folders.
@@ -124,7 +124,7 @@ class Tree(Resource):
         Before it replaces a tree, it notes the restarts that the change needs.
         """
         path, digest = shlex.quote(self.path), self.artifact.sha256
-        pending = " ".join(f"{STATE_DIR}/restart.{shlex.quote(unit)}" for unit in self.restarts)
+        pending = shlex.join(map(restart_mark, self.restarts))
         note = f"mkdir -p {STATE_DIR}; touch {pending}" if pending else ":"
         before = "".join(move.script() for move in self.before)
         return f"""\

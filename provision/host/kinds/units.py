@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from provision.host import dropins, predict
 from provision.host.diff import Change, Refusal, Resource
-from provision.host.facts import STATE_DIR, HostFacts, Look, UnitState
+from provision.host.facts import HostFacts, Look, UnitState, restart_mark
 
 #: Lines of the journal in the error about a unit that does not start.
 LOG_LINES = 12
@@ -53,7 +53,7 @@ class Unit(Resource):
                 f"{self.start_seconds} systemctl {verb} {name} || code=$?\nif [ $code != 0 ]; "
                 f"then\n  {_last_lines(name)} >&2\n  [ $code != 124 ] || echo {name} is not "
                 f"ready after {self.start_seconds} s, and is still starting >&2\n  exit "
-                f"1\nfi\nrm -f {STATE_DIR}/restart.{name}",
+                f"1\nfi\nrm -f {shlex.quote(restart_mark(self.name))}",
                 disrupts=True,
                 seconds=self.start_seconds,
                 refusals=self.refusals,

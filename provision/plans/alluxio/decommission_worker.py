@@ -9,9 +9,9 @@ under the same id. When etcd keeps an expired lease, the operator may order its 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
+from provision import wait
 from provision.alluxio.membership import leases, registrations
 from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.alluxio.worker import desired
@@ -21,7 +21,7 @@ from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change
-from provision.host.facts import STATE_DIR, HostFacts, Probe
+from provision.host.facts import HostFacts, Probe, restart_mark
 from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plans.alluxio import forget_worker, stop_workers
@@ -146,11 +146,10 @@ def _stopping(f: HostFacts) -> tuple[Change, ...]:
         return ()
     if unit.active in stop_workers.STOPPED and unit.file_state == "disabled":
         return ()
-    pending = f"{STATE_DIR}/restart.{desired.UNIT}"
     return (
         Change(
             f"stop and disable {desired.UNIT}",
-            f"systemctl disable -q --now {desired.UNIT}; rm -f {pending}",
+            f"systemctl disable -q --now {desired.UNIT}; rm -f {restart_mark(desired.UNIT)}",
             disrupts=True,
             seconds=90,
         ),
@@ -206,11 +205,12 @@ def _at(worker: AlluxioWorker, live: Mapping[str, Entry]) -> list[str]:
 
 def _closed(alluxio: AlluxioCluster, fleet: Fleet, worker: AlluxioWorker) -> None:
     """Wait until the worker's port takes no connection. Raises :class:`Unhealthy`."""
-    deadline = time.monotonic() + alluxio.start_timeout
-    while registrations.port_answers(fleet, worker):
-        if time.monotonic() > deadline:
-            raise Unhealthy(
-                f"{worker.name}: port {worker.rpc_port} still takes connections",
-                id="worker-not-stopped",
-            )
-        time.sleep(POLL_SECONDS)
+
+    def answers() -> bool:
+        return registrations.port_answers(fleet, worker)
+
+    if wait.until(answers, lambda does: not does, alluxio.start_timeout, POLL_SECONDS):
+        raise Unhealthy(
+            f"{worker.name}: port {worker.rpc_port} still takes connections",
+            id="worker-not-stopped",
+        )

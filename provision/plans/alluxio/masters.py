@@ -12,18 +12,18 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from provision import wait
 from provision.alluxio.worker import desired, java, journal
 from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
-from provision.host import disks, gather, preflight
+from provision.host import disks, gather, preflight, unit_changes
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -225,7 +225,7 @@ def require_healthy(
 ) -> None:
     """Raises :class:`Unhealthy` unless, within ``seconds``, each of these masters listens and is in
     its journal's group, and one of the cluster's masters is the primary."""
-    deadline = time.monotonic() + seconds
+    deadline = wait.Deadline(seconds)
     silent, outside = list(masters), list(masters)
     while True:
         silent = _silent(fleet, alluxio, silent)
@@ -233,9 +233,9 @@ def require_healthy(
             outside = _outside(fleet, alluxio, outside)
             if not outside:
                 return
-        if time.monotonic() >= deadline:
+        if deadline.passed:
             break
-        time.sleep(POLL_SECONDS)
+        deadline.pause(POLL_SECONDS)
     if silent:
         raise _unanswering(fleet, masters, silent, "does not answer")
     if find_primary(fleet, alluxio) is None:
@@ -249,13 +249,14 @@ def _outside(
     """The masters that are not in the group of their journal. A master asks the primary once to
     join, at its start (``RaftJournalSystem.joinQuorum``). Before, it is no help in an election."""
 
+    asked = [m for m in masters if journal_folder.is_embedded(alluxio, m)]
+    by_machine = {m.machine: m for m in asked}
+
     def look(session: Session) -> Journal:
-        master = next(m for m in masters if m.machine == session.machine)
-        command = journal.probe_commands(alluxio, master)[journal.LABEL]
+        command = journal.probe_commands(alluxio, by_machine[session.machine])[journal.LABEL]
         return journal.read(session.run(command, "journal", timeout=20).stdout)
 
-    asked = [m for m in masters if journal_folder.is_embedded(alluxio, m)]
-    found = fleet.map(look, [m.machine for m in asked])
+    found = fleet.map(look, list(by_machine))
 
     def inside(master: AlluxioMaster) -> bool:
         seen = found[master.machine]
@@ -458,10 +459,7 @@ def stop(
                 seen, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where
             )
         elif seen.unit(MASTER_UNIT).active not in ("inactive", "failed"):
-            done = Change(
-                f"stop {MASTER_UNIT}", f"systemctl stop {MASTER_UNIT}", disrupts=True, seconds=90
-            )
-            hosts.append(HostChanges(m.name, m.machine, (done,)))
+            hosts.append(HostChanges(m.name, m.machine, (unit_changes.stop(MASTER_UNIT),)))
     if foreign:
         raise PreflightFailed(
             "some masters do not belong to this cluster",

@@ -17,8 +17,7 @@ from provision.alluxio.worker import desired
 from provision.engine.plan import Gate, HostChanges, Step
 from provision.errors import Problem
 from provision.etcd.cluster.handle import Etcd
-from provision.host import gather
-from provision.host.diff import Change
+from provision.host import gather, unit_changes
 from provision.host.facts import HostFacts, Probe
 from provision.inventory import worker_address
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
@@ -26,7 +25,7 @@ from provision.plans.alluxio import forget_worker
 from provision.plans.alluxio.stop_workers import STOPPED
 from provision.ssh.session import Fleet
 
-_STOP = Change(f"stop {desired.UNIT}", f"systemctl stop {desired.UNIT}", disrupts=True, seconds=90)
+_STOP = unit_changes.stop(desired.UNIT)
 
 
 @dataclass(frozen=True, slots=True)

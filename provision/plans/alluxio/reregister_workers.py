@@ -18,9 +18,9 @@ before the next group is restarted.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
+from provision import wait
 from provision.alluxio.commands import readiness
 from provision.alluxio.membership import leases, registrations
 from provision.alluxio.worker import desired
@@ -137,8 +137,8 @@ def lost(
     waiting = list(workers)
     window = alluxio.failure_detection_timeout / KEEP_ALIVES + MARGIN
     least: dict[int, int] = {}
-    term, began = 0, time.monotonic()
-    limit = began + window + PATIENCE
+    term, compared = 0, wait.Deadline(window)
+    limit = wait.Deadline(window + PATIENCE)
     while waiting:
         try:
             with etcd.any() as client:
@@ -147,27 +147,27 @@ def lost(
                 some = sorted({lease for lease in keys.values() if lease})
                 times = client.lease_times(some, leases.SECONDS)
         except Unhealthy:  # etcd may change its leader meanwhile
-            if time.monotonic() > limit:
+            if limit.passed:
                 raise
-            time.sleep(POLL_SECONDS)
+            limit.pause(POLL_SECONDS)
             continue
         if now != term or len(times) < len(some):
-            if time.monotonic() > limit:
+            if limit.passed:
                 raise Unhealthy(
                     "it is not known which workers have lost their registration: etcd changes its "
                     "leader, or answers too slowly",
                     id="leases-not-asked",
                 )
             if now != term:
-                least, term, began = {}, now, time.monotonic()
+                least, term, compared = {}, now, wait.Deadline(window)
         grown = {lease for lease, t in times.items() if t.left > least.get(lease, t.left)}
         for lease, t in times.items():
             least[lease] = min(t.left, least.get(lease, t.left))
         waiting = [w for w in waiting if keys[w.name] not in grown]
-        if len(times) == len(some) and time.monotonic() - began >= window:
+        if len(times) == len(some) and compared.passed:
             break
         if waiting:
-            time.sleep(min(POLL_SECONDS, window / 8))
+            limit.pause(min(POLL_SECONDS, window / 8))
     return waiting
 
 

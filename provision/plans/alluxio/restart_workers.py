@@ -20,7 +20,7 @@ from provision.errors import Problem, UsageError
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
 from provision.host.diff import Change, changes
-from provision.host.facts import STATE_DIR, HostFacts, Probe, merged
+from provision.host.facts import HostFacts, Probe, merged, restart_mark
 from provision.host.resources import File, Identity, Unit
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import forget_worker, moved, start_workers, stop_workers
@@ -30,7 +30,7 @@ from provision.text import printable
 COMMAND = "restart-workers"
 #: The commands that note on the hosts which workers they restart.
 COMMANDS = (COMMAND, "restore-etcd", "recover-etcd")
-MARK = f"{STATE_DIR}/restart.{desired.UNIT}"
+MARK = restart_mark(desired.UNIT)
 
 
 @dataclass(frozen=True, slots=True)

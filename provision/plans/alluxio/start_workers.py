@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from provision import artifacts
+from provision import artifacts, wait
 from provision.alluxio.commands import readiness
 from provision.alluxio.commands.alluxio_cli import NOT_YET
 from provision.alluxio.membership import clusters, registrations, type_change
@@ -268,7 +268,7 @@ def require_live(
     The revisions in ``stale`` belong to keys that do not count. The wait ends early for a worker
     that systemd starts again and again without success.
     """
-    deadline = time.monotonic() + patience
+    deadline = wait.Deadline(patience)
     crashes = _Crashes(etcd.fleet)
     listeners = _Listeners(etcd.fleet, alluxio, chosen, patience, crashes) if ready else None
     while True:
@@ -276,16 +276,16 @@ def require_live(
         try:
             seen = live(alluxio, etcd, chosen)
         except Unhealthy:  # etcd may change its leader meanwhile, and the workers end for it
-            if time.monotonic() >= deadline:
+            if deadline.passed:
                 raise
             crashes.forget()
         missing = [w for w in chosen if seen.get(w.name, -1) in (-1, stale.get(w.name))]
         if not missing:
             if listeners is None or listeners.answer():
                 return seen
-            time.sleep(POLL_SECONDS)
+            deadline.pause(POLL_SECONDS)
             continue
-        late = time.monotonic() >= deadline
+        late = deadline.passed
         # A worker with a stale live key is left out: its old lease can keep it from starting.
         why = crashes.told([w for w in missing if w.name not in seen], late=late)
         if late:
@@ -296,7 +296,7 @@ def require_live(
                 _why(alluxio, etcd, missing),
                 id="worker-not-live",
             )
-        time.sleep(POLL_SECONDS)
+        deadline.pause(POLL_SECONDS)
 
 
 class _Listeners:
@@ -313,22 +313,21 @@ class _Listeners:
         self._fleet, self._alluxio, self._waiting = fleet, alluxio, list(workers)
         self._count = len(workers)
         self._patience, self._crashes = patience, crashes
-        self._deadline: float | None = None
+        self._deadline: wait.Deadline | None = None
         self._next = 0.0
 
     def answer(self) -> bool:
         """Whether all listeners have answered. Raises :class:`Unhealthy` after the deadline."""
-        now = time.monotonic()
         if self._deadline is None:
-            self._deadline = now + self._patience
-        if now < self._next:
+            self._deadline = wait.Deadline(self._patience)
+        if time.monotonic() < self._next:
             return False
         seen, problems = readiness.look(self._fleet, self._alluxio, self._waiting)
         self._next = time.monotonic() + READY_LOOK_SECONDS
         self._waiting = [w for w in self._waiting if w.name not in seen or not seen[w.name].ready]
         if not self._waiting:
             return True
-        late = time.monotonic() >= self._deadline
+        late = self._deadline.passed
         why = f" after {self._patience} s" if late and self._patience else ""
         if not late:
             why = self._crashes.told(self._waiting)

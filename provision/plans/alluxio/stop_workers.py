@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from provision.alluxio.worker import desired as worker
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
-from provision.host import gather
-from provision.host.diff import Change
+from provision.host import gather, unit_changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
@@ -31,9 +30,8 @@ def plan(inventory: Inventory, chosen: Sequence[AlluxioWorker], fleet: Fleet) ->
     probe = Probe(resources=(File(worker.UNIT_PATH, None),), units=(worker.UNIT,))
     facts = gather.require_facts(fleet, {w.machine: probe for w in chosen})
     require_ours(inventory, chosen, facts)
-    stop = Change(f"stop {worker.UNIT}", f"systemctl stop {worker.UNIT}", disrupts=True, seconds=90)
     hosts = tuple(
-        HostChanges(w.name, w.machine, (stop,))
+        HostChanges(w.name, w.machine, (unit_changes.stop(worker.UNIT),))
         for w in chosen
         if facts[w.machine].unit(worker.UNIT).active not in STOPPED
     )

@@ -179,8 +179,7 @@ trap 'rm -rf "$d"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 chown {q(cluster.user)}: "$d"
 cd /
-low="nice -n 19"
-! command -v ionice >/dev/null || low="$low ionice -c 3"
+{layout.low_priority()}
 {layout.as_user(cluster)} $low \\
 sh -c {q(as_user)} sh {q(member.data_dir + "/member")} "$d" </dev/null
 """

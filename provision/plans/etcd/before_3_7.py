@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 
+from provision import wait
 from provision.engine.plan import Gate
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster import gates, health
@@ -49,9 +49,9 @@ def snapshot_written(etcd: Etcd, member: EtcdMember) -> Gate:
         gates.all_healthy(etcd, member).check()
         with etcd.member(member) as client:
             wanted = client.status().raft_index
-        deadline = time.monotonic() + WRITTEN_WITHIN
+        deadline = wait.Deadline(WRITTEN_WITHIN)
         while (newest := _newest(etcd, member)) < wanted:
-            if time.monotonic() > deadline:
+            if deadline.passed:
                 where = f"{member.name} ({member.machine.host})"
                 what = f"its newest snapshot is of log entry {newest}, not of {wanted} or later"
                 remedy = f"to see why: invoke logs --host {member.name}"
@@ -61,7 +61,7 @@ def snapshot_written(etcd: Etcd, member: EtcdMember) -> Gate:
                     id="upgrade-stopped",
                 )
             health.verify_write(etcd, member)  # each write adds some entries to the log
-            time.sleep(gates.POLL_SECONDS)
+            deadline.pause(gates.POLL_SECONDS)
 
     return Gate(f"every member healthy, {member.name} has written a snapshot", check)
 

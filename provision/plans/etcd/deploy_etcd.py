@@ -13,6 +13,7 @@ from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import gates, hashes, health
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.rolling import rolling_step
 from provision.etcd.member import desired, layout
 from provision.etcd.member.membership_diff import MemberChange
 from provision.etcd.pki import external_ca, tls
@@ -131,6 +132,7 @@ def plan(
     standing = alarm.kinds
     asked = known if standing else etcd.with_cluster(whole)
     for member in gates.order(rolling, observed.health):
+        verified = gates.all_healthy(asked, member, standing)
         disruptive = tuple(c for c in todo[member.name] if not c.non_disruptive)
         if isinstance(ca, external_ca.External):
             # Certificates of a new CA are installed when every member trusts the CA.
@@ -138,10 +140,10 @@ def plan(
             disruptive = tuple(c for c in disruptive if not c.ask)
             if leaves:
                 title = f"give {member.name} its new certificates"
-                late_leaves.append(_rolling(asked, member, leaves, title, standing))
+                late_leaves.append(rolling_step(asked, member, title, leaves, after=verified))
         if disruptive:
             title = f"change {member.name}"
-            steps.append(_rolling(asked, member, disruptive, title, standing))
+            steps.append(rolling_step(asked, member, title, disruptive, after=verified))
     steps += late_leaves
     if alarm.kinds and alarm.solved:
         call = alarms.disarm(known, "NOSPACE")
@@ -172,21 +174,6 @@ def _newer(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
             remedy = f"set etcd.version to {newer}, or go back: invoke deploy-etcd --downgrade"
             found.append(Problem(where, what, remedy, "warning", id="release-newer"))
     return found
-
-
-def _rolling(
-    etcd: Etcd,
-    member: EtcdMember,
-    todo: tuple[Change, ...],
-    title: str,
-    standing: Collection[str],
-) -> Step:
-    return Step(
-        title,
-        (_on(member, todo),),
-        before=gates.require_others_healthy(etcd, member),
-        after=gates.all_healthy(etcd, member, standing),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,18 @@ import contextlib
 import http.client
 import shlex
 import socket
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provision import artifacts
+from provision import artifacts, wait
 from provision.artifacts import Artifact
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.cluster import gates, hashes, health, reconfigure, served_certs
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
+from provision.etcd.cluster.rolling import rolling_step
 from provision.etcd.member import desired, layout
 from provision.etcd.pki import imported, tls
 from provision.host import gather
@@ -242,17 +242,13 @@ class Steps:
         """Restart every member once more on the release that it runs, the leader last. Each restart
         is noted on the member's host (see :mod:`provision.plans.etcd.before_3_6`)."""
         todo = [m for m in self.cluster.members if m.name not in done]
-        todo.sort(key=lambda m: m.name == self._leader)
-        for number, member in enumerate(todo):
-            others = [*todo[:number], *(m for m in self.cluster.members if m != member)]
-            if member.name == self._leader and others:
-                self._hand_over(member, others[0])
-            release = self._versions[member.name]
-            assert release is not None  # checked by _refuse_unprepared, or set by an earlier roll
+        for member, release in self._in_turn(todo):
             self.steps.append(
-                Step(
+                rolling_step(
+                    self.etcd,
+                    member,
                     f"{member.name}: restart etcd {release} once more, to repair its lists",
-                    (HostChanges(member.name, member.machine, self._restart(member)),),
+                    self._restart(member),
                     before=_undisturbed(self.etcd, member, release),
                     after=_runs(self.etcd, member, release, whole=False),
                 )
@@ -273,22 +269,30 @@ class Steps:
             and (v := self._versions[m.name])
             and version_tuple(v)[:2] < etcd_releases.WITHOUT_V2
         ]
-        todo.sort(key=lambda m: m.name == self._leader)
+        for member, release in self._in_turn(todo):
+            self.steps.append(
+                rolling_step(
+                    self.etcd,
+                    member,
+                    f"{member.name}: etcd {release} writes a snapshot for 3.7 to start from",
+                    self._snapshot_often(member, release),
+                    before=_undisturbed(self.etcd, member, release),
+                    after=before_3_7.snapshot_written(self.etcd, member),
+                )
+            )
+
+    def _in_turn(self, members: Sequence[EtcdMember]) -> Iterator[tuple[EtcdMember, str]]:
+        """Each of ``members`` with the release that it runs, the leader last. A step lets another
+        member take the lead first."""
+        todo = sorted(members, key=lambda m: m.name == self._leader)
         for number, member in enumerate(todo):
             others = [*todo[:number], *(m for m in self.cluster.members if m != member)]
             if member.name == self._leader and others:
                 self._hand_over(member, others[0])
             release = self._versions[member.name]
+            # The callers have checked it, or an earlier roll has set it.
             assert release is not None
-            changed = self._snapshot_often(member, release)
-            self.steps.append(
-                Step(
-                    f"{member.name}: etcd {release} writes a snapshot for 3.7 to start from",
-                    (HostChanges(member.name, member.machine, changed),),
-                    before=_undisturbed(self.etcd, member, release),
-                    after=before_3_7.snapshot_written(self.etcd, member),
-                )
-            )
+            yield member, release
 
     def enable_downgrade(self, hop: Release) -> None:
         etcd = self.etcd
@@ -327,10 +331,12 @@ class Steps:
                 self._hand_over(member, done[0])
             last = number == len(behind)
             self.steps.append(
-                Step(
+                rolling_step(
+                    self.etcd,
+                    member,
                     f"{member.name}: etcd {self._versions[member.name] or '(down)'} to "
                     f"{hop.version}",
-                    (HostChanges(member.name, member.machine, self._changes(hop, member)),),
+                    self._changes(hop, member),
                     before=_undisturbed(self.etcd, member, hop.version),
                     after=_runs(self.etcd, member, hop.version, whole=last, back=back),
                 )
@@ -657,18 +663,16 @@ def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
 
 
 def _wait_for_version(etcd: Etcd, member: EtcdMember, wanted: tuple[int, int]) -> None:
-    deadline = time.monotonic() + VERSION_WITHIN
-    while True:
-        now: tuple[int, int] | None = None
+    def look() -> tuple[int, int] | None:
         with contextlib.suppress(ProvisionError):
-            now = cluster_version(etcd, member)
-        if now == wanted:
-            return
-        if time.monotonic() > deadline:
-            said = ".".join(map(str, now)) if now else "not known"
-            raise Unhealthy(
-                f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s "
-                f"the cluster version is {said}",
-                id="upgrade-stopped",
-            )
-        time.sleep(0.25)
+            return cluster_version(etcd, member)
+        return None
+
+    now = wait.until(look, lambda version: version == wanted, VERSION_WITHIN, 0.25)
+    if now != wanted:
+        said = ".".join(map(str, now)) if now else "not known"
+        raise Unhealthy(
+            f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s "
+            f"the cluster version is {said}",
+            id="upgrade-stopped",
+        )

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from provision.engine.plan import Action, HostChanges, Plan, Step
+from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import gates, reconfigure
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.rolling import rolling_step
 from provision.etcd.member import desired
 from provision.etcd.member.desired import Leaf, MemberTls
 from provision.etcd.pki import tls
-from provision.host.diff import Change, changes
+from provision.host.diff import changes
 from provision.host.predict import after
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd.state.observe import EtcdState, Running
@@ -52,7 +53,7 @@ def plan(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
         material = tls.material(cluster, m, facts[m.name], ca)
         files = desired.resources(cluster, plain, observed.artifact, material, facts[m.name])
         if todo := changes(files, facts[m.name]):
-            steps.append(_change(etcd, m, todo, f"{m.name} can speak TLS to its peers"))
+            steps.append(rolling_step(etcd, m, f"{m.name} can speak TLS to its peers", todo))
             facts[m.name] = after(files, facts[m.name])
             if material is not None:
                 # Certificates that this run has made are valid.
@@ -66,7 +67,7 @@ def plan(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
         material = given.get(m.name) or tls.material(cluster, m, facts[m.name], ca)
         files = desired.resources(cluster, m, observed.artifact, material, facts[m.name])
         if todo := changes(files, facts[m.name]):
-            steps.append(_change(etcd, m, todo, f"{m.name} listens by TLS only"))
+            steps.append(rolling_step(etcd, m, f"{m.name} listens by TLS only", todo))
     steps += tls.own_steps(cluster, ca)
     guards = tuple(m.machine for m in cluster.members)
     return Plan("deploy-etcd", cluster.name, tuple(steps), observed.warnings, guards)
@@ -117,13 +118,4 @@ def _told(etcd: Etcd, member: EtcdMember, member_id: int) -> Step:
             ),
         ),
         before=gates.require_others_healthy(etcd, member),
-    )
-
-
-def _change(etcd: Etcd, member: EtcdMember, todo: tuple[Change, ...], title: str) -> Step:
-    return Step(
-        title,
-        (HostChanges(member.name, member.machine, todo),),
-        before=gates.require_others_healthy(etcd, member),
-        after=gates.all_healthy(etcd, member),
     )

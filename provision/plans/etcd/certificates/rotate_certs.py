@@ -16,13 +16,14 @@ and their certificates, and restart together.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 
+from provision import wait
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.rolling import rolling_step
 from provision.etcd.cluster.served_certs import CertificateState, shown_certificates
 from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import MemberTls
@@ -412,12 +413,7 @@ def _new_trust(
     title: str,
 ) -> Step:
     todo = changes(_trusting(etcd.cluster, member, bundle), facts)
-    return Step(
-        title,
-        (HostChanges(member.name, member.machine, todo),),
-        before=gates.require_others_healthy(etcd, member),
-        after=gates.all_healthy(etcd, member),
-    )
+    return rolling_step(etcd, member, title, todo)
 
 
 def _trusting(cluster: EtcdCluster, member: EtcdMember, bundle: bytes) -> list[Resource]:
@@ -466,12 +462,8 @@ def _leaf_step(
     """``made``: the fingerprints of the certificates, by listener. They are there at the latest
     when the step is applied."""
     todo = changes(desired.certificates(etcd.cluster, new), facts)
-    return Step(
-        f"renew {member.name}",
-        (HostChanges(member.name, member.machine, todo),),
-        before=gates.require_others_healthy(etcd, member),
-        after=_shown(etcd, member, made),
-    )
+    title = f"renew {member.name}"
+    return rolling_step(etcd, member, title, todo, after=_shown(etcd, member, made))
 
 
 def _shown(etcd: Etcd, member: EtcdMember, made: dict[str, str]) -> Gate:
@@ -479,26 +471,22 @@ def _shown(etcd: Etcd, member: EtcdMember, made: dict[str, str]) -> Gate:
     healthy = gates.all_healthy(etcd, member)
     listeners = {"peer": "peer", "client": "server"}
 
+    def late_ones() -> list[CertificateState]:
+        return [
+            c
+            for c in shown_certificates(etcd, member)
+            if listeners[c.listener] in made
+            and (c.error or c.fingerprint != made[listeners[c.listener]])
+        ]
+
     def check() -> None:
         healthy.check()
-        deadline = time.monotonic() + SHOWN_WITHIN
-        while True:
-            shown = shown_certificates(etcd, member)
-            late = [
-                c
-                for c in shown
-                if listeners[c.listener] in made
-                and (c.error or c.fingerprint != made[listeners[c.listener]])
-            ]
-            if not late:
-                return
-            if time.monotonic() > deadline:
-                raise Unhealthy(
-                    f"{member.name} does not show its new certificate",
-                    [_late(member, c) for c in late],
-                    id="certificate-unverified",
-                )
-            time.sleep(0.1)
+        if late := wait.until(late_ones, lambda late: not late, SHOWN_WITHIN, 0.1):
+            raise Unhealthy(
+                f"{member.name} does not show its new certificate",
+                [_late(member, c) for c in late],
+                id="certificate-unverified",
+            )
 
     return Gate(f"{member.name} shows the new certificates; {healthy.title}", check)
 

@@ -8,11 +8,11 @@ leader alone renews leases.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from provision import wait
 from provision.engine.plan import Action, Gate, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.errors import EtcdRefused
@@ -260,19 +260,19 @@ def _wait_compacted(etcd: Etcd, within: float) -> None:
     data, so in the end about the same size of their databases is in use.
     """
     last: dict[str, int] = {}
-    started = fell = differed = time.monotonic()
+    limit = wait.Deadline(within)
+    still, alike = wait.Deadline(STILL_FOR), wait.Deadline(ALIKE_FOR)
     while True:
         now = {u.member: u.in_use for u in usage(health.observe(etcd))}
-        at = time.monotonic()
         if any(n < last.get(name, n) for name, n in now.items()):
-            fell = at
+            still = wait.Deadline(STILL_FOR)
         least = min(now.values(), default=0)
         if any(n > least * (1 + GAIN_SHARE) + GAIN_FLOOR for n in now.values()):
-            differed = at
-        if at - differed > ALIKE_FOR or at - fell > STILL_FOR or at - started > within:
+            alike = wait.Deadline(ALIKE_FOR)
+        if alike.passed or still.passed or limit.passed:
             return
         last = now
-        time.sleep(gates.POLL_SECONDS)
+        limit.pause(gates.POLL_SECONDS)
 
 
 def _defragment(

@@ -312,7 +312,7 @@ def _force(cluster: EtcdCluster, chosen: EtcdMember, mark: RecoveryMarker) -> Ch
     q, user = shlex.quote, cluster.user
     port = 20000 + secrets.randbelow(9999)
     script = f"""\
-systemctl is-active -q {layout.UNIT} && {{ echo "{layout.UNIT} runs again" >&2; exit 1; }}
+{layout.refuse_running()}
 c=$(mktemp {STATE_DIR}/recover.XXXXXX)
 grep -v '^listen-client-urls:' {q(layout.config_file(cluster))} >"$c"
 echo 'listen-client-urls: "http://127.0.0.1:{port}"' >>"$c"

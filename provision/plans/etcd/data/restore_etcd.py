@@ -309,7 +309,7 @@ def _restore(
     user = cluster.user
     script = f"""\
 cd /
-systemctl is-active -q {layout.UNIT} && {{ echo "{layout.UNIT} runs again" >&2; exit 1; }}
+{layout.refuse_running()}
 # A new disk's top folder is root's.
 chown {user}:{user} {shlex.quote(member.data_dir)}; chmod 0700 {shlex.quote(member.data_dir)}
 rm -rf {shlex.quote(new)}

@@ -1,0 +1,71 @@
+"""Waiting for something on a host or in etcd: looks, with a pause between them and a time limit.
+
+:func:`until` is the whole wait. A wait with more logic in it uses a :class:`Deadline`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+class Clock:
+    """The clock of every wait. A test puts other methods in the place of these two."""
+
+    def now(self) -> float:
+        """Seconds since some moment in the past; they never go back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Deadline:
+    """A time limit of ``within`` seconds, from now on."""
+
+    def __init__(self, within: float, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+        self._within = within
+        self._begin = self._clock.now()
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the limit was set."""
+        return self._clock.now() - self._begin
+
+    @property
+    def left(self) -> float:
+        """Seconds until the limit; 0 from then on."""
+        return max(0.0, self._within - self.waited)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is over. A limit of 0 seconds has passed at once."""
+        return not self.left
+
+    def pause(self, seconds: float) -> None:
+        """Sleep between two looks."""
+        self._clock.sleep(seconds)
+
+
+def until(
+    look: Callable[[], _T],
+    good: Callable[[_T], bool],
+    within: float,
+    every: float,
+    clock: Clock | None = None,
+) -> _T:
+    """Look until ``good`` accepts the result, or ``within`` seconds have passed.
+
+    Returns the last look: the caller checks whether it is good. There is at least one look. The
+    pause between two looks is ``every`` seconds. An error of ``look`` ends the wait.
+    """
+    deadline = Deadline(within, clock)
+    while True:
+        seen = look()
+        if good(seen) or deadline.passed:
+            return seen
+        deadline.pause(every)
