@@ -7,11 +7,13 @@ text, never as markup.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from provision import terminal
 from provision.check_nodes import CheckReport, NodeVerdict, State, changes
+from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster.health import MemberHealth
 from provision.etcd.cluster.served_certs import EXPIRY_WARNING_DAYS
 from provision.text import size
@@ -35,8 +37,19 @@ _STYLES = {
     State.UNDETERMINED: "yellow",
 }
 
+T = TypeVar("T")
 
 _styled = terminal.text
+
+
+@dataclass(frozen=True, slots=True)
+class _Column(Generic[T]):
+    """A column of a table with a row for each ``T``. ``right``: it is aligned to the right."""
+
+    title: str
+    cell: Callable[[T], str | Text]
+    right: bool = False
+    shown: bool = True
 
 
 def check(report: CheckReport) -> None:
@@ -134,27 +147,35 @@ def _summary(report: CheckReport) -> list[RenderableType]:
 
 
 def _members(report: CheckReport) -> RenderableType:
-    rows: list[list[str | Text]] = []
-    for m in report.etcd.members:
-        status = m.status
-        rows.append(
-            [
-                m.member.name,
-                m.member.client_url + (" (ssh)" if m.how == "tunnel" else ""),
-                _styled("healthy", "green") if m.healthy else _styled("UNHEALTHY", "bold red"),
-                report.etcd.role(m),
-                status.version if status is not None else "-",
-                str(status.revision) if status is not None else "-",
-                size(status.db_size) if status is not None else "-",
-                _styled(", ".join(status.alarms), "bold red") if status and status.alarms else "-",
-                _certificate_days(m),
-            ]
-        )
-    headings = (
-        *("etcd member", "endpoint", "health", "role", "version"),
-        *("revision", "db size", "alarms", "certificate"),
-    )
-    return _table(headings, rows)
+    columns: list[_Column[MemberHealth]] = [
+        _Column("etcd member", lambda m: m.member.name),
+        _Column("endpoint", _endpoint),
+        _Column("health", _health),
+        _Column("role", report.etcd.role),
+        _Column("version", _reported(lambda status: status.version)),
+        _Column("revision", _reported(lambda status: str(status.revision)), right=True),
+        _Column("db size", _reported(lambda status: size(status.db_size)), right=True),
+        _Column("alarms", _reported(_alarms)),
+        _Column("certificate", _certificate_days, right=True),
+    ]
+    return _table(columns, report.etcd.members)
+
+
+def _reported(cell: Callable[[MemberStatus], str | Text]) -> Callable[[MemberHealth], str | Text]:
+    """A cell from the member's status; "-" when the member did not answer."""
+    return lambda m: "-" if m.status is None else cell(m.status)
+
+
+def _endpoint(m: MemberHealth) -> str:
+    return m.member.client_url + (" (ssh)" if m.how == "tunnel" else "")
+
+
+def _health(m: MemberHealth) -> Text:
+    return _styled("healthy", "green") if m.healthy else _styled("UNHEALTHY", "bold red")
+
+
+def _alarms(status: MemberStatus) -> str | Text:
+    return _styled(", ".join(status.alarms), "bold red") if status.alarms else "-"
 
 
 def _certificate_days(m: MemberHealth) -> str | Text:
@@ -175,27 +196,18 @@ def _workers(report: CheckReport, shown: list[NodeVerdict]) -> RenderableType:
     unlisted = "..." if report.info_nodes is None else "not listed"
     if report.info_nodes is not None and report.info_nodes.error:
         unlisted = "no answer" if report.info_nodes.installed else "-"
-    rows: list[list[str | Text]] = [
-        [
-            n.name or "(not in the inventory)",
-            n.address or "-",
-            _styled(n.state.value, _STYLES[n.state]),
-            n.worker_id or "-",
-            n.info_nodes or unlisted,
-            "\n".join(_notes(n)),
-        ]
-        for n in shown
+    has_ready = any(n.ready is not None for n in report.nodes)
+    has_notes = any(n.notes for n in shown)
+    columns: list[_Column[NodeVerdict]] = [
+        _Column("worker", lambda n: n.name or "(not in the inventory)"),
+        _Column("address", lambda n: n.address or "-"),
+        _Column("state", lambda n: _styled(n.state.value, _STYLES[n.state])),
+        _Column("ready", _readiness, shown=has_ready),
+        _Column("worker id", lambda n: n.worker_id or "-"),
+        _Column("info nodes", lambda n: n.info_nodes or unlisted),
+        _Column("notes", lambda n: "\n".join(_notes(n)), shown=has_notes),
     ]
-    headings = ["worker", "address", "state", "worker id", "info nodes", "notes"]
-    if not any(n.notes for n in shown):
-        headings.pop()
-        for row in rows:
-            row.pop()
-    if any(n.ready is not None for n in report.nodes):
-        headings.insert(3, "ready")
-        for row, n in zip(rows, shown, strict=True):
-            row.insert(3, _readiness(n))
-    return _table(headings, rows)
+    return _table(columns, shown)
 
 
 def _readiness(n: NodeVerdict) -> str | Text:
@@ -219,14 +231,16 @@ def _etcd_line(report: CheckReport) -> str:
     return f"{text}; a worker that dies shows as FAILED within {seconds} s"
 
 
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> RenderableType:
+def _table(columns: Iterable[_Column[T]], rows: Iterable[T]) -> RenderableType:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in headings:
-        number = heading in ("revision", "db size", "certificate")
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    columns = [column for column in columns if column.shown]
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(_styled(cell) if isinstance(cell, str) else cell for cell in row))
+        cells = (column.cell(row) for column in columns)
+        table.add_row(*(_styled(cell) if isinstance(cell, str) else cell for cell in cells))
     return table

@@ -15,11 +15,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import paramiko
 from fabric import Config, Connection
 from paramiko.auth_strategy import AuthStrategy
+from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_CONNECT_FAILED
 
 from provision.ids import Id
 from provision.inventory.resolved import Machine
@@ -42,6 +43,9 @@ SILENT_FOR = 30
 #: Seconds between two looks of an idle connection's thread. Paramiko looks ten times a second;
 #: with hundreds of hosts this keeps a processor busy.
 IDLE_LOOK = 3.0
+#: Why an SSH server opened no TCP stream (RFC 4254, 5.1): its connection to the address failed, or
+#: it does not forward connections.
+Forwarding = Literal["refused", "prohibited"]
 
 
 class Refused(paramiko.SSHException):
@@ -348,6 +352,15 @@ def _transports(known: Known) -> Any:
 
 #: For an RSA key, SSH names one of three signature algorithms (RFC 8332).
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
+
+
+def forwarding(error: BaseException) -> Forwarding | None:
+    """Why an SSH server opened no TCP stream; None when ``error`` is another failure."""
+    if not isinstance(error, paramiko.ChannelException):
+        return None
+    if error.code == OPEN_FAILED_CONNECT_FAILED:
+        return "refused"
+    return "prohibited" if error.code == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED else None
 
 
 def reason(error: BaseException) -> tuple[str, str, Id]:

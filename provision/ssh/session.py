@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 from provision.errors import PreflightFailed, Problem, ProvisionError
+from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.passwords import Passwords
 from provision.text import printable
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
     import paramiko
     from fabric import Connection
 
-    from provision.ssh.connect import Connector
+    from provision.ssh.connect import Connector, Forwarding
 
 T = TypeVar("T")
+
+#: The package that speaks SSH. It comes with Fabric: the requirements of this tool do not name it.
+LIBRARY = "paramiko"
 
 # paramiko logs the same errors that it raises; without a handler they go to the operator's screen.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -54,7 +58,33 @@ _REFUSED = "-- sudo did not accept the password --"
 
 
 class Unreachable(PreflightFailed):
-    """A host is unreachable over SSH: network, host key, login, or it stopped answering."""
+    """A host is unreachable over SSH: network, host key, login, or it stopped answering.
+
+    ``forwarding``: why an SSH server opened no TCP stream; None after any other failure.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        problems: Sequence[Problem] = (),
+        *,
+        id: Id,
+        forwarding: Forwarding | None = None,
+    ) -> None:
+        super().__init__(message, problems, id=id)
+        self.forwarding = forwarding
+
+
+class Stream(Protocol):
+    """A TCP stream: a socket, or a stream that a host opens (:meth:`Session.open_tcp`).
+
+    The methods do what a socket's do; ``settimeout`` takes seconds.
+    """
+
+    def recv(self, size: int, /) -> bytes: ...
+    def sendall(self, data: bytes, /) -> None: ...
+    def settimeout(self, seconds: float, /) -> None: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +308,11 @@ class Session:
             self._judge_sudo(channel.exit_status, channel.recv_stderr(MAX_GREETING), what)
         return Held(channel, greeting.decode(errors="replace").rstrip("\n"))
 
-    def open_tcp(self, address: str, port: int, timeout: float) -> paramiko.Channel:
-        """A TCP stream from this host to ``address:port``, through the SSH connection."""
+    def open_tcp(self, address: str, port: int, timeout: float) -> Stream:
+        """A TCP stream from this host to ``address:port``, through the SSH connection.
+
+        ``timeout`` (seconds) limits the opening. Raises :class:`Unreachable`.
+        """
         try:
             self._last()
             return self._transport().open_channel(
@@ -379,6 +412,7 @@ class Session:
             return transport
 
     def _unreachable(self, error: BaseException, what: str = "connect") -> Unreachable:
+        from provision.ssh.connect import forwarding
         from provision.ssh.connect import reason as explained
 
         reason, remedy, id = explained(error)
@@ -386,7 +420,10 @@ class Session:
         self._stats.broken.append((self.machine.host, what, reason))
         where = f"{self.machine.host} ({self.machine.where})"
         return Unreachable(
-            f"{where}: {reason}", [Problem(where, f"{what}: {reason}", remedy, id=id)], id=id
+            f"{where}: {reason}",
+            [Problem(where, f"{what}: {reason}", remedy, id=id)],
+            id=id,
+            forwarding=forwarding(error),
         )
 
 
@@ -529,7 +566,7 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
     server = socket.create_server(("127.0.0.1", 0))
     stopping = threading.Event()
 
-    def pump(source: Any, sink: Any) -> None:
+    def pump(source: Stream, sink: Stream) -> None:
         with contextlib.suppress(OSError, EOFError):
             while data := source.recv(CHUNK):
                 sink.sendall(data)

@@ -14,62 +14,60 @@ from provision.etcd.cluster import reach
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import Machine
+from provision.ssh.connect import Forwarding
 from provision.ssh.session import Fleet, Stats, Unreachable
 from tests.unit.builders import etcd, member
 from tests.unit.test_check import STATUS, healthy
 
 
-class ChannelException(Exception):
-    """As paramiko's: the SSH server's reason not to open a channel."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code, "Connect failed")
-        self.code = code
-
-
 class Refusing(Fleet):
     """Hosts whose SSH works but forwards nothing, or does not work."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, forwarding: Forwarding | None) -> None:
         super().__init__(1, Stats())
-        self.cause = cause
+        self.forwarding = forwarding
 
     def session(self, machine: Machine) -> Refusing:  # type: ignore[override]
         return self
 
     def open_tcp(self, *_: object, **__: object) -> None:
         problem = Problem("h", "connect: login refused", "load the key", id="disk-full")
-        raise Unreachable("h: login refused", [problem], id="ssh-login-refused") from self.cause
+        raise Unreachable(
+            "h: login refused", [problem], id="ssh-login-refused", forwarding=self.forwarding
+        )
 
 
 REFUSED, TIMEOUT = ConnectionRefusedError(), TimeoutError()
 
 
 @pytest.mark.parametrize(
-    ("direct", "cause", "said"),
+    ("direct", "forwarding", "said"),
     [
-        (REFUSED, ChannelException(2), "connection refused (by its own host, too)"),
+        (REFUSED, "refused", "connection refused (by its own host, too)"),
         (
             TIMEOUT,
-            ChannelException(2),
+            "refused",
             "connection refused (by its own host; from here: no answer in 1 s)",
         ),
         (
             TIMEOUT,
-            ChannelException(1),
+            "prohibited",
             "no answer (in 1 s; its sshd does not forward connections (AllowTcpForwarding))",
         ),
-        (REFUSED, OSError(), "connection refused (through SSH: connect: login refused)"),
+        (REFUSED, None, "connection refused (through SSH: connect: login refused)"),
         (
             socket.gaierror(),
-            OSError(),
+            None,
             "not available (the name 10.0.0.1 does not resolve here; "
             "through SSH: connect: login refused)",
         ),
     ],
 )
 def test_both_ways_failed(
-    direct: Exception, cause: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+    direct: Exception,
+    forwarding: Forwarding | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def connect(*_: object) -> socket.socket:
         raise direct
@@ -77,7 +75,7 @@ def test_both_ways_failed(
     monkeypatch.setattr(socket, "create_connection", connect)
     with (
         pytest.raises(EtcdUnreachable) as caught,
-        reach.open_route(Etcd(etcd(), Refusing(cause)), member(1), 2379),
+        reach.open_route(Etcd(etcd(), Refusing(forwarding)), member(1), 2379),
     ):
         pass
     assert caught.value.problems[0].what == said

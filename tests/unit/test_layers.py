@@ -23,6 +23,8 @@ PART_OF = {
     "": "base",
 }
 ALONE = ("artifacts",)
+#: What only ``ssh/`` imports or names, in a comment as well.
+SSH_LIBRARY = re.compile(r"\b(fabric|paramiko)\b", re.IGNORECASE)
 
 
 def _name(path: Path) -> str:
@@ -92,6 +94,31 @@ def test_no_modules_import_each_other() -> None:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("from paramiko.common import x", True),
+        ("    import fabric", True),
+        ("metadata.version('paramiko')", True),
+        ("# as Paramiko's error", True),
+        ("connection = 'paramiko_ssh'  # Ansible's name", False),
+    ],
+)
+def test_the_ssh_library_is_known_by_its_name(line: str, named: bool) -> None:
+    assert bool(SSH_LIBRARY.search(line)) == named
+
+
+def test_only_the_ssh_folder_knows_the_ssh_library() -> None:
+    """Another library is then a change of that folder, and of pyproject.toml."""
+    knowing = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if SSH_LIBRARY.search(path.read_text(encoding="utf-8"))
+    }
+    assert knowing >= {"ssh/connect.py", "ssh/session.py"}
+    assert [path for path in sorted(knowing) if not path.startswith("ssh/")] == []
 
 
 #: Tasks that share a module, since each is the other's way back or other half.

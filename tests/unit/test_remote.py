@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
+import paramiko
 import pytest
 
 from provision.errors import PreflightFailed
@@ -93,6 +95,28 @@ def test_why_a_host_is_unreachable(error: Exception, says: str) -> None:
     assert problem.where == "a (i.yml:1)"
     assert says in problem.what
     assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "forwarding"),
+    [
+        (paramiko.ChannelException(1, "Administratively prohibited"), "prohibited"),
+        (paramiko.ChannelException(2, "Connect failed"), "refused"),
+        (paramiko.ChannelException(4, "Resource shortage"), None),
+        (paramiko.SSHException("Timeout opening channel."), None),
+        (ConnectionRefusedError(), None),
+    ],
+)
+def test_why_a_host_opens_no_stream(error: Exception, forwarding: str | None) -> None:
+    """The numbers are SSH's (RFC 4254, 5.1)."""
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    connection = SimpleNamespace(transport=SimpleNamespace(open_channel=fail), is_connected=True)
+    with pytest.raises(Unreachable) as caught:
+        Session(A, Stats(), lambda _: connection).open_tcp("10.0.0.1", 2379, timeout=1)
+    assert caught.value.forwarding == forwarding
 
 
 class TestMap:

@@ -44,6 +44,14 @@ def test_a_healthy_cluster(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == "1 worker: 1 LIVE"
 
 
+def test_numbers_end_below_the_end_of_their_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    heading, _, row, *_ = drawn(report(LIVE), capsys)
+    for title, number in (("revision", "9"), ("db size", "20 kB"), ("certificate", "-")):
+        end = heading.index(title) + len(title)
+        assert row[:end].endswith(f"  {number}"), title
+    assert row.index("-") == heading.index("alarms")
+
+
 def test_what_the_hosts_say_has_a_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any("ready" in line.lower() for line in drawn(report(LIVE), capsys))
     nodes = (

@@ -22,13 +22,11 @@ from provision.etcd.api.login import root_login
 from provision.etcd.api.values import ClientTls, Endpoint, Login
 from provision.ids import Id
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, bracketed
-from provision.ssh.session import Fleet, tunnel
+from provision.ssh.session import Fleet, Unreachable, tunnel
 
 Route = Literal["direct", "tunnel"]
 #: Seconds to wait for a direct TCP connection before the tunnel is tried.
 DIRECT_TIMEOUT = 1.0
-
-_PROHIBITED, _CONNECT_FAILED = 1, 2
 
 #: A cluster's name, and which of the clusters with that name is meant.
 _Key = tuple[str, Established]
@@ -155,13 +153,12 @@ def open_route(
 
 def _neither(reason: Reason, detail: str, error: ProvisionError) -> tuple[Reason, str]:
     """The reason to report when both the direct way (``reason``) and the way through SSH failed."""
-    # paramiko's ChannelException: SSH works, but the host could not connect (RFC 4254, 5.1).
-    code = getattr(error.__cause__, "code", None)
-    if code == _CONNECT_FAILED and reason is Reason.REFUSED:
+    forwarding = error.forwarding if isinstance(error, Unreachable) else None
+    if forwarding == "refused" and reason is Reason.REFUSED:
         return Reason.REFUSED, "by its own host, too"
-    if code == _CONNECT_FAILED:
+    if forwarding == "refused":
         return Reason.REFUSED, f"by its own host; from here: {reason.value} {detail}".rstrip()
-    if code == _PROHIBITED:
+    if forwarding == "prohibited":
         through = "its sshd does not forward connections (AllowTcpForwarding)"
     else:
         through = f"through SSH: {describe(error)[0]}"

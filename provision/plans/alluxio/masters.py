@@ -15,7 +15,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from provision import wait
 from provision.alluxio.worker import desired, java, journal
@@ -39,10 +38,7 @@ from provision.inventory.resolved import (
 )
 from provision.plans.alluxio import start_workers, worker_preflight
 from provision.plans.alluxio.start_workers import POLL_SECONDS, WorkersState
-from provision.ssh.session import Fleet, Session
-
-if TYPE_CHECKING:
-    import paramiko
+from provision.ssh.session import Fleet, Session, Stream
 
 #: Seconds for a connection to a master, and for its web server to begin its answer.
 CONNECT_SECONDS = 2.0
@@ -284,7 +280,7 @@ def _unanswering(
     )
 
 
-def _connect(fleet: Fleet, master: AlluxioMaster, port: int) -> socket.socket | paramiko.Channel:
+def _connect(fleet: Fleet, master: AlluxioMaster, port: int) -> Stream:
     """A stream to a port of the master, from here or else from its own host."""
     try:
         return socket.create_connection((master.hostname, port), CONNECT_SECONDS)
