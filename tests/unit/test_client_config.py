@@ -9,8 +9,9 @@ import pytest
 
 from provision.alluxio.worker import desired, scopes
 from provision.errors import UsageError
+from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, Secret
-from provision.inventory.resolved import AlluxioCluster, MembershipType
+from provision.inventory.resolved import AlluxioCluster
 from provision.plans.alluxio import client_config
 from tests.unit import builders
 from tests.unit.test_render import load_properties

@@ -24,8 +24,9 @@ from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import File
 from provision.inventory import ports
+from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, Java, Secret, Source
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, MembershipType
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.plans.alluxio import join_conflict, start_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
