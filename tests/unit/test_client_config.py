@@ -81,6 +81,14 @@ def test_with_static_the_workers_and_their_ports(alluxio: AlluxioCluster) -> Non
     assert client_config.of(alluxio).files["workers"].splitlines()[1:] == ["w1", "w2"]
 
 
+def test_with_static_a_client_has_every_port_of_a_worker(alluxio: AlluxioCluster) -> None:
+    port = "alluxio.worker.web.port"  # by its scope, of no interest to a client
+    several = replace(alluxio, properties={**alluxio.properties, port: 30002})
+    assert port not in site(several)[0]
+    static = replace(several, membership=MembershipType.STATIC)
+    assert site(static)[0][port] == "30002"
+
+
 def test_static_has_one_port_for_all(alluxio: AlluxioCluster) -> None:
     several = (builders.worker("w1"), builders.worker("w2", port=31000))
     odd = replace(alluxio, membership=MembershipType.STATIC, workers=several)
