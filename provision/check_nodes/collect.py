@@ -63,7 +63,7 @@ def run(
     pool = ThreadPoolExecutor(5, "check")
     try:
         asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
-        answering = pool.submit(ports, inventory, fleet) if _is_static(alluxio) else None
+        answering = pool.submit(ports, inventory, fleet) if by_ports(alluxio) else None
         looking = (
             pool.submit(readiness.look, fleet, alluxio, alluxio.workers)
             if hosts and alluxio is not None
@@ -86,10 +86,10 @@ def run(
                 seconds=time.monotonic() - started,
                 stored=keeping.result() if keeping is not None else None,
             )
-        # STATIC needs no etcd: the only question is what another membership left in etcd.
+        # Then the only question to etcd is what another membership left in it.
         missing: list[Problem] = []
         read = _result(reading, missing) if reading is not None else None
-        problems += [] if _is_static(alluxio) else missing
+        problems += [] if by_ports(alluxio) else missing
         info = asked.result() if asked is not None else None
         rows = info.rows if info is not None and not info.error else None
         if info is not None and info.error and info.installed:
@@ -224,5 +224,6 @@ def ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
         return {w.name: answer for w, answer in zip(workers, answers, strict=True)}
 
 
-def _is_static(alluxio: AlluxioCluster | None) -> bool:
+def by_ports(alluxio: AlluxioCluster | None) -> bool:
+    """Whether only their ports show which workers live: etcd has no live keys."""
     return alluxio is not None and not alluxio.membership.in_etcd

@@ -115,7 +115,7 @@ class _Live:
         self._nodes_timeout, self._etcd_timeout = nodes_timeout, etcd_timeout
         self._alluxio = inventory.alluxio
         self._etcd = etcd.as_worker(desired.login(self._alluxio)) if self._alluxio else etcd
-        self._static = self._alluxio is not None and not self._alluxio.membership.in_etcd
+        self._by_ports = collect.by_ports(self._alluxio)
         self._news = threading.Condition()
         self._stopping = threading.Event()
         self._look_now, self._ask_now = threading.Event(), threading.Event()
@@ -173,7 +173,7 @@ class _Live:
     @property
     def _complete(self) -> bool:
         """Whether each view has been looked at once; `info nodes` may come later."""
-        known = self._static or self._alluxio is None
+        known = self._by_ports or self._alluxio is None
         known = known or self._mirror is not None or self._lost is not None
         return known and self._health is not None
 
@@ -183,8 +183,8 @@ class _Live:
             return CheckReport(cluster, None, board.etcd, seconds=time.monotonic() - since)
         problems: list[Problem] = []
         registered, info = board.registered, board.info
-        # STATIC needs no etcd: etcd only shows what another membership left in it.
-        if board.lost is not None and not self._static:
+        # Without live keys, etcd only shows what another membership left in it.
+        if board.lost is not None and not self._by_ports:
             problems.append(collect.unread(board.lost))
         if registered is not None:
             problems += collect.of_clusters(cluster, alluxio, registered, board.clusters)
@@ -205,11 +205,11 @@ class _Live:
             board.etcd,
             tuple(found),
             info,
-            registered.revision if registered is not None and not self._static else None,
+            registered.revision if registered is not None and not self._by_ports else None,
             tuple(problems),
             datetime.now(timezone.utc),
             time.monotonic() - since,
-            board.leases if registered is not None and not self._static else None,
+            board.leases if registered is not None and not self._by_ports else None,
         )
 
     def _tell(self) -> None:
@@ -285,13 +285,13 @@ class _Live:
             self._tell()
 
     def _look(self) -> None:
-        """The members' health, and with STATIC membership the workers' ports."""
+        """The members' health, and without live keys the workers' ports."""
         while not self._stopping.is_set():
             self._look_now.clear()
             seen = health.observe(
                 self._etcd, timeout=self._etcd_timeout, certificates=True, quotas=True
             )
-            reachable = collect.ports(self._inventory, self._fleet) if self._static else None
+            reachable = collect.ports(self._inventory, self._fleet) if self._by_ports else None
             ended = self._expired()
             with self._news:
                 self._health, self._reachable, self._leases = seen, reachable, ended
@@ -304,7 +304,7 @@ class _Live:
         """The leases of the live keys; etcd is asked now and then."""
         with self._news:
             mirror = self._mirror
-        if mirror is None or self._static or time.monotonic() < self._leases_at:
+        if mirror is None or self._by_ports or time.monotonic() < self._leases_at:
             return self._leases
         self._leases_at = time.monotonic() + LEASES_EVERY
         with (

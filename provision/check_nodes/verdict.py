@@ -12,7 +12,7 @@ from provision.inventory.resolved import AlluxioWorker
 
 
 class State(str, Enum):
-    """A worker's state. With membership STATIC only the port's answer shows that it lives."""
+    """A worker's state. Without live keys only the port's answer shows that it lives."""
 
     LIVE = "LIVE"
     FAILED = "FAILED"

@@ -30,13 +30,13 @@ def verdicts(
     """One verdict per declared worker, in the inventory's order, then one per undeclared worker.
 
     A view that did not answer is None; the other views are used. ``identities`` are the known UUIDs
-    of workers, by name, to find a worker that registers another address. ``reachable``: with
-    STATIC, by worker name, whether its port answers. ``expired``: see
+    of workers, by name, to find a worker that registers another address. ``reachable``:
+    without live keys, by worker name, whether its port answers. ``expired``: see
     :func:`provision.check_nodes.match.join`. ``without``: hosts that have no Alluxio.
     ``listeners``: each worker's readiness by name, if its host was asked.
     """
     if not alluxio.membership.in_etcd:
-        found = _static(alluxio, info, reachable or {})
+        found = _by_ports(alluxio, info, reachable or {})
     elif registered is not None:
         found = etcd_view.join(alluxio, registered, info, identities or {}, expired)
     elif info is not None:
@@ -90,11 +90,12 @@ def _by_info_nodes(alluxio: AlluxioCluster, info: Sequence[NodeRow]) -> list[Nod
     ]
 
 
-def _static(
+def _by_ports(
     alluxio: AlluxioCluster, info: Sequence[NodeRow] | None, reachable: Mapping[str, bool]
 ) -> list[NodeVerdict]:
-    """The verdicts with STATIC. ``info nodes`` then prints ``conf/workers``: each host with the
-    asked host's own port, and with an id that is a hash of both."""
+    """The verdicts without live keys in etcd: by the workers' ports. With membership STATIC,
+    ``info nodes`` prints ``conf/workers``: each host with the asked host's own port, and with an
+    id that is a hash of both."""
     rows: dict[str, list[NodeRow]] = {}
     for row in info or ():
         rows.setdefault(row.host.lower(), []).append(row)
@@ -113,7 +114,7 @@ def _static(
         status = own.status if own is not None else None
         found.append(verdict(worker, state, own.worker_id if own else None, status, notes))
     return found + [
-        undeclared(row, "in conf/workers, not in the inventory")
+        undeclared(row, f"in {alluxio.membership.place}, not in the inventory")
         for left in rows.values()
         for row in left
     ]

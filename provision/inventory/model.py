@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from provision.inventory.membership_type import MembershipType
 from provision.render import env_value
 
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
@@ -195,6 +196,10 @@ def _env_value(value: str) -> str:
 
 
 Name = Annotated[str, Field(pattern=NAME)]
+#: Its schema has the words in their place, as every other key's.
+Membership = Annotated[
+    MembershipType, WithJsonSchema({"enum": [*map(str, MembershipType)], "type": "string"})
+]
 HostName = Annotated[str, Field(pattern=HOST_NAME), AfterValidator(_known_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: A folder on the hosts that belongs to the service.
@@ -612,8 +617,8 @@ class Alluxio(Model):
     )
     log_dir: OwnDir = Field(default="/var/log/alluxio", description="Logs.")
     user: ServiceUser = Field(default="alluxio", description="System user that runs the worker.")
-    membership: Literal["ETCD", "STATIC", "SERVICE_REGISTRY"] = Field(
-        default="ETCD", description="alluxio.worker.membership.manager.type."
+    membership: Membership = Field(
+        default=MembershipType.ETCD, description="alluxio.worker.membership.manager.type."
     )
     etcd: AlluxioEtcd = Field(
         default_factory=AlluxioEtcd, description="Login to an etcd with authentication on."

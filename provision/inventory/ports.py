@@ -64,7 +64,7 @@ class Listener:
 
 
 WORKER = (
-    Kind("rpc", "alluxio.worker.rpc.port", 29999, "clients; check-nodes with STATIC"),
+    Kind("rpc", "alluxio.worker.rpc.port", 29999, "clients; check-nodes without live keys"),
     Kind(
         "data",
         "alluxio.worker.data.port",

@@ -11,7 +11,6 @@ import ipaddress
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from provision.errors import UsageError
 from provision.inventory import model
 from provision.inventory.kubernetes import KubernetesCluster, resolve_kubernetes
+from provision.inventory.membership_type import MembershipType
 from provision.text import number
 
 Secret = TypeVar("Secret", bound=model.Secret)
@@ -27,48 +27,6 @@ T = TypeVar("T")
 DEFAULT_CONNECT_TIMEOUT = 10.0
 #: etcd's own default (bytes) when quota-backend-bytes is 0 or not set.
 DEFAULT_QUOTA = 2 << 30
-
-
-class MembershipType(str, Enum):
-    """How workers and clients find each other: ``alluxio.worker.membership.manager.type``.
-
-    Each type is a class of ``alluxio.membership`` in Alluxio: ``EtcdMembershipManager``,
-    ``StaticMembershipManager``, ``ServiceRegistryMembershipManager``.
-    """
-
-    ETCD = "ETCD"
-    STATIC = "STATIC"
-    SERVICE_REGISTRY = "SERVICE_REGISTRY"
-
-    def __str__(self) -> str:
-        return self.value
-
-    @property
-    def in_etcd(self) -> bool:
-        """Whether each worker has a live key in etcd, under a lease. ``join`` of
-        ``EtcdMembershipManager`` and of ``ServiceRegistryMembershipManager`` calls
-        ``registerAndStartSync`` of ``ServiceDiscoveryRecipe``. ``StaticMembershipManager`` has no
-        client of etcd."""
-        return self is not MembershipType.STATIC
-
-    @property
-    def permanent_keys(self) -> bool:
-        """Whether each worker also has a permanent AUTHORIZED key in etcd, with its address.
-        ``EtcdMembershipManager.join`` makes the key, and refuses a worker whose key has another
-        address. ``ServiceRegistryMembershipManager`` writes only the live key."""
-        return self is MembershipType.ETCD
-
-    @property
-    def in_file(self) -> bool:
-        """Whether the workers are the lines of ``conf/workers``. ``StaticMembershipManager`` reads
-        this file at its start, and takes the ports from the reader's own properties."""
-        return self is MembershipType.STATIC
-
-    @property
-    def used_by_clients(self) -> bool:
-        """Whether clients of Alluxio 313 read through the workers. ``ConsistentHashPolicy`` takes
-        only members with the state LIVE, and ``StaticMembershipManager`` sets no state."""
-        return self is not MembershipType.STATIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +377,7 @@ def resolve(
             state_dir=a.state_dir,
             log_dir=a.log_dir,
             user=a.user,
-            membership=MembershipType(a.membership),
+            membership=a.membership,
             etcd_login=login,
             etcd_endpoints=etcd.endpoints,
             failure_detection_timeout=a.failure_detection_timeout,

@@ -46,7 +46,7 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
         got = ""  # the value may contain a login
     if isinstance(node, document.Scalar) and node.is_null:
         return f"{key!r} has no value", "give one, or remove the key"
-    if kind == "literal_error":
+    if kind in ("literal_error", "enum"):
         choices = context["expected"].replace("'", "")
         text = node.text if isinstance(node, document.Scalar) else ""
         return f"{key!r} must be {choices}{got}", did_you_mean(

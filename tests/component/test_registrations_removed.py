@@ -15,7 +15,8 @@ from provision.engine.plan import Plan
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.cluster.handle import Etcd
-from provision.inventory.resolved import AlluxioCluster, Inventory, MembershipType
+from provision.inventory.membership_type import MembershipType
+from provision.inventory.resolved import AlluxioCluster, Inventory
 from provision.plans.alluxio import forget_worker, readmit_worker
 from provision.plans.alluxio.forget_worker import Removal
 from provision.ssh.session import Fleet

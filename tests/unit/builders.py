@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Java, PageStore, Source
 from provision.inventory.resolved import (
     AlluxioCluster,
@@ -14,7 +15,6 @@ from provision.inventory.resolved import (
     EtcdMember,
     Inventory,
     Machine,
-    MembershipType,
 )
 
 SOURCE = Source(path=Path("a.tar.gz"), sha256="0" * 64)

@@ -31,8 +31,9 @@ from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
 from provision.etcd.pki import imported
 from provision.inventory import ports
+from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
-from provision.inventory.resolved import AlluxioWorker, Inventory, MembershipType
+from provision.inventory.resolved import AlluxioWorker, Inventory
 from provision.ssh.session import Fleet
 from tests.unit.builders import alluxio, etcd, inventory, member, worker
 

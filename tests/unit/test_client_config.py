@@ -9,8 +9,9 @@ import pytest
 
 from provision.alluxio.worker import desired, scopes
 from provision.errors import UsageError
+from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, Secret
-from provision.inventory.resolved import AlluxioCluster, MembershipType
+from provision.inventory.resolved import AlluxioCluster
 from provision.plans.alluxio import client_config
 from tests.unit import builders
 from tests.unit.test_render import load_properties
@@ -78,6 +79,14 @@ def test_with_static_the_workers_and_their_ports(alluxio: AlluxioCluster) -> Non
     assert "alluxio.etcd" not in text
     assert "#   w1\n#   w2\n" in text
     assert client_config.of(alluxio).files["workers"].splitlines()[1:] == ["w1", "w2"]
+
+
+def test_with_static_a_client_has_every_port_of_a_worker(alluxio: AlluxioCluster) -> None:
+    port = "alluxio.worker.web.port"  # by its scope, of no interest to a client
+    several = replace(alluxio, properties={**alluxio.properties, port: 30002})
+    assert port not in site(several)[0]
+    static = replace(several, membership=MembershipType.STATIC)
+    assert site(static)[0][port] == "30002"
 
 
 def test_static_has_one_port_for_all(alluxio: AlluxioCluster) -> None:

@@ -18,7 +18,7 @@ from provision.host import gather
 from provision.host.facts import HostFacts, UnitState
 from provision.host.predict import after
 from provision.host.resources import Identity
-from provision.inventory.resolved import MembershipType
+from provision.inventory.membership_type import MembershipType
 from provision.plans.alluxio import decommission_worker, forget_worker
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from provision.errors import UsageError
 from provision.inventory import load, model
-from provision.inventory.resolved import MembershipType
+from provision.inventory.membership_type import MembershipType
 from tests.unit import builders
 from tests.unit import test_inventory_external as external
 from tests.unit import test_inventory_loader as loader
@@ -189,8 +189,8 @@ def test_every_value_is_where_it_was(tmp_path: Path) -> None:
 
 
 def test_the_membership_types_are_those_of_the_file_and_read_as_their_words() -> None:
-    words = get_args(model.Alluxio.model_fields["membership"].annotation)
-    assert [kind.value for kind in MembershipType] == list(words)
+    words = model.Alluxio.model_json_schema()["properties"]["membership"]["enum"]
+    assert [kind.value for kind in MembershipType] == words
     assert [f"{kind} {kind!s}" for kind in MembershipType] == [f"{w} {w}" for w in words]
     assert json.dumps(list(MembershipType)) == json.dumps(words)
 

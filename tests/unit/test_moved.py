@@ -16,7 +16,8 @@ from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe, UnitState
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, MembershipType
+from provision.inventory.membership_type import MembershipType
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
 from provision.plans.alluxio import endpoints, forget_worker, moved, restart_workers, start_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders

@@ -21,7 +21,7 @@ from provision.errors import Problem, UsageError
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
 from provision.files import write_whole
-from provision.inventory.resolved import MembershipType
+from provision.inventory.membership_type import MembershipType
 from tests.unit.builders import alluxio
 from tests.unit.test_check import LIVE, A, C, healthy, report
 

@@ -18,8 +18,9 @@ from provision.host.facts import HostFacts, Listener, PathState, Probe, UnitStat
 from provision.host.preflight import SpaceRequirement
 from provision.host.resources import Directory, File, Link
 from provision.inventory import sizes
+from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import EtcdBackup, Java, PageStore, Scalar
-from provision.inventory.resolved import Machine, MembershipType
+from provision.inventory.resolved import Machine
 from provision.plans.alluxio import worker_preflight
 from provision.plans.etcd.state import member_preflight
 from tests.unit import builders

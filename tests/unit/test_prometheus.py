@@ -14,7 +14,7 @@ from provision.check_nodes.prometheus import PREFIX, exposition
 from provision.errors import Problem
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
-from provision.inventory.resolved import MembershipType
+from provision.inventory.membership_type import MembershipType
 from tests.unit.builders import alluxio
 from tests.unit.test_check import LIVE, A, healthy, report
 

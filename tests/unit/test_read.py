@@ -12,7 +12,8 @@ import pytest
 
 from provision.alluxio.commands import alluxio_cli, read
 from provision.errors import UsageError
-from provision.inventory.resolved import AlluxioCluster, Machine, MembershipType
+from provision.inventory.membership_type import MembershipType
+from provision.inventory.resolved import AlluxioCluster, Machine
 from provision.ssh.session import Fleet, Result, Stats, Unreachable
 from tests.unit import builders
 from tests.unit.hosts import ME, LocalFleet

@@ -15,7 +15,8 @@ from provision.errors import PreflightFailed
 from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
-from provision.inventory.resolved import AlluxioWorker, MembershipType
+from provision.inventory.membership_type import MembershipType
+from provision.inventory.resolved import AlluxioWorker
 from provision.plans.alluxio import forget_worker, reregister_workers, restart_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders

@@ -25,8 +25,9 @@ from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import File
 from provision.inventory import ports
+from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, Java, Secret, Source
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, MembershipType
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.plans.alluxio import join_conflict, start_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
@@ -146,6 +147,18 @@ def test_another_worker_restarts_nobody_unless_membership_is_static() -> None:
         assert titles
 
 
+#: What is true until the last worker is restarted.
+INTO_ETCD = (
+    "restarted workers see only the restarted workers in etcd; the others see all of "
+    "conf/workers; the two types look for the same file on different workers, so caches fill again"
+)
+OUT_OF_ETCD = (
+    "restarted workers see all of conf/workers; the others see only the workers in etcd that are "
+    "not restarted yet"
+)
+WITHIN_ETCD = "all workers keep their live keys in etcd, so workers of both types see every worker"
+
+
 class TestSwitch:
     """From one membership type to another, as the hosts' facts have it."""
 
@@ -166,19 +179,19 @@ class TestSwitch:
     @pytest.mark.parametrize(
         ("before", "after", "meanwhile", "first"),
         [
-            (MembershipType.STATIC, MembershipType.ETCD, "caches fill again", False),
-            (MembershipType.STATIC, MembershipType.SERVICE_REGISTRY, "caches fill again", False),
-            (MembershipType.ETCD, MembershipType.STATIC, "not restarted yet", True),
+            (MembershipType.STATIC, MembershipType.ETCD, INTO_ETCD, False),
+            (MembershipType.STATIC, MembershipType.SERVICE_REGISTRY, INTO_ETCD, False),
+            (MembershipType.ETCD, MembershipType.STATIC, OUT_OF_ETCD, True),
             (
                 MembershipType.ETCD,
                 MembershipType.SERVICE_REGISTRY,
-                "workers of both types see every worker",
+                WITHIN_ETCD,
                 False,
             ),
             (
                 MembershipType.SERVICE_REGISTRY,
                 MembershipType.ETCD,
-                "workers of both types see every worker",
+                WITHIN_ETCD,
                 False,
             ),
         ],
@@ -195,9 +208,12 @@ class TestSwitch:
         assert [s.after and s.after.title for s in found.steps] == [there, there]
         (note,) = found.notes
         assert f"from {before} to {after} on 2 workers" in note.what
-        assert meanwhile in note.what
+        assert note.what.endswith(f"until the last worker is restarted, {meanwhile}")
         assert ("configuration first" in note.remedy) is first
-        assert f"+alluxio.worker.membership.manager.type={after}" in str(found.document())
+        document = str(found.document())
+        assert f"+alluxio.worker.membership.manager.type={after}" in document
+        file = "+alluxio.worker.static.membership.manager.config.file=/opt/alluxio/313/conf/workers"
+        assert (file in document) is after.in_file
 
     def test_the_rest_of_the_cluster_is_named(self) -> None:
         alluxio, seen = self.running(MembershipType.STATIC)

@@ -66,7 +66,7 @@ class ReadProof:
         remedy = "invoke check-nodes --hosts says which workers do not serve"
         if not alluxio.membership.used_by_clients:
             remedy = (
-                "no client of Alluxio 313 uses a worker of membership STATIC: set "
+                f"no client of Alluxio 313 uses a worker of membership {alluxio.membership}: set "
                 "alluxio.membership to ETCD or SERVICE_REGISTRY; invoke explain "
                 "static-workers-unused"
             )

@@ -8,7 +8,8 @@ from provision.alluxio.membership.registrations import RegistrationSnapshot as R
 from provision.alluxio.worker import membership_switch
 from provision.errors import Problem
 from provision.host.facts import HostFacts
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, MembershipType
+from provision.inventory.membership_type import MembershipType
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
 
 #: Ids that a note lists.
 SHOWN = 8
@@ -77,15 +78,16 @@ def notes(
 def _meanwhile(before: MembershipType, after: MembershipType) -> str:
     if before.in_etcd and after.in_etcd:
         return "all workers keep their live keys in etcd, so workers of both types see every worker"
+    # A file has all workers from the start; elsewhere each worker adds itself when it starts.
+    new = "all of" if after.in_file else "only the restarted workers in"
+    old = f"only the workers in {before.place} that are not restarted yet"
+    if before.in_file:
+        old = f"all of {before.place}"
+    seen = f"restarted workers see {new} {after.place}; the others see {old}"
     if after.in_file:
-        return (
-            "restarted workers see all of conf/workers; the others see only the workers in "
-            "etcd that are not restarted yet"
-        )
+        return seen
     return (
-        "restarted workers see only the restarted workers in etcd; the others see all of "
-        "conf/workers; the two types look for the same file on different workers, so caches "
-        "fill again"
+        f"{seen}; the two types look for the same file on different workers, so caches fill again"
     )
 
 
@@ -98,7 +100,7 @@ def _remedy(before: MembershipType, after: MembershipType) -> str:
     if after.in_file:
         return (
             "give application hosts the new configuration first (invoke render-client-config): "
-            "caches fill again, because with STATIC Alluxio makes worker ids from addresses"
+            f"caches fill again, because with {after} Alluxio makes worker ids from addresses"
         )
     return (
         "when all workers are restarted, give application hosts the new configuration: "

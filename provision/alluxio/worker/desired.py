@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from provision.alluxio.worker import java, membership_switch, state, stores
+from provision.alluxio.worker import java, membership_properties, membership_switch, state, stores
+from provision.alluxio.worker.membership_properties import ENDPOINTS
 from provision.alluxio.worker.tarball import LAUNCHERS, Contents, launcher_on, launchers
 from provision.artifacts import Artifact
 from provision.errors import Problem, UsageError
@@ -44,7 +45,6 @@ UNIT = "alluxio-worker.service"
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"
 MASTER_UNIT = "alluxio-master.service"
 MASTER_UNIT_PATH = f"/etc/systemd/system/{MASTER_UNIT}"
-ENDPOINTS = "alluxio.etcd.endpoints"
 #: 3 s after a process has ended, systemd starts it again (``RestartSec``), so many times in a row
 #: without more delay. Each further start waits ``LONGER_SECONDS`` more, at most
 #: ``LONGEST_SECONDS``: from the 24th start in a row on, a minute passes between an end and the next
@@ -359,7 +359,7 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
 
 
 def etcd_addresses(alluxio: AlluxioCluster) -> tuple[tuple[str, int], ...]:
-    """The hosts and ports at which workers ask etcd; none with STATIC."""
+    """The hosts and ports at which workers ask etcd; none when it does not have the workers."""
     if not alluxio.membership.in_etcd:
         return ()
     parts = (urlsplit(url) for url in alluxio.etcd_endpoints)
@@ -393,16 +393,6 @@ def _properties(
     master: AlluxioMaster | None,
     endpoints: tuple[str, ...],
 ) -> Mapping[str, Scalar]:
-    membership: dict[str, Scalar] = {membership_switch.KEY: alluxio.membership.value}
-    if alluxio.membership.in_file:
-        membership["alluxio.worker.static.membership.manager.config.file"] = (
-            f"{home(alluxio)}/conf/workers"
-        )
-    else:
-        membership[ENDPOINTS] = ",".join(endpoints)
-        membership["alluxio.worker.failure.detection.timeout"] = (
-            f"{alluxio.failure_detection_timeout}s"
-        )
     own: dict[str, Scalar] = {}
     if worker is not None:
         own |= {
@@ -427,7 +417,7 @@ def _properties(
         state.UFS_ROOT: f"{home(alluxio)}/underFSStorage",
         **master_addresses(alluxio),
         **own,
-        **membership,
+        **membership_properties.of(alluxio, home(alluxio), endpoints).worker,
         **(worker.properties if worker is not None else alluxio.properties),
     }
 

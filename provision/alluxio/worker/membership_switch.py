@@ -10,10 +10,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from provision.alluxio.worker.membership_properties import TYPE
 from provision.host.facts import HostFacts
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine, MembershipType
-
-KEY = "alluxio.worker.membership.manager.type"
+from provision.inventory.membership_type import MembershipType
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
 
 
 def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
@@ -22,7 +22,7 @@ def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
     It is a command, because this tool does not read a site file with secrets.
     """
     site = shlex.quote(f"{alluxio.install_dir}/current/conf/alluxio-site.properties")
-    found = f'case $l in {KEY}=*) echo "${{l#*=}}";; esac'
+    found = f'case $l in {TYPE}=*) echo "${{l#*=}}";; esac'
     return {"membership": f"[ ! -r {site} ] || while read -r l; do {found}; done <{site}"}
 
 

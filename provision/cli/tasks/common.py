@@ -76,8 +76,8 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
 
     Commands on workers also look at the members' hosts, for the last run's note. The workers'
     operator may have no access to these hosts. Then only the members' answers count, and a serving
-    group without a majority of the declared members is refused. Membership STATIC needs no etcd,
-    except for keys that are left in etcd.
+    group without a majority of the declared members is refused. Workers that do not register in
+    etcd need none, except for keys that are left in etcd.
     """
     from provision.alluxio.worker import desired
     from provision.etcd.api.login import root_login
@@ -86,8 +86,10 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     run.established = True
     alluxio = inventory.alluxio
     for_workers = run.command in WORKERS
-    static = alluxio is not None and not alluxio.membership.in_etcd
-    if for_workers and (alluxio is None or (static and run.command != "forget-worker")):
+    asks_etcd = alluxio is not None and (
+        alluxio.membership.in_etcd or run.command == "forget-worker"
+    )
+    if for_workers and not asks_etcd:
         return inventory
     login = None
     if for_workers and alluxio is not None and root_login(inventory.etcd) is None:

@@ -37,12 +37,13 @@ def _alluxio_source(context: Context) -> None:
         )
 
 
-def _static_login(context: Context) -> None:
+def _unused_login(context: Context) -> None:
     alluxio = context.file.alluxio
     if alluxio is None or context.workers_use_etcd:
         return
     if alluxio.etcd.username is not None:
-        what = "'etcd' has no effect: with membership STATIC the workers do not use etcd"
+        word = alluxio.membership
+        what = f"'etcd' has no effect: with membership {word} the workers do not use etcd"
         context.warning(
             what,
             "remove it",
@@ -51,16 +52,17 @@ def _static_login(context: Context) -> None:
         )
 
 
-def _static_unused(context: Context) -> None:
-    """Clients do not use the workers with STATIC. ``StaticMembershipManager`` of Alluxio 313 gives
-    its members no state, so ``ConsistentHashPolicy`` marks none as active.
+def _unused_workers(context: Context) -> None:
+    """Clients do not use the workers of every type. ``StaticMembershipManager`` of Alluxio 313
+    gives its members no state, so ``ConsistentHashPolicy`` marks none as active.
     ``DoraCacheClient.getWorkerNetAddress`` takes only active workers. Clients then read the under
     store themselves."""
     alluxio = context.inventory.alluxio
     if alluxio is not None and not alluxio.membership.used_by_clients:
         context.warning(
-            "with membership STATIC no client of Alluxio 313 uses a worker: the workers never "
-            "count as LIVE, and clients read the under store directly, without a warning",
+            f"with membership {alluxio.membership} no client of Alluxio 313 uses a worker: the "
+            "workers never count as LIVE, and clients read the under store directly, without a "
+            "warning",
             "use ETCD or SERVICE_REGISTRY; invoke check-nodes --read PATH shows the difference",
             ("alluxio", "membership"),
             id="static-workers-unused",
@@ -234,8 +236,8 @@ def _socket_of_each_start(context: Context) -> None:
 
 RULES = (
     _alluxio_source,
-    _static_login,
-    _static_unused,
+    _unused_login,
+    _unused_workers,
     _endpoints_by_ipv6,
     _socket_of_each_start,
     _owned_properties,

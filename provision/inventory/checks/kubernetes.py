@@ -5,7 +5,7 @@ from __future__ import annotations
 from provision.inventory import document
 from provision.inventory.checks.context import Context
 from provision.inventory.kubernetes import KubernetesCluster, quantity_bytes
-from provision.inventory.resolved import MembershipType
+from provision.inventory.membership_type import MembershipType
 from provision.inventory.sizes import size_bytes
 
 _SECTION: document.Path = ("kubernetes",)
@@ -61,8 +61,9 @@ def _membership(context: Context, k: KubernetesCluster) -> None:
     alluxio = context.inventory.alluxio
     assert alluxio is not None
     at: document.Path = ("alluxio", "membership")
-    if alluxio.membership.in_file:
-        what = "pods cannot have membership STATIC: their addresses change"
+    if not alluxio.membership.in_etcd:
+        what = f"pods cannot have membership {alluxio.membership}: their addresses change, so they "
+        what += "find each other in etcd"
         context.error(
             what,
             "set membership to ETCD, or leave 'kubernetes' out",

@@ -7,12 +7,11 @@ place of a secret, a comment names the source of the secret in the inventory.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.alluxio.worker import desired, membership_switch, scopes
+from provision.alluxio.worker import desired, membership_properties, scopes
 from provision.errors import Problem, UsageError
 from provision.files import write_whole
 from provision.inventory.model import Scalar, Secret
@@ -22,8 +21,6 @@ from provision.text import printable
 
 SITE, WORKERS = "alluxio-site.properties", "workers"
 SCHEMA = "alluxio-provision/client-config/1"
-#: With STATIC a client takes every worker's ports from its own properties.
-_PORTS = re.compile(r"alluxio\.worker\.([a-z.]+\.)?port")
 #: How many names of unknown properties are shown.
 _SHOWN = 8
 
@@ -37,7 +34,8 @@ class ClientConfig:
 
 
 def of(alluxio: AlluxioCluster) -> ClientConfig:
-    """The configuration for ``alluxio``'s clients: two files with STATIC, one otherwise."""
+    """The configuration for ``alluxio``'s clients: one file, and a second when a file has the
+    workers."""
     in_file = alluxio.membership.in_file
     site = render(
         "alluxio-client.properties",
@@ -83,21 +81,14 @@ def write(config: ClientConfig, folder: Path) -> list[Path]:
 
 
 def _properties(alluxio: AlluxioCluster) -> dict[str, Scalar]:
-    found: dict[str, Scalar] = {
-        "alluxio.cluster.name": alluxio.name,
-        membership_switch.KEY: alluxio.membership.value,
-        **desired.master_addresses(alluxio),
-    }
-    if alluxio.membership.in_file:
-        found["alluxio.worker.rpc.port"] = alluxio.workers[0].rpc_port
-        ports = alluxio.properties.items()
-        found |= {key: value for key, value in ports if _PORTS.fullmatch(key)}
-    else:
-        found["alluxio.etcd.endpoints"] = ",".join(alluxio.etcd_endpoints)
-        if alluxio.etcd_login.username is not None:
-            found["alluxio.etcd.username"] = alluxio.etcd_login.username
+    home, endpoints = desired.home(alluxio), alluxio.etcd_endpoints
     others = alluxio.properties.items()
-    return found | {key: value for key, value in others if scopes.is_for_clients(key)}
+    return {
+        "alluxio.cluster.name": alluxio.name,
+        **desired.master_addresses(alluxio),
+        **membership_properties.of(alluxio, home, endpoints).client,
+        **{key: value for key, value in others if scopes.is_for_clients(key)},
+    }
 
 
 def _secrets(alluxio: AlluxioCluster) -> dict[str, Secret]:
@@ -132,8 +123,8 @@ def _one_port(alluxio: AlluxioCluster) -> list[Problem]:
     if not others:
         return []
     what = (
-        f"{', '.join(others[:8])} have another RPC port than {port}: STATIC has one port "
-        "for all workers"
+        f"{', '.join(others[:8])} have another RPC port than {port}: "
+        f"{alluxio.membership} has one port for all workers"
     )
     remedy = "give all workers the same rpc_port, or use ETCD"
     return [Problem("alluxio.membership", what, remedy, "warning", id="inventory-unwise")]

@@ -46,8 +46,8 @@ def plan(
     ``revoke_lease`` the plan revokes that lease; without, it raises :class:`Unhealthy`. Raises
     :class:`PreflightFailed` when the host cannot be asked or the unit belongs to another cluster.
     """
-    static = not alluxio.membership.in_etcd
-    seen = None if static else forget_worker.look(alluxio, etcd)
+    in_etcd = alluxio.membership.in_etcd
+    seen = forget_worker.look(alluxio, etcd) if in_etcd else None
     probe = Probe(
         resources=(
             File(desired.UNIT_PATH, None),
@@ -81,7 +81,7 @@ def plan(
         gate = Gate(
             f"the port of {worker.name} is closed", lambda: _closed(alluxio, etcd.fleet, worker)
         )
-        if not static:
+        if in_etcd:
             wait = leases.Wait(*(alluxio, etcd, lambda seen: _at(worker, seen.live)), remedy)
             gate = Gate(f"the lease of {worker.name} has ended", wait)
         hosts = (HostChanges(worker.name, worker.machine, changes),) if changes else ()

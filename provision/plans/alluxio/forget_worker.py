@@ -45,7 +45,7 @@ def forget(
     inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, ids: Sequence[str]
 ) -> Removal:
     """The plan of ``forget-worker``: remove the AUTHORIZED keys of ``ids``. Ids that are not
-    registered need nothing. With membership STATIC, these keys are left over from membership ETCD.
+    registered need nothing. These keys can be left over from another membership type.
 
     Raises :class:`PreflightFailed` when one of the ids is live.
     """
@@ -62,8 +62,8 @@ def forget_stale(inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, coun
     """
     if not alluxio.membership.in_etcd:
         raise UsageError(
-            "with membership STATIC etcd does not tell which ids are stale: name each, as "
-            "check-nodes shows them",
+            f"with membership {alluxio.membership} etcd does not tell which ids are stale: name "
+            "each, as check-nodes shows them",
             id="command-not-applicable",
         )
     seen = look(alluxio, etcd)

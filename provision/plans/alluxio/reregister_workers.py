@@ -113,7 +113,7 @@ class Watch:
 
 
 def watch(inventory: Inventory, etcd: Etcd) -> Watch | None:
-    """None where no worker has a lease: without Alluxio, and with STATIC membership."""
+    """None where no worker has a lease: without Alluxio, and without live keys."""
     alluxio = inventory.alluxio
     if alluxio is None or not alluxio.membership.in_etcd:
         return None

@@ -117,7 +117,7 @@ def observe(
     assert tarballs is not None  # or else there is a problem
     seen = None
     if membership_switch.away(alluxio, chosen, facts):
-        # For a note only: STATIC needs no etcd.
+        # For a note only: the new type may need no etcd.
         with (
             contextlib.suppress(ProvisionError),
             etcd.as_worker(desired.login(alluxio)).any() as client,
@@ -230,8 +230,8 @@ def _pending_masters(
 def live(alluxio: AlluxioCluster, etcd: Etcd, workers: Iterable[AlluxioWorker]) -> dict[str, int]:
     """The live workers, by name, with the etcd revision of their live key.
 
-    With STATIC membership there is no live key: a worker is live when its port takes a
-    connection, and the revision is 0.
+    Where etcd does not have the workers, there is no live key: a worker is live when its port takes
+    a connection, and the revision is 0.
     """
     if not alluxio.membership.in_etcd:
         return {w.name: 0 for w in workers if registrations.port_answers(etcd.fleet, w)}
