@@ -1,4 +1,4 @@
-"""The plans that change members, as values: each step with its gates and calls. No host, no etcd."""
+"""The plans that change members, as values: each step with its gates and calls."""
 
 from __future__ import annotations
 
