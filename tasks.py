@@ -12,9 +12,13 @@ from provision.cli.interrupt import exit_when_interrupted
 
 exit_when_interrupted()  # before the imports that take the first half second
 
+from invoke.main import program  # noqa: E402
+
 from provision.cli.chain import refuse_at_once  # noqa: E402
 from provision.cli.commands import namespace  # noqa: E402
+from provision.cli.usage import check  # noqa: E402
 
 refuse_at_once(sys.argv[1:], namespace.task_names)
+check(program, namespace)
 
 __all__ = ["namespace"]

@@ -48,7 +48,10 @@ def fetch(source: Source, cache: Path) -> Artifact:
             raise _bad(
                 where, f"cannot be read: {what}", "check the path", id="tarball-unavailable"
             ) from error
-        remedy = f"check the URL, or put the file there and give its path; {cache} must be writable"
+        remedy = (
+            f"check the URL, or put the file on this machine and give its path; {cache} "
+            "must be writable"
+        )
         raise _bad(
             where, f"cannot be downloaded: {printable(what, 200)}", remedy, id="tarball-unavailable"
         ) from error
@@ -56,7 +59,8 @@ def fetch(source: Source, cache: Path) -> Artifact:
         raise _bad(
             where,
             f"sha256 is {actual}, but the inventory says {expected}",
-            "a broken or tampered file, or a digest of another release; nothing was uploaded",
+            "the file is damaged or was changed, or the digest is of another release; nothing "
+            "was uploaded",
             id="checksum-mismatch",
         )
     return Artifact(path=path, sha256=actual, size=size)
@@ -140,7 +144,7 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
             raise _bad(
                 source.url,
                 f"sha256 is {actual}, but the inventory says {expected}",
-                "the download was thrown away; nothing was uploaded",
+                "the download was deleted; nothing was uploaded",
                 id="checksum-mismatch",
             )
         temporary.replace(target)

@@ -1,4 +1,7 @@
-"""The screen: rich consoles, tables and JSON. The caller decides what is shown."""
+"""The screen: lines, rich consoles, tables and JSON. The caller decides what is shown.
+
+Every text leaves with the program in use in its commands (:mod:`provision.program_in_use`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from provision.program_in_use import WRITTEN, rendered, rendered_document
 from provision.text import shown
 
 if TYPE_CHECKING:
@@ -18,6 +22,16 @@ if TYPE_CHECKING:
 
 #: Width of output to a file or a pipe: no text is cut there.
 PIPE_WIDTH = 10_000
+
+
+def line(words: str) -> str:
+    """``words`` as they leave: the program in use, and no terminal control characters."""
+    return shown(rendered(words))
+
+
+def say(words: str, *, stderr: bool = False, end: str = "\n") -> None:
+    """Print ``words``, as :func:`line` makes them, on stdout or stderr."""
+    print(line(words), end=end, file=sys.stderr if stderr else sys.stdout, flush=stderr)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -43,6 +57,9 @@ def json_text(document: Any) -> str:
     from pydantic_core import to_json  # ten times as fast as json, which indents in Python
 
     text = to_json(document, indent=2).decode()
+    if WRITTEN in text:
+        document = rendered_document(document)
+        text = to_json(document, indent=2).decode()
     if not text.isascii() or "\x7f" in text:
         text = json.dumps(document, indent=2)
     return text + "\n"
@@ -50,7 +67,7 @@ def json_text(document: Any) -> str:
 
 def emit_json_line(document: Any) -> None:
     """One document on one line of stdout, at once: for output that goes on until it is ended."""
-    print(json.dumps(document, separators=(",", ":")), flush=True)
+    print(json.dumps(rendered_document(document), separators=(",", ":")), flush=True)
 
 
 @contextlib.contextmanager
@@ -65,7 +82,14 @@ def until_interrupted() -> Iterator[None]:
 
 
 def text(words: str, style: str = "") -> Text:
-    """``words`` for rich: without markup, and without terminal control characters."""
+    """``words`` for rich, as :func:`line` makes them, without markup."""
+    from rich.text import Text
+
+    return Text(line(words), style=style)
+
+
+def quoted(words: str, style: str = "") -> Text:
+    """``words`` of a file for rich: as :func:`text`, but commands in them stay as they are."""
     from rich.text import Text
 
     return Text(shown(words), style=style)

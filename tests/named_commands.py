@@ -38,7 +38,7 @@ NO_ERROR = (
     "edit it, then invoke show-inventory",
     "edit what says EDIT, then invoke show-inventory",
     "; alarms are still on: invoke disarm-alarms",
-    "have them signed, then invoke import-certs",
+    "let your CA sign them, then invoke import-certs",
     "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use",
     "# Go through what is marked with EDIT",
     "# example with every key. Then: invoke",

@@ -187,20 +187,10 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "argument-missing": Row(
         _unit("remedies", "a_command_without_its_argument"),
-        named=(
-            "backup-etcd",
-            "check-nodes",
-            "clean-host",
-            "decommission-worker",
-            "export-csrs",
-            "forget-worker",
-            "import-ansible --to",
-            "import-certs",
-            "readmit-worker",
-            "restore-etcd",
-        ),
+        named=("check-nodes", "forget-worker"),
         why="each names its own command, with the argument",
     ),
+    "argument-unexpected": Row(_unit("usage", "an_argument_too_many"), why=_HERE),
     "auth-differs": Row(
         _lab("auth", "workers_wait_for_the_authentication_that_is_declared"),
         heals={
@@ -689,7 +679,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="nothing of the old member is on its host",
     ),
     "host-not-unique": Row(
-        _unit("preflight", "a_host[values5-hostname host3 is also that of h2]"),
+        _unit("preflight", "a_host[values5-h2 has the same hostname: host3]"),
         heals={
             _lab("destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"): (
                 "clean-host",
@@ -1016,6 +1006,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why="each names the option again",
     ),
+    "option-unknown": Row(_unit("usage", "an_unknown_option"), why=_HERE),
     "other-clusters-live": Row(
         _component("clusters", "authentication_locks_nobody_out_unasked"),
         named=(
@@ -1293,6 +1284,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("tarball", "one_that_is_cut_short"),
         why=_EDIT,
     ),
+    "task-unknown": Row(_unit("usage", "an_unknown_task"), why=_HERE),
     "tool-too-old": Row(
         _lab("tool_version", "an_older_version_of_the_tool_refuses_on_all_hosts_at_once"),
         heals={

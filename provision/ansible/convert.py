@@ -93,8 +93,8 @@ def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Convert
     if findings.any_error:
         count = sum(problem.severity == "error" for problem in findings.all)
         raise InventoryError(
-            f"{count} thing{'s' * (count > 1)} in {path} cannot be carried over; "
-            "no inventory was written",
+            f"{count} thing{'s' * (count > 1)} in {path} cannot be converted; no inventory was "
+            "written",
             findings.all,
             id="ansible-not-carried-over",
         )
@@ -111,8 +111,8 @@ def _group(
         return found
     known = ", ".join(name for name in tree.groups if name not in ("all", "ungrouped"))
     raise UsageError(
-        f"{path} has no group {given or ' or '.join(usual)}: choose one by {option} "
-        f"(there are: {known or 'none'})",
+        f"{path} has no group {given or ' or '.join(usual)}: choose one with {option} (there "
+        f"are: {known or 'none'})",
         id="name-unknown",
     )
 
@@ -123,7 +123,7 @@ def _entry(host: Host, variables: Vars, findings: Findings) -> Entry:
     if not re.fullmatch(model.NAME, host.name):
         findings.error(
             host.where,
-            f"{host.name!r} can be no name of a member or worker: {model.EXPECTED[model.NAME]}",
+            f"{host.name!r} cannot be the name of a member or worker: {model.EXPECTED[model.NAME]}",
             "give the host a name, and its address as ansible_host",
         )
     ssh = {key: text for key, names in _PLAIN.items() if (text := reader.text(names))}
@@ -148,7 +148,7 @@ class _Reader:
                 continue
             if var.kind is Kind.TEXT:
                 return var.text
-            what = f"{name} is {var.kind.value}, and is not evaluated here"
+            what = f"{name} is {var.kind.value}, and this tool does not evaluate it"
             self._findings.error(var.where, what, "write its value, or correct the result by hand")
             return ""
         return ""
@@ -156,7 +156,7 @@ class _Reader:
     def others(self) -> None:
         for name, remedy in _PASSWORDS.items():
             if name in self._vars:
-                what = f"{name} is not carried over: secrets never stand in the inventory"
+                what = f"{name} is not converted: an inventory never contains secrets"
                 self._findings.warning(self._vars[name].where, what, remedy)
         connection = self._vars.get("ansible_connection")
         if connection is not None and connection.text not in ("ssh", "smart", "paramiko_ssh"):
@@ -185,7 +185,7 @@ class _Reader:
                     key = keyword[option]
                 self._option(key, value, var, ssh)
             elif word not in ("-q", "-C", "-4", "-6", "-A", "-a", "-x"):
-                self._findings.error(var.where, f"ssh's argument {word!r} is not known here", "")
+                self._findings.error(var.where, f"ssh's argument {word!r} is not supported", "")
 
     def _option(self, key: str, value: str, var: Var, ssh: dict[str, str]) -> None:
         ours = {"user": "user", "port": "port", "identityfile": "key"}
@@ -199,13 +199,13 @@ class _Reader:
             ssh.setdefault(ours[low], value)
         elif low == "stricthostkeychecking" or value == "/dev/null":
             if value.lower() not in ("yes", "true"):
-                what = f"{key}={value} is not carried over: host keys are always checked"
+                what = f"{key}={value} is not converted: host keys are always checked"
                 self._findings.warning(var.where, what, "put the hosts into known_hosts first")
         elif low in known:
             ssh[known[low]] = value
         elif not _HARMLESS.fullmatch(key):
             self._findings.error(
-                var.where, f"ssh's option {key!r} is not known here", "put it into ~/.ssh/config"
+                var.where, f"ssh's option {key!r} is not supported", "put it into ~/.ssh/config"
             )
 
 
@@ -259,7 +259,7 @@ def _rendered(
         "cluster: DefaultAlluxioCluster",
         "",
         "# How hosts are reached. What is unset comes from ~/.ssh/config. Host keys are checked,",
-        "# always. A login that is not root needs sudo: sudo_password, where it wants one.",
+        "# always. A login that is not root needs sudo (sudo_password if sudo asks).",
         *([_mapping("ssh", common)] if common else ["# ssh: {user: deploy}"]),
         "",
         "etcd:",

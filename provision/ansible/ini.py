@@ -33,7 +33,11 @@ def read(text: str, name: str, tree: Tree, report: Report) -> None:
         if line.startswith("[") and (section := _SECTION.fullmatch(line)):
             group, kind = section[1], section[2] or "hosts"
             if kind not in ("hosts", "children", "vars"):
-                report(where, f"[{group}:{kind}] is no kind of section", "children or vars")
+                report(
+                    where,
+                    f"[{group}:{kind}] has an unknown kind",
+                    "the kinds are children and vars",
+                )
                 kind = "unknown"
             elif kind == "vars":
                 referred.setdefault(group, where)
@@ -45,13 +49,13 @@ def read(text: str, name: str, tree: Tree, report: Report) -> None:
             if equals:
                 tree.group(group, where).vars[key.strip()] = _literal(value.strip(), where)
             else:
-                report(where, f"{line[:60]!r} is no key=value", "")
+                report(where, f"{line[:60]!r} is not a key=value pair", "")
         elif kind == "children":
             if child := _CHILD.fullmatch(line):
                 tree.group(group, where).children[child[1]] = None
                 referred.setdefault(child[1], where)
             else:
-                report(where, f"{line[:60]!r} is no name of a group", "")
+                report(where, f"{line[:60]!r} is not the name of a group", "")
         elif kind == "hosts":
             _host(line, where, group, tree, report)
     for missing, where in referred.items():
@@ -70,7 +74,7 @@ def _host(line: str, where: str, group: str, tree: Tree, report: Report) -> None
     for word in words[1:]:
         key, equals, value = word.partition("=")
         if not equals:
-            report(where, f"{word[:60]!r} is no key=value of a host", "")
+            report(where, f"{word[:60]!r} is not a key=value pair of a host", "")
         given[key] = _literal(value, where)
     for name in names:
         tree.host(name, where).vars.update(given)

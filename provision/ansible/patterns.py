@@ -33,7 +33,9 @@ def expand(pattern: str) -> tuple[list[str], int | None]:
         if len(names) > MAX_HOSTS:
             raise PatternError(f"{pattern!r} stands for more than {MAX_HOSTS} hosts")
     if any("[" in one or "]" in one for one in names):
-        raise PatternError(f"{pattern!r} has a range that is none: write [01:10], [a:f] or [0:9:3]")
+        raise PatternError(
+            f"{pattern!r} has a range that is not valid: write [01:10], [a:f] or [0:9:3]"
+        )
     return names, port
 
 
@@ -68,7 +70,7 @@ def _first_range(name: str) -> list[str]:
         raise PatternError(f"{match[0]} goes from a number to a letter")
     if low.isdigit():
         if len(low) > 1 and low[0] == "0" and len(low) != len(high):
-            raise PatternError(f"{match[0]} needs as many digits at both ends")
+            raise PatternError(f"{match[0]} needs the same number of digits at both ends")
         width = len(low) if low[0] == "0" else 0
         if (int(high) - int(low)) // step > MAX_HOSTS:
             raise PatternError(f"{match[0]} stands for more than {MAX_HOSTS} hosts")

@@ -50,7 +50,7 @@ def read(path: Path, findings: Findings) -> Tree:
         host.file_vars = _vars(path.parent / "host_vars", name, findings)
     if circle := tree.circle():
         where = tree.groups[circle[0]].where
-        findings.error(where, f"groups are below themselves: {' > '.join(circle)}")
+        findings.error(where, f"groups contain themselves: {' > '.join(circle)}")
     return tree
 
 

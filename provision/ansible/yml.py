@@ -113,7 +113,9 @@ def _group(reader: _Reader, tree: Tree, name: str, node: Any, where: str, depth:
         elif key == "vars":
             group.vars.update(reader.vars(value, f"the vars of {name!r}"))
         else:
-            reader.report(at, f"{key!r} is no part of a group", "hosts, children or vars")
+            reader.report(
+                at, f"{key!r} is not a part of a group", "the parts are hosts, children and vars"
+            )
 
 
 def _hosts(reader: _Reader, tree: Tree, group: str, pattern: str, node: Any, where: str) -> None:
@@ -155,7 +157,7 @@ def _in_folder(folder: Path, depth: int) -> Iterator[Path]:
 def read_vars(text: str, name: str, report: Report, warn: Report) -> Vars:
     """The variables of a file of group_vars/ or host_vars/; an encrypted file gives a warning."""
     if text.startswith(_VAULT):
-        warn(f"{name}:1", "encrypted with ansible-vault: what it sets is not known", "")
+        warn(f"{name}:1", "encrypted with ansible-vault: its variables are not known", "")
         return {}
     reader = _Reader(name, report)
     return reader.vars(reader.root(text), "a file of variables")

@@ -130,7 +130,7 @@ def _ids(
             row = rows.get(worker_id)
             host, port = (row.host, row.port) if row is not None else ("", 0)
         if live is not None and not live.key.lease:
-            notes.append("its live key has no lease, so it says nothing")
+            notes.append("its live key has no lease, so the key does not show that the worker runs")
         if live is not None and permanent is None and with_authorized:
             notes.append("live without an AUTHORIZED key")
         if live is not None and permanent is not None and _differ(live, permanent):

@@ -89,6 +89,6 @@ def _path(path: Path) -> str:
 def _word(text: str) -> str:
     """``text`` as one word of ``ExecStart=`` (systemd.service(5), systemd.unit(5))."""
     if not text.isprintable():
-        raise UsageError(f"systemd takes no such path: {text!r}", id="option-invalid")
+        raise UsageError(f"systemd does not accept this path: {text!r}", id="option-invalid")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'

@@ -67,7 +67,9 @@ def _tiles(report: CheckReport) -> list[_Tile]:
         word = "live" if report.alluxio.membership.in_etcd else "reachable"
         tiles.append(
             _Tile(
-                f"{well} of {len(declared)}", f"workers {word} and well", _good(well, len(declared))
+                f"{well} of {len(declared)}",
+                f"workers {word} without problems",
+                _good(well, len(declared)),
             )
         )
     well, count = etcd.healthy_count, len(etcd.members)
@@ -76,10 +78,10 @@ def _tiles(report: CheckReport) -> list[_Tile]:
     shown = [c for m in etcd.members for c in m.certificates]
     left = [d for c in shown if (d := c.days_left()) is not None]
     if len(left) < len(shown):
-        tiles.append(_Tile("not valid", "is a certificate", "bad"))
+        tiles.append(_Tile("not valid", "certificate", "bad"))
     elif shown:
         marks = "odd" if min(left) < EXPIRY_WARNING_DAYS else "good"
-        tiles.append(_Tile(f"{min(left)} days", "until a certificate ends", marks))
+        tiles.append(_Tile(f"{min(left)} days", "until a certificate expires", marks))
     if report.info_nodes is not None:
         failed = bool(report.info_nodes.error) and report.info_nodes.installed
         differing = sum(bool(n.notes) for n in report.nodes)

@@ -59,20 +59,26 @@ def _number(value: float) -> str:
 
 def _look(report: CheckReport) -> Iterator[Family]:
     severities = [p.severity for p in report.problems]
-    yield Family("healthy", "Whether all is as the inventory declares.", _one(not report.exit_code))
+    yield Family(
+        "healthy", "Whether everything is as the inventory declares.", _one(not report.exit_code)
+    )
     yield Family(
         "problems",
-        "What is wrong beside the workers' own states.",
+        "Number of problems, without the workers' states.",
         [({"severity": s}, severities.count(s)) for s in ("error", "warning")],
     )
-    yield Family("check_timestamp_seconds", "When this look began.", _one(report.taken.timestamp()))
-    yield Family("check_duration_seconds", "How long this look took.", _one(report.seconds))
+    yield Family(
+        "check_timestamp_seconds", "When this check began.", _one(report.taken.timestamp())
+    )
+    yield Family("check_duration_seconds", "How long this check took.", _one(report.seconds))
 
 
 def _etcd(report: CheckReport) -> Iterator[Family]:
     etcd = report.etcd
     yield Family("etcd_quorum", "Members that make a quorum.", _one(etcd.quorum))
-    yield Family("etcd_has_leader", "Whether the members agree on one.", _one(bool(etcd.leader)))
+    yield Family(
+        "etcd_has_leader", "Whether the members agree on a leader.", _one(bool(etcd.leader))
+    )
     yield Family(
         "etcd_member_healthy",
         "Whether a linearizable read through the member succeeds.",
@@ -80,7 +86,7 @@ def _etcd(report: CheckReport) -> Iterator[Family]:
     )
     yield Family(
         "etcd_member_read_duration_seconds",
-        "How long that read took.",
+        "How long the linearizable read through the member took.",
         [(_member(m), m.seconds) for m in etcd.members if m.seconds is not None],
     )
     known = [(m, m.status) for m in etcd.members if m.status is not None]
@@ -111,12 +117,12 @@ def _etcd(report: CheckReport) -> Iterator[Family]:
     )
     yield Family(
         "etcd_member_db_in_use_bytes",
-        "How much of it is in use; defrag-etcd gives the rest back.",
+        "The part of the database that is in use; defrag-etcd frees the rest.",
         [(_member(m), s.db_in_use) for m, s in known],
     )
     yield Family(
         "etcd_member_quota_bytes",
-        "The quota in force, where there is one and it is known.",
+        "The quota in force; missing if there is none or if it is not known.",
         [(_member(m), m.quota) for m, _ in known if m.quota is not None],
     )
     yield Family(
@@ -135,7 +141,7 @@ def _etcd(report: CheckReport) -> Iterator[Family]:
     )
     yield Family(
         "etcd_member_certificate_expiry_timestamp_seconds",
-        "When the listener's certificate ends.",
+        "When the listener's certificate expires.",
         [(labels, c.not_after.timestamp()) for labels, c in shown if c.not_after is not None],
     )
 
@@ -146,7 +152,7 @@ def _stored(report: CheckReport) -> Iterator[Family]:
         return
     newest, answered = stored.newest, [h for h in stored.hosts if not h.error]
     if not stored.cluster.external:
-        yield Family("etcd_backups", "Proven backups that are known.", _one(stored.count))
+        yield Family("etcd_backups", "Number of known proven backups.", _one(stored.count))
     if newest is not None:
         at = {"host": newest.host}
         yield Family(
@@ -154,7 +160,11 @@ def _stored(report: CheckReport) -> Iterator[Family]:
             "When the newest proven backup was taken.",
             [(at, newest.name.when.timestamp())],
         )
-        yield Family("etcd_backup_revision", "Its revision.", [(at, float(newest.name.revision))])
+        yield Family(
+            "etcd_backup_revision",
+            "The revision of the newest proven backup.",
+            [(at, float(newest.name.revision))],
+        )
     if stored.longest is not None:
         yield Family(
             "etcd_backup_interval_seconds",
@@ -173,7 +183,7 @@ def _stored(report: CheckReport) -> Iterator[Family]:
     )
     yield Family(
         "etcd_kept_ratio",
-        "Which share of the disk they take.",
+        "The share of the disk that former data and backups of former histories take.",
         [({"member": h.member.name}, h.share) for h in answered],
     )
 
@@ -207,7 +217,7 @@ def _workers(report: CheckReport) -> Iterator[Family]:
     )
     yield Family(
         "worker_disagreements",
-        "How many things the views of the worker (inventory, etcd, info nodes) say differently.",
+        "Number of differences between the views of the worker (inventory, etcd, info nodes).",
         [(labels, len(n.notes)) for labels, n in labelled],
     )
     yield Family(
@@ -232,12 +242,14 @@ def _workers(report: CheckReport) -> Iterator[Family]:
     answered = not report.info_nodes.error
     yield Family("info_nodes_answered", "Whether `info nodes` gave a table.", _one(answered))
     yield Family(
-        "info_nodes_duration_seconds", "How long it took.", _one(report.info_nodes.seconds)
+        "info_nodes_duration_seconds",
+        "How long `info nodes` took.",
+        _one(report.info_nodes.seconds),
     )
     if answered:
         yield Family(
             "worker_info_nodes_agrees",
-            "Whether `info nodes` says of the worker what etcd does.",
+            "Whether `info nodes` and etcd agree about the worker.",
             [(labels, _agrees(n)) for labels, n in labelled if n.name is not None],
         )
 

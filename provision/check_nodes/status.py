@@ -154,7 +154,7 @@ def _parted(etcd: Etcd, chosen: Sequence[Role]) -> tuple[Problem, ...]:
     try:
         found = health.observe(etcd).problems
     except UsageError as error:  # the login's secret cannot be read; systemd is asked all the same
-        what = f"was not asked whether it is one cluster: {error.message}"
+        what = f"it is not known whether its members form one cluster: {error.message}"
         return (Problem("etcd", what, severity="warning", id=error.id),)
     return tuple(p for p in found if p.id == "etcd-clusters-differ")
 

@@ -105,7 +105,11 @@ def _listed(report: CheckReport, shown: list[NodeVerdict]) -> list[RenderableTyp
     parts: list[RenderableType] = [_workers(report, shown), ""] if shown else []
     bad = sum(not n.ok for n in report.nodes) - sum(not n.ok for n in shown)
     if rest := len(report.nodes) - len(shown):
-        parts.append(_styled(f"{rest} workers {'more' if bad else 'that are well'} are not listed"))
+        parts.append(
+            _styled(
+                f"{rest} {'more workers' if bad else 'workers without problems'} are not listed"
+            )
+        )
     return parts
 
 

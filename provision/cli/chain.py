@@ -13,6 +13,7 @@ from invoke.exceptions import Exit
 from invoke.executor import Executor as InvokeExecutor
 from invoke.tasks import Call
 
+from provision.cli.usage import refused
 from provision.errors import UsageError
 
 #: Invoke's options without an effect on this tool's tasks, and what to use instead.
@@ -39,13 +40,13 @@ def refuse_at_once(words: Sequence[str], tasks: Iterable[str]) -> None:
     """
     names = set(tasks)
     if f"--{_PASSWORD}" in words:  # Ctrl-C at its prompt would leave the terminal without echo
-        raise _without_effect(_PASSWORD)
+        raise _without_effect(_PASSWORD, words)
     for word in words:
         if word in names:
             return
         flag = word.partition("=")[0] if word.startswith("--") else word[:2]
         if flag in _AT_ONCE:
-            raise _without_effect("config")
+            raise _without_effect("config", words)
 
 
 class Executor(InvokeExecutor):
@@ -58,22 +59,24 @@ class Executor(InvokeExecutor):
         """The calls of the command line. Raises Invoke's :class:`Exit`: code 2, usage error."""
         calls = super().normalize(tasks)
         given = self.core[0].args if self.core else {}
+        words = self.core.unparsed if self.core else []
         for name in WITHOUT_EFFECT:
             if name in given and given[name].value:
-                raise _without_effect(name)
+                raise _without_effect(name, words)
         if "debug" in given and given["debug"].value and any("dry_run" in c.kwargs for c in calls):
             raise _refused(
                 "-d before a task is Invoke's own debug log and no dry run: "
-                "put --dry-run behind the task"
+                "put --dry-run behind the task",
+                words,
             )
         if any(call.kwargs.get("dry_run") for call in calls):
             self.config.run.dry = True  # --dry sets the same value, and the tasks read it
         return calls
 
 
-def _without_effect(name: str) -> Exit:
-    return _refused(f"--{name} of Invoke has no effect here: {WITHOUT_EFFECT[name]}")
+def _without_effect(name: str, words: Sequence[str]) -> Exit:
+    return _refused(f"--{name} of Invoke has no effect here: {WITHOUT_EFFECT[name]}", words)
 
 
-def _refused(message: str) -> Exit:
-    return Exit(f"error: {message} [option-invalid]", UsageError.exit_code)
+def _refused(message: str, words: Sequence[str]) -> Exit:
+    return refused(UsageError(message, id="option-invalid"), words)

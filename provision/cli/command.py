@@ -16,19 +16,17 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from provision.cli.interrupt import INTERRUPTED, between_imports
 from provision.cli.run import DEFAULT_INVENTORY, Run
-from provision.errors import ProvisionError, UsageError
+from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
-
-if TYPE_CHECKING:
-    pass
 
 INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 FORMATS = ("table", "json")
@@ -55,6 +53,24 @@ _HELP = {
 }
 
 
+class Command(Task[Any]):
+    """A command as Invoke's task: its name is the function's, its help the function's docstring.
+
+    ``act`` is the function itself. ``guarded`` is as in :func:`command`.
+    """
+
+    act: Callable[..., int | None]
+    guarded: bool
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """As Invoke's own, which takes the help away from the task: here the task keeps it."""
+        kept = dict(self.help)
+        try:
+            return super().get_arguments(ignore_unknown_help)
+        finally:
+            self.help = kept
+
+
 def command(
     *,
     changes: bool = False,
@@ -62,21 +78,23 @@ def command(
     writes: bool | Sequence[str] = False,
     inventory: bool = True,
     help: Mapping[str, str] | None = None,
-    positional: Sequence[str] = (),
     formats: Sequence[str] = FORMATS,
-) -> Callable[[Callable[..., int | None]], Task[Any]]:
+) -> Callable[[Callable[..., int | None]], Command]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
+
+    A parameter without a default is an argument: it is given without a flag, and never empty.
 
     ``changes`` adds --dry-run and --exit-code. ``guarded`` commands first find out which etcd
     cluster it is (:mod:`provision.etcd.cluster.guard`), and have --cluster-id. ``writes``: the
     command has no rehearsal and writes files, always or with one of these options; under Invoke's
     ``run.dry`` setting it is refused. Without ``inventory``, the option --inventory and the options
-    about hosts are left out. ``formats`` are the values of --format. Options in ``positional`` have
-    the default None and are given without their flag. The body returns the exit code (None: 0). An
-    error of this tool is printed as one line per problem, and ends the command with its own code.
+    about hosts are left out. ``formats`` are the values of --format. The body returns the exit code
+    (None: 0). An error of this tool is printed as one line per problem, and ends the command with
+    its own code.
     """
 
-    def decorate(body: Callable[..., int | None]) -> Task[Any]:
+    def decorate(body: Callable[..., int | None]) -> Command:
+        task_name = body.__name__.replace("_", "-")
         own = list(inspect.signature(body).parameters.values())[1:]
         common: dict[str, Any] = {"inventory": ""} if inventory else {}
         if changes:
@@ -87,6 +105,7 @@ def command(
         common.update(traceback=False, debug="")
         late = {"cluster_id": ""} if guarded else {}
 
+        arguments = [p.name for p in own if p.default is inspect.Parameter.empty]
         numbers = {p.name: type(p.default) for p in own if type(p.default) in (int, float)}
 
         @functools.wraps(body)
@@ -99,12 +118,15 @@ def command(
                 options["dry_run"] = True
 
             def called(run: Run) -> int | None:
+                for name in arguments:
+                    if not given[name]:  # Invoke takes "" for a value
+                        raise argument_missing(task_name, name, texts[name])
                 if rehearsed:
                     _refuse_writing(run.command, writes, given)
                 values = {k: _number(k, v, numbers[k]) for k, v in given.items() if k in numbers}
-                return body(run, **{**given, **values})
+                return task.act(run, **{**given, **values})
 
-            code = perform(body.__name__.replace("_", "-"), options, called, formats)
+            code = perform(task_name, options, called, formats)
             if code:
                 raise Exit(code=code)
 
@@ -119,11 +141,19 @@ def command(
             [inspect.Parameter(name, keyword, default=default) for name, default in shown]
         )
         texts = {**{k: v for k, v in _HELP.items() if k in {**common, **late}}, **(help or {})}
-        task: Task[Any] = Task(task_body, help=texts, positional=tuple(positional))
-        task.guarded = guarded  # type: ignore[attr-defined]
+        task = Command(task_body, help=texts)
+        task.act, task.guarded = body, guarded
         return task
 
     return decorate
+
+
+def argument_missing(task: str, name: str, help: str) -> UsageError:
+    """The error of a task without its argument ``name``; ``help`` says what the argument is."""
+    shown = name.upper()
+    return UsageError(
+        f"{task} needs {shown} ({help.rstrip('.')}): invoke {task} {shown}", id="argument-missing"
+    )
 
 
 def _refuse_writing(name: str, writes: bool | Sequence[str], given: Mapping[str, Any]) -> None:
@@ -265,7 +295,8 @@ def _outcome(
         if options["traceback"]:
             raise
         _say_versions(run)
-        _say_error(error, error.exit_code, json=options["format"] == "json")
+        shown = _with_outcome(error, run)
+        _say_error(shown, error.exit_code, json=options["format"] == "json")
         return error.exit_code
     except BrokenPipeError:  # the reader of the output has gone, as with `| head`
         discard_output()
@@ -290,6 +321,15 @@ def _say_versions(run: Run) -> None:
         from provision.cli import console
 
         console.problems(notes)
+
+
+def _with_outcome(error: ProvisionError, run: Run) -> ProvisionError:
+    """``error``, with the note that nothing was changed, if the command changes something and has
+    not begun to. A :class:`UsageError` comes before any host is contacted, and needs no note."""
+    if not run.changes or run.changed or isinstance(error, ChangeFailed | UsageError):
+        return error
+    message = f"{error.message}; nothing was changed"
+    return ProvisionError(message, error.problems, id=error.id)
 
 
 def _mistake(error: Exception, run: Run) -> ProvisionError:

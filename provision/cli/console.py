@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from provision import terminal
 from provision.errors import Problem, ProvisionError
-from provision.text import shown, size
+from provision.text import size
 
 if TYPE_CHECKING:
     from provision.engine.plan import Gate, HostChanges, Plan, Step
@@ -27,7 +27,7 @@ def error(failure: ProvisionError) -> None:
     """
     said = any(problem.id == failure.id for problem in failure.problems)
     line = f"error: {failure.message}" + ("" if said else f" [{failure.id}]")
-    print(shown(line), file=sys.stderr)
+    terminal.say(line, stderr=True)
     problems(failure.problems, bullet="  - ")
 
 
@@ -36,7 +36,7 @@ def problems(found: Iterable[Problem], bullet: str = "") -> None:
     ordered = sorted(found, key=lambda p: p.severity != "error")
     for problem in ordered:
         label = "" if problem.severity == "error" else f"{problem.severity}: "
-        print(shown(f"{bullet}{label}{problem.line}"), file=sys.stderr)
+        terminal.say(f"{bullet}{label}{problem.line}", stderr=True)
 
 
 def plan(todo: Plan, *, stderr: bool = False) -> None:
@@ -49,9 +49,9 @@ def plan(todo: Plan, *, stderr: bool = False) -> None:
             out.print(terminal.text(f"   {names}"))
             for what, diff in changes:
                 out.print(terminal.text(f"     * {what}"))
-                for line in diff.splitlines():
+                for line in diff.splitlines():  # of a file on the host, so as it stands there
                     style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-                    out.print(terminal.text(f"       {line}", style=style))
+                    out.print(terminal.quoted(f"       {line}", style=style))
         for call in step.calls:
             out.print(terminal.text(f"   * {call.what}"))
         if step.after is not None:
@@ -110,7 +110,7 @@ class Progress:
         with self._lock:
             self._clear()
             seconds = time.monotonic() - self._started
-            print(f"{seconds:6.1f} s {shown(text)}", file=sys.stderr, flush=True)
+            terminal.say(f"{seconds:6.1f} s {text}", stderr=True)
 
     def _status(self, text: str) -> None:
         if self._live:

@@ -27,10 +27,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision import __version__
+from provision import __version__, terminal
 from provision.cli.redact import Redactor, secrets
 from provision.errors import ProvisionError, UsageError
 from provision.files import write_whole
+from provision.program_in_use import rendered, rendered_document
 from provision.text import printable_lines
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Recording:
             print(f"warning: {self.file} was not written: {type(error).__name__}", file=sys.stderr)
             with contextlib.suppress(Exception):
                 if isinstance(error, ProvisionError):
-                    print(f"  {error.message}", file=sys.stderr)
+                    terminal.say(f"  {error.message}", stderr=True)
 
     def _files(self, run: Run, code: int) -> dict[str, str]:
         out: dict[str, str] = {}
@@ -139,11 +140,11 @@ class Recording:
             else:
                 out[name] = json.dumps(redactor.document(made), indent=2) + "\n"
 
-        add("run.json", lambda: self._run(run, code))
+        add("run.json", lambda: rendered_document(self._run(run, code)))
         add("versions.json", _versions)
         add("inventory.json", lambda: _inventory(run))
         add("facts.json", lambda: _facts(run))
-        add("plan.json", lambda: [plan.document() for plan in run.plans])
+        add("plan.json", lambda: rendered_document([plan.document() for plan in run.plans]))
         add("calls.json", lambda: _calls(run))
         add("audit.json", lambda: self._audit(run))
         add("stdout.txt", self._stdout.kept)
@@ -152,7 +153,7 @@ class Recording:
         for host, said in _logs(run, code).items():
             name = f"logs/{re.sub(r'[^A-Za-z0-9._-]', '_', redactor.text(host))}.txt"
             if isinstance(said, ProvisionError):
-                left_out[name] = redactor.text(said.message)
+                left_out[name] = redactor.text(rendered(said.message))
             else:
                 add(name, functools.partial("\n".join, said))
         if code in _NO_LOGS:

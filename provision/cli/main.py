@@ -14,9 +14,11 @@ from provision.cli.interrupt import exit_when_interrupted
 def main() -> None:
     """The console script. Ends the process with the exit code of the task."""
     exit_when_interrupted()
+    from provision import program_in_use
     from provision.cli.command import BROKEN_PIPE, discard_output, flush_output
-    from provision.cli.program import program
+    from provision.cli.program import NAME, TASKS, program
 
+    program_in_use.start(NAME, TASKS)
     try:
         try:
             program.run()

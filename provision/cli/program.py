@@ -7,32 +7,27 @@ other usage error.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
-from invoke.exceptions import Exit, ParseError
+from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.program import Program
 
 from provision import __version__
-from provision.cli import tasks
 from provision.cli.chain import Executor
 from provision.cli.command import perform
 from provision.cli.commands import namespace
-from provision.errors import UsageError
+from provision.cli.tasks import files
+from provision.cli.usage import answered, check_core
+from provision.program_in_use import rendered
 
 NAME = "alluxio-provision"
+TASKS = tuple(namespace.task_names)
 #: Invoke's core options that work here as their help says. The other core options configure local
 #: shell commands, and no task runs these.
 CORE_OPTIONS = frozenset(
     {"complete", "help", "list", "list-depth", "list-format", "print-completion-script", "version"}
 )
-#: The probable meaning of a wrong option.
-_MEANT = {
-    "'--dry'": "a rehearsal is TASK --dry-run",
-    "'-R'": "a rehearsal is TASK --dry-run",
-    "'-d'": "a rehearsal is TASK --dry-run",
-}
 
 
 class _Program(Program):
@@ -47,37 +42,39 @@ class _Program(Program):
             self.core[0].args.setdefault(argument.name, argument)
 
     def parse_core(self, argv: list[str] | None) -> None:
-        with _usage():
+        self.normalize_argv(argv)
+        with self._answered():
             super().parse_core(argv)
         if wanted := self.args.explain.value:
             from provision.cli.explain import ALL
 
             id = ALL if wanted is True else wanted
             options = {"format": "table", "traceback": False}
-            raise Exit(code=perform("explain", options, lambda run: tasks.explain(run, id)) or 0)
+            code = perform("explain", options, lambda run: files.explain.act(run, id))
+            raise Exit(code=code or 0)
+
+    def parse_collection(self) -> None:
+        super().parse_collection()
+        for task in self.collection.tasks.values():
+            task.__doc__ = rendered(task.__doc__)
+            task.help = {name: rendered(text) for name, text in task.help.items()}
 
     def parse_tasks(self) -> None:
-        with _usage():
+        with self._answered():
             super().parse_tasks()
 
     def parse_cleanup(self) -> None:
-        with _usage():
+        with self._answered():
+            check_core(self, TASKS)
             super().parse_cleanup()
+
+    def _answered(self) -> AbstractContextManager[None]:
+        return answered(self.argv[1:], TASKS)
 
     def execute(self) -> None:
         # Invoke's setting for the executor is not used: another executor would ignore the rehearsal
         # of a chain.
         Executor(self.collection, self.config, self.core).execute(*self.tasks)
-
-
-@contextlib.contextmanager
-def _usage() -> Iterator[None]:
-    try:
-        yield
-    except ParseError as error:
-        meant = next((text for option, text in _MEANT.items() if option in str(error)), "")
-        tail = f"; {meant}" if meant else ""
-        raise Exit(f"error: {error}; see {NAME} --list{tail}", UsageError.exit_code) from error
 
 
 program = _Program(name=NAME, binary=NAME, namespace=namespace, version=__version__)

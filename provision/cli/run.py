@@ -42,6 +42,8 @@ class Run:
     found: EtcdCluster | None = None
     #: Whether a plan is being applied: the message of an interrupted run depends on it.
     applying: bool = False
+    #: Whether a plan was applied to its end.
+    changed: bool = False
     #: Whether a dry run's plan has any change.
     drifted: bool = False
     #: For --debug: the plans that were made, and the end of the run.

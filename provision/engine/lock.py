@@ -83,7 +83,7 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
                     taken[0].message, [p for e in taken for p in e.problems], id=taken[0].id
                 )
             if problems := failures(handles):
-                what = "the run lock could not be taken; nothing was changed"
+                what = "the run lock could not be taken"
                 raise PreflightFailed(what, problems, id="lock-unavailable")
             yield still
     finally:
@@ -115,9 +115,12 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
         if ago is None or ago > looking:
             return handle
         handle.close(RELEASE)
-        what = f"another run ended there {ago:.1f} s ago, after this one had begun to look"
+        what = (
+            f"another run ended on this host {ago:.1f} s ago, after this run had begun to "
+            "read its state"
+        )
         raise Locked(
-            f"{host} may have changed since the plan was made; nothing was changed",
+            f"{host} may have changed since the plan was made",
             [Problem(host, what, "run again", id="changed-meanwhile")],
             id="changed-meanwhile",
         )
@@ -125,14 +128,14 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
     if not handle.greeting.startswith("taken "):
         said = f": {printable(handle.greeting, 200)}" if handle.greeting else ""
         what = f"the run lock cannot be taken{said}"
-        remedy = f"is there flock on the host, and can root write {STATE_DIR}?"
+        remedy = f"check that the host has flock, and that root can write {STATE_DIR}"
         raise PreflightFailed(
             f"{host}: no lock",
             [Problem(host, what, remedy, id="lock-unavailable")],
             id="lock-unavailable",
         )
     who = printable(handle.greeting.removeprefix("taken ").strip(), 300)
-    who = who or "a run that has just begun"
+    who = who or "a run that began just now"
     problem = Problem(host, f"locked by {who}", "wait until it ends, then run again", id="locked")
     raise Locked(f"another run holds the lock of {host}: {who}", [problem], id="locked")
 

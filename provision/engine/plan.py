@@ -187,7 +187,7 @@ def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
         shown = ", ".join(names[:NOT_BEGUN]) + (", ..." if len(names) > NOT_BEGUN else "")
         said.append(step.title if len(names) < 2 else f"{step.title} ({shown})")
     if len(steps) > NOT_BEGUN:
-        said.append(f"and {len(steps) - NOT_BEGUN} steps more")
+        said.append(f"and {len(steps) - NOT_BEGUN} more steps")
     return (Problem("not begun", "; ".join(said), severity="warning", id="not-begun"),)
 
 
@@ -196,16 +196,16 @@ def further(what: str) -> Iterator[None]:
     """For planning and applying ``what``, the next part of a command that has changed hosts
     already.
 
-    An error that would say "nothing was changed" is raised as :class:`ChangeFailed` instead.
+    Every error of this part is raised as :class:`ChangeFailed`.
     """
     try:
         yield
     except ChangeFailed:
         raise
     except ProvisionError as error:
-        said = error.message.removesuffix("; nothing was changed")
         raise ChangeFailed(
-            f"stopped before {what}: {said}; put it right and run the same command again",
+            f"stopped before {what}: {error.message}; solve the problem, then run the same "
+            "command again",
             error.problems,
             id=error.id,
         ) from error
@@ -234,8 +234,8 @@ def _call(step: Step, where: str, by: audit.Author) -> None:
         except ProvisionError as error:
             audit.note(by, "etcd", [call.what], ok=False)
             raise ChangeFailed(
-                f"stopped in {where}: {call.what}: {error.message}; put it right and run the same "
-                "command again",
+                f"stopped in {where}: {call.what}: {error.message}; solve the problem, then run "
+                "the same command again",
                 error.problems,
                 id=error.id,
             ) from error
@@ -261,8 +261,8 @@ def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str, by: audit.Autho
     problems = failures(results)
     if problems:
         raise ChangeFailed(
-            f"stopped in {where}: {len(problems)} of {len(step.hosts)} hosts failed, later steps "
-            "have not begun; put it right and run the same command again",
+            f"stopped in {where}: {len(problems)} of {len(step.hosts)} hosts failed, later "
+            "steps have not begun; solve the problem, then run the same command again",
             problems,
             id="change-failed",
         )

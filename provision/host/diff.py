@@ -128,7 +128,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         f"mkdir -p {STATE_DIR}",
         f"exec 9>{BATCH_LOCK}",
         f"flock -w {BATCH_LOCK_SECONDS} 9 || {{",
-        '  echo "what an earlier run began here has not ended" >&2',
+        '  echo "a batch of an earlier run is still running" >&2',
         "  exit 1",
         "}",
         tool_version.note(),

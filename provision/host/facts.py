@@ -245,7 +245,7 @@ def parse(
             parser.line(line)
         return parser.facts(sent_at, received_at)
     except (ValueError, LookupError) as error:
-        what = f"answered something unreadable: {printable(str(error), 200)}"
+        what = f"its answer cannot be read: {printable(str(error), 200)}"
         problem = Problem(host, what, "run again with -v", id="host-output-unreadable")
         raise Unreachable(
             f"{host}: unreadable facts", [problem], id="host-output-unreadable"

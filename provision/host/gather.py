@@ -60,7 +60,7 @@ def require_facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine
         tool_version.require_not_newer(seen, problems)
     if problems:
         raise PreflightFailed(
-            f"{len(problems)} of {len(probes)} hosts cannot be worked on; nothing was changed",
+            f"{len(problems)} of {len(probes)} hosts cannot be worked on",
             problems,
             id="preflight-failed",
         )

@@ -49,9 +49,7 @@ def noting(problems: list[Problem]) -> Iterator[None]:
 def require(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """The warnings. Raises :class:`PreflightFailed` when there is an error among ``problems``."""
     if any(p.severity == "error" for p in problems):
-        raise PreflightFailed(
-            "preflight failed; nothing was changed", problems, id="preflight-failed"
-        )
+        raise PreflightFailed("preflight failed", problems, id="preflight-failed")
     return tuple(problems)
 
 
@@ -131,7 +129,8 @@ def architectures(
         Problem(
             f"{machine.host} ({machine.where})",
             f"{name} is for {arch}, this CPU is {f.values.get('arch')}",
-            "give the release for this CPU; hosts of two kinds need an inventory each",
+            "give the release for this CPU; hosts with different CPUs need one inventory for "
+            "each CPU",
             id="tarball-unfit",
         )
         for machine, f in facts.items()
@@ -178,7 +177,7 @@ def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str
         remedy = clean_host(where)
         problems.append(Problem(where, what, remedy, id="another-clusters-host"))
     elif owned_by is None and unit.load == "loaded":
-        what = f"{name} is there, but not of this tool ({unit.fragment})"
+        what = f"{name} exists, but this tool did not install it ({unit.fragment})"
         problems.append(
             Problem(where, what, "remove it, or choose another host", id="foreign-installation")
         )
@@ -188,7 +187,7 @@ def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str
 def clean_host(where: str) -> str:
     """The remedy for another cluster's unit on the host of ``where``. ``where`` begins with a
     name."""
-    return f"if it is not needed there: invoke clean-host {where.partition(' ')[0]}"
+    return f"if this host does not need it: invoke clean-host {where.partition(' ')[0]}"
 
 
 def port(f: HostFacts, number: int, our_pid: int, running: bool, where: str) -> list[Problem]:
@@ -212,7 +211,7 @@ def masked(unit: str, where: str) -> Problem:
     return Problem(
         where,
         f"{unit} is masked",
-        f"systemctl unmask {unit}, if that was not meant",
+        f"systemctl unmask {unit}, if nobody masked it on purpose",
         id="unit-masked",
     )
 
@@ -226,7 +225,7 @@ def _unique(facts: Mapping[Machine, HostFacts], key: str, what: str, remedy: str
             problems.append(
                 Problem(
                     f"{machine.host} ({machine.where})",
-                    f"{what} {value} is also that of {seen[value].host}",
+                    f"{seen[value].host} has the same {what}: {value}",
                     remedy,
                     id="host-not-unique",
                 )
@@ -243,7 +242,7 @@ def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
     problems = [
         Problem(
             f"{machine.host} ({machine.where})",
-            f"clock is {offset - middle:+.1f} s off the other hosts'",
+            f"clock differs from the other hosts' clocks by {offset - middle:+.1f} s",
             "set up time synchronisation (chrony, systemd-timesyncd)",
             id="clock-skew",
         )
@@ -254,7 +253,7 @@ def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
         problems.append(
             Problem(
                 "this machine",
-                f"clock is {-middle:+.1f} s off the hosts'",
+                f"clock differs from the hosts' clocks by {-middle:+.1f} s",
                 "set up time synchronisation here: certificates and logs get their times from it",
                 severity="warning",
                 id="clock-skew",

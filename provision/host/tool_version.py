@@ -78,7 +78,7 @@ def require_not_newer(facts: Mapping[Machine, HostFacts], beside: Sequence[Probl
     if problems:
         raise PreflightFailed(
             f"this version of the tool, {__version__}, is older than the version that last changed "
-            "the hosts; nothing was changed",
+            "the hosts",
             (*problems, *beside),
             id="preflight-failed" if beside else "tool-too-old",
         )
@@ -104,7 +104,7 @@ def unknown(facts: Mapping[str, HostFacts]) -> list[Problem]:
     return [
         Problem(
             _named(hosts),
-            f"{FILE} says {content!r}, which is no version of this tool",
+            f"{FILE} says {content!r}, which is not a version of this tool",
             "the next command that changes the host writes the file again",
             "warning",
             id="tool-version-unknown",

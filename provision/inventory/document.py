@@ -217,13 +217,13 @@ def _syntax(text: str, mark: Mark, problem: str) -> tuple[str, str]:
     """ruamel.yaml's complaint in plain words, with a remedy."""
     line = text.split("\n")[mark.line - 1]
     if "\\t" in problem:
-        return "a tab where YAML wants spaces", "indent with spaces"
+        return "a tab where YAML needs spaces", "indent with spaces"
     if _UNQUOTED_RANGE.search(line):
-        return "a range within { } must stand in quotes", 'as in {host: "worker[1-3].example.com"}'
+        return "a range within { } must be in quotes", 'as in {host: "worker[1-3].example.com"}'
     problem = problem.replace("'\\x00'", "the end of the file")
     if "mapping values are not allowed" in problem:
         return (
-            "a ':' where no key can stand",
+            "a ':' where no key can be",
             "check the indentation, or quote the text if it holds ': '",
         )
     if "could not find expected ':'" in problem:
@@ -304,7 +304,7 @@ class _Composer:
 
     def alias(self, name: str, mark: Mark) -> Node:
         if name in self.open_anchors:
-            raise _Unreadable(mark, f"*{name} stands inside its own anchor &{name}")
+            raise _Unreadable(mark, f"*{name} is inside its own anchor &{name}")
         if name not in self.anchors:
             self.findings.error(
                 mark, f"*{name} has no anchor &{name} above it", id="inventory-syntax"

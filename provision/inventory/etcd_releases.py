@@ -112,7 +112,7 @@ def path(
     lowest, highest = min(map(version_tuple, running)), max(map(version_tuple, running))
     goal = version_tuple(target)
     if goal[0] != lowest[0]:
-        raise _no_way(f"there is no way from etcd {_text(lowest)} to {target}")
+        raise _no_way(f"there is no upgrade path from etcd {_text(lowest)} to {target}")
     if goal >= highest:
         return _needed(_up(lowest, goal, available), available)
     # Until the last member is upgraded, the cluster works as before, and any member can go back.
@@ -207,7 +207,7 @@ def require_fit(
                 problems.append(Problem(name, what, remedy_, id="etcd-version-unfit"))
     if problems:
         raise PreflightFailed(
-            f"{command} could damage data with this release of etcd; nothing was changed",
+            f"{command} could damage data with this release of etcd",
             problems,
             id="etcd-version-unfit",
         )
@@ -227,8 +227,9 @@ def _down(cluster: Minor, goal: Version, available: Collection[str]) -> tuple[st
     for number in range(cluster[1], goal[1], -1):
         if (cluster[0], number) < FIRST_DOWNGRADE:
             raise _no_way(
-                f"etcd cannot be taken back from {cluster[0]}.{number} to {cluster[0]}.{number - 1}"
-                ": that came with 3.6; restore a backup that was taken before the upgrade instead"
+                f"etcd cannot be downgraded from {cluster[0]}.{number} to "
+                f"{cluster[0]}.{number - 1}: only 3.6 and later can be downgraded; restore a "
+                "backup that was taken before the upgrade instead"
             )
         if number - 1 > goal[1]:
             found.append(_newest((goal[0], number - 1), available, None))
@@ -257,17 +258,15 @@ def _needed(path: tuple[str, ...], available: Collection[str]) -> tuple[str, ...
 def _missing(release: str) -> PreflightFailed:
     problem = Problem(
         "etcd.releases",
-        f"has no tarball of etcd {release}, which is on the way",
+        f"has no tarball of etcd {release}, which the upgrade path needs",
         "add it: releases: {VERSION: {path: ..., sha256: ...}}",
         id="upgrade-path",
     )
-    return PreflightFailed(
-        f"etcd {release} is not at hand; nothing was changed", [problem], id="upgrade-path"
-    )
+    return PreflightFailed(f"etcd {release} is not available", [problem], id="upgrade-path")
 
 
 def _no_way(what: str) -> PreflightFailed:
-    return PreflightFailed(f"{what}; nothing was changed", id="upgrade-path")
+    return PreflightFailed(what, id="upgrade-path")
 
 
 def _matches(key: str, pattern: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from provision.errors import Problem, UsageError
+from provision.program_in_use import rendered
 
 EXAMPLE = """\
 # Inventory of one etcd cluster and the Alluxio workers that register in it.
@@ -40,7 +41,7 @@ cluster: DefaultAlluxioCluster
 #   connect_timeout: 10                 # seconds
 
 etcd:
-  # An etcd that another inventory, or somebody else, takes care of: then this alone, nothing below.
+  # An etcd that another inventory, or another person, manages: then only this, nothing below.
   # Every member's client URL, of the listener without TLS. See docs/membership.md.
   # external:
   #   endpoints: ["http://10.0.1.10:2379", "http://10.0.1.11:2379", "http://10.0.1.12:2379"]
@@ -51,7 +52,7 @@ etcd:
   # allow_corrupting_version: false
 
   # Where the binaries come from: one of path, url and package. Paths start at this file's folder.
-  # The hosts need no way out: everything goes to them over SSH.
+  # The hosts need no access to the internet: everything goes to them over SSH.
   source:
     path: etcd-v3.6.16-linux-amd64.tar.gz
     # url: https://mirror.example.com/etcd-v3.6.16-linux-amd64.tar.gz
@@ -64,7 +65,7 @@ etcd:
   # releases:
   #   3.7.3: {path: etcd-v3.7.3-linux-amd64.tar.gz, sha256: file:SHA256SUMS}
 
-  # install_dir: /opt/etcd              # one folder a version, and a link 'current'
+  # install_dir: /opt/etcd              # a folder for each version, a link 'current'
   # config_dir: /etc/etcd               # etcd.conf.yml and certificates
   # data_dir: /var/lib/etcd             # mode 0700; best on an SSD of its own
   # user: etcd                          # system user, made when missing
@@ -139,7 +140,7 @@ alluxio:
   #   install_dir: /opt/java            # where the tarball goes
   #   versions: [8, 11]                 # major versions that the release accepts
 
-  # install_dir: /opt/alluxio           # one folder a version, and a link 'current'
+  # install_dir: /opt/alluxio           # a folder for each version, a link 'current'
   # state_dir: /var/lib/alluxio         # identity, metastore, journal; survives reinstalls
   # log_dir: /var/log/alluxio
   # user: alluxio                       # system user, made when missing
@@ -168,7 +169,7 @@ alluxio:
   properties:
     alluxio.dora.client.ufs.root: s3://bucket/path
 
-  # Secrets stand in the environment of this machine or in a file, never here. On the hosts they
+  # Secrets are in the environment of this machine or in a file, never here. On the hosts they
   # are in a file of mode 0600.
   # secret_properties:
   #   s3a.accessKeyId: {env: AWS_ACCESS_KEY_ID}
@@ -204,7 +205,7 @@ alluxio:
 # The same cluster on Kubernetes, by Alluxio's Helm chart: 'invoke render-helm' writes the chart's
 # values from this and from what is above; see docs/kubernetes.md.
 # kubernetes:
-#   chart: 1.1.0-SNAPSHOT               # whose keys are written; 0.7.0 cannot start etcd
+#   chart: 1.1.0-SNAPSHOT               # writes its keys; 0.7.0 cannot start etcd
 #   release: alluxio                    # as in 'helm install alluxio'
 #   namespace: default
 #   kubectl: [kubectl]                  # or [k3s, kubectl], [oc]: for check-nodes --kubernetes
@@ -247,11 +248,12 @@ def write_example(path: Path) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Writes an inventory to ``path``. Raises UsageError when ``path`` exists."""
+    """Writes an inventory to ``path``, with the program in use in its comments. Raises UsageError
+    when ``path`` exists."""
     try:
         # Mode x: an existing file stays, even if it was made a moment ago.
         with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(rendered(text))
     except FileExistsError:
         problem = Problem(
             str(path), "this file exists already", "name another, or move it away", id="file-exists"

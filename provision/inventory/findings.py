@@ -20,7 +20,7 @@ class Mark(NamedTuple):
 def unreadable(path: Path, error: OSError | ValueError) -> Problem:
     """Why a file of an inventory cannot be read."""
     if isinstance(error, IsADirectoryError):
-        what, remedy = "this is a folder", "name the inventory file in it"
+        what, remedy = "this is a folder", "name the inventory file in the folder"
     else:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         what, remedy = f"cannot be read: {reason}", ""

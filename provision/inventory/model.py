@@ -137,10 +137,10 @@ def _url_parts(url: str) -> SplitResult:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - parsing it is the check
     except ValueError as error:
-        why = "this is no URL" if "@" in url else f"{url!r} is not a URL: {error}"
+        why = "this is not a URL" if "@" in url else f"{url!r} is not a URL: {error}"
         raise ValueError(why) from None
     if "@" in parts.netloc:
-        raise ValueError("the URL holds a login; secrets never stand in the inventory")
+        raise ValueError("the URL holds a login; secrets must not be in the inventory")
     return parts
 
 
@@ -164,7 +164,7 @@ def jump_hosts(text: str) -> list[tuple[str | None, str, int | None]]:
         match = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]+))?|([^:\[\]]+)(?::([0-9]+))?", rest)
         host, port = (match[1] or match[3], match[2] or match[4]) if match else (rest, None)
         if port is not None and not 1 <= int(port) <= 65535:
-            raise ValueError(f"{part!r}: {port} is no port")
+            raise ValueError(f"{part!r}: {port} is not a port")
         if not re.fullmatch(HOST_NAME, host):
             raise ValueError(f"{part!r} is not {EXPECTED[HOST_NAME]}")
         found.append((user if at else None, _known_host(host), int(port) if port else None))
@@ -330,7 +330,7 @@ class Ssh(Model):
         default=None, description="Jump hosts as user@host:port, separated by commas; or none."
     )
     sudo_password: SshSecret | None = Field(
-        default=None, description="What sudo asks the login for; unset: it asks for nothing."
+        default=None, description="The password that sudo asks for; unset: sudo asks for none."
     )
     key_passphrase: SshSecret | None = Field(
         default=None, description="Passphrase of the key, when ssh-agent does not have it."
@@ -396,7 +396,8 @@ class EtcdAuth(Model):
     """etcd's authentication. ``enable-auth`` and ``disable-auth`` turn it on and off."""
 
     enabled: bool | None = Field(
-        default=None, description="Whether clients must log in; unset: not this tool's matter."
+        default=None,
+        description="Whether clients must log in; unset: this tool does not change it.",
     )
     root_password: Secret | None = Field(
         default=None, description="Password of etcd's user root, which this tool logs in as."
@@ -406,7 +407,10 @@ class EtcdAuth(Model):
 class EtcdBackup(Model):
     """Snapshots that a timer saves on the members' hosts: the first healthy member saves."""
 
-    dir: OwnDir = Field(default="/var/backups/etcd", description="Folder there, mode 0700.")
+    dir: OwnDir = Field(
+        default="/var/backups/etcd",
+        description="Folder for the backups on the members' hosts, mode 0700.",
+    )
     same_disk: bool = Field(
         default=False, description="Whether the folder may be on the data directory's disk."
     )
@@ -463,7 +467,8 @@ class Etcd(Model):
     model_config = ConfigDict(json_schema_extra=_either)
 
     external: ExternalEtcd | None = Field(
-        default=None, description="Use an etcd that is taken care of elsewhere; nothing else then."
+        default=None,
+        description="Use an etcd that is managed elsewhere; then no other key of etcd.",
     )
     version: str = Field(pattern=ETCD_VERSION, description="etcd release, e.g. 3.6.16.")
     allow_corrupting_version: bool = Field(
@@ -473,7 +478,9 @@ class Etcd(Model):
     releases: dict[EtcdVersion, Source] = Field(
         default_factory=dict, description="Tarballs of other releases, for upgrade-etcd."
     )
-    install_dir: OwnDir = Field(default="/opt/etcd", description="Holds one folder a version.")
+    install_dir: OwnDir = Field(
+        default="/opt/etcd", description="Holds one folder for each version."
+    )
     config_dir: OwnDir = Field(default="/etc/etcd", description="etcd.conf.yml and certificates.")
     data_dir: OwnDir = Field(default="/var/lib/etcd", description="Data folder, mode 0700.")
     user: ServiceUser = Field(default="etcd", description="System user that runs etcd.")
@@ -596,7 +603,9 @@ class Alluxio(Model):
     version: str = Field(pattern=ALLUXIO_VERSION, description="Release, names the install folder.")
     source: Source = Field(description="Where Alluxio's tarball comes from.")
     java: Java = Field(default_factory=Java, description="The Java that workers run on.")
-    install_dir: OwnDir = Field(default="/opt/alluxio", description="Holds one folder a version.")
+    install_dir: OwnDir = Field(
+        default="/opt/alluxio", description="Holds one folder for each version."
+    )
     state_dir: OwnDir = Field(
         default="/var/lib/alluxio",
         description="Holds identity, metastore and journal; survives reinstalls.",
@@ -610,7 +619,7 @@ class Alluxio(Model):
         default_factory=AlluxioEtcd, description="Login to an etcd with authentication on."
     )
     failure_detection_timeout: int = Field(
-        default=120, ge=1, le=3600, description="Seconds a dead worker's lease lives on."
+        default=120, ge=1, le=3600, description="Seconds until the lease of a dead worker ends."
     )
     start_timeout: int = Field(
         default=120, ge=1, le=3600, description="Seconds to wait for LIVE, then again for READY."
@@ -632,7 +641,7 @@ class Alluxio(Model):
         default_factory=dict, description="More variables of alluxio-env.sh."
     )
     masters: dict[Name, Master] = Field(
-        default_factory=dict, description="The masters by name, if there are to be any."
+        default_factory=dict, description="The masters by name, if there are any."
     )
     master_heap: Size = Field(default="4g", description="Java heap of a master (-Xmx).")
     workers: dict[Name, Worker] = Field(

@@ -46,7 +46,7 @@ def expand(text: str) -> list[str]:
     for choice in choices:
         total *= len(choice)
     if total > MAX_ENTRIES:
-        raise RangeError(f"{text!r} stands for {total} names; {MAX_ENTRIES} are the most")
+        raise RangeError(f"{text!r} stands for {total} names; the maximum is {MAX_ENTRIES}")
     return ["".join(parts) for parts in product(*choices)]
 
 
@@ -58,12 +58,12 @@ def _numbers(inside: str) -> list[str]:
             raise RangeError(f"[{inside}] is not a range such as [001-200] or [1-3,7]")
         low, high = match[1], match[2] or match[1]
         if len(low) != len(high) and "0" in (low[0], high[0]) and low != "0":
-            raise RangeError(f"[{inside}] needs as many digits in {low} as in {high}")
+            raise RangeError(f"[{inside}] needs the same number of digits in {low} and {high}")
         count = int(high) - int(low) + 1
         if count < 1:
             raise RangeError(f"[{inside}] runs backwards: {low} is above {high}")
         if len(numbers) + count > MAX_ENTRIES:
-            raise RangeError(f"[{inside}] is too long: {MAX_ENTRIES} names are the most")
+            raise RangeError(f"[{inside}] is too long: the maximum is {MAX_ENTRIES} names")
         numbers += [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
     return numbers
 

@@ -57,11 +57,11 @@ def _limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
             nobody.append(pattern)
     if nobody:
         raise UsageError(
-            f"--limit: nobody is called {_listed(nobody)}; there are {_listed(names)}",
+            f"--limit: there is no {_listed(nobody)}; the names are {_listed(names)}",
             id="name-unknown",
         )
     if not wanted:
-        raise UsageError(f"--limit names nobody: {limit!r}", id="name-unknown")
+        raise UsageError(f"--limit selects nothing: {limit!r}", id="name-unknown")
     return tuple(role for role in roles if role.name in wanted)
 
 

@@ -34,7 +34,7 @@ def sentence(error: Mapping[str, Any], root: document.Node, path: document.Path)
         if wanted in (model.Secret, model.SshSecret):
             asked = ", or {ask: true}" if wanted is model.SshSecret else ""
             remedy = f"{{env: NAME}} or {{file: PATH}}{asked}"
-            return f"{key!r} is a secret, and given by reference", remedy
+            return f"{key!r} is a secret: give it by reference", remedy
         known = ", ".join(_fields(path))
         return f"{key!r} must be a mapping", f"its keys: {known}" if known else "as in 'key: value'"
     if kind == "list_type":

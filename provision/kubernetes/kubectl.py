@@ -182,7 +182,7 @@ class _Forward:
 def last_line(text: str) -> str:
     """The last line that is not empty, safe to print."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return printable(lines[-1].removeprefix("error: "), 300) if lines else "it said nothing"
+    return printable(lines[-1].removeprefix("error: "), 300) if lines else "it printed nothing"
 
 
 def _pod(item: dict[str, Any]) -> Pod:

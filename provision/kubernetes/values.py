@@ -81,7 +81,7 @@ def left_out(inventory: Inventory) -> list[Problem]:
     if not keys:
         return []
     what = f"{', '.join(keys)}: the chart can only write them into a ConfigMap, so they are not in"
-    remedy = "mount a Kubernetes Secret by kubernetes.secrets, or say --credentials FILE"
+    remedy = "mount a Kubernetes Secret by kubernetes.secrets, or use --credentials FILE"
     return [
         Problem(str(inventory.path), f"{what} the values", remedy, "warning", id="secrets-left-out")
     ]
@@ -128,7 +128,7 @@ def write(path: Path, text: str, *, secret: bool = False) -> bool:
         raise UsageError(f"{path} cannot be read: {error.strerror}", id="file-unusable") from error
     if old is not None and not ownership.has_header(old):
         raise UsageError(
-            f"{path} is there, and not of this tool: name another file", id="file-exists"
+            f"{path} exists, and this tool did not write it: name another file", id="file-exists"
         )
     if old == text.encode() and (private or not secret):
         return False

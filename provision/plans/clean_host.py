@@ -206,7 +206,7 @@ def _require_known(paths: Sequence[str], user: str, where: str, unit_path: str) 
     if odd or not paths:
         what = f"{unit_path} there names {printable(', '.join(odd), 200)}: it was changed by hand"
         raise PreflightFailed(
-            "it is not clear what belongs to a unit; nothing was changed",
+            "it is not clear what belongs to a unit",
             [Problem(where, what, "put the unit right, or clean by hand", id="path-in-the-way")],
             id="path-in-the-way",
         )
@@ -331,7 +331,8 @@ def _refuse_voters(
             what = f"is a running member of the etcd of cluster {i.cluster}, which has {others}"
             remedy = (
                 "invoke remove-member NAME --inventory OTHER.yml, then run this again; if that "
-                f"etcd has removed it already: systemctl disable --now {i.unit} on the host"
+                f"etcd has already removed the member: systemctl disable --now {i.unit} on the "
+                "host"
             )
             problems.append(Problem(where, what, remedy, id="quorum-at-risk"))
         if i.role == "master" and number(seen.commands.get(_MASTERS, "").strip()) != 1:
@@ -339,9 +340,7 @@ def _refuse_voters(
             remedy = "invoke stop-masters --limit NAME --inventory OTHER.yml, then run this again"
             problems.append(Problem(where, what, remedy, id="quorum-at-risk"))
     if problems:
-        raise PreflightFailed(
-            "another cluster needs this host; nothing was changed", problems, id="quorum-at-risk"
-        )
+        raise PreflightFailed("another cluster needs this host", problems, id="quorum-at-risk")
 
 
 def _members(seen: HostFacts) -> int | None:
@@ -499,7 +498,7 @@ def _notes(found: Installed, seen: HostFacts, where: str, delete_data: bool) -> 
     of = f"cluster {found.cluster}"
     if found.role == "etcd member" and _members(seen) != 1:
         what = f"{of} may still count it as a member of its etcd"
-        remedy = "by that cluster's inventory: invoke remove-member NAME --inventory OTHER.yml"
+        remedy = "with that cluster's inventory: invoke remove-member NAME --inventory OTHER.yml"
         notes.append(Problem(where, what, remedy, "warning", id="another-clusters-host"))
     if found.role == "etcd member" and _members(seen) == 1:
         what = f"is the only member of the etcd of {of}: that etcd ends"
@@ -508,9 +507,7 @@ def _notes(found: Installed, seen: HostFacts, where: str, delete_data: bool) -> 
         uuid = _identity(found, seen)
         registered = f"worker-{uuid}" if uuid else "ID"
         what = f"the registration {registered} stays in the etcd of {of}"
-        remedy = (
-            f"once it has failed there: invoke forget-worker {registered} --inventory OTHER.yml"
-        )
+        remedy = f"when it is FAILED there: invoke forget-worker {registered} --inventory OTHER.yml"
         notes.append(Problem(where, what, remedy, "warning", id="registrations-unused"))
     why = _why_user_stays(found, seen) if delete_data else "the kept data belongs to it"
     if why is not None and found.user in seen.users:

@@ -139,9 +139,7 @@ def others(inventory: Inventory, etcd: Etcd) -> tuple[Problem, ...]:
         if c.live and c.inventory != clusters.OURS
     ]
     if found:
-        raise PreflightFailed(
-            "other clusters use this etcd; nothing was changed", found, id="other-clusters-live"
-        )
+        raise PreflightFailed("other clusters use this etcd", found, id="other-clusters-live")
     return ()
 
 

@@ -197,7 +197,7 @@ def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
             return None
     except (ValueError, paramiko.SSHException) as error:
         raise Refused(
-            f"{path} is no private key that can be read: {error}", "", id="ssh-key-unusable"
+            f"{path} is not a readable private key: {error}", "", id="ssh-key-unusable"
         ) from None
     try:
         return paramiko.PKey.from_path(path, passphrase.encode())  # type: ignore[arg-type]
@@ -225,7 +225,9 @@ class _Login(AuthStrategy):
                 except paramiko.BadAuthenticationType as error:
                     allowed = ", ".join(error.allowed_types)
                     raise Refused(
-                        f"login refused: it takes {allowed}, not keys", "", id="ssh-login-refused"
+                        f"login refused: the host accepts {allowed}, not keys",
+                        "",
+                        id="ssh-login-refused",
                     ) from None
                 except paramiko.AuthenticationException:
                     if not transport.is_active():
@@ -233,7 +235,7 @@ class _Login(AuthStrategy):
                     continue
                 if more:
                     raise Refused(
-                        f"login refused: beside the key it wants {', '.join(more)}",
+                        f"login refused: beside the key the host requires {', '.join(more)}",
                         "",
                         id="ssh-login-refused",
                     )
@@ -320,7 +322,10 @@ class _Check(paramiko.MissingHostKeyPolicy):
         if known.kinds:
             what += f": it is {key.get_name()}, and only {', '.join(known.kinds)} is known"
         elif known.authority:
-            what += ": only the authority of its certificate is, which this tool does not use"
+            what += (
+                ": only the CA of its certificate is in known_hosts, and this tool does "
+                "not use host certificates"
+            )
         port = f"-p {self._hop.port} " if self._hop.port != DEFAULT_PORT else ""
         address = shlex.quote(self._hop.address)
         remedy = f"verify it and add it: ssh-keyscan {port}{address} >> known_hosts"
@@ -356,7 +361,11 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
         return text, error.remedy or "try ssh to that host by hand", error.id
     if isinstance(error, paramiko.ChannelException):
         remedy = "is sshd running there?"
-        return f"the way there does not forward to it: {error.text}", remedy, "host-unreachable"
+        return (
+            f"the SSH server on the way cannot forward the connection: {error.text}",
+            remedy,
+            "host-unreachable",
+        )
     if isinstance(error, paramiko.ConfigParseError):
         remedy = "correct it; ssh -G HOST reads it, too"
         return f"~/.ssh/config cannot be read: {text}", remedy, "ssh-config-invalid"
@@ -367,7 +376,8 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
     if "protocol banner" in text or text == "No existing session":
         return (
             "takes connections, but does not answer as SSH",
-            "is that sshd's port? An overloaded host, or MaxStartups of its sshd, does this, too",
+            "check that this is sshd's port; an overloaded host, or MaxStartups of its sshd, "
+            "has the same effect",
             "host-unreachable",
         )
     if isinstance(error, socket.gaierror):
@@ -379,12 +389,16 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
     if isinstance(error, TimeoutError) or re.search("timed out|timeout", text.lower()):
         return (
             "no answer over SSH in time",
-            "is the host up, and its SSH port open to this machine?",
+            "check that the host is up, and that its SSH port is open to this machine",
             "host-unreachable",
         )
     if isinstance(error, EOFError):
         what = str(error) or f"the connection broke, or was silent for {SILENT_FOR} s"
-        return what, "is the host up, and the network to it? Then run again", "host-unreachable"
+        return (
+            what,
+            "check that the host and the network to it are up, then run again",
+            "host-unreachable",
+        )
     if isinstance(error, ConnectionRefusedError):
         return f"cannot connect: {text}", "is sshd running there, on that port?", "host-unreachable"
     remedy = "run again with -v; try ssh to that host by hand"

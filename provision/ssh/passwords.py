@@ -69,8 +69,8 @@ def _asked(field: str, what: str) -> str:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
         raise UsageError(
-            f"{field} is to be asked for, and there is no terminal: "
-            "give it as {env: NAME} or {file: PATH}",
+            f"the tool must ask for {field}, but there is no terminal: give it as {{env: NAME}} "
+            "or {file: PATH}",
             id="secret-unreadable",
         ) from None
     try:

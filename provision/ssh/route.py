@@ -126,7 +126,7 @@ def _jumps(
     if text is None or text.lower() == "none":
         return ()
     if depth > MAX_DEPTH:
-        raise ValueError(f"the jump hosts lead in a circle, by way of {text}")
+        raise ValueError(f"the jump hosts form a circle through {text}")
     hops: list[Hop] = []
     for place, (user, host, port) in enumerate(jump_hosts(text)):
         own = config.lookup(host, user, port)

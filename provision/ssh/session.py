@@ -50,7 +50,7 @@ PATIENCE = 3
 #: The exit code of a command (see :func:`as_root`) when sudo does not take the password.
 SUDO_REFUSED = 177
 _INPUT_BEGINS = "-- the input of the command begins --"
-_REFUSED = "-- sudo did not take the password --"
+_REFUSED = "-- sudo did not accept the password --"
 
 
 class Unreachable(PreflightFailed):
@@ -351,7 +351,7 @@ class Session:
     def _judge_sudo(self, code: int, stderr: bytes, what: str) -> None:
         if code == SUDO_REFUSED and _REFUSED.encode() in stderr:
             where = f"{self.machine.host} ({self.machine.where})"
-            said = "sudo did not take the password"
+            said = "sudo did not accept the password"
             remedy = "check ssh.sudo_password, and what sudo allows this login"
             self._refused = Unreachable(
                 f"{where}: {said}",

@@ -119,7 +119,7 @@ def test_authentication_locks_nobody_out_unasked(
     with pytest.raises(PreflightFailed) as caught:
         auth.enable(inventory, etcd, seen)
     assert [p.severity for p in caught.value.problems] == ["warning", "error"]
-    assert "say --lock-out stage" in caught.value.problems[1].remedy
+    assert "use --lock-out stage" in caught.value.problems[1].remedy
     with pytest.raises(UsageError, match="is called stag"):
         auth.enable(inventory, etcd, seen, ["stag"])
     agreed = auth.enable(inventory, etcd, seen, ["stage"])

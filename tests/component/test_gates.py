@@ -65,7 +65,7 @@ def test_what_stays_down_is_in_the_way(three: Running, monkeypatch: pytest.Monke
     monkeypatch.setattr(gates, "BACK_WITHIN", 3.0)  # longer than an election
     monkeypatch.setattr(gates, "HEALTHY_WITHIN", 0.2)
     with Fleet(4) as fleet:
-        with pytest.raises(Unhealthy, match=f"{first.name} is not touched while {second.name}"):
+        with pytest.raises(Unhealthy, match=f"{first.name} is not changed while {second.name}"):
             gates.require_others_healthy(Etcd(three.cluster, fleet), first).check()
         with pytest.raises(Unhealthy, match="2 of 3 members are healthy"):
             gates.all_healthy(Etcd(three.cluster, fleet)).check()

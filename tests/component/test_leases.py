@@ -155,7 +155,7 @@ def test_those_of_the_oldest_keys_are_asked_for_first(world: World) -> None:
     assert found == Expired({asked[0]: 60}, 1, 2)
     few = leases.unasked(found)
     assert few is not None
-    assert few.what.startswith("1 of 2 leases were asked for")
+    assert few.what.startswith("etcd answered for 1 of 2 leases")
     assert leases.unasked(Expired({}, 2, 2)) is None
 
 
@@ -201,7 +201,7 @@ def test_a_lease_that_is_kept_alive_is_not_revoked(
 ) -> None:
     lease = world.live(ONE, "w1", 60)
     plan = world.plan(revoke_lease=True)
-    assert [s.title for s in plan.steps] == ["stop w1 for good", "take w1 out of etcd"]
+    assert [s.title for s in plan.steps] == ["stop w1 permanently", "take w1 out of etcd"]
     assert "has nothing to do" in plan.notes[-1].what
     # Not even when the plan was made of an older look.
     times = {lease: LeaseTime(-60, 5)}
@@ -209,7 +209,7 @@ def test_a_lease_that_is_kept_alive_is_not_revoked(
         patched.setattr(EtcdClient, "lease_times", lambda *_: times)
         plan = world.plan(revoke_lease=True)
     assert plan.steps[0].title == "revoke the expired lease of w1"
-    with pytest.raises(ChangeFailed, match="is kept alive by now: it was not revoked"):
+    with pytest.raises(ChangeFailed, match="is kept alive again: it was not revoked"):
         plans.apply(plan, world.fleet)
     assert world.client.lease_time(lease).granted == 60
 

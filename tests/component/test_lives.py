@@ -324,7 +324,7 @@ def test_v2_data_is_found_before_3_6_and_can_be_removed(begin: Callable[..., Lif
     assert life.look().releases == before
     # On 3.5 it is known while the plan is made.
     life.upgrade("3.5.35")
-    with pytest.raises(PreflightFailed, match="nothing was changed") as refused:
+    with pytest.raises(PreflightFailed) as refused:
         life.plan("3.6.16")
     assert [p.id for p in refused.value.problems] == ["etcd-v2-data"]
     with pytest.raises(Ended, match="detected disallowed v2 WAL"):

@@ -109,7 +109,7 @@ def test_what_was_removed_can_be_put_back(world: World) -> None:
     assert after.value == before.value
     assert readmit().steps == ()
     world.client.put(world.authorized(ONE), value(ONE, "elsewhere"))
-    with pytest.raises(PreflightFailed, match="registered otherwise by now"):
+    with pytest.raises(PreflightFailed, match="now has another registration"):
         readmit()
     world.client.delete(world.authorized(ONE))
     late = readmit()
@@ -149,7 +149,7 @@ def test_a_live_key_without_a_lease_is_refused_too(world: World) -> None:
         (lambda w: w.live(ONE, "w1"), "has become LIVE meanwhile"),
         (
             lambda w: w.client.put(w.authorized(ONE), value(ONE, "w1")),
-            "has registered anew meanwhile",
+            "has registered again meanwhile",
         ),
     ],
 )

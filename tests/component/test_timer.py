@@ -202,7 +202,7 @@ def test_it_keeps_the_newest_and_hands_each_to_the_command(one: Bed) -> None:
     copy.write_text("#!/bin/sh\nexit 3\n")
     code, said = one.run("infra0", member="infra0", copy_command=str(copy))
     assert code == 1
-    assert f"{copy} ended with 3: it is not off the host" in said
+    assert f"{copy} ended with 3: the backup is on this host only" in said
     assert len(one.saved("infra0")) == 2
 
 

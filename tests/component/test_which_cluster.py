@@ -243,7 +243,7 @@ def test_a_lost_password_is_not_taken_for_a_cluster_that_is_down(
     verdict = groups.decide(seen, groups.form(seen))
     assert isinstance(verdict, groups.Serving)
     assert verdict.group.serves is None
-    with pytest.raises(PreflightFailed, match="does not let this tool in"):
+    with pytest.raises(PreflightFailed, match="refuses the login of this tool"):
         observe._cluster(Etcd(cluster, fleet))
 
 

@@ -108,7 +108,7 @@ def test_others_are_refused(lab: Lab, secrets: Path) -> None:
     (secrets / "wrong").write_text("wrong\n")
     wrong = declared(lab, secrets, root="wrong")
     for task in ("deploy-etcd", "rotate-certs"):
-        lab.invoke(task, wrong).expect(3, "etcd does not let this tool in", "login refused")
+        lab.invoke(task, wrong).expect(3, "etcd refuses the login of this tool", "login refused")
     missing = declared(lab, secrets, root="nothing")
     lab.invoke("deploy-etcd", missing).expect(2, "etcd.auth.root_password cannot be read")
 

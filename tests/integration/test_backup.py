@@ -22,7 +22,7 @@ STEPS = (
     "restore every member",
     "start all members",
     "waiting: one cluster",
-    "see to the workers",
+    "look for workers without a registration",
     "finish",
 )
 
@@ -114,7 +114,7 @@ def test_no_other_command_meets_a_half_restored_cluster(lab: Lab, saved: Path) -
     running = lab.start("restore-etcd", None, *options)
     running.wait_for("restore every member")
     running.kill()
-    lab.invoke("deploy-etcd").expect(3, "a restore or a recovery has begun and not ended")
+    lab.invoke("deploy-etcd").expect(3, "a restore or a recovery is not finished")
     lab.invoke("restore-etcd", None, *options).expect(0)
     require_restored(lab)
     lab.invoke("deploy-etcd").expect(0, "0 changed")
@@ -200,7 +200,7 @@ def test_the_members_take_turns_and_check_nodes_shows_the_newest(lab: Lab, tmp_p
     fetch = ("backup-etcd", inventory, "--fetch", "--to", str(tmp_path))
     lab.on(lab.etcd, "systemctl stop etcd")  # then it is needed most
     try:
-        lab.invoke(*fetch).expect(0, f":{place}; its sha256 is right here, too")
+        lab.invoke(*fetch).expect(0, f":{place}; the copy has the right sha256")
         lab.invoke(*fetch).expect(0, "the newest backup of every history is here already")
     finally:
         lab.on(lab.etcd, "systemctl start etcd")

@@ -238,7 +238,10 @@ def test_a_port_of_another_process_is_not_ready(lab: Lab) -> None:
     host.run(f"systemd-run --quiet --unit {TEST_UNIT} sh -c {shlex.quote(squat)}")
     try:
         lab.invoke("start-workers", impatient).expect(
-            4, "are registered, and not ready", "its http port 28080", "another process has it"
+            4,
+            "are registered, but not ready",
+            "its http port 28080",
+            "another process listens on it",
         )
         assert states(check(lab, 0)) == ALL_LIVE  # etcd and one worker know no better
         seen = check(lab, 1, "--hosts")

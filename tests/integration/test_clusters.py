@@ -59,7 +59,7 @@ def test_each_has_its_own_worker(lab: Lab, own: Path, other: Path) -> None:
 
 def test_a_name_that_begins_alike_is_refused(lab: Lab) -> None:
     alike = lab.inventory({**_other(lab), "cluster": f"{CLUSTER}-b"})
-    lab.invoke("start-workers", alike, "--dry-run").expect(3, "names begin alike")
+    lab.invoke("start-workers", alike, "--dry-run").expect(3, "because the name")
 
 
 def test_a_client_s_configuration_finds_the_workers(lab: Lab, own: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Site:
 
     def export(self, name: str, *options: str) -> Path:
         folder = self.folder / name
-        self.invoke("export-csrs", "--to", str(folder), *options).expect(0, "have them signed")
+        self.invoke("export-csrs", "--to", str(folder), *options).expect(0, "let your CA sign them")
         return folder
 
 

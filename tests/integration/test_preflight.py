@@ -203,7 +203,7 @@ def test_a_cloned_machine_id_is_said(lab: Lab) -> None:
     with file(etcd1, "/etc/machine-id", etcd0.read("/etc/machine-id")):
         before = lab.snapshot()
         failed = lab.invoke("deploy-etcd")
-        failed.expect(3, f"{NET}.12 (", f"is also that of {NET}.11", "machine-id")
+        failed.expect(3, f"{NET}.12 (", f"{NET}.11 has the same", "machine-id")
         assert lab.snapshot() == before
 
 

@@ -66,7 +66,7 @@ def test_refused_while_there_is_a_quorum(lab: Lab) -> None:
 def test_what_may_be_lost_is_said_before(lab: Lab) -> None:
     lose_quorum(lab, "said")
     lab.invoke("recover-etcd", None, "--from", "etcd1").expect(
-        2, "what it has not got of later writes is lost", f"called {CLUSTER}"
+        2, "later writes that it does not have are lost", f"called {CLUSTER}"
     )
     lab.invoke("recover-etcd", None, *OPTIONS).expect(0)
     require_recovered(lab, "said")

@@ -253,8 +253,8 @@ class TestSudo:
         failures = "journalctl -t sudo -o cat --no-pager | grep -c 'op : .*incorrect password' || :"
         before = lab.on(lab.etcd, failures)
         failed = lab.invoke("deploy-etcd", inventory, env=site.env)
-        failed.expect(3, "sudo did not take the password", "nothing was changed")
-        assert failed.stderr.count("sudo did not take") == len(lab.etcd)
+        failed.expect(3, "sudo did not accept the password", "nothing was changed")
+        assert failed.stderr.count("sudo did not accept") == len(lab.etcd)
         after = lab.on(lab.etcd, failures)
         assert [int(n) for n in after] == [int(n) + 1 for n in before]
 

@@ -78,10 +78,10 @@ def test_a_backup_of_3_4_is_restored(lab: Lab, old: Path, tmp_path: Path) -> Non
 
 def test_what_is_refused_changes_nothing(lab: Lab, old: Path) -> None:
     before = lab.snapshot()
-    lab.invoke("upgrade-etcd", old, "--to", "3.6.15").expect(3, "3.6.15 is not at hand")
+    lab.invoke("upgrade-etcd", old, "--to", "3.6.15").expect(3, "3.6.15 is not available")
     lab.invoke("upgrade-etcd", old, "--to", "newest").expect(2, "a full etcd release")
     gone = declare(lab, RELEASES[0], {"experimental-initial-corrupt-check": True})
-    lab.invoke("upgrade-etcd", gone, "--to", "3.7.3").expect(3, "is none of etcd 3.7.3")
+    lab.invoke("upgrade-etcd", gone, "--to", "3.7.3").expect(3, "etcd 3.7.3 has no setting")
     later = declare(lab, "3.5.35")
     lab.invoke("deploy-etcd", later).expect(3, "upgrade-etcd --to 3.5.35")
     lab.invoke("upgrade-etcd", old, "--to", "3.5.35", "--dry-run").expect(0, "takes the lead from")
@@ -91,7 +91,9 @@ def test_what_is_refused_changes_nothing(lab: Lab, old: Path) -> None:
 def test_a_member_that_is_down_is_in_the_way(lab: Lab, old: Path) -> None:
     lab.etcd[1].run("systemctl stop etcd")
     try:
-        lab.invoke("upgrade-etcd", old, "--to", "3.5.35").expect(3, "is not upgraded as it is")
+        lab.invoke("upgrade-etcd", old, "--to", "3.5.35").expect(
+            3, "an upgrade needs a healthy cluster"
+        )
     finally:
         lab.etcd[1].run("systemctl start etcd")
 
@@ -106,7 +108,7 @@ def test_the_first_minor_is_finished_after_a_kill(lab: Lab, old: Path, tmp_path:
         again = lab.invoke("upgrade-etcd", old, "--to", "3.5.35", *backups)
         again.expect(0, "every member runs etcd 3.5.35; set etcd.version to 3.5.35")
     assert versions(lab) == ["3.5.35"] * 3
-    lab.invoke("upgrade-etcd", old, "--to", "3.4.23").expect(3, "cannot be taken back from 3.5")
+    lab.invoke("upgrade-etcd", old, "--to", "3.4.23").expect(3, "cannot be downgraded from 3.5")
     assert list(tmp_path.iterdir())
 
 

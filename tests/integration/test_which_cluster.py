@@ -264,7 +264,7 @@ def test_all_wiped_comes_back_from_a_backup(three: Lab, inventory: Path) -> None
     done = three.invoke("backup-etcd", inventory, "--to", str(saved), "--format", "json").expect(0)
     three.on(three.etcd, "systemctl stop etcd; rm -rf /var/lib/etcd/member")
     refused = three.invoke("deploy-etcd", inventory)
-    refused.expect(3, "etcd-history-behind", "no data on any host", "restore-etcd")
+    refused.expect(3, "etcd-history-behind", "no host has data", "restore-etcd")
     consent = ("--yes-restore", CLUSTER)
     three.invoke("restore-etcd", inventory, done.json["file"], *consent).expect(0)
     require_whole(three, inventory)
@@ -297,7 +297,7 @@ def test_all_stopped_and_all_wiped(three: Lab, inventory: Path) -> None:
     record("all members stopped", "deploy-etcd", TODAY)
     three.on(three.etcd, "systemctl stop etcd; mv /var/lib/etcd/member /var/lib/etcd/lost")
     refused = three.invoke("deploy-etcd", inventory)
-    refused.expect(3, "etcd-history-behind", "no data on any host", "restore-etcd")
+    refused.expect(3, "etcd-history-behind", "no host has data", "restore-etcd")
     three.on(three.etcd[1:], "mv /var/lib/etcd/lost /var/lib/etcd/member")
     three.invoke("deploy-etcd", inventory).expect(0, "replace-member etcd0")
     assert value(three, three.etcd[1]) == "today"
@@ -318,7 +318,7 @@ def test_a_cluster_of_one_member(three: Lab) -> None:
     three.invoke("backup-etcd", inventory, "--to", str(inventory.parent / "saved")).expect(0)
     # Emptied, it would be bootstrapped under its ids, and serve.
     alone.run("systemctl stop etcd; mv /var/lib/etcd/member /var/lib/etcd/lost")
-    three.invoke("deploy-etcd", inventory).expect(3, "etcd-history-behind", "no data on any host")
+    three.invoke("deploy-etcd", inventory).expect(3, "etcd-history-behind", "no host has data")
     alone.run(f"{SAYS_NEW}; systemctl start etcd")
     wait_until(lambda: cluster_id(three, alone) != "", "the emptied member serves")
     for command in (("deploy-etcd",), ("backup-etcd", "--to", str(inventory.parent / "empty"))):
@@ -573,7 +573,7 @@ def test_a_data_disk_that_is_away(three: Lab, on_disks: Path, tmp_path: Path) ->
     three.on(three.etcd, BOOT)
     wait_until(lambda: all(says in h.run("systemctl status etcd || :") for h in others), "both say")
     refused = three.invoke("deploy-etcd", on_disks)
-    refused.expect(3, "mount the data disk of etcd1, etcd2", "no quorum")
+    refused.expect(3, "mount the data disk of etcd1, etcd2", "not a quorum")
     assert [h.run("ls -A /var/lib/etcd") for h in others] == ["", ""]
     three.on(others, BACK)
     wait_until(lambda: all(running(host) for host in three.etcd), "all start by themselves", 70)
@@ -586,7 +586,7 @@ def test_a_data_disk_that_is_away(three: Lab, on_disks: Path, tmp_path: Path) ->
     three.on(three.etcd, f"systemctl stop etcd; {AWAY}")
     three.on(three.etcd, "rm -f /etc/etcd/last-seen")  # the configuration alone remembers
     refused = three.invoke("deploy-etcd", on_disks)
-    refused.expect(3, "no data on any host", "says that the cluster exists", "mount the data disks")
+    refused.expect(3, "no host has data", "says that the cluster exists", "mount the data disks")
     restore = (str(snapshot), "--yes-restore", CLUSTER)
     refused = three.invoke("restore-etcd", on_disks, *restore)
     refused.expect(3, "nothing is at /var/lib/etcd", "member-data-lost")
@@ -598,7 +598,7 @@ def test_a_data_disk_that_is_away(three: Lab, on_disks: Path, tmp_path: Path) ->
 
     # New disks, empty.
     three.on(three.etcd, f"systemctl stop etcd; {AWAY}; {NEW}")
-    three.invoke("deploy-etcd", on_disks).expect(3, "no data on any host")
+    three.invoke("deploy-etcd", on_disks).expect(3, "no host has data")
     three.invoke("restore-etcd", on_disks, *restore).expect(0)
     require_whole(three, on_disks)
     record("new, empty disks in the place of all", "restore-etcd", TODAY)

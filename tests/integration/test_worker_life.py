@@ -103,7 +103,7 @@ def test_a_rolling_restart_stops_at_the_first_failure_and_goes_on(
         "worker0 is live",
         60,
     )
-    again = lab.invoke("restart-workers").expect(0, "goes on with the run of")
+    again = lab.invoke("restart-workers").expect(0, "continues the run of")
     assert f"{one.address}), worker1 (" not in again.text
     assert other.main_pid(UNIT) != pids[1]
     assert kept(lab, identities)
@@ -137,7 +137,9 @@ def test_a_release_that_does_not_start_stops_the_upgrade(
     pid = other.main_pid(UNIT)
     failed = lab.invoke("upgrade-workers", released(lab, "315", broken))
     # Long before alluxio.start_timeout.
-    failed.expect(4, "worker0 ended by itself", "in vain", "not begun: restart worker1")
+    failed.expect(
+        4, "worker0 ended by itself", "systemd's restarts do not help", "not begun: restart worker1"
+    )
     failed.expect(4, "its log says:", "this release is broken")
     assert [release(host) for host in lab.workers] == ["315", "313"]
     assert other.main_pid(UNIT) == pid
@@ -160,7 +162,9 @@ def test_a_clone_is_refused_and_the_refusal_explained(lab: Lab, identities: list
     wait_until(lambda: f"worker identity:{mine}" in other.run(journal), "refused", 60)
     stopped = lab.inventory({"alluxio": {"start_timeout": 2}})
     refused = lab.invoke("restart-workers", stopped, "--limit", "worker1")
-    refused.expect(4, f"its id {mine} is registered as {one.address}:29999", "is a clone of it")
+    refused.expect(
+        4, f"its id {mine} is registered as {one.address}:29999", "is a clone of its host"
+    )
     lab.invoke("logs", None, "--host", "worker1").expect(0, f"invoke forget-worker {mine}")
     lab.invoke("forget-worker", None, mine).expect(3, f"is LIVE at {one.address}:29999")
     other.run(f"mv {IDENTITY}.kept {IDENTITY}")
@@ -212,7 +216,7 @@ def test_a_worker_whose_address_changes(lab: Lab, identities: list[str]) -> None
         moved = lab.inventory({"alluxio": {"workers": {"worker1": change}}})
         before = lab.snapshot()
         planned = lab.invoke("start-workers", moved, "--dry-run")
-        planned.expect(0, "stop worker1 for another address", f"AUTHORIZED/{mine}", what)
+        planned.expect(0, "stop worker1 for the new address", f"AUTHORIZED/{mine}", what)
         planned.expect(0, "the lease of worker1 has ended", "restart worker1")
         assert lab.snapshot() == before
         lab.invoke("start-workers", moved).expect(0, what, "2 of 2 live")

@@ -164,7 +164,7 @@ def test_a_cloned_identity_is_refused(lab: Lab) -> None:
     before = lab.snapshot()
     refused = lab.invoke("start-workers")
     refused.expect(3, "preflight failed; nothing was changed")
-    refused.expect(3, f"worker1 at {other.address}", "is also that of worker0", "cloned image")
+    refused.expect(3, f"worker1 at {other.address}", "as worker0", "cloned image")
     assert lab.snapshot() == before
     # The remedy that it names.
     other.run(f"rm {IDENTITY}")

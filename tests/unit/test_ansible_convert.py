@@ -117,8 +117,8 @@ def test_what_cannot_be_carried_over_is_listed_at_once(tmp_path: Path) -> None:
         "hosts:4: ansible_become_method is 'su'",
         "group_vars/etcd.yml:1: ansible_user is encrypted with ansible-vault",
         "group_vars/etcd.yml:4: ansible_port is not a single value",
-        "hosts:6: ssh's option 'ProxyCommand' is not known here",
-        "hosts:6: ssh's argument '-F' is not known here",
+        "hosts:6: ssh's option 'ProxyCommand' is not supported",
+        "hosts:6: ssh's argument '-F' is not supported",
     ):
         assert any(one.startswith(expected) for one in said), (expected, said)
 
@@ -128,7 +128,7 @@ def test_what_our_own_rules_refuse_is_said_of_the_hosts_line(tmp_path: Path) -> 
     assert any(one.startswith("hosts:3: members 'a' and 'b' are on the same host") for one in said)
     assert any(one.startswith("hosts:4: 'port' must be") for one in said)
     said = refused(tmp_path, "[etcd]\na_ ansible_ssh_private_key_file=/none\nfd00::1\n")
-    assert any("hosts:3: 'fd00::1' can be no name" in one for one in said)
+    assert any("hosts:3: 'fd00::1' cannot be the name" in one for one in said)
 
 
 def test_secrets_are_left_behind_with_a_word(tmp_path: Path) -> None:

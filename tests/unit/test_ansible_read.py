@@ -88,10 +88,10 @@ def test_what_is_no_pattern(pattern: str) -> None:
 def test_everything_that_is_wrong_is_said_with_its_line(tmp_path: Path) -> None:
     text = "[etcd]\na b\nc[3:1]\n[x:odd]\n[y:vars]\nno\n[z:children]\nnobody\n'"
     assert problems(tmp_path, text) == [
-        "hosts:2: 'b' is no key=value of a host",
+        "hosts:2: 'b' is not a key=value pair of a host",
         "hosts:3: [3:1] runs backwards",
-        "hosts:4: [x:odd] is no kind of section (children or vars)",
-        "hosts:6: 'no' is no key=value",
+        "hosts:4: [x:odd] has an unknown kind (the kinds are children and vars)",
+        "hosts:6: 'no' is not a key=value pair",
         "hosts:5: there is no group 'y' (add a section [y])",
         "hosts:8: there is no group 'nobody' (add a section [nobody])",
         "hosts:9: there is no group \"'\" (add a section ['])",
@@ -102,7 +102,7 @@ def test_everything_that_is_wrong_in_yaml(tmp_path: Path) -> None:
     text = "etcd:\n  hosts: [a]\n  host:\n    b:\n  children:\n    ? [1]\n    : 2\nx: 1\n"
     assert problems(tmp_path, text, "hosts.yml") == [
         "hosts.yml:2: the hosts of 'etcd' must be a mapping",
-        "hosts.yml:3: 'host' is no part of a group (hosts, children or vars)",
+        "hosts.yml:3: 'host' is not a part of a group (the parts are hosts, children and vars)",
         "hosts.yml:6: a key must be text",
         "hosts.yml:8: the group 'x' must be a mapping",
     ]
@@ -111,7 +111,7 @@ def test_everything_that_is_wrong_in_yaml(tmp_path: Path) -> None:
 
 def test_groups_in_a_circle(tmp_path: Path) -> None:
     (said,) = problems(tmp_path, "[a:children]\nb\n[b:children]\na\n")
-    assert "groups are below themselves: a > b > a" in said
+    assert "groups contain themselves: a > b > a" in said
 
 
 def test_an_alias_bomb_ends(tmp_path: Path) -> None:

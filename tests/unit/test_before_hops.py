@@ -72,11 +72,11 @@ def test_a_note_counts_for_the_member_whose_ids_it_has() -> None:
 def test_a_learner_in_any_view_stops_the_upgrade() -> None:
     upgrade_etcd.require_voters(seen("3.6.16"), "3.6.16", "3.5.35")
     wrong = seen("3.6.16", {"infra2": "infra3"})
-    with pytest.raises(Unhealthy, match="takes voters for learners") as stopped:
+    with pytest.raises(Unhealthy, match="treats voters as learners") as stopped:
         upgrade_etcd.require_voters(wrong, "3.6.16", "3.5.35")
     (problem,) = stopped.value.problems
     assert (problem.where, problem.id) == ("etcd member infra2", "voter-taken-for-learner")
-    assert problem.what == "takes the voter infra3 for a learner"
+    assert problem.what == "treats the voter infra3 as a learner"
     assert problem.remedy == "invoke upgrade-etcd --to 3.5.35, then --to 3.6.16 again"
     with pytest.raises(Unhealthy) as stopped:
         upgrade_etcd.require_voters(wrong, "3.7.3", "3.6.16")
@@ -101,7 +101,7 @@ def test_an_alarm_stops_the_upgrade_before_the_next_member(monkeypatch: pytest.M
         gate.check()
         assert compared == [well]
         now = replace(well, members=(full, *well.members[1:]))
-        with pytest.raises(Unhealthy, match="alarm NOSPACE is on") as stopped:
+        with pytest.raises(Unhealthy, match="alarm NOSPACE is raised") as stopped:
             gate.check()
     assert stopped.value.id == "upgrade-stopped"
 
@@ -177,7 +177,7 @@ def test_a_snapshot_is_written_by_who_may_have_v2_requests_in_its_log() -> None:
 
 def test_a_member_of_3_6_that_was_not_prepared_is_refused() -> None:
     versions = {"infra1": "3.5.35", "infra2": "3.6.16", "infra3": None}
-    with pytest.raises(PreflightFailed, match="infra2, infra3 would trust") as refused:
+    with pytest.raises(PreflightFailed, match="infra2, infra3 may have") as refused:
         upgrade_etcd._refuse_unprepared(CLUSTER, versions, {"infra1"})
     assert "invoke upgrade-etcd --to 3.5.35, then" in refused.value.problems[0].remedy
     upgrade_etcd._refuse_unprepared(CLUSTER, versions, {"infra2", "infra3"})

@@ -219,7 +219,7 @@ class TestUnit:
         assert "systemctl" not in script
         script = batch(changes([Unit(self.unit, 600)], facts()))
         assert f"timeout 600 systemctl start {self.unit} || code=$?" in script
-        assert "is not ready after 600 s, and goes on starting" in script
+        assert "is not ready after 600 s, and is still starting" in script
 
 
 class TestTree:

@@ -140,7 +140,7 @@ def test_the_four_states() -> None:
         (
             RegistrationSnapshot("c", 1, {A: entry(A, "w1")}, {A: entry(A, "w1", lease=0)}),
             rows((A, "w1", "OFFLINE")),
-            "its live key has no lease, so it says nothing",
+            "its live key has no lease, so the key does not show that the worker runs",
         ),
         (
             RegistrationSnapshot("c", 1, {A: entry(A, "old")}, {A: entry(A, "w1", lease=LEASE)}),
@@ -891,7 +891,7 @@ def test_a_cluster_with_a_name_that_begins_alike_is_a_warning(views: Views) -> N
     found = checked(inventory())
     (problem,) = found.problems
     assert problem.severity == "warning"
-    assert "lists the live workers of 'c2' as those of 'c', too" in problem.what
+    assert "also lists the live workers of 'c2' as workers of 'c'" in problem.what
     assert found.exit_code == 0
 
 
@@ -912,7 +912,7 @@ def test_what_etcd_is_left_with_is_named_where_it_is_of_no_use(
         found = checked(inventory(alluxio(membership=kind)))
         (problem,) = found.problems
         assert problem.severity == "warning"
-        assert f"of no use with membership {kind}: {A}, {B}" in problem.what
+        assert f"not used with membership {kind}: {A}, {B}" in problem.what
         assert "invoke forget-worker ID" in problem.remedy
 
 

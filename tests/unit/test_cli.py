@@ -34,6 +34,14 @@ def test_it_says_what_it_is_and_can_do() -> None:
     assert "--complete" in run("--print-completion-script", "bash").stdout
 
 
+def test_what_only_lists_imports_nothing_large() -> None:
+    """A command's body imports what it needs when it runs."""
+    large = ("cryptography", "etcd3", "fabric", "grpc", "jinja2", "paramiko", "pydantic", "rich")
+    show = f"import sys; import provision.cli.program; print({{*{large}}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 @pytest.mark.parametrize(
     "arguments", [("deploy-etcd", "--nope"), ("--help", "nope"), ("nope",), ("--nope",)]
 )

@@ -124,7 +124,7 @@ def test_another_etcd3_is_one_line_with_the_remedy(folder: str, tmp_path: Path) 
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     what = {
         "without": "etcd3 without kv_pb2.py: No such file or directory",
-        "another": "another etcd3 than 0.12.0: no descriptor in kv_pb2.py",
+        "another": "etcd3 is not version 0.12.0: no descriptor in kv_pb2.py",
     }
     assert run.stdout == (
         f"etcd3, grpcio and protobuf are needed: {what[folder]}; pip install this project\n"

@@ -106,7 +106,7 @@ def test_a_file_of_someone_elses_is_left_alone(alluxio: AlluxioCluster, tmp_path
     (tmp_path / "alluxio-site.properties").write_text("mine\n")
     with pytest.raises(UsageError) as caught:
         client_config.write(client_config.of(alluxio), tmp_path)
-    assert caught.value.problems[0].what == "this file is not of this tool"
+    assert caught.value.problems[0].what == "this tool did not write this file"
     assert (tmp_path / "alluxio-site.properties").read_text() == "mine\n"
     with pytest.raises(UsageError, match="cannot be written"):
         client_config.write(client_config.of(alluxio), tmp_path / "alluxio-site.properties")

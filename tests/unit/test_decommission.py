@@ -78,7 +78,7 @@ def titles(plan: Plan) -> list[str]:
 
 def test_a_live_worker_is_stopped_then_waited_for_then_forgotten(decommission: Run) -> None:
     plan, files = decommission(installed(), snapshot(["w1", "w2"], ["w1", "w2"]))
-    assert titles(plan) == ["stop w1 for good", "take w1 out of etcd"]
+    assert titles(plan) == ["stop w1 permanently", "take w1 out of etcd"]
     stop, forget = plan.steps
     assert [(h.name, [c.what for c in h.changes]) for h in stop.hosts] == [
         ("w1", ["stop and disable alluxio-worker.service"])
@@ -101,12 +101,12 @@ def test_a_second_run_changes_nothing(decommission: Run) -> None:
 
 def test_one_that_was_stopped_by_hand_would_start_at_the_next_boot(decommission: Run) -> None:
     plan, _ = decommission(installed(active="inactive"), snapshot(["w1"]))
-    assert titles(plan) == ["stop w1 for good", "take w1 out of etcd"]
+    assert titles(plan) == ["stop w1 permanently", "take w1 out of etcd"]
 
 
 def test_with_static_the_port_is_waited_for_and_etcd_left_alone(decommission: Run) -> None:
     plan, files = decommission(installed(), snapshot(["w1"], ["w1"]), MembershipType.STATIC)
-    assert titles(plan) == ["stop w1 for good"]
+    assert titles(plan) == ["stop w1 permanently"]
     assert plan.steps[0].after is not None
     assert plan.steps[0].after.title == "the port of w1 is closed"
     assert files == 0
@@ -119,7 +119,7 @@ def test_a_registration_of_its_identity_elsewhere_is_left(decommission: Run) -> 
     own = desired.worker_id(identity)
     seen = RegistrationSnapshot("c", 1, {own: entry(own, "w9")}, {})
     plan, files = decommission(facts, seen)
-    assert titles(plan) == ["stop w1 for good"]
+    assert titles(plan) == ["stop w1 permanently"]
     assert [n.id for n in plan.notes] == ["worker-registered-elsewhere"]
     assert files == 0
 

@@ -259,7 +259,7 @@ def test_an_undeclared_member_counts_for_the_quorum(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(gates, "BACK_WITHIN", 0.0)
     before = plan.steps[0].before
     assert before is not None
-    with pytest.raises(Unhealthy, match="infra2 is not touched while infra3 is down"):
+    with pytest.raises(Unhealthy, match="infra2 is not changed while infra3 is down"):
         before.check()
     assert [m.name for m in asked[-1].members] == ALL
 
@@ -353,7 +353,7 @@ def test_what_no_service_notices_is_done_everywhere_at_once() -> None:
     changed = replace(world.cluster, version="3.6.17")
     plan = world.plan(changed)
     title, first = names(plan)[0]
-    assert (title, first) == ("prepare without touching a service", ALL)
+    assert (title, first) == ("prepare the hosts without changing a service", ALL)
     assert [c.what.split()[0] for c in plan.steps[0].hosts[0].changes] == ["install", "point"]
     assert [s.title for s in plan.steps[1:]] == [
         f"change {n}" for n in ("infra2", "infra3", "infra1")
@@ -526,7 +526,7 @@ def test_a_higher_quota_rolls_through_while_nospace_stands_and_is_disarmed_then(
         "disarm the alarm NOSPACE",
     ]
     for step in plan.steps[:-1]:
-        assert step.after is None or "while the alarm NOSPACE stands" in step.after.title
+        assert step.after is None or "while the alarm NOSPACE is raised" in step.after.title
     assert plan.steps[-1].after is not None
     assert "stands" not in plan.steps[-1].after.title
 
@@ -563,7 +563,7 @@ def test_a_member_that_is_down_is_started_while_an_alarm_stands() -> None:
     plan = world.plan(with_settings(world.cluster, **SMALL, max_request_bytes=2 << 20))
     assert names(plan) == [("start the members that are down", ["infra2"])]
     assert plan.steps[0].after is not None
-    assert "while the alarm CORRUPT stands" in plan.steps[0].after.title
+    assert "while the alarm CORRUPT is raised" in plan.steps[0].after.title
     (note,) = plan.notes
     assert "infra1, infra3" in note.where
 
@@ -596,7 +596,7 @@ def test_an_older_deployment_gets_existing_and_the_marker_without_a_restart() ->
         world.facts[name] = replace(world.facts[name], paths=paths)
     plan = world.plan()
     quiet, *reloads = plan.steps
-    assert quiet.title == "prepare without touching a service"
+    assert quiet.title == "prepare the hosts without changing a service"
     assert [c.what for c in quiet.hosts[0].changes] == [
         f"change {layout.UNIT_PATH}",
         f"mark /var/lib/etcd as the data disk: {MARKER}",
@@ -634,7 +634,7 @@ def test_etcds_own_check_is_turned_on_without_a_restart() -> None:
     world = World()
     world.facts["infra2"] = unchecked(world, "infra2")
     (step,) = world.plan().steps
-    assert step.title == "prepare without touching a service"
+    assert step.title == "prepare the hosts without changing a service"
     assert [c.what for c in step.hosts[0].changes] == ["change /etc/etcd/etcd.conf.yml"]
 
 

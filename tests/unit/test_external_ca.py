@@ -133,7 +133,7 @@ def test_intermediates_may_stand_apart_or_in_the_bundle(
 ) -> None:
     alone = issuing.sign(key.csr).removesuffix(issuing.chain)
     ca = external_ca.load(declared(tmp_path, root))
-    assert "intermediates belong behind it" in external_ca.faults(ca, alone, [ADDRESS])[0]
+    assert "put intermediate certificates behind it" in external_ca.faults(ca, alone, [ADDRESS])[0]
     assert external_ca.faults(ca, alone, [ADDRESS], more=issuing.pem) == []
     beside = external_ca.load(declared(tmp_path, issuing, root))
     assert external_ca.faults(beside, alone, [ADDRESS]) == []
@@ -146,7 +146,11 @@ def test_a_bundle_that_cannot_be_used(tmp_path: Path, root: Ca, issuing: Ca) -> 
     with pytest.raises(UsageError) as caught:
         external_ca.load(cluster)
     said = [f"{p.where} {p.what}" for p in caught.value.problems]
-    for name, what in (("Issuing", "is no root"), ("Old", "expired"), ("No CA", "is not the cert")):
+    for name, what in (
+        ("Issuing", "is not a root CA"),
+        ("Old", "expired"),
+        ("No CA", "is not the cert"),
+    ):
         assert any(name in text and what in text for text in said), said
     (tmp_path / "bundle.pem").write_bytes(b"")
     with pytest.raises(UsageError, match="no PEM certificates"):
@@ -199,7 +203,7 @@ class TestChoice:
         assert choice.leaf is not None
         assert choice.leaf.sign is not None
         assert choice.leaf.sign(key.csr) == new
-        with pytest.raises(ChangeFailed, match="is on the host no more"):
+        with pytest.raises(ChangeFailed, match="is no longer on the host"):
             choice.leaf.sign(Key().csr)
 
     def test_one_that_turned_bad_is_not_installed(
@@ -265,7 +269,7 @@ def test_a_ca_that_is_in_use_stays_in_the_bundle(
     assert len(caught.value.problems) == 3
     # A CA of this tool's own that was lost is not replaced under members that run, either.
     own = replace(cluster, tls=EtcdTls(pki_dir=tmp_path / "lost"))
-    with pytest.raises(PreflightFailed, match="bring its folder back"):
+    with pytest.raises(PreflightFailed, match="restore its folder"):
         tls.require_known(own, running, tls.authority(own, running, write=False))
     both = external_ca.load(declared(tmp_path, root, Ca("New root")))
     trusting = {m.machine: seen(cluster, {"ca.crt": root.pem}) for m in cluster.members}
@@ -446,7 +450,7 @@ def test_a_manifest_names_only_what_is_declared(
     (tmp_path / csr_exchange.MANIFEST).write_text(json.dumps(document))
     with pytest.raises(UsageError) as caught:
         csr_exchange.import_(inventory, tmp_path)
-    assert "is for no TLS listener" in caught.value.problems[0].what
+    assert "is not for a TLS listener" in caught.value.problems[0].what
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,12 @@ TASKS = {name: commands.namespace[name] for name in commands.namespace.task_name
 
 
 def _options(name: str) -> set[str]:
-    # Not get_arguments(): it takes the help away from the task.
     return set(inspect.signature(TASKS[name].body).parameters)
 
 
 def test_every_command_that_changes_or_saves_is_guarded_or_says_why_not() -> None:
     changing = {name for name in TASKS if "dry_run" in _options(name)} | {"backup-etcd"}
-    guarded = {name for name in TASKS if getattr(TASKS[name], "guarded", False)}
+    guarded = {name for name, task in TASKS.items() if task.guarded}
     assert guarded & set(common.UNGUARDED) == set()
     assert guarded | set(common.UNGUARDED) == changing
     assert all("cluster_id" in _options(name) for name in guarded)
@@ -133,7 +132,7 @@ def test_a_host_that_takes_no_note_is_named(
         found = last_seen.take(Etcd(cluster, fleet))
     assert [p.where for p in found] == [m.machine.host for m in cluster.members]
     assert {(p.id, p.severity) for p in found} == {("change-failed", "warning")}
-    assert "has no new note of the cluster" in found[0].what
+    assert "the note about the cluster was not updated" in found[0].what
     assert "irectory" in found[0].what
 
 
@@ -258,7 +257,7 @@ def test_data_of_another_cluster_are_never_deleted() -> None:
     odd = builders.etcd(established=Established(0xC1, odd=frozenset({"infra3"})))
     member_plan.require_odd_is_kept(odd, "infra3", ())
     member_plan.require_odd_is_kept(odd, "infra2", ("infra2",))
-    with pytest.raises(UsageError, match="are kept aside, not deleted"):
+    with pytest.raises(UsageError, match="is kept aside, not deleted"):
         member_plan.require_odd_is_kept(odd, "infra3", ("infra3",))
 
 
@@ -283,7 +282,7 @@ def test_a_host_that_does_not_answer_is_no_reason_to_recover(
         ((stopped(1), Seen("infra2"), Seen("infra3")), 2380, "recover-etcd --from infra1"),
         ((stopped(1), stopped(2, 1), stopped(3, 1)), 2380, "recover-etcd --from infra1"),
         ((Seen("infra1"), Seen("infra2"), Seen("infra3")), 2380, "restore-etcd FILE"),
-        ((stopped(1), stopped(2), stopped(3)), 9999, "have changed since it ran"),
+        ((stopped(1), stopped(2), stopped(3)), 9999, "have changed since etcd last ran"),
     ],
 )
 def test_what_could_lose_data_names_what_helps(
@@ -305,7 +304,7 @@ def test_an_unfinished_recovery_admits_its_own_command(monkeypatch: pytest.Monke
     look = Look((stopped(1), Seen("infra2"), Seen("infra3")), NOTE, facts)
     known = Known(monkeypatch, look)
     for starts in (True, False):
-        with pytest.raises(PreflightFailed, match="has begun and not ended"):
+        with pytest.raises(PreflightFailed, match="is not finished"):
             known.establish(starts=starts)
     with Fleet(1) as fleet:
         inventory = builders.inventory(None)

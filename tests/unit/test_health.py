@@ -57,7 +57,7 @@ REFUSED, TIMEOUT = ConnectionRefusedError(), TimeoutError()
         (
             TIMEOUT,
             ChannelException(1),
-            "no answer (in 1 s; its sshd forwards nothing (AllowTcpForwarding))",
+            "no answer (in 1 s; its sshd does not forward connections (AllowTcpForwarding))",
         ),
         (REFUSED, OSError(), "connection refused (through SSH: connect: login refused)"),
         (
@@ -104,7 +104,7 @@ def test_members_that_the_inventory_does_not_have() -> None:
     seen = with_members(registered(1), registered(2), registered(3), registered(9, ""))
     assert [str(p) for p in seen.problems] == [
         "etcd member 9: is in the cluster (http://10.0.0.9:2380), but not in the inventory "
-        "(declare it, or let it go: invoke deploy-etcd --remove 9)"
+        "(declare it, or remove it: invoke deploy-etcd --remove 9)"
     ]
 
 

@@ -34,7 +34,8 @@ from provision.alluxio.worker import java
 from provision.alluxio.worker.desired import Artifacts
 from provision.check_nodes import CheckReport, page, prometheus, status, verdicts
 from provision.check_nodes import table as on_screen
-from provision.cli import commands, console
+from provision.cli import console
+from provision.cli.commands import namespace
 from provision.engine import audit
 from provision.engine.plan import HostChanges, Plan, Step, apply
 from provision.errors import ChangeFailed, InventoryError, PreflightFailed, Unhealthy
@@ -410,7 +411,7 @@ def test_a_local_path_has_no_control_characters(text: str) -> None:
 
 
 def command(name: str, **options: Any) -> int:
-    task = getattr(commands, name)
+    task = namespace[name.replace("_", "-")]
     given = {p: d for p, d in task.body.__signature__.parameters.items() if p != "c"}
     values = {p: d.default for p, d in given.items()}
     try:

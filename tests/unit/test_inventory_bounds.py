@@ -141,13 +141,13 @@ def test_at_the_bound(case: str, tmp_path: Path) -> None:
     [
         (
             "3.5.9: {package: true}",
-            "error :5:31: release 3.5.9 cannot come from a package: a host has one of them"
-            " (give a tarball by path or url) [inventory-value-invalid]",
+            "error :5:31: release 3.5.9 cannot come from a package: a host has only one etcd "
+            "package (give a tarball by path or url) [inventory-value-invalid]",
         ),
         (
             "3.6.16: {path: x.tar.gz, sha256: file:SUMS}",
-            "warning :5:14: 3.6.16 is etcd.version: its tarball is etcd.source, this one is not"
-            " used (remove it) [inventory-no-effect]",
+            "warning :5:14: 3.6.16 is etcd.version: etcd.source has its tarball, so this "
+            "tarball is not used (remove it) [inventory-no-effect]",
         ),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.check_nodes import status
-from provision.cli import tasks
+from provision.cli.commands import namespace
 from provision.cli.run import Run
 from provision.errors import InventoryError, UsageError
 from provision.etcd.api.values import RegisteredMember
@@ -84,8 +83,8 @@ def test_only_what_was_said_is_shown(path: Path) -> None:
 def test_nothing_stands_beside_it(path: Path) -> None:
     more = "etcd:\n  version: 3.6.16\n  auth: {enabled: true}\n"
     assert said(path, "etcd:\n", more) == [
-        "3:3: 'version' has no place here: with 'external' etcd is taken care of elsewhere",
-        "4:3: 'auth' has no place here: with 'external' etcd is taken care of elsewhere",
+        "3:3: 'version' does not go with 'external': that etcd is managed elsewhere",
+        "4:3: 'auth' does not go with 'external': that etcd is managed elsewhere",
     ]
 
 
@@ -94,7 +93,7 @@ def test_nothing_stands_beside_it(path: Path) -> None:
     [
         ("https://10.0.1.10:2379", "is a TLS listener, and Alluxio 313 has no property for TLS"),
         ("http://10.0.1.10", "is not an endpoint such as http://"),
-        ("http://user:x@10.0.1.10:2379", "the URL holds a login; secrets never stand"),
+        ("http://user:x@10.0.1.10:2379", "the URL holds a login; secrets must not"),
         ("http://10.0.1.10:2379/v2/keys", "is not an endpoint such as http://"),
         ("http://10.0.1.10:99999", "is not a URL: Port out of range"),
         ("http://10.0.1.300:2379", "is not an IPv4 address"),
@@ -109,32 +108,30 @@ def test_endpoints_that_are_none(path: Path, endpoint: str, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "given"),
+    ("task", "given"),
     [
-        (tasks.deploy_etcd, (True,)),
-        (tasks.add_member, ("", True)),
-        (tasks.remove_member, ("m", "", True)),
-        (tasks.replace_member, ("m", "", True)),
-        (tasks.upgrade_etcd, ("3.6.16", "")),
-        (tasks.move_leader, ("m",)),
-        (tasks.rotate_certs, (False, "")),
-        (tasks.export_csrs, ("folder", False, "")),
-        (tasks.import_certs, ("folder",)),
-        (tasks.enable_auth, ("",)),
-        (tasks.disable_auth, ()),
-        (tasks.backup_etcd, ("", "all")),
-        (tasks.restore_etcd, ("file", "", True)),
-        (tasks.recover_etcd, ("m", "")),
-        (tasks.defrag_etcd, (False,)),
-        (tasks.disarm_alarms, ()),
+        ("deploy-etcd", ()),
+        ("add-member", ()),
+        ("remove-member", ("m",)),
+        ("replace-member", ("m",)),
+        ("upgrade-etcd", ("3.6.16",)),
+        ("move-leader", ("m",)),
+        ("rotate-certs", ()),
+        ("export-csrs", ("folder",)),
+        ("import-certs", ("folder",)),
+        ("enable-auth", ()),
+        ("disable-auth", ()),
+        ("backup-etcd", ()),
+        ("restore-etcd", ("file",)),
+        ("recover-etcd", ("m",)),
+        ("defrag-etcd", ()),
+        ("disarm-alarms", ()),
     ],
 )
-def test_commands_that_manage_etcd_refuse(
-    path: Path, action: Callable[..., int], given: tuple[Any, ...]
-) -> None:
+def test_commands_that_manage_etcd_refuse(path: Path, task: str, given: tuple[Any, ...]) -> None:
     run = Run("the-command", path)
     with pytest.raises(UsageError, match="the-command is for the inventory that declares"):
-        action(run, *given)
+        namespace[task].act(run, *given)
     assert run._fleet is None  # nothing was contacted
 
 

@@ -348,7 +348,7 @@ FIELDS: dict[str, Case] = {
     ),
     "url with a login": (
         [("path: alluxio.tar.gz", "url: 'http://me:pass@x/y.tar.gz'")],
-        *("11:17", E, "the URL holds a login; secrets never stand in the inventory", ""),
+        *("11:17", E, "the URL holds a login; secrets must not be in the inventory", ""),
     ),
     "url without a file": (
         [("path: alluxio.tar.gz", "url: 'https://example.com/'")],
@@ -376,11 +376,11 @@ FIELDS: dict[str, Case] = {
     ),
     "jump host of a bad port": (
         [("cluster: Main", "cluster: Main\nssh: {jump: 'a,b:99999'}")],
-        *("2:13", E, "99999 is no port", ""),
+        *("2:13", E, "99999 is not a port", ""),
     ),
     "sudo's password given inline": (
         [("cluster: Main", "cluster: Main\nssh: {sudo_password: hunter2}")],
-        *("2:22", E, "'sudo_password' is a secret, and given by reference", "{env: NAME}"),
+        *("2:22", E, "'sudo_password' is a secret: give it by reference", "{env: NAME}"),
     ),
     "sudo's password given twice": (
         [("cluster: Main", "cluster: Main\nssh: {sudo_password: {ask: true, env: A}}")],
@@ -392,7 +392,7 @@ FIELDS: dict[str, Case] = {
     ),
     "secret given inline": (
         [("  workers:", "  secret_properties: {s3a.secretKey: hunter2}\n  workers:")],
-        *("12:38", E, "'s3a.secretKey' is a secret, and given by reference", "{env: NAME}"),
+        *("12:38", E, "'s3a.secretKey' is a secret: give it by reference", "{env: NAME}"),
     ),
     "secret given twice": (
         [("  workers:", "  secret_properties: {k: {env: A, file: b}}\n  workers:")],
@@ -459,7 +459,7 @@ RULES: dict[str, Case] = {
     ),
     "member hosts": (
         [("infra1.example.com", "Infra0.example.com")],
-        *("7:20", E, "'infra0' and 'infra1' are on the same host", "a host of its own"),
+        *("7:20", E, "'infra0' and 'infra1' are on the same host", "its own host"),
     ),
     "member addresses": (
         [("10.0.1.11", "10.0.1.10")],
@@ -525,7 +525,7 @@ RULES: dict[str, Case] = {
                 "  workers:",
             )
         ],
-        *("13:47", E, "is no absolute path", "without ${...}"),
+        *("13:47", E, "is not an absolute path", "without ${...}"),
     ),
     "a journal folder as an option": (
         [
@@ -559,7 +559,7 @@ RULES: dict[str, Case] = {
                 "    m2: {host: M0.example.com}\n  workers:",
             )
         ],
-        *("15:16", E, "'m0'", "give each a host of its own"),
+        *("15:16", E, "'m0'", "give each its own host"),
     ),
     "a worker's own word on masters": (
         [
@@ -582,7 +582,7 @@ RULES: dict[str, Case] = {
     ),
     "authentication without root": (
         [("  members:", "  auth: {enabled: true}\n  members:")],
-        *("5:19", E, "only when there is a user root", "give etcd.auth.root_password"),
+        *("5:19", E, "only if it has a user root", "give etcd.auth.root_password"),
     ),
     "workers without a login": (
         [("  members:", "  auth: {enabled: true, root_password: {env: R}}\n  members:")],
@@ -593,11 +593,16 @@ RULES: dict[str, Case] = {
             ("  members:", "  auth: {enabled: false, root_password: {env: R}}\n  members:"),
             ("version: 313", "version: 313\n  etcd: {username: root, password: {env: P}}"),
         ],
-        *("12:20", E, "every right in etcd as its user root", "a user of their own"),
+        *(
+            "12:20",
+            E,
+            "as etcd's user root, the workers would have every right",
+            "a user of their own",
+        ),
     ),
     "backups on a member that is not there": (
         [("  members:", "  backup: {member: nobody}\n  members:")],
-        *("5:20", E, "no member is called 'nobody'", "one of infra0, infra1, infra2"),
+        *("5:20", E, "there is no member 'nobody'", "one of infra0, infra1, infra2"),
     ),
     "plain address without TLS": (
         [("  members:", "  tls: {plain_client_address: '::1'}\n  members:")],
@@ -625,7 +630,12 @@ RULES: dict[str, Case] = {
     ),
     "external CA": (
         [("  members:", "  tls: {ca: external}\n  members:")],
-        *("5:13", E, "an external CA is known by its certificate", "give etcd.tls.ca_bundle"),
+        *(
+            "5:13",
+            E,
+            "an external CA needs its root certificate in the inventory",
+            "give etcd.tls.ca_bundle",
+        ),
     ),
     "bundle of no CA": (
         [("  members:", "  tls: {ca_bundle: root.pem}\n  members:")],
@@ -662,7 +672,7 @@ RULES: dict[str, Case] = {
                 "  tls: {client: 1, plain_client_port: 1, plain_client_address: '::1'}\n  members:",
             )
         ],
-        *("5:64", W, "workers are given '::1' alone", "leave it out"),
+        *("5:64", W, "the workers get only the address '::1'", "leave it out"),
     ),
     "owned setting": (
         [("  members:", "  settings: {data-dir: /x}\n  members:")],
@@ -690,7 +700,7 @@ RULES: dict[str, Case] = {
             ("{package: true}", "{path: /dev/null, sha256: " + 64 * "0" + "}"),
             ("  members:", "  settings: {enable-v2: true}\n  members:"),
         ],
-        *("5:14", E, "would ignore it", "etcd 3.4, 3.5 has it, 3.6 has not"),
+        *("5:14", E, "would ignore it", "etcd 3.4, 3.5 has it, but etcd 3.6 does not"),
     ),
     "words that YAML 1.1 had": (
         [
@@ -735,11 +745,11 @@ RULES: dict[str, Case] = {
     ),
     "worker hosts": (
         [("worker2.example.com", "worker1.example.com\n      rpc_port: 1")],
-        *("16:13", E, "'worker1' and 'worker2' are on the same host", "one worker a host"),
+        *("16:13", E, "'worker1' and 'worker2' are on the same host", "one worker on each host"),
     ),
     "worker hostnames": (
         [("worker2.example.com", "w2\n      hostname: worker1.example.com")],
-        *("17:17", E, "both are worker1.example.com:29999 to clients (see 14:13)", ""),
+        *("17:17", E, "at worker1.example.com:29999 (see 14:13)", ""),
     ),
     "ports of a worker": (
         [("version: 313", "version: 313\n  rpc_port: 30000")],
@@ -751,7 +761,7 @@ RULES: dict[str, Case] = {
     ),
     "ports on a machine": (
         [("worker2.example.com", "infra0.example.com\n      rpc_port: 2379")],
-        *("17:17", E, "(rpc_port) and member 'infra0' (client_port) both want port 2379", ""),
+        *("17:17", E, "(rpc_port) and member 'infra0' (client_port) both use port 2379", ""),
     ),
     "ports at an address": (
         [("worker2.example.com", "10.0.1.11\n      properties: {alluxio.worker.web.port: 2380}")],
@@ -810,7 +820,7 @@ RULES: dict[str, Case] = {
                 "version: 313\n  page_store: {dirs: [/opt/alluxio/pages], sizes: [1GB]}",
             )
         ],
-        *("11:23", W, "'/opt/alluxio/pages' and the install folder", "side by side"),
+        *("11:23", W, "'/opt/alluxio/pages' and the install folder", "separate folders"),
     ),
     "page folder twice": (
         [("version: 313", "version: 313\n  page_store: {dirs: [/a/b, /a/b], sizes: [1g, 1g]}")],
@@ -818,7 +828,7 @@ RULES: dict[str, Case] = {
     ),
     "page folders nested": (
         [("version: 313", "version: 313\n  page_store: {dirs: [/a/b, /a/b/c], sizes: [1g, 1g]}")],
-        *("11:29", W, "lie in one another", ""),
+        *("11:29", W, "contains another folder of the list, or is inside one", ""),
     ),
     "data in the install folder": (
         [("  members:", "  data_dir: /opt/etcd/data\n  members:")],
@@ -834,7 +844,7 @@ RULES: dict[str, Case] = {
     ),
     "cluster names": (
         [("cluster: Main", "cluster: Main\nother_clusters: [Other, Mai]")],
-        *("2:25", E, "the cluster names 'Main' and 'Mai' mix up", "rename one"),
+        *("2:25", E, "the cluster names 'Main' and 'Mai' can be confused", "rename one"),
     ),
     "cluster twice": (
         [("cluster: Main", "cluster: Main\nother_clusters: [Main]")],
@@ -873,20 +883,20 @@ TEXTS: dict[str, Case] = {
     ),
     "tab": (
         [("    worker2:\n", "\tworker2:\n")],
-        *("15:1", E, "a tab where YAML wants spaces", "indent with spaces"),
+        *("15:1", E, "a tab where YAML needs spaces", "indent with spaces"),
     ),
     "unquoted range": (
         [("infra2.example.com,", "infra[2-3].example.com,")],
         *(
             "8:25",
             E,
-            "a range within { } must stand in quotes",
+            "a range within { } must be in quotes",
             '{host: "worker[1-3].example.com"}',
         ),
     ),
     "colon": (
         [("version: 3.6.16", "version: 3.6: 16")],
-        *("3:15", E, "a ':' where no key can stand", "indentation"),
+        *("3:15", E, "a ':' where no key can be", "indentation"),
     ),
     "open bracket": (
         [("package: true}", "package: true")],
@@ -905,7 +915,7 @@ TEXTS: dict[str, Case] = {
     ),
     "alias of itself": (
         [("cluster: Main", "cluster: &a [*a]")],
-        *("1:14", E, "*a stands inside its own anchor &a", ""),
+        *("1:14", E, "*a is inside its own anchor &a", ""),
     ),
     "second document": (
         [("alluxio:\n", "---\nalluxio:\n")],
@@ -1049,8 +1059,8 @@ def test_jump_hosts(text: str, hosts: list[tuple[str | None, str, int | None]]) 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a:0", "'a:0': 0 is no port"),
-        ("a,b:65536", "'b:65536': 65536 is no port"),
+        ("a:0", "'a:0': 0 is not a port"),
+        ("a,b:65536", "'b:65536': 65536 is not a port"),
         ("a,me@-b", "'me@-b' is not a host name or an IP address"),
         ("1.2.3", "'1.2.3' is not an IPv4 address"),
     ],
@@ -1069,12 +1079,12 @@ def test_a_jump_that_is_taken(inventory: Path, text: str) -> None:
     ("url", "why"),
     [
         ("https://h/X", ""),
-        ("https://me@h/x.tgz", "the URL holds a login; secrets never stand in the inventory"),
-        ("https://:pw@h/x.tgz", "the URL holds a login; secrets never stand in the inventory"),
+        ("https://me@h/x.tgz", "the URL holds a login; secrets must not be in the inventory"),
+        ("https://:pw@h/x.tgz", "the URL holds a login; secrets must not be in the inventory"),
         ("https://h//", "'https://h//' names no file; give the tarball's own URL"),
         ("https://h/@scope/x.tgz", ""),
-        ("https://me:pa/ss@h/x.tgz", "this is no URL"),
-        ("https://me:p@[h/x.tgz", "this is no URL"),
+        ("https://me:pa/ss@h/x.tgz", "this is not a URL"),
+        ("https://me:p@[h/x.tgz", "this is not a URL"),
         ("https://me:pa ss@h/x.tgz", f"must be {EXPECTED[URL]}"),
     ],
 )
@@ -1148,7 +1158,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_folder(tmp_path: Path) -> None:
     said = unread(tmp_path, "inventory-unreadable")
-    assert said == f"{tmp_path}: this is a folder (name the inventory file in it)"
+    assert said == f"{tmp_path}: this is a folder (name the inventory file in the folder)"
 
 
 @pytest.mark.parametrize(("most", "read_on"), [(7, True), (6, False)])

@@ -135,11 +135,35 @@ def test_what_may_start(held: str, chosen: str | None, primary: str | None) -> N
 @pytest.mark.parametrize(
     ("held", "chosen", "primary", "what", "remedy"),
     [
-        ("x--", None, "m0", "m1, m2 have no journal, m0 has: started together", "--limit m1, then"),
+        (
+            "x--",
+            None,
+            "m0",
+            "m1, m2 have no journal, but there is one on m0: if",
+            "--limit m1, then",
+        ),
         ("x--", None, None, "m1, m2 have no journal", "--limit m1, then"),
-        ("x--", "m1", None, "m1 has no journal, m0 has, and no master is the primary", "m0"),
-        ("x-?", "m1", "m0", "m1 has no journal, and it is not known what m2 has", "reachable"),
-        ("?--", "m1,m2", None, "m1, m2 have no journal, and it is not known what m0", "reachable"),
+        (
+            "x--",
+            "m1",
+            None,
+            "m1 has no journal, but there is one on m0, and no master is the primary",
+            "m0",
+        ),
+        (
+            "x-?",
+            "m1",
+            "m0",
+            "m1 has no journal, and it is not known whether there is one on m2",
+            "reachable",
+        ),
+        (
+            "?--",
+            "m1,m2",
+            None,
+            "m1, m2 have no journal, and it is not known whether there is one on m0",
+            "reachable",
+        ),
     ],
 )
 def test_what_would_lose_the_journal(
@@ -164,7 +188,9 @@ def test_a_group_with_masters_that_are_not_declared() -> None:
     group = Journal(True, frozenset({"m0:19200", "m1:19200", "m2:19200"}))
     (found,) = journal.problems(alluxio, masters[:1], {"m0": group, "m1": group}, "m0")
     assert (found.id, found.severity) == ("journal-group-differs", "error")
-    assert found.what.startswith("its journal's group still has m2:19200, which alluxio.masters")
+    assert found.what.startswith(
+        "its journal's Raft group still has m2:19200, which alluxio.masters"
+    )
     more = builders.alluxio(masters=(*masters, builders.master("m2")))
     assert journal.problems(more, masters, {"m0": group, "m1": group}, "m0") == []
 

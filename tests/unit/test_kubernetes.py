@@ -229,7 +229,7 @@ def test_writing_twice_changes_nothing(tmp_path: Path) -> None:
 def test_a_file_of_somebody_elses_stays(tmp_path: Path) -> None:
     path = tmp_path / "v.yaml"
     path.write_text("mine: 1\n")
-    with pytest.raises(UsageError, match="not of this tool"):
+    with pytest.raises(UsageError, match="this tool did not write it"):
         values.write(path, "# Managed by alluxio-provision for cluster c\n")
     assert path.read_text() == "mine: 1\n"
     with pytest.raises(UsageError, match="cannot be written"):
@@ -255,8 +255,8 @@ def test_a_file_of_somebody_elses_stays(tmp_path: Path) -> None:
         ("  properties: {s3a.secretKey: x}\n", None, 20, "looks like a secret"),
         ("  properties: {s3a.secretFile: x}\n", None, 20, "looks like a secret"),
         ("  properties: {alluxio.etcd.endpoints: x}\n", None, 20, "is set by this tool"),
-        ("  credentials: {aws.secretKey: x}\n", None, 20, "is a secret, and given by reference"),
-        ("  secrets: {a: /etc/a, b: /etc/a}\n", None, 20, "is where 'a' is, already"),
+        ("  credentials: {aws.secretKey: x}\n", None, 20, "is a secret: give it by reference"),
+        ("  secrets: {a: /etc/a, b: /etc/a}\n", None, 20, "is already the folder of 'a'"),
         ("  secrets: {a: /opt/alluxio/conf}\n", None, 20, "would hide files of the image"),
         ("  release: Upper\n", None, 20, "a name as Kubernetes has them"),
         ("  jvm_options: ['-Da=$(id)']\n", None, 20, "one JVM option"),
@@ -287,7 +287,7 @@ def test_it_needs_workers(tmp_path: Path) -> None:
 
 def test_what_has_no_place_or_effect_is_warned_of(tmp_path: Path) -> None:
     own = ('"worker[1-4].example.com"}', '"worker[1-4].example.com", heap: 8g}')
-    assert any("all alike" in w for w in warned(tmp_path, "", own))
+    assert any("all worker pods are the same" in w for w in warned(tmp_path, "", own))
     assert any("4 replicas" in w for w in warned(tmp_path, "  etcd: {replicas: 4}\n"))
     off = "  etcd: {enabled: false, replicas: 3}\n"
     assert any("'replicas' has no effect" in w for w in warned(tmp_path, off))
@@ -363,7 +363,7 @@ def test_what_kubectl_complains_of_is_one_line() -> None:
     with pytest.raises(KubectlError) as caught:
         way.run("get", "pods")
     assert caught.value.problems[0].what == "no \ufffd]0;x server"
-    assert last_line("") == "it said nothing"
+    assert last_line("") == "it printed nothing"
 
 
 def test_no_answer_and_no_kubectl() -> None:

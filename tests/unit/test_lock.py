@@ -57,7 +57,7 @@ def test_a_run_that_ended_since_the_plan_was_made_is_noticed(
         raise AssertionError("went on with a plan from before")
     (problem,) = caught.value.problems
     assert problem.where == "b"
-    assert "another run ended there" in problem.what
+    assert "another run ended on this host" in problem.what
     # Who looks anew may go on, and a run's own lock is no other's.
     later = LocalFleet(tmp_path)
     for _ in range(2):

@@ -101,7 +101,7 @@ def test_the_leader_is_last(leader: str) -> None:
     assert len(titles) == 3
     # It hands leadership over before, since a member answers nothing meanwhile.
     assert [len(s.calls) for s in plan.steps] == [1, 1, 2]
-    assert "another member leads" in plan.steps[-1].calls[0].what
+    assert "another member takes the lead" in plan.steps[-1].calls[0].what
     assert all(s.before and s.after for s in plan.steps)
     assert set(plan.machines) == {m.machine for m in CLUSTER.members}
 

@@ -78,7 +78,7 @@ def test_the_odd_member_goes_the_alarm_is_disarmed_and_it_comes_again(
     gates = {s.title: (s.before, s.after) for s in plan.steps}
     for gate in gates["remove infra2"]:
         assert gate is not None
-        assert "while the alarm CORRUPT stands" in gate.title
+        assert "while the alarm CORRUPT is raised" in gate.title
     for title in REPLACED[1:]:
         for gate in gates[title]:
             assert gate is None or "stands" not in gate.title
@@ -108,10 +108,10 @@ def test_with_two_odd_of_five_the_alarm_stands_until_the_second_is_replaced(
     agree(("infra1", "infra3", "infra5"), ("infra2",), ("infra4",))
     plan = replaced(world("CORRUPT", count=5), "infra2")
     # The new one gets its data from the leader.
-    lead = "let a member with the majority's data lead"
+    lead = "give the lead to a member with the majority's data"
     assert titles(plan) == [REPLACED[0], lead, *REPLACED[2:]]
     assert all(
-        "while the alarm CORRUPT stands" in gate.title
+        "while the alarm CORRUPT is raised" in gate.title
         for s in plan.steps
         for gate in (s.before, s.after)
         if gate is not None

@@ -125,7 +125,11 @@ def test_the_holder_of_a_peer_url_is_found_under_its_other_name() -> None:
             [MemberChange(ChangeKind.REMOVE, B, 2)],
             "without infra2, 1 of 2 voters would be healthy",
         ),
-        ("1", [MemberChange(ChangeKind.REMOVE, C, 3)], "1 of 3 voters are healthy: no quorum"),
+        (
+            "1",
+            [MemberChange(ChangeKind.REMOVE, C, 3)],
+            "only 1 of 3 voters are healthy: without a quorum",
+        ),
         ("12", [MemberChange(ChangeKind.UPDATE, C, 3)], ""),
         ("12", [MemberChange(ChangeKind.UPDATE, B, 2)], "infra2 cannot be restarted while infra3"),
         (

@@ -75,14 +75,14 @@ def test_a_checkout_in_any_folder(
     assert service["WorkingDirectory"] == f"{tmp_path}/{shown}"
     package(monkeypatch, tmp_path / "a\nUser=root")
     (tmp_path / "a\nUser=root" / "tasks.py").touch()
-    with pytest.raises(UsageError, match="systemd takes no such path"):
+    with pytest.raises(UsageError, match="systemd does not accept this path"):
         rendered()
 
 
 def test_what_systemd_would_expand_is_escaped() -> None:
     command = unit(rendered('/a "b"/50%$HOME\\x.yml'), "service")["Service"]["ExecStart"]
     assert '"/a \\"b\\"/50%%$$HOME\\\\x.yml"' in command
-    with pytest.raises(UsageError, match="systemd takes no such path"):
+    with pytest.raises(UsageError, match="systemd does not accept this path"):
         rendered("/a\nExecStart=/bin/evil")
 
 

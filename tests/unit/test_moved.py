@@ -136,7 +136,7 @@ def test_one_that_runs_is_stopped_first(world: World) -> None:
     world.seen = registered(entry(1, "w1"), entry(2, "w2"), live=(entry(1, "w1", 7),))
     plan = world.plan(other)
     assert [s.title for s in plan.steps] == [
-        "stop w1 for another address",
+        "stop w1 for the new address",
         "remove the old address of w1",
         "restart w1",
     ]
@@ -159,14 +159,14 @@ def test_one_that_was_stopped_by_a_killed_run(world: World) -> None:
     ]
     world.seen = registered(entry(1, "w1"), entry(2, "w2"), live=(entry(1, "w1", 7),))
     first, *_ = world.plan(changed(world.alluxio, "w1", properties=WEB)).steps
-    assert (first.title, first.hosts) == ("let the lease of w1 end", ())
+    assert (first.title, first.hosts) == ("wait until the lease of w1 has ended", ())
     assert first.after is not None
 
 
 def test_one_that_systemd_starts_in_vain_is_stopped_first(world: World) -> None:
     world.unit("w1", "activating")
     plan = world.plan(changed(world.alluxio, "w1", properties=WEB))
-    assert plan.steps[0].title == "stop w1 for another address"
+    assert plan.steps[0].title == "stop w1 for the new address"
 
 
 def test_one_that_runs_and_is_not_let_in_is_started_again(world: World) -> None:
@@ -248,7 +248,7 @@ class TestRestart:
         pending = replace(world.facts[world.machine("w1")], pending_restarts=frozenset({UNIT}))
         world.facts[world.machine("w1")] = pending
         assert restart(other)[1:] == [
-            "stop w1 for another address",
+            "stop w1 for the new address",
             "remove the old address of w1",
             "restart w1",
             "restart w2",

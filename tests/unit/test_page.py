@@ -78,7 +78,7 @@ def until(days: float) -> CertificateState:
 
 def test_the_figures_at_the_top() -> None:
     assert tiles(report(LIVE)) == [
-        ("good", "1 of 1", "workers live and well"),
+        ("good", "1 of 1", "workers live without problems"),
         ("good", "3 of 3", "etcd members healthy"),
         ("good", "infra1", "leads"),
         ("good", "agrees", "the workers' views"),
@@ -89,13 +89,13 @@ def test_the_figures_at_the_top() -> None:
     etcd = dataclasses.replace(seen, members=(away, *seen.members[1:]))
     failed = dataclasses.replace(LIVE, state=State.FAILED)
     assert tiles(report(LIVE, failed, stranger, etcd=etcd)) == [
-        ("bad", "1 of 2", "workers live and well"),
+        ("bad", "1 of 2", "workers live without problems"),
         ("bad", "2 of 3", "etcd members healthy"),
         ("bad", "none", "leads"),
         ("odd", "1 differ", "the workers' views"),
     ]
     static = report(LIVE, alluxio=alluxio(membership=MembershipType.STATIC), info_nodes=None)
-    assert tiles(static)[0] == ("good", "1 of 1", "workers reachable and well")
+    assert tiles(static)[0] == ("good", "1 of 1", "workers reachable without problems")
     assert len(tiles(static)) == 3
     silent = report(LIVE, info_nodes=InfoNodes("w1", error="did not answer"))
     assert tiles(silent)[-1] == ("odd", "no answer", "the workers' views")
@@ -104,12 +104,12 @@ def test_the_figures_at_the_top() -> None:
 @pytest.mark.parametrize(
     ("states", "tile"),
     [
-        ([until(90), until(40)], ("good", "40 days", "until a certificate ends")),
-        ([until(30)], ("good", "30 days", "until a certificate ends")),
-        ([until(90), until(29)], ("odd", "29 days", "until a certificate ends")),
+        ([until(90), until(40)], ("good", "40 days", "until a certificate expires")),
+        ([until(30)], ("good", "30 days", "until a certificate expires")),
+        ([until(90), until(29)], ("odd", "29 days", "until a certificate expires")),
         (
             [until(90), CertificateState("client", None, "x")],
-            ("bad", "not valid", "is a certificate"),
+            ("bad", "not valid", "certificate"),
         ),
     ],
 )
@@ -181,7 +181,7 @@ def test_what_the_hosts_say_and_the_read() -> None:
 def test_how_many_are_listed(count: int, listed: int) -> None:
     text = page.html(many(count))
     assert len(rows(text, "workers")) == listed
-    assert ("workers that are well are not listed" in text) == (listed < count)
+    assert ("workers without problems are not listed" in text) == (listed < count)
     well = report(*[dataclasses.replace(LIVE, name=f"w{i}") for i in range(1001)])
     assert len(rows(page.html(well), "workers")) == 1000
 
@@ -329,7 +329,7 @@ def test_what_a_box_says() -> None:
 def test_of_thousands_those_that_are_not_well_are_listed() -> None:
     text = page.html(many(2000))
     assert text.count('class="state bad">FAILED<') == 1
-    assert "1999 workers that are well are not listed" in text
+    assert "1999 workers without problems are not listed" in text
 
 
 def test_long_names_are_cut_in_the_picture_and_whole_in_the_table() -> None:

@@ -138,7 +138,7 @@ def test_of_much_that_was_not_begun_the_first_is_named(fleet: LocalFleet, more: 
     first, *others = caught.value.problems[-1].what.split("; ")
     assert first == f"wide ({named}{', ...' if more else ''})"
     shown = [f"s{n}" for n in range(NOT_BEGUN - 1)]
-    assert others == shown + ([f"and {more} steps more"] if more else [])
+    assert others == shown + ([f"and {more} more steps"] if more else [])
 
 
 def test_a_plan_without_steps_asks_nothing(fleet: LocalFleet) -> None:
@@ -190,7 +190,7 @@ def test_a_failure_says_where_what_and_why(fleet: LocalFleet) -> None:
     error = caught.value
     assert error.exit_code == 4
     assert error.message.startswith("stopped in step 1 of 2 (one): 1 of 2 hosts failed")
-    assert error.message.endswith("begun; put it right and run the same command again")
+    assert error.message.endswith("begun; solve the problem, then run the same command again")
     assert sorted(seen.events[1:]) == ["infra-a infra-a (a): do 1 failed", "infra-b ok"]
     problem, later = error.problems
     assert str(later) == "not begun: two"
@@ -264,7 +264,8 @@ def test_calls_follow_the_hosts_and_stop_the_run_when_they_fail(fleet: LocalFlee
     with pytest.raises(ChangeFailed) as caught:
         apply(plan(step, Step("t", (on(A, "touch y"),))), fleet)
     assert caught.value.message == (
-        "stopped in step 1 of 2 (s): promote: refused; put it right and run the same command again"
+        "stopped in step 1 of 2 (s): promote: refused; solve the problem, then run the same "
+        "command again"
     )
     assert caught.value.problems[0] == why
     assert done == ["add"]
@@ -380,15 +381,13 @@ def test_the_document() -> None:
     }
 
 
-def test_what_comes_after_a_change_does_not_say_that_nothing_was_changed() -> None:
+def test_an_error_after_a_change_is_a_failed_change() -> None:
     problem = Problem("b", "its disk is full", "free space", id="disk-full")
     with pytest.raises(ChangeFailed) as caught, further("b joins again"):
-        raise PreflightFailed(
-            "preflight failed; nothing was changed", [problem], id="preflight-failed"
-        )
+        raise PreflightFailed("preflight failed", [problem], id="preflight-failed")
     assert caught.value.exit_code == 4
     assert caught.value.problems == (problem,)
     assert caught.value.message == (
-        "stopped before b joins again: preflight failed; put it right and run the same command "
-        "again"
+        "stopped before b joins again: preflight failed; solve the problem, then run the same "
+        "command again"
     )

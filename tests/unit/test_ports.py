@@ -111,13 +111,13 @@ alluxio:
     [
         (
             "alluxio.worker.http.server.port: 19998",
-            "worker 'w1' (alluxio.worker.http.server.port) and master 'm1'"
-            " (alluxio.master.rpc.port) both want port 19998 of 'h1'",
+            "worker 'w1' (alluxio.worker.http.server.port) and master 'm1' "
+            "(alluxio.master.rpc.port) both use port 19998 of 'h1'",
         ),
         (
             "alluxio.master.web.port: 2379",
-            "master 'm0' (alluxio.master.web.port) and member 'infra0' (client_port)"
-            " both want port 2379 of 'h0'",
+            "master 'm0' (alluxio.master.web.port) and member 'infra0' (client_port) both use "
+            "port 2379 of 'h0'",
         ),
         (
             "alluxio.master.web.port: 19200",

@@ -83,7 +83,7 @@ def test_no_more_than_the_limit_counts(cluster: AlluxioCluster, tmp_path: Path) 
     assert found.size == read.LIMIT
     assert found.sha256 == hashlib.sha256(bytes(read.LIMIT)).hexdigest()
     assert (found.worker, found.cached) == (None, None)
-    assert "a worker that fs location did not name" in found.line(cluster)
+    assert "a worker that `fs location` did not name" in found.line(cluster)
 
 
 def test_what_a_failed_read_printed_is_not_shown(cluster: AlluxioCluster, tmp_path: Path) -> None:
@@ -94,7 +94,9 @@ def test_what_a_failed_read_printed_is_not_shown(cluster: AlluxioCluster, tmp_pa
     assert "stat --path /f" in log.read_text()
     tool(cluster, head=head, stat="echo '/f is a file path.'")
     found = prove(cluster, tmp_path)
-    assert found.error == "on w1: its status can be read, its data cannot: exit status 255"
+    assert (
+        found.error == "on w1: its status can be read, but its data cannot be read: exit status 255"
+    )
     tool(cluster, head=head, stat="echo '/f is a directory path.'")
     assert prove(cluster, tmp_path).error == "on w1: it is a directory: name a file"
 
@@ -103,7 +105,7 @@ def test_an_empty_file_proves_nothing(cluster: AlluxioCluster, tmp_path: Path) -
     tool(cluster, head=":")
     problem = prove(cluster, tmp_path).problem(cluster)
     assert problem is not None
-    assert "the file is empty, which proves nothing" in problem.what
+    assert "the file is empty, so the read proves nothing" in problem.what
 
 
 def test_a_read_that_hangs_is_bounded(cluster: AlluxioCluster, tmp_path: Path) -> None:

@@ -152,12 +152,12 @@ def test_why_each_does_not_answer(ports: list[int], tmp_path: Path) -> None:
     assert found.silent == {
         "rpc": "nothing listens",
         "web": "the connection is closed without an answer",
-        "http": "/v1/health is answered with 'HTTP/1.0 503 Service Unavailable'",
+        "http": "GET /v1/health returned 'HTTP/1.0 503 Service Unavailable'",
     }
     assert not found.ready
     assert found.notes[2] == (
-        f"its http port {sick} does not answer: "
-        "/v1/health is answered with 'HTTP/1.0 503 Service Unavailable'"
+        f"its http port {sick} does not answer: GET /v1/health returned 'HTTP/1.0 503 Service "
+        "Unavailable'"
     )
 
 
@@ -179,7 +179,7 @@ def test_a_port_that_another_process_has_is_not_the_workers(
     installed(tmp_path)
     found = look(of_ports(*ports), tmp_path)
     assert set(found.silent) == {"rpc", "data", "web", "http"}
-    assert "another process has it: pid " in found.silent["http"]
+    assert "another process listens on it: pid " in found.silent["http"]
 
 
 @pytest.mark.parametrize("text", ["", "http\nhttp \n", "\x1b[2J\nhttp answered \x1b[2J"])

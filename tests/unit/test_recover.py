@@ -48,7 +48,7 @@ def notes(seen: RecoveryState) -> list[str]:
 
 def test_a_newer_survivor_is_named() -> None:
     said = notes(observed(Survivor(A, 5, True), Survivor(B, 9, False), Survivor(C, 4, True)))
-    assert "is at revision 5: what it has not got" in said[0]
+    assert "is at revision 5: later writes that it does not have" in said[0]
     assert "is at revision 9 or later, NEWER" in said[1]
     assert "--from b" in said[1]
     assert "NEWER" not in said[2]

@@ -83,7 +83,7 @@ def test_a_live_one_is_refused_with_what_to_do() -> None:
         ),
         (
             *("b", "is LIVE at gone:29999: nothing is removed"),
-            "stop it there, and wait until its lease has ended",
+            "stop the worker there, and wait until its lease has ended",
         ),
     ]
     forget_worker.require_not_live(builders.alluxio(), found, ["c"])
@@ -108,7 +108,7 @@ def test_a_live_one_is_refused_with_what_to_do() -> None:
 def test_a_file_that_is_no_registration(content: str, tmp_path: Path) -> None:
     file = tmp_path / "f.json"
     file.write_text(content)
-    with pytest.raises(UsageError, match="is no kept registration"):
+    with pytest.raises(UsageError, match="is not a saved registration"):
         removed.read(file)
 
 

@@ -135,7 +135,7 @@ def test_of_many_workers_those_that_are_not_well_are_listed(
     nodes[17] = dataclasses.replace(nodes[17], state=State.FAILED)
     lines = drawn(report(*nodes), capsys)
     assert [line.split()[0] for line in lines if ":29999" in line] == ["w17"]
-    assert "499 workers that are well are not listed" in lines
+    assert "499 workers without problems are not listed" in lines
     assert lines[-1] == "500 workers: 499 LIVE, 1 FAILED"
 
 

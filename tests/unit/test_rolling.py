@@ -157,7 +157,7 @@ class TestRestart:
         assert restart_workers.MARK in found.steps[0].hosts[0].changes[0].script
         assert groups(found) == [["w1", "w2"], ["w3"]]
         assert all(s.before and s.after for s in found.steps[1:])
-        assert whats(found, "w1") == ["note that it is to be restarted", RESTART]
+        assert whats(found, "w1") == ["note that the worker needs a restart", RESTART]
 
     def test_one_at_a_time_when_nothing_is_said(self, world: World) -> None:
         assert groups(world.restart()) == [["w1"], ["w2"], ["w3"]]
@@ -187,7 +187,7 @@ class TestRestart:
         found = world.restart()
         assert groups(found) == [["w2"], ["w3"]]
         (resumed,) = found.notes
-        assert "2026-11-17T09:00:00Z ann@desk, which left 1; 1 are done" in resumed.what
+        assert "2026-11-17T09:00:00Z ann@desk: 1 workers are left, 1 are done" in resumed.what
         assert groups(world.restart(afresh=True)) == [["w2"], ["w1"], ["w3"]]
 
     def test_another_pending_restart_is_no_earlier_run(self, world: World) -> None:
@@ -198,7 +198,7 @@ class TestRestart:
         paths = dict(world.facts[Machine("w2")].paths)
         paths[desired.UNIT_PATH] = text("X-Alluxio-Provision-Cluster=other\n")
         world.change("w2", paths=paths)
-        with pytest.raises(PreflightFailed, match="not this cluster's"):
+        with pytest.raises(PreflightFailed, match="do not belong to this cluster"):
             world.restart()
 
 

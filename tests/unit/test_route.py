@@ -88,7 +88,7 @@ def test_a_jump_host_for_all_is_not_its_own(home: Path) -> None:
 
 
 def test_jump_hosts_in_a_circle_end_in_an_error(home: Path) -> None:
-    with pytest.raises(ValueError, match="in a circle"):
+    with pytest.raises(ValueError, match="form a circle"):
         hops(Machine("a"), home, "Host a\n ProxyJump b\nHost b\n ProxyJump c\nHost c\n ProxyJump a")
 
 

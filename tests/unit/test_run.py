@@ -256,6 +256,41 @@ class TestOutcome:
         assert ends(raising(AssertionError("ran")), changes=True, exit_code=True) == 2
         assert "the verdict of a --dry-run" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("error", "changes", "applied", "noted"),
+        [
+            (PreflightFailed("no", id="preflight-failed"), True, False, True),
+            (Unhealthy("no", id="quorum-lost"), True, False, True),
+            (Locked("no", id="changed-meanwhile"), True, False, True),
+            (PreflightFailed("no", id="preflight-failed"), False, False, False),  # only a look
+            (Unhealthy("no", id="quorum-lost"), True, True, False),
+            (ChangeFailed("no", id="change-failed"), True, False, False),
+            (UsageError("no", id="option-invalid"), True, False, False),
+        ],
+    )
+    def test_an_error_says_when_nothing_was_changed(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        error: ProvisionError,
+        changes: bool,
+        applied: bool,
+        noted: bool,
+    ) -> None:
+        monkeypatch.setattr("provision.engine.plan.apply", lambda *_: None)
+        monkeypatch.setattr(Run, "fleet", None)
+
+        def body(run: Run) -> None:
+            if applied:
+                common.carry_out(run, Plan("deploy-etcd", "c", (Step("roll", (self.host,)),)))
+            raise error
+
+        assert ends(body, changes=changes, format="json") == error.exit_code
+        seen = capsys.readouterr()
+        message = "no; nothing was changed" if noted else "no"
+        assert json.loads(seen.out)["error"] == message
+        assert seen.err.endswith(f"error: {message} [{error.id}]\n")
+
 
 @pytest.mark.parametrize("name", ["", "nobody"])
 def test_logs_of_nobody_says_who_there_is(name: str) -> None:
@@ -268,6 +303,7 @@ def test_logs_of_nobody_says_who_there_is(name: str) -> None:
 def test_every_task_says_what_it_and_its_options_do() -> None:
     for name, task in namespace.tasks.items():
         assert task.__doc__, name
+        task.get_arguments()  # Invoke's own would take the help away
         options = {a.name: a for a in task.get_arguments()}
         for option, argument in options.items():
             assert argument.help, f"{name} --{option}"

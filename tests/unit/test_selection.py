@@ -49,12 +49,12 @@ def test_a_limit(limit: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        (",", "names nobody"),
-        ("rack1-w01,nobody", "nobody is called nobody; there are rack1-w01, .* and 14 more"),
-        ("rack1-w[11-14]", "nobody is called rack1-w13, rack1-w14;"),
-        ("rack3-*", r"nobody is called rack3-\*"),
-        ("rack1.w01", "nobody is called"),
-        ("rack.*", "nobody is called"),
+        (",", "selects nothing"),
+        ("rack1-w01,nobody", "there is no nobody; the names are rack1-w01, .* and 14 more"),
+        ("rack1-w[11-14]", "there is no rack1-w13, rack1-w14;"),
+        ("rack3-*", r"there is no rack3-\*"),
+        ("rack1.w01", "there is no"),
+        ("rack.*", "there is no"),
         ("rack[a-z]-w01", r"\[a-z\] is not a range"),
         ("rack1-w[01", "without its pair"),
     ],

@@ -39,7 +39,7 @@ def test_a_cut_file_is_no_snapshot(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "a.db"
     write(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(PreflightFailed, match="no whole etcd snapshot"):
+    with pytest.raises(PreflightFailed, match="not a complete etcd snapshot"):
         backup_etcd.check(path)
 
 

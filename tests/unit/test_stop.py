@@ -12,9 +12,8 @@ import pytest
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker.desired import Artifacts
-from provision.cli import tasks
 from provision.cli.run import Run
-from provision.cli.tasks import common
+from provision.cli.tasks import cluster, common
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.member import desired as etcd
@@ -247,7 +246,7 @@ class TestDestroy:
         monkeypatch.setattr(common, "load", lambda run: world.inventory)
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
         with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
-            tasks.destroy(Run("destroy"), name)
+            cluster.destroy.act(Run("destroy"), name)
         assert world.looked == {}
 
 
@@ -276,7 +275,7 @@ class TestConsent:
         with pytest.raises(UsageError, match="not destroyed: the cluster is called c"):
             consent.require(run, self.PLAN)
         out, err = capsys.readouterr()
-        assert err.endswith("This deletes ALL. Type c to go on: ")
+        assert err.endswith("This deletes ALL. Type c to continue: ")
         assert "delete /data" in (err if format == "json" else out)
         assert format == "table" or out == ""
 

@@ -84,7 +84,7 @@ def test_former_data_above_a_share_of_the_disk() -> None:
     seen = backed_up(saved(1), aside=(("/var/backups/etcd", 6, 100), most))
     (problem,) = seen.problems
     assert problem.id == "kept-data-large"
-    assert problem.what.endswith("21 % of the disk; the most is 15 B in " + most[0])
+    assert problem.what.endswith("21 % of the disk; the largest part is 15 B in " + most[0])
 
 
 def test_metrics() -> None:

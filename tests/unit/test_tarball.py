@@ -81,7 +81,11 @@ def test_of_two_launchers_the_newer_is_taken() -> None:
 @pytest.mark.parametrize(
     ("files", "declared", "what"),
     [
-        ({}, "313", "is no Alluxio release: it has no bin/launch-process-bash and no bin/alluxio"),
+        (
+            {},
+            "313",
+            "is not an Alluxio release: it has no bin/launch-process-bash and no bin/alluxio",
+        ),
         ({"etcd": "", "etcdctl": ""}, "313", "holds etcd, not Alluxio"),
         ({"bin/java": "", "release": 'JAVA_VERSION="11.0.2"'}, "313", "holds a JDK, not Alluxio"),
         (RELEASE, "314", "holds Alluxio 313, but alluxio.version is 314"),
@@ -124,7 +128,7 @@ def test_another_tarball_is_one_line(
 def test_a_tree_that_tar_would_unpack_elsewhere(top: str, tmp_path: Path) -> None:
     """tar takes away the first part of each name, and "." is one."""
     (problem,) = said(packed(tmp_path, RELEASE, top))
-    assert "is no Alluxio release" in problem
+    assert "is not an Alluxio release" in problem
 
 
 @pytest.mark.parametrize("declared", ["313-hotfix1", "313", "trial"])
@@ -137,14 +141,14 @@ def test_what_is_no_tarball(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bad.tar.gz"
     path.write_bytes(content)
     (problem,) = said(Artifact(path, "0" * 64, len(content)))
-    assert problem.startswith("is no whole .tar.gz")
+    assert problem.startswith("is not a complete .tar.gz")
 
 
 def test_one_that_is_cut_short(tmp_path: Path) -> None:
     artifact = packed(tmp_path, {"lib/big.jar": "x" * (1 << 20), **RELEASE})
     artifact.path.write_bytes(artifact.path.read_bytes()[:600])
     (problem,) = said(artifact)
-    assert problem.startswith("is no whole .tar.gz")
+    assert problem.startswith("is not a complete .tar.gz")
 
 
 @pytest.mark.parametrize(

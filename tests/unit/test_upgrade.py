@@ -52,16 +52,16 @@ def test_the_way(
     [
         (["3.4.23"], "3.6.16", (3, 4), ["3.4.23", "3.6.16"], "etcd 3.5.x from 3.5.32 on is not"),
         (["3.4.23"], "3.6.16", (3, 4), ["3.5.10", "3.6.16"], "etcd 3.5.x from 3.5.32 on is not"),
-        (["3.6.16"], "3.7.3", (3, 6), ["3.6.16"], "etcd 3.7.3 is not at hand"),
-        (["3.5.35"], "3.4.23", (3, 5), ALL, "cannot be taken back from 3.5 to 3.4"),
-        (["3.7.3"], "3.4.23", (3, 7), ALL, "cannot be taken back from 3.5 to 3.4"),
-        (["3.7.3"], "4.0.0", (3, 7), [*ALL, "4.0.0"], "no way from etcd 3.7.3 to 4.0.0"),
+        (["3.6.16"], "3.7.3", (3, 6), ["3.6.16"], "etcd 3.7.3 is not available"),
+        (["3.5.35"], "3.4.23", (3, 5), ALL, "cannot be downgraded from 3.5 to 3.4"),
+        (["3.7.3"], "3.4.23", (3, 7), ALL, "cannot be downgraded from 3.5 to 3.4"),
+        (["3.7.3"], "4.0.0", (3, 7), [*ALL, "4.0.0"], "no upgrade path from etcd 3.7.3 to 4.0.0"),
     ],
 )
 def test_no_way(
     running: list[str], target: str, cluster: tuple[int, int], at_hand: list[str], why: str
 ) -> None:
-    with pytest.raises(PreflightFailed, match="nothing was changed") as caught:
+    with pytest.raises(PreflightFailed) as caught:
         etcd_releases.path(running, target, at_hand, cluster)
     assert why in caught.value.message
 

@@ -18,7 +18,7 @@ from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.test_deploy_plan import World
 
-NOTE = "note that the workers are to be told"
+NOTE = "note that the workers need the new endpoints"
 DONE = "note that every worker knows the endpoints"
 
 

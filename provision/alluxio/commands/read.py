@@ -77,7 +77,7 @@ class ReadProof:
         text = f"read of {printable(self.path)}: "
         if self.error:
             return f"{text}failed"
-        by = "a worker that fs location did not name"
+        by = "a worker that `fs location` did not name"
         if self.worker is not None:
             names = [w.name for w in alluxio.workers if w.hostname == self.worker]
             by = f"{names[0]} ({self.worker})" if len(names) == 1 else self.worker
@@ -102,11 +102,11 @@ def checked(path: str) -> str:
     """``path``, if ``bin/alluxio fs`` can take it as an argument. Raises :class:`UsageError`."""
     why = ""
     if not (path.startswith("/") or _URI.match(path)):
-        why = "it begins with / or with a scheme such as s3://"
+        why = "a path begins with / or with a scheme such as s3://"
     elif printable(path) != path:
         why = "it has characters that cannot be printed"
     elif "*" in path:
-        why = "it has a *, which Alluxio takes for many files"
+        why = "it has a *: Alluxio reads that as a pattern for several files"
     elif len(path) > PATH_LIMIT:
         why = f"it has more than {PATH_LIMIT} characters"
     if why:
@@ -187,7 +187,9 @@ def _prove(
         reason = _reason(session, alluxio, proof.path, timeout, code, stderr)
         return replace(proof, error=f"on {session.machine.host}: {printable(reason, EXCERPT)}")
     if size == 0:
-        return replace(proof, error="the file is empty, which proves nothing: name another one")
+        return replace(
+            proof, error="the file is empty, so the read proves nothing: name another file"
+        )
     worker, cached = _location(session, alluxio, proof.path, timeout)
     return replace(proof, size=size, sha256=digest, worker=worker, cached=cached)
 
@@ -215,7 +217,7 @@ def _reason(
         said = "it is a directory: name a file"
     else:
         said = alluxio_cli.reason("", stderr)
-        said = f"its status can be read, its data cannot: {said or f'exit code {code}'}"
+        said = f"its status can be read, but its data cannot be read: {said or f'exit code {code}'}"
     return said or f"exit code {code}"
 
 

@@ -78,14 +78,14 @@ def of(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> Read
         said.setdefault(name, answer)
     silent: dict[str, str] = {}
     for x in asked:
-        answer = said.get(x.name, "error it was not asked")
+        answer = said.get(x.name, "error the probe did not ask it")
         kind, _, rest = answer.partition(" ")
         if kind == "connected" and not x.http_path:
             continue
         if kind == "answered":
             if _STATUS.match(rest.strip()):
                 continue
-            rest = f"{x.http_path} is answered with {rest.strip()!r}"
+            rest = f"GET {x.http_path} returned {rest.strip()!r}"
         silent[x.name] = printable(rest or answer, REASON)
     installed = facts.commands.get(INSTALLED, "").strip() != "no"
     return Readiness(asked, silent, installed)
@@ -133,7 +133,7 @@ def _script(hostname: str, listeners: Sequence[Listener]) -> str:
         if [ -z "${{6:-}}" ]; then
           echo "$1 error nothing listens"
         elif [ "$6" != 0 ] && ! grep -q "{IN_UNIT}" "/proc/$6/cgroup" 2>/dev/null; then
-          echo "$1 error another process has it: pid $6 ($7)"
+          echo "$1 error another process listens on it: pid $6 ($7)"
         else
           out=$(get 127.0.0.1 "$2" "$3"); code=$?
           [ $code != {_REFUSED} ] || {{ out=$(get {host} "$2" "$3"); code=$?; }}
@@ -142,7 +142,7 @@ def _script(hostname: str, listeners: Sequence[Listener]) -> str:
             {_REFUSED}) echo "$1 error the connection is refused";;
             {_SILENT}) echo "$1 error the connection is closed without an answer";;
             124) echo "$1 error no answer in {ANSWER_SECONDS} s";;
-            *) echo "$1 error the question ended with exit code $code";;
+            *) echo "$1 error the probe ended with exit code $code";;
           esac
         fi
       }}

@@ -123,8 +123,10 @@ def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> lis
     new = not seen.authorized and not seen.live
     for other in registrations.confusable(cluster, others):
         short, long = sorted((cluster, other), key=len)
-        what = f"serves the clusters {short!r} and {long!r}: Alluxio lists the live workers of"
-        what += f" {long!r} as those of {short!r}, too, since the names begin alike"
+        what = f"serves the clusters {short!r} and {long!r}: Alluxio also lists the live workers of"
+        what += (
+            f" {long!r} as workers of {short!r}, because the name {long!r} begins with {short!r}"
+        )
         remedy = "give this cluster another name" if new else "rename one of them"
         found.append(
             Problem("etcd", what, remedy, "error" if new else "warning", id="cluster-names-alike")

@@ -73,8 +73,8 @@ def unasked(found: Expired) -> Problem | None:
         return None
     return Problem(
         "etcd",
-        f"{found.asked} of {found.live} leases were asked for, those of the oldest keys: whether "
-        "others have expired is not known",
+        f"etcd answered for {found.asked} of {found.live} leases (the leases of the oldest "
+        "keys); it is not known whether the other leases have expired",
         "etcd was slow, or did not answer: see the members' read times",
         "warning",
         id="leases-not-asked",

@@ -42,7 +42,7 @@ def read(file: Path) -> Removed:
         key = base64.b64decode(said["key_base64"], validate=True)
         value = base64.b64decode(said["value_base64"], validate=True)
         if not key.startswith(registrations.authorized_prefix(cluster).encode()):
-            raise ValueError("its key is no registration's")
+            raise ValueError("its key is not the key of a registration")
         return Removed(
             file, printable(cluster, 200), printable(str(said["worker_id"]), 200), key, value
         )
@@ -51,7 +51,7 @@ def read(file: Path) -> Removed:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(
-            f"{file}: is no kept registration: {printable(reason, EXCERPT)}", id="file-unusable"
+            f"{file}: is not a saved registration: {printable(reason, EXCERPT)}", id="file-unusable"
         ) from error
 
 

@@ -22,10 +22,9 @@ def unused(alluxio: AlluxioCluster, seen: Registrations) -> Problem | None:
     keys = f"{len(ids)} permanent key{'' if len(ids) == 1 else 's'}"
     return Problem(
         "etcd",
-        f"{keys} below /DHT/{alluxio.name}/AUTHORIZED/ "
-        f"{'is' if len(ids) == 1 else 'are'} of no use with membership {alluxio.membership}: "
-        f"{_listed(ids)}",
-        "keep them for a way back to ETCD, or forget them one by one: invoke forget-worker ID",
+        f"{keys} below /DHT/{alluxio.name}/AUTHORIZED/ {'is' if len(ids) == 1 else 'are'} not "
+        f"used with membership {alluxio.membership}: {_listed(ids)}",
+        "keep them if you may go back to ETCD, or remove each with invoke forget-worker ID",
         "warning",
         id="registrations-unused",
     )
@@ -50,7 +49,7 @@ def notes(
     for kind, names in membership_switch.away(alluxio, workers, facts).items():
         count = f"{len(names)} worker{'' if len(names) == 1 else 's'}"
         what = f"membership changes from {kind} to {alluxio.membership} on {count}"
-        what += f"; until the last is restarted, {_meanwhile(kind, alluxio.membership)}"
+        what += f"; until the last worker is restarted, {_meanwhile(kind, alluxio.membership)}"
         found.append(
             Problem(
                 "alluxio.membership",
@@ -62,8 +61,11 @@ def notes(
         )
     others = [w.name for w in alluxio.workers if w not in workers]
     if found and others:
-        what = f"{_listed(others)} are left out of this run, and keep what they have"
-        remedy = "run start-workers for them, too: a cluster wants one membership type"
+        what = f"{_listed(others)} are not in this run, and keep their membership type"
+        remedy = (
+            "run start-workers for them, too: all workers of a cluster need the same "
+            "membership type"
+        )
         found.append(
             Problem("alluxio.membership", what, remedy, "warning", id="membership-changing")
         )
@@ -74,24 +76,31 @@ def notes(
 
 def _meanwhile(before: MembershipType, after: MembershipType) -> str:
     if before.in_etcd and after.in_etcd:
-        return "all of them keep their live keys in etcd, so both kinds see every worker"
+        return "all workers keep their live keys in etcd, so workers of both types see every worker"
     if after.in_file:
         return (
-            "those restarted see all of conf/workers, the others see in etcd only who has not "
-            "been restarted, and in the end nobody"
+            "restarted workers see all of conf/workers; the others see only the workers in "
+            "etcd that are not restarted yet"
         )
     return (
-        "those restarted see in etcd only one another, the others see all of conf/workers, and "
-        "each kind looks for the same file on other workers, so caches fill anew"
+        "restarted workers see only the restarted workers in etcd; the others see all of "
+        "conf/workers; the two types look for the same file on different workers, so caches "
+        "fill again"
     )
 
 
 def _remedy(before: MembershipType, after: MembershipType) -> str:
     if before.in_etcd and after.in_etcd:
-        return "give application hosts the new type when it is over: invoke render-client-config"
+        return (
+            "when all workers are restarted, give application hosts the new type: invoke "
+            "render-client-config"
+        )
     if after.in_file:
         return (
             "give application hosts the new configuration first (invoke render-client-config): "
-            "caches fill anew, for ids are made of addresses then"
+            "caches fill again, because with STATIC Alluxio makes worker ids from addresses"
         )
-    return "give application hosts the new configuration when it is over: render-client-config"
+    return (
+        "when all workers are restarted, give application hosts the new configuration: "
+        "invoke render-client-config"
+    )

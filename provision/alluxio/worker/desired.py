@@ -123,7 +123,10 @@ def left(
     newer = newer_release(alluxio, facts)
     if not newer:
         return None
-    what = f"has Alluxio {newer}, newer than {alluxio.version} in the inventory; it is left"
+    what = (
+        f"has Alluxio {newer}, newer than {alluxio.version} in the inventory; the newer "
+        "release is kept"
+    )
     remedy = f"set alluxio.version to {newer}, or go back: invoke {command} --downgrade"
     where = f"{role.name} ({role.machine.where})"
     return Problem(where, what, remedy, "warning", id="release-newer")

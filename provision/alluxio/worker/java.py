@@ -93,7 +93,7 @@ def problems(
         return [
             Problem(
                 where,
-                f"Java is {found}, Alluxio {alluxio.version} needs {wanted}",
+                f"Java is {found}, but Alluxio {alluxio.version} needs {wanted}",
                 "give alluxio.java.source a JDK tarball, or correct java.versions",
                 id="java-unfit",
             )

@@ -116,17 +116,19 @@ def _outvoted(
     where = f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})"
     if len(fresh) > 1:
         what = (
-            f"{names} have no journal, {have} has: started together, the empty masters can elect"
-            " one of themselves, and the journal is overwritten"
+            f"{names} have no journal, but there is one on {have}: if the empty masters start "
+            "together, they can elect one of themselves and overwrite the journal"
         )
         remedy = f"add one at a time: invoke start-masters --limit {fresh[0].name}, then the next"
         return [Problem(where, what, remedy, id="journal-outvoted")]
     if primary is None:
         what = (
-            f"{names} has no journal, {have} has, and no master is the primary: the empty one"
-            " could be elected, and the journal is overwritten"
+            f"{names} has no journal, but there is one on {have}, and no master is the primary: "
+            "the empty master could win the election and overwrite the journal"
         )
-        remedy = f"start first what has the journal: invoke start-masters --limit {holders[0]}"
+        remedy = (
+            f"first start a master that has the journal: invoke start-masters --limit {holders[0]}"
+        )
         return [Problem(where, what, remedy, id="journal-outvoted")]
     return [_unseen(fresh, unseen)] if unseen else []
 
@@ -136,8 +138,8 @@ def _unseen(fresh: Sequence[AlluxioMaster], unseen: Sequence[AlluxioMaster]) -> 
     others = ", ".join(m.name for m in unseen)
     return Problem(
         f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})",
-        f"{names} {'has' if len(fresh) == 1 else 'have'} no journal, and it is not known what"
-        f" {others} has",
+        f"{names} {'has' if len(fresh) == 1 else 'have'} no journal, and it is not known "
+        f"whether there is one on {others}",
         "make those hosts reachable",
         id="journal-outvoted",
     )
@@ -154,9 +156,10 @@ def _shrunken(
             found.append(
                 Problem(
                     f"{m.name} at {m.machine.host} ({m.machine.where})",
-                    f"its journal's group still has {shown}, which alluxio.masters no longer has:"
-                    " an election counts them",
-                    "declare them again; or remove each from the group while most of it runs",
+                    f"its journal's Raft group still has {shown}, which alluxio.masters no "
+                    "longer lists: elections still count them",
+                    "declare them again, or remove each of them from the group while a "
+                    "majority of the group runs",
                     id="journal-group-differs",
                 )
             )

@@ -109,8 +109,9 @@ def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> l
             Problem(
                 f"{worker.name} ({worker.machine.host})",
                 f"page store {path} shrinks from {old} to {size}: at its next start the worker "
-                "deletes the pages that go beyond it",
-                "nothing to do: they are read again from the under store when somebody wants them",
+                "deletes the pages beyond that size",
+                "you need to do nothing: the worker reads them again from the under store when "
+                "a client wants them",
                 "warning",
                 id="page-store-shrinks",
             )

@@ -69,7 +69,9 @@ def lost(worker: AlluxioWorker, facts: HostFacts, unit_path: str) -> dict[str, s
     for path in dirs:
         here = facts.paths.get(path)
         if path not in noted and path in before and (here is None or here.owner == "root"):
-            found[path] = "it is not there" if here is None else "it is root's, not the worker's"
+            found[path] = (
+                "it is not there" if here is None else "root owns it, not the worker's user"
+            )
     return found
 
 
@@ -81,8 +83,9 @@ def problems(
         Problem(
             where,
             f"page store {path} is not used: {why}; the other stores serve",
-            f"mount its disk and restart the worker, or take it out of page_store.dirs; if it is "
-            f"to be on the disk that is there: mkdir -p {path}; chown -R {user}: {path}",
+            "mount its disk and restart the worker, or take it out of page_store.dirs; if it "
+            f"should be on the disk that is mounted now: mkdir -p {path}; chown -R {user}: "
+            f"{path}",
             "warning",
             id="page-store-away",
         )

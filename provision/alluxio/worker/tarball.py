@@ -105,7 +105,7 @@ def read(path: Path) -> Contents:
                 if "bin/java" in found and any(name in texts for name in _JDK_RELEASE):
                     break
     except (tarfile.TarError, EOFError, zlib.error) as broken:
-        error = f"is no whole .tar.gz: {broken}"
+        error = f"is not a complete .tar.gz: {broken}"
     said = next((texts[name] for name in _JDK_RELEASE if name in texts), "")
     return Contents(
         found=tuple(sorted(found)),
@@ -185,7 +185,7 @@ def _unfit(release: Contents, declared: str) -> tuple[str, str]:
         )
     missing = _missing(release)
     if missing:
-        return f"is no Alluxio release: it has no {' and no '.join(missing)}", right
+        return f"is not an Alluxio release: it has no {' and no '.join(missing)}", right
     # A name that does not begin like a release, such as "trial", only names the folder.
     named = declared[0].isdigit()
     if release.version and named and not same_release(declared, release.version):

@@ -8,31 +8,77 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
+from provision.program_in_use import rendered
 
 if TYPE_CHECKING:
     from provision.check_nodes import CheckReport
     from provision.inventory.resolved import Inventory, Machine
 
 
+@command(
+    help={
+        "watch": "Show every change as etcd tells it, until Ctrl-C (exit code 0).",
+        "interval": "With --watch: seconds between two looks at the members' health.",
+        "nodes_timeout": "Seconds that a command of bin/alluxio may take on a worker's host.",
+        "hosts": "Also log in to every worker's host: is it READY, do all its listeners answer?",
+        "read": common.READ,
+        "kubernetes": "Look at the pods of the inventory's kubernetes section, by kubectl.",
+        "namespace": "With --kubernetes: instead of kubernetes.namespace.",
+        "kube_context": "With --kubernetes: instead of kubernetes.context.",
+        "kubeconfig": "With --kubernetes: instead of kubernetes.kubeconfig.",
+        "format": "table, json (with --watch: one line a change), or prometheus: metrics.",
+        "output": "With json or prometheus: the file to write, whole or not at all.",
+        "html": "Also write the report as one HTML page, to this file.",
+    },
+    writes=("output", "html"),
+    formats=("table", "json", "prometheus"),
+)
 def check_nodes(
     run: Run,
-    interval: float | None,
-    nodes_timeout: float,
-    output: str,
-    html: str,
+    watch: bool = False,
+    interval: float = 10.0,
+    nodes_timeout: float = 45.0,
+    output: str = "",
+    html: str = "",
     hosts: bool = False,
     read: str = "",
+    kubernetes: bool = False,
+    namespace: str = "",
+    kube_context: str = "",
+    kubeconfig: str = "",
 ) -> int:
-    """The verdict on every worker, and every member's health: once, or as they change."""
+    """Join inventory, etcd and `info nodes` into one verdict a worker; exit 1 unless all is well.
+
+    LIVE, FAILED (registered, no lease), STALE (expired lease, not removed), UNREGISTERED (inventory
+    only), NOT_INSTALLED, UNKNOWN (etcd only). With --hosts READY: live, and every listener answers.
+    """
+    if (hosts or read) and (watch or kubernetes):
+        raise UsageError(
+            "--hosts and --read are not for --watch or --kubernetes: leave one out",
+            id="option-invalid",
+        )
+    if kubernetes and watch:
+        raise UsageError(
+            "--watch is not for pods: leave it or --kubernetes out", id="option-invalid"
+        )
+    if not kubernetes and (namespace or kube_context or kubeconfig):
+        raise UsageError(
+            "--namespace, --kube-context and --kubeconfig go with --kubernetes", id="option-invalid"
+        )
+    if output and run.format == "table":
+        raise UsageError("--output is for --format json or prometheus", id="option-invalid")
+    if kubernetes:
+        where = (namespace, kube_context, kubeconfig)
+        return _show_check(run, _check_pods(run, where, nodes_timeout), output, html)
+
     from provision import check_nodes, terminal
     from provision.check_nodes import table
 
-    if output and run.format == "table":
-        raise UsageError("--output is for --format json or prometheus", id="option-invalid")
-    if interval is not None and (output or html or run.format == "prometheus"):
+    if watch and (output or html or run.format == "prometheus"):
         raise UsageError(
             "--watch shows a table, or --format json: leave the rest out", id="option-invalid"
         )
@@ -43,7 +89,7 @@ def check_nodes(
         inventory, _ = common.load_alluxio(run)
     else:
         inventory = common.load(run)
-    if interval is not None:
+    if watch:
         etcd = run.etcd(inventory.etcd)
         looks = check_nodes.watch(inventory, etcd, interval, nodes_timeout=nodes_timeout)
         with terminal.until_interrupted(), contextlib.closing(looks):
@@ -64,18 +110,14 @@ def check_nodes(
     return _show_check(run, seen, output, html)
 
 
-def check_pods(
-    run: Run, where: tuple[str, str, str], nodes_timeout: float, output: str, html: str
-) -> int:
-    """As :func:`check_nodes`, over the pods of the inventory's Helm release.
+def _check_pods(run: Run, where: tuple[str, str, str], nodes_timeout: float) -> CheckReport:
+    """The report on the pods of the inventory's Helm release.
 
     ``where`` is namespace, context and kubeconfig. Each replaces the inventory's value unless it is
     empty.
     """
     from provision.kubernetes import check, values
 
-    if output and run.format == "table":
-        raise UsageError("--output is for --format json or prometheus", id="option-invalid")
     inventory, _ = common.load_alluxio(run)
     _, declared = values.declared(inventory)
     namespace, context, kubeconfig = where
@@ -86,8 +128,7 @@ def check_pods(
         kubeconfig=Path(kubeconfig).expanduser().absolute() if kubeconfig else declared.kubeconfig,
     )
     inventory = replace(inventory, kubernetes=declared)
-    seen = check.run(inventory, run.etcd(inventory.etcd), nodes_timeout=nodes_timeout)
-    return _show_check(run, seen, output, html)
+    return check.run(inventory, run.etcd(inventory.etcd), nodes_timeout=nodes_timeout)
 
 
 def _show_check(run: Run, seen: CheckReport, output: str, html: str) -> int:
@@ -98,7 +139,7 @@ def _show_check(run: Run, seen: CheckReport, output: str, html: str) -> int:
         from provision.check_nodes import page
         from provision.files import write_whole
 
-        write_whole(Path(html).expanduser(), page.html(seen))
+        write_whole(Path(html).expanduser(), rendered(page.html(seen)))
     if run.format == "table":
         table.check(seen)
     elif run.json:
@@ -120,8 +161,9 @@ def _put(output: str, text: str) -> None:
         sys.stdout.write(text)
 
 
+@command()
 def list_clusters(run: Run) -> int:
-    """Every Alluxio cluster that has a key in this etcd."""
+    """List every Alluxio cluster that has workers in this etcd, and how many are live."""
     from provision import terminal
     from provision.alluxio.membership import clusters
 
@@ -139,11 +181,16 @@ def list_clusters(run: Run) -> int:
         ],
     )
     if not seen.complete:
-        print("the login may read this cluster's keys only: there may be others")
+        terminal.say("the login may read this cluster's keys only: there may be others")
     return 0
 
 
-def status(run: Run, limit: str, batch: str) -> int:
+@command(help={"limit": common.LIMIT, "batch": common.BATCH})
+def status(run: Run, limit: str = "", batch: str = "") -> int:
+    """Show what systemd says of each member and worker, and its disk. check-nodes asks etcd.
+
+    Of etcd it tells only whether its members are more than one cluster.
+    """
     from provision import terminal
     from provision.check_nodes import status
     from provision.cli import console
@@ -164,7 +211,14 @@ def status(run: Run, limit: str, batch: str) -> int:
     return seen.exit_code
 
 
-def logs(run: Run, host: str, lines: int) -> int:
+@command(
+    help={
+        "host": "A member, a worker or a host of the inventory.",
+        "lines": "How many of the last lines.",
+    }
+)
+def logs(run: Run, host: str = "", lines: int = 50) -> int:
+    """Show the last log lines of a host's etcd member and Alluxio worker."""
     from provision import terminal
     from provision.check_nodes import status
     from provision.cli import console
@@ -176,13 +230,19 @@ def logs(run: Run, host: str, lines: int) -> int:
         document = {"schema": "alluxio-provision/logs/1", "host": machine.host, "lines": text}
         terminal.emit_json(document | {"problems": [p.document() for p in means]})
     else:
-        print("\n".join(text))
+        print("\n".join(text))  # a log, as it stands on the host
         console.problems(means)
     return 0
 
 
-def audit(run: Run, host: str, lines: int) -> int:
-    """The audit log of this machine, or of one host."""
+@command(
+    help={
+        "host": "A member, a worker or a host: its own log instead of this machine's.",
+        "lines": "How many of the last entries.",
+    }
+)
+def audit(run: Run, host: str = "", lines: int = 50) -> int:
+    """Show who changed what, when, and how it ended: by this machine, or on one host."""
     from provision import terminal
     from provision.engine import audit as log
 
@@ -203,14 +263,15 @@ def audit(run: Run, host: str, lines: int) -> int:
     return 0
 
 
-def destroy(run: Run, confirmed: str) -> int:
-    """Remove the cluster from its hosts. Only the cluster's name counts as consent."""
+@command(changes=True, help={"yes_delete": "The cluster's name: do not ask. For scripts."})
+def destroy(run: Run, yes_delete: str = "") -> int:
+    """Remove workers and etcd with all their data. Asks for the cluster's name."""
     from provision.cli import console
     from provision.plans import destroy
 
     inventory = common.load(run)
     what = "This deletes etcd, the workers and ALL their data"
-    consent = common.Consent(inventory.cluster, confirmed, "destroyed", what, "--yes-delete")
+    consent = common.Consent(inventory.cluster, yes_delete, "destroyed", what, "--yes-delete")
     consent.require_possible(run)
     notes = destroy.others(inventory, run.etcd(inventory.etcd))
     plan = replace(destroy.destroy(inventory, run.fleet), notes=notes)
@@ -220,22 +281,33 @@ def destroy(run: Run, confirmed: str) -> int:
     return 0
 
 
-def clean_host(run: Run, name: str, delete: str, confirmed: str) -> int:
-    """Remove another cluster's installation from one host. The host's name is the consent."""
+@command(
+    changes=True,
+    help={
+        "name": "A member, a worker or a host of the inventory.",
+        "delete_data": "The name again: delete the services' data instead of keeping it aside.",
+        "yes_clean": "The name again: do not ask. For scripts.",
+    },
+)
+def clean_host(run: Run, name: str, delete_data: str = "", yes_clean: str = "") -> int:
+    """Remove from one host what this tool put there for another cluster. Asks for its name.
+
+    What this inventory declares on the host stays.
+    """
     from provision.cli import console
     from provision.plans import clean_host
 
-    if not name:
-        raise UsageError("which host? invoke clean-host NAME", id="argument-missing")
-    if delete not in ("", name):
-        raise UsageError(f"--delete-data is {name} or nothing, not {delete!r}", id="option-invalid")
+    if delete_data not in ("", name):
+        raise UsageError(
+            f"--delete-data is {name} or nothing, not {delete_data!r}", id="option-invalid"
+        )
     inventory = common.load(run)
     machine = _machine(inventory, name)
-    data = "and deletes their data" if delete else "and keeps their data aside"
+    data = "and deletes their data" if delete_data else "and keeps their data aside"
     what = f"This removes the services of another cluster from {name} {data}"
-    consent = common.Consent(name, confirmed, "cleaned", what, "--yes-clean", "host")
+    consent = common.Consent(name, yes_clean, "cleaned", what, "--yes-clean", "host")
     consent.require_possible(run)
-    plan = clean_host.plan(inventory, run.fleet, name, machine, delete_data=bool(delete))
+    plan = clean_host.plan(inventory, run.fleet, name, machine, delete_data=bool(delete_data))
     console.problems(plan.notes)
     consent.require(run, plan)
     line = "" if plan.steps else f"nothing of another cluster is on {name}"

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from provision.cli.run import Run
 from provision.errors import UsageError
-from provision.etcd.api.login import root_login
-from provision.text import shown
 
 if TYPE_CHECKING:
     from provision.engine.plan import Plan
     from provision.inventory.resolved import AlluxioCluster, Inventory
 
+#: Help of options that several commands have.
+LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
+BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
+READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
+NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
 
 #: Commands on workers: they change no member.
 WORKERS = frozenset(
@@ -58,11 +61,11 @@ def load(run: Run) -> Inventory:
 
 
 def load_own_etcd(run: Run) -> Inventory:
-    """As :func:`load`. Raises :class:`UsageError` when etcd is taken care of elsewhere."""
+    """As :func:`load`. Raises :class:`UsageError` with an external etcd."""
     if run.inventory.etcd.external:
         raise UsageError(
-            f"{run.inventory.path}: etcd.external says that this etcd is taken care of elsewhere: "
-            f"{run.command} is for the inventory that declares its members",
+            f"{run.inventory.path}: etcd.external says that another inventory or tool manages this "
+            f"etcd: {run.command} needs the inventory that declares its members",
             id="command-not-applicable",
         )
     return load(run)
@@ -77,6 +80,7 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     that are left in etcd.
     """
     from provision.alluxio.worker import desired
+    from provision.etcd.api.login import root_login
     from provision.etcd.cluster import guard
 
     run.established = True
@@ -152,12 +156,13 @@ class Consent:
             return
         given = self.given
         if not given and sys.stdin.isatty():
+            from provision import terminal
             from provision.cli import console
 
             console.plan(plan, stderr=run.json)
             run.shown = plan.steps
-            prompt = f"{self.what}. Type {self.name} to go on: "
-            print(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the result
+            prompt = f"{self.what}. Type {self.name} to continue: "
+            terminal.say(prompt, stderr=True, end="")  # stdout is for the result
             given = sys.stdin.readline().strip()
         self._require(given)
 
@@ -193,7 +198,7 @@ def carry_out(run: Run, plan: Plan) -> bool:
     run.applying = True
     with console.Progress() as progress:
         plans.apply(plan, run.fleet, progress)
-    run.applying = False
+    run.applying, run.changed = False, True
     if run.guarded and run.command not in WORKERS:
         note(run)
     return True
@@ -230,6 +235,6 @@ def finish(
         terminal.emit_json(document)
         return
     if run.dry_run and plan.steps:
-        print(f"{plan.changed} would change; nothing was changed (--dry-run)")
+        terminal.say(f"{plan.changed} would change; nothing was changed (--dry-run)")
         return
-    print(shown(f"{done} changed" + (f"; {line}" if line else "")))
+    terminal.say(f"{done} changed" + (f"; {line}" if line else ""))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from provision.cli.run import Run
+from provision.cli.command import command
+from provision.cli.run import DEFAULT_INVENTORY, Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
 
 
+@command()
 def show_inventory(run: Run) -> int:
+    """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
     from provision import terminal
     from provision.inventory import provenance
 
@@ -26,8 +29,12 @@ def show_inventory(run: Run) -> int:
     return 0
 
 
+@command(
+    inventory=False,
+    help={"id": "As it stands at the end of an error's line, such as host-unreachable; or all."},
+)
 def explain(run: Run, id: str) -> int:
-    """The page of one id, or the titles of all."""
+    """Say what an error or warning means, how it comes about, and what to do. Contacts nothing."""
     from provision import terminal
     from provision.cli.explain import ALL, page, pages
 
@@ -38,43 +45,51 @@ def explain(run: Run, id: str) -> int:
     elif id == ALL:
         terminal.table(("id", "is"), [(p.id, p.title) for p in found])
     else:
-        print(f"{id}: {found[0].text.removeprefix('# ')}", end="")
+        terminal.say(f"{id}: {found[0].text.removeprefix('# ')}", end="")
     return 0
 
 
-def init_inventory(run: Run, path: str) -> int:
+@command(
+    inventory=False,
+    writes=True,
+    help={"path": "The file to write; an existing one is never overwritten."},
+)
+def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
+    """Write a commented example inventory to start from."""
+    from provision import terminal
     from provision.inventory import write_example
 
     write_example(Path(path))
     if run.json:
-        from provision import terminal
-
         terminal.emit_json({"schema": "alluxio-provision/init-inventory/1", "path": path})
     else:
-        print(f"wrote {path}: edit it, then invoke show-inventory --inventory {path}")
+        terminal.say(f"wrote {path}: edit it, then invoke show-inventory --inventory {path}")
     return 0
 
 
-def inventory_schema(run: Run) -> int:
-    from provision import terminal
-    from provision.inventory import json_schema
-
-    terminal.emit_json(json_schema())
-    return 0
-
-
-def import_ansible(run: Run, file: str, to: str, etcd_group: str, worker_group: str) -> int:
-    """Make an inventory from an Ansible inventory, and list the parts that cannot be converted."""
+@command(
+    inventory=False,
+    writes=True,
+    help={
+        "file": "An Ansible inventory, INI or YAML; group_vars/ and host_vars/ beside it count.",
+        "to": "The file to write; an existing one is never overwritten.",
+        "etcd_group": "The group of etcd's members; etcd when not given.",
+        "worker_group": "The group of Alluxio workers; workers, if there is one, when not given.",
+    },
+)
+def import_ansible(
+    run: Run,
+    file: str,
+    to: str = DEFAULT_INVENTORY,
+    etcd_group: str = "",
+    worker_group: str = "",
+) -> int:
+    """Make an inventory of an Ansible inventory. Templates and vaults are listed, never guessed."""
     from provision import terminal
     from provision.ansible.convert import convert
     from provision.cli import console
     from provision.inventory.example import write_new
 
-    if not file:
-        raise UsageError(
-            "name the Ansible inventory: invoke import-ansible FILE --to FILE",
-            id="argument-missing",
-        )
     made = convert(Path(file), Path(to), etcd_group, worker_group)
     write_new(Path(to), made.text)
     console.problems(made.warnings)
@@ -92,15 +107,26 @@ def import_ansible(run: Run, file: str, to: str, etcd_group: str, worker_group: 
         )
     else:
         workers = f", {made.workers} workers of {made.groups[1]}" if made.groups[1] else ""
-        print(
+        terminal.say(
             f"wrote {to}: {made.members} members of {made.groups[0]}{workers}; edit what says "
             f"EDIT, then invoke show-inventory --inventory {to}"
         )
     return 0
 
 
+@command(inventory=False)
+def inventory_schema(run: Run) -> int:
+    """Print the inventory's JSON schema, for editors that complete and check YAML."""
+    from provision import terminal
+    from provision.inventory import json_schema
+
+    terminal.emit_json(json_schema())
+    return 0
+
+
+@command()
 def export_ssh_config(run: Run) -> int:
-    """Print the inventory's hosts as an OpenSSH configuration."""
+    """Print the inventory's hosts as an OpenSSH configuration, for `ssh -F`. Contacts nothing."""
     from provision import terminal
     from provision.ssh.export import ssh_config
     from provision.ssh.route import UserConfig
@@ -116,8 +142,9 @@ def export_ssh_config(run: Run) -> int:
     return 0
 
 
-def render_client_config(run: Run, to: str) -> int:
-    """The configuration of an application host, printed or written. No host is contacted."""
+@command(help={"to": "Folder to write to, instead of printing."}, writes=("to",))
+def render_client_config(run: Run, to: str = "") -> int:
+    """Print the alluxio-site.properties that an application host needs. Contacts nothing."""
     from provision import terminal
     from provision.cli import console
     from provision.plans.alluxio import client_config
@@ -135,14 +162,30 @@ def render_client_config(run: Run, to: str) -> int:
             {"schema": client_config.SCHEMA, "files": config.files, "wrote": written}
         )
     elif to:
-        print(f"{len(changed)} changed in {to}: {', '.join(config.files)}")
+        terminal.say(f"{len(changed)} changed in {to}: {', '.join(config.files)}")
     else:
         print(config.files[client_config.SITE], end="")
     return 0
 
 
-def render_monitor(run: Run, into: str, every: float, textfiles: str) -> int:
-    """Render a timer for this machine and alert rules, and print how to install them."""
+@command(
+    help={
+        "into": "The folder that the files are written to.",
+        "every": "Seconds between two looks.",
+        "textfiles": "Where node_exporter looks for *.prom.",
+    },
+    writes=True,
+)
+def render_monitor(
+    run: Run,
+    into: str = "monitor",
+    every: float = 60.0,
+    textfiles: str = "/var/lib/prometheus/node-exporter",
+) -> int:
+    """Write a systemd service and timer, and Prometheus' alert rules, that watch the cluster.
+
+    They are of this machine, this user and this inventory; installing them is left to you.
+    """
     from provision import terminal
     from provision.check_nodes import monitor
     from provision.files import write_whole
@@ -162,14 +205,24 @@ def render_monitor(run: Run, into: str, every: float, textfiles: str) -> int:
         document = {"files": [str(path) for path in paths], "output": str(made.output)}
         terminal.emit_json({"schema": "alluxio-provision/render-monitor/1", **document})
         return 0
-    print("\n".join(f"wrote {path}" for path in paths))
+    terminal.say("\n".join(f"wrote {path}" for path in paths))
     for line in monitor.instructions(made, folder):
-        print(line)
+        terminal.say(line)
     return 0
 
 
-def render_helm(run: Run, to: str, credentials: str) -> int:
-    """The values of Alluxio's Helm chart. Secret values go only into a file that was asked for."""
+@command(
+    help={
+        "to": "The file to write; stdout when not given.",
+        "credentials": "A file of mode 0600 for the secrets' own values: see docs/kubernetes.md.",
+    },
+    writes=("to", "credentials"),
+)
+def render_helm(run: Run, to: str = "", credentials: str = "") -> int:
+    """Write the values of Alluxio's Helm chart for the same cluster on Kubernetes.
+
+    Contacts nothing. No secret is in them unless --credentials asks for a file of their own.
+    """
     from provision import terminal
     from provision.cli import console
     from provision.kubernetes import values
@@ -210,7 +263,7 @@ def render_helm(run: Run, to: str, credentials: str) -> int:
     elif target is None:
         print(text, end="")
     else:
-        print(f"{changed} changed; {install}")
+        terminal.say(f"{changed} changed; {install}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The parts of each command on workers and masters, from top to bottom."""
+"""The commands on workers and masters: each one's options, help, and parts in their order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
@@ -13,27 +14,33 @@ from provision.errors import UsageError
 if TYPE_CHECKING:
     from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 
-
-def _chosen(
-    run: Run, limit: str, batch: str = ""
-) -> tuple[Inventory, AlluxioCluster, tuple[AlluxioWorker, ...]]:
-    """The inventory, its Alluxio part, and the workers that --limit and --batch leave."""
-    from provision.inventory.selection import choose
-
-    inventory, alluxio = common.load_alluxio(run)
-    return inventory, alluxio, choose(alluxio.workers, limit, batch)
+_DOWNGRADE = "Go back to the inventory's release on hosts with a newer one."
+_AT_ONCE = "How many at a time: a count or a percent of the chosen; 10% when not given."
+_KEEP = "How many releases stay on a host, older ones are deleted: 2 or more, or all."
 
 
-def start_workers(run: Run, limit: str, batch: str, path: str = "", downgrade: bool = False) -> int:
-    """Bring the workers to the state in the inventory, and wait until each is ready.
+@command(
+    changes=True,
+    guarded=True,
+    help={
+        "limit": common.LIMIT,
+        "batch": common.BATCH,
+        "read": common.READ,
+        "downgrade": _DOWNGRADE,
+    },
+)
+def start_workers(
+    run: Run, limit: str = "", batch: str = "", read: str = "", downgrade: bool = False
+) -> int:
+    """Install, configure and start the Alluxio workers, and wait until each is READY.
 
-    With ``path``, the file at that path is read through a worker at the end.
+    READY: registered, and every listener that its properties turn on answers on its own host.
     """
-    from provision.alluxio.commands import read
+    from provision.alluxio.commands.read import checked, prove
     from provision.plans.alluxio import start_workers
 
-    if path:
-        read.checked(path)
+    if read:
+        checked(read)
     inventory, alluxio, chosen = _chosen(run, limit, batch)
     etcd = run.etcd(inventory.etcd)
     alluxio = replace(alluxio, downgrade=downgrade)
@@ -48,8 +55,8 @@ def start_workers(run: Run, limit: str, batch: str, path: str = "", downgrade: b
     extra: dict[str, Any] = {"live": sorted(live)}
     line = f"{len(live)} of {len(chosen)} live"
     problem = None
-    if path and live:
-        proof = read.prove(run.fleet, alluxio, path, chosen)
+    if read and live:
+        proof = prove(run.fleet, alluxio, read, chosen)
         problem = proof.problem(alluxio)
         extra |= {"read": proof.document(), "problems": [problem.document()] if problem else []}
         line += f"\n{proof.line(alluxio)}"
@@ -61,8 +68,23 @@ def start_workers(run: Run, limit: str, batch: str, path: str = "", downgrade: b
     return 0 if problem is None else 1
 
 
-def restart_workers(run: Run, limit: str, batch: str, at_once: str, afresh: bool) -> int:
-    """Restart workers group by group, each group live before the next is touched."""
+@command(
+    changes=True,
+    guarded=True,
+    help={
+        "limit": common.LIMIT,
+        "batch": common.BATCH,
+        "at_once": _AT_ONCE,
+        "afresh": "Restart all, also after a run that ended part-way.",
+    },
+)
+def restart_workers(
+    run: Run, limit: str = "", batch: str = "", at_once: str = "", afresh: bool = False
+) -> int:
+    """Restart the running workers, a group at a time: each is READY before the next goes.
+
+    Stops at the first that does not come back. Run again, it goes on with those that are left.
+    """
     from provision.plans.alluxio import restart_workers
 
     inventory, alluxio, chosen = _chosen(run, limit, batch)
@@ -75,10 +97,29 @@ def restart_workers(run: Run, limit: str, batch: str, at_once: str, afresh: bool
     return 0
 
 
+@command(
+    changes=True,
+    guarded=True,
+    help={
+        "limit": common.LIMIT,
+        "batch": common.BATCH,
+        "at_once": _AT_ONCE,
+        "keep": _KEEP,
+        "downgrade": _DOWNGRADE,
+    },
+)
 def upgrade_workers(
-    run: Run, limit: str, batch: str, at_once: str, keep: str, downgrade: bool = False
+    run: Run,
+    limit: str = "",
+    batch: str = "",
+    at_once: str = "",
+    keep: str = "all",
+    downgrade: bool = False,
 ) -> int:
-    """Bring the running workers to the inventory's release, group by group."""
+    """Bring the running workers to alluxio.version of the inventory, a group at a time.
+
+    The new release is unpacked beside the old one, which stays for rollback-workers.
+    """
     from provision.plans.alluxio import restart_workers, upgrade_workers
 
     number = int(keep) if keep.isascii() and keep.isdigit() else 0
@@ -100,8 +141,20 @@ def upgrade_workers(
     return 0
 
 
-def rollback_workers(run: Run, to: str, limit: str, batch: str, at_once: str) -> int:
-    """Bring the running workers back to the release before, which is still on their hosts."""
+@command(
+    changes=True,
+    guarded=True,
+    help={
+        "to": "Another release that is on the hosts, by its version.",
+        "limit": common.LIMIT,
+        "batch": common.BATCH,
+        "at_once": _AT_ONCE,
+    },
+)
+def rollback_workers(
+    run: Run, to: str = "", limit: str = "", batch: str = "", at_once: str = ""
+) -> int:
+    """Bring the workers back to the release before the inventory's, which is on their hosts."""
     from provision.plans.alluxio import restart_workers, upgrade_workers
 
     inventory, alluxio, chosen = _chosen(run, limit, batch)
@@ -119,7 +172,9 @@ def rollback_workers(run: Run, to: str, limit: str, batch: str, at_once: str) ->
     return 0
 
 
-def stop_workers(run: Run, limit: str, batch: str) -> int:
+@command(changes=True, help={"limit": common.LIMIT, "batch": common.BATCH})
+def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
+    """Stop Alluxio workers. They stay installed; start-workers starts them again."""
     from provision.plans.alluxio import stop_workers
 
     inventory, alluxio, chosen = _chosen(run, limit, batch)
@@ -131,12 +186,18 @@ def stop_workers(run: Run, limit: str, batch: str) -> int:
     return 0
 
 
+@command(
+    changes=True,
+    guarded=True,
+    help={
+        "name": "The worker.",
+        "revoke_lease": "Revoke its lease, if that has expired and etcd does not remove it.",
+    },
+)
 def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
-    """Stop a worker for good, and remove its registration from etcd."""
+    """Stop and disable a worker, wait for its lease to end, take its id out of etcd."""
     from provision.plans.alluxio import decommission_worker
 
-    if not name:
-        raise UsageError("which worker? invoke decommission-worker NAME", id="argument-missing")
     inventory, alluxio, chosen = _chosen(run, name)
     if len(chosen) != 1:
         raise UsageError(
@@ -153,8 +214,16 @@ def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
     return 0
 
 
-def forget_worker(run: Run, ids: str, count: str) -> int:
-    """Remove registrations of workers that are not live from etcd."""
+@command(
+    changes=True,
+    guarded=True,
+    help={
+        "ids": "Worker ids as check-nodes shows them, separated by commas; or stale, for all such.",
+        "count": "With stale: how many ids these are.",
+    },
+)
+def forget_worker(run: Run, ids: str, count: str = "") -> int:
+    """Take ids out of etcd whose workers will not come back. Never that of a live worker."""
     from provision.plans.alluxio import forget_worker
 
     wanted = [i.strip() for i in ids.split(",") if i.strip()]
@@ -182,15 +251,15 @@ def forget_worker(run: Run, ids: str, count: str) -> int:
     return 0
 
 
+@command(
+    changes=True,
+    guarded=True,
+    help={"file": "As it was said at the removal."},
+)
 def readmit_worker(run: Run, file: str) -> int:
-    """Write back a registration that decommission-worker or forget-worker has removed."""
+    """Put a registration back that decommission-worker or forget-worker has removed."""
     from provision.plans.alluxio import readmit_worker
 
-    if not file:
-        raise UsageError(
-            "which file? invoke readmit-worker FILE, as it was said at the removal",
-            id="argument-missing",
-        )
     inventory, alluxio = common.load_alluxio(run)
     etcd = run.etcd(inventory.etcd)
     plan = readmit_worker.plan(inventory, alluxio, etcd, Path(file).expanduser())
@@ -198,8 +267,9 @@ def readmit_worker(run: Run, file: str) -> int:
     return 0
 
 
-def start_masters(run: Run, limit: str, downgrade: bool = False) -> int:
-    """Bring the masters to the state in the inventory, and wait until they have a primary."""
+@command(changes=True, help={"limit": common.LIMIT, "downgrade": _DOWNGRADE})
+def start_masters(run: Run, limit: str = "", downgrade: bool = False) -> int:
+    """Install, configure and start the Alluxio masters of alluxio.masters, if there are any."""
     from provision.inventory.selection import choose
     from provision.plans.alluxio import masters
 
@@ -215,7 +285,9 @@ def start_masters(run: Run, limit: str, downgrade: bool = False) -> int:
     return 0
 
 
-def stop_masters(run: Run, limit: str) -> int:
+@command(changes=True, help={"limit": common.LIMIT})
+def stop_masters(run: Run, limit: str = "") -> int:
+    """Stop Alluxio masters. They stay installed; start-masters starts them again."""
     from provision.inventory.selection import choose
     from provision.plans.alluxio import masters
 
@@ -223,6 +295,16 @@ def stop_masters(run: Run, limit: str) -> int:
     plan = masters.stop(inventory, alluxio, run.fleet, choose(alluxio.masters, limit))
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
+
+
+def _chosen(
+    run: Run, limit: str, batch: str = ""
+) -> tuple[Inventory, AlluxioCluster, tuple[AlluxioWorker, ...]]:
+    """The inventory, its Alluxio part, and the workers that --limit and --batch leave."""
+    from provision.inventory.selection import choose
+
+    inventory, alluxio = common.load_alluxio(run)
+    return inventory, alluxio, choose(alluxio.workers, limit, batch)
 
 
 def _masters(run: Run) -> tuple[Inventory, AlluxioCluster]:

@@ -358,10 +358,10 @@ class EtcdClient:
             stream = self._watch.Watch(requests(), metadata=metadata)
             for answer in stream:
                 if answer.compact_revision:
-                    what = f"the history before revision {answer.compact_revision} is gone"
+                    what = f"etcd compacted the history before revision {answer.compact_revision}"
                     raise EtcdCompacted(self.endpoint, what, id="etcd-refused")
                 if answer.canceled:
-                    reason = answer.cancel_reason or "the watch was ended"
+                    reason = answer.cancel_reason or "etcd ended the watch"
                     raise classified(self.endpoint, "UNKNOWN", reason, self.timeout)
                 if answer.created:  # these answers come in the order of the requests
                     created[answer.watch_id] = prefixes[len(created)]

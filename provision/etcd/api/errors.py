@@ -54,9 +54,10 @@ class EtcdCompacted(EtcdRefused):
 
 _REMEDIES = {
     Reason.REFUSED: "is etcd running there, and listening on that port?",
-    Reason.TLS: "do the listener and the inventory agree on TLS, and is it this cluster's CA?",
+    Reason.TLS: "check that the listener and the inventory agree on TLS, and that the listener's "
+    "certificate is of this cluster's CA",
     Reason.LOGIN: "etcd has authentication on: see etcd.auth and alluxio.etcd in the inventory",
-    Reason.DENIED: "give the user's role the prefix that was asked for",
+    Reason.DENIED: "grant this prefix to the user's role",
     Reason.NO_QUORUM: "start the members that are down",
 }
 
@@ -84,7 +85,7 @@ def classified(endpoint: Endpoint, code: str, details: str, timeout: float) -> E
     if "no leader" in low or "request timed out" in low or "leader changed" in low:
         return unreachable(Reason.NO_QUORUM)
     if "ping timeout" in low:
-        return unreachable(Reason.TIMEOUT, "not even a sign of life")
+        return unreachable(Reason.TIMEOUT, "no keepalive reply")
     # etcd knows this call's deadline, too: its RST_STREAM (CANCEL) may arrive before our own
     # deadline.
     if code == "DEADLINE_EXCEEDED" or re.search(r"rst_stream.* error code 8\b", low):

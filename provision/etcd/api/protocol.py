@@ -145,7 +145,7 @@ def _serialized(path: Path) -> bytes:
     except OSError as error:
         raise ImportError(f"etcd3 without {path.name}: {error.strerror}") from error
     if found is None:
-        raise ImportError(f"another etcd3 than 0.12.0: no descriptor in {path.name}")
+        raise ImportError(f"etcd3 is not version 0.12.0: no descriptor in {path.name}")
     return str(ast.literal_eval(found[1])).encode("latin-1")
 
 

@@ -59,7 +59,7 @@ def require_writable(seen: ClusterHealth, sparing: Collection[str] = ()) -> None
         for kind in kinds
     ]
     raise PreflightFailed(
-        f"an alarm of etcd has to be solved first ({', '.join(kinds)}); nothing was changed",
+        f"an alarm of etcd has to be solved first ({', '.join(kinds)})",
         problems,
         id=problems[0].id,
     )
@@ -92,7 +92,7 @@ def all_healthy(
 
     title = "every member healthy, by a quorum write and read through each"
     if standing:
-        title += f" (reads alone while the alarm {' or '.join(sorted(standing))} stands)"
+        title += f" (only a read while the alarm {' or '.join(sorted(standing))} is raised)"
     return Gate(title, check)
 
 
@@ -131,13 +131,13 @@ def require_others_healthy(etcd: Etcd, member: EtcdMember) -> Gate:
         if away := sick(look):
             names = ", ".join(m.name for m in away)
             raise Unhealthy(
-                f"{member.name} is not touched while {names} is down",
+                f"{member.name} is not changed while {names} is down",
                 look.problems,
                 id="quorum-at-risk",
             )
         hashes.require_equal(look, etcd)
 
-    return Gate(f"the cluster can do without {member.name} for a moment", check)
+    return Gate(f"every member but {member.name} is healthy", check)
 
 
 def until(

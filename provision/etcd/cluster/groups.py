@@ -290,13 +290,13 @@ def not_seen(where: str, verdict: Unseen) -> Problem:
     names = ", ".join(m.name for m in verdict.members)
     of = "that the last run noted" if verdict.noted else "in the inventory"
     what = (
-        f"cluster {verdict.group.name} serves through {', '.join(verdict.group.names)} and does "
-        f"not have {names}; these cannot be looked at and may be the cluster, since what serves "
-        f"has no majority of the {len(verdict.known)} members {of}"
+        f"cluster {verdict.group.name} serves through {', '.join(verdict.group.names)}; {names} "
+        "cannot be checked and may form the right cluster, because the members that serve are "
+        f"not a majority of the {len(verdict.known)} members {of}"
     )
     remedy = (
-        f"make the hosts of {names} reachable; if what serves is the cluster: --cluster-id "
-        f"{verdict.group.name}"
+        f"make the hosts of {names} reachable; if the cluster that serves is the right one: "
+        f"--cluster-id {verdict.group.name}"
     )
     return Problem(where, what, remedy, id="etcd-members-unseen")
 
@@ -382,12 +382,11 @@ def start(
             return Bootstrap()
         if note is None:
             return Unclear(
-                "there is no data on any host, though the configuration there says that the "
-                "cluster exists"
+                "no host has data, but the configuration on the hosts says that the cluster exists"
             )
         return Unclear(
-            f"there is no data on any host, though the last run ({note.when}) noted a cluster at "
-            f"revision {note.revision}"
+            f"no host has data, but the last run ({note.when}) noted a cluster at revision "
+            f"{note.revision}"
         )
     known = [m for m in data if m.revision is not None]
     best = max(known, key=lambda m: m.revision or 0, default=None)
@@ -416,7 +415,8 @@ def start(
     needed = total // 2 + 1
     if len(data) < needed:
         return Unclear(
-            f"{len(data)} of {total} members are known to have their data: that is no quorum", name
+            f"{len(data)} of {total} members are known to have their data: that is not a quorum",
+            name,
         )
     revisions = sorted((m.revision or 0 for m in known), reverse=True)
     if len(revisions) < needed:
@@ -435,7 +435,7 @@ def start(
     if majority <= EMPTY and len(known) < len(data):
         unread = ", ".join(m.name for m in data if m not in known)
         return Unclear(
-            f"a majority has an empty database, and what {unread} has cannot be read", name
+            f"a majority has an empty database, and the data of {unread} cannot be read", name
         )
     if newest - majority > FILE_LAG or majority <= EMPTY < newest:
         return Unclear(

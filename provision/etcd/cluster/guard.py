@@ -40,10 +40,12 @@ from provision.text import document
 
 _IDS, _STATUS = "wal", "snapshot status"
 _ADVERTISED = re.compile(r'^initial-advertise-peer-urls: "https?://([^"]+)"$', re.MULTILINE)
-RECOVER = "see which data is right: invoke recover-etcd --from {}, or invoke restore-etcd FILE"
+RECOVER = (
+    "find out which data is right; then invoke recover-etcd --from {}, or invoke restore-etcd FILE"
+)
 MOUNT = (
-    "mount the data disks, or invoke restore-etcd FILE; to begin with an empty etcd when the data "
-    "is gone for good: delete {} and {} on every member's host"
+    "mount the data disks, or invoke restore-etcd FILE; if the data is lost and you want an "
+    "empty etcd: delete {} and {} on every member's host"
 )
 
 
@@ -73,7 +75,7 @@ def establish(
     look = observe(etcd)
     if unended := recovery_marker.problems(cluster, look.facts):
         raise PreflightFailed(
-            "a restore or a recovery has begun and not ended; nothing was changed",
+            "a restore or a recovery is not finished",
             unended,
             id="recovery-unfinished",
         )
@@ -84,7 +86,7 @@ def establish(
         raise refusal(cluster, verdict)
     if isinstance(verdict, Unseen):
         raise PreflightFailed(
-            "it is not known whether what serves is the cluster; nothing was changed",
+            "it is not known whether the cluster that serves is the right one",
             [
                 *[replace(p, id="etcd-members-unseen") for p in groups.shown(formed)],
                 groups.not_seen(cluster.name, verdict),
@@ -206,14 +208,14 @@ def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
     if isinstance(verdict, Two):
         serving = " and ".join(g.name for g in verdict.groups if g.serves is not False)
         return PreflightFailed(
-            "the members form more than one cluster; nothing was changed",
+            "the members form more than one cluster",
             [
                 *listed,
                 Problem(
                     cluster.name,
-                    f"it is not clear which is the cluster: {serving}",
-                    "see which has the right data, and name it: --cluster-id ID; the data of the "
-                    "others is kept aside when they are replaced",
+                    f"it is not clear which cluster is the right one: {serving}",
+                    "find out which cluster has the right data, and name it: --cluster-id ID; "
+                    "when you replace the other members, their data is kept aside",
                     id="etcd-clusters-differ",
                 ),
             ],
@@ -221,17 +223,17 @@ def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
         )
     others = [m for g in verdict.groups if g is not verdict.group for m in g.members]
     newest = max(others, key=lambda m: m.revision or 0, default=None)
-    remedy = f"to go on with what serves: --cluster-id {verdict.group.name}"
+    remedy = f"to keep the cluster that serves: --cluster-id {verdict.group.name}"
     if newest is not None and (newest.revision or 0) > (verdict.group.revision or 0):
         other = next(g for g in verdict.groups if newest in g.members)
         remedy += (
-            f"; with the newer data: invoke recover-etcd --from {newest.name} "
-            f"--cluster-id {other.name}"
+            f"; to keep the newer data: invoke recover-etcd --from {newest.name} --cluster-id "
+            f"{other.name}"
         )
     else:
-        remedy += "; or invoke restore-etcd FILE, with a backup"
+        remedy += "; to use a backup: invoke restore-etcd FILE"
     return PreflightFailed(
-        "the cluster that serves is older than what there was; nothing was changed",
+        "the cluster that serves has older data than before",
         [
             *[replace(p, id="etcd-history-behind") for p in listed],
             Problem(cluster.name, verdict.why, remedy, id="etcd-history-behind"),
@@ -260,7 +262,7 @@ def _does_not_serve(cluster: EtcdCluster, wanted: str, formed: Sequence[Group]) 
     what = f"cluster {wanted} does not serve, and another one does"
     remedy = f"invoke recover-etcd --from {newest} --cluster-id {wanted}"
     return PreflightFailed(
-        f"{what}; nothing was changed",
+        what,
         [*groups.shown(formed), Problem(cluster.name, what, remedy, id="quorum-lost")],
         id="quorum-lost",
     )
@@ -297,7 +299,7 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
     data = [m for m in look.seen if m.has_data]
     if elsewhere := _elsewhere(cluster, look):
         raise PreflightFailed(
-            "etcd's data is in another folder; nothing was changed",
+            "etcd's data is in another folder",
             elsewhere,
             id="member-data-lost",
         )
@@ -314,9 +316,9 @@ def _may_start(cluster: EtcdCluster, look: Look, verdict: Silent) -> frozenset[s
             remedy = MOUNT.format(layout.last_seen(cluster), layout.config_file(cluster))
         away = [m.name for m in look.seen if m.looked and not m.has_data and m.name in first]
         if away:
-            remedy = f"mount the data disk of {', '.join(away)}; if that cannot be: {remedy}"
+            remedy = f"mount the data disk of {', '.join(away)}; if that is not possible: {remedy}"
         raise PreflightFailed(
-            "no member serves, and starting them could lose data; nothing was changed",
+            "no member serves, and starting them could lose data",
             [
                 *[replace(p, id="etcd-history-behind") for p in groups.shown(verdict.groups)],
                 Problem(cluster.name, found.why, remedy, id="etcd-history-behind"),
@@ -353,8 +355,9 @@ def _moved(cluster: EtcdCluster, start: groups.Start, texts: Mapping[str, str]) 
     # The member of a cluster of one does not have to be found.
     if away and total > 1 and len(known) - len(away) < total // 2 + 1:
         return (
-            f"the peer addresses of {', '.join(away)} have changed since it ran: the members would "
-            "not find one another, and without a quorum etcd cannot learn the new ones"
+            f"the peer addresses of {', '.join(away)} have changed since etcd last ran: the "
+            "members cannot find each other, and etcd cannot learn the new addresses without a "
+            "quorum"
         )
     return ""
 

@@ -78,7 +78,7 @@ class Etcd(Reach):
                 with self.member(m.member, timeout=timeout, how=m.how) as client:
                     yield client, m.member
                 return
-        raise NoLeader("no member of the cluster is its leader", seen.problems, id="quorum-lost")
+        raise NoLeader("the cluster has no leader", seen.problems, id="quorum-lost")
 
     def close(self) -> None:
         """Forget what was learned, also for the handles made from this one. Clients are closed by

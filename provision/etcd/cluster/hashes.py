@@ -107,7 +107,7 @@ def compare(seen: ClusterHealth, etcd: Etcd) -> Comparison:
             written = still and None not in told
         seen = health.observe(etcd)
     raise Unhealthy(
-        "the cluster was compacted whenever its members' data were compared; run again",
+        "a compaction interrupted each comparison of the members' data; run again",
         id="changed-meanwhile",
     )
 
@@ -132,7 +132,7 @@ def differ(found: Comparison) -> PreflightFailed:
     said = "; ".join(f"{', '.join(names)}: {number:08x}" for number, names in found.by_hash.items())
     what = f"the members' data differ at revision {found.revision} (hashes: {said})"
     return PreflightFailed(
-        "the members' data differ; nothing was changed",
+        "the members' data differ",
         [Problem("etcd", what, remedy(found), id="etcd-data-differ")],
         id="etcd-data-differ",
     )

@@ -390,7 +390,7 @@ def _measured_quota(cluster: EtcdCluster, member: EtcdMember, endpoint: Endpoint
 
 def _outside(cluster: EtcdCluster, member: EtcdMember, number: int) -> Unhealthy:
     """The error that a member answers, but belongs to another cluster than the command works on."""
-    what = f"is not of the cluster that this command works on: it is a member of {number:x}"
+    what = f"is not a member of the cluster that this command works on, but of cluster {number:x}"
     option = f" --cluster-id {cluster.established.name}" if cluster.established.name else ""
     remedy = f"invoke replace-member {member.name}{option}"
     where = f"etcd member {member.name}"
@@ -430,13 +430,16 @@ def member_problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
             )
         quota = m.quota
         if quota is not None and m.status.db_size >= quota * NEARLY_FULL and not m.status.alarms:
-            share = f"{100 * m.status.db_size // quota} % of its quota, {size(quota)}"
-            what = f"the database has {share}"
+            share = f"{100 * m.status.db_size // quota} % of its quota of {size(quota)}"
+            what = f"the database uses {share}"
             space = "invoke defrag-etcd --compact, or raise quota-backend-bytes"
             found.append(Problem(where, what, space, "warning", id="etcd-space-low"))
         if isinstance(m.measured_quota, str) and not m.quota_known:
             what = f"the quota in force is not known: {m.measured_quota}"
-            look = "see whether the client port serves /metrics; its database is not judged"
+            look = (
+                "check that the client port serves /metrics; until then, no warning says "
+                "that the database is nearly full"
+            )
             found.append(Problem(where, what, look, "warning", id="etcd-space-low"))
         if m.status.is_learner:
             found.append(
@@ -487,7 +490,10 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
     if parted := health.parted:
         said = "; ".join(f"{', '.join(g.names)}: {g.name}" for g in parted)
         what = f"the members belong to different clusters ({said})"
-        remedy = "see which has the right data, and replace the members of the other"
+        remedy = (
+            "find out which cluster has the right data, and replace the members of the "
+            "other clusters"
+        )
         whole = Problem("etcd", what, remedy, id="etcd-clusters-differ")
         return [*groups.shown(parted), whole]
     if len(leaders) > 1:
@@ -508,7 +514,7 @@ def _disagreements(health: ClusterHealth) -> list[Problem]:
                 Problem(
                     f"etcd member {name}",
                     f"is in the cluster ({', '.join(r.peer_urls)}), but not in the inventory",
-                    f"declare it, or let it go: invoke deploy-etcd --remove {name}",
+                    f"declare it, or remove it: invoke deploy-etcd --remove {name}",
                     id="member-not-declared",
                 )
             )

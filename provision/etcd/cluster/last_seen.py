@@ -105,6 +105,6 @@ def take(etcd: Etcd) -> list[Problem]:
     if len(problems) < len(machines):
         problems = [p for p in problems if p.id == "change-failed"]
     return [
-        replace(p, what=f"has no new note of the cluster: {p.what}", severity="warning")
+        replace(p, what=f"the note about the cluster was not updated: {p.what}", severity="warning")
         for p in problems
     ]

@@ -42,7 +42,9 @@ def quota(cluster: EtcdCluster, member: EtcdMember, end: Endpoint) -> int:
             said = answer.read(MAX_ANSWER)
         found = _QUOTA.search(said)
         if answer.status != http.HTTPStatus.OK or found is None:
-            raise ProvisionError(f"/metrics has no quota (HTTP {answer.status})", id="read-failed")
+            raise ProvisionError(
+                f"/metrics shows no quota (HTTP {answer.status})", id="read-failed"
+            )
         return int(float(found[1])) or -1
     except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
         raise ProvisionError(f"/metrics: {error}", id="read-failed") from error

@@ -162,7 +162,7 @@ def _neither(reason: Reason, detail: str, error: ProvisionError) -> tuple[Reason
     if code == _CONNECT_FAILED:
         return Reason.REFUSED, f"by its own host; from here: {reason.value} {detail}".rstrip()
     if code == _PROHIBITED:
-        through = "its sshd forwards nothing (AllowTcpForwarding)"
+        through = "its sshd does not forward connections (AllowTcpForwarding)"
     else:
         through = f"through SSH: {describe(error)[0]}"
     return reason, f"{detail}; {through}" if detail else through

@@ -63,7 +63,7 @@ def promote(etcd: Etcd, member: EtcdMember) -> None:
                 found = _by_url(client, member)
                 if found is None:
                     raise Unhealthy(
-                        f"{member.name} ({member.peer_url}) is no member of the cluster",
+                        f"{member.name} ({member.peer_url}) is not a member of the cluster",
                         id="member-not-joined",
                     )
                 if not found.is_learner:
@@ -86,7 +86,7 @@ def promote(etcd: Etcd, member: EtcdMember) -> None:
                 else f"is at revision {revision} after {now - started:.0f} s"
             )
             where = f"{member.name} ({member.machine.host})"
-            remedy = f"see why by invoke logs --host {member.name}"
+            remedy = f"to see why: invoke logs --host {member.name}"
             raise Unhealthy(
                 f"{member.name} has not caught up: it stays a learner",
                 [Problem(where, what, remedy, id="member-is-learner")],
@@ -157,7 +157,7 @@ def move_leadership_to(etcd: Etcd, member: EtcdMember) -> None:
         found = next((r for r in client.member_list() if r.name == member.name), None)
         if found is None:
             raise UsageError(
-                f"{member.name} is no member of the running cluster", id="member-not-joined"
+                f"{member.name} is not a member of the running cluster", id="member-not-joined"
             )
         if client.status().member_id != found.id:
             client.move_leader(found.id)
@@ -167,7 +167,8 @@ def move_leadership_to(etcd: Etcd, member: EtcdMember) -> None:
     while (now := health.observe(etcd).leader) != member.name:
         if time.monotonic() > deadline:
             raise Unhealthy(
-                f"{member.name} was asked to lead, but {now or 'nobody'} leads", id="change-failed"
+                f"{member.name} was asked to lead, but {now or 'no member'} leads",
+                id="change-failed",
             )
         time.sleep(POLL_SECONDS)
 

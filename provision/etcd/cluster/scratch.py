@@ -71,7 +71,7 @@ def member(
         raise
     try:
         if not held.greeting.startswith("started "):
-            text = printable(held.greeting.removeprefix("failed "), 400) or "it said nothing"
+            text = printable(held.greeting.removeprefix("failed "), 400) or "it printed nothing"
             raise _unusable(host, f"the snapshot cannot be restored: {text}")
         status = _status(host, held.greeting.removeprefix("started "))
         with (
@@ -212,7 +212,7 @@ def _wait(host: EtcdMember, client: EtcdClient) -> None:
         try:
             if client.status().leader:
                 return
-            why = "it elects no leader"
+            why = "it has no leader"
         except EtcdUnreachable as error:
             why = error.message
         if time.monotonic() > deadline:

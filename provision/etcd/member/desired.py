@@ -303,7 +303,7 @@ def what_is_lost(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> 
         return disks.what_is_away(where), remedy
     if not disks.is_marked(member.data_dir, facts):
         return disks.what_is_missing(member.data_dir, "has lost its data"), remedy
-    what = f"has lost its data: {member.data_dir} has no member, though its disk is there"
+    what = f"has lost its data: its disk is mounted, but {member.data_dir} has no folder 'member'"
     return what, f"invoke replace-member {member.name}"
 
 

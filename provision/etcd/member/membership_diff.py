@@ -162,7 +162,10 @@ def obstacle(
     for move in moves:
         name = move.member.name
         if len(well) < quorum(len(all_of)):
-            return f"{len(well)} of {len(all_of)} voters are healthy: no quorum to change anything"
+            return (
+                f"only {len(well)} of {len(all_of)} voters are healthy: without a quorum "
+                "nothing can be changed"
+            )
         if move.kind is ChangeKind.ADD:
             if away := sorted(all_of - well):
                 return (

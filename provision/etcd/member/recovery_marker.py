@@ -42,7 +42,7 @@ def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[P
     return [
         Problem(
             f"{m.name} at {m.machine.host} ({m.machine.where})",
-            f"a restore or a recovery has begun and not ended ({path(m)} says which)",
+            f"a restore or a recovery is not finished ({path(m)} says which)",
             "run the same restore-etcd or recover-etcd again; it continues",
             id="recovery-unfinished",
         )
@@ -105,4 +105,4 @@ def start(member: EtcdMember) -> Change:
 def clear(member: EtcdMember, *more: str) -> Change:
     """Remove the mark, and ``more`` files that were needed only together with the mark."""
     files = " ".join(map(shlex.quote, (*more, path(member))))
-    return Change("note that it is done", f"rm -f {files}")
+    return Change("remove the mark of the unfinished restore or recovery", f"rm -f {files}")

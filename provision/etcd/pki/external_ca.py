@@ -30,7 +30,7 @@ IMPORTED = "imported"
 #: The file with intermediates for all certificates of an imported folder.
 CHAIN = "chain.pem"
 PEM = serialization.Encoding.PEM
-HOW = "invoke export-csrs --to DIR, have them signed, invoke import-certs DIR"
+HOW = "invoke export-csrs --to DIR, have the requests signed, invoke import-certs DIR"
 
 BOTH = ("server", "client")
 _ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
@@ -111,17 +111,26 @@ def load(cluster: EtcdCluster, now: datetime | None = None) -> External:
         if not _is_ca(certificate):
             problems.append(
                 Problem(
-                    name, "is not the certificate of a CA", "take it out", id="ca-bundle-invalid"
+                    name,
+                    "is not the certificate of a CA",
+                    "remove it from the file",
+                    id="ca-bundle-invalid",
                 )
             )
         elif certificate.not_valid_after_utc <= now:
             end = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
             problems.append(
-                Problem(name, f"expired on {end}", "take it out", id="ca-bundle-invalid")
+                Problem(
+                    name, f"expired on {end}", "remove it from the file", id="ca-bundle-invalid"
+                )
             )
         elif certificate in between and not any(_signed(certificate, c) for c in found):
-            what = "is no root, and its issuer is not there: clients could not verify it"
-            problems.append(Problem(name, what, "put the root there", id="ca-bundle-invalid"))
+            what = (
+                "is not a root CA, and its issuer is not in the file: clients could not verify it"
+            )
+            problems.append(
+                Problem(name, what, "add the root CA to the file", id="ca-bundle-invalid")
+            )
     if problems:
         raise UsageError("etcd.tls.ca_bundle cannot be used", problems, id="ca-bundle-invalid")
     folder = own_ca.home(cluster.tls.pki_dir, cluster.name) / IMPORTED
@@ -175,7 +184,9 @@ def faults(
 def _why(error: ValueError) -> str:
     text = str(error).removeprefix("validation failed: ").removeprefix("candidates exhausted: ")
     if "no interior errors" in text:
-        return f"it is of none of them; intermediates belong behind it, or into {CHAIN}"
+        return (
+            f"none of these CAs issued it; put intermediate certificates behind it, or into {CHAIN}"
+        )
     return printable(text.split(" (encountered processing")[0], 200)
 
 
@@ -202,11 +213,11 @@ def _for_a_ca() -> verification.ExtensionPolicy:
 
     def may_sign(_: object, __: object, usage: x509.KeyUsage | None) -> None:
         if usage is not None and not usage.key_cert_sign:
-            raise ValueError("a CA on the way may not sign certificates (key usage)")
+            raise ValueError("a CA in the chain may not sign certificates (key usage)")
 
     def for_both(_: object, __: object, usage: x509.ExtendedKeyUsage | None) -> None:
         if usage is not None and not {*_OIDS.values()} <= {*usage} and _ANY not in usage:
-            raise ValueError("a CA on the way is not for certificates of servers and clients")
+            raise ValueError("a CA in the chain is not for certificates of servers and clients")
 
     # Corporate roots often have no key usage, and etcd does not require it.
     return (

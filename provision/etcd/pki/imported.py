@@ -6,8 +6,6 @@ members at once, with the commands to run.
 """
 
 from __future__ import annotations
-from provision.inventory.resolved import is_ip
-from provision.etcd.member import layout
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
@@ -18,14 +16,14 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from provision.engine.plan import Action, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
-from provision.etcd.pki import certificates, external_ca, keyfiles, own_ca
-from provision.etcd.member import desired
+from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import Leaf
+from provision.etcd.pki import certificates, external_ca, keyfiles, own_ca
 from provision.etcd.pki.external_ca import HOW, External
 from provision.host.facts import HostFacts
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.engine.plan import Action, Step
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine, is_ip
 
 #: This tool's own key while its certificate is being signed.
 CLIENT_KEY = "client.key.new"
@@ -77,7 +75,7 @@ def choose(
             text = f"the imported {kind} certificate cannot be used: {'; '.join(wrong)}"
             return Choice(
                 problem=Problem(
-                    where, text, f"have it signed anew: {HOW}", id="external-certificate-needed"
+                    where, text, f"have it signed again: {HOW}", id="external-certificate-needed"
                 )
             )
         return Choice(Leaf(_described(imported), sign=_handing_out(imported)), new=imported)
@@ -128,7 +126,7 @@ def require(
     ]
     found += own_problems(cluster)
     if any(p.severity == "error" for p in found):
-        message = "certificates of the external CA are missing; nothing was changed"
+        message = "certificates of the external CA are missing"
         raise PreflightFailed(message, found, id="external-certificate-needed")
     return tuple(found)
 
@@ -137,7 +135,9 @@ def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca
     """Raises :class:`PreflightFailed` unless all members trust the bundle's present CAs."""
     problems = [
         Problem(
-            f"{m.name} ({m.machine.where})", "trusts other CAs than ca_bundle has", id="ca-unknown"
+            f"{m.name} ({m.machine.where})",
+            "does not trust the same CAs as ca_bundle",
+            id="ca-unknown",
         )
         for m in cluster.members
         if m.machine in facts and desired.trusted(cluster, facts[m.machine]) not in (b"", ca.bundle)
@@ -210,7 +210,9 @@ def own_waiting(cluster: EtcdCluster) -> bytes | None:
     """The imported certificate for this tool's waiting key, or None."""
     key = own_waiting_key(cluster)
     path = (
-        own_ca.home(cluster.tls.pki_dir, cluster.name) / external_ca.IMPORTED / f"{own_ca.CLIENT_NAME}.crt"
+        own_ca.home(cluster.tls.pki_dir, cluster.name)
+        / external_ca.IMPORTED
+        / f"{own_ca.CLIENT_NAME}.crt"
     )
     if key is None or not path.exists():
         return None
@@ -266,7 +268,7 @@ def _handing_out(pem: bytes) -> Callable[[bytes], bytes]:
             if external_ca.key_of_request(request) == external_ca.key_of(pem):
                 return pem
         raise ChangeFailed(
-            f"the key of the imported certificate is on the host no more: {HOW}",
+            f"the key of the imported certificate is no longer on the host: {HOW}",
             id="external-certificate-needed",
         )
 

@@ -21,8 +21,8 @@ from provision.etcd.pki.certificates import KeyPair
 
 #: The message about a missing file of the folder.
 MISSING = (
-    "{} is missing: deploy-etcd makes it; on another machine, bring the folder of the cluster's "
-    "CA there (etcd.tls.pki_dir)"
+    "{} is missing: deploy-etcd makes it; if another machine has the folder of the cluster's "
+    "CA, copy it to this machine (etcd.tls.pki_dir)"
 )
 
 

@@ -324,8 +324,8 @@ def _load(directory: Path, now: datetime, *, expired: bool = False) -> Authority
     if certificate.not_valid_before_utc > now:
         raise UsageError(
             f"{directory / CA_CERTIFICATE} is valid only from "
-            f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: it was made when a clock was "
-            f"ahead, or this machine's, which reads {now:%Y-%m-%d %H:%M}, is behind",
+            f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: the clock was ahead when "
+            f"it was made, or the clock of this machine ({now:%Y-%m-%d %H:%M}) is behind",
             id="pki-unusable",
         )
     return Authority(certificate, key)
@@ -335,8 +335,8 @@ def _require_key(directory: Path) -> None:
     certificate, key = directory / CA_CERTIFICATE, directory / CA_KEY
     if certificate.exists() and not key.exists():
         raise UsageError(
-            f"{certificate} is there without its key {key.name}: bring the key back from a backup "
-            "(without it no certificate of this cluster can be made or renewed)",
+            f"{certificate} is there without its key {key.name}: restore the key from a backup "
+            "(without it, no certificate of this cluster can be made or renewed)",
             id="pki-missing",
         )
 

@@ -1,7 +1,6 @@
 """The certificates of a member: valid certificates are kept, others are reissued."""
 
 from __future__ import annotations
-from provision.etcd.member import layout
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -10,9 +9,9 @@ from cryptography import x509
 
 from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem
-from provision.etcd.pki import certificates, external_ca, imported, own_ca
-from provision.etcd.member import desired
+from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import Leaf, MemberTls
+from provision.etcd.pki import certificates, external_ca, imported, own_ca
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
@@ -66,7 +65,9 @@ def require(
     Raises :class:`PreflightFailed` with every certificate that an external CA must still sign.
     """
     return (
-        imported.require(cluster, members, facts, ca) if isinstance(ca, external_ca.External) else ()
+        imported.require(cluster, members, facts, ca)
+        if isinstance(ca, external_ca.External)
+        else ()
     )
 
 
@@ -80,14 +81,14 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
     if isinstance(ca, external_ca.External):
         raise PreflightFailed(
             "etcd.tls.ca_bundle must have that CA, too, until every member has a certificate of "
-            f"the new one ({external_ca.HOW}, invoke rotate-certs); nothing was changed",
+            f"the new one ({external_ca.HOW}, invoke rotate-certs)",
             problems,
             id="ca-unknown",
         )
     raise PreflightFailed(
-        f"{own_ca.home(cluster.tls.pki_dir, cluster.name)} has another CA than the members that run: "
-        f"bring its folder back. If it is lost for good: invoke rotate-certs --ca {YES_OUTAGE} "
-        f"{cluster.name} makes a new CA, and restarts all members together; nothing was changed",
+        f"{own_ca.home(cluster.tls.pki_dir, cluster.name)} has another CA than the running "
+        "members: restore its folder. If the folder is lost: invoke rotate-certs --ca "
+        f"{YES_OUTAGE} {cluster.name} makes a new CA, and restarts all members together",
         problems,
         id="ca-unknown",
     )

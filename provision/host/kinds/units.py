@@ -49,14 +49,11 @@ class Unit(Resource):
         result.append(
             Change(
                 f"{verb} {self.name}",
-                f"systemctl reset-failed {name} 2>/dev/null || :\n"
-                f"code=0; timeout {self.start_seconds} systemctl {verb} {name} || code=$?\n"
-                f"if [ $code != 0 ]; then\n"
-                f"  {_last_lines(name)} >&2\n"
-                f"  [ $code != 124 ] || "
-                f"echo {name} is not ready after {self.start_seconds} s, and goes on starting >&2\n"
-                f"  exit 1\n"
-                f"fi\nrm -f {STATE_DIR}/restart.{name}",
+                f"systemctl reset-failed {name} 2>/dev/null || :\ncode=0; timeout "
+                f"{self.start_seconds} systemctl {verb} {name} || code=$?\nif [ $code != 0 ]; "
+                f"then\n  {_last_lines(name)} >&2\n  [ $code != 124 ] || echo {name} is not "
+                f"ready after {self.start_seconds} s, and is still starting >&2\n  exit "
+                f"1\nfi\nrm -f {STATE_DIR}/restart.{name}",
                 disrupts=True,
                 seconds=self.start_seconds,
                 refusals=self.refusals,

@@ -59,8 +59,8 @@ def _static_unused(context: Context) -> None:
     alluxio = context.inventory.alluxio
     if alluxio is not None and not alluxio.membership.used_by_clients:
         context.warning(
-            "with membership STATIC no client of Alluxio 313 uses a worker: members never count "
-            "as LIVE there, and clients read the under store themselves, without a word",
+            "with membership STATIC no client of Alluxio 313 uses a worker: the workers never "
+            "count as LIVE, and clients read the under store directly, without a warning",
             "use ETCD or SERVICE_REGISTRY; invoke check-nodes --read PATH shows the difference",
             ("alluxio", "membership"),
             id="static-workers-unused",
@@ -105,7 +105,7 @@ def _inline_secrets(context: Context) -> None:
         for key, entry in context.entries(*owner, "properties").items():
             if _looks_secret(key, entry.value):
                 context.key_error(
-                    f"{key!r} looks like a secret, which must not stand in the inventory",
+                    f"{key!r} looks like a secret; secrets must not be in the inventory",
                     f"put it under secret_properties by reference: {key}: {{env: NAME}}",
                     (*owner, "properties", key),
                     id="inventory-secret-inline",
@@ -113,8 +113,8 @@ def _inline_secrets(context: Context) -> None:
         for key, entry in context.entries(*owner, "env").items():
             if _looks_secret(key, entry.value):
                 context.key_error(
-                    f"the variable {key!r} looks like a secret, which must not stand in the"
-                    " inventory",
+                    f"the variable {key!r} looks like a secret; secrets must not be in the "
+                    "inventory",
                     "use the Alluxio property for it, under secret_properties by reference",
                     (*owner, "env", key),
                     id="inventory-secret-inline",
@@ -175,19 +175,19 @@ def _page_folders(context: Context, page_store: document.Path, install: str) -> 
                 id="inventory-conflict",
             )
         elif any(_within(folder, other) or _within(other, folder) for other in seen):
-            what = f"{folder!r} and another folder of the list lie in one another"
+            what = f"{folder!r} contains another folder of the list, or is inside one"
             context.warning(
-                what, "use folders side by side, one a disk", path, id="inventory-unwise"
+                what, "use separate folders, one on each disk", path, id="inventory-unwise"
             )
         seen.append(folder)
 
 
 def _apart(context: Context, folder: str, path: document.Path, section: str, install: str) -> None:
     if _within(folder, install) or _within(install, folder):
-        what = f"{folder!r} and the install folder {install!r} lie in one another"
+        what = f"one of {folder!r} and the install folder {install!r} is inside the other"
         context.warning(
             what,
-            "data and programs want folders side by side",
+            "use separate folders for data and programs",
             path,
             (section, "install_dir"),
             id="inventory-unwise",

@@ -31,15 +31,15 @@ def _cluster_names(context: Context) -> None:
         if name in seen:
             context.error(
                 f"the cluster {name!r} is listed twice",
-                "name the others once",
+                "list each other cluster once",
                 path,
                 id="inventory-conflict",
             )
         elif prefix_conflicts([own, name]):
             context.error(
-                f"the cluster names {own!r} and {name!r} mix up: one begins with the other, and"
-                " older Alluxio clients list workers in etcd by such a prefix",
-                "rename one, or give the clusters an etcd each",
+                f"the cluster names {own!r} and {name!r} can be confused: one name begins with "
+                "the other, and older Alluxio clients find workers in etcd by such a prefix",
+                "rename one cluster, or give each cluster its own etcd",
                 path,
                 ("cluster",),
                 id="cluster-names-alike",

@@ -18,7 +18,7 @@ _DURATION = r"[0-9]{1,18}|([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+"
 def _nothing_beside_external(context: Context) -> None:
     for key in context.entries("etcd"):
         if key != "external":
-            what = f"{key!r} has no place here: with 'external' etcd is taken care of elsewhere"
+            what = f"{key!r} does not go with 'external': that etcd is managed elsewhere"
             remedy = "remove it, or 'external'"
             context.key_error(what, remedy, ("etcd", key), id="inventory-conflict")
 
@@ -41,7 +41,10 @@ def _etcd_version(context: Context) -> None:
     text, path = context.file.etcd.version, ("etcd", "version")
     version = model.version_tuple(text)
     if version < (3, 4, 0):
-        what = f"etcd {text} is too old: members are added as learners, which came with 3.4"
+        what = (
+            f"etcd {text} is too old: this tool adds members as learners, and learners "
+            "came with 3.4"
+        )
         context.error(what, etcd_releases.remedy(text), path, id="etcd-version-unfit")
         return
     etcd = context.file.etcd
@@ -61,7 +64,7 @@ def _releases(context: Context) -> None:
     for version, source in context.file.etcd.releases.items():
         path: document.Path = ("etcd", "releases", version)
         if source.package:
-            what = f"release {version} cannot come from a package: a host has one of them"
+            what = f"release {version} cannot come from a package: a host has only one etcd package"
             context.error(
                 what,
                 "give a tarball by path or url",
@@ -69,7 +72,10 @@ def _releases(context: Context) -> None:
                 id="inventory-value-invalid",
             )
         elif version == context.file.etcd.version and source != context.file.etcd.source:
-            what = f"{version} is etcd.version: its tarball is etcd.source, this one is not used"
+            what = (
+                f"{version} is etcd.version: etcd.source has its tarball, so this tarball "
+                "is not used"
+            )
             context.warning(what, "remove it", path, id="inventory-no-effect")
 
 
@@ -89,7 +95,7 @@ def _client_tls(context: Context) -> None:
         )
     for field in ("plain_client_port", "plain_client_address"):
         if not tls.client and context.has("etcd", "tls", field):
-            what = f"{field!r} has no effect: the client port is plain already"
+            what = f"{field!r} has no effect: the client port already has no TLS"
             context.warning(
                 what,
                 "remove it, or set client: true",
@@ -99,7 +105,7 @@ def _client_tls(context: Context) -> None:
             )
     if tls.client and tls.plain_client_address and len(context.file.etcd.members) > 1:
         context.warning(
-            f"workers are given {tls.plain_client_address!r} alone, for all the members",
+            f"the workers get only the address {tls.plain_client_address!r}, for all members",
             "leave it out to listen at each member's own address",
             ("etcd", "tls", "plain_client_address"),
             id="inventory-unwise",
@@ -111,7 +117,7 @@ def _external_ca(context: Context) -> None:
     path: document.Path = ("etcd", "tls", "ca")
     bundle: document.Path = ("etcd", "tls", "ca_bundle")
     if tls.ca == "external" and tls.ca_bundle is None:
-        what = "an external CA is known by its certificate"
+        what = "an external CA needs its root certificate in the inventory"
         context.error(
             what,
             "give etcd.tls.ca_bundle, a PEM file with its root",
@@ -120,7 +126,7 @@ def _external_ca(context: Context) -> None:
             id="inventory-incomplete",
         )
     if tls.ca == "own" and tls.ca_bundle is not None:
-        what = "'ca_bundle' has no effect: the cluster's CA is this tool's own"
+        what = "'ca_bundle' has no effect: this tool makes the cluster's CA"
         context.warning(
             what, "remove it, or set ca: external", bundle, path, id="inventory-no-effect"
         )
@@ -131,7 +137,7 @@ def _auth(context: Context) -> None:
     path: document.Path = ("etcd", "auth", "enabled")
     if auth.enabled and auth.root_password is None:
         context.error(
-            "etcd turns authentication on only when there is a user root",
+            "etcd turns authentication on only if it has a user root",
             "give etcd.auth.root_password by reference: {env: NAME} or {file: PATH}",
             path,
             id="inventory-incomplete",
@@ -149,7 +155,7 @@ def _auth(context: Context) -> None:
         )
     if alluxio.etcd.username == "root" and auth.enabled is not None:
         context.error(
-            "the workers would have every right in etcd as its user root",
+            "as etcd's user root, the workers would have every right",
             "name a user of their own, such as alluxio: enable-auth makes it",
             login,
             id="inventory-value-invalid",
@@ -160,7 +166,7 @@ def _backup(context: Context) -> None:
     backup, members = context.file.etcd.backup, context.file.etcd.members
     if backup is not None and backup.member is not None and backup.member not in members:
         context.error(
-            f"no member is called {backup.member!r}",
+            f"there is no member {backup.member!r}",
             f"one of {', '.join(members)}",
             ("etcd", "backup", "member"),
             id="name-unknown",
@@ -211,7 +217,7 @@ def _unknown_setting(context: Context, key: str) -> str | None:
     if not known or key in known:
         return None
     if (others := settings.minors().get(key)) is not None:
-        return f"etcd {', '.join(others)} has it, {minor} has not"
+        return f"etcd {', '.join(others)} has it, but etcd {minor} does not"
     return sentences.did_you_mean(key, known) or "etcd --help lists the keys"
 
 
@@ -309,7 +315,7 @@ def _member_count(context: Context) -> None:
         what = f"{count} members survive no more losses than {count - 1}"
         context.warning(what, "use an odd number of members", path, id="member-count")
     if count > 7:
-        what = f"{count} members: every write waits for more of them, and etcd advises 7 at most"
+        what = f"{count} members: every write waits for more members, and etcd recommends 7 at most"
         context.warning(what, "use 3, 5 or 7", path, id="member-count")
 
 

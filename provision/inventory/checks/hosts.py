@@ -65,7 +65,7 @@ def _member_addresses(context: Context) -> None:
             context.error(
                 f"members {first.name!r} and {member.name!r} are on the same host"
                 f" {member.machine.host!r} (see {context.where(at)})",
-                "a lost host would take both; give each a host of its own",
+                "the loss of that host would stop both; give each its own host",
                 path,
                 id="inventory-conflict",
             )
@@ -134,7 +134,7 @@ def _worker_hosts(context: Context) -> None:
             context.error(
                 f"workers {first.name!r} and {worker.name!r} are on the same host"
                 f" {worker.machine.host!r} (see {context.where(at)})",
-                "they would share identity, ports and cache; run one worker a host",
+                "they would share identity, ports and cache; run one worker on each host",
                 context.worker_path(worker.name, "host"),
                 id="inventory-conflict",
             )
@@ -143,8 +143,8 @@ def _worker_hosts(context: Context) -> None:
         if first is not worker:
             at = context.worker_path(first.name, "hostname", "host")
             context.error(
-                f"workers {first.name!r} and {worker.name!r} both are {worker.hostname}:"
-                f"{worker.rpc_port} to clients (see {context.where(at)})",
+                f"clients would reach both workers {first.name!r} and {worker.name!r} at "
+                f"{worker.hostname}:{worker.rpc_port} (see {context.where(at)})",
                 "give each its own hostname",
                 context.worker_path(worker.name, "hostname", "host"),
                 at,
@@ -221,8 +221,8 @@ def _ports_on_machine(context: Context) -> None:
                 path = _role_path(context, role, used[port])
                 at = _port_path(context, member, field)
                 context.error(
-                    f"{kind} {role.name!r} ({used[port]}) and member {member.name!r} ({field})"
-                    f" both want port {port} of {role.machine.host!r}",
+                    f"{kind} {role.name!r} ({used[port]}) and member {member.name!r} ({field}) "
+                    f"both use port {port} of {role.machine.host!r}",
                     "give one of them another port",
                     *_written_first(path, at),
                     id="inventory-conflict",
@@ -262,8 +262,8 @@ def _between(
         if port in used:
             path, at = _role_path(context, worker, used[port]), _role_path(context, master, field)
             context.error(
-                f"worker {worker.name!r} ({used[port]}) and master {master.name!r} ({field})"
-                f" both want port {port} of {worker.machine.host!r}",
+                f"worker {worker.name!r} ({used[port]}) and master {master.name!r} ({field}) "
+                f"both use port {port} of {worker.machine.host!r}",
                 "give one of them another port",
                 *_written_first(path, at),
                 id="inventory-conflict",
@@ -277,8 +277,8 @@ def _one_way_to_a_host(context: Context) -> None:
         if first.host != machine.host:
             at = (*its, "host")
             context.error(
-                f"{machine.host!r} is the host {first.host!r} at {context.where(at)}",
-                "write its name the same in both places",
+                f"{machine.host!r} is the same host as {first.host!r} at {context.where(at)}",
+                "write the same name in both places",
                 (*host, "host"),
                 id="inventory-conflict",
             )

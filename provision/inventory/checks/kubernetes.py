@@ -48,9 +48,12 @@ def _etcd(context: Context, k: KubernetesCluster) -> None:
         context.warning(what, remedy, (*_ETCD, "replicas"), id="member-count")
     if k.etcd_enabled and "etcd" in k.release:
         # The etcd chart then names everything RELEASE, but Alluxio's chart looks for RELEASE-etcd.
-        what = f"the release {k.release!r} has 'etcd' in its name, which mixes up the charts"
+        what = (
+            f"the release {k.release!r} has 'etcd' in its name; Alluxio's chart then does "
+            "not find the etcd of the etcd chart"
+        )
         context.error(
-            what, "name it otherwise", (*_SECTION, "release"), id="inventory-value-invalid"
+            what, "use another name", (*_SECTION, "release"), id="inventory-value-invalid"
         )
 
 
@@ -87,7 +90,10 @@ def _memory(context: Context, k: KubernetesCluster) -> None:
         what += f" ({k.direct_memory})"
         if field == "limits":
             context.error(
-                f"{what}: it would be killed", "raise it", at, id="inventory-value-invalid"
+                f"{what}: the kernel would kill the worker",
+                "raise it",
+                at,
+                id="inventory-value-invalid",
             )
         else:
             context.warning(
@@ -110,7 +116,7 @@ def _texts(context: Context, k: KubernetesCluster) -> None:
             what = f"the chart cannot write the value of {name!r}: it has a quote, \\ or new line"
             context.error(
                 what,
-                "write it without",
+                "write it without these characters",
                 (*_SECTION, "worker", "env", name),
                 id="inventory-value-invalid",
             )
@@ -118,7 +124,7 @@ def _texts(context: Context, k: KubernetesCluster) -> None:
     for name, folder in k.secrets.items():
         at = (*_SECTION, "secrets", name)
         if folder in paths:
-            what = f"{folder} is where {paths[folder]!r} is, already"
+            what = f"{folder} is already the folder of {paths[folder]!r}"
             context.error(what, "give each Secret a folder of its own", at, id="inventory-conflict")
         if folder.startswith("/opt/alluxio"):
             what = f"{folder} would hide files of the image"
@@ -136,7 +142,7 @@ def _alike(context: Context, k: KubernetesCluster) -> None:
     for name in alluxio.workers:
         own = next((f for f in fields if context.has("alluxio", "workers", name, f)), None)
         if own is not None:
-            what = f"worker pods are all alike: they have nothing of {name}'s own {own!r}"
+            what = f"all worker pods are the same: they do not get the own {own!r} of {name}"
             context.warning(what, "see kubernetes.worker", _SECTION, id="inventory-no-effect")
             return
 

@@ -15,7 +15,7 @@ def _hosts_of_their_own(context: Context) -> None:
             context.error(
                 f"masters {first!r} and {master.name!r} are on the same host"
                 f" {master.machine.host!r}",
-                "a lost host would take both; give each a host of its own",
+                "the loss of that host would stop both; give each its own host",
                 ("alluxio", "masters", master.name, "host"),
                 id="inventory-conflict",
             )
@@ -24,7 +24,7 @@ def _hosts_of_their_own(context: Context) -> None:
 def _count(context: Context) -> None:
     count = len(context.masters)
     if count and count % 2 == 0:
-        what = f"{count} masters survive no more losses than {count - 1}: their journal is by Raft"
+        what = f"{count} masters survive no more losses than {count - 1}: their journal uses Raft"
         context.warning(
             what, "use an odd number of masters", ("alluxio", "masters"), id="member-count"
         )
@@ -70,8 +70,8 @@ def _journal_folder(context: Context) -> None:
         if path not in seen:
             seen.add(path)
             context.error(
-                f"the journal folder {folder!r} is no absolute path: a master that has its journal "
-                "there would be taken for an empty one",
+                f"the journal folder {folder!r} is not an absolute path: this tool would take a "
+                "master with a journal there for an empty master",
                 "write the path out, without ${...}",
                 path,
                 id="inventory-value-invalid",

@@ -71,7 +71,7 @@ def write(config: ClientConfig, folder: Path) -> list[Path]:
             if old is not None and "alluxio-provision" not in old.partition("\n")[0]:
                 remedy = "name another folder, or move the file away"
                 problem = Problem(
-                    str(path), "this file is not of this tool", remedy, id="file-exists"
+                    str(path), "this tool did not write this file", remedy, id="file-exists"
                 )
                 raise UsageError("an existing file is not overwritten", [problem], id="file-exists")
             write_whole(path, text)
@@ -118,7 +118,7 @@ def _unknown(alluxio: AlluxioCluster) -> list[Problem]:
         return []
     more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
     what = f"Alluxio {scopes.RELEASE} has no property {', '.join(odd[:_SHOWN])}{more}"
-    remedy = "they are written all the same; are they spelt right?"
+    remedy = "the tool writes them anyway; check the spelling"
     return [Problem("alluxio.properties", what, remedy, "warning", id="property-unknown")]
 
 
@@ -131,6 +131,9 @@ def _one_port(alluxio: AlluxioCluster) -> list[Problem]:
     others = [w.name for w in alluxio.workers if w.rpc_port != port]
     if not others:
         return []
-    what = f"{', '.join(others[:8])} have another RPC port than {port}: STATIC knows one for all"
+    what = (
+        f"{', '.join(others[:8])} have another RPC port than {port}: STATIC has one port "
+        "for all workers"
+    )
     remedy = "give all workers the same rpc_port, or use ETCD"
     return [Problem("alluxio.membership", what, remedy, "warning", id="inventory-unwise")]

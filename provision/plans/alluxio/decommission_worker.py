@@ -59,7 +59,7 @@ def plan(
     if problems:
         remedy = _without_host(worker, seen)
         raise PreflightFailed(
-            f"{worker.name} cannot be stopped; nothing was changed",
+            f"{worker.name} cannot be stopped",
             [Problem(p.where, p.what, f"{p.remedy}; {remedy}", id=p.id) for p in problems],
             id="preflight-failed",
         )
@@ -85,7 +85,7 @@ def plan(
             wait = leases.Wait(*(alluxio, etcd, lambda seen: _at(worker, seen.live)), remedy)
             gate = Gate(f"the lease of {worker.name} has ended", wait)
         hosts = (HostChanges(worker.name, worker.machine, changes),) if changes else ()
-        steps.append(Step(f"stop {worker.name} for good", hosts, after=gate))
+        steps.append(Step(f"stop {worker.name} permanently", hosts, after=gate))
     calls, files = forget_worker.removals(alluxio, etcd, mine, COMMAND)
     if calls:
         steps.append(Step(f"take {worker.name} out of etcd", calls=calls))
@@ -125,7 +125,7 @@ def _revoke(
             if not now.granted:  # etcd has removed it meanwhile, and the key with it
                 return
             if now.expired_since <= leases.STUCK_SECONDS or now.keys != (key.key,):
-                what = "is kept alive by now" if now.left >= 0 else "has other keys, too"
+                what = "is kept alive again" if now.left >= 0 else "has other keys, too"
                 raise Unhealthy(
                     f"the lease of {worker_id} {what}: it was not revoked",
                     id="changed-meanwhile",
@@ -136,7 +136,7 @@ def _revoke(
 
 
 def _nothing_to_revoke(worker: AlluxioWorker) -> Problem:
-    what = "--revoke-lease has nothing to do: no lease of this stopped worker's has expired"
+    what = "--revoke-lease has nothing to do: no lease of this stopped worker has expired"
     return Problem(worker.name, what, "", "warning", id="command-not-applicable")
 
 
@@ -181,7 +181,10 @@ def _elsewhere(
     r = entry.registration
     if not isinstance(r, Registration):
         return ()
-    what = f"its identity {r.worker_id} is registered as {r.host}:{r.rpc_port}: left as it is"
+    what = (
+        f"its identity {r.worker_id} is registered as {r.host}:{r.rpc_port}: that "
+        "registration is not changed"
+    )
     remedy = f"if no such worker exists, invoke forget-worker {r.worker_id}"
     return (Problem(worker.name, what, remedy, "warning", id="worker-registered-elsewhere"),)
 
@@ -192,8 +195,8 @@ def _without_host(worker: AlluxioWorker, seen: RegistrationSnapshot | None) -> s
         i for i, e in (seen.authorized if seen else {}).items() if forget_worker.is_at(worker, e)
     ]
     if not ids:
-        return f"if the host is gone for good, take {worker.name} out of the inventory"
-    return f"if the host is gone for good, invoke forget-worker {','.join(ids)}"
+        return f"if the host will not come back, take {worker.name} out of the inventory"
+    return f"if the host will not come back, invoke forget-worker {','.join(ids)}"
 
 
 def _at(worker: AlluxioWorker, live: Mapping[str, Entry]) -> list[str]:

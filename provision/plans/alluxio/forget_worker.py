@@ -113,7 +113,7 @@ def require_not_live(
         return
     raise PreflightFailed(
         f"{_count(len(problems), 'id is', 'ids are')} live: a live worker's registration is "
-        "never removed; nothing was changed",
+        "never removed",
         problems,
         id="registration-live",
     )
@@ -195,8 +195,8 @@ def _live(alluxio: AlluxioCluster, worker_id: str, entry: Entry) -> Problem:
     if not entry.key.lease:
         return Problem(
             worker_id,
-            "has a live key without a lease, which no worker of Alluxio's wrote",
-            f"look at {printable(entry.key.key, 300)} and delete it by etcdctl",
+            "has a live key without a lease; no Alluxio worker writes such a key",
+            f"look at {printable(entry.key.key, 300)} and delete it with etcdctl",
             id="registration-live",
         )
     r = entry.registration
@@ -205,7 +205,7 @@ def _live(alluxio: AlluxioCluster, worker_id: str, entry: Entry) -> Problem:
     remedy = (
         f"invoke decommission-worker {worker.name} stops it first"
         if worker is not None
-        else "stop it there, and wait until its lease has ended"
+        else "stop the worker there, and wait until its lease has ended"
     )
     return Problem(worker_id, f"is LIVE{at}: nothing is removed", remedy, id="registration-live")
 
@@ -235,7 +235,7 @@ def _explain(client: EtcdClient, worker_id: str, seen: KeyValue, live: bytes) ->
         )
     if (now := client.get(seen.key)) is not None and now.mod_revision != seen.mod_revision:
         raise Unhealthy(
-            f"{worker_id} has registered anew meanwhile: nothing was removed",
+            f"{worker_id} has registered again meanwhile: nothing was removed",
             id="changed-meanwhile",
         )
     if now is not None:

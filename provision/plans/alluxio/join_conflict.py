@@ -50,12 +50,13 @@ def found(
     clone = f"on {worker.machine.host} rm {file}, then invoke start-workers --limit {worker.name}"
     stale = f"invoke forget-worker {known}, then invoke start-workers --limit {worker.name}"
     if live is True:
-        remedy = f"that worker is LIVE, so this host is a clone of it: {clone}"
+        remedy = f"that worker is LIVE, so this host is a clone of its host: {clone}"
     elif live is False:
         remedy = f"that registration is stale: {stale}; or, on a clone: {clone}"
     else:
         remedy = (
-            f"if no worker runs there any more: {stale}; if this host is a clone of it: {clone}"
+            f"if no worker runs there any more: {stale}; if this host is a clone of that host: "
+            f"{clone}"
         )
     return Problem(
         f"{worker.name} ({worker.machine.host})", what, remedy, id="worker-registered-elsewhere"

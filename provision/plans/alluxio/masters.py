@@ -342,7 +342,7 @@ def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMa
 def _healthy(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
     seconds = alluxio.start_timeout
     return Gate(
-        f"{len(masters)} in the group, and one of all the primary",
+        f"{len(masters)} in the journal group, and one master is the primary",
         lambda: require_healthy(fleet, alluxio, masters, seconds),
     )
 
@@ -357,8 +357,8 @@ def _pending_workers(
     return [
         Problem(
             f"{worker.name} ({worker.machine.host})",
-            f"has the same files as {m.name}, and is left with a restart pending",
-            "run invoke start-workers after it",
+            f"has the same files as {m.name}, and still needs a restart",
+            "then run invoke start-workers",
             "warning",
             id="restart-pending",
         )
@@ -464,7 +464,9 @@ def stop(
             hosts.append(HostChanges(m.name, m.machine, (done,)))
     if foreign:
         raise PreflightFailed(
-            "not this cluster's to stop; nothing was changed", foreign, id="foreign-installation"
+            "some masters do not belong to this cluster",
+            foreign,
+            id="foreign-installation",
         )
     steps = (Step("stop masters", tuple(hosts), at_once=inventory.parallel),) if hosts else ()
     return Plan("stop-masters", inventory.cluster, steps)

@@ -137,7 +137,7 @@ def steps(
     ]
     names = _named(moved)
     ended = Step(
-        f"stop {names} for another address" if up else f"let the lease of {names} end",
+        f"stop {names} for the new address" if up else f"wait until the lease of {names} has ended",
         tuple(HostChanges(name, machine, (_STOP,)) for name, machine in up),
         after=_ended(alluxio, etcd, moved),
         at_once=inventory.parallel,
@@ -165,7 +165,7 @@ def left_to_start_workers(
         m.worker.name: Problem(
             f"{m.worker.name} ({m.worker.machine.host})",
             f"its address changes: {m.what}",
-            "run invoke start-workers first, which registers it at the new one",
+            "run invoke start-workers first: it registers the worker at the new address",
             id="worker-address-changing",
         )
         for m in found(alluxio, workers, facts, seen)

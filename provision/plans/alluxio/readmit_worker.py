@@ -30,7 +30,7 @@ def plan(inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, file: Path) 
         return Plan(command, inventory.cluster)
     if there is not None:
         raise PreflightFailed(
-            f"{saved.worker_id} is registered otherwise by now; nothing was changed",
+            f"{saved.worker_id} now has another registration",
             [
                 Problem(
                     "etcd",

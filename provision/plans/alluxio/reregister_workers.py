@@ -56,8 +56,8 @@ class Watch:
         self._facts: Mapping[Machine, HostFacts] = {}
         self._notes: tuple[Problem, ...] = ()
         self._lost: Sequence[AlluxioWorker] = ()
-        title = "the workers that have lost their registration are known; they are restarted next"
-        self.step = Step("see to the workers", after=Gate(title, self._look))
+        title = "it is known which workers have lost their registration; they are restarted next"
+        self.step = Step("look for workers without a registration", after=Gate(title, self._look))
 
     def plan(self, command: str) -> Plan:
         """Restart the workers that were found, group by group.
@@ -79,7 +79,7 @@ class Watch:
     def _look(self) -> None:
         if kinds := health.observe(self._etcd).alarms:
             # etcd grants no lease then: a restarted worker would lose its registration.
-            what = f"were not looked at while the alarm {' and '.join(sorted(kinds))} stands"
+            what = f"were not checked, because the alarm {' and '.join(sorted(kinds))} is raised"
             remedy = "solve the alarm, then invoke disarm-alarms and invoke restart-workers"
             self._notes = (Problem("the workers", what, remedy, "warning", id="worker-left-out"),)
             return
@@ -89,7 +89,7 @@ class Watch:
         self._notes = tuple(
             Problem(
                 p.where,
-                f"its worker was not looked at: {p.what}",
+                f"its worker was not checked: {p.what}",
                 "if check-nodes shows it as FAILED later, run invoke restart-workers",
                 "warning",
                 id="worker-left-out",

@@ -51,7 +51,7 @@ class Standing:
         return tuple(
             Problem(
                 f"{w.name} ({w.machine.host})",
-                "does not run, and is left so",
+                "is stopped; restart-workers does not start it",
                 f"invoke start-workers --limit {w.name} starts it",
                 "warning",
                 id="worker-left-out",
@@ -126,9 +126,9 @@ def in_groups(
     who = audit.author(command, inventory.cluster).who
     note = f'echo "{command} $(date -u +%Y-%m-%dT%H:%M:%SZ)" {shlex.quote(who)} >{MARK}'
     if unmarked and (len(todo) > 1 or others):
-        mark = Change("note that it is to be restarted", note)
+        mark = Change("note that the worker needs a restart", note)
         hosts = tuple(HostChanges(w.name, w.machine, (mark,)) for w in unmarked)
-        steps.append(Step("note who is to be restarted", hosts, at_once=inventory.parallel))
+        steps.append(Step("note which workers need a restart", hosts, at_once=inventory.parallel))
     done: list[AlluxioWorker] = []
     for some in start_workers.groups(todo, size):
         steps += moved.steps(
@@ -229,5 +229,5 @@ def _resumed(
     left: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts], others: int
 ) -> Problem:
     since = printable(noted(facts[left[0].machine]).partition(" ")[2], 100)
-    what = f"goes on with the run of {since}, which left {len(left)}; {others} are done"
+    what = f"continues the run of {since}: {len(left)} workers are left, {others} are done"
     return Problem(COMMAND, what, "--afresh restarts all of them", "warning", id="run-resumed")

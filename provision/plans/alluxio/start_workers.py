@@ -215,8 +215,8 @@ def _pending_masters(
     return [
         Problem(
             f"{master.name} ({master.machine.host})",
-            f"has the same files as {w.name}, and is left with a restart pending",
-            "run invoke start-masters after it",
+            f"has the same files as {w.name}, and still needs a restart",
+            "then run invoke start-masters",
             "warning",
             id="restart-pending",
         )
@@ -335,7 +335,7 @@ class _Listeners:
         if late or why:
             logs = last_lines(self._fleet, [w.machine for w in self._waiting if w.name in seen])
             raise Unhealthy(
-                f"{len(self._waiting)} of {self._count} workers are registered, and not ready{why}",
+                f"{len(self._waiting)} of {self._count} workers are registered, but not ready{why}",
                 [
                     *problems,
                     *(
@@ -385,7 +385,10 @@ class _Crashes:
             if late and ended:
                 return f": {worker} ended by itself {_times(ended)} meanwhile"
             if ended >= CRASHES and now - self._begin >= CRASHES_SECONDS:
-                return f": {worker} ended by itself {_times(ended)}, and systemd starts it in vain"
+                return (
+                    f": {worker} ended by itself {_times(ended)}, and systemd's restarts "
+                    "do not help"
+                )
         return ""
 
 
@@ -436,7 +439,7 @@ class RegistrationGate:
         self._alluxio, self._etcd = alluxio, etcd
         self._workers, self._done = workers, tuple(done)
         self._stale: dict[str, int] = {}
-        self.before = Gate("note who is registered", self._note)
+        self.before = Gate("note which workers are registered", self._note)
         there = "registered and ready" if alluxio.membership.in_etcd else "answering"
         self.after = Gate(f"{len(workers)} {there}", self._wait)
 
@@ -501,7 +504,10 @@ def _registered(
         with etcd.as_worker(login).any() as client:
             seen = registrations.read(client, alluxio.name)
             if login is not None and not client.logged_in:
-                what = "authentication is off: Alluxio 313 cannot join with a login then"
+                what = (
+                    "authentication is off, but the workers have a login: then Alluxio "
+                    "313 cannot join"
+                )
                 remedy = "run invoke enable-auth, or set etcd.auth.enabled: false"
                 if external:
                     remedy = "remove alluxio.etcd, or have authentication turned on"
@@ -511,7 +517,7 @@ def _registered(
         found = list(error.problems) or [Problem("etcd", error.message, id=error.id)]
         remedy = "run invoke deploy-etcd, or invoke check-nodes to see what is wrong"
         if external:
-            remedy = "is etcd.external right, and does that etcd run?"
+            remedy = "check that etcd.external is right, and that this etcd runs"
         return None, [
             *found,
             Problem("etcd", "workers could not register", remedy, id="etcd-not-running"),

@@ -48,8 +48,8 @@ def require_ours(
     foreign = [
         Problem(
             f"{w.name} at {w.machine.host} ({w.machine.where})",
-            f"{worker.UNIT} there is " + (f"of cluster {of}" if of else "not of this tool"),
-            f"if it is not needed there: invoke clean-host {w.name}"
+            f"{worker.UNIT} on this host is " + (f"of cluster {of}" if of else "not of this tool"),
+            f"if this host does not need it: invoke clean-host {w.name}"
             if of
             else "stop it by hand, if that is what you want",
             id="another-clusters-host" if of else "foreign-installation",
@@ -60,5 +60,7 @@ def require_ours(
     ]
     if foreign:
         raise PreflightFailed(
-            "not this cluster's to stop; nothing was changed", foreign, id="foreign-installation"
+            "some workers do not belong to this cluster",
+            foreign,
+            id="foreign-installation",
         )

@@ -221,7 +221,10 @@ def _before(
             what = f"has run no release before {now}"
             problems.append(
                 Problem(
-                    _where(w), what, "say --to and one that is there, if any", id="release-missing"
+                    _where(w),
+                    what,
+                    "name a release that is on the host with --to, if there is one",
+                    id="release-missing",
                 )
             )
         else:
@@ -230,12 +233,17 @@ def _before(
         said = "; ".join(f"{', '.join(names)} ran {name}" for name, names in befores.items())
         problems.append(
             Problem(
-                "alluxio.workers", f"before, {said}", "say which one: --to", id="release-missing"
+                "alluxio.workers",
+                f"the releases before are different: {said}",
+                "name one of them with --to",
+                id="release-missing",
             )
         )
     if problems:
         raise PreflightFailed(
-            "there is no one release to go back to; nothing changed", problems, id="release-missing"
+            "it is not clear which release to go back to; nothing changed",
+            problems,
+            id="release-missing",
         )
     return next(iter(befores), None)
 
@@ -266,9 +274,7 @@ def _digest(
             )
         )
     if problems:
-        raise PreflightFailed(
-            "preflight failed; nothing was changed", problems, id="release-missing"
-        )
+        raise PreflightFailed("preflight failed", problems, id="release-missing")
     return next(iter(digests))
 
 

@@ -69,8 +69,8 @@ def workers(
             problems.append(
                 Problem(
                     where,
-                    f"{file} holds no UUID",
-                    "restore it, or remove it for a new one",
+                    f"{file} does not contain a UUID",
+                    "restore it, or remove it to get a new identity",
                     id="worker-identity-invalid",
                 )
             )
@@ -78,8 +78,8 @@ def workers(
             problems.append(
                 Problem(
                     where,
-                    f"its worker identity {identity} is also that of {identities[identity]} "
-                    "(a cloned image or a copied folder): etcd would keep only one of the two",
+                    f"it has the same worker identity {identity} as {identities[identity]} (a "
+                    "cloned image or a copied folder): etcd would keep only one of the two",
                     f"stop the worker on the clone and remove {file} there",
                     id="worker-identity-cloned",
                 )

@@ -60,7 +60,7 @@ def observe(inventory: Inventory, etcd: Etcd) -> AuthState:
     cluster = etcd.cluster
     if root_login(cluster) is None:
         raise UsageError(
-            f"{inventory.path}: etcd.auth.root_password is not there", id="inventory-incomplete"
+            f"{inventory.path}: etcd.auth.root_password is missing", id="inventory-incomplete"
         )
     seen = gates.wait_until_recovered(etcd, health.observe(etcd))
     gates.require_writable(seen)
@@ -136,17 +136,15 @@ def _others(seen: AuthState, lock_out: Sequence[str]) -> tuple[Problem, ...]:
         Problem(
             f"cluster {name}",
             (f"has {live} live workers here" if live else "has registrations here, none live")
-            + ": without a login of their own they are refused from then on",
-            f"plan a user and role for it, then say --lock-out {name}" if live else "",
+            + ": etcd will refuse them until they have their own login",
+            f"plan a user and role for it, then use --lock-out {name}" if live else "",
             "error" if live and name not in lock_out else "warning",
             id="other-clusters-live",
         )
         for name, live in seen.others.items()
     ]
     if any(p.severity == "error" for p in found):
-        raise PreflightFailed(
-            "other clusters use this etcd; nothing was changed", found, id="other-clusters-live"
-        )
+        raise PreflightFailed("other clusters use this etcd", found, id="other-clusters-live")
     return tuple(found)
 
 
@@ -254,7 +252,7 @@ def _workers(
     if absent:
         # A worker that is left out would be cut off, or would never come back.
         raise PreflightFailed(
-            "not every worker's host can be reached; nothing was changed",
+            "not every worker's host can be reached",
             absent,
             id="preflight-failed",
         )
@@ -265,7 +263,7 @@ def _workers(
     as_root = replace(alluxio, etcd_login=AlluxioEtcd())
     if moving := moved.left_to_start_workers(as_root, etcd, ours, seen):
         raise PreflightFailed(
-            f"the address of {len(moving)} workers changes; nothing was changed",
+            f"the address of {len(moving)} workers changes",
             list(moving.values()),
             id="worker-address-changing",
         )

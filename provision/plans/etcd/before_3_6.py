@@ -92,7 +92,7 @@ def no_v2_data(etcd: Etcd, release: str) -> Gate:
     """A gate: no member's data keeps 3.6 from starting. The etcdutl of ``release`` checks it."""
     tools = dict.fromkeys((m.name for m in etcd.cluster.members), release)
     return Gate(
-        "no member has v2 data, by etcdutl on a copy",
+        "no member has v2 data (checked with etcdutl on a copy)",
         lambda: require_no_v2_data(etcd, tools),
     )
 
@@ -121,7 +121,7 @@ def require_no_v2_data(etcd: Etcd, tools: Mapping[str, str]) -> None:
     if problems:
         names = ", ".join(p.where for p in problems)
         raise PreflightFailed(
-            f"etcd 3.6 is not put on data that it may not start with: {names}",
+            f"etcd 3.6 may not start with the data of these members: {names}",
             problems,
             id=problems[0].id,
         )
@@ -134,7 +134,9 @@ def verdict(member: EtcdMember, said: str) -> Problem | None:
         return None
     if room := re.search(r"^room free=(\d+) need=(\d+)$", said, re.MULTILINE):
         free, need = (size((number(text) or 0) << 10) for text in room.groups())
-        what = f"/var/tmp has {free} free; the look for v2 data copies the log and needs {need}"
+        what = (
+            f"/var/tmp has {free} free; the check for v2 data copies the log there and needs {need}"
+        )
         return Problem(where, what, "free space there", id="disk-full")
     if FOUND in said:
         line = next(line for line in said.splitlines() if FOUND in line)
@@ -142,7 +144,7 @@ def verdict(member: EtcdMember, said: str) -> Problem | None:
         remedy = "delete it and have a snapshot written: invoke explain etcd-v2-data says how"
         return Problem(where, what, remedy, id="etcd-v2-data")
     what = f"it is not known whether it has v2 data: {printable(said.strip()[-400:], 400)}"
-    remedy = "run again; if it stays, see invoke explain etcd-v2-data"
+    remedy = "run again; if it happens again, see invoke explain etcd-v2-data"
     return Problem(where, what, remedy, id="etcd-v2-data")
 
 

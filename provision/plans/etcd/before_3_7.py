@@ -53,8 +53,8 @@ def snapshot_written(etcd: Etcd, member: EtcdMember) -> Gate:
         while (newest := _newest(etcd, member)) < wanted:
             if time.monotonic() > deadline:
                 where = f"{member.name} ({member.machine.host})"
-                what = f"its newest snapshot is of entry {newest}, not of {wanted} or later"
-                remedy = f"see why by invoke logs --host {member.name}"
+                what = f"its newest snapshot is of log entry {newest}, not of {wanted} or later"
+                remedy = f"to see why: invoke logs --host {member.name}"
                 raise Unhealthy(
                     f"{member.name} writes no snapshot, without which 3.7 may not start",
                     [Problem(where, what, remedy, id="upgrade-stopped")],

@@ -123,7 +123,9 @@ def plan(
     quiet = [_on(m, tuple(c for c in todo[m.name] if c.non_disruptive)) for m in rolling]
     if any(h.changes for h in quiet):
         steps.append(
-            Step("prepare without touching a service", tuple(h for h in quiet if h.changes))
+            Step(
+                "prepare the hosts without changing a service", tuple(h for h in quiet if h.changes)
+            )
         )
     late_leaves: list[Step] = []
     standing = alarm.kinds
@@ -153,7 +155,7 @@ def plan(
 
 
 def _no_member(name: str) -> Problem:
-    what = "is no member of the cluster: there is nothing to remove"
+    what = "is not a member of the cluster: there is nothing to remove"
     return Problem(f"--remove {name}", what, "", "warning", id="name-unknown")
 
 
@@ -163,7 +165,10 @@ def _newer(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
     for m in cluster.members:
         if newer := desired.newer_release(cluster, observed.facts[m.machine]):
             where = f"{m.name} ({m.machine.where})"
-            what = f"has etcd {newer}, newer than {cluster.version} in the inventory; it is left"
+            what = (
+                f"has etcd {newer}, newer than {cluster.version} in the inventory; the newer "
+                "release is kept"
+            )
             remedy = f"set etcd.version to {newer}, or go back: invoke deploy-etcd --downgrade"
             found.append(Problem(where, what, remedy, "warning", id="release-newer"))
     return found
@@ -227,7 +232,7 @@ def _left_until_solved(kinds: Collection[str], names: Sequence[str]) -> Problem:
     """The warning that these members are left as they are. While etcd takes no writes, a change
     could not be verified; a start is a repair."""
     kind = min(kinds)
-    what = f"is left as it is while the alarm {' and '.join(sorted(kinds))} stands"
+    what = f"is not changed while the alarm {' and '.join(sorted(kinds))} is raised"
     remedy = health.ALARM_REMEDIES.get(kind, "")
     error_id = health.ALARM_IDS.get(kind, "alarm-raised")
     return Problem(", ".join(names), what, remedy, "warning", id=error_id)
@@ -365,7 +370,7 @@ def _refuse_several_cut_off(
     if len(over) < 2 or observed.health.all_healthy:
         return
     raise PreflightFailed(
-        "certificates have expired, and members are cut off; nothing was changed",
+        "certificates have expired, and members are cut off",
         [
             Problem(
                 f"{m.name} ({m.machine.where})",
@@ -402,7 +407,7 @@ def _refuse_another_minor(cluster: EtcdCluster, observed: EtcdState) -> None:
     ]
     if problems:
         raise PreflightFailed(
-            "another minor release of etcd is an upgrade of its own; nothing was changed",
+            "another minor release of etcd is an upgrade of its own",
             problems,
             id="etcd-version-differs",
         )

@@ -26,7 +26,7 @@ def plan(inventory: Inventory, etcd: Etcd, to: str) -> Plan:
     if seen.leader == to:
         return Plan("move-leader", cluster.name)
     call = Action(
-        f"etcd: move leadership from {seen.leader or 'nobody'} to {to}",
+        f"etcd: move leadership from {seen.leader or 'no member'} to {to}",
         lambda: reconfigure.move_leadership_to(etcd, member),
     )
     # An alarm, or a third member that is down, does not stop the leader from leaving that host.

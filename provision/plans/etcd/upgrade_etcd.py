@@ -124,7 +124,7 @@ def cluster_version(etcd: Etcd, member: EtcdMember) -> tuple[int, int]:
             return version_tuple(str(said["etcdcluster"]))[:2]
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             where = f"{member.name} ({member.machine.host})"
-            what = f"does not say which version the cluster works by: {error}"
+            what = f"does not say which cluster version is in force: {error}"
             raise Unhealthy(
                 f"{where}: {what}", [Problem(where, what, id="member-down")], id="member-down"
             ) from error
@@ -236,7 +236,7 @@ class Steps:
     def look_for_v2_data(self, release: str) -> None:
         """Add the look for v2 data. Every host has ``release``; its etcdutl looks."""
         gate = before_3_6.no_v2_data(self.etcd, release)
-        self.steps.append(Step("look for v2 data, which etcd 3.6 does not start with", before=gate))
+        self.steps.append(Step("look for v2 data: etcd 3.6 does not start with it", before=gate))
 
     def restart_again(self, done: Collection[str]) -> None:
         """Restart every member once more on the release that it runs, the leader last. Each restart
@@ -295,7 +295,7 @@ class Steps:
         lower = "{}.{}.0".format(*version_tuple(hop.version)[:2])
         self.steps.append(
             Step(
-                f"let the cluster go back to {lower[:-2]}",
+                f"enable the downgrade to {lower[:-2]}",
                 (),
                 (
                     Action(
@@ -412,8 +412,8 @@ def _require_release(text: str) -> None:
 def _sources(cluster: EtcdCluster) -> Mapping[str, Source]:
     if cluster.source.package:
         raise PreflightFailed(
-            "etcd comes from the hosts' own packages, whose releases this tool does not choose; "
-            "give etcd.source a tarball of the release that runs",
+            "etcd comes from the hosts' own packages; this tool does not choose their "
+            "releases. Give etcd.source a tarball of the release that runs",
             id="command-not-applicable",
         )
     return {**cluster.releases, cluster.version: cluster.source}
@@ -428,15 +428,14 @@ def _versions(
     """
     if observed.running is None:
         raise PreflightFailed(
-            "the cluster is not running; nothing was changed",
+            "the cluster is not running",
             observed.health.problems,
             id="etcd-not-running",
         )
     declared = declared_moves(cluster, observed, ())
     if declared.moves or declared.left:
         raise PreflightFailed(
-            "the members differ from the inventory: run invoke deploy-etcd first; nothing was "
-            "changed",
+            "the members differ from the inventory: run invoke deploy-etcd first",
             [replace(p, severity="error") for p in declared.notes],
             id="deploy-first",
         )
@@ -452,7 +451,7 @@ def _versions(
     if (sick and not resuming) or alarms or not running:
         problems = [p for p in observed.health.problems if p.severity == "error"]
         raise PreflightFailed(
-            "the cluster is not healthy, and is not upgraded as it is; nothing was changed",
+            "the cluster is not healthy; an upgrade needs a healthy cluster",
             problems,
             id="quorum-at-risk",
         )
@@ -487,12 +486,12 @@ def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
     for m in cluster.members:
         for key, release in etcd_releases.removed_settings(m.settings, way).items():
             where = f"{m.name} ({m.machine.where})"
-            what = f"setting {key} is none of etcd {release}, which would ignore it silently"
+            what = f"etcd {release} has no setting {key}, and would ignore it silently"
             remedy = "remove it from etcd.settings, or give it its new name; then deploy-etcd"
             problems.append(Problem(where, what, remedy, id="setting-removed"))
     if problems:
         raise PreflightFailed(
-            "some settings would have no effect after the upgrade; nothing was changed",
+            "some settings would have no effect after the upgrade",
             problems,
             id="setting-removed",
         )
@@ -517,7 +516,7 @@ def _unfit(cluster: EtcdCluster, observed: EtcdState, way: Sequence[str]) -> lis
     ]
     if any(p.severity == "error" for p in found):
         raise PreflightFailed(
-            "a release on the way is known to damage data; nothing was changed",
+            "a release on the way is known to damage data",
             found,
             id="etcd-version-unfit",
         )
@@ -540,10 +539,10 @@ def _refuse_unprepared(
         return
     back = max((v for v in versions.values() if v and _is_3_5(v)), key=version_tuple, default="3.5")
     remedy = f"invoke upgrade-etcd --to {back}, then upgrade again"
-    what = "was not restarted once more before etcd 3.6, which may take voters for learners"
+    what = "was not restarted once more before etcd 3.6; etcd 3.6 may then treat voters as learners"
     at = {name: f"{name} ({cluster.member(name).machine.host})" for name in early}
     raise PreflightFailed(
-        f"{', '.join(early)} would trust what is not repaired; nothing was changed",
+        f"{', '.join(early)} may have a member list that is not repaired",
         [Problem(at[name], what, remedy, id="upgrade-path") for name in early],
         id="upgrade-path",
     )
@@ -555,9 +554,7 @@ def _refuse_v2_data(etcd: Etcd, versions: Mapping[str, str | None]) -> None:
     try:
         before_3_6.require_no_v2_data(etcd, tools)
     except PreflightFailed as error:
-        raise PreflightFailed(
-            f"{error.message}; nothing was changed", error.problems, id=error.id
-        ) from error
+        raise PreflightFailed(error.message, error.problems, id=error.id) from error
 
 
 def _is_3_5(version: str) -> bool:
@@ -593,7 +590,7 @@ def _trouble(seen: ClusterHealth, member: EtcdMember | None, release: str = "") 
     sick = [m.member.name for m in seen.members if not m.healthy]
     alarms = sorted({a for m in seen.members if m.status is not None for a in m.status.alarms})
     if alarms:
-        return f"alarm {', '.join(alarms)} is on"
+        return f"alarm {', '.join(alarms)} is raised"
     others = [name for name in sick if member is None or name != member.name]
     return f"{', '.join(others)} is not healthy" if others else ""
 
@@ -627,7 +624,7 @@ def _runs(
 
     title = f"every member healthy, {member.name} runs {version}"
     if whole:
-        title += ", and the cluster works by it"
+        title += ", and the cluster version matches"
     return Gate(title, check)
 
 
@@ -644,11 +641,11 @@ def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
     if not back or not _is_3_5(back):
         remedy = "invoke remove-member {0}, and then invoke add-member --name {0}"
     raise Unhealthy(
-        "a member takes voters for learners",
+        "a member treats voters as learners",
         [
             Problem(
                 f"etcd member {by}",
-                f"takes the voter {name} for a learner",
+                f"treats the voter {name} as a learner",
                 remedy.format(name),
                 id="voter-taken-for-learner",
             )
@@ -667,10 +664,10 @@ def _wait_for_version(etcd: Etcd, member: EtcdMember, wanted: tuple[int, int]) -
         if now == wanted:
             return
         if time.monotonic() > deadline:
-            said = ".".join(map(str, now)) if now else "nothing known"
+            said = ".".join(map(str, now)) if now else "not known"
             raise Unhealthy(
-                f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s the "
-                f"cluster works by {said}",
+                f"all members run etcd {wanted[0]}.{wanted[1]}, but after {VERSION_WITHIN:g} s "
+                f"the cluster version is {said}",
                 id="upgrade-stopped",
             )
         time.sleep(0.25)

@@ -174,7 +174,9 @@ def export(
     if own:
         calls.insert(0, Action("make this tool's own key and request", made.make_own))
     steps = [Step("make keys and requests on the hosts", tuple(hosts))] if hosts else []
-    return Plan("export-csrs", cluster.name, (*steps, Step("write them", calls=tuple(calls))))
+    return Plan(
+        "export-csrs", cluster.name, (*steps, Step("write the requests", calls=tuple(calls)))
+    )
 
 
 def import_(inventory: Inventory, folder: Path) -> Plan:
@@ -200,12 +202,12 @@ def import_(inventory: Inventory, folder: Path) -> Plan:
             or request.listener not in desired.kinds(member)
             or request.name != imported.name_of(member, request.listener)
         ):
-            what = f"is for no TLS listener of a member of {inventory.path}"
+            what = f"is not for a TLS listener of a member of {inventory.path}"
             problems.append(
                 Problem(
                     printable(request.name, 100),
                     what,
-                    "export the requests anew",
+                    "export the requests again",
                     id="external-certificate-needed",
                 )
             )
@@ -300,7 +302,7 @@ def _unfit(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> list[P
         what = f"{host} has a member of the cluster {other}"
         found.append(Problem(where, what, "give it another host", id="another-clusters-host"))
     if not facts.commands.get(desired.OPENSSL, "").strip():
-        what = f"{host} has no openssl to make its keys with, and they are made nowhere else"
+        what = f"{host} has no openssl, and the keys are made only on the host"
         found.append(Problem(where, what, "install openssl there", id="host-unsupported"))
     return found
 
@@ -344,7 +346,7 @@ def _ask(
     path = layout.certificate(cluster, kind)
     asked = [f"{'IP' if is_ip(name) else 'DNS'}:{name}" for name in names]
     return Change(
-        f"ask for a certificate of the key {path}.key.new, which is made there",
+        f"make the key {path}.key.new on the host, and a request for its certificate",
         ask=signing_request(path, member.name, asked),
         answer=answer,
     )

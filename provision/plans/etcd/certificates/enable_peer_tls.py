@@ -101,8 +101,8 @@ def _require_all(cluster: EtcdCluster, observed: EtcdState, running: Running) ->
     ]
     if problems:
         raise PreflightFailed(
-            "peer TLS is turned on for the members that there are: change the members before, or "
-            "after it; nothing was changed",
+            "peer TLS is turned on for all present members: change the members before or after "
+            "that",
             problems,
             id="members-unclear",
         )

@@ -76,8 +76,9 @@ def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     _require_declared(cluster, observed)
     if cluster.tls.ca == "external":
         raise UsageError(
-            "the CA is not this tool's to replace: put the new one into etcd.tls.ca_bundle beside "
-            f"the old one, then {external_ca.HOW}, invoke rotate-certs; then take the old one out",
+            "this tool cannot replace an external CA: put the new CA into etcd.tls.ca_bundle "
+            f"beside the old one, then {external_ca.HOW}, invoke rotate-certs; then remove the "
+            "old CA from the bundle",
             id="command-not-applicable",
         )
     if needs_outage(cluster, observed):
@@ -229,8 +230,8 @@ def _replaced(cluster: EtcdCluster) -> Problem:
 def _require_chosen(over: Sequence[EtcdMember], members: Sequence[EtcdMember]) -> None:
     if left := [m.name for m in over if m not in members]:
         raise UsageError(
-            f"--limit leaves out {', '.join(left)}, whose certificates have expired: they "
-            "must come first",
+            f"--limit leaves out {', '.join(left)}, whose certificates have expired: their "
+            "certificates must be renewed first",
             id="option-invalid",
         )
 
@@ -296,7 +297,7 @@ def _imported(etcd: Etcd, observed: EtcdState, members: Sequence[EtcdMember]) ->
     if len(members) == len(cluster.members):
         steps += imported.own_step(cluster)
     if not steps and not told:
-        what = "no certificate was imported that is not in place"
+        what = "every imported certificate is already in place"
         remedy = "invoke export-csrs --all --to DIR, have them signed, invoke import-certs DIR"
         told = (Problem(cluster.name, what, remedy, "warning", id="external-certificate-needed"),)
     return dataclasses.replace(_plan(cluster, steps), notes=told)
@@ -327,13 +328,12 @@ def _require_declared(cluster: EtcdCluster, observed: EtcdState) -> None:
     there = observed.running.roster
     if undeclared := [as_registered(cluster, r) for r in undeclared_members(cluster, there)]:
         raise PreflightFailed(
-            "not every member is in the inventory, and the others would not know the new CA; "
-            "nothing was changed",
+            "not every member is in the inventory, and the others would not know the new CA",
             [
                 Problem(
                     f"etcd member {m.name}",
                     f"is a member at {m.peer_url} that the inventory does not have",
-                    f"declare it, or let it go: invoke deploy-etcd --remove {m.name}",
+                    f"declare it, or remove it: invoke deploy-etcd --remove {m.name}",
                     id="member-not-declared",
                 )
                 for m in undeclared
@@ -373,9 +373,7 @@ def _require_installed(cluster: EtcdCluster, observed: EtcdState) -> None:
         if desired.installed(cluster, kind, observed.facts[m.machine]) is None
     ]
     if problems:
-        raise PreflightFailed(
-            "there is nothing to rotate yet; nothing was changed", problems, id="deploy-first"
-        )
+        raise PreflightFailed("there is nothing to rotate yet", problems, id="deploy-first")
 
 
 def _successor(cluster: EtcdCluster, ca: own_ca.CaSet, *, write: bool) -> certificates.Authority:

@@ -83,7 +83,7 @@ def whose(alarm: Alarm, seen: ClusterHealth) -> str:
     names |= {r.id: r.name for r in seen.registered if r.name}
     if not alarm.member_id:
         return "no member"
-    return names.get(alarm.member_id, f"{alarm.member_id:x}, which is no member")
+    return names.get(alarm.member_id, f"{alarm.member_id:x}, which is not a member")
 
 
 def _disarm(etcd: Etcd, seen: ClusterHealth, kind: str) -> None:
@@ -124,7 +124,7 @@ def _differing(seen: ClusterHealth, found: Comparison) -> list[Problem]:
     if found.equal:
         away = ", ".join(_name(r) for r in voters if not seen.is_member_healthy(r.name))
         what = f"alarm CORRUPT: {found.compared} of {len(voters)} voters could be compared"
-        remedy = f"start the others first ({away}): invoke deploy-etcd"
+        remedy = f"start the other members first ({away}): invoke deploy-etcd"
         if not away:  # during an upgrade: see hashes
             remedy = "their releases differ, and so may their hashes: see etcdctl alarm disarm"
         return [Problem("etcd", what, remedy, id="alarm-corrupt")]

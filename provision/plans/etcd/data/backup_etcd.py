@@ -202,13 +202,13 @@ def check(path: Path) -> str:
     if length <= DIGEST or length % PAGE != DIGEST:
         raise _bad(
             path,
-            f"is no whole etcd snapshot: {length} bytes",
-            "take a file of backup-etcd or etcdctl snapshot save, not a copy of member/snap/db",
+            f"is not a complete etcd snapshot: {length} bytes",
+            "use a file of backup-etcd or etcdctl snapshot save, not a copy of member/snap/db",
         )
     if tail != body.digest():
-        raise _bad(path, "differs from the sha256 that etcd put at its end", "take another backup")
+        raise _bad(path, "differs from the sha256 that etcd put at its end", "use another backup")
     if recorded and recorded[0] != whole.hexdigest():
-        raise _bad(path, f"differs from the sha256 in {beside.name}", "take another backup")
+        raise _bad(path, f"differs from the sha256 in {beside.name}", "use another backup")
     return whole.hexdigest()
 
 

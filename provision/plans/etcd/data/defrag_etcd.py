@@ -199,7 +199,8 @@ def _defrag_step(
         calls.insert(
             0,
             Action(
-                f"etcd: another member leads, since {member.name} does not answer meanwhile",
+                f"etcd: another member takes the lead, because {member.name} does not answer "
+                "during the defragmentation",
                 partial(reconfigure.move_leadership_off, etcd, member, others),
             ),
         )
@@ -213,9 +214,10 @@ def _stalls(cluster: EtcdCluster, sizes: Mapping[str, Usage]) -> Problem:
     seconds = max(1, round(now.in_use / REWRITTEN_PER_SECOND))
     return Problem(
         f"etcd member {now.member}",
-        f"is the only member: while its database is rewritten ({size(now.in_use)}, some {seconds} "
-        "s), etcd answers no read, write or renewal of a lease, so workers may lose theirs",
-        "run it when this does no harm",
+        f"is the only member: while its database is rewritten ({size(now.in_use)}, some "
+        f"{seconds} s), etcd answers no read, write or renewal of a lease, so workers may lose "
+        "their leases",
+        "run it at a time when this does no harm",
         "warning",
         id="defrag-stalls",
     )

@@ -61,7 +61,7 @@ def take(inventory: Inventory, fleet: Fleet, directory: Path, *, keep: int = 0) 
     cluster = inventory.etcd
     if cluster.backup is None:
         raise UsageError(
-            f"{inventory.path}: etcd.backup is not there, so no timer saves backups to be fetched",
+            f"{inventory.path}: etcd.backup is not declared, so no timer saves backups",
             id="command-not-applicable",
         )
     seen = stored.look(inventory, fleet)
@@ -89,14 +89,14 @@ def take(inventory: Inventory, fleet: Fleet, directory: Path, *, keep: int = 0) 
     except OSError as error:
         raise _unwritable(directory, error) from error
     if not came and not here:
-        raise Unhealthy("no backup arrived whole", problems, id="backup-unproven")
+        raise Unhealthy("no backup arrived complete", problems, id="backup-unproven")
     return Fetched(tuple(came), tuple(here), tuple(problems), removed)
 
 
 def describe(fetched: Fetched) -> list[str]:
     """The results, one line for each file and problem."""
     lines = [
-        f"{path}: revision {s.name.revision}, from {s.host}:{s.path}; its sha256 is right here, too"
+        f"{path}: revision {s.name.revision}, from {s.host}:{s.path}; the copy has the right sha256"
         for path, s in fetched.came
     ]
     return lines or ["the newest backup of every history is here already"]

@@ -98,16 +98,14 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
         and (problem := restore_etcd.disk_away(m, facts[m.machine])) is not None
     ]
     if away:
-        raise PreflightFailed(
-            "a data disk is not mounted; nothing was changed", away, id="member-data-lost"
-        )
+        raise PreflightFailed("a data disk is not mounted", away, id="member-data-lost")
     _fit(cluster, chosen, facts[chosen.machine])
     _of_the_chosen(cluster, chosen)
     key = hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
     begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
     if begun is not None and (begun.command, begun.key) != ("recover", key):
         raise PreflightFailed(
-            f"a {begun.command} of {begun.id} has begun and not ended",
+            f"a {begun.command} of {begun.id} is not finished",
             [
                 Problem(
                     cluster.name,
@@ -119,17 +117,17 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
             id="recovery-unfinished",
         )
     if begun is None and (refusing := [m.member.name for m in seen.members if m.refused]):
-        what = "runs and refuses the login: nobody knows whether it serves"
+        what = "runs and refuses the login: it is not known whether it serves"
         remedy = "see etcd.auth.root_password in the inventory"
         raise PreflightFailed(
-            "it is not known that the quorum is lost; nothing was changed",
+            "it is not known that the quorum is lost",
             [Problem(name, what, remedy, id="etcd-login-refused") for name in refusing],
             id="etcd-login-refused",
         )
     if begun is None and seen.healthy_count and not _diverged(seen, etcd):
         healthy = ", ".join(m.member.name for m in seen.members if m.healthy)
         raise PreflightFailed(
-            "the quorum is not lost; nothing was changed",
+            "the quorum is not lost",
             [
                 Problem(
                     cluster.name,
@@ -209,7 +207,7 @@ def plan(etcd: Etcd, observed: RecoveryState) -> Plan:
 def see_to_alarms(etcd: Etcd, observed: RecoveryState) -> Step:
     """When all survivors are back: disarm the alarms that were in the data."""
     back = replace(etcd.cluster, members=tuple(s.member for s in observed.survivors))
-    return Step("see to the alarms", calls=(alarms.settle(etcd.with_cluster(back)),))
+    return Step("check the alarms", calls=(alarms.settle(etcd.with_cluster(back)),))
 
 
 def finish(etcd: Etcd, observed: RecoveryState) -> Plan:
@@ -257,7 +255,7 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
     if owner(facts, layout.UNIT_PATH) != cluster.name:
         problem = Problem(
             where,
-            "is no member of this cluster",
+            "is not a member of this cluster",
             "choose another member",
             id="recovery-source-unfit",
         )
@@ -359,8 +357,8 @@ def _notes(observed: RecoveryState) -> tuple[Problem, ...]:
     notes = [
         Problem(
             name,
-            f"is at {at}: what it has not got of later writes is lost, even those that clients "
-            "were told of as done",
+            f"is at {at}: later writes that it does not have are lost, even writes that etcd "
+            "acknowledged to clients",
             "a backup may be newer: compare the revision in its name",
             "warning",
             id="data-loss-ahead",
@@ -385,8 +383,9 @@ def _notes(observed: RecoveryState) -> tuple[Problem, ...]:
         Problem(
             m.name,
             f"{m.machine.host} does not answer, or has no member of this cluster",
-            "never start its etcd with the old data again: with another such member it would be "
-            f"the old cluster. When it is back: invoke add-member --name {m.name}",
+            "never start its etcd with the old data again: together with another such member, "
+            "it would form the old cluster again. When the host is back: invoke add-member "
+            f"--name {m.name}",
             "warning",
             id="data-loss-ahead",
         )

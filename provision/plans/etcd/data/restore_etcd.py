@@ -75,9 +75,7 @@ def observe(etcd: Etcd, file: Path, *, bump: bool = True) -> RestoreState:
         for p in _problems(cluster, m, facts[m.machine], file.stat().st_size, mark)
     ]
     if problems:
-        raise PreflightFailed(
-            "preflight failed; nothing was changed", problems, id="preflight-failed"
-        )
+        raise PreflightFailed("preflight failed", problems, id="preflight-failed")
     return RestoreState(file, digest, facts, mark, continues)
 
 
@@ -108,7 +106,7 @@ def plan(etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
     steps += _step("start all members together", starting, recovery_marker.start, after=verify)
     if not steps:  # an earlier run has done all of this
         steps.append(Step("verify the restored cluster", after=verify))
-    steps.append(Step("see to the alarms", calls=(alarms.settle(etcd),)))
+    steps.append(Step("check the alarms", calls=(alarms.settle(etcd),)))
     guards = tuple(m.machine for m in cluster.members)
     return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed, bump), guards)
 
@@ -375,9 +373,9 @@ def _notes(cluster: EtcdCluster, observed: RestoreState, bump: bool) -> tuple[Pr
         notes.append(
             Problem(
                 cluster.name,
-                "revisions begin again at the snapshot's: watches of clients that have seen newer "
-                "ones miss changes",
-                "restart such clients; etcd 3.6 and later can move revisions on",
+                "revisions begin again at the revision of the snapshot: clients that have seen "
+                "newer revisions miss changes in their watches",
+                "restart such clients; etcd 3.6 and later can raise the revisions",
                 "warning",
                 id="data-loss-ahead",
             )

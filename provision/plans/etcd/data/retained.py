@@ -99,7 +99,7 @@ def plan(inventory: Inventory, observed: RetainedState, delete: Collection[str])
             for m in observed.unfinished
         ]
         raise PreflightFailed(
-            "finish it first, by its own command; nothing was deleted",
+            "finish it first with its own command",
             problems,
             id="recovery-unfinished",
         )

@@ -177,7 +177,8 @@ class Stored:
                     _warning(
                         h.where,
                         f"former data and backups of former histories take {size(total)}, "
-                        f"{100 * h.share:.0f} % of the disk; the most is {size(most)} in {path}",
+                        f"{100 * h.share:.0f} % of the disk; the largest part is {size(most)} "
+                        f"in {path}",
                         "invoke kept-data, and delete what you do not need; remove old "
                         "backups by hand",
                         id="kept-data-large",

@@ -43,8 +43,10 @@ class Declared:
         found = []
         for move in self.left:
             m = move.member
-            what = f"is a member at {m.peer_url} that the inventory does not have; it is left"
-            remedy = f"declare it, or let it go: invoke deploy-etcd --remove {m.name}"
+            what = (
+                f"is a member at {m.peer_url} that the inventory does not have; it is not removed"
+            )
+            remedy = f"declare it, or remove it: invoke deploy-etcd --remove {m.name}"
             found.append(
                 Problem(f"etcd member {m.name}", what, remedy, "warning", id="member-not-declared")
             )
@@ -116,15 +118,15 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: EtcdState, running: Runn
         if other is not None:
             what = f"has the peer URL of {other.name}, a member of the running cluster"
             remedy = (
-                f"a member keeps its name for life: call it {other.name}, or invoke remove-member "
-                f"{other.name} first"
+                f"a member cannot change its name: call it {other.name}, or invoke "
+                f"remove-member {other.name} first"
             )
             problems.append(Problem(where, what, remedy, id="members-unclear"))
         elif there is not None and there.name and member.name in cluster.established.odd:
             problems.append(_odd(cluster, member, where))
         elif there is None:
             if any(old.machine == member.machine for old in leaving):
-                what = "is on the host of a member that is not in the inventory any more"
+                what = "is on the host of a member that is no longer in the inventory"
                 problems.append(
                     Problem(
                         where,
@@ -135,7 +137,8 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: EtcdState, running: Runn
                 )
         elif there.name and _only_scheme_differs(member, there.peer_urls):
             what = (
-                f"peer URL is {', '.join(there.peer_urls)} in the cluster, {member.peer_url} here"
+                f"peer URL is {', '.join(there.peer_urls)} in the cluster, but "
+                f"{member.peer_url} in the inventory"
             )
             problems.append(
                 Problem(
@@ -155,7 +158,7 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: EtcdState, running: Runn
             problems.append(Problem(where, what, remedy, id="member-data-lost"))
     if problems:
         raise PreflightFailed(
-            "the members differ from the inventory in a way that is not clear; nothing was changed",
+            "the members differ from the inventory in a way that is not clear",
             problems,
             id="members-unclear",
         )
@@ -163,7 +166,7 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: EtcdState, running: Runn
 
 def _odd(cluster: EtcdCluster, member: EtcdMember, where: str) -> Problem:
     option = f" --cluster-id {cluster.established.name}" if cluster.established.name else ""
-    what = "has data that are not of the cluster that serves"
+    what = "its data is not from the cluster that serves"
     remedy = f"invoke replace-member {member.name}{option}: its data is kept aside"
     return Problem(where, what, remedy, id="member-odd")
 

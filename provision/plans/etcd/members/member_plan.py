@@ -103,7 +103,7 @@ def with_workers(
     if told.steps and made.standing:
         # While the alarm stands, a restarted worker gets no lease.
         remedy = "run invoke deploy-etcd when the alarm is solved"
-        what = "the endpoint lists of the workers are stale, and stay so until the alarm is solved"
+        what = "the endpoint lists of the workers are stale until the alarm is solved"
         made.notes.append(Problem("alluxio.workers", what, remedy, "warning", id="endpoints-stale"))
         return
     made.notes += told.notes
@@ -137,7 +137,7 @@ def with_members(inventory: Inventory, members: Sequence[EtcdMember]) -> Invento
 
 def _note_workers(etcd: Etcd) -> Step:
     return Step(
-        "note that the workers are to be told",
+        "note that the workers need the new endpoints",
         (),
         (
             Action(
@@ -172,8 +172,8 @@ def declared_member(inventory: Inventory, name: str) -> EtcdMember:
 def require_odd_is_kept(cluster: EtcdCluster, name: str, delete: Collection[str]) -> None:
     if delete and name in cluster.established.odd:
         raise UsageError(
-            f"the data of {name} are not of the cluster that serves: they are kept aside, not "
-            "deleted; invoke kept-data deletes them when they are known to be of no use",
+            f"the data of {name} is not from the cluster that serves: it is kept aside, not "
+            "deleted; when you know that you do not need it, delete it with invoke kept-data",
             id="option-invalid",
         )
 

@@ -79,9 +79,7 @@ def build(etcd: Etcd, observed: EtcdState, change: MemberChanges, ca: tls.Ca | N
     healthy = set(running.healthy) | set(change.starting)
     if why := membership_diff.obstacle(voters, healthy, moves):
         problems = [p for p in running.health.problems if p.severity == "error"]
-        raise PreflightFailed(
-            f"{why}; nothing was changed", [*problems, *change.beside], id="quorum-at-risk"
-        )
+        raise PreflightFailed(why, [*problems, *change.beside], id="quorum-at-risk")
     adding = [m.member.name for m in moves if m.kind is ChangeKind.ADD]
     if adding and running.health.asks_for_login and not change.recovering:
         out = [
@@ -167,7 +165,9 @@ class _Builder:
             for m in odd
         )
         if calls:
-            self.made.steps.append(Step("let a member with the majority's data lead", calls=calls))
+            self.made.steps.append(
+                Step("give the lead to a member with the majority's data", calls=calls)
+            )
 
     def prepare(self, moves: Iterable[MemberChange]) -> None:
         """The changes that no service notices, on all new members' hosts at once."""
@@ -189,13 +189,13 @@ class _Builder:
         former = self.running.pending.clean.get(member.name, member.machine.host)
         if former != member.machine.host:
             where = f"{member.name} ({former})"
-            what = "is not cleaned: a member of this name comes to another host"
+            what = "is not cleaned: the member with this name moves to another host"
             remedy = "when it is back: systemctl disable --now etcd.service there"
             self.made.notes.append(Problem(where, what, remedy, "warning", id="host-not-cleaned"))
         if mount := desired.disk_away(member, facts):
             where = f"{member.name} ({member.machine.host})"
-            what = f"no disk is mounted at {mount}, where one was: the data go to another disk"
-            remedy = f"to have them on a disk, mount one at {mount} first"
+            what = f"no disk is mounted at {mount} any more: the data goes to another disk"
+            remedy = f"to have the data on its own disk, mount a disk at {mount} first"
             self.made.notes.append(Problem(where, what, remedy, "warning", id="member-data-lost"))
         if move.id is None:
             old = _set_aside(member, self.observed.facts[member.machine], self.delete)

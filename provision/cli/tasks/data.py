@@ -1,0 +1,326 @@
+"""The commands on etcd's data: backups, restores, recovery, space and alarms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provision.cli.command import command
+from provision.cli.run import Run
+from provision.cli.tasks import common
+from provision.errors import UsageError
+
+if TYPE_CHECKING:
+    from provision.engine.plan import Step
+    from provision.inventory.resolved import Inventory, Machine
+    from provision.plans.alluxio.reregister_workers import Watch
+
+
+@command(
+    guarded=True,
+    help={
+        "to": "Folder for the file; `backups` beside the inventory when not given.",
+        "keep": "How many backups of each history stay there, the newest; or all.",
+        "fetch": "Take no backup: copy the timer's newest ones from the members' hosts to here.",
+    },
+    writes=True,
+)
+def backup_etcd(run: Run, to: str = "", keep: str = "all", fetch: bool = False) -> int:
+    """Save a snapshot of etcd on this machine, and prove it by restoring it beside a member."""
+    from provision import terminal
+    from provision.engine import audit as log
+    from provision.plans.etcd.data import backup_etcd
+
+    if keep != "all" and not (keep.isascii() and keep.isdigit() and int(keep)):
+        raise UsageError(f"--keep is a number above 0, or all; not {keep!r}", id="option-invalid")
+    count = 0 if keep == "all" else int(keep)
+    if fetch:
+        run.guarded = False  # files are fetched, also when no member serves
+    inventory = common.load_own_etcd(run)
+    into = Path(to).expanduser() if to else backup_etcd.default_directory(inventory)
+    if fetch:
+        return _fetch(run, inventory, into, count)
+    backup = backup_etcd.take(run.etcd(inventory.etcd), into, keep=count)
+    by = log.author(run.command, inventory.cluster)
+    log.note(
+        by,
+        backup.member,
+        [f"save {backup.path}", *(f"remove {p}" for p in backup.removed)],
+        ok=True,
+    )
+    common.note(run)
+    if run.json:
+        terminal.emit_json(backup.document())
+        return 0
+    terminal.say(backup_etcd.describe(backup))
+    for path in backup.removed:
+        terminal.say(f"removed {path}: --keep {keep}")
+    return 0
+
+
+def _fetch(run: Run, inventory: Inventory, into: Path, keep: int) -> int:
+    from provision import terminal
+    from provision.cli import console
+    from provision.engine import audit as log
+    from provision.plans.etcd.data import fetch_backups
+
+    fetched = fetch_backups.take(inventory, run.fleet, into, keep=keep)
+    by = log.author(run.command, inventory.cluster)
+    for path, saved in fetched.came:
+        log.note(by, saved.member, [f"fetch {path}"], ok=True)
+    for path in fetched.removed:
+        log.note(by, "", [f"remove {path}"], ok=True)
+    if run.json:
+        terminal.emit_json(fetched.document())
+    else:
+        terminal.say("\n".join(fetch_backups.describe(fetched)))
+        for path in fetched.removed:
+            terminal.say(f"removed {path}: --keep {keep}")
+        console.problems(fetched.problems)
+    return 1 if any(p.severity == "error" for p in fetched.problems) else 0
+
+
+@command(
+    changes=True,
+    help={
+        "file": "A file of backup-etcd, or of etcdctl snapshot save.",
+        "yes_restore": "The cluster's name: do not ask. For scripts.",
+        "bump_revision": "Begin far above every revision that a client has seen (etcd 3.6 on).",
+    },
+)
+def restore_etcd(run: Run, file: str, yes_restore: str = "", bump_revision: bool = True) -> int:
+    """Make every member anew from one snapshot; their old data is kept aside on the hosts.
+
+    Asks for the cluster's name. Killed anywhere, it is finished by running it again.
+    """
+    from provision.cli import console
+    from provision.engine.plan import further
+    from provision.plans.alluxio import reregister_workers
+    from provision.plans.etcd.data import restore_etcd
+
+    inventory = common.load_own_etcd(run)
+    common.require_workers_not_newer(run, inventory)
+    etcd = run.etcd(inventory.etcd)
+    observed = restore_etcd.observe(etcd, Path(file).expanduser(), bump=bump_revision)
+    plan = restore_etcd.plan(etcd, observed, bump=bump_revision)
+    watch = reregister_workers.watch(inventory, etcd)
+    if watch is not None:
+        plan = replace(plan, steps=(*plan.steps, watch.step))
+    console.problems(plan.notes)
+    common.Consent(
+        inventory.cluster, yes_restore, "restored", "This replaces etcd's data", "--yes-restore"
+    ).require(run, plan)
+    carried = common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
+    if carried:
+        steps = _restart_lost_workers(run, watch, plan.guards)
+        with further("the restore is finished"):
+            last = restore_etcd.finish(etcd, observed)
+            common.carry_out(run, last)
+        common.note(run)
+        plan = replace(plan, steps=(*plan.steps, *steps, *last.steps))
+        _say_alarms(run, inventory)
+    kept = {m.name: restore_etcd.kept(m, observed.mark) for m in inventory.etcd.members}
+    common.finish(
+        run, plan, carried, {"kept": kept}, f"old data: {', '.join(sorted({*kept.values()}))}"
+    )
+    return 0
+
+
+@command(
+    changes=True,
+    help={
+        "from": "The member whose data the cluster goes on from.",
+        "cluster_id": "Of two etcd clusters among the members, the one to go on from, by its id.",
+        "yes_recover": "The cluster's name: do not ask. For scripts.",
+    },
+)
+def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: str = "") -> int:
+    """When a quorum is lost for good: go on from one member's data, and say what may be lost.
+
+    Asks for the cluster's name. Killed anywhere, it is finished by running it again.
+    """
+    from provision.cli import console
+    from provision.engine.plan import Plan, further
+    from provision.etcd.cluster import guard
+    from provision.plans.alluxio import reregister_workers
+    from provision.plans.etcd.data import alarms, recover_etcd, restore_etcd
+    from provision.plans.etcd.members import add_member
+    from provision.plans.etcd.members.member_plan import Options
+    from provision.plans.etcd.state import observe
+
+    if not from_:
+        raise UsageError(
+            "from which member? --from NAME, best the one with the newest revision",
+            id="argument-missing",
+        )
+    inventory = common.load_own_etcd(run)
+    etcd = run.etcd(inventory.etcd)
+    if cluster_id:
+        inventory = guard.choose(inventory, etcd, cluster_id)
+        etcd = etcd.with_cluster(inventory.etcd)
+    common.require_workers_not_newer(run, inventory)
+    seen = recover_etcd.observe(etcd, from_)
+    plan = recover_etcd.plan(etcd, seen)
+    console.problems(plan.notes)
+    common.Consent(
+        inventory.cluster, yes_recover, "recovered", "Later writes may be lost", "--yes-recover"
+    ).require(run, plan)
+    common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
+    if not run.dry_run:
+        lost = [m.name for m in seen.lost]
+        for member in seen.rejoining:
+            workers = member == seen.rejoining[-1]  # the workers get all endpoints once, at the end
+            with further(f"{member.name} joins again"):
+                there = observe.observe(etcd, lost, recovering=True)
+                join = add_member.plan(
+                    inventory,
+                    etcd,
+                    there,
+                    member.name,
+                    Options(write=True, workers=workers),
+                    recovering=True,
+                    sparing=alarms.KINDS,
+                )
+                common.carry_out(run, join)
+            plan = replace(plan, steps=(*plan.steps, *join.steps))
+        watch = reregister_workers.watch(inventory, etcd)
+        seeing = [recover_etcd.see_to_alarms(etcd, seen)]
+        seeing += [] if watch is None else [watch.step]
+        with further("the workers are registered again"):
+            looking = Plan(run.command, inventory.cluster, tuple(seeing), guards=plan.guards)
+            common.carry_out(run, looking)
+        steps = _restart_lost_workers(run, watch, plan.guards)
+        plan = replace(plan, steps=(*plan.steps, *looking.steps, *steps))
+        with further("the recovery is finished"):
+            last = recover_etcd.finish(etcd, seen)
+            common.carry_out(run, last)
+        common.note(run)
+        plan = replace(plan, steps=(*plan.steps, *last.steps))
+        _say_alarms(run, inventory)
+    kept = restore_etcd.kept(seen.chosen, seen.mark)
+    common.finish(run, plan, not run.dry_run, {"kept": kept}, f"a copy of the old data: {kept}")
+    return 0
+
+
+@command(
+    changes=True,
+    help={
+        "delete": "Names of folders to delete, such as member.removed-..., on every host with one.",
+        "limit": common.LIMIT,
+    },
+)
+def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
+    """Show the data that removals, restores and recoveries have kept aside, and its size.
+
+    It goes only when --delete names it.
+    """
+    from provision import terminal
+    from provision.inventory.selection import choose
+    from provision.plans.etcd.data import retained
+    from provision.text import size
+
+    run.changes = bool(delete)
+    inventory = common.load(run)
+    seen = retained.observe(inventory, run.fleet, choose(inventory.etcd.members, limit))
+    plan = retained.plan(inventory, seen, [n.strip() for n in delete.split(",") if n.strip()])
+    if not run.json and not delete:
+        rows = [
+            (k.member.name, k.path, k.why, f"{k.when:%Y-%m-%d %H:%M}", size(k.bytes))
+            for k in seen.kept
+        ]
+        terminal.table(("member", "folder", "kept by a", "since (UTC)", "size"), rows)
+    carried = common.carry_out(run, plan)
+    total = size(sum(k.bytes for k in seen.kept))
+    line = f"{total} in {len(seen.kept)} folders; --delete NAME,... deletes what it names"
+    extra = {"kept": [k.document() for k in seen.kept]}
+    common.finish(run, plan, carried, extra, "" if delete else line)
+    return 0
+
+
+@command(
+    changes=True,
+    guarded=True,
+    help={
+        "compact": "First drop the history of every key, up to the newest revision.",
+        "all": "Rewrite every database, also when that gives little space back.",
+    },
+)
+def defrag_etcd(run: Run, compact: bool = False, all: bool = False) -> int:
+    """Give free space of etcd's databases back, one member at a time, the leader last.
+
+    A leader first hands leadership over. Members with little to give back are left out.
+    """
+    from provision import terminal
+    from provision.etcd.cluster import gates, health
+    from provision.plans.etcd.data import defrag_etcd
+    from provision.text import size
+
+    inventory = common.load_own_etcd(run)
+    etcd = run.etcd(inventory.etcd)
+    gates.wait_until_recovered(etcd, health.observe(etcd))
+    seen = health.observe(etcd, quotas=True)
+    before = defrag_etcd.usage(seen)
+    free = defrag_etcd.free_space(etcd)
+    plan = defrag_etcd.plan(etcd, seen, compact=compact, every=all, free=free)
+    carried = common.carry_out(run, plan)
+    now = before
+    if carried:
+        now = defrag_etcd.usage(health.observe(etcd, quotas=True))
+    if not run.json:
+        headings = ("member", "role", "before", "size", "in use", "quota", "alarms")
+        terminal.table(headings, defrag_etcd.rows(now, before))
+    freed = sum(u.size for u in before) - sum(u.size for u in now)
+    line = f"{size(max(0, freed))} freed"
+    if not plan.steps:
+        line = "no member has space to give back (--all rewrites every database)"
+    if any(u.alarms for u in now):
+        line += "; alarms are still on: invoke disarm-alarms"
+    documents = {
+        "before": [u.document() for u in before],
+        "after": [u.document() for u in now],
+    }
+    common.finish(run, plan, carried, documents, line)
+    return 0
+
+
+@command(changes=True, guarded=True)
+def disarm_alarms(run: Run) -> int:
+    """Disarm etcd's alarms whose cause is gone; for the others, say what to do."""
+    from provision.plans.etcd.data import disarm_alarms
+
+    inventory = common.load_own_etcd(run)
+    etcd = run.etcd(inventory.etcd)
+    plan = disarm_alarms.plan(etcd)
+    common.finish(
+        run, plan, common.carry_out(run, plan), line="" if plan.steps else "there is no alarm"
+    )
+    return 0
+
+
+def _restart_lost_workers(
+    run: Run, watch: Watch | None, guards: tuple[Machine, ...]
+) -> tuple[Step, ...]:
+    """Restart the workers that ``watch`` has found, group by group. Returns the steps."""
+    from provision.engine.plan import further
+
+    if watch is None:
+        return ()
+    with further("the workers are registered again"):
+        plan = replace(watch.plan(run.command), guards=guards)
+        common.carry_out(run, plan)
+    return plan.steps
+
+
+def _say_alarms(run: Run, inventory: Inventory) -> None:
+    """Warn about alarms from the restored data that stand because their cause is still there."""
+    from provision.cli import console
+    from provision.etcd.cluster import health
+    from provision.plans.etcd.data import alarms
+
+    etcd = run.etcd(inventory.etcd)
+    seen = health.observe(etcd, quotas=True)
+    for kind in sorted(seen.alarms):
+        found = alarms.unsolved(seen, etcd, kind)
+        then = "; then invoke disarm-alarms and restart-workers"
+        console.problems([replace(p, severity="warning", remedy=p.remedy + then) for p in found])

@@ -1,0 +1,209 @@
+"""Command lines that Invoke's parser does not take, of both programs."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from invoke.exceptions import Exit, ParseError
+from invoke.main import program as invoke
+from invoke.program import Program
+
+from provision.cli import usage
+from provision.cli.command import BROKEN_PIPE
+from provision.cli.commands import namespace
+from provision.cli.program import TASKS
+from provision.cli.program import program as ours
+from tests.unit.test_cli import into_a_closed_pipe
+
+ROOT = Path(__file__).parents[2]
+#: Exit code, stdout, stderr.
+Ended = tuple[int, str, str]
+Line = Callable[[Program, str], Ended]
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Line]:
+    """Runs a command line of one of the programs in this process."""
+    monkeypatch.chdir(ROOT)
+
+    def run(program: Program, words: str) -> Ended:
+        with pytest.raises(SystemExit) as done:
+            program.run(["program", *words.split()])
+        seen = capsys.readouterr()
+        return int(done.value.code or 0), seen.out, seen.err
+
+    handler = signal.getsignal(signal.SIGINT)  # tasks.py has one of its own
+    yield run
+    signal.signal(signal.SIGINT, handler)
+
+
+both = pytest.mark.parametrize("program", [ours, invoke], ids=["ours", "invoke"])
+
+
+def refused(line: Line, program: Program, words: str, id: str, *said: str) -> None:
+    """The line ends with 2, and one line on stderr with ``id``."""
+    code, out, err = line(program, words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.endswith(f" [{id}]\n")
+    assert err.count("\n") == 1
+    assert [text for text in said if text not in err] == []
+
+
+@both
+@pytest.mark.parametrize(
+    ("words", "id"),
+    [
+        ("nope --format json", "task-unknown"),
+        ("nope -f json", "task-unknown"),
+        ("deploy-etcd --format=json nope", "argument-unexpected"),
+        ("deploy-etcd -fjson status --nope", "option-unknown"),
+        ("deploy-etcd -df json x", "argument-unexpected"),
+        ("move-leader --to --format json", "argument-missing"),
+        ("remove-member -f=json", "argument-missing"),
+        ("deploy-etcd -f json --list status", "option-invalid"),
+        ("--format json deploy-etcd", "option-unknown"),
+    ],
+)
+def test_the_document(line: Line, program: Program, words: str, id: str) -> None:
+    code, out, err = line(program, words)
+    assert code == 2
+    document = json.loads(out)
+    assert err == f"error: {document.pop('error')} [{id}]\n"
+    schema = "alluxio-provision/error/1"
+    assert document == {"schema": schema, "id": id, "exit_code": 2, "problems": []}
+
+
+def test_the_document_of_an_option_without_effect(line: Line) -> None:
+    """Of Invoke alone."""
+    code, out, _ = line(invoke, "-e check-nodes -f json")
+    assert (code, json.loads(out)["id"]) == (2, "option-invalid")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("status", "status --format table", "status -- --format json", "status --limit json"),
+        "-f json status",  # before the tasks it is an option of Invoke's own
+        "-fjson status",
+    ],
+)
+def test_who_asks_for_no_document(words: str) -> None:
+    assert not usage.asks_for_json(words.split())
+
+
+@both
+def test_an_option_without_its_value(line: Line, program: Program) -> None:
+    refused(line, program, "move-leader --to", "argument-missing", "--to needs a value")
+    words = "check-nodes --nodes-timeout"
+    refused(line, program, words, "argument-missing", "--nodes-timeout needs a value")
+
+
+@both
+def test_an_unknown_task(line: Line, program: Program) -> None:
+    for words in ("nope", "--help nope", "deploy-etcd start-worker"):
+        refused(line, program, words, "task-unknown", "see invoke --list")
+    refused(line, program, "chek-nodes", "task-unknown", "did you mean check-nodes?")
+
+
+@both
+def test_an_unknown_option(line: Line, program: Program) -> None:
+    refused(
+        line,
+        program,
+        "deploy-etcd --remov",
+        "option-unknown",
+        "deploy-etcd has no option",
+        "did you mean --remove?",
+        "see invoke --help deploy-etcd",
+    )
+    refused(line, program, "--nope", "option-unknown", "before the tasks")
+    refused(line, program, "status --dry-run", "option-unknown", "status has no option")
+
+
+@both
+def test_an_argument_too_many(line: Line, program: Program) -> None:
+    refused(line, program, "deploy-etcd x", "argument-unexpected", "takes no argument", "'x'")
+    refused(line, program, "remove-member a b", "argument-unexpected", "takes NAME only", "'b'")
+    refused(line, program, "deploy-etcd --dry-run=x", "argument-unexpected", "'x'")
+
+
+@both
+@pytest.mark.parametrize("task", [n for n in TASKS if namespace[n].positional])
+def test_a_missing_argument(line: Line, program: Program, task: str) -> None:
+    (name,) = namespace[task].positional
+    refused(line, program, task, "argument-missing", f": invoke {task} {name.upper()} [")
+
+
+@both
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--list nope", "--list takes no name"),
+        ("-l --list-format x", "--list-format is flat, nested or json, not 'x'"),
+        ("deploy-etcd --list-depth x", "--list-depth is a number"),
+        ("deploy-etcd --list status", "'status' may be a task, or a value"),
+    ],
+)
+def test_a_wrong_value(line: Line, program: Program, words: str, said: str) -> None:
+    refused(line, program, words, "option-invalid", said)
+
+
+def test_what_invoke_says_in_other_words_is_still_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another release of Invoke may have other texts."""
+    with pytest.raises(Exit) as done, usage.answered([], TASKS):
+        raise ParseError("Flag said \x1b[2J no")
+    assert done.value.code == 2
+    assert capsys.readouterr().err == "error: Flag said \ufffd[2J no [option-invalid]\n"
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_wrong_line() -> None:
+    with pytest.raises(ValueError, match="Help field"), usage.answered([], TASKS):
+        raise ValueError("Help field was set for param(s) that don't exist")
+
+
+def test_ours_answers_what_it_reads_before_the_tasks(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain Invoke reads these before it loads the tasks."""
+    monkeypatch.setattr(ours, "argv", [])  # as in a new process
+    code, out, _ = line(ours, "--list-depth x status --format json")
+    assert (code, json.loads(out)["id"]) == (2, "option-invalid")
+    refused(line, ours, "--list-depth", "argument-missing", "see invoke --help")
+    refused(line, ours, "--print-completion-script tcsh", "option-invalid", "bash, fish, zsh")
+
+
+@both
+def test_a_word_steers_no_terminal(line: Line, program: Program) -> None:
+    for words in ("\x1b[2J", "--\x1b[2J", "status \x1b[2J", "--help \x1b[2J"):
+        code, _, err = line(program, words)
+        assert code == 2
+        assert "\x1b" not in err
+    assert len(line(program, "x" * 5000)[2]) < 500
+
+
+@both
+def test_help_is_complete(line: Line, program: Program) -> None:
+    """Although the arguments of a task on the line are read twice."""
+    for words in ("deploy-etcd --help", "--help deploy-etcd"):
+        code, out, _ = line(program, words)
+        assert code == 0
+        assert "Members to remove that the inventory does not declare" in " ".join(out.split())
+
+
+def test_another_program_may_load_the_tasks() -> None:
+    usage.check(Program(), namespace)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("program", ["alluxio-provision", "invoke"])
+def test_a_reader_that_goes_away_is_no_error(program: str, unbuffered: str) -> None:
+    done = into_a_closed_pipe(program, ("nope", "--format", "json"), unbuffered or None)
+    assert done.returncode == BROKEN_PIPE
+    assert "BrokenPipe" not in done.stderr
