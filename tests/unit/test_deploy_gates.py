@@ -223,7 +223,7 @@ def test_beside_a_start_the_rest_waits_for_the_alarm(done: plan_text.Done) -> No
         "warning",
         "alarm-corrupt",
     )
-    assert note.what == "is left as it is while the alarm CORRUPT stands"
+    assert note.what == "is not changed while the alarm CORRUPT is raised"
     assert note.remedy
     assert [(p.id, p.severity) for p in plan.left] == [("release-newer", "warning")] * 3
     assert plan.left[0].where.startswith("infra1 (")
@@ -325,11 +325,11 @@ def test_the_workers_are_told_when_members_change_and_it_is_wanted(
         )
     titles = [s.title for s in plan.steps]
     assert ("tell the workers" in titles) is (wanted and joins)
-    assert ("note that the workers are to be told" in titles) is joins
+    assert ("note that the workers need the new endpoints" in titles) is joins
     assert [n.id for n in plan.notes] == (["endpoints-stale"] if joins and not wanted else [])
     if wanted and joins:
         assert told == [tuple(f"http://10.0.0.{n}:2379" for n in (1, 2, 3, 4))]
-        assert titles[0] == "note that the workers are to be told"
+        assert titles[0] == "note that the workers need the new endpoints"
         assert titles[-2:] == ["tell the workers", "note that every worker knows the endpoints"]
 
 
@@ -356,7 +356,7 @@ def test_the_check_of_a_start_is_kept_on_who_runs(done: plan_text.Done) -> None:
     world.stop("infra3")
     world.facts["infra2"] = unchecked(world, "infra2")
     plan = world.plan()
-    quiet = next(s for s in plan.steps if s.title == "prepare without touching a service")
+    quiet = next(s for s in plan.steps if s.title == "prepare the hosts without changing a service")
     assert [h.name for h in quiet.hosts] == ["infra2"]
     assert f"+{CHECKED.strip()}" in quiet.hosts[0].changes[0].diff
 

@@ -220,7 +220,6 @@ def test_nobody_is_added_while_a_voter_is_down(done: plan_text.Done) -> None:
     with pytest.raises(PreflightFailed, match="infra4 cannot be added while infra2") as refused:
         command(add_member.plan, of, "infra4", cluster=with_new(of, 4))
     assert refused.value.id == "quorum-at-risk"
-    assert refused.value.message.endswith("nothing was changed")
     assert ["infra2" in p.where for p in refused.value.problems] == [True]
 
 
@@ -580,7 +579,7 @@ def test_with_an_odd_member_the_others_lead_and_take_over(
         f" before: healthy {rest} while CORRUPT",
         " call: etcd: remove infra2 (2), after another member has taken the lead",
         f" after: healthy {rest} while CORRUPT",
-        "let a member with the majority's data lead",
+        "give the lead to a member with the majority's data",
         " call: etcd: another member takes the lead, if infra4 leads",
         "add infra2 as a learner",
         f" before: healthy {rest} while CORRUPT",

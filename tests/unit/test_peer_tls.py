@@ -264,7 +264,7 @@ def test_members_change_before_or_after_and_not_meanwhile(
     gone = RegisteredMember(9, "other", ("http://10.0.0.9:2380",), (), False)
     unnamed = RegisteredMember(0xAB, "", ("http://10.0.0.8:2380",), (), True)
     world.registered += [gone, unnamed]
-    with pytest.raises(PreflightFailed, match="change the members before, or after it") as refused:
+    with pytest.raises(PreflightFailed, match="change the members before or after that") as refused:
         world.plan(declared)
     assert refused.value.id == "members-unclear"
     assert [(p.where, p.id) for p in refused.value.problems] == [

@@ -102,7 +102,7 @@ def on(plan: Plan) -> list[tuple[str, list[str]]]:
 
 
 SEND, STOP, RESTORE = "upload the snapshot", "stop every member", "restore every member"
-START, ALARMS = "start all members together", "see to the alarms"
+START, ALARMS = "start all members together", "check the alarms"
 VERIFIED = f"one cluster again: healthy {THREE} while CORRUPT+NOSPACE"
 
 
@@ -337,7 +337,7 @@ def test_a_host_that_cannot_be_restored_is_refused(
         (replace(good, paths={}), "deploy-first"),
     ):
         restore.facts["infra2"] = bad
-        with pytest.raises(PreflightFailed, match="nothing was changed") as refused:
+        with pytest.raises(PreflightFailed, match="preflight failed") as refused:
             look()
         assert [(p.where.split()[0], p.id) for p in refused.value.problems] == [("infra2", id)]
     enough = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (140 << 20) + 200)}
@@ -442,7 +442,7 @@ def test_alarms_and_marks_are_of_those_that_came_back(done: plan_text.Done) -> N
         etcd = Etcd(CLUSTER, fleet)
         step = recover_etcd.see_to_alarms(etcd, seen)
         plan = recover_etcd.finish(etcd, seen)
-    assert step.title == "see to the alarms"
+    assert step.title == "check the alarms"
     step.calls[0].do()
     assert done == ["settle infra1+infra3"]
     assert on(plan) == [("finish", ["infra1", "infra3"])]
@@ -530,7 +530,7 @@ def test_a_recovery_goes_on_from_the_same_member(asked: Asked) -> None:
     again = asked.observe()
     assert (again.continues, again.mark) == (True, first.mark)
     for other in ("infra2", "infra3"):
-        with pytest.raises(PreflightFailed, match="has begun and not ended") as refused:
+        with pytest.raises(PreflightFailed, match="is not finished") as refused:
             asked.observe(other)
         assert refused.value.id == "recovery-unfinished"
     asked.facts["infra1"] = facts("infra1", mark=replace(first.mark, command="restore"))

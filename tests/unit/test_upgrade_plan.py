@@ -221,7 +221,7 @@ def test_from_3_4_the_uploaded_release_looks_for_v2_data_before_each_hop(
     seen: list[str] = []
     monkeypatch.setattr(before_3_6, "no_v2_data", lambda etcd, release: seen.append(release))
     plan = made(Running("3.4.23", "3.4.23", "3.4.23"), "3.6.16", monkeypatch)
-    look = "look for v2 data, which etcd 3.6 does not start with"
+    look = "look for v2 data: etcd 3.6 does not start with it"
     assert without_hosts(plan_text.text(plan)) == [
         "put the releases on the members' hosts",
         look,
@@ -250,7 +250,7 @@ def test_a_downgrade_is_enabled_before_each_hop(
     plan = made(Running("3.7.3", "3.7.3", "3.7.3"), "3.5.35", monkeypatch)
 
     def enabled(release: str) -> list[str]:
-        return gated(f"let the cluster go back to {release}", f"{ALL} without nobody")
+        return gated(f"enable the downgrade to {release}", f"{ALL} without nobody")
 
     assert without_hosts(plan_text.text(plan)) == [
         "put the releases on the members' hosts",
@@ -538,9 +538,9 @@ def test_one_member_at_a_time_between_two_gates_after_a_backup(
     ("state", "id", "words"),
     [
         ("nobody answers", "etcd-not-running", "not running"),
-        ("one is down", "quorum-at-risk", "is not upgraded as it is"),
-        ("two were left by a killed run", "quorum-at-risk", "is not upgraded as it is"),
-        ("an alarm", "quorum-at-risk", "is not upgraded as it is"),
+        ("one is down", "quorum-at-risk", "an upgrade needs a healthy cluster"),
+        ("two were left by a killed run", "quorum-at-risk", "an upgrade needs a healthy cluster"),
+        ("an alarm", "quorum-at-risk", "an upgrade needs a healthy cluster"),
         ("a member more", "deploy-first", "differ from the inventory"),
         ("a member less", "deploy-first", "differ from the inventory"),
         ("a package", "command-not-applicable", "own packages"),
@@ -638,7 +638,7 @@ def test_a_release_that_damages_data_is_refused_unless_it_is_allowed(
     world = Running("3.4.23", "3.4.23", "3.4.23")
     bad = {**world.cluster.releases, "3.5.1": builders.SOURCE}
     world.cluster = replace(world.cluster, releases=bad)
-    with pytest.raises(PreflightFailed, match="nothing was changed") as refused:
+    with pytest.raises(PreflightFailed, match="known to damage data") as refused:
         made(world, "3.5.1", monkeypatch)
     assert refused.value.id == "etcd-version-unfit"
     world.cluster = replace(world.cluster, allow_corrupting_version=True)
@@ -701,12 +701,12 @@ def look(
         (look(("infra3",)), "infra2", "3.6.16", "infra3 is not healthy"),
         (look(("infra1", "infra2", "infra3")), "infra2", "", "infra1, infra3 is not healthy"),
         (look(("infra2",)), None, "", "infra2 is not healthy"),
-        (look(alarms={"infra1": ("alarm:NOSPACE",)}), "infra2", "", "alarm NOSPACE is on"),
+        (look(alarms={"infra1": ("alarm:NOSPACE",)}), "infra2", "", "alarm NOSPACE is raised"),
         (
             look(alarms={"infra1": ("alarm:NOSPACE",), "infra2": ("alarm:CORRUPT",)}),
             None,
             "",
-            "alarm CORRUPT, NOSPACE is on",
+            "alarm CORRUPT, NOSPACE is raised",
         ),
         # A downgrade waits for the data of the member that it is about to restart.
         (
@@ -821,7 +821,7 @@ def test_the_gate_after_asks_the_member_what_it_runs(
         assert ask.etcds == [etcd]
         assert gate.title == (
             "every member healthy, infra2 runs 3.7.3"
-            + (", and the cluster works by it" if whole else "")
+            + (", and the cluster version matches" if whole else "")
         )
         runs = "3.6.16"
         with pytest.raises(Unhealthy, match=r"infra2 runs etcd 3\.6\.16 after its"):
@@ -851,11 +851,11 @@ def test_the_next_hop_waits_until_the_cluster_works_by_the_release(
         assert waited == [0.25] * 2
         monkeypatch.setattr(upgrade_etcd, "VERSION_WITHIN", -1.0)
         answers[:] = [(3, 6)]
-        with pytest.raises(Unhealthy, match=r"run etcd 3\.7, but .* works by 3\.6") as stopped:
+        with pytest.raises(Unhealthy, match=r"run etcd 3\.7, but .* version is 3\.6") as stopped:
             upgrade_etcd._wait_for_version(etcd, MEMBERS[1], (3, 7))
         assert stopped.value.id == "upgrade-stopped"
         answers[:] = [Unhealthy("no answer", id="member-down")]
-        with pytest.raises(Unhealthy, match="works by nothing known"):
+        with pytest.raises(Unhealthy, match="version is not known"):
             upgrade_etcd._wait_for_version(etcd, MEMBERS[1], (3, 7))
 
 
