@@ -3,10 +3,14 @@ a run finds. No host, no etcd."""
 
 from __future__ import annotations
 
+import threading
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +29,7 @@ from provision.host.predict import after
 from provision.host.resources import Tree
 from provision.inventory.model import Source
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.plans.etcd import before_3_6, upgrade_etcd
+from provision.plans.etcd import before_3_6, before_3_7, upgrade_etcd
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
@@ -877,3 +881,99 @@ def test_which_hops_need_preparation(
 ) -> None:
     assert upgrade_etcd.to_3_6(works_by, release) is six
     assert upgrade_etcd.to_3_7(works_by, release) is seven
+
+
+class Version(BaseHTTPRequestHandler):
+    """What etcd serves at ``/version``."""
+
+    said = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/version" else 404)
+        self.end_headers()
+        self.wfile.write(self.said if self.path == "/version" else b"{}")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is written to stderr."""
+
+
+def test_the_version_that_the_cluster_works_by_is_asked_of_the_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the cluster, and not the release that the member runs."""
+    asked: list[str] = []
+    with HTTPServer(("127.0.0.1", 0), Version) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address, port = str(server.server_address[0]), server.server_port
+
+        def client(_: Etcd, member: EtcdMember) -> Any:
+            asked.append(member.name)
+            end = SimpleNamespace(address=address, port=port)
+            return nullcontext(SimpleNamespace(endpoint=end))
+
+        monkeypatch.setattr(Etcd, "member", client)
+        with Fleet(1) as fleet:
+            etcd = Etcd(builders.etcd(), fleet)
+            for said, version in (
+                (b'{"etcdserver":"3.6.16","etcdcluster":"3.5.0","storage":"3.5.0"}', (3, 5)),
+                (b'{"etcdserver":"3.6.16","etcdcluster":"3.6.0"}', (3, 6)),
+            ):
+                monkeypatch.setattr(Version, "said", said)
+                assert upgrade_etcd.cluster_version(etcd, MEMBERS[1]) == version
+            for said in (b'{"etcdserver":"3.6.16"}', b'{"etcdcluster":"not_decided"}', b"", b"[]"):
+                monkeypatch.setattr(Version, "said", said)
+                with pytest.raises(Unhealthy, match=r"infra2 \(10\.0\.0\.2\)") as stopped:
+                    upgrade_etcd.cluster_version(etcd, MEMBERS[1])
+                assert stopped.value.id == "member-down"
+                (problem,) = stopped.value.problems
+                assert (problem.where, problem.id) == ("infra2 (10.0.0.2)", "member-down")
+                assert problem.what in stopped.value.message
+            assert set(asked) == {"infra2"}
+        server.shutdown()
+
+
+def test_a_member_without_an_answer_has_no_data_to_wait_for() -> None:
+    seen = look()
+    silent = replace(seen.members[1], status=None, error="no answer")
+    seen = replace(seen, members=(seen.members[0], silent, seen.members[2]))
+    assert upgrade_etcd._trouble(seen, MEMBERS[1], "3.6.16") == ""
+
+
+def test_each_member_is_asked_for_v2_requests_in_its_own_log(
+    monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+) -> None:
+    world = Running("3.6.16", "3.6.16", "3.6.16")
+    members = [replace(m, data_dir=f"/data/{m.name}") for m in world.cluster.members]
+    world.cluster = replace(world.cluster, members=tuple(members))
+    asked: dict[str, Probe] = {}
+
+    def facts(_: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
+        asked.update({machine.host: p for machine, p in probes.items()})
+        return {machine: hosts.facts() for machine in probes}
+
+    monkeypatch.setattr(gather, "require_facts", facts)
+    with Fleet(1) as fleet:
+        steps = upgrade_etcd.Steps(Etcd(world.cluster, fleet), world.observed(), None, {})
+        # Without an answer, a log may hold such requests.
+        assert steps.with_v2((3, 6), ["3.7.3"]) == set(world.versions)
+    for m in members:
+        assert asked[m.machine.host].commands == {
+            "v2": before_3_7.v2_requests(world.cluster, m),
+        }
+        assert m.data_dir in asked[m.machine.host].commands["v2"]
+
+
+def test_a_voter_that_is_taken_for_a_learner_stops_the_upgrade_with_the_way_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = look()
+    Ask(monkeypatch, seen)
+    given: list[object] = []
+    monkeypatch.setattr(gates, "all_healthy", lambda etcd, m: Gate("", lambda: given.append(etcd)))
+    monkeypatch.setattr(upgrade_etcd, "require_voters", lambda *told: given.extend(told))
+    monkeypatch.setattr(Etcd, "member", lambda *_: Client("3.6.16"))
+    monkeypatch.setattr(upgrade_etcd, "_wait_for_version", lambda etcd, *_: given.append(etcd))
+    with Fleet(1) as fleet:
+        etcd = Etcd(builders.etcd(), fleet)
+        upgrade_etcd._runs(etcd, MEMBERS[1], "3.6.16", whole=True, back="3.5.35").check()
+    assert given == [etcd, seen, "3.6.16", "3.5.35", etcd]
