@@ -23,6 +23,7 @@ from provision.etcd.cluster import gates, hashes, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import desired, layout
+from provision.etcd.pki import own_ca
 from provision.host import gather
 from provision.host.facts import HostFacts, PathState, Probe
 from provision.host.predict import after
@@ -33,6 +34,7 @@ from provision.plans.etcd import before_3_6, before_3_7, upgrade_etcd
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
+from tests.unit.test_deploy_gates import installed, secured
 from tests.unit.test_deploy_plan import World
 
 RELEASES = ("3.4.23", "3.5.10", "3.5.35", "3.6.16", "3.7.3")
@@ -222,19 +224,26 @@ def test_over_two_minors_each_hop_ends_before_the_next_begins(
 def test_from_3_4_the_uploaded_release_looks_for_v2_data_before_each_hop(
     monkeypatch: pytest.MonkeyPatch, done: plan_text.Done, looked: list[Any]
 ) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr(before_3_6, "no_v2_data", lambda etcd, release: seen.append(release))
+
+    def no_v2_data(etcd: Etcd, release: str) -> Gate:
+        who = plan_text.who(etcd.cluster.members)
+        return Gate(f"no v2 data on {who} by {release}", lambda: None)
+
+    monkeypatch.setattr(before_3_6, "no_v2_data", no_v2_data)
     plan = made(Running("3.4.23", "3.4.23", "3.4.23"), "3.6.16", monkeypatch)
-    look = "look for v2 data: etcd 3.6 does not start with it"
+    look = [
+        "look for v2 data: etcd 3.6 does not start with it",
+        f" before: no v2 data on {ALL} by 3.5.35",
+    ]
     assert without_hosts(plan_text.text(plan)) == [
         "put the releases on the members' hosts",
-        look,
+        *look,
         "back up etcd",
         *to("infra2", "3.4.23", "3.5.35", "3.4.23"),
         *to("infra3", "3.4.23", "3.5.35", "3.4.23"),
         lead("infra2", "infra1"),
         *to("infra1", "3.4.23", "3.5.35", "3.4.23", whole=True),
-        look,
+        *look,
         *again("infra1", "3.5.35"),
         *again("infra3", "3.5.35"),
         lead("infra1", "infra2"),
@@ -244,7 +253,6 @@ def test_from_3_4_the_uploaded_release_looks_for_v2_data_before_each_hop(
         lead("infra2", "infra1"),
         *to("infra1", "3.5.35", "3.6.16", "3.5.35", whole=True),
     ]
-    assert seen == ["3.5.35", "3.5.35"]
     assert looked == []
 
 
@@ -270,6 +278,8 @@ def test_a_downgrade_is_enabled_before_each_hop(
         lead("infra1", "infra2"),
         *to("infra2", "3.6.16", "3.5.35", "3.6.16", whole=True),
     ]
+    said = [c.what for s in plan.steps for c in s.calls if "downgrade" in c.what]
+    assert said == ["etcd: enable the downgrade to 3.6", "etcd: enable the downgrade to 3.5"]
     calls = plan_text.called(plan, done)
     assert [c for c in calls if "downgrade" in c] == [
         "downgrade_enable 3.6.0",
@@ -977,3 +987,46 @@ def test_a_voter_that_is_taken_for_a_learner_stops_the_upgrade_with_the_way_back
         etcd = Etcd(builders.etcd(), fleet)
         upgrade_etcd._runs(etcd, MEMBERS[1], "3.6.16", whole=True, back="3.5.35").check()
     assert given == [etcd, seen, "3.6.16", "3.5.35", etcd]
+
+
+def test_with_tls_a_snapshot_and_a_hop_leave_the_certificates(
+    monkeypatch: pytest.MonkeyPatch, done: plan_text.Done, tmp_path: Path
+) -> None:
+    """The configuration of 3.6 gets one more setting, and nothing else."""
+    ca = own_ca.ensure_ca(tmp_path, "c")
+    releases = {v: builders.SOURCE for v in RELEASES}
+    there = installed(replace(secured(tmp_path), releases=releases), ca)
+    world = Running("3.6.16", "3.6.16", "3.6.16")
+    # The inventory was changed to another patch release, which is not deployed yet.
+    world.cluster = replace(there.cluster, version="3.6.17")
+    world.facts, world.registered = there.facts, there.registered
+    plan = made(world, "3.7.3", monkeypatch)
+    for step in plan.steps:
+        if "writes a snapshot" in step.title:
+            config, *restart = step.hosts[0].changes
+            lines = config.diff.splitlines()
+            changed = [s for s in lines if s[0] in "+-" and s[:3] not in ("+++", "---")]
+            assert changed == ["+snapshot-count: 1"]
+            assert [c.what for c in restart] == ["restart etcd.service"]
+        elif " to 3.7.3" in step.title:
+            said = " ".join(c.what for c in step.hosts[0].changes)
+            assert "pki" not in said
+            assert "change /etc/etcd/etcd.conf.yml" in said
+
+
+def test_the_way_back_is_the_newest_3_5_that_runs() -> None:
+    cluster = builders.etcd()
+    for versions, back in (
+        ({"infra1": "3.5.9", "infra2": "3.5.35", "infra3": "3.6.16"}, "3.5.35"),
+        ({"infra1": "3.6.16", "infra2": "3.6.16", "infra3": "3.6.16"}, "3.5"),
+    ):
+        with pytest.raises(PreflightFailed) as refused:
+            upgrade_etcd._refuse_unprepared(cluster, versions, ())
+        assert f"upgrade-etcd --to {back}, then" in refused.value.problems[-1].remedy
+
+
+def test_only_the_tool_of_3_5_looks_for_v2_data(looked: list[Any]) -> None:
+    with Fleet(1) as fleet:
+        versions = {"infra1": "3.5.35", "infra2": None, "infra3": "3.6.16"}
+        upgrade_etcd._refuse_v2_data(Etcd(builders.etcd(), fleet), versions)
+    assert looked == [{"infra1": "3.5.35"}]
