@@ -5,31 +5,35 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.engine.plan import Plan
+from provision.engine.plan import Gate, Plan
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.api.values import RegisteredMember
-from provision.etcd.cluster import hashes
+from provision.etcd.cluster import gates, hashes
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
+from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
-from provision.etcd.member import layout
-from provision.etcd.pki import tls
+from provision.etcd.member import desired, layout
+from provision.etcd.pki import own_ca, tls
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe
-from provision.inventory.resolved import Established, EtcdCluster, Machine
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.members import add_member, remove_member, replace_member
 from provision.plans.etcd.members.member_plan import Options
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
+from tests.unit.test_deploy_gates import installed, secured
 from tests.unit.test_deploy_plan import World
 from tests.unit.test_member_machine import Cluster
 
 PREPARE = "prepare the new members' hosts"
 Compared = list[tuple[str, ...]]
+MOVE = (("remove", ""), ("add", " as a learner"))
 
 
 @pytest.fixture
@@ -617,3 +621,133 @@ def test_the_last_odd_one_gone_the_alarm_is_disarmed_before_anything_is_written(
         f" after: healthy {rest}+infra2, and infra2 has the majority's data",
     ]
     assert f"disarm CORRUPT of {rest}" in plan_text.called(plan, done)
+
+
+def test_the_gate_after_a_move_asks_at_the_new_address(
+    done: plan_text.Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def all_healthy(etcd: Etcd, *_: object, **__: object) -> Gate:
+        asked.append([m.address for m in etcd.cluster.members])
+        return Gate("", lambda: None)
+
+    def others(etcd: Etcd, member: EtcdMember) -> Gate:
+        asked.append([member.address, *(m.address for m in etcd.cluster.members)])
+        return Gate("", lambda: None)
+
+    monkeypatch.setattr(gates, "all_healthy", all_healthy)
+    monkeypatch.setattr(gates, "require_others_healthy", others)
+    of = world()
+    third = replace(of.cluster.members[2], address="10.0.9.3")
+    of.plan(replace(of.cluster, members=(*of.cluster.members[:2], third)))
+    assert asked[-2:] == [
+        ["10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"],
+        ["10.0.0.1", "10.0.0.2", "10.0.9.3"],
+    ]
+
+
+def test_with_tls_who_moves_or_joins_gets_a_certificate_for_its_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan_text.spell(monkeypatch)
+    of = installed(secured(tmp_path), own_ca.ensure_ca(tmp_path, "c"))
+    first, second, third = of.cluster.members
+    moved = replace(of.cluster, members=(first, second, replace(third, address="10.0.9.3")))
+    step = next(s for s in of.plan(moved).steps if s.title.startswith("restart infra3"))
+    said = [c.what.split(" and ")[0] for c in step.hosts[0].changes]
+    assert said[:2] == ["change /etc/etcd/pki/server.crt", "change /etc/etcd/pki/peer.crt"]
+    assert said[-1] == "restart etcd.service"
+    new = builders.member(4, peer_tls=True, client_tls=True)
+    of.facts["infra4"] = hosts.facts(4, commands={desired.OPENSSL: "/usr/bin/openssl"})
+    of.down.add("infra4")
+    plan = of.plan(replace(of.cluster, members=(*of.cluster.members, new)))
+    step = next(s for s in plan.steps if s.title.startswith("start infra4"))
+    said = [c.what.split(" and ")[0] for c in step.hosts[0].changes]
+    start = said.index("start etcd.service")
+    for file in ("ca.crt", "server.crt", "peer.crt"):
+        assert said.index(f"write /etc/etcd/pki/{file}") < start
+
+
+def test_after_a_recovery_a_member_joins_whatever_the_release(
+    done: plan_text.Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3.5.5 gives a new member other data when authentication is on; the cluster must have members
+    all the same before it can be upgraded."""
+    monkeypatch.setattr(ClusterHealth, "releases", {"infra1": "3.5.5"}.items())
+    monkeypatch.setattr(ClusterHealth, "asks_for_login", True)
+    of = world()
+    declared = with_new(of, 4)
+    with pytest.raises(PreflightFailed, match="adding infra4 could damage") as refused:
+        command(add_member.plan, of, "infra4", cluster=declared)
+    assert refused.value.id == "etcd-version-unfit"
+    inventory = builders.inventory(None, etcd=declared, alluxio=None)
+    chosen = Options(write=False, workers=False)
+    with Fleet(1) as fleet:
+        etcd, seen = Etcd(declared, fleet), of.observed(declared)
+        plan = add_member.plan(inventory, etcd, seen, "infra4", chosen, recovering=True)
+    assert plan.steps[-1].title.startswith("start infra4")
+
+
+def test_an_odd_member_is_replaced_by_the_cluster_that_serves(done: plan_text.Done) -> None:
+    of = world()
+    for name, option in (("1", " --cluster-id 1"), ("", "")):
+        established = Established(1, odd=frozenset({"infra3"}), name=name)
+        with pytest.raises(PreflightFailed) as refused:
+            of.plan(replace(of.cluster, established=established))
+        (problem,) = refused.value.problems
+        assert problem.remedy.startswith(f"invoke replace-member infra3{option}: ")
+        assert problem.where.startswith("infra3 (")
+
+
+def test_changes_of_the_inventory_that_may_be_mistakes_are_refused(done: plan_text.Done) -> None:
+    of = world()
+    first, second, third = of.cluster.members
+    renamed = replace(third, name="other")
+    of.facts["other"] = of.facts["infra3"]
+    of.down.add("other")
+    with pytest.raises(PreflightFailed) as refused:
+        of.plan(replace(of.cluster, members=(first, second, renamed)))
+    (problem,) = refused.value.problems
+    assert (problem.where.split()[0], problem.id) == ("other", "members-unclear")
+    assert "has the peer URL of infra3" in problem.what
+    assert "invoke remove-member infra3" in problem.remedy
+    # Another port on the same host: both would have one data directory.
+    beside = replace(renamed, peer_port=12380)
+    with pytest.raises(PreflightFailed) as refused:
+        of.plan(replace(of.cluster, members=(first, second, beside)))
+    (problem,) = refused.value.problems
+    assert (problem.where.split()[0], problem.id) == ("other", "members-unclear")
+    assert "is on the host of a member" in problem.what
+    assert "invoke remove-member" in problem.remedy
+    # Peer TLS is not turned off.
+    of.registered = [
+        replace(r, peer_urls=(r.peer_urls[0].replace("http:", "https:"),)) for r in of.registered
+    ]
+    with pytest.raises(PreflightFailed) as refused:
+        of.plan()
+    assert [p.id for p in refused.value.problems] == ["members-unclear"] * 3
+    assert "https://10.0.0.1:2380" in refused.value.problems[0].what
+    assert "nothing turns it off" in refused.value.problems[0].remedy
+
+
+def test_several_members_move_to_empty_hosts_when_they_are_named(
+    done: plan_text.Done, reached: Reached
+) -> None:
+    """One by one: the data are never on fewer than four hosts."""
+    of = world(5)
+    moved = []
+    for m in of.cluster.members:
+        number = int(m.name[-1])
+        if number in (4, 5):
+            of.facts[m.name] = hosts.facts(number + 10)
+            host = f"10.0.0.1{number}"
+            m = replace(m, machine=replace(m.machine, host=host), address=host)
+        moved.append(m)
+    declared = replace(of.cluster, members=tuple(moved))
+    plan = of.plan(declared, "infra4", "infra5")
+    said = [s.title for s in plan.steps if s.title.startswith(("add", "remove"))]
+    assert said == [f"{verb} infra{n}{end}" for n in (4, 5) for verb, end in MOVE]
+    left = of.plan(declared)
+    assert [p.where for p in left.left] == ["etcd member infra4", "etcd member infra5"]
+    assert left.steps == ()
