@@ -751,3 +751,40 @@ def test_several_members_move_to_empty_hosts_when_they_are_named(
     left = of.plan(declared)
     assert [p.where for p in left.left] == ["etcd member infra4", "etcd member infra5"]
     assert left.steps == ()
+
+
+@pytest.mark.parametrize("make", [remove_member.plan, replace_member.plan])
+def test_only_the_odd_member_may_go_while_corrupt_is_raised(
+    make: Any, done: plan_text.Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = alarmed(3)
+
+    def compare(seen: ClusterHealth, etcd: Etcd) -> Comparison:
+        assert [m.healthy for m in seen.members] == [True] * 3
+        assert etcd.cluster == of.cluster
+        return Comparison(9, {1: ("infra1", "infra3"), 2: ("infra2",)}, 3)
+
+    monkeypatch.setattr(hashes, "compare", compare)
+    plan = command(make, of, "infra2")
+    assert short(plan_text.text(plan))[:2] == [
+        "remove infra2",
+        " before: healthy infra1+infra3 while CORRUPT",
+    ]
+    assert f"remove in {THREE}: 2 others infra1+infra3" in plan_text.called(plan, done)
+    with pytest.raises(PreflightFailed):
+        command(make, of, "infra3")
+
+
+def test_add_member_gives_a_certificate_before_the_first_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan_text.spell(monkeypatch)
+    of = installed(secured(tmp_path), own_ca.ensure_ca(tmp_path, "c"))
+    new = builders.member(4, peer_tls=True, client_tls=True)
+    of.facts["infra4"] = hosts.facts(4, commands={desired.OPENSSL: "/usr/bin/openssl"})
+    of.down.add("infra4")
+    declared = replace(of.cluster, members=(*of.cluster.members, new))
+    plan = command(add_member.plan, of, "infra4", cluster=declared)
+    said = [c.what.split(" and ")[0] for c in plan.steps[-1].hosts[0].changes]
+    assert "write /etc/etcd/pki/peer.crt" in said
+    assert said[-1] == "start etcd.service"
