@@ -146,6 +146,28 @@ def test_obstacle(healthy: str, moves: list[MemberChange], why: str) -> None:
     assert bool(said) == bool(why)
 
 
+def test_working_members_are_replaced_one_by_one() -> None:
+    """Of three, the data would be on one host alone if two went before the first came again."""
+    gone = [MemberChange(ChangeKind.REMOVE, m, n) for n, m in ((2, B), (3, C))]
+    come = [MemberChange(ChangeKind.ADD, m) for m in (B, C, D)]
+    well = {A.name, B.name, C.name}
+    assert names(membership_diff.ordered([*gone, *come], well)) == [
+        ("add", D.name),
+        ("remove", B.name),
+        ("add", B.name),
+        ("remove", C.name),
+        ("add", C.name),
+    ]
+    # A dead one goes before anybody comes.
+    assert names(membership_diff.ordered([*come, *gone], well - {C.name})) == [
+        ("remove", C.name),
+        ("add", C.name),
+        ("add", D.name),
+        ("remove", B.name),
+        ("add", B.name),
+    ]
+
+
 NUMBERS = st.sets(st.integers(1, 7), min_size=1)
 
 

@@ -137,18 +137,26 @@ def elsewhere(move: MemberChange) -> MemberChange:
 
 
 def ordered(moves: Sequence[MemberChange], healthy: Collection[str]) -> tuple[MemberChange, ...]:
-    """The order: remove dead members, change addresses, add new members, remove working members."""
+    """The order: remove dead members, change addresses, add new members, replace working members
+    one by one, remove working members.
 
-    replaced = {m.member.name for m in moves if m.kind is ChangeKind.ADD}
+    A member that joins again under its own name is removed first: names are unique. Of working
+    members, the next goes only when the one before has joined again. Otherwise the data would be on
+    fewer and fewer hosts.
+    """
+    joining = {m.member.name for m in moves if m.kind is ChangeKind.ADD}
+    leaving = [m.member.name for m in moves if m.kind is ChangeKind.REMOVE]
+    replaced = [name for name in leaving if name in healthy and name in joining]
 
-    def rank(move: MemberChange) -> int:
+    def rank(move: MemberChange) -> tuple[int, ...]:
+        name = move.member.name
+        if name in replaced:
+            return 4, replaced.index(name), move.kind is ChangeKind.ADD
         if move.kind is ChangeKind.REMOVE:
-            # A member that joins again under its own name is removed first: names are unique.
-            works = move.member.name in healthy and move.member.name not in replaced
-            return 4 if works else 0
+            return (5 if name in healthy else 0,)
         if move.kind is ChangeKind.UPDATE:
-            return 1
-        return 2 if move.id is not None else 3  # only one learner at a time
+            return (1,)
+        return (2 if move.id is not None else 3,)  # only one learner at a time
 
     return tuple(sorted(moves, key=rank))
 

@@ -1,0 +1,582 @@
+"""The plans of restore-etcd and recover-etcd as values: all stop, then all are made new, then all
+start; and how a killed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.engine.plan import Action, Gate, Plan
+from provision.errors import PreflightFailed, Unhealthy, UsageError
+from provision.etcd.api.values import MemberStatus, RegisteredMember
+from provision.etcd.cluster import gates, hashes, health, scratch
+from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.member import layout, recovery_marker
+from provision.etcd.member.recovery_marker import RecoveryMarker
+from provision.host import gather
+from provision.host.facts import HostFacts, PathState, UnitState
+from provision.host.ownership import KEY
+from provision.inventory.resolved import Established, EtcdCluster
+from provision.plans.etcd.data import alarms, backup_etcd, recover_etcd, restore_etcd
+from provision.plans.etcd.data.recover_etcd import RecoveryState, Survivor
+from provision.plans.etcd.data.restore_etcd import RestoreState
+from provision.ssh.session import Fleet
+from tests.unit import builders, hosts, plan_text
+
+THREE = "infra1+infra2+infra3"
+NAMES = ("infra1", "infra2", "infra3")
+SHA = "b" * 64
+CLUSTER = builders.etcd()
+MARK = RecoveryMarker("restore", "20260102T030405Z", "a" * 64)
+RECOVERY = RecoveryMarker("recover", "20260102T030405Z", "a" * 64)
+RUNS = UnitState("loaded", "active", "running", "enabled")
+DOWN = UnitState("loaded", "inactive", "dead", "disabled")
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> plan_text.Done:
+    said = plan_text.spell(monkeypatch)
+    monkeypatch.setattr(
+        alarms,
+        "settle",
+        lambda etcd: Action(
+            "settle", lambda: said.append(f"settle {plan_text.who(etcd.cluster.members)}")
+        ),
+    )
+    return said
+
+
+def facts(
+    name: str,
+    *,
+    unit: UnitState = RUNS,
+    mark: RecoveryMarker | None = None,
+    stamp: str = "",
+    uploaded: bool = False,
+    command: str = "restored",
+) -> HostFacts:
+    paths = {
+        "/var/lib/etcd": PathState("dir", "etcd", "etcd", 0o700, 0),
+        "/var/lib/etcd/member": PathState("dir", "etcd", "etcd", 0o700, 0),
+        layout.UNIT_PATH: hosts.text(f"{KEY}={CLUSTER.name}\n"),
+        scratch.tool(CLUSTER): hosts.text(""),
+    }
+    member = CLUSTER.member(name)
+    if mark is not None:
+        paths[recovery_marker.path(member)] = hosts.text(str(mark))
+    if stamp:
+        paths[f"/var/lib/etcd/member/{command}-by"] = hosts.text(stamp)
+    if uploaded:
+        paths[f"/var/lib/etcd/restore-{SHA[:16]}.db"] = replace(hosts.text(""), sha256=SHA)
+    disks = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", 10 * hosts.GIB)}
+    return hosts.facts(int(name[-1]), paths=paths, units={layout.UNIT: unit}, disks=disks)
+
+
+class Restore:
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "snapshot.db"
+        self.file.write_bytes(b"x" * 100)
+        self.facts = {name: facts(name) for name in NAMES}
+
+    def observed(self) -> RestoreState:
+        seen = {CLUSTER.member(n).machine: f for n, f in self.facts.items()}
+        return RestoreState(self.file, SHA, seen, MARK, False)
+
+    def plan(self, cluster: EtcdCluster = CLUSTER, **options: bool) -> Plan:
+        with Fleet(1) as fleet:
+            return restore_etcd.plan(Etcd(cluster, fleet), self.observed(), **options)
+
+
+@pytest.fixture
+def restore(tmp_path: Path) -> Restore:
+    return Restore(tmp_path)
+
+
+def on(plan: Plan) -> list[tuple[str, list[str]]]:
+    return [(s.title, [h.name for h in s.hosts]) for s in plan.steps]
+
+
+SEND, STOP, RESTORE = "upload the snapshot", "stop every member", "restore every member"
+START, ALARMS = "start all members together", "check the alarms"
+VERIFIED = f"one cluster again: healthy {THREE} while CORRUPT+NOSPACE"
+
+
+def test_all_stop_before_any_is_restored_and_all_are_before_any_starts(
+    restore: Restore, done: plan_text.Done
+) -> None:
+    plan = restore.plan()
+    assert on(plan) == [
+        (SEND, []),
+        (STOP, [*NAMES]),
+        (RESTORE, [*NAMES]),
+        (START, [*NAMES]),
+        (ALARMS, []),
+    ]
+    assert all(s.at_once is None for s in plan.steps)
+    gated = [(s.title, s.before, s.after.title) for s in plan.steps if s.after is not None]
+    assert gated == [(START, None, VERIFIED)]
+    assert all(s.before is None for s in plan.steps)
+    assert (plan.command, plan.cluster) == ("restore-etcd", "c")
+    assert set(plan.guards) == {m.machine for m in CLUSTER.members}
+    plan.steps[-1].calls[0].do()
+    assert done == [f"settle {THREE}"]
+    assert plan.steps[0].calls[0].what == "send snapshot.db (100 B) to infra1, infra2, infra3"
+
+
+def test_each_is_restored_from_the_same_file_as_itself(
+    restore: Restore, done: plan_text.Done
+) -> None:
+    (step,) = [s for s in restore.plan().steps if s.title == RESTORE]
+    for host in step.hosts:
+        (change,) = host.changes
+        member = CLUSTER.member(host.name)
+        assert host.machine == member.machine
+        assert change.disrupts
+        (command,) = [line for line in change.script.splitlines() if "snapshot restore" in line]
+        for part in (
+            f"/var/lib/etcd/restore-{SHA[:16]}.db",
+            f"--data-dir /var/lib/etcd/restoring-{MARK.id}",
+            f"--name {host.name} ",
+            f"--initial-cluster {CLUSTER.initial_cluster} ",
+            f"--initial-advertise-peer-urls {member.peer_url} ",
+            f"--initial-cluster-token c-restored-{MARK.id}",
+            "--bump-revision 1000000000 --mark-compacted",
+        ):
+            assert part in command
+        # It is stamped before it takes the place of the old data.
+        script = change.script
+        assert script.index("is-active") < script.index("snapshot restore")
+        assert (
+            script.index("snapshot restore") < script.index("restored-by") < script.index("mv -T")
+        )
+        assert f"member.before-restore-{MARK.id}" in script
+
+
+@pytest.mark.parametrize(("version", "bump"), [("3.5.35", True), ("3.6.16", False)])
+def test_revisions_are_not_moved_on_by_older_releases_or_against_the_wish(
+    version: str, bump: bool, restore: Restore, done: plan_text.Done
+) -> None:
+    cluster = replace(CLUSTER, version=version)
+    plan = restore.plan(cluster, bump=bump)
+    (step,) = [s for s in plan.steps if s.title == RESTORE]
+    assert "--bump-revision" not in step.hosts[0].changes[0].script
+    assert any("revisions begin again" in n.what for n in plan.notes)
+    assert not any("revisions begin again" in n.what for n in restore.plan().notes)
+
+
+def test_an_upload_that_is_there_is_not_sent_again(restore: Restore, done: plan_text.Done) -> None:
+    restore.facts["infra2"] = facts("infra2", uploaded=True)
+    (call,) = restore.plan().steps[0].calls
+    assert call.what.endswith("to infra1, infra3")
+    for name in NAMES:
+        restore.facts[name] = facts(name, uploaded=True)
+    assert restore.plan().steps[0].title == STOP
+
+
+@pytest.mark.parametrize(
+    ("unit", "mark", "again"),
+    [
+        (DOWN, MARK, False),
+        (replace(DOWN, active="failed"), MARK, False),
+        # Down by itself: without the mark, it may be started again by systemd or an operator.
+        (DOWN, None, True),
+        (DOWN, replace(MARK, id="20250102T030405Z"), True),
+        (replace(DOWN, active="deactivating"), MARK, True),
+        # It would come back after a reboot, with the old data.
+        (replace(DOWN, file_state="enabled"), MARK, True),
+        (RUNS, MARK, True),
+    ],
+)
+def test_who_is_stopped_for_this_restore_stays_so(
+    unit: UnitState,
+    mark: RecoveryMarker | None,
+    again: bool,
+    restore: Restore,
+    done: plan_text.Done,
+) -> None:
+    restore.facts["infra2"] = facts("infra2", unit=unit, mark=mark)
+    stops = dict(on(restore.plan()))[STOP]
+    assert ("infra2" in stops) is again
+    assert {"infra1", "infra3"} < {*stops, "infra2"}
+
+
+def test_a_run_that_was_killed_amid_the_restores_goes_on(
+    restore: Restore, done: plan_text.Done
+) -> None:
+    """Who is restored is not restored again, but stops, too, and starts with the others."""
+    restore.facts["infra1"] = facts("infra1", unit=RUNS, mark=MARK, stamp=MARK.id)
+    restore.facts["infra2"] = facts("infra2", unit=DOWN, mark=MARK, stamp=f"{MARK.id}\n")
+    restore.facts["infra3"] = facts("infra3", unit=DOWN, mark=MARK, uploaded=True)
+    assert on(restore.plan()) == [
+        (STOP, ["infra1"]),
+        (RESTORE, ["infra3"]),
+        (START, [*NAMES]),
+        (ALARMS, []),
+    ]
+
+
+def test_a_stamp_of_another_restore_is_none(restore: Restore, done: plan_text.Done) -> None:
+    for name in NAMES:
+        restore.facts[name] = facts(name, mark=MARK, stamp="20250102T030405Z")
+    assert dict(on(restore.plan()))[RESTORE] == [*NAMES]
+
+
+@pytest.mark.parametrize("unit", [DOWN, replace(RUNS, file_state="disabled")])
+def test_after_the_last_restore_only_who_does_not_run_starts(
+    unit: UnitState, restore: Restore, done: plan_text.Done
+) -> None:
+    for name in NAMES:
+        restore.facts[name] = facts(name, mark=MARK, stamp=MARK.id)
+    restore.facts["infra3"] = facts("infra3", unit=unit, mark=MARK, stamp=MARK.id)
+    plan = restore.plan()
+    assert on(plan) == [(START, ["infra3"]), (ALARMS, [])]
+    assert plan.steps[0].after is not None
+
+
+def test_when_all_run_they_are_verified(restore: Restore, done: plan_text.Done) -> None:
+    for name in NAMES:
+        restore.facts[name] = facts(name, mark=MARK, stamp=MARK.id)
+    plan = restore.plan()
+    assert on(plan) == [("verify the restored cluster", []), (ALARMS, [])]
+    assert plan.steps[0].after is not None
+    assert plan.steps[0].after.title == VERIFIED
+
+
+def test_marks_go_when_the_cluster_is_verified(restore: Restore, done: plan_text.Done) -> None:
+    with Fleet(1) as fleet:
+        plan = restore_etcd.finish(Etcd(CLUSTER, fleet), restore.observed())
+    (step,) = plan.steps
+    assert (step.title, [h.name for h in step.hosts]) == ("finish", [*NAMES])
+    assert step.before is not None
+    assert step.before.title == VERIFIED
+    assert step.after is None
+    for host in step.hosts:
+        script = host.changes[0].script
+        assert f"restore-{SHA[:16]}.db" in script
+        assert layout.last_seen(CLUSTER) in script
+        assert recovery_marker.path(CLUSTER.member(host.name)) in script
+
+
+def test_members_of_two_clusters_are_not_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def healthy(etcd: Etcd, *, standing: Collection[str]) -> Gate:
+        return Gate("healthy", lambda: asked.append(sorted(standing)))
+
+    def seen(*ids: int | None) -> ClusterHealth:
+        members = [
+            MemberHealth(
+                m, status=None if i is None else MemberStatus(i, 1, "", 1, 1, 1, 1, 1, 1, False, ())
+            )
+            for i, m in zip(ids, CLUSTER.members, strict=True)
+        ]
+        return ClusterHealth(CLUSTER, tuple(members))
+
+    now = seen(7, 7, 7)
+    monkeypatch.setattr(gates, "all_healthy", healthy)
+    monkeypatch.setattr(health, "observe", lambda _: now)
+    with Fleet(1) as fleet:
+        gate = restore_etcd._verified(Etcd(CLUSTER, fleet))
+        gate.check()
+        assert asked == [["CORRUPT", "NOSPACE"]]
+        now = seen(7, 8, 7)
+        with pytest.raises(Unhealthy, match="do not form one cluster") as refused:
+            gate.check()
+        assert refused.value.id == "etcd-clusters-differ"
+        now = seen(7, None, 7)
+        gate.check()
+
+
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch, restore: Restore) -> Callable[..., RestoreState]:
+    """``look(cluster)``: what restore-etcd observes."""
+    monkeypatch.setattr(backup_etcd, "check", lambda _: SHA)
+
+    def looked(cluster: EtcdCluster = CLUSTER, **options: bool) -> RestoreState:
+        by_machine = {CLUSTER.member(n).machine: f for n, f in restore.facts.items()}
+        monkeypatch.setattr(gather, "require_facts", lambda *_: by_machine)
+        with Fleet(1) as fleet:
+            return restore_etcd.observe(Etcd(cluster, fleet), restore.file, **options)
+
+    return looked
+
+
+def test_a_restore_goes_on_with_the_same_file_cluster_and_revisions(
+    look: Callable[..., RestoreState], restore: Restore
+) -> None:
+    first = look()
+    assert not first.continues
+    assert (first.mark.command, first.sha256, first.file) == ("restore", SHA, restore.file)
+    restore.facts["infra2"] = facts("infra2", mark=first.mark)
+    again = look()
+    assert (again.continues, again.mark) == (True, first.mark)
+    # Members of another cluster, or of other revisions, would not fit together.
+    assert not look(bump=False).continues
+    assert not look(replace(CLUSTER, token="d")).continues
+    assert not look(replace(CLUSTER, version="3.5.35")).continues
+    restore.facts["infra2"] = facts("infra2", mark=replace(first.mark, command="recover"))
+    assert not look().continues
+
+
+def test_a_host_that_cannot_be_restored_is_refused(
+    look: Callable[..., RestoreState], restore: Restore
+) -> None:
+    good = restore.facts["infra2"]
+    full = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", 140 << 20)}
+    foreign = {**good.paths, layout.UNIT_PATH: hosts.text(f"{KEY}=other\n")}
+    bare = {p: s for p, s in good.paths.items() if p != scratch.tool(CLUSTER)}
+    for bad, id in (
+        (replace(good, disks=full), "disk-full"),
+        (replace(good, paths=foreign), "deploy-first"),
+        (replace(good, paths=bare), "deploy-first"),
+        (replace(good, paths={}), "deploy-first"),
+    ):
+        restore.facts["infra2"] = bad
+        with pytest.raises(PreflightFailed, match="preflight failed") as refused:
+            look()
+        assert [(p.where.split()[0], p.id) for p in refused.value.problems] == [("infra2", id)]
+    enough = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (140 << 20) + 200)}
+    restore.facts["infra2"] = replace(good, disks=enough)
+    look()
+
+
+# recover-etcd
+
+
+def recovery(
+    *survivors: str,
+    units: dict[str, UnitState] | None = None,
+    marked: Collection[str] = (),
+    forced: bool = False,
+    joined: Collection[str] = (),
+) -> RecoveryState:
+    chosen = CLUSTER.members[0]
+    seen = {}
+    for name in survivors:
+        stamp = RECOVERY.id if forced and name == chosen.name else ""
+        mark = RECOVERY if name in marked else None
+        unit = (units or {}).get(name, RUNS)
+        seen[CLUSTER.member(name).machine] = facts(
+            name, unit=unit, mark=mark, stamp=stamp, command="recovered"
+        )
+    found = tuple(Survivor(CLUSTER.member(n), 5, True) for n in survivors)
+    lost = tuple(m for m in CLUSTER.members if m.name not in survivors)
+    return RecoveryState(chosen, seen, found, lost, RECOVERY, False, frozenset(joined))
+
+
+def recovered(seen: RecoveryState) -> Plan:
+    with Fleet(1) as fleet:
+        return recover_etcd.plan(Etcd(CLUSTER, fleet), seen)
+
+
+STOPS, ALONE, STARTS = (
+    "stop the survivors",
+    "make infra1 a cluster of its own",
+    "start infra1",
+)
+
+
+def test_all_survivors_stop_before_one_is_a_cluster_of_its_own(done: plan_text.Done) -> None:
+    """With another that serves, there would be two clusters."""
+    plan = recovered(recovery(*NAMES))
+    assert on(plan) == [
+        (STOPS, ["infra2", "infra3", "infra1"]),
+        (ALONE, ["infra1"]),
+        (STARTS, ["infra1"]),
+    ]
+    assert all(s.before is None for s in plan.steps)
+    assert [s.after.title if s.after else "" for s in plan.steps] == [
+        "",
+        "",
+        "healthy infra1 while CORRUPT+NOSPACE",
+    ]
+    keep, force = plan.steps[1].hosts[0].changes
+    assert keep.what.startswith("keep a copy of /var/lib/etcd/member")
+    assert "force-new-cluster" in force.what
+    assert (keep.disrupts, force.disrupts) == (True, True)
+    assert keep.seconds >= 600
+    assert f"echo {RECOVERY.id} >/var/lib/etcd/member/recovered-by" in force.script
+    assert force.script.index("is-active") < force.script.index("--config-file")
+    assert (plan.command, plan.cluster) == ("recover-etcd", "c")
+    assert set(plan.guards) == {m.machine for m in CLUSTER.members}
+
+
+def test_who_is_lost_is_not_touched(done: plan_text.Done) -> None:
+    plan = recovered(recovery("infra1", "infra3"))
+    assert on(plan)[0] == (STOPS, ["infra3", "infra1"])
+    assert {m.host for m in plan.machines} == {"10.0.0.1", "10.0.0.3"}
+    assert {m.host for m in plan.guards} == {"10.0.0.1", "10.0.0.3"}
+
+
+def test_who_was_stopped_by_this_recovery_is_not_stopped_again(done: plan_text.Done) -> None:
+    units = {"infra2": DOWN, "infra1": DOWN}
+    plan = recovered(recovery(*NAMES, units=units, marked=("infra1", "infra2")))
+    # The chosen one is stopped in any case until it is alone.
+    assert on(plan)[0] == (STOPS, ["infra3", "infra1"])
+
+
+def test_a_recovery_that_was_killed_after_the_forcing_goes_on(done: plan_text.Done) -> None:
+    """The chosen one is never forced twice: it would lose whoever has joined."""
+    units = {"infra1": DOWN, "infra2": DOWN}
+    seen = recovery(*NAMES, units=units, marked=NAMES, forced=True)
+    plan = recovered(seen)
+    assert on(plan) == [(STOPS, ["infra3"]), (STARTS, ["infra1"])]
+    up = recovery(*NAMES, units={"infra2": DOWN, "infra3": DOWN}, marked=NAMES, forced=True)
+    assert recovered(up).steps == ()
+
+
+def test_who_has_joined_again_is_not_stopped(done: plan_text.Done) -> None:
+    seen = recovery(*NAMES, units={"infra3": DOWN}, marked=NAMES, forced=True, joined=["infra2"])
+    assert recovered(seen).steps == ()
+    assert [m.name for m in seen.rejoining] == ["infra2", "infra3"]
+
+
+def test_alarms_and_marks_are_of_those_that_came_back(done: plan_text.Done) -> None:
+    seen = recovery("infra1", "infra3")
+    with Fleet(1) as fleet:
+        etcd = Etcd(CLUSTER, fleet)
+        step = recover_etcd.see_to_alarms(etcd, seen)
+        plan = recover_etcd.finish(etcd, seen)
+    assert step.title == "check the alarms"
+    step.calls[0].do()
+    assert done == ["settle infra1+infra3"]
+    assert on(plan) == [("finish", ["infra1", "infra3"])]
+    (finish,) = plan.steps
+    assert finish.before is not None
+    assert finish.before.title == "healthy infra1+infra3 while NOSPACE"
+    assert layout.last_seen(CLUSTER) in finish.hosts[0].changes[0].script
+    assert (plan.command, plan.cluster) == ("recover-etcd", "c")
+
+
+class Asked:
+    """What recover-etcd observes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.facts = {n: facts(n) for n in NAMES}
+        self.up: set[str] = set()
+        self.compared = hashes.Comparison(9, {1: NAMES}, 3)
+        self.registered: tuple[RegisteredMember, ...] = ()
+        monkeypatch.setattr(health, "observe", self._health)
+        monkeypatch.setattr(hashes, "compare", lambda *_: self.compared)
+        monkeypatch.setattr(gather, "gather_facts", self._gather)
+
+    def _health(self, etcd: Etcd) -> ClusterHealth:
+        members = [
+            MemberHealth(
+                m,
+                status=MemberStatus(1, n, "3.6.16", 1, 1, 1, 50 + n, 1, 1, False, ()),
+                registered=self.registered,
+            )
+            if m.name in self.up
+            else MemberHealth(m, error="no answer")
+            for n, m in enumerate(etcd.cluster.members, 1)
+        ]
+        return ClusterHealth(etcd.cluster, tuple(members))
+
+    def _gather(self, *_: object) -> tuple[Any, list[Any]]:
+        return {CLUSTER.member(n).machine: f for n, f in self.facts.items()}, []
+
+    def observe(self, name: str = "infra1", cluster: EtcdCluster = CLUSTER) -> RecoveryState:
+        with Fleet(1) as fleet:
+            return recover_etcd.observe(Etcd(cluster, fleet), name)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(monkeypatch)
+
+
+def test_who_survives_and_who_is_lost(asked: Asked) -> None:
+    del asked.facts["infra2"]
+    found = asked.observe()
+    assert (found.chosen.name, found.continues, found.forced) == ("infra1", False, False)
+    assert [s.member.name for s in found.survivors] == ["infra1", "infra3"]
+    assert [m.name for m in found.lost] == ["infra2"]
+    assert found.mark.command == "recover"
+    asked.facts["infra3"] = replace(
+        asked.facts["infra3"],
+        paths={**asked.facts["infra3"].paths, layout.UNIT_PATH: hosts.text(f"{KEY}=other\n")},
+    )
+    assert [m.name for m in asked.observe().lost] == ["infra2", "infra3"]
+
+
+def test_a_cluster_that_serves_is_not_recovered(asked: Asked) -> None:
+    asked.up = {"infra1", "infra2"}
+    with pytest.raises(PreflightFailed, match="quorum is not lost") as refused:
+        asked.observe()
+    assert refused.value.id == "quorum-not-lost"
+    assert refused.value.problems[0].what == "infra1, infra2 serves reads"
+
+
+def test_without_a_majority_of_equal_data_the_operator_chooses(asked: Asked) -> None:
+    asked.up = set(NAMES)
+    asked.compared = hashes.Comparison(9, {1: NAMES[:1], 2: NAMES[1:2], 3: NAMES[2:]}, 3)
+    assert [s.revision for s in asked.observe().survivors] == [51, 52, 53]
+    # Where a majority agrees, or some could not be compared, replace-member is the remedy.
+    for groups in ({1: NAMES[:2], 2: NAMES[2:]}, {1: NAMES[:1], 2: NAMES[1:2]}):
+        asked.compared = hashes.Comparison(9, groups, 3)
+        with pytest.raises(PreflightFailed, match="quorum is not lost"):
+            asked.observe()
+
+
+def test_a_recovery_goes_on_from_the_same_member(asked: Asked) -> None:
+    first = asked.observe()
+    asked.facts["infra1"] = facts("infra1", mark=first.mark)
+    again = asked.observe()
+    assert (again.continues, again.mark) == (True, first.mark)
+    for other in ("infra2", "infra3"):
+        with pytest.raises(PreflightFailed, match="is not finished") as refused:
+            asked.observe(other)
+        assert refused.value.id == "recovery-unfinished"
+    asked.facts["infra1"] = facts("infra1", mark=replace(first.mark, command="restore"))
+    with pytest.raises(PreflightFailed, match="a restore of"):
+        asked.observe()
+
+
+def test_after_the_forcing_who_has_joined_is_asked_of_the_chosen(asked: Asked) -> None:
+    first = asked.observe()
+    asked.facts["infra1"] = facts(
+        "infra1", mark=first.mark, stamp=first.mark.id, command="recovered"
+    )
+    asked.up = {"infra1"}
+    asked.registered = (
+        RegisteredMember(1, "infra1", (), (), False),
+        RegisteredMember(2, "infra2", (), (), False),
+        RegisteredMember(3, "infra3", (), (), True),
+    )
+    found = asked.observe()
+    assert (found.forced, found.joined) == (True, frozenset({"infra1", "infra2"}))
+
+
+def test_from_whom_nothing_can_be_recovered(asked: Asked) -> None:
+    with pytest.raises(UsageError, match="--from is one of the members"):
+        asked.observe("infra9")
+    odd = replace(CLUSTER, established=Established(1, odd=frozenset({"infra1"}), name="1"))
+    with pytest.raises(PreflightFailed, match="infra1 cannot be recovered from") as refused:
+        asked.observe(cluster=odd)
+    assert refused.value.id == "recovery-source-unfit"
+    good = asked.facts["infra1"]
+    empty = {p: s for p, s in good.paths.items() if not p.endswith("/member")}
+    foreign = {**good.paths, layout.UNIT_PATH: hosts.text(f"{KEY}=other\n")}
+    full = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (64 << 20) + 1000)}
+    sized = replace(good, commands={"bytes": "1000\n"})
+    for bad, id in (
+        (replace(good, paths=empty), "recovery-source-unfit"),
+        (replace(good, paths=foreign), "recovery-source-unfit"),
+        (replace(sized, disks=full), "disk-full"),
+    ):
+        asked.facts["infra1"] = bad
+        with pytest.raises(PreflightFailed, match="infra1 cannot be recovered from") as refused:
+            asked.observe()
+        assert refused.value.problems[0].id == id
+    more = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (64 << 20) + 1001)}
+    asked.facts["infra1"] = replace(sized, disks=more)
+    asked.observe()
+    del asked.facts["infra1"]
+    with pytest.raises(PreflightFailed, match="no answer"):
+        asked.observe()
