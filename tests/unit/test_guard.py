@@ -25,6 +25,7 @@ from provision.etcd.member import layout
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import KEY
+from provision.host.resources import File
 from provision.inventory.resolved import Established, EtcdCluster, Machine
 from provision.plans.etcd.members import member_plan
 from provision.ssh.session import Fleet
@@ -412,7 +413,12 @@ def test_a_recovery_works_on_the_named_group_alone(monkeypatch: pytest.MonkeyPat
     look = Look((Seen("infra1", disk=Disk(0xDD, 7, 2000)), *up), NOTE)
     Known(monkeypatch, look)
     asked: list[Etcd] = []
-    monkeypatch.setattr(guard, "observe", lambda etcd: asked.append(etcd) or look)
+
+    def observe(etcd: Etcd) -> Look:
+        asked.append(etcd)
+        return look
+
+    monkeypatch.setattr(guard, "observe", observe)
     before = Established(5, name="5")
     inventory = builders.inventory(None, etcd=builders.etcd(established=before))
     with Fleet(1) as fleet:
@@ -558,7 +564,7 @@ class TestObserve:
     def test_what_a_host_is_asked_for(self, cluster: EtcdCluster) -> None:
         m = cluster.members[0]
         probe = guard._probe(cluster, m)
-        assert {r.path for r in probe.resources} == {  # type: ignore[union-attr]
+        assert {r.path for r in probe.resources if isinstance(r, File)} == {
             "/etc/etcd/last-seen",
             "/etc/etcd/etcd.conf.yml",
             layout.UNIT_PATH,
