@@ -336,6 +336,241 @@ def test_without_a_note_an_empty_majority_does_not_outvote_what_cannot_be_read()
     assert start(*full, note=None) == Start(("m1", "m2", "m3"))
 
 
+def listing(number: int, *ids: int, **changed: object) -> Seen:
+    """A member that serves, with these ids and names in its list."""
+    return up(number, members=frozenset(ids), **changed)
+
+
+def test_the_group_needs_a_majority_of_the_known_members() -> None:
+    """Of five, two that serve are not enough, three are."""
+    hidden = [away(n) for n in (3, 4, 5)]
+    two = decide(*(listing(n, 1, 2) for n in (1, 2)), *hidden, note=None)
+    assert isinstance(two, Unseen)
+    assert (len(two.known), two.noted) == (5, False)
+    assert "no majority of the 5 members in the inventory" in groups.not_seen("etcd", two).what
+    three = decide(*(listing(n, 1, 2, 3) for n in (1, 2, 3)), *hidden[1:], note=None)
+    assert isinstance(three, Serving)
+    # The last run noted five members, two of which the inventory no longer has.
+    noted = replace(NOTE, members=frozenset({"m1", "m2", "m3", "m8", "m9"}))
+    two = decide(*(listing(n, 1, 2) for n in (1, 2)), away(3), note=noted)
+    assert isinstance(two, Unseen)
+    assert (two.known, two.noted) == (noted.members, True)
+    problem = groups.not_seen("etcd", two)
+    assert problem.where == "etcd"
+    assert problem.id == "etcd-members-unseen"
+    assert problem.what == (
+        "cluster c1 serves through m1, m2 and does not have m3; these cannot be looked at and may "
+        "be the cluster, since what serves has no majority of the 5 members that the last run noted"
+    )
+
+
+def test_a_listed_member_without_a_name_counts_for_the_majority() -> None:
+    grown = up(1, leader=1, listed=frozenset({"m1", "http://m2"}))
+    hidden = replace(away(2), peer_url="http://m2"), replace(away(3), peer_url="http://m3")
+    assert isinstance(decide(grown, *hidden, note=None), Serving)
+    single = up(1, leader=1, listed=frozenset({"m1"}))
+    found = decide(single, *hidden, note=None)
+    assert isinstance(found, Unseen)
+    assert "does not have m2, m3;" in groups.not_seen("etcd", found).what
+
+
+def test_what_is_as_new_as_the_group_is_no_newer_history() -> None:
+    odd = silent(3, cluster_id=OTHER, revision=1000)
+    assert isinstance(decide(up(1), up(2), odd), Serving)
+    # Nothing has happened since the last run.
+    same = {"revision": NOTE.revision, "index": NOTE.index, "term": NOTE.term}
+    assert isinstance(decide(*(up(n, **same) for n in (1, 2, 3))), Serving)
+
+
+def test_a_verdict_names_every_group() -> None:
+    seen = (up(1), up(2), silent(3, cluster_id=OTHER, revision=1001))
+    behind = decide(*seen)
+    assert isinstance(behind, Behind)
+    assert [g.name for g in behind.groups] == ["c1", "dd"]
+    assert behind.why == (
+        "m3 has data of revision 1001, newer than revision 1000 of the members that serve (m1, m2)"
+    )
+    silent_one = decide(*seen, wanted="dd")
+    assert isinstance(silent_one, Silent)
+    assert [g.name for g in silent_one.groups] == ["c1", "dd"]
+    older = decide(*(up(n, revision=799) for n in (1, 2, 3)))
+    assert isinstance(older, Behind)
+    assert older.why == (
+        "the last run noted cluster c1 at revision 800 (20260101T000000Z); now it is at 799"
+    )
+
+
+def test_two_of_five_that_answer_are_no_quorum_amid_an_election() -> None:
+    five = frozenset({1, 2, 3, 4, 5})
+    waiting = [up(n, serves=False, leader=0, members=five) for n in (1, 2, 3)]
+    assert groups.may_be_electing(groups.form([*waiting, alone(4)]))
+    assert not groups.may_be_electing(groups.form([*waiting[:2], alone(4)]))
+
+
+def test_members_with_different_lists_are_one_cluster_when_they_follow_one_leader() -> None:
+    """A change of members reaches them one after the other."""
+    two, four = frozenset({1, 2}), frozenset({1, 2, 3, 4})
+    first, second = up(1, leader=1, members=two), up(2, leader=1, members=four)
+    assert [g.names for g in groups.form([first, second])] == [("m1", "m2")]
+    # Without a leader nothing says that they are one.
+    apart = groups.form([up(1, leader=0, members=two), up(2, leader=0, members=four)])
+    assert [g.names for g in apart] == [("m1",), ("m2",)]
+
+
+def test_a_member_that_lists_none_of_those_that_serve_is_odd() -> None:
+    five = frozenset({1, 2, 3, 4, 5})
+    serving = [up(n, members=five) for n in (1, 2, 5)]
+    stuck = up(4, members=frozenset({3, 4}), serves=False, leader=0, revision=10)
+    verdict = decide(*serving, silent(3, revision=10), stuck)
+    assert isinstance(verdict, Serving)
+    assert [m.name for m in verdict.odd] == ["m4"]
+    # A member of the group that does not serve is none of those that serve.
+    waiting = up(3, members=five, serves=False, leader=0, revision=10)
+    verdict = decide(*serving, waiting, stuck)
+    assert isinstance(verdict, Serving)
+    assert [m.name for m in verdict.odd] == ["m4"]
+
+
+def test_groups_are_shown_with_what_is_known_of_them() -> None:
+    def shown(*seen: Seen) -> list[str]:
+        found = groups.shown(groups.form(seen))
+        assert {p.id for p in found} == {"etcd-clusters-differ"}
+        return [f"{p.where}: {p.what}" for p in found]
+
+    assert shown(up(1, revision=900), up(2), silent(3, cluster_id=None, member_id=None)) == [
+        "cluster c1: serves at revision 1000, raft term 5, index 1200; members here: m1 (1), m2 "
+        "(2); newest data: m2",
+        "cluster 0: does not serve at revision 1000; members here: m3 (0)",
+    ]
+    assert shown(silent(1, revision=None), silent(2, revision=None)) == [
+        "cluster c1: does not serve at an unknown revision; members here: m1 (1), m2 (2)"
+    ]
+    assert shown(up(1, serves=None)) == [
+        "cluster c1: refuses the login at revision 1000, raft term 5, index 1200; members here: "
+        "m1 (1)"
+    ]
+
+
+def test_all_databases_are_empty_though_the_cluster_exists() -> None:
+    """A bootstrap that ended before the first write: nothing can be outvoted."""
+    seen = [silent(n, revision=1) for n in (1, 2, 3)]
+    assert groups.start(seen, None, NAMES, exists=True) == Start(("m1", "m2", "m3"))
+    one_write = [silent(1, revision=2), *seen[1:]]
+    found = groups.start(one_write, None, NAMES, exists=True)
+    assert isinstance(found, Unclear)
+    assert found.best == "m1"
+    assert found.why == (
+        "m1 has data of revision 2, and a majority of revision 1 or less would outvote it"
+    )
+
+
+def test_a_majority_may_lack_as_many_writes_as_a_file_may_lack() -> None:
+    low = 8_000
+    behind = [silent(n, revision=low) for n in (2, 3)]
+    at_most = low + groups.FILE_LAG
+    assert start(silent(1, revision=at_most), *behind, note=None) == Start(("m1", "m2", "m3"))
+    found = start(silent(1, revision=at_most + 1), *behind, note=None)
+    assert isinstance(found, Unclear)
+    assert found.best == "m1"
+
+
+def test_a_majority_at_the_noted_revision_is_started() -> None:
+    noted, below = NOTE.revision, NOTE.revision - 1
+    seen = [silent(1, revision=noted), silent(2, revision=noted), silent(3, revision=below)]
+    assert start(*seen) == Start(("m1", "m2", "m3"))
+    found = start(silent(1, revision=noted), *(silent(n, revision=below) for n in (2, 3)))
+    assert isinstance(found, Unclear)
+    assert found.best == "m1"
+
+
+@pytest.mark.parametrize(
+    ("seen", "why", "best"),
+    [
+        (
+            [silent(n, revision=None) for n in (1, 2, 3)],
+            "the revision of 3 of 3 members cannot be read from their data",
+            "",
+        ),
+        (
+            [silent(1), *(silent(n, revision=None) for n in (2, 3))],
+            "the revision of 2 of 3 members cannot be read from their data",
+            "m1",
+        ),
+        (
+            [silent(1, revision=900), silent(2, cluster_id=OTHER), silent(3, cluster_id=None)],
+            "the hosts have data of different clusters (m1: c1; m2: dd; m3: 0)",
+            "m2",
+        ),
+        (
+            [silent(n, revision=n, cluster_id=OTHER) for n in (1, 2, 3)],
+            "the hosts have data of cluster dd, but the last run (20260101T000000Z) noted "
+            "cluster c1",
+            "m3",
+        ),
+        (
+            [silent(n, cluster_id=None) for n in (1, 2, 3)],
+            "the hosts have data of cluster 0, but the last run (20260101T000000Z) noted "
+            "cluster c1",
+            "m1",
+        ),
+        (
+            [silent(1), silent(2, member_id=1, revision=1001), silent(3)],
+            "two hosts have data of the same member",
+            "m2",
+        ),
+        (
+            [empty(n) for n in (1, 2, 3)],
+            "there is no data on any host, though the last run (20260101T000000Z) noted a cluster "
+            "at revision 800",
+            "",
+        ),
+    ],
+)
+def test_why_a_start_is_not_clear(seen: list[Seen], why: str, best: str) -> None:
+    assert groups.start(seen, NOTE, NAMES) == Unclear(why, best)
+
+
+@pytest.mark.parametrize(("of", "quorum"), [(2, 2), (4, 3), (5, 3)])
+def test_a_quorum_of_the_members_must_have_its_data(of: int, quorum: int) -> None:
+    """Of an even number it is one more than half."""
+    names = {f"m{n}" for n in range(1, of + 1)}
+
+    def started(count: int) -> Start | Unclear | Bootstrap:
+        seen = [silent(n) if n <= count else empty(n) for n in range(1, of + 1)]
+        return groups.start(seen, NOTE, names)
+
+    enough = started(quorum)
+    assert isinstance(enough, Start)
+    assert (len(enough.names), len(enough.lost)) == (quorum, of - quorum)
+    less = quorum - 1
+    assert started(less) == Unclear(
+        f"{less} of {of} members are known to have their data: that is no quorum", "m1"
+    )
+
+
+@pytest.mark.parametrize(("of", "quorum"), [(2, 2), (4, 3), (5, 3)])
+def test_a_quorum_of_the_members_must_have_what_was_noted(of: int, quorum: int) -> None:
+    names = {f"m{n}" for n in range(1, of + 1)}
+
+    def started(count: int) -> Start | Unclear | Bootstrap:
+        new, old = NOTE.revision + 5, NOTE.revision - 5
+        seen = [silent(n, revision=new if n <= count else old) for n in range(1, of + 1)]
+        return groups.start(seen, NOTE, names)
+
+    assert isinstance(started(quorum), Start)
+    assert isinstance(started(quorum - 1), Unclear)
+
+
+def test_who_could_have_newer_data_than_an_empty_majority_is_named() -> None:
+    """The best is the newest of those that can be read."""
+    empty_two = [silent(n, revision=1) for n in (1, 2)]
+    unread = [silent(n, revision=None) for n in (3, 4)]
+    found = groups.start([*empty_two, silent(5, revision=1), *unread], None, NAMES)
+    assert found == Unclear(
+        "a majority has an empty database, and what m3, m4 has cannot be read", "m1"
+    )
+
+
 # A world of hosts, with what is true of each, and what the tool sees of it.
 
 

@@ -17,14 +17,16 @@ from provision.cli.tasks import common
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster import gates, guard, health, last_seen, wal
-from provision.etcd.cluster.groups import Answer, Disk, Note, Seen
+from provision.etcd.cluster.groups import Answer, Disk, Note, Seen, Start
 from provision.etcd.cluster.guard import Look
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
-from provision.host.facts import HostFacts
+from provision.host import gather
+from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import KEY
-from provision.inventory.resolved import Established
+from provision.host.resources import File
+from provision.inventory.resolved import Established, EtcdCluster, Machine
 from provision.plans.etcd.members import member_plan
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
@@ -309,6 +311,265 @@ def test_an_unfinished_recovery_admits_its_own_command(monkeypatch: pytest.Monke
     with Fleet(1) as fleet:
         inventory = builders.inventory(None)
         assert guard.choose(inventory, Etcd(inventory.etcd, fleet), "anything") == inventory
+
+
+@pytest.mark.parametrize(("of", "stays", "starts"), [(1, 0, True), (2, 1, False), (3, 1, False),
+    (3, 2, True), (4, 2, False), (4, 3, True), (5, 2, False), (5, 3, True)])  # fmt: skip
+def test_a_quorum_must_find_one_another(of: int, stays: int, starts: bool) -> None:
+    """A cluster of one has nobody to find."""
+    cluster = builders.etcd(*(builders.member(n) for n in range(1, of + 1)))
+    texts = {
+        m.name: f'initial-advertise-peer-urls: "http://{m.address}:{2380 if n < stays else 9999}"'
+        for n, m in enumerate(cluster.members)
+    }
+    names = tuple(texts)
+    said = guard._moved(cluster, Start(names), texts)
+    assert (said == "") is starts
+    if said:
+        assert f"the peer addresses of {', '.join(names[stays:])} have changed" in said
+    # A member that has lost its data does not help the others, and still counts.
+    if of > stays + 1:
+        assert guard._moved(cluster, Start(names[:-1], names[-1:]), texts) or starts
+
+
+def test_members_that_are_not_started_do_not_find_the_others() -> None:
+    cluster = builders.etcd()
+    texts = {
+        m.name: f'initial-advertise-peer-urls: "http://{m.address}:{port}"'
+        for m, port in zip(cluster.members, (9999, 2380, 2380), strict=True)
+    }
+    names = tuple(texts)
+    assert guard._moved(cluster, Start(names), texts) == ""
+    assert guard._moved(cluster, Start(names[:2], names[2:]), texts)
+
+
+def test_data_in_another_folder_are_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = configured(1, 2, 3)
+    cluster = builders.etcd()
+    for m in cluster.members[1:]:
+        moved = hosts.text('data-dir: "/old"\n')
+        paths = {**facts[m.machine].paths, "/etc/etcd/etcd.conf.yml": moved}
+        facts[m.machine] = replace(facts[m.machine], paths=paths)
+    seen = (stopped(1), stopped(2), Seen("infra3"))
+    known = Known(monkeypatch, Look(seen, NOTE, facts))  # type: ignore[arg-type]
+    with pytest.raises(PreflightFailed, match="in another folder; nothing was changed") as refused:
+        known.establish()
+    assert refused.value.id == "member-data-lost"
+    # A member that has its data where it is declared is no problem.
+    (problem,) = refused.value.problems
+    assert problem.where == f"infra3 ({cluster.members[2].machine.where})"
+    assert problem.id == "member-data-lost"
+    assert "the data_dir /old" in problem.what
+    assert "set data_dir back to /old" in problem.remedy
+
+
+def test_what_nobody_could_look_at_may_be_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = serving(1, members=frozenset({1}))
+    hidden = [Seen(f"infra{n}", looked=False) for n in (2, 3)]
+    known = Known(monkeypatch, Look((own, *hidden), NOTE))
+    with pytest.raises(PreflightFailed, match="not known whether what serves") as refused:
+        known.establish()
+    assert refused.value.id == "etcd-members-unseen"
+    assert {p.id for p in refused.value.problems} == {"etcd-members-unseen"}
+    assert [p.where for p in refused.value.problems] == ["cluster c1", "c"]
+    assert known.establish("c1").cluster_id == 0xC1
+
+
+def test_older_than_what_there_was_names_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    up = [serving(n) for n in (1, 2)]
+    newer = Seen("infra3", disk=Disk(0xDD, 9, 2000))
+    with pytest.raises(PreflightFailed, match="older than what there was") as refused:
+        Known(monkeypatch, Look((*up, newer), None)).establish()
+    assert refused.value.id == "etcd-history-behind"
+    assert {p.id for p in refused.value.problems} == {"etcd-history-behind"}
+    assert [p.where for p in refused.value.problems] == ["cluster c1", "cluster dd", "c"]
+    assert refused.value.problems[-1].remedy == (
+        "to go on with what serves: --cluster-id c1; with the newer data: invoke recover-etcd "
+        "--from infra3 --cluster-id dd"
+    )
+    ahead = replace(NOTE, revision=5000)
+    older = Seen("infra3", disk=Disk(0xDD, 9, 10))
+    with pytest.raises(PreflightFailed) as refused:
+        Known(monkeypatch, Look((*up, older), ahead)).establish()
+    assert refused.value.problems[-1].remedy == (
+        "to go on with what serves: --cluster-id c1; or invoke restore-etcd FILE, with a backup"
+    )
+
+
+def test_a_name_that_no_group_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Known(monkeypatch, Look((serving(1), serving(2), stopped(3)), NOTE))
+    with pytest.raises(UsageError, match=r"no cluster 'dd': there are c1$") as refused:
+        known.establish("dd")
+    assert refused.value.id == "name-unknown"
+    nothing = Known(monkeypatch, Look((Seen("infra1"), Seen("infra2"), Seen("infra3")), None))
+    with pytest.raises(UsageError, match=r"no cluster 'dd': no member has data$"):
+        nothing.establish("dd")
+
+
+def test_a_recovery_works_on_the_named_group_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when this group does not serve and another one does."""
+    up = [serving(n, members=frozenset({2, 3}), leader=2) for n in (2, 3)]
+    look = Look((Seen("infra1", disk=Disk(0xDD, 7, 2000)), *up), NOTE)
+    Known(monkeypatch, look)
+    asked: list[Etcd] = []
+
+    def observe(etcd: Etcd) -> Look:
+        asked.append(etcd)
+        return look
+
+    monkeypatch.setattr(guard, "observe", observe)
+    before = Established(5, name="5")
+    inventory = builders.inventory(None, etcd=builders.etcd(established=before))
+    with Fleet(1) as fleet:
+        handle = Etcd(inventory.etcd, fleet)
+        found = guard.choose(inventory, handle, "dd")
+        assert found.etcd.established == Established(
+            0xDD, frozenset({2, 3}), frozenset({"infra2", "infra3"}), name="dd"
+        )
+        assert replace(found, etcd=inventory.etcd) == inventory
+        # What an earlier command found out does not count.
+        assert [e.cluster.established for e in asked] == [Established()]
+        with pytest.raises(UsageError, match="no cluster 'abc'"):
+            guard.choose(inventory, handle, "abc")
+        other = guard.choose(inventory, handle, "c1").etcd.established
+        assert other == Established(0xC1, frozenset({7}), frozenset({"infra1"}), name="c1")
+
+
+class TestObserve:
+    """What is seen of a member, by its answer, its host and its disk."""
+
+    @pytest.fixture
+    def cluster(self) -> EtcdCluster:
+        return builders.etcd()
+
+    def observed(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        cluster: EtcdCluster,
+        members: dict[int, MemberHealth],
+        facts: dict[int, HostFacts],
+        disks: dict[int, dict[str, str]] | None = None,
+    ) -> tuple[Look, list[dict[Machine, Probe]]]:
+        """A look at ``members`` and the ``facts`` of hosts that answer; ``disks`` is what commands
+        say of silent members' data."""
+        by_machine = {m.machine: n for n, m in enumerate(cluster.members, 1)}
+        asked: list[dict[Machine, Probe]] = []
+
+        def gathered(_: Fleet, probes: dict[Machine, Probe]) -> tuple[object, list[object]]:
+            asked.append(dict(probes))
+            said = {
+                m: replace(facts[by_machine[m]], commands=(disks or {}).get(by_machine[m], {}))
+                for m in probes
+                if by_machine[m] in facts
+            }
+            return said, []
+
+        found = tuple(
+            members.get(n, MemberHealth(m, error="no answer"))
+            for n, m in enumerate(cluster.members, 1)
+        )
+        seen = ClusterHealth(cluster, found)
+        monkeypatch.setattr(gather, "gather_facts", gathered)
+        monkeypatch.setattr(health, "observe", lambda etcd: seen)
+        with Fleet(1) as fleet:
+            look = guard.observe(Etcd(cluster, fleet))
+        if not cluster.external:
+            assert look.asked is seen
+        return look, asked
+
+    @staticmethod
+    def up(cluster: EtcdCluster, n: int, **changed: object) -> MemberHealth:
+        m = cluster.members[n - 1]
+        status = MemberStatus(0xC1, n, "3.6.16", 1, 1, 1, 1000, 5, 1200, False, ())
+        return MemberHealth(m, status=status, **changed)  # type: ignore[arg-type]
+
+    @staticmethod
+    def host(cluster: EtcdCluster, n: int, note: Note | None = None) -> HostFacts:
+        paths = {f"{cluster.members[n - 1].data_dir}/member": hosts.text("")}
+        if note is not None:
+            paths[layout.last_seen(cluster)] = hosts.text(last_seen.text(note))
+        return hosts.facts(n, paths=paths)
+
+    def test_a_member_that_answers_is_not_read_from_its_disk(
+        self, monkeypatch: pytest.MonkeyPatch, cluster: EtcdCluster
+    ) -> None:
+        up = {n: self.up(cluster, n) for n in (1, 2, 3)}
+        facts = {n: self.host(cluster, n, NOTE if n == 2 else None) for n in (1, 2, 3)}
+        look, asked = self.observed(monkeypatch, cluster, up, facts)
+        assert len(asked) == 1
+        assert set(asked[0]) == {m.machine for m in cluster.members}
+        assert look.note == NOTE
+        assert set(look.facts) == {m.machine for m in cluster.members}
+        for n, seen in enumerate(look.seen, 1):
+            m = cluster.members[n - 1]
+            assert (seen.name, seen.peer_url, seen.disk) == (m.name, m.peer_url, None)
+            assert (seen.looked, seen.refuses) == (True, False)
+            assert seen.answer is not None
+            assert (seen.answer.member_id, seen.answer.revision) == (n, 1000)
+
+    def test_a_silent_member_is_read_from_its_disk(
+        self, monkeypatch: pytest.MonkeyPatch, cluster: EtcdCluster
+    ) -> None:
+        metadata = b"\x08" + varint(7) + b"\x10" + varint(0xC1)
+        head = record(4, b"", 4) + record(1, metadata, 7)
+        said = {"wal": head.hex(" "), "snapshot status": '{"revision": 42}'}
+        look, asked = self.observed(
+            monkeypatch,
+            cluster,
+            {1: self.up(cluster, 1)},
+            {1: self.host(cluster, 1), 2: self.host(cluster, 2), 3: self.host(cluster, 3)},
+            {2: said},
+        )
+        _, two, three = look.seen
+        assert two == Seen("infra2", disk=Disk(0xC1, 7, 42), peer_url=cluster.members[1].peer_url)
+        # What could not be read is not taken for a member without data.
+        assert three.disk == Disk(None, None, None)
+        assert three.has_data
+        silent = asked[1]
+        assert set(silent) == {m.machine for m in cluster.members[1:]}
+        assert set(silent[cluster.members[1].machine].commands) == {"wal", "snapshot status"}
+        assert all(not p.commands for p in asked[0].values())
+
+    def test_a_host_without_data_and_one_that_does_not_answer(
+        self, monkeypatch: pytest.MonkeyPatch, cluster: EtcdCluster
+    ) -> None:
+        look, asked = self.observed(
+            monkeypatch, cluster, {1: self.up(cluster, 1)}, {2: hosts.facts(2)}
+        )
+        one, two, three = look.seen
+        assert (one.looked, one.has_data) == (False, True)  # it answers, its host does not
+        assert (two.looked, two.has_data) == (True, False)
+        assert (three.looked, three.has_data) == (False, False)
+        assert len(asked) == 1
+        assert look.note is None
+
+    def test_a_member_that_refuses_the_login_is_no_silent_one(
+        self, monkeypatch: pytest.MonkeyPatch, cluster: EtcdCluster
+    ) -> None:
+        refuses = MemberHealth(cluster.members[1], error="login refused", refused=True)
+        facts = {n: self.host(cluster, n) for n in (1, 2, 3)}
+        look, _ = self.observed(monkeypatch, cluster, {2: refuses}, facts)
+        assert [m.refuses for m in look.seen] == [False, True, False]
+
+    def test_hosts_of_an_external_etcd_are_not_asked(
+        self, monkeypatch: pytest.MonkeyPatch, cluster: EtcdCluster
+    ) -> None:
+        external = replace(cluster, external=True)
+        look, asked = self.observed(monkeypatch, external, {1: self.up(cluster, 1)}, {})
+        assert asked == [{}]
+        assert [m.answer is not None for m in look.seen] == [True, False, False]
+        assert all(m.looked and not m.refuses for m in look.seen)
+
+    def test_what_a_host_is_asked_for(self, cluster: EtcdCluster) -> None:
+        m = cluster.members[0]
+        probe = guard._probe(cluster, m)
+        assert {r.path for r in probe.resources if isinstance(r, File)} == {
+            "/etc/etcd/last-seen",
+            "/etc/etcd/etcd.conf.yml",
+            layout.UNIT_PATH,
+        }
+        assert probe.paths == ("/var/lib/etcd/member", "/var/lib/etcd/unfinished")
+        assert not probe.addresses
 
 
 def test_what_is_read_of_a_silent_members_data_is_read_as_its_owner() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from provision.etcd.api.values import KvHash, MemberStatus
+from provision.errors import PreflightFailed, Unhealthy
+from provision.etcd.api.values import KvHash, MemberStatus, RegisteredMember
 from provision.etcd.cluster import hashes, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
@@ -70,16 +72,18 @@ def compare(
     """The comparison when members say ``told(number, revision)``; the last look is repeated."""
     later = iter(looks[1:])
 
-    def observe(*_: object) -> ClusterHealth:
+    def observe(etcd: Etcd) -> ClusterHealth:
+        assert etcd.cluster is looks[0].cluster
         return next(later, looks[-1])
 
-    def ask(_: object, voters: Sequence[MemberHealth], revision: int) -> object:
+    def ask(etcd: Etcd, voters: Sequence[MemberHealth], revision: int) -> object:
+        assert etcd.cluster is looks[0].cluster
         return [told(int(m.member.name.removeprefix("infra")), revision) for m in voters]
 
     monkeypatch.setattr(health, "observe", observe)
     monkeypatch.setattr(hashes, "_ask", ask)
     with Fleet(1) as fleet:
-        return hashes.compare(looks[0], Etcd(looks[0].cluster, fleet))
+        return hashes.compare(looks[0], Etcd(builders.etcd(builders.member(9)), fleet))
 
 
 def test_a_member_that_has_lost_the_newest_revisions_differs(
@@ -150,3 +154,179 @@ def test_members_that_do_not_serve_count_against_a_majority() -> None:
     assert Comparison(7, {1: ("a", "b"), 2: ("c",)}, voters=5).differing == ()
     (problem,) = hashes.differ(Comparison(7, {1: ("a", "b"), 2: ("c",)}, voters=5)).problems
     assert "3 of 5 voters could be compared" in problem.remedy
+
+
+def listing(seen: ClusterHealth, voters: int, learners: int = 0) -> ClusterHealth:
+    """``seen``, where etcd has so many voters and learners."""
+    found = tuple(
+        RegisteredMember(n, f"infra{n}", (), (), n > voters)
+        for n in range(1, voters + learners + 1)
+    )
+    return replace(seen, members=tuple(replace(m, registered=found) for m in seen.members))
+
+
+def test_a_majority_is_one_of_all_voters_in_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of three agree. Of five voters that is no majority; learners do not count."""
+
+    def told(number: int, at: int) -> KvHash:
+        return KvHash(5 + (number == 3), at or 9, 2)
+
+    three = listing(looked(9, 9, 9), 3, learners=2)
+    found = compare(monkeypatch, [three], told)
+    assert (found.voters, found.differing) == (3, ("infra3",))
+    five = listing(looked(9, 9, 9), 5)
+    found = compare(monkeypatch, [five], told)
+    assert (found.voters, found.differing, found.equal) == (5, (), False)
+    apart = compare(monkeypatch, [five], lambda n, _: KvHash(5, 9, 2 + (n == 3)))
+    assert (apart.voters, apart.differing, apart.equal) == (5, (), False)
+    assert apart.revision == 9
+
+
+def test_of_two_voters_each_may_be_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compare(monkeypatch, [looked(9, 9)], lambda n, at: KvHash(n, at or 9, 2))
+    assert (found.equal, found.differing, found.compared) == (False, (), 2)
+    late = compare(monkeypatch, [looked(9, 7)], lambda _, at: KvHash(5, at or 9, 2))
+    assert (late.equal, late.differing, late.compared) == (False, (), 2)
+    assert late.by_hash == {5: ("infra1",), 7 << 32: ("infra2",)}
+
+
+def test_one_voter_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compare(monkeypatch, [listing(looked(9), 1)], lambda *_: None)
+    assert found == Comparison(0, {}, 1)
+
+
+def test_only_healthy_voters_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = looked(9, 9, 9, 9, 9)
+    one, two, down, waiting, learner = seen.members
+    assert learner.status is not None
+    members = (
+        one,
+        two,
+        replace(down, status=None, error="no answer"),
+        replace(waiting, error="no leader"),
+        replace(learner, status=replace(learner.status, is_learner=True)),
+    )
+    asked: set[int] = set()
+
+    def told(number: int, at: int) -> KvHash:
+        asked.add(number)
+        return KvHash(5, at or 9, 2)
+
+    found = compare(monkeypatch, [replace(seen, members=members)], told)
+    assert (asked, found.compared) == ({1, 2}, 2)
+
+
+def test_members_that_have_lost_the_same_revisions_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compare(monkeypatch, [looked(9, 7, 7)], lambda _, at: KvHash(5, at or 9, 2))
+    assert found.by_hash == {5: ("infra1",), 7 << 32: ("infra2", "infra3")}
+    assert found.differing == ("infra1",)
+
+
+def test_a_member_that_was_late_once_stays_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may follow the others from there on, with the revisions that it has lost missing."""
+    late = looked(9, 7, 9)
+    answers = iter([None, *[KvHash(5, 20, 2)] * 5])
+    looks = [late, late, late, looked(20, 20, 20)]
+    found = compare(monkeypatch, looks, lambda *_: next(answers))
+    assert found.differing == ("infra2",)
+
+
+def test_members_at_different_revisions_are_hashed_at_the_lowest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = [looked(9, 8, 9), looked(10, 10, 10)]
+    asked: list[int] = []
+
+    def told(_: int, at: int) -> KvHash:
+        asked.append(at)
+        return KvHash(5, at, 2)
+
+    assert compare(monkeypatch, looks, told).revision == 8
+    assert asked == [8, 8, 8]
+
+
+def test_compacted_revisions_of_another_revision_prove_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At an older revision a member may repeat the hash of an earlier compaction."""
+    apart = [KvHash(5, 8, 2), KvHash(5, 8, 2), KvHash(5, 8, 3)]
+    answers = iter([*apart, *(replace_revision(h, 10) for h in apart), *[KvHash(5, 10, 3)] * 3])
+    looks = [looked(9, 8, 9), *[looked(10, 10, 10)] * 3]
+    found = compare(monkeypatch, looks, lambda *_: next(answers))
+    assert found.equal
+
+
+def replace_revision(told: KvHash, revision: int) -> KvHash:
+    return told._replace(revision=revision)
+
+
+def test_a_compaction_is_not_taken_for_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a write the revision is asked for by its number; after a compaction it must not be."""
+    asked: list[int] = []
+
+    def told(number: int, at: int) -> KvHash | None:
+        asked.append(at)
+        return None if len(asked) == 3 else KvHash(5, 9, 2)
+
+    assert compare(monkeypatch, [looked(9, 9, 9)], told).equal
+    assert asked == [0] * 6
+
+
+def test_a_cluster_that_is_compacted_all_the_time_is_not_called_equal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count = iter(range(100))
+    with pytest.raises(Unhealthy) as failed:
+        compare(monkeypatch, [looked(9, 9, 9)], lambda *_: KvHash(5, 9, next(count)))
+    assert failed.value.id == "changed-meanwhile"
+    assert failed.value.message == (
+        "the cluster was compacted whenever its members' data were compared; run again"
+    )
+    assert next(count) == 3 * hashes.ATTEMPTS
+
+
+def test_different_data_are_refused_unless_the_member_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = looked(9, 9, 9)
+    with Fleet(1) as fleet:
+        handle = Etcd(seen.cluster, fleet)
+        found = Comparison(9, {1: ("infra1", "infra2"), 2: ("infra3",)}, 3)
+        asked: list[object] = []
+
+        def compared(*args: object) -> Comparison:
+            asked.extend(args)
+            return found
+
+        monkeypatch.setattr(hashes, "compare", compared)
+        with pytest.raises(PreflightFailed) as refused:
+            hashes.require_equal(seen, handle)
+        assert asked == [seen, handle]
+        assert refused.value.id == "etcd-data-differ"
+        assert refused.value.message == "the members' data differ; nothing was changed"
+        (problem,) = refused.value.problems
+        assert (problem.where, problem.id) == ("etcd", "etcd-data-differ")
+        assert problem.what == (
+            "the members' data differ at revision 9 (hashes: infra1, infra2: 00000001; infra3: "
+            "00000002)"
+        )
+        assert problem.remedy == "invoke replace-member infra3"
+        hashes.require_equal(seen, handle, ["infra3"])
+        with pytest.raises(PreflightFailed) as refused:
+            hashes.require_equal(seen, handle, ["infra1"])
+        assert "(hashes: infra2: 00000001; infra3: 00000002)" in refused.value.problems[0].what
+
+
+def test_what_helps_depends_on_who_agrees() -> None:
+    apart = {1: ("a", "b", "c"), 2: ("d",), 3: ("e",)}
+    assert hashes.remedy(Comparison(9, apart, 5)) == (
+        "invoke replace-member d and then invoke replace-member e"
+    )
+    assert hashes.remedy(Comparison(9, {1: ("a",), 2: ("b",)}, 3)) == (
+        "2 of 3 voters could be compared, and no majority agrees: start the others (invoke "
+        "deploy-etcd), then run again"
+    )
+    assert hashes.remedy(Comparison(9, {1: ("a",), 2: ("b",)}, 2)) == (
+        "no majority agrees: compare their data by hand, then invoke restore-etcd FILE, or invoke "
+        "recover-etcd --from the member that is right"
+    )
