@@ -231,6 +231,16 @@ def test_a_member_that_was_late_once_stays_late(monkeypatch: pytest.MonkeyPatch)
     assert found.differing == ("infra2",)
 
 
+def test_members_that_all_go_back_while_they_are_looked_at_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each member was seen behind another one: none is left to hash."""
+    monkeypatch.setattr(hashes, "_late", lambda *_: {"infra1": 8, "infra2": 8, "infra3": 9})
+    with pytest.raises(Unhealthy, match="revisions went back") as refused:
+        compare(monkeypatch, [looked(8, 8, 9)], lambda *_: KvHash(1, 9, 3))
+    assert refused.value.id == "changed-meanwhile"
+
+
 def test_members_at_different_revisions_are_hashed_at_the_lowest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

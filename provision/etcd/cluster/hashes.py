@@ -80,6 +80,11 @@ def compare(seen: ClusterHealth, etcd: Etcd) -> Comparison:
         voters = [m for m in _voters(seen) if m.member.name not in late]
         if len(voters) + len(late) < 2:
             return Comparison(0, {}, count)
+        if not voters:
+            raise Unhealthy(
+                "the members' revisions went back while their data were compared; run again",
+                id="changed-meanwhile",
+            )
         revisions = [m.status.revision for m in voters if m.status is not None]
         revision = min(revisions, default=0)
         # Asked for the revision of its last compaction, a member repeats the hash of that time,
