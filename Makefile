@@ -89,7 +89,7 @@ fuzz: $(BIN)/.ready ## Try 1000 examples of every property of what comes in: inv
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n 2 -m hypothesis $(HOSTILE:%=tests/unit/test_%.py)
 
 # The tool is in the extra `mutants`, not in the lock file. Its settings are in pyproject.toml.
-mutants: $(BIN)/.ready ## Mutate plans, inventory and verdicts: which do the unit tests let live? (an hour)
+mutants: $(BIN)/.ready ## Mutate plans, inventory and verdicts: which do the unit tests let live? (hours)
 	$(BIN)/pip install --quiet --editable '.[mutants]'
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results

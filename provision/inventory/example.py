@@ -264,3 +264,7 @@ def write_new(path: Path, text: str) -> None:
     else:
         return
     raise UsageError("no inventory was written", problems=[problem], id=problem.id)
+
+
+if __name__ == "__main__":
+    print(EXAMPLE, end="")

@@ -39,7 +39,9 @@ def test_the_example_loads_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_the_example_is_the_committed_file() -> None:
-    assert (INVENTORY / "example.yml").read_text(encoding="utf-8") == EXAMPLE
+    remedy = "python -m provision.inventory.example > inventory/example.yml"
+    committed = (INVENTORY / "example.yml").read_text(encoding="utf-8")
+    assert committed == EXAMPLE, f"make it again: {remedy}"
 
 
 @pytest.mark.parametrize("key", sorted({field for _, field in FIELDS}))
@@ -86,7 +88,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_the_schema_is_current() -> None:
     committed = (INVENTORY / "schema.json").read_text(encoding="utf-8")
     remedy = "python -m provision.inventory.schema > inventory/schema.json"
-    assert committed == as_text(), f"make it anew: {remedy}"
+    assert committed == as_text(), f"make it again: {remedy}"
 
 
 def test_the_schema_s_structure() -> None:
