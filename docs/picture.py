@@ -57,7 +57,7 @@ _SVG = """\
 
 
 def write() -> None:
-    """Draw the picture anew, if it is not of today's recording and code."""
+    """Draw the picture again, if it is not of today's recording and code."""
     text = svg()
     if not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != text:
         PICTURE.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A module imports from its own room and from the rooms below it."""
+"""A module imports from its own layer and from the layers below it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from provision.cli.commands import namespace
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "provision"
-#: Parts of another room, and a module that is a room of its own.
+#: Parts of another layer, and a module that is a layer of its own.
 PART_OF = {
     "cli/tasks": "cli",
     "host/kinds": "host",
@@ -32,7 +32,7 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-# A folder of folders alone is no room.
+# A folder of folders alone is no layer.
 MODULES = {
     _name(path): path
     for path in PACKAGE.rglob("*.py")
@@ -40,7 +40,7 @@ MODULES = {
 }
 
 
-def room(module: str) -> str:
+def layer(module: str) -> str:
     if (last := module.rpartition(".")[2]) in ALONE:
         return last
     folder = MODULES[module].parent.relative_to(PACKAGE).as_posix()
@@ -74,8 +74,8 @@ def layers() -> list[str]:
     return str(block).split()
 
 
-def test_every_room_is_in_the_list() -> None:
-    assert sorted(layers()) == sorted({room(name) for name in MODULES})
+def test_every_layer_is_in_the_list() -> None:
+    assert sorted(layers()) == sorted({layer(name) for name in MODULES})
 
 
 def test_no_import_runs_upward() -> None:
@@ -84,7 +84,7 @@ def test_no_import_runs_upward() -> None:
         f"{name} imports {other}"
         for name, others in IMPORTS.items()
         for other in others
-        if rank[room(other)] < rank[room(name)]
+        if rank[layer(other)] < rank[layer(name)]
     ]
     assert sorted(upward) == []
 

@@ -90,7 +90,7 @@ def _fetch(run: Run, inventory: Inventory, into: Path, keep: int) -> int:
     },
 )
 def restore_etcd(run: Run, file: str, yes_restore: str = "", bump_revision: bool = True) -> int:
-    """Make every member anew from one snapshot; their old data is kept aside on the hosts.
+    """Restore every member from one snapshot; their old data is kept aside on the hosts.
 
     Asks for the cluster's name. Killed anywhere, it is finished by running it again.
     """

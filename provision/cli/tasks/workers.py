@@ -201,7 +201,7 @@ def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
     inventory, alluxio, chosen = _chosen(run, name)
     if len(chosen) != 1:
         raise UsageError(
-            "one worker at a time: the data that it held is read anew elsewhere",
+            "one worker at a time: other workers have to read its data again",
             id="option-invalid",
         )
     etcd = run.etcd(inventory.etcd)
@@ -223,7 +223,7 @@ def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
     },
 )
 def forget_worker(run: Run, ids: str, count: str = "") -> int:
-    """Take ids out of etcd whose workers will not come back. Never that of a live worker."""
+    """Remove ids from etcd of workers that will not come back. The id of a live worker stays."""
     from provision.plans.alluxio import forget_worker
 
     wanted = [i.strip() for i in ids.split(",") if i.strip()]

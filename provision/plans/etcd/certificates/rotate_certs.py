@@ -183,7 +183,7 @@ def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
         facts = observed.facts[m.machine]
         leaves = {} if _all_from(cluster, m, facts, new) else _leaves(cluster, m, facts, new, {})
         material = MemberTls(m.name, new.cert_pem, leaves.get("peer"), leaves.get("server"))
-        hosts.append(_anew(cluster, m, facts, material))
+        hosts.append(_reissued(cluster, m, facts, material))
     # This comes before the gate, because the gate asks the members with this certificate.
     steps = [tls.own_certificate(cluster, new), *_all_at_once(etcd, hosts)]
     if old is not None:
@@ -191,7 +191,7 @@ def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     return dataclasses.replace(_plan(cluster, steps), notes=(_replaced(cluster),))
 
 
-def _anew(
+def _reissued(
     cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, material: MemberTls
 ) -> HostChanges:
     todo = changes([*desired.tls_files(cluster, material), desired.unit(member)], facts)
@@ -275,7 +275,7 @@ def _imported(etcd: Etcd, observed: EtcdState, members: Sequence[EtcdMember]) ->
             facts = observed.facts[m.machine]
             pair = {k: imported.choose(cluster, m, k, facts, ca).leaf for k in desired.kinds(m)}
             material = MemberTls(m.name, ca.bundle, pair.get("peer"), pair.get("server"))
-            hosts.append(_anew(cluster, m, facts, material))
+            hosts.append(_reissued(cluster, m, facts, material))
         steps = [*imported.own_step(cluster), *_all_at_once(etcd, hosts)]
         return dataclasses.replace(_plan(cluster, steps), notes=(*told, _replaced(cluster)))
     steps = []
