@@ -228,6 +228,7 @@ OTHER_WAYS = {
     ("cli/tasks/files.py", "render_client_config"): "a file for other hosts",
     ("cli/tasks/files.py", "render_helm"): "a file for other programs",
     ("engine/audit.py", "note"): "names no command",
+    ("inventory/example.py", "<module>"): "makes a file of the repository",
     ("inventory/schema.py", "<module>"): "makes a file of the repository",
 }
 

@@ -76,7 +76,7 @@ def rotate_certs(run: Run, ca: bool = False, limit: str = "", yes_outage: str = 
     changes=True,
     help={
         "to": "Folder for the requests and their manifest.",
-        "all": "For certificates that are good for long, too.",
+        "all": "Also for certificates that stay valid for long.",
         "limit": common.LIMIT,
     },
 )
@@ -101,9 +101,9 @@ def export_csrs(run: Run, to: str = "", all: bool = False, limit: str = "") -> i
 
 @command(changes=True, help={"folder": "The folder of export-csrs."})
 def import_certs(run: Run, folder: str) -> int:
-    """Verify the certificates that the external CA has signed, and take them in.
+    """Verify the certificates that the external CA has signed, and import them.
 
-    They are put to use by deploy-etcd or rotate-certs.
+    deploy-etcd or rotate-certs then installs them.
     """
     from provision.plans.etcd.certificates import csr_exchange
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @command(
     help={
-        "watch": "Show every change as etcd tells it, until Ctrl-C (exit code 0).",
+        "watch": "Show every change that etcd reports, until Ctrl-C (exit code 0).",
         "interval": "With --watch: seconds between two looks at the members' health.",
         "nodes_timeout": "Seconds that a command of bin/alluxio may take on a worker's host.",
-        "hosts": "Also log in to every worker's host: is it READY, do all its listeners answer?",
+        "hosts": "Also log in to every worker's host: do all its listeners answer (READY)?",
         "read": common.READ,
         "kubernetes": "Look at the pods of the inventory's kubernetes section, by kubectl.",
         "namespace": "With --kubernetes: instead of kubernetes.namespace.",
@@ -51,7 +51,7 @@ def check_nodes(
     kube_context: str = "",
     kubeconfig: str = "",
 ) -> int:
-    """Join inventory, etcd and `info nodes` into one verdict a worker; exit 1 unless all is well.
+    """Join inventory, etcd and `info nodes` into a verdict for each worker; exit 1 if one is bad.
 
     LIVE, FAILED (registered, no lease), STALE (expired lease, not removed), UNREGISTERED (inventory
     only), NOT_INSTALLED, UNKNOWN (etcd only). With --hosts READY: live, and every listener answers.
@@ -187,9 +187,9 @@ def list_clusters(run: Run) -> int:
 
 @command(help={"limit": common.LIMIT, "batch": common.BATCH})
 def status(run: Run, limit: str = "", batch: str = "") -> int:
-    """Show what systemd says of each member and worker, and its disk. check-nodes asks etcd.
+    """Show what systemd reports about each member and worker, and its disk.
 
-    Of etcd it tells only whether its members are more than one cluster.
+    From etcd it shows only whether the members form more than one cluster: see check-nodes.
     """
     from provision import terminal
     from provision.check_nodes import status
@@ -242,7 +242,7 @@ def logs(run: Run, host: str = "", lines: int = 50) -> int:
     }
 )
 def audit(run: Run, host: str = "", lines: int = 50) -> int:
-    """Show who changed what, when, and how it ended: by this machine, or on one host."""
+    """Show who changed what, when, and how it ended: from this machine's log, or one host's."""
     from provision import terminal
     from provision.engine import audit as log
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     guarded=True,
     help={
         "to": "Folder for the file; `backups` beside the inventory when not given.",
-        "keep": "How many backups of each history stay there, the newest; or all.",
-        "fetch": "Take no backup: copy the timer's newest ones from the members' hosts to here.",
+        "keep": "How many of the newest backups of each history stay there; or all.",
+        "fetch": "Take no backup: copy the timer's newest backups from the members' hosts.",
     },
     writes=True,
 )
@@ -86,7 +86,7 @@ def _fetch(run: Run, inventory: Inventory, into: Path, keep: int) -> int:
     help={
         "file": "A file of backup-etcd, or of etcdctl snapshot save.",
         "yes_restore": "The cluster's name: do not ask. For scripts.",
-        "bump_revision": "Begin far above every revision that a client has seen (etcd 3.6 on).",
+        "bump_revision": "Begin far above every revision that clients have seen (etcd 3.6 on).",
     },
 )
 def restore_etcd(run: Run, file: str, yes_restore: str = "", bump_revision: bool = True) -> int:
@@ -130,13 +130,13 @@ def restore_etcd(run: Run, file: str, yes_restore: str = "", bump_revision: bool
 @command(
     changes=True,
     help={
-        "from": "The member whose data the cluster goes on from.",
-        "cluster_id": "Of two etcd clusters among the members, the one to go on from, by its id.",
+        "from": "The member whose data the cluster continues from.",
+        "cluster_id": "Of two etcd clusters among the members, the id of the one to continue from.",
         "yes_recover": "The cluster's name: do not ask. For scripts.",
     },
 )
 def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: str = "") -> int:
-    """When a quorum is lost for good: go on from one member's data, and say what may be lost.
+    """When a quorum is lost for good: continue from one member's data; say what may be lost.
 
     Asks for the cluster's name. Killed anywhere, it is finished by running it again.
     """
@@ -213,7 +213,7 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
 def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
     """Show the data that removals, restores and recoveries have kept aside, and its size.
 
-    It goes only when --delete names it.
+    It is deleted only when --delete names it.
     """
     from provision import terminal
     from provision.inventory.selection import choose
@@ -243,11 +243,11 @@ def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
     guarded=True,
     help={
         "compact": "First drop the history of every key, up to the newest revision.",
-        "all": "Rewrite every database, also when that gives little space back.",
+        "all": "Rewrite every database, also when that frees little space.",
     },
 )
 def defrag_etcd(run: Run, compact: bool = False, all: bool = False) -> int:
-    """Give free space of etcd's databases back, one member at a time, the leader last.
+    """Return free space of etcd's databases to the disk, a member at a time, the leader last.
 
     A leader first hands leadership over. Members with little to give back are left out.
     """

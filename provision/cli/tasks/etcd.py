@@ -64,14 +64,14 @@ def deploy_etcd(
     changes=True,
     guarded=True,
     help={
-        "to": "The release, such as 3.6.16; those on the way are taken from etcd.releases.",
-        "backup_dir": "Where the snapshot goes that is taken first.",
+        "to": "The release, such as 3.6.16; the releases between are those of etcd.releases.",
+        "backup_dir": "The folder for the snapshot that is taken first.",
     },
 )
 def upgrade_etcd(run: Run, to: str = "", backup_dir: str = "") -> int:
     """Upgrade etcd: one minor release at a time, one member at a time, the leader last.
 
-    A verified snapshot is taken first. An interrupted upgrade goes on by running it again.
+    A verified snapshot is taken first. Run an interrupted upgrade again: it continues.
     """
     from provision.plans.etcd import upgrade_etcd
     from provision.plans.etcd.state import observe
@@ -89,9 +89,9 @@ def upgrade_etcd(run: Run, to: str = "", backup_dir: str = "") -> int:
     return 0
 
 
-@command(changes=True, guarded=True, help={"to": "The member that is to lead."})
+@command(changes=True, guarded=True, help={"to": "The member that becomes the leader."})
 def move_leader(run: Run, to: str = "") -> int:
-    """Make a member the leader, for work on the host of the one that leads now."""
+    """Make a member the leader, for example before work on the present leader's host."""
     from provision.plans.etcd import move_leader
 
     inventory = common.load_own_etcd(run)

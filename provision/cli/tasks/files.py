@@ -31,10 +31,10 @@ def show_inventory(run: Run) -> int:
 
 @command(
     inventory=False,
-    help={"id": "As it stands at the end of an error's line, such as host-unreachable; or all."},
+    help={"id": "The id at the end of an error's line, such as host-unreachable; or all."},
 )
 def explain(run: Run, id: str) -> int:
-    """Say what an error or warning means, how it comes about, and what to do. Contacts nothing."""
+    """Say what an error or warning means, its causes, and what to do. Contacts nothing."""
     from provision import terminal
     from provision.cli.explain import ALL, page, pages
 
@@ -84,7 +84,7 @@ def import_ansible(
     etcd_group: str = "",
     worker_group: str = "",
 ) -> int:
-    """Make an inventory of an Ansible inventory. Templates and vaults are listed, never guessed."""
+    """Make an inventory from an Ansible inventory. Lists templates and vaults, guesses none."""
     from provision import terminal
     from provision.ansible.convert import convert
     from provision.cli import console
@@ -170,7 +170,7 @@ def render_client_config(run: Run, to: str = "") -> int:
 
 @command(
     help={
-        "into": "The folder that the files are written to.",
+        "into": "The folder for the files.",
         "every": "Seconds between two looks.",
         "textfiles": "Where node_exporter looks for *.prom.",
     },
@@ -184,7 +184,7 @@ def render_monitor(
 ) -> int:
     """Write a systemd service and timer, and Prometheus' alert rules, that watch the cluster.
 
-    They are of this machine, this user and this inventory; installing them is left to you.
+    They are of this machine, this user and this inventory; you install them.
     """
     from provision import terminal
     from provision.check_nodes import monitor

@@ -18,7 +18,7 @@ _DELETE_DATA = "The member's name again: delete its old data instead of keeping 
 @command(
     changes=True,
     guarded=True,
-    help={"name": "The member; all that etcd lacks.", "no_workers": common.NO_WORKERS},
+    help={"name": "The member; without it, all that etcd lacks.", "no_workers": common.NO_WORKERS},
 )
 def add_member(run: Run, name: str = "", no_workers: bool = False) -> int:
     """Add members of the inventory to the running cluster: as learners, then as voters."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _DOWNGRADE = "Go back to the inventory's release on hosts with a newer one."
 _AT_ONCE = "How many at a time: a count or a percent of the chosen; 10% when not given."
-_KEEP = "How many releases stay on a host, older ones are deleted: 2 or more, or all."
+_KEEP = "How many releases stay on a host (2 or more, or all); older ones are deleted."
 
 
 @command(
@@ -81,9 +81,9 @@ def start_workers(
 def restart_workers(
     run: Run, limit: str = "", batch: str = "", at_once: str = "", afresh: bool = False
 ) -> int:
-    """Restart the running workers, a group at a time: each is READY before the next goes.
+    """Restart the running workers, a group at a time: each is READY before the next.
 
-    Stops at the first that does not come back. Run again, it goes on with those that are left.
+    Stops at the first that does not come back. Run again, it continues with those left.
     """
     from provision.plans.alluxio import restart_workers
 
@@ -154,7 +154,7 @@ def upgrade_workers(
 def rollback_workers(
     run: Run, to: str = "", limit: str = "", batch: str = "", at_once: str = ""
 ) -> int:
-    """Bring the workers back to the release before the inventory's, which is on their hosts."""
+    """Bring the workers back to the release before the inventory's, still on their hosts."""
     from provision.plans.alluxio import restart_workers, upgrade_workers
 
     inventory, alluxio, chosen = _chosen(run, limit, batch)
@@ -195,7 +195,7 @@ def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
     },
 )
 def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
-    """Stop and disable a worker, wait for its lease to end, take its id out of etcd."""
+    """Stop and disable a worker, wait for its lease to end, remove its id from etcd."""
     from provision.plans.alluxio import decommission_worker
 
     inventory, alluxio, chosen = _chosen(run, name)
@@ -219,11 +219,11 @@ def decommission_worker(run: Run, name: str, revoke_lease: bool = False) -> int:
     guarded=True,
     help={
         "ids": "Worker ids as check-nodes shows them, separated by commas; or stale, for all such.",
-        "count": "With stale: how many ids these are.",
+        "count": "With stale: how many ids there must be.",
     },
 )
 def forget_worker(run: Run, ids: str, count: str = "") -> int:
-    """Remove ids from etcd of workers that will not come back. The id of a live worker stays."""
+    """Remove from etcd the ids of workers that will not come back. A live worker's id stays."""
     from provision.plans.alluxio import forget_worker
 
     wanted = [i.strip() for i in ids.split(",") if i.strip()]
@@ -254,7 +254,7 @@ def forget_worker(run: Run, ids: str, count: str = "") -> int:
 @command(
     changes=True,
     guarded=True,
-    help={"file": "As it was said at the removal."},
+    help={"file": "The file that the removal has named."},
 )
 def readmit_worker(run: Run, file: str) -> int:
     """Put a registration back that decommission-worker or forget-worker has removed."""
