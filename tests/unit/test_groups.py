@@ -347,7 +347,11 @@ def test_the_group_needs_a_majority_of_the_known_members() -> None:
     two = decide(*(listing(n, 1, 2) for n in (1, 2)), *hidden, note=None)
     assert isinstance(two, Unseen)
     assert (len(two.known), two.noted) == (5, False)
-    assert "no majority of the 5 members in the inventory" in groups.not_seen("etcd", two).what
+    assert groups.not_seen("etcd", two).what == (
+        "cluster c1 serves through m1, m2; m3, m4, m5 cannot be checked and may form the right "
+        "cluster, because the members that serve are not a majority of the 5 members in the "
+        "inventory"
+    )
     three = decide(*(listing(n, 1, 2, 3) for n in (1, 2, 3)), *hidden[1:], note=None)
     assert isinstance(three, Serving)
     # The last run noted five members, two of which the inventory no longer has.
@@ -359,8 +363,8 @@ def test_the_group_needs_a_majority_of_the_known_members() -> None:
     assert problem.where == "etcd"
     assert problem.id == "etcd-members-unseen"
     assert problem.what == (
-        "cluster c1 serves through m1, m2 and does not have m3; these cannot be looked at and may "
-        "be the cluster, since what serves has no majority of the 5 members that the last run noted"
+        "cluster c1 serves through m1, m2; m3 cannot be checked and may form the right cluster, "
+        "because the members that serve are not a majority of the 5 members that the last run noted"
     )
 
 
@@ -371,7 +375,7 @@ def test_a_listed_member_without_a_name_counts_for_the_majority() -> None:
     single = up(1, leader=1, listed=frozenset({"m1"}))
     found = decide(single, *hidden, note=None)
     assert isinstance(found, Unseen)
-    assert "does not have m2, m3;" in groups.not_seen("etcd", found).what
+    assert "; m2, m3 cannot be checked" in groups.not_seen("etcd", found).what
 
 
 def test_what_is_as_new_as_the_group_is_no_newer_history() -> None:
@@ -520,8 +524,7 @@ def test_a_majority_at_the_noted_revision_is_started() -> None:
         ),
         (
             [empty(n) for n in (1, 2, 3)],
-            "there is no data on any host, though the last run (20260101T000000Z) noted a cluster "
-            "at revision 800",
+            "no host has data, but the last run (20260101T000000Z) noted a cluster at revision 800",
             "",
         ),
     ],
@@ -544,7 +547,7 @@ def test_a_quorum_of_the_members_must_have_its_data(of: int, quorum: int) -> Non
     assert (len(enough.names), len(enough.lost)) == (quorum, of - quorum)
     less = quorum - 1
     assert started(less) == Unclear(
-        f"{less} of {of} members are known to have their data: that is no quorum", "m1"
+        f"{less} of {of} members are known to have their data: that is not a quorum", "m1"
     )
 
 
@@ -567,7 +570,7 @@ def test_who_could_have_newer_data_than_an_empty_majority_is_named() -> None:
     unread = [silent(n, revision=None) for n in (3, 4)]
     found = groups.start([*empty_two, silent(5, revision=1), *unread], None, NAMES)
     assert found == Unclear(
-        "a majority has an empty database, and what m3, m4 has cannot be read", "m1"
+        "a majority has an empty database, and the data of m3, m4 cannot be read", "m1"
     )
 
 

@@ -352,8 +352,9 @@ def test_data_in_another_folder_are_not_passed_over(monkeypatch: pytest.MonkeyPa
         facts[m.machine] = replace(facts[m.machine], paths=paths)
     seen = (stopped(1), stopped(2), Seen("infra3"))
     known = Known(monkeypatch, Look(seen, NOTE, facts))  # type: ignore[arg-type]
-    with pytest.raises(PreflightFailed, match="in another folder; nothing was changed") as refused:
+    with pytest.raises(PreflightFailed) as refused:
         known.establish()
+    assert refused.value.message == "etcd's data is in another folder"
     assert refused.value.id == "member-data-lost"
     # A member that has its data where it is declared is no problem.
     (problem,) = refused.value.problems
@@ -367,8 +368,11 @@ def test_what_nobody_could_look_at_may_be_the_cluster(monkeypatch: pytest.Monkey
     own = serving(1, members=frozenset({1}))
     hidden = [Seen(f"infra{n}", looked=False) for n in (2, 3)]
     known = Known(monkeypatch, Look((own, *hidden), NOTE))
-    with pytest.raises(PreflightFailed, match="not known whether what serves") as refused:
+    with pytest.raises(PreflightFailed) as refused:
         known.establish()
+    assert refused.value.message == (
+        "the cluster that serves may not be the cluster of the last run"
+    )
     assert refused.value.id == "etcd-members-unseen"
     assert {p.id for p in refused.value.problems} == {"etcd-members-unseen"}
     assert [p.where for p in refused.value.problems] == ["cluster c1", "c"]
@@ -378,21 +382,23 @@ def test_what_nobody_could_look_at_may_be_the_cluster(monkeypatch: pytest.Monkey
 def test_older_than_what_there_was_names_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     up = [serving(n) for n in (1, 2)]
     newer = Seen("infra3", disk=Disk(0xDD, 9, 2000))
-    with pytest.raises(PreflightFailed, match="older than what there was") as refused:
+    with pytest.raises(PreflightFailed) as refused:
         Known(monkeypatch, Look((*up, newer), None)).establish()
+    assert refused.value.message == "the cluster that serves has older data than before"
     assert refused.value.id == "etcd-history-behind"
     assert {p.id for p in refused.value.problems} == {"etcd-history-behind"}
     assert [p.where for p in refused.value.problems] == ["cluster c1", "cluster dd", "c"]
     assert refused.value.problems[-1].remedy == (
-        "to go on with what serves: --cluster-id c1; with the newer data: invoke recover-etcd "
-        "--from infra3 --cluster-id dd"
+        "to keep the cluster that serves: --cluster-id c1; to keep the newer data: invoke "
+        "recover-etcd --from infra3 --cluster-id dd"
     )
     ahead = replace(NOTE, revision=5000)
     older = Seen("infra3", disk=Disk(0xDD, 9, 10))
     with pytest.raises(PreflightFailed) as refused:
         Known(monkeypatch, Look((*up, older), ahead)).establish()
     assert refused.value.problems[-1].remedy == (
-        "to go on with what serves: --cluster-id c1; or invoke restore-etcd FILE, with a backup"
+        "to keep the cluster that serves: --cluster-id c1; to use a backup: invoke restore-etcd "
+        "FILE"
     )
 
 

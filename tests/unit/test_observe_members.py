@@ -263,7 +263,7 @@ class TestLook:
         assert two.error_id == "member-odd"
         of = "dd" if established.cluster_id == 0xC1 else "1"
         assert two.error == (
-            f"is not of the cluster that this command works on: it is a member of {of}"
+            f"is not a member of the cluster that this command works on, but of cluster {of}"
         )
         option = " --cluster-id c1" if established.name else ""
         assert two.remedy == f"invoke replace-member infra2{option}"

@@ -26,7 +26,7 @@ from provision.plans.etcd.certificates import rotate_certs
 from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 from tests.authority import Ca
-from tests.unit import builders, hosts, plan_text
+from tests.unit import builders, clock, hosts, plan_text
 from tests.unit.test_external_ca import Key
 
 THREE = "infra1+infra2+infra3"
@@ -441,10 +441,10 @@ def test_the_gate_after_a_leaf_looks_at_each_listener(monkeypatch: pytest.Monkey
     said: list[object] = []
 
     def healthy(etcd: Etcd, member: EtcdMember) -> Gate:
-        return Gate("healthy", lambda: said.append(member.name))
+        return Gate("healthy", lambda: said.append((member.name, len(shown.asked))))
 
     monkeypatch.setattr("provision.etcd.cluster.gates.all_healthy", healthy)
-    monkeypatch.setattr("provision.plans.etcd.certificates.rotate_certs.time.sleep", said.append)
+    ticks = clock.install(monkeypatch)
     late, good = {"peer": "a", "client": "old"}, {"peer": "a", "client": "b"}
     shown = Shown(late, late, good)
     monkeypatch.setattr(rotate_certs, "shown_certificates", shown)
@@ -454,16 +454,17 @@ def test_the_gate_after_a_leaf_looks_at_each_listener(monkeypatch: pytest.Monkey
         gate = rotate_certs._shown(etcd, member, {"peer": "a", "server": "b"})
         gate.check()
         assert shown.asked == [(etcd, "infra2")] * 3
-        assert said == ["infra2", 0.1, 0.1]
+        assert said == [("infra2", 0)]  # before the first look
+        assert ticks.slept == [0.1, 0.1]
         assert gate.title == "infra2 shows the new certificates; healthy"
         # The listener of a certificate that was not made may show what it likes.
         shown.looks = [{"peer": "a", "client": "old"}]
         rotate_certs._shown(etcd, member, {"peer": "a"}).check()
-        monkeypatch.setattr(rotate_certs, "SHOWN_WITHIN", -1.0)
-        shown.looks = [late]
+        shown.looks, ticks.slept = [late], []
         with pytest.raises(Unhealthy, match="infra2 does not show its new") as stopped:
             gate.check()
         assert stopped.value.id == "certificate-unverified"
+        assert sum(ticks.slept) == pytest.approx(rotate_certs.SHOWN_WITHIN, abs=0.1)
         (problem,) = stopped.value.problems
         assert problem.where == "infra2 (10.0.0.2)"
         assert problem.what.startswith("client listener: still shows another certificate")

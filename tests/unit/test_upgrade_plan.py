@@ -33,7 +33,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd import before_3_6, before_3_7, upgrade_etcd
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
-from tests.unit import builders, hosts, plan_text
+from tests.unit import builders, clock, hosts, plan_text
 from tests.unit.test_deploy_gates import installed, secured
 from tests.unit.test_deploy_plan import World
 
@@ -749,7 +749,7 @@ class Ask:
         self.etcds: list[Etcd] = []
         monkeypatch.setattr(health, "observe", self._observe)
         monkeypatch.setattr(hashes, "require_equal", self._compare)
-        monkeypatch.setattr(gates, "POLL_SECONDS", 0.0)
+        self.clock = clock.install(monkeypatch)
 
     def _observe(self, etcd: Etcd) -> ClusterHealth:
         self.etcds.append(etcd)
@@ -769,19 +769,22 @@ def test_the_gate_before_waits_and_compares_the_data(monkeypatch: pytest.MonkeyP
         gate = upgrade_etcd._undisturbed(etcd, MEMBERS[1], "3.6.16")
         gate.check()
         assert len(ask.etcds) == 3
+        assert ask.clock.slept == [gates.POLL_SECONDS] * 2
         assert ask.compared == 1
-        assert gate.title == "every member but infra2 healthy, no alarm"
+        assert gate.title == "every member except infra2 healthy, no alarm"
         # A member that is down has no data to compare, and a downgrade disturbs no member.
         ask.looks = [look(("infra2",))]
         gate.check()
         ask.looks = [look()]
         upgrade_etcd._undisturbed(etcd, None).check()
         assert ask.compared == 1
-        monkeypatch.setattr(upgrade_etcd, "READY_WITHIN", 0.0)
-        ask.looks = [late]
+        ask.looks, ask.clock.slept = [late], []
         with pytest.raises(Unhealthy, match=r"infra2 still has data of etcd 3\.7") as stopped:
             gate.check()
         assert stopped.value.id == "upgrade-stopped"
+        assert sum(ask.clock.slept) == pytest.approx(
+            upgrade_etcd.READY_WITHIN, abs=gates.POLL_SECONDS
+        )
         everyone = upgrade_etcd._undisturbed(etcd, None)
         ask.looks = [look(("infra2",))]
         with pytest.raises(Unhealthy, match="infra2 is not healthy"):
@@ -847,7 +850,7 @@ def test_the_next_hop_waits_until_the_cluster_works_by_the_release(
 ) -> None:
     answers: list[Any] = [Unhealthy("no answer", id="member-down"), (3, 6), (3, 7)]
     asked: list[str] = []
-    waited: list[float] = []
+    ticks = clock.install(monkeypatch)
 
     def version(_: Etcd, member: EtcdMember) -> Any:
         asked.append(member.name)
@@ -857,20 +860,25 @@ def test_the_next_hop_waits_until_the_cluster_works_by_the_release(
         return answer
 
     monkeypatch.setattr(upgrade_etcd, "cluster_version", version)
-    monkeypatch.setattr("provision.plans.etcd.upgrade_etcd.time.sleep", waited.append)
     with Fleet(1) as fleet:
         etcd = Etcd(builders.etcd(), fleet)
         upgrade_etcd._wait_for_version(etcd, MEMBERS[1], (3, 7))
         assert asked == ["infra2"] * 3
-        assert waited == [0.25] * 2
-        monkeypatch.setattr(upgrade_etcd, "VERSION_WITHIN", -1.0)
-        answers[:] = [(3, 6)]
-        with pytest.raises(Unhealthy, match=r"run etcd 3\.7, but .* version is 3\.6") as stopped:
+        assert ticks.slept == [0.25] * 2
+        answers[:], ticks.slept = [(3, 6)], []
+        with pytest.raises(Unhealthy) as stopped:
             upgrade_etcd._wait_for_version(etcd, MEMBERS[1], (3, 7))
         assert stopped.value.id == "upgrade-stopped"
+        assert stopped.value.message == (
+            "all members run etcd 3.7, but after 60 s the cluster version is 3.6"
+        )
+        assert sum(ticks.slept) == upgrade_etcd.VERSION_WITHIN
         answers[:] = [Unhealthy("no answer", id="member-down")]
-        with pytest.raises(Unhealthy, match="version is not known"):
+        with pytest.raises(Unhealthy) as stopped:
             upgrade_etcd._wait_for_version(etcd, MEMBERS[1], (3, 7))
+        assert stopped.value.message == (
+            "all members run etcd 3.7, but after 60 s the cluster version is not known"
+        )
 
 
 @pytest.mark.parametrize(
