@@ -138,7 +138,7 @@ def with_peer_tls(life: Life, stage: int) -> None:
 
 
 def with_alarms(life: Life, stage: int) -> None:
-    """NOSPACE is on, stops the upgrade, and is disarmed when its cause is gone."""
+    """NOSPACE is raised, stops the upgrade, and is disarmed when its cause is gone."""
     name = life.cluster.members[0].name
     life.restart(name, "", "--quota-backend-bytes", "1")
     with life.etcd.member(life.cluster.members[0]) as client:
@@ -148,7 +148,7 @@ def with_alarms(life: Life, stage: int) -> None:
     gate = next(s.before for s in life.plan(HOPS[stage]) if s.before is not None and s.hosts)
     within, upgrade_etcd.READY_WITHIN = upgrade_etcd.READY_WITHIN, 0.5
     try:
-        with pytest.raises(Unhealthy, match="alarm NOSPACE is on"):
+        with pytest.raises(Unhealthy, match="alarm NOSPACE is raised"):
             gate.check()
     finally:
         upgrade_etcd.READY_WITHIN = within

@@ -234,5 +234,5 @@ def test_a_full_etcd_is_saved_too(three: Bed) -> None:
     for name in ("infra1", "infra2"):
         code, said = three.run(name)
         assert code == 0, said
-        assert "the other members cannot be told" in said
+        assert "etcd did not take the record of this backup" in said
         assert len(three.saved(name)) == 1
