@@ -10,7 +10,7 @@ from typing import Any
 
 from provision.inventory import model
 
-#: A range such as ``[001-200]`` or ``[1-3,7]``, where letters and digits may stand in a name.
+#: A range such as ``[001-200]`` or ``[1-3,7]``. It may stand in a name wherever a letter may.
 _RANGE = r"\[[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*\]"
 _RANGED = rf"^([A-Za-z0-9.:_-]|{_RANGE})+$"
 

@@ -83,8 +83,8 @@ class Kubectl:
         """A local port that forwards connections to ``port`` of ``target`` (``pod/NAME``).
 
         ``timeout`` (seconds) is for the start. Raises :class:`KubectlError`. The forward is a child
-        of this process and ends with the context. If this process is killed, the forward ends by
-        itself after :data:`LONGEST_FORWARD` seconds.
+        of this process and ends with the ``with`` block. If this process is killed, the forward
+        ends by itself after :data:`LONGEST_FORWARD` seconds.
         """
         child = _Forward(self.line("port-forward", "--address=127.0.0.1", target, f":{port}"), self)
         try:

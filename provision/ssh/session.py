@@ -253,7 +253,7 @@ class Session:
             channel = self._channel(timeout)
             with contextlib.closing(channel):
                 password = self._begin(channel, command)
-                # A command that ends early (no sudo, full disk) closes its input. This is not an
+                # When a command ends early (no sudo, full disk), writing to it fails. This is no
                 # error here: its exit code and stderr give the reason.
                 with contextlib.suppress(BrokenPipeError, _Closed):
                     _send(channel, password)

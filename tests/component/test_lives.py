@@ -282,7 +282,7 @@ def test_restarts_that_were_made_are_not_made_again(begin: Callable[..., Life]) 
     done = next(iter(life.notes))
     life.shrink(done, dead=True)
     life.grow(done)
-    assert len([s for s in life.plan("3.6.16") if "note that" in s.title]) == 3
+    assert len([s for s in life.plan("3.6.16") if "record that" in s.title]) == 3
 
 
 def test_3_7_does_not_read_what_3_5_has_logged(begin: Callable[..., Life]) -> None:

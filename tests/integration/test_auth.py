@@ -142,7 +142,7 @@ def test_members_come_and_go_meanwhile(lab: Lab, secrets: Path, tmp_path: Path) 
     lab.invoke("deploy-etcd", on, "--no-workers").expect(0, "add etcd0 as a learner")
     lab.invoke("backup-etcd", on, "--to", str(tmp_path)).expect(0, "verified")
     lab.invoke("start-workers", on).expect(0, "2 of 2 live")
-    lab.invoke("deploy-etcd", on).expect(0, "note that every worker knows the endpoints")
+    lab.invoke("deploy-etcd", on).expect(0, "record that every worker knows the endpoints")
 
 
 def test_it_is_turned_off_again(lab: Lab, secrets: Path) -> None:

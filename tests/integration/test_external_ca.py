@@ -81,7 +81,7 @@ def test_a_first_deploy_by_an_intermediate(lab: Lab, site: Site) -> None:
 def test_another_ca_follows_under_a_writer(lab: Lab, site: Site) -> None:
     new = Ca("New Root")
     site.bundle.write_bytes(new.pem)
-    site.invoke("deploy-etcd").expect(3, "must have that CA, too")
+    site.invoke("deploy-etcd").expect(3, "keep the old CA in etcd.tls.ca_bundle")
     site.bundle.write_bytes(site.root.pem + new.pem)
     folder = site.export("second", "--all")
     new.sign_all(folder)

@@ -522,7 +522,7 @@ def on_disks(three: Lab) -> Iterator[Path]:
         three.etcd, f"mkdir -p /srv/disk /var/lib/etcd; mount -t tmpfs tmpfs /srv/disk; {BACK}"
     )
     path = three.inventory({"alluxio": None})
-    three.invoke("deploy-etcd", path).expect(0, "note that the cluster exists")
+    three.invoke("deploy-etcd", path).expect(0, "record that the cluster exists")
     with three.client(three.etcd[0]) as client:
         for n in range(TODAY - 1):
             client.put(f"/today/{n}", "acknowledged")

@@ -130,12 +130,12 @@ def test_every_member_is_restarted_and_noted_the_leader_last() -> None:
     titles = [s.title for s in made.steps]
     assert titles == [
         "infra2: restart etcd 3.5.35 once more, to repair its lists",
-        "note that infra2 was restarted once more",
+        "record that infra2 was restarted once more",
         "infra3: restart etcd 3.5.35 once more, to repair its lists",
-        "note that infra3 was restarted once more",
+        "record that infra3 was restarted once more",
         "infra2 takes the lead from infra1",
         "infra1: restart etcd 3.5.35 once more, to repair its lists",
-        "note that infra1 was restarted once more",
+        "record that infra1 was restarted once more",
     ]
     assert made.steps[0].hosts[0].changes[-1].disrupts
     (note,) = made.steps[1].hosts[0].changes

@@ -114,7 +114,7 @@ def test_a_start_without_etcds_check_ends_with_a_comparison(
     assert gates_of(world.plan()) == [
         "start the members that are down",
         f" after: healthy {THREE}, equal {THREE}",
-        "note that the cluster exists",
+        "record that the cluster exists",
     ]
 
 
@@ -325,12 +325,12 @@ def test_the_workers_are_told_when_members_change_and_it_is_wanted(
         )
     titles = [s.title for s in plan.steps]
     assert ("tell the workers" in titles) is (wanted and joins)
-    assert ("note that the workers need the new endpoints" in titles) is joins
+    assert ("record that the workers need the new endpoints" in titles) is joins
     assert [n.id for n in plan.notes] == (["endpoints-stale"] if joins and not wanted else [])
     if wanted and joins:
         assert told == [tuple(f"http://10.0.0.{n}:2379" for n in (1, 2, 3, 4))]
-        assert titles[0] == "note that the workers need the new endpoints"
-        assert titles[-2:] == ["tell the workers", "note that every worker knows the endpoints"]
+        assert titles[0] == "record that the workers need the new endpoints"
+        assert titles[-2:] == ["tell the workers", "record that every worker knows the endpoints"]
 
 
 def test_a_name_to_remove_that_nobody_has_is_said(done: plan_text.Done) -> None:
@@ -387,7 +387,7 @@ def test_a_bootstrap_makes_the_authority_and_gives_all_their_certificates(
         assert "/etc/etcd/pki/peer.crt and .key" in said
         assert "/etc/etcd/pki/server.crt and .key" in said
     noted = plan.steps[1]
-    assert noted.title == "note that the cluster exists"
+    assert noted.title == "record that the cluster exists"
     for host in noted.hosts:
         assert [c.what for c in host.changes] == ["change /etc/etcd/etcd.conf.yml"]
     # This tool's own certificate, with which the gates ask.

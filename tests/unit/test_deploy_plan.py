@@ -151,7 +151,7 @@ def test_bootstrap_is_one_step_for_all() -> None:
     plan = world.plan()
     assert names(plan) == [
         ("bootstrap the cluster", ALL),
-        ("note that the cluster exists", ALL),
+        ("record that the cluster exists", ALL),
     ]
     step, noting = plan.steps
     (noted,) = noting.hosts[0].changes
@@ -204,7 +204,7 @@ def test_a_bootstrap_that_was_killed_half_way(done: int) -> None:
     plan = world.plan()
     assert names(plan) == [
         ("start the members that are down", ALL),
-        ("note that the cluster exists", ALL),
+        ("record that the cluster exists", ALL),
     ]
     step, _ = plan.steps
     assert [c.what for c in step.hosts[0].changes] == ["start etcd.service"]
@@ -614,7 +614,7 @@ def test_a_member_that_does_not_serve_keeps_its_line() -> None:
     plan = world.plan()
     assert [s.title for s in plan.steps] == [
         "start the members that are down",
-        "note that the cluster exists",
+        "record that the cluster exists",
     ]
     assert [c.what for c in plan.steps[0].hosts[0].changes] == ["start etcd.service"]
 
@@ -665,7 +665,7 @@ def test_beside_an_odd_member_one_that_is_down_starts_unchecked(
     assert [c.what.split()[0] for c in start.changes] == ["change", "start"]
     assert f"-{CHECKED.strip()}" in start.changes[0].diff
     assert after.title.endswith("and all hold the same data")
-    assert plan.steps[1].title == "note that the cluster exists"
+    assert plan.steps[1].title == "record that the cluster exists"
     last = next(h for h in plan.steps[1].hosts if h.name == "infra3")
     assert f"+{CHECKED.strip()}" in last.changes[0].diff
     assert last.changes[0].non_disruptive

@@ -87,7 +87,7 @@ def test_facts_that_are_no_numbers(said: str) -> None:
     assert problem.what == "systemd is not running"
     cluster = builders.alluxio(builders.worker("w1"))
     assert worker_preflight._memory(cluster.workers[0], host, "w1") == []
-    with pytest.raises(PreflightFailed, match="cannot be recovered from"):
+    with pytest.raises(PreflightFailed, match="cannot be used for the recovery"):
         recover_etcd._fit(builders.etcd(), builders.member(1), host)
 
 

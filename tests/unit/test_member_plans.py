@@ -137,7 +137,7 @@ def started(name: str, voters: str) -> list[str]:
 
 
 def removed(name: str, rest: str, *, note: bool) -> list[str]:
-    noted = [f" call: etcd: note that the host of {name} is to be cleaned"] if note else []
+    noted = [f" call: etcd: record that the host of {name} is to be cleaned"] if note else []
     number = name[-1]
     return [
         f"remove {name}",
@@ -149,7 +149,7 @@ def removed(name: str, rest: str, *, note: bool) -> list[str]:
 
 
 def cleaned(name: str) -> list[str]:
-    return [f"clean the host of {name}", f" call: etcd: note that the host of {name} is clean"]
+    return [f"clean the host of {name}", f" call: etcd: record that the host of {name} is clean"]
 
 
 THREE = "infra1+infra2+infra3"

@@ -151,7 +151,7 @@ def test_an_older_address_in_the_restored_data_goes_first(
     monkeypatch.setattr("provision.plans.alluxio.moved._own", lambda *_: set())
     found = world.plan()
     assert [s.title for s in found.steps] == [
-        "note which workers need a restart",
+        "record which workers need a restart",
         "stop w1 for the new address",
         "remove the old address of w1",
         "restart w1",

@@ -557,7 +557,7 @@ def test_from_whom_nothing_can_be_recovered(asked: Asked) -> None:
     with pytest.raises(UsageError, match="--from is one of the members"):
         asked.observe("infra9")
     odd = replace(CLUSTER, established=Established(1, odd=frozenset({"infra1"}), name="1"))
-    with pytest.raises(PreflightFailed, match="infra1 cannot be recovered from") as refused:
+    with pytest.raises(PreflightFailed, match="the data of infra1 cannot be used") as refused:
         asked.observe(cluster=odd)
     assert refused.value.id == "recovery-source-unfit"
     good = asked.facts["infra1"]
@@ -571,7 +571,7 @@ def test_from_whom_nothing_can_be_recovered(asked: Asked) -> None:
         (replace(sized, disks=full), "disk-full"),
     ):
         asked.facts["infra1"] = bad
-        with pytest.raises(PreflightFailed, match="infra1 cannot be recovered from") as refused:
+        with pytest.raises(PreflightFailed, match="the data of infra1 cannot be used") as refused:
             asked.observe()
         assert refused.value.problems[0].id == id
     more = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (64 << 20) + 1001)}

@@ -157,7 +157,7 @@ class TestRestart:
         assert restart_workers.MARK in found.steps[0].hosts[0].changes[0].script
         assert groups(found) == [["w1", "w2"], ["w3"]]
         assert all(s.before and s.after for s in found.steps[1:])
-        assert whats(found, "w1") == ["note that the worker needs a restart", RESTART]
+        assert whats(found, "w1") == ["record that the worker needs a restart", RESTART]
 
     def test_one_at_a_time_when_nothing_is_said(self, world: World) -> None:
         assert groups(world.restart()) == [["w1"], ["w2"], ["w3"]]

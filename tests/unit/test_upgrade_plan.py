@@ -158,7 +158,7 @@ def again(name: str, release: str) -> list[str]:
             f"{ALL} without {name}, data for {release}",
             f"{ALL} healthy, {name} runs {release}",
         ),
-        f"note that {name} was restarted once more",
+        f"record that {name} was restarted once more",
     ]
 
 
@@ -432,7 +432,7 @@ def test_a_single_member_hands_over_to_nobody(
         "put the releases on the members' hosts",
         "back up etcd",
         "infra1: restart etcd 3.5.35 once more, to repair its lists",
-        "note that infra1 was restarted once more",
+        "record that infra1 was restarted once more",
         "infra1: etcd 3.5.35 to 3.6.16",
         "infra1: etcd 3.6.16 writes a snapshot for 3.7 to start from",
         "infra1: etcd 3.6.16 to 3.7.3",
@@ -460,7 +460,7 @@ def test_who_was_restarted_by_an_earlier_run_is_not_restarted_again(
     plan = made(world, "3.6.16", monkeypatch)
     assert titles(plan)[2:5] == [
         "infra2: restart etcd 3.5.35 once more, to repair its lists",
-        "note that infra2 was restarted once more",
+        "record that infra2 was restarted once more",
         "infra2: etcd 3.5.35 to 3.6.16",
     ]
 

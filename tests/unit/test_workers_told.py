@@ -18,8 +18,8 @@ from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.test_deploy_plan import World
 
-NOTE = "note that the workers need the new endpoints"
-DONE = "note that every worker knows the endpoints"
+NOTE = "record that the workers need the new endpoints"
+DONE = "record that every worker knows the endpoints"
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
         return
     if isinstance(ca, external_ca.External):
         raise PreflightFailed(
-            "etcd.tls.ca_bundle must have that CA, too, until every member has a certificate of "
-            f"the new one ({external_ca.HOW}, invoke rotate-certs)",
+            "keep the old CA in etcd.tls.ca_bundle, beside the new one, until the new CA has "
+            f"signed every member's certificate ({external_ca.HOW}, invoke rotate-certs)",
             problems,
             id="ca-unknown",
         )

@@ -62,8 +62,8 @@ def forget_stale(inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, coun
     """
     if not alluxio.membership.in_etcd:
         raise UsageError(
-            f"with membership {alluxio.membership} etcd does not tell which ids are stale: name "
-            "each, as check-nodes shows them",
+            f"etcd does not show which ids are stale when the membership is "
+            f"{alluxio.membership}: give every id, as check-nodes shows it",
             id="command-not-applicable",
         )
     seen = look(alluxio, etcd)

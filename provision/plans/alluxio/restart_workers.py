@@ -126,9 +126,9 @@ def in_groups(
     who = audit.author(command, inventory.cluster).who
     note = f'echo "{command} $(date -u +%Y-%m-%dT%H:%M:%SZ)" {shlex.quote(who)} >{MARK}'
     if unmarked and (len(todo) > 1 or others):
-        mark = Change("note that the worker needs a restart", note)
+        mark = Change("record that the worker needs a restart", note)
         hosts = tuple(HostChanges(w.name, w.machine, (mark,)) for w in unmarked)
-        steps.append(Step("note which workers need a restart", hosts, at_once=inventory.parallel))
+        steps.append(Step("record which workers need a restart", hosts, at_once=inventory.parallel))
     done: list[AlluxioWorker] = []
     for some in start_workers.groups(todo, size):
         steps += moved.steps(

@@ -91,7 +91,7 @@ def plan(
     if settled := [
         h for m in down if (h := _on(m, _exists(cluster, m, observed, ca, checks))).changes
     ]:
-        steps.append(Step("note that the cluster exists", tuple(settled)))
+        steps.append(Step("record that the cluster exists", tuple(settled)))
     if not alarm.solved and (others := _beside_a_start(observed, moves, staying, down, todo)):
         if not starting:
             gates.require_writable(observed.health)

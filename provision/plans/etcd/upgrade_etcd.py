@@ -255,7 +255,7 @@ class Steps:
             )
             self.steps.append(
                 Step(
-                    f"note that {member.name} was restarted once more",
+                    f"record that {member.name} was restarted once more",
                     (HostChanges(member.name, member.machine, self._note(member)),),
                 )
             )

@@ -59,8 +59,8 @@ def plan(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
                 # Certificates that this run has made are valid.
                 server = Leaf() if m.client_tls else None
                 given[m.name] = replace(material, peer=Leaf(), server=server)
-    # A killed run may have left a member that was told and not restarted. It comes first: no other
-    # may be cut off at the same time.
+    # A killed run may have changed a member's URL in etcd without restarting the member. It comes
+    # first: no other may be cut off at the same time.
     for m in sorted(members, key=lambda m: _is_plain(m, running)):
         there = running.roster.find(m)
         assert there is not None  # _require_all() has checked it

@@ -89,7 +89,9 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
     )
     if chosen.machine not in facts:
         raise PreflightFailed(
-            f"{name} cannot be recovered from: no answer", unreachable, id="recovery-source-unfit"
+            f"the data of {name} cannot be used for the recovery: no answer",
+            unreachable,
+            id="recovery-source-unfit",
         )
     away = [
         problem
@@ -278,7 +280,9 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
             id="disk-full",
         )
     raise PreflightFailed(
-        f"{chosen.name} cannot be recovered from", [problem], id="recovery-source-unfit"
+        f"the data of {chosen.name} cannot be used for the recovery",
+        [problem],
+        id="recovery-source-unfit",
     )
 
 
@@ -288,7 +292,7 @@ def _of_the_chosen(cluster: EtcdCluster, chosen: EtcdMember) -> None:
     where = f"{chosen.name} ({chosen.machine.where})"
     what = f"is not of cluster {cluster.established.name}, which --cluster-id names"
     raise PreflightFailed(
-        f"{chosen.name} cannot be recovered from",
+        f"the data of {chosen.name} cannot be used for the recovery",
         [Problem(where, what, "choose one of its members", id="recovery-source-unfit")],
         id="recovery-source-unfit",
     )

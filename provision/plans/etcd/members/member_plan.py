@@ -114,7 +114,7 @@ def with_workers(
     if told.complete and (told.steps or running.pending.workers):
         made.steps.append(
             Step(
-                "note that every worker knows the endpoints",
+                "record that every worker knows the endpoints",
                 (),
                 (
                     Action(
@@ -137,7 +137,7 @@ def with_members(inventory: Inventory, members: Sequence[EtcdMember]) -> Invento
 
 def _note_workers(etcd: Etcd) -> Step:
     return Step(
-        "note that the workers need the new endpoints",
+        "record that the workers need the new endpoints",
         (),
         (
             Action(

@@ -302,7 +302,7 @@ class _Builder:
             calls.insert(
                 0,
                 Action(
-                    f"etcd: note that the host of {gone.name} is to be cleaned",
+                    f"etcd: record that the host of {gone.name} is to be cleaned",
                     lambda: reconfigure.with_leader(
                         etcd, lambda c: todo_keys.note_clean(c, gone.name, gone.machine.host)
                     ),
@@ -343,7 +343,7 @@ class _Builder:
     def _forget(self, gone: EtcdMember, now: EtcdCluster) -> Action:
         etcd = self.etcd.with_cluster(now)
         return Action(
-            f"etcd: note that the host of {gone.name} is clean",
+            f"etcd: record that the host of {gone.name} is clean",
             lambda: reconfigure.with_leader(etcd, lambda c: todo_keys.forget_clean(c, gone.name)),
         )
 
