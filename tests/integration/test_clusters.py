@@ -54,7 +54,7 @@ def test_each_has_its_own_worker(lab: Lab, own: Path, other: Path) -> None:
     assert [(c["name"], c["authorized"], c["live"]) for c in seen["clusters"]] == [
         *((OTHER, 1, 1), (CLUSTER, 1, 1))
     ]
-    lab.invoke("deploy-etcd", other).expect(2, "for the inventory that declares its members")
+    lab.invoke("deploy-etcd", other).expect(2, "needs the inventory that declares its members")
 
 
 def test_a_name_that_begins_alike_is_refused(lab: Lab) -> None:
