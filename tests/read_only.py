@@ -13,6 +13,8 @@ NOBODY = 65534
 #: root. It is in the folder already, because the folders above may be closed to it.
 _GIVE_UP = f"""
 import os
+from cryptography.hazmat.backends import default_backend
+default_backend()  # some releases import it at the first signature only
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})
