@@ -783,7 +783,7 @@ def test_the_gate_before_waits_and_compares_the_data(monkeypatch: pytest.MonkeyP
             gate.check()
         assert stopped.value.id == "upgrade-stopped"
         assert sum(ask.clock.slept) == pytest.approx(
-            upgrade_etcd.READY_WITHIN, abs=gates.POLL_SECONDS
+            upgrade_etcd.READY_WITHIN, abs=2 * gates.POLL_SECONDS
         )
         everyone = upgrade_etcd._undisturbed(etcd, None)
         ask.looks = [look(("infra2",))]
