@@ -209,5 +209,5 @@ def test_what_etcd_membership_has_left_is_forgotten_with_static(world: World) ->
     assert ONE in left.what
     plans.apply(forget_worker.forget(*given, [ONE, OTHER]).plan, world.fleet)
     assert type_change.unused(static, forget_worker.look(static, world.etcd)) is None
-    with pytest.raises(UsageError, match="name each"):
+    with pytest.raises(UsageError, match="give every id"):
         forget_worker.forget_stale(*given, 1)
