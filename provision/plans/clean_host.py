@@ -259,10 +259,17 @@ def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFact
     # The data of former members stays beside the data of the last member.
     for i in gone:
         if i.role == "etcd member":
-            aside = f"{i.data[0]}.*"
-            commands["aside"] = f'for d in {aside}; do [ ! -d "$d" ] || echo "$d"; done'
+            aside = " ".join(f"{start}*" for start in _aside(i))
+            commands["aside"] = f'for d in {aside}; do [ ! -e "$d" ] || echo "$d"; done'
     users = [User(i.user, "/") for i in gone]
     return Probe(resources=(*files, *users), paths=list(paths), commands=commands, addresses=False)
+
+
+def _aside(found: Installed) -> tuple[str, ...]:
+    """How the paths beside a member's data begin: former data, and what a killed restore has
+    left."""
+    folder = found.data[0].rpartition("/")[0]
+    return f"{found.data[0]}.", f"{folder}/restoring-", f"{folder}/restore-"
 
 
 def _ask_members(found: Installed) -> str:
@@ -401,7 +408,7 @@ def _removal(
     there = [path for path in found.data if path in seen.paths]
     aside = seen.commands.get("aside", "").split() if found.role == "etcd member" else []
     if delete_data:
-        former = [p for p in aside if found.data and p.startswith(f"{found.data[0]}.")]
+        former = [p for p in aside if found.data and p.startswith(_aside(found))]
         todo += [
             Change(f"DELETE {path}", f"rm -rf {q(path)}", seconds=600) for path in (*there, *former)
         ]

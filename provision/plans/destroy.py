@@ -172,6 +172,7 @@ def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], li
         before_3_6.path(cluster),
         layout.pki_dir(cluster),
         f"{member.data_dir}/member",
+        layout.unfinished(member),
         DataDisk(member.data_dir).marker,
         f"{cluster.install_dir}/current",
     ]
@@ -212,7 +213,9 @@ def _etcd(
         f"disable {backup_timer.UNIT}", f"systemctl disable -q --now {backup_timer.UNIT}"
     )
     first = (stop_timer,) if backup_timer.TIMER_PATH in f.paths else ()
-    aside = f"{shlex.quote(member.data_dir)}/member.*"
+    data = shlex.quote(member.data_dir)
+    # A killed restore leaves its side folder and its upload.
+    aside = f"{data}/member.* {data}/restoring-* {data}/restore-*.db*"
     kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
     # A first deploy that was killed between its first file and its unit belongs to this cluster.
     begun = has_header((f.text(layout.config_file(cluster)) or "").encode(), cluster.name)

@@ -125,6 +125,34 @@ def disable(inventory: Inventory, etcd: Etcd, seen: AuthState) -> Plan:
     return _plan("disable-auth", inventory, steps)
 
 
+def as_declared(inventory: Inventory, etcd: Etcd) -> Step:
+    """For data of another time: make authentication, its users and roles as the inventory declares
+    them. The workers' files are as declared already; workers that lack their login are restarted by
+    others."""
+    to = "on" if etcd.cluster.auth.enabled else "off"
+
+    def run() -> None:
+        login = _login(inventory)
+        with etcd.any() as client:
+            enabled = client.log_in()
+        known = not enabled or login is None or _accepted(etcd, login)
+        if enabled is etcd.cluster.auth.enabled and known:
+            return
+        seen = observe(inventory, etcd)
+        if to == "on":
+            for call in _users(inventory, etcd, seen):
+                call.do()
+        if enabled is not etcd.cluster.auth.enabled:
+            for call in switch.calls:
+                call.do()
+
+    switch = _switch(etcd, to, EtcdClient.auth_enable if to == "on" else EtcdClient.auth_disable)
+    what = f"authentication {to}, as declared" + (
+        ", with its users and roles" if to == "on" else ""
+    )
+    return replace(switch, calls=(Action(what, run),))
+
+
 def _others(seen: AuthState, lock_out: Sequence[str]) -> tuple[Problem, ...]:
     """The effects on other clusters. An error for live workers that would be cut off without the
     operator's consent."""

@@ -107,11 +107,11 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
     begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
     if begun is not None and (begun.command, begun.key) != ("recover", key):
         raise PreflightFailed(
-            f"a {begun.command} of {begun.id} is not finished",
+            f"{begun.title} of {begun.id} is not finished",
             [
                 Problem(
                     cluster.name,
-                    f"a {begun.command} is not done",
+                    f"{begun.title} is not done",
                     "finish that one first",
                     id="recovery-unfinished",
                 )
