@@ -150,6 +150,9 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke backup-etcd --to backups": _on_the_lab(
             "backup", "killed_anywhere_it_is_finished_by_running_it_again"
         ),
+        "invoke restore-etcd --undo": _on_the_lab(
+            "restore", "a_killed_undo_is_finished_by_running_it_again"
+        ),
         "invoke recover-etcd --from etcd1": _on_the_lab(
             "recover", "a_survivor_whose_host_does_not_answer_comes_later"
         ),

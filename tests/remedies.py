@@ -388,9 +388,10 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "clean-host",
             "destroy --dry-run",
+            "restore-etcd --undo",
             "rotate-certs",
         ),
-        why="clean-host and rotate-certs are named for options of theirs, which other rows run",
+        why="clean-host, restore-etcd --undo and rotate-certs are named for their options",
     ),
     "data-disk-missing": Row(
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
@@ -418,7 +419,8 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="three members have the acknowledged write",
-        named=("recover-etcd --dry-run --from",),
+        named=("kept-data", "recover-etcd --dry-run --from", "restore-etcd --undo"),
+        why="restore-etcd --undo is run for undo-impossible and recovery-unfinished",
     ),
     "defrag-stalls": Row(
         _unit("maintenance", "the_only_member_says_what_it_stalls"),
@@ -928,10 +930,13 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="the members that were named are gone, and the workers know it",
         named=(
             "deploy-etcd --dry-run --remove",
+            "restore-etcd",
+            "restore-etcd --without",
             "rotate-certs --ca",
             "upgrade-etcd",
         ),
-        why="rotate-certs --ca and upgrade-etcd are named as commands that refuse, not as remedies",
+        why="restore-etcd, rotate-certs --ca and upgrade-etcd are named as commands that refuse; "
+        "with --without, tests/integration/test_restore.py makes the plan only",
     ),
     "member-not-joined": Row(
         _unit("inventory_external", "its_own_members_are_no_disagreement"),
@@ -1147,8 +1152,11 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("recover", "killed_anywhere_it_is_finished_by_running_it_again"): (
                 "recover-etcd --from",
             ),
+            _lab("restore", "a_killed_undo_is_finished_by_running_it_again"): (
+                "restore-etcd --undo",
+            ),
         },
-        end="the restored cluster serves, and nothing is left to do",
+        end="the restored cluster serves, or the one from before, and nothing is left to do",
     ),
     "registration-live": Row(
         _lab("worker_life", "decommissioned"),
@@ -1258,6 +1266,16 @@ REMEDIES: dict[str, Row | NoRow] = {
             "backup-etcd",
         ),
     ),
+    "snapshot-other-cluster": Row(
+        _lab("restore", "a_snapshot_of_another_cluster_wants_its_name"),
+        heals={
+            _lab("restore", "a_snapshot_of_another_cluster_wants_its_name"): (
+                "restore-etcd --other-cluster",
+            ),
+        },
+        end="the other cluster's data is in etcd, and this cluster's workers are registered",
+        named=("audit", "list-clusters"),
+    ),
     "ssh-config-invalid": NoRow("ssh itself refuses the file: the operator corrects it"),
     "ssh-key-unusable": Row(
         _unit("inventory_loader", "problem[key file]"),
@@ -1303,6 +1321,15 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the file names this version again",
+    ),
+    "undo-impossible": Row(
+        _lab("restore", "the_way_back_has_a_consent_of_its_own"),
+        heals={
+            _lab("restore", "the_way_back_has_a_consent_of_its_own"): ("restore-etcd",),
+        },
+        end="the backup is restored",
+        named=("kept-data", "kept-data --delete", "restore-etcd --undo"),
+        why="kept-data --delete and restore-etcd --undo are named as what came before",
     ),
     "unit-masked": Row(
         _lab("preflight", "the_remedy_by_hand[a masked unit]"),
@@ -1370,6 +1397,15 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the worker is LIVE under a new identity, and the old one is forgotten",
+    ),
+    "worker-keys-missing": Row(
+        _lab("restore", "a_worker_without_both_keys_is_named"),
+        heals={
+            _lab("restore", "a_worker_without_both_keys_is_named"): ("start-workers --limit",),
+        },
+        end="the worker is live",
+        named=("check-nodes", "restart-workers --limit"),
+        why="restart-workers --limit is for a worker whose host did not answer",
     ),
     "worker-left-out": Row(
         _lab("worker_life", "an_upgrade_and_the_way_back"),

@@ -106,6 +106,9 @@ class TestDestroy:
             *("/etc/systemd/system/etcd.service", "/etc/etcd/etcd.conf.yml"),
             "/etc/etcd/restarted-before-3.6",
             *("/var/lib/etcd/member", "/var/lib/etcd/member.*", "/opt/etcd/current"),
+            # What a killed restore leaves.
+            *("/var/lib/etcd/restoring-*", "/var/lib/etcd/restore-*.db*"),
+            "/var/lib/etcd/unfinished",
             *("/var/lib/etcd/data-disk", "/var/lib/alluxio/data-disk"),
             *("/etc/systemd/system/alluxio-worker.service", "/opt/alluxio/current"),
             *("/pages/LOCAL", "/var/lib/alluxio/worker_identity"),

@@ -148,7 +148,7 @@ class Watch:
         severity, remedy = "error", f"invoke restart-workers --limit {worker.name}"
         state = ""
         if worker.machine in self._absent:
-            state, remedy = "; its host did not answer", f"{remedy} when it does"
+            state = "; its host did not answer"
         elif facts is not None and stopped:
             state, remedy = "; it is stopped", f"invoke start-workers --limit {worker.name}"
             if owner(facts, desired.UNIT_PATH) != self._alluxio.name:
