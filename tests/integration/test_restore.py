@@ -259,15 +259,13 @@ def test_a_worker_without_both_keys_is_named(lab: Lab, tmp_path: Path) -> None:
         client.delete(key)
     file = backup(lab, tmp_path)
     lab.workers[0].run(
-        "mkdir -p /run/systemd/system/alluxio-worker.service.d; "
-        "printf '[Service]\\nRestart=no\\n' >/run/systemd/system/alluxio-worker.service.d/no.conf; "
-        "systemctl daemon-reload; systemctl kill -s KILL alluxio-worker; "
-        "rm -r /run/systemd/system/alluxio-worker.service.d; systemctl daemon-reload"
+        "d=/run/systemd/system/alluxio-worker.service.d; mkdir -p $d; "
+        "printf '[Service]\\nRestart=no\\n' >$d/no.conf; systemctl daemon-reload; "
+        "systemctl kill -s KILL alluxio-worker; "
+        "until systemctl is-failed -q alluxio-worker; do sleep 0.1; done; "
+        "rm -r $d; systemctl daemon-reload"
     )
-    wait_until(
-        lambda: lab.workers[0].show("alluxio-worker", "ActiveState")["ActiveState"] == "failed",
-        "worker0 has failed",
-    )
+    assert lab.workers[0].show("alluxio-worker", "ActiveState") == {"ActiveState": "failed"}
     ended = lab.invoke("restore-etcd", None, str(file), *CONSENT)
     ended.expect(4, "worker1", "has no permanent key and no live key in etcd; it is stopped")
     assert not any("worker0" in line for line in ended.text.splitlines() if "no live key" in line)
