@@ -79,6 +79,7 @@ def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
         + unit_changes.kill(layout.UNIT),
         disrupts=True,
         seconds=120,
+        stops=(layout.UNIT,),
     )
 
 
@@ -97,6 +98,7 @@ def start(member: EtcdMember) -> Change:
         f"}}",
         disrupts=True,
         seconds=120,
+        starts=(unit,),
     )
 
 
