@@ -31,6 +31,7 @@ Id = Literal[
     "change-failed",
     "changed-meanwhile",
     "checksum-mismatch",
+    "client-url-former",
     "clock-skew",
     "cluster-names-alike",
     "command-not-applicable",

@@ -357,6 +357,17 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("artifacts", "TestUrl::test_cut_short"),
         why=_HERE,
     ),
+    "client-url-former": Row(
+        _lab("client_urls", "another_clusters_workers_keep_the_former_url"),
+        heals={
+            _lab("client_urls", "another_clusters_workers_keep_the_former_url"): (
+                "deploy-etcd --lock-out",
+            ),
+        },
+        end="no member listens at a former client URL",
+        named=("deploy-etcd", "deploy-etcd --no-workers", "render-client-config"),
+        why="the text says: deploy-etcd again, and without --no-workers",
+    ),
     "clock-skew": Row(
         _unit("preflight", "clocks[-2-True]"),
         why=_HOST,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from provision.engine import audit, lock
+from provision.engine.affected import Affected, affected
 from provision.errors import ChangeFailed, Problem, ProvisionError
 from provision.host.diff import (
     ANSWERED,
@@ -106,6 +107,11 @@ class Plan:
         changed = (h.machine for step in self.steps for h in step.hosts)
         return tuple(dict.fromkeys((*changed, *self.guards)))
 
+    @property
+    def affected(self) -> tuple[Affected, ...]:
+        """The services that the plan stops or restarts."""
+        return affected(self.steps)
+
     def document(self) -> dict[str, object]:
         """The plan for ``--format json``."""
         return {
@@ -114,6 +120,7 @@ class Plan:
             "cluster": self.cluster,
             "changed": self.changed,
             "notes": [note.document() for note in (*self.notes, *self.left)],
+            "affected": [service.document() for service in self.affected],
             "steps": [
                 {
                     "title": step.title,

@@ -48,7 +48,8 @@ class Change:
     """One change on one host. ``script`` makes it; ``upload`` is sent before the batch.
 
     With ``ask`` and ``answer``, the script depends on the host: the script ``ask`` runs before the
-    batch, and ``answer`` turns its output into the script.
+    batch, and ``answer`` turns its output into the script. ``stops`` and ``starts`` are units of
+    systemd; a restart has its unit in both.
     """
 
     what: str
@@ -61,6 +62,8 @@ class Change:
     ask: str = ""
     answer: Callable[[str], str] | None = field(default=None, compare=False)
     refusals: tuple[Refusal, ...] = ()
+    stops: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
 
     @property
     def non_disruptive(self) -> bool:

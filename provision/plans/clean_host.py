@@ -398,6 +398,7 @@ def _removal(
             f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :",
             disrupts=True,
             seconds=120,
+            stops=(unit,),
         )
     ]
     todo += [

@@ -331,6 +331,7 @@ def _removal(
             unit_changes.kill(unit) + (f"\nrm -rf {since}" if since else ""),
             disrupts=True,
             seconds=120,
+            stops=(unit,),
         ),
         *first,
         *unpacked,

@@ -32,7 +32,7 @@ def quota(cluster: EtcdCluster, member: EtcdMember, end: Endpoint) -> int:
             http.client.HTTPConnection(end.address, end.port, timeout=TIMEOUT)
         ) as connection:
             connection.sock = socket.create_connection((end.address, end.port), TIMEOUT)
-            if member.client_tls:
+            if member.served.tls:
                 context = served_certs.tls_context(cluster)
                 connection.sock = context.wrap_socket(
                     connection.sock, server_hostname=member.address

@@ -115,7 +115,7 @@ class Reach:
         tls = client_tls(self.cluster, member)
         login, tokens = self.credentials, self.learned.tokens
         with (
-            open_route(self, member, member.client_port, how) as (endpoint, _),
+            open_route(self, member, member.served.port, how) as (endpoint, _),
             EtcdClient(endpoint, timeout=timeout, tls=tls, login=login, tokens=tokens) as client,
         ):
             yield client
@@ -191,7 +191,7 @@ def _direct(learned: Learned, address: str, port: int) -> str | tuple[Reason, st
 
 def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
     """The TLS material for a client of ``member``; None when the member's listener is plain."""
-    if not member.client_tls:
+    if not member.served.tls:
         return None
     from provision.etcd.pki import tls
 

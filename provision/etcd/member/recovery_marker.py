@@ -90,6 +90,7 @@ def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
         + unit_changes.kill(layout.UNIT),
         disrupts=True,
         seconds=120,
+        stops=(layout.UNIT,),
     )
 
 
@@ -108,6 +109,7 @@ def start(member: EtcdMember) -> Change:
         f"}}",
         disrupts=True,
         seconds=120,
+        starts=(unit,),
     )
 
 

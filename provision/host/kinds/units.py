@@ -57,6 +57,8 @@ class Unit(Resource):
                 disrupts=True,
                 seconds=self.start_seconds,
                 refusals=self.refusals,
+                stops=(self.name,) if verb == "restart" else (),
+                starts=(self.name,),
             )
         )
         return result

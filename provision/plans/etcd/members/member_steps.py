@@ -420,6 +420,7 @@ def retire(gone: EtcdMember, facts: HostFacts, delete: Collection[str]) -> tuple
                 f"systemctl reset-failed {layout.UNIT} 2>/dev/null || :",
                 disrupts=True,
                 seconds=90,
+                stops=(layout.UNIT,),
             )
         )
     known = f"{gone.data_dir}/member" in facts.paths or "data" in facts.commands
@@ -439,6 +440,7 @@ def _set_aside(member: EtcdMember, facts: HostFacts, delete: Collection[str]) ->
         f"systemctl stop {layout.UNIT} 2>/dev/null || :",
         disrupts=True,
         seconds=90,
+        stops=(layout.UNIT,),
     )
     return (stop, _away(member, delete))
 
