@@ -696,10 +696,20 @@ def test_a_recovery_goes_on_from_the_same_member(asked: Asked) -> None:
     asked.facts["infra1"] = facts("infra1", mark=first.mark)
     again = asked.observe()
     assert (again.continues, again.mark) == (True, first.mark)
-    for other in ("infra2", "infra3"):
-        with pytest.raises(PreflightFailed, match="is not finished") as refused:
-            asked.observe(other)
-        assert refused.value.id == "recovery-unfinished"
+    # Another one can be chosen until there is a new cluster: the data may turn out to be damaged.
+    changed = asked.observe("infra2")
+    assert (changed.continues, changed.chosen.name) == (False, "infra2")
+    assert changed.mark.key != first.mark.key
+    forced = facts("infra1", mark=first.mark, stamp=first.mark.id, command="recovered")
+    away = {n: f for n, f in asked.facts.items() if n != "infra1"}
+    away["infra3"] = facts("infra3", mark=first.mark)
+    for now in ({**asked.facts, "infra1": forced}, away):
+        asked.facts = now
+        for other in ("infra2", "infra3"):
+            with pytest.raises(PreflightFailed, match="is not finished") as refused:
+                asked.observe(other)
+            assert refused.value.id == "recovery-unfinished"
+    asked.facts["infra1"] = facts("infra1", mark=first.mark)
     asked.facts["infra1"] = facts("infra1", mark=replace(first.mark, command="restore"))
     with pytest.raises(PreflightFailed, match="a restore of"):
         asked.observe()

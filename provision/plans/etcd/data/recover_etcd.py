@@ -103,8 +103,10 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
         raise PreflightFailed("a data disk is not mounted", away, id="member-data-lost")
     _fit(cluster, chosen, facts[chosen.machine])
     _of_the_chosen(cluster, chosen)
-    key = hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
+    key = _key(cluster, name)
     begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
+    if begun is not None and begun.key != key and _gave_up(cluster, begun, facts):
+        begun = None
     if begun is not None and (begun.command, begun.key) != ("recover", key):
         raise PreflightFailed(
             f"{begun.title} of {begun.id} is not finished",
@@ -161,6 +163,23 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
         return found
     alone = health.observe(etcd.with_cluster(replace(cluster, members=(chosen,))))
     return replace(found, joined=frozenset(r.name for r in alone.registered if not r.is_learner))
+
+
+def _key(cluster: EtcdCluster, name: str) -> str:
+    return hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
+
+
+def _gave_up(
+    cluster: EtcdCluster, begun: RecoveryMarker, facts: Mapping[Machine, HostFacts]
+) -> bool:
+    """Whether an unfinished recovery has made no new cluster, so that another member can be chosen.
+    Its data may be damaged: etcd shows it only when it is started with the data."""
+    if begun.command != "recover":
+        return False
+    first = next((m for m in cluster.members if _key(cluster, m.name) == begun.key), None)
+    if first is None or first.machine not in facts:
+        return False
+    return (facts[first.machine].text(_stamp(first)) or "").strip() != begun.id
 
 
 def _diverged(seen: ClusterHealth, etcd: Etcd) -> bool:
