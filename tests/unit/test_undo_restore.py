@@ -197,8 +197,8 @@ def test_an_undo_is_newer_than_its_restore() -> None:
     undo = replace(RESTORE, command="undo", key="b" * 64)
     members = {n: CLUSTER.member(n) for n in NAMES}
     seen = {
-        CLUSTER.member("infra1").machine: facts("infra1", mark=undo),
-        CLUSTER.member("infra2").machine: facts("infra2", mark=RESTORE),
+        CLUSTER.member("infra1").machine: facts("infra1", mark=RESTORE),
+        CLUSTER.member("infra2").machine: facts("infra2", mark=undo),
     }
     assert recovery_marker.newest(members, seen) == undo
 
