@@ -102,6 +102,9 @@ def test_killed_anywhere_it_is_finished_by_running_it_again(lab: Lab, step: str)
 def test_damaged_data_is_no_dead_end(lab: Lab) -> None:
     """The chosen member's database has zeros inside. The others' data is untouched: one of them is
     chosen next."""
+    with lab.client(lab.hosts["etcd0"]) as client:  # the member that is asked has applied it
+        client.put("/acknowledged", "damaged")
+        assert client.get("/acknowledged") is not None
     lose_quorum(lab, "damaged")
     first = lab.hosts["etcd1"]
     first.run(
