@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from provision.artifacts import Artifact
-from provision.host import tool_version
+from provision.host import safely, tool_version
 from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts, Observable, Place, restart_mark
 from provision.host.predict import in_order
 from provision.ids import Id
@@ -132,6 +132,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         "  exit 1",
         "}",
         tool_version.note(),
+        safely.FUNCTIONS,
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
         lines.append(f"touch {shlex.quote(restart_mark(unit))}")
@@ -154,7 +155,7 @@ def questions(todo: Sequence[Change]) -> str:
     """
     asked = [(n, change) for n, change in enumerate(todo) if change.ask]
     lines = [f"( {change.ask}\n) || exit 1\necho {ANSWERED} {n}" for n, change in asked]
-    return "\n".join([tool_version.note(), *lines]) if lines else ""
+    return "\n".join([tool_version.note(), safely.FUNCTIONS, *lines]) if lines else ""
 
 
 def answered(todo: Sequence[Change], output: str) -> list[Change]:

@@ -115,7 +115,8 @@ def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -
             found = f.paths.get(place.path) if place else None
             if place and found and found.kind not in place.kinds:
                 what = f"{place.path} is a {found.kind}, not {place.noun}"
-                remedy = "give the path it points to" if found.kind == "link" else "move it away"
+                given = found.kind == "link" and "dir" in place.kinds
+                remedy = "give the path it points to" if given else "move it away"
                 problems.append(Problem(where, what, remedy, id="path-in-the-way"))
     return problems
 

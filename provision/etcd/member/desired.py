@@ -339,11 +339,14 @@ def _ports(cluster: EtcdCluster, member: EtcdMember) -> tuple[int, ...]:
 def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     """The folder, the trusted CAs, and the certificates. etcd reads a leaf and its key again for
     each connection, but the trusted CA only at its start (its ``client/pkg/transport``:
-    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``)."""
-    user = cluster.user
+    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``).
+
+    All of it is root's: etcd's user reads it by its group, and writes nothing there."""
     return [
-        Directory(layout.pki_dir(cluster), owner=user, mode=0o700),
-        File(layout.ca_file(cluster), tls.authority, owner=user, restarts=(layout.UNIT,)),
+        Directory(layout.pki_dir(cluster), mode=0o750, group=cluster.user),
+        File(
+            layout.ca_file(cluster), tls.authority, group=cluster.user, restarts=(layout.UNIT,)
+        ),
         *certificates(cluster, tls),
     ]
 
@@ -358,11 +361,12 @@ def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     return [
         Certificate(
             layout.certificate(cluster, kind),
-            cluster.user,
+            "root",
             tls.name,
             leaf.why,
             leaf.sign,
             leaf.pair,
+            cluster.user,
         )
         for kind, leaf in (("server", tls.server), ("peer", tls.peer))
         if leaf is not None
