@@ -15,7 +15,14 @@ from typing import Protocol
 
 from provision.artifacts import Artifact
 from provision.host import safely, tool_version
-from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts, Observable, Place, restart_mark
+from provision.host.facts import (
+    BATCH_LOCK,
+    STATE_FOLDER,
+    HostFacts,
+    Observable,
+    Place,
+    restart_mark,
+)
 from provision.host.predict import in_order
 from provision.ids import Id
 
@@ -125,8 +132,8 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
     lines = [
         "set -e",
         "umask 022",  # mktemp makes files, with mode 0600 under any umask
-        f"mkdir -p {STATE_DIR}",
-        f"exec 9>{BATCH_LOCK}",
+        STATE_FOLDER,
+        f"exec 9>{BATCH_LOCK}; chmod 0600 {BATCH_LOCK}",
         f"flock -w {BATCH_LOCK_SECONDS} 9 || {{",
         '  echo "a batch of an earlier run is still running" >&2',
         "  exit 1",

@@ -27,6 +27,9 @@ STATE_DIR = "/run/alluxio-provision"
 #: A batch holds this lock while it works. Observers wait for it, so they see a killed run's last
 #: batch complete.
 BATCH_LOCK = f"{STATE_DIR}/batch.lock"
+#: Shell lines that make the folder. Nobody but root may open a lock in it: whoever can open a file,
+#: for reading only, can lock it.
+STATE_FOLDER = f"(umask 077; mkdir -p {STATE_DIR}); chmod 0700 {STATE_DIR}"
 #: The script sends the content of files up to this size (bytes).
 CONTENT_LIMIT = 256 << 10
 BEGIN, END = "@@begin", "@@end"
@@ -217,9 +220,7 @@ def script(probe: Probe) -> str:
         lines.append(f"wanted={q(wanted)}")
         lines.append(f"paths {' '.join(map(q, look.paths))}")
     if look.hashes:
-        lines.append(f"for f in {' '.join(map(q, look.hashes))}; do")
-        lines.append('if [ -f "$f" ]; then printf "hash %s|" "$f"')
-        lines.append('sha256sum <"$f" || echo; fi; done')
+        lines.append(f"hashes {' '.join(map(q, look.hashes))}")
     if look.units:
         lines.append(f"units {' '.join(map(q, look.units))}")
     if probe.ports:
@@ -242,7 +243,8 @@ def parse(
     result: Result, host: str, sent_at: float = -math.inf, received_at: float = math.inf
 ) -> HostFacts:
     """The facts in the script's output. Raises :class:`Unreachable` when it is incomplete."""
-    lines = result.stdout.splitlines()
+    # A line ends with a line feed alone: other characters may be in a name, a log or a target.
+    lines = result.stdout.split("\n")
     if BEGIN not in lines or END not in lines:
         why = _why(result, host)
         raise Unreachable(f"{host}: no facts", [why], id=why.id)
@@ -322,6 +324,12 @@ class _Parser:
                 self.sizes[path] = int(text)
                 if self.sizes[path] < 0:
                     raise ValueError(f"{path} has {text} bytes")
+            case "file":
+                path, _, text = _split(rest)
+                content = base64.b64decode(text, validate=True)
+                # Nothing at all of a file that has something: its user could not read it.
+                if len(content) <= CONTENT_LIMIT and (content or not self.stats[path].size):
+                    self.data[path] = content
             case "data":
                 self._contents(base64.b64decode(rest, validate=True))
             case "hash":

@@ -70,8 +70,8 @@ gone() {
 
 
 def in_folder(folder: str, commands: str) -> str:
-    """A shell command, with :data:`FUNCTIONS` before it: ``commands`` with ``folder`` as the current
-    folder. They name only what is directly in it, as ``./NAME``."""
+    """A shell command, after :data:`FUNCTIONS`: ``commands`` with ``folder`` as the current folder.
+    They name only what is directly in it, as ``./NAME``."""
     return f"( walk {shlex.quote(folder)} || exit 1\n{commands} )"
 
 
@@ -89,11 +89,12 @@ def as_owner(path: str, script: str, *, seconds: int = 60) -> str:
     """A shell command that runs ``script`` as the owner of ``path``, for at most ``seconds``. It
     does nothing when there is no ``path``.
 
-    The script's output goes where the command's goes; its standard input is empty.
+    The script's output goes where the command's goes; its standard input is empty, and it does not
+    hold the batch's lock.
     """
     q = shlex.quote
     return (
         f'o=$(stat -c "%u %g" {q(path)} 2>/dev/null) || o=; [ -z "$o" ] || ( cd /; set -- $o; '
         '[ "$1" = "$(id -u)" ] && as= || as="setpriv --reuid $1 --regid $2 --clear-groups"; '
-        f"timeout -k 2 {seconds} $as sh -c {q(script)} </dev/null )"
+        f"timeout -k 2 {seconds} $as sh -c {q(script)} </dev/null 9>&- )"
     )

@@ -344,9 +344,7 @@ def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     All of it is root's: etcd's user reads it by its group, and writes nothing there."""
     return [
         Directory(layout.pki_dir(cluster), mode=0o750, group=cluster.user),
-        File(
-            layout.ca_file(cluster), tls.authority, group=cluster.user, restarts=(layout.UNIT,)
-        ),
+        File(layout.ca_file(cluster), tls.authority, group=cluster.user, restarts=(layout.UNIT,)),
         *certificates(cluster, tls),
     ]
 

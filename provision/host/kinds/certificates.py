@@ -137,9 +137,7 @@ def _folder(path: str, owners: str) -> str:
     return f"folder {shlex.quote(path.rpartition('/')[0])} {owners} 0750\n"
 
 
-def signing_request(
-    path: str, subject: str, names: Sequence[str] = (), *, group: str = ""
-) -> str:
+def signing_request(path: str, subject: str, names: Sequence[str] = (), *, group: str = "") -> str:
     """The script that prints a signing request (PEM) for the key ``<path>.key.new``. It makes the
     key if it is missing. The folder becomes root's, with ``group`` if the host has it.
 

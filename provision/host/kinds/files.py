@@ -180,7 +180,7 @@ class Identity(Resource):
         # The folder is the owner's: root writes nothing there. The script gives the shell its text:
         # a file that is open for root is one more thing that this user could get hold of.
         write = (
-            f"umask 022; t=$(mktemp ./{name}.XXXXXX) && echo {self.uuid} >\"$t\" && "
+            f'umask 022; t=$(mktemp ./{name}.XXXXXX) && echo {self.uuid} >"$t" && '
             f'chmod 0644 "$t" && mv -fT "$t" ./{name}'
         )
         script = safely.in_folder(folder, safely.as_user(self.owner, f"sh -c {shlex.quote(write)}"))
