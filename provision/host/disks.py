@@ -51,8 +51,8 @@ def is_marked(folder: str, facts: HostFacts) -> bool:
 
 
 def mark(folder: str) -> str:
-    """Shell lines that make the marker, after :data:`safely.FUNCTIONS`. ``mkdir`` follows no link that
-    a service user may have put there."""
+    """Shell lines that make the marker, after :data:`safely.FUNCTIONS`. ``mkdir`` does not follow a
+    link that a service user may have put there."""
     path = f"./{MARKER}"
     return safely.in_folder(folder, f"[ -d {path} ] && [ ! -L {path} ] || mkdir -m 755 {path}")
 

@@ -24,6 +24,9 @@ import shlex
 #: first, so that a service that reads in it can read all the time.
 #:
 #: ``gone PATH…`` deletes each PATH, with everything in it.
+#:
+#: ``as USER COMMAND…`` runs COMMAND as USER. A process of a user can be taken over by that user: so
+#: it gets neither the batch's lock nor its input and output.
 FUNCTIONS = r"""is_roots() {
   case $2 in *[2367] | *[2367]?) return 1;; esac
   [ "$1" = 0 ] || [ "$1" = "$(id -u)" ]
@@ -42,11 +45,15 @@ walk() {
       mkdir -m 755 "./$name" || return
     fi
     cd -P "./$name" 2>/dev/null || { echo "$1: there is no folder $name" >&2; return 1; }
-    [ "$(stat -c %d:%i ..)" = "${here##* }" ] || own_link || {
+    real_folder "${here##* }" "$name" || own_link || {
       echo "$1: $name is a link, and others than root could have made it" >&2
       return 1
     }
   done
+}
+real_folder() {
+  set -- "$1" $(stat -c %d:%i .. . "../$2" 2>/dev/null)
+  [ "$1" = "$2" ] && [ "$3" = "${4-}" ]
 }
 own_link() {
   [ -n "$alone" ] || return
@@ -60,6 +67,15 @@ folder() (
   made=yes walk "$1" || exit 1
   chmod "$3" . && chown "$2" .
 )
+as() {
+  as=$1
+  shift
+  if [ "$(id -un)" = "$as" ]; then
+    "$@"
+  else
+    setpriv --reuid "$as" --regid "$as" --init-groups "$@"
+  fi </dev/null >/dev/null 9>&-
+}
 gone() {
   for gone; do
     [ -e "${gone%/*}/." ] || continue
@@ -76,13 +92,9 @@ def in_folder(folder: str, commands: str) -> str:
 
 
 def as_user(user: str, command: str) -> str:
-    """A shell command that runs ``command`` as ``user``, in a batch: without the batch's lock, its
-    input and its output."""
-    name = shlex.quote(user)
-    return (
-        f'if [ "$(id -un)" = {name} ]; then {command}; else setpriv --reuid {name} --regid {name} '
-        f"--init-groups {command}; fi </dev/null >/dev/null 9>&-"
-    )
+    """A shell command, after :data:`FUNCTIONS`, that runs the simple command ``command`` as
+    ``user``."""
+    return f"as {shlex.quote(user)} {command}"
 
 
 def as_owner(path: str, script: str, *, seconds: int = 60) -> str:

@@ -45,7 +45,8 @@ def check(dirs: Sequence[str], mounts: Mapping[str, str]) -> str:
         '[ "$way" ] || return 0; n=${way%%/*}; '
         "case $way in */*) way=${way#*/};; *) way=;; esac; "
         '[ -e "./$n" ] || [ -L "./$n" ] || mkdir -m 755 "./$n" || return; cd -P "./$n" || return; '
-        '[ "$alone" ] || [ "$(stat -c %d:%i ..)" = "${here##* }" ] || return; done; }; '
+        '[ "$alone" ] || { set -- "$1" $(stat -c %d:%i .. . "../$n" 2>/dev/null); '
+        '[ "$2" = "${here##* }" ] && [ "$3" = "$4" ]; } || return; done; }; '
         'away() { echo "page store $1 is not used: $2; the other stores serve" >&2; '
         # The folder belongs to root before any path in it is used.
         '( walk "$1" && chown root:root . && chmod 755 . || exit; '
