@@ -228,7 +228,7 @@ def test_the_log_of_a_scratch_member(host: Host, tmp_path: Path) -> None:
             return host.run(command.replace("find /var/tmp ", f"find {host.root} "), sent[-1][1])
 
     etcd = type("Etcd", (), {"cluster": cluster, "fleet": Fleet()})
-    scratch._upload(etcd(), builders.member(1), snapshot, digest, folder)  # type: ignore[arg-type]
+    scratch._upload(etcd(), builders.member(1), snapshot, digest, folder)
     assert host.as_user(f"cat {here}/db").stdout == "snapshot"
     assert host.as_user(f"ln -s {host.secret} {here}/log").returncode != 0
     assert host.as_user(f"rm {here}/db").returncode != 0
@@ -368,7 +368,7 @@ def test_the_place_of_a_page_store_without_its_disk(host: Host) -> None:
 
 def test_nobody_else_can_lock(host: Host) -> None:
     assert host.do(Change("", ":")).ok
-    held = lock.held.__doc__ and f"{host.root}/.state/run.lock"
+    held = f"{host.root}/.state/run.lock"
     taking: list[str] = []
 
     class Session:
@@ -468,7 +468,7 @@ def test_files_of_the_user_are_read_as_they_are(host: Host) -> None:
 
 def test_a_masters_journal_is_read_as_its_owner(host: Host) -> None:
     alluxio = replace(builders.alluxio(), state_dir=str(host.own))
-    alluxio = replace(alluxio, masters=(builders.master(1),))
+    alluxio = replace(alluxio, masters=(builders.master("m0"),))
     command = journal.probe_commands(alluxio, alluxio.masters[0])[journal.LABEL]
     group = host.own / "journal/raft" / journal._GROUP
     host.as_user(f"mkdir -p {group}/current; ln -s {host.secret} {group}/current/raft-meta.conf")
