@@ -59,7 +59,7 @@ def _as_user(user: str, command: str) -> str:
     return (
         f"u=$(id -u {name} 2>/dev/null) && g=$(id -g {name}) || u=65534 g=65534; "
         # Only root can become another user.
-        '[ "$(id -u)" = 0 ] && as="setpriv --reuid $u --regid $g --clear-groups" || as=; '
+        '[ "$(id -u)" != 0 ] && as= || as="setpriv --reuid $u --regid $g --clear-groups"; '
         f"cd /; timeout -k 2 20 $as sh -c {shlex.quote(command)}"
     )
 

@@ -270,12 +270,17 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
     def work(session: Session) -> None:
         member = by_machine[session.machine]
         path = shlex.quote(_upload_path(member, observed.sha256))
-        command = (
-            f"set -e; umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
+        script = (
+            f"umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
             f'cat >"$t"\n'
             f'echo "{observed.sha256}  $t" | sha256sum -c --status || '
             "{ echo sha256 differs after the upload >&2; exit 1; }\n"
-            f'chown {cluster.user}:{cluster.user} "$t"; sync -f "$t"; mv -f "$t" {path}'
+            f'sync -f "$t"; mv -f "$t" {path}'
+        )
+        command = (
+            # A new disk's top folder is root's. The file is written by the folder's owner.
+            f"chown {cluster.user}:{cluster.user} {shlex.quote(member.data_dir)}; cd /\n"
+            f"{layout.as_user(cluster)} sh -ec {shlex.quote(script)}"
         )
         with observed.file.open("rb") as body:
             result = session.feed(command, body, "upload the snapshot")
@@ -309,6 +314,7 @@ def _restore(
     if bump and bumps(cluster):
         command += ["--bump-revision", str(BUMP), "--mark-compacted"]
     user = cluster.user
+    last = f"echo {mark.id} >{shlex.quote(new)}/member/restored-by; sync -f {shlex.quote(new)}"
     script = f"""\
 cd /
 {layout.refuse_running()}
@@ -316,8 +322,7 @@ cd /
 chown {user}:{user} {shlex.quote(member.data_dir)}; chmod 0700 {shlex.quote(member.data_dir)}
 rm -rf {shlex.quote(new)}
 ETCDCTL_API=3 {layout.as_user(cluster)} {shlex.join(command)} >/dev/null
-echo {mark.id} >{shlex.quote(new)}/member/restored-by
-sync -f {shlex.quote(new)}
+{layout.as_user(cluster)} sh -ec {shlex.quote(last)}
 {aside(member, mark, f"{new}/member")}
 rm -rf {shlex.quote(new)}"""
     what = f"restore {member.data_dir}/member; its old data goes to {kept(member, mark)}"
