@@ -135,6 +135,22 @@ class PathState:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A folder on the way to an observed path. ``kind`` is as in :class:`PathState`, ``uid`` its
+    owner's number."""
+
+    kind: str
+    uid: int
+    mode: int
+
+    @property
+    def is_roots(self) -> bool:
+        """Whether only root can change names in it. In a folder with the sticky bit, nobody else
+        can change the names of root's own files and folders."""
+        return self.uid == 0 and (not self.mode & 0o002 or bool(self.mode & 0o1000))
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
     port: int
     pid: int
@@ -191,6 +207,7 @@ class HostFacts:
     resolved: Mapping[str, str]
     pending_restarts: frozenset[str]
     commands: Mapping[str, str]
+    ways: Mapping[str, Way] = field(default_factory=dict)
 
     def text(self, path: str) -> str | None:
         """The content of an observed file, or None when the file is missing or is not text."""
@@ -307,6 +324,7 @@ class _Parser:
         self.resolved: dict[str, str] = {}
         self.pending: set[str] = set()
         self.commands: dict[str, str] = {}
+        self.ways: dict[str, Way] = {}
 
     def line(self, line: str) -> None:
         kind, _, rest = printable(line).partition(" ")
@@ -317,6 +335,9 @@ class _Parser:
             case "stat":
                 path, shape, owner, group, mode, size = rest.rsplit("|", 5)
                 self.stats[path] = PathState(KINDS[shape], owner, group, int(mode, 8), int(size))
+            case "way":
+                path, shape, owner, mode = rest.rsplit("|", 3)
+                self.ways[path] = Way(KINDS[shape], int(owner.split()[0]), int(mode, 8))
             case "link":
                 path, _, self.links[path] = _split(rest)
             case "size":
@@ -426,6 +447,7 @@ class _Parser:
             resolved=self.resolved,
             pending_restarts=frozenset(self.pending),
             commands=self.commands,
+            ways=self.ways,
         )
 
 

@@ -75,7 +75,7 @@ ways() {
 " in *"
 $d
 "* | *"
-$d|"*) break;; esac
+way $d|"*) break;; esac
       on="$on
 $d"
       d=${d%/*}
@@ -83,14 +83,14 @@ $d"
   done
   # Names are parted by newlines alone: one process for all folders.
   [ -z "$on" ] || known="$known$(IFS='
-'; exec find / $on -maxdepth 0 -printf '%p|%y|%U %G|%m\n' 2>/dev/null)
+'; exec find / $on -maxdepth 0 -printf 'way %p|%y|%U %G|%m\n' 2>/dev/null)
 "
 }
 reader() {
   who= at= left=${1#/}
   while :; do
     here=${known#*"
-${at:-/}|"}
+way ${at:-/}|"}
     [ "$here" != "$known" ] || return 0 # it is not there
     here=${here%%"
 "*}
@@ -109,8 +109,8 @@ ${at:-/}|"}
           *[2367])
             case $mode:$known in # in a folder with the sticky bit, names of root's own stay
               1???:*"
-$next|d|0 "* | 1???:*"
-$next|d|$me "*) ;;
+way $next|d|0 "* | 1???:*"
+way $next|d|$me "*) ;;
               *) who="65534 65534";;
             esac
         esac;;
@@ -131,6 +131,8 @@ paths() {
   # $wanted: the files whose content is asked for, each between line ends. What is root's goes in one
   # stream, of which the sizes say what is whose. Nobody else can change these sizes meanwhile.
   seen=$(find "$@" -maxdepth 0 -printf 'stat %p|%y|%u|%g|%m|%s\n' 2>/dev/null)
+  ways "$@"
+  printf %s "${known#?}"
   [ -n "$seen" ] || return 0
   echo "$seen"
   set --
@@ -155,7 +157,7 @@ $path
       "f|"*) [ "$size" -le 262144 ] || continue;;
       *) continue;;
     esac
-    ways "$path" ${to:+"$to"}
+    [ -z "$to" ] || ways "$to"
     reader "$path"
     [ -n "$who" ] || [ -z "$to" ] || reader "$to"
     case $who$to:$shape in

@@ -69,27 +69,27 @@ def test_a_key_that_is_a_link_to_the_passwords(lab: Lab) -> None:
         lab.invoke("deploy-etcd").expect(3, f"{PKI}/peer.key is a link, not a file")
         assert host.run("stat -c '%U:%G %a' /etc/shadow") == was
     finally:
+        host.run("chown root:shadow /etc/shadow; chmod 0640 /etc/shadow")
         host.run(f"rm -rf {PKI}; mv {PKI}.kept {PKI}")
     lab.invoke("deploy-etcd").expect(0)
 
 
 def test_a_page_store_that_is_swapped_for_a_link(lab: Lab) -> None:
     host = lab.workers[0]
-    host.run(f"mkdir -p {PRIZE}; chmod 0700 {PRIZE}; chmod 711 /root")
+    host.run(f"mkdir -p {PRIZE}; chmod 0700 {PRIZE}; chmod 0700 {PAGES}")  # to be put right
+    # After the look: when the run's lock is held, the batch is about to begin.
     swap = (
-        f"mv -T {PAGES} {PAGES}.x 2>/dev/null && ln -s {PRIZE} {PAGES}; "
-        f"[ ! -L {PAGES} ] || rm -f {PAGES}; mv -T {PAGES}.x {PAGES} 2>/dev/null"
+        'if pgrep -f "timeout 45 head" >/dev/null; then '
+        f"mv -T {PAGES} {PAGES}.x 2>/dev/null && ln -s {PRIZE} {PAGES}; fi"
     )
     try:
-        for _ in range(4):
-            # Something is to be done about the folder.
-            host.run(f"chmod 0700 {PAGES}")
-            with attack(host, IN_WORKER, swap):
-                lab.invoke("start-workers", None, "--limit", "worker0")
-            assert host.run(f"stat -c '%U:%G %a' {PRIZE}") == "root:root 700"
-            host.run(f"[ -d {PAGES} ] && [ ! -L {PAGES} ] || mv -T {PAGES}.x {PAGES}")
+        with attack(host, IN_WORKER, swap):
+            done = lab.invoke("start-workers", None, "--limit", "worker0")
+        assert host.run(f"stat -c '%U:%G %a' {PRIZE}") == "root:root 700"
+        done.expect(4, "pages is a link, and others than root could have made it")
     finally:
-        host.run(f"chmod 700 /root; rm -rf {PRIZE} {PAGES}.x")
+        host.run(f"[ ! -L {PAGES} ] || rm {PAGES}; [ -d {PAGES} ] || mv -T {PAGES}.x {PAGES}")
+        host.run(f"rm -rf {PRIZE}")
     lab.invoke("start-workers").expect(0)
 
 

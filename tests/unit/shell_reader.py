@@ -326,7 +326,7 @@ def _simple(
 
 
 def _redirects(token: Token) -> bool:
-    return token in map(Operator, ("<", ">", ">>", "<>", "<&", ">&", ">|"))
+    return isinstance(token, Operator) and token.text in ("<", ">", ">>", "<>", "<&", ">&", ">|")
 
 
 def _expand(text: str, state: _State, run: Callable[[str], Sequence[Command]]) -> str:

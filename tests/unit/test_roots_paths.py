@@ -34,7 +34,7 @@ from provision.host import safely, tool_version, unit_changes
 from provision.host.diff import Change, batch, changes, questions
 from provision.host.facts import HostFacts, PathState, Probe
 from provision.host.predict import after
-from provision.host.resources import Move, Resource
+from provision.host.resources import Move, Resource, Tree
 from provision.inventory.model import EtcdBackup, EtcdTls, PageStore
 from provision.inventory.resolved import Machine
 from provision.plans import clean_host, destroy
@@ -362,8 +362,9 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         half = replace(seen, paths={f"{layout.pki_dir(c)}/peer.crt.new": hosts.text("x")})
         todo += [("half", x) for x in changes(desired.certificates(c, material), half)]
     move = Move(f"{worker.home(a)}/metastore", state.metastore(a), a.user, worker.UNIT)
-    moved = [move, *worker.resources(a, one, _artifacts(), None)]
-    moved = [replace(r, before=(move,)) if hasattr(r, "before") else r for r in moved]
+    moved: list[Resource] = [move]
+    for r in worker.resources(a, one, _artifacts(), None):
+        moved.append(replace(r, before=(move,)) if isinstance(r, Tree) else r)
     todo += [("worker", change) for change in all_changes(moved)]
     todo += [("master", x) for x in all_changes(masters.resources(a, master, _artifacts(), None))]
     note = before_3_6.note(c, 1, 2)
