@@ -231,7 +231,8 @@ def script(probe: Probe) -> str:
     if probe.addresses:
         lines.append("addresses")
     if look.users:
-        lines.append(f"users {' '.join(map(q, look.users))}")
+        names = " ".join(map(q, look.users))
+        lines += [f"users {names}", f"services {names}"]
     if look.paths:
         wanted = "".join(f"\n{path}" for path in (*look.contents, ""))
         lines.append(f"wanted={q(wanted)}")

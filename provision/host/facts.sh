@@ -61,11 +61,19 @@ units() {
 $(systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,FragmentPath,NeedDaemonReload "$@")
 EOF
 }
-# Root reads a file by its name only where root alone can change names. Others could put a link or a
-# pipe there, so root reads as the user who can. ways FILE… looks at the folders on the way;
-# reader FILE sets who ("UID GID"; empty: root).
+# Below a folder in which a service's user can change names, root reads no file by its name: this
+# user could put a link or a pipe there. There the user reads it. services USER… names the users,
+# besides those of the units; ways FILE… looks at the folders on the way; reader FILE sets who
+# ("UID GID"; empty: root).
 known='
 '
+theirs=' '
+services() {
+  for user in "$@"; do
+    user=$(id -u -- "$user" 2>/dev/null) || continue
+    case $theirs in *" $user "*) ;; *) theirs="$theirs$user ";; esac
+  done
+}
 ways() {
   on=
   for f in "$@"; do
@@ -111,12 +119,12 @@ way ${at:-/}|"}
               1???:*"
 way $next|d|0 "* | 1???:*"
 way $next|d|$me "*) ;;
-              *) who="65534 65534";;
+              *) who=${who:-65534 65534};;
             esac
         esac;;
-      *) who=$owner;;
+      *) case $theirs in *" ${owner%% *} "*) who=$owner;; esac;;
     esac
-    [ -z "$who" ] && [ -n "$next" ] || return 0
+    [ -n "$next" ] || return 0
     at=$next
   done
 }
@@ -273,4 +281,10 @@ while read -r k v _; do [ "$k" = MemTotal: ] && echo "fact memory=$((v * 1024))"
 line=
 [ ! -f /var/lib/alluxio-provision/tool-version ] || { read -r line </var/lib/alluxio-provision/tool-version; } 2>/dev/null
 [ -z "$line" ] || printf 'fact tool=%.64s\n' "$line"
+for unit in etcd alluxio-worker alluxio-master; do
+  [ -f "/etc/systemd/system/$unit.service" ] || continue
+  while read -r line; do
+    case $line in User=*) services "${line#User=}"; break;; esac
+  done <"/etc/systemd/system/$unit.service"
+done
 for p in "$STATE"/restart.*; do [ -e "$p" ] && echo "pending ${p##*/restart.}"; done

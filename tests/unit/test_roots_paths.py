@@ -70,7 +70,18 @@ IN_FOLDER = BY_NAME | {"mv", "mkdir"}
 FUNCTIONS = frozenset(
     {
         *("walk", "folder", "gone", "as"),
-        *("paths", "hashes", "units", "users", "disks", "listeners", "lookup", "reach", "said"),
+        *(
+            "paths",
+            "hashes",
+            "units",
+            "users",
+            "services",
+            "disks",
+            "listeners",
+            "lookup",
+            "reach",
+            "said",
+        ),
     }
 )
 MARK = RecoveryMarker("restore", "20260101T000000Z", "a" * 64)

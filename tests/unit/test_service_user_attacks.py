@@ -26,7 +26,7 @@ from provision.host import safely
 from provision.host.diff import Change, batch, changes, questions
 from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts, Probe, parse, script
 from provision.host.kinds.certificates import signing_request
-from provision.host.resources import Certificate, DataDisk, Directory, File, Identity, Move
+from provision.host.resources import Certificate, DataDisk, Directory, File, Identity, Move, User
 from provision.inventory.resolved import Machine
 from provision.plans.etcd.data import recover_etcd, restore_etcd
 from provision.ssh.session import Result, whole
@@ -80,6 +80,7 @@ class Host:
         return self.run(batch(todo))
 
     def facts(self, probe: Probe) -> HostFacts:
+        probe = replace(probe, resources=(User(USER, "/"), *probe.resources))
         return parse(self.run(script(probe)), "here")
 
     def require_untouched(self) -> None:
@@ -475,3 +476,20 @@ def test_a_masters_journal_is_read_as_its_owner(host: Host) -> None:
     assert SECRET not in host.run(command).stdout
     host.as_user(f"echo x >{group}/current/log_0-1")
     assert journal.read(host.run(command).stdout).written
+
+
+def test_a_folder_of_somebody_else_is_no_reason_not_to_read(host: Host) -> None:
+    """An administrator's own, above root's files; preflight warns of it."""
+    other = host.root / "data"
+    other.mkdir(mode=0o700)
+    (other / "conf").write_text("x")
+    (other / "conf").chmod(0o600)
+    shutil.chown(other, "games")
+    path = str(other / "conf")
+    assert host.facts(Probe(resources=[File(path, None)])).text(path) == "x"
+    # The users of a service are those of its unit, too.
+    unit = host.root / "etcd.service"
+    unit.write_text("[Service]\nUser=games\nGroup=games\n")
+    text = script(Probe(resources=[File(path, None)]))
+    text = text.replace("/etc/systemd/system/$unit.service", f"{host.root}/$unit.service")
+    assert parse(host.run(text), "here").text(path) is None

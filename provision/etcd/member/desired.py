@@ -248,7 +248,9 @@ def backup_dir(cluster: EtcdCluster, member: EtcdMember) -> tuple[str, ...]:
 def _backups_size(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     """The probe command for the size of the backups on the host, in KiB."""
     folders = " ".join(map(shlex.quote, backup_dir(cluster, member)))
-    return {BACKUPS: f"du -sk {folders} 2>/dev/null | cut -f 1"} if folders else {}
+    # etcd's user can fill the folder with names: the look at the host does not wait for them.
+    count = f"timeout 20 du -sk {folders} 2>/dev/null | cut -f 1"
+    return {BACKUPS: count} if folders else {}
 
 
 def has_data(member: EtcdMember, facts: HostFacts) -> bool:
