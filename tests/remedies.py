@@ -664,6 +664,10 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("kubernetes", "a_file_of_somebody_elses_stays"),
         why=_HERE,
     ),
+    "folder-not-roots": Row(
+        _unit("preflight", "a_folder_of_roots_below_one_of_a_service[way1-error]"),
+        why=_HOST,
+    ),
     "foreign-installation": Row(
         _lab("preflight", "the_remedy_by_hand[an etcd of someone else's]"),
         heals={

@@ -328,7 +328,7 @@ def _removal(
         Change(
             f"stop and disable {unit}",
             # The data is deleted, so a leader does not have to hand on its leadership first.
-            unit_changes.kill(unit) + (f"\nrm -rf {since}" if since else ""),
+            unit_changes.kill(unit) + (f"\ngone {since}" if since else ""),
             disrupts=True,
             seconds=120,
             stops=(unit,),
@@ -337,7 +337,7 @@ def _removal(
         *unpacked,
     ]
     result += [
-        Change(f"delete {path}", f"rm -rf {shlex.quote(path)}")
+        Change(f"delete {path}", f"gone {shlex.quote(path)}")
         for path in gone
         if path in facts.paths and path != unit_path
     ]

@@ -170,7 +170,7 @@ def seen(
     folder = layout.pki_dir(cluster)
     paths = {
         f"{folder}/{name}": PathState(
-            "file", "etcd", "etcd", 0o600 if "key" in name else 0o644, len(content), content
+            "file", "root", "etcd", 0o640 if "key" in name else 0o644, len(content), content
         )
         for name, content in files.items()
     }

@@ -81,7 +81,7 @@ def deleted(plan: Plan) -> set[str]:
             for change in host.changes:
                 for line in change.script.splitlines():
                     words = shlex.split(line.replace(";", " ; "))
-                    if words[:1] == ["rm"]:
+                    if words[:1] in (["rm"], ["gone"]):
                         found |= {w for w in words[1:] if w.startswith("/")}
     return found
 

@@ -314,8 +314,8 @@ def conf_files(
         File(
             f"{conf}/alluxio-site.properties",
             site,
-            owner=alluxio.user if secrets else "root",
-            mode=0o600 if secrets else 0o644,
+            mode=0o640 if secrets else 0o644,
+            group=alluxio.user if secrets else "",
             secret=bool(secrets),
             restarts=units,
         ),
@@ -349,7 +349,7 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
             *(() if artifacts.jdk is None else (alluxio.java.install_dir,)),
         ),
         commands={
-            **java.probe_commands(java_home),
+            **java.probe_commands(java_home, alluxio.user),
             **membership_switch.probe_commands(alluxio),
             **state.probe_commands(alluxio),
         },

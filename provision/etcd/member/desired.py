@@ -253,7 +253,9 @@ def backup_dir(cluster: EtcdCluster, member: EtcdMember) -> tuple[str, ...]:
 def _backups_size(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     """The probe command for the size of the backups on the host, in KiB."""
     folders = " ".join(map(shlex.quote, backup_dir(cluster, member)))
-    return {BACKUPS: f"du -sk {folders} 2>/dev/null | cut -f 1"} if folders else {}
+    # etcd's user can fill the folder with names: the look at the host does not wait for them.
+    count = f"timeout 20 du -sk {folders} 2>/dev/null | cut -f 1"
+    return {BACKUPS: count} if folders else {}
 
 
 def has_data(member: EtcdMember, facts: HostFacts) -> bool:
@@ -344,11 +346,12 @@ def _ports(cluster: EtcdCluster, member: EtcdMember) -> tuple[int, ...]:
 def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     """The folder, the trusted CAs, and the certificates. etcd reads a leaf and its key again for
     each connection, but the trusted CA only at its start (its ``client/pkg/transport``:
-    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``)."""
-    user = cluster.user
+    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``).
+
+    All of it is root's: etcd's user reads it by its group, and writes nothing there."""
     return [
-        Directory(layout.pki_dir(cluster), owner=user, mode=0o700),
-        File(layout.ca_file(cluster), tls.authority, owner=user, restarts=(layout.UNIT,)),
+        Directory(layout.pki_dir(cluster), mode=0o750, group=cluster.user),
+        File(layout.ca_file(cluster), tls.authority, group=cluster.user, restarts=(layout.UNIT,)),
         *certificates(cluster, tls),
     ]
 
@@ -363,11 +366,12 @@ def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     return [
         Certificate(
             layout.certificate(cluster, kind),
-            cluster.user,
+            "root",
             tls.name,
             leaf.why,
             leaf.sign,
             leaf.pair,
+            cluster.user,
         )
         for kind, leaf in (("server", tls.server), ("peer", tls.peer))
         if leaf is not None

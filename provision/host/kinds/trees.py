@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from provision.artifacts import Artifact
-from provision.host import predict, tool_version
+from provision.host import predict, safely, tool_version
 from provision.host.diff import Change, Resource
-from provision.host.facts import STATE_DIR, HostFacts, Look, Place, restart_mark
+from provision.host.facts import STATE_FOLDER, HostFacts, Look, Place, restart_mark
 
 #: A file with the digest of the tarball from which a folder was unpacked. Only this tool makes such
 #: folders.
@@ -53,21 +53,29 @@ class Move(Resource):
 
     def script(self) -> str:
         """The script of the move. After a kill at any point, the whole folder is at one of the two
-        places, and a second run does the rest."""
+        places, and a second run does the rest.
+
+        ``source`` is in a folder of root. The folder of ``target`` is its owner's, so there root
+        does no more than a rename, and its owner makes the copy (:mod:`provision.host.safely`).
+        """
         source, target, unit = map(shlex.quote, (self.source, self.target, self.unit))
+        folder, _, base = self.target.rpartition("/")
+        name, owner = shlex.quote(base), self.owner
+        copied = f"cp -a {source} ./{name}.incoming && mv -T ./{name}.incoming ./{name}"
+        rename = f"""\
+if [ "$(stat -c "%d %m" {source})" = "$(stat -c "%d %m" .)" ]; then
+  mv -T {source} ./{name}
+else
+  rm -rf ./{name}.incoming
+  {safely.as_user(owner, f"sh -c {shlex.quote(copied)}")} || exit 1
+  rm -rf {source}
+fi
+"""
         return f"""\
-if [ -d {source} ] && [ ! -e {target} ]; then
+if [ -d {source} ] && [ ! -L {source} ] && [ ! -e {target} ]; then
   systemctl stop {unit}
-  if [ "$(stat -c %d {source})" = "$(stat -c %d "$(dirname {target})")" ]; then
-    chown -R {self.owner}:{self.owner} {source}
-    mv -T {source} {target}
-  else
-    rm -rf {target}.incoming
-    cp -a {source} {target}.incoming
-    chown -R {self.owner}:{self.owner} {target}.incoming
-    mv -T {target}.incoming {target}
-    rm -rf {source}
-  fi
+  [ "$(stat -c %U {source})" = {owner} ] || chown -hRP {owner}:{owner} {source}
+  {safely.in_folder(folder, f"set -e{chr(10)}{rename}")}
 fi
 """
 
@@ -125,13 +133,13 @@ class Tree(Resource):
         """
         path, digest = shlex.quote(self.path), self.artifact.sha256
         pending = shlex.join(map(restart_mark, self.restarts))
-        note = f"mkdir -p {STATE_DIR}; touch {pending}" if pending else ":"
+        note = f"{STATE_FOLDER}; touch {pending}" if pending else ":"
         before = "".join(move.script() for move in self.before)
         return f"""\
 set -e
 umask 022
 {tool_version.note()}
-base=$(dirname {path})
+{safely.FUNCTIONS if self.before else ""}base=$(dirname {path})
 mkdir -p "$base"
 rm -rf "$base"/.incoming.*
 t=$(mktemp -d "$base/.incoming.XXXXXX")

@@ -382,7 +382,7 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
         ),
         paths=(desired.current_link(alluxio),),
         commands={
-            **java.probe_commands(java_home),
+            **java.probe_commands(java_home, alluxio.user),
             **journal.probe_commands(alluxio, master),
         },
         units=(desired.UNIT,),

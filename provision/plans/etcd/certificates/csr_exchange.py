@@ -285,7 +285,8 @@ def _external(cluster: EtcdCluster) -> External:
 
 def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     files = [
-        Certificate(layout.certificate(cluster, k), cluster.user) for k in desired.kinds(member)
+        Certificate(layout.certificate(cluster, k), "root", group=cluster.user)
+        for k in desired.kinds(member)
     ]
     return Probe(
         resources=(File(layout.UNIT_PATH, None), *files),
@@ -348,7 +349,7 @@ def _ask(
     asked = [f"{'IP' if is_ip(name) else 'DNS'}:{name}" for name in names]
     return Change(
         f"make the key {path}.key.new on the host, and a request for its certificate",
-        ask=signing_request(path, member.name, asked),
+        ask=signing_request(path, member.name, asked, group=cluster.user),
         answer=answer,
     )
 

@@ -20,7 +20,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
-from provision.host import gather
+from provision.host import gather, safely
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.ownership import owner
@@ -452,9 +452,12 @@ def _away(member: EtcdMember, delete: Collection[str]) -> Change:
             f"DELETE the data in {member.data_dir}/member", f"rm -rf {data}", disrupts=True
         )
     # The data stays within the data directory, which may be a mount point: a rename is enough.
+    rename = safely.in_folder(
+        member.data_dir, "mv -T ./member ./member.removed-$(date -u +%Y%m%dT%H%M%SZ)"
+    )
     return Change(
         f"keep the data aside: {member.data_dir}/member.removed-DATE",
-        f"[ ! -d {data} ] || mv -T {data} {data}.removed-$(date -u +%Y%m%dT%H%M%SZ)",
+        f"[ ! -d {data} ] || {rename}",
         disrupts=True,
     )
 
