@@ -62,13 +62,19 @@ def load(run: Run) -> Inventory:
 
 def load_own_etcd(run: Run) -> Inventory:
     """As :func:`load`. Raises :class:`UsageError` with an external etcd."""
+    require_own_etcd(run)
+    return load(run)
+
+
+def require_own_etcd(run: Run) -> Inventory:
+    """The inventory, before any host is contacted. Raises as :func:`load_own_etcd`."""
     if run.inventory.etcd.external:
         raise UsageError(
             f"{run.inventory.path}: etcd.external says that another inventory or tool manages this "
             f"etcd: {run.command} needs the inventory that declares its members",
             id="command-not-applicable",
         )
-    return load(run)
+    return run.inventory
 
 
 def _establish(run: Run, inventory: Inventory) -> Inventory:
