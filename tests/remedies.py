@@ -1022,6 +1022,16 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
     ),
+    "other-clusters-unknown": Row(
+        _lab("destroy", "an_etcd_that_cannot_be_asked_is_destroyed_by_name_only"),
+        heals={
+            _lab("destroy", "an_etcd_that_cannot_be_asked_is_destroyed_by_name_only"): (
+                "destroy --other-clusters-unknown",
+            ),
+        },
+        end="the cluster is gone from its hosts",
+        named=("list-clusters",),
+    ),
     "page-store-away": Row(
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
         heals={

@@ -24,6 +24,7 @@ from provision.host.diff import (
     batch,
     questions,
 )
+from provision.host.effects import Effect
 from provision.host.resources import Refusal
 from provision.ids import Id
 from provision.inventory.resolved import Machine
@@ -62,6 +63,7 @@ class Action:
 
     what: str
     do: Callable[[], None]
+    effects: tuple[Effect, ...] = (Effect.ETCD,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,12 @@ class Step:
     def changed(self) -> int:
         return sum(len(h.changes) for h in self.hosts) + len(self.calls)
 
+    @property
+    def effects(self) -> frozenset[Effect]:
+        """What the step does, by its changes and calls."""
+        changes = [change.every_effect for host in self.hosts for change in host.changes]
+        return frozenset().union(*changes, *(call.effects for call in self.calls))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -99,6 +107,11 @@ class Plan:
     @property
     def changed(self) -> int:
         return sum(step.changed for step in self.steps)
+
+    @property
+    def effects(self) -> frozenset[Effect]:
+        """What the plan does. Its guards follow from it: :mod:`provision.plans.guards`."""
+        return frozenset().union(*(step.effects for step in self.steps))
 
     @property
     def machines(self) -> tuple[Machine, ...]:

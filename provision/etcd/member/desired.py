@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from provision.artifacts import Artifact
 from provision.etcd.member import backup_timer, layout, start_check
 from provision.host import disks
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import (
@@ -190,7 +191,7 @@ def resources(
         pass  # the newer release is already on the host
     elif artifact is not None:
         tree = f"{cluster.install_dir}/{cluster.version}"
-        result.append(Tree(tree, artifact, restarts=(layout.UNIT,)))
+        result.append(Tree(tree, artifact, restarts=(layout.UNIT,), cluster=cluster.name))
         result.append(Link(f"{cluster.install_dir}/current", cluster.version))
     else:
         result.append(Package(("etcd-server", "etcd-client"), layout.PACKAGED_BINARY))
@@ -343,7 +344,13 @@ def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     user = cluster.user
     return [
         Directory(layout.pki_dir(cluster), owner=user, mode=0o700),
-        File(layout.ca_file(cluster), tls.authority, owner=user, restarts=(layout.UNIT,)),
+        File(
+            layout.ca_file(cluster),
+            tls.authority,
+            owner=user,
+            restarts=(layout.UNIT,),
+            effects=(Effect.TRUST,),
+        ),
         *certificates(cluster, tls),
     ]
 

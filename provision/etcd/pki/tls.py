@@ -12,6 +12,7 @@ from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import Leaf, MemberTls
 from provision.etcd.pki import certificates, external_ca, imported, own_ca
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
@@ -321,7 +322,7 @@ def own_certificate(
     title, what = "renew this tool's own certificate", f"change {path}"
     if why == "":
         title, what = "make this tool's own certificate", f"create {path}"
-    return Step(title, calls=(Action(f"{what}: {why}" if why else what, renew),))
+    return Step(title, calls=(Action(f"{what}: {why}" if why else what, renew, (Effect.HERE,)),))
 
 
 def finishing(cluster: EtcdCluster) -> list[Step]:
@@ -331,7 +332,7 @@ def finishing(cluster: EtcdCluster) -> list[Step]:
         return []
     folder = own_ca.home(directory, name)
     what = f"move {folder / own_ca.NEXT / own_ca.CA_KEY} beside its {own_ca.CA_CERTIFICATE}"
-    call = Action(what, lambda: own_ca.finish_replacement(directory, name))
+    call = Action(what, lambda: own_ca.finish_replacement(directory, name), (Effect.HERE,))
     return [Step("finish retiring the old CA", calls=(call,))]
 
 

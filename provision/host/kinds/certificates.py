@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.host import predict
 from provision.host.diff import Change, Resource
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState
 from provision.host.kinds.files import File
 
@@ -46,6 +47,7 @@ class Certificate(Resource):
                     f"({why}made on this machine: no openssl there)",
                     self._install(*self.pair),
                     disrupts=True,
+                    effects=(Effect.TRUST,),
                 )
             ]
         if self.sign is not None:
@@ -56,6 +58,7 @@ class Certificate(Resource):
                     ask=signing_request(self.path, self.subject),
                     answer=lambda request: self._install(sign(request.encode()), None),
                     disrupts=True,
+                    effects=(Effect.TRUST,),
                 )
             ]
         path, owner = shlex.quote(self.path), self.owner
@@ -65,7 +68,8 @@ class Certificate(Resource):
         )
         if self._is_half_installed(facts):
             script = f"mv -f {path}.crt.new {path}.crt\n{script}"
-            return [Change(f"finish {self.path}.crt", script, disrupts=True)]
+            what = f"finish {self.path}.crt"
+            return [Change(what, script, disrupts=True, effects=(Effect.TRUST,))]
         return [Change(f"set {self.path}.crt and .key to {owner} 0600", script, disrupts=True)]
 
     def after(self, facts: HostFacts) -> HostFacts:

@@ -21,6 +21,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.pki import certificates, lost_ca, own_ca, tls
 from provision.host import gather
+from provision.host.effects import Effect
 from provision.host.predict import after
 from provision.inventory.resolved import EtcdCluster
 from provision.plans.etcd.certificates import rotate_certs
@@ -125,7 +126,7 @@ def plan(etcd: Etcd, observed: EtcdState) -> Plan:
             title = f"{m.name} trusts the new CA only"
             steps.append(rotate_certs.new_trust(etcd, m, facts[m.name], new.cert_pem, title))
     gone = f"{lost_ca.folder(cluster)}: its certificates go to {own_ca.RETIRED}/"
-    call = Action(gone, lambda: lost_ca.finish(cluster))
+    call = Action(gone, lambda: lost_ca.finish(cluster), (Effect.HERE,))
     steps.append(Step("forget the lost CA", calls=(call,)))
     made = rotate_certs.plan_of(cluster, steps)
     return dataclasses.replace(made, notes=(rotate_certs.replaced(cluster),))
@@ -138,5 +139,5 @@ def _own(step: Step, cluster: EtcdCluster) -> Step:
         do()
         lost_ca.forget_pair(cluster)
 
-    calls = (Action(c.what, functools.partial(made, c.do)) for c in step.calls)
+    calls = (dataclasses.replace(c, do=functools.partial(made, c.do)) for c in step.calls)
     return dataclasses.replace(step, calls=tuple(calls))

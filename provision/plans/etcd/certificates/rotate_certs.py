@@ -16,6 +16,7 @@ and their certificates, and restart together.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from provision import wait
@@ -30,6 +31,7 @@ from provision.etcd.member.desired import MemberTls
 from provision.etcd.member.membership_diff import as_registered, undeclared_members
 from provision.etcd.pki import certificates, external_ca, imported, own_ca, tls
 from provision.host.diff import changes
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.host.resources import Resource
@@ -214,7 +216,9 @@ def _retire(cluster: EtcdCluster, old: certificates.Authority, new: certificates
     what = (
         f"{folder / own_ca.CA_CERTIFICATE} is {name}; the old one goes to {own_ca.RETIRED}/{gone}"
     )
-    call = Action(what, lambda: own_ca.finish_replacement(cluster.tls.pki_dir, cluster.name))
+    directory = cluster.tls.pki_dir
+    do = functools.partial(own_ca.finish_replacement, directory, cluster.name)
+    call = Action(what, do, (Effect.HERE,))
     return Step("retire the old CA", calls=(call,))
 
 
