@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from provision.engine import audit, lock
+from provision.engine.guards import Guard
 from provision.errors import ChangeFailed, Problem, ProvisionError
 from provision.host.diff import (
     ANSWERED,
@@ -103,6 +104,8 @@ class Plan:
     guards: tuple[Machine, ...] = ()
     #: Differences from the inventory that stay until an option asks for their change.
     left: tuple[Problem, ...] = ()
+    #: Guards that the plan itself is the remedy for: a new CA needs no old one.
+    waives: tuple[Guard, ...] = ()
 
     @property
     def changed(self) -> int:

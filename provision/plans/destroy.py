@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker import state
+from provision.engine.guards import Guard
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.etcd.cluster import health
@@ -126,6 +127,12 @@ def others(inventory: Inventory, etcd: Etcd, agreed: bool = False) -> tuple[Prob
     also when this cannot be found out, unless the operator has ``agreed``. Without a quorum, the
     members are asked one by one for what they know.
     """
+    notes = _others(inventory, etcd, agreed)
+    etcd.learned.passed.add(Guard.OTHER_CLUSTERS)
+    return notes
+
+
+def _others(inventory: Inventory, etcd: Etcd, agreed: bool) -> tuple[Problem, ...]:
     from provision.alluxio.membership import clusters
 
     try:

@@ -155,6 +155,20 @@ def names(client: EtcdClient) -> list[str]:
         return []
 
 
+def names_as_root(etcd: Etcd, client: EtcdClient) -> list[str]:
+    """As :func:`names`, by ``client`` or, when its user may not read other clusters' keys, by root
+    if the inventory has root's password."""
+    try:
+        return registrations.clusters(client)
+    except EtcdUnreachable as error:
+        if error.reason is not Reason.DENIED:
+            raise
+    if root_login(etcd.cluster) is None:
+        return []
+    with etcd.as_worker(None).any() as root:
+        return names(root)
+
+
 def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> list[Problem]:
     """Clusters in the same etcd that Alluxio takes for a part of this cluster, or the other way
     round.

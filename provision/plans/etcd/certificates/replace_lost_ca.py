@@ -14,6 +14,7 @@ import io
 import shlex
 from collections.abc import Callable
 
+from provision.engine.guards import Guard
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import gates
@@ -129,7 +130,8 @@ def plan(etcd: Etcd, observed: EtcdState) -> Plan:
     call = Action(gone, lambda: lost_ca.finish(cluster), (Effect.HERE,))
     steps.append(Step("forget the lost CA", calls=(call,)))
     made = rotate_certs.plan_of(cluster, steps)
-    return dataclasses.replace(made, notes=(rotate_certs.replaced(cluster),))
+    notes = (rotate_certs.replaced(cluster),)
+    return dataclasses.replace(made, notes=notes, waives=(Guard.KNOWN_CA,))
 
 
 def _own(step: Step, cluster: EtcdCluster) -> Step:

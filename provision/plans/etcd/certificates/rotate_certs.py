@@ -20,6 +20,7 @@ import functools
 from collections.abc import Sequence
 
 from provision import wait
+from provision.engine.guards import Guard
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates
@@ -189,7 +190,8 @@ def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     steps = [tls.own_certificate(cluster, new), *_all_at_once(etcd, hosts)]
     if old is not None:
         steps.append(_retire(cluster, old, new))
-    return dataclasses.replace(plan_of(cluster, steps), notes=(replaced(cluster),))
+    notes = (replaced(cluster),)
+    return dataclasses.replace(plan_of(cluster, steps), notes=notes, waives=(Guard.KNOWN_CA,))
 
 
 def _reissued(
