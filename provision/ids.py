@@ -115,6 +115,7 @@ Id = Literal[
     "option-invalid",
     "option-unknown",
     "other-clusters-live",
+    "other-clusters-unknown",
     "page-store-away",
     "page-store-shrinks",
     "path-in-the-way",

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from provision.artifacts import Artifact
 from provision.host import safely, tool_version
+from provision.host.effects import Effect
 from provision.host.facts import (
     BATCH_LOCK,
     STATE_FOLDER,
@@ -71,6 +72,14 @@ class Change:
     refusals: tuple[Refusal, ...] = ()
     stops: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
+    #: What it does besides what :attr:`every_effect` can see.
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def every_effect(self) -> frozenset[Effect]:
+        """Every effect of the change. It changes a host in any case."""
+        disturbs = () if self.non_disruptive else (Effect.SERVICE,)
+        return frozenset((Effect.HOST, *disturbs, *self.effects))
 
     @property
     def non_disruptive(self) -> bool:

@@ -378,7 +378,7 @@ def test_a_ca_that_is_not_at_hand_is_never_replaced_by_the_way(
     with pytest.raises(PreflightFailed) as caught:
         rotate_certs.require_at_hand(world.cluster, seen)
     assert caught.value.id == "ca-unknown"
-    assert "rotate-certs --ca --yes-outage c" in caught.value.message
+    assert "rotate-certs --ca --ca-lost c" in caught.value.message
     with pytest.raises(PreflightFailed):
         rotate_certs.leaves(on(world.inventory), seen, world.cluster.members, write=True)
     assert not home.exists()

@@ -282,6 +282,7 @@ class TestConsent:
         assert "delete /data" in (err if format == "json" else out)
         assert format == "table" or out == ""
 
+    @pytest.mark.usefixtures("unguarded")
     def test_after_the_answer_it_is_not_shown_again(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

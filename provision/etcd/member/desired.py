@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from provision.artifacts import Artifact
 from provision.etcd.member import backup_timer, layout, listeners, start_check
 from provision.host import disks
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import (
@@ -192,7 +193,7 @@ def resources(
         pass  # the newer release is already on the host
     elif artifact is not None:
         tree = f"{cluster.install_dir}/{cluster.version}"
-        result.append(Tree(tree, artifact, restarts=(layout.UNIT,)))
+        result.append(Tree(tree, artifact, restarts=(layout.UNIT,), cluster=cluster.name))
         result.append(Link(f"{cluster.install_dir}/current", cluster.version))
     else:
         result.append(Package(("etcd-server", "etcd-client"), layout.PACKAGED_BINARY))
@@ -351,7 +352,13 @@ def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     All of it is root's: etcd's user reads it by its group, and writes nothing there."""
     return [
         Directory(layout.pki_dir(cluster), mode=0o750, group=cluster.user),
-        File(layout.ca_file(cluster), tls.authority, group=cluster.user, restarts=(layout.UNIT,)),
+        File(
+            layout.ca_file(cluster),
+            tls.authority,
+            group=cluster.user,
+            restarts=(layout.UNIT,),
+            effects=(Effect.TRUST,),
+        ),
         *certificates(cluster, tls),
     ]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.host import predict
 from provision.host.diff import Change, Resource
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState, Place
 from provision.host.kinds.files import File, give
 
@@ -60,6 +61,7 @@ class Certificate(Resource):
                     f"({why}made on this machine: no openssl there)",
                     self._install(*self.pair),
                     disrupts=True,
+                    effects=(Effect.TRUST,),
                 )
             ]
         if self.sign is not None:
@@ -70,13 +72,15 @@ class Certificate(Resource):
                     ask=signing_request(self.path, self.subject, group=self.group),
                     answer=lambda request: self._install(sign(request.encode()), None),
                     disrupts=True,
+                    effects=(Effect.TRUST,),
                 )
             ]
         path = shlex.quote(self.path)
         script = self._give(f"{self.path}.crt", f"{self.path}.key")
         if self._is_half_installed(facts):
             script = f"{self._own_folder()}mv -f {path}.crt.new {path}.crt\n{script}"
-            return [Change(f"finish {self.path}.crt", script, disrupts=True)]
+            what = f"finish {self.path}.crt"
+            return [Change(what, script, disrupts=True, effects=(Effect.TRUST,))]
         what = f"set {self.path}.crt and .key to {self._owners} {self._key_mode:04o}"
         # etcd reads the pair again for each connection, and can read it before and after.
         return [Change(what, self._own_folder() + script)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from provision.host import disks, predict, safely
 from provision.host.diff import Change, Resource
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState, Place
 from provision.text import printable_lines
 
@@ -99,6 +100,8 @@ class File(Resource):
     secret: bool = False
     restarts: tuple[str, ...] = ()
     group: str = ""
+    #: The effects of other content.
+    effects: tuple[Effect, ...] = ()
 
     def look(self) -> Look:
         if self.secret:
@@ -119,9 +122,10 @@ class File(Resource):
                 )
             ]
         if found is None or found.kind != "file":
-            return [Change(f"write {self.path}", self.write(), restarts=self.restarts)]
-        diff = self._diff(found, facts.text(self.path) or "")
-        return [Change(f"change {self.path}", self.write(), diff, restarts=self.restarts)]
+            what, diff = f"write {self.path}", ""
+        else:
+            what, diff = f"change {self.path}", self._diff(found, facts.text(self.path) or "")
+        return [Change(what, self.write(), diff, restarts=self.restarts, effects=self.effects)]
 
     def after(self, facts: HostFacts) -> HostFacts:
         found = facts.paths.get(self.path)

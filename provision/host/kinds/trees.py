@@ -14,6 +14,9 @@ from provision.host.facts import STATE_FOLDER, HostFacts, Look, Place, restart_m
 #: A file with the digest of the tarball from which a folder was unpacked. Only this tool makes such
 #: folders.
 MARKER = ".artifact.sha256"
+#: A file beside it with the name of the cluster that had the folder unpacked. Folders of earlier
+#: versions of this tool have none.
+OWNER = ".alluxio-provision-cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,15 @@ fi
 class Tree(Resource):
     """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside.
 
-    ``before``: the folders that are moved out of this folder before it is replaced.
+    ``before``: the folders that are moved out of this folder before it is replaced. ``cluster`` is
+    noted in the folder: another cluster's ``destroy`` leaves it alone.
     """
 
     path: str
     artifact: Artifact
     restarts: tuple[str, ...] = ()
     before: tuple[Move, ...] = ()
+    cluster: str = ""
 
     @property
     def marker(self) -> str:
@@ -135,6 +140,7 @@ class Tree(Resource):
         pending = shlex.join(map(restart_mark, self.restarts))
         note = f"{STATE_FOLDER}; touch {pending}" if pending else ":"
         before = "".join(move.script() for move in self.before)
+        owner = f'printf "%s\\n" {shlex.quote(self.cluster)} >"$t/tree/{OWNER}"'
         return f"""\
 set -e
 umask 022
@@ -155,6 +161,8 @@ tar -xzf "$t/tarball" -C "$t/tree" --strip-components=1 --no-same-owner
 # Alluxio's release has a folder that all may write to: logs/user.
 chmod -R go-w "$t/tree"
 rm "$t/tarball"
+rm -rf "$t/tree/{OWNER}"
+{owner if self.cluster else ":"}
 echo {digest} >"$t/tree/{MARKER}"
 if [ -e {path} ]; then
   {note}

@@ -33,6 +33,7 @@ from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import disks, gather, safely
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
@@ -120,6 +121,7 @@ def plan(etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
         send = Action(
             f"send {observed.file.name} ({size(observed.file.stat().st_size)}) to {names}",
             lambda: _send(etcd, observed, without),
+            (Effect.HOST,),
         )
         steps.append(Step("upload the snapshot", calls=(send,)))
     steps += step(
