@@ -143,6 +143,9 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke rotate-certs": _on_the_lab(
             "rotate_certs", "a_new_ca_goes_on_where_a_killed_run_has_left_it"
         ),
+        "invoke rotate-certs --ca --ca-lost NAME": _on_the_lab(
+            "rotate_certs", "a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage"
+        ),
         "invoke export-csrs --to requests": _on_the_lab(
             "external_ca", "a_first_deploy_by_an_intermediate"
         ),

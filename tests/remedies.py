@@ -291,6 +291,13 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("rotate_certs", "a_ca_that_has_expired_is_replaced_in_one_outage"): (
                 "rotate-certs --ca --yes-outage",
             ),
+            _lab(
+                "rotate_certs",
+                "a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage",
+            ): (
+                "rotate-certs --ca --ca-lost --dry-run",
+                "rotate-certs --ca --ca-lost",
+            ),
         },
         end="every member has a certificate of the new CA, and trusts it",
         named=("rotate-certs --ca --dry-run --yes-outage",),
@@ -664,6 +671,10 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("kubernetes", "a_file_of_somebody_elses_stays"),
         why=_HERE,
     ),
+    "folder-not-roots": Row(
+        _unit("preflight", "a_folder_of_roots_below_one_of_a_service[way1-error]"),
+        why=_HOST,
+    ),
     "foreign-installation": Row(
         _lab("preflight", "the_remedy_by_hand[an etcd of someone else's]"),
         heals={
@@ -1031,6 +1042,16 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
     ),
+    "other-clusters-unknown": Row(
+        _lab("destroy", "an_etcd_that_cannot_be_asked_is_destroyed_by_name_only"),
+        heals={
+            _lab("destroy", "an_etcd_that_cannot_be_asked_is_destroyed_by_name_only"): (
+                "destroy --other-clusters-unknown",
+            ),
+        },
+        end="the cluster is gone from its hosts",
+        named=("list-clusters",),
+    ),
     "page-store-away": Row(
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
         heals={
@@ -1062,6 +1083,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             ): ("deploy-etcd",),
         },
         end="a new cluster has a CA",
+        named=("explain",),
     ),
     "pki-unusable": Row(
         _unit("pki", "an_authority_of_a_clock_that_was_ahead_is_refused"),

@@ -18,7 +18,7 @@ from provision.alluxio.worker import desired as alluxio
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import backup_timer, layout
-from provision.host import gather, unit_changes
+from provision.host import gather, safely, unit_changes
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -402,7 +402,7 @@ def _removal(
         )
     ]
     todo += [
-        Change(f"delete {path}", f"rm -rf {q(path)}") for path in found.own if path in seen.paths
+        Change(f"delete {path}", f"gone {q(path)}") for path in found.own if path in seen.paths
     ]
     jdk = _jdk(found, seen)
     todo += [delete_releases(path) for path in found.releases if path in seen.paths or path == jdk]
@@ -411,7 +411,7 @@ def _removal(
     if delete_data:
         former = [p for p in aside if found.data and p.startswith(_aside(found))]
         todo += [
-            Change(f"DELETE {path}", f"rm -rf {q(path)}", seconds=600) for path in (*there, *former)
+            Change(f"DELETE {path}", f"gone {q(path)}", seconds=600) for path in (*there, *former)
         ]
         if found.logs:
             logs = f"find {q(found.logs)} -xdev -mindepth 1 -user {found.user} -delete"
@@ -423,8 +423,7 @@ def _removal(
         todo += [
             Change(
                 f"keep {path} aside as {path}.removed-DATE",
-                f"[ ! -e {q(path)} ] || "
-                f"mv -T {q(path)} {q(path)}.removed-$(date -u +%Y%m%dT%H%M%SZ)",
+                f"[ ! -e {q(path)} ] || {_renamed(path)}",
             )
             for path in there
         ]
@@ -441,6 +440,12 @@ def _removal(
         todo.append(_delete_user(found.user))
     todo.append(unit_changes.delete(unit, found.unit_path))
     return forget_version(tuple(todo), found.unit_path)
+
+
+def _renamed(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    then = f"./{shlex.quote(name)}.removed-$(date -u +%Y%m%dT%H%M%SZ)"
+    return safely.in_folder(folder, f"mv -T ./{shlex.quote(name)} {then}")
 
 
 def _jdk(found: Installed, seen: HostFacts) -> str | None:

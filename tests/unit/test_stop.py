@@ -81,7 +81,7 @@ def deleted(plan: Plan) -> set[str]:
             for change in host.changes:
                 for line in change.script.splitlines():
                     words = shlex.split(line.replace(";", " ; "))
-                    if words[:1] == ["rm"]:
+                    if words[:1] in (["rm"], ["gone"]):
                         found |= {w for w in words[1:] if w.startswith("/")}
     return found
 
@@ -282,6 +282,7 @@ class TestConsent:
         assert "delete /data" in (err if format == "json" else out)
         assert format == "table" or out == ""
 
+    @pytest.mark.usefixtures("unguarded")
     def test_after_the_answer_it_is_not_shown_again(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

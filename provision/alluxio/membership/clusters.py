@@ -11,15 +11,18 @@ from typing import NamedTuple
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import ID_LIMIT, RegistrationSnapshot
 from provision.alluxio.worker import desired
-from provision.errors import Problem
+from provision.errors import Problem, ProvisionError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.reach import describe
 from provision.inventory.resolved import Inventory
 from provision.text import printable
 
 SCHEMA = "alluxio-provision/clusters/1"
+#: Seconds for each call of a read from one member alone.
+LOCAL_SECONDS = 3.0
 OURS, DECLARED = "this one", "in other_clusters"
 
 
@@ -103,6 +106,45 @@ def look(inventory: Inventory, etcd: Etcd) -> Clusters:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LocalLook:
+    """The live workers of other clusters, by cluster, in the members' own data, which may be old.
+
+    ``asked``: the members that answered. ``problems``: why the others did not.
+    """
+
+    live: dict[str, int]
+    asked: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def look_locally(inventory: Inventory, etcd: Etcd) -> LocalLook:
+    """What each member knows without a quorum. Never raises for etcd.
+
+    A cluster counts when any member knows it, with the largest number of live workers. Without a
+    quorum no lease ends, so a worker that is gone still counts.
+    """
+    alluxio = inventory.alluxio
+    if alluxio is not None and root_login(etcd.cluster) is None:
+        etcd = etcd.as_worker(desired.login(alluxio))
+    live: dict[str, int] = {}
+    asked: list[str] = []
+    problems: list[Problem] = []
+    for member in etcd.cluster.members:
+        try:
+            with etcd.member(member, timeout=LOCAL_SECONDS) as client:
+                client.serializable = True
+                for name in registrations.children(client) - {inventory.cluster.encode()}:
+                    shown = printable(name, ID_LIMIT)
+                    _, _, count = registrations.counts(client, name)
+                    live[shown] = max(count, live.get(shown, 0))
+            asked.append(member.name)
+        except ProvisionError as error:
+            what, remedy, error_id = describe(error)
+            problems.append(Problem(f"etcd member {member.name}", what, remedy, id=error_id))
+    return LocalLook({n: c for n, c in live.items() if c}, tuple(asked), tuple(problems))
+
+
 def names(client: EtcdClient) -> list[str]:
     """As :func:`registrations.clusters`; empty when the user may not read other clusters' keys."""
     try:
@@ -111,6 +153,20 @@ def names(client: EtcdClient) -> list[str]:
         if error.reason is not Reason.DENIED:
             raise
         return []
+
+
+def names_as_root(etcd: Etcd, client: EtcdClient) -> list[str]:
+    """As :func:`names`, by ``client`` or, when its user may not read other clusters' keys, by root
+    if the inventory has root's password."""
+    try:
+        return registrations.clusters(client)
+    except EtcdUnreachable as error:
+        if error.reason is not Reason.DENIED:
+            raise
+    if root_login(etcd.cluster) is None:
+        return []
+    with etcd.as_worker(None).any() as root:
+        return names(root)
 
 
 def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> list[Problem]:

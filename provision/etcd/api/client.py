@@ -104,6 +104,8 @@ class EtcdClient:
     ) -> None:
         self.endpoint = endpoint
         self.timeout = timeout
+        #: Whether :meth:`range` reads what this member has, without a quorum; it may be old.
+        self.serializable = False
         self._login = login
         self._tokens = tokens if tokens is not None else Tokens()
         self._token: tuple[tuple[str, str], ...] | None = None
@@ -297,8 +299,8 @@ class EtcdClient:
     ) -> tuple[int, list[KeyValue]]:
         """The keys below ``prefix`` (at most ``limit``), sorted, and the revision of the read.
 
-        Linearizable. All pages are from that one revision. Give this revision as ``revision`` to
-        read another prefix at the same revision.
+        Linearizable, unless :attr:`serializable` is set. All pages are from that one revision. Give
+        this revision as ``revision`` to read another prefix at the same revision.
         """
         start = _bytes(prefix) or b"\0"
         return self.interval(
@@ -320,7 +322,12 @@ class EtcdClient:
         while True:
             left = page if limit is None else min(page, limit - len(found))
             request = self._lib.pb.RangeRequest(
-                key=start, range_end=end, keys_only=keys_only, limit=left, revision=revision
+                key=start,
+                range_end=end,
+                keys_only=keys_only,
+                limit=left,
+                revision=revision,
+                serializable=self.serializable,
             )
             answer = self._call(self._kv.Range, request)
             revision = revision or answer.header.revision

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from provision import wait
+from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
 from provision.etcd.cluster.groups import (
@@ -84,6 +85,7 @@ def establish(
             unended,
             id="recovery-unfinished",
         )
+    etcd.learned.passed.add(Guard.UNFINISHED)
     _require_known(wanted, groups.form(look.seen))
     look, formed, verdict = _settled(etcd, look, wanted)
     established = Established()

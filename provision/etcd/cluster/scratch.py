@@ -119,7 +119,12 @@ mkdir "$d"
 trap '[ -n "$ok" ] || rm -rf "$d"' EXIT
 cat >"$d/db"
 echo "{sha256}  $d/db" | sha256sum -c --status || {{ echo "sha256 differs" >&2; exit 1; }}
-chown -R {user}: "$d"
+# The folder stays root's, whose scripts write in it. etcd's user reads in it, and writes in "own".
+mkdir "$d/own"
+chown {user}: "$d/own"
+chmod 0640 "$d/db"
+chown root:$(id -gn {user}) "$d/db" "$d"
+chmod 0750 "$d"
 ok=1
 """
     with snapshot.open("rb") as body:
@@ -161,7 +166,7 @@ def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> s
     scheme = "https" if host.client_tls else "http"
     client, peer = f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     flags = [
-        *("--name", "scratch", "--data-dir", f"{folder}/data"),
+        *("--name", "scratch", "--data-dir", f"{folder}/own/data"),
         *("--listen-client-urls", client, "--advertise-client-urls", client),
         *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
         *("--initial-cluster", f"scratch={peer}"),
@@ -177,7 +182,7 @@ def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> s
         if cluster.tls.client_auth:
             flags.append("--client-cert-auth")
     restore = [
-        *("--data-dir", f"{folder}/data", "--name", "scratch"),
+        *("--data-dir", f"{folder}/own/data", "--name", "scratch"),
         *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"scratch={peer}"),
         *("--initial-cluster-token", secrets.token_hex(8)),
     ]

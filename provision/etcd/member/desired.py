@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from provision.artifacts import Artifact
 from provision.etcd.member import backup_timer, layout, listeners, start_check
 from provision.host import disks
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import (
@@ -192,7 +193,7 @@ def resources(
         pass  # the newer release is already on the host
     elif artifact is not None:
         tree = f"{cluster.install_dir}/{cluster.version}"
-        result.append(Tree(tree, artifact, restarts=(layout.UNIT,)))
+        result.append(Tree(tree, artifact, restarts=(layout.UNIT,), cluster=cluster.name))
         result.append(Link(f"{cluster.install_dir}/current", cluster.version))
     else:
         result.append(Package(("etcd-server", "etcd-client"), layout.PACKAGED_BINARY))
@@ -253,7 +254,9 @@ def backup_dir(cluster: EtcdCluster, member: EtcdMember) -> tuple[str, ...]:
 def _backups_size(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     """The probe command for the size of the backups on the host, in KiB."""
     folders = " ".join(map(shlex.quote, backup_dir(cluster, member)))
-    return {BACKUPS: f"du -sk {folders} 2>/dev/null | cut -f 1"} if folders else {}
+    # etcd's user can fill the folder with names: the look at the host does not wait for them.
+    count = f"timeout 20 du -sk {folders} 2>/dev/null | cut -f 1"
+    return {BACKUPS: count} if folders else {}
 
 
 def has_data(member: EtcdMember, facts: HostFacts) -> bool:
@@ -344,11 +347,18 @@ def _ports(cluster: EtcdCluster, member: EtcdMember) -> tuple[int, ...]:
 def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     """The folder, the trusted CAs, and the certificates. etcd reads a leaf and its key again for
     each connection, but the trusted CA only at its start (its ``client/pkg/transport``:
-    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``)."""
-    user = cluster.user
+    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``).
+
+    All of it is root's: etcd's user reads it by its group, and writes nothing there."""
     return [
-        Directory(layout.pki_dir(cluster), owner=user, mode=0o700),
-        File(layout.ca_file(cluster), tls.authority, owner=user, restarts=(layout.UNIT,)),
+        Directory(layout.pki_dir(cluster), mode=0o750, group=cluster.user),
+        File(
+            layout.ca_file(cluster),
+            tls.authority,
+            group=cluster.user,
+            restarts=(layout.UNIT,),
+            effects=(Effect.TRUST,),
+        ),
         *certificates(cluster, tls),
     ]
 
@@ -363,11 +373,12 @@ def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     return [
         Certificate(
             layout.certificate(cluster, kind),
-            cluster.user,
+            "root",
             tls.name,
             leaf.why,
             leaf.sign,
             leaf.pair,
+            cluster.user,
         )
         for kind, leaf in (("server", tls.server), ("peer", tls.peer))
         if leaf is not None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from provision.errors import Problem
 from provision.etcd.member import layout
-from provision.host import disks, unit_changes
+from provision.host import disks, safely, unit_changes
 from provision.host.diff import Change
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
@@ -82,10 +82,13 @@ def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
     """Mark the host, then stop etcd and keep it stopped. The mark is on the disk before etcd
     stops."""
     where = shlex.quote(path(member))
+    write = f"echo {mark} >{where}.new && mv -fT {where}.new {where} && sync -f {where}"
     return Change(
         f"stop and disable {layout.UNIT} until the {mark.command} of {mark.id} is done",
-        f"echo {shlex.quote(str(mark))} >{where}.new\n"
-        f"chown {user}:{user} {where}.new; mv -f {where}.new {where}; sync -f {where}\n"
+        "cd /\n"
+        # The folder is etcd's: root opens nothing in it by name.
+        + safely.as_user(user, f"sh -c {shlex.quote(write)}")
+        + "\n"
         # A leader would wait to hand on its leadership, but the other members stop, too.
         + unit_changes.kill(layout.UNIT),
         disrupts=True,

@@ -29,7 +29,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change, changes
 from provision.host.ownership import owner
-from provision.host.resources import File, Unit
+from provision.host.resources import File
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
 from provision.inventory.model import AlluxioEtcd
@@ -299,7 +299,7 @@ def _workers(
         facts = seen[w.machine]
         if owner(facts, workers_desired.UNIT_PATH) != alluxio.name:
             continue
-        unit = Unit(workers_desired.UNIT)
+        unit = workers_desired.running()
         runs = facts.unit(unit.name).active in ("active", "activating")
         wanted = [r for r in workers_desired.resources(alluxio, w, tarballs, facts) if _is_site(r)]
         todo = changes([*wanted, *([unit] if runs else [])], facts)

@@ -73,8 +73,6 @@ def plan(
     )
     staying = tuple(m for m in declared_changes.settled(cluster, moves) if m not in later)
     known = etcd.with_cluster(replace(cluster, members=staying))
-    # Check this before this tool makes a CA in a folder that lacks the CA which the members trust.
-    tls.require_known(cluster, observed.facts, tls.authority(cluster, observed.facts, write=False))
     ca = tls.authority(cluster, observed.facts, write=write)
     if moves:
         tls.require_settled(cluster, observed.facts, ca)

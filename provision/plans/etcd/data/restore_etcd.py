@@ -31,8 +31,9 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import disks, gather
+from provision.host import disks, gather, safely
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
@@ -120,6 +121,7 @@ def plan(etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
         send = Action(
             f"send {observed.file.name} ({size(observed.file.stat().st_size)}) to {names}",
             lambda: _send(etcd, observed, without),
+            (Effect.HOST,),
         )
         steps.append(Step("upload the snapshot", calls=(send,)))
     steps += step(
@@ -172,8 +174,8 @@ def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
     """Shell lines that first keep the data of ``member`` aside, and then put the directory ``new``
     in its place. If they are killed between any two lines, a second run does the rest."""
     here, old = shlex.quote(f"{member.data_dir}/member"), shlex.quote(kept(member, mark))
-    return (
-        f"if [ -e {here} ]; then\n"
+    script = (
+        f"set -e\nif [ -e {here} ]; then\n"
         f"  if [ -e {old} ]; then\n"
         f"    echo {here} and {old} are both there: move one away, none is deleted >&2; exit 1\n"
         f"  fi\n"
@@ -182,6 +184,8 @@ def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
         f"mv -T {shlex.quote(new)} {here}\n"
         f"sync -f {here}"
     )
+    # The folder is etcd's: its user does it.
+    return safely.as_owner(member.data_dir, script)
 
 
 def _key(cluster: EtcdCluster, digest: str, bump: bool) -> str:

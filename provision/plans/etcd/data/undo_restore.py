@@ -22,7 +22,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import gather
+from provision.host import gather, safely
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -205,8 +205,8 @@ def _problems(cluster: EtcdCluster, member: EtcdMember, state: UndoState) -> lis
 def _back(member: EtcdMember, observed: UndoState) -> Change:
     here, old = f"{member.data_dir}/member", restore_etcd.kept(member, observed.restore)
     new, q = kept(member, observed), shlex.quote
-    script = f"""\
-{layout.refuse_running()}
+    moves = f"""\
+set -e
 if [ -e {q(here)} ]; then
   if [ ! -e {q(old)} ] || [ -e {q(new)} ]; then
     echo {q(old)} is not there, or {q(new)} is: nothing is moved >&2; exit 1
@@ -215,6 +215,8 @@ if [ -e {q(here)} ]; then
 fi
 mv -T {q(old)} {q(here)}
 sync -f {q(here)}"""
+    # The folder is etcd's: its user does it.
+    script = f"{layout.refuse_running()}\n{safely.as_owner(member.data_dir, moves)}"
     what = f"put {old} back as {here}; the restored data goes to {new}"
     return Change(what, script, disrupts=True, seconds=120)
 
