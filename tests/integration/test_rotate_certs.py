@@ -131,7 +131,7 @@ def test_a_host_without_openssl_is_sent_its_key(lab: Lab) -> None:
         done.expect(0, "made on this machine: no openssl there", "1 changed")
     finally:
         host.run("mv /usr/bin/openssl.away /usr/bin/openssl")
-    assert host.run("stat -c '%a %U' /etc/etcd/pki/peer.key") == "600 etcd"
+    assert host.run("stat -c '%a %U' /etc/etcd/pki/peer.key") == "640 root"
 
 
 TLS = {"alluxio": None, "etcd": {"tls": {"peer": True, "client": True, "client_auth": True}}}
