@@ -12,6 +12,7 @@ from provision.etcd.member import backup_timer, layout, start_check
 from provision.host import disks
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
+from provision.host.proof import Proof
 from provision.host.resources import (
     Certificate,
     DataDisk,
@@ -190,7 +191,7 @@ def resources(
         pass  # the newer release is already on the host
     elif artifact is not None:
         tree = f"{cluster.install_dir}/{cluster.version}"
-        result.append(Tree(tree, artifact, restarts=(layout.UNIT,)))
+        result.append(Tree(tree, artifact, restarts=(layout.UNIT,), proof=proof(cluster)))
         result.append(Link(f"{cluster.install_dir}/current", cluster.version))
     else:
         result.append(Package(("etcd-server", "etcd-client"), layout.PACKAGED_BINARY))
@@ -203,9 +204,16 @@ def resources(
     result.append(
         File(layout.config_file(cluster), config, restarts=() if quiet else (layout.UNIT,))
     )
-    result.append(unit(member))
+    result.append(replace(unit(member), proofs=(proof(cluster),)))
     result.extend(backup_timer.resources(cluster, member))
     return tuple(result)
+
+
+def proof(cluster: EtcdCluster) -> Proof:
+    """etcd of the declared release says its version. A package may have another version."""
+    folder = binary(cluster).rpartition("/")[0]
+    says = "" if cluster.source.package else f"etcd Version: {cluster.version}"
+    return Proof(folder, "etcd", ("--version",), cluster.user, says)
 
 
 def unit(member: EtcdMember) -> Unit:

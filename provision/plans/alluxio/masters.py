@@ -75,12 +75,12 @@ def resources(
         Directory(alluxio.log_dir, owner=user, mode=0o750),
         Directory(journal_folder.journal_dir(alluxio), owner=user, mode=0o750),
         DataDisk(journal_folder.journal_dir(alluxio)),
-        *([] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]),
+        *java.trees(alluxio, jdk, units),
         Tree(desired.home(alluxio), artifacts.alluxio, restarts=units),
         # On a worker's host the link names the worker's release: start-workers changes the link.
         *([] if worker else [Link(f"{alluxio.install_dir}/current", alluxio.version)]),
         *desired.conf_files(alluxio, worker, master, artifacts, facts),
-        Unit(MASTER_UNIT),
+        Unit(MASTER_UNIT, proofs=desired.proofs(alluxio, master, artifacts, facts)),
     )
 
 

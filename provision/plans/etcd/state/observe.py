@@ -13,7 +13,7 @@ from provision.etcd.cluster import health, todo_keys
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
-from provision.etcd.member import desired, membership_diff, recovery_marker
+from provision.etcd.member import desired, membership_diff, recovery_marker, tarball
 from provision.etcd.member.membership_diff import MemberList
 from provision.host import gather, preflight
 from provision.host.facts import HostFacts
@@ -118,6 +118,7 @@ def observe(
         if not recovering:
             problems += recovery_marker.problems(cluster, facts)
         problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
+        problems += tarball.problems([artifact])
         problems += preflight.architectures(facts, [artifact])
         problems += preflight.paths(facts, probes)
         problems += member_preflight.members(replace(cluster, members=reached), facts)
@@ -172,6 +173,6 @@ def _rooms(
         return {}
     tree = f"{cluster.install_dir}/{cluster.version}"
     room = preflight.SpaceRequirement(
-        cluster.install_dir, artifact.size * UNPACKED, "the etcd release"
+        cluster.install_dir, artifact.room(UNPACKED), "the etcd release"
     )
     return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/{MARKER}") is None)}
