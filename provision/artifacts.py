@@ -52,9 +52,14 @@ def fetch(source: Source, cache: Path) -> Artifact:
     where = str(source.path or source.url)
     expected = _expected(source)
     try:
-        path = source.path if source.path is not None else _download(source, expected, cache)
         seen = tar_reader.kept(cache, expected)
+        path = source.path or cache / expected[:16] / file_name(source)
+        if source.path is None and not path.exists():
+            _download(source, expected, path)
         actual, look = (digest(path), seen) if seen is not None else tar_reader.read(path)
+        if source.path is None and actual != expected:  # the file in the cache is damaged
+            _download(source, expected, path)
+            actual, look = tar_reader.read(path)
         size = path.stat().st_size
     except (OSError, HTTPException) as error:
         what = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -155,13 +160,11 @@ def _expected(source: Source) -> str:
     )
 
 
-def _download(source: Source, expected: str, cache: Path) -> Path:
+def _download(source: Source, expected: str, target: Path) -> None:
     import urllib.request
 
     assert source.url is not None
-    target = cache / expected[:16] / file_name(source)
-    if target.exists() and digest(target) == expected:
-        return target
+    sha = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".download-")
     temporary = Path(name)
@@ -173,7 +176,8 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
         ):
             while chunk := response.read(READ):
                 file.write(chunk)
-        if (actual := digest(temporary)) != expected:
+                sha.update(chunk)
+        if (actual := sha.hexdigest()) != expected:
             raise _bad(
                 source.url,
                 f"sha256 is {actual}, but the inventory says {expected}",
@@ -183,7 +187,6 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    return target
 
 
 def _bad(where: str, what: str, remedy: str, *, id: Id) -> PreflightFailed:

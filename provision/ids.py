@@ -58,6 +58,7 @@ Id = Literal[
     "file-exists",
     "file-unusable",
     "file-unwritable",
+    "folder-in-use",
     "foreign-installation",
     "host-key-changed",
     "host-key-unknown",

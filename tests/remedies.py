@@ -651,6 +651,15 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("kubernetes", "a_file_of_somebody_elses_stays"),
         why=_HERE,
     ),
+    "folder-in-use": Row(
+        _lab("folders", "a_folder_that_another_service_uses"),
+        heals={
+            _lab("folders", "a_folder_that_another_service_uses"): ("deploy-etcd --take-over",),
+        },
+        end="the folder is the service's, and destroy gives it back",
+        named=("add-member", "replace-member", "start-masters", "start-workers"),
+        why=_EDIT,
+    ),
     "foreign-installation": Row(
         _lab("preflight", "the_remedy_by_hand[an etcd of someone else's]"),
         heals={

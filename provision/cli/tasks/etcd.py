@@ -17,10 +17,15 @@ from provision.cli.tasks import common
         "no_workers": common.NO_WORKERS,
         "remove": "Members to remove that the inventory does not declare, comma-separated.",
         "downgrade": "Go back to the inventory's patch release on members that run a newer one.",
+        "take_over": common.TAKE_OVER,
     },
 )
 def deploy_etcd(
-    run: Run, no_workers: bool = False, remove: str = "", downgrade: bool = False
+    run: Run,
+    no_workers: bool = False,
+    remove: str = "",
+    downgrade: bool = False,
+    take_over: str = "",
 ) -> int:
     """Install etcd on the inventory's members, or roll a change out, one member at a time.
 
@@ -34,7 +39,9 @@ def deploy_etcd(
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
-    inventory = replace(inventory, etcd=replace(inventory.etcd, downgrade=downgrade))
+    taken = common.taken_over(take_over, inventory.etcd.folders)
+    cluster = replace(inventory.etcd, downgrade=downgrade, take_over=taken)
+    inventory = replace(inventory, etcd=cluster)
     etcd = run.etcd(inventory.etcd)
     observed = observe.observe(etcd)
     plan = deploy_etcd.plan(

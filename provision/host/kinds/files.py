@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from provision.host import disks, predict
+from provision.host import disks, former_owner, predict
 from provision.host.diff import Change, Resource
 from provision.host.facts import HostFacts, Look, PathState, Place
 from provision.text import printable_lines
@@ -35,7 +35,8 @@ class Directory(Resource):
         path = shlex.quote(self.path)
         install = f"install -d -m {mode} -o {self.owner} -g {self.owner} {path}"
         if found is None:
-            return [Change(f"create directory {self.path} ({self.owner} {mode})", install)]
+            what = f"create directory {self.path} ({self.owner} {mode})"
+            return [Change(what, f"{former_owner.made(self.path)}\n{install}")]
         if found.kind != "dir":
             return [
                 Change(
@@ -44,7 +45,8 @@ class Directory(Resource):
                 )
             ]
         what = f"set {self.path} to {self.owner} {mode}"
-        return [Change(what, install, _modes(self.path, found, self.owner, self.mode))]
+        script = f"{former_owner.note(self.path)}\n{install}"
+        return [Change(what, script, _modes(self.path, found, self.owner, self.mode))]
 
     def after(self, facts: HostFacts) -> HostFacts:
         found = facts.paths.get(self.path)

@@ -26,7 +26,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster.handle import Etcd
-from provision.host import gather, preflight
+from provision.host import folders, gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.resources import MARKER
@@ -106,6 +106,9 @@ def observe(
         rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
         problems += preflight.hosts(facts, rooms)
         problems += preflight.paths(facts, probes)
+        problems += folders.of_others(
+            etcd.fleet, alluxio.name, probes, facts, alluxio.take_over, "start-workers"
+        )
         registered, missing = asking.result()
         if tarballs:
             problems += worker_preflight.release(alluxio, tarballs, facts)

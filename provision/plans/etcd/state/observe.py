@@ -15,7 +15,7 @@ from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, membership_diff, recovery_marker, tarball
 from provision.etcd.member.membership_diff import MemberList
-from provision.host import gather, preflight
+from provision.host import folders, gather, preflight
 from provision.host.facts import HostFacts
 from provision.host.resources import MARKER
 from provision.inventory.resolved import EtcdCluster, Machine
@@ -121,6 +121,9 @@ def observe(
         problems += tarball.problems([artifact])
         problems += preflight.architectures(facts, [artifact])
         problems += preflight.paths(facts, probes)
+        problems += folders.of_others(
+            etcd.fleet, cluster.name, probes, facts, cluster.take_over, "deploy-etcd"
+        )
         problems += member_preflight.members(replace(cluster, members=reached), facts)
         warnings = preflight.require(problems)
         seen, running = looking.result()
