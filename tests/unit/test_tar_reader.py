@@ -236,6 +236,12 @@ class TestBounds:
         found = seen(tmp_path, lambda a: a.file("t/zeros", b"\0" * (8 << 20)))
         assert "unpacks to more than" in found.refusal
 
+    def test_zeros_after_its_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tar_reader, "BOMB_BYTES", 1 << 20)
+        path = packed(tmp_path, etcd)
+        path.write_bytes(path.read_bytes() + gzip.compress(b"\0" * (8 << 20)))
+        assert "unpacks to more than" in tar_reader.read(path)[1].refusal
+
     def test_a_sparse_file_says_how_big_it_is(self, tmp_path: Path) -> None:
         plain = tmp_path / "sparse"
         with plain.open("wb") as file:
