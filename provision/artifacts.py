@@ -6,14 +6,17 @@ import hashlib
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from provision import tar_reader
 from provision.errors import PreflightFailed, Problem
 from provision.ids import Id
 from provision.inventory.model import Source
+from provision.tar_reader import Seen
 from provision.text import printable
 
 #: A download that sends nothing for this long (seconds) has failed.
@@ -23,24 +26,40 @@ READ = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A tarball on this machine whose content has the digest ``sha256`` (lower-case hex)."""
+    """A tarball on this machine whose content has the digest ``sha256`` (lower-case hex).
+
+    ``seen``: what it holds; None when it was not looked into.
+    """
 
     path: Path
     sha256: str
     size: int
+    seen: Seen | None = field(default=None, compare=False, repr=False)
+
+    def room(self, times: int) -> int:
+        """The bytes that a host needs to unpack it, at least ``times`` its size. The tarball lies
+        beside the unpacked files for a moment."""
+        return max(self.size * times, self.size + (self.seen.unpacked if self.seen else 0))
 
 
 def fetch(source: Source, cache: Path) -> Artifact:
     """The artifact of ``source``. A URL is downloaded into ``cache`` unless the file is there.
 
+    A tarball is looked into in the same pass that computes its digest, and only the first time.
     Raises :class:`PreflightFailed` when the tarball is not available, or its sha256 is not the
     declared one.
     """
     where = str(source.path or source.url)
     expected = _expected(source)
     try:
-        path = source.path if source.path is not None else _download(source, expected, cache)
-        actual = digest(path)
+        seen = tar_reader.kept(cache, expected)
+        path = source.path or cache / expected[:16] / file_name(source)
+        if source.path is None and not path.exists():
+            _download(source, expected, path)
+        actual, look = (digest(path), seen) if seen is not None else tar_reader.read(path)
+        if source.path is None and actual != expected:  # the file in the cache is damaged
+            _download(source, expected, path)
+            actual, look = tar_reader.read(path)
         size = path.stat().st_size
     except (OSError, HTTPException) as error:
         what = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -63,7 +82,26 @@ def fetch(source: Source, cache: Path) -> Artifact:
             "was uploaded",
             id="checksum-mismatch",
         )
-    return Artifact(path=path, sha256=actual, size=size)
+    if seen is None:
+        tar_reader.keep(cache, actual, look)
+    return Artifact(path=path, sha256=actual, size=size, seen=look)
+
+
+def fetch_all(sources: Iterable[Source], cache: Path) -> list[Artifact]:
+    """As :func:`fetch`, for several. Raises :class:`PreflightFailed` with the problems of all."""
+    found: list[Artifact] = []
+    problems: list[Problem] = []
+    for source in sources:
+        try:
+            found.append(fetch(source, cache))
+        except PreflightFailed as error:
+            problems += error.problems
+            failed = error
+    if problems:
+        if len(problems) == 1:
+            raise failed
+        raise PreflightFailed("some tarballs are not usable", problems, id="preflight-failed")
+    return found
 
 
 def file_name(source: Source) -> str:
@@ -122,13 +160,11 @@ def _expected(source: Source) -> str:
     )
 
 
-def _download(source: Source, expected: str, cache: Path) -> Path:
+def _download(source: Source, expected: str, target: Path) -> None:
     import urllib.request
 
     assert source.url is not None
-    target = cache / expected[:16] / file_name(source)
-    if target.exists() and digest(target) == expected:
-        return target
+    sha = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".download-")
     temporary = Path(name)
@@ -140,7 +176,8 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
         ):
             while chunk := response.read(READ):
                 file.write(chunk)
-        if (actual := digest(temporary)) != expected:
+                sha.update(chunk)
+        if (actual := sha.hexdigest()) != expected:
             raise _bad(
                 source.url,
                 f"sha256 is {actual}, but the inventory says {expected}",
@@ -150,7 +187,6 @@ def _download(source: Source, expected: str, cache: Path) -> Path:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    return target
 
 
 def _bad(where: str, what: str, remedy: str, *, id: Id) -> PreflightFailed:

@@ -59,6 +59,7 @@ Id = Literal[
     "file-exists",
     "file-unusable",
     "file-unwritable",
+    "folder-in-use",
     "folder-not-roots",
     "foreign-installation",
     "host-key-changed",

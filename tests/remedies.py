@@ -671,6 +671,15 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("kubernetes", "a_file_of_somebody_elses_stays"),
         why=_HERE,
     ),
+    "folder-in-use": Row(
+        _lab("folders", "a_folder_that_another_service_uses"),
+        heals={
+            _lab("folders", "a_folder_that_another_service_uses"): ("deploy-etcd --take-over",),
+        },
+        end="the folder is the service's, and destroy gives it back",
+        named=("add-member", "replace-member", "start-masters", "start-workers"),
+        why=_EDIT,
+    ),
     "folder-not-roots": Row(
         _unit("preflight", "a_folder_of_roots_below_one_of_a_service[way1-error]"),
         why=_HOST,

@@ -63,11 +63,13 @@ def note() -> str:
 
 
 def forget(units: Iterable[str]) -> str:
-    """Shell lines that remove the file and its folder, unless one of the unit files ``units`` is
+    """Shell lines that remove the file and its folder, with the notes about folders
+    (:mod:`provision.host.former_owner`), unless one of the unit files ``units`` is
     there and is from this tool."""
     return (
         f"if ! grep -qs '^{KEY}=' {' '.join(units)}; then\n"
-        f"rm -f {FILE} {FILE}.new\nrmdir {FOLDER} 2>/dev/null || :\nfi"
+        f"rm -f {FILE} {FILE}.new\nrm -rf {FOLDER}/former-owner\n"
+        f"rmdir {FOLDER} 2>/dev/null || :\nfi"
     )
 
 

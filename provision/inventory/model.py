@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from provision.inventory import system_folders
 from provision.inventory.membership_type import MembershipType
 from provision.render import env_value
 
@@ -70,16 +71,6 @@ EXPECTED = {
     KUBE_CONTEXT: "the name of a context in the kubeconfig",
 }
 
-#: Folders of the system's own. The tool owns, and ``destroy`` removes, the folders it is given.
-SYSTEM_DIRS = frozenset(
-    {
-        *("/bin", "/boot", "/dev", "/etc", "/etc/systemd", "/home", "/lib", "/lib64", "/media"),
-        *("/mnt", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp"),
-        *("/usr", "/usr/bin", "/usr/lib", "/usr/local", "/usr/local/bin"),
-        *("/var", "/var/cache", "/var/lib", "/var/log", "/var/run", "/var/tmp"),
-    }
-)
-
 
 def _known_host(host: str) -> str:
     if ":" in host:
@@ -103,8 +94,8 @@ def _own_dir(path: str) -> str:
     parts = path[1:].split("/")
     if "" in parts or "." in parts or ".." in parts:
         raise ValueError(f"{path!r} must be written without '//', '.' and '..'")
-    if path in SYSTEM_DIRS:
-        raise ValueError(f"{path!r} belongs to the system; give a folder of its own below it")
+    if why := system_folders.refusal(path):
+        raise ValueError(why)
     return path
 
 

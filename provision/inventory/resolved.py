@@ -151,6 +151,15 @@ class EtcdCluster:
     established: Established = Established()
     #: Whether a command may replace a newer patch release with an older one.
     downgrade: bool = False
+    #: Folders that a command may take although another owner uses them.
+    take_over: frozenset[str] = frozenset()
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The folders on the members' hosts that the inventory names."""
+        backup = [self.backup.dir] if self.backup is not None else []
+        data = [m.data_dir for m in self.members]
+        return frozenset((self.install_dir, self.config_dir, *data, *backup))
 
     @property
     def quorum(self) -> int:
@@ -232,6 +241,14 @@ class AlluxioCluster:
     env: Mapping[str, str] = field(default_factory=dict)
     #: Whether a command may replace a newer release with an older one.
     downgrade: bool = False
+    #: Folders that a command may take although another owner uses them.
+    take_over: frozenset[str] = frozenset()
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The folders on the hosts that the inventory names."""
+        pages = [path for w in self.workers for path in w.page_store.dirs]
+        return frozenset((self.install_dir, self.state_dir, self.log_dir, *pages))
 
     def worker(self, name: str) -> AlluxioWorker:
         """The worker ``name``. Raises :class:`UsageError` when no worker has that name."""

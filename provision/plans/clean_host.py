@@ -18,13 +18,13 @@ from provision.alluxio.worker import desired as alluxio
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import backup_timer, layout
-from provision.host import gather, safely, unit_changes
+from provision.host import former_owner, gather, safely, unit_changes
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import MADE_BY, MARKER, DataDisk, File, User
-from provision.inventory.model import SYSTEM_DIRS
 from provision.inventory.resolved import Inventory, Machine
+from provision.inventory.system_folders import SYSTEM_DIRS
 from provision.plans.alluxio.stop_workers import STOPPED
 from provision.plans.destroy import delete_releases, forget_version
 from provision.plans.etcd import before_3_6
@@ -235,6 +235,8 @@ def _units_probe() -> Probe:
 
 def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFacts) -> Probe:
     files: list[File] = [File(backup_timer.SERVICE_PATH, None)]
+    folders = dict.fromkeys(path for i in gone for path in i.shared)
+    files += [File(former_owner.note_path(path), None) for path in folders]
     paths: dict[str, None] = {}
     commands: dict[str, str] = {}
     for i in gone:
@@ -429,13 +431,14 @@ def _removal(
         ]
     empty = [path for path in found.shared if path in seen.paths]
     if empty:
-        folders = " ".join(map(q, empty))
         todo.append(
             Change(
                 f"remove {', '.join(empty)} if empty",
-                f'for d in {folders}; do rmdir "$d" 2>/dev/null || :; done',
+                "\n".join(map(former_owner.removed, empty)),
             )
         )
+    others = [path for _, path in UNITS.values() if path != found.unit_path]
+    todo += former_owner.give_back(found.shared, seen, others)
     if user and delete_data and _why_user_stays(found, seen) is None:
         todo.append(_delete_user(found.user))
     todo.append(unit_changes.delete(unit, found.unit_path))

@@ -15,7 +15,7 @@ from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
-from provision.host import gather, tool_version, unit_changes
+from provision.host import former_owner, gather, tool_version, unit_changes
 from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe, merged
@@ -251,10 +251,20 @@ def _units() -> tuple[File, ...]:
     return tuple(File(path, None) for path in UNIT_PATHS)
 
 
+def _notes(folders: Sequence[str]) -> tuple[File, ...]:
+    """The notes about who owned ``folders`` before."""
+    return tuple(File(former_owner.note_path(path), None) for path in folders)
+
+
 def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     gone, empty = _etcd_paths(cluster, member)
+    backup = cluster.backup
     return Probe(
-        resources=(*_units(), File(layout.config_file(cluster), None)),
+        resources=(
+            *_units(),
+            File(layout.config_file(cluster), None),
+            *_notes([*empty, cluster.install_dir, *([backup.dir] if backup else [])]),
+        ),
         paths=(*gone, *empty, cluster.install_dir),
         units=(layout.UNIT,),
         commands=_count([f"{member.data_dir}/member"])
@@ -264,8 +274,9 @@ def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 def _worker_probe(alluxio: AlluxioCluster, w: AlluxioWorker) -> Probe:
     gone, empty = _worker_paths(alluxio, w)
+    folders = [*empty, alluxio.log_dir, *_worker_releases(alluxio)]
     return Probe(
-        resources=_units(),
+        resources=(*_units(), *_notes(folders)),
         paths=(*gone, *empty, *_worker_releases(alluxio)),
         units=(worker.UNIT,),
         commands=_count([f"{path}/LOCAL" for path in w.page_store.dirs])
@@ -305,6 +316,7 @@ def _etcd(
         [cluster.install_dir],
         first=(*first, kept),
         begun=begun,
+        kept=[cluster.backup.dir] if cluster.backup is not None else [],
     )
     return _all_of_it((*waiting, *removal), layout.UNIT_PATH, f)
 
@@ -344,9 +356,14 @@ def _master_paths(alluxio: AlluxioCluster) -> list[str]:
     ]
 
 
+def _master_folders(alluxio: AlluxioCluster) -> list[str]:
+    return [f"{alluxio.state_dir}/tmp", alluxio.state_dir, alluxio.log_dir]
+
+
 def _master_probe(alluxio: AlluxioCluster) -> Probe:
+    folders = [*_master_folders(alluxio), *_worker_releases(alluxio)]
     return Probe(
-        resources=_units(),
+        resources=(*_units(), *_notes(folders)),
         paths=(*_master_paths(alluxio), *_worker_releases(alluxio)),
         units=(worker.MASTER_UNIT, worker.UNIT),
         commands=_count([journal_folder.journal_dir(alluxio)])
@@ -367,7 +384,7 @@ def _master(
         worker.MASTER_UNIT_PATH,
         alluxio.name,
         [p for p in _master_paths(alluxio) if alone or not p.endswith("/current")],
-        [f"{alluxio.state_dir}/tmp", alluxio.state_dir, alluxio.log_dir],
+        _master_folders(alluxio),
         _worker_releases(alluxio) if alone else [],
         first=(_logs(alluxio),) if alone else (),
         jdk=alluxio.java.install_dir,
@@ -386,13 +403,15 @@ def _removal(
     first: Sequence[Change] = (),
     begun: bool = False,
     jdk: str = "",
+    kept: Sequence[str] = (),
 ) -> tuple[Change, ...]:
     """The removal of one role from a host; nothing when the unit belongs to another cluster.
 
     The unit file goes last: while it is there, a killed run can be run again. A host without the
     unit may have releases that a killed first run had uploaded. With ``begun``, that run had also
     begun to write the other files, all but the unit. Releases that another cluster's service uses
-    stay.
+    stay, and so do the folders in ``kept`` with their files. A folder that was there before this
+    tool gets its owner back.
     """
     there = [path for path in releases if path in facts.paths]
     free = [path for path in there if not _in_use(path, facts, cluster, path == jdk)]
@@ -425,9 +444,11 @@ def _removal(
         if path in facts.paths and path != unit_path
     ]
     result += [
-        Change(f"remove {path} if empty", f"rmdir {shlex.quote(path)} 2>/dev/null || :")
+        Change(f"remove {path} if empty", former_owner.removed(path))
         for path in (*empty, *releases)
     ]
+    others = [path for path in UNIT_PATHS if path != unit_path]
+    result += former_owner.give_back((*empty, *releases, *kept), facts, others)
     result.append(unit_changes.delete(unit, unit_path))
     return tuple(result)
 

@@ -114,6 +114,7 @@ class TestDestroy:
             *("/pages/LOCAL", "/var/lib/alluxio/worker_identity"),
             "/run/alluxio-provision/restart.etcd.service",
             "/run/alluxio-provision/restart.alluxio-worker.service",
+            "/var/lib/alluxio-provision/former-owner",
             "/var/lib/alluxio-provision/tool-version",
             "/var/lib/alluxio-provision/tool-version.new",
             # Not there now, and deleted if a process makes it until it is stopped.

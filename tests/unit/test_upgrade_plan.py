@@ -637,6 +637,20 @@ def test_the_last_member_that_is_down_gets_the_release_of_the_others(
     ]
 
 
+def test_each_release_has_answered_before_a_member_is_restarted(
+    monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+) -> None:
+    plan = made(Running("3.6.16", "3.6.16", "3.6.16"), "3.7.3", monkeypatch)
+    first, *_ = plan.steps
+    assert first.title == "put the releases on the members' hosts"
+    proofs = [c.upload.proof for h in first.hosts for c in h.changes if isinstance(c.upload, Tree)]
+    assert {(p.folder, p.says) for p in proofs if p is not None} == {
+        ("/opt/etcd/3.7.3", "etcd Version: 3.7.3")
+    }
+    assert len(proofs) == 3
+    assert None not in proofs
+
+
 @pytest.mark.parametrize("text", ["3.7", "newest", ""])
 def test_the_target_is_a_full_release(
     text: str, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done

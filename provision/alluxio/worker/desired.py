@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from provision.alluxio.worker import java, membership_properties, membership_switch, state, stores
 from provision.alluxio.worker.membership_properties import ENDPOINTS
-from provision.alluxio.worker.tarball import LAUNCHERS, Contents, launcher_on, launchers
+from provision.alluxio.worker.tarball import (
+    LAUNCHERS,
+    VERSION,
+    Contents,
+    launcher_on,
+    launchers,
+)
 from provision.artifacts import Artifact
 from provision.errors import Problem, UsageError
 from provision.etcd.api.values import Login
@@ -19,6 +25,7 @@ from provision.host import disks
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
+from provision.host.proof import Proof
 from provision.host.resources import (
     DataDisk,
     Directory,
@@ -211,11 +218,6 @@ def resources(
         stores_=worker.page_store.dirs,
         mounts=disks.notes(old, facts, [alluxio.state_dir, *worker.page_store.dirs]),
     )
-    java_tree = (
-        []
-        if jdk is None
-        else [Tree(java.tree(alluxio, jdk.path.name), jdk, units, cluster=alluxio.name)]
-    )
     return (
         User(user, home=alluxio.state_dir),
         # Write the unit first: it names the owning cluster, so destroy finds a killed run's files.
@@ -229,14 +231,30 @@ def resources(
             for path in worker.page_store.dirs
             if path not in away
         ),
-        *java_tree,
+        *java.trees(alluxio, jdk, units),
         *moves,
         Tree(home(alluxio), artifacts.alluxio, restarts=units, before=moves, cluster=alluxio.name),
         *_links(alluxio, facts, remember),
         Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
         *conf_files(alluxio, worker, master, artifacts, facts),
-        running(),
+        replace(running(), proofs=proofs(alluxio, worker, artifacts, facts)),
     )
+
+
+def proofs(
+    alluxio: AlluxioCluster,
+    role: AlluxioWorker | AlluxioMaster,
+    artifacts: Artifacts,
+    facts: HostFacts | None,
+) -> tuple[Proof, ...]:
+    """What must hold before a worker or a master is started: its user can run the launch script
+    and read the release's version, and its Java answers."""
+    found = artifacts.release.found if artifacts.release is not None else ()
+    name = launcher(alluxio, artifacts, facts).removeprefix(f"{home(alluxio)}/")
+    readable = (VERSION,) if VERSION in found else ()
+    release = Proof(home(alluxio), name, (), alluxio.user, readable=readable)
+    its_java = java.home(alluxio, role, artifacts.jdk) or (facts and java.own_home(facts))
+    return (release, *([java.proof(its_java, alluxio.user)] if its_java else []))
 
 
 def service(

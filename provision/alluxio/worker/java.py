@@ -10,7 +10,8 @@ from provision.alluxio.worker import tarball
 from provision.artifacts import Artifact, default_cache
 from provision.errors import Problem
 from provision.host.facts import HostFacts
-from provision.host.resources import File, Resource
+from provision.host.proof import Proof
+from provision.host.resources import File, Resource, Tree
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, AlluxioWorker
 
 major = tarball.java_major
@@ -20,6 +21,21 @@ def tree(alluxio: AlluxioCluster, name: str) -> str:
     """The folder for a JDK tarball with that name: two releases can be side by side."""
     stem = re.sub(r"(\.tar)?\.(gz|tgz)$", "", name)
     return f"{alluxio.java.install_dir}/{re.sub(r'[^A-Za-z0-9._+-]', '_', stem)}"
+
+
+def trees(
+    alluxio: AlluxioCluster, jdk: Artifact | None, restarts: tuple[str, ...]
+) -> tuple[Tree, ...]:
+    """The unpacked JDK, if a tarball is declared. Its Java must answer before it is installed."""
+    if jdk is None:
+        return ()
+    path = tree(alluxio, jdk.path.name)
+    return (Tree(path, jdk, restarts, proof=proof(path, alluxio.user), cluster=alluxio.name),)
+
+
+def proof(java_home: str, user: str) -> Proof:
+    """The Java at ``java_home`` answers to ``user``."""
+    return Proof(java_home, "bin/java", ("-version",), user)
 
 
 def home(

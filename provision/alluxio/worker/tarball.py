@@ -3,37 +3,28 @@
 ``dev/scripts/src/alluxio.org/build/profiles.yml`` in Alluxio's source has the layout of a release.
 The launch script is ``bin/launch-process-bash`` in 304 to 313 and ``bin/launch-process`` before.
 ``libexec/version.sh`` has ``VERSION`` (a 2.x release has it in ``libexec/alluxio-config.sh``).
-``libexec/alluxio-config.sh`` refuses other versions of Java. A whole release takes up to half a
-minute to read, so the result is kept under the tarball's sha256.
+``libexec/alluxio-config.sh`` refuses other versions of Java. :mod:`provision.tar_reader` reads the
+tarball and keeps what it found.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
-import tarfile
-import tempfile
-import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from provision import tar_reader
 from provision.artifacts import Artifact
 from provision.errors import Problem
 from provision.host.facts import HostFacts
-from provision.text import document, printable
+from provision.tar_reader import Seen
 
 #: The names of the launch script in a release, the newest first.
 LAUNCHERS = ("bin/launch-process-bash", "bin/launch-process")
 CLI, CONFIG, VERSION = "bin/alluxio", "libexec/alluxio-config.sh", "libexec/version.sh"
-#: The version of the kept results. For a result of another version, the tarball is read again.
-_FORMAT = 1
 #: The first release with workers that register themselves.
 FIRST = 300
-#: How many bytes of a file in the tarball are read. Alluxio's own files have some 10 KB.
-_READ = 1 << 16
-_MARKS = frozenset({*LAUNCHERS, CLI, CONFIG, VERSION, "bin/java", "etcd", "etcdctl"})
 _JDK_RELEASE = ("release", "Contents/Home/release")
 
 
@@ -43,7 +34,8 @@ class Contents:
 
     ``version``: the version of an Alluxio release; empty when unknown. ``java``: the major versions
     that the release accepts; empty when its check cannot be understood. ``jdk``: a JDK's major
-    version. ``conf``: whether it has a folder ``conf``. ``error``: why it cannot be read.
+    version. ``conf``: whether it has a folder ``conf``. ``error``: why it cannot be read, or must
+    not be unpacked.
     """
 
     found: tuple[str, ...] = ()
@@ -60,60 +52,37 @@ class Contents:
 
 
 def contents(artifact: Artifact, cache: Path) -> Contents:
-    """The contents of ``artifact``, from ``cache`` if they were read before. Never raises.
+    """The contents of ``artifact``, as far as known; else from ``cache``, else by reading it.
 
-    The cache only saves time: when it is broken or cannot be written, the tarball is read.
+    Never raises. The cache only saves time.
     """
-    kept = cache / "contents" / f"{artifact.sha256}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return _parse(kept.read_text(encoding="utf-8"))
-    try:
-        found = read(artifact.path)
-    except OSError as error:
-        return Contents(error=error.strerror or str(error))
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=kept.parent, prefix=".new-", delete=False
-        ) as file:
-            json.dump({"format": _FORMAT, **asdict(found)}, file)
-        Path(file.name).replace(kept)
-    return found
+    seen = artifact.seen or tar_reader.kept(cache, artifact.sha256)
+    if seen is None:
+        try:
+            digest, seen = tar_reader.read(artifact.path)
+        except OSError as error:
+            return Contents(error=error.strerror or str(error))
+        if digest == artifact.sha256:
+            tar_reader.keep(cache, digest, seen)
+    return of(seen)
 
 
 def read(path: Path) -> Contents:
-    """The contents of the tarball at ``path``. It is read until all needed values are found.
+    """The contents of the tarball at ``path``. Raises :class:`OSError`."""
+    return of(tar_reader.read(path)[1])
 
-    Raises :class:`OSError`.
-    """
-    found: set[str] = set()
-    conf = False
-    texts: dict[str, str] = {}
-    error = ""
-    try:
-        with tarfile.open(path, "r|gz") as archive:
-            for entry in archive:
-                _, _, name = entry.name.partition("/")
-                conf = conf or name == "conf" or name.startswith("conf/")
-                if name in _MARKS and (entry.isfile() or entry.issym()):
-                    found.add(name)
-                if entry.isfile() and name in (VERSION, CONFIG, *_JDK_RELEASE):
-                    file = archive.extractfile(entry)
-                    texts[name] = file.read(_READ).decode(errors="replace") if file else ""
-                if conf and {LAUNCHERS[0], CLI, CONFIG, VERSION} <= found:
-                    break
-                if "bin/java" in found and any(name in texts for name in _JDK_RELEASE):
-                    break
-    except (tarfile.TarError, EOFError, zlib.error) as broken:
-        error = f"is not a complete .tar.gz: {broken}"
+
+def of(seen: Seen) -> Contents:
+    """What ``seen`` says about a release of Alluxio or a JDK."""
+    texts = seen.texts
     said = next((texts[name] for name in _JDK_RELEASE if name in texts), "")
     return Contents(
-        found=tuple(sorted(found)),
-        conf=conf,
+        found=seen.found,
+        conf=seen.conf,
         version=release_version(texts.get(VERSION, "")) or release_version(texts.get(CONFIG, "")),
         java=accepted_java(texts.get(CONFIG, "")),
         jdk=java_major(said),
-        error=printable(error, 200),
+        error=seen.refusal,
     )
 
 
@@ -147,6 +116,17 @@ def problems(artifact: Artifact, release: Contents, declared: str) -> list[Probl
     where = str(artifact.path)
     what, remedy = _unfit(release, declared)
     return [Problem(where, what, remedy, id="tarball-unfit")] if what else []
+
+
+def jdk_problems(jdk: Artifact) -> list[Problem]:
+    """The problem that ``jdk`` is no JDK's tarball, or no host may unpack it: at most one."""
+    if jdk.seen is None:
+        return []
+    what = jdk.seen.refusal
+    if not what and "bin/java" not in jdk.seen.found:
+        what = "is not a JDK: it has no bin/java"
+    remedy = "give alluxio.java.source the tarball of a JDK for Linux"
+    return [Problem(str(jdk.path), what, remedy, id="tarball-unfit")] if what else []
 
 
 def same_release(declared: str, version: str) -> bool:
@@ -204,18 +184,3 @@ def _missing(release: Contents) -> Sequence[str]:
     missing = [name for name in (CLI, CONFIG) if name not in release.found]
     first = [LAUNCHERS[0]] if release.launcher is None else []
     return [*first, *missing, *([] if release.conf else ["conf"])]
-
-
-def _parse(text: str) -> Contents:
-    said = document(text)
-    if said["format"] != _FORMAT:
-        raise ValueError("another format")
-    jdk = said["jdk"]
-    return Contents(
-        found=tuple(str(name) for name in said["found"]),
-        conf=bool(said["conf"]),
-        version=str(said["version"]),
-        java=tuple(int(major) for major in said["java"]),
-        jdk=None if jdk is None else int(jdk),
-        error=str(said["error"]),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
 BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
 READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
+TAKE_OVER = "Folders of the inventory to take although others use them. With commas."
 NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
 
 #: Commands on workers: they change no member.
@@ -102,6 +104,21 @@ def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     if inventory.alluxio is None:
         raise UsageError(f"{inventory.path}: has no 'alluxio' section", id="section-missing")
     return inventory, inventory.alluxio
+
+
+def taken_over(text: str, folders: Collection[str]) -> frozenset[str]:
+    """The folders that ``--take-over`` names.
+
+    Raises :class:`UsageError` when one of them is not among the inventory's ``folders``.
+    """
+    named = frozenset(path.strip() for path in text.split(",") if path.strip())
+    if unknown := sorted(named.difference(folders)):
+        raise UsageError(
+            f"--take-over names {', '.join(unknown)}, but the inventory has "
+            f"{', '.join(sorted(folders))}",
+            id="option-invalid",
+        )
+    return named
 
 
 def require_workers_not_newer(run: Run, inventory: Inventory) -> None:

@@ -18,6 +18,7 @@ from provision.cli.tasks import common
         "remove": "Members to remove that the inventory does not declare, comma-separated.",
         "downgrade": "Go back to the inventory's patch release on members that run a newer one.",
         "lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas.",
+        "take_over": common.TAKE_OVER,
     },
 )
 def deploy_etcd(
@@ -26,6 +27,7 @@ def deploy_etcd(
     remove: str = "",
     downgrade: bool = False,
     lock_out: str = "",
+    take_over: str = "",
 ) -> int:
     """Install etcd on the inventory's members, or roll a change out, one member at a time.
 
@@ -39,7 +41,9 @@ def deploy_etcd(
     from provision.plans.etcd.state import observe
 
     inventory = common.load_own_etcd(run)
-    inventory = replace(inventory, etcd=replace(inventory.etcd, downgrade=downgrade))
+    taken = common.taken_over(take_over, inventory.etcd.folders)
+    cluster = replace(inventory.etcd, downgrade=downgrade, take_over=taken)
+    inventory = replace(inventory, etcd=cluster)
     etcd = run.etcd(inventory.etcd)
     observed = observe.observe(etcd)
     plan = deploy_etcd.plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from provision.cli.command import command
@@ -10,6 +11,7 @@ from provision.cli.tasks import common
 from provision.errors import UsageError
 
 if TYPE_CHECKING:
+    from provision.inventory.resolved import Inventory
     from provision.plans.etcd.members.member_plan import Options
 
 _DELETE_DATA = "The member's name again: delete its old data instead of keeping it aside."
@@ -18,15 +20,19 @@ _DELETE_DATA = "The member's name again: delete its old data instead of keeping 
 @command(
     changes=True,
     guarded=True,
-    help={"name": "The member; without it, all that etcd lacks.", "no_workers": common.NO_WORKERS},
+    help={
+        "name": "The member; without it, all that etcd lacks.",
+        "no_workers": common.NO_WORKERS,
+        "take_over": common.TAKE_OVER,
+    },
 )
-def add_member(run: Run, name: str = "", no_workers: bool = False) -> int:
+def add_member(run: Run, name: str = "", no_workers: bool = False, take_over: str = "") -> int:
     """Add members of the inventory to the running cluster: as learners, then as voters."""
     from provision.plans.etcd.members import add_member
     from provision.plans.etcd.members.member_plan import Options
     from provision.plans.etcd.state import observe
 
-    inventory = common.load_own_etcd(run)
+    inventory = _taking_over(common.load_own_etcd(run), take_over)
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd)
     options = Options(write=not run.dry_run, workers=not no_workers)
@@ -60,14 +66,21 @@ def remove_member(run: Run, name: str, delete_data: str = "", no_workers: bool =
 @command(
     changes=True,
     guarded=True,
-    help={"name": "The member.", "delete_data": _DELETE_DATA, "no_workers": common.NO_WORKERS},
+    help={
+        "name": "The member.",
+        "delete_data": _DELETE_DATA,
+        "no_workers": common.NO_WORKERS,
+        "take_over": common.TAKE_OVER,
+    },
 )
-def replace_member(run: Run, name: str, delete_data: str = "", no_workers: bool = False) -> int:
+def replace_member(
+    run: Run, name: str, delete_data: str = "", no_workers: bool = False, take_over: str = ""
+) -> int:
     """Replace a dead member: the old one is removed, a new one of its name joins as a learner."""
     from provision.plans.etcd.members import replace_member
     from provision.plans.etcd.state import observe
 
-    inventory = common.load_own_etcd(run)
+    inventory = _taking_over(common.load_own_etcd(run), take_over)
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd)
     options = _options(run, name, delete_data, no_workers)
@@ -75,6 +88,11 @@ def replace_member(run: Run, name: str, delete_data: str = "", no_workers: bool 
     line = "" if plan.steps else f"{name} is healthy: there is nothing to replace"
     common.finish(run, plan, common.carry_out(run, plan), {}, line)
     return 0
+
+
+def _taking_over(inventory: Inventory, take_over: str) -> Inventory:
+    taken = common.taken_over(take_over, inventory.etcd.folders)
+    return replace(inventory, etcd=replace(inventory.etcd, take_over=taken))
 
 
 def _options(run: Run, name: str, delete_data: str, no_workers: bool) -> Options:

@@ -27,10 +27,16 @@ _KEEP = "How many releases stay on a host (2 or more, or all); older ones are de
         "batch": common.BATCH,
         "read": common.READ,
         "downgrade": _DOWNGRADE,
+        "take_over": common.TAKE_OVER,
     },
 )
 def start_workers(
-    run: Run, limit: str = "", batch: str = "", read: str = "", downgrade: bool = False
+    run: Run,
+    limit: str = "",
+    batch: str = "",
+    read: str = "",
+    downgrade: bool = False,
+    take_over: str = "",
 ) -> int:
     """Install, configure and start the Alluxio workers, and wait until each is READY.
 
@@ -42,8 +48,9 @@ def start_workers(
     if read:
         checked(read)
     inventory, alluxio, chosen = _chosen(run, limit, batch)
+    taken = common.taken_over(take_over, alluxio.folders)
     etcd = run.etcd(inventory.etcd)
-    alluxio = replace(alluxio, downgrade=downgrade)
+    alluxio = replace(alluxio, downgrade=downgrade, take_over=taken)
     observed = start_workers.observe(alluxio, etcd, chosen)
     plan = start_workers.plan(inventory, alluxio, etcd, observed, chosen)
     carried = common.carry_out(run, plan)
@@ -267,14 +274,18 @@ def readmit_worker(run: Run, file: str) -> int:
     return 0
 
 
-@command(changes=True, help={"limit": common.LIMIT, "downgrade": _DOWNGRADE})
-def start_masters(run: Run, limit: str = "", downgrade: bool = False) -> int:
+@command(
+    changes=True,
+    help={"limit": common.LIMIT, "downgrade": _DOWNGRADE, "take_over": common.TAKE_OVER},
+)
+def start_masters(run: Run, limit: str = "", downgrade: bool = False, take_over: str = "") -> int:
     """Install, configure and start the Alluxio masters of alluxio.masters, if there are any."""
     from provision.inventory.selection import choose
     from provision.plans.alluxio import masters
 
     inventory, alluxio = _masters(run)
-    alluxio = replace(alluxio, downgrade=downgrade)
+    taken = common.taken_over(take_over, alluxio.folders)
+    alluxio = replace(alluxio, downgrade=downgrade, take_over=taken)
     chosen = choose(alluxio.masters, limit)
     observed = masters.observe(alluxio, run.fleet, chosen)
     plan = masters.plan(inventory, alluxio, run.fleet, observed, chosen)

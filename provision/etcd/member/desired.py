@@ -13,6 +13,7 @@ from provision.host import disks
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
+from provision.host.proof import Proof
 from provision.host.resources import (
     Certificate,
     DataDisk,
@@ -193,7 +194,15 @@ def resources(
         pass  # the newer release is already on the host
     elif artifact is not None:
         tree = f"{cluster.install_dir}/{cluster.version}"
-        result.append(Tree(tree, artifact, restarts=(layout.UNIT,), cluster=cluster.name))
+        result.append(
+            Tree(
+                tree,
+                artifact,
+                restarts=(layout.UNIT,),
+                proof=proof(cluster),
+                cluster=cluster.name,
+            )
+        )
         result.append(Link(f"{cluster.install_dir}/current", cluster.version))
     else:
         result.append(Package(("etcd-server", "etcd-client"), layout.PACKAGED_BINARY))
@@ -209,9 +218,16 @@ def resources(
     result.append(
         File(layout.config_file(cluster), config, restarts=() if quiet else (layout.UNIT,))
     )
-    result.append(unit(member))
+    result.append(replace(unit(member), proofs=(proof(cluster),)))
     result.extend(backup_timer.resources(cluster, member))
     return tuple(result)
+
+
+def proof(cluster: EtcdCluster) -> Proof:
+    """etcd of the declared release says its version. A package may have another version."""
+    folder = binary(cluster).rpartition("/")[0]
+    says = "" if cluster.source.package else f"etcd Version: {cluster.version}"
+    return Proof(folder, "etcd", ("--version",), cluster.user, says)
 
 
 def unit(member: EtcdMember) -> Unit:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from provision.host import disks, predict, safely
+from provision.host import disks, former_owner, predict, safely
 from provision.host.diff import Change, Resource
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState, Place
@@ -40,7 +40,8 @@ class Directory(Resource):
         install = f"folder {path} {_owners(self.owner, self.group)} {mode}"
         if found is None:
             shown = _shown(self.owner, self.group)
-            return [Change(f"create directory {self.path} ({shown} {mode})", install)]
+            what = f"create directory {self.path} ({shown} {mode})"
+            return [Change(what, f"{former_owner.made(self.path)}\n{install}")]
         if found.kind != "dir":
             return [
                 Change(
@@ -50,7 +51,7 @@ class Directory(Resource):
             ]
         what = f"set {self.path} to {_shown(self.owner, self.group)} {mode}"
         diff = _modes(self.path, found, self.owner, self.mode, self.group)
-        return [Change(what, install, diff)]
+        return [Change(what, f"{former_owner.note(self.path)}\n{install}", diff)]
 
     def after(self, facts: HostFacts) -> HostFacts:
         found = facts.paths.get(self.path)

@@ -10,6 +10,7 @@ from provision.artifacts import Artifact
 from provision.host import predict, safely, tool_version
 from provision.host.diff import Change, Resource
 from provision.host.facts import STATE_FOLDER, HostFacts, Look, Place, restart_mark
+from provision.host.proof import Proof
 
 #: A file with the digest of the tarball from which a folder was unpacked. Only this tool makes such
 #: folders.
@@ -87,8 +88,10 @@ fi
 class Tree(Resource):
     """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside.
 
-    ``before``: the folders that are moved out of this folder before it is replaced. ``cluster`` is
-    noted in the folder: another cluster's ``destroy`` leaves it alone.
+    All files belong to root, and nobody else can write to them. ``before``: the folders that are
+    moved out of this folder before it is replaced. ``cluster`` is noted in the folder: another
+    cluster's ``destroy`` leaves it alone. ``proof``: a program of the tree that must answer before
+    the tree comes to its place.
     """
 
     path: str
@@ -96,6 +99,7 @@ class Tree(Resource):
     restarts: tuple[str, ...] = ()
     before: tuple[Move, ...] = ()
     cluster: str = ""
+    proof: Proof | None = None
 
     @property
     def marker(self) -> str:
@@ -141,6 +145,7 @@ class Tree(Resource):
         note = f"{STATE_FOLDER}; touch {pending}" if pending else ":"
         before = "".join(move.script() for move in self.before)
         owner = f'printf "%s\\n" {shlex.quote(self.cluster)} >"$t/tree/{OWNER}"'
+        proof = self.proof.script("./") if self.proof is not None else ":"
         return f"""\
 set -e
 umask 022
@@ -156,11 +161,23 @@ echo "{digest}  $t/tarball" | sha256sum -c --status || {{
   echo "sha256 differs after the upload" >&2
   exit 1
 }}
-mkdir "$t/tree"
-tar -xzf "$t/tarball" -C "$t/tree" --strip-components=1 --no-same-owner
-# Alluxio's release has a folder that all may write to: logs/user.
-chmod -R go-w "$t/tree"
+mkdir "$t/unpacked"
+tar -xzf "$t/tarball" -C "$t/unpacked" --no-same-owner
 rm "$t/tarball"
+top=$(ls -A "$t/unpacked")
+if [ -z "$top" ] || [ -L "$t/unpacked/$top" ] || [ ! -d "$t/unpacked/$top" ]; then
+  echo "the tarball does not hold one folder" >&2
+  exit 1
+fi
+mv -T "$t/unpacked/$top" "$t/tree"
+odd=$(find "$t/tree" ! -type f ! -type d ! -type l)
+if [ -n "$odd" ] || [ -e "$t/tree/{MARKER}" ] || [ -L "$t/tree/{MARKER}" ]; then
+  echo "the tarball holds devices, or a name of this tool's own files" >&2
+  exit 1
+fi
+# Alluxio's release has a folder that all may write to: logs/user.
+chmod -R u=rwX,go=rX,a-s,-t "$t/tree"
+( cd "$t/tree"; {proof} )
 rm -rf "$t/tree/{OWNER}"
 {owner if self.cluster else ":"}
 echo {digest} >"$t/tree/{MARKER}"

@@ -11,6 +11,7 @@ from provision.host import dropins, predict
 from provision.host.diff import Change, Refusal, Resource
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, UnitState, restart_mark
+from provision.host.proof import ANSWER_SECONDS, Proof
 
 #: Lines of the journal in the error about a unit that does not start.
 LOG_LINES = 12
@@ -19,13 +20,15 @@ LOG_LINES = 12
 @dataclass(frozen=True, slots=True)
 class Unit(Resource):
     """A systemd service that is enabled and running. The wait for its start ends after
-    ``start_seconds``; the service may go on starting."""
+    ``start_seconds``; the service may go on starting. ``proofs``: what must answer before it is
+    started, and before the running process is stopped for a restart."""
 
     name: str
     start_seconds: int = 90
     refusals: tuple[Refusal, ...] = ()
     #: The effects of a start.
     effects: tuple[Effect, ...] = ()
+    proofs: tuple[Proof, ...] = ()
 
     last: ClassVar[bool] = True
 
@@ -65,6 +68,12 @@ class Unit(Resource):
                 effects=self.effects,
             )
         )
+        proofs = "\n".join(proof.script() for proof in self.proofs)
+        if proofs:
+            # Before systemd reads the unit again: it would restart a crashed service by it.
+            seconds = result[0].seconds + ANSWER_SECONDS * len(self.proofs)
+            script = f"{proofs}\n{result[0].script}"
+            result[0] = replace(result[0], script=script, seconds=seconds)
         return result
 
     def after(self, facts: HostFacts) -> HostFacts:

@@ -22,7 +22,7 @@ from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Arti
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
-from provision.host import disks, gather, preflight, unit_changes
+from provision.host import disks, folders, gather, preflight, unit_changes
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -75,16 +75,12 @@ def resources(
         Directory(alluxio.log_dir, owner=user, mode=0o750),
         Directory(journal_folder.journal_dir(alluxio), owner=user, mode=0o750),
         DataDisk(journal_folder.journal_dir(alluxio)),
-        *(
-            []
-            if jdk is None
-            else [Tree(java.tree(alluxio, jdk.path.name), jdk, units, cluster=alluxio.name)]
-        ),
+        *java.trees(alluxio, jdk, units),
         Tree(desired.home(alluxio), artifacts.alluxio, restarts=units, cluster=alluxio.name),
         # On a worker's host the link names the worker's release: start-workers changes the link.
         *([] if worker else [Link(f"{alluxio.install_dir}/current", alluxio.version)]),
         *desired.conf_files(alluxio, worker, master, artifacts, facts),
-        Unit(MASTER_UNIT),
+        Unit(MASTER_UNIT, proofs=desired.proofs(alluxio, master, artifacts, facts)),
     )
 
 
@@ -113,6 +109,9 @@ def observe(
     problems += [p for p in unreachable if p.where.partition(" ")[0] in asked]
     problems += preflight.hosts(facts, {})
     problems += preflight.paths(facts, probes)
+    problems += folders.of_others(
+        fleet, alluxio.name, probes, facts, alluxio.take_over, "start-masters"
+    )
     if tarballs:
         problems += worker_preflight.release(alluxio, tarballs, facts)
         problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])

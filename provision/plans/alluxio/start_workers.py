@@ -26,7 +26,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster.handle import Etcd
-from provision.host import gather, preflight
+from provision.host import folders, gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.resources import MARKER
@@ -72,10 +72,12 @@ def fetch(alluxio: AlluxioCluster) -> Artifacts:
     """The tarballs of ``alluxio``, checked. Raises :class:`PreflightFailed`."""
     cache = artifacts.default_cache()
     jdk = alluxio.java.source
-    release = artifacts.fetch(alluxio.source, cache)
+    release, *more = artifacts.fetch_all(
+        (alluxio.source, *([jdk] if jdk is not None else [])), cache
+    )
     return Artifacts(
         alluxio=release,
-        jdk=artifacts.fetch(jdk, cache) if jdk is not None else None,
+        jdk=more[0] if more else None,
         release=tarball.contents(release, cache),
     )
 
@@ -104,6 +106,9 @@ def observe(
         rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
         problems += preflight.hosts(facts, rooms)
         problems += preflight.paths(facts, probes)
+        problems += folders.of_others(
+            etcd.fleet, alluxio.name, probes, facts, alluxio.take_over, "start-workers"
+        )
         registered, missing = asking.result()
         if tarballs:
             problems += worker_preflight.release(alluxio, tarballs, facts)
@@ -532,13 +537,13 @@ def _rooms(
 ) -> dict[Machine, list[preflight.SpaceRequirement]]:
     marker = f"{desired.home(alluxio)}/{MARKER}"
     room = preflight.SpaceRequirement(
-        alluxio.install_dir, tarballs.alluxio.size * UNPACKED, "the Alluxio release"
+        alluxio.install_dir, tarballs.alluxio.room(UNPACKED), "the Alluxio release"
     )
     rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
     if tarballs.jdk is not None:
         tree = java.tree(alluxio, tarballs.jdk.path.name)
         room = preflight.SpaceRequirement(
-            alluxio.java.install_dir, tarballs.jdk.size * UNPACKED, "the JDK"
+            alluxio.java.install_dir, tarballs.jdk.room(UNPACKED), "the JDK"
         )
         for m, f in facts.items():
             if f.text(f"{tree}/{MARKER}") is None:

@@ -25,11 +25,12 @@ def release(
     alluxio: AlluxioCluster, artifacts: Artifacts, facts: Mapping[Machine, HostFacts]
 ) -> list[Problem]:
     """The problems of Alluxio's release: with its tarball, or on the hosts when only hosts have
-    it."""
+    it. The problem of the JDK's tarball, too."""
+    jdk = tarball.jdk_problems(artifacts.jdk) if artifacts.jdk is not None else []
     if artifacts.release is not None:
-        return tarball.problems(artifacts.alluxio, artifacts.release, alluxio.version)
+        return [*tarball.problems(artifacts.alluxio, artifacts.release, alluxio.version), *jdk]
     home = workers_desired.home(alluxio)
-    return [
+    return jdk + [
         Problem(
             f"{machine.host} ({machine.where})",
             f"release {alluxio.version} has no {' or '.join(tarball.launchers(home))}",

@@ -23,9 +23,9 @@ from provision.etcd.cluster import gates, hashes, health, reconfigure, served_ce
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.rolling import rolling_step
-from provision.etcd.member import desired, layout
+from provision.etcd.member import desired, layout, tarball
 from provision.etcd.pki import imported, tls
-from provision.host import gather
+from provision.host import gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import Probe
 from provision.host.predict import after, without
@@ -81,7 +81,9 @@ def plan(
     _refuse_removed_settings(cluster, way)
     hashes.require_equal(observed.health, etcd)
     cache = artifacts.default_cache()
-    hops = [Release(v, sources[v], artifacts.fetch(sources[v], cache)) for v in way]
+    tarballs = artifacts.fetch_all([sources[v] for v in way], cache)
+    preflight.require(tarball.problems(tarballs))
+    hops = [Release(v, sources[v], found) for v, found in zip(way, tarballs, strict=True)]
     lowest = min((v for v in versions.values() if v), key=version_tuple)
     ca = tls.authority(cluster, observed.facts, write=write)
     # An upgrade does not install new certificates.
@@ -403,9 +405,9 @@ class Steps:
         return found
 
     def _tree(self, hop: Release) -> Tree:
-        return Tree(
-            f"{self.cluster.install_dir}/{hop.version}", hop.artifact, cluster=self.cluster.name
-        )
+        at = replace(self.cluster, version=hop.version, source=hop.source)
+        folder = f"{self.cluster.install_dir}/{hop.version}"
+        return Tree(folder, hop.artifact, proof=desired.proof(at), cluster=self.cluster.name)
 
 
 def _require_release(text: str) -> None:

@@ -13,9 +13,9 @@ from provision.etcd.cluster import health, todo_keys
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
-from provision.etcd.member import desired, membership_diff, recovery_marker
+from provision.etcd.member import desired, membership_diff, recovery_marker, tarball
 from provision.etcd.member.membership_diff import MemberList
-from provision.host import gather, preflight
+from provision.host import folders, gather, preflight
 from provision.host.facts import HostFacts
 from provision.host.resources import MARKER
 from provision.inventory.resolved import EtcdCluster, Machine
@@ -118,8 +118,12 @@ def observe(
         if not recovering:
             problems += recovery_marker.problems(cluster, facts)
         problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
+        problems += tarball.problems([artifact])
         problems += preflight.architectures(facts, [artifact])
         problems += preflight.paths(facts, probes)
+        problems += folders.of_others(
+            etcd.fleet, cluster.name, probes, facts, cluster.take_over, "deploy-etcd"
+        )
         problems += member_preflight.members(replace(cluster, members=reached), facts)
         warnings = preflight.require(problems)
         etcd.learned.facts = facts
@@ -173,6 +177,6 @@ def _rooms(
         return {}
     tree = f"{cluster.install_dir}/{cluster.version}"
     room = preflight.SpaceRequirement(
-        cluster.install_dir, artifact.size * UNPACKED, "the etcd release"
+        cluster.install_dir, artifact.room(UNPACKED), "the etcd release"
     )
     return {m: [room] for m, f in facts.items() if (f.text(f"{tree}/{MARKER}") is None)}

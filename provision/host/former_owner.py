@@ -1,0 +1,74 @@
+"""The owner of a folder before this tool took it, noted on the host and given back by ``destroy``.
+
+A folder can be there before the tool: a mount point, or one that the operator made. The first
+change of its owner or mode notes what they were. An empty note says that the tool made the folder.
+Notes are root's, on the disk: they must survive a boot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+from provision.host.diff import Change
+from provision.host.facts import HostFacts
+from provision.host.tool_version import FOLDER
+
+NOTES = f"{FOLDER}/former-owner"
+#: What the first line of a note is: user and group by number, and the mode.
+_NOTED = re.compile(r"([0-9]{1,10}) ([0-9]{1,10}) ([0-7]{1,4})\n(/[^\n]*)\n")
+
+
+def note_path(path: str) -> str:
+    """The file with the note about the folder ``path``. A path can be longer than a name."""
+    return f"{NOTES}/{hashlib.sha256(path.encode()).hexdigest()[:32]}"
+
+
+def made(path: str) -> str:
+    """Shell lines that note that the tool makes the folder ``path``."""
+    return f"(umask 077; mkdir -p {NOTES}; : >{note_path(path)})"
+
+
+def note(path: str) -> str:
+    """Shell lines that note owner and mode of the folder ``path``, unless there is a note."""
+    file, folder = note_path(path), shlex.quote(path)
+    return (
+        f"[ -e {file} ] || (umask 077; mkdir -p {NOTES}; cd -P {folder}\n"
+        f"{{ stat -c '%u %g %a' .; pwd -P; }} >{file}.new; mv -f {file}.new {file})"
+    )
+
+
+def removed(path: str) -> str:
+    """A shell command that removes the folder ``path`` if it is empty, and then its note."""
+    return f"rmdir {shlex.quote(path)} 2>/dev/null && rm -f {note_path(path)} || :"
+
+
+def give_back(
+    paths: Iterable[str], facts: HostFacts, units: Sequence[str] = ()
+) -> tuple[Change, ...]:
+    """The changes that give each of ``paths`` back to the owner that was noted.
+
+    The facts have the notes (:func:`note_path`) with their content. A folder that one of the unit
+    files ``units`` names is still in use then, and stays as it is.
+    """
+    found = []
+    for path in sorted(dict.fromkeys(paths)):  # a folder before the folders in it
+        match = _NOTED.fullmatch(facts.text(note_path(path)) or "")
+        if match is None:
+            continue
+        user, group, mode, real = match.groups()
+        named = re.sub(r"([.+])", r"\\\1", path)
+        pattern = shlex.quote(f"[ =-]{named}( |$)")
+        used = f"grep -qsE {pattern} {' '.join(units)} || " if units else ""
+        # No name is used twice: a user of the folder above could swap the folder meanwhile.
+        script = (
+            f"{used}[ ! -d {shlex.quote(path)} ] || (\n"
+            f'cd -P {shlex.quote(path)} && [ "$(pwd -P)" = {shlex.quote(real)} ] || exit 0\n'
+            f"chown {user}:{group} .; chmod {mode} .\n"
+            f"rm -f {note_path(path)})"
+        )
+        what = f"give {path} back to the owner before: {user}:{group} {mode}, if it is still there"
+        found.append(Change(what, script))
+    return tuple(found)

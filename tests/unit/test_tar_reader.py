@@ -1,0 +1,475 @@
+"""Tarballs with the right sha256 that must not be unpacked, and those that may be."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from provision import artifacts, tar_reader
+from provision.artifacts import Artifact
+from provision.errors import PreflightFailed
+from provision.etcd.member import tarball as etcd_tarball
+from provision.host.kinds import trees
+from provision.host.proof import Proof
+from provision.host.resources import Tree
+from provision.inventory.model import Source
+from provision.tar_reader import Seen
+from tests.unit import hosts
+
+Fill = Callable[["Archive"], None]
+ROOT = os.getuid() == 0
+
+
+class Archive:
+    """A tarball in the making."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tar = tarfile.open(path, "w:gz", format=tarfile.GNU_FORMAT)  # noqa: SIM115
+
+    def file(self, name: str, content: bytes = b"x", mode: int = 0o755) -> None:
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode = len(content), mode
+        self.tar.addfile(entry, io.BytesIO(content))
+
+    def folder(self, name: str, mode: int = 0o755) -> None:
+        self.other(name, tarfile.DIRTYPE, mode=mode)
+
+    def link(self, name: str, target: str) -> None:
+        self.other(name, tarfile.SYMTYPE, target)
+
+    def hard(self, name: str, target: str) -> None:
+        self.other(name, tarfile.LNKTYPE, target)
+
+    def other(self, name: str, kind: bytes, target: str = "", mode: int = 0o644) -> None:
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname, entry.mode = kind, target, mode
+        self.tar.addfile(entry)
+
+
+def packed(folder: Path, fill: Fill, name: str = "some.tar.gz") -> Path:
+    archive = Archive(folder / name)
+    fill(archive)
+    archive.tar.close()
+    return archive.path
+
+
+def seen(folder: Path, fill: Fill) -> Seen:
+    return tar_reader.read(packed(folder, fill))[1]
+
+
+def etcd(archive: Archive, top: str = "etcd-v3.6.16/") -> None:
+    archive.file(f"{top}etcd", b"#!/bin/sh\necho etcd Version: 3.6.16\necho more\n")
+    archive.file(f"{top}etcdctl")
+
+
+def _flat(a: Archive) -> None:
+    etcd(a, "")
+
+
+def _two(a: Archive) -> None:
+    etcd(a)
+    a.file("other/README")
+
+
+def _beside(a: Archive) -> None:
+    etcd(a)
+    a.file("README")
+
+
+def _top_is_a_link(a: Archive) -> None:
+    a.link("etcd-v3.6.16", "/opt")
+
+
+def _with(*calls: tuple[str, ...]) -> Fill:
+    def fill(a: Archive) -> None:
+        etcd(a)
+        for method, *given in calls:
+            getattr(a, method)(*given)
+
+    return fill
+
+
+def _device(a: Archive) -> None:
+    etcd(a)
+    a.other("etcd-v3.6.16/null", tarfile.CHRTYPE)
+
+
+def _disk(a: Archive) -> None:
+    etcd(a)
+    a.other("etcd-v3.6.16/sda", tarfile.BLKTYPE)
+
+
+def _fifo(a: Archive) -> None:
+    etcd(a)
+    a.other("etcd-v3.6.16/pipe", tarfile.FIFOTYPE)
+
+
+def _unknown(a: Archive) -> None:
+    etcd(a)
+    a.other("etcd-v3.6.16/x", b"Z")
+
+
+T = "etcd-v3.6.16"
+
+
+@pytest.mark.parametrize(
+    ("fill", "what"),
+    [
+        (_flat, "has no top folder: etcd is not in a folder"),
+        (_two, "has 2 top folders, not one: etcd-v3.6.16, other"),
+        (_beside, "has no top folder: README is not in a folder"),
+        (_top_is_a_link, "has no top folder: etcd-v3.6.16 is not in a folder"),
+        (_device, f"holds a device node: {T}/null"),
+        (_disk, f"holds a device node: {T}/sda"),
+        (_fifo, f"holds a FIFO: {T}/pipe"),
+        (_unknown, f"holds an entry of an unknown kind: {T}/x"),
+        (_with(("link", f"{T}/a", "/etc")), f"has a link that leads outside: {T}/a -> /etc"),
+        (_with(("link", f"{T}/a", "../x")), f"has a link that leads outside: {T}/a -> ../x"),
+        (_with(("link", f"{T}/d/a", "../../x")), "has a link that leads outside"),
+        # Through another link: a/.. is not where it seems to be.
+        (
+            _with(
+                ("folder", f"{T}/d/e"), ("link", f"{T}/s", "d/e"), ("link", f"{T}/a", "s/../../..")
+            ),
+            f"has a link that leads outside: {T}/a -> s/../../..",
+        ),
+        (_with(("link", f"{T}/a", "b"), ("link", f"{T}/b", "a")), "has a link that leads outside"),
+        (_with(("link", f"{T}/a", "")), "holds a link to nothing"),
+        (_with(("hard", f"{T}/a", "/etc/shadow")), "has a target that leads outside: /etc/shadow"),
+        (_with(("hard", f"{T}/a", f"{T}/../../x")), "has a target that leads outside"),
+        (_with(("hard", f"{T}/a", "elsewhere/x")), "has a hard link that leads outside"),
+        (
+            _with(("link", f"{T}/a", "etcd"), ("hard", f"{T}/d/b", f"{T}/a")),
+            "has a hard link that leads outside",
+        ),
+        (
+            _with(("link", f"{T}/a", "d"), ("file", f"{T}/a/x")),
+            f"holds {T}/a/x, which is below a link",
+        ),
+        (_with(("file", "/etc/cron.d/x")), "has a path that leads outside: /etc/cron.d/x"),
+        (_with(("file", f"{T}/../x")), "has a path that leads outside"),
+        (_with(("link", f"{T}/{trees.MARKER}", "../../../etc/x")), "a name of this tool's own"),
+        (_with(("file", f"{T}/{trees.MARKER}")), "a name of this tool's own files"),
+        (_with(("folder", f"{T}/{trees.MARKER}")), "a name of this tool's own files"),
+        (_with(("file", f"{T}/a\nstat /etc")), "has a path with control characters"),
+        (_with(("link", f"{T}/a", "b\nfact")), "has a link target with control characters"),
+    ],
+)
+def test_one_that_must_not_be_unpacked(fill: Fill, what: str, tmp_path: Path) -> None:
+    path = packed(tmp_path, fill)
+    body = path.read_bytes()
+    sha = hashlib.sha256(body).hexdigest()
+    artifact = artifacts.fetch(Source(path=path, sha256=sha), tmp_path / "cache")
+    (problem,) = etcd_tarball.problems([artifact])
+    assert what in problem.what
+    assert "\n" not in problem.what
+    assert problem.id == "tarball-unfit"
+
+
+def test_several_flaws_are_one_line(tmp_path: Path) -> None:
+    def fill(a: Archive) -> None:
+        _device(a)
+        for n in range(5):
+            a.link(f"{T}/l{n}", "/etc")
+        a.file("/abs")
+        a.file(f"{T}/{trees.MARKER}")
+
+    line = seen(tmp_path, fill).refusal
+    assert line.count("; ") == 3
+    assert line.endswith("; and 1 more")
+
+
+def _good(a: Archive) -> None:
+    a.folder(".")
+    a.folder(f"./{T}", 0o700)
+    a.file(f"./{T}/etcd", b"#!/bin/sh\necho etcd Version: 3.6.16\necho more\n", 0o6777)
+    a.file(f"./{T}/etcdctl", mode=0o600)
+    a.file(f"./{T}/all", mode=0o666)
+    a.folder(f"./{T}/shared", 0o3777)
+    a.folder(f"./{T}/legal/base")
+    a.file(f"./{T}/legal/base/LICENSE", mode=0o640)
+    a.folder(f"./{T}/legal/other")
+    a.link(f"./{T}/legal/other/LICENSE", "../base/LICENSE")
+    a.hard(f"./{T}/again", f"./{T}/etcd")
+
+
+def test_what_may_be_unpacked(tmp_path: Path) -> None:
+    found = seen(tmp_path, _good)
+    assert found.refusal == ""
+    assert {"etcd", "etcdctl"} <= set(found.found)
+
+
+def test_another_tarball_is_not_etcds(tmp_path: Path) -> None:
+    path = packed(tmp_path, lambda a: a.file("x/bin/java"))
+    artifact = Artifact(path, "0" * 64, 1, tar_reader.read(path)[1])
+    (problem,) = etcd_tarball.problems([artifact, None])
+    assert problem.what == "is not an etcd release: it has no etcd and no etcdctl"
+
+
+def _many(method: str, count: int, *given: str) -> Fill:
+    return _with(*((method, f"{T}/{n}", *given) for n in range(count)))
+
+
+class TestBounds:
+    def test_entries(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tar_reader, "MAX_ENTRIES", 7)
+        found = seen(tmp_path, _many("file", 6))
+        assert found.refusal == "has more than 7 entries"
+        assert seen(tmp_path, _many("file", 5)).flaws == ()
+
+    def test_links(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tar_reader, "MAX_LINKS", 2)
+        found = seen(tmp_path, _many("link", 3, "x"))
+        assert found.refusal == "has more than 2 links"
+
+    def test_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tar_reader, "BOMB_BYTES", 1 << 20)
+        found = seen(tmp_path, lambda a: a.file("t/zeros", b"\0" * (8 << 20)))
+        assert "unpacks to more than" in found.refusal
+
+    def test_zeros_after_its_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tar_reader, "BOMB_BYTES", 1 << 20)
+        path = packed(tmp_path, etcd)
+        path.write_bytes(path.read_bytes() + gzip.compress(b"\0" * (8 << 20)))
+        assert "unpacks to more than" in tar_reader.read(path)[1].refusal
+
+    def test_a_sparse_file_says_how_big_it_is(self, tmp_path: Path) -> None:
+        plain = tmp_path / "sparse"
+        with plain.open("wb") as file:
+            file.truncate(70 << 30)
+        folder = tmp_path / "t"
+        folder.mkdir()
+        plain.rename(folder / "sparse")
+        path = tmp_path / "s.tar.gz"
+        subprocess.run(["tar", "-C", tmp_path, "-Sczf", path, "t"], check=True)
+        assert "unpacks to more than" in tar_reader.read(path)[1].refusal
+
+    @pytest.mark.parametrize("kind", tar_reader._EXTENDED)
+    def test_an_extended_header_is_not_read_into_memory(self, kind: bytes, tmp_path: Path) -> None:
+        entry = tarfile.TarInfo("././@LongLink")
+        entry.type, entry.size = kind, 64 << 20
+        path = tmp_path / "h.tar.gz"
+        with gzip.open(path, "wb") as file:
+            file.write(entry.tobuf(tarfile.GNU_FORMAT))
+            file.write(b"\0" * 1024)
+        assert "has an extended header of" in tar_reader.read(path)[1].refusal
+
+    def test_many_extended_headers_in_a_row(self, tmp_path: Path) -> None:
+        entry = tarfile.TarInfo("././@LongLink")
+        entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 4
+        path = tmp_path / "h.tar.gz"
+        with gzip.open(path, "wb") as file:
+            for _ in range(5000):
+                file.write(entry.tobuf(tarfile.GNU_FORMAT) + b"t/x\0" + b"\0" * 508)
+        assert tar_reader.read(path)[1].refusal == "has too many extended headers in a row"
+
+    def test_long_names(self, tmp_path: Path) -> None:
+        found = seen(tmp_path, lambda a: a.file("t/" + "x" * 5000))
+        assert found.refusal == "has names that are too long"
+        assert seen(tmp_path, lambda a: a.link("t/a", "x" * 5000)).refusal == found.refusal
+
+
+def test_what_comes_after_a_damaged_header(tmp_path: Path) -> None:
+    """GNU tar goes on after it, so nobody may hide entries there."""
+    good, bad = io.BytesIO(), io.BytesIO()
+    for into, name in ((good, "t/etcd"), (bad, "t/null")):
+        with tarfile.open(fileobj=into, mode="w") as archive:
+            entry = tarfile.TarInfo(name)
+            if into is bad:
+                entry.type = tarfile.CHRTYPE
+            archive.addfile(entry)
+    path = tmp_path / "d.tar.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(good.getvalue()[:512] + b"damaged " * 64 + bad.getvalue())
+    assert "has a damaged header, or data after its end" in tar_reader.read(path)[1].refusal
+
+
+def test_the_digest_is_of_the_whole_file_whatever_it_holds(tmp_path: Path) -> None:
+    path = packed(tmp_path, _two)
+    body = path.read_bytes()
+    for content in (body, body[:-20], body + b"trailing", b"", b"no tarball" * 1000):
+        path.write_bytes(content)
+        assert tar_reader.read(path)[0] == hashlib.sha256(content).hexdigest()
+
+
+def test_it_is_read_in_one_pass_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path, _two)
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    source, cache = Source(path=path, sha256=sha), tmp_path / "cache"
+    digests: list[Path] = []
+    real = artifacts.digest
+
+    def counted(path: Path) -> str:
+        digests.append(path)
+        return real(path)
+
+    monkeypatch.setattr(artifacts, "digest", counted)
+    first = artifacts.fetch(source, cache)
+    assert digests == []
+    assert first.seen is not None
+    assert first.seen.refusal
+    monkeypatch.setattr(tar_reader, "read", lambda path: pytest.fail("it was read again"))
+    again = artifacts.fetch(source, cache)
+    assert again.seen == first.seen
+    assert digests == [path]
+
+
+def test_the_room_on_a_host_is_for_what_is_really_in_it(tmp_path: Path) -> None:
+    found = Artifact(tmp_path, "0" * 64, 10, Seen(unpacked=1000))
+    assert (found.room(3), found.room(200)) == (1010, 2000)
+    assert Artifact(tmp_path, "0" * 64, 10).room(3) == 30
+
+
+def test_nothing_is_kept_under_a_digest_that_the_file_does_not_have(tmp_path: Path) -> None:
+    path = packed(tmp_path, _two)
+    with pytest.raises(PreflightFailed):
+        artifacts.fetch(Source(path=path, sha256="1" * 64), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_every_tarball_with_a_problem_is_named(tmp_path: Path) -> None:
+    sources = [Source(path=tmp_path / f"{n}.tar.gz", sha256="0" * 64) for n in range(2)]
+    with pytest.raises(PreflightFailed) as caught:
+        artifacts.fetch_all(sources, tmp_path)
+    assert [Path(p.where).name for p in caught.value.problems] == ["0.tar.gz", "1.tar.gz"]
+
+
+# On a host: the script that unpacks, by a real shell.
+
+
+def artifact(path: Path) -> Artifact:
+    body = path.read_bytes()
+    return Artifact(path, hashlib.sha256(body).hexdigest(), len(body))
+
+
+def receive(tree: Tree, root: Path) -> subprocess.CompletedProcess[bytes]:
+    command = hosts.below(root, tree.receive())
+    body = tree.artifact.path.read_bytes()
+    return subprocess.run(["sh", "-c", command], input=body, capture_output=True)
+
+
+def test_modes_are_normal_after_unpacking(tmp_path: Path) -> None:
+    tree = Tree(f"{tmp_path}/opt/3.6.16", artifact(packed(tmp_path, _good)))
+    done = receive(tree, tmp_path)
+    assert done.returncode == 0, done.stderr
+    modes = {
+        str(p.relative_to(tree.path)): p.stat().st_mode & 0o7777
+        for p in [Path(tree.path), *Path(tree.path).rglob("*")]
+        if not p.is_symlink()
+    }
+    assert modes == {
+        ".": 0o755,
+        "etcd": 0o755,
+        "again": 0o755,
+        "etcdctl": 0o644,
+        "all": 0o644,
+        "shared": 0o755,
+        "legal": 0o755,
+        "legal/base": 0o755,
+        "legal/base/LICENSE": 0o644,
+        "legal/other": 0o755,
+        trees.MARKER: 0o644,
+    }
+    assert Path(tree.path, "legal/other/LICENSE").read_bytes() == b"x"
+
+
+@pytest.mark.skipif(not ROOT, reason="only root makes devices")
+@pytest.mark.parametrize("fill", [_flat, _two, _beside, _device, _fifo])
+def test_the_host_refuses_as_well(fill: Fill, tmp_path: Path) -> None:
+    tree = Tree(f"{tmp_path}/opt/3.6.16", artifact(packed(tmp_path, fill)))
+    assert receive(tree, tmp_path).returncode != 0
+    assert list((tmp_path / "opt").iterdir()) == []
+
+
+def test_the_own_mark_is_not_written_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    fill = _with(("link", f"{T}/{trees.MARKER}", str(victim)))
+    tree = Tree(f"{tmp_path}/opt/3.6.16", artifact(packed(tmp_path, fill)))
+    assert receive(tree, tmp_path).returncode != 0
+    assert not victim.exists()
+
+
+def _proven(tmp_path: Path, fill: Fill, says: str = "etcd Version: 3.6.16") -> Tree:
+    path = f"{tmp_path}/opt/3.6.16"
+    proof = Proof(path, "etcd", ("--version",), "nobody", says)
+    return Tree(path, artifact(packed(tmp_path, fill)), ("etcd.service",), proof=proof)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root becomes another user")
+class TestProof:
+    def test_a_program_that_answers(self, tmp_path: Path) -> None:
+        tree = _proven(tmp_path, etcd)
+        done = receive(tree, tmp_path)
+        assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"#!/bin/sh\necho broken; exit 1\n",
+            b"#!/bin/sh\necho etcd Version: 3.6.1\n",
+            b"#!/bin/sh\necho etcd Version: 3.6.160\n",
+            b"\x7fELF not for this CPU",
+            b"",
+        ],
+    )
+    def test_one_that_does_not_answer_never_comes_to_its_place(
+        self, content: bytes, tmp_path: Path
+    ) -> None:
+        """What is there stays there, and no restart is noted."""
+        old = tmp_path / "opt/3.6.16"
+        old.mkdir(parents=True)
+        (old / "running").touch()
+
+        def fill(a: Archive) -> None:
+            a.file(f"{T}/etcd", content)
+
+        done = receive(_proven(tmp_path, fill), tmp_path)
+        assert done.returncode != 0
+        assert b"does not answer as user nobody" in done.stderr
+        assert [p.name for p in (tmp_path / "opt").iterdir()] == ["3.6.16"]
+        assert (old / "running").exists()
+        assert not (tmp_path / ".state").exists()
+
+    def test_a_user_that_is_not_made_yet(self, tmp_path: Path) -> None:
+        path = f"{tmp_path}/opt/3.6.16"
+        proof = Proof(path, "etcd", ("--version",), "no-such-user", "etcd Version: 3.6.16")
+        tree = Tree(path, artifact(packed(tmp_path, etcd)), proof=proof)
+        assert receive(tree, tmp_path).returncode == 0
+
+    def test_from_its_final_place(self, tmp_path: Path) -> None:
+        """A folder above it that the user may not enter."""
+        with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+            root = Path(name)
+            root.chmod(0o755)
+            path = f"{root}/opt/3.6.16"
+            proof = Proof(path, "etcd", ("--version",), "nobody", "etcd Version: 3.6.16")
+            tree = Tree(path, artifact(packed(tmp_path, etcd)), proof=proof)
+            assert receive(tree, tmp_path).returncode == 0
+            done = hosts.shell(proof.script(), tmp_path)
+            assert done.ok, done.stderr
+            (root / "opt").chmod(0o700)
+            done = hosts.shell(proof.script(), tmp_path)
+            assert not done.ok
+            assert "does not answer as user nobody" in done.stderr
+
+    def test_what_only_has_to_be_there(self, tmp_path: Path) -> None:
+        (tmp_path / "run").write_text("")
+        (tmp_path / "version.sh").write_text("VERSION=313\n")
+        proof = Proof(str(tmp_path), "run", (), "root", readable=("version.sh",))
+        assert not hosts.shell(proof.script(), tmp_path).ok
+        (tmp_path / "run").chmod(0o755)
+        assert hosts.shell(proof.script(), tmp_path).ok
+        (tmp_path / "version.sh").unlink()
+        assert "cannot read version.sh" in hosts.shell(proof.script(), tmp_path).stderr
