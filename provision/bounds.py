@@ -36,9 +36,11 @@ ALARMS = 1_000
 #: Bytes of a snapshot. etcd's largest advised database has 8 GiB; some sites raise it.
 SNAPSHOT = 128 << 30
 #: A stream of bytes must be at least so fast on average (bytes a second), after
-#: :data:`STREAM_GRACE` seconds: one that drips would have no end.
-STREAM_RATE = 64 << 10
+#: :data:`STREAM_GRACE` seconds: one that drips would have no end. A modem is faster.
+STREAM_RATE = 32 << 10
 STREAM_GRACE = 120.0
+#: Seconds for a stream in all. 128 GiB take a day at 1.5 MB/s.
+STREAM_SECONDS = 86_400.0
 #: Bytes of a tarball. A release of Alluxio has some 3 GB.
 TARBALL = 32 << 30
 #: Entries of a tarball, and bytes of them when unpacked. A release of Alluxio has some 10,000.
@@ -47,6 +49,9 @@ TARBALL_ENTRIES, TARBALL_UNPACKED = 500_000, 128 << 30
 #: Bytes of a host's output, for stdout and stderr each. The facts of a worker have some 20 kB, and
 #: `info nodes` some 100 bytes for each worker.
 HOST_OUTPUT = 32 * MIB
+#: Bytes that a host may send without being read: on a command that only holds a lock, or through a
+#: tunnel. SSH's own window (2 MiB) is a promise that a hostile sshd does not keep.
+HOST_UNREAD = 64 * MIB
 #: Rows of `info nodes`: as many as etcd's keys.
 ROWS = KEYS
 #: Bytes of kubectl's output. 5,000 pods have some 40 MB of JSON.
@@ -73,11 +78,15 @@ class Flow:
 
     @property
     def drips(self) -> bool:
-        """Whether the stream is slower than :data:`STREAM_RATE` since :data:`STREAM_GRACE`."""
-        passed = self._clock() - self._since - STREAM_GRACE
-        return passed > 0 and self.count < passed * STREAM_RATE
+        """Whether the stream is slower than :data:`STREAM_RATE` since :data:`STREAM_GRACE`, or goes
+        on after :data:`STREAM_SECONDS`."""
+        passed = self._clock() - self._since
+        slow = self.count < (passed - STREAM_GRACE) * STREAM_RATE
+        return passed > STREAM_SECONDS or (passed > STREAM_GRACE and slow)
 
     @property
     def slow(self) -> str:
         """What is wrong with a stream that drips."""
+        if self._clock() - self._since > STREAM_SECONDS:
+            return f"no end in {STREAM_SECONDS / 3600:g} hours"
         return f"less than {STREAM_RATE >> 10} KiB a second"

@@ -279,7 +279,7 @@ def test_a_snapshot_that_drips_ends(
 
     hostile.answers["Snapshot"] = pieces
     error = refused(client, lambda: sum(map(len, client.snapshot())))
-    assert "less than 64 KiB a second" in error.message
+    assert "less than 32 KiB a second" in error.message
 
 
 def test_lists_of_members_users_and_alarms_are_bounded(
