@@ -43,8 +43,6 @@ STREAM_GRACE = 120.0
 STREAM_SECONDS = 86_400.0
 #: Bytes of a tarball. A release of Alluxio has some 3 GB.
 TARBALL = 32 << 30
-#: Entries of a tarball, and bytes of them when unpacked. A release of Alluxio has some 10,000.
-TARBALL_ENTRIES, TARBALL_UNPACKED = 500_000, 128 << 30
 
 #: Bytes of a host's output, for stdout and stderr each. The facts of a worker have some 20 kB, and
 #: `info nodes` some 100 bytes for each worker.

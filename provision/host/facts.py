@@ -304,7 +304,7 @@ class _Parser:
         self.unreachable: dict[tuple[str, int], str] = {}
         self.resolved: dict[str, str] = {}
         self.pending: set[str] = set()
-        self.commands: dict[str, str] = {}
+        self.commands: dict[str, list[str]] = {}
 
     def line(self, line: str) -> None:
         kind, _, rest = printable(line).partition(" ")
@@ -348,12 +348,12 @@ class _Parser:
             case "pending":
                 self.pending.add(rest)
             case "command":
-                self.commands[rest] = ""
+                self.commands[rest] = []
             case "said":
                 label = rest.partition("|")[0]
                 # The text stays as it is: the reader of a command's output knows its form, such as
                 # tabs.
-                self.commands[label] += line.partition("|")[2] + "\n"
+                self.commands[label].append(line.partition("|")[2] + "\n")
             case _:
                 raise ValueError(f"unexpected line {line[:80]!r}")
 
@@ -417,7 +417,7 @@ class _Parser:
             unreachable=self.unreachable,
             resolved=self.resolved,
             pending_restarts=frozenset(self.pending),
-            commands=self.commands,
+            commands={label: "".join(said) for label, said in self.commands.items()},
         )
 
 

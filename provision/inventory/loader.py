@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from provision.errors import InventoryError, Problem
+from provision.files import read_bytes
 from provision.inventory import checks, document, model, ranges
 from provision.inventory.findings import Findings, Mark, unreadable
 from provision.inventory.resolved import Inventory, resolve
@@ -86,8 +87,7 @@ def read(path: Path) -> LoadedInventory:
 
 def _contents(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(document.MAX_BYTES + 1)
+        return read_bytes(path, document.MAX_BYTES, cut=True)
     except FileNotFoundError:
         remedy = f"write one: invoke init-inventory --path {path}"
         problem = Problem(str(path), "no such file", remedy, id="inventory-missing")

@@ -22,6 +22,8 @@ from fabric import Config, Connection
 from paramiko.auth_strategy import AuthStrategy
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_CONNECT_FAILED
 
+from provision import bounds
+from provision.files import read_text, require_regular
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.known_hosts import Known, KnownHosts
@@ -199,6 +201,7 @@ def _alive(future: Future[Connection]) -> bool:
 
 def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
     try:
+        require_regular(path, bounds.PEM)  # the library reads it to its end
         return paramiko.PKey.from_path(path)
     except TypeError:  # the library's error for an encrypted key
         if not passphrase:
@@ -308,7 +311,7 @@ def _public_blob(path: Path) -> bytes | None:
     """The public key of a key file, from the file beside it or from the file itself."""
     public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
     try:
-        return base64.b64decode(public.read_text(encoding="utf-8").split()[1], validate=True)
+        return base64.b64decode(read_text(public, bounds.PEM).split()[1], validate=True)
     except (OSError, ValueError, IndexError, binascii.Error):
         return None
 

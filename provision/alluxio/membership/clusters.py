@@ -139,7 +139,7 @@ def names_and_cut(client: EtcdClient) -> tuple[list[str], str]:
     """As :func:`names`, for a view: the names that were read, and why others are missing; empty
     when none is."""
     try:
-        found, cut = registrations.children(client)
+        found, cut = registrations.children_and_cut(client)
     except EtcdUnreachable as error:
         if error.reason is not Reason.DENIED:
             raise

@@ -192,15 +192,20 @@ def clusters(client: EtcdClient) -> list[str]:
 
     Raises :class:`EtcdTooMuch` when there are more than :mod:`provision.bounds` permits.
     """
-    found, cut = children(client)
+    return sorted(printable(name, ID_LIMIT) for name in children(client))
+
+
+def children(client: EtcdClient) -> set[bytes]:
+    """As :func:`clusters`, with the names as bytes, as in the keys."""
+    found, cut = children_and_cut(client)
     if cut:
         raise EtcdTooMuch(client.endpoint, cut)
-    return sorted(printable(name, ID_LIMIT) for name in found)
+    return found
 
 
-def children(client: EtcdClient) -> tuple[set[bytes], str]:
-    """As :func:`clusters`, with the names as bytes, as in the keys; and why names are missing:
-    empty when none is.
+def children_and_cut(client: EtcdClient) -> tuple[set[bytes], str]:
+    """As :func:`children`, for a view: the names that were read, and why others are missing; empty
+    when none is.
 
     It needs a request for each cluster with many workers, and far fewer for many small clusters.
     """
