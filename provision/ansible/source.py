@@ -51,7 +51,8 @@ def read(path: Path, findings: Findings) -> Tree:
         host.file_vars = _vars(path.parent / "host_vars", name, findings)
     if circle := tree.circle():
         where = tree.groups[circle[0]].where
-        findings.error(where, f"groups contain themselves: {' > '.join(circle)}")
+        names = circle if len(circle) <= 12 else [*circle[:8], "…", *circle[-3:]]
+        findings.error(where, f"groups contain themselves: {' > '.join(names)}")
     return tree
 
 

@@ -97,7 +97,7 @@ def _contents(path: Path) -> bytes:
 
 
 def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInventory | None:
-    root = ranges.expand_document(root, findings)
+    root, unknown = ranges.expand_document(root, findings)
     file, broken = _validate(_plain(root), root, findings)
     if file is None:
         return None
@@ -116,7 +116,7 @@ def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInve
             for n in names
         }
     inventory = resolve(file, path, places)
-    checks.check(checks.Context(file, inventory, root, findings, broken))
+    checks.check(checks.Context(file, inventory, root, findings, broken, unknown))
     return LoadedInventory(inventory, file, root, findings.warnings)
 
 
