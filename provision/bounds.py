@@ -24,6 +24,8 @@ READ_SECONDS = 600.0
 ANSWER = 64 * MIB
 #: Bytes that a page of keys should have: a page of larger values gets fewer keys.
 PAGE_BYTES = 8 * MIB
+#: Bytes of a value that is parsed as a worker's: JSON takes some twenty times its size in memory.
+VALUE = 256 << 10
 #: Names of Alluxio clusters in one etcd. Nobody has seen more than some dozens.
 CLUSTERS = 10_000
 #: Members in one answer. etcd advises against more than seven; learners and leaving members count.

@@ -15,17 +15,21 @@ from typing import Any, TypeVar
 import pytest
 
 from provision import bounds
+from provision.alluxio.commands.nodes import InfoNodes
 from provision.alluxio.membership import clusters, registrations
 from provision.alluxio.membership.watch_cache import WatchCache
+from provision.check_nodes import State, collect
 from provision.errors import ProvisionError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdError, EtcdRefused, EtcdTooMuch, EtcdUnreachable, Reason
-from provision.etcd.api.values import Changes
+from provision.etcd.api.values import Changes, Endpoint
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
+from provision.inventory.resolved import Inventory
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot
 from tests.component.hostile_etcd import Hostile
+from tests.unit import builders
 
 T = TypeVar("T")
 #: Seconds in which a read has to end: a whole one of the largest takes some seconds here.
@@ -434,3 +438,65 @@ def test_a_hostile_member_does_not_hide_what_another_one_says(
         with pytest.raises(EtcdUnreachable) as caught:
             within(lambda: alone.read(lambda c: registrations.read(c, "a")))
         assert caught.value.reason is Reason.ODD
+
+
+class TestViews:
+    """``check-nodes`` and ``list-clusters`` on a real etcd that someone has filled."""
+
+    LIMIT = 3000
+
+    @pytest.fixture
+    def filled(
+        self, boot: Boot, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[tuple[Inventory, EtcdClient]]:
+        monkeypatch.setattr(bounds, "KEYS", self.LIMIT)
+        value = '{"WorkerNetAddress":{"Host":"w1","RpcPort":29999},"State":"AUTHORIZED"}'
+        with boot() as running:
+            (member,) = running.cluster.members
+            with EtcdClient(Endpoint("127.0.0.1", member.client_port)) as client:
+                lease = client.lease_grant(600)
+                for prefix in ("/DHT/c/AUTHORIZED/", "/ServiceDiscovery/c/"):
+                    client.put(f"{prefix}a-w1", value, lease=lease)
+                for n in range(self.LIMIT):
+                    client.put(f"/DHT/c/AUTHORIZED/x{n:05}", "{}")
+                inventory = builders.inventory(
+                    builders.alluxio(builders.worker("w1"), builders.worker("w2"))
+                )
+                yield replace(inventory, etcd=running.cluster), client
+
+    def test_they_show_what_they_have(
+        self, filled: tuple[Inventory, EtcdClient], fleet: Fleet
+    ) -> None:
+        inventory, _ = filled
+        etcd = Etcd(inventory.etcd, fleet)
+        seen = collect.run(
+            inventory, etcd, ask=lambda *_: InfoNodes("w1", error="no answer", installed=False)
+        )
+        found = {n.name: n for n in seen.nodes if n.name}
+        assert found["w1"].state is State.LIVE
+        assert found["w2"].state is State.UNDETERMINED
+        (cut,) = [p for p in seen.problems if p.id == "etcd-answer-cut"]
+        assert cut.what == (
+            "not everything was read, and what is not there may exist: "
+            "below /DHT/c/AUTHORIZED/: more than 3000 keys"
+        )
+        assert seen.exit_code == 1
+        listed = clusters.look(inventory, etcd, partial=True)
+        assert [(c.name, c.live) for c in listed.clusters] == [("c", 1)]
+        assert listed.document()["cut"] == "below /DHT/: more than 3000 keys"
+
+    def test_a_plan_needs_everything(
+        self, filled: tuple[Inventory, EtcdClient], fleet: Fleet
+    ) -> None:
+        inventory, client = filled
+        etcd = Etcd(inventory.etcd, fleet)
+        assert refused(client, lambda: clusters.look(inventory, etcd)).id == "etcd-answer-cut"
+        error = refused(client, lambda: registrations.read(client, "c"))
+        assert error.id == "etcd-answer-cut"
+        client.delete("/DHT/c/AUTHORIZED/x00000")
+        assert len(registrations.read(client, "c").authorized) == self.LIMIT
+
+
+def test_a_value_that_is_no_workers_is_not_parsed() -> None:
+    value = b"[" + b"[]," * (1 << 20) + b"[]]"
+    assert isinstance(registrations.parse("w", value), registrations.UnknownRegistration)

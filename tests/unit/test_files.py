@@ -23,7 +23,7 @@ from provision.errors import InventoryError, PreflightFailed, UsageError
 from provision.etcd.api.values import KeyValue
 from provision.etcd.pki import keyfiles, own_ca
 from provision.files import make_folder, read_bytes, read_text, require_regular
-from provision.inventory import loader
+from provision.inventory import example, loader
 from provision.inventory.model import Secret, Source
 from provision.plans.etcd.data import backup_etcd
 from provision.ssh.known_hosts import KnownHosts
@@ -184,6 +184,12 @@ class TestUmask:
         files.write_whole(tmp_path / "out" / "f", "x")
         files.write_whole(tmp_path / "out" / "secret", "x", private=True)
         assert modes(tmp_path) == {"out": "775", "out/f": "664", "out/secret": "600"}
+
+    def test_a_new_inventory(self, tmp_path: Path) -> None:
+        example.write_example(tmp_path / "i.yml")
+        assert modes(tmp_path) == {"i.yml": "664"}
+        with pytest.raises(UsageError, match="no inventory was written"):
+            example.write_example(tmp_path / "i.yml")
 
     def test_a_folder_that_is_there_stays_as_it_is(self, tmp_path: Path) -> None:
         (tmp_path / "there").mkdir(mode=0o755)

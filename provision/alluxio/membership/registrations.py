@@ -113,6 +113,8 @@ def live_prefix(cluster: str) -> str:
 
 def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
     """A registration's value. Never raises; all texts are safe to print."""
+    if len(value) > bounds.VALUE:
+        return UnknownRegistration(worker_id, printable(value, EXCERPT))
     try:
         entity = document(value)
         address = entity["WorkerNetAddress"]
