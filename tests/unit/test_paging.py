@@ -79,7 +79,16 @@ def test_the_bound_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store([kv(b"a%02d" % n) for n in range(90)])
     found = paging.read(store, b"a", b"b", page=10, clock=lambda: next(times))
     assert found.cut == "the member gave no more in 600 s"
-    assert len(found.keys) == 40
+    assert len(found.keys) == 40  # four pages, none of which grew: each took 200 s
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(0.1, 9), (2.0, 50)])
+def test_pages_grow_while_they_come_quickly(seconds: float, asked: int) -> None:
+    times: Iterator[float] = itertools.count(0.0, seconds)
+    store = Store([kv(b"a%05d" % n) for n in range(5000)])
+    found = paging.read(store, b"a", b"b", page=100, clock=lambda: next(times))
+    assert (len(found.keys), found.cut) == (5000, "")
+    assert store.asked == asked
 
 
 @pytest.mark.parametrize(

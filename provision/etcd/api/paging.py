@@ -20,6 +20,10 @@ from provision.text import printable
 PAGE = 2000
 #: A page that was refused as too large has so many times fewer keys when it is asked for again.
 SHRINK = 16
+#: A page grows up to so many times the first one's keys, while each comes in so many seconds.
+MOST, QUICK = 8, 1.0
+#: A slow page shrinks again, but not below so many keys: the member itself may be slow.
+LEAST = 500
 
 
 class Page(NamedTuple):
@@ -71,8 +75,10 @@ def read(
     found: list[KeyValue] = []
     notes: list[str] = []
     size, count = 0, page
-    deadline = clock() + bounds.READ_SECONDS
+    now = clock()
+    deadline = now + bounds.READ_SECONDS
     while True:
+        before = now
         # One key beyond the limit shows that there are more.
         left = min(count, bounds.KEYS + 1 - len(found))
         if limit is not None:
@@ -92,6 +98,7 @@ def read(
                 name = printable(answer.keys[0].key, 120)
                 notes = [*notes[:4], f"the value of {name} has more than {_mib(bounds.ANSWER)}"]
         _check(answer, start, end, left)
+        now = clock()
         revision = revision or answer.revision
         found.extend(answer.keys)
         got = sum(len(kv.key) + len(kv.value) for kv in answer.keys)
@@ -102,13 +109,16 @@ def read(
             break
         elif size > bounds.KEY_BYTES:
             notes.append(f"more than {_mib(bounds.KEY_BYTES)} of keys and values")
-        elif clock() > deadline:
+        elif now > deadline:
             notes.append(f"the member gave no more in {bounds.READ_SECONDS:g} s")
         else:
             start = found[-1].key + b"\0"
             fitting = bounds.PAGE_BYTES * len(answer.keys) // max(1, got)
-            # It grows slowly again: the next keys may be as large as those that were refused.
-            count = max(1, min(page, fitting, 8 * len(answer.keys)))
+            # For each page etcd counts all keys that follow, so large pages are cheaper. They grow
+            # step by step: the next keys may be larger, and each answer has to come in time.
+            came = len(answer.keys)
+            grown = 2 * came if now - before < QUICK else max(came // 2, min(came, LEAST))
+            count = max(1, min(MOST * page, fitting, grown))
             continue
         break
     return Scan(revision, found[: bounds.KEYS], "; ".join(notes))
