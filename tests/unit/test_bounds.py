@@ -5,12 +5,14 @@ Files are in test_files.py, etcd's pages in test_paging.py, SSH in tests/compone
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +121,30 @@ def test_facts_take_time_in_proportion(body: Callable[[int], str]) -> None:
     with pytest.raises(Unreachable):
         facts.parse(Result(0, text, "", 1.0), "h")
     assert time.process_time() - started < 10
+
+
+#: Modules that read files of this package, or of another installed one.
+OWN_FILES = {
+    "alluxio/worker/scopes.py",
+    "cli/explain.py",
+    "etcd/api/protocol.py",
+    "host/facts.py",
+    "inventory/settings.py",
+    # It reads what this tool has written to its cache.
+    "alluxio/worker/tarball.py",
+}
+
+
+def test_no_file_is_read_without_a_limit() -> None:
+    """Whatever names a file, :mod:`provision.files` reads it."""
+    package = Path(bounds.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("read_text", "read_bytes")
+        and not (isinstance(node.func.value, ast.Name) and node.func.value.id == "files")
+    }
+    assert found <= OWN_FILES
