@@ -60,15 +60,15 @@ class Kubectl:
             )
         except OSError as error:
             raise self.missing(error) from error
-        try:
-            out, err = _outputs(child, timeout)
-        except subprocess.TimeoutExpired:
-            raise self.error(arguments[0], f"no answer in {timeout:g} s") from None
-        except OverflowError as error:
-            raise self.error(arguments[0], str(error)) from None
-        finally:
-            child.kill()
-            child.wait()
+        with child:  # at its end this closes the pipes, and waits
+            try:
+                out, err = _outputs(child, timeout)
+            except subprocess.TimeoutExpired:
+                raise self.error(arguments[0], f"no answer in {timeout:g} s") from None
+            except OverflowError as error:
+                raise self.error(arguments[0], str(error)) from None
+            finally:
+                child.kill()
         if child.returncode != 0:
             raise self.error(arguments[0], last_line(err.decode(errors="replace")))
         return out.decode(errors="replace")
