@@ -12,12 +12,13 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from provision import tar_reader
+from provision import bounds, tar_reader
 from provision.errors import PreflightFailed, Problem
+from provision.files import make_folder, read_text, require_regular
 from provision.ids import Id
 from provision.inventory.model import Source
 from provision.tar_reader import Seen
-from provision.text import printable
+from provision.text import printable, size
 
 #: A download that sends nothing for this long (seconds) has failed.
 DOWNLOAD_TIMEOUT = 30.0
@@ -112,7 +113,9 @@ def file_name(source: Source) -> str:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, lower-case hex."""
+    """The sha256 of a file, lower-case hex. Raises ``OSError``, also for what is no regular
+    file."""
+    require_regular(path, bounds.TARBALL)
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(READ):
@@ -133,7 +136,7 @@ def _expected(source: Source) -> str:
     name = file_name(source)
     sums = Path(declared[5:])
     try:
-        lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(sums, bounds.CHECKSUMS, errors="replace").splitlines()
     except OSError as error:
         raise _bad(
             str(sums),
@@ -165,7 +168,7 @@ def _download(source: Source, expected: str, target: Path) -> None:
 
     assert source.url is not None
     sha = hashlib.sha256()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".download-")
     temporary = Path(name)
     try:
@@ -174,7 +177,14 @@ def _download(source: Source, expected: str, target: Path) -> None:
             # The model accepts only http and https.
             urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT) as response,  # nosec B310
         ):
-            while chunk := response.read(READ):
+            flow = bounds.Flow()
+            # read1: a server that drips would keep read() waiting for a whole piece.
+            while chunk := response.read1(READ):
+                flow.add(len(chunk))
+                if flow.drips:
+                    raise TimeoutError(flow.slow)
+                if flow.count > bounds.TARBALL:
+                    raise OSError(f"it has more than {size(bounds.TARBALL)}")
                 file.write(chunk)
                 sha.update(chunk)
         if (actual := sha.hexdigest()) != expected:

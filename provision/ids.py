@@ -43,6 +43,8 @@ Id = Literal[
     "disk-full",
     "disk-unsuitable",
     "endpoints-stale",
+    "etcd-answer-cut",
+    "etcd-answer-odd",
     "etcd-clusters-differ",
     "etcd-data-differ",
     "etcd-history-behind",

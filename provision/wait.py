@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -69,3 +72,25 @@ def until(
         if good(seen) or deadline.passed:
             return seen
         deadline.pause(every)
+
+
+@contextlib.contextmanager
+def ending(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """Within this context ``connection`` ends after ``seconds``, also one that TLS has taken over.
+
+    A socket's own timeout limits each wait only: a peer that sends a byte now and then has no end.
+    """
+    same = connection.dup()
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            same.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        same.close()

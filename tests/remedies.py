@@ -486,6 +486,16 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=("deploy-etcd --no-workers",),
         why="deploy-etcd --no-workers is the command that caused it; the text says: without",
     ),
+    "etcd-answer-cut": Row(
+        _component("hostile_member", "an_endless_range_is_cut"),
+        named=("list-clusters", "forget-worker", "enable-auth"),
+        why="the operator finds out who writes so much, and deletes it",
+    ),
+    "etcd-answer-odd": Row(
+        _component("hostile_member", "a_range_without_progress_is_an_error"),
+        named=("check-nodes", "logs --host", "replace-member"),
+        why="the member is replaced like any other one: see member-odd",
+    ),
     "etcd-clusters-differ": Row(
         _lab("which_cluster", "an_odd_cluster_of_one_is_not_taken_for_the_cluster"),
         heals={

@@ -7,6 +7,7 @@ from pathlib import Path
 from provision.ansible import ini, yml
 from provision.ansible.tree import Tree, Vars
 from provision.errors import InventoryError, Problem
+from provision.files import read_bytes
 from provision.ids import Id
 from provision.inventory.findings import unreadable
 
@@ -50,14 +51,14 @@ def read(path: Path, findings: Findings) -> Tree:
         host.file_vars = _vars(path.parent / "host_vars", name, findings)
     if circle := tree.circle():
         where = tree.groups[circle[0]].where
-        findings.error(where, f"groups contain themselves: {' > '.join(circle)}")
+        names = circle if len(circle) <= 12 else [*circle[:8], "…", *circle[-3:]]
+        findings.error(where, f"groups contain themselves: {' > '.join(names)}")
     return tree
 
 
 def _text(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read(yml.MAX_BYTES + 1)
+        data = read_bytes(path, yml.MAX_BYTES, cut=True)
         if len(data) > yml.MAX_BYTES:
             raise ValueError(f"larger than {yml.MAX_BYTES >> 20} MiB")
         return data.decode("utf-8-sig")

@@ -78,29 +78,39 @@ class Tree:
             found.update(below.hosts)
         return list(found)
 
-    def _below(self, name: str, above: tuple[str, ...] = ()) -> Iterator[Group]:
-        if name in above or name not in self.groups:
-            return
-        yield self.groups[name]
-        for child in self.groups[name].children:
-            yield from self._below(child, (*above, name))
+    def _below(self, name: str) -> Iterator[Group]:
+        """A group and the groups below it, each once. Without recursion: groups may be nested
+        deeper than calls may."""
+        seen: set[str] = set()
+        left = [name]
+        while left:
+            found = left.pop()
+            if found in seen or found not in self.groups:
+                continue
+            seen.add(found)
+            yield self.groups[found]
+            left.extend(reversed(self.groups[found].children))
 
     def circle(self) -> list[str] | None:
         """The groups of a circle, one after the other; None without a circle."""
         done: set[str] = set()
-
-        def search(name: str, above: list[str]) -> list[str] | None:
-            if name in above:
-                return [*above[above.index(name) :], name]
-            if name in done or name not in self.groups:
-                return None
-            for child in self.groups[name].children:
-                if (found := search(child, [*above, name])) is not None:
-                    return found
-            done.add(name)
-            return None
-
-        return next((c for name in self.groups if (c := search(name, [])) is not None), None)
+        for start in self.groups:
+            path: dict[str, Iterator[str]] = {}
+            into: str | None = start
+            while into is not None or path:
+                if into is not None and into in path:
+                    names = list(path)
+                    return [*names[names.index(into) :], into]
+                if into is not None and into not in done and into in self.groups:
+                    path[into] = iter(self.groups[into].children)
+                if not path:
+                    break
+                last = next(reversed(path))
+                into = next(path[last], None)
+                if into is None:
+                    done.add(last)
+                    del path[last]
+        return None
 
     def variables(self) -> dict[str, Vars]:
         """Every host's variables, by Ansible's precedence.
@@ -110,10 +120,6 @@ class Tree:
         higher ``ansible_group_priority``, then the later name.
         """
         depths = self._depths()
-        above: dict[str, set[str]] = {name: set() for name in self.hosts}
-        for group in self.groups:
-            for member in self.members(group) if group != "all" else ():
-                above[member].add(group)
 
         def order(name: str) -> tuple[int, int, str]:
             group = self.groups[name]
@@ -121,10 +127,17 @@ class Tree:
             priority = int(given.text) if given is not None and given.text.isdigit() else 1
             return depths.get(name, 1), priority, name
 
+        above: dict[str, list[Group]] = {name: [] for name in self.hosts}
+        for name in sorted(self.groups, key=order):
+            group = self.groups[name]
+            if name != "all" and (group.vars or group.file_vars):
+                for member in self.members(name):
+                    above[member].append(group)
+
         found: dict[str, Vars] = {}
         top = self.groups["all"]
         for name, host in self.hosts.items():
-            groups = [self.groups[g] for g in sorted(above[name], key=order)]
+            groups = above[name]
             layers = [top.vars, *(g.vars for g in groups)]
             layers += [top.file_vars, *(g.file_vars for g in groups), host.vars, host.file_vars]
             found[name] = {k: v for layer in layers for k, v in layer.items()}
@@ -132,14 +145,13 @@ class Tree:
 
     def _depths(self) -> dict[str, int]:
         """The greatest distance of each group below ``all``."""
+        known = set(self.groups)
         below = {child for g in self.groups.values() if g.name != "all" for child in g.children}
         depths: dict[str, int] = {}
         level = {name for name in self.groups if name != "all" and name not in below}
         depth = 1
         while level and depth <= len(self.groups):
             depths.update(dict.fromkeys(level, depth))
-            level = {child for name in level for child in self.groups[name].children} & set(
-                self.groups
-            )
+            level = {child for name in level for child in self.groups[name].children} & known
             depth += 1
         return depths

@@ -22,7 +22,7 @@ from provision.check_nodes.result import CheckReport
 from provision.check_nodes.verdict import NodeVerdict
 from provision.check_nodes.verdicts import verdicts
 from provision.errors import Problem, ProvisionError
-from provision.etcd.api.client import DEFAULT_TIMEOUT
+from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
@@ -184,10 +184,14 @@ def _look_at_etcd(
 
 def _read(inventory: Inventory, etcd: Etcd, timeout: float, ended: Expired | None = None) -> _Read:
     """``ended``: the known state of the leases; if given, they are not asked for again."""
-    with etcd.any(timeout=timeout) as client:
-        registered = registrations.read(client, inventory.cluster)
-        names = clusters.names(client)
+
+    def read(client: EtcdClient) -> _Read:
+        registered = registrations.read(client, inventory.cluster, partial=True)
+        names, cut = clusters.names_and_cut(client)
+        registered = replace(registered, cut="; ".join(filter(None, (registered.cut, cut))))
         return _Read(registered, names, ended or leases.expired(client, registered))
+
+    return etcd.read(read, timeout=timeout)
 
 
 def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
@@ -211,8 +215,8 @@ def of_clusters(
 ) -> list[Problem]:
     """Problems with data in etcd: of other clusters, or of another membership of this cluster."""
     found = clusters.mixed_up(cluster, others, registered)
-    left = type_change.unused(alluxio, registered)
-    return [*found, left] if left is not None else found
+    more = (registrations.missing(registered.cut), type_change.unused(alluxio, registered))
+    return [*found, *(problem for problem in more if problem is not None)]
 
 
 def ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:

@@ -237,7 +237,7 @@ class _Live:
                         return
                     if mirror is None or not mirror.goes_on(client):
                         mirror = WatchCache(client, self._inventory.cluster)
-                    self._publish(mirror, clusters.names(client))
+                    self._publish(mirror, clusters.names_and_cut(client)[0])
                     failed = 0
                     for seen in client.watch(mirror.since):
                         with self._news:  # keep the answer of `info nodes` from before

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 
 from provision.alluxio.commands.nodes import NodeRow
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import (
+    Entry,
     Registration,
     RegistrationSnapshot,
     UnknownRegistration,
 )
 from provision.check_nodes.verdict import NodeVerdict, State, address, undeclared, verdict
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+
+#: Ids that a note lists.
+SHOWN = 4
 
 
 @dataclass(slots=True)
@@ -99,7 +104,8 @@ def join(
                 one.known,
             )
         )
-    return _with_rows_of_no_id(found, info, {one.worker_id for one in seen})
+    ids = {one.worker_id for one in seen}
+    return _with_rows_of_no_id(found, info, ids, whole=not registered.cut)
 
 
 def _stale(since: int) -> str:
@@ -114,16 +120,15 @@ def _ids(
     """Every id in etcd. The live key's value is the newer one."""
     authorized = registered.authorized if with_authorized else {}
     found: list[_Seen] = []
+    sharing = _sharing(authorized, registered.live)
     for worker_id in dict.fromkeys([*authorized, *registered.live]):
         permanent, live = authorized.get(worker_id), registered.live.get(worker_id)
         entry = live or permanent
         assert entry is not None
         registration = entry.registration
-        notes: list[str] = []
+        notes: list[str] = _decommissioned(live, permanent)
         if isinstance(registration, Registration):
             host, port = registration.host, registration.rpc_port
-            if registration.state == "DECOMMISSIONED":
-                notes.append("decommissioned in etcd")
         else:
             notes.append(f"its value in etcd is of an unknown form: {registration.excerpt}")
             # Alluxio itself may be able to read it.
@@ -131,7 +136,9 @@ def _ids(
             host, port = (row.host, row.port) if row is not None else ("", 0)
         if live is not None and not live.key.lease:
             notes.append("its live key has no lease, so the key does not show that the worker runs")
-        if live is not None and permanent is None and with_authorized:
+        notes += _identity_notes(worker_id, live, permanent, sharing)
+        # Where not all keys were read, the AUTHORIZED key may be there.
+        if live is not None and permanent is None and with_authorized and not registered.cut:
             notes.append("live without an AUTHORIZED key")
         if live is not None and permanent is not None and _differ(live, permanent):
             notes.append("its live and its AUTHORIZED key have different addresses")
@@ -148,6 +155,60 @@ def _ids(
             )
         )
     return found
+
+
+def _decommissioned(live: Entry | None, permanent: Entry | None) -> list[str]:
+    """The note that one or both keys say DECOMMISSIONED."""
+    keys = [
+        name
+        for name, entry in (("live", live), ("AUTHORIZED", permanent))
+        if entry is not None
+        and isinstance(entry.registration, Registration)
+        and entry.registration.state == "DECOMMISSIONED"
+    ]
+    there = sum(entry is not None for entry in (live, permanent))
+    if not keys:
+        return []
+    which = "" if len(keys) == there else f" in its {keys[0]} key, not in the other"
+    return [f"decommissioned in etcd{which}"]
+
+
+def _identity(entry: Entry | None) -> str:
+    """The id that the value itself has; empty when unknown."""
+    registration = entry.registration if entry is not None else None
+    return registration.identity if isinstance(registration, Registration) else ""
+
+
+def _sharing(
+    authorized: Mapping[str, Entry], live: Mapping[str, Entry]
+) -> Mapping[str, dict[str, None]]:
+    """By identity, the ids of the keys whose values have it."""
+    found: dict[str, dict[str, None]] = {}
+    for entries in (authorized, live):
+        for worker_id, entry in entries.items():
+            if identity := _identity(entry):
+                found.setdefault(_bare(identity), {})[worker_id] = None
+    return found
+
+
+def _identity_notes(
+    worker_id: str,
+    live: Entry | None,
+    permanent: Entry | None,
+    sharing: Mapping[str, dict[str, None]],
+) -> list[str]:
+    """The notes about identities: Alluxio goes by the value, whatever the key is named."""
+    notes: list[str] = []
+    for identity in dict.fromkeys(filter(None, (_identity(live), _identity(permanent)))):
+        if _bare(identity) != _bare(worker_id):
+            notes.append(f"its key is named {worker_id}, its value says {identity}")
+        same = sharing[_bare(identity)]
+        if len(same) > 1:
+            others = [other for other in islice(same, SHOWN + 1) if other != worker_id][:SHOWN]
+            more = len(same) - 1 - len(others)
+            named = ", ".join(others) + (f" and {more} more" if more else "")
+            notes.append(f"the same identity {identity} is in the key of {named}")
+    return notes
 
 
 def _differ(one: registrations.Entry, other: registrations.Entry) -> bool:
@@ -243,7 +304,7 @@ def _stranger(
 
 
 def _with_rows_of_no_id(
-    found: list[NodeVerdict], info: Sequence[NodeRow] | None, ids: set[str]
+    found: list[NodeVerdict], info: Sequence[NodeRow] | None, ids: set[str], *, whole: bool
 ) -> list[NodeVerdict]:
     """``found``, with the rows of ``info nodes`` that are not in etcd."""
     missing = {
@@ -255,6 +316,8 @@ def _with_rows_of_no_id(
             continue
         at = missing.get((row.host.lower(), row.port))
         note = f"info nodes lists {row.worker_id}, etcd does not"
+        if not whole:
+            note = f"info nodes lists {row.worker_id}; not all keys of etcd were read"
         if at is None:
             result.append(undeclared(row, note))
         else:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: With more workers than this, healthy workers are only counted.
 LISTED = 100
+#: Rows of the table at most, also of workers with problems: a terminal takes 1 ms for each.
+MOST_ROWS = 2000
 
 _STYLES = {
     State.LIVE: "green",
@@ -100,7 +102,7 @@ def drawn(report: CheckReport) -> Group:
 
     parts: list[RenderableType] = [_members(report), ""]
     if report.alluxio is not None:
-        shown = [n for n in report.nodes if not n.ok or len(report.nodes) <= LISTED]
+        shown = [n for n in report.nodes if not n.ok or len(report.nodes) <= LISTED][:MOST_ROWS]
         parts += _listed(report, shown)
     return Group(*parts, *_problems(report), *_summary(report))
 

@@ -39,6 +39,8 @@ def verdicts(
         found = _by_ports(alluxio, info, reachable or {})
     elif registered is not None:
         found = etcd_view.join(alluxio, registered, info, identities or {}, expired)
+        if registered.cut:  # a key that was not found may be among those that were not read
+            found = [replace(n, state=State.UNDETERMINED) if _absent(n) else n for n in found]
     elif info is not None:
         found = _by_info_nodes(alluxio, info)
     else:
@@ -50,6 +52,10 @@ def verdicts(
     return (
         found if listeners is None else [_with_listeners(n, seen.get(n.name or "")) for n in found]
     )
+
+
+def _absent(n: NodeVerdict) -> bool:
+    return n.state in (State.UNREGISTERED, State.FAILED)
 
 
 def _with_listeners(n: NodeVerdict, seen: Readiness | None) -> NodeVerdict:

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from provision import bounds
 from provision.errors import UsageError
+from provision.files import make_folder, read_text
 from provision.ssh.session import Session
 from provision.text import document, printable
 
@@ -131,7 +133,7 @@ def note(by: Author, name: str, changes: Sequence[str], *, ok: bool) -> None:
     )
     path = local_log()
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size >= MAX_BYTES:
                 path.replace(path.with_name(f"{path.name}.1"))
@@ -151,7 +153,7 @@ def read_local(count: int) -> list[Entry]:
     path = local_log()
     for file in (path.with_name(f"{path.name}.1"), path):
         with contextlib.suppress(FileNotFoundError):
-            found += file.read_text(encoding="utf-8", errors="replace").splitlines()
+            found += read_text(file, bounds.DOCUMENT, errors="replace").splitlines()
     return parse(found[-count:])
 
 

@@ -324,7 +324,7 @@ class _Parser:
         self.unreachable: dict[tuple[str, int], str] = {}
         self.resolved: dict[str, str] = {}
         self.pending: set[str] = set()
-        self.commands: dict[str, str] = {}
+        self.commands: dict[str, list[str]] = {}
         self.ways: dict[str, Way] = {}
 
     def line(self, line: str) -> None:
@@ -378,12 +378,12 @@ class _Parser:
             case "pending":
                 self.pending.add(rest)
             case "command":
-                self.commands[rest] = ""
+                self.commands[rest] = []
             case "said":
                 label = rest.partition("|")[0]
                 # The text stays as it is: the reader of a command's output knows its form, such as
                 # tabs.
-                self.commands[label] += line.partition("|")[2] + "\n"
+                self.commands[label].append(line.partition("|")[2] + "\n")
             case _:
                 raise ValueError(f"unexpected line {line[:80]!r}")
 
@@ -447,7 +447,7 @@ class _Parser:
             unreachable=self.unreachable,
             resolved=self.resolved,
             pending_restarts=frozenset(self.pending),
-            commands=self.commands,
+            commands={label: "".join(said) for label, said in self.commands.items()},
             ways=self.ways,
         )
 

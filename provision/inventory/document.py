@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -236,6 +236,19 @@ def _mark(event: Any) -> Mark:
     return Mark(at.line + 1, at.column + 1)
 
 
+def _used_at(node: Node, place: Mark) -> Node:
+    """A copy of ``node`` whose marks say that it is used at ``place``."""
+    if isinstance(node, Scalar):
+        return replace(node, mark=node.mark.at(place))
+    if isinstance(node, Sequence):
+        return Sequence(tuple(_used_at(n, place) for n in node.items), node.mark.at(place))
+    entries = {
+        name: Entry(replace(e.key, mark=e.key.mark.at(place)), _used_at(e.value, place))
+        for name, e in node.entries.items()
+    }
+    return Mapping(entries, node.mark.at(place))
+
+
 @dataclass
 class _Composer:
     """Builds the tree. ``size`` counts nodes as if every alias were written out."""
@@ -315,7 +328,7 @@ class _Composer:
         self.aliased += size
         if self.aliased > MAX_ALIASED_NODES:
             raise _Unreadable(mark, "the aliases of this file expand without bounds")
-        return node
+        return _used_at(node, mark)
 
     def sequence(self, mark: Mark, depth: int) -> Sequence:
         items: list[Node] = []

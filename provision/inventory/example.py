@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from provision.errors import Problem, UsageError
@@ -251,8 +252,10 @@ def write_new(path: Path, text: str) -> None:
     """Writes an inventory to ``path``, with the program in use in its comments. Raises UsageError
     when ``path`` exists."""
     try:
-        # Mode x: an existing file stays, even if it was made a moment ago.
-        with open(path, "x", encoding="utf-8") as file:
+        # O_EXCL: an existing file stays, even if it was made a moment ago.
+        # Whatever the umask: who may write it decides what is done on the hosts as root.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(rendered(text))
     except FileExistsError:
         problem = Problem(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +11,29 @@ from provision.errors import Problem
 from provision.ids import Id
 from provision.text import printable
 
+#: Places that a problem lists at most.
+USES = 4
+
 
 class Mark(NamedTuple):
-    """A place in the file; both count from 1."""
+    """A place in the file; both count from 1.
+
+    ``used``: line and column of the alias through which the text there is used; empty when the text
+    stands where it is used.
+    """
 
     line: int
     column: int
+    used: tuple[int, ...] = ()
+
+    def at(self, place: Mark) -> Mark:
+        """The same text, as it is used at ``place``."""
+        return self._replace(used=(place.line, place.column))
+
+    @property
+    def here(self) -> tuple[int, ...]:
+        """Where the text is used."""
+        return self.used or (self.line, self.column)
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> Problem:
@@ -33,6 +52,8 @@ class Findings:
     def __init__(self, name: str) -> None:
         self.name = name
         self._found: dict[tuple[Mark, str], Problem] = {}
+        #: Where the text of a problem is used through an alias, by its own place and the problem.
+        self._used: dict[tuple[int, int, str], dict[tuple[int, ...], None]] = {}
 
     def error(self, mark: Mark, what: str, remedy: str = "", *, id: Id) -> None:
         self._add(mark, what, remedy, "error", id)
@@ -41,8 +62,9 @@ class Findings:
         self._add(mark, what, remedy, "warning", id)
 
     def where(self, mark: Mark) -> str:
-        """``file:line:column``, which editors and terminals can follow."""
-        return f"{self.name}:{mark.line}:{mark.column}"
+        """Where ``mark`` is used, as ``file:line:column``, which editors and terminals can
+        follow."""
+        return ":".join(map(str, (self.name, *mark.here)))
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -55,9 +77,23 @@ class Findings:
     def _add(self, mark: Mark, what: str, remedy: str, severity: str, id: Id) -> None:
         # Both may quote the file, and the file may contain anything.
         shown = printable(what), printable(remedy)
-        problem = Problem(self.where(mark), *shown, severity, id=id)
-        self._found.setdefault((mark, what), problem)
+        own = f"{self.name}:{mark.line}:{mark.column}"
+        problem = Problem(own, *shown, severity, id=id)
+        self._found.setdefault((mark._replace(used=()), what), problem)
+        if mark.used:  # an alias, or a merge: there the text is right or wrong, and here it stands
+            self._used.setdefault((mark.line, mark.column, what), {})[mark.used] = None
 
     def _of(self, severity: str) -> tuple[Problem, ...]:
         in_order = sorted(self._found.items(), key=lambda found: found[0][0])
-        return tuple(problem for _, problem in in_order if problem.severity == severity)
+        return tuple(
+            self._with_uses(problem, self._used.get((mark.line, mark.column, what), {}))
+            for (mark, what), problem in in_order
+            if problem.severity == severity
+        )
+
+    def _with_uses(self, problem: Problem, uses: dict[tuple[int, ...], None]) -> Problem:
+        if not uses:
+            return problem
+        places = [f"{self.name}:{line}:{column}" for line, column in islice(uses, USES)]
+        more = f" and {len(uses) - USES} more places" if len(uses) > USES else ""
+        return replace(problem, what=f"{problem.what}; used at {', '.join(places)}{more}")

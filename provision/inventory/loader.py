@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from provision.errors import InventoryError, Problem
+from provision.files import read_bytes
 from provision.inventory import checks, document, model, ranges
 from provision.inventory.findings import Findings, Mark, unreadable
 from provision.inventory.resolved import Inventory, resolve
@@ -86,8 +87,7 @@ def read(path: Path) -> LoadedInventory:
 
 def _contents(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(document.MAX_BYTES + 1)
+        return read_bytes(path, document.MAX_BYTES, cut=True)
     except FileNotFoundError:
         remedy = f"write one: invoke init-inventory --path {path}"
         problem = Problem(str(path), "no such file", remedy, id="inventory-missing")
@@ -97,7 +97,7 @@ def _contents(path: Path) -> bytes:
 
 
 def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInventory | None:
-    root = ranges.expand_document(root, findings)
+    root, unknown = ranges.expand_document(root, findings)
     file, broken = _validate(_plain(root), root, findings)
     if file is None:
         return None
@@ -116,7 +116,7 @@ def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInve
             for n in names
         }
     inventory = resolve(file, path, places)
-    checks.check(checks.Context(file, inventory, root, findings, broken))
+    checks.check(checks.Context(file, inventory, root, findings, broken, unknown))
     return LoadedInventory(inventory, file, root, findings.warnings)
 
 

@@ -17,6 +17,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from provision import bounds
+from provision.files import read_text
 from provision.inventory import system_folders
 from provision.inventory.membership_type import MembershipType
 from provision.render import env_value
@@ -296,7 +298,7 @@ class Secret(Model):
                 raise LookupError(f"environment variable {self.env} is not set")
             return os.environ[self.env]
         assert self.file is not None
-        return self.file.read_text(encoding="utf-8").rstrip("\n")
+        return read_text(self.file, bounds.SECRET).rstrip("\n")
 
 
 class SshSecret(Secret):

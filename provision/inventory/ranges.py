@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from itertools import product
 
-from provision.inventory.document import Entry, Mapping, Node, Scalar
+from provision.inventory.document import Entry, Mapping, Node, Path, Scalar
 from provision.inventory.findings import Findings, Mark
 
 #: The most entries that one file may expand to.
@@ -68,22 +68,33 @@ def _numbers(inside: str) -> list[str]:
     return numbers
 
 
-def expand_document(root: Mapping, findings: Findings) -> Mapping:
-    """``root`` with the ranges among members and workers written out."""
+def expand_document(root: Mapping, findings: Findings) -> tuple[Mapping, set[Path]]:
+    """``root`` with the ranges among members and workers written out.
+
+    Also the paths of the mappings with a name that could not be read: how many hosts they have is
+    not known.
+    """
+    unknown: set[Path] = set()
     for group, hosts in _EXPANDED:
         section = root.get(group)
         entries = section.get(hosts) if isinstance(section, Mapping) else None
         if isinstance(section, Mapping) and isinstance(entries, Mapping):
-            root = root.replaced(group, section.replaced(hosts, _expand_entries(entries, findings)))
-    return root
+            expanded, whole = _expand_entries(entries, findings)
+            root = root.replaced(group, section.replaced(hosts, expanded))
+            if not whole:
+                unknown.add((group, hosts))
+    return root, unknown
 
 
-def _expand_entries(hosts: Mapping, findings: Findings) -> Mapping:
+def _expand_entries(hosts: Mapping, findings: Findings) -> tuple[Mapping, bool]:
+    """The entries with their ranges written out, and whether all could be."""
     expanded: dict[str, Entry] = {}
+    unreadable: list[Entry] = []
     total = 0
     for entry in hosts.entries.values():
         names = _expand_at(entry.key.text, entry.key.mark, findings)
         if names is None:
+            unreadable.append(entry)
             continue
         total += len(names)
         if total > MAX_ENTRIES:
@@ -92,6 +103,7 @@ def _expand_entries(hosts: Mapping, findings: Findings) -> Mapping:
                 f"the file stands for more than {MAX_ENTRIES} hosts",
                 id="inventory-range-invalid",
             )
+            unreadable.append(entry)
             break
         values = _expand_value(entry, len(names), findings)
         ranged = "[" in entry.key.text
@@ -104,7 +116,9 @@ def _expand_entries(hosts: Mapping, findings: Findings) -> Mapping:
                 )
                 continue
             expanded[name] = Entry(Scalar(name, entry.key.mark, ranged=ranged), value)
-    return Mapping(expanded, hosts.mark)
+    if unreadable and not expanded:  # there are hosts: that there is none would be another mistake
+        expanded = _stand_in(unreadable[0])
+    return Mapping(expanded, hosts.mark), not unreadable
 
 
 def _expand_value(entry: Entry, count: int, findings: Findings) -> list[Node]:
@@ -143,6 +157,19 @@ def _expand_value(entry: Entry, count: int, findings: Findings) -> list[Node]:
             entries[field] = Entry(given.key, scalar)
         values.append(Mapping(entries, entry.value.mark))
     return values
+
+
+def _stand_in(entry: Entry) -> dict[str, Entry]:
+    """One host in place of those whose names cannot be read, with the fields that it needs."""
+    mark = entry.key.mark
+    (name,) = _stand_ins(mark, 1)
+    given = entry.value.entries if isinstance(entry.value, Mapping) else {}
+    fields = {
+        field: Entry(Scalar(field, mark), Scalar(name, mark, ranged=True))
+        for field in _ADDRESSES
+        if field == "host" or field in given
+    }
+    return {name: Entry(Scalar(name, mark, ranged=True), Mapping(fields, mark))}
 
 
 def _stand_ins(mark: Mark, count: int) -> list[str]:

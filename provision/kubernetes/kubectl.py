@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import selectors
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from provision import bounds
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.text import EXCERPT, document, printable
+from provision.text import EXCERPT, document, printable, size
 
 DEFAULT_TIMEOUT = 15.0
 #: Seconds after which a forward ends by itself, even if this program was killed before.
@@ -49,20 +52,26 @@ class Kubectl:
         """kubectl's standard output. Raises :class:`KubectlError`, and :class:`UsageError` without
         kubectl."""
         try:
-            done = subprocess.run(
+            child = subprocess.Popen(
                 self.line(*arguments),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=timeout,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
-        except subprocess.TimeoutExpired:
-            raise self.error(arguments[0], f"no answer in {timeout:g} s") from None
         except OSError as error:
             raise self.missing(error) from error
-        if done.returncode != 0:
-            raise self.error(arguments[0], last_line(done.stderr.decode(errors="replace")))
-        return done.stdout.decode(errors="replace")
+        with child:  # at its end this closes the pipes, and waits
+            try:
+                out, err = _outputs(child, timeout)
+            except subprocess.TimeoutExpired:
+                raise self.error(arguments[0], f"no answer in {timeout:g} s") from None
+            except OverflowError as error:
+                raise self.error(arguments[0], str(error)) from None
+            finally:
+                child.kill()
+        if child.returncode != 0:
+            raise self.error(arguments[0], last_line(err.decode(errors="replace")))
+        return out.decode(errors="replace")
 
     def pods(self, selector: str, timeout: float = DEFAULT_TIMEOUT) -> list[Pod]:
         """The pods with these labels, by name, without pods that are being deleted."""
@@ -117,6 +126,36 @@ class Kubectl:
         return UsageError("kubectl cannot be run", [problem], id="kubectl-failed")
 
 
+def _outputs(child: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes]:
+    """Both outputs of a child, whole, when it has ended.
+
+    Raises ``TimeoutExpired``, and ``OverflowError`` when it prints more than
+    :data:`bounds.KUBECTL_OUTPUT`.
+    """
+    deadline = time.monotonic() + timeout
+    found: dict[int, bytearray] = {}
+    with selectors.DefaultSelector() as waiting:
+        for pipe in (child.stdout, child.stderr):
+            assert pipe is not None
+            found[pipe.fileno()] = bytearray()
+            waiting.register(pipe, selectors.EVENT_READ)
+        while waiting.get_map():
+            left = deadline - time.monotonic()
+            ready = waiting.select(left) if left > 0 else []
+            if not ready:
+                raise subprocess.TimeoutExpired(child.args, timeout)
+            for key, _ in ready:
+                data = os.read(key.fd, 1 << 18)
+                if not data:
+                    waiting.unregister(key.fileobj)
+                found[key.fd] += data
+                if len(found[key.fd]) > bounds.KUBECTL_OUTPUT:
+                    raise OverflowError(f"printed more than {size(bounds.KUBECTL_OUTPUT)}")
+    child.wait(max(0.0, deadline - time.monotonic()))
+    out, err = found.values()
+    return bytes(out), bytes(err)
+
+
 class _Forward:
     """A child process that forwards, and two threads that read its output, so that it never
     blocks."""
@@ -166,7 +205,7 @@ class _Forward:
 
     def _read(self, pipe: Any) -> None:
         with pipe:
-            for raw in pipe:
+            for raw in iter(lambda: pipe.readline(65536), b""):
                 text = raw.decode(errors="replace").rstrip()
                 self._said.append(text)
                 found = _LISTENS.match(text)

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from provision import bounds
 from provision.alluxio.worker.desired import revealed
 from provision.errors import Problem, UsageError
-from provision.files import write_whole
+from provision.files import read_bytes, write_whole
 from provision.host import ownership
 from provision.inventory import chart
 from provision.inventory.kubernetes import KubernetesCluster
@@ -122,7 +123,7 @@ def write(path: Path, text: str, *, secret: bool = False) -> bool:
     tool did not write, and when the file cannot be written.
     """
     try:
-        old = path.read_bytes() if path.exists() else None
+        old = read_bytes(path, bounds.DOCUMENT) if path.exists() else None
         private = old is not None and path.stat().st_mode & 0o077 == 0
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", id="file-unusable") from error

@@ -22,6 +22,8 @@ from fabric import Config, Connection
 from paramiko.auth_strategy import AuthStrategy
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_CONNECT_FAILED
 
+from provision import bounds
+from provision.files import read_text, require_regular
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.known_hosts import Known, KnownHosts
@@ -110,7 +112,8 @@ class Connector:
 
     def _open(self, hops: tuple[Hop, ...]) -> Connection:
         *before, hop = hops
-        sock = self._socket(hop, self._jump(tuple(before)) if before else None)
+        jump = self._jump(tuple(before)) if before else None
+        sock = self._socket(hop, jump, before[-1] if before else None)
         known = self.known_hosts(hop.known_hosts).of(hop.address, hop.port, hop.host_key_alias)
         connection = Connection(
             hop.address,
@@ -142,11 +145,14 @@ class Connector:
         connection.transport.sock.settimeout(IDLE_LOOK)
         return connection
 
-    def _socket(self, hop: Hop, jump: Connection | None) -> Any:
+    def _socket(self, hop: Hop, jump: Connection | None, before: Hop | None) -> Any:
         if jump is not None:
-            return jump.transport.open_channel(
-                "direct-tcpip", (hop.address, hop.port), ("127.0.0.1", 0), timeout=hop.timeout
-            )
+            try:
+                return jump.transport.open_channel(
+                    "direct-tcpip", (hop.address, hop.port), ("127.0.0.1", 0), timeout=hop.timeout
+                )
+            except paramiko.ChannelException as error:
+                raise _not_forwarded(before, hop, error) from error
         if hop.proxy_command is not None:
             return paramiko.ProxyCommand(hop.proxy_command)
         # Not Paramiko's own socket: after an address without a route, it does not try the next.
@@ -195,6 +201,7 @@ def _alive(future: Future[Connection]) -> bool:
 
 def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
     try:
+        require_regular(path, bounds.PEM)  # the library reads it to its end
         return paramiko.PKey.from_path(path)
     except TypeError:  # the library's error for an encrypted key
         if not passphrase:
@@ -233,8 +240,12 @@ class _Login(AuthStrategy):
                         "",
                         id="ssh-login-refused",
                     ) from None
-                except paramiko.AuthenticationException:
+                except paramiko.AuthenticationException as error:
+                    if _timed_out(error):
+                        raise _silent(self._hop) from None
                     if not transport.is_active():
+                        if len(self._tried) == 1:
+                            raise self._closed() from None
                         break  # after too many keys the host accepts no more
                     continue
                 if more:
@@ -268,6 +279,11 @@ class _Login(AuthStrategy):
             if blob in wanted or not self._hop.only_keys:
                 yield "ssh-agent", key
 
+    def _closed(self) -> Refused:
+        what = f"closed the connection at the login for {self._hop.user} with {self._tried[0]}"
+        remedy = "check ssh.user and ssh.key; the log of the host's sshd says why"
+        return Refused(what, remedy, id="ssh-login-refused")
+
     def _refusal(self) -> Refused:
         locked = ", ".join(map(str, self._locked))
         if locked:
@@ -295,7 +311,7 @@ def _public_blob(path: Path) -> bytes | None:
     """The public key of a key file, from the file beside it or from the file itself."""
     public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
     try:
-        return base64.b64decode(public.read_text(encoding="utf-8").split()[1], validate=True)
+        return base64.b64decode(read_text(public, bounds.PEM).split()[1], validate=True)
     except (OSError, ValueError, IndexError, binascii.Error):
         return None
 
@@ -354,6 +370,50 @@ def _transports(known: Known) -> Any:
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
 
 
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, paramiko.AuthenticationException) and "timeout" in str(error).lower()
+
+
+def _silent(hop: Hop) -> Refused:
+    """The error that a host has taken the connection, and then does not answer the login."""
+    what = f"does not answer the login for {hop.user} in {hop.timeout:g} s"
+    remedy = (
+        "the host is overloaded, or what its login asks (PAM, a name service) hangs: try ssh to "
+        "that host by hand"
+    )
+    return Refused(what, remedy, id="host-unreachable")
+
+
+def _not_forwarded(jump: Hop | None, hop: Hop, error: paramiko.ChannelException) -> Refused:
+    """The error that a jump host does not connect to the next one."""
+    to = f"{hop.address}:{hop.port}"
+    name = f"jump host {jump.name if jump is not None else '?'}"
+    why = forwarding(error)
+    if why == "refused":
+        what, remedy = f"{name}: cannot connect to {to}", "is sshd running there, on that port?"
+    elif why == "prohibited":
+        what = f"{name}: does not forward connections to {to}"
+        remedy = "see AllowTcpForwarding and PermitOpen of the jump host's sshd"
+    else:
+        what, remedy = f"{name}: opens no connection to {to}: {error.text}", "try ssh by hand"
+    return Refused(what, remedy, id="host-unreachable")
+
+
+def opened_session(transport: paramiko.Transport, timeout: float) -> paramiko.Channel:
+    """A channel for one command. Raises Paramiko's errors, and :class:`Refused` when the host takes
+    the login and opens no session."""
+    try:
+        return transport.open_session(timeout=timeout)
+    except paramiko.ChannelException as error:
+        remedy = (
+            "this login may be for forwarding only, or MaxSessions of the host's sshd is too low: "
+            "try ssh to that host by hand"
+        )
+        raise Refused(
+            f"takes the login, but opens no session: {error.text}", remedy, id="host-unreachable"
+        ) from error
+
+
 def forwarding(error: BaseException) -> Forwarding | None:
     """Why an SSH server opened no TCP stream; None when ``error`` is another failure."""
     if not isinstance(error, paramiko.ChannelException):
@@ -375,13 +435,15 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
     if isinstance(error, paramiko.ChannelException):
         remedy = "is sshd running there?"
         return (
-            f"the SSH server on the way cannot forward the connection: {error.text}",
+            f"its SSH server cannot forward the connection: {error.text}",
             remedy,
             "host-unreachable",
         )
     if isinstance(error, paramiko.ConfigParseError):
         remedy = "correct it; ssh -G HOST reads it, too"
         return f"~/.ssh/config cannot be read: {text}", remedy, "ssh-config-invalid"
+    if _timed_out(error):
+        return "does not answer the login in time", "try ssh to that host", "host-unreachable"
     if isinstance(error, paramiko.AuthenticationException):
         remedy = "check ssh.user and ssh.key, or load the key into ssh-agent"
         return "login refused", remedy, "ssh-login-refused"

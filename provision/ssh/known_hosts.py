@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from provision import bounds
+from provision.files import read_text
+
 Marker = Literal["", "@revoked", "@cert-authority"]
 
 
@@ -51,7 +54,7 @@ class KnownHosts:
         self._others: list[_Line] = []
         for path in paths:
             try:
-                text = path.read_text(encoding="utf-8", errors="replace")
+                text = read_text(path, bounds.KNOWN_HOSTS, errors="replace")
             except (FileNotFoundError, NotADirectoryError):
                 continue
             for line in map(_parsed, text.splitlines()):

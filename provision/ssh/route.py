@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision import bounds
+from provision.files import read_text
 from provision.inventory.model import SshSecret, jump_hosts
 from provision.inventory.resolved import Machine
 
@@ -83,7 +85,7 @@ class UserConfig:
 def _text(path: Path, folder: Path, depth: int = 0) -> str:
     """The text of a file, with its included files written out: Paramiko does not know Include."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(path, bounds.SSH_CONFIG, errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return ""
     block, out = "Host *", []

@@ -19,11 +19,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
+from provision import bounds
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.passwords import Passwords
-from provision.text import printable
+from provision.text import printable, size
 
 if TYPE_CHECKING:
     import paramiko
@@ -46,9 +47,9 @@ DEFAULT_TIMEOUT = 120.0
 MANY = 100
 #: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.
 CHUNK = 1 << 18
-#: When a host sends more output than this (bytes), it is cut off.
-MAX_OUTPUT = 32 << 20
 MAX_GREETING = 4096
+#: Seconds between two looks at how much a silent host has sent elsewhere.
+LOOK = 1.0
 #: A multiple of a machine's connect_timeout: after the login, a host may be silent for so long.
 PATIENCE = 3
 #: The exit code of a command (see :func:`as_root`) when sudo does not take the password.
@@ -228,14 +229,21 @@ class Session:
         return self._exec(f"sh -c {shlex.quote(command)}", body, what, timeout, on_bytes)
 
     def fetch(
-        self, command: str, into: IO[bytes], what: str, *, timeout: float = DEFAULT_TIMEOUT
+        self,
+        command: str,
+        into: IO[bytes],
+        what: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        most: int = bounds.SNAPSHOT,
     ) -> Result:
         """Run ``command`` as root and write its output to ``into``, in one round trip.
 
-        ``timeout`` limits the silence, not the whole time. The command is visible in the host's
-        process list and must have no secret in it.
+        ``timeout`` (seconds) limits the silence, ``most`` (bytes) and :data:`bounds.STREAM_RATE`
+        the whole output. The command is visible in the host's process list and must have no secret
+        in it.
         """
-        return self._exec(f"sh -c {shlex.quote(command)}", b"", what, timeout, sink=into)
+        return self._exec(f"sh -c {shlex.quote(command)}", b"", what, timeout, sink=into, most=most)
 
     def _exec(
         self,
@@ -246,9 +254,10 @@ class Session:
         on_bytes: Callable[[int], None] | None = None,
         first: float = math.inf,
         sink: IO[bytes] | None = None,
+        most: int = 0,
     ) -> Result:
         started = time.monotonic()
-        sent = 0
+        flow = bounds.Flow()
         try:
             channel = self._channel(timeout)
             with contextlib.closing(channel):
@@ -256,14 +265,13 @@ class Session:
                 # When a command ends early (no sudo, full disk), writing to it fails. This is no
                 # error here: its exit code and stderr give the reason.
                 with contextlib.suppress(BrokenPipeError, _Closed):
-                    _send(channel, password)
+                    _send(channel, password, bounds.Flow())
                     for chunk in _chunks(stdin):
-                        _send(channel, chunk)
-                        sent += len(chunk)
+                        _send(channel, chunk, flow)
                         if on_bytes is not None:
                             on_bytes(len(chunk))
                     channel.shutdown_write()
-                received = _pour(channel, sink, timeout) if sink is not None else 0
+                received = _pour(channel, sink, timeout, most) if sink is not None else 0
                 deadline = time.monotonic() + timeout
                 out = _drain(channel, channel.recv, deadline, time.monotonic() + first)
                 err = _drain(channel, channel.recv_stderr, deadline)
@@ -277,7 +285,7 @@ class Session:
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
         received += len(out) + len(err)
-        self._stats.add(RoundTrip(self.machine.host, what, seconds, sent, received, code))
+        self._stats.add(RoundTrip(self.machine.host, what, seconds, flow.count, received, code))
         self._judge_sudo(code, err, what)
         return Result(code, out.decode(errors="replace"), err.decode(errors="replace"), seconds)
 
@@ -316,12 +324,19 @@ class Session:
         """
         try:
             self._last()
-            return self._transport().open_channel(
+            transport = self._transport()
+        except (OSError, EOFError, _ssh_error()) as error:
+            raise self._unreachable(error) from error
+        try:
+            return transport.open_channel(
                 "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
             )
         except (OSError, EOFError, _ssh_error()) as error:
             # The connection stays open: it may hold the run lock. A broken one is opened again.
-            raise self._unreachable(error) from error
+            from provision.ssh.connect import forwarding
+
+            # Only here it is this host that does not forward, and not a jump host before it.
+            raise self._unreachable(error, forwarding=forwarding(error)) from error
 
     def end(self) -> None:
         """Close for good: a thread that still uses this session must not connect again."""
@@ -396,7 +411,9 @@ class Session:
         self._sudo_works = True
 
     def _channel(self, timeout: float) -> paramiko.Channel:
-        channel = self._transport().open_session(timeout=timeout)
+        from provision.ssh.connect import opened_session
+
+        channel = opened_session(self._transport(), timeout)
         channel.settimeout(timeout)
         return channel
 
@@ -412,8 +429,12 @@ class Session:
             transport: paramiko.Transport = self._connection.transport
             return transport
 
-    def _unreachable(self, error: BaseException, what: str = "connect") -> Unreachable:
-        from provision.ssh.connect import forwarding
+    def _unreachable(
+        self,
+        error: BaseException,
+        what: str = "connect",
+        forwarding: Forwarding | None = None,
+    ) -> Unreachable:
         from provision.ssh.connect import reason as explained
 
         reason, remedy, id = explained(error)
@@ -424,7 +445,7 @@ class Session:
             f"{where}: {reason}",
             [Problem(where, f"{what}: {reason}", remedy, id=id)],
             id=id,
-            forwarding=forwarding(error),
+            forwarding=forwarding,
         )
 
 
@@ -440,7 +461,11 @@ class Held:
         return not (self._channel.closed or self._channel.exit_status_ready())
 
     def beat(self) -> None:
-        """Send one byte as a heartbeat. Raises ``OSError`` when the connection is gone."""
+        """Send one byte as a heartbeat. Raises ``OSError`` when the connection is gone, and when
+        the host sends what nobody reads."""
+        if _unread(self._channel) > bounds.HOST_UNREAD:
+            self._channel.close()
+            raise OSError("the host sends without being asked")
         self._channel.sendall(b"\n")
 
     def release(self) -> None:
@@ -569,7 +594,7 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
 
     def pump(source: Stream, sink: Stream) -> None:
         with contextlib.suppress(OSError, EOFError):
-            while data := source.recv(CHUNK):
+            while (data := source.recv(CHUNK)) and _unread(source) <= bounds.HOST_UNREAD:
                 sink.sendall(data)
         for end in (sink, source):
             with contextlib.suppress(OSError, EOFError):
@@ -615,30 +640,49 @@ def _chunks(stdin: bytes | IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _send(channel: paramiko.Channel, data: bytes) -> None:
+def _send(channel: paramiko.Channel, data: bytes, flow: bounds.Flow) -> None:
+    """Send all of ``data``. Raises ``TimeoutError`` when the host does not take it, or hardly any,
+    and :class:`_Closed` when it reads no more."""
     try:
-        channel.sendall(data)
+        while data:
+            count = channel.send(data)
+            if not count:
+                raise _Closed
+            flow.add(count)
+            data = data[count:]
+            if flow.drips:
+                raise TimeoutError
     except TimeoutError:
         raise
     except OSError as error:
         raise _Closed from error
 
 
-def _pour(channel: paramiko.Channel, into: IO[bytes], timeout: float) -> int:
+def _pour(channel: paramiko.Channel, into: IO[bytes], timeout: float, most: int) -> int:
     """Copy a stream up to its end into a file. Returns the number of bytes.
 
-    Raises ``TimeoutError`` after a silence of ``timeout`` seconds, and :class:`LocalFailure` when
-    the file cannot be written.
+    Raises ``TimeoutError`` after a silence of ``timeout`` seconds, and when the stream drips;
+    ``OSError`` after ``most`` bytes; and :class:`LocalFailure` when the file cannot be written.
     """
-    count = 0
+    flow = bounds.Flow()
     channel.settimeout(timeout)
     while data := channel.recv(CHUNK):
+        flow.add(len(data))
+        if flow.drips:
+            raise TimeoutError
+        if flow.count > most or _unread(channel) > bounds.HOST_UNREAD:
+            raise OSError(f"the host sent more than {size(most)}")
         try:
             into.write(data)
         except OSError as error:
             raise LocalFailure(error) from error
-        count += len(data)
-    return count
+    return flow.count
+
+
+def _unread(stream: object) -> int:
+    """Bytes that have come through an SSH channel and wait here; 0 for another stream."""
+    buffers = (getattr(stream, name, None) for name in ("in_buffer", "in_stderr_buffer"))
+    return sum(len(buffer) for buffer in buffers if buffer is not None)
 
 
 def _drain(
@@ -650,20 +694,25 @@ def _drain(
     """The whole stream up to its end.
 
     Raises ``TimeoutError`` after ``deadline``, and after ``first`` when no byte has come (both in
-    monotonic seconds).
+    monotonic seconds); ``OSError`` when the host sends more than :data:`bounds.HOST_OUTPUT`, on
+    this stream or on the other one.
     """
     into = bytearray()
     while True:
         left = (deadline if into else min(deadline, first)) - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        channel.settimeout(left)
-        data = receive(CHUNK)
-        if not data:
+        # While this stream is silent, the other one may be flooded.
+        channel.settimeout(min(left, LOOK))
+        try:
+            data = receive(CHUNK)
+        except TimeoutError:
+            data = None
+        if data == b"":
             return bytes(into)
-        into += data
-        if len(into) > MAX_OUTPUT:
-            raise OSError(f"the host sent more than {MAX_OUTPUT >> 20} MiB")
+        into += data or b""
+        if len(into) > bounds.HOST_OUTPUT or _unread(channel) > 2 * bounds.HOST_OUTPUT:
+            raise OSError(f"the host sent more than {bounds.HOST_OUTPUT >> 20} MiB")
 
 
 def _ssh_error() -> type[Exception]:

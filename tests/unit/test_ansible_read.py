@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,40 @@ def test_everything_that_is_wrong_in_yaml(tmp_path: Path) -> None:
 def test_groups_in_a_circle(tmp_path: Path) -> None:
     (said,) = problems(tmp_path, "[a:children]\nb\n[b:children]\na\n")
     assert "groups contain themselves: a > b > a" in said
+
+
+COUNT = 5000
+
+
+def nested(count: int, last: str = "h\n") -> str:
+    """Each group is the only child of the one before; the last has the host ``h``."""
+    links = [f"[g{n}:children]\ng{n + 1}\n" for n in range(count)]
+    return "".join([*links, f"[g{count}]\n{last}"])
+
+
+def test_groups_that_are_nested_deeper_than_calls_may_be(tmp_path: Path) -> None:
+    text = nested(COUNT)
+    text += "".join(f"[g{n}:vars]\na={n}\nb{n % 7}={n}\n" for n in range(COUNT))
+    (tmp_path / "hosts").write_text(text)
+    started = time.process_time()
+    found = tree(tmp_path / "hosts")
+    assert found.members("g0") == ["h"]
+    assert found.variables()["h"]["a"].text == str(COUNT - 1)
+    assert time.process_time() - started < 30
+
+
+def test_a_long_circle_is_cut(tmp_path: Path) -> None:
+    text = "".join(f"[g{n}:children]\ng{(n + 1) % COUNT}\n" for n in range(COUNT))
+    (said,) = problems(tmp_path, text)
+    assert "groups contain themselves: g0 > g1 > g2" in said
+    assert said.endswith("> … > g4998 > g4999 > g0")
+    assert len(said) < 200
+
+
+def test_the_hosts_of_groups_come_in_their_order_and_once(tmp_path: Path) -> None:
+    text = "[top:children]\nb\na\n[a:children]\nc\n[b:children]\nc\n[a]\nh1\n[b]\nh2\n[c]\nh3\nh1\n"
+    (tmp_path / "hosts").write_text(text)
+    assert tree(tmp_path / "hosts").members("top") == ["h2", "h3", "h1"]
 
 
 def test_an_alias_bomb_ends(tmp_path: Path) -> None:

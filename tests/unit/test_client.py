@@ -69,10 +69,11 @@ def test_errors_are_told_apart(code: str, details: str, reason: Reason) -> None:
 
 
 def test_a_refusal_says_what_the_server_said() -> None:
-    error = translated(ENDPOINT, grpc_error("RESOURCE_EXHAUSTED", "database space\x1b[0m"), 5)
+    details = "etcdserver: mvcc: database space\x1b[0m"
+    error = translated(ENDPOINT, grpc_error("RESOURCE_EXHAUSTED", details), 5)
     assert type(error) is EtcdRefused
     assert isinstance(error, EtcdError)
-    assert error.message == "etcd at 10.0.0.1:2379: database space\ufffd[0m"
+    assert error.message == "etcd at 10.0.0.1:2379: etcdserver: mvcc: database space\ufffd[0m"
     assert error.exit_code == 1
 
 

@@ -183,6 +183,29 @@ def test_anchors_and_merge_keys(inventory: Path) -> None:
     ]
 
 
+def test_what_is_inherited_is_reported_at_both_places(inventory: Path) -> None:
+    text = edited(
+        ("worker1:\n", "worker1: &big\n      heap: much\n"),
+        ("worker2:\n", "worker2:\n      <<: *big\n"),
+    )
+    (problem,) = problems(inventory, text)
+    assert (problem.where, "; used at 17:11" in problem.what) == ("14:13", True)
+
+
+def test_an_alias_that_is_used_often_names_a_few_places(inventory: Path) -> None:
+    many = (f"    v{n}: {{host: v{n}, heap: {'*x' if n else '&x much'}}}\n" for n in range(9))
+    (problem,) = problems(inventory, edited() + "".join(many))
+    assert problem.where == "17:26"
+    assert problem.what.endswith("; used at 18:26, 19:26, 20:26, 21:26 and 4 more places")
+
+
+def test_hosts_that_an_alias_makes_alike_are_seen_at_both_places(inventory: Path) -> None:
+    (problem,) = problems(inventory, edited() + "    v: &v {host: v.example.com}\n    w: *v\n")
+    assert problem.where == "17:18"
+    assert "'v' and 'w'" in problem.what
+    assert problem.what.endswith("; used at 18:8")
+
+
 def test_secrets_stay_references(inventory: Path) -> None:
     secrets = "{s3a.secretKey: {env: KEY}, s3a.accessKeyId: {file: id}}"
     result = loaded(inventory, ("  workers:", f"  secret_properties: {secrets}\n  workers:"))

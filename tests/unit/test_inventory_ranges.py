@@ -102,6 +102,35 @@ def test_a_bad_range_hides_nothing_below_it(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("given", ["w[2-1]", "w[a]", "w[001-2]", "w[1-200000]", "w[1"])
+@pytest.mark.parametrize("value", ["{host: x}", "{}", '{host: "x[1-3]", hostname: y}'])
+def test_a_bad_range_alone_is_one_mistake(tmp_path: Path, given: str, value: str) -> None:
+    """There are workers, though none can be named: no other error follows from it."""
+    workers = "    worker1:\n      host: worker1.example.com\n"
+    text = ranged(f'"{given}": {value}').replace(workers, "")
+    (problem,) = findings(tmp_path / "lab.yml", text.encode())
+    assert problem.id == "inventory-range-invalid"
+    assert problem.where.endswith(":13:5")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ['"infra[2-0]": {host: x, address: y}'],
+        ["i1: {host: x}", '"i[2-0]": {host: y}'],
+        ["i1: {host: x}", "i2: {host: z}", '"i[2-0]": {host: y}'],
+    ],
+)
+def test_how_many_members_there_are_is_not_known_when_a_range_is_bad(
+    tmp_path: Path, members: list[str]
+) -> None:
+    lines = [line for line in ranged().split("\n") if not line.startswith("    infra")]
+    at = lines.index("  members:") + 1
+    lines[at:at] = [f"    {line}" for line in members]
+    found = findings(tmp_path / "lab.yml", "\n".join(lines).encode())
+    assert [p.id for p in found] == ["inventory-range-invalid"]
+
+
 def test_each_name_that_is_there_already_is_said(tmp_path: Path) -> None:
     lines = ["v2: {host: a}", "v3: {host: b}", '"v[1-4]": {host: "v[1-4]", heap: x}']
     found = problems(tmp_path / "lab.yml", ranged(*lines))

@@ -11,10 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
+from provision import bounds
 from provision.alluxio.commands import alluxio_cli
 from provision.alluxio.commands.alluxio_cli import DEFAULT_TIMEOUT, NotInstalled
+from provision.alluxio.membership.registrations import ID_LIMIT
 from provision.errors import ProvisionError, Unhealthy
 from provision.inventory.resolved import AlluxioCluster, Machine
 from provision.ssh.session import MANY, Fleet, Session
@@ -72,7 +75,8 @@ def parse_info_nodes(text: str) -> list[NodeRow]:
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if tuple(line.strip().split("\t")) == HEADER:
-            return [row for row in map(_row, lines[number + 1 :]) if row is not None]
+            found = filter(None, map(_row, lines[number + 1 :]))
+            return list(islice(found, bounds.ROWS))
     for number, line in enumerate(lines):
         if line.startswith("Exception happened:"):
             raise NodesError(f"failed: {printable(' '.join(lines[number:][:2]), 300)}")
@@ -150,6 +154,5 @@ def _row(line: str) -> NodeRow | None:
     host, _, port = columns[1].strip().rpartition(":")
     if not (host and port.isdecimal() and len(port) <= 5):
         host, port = columns[1].strip(), "0"
-    return NodeRow(
-        printable(columns[0].strip()), printable(host), int(port), printable(columns[2].strip())
-    )
+    worker_id, status = printable(columns[0].strip(), ID_LIMIT), printable(columns[2].strip(), 40)
+    return NodeRow(worker_id, printable(host, 255), int(port), status)

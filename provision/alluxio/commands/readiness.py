@@ -123,7 +123,7 @@ def _script(hostname: str, listeners: Sequence[Listener]) -> str:
           exec 3<>"/dev/tcp/$0/$1" || exit {_REFUSED}
           [ -n "$2" ] || {{ echo connected; exit 0; }}
           printf "GET %s HTTP/1.0\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n" "$2" >&3
-          IFS= read -r line <&3 || [ -n "$line" ] || exit {_SILENT}
+          IFS= read -r -n 512 line <&3 || [ -n "$line" ] || exit {_SILENT}
           cat <&3 >/dev/null # the server is not cut off
           printf "answered %s\\n" "$line"
         ' "$@" 2>/dev/null

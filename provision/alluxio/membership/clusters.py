@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from provision.alluxio.membership import registrations
-from provision.alluxio.membership.registrations import ID_LIMIT, RegistrationSnapshot
+from provision.alluxio.membership.registrations import (
+    ID_LIMIT,
+    Count,
+    Counts,
+    RegistrationSnapshot,
+)
 from provision.alluxio.worker import desired
 from provision.errors import Problem, ProvisionError
 from provision.etcd.api.client import EtcdClient
-from provision.etcd.api.errors import EtcdUnreachable, Reason
+from provision.etcd.api.errors import EtcdTooMuch, EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.reach import describe
@@ -23,6 +28,8 @@ from provision.text import printable
 SCHEMA = "alluxio-provision/clusters/1"
 #: Seconds for each call of a read from one member alone.
 LOCAL_SECONDS = 3.0
+#: Names of clusters that a note, or a row, lists.
+MIXED_SHOWN = 8
 OURS, DECLARED = "this one", "in other_clusters"
 
 
@@ -38,11 +45,15 @@ class Cluster(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """``complete``: the login may read every cluster's keys, so none is missing here."""
+    """``complete``: the login may read every cluster's keys, so none is missing here.
+
+    ``cut``: why clusters or workers are missing, when there are too many; else empty.
+    """
 
     clusters: tuple[Cluster, ...]
     complete: bool
     revision: int
+    cut: str = ""
 
     def document(self) -> dict[str, object]:
         """The clusters for ``--format json``."""
@@ -50,6 +61,7 @@ class Clusters:
             "schema": SCHEMA,
             "revision": self.revision,
             "complete": self.complete,
+            "cut": self.cut or None,
             "clusters": [
                 {
                     "name": c.name,
@@ -64,45 +76,55 @@ class Clusters:
         }
 
 
-def look(inventory: Inventory, etcd: Etcd) -> Clusters:
+def look(inventory: Inventory, etcd: Etcd, *, partial: bool = False) -> Clusters:
     """Every cluster in ``inventory``'s etcd, all at one revision; the inventory's own cluster is
     first.
 
     It asks as root if the inventory has root's password, else as the workers' own user. Raises
-    :class:`provision.errors.Unhealthy` when etcd does not serve.
+    :class:`provision.errors.Unhealthy` when etcd does not serve. When there are more keys than
+    :mod:`provision.bounds` permits, this is an error, too, except with ``partial``, for a view.
     """
     alluxio = inventory.alluxio
     if alluxio is not None and root_login(etcd.cluster) is None:
         etcd = etcd.as_worker(desired.login(alluxio))
     own = inventory.cluster.encode()
-    with etcd.any() as client:
+
+    def read(client: EtcdClient) -> tuple[Counts, bool]:
         try:
-            found, complete = registrations.children(client), True
+            found, complete = registrations.count_all(client), True
         except EtcdUnreachable as error:
             if error.reason is not Reason.DENIED:
                 raise
-            found, complete = set(), False
-        revision, counts = 0, {}
-        for name in sorted(found | {own}, key=lambda n: (n != own, n)):
-            revision, authorized, live = registrations.counts(client, name, revision)
-            counts[printable(name, ID_LIMIT)] = authorized, live
-    others = list(counts)
+            found, complete = registrations.count(client, own), False
+        if found.cut and not partial:
+            raise EtcdTooMuch(client.endpoint, found.cut)
+        return found, complete
+
+    seen, complete = etcd.read(read)
+    by_name: dict[str, Count] = {}
+    for name in sorted({*seen.by_name, own}, key=lambda n: (n != own, n)):
+        shown, more = printable(name, ID_LIMIT), seen.by_name.get(name, Count(0, 0))
+        # Names that print alike are counted together.
+        before = by_name.get(shown, Count(0, 0))
+        by_name[shown] = Count(before.authorized + more.authorized, before.live + more.live)
+    mixed = registrations.all_confusable(by_name, MIXED_SHOWN)
     return Clusters(
         tuple(
             Cluster(
                 name,
-                *counts[name],
+                *by_name[name],
                 OURS
                 if name == inventory.cluster
                 else DECLARED
                 if name in inventory.other_clusters
                 else "",
-                tuple(registrations.confusable(name, others)),
+                tuple(mixed[name]),
             )
-            for name in counts
+            for name in by_name
         ),
         complete,
-        revision,
+        seen.revision,
+        seen.cut,
     )
 
 
@@ -134,10 +156,16 @@ def look_locally(inventory: Inventory, etcd: Etcd) -> LocalLook:
         try:
             with etcd.member(member, timeout=LOCAL_SECONDS) as client:
                 client.serializable = True
-                for name in registrations.children(client) - {inventory.cluster.encode()}:
+                found = registrations.count_all(client)
+                if found.cut:
+                    raise EtcdTooMuch(client.endpoint, found.cut)
+                here: dict[str, int] = {}
+                for name, count in found.by_name.items():
                     shown = printable(name, ID_LIMIT)
-                    _, _, count = registrations.counts(client, name)
-                    live[shown] = max(count, live.get(shown, 0))
+                    if name != inventory.cluster.encode():
+                        here[shown] = here.get(shown, 0) + count.live
+                for shown, number in here.items():
+                    live[shown] = max(number, live.get(shown, 0))
             asked.append(member.name)
         except ProvisionError as error:
             what, remedy, error_id = describe(error)
@@ -169,6 +197,18 @@ def names_as_root(etcd: Etcd, client: EtcdClient) -> list[str]:
         return names(root)
 
 
+def names_and_cut(client: EtcdClient) -> tuple[list[str], str]:
+    """As :func:`names`, for a view: the names that were read, and why others are missing; empty
+    when none is."""
+    try:
+        found, cut = registrations.children_and_cut(client)
+    except EtcdUnreachable as error:
+        if error.reason is not Reason.DENIED:
+            raise
+        return [], ""
+    return sorted(printable(name, ID_LIMIT) for name in found), cut
+
+
 def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> list[Problem]:
     """Clusters in the same etcd that Alluxio takes for a part of this cluster, or the other way
     round.
@@ -177,7 +217,8 @@ def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> lis
     """
     found: list[Problem] = []
     new = not seen.authorized and not seen.live
-    for other in registrations.confusable(cluster, others):
+    alike = registrations.confusable(cluster, others)
+    for other in alike[:MIXED_SHOWN]:
         short, long = sorted((cluster, other), key=len)
         what = f"serves the clusters {short!r} and {long!r}: Alluxio also lists the live workers of"
         what += (
@@ -186,5 +227,12 @@ def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> lis
         remedy = "give this cluster another name" if new else "rename one of them"
         found.append(
             Problem("etcd", what, remedy, "error" if new else "warning", id="cluster-names-alike")
+        )
+    if len(alike) > MIXED_SHOWN:
+        what = (
+            f"serves {len(alike) - MIXED_SHOWN} more clusters that Alluxio mixes up with this one"
+        )
+        found.append(
+            Problem("etcd", what, "see invoke list-clusters", "warning", id="cluster-names-alike")
         )
     return found

@@ -9,15 +9,21 @@ there is only the second key. Values of the first 30x releases are read, too
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Iterator, Mapping
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from provision import bounds
 from provision.alluxio.membership import legacy_format
-from provision.errors import ProvisionError
+from provision.errors import Problem, ProvisionError
+from provision.etcd.api import paging
 from provision.etcd.api.client import EtcdClient
-from provision.etcd.api.values import KeyValue
+from provision.etcd.api.errors import TOO_MUCH, EtcdTooMuch
+from provision.etcd.api.values import KeyValue, after
 from provision.inventory import worker_address
 from provision.inventory.resolved import AlluxioWorker
 from provision.ssh.session import Fleet
@@ -33,8 +39,10 @@ class Registration(NamedTuple):
     """A worker's entity. Port 0 means that the worker has no such port; ``generation`` is -1 until
     Alluxio counts it.
 
-    ``older``: the value has the form of the first 30x releases, which Alluxio 313 cannot read. The
-    fields after it are fields of ``WorkerNetAddress`` that few workers have.
+    ``worker_id`` is the id in the key, ``identity`` the id that the value itself has, in the same
+    form; empty when the value has none. ``older``: the value has the form of the first 30x
+    releases, which Alluxio 313 cannot read. The fields after it are fields of ``WorkerNetAddress``
+    that few workers have.
     """
 
     worker_id: str
@@ -50,6 +58,7 @@ class Registration(NamedTuple):
     netty_data_port: int = 0
     domain_socket: str = ""
     http_port: int = 0
+    identity: str = ""
 
     @property
     def uuid(self) -> str:
@@ -71,12 +80,16 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RegistrationSnapshot:
-    """Both prefixes of one cluster at one revision, by worker id."""
+    """Both prefixes of one cluster at one revision, by worker id.
+
+    ``cut``: which keys or values are missing because there are too many; empty when none is.
+    """
 
     cluster: str
     revision: int
     authorized: Mapping[str, Entry]
     live: Mapping[str, Entry]
+    cut: str = ""
 
     def live_registrations(self) -> Iterator[tuple[KeyValue, Registration]]:
         """The live workers with a readable value, each with its key."""
@@ -100,6 +113,8 @@ def live_prefix(cluster: str) -> str:
 
 def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
     """A registration's value. Never raises; all texts are safe to print."""
+    if len(value) > bounds.VALUE:
+        return UnknownRegistration(worker_id, printable(value, EXCERPT))
     try:
         entity = document(value)
         address = entity["WorkerNetAddress"]
@@ -119,6 +134,7 @@ def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
                 netty_data_port=_port(address.get("NettyDataPort")),
                 domain_socket=_text(address.get("DomainSocketPath"), 1000),
                 http_port=_port(address.get("HttpServerPort")),
+                identity=_identity(entity),
             )
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
@@ -137,43 +153,132 @@ def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
     return UnknownRegistration(worker_id, printable(value, EXCERPT))
 
 
-def read(client: EtcdClient, cluster: str) -> RegistrationSnapshot:
+def read(client: EtcdClient, cluster: str, *, partial: bool = False) -> RegistrationSnapshot:
     """The registrations of ``cluster``, both prefixes at one revision (linearizable).
 
-    Raises :class:`provision.etcd.api.errors.EtcdError`.
+    Raises :class:`provision.etcd.api.errors.EtcdError`. When there are more than
+    :mod:`provision.bounds` permits, this is an error, too: a plan needs all of them. With
+    ``partial``, for a view, the result has what was read, and says what is missing.
     """
-    revision, authorized = client.range(authorized_prefix(cluster))
-    _, live = client.range(live_prefix(cluster), revision=revision)
-    known = entries(authorized_prefix(cluster), authorized, {})
+    authorized, live = authorized_prefix(cluster), live_prefix(cluster)
+    first = _scan(client, authorized, 0, partial)
+    second = _scan(client, live, first.revision, partial)
+    known = entries(authorized, first.keys, {})
+    cut = [
+        f"below {printable(prefix, ID_LIMIT)}: {scan.cut}"
+        for prefix, scan in ((authorized, first), (live, second))
+        if scan.cut
+    ]
     return RegistrationSnapshot(
-        cluster, revision, known, entries(live_prefix(cluster), live, known)
+        cluster, first.revision, known, entries(live, second.keys, known), "; ".join(cut)
     )
 
 
-def clusters(client: EtcdClient) -> list[str]:
-    """The names of all Alluxio clusters that have a key in this etcd, sorted.
+def _scan(client: EtcdClient, prefix: str, revision: int, partial: bool) -> paging.Scan:
+    if not partial:
+        return paging.Scan(*client.range(prefix, revision=revision))
+    start = prefix.encode()
+    return client.scan(start, after(start), revision=revision)
 
-    It needs one request per cluster, for any number of workers.
+
+def missing(cut: str) -> Problem | None:
+    """The warning that keys or values are missing in a view; None when ``cut`` is empty."""
+    if not cut:
+        return None
+    what = f"not everything was read, and what is not there may exist: {cut}"
+    return Problem("etcd", what, TOO_MUCH, "warning", id="etcd-answer-cut")
+
+
+def clusters(client: EtcdClient) -> list[str]:
+    """The names of all Alluxio clusters that have a key in this etcd, sorted and printable.
+
+    Raises :class:`EtcdTooMuch` when there are more than :mod:`provision.bounds` permits.
     """
     return sorted(printable(name, ID_LIMIT) for name in children(client))
 
 
 def children(client: EtcdClient) -> set[bytes]:
     """As :func:`clusters`, with the names as bytes, as in the keys."""
-    return set(_children(client, AUTHORIZED_ROOT)) | set(_children(client, LIVE_ROOT))
+    found, cut = children_and_cut(client)
+    if cut:
+        raise EtcdTooMuch(client.endpoint, cut)
+    return found
 
 
-def counts(client: EtcdClient, cluster: bytes, revision: int = 0) -> tuple[int, int, int]:
-    """The revision of the answer, and how many workers are authorized and live at that revision.
-    ``revision`` 0 means now.
+def children_and_cut(client: EtcdClient) -> tuple[set[bytes], str]:
+    """As :func:`children`, for a view: the names that were read, and why others are missing; empty
+    when none is.
+
+    It needs a request for each cluster with many workers, and far fewer for many small clusters.
+    """
+    found: set[bytes] = set()
+    try:
+        for root in (AUTHORIZED_ROOT, LIVE_ROOT):
+            for name in _children(client, root):
+                if len(found) >= bounds.CLUSTERS and name not in found:
+                    return found, f"more than {bounds.CLUSTERS} names of clusters below {root}"
+                found.add(name)
+    except EtcdTooMuch as error:
+        return found, error.problems[0].what
+    return found, ""
+
+
+class Count(NamedTuple):
+    """How many workers of a cluster are authorized, and how many are live."""
+
+    authorized: int
+    live: int
+
+
+class Counts(NamedTuple):
+    """Every cluster's workers, by the cluster's name, at one revision. ``cut``: why clusters or
+    workers are missing; empty when none is."""
+
+    revision: int
+    by_name: dict[bytes, Count]
+    cut: str
+
+
+def count_all(client: EtcdClient) -> Counts:
+    """How many workers each cluster has, all clusters in one read.
 
     A worker is live when its key has a lease; etcd gives the lease only together with the value.
     """
+    authorized, live = AUTHORIZED_ROOT.encode(), LIVE_ROOT.encode()
+    first = client.scan(authorized, after(authorized), keys_only=True)
+    second = client.scan(live, after(live), revision=first.revision)
+    joined: dict[bytes, int] = {}
+    there: dict[bytes, int] = {}
+    for key in first.keys:
+        name, slash, rest = key.key[len(authorized) :].partition(b"/")
+        if slash:
+            joined[name] = joined.get(name, 0) + rest.startswith(b"AUTHORIZED/")
+    for key in second.keys:
+        name, slash, _ = key.key[len(live) :].partition(b"/")
+        if slash:
+            there[name] = there.get(name, 0) + (key.lease != 0)
+    names = sorted(joined.keys() | there.keys())
+    cut = [
+        f"below {root}: {scan.cut}"
+        for root, scan in ((AUTHORIZED_ROOT, first), (LIVE_ROOT, second))
+        if scan.cut
+    ]
+    if len(names) > bounds.CLUSTERS:
+        cut.append(f"more than {bounds.CLUSTERS} names of clusters")
+    by_name = {n: Count(joined.get(n, 0), there.get(n, 0)) for n in names[: bounds.CLUSTERS]}
+    return Counts(first.revision, by_name, "; ".join(cut))
+
+
+def count(client: EtcdClient, cluster: bytes) -> Counts:
+    """As :func:`count_all`, for one cluster: a login may have no right to read others' keys."""
     authorized = AUTHORIZED_ROOT.encode() + cluster + b"/AUTHORIZED/"
     live = LIVE_ROOT.encode() + cluster + b"/"
-    revision, known = client.range(authorized, keys_only=True, revision=revision)
-    _, there = client.range(live, revision=revision)
-    return revision, len(known), sum(key.lease != 0 for key in there)
+    first = client.scan(authorized, after(authorized), keys_only=True)
+    second = client.scan(live, after(live), revision=first.revision)
+    found = Count(len(first.keys), sum(key.lease != 0 for key in second.keys))
+    return Counts(
+        first.revision, {cluster: found}, "; ".join(filter(None, (first.cut, second.cut)))
+    )
 
 
 def confusable(cluster: str, others: list[str]) -> list[str]:
@@ -188,6 +293,25 @@ def confusable(cluster: str, others: list[str]) -> list[str]:
         for other in others
         if other != cluster and (other.startswith(cluster) or cluster.startswith(other))
     ]
+
+
+def all_confusable(names: Iterable[str], most: int) -> dict[str, list[str]]:
+    """:func:`confusable` for each of ``names``, with at most ``most`` others each.
+
+    Sorted, the names that begin with a name follow it at once, so each name is looked at once.
+    """
+    found: dict[str, list[str]] = {}
+    above: list[str] = []
+    for name in sorted(set(names)):
+        found[name] = []
+        while above and not name.startswith(above[-1]):
+            above.pop()
+        found[name] += above[:most]
+        for shorter in above[-most:]:
+            if len(found[shorter]) < most:
+                found[shorter].append(name)
+        above.append(name)
+    return found
 
 
 def port_answers(fleet: Fleet, worker: AlluxioWorker, timeout: float = 2.0) -> bool:
@@ -212,11 +336,16 @@ def entries(prefix: str, keys: list[KeyValue], known: Mapping[str, Entry]) -> di
     """``keys``, all below ``prefix``, by worker id. A value that ``known`` has for the same id is
     not parsed again."""
     found: dict[str, Entry] = {}
+    named = {_id_in(entry.key.key): worker_id for worker_id, entry in known.items()}
+    alike: dict[str, int] = {}
     skip = len(prefix.encode())
     for key in keys:
-        worker_id = printable(key.key[skip:], ID_LIMIT) or "(no id)"
-        while worker_id in found:  # ids that differ only in characters that cannot be shown
-            worker_id += "'"
+        shown = printable(key.key[skip:], ID_LIMIT) or "(no id)"
+        # Ids may differ only in characters that cannot be shown: they are not one worker.
+        worker_id = named.get(key.key[skip:], shown)
+        while worker_id in found or (worker_id in known and key.key[skip:] not in named):
+            alike[shown] = number = alike.get(shown, 1) + 1
+            worker_id = f"{shown}'" if number == 2 else f"{shown}'{number}"
         same = known.get(worker_id)
         if same is not None and same.key.value == key.value:
             found[worker_id] = Entry(key, same.registration)
@@ -225,16 +354,49 @@ def entries(prefix: str, keys: list[KeyValue], known: Mapping[str, Entry]) -> di
     return found
 
 
+def _id_in(key: bytes) -> bytes:
+    """The id in a key below either prefix, as it is there."""
+    rest = key.split(b"/", 3)[-1]
+    return rest.removeprefix(b"AUTHORIZED/") if key.startswith(b"/DHT/") else rest
+
+
 def _children(client: EtcdClient, root: str) -> Iterator[bytes]:
     """The names directly below ``root``. Each request skips from a name's first key to the key
-    after its last."""
+    after its last, and asks for more keys than the one before: clusters may be large, or many."""
     prefix = root.encode()
     start, end = prefix, prefix[:-1] + b"0"  # "0" follows "/"
-    while keys := client.interval(start, end, limit=1, keys_only=True)[1]:
-        name, slash, _ = keys[0].key[len(prefix) :].partition(b"/")
-        if slash:
-            yield name
-        start = prefix + name + (b"0" if slash else b"\0")
+    count, seen, deadline = 1, 0, time.monotonic() + bounds.READ_SECONDS
+    while True:
+        keys = client.interval(start, end, limit=count, keys_only=True)[1]
+        last = b""
+        for key in keys:
+            name, slash, _ = key.key[len(prefix) :].partition(b"/")
+            if slash and name != last:
+                yield name
+            last = name if slash else b""
+            start = prefix + name + (b"0" if slash else b"\0")
+        seen += len(keys)
+        if len(keys) < count:
+            return
+        if seen > bounds.KEYS or time.monotonic() > deadline:
+            raise EtcdTooMuch(client.endpoint, f"too many keys below {root}")
+        count = min(4 * count, paging.PAGE)
+
+
+def _identity(entity: Mapping[str, object]) -> str:
+    """The worker's id in its value, as Alluxio writes it in the key (``WorkerIdentity.toString``);
+    empty without one. Version 0 is a number of 8 bytes, version 1 a UUID."""
+    identity = entity.get("Identity")
+    if not isinstance(identity, dict):
+        return ""
+    version, digits = identity.get("version"), identity.get("identifier")
+    if not isinstance(digits, str) or isinstance(version, bool):
+        return ""
+    if version == 1 and re.fullmatch(r"[0-9a-fA-F]{32}", digits):
+        return f"worker-{uuid.UUID(digits)}"
+    if version == 0 and re.fullmatch(r"[0-9a-fA-F]{16}", digits):
+        return f"worker-{int.from_bytes(bytes.fromhex(digits), 'big', signed=True)}"
+    return f"of version {printable(str(version), 20)}: {printable(digits, 80)}"
 
 
 def _text(value: object, limit: int) -> str:

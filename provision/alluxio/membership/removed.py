@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from provision import bounds
 from provision.alluxio.membership import registrations
 from provision.engine import audit
 from provision.errors import Problem, Unhealthy, UsageError
 from provision.etcd.api.values import KeyValue
+from provision.files import make_folder, read_text
 from provision.text import EXCERPT, document, printable
 
 SCHEMA = "alluxio-provision/registration/1"
@@ -35,7 +37,7 @@ class Removed:
 def read(file: Path) -> Removed:
     """A saved registration. Raises :class:`UsageError`."""
     try:
-        said = document(file.read_text(encoding="utf-8"))
+        said = document(read_text(file, bounds.DOCUMENT))
         if said["schema"] != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         cluster = str(said["cluster"])
@@ -83,7 +85,7 @@ def keep(path: Path, cluster: str, worker_id: str, key: KeyValue, command: str) 
         "value_base64": base64.b64encode(key.value).decode(),
     }
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(document, file, indent=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from provision import bounds
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import RegistrationSnapshot, entries
 from provision.etcd.api.client import EtcdClient
@@ -18,7 +19,7 @@ class WatchCache:
 
     def __init__(self, client: EtcdClient, cluster: str) -> None:
         self._of = client.status().cluster_id
-        self._last = registrations.read(client, cluster)
+        self._last = registrations.read(client, cluster, partial=True)
         self._stale = False
         self._lock = threading.Lock()
         self._revision = self._last.revision
@@ -28,6 +29,8 @@ class WatchCache:
             self._authorized: {e.key.key: e.key for e in self._last.authorized.values()},
             self._live: {e.key.key: e.key for e in self._last.live.values()},
         }
+        self._cut = self._last.cut
+        self._size = sum(_size(k) for keys in self._keys.values() for k in keys.values())
         #: For each prefix, the revision from which a watch must begin.
         self.since = dict.fromkeys(self._keys, self._revision + 1)
 
@@ -46,10 +49,15 @@ class WatchCache:
         with self._lock:
             keys = self._keys[changes.prefix]
             for event in changes.events:
+                old = keys.pop(event.key.key, None)
+                self._size -= _size(old) if old is not None else 0
                 if event.deleted:
-                    keys.pop(event.key.key, None)
-                else:
-                    keys[event.key.key] = event.key
+                    continue
+                if len(keys) >= bounds.KEYS or self._size > bounds.KEY_BYTES:
+                    self._cut = "the watch has told of more keys than are kept"
+                    continue
+                keys[event.key.key] = event.key
+                self._size += _size(event.key)
             newest = max(event.key.mod_revision for event in changes.events)
             self.since[changes.prefix] = newest + 1
             self._revision = max(self._revision, newest)
@@ -65,7 +73,15 @@ class WatchCache:
                 authorized, live = (sorted(keys.values()) for keys in self._keys.values())
                 known = entries(self._authorized, authorized, last.authorized)
                 self._last = RegistrationSnapshot(
-                    last.cluster, self._revision, known, entries(self._live, live, known)
+                    last.cluster,
+                    self._revision,
+                    known,
+                    entries(self._live, live, known),
+                    self._cut,
                 )
                 self._stale = False
             return self._last
+
+
+def _size(key: KeyValue) -> int:
+    return len(key.key) + len(key.value)

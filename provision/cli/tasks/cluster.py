@@ -166,13 +166,15 @@ def _put(output: str, text: str) -> None:
 def list_clusters(run: Run) -> int:
     """List every Alluxio cluster that has workers in this etcd, and how many are live."""
     from provision import terminal
-    from provision.alluxio.membership import clusters
+    from provision.alluxio.membership import clusters, registrations
+    from provision.cli import console
 
     inventory = common.load(run)
-    seen = clusters.look(inventory, run.etcd(inventory.etcd))
+    seen = clusters.look(inventory, run.etcd(inventory.etcd), partial=True)
+    missing = registrations.missing(seen.cut)
     if run.json:
         terminal.emit_json(seen.document())
-        return 0
+        return int(missing is not None)
     headings = ("cluster", "authorized", "live", "inventory", "mixed up with")
     terminal.table(
         headings,
@@ -183,7 +185,9 @@ def list_clusters(run: Run) -> int:
     )
     if not seen.complete:
         terminal.say("the login may read this cluster's keys only: there may be others")
-    return 0
+    if missing is not None:
+        console.problems([missing])
+    return int(missing is not None)
 
 
 @command(help={"limit": common.LIMIT, "batch": common.BATCH})

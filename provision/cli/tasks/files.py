@@ -188,12 +188,12 @@ def render_monitor(
     """
     from provision import terminal
     from provision.check_nodes import monitor
-    from provision.files import write_whole
+    from provision.files import make_folder, write_whole
 
     made = monitor.render_files(run.inventory, every, textfiles)
     folder = Path(into).expanduser().absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, private=False)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be made: {error.strerror or error}", id="file-unwritable"

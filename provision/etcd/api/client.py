@@ -18,10 +18,12 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-from provision.etcd.api import protocol
+from provision import bounds
+from provision.etcd.api import paging, protocol
 from provision.etcd.api.errors import (
     EtcdCompacted,
     EtcdRefused,
+    EtcdTooMuch,
     EtcdUnreachable,
     Reason,
     classified,
@@ -43,12 +45,9 @@ from provision.etcd.api.values import (
     after,
 )
 from provision.inventory.resolved import bracketed
-from provision.text import printable
+from provision.text import printable, size
 
 DEFAULT_TIMEOUT = 5.0
-#: Keys per request: few round trips, and answers of at most some MB.
-PAGE = 2000
-MAX_ANSWER = 64 << 20
 #: How many requests for leases are under way at the same time.
 LEASES_AT_ONCE = 64
 HEALTH_PREFIX = "/alluxio-provision/health/"
@@ -117,7 +116,7 @@ class EtcdClient:
             # Without this, the next client to the same address shares a failed connection's
             # back-off.
             ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_receive_message_length", MAX_ANSWER),
+            ("grpc.max_receive_message_length", bounds.ANSWER),
             # During a long call, a ping now and then checks that the member is still there. etcd
             # treats more than one ping in 5 s (--grpc-keepalive-min-time) as an attack.
             ("grpc.keepalive_time_ms", 10_000),
@@ -164,7 +163,7 @@ class EtcdClient:
             raft_term=answer.raftTerm,
             raft_index=answer.raftIndex,
             is_learner=answer.isLearner,
-            errors=tuple(printable(e, 200) for e in answer.errors),
+            errors=tuple(printable(e, 200) for e in answer.errors[: bounds.ALARMS]),
             storage_version=printable(answer.storageVersion, 40),
             quota=answer.dbSizeQuota,
         )
@@ -172,6 +171,8 @@ class EtcdClient:
     def member_list(self) -> list[RegisteredMember]:
         """The members in this endpoint's own list. The member answers without a quorum."""
         answer = self._ask(self._cluster.MemberList, self._lib.pb.MemberListRequest())
+        if len(answer.members) > bounds.MEMBERS:
+            raise self._odd(f"it lists {len(answer.members)} members")
         return [_member(m) for m in answer.members]
 
     def member_add(self, peer_urls: Sequence[str], *, learner: bool = True) -> RegisteredMember:
@@ -220,7 +221,10 @@ class EtcdClient:
         request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
         answer = self._call(self._maintenance.Alarm, request)
         names = {0: "NONE", 1: "NOSPACE", 2: "CORRUPT"}
-        return [Alarm(a.memberID, names.get(a.alarm, str(a.alarm))) for a in answer.alarms]
+        return [
+            Alarm(a.memberID, names.get(a.alarm, str(a.alarm)))
+            for a in answer.alarms[: bounds.ALARMS]
+        ]
 
     def disarm(self, alarm: Alarm) -> None:
         """Disarm an alarm. etcd raises it again when its cause is still there."""
@@ -250,31 +254,44 @@ class EtcdClient:
         """
         self._call(self._maintenance.Defragment, self._lib.pb.DefragmentRequest())
 
-    def snapshot(self, *, silence: float = 60.0) -> Iterator[bytes]:
+    def snapshot(self, *, silence: float = 60.0, most: int = bounds.SNAPSHOT) -> Iterator[bytes]:
         """This member's database as it is now, in pieces. The last 32 bytes are the sha256 of
         everything before: the format of ``etcdctl snapshot save``.
 
-        ``silence`` (seconds) limits the wait for one piece, not the whole call.
+        ``silence`` (seconds) limits the wait for one piece, ``most`` (bytes) and
+        :data:`bounds.STREAM_RATE` the whole call.
         """
         self._authenticate()
-        # No deadline: a large database may take long. The watchdog ends a silent stream.
+        # No deadline: a large database may take long. The watchdog ends a silent stream, and one
+        # that drips.
         stream = self._maintenance.Snapshot(self._lib.pb.SnapshotRequest(), metadata=self._token)
-        last, done = [time.monotonic()], threading.Event()
+        flow, done = bounds.Flow(), threading.Event()
+        last = [time.monotonic()]
+        late: list[str] = []
 
         def watch() -> None:
             while not done.wait(1.0):
                 if time.monotonic() - last[0] > silence:
+                    late.append(f"no data for {silence:g} s")
+                elif flow.drips:
+                    late.append(flow.slow)
+                if late:
                     stream.cancel()
+                    return
 
         threading.Thread(target=watch, name="snapshot", daemon=True).start()
         try:
             for piece in stream:
+                flow.add(len(piece.blob))
+                if flow.count > most:
+                    what = f"the snapshot has more than {size(most)}"
+                    raise EtcdTooMuch(self.endpoint, what)
                 yield piece.blob
-                last[0] = time.monotonic()
+                if piece.blob:  # an empty piece is no progress
+                    last[0] = time.monotonic()
         except self._lib.grpc.RpcError as error:
-            if error.code().name == "CANCELLED":
-                detail = f"no data for {silence:g} s"
-                raise EtcdUnreachable(self.endpoint, Reason.TIMEOUT, detail) from None
+            if late:
+                raise EtcdUnreachable(self.endpoint, Reason.TIMEOUT, late[0]) from None
             raise translated(self.endpoint, error, silence) from None
         finally:
             done.set()
@@ -295,12 +312,13 @@ class EtcdClient:
         keys_only: bool = False,
         limit: int | None = None,
         revision: int = 0,
-        page: int = PAGE,
+        page: int = paging.PAGE,
     ) -> tuple[int, list[KeyValue]]:
         """The keys below ``prefix`` (at most ``limit``), sorted, and the revision of the read.
 
         Linearizable, unless :attr:`serializable` is set. All pages are from that one revision. Give
-        this revision as ``revision`` to read another prefix at the same revision.
+        this revision as ``revision`` to read another prefix at the same revision. Raises
+        :class:`EtcdTooMuch` when keys or values would be missing: see :mod:`provision.bounds`.
         """
         start = _bytes(prefix) or b"\0"
         return self.interval(
@@ -315,26 +333,50 @@ class EtcdClient:
         keys_only: bool = False,
         limit: int | None = None,
         revision: int = 0,
-        page: int = PAGE,
+        page: int = paging.PAGE,
     ) -> tuple[int, list[KeyValue]]:
         """As :meth:`range`, for the keys from ``start`` up to ``end``, without ``end``."""
-        found: list[KeyValue] = []
-        while True:
-            left = page if limit is None else min(page, limit - len(found))
+        found = self.scan(
+            start, end, keys_only=keys_only, limit=limit, revision=revision, page=page
+        )
+        if found.cut:
+            raise EtcdTooMuch(self.endpoint, f"below {printable(start, 120)}: {found.cut}")
+        return found.revision, found.keys
+
+    def scan(
+        self,
+        start: bytes,
+        end: bytes,
+        *,
+        keys_only: bool = False,
+        limit: int | None = None,
+        revision: int = 0,
+        page: int = paging.PAGE,
+    ) -> paging.Scan:
+        """As :meth:`interval`; what is larger than the bounds is cut, and the result says so."""
+
+        def ask(start: bytes, count: int, revision: int, keys_only: bool) -> paging.Page:
             request = self._lib.pb.RangeRequest(
                 key=start,
                 range_end=end,
                 keys_only=keys_only,
-                limit=left,
+                limit=count,
                 revision=revision,
                 serializable=self.serializable,
             )
-            answer = self._call(self._kv.Range, request)
-            revision = revision or answer.header.revision
-            found.extend(_key_value(kv) for kv in answer.kvs)
-            if not answer.more or len(found) == limit:
-                return revision, found
-            start = found[-1].key + b"\0"
+            try:
+                answer = self._call(self._kv.Range, request)
+            except EtcdTooMuch:
+                raise paging.TooLarge from None
+            keys = [_key_value(kv) for kv in answer.kvs]
+            return paging.Page(keys, answer.more, answer.header.revision)
+
+        try:
+            return paging.read(
+                *(ask, start, end), keys_only=keys_only, limit=limit, revision=revision, page=page
+            )
+        except paging.Odd as error:
+            raise self._odd(str(error)) from None
 
     def watch(self, since: Mapping[str, int]) -> Generator[Changes, None, None]:
         """Every change below the prefixes in ``since``, each from its revision on, as it happens.
@@ -371,8 +413,15 @@ class EtcdClient:
                     reason = answer.cancel_reason or "etcd ended the watch"
                     raise classified(self.endpoint, "UNKNOWN", reason, self.timeout)
                 if answer.created:  # these answers come in the order of the requests
+                    if len(created) == len(prefixes) or answer.watch_id in created:
+                        raise self._odd("it began a watch that nobody asked for")
                     created[answer.watch_id] = prefixes[len(created)]
+                if answer.watch_id not in created:
+                    raise self._odd("it tells of a watch that nobody asked for")
                 head = answer.header
+                stem = _bytes(created[answer.watch_id])
+                if not all(e.kv.key.startswith(stem) for e in answer.events):
+                    raise self._odd("it tells of a key that nobody watches")
                 events = tuple(
                     WatchEvent(e.type == e.DELETE, _key_value(e.kv)) for e in answer.events
                 )
@@ -547,7 +596,7 @@ class EtcdClient:
         names = self._call(self._auth.UserList, pb.AuthUserListRequest()).users
         return {
             name: tuple(self._call(self._auth.UserGet, pb.AuthUserGetRequest(name=name)).roles)
-            for name in names
+            for name in self._each(names, "users")
         }
 
     def user_add(self, name: str, password: str) -> None:
@@ -566,7 +615,8 @@ class EtcdClient:
         """etcd's roles, and what each permits."""
         pb = self._lib.pb
         found: dict[str, tuple[Permission, ...]] = {}
-        for name in self._call(self._auth.RoleList, pb.AuthRoleListRequest()).roles:
+        names = self._call(self._auth.RoleList, pb.AuthRoleListRequest()).roles
+        for name in self._each(names, "roles"):
             answer = self._call(self._auth.RoleGet, pb.AuthRoleGetRequest(role=name))
             found[name] = tuple(
                 Permission(p.key, p.range_end, _ACCESS.get(p.permType, str(p.permType)))
@@ -658,6 +708,21 @@ class EtcdClient:
         self._token = None
         return True
 
+    def _each(self, names: Sequence[str], what: str) -> Iterator[str]:
+        """``names``, each of which needs a request of its own. Raises :class:`EtcdTooMuch`."""
+        if len(names) > bounds.USERS:
+            raise EtcdTooMuch(self.endpoint, f"it has {len(names)} {what}")
+        deadline = time.monotonic() + bounds.READ_SECONDS
+        for name in names:
+            if time.monotonic() > deadline:
+                raise EtcdUnreachable(
+                    self.endpoint, Reason.TIMEOUT, f"its {what} took {bounds.READ_SECONDS:g} s"
+                )
+            yield name
+
+    def _odd(self, why: str) -> EtcdUnreachable:
+        return EtcdUnreachable(self.endpoint, Reason.ODD, why)
+
     def _send(self, method: Any, request: Any) -> Any:
         try:
             return method(request, timeout=self.timeout, metadata=self._token)
@@ -675,9 +740,9 @@ def preload() -> None:
 def _member(m: Any) -> RegisteredMember:
     return RegisteredMember(
         id=m.ID,
-        name=printable(m.name),
-        peer_urls=tuple(printable(url) for url in m.peerURLs),
-        client_urls=tuple(printable(url) for url in m.clientURLs),
+        name=printable(m.name, 500),
+        peer_urls=tuple(printable(url, 500) for url in m.peerURLs[: bounds.MEMBERS]),
+        client_urls=tuple(printable(url, 500) for url in m.clientURLs[: bounds.MEMBERS]),
         is_learner=m.isLearner,
     )
 

@@ -8,16 +8,19 @@ cluster it is): :meth:`Etcd.with_cluster` makes the handle on the changed cluste
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from provision.errors import Problem, Unhealthy
 from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient
-from provision.etcd.api.errors import EtcdUnreachable
+from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import Login
 from provision.etcd.cluster import health
 from provision.etcd.cluster.reach import Reach, Route
 from provision.inventory.resolved import EtcdCluster, EtcdMember
+
+T = TypeVar("T")
 
 
 class NoLeader(Unhealthy):
@@ -62,9 +65,24 @@ class Etcd(Reach):
                 client = stack.enter_context(self.member(member, timeout=timeout, how=how))
             try:
                 yield client
-            except EtcdUnreachable:
+            except EtcdUnreachable as error:
                 self.learned.forget_serving(self.cluster)
+                if error.reason is Reason.ODD:
+                    self.learned.distrust(member)
                 raise
+
+    def read(self, work: Callable[[EtcdClient], T], *, timeout: float = DEFAULT_TIMEOUT) -> T:
+        """What ``work`` reads with a client of a member that serves. When that member answers as
+        etcd never does, another one is asked; with no other one, this is the error."""
+        left = len(self.cluster.members)
+        while True:
+            left -= 1
+            try:
+                with self.any(timeout=timeout) as client:
+                    return work(client)
+            except EtcdUnreachable as error:
+                if error.reason is not Reason.ODD or left < 1:
+                    raise
 
     @contextlib.contextmanager
     def leader(
@@ -87,9 +105,14 @@ class Etcd(Reach):
 
     def _first_serving(self, timeout: float) -> tuple[EtcdMember, Route]:
         sick: list[Problem] = []
+        odd: list[tuple[EtcdMember, Route]] = []
         with contextlib.closing(health.observing(self, timeout=timeout)) as seen:
             for m in seen:
                 if m.healthy and m.how is not None:
-                    return m.member, m.how
+                    if not self.learned.is_odd(m.member):
+                        return m.member, m.how
+                    odd.append((m.member, m.how))
                 sick.extend(health.member_problems(self.cluster, m))
+        if odd:
+            return odd[0]
         raise Unhealthy("no etcd member serves reads", sick, id="quorum-lost")

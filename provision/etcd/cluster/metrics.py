@@ -10,6 +10,7 @@ import http.client
 import re
 import socket
 
+from provision import wait
 from provision.errors import ProvisionError
 from provision.etcd.api.values import Endpoint
 from provision.etcd.cluster import served_certs
@@ -28,10 +29,11 @@ def quota(cluster: EtcdCluster, member: EtcdMember, end: Endpoint) -> int:
     Raises :class:`ProvisionError` when it cannot be read.
     """
     try:
-        with contextlib.closing(
-            http.client.HTTPConnection(end.address, end.port, timeout=TIMEOUT)
-        ) as connection:
+        with contextlib.ExitStack() as stack:
+            connection = http.client.HTTPConnection(end.address, end.port, timeout=TIMEOUT)
+            stack.enter_context(contextlib.closing(connection))
             connection.sock = socket.create_connection((end.address, end.port), TIMEOUT)
+            stack.enter_context(wait.ending(connection.sock, 2 * TIMEOUT))
             if member.served.tls:
                 context = served_certs.tls_context(cluster)
                 connection.sock = context.wrap_socket(

@@ -48,6 +48,7 @@ class Learned:
         self._lock = threading.Lock()
         self._blocked: set[tuple[str, int]] = set()
         self._serving: dict[_Key, tuple[EtcdMember, Route]] = {}
+        self._odd: set[tuple[str, int]] = set()
 
     def is_blocked(self, address: str, port: int) -> bool:
         """Whether the address has timed out from here: only the first attempt waits."""
@@ -64,7 +65,9 @@ class Learned:
         moment."""
         with self._lock:
             found = self._serving.get(_key(cluster))
-        return found if found is not None and found[0] in cluster.members else None
+            if found is None or found[0] not in cluster.members or self._in_odd(found[0]):
+                return None
+            return found
 
     def note_serving(
         self, cluster: EtcdCluster, member: EtcdMember, how: Route, *, first: bool = False
@@ -72,6 +75,8 @@ class Learned:
         """Note that ``member`` serves. ``first``: an earlier note is kept."""
         with self._lock:
             found = self._serving.get(_key(cluster))
+            if first and self._in_odd(member):
+                return
             if not first or found is None or found[0] not in cluster.members:
                 self._serving[_key(cluster)] = (member, how)
 
@@ -80,12 +85,25 @@ class Learned:
         with self._lock:
             self._serving.pop(_key(cluster), None)
 
+    def distrust(self, member: EtcdMember) -> None:
+        """Note that ``member`` has answered as etcd never does: others are asked before it."""
+        with self._lock:
+            self._odd.add((member.address, member.client_port))
+
+    def is_odd(self, member: EtcdMember) -> bool:
+        with self._lock:
+            return self._in_odd(member)
+
+    def _in_odd(self, member: EtcdMember) -> bool:
+        return (member.address, member.client_port) in self._odd
+
     def clear(self) -> None:
         """Forget everything."""
         self.tokens.clear()
         with self._lock:
             self._blocked.clear()
             self._serving.clear()
+            self._odd.clear()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

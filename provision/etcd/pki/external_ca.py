@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from provision import bounds
 from provision.errors import Problem, UsageError
 from provision.etcd.pki import certificates, keyfiles, own_ca
+from provision.files import read_bytes
 from provision.inventory.resolved import EtcdCluster
 from provision.text import printable
 
@@ -50,7 +52,7 @@ class External:
         """The imported certificate with that name, with its intermediates. The name comes from
         :func:`provision.etcd.pki.imported.name_of`."""
         with keyfiles.pki_errors(self.folder), contextlib.suppress(FileNotFoundError):
-            return (self.folder / f"{name}.crt").read_bytes()
+            return read_bytes(self.folder / f"{name}.crt", bounds.PEM)
         return None
 
     def knows(self, pem: bytes) -> bool:
@@ -93,7 +95,7 @@ def load(cluster: EtcdCluster, now: datetime | None = None) -> External:
     path, now = cluster.tls.ca_bundle, now or certificates.now_utc()
     assert path is not None  # the inventory's checks ensure this
     try:
-        found = x509.load_pem_x509_certificates(path.read_bytes())
+        found = x509.load_pem_x509_certificates(read_bytes(path, bounds.PEM))
     except OSError as error:
         raise UsageError(
             f"etcd.tls.ca_bundle: {path}: {error.strerror or error}", id="ca-bundle-invalid"

@@ -16,12 +16,14 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from provision import bounds
 from provision.engine.plan import Action, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
 from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import Leaf
 from provision.etcd.pki import certificates, external_ca, keyfiles, own_ca
 from provision.etcd.pki.external_ca import HOW, External
+from provision.files import read_bytes
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine, is_ip
@@ -179,7 +181,7 @@ def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
     waiting, key = own_waiting(cluster), own_key(cluster)
     if waiting is not None:
         with keyfiles.pki_errors(own.parent):
-            return certificates.split_pem(key.read_bytes() + waiting)
+            return certificates.split_pem(read_bytes(key, bounds.PEM) + waiting)
     what = "has expired" if own.exists() else "is missing"
     raise UsageError(f"{own} {what}: {HOW}", id="external-certificate-needed")
 
@@ -218,7 +220,7 @@ def own_waiting(cluster: EtcdCluster) -> bytes | None:
     if key is None or not path.exists():
         return None
     with keyfiles.pki_errors(path):
-        found = path.read_bytes()
+        found = read_bytes(path, bounds.PEM)
         return found if external_ca.key_of(found) == key else None
 
 
@@ -228,7 +230,9 @@ def renew_own(cluster: EtcdCluster) -> None:
     if found is None:
         return  # an earlier run has done it
     with keyfiles.pki_errors(key):
-        keyfiles.replace_file(key.with_name(own_ca.CLIENT), key.read_bytes() + found, 0o600)
+        keyfiles.replace_file(
+            key.with_name(own_ca.CLIENT), read_bytes(key, bounds.PEM) + found, 0o600
+        )
         key.unlink()
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from provision import bounds
 from provision.errors import UsageError
 from provision.etcd.pki import certificates
 from provision.etcd.pki.certificates import KeyPair
+from provision.files import make_folder, read_bytes
 
 #: The message about a missing file of the folder.
 MISSING = (
@@ -29,7 +31,7 @@ MISSING = (
 def own_pair(path: Path) -> KeyPair:
     """Key and certificate from one file. Raises :class:`UsageError` when they cannot be used."""
     with pki_errors(path.parent):
-        return certificates.split_pem(_private(path).read_bytes())
+        return certificates.split_pem(read_bytes(_private(path), bounds.PEM))
 
 
 def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -43,7 +45,7 @@ def ensure_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """An EC key from a file of this tool. Raises errors that :func:`pki_errors` explains."""
-    key = serialization.load_pem_private_key(_private(path).read_bytes(), password=None)
+    key = serialization.load_pem_private_key(read_bytes(_private(path), bounds.PEM), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{path.name} is not an EC key")
     return key
@@ -57,9 +59,7 @@ def _private(path: Path) -> Path:
 
 def make_private_dir(directory: Path) -> None:
     """Make the folder, and the folders above it. Only its owner can read it."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
+    make_folder(directory)
     if stat.S_IMODE(directory.stat().st_mode) & 0o077:
         directory.chmod(0o700)
 

@@ -19,9 +19,11 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from provision import bounds
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import desired
 from provision.etcd.pki import certificates, keyfiles, own_ca
+from provision.files import read_bytes
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, Machine
 
@@ -39,7 +41,7 @@ def begun(cluster: EtcdCluster) -> bool:
 def trust(cluster: EtcdCluster) -> bytes:
     """The certificates (PEM) of the lost CA, as :func:`begin` kept them."""
     with keyfiles.pki_errors(folder(cluster)):
-        return (folder(cluster) / own_ca.CA_CERTIFICATE).read_bytes()
+        return read_bytes(folder(cluster) / own_ca.CA_CERTIFICATE, bounds.PEM)
 
 
 def found(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> bytes:

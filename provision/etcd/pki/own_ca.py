@@ -24,9 +24,11 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from provision import bounds
 from provision.errors import UsageError
 from provision.etcd.pki import certificates, keyfiles
 from provision.etcd.pki.certificates import Authority, KeyPair
+from provision.files import read_bytes
 
 CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
 #: Key and certificate in one file; it is replaced as a whole.
@@ -104,12 +106,12 @@ def trusted(pki_dir: Path, cluster: str) -> bytes:
     with keyfiles.pki_errors(directory):
         # While a lost authority is being replaced, some members still have its certificates.
         with contextlib.suppress(FileNotFoundError):
-            lost = (directory / LOST / CA_CERTIFICATE).read_bytes()
+            lost = read_bytes(directory / LOST / CA_CERTIFICATE, bounds.PEM)
         # Read the successor first: when it takes the authority's place meanwhile, it is read twice,
         # not missed.
         with contextlib.suppress(FileNotFoundError):
-            successor = (directory / NEXT / CA_CERTIFICATE).read_bytes()
-        return (directory / CA_CERTIFICATE).read_bytes() + successor + lost
+            successor = read_bytes(directory / NEXT / CA_CERTIFICATE, bounds.PEM)
+        return read_bytes(directory / CA_CERTIFICATE, bounds.PEM) + successor + lost
 
 
 def ensure_ca(
@@ -165,7 +167,7 @@ def authorities(
         return CaSet(current, successor, successor)
     with keyfiles.pki_errors(directory):
         switched = own.exists() and certificates.issued(
-            certificates.split_pem(own.read_bytes()).cert_pem, successor
+            certificates.split_pem(read_bytes(own, bounds.PEM)).cert_pem, successor
         )
     return CaSet(current, successor, successor if switched else current)
 
@@ -208,7 +210,7 @@ def expired(pki_dir: Path, cluster: str, now: datetime | None = None) -> bool:
         path = directory / CA_CERTIFICATE
         if not path.exists():
             return False
-        end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+        end = x509.load_pem_x509_certificate(read_bytes(path, bounds.PEM)).not_valid_after_utc
     return end <= (now or certificates.now_utc())
 
 
@@ -218,7 +220,7 @@ def _retire_expired_successor(directory: Path, now: datetime) -> None:
     if not path.exists():
         return
     with keyfiles.pki_errors(directory):
-        old = x509.load_pem_x509_certificate(path.read_bytes())
+        old = x509.load_pem_x509_certificate(read_bytes(path, bounds.PEM))
         if old.not_valid_after_utc <= now:
             keyfiles.make_private_dir(directory / RETIRED)
             os.replace(directory / NEXT, directory / RETIRED / retired_as(old, now))
@@ -237,7 +239,7 @@ def retired(pki_dir: Path, cluster: str) -> list[x509.Certificate]:
     found = []
     for path in sorted((home(pki_dir, cluster) / RETIRED).glob(f"*/{CA_CERTIFICATE}")):
         with contextlib.suppress(OSError, ValueError):
-            found.append(x509.load_pem_x509_certificate(path.read_bytes()))
+            found.append(x509.load_pem_x509_certificate(read_bytes(path, bounds.PEM)))
     return found
 
 
@@ -252,7 +254,7 @@ def finish_replacement(pki_dir: Path, cluster: str) -> None:
     if not (successor / CA_CERTIFICATE).exists():
         return
     with keyfiles.pki_errors(directory):
-        old = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
+        old = x509.load_pem_x509_certificate(read_bytes(directory / CA_CERTIFICATE, bounds.PEM))
         retired = directory / RETIRED / retired_as(old)
         keyfiles.make_private_dir(directory / RETIRED)
         keyfiles.make_private_dir(retired)
@@ -285,7 +287,9 @@ def _promoted_key(directory: Path) -> Path | None:
         key = directory / NEXT / CA_KEY
         if not key.exists() or (directory / NEXT / CA_CERTIFICATE).exists():
             return None
-        certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
+        certificate = x509.load_pem_x509_certificate(
+            read_bytes(directory / CA_CERTIFICATE, bounds.PEM)
+        )
         return key if certificate.public_key() == keyfiles.load_key(key).public_key() else None
 
 
@@ -329,7 +333,9 @@ def _load(directory: Path, now: datetime, *, expired: bool = False) -> Authority
         with contextlib.suppress(FileNotFoundError):
             keys.append(keyfiles.load_key(directory / NEXT / CA_KEY))
         keys.append(keyfiles.load_key(directory / CA_KEY))
-        certificate = x509.load_pem_x509_certificate((directory / CA_CERTIFICATE).read_bytes())
+        certificate = x509.load_pem_x509_certificate(
+            read_bytes(directory / CA_CERTIFICATE, bounds.PEM)
+        )
     key = next((k for k in keys if k.public_key() == certificate.public_key()), None)
     if key is None:
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from provision.ids import Id
@@ -13,13 +13,15 @@ from provision.inventory.resolved import AlluxioMaster, AlluxioWorker, EtcdMembe
 
 @dataclass(frozen=True)
 class Context:
-    """A file in all its forms. ``broken`` paths were reported already and contain stand-ins."""
+    """A file in all its forms. ``broken`` paths were reported already and contain stand-ins;
+    ``unknown`` are the paths of mappings of which not all names could be read."""
 
     file: model.InventoryFile
     inventory: Inventory
     root: document.Mapping
     findings: Findings
     broken: set[document.Path]
+    unknown: Set[document.Path] = frozenset()
 
     @property
     def workers_use_etcd(self) -> bool:

@@ -307,6 +307,8 @@ def _quota(context: Context) -> None:
 
 def _member_count(context: Context) -> None:
     path: document.Path = ("etcd", "members")
+    if path in context.unknown:
+        return
     count = len(context.entries(*path))
     if count == 1:
         what = "one member only: the cluster does not survive the loss of a host"

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision import bounds
 from provision.alluxio.worker import desired, membership_properties, scopes
 from provision.errors import Problem, UsageError
-from provision.files import write_whole
+from provision.files import make_folder, read_text, write_whole
 from provision.inventory.model import Scalar, Secret
 from provision.inventory.resolved import AlluxioCluster
 from provision.render import render
@@ -60,10 +61,10 @@ def write(config: ClientConfig, folder: Path) -> list[Path]:
     """
     changed: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, private=False)
         for name, text in config.files.items():
             path = folder / name
-            old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+            old = read_text(path, bounds.DOCUMENT, errors="replace") if path.exists() else None
             if old == text:
                 continue
             if old is not None and "alluxio-provision" not in old.partition("\n")[0]:

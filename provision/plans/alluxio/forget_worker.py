@@ -37,8 +37,8 @@ class Removal:
 
 def look(alluxio: AlluxioCluster, etcd: Etcd) -> RegistrationSnapshot:
     """The registrations as they are now. Raises :class:`Unhealthy` when etcd does not serve."""
-    with etcd.as_worker(desired.login(alluxio)).any() as client:
-        return registrations.read(client, alluxio.name)
+    login = desired.login(alluxio)
+    return etcd.as_worker(login).read(lambda client: registrations.read(client, alluxio.name))
 
 
 def forget(

@@ -203,9 +203,9 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
             # 1.0: the answer ends with the connection, and is not cut into chunks.
             request = f"GET {web.http_path} HTTP/1.0\r\nHost: {host}:{web.port}\r\n\r\n"
             stream.sendall(request.encode())
-            answer = b""
+            answer, deadline = b"", wait.Deadline(HTTP_SECONDS)
             # Read to the end: the master logs an error for a connection that is closed earlier.
-            while len(answer) < MAX_ANSWER and (more := stream.recv(65536)):
+            while len(answer) < MAX_ANSWER and not deadline.passed and (more := stream.recv(65536)):
                 answer += more
     except (OSError, ProvisionError):
         return False

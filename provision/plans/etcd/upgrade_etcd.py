@@ -112,10 +112,11 @@ def cluster_version(etcd: Etcd, member: EtcdMember) -> tuple[int, int]:
     with etcd.member(member) as client:
         end = client.endpoint
         try:
-            with contextlib.closing(
-                http.client.HTTPConnection(end.address, end.port, timeout=HTTP_TIMEOUT)
-            ) as connection:
+            with contextlib.ExitStack() as stack:
+                connection = http.client.HTTPConnection(end.address, end.port, timeout=HTTP_TIMEOUT)
+                stack.enter_context(contextlib.closing(connection))
                 connection.sock = socket.create_connection((end.address, end.port), HTTP_TIMEOUT)
+                stack.enter_context(wait.ending(connection.sock, 2 * HTTP_TIMEOUT))
                 if member.client_tls:
                     context = served_certs.tls_context(etcd.cluster)
                     connection.sock = context.wrap_socket(

@@ -22,11 +22,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from provision import bounds
 from provision.engine.plan import Action, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
 from provision.etcd.member import desired, layout
 from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca
 from provision.etcd.pki.external_ca import CHAIN, PEM, External
+from provision.files import make_folder, read_bytes
 from provision.host import gather
 from provision.host.diff import Change
 from provision.host.effects import Effect
@@ -40,7 +42,6 @@ from provision.text import printable
 
 MANIFEST = "manifest.json"
 SCHEMA = "alluxio-provision/csrs/1"
-MAX_BYTES = 1 << 20
 _BLOCK = re.compile(
     r"-----BEGIN CERTIFICATE REQUEST-----.+?-----END CERTIFICATE REQUEST-----\n?", re.DOTALL
 )
@@ -114,7 +115,7 @@ class _Export:
     def write(self) -> None:
         requests = []
         try:
-            self.to.mkdir(parents=True, exist_ok=True)
+            make_folder(self.to, private=False)
             for w in self.wanted:
                 pem = self.answers[w.name]
                 keyfiles.replace_file(self.to / f"{w.name}.csr", pem, 0o644)
@@ -406,8 +407,7 @@ def _signed(folder: Path, name: str) -> Path | None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES)
+        return read_bytes(path, bounds.PEM)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}", id="file-unusable") from error
 

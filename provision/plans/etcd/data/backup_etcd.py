@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from provision import bounds
 from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient
@@ -21,6 +22,7 @@ from provision.etcd.cluster import hashes, health, scratch
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backups
 from provision.etcd.member.backups import STAMP
+from provision.files import make_folder, read_text, require_regular
 from provision.host.effects import Effect
 from provision.inventory.resolved import EtcdMember, Inventory
 from provision.text import size
@@ -30,6 +32,8 @@ from provision.text import size
 PAGE, DIGEST = 512, 32
 #: A member surely hashes at least this many bytes of its database a second: limits the call's time.
 HASHED_PER_SECOND = 5 << 20
+#: A snapshot may have so many bytes whatever the member says of its database.
+SLACK = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +99,13 @@ def take(
     source = choose(etcd)
     when = datetime.now(timezone.utc)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(directory)
         _remove_partial(directory, cluster.name)
         partial = directory / f".{cluster.name}-{when.strftime(STAMP)}-{os.getpid()}.partial"
         try:
             with etcd.member(source) as client:
                 at = client.status()
-                digest = _save(client, partial)
+                digest = _save(client, partial, at.db_size)
             revision, keys = _prove(etcd, source, partial, digest)
             final = directory / backups.name(
                 cluster.name, at.cluster_id, at.raft_term, at.raft_index, revision, when
@@ -189,6 +193,7 @@ def check(path: Path) -> str:
     """
     whole, body = hashlib.sha256(), hashlib.sha256()
     try:
+        require_regular(path, bounds.SNAPSHOT)
         with path.open("rb") as file:
             tail = b""
             while chunk := file.read(1 << 20):
@@ -198,7 +203,8 @@ def check(path: Path) -> str:
                 tail = joined[-DIGEST:]
             length = file.tell()
         beside = digest_file(path)
-        recorded = beside.read_text(encoding="utf-8").split()[:1] if beside.exists() else []
+        said = read_text(beside, bounds.CHECKSUMS) if beside.exists() else ""
+        recorded = said.split()[:1]
     except (OSError, UnicodeDecodeError) as error:
         raise _bad(path, f"cannot be read: {error}", "check the path") from error
     if length <= DIGEST or length % PAGE != DIGEST:
@@ -214,11 +220,13 @@ def check(path: Path) -> str:
     return whole.hexdigest()
 
 
-def _save(client: EtcdClient, path: Path) -> str:
-    """Write the snapshot to ``path`` and return its sha256."""
+def _save(client: EtcdClient, path: Path, expected: int) -> str:
+    """Write the snapshot to ``path`` and return its sha256. ``expected``: the bytes of the
+    member's database; while it is read, it may grow."""
+    most = min(bounds.SNAPSHOT, max(SLACK, 2 * expected))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        for piece in client.snapshot():
+        for piece in client.snapshot(most=most):
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())

@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision import bounds
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.member import backups, layout
+from provision.files import make_folder
 from provision.inventory.resolved import EtcdCluster, Inventory
 from provision.plans.etcd.data import backup_etcd, stored
 from provision.plans.etcd.data.stored import Saved, Stored
@@ -70,7 +72,7 @@ def take(inventory: Inventory, fleet: Fleet, directory: Path, *, keep: int = 0) 
     if not found:
         raise Unhealthy("there is no backup on any host that answered", silent, id="backup-missing")
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(directory)
         there = {n.text for n in backup_etcd.existing(directory, cluster.name)}
         came, here, problems = [], [], list(silent)
         for history in _histories(found):
@@ -122,7 +124,12 @@ def _bring(cluster: EtcdCluster, fleet: Fleet, seen: Stored, one: Saved, directo
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             try:
-                done = session.fetch(f"{cat} {shlex.quote(one.path)}", file, "fetch the backup")
+                done = session.fetch(
+                    f"{cat} {shlex.quote(one.path)}",
+                    file,
+                    "fetch the backup",
+                    most=min(one.size, bounds.SNAPSHOT),
+                )
             except LocalFailure as error:
                 raise _unwritable(directory, error.args[0]) from error
             file.flush()

@@ -19,8 +19,9 @@ from pathlib import Path
 from provision.alluxio.membership import registrations
 from provision.alluxio.worker import desired
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd.api.client import PAGE, EtcdClient
-from provision.etcd.api.errors import EtcdError, EtcdUnreachable, Reason
+from provision.etcd.api import paging
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import KeyValue, Login
 from provision.etcd.cluster import reach, scratch
 from provision.etcd.cluster.handle import Etcd
@@ -30,8 +31,6 @@ from provision.text import printable
 
 #: How many clusters of a snapshot a line names.
 NAMED = 20
-#: Keys of the smallest page: etcd's values have 1.5 MiB at most.
-SMALLEST = 16
 ROOTS = (registrations.AUTHORIZED_ROOT, registrations.LIVE_ROOT)
 
 
@@ -202,16 +201,10 @@ def _require_text(client: EtcdClient, file: Path) -> None:
 
 
 def _pages(client: EtcdClient, start: bytes, end: bytes, *, keys_only: bool) -> Iterator[KeyValue]:
-    """The keys from ``start`` up to ``end``, page by page. Pages shrink when one is too large."""
-    size = PAGE
+    """The keys from ``start`` up to ``end``, page by page: a snapshot may have more than one read
+    may collect."""
     while True:
-        try:
-            _, keys = client.interval(start, end, keys_only=keys_only, limit=size)
-        except EtcdError:
-            if size <= SMALLEST:
-                raise
-            size = max(SMALLEST, size // 8)
-            continue
+        _, keys = client.interval(start, end, keys_only=keys_only, limit=paging.PAGE)
         if not keys:
             return
         yield from keys
