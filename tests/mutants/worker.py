@@ -9,6 +9,7 @@ each result, with the exit code of mutmut for it.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -40,6 +41,14 @@ class Forks:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
+        # Without a mutant all must pass. This also imports what they need, once for all children.
+        needed = [items[t] for t in dict.fromkeys(t for j in self._jobs for t in j.tests)]
+        if failed := _first_failed(needed):
+            raise pytest.UsageError(f"fails without a mutant: {failed}")
+        # The children share what is there: a collection in a child would copy all of it.
+        session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        gc.collect()
+        gc.freeze()
         running: dict[int, tuple[Job, float]] = {}
         todo = iter(self._jobs)
         ended = False
@@ -81,14 +90,19 @@ def _run(job: Job, items: Sequence[pytest.Item]) -> None:
         most = int(job.seconds) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
         importlib.import_module("mutmut.mutation.trampoline").set_mutant_under_test(job.name)
-        for item, following in zip(items, [*items[1:], None], strict=True):
-            reports = runtestprotocol(item, nextitem=following, log=False)
-            if any(report.failed for report in reports):
-                break
-        else:
+        if not _first_failed(items):
             code = SURVIVED
     finally:
         os._exit(code)
+
+
+def _first_failed(items: Sequence[pytest.Item]) -> str:
+    """Run ``items`` until one fails, and return its name; empty when all pass."""
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        reports = runtestprotocol(item, nextitem=following, log=False)
+        if any(report.failed for report in reports):
+            return item.nodeid
+    return ""
 
 
 def main() -> int:
@@ -99,7 +113,7 @@ def main() -> int:
     out = os.dup(1)
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
-    options = ["--rootdir=.", "--tb=no", "-q"]
+    options = ["--rootdir=.", "--tb=no", "--assert=plain", "-q"]
     return int(pytest.main([*options, *selection], plugins=[Forks(jobs, children, out)]))
 
 
