@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import changes, decisions
+from tests.mutants import changes, decisions, typed
 from tests.mutants.changes import Change
 
 #: mutmut's folder, and its exit codes (its ``stats.py``).
 MADE = decisions.ROOT / "mutants"
-SURVIVED, NO_TEST, SKIPPED = (0,), (5, 33), 34
+SURVIVED, NO_TEST, SKIPPED, TYPES = (0,), (5, 33), 34, 37
 TIMED_OUT = (36, -24, 24, 152, 255, -9)
 
 
@@ -38,6 +38,8 @@ class Mutant:
             return "survived"
         if self.code in NO_TEST:
             return "no test"
+        if self.code == TYPES:
+            return "refused by mypy"
         return "timed out" if self.code in TIMED_OUT else "killed"
 
 
@@ -138,6 +140,19 @@ def run(
             yield name, code
         for module, found in waiting.items():
             _keep(made, module, found)
+
+
+def check_types(made: Path = MADE) -> int:
+    """Note which mutants mypy refuses, whatever their tests said; returns how many."""
+    modules = list(dict.fromkeys(m.module for m in every(made=made)))
+    wanted = {m.change.name: m.module for m in every(made=made)}
+    found: dict[str, dict[str, int]] = {}
+    for name in typed.refused(made, modules):
+        if name in wanted:
+            found.setdefault(wanted[name], {})[name] = TYPES
+    for module, codes in found.items():
+        _keep(made, module, codes)
+    return sum(map(len, found.values()))
 
 
 def _keep(made: Path, module: str, found: dict[str, int]) -> None:
