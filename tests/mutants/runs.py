@@ -92,14 +92,14 @@ def run(
     again: Callable[[Mutant], bool] = lambda m: False,
     *,
     children: int = 2,
-    seconds: float = 20.0,
+    seconds: float = 10.0,
     made: Path = MADE,
 ) -> Iterator[tuple[str, int]]:
     """Run the mutants of ``modules`` that were not run, and those for which ``again`` is true.
     Yields each result: the mutant's name, and mutmut's exit code. The results are kept in mutmut's
     files.
 
-    ``seconds`` are given to each mutant, and ten times what its tests take without it.
+    ``seconds`` of CPU time are given to each mutant, and four times what its tests take without it.
     """
     todo = [m for m in every(modules, made) if m.state == "not run" or again(m)]
     known = json.loads((made / "mutmut-stats.json").read_text("utf-8"))
@@ -111,7 +111,7 @@ def run(
         of[m.change.name] = m.module
         its = sorted(tests.get(m.change.name.rpartition("__mutmut_")[0], ()), key=durations.get)
         if its:
-            limit = seconds + 10 * sum(durations[t] for t in its)
+            limit = seconds + 4 * sum(durations[t] for t in its)
             lines.append(json.dumps([m.change.name, its, limit]))
         else:
             results.setdefault(m.module, {})[m.change.name] = NO_TEST[-1]

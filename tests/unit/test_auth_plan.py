@@ -351,6 +351,7 @@ class TestDisable:
             *(f"restart w{n} and 1 more" for n in range(1, 21, 2)),
         ]
         assert [h.name for s in plan.steps[2:] for h in s.hosts] == [f"w{n}" for n in range(1, 21)]
+        assert [h.name for h in plan.steps[0].hosts] == [f"w{n}" for n in range(1, 21)]
         world.etcd.enabled = True
         assert called(plan, 1, world) == [("auth_disable",)]
         assert called(plan, 1, world) == []

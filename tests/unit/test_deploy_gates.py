@@ -17,7 +17,9 @@ from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, layout
+from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import certificates, external_ca, own_ca
+from provision.host.diff import Change
 from provision.host.facts import PathState, UnitState
 from provision.host.predict import after
 from provision.inventory.model import EtcdTls
@@ -522,3 +524,28 @@ def test_a_certificate_that_is_still_to_be_signed_is_asked_for_first(
     with pytest.raises(PreflightFailed, match="external CA are missing") as refused:
         world.plan()
     assert len(refused.value.problems) == 3
+
+
+def test_a_member_without_data_may_have_another_release_installed(done: plan_text.Done) -> None:
+    """Only the data of a newer release are not read by an older one."""
+    world = World()
+    world.clean("infra3")
+    unit = hosts.text("ExecStart=/opt/etcd/3.7.3/etcd --config-file /etc/etcd/etcd.conf.yml\n")
+    world.facts["infra3"] = hosts.facts(3, paths={layout.UNIT_PATH: unit})
+    deploy_etcd._refuse_another_minor(world.cluster, world.observed())
+    data = {**world.facts["infra3"].paths, **world.data(world.cluster.members[2])}
+    world.facts["infra3"] = replace(world.facts["infra3"], paths=data)
+    with pytest.raises(PreflightFailed, match="another minor release"):
+        deploy_etcd._refuse_another_minor(world.cluster, world.observed())
+
+
+def test_all_that_a_start_is_not_for_waits_while_an_alarm_stands() -> None:
+    world = World()
+    world.pending = Pending(clean={"gone": "10.0.0.9"})
+    observed = world.observed()
+    four = builders.member(4)
+    moves = [MemberChange(ChangeKind.ADD, four)]
+    one, two, three = world.cluster.members
+    todo = {"infra1": (), "infra2": (Change("a", ""),), "infra3": (Change("b", ""),)}
+    found = deploy_etcd._beside_a_start(observed, moves, (one, two, three), (three,), todo)
+    assert found == ["infra4", "infra2", "gone"]

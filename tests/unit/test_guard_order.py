@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from provision.etcd.cluster.guard import Look
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
+from provision.etcd.member.backups import STAMP
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe
 from provision.inventory.resolved import Established, EtcdMember, Inventory, Machine
@@ -371,6 +374,18 @@ class TestNote:
         assert (note.cluster_id, note.term, note.index, note.revision) == (0xC1, 5, 905, 802)
         # A learner does not count for a majority, and one without a name has never started.
         assert note.members == {"infra1", "infra2"}
+
+    def test_the_time_is_utc_wherever_the_control_machine_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "Asia/Tokyo")
+            time.tzset()
+            note, _ = self.take(tmp_path, patch, self.member(1))
+        time.tzset()
+        assert note is not None
+        at = datetime.strptime(note.when, STAMP).replace(tzinfo=timezone.utc)
+        assert abs((datetime.now(timezone.utc) - at).total_seconds()) < 3600
 
     def test_nothing_is_noted_of_two_clusters_or_of_none(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
