@@ -1,10 +1,10 @@
 """``python -m tests.mutants WHAT [MODULE…]``, after ``mutmut`` has made the mutants.
 
-``choose`` prepares a ``mutmut run``: only mutants that count, of functions that decide. ``types``
-notes those that mypy refuses. ``run`` runs those that were not run yet, faster than mutmut. With
-``--survivors`` it also runs those that lived, with ``--timeouts`` those whose time ended: under
-load that is no proof. ``survivors`` shows those that live and are not in ``survivors.txt``, or all
-of them with ``--all``. ``table`` counts by module.
+All of it is about mutants that count, of functions that decide. ``types`` notes those that mypy
+refuses. ``run`` runs those that were not run yet. With ``--survivors`` it also runs those that
+lived, with ``--timeouts`` those whose time ended: under load that is no proof. ``survivors`` shows
+those that live and are not in ``survivors.txt``, or all of them with ``--all``. ``table`` counts by
+module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.mutants.survivors import Survivor
 
 def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("what", choices=("choose", "types", "run", "survivors", "table"))
+    parser.add_argument("what", choices=("types", "run", "survivors", "table"))
     parser.add_argument("modules", nargs="*", help="paths below provision/, or their beginnings")
     parser.add_argument("--survivors", action="store_true")
     parser.add_argument("--timeouts", action="store_true")
@@ -34,9 +34,7 @@ def main(args: Sequence[str]) -> int:
     def again(mutant: Mutant) -> bool:
         return mutant.state in states
 
-    if given.what == "choose":
-        print(runs.choose(given.modules, again), "mutants will be run")
-    elif given.what == "types":
+    if given.what == "types":
         print(runs.check_types(), "mutants are refused by mypy")
     elif given.what == "run":
         found = runs.run(given.modules, again, children=given.children)

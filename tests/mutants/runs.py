@@ -1,4 +1,4 @@
-"""The mutants that mutmut has made, with what a run found; and which of them are to be run."""
+"""The mutants that mutmut has made, and what their runs found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.mutants.changes import Change
 
 #: mutmut's folder, and its exit codes (its ``stats.py``).
 MADE = decisions.ROOT / "mutants"
-SURVIVED, NO_TEST, SKIPPED, TYPES = (0,), (5, 33), 34, 37
+SURVIVED, NO_TEST, TYPES = (0,), (5, 33), 37
 TIMED_OUT = (36, -24, 24, 152, 255, -9)
 
 
@@ -32,7 +32,7 @@ class Mutant:
 
     @property
     def state(self) -> str:
-        if self.code is None or self.code == SKIPPED:
+        if self.code is None or self.code == 34:  # skipped
             return "not run"
         if self.code in SURVIVED:
             return "survived"
@@ -71,22 +71,6 @@ def _changes(path: Path, dotted: str, functions: Collection[str]) -> list[Change
     return found
 
 
-def choose(
-    modules: Collection[str], again: Callable[[Mutant], bool] = lambda m: False, made: Path = MADE
-) -> int:
-    """Prepare the next ``mutmut run`` without names: of ``modules``, the mutants that were not run,
-    and those for which ``again`` is true. All others keep their result, or are skipped. Returns how
-    many will be run."""
-    todo = {m.change.name for m in every(modules, made) if m.state == "not run" or again(m)}
-    for path in made.joinpath("provision").rglob("*.py.meta"):
-        known = json.loads(path.read_text("utf-8"))
-        codes = known["exit_code_by_key"]
-        for name, code in codes.items():
-            codes[name] = None if name in todo else SKIPPED if code is None else code
-        path.write_text(json.dumps(known, indent=4), "utf-8")
-    return len(todo)
-
-
 def run(
     modules: Collection[str],
     again: Callable[[Mutant], bool] = lambda m: False,
@@ -102,6 +86,7 @@ def run(
     ``seconds`` of CPU time are given to each mutant, and four times what its tests take without it.
     """
     todo = [m for m in every(modules, made) if m.state == "not run" or again(m)]
+    todo.sort(key=lambda m: m.state == "survived")  # that takes longest, and is mostly known
     known = json.loads((made / "mutmut-stats.json").read_text("utf-8"))
     tests, durations = known["tests_by_mangled_function_name"], known["duration_by_test"]
     results: dict[str, dict[str, int]] = {}
@@ -133,7 +118,7 @@ def run(
         for line in worker.stdout:
             name, code = json.loads(line)
             waiting.setdefault(of[name], {})[name] = code
-            if sum(map(len, waiting.values())) >= 50:
+            if sum(map(len, waiting.values())) >= 20:
                 for module, found in waiting.items():
                     _keep(made, module, found)
                 waiting.clear()

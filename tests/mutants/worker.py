@@ -9,6 +9,7 @@ line for each result, with the exit code of mutmut for it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -40,6 +41,10 @@ class Forks:
 
     def __init__(self, jobs: Sequence[Job], children: int, out: int) -> None:
         self._jobs, self._children, self._out = list(jobs), children, out
+        #: The tests that have killed mutants of a function, the last one first.
+        self._killers: dict[str, list[str]] = {}
+        self._told, self._tells = os.pipe()
+        os.set_blocking(self._told, False)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
@@ -60,9 +65,11 @@ class Forks:
                 if job is None:
                     ended = True
                     break
+                first = [t for t in self._killers.get(_function(job), ()) if t in job.tests]
+                order = dict.fromkeys((*first, *job.tests))
                 pid = os.fork()
                 if pid == 0:
-                    _run(job, [items[t] for t in job.tests if t in items])
+                    _run(job, [items[t] for t in order], self._tells)
                 running[pid] = (job, time.monotonic())
             self._reap(running)
         return True
@@ -77,22 +84,34 @@ class Forks:
         now = time.monotonic()
         for pid, (job, since) in running.items():
             if now - since > WAITS * job.seconds:
-                os.killpg(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
         time.sleep(0.005)
 
     def _tell(self, job: Job, code: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for line in os.read(self._told, 1 << 20).decode().splitlines():
+                function, _, test = line.partition("\t")
+                known = self._killers.setdefault(function, [])
+                self._killers[function] = [test, *(t for t in known if t != test)]
         os.write(self._out, json.dumps([job.name, code]).encode() + b"\n")
 
 
-def _run(job: Job, items: Sequence[pytest.Item]) -> None:
-    """In the child: the tests until one fails. Never returns."""
+def _function(job: Job) -> str:
+    return job.name.rpartition("__mutmut_")[0]
+
+
+def _run(job: Job, items: Sequence[pytest.Item], tells: int) -> None:
+    """In the child: the tests until one fails, which is told. Never returns."""
     code = KILLED
     try:
         os.setpgrp()
         most = int(job.seconds) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
         importlib.import_module("mutmut.mutation.trampoline").set_mutant_under_test(job.name)
-        if not _first_failed(items):
+        if failed := _first_failed(items):
+            os.write(tells, f"{_function(job)}\t{failed}\n".encode())
+        else:
             code = SURVIVED
     finally:
         os._exit(code)
