@@ -387,3 +387,58 @@ class TestCompact:
         world.later = later
         defrag_etcd._wait_compacted(world.handle, 30.0)
         assert now.time - begun == pytest.approx(30, abs=0.2)
+
+
+class TestDefragPlan:
+    """The calls of the plan: each on its member, with who may lead meanwhile."""
+
+    def plan(
+        self,
+        world: World,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        compact: bool = False,
+        every: bool = False,
+    ) -> list[tuple[Any, ...]]:
+        done: list[tuple[Any, ...]] = []
+
+        def defragment(etcd: Etcd, m: EtcdMember, others: Any, *, every: bool) -> None:
+            assert etcd is world.handle
+            done.append((m.name, [o.name for o in others], every))
+
+        def off(etcd: Etcd, m: EtcdMember, others: Any) -> None:
+            done.append(("off", m.name, [o.name for o in others]))
+
+        monkeypatch.setattr(defrag_etcd, "_defragment", defragment)
+        monkeypatch.setattr(defrag_etcd, "_compact", lambda etcd, n: done.append(("compact", n)))
+        monkeypatch.setattr(reconfigure, "move_leadership_off", off)
+        seen = world._observe(world.handle)
+        plan = defrag_etcd.plan(world.handle, seen, compact=compact, every=every)
+        assert plan.notes == ()
+        for step in plan.steps:
+            for call in step.calls:
+                call.do()
+        return done
+
+    def test_followers_first(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.plan(world, monkeypatch) == [
+            ("infra2", ["infra1", "infra3"], False),
+            ("infra3", ["infra1", "infra2"], False),
+            ("off", "infra1", ["infra2", "infra3"]),
+            ("infra1", ["infra2", "infra3"], False),
+        ]
+
+    def test_a_compaction_is_of_the_largest(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.sizes = {"infra2": (300_000_000, 290_000_000)}
+        done = self.plan(world, monkeypatch, compact=True)
+        assert done[0] == ("compact", 300_000_000)
+        assert [d[2] for d in done[1:] if d[0] != "off"] == [True, True, True]
+
+    def test_every_member_is_rewritten_when_asked_for(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.sizes = dict.fromkeys(("infra1", "infra2", "infra3"), (60_000_000, 58_000_000))
+        done = self.plan(world, monkeypatch, every=True)
+        assert [d[2] for d in done if d[0] != "off"] == [True, True, True]

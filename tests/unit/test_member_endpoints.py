@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from provision.engine.plan import Plan, Step
+from provision.engine.plan import Gate, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.api.values import RegisteredMember
-from provision.etcd.cluster import hashes
+from provision.etcd.cluster import gates, hashes, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.todo_keys import Pending
@@ -331,3 +331,77 @@ def test_an_alarm_that_a_recovery_left_is_spared() -> None:
             inventory, handle, seen, "infra3", options, recovering=True, sparing=("CORRUPT",)
         )
     assert any(s.title.startswith("start infra3") for s in plan.steps)
+
+
+class TestSteps:
+    """Steps that have nothing to change on a host, and gates that spare an alarm."""
+
+    @pytest.fixture(autouse=True)
+    def spelled(self, monkeypatch: pytest.MonkeyPatch) -> plan_text.Done:
+        return plan_text.spell(monkeypatch)
+
+    def build(self, world: World, *moves: MemberChange, **change: Any) -> Steps:
+        with Fleet(1) as fleet:
+            return member_steps.build(
+                Etcd(world.cluster, fleet), world.observed(), MemberChanges(moves, **change), None
+            )
+
+    def test_a_host_without_former_data_is_not_touched_before_its_member_is_added(self) -> None:
+        world = World()
+        world.clean("infra3")
+        world.registered.pop()
+        made = self.build(world, joining(THREE))
+        (step,) = [s for s in made.steps if s.title.startswith("add infra3")]
+        assert step.hosts == ()
+
+    def test_other_alarms_stay_when_corrupt_is_disarmed(self) -> None:
+        world = World()
+        world.alarms = ("CORRUPT", "NOSPACE")
+        made = self.build(world, leaving(THREE), odd=("infra3",), sparing=("CORRUPT", "NOSPACE"))
+        (step,) = [s for s in made.steps if s.title.startswith("disarm")]
+        assert step.after is not None
+        assert step.after.title == "healthy infra1+infra2 while NOSPACE"
+        assert made.standing == {"NOSPACE"}
+
+    def test_while_an_alarm_stands_no_note_is_taken(self) -> None:
+        world = World()
+        world.alarms = ("NOSPACE",)
+        world.pending = Pending(clean={"infra9": "10.0.0.9"})
+        made = self.build(world, leaving(THREE), clean=["infra9"], sparing=("NOSPACE",))
+        cleaning = [s for s in made.steps if s.title.startswith("clean")]
+        assert cleaning
+        assert all(s.calls == () for s in cleaning)
+
+    def test_a_member_that_moves_is_awaited_while_the_alarm_stands(self) -> None:
+        world = World()
+        world.alarms = ("NOSPACE",)
+        new = replace(THREE, address="10.0.0.33")
+        moved = MemberChange(ChangeKind.UPDATE, new, 3)
+        made = self.build(world, moved, sparing=("NOSPACE",))
+        told, restart = made.steps
+        assert told.hosts == ()
+        assert restart.after is not None
+        assert restart.after.title == "healthy infra1+infra2+infra3 while NOSPACE"
+
+    @pytest.mark.parametrize("right", [True, False])
+    def test_the_new_data_of_one_that_differed_are_the_majority_s(
+        self, right: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = (
+            {7: ("infra1", "infra2", "infra3")}
+            if right
+            else {7: ("infra1", "infra2"), 8: ("infra3",)}
+        )
+        monkeypatch.setattr(gates, "all_healthy", lambda *_, **__: Gate("healthy", lambda: None))
+        monkeypatch.setattr(health, "observe", lambda etcd: etcd.cluster)
+        monkeypatch.setattr(hashes, "compare", lambda seen, etcd: Comparison(9, found, 3))
+        made = self.build(World(), leaving(THREE), joining(THREE), odd=("infra3",))
+        gate = made.steps[-1].after
+        assert gate is not None
+        assert gate.title == "healthy, and infra3 has the majority's data"
+        if right:
+            gate.check()
+            return
+        with pytest.raises(PreflightFailed) as refused:
+            gate.check()
+        assert refused.value.id == "etcd-data-differ"
