@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians fuzz mutants lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians fuzz mutants mutants-deciding lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -93,6 +93,16 @@ mutants: $(BIN)/.ready ## Mutate plans, inventory and verdicts: which do the uni
 	$(BIN)/pip install --quiet --editable '.[mutants]'
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
+
+# mutmut makes all mutants and notes which tests run which function; it runs those of one function.
+mutants-deciding: $(BIN)/.ready ## Mutate what decides on ordering, gates and quorums only (an hour)
+	$(BIN)/pip install --quiet --editable '.[mutants]'
+	$(BIN)/mutmut run 'provision.etcd.cluster.gates.x_order__mutmut_*'
+	$(BIN)/python -m tests.mutants types
+	$(BIN)/python -m tests.mutants run
+	$(BIN)/python -m tests.mutants run --timeouts --children 1
+	$(BIN)/python -m tests.mutants survivors
+	$(BIN)/python -m tests.mutants table
 
 lab: .deps ## Install what is missing, build box and artifacts, start the hosts
 	@# Virtualenv, box and artifacts at the same time: each waits for something else.

@@ -69,6 +69,21 @@ def test_a_note_counts_for_the_member_whose_ids_it_has() -> None:
     assert before_3_6.restarted(CLUSTER, seen(), facts) == set()
 
 
+def test_ids_in_a_note_are_hexadecimal() -> None:
+    seen_with = seen()
+    two = seen_with.members[1]
+    assert two.status is not None
+    status = replace(two.status, cluster_id=0xCAFE, member_id=0xBEE)
+    one, _, three = seen_with.members
+    there = ClusterHealth(CLUSTER, (one, replace(two, status=status), three))
+    path = before_3_6.path(CLUSTER)
+    facts = {m.name: hosts.facts(n) for n, m in enumerate(CLUSTER.members, 1)}
+    facts["infra2"] = hosts.facts(2, paths={path: noted(0xCAFE, 0xBEE)})
+    assert before_3_6.restarted(CLUSTER, there, facts) == {"infra2"}
+    facts["infra2"] = hosts.facts(2, paths={path: noted(0xCAFE, 0xBEF)})
+    assert before_3_6.restarted(CLUSTER, there, facts) == frozenset()
+
+
 def test_a_learner_in_any_view_stops_the_upgrade() -> None:
     upgrade_etcd.require_voters(seen("3.6.16"), "3.6.16", "3.5.35")
     wrong = seen("3.6.16", {"infra2": "infra3"})

@@ -17,11 +17,13 @@ from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, layout
-from provision.etcd.pki import certificates, external_ca, own_ca
-from provision.host.facts import PathState, UnitState
+from provision.etcd.member.membership_diff import ChangeKind, MemberChange
+from provision.etcd.pki import certificates, external_ca, own_ca, tls
+from provision.host.diff import Change
+from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
 from provision.inventory.model import EtcdTls
-from provision.inventory.resolved import Established, EtcdCluster
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember
 from provision.plans.alluxio import endpoints
 from provision.plans.etcd import deploy_etcd
 from provision.ssh.session import Fleet
@@ -522,3 +524,72 @@ def test_a_certificate_that_is_still_to_be_signed_is_asked_for_first(
     with pytest.raises(PreflightFailed, match="external CA are missing") as refused:
         world.plan()
     assert len(refused.value.problems) == 3
+
+
+def test_a_member_without_data_may_have_another_release_installed(done: plan_text.Done) -> None:
+    """Only the data of a newer release are not read by an older one."""
+    world = World()
+    world.clean("infra3")
+    unit = hosts.text("ExecStart=/opt/etcd/3.7.3/etcd --config-file /etc/etcd/etcd.conf.yml\n")
+    world.facts["infra3"] = hosts.facts(3, paths={layout.UNIT_PATH: unit})
+    deploy_etcd._refuse_another_minor(world.cluster, world.observed())
+    data = {**world.facts["infra3"].paths, **world.data(world.cluster.members[2])}
+    world.facts["infra3"] = replace(world.facts["infra3"], paths=data)
+    with pytest.raises(PreflightFailed, match="another minor release"):
+        deploy_etcd._refuse_another_minor(world.cluster, world.observed())
+
+
+def test_all_that_a_start_is_not_for_waits_while_an_alarm_stands() -> None:
+    world = World()
+    world.pending = Pending(clean={"gone": "10.0.0.9"})
+    observed = world.observed()
+    four = builders.member(4)
+    moves = [MemberChange(ChangeKind.ADD, four)]
+    one, two, three = world.cluster.members
+    todo = {"infra1": (), "infra2": (Change("a", ""),), "infra3": (Change("b", ""),)}
+    found = deploy_etcd._beside_a_start(observed, moves, (one, two, three), (three,), todo)
+    assert found == ["infra4", "infra2", "gone"]
+
+
+def test_every_file_is_of_the_authority_that_the_plan_has_asked_for(
+    done: plan_text.Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    world.stop("infra2")
+    ca = object()
+    given: list[tuple[str, object]] = []
+
+    def material(cluster: EtcdCluster, m: EtcdMember, facts: HostFacts, its: object) -> None:
+        given.append((m.name, its))
+
+    monkeypatch.setattr(tls, "authority", lambda *_, **__: ca)
+    monkeypatch.setattr(tls, "require_known", lambda *_: None)
+    monkeypatch.setattr(tls, "require", lambda *_: [])
+    monkeypatch.setattr(tls, "own_steps", lambda *_: [])
+    monkeypatch.setattr(tls, "material", material)
+    world.plan(with_settings(world.cluster, max_txn_ops=9))
+    assert {its for _, its in given} == {ca}
+    # Of who is started, what is written after the start, too.
+    assert [name for name, _ in given].count("infra2") == 3
+
+
+def test_new_certificates_are_shown_by_a_quorum_write_through_their_member(
+    done: plan_text.Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    external = object.__new__(external_ca.External)
+    asked = Change("ask for a certificate", "", ask="true", disrupts=True)
+    monkeypatch.setattr(tls, "authority", lambda *_, **__: external)
+    monkeypatch.setattr(tls, "require_known", lambda *_: None)
+    monkeypatch.setattr(tls, "require", lambda *_: [])
+    monkeypatch.setattr(tls, "own_steps", lambda *_: [])
+    monkeypatch.setattr(deploy_etcd, "_changes", lambda *_: (asked,))
+    assert gates_of(world.plan()) == [
+        line
+        for name in ("infra2", "infra3", "infra1")
+        for line in (
+            f"give {name} its new certificates",
+            f" before: {THREE} without {name}",
+            f" after: healthy {THREE} through {name}",
+        )
+    ]

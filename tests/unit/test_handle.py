@@ -387,3 +387,17 @@ class TestDerived:
 
         with ThreadPoolExecutor(3) as pool:
             assert len(set(map(str, pool.map(note, CLUSTER.members)))) == 1
+
+
+def test_each_member_is_given_the_time_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[object, float]] = []
+
+    def observing(of: Etcd, *, timeout: float = 0) -> Iterator[MemberHealth]:
+        given.append((of, timeout))
+        yield MemberHealth(of.cluster.members[0], error="no answer")
+
+    monkeypatch.setattr(health, "observing", observing)
+    handle = Etcd(etcd(), Fleet(1))
+    with pytest.raises(Unhealthy, match="no etcd member serves reads"), handle.any(timeout=7.5):
+        pass
+    assert given == [(handle, 7.5)]

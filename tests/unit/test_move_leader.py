@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.plans.etcd import move_leader
 from provision.ssh.session import Fleet
-from tests.unit import builders
+from tests.unit import builders, plan_text
 
 INVENTORY = builders.inventory()
 Seen = Callable[..., None]
@@ -55,7 +56,7 @@ def test_one_step_with_a_gate_on_all_that_serve(seen: Seen) -> None:
 
 def test_who_leads_already_is_left(seen: Seen) -> None:
     seen(leader=2)
-    assert plan("infra2").steps == ()
+    assert plan("infra2") == Plan("move-leader", "c")
 
 
 def test_a_third_member_that_is_down_is_no_obstacle(
@@ -84,3 +85,41 @@ def test_a_name_that_nobody_has(seen: Seen) -> None:
     seen()
     with pytest.raises(UsageError, match=r"not in etcd\.members"):
         plan("infra9")
+
+
+def test_the_call_moves_the_lead_and_the_gate_spares_the_alarm_that_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = plan_text.spell(monkeypatch)
+    asked: list[Etcd] = []
+    full = ("memberID:1 alarm:NOSPACE",)
+
+    def observe(etcd: Etcd) -> ClusterHealth:
+        asked.append(etcd)
+        status = MemberStatus(1, 1, "3.6.16", 1, 1, 1, 1, 1, 1, False, full)
+        members = [
+            MemberHealth(m, status=replace(status, member_id=n))
+            for n, m in enumerate(INVENTORY.etcd.members, 1)
+        ]
+        return ClusterHealth(INVENTORY.etcd, tuple(members))
+
+    monkeypatch.setattr(health, "observe", observe)
+    found = plan("infra2")
+    assert plan_text.text(found) == [
+        "make infra2 the leader",
+        " call: etcd: move leadership from infra1 to infra2",
+        " after: healthy infra1+infra2+infra3 through infra2 while NOSPACE",
+    ]
+    assert plan_text.called(found, done) == [
+        "move_leadership_to in infra1+infra2+infra3: infra2 http://10.0.0.2:2380"
+    ]
+    assert [e.cluster for e in asked] == [INVENTORY.etcd]
+    assert (found.command, found.cluster) == ("move-leader", "c")
+    assert found.guards == (INVENTORY.etcd.members[1].machine,)
+
+
+def test_one_that_etcd_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "observe", lambda _: ClusterHealth(INVENTORY.etcd, ()))
+    with pytest.raises(PreflightFailed) as refused:
+        plan("infra2")
+    assert [(p.where, p.id) for p in refused.value.problems] == [("infra2", "member-not-joined")]

@@ -12,10 +12,12 @@ from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.values import RegisteredMember
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired
-from provision.etcd.pki import certificates, own_ca
+from provision.etcd.member.desired import MemberTls
+from provision.etcd.pki import certificates, own_ca, tls
+from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.inventory.model import EtcdTls
-from provision.inventory.resolved import EtcdCluster
+from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd.certificates import enable_peer_tls
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
@@ -303,3 +305,41 @@ def test_one_member_gets_tls_alone(tmp_path: Path, done: plan_text.Done) -> None
     declared = replace(alone.cluster, members=secure, tls=EtcdTls(pki_dir=tmp_path))
     plan = alone.plan(declared)
     assert titles(plan) == [can("infra1"), told("infra1"), only("infra1")]
+
+
+def test_the_files_of_a_run_are_all_of_one_authority(
+    world: World, declared: EtcdCluster, done: plan_text.Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that has its files already does not end the look at the others."""
+    ca = object()
+    given: list[tuple[str, object]] = []
+    own: list[object] = []
+
+    def own_steps(cluster: EtcdCluster, its: object) -> list[Step]:
+        own.append(its)
+        return []
+
+    def material(cluster: EtcdCluster, m: EtcdMember, facts: HostFacts, its: object) -> MemberTls:
+        given.append((m.name, its))
+        leaf = desired.Leaf("new", pair=(b"certificate", b"key"))
+        return MemberTls(m.name, b"authority", peer=leaf, server=leaf if m.client_tls else None)
+
+    monkeypatch.setattr(tls, "authority", lambda *_, **__: ca)
+    monkeypatch.setattr(tls, "material", material)
+    monkeypatch.setattr(tls, "own_steps", own_steps)
+    registered(world, declared, "infra2")
+    both = replace(
+        declared, members=tuple(replace(m, client_tls=m.name == "infra3") for m in declared.members)
+    )
+    plan = world.plan(both)
+    assert {its for _, its in given} == {ca}
+    assert own == [ca]
+    assert titles(plan)[:2] == [can("infra3"), can("infra1")]
+    assert plan.guards == tuple(m.machine for m in both.members)
+    # What a member got in this run is not made a second time.
+    assert sorted(name for name, _ in given) == ["infra1", "infra2", "infra3"]
+    for name in ("infra1", "infra3"):
+        (step,) = [s for s in plan.steps if s.title == only(name)]
+        assert not any("pki" in c.what for c in step.hosts[0].changes)
+    (step,) = [s for s in plan.steps if s.title == only("infra2")]
+    assert any("peer.crt" in c.what for c in step.hosts[0].changes)

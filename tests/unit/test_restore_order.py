@@ -3,8 +3,10 @@ start; and how a killed run goes on."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from provision.etcd.cluster.groups import Note
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout, recovery_marker
+from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
 from provision.host.facts import HostFacts, PathState, UnitState
@@ -757,3 +760,79 @@ def test_from_whom_nothing_can_be_recovered(asked: Asked) -> None:
     del asked.facts["infra1"]
     with pytest.raises(PreflightFailed, match="no answer"):
         asked.observe()
+
+
+def test_what_a_member_that_does_not_serve_has_is_read_from_its_database(asked: Asked) -> None:
+    asked.facts["infra2"] = replace(
+        asked.facts["infra2"], commands={"status": '{"revision": 42, "totalKey": 1}'}
+    )
+    asked.up = {"infra3"}
+    asked.compared = hashes.Comparison(9, {1: NAMES[:1], 2: NAMES[1:2], 3: NAMES[2:]}, 3)
+    found = asked.observe()
+    assert [(s.revision, s.exact) for s in found.survivors] == [
+        (None, False),
+        (42, False),
+        (53, True),
+    ]
+
+
+def test_who_has_joined_the_chosen_is_asked_of_nobody_else(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = asked.observe()
+    asked.facts["infra1"] = facts(
+        "infra1", mark=first.mark, stamp=first.mark.id, command="recovered"
+    )
+    looks: list[list[str]] = []
+
+    def look(etcd: Etcd) -> ClusterHealth:
+        looks.append([m.name for m in etcd.cluster.members])
+        return asked._health(etcd)
+
+    monkeypatch.setattr(health, "observe", look)
+    asked.observe()
+    assert looks == [[*NAMES], ["infra1"]]
+
+
+def test_an_earlier_run_s_mark_stays_and_times_are_utc(
+    look: Callable[..., RestoreState],
+    restore: Restore,
+    asked: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        marks = [look().mark, asked.observe().mark]
+    time.tzset()
+    for mark in marks:
+        at = datetime.strptime(mark.id, STAMP).replace(tzinfo=timezone.utc)
+        assert abs((datetime.now(timezone.utc) - at).total_seconds()) < 3600
+    old = replace(marks[0], id="20200102T030405Z")
+    restore.facts["infra2"] = facts("infra2", mark=old)
+    assert look().mark == old
+
+
+def test_each_is_stopped_started_and_sent_the_file_as_itself(
+    restore: Restore, done: plan_text.Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[list[str]] = []
+    monkeypatch.setattr(
+        restore_etcd, "_send", lambda etcd, seen, some: sent.append([m.name for m in some])
+    )
+    restore.facts["infra2"] = facts("infra2", uploaded=True)
+    plan = restore.plan()
+    plan.steps[0].calls[0].do()
+    assert sent == [["infra1", "infra3"]]
+    (stop,) = [s for s in plan.steps if s.title == STOP]
+    for host in stop.hosts:
+        member = CLUSTER.member(host.name)
+        assert host.changes == (recovery_marker.stop(member, MARK, "etcd"),)
+    started = recovered(recovery(*NAMES)).steps[-1]
+    assert started.title == STARTS
+    assert started.hosts[0].changes == (recovery_marker.start(CLUSTER.members[0]),)
+
+
+@pytest.mark.parametrize(("version", "yes"), [("3.5.99", False), ("3.6.0", True), ("3.10.0", True)])
+def test_which_releases_move_revisions_on(version: str, yes: bool) -> None:
+    assert restore_etcd.bumps(replace(CLUSTER, version=version)) is yes

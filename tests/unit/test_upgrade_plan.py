@@ -17,13 +17,13 @@ import pytest
 
 from provision import artifacts
 from provision.engine.plan import Gate, Plan, Step
-from provision.errors import PreflightFailed, Unhealthy, UsageError
+from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster import gates, hashes, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import desired, layout
-from provision.etcd.pki import own_ca
+from provision.etcd.pki import imported, own_ca, tls
 from provision.host import gather
 from provision.host.facts import HostFacts, PathState, Probe
 from provision.host.predict import after
@@ -1052,3 +1052,62 @@ def test_only_the_tool_of_3_5_looks_for_v2_data(looked: list[Any]) -> None:
         versions = {"infra1": "3.5.35", "infra2": None, "infra3": "3.6.16"}
         upgrade_etcd._refuse_v2_data(Etcd(builders.etcd(), fleet), versions)
     assert looked == [{"infra1": "3.5.35"}]
+
+
+def test_the_lowest_release_is_found_by_its_numbers(
+    monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+) -> None:
+    """As texts, 3.5.35 is below 3.5.9."""
+    plan = made(Running("3.5.9", "3.5.35", "3.5.35", works_by="3.5"), "3.5.35", monkeypatch)
+    assert plan_text.called(plan, done)[0] == f"back up {ALL} of 3.5.9 into /backups"
+
+
+def test_every_member_is_guarded_and_preflight_s_warnings_are_told(
+    monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+) -> None:
+    warned = Problem("infra2", "its clock differs", severity="warning", id="clock-skew")
+    world = Running("3.5.35", "3.5.35", "3.5.35")
+    observed = world.observed
+    monkeypatch.setattr(world, "observed", lambda: replace(observed(), warnings=(warned,)))
+    plan = made(world, "3.6.16", monkeypatch)
+    assert plan.guards == tuple(m.machine for m in world.cluster.members)
+    assert warned in plan.notes
+    assert made(world, "3.5.35", monkeypatch).notes == (warned,)
+
+
+def test_all_that_is_about_certificates_is_about_one_authority(
+    monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+) -> None:
+    """The members keep the certificates that they have: imported ones wait for rotate-certs."""
+    world = Running("3.5.35", "3.5.35", "3.5.35")
+    given: list[tuple[str, object, object]] = []
+    ca = object()
+    kept = {
+        m.machine: replace(world.facts[m.name], clock_offset=7.0) for m in world.cluster.members
+    }
+
+    def authority(cluster: EtcdCluster, facts: object, *, write: bool) -> object:
+        assert (cluster, write) == (world.cluster, False)
+        return ca
+
+    def settled(cluster: EtcdCluster, facts: object, its: object) -> None:
+        given.append(("settled", facts, its))
+
+    def require(cluster: EtcdCluster, members: object, facts: object, its: object) -> list[Problem]:
+        assert members == world.cluster.members
+        given.append(("require", facts, its))
+        return [Problem("infra1", "ends soon", severity="warning", id="certificate-expiring")]
+
+    def material(cluster: EtcdCluster, m: EtcdMember, facts: HostFacts, its: object) -> None:
+        given.append(("material", facts.clock_offset, its))
+
+    monkeypatch.setattr(tls, "authority", authority)
+    monkeypatch.setattr(tls, "require_settled", settled)
+    monkeypatch.setattr(tls, "require", require)
+    monkeypatch.setattr(tls, "material", material)
+    monkeypatch.setattr(imported, "as_installed", lambda f: replace(f, clock_offset=7.0))
+    plan = made(world, "3.6.16", monkeypatch)
+    assert {its for _, _, its in given} == {ca}
+    assert [facts for what, facts, _ in given if what != "material"] == [kept, kept]
+    assert {offset for what, offset, _ in given if what == "material"} == {7.0}
+    assert [n.id for n in plan.notes if n.where == "infra1"] == ["certificate-expiring"]

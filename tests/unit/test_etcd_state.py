@@ -1,0 +1,316 @@
+"""What a plan of etcd starts from: who is asked, which problems end it, which members count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision import artifacts
+from provision.artifacts import Artifact
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.api.values import MemberStatus, RegisteredMember
+from provision.etcd.cluster import health, todo_keys
+from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.etcd.cluster.todo_keys import Pending
+from provision.etcd.member import layout
+from provision.etcd.pki import tls
+from provision.host import gather
+from provision.host.facts import HostFacts, PathState, Probe, UnitState
+from provision.host.resources import MARKER, Tree
+from provision.inventory.model import Source
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+from provision.plans.etcd.state import observe as state
+from provision.plans.etcd.state.observe import EtcdState
+from provision.ssh.session import Fleet
+from tests.unit import builders, hosts
+
+CLUSTER = builders.etcd()
+ONE, TWO, THREE = CLUSTER.members
+PENDING = Pending(workers=True)
+UNPACKED = f"/opt/etcd/{CLUSTER.version}/{MARKER}"
+
+
+def registered(*members: EtcdMember, learners: Sequence[EtcdMember] = ()) -> tuple[Any, ...]:
+    return tuple(
+        RegisteredMember(int(m.name[-1]), m.name, (m.peer_url,), (m.client_url,), m in learners)
+        for m in (*members, *learners)
+    )
+
+
+class World:
+    """Three empty hosts, and a cluster that ``listed`` describes; empty: nothing answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.facts = {
+            m.machine: hosts.facts(
+                n, disks={p: hosts.disk(p, 50 * hosts.GIB) for p in ("/var/lib/etcd", "/opt/etcd")}
+            )
+            for n, m in enumerate(CLUSTER.members, 1)
+        }
+        self.listed: tuple[Any, ...] = ()
+        self.refused: set[str] = set()
+        self.away: set[str] = set()
+        self.asked: list[dict[Machine, Probe]] = []
+        self.looks: list[tuple[EtcdMember, ...]] = []
+        self.fetched: list[Source] = []
+        self.artifact: Artifact | Exception = Artifact(Path("etcd-linux-amd64.tar.gz"), "0" * 64, 1)
+        monkeypatch.setattr(gather, "gather_facts", self._gather)
+        monkeypatch.setattr(health, "observe", self._observe)
+        monkeypatch.setattr(
+            todo_keys, "read", lambda seen, etcd: replace(PENDING, clean=self.about(seen, etcd))
+        )
+        monkeypatch.setattr(artifacts, "fetch", self._fetch)
+
+    @staticmethod
+    def about(seen: ClusterHealth, etcd: Etcd) -> dict[str, str]:
+        return {m.name: etcd.cluster.name for m in seen.cluster.members}
+
+    def _fetch(self, source: Source, cache: Path) -> Artifact:
+        assert cache == artifacts.default_cache()
+        self.fetched.append(source)
+        if isinstance(self.artifact, Exception):
+            raise self.artifact
+        return self.artifact
+
+    def _gather(
+        self, _: Fleet, probes: Mapping[Machine, Probe]
+    ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
+        self.asked.append(dict(probes))
+        names = {m.machine: m.name for m in CLUSTER.members}
+        away = [m for m in probes if names[m] in self.away]
+        return {m: self.facts[m] for m in probes if m not in away}, [
+            Problem(names[m], "cannot be reached", "start it", id="host-unreachable") for m in away
+        ]
+
+    def _observe(self, etcd: Etcd) -> ClusterHealth:
+        members = etcd.cluster.members
+        self.looks.append(members)
+
+        def one(m: EtcdMember) -> MemberHealth:
+            if m.name in self.refused:
+                return MemberHealth(m, error="login refused", refused=True)
+            if not any(m.peer_url in r.peer_urls for r in self.listed):
+                return MemberHealth(m, error="no answer")
+            status = MemberStatus(1, int(m.name[-1]), "3.6.16", 1, 1, 1, 1, 1, 1, False, ())
+            return MemberHealth(m, status=status, registered=self.listed)
+
+        return ClusterHealth(etcd.cluster, tuple(map(one, members)))
+
+    def observe(
+        self,
+        dispensable: Sequence[str] = (),
+        *,
+        cluster: EtcdCluster = CLUSTER,
+        recovering: bool = False,
+    ) -> EtcdState:
+        with Fleet(1) as fleet:
+            return state.observe(Etcd(cluster, fleet), dispensable, recovering=recovering)
+
+    def refused_with(self, *dispensable: str) -> list[tuple[str, str]]:
+        with pytest.raises(PreflightFailed) as refused:
+            self.observe(dispensable)
+        return [(p.where, p.id) for p in refused.value.problems]
+
+    def change(self, member: EtcdMember, **changed: Any) -> None:
+        self.facts[member.machine] = replace(self.facts[member.machine], **changed)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def where(m: EtcdMember) -> str:
+    return f"{m.name} at {m.machine.host} ({m.machine.where})"
+
+
+class TestHosts:
+    def test_all_are_asked_for_what_a_member_needs(self, world: World) -> None:
+        found = world.observe()
+        (asked,) = world.asked
+        assert set(asked) == {m.machine for m in CLUSTER.members}
+        for m in CLUSTER.members:
+            probe = asked[m.machine]
+            assert set(probe.reach) == {(o.address, 2380) for o in CLUSTER.members if o != m}
+            (tree,) = [r for r in probe.resources if isinstance(r, Tree)]
+            assert tree.path == f"/opt/etcd/{CLUSTER.version}"
+        assert found.facts == world.facts
+        assert found.artifact == world.artifact
+        assert world.fetched == [CLUSTER.source]
+        assert (found.warnings, found.running) == ((), None)
+
+    def test_a_package_of_the_distribution_is_not_fetched(self, world: World) -> None:
+        package = replace(CLUSTER, source=Source(package=True))
+        assert world.observe(cluster=package).artifact is None
+        assert world.fetched == []
+
+    def test_every_problem_is_named_at_once(self, world: World) -> None:
+        missing = Problem("etcd.source", "no file", id="tarball-unavailable")
+        world.artifact = PreflightFailed("no tarball", [missing], id="tarball-unavailable")
+        world.away = {"infra3"}
+        world.change(ONE, values={**world.facts[ONE.machine].values, "uid": "7"})
+        path = PathState("file", "root", "root", 0o644, 0)
+        world.change(TWO, paths={CLUSTER.config_dir: path}, addresses=frozenset({"10.9.9.9"}))
+        assert set(world.refused_with()) == {
+            ("etcd.source", "tarball-unavailable"),
+            ("infra3", "host-unreachable"),
+            (f"10.0.0.1 ({ONE.machine.where})", "root-needed"),
+            (f"10.0.0.2 ({TWO.machine.where})", "path-in-the-way"),
+            (where(TWO), "address-not-on-host"),
+        }
+
+    def test_a_host_that_can_be_missed_is_a_warning_only(self, world: World) -> None:
+        world.away = {"infra3"}
+        assert world.refused_with() == [("infra3", "host-unreachable")]
+        found = world.observe(["infra3"])
+        assert [(p.where, p.severity) for p in found.warnings] == [("infra3", "warning")]
+        assert set(found.facts) == {ONE.machine, TWO.machine}
+        assert [set(a) for a in world.asked[1:]] == [{ONE.machine, TWO.machine}, {THREE.machine}]
+
+    def test_one_that_can_be_missed_and_answers_is_looked_at_like_the_others(
+        self, world: World
+    ) -> None:
+        assert set(world.observe(["infra3"]).facts) == {m.machine for m in CLUSTER.members}
+        world.change(THREE, addresses=frozenset({"10.9.9.9"}))
+        assert world.refused_with("infra3") == [(where(THREE), "address-not-on-host")]
+
+    def test_of_a_host_that_does_not_answer_nothing_is_compared(self, world: World) -> None:
+        world.away = {"infra3"}
+        world.change(ONE, unreachable={("10.0.0.3", 2380): "refused"})
+        # The others cannot reach it, and it is not among those that are looked at.
+        assert world.observe(["infra3"]).warnings[0].where == "infra3"
+
+    @pytest.mark.parametrize("recovering", [False, True])
+    def test_a_recovery_that_is_not_finished_admits_its_own_steps(
+        self, world: World, recovering: bool
+    ) -> None:
+        mark = PathState("file", "root", "root", 0o644, 0, b"recover 20260102T030405Z k")
+        data = PathState("dir", "etcd", "etcd", 0o700, 0)
+        world.change(ONE, paths={layout.unfinished(ONE): mark, "/var/lib/etcd": data})
+        if recovering:
+            assert world.observe(recovering=True).running is None
+        else:
+            assert {id for _, id in world.refused_with()} == {"recovery-unfinished"}
+
+    def test_a_release_that_is_not_unpacked_needs_room(self, world: World) -> None:
+        world.artifact = Artifact(Path("etcd-linux-amd64.tar.gz"), "0" * 64, hosts.GIB)
+        small = {
+            "/var/lib/etcd": hosts.disk("/var/lib/etcd", 50 * hosts.GIB),
+            "/opt/etcd": hosts.disk("/opt/etcd", 4 * hosts.GIB, device="/dev/sdb1"),
+        }
+        for m in CLUSTER.members:
+            world.change(m, disks=small)
+        world.change(TWO, paths={UNPACKED: hosts.text("0" * 64)})
+        assert [w for w, id in world.refused_with() if id == "disk-full"] == [
+            f"10.0.0.{n} ({m.machine.where})" for n, m in ((1, ONE), (3, THREE))
+        ]
+
+    def test_a_tarball_for_another_cpu(self, world: World) -> None:
+        world.artifact = Artifact(Path("etcd-linux-arm64.tar.gz"), "0" * 64, 1)
+        assert {id for _, id in world.refused_with()} == {"tarball-unfit"}
+
+
+class TestCluster:
+    def test_the_declared_members_are_asked_once(self, world: World) -> None:
+        world.listed = registered(ONE, TWO, THREE)
+        found = world.observe()
+        assert world.looks == [CLUSTER.members]
+        running = found.running
+        assert running is not None
+        assert running.health is running.declared is found.health
+        assert running.roster.voters == CLUSTER.members
+        assert running.pending.clean == dict.fromkeys(("infra1", "infra2", "infra3"), "c")
+        assert running.pending.workers
+        assert state.require_running(found) is running
+
+    def test_a_member_that_is_not_declared_counts_and_is_asked(self, world: World) -> None:
+        four = builders.member(4)
+        world.listed = registered(ONE, TWO, THREE, four)
+        running = world.observe().running
+        assert running is not None
+        assert [[m.name for m in look] for look in world.looks] == [
+            ["infra1", "infra2", "infra3"],
+            ["infra1", "infra2", "infra3", "infra4"],
+        ]
+        assert running.healthy == {"infra1", "infra2", "infra3", "infra4"}
+        assert running.health.cluster.members == running.roster.voters
+        assert running.declared.cluster.members == CLUSTER.members
+        assert "infra4" in running.pending.clean
+
+    def test_a_learner_does_not_count(self, world: World) -> None:
+        world.listed = registered(ONE, TWO, learners=[THREE])
+        running = world.observe().running
+        assert running is not None
+        assert running.healthy == {"infra1", "infra2"}
+        assert world.looks[1] == (ONE, TWO)
+
+    def test_the_second_look_counts_when_the_members_changed_meanwhile(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        four, five = builders.member(4), builders.member(5)
+        world.listed = registered(ONE, TWO, THREE, four)
+        look = world._observe
+
+        def observe(etcd: Etcd) -> ClusterHealth:
+            if world.looks:
+                world.listed = registered(ONE, TWO, THREE, four, five)
+            return look(etcd)
+
+        monkeypatch.setattr(health, "observe", observe)
+        running = world.observe().running
+        assert running is not None
+        assert [m.name for m in running.roster.voters][-1] == "infra5"
+
+    def test_a_second_look_without_an_answer_does_not(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.listed = registered(ONE, TWO, THREE, builders.member(4))
+        look = world._observe
+
+        def observe(etcd: Etcd) -> ClusterHealth:
+            if world.looks:
+                world.listed = ()
+            return look(etcd)
+
+        monkeypatch.setattr(health, "observe", observe)
+        running = world.observe().running
+        assert running is not None
+        assert [m.name for m in running.roster.voters][-1] == "infra4"
+        assert running.healthy == {"infra1", "infra2", "infra3"}
+
+    def test_nobody_answers(self, world: World) -> None:
+        found = world.observe()
+        assert found.running is None
+        with pytest.raises(PreflightFailed) as refused:
+            state.require_running(found)
+        assert [p.where for p in refused.value.problems] == [
+            *(f"etcd member infra{n}" for n in (1, 2, 3)),
+            "etcd",
+        ]
+        assert refused.value.id == "etcd-not-running"
+
+    def test_who_refuses_the_login_is_not_down(self, world: World) -> None:
+        world.refused = {"infra2"}
+        assert ("etcd member infra2", "member-down") in world.refused_with()
+        with pytest.raises(PreflightFailed, match="refuses the login") as refused:
+            world.observe()
+        assert refused.value.id == "etcd-login-refused"
+        world.listed = registered(ONE, TWO, THREE)
+        assert world.observe().running is not None  # others serve
+
+
+class TestUnits:
+    @pytest.mark.parametrize("active", ["active", "activating"])
+    def test_an_etcd_of_somebody_else_is_in_the_way(self, world: World, active: str) -> None:
+        world.change(TWO, units={layout.UNIT: UnitState("loaded", active, "running", "enabled")})
+        assert world.refused_with() == [(where(TWO), "foreign-installation")]
+
+
+def test_no_certificate_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "authority", lambda *_, **__: pytest.fail("a CA was looked for"))
+    world.observe()

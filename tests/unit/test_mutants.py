@@ -1,0 +1,68 @@
+"""The list of functions that decide is complete, and mutants that change only words are known."""
+
+import ast
+
+import pytest
+
+from tests.mutants import changes, decisions
+
+ORIGINAL = """
+def gate(seen, sparing=()):
+    kinds = sorted(seen.alarms - set(sparing))
+    if "CORRUPT" in kinds or len(kinds) > 1:
+        raise Unhealthy(f"{len(kinds)} alarms", seen.problems, id="alarm-raised")
+    what = f"{kinds[0]} is raised"
+    return Step("check the alarms", calls=(settle(kinds, standing=("NOSPACE",)),), after=what)
+"""
+
+
+def test_every_function_that_mutmut_can_change_is_in_the_list_once() -> None:
+    listed = [function for function, _ in decisions.listed()]
+
+    assert sorted(listed, key=repr) == sorted(decisions.present(), key=repr)
+
+
+def test_the_list_knows_why() -> None:
+    with pytest.raises(ValueError, match="not a line"):
+        decisions.listed("plans/destroy.py\n  because: destroy\n")
+
+
+def test_a_method_s_mutants_are_named_as_mutmut_names_them() -> None:
+    function = decisions.Function("plans/etcd/upgrade_etcd.py", "Steps.roll")
+
+    assert function.mangled == "provision.plans.etcd.upgrade_etcd.xǁStepsǁroll"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words", "shown"),
+    [
+        ("> 1", ">= 1", False, ("len(kinds) > 1", "len(kinds) >= 1")),
+        (" - set", " + set", False, ("seen.alarms - set(sparing)", "seen.alarms + set(sparing)")),
+        ('"CORRUPT"', '"corrupt"', False, ("'CORRUPT'", "'corrupt'")),
+        ('("NOSPACE",)', '("nospace",)', False, ("'NOSPACE'", "'nospace'")),
+        ('{len(kinds)} alarms"', '{len(kinds)} ALARMS"', True, None),
+        ("seen.problems, id", "None, id", True, None),
+        (', id="alarm-raised"', "", True, None),
+        ('f"{kinds[0]} is raised"', "None", True, None),
+        ("kinds[0]", "kinds[1]", True, None),
+        ('Step("check the alarms"', "Step(None", True, None),
+        ("after=what", "after=None", False, ("what", "None")),
+        (", after=what", "", False, None),
+        (" or len", " and len", False, None),
+    ],
+)
+def test_words_are_told_from_decisions(
+    old: str, new: str, words: bool, shown: tuple[str, str] | None
+) -> None:
+    assert ORIGINAL.count(old) == 1
+    found = changes.change("gate", _function(ORIGINAL), _function(ORIGINAL.replace(old, new)))
+
+    assert found.words is words
+    if shown is not None:
+        assert (found.old, found.new) == shown
+
+
+def _function(text: str) -> ast.FunctionDef:
+    (node,) = ast.parse(text).body
+    assert isinstance(node, ast.FunctionDef)
+    return node

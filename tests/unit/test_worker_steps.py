@@ -1,0 +1,204 @@
+"""Workers: every check before a start counts, and each group waits for those that came before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from provision.alluxio.membership import registrations
+from provision.alluxio.membership.registrations import RegistrationSnapshot
+from provision.alluxio.worker import desired, membership_switch
+from provision.alluxio.worker.desired import Artifacts
+from provision.engine.plan import Gate
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.api.values import Login
+from provision.etcd.cluster.handle import Etcd
+from provision.host import gather, preflight
+from provision.ids import Id
+from provision.inventory.resolved import AlluxioWorker
+from provision.plans.alluxio import moved, restart_workers, start_workers, worker_preflight
+from provision.plans.alluxio.start_workers import WorkersState
+from provision.ssh.session import Fleet
+from tests.unit import builders, fake_etcd, hosts
+from tests.unit.hosts import TARBALL
+from tests.unit.test_rolling import World
+
+ALLUXIO = builders.alluxio()
+ARTIFACTS = Artifacts(TARBALL, None)
+SNAPSHOT = RegistrationSnapshot("c", 1, {}, {})
+LOGIN = Login("alluxio", "secret")
+CHECKS: tuple[tuple[object, str, Id], ...] = (
+    (preflight, "hosts", "root-needed"),
+    (preflight, "paths", "path-in-the-way"),
+    (preflight, "architectures", "tarball-unfit"),
+    (worker_preflight, "release", "release-missing"),
+    (worker_preflight, "workers", "java-unfit"),
+    (moved, "clones", "worker-identity-cloned"),
+)
+
+
+class Look:
+    """``found``: the checks that find a problem."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: set[str] = set()
+        self.away: list[Problem] = []
+        self.missing: list[Problem] = []
+        self.tarballs: Artifacts | PreflightFailed = ARTIFACTS
+        self.registered: RegistrationSnapshot | None = SNAPSHOT
+        self.others: list[Any] = ["moved"]
+        self.switched = False
+        self.etcd = fake_etcd.install(monkeypatch)
+        for module, name, error_id in CHECKS:
+            monkeypatch.setattr(module, name, self._check(name, error_id))
+        monkeypatch.setattr(start_workers, "fetch", self._fetch)
+        monkeypatch.setattr(
+            start_workers, "_registered", lambda *_: (self.registered, self.missing)
+        )
+        monkeypatch.setattr(moved, "found", lambda *_: self.others)
+        monkeypatch.setattr(membership_switch, "away", lambda *_: self.switched)
+        monkeypatch.setattr(desired, "login", lambda alluxio: LOGIN)
+        monkeypatch.setattr(
+            gather,
+            "gather_facts",
+            lambda _, probes: ({m: hosts.facts(1) for m in probes}, self.away),
+        )
+
+    def _check(self, name: str, error_id: Id) -> Any:
+        def check(*_: object) -> list[Problem]:
+            return [Problem(name, "is wrong", id=error_id)] if name in self.found else []
+
+        return check
+
+    def _fetch(self, alluxio: object) -> Artifacts:
+        if isinstance(self.tarballs, PreflightFailed):
+            raise self.tarballs
+        return self.tarballs
+
+    def observe(self, tarballs: Artifacts | None = None) -> WorkersState:
+        with Fleet(1) as fleet:
+            etcd = Etcd(builders.etcd(), fleet)
+            return start_workers.observe(ALLUXIO, etcd, ALLUXIO.workers, tarballs)
+
+    def refused(self) -> list[str]:
+        with pytest.raises(PreflightFailed) as refused:
+            self.observe()
+        return [p.where for p in refused.value.problems]
+
+
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch) -> Look:
+    return Look(monkeypatch)
+
+
+class TestObserve:
+    def test_every_problem_is_named_at_once(self, look: Look) -> None:
+        look.found = {name for _, name, _ in CHECKS}
+        look.away = [Problem("w2", "no route", id="host-unreachable")]
+        look.missing = [Problem("etcd", "no answer", id="etcd-not-running")]
+        assert look.refused() == [
+            "w2",
+            "hosts",
+            "paths",
+            "release",
+            "architectures",
+            "workers",
+            "clones",
+            "etcd",
+        ]
+
+    @pytest.mark.parametrize("name", [name for _, name, _ in CHECKS])
+    def test_each_is_reason_enough(self, look: Look, name: str) -> None:
+        look.found = {name}
+        assert look.refused() == [name]
+
+    def test_without_a_tarball_the_hosts_are_looked_at_all_the_same(self, look: Look) -> None:
+        missing = Problem("alluxio.source", "no file", id="tarball-unavailable")
+        look.tarballs = PreflightFailed("no tarball", [missing], id="tarball-unavailable")
+        look.found = {"hosts", "workers"}
+        assert look.refused() == ["alluxio.source", "hosts"]
+        look.found = set()
+        assert look.observe(ARTIFACTS).artifacts == ARTIFACTS
+
+    def test_what_was_seen(self, look: Look) -> None:
+        found = look.observe()
+        assert found.artifacts == ARTIFACTS
+        assert list(found.moved) == look.others
+        assert found.registered is None
+        assert set(found.facts) == {w.machine for w in ALLUXIO.workers}
+        assert look.etcd.clients == []
+        look.registered = None
+        assert look.observe().moved == ()
+
+    def test_before_another_membership_type_the_old_registrations_are_read(
+        self, look: Look, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        look.switched = True
+        asked: list[str] = []
+
+        def read(client: object, name: str) -> RegistrationSnapshot:
+            asked.append(name)
+            return SNAPSHOT
+
+        monkeypatch.setattr(registrations, "read", read)
+        assert look.observe().registered is SNAPSHOT
+        assert asked == ["c"]
+        assert look.etcd.clients == [("any", LOGIN)]
+        look.etcd.fail = {}
+        monkeypatch.setattr(registrations, "read", self._down)
+        assert look.observe().registered is None
+
+    @staticmethod
+    def _down(*_: object) -> None:
+        raise fake_etcd.refused()
+
+
+class TestGroups:
+    """The steps of restart-workers."""
+
+    def test_each_group_waits_for_all_before_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        world = World(monkeypatch, 5)
+        given: list[tuple[list[str], list[str]]] = []
+
+        class Waiting:
+            def __init__(
+                self, _a: object, _e: object, some: Sequence[AlluxioWorker], done: Any = ()
+            ) -> None:
+                given.append(([w.name for w in some], [w.name for w in done]))
+                self.before = self.after = Gate("gate", lambda: None)
+
+        monkeypatch.setattr(start_workers, "RegistrationGate", Waiting)
+        plan = world.restart(2)
+        assert given == [
+            (["w1", "w2"], []),
+            (["w3", "w4"], ["w1", "w2"]),
+            (["w5"], ["w1", "w2", "w3", "w4"]),
+        ]
+        assert {s.at_once for s in plan.steps} == {builders.inventory().parallel}
+
+    @pytest.mark.parametrize(
+        ("load", "active", "where"),
+        [
+            ("not-found", "inactive", "stopped"),
+            ("not-found", "active", "stopped"),
+            ("loaded", "inactive", "stopped"),
+            ("loaded", "failed", "broken"),
+            ("loaded", "active", "live"),
+        ],
+    )
+    def test_where_a_worker_stands(
+        self, monkeypatch: pytest.MonkeyPatch, load: str, active: str, where: str
+    ) -> None:
+        world = World(monkeypatch, 1)
+        world.unit("w1", active)
+        (machine,) = world.facts
+        f = world.facts[machine]
+        unit = replace(f.unit(desired.UNIT), load=load)
+        world.facts[machine] = replace(f, units={**f.units, desired.UNIT: unit})
+        found = restart_workers.standing(
+            world.alluxio, world.alluxio.workers, world.facts, {"w1": 1}
+        )
+        assert len(getattr(found, where)) == 1
