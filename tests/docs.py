@@ -143,12 +143,18 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke rotate-certs": _on_the_lab(
             "rotate_certs", "a_new_ca_goes_on_where_a_killed_run_has_left_it"
         ),
+        "invoke rotate-certs --ca --ca-lost NAME": _on_the_lab(
+            "rotate_certs", "a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage"
+        ),
         "invoke export-csrs --to requests": _on_the_lab(
             "external_ca", "a_first_deploy_by_an_intermediate"
         ),
         "invoke enable-auth": _on_the_lab("auth", "it_is_turned_on_and_the_workers_are_live"),
         "invoke backup-etcd --to backups": _on_the_lab(
             "backup", "killed_anywhere_it_is_finished_by_running_it_again"
+        ),
+        "invoke restore-etcd --undo": _on_the_lab(
+            "restore", "a_killed_undo_is_finished_by_running_it_again"
         ),
         "invoke recover-etcd --from etcd1": _on_the_lab(
             "recover", "a_survivor_whose_host_does_not_answer_comes_later"

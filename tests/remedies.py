@@ -291,6 +291,13 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("rotate_certs", "a_ca_that_has_expired_is_replaced_in_one_outage"): (
                 "rotate-certs --ca --yes-outage",
             ),
+            _lab(
+                "rotate_certs",
+                "a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage",
+            ): (
+                "rotate-certs --ca --ca-lost --dry-run",
+                "rotate-certs --ca --ca-lost",
+            ),
         },
         end="every member has a certificate of the new CA, and trusts it",
         named=("rotate-certs --ca --dry-run --yes-outage",),
@@ -357,6 +364,17 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("artifacts", "TestUrl::test_cut_short"),
         why=_HERE,
     ),
+    "client-url-former": Row(
+        _lab("client_urls", "another_clusters_workers_keep_the_former_url"),
+        heals={
+            _lab("client_urls", "another_clusters_workers_keep_the_former_url"): (
+                "deploy-etcd --lock-out",
+            ),
+        },
+        end="no member listens at a former client URL",
+        named=("deploy-etcd", "deploy-etcd --no-workers", "render-client-config"),
+        why="the text says: deploy-etcd again, and without --no-workers",
+    ),
     "clock-skew": Row(
         _unit("preflight", "clocks[-2-True]"),
         why=_HOST,
@@ -388,9 +406,10 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "clean-host",
             "destroy --dry-run",
+            "restore-etcd --undo",
             "rotate-certs",
         ),
-        why="clean-host and rotate-certs are named for options of theirs, which other rows run",
+        why="clean-host, restore-etcd --undo and rotate-certs are named for their options",
     ),
     "data-disk-missing": Row(
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
@@ -418,7 +437,8 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="three members have the acknowledged write",
-        named=("recover-etcd --dry-run --from",),
+        named=("kept-data", "recover-etcd --dry-run --from", "restore-etcd --undo"),
+        why="restore-etcd --undo is run for undo-impossible and recovery-unfinished",
     ),
     "defrag-stalls": Row(
         _unit("maintenance", "the_only_member_says_what_it_stalls"),
@@ -660,6 +680,10 @@ REMEDIES: dict[str, Row | NoRow] = {
     "file-unwritable": Row(
         _unit("kubernetes", "a_file_of_somebody_elses_stays"),
         why=_HERE,
+    ),
+    "folder-not-roots": Row(
+        _unit("preflight", "a_folder_of_roots_below_one_of_a_service[way1-error]"),
+        why=_HOST,
     ),
     "foreign-installation": Row(
         _lab("preflight", "the_remedy_by_hand[an etcd of someone else's]"),
@@ -938,10 +962,13 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="the members that were named are gone, and the workers know it",
         named=(
             "deploy-etcd --dry-run --remove",
+            "restore-etcd",
+            "restore-etcd --without",
             "rotate-certs --ca",
             "upgrade-etcd",
         ),
-        why="rotate-certs --ca and upgrade-etcd are named as commands that refuse, not as remedies",
+        why="restore-etcd, rotate-certs --ca and upgrade-etcd are named as commands that refuse; "
+        "with --without, tests/integration/test_restore.py makes the plan only",
     ),
     "member-not-joined": Row(
         _unit("inventory_external", "its_own_members_are_no_disagreement"),
@@ -1025,6 +1052,16 @@ REMEDIES: dict[str, Row | NoRow] = {
         ),
         why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
     ),
+    "other-clusters-unknown": Row(
+        _lab("destroy", "an_etcd_that_cannot_be_asked_is_destroyed_by_name_only"),
+        heals={
+            _lab("destroy", "an_etcd_that_cannot_be_asked_is_destroyed_by_name_only"): (
+                "destroy --other-clusters-unknown",
+            ),
+        },
+        end="the cluster is gone from its hosts",
+        named=("list-clusters",),
+    ),
     "page-store-away": Row(
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
         heals={
@@ -1056,6 +1093,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             ): ("deploy-etcd",),
         },
         end="a new cluster has a CA",
+        named=("explain",),
     ),
     "pki-unusable": Row(
         _unit("pki", "an_authority_of_a_clock_that_was_ahead_is_refused"),
@@ -1157,8 +1195,11 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("recover", "killed_anywhere_it_is_finished_by_running_it_again"): (
                 "recover-etcd --from",
             ),
+            _lab("restore", "a_killed_undo_is_finished_by_running_it_again"): (
+                "restore-etcd --undo",
+            ),
         },
-        end="the restored cluster serves, and nothing is left to do",
+        end="the restored cluster serves, or the one from before, and nothing is left to do",
     ),
     "registration-live": Row(
         _lab("worker_life", "decommissioned"),
@@ -1268,6 +1309,16 @@ REMEDIES: dict[str, Row | NoRow] = {
             "backup-etcd",
         ),
     ),
+    "snapshot-other-cluster": Row(
+        _lab("restore", "a_snapshot_of_another_cluster_wants_its_name"),
+        heals={
+            _lab("restore", "a_snapshot_of_another_cluster_wants_its_name"): (
+                "restore-etcd --other-cluster",
+            ),
+        },
+        end="the other cluster's data is in etcd, and this cluster's workers are registered",
+        named=("audit", "list-clusters"),
+    ),
     "ssh-config-invalid": NoRow("ssh itself refuses the file: the operator corrects it"),
     "ssh-key-unusable": Row(
         _unit("inventory_loader", "problem[key file]"),
@@ -1313,6 +1364,15 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the file names this version again",
+    ),
+    "undo-impossible": Row(
+        _lab("restore", "the_way_back_has_a_consent_of_its_own"),
+        heals={
+            _lab("restore", "the_way_back_has_a_consent_of_its_own"): ("restore-etcd",),
+        },
+        end="the backup is restored",
+        named=("kept-data", "kept-data --delete", "restore-etcd --undo"),
+        why="kept-data --delete and restore-etcd --undo are named as what came before",
     ),
     "unit-masked": Row(
         _lab("preflight", "the_remedy_by_hand[a masked unit]"),
@@ -1380,6 +1440,15 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the worker is LIVE under a new identity, and the old one is forgotten",
+    ),
+    "worker-keys-missing": Row(
+        _lab("restore", "a_worker_without_both_keys_is_named"),
+        heals={
+            _lab("restore", "a_worker_without_both_keys_is_named"): ("start-workers --limit",),
+        },
+        end="the worker is live",
+        named=("check-nodes", "restart-workers --limit"),
+        why="restart-workers --limit is for a worker whose host did not answer",
     ),
     "worker-left-out": Row(
         _lab("worker_life", "an_upgrade_and_the_way_back"),

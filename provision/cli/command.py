@@ -61,14 +61,41 @@ class Command(Task[Any]):
 
     act: Callable[..., int | None]
     guarded: bool
+    instead: Mapping[str, str]
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """As Invoke's own, which takes the help away from the task: here the task keeps it."""
         kept = dict(self.help)
         try:
-            return super().get_arguments(ignore_unknown_help)
+            found = super().get_arguments(ignore_unknown_help)
         finally:
             self.help = kept
+        named = {argument.name: argument for argument in found}
+        for name, flag in self.instead.items():
+            argument = named[name]
+            other = _LeftOut(named[flag], argument)
+            found[found.index(argument)] = other
+        return found
+
+
+class _LeftOut(Argument):
+    """A positional argument that Invoke does not miss when the flag ``instead`` is given."""
+
+    def __init__(self, instead: Argument, like: Argument) -> None:
+        super().__init__(
+            names=like.names, help=like.help, positional=True, attr_name=like.attr_name
+        )
+        self._instead = instead
+
+    @property
+    def value(self) -> Any:
+        if self._value is None and self._instead.value:
+            return ""
+        return self._value
+
+    @value.setter
+    def value(self, given: str) -> None:
+        self.set_value(given, cast=True)
 
 
 def command(
@@ -79,6 +106,7 @@ def command(
     inventory: bool = True,
     help: Mapping[str, str] | None = None,
     formats: Sequence[str] = FORMATS,
+    instead: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., int | None]], Command]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
@@ -88,7 +116,8 @@ def command(
     cluster it is (:mod:`provision.etcd.cluster.guard`), and have --cluster-id. ``writes``: the
     command has no rehearsal and writes files, always or with one of these options; under Invoke's
     ``run.dry`` setting it is refused. Without ``inventory``, the option --inventory and the options
-    about hosts are left out. ``formats`` are the values of --format. The body returns the exit code
+    about hosts are left out. ``formats`` are the values of --format. ``instead`` names the flag
+    with which an argument is left out: the argument is "" then. The body returns the exit code
     (None: 0). An error of this tool is printed as one line per problem, and ends the command with
     its own code.
     """
@@ -119,6 +148,12 @@ def command(
 
             def called(run: Run) -> int | None:
                 for name in arguments:
+                    flag = (instead or {}).get(name, "")
+                    if flag and given[flag]:
+                        if given[name]:
+                            what = f"{name.upper()} and --{flag}: give one of the two"
+                            raise UsageError(what, id="option-invalid")
+                        continue
                     if not given[name]:  # Invoke takes "" for a value
                         raise argument_missing(task_name, name, texts[name])
                 if rehearsed:
@@ -142,7 +177,7 @@ def command(
         )
         texts = {**{k: v for k, v in _HELP.items() if k in {**common, **late}}, **(help or {})}
         task = Command(task_body, help=texts)
-        task.act, task.guarded = body, guarded
+        task.act, task.guarded, task.instead = body, guarded, dict(instead or {})
         return task
 
     return decorate

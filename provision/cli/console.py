@@ -56,6 +56,10 @@ def plan(todo: Plan, *, stderr: bool = False) -> None:
             out.print(terminal.text(f"   * {call.what}"))
         if step.after is not None:
             out.print(terminal.text(f"   then: {step.after.title}", style="dim"))
+    for service in todo.affected:
+        out.print(terminal.text(f"affected: {service.line}", style="bold"))
+    if todo.steps and not todo.affected:
+        out.print(terminal.text("affected: no service is stopped or restarted", style="dim"))
 
 
 def _alike(step: Step) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from provision.errors import ChangeFailed, Locked, PreflightFailed, Problem, ProvisionError
-from provision.host.facts import STATE_DIR
+from provision.host.facts import STATE_DIR, STATE_FOLDER
 from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Held, Session, failures
 from provision.text import printable
@@ -99,8 +99,8 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
 
 def _take(session: Session, me: str, since: float) -> Held:
     command = f"""\
-mkdir -p {STATE_DIR}; used=; [ ! -e {STATE_DIR}/run.lock ] || used=yes
-exec 9>>{STATE_DIR}/run.lock
+{STATE_FOLDER}; used=; [ ! -e {STATE_DIR}/run.lock ] || used=yes
+exec 9>>{STATE_DIR}/run.lock; chmod 0600 {STATE_DIR}/run.lock
 if ! flock -n 9; then echo "taken $(cat {STATE_DIR}/run.lock)"; exit 0; fi
 [ -z "$used" ] || used=$(date +%s.%N; date -r {STATE_DIR}/run.lock +%s.%N)
 echo {shlex.quote(me)} >{STATE_DIR}/run.lock; echo held $used

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from provision.engine import audit, lock
+from provision.engine.affected import Affected, affected
+from provision.engine.guards import Guard
 from provision.errors import ChangeFailed, Problem, ProvisionError
 from provision.host.diff import (
     ANSWERED,
@@ -24,6 +26,7 @@ from provision.host.diff import (
     batch,
     questions,
 )
+from provision.host.effects import Effect
 from provision.host.resources import Refusal
 from provision.ids import Id
 from provision.inventory.resolved import Machine
@@ -62,6 +65,7 @@ class Action:
 
     what: str
     do: Callable[[], None]
+    effects: tuple[Effect, ...] = (Effect.ETCD,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,12 @@ class Step:
     def changed(self) -> int:
         return sum(len(h.changes) for h in self.hosts) + len(self.calls)
 
+    @property
+    def effects(self) -> frozenset[Effect]:
+        """What the step does, by its changes and calls."""
+        changes = [change.every_effect for host in self.hosts for change in host.changes]
+        return frozenset().union(*changes, *(call.effects for call in self.calls))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -95,16 +105,28 @@ class Plan:
     guards: tuple[Machine, ...] = ()
     #: Differences from the inventory that stay until an option asks for their change.
     left: tuple[Problem, ...] = ()
+    #: Guards that the plan itself is the remedy for: a new CA needs no old one.
+    waives: tuple[Guard, ...] = ()
 
     @property
     def changed(self) -> int:
         return sum(step.changed for step in self.steps)
 
     @property
+    def effects(self) -> frozenset[Effect]:
+        """What the plan does. Its guards follow from it: :mod:`provision.plans.guards`."""
+        return frozenset().union(*(step.effects for step in self.steps))
+
+    @property
     def machines(self) -> tuple[Machine, ...]:
         """Every machine whose run lock the plan takes."""
         changed = (h.machine for step in self.steps for h in step.hosts)
         return tuple(dict.fromkeys((*changed, *self.guards)))
+
+    @property
+    def affected(self) -> tuple[Affected, ...]:
+        """The services that the plan stops or restarts."""
+        return affected(self.steps)
 
     def document(self) -> dict[str, object]:
         """The plan for ``--format json``."""
@@ -114,6 +136,7 @@ class Plan:
             "cluster": self.cluster,
             "changed": self.changed,
             "notes": [note.document() for note in (*self.notes, *self.left)],
+            "affected": [service.document() for service in self.affected],
             "steps": [
                 {
                     "title": step.title,

@@ -14,8 +14,16 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from provision.artifacts import Artifact
-from provision.host import tool_version
-from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts, Observable, Place, restart_mark
+from provision.host import safely, tool_version
+from provision.host.effects import Effect
+from provision.host.facts import (
+    BATCH_LOCK,
+    STATE_FOLDER,
+    HostFacts,
+    Observable,
+    Place,
+    restart_mark,
+)
 from provision.host.predict import in_order
 from provision.ids import Id
 
@@ -48,7 +56,8 @@ class Change:
     """One change on one host. ``script`` makes it; ``upload`` is sent before the batch.
 
     With ``ask`` and ``answer``, the script depends on the host: the script ``ask`` runs before the
-    batch, and ``answer`` turns its output into the script.
+    batch, and ``answer`` turns its output into the script. ``stops`` and ``starts`` are units of
+    systemd; a restart has its unit in both.
     """
 
     what: str
@@ -61,6 +70,16 @@ class Change:
     ask: str = ""
     answer: Callable[[str], str] | None = field(default=None, compare=False)
     refusals: tuple[Refusal, ...] = ()
+    stops: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+    #: What it does besides what :attr:`every_effect` can see.
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def every_effect(self) -> frozenset[Effect]:
+        """Every effect of the change. It changes a host in any case."""
+        disturbs = () if self.non_disruptive else (Effect.SERVICE,)
+        return frozenset((Effect.HOST, *disturbs, *self.effects))
 
     @property
     def non_disruptive(self) -> bool:
@@ -125,13 +144,14 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
     lines = [
         "set -e",
         "umask 022",  # mktemp makes files, with mode 0600 under any umask
-        f"mkdir -p {STATE_DIR}",
-        f"exec 9>{BATCH_LOCK}",
+        STATE_FOLDER,
+        f"exec 9>{BATCH_LOCK}; chmod 0600 {BATCH_LOCK}",
         f"flock -w {BATCH_LOCK_SECONDS} 9 || {{",
         '  echo "a batch of an earlier run is still running" >&2',
         "  exit 1",
         "}",
         tool_version.note(),
+        safely.FUNCTIONS,
     ]
     for unit in dict.fromkeys(u for change in todo for u in change.restarts):
         lines.append(f"touch {shlex.quote(restart_mark(unit))}")
@@ -154,7 +174,7 @@ def questions(todo: Sequence[Change]) -> str:
     """
     asked = [(n, change) for n, change in enumerate(todo) if change.ask]
     lines = [f"( {change.ask}\n) || exit 1\necho {ANSWERED} {n}" for n, change in asked]
-    return "\n".join([tool_version.note(), *lines]) if lines else ""
+    return "\n".join([tool_version.note(), safely.FUNCTIONS, *lines]) if lines else ""
 
 
 def answered(todo: Sequence[Change], output: str) -> list[Change]:

@@ -19,6 +19,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from provision.host import safely
+
 if TYPE_CHECKING:
     from provision.host.facts import HostFacts
 
@@ -33,11 +35,13 @@ _FOR_NEXT_START = (
 #: When systemd starts a unit by itself: the seconds that the start waits for the disk, and the
 #: seconds between two looks.
 WAIT_SECONDS, LOOK_SECONDS = 60, 2
+#: The name of the marker.
+MARKER = "data-disk"
 
 
 def marker(folder: str) -> str:
     """The path of the marker in a folder of a service's data."""
-    return f"{folder}/data-disk"
+    return f"{folder}/{MARKER}"
 
 
 def is_marked(folder: str, facts: HostFacts) -> bool:
@@ -47,10 +51,10 @@ def is_marked(folder: str, facts: HostFacts) -> bool:
 
 
 def mark(folder: str) -> str:
-    """Shell lines that make the marker. ``mkdir`` does not follow a link that a service user may
-    have put there."""
-    path = shlex.quote(marker(folder))
-    return f"[ -d {path} ] && [ ! -L {path} ] || mkdir -m 755 {path}"
+    """Shell lines that make the marker, after :data:`safely.FUNCTIONS`. ``mkdir`` does not follow a
+    link that a service user may have put there."""
+    path = f"./{MARKER}"
+    return safely.in_folder(folder, f"[ -d {path} ] && [ ! -L {path} ] || mkdir -m 755 {path}")
 
 
 def check(folder: str, what: str, remedy: str, *, wait: bool = False) -> str:

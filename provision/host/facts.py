@@ -27,6 +27,9 @@ STATE_DIR = "/run/alluxio-provision"
 #: A batch holds this lock while it works. Observers wait for it, so they see a killed run's last
 #: batch complete.
 BATCH_LOCK = f"{STATE_DIR}/batch.lock"
+#: Shell lines that make the folder. Nobody but root may open a lock in it: whoever can open a file,
+#: for reading only, can lock it.
+STATE_FOLDER = f"(umask 077; mkdir -p {STATE_DIR}); chmod 0700 {STATE_DIR}"
 #: The script sends the content of files up to this size (bytes).
 CONTENT_LIMIT = 256 << 10
 BEGIN, END = "@@begin", "@@end"
@@ -132,6 +135,22 @@ class PathState:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A folder on the way to an observed path. ``kind`` is as in :class:`PathState`, ``uid`` its
+    owner's number."""
+
+    kind: str
+    uid: int
+    mode: int
+
+    @property
+    def is_roots(self) -> bool:
+        """Whether only root can change names in it. In a folder with the sticky bit, nobody else
+        can change the names of root's own files and folders."""
+        return self.uid == 0 and (not self.mode & 0o002 or bool(self.mode & 0o1000))
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
     port: int
     pid: int
@@ -188,6 +207,7 @@ class HostFacts:
     resolved: Mapping[str, str]
     pending_restarts: frozenset[str]
     commands: Mapping[str, str]
+    ways: Mapping[str, Way] = field(default_factory=dict)
 
     def text(self, path: str) -> str | None:
         """The content of an observed file, or None when the file is missing or is not text."""
@@ -211,15 +231,14 @@ def script(probe: Probe) -> str:
     if probe.addresses:
         lines.append("addresses")
     if look.users:
-        lines.append(f"users {' '.join(map(q, look.users))}")
+        names = " ".join(map(q, look.users))
+        lines += [f"users {names}", f"services {names}"]
     if look.paths:
         wanted = "".join(f"\n{path}" for path in (*look.contents, ""))
         lines.append(f"wanted={q(wanted)}")
         lines.append(f"paths {' '.join(map(q, look.paths))}")
     if look.hashes:
-        lines.append(f"for f in {' '.join(map(q, look.hashes))}; do")
-        lines.append('if [ -f "$f" ]; then printf "hash %s|" "$f"')
-        lines.append('sha256sum <"$f" || echo; fi; done')
+        lines.append(f"hashes {' '.join(map(q, look.hashes))}")
     if look.units:
         lines.append(f"units {' '.join(map(q, look.units))}")
     if probe.ports:
@@ -242,7 +261,8 @@ def parse(
     result: Result, host: str, sent_at: float = -math.inf, received_at: float = math.inf
 ) -> HostFacts:
     """The facts in the script's output. Raises :class:`Unreachable` when it is incomplete."""
-    lines = result.stdout.splitlines()
+    # A line ends with a line feed alone: other characters may be in a name, a log or a target.
+    lines = result.stdout.split("\n")
     if BEGIN not in lines or END not in lines:
         why = _why(result, host)
         raise Unreachable(f"{host}: no facts", [why], id=why.id)
@@ -305,6 +325,7 @@ class _Parser:
         self.resolved: dict[str, str] = {}
         self.pending: set[str] = set()
         self.commands: dict[str, list[str]] = {}
+        self.ways: dict[str, Way] = {}
 
     def line(self, line: str) -> None:
         kind, _, rest = printable(line).partition(" ")
@@ -315,6 +336,9 @@ class _Parser:
             case "stat":
                 path, shape, owner, group, mode, size = rest.rsplit("|", 5)
                 self.stats[path] = PathState(KINDS[shape], owner, group, int(mode, 8), int(size))
+            case "way":
+                path, shape, owner, mode = rest.rsplit("|", 3)
+                self.ways[path] = Way(KINDS[shape], int(owner.split()[0]), int(mode, 8))
             case "link":
                 path, _, self.links[path] = _split(rest)
             case "size":
@@ -322,6 +346,12 @@ class _Parser:
                 self.sizes[path] = int(text)
                 if self.sizes[path] < 0:
                     raise ValueError(f"{path} has {text} bytes")
+            case "file":
+                path, _, text = _split(rest)
+                content = base64.b64decode(text, validate=True)
+                # Nothing at all of a file that has something: its user could not read it.
+                if len(content) <= CONTENT_LIMIT and (content or not self.stats[path].size):
+                    self.data[path] = content
             case "data":
                 self._contents(base64.b64decode(rest, validate=True))
             case "hash":
@@ -418,6 +448,7 @@ class _Parser:
             resolved=self.resolved,
             pending_restarts=frozenset(self.pending),
             commands={label: "".join(said) for label, said in self.commands.items()},
+            ways=self.ways,
         )
 
 

@@ -61,48 +61,146 @@ units() {
 $(systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,FragmentPath,NeedDaemonReload "$@")
 EOF
 }
+# Below a folder in which a service's user can change names, root reads no file by its name: this
+# user could put a link or a pipe there. There the user reads it. services USER… names the users,
+# besides those of the units; ways FILE… looks at the folders on the way; reader FILE sets who
+# ("UID GID"; empty: root).
+known='
+'
+theirs=' '
+services() {
+  for user in "$@"; do
+    user=$(id -u -- "$user" 2>/dev/null) || continue
+    case $theirs in *" $user "*) ;; *) theirs="$theirs$user ";; esac
+  done
+}
+ways() {
+  on=
+  for f in "$@"; do
+    d=${f%/*}
+    while [ -n "$d" ]; do
+      case "$known$on
+" in *"
+$d
+"* | *"
+way $d|"*) break;; esac
+      on="$on
+$d"
+      d=${d%/*}
+    done
+  done
+  # Names are parted by newlines alone: one process for all folders.
+  [ -z "$on" ] || known="$known$(IFS='
+'; exec find / $on -maxdepth 0 -printf 'way %p|%y|%U %G|%m\n' 2>/dev/null)
+"
+}
+reader() {
+  who= at= left=${1#/}
+  while :; do
+    here=${known#*"
+way ${at:-/}|"}
+    [ "$here" != "$known" ] || return 0 # it is not there
+    here=${here%%"
+"*}
+    owner=${here#*|} mode=${here##*|}
+    owner=${owner%|*}
+    if [ "${here%%|*}" = l ]; then # of root's own: what counts is where it leads
+      set -- "$(readlink -f -- "$at")/$left"
+      ways "$1"
+      reader "$1"
+      return 0
+    fi
+    case $left in */*) next=$at/${left%%/*} left=${left#*/};; *) next=;; esac
+    case ${owner%% *} in
+      0 | "$me")
+        case $mode in
+          *[2367])
+            case $mode:$known in # in a folder with the sticky bit, names of root's own stay
+              1???:*"
+way $next|d|0 "* | 1???:*"
+way $next|d|$me "*) ;;
+              *) who=${who:-65534 65534};;
+            esac
+        esac;;
+      *) case $theirs in *" ${owner%% *} "*) who=$owner;; esac;;
+    esac
+    [ -n "$next" ] || return 0
+    at=$next
+  done
+}
+by() { # by COMMAND…: as the user in $who
+  if [ -z "$who" ] || [ "$me" != 0 ]; then
+    "$@" </dev/null 2>/dev/null
+  else
+    timeout -k 1 10 setpriv --reuid "${who% *}" --regid "${who#* }" --clear-groups "$@" </dev/null 2>/dev/null
+  fi
+}
 paths() {
-  # $wanted: the files whose content is asked for, each between line ends. It goes in one stream, of
-  # which the sizes say what is whose.
-  seen=$(find "$@" -maxdepth 0 -printf 'stat %p|%y|%u|%g|%m|%s\n' -type l -printf 'link %p|%l\n' 2>/dev/null)
+  # $wanted: the files whose content is asked for, each between line ends. What is root's goes in one
+  # stream, of which the sizes say what is whose. Nobody else can change these sizes meanwhile.
+  seen=$(find "$@" -maxdepth 0 -printf 'stat %p|%y|%u|%g|%m|%s\n' 2>/dev/null)
+  ways "$@"
+  printf %s "${known#?}"
   [ -n "$seen" ] || return 0
   echo "$seen"
   set --
-  links=
-  while read -r kind file; do
+  alone=
+  while read -r _ file; do
     path=${file%|*|*|*|*|*}
-    case $kind:$wanted in "stat:"*"
+    shape=${file#"$path|"}
+    size=${file##*|}
+    to=
+    case $shape in
+      "l|"*)
+        target=$(readlink -- "$path")
+        case $target in *"
+"*) target='?';; esac
+        printf 'link %s|%s\n' "$path" "$target"
+    esac
+    case $wanted in *"
 $path
 "*) ;; *) continue;; esac
-    size=${file##*|}
-    case ${file#"$path"} in
-      "|l|"*) links="$links
-$path";;
-      "|f|"*)
-        [ "$size" -gt 262144 ] || { echo "size $path|$size"; set -- "$@" "$path"; }
+    case $shape in
+      "l|"*) to=$(readlink -f -- "$path") || continue; [ -f "$to" ] || continue;;
+      "f|"*) [ "$size" -le 262144 ] || continue;;
+      *) continue;;
+    esac
+    [ -z "$to" ] || ways "$to"
+    reader "$path"
+    [ -n "$who" ] || [ -z "$to" ] || reader "$to"
+    case $who$to:$shape in
+      ":f|root|"* | ":f|$name|"*) echo "size $path|$size"; set -- "$@" "$path";;
+      *) alone="$alone
+$who|$path";;
     esac
   done <<EOF
 $seen
 EOF
   stream "$@"
-  [ -z "$links" ] || targets
-}
-targets() {
-  sizes=$(IFS='
-'; exec find -L $links -maxdepth 0 -type f -size -513 -printf 'size %p|%s\n' 2>/dev/null)
-  [ -n "$sizes" ] || return 0
-  echo "$sizes"
-  set --
-  while read -r _ file; do set -- "$@" "${file%|*}"; done <<EOF
-$sizes
+  while IFS='|' read -r who path; do
+    [ -n "$path" ] || continue
+    printf 'file %s|' "$path"
+    by head -c 262145 -- "$path" | base64 -w0
+    echo
+  done <<EOF
+$alone
 EOF
-  stream "$@"
 }
 stream() {
   [ $# -gt 0 ] || return 0
   printf 'data '
   cat -- "$@" | base64 -w0
   echo
+}
+hashes() {
+  ways "$@"
+  for f in "$@"; do
+    [ -f "$f" ] || continue
+    reader "$f"
+    sum=$(by sha256sum -- "$f")
+    sum=${sum%% *}
+    case ${#sum} in 64) printf 'hash %s|%s\n' "$f" "$sum";; esac
+  done
 }
 users() {
   while IFS= read -r line; do
@@ -177,8 +275,16 @@ EOF
 fi
 echo "fact clock=$(date +%s.%N)"
 while read -r k _ v _; do [ "$k" = Uid: ] && echo "fact uid=$v" && break; done </proc/self/status
+me=$v name=root
+[ "$me" = 0 ] || name=$(id -un)
 while read -r k v _; do [ "$k" = MemTotal: ] && echo "fact memory=$((v * 1024))" && break; done </proc/meminfo
 line=
 [ ! -f /var/lib/alluxio-provision/tool-version ] || { read -r line </var/lib/alluxio-provision/tool-version; } 2>/dev/null
 [ -z "$line" ] || printf 'fact tool=%.64s\n' "$line"
+for unit in etcd alluxio-worker alluxio-master; do
+  [ -f "/etc/systemd/system/$unit.service" ] || continue
+  while read -r line; do
+    case $line in User=*) services "${line#User=}"; break;; esac
+  done <"/etc/systemd/system/$unit.service"
+done
 for p in "$STATE"/restart.*; do [ -e "$p" ] && echo "pending ${p##*/restart.}"; done

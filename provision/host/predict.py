@@ -53,20 +53,23 @@ def written(
     return replace(facts, paths={**facts.paths, **paths}, pending_restarts=pending)
 
 
-def owned(facts: HostFacts, path: str, owner: str, mode: int) -> HostFacts:
+def owned(facts: HostFacts, path: str, owner: str, mode: int, group: str = "") -> HostFacts:
     """The facts after ``path``, if it exists, gets its owner and mode; ``facts`` itself if it has
-    them."""
+    them. Without ``group``, any group is right, and a new owner's own group is set."""
     found = facts.paths.get(path)
-    if found is None or (found.owner, found.mode) == (owner, mode):
+    if found is None:
         return facts
-    return written(facts, {path: replace(found, owner=owner, group=owner, mode=mode)})
+    wanted = (owner, group or found.group, mode)
+    if (found.owner, found.group, found.mode) == wanted:
+        return facts
+    return written(facts, {path: replace(found, owner=owner, group=group or owner, mode=mode)})
 
 
-def folder(owner: str = "root", mode: int = 0o755) -> PathState:
-    return PathState("dir", owner, owner, mode, FOLDER_SIZE)
+def folder(owner: str = "root", mode: int = 0o755, group: str = "") -> PathState:
+    return PathState("dir", owner, group or owner, mode, FOLDER_SIZE)
 
 
-def file(content: bytes, owner: str, mode: int) -> PathState:
+def file(content: bytes, owner: str, mode: int, group: str = "") -> PathState:
     """A file whose content the probe asks for: the script sends it up to its limit."""
     shown = content if len(content) <= CONTENT_LIMIT else None
-    return PathState("file", owner, owner, mode, len(content), shown)
+    return PathState("file", owner, group or owner, mode, len(content), shown)

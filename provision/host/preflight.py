@@ -15,6 +15,7 @@ from provision.errors import PreflightFailed, Problem
 from provision.host import dropins
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
+from provision.host.resources import Directory, File, User
 from provision.inventory.resolved import (
     Machine,
 )
@@ -115,8 +116,44 @@ def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -
             found = f.paths.get(place.path) if place else None
             if place and found and found.kind not in place.kinds:
                 what = f"{place.path} is a {found.kind}, not {place.noun}"
-                remedy = "give the path it points to" if found.kind == "link" else "move it away"
+                given = found.kind == "link" and "dir" in place.kinds
+                remedy = "give the path it points to" if given else "move it away"
                 problems.append(Problem(where, what, remedy, id="path-in-the-way"))
+        problems += _ways(f, probes[machine], where)
+    return problems
+
+
+def _ways(f: HostFacts, probe: Probe, where: str) -> list[Problem]:
+    """Folders on the way to what root writes, in which others can change names: root would be led
+    elsewhere. It is an error when a service's user can."""
+    services = {
+        int(fields[2]): fields[0]
+        for resource in probe.resources
+        if isinstance(resource, User)
+        and (fields := f.users.get(resource.name, "").split(":"))[2:]
+        and fields[2].isdigit()
+    }
+    # What an earlier version gave to a service, and the same run gives back to root.
+    given = {r.path for r in probe.resources if isinstance(r, Directory) and r.owner == "root"}
+    found: dict[str, str] = {}
+    for resource in probe.resources:
+        place = resource.place()
+        if place is None or isinstance(resource, Directory):
+            continue
+        if isinstance(resource, File) and resource.content is None:
+            continue
+        for folder, way in f.ways.items():
+            inside = place.path.startswith(f"{folder.rstrip('/')}/")
+            if inside and not way.is_roots and folder not in given:
+                found.setdefault(folder, place.path)
+    problems = []
+    for folder, path in found.items():
+        way = f.ways[folder]
+        who = f"user {services.get(way.uid, way.uid)}" if way.uid else "everybody"
+        severity = "error" if not way.uid or way.uid in services else "warning"
+        what = f"{who} can change names in {folder}, and root writes below it: {path}"
+        remedy = f"give it to root (chown root: {folder}), or choose another path"
+        problems.append(Problem(where, what, remedy, severity, id="folder-not-roots"))
     return problems
 
 

@@ -8,12 +8,13 @@ from provision.host.diff import Refusal, Resource
 from provision.host.kinds.certificates import Certificate
 from provision.host.kinds.files import DataDisk, Directory, File, Identity, Link
 from provision.host.kinds.system import MADE_BY, Package, User
-from provision.host.kinds.trees import MARKER, Move, Tree
+from provision.host.kinds.trees import MARKER, OWNER, Move, Tree
 from provision.host.kinds.units import Absent, Unit
 
 __all__ = [
     "MADE_BY",
     "MARKER",
+    "OWNER",
     "Absent",
     "Certificate",
     "DataDisk",

@@ -8,7 +8,8 @@ from provision.host.facts import restart_mark
 
 def stop(unit: str) -> Change:
     """Stop ``unit``. It stays installed and enabled."""
-    return Change(f"stop {unit}", f"systemctl stop {unit}", disrupts=True, seconds=90)
+    what, script = f"stop {unit}", f"systemctl stop {unit}"
+    return Change(what, script, disrupts=True, seconds=90, stops=(unit,))
 
 
 def kill(unit: str) -> str:

@@ -53,6 +53,14 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientPort:
+    """A port of a member for clients."""
+
+    tls: bool
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class EtcdMember:
     name: str
     machine: Machine
@@ -65,6 +73,14 @@ class EtcdMember:
     client_tls: bool
     #: Whether the address is the local end of a forward: then there is no host for a tunnel.
     forwarded: bool = False
+    #: Where the running member serves clients, when it does not serve the declared URL yet; it is
+    #: not in the inventory.
+    serves_at: ClientPort | None = None
+
+    @property
+    def served(self) -> ClientPort:
+        """Where this tool reaches the member."""
+        return self.serves_at or ClientPort(self.client_tls, self.client_port)
 
     @property
     def peer_url(self) -> str:

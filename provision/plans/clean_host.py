@@ -18,7 +18,7 @@ from provision.alluxio.worker import desired as alluxio
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import backup_timer, layout
-from provision.host import gather, unit_changes
+from provision.host import gather, safely, unit_changes
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -259,10 +259,17 @@ def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFact
     # The data of former members stays beside the data of the last member.
     for i in gone:
         if i.role == "etcd member":
-            aside = f"{i.data[0]}.*"
-            commands["aside"] = f'for d in {aside}; do [ ! -d "$d" ] || echo "$d"; done'
+            aside = " ".join(f"{start}*" for start in _aside(i))
+            commands["aside"] = f'for d in {aside}; do [ ! -e "$d" ] || echo "$d"; done'
     users = [User(i.user, "/") for i in gone]
     return Probe(resources=(*files, *users), paths=list(paths), commands=commands, addresses=False)
+
+
+def _aside(found: Installed) -> tuple[str, ...]:
+    """How the paths beside a member's data begin: former data, and what a killed restore has
+    left."""
+    folder = found.data[0].rpartition("/")[0]
+    return f"{found.data[0]}.", f"{folder}/restoring-", f"{folder}/restore-"
 
 
 def _ask_members(found: Installed) -> str:
@@ -391,19 +398,20 @@ def _removal(
             f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || :",
             disrupts=True,
             seconds=120,
+            stops=(unit,),
         )
     ]
     todo += [
-        Change(f"delete {path}", f"rm -rf {q(path)}") for path in found.own if path in seen.paths
+        Change(f"delete {path}", f"gone {q(path)}") for path in found.own if path in seen.paths
     ]
     jdk = _jdk(found, seen)
     todo += [delete_releases(path) for path in found.releases if path in seen.paths or path == jdk]
     there = [path for path in found.data if path in seen.paths]
     aside = seen.commands.get("aside", "").split() if found.role == "etcd member" else []
     if delete_data:
-        former = [p for p in aside if found.data and p.startswith(f"{found.data[0]}.")]
+        former = [p for p in aside if found.data and p.startswith(_aside(found))]
         todo += [
-            Change(f"DELETE {path}", f"rm -rf {q(path)}", seconds=600) for path in (*there, *former)
+            Change(f"DELETE {path}", f"gone {q(path)}", seconds=600) for path in (*there, *former)
         ]
         if found.logs:
             logs = f"find {q(found.logs)} -xdev -mindepth 1 -user {found.user} -delete"
@@ -415,8 +423,7 @@ def _removal(
         todo += [
             Change(
                 f"keep {path} aside as {path}.removed-DATE",
-                f"[ ! -e {q(path)} ] || "
-                f"mv -T {q(path)} {q(path)}.removed-$(date -u +%Y%m%dT%H%M%SZ)",
+                f"[ ! -e {q(path)} ] || {_renamed(path)}",
             )
             for path in there
         ]
@@ -433,6 +440,12 @@ def _removal(
         todo.append(_delete_user(found.user))
     todo.append(unit_changes.delete(unit, found.unit_path))
     return forget_version(tuple(todo), found.unit_path)
+
+
+def _renamed(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    then = f"./{shlex.quote(name)}.removed-$(date -u +%Y%m%dT%H%M%SZ)"
+    return safely.in_folder(folder, f"mv -T ./{shlex.quote(name)} {then}")
 
 
 def _jdk(found: Installed, seen: HostFacts) -> str | None:

@@ -9,15 +9,18 @@ from typing import TypeVar
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker import state
+from provision.engine.guards import Guard
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError
+from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
 from provision.host import gather, tool_version, unit_changes
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe, merged
 from provision.host.ownership import has_header, owner
-from provision.host.resources import MARKER, DataDisk, File
+from provision.host.resources import MARKER, OWNER, DataDisk, File
 from provision.inventory import journal_folder
 from provision.inventory.resolved import (
     AlluxioCluster,
@@ -113,17 +116,32 @@ def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
     return f": {', '.join(each)}" if each else ""
 
 
-def others(inventory: Inventory, etcd: Etcd) -> tuple[Problem, ...]:
-    """The other clusters in this etcd, if it answers; and what stays in an etcd of others.
+#: The option that says that no other cluster needs an etcd that cannot be asked.
+UNKNOWN = "--other-clusters-unknown"
 
-    Raises :class:`PreflightFailed` when live workers of another cluster would lose their etcd.
+
+def others(inventory: Inventory, etcd: Etcd, agreed: bool = False) -> tuple[Problem, ...]:
+    """What stays in an etcd of others, or what is not known about other clusters in this etcd.
+
+    Raises :class:`PreflightFailed` when live workers of another cluster would lose their etcd, and
+    also when this cannot be found out, unless the operator has ``agreed``. Without a quorum, the
+    members are asked one by one for what they know.
     """
+    notes = _others(inventory, etcd, agreed)
+    etcd.learned.passed.add(Guard.OTHER_CLUSTERS)
+    return notes
+
+
+def _others(inventory: Inventory, etcd: Etcd, agreed: bool) -> tuple[Problem, ...]:
     from provision.alluxio.membership import clusters
 
     try:
-        seen = clusters.look(inventory, etcd).clusters
-    except ProvisionError:  # an etcd that is down serves nobody
-        return ()
+        look = clusters.look(inventory, etcd)
+    except ProvisionError as error:
+        if etcd.cluster.external:
+            return ()  # that etcd is not destroyed
+        return _by_members(inventory, etcd, "etcd serves no reads with a quorum", error, agreed)
+    seen = look.clusters
     if etcd.cluster.external:
         kept = next(c.authorized for c in seen if c.inventory == clusters.OURS)
         what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
@@ -140,7 +158,57 @@ def others(inventory: Inventory, etcd: Etcd) -> tuple[Problem, ...]:
     ]
     if found:
         raise PreflightFailed("other clusters use this etcd", found, id="other-clusters-live")
+    if health.observe(etcd).parted:
+        parted = "the members form more than one cluster"
+        return _by_members(
+            inventory, etcd, parted, ProvisionError(parted, id="etcd-clusters-differ"), agreed
+        )
+    if not look.complete:
+        why = "the login may read the keys of this cluster only, not which other clusters there are"
+        return _not_known(inventory, [], why, agreed)
     return ()
+
+
+def _by_members(
+    inventory: Inventory, etcd: Etcd, state: str, error: ProvisionError, agreed: bool
+) -> tuple[Problem, ...]:
+    """As :func:`others`, when no linearizable read tells, because of ``error``."""
+    from provision.alluxio.membership import clusters
+
+    local = clusters.look_locally(inventory, etcd)
+    if not local.asked:
+        problems = local.problems or tuple(error.problems)
+        return _not_known(inventory, problems, "no member could be asked for them", agreed)
+    by = ", ".join(local.asked)
+    if local.live:
+        listed = ", ".join(f"{name} ({count} live workers)" for name, count in local.live.items())
+        why = f"{state}, and by the data of {by} there are other clusters: {listed}"
+        return _not_known(inventory, local.problems, why, agreed)
+    what = f"{state}; by the data of {by} no other cluster has live workers"
+    return (Problem("etcd", what, "", "warning", id="other-clusters-unknown"),)
+
+
+def _not_known(
+    inventory: Inventory, problems: Sequence[Problem], why: str, agreed: bool
+) -> tuple[Problem, ...]:
+    """The warning for an operator who has agreed. Raises :class:`PreflightFailed` otherwise."""
+    if agreed:
+        what = f"other clusters are not looked for ({UNKNOWN}): {why}"
+        return (Problem("etcd", what, "", "warning", id="other-clusters-unknown"),)
+    remedy = (
+        "start the members, or give etcd.auth.root_password; if no other cluster needs this etcd: "
+        f"invoke destroy {UNKNOWN} {inventory.cluster}"
+    )
+    raise PreflightFailed(
+        "it is not known whether other clusters use this etcd",
+        [*problems, Problem("etcd", why, remedy, id="other-clusters-unknown")],
+        id="other-clusters-unknown",
+    )
+
+
+def deletes_etcd(plan: Plan) -> bool:
+    """Whether the plan deletes data of etcd, which others may use."""
+    return Effect.ETCD_GONE in plan.effects
 
 
 def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str], list[str]]:
@@ -172,6 +240,7 @@ def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], li
         before_3_6.path(cluster),
         layout.pki_dir(cluster),
         f"{member.data_dir}/member",
+        layout.unfinished(member),
         DataDisk(member.data_dir).marker,
         f"{cluster.install_dir}/current",
     ]
@@ -188,7 +257,8 @@ def _etcd_probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
         resources=(*_units(), File(layout.config_file(cluster), None)),
         paths=(*gone, *empty, cluster.install_dir),
         units=(layout.UNIT,),
-        commands=_count([f"{member.data_dir}/member"]),
+        commands=_count([f"{member.data_dir}/member"])
+        | _listing(cluster.name, [cluster.install_dir]),
     )
 
 
@@ -198,7 +268,8 @@ def _worker_probe(alluxio: AlluxioCluster, w: AlluxioWorker) -> Probe:
         resources=_units(),
         paths=(*gone, *empty, *_worker_releases(alluxio)),
         units=(worker.UNIT,),
-        commands=_count([f"{path}/LOCAL" for path in w.page_store.dirs]),
+        commands=_count([f"{path}/LOCAL" for path in w.page_store.dirs])
+        | _listing(alluxio.name, _worker_releases(alluxio)),
     )
 
 
@@ -212,7 +283,9 @@ def _etcd(
         f"disable {backup_timer.UNIT}", f"systemctl disable -q --now {backup_timer.UNIT}"
     )
     first = (stop_timer,) if backup_timer.TIMER_PATH in f.paths else ()
-    aside = f"{shlex.quote(member.data_dir)}/member.*"
+    data = shlex.quote(member.data_dir)
+    # A killed restore leaves its side folder and its upload.
+    aside = f"{data}/member.* {data}/restoring-* {data}/restore-*.db*"
     kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
     # A first deploy that was killed between its first file and its unit belongs to this cluster.
     begun = has_header((f.text(layout.config_file(cluster)) or "").encode(), cluster.name)
@@ -241,15 +314,17 @@ def _worker(
 ) -> tuple[Change, ...]:
     gone, empty = _worker_paths(alluxio, w)
     f = facts[w.machine]
+    alone = not _in_use(alluxio.java.install_dir, f, alluxio.name, jdk=True)
     removal = _removal(
         f,
         worker.UNIT,
         worker.UNIT_PATH,
         alluxio.name,
-        gone,
+        [p for p in gone if alone or not p.startswith(f"{alluxio.install_dir}/")],
         [*empty, alluxio.log_dir],
         _worker_releases(alluxio),
-        first=(_logs(alluxio),),
+        first=(_logs(alluxio),) if alone else (),
+        jdk=alluxio.java.install_dir,
     )
     return _all_of_it(removal, worker.UNIT_PATH, f)
 
@@ -274,7 +349,8 @@ def _master_probe(alluxio: AlluxioCluster) -> Probe:
         resources=_units(),
         paths=(*_master_paths(alluxio), *_worker_releases(alluxio)),
         units=(worker.MASTER_UNIT, worker.UNIT),
-        commands=_count([journal_folder.journal_dir(alluxio)]),
+        commands=_count([journal_folder.journal_dir(alluxio)])
+        | _listing(alluxio.name, _worker_releases(alluxio)),
     )
 
 
@@ -282,7 +358,9 @@ def _master(
     alluxio: AlluxioCluster, master: AlluxioMaster, facts: Mapping[Machine, HostFacts]
 ) -> tuple[Change, ...]:
     f = facts[master.machine]
-    alone = f.unit(worker.UNIT).load == "not-found"  # else the worker uses the releases, too
+    # Otherwise the worker, or another cluster's service, uses the releases and the logs, too.
+    alone = f.unit(worker.UNIT).load == "not-found"
+    alone = alone and not _in_use(alluxio.java.install_dir, f, alluxio.name, jdk=True)
     removal = _removal(
         f,
         worker.MASTER_UNIT,
@@ -292,6 +370,7 @@ def _master(
         [f"{alluxio.state_dir}/tmp", alluxio.state_dir, alluxio.log_dir],
         _worker_releases(alluxio) if alone else [],
         first=(_logs(alluxio),) if alone else (),
+        jdk=alluxio.java.install_dir,
     )
     return _all_of_it(removal, worker.MASTER_UNIT_PATH, f)
 
@@ -306,17 +385,24 @@ def _removal(
     releases: Sequence[str],
     first: Sequence[Change] = (),
     begun: bool = False,
+    jdk: str = "",
 ) -> tuple[Change, ...]:
     """The removal of one role from a host; nothing when the unit belongs to another cluster.
 
     The unit file goes last: while it is there, a killed run can be run again. A host without the
     unit may have releases that a killed first run had uploaded. With ``begun``, that run had also
-    begun to write the other files, all but the unit.
+    begun to write the other files, all but the unit. Releases that another cluster's service uses
+    stay.
     """
-    unpacked = [delete_releases(path) for path in releases if path in facts.paths]
+    there = [path for path in releases if path in facts.paths]
+    free = [path for path in there if not _in_use(path, facts, cluster, path == jdk)]
     absent = owner(facts, unit_path) is None and facts.unit(unit).load == "not-found"
     if absent and not begun:
-        return tuple(unpacked)
+        # This cluster may never have run here: only what it has unpacked is its own.
+        every = not _foreign(facts, cluster)
+        ours = [path for path in free if facts.commands.get(_label(path), "?").strip()]
+        return tuple(delete_releases(path, cluster, nameless=every) for path in ours)
+    unpacked = [delete_releases(path) for path in free]
     if not absent and owner(facts, unit_path) != cluster:
         return ()
     # A process that starts during the look at the host may create paths that were not there.
@@ -325,15 +411,16 @@ def _removal(
         Change(
             f"stop and disable {unit}",
             # The data is deleted, so a leader does not have to hand on its leadership first.
-            unit_changes.kill(unit) + (f"\nrm -rf {since}" if since else ""),
+            unit_changes.kill(unit) + (f"\ngone {since}" if since else ""),
             disrupts=True,
             seconds=120,
+            stops=(unit,),
         ),
         *first,
         *unpacked,
     ]
     result += [
-        Change(f"delete {path}", f"rm -rf {shlex.quote(path)}")
+        Change(f"delete {path}", f"gone {shlex.quote(path)}", effects=_effects(path, unit))
         for path in gone
         if path in facts.paths and path != unit_path
     ]
@@ -365,15 +452,65 @@ def forget_version(removal: tuple[Change, ...], unit_path: str) -> tuple[Change,
     return (*first, replace(last, script=f"{forget}\n{last.script}"))
 
 
-def delete_releases(path: str) -> Change:
+def _effects(path: str, unit: str) -> tuple[Effect, ...]:
+    is_data = unit == layout.UNIT and path.endswith("/member")
+    return (Effect.ETCD_GONE,) if is_data else ()
+
+
+def _foreign(facts: HostFacts, cluster: str) -> list[str]:
+    """The texts of the units that other clusters have on the host, by this tool."""
+    return [
+        facts.text(path) or "" for path in UNIT_PATHS if owner(facts, path) not in (None, cluster)
+    ]
+
+
+def _in_use(path: str, facts: HostFacts, cluster: str, jdk: bool) -> bool:
+    """Whether a service of another cluster may use a release in the folder ``path``. Alluxio's
+    units do not name their JDK, so with ``jdk`` every such unit may."""
+    alluxio = (worker.UNIT_PATH, worker.MASTER_UNIT_PATH)
+    if jdk and any(owner(facts, unit) not in (None, cluster) for unit in alluxio):
+        return True
+    return any(f"{path}/" in text for text in _foreign(facts, cluster))
+
+
+def _listing(cluster: str, folders: Sequence[str]) -> dict[str, str]:
+    """The commands of a probe that print each release, in each of ``folders``, that ``cluster`` or
+    an earlier version of this tool has unpacked, and what a killed upload has left."""
+    return {
+        _label(path): _each_release(path, cluster, nameless=True, do='echo "$d"')
+        + f"\nls -A {shlex.quote(path)} 2>/dev/null | grep -v '^[^.]'\n"
+        f'[ -n "$(ls -A {shlex.quote(path)} 2>/dev/null)" ] || echo empty'
+        for path in folders
+    }
+
+
+def _label(path: str) -> str:
+    return f"releases in {path}"
+
+
+def _each_release(path: str, cluster: str, *, nameless: bool, do: str) -> str:
+    """A shell loop over the releases below ``path`` with this tool's mark. With ``cluster``, only
+    those that it has unpacked, and with ``nameless`` those of an earlier version of this tool."""
+    folder, wanted = shlex.quote(path), ""
+    if cluster:
+        names = f"{shlex.quote(cluster)} | ''" if nameless else shlex.quote(cluster)
+        noted = f'"$(head -n 1 "$d/{OWNER}" 2>/dev/null || :)"'
+        wanted = f" && case {noted} in {names}) ;; *) false;; esac"
+    return (
+        f"for d in {folder}/*; do\n"
+        f'if [ ! -L "$d" ] && [ -e "$d/{MARKER}" ]{wanted}; then {do}; fi\ndone'
+    )
+
+
+def delete_releases(path: str, cluster: str = "", *, nameless: bool = True) -> Change:
     """Delete every release below ``path`` with this tool's mark, older releases too, and the links
-    that then lead nowhere."""
+    that then lead nowhere. ``cluster`` and ``nameless``: see :func:`_each_release`."""
     folder = shlex.quote(path)
+    begun = f'for d in {folder}/.incoming.*; do rm -rf "$d"; done\n' if nameless else ""
+    loop = _each_release(path, cluster, nameless=nameless, do='rm -rf "$d"')
     return Change(
         f"delete the releases in {path}",
-        f"for d in {folder}/* {folder}/.incoming.*; do\n"
-        f'case $d in */.incoming.*) rm -rf "$d";; esac\n'
-        f'if [ ! -L "$d" ] && [ -e "$d/{MARKER}" ]; then rm -rf "$d"; fi\ndone\n'
+        f"{begun}{loop}\n"
         f'for d in {folder}/*; do [ ! -L "$d" ] || [ -e "$d" ] || rm -f "$d"; done\n'
         f"rmdir {folder} 2>/dev/null || :",
     )

@@ -289,20 +289,21 @@ class Session:
         self._judge_sudo(code, err, what)
         return Result(code, out.decode(errors="replace"), err.decode(errors="replace"), seconds)
 
-    def hold(self, script: str, what: str) -> Held:
+    def hold(self, script: str, what: str, *, timeout: float = DEFAULT_TIMEOUT) -> Held:
         """Start a command that runs until the returned handle, or this process, ends.
 
         At that end its standard input closes. The command is visible in the host's process list.
+        Its first line must come within ``timeout`` seconds.
         """
         started = time.monotonic()
         try:
             self._last()
-            channel = self._channel(DEFAULT_TIMEOUT)
+            channel = self._channel(timeout)
             if password := self._begin(channel, f"sh -c {shlex.quote(script)}"):
                 channel.sendall(password)
             greeting = bytearray()
             while len(greeting) < MAX_GREETING and not greeting.endswith(b"\n"):
-                if time.monotonic() > started + DEFAULT_TIMEOUT:
+                if time.monotonic() > started + timeout:
                     raise TimeoutError
                 if not (data := channel.recv(1)):
                     break

@@ -13,6 +13,7 @@ from provision.alluxio.membership.clusters import Cluster
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Login
+from provision.etcd.cluster import gates, health
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import Inventory
@@ -104,6 +105,97 @@ def test_an_etcd_that_serves_others_is_not_destroyed(
     theirs = dataclasses.replace(inventory.etcd, external=True)
     (note,) = destroy.others(dataclasses.replace(inventory, etcd=theirs), etcd.with_cluster(theirs))
     assert note.what == "keeps 1 registrations of cluster prod: it is not destroyed"
+
+
+KNOWN = "cluster stage: has 2 live workers in this etcd (stop them first)"
+
+
+def refusal(inventory: Inventory, fleet: Fleet) -> list[str]:
+    """Why destroy is refused; once more with the operator's word, what it warns of."""
+    etcd = Etcd(inventory.etcd, fleet)
+    with pytest.raises(PreflightFailed) as caught:
+        destroy.others(inventory, etcd)
+    if caught.value.id == "other-clusters-live":
+        with pytest.raises(PreflightFailed):
+            destroy.others(inventory, etcd, agreed=True)
+    else:
+        assert caught.value.id == "other-clusters-unknown"
+        assert "invoke destroy --other-clusters-unknown prod" in caught.value.problems[-1].remedy
+        [note] = destroy.others(inventory, etcd, agreed=True)
+        assert note.severity == "warning"
+    return [str(p) for p in caught.value.problems]
+
+
+def plainly(inventory: Inventory) -> Inventory:
+    """The same without any login."""
+    return dataclasses.replace(inventory, etcd=dataclasses.replace(inventory.etcd, auth=EtcdAuth()))
+
+
+def test_an_etcd_that_cannot_be_asked_with_a_login_is_not_destroyed(
+    inventory: Inventory,
+    fleet: Fleet,
+    client: EtcdClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A wrong password, no etcd.auth at all, and the workers' login only."""
+    monkeypatch.setattr(auth, "_workers", lambda *_: ([], []))  # no hosts here
+    join(client, "stage", "w1", "w2")
+    assert refusal(inventory, fleet) == [KNOWN]
+    auth_on(inventory, fleet)
+    assert refusal(inventory, fleet) == [KNOWN]
+    # Names that Alluxio would mix up are found by root, where the workers' user may not look.
+    etcd = Etcd(inventory.etcd, fleet)
+    with etcd.as_worker(WORKERS).any() as theirs:
+        assert clusters.names(theirs) == []
+        assert clusters.names_as_root(etcd, theirs) == ["stage"]
+        assert clusters.names_as_root(Etcd(plainly(inventory).etcd, fleet), theirs) == []
+    (tmp_path / "root").write_text("an old one\n")
+    assert "login refused" in refusal(inventory, fleet)[0]
+    without = plainly(inventory)
+    assert "may read the keys of this cluster only" in refusal(without, fleet)[-1]
+    assert without.alluxio is not None
+    nobody = dataclasses.replace(
+        without, alluxio=dataclasses.replace(without.alluxio, etcd_login=AlluxioEtcd())
+    )
+    assert "login refused" in refusal(nobody, fleet)[0]
+
+
+def auth_on(inventory: Inventory, fleet: Fleet) -> None:
+    etcd = Etcd(inventory.etcd, fleet)
+    seen = auth.observe(inventory, etcd)
+    for step in auth.enable(inventory, etcd, seen, list(seen.others)).steps:
+        for call in step.calls:
+            call.do()
+
+
+def test_members_without_a_quorum_are_asked_one_by_one(boot: Boot, fleet: Fleet) -> None:
+    """One process that is left must neither hide other clusters nor make destroy impossible."""
+    with boot(3) as three:
+        made = builders.inventory(builders.alluxio(name="prod"))
+        plain = dataclasses.replace(made, cluster="prod", etcd=three.cluster)
+        etcd = Etcd(three.cluster, fleet)
+        with etcd.any() as client:
+            lease = join(client, "stage", "w1", "w2")
+        first, second, third = three.members
+        three.kill(second, third)
+        said = refusal(plain, fleet)
+        assert f"by the data of {first} there are other clusters: stage (2 live" in said[-1]
+        assert len(said) == 3  # two members do not answer
+        for name in (second, third):
+            three.members[name].start()
+        gates.wait_until_recovered(etcd, health.observe(etcd))
+        with etcd.member(three.members[first].declared) as client:
+            client.lease_revoke(lease)
+            client.range("/ServiceDiscovery/")  # this member has applied it
+        three.kill(second, third)
+        [note] = destroy.others(plain, Etcd(three.cluster, fleet))
+        assert note.what.endswith(f"by the data of {first} no other cluster has live workers")
+        assert note.severity == "warning"
+        three.kill(first)
+        said = refusal(plain, fleet)
+        assert len(said) == 4
+        assert "no member could be asked for them" in said[-1]
 
 
 def test_authentication_locks_nobody_out_unasked(

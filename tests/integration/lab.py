@@ -56,7 +56,7 @@ _LOOSE = f"""
 ours=$(ls -d {" ".join(_OWN)} /var/tmp/alluxio-provision* 2>/dev/null || :)
 [ -n "$ours" ] || exit 0
 find $ours ! -type l -perm /022 -printf 'written by others: %M %p\\n' 2>/dev/null
-find $ours -type f -name '*.key*' -perm /077 -printf 'key: %M %p\\n' 2>/dev/null
+find $ours -type f -name '*.key*' -perm /037 -printf 'key: %M %p\\n' 2>/dev/null
 find $ours -type f -size -256k -perm /007 ! -path '*/lib/*' ! -path '/opt/java/*' -exec grep -lsE \
   'PRIVATE KEY|PASSWORD=.|alluxio.etcd.password=.' {{}} + 2>/dev/null | sed 's/^/secret: /'
 """

@@ -92,7 +92,7 @@ def test_it_is_turned_on_and_the_workers_are_live(lab: Lab, secrets: Path, tmp_p
     assert {n["state"] for n in nodes} == {"LIVE"}
     assert {n["info_nodes"] for n in nodes} == {"ONLINE"}
     for host in lab.workers:
-        assert host.run(f"stat -c '%a %U' {SITE}") == "600 alluxio"
+        assert host.run(f"stat -c '%a %U' {SITE}") == "640 root"
 
 
 def test_others_are_refused(lab: Lab, secrets: Path) -> None:

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 #: Each is a line of progress, and the run is killed when it has been seen.
 STEPS = (
     "upload the snapshot",
+    "restore into a side folder",
     "stop every member",
     "restore every member",
     "start all members",

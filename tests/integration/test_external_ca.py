@@ -65,7 +65,7 @@ def test_a_first_deploy_by_an_intermediate(lab: Lab, site: Site) -> None:
     site.invoke("deploy-etcd").expect(0, "signed by CN=Site Issuing")
     site.invoke("deploy-etcd").expect(0, "0 changed")
     there = lab.etcd[1].run("cd /etc/etcd/pki; stat -c '%n %U %a' *.key; ls *.new || :")
-    assert there.splitlines() == ["peer.key etcd 600", "server.key etcd 600"]
+    assert there.splitlines() == ["peer.key root 640", "server.key root 640"]
     seen = site.invoke("check-nodes", "--format", "json").json
     days = [c["days_left"] for m in seen["etcd"]["members"] for c in m["certificates"]]
     assert days == [19] * 6

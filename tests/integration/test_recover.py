@@ -97,3 +97,21 @@ def test_killed_anywhere_it_is_finished_by_running_it_again(lab: Lab, step: str)
     running.kill()
     lab.invoke("recover-etcd", None, *OPTIONS).expect(0)
     require_recovered(lab, step)
+
+
+def test_damaged_data_is_no_dead_end(lab: Lab) -> None:
+    """The chosen member's database has zeros inside. The others' data is untouched: one of them is
+    chosen next."""
+    with lab.client(lab.hosts["etcd0"]) as client:  # the member that is asked has applied it
+        client.put("/acknowledged", "damaged")
+        assert client.get("/acknowledged") is not None
+    lose_quorum(lab, "damaged")
+    first = lab.hosts["etcd1"]
+    first.run(
+        "systemctl stop etcd; db=/var/lib/etcd/member/snap/db; size=$(stat -c %s $db); "
+        "dd if=/dev/zero of=$db bs=4096 seek=2 count=$((size / 4096 - 2)) conv=notrunc status=none"
+    )
+    lab.invoke("recover-etcd", None, *OPTIONS).expect(4, "force-new-cluster")
+    options = ("--from", "etcd0", "--yes-recover", CLUSTER)
+    lab.invoke("recover-etcd", None, *options).expect(0)
+    require_recovered(lab, "damaged")

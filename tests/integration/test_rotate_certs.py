@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdError
@@ -127,7 +131,7 @@ def test_a_host_without_openssl_is_sent_its_key(lab: Lab) -> None:
         done.expect(0, "made on this machine: no openssl there", "1 changed")
     finally:
         host.run("mv /usr/bin/openssl.away /usr/bin/openssl")
-    assert host.run("stat -c '%a %U' /etc/etcd/pki/peer.key") == "600 etcd"
+    assert host.run("stat -c '%a %U' /etc/etcd/pki/peer.key") == "640 root"
 
 
 TLS = {"alluxio": None, "etcd": {"tls": {"peer": True, "client": True, "client_auth": True}}}
@@ -209,6 +213,101 @@ def test_a_ca_that_has_expired_is_replaced_in_one_outage(lab: Lab) -> None:
         assert host.read("/etc/etcd/pki/ca.crt") == expected_ca(lab)
         assert host.run(f"{ETCDCTL} get /kept --print-value-only") == "x"
     lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+
+
+@contextmanager
+def writing_by_tls(lab: Lab, *, pause: float) -> Iterator[None]:
+    """A client on a member's host that writes through any member; ``pause`` (seconds) is the most
+    between two acknowledged writes, and none of these is lost."""
+    host = lab.etcd[0]
+    every = ",".join(f"https://{h.address}:2379" for h in lab.etcd)
+    etcdctl = ETCDCTL.replace("https://127.0.0.1:2379", every)
+    put = f"{etcdctl} put /written/$n x --command-timeout=2s >/dev/null 2>&1"
+    loop = f"n=0; while :; do n=$((n+1)); {put} && date +%s.%N | sed s,^,$n\\ , >>/root/acked; done"
+    background = f"setsid sh -c {shlex.quote(loop)} >/dev/null 2>&1 & echo $! >/root/writer"
+    host.run(f"rm -f /root/acked; ({background})")
+    try:
+        yield
+    finally:
+        host.run("kill -- -$(cat /root/writer) 2>/dev/null || kill $(cat /root/writer)")
+    lines = [line.split() for line in host.read("/root/acked").splitlines()]
+    times = [float(line[1]) for line in lines]
+    longest = max(b - a for a, b in pairwise(times))
+    assert longest < pause, f"no write for {longest:.1f} s"
+    keys = host.run(f"{ETCDCTL} get /written/ --prefix --keys-only").split()
+    assert {f"/written/{line[0]}" for line in lines} <= set(keys)
+    assert len(lines) > 50
+
+
+@pytest.mark.parametrize("client", [False, True], ids=["peer", "peer-and-client"])
+def test_a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage(
+    lab: Lab, client: bool
+) -> None:
+    """The folder is gone: no command makes another CA, and one replaces it under a writer."""
+    lab.destroy()
+    shutil.rmtree(lab.pki, ignore_errors=True)
+    tls = {"peer": True, "client": client, "client_auth": client}
+    inventory = lab.inventory({"alluxio": None, "etcd": {"tls": tls}})
+    lab.invoke("deploy-etcd", inventory).expect(0)
+    home = own_ca.home(Path(lab.pki), "AlxpLab")
+    old = expected_ca(lab)
+    shutil.rmtree(lab.pki)
+    before, running = certificates(lab), pids(lab)
+    commands: list[tuple[str, ...]] = [
+        *(("deploy-etcd",), ("rotate-certs",), ("rotate-certs", "--ca")),
+        ("rotate-certs", "--limit", "etcd0"),
+    ]
+    lost = ("--ca", "--ca-lost", "AlxpLab")
+    for task, *options in commands:
+        done = lab.invoke(task, inventory, *options).expect(3, "[ca-unknown]", "--ca-lost AlxpLab")
+        assert done.text.count("error:") == 1
+    if not client:
+        # One member is down: it would be replaced by one with a certificate of a new CA.
+        lab.etcd[2].run("systemctl stop etcd")
+        lab.invoke("replace-member", inventory, "etcd2").expect(3, "[ca-unknown]")
+        lab.invoke("rotate-certs", inventory, *lost).expect(1, "2 of 3 members are healthy")
+        assert not home.exists()
+        lab.etcd[2].run("systemctl start etcd")
+        running = pids(lab)
+    else:
+        lab.invoke("replace-member", inventory, "etcd2").expect(3, "[pki-missing]")
+        lab.invoke("upgrade-etcd", inventory, "--to", "3.6.16").expect(3, "[pki-missing]")
+    assert not home.exists()
+    assert (certificates(lab), pids(lab)) == (before, running)
+    for wrong in ("Other", "alxplab"):
+        lab.invoke("rotate-certs", inventory, "--ca", "--ca-lost", wrong).expect(
+            2, "the cluster is called AlxpLab"
+        )
+    lab.invoke("rotate-certs", inventory, *lost, "--dry-run").expect(
+        0, "etcd0 trusts the lost and the new CA", "20 would change" if client else "17 would"
+    )
+    assert not home.exists()
+    writer = writing_by_tls(lab, pause=8) if client else writing(lab)
+    with writer:
+        for line in (
+            "etcd1 trusts the lost and the new CA",
+            "renew etcd1",
+            "etcd1 trusts the new CA only",
+        ):
+            run = lab.start("rotate-certs", inventory, *lost)
+            run.wait_for(rf"^.*\] {line}")
+            run.kill()
+            if line.startswith("etcd1 trusts the lost"):
+                lab.invoke("deploy-etcd", inventory).expect(3, "[ca-unknown]")
+        lab.invoke("rotate-certs", inventory, *lost).expect(0, "forget the lost CA")
+    new = expected_ca(lab)
+    assert new != old
+    for host in lab.etcd:
+        assert host.read("/etc/etcd/pki/ca.crt") == new
+        host.run("openssl verify -CAfile /etc/etcd/pki/ca.crt /etc/etcd/pki/peer.crt")
+    kept = {str(p.relative_to(home)) for p in home.rglob("*") if p.is_file()}
+    retired = x509.short_fingerprint(load_pem_x509_certificate(old.encode()))
+    assert kept == {"ca.crt", "ca.key", "client.pem", f"retired/{retired}/ca.crt"}
+    lab.invoke("rotate-certs", inventory, *lost).expect(0, "0 changed; the CA is at hand")
+    lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+    seen = lab.invoke("check-nodes", inventory, "--format", "json").json
+    for member in seen["etcd"]["members"]:
+        assert {c["error"] for c in member["certificates"]} == {None}
 
 
 def test_a_patch_release_with_peer_tls_is_uploaded_once(lab: Lab) -> None:

@@ -23,3 +23,12 @@ def _no_file_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of how a plan is shown, on a run without an inventory: the guards of plans have
+    tests of their own (test_proofs)."""
+    from provision.cli.tasks import common
+
+    monkeypatch.setattr(common, "_guarded", lambda run, plan: plan)

@@ -175,7 +175,7 @@ class LocalSession(Session):
             on_bytes(len(content))
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode(), 0.0)
 
-    def hold(self, script: str, what: str) -> Held:
+    def hold(self, script: str, what: str, *, timeout: float = 120.0) -> Held:
         self.asked.append(what)
         process = subprocess.Popen(
             ["sh", "-c", below(self.root, script)],

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: In ``bench/run``'s inventory, by host and for all.
 GIVEN = {"cluster", "version", "tarball", "sha256", "templates", "address"}
 #: Only asked for with TLS, which the benchmark leaves out.
-TLS = {"pki", "client_auth"}
+TLS = {"pki", "client_auth", "client_security"}
 
 
 @pytest.mark.parametrize("template", ["etcd.conf.yml.j2", "etcd.service.j2"])

@@ -427,9 +427,9 @@ def installed(cluster: EtcdCluster, ca: Any) -> World:
         files = {"peer": pair, "server": pair} if m.client_tls else {"peer": pair}
         paths = dict(there.paths) | world.data(m)
         for kind, made in files.items():
-            for end, content, mode in (("crt", made.cert_pem, 0o644), ("key", b"key", 0o600)):
+            for end, content, mode in (("crt", made.cert_pem, 0o644), ("key", b"key", 0o640)):
                 path = f"{layout.pki_dir(cluster)}/{kind}.{end}"
-                paths[path] = PathState("file", "etcd", "etcd", mode, len(content), content)
+                paths[path] = PathState("file", "root", "etcd", mode, len(content), content)
         world.facts[m.name] = replace(there, paths=paths)
     return world
 
@@ -461,8 +461,8 @@ def signed(folder: Path, old: Ca, new: Ca) -> tuple[World, EtcdCluster]:
         there = after(wanted, hosts.facts(n, commands=commands))
         pki = layout.pki_dir(both)
         files = {
-            f"{pki}/peer.crt": PathState("file", "etcd", "etcd", 0o644, len(pem), pem),
-            f"{pki}/peer.key": PathState("file", "etcd", "etcd", 0o600, 3, b"key"),
+            f"{pki}/peer.crt": PathState("file", "root", "etcd", 0o644, len(pem), pem),
+            f"{pki}/peer.key": PathState("file", "root", "etcd", 0o640, 3, b"key"),
         }
         world.facts[m.name] = replace(there, paths=dict(there.paths) | files | world.data(m))
         (imported / f"{m.name}-peer.crt").write_bytes(new.sign(waiting.csr))

@@ -423,10 +423,10 @@ class TestTls:
         self, cluster: EtcdCluster, pair: certificates.KeyPair, **paths: PathState
     ) -> HostFacts:
         def file(content: bytes, mode: int) -> PathState:
-            return PathState("file", "etcd", "etcd", mode, len(content), content)
+            return PathState("file", "root", "etcd", mode, len(content), content)
 
         folder = layout.pki_dir(cluster)
-        files = {"peer.crt": file(pair.cert_pem, 0o644), "peer.key": file(b"key", 0o600)} | paths
+        files = {"peer.crt": file(pair.cert_pem, 0o644), "peer.key": file(b"key", 0o640)} | paths
         return hosts.facts(paths={f"{folder}/{name}": state for name, state in files.items()})
 
     def test_a_good_one_is_kept(self, cluster: EtcdCluster) -> None:
@@ -446,7 +446,7 @@ class TestTls:
         other = certificates.leaf(ca.signing, member.name, ("elsewhere",), days=365)
         assert tls.due(cluster, member, "peer", self.seen(cluster, other), ca)
         good = certificates.leaf(ca.signing, member.name, desired.sans(member), days=365)
-        empty = {"peer.key": PathState("file", "etcd", "etcd", 0o600, 0)}
+        empty = {"peer.key": PathState("file", "root", "etcd", 0o640, 0)}
         assert tls.due(cluster, member, "peer", self.seen(cluster, good, **empty), ca) is not None
 
     def test_all_begin_an_hour_before_the_earliest_of_the_clocks(
@@ -496,7 +496,7 @@ def test_a_patch_release_with_peer_tls_is_uploaded_once(openssl: str, tmp_path: 
                 "change /etc/systemd/system/etcd.service",
                 "install /opt/etcd/3.6.17",
                 "point /opt/etcd/current to 3.6.17",
-                "create directory /etc/etcd/pki (etcd 0700)",
+                "create directory /etc/etcd/pki (root:etcd 0750)",
                 "write /etc/etcd/pki/ca.crt",
                 by_step[0][5],
                 "change /etc/etcd/etcd.conf.yml",

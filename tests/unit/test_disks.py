@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.host import disks
+from provision.host import disks, safely
 from provision.host.facts import HostFacts, PathState
 from provision.host.resources import DataDisk
 from tests.unit import hosts
@@ -37,7 +37,8 @@ def run_check(folder: Path, tmp_path: Path, restarts: str = "0", wait: bool = Tr
 class TestMarker:
     def test_it_is_made_once_and_found(self, tmp_path: Path) -> None:
         for _ in range(2):
-            subprocess.run(["/bin/sh", "-ec", disks.mark(str(tmp_path))], check=True)
+            script = f"{safely.FUNCTIONS}\n{disks.mark(str(tmp_path))}"
+            subprocess.run(["/bin/sh", "-ec", script], check=True)
         assert run_check(tmp_path, tmp_path) == 0
 
     def test_without_it(self, tmp_path: Path) -> None:

@@ -24,6 +24,13 @@ def test_every_schema_of_a_document_is_listed() -> None:
     assert len(listed) == len(set(listed))
 
 
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", _text(REPO / "docs" / "security.md")))
+    there = "\n".join(p.read_text(encoding="utf-8") for p in (REPO / "tests").rglob("test_*.py"))
+    assert named
+    assert sorted(n for n in named if f"def {n}(" not in there) == []
+
+
 def test_every_task_is_in_the_readme() -> None:
     shown = set(re.findall(r"`([a-z-]+)[^`]*`", _text(REPO / "README.md")))
     assert set(namespace.task_names) <= shown

@@ -170,7 +170,7 @@ def seen(
     folder = layout.pki_dir(cluster)
     paths = {
         f"{folder}/{name}": PathState(
-            "file", "etcd", "etcd", 0o600 if "key" in name else 0o644, len(content), content
+            "file", "root", "etcd", 0o640 if "key" in name else 0o644, len(content), content
         )
         for name, content in files.items()
     }
@@ -269,8 +269,8 @@ def test_a_ca_that_is_in_use_stays_in_the_bundle(
     assert len(caught.value.problems) == 3
     # A CA of this tool's own that was lost is not replaced under members that run, either.
     own = replace(cluster, tls=EtcdTls(pki_dir=tmp_path / "lost"))
-    with pytest.raises(PreflightFailed, match="restore its folder"):
-        tls.require_known(own, running, tls.authority(own, running, write=False))
+    with pytest.raises(PreflightFailed, match="copy that folder"):
+        tls.authority(own, running, write=False)
     both = external_ca.load(declared(tmp_path, root, Ca("New root")))
     trusting = {m.machine: seen(cluster, {"ca.crt": root.pem}) for m in cluster.members}
     imported.require_settled(cluster, trusting, external_ca.load(declared(tmp_path, root)))

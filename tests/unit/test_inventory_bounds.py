@@ -82,7 +82,7 @@ CASES: dict[str, tuple[tuple[str, str], list[str]]] = {
             "version: 313\n  install_dir: /srv/data/alluxio\n"
             "  page_store: {dirs: [/srv/data], sizes: [1GB]}",
         ),
-        ["inventory-unwise"],
+        ["inventory-conflict", "inventory-unwise"],
     ),
     "a port by reference": (properties("alluxio.worker.web.port: '${other}'"), []),
     "ports that the system chooses": (

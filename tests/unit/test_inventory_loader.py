@@ -857,6 +857,20 @@ RULES: dict[str, Case] = {
         [("  members:", "  data_dir: /opt/etcd/data\n  members:")],
         *("5:13", W, "'/opt/etcd/data' and the install folder", ""),
     ),
+    "configuration in a folder of etcd's user": (
+        [("  members:", "  config_dir: /var/lib/etcd/conf\n  members:")],
+        *("5:15", E, "'/var/lib/etcd/conf' is inside '/var/lib/etcd'", "outside it"),
+    ),
+    "a JDK in a folder of Alluxio's user": (
+        [
+            (
+                "version: 313",
+                "version: 313\n  java: {source: {path: j, sha256: " + "0" * 64 + "}, "
+                "install_dir: /var/lib/alluxio/jdk}",
+            )
+        ],
+        *("11:116", E, "'/var/lib/alluxio/jdk' is inside '/var/lib/alluxio'", "outside it"),
+    ),
     "key file": (
         [("cluster: Main", "cluster: Main\nssh: {key: none}")],
         *("2:12", E, "key: there is no file '", "start at the inventory's folder"),

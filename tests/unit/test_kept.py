@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,16 @@ from tests.unit import builders, hosts
 
 REMOVED = "member.removed-20260102T030405Z"
 RESTORED = "member.before-restore-20260101T000000Z"
-NOT_OURS = ("member", "member.mine", "member.removed-20261399T000000Z", f"{RESTORED}.part")
+UNDONE = "member.before-undo-20260103T000000Z"
+KILLED = "restoring-20260104T000000Z"
+UPLOADS = ("restore-0123456789abcdef.db", "restore-0123456789abcdef.db.Ab12cD")
+NOT_OURS = (
+    "member",
+    "member.mine",
+    "restoring-mine",
+    "member.removed-20261399T000000Z",
+    f"{RESTORED}.part",
+)
 
 
 @pytest.fixture
@@ -66,3 +76,27 @@ def test_not_while_a_restore_has_not_ended(inventory: Inventory, tmp_path: Path)
     found = observed(inventory, tmp_path)
     with pytest.raises(PreflightFailed, match="finish it first"):
         retained.plan(inventory, found, [REMOVED])
+
+
+def test_what_a_killed_restore_leaves_is_shown_and_goes(
+    inventory: Inventory, tmp_path: Path, data: Path
+) -> None:
+    for name in (UNDONE, KILLED):
+        (data / name).mkdir()
+    for name in (*UPLOADS, "restore-0123456789abcdef.db.sh", "restore-mine.db"):
+        (data / name).write_bytes(b"x" * 10_000)
+    (data / "restore-00000000000000ff.db").symlink_to(data / "member" / "db")
+    found = observed(inventory, tmp_path)
+    shown = {k.name: (k.why, k.bytes) for k in found.kept}
+    assert set(shown) == {REMOVED, RESTORED, UNDONE, KILLED, *UPLOADS}
+    assert [shown[n][0] for n in (UNDONE, KILLED, *UPLOADS)] == [
+        "undone restore",
+        *["killed restore"] * 3,
+    ]
+    assert all(10_000 < shown[n][1] < 50_000 for n in UPLOADS)
+    assert (datetime.now(timezone.utc) - found.kept[-1].when).total_seconds() < 3600
+    plan = retained.plan(inventory, found, [UNDONE, KILLED, *UPLOADS])
+    plans.apply(plan, hosts.LocalFleet(tmp_path))
+    left = {path.name for path in data.iterdir() if not path.is_symlink()}
+    others = ("restore-0123456789abcdef.db.sh", "restore-mine.db")
+    assert left == {REMOVED, RESTORED, *NOT_OURS, *others}

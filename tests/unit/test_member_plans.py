@@ -258,8 +258,8 @@ def test_a_dead_member_is_removed_before_its_successor_is_added(
     assert stop.script == "systemctl stop etcd.service 2>/dev/null || :"
     assert (stop.disrupts, aside.disrupts, stop.seconds) == (True, True, 90)
     assert aside.script == (
-        "[ ! -d /var/lib/etcd/member ] || mv -T /var/lib/etcd/member "
-        "/var/lib/etcd/member.removed-$(date -u +%Y%m%dT%H%M%SZ)"
+        "[ ! -d /var/lib/etcd/member ] || ( walk /var/lib/etcd || exit 1\n"
+        "mv -T ./member ./member.removed-$(date -u +%Y%m%dT%H%M%SZ) )"
     )
     assert plan.steps[2].hosts[0].changes[-1].what == "start etcd.service"
     assert plan_text.called(plan, done) == [
@@ -407,7 +407,7 @@ def test_a_host_that_was_left_is_cleaned_by_deploy_etcd(
     assert short(plan_text.text(plan)) == cleaned("gone")
     (host,) = plan.steps[0].hosts
     assert (host.name, host.machine.host) == ("gone", "10.0.0.9")
-    assert host.changes[1].script.startswith("[ ! -d /mnt/old/member ] || mv -T /mnt/old/member ")
+    assert host.changes[1].script.startswith("[ ! -d /mnt/old/member ] || ( walk /mnt/old ")
     assert plan_text.called(plan, done) == [
         f"leader of {THREE}:",
         "delete /alluxio-provision/pending/clean/gone",

@@ -209,6 +209,7 @@ def test_a_rotation_killed_in_the_last_rename_is_finished_and_not_begun_again(
 ) -> None:
     world = Rotating(tmp_path)
     new = half_promoted(tmp_path)
+    world.files = {m.name: world.signed(m, new) for m in world.cluster.members}
 
     def leaves() -> list[str]:
         handle = Etcd(world.cluster, Fleet(1, Stats()))

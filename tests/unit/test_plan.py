@@ -360,6 +360,7 @@ def test_the_document() -> None:
         "cluster": "c",
         "changed": 3,
         "notes": [Problem("infra1", "is old", "upgrade it", "warning", id="disk-full").document()],
+        "affected": [],
         "steps": [
             {
                 "title": "one",

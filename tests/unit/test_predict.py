@@ -301,10 +301,10 @@ def test_a_folder_that_is_taken_out_of_a_tree(host: Host, tmp_path: Path) -> Non
 
 def test_a_folder_that_is_moved_with_what_lies_in_it(host: Host) -> None:
     source, target = f"{host.root}/old", f"{host.root}/new"
-    inside: list[Resource] = [Directory(source, ME, 0o700), File(f"{source}/db", b"x", ME)]
+    inside: list[Resource] = [Directory(source, ME, 0o700), Directory(f"{source}/db", ME)]
     hold(host, inside)
     move = Move(source, target, OTHER, "a.service")
-    every = [*inside, move, File(f"{target}/db", b"x", ME)]
+    every = [*inside, move, Directory(f"{target}/db", ME)]
     before = host.facts(every)
     host.apply(changes([move], before))
     assert comparable(after([move], before)) == comparable(host.facts(every))

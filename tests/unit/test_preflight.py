@@ -14,9 +14,9 @@ from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import layout
 from provision.host import preflight
-from provision.host.facts import HostFacts, Listener, PathState, Probe, UnitState
+from provision.host.facts import HostFacts, Listener, PathState, Probe, UnitState, Way
 from provision.host.preflight import SpaceRequirement
-from provision.host.resources import Directory, File, Link
+from provision.host.resources import Certificate, Directory, File, Link, Resource, Tree, User
 from provision.inventory import sizes
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import EtcdBackup, Java, PageStore, Scalar
@@ -129,6 +129,47 @@ def test_something_in_the_way(resource: Directory | File | Link, kind: str, bad:
     assert bool(found) is bad
     if bad:
         assert found[0].what.startswith(f"/x is a {kind}, not a ")
+
+
+ROOTS, DATA = Way("dir", 0, 0o755), Way("dir", 998, 0o755)
+
+
+@pytest.mark.parametrize(
+    ("way", "severity"),
+    [
+        (ROOTS, None),
+        (DATA, "error"),
+        (Way("dir", 1000, 0o755), "warning"),
+        (Way("dir", 0, 0o777), "error"),
+        (Way("dir", 0, 0o1777), None),
+        (Way("dir", 0, 0o775), None),
+    ],
+)
+def test_a_folder_of_roots_below_one_of_a_service(way: Way, severity: str | None) -> None:
+    user = User("alluxio", "/x")
+    there = facts(
+        ways={"/": ROOTS, "/data": way, "/data/opt": ROOTS, "/d": DATA},
+        users={"alluxio": "alluxio:x:998:998::/x:/nologin"},
+    )
+    written: list[Resource] = [
+        File("/data/opt/conf", b""),
+        Link("/data/opt/current", "x"),
+        Tree("/data/opt/1", TARBALL),
+        Certificate("/data/opt/peer", "root", group="alluxio"),
+    ]
+    for resource in written:
+        found = preflight.paths({A: there}, {A: Probe(resources=[user, resource])})
+        assert [(p.severity, p.id) for p in found] == [(severity, "folder-not-roots")] * bool(
+            severity
+        )
+        assert all("/data, and root writes below it" in p.what for p in found)
+    # What the service works in, and what is only looked at, may be there.
+    not_roots: list[Resource] = [
+        Directory("/data/state", "alluxio"),
+        File("/data/jdk/release", None),
+    ]
+    not_roots += [Directory("/d"), File("/d/x", b"")]  # which this run gives to root
+    assert preflight.paths({A: there}, {A: Probe(resources=[user, *not_roots])}) == []
 
 
 @pytest.mark.parametrize(

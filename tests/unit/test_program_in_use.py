@@ -132,6 +132,7 @@ def rehearsed(capsys: pytest.CaptureFixture[str], format: str) -> tuple[str, str
 
 
 @pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("unguarded")
 class TestAPlan:
     def test_on_the_screen(self, capsys: pytest.CaptureFixture[str]) -> None:
         out, err = rehearsed(capsys, "table")

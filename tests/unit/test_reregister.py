@@ -15,6 +15,7 @@ from provision.errors import PreflightFailed
 from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
+from provision.host import gather
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.resolved import AlluxioWorker
 from provision.plans.alluxio import forget_worker, reregister_workers, restart_workers
@@ -51,7 +52,8 @@ class Restored(World):
     def registered(self) -> RegistrationSnapshot:
         """What etcd has after the restore."""
         entries = {}
-        for name, host in self.authorized.items():
+        known = {w.name: w.hostname for w in self.alluxio.workers}
+        for name, host in {**known, **self.authorized}.items():
             identity = desired.identity(self.alluxio, self.facts[self.alluxio.worker(name).machine])
             assert identity is not None
             worker_id = desired.worker_id(identity)
@@ -64,7 +66,21 @@ class Restored(World):
             assert isinstance(entry.registration, Registration)
             at = entry.registration._replace(host=self.live_at or name)
             live[worker_id] = Entry(entry.key, at)
-        return RegistrationSnapshot("c", 1, dict(entries.values()), live)
+        authorized = dict(entries[name] for name in self.authorized)
+        return RegistrationSnapshot("c", 1, authorized, live)
+
+    def unregistered(self) -> dict[str, tuple[str, str]]:
+        """After the look: severity and text of each worker that is named."""
+        with Fleet(4) as fleet:
+            watch = reregister_workers.watch(
+                builders.inventory(self.alluxio), Etcd(builders.etcd(), fleet)
+            )
+            assert watch is not None
+            assert watch.step.after is not None
+            watch.step.after.check()
+            found = watch.unregistered()
+        assert {p.id for p in found} <= {"worker-keys-missing"}
+        return {p.where.split()[0]: (p.severity, p.what) for p in found}
 
     def plan(self, command: str = "restore-etcd") -> Plan:
         with Fleet(4) as fleet:
@@ -213,3 +229,59 @@ def test_no_worker_is_restarted_while_an_alarm_stands(world: Restored) -> None:
     assert note.id == "worker-left-out"
     assert "NOSPACE" in note.what
     assert "restart-workers" in note.remedy
+
+
+@pytest.mark.parametrize("state", ["failed", "activating"])
+def test_a_failed_worker_is_restarted_after_the_others(world: Restored, state: str) -> None:
+    """It may fail again, for a reason of its own."""
+    world.unit("w1", state)
+    world.gone = ["w1", "w2", "w3"]
+    assert groups(world.plan()) == [["w2", "w3"], ["w1"]]
+
+
+def test_every_declared_worker_has_both_keys_or_is_named(world: Restored) -> None:
+    world.gone = []
+    world.live_keys = {w.name for w in world.alluxio.workers}
+    assert world.unregistered() == {}
+    # The backup is from before the first registration of w1; its lease is a new one.
+    # w2 has its permanent key only. w3 is stopped: the live key is of before.
+    world.unit("w3", "inactive")
+    world.live_keys -= {"w2"}
+    permanent = world.authorized.pop("w1")
+    assert world.unregistered() == {
+        "w1": ("error", "has no permanent key in etcd"),
+        "w2": ("error", "has no live key in etcd"),
+        "w3": ("error", "has no live key in etcd; it is stopped"),
+    }
+    world.authorized["w1"] = permanent
+    assert set(world.unregistered()) == {"w2", "w3"}
+
+
+def test_a_worker_that_was_never_installed_is_a_warning(world: Restored) -> None:
+    world.gone = []
+    world.live_keys = {w.name for w in world.alluxio.workers} - {"w4"}
+    world.unit("w4", "inactive")
+    machine = world.alluxio.worker("w4").machine
+    paths = {p: s for p, s in world.facts[machine].paths.items() if p != desired.UNIT_PATH}
+    world.change("w4", paths=paths)
+    severity, what = world.unregistered()["w4"]
+    assert (severity, "it is not installed" in what) == ("warning", True)
+
+
+def test_a_host_that_does_not_answer_is_looked_up_by_its_address(
+    world: Restored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.gone = []
+    world.live_keys = {w.name for w in world.alluxio.workers}
+    gathered = gather.gather_facts
+
+    def without_w5(*given: object) -> object:
+        facts, absent = gathered(*given)  # type: ignore[arg-type]
+        return {m: f for m, f in facts.items() if m.host != "w5"}, absent
+
+    monkeypatch.setattr(gather, "gather_facts", without_w5)
+    assert world.unregistered() == {}
+    world.live_keys -= {"w5"}
+    severity, what = world.unregistered()["w5"]
+    assert severity == "error"
+    assert what.endswith("; its host did not answer")

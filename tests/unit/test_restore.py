@@ -52,7 +52,7 @@ def run_aside(data: Path, new: Path, *, lines: int | None = None) -> int:
     """The script, or only what of it is done until its ``lines``-th command."""
     script = restore_etcd.aside(replace(MEMBER, data_dir=str(data)), MARK, str(new))
     if lines is not None:
-        script = script.split("\nmv -T")[0] + "\nexit 0"
+        script = script.replace("\nmv -T", "\nexit 0\nmv -T")
     return subprocess.run(["sh", "-ec", script], check=False, capture_output=True).returncode
 
 

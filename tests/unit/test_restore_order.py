@@ -13,7 +13,8 @@ import pytest
 from provision.engine.plan import Action, Gate, Plan
 from provision.errors import PreflightFailed, Unhealthy, UsageError
 from provision.etcd.api.values import MemberStatus, RegisteredMember
-from provision.etcd.cluster import gates, hashes, health, scratch
+from provision.etcd.cluster import gates, hashes, health, last_seen, scratch
+from provision.etcd.cluster.groups import Note
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout, recovery_marker
@@ -21,10 +22,18 @@ from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
 from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.ownership import KEY
+from provision.inventory.model import EtcdAuth
 from provision.inventory.resolved import Established, EtcdCluster
-from provision.plans.etcd.data import alarms, backup_etcd, recover_etcd, restore_etcd
+from provision.plans.etcd.data import (
+    alarms,
+    backup_etcd,
+    recover_etcd,
+    restore_etcd,
+    snapshot_proof,
+)
 from provision.plans.etcd.data.recover_etcd import RecoveryState, Survivor
 from provision.plans.etcd.data.restore_etcd import RestoreState
+from provision.plans.etcd.data.snapshot_proof import Proof
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
 
@@ -34,6 +43,7 @@ SHA = "b" * 64
 CLUSTER = builders.etcd()
 MARK = RecoveryMarker("restore", "20260102T030405Z", "a" * 64)
 RECOVERY = RecoveryMarker("recover", "20260102T030405Z", "a" * 64)
+PROOF = Proof("infra1", 7, 3, ("c",), auth=False, accepted=True)
 RUNS = UnitState("loaded", "active", "running", "enabled")
 DOWN = UnitState("loaded", "inactive", "dead", "disabled")
 
@@ -58,6 +68,7 @@ def facts(
     mark: RecoveryMarker | None = None,
     stamp: str = "",
     uploaded: bool = False,
+    prepared: str = "",
     command: str = "restored",
 ) -> HostFacts:
     paths = {
@@ -74,7 +85,10 @@ def facts(
     if uploaded:
         paths[f"/var/lib/etcd/restore-{SHA[:16]}.db"] = replace(hosts.text(""), sha256=SHA)
     disks = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", 10 * hosts.GIB)}
-    return hosts.facts(int(name[-1]), paths=paths, units={layout.UNIT: unit}, disks=disks)
+    said = {"prepared": f"restoring-{prepared} {prepared}\n" if prepared else ""}
+    return hosts.facts(
+        int(name[-1]), paths=paths, units={layout.UNIT: unit}, disks=disks, commands=said
+    )
 
 
 class Restore:
@@ -85,7 +99,7 @@ class Restore:
 
     def observed(self) -> RestoreState:
         seen = {CLUSTER.member(n).machine: f for n, f in self.facts.items()}
-        return RestoreState(self.file, SHA, seen, MARK, False)
+        return RestoreState(self.file, SHA, seen, MARK, False, PROOF)
 
     def plan(self, cluster: EtcdCluster = CLUSTER, **options: bool) -> Plan:
         with Fleet(1) as fleet:
@@ -102,6 +116,7 @@ def on(plan: Plan) -> list[tuple[str, list[str]]]:
 
 
 SEND, STOP, RESTORE = "upload the snapshot", "stop every member", "restore every member"
+PREPARE = "restore into a side folder on every host"
 START, ALARMS = "start all members together", "check the alarms"
 VERIFIED = f"one cluster again: healthy {THREE} while CORRUPT+NOSPACE"
 
@@ -112,6 +127,7 @@ def test_all_stop_before_any_is_restored_and_all_are_before_any_starts(
     plan = restore.plan()
     assert on(plan) == [
         (SEND, []),
+        (PREPARE, [*NAMES]),
         (STOP, [*NAMES]),
         (RESTORE, [*NAMES]),
         (START, [*NAMES]),
@@ -131,12 +147,13 @@ def test_all_stop_before_any_is_restored_and_all_are_before_any_starts(
 def test_each_is_restored_from_the_same_file_as_itself(
     restore: Restore, done: plan_text.Done
 ) -> None:
-    (step,) = [s for s in restore.plan().steps if s.title == RESTORE]
-    for host in step.hosts:
+    (prepare,) = [s for s in restore.plan().steps if s.title == PREPARE]
+    (swap,) = [s for s in restore.plan().steps if s.title == RESTORE]
+    for host in prepare.hosts:
         (change,) = host.changes
         member = CLUSTER.member(host.name)
         assert host.machine == member.machine
-        assert change.disrupts
+        assert not change.disrupts
         (command,) = [line for line in change.script.splitlines() if "snapshot restore" in line]
         for part in (
             f"/var/lib/etcd/restore-{SHA[:16]}.db",
@@ -148,13 +165,40 @@ def test_each_is_restored_from_the_same_file_as_itself(
             "--bump-revision 1000000000 --mark-compacted",
         ):
             assert part in command
-        # It is stamped before it takes the place of the old data.
+        # The stamp is the last that is written: without it, the side folder is not complete.
         script = change.script
-        assert script.index("is-active") < script.index("snapshot restore")
-        assert (
-            script.index("snapshot restore") < script.index("restored-by") < script.index("mv -T")
-        )
+        assert script.index("snapshot restore") < script.index("restored-from")
+        assert script.index("restored-from") < script.index("restored-by")
+        assert f"1000000007 {CLUSTER.initial_cluster} -" in script
+        assert "mv -T" not in script
+        assert "systemctl" not in script
+    for host in swap.hosts:
+        (change,) = host.changes
+        assert change.disrupts
+        script = change.script
+        assert script.index("is-active") < script.index("restored-by") < script.index("mv -T")
         assert f"member.before-restore-{MARK.id}" in script
+
+
+def test_nothing_is_stopped_before_every_host_has_its_side_folder(
+    restore: Restore, done: plan_text.Done
+) -> None:
+    """Whatever a killed run has left: each step that disrupts comes after the last prepare."""
+    for restored in range(4):
+        for prepared in range(4):
+            for n, name in enumerate(NAMES):
+                restore.facts[name] = facts(
+                    name,
+                    mark=MARK,
+                    stamp=MARK.id if n < restored else "",
+                    prepared=MARK.id if n < prepared else "",
+                )
+            titles = [s.title for s in restore.plan().steps]
+            waiting = [n for i, n in enumerate(NAMES) if i >= max(restored, prepared)]
+            assert (PREPARE in titles) is bool(waiting)
+            if waiting:
+                assert titles.index(PREPARE) < titles.index(STOP)
+                assert dict(on(restore.plan()))[PREPARE] == waiting
 
 
 @pytest.mark.parametrize(("version", "bump"), [("3.5.35", True), ("3.6.16", False)])
@@ -163,7 +207,7 @@ def test_revisions_are_not_moved_on_by_older_releases_or_against_the_wish(
 ) -> None:
     cluster = replace(CLUSTER, version=version)
     plan = restore.plan(cluster, bump=bump)
-    (step,) = [s for s in plan.steps if s.title == RESTORE]
+    (step,) = [s for s in plan.steps if s.title == PREPARE]
     assert "--bump-revision" not in step.hosts[0].changes[0].script
     assert any("revisions begin again" in n.what for n in plan.notes)
     assert not any("revisions begin again" in n.what for n in restore.plan().notes)
@@ -175,7 +219,12 @@ def test_an_upload_that_is_there_is_not_sent_again(restore: Restore, done: plan_
     assert call.what.endswith("to infra1, infra3")
     for name in NAMES:
         restore.facts[name] = facts(name, uploaded=True)
-    assert restore.plan().steps[0].title == STOP
+    assert restore.plan().steps[0].title == PREPARE
+    # A side folder of another restore does not count: members of two restores do not fit.
+    for name in NAMES:
+        restore.facts[name] = facts(name, prepared="20250102T030405Z")
+    assert dict(on(restore.plan()))[PREPARE] == [*NAMES]
+    assert restore.plan().steps[0].title == SEND
 
 
 @pytest.mark.parametrize(
@@ -211,7 +260,7 @@ def test_a_run_that_was_killed_amid_the_restores_goes_on(
     """Who is restored is not restored again, but stops, too, and starts with the others."""
     restore.facts["infra1"] = facts("infra1", unit=RUNS, mark=MARK, stamp=MARK.id)
     restore.facts["infra2"] = facts("infra2", unit=DOWN, mark=MARK, stamp=f"{MARK.id}\n")
-    restore.facts["infra3"] = facts("infra3", unit=DOWN, mark=MARK, uploaded=True)
+    restore.facts["infra3"] = facts("infra3", unit=DOWN, mark=MARK, prepared=MARK.id)
     assert on(restore.plan()) == [
         (STOP, ["infra1"]),
         (RESTORE, ["infra3"]),
@@ -281,7 +330,7 @@ def test_members_of_two_clusters_are_not_one(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(gates, "all_healthy", healthy)
     monkeypatch.setattr(health, "observe", lambda _: now)
     with Fleet(1) as fleet:
-        gate = restore_etcd._verified(Etcd(CLUSTER, fleet))
+        gate = restore_etcd.verified(Etcd(CLUSTER, fleet))
         gate.check()
         assert asked == [["CORRUPT", "NOSPACE"]]
         now = seen(7, 8, 7)
@@ -294,10 +343,12 @@ def test_members_of_two_clusters_are_not_one(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch, restore: Restore) -> Callable[..., RestoreState]:
-    """``look(cluster)``: what restore-etcd observes."""
+    """``look(cluster)``: what restore-etcd observes. No member answers."""
     monkeypatch.setattr(backup_etcd, "check", lambda _: SHA)
+    monkeypatch.setattr(snapshot_proof, "prove", lambda *_: PROOF)
+    monkeypatch.setattr(health, "observe", lambda etcd: ClusterHealth(etcd.cluster, ()))
 
-    def looked(cluster: EtcdCluster = CLUSTER, **options: bool) -> RestoreState:
+    def looked(cluster: EtcdCluster = CLUSTER, **options: Any) -> RestoreState:
         by_machine = {CLUSTER.member(n).machine: f for n, f in restore.facts.items()}
         monkeypatch.setattr(gather, "require_facts", lambda *_: by_machine)
         with Fleet(1) as fleet:
@@ -343,6 +394,122 @@ def test_a_host_that_cannot_be_restored_is_refused(
     enough = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (140 << 20) + 200)}
     restore.facts["infra2"] = replace(good, disks=enough)
     look()
+
+
+def test_a_file_that_is_not_proven_stops_nothing(
+    look: Callable[..., RestoreState], restore: Restore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Proof:
+        raise PreflightFailed("cannot be restored", id="snapshot-invalid")
+
+    monkeypatch.setattr(snapshot_proof, "prove", refuse)
+    with pytest.raises(PreflightFailed, match="cannot be restored"):
+        look()
+    first = replace(MARK, key=restore_etcd._key(CLUSTER, SHA, True))
+    for name in NAMES[:2]:
+        restore.facts[name] = facts(name, mark=first, stamp=first.id)
+    with pytest.raises(PreflightFailed, match="cannot be restored"):
+        look()  # infra3 still needs it
+    restore.facts["infra3"] = facts("infra3", mark=first, stamp=first.id)
+    assert look().proof is None
+
+
+@pytest.mark.parametrize("known", ["members", "note", "configuration"])
+def test_members_that_the_inventory_lacks_are_named(
+    known: str,
+    look: Callable[..., RestoreState],
+    restore: Restore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With 1 of 3 in the inventory, the other two would go on as the old cluster."""
+    one = replace(CLUSTER, members=CLUSTER.members[2:])
+    paths = {**restore.facts["infra3"].paths}
+    if known == "members":
+        registered = tuple(
+            RegisteredMember(n, m.name, (m.peer_url,), (), False)
+            for n, m in enumerate(CLUSTER.members)
+        )
+        seen = ClusterHealth(one, (MemberHealth(one.members[0], registered=registered),))
+        monkeypatch.setattr(health, "observe", lambda _: seen)
+    elif known == "note":
+        note = Note(1, 1, 1, 1, "20260102T030405Z", frozenset(NAMES))
+        paths[layout.last_seen(CLUSTER)] = hosts.text(last_seen.text(note))
+    config = f'initial-cluster: "{CLUSTER.initial_cluster if known == "configuration" else ""}"\n'
+    paths[layout.config_file(CLUSTER)] = hosts.text(config)
+    restore.facts["infra3"] = replace(restore.facts["infra3"], paths=paths)
+    for given in ((), ("infra1",)):
+        with pytest.raises(PreflightFailed, match="does not have every member") as refused:
+            look(one, without=given)
+        assert refused.value.id == "member-not-declared"
+        assert "--without infra1,infra2" in refused.value.problems[0].remedy
+    observed = look(one, without=("infra2", "infra1"))
+    assert observed.without == ("infra1", "infra2")
+    with pytest.raises(UsageError, match="infra9 is no member that the inventory lacks"):
+        look(one, without=("infra1", "infra2", "infra9"))
+    with Fleet(1) as fleet:
+        plan = restore_etcd.plan(Etcd(one, fleet), observed)
+    assert [n.where for n in plan.notes if "is left out" in n.what] == ["infra1", "infra2"]
+    (step,) = [s for s in plan.steps if s.title == PREPARE]
+    assert "infra1,infra2" in step.hosts[0].changes[0].script
+
+
+def test_with_all_members_nobody_is_left_out(look: Callable[..., RestoreState]) -> None:
+    assert look().without == ()
+    with pytest.raises(UsageError, match="infra1 is no member that the inventory lacks"):
+        look(without=("infra1",))
+
+
+@pytest.mark.parametrize(
+    ("found", "other", "others", "outcome"),
+    [
+        (("c",), (), (), []),
+        (("c", "d"), (), (), []),
+        (("d",), ("d",), (), []),
+        (("d", "e"), ("e",), (), []),
+        (("d",), (), (), PreflightFailed),
+        # Another cluster that shares this etcd is still not this one.
+        (("d",), (), ("d",), PreflightFailed),
+        (("c",), ("d",), (), UsageError),
+        ((), ("d",), (), UsageError),
+        ((), (), (), ["snapshot-other-cluster"]),
+    ],
+)
+def test_whose_snapshot_it_is(
+    found: tuple[str, ...],
+    other: tuple[str, ...],
+    others: tuple[str, ...],
+    outcome: list[str] | type[Exception],
+) -> None:
+    inventory = replace(builders.inventory(builders.alluxio()), other_clusters=others)
+    proof = replace(PROOF, clusters=found)
+    if isinstance(outcome, list):
+        notes = snapshot_proof.require_ours(inventory, proof, other)
+        assert [n.id for n in notes] == outcome
+        assert all(n.severity == "warning" for n in notes)
+        return
+    with pytest.raises(outcome) as refused:
+        snapshot_proof.require_ours(inventory, proof, other)
+    if outcome is PreflightFailed:
+        (problem,) = refused.value.problems  # type: ignore[attr-defined]
+        assert "--other-cluster d" in problem.remedy
+
+
+def test_authentication_of_the_snapshot_is_part_of_the_plan() -> None:
+    for declared, on, accepted, expected in (
+        (None, True, False, False),
+        (True, True, True, False),
+        (True, True, False, True),
+        (True, False, True, True),
+        (False, True, True, True),
+        (False, False, True, False),
+    ):
+        auth = EtcdAuth.model_construct(enabled=declared, root_password=object())
+        etcd = replace(CLUSTER, auth=auth)
+        inventory = builders.inventory(builders.alluxio(), etcd=etcd)
+        proof = replace(PROOF, auth=on, accepted=accepted)
+        assert snapshot_proof.may_differ(inventory, proof) is expected
+        # After a killed run the snapshot is not looked into again: etcd itself is asked.
+        assert snapshot_proof.may_differ(inventory, None) is (declared is not None)
 
 
 # recover-etcd
@@ -529,10 +696,20 @@ def test_a_recovery_goes_on_from_the_same_member(asked: Asked) -> None:
     asked.facts["infra1"] = facts("infra1", mark=first.mark)
     again = asked.observe()
     assert (again.continues, again.mark) == (True, first.mark)
-    for other in ("infra2", "infra3"):
-        with pytest.raises(PreflightFailed, match="is not finished") as refused:
-            asked.observe(other)
-        assert refused.value.id == "recovery-unfinished"
+    # Another one can be chosen until there is a new cluster: the data may turn out to be damaged.
+    changed = asked.observe("infra2")
+    assert (changed.continues, changed.chosen.name) == (False, "infra2")
+    assert changed.mark.key != first.mark.key
+    forced = facts("infra1", mark=first.mark, stamp=first.mark.id, command="recovered")
+    away = {n: f for n, f in asked.facts.items() if n != "infra1"}
+    away["infra3"] = facts("infra3", mark=first.mark)
+    for now in ({**asked.facts, "infra1": forced}, away):
+        asked.facts = now
+        for other in ("infra2", "infra3"):
+            with pytest.raises(PreflightFailed, match="is not finished") as refused:
+                asked.observe(other)
+            assert refused.value.id == "recovery-unfinished"
+    asked.facts["infra1"] = facts("infra1", mark=first.mark)
     asked.facts["infra1"] = facts("infra1", mark=replace(first.mark, command="restore"))
     with pytest.raises(PreflightFailed, match="a restore of"):
         asked.observe()

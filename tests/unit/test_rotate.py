@@ -35,10 +35,10 @@ LONG_AGO = certificates.now_utc() - timedelta(days=20)
 
 def facts(files: dict[str, bytes], *, openssl: bool = True, pending: bool = False) -> HostFacts:
     paths = {
-        path: PathState("file", "etcd", "etcd", 0o600 if "key" in path else 0o644, len(c), c)
+        path: PathState("file", "root", "etcd", 0o640 if "key" in path else 0o644, len(c), c)
         for path, c in files.items()
     }
-    paths[PKI] = PathState("dir", "etcd", "etcd", 0o700, 0)
+    paths[PKI] = PathState("dir", "root", "etcd", 0o750, 0)
     return HostFacts(
         values={},
         clock_offset=0.0,
@@ -253,13 +253,15 @@ def test_the_answer_of_a_host_becomes_the_script() -> None:
 
 
 def test_an_installation_that_was_cut_is_finished() -> None:
-    kept = Certificate("/p/peer", "etcd")
+    kept = Certificate("/p/peer", "root", group="etcd")
     whole = {"/p/peer.crt": b"c", "/p/peer.key": b"k"}
     assert changes([kept], facts(whole)) == ()
     assert changes([kept], facts({**whole, "/p/peer.crt.new": b"", "/p/peer.key.new": b""})) == ()
     [change] = changes([kept], facts({**whole, "/p/peer.crt.new": b""}))
     assert change.what == "finish /p/peer.crt"
-    assert change.script.startswith("mv -f /p/peer.crt.new /p/peer.crt\n")
+    secured, moved, *_ = change.script.splitlines()
+    assert secured == "folder /p root:etcd 0750"  # before anything is done by name in it
+    assert moved == "mv -f /p/peer.crt.new /p/peer.crt"
 
 
 HEALED = "renew {}: its certificate has expired"
@@ -376,7 +378,7 @@ def test_a_ca_that_is_not_at_hand_is_never_replaced_by_the_way(
     with pytest.raises(PreflightFailed) as caught:
         rotate_certs.require_at_hand(world.cluster, seen)
     assert caught.value.id == "ca-unknown"
-    assert "rotate-certs --ca --yes-outage c" in caught.value.message
+    assert "rotate-certs --ca --ca-lost c" in caught.value.message
     with pytest.raises(PreflightFailed):
         rotate_certs.leaves(on(world.inventory), seen, world.cluster.members, write=True)
     assert not home.exists()

@@ -69,11 +69,11 @@ class World:
         folder = layout.pki_dir(self.cluster)
         paths = {
             f"{folder}/{name}": PathState(
-                "file", "etcd", "etcd", 0o600 if "key" in name else 0o644, len(text), text
+                "file", "root", "etcd", 0o640 if "key" in name else 0o644, len(text), text
             )
             for name, text in self.files[m.name].items()
         }
-        paths[folder] = PathState("dir", "etcd", "etcd", 0o700, 0)
+        paths[folder] = PathState("dir", "root", "etcd", 0o750, 0)
         commands = {desired.OPENSSL: "/usr/bin/openssl"}
         for kind in KINDS:
             commands[f"{kind}.key.new"] = self.keys[m.name, kind].public.decode()

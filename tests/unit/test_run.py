@@ -185,6 +185,7 @@ class TestAMistakeOfOurs:
         assert "hosts were being changed" in document["error"]
 
 
+@pytest.mark.usefixtures("unguarded")
 class TestInterrupted:
     def test_while_only_looking(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert ends(raising(KeyboardInterrupt())) == 130
@@ -211,6 +212,7 @@ class TestInterrupted:
         assert "run the same command again" in document["error"]
 
 
+@pytest.mark.usefixtures("unguarded")
 class TestOutcome:
     notes = (Problem("a", "heap is large", severity="warning", id="memory-short"),)
     host = HostChanges("infra0", Machine("a"), (Change("x", "true"), Change("y", "true")))

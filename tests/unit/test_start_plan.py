@@ -333,9 +333,12 @@ class TestSecrets:
         login = AlluxioEtcd(username="alluxio", password=Secret(env="ETCD_PASSWORD"))
         return cluster(1, etcd_login=login)
 
-    def test_they_are_in_a_private_file_of_the_workers(self, alluxio: AlluxioCluster) -> None:
+    def test_they_are_in_a_file_that_only_the_worker_may_read(
+        self, alluxio: AlluxioCluster
+    ) -> None:
         file = site(alluxio, alluxio.workers[0])
-        assert (file.owner, file.mode, file.secret) == ("alluxio", 0o600, True)
+        owners = file.owner, file.group, file.mode
+        assert (*owners, file.secret) == ("root", "alluxio", 0o640, True)
         assert b"alluxio.etcd.password=hunter2\n" in (file.content or b"")
 
     def test_they_are_not_in_the_plan(self, alluxio: AlluxioCluster) -> None:

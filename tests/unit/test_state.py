@@ -13,6 +13,7 @@ import pytest
 
 from provision.alluxio.worker import desired, state
 from provision.alluxio.worker.desired import Artifacts
+from provision.host import safely
 from provision.host.diff import Change, changes
 from provision.host.predict import after
 from provision.host.resources import Move, Tree
@@ -127,7 +128,9 @@ def test_the_move_is_made_while_the_worker_is_stopped(
     move = _move(tmp_path)
     (change,) = changes([move], hosts.facts())
     for _ in range(2):  # and once more, as by a run that was killed after it
-        subprocess.run(["sh", "-ec", change.script], check=True, env=systemctl)
+        subprocess.run(
+            ["sh", "-ec", f"{safely.FUNCTIONS}\n{change.script}"], check=True, env=systemctl
+        )
         assert _moved(tmp_path)
         assert not Path(move.source).exists()
     assert (tmp_path / "log").read_text() == "systemctl stop w.service\n"
@@ -147,9 +150,11 @@ def test_a_move_that_is_killed_loses_nothing(
     real = tmp_path / "bin" / killed_at
     real.write_text(f'#!/bin/sh\n/bin/{killed_at} "$@"\nkill -KILL $PPID\n')
     real.chmod(0o755)
-    subprocess.run(["sh", "-ec", change.script], check=False, env=systemctl)
+    subprocess.run(
+        ["sh", "-ec", f"{safely.FUNCTIONS}\n{change.script}"], check=False, env=systemctl
+    )
     real.unlink()
-    subprocess.run(["sh", "-ec", change.script], check=True, env=systemctl)
+    subprocess.run(["sh", "-ec", f"{safely.FUNCTIONS}\n{change.script}"], check=True, env=systemctl)
     assert _moved(tmp_path)
 
 

@@ -81,7 +81,7 @@ def deleted(plan: Plan) -> set[str]:
             for change in host.changes:
                 for line in change.script.splitlines():
                     words = shlex.split(line.replace(";", " ; "))
-                    if words[:1] == ["rm"]:
+                    if words[:1] in (["rm"], ["gone"]):
                         found |= {w for w in words[1:] if w.startswith("/")}
     return found
 
@@ -106,6 +106,9 @@ class TestDestroy:
             *("/etc/systemd/system/etcd.service", "/etc/etcd/etcd.conf.yml"),
             "/etc/etcd/restarted-before-3.6",
             *("/var/lib/etcd/member", "/var/lib/etcd/member.*", "/opt/etcd/current"),
+            # What a killed restore leaves.
+            *("/var/lib/etcd/restoring-*", "/var/lib/etcd/restore-*.db*"),
+            "/var/lib/etcd/unfinished",
             *("/var/lib/etcd/data-disk", "/var/lib/alluxio/data-disk"),
             *("/etc/systemd/system/alluxio-worker.service", "/opt/alluxio/current"),
             *("/pages/LOCAL", "/var/lib/alluxio/worker_identity"),
@@ -279,6 +282,7 @@ class TestConsent:
         assert "delete /data" in (err if format == "json" else out)
         assert format == "table" or out == ""
 
+    @pytest.mark.usefixtures("unguarded")
     def test_after_the_answer_it_is_not_shown_again(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -140,6 +140,20 @@ def test_a_missing_argument(line: Line, program: Program, task: str) -> None:
 
 
 @both
+def test_an_argument_that_a_flag_stands_in_for(line: Line, program: Program) -> None:
+    undo = "restore-etcd --undo --inventory nope.yml"
+    for words in (undo, "restore-etcd --inventory nope.yml x.db"):  # both are understood
+        code, _, err = line(program, words)
+        assert (code, "[inventory-missing]" in err) == (2, True)
+    refused(line, program, "restore-etcd", "argument-missing", "restore-etcd needs FILE")
+    refused(line, program, "restore-etcd x.db --undo", "option-invalid", "FILE and --undo")
+    refused(line, program, f"{undo} x.db", "argument-unexpected", "'x.db'")
+    for option in ("--yes-restore c", "--other-cluster c", "--without a", "--no-bump-revision"):
+        refused(line, program, f"{undo} {option}", "option-invalid", "--undo takes no option")
+    refused(line, program, "restore-etcd x.db --yes-undo c", "option-invalid", "--yes-undo is")
+
+
+@both
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -16,17 +16,20 @@ from provision.alluxio.membership.registrations import (
     RegistrationSnapshot,
 )
 from provision.alluxio.worker import desired
-from provision.errors import Problem
+from provision.errors import Problem, ProvisionError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdTooMuch, EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.reach import describe
 from provision.inventory.resolved import Inventory
 from provision.text import printable
 
 SCHEMA = "alluxio-provision/clusters/1"
 #: Names of clusters that a note, or a row, lists.
 MIXED_SHOWN = 8
+#: Seconds for each call of a read from one member alone.
+LOCAL_SECONDS = 3.0
 OURS, DECLARED = "this one", "in other_clusters"
 
 
@@ -125,6 +128,48 @@ def look(inventory: Inventory, etcd: Etcd, *, partial: bool = False) -> Clusters
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LocalLook:
+    """The live workers of other clusters, by cluster, in the members' own data, which may be old.
+
+    ``asked``: the members that answered. ``problems``: why the others did not.
+    """
+
+    live: dict[str, int]
+    asked: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def look_locally(inventory: Inventory, etcd: Etcd) -> LocalLook:
+    """What each member knows without a quorum. Never raises for etcd.
+
+    A cluster counts when any member knows it, with the largest number of live workers. Without a
+    quorum no lease ends, so a worker that is gone still counts.
+    """
+    alluxio = inventory.alluxio
+    if alluxio is not None and root_login(etcd.cluster) is None:
+        etcd = etcd.as_worker(desired.login(alluxio))
+    live: dict[str, int] = {}
+    asked: list[str] = []
+    problems: list[Problem] = []
+    for member in etcd.cluster.members:
+        try:
+            with etcd.member(member, timeout=LOCAL_SECONDS) as client:
+                client.serializable = True
+                found = registrations.count_all(client)
+                if found.cut:
+                    raise EtcdTooMuch(client.endpoint, found.cut)
+                for name, count in found.by_name.items():
+                    if name != inventory.cluster.encode():
+                        shown = printable(name, ID_LIMIT)
+                        live[shown] = max(count.live, live.get(shown, 0))
+            asked.append(member.name)
+        except ProvisionError as error:
+            what, remedy, error_id = describe(error)
+            problems.append(Problem(f"etcd member {member.name}", what, remedy, id=error_id))
+    return LocalLook({n: c for n, c in live.items() if c}, tuple(asked), tuple(problems))
+
+
 def names(client: EtcdClient) -> list[str]:
     """As :func:`registrations.clusters`; empty when the user may not read other clusters' keys."""
     try:
@@ -145,6 +190,20 @@ def names_and_cut(client: EtcdClient) -> tuple[list[str], str]:
             raise
         return [], ""
     return sorted(printable(name, ID_LIMIT) for name in found), cut
+
+
+def names_as_root(etcd: Etcd, client: EtcdClient) -> list[str]:
+    """As :func:`names`, by ``client`` or, when its user may not read other clusters' keys, by root
+    if the inventory has root's password."""
+    try:
+        return registrations.clusters(client)
+    except EtcdUnreachable as error:
+        if error.reason is not Reason.DENIED:
+            raise
+    if root_login(etcd.cluster) is None:
+        return []
+    with etcd.as_worker(None).any() as root:
+        return names(root)
 
 
 def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> list[Problem]:

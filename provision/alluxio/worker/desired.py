@@ -16,6 +16,7 @@ from provision.artifacts import Artifact
 from provision.errors import Problem, UsageError
 from provision.etcd.api.values import Login
 from provision.host import disks
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import (
@@ -72,6 +73,11 @@ class Artifacts:
     alluxio: Artifact
     jdk: Artifact | None
     release: Contents | None = None
+
+
+def running() -> Unit:
+    """The worker's unit, enabled and running."""
+    return Unit(UNIT, effects=(Effect.WORKER,))
 
 
 def home(alluxio: AlluxioCluster) -> str:
@@ -205,7 +211,11 @@ def resources(
         stores_=worker.page_store.dirs,
         mounts=disks.notes(old, facts, [alluxio.state_dir, *worker.page_store.dirs]),
     )
-    java_tree = [] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]
+    java_tree = (
+        []
+        if jdk is None
+        else [Tree(java.tree(alluxio, jdk.path.name), jdk, units, cluster=alluxio.name)]
+    )
     return (
         User(user, home=alluxio.state_dir),
         # Write the unit first: it names the owning cluster, so destroy finds a killed run's files.
@@ -221,11 +231,11 @@ def resources(
         ),
         *java_tree,
         *moves,
-        Tree(home(alluxio), artifacts.alluxio, restarts=units, before=moves),
+        Tree(home(alluxio), artifacts.alluxio, restarts=units, before=moves, cluster=alluxio.name),
         *_links(alluxio, facts, remember),
         Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
         *conf_files(alluxio, worker, master, artifacts, facts),
-        Unit(UNIT),
+        running(),
     )
 
 
@@ -314,8 +324,8 @@ def conf_files(
         File(
             f"{conf}/alluxio-site.properties",
             site,
-            owner=alluxio.user if secrets else "root",
-            mode=0o600 if secrets else 0o644,
+            mode=0o640 if secrets else 0o644,
+            group=alluxio.user if secrets else "",
             secret=bool(secrets),
             restarts=units,
         ),
@@ -349,7 +359,7 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
             *(() if artifacts.jdk is None else (alluxio.java.install_dir,)),
         ),
         commands={
-            **java.probe_commands(java_home),
+            **java.probe_commands(java_home, alluxio.user),
             **membership_switch.probe_commands(alluxio),
             **state.probe_commands(alluxio),
         },

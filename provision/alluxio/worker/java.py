@@ -36,18 +36,32 @@ def files(java_home: str | None) -> tuple[Resource, ...]:
     return () if java_home is None else (File(f"{java_home}/release", None),)
 
 
-def probe_commands(java_home: str | None) -> Mapping[str, str]:
-    """Shell commands that find the host's own Java and ask its version."""
+def probe_commands(java_home: str | None, user: str) -> Mapping[str, str]:
+    """Shell commands that find the host's own Java and ask its version.
+
+    Whoever can replace that Java would have it run by root. So it runs as ``user``, who runs it
+    anyway, or as nobody before there is such a user.
+    """
     if java_home is not None:
         binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))
         # A JVM's start takes most of the time of a look at a host: only if no file has the version.
         known = "case $l in JAVA_VERSION=*) exit;; esac"
         told = f"[ ! -r {release} ] || while read -r l; do {known}; done <{release}"
-        return {"java": f"{told}; [ ! -x {binary} ] || {binary} -version"}
+        return {"java": _as_user(user, f"{told}; [ ! -x {binary} ] || {binary} -version")}
     return {
         "java-home": 'j=$(command -v java) && j=$(readlink -f "$j") && echo "${j%/bin/java}"',
-        "java": "java -version",
+        "java": _as_user(user, "java -version"),
     }
+
+
+def _as_user(user: str, command: str) -> str:
+    name = shlex.quote(user)
+    return (
+        f"u=$(id -u {name} 2>/dev/null) && g=$(id -g {name}) || u=65534 g=65534; "
+        # Only root can become another user.
+        '[ "$(id -u)" != 0 ] && as= || as="setpriv --reuid $u --regid $g --clear-groups"; '
+        f"cd /; timeout -k 2 20 $as sh -c {shlex.quote(command)}"
+    )
 
 
 def own_home(facts: HostFacts) -> str | None:

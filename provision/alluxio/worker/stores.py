@@ -38,12 +38,21 @@ def check(dirs: Sequence[str], mounts: Mapping[str, str]) -> str:
     script = (
         # A mount point is on another file system than the folder above it.
         'on() { [ -d "$1" ] && [ "$(stat -c %d "$1")" != "$(stat -c %d "$1/..")" ]; }; '
+        # Step by step: in a folder that others can write, no link is followed (see safely.walk).
+        "walk() { cd -P / || return; way=${1#/} alone=1; while :; do "
+        'here=$(stat -c "%u %a %d:%i" .); case $here in '
+        '[1-9]*|"0 "*[2367]" "*|"0 "*[2367]?" "*) alone=;; esac; '
+        '[ "$way" ] || return 0; n=${way%%/*}; '
+        "case $way in */*) way=${way#*/};; *) way=;; esac; "
+        '[ -e "./$n" ] || [ -L "./$n" ] || mkdir -m 755 "./$n" || return; cd -P "./$n" || return; '
+        '[ "$alone" ] || { set -- "$1" $(stat -c %d:%i .. . "../$n" 2>/dev/null); '
+        '[ "$2" = "${here##* }" ] && [ "$3" = "$4" ]; } || return; done; }; '
         'away() { echo "page store $1 is not used: $2; the other stores serve" >&2; '
         # The folder belongs to root before any path in it is used.
-        '[ ! -L "$1" ] && mkdir -p "$1" && chown -h root:root "$1" && chmod 755 "$1" || return; '
-        '[ -O "$1/LOCAL" ] && [ ! -L "$1/LOCAL" ] && return; '
-        '[ ! -e "$1/LOCAL" ] || mv -T "$1/LOCAL" "$1/LOCAL.before-$(date +%s)"; '
-        'mkdir -m 755 "$1/LOCAL"; }; ' + "; ".join(asked)
+        '( walk "$1" && chown root:root . && chmod 755 . || exit; '
+        "[ -O ./LOCAL ] && [ ! -L ./LOCAL ] && exit; "
+        "[ ! -e ./LOCAL ] && [ ! -L ./LOCAL ] || "
+        'mv -T ./LOCAL "./LOCAL.before-$(date +%s)"; mkdir -m 755 ./LOCAL ); }; ' + "; ".join(asked)
     )
     if "'" in script:
         raise ValueError(f"an apostrophe would end the command: {script}")

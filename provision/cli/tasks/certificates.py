@@ -22,13 +22,17 @@ if TYPE_CHECKING:
         "ca": "Replace the CA, too: both are trusted meanwhile. Two rolling restarts.",
         "limit": common.LIMIT,
         "yes_outage": "The cluster's name: do not ask before all members restart together.",
+        "ca_lost": "With --ca: the cluster's name, when its CA's folder is lost for good.",
     },
 )
-def rotate_certs(run: Run, ca: bool = False, limit: str = "", yes_outage: str = "") -> int:
+def rotate_certs(
+    run: Run, ca: bool = False, limit: str = "", yes_outage: str = "", ca_lost: str = ""
+) -> int:
     """Give etcd's members new keys and certificates, one member at a time, without an outage.
 
     Members whose certificates have expired come first. If a run with --ca is killed, run it again:
-    it continues. A CA that has expired is replaced in one outage, after a question.
+    it continues. A CA that has expired is replaced in one outage, after a question. A CA whose
+    folder is lost is replaced without an outage by --ca --ca-lost NAME.
     """
     from provision.cli import console
     from provision.etcd.cluster import gates
@@ -39,6 +43,8 @@ def rotate_certs(run: Run, ca: bool = False, limit: str = "", yes_outage: str = 
 
     if ca and limit:
         raise UsageError("--ca is for all members: leave --limit out", id="option-invalid")
+    if ca_lost:
+        return _replace_lost_ca(run, ca_lost, ca=ca, beside=limit or yes_outage)
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
     cluster, etcd = inventory.etcd, run.etcd(inventory.etcd)
@@ -69,6 +75,40 @@ def rotate_certs(run: Run, ca: bool = False, limit: str = "", yes_outage: str = 
             gates.require_writable(health)
         plan = planned(not run.dry_run)
     common.finish(run, plan, common.carry_out(run, plan))
+    return 0
+
+
+def _replace_lost_ca(run: Run, name: str, *, ca: bool, beside: str) -> int:
+    """``--ca --ca-lost NAME``: the folder of the CA is lost, and the hosts have its certificate."""
+    from provision.plans.etcd.certificates import replace_lost_ca
+    from provision.plans.etcd.state import observe
+
+    if not ca or beside:
+        raise UsageError(
+            "--ca-lost goes with --ca, for all members: leave --limit and --yes-outage out",
+            id="option-invalid",
+        )
+    inventory = common.require_own_etcd(run)
+    if inventory.etcd.tls.ca == "external":
+        raise UsageError(
+            "--ca-lost is for this tool's own CA: an external CA's certificate is in "
+            "etcd.tls.ca_bundle",
+            id="command-not-applicable",
+        )
+    if name != inventory.cluster:
+        raise UsageError(
+            f"not rotated: the cluster is called {inventory.cluster}", id="consent-missing"
+        )
+    if not run.dry_run:
+        if not inventory.etcd.tls.client:  # without TLS, the members can be asked before
+            etcd = run.etcd(common.load_own_etcd(run).etcd)
+            replace_lost_ca.plan(etcd, observe.observe(etcd))
+        replace_lost_ca.begin(inventory.etcd, run.fleet)
+    inventory = common.load_own_etcd(run)  # from here on, the members' certificates are trusted
+    etcd = run.etcd(inventory.etcd)
+    plan = replace_lost_ca.plan(etcd, observe.observe(etcd))
+    carried = common.carry_out(run, plan)
+    common.finish(run, plan, carried, {}, "" if plan.steps else "the CA is at hand, not lost")
     return 0
 
 

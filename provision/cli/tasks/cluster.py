@@ -16,6 +16,7 @@ from provision.program_in_use import rendered
 
 if TYPE_CHECKING:
     from provision.check_nodes import CheckReport
+    from provision.errors import Problem
     from provision.inventory.resolved import Inventory, Machine
 
 
@@ -267,8 +268,14 @@ def audit(run: Run, host: str = "", lines: int = 50) -> int:
     return 0
 
 
-@command(changes=True, help={"yes_delete": "The cluster's name: do not ask. For scripts."})
-def destroy(run: Run, yes_delete: str = "") -> int:
+@command(
+    changes=True,
+    help={
+        "yes_delete": "The cluster's name: do not ask. For scripts.",
+        "other_clusters_unknown": "The cluster's name: no other cluster needs this etcd.",
+    },
+)
+def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") -> int:
     """Remove workers and etcd with all their data. Asks for the cluster's name."""
     from provision.cli import console
     from provision.plans import destroy
@@ -277,8 +284,17 @@ def destroy(run: Run, yes_delete: str = "") -> int:
     what = "This deletes etcd, the workers and ALL their data"
     consent = common.Consent(inventory.cluster, yes_delete, "destroyed", what, "--yes-delete")
     consent.require_possible(run)
-    notes = destroy.others(inventory, run.etcd(inventory.etcd))
-    plan = replace(destroy.destroy(inventory, run.fleet), notes=notes)
+    if other_clusters_unknown not in ("", inventory.cluster):
+        raise UsageError(
+            f"not destroyed: {destroy.UNKNOWN} names the cluster, {inventory.cluster}",
+            id="consent-missing",
+        )
+    plan = destroy.destroy(inventory, run.fleet)
+    notes: tuple[Problem, ...] = ()
+    if inventory.etcd.external or destroy.deletes_etcd(plan):
+        agreed = bool(other_clusters_unknown)
+        notes = destroy.others(inventory, run.etcd(inventory.etcd), agreed)
+    plan = replace(plan, notes=notes)
     console.problems(notes)
     consent.require(run, plan)
     common.finish(run, plan, common.carry_out(run, replace(plan, notes=())))

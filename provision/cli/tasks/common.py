@@ -31,21 +31,6 @@ WORKERS = frozenset(
         "readmit-worker",
     }
 )
-#: Commands that start workers. Each worker needs a lease; etcd grants none while an alarm stands.
-LEASING = frozenset({"start-workers", "restart-workers", "upgrade-workers", "rollback-workers"})
-#: Commands that change something without knowing which cluster it is, each with the reason.
-UNGUARDED = {
-    "destroy": "takes everything away, with consent",
-    "clean-host": "removes what is another cluster's, with consent",
-    "restore-etcd": "rebuilds every member, with consent, and keeps the old data aside",
-    "recover-etcd": "is for a lost quorum, with consent; it looks at the groups itself",
-    "kept-data": "deletes only what was kept aside, by name",
-    "export-csrs": "makes keys beside those in use",
-    "import-certs": "touches no host",
-    "start-masters": "masters do not use etcd",
-    "stop-masters": "masters do not use etcd",
-    "stop-workers": "only stops workers",
-}
 
 
 def load(run: Run) -> Inventory:
@@ -62,13 +47,19 @@ def load(run: Run) -> Inventory:
 
 def load_own_etcd(run: Run) -> Inventory:
     """As :func:`load`. Raises :class:`UsageError` with an external etcd."""
+    require_own_etcd(run)
+    return load(run)
+
+
+def require_own_etcd(run: Run) -> Inventory:
+    """The inventory, before any host is contacted. Raises as :func:`load_own_etcd`."""
     if run.inventory.etcd.external:
         raise UsageError(
             f"{run.inventory.path}: etcd.external says that another inventory or tool manages this "
             f"etcd: {run.command} needs the inventory that declares its members",
             id="command-not-applicable",
         )
-    return load(run)
+    return run.inventory
 
 
 def _establish(run: Run, inventory: Inventory) -> Inventory:
@@ -80,6 +71,7 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     etcd need none, except for keys that are left in etcd.
     """
     from provision.alluxio.worker import desired
+    from provision.engine.guards import Guard
     from provision.etcd.api.login import root_login
     from provision.etcd.cluster import guard
 
@@ -90,6 +82,7 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
         alluxio.membership.in_etcd or run.command == "forget-worker"
     )
     if for_workers and not asks_etcd:
+        run.etcd(inventory.etcd).learned.passed.add(Guard.UNFINISHED)  # they do not use etcd
         return inventory
     login = None
     if for_workers and alluxio is not None and root_login(inventory.etcd) is None:
@@ -184,8 +177,8 @@ def carry_out(run: Run, plan: Plan) -> bool:
 
     if run.guarded and not run.established:
         raise AssertionError(f"{run.command} changes hosts without knowing which cluster it is")
-    if plan.steps and run.command in LEASING:
-        _require_leases(run)
+    if plan.steps:
+        plan = _guarded(run, plan)
     run.plans.append(plan)
     console.problems((*run.version_notes(), *plan.notes, *plan.left))
     if run.dry_run and plan.left:
@@ -206,14 +199,18 @@ def carry_out(run: Run, plan: Plan) -> bool:
     return True
 
 
-def _require_leases(run: Run) -> None:
-    """Raises :class:`PreflightFailed` while etcd grants no lease: a worker that is restarted
-    meanwhile loses its registration."""
-    from provision.etcd.cluster import gates, health
+def _guarded(run: Run, plan: Plan) -> Plan:
+    """``plan``, with every guard of its steps asked, and with every machine that it must lock."""
+    from provision.plans import proofs
 
     alluxio = run.inventory.alluxio
-    if alluxio is not None and alluxio.membership.in_etcd:
-        gates.require_writable(health.observe(run.etcd(run.found or run.inventory.etcd)))
+    subject = proofs.Subject(
+        run.command,
+        run.etcd(run.found or run.inventory.etcd),
+        run.established,
+        leases=alluxio is not None and alluxio.membership.in_etcd,
+    )
+    return proofs.require(plan, subject)
 
 
 def note(run: Run) -> None:

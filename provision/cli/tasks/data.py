@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from provision.cli.tasks import common
 from provision.errors import UsageError
 
 if TYPE_CHECKING:
-    from provision.engine.plan import Step
+    from provision.engine.plan import Plan, Step
+    from provision.errors import Problem
     from provision.inventory.resolved import Inventory, Machine
     from provision.plans.alluxio.reregister_workers import Watch
 
@@ -87,43 +89,95 @@ def _fetch(run: Run, inventory: Inventory, into: Path, keep: int) -> int:
         "file": "A file of backup-etcd, or of etcdctl snapshot save.",
         "yes_restore": "The cluster's name: do not ask. For scripts.",
         "bump_revision": "Begin far above every revision that clients have seen (etcd 3.6 on).",
+        "undo": "Go back to the data from before the last restore, while it is kept.",
+        "yes_undo": "With --undo, the cluster's name: do not ask. For scripts.",
+        "other_cluster": "Alluxio clusters of a snapshot that is not of this one. With commas.",
+        "without": "Members of this etcd that the inventory lacks: they are lost. With commas.",
     },
+    instead={"file": "undo"},
 )
-def restore_etcd(run: Run, file: str, yes_restore: str = "", bump_revision: bool = True) -> int:
+def restore_etcd(
+    run: Run,
+    file: str,
+    yes_restore: str = "",
+    bump_revision: bool = True,
+    undo: bool = False,
+    yes_undo: str = "",
+    other_cluster: str = "",
+    without: str = "",
+) -> int:
     """Restore every member from one snapshot; their old data is kept aside on the hosts.
 
-    Asks for the cluster's name. Killed anywhere, it is finished by running it again.
+    The file is proven in a scratch member before anything is stopped. Asks for the cluster's name.
+    Killed anywhere, it is finished by running it again; --undo is the way back.
     """
+    from provision import terminal
     from provision.cli import console
-    from provision.engine.plan import further
-    from provision.plans.alluxio import reregister_workers
-    from provision.plans.etcd.data import restore_etcd
+    from provision.plans.etcd import auth
+    from provision.plans.etcd.data import restore_etcd, snapshot_proof
 
+    if undo:
+        if yes_restore or other_cluster or without or not bump_revision:
+            raise UsageError("--undo takes no option of a restore", id="option-invalid")
+        return _undo_restore(run, yes_undo)
+    if yes_undo:
+        raise UsageError("--yes-undo is the consent to --undo", id="option-invalid")
     inventory = common.load_own_etcd(run)
     common.require_workers_not_newer(run, inventory)
     etcd = run.etcd(inventory.etcd)
-    observed = restore_etcd.observe(etcd, Path(file).expanduser(), bump=bump_revision)
+    observed = restore_etcd.observe(
+        etcd,
+        Path(file).expanduser(),
+        bump=bump_revision,
+        without=_names(without),
+        workers=snapshot_proof.workers_login(inventory),
+    )
+    notes, proof = [], observed.proof
+    if proof is not None:
+        notes = snapshot_proof.require_ours(inventory, proof, _names(other_cluster))
+        terminal.say(proof.line, stderr=run.json)
     plan = restore_etcd.plan(etcd, observed, bump=bump_revision)
-    watch = reregister_workers.watch(inventory, etcd)
-    if watch is not None:
-        plan = replace(plan, steps=(*plan.steps, watch.step))
+    steps = plan.steps
+    if snapshot_proof.may_differ(inventory, proof):
+        steps = (*steps, auth.as_declared(inventory, etcd))
+    plan = replace(plan, steps=steps, notes=(*notes, *plan.notes))
+    watch = _watching(run, plan)
+    plan = watch.plan
     console.problems(plan.notes)
     common.Consent(
         inventory.cluster, yes_restore, "restored", "This replaces etcd's data", "--yes-restore"
     ).require(run, plan)
-    carried = common.carry_out(run, replace(plan, notes=()))  # they were shown before consent
-    if carried:
-        steps = _restart_lost_workers(run, watch, plan.guards)
-        with further("the restore is finished"):
-            last = restore_etcd.finish(etcd, observed)
-            common.carry_out(run, last)
-        common.note(run)
-        plan = replace(plan, steps=(*plan.steps, *steps, *last.steps))
-        _say_alarms(run, inventory)
+    carried, plan = watch.carry_out(lambda: restore_etcd.finish(etcd, observed))
     kept = {m.name: restore_etcd.kept(m, observed.mark) for m in inventory.etcd.members}
-    common.finish(
-        run, plan, carried, {"kept": kept}, f"old data: {', '.join(sorted({*kept.values()}))}"
-    )
+    documents = {"kept": kept, "snapshot": None if proof is None else proof.document()}
+    line = f"old data: {', '.join(sorted({*kept.values()}))}; restore-etcd --undo goes back to it"
+    watch.require_registered(f"the restore is finished: do not run it again; {line}")
+    common.finish(run, plan, carried, documents, line)
+    return 0
+
+
+def _undo_restore(run: Run, yes_undo: str) -> int:
+    from provision.cli import console
+    from provision.plans.etcd.data import undo_restore
+
+    inventory = common.load_own_etcd(run)
+    common.require_workers_not_newer(run, inventory)
+    etcd = run.etcd(inventory.etcd)
+    observed = undo_restore.observe(etcd)
+    watch = _watching(run, undo_restore.plan(etcd, observed))
+    console.problems(watch.plan.notes)
+    common.Consent(
+        inventory.cluster,
+        yes_undo,
+        "undone",
+        "This gives up everything that was written since the restore",
+        "--yes-undo",
+    ).require(run, watch.plan)
+    carried, plan = watch.carry_out(lambda: undo_restore.finish(etcd, observed))
+    kept = {m.name: undo_restore.kept(m, observed) for m in inventory.etcd.members}
+    line = f"the restored data: {', '.join(sorted({*kept.values()}))}"
+    watch.require_registered(f"the restore is undone: do not run the command again; {line}")
+    common.finish(run, plan, carried, {"kept": kept, "undone": observed.mark.id}, line)
     return 0
 
 
@@ -162,6 +216,7 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
     common.require_workers_not_newer(run, inventory)
     seen = recover_etcd.observe(etcd, from_)
     plan = recover_etcd.plan(etcd, seen)
+    missing: list[Problem] = []
     console.problems(plan.notes)
     common.Consent(
         inventory.cluster, yes_recover, "recovered", "Later writes may be lost", "--yes-recover"
@@ -193,13 +248,16 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
         steps = _restart_lost_workers(run, watch, plan.guards)
         plan = replace(plan, steps=(*plan.steps, *looking.steps, *steps))
         with further("the recovery is finished"):
+            missing = [] if watch is None else watch.unregistered()
             last = recover_etcd.finish(etcd, seen)
             common.carry_out(run, last)
         common.note(run)
         plan = replace(plan, steps=(*plan.steps, *last.steps))
         _say_alarms(run, inventory)
     kept = restore_etcd.kept(seen.chosen, seen.mark)
-    common.finish(run, plan, not run.dry_run, {"kept": kept}, f"a copy of the old data: {kept}")
+    line = f"a copy of the old data: {kept}"
+    _require_registered(missing, f"the recovery is finished: do not run it again; {line}")
+    common.finish(run, plan, not run.dry_run, {"kept": kept}, line)
     return 0
 
 
@@ -296,6 +354,64 @@ def disarm_alarms(run: Run) -> int:
         run, plan, common.carry_out(run, plan), line="" if plan.steps else "there is no alarm"
     )
     return 0
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A plan that takes etcd's data back, and the workers that lose their registration by it."""
+
+    run: Run
+    plan: Plan
+    watch: Watch | None
+    missing: Sequence[Problem] = ()
+
+    def carry_out(self, finish: Callable[[], Plan]) -> tuple[bool, Plan]:
+        """Apply the plan, restart the workers, and finish. Returns whether it was applied, and the
+        plan with all steps."""
+        from provision.engine.plan import further
+
+        run, plan = self.run, self.plan
+        # The notes were shown before consent.
+        if not common.carry_out(run, replace(plan, notes=())):
+            return False, plan
+        steps = _restart_lost_workers(run, self.watch, plan.guards)
+        with further("the command is finished"):
+            self.missing = [] if self.watch is None else self.watch.unregistered()
+            last = finish()
+            common.carry_out(run, last)
+        common.note(run)
+        _say_alarms(run, run.inventory)
+        return True, replace(plan, steps=(*plan.steps, *steps, *last.steps))
+
+    def require_registered(self, done: str) -> None:
+        """Raises :class:`ChangeFailed` when a declared worker is not registered."""
+        _require_registered(self.missing, done)
+
+
+def _watching(run: Run, plan: Plan) -> _Watched:
+    """``plan`` with a last step that looks for workers without a registration."""
+    from provision.plans.alluxio import reregister_workers
+
+    watch = reregister_workers.watch(run.inventory, run.etcd(run.inventory.etcd))
+    if watch is not None:
+        plan = replace(plan, steps=(*plan.steps, watch.step))
+    return _Watched(run, plan, watch)
+
+
+def _require_registered(missing: Sequence[Problem], done: str) -> None:
+    from provision.cli import console
+    from provision.errors import ChangeFailed
+
+    errors = [p for p in missing if p.severity == "error"]
+    console.problems([p for p in missing if p.severity != "error"])
+    if errors:
+        workers = "1 worker is" if len(errors) == 1 else f"{len(errors)} workers are"
+        what = f"{done}; {workers} not registered"
+        raise ChangeFailed(what, errors, id="worker-keys-missing")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _restart_lost_workers(

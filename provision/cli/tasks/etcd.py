@@ -17,10 +17,15 @@ from provision.cli.tasks import common
         "no_workers": common.NO_WORKERS,
         "remove": "Members to remove that the inventory does not declare, comma-separated.",
         "downgrade": "Go back to the inventory's patch release on members that run a newer one.",
+        "lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas.",
     },
 )
 def deploy_etcd(
-    run: Run, no_workers: bool = False, remove: str = "", downgrade: bool = False
+    run: Run,
+    no_workers: bool = False,
+    remove: str = "",
+    downgrade: bool = False,
+    lock_out: str = "",
 ) -> int:
     """Install etcd on the inventory's members, or roll a change out, one member at a time.
 
@@ -44,6 +49,7 @@ def deploy_etcd(
         write=not run.dry_run,
         workers=not no_workers,
         remove=[name.strip() for name in remove.split(",") if name.strip()],
+        lock_out=[name.strip() for name in lock_out.split(",") if name.strip()],
     )
     carried = common.carry_out(run, plan)
     seen = observed.health

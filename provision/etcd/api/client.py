@@ -103,6 +103,8 @@ class EtcdClient:
     ) -> None:
         self.endpoint = endpoint
         self.timeout = timeout
+        #: Whether :meth:`range` reads what this member has, without a quorum; it may be old.
+        self.serializable = False
         self._login = login
         self._tokens = tokens if tokens is not None else Tokens()
         self._token: tuple[tuple[str, str], ...] | None = None
@@ -314,9 +316,9 @@ class EtcdClient:
     ) -> tuple[int, list[KeyValue]]:
         """The keys below ``prefix`` (at most ``limit``), sorted, and the revision of the read.
 
-        Linearizable. All pages are from that one revision. Give this revision as ``revision`` to
-        read another prefix at the same revision. Raises :class:`EtcdTooMuch` when keys or values
-        would be missing: see :mod:`provision.bounds`.
+        Linearizable, unless :attr:`serializable` is set. All pages are from that one revision. Give
+        this revision as ``revision`` to read another prefix at the same revision. Raises
+        :class:`EtcdTooMuch` when keys or values would be missing: see :mod:`provision.bounds`.
         """
         start = _bytes(prefix) or b"\0"
         return self.interval(
@@ -355,7 +357,12 @@ class EtcdClient:
 
         def ask(start: bytes, count: int, revision: int, keys_only: bool) -> paging.Page:
             request = self._lib.pb.RangeRequest(
-                key=start, range_end=end, keys_only=keys_only, limit=count, revision=revision
+                key=start,
+                range_end=end,
+                keys_only=keys_only,
+                limit=count,
+                revision=revision,
+                serializable=self.serializable,
             )
             try:
                 answer = self._call(self._kv.Range, request)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from provision import wait
+from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
 from provision.etcd.cluster.groups import (
@@ -30,7 +31,7 @@ from provision.etcd.cluster.groups import (
 )
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
-from provision.etcd.member import desired, layout, membership_diff, recovery_marker
+from provision.etcd.member import desired, layout, listeners, membership_diff, recovery_marker
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -66,19 +67,25 @@ def establish(
     inventory's cluster, with the login that the command has.
 
     ``wanted`` is the value of ``--cluster-id``. For an external etcd only the members' answers
-    count. ``starts``: the command starts members that are down, and this must be safe. Raises
+    count. ``starts``: the command starts members that are down, and this must be safe. It also
+    changes members that still serve another client URL than declared. Raises
     :class:`PreflightFailed` when it is not clear which cluster it is, and :class:`UsageError` for a
     group that does not exist; nothing is changed.
     """
     cluster = replace(inventory.etcd, established=Established())
     etcd = etcd.with_cluster(cluster)
     look = observe(etcd)
+    if starts and (elsewhere := _served_elsewhere(cluster, look)):
+        cluster = replace(cluster, members=elsewhere)
+        etcd = etcd.with_cluster(cluster)
+        look = observe(etcd)
     if unended := recovery_marker.problems(cluster, look.facts):
         raise PreflightFailed(
             "a restore or a recovery is not finished",
             unended,
             id="recovery-unfinished",
         )
+    etcd.learned.passed.add(Guard.UNFINISHED)
     _require_known(wanted, groups.form(look.seen))
     look, formed, verdict = _settled(etcd, look, wanted)
     established = Established()
@@ -106,6 +113,21 @@ def establish(
         every = (*cluster.endpoints, *established.endpoints)
         alluxio = replace(alluxio, etcd_endpoints=tuple(dict.fromkeys(every)))
     return replace(inventory, etcd=replace(cluster, established=established), alluxio=alluxio)
+
+
+def _served_elsewhere(cluster: EtcdCluster, look: Look) -> tuple[EtcdMember, ...]:
+    """The members, those with another client URL in their configuration to be asked there; empty
+    when there are none, or when all answer."""
+    found = {
+        m.name: port
+        for m, seen in zip(cluster.members, look.seen, strict=True)
+        if seen.answer is None
+        and (facts := look.facts.get(m.machine)) is not None
+        and (port := listeners.served_elsewhere(cluster, m, facts)) is not None
+    }
+    if not found:
+        return ()
+    return tuple(replace(m, serves_at=found.get(m.name)) for m in cluster.members)
 
 
 def _undeclared(cluster: EtcdCluster, group: Group, look: Look) -> tuple[str, ...]:

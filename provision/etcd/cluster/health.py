@@ -343,7 +343,7 @@ def _observe(
     try:
         tls = client_tls(cluster, member)
         with contextlib.ExitStack() as stack:
-            endpoint, how = stack.enter_context(open_route(etcd, member, member.client_port))
+            endpoint, how = stack.enter_context(open_route(etcd, member, member.served.port))
             tokens = etcd.learned.tokens
             client = stack.enter_context(
                 EtcdClient(endpoint, timeout=timeout, tls=tls, login=login, tokens=tokens)

@@ -34,7 +34,7 @@ def quota(cluster: EtcdCluster, member: EtcdMember, end: Endpoint) -> int:
             stack.enter_context(contextlib.closing(connection))
             connection.sock = socket.create_connection((end.address, end.port), TIMEOUT)
             stack.enter_context(wait.ending(connection.sock, 2 * TIMEOUT))
-            if member.client_tls:
+            if member.served.tls:
                 context = served_certs.tls_context(cluster)
                 connection.sock = context.wrap_socket(
                     connection.sock, server_hostname=member.address

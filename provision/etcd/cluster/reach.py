@@ -11,17 +11,19 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from provision.engine.guards import Guard
 from provision.errors import ProvisionError
 from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, Tokens
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
 from provision.etcd.api.values import ClientTls, Endpoint, Login
+from provision.host.facts import HostFacts
 from provision.ids import Id
-from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, bracketed
+from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Machine, bracketed
 from provision.ssh.session import Fleet, Unreachable, tunnel
 
 Route = Literal["direct", "tunnel"]
@@ -39,6 +41,10 @@ class Learned:
 
     def __init__(self) -> None:
         self.tokens = Tokens()
+        #: The guards that were asked before the plan was made, and hold.
+        self.passed: set[Guard] = set()
+        #: What was last seen of the members' hosts that were looked at for a plan.
+        self.facts: Mapping[Machine, HostFacts] = {}
         self._lock = threading.Lock()
         self._blocked: set[tuple[str, int]] = set()
         self._serving: dict[_Key, tuple[EtcdMember, Route]] = {}
@@ -133,7 +139,7 @@ class Reach:
         tls = client_tls(self.cluster, member)
         login, tokens = self.credentials, self.learned.tokens
         with (
-            open_route(self, member, member.client_port, how) as (endpoint, _),
+            open_route(self, member, member.served.port, how) as (endpoint, _),
             EtcdClient(endpoint, timeout=timeout, tls=tls, login=login, tokens=tokens) as client,
         ):
             yield client
@@ -209,7 +215,7 @@ def _direct(learned: Learned, address: str, port: int) -> str | tuple[Reason, st
 
 def client_tls(cluster: EtcdCluster, member: EtcdMember) -> ClientTls | None:
     """The TLS material for a client of ``member``; None when the member's listener is plain."""
-    if not member.client_tls:
+    if not member.served.tls:
         return None
     from provision.etcd.pki import tls
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from provision import wait
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd.api.client import EtcdClient
-from provision.etcd.api.errors import EtcdUnreachable
+from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import Endpoint
 from provision.etcd.cluster import reach
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import Unreachable, tunnel
+from provision.ssh.session import DEFAULT_TIMEOUT, Unreachable, tunnel
 from provision.text import document, number, printable, size
 
 #: The folder of the system's other large temporary files; not etcd's own disk, which must not fill.
@@ -31,6 +31,8 @@ SCRATCH = "/var/tmp/alluxio-provision-scratch"
 #: Room: the upload, the database restored from it, and its write-ahead log of 64 MB.
 ROOM = 2
 WAL_BYTES = 130 << 20
+#: A host surely restores at least this many bytes of a snapshot a second, with low priority.
+RESTORED_PER_SECOND = 5 << 20
 #: Seconds for the scratch member to start; and the seconds after which it ends by itself.
 STARTS_WITHIN = 120.0
 LIVES = 7200
@@ -60,7 +62,11 @@ def member(
     session = etcd.fleet.session(host.machine)
     try:
         _upload(etcd, host, snapshot, sha256, folder)
-        held = session.hold(_script(cluster, host, folder, port), "restore into a scratch member")
+        held = session.hold(
+            _script(cluster, host, folder, port),
+            "restore into a scratch member",
+            timeout=DEFAULT_TIMEOUT + snapshot.stat().st_size / RESTORED_PER_SECOND,
+        )
     except Unreachable:
         raise  # the next backup removes files that are left
     except BaseException as error:  # also Ctrl-C; a held script removes its folder by itself
@@ -113,7 +119,12 @@ mkdir "$d"
 trap '[ -n "$ok" ] || rm -rf "$d"' EXIT
 cat >"$d/db"
 echo "{sha256}  $d/db" | sha256sum -c --status || {{ echo "sha256 differs" >&2; exit 1; }}
-chown -R {user}: "$d"
+# The folder stays root's, whose scripts write in it. etcd's user reads in it, and writes in "own".
+mkdir "$d/own"
+chown {user}: "$d/own"
+chmod 0640 "$d/db"
+chown root:$(id -gn {user}) "$d/db" "$d"
+chmod 0750 "$d"
 ok=1
 """
     with snapshot.open("rb") as body:
@@ -155,7 +166,7 @@ def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> s
     scheme = "https" if host.client_tls else "http"
     client, peer = f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     flags = [
-        *("--name", "scratch", "--data-dir", f"{folder}/data"),
+        *("--name", "scratch", "--data-dir", f"{folder}/own/data"),
         *("--listen-client-urls", client, "--advertise-client-urls", client),
         *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
         *("--initial-cluster", f"scratch={peer}"),
@@ -171,7 +182,7 @@ def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> s
         if cluster.tls.client_auth:
             flags.append("--client-cert-auth")
     restore = [
-        *("--data-dir", f"{folder}/data", "--name", "scratch"),
+        *("--data-dir", f"{folder}/own/data", "--name", "scratch"),
         *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"scratch={peer}"),
         *("--initial-cluster-token", secrets.token_hex(8)),
     ]
@@ -210,7 +221,8 @@ def _wait(host: EtcdMember, client: EtcdClient) -> None:
         try:
             return "" if client.status().leader else "it has no leader"
         except EtcdUnreachable as error:
-            return error.message
+            # A refusal for lack of a login is an answer: the caller sees to the login.
+            return "" if error.reason in (Reason.LOGIN, Reason.DENIED) else error.message
 
     if why := wait.until(why_not, lambda why: not why, STARTS_WITHIN, 0.1):
         raise _unusable(host, f"the scratch member does not serve: {why}")

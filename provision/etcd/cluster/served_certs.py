@@ -43,8 +43,8 @@ def shown_certificates(
 ) -> tuple[CertificateState, ...]:
     """The certificates that the member's TLS listeners show to a new connection."""
     listeners: list[tuple[Literal["client", "peer"], int]] = []
-    if member.client_tls:
-        listeners.append(("client", member.client_port))
+    if member.served.tls:
+        listeners.append(("client", member.served.port))
     if member.peer_tls:
         listeners.append(("peer", member.peer_port))
     found: list[CertificateState] = []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from provision.artifacts import Artifact
-from provision.etcd.member import backup_timer, layout, start_check
+from provision.etcd.member import backup_timer, layout, listeners, start_check
 from provision.host import disks
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import (
@@ -143,6 +144,7 @@ def resources(
     *,
     bootstrapped: bool = False,
     checks: bool = True,
+    former: bool = True,
 ) -> tuple[Resource, ...]:
     """All resources that make ``member``'s host a member, in the order of their installation.
 
@@ -150,7 +152,8 @@ def resources(
     newer patch release on the host stays, unless ``cluster.downgrade`` is set: an inventory with an
     older release may be an old checkout. ``bootstrapped``: the member is known to belong to a
     cluster, so its configuration gets ``existing``. ``checks``: etcd compares its data with the
-    peers' data at its start (see :mod:`provision.etcd.member.start_check`).
+    peers' data at its start (see :mod:`provision.etcd.member.start_check`). ``former``: the member
+    keeps the client URLs that it has now (see :mod:`provision.etcd.member.listeners`).
     """
     newer = newer_release(cluster, facts) if facts is not None else ""
     if newer:
@@ -190,14 +193,17 @@ def resources(
         pass  # the newer release is already on the host
     elif artifact is not None:
         tree = f"{cluster.install_dir}/{cluster.version}"
-        result.append(Tree(tree, artifact, restarts=(layout.UNIT,)))
+        result.append(Tree(tree, artifact, restarts=(layout.UNIT,), cluster=cluster.name))
         result.append(Link(f"{cluster.install_dir}/current", cluster.version))
     else:
         result.append(Package(("etcd-server", "etcd-client"), layout.PACKAGED_BINARY))
     if tls is not None:
         result.extend(tls_files(cluster, tls))
     peer_files = tls is not None and tls.peer is not None
-    config = _config(cluster, member, facts, initial_state, peer_files, bootstrapped, checks)
+    listen = listeners.urls(cluster, member, facts, former=former)
+    config = _config(
+        cluster, member, facts, listen, initial_state, peer_files, bootstrapped, checks
+    )
     before = facts.text(layout.config_file(cluster)) if facts is not None else None
     quiet = before is not None and _noticed(before) == _noticed(config.decode())
     result.append(
@@ -248,7 +254,9 @@ def backup_dir(cluster: EtcdCluster, member: EtcdMember) -> tuple[str, ...]:
 def _backups_size(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     """The probe command for the size of the backups on the host, in KiB."""
     folders = " ".join(map(shlex.quote, backup_dir(cluster, member)))
-    return {BACKUPS: f"du -sk {folders} 2>/dev/null | cut -f 1"} if folders else {}
+    # etcd's user can fill the folder with names: the look at the host does not wait for them.
+    count = f"timeout 20 du -sk {folders} 2>/dev/null | cut -f 1"
+    return {BACKUPS: count} if folders else {}
 
 
 def has_data(member: EtcdMember, facts: HostFacts) -> bool:
@@ -339,11 +347,18 @@ def _ports(cluster: EtcdCluster, member: EtcdMember) -> tuple[int, ...]:
 def tls_files(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     """The folder, the trusted CAs, and the certificates. etcd reads a leaf and its key again for
     each connection, but the trusted CA only at its start (its ``client/pkg/transport``:
-    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``)."""
-    user = cluster.user
+    ``GetCertificate``, ``GetClientCertificate``, ``ClientCAs``).
+
+    All of it is root's: etcd's user reads it by its group, and writes nothing there."""
     return [
-        Directory(layout.pki_dir(cluster), owner=user, mode=0o700),
-        File(layout.ca_file(cluster), tls.authority, owner=user, restarts=(layout.UNIT,)),
+        Directory(layout.pki_dir(cluster), mode=0o750, group=cluster.user),
+        File(
+            layout.ca_file(cluster),
+            tls.authority,
+            group=cluster.user,
+            restarts=(layout.UNIT,),
+            effects=(Effect.TRUST,),
+        ),
         *certificates(cluster, tls),
     ]
 
@@ -358,11 +373,12 @@ def certificates(cluster: EtcdCluster, tls: MemberTls) -> list[Resource]:
     return [
         Certificate(
             layout.certificate(cluster, kind),
-            cluster.user,
+            "root",
             tls.name,
             leaf.why,
             leaf.sign,
             leaf.pair,
+            cluster.user,
         )
         for kind, leaf in (("server", tls.server), ("peer", tls.peer))
         if leaf is not None
@@ -373,21 +389,12 @@ def _config(
     cluster: EtcdCluster,
     member: EtcdMember,
     facts: HostFacts | None,
+    listen: Sequence[str],
     initial_state: str,
     peer_files: bool,
     bootstrapped: bool,
     checks: bool,
 ) -> bytes:
-    client_scheme = "https" if member.client_tls else "http"
-    anywhere = _anywhere(facts)
-    listen_client = [
-        f"{client_scheme}://{a}" for a in _listen(member, member.client_port, anywhere)
-    ]
-    advertise = [member.client_url]
-    plain = cluster.tls.plain_client_port
-    if member.client_tls and plain is not None:
-        where = cluster.tls.plain_client_address or member.address
-        listen_client.append(f"http://{bracketed(where) if is_ip(where) else anywhere}:{plain}")
     initial = {
         "initial-cluster": cluster.initial_cluster,
         "initial-cluster-token": cluster.token,
@@ -404,17 +411,19 @@ def _config(
         cluster=cluster.name,
         member=member,
         listen_peer_urls=[
-            f"{'https' if member.peer_tls else 'http'}://{a}"
-            for a in _listen(member, member.peer_port, anywhere, loopback=False)
+            f"{'https' if member.peer_tls else 'http'}://"
+            f"{bracketed(a) or listeners.wildcard(facts)}:{member.peer_port}"
+            for a in listeners.at(member.address, loopback=False)
         ],
-        listen_client_urls=listen_client,
-        advertise_client_urls=advertise,
+        listen_client_urls=listen,
+        advertise_client_urls=[member.client_url],
         initial_cluster=initial["initial-cluster"],
         token=initial["initial-cluster-token"],
         initial_state=initial[STATE],
         pki=layout.pki_dir(cluster),
         # Also with a plain listener, while TLS is being turned on (see enable_peer_tls).
         peer_security=member.peer_tls or peer_files,
+        client_security=any(url.startswith("https:") for url in listen),
         client_auth=cluster.tls.client_auth,
         settings=_settings(cluster, member, checks),
     )
@@ -426,22 +435,6 @@ def _settings(cluster: EtcdCluster, member: EtcdMember, checks: bool) -> dict[st
     logger: dict[str, Scalar] = {"logger": "zap"} if release < (3, 5) else {}
     every = start_check.switched({**logger, **member.settings}, release, on=checks)
     return {key: str(value) if key in TEXT_SETTINGS else value for key, value in every.items()}
-
-
-def _anywhere(facts: HostFacts | None) -> str:
-    """The address to listen on all addresses: ``[::]`` includes IPv4, but needs IPv6 on the
-    host."""
-    has_ipv6 = facts is not None and any(":" in a for a in facts.addresses)
-    return "[::]" if has_ipv6 else "0.0.0.0"
-
-
-def _listen(member: EtcdMember, port: int, anywhere: str, *, loopback: bool = True) -> list[str]:
-    # etcd listens only on addresses; for a host name, it listens on all addresses.
-    if not is_ip(member.address):
-        return [f"{anywhere}:{port}"]
-    own = f"{bracketed(member.address)}:{port}"
-    local = f"127.0.0.1:{port}"
-    return [own, local] if loopback and own != local else [own]
 
 
 def _noticed(config: str) -> list[str]:

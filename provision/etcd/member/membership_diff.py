@@ -87,6 +87,7 @@ def as_registered(cluster: EtcdCluster, r: RegisteredMember) -> EtcdMember:
         client_port=(client.port if client else None) or template.client_port,
         peer_tls=peer.scheme == "https",
         client_tls=client.scheme == "https" if client else template.client_tls,
+        serves_at=None,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from provision.errors import Problem
 from provision.etcd.member import layout
-from provision.host import disks, unit_changes
+from provision.host import disks, safely, unit_changes
 from provision.host.diff import Change
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
@@ -22,12 +22,19 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
 @dataclass(frozen=True, slots=True)
 class RecoveryMarker:
-    """``command`` is restore or recover, ``id`` the UTC time of its first run. ``key`` is a digest
-    of everything that must be the same in a run that continues the change."""
+    """``command`` is restore, undo or recover, ``id`` the UTC time of its first run; an undo has
+    the id of the restore that it undoes. ``key`` is a digest of everything that must be the same in
+    a run that continues the change."""
 
     command: str
     id: str
     key: str
+
+    @property
+    def title(self) -> str:
+        return {"recover": "a recovery", "undo": "an undo of a restore"}.get(
+            self.command, f"a {self.command}"
+        )
 
     def __str__(self) -> str:
         return f"{self.command} {self.id} {self.key}"
@@ -43,7 +50,8 @@ def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[P
         Problem(
             f"{m.name} at {m.machine.host} ({m.machine.where})",
             f"a restore or a recovery is not finished ({path(m)} says which of the two)",
-            "run the same restore-etcd or recover-etcd again; it continues",
+            "run the same restore-etcd or recover-etcd again; it continues; restore-etcd "
+            "--undo goes back from a restore",
             id="recovery-unfinished",
         )
         for m in cluster.members
@@ -54,7 +62,7 @@ def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[P
 def read(member: EtcdMember, facts: HostFacts) -> RecoveryMarker | None:
     """The mark on a host. The facts come from a probe with ``File(path(member), None)``."""
     match = re.fullmatch(
-        r"(restore|recover) (\d{8}T\d{6}Z) ([0-9a-f]{64})\s*", facts.text(path(member)) or ""
+        r"(restore|recover|undo) (\d{8}T\d{6}Z) ([0-9a-f]{64})\s*", facts.text(path(member)) or ""
     )
     return RecoveryMarker(*match.groups()) if match else None
 
@@ -64,21 +72,28 @@ def newest(
 ) -> RecoveryMarker | None:
     """Of all marks on the members' hosts, the mark of the command that began last."""
     found = [read(m, facts[m.machine]) for m in members.values() if m.machine in facts]
-    return max((m for m in found if m is not None), key=lambda m: m.id, default=None)
+    # An undo begins after the restore that it undoes.
+    return max(
+        (m for m in found if m is not None), key=lambda m: (m.id, m.command == "undo"), default=None
+    )
 
 
 def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
     """Mark the host, then stop etcd and keep it stopped. The mark is on the disk before etcd
     stops."""
     where = shlex.quote(path(member))
+    write = f"echo {mark} >{where}.new && mv -fT {where}.new {where} && sync -f {where}"
     return Change(
         f"stop and disable {layout.UNIT} until the {mark.command} of {mark.id} is done",
-        f"echo {shlex.quote(str(mark))} >{where}.new\n"
-        f"chown {user}:{user} {where}.new; mv -f {where}.new {where}; sync -f {where}\n"
+        "cd /\n"
+        # The folder is etcd's: root opens nothing in it by name.
+        + safely.as_user(user, f"sh -c {shlex.quote(write)}")
+        + "\n"
         # A leader would wait to hand on its leadership, but the other members stop, too.
         + unit_changes.kill(layout.UNIT),
         disrupts=True,
         seconds=120,
+        stops=(layout.UNIT,),
     )
 
 
@@ -97,10 +112,11 @@ def start(member: EtcdMember) -> Change:
         f"}}",
         disrupts=True,
         seconds=120,
+        starts=(unit,),
     )
 
 
 def clear(member: EtcdMember, *more: str) -> Change:
-    """Remove the mark, and ``more`` files that were needed only together with the mark."""
-    files = " ".join(map(shlex.quote, (*more, path(member))))
-    return Change("remove the mark of the unfinished restore or recovery", f"rm -f {files}")
+    """Remove the mark, and ``more`` files and folders that were needed only together with it."""
+    paths = " ".join(map(shlex.quote, (*more, path(member))))
+    return Change("remove the mark of the unfinished restore or recovery", f"rm -rf {paths}")

@@ -24,6 +24,7 @@ from provision.etcd.member.desired import Leaf
 from provision.etcd.pki import certificates, external_ca, keyfiles, own_ca
 from provision.etcd.pki.external_ca import HOW, External
 from provision.files import read_bytes
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine, is_ip
 
@@ -243,7 +244,7 @@ def own_step(cluster: EtcdCluster) -> list[Step]:
     return [
         Step(
             "renew this tool's own certificate",
-            calls=(Action(f"change {path}", lambda: renew_own(cluster)),),
+            calls=(Action(f"change {path}", lambda: renew_own(cluster), (Effect.HERE,)),),
         )
     ]
 

@@ -5,7 +5,8 @@ machine. ``client.pem`` beside them is this tool's own key and certificate, for 
 a client certificate.
 
 While the authority is being replaced, its successor is in the folder ``next`` there. The replaced
-authority is moved to ``retired/<fingerprint>``.
+authority is moved to ``retired/<fingerprint>``. While an authority that is lost is being replaced,
+its certificate is in the folder ``lost`` (:mod:`provision.etcd.pki.lost_ca`).
 
 Commands that only look use the functions that read: they work on a folder that cannot be written.
 Only :func:`ensure_ca`, :func:`begin_replacement`, :func:`finish_replacement` and
@@ -35,9 +36,16 @@ CLIENT = "client.pem"
 CLIENT_NAME = "alluxio-provision"
 #: Folders of the next authority, and of the authorities before.
 NEXT, RETIRED = "next", "retired"
+#: Folder of what is known of an authority that is lost: see :mod:`provision.etcd.pki.lost_ca`.
+LOST = "lost"
 
 #: The remedy for an authority that has expired.
 REPLACE = "invoke rotate-certs --ca makes a new CA; all members restart together"
+#: The remedy when members cannot change to a new authority one by one.
+TOGETHER = (
+    "invoke rotate-certs --ca --yes-outage {} gives all members a new CA, and restarts them "
+    "together"
+)
 
 #: Validity (days) of a certificate that is made for one connection. Its key is stored nowhere. It
 #: may not be shorter than a member's clock may be ahead.
@@ -94,13 +102,16 @@ def trusted(pki_dir: Path, cluster: str) -> bytes:
     Raises :class:`UsageError` without one.
     """
     directory = home(pki_dir, cluster)
-    successor = b""
+    successor = lost = b""
     with keyfiles.pki_errors(directory):
+        # While a lost authority is being replaced, some members still have its certificates.
+        with contextlib.suppress(FileNotFoundError):
+            lost = read_bytes(directory / LOST / CA_CERTIFICATE, bounds.PEM)
         # Read the successor first: when it takes the authority's place meanwhile, it is read twice,
         # not missed.
         with contextlib.suppress(FileNotFoundError):
             successor = read_bytes(directory / NEXT / CA_CERTIFICATE, bounds.PEM)
-        return read_bytes(directory / CA_CERTIFICATE, bounds.PEM) + successor
+        return read_bytes(directory / CA_CERTIFICATE, bounds.PEM) + successor + lost
 
 
 def ensure_ca(
@@ -221,6 +232,15 @@ def retired_as(certificate: x509.Certificate, now: datetime | None = None) -> st
     name = certificates.short_fingerprint(certificate)
     end = certificate.not_valid_after_utc
     return f"expired-{end:%Y-%m-%d}-{name}" if end <= (now or certificates.now_utc()) else name
+
+
+def retired(pki_dir: Path, cluster: str) -> list[x509.Certificate]:
+    """The certificates of the authorities that were replaced; unreadable files are left out."""
+    found = []
+    for path in sorted((home(pki_dir, cluster) / RETIRED).glob(f"*/{CA_CERTIFICATE}")):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(x509.load_pem_x509_certificate(read_bytes(path, bounds.PEM)))
+    return found
 
 
 def finish_replacement(pki_dir: Path, cluster: str) -> None:
@@ -361,6 +381,10 @@ def client_pair(pki_dir: Path, cluster: str, *, now: datetime | None = None) -> 
         found = keyfiles.own_pair(path) if path.exists() else None
         if found is not None and not (directory / CA_KEY).exists():
             return found
+    with keyfiles.pki_errors(directory):
+        # Until the members trust the new authority, they accept a pair of the lost one only.
+        if (directory / LOST / CLIENT).exists():
+            return keyfiles.own_pair(directory / LOST / CLIENT)
     known = authorities(pki_dir, cluster, now=now)
     if found is not None and _renewal_reason(found, known, now) is None:
         return found

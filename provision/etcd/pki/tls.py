@@ -12,30 +12,45 @@ from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import desired, layout
 from provision.etcd.member.desired import Leaf, MemberTls
 from provision.etcd.pki import certificates, external_ca, imported, own_ca
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
 #: The operator's consent to a short outage, with the cluster's name.
 YES_OUTAGE = "--yes-outage"
+#: The operator's word, with the cluster's name, that the CA is lost for good.
+CA_LOST = "--ca-lost"
 
 #: The cluster's CA: this tool's own, or an external one.
 Ca = own_ca.CaSet | external_ca.External
 
 
 def authority(
-    cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], *, write: bool
+    cluster: EtcdCluster,
+    facts: Mapping[Machine, HostFacts],
+    *,
+    write: bool,
+    replacing: bool = False,
 ) -> Ca | None:
     """The cluster's CA, or None when both listeners are plain.
 
     With ``write``, this tool's own CA is made below ``tls.pki_dir`` at its first use. Without
     ``write``, a throw-away CA is used instead. ``facts`` have the hosts' clocks: certificates must
     be valid by these clocks.
+
+    Raises :class:`PreflightFailed` when hosts have certificates of a CA that is not at hand, before
+    a CA is made. Only a command that replaces such a CA is ``replacing``.
     """
     if not (cluster.tls.peer or cluster.tls.client):
         return None
     if cluster.tls.ca == "external":
-        return external_ca.load(cluster)
-    return _own(cluster, behind(facts.values()), write=write)
+        bundle = external_ca.load(cluster)
+        require_known(cluster, facts, bundle)
+        return bundle
+    earliest = behind(facts.values())
+    if not replacing:
+        require_known(cluster, facts, _own(cluster, earliest, write=False))
+    return _own(cluster, earliest, write=write)
 
 
 def behind(facts: Iterable[HostFacts]) -> timedelta:
@@ -85,10 +100,11 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
             problems,
             id="ca-unknown",
         )
+    home = own_ca.home(cluster.tls.pki_dir, cluster.name)
     raise PreflightFailed(
-        f"{own_ca.home(cluster.tls.pki_dir, cluster.name)} has another CA than the running "
-        "members: restore its folder. If the folder is lost: invoke rotate-certs --ca "
-        f"{YES_OUTAGE} {cluster.name} makes a new CA, and restarts all members together",
+        f"the members' CA is not in {home}: copy that folder from the machine that made the CA, or "
+        "from a backup. If the CA is lost for good: invoke rotate-certs --ca "
+        f"{CA_LOST} {cluster.name}",
         problems,
         id="ca-unknown",
     )
@@ -97,21 +113,53 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
 def unknown(
     cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: Ca | None
 ) -> list[Problem]:
-    """The members that run with a valid certificate of an unknown CA."""
+    """The members that run with a valid certificate of an unknown CA.
+
+    When neither ``ca``, this tool's own, nor a CA before it has signed a certificate on any host,
+    it is not known to be this cluster's CA. Then every certificate counts, also one that has
+    expired, and one on a host whose member is stopped.
+    """
+    if ca is None:
+        return []
+    there = [
+        (m, kind, seen, here)
+        for m in cluster.members
+        if (seen := facts.get(m.machine)) is not None and m.name not in cluster.established.odd
+        for kind in desired.kinds(m)
+        if (here := desired.installed(cluster, kind, seen)) is not None
+    ]
+    ours = isinstance(ca, external_ca.External) or any(
+        _knows(ca, here) or _was_ours(cluster, here) for *_, here in there
+    )
     problems = []
-    for m in cluster.members:
-        seen = facts.get(m.machine)
-        if ca is None or seen is None or seen.unit(layout.UNIT).active != "active":
+    for m, kind, seen, here in there:
+        runs = seen.unit(layout.UNIT).active == "active"
+        if _knows(ca, here):
             continue
-        trust = desired.trusted(cluster, seen)
-        for kind in desired.kinds(m):
-            here = desired.installed(cluster, kind, seen)
-            if here is None or is_over(here, trust) or _knows(ca, here):
-                continue
-            issuer = certificates.inspect(here).issuer
-            what = f"runs with a {kind} certificate of another CA ({issuer})"
-            problems.append(Problem(f"{m.name} ({m.machine.where})", what, id="ca-unknown"))
+        if ours and (not runs or is_over(here, desired.trusted(cluster, seen))):
+            continue
+        verb = "runs with" if runs else "has"
+        what = f"{verb} a {kind} certificate of another CA ({_issuer(here)})"
+        problems.append(Problem(f"{m.name} ({m.machine.where})", what, id="ca-unknown"))
     return problems
+
+
+def _was_ours(cluster: EtcdCluster, pem: bytes) -> bool:
+    """Whether an authority that ``ca`` has replaced signed the certificate."""
+    try:
+        leaf = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        return False
+    former = own_ca.retired(cluster.tls.pki_dir, cluster.name)
+    return any(certificates.signed(leaf, by) for by in former)
+
+
+def _issuer(pem: bytes) -> str:
+    """The issuer of a certificate from a host, which may be anything."""
+    try:
+        return certificates.inspect(pem).issuer
+    except ValueError:
+        return "its file is no certificate"
 
 
 def cut_off(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> tuple[EtcdMember, ...]:
@@ -274,7 +322,7 @@ def own_certificate(
     title, what = "renew this tool's own certificate", f"change {path}"
     if why == "":
         title, what = "make this tool's own certificate", f"create {path}"
-    return Step(title, calls=(Action(f"{what}: {why}" if why else what, renew),))
+    return Step(title, calls=(Action(f"{what}: {why}" if why else what, renew, (Effect.HERE,)),))
 
 
 def finishing(cluster: EtcdCluster) -> list[Step]:
@@ -284,7 +332,7 @@ def finishing(cluster: EtcdCluster) -> list[Step]:
         return []
     folder = own_ca.home(directory, name)
     what = f"move {folder / own_ca.NEXT / own_ca.CA_KEY} beside its {own_ca.CA_CERTIFICATE}"
-    call = Action(what, lambda: own_ca.finish_replacement(directory, name))
+    call = Action(what, lambda: own_ca.finish_replacement(directory, name), (Effect.HERE,))
     return [Step("finish retiring the old CA", calls=(call,))]
 
 

@@ -9,8 +9,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from provision.host import disks, predict
+from provision.host import disks, predict, safely
 from provision.host.diff import Change, Resource
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState, Place
 from provision.text import printable_lines
 
@@ -20,9 +21,12 @@ _REPLACED = ("file", "link")
 
 @dataclass(frozen=True, slots=True)
 class Directory(Resource):
+    """A folder. Its group is ``group``, or else the group of its owner's name."""
+
     path: str
     owner: str = "root"
     mode: int = 0o755
+    group: str = ""
 
     def look(self) -> Look:
         return Look(paths=(self.path,))
@@ -33,9 +37,10 @@ class Directory(Resource):
     def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
         mode, found = f"{self.mode:04o}", facts.paths.get(self.path)
         path = shlex.quote(self.path)
-        install = f"install -d -m {mode} -o {self.owner} -g {self.owner} {path}"
+        install = f"folder {path} {_owners(self.owner, self.group)} {mode}"
         if found is None:
-            return [Change(f"create directory {self.path} ({self.owner} {mode})", install)]
+            shown = _shown(self.owner, self.group)
+            return [Change(f"create directory {self.path} ({shown} {mode})", install)]
         if found.kind != "dir":
             return [
                 Change(
@@ -43,14 +48,16 @@ class Directory(Resource):
                     f"echo {path} is a {shlex.quote(found.kind)} >&2; exit 1",
                 )
             ]
-        what = f"set {self.path} to {self.owner} {mode}"
-        return [Change(what, install, _modes(self.path, found, self.owner, self.mode))]
+        what = f"set {self.path} to {_shown(self.owner, self.group)} {mode}"
+        diff = _modes(self.path, found, self.owner, self.mode, self.group)
+        return [Change(what, install, diff)]
 
     def after(self, facts: HostFacts) -> HostFacts:
         found = facts.paths.get(self.path)
         if found is None or found.kind != "dir":
-            return predict.written(facts, {self.path: predict.folder(self.owner, self.mode)})
-        return predict.owned(facts, self.path, self.owner, self.mode)
+            made = predict.folder(self.owner, self.mode, self.group)
+            return predict.written(facts, {self.path: made})
+        return predict.owned(facts, self.path, self.owner, self.mode, self.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,9 @@ class DataDisk(Resource):
 class File(Resource):
     """A file with this exact content. A ``secret`` one is compared by hash and never shown.
 
-    Content None: any content is right, and only owner and mode are set.
+    Content None: any content is right, and only owner and mode are set. Root alone can write in its
+    folder: see :mod:`provision.host.safely`. Its group is ``group``, or else the group of its
+    owner's name.
     """
 
     path: str
@@ -90,6 +99,9 @@ class File(Resource):
     mode: int = 0o644
     secret: bool = False
     restarts: tuple[str, ...] = ()
+    group: str = ""
+    #: The effects of other content.
+    effects: tuple[Effect, ...] = ()
 
     def look(self) -> Look:
         if self.secret:
@@ -102,25 +114,25 @@ class File(Resource):
     def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
         found = facts.paths.get(self.path)
         if found is not None and self._is_held_by(found):
-            path, mode = shlex.quote(self.path), f"{self.mode:04o}"
             return [
                 Change(
-                    f"set {self.path} to {self.owner} {mode}",
-                    f"chown {self.owner}:{self.owner} {path}; chmod {mode} {path}",
-                    _modes(self.path, found, self.owner, self.mode),
+                    f"set {self.path} to {_shown(self.owner, self.group)} {self.mode:04o}",
+                    give(self.path, _owners(self.owner, self.group), self.mode),
+                    _modes(self.path, found, self.owner, self.mode, self.group),
                 )
             ]
         if found is None or found.kind != "file":
-            return [Change(f"write {self.path}", self.write(), restarts=self.restarts)]
-        diff = self._diff(found, facts.text(self.path) or "")
-        return [Change(f"change {self.path}", self.write(), diff, restarts=self.restarts)]
+            what, diff = f"write {self.path}", ""
+        else:
+            what, diff = f"change {self.path}", self._diff(found, facts.text(self.path) or "")
+        return [Change(what, self.write(), diff, restarts=self.restarts, effects=self.effects)]
 
     def after(self, facts: HostFacts) -> HostFacts:
         found = facts.paths.get(self.path)
         if found is not None and self._is_held_by(found):
-            return predict.owned(facts, self.path, self.owner, self.mode)
+            return predict.owned(facts, self.path, self.owner, self.mode, self.group)
         content = self.content or b""
-        state = predict.file(content, self.owner, self.mode)
+        state = predict.file(content, self.owner, self.mode, self.group)
         if self.secret:
             state = replace(state, content=None, sha256=hashlib.sha256(content).hexdigest())
         return predict.written(facts, {self.path: state}, self.restarts)
@@ -132,7 +144,8 @@ class File(Resource):
         return (
             f"t=$(mktemp {path}.XXXXXX)\n"
             f"base64 -d >\"$t\" <<'@@end'\n{encoded}@@end\n"
-            f'chown {self.owner}:{self.owner} "$t"; chmod {self.mode:04o} "$t"; mv -f "$t" {path}'
+            f'chown {_owners(self.owner, self.group)} "$t"; chmod {self.mode:04o} "$t"; '
+            f'mv -f "$t" {path}'
         )
 
     def _is_held_by(self, found: PathState) -> bool:
@@ -167,7 +180,15 @@ class Identity(Resource):
         return Look(paths=(self.path,), contents=(self.path,))
 
     def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
-        return [Change(f"make the worker identity {self.path}", self._file.write())]
+        folder, _, name = self.path.rpartition("/")
+        # The folder is the owner's: root writes nothing there. The script gives the shell its text:
+        # a file that is open for root is one more thing that this user could get hold of.
+        write = (
+            f'umask 022; t=$(mktemp ./{name}.XXXXXX) && echo {self.uuid} >"$t" && '
+            f'chmod 0644 "$t" && mv -fT "$t" ./{name}'
+        )
+        script = safely.in_folder(folder, safely.as_user(self.owner, f"sh -c {shlex.quote(write)}"))
+        return [Change(f"make the worker identity {self.path}", script)]
 
     def after(self, facts: HostFacts) -> HostFacts:
         found = facts.paths.get(self.path)
@@ -214,6 +235,29 @@ class Link(Resource):
         return predict.written(facts, {self.path: state}, self.restarts)
 
 
-def _modes(path: str, found: PathState, owner: str, mode: int) -> str:
+def give(path: str, owners: str, mode: int) -> str:
+    """The script that gives a file in a folder of root to ``owners``, as ``chown`` reads them.
+
+    The new mode comes first: a service that may read it before and after may read it meanwhile.
+    """
+    file = shlex.quote(path)
+    return (
+        f"if [ -L {file} ] || [ ! -f {file} ]; then\n"
+        f"  echo {shlex.quote(f'{path} is no plain file: move it away')} >&2; exit 1\n"
+        f"fi\n"
+        f"chmod {mode:04o} {file}; chown -h {owners} {file}"
+    )
+
+
+def _owners(owner: str, group: str) -> str:
+    return f"{owner}:{group or owner}"
+
+
+def _shown(owner: str, group: str) -> str:
+    return _owners(owner, group) if group else owner
+
+
+def _modes(path: str, found: PathState, owner: str, mode: int, group: str = "") -> str:
     """The difference when only owner and mode of ``path`` change."""
-    return f"-{path} {found.owner} {found.mode:04o}\n+{path} {owner} {mode:04o}\n"
+    before, then = _shown(found.owner, group and found.group), _shown(owner, group)
+    return f"-{path} {before} {found.mode:04o}\n+{path} {then} {mode:04o}\n"

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from provision.artifacts import Artifact
-from provision.host import predict, tool_version
+from provision.host import predict, safely, tool_version
 from provision.host.diff import Change, Resource
-from provision.host.facts import STATE_DIR, HostFacts, Look, Place, restart_mark
+from provision.host.facts import STATE_FOLDER, HostFacts, Look, Place, restart_mark
 
 #: A file with the digest of the tarball from which a folder was unpacked. Only this tool makes such
 #: folders.
 MARKER = ".artifact.sha256"
+#: A file beside it with the name of the cluster that had the folder unpacked. Folders of earlier
+#: versions of this tool have none.
+OWNER = ".alluxio-provision-cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +56,29 @@ class Move(Resource):
 
     def script(self) -> str:
         """The script of the move. After a kill at any point, the whole folder is at one of the two
-        places, and a second run does the rest."""
+        places, and a second run does the rest.
+
+        ``source`` is in a folder of root. The folder of ``target`` is its owner's, so there root
+        does no more than a rename, and its owner makes the copy (:mod:`provision.host.safely`).
+        """
         source, target, unit = map(shlex.quote, (self.source, self.target, self.unit))
+        folder, _, base = self.target.rpartition("/")
+        name, owner = shlex.quote(base), self.owner
+        copied = f"cp -a {source} ./{name}.incoming && mv -T ./{name}.incoming ./{name}"
+        rename = f"""\
+if [ "$(stat -c "%d %m" {source})" = "$(stat -c "%d %m" .)" ]; then
+  mv -T {source} ./{name}
+else
+  rm -rf ./{name}.incoming
+  {safely.as_user(owner, f"sh -c {shlex.quote(copied)}")} || exit 1
+  rm -rf {source}
+fi
+"""
         return f"""\
-if [ -d {source} ] && [ ! -e {target} ]; then
+if [ -d {source} ] && [ ! -L {source} ] && [ ! -e {target} ]; then
   systemctl stop {unit}
-  if [ "$(stat -c %d {source})" = "$(stat -c %d "$(dirname {target})")" ]; then
-    chown -R {self.owner}:{self.owner} {source}
-    mv -T {source} {target}
-  else
-    rm -rf {target}.incoming
-    cp -a {source} {target}.incoming
-    chown -R {self.owner}:{self.owner} {target}.incoming
-    mv -T {target}.incoming {target}
-    rm -rf {source}
-  fi
+  [ "$(stat -c %U {source})" = {owner} ] || chown -hRP {owner}:{owner} {source}
+  {safely.in_folder(folder, f"set -e{chr(10)}{rename}")}
 fi
 """
 
@@ -76,13 +87,15 @@ fi
 class Tree(Resource):
     """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside.
 
-    ``before``: the folders that are moved out of this folder before it is replaced.
+    ``before``: the folders that are moved out of this folder before it is replaced. ``cluster`` is
+    noted in the folder: another cluster's ``destroy`` leaves it alone.
     """
 
     path: str
     artifact: Artifact
     restarts: tuple[str, ...] = ()
     before: tuple[Move, ...] = ()
+    cluster: str = ""
 
     @property
     def marker(self) -> str:
@@ -125,13 +138,14 @@ class Tree(Resource):
         """
         path, digest = shlex.quote(self.path), self.artifact.sha256
         pending = shlex.join(map(restart_mark, self.restarts))
-        note = f"mkdir -p {STATE_DIR}; touch {pending}" if pending else ":"
+        note = f"{STATE_FOLDER}; touch {pending}" if pending else ":"
         before = "".join(move.script() for move in self.before)
+        owner = f'printf "%s\\n" {shlex.quote(self.cluster)} >"$t/tree/{OWNER}"'
         return f"""\
 set -e
 umask 022
 {tool_version.note()}
-base=$(dirname {path})
+{safely.FUNCTIONS if self.before else ""}base=$(dirname {path})
 mkdir -p "$base"
 rm -rf "$base"/.incoming.*
 t=$(mktemp -d "$base/.incoming.XXXXXX")
@@ -147,6 +161,8 @@ tar -xzf "$t/tarball" -C "$t/tree" --strip-components=1 --no-same-owner
 # Alluxio's release has a folder that all may write to: logs/user.
 chmod -R go-w "$t/tree"
 rm "$t/tarball"
+rm -rf "$t/tree/{OWNER}"
+{owner if self.cluster else ":"}
 echo {digest} >"$t/tree/{MARKER}"
 if [ -e {path} ]; then
   {note}

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from provision.host import dropins, predict
 from provision.host.diff import Change, Refusal, Resource
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, UnitState, restart_mark
 
 #: Lines of the journal in the error about a unit that does not start.
@@ -23,6 +24,8 @@ class Unit(Resource):
     name: str
     start_seconds: int = 90
     refusals: tuple[Refusal, ...] = ()
+    #: The effects of a start.
+    effects: tuple[Effect, ...] = ()
 
     last: ClassVar[bool] = True
 
@@ -57,6 +60,9 @@ class Unit(Resource):
                 disrupts=True,
                 seconds=self.start_seconds,
                 refusals=self.refusals,
+                stops=(self.name,) if verb == "restart" else (),
+                starts=(self.name,),
+                effects=self.effects,
             )
         )
         return result

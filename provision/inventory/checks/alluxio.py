@@ -196,6 +196,41 @@ def _apart(context: Context, folder: str, path: document.Path, section: str, ins
         )
 
 
+def _roots_folders(context: Context) -> None:
+    """A folder in which root writes is not inside a folder of a service: there the service's user
+    could lead root to any other file."""
+    etcd, alluxio = context.inventory.etcd, context.inventory.alluxio
+    roots: list[tuple[str, document.Path]] = []
+    owned: list[tuple[str, document.Path]] = []
+    if context.members:
+        roots += [(getattr(etcd, key), ("etcd", key)) for key in ("config_dir", "install_dir")]
+        owned += [(m.data_dir, context.member_path(m.name, "data_dir")) for m in context.members]
+        if etcd.backup is not None:
+            owned.append((etcd.backup.dir, ("etcd", "backup", "dir")))
+    if alluxio is not None:
+        roots.append((alluxio.install_dir, ("alluxio", "install_dir")))
+        if alluxio.java.source is not None:
+            roots.append((alluxio.java.install_dir, ("alluxio", "java", "install_dir")))
+        keys = ("state_dir", "log_dir")
+        owned += [(getattr(alluxio, key), ("alluxio", key)) for key in keys]
+        for worker in context.workers:
+            place = context.worker_path(worker.name, "page_store")
+            owned += [(folder, place) for folder in worker.page_store.dirs]
+    reported: set[tuple[str, str]] = set()
+    for folder, path in roots:
+        for outer, place in owned:
+            if _within(folder, outer) and (folder, outer) not in reported:
+                reported.add((folder, outer))
+                context.error(
+                    f"{'.'.join(map(str, path))} {folder!r} is inside {outer!r}, which belongs to "
+                    "a service: its user could lead root to other files",
+                    "choose a folder outside it",
+                    path if context.has(*path) else place,
+                    place,
+                    id="inventory-conflict",
+                )
+
+
 def _within(inner: str, outer: str) -> bool:
     return f"{inner}/".startswith(f"{outer}/")
 
@@ -244,4 +279,5 @@ RULES = (
     _inline_secrets,
     _both_property_kinds,
     _directories,
+    _roots_folders,
 )

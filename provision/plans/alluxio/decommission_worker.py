@@ -152,6 +152,7 @@ def _stopping(f: HostFacts) -> tuple[Change, ...]:
             f"systemctl disable -q --now {desired.UNIT}; rm -f {restart_mark(desired.UNIT)}",
             disrupts=True,
             seconds=90,
+            stops=(desired.UNIT,),
         ),
     )
 

@@ -15,6 +15,7 @@ from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
 from provision.errors import Problem, ProvisionError
 from provision.etcd.cluster.handle import Etcd
+from provision.host import safely
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.plans.alluxio import forget_worker
 from provision.ssh.session import Session
@@ -71,8 +72,9 @@ def explained(
     file = shlex.quote(desired.identity_file(alluxio))
     # Old lines do not count, and neither do lines about an identity that the host no longer has.
     since = alluxio.start_timeout + alluxio.failure_detection_timeout + MARGIN
+    known = safely.as_owner(alluxio.state_dir, f"grep -v '^#' {file} | head -n 1", seconds=5)
     script = (
-        f"id=$(grep -v '^#' {file} | head -n 1)\n"
+        f"id=$({known})\n"
         f"journalctl -u {unit} -n {LINES} --since=-{since}s --no-pager -o cat | "
         f'grep -F {text} | grep -F "${{id:-no identity}}" | tail -n 1'
     )

@@ -75,8 +75,12 @@ def resources(
         Directory(alluxio.log_dir, owner=user, mode=0o750),
         Directory(journal_folder.journal_dir(alluxio), owner=user, mode=0o750),
         DataDisk(journal_folder.journal_dir(alluxio)),
-        *([] if jdk is None else [Tree(java.tree(alluxio, jdk.path.name), jdk, units)]),
-        Tree(desired.home(alluxio), artifacts.alluxio, restarts=units),
+        *(
+            []
+            if jdk is None
+            else [Tree(java.tree(alluxio, jdk.path.name), jdk, units, cluster=alluxio.name)]
+        ),
+        Tree(desired.home(alluxio), artifacts.alluxio, restarts=units, cluster=alluxio.name),
         # On a worker's host the link names the worker's release: start-workers changes the link.
         *([] if worker else [Link(f"{alluxio.install_dir}/current", alluxio.version)]),
         *desired.conf_files(alluxio, worker, master, artifacts, facts),
@@ -382,7 +386,7 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
         ),
         paths=(desired.current_link(alluxio),),
         commands={
-            **java.probe_commands(java_home),
+            **java.probe_commands(java_home, alluxio.user),
             **journal.probe_commands(alluxio, master),
         },
         units=(desired.UNIT,),

@@ -54,6 +54,7 @@ class Watch:
     def __init__(self, inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd) -> None:
         self._inventory, self._alluxio, self._etcd = inventory, alluxio, etcd
         self._facts: Mapping[Machine, HostFacts] = {}
+        self._absent: set[Machine] = set()
         self._notes: tuple[Problem, ...] = ()
         self._lost: Sequence[AlluxioWorker] = ()
         title = "it is known which workers have lost their registration; they are restarted next"
@@ -86,6 +87,7 @@ class Watch:
         self._facts, absent = gather.gather_facts(
             self._etcd.fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
         )
+        self._absent = {w.machine for w in self._alluxio.workers} - self._facts.keys()
         self._notes = tuple(
             Problem(
                 p.where,
@@ -101,15 +103,59 @@ class Watch:
         if self._alluxio.membership.permanent_keys:
             registered = forget_worker.look(self._alluxio, self._etcd)
             gone += unlisted(self._alluxio, running, self._facts, registered)
-        self._lost = [w for w in running if w in gone]
+        # Last those that may fail again, for a reason of their own.
+        self._lost = sorted((w for w in running if w in gone), key=self._has_failed)
 
     def _is_ours(self, worker: AlluxioWorker) -> bool:
-        """Whether this cluster's worker runs on the host, or an earlier run has stopped it. This
-        excludes a worker that somebody else has stopped: it stays stopped."""
+        """Whether this cluster's worker is to run on the host: it runs, it has failed, or an
+        earlier run has stopped it. This excludes a worker that somebody else has stopped: it stays
+        stopped."""
         facts = self._facts.get(worker.machine)
         if facts is None or owner(facts, desired.UNIT_PATH) != self._alluxio.name:
             return False
-        return facts.unit(desired.UNIT).active == "active" or bool(restart_workers.noted(facts))
+        return facts.unit(desired.UNIT).active != "inactive" or bool(restart_workers.noted(facts))
+
+    def _has_failed(self, worker: AlluxioWorker) -> bool:
+        return self._facts[worker.machine].unit(desired.UNIT).active in ("failed", "activating")
+
+    def unregistered(self) -> list[Problem]:
+        """The declared workers without a permanent key, or without a key under a lease.
+
+        For the end, when the workers of :meth:`plan` are back. A worker that is not installed was
+        never registered: for it there is a warning.
+        """
+        seen = forget_worker.look(self._alluxio, self._etcd)
+        found = [self._keys_of(worker, seen) for worker in self._alluxio.workers]
+        return [problem for problem in found if problem is not None]
+
+    def _keys_of(
+        self, worker: AlluxioWorker, seen: registrations.RegistrationSnapshot
+    ) -> Problem | None:
+        facts = self._facts.get(worker.machine)
+        identity = desired.identity(self._alluxio, facts) if facts is not None else None
+        ids = [desired.worker_id(identity)] if identity is not None else _ids_at(worker, seen)
+        permanent = not self._alluxio.membership.permanent_keys or any(
+            i in seen.authorized for i in ids
+        )
+        # Data from before may have the key of a worker that is stopped; its lease ends.
+        stopped = facts is not None and not self._is_ours(worker)
+        live = not stopped and any(i in seen.live and seen.live[i].key.lease for i in ids)
+        if permanent and live:
+            return None
+        lacks = " and no ".join(
+            name for name, has in (("permanent key", permanent), ("live key", live)) if not has
+        )
+        severity, remedy = "error", f"invoke restart-workers --limit {worker.name}"
+        state = ""
+        if worker.machine in self._absent:
+            state = "; its host did not answer"
+        elif facts is not None and stopped:
+            state, remedy = "; it is stopped", f"invoke start-workers --limit {worker.name}"
+            if owner(facts, desired.UNIT_PATH) != self._alluxio.name:
+                state, severity = "; it is not installed", "warning"
+        where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
+        what = f"has no {lacks} in etcd{state}"
+        return Problem(where, what, remedy, severity, id="worker-keys-missing")
 
 
 def watch(inventory: Inventory, etcd: Etcd) -> Watch | None:
@@ -208,6 +254,12 @@ def _lease(
         if (r.host, r.rpc_port) == at:
             return key.lease
     return 0
+
+
+def _ids_at(worker: AlluxioWorker, seen: registrations.RegistrationSnapshot) -> list[str]:
+    """The ids that are registered at the address of ``worker``, live or not."""
+    entries = {**seen.authorized, **seen.live}
+    return [id for id, entry in entries.items() if forget_worker.is_at(worker, entry)]
 
 
 def _probe(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Probe:

@@ -21,7 +21,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe, merged, restart_mark
-from provision.host.resources import File, Identity, Unit
+from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import forget_worker, moved, start_workers, stop_workers
 from provision.ssh.session import Fleet
@@ -222,7 +222,7 @@ def noted(facts: HostFacts) -> str:
 
 def _restart(facts: HostFacts) -> tuple[Change, ...]:
     pending = facts.pending_restarts | {desired.UNIT}
-    return changes((Unit(desired.UNIT),), replace(facts, pending_restarts=pending))
+    return changes((desired.running(),), replace(facts, pending_restarts=pending))
 
 
 def _resumed(

@@ -511,7 +511,7 @@ def _registered(
                 if external:
                     remedy = "remove alluxio.etcd, or have authentication turned on"
                 return None, [Problem("etcd", what, remedy, id="auth-differs")]
-            mixed = clusters.mixed_up(alluxio.name, clusters.names(client), seen)
+            mixed = clusters.mixed_up(alluxio.name, clusters.names_as_root(etcd, client), seen)
     except ProvisionError as error:
         found = list(error.problems) or [Problem("etcd", error.message, id=error.id)]
         remedy = "run invoke deploy-etcd, or invoke check-nodes to see what is wrong"

@@ -29,7 +29,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change, changes
 from provision.host.ownership import owner
-from provision.host.resources import File, Unit
+from provision.host.resources import File
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
 from provision.inventory.model import AlluxioEtcd
@@ -123,6 +123,34 @@ def disable(inventory: Inventory, etcd: Etcd, seen: AuthState) -> Plan:
     share = max(1, len(restarted) // start_workers.RESTART_SHARE)
     steps += _restarts(inventory, etcd, restarted, share)
     return _plan("disable-auth", inventory, steps)
+
+
+def as_declared(inventory: Inventory, etcd: Etcd) -> Step:
+    """For data of another time: make authentication, its users and roles as the inventory declares
+    them. The workers' files are as declared already; workers that lack their login are restarted by
+    others."""
+    to = "on" if etcd.cluster.auth.enabled else "off"
+
+    def run() -> None:
+        login = _login(inventory)
+        with etcd.any() as client:
+            enabled = client.log_in()
+        known = not enabled or login is None or _accepted(etcd, login)
+        if enabled is etcd.cluster.auth.enabled and known:
+            return
+        seen = observe(inventory, etcd)
+        if to == "on":
+            for call in _users(inventory, etcd, seen):
+                call.do()
+        if enabled is not etcd.cluster.auth.enabled:
+            for call in switch.calls:
+                call.do()
+
+    switch = _switch(etcd, to, EtcdClient.auth_enable if to == "on" else EtcdClient.auth_disable)
+    what = f"authentication {to}, as declared" + (
+        ", with its users and roles" if to == "on" else ""
+    )
+    return replace(switch, calls=(Action(what, run),))
 
 
 def _others(seen: AuthState, lock_out: Sequence[str]) -> tuple[Problem, ...]:
@@ -271,7 +299,7 @@ def _workers(
         facts = seen[w.machine]
         if owner(facts, workers_desired.UNIT_PATH) != alluxio.name:
             continue
-        unit = Unit(workers_desired.UNIT)
+        unit = workers_desired.running()
         runs = facts.unit(unit.name).active in ("active", "activating")
         wanted = [r for r in workers_desired.resources(alluxio, w, tarballs, facts) if _is_site(r)]
         todo = changes([*wanted, *([unit] if runs else [])], facts)

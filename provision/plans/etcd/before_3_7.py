@@ -68,7 +68,7 @@ def snapshot_written(etcd: Etcd, member: EtcdMember) -> Gate:
 
 def _newest(etcd: Etcd, member: EtcdMember) -> int:
     """The entry (raft index) of the newest snapshot on the member's disk; 0 without one."""
-    command = _as_user(etcd.cluster, f"ls {shlex.quote(member.data_dir + '/member/snap')}")
+    command = _as_user(etcd.cluster, f"ls -b {shlex.quote(member.data_dir + '/member/snap')}")
     done = etcd.fleet.session(member.machine).run(command, "look for the newest snapshot")
     if not done.ok:
         raise ProvisionError(

@@ -22,6 +22,7 @@ from provision.host.predict import after
 from provision.host.resources import File, Resource
 from provision.inventory.model import minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
+from provision.plans.etcd import client_urls
 from provision.plans.etcd.certificates import enable_peer_tls
 from provision.plans.etcd.data import alarms
 from provision.plans.etcd.members import declared_changes, member_plan, member_steps
@@ -37,13 +38,15 @@ def plan(
     write: bool = True,
     workers: bool = True,
     remove: Collection[str] = (),
+    lock_out: Sequence[str] = (),
 ) -> Plan:
     """The smallest safe change after which the cluster and its members are as declared.
 
     ``write`` False is for a plan that is only shown: the cluster's CA is not made. ``workers``
     False leaves the workers' endpoint lists as they are when members change. ``remove`` are the
     names of the members that may be removed. Any other undeclared member is left as it is. A newer
-    patch release is left, too, unless ``cluster.downgrade`` is set. Raises
+    patch release is left, too, unless ``cluster.downgrade`` is set. ``lock_out`` are other clusters
+    whose workers may lose a former client URL. Raises
     :class:`PreflightFailed` when there is no plan that this command may carry out.
     """
     cluster = etcd.cluster
@@ -70,8 +73,6 @@ def plan(
     )
     staying = tuple(m for m in declared_changes.settled(cluster, moves) if m not in later)
     known = etcd.with_cluster(replace(cluster, members=staying))
-    # Check this before this tool makes a CA in a folder that lacks the CA which the members trust.
-    tls.require_known(cluster, observed.facts, tls.authority(cluster, observed.facts, write=False))
     ca = tls.authority(cluster, observed.facts, write=write)
     if moves:
         tls.require_settled(cluster, observed.facts, ca)
@@ -108,6 +109,12 @@ def plan(
         # New members are added when etcd takes writes.
         notes.append(_comes_after_the_alarm(moves))
         moves = ()
+    urls = client_urls.former(etcd, staying, observed)
+    waits_for = _before_urls_go(observed, later, alarm)
+    if urls and moves:
+        # Workers are told of members only when every member serves the declared URLs.
+        notes.append(_comes_after_the_urls(moves))
+        moves = ()
     if observed.running is not None:
         names = {m.name for m in cluster.members}
         clean = () if alarm.kinds else sorted(set(observed.running.to_clean) - names)
@@ -116,7 +123,8 @@ def plan(
         )
         made = member_steps.build(etcd, observed, change, ca)
         told_of = member_plan.with_members(inventory, whole.members)
-        member_plan.with_workers(made, told_of, etcd, observed.running, bool(moves), workers)
+        if not urls:
+            member_plan.with_workers(made, told_of, etcd, observed.running, bool(moves), workers)
         steps += made.steps
         notes += made.notes
     rolling = [m for m in staying if m not in down and todo[m.name]]
@@ -150,10 +158,31 @@ def plan(
         after = gates.all_healthy(known)
         steps.append(Step("disarm the alarm NOSPACE", calls=(call,), after=after))
     steps += tls.own_steps(cluster, ca)
+    drops = {m.name: _drops(cluster, m, observed, ca, checks) for m in staying if m.name in urls}
+    options = client_urls.Options(workers, lock_out)
+    ending = client_urls.end(inventory, asked, observed, urls, drops, waits_for, options)
+    steps += ending.steps
+    notes += ending.notes
     guards = tuple(m.machine for m in cluster.members)
     notes += [_no_member(name) for name in differs.unknown]
-    left = (*differs.notes, *_newer(cluster, observed))
+    left = (*differs.notes, *_newer(cluster, observed), *ending.left)
     return Plan("deploy-etcd", cluster.name, tuple(steps), tuple(notes), guards, left)
+
+
+def _before_urls_go(observed: EtcdState, later: Sequence[EtcdMember], alarm: _Alarm) -> str:
+    """What comes before former client URLs go; empty when nothing does."""
+    if later:
+        return f"{', '.join(m.name for m in later)} comes first"
+    if alarm.kinds:
+        return f"the alarm {' and '.join(sorted(alarm.kinds))} comes first"
+    away = [m.member.name for m in observed.health.members if not m.healthy]
+    return f"{', '.join(away)} is not healthy" if away else ""
+
+
+def _comes_after_the_urls(moves: Sequence[MemberChange]) -> Problem:
+    names = ", ".join(dict.fromkeys(m.member.name for m in moves))
+    what = "is added, moved or removed when the change of the client URLs is at its end"
+    return Problem(names, what, client_urls.REPEAT, "warning", id="deploy-first")
 
 
 def _no_member(name: str) -> Problem:
@@ -254,6 +283,22 @@ def _changes(
     return changes(wanted, facts)
 
 
+def _drops(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    observed: EtcdState,
+    ca: tls.Ca | None,
+    checks: bool,
+) -> tuple[Change, ...]:
+    """The changes that drop former client URLs, after the other changes of this plan."""
+    path, facts = layout.config_file(cluster), observed.facts[member.machine]
+    serves = _serves(member, observed)
+    kept = after(_wanted(cluster, member, observed, ca, serves, checks), facts)
+    then = _wanted(cluster, member, observed, ca, serves, checks, former=False)
+    config = next(r for r in then if isinstance(r, File) and r.path == path)
+    return changes([replace(config, restarts=(layout.UNIT,)), desired.unit(member)], kept)
+
+
 def _wanted(
     cluster: EtcdCluster,
     member: EtcdMember,
@@ -261,6 +306,8 @@ def _wanted(
     ca: tls.Ca | None,
     bootstrapped: bool,
     checks: bool,
+    *,
+    former: bool = True,
 ) -> tuple[Resource, ...]:
     facts = observed.facts[member.machine]
     material = tls.material(cluster, member, facts, ca)
@@ -272,6 +319,7 @@ def _wanted(
         facts,
         bootstrapped=bootstrapped,
         checks=checks,
+        former=former,
     )
 
 

@@ -404,7 +404,9 @@ class Steps:
         return found
 
     def _tree(self, hop: Release) -> Tree:
-        return Tree(f"{self.cluster.install_dir}/{hop.version}", hop.artifact)
+        return Tree(
+            f"{self.cluster.install_dir}/{hop.version}", hop.artifact, cluster=self.cluster.name
+        )
 
 
 def _require_release(text: str) -> None:

@@ -31,6 +31,7 @@ from provision.etcd.pki.external_ca import CHAIN, PEM, External
 from provision.files import make_folder, read_bytes
 from provision.host import gather
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.kinds.certificates import signing_request
 from provision.host.ownership import owner
@@ -171,9 +172,10 @@ def export(
         raise PreflightFailed("no request was made", problems, id="preflight-failed")
     if not wanted or _has_all(to, cluster, made.wanted, keys):
         return Plan("export-csrs", cluster.name)
-    calls = [Action(f"write {len(wanted)} requests and {MANIFEST} into {to}", made.write)]
+    here = (Effect.HERE,)
+    calls = [Action(f"write {len(wanted)} requests and {MANIFEST} into {to}", made.write, here)]
     if own:
-        calls.insert(0, Action("make this tool's own key and request", made.make_own))
+        calls.insert(0, Action("make this tool's own key and request", made.make_own, here))
     steps = [Step("make keys and requests on the hosts", tuple(hosts))] if hosts else []
     return Plan(
         "export-csrs", cluster.name, (*steps, Step("write the requests", calls=tuple(calls)))
@@ -251,7 +253,8 @@ def _store(ca: External, name: str, chain: bytes) -> Action:
             keyfiles.replace_file(path, chain, 0o644)
 
     info = certificates.inspect(chain)
-    return Action(f"{path}: signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}", store)
+    what = f"{path}: signed by {info.issuer}, valid until {info.not_after:%Y-%m-%d}"
+    return Action(what, store, (Effect.HERE,))
 
 
 def _store_own(cluster: EtcdCluster, ca: External, chain: bytes) -> Action:
@@ -266,7 +269,7 @@ def _store_own(cluster: EtcdCluster, ca: External, chain: bytes) -> Action:
         imported.renew_own(cluster)
 
     path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CLIENT
-    return Action(f"{stored.what}; used from now on, in {path}", use)
+    return Action(f"{stored.what}; used from now on, in {path}", use, (Effect.HERE,))
 
 
 def _external(cluster: EtcdCluster) -> External:
@@ -286,7 +289,8 @@ def _external(cluster: EtcdCluster) -> External:
 
 def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     files = [
-        Certificate(layout.certificate(cluster, k), cluster.user) for k in desired.kinds(member)
+        Certificate(layout.certificate(cluster, k), "root", group=cluster.user)
+        for k in desired.kinds(member)
     ]
     return Probe(
         resources=(File(layout.UNIT_PATH, None), *files),
@@ -349,7 +353,7 @@ def _ask(
     asked = [f"{'IP' if is_ip(name) else 'DNS'}:{name}" for name in names]
     return Change(
         f"make the key {path}.key.new on the host, and a request for its certificate",
-        ask=signing_request(path, member.name, asked),
+        ask=signing_request(path, member.name, asked, group=cluster.user),
         answer=answer,
     )
 

@@ -22,6 +22,7 @@ from provision.etcd.member import desired
 from provision.etcd.member.desired import Leaf, MemberTls
 from provision.etcd.pki import tls
 from provision.host.diff import changes
+from provision.host.effects import Effect
 from provision.host.predict import after
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.plans.etcd.state.observe import EtcdState, Running
@@ -117,6 +118,7 @@ def _told(etcd: Etcd, member: EtcdMember, member_id: int) -> Step:
             Action(
                 f"update member {member.name}: {member.peer_url}",
                 lambda: reconfigure.update(etcd, member, member_id, others),
+                (Effect.MEMBERS,),
             ),
         ),
         before=gates.require_others_healthy(etcd, member),

@@ -16,9 +16,11 @@ and their certificates, and restart together.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from provision import wait
+from provision.engine.guards import Guard
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates
@@ -30,6 +32,7 @@ from provision.etcd.member.desired import MemberTls
 from provision.etcd.member.membership_diff import as_registered, undeclared_members
 from provision.etcd.pki import certificates, external_ca, imported, own_ca, tls
 from provision.host.diff import changes
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.host.resources import Resource
@@ -59,22 +62,22 @@ def leaves(
     over = cut_off(cluster, observed)
     _require_chosen(over, members)
     steps = tls.finishing(cluster)
-    made = {m.name: _new_leaf(etcd, m, observed.facts[m.machine], ca.signing) for m in over}
+    made = {m.name: new_leaf(etcd, m, observed.facts[m.machine], ca.signing) for m in over}
     steps += _healing(etcd, [made[m.name] for m in over])
     steps += [
-        _new_leaf(etcd, m, observed.facts[m.machine], ca.signing)
+        new_leaf(etcd, m, observed.facts[m.machine], ca.signing)
         for m in gates.order(list(members), observed.health)
         if m not in over
     ]
     if len(members) == len(cluster.members):
         steps.append(tls.own_certificate(cluster, ca.signing))
-    return _plan(cluster, steps)
+    return plan_of(cluster, steps)
 
 
 def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     """Replace the cluster's CA with a new one; go on where an earlier run ended."""
     cluster = etcd.cluster
-    _require_declared(cluster, observed)
+    require_declared(cluster, observed)
     if cluster.tls.ca == "external":
         raise UsageError(
             "this tool cannot replace an external CA: put the new CA into etcd.tls.ca_bundle "
@@ -85,7 +88,7 @@ def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     if needs_outage(cluster, observed):
         return _outage(etcd, observed, write=write)
     if left := tls.finishing(cluster):
-        return _plan(cluster, left)  # all but the end of that replacement is done
+        return plan_of(cluster, left)  # all but the end of that replacement is done
     ca = _authorities(cluster, observed, write=write)
     old, new = ca.current, _successor(cluster, ca, write=write)
     both = dataclasses.replace(ca, next=new).bundle
@@ -94,21 +97,21 @@ def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
     trusted = {m.name: desired.trusted(cluster, facts[m.name]) for m in members}
     steps: list[Step] = []
 
-    pending = [m for m in members if not _all_from(cluster, m, facts[m.name], new)]
+    pending = [m for m in members if not all_from(cluster, m, facts[m.name], new)]
     if pending:
         for m in members:
-            if trusted[m.name] != both or _must_restart(facts[m.name]):
+            if trusted[m.name] != both or must_restart(facts[m.name]):
                 title = f"{m.name} trusts the old and the new CA"
-                steps.append(_new_trust(etcd, m, facts[m.name], both, title))
-                facts[m.name] = after(_trusting(cluster, m, both), facts[m.name])
-    steps += [_new_leaf(etcd, m, facts[m.name], new) for m in pending]
+                steps.append(new_trust(etcd, m, facts[m.name], both, title))
+                facts[m.name] = after(trusting(cluster, m, both), facts[m.name])
+    steps += [new_leaf(etcd, m, facts[m.name], new) for m in pending]
     if ca.signing is not new:
         steps.append(tls.own_certificate(cluster, new))
     for m in members:
-        if desired.trusted(cluster, facts[m.name]) != new.cert_pem or _must_restart(facts[m.name]):
+        if desired.trusted(cluster, facts[m.name]) != new.cert_pem or must_restart(facts[m.name]):
             title = f"{m.name} trusts the new CA only"
-            steps.append(_new_trust(etcd, m, facts[m.name], new.cert_pem, title))
-    return _plan(cluster, [*steps, _retire(cluster, old, new)])
+            steps.append(new_trust(etcd, m, facts[m.name], new.cert_pem, title))
+    return plan_of(cluster, [*steps, _retire(cluster, old, new)])
 
 
 def cut_off(cluster: EtcdCluster, observed: EtcdState) -> tuple[EtcdMember, ...]:
@@ -150,7 +153,7 @@ def lost(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
     """The members of a CA that is not at hand: its folder is lost, or this is another machine."""
     if cluster.tls.ca == "external" or own_ca.expired(cluster.tls.pki_dir, cluster.name):
         return []
-    ca = tls.authority(cluster, observed.facts, write=False)
+    ca = tls.authority(cluster, observed.facts, write=False, replacing=True)
     return tls.unknown(cluster, observed.facts, ca)
 
 
@@ -158,8 +161,7 @@ def require_at_hand(cluster: EtcdCluster, observed: EtcdState) -> None:
     """Raises :class:`PreflightFailed` when the members' CA is lost. An operator who merely works in
     another folder must not be asked for a consent, and give it by habit."""
     if lost(cluster, observed):
-        ca = tls.authority(cluster, observed.facts, write=False)
-        tls.require_known(cluster, observed.facts, ca)
+        tls.authority(cluster, observed.facts, write=False)
 
 
 def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
@@ -175,20 +177,21 @@ def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
         assert ca.next is not None
         old, new = ca.current, ca.next
     else:
-        made = tls.authority(cluster, observed.facts, write=write)
+        made = tls.authority(cluster, observed.facts, write=write, replacing=True)
         assert isinstance(made, own_ca.CaSet)
         new = made.current
     hosts = []
     for m in cluster.members:
         facts = observed.facts[m.machine]
-        leaves = {} if _all_from(cluster, m, facts, new) else _leaves(cluster, m, facts, new, {})
+        leaves = {} if all_from(cluster, m, facts, new) else _leaves(cluster, m, facts, new, {})
         material = MemberTls(m.name, new.cert_pem, leaves.get("peer"), leaves.get("server"))
         hosts.append(_reissued(cluster, m, facts, material))
     # This comes before the gate, because the gate asks the members with this certificate.
     steps = [tls.own_certificate(cluster, new), *_all_at_once(etcd, hosts)]
     if old is not None:
         steps.append(_retire(cluster, old, new))
-    return dataclasses.replace(_plan(cluster, steps), notes=(_replaced(cluster),))
+    notes = (replaced(cluster),)
+    return dataclasses.replace(plan_of(cluster, steps), notes=notes, waives=(Guard.KNOWN_CA,))
 
 
 def _reissued(
@@ -215,11 +218,13 @@ def _retire(cluster: EtcdCluster, old: certificates.Authority, new: certificates
     what = (
         f"{folder / own_ca.CA_CERTIFICATE} is {name}; the old one goes to {own_ca.RETIRED}/{gone}"
     )
-    call = Action(what, lambda: own_ca.finish_replacement(cluster.tls.pki_dir, cluster.name))
+    directory = cluster.tls.pki_dir
+    do = functools.partial(own_ca.finish_replacement, directory, cluster.name)
+    call = Action(what, do, (Effect.HERE,))
     return Step("retire the old CA", calls=(call,))
 
 
-def _replaced(cluster: EtcdCluster) -> Problem:
+def replaced(cluster: EtcdCluster) -> Problem:
     path = own_ca.home(cluster.tls.pki_dir, cluster.name) / own_ca.CA_CERTIFICATE
     if cluster.tls.ca == "external":
         path = cluster.tls.ca_bundle or path
@@ -277,15 +282,15 @@ def _imported(etcd: Etcd, observed: EtcdState, members: Sequence[EtcdMember]) ->
             material = MemberTls(m.name, ca.bundle, pair.get("peer"), pair.get("server"))
             hosts.append(_reissued(cluster, m, facts, material))
         steps = [*imported.own_step(cluster), *_all_at_once(etcd, hosts)]
-        return dataclasses.replace(_plan(cluster, steps), notes=(*told, _replaced(cluster)))
+        return dataclasses.replace(plan_of(cluster, steps), notes=(*told, replaced(cluster)))
     steps = []
     healing: list[Step] = []
     leaves: list[Step] = []
     for m in gates.order(list(cluster.members), observed.health):
         facts = observed.facts[m.machine]
-        if desired.trusted(cluster, facts) != ca.bundle or _must_restart(facts):
+        if desired.trusted(cluster, facts) != ca.bundle or must_restart(facts):
             title = f"{m.name} trusts the CAs of {cluster.tls.ca_bundle}"
-            steps.append(_new_trust(etcd, m, facts, ca.bundle, title))
+            steps.append(new_trust(etcd, m, facts, ca.bundle, title))
         chosen = {k: imported.choose(cluster, m, k, facts, ca) for k in desired.kinds(m)}
         new = {k: c for k, c in chosen.items() if c.new is not None and m in members}
         if new:
@@ -301,27 +306,23 @@ def _imported(etcd: Etcd, observed: EtcdState, members: Sequence[EtcdMember]) ->
         what = "every imported certificate is already in place"
         remedy = "invoke export-csrs --all --to DIR, have them signed, invoke import-certs DIR"
         told = (Problem(cluster.name, what, remedy, "warning", id="external-certificate-needed"),)
-    return dataclasses.replace(_plan(cluster, steps), notes=told)
+    return dataclasses.replace(plan_of(cluster, steps), notes=told)
 
 
-def _plan(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
+def plan_of(cluster: EtcdCluster, steps: Sequence[Step]) -> Plan:
     return Plan(
         "rotate-certs", cluster.name, tuple(steps), guards=tuple(m.machine for m in cluster.members)
     )
 
 
 def _authorities(cluster: EtcdCluster, observed: EtcdState, *, write: bool) -> own_ca.CaSet:
-    if not own_ca.expired(cluster.tls.pki_dir, cluster.name):
-        # Check this before a CA is made in a folder that lacks the CA which the members trust.
-        known = tls.authority(cluster, observed.facts, write=False)
-        tls.require_known(cluster, observed.facts, known)
     ca = tls.authority(cluster, observed.facts, write=write)
     _require_some(cluster, observed)
     assert isinstance(ca, own_ca.CaSet)  # an external CA has functions of its own
     return ca
 
 
-def _require_declared(cluster: EtcdCluster, observed: EtcdState) -> None:
+def require_declared(cluster: EtcdCluster, observed: EtcdState) -> None:
     """Raises :class:`PreflightFailed` for members that the inventory does not have: they would not
     get the new CA."""
     if observed.running is None:
@@ -387,7 +388,7 @@ def _successor(cluster: EtcdCluster, ca: own_ca.CaSet, *, write: bool) -> certif
     return made.next
 
 
-def _all_from(
+def all_from(
     cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, authority: certificates.Authority
 ) -> bool:
     names = desired.sans(member)
@@ -400,28 +401,28 @@ def _all_from(
     )
 
 
-def _must_restart(facts: HostFacts) -> bool:
+def must_restart(facts: HostFacts) -> bool:
     """Whether the host has a new file that the running etcd has not read, left by a killed run."""
     return layout.UNIT in facts.pending_restarts
 
 
-def _new_trust(
+def new_trust(
     etcd: Etcd,
     member: EtcdMember,
     facts: HostFacts,
     bundle: bytes,
     title: str,
 ) -> Step:
-    todo = changes(_trusting(etcd.cluster, member, bundle), facts)
+    todo = changes(trusting(etcd.cluster, member, bundle), facts)
     return rolling_step(etcd, member, title, todo)
 
 
-def _trusting(cluster: EtcdCluster, member: EtcdMember, bundle: bytes) -> list[Resource]:
+def trusting(cluster: EtcdCluster, member: EtcdMember, bundle: bytes) -> list[Resource]:
     """The resources of a running member that trusts ``bundle``."""
     return [*desired.tls_files(cluster, MemberTls(member.name, bundle)), desired.unit(member)]
 
 
-def _new_leaf(
+def new_leaf(
     etcd: Etcd,
     member: EtcdMember,
     facts: HostFacts,

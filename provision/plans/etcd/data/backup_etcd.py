@@ -23,6 +23,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backups
 from provision.etcd.member.backups import STAMP
 from provision.files import make_folder, read_text, require_regular
+from provision.host.effects import Effect
 from provision.inventory.resolved import EtcdMember, Inventory
 from provision.text import size
 
@@ -75,7 +76,8 @@ def step(inventory: Inventory, etcd: Etcd, directory: Path | None = None) -> Ste
     def do() -> None:
         take(etcd, into)
 
-    return Step("back up etcd", calls=(Action(f"save a verified snapshot in {into}", do),))
+    here = (Effect.HERE,)
+    return Step("back up etcd", calls=(Action(f"save a verified snapshot in {into}", do, here),))
 
 
 def take(

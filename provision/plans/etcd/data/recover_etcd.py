@@ -23,7 +23,7 @@ from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import gather
+from provision.host import gather, safely
 from provision.host.diff import Change
 from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.ownership import owner
@@ -103,15 +103,17 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
         raise PreflightFailed("a data disk is not mounted", away, id="member-data-lost")
     _fit(cluster, chosen, facts[chosen.machine])
     _of_the_chosen(cluster, chosen)
-    key = hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
+    key = _key(cluster, name)
     begun = recovery_marker.newest({m.name: m for m in cluster.members}, facts)
+    if begun is not None and begun.key != key and _gave_up(cluster, begun, facts):
+        begun = None
     if begun is not None and (begun.command, begun.key) != ("recover", key):
         raise PreflightFailed(
-            f"a {begun.command} of {begun.id} is not finished",
+            f"{begun.title} of {begun.id} is not finished",
             [
                 Problem(
                     cluster.name,
-                    f"a {begun.command} is not done",
+                    f"{begun.title} is not done",
                     "finish that one first",
                     id="recovery-unfinished",
                 )
@@ -161,6 +163,23 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
         return found
     alone = health.observe(etcd.with_cluster(replace(cluster, members=(chosen,))))
     return replace(found, joined=frozenset(r.name for r in alone.registered if not r.is_learner))
+
+
+def _key(cluster: EtcdCluster, name: str) -> str:
+    return hashlib.sha256(f"{cluster.name} {name}".encode()).hexdigest()
+
+
+def _gave_up(
+    cluster: EtcdCluster, begun: RecoveryMarker, facts: Mapping[Machine, HostFacts]
+) -> bool:
+    """Whether an unfinished recovery has made no new cluster, so that another member can be chosen.
+    Its data may be damaged: etcd shows it only when it is started with the data."""
+    if begun.command != "recover":
+        return False
+    first = next((m for m in cluster.members if _key(cluster, m.name) == begun.key), None)
+    if first is None or first.machine not in facts:
+        return False
+    return (facts[first.machine].text(_stamp(first)) or "").strip() != begun.id
 
 
 def _diverged(seen: ClusterHealth, etcd: Etcd) -> bool:
@@ -231,10 +250,13 @@ def _stamp(member: EtcdMember) -> str:
 
 def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     tool, db = scratch.tool(cluster), shlex.quote(f"{member.data_dir}/member/snap/db")
-    # The command reads a copy: the database of a running process is locked.
-    status = (
+    # The command reads a copy: the database of a running process is locked. etcd's user reads it:
+    # by its name, root could be led to another file, and the file may be made to mislead the tool.
+    status = safely.as_owner(
+        member.data_dir,
         f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX); cp --reflink=auto {db} $t/db && "
-        f"ETCDCTL_API=3 timeout 60 {shlex.quote(tool)} snapshot status $t/db -w json; rm -rf $t"
+        f"ETCDCTL_API=3 timeout 60 {shlex.quote(tool)} snapshot status $t/db -w json; rm -rf $t",
+        seconds=90,
     )
     return Probe(
         resources=(
@@ -301,12 +323,16 @@ def _of_the_chosen(cluster: EtcdCluster, chosen: EtcdMember) -> None:
 def _keep(chosen: EtcdMember, mark: RecoveryMarker) -> Change:
     here = shlex.quote(f"{chosen.data_dir}/member")
     old = shlex.quote(restore_etcd.kept(chosen, mark))
-    return Change(
-        f"keep a copy of {chosen.data_dir}/member as {restore_etcd.kept(chosen, mark)}",
+    script = (
+        f"set -e\n"
         f"if [ ! -e {old} ]; then\n"
         f"  rm -rf {old}.part; cp -a {here} {old}.part; sync -f {old}.part\n"
         f"  mv -T {old}.part {old}\n"
-        f"fi",
+        f"fi"
+    )
+    return Change(
+        f"keep a copy of {chosen.data_dir}/member as {restore_etcd.kept(chosen, mark)}",
+        safely.as_owner(chosen.data_dir, script, seconds=600),
         disrupts=True,
         seconds=600,
     )
@@ -315,13 +341,18 @@ def _keep(chosen: EtcdMember, mark: RecoveryMarker) -> Change:
 def _force(cluster: EtcdCluster, chosen: EtcdMember, mark: RecoveryMarker) -> Change:
     q, user = shlex.quote, cluster.user
     port = 20000 + secrets.randbelow(9999)
+    stamp = f"echo {mark.id} >{q(_stamp(chosen))} && sync -f {q(chosen.data_dir)}"
     script = f"""\
+cd /
 {layout.refuse_running()}
-c=$(mktemp {STATE_DIR}/recover.XXXXXX)
+# etcd's user may read what is in this folder, and change nothing.
+d=$(mktemp -d {STATE_DIR}-recover.XXXXXX)
+chmod 0750 "$d"; chown root:{user} "$d"
+c=$d/conf
 grep -v '^listen-client-urls:' {q(layout.config_file(cluster))} >"$c"
 echo 'listen-client-urls: "http://127.0.0.1:{port}"' >>"$c"
 echo 'force-new-cluster: true' >>"$c"
-chown {user} "$c"
+chmod 0644 "$c"
 (
   cd /
   {layout.as_user(cluster)} {q(layout.tool(cluster, "etcd"))} \
@@ -342,10 +373,9 @@ chown {user} "$c"
   done
   kill -TERM $pid
   wait $pid || :
-) || {{ rm -f "$c" "$c.log" "$c.out"; exit 1; }}
-rm -f "$c" "$c.log" "$c.out"
-echo {mark.id} >{q(_stamp(chosen))}
-sync -f {q(chosen.data_dir)}"""
+) || {{ rm -rf "$d"; exit 1; }}
+rm -rf "$d"
+{safely.as_user(user, f"sh -c {q(stamp)}")}"""
     what = "run etcd once with force-new-cluster: it forgets the other members"
     return Change(what, script, disrupts=True, seconds=FORCED_WITHIN * 6)
 

@@ -1,39 +1,48 @@
 """``restore-etcd``: restores every member from one snapshot, and keeps the old data aside.
 
 It follows etcd's "Disaster recovery" guide: all members come from the same file, with a new cluster
-token, so that a member with the old data can never join them. Two kinds of files on the hosts make
-a killed run safe. A mark is on each host from before the first stop until after the last check
-(:mod:`provision.etcd.member.recovery_marker`). A file in each restored ``member`` directory names
-the restore that made it. All members are stopped before the first is restored, and all are restored
-before the first is started.
+token, so that a member with the old data can never join them.
+
+Nothing is stopped before the file is proven (:mod:`provision.plans.etcd.data.snapshot_proof`) and
+restored into a side folder on every host. The side folder is never started there: it has the real
+peer URLs. Then all members stop, the side folders take the place of the data, and all members
+start. :mod:`provision.plans.etcd.data.undo_restore` is the way back.
+
+Two kinds of files on the hosts make a killed run safe. A mark is on each host from before the first
+stop until after the last check (:mod:`provision.etcd.member.recovery_marker`). A file in each
+restored ``member`` directory names the restore that made it: it is the last that is written there,
+so a side folder without it is not complete.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
-from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy
-from provision.etcd.cluster import gates, health, scratch
+from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy, UsageError
+from provision.etcd.api.values import Login
+from provision.etcd.cluster import gates, health, last_seen, scratch
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import disks, gather
+from provision.host import disks, gather, safely
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.plans.etcd.data import alarms, backup_etcd
+from provision.plans.etcd.data import alarms, backup_etcd, snapshot_proof
+from provision.plans.etcd.data.snapshot_proof import Proof
 from provision.ssh.session import Session, failures
-from provision.text import printable, size
+from provision.text import number, printable, size
 
 #: Room in sizes of the file: the uploaded file, the restored database, and its write-ahead log.
 ROOM, WAL_BYTES = 2, 140 << 20
@@ -43,21 +52,36 @@ BUMP = 1_000_000_000
 BUMPS_SINCE = (3, 6)
 
 
+#: The first field of the lines that a side folder has from the prepare step.
+_PREPARED = "prepared"
+
+
 @dataclass(frozen=True, slots=True)
 class RestoreState:
-    """Everything the plan is made from."""
+    """Everything the plan is made from. ``proof`` None: no member needs the file any more.
+    ``without``: the members of this etcd that the inventory does not have."""
 
     file: Path
     sha256: str
     facts: Mapping[Machine, HostFacts]
     mark: RecoveryMarker
     continues: bool
+    proof: Proof | None = None
+    without: tuple[str, ...] = ()
 
 
-def observe(etcd: Etcd, file: Path, *, bump: bool = True) -> RestoreState:
-    """Check ``file`` and look at every member's host.
+def observe(
+    etcd: Etcd,
+    file: Path,
+    *,
+    bump: bool = True,
+    without: Collection[str] = (),
+    workers: Login | None = None,
+) -> RestoreState:
+    """Check ``file``, look at every member's host, and prove the file in a scratch member.
 
-    Raises :class:`PreflightFailed` with every problem found; nothing is changed.
+    ``without`` names the members that are to be left out, ``workers`` is the workers' login to
+    etcd. Raises :class:`PreflightFailed` with every problem found; nothing is changed.
     """
     cluster = etcd.cluster
     digest = backup_etcd.check(file)
@@ -76,34 +100,44 @@ def observe(etcd: Etcd, file: Path, *, bump: bool = True) -> RestoreState:
     ]
     if problems:
         raise PreflightFailed("preflight failed", problems, id="preflight-failed")
-    return RestoreState(file, digest, facts, mark, continues)
+    left_out = _left_out(etcd, facts.values())
+    _require_all(left_out, without, continues=continues)
+    proof = None
+    if not all(_restored(m, facts[m.machine], mark) for m in cluster.members):
+        proof = snapshot_proof.prove(etcd, file, digest, workers)
+    return RestoreState(file, digest, facts, mark, continues, proof, left_out)
 
 
 def plan(etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
-    """Upload, stop all, restore all, start all, and verify."""
+    """Upload, restore into a side folder, stop all, swap all, start all, and verify."""
     cluster, mark = etcd.cluster, observed.mark
     facts = {m.name: observed.facts[m.machine] for m in cluster.members}
     left = [m for m in cluster.members if not _restored(m, facts[m.name], mark)]
+    unprepared = [m for m in left if not _prepared(m, facts[m.name], mark)]
     steps: list[Step] = []
-    without = [m for m in left if not _uploaded(m, facts[m.name], observed.sha256)]
+    without = [m for m in unprepared if not _uploaded(m, facts[m.name], observed.sha256)]
     if without:
         names = ", ".join(m.name for m in without)
         send = Action(
             f"send {observed.file.name} ({size(observed.file.stat().st_size)}) to {names}",
             lambda: _send(etcd, observed, without),
+            (Effect.HOST,),
         )
         steps.append(Step("upload the snapshot", calls=(send,)))
+    steps += step(
+        "restore into a side folder on every host",
+        unprepared,
+        lambda m: _prepare(cluster, m, observed, bump=bump),
+    )
     if left:
         stopping = [m for m in cluster.members if not stopped(m, facts[m.name], mark)]
-        steps += _step(
+        steps += step(
             "stop every member", stopping, lambda m: recovery_marker.stop(m, mark, cluster.user)
         )
-        steps += _step(
-            "restore every member", left, lambda m: _restore(cluster, m, observed, bump=bump)
-        )
+        steps += step("restore every member", left, lambda m: _swap(cluster, m, mark))
     starting = [m for m in cluster.members if left or not running(facts[m.name])]
-    verify = _verified(etcd)
-    steps += _step("start all members together", starting, recovery_marker.start, after=verify)
+    verify = verified(etcd)
+    steps += step("start all members together", starting, recovery_marker.start, after=verify)
     if not steps:  # an earlier run has done all of this
         steps.append(Step("verify the restored cluster", after=verify))
     steps.append(Step("check the alarms", calls=(alarms.settle(etcd),)))
@@ -112,16 +146,16 @@ def plan(etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
 
 
 def finish(etcd: Etcd, observed: RestoreState) -> Plan:
-    """When the members and the workers are back: remove the marks and the uploads."""
+    """When the members and the workers are back: remove the marks, the uploads and what is left of
+    the side folders."""
     cluster = etcd.cluster
-    uploads = {m.name: _upload_path(m, observed.sha256) for m in cluster.members}
-    steps = _step(
-        "finish",
-        list(cluster.members),
+
+    def clear(m: EtcdMember) -> Change:
         # The noted state of the cluster belongs to another history now.
-        lambda m: recovery_marker.clear(m, uploads[m.name], layout.last_seen(cluster)),
-        before=_verified(etcd),
-    )
+        more = _upload_path(m, observed.sha256), side(m, observed.mark), layout.last_seen(cluster)
+        return recovery_marker.clear(m, *more)
+
+    steps = step("finish", list(cluster.members), clear, before=verified(etcd))
     return Plan("restore-etcd", cluster.name, tuple(steps))
 
 
@@ -140,8 +174,8 @@ def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
     """Shell lines that first keep the data of ``member`` aside, and then put the directory ``new``
     in its place. If they are killed between any two lines, a second run does the rest."""
     here, old = shlex.quote(f"{member.data_dir}/member"), shlex.quote(kept(member, mark))
-    return (
-        f"if [ -e {here} ]; then\n"
+    script = (
+        f"set -e\nif [ -e {here} ]; then\n"
         f"  if [ -e {old} ]; then\n"
         f"    echo {here} and {old} are both there: move one away, none is deleted >&2; exit 1\n"
         f"  fi\n"
@@ -150,6 +184,8 @@ def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
         f"mv -T {shlex.quote(new)} {here}\n"
         f"sync -f {here}"
     )
+    # The folder is etcd's: its user does it.
+    return safely.as_owner(member.data_dir, script)
 
 
 def _key(cluster: EtcdCluster, digest: str, bump: bool) -> str:
@@ -159,8 +195,43 @@ def _key(cluster: EtcdCluster, digest: str, bump: bool) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _stamp(member: EtcdMember) -> str:
+def stamp(member: EtcdMember) -> str:
+    """The file in the data in use that names the restore that made it."""
     return f"{member.data_dir}/member/restored-by"
+
+
+def origin(member: EtcdMember) -> str:
+    """The file in the data in use that says what the restore made it from: see :class:`Origin`."""
+    return f"{member.data_dir}/member/restored-from"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The first revision of the restored cluster, its members with their peer URLs, and the members
+    that were left out."""
+
+    revision: int
+    members: str
+    without: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return f"{self.revision} {self.members} {','.join(self.without) or '-'}"
+
+
+def read_origin(member: EtcdMember, facts: HostFacts) -> Origin | None:
+    """What the data in use was restored from; None when it does not say. The facts come from a
+    probe with ``File(origin(member), None)``."""
+    fields = (facts.text(origin(member)) or "").split()
+    revision = number(fields[0]) if len(fields) == 3 else None
+    if revision is None:
+        return None
+    return Origin(revision, fields[1], () if fields[2] == "-" else tuple(fields[2].split(",")))
+
+
+def side(member: EtcdMember, mark: RecoveryMarker) -> str:
+    """The side folder. It is on the disk of the data, so that a rename puts it in place."""
+    return f"{member.data_dir}/restoring-{mark.id}"
 
 
 def _upload_path(member: EtcdMember, sha256: str) -> str:
@@ -173,12 +244,74 @@ def _probe(cluster: EtcdCluster, member: EtcdMember, sha256: str) -> Probe:
             File(layout.UNIT_PATH, None),
             File(layout.config_file(cluster), None),
             File(recovery_marker.path(member), None),
-            File(_stamp(member), None),
+            File(stamp(member), None),
+            File(layout.last_seen(cluster), None),
             File(_upload_path(member, sha256), None, secret=True),
         ),
         paths=(f"{member.data_dir}/member", member.data_dir, scratch.tool(cluster)),
         units=(layout.UNIT,),
         disks=(member.data_dir,),
+        commands={_PREPARED: _complete_folders(cluster, member)},
+    )
+
+
+def _complete_folders(cluster: EtcdCluster, member: EtcdMember) -> str:
+    """The command that lists the complete side folders, as etcd's user: name, and stamp in it."""
+    script = (
+        f"cd {shlex.quote(member.data_dir)} || exit 0; for d in restoring-*; do "
+        '[ ! -f "$d/member/restored-by" ] || '
+        'echo "$d $(head -c 40 "$d/member/restored-by")"; done'
+    )
+    return f"{layout.as_user(cluster)} sh -c {shlex.quote(script)}"
+
+
+def _left_out(etcd: Etcd, facts: Iterable[HostFacts]) -> tuple[str, ...]:
+    """The members of this etcd that the inventory does not have.
+
+    A member that answers knows them. With etcd down, the last run's note does, or else the
+    configurations of the hosts: they name the members of the first start.
+    """
+    cluster, hosts = etcd.cluster, list(facts)
+    declared = {m.name for m in cluster.members}
+    urls = {m.peer_url for m in cluster.members}
+    if registered := health.observe(etcd).registered:
+        names = {r.name or r.peer_urls[0] for r in registered if not urls & {*r.peer_urls}}
+    elif (note := last_seen.read(cluster, hosts)) is not None and note.members:
+        names = set(note.members)
+    else:
+        config = layout.config_file(cluster)
+        names = {n for f in hosts for n in desired.initial_members(f.text(config) or "")}
+    return tuple(sorted(names - declared))
+
+
+def _require_all(left_out: Collection[str], without: Collection[str], *, continues: bool) -> None:
+    """Raises :class:`PreflightFailed` unless ``without`` names every member that is left out, and
+    :class:`UsageError` for another name."""
+    if unknown := sorted(set(without) - set(left_out)):
+        if continues:  # the restored cluster does not know them any more
+            return
+        there = ", ".join(left_out) or "none"
+        raise UsageError(
+            f"--without: {unknown[0]} is no member that the inventory lacks (there: {there})",
+            id="name-unknown",
+        )
+    missing = sorted(set(left_out) - set(without))
+    if not missing:
+        return
+    remedy = "add it to etcd.members; if it is gone for good, add --without " + ",".join(left_out)
+    raise PreflightFailed(
+        "the inventory does not have every member of this etcd",
+        [
+            Problem(
+                name,
+                "is a member of this etcd and not in the inventory: it would go on with the old "
+                "data, beside the restored cluster",
+                remedy,
+                id="member-not-declared",
+            )
+            for name in missing
+        ],
+        id="member-not-declared",
     )
 
 
@@ -222,7 +355,8 @@ def _problems(
         return [away]
     disk = facts.disks.get(member.data_dir)
     needed = length * ROOM + WAL_BYTES
-    if disk is None or disk.available >= needed or _restored(member, facts, mark):
+    done = _restored(member, facts, mark) or _prepared(member, facts, mark)
+    if disk is None or disk.available >= needed or done:
         return []
     return [
         Problem(
@@ -237,7 +371,13 @@ def _problems(
 
 
 def _restored(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
-    return (facts.text(_stamp(member)) or "").strip() == mark.id
+    return (facts.text(stamp(member)) or "").strip() == mark.id
+
+
+def _prepared(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
+    """Whether the side folder of this restore is complete."""
+    lines = facts.commands.get(_PREPARED, "").splitlines()
+    return f"restoring-{mark.id} {mark.id}" in lines
 
 
 def _uploaded(member: EtcdMember, facts: HostFacts, sha256: str) -> bool:
@@ -268,12 +408,17 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
     def work(session: Session) -> None:
         member = by_machine[session.machine]
         path = shlex.quote(_upload_path(member, observed.sha256))
-        command = (
-            f"set -e; umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
+        script = (
+            f"umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
             f'cat >"$t"\n'
             f'echo "{observed.sha256}  $t" | sha256sum -c --status || '
             "{ echo sha256 differs after the upload >&2; exit 1; }\n"
-            f'chown {cluster.user}:{cluster.user} "$t"; sync -f "$t"; mv -f "$t" {path}'
+            f'sync -f "$t"; mv -f "$t" {path}'
+        )
+        command = (
+            # A new disk's top folder is root's. The file is written by the folder's owner.
+            f"chown {cluster.user}:{cluster.user} {shlex.quote(member.data_dir)}; cd /\n"
+            f"{layout.as_user(cluster)} sh -ec {shlex.quote(script)}"
         )
         with observed.file.open("rb") as body:
             result = session.feed(command, body, "upload the snapshot")
@@ -292,11 +437,14 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
         )
 
 
-def _restore(
+def _prepare(
     cluster: EtcdCluster, member: EtcdMember, observed: RestoreState, *, bump: bool
 ) -> Change:
-    mark = observed.mark
-    new = f"{member.data_dir}/restoring-{mark.id}"
+    """Restore into the side folder, beside the data in use. Earlier side folders go: they are never
+    started, and an earlier run that needs one has left its mark."""
+    mark, new, q = observed.mark, side(member, observed.mark), shlex.quote
+    assert observed.proof is not None
+    revision = observed.proof.revision
     command = [
         *(scratch.tool(cluster), "snapshot", "restore", _upload_path(member, observed.sha256)),
         *("--data-dir", new, "--name", member.name),
@@ -306,23 +454,44 @@ def _restore(
     ]
     if bump and bumps(cluster):
         command += ["--bump-revision", str(BUMP), "--mark-compacted"]
-    user = cluster.user
+        revision += BUMP
+    user, as_user = cluster.user, layout.as_user(cluster)
+    made = Origin(revision, cluster.initial_cluster, observed.without)
+    last = (
+        f"echo {q(made.text)} >{q(new)}/member/restored-from\n"
+        f"sync -f {q(new)}\n"
+        f"echo {mark.id} >{q(new)}/member/restored-by\n"
+        f"sync -f {q(new)}"
+    )
     script = f"""\
 cd /
-{layout.refuse_running()}
 # A new disk's top folder is root's.
-chown {user}:{user} {shlex.quote(member.data_dir)}; chmod 0700 {shlex.quote(member.data_dir)}
-rm -rf {shlex.quote(new)}
-ETCDCTL_API=3 {layout.as_user(cluster)} {shlex.join(command)} >/dev/null
-echo {mark.id} >{shlex.quote(new)}/member/restored-by
-sync -f {shlex.quote(new)}
+chown {user}:{user} {q(member.data_dir)}; chmod 0700 {q(member.data_dir)}
+rm -rf {q(member.data_dir)}/restoring-*
+{layout.low_priority()}
+ETCDCTL_API=3 {as_user} $low {shlex.join(command)} >/dev/null
+{as_user} sh -ec {q(last)}"""
+    what = f"restore into {new}, beside the data in use"
+    seconds = 120 + observed.file.stat().st_size / scratch.RESTORED_PER_SECOND
+    return Change(what, script, seconds=int(seconds))
+
+
+def _swap(cluster: EtcdCluster, member: EtcdMember, mark: RecoveryMarker) -> Change:
+    new, old = side(member, mark), kept(member, mark)
+    read = f"cat {shlex.quote(new)}/member/restored-by"
+    script = f"""\
+{layout.refuse_running()}
+[ "$({layout.as_user(cluster)} {read})" = {mark.id} ] || {{
+  echo {shlex.quote(new)} is not complete >&2; exit 1
+}}
 {aside(member, mark, f"{new}/member")}
 rm -rf {shlex.quote(new)}"""
-    what = f"restore {member.data_dir}/member; its old data goes to {kept(member, mark)}"
-    return Change(what, script, disrupts=True, seconds=120 + (observed.file.stat().st_size >> 20))
+    what = f"restore {member.data_dir}/member from {new}; its old data goes to {old}"
+    return Change(what, script, disrupts=True, seconds=120)
 
 
-def _verified(etcd: Etcd) -> Gate:
+def verified(etcd: Etcd) -> Gate:
+    """All members are healthy, and form one cluster."""
     # The snapshot may have been taken while an alarm stood. The alarm is disarmed after this gate.
     healthy = gates.all_healthy(etcd, standing=alarms.KINDS)
 
@@ -338,13 +507,14 @@ def _verified(etcd: Etcd) -> Gate:
     return Gate(f"one cluster again: {healthy.title}", check)
 
 
-def _step(
+def step(
     title: str,
     members: list[EtcdMember],
     change: object,
     before: Gate | None = None,
     after: Gate | None = None,
 ) -> list[Step]:
+    """The step that makes ``change`` on the hosts of ``members``; none without members."""
     assert callable(change)
     hosts = tuple(HostChanges(m.name, m.machine, (change(m),)) for m in members)
     return [Step(title, hosts, before=before, after=after)] if hosts else []
@@ -357,7 +527,8 @@ def _notes(cluster: EtcdCluster, observed: RestoreState, bump: bool) -> tuple[Pr
             f"continues the restore begun at {observed.mark.id}"
             if observed.continues
             else "everything written after the snapshot is gone from the restored cluster",
-            f"the old data stays on each host as member.before-restore-{observed.mark.id}",
+            f"the old data stays on each host as member.before-restore-{observed.mark.id}; invoke "
+            "restore-etcd --undo goes back to it, until kept-data deletes it",
             "warning",
             id="data-loss-ahead",
         ),
@@ -369,6 +540,16 @@ def _notes(cluster: EtcdCluster, observed: RestoreState, bump: bool) -> tuple[Pr
             "warning",
             id="data-loss-ahead",
         ),
+    ]
+    notes += [
+        Problem(
+            name,
+            "is left out: it is not a member of the restored cluster",
+            f"never start it again with its old data; invoke add-member --name {name} takes it in",
+            "warning",
+            id="data-loss-ahead",
+        )
+        for name in observed.without
     ]
     if not (bump and bumps(cluster)):
         notes.append(

@@ -25,14 +25,28 @@ from provision.inventory.resolved import EtcdMember, Inventory, Machine
 from provision.ssh.session import Fleet
 from provision.text import number, size
 
-_NAME = re.compile(r"member\.(removed|before-restore|before-recover)-([0-9]{8}T[0-9]{6}Z)")
-_SHOWN = {"removed": "removal", "before-restore": "restore", "before-recover": "recovery"}
+_NAME = re.compile(
+    r"(?:member\.(removed|before-restore|before-recover|before-undo)|(restoring))"
+    r"-([0-9]{8}T[0-9]{6}Z)"
+)
+#: An uploaded snapshot; a killed upload has a suffix.
+_UPLOAD = re.compile(r"restore-[0-9a-f]{16}\.db(\.[0-9A-Za-z]{6})?")
+_SHOWN = {
+    "removed": "removal",
+    "before-restore": "restore",
+    "before-recover": "recovery",
+    "before-undo": "undone restore",
+    "restoring": "killed restore",
+}
 _LABEL = "kept"
+#: The last second that a time can have (the year 9999).
+_LAST = 253402300799
 
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """One folder of a member's former data, kept since ``when`` (UTC); ``bytes`` on the disk."""
+    """One folder of a member's former data, kept since ``when`` (UTC); ``bytes`` on the disk. Or a
+    folder or file that a killed restore has left."""
 
     member: EtcdMember
     name: str
@@ -45,9 +59,9 @@ class Retained:
 
     @property
     def why(self) -> str:
-        """Why it was kept aside: a removal, a restore or a recovery."""
+        """Why it was kept aside, or which command has left it there."""
         found = _NAME.fullmatch(self.name)
-        return _SHOWN[found.group(1)] if found else ""
+        return _SHOWN[found[1] or found[2]] if found else _SHOWN["restoring"]
 
     def document(self) -> dict[str, object]:
         return {
@@ -118,9 +132,15 @@ def plan(inventory: Inventory, observed: RetainedState, delete: Collection[str])
 
 
 def sizes(member: EtcdMember) -> str:
-    """The command that lists the kept folders; its label is ``kept NAME``."""
-    there = f"{shlex.quote(member.data_dir)}/member.*"
-    return f'for d in {there}; do [ ! -d "$d" ] || [ -L "$d" ] || du -sk "$d"; done'
+    """The command that lists the kept folders and the uploads that a restore has left; its label is
+    ``kept NAME``. An upload has its time as a third field."""
+    data = shlex.quote(member.data_dir)
+    return (
+        f'for d in {data}/member.* {data}/restoring-*; do [ ! -d "$d" ] || [ -L "$d" ] || '
+        f'du -sk "$d"; done\n'
+        f'for f in {data}/restore-*.db*; do [ ! -f "$f" ] || [ -L "$f" ] || '
+        f'echo "$(du -k "$f")$(stat -c "\t%Y" "$f")"; done'
+    )
 
 
 def _probe(member: EtcdMember) -> Probe:
@@ -135,9 +155,10 @@ def read(member: EtcdMember, facts: HostFacts) -> list[Retained]:
     """The folders in a host's answer to :func:`sizes`."""
     found = []
     for line in facts.commands.get(f"{_LABEL} {member.name}", "").splitlines():
-        count, _, path = line.partition("\t")
+        count, _, rest = line.partition("\t")
+        path, _, seconds = rest.partition("\t")
         folder, _, name = path.rpartition("/")
-        when = _since(name)
+        when = _uploaded(name, seconds) if seconds else _since(name)
         blocks = number(count)
         if folder == member.data_dir and blocks is not None and when is not None:
             found.append(Retained(member, name, when, blocks << 10))
@@ -149,6 +170,14 @@ def _since(name: str) -> datetime | None:
     if (match := _NAME.fullmatch(name)) is None:
         return None
     try:
-        return datetime.strptime(match.group(2), STAMP).replace(tzinfo=timezone.utc)
+        return datetime.strptime(match.group(3), STAMP).replace(tzinfo=timezone.utc)
     except ValueError:
         return None
+
+
+def _uploaded(name: str, seconds: str) -> datetime | None:
+    """When a snapshot of this name was sent to the host; None for another file."""
+    time = number(seconds)
+    if _UPLOAD.fullmatch(name) is None or time is None or time > _LAST:
+        return None
+    return datetime.fromtimestamp(time, timezone.utc)

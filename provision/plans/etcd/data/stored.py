@@ -239,6 +239,8 @@ def probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
         folder = shlex.quote(backup.dir)
         commands[_LABEL] = (
             f"find {folder} -maxdepth 1 -type f \\( -name '*.db' -o -name '*.db.sha256' \\) "
+            # etcd's user names them: a name with a line end would be two.
+            "! -name '*[!A-Za-z0-9._-]*' "
             f"-printf '%T@ %s %f\\n' 2>/dev/null | sort -rn | head -n {LISTED}"
         )
         if backup_timer.has(cluster, member):

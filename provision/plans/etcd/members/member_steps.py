@@ -20,8 +20,9 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
-from provision.host import gather
+from provision.host import gather, safely
 from provision.host.diff import Change, changes
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.ownership import owner
 from provision.host.resources import File, Unit
@@ -207,13 +208,15 @@ class _Builder:
                         Action(
                             f"etcd: add learner {member.name} at {member.peer_url}",
                             lambda: reconfigure.add_learner(etcd, member),
+                            (Effect.MEMBERS,),
                         ),
                     ),
                     before=gates.all_healthy(etcd, standing=self.standing),
                 )
             )
         todo = tuple(c for c in self._install(move, now) if not c.non_disruptive)
-        calls = [Action(f"etcd: promote {member.name}", lambda: reconfigure.promote(etcd, member))]
+        promote = partial(reconfigure.promote, etcd, member)
+        calls = [Action(f"etcd: promote {member.name}", promote, (Effect.MEMBERS,))]
         if member.name in self.running.pending.clean and not self.standing:
             calls.append(self._forget(member, grown))
         self.made.steps.append(
@@ -272,6 +275,7 @@ class _Builder:
                         f"etcd: {member.name} moves from {old.peer_url} to {member.peer_url}, "
                         "after another member has taken the lead",
                         lambda: reconfigure.update(asked, member, number, others),
+                        (Effect.MEMBERS,),
                     ),
                 ),
                 before=gates.require_others_healthy(etcd.with_cluster(now), old),
@@ -296,6 +300,7 @@ class _Builder:
             Action(
                 f"etcd: remove {gone.name} ({number:x}), after another member has taken the lead",
                 lambda: reconfigure.remove(etcd, number, right),
+                (Effect.MEMBERS,),
             )
         ]
         if todo is not None and not self.standing:  # while an alarm stands, etcd takes no note
@@ -420,6 +425,7 @@ def retire(gone: EtcdMember, facts: HostFacts, delete: Collection[str]) -> tuple
                 f"systemctl reset-failed {layout.UNIT} 2>/dev/null || :",
                 disrupts=True,
                 seconds=90,
+                stops=(layout.UNIT,),
             )
         )
     known = f"{gone.data_dir}/member" in facts.paths or "data" in facts.commands
@@ -439,6 +445,7 @@ def _set_aside(member: EtcdMember, facts: HostFacts, delete: Collection[str]) ->
         f"systemctl stop {layout.UNIT} 2>/dev/null || :",
         disrupts=True,
         seconds=90,
+        stops=(layout.UNIT,),
     )
     return (stop, _away(member, delete))
 
@@ -450,9 +457,12 @@ def _away(member: EtcdMember, delete: Collection[str]) -> Change:
             f"DELETE the data in {member.data_dir}/member", f"rm -rf {data}", disrupts=True
         )
     # The data stays within the data directory, which may be a mount point: a rename is enough.
+    rename = safely.in_folder(
+        member.data_dir, "mv -T ./member ./member.removed-$(date -u +%Y%m%dT%H%M%SZ)"
+    )
     return Change(
         f"keep the data aside: {member.data_dir}/member.removed-DATE",
-        f"[ ! -d {data} ] || mv -T {data} {data}.removed-$(date -u +%Y%m%dT%H%M%SZ)",
+        f"[ ! -d {data} ] || {rename}",
         disrupts=True,
     )
 

@@ -122,6 +122,7 @@ def observe(
         problems += preflight.paths(facts, probes)
         problems += member_preflight.members(replace(cluster, members=reached), facts)
         warnings = preflight.require(problems)
+        etcd.learned.facts = facts
         seen, running = looking.result()
         return EtcdState(artifact, facts, seen, warnings, running)
 

@@ -1,0 +1,104 @@
+"""Who notices a plan: the services that it stops or restarts, how many at a time, and how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from provision.host.diff import Change
+
+#: How many names a line shows.
+SHOWN = 30
+#: What it means that a service is away on all of its hosts together.
+TOGETHER = {"etcd.service": "no member serves workers and clients meanwhile"}
+
+
+class _Host(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def changes(self) -> Sequence[Change]: ...
+
+
+class _Step(Protocol):
+    @property
+    def hosts(self) -> Sequence[_Host]: ...
+    @property
+    def at_once(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A service that the plan stops on the hosts of ``names``.
+
+    ``back``: the plan starts it again. ``at_once``: on how many of them it is away at the same
+    time. ``seconds``: how long it is away on a host at most; after that, the run stops.
+    """
+
+    unit: str
+    names: tuple[str, ...]
+    back: bool
+    at_once: int
+    seconds: int
+
+    @property
+    def line(self) -> str:
+        more = f" and {len(self.names) - SHOWN} more" if len(self.names) > SHOWN else ""
+        where = f"{self.unit.removesuffix('.service')} on {', '.join(self.names[:SHOWN])}{more}"
+        if not self.back:
+            return f"stops {where}"
+        many = len(self.names)
+        if many == 1:
+            return f"restarts {where}, for at most {self.seconds} s"
+        if self.at_once < many:
+            how = "one at a time" if self.at_once == 1 else f"at most {self.at_once} at a time"
+            return f"restarts {where}, {how}, each for at most {self.seconds} s"
+        means = f"; {TOGETHER[self.unit]}" if self.unit in TOGETHER else ""
+        return f"restarts {where}, all together, for at most {self.seconds} s{means}"
+
+    def document(self) -> dict[str, object]:
+        """As JSON."""
+        return {
+            "unit": self.unit,
+            "names": list(self.names),
+            "started_again": self.back,
+            "at_once": self.at_once,
+            "seconds": self.seconds,
+        }
+
+
+def affected(steps: Iterable[_Step]) -> tuple[Affected, ...]:
+    """Every service that the ``steps`` stop, in the order in which they are stopped first."""
+    since: dict[tuple[str, str], int] = {}
+    longest: dict[tuple[str, str], int] = {}
+    back: set[tuple[str, str]] = set()
+    most: dict[str, int] = {}
+    for step in steps:
+        before = {unit: sum(u == unit for u, _ in since) for unit, _ in since}
+        stopping: dict[str, int] = {}
+        for host in step.hosts:
+            for change in host.changes:
+                for unit in change.stops:
+                    key = unit, host.name
+                    if key not in since:
+                        stopping[unit] = stopping.get(unit, 0) + 1
+                        since[key] = 0
+                        longest.setdefault(key, 0)
+                        back.discard(key)
+                for key in [k for k in since if k[1] == host.name]:
+                    since[key] += change.seconds
+                for unit in change.starts:
+                    if (passed := since.pop((unit, host.name), None)) is not None:
+                        longest[unit, host.name] = max(longest[unit, host.name], passed)
+                        back.add((unit, host.name))
+        for unit, count in stopping.items():
+            together = before.get(unit, 0) + min(count, step.at_once or count)
+            most[unit] = max(most.get(unit, 0), together)
+    found = []
+    for unit, again in dict.fromkeys((unit, (unit, name) in back) for unit, name in longest):
+        keys = [k for k in longest if k[0] == unit and (k in back) is again]
+        names = tuple(name for _, name in keys)
+        seconds = max(longest[k] for k in keys) if again else 0
+        found.append(Affected(unit, names, again, min(most[unit], len(names)), seconds))
+    return tuple(found)

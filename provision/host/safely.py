@@ -1,0 +1,112 @@
+"""Work of root in folders in which a service user can replace every name.
+
+Below such a folder a name proves nothing: between a look and the work on it, the user can put a
+link in its place. So root opens, writes, reads and executes nothing there by name. There are two
+ways. The folder's owner does it (:func:`as_owner`); what that user could do anyway, an attack gains
+nothing from. Or root goes there step by step, and checks each folder when it is in it: a process
+has its current folder itself, not its name. From there, ``mkdir``, ``rm``, ``mv`` and ``rmdir`` of
+a single name follow no link, and ``chown`` and ``chmod`` work on ``.``.
+
+``tests/unit/test_roots_paths.py`` reads every script that this tool sends to hosts, and refuses
+other forms.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+#: Shell functions for scripts that run as root:
+#:
+#: ``walk DIR`` goes to DIR; ``made=yes walk DIR`` also makes the missing folders on the way. Only
+#: where root alone can change names is a link followed. Call it in a subshell.
+#:
+#: ``folder DIR OWNER:GROUP MODE`` makes DIR, or changes its owner and mode. The new mode comes
+#: first, so that a service that reads in it can read all the time.
+#:
+#: ``gone PATH…`` deletes each PATH, with everything in it.
+#:
+#: ``as USER COMMAND…`` runs COMMAND as USER. A process of a user can be taken over by that user: so
+#: it gets neither the batch's lock nor its input and output.
+FUNCTIONS = r"""is_roots() {
+  case $2 in *[2367] | *[2367]?) return 1;; esac
+  [ "$1" = 0 ] || [ "$1" = "$(id -u)" ]
+}
+walk() {
+  cd -P / || return
+  way=${1#/} alone=yes
+  while :; do
+    here=$(stat -c "%u %a %d:%i" .) || return
+    is_roots $here || alone=
+    [ -n "$way" ] || return 0
+    name=${way%%/*}
+    case $way in */*) way=${way#*/};; *) way=;; esac
+    [ -n "$name" ] || continue
+    if [ -n "${made-}" ] && [ ! -e "./$name" ] && [ ! -L "./$name" ]; then
+      mkdir -m 755 "./$name" || return
+    fi
+    cd -P "./$name" 2>/dev/null || { echo "$1: there is no folder $name" >&2; return 1; }
+    real_folder "${here##* }" "$name" || own_link || {
+      echo "$1: $name is a link, and others than root could have made it" >&2
+      return 1
+    }
+  done
+}
+real_folder() {
+  set -- "$1" $(stat -c %d:%i .. . "../$2" 2>/dev/null)
+  [ "$1" = "$2" ] && [ "$3" = "${4-}" ]
+}
+own_link() {
+  [ -n "$alone" ] || return
+  up=.
+  until [ "$(stat -c %d:%i $up)" = "$(stat -c %d:%i /)" ]; do
+    up=$up/..
+    is_roots $(stat -c "%u %a" $up) || return
+  done
+}
+folder() (
+  made=yes walk "$1" || exit 1
+  chmod "$3" . && chown "$2" .
+)
+as() {
+  as=$1
+  shift
+  if [ "$(id -un)" = "$as" ]; then
+    "$@"
+  else
+    setpriv --reuid "$as" --regid "$as" --init-groups "$@"
+  fi </dev/null >/dev/null 9>&-
+}
+gone() {
+  for gone; do
+    [ -e "${gone%/*}/." ] || continue
+    (walk "${gone%/*}" && rm -rf "./${gone##*/}") || return
+  done
+}
+"""
+
+
+def in_folder(folder: str, commands: str) -> str:
+    """A shell command, after :data:`FUNCTIONS`: ``commands`` with ``folder`` as the current folder.
+    They name only what is directly in it, as ``./NAME``."""
+    return f"( walk {shlex.quote(folder)} || exit 1\n{commands} )"
+
+
+def as_user(user: str, command: str) -> str:
+    """A shell command, after :data:`FUNCTIONS`, that runs the simple command ``command`` as
+    ``user``."""
+    return f"as {shlex.quote(user)} {command}"
+
+
+def as_owner(path: str, script: str, *, seconds: int = 60) -> str:
+    """A shell command that runs ``script`` as the owner of ``path``, for at most ``seconds``. It
+    does nothing when there is no ``path``.
+
+    The script's output goes where the command's goes; its standard input is empty, and it does not
+    hold the batch's lock.
+    """
+    q = shlex.quote
+    return (
+        f'o=$(stat -c "%u %g" {q(path)} 2>/dev/null) || o=; [ -z "$o" ] || ( cd /; set -- $o; '
+        '[ "$1" = "$(id -u)" ] && as= || as="setpriv --reuid $1 --regid $2 --clear-groups"; '
+        f"timeout -k 2 {seconds} $as sh -c {q(script)} </dev/null 9>&- )"
+    )

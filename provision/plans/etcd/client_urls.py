@@ -1,0 +1,148 @@
+"""The end of a change of the members' client URLs: the workers are told, then the former URLs go.
+
+``deploy-etcd`` first changes the members one by one. They listen at the declared and at the former
+URLs (:mod:`provision.etcd.member.listeners`), so no client is cut off. Then the workers of the
+inventory get the new endpoints, one group at a time. Only then the members drop the former URLs.
+The members' configuration shows how far a killed run has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from provision.alluxio.membership import clusters
+from provision.engine.plan import Step
+from provision.errors import Problem, ProvisionError, UsageError
+from provision.etcd.cluster import gates
+from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.rolling import rolling_step
+from provision.etcd.member import listeners
+from provision.host.diff import Change
+from provision.inventory.resolved import EtcdMember, Inventory
+from provision.plans.alluxio import endpoints
+from provision.plans.etcd.state.observe import EtcdState
+
+REPEAT = "run invoke deploy-etcd again"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the operator wants the former URLs to go."""
+
+    #: False leaves the workers' endpoints as they are; then the former URLs stay, too.
+    workers: bool = True
+    #: Other clusters in this etcd, whose live workers may lose a former URL.
+    lock_out: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The last steps of the change. ``left``: why former URLs stay."""
+
+    steps: tuple[Step, ...] = ()
+    notes: tuple[Problem, ...] = ()
+    left: tuple[Problem, ...] = ()
+
+
+def former(
+    etcd: Etcd, members: Sequence[EtcdMember], observed: EtcdState
+) -> dict[str, tuple[str, ...]]:
+    """The former client URLs of ``members``, by name; members without one are left out."""
+    cluster, facts = etcd.cluster, observed.facts
+    every = {m.name: listeners.former_urls(cluster, m, facts[m.machine]) for m in members}
+    return {name: tuple(urls) for name, urls in every.items() if urls}
+
+
+def end(
+    inventory: Inventory,
+    etcd: Etcd,
+    observed: EtcdState,
+    urls: Mapping[str, Sequence[str]],
+    todo: Mapping[str, tuple[Change, ...]],
+    waits_for: str,
+    options: Options,
+) -> Ending:
+    """The workers' new endpoints, and then the end of the former ``urls``.
+
+    ``todo`` are the changes that drop them, by the member's name. ``waits_for``: what comes first,
+    in another run; then the former URLs stay. ``etcd`` is the handle on the members that stay.
+    """
+    if not urls or observed.running is None:
+        return Ending()
+    if waits_for:
+        return Ending(left=(_stays(urls, waits_for, REPEAT),))
+    steps: list[Step] = []
+    notes: list[Problem] = []
+    alluxio = inventory.alluxio
+    if alluxio is not None and alluxio.membership.in_etcd:
+        if not options.workers:
+            why = "the workers still use it (--no-workers)"
+            return Ending(left=(_stays(urls, why, "run invoke deploy-etcd without --no-workers"),))
+        told = endpoints.steps(inventory, alluxio, etcd, observed.running.cluster)
+        steps += told.steps
+        notes += told.notes
+        if not told.complete:
+            why = "not every worker has the new endpoints"
+            left = (_stays(urls, why, f"see the notes, then {REPEAT}"),)
+            return Ending(tuple(steps), tuple(notes), left)
+    if any(url.startswith("http:") for several in urls.values() for url in several):
+        found = _others(inventory, etcd, options.lock_out)
+        if isinstance(found, str):
+            remedy = "give their inventories the new endpoints; or --lock-out CLUSTER cuts it off"
+            return Ending(tuple(steps), tuple(notes), (_stays(urls, found, remedy),))
+        notes += found
+    notes.append(_cut(urls))
+    cluster = etcd.cluster
+    # From here on each member is reached at its declared URL.
+    declared = replace(cluster, members=tuple(replace(m, serves_at=None) for m in cluster.members))
+    reached = etcd.with_cluster(declared)
+    going = [m for m in declared.members if m.name in urls and todo.get(m.name)]
+    for member in gates.order(going, observed.health):
+        title = f"{member.name} no longer listens at {' and '.join(urls[member.name])}"
+        steps.append(rolling_step(reached, member, title, todo[member.name]))
+    return Ending(tuple(steps), tuple(notes))
+
+
+def _others(inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> str | list[Problem]:
+    """Why live workers of other clusters may still use the former URLs; or warnings about those
+    that the operator cuts off."""
+    try:
+        found = clusters.look(inventory, etcd)
+    except ProvisionError as error:
+        return f"other clusters in this etcd cannot be listed: {error.message}"
+    every = {c.name: c.live for c in found.clusters if c.inventory != clusters.OURS}
+    if unknown := [name for name in lock_out if name not in every]:
+        raise UsageError(
+            f"--lock-out: no other cluster in this etcd is called {unknown[0]}", id="name-unknown"
+        )
+    others = {name: live for name, live in every.items() if live}
+    staying = [name for name in others if name not in lock_out]
+    if staying:
+        live = ", ".join(f"{name} ({others[name]} live)" for name in staying)
+        return f"workers of other clusters may use it: {live}"
+    if not found.complete:
+        return "etcd does not let this login list the other clusters"
+    return [
+        Problem(
+            f"cluster {name}",
+            f"{live} live workers lose etcd if they use a former URL (--lock-out)",
+            "give its inventory the new endpoints",
+            "warning",
+            id="other-clusters-live",
+        )
+        for name, live in others.items()
+    ]
+
+
+def _stays(urls: Mapping[str, Sequence[str]], why: str, remedy: str) -> Problem:
+    every = ", ".join(dict.fromkeys(url for several in urls.values() for url in several))
+    what = f"listens at former client URLs, too ({every}): {why}"
+    return Problem(", ".join(urls), what, remedy, "warning", id="client-url-former")
+
+
+def _cut(urls: Mapping[str, Sequence[str]]) -> Problem:
+    every = ", ".join(dict.fromkeys(url for several in urls.values() for url in several))
+    what = f"clients that use {every} lose etcd at the end of this plan"
+    remedy = "give Alluxio's clients their new configuration: invoke render-client-config"
+    return Problem(", ".join(urls), what, remedy, "warning", id="client-url-former")

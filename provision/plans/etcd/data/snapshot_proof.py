@@ -1,0 +1,251 @@
+"""The proof of a snapshot file, before a member is stopped for it.
+
+The checksum at the end of a file only says that nobody has changed the file since the checksum was
+written. The proof is a scratch member on one host: it is restored from the file, starts, and gives
+every key. etcd itself finds pages that are damaged: etcdutl when it restores the file, and etcd
+when it builds its index of all keys. Text in the place of a value is the value for etcd, so the
+values of Alluxio's keys are looked at here: they are text, and never contain a zero byte.
+
+The scratch member also shows which Alluxio clusters are in the snapshot, and whether
+authentication is on in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provision.alluxio.membership import registrations
+from provision.alluxio.worker import desired
+from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
+from provision.etcd.api import paging
+from provision.etcd.api.client import EtcdClient
+from provision.etcd.api.errors import EtcdError, EtcdUnreachable, Reason
+from provision.etcd.api.values import KeyValue, Login
+from provision.etcd.cluster import reach, scratch
+from provision.etcd.cluster.handle import Etcd
+from provision.inventory.resolved import EtcdMember, Inventory
+from provision.plans.etcd.data import backup_etcd
+from provision.text import printable
+
+#: How many clusters of a snapshot a line names.
+NAMED = 20
+#: Keys of the smallest page: etcd's values have 1.5 MiB at most.
+SMALLEST = 16
+ROOTS = (registrations.AUTHORIZED_ROOT, registrations.LIVE_ROOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the scratch member showed. ``member``: the member on whose host it ran; ``clusters``:
+    the names of the Alluxio clusters with keys in the snapshot; ``auth``: whether authentication is
+    on in it, and ``accepted`` whether it then takes the workers' login."""
+
+    member: str
+    revision: int
+    keys: int
+    clusters: tuple[str, ...]
+    auth: bool
+    accepted: bool
+
+    def document(self) -> dict[str, object]:
+        """The proof for ``--format json``."""
+        return {
+            "member": self.member,
+            "revision": self.revision,
+            "keys": self.keys,
+            "clusters": list(self.clusters),
+            "auth": self.auth,
+        }
+
+    @property
+    def line(self) -> str:
+        found = ", ".join(self.clusters[:NAMED]) or "none"
+        if len(self.clusters) > NAMED:
+            found += f" and {len(self.clusters) - NAMED} more"
+        return (
+            f"the snapshot is proven: a scratch member beside {self.member} has served its "
+            f"{self.keys} keys at revision {self.revision}; Alluxio clusters in it: {found}; "
+            f"authentication is {'on' if self.auth else 'off'} in it"
+        )
+
+
+def prove(etcd: Etcd, file: Path, sha256: str, workers: Login | None) -> Proof:
+    """Start a scratch member with ``file`` on one host, and read every key of it.
+
+    ``workers`` is the workers' login. Raises :class:`PreflightFailed` when the file cannot be
+    restored or served, when it needs another login, and when no host has room.
+    """
+    full: list[Problem] = []
+    for member in etcd.cluster.members:
+        try:
+            return _prove(etcd, member, file, sha256, workers)
+        except PreflightFailed as error:
+            if error.id != "disk-full":
+                raise
+            full += error.problems
+        except EtcdUnreachable as error:
+            if error.reason not in (Reason.LOGIN, Reason.DENIED):
+                raise _bad(file, error.problems) from error
+            raise _login_refused(etcd, file, error) from error
+        except Unhealthy as error:
+            raise _bad(file, error.problems) from error
+    raise PreflightFailed("no member's host has room to prove the snapshot", full, id="disk-full")
+
+
+def require_ours(inventory: Inventory, proof: Proof, other: Collection[str]) -> list[Problem]:
+    """The warning about a snapshot without any Alluxio cluster.
+
+    ``other`` are the names that the operator has given. Raises :class:`PreflightFailed` when the
+    snapshot has Alluxio clusters, and neither the inventory's own nor one of ``other``; and
+    :class:`UsageError` for a name that is not in the snapshot.
+    """
+    found = proof.clusters
+    if unknown := sorted(set(other) - set(found)):
+        there = f"it has {', '.join(found[:NAMED])}" if found else "it has none"
+        raise UsageError(
+            f"--other-cluster: no Alluxio cluster called {unknown[0]} is in the snapshot: {there}",
+            id="name-unknown",
+        )
+    alluxio = inventory.alluxio
+    if not found:
+        if alluxio is not None and not alluxio.membership.in_etcd:
+            return []
+        what = "has no key of any Alluxio cluster"
+        remedy = "is it the right file? list-clusters shows the clusters of the running etcd"
+        return [Problem("the snapshot", what, remedy, "warning", id="snapshot-other-cluster")]
+    if inventory.cluster in found or set(found) & set(other):
+        return []
+    names = ", ".join(found[:NAMED])
+    raise PreflightFailed(
+        "the snapshot is of another Alluxio cluster",
+        [
+            Problem(
+                "the snapshot",
+                f"has keys of {names}, and none of {inventory.cluster}, which the inventory names",
+                f"use a snapshot of this cluster; if it is meant, add --other-cluster {found[0]}",
+                id="snapshot-other-cluster",
+            )
+        ],
+        id="snapshot-other-cluster",
+    )
+
+
+def workers_login(inventory: Inventory) -> Login | None:
+    """The workers' own login to etcd; None without one."""
+    alluxio = inventory.alluxio
+    if alluxio is None or not alluxio.membership.in_etcd:
+        return None
+    return desired.login(alluxio)
+
+
+def may_differ(inventory: Inventory, proof: Proof | None) -> bool:
+    """Whether authentication in the snapshot is not as the inventory declares it. True when it is
+    not known, because an earlier run has restored every member."""
+    auth = inventory.etcd.auth
+    if auth.enabled is None or auth.root_password is None:
+        return False
+    if proof is None:
+        return True
+    declared = auth.enabled
+    return proof.auth is not declared or (proof.auth and not proof.accepted)
+
+
+def _prove(etcd: Etcd, member: EtcdMember, file: Path, sha256: str, workers: Login | None) -> Proof:
+    timeout = 30.0 + file.stat().st_size / backup_etcd.HASHED_PER_SECOND
+    with scratch.member(etcd, member, file, sha256, timeout=timeout) as (client, status):
+        auth = client.log_in() if etcd.credentials is not None else client.auth_enabled()
+        accepted = not auth or workers is None or _takes(etcd, member, client, workers)
+        client.hash_kv()  # reads the history, too
+        keys, names = _read_all(client)
+        if keys != (counted := client.count()):
+            raise _unproven(file, f"the scratch member counts {counted} keys and gives {keys}")
+        _require_text(client, file)
+    shown = tuple(sorted(printable(n, registrations.ID_LIMIT) for n in names))
+    return Proof(member.name, status.revision, keys, shown, auth, accepted)
+
+
+def _takes(etcd: Etcd, member: EtcdMember, client: EtcdClient, login: Login) -> bool:
+    tls = reach.client_tls(etcd.cluster, member)
+    with EtcdClient(client.endpoint, timeout=client.timeout, tls=tls, login=login) as other:
+        try:
+            return other.log_in()
+        except EtcdUnreachable as error:
+            if error.reason is not Reason.LOGIN:
+                raise
+            return False
+
+
+def _read_all(client: EtcdClient) -> tuple[int, set[bytes]]:
+    """How many keys the member gives, and the names of the Alluxio clusters in them. It reads each
+    value, and sends the key only."""
+    roots = tuple(r.encode() for r in ROOTS)
+    count, names = 0, set()
+    for key in _pages(client, b"\0", b"\0", keys_only=True):
+        count += 1
+        if key.key.startswith(roots):
+            _, _, rest = key.key[1:].partition(b"/")
+            name, slash, _ = rest.partition(b"/")
+            if slash:
+                names.add(name)
+    return count, names
+
+
+def _require_text(client: EtcdClient, file: Path) -> None:
+    """Raises :class:`Unhealthy` when a value of Alluxio's keys has a zero byte."""
+    for root in ROOTS:
+        start, end = root.encode(), root.encode()[:-1] + b"0"  # "0" follows "/"
+        for key in _pages(client, start, end, keys_only=False):
+            if b"\0" in key.value:
+                name = printable(key.key, 200)
+                raise _unproven(file, f"the value of {name} is damaged: it has zero bytes")
+
+
+def _pages(client: EtcdClient, start: bytes, end: bytes, *, keys_only: bool) -> Iterator[KeyValue]:
+    """The keys from ``start`` up to ``end``, page by page. Pages shrink when one is too large."""
+    size = paging.PAGE
+    while True:
+        try:
+            _, keys = client.interval(start, end, keys_only=keys_only, limit=size)
+        except EtcdError:
+            if size <= SMALLEST:
+                raise
+            size = max(SMALLEST, size // 8)
+            continue
+        if not keys:
+            return
+        yield from keys
+        start = keys[-1].key + b"\0"
+
+
+def _unproven(file: Path, what: str) -> Unhealthy:
+    return Unhealthy(what, [Problem(str(file), what, id="snapshot-invalid")], id="snapshot-invalid")
+
+
+def _bad(file: Path, problems: Sequence[Problem]) -> PreflightFailed:
+    use = "use another backup: this file cannot be restored"
+    return PreflightFailed(
+        f"{file}: the snapshot cannot be restored",
+        [replace(p, remedy=use, id="snapshot-invalid") for p in problems],
+        id="snapshot-invalid",
+    )
+
+
+def _login_refused(etcd: Etcd, file: Path, error: ProvisionError) -> PreflightFailed:
+    has = etcd.credentials is not None
+    what = "authentication is on in this snapshot, and "
+    what += "root's password in it is not etcd.auth.root_password" if has else "the inventory has "
+    what += "" if has else "no etcd.auth.root_password"
+    return PreflightFailed(
+        f"{file}: the restored etcd would refuse this tool",
+        [
+            Problem(
+                str(file),
+                what,
+                "set etcd.auth.root_password to the password of the time of the snapshot",
+                id="etcd-login-refused",
+            )
+        ],
+        id="etcd-login-refused",
+    )

@@ -1,0 +1,241 @@
+"""``restore-etcd --undo``: goes back to the data from before the last restore.
+
+The data is on every host beside the data in use, until ``kept-data`` deletes it. As in a restore,
+all members stop before the first goes back, and all have gone back before the first starts. The
+restored data is kept aside in its turn, with everything that was written since the restore.
+
+A restore that was killed can be undone, too: members that it has not reached are left as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from provision.engine.plan import Plan, Step
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.cluster import health
+from provision.etcd.cluster.handle import Etcd
+from provision.etcd.member import layout, recovery_marker
+from provision.etcd.member.backups import STAMP
+from provision.etcd.member.recovery_marker import RecoveryMarker
+from provision.host import gather, safely
+from provision.host.diff import Change
+from provision.host.facts import HostFacts, Probe
+from provision.host.ownership import owner
+from provision.host.resources import File
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+from provision.plans.etcd.data import alarms, restore_etcd
+
+COMMAND = "undo"
+_FOLDERS = "folders"
+
+
+@dataclass(frozen=True, slots=True)
+class UndoState:
+    """Everything the plan is made from. ``mark`` has the id of the restore that is undone; ``now``
+    is the time for names. ``revision``: the newest revision, ``since`` the first revision after the
+    restore; None where it is not known."""
+
+    facts: Mapping[Machine, HostFacts]
+    mark: RecoveryMarker
+    now: str
+    continues: bool
+    revision: int | None = None
+    since: int | None = None
+
+    @property
+    def restore(self) -> RecoveryMarker:
+        """The mark of the restore that is undone."""
+        return RecoveryMarker("restore", self.mark.id, self.mark.key)
+
+
+def observe(etcd: Etcd) -> UndoState:
+    """Find out which restore made the data in use, and whether the data from before it is there.
+
+    Raises :class:`PreflightFailed` when there is no way back; nothing is changed.
+    """
+    cluster = etcd.cluster
+    facts = gather.require_facts(
+        etcd.fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
+    )
+    named = {m.name: m for m in cluster.members}
+    begun = recovery_marker.newest(named, facts)
+    if begun is not None and begun.command == "recover":
+        what = f"a recovery of {begun.id} is not finished"
+        problem = Problem(cluster.name, what, "finish it first", id="recovery-unfinished")
+        raise PreflightFailed(what, [problem], id="recovery-unfinished")
+    id = begun.id if begun is not None else _last_restore(cluster, facts)
+    key = hashlib.sha256(f"undo {cluster.name} {id}".encode()).hexdigest()
+    state = UndoState(
+        facts,
+        RecoveryMarker(COMMAND, id, key),
+        datetime.now(timezone.utc).strftime(STAMP),
+        begun is not None and begun.command == COMMAND,
+    )
+    problems = [p for m in cluster.members for p in _problems(cluster, m, state)]
+    if problems:
+        raise PreflightFailed("there is no way back", problems, id="undo-impossible")
+    origins = [restore_etcd.read_origin(m, facts[m.machine]) for m in cluster.members]
+    since = next((o.revision for o in origins if o is not None), None)
+    seen = health.observe(etcd)
+    revision = max((m.status.revision for m in seen.members if m.status is not None), default=None)
+    return UndoState(facts, state.mark, state.now, state.continues, revision, since)
+
+
+def plan(etcd: Etcd, observed: UndoState) -> Plan:
+    """Stop all, put the data from before the restore back, start all, and verify."""
+    cluster, mark = etcd.cluster, observed.mark
+    facts = {m.name: observed.facts[m.machine] for m in cluster.members}
+    left = [m for m in cluster.members if not _is_back(m, facts[m.name], mark)]
+    steps: list[Step] = []
+    if left:
+        stopping = [m for m in cluster.members if not restore_etcd.stopped(m, facts[m.name], mark)]
+        steps += restore_etcd.step(
+            "stop every member", stopping, lambda m: recovery_marker.stop(m, mark, cluster.user)
+        )
+        steps += restore_etcd.step(
+            "put the data from before the restore back", left, lambda m: _back(m, observed)
+        )
+    starting = [m for m in cluster.members if left or not restore_etcd.running(facts[m.name])]
+    verify = restore_etcd.verified(etcd)
+    steps += restore_etcd.step(
+        "start all members together", starting, recovery_marker.start, after=verify
+    )
+    if not steps:
+        steps.append(Step("verify the cluster", after=verify))
+    steps.append(Step("check the alarms", calls=(alarms.settle(etcd),)))
+    guards = tuple(m.machine for m in cluster.members)
+    return Plan("restore-etcd", cluster.name, tuple(steps), _notes(cluster, observed), guards)
+
+
+def finish(etcd: Etcd, observed: UndoState) -> Plan:
+    """When the members and the workers are back: remove the marks."""
+    cluster = etcd.cluster
+
+    def clear(m: EtcdMember) -> Change:
+        side = restore_etcd.side(m, observed.mark)
+        return recovery_marker.clear(m, side, layout.last_seen(cluster))
+
+    before = restore_etcd.verified(etcd)
+    steps = restore_etcd.step("finish", list(cluster.members), clear, before=before)
+    return Plan("restore-etcd", cluster.name, tuple(steps))
+
+
+def kept(member: EtcdMember, observed: UndoState) -> str:
+    """Where the restored data is kept aside."""
+    return f"{member.data_dir}/member.before-undo-{observed.now}"
+
+
+def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
+    names = f"cd {shlex.quote(member.data_dir)} || exit 0; ls -d member member.before-restore-*"
+    return Probe(
+        resources=(
+            File(layout.UNIT_PATH, None),
+            File(recovery_marker.path(member), None),
+            File(restore_etcd.stamp(member), None),
+            File(restore_etcd.origin(member), None),
+        ),
+        paths=(member.data_dir,),
+        units=(layout.UNIT,),
+        commands={_FOLDERS: f"{{ {names}; }} 2>/dev/null || :"},
+    )
+
+
+def _last_restore(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> str:
+    """The id of the restore that made every member's data. Raises :class:`PreflightFailed` when
+    there is none."""
+    ids = {m.name: _made_by(m, facts[m.machine]) for m in cluster.members}
+    if len(set(ids.values())) == 1 and (id := next(iter(ids.values()))):
+        return id
+    problems = [
+        Problem(
+            f"{m.name} at {m.machine.host} ({m.machine.where})",
+            f"its data is of the restore of {ids[m.name]}"
+            if ids[m.name]
+            else "its data is not of a restore, or the member has joined since",
+            "a backup is the way back: invoke restore-etcd FILE",
+            id="undo-impossible",
+        )
+        for m in cluster.members
+    ]
+    raise PreflightFailed("there is no restore to undo", problems, id="undo-impossible")
+
+
+def _made_by(member: EtcdMember, facts: HostFacts) -> str:
+    return (facts.text(restore_etcd.stamp(member)) or "").strip()
+
+
+def _folders(facts: HostFacts) -> set[str]:
+    return set(facts.commands.get(_FOLDERS, "").splitlines())
+
+
+def _is_back(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
+    """Whether the data in use is the data from before the restore: the restore has not reached the
+    member, or an undo has."""
+    return "member" in _folders(facts) and _made_by(member, facts) != mark.id
+
+
+def _problems(cluster: EtcdCluster, member: EtcdMember, state: UndoState) -> list[Problem]:
+    facts = state.facts[member.machine]
+    where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+    folders = _folders(facts)
+    old = f"member.before-restore-{state.mark.id}"
+    made = restore_etcd.read_origin(member, facts)
+    if owner(facts, layout.UNIT_PATH) != cluster.name:
+        what = "has no etcd of this cluster"
+    elif _is_back(member, facts, state.mark):
+        if old not in folders:
+            return []
+        what = f"has {old}, and other data in use"
+    elif old not in folders:
+        what = f"has no {old}: it was deleted, or there was no data before the restore"
+    elif made is not None and (made.members, made.without) != (cluster.initial_cluster, ()):
+        what = f"was restored with other members ({made.members}"
+        what += f", without {', '.join(made.without)})" if made.without else ")"
+    else:
+        return []
+    remedy = "a backup is the way back: invoke restore-etcd FILE"
+    return [Problem(where, what, remedy, id="undo-impossible")]
+
+
+def _back(member: EtcdMember, observed: UndoState) -> Change:
+    here, old = f"{member.data_dir}/member", restore_etcd.kept(member, observed.restore)
+    new, q = kept(member, observed), shlex.quote
+    moves = f"""\
+set -e
+if [ -e {q(here)} ]; then
+  if [ ! -e {q(old)} ] || [ -e {q(new)} ]; then
+    echo {q(old)} is not there, or {q(new)} is: nothing is moved >&2; exit 1
+  fi
+  mv -T {q(here)} {q(new)}
+fi
+mv -T {q(old)} {q(here)}
+sync -f {q(here)}"""
+    # The folder is etcd's: its user does it.
+    script = f"{layout.refuse_running()}\n{safely.as_owner(member.data_dir, moves)}"
+    what = f"put {old} back as {here}; the restored data goes to {new}"
+    return Change(what, script, disrupts=True, seconds=120)
+
+
+def _notes(cluster: EtcdCluster, observed: UndoState) -> tuple[Problem, ...]:
+    id = observed.mark.id
+    if observed.continues:
+        what = f"continues to undo the restore of {id}"
+        return (Problem(cluster.name, what, "", "warning", id="run-resumed"),)
+    writes = "an unknown number of writes"
+    if observed.revision is not None and observed.since is not None:
+        count = max(0, observed.revision - observed.since)
+        writes = f"{count} revisions, from {observed.since} to {observed.revision}"
+    return (
+        Problem(
+            cluster.name,
+            f"everything written since the restore of {id} is gone from the cluster: {writes}",
+            f"the restored data stays on each host as member.before-undo-{observed.now}",
+            "warning",
+            id="data-loss-ahead",
+        ),
+    )
