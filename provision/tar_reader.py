@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
+from provision import bounds
+from provision.files import make_folder, read_text, require_regular
 from provision.text import document, printable, size
 
 #: The limits. A release has some hundreds of entries and up to 4 GB, a JDK some thousands of
@@ -93,8 +95,9 @@ class Seen:
 def read(path: Path) -> tuple[str, Seen]:
     """The sha256 (lower-case hex) and the contents of the tarball at ``path``, in one pass.
 
-    Raises :class:`OSError` when the file cannot be read.
+    Raises :class:`OSError` when the file cannot be read, and for what is no regular file.
     """
+    require_regular(path, bounds.TARBALL)
     with path.open("rb") as file:
         hashed = _Hashed(file)
         look = _Look(path.stat().st_size)
@@ -114,7 +117,7 @@ def read(path: Path) -> tuple[str, Seen]:
 def kept(cache: Path, sha256: str) -> Seen | None:
     """What was kept about the tarball with this digest; None when nothing usable was."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        said = document(_place(cache, sha256).read_text(encoding="utf-8"))
+        said = document(read_text(_place(cache, sha256), bounds.DOCUMENT))
         if said["format"] != _FORMAT:
             return None
         return Seen(
@@ -132,7 +135,7 @@ def keep(cache: Path, sha256: str, seen: Seen) -> None:
     """Keep what was read. The cache only saves time: it may be impossible to write."""
     place = _place(cache, sha256)
     with contextlib.suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=place.parent, prefix=".new-", delete=False
         ) as file:

@@ -37,6 +37,8 @@ def refused(work: Callable[[], object]) -> tuple[Problem, Unreachable]:
 
 def test_an_honest_one(sshd: Sshd, behaviour: Behaviour) -> None:
     def command(channel: paramiko.Channel) -> None:
+        while channel.recv(1024):  # the script, which comes when the command has been accepted
+            pass
         channel.sendall(b"hello\n")
         channel.sendall_stderr(b"and\n")
         channel.send_exit_status(0)

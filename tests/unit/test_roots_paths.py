@@ -437,7 +437,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
     with_file: Any = type("Restore", (), {"file": Path(__file__), "sha256": "a" * 64})
     saved: Any = type("Saved", (), {})
     saved.name, saved.member, saved.path = type("N", (), {"text": "x.db"}), member.name, "/x"
-    saved.path = f"{BACKUPS}/x.db"
+    saved.path, saved.size = f"{BACKUPS}/x.db", 1
     looked: Any = type("Stored", (), {"hosts": [type("H", (), {"member": member})]})
     sent: dict[str, Callable[[Recording], object]] = {
         "upload": lambda f: restore_etcd._send(Etcd(c, f), with_file, [member]),
