@@ -36,6 +36,8 @@ LAB = REPO / "tests" / "lab" / "lab"
 #: The release of Alluxio that the tests install.
 RELEASE = named()
 CLUSTER = "AlxpLab"
+#: The lab's word that it may go, also when a test has left an etcd that cannot be asked.
+DESTROY = ("--yes-delete", CLUSTER, "--other-clusters-unknown", CLUSTER)
 #: The network of inventory/lab.yml; a lab beside it (see tests/lab/lab) has another.
 DECLARED_NET = "10.213.77"
 NET = os.environ.get("ALXP_LAB_NET", DECLARED_NET)
@@ -315,12 +317,12 @@ class Lab:
 
     def destroy(self) -> None:
         """Take everything away by the tool, and see that it is gone."""
-        self.invoke("destroy", None, "--yes-delete", CLUSTER).expect(0)
+        self.invoke("destroy", None, *DESTROY).expect(0)
         assert self.left_over() == {}
 
     def clear(self) -> None:
         """Nothing of the tool is on any host, whatever tests before have left there."""
-        self.invoke("destroy", None, "--yes-delete", CLUSTER)
+        self.invoke("destroy", None, *DESTROY)
         self.wipe()
         assert self.left_over() == {}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import Done, Lab, small_disk, wait_until
+from .lab import DESTROY, Done, Lab, small_disk, wait_until
 
 SETTINGS = {"etcd": {"settings": {"snapshot-count": 30000}}}
 
@@ -48,7 +48,7 @@ def test_what_a_killed_first_run_left_is_destroyed(lab: Lab, moment: str) -> Non
     run.kill()
     assert_unlocked(lab)
     lab.on(lab.etcd, "flock -w 50 /run/alluxio-provision/batch.lock true || :")
-    lab.invoke("destroy", None, "--yes-delete", lab.name).expect(0, "changed")
+    lab.invoke("destroy", None, *DESTROY).expect(0, "changed")
     assert not lab.left_over()
 
 
