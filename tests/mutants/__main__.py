@@ -27,7 +27,7 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument("--timeouts", action="store_true")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--children", type=int, default=2)
-    given = parser.parse_args(args)
+    given = parser.parse_intermixed_args(args)
     states = {"survived", "no test"} if given.survivors else set()
     states |= {"timed out"} if given.timeouts else set()
 

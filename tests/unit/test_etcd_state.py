@@ -109,7 +109,9 @@ class World:
         recovering: bool = False,
     ) -> EtcdState:
         with Fleet(1) as fleet:
-            return state.observe(Etcd(cluster, fleet), dispensable, recovering=recovering)
+            if recovering:
+                return state.observe(Etcd(cluster, fleet), dispensable, recovering=True)
+            return state.observe(Etcd(cluster, fleet), dispensable)
 
     def refused_with(self, *dispensable: str) -> list[tuple[str, str]]:
         with pytest.raises(PreflightFailed) as refused:

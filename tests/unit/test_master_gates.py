@@ -91,7 +91,8 @@ class World:
 
     def require(self, names: Collection[str] = ("m0", "m1", "m2"), seconds: float = 0) -> None:
         chosen = [m for m in self.alluxio.masters if m.name in names]
-        masters.require_healthy(self.fleet, self.alluxio, chosen, seconds)
+        given = (seconds,) if seconds else ()
+        masters.require_healthy(self.fleet, self.alluxio, chosen, *given)
 
 
 @pytest.fixture

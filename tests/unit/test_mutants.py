@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.mutants import changes, decisions
+from tests.mutants import changes, decisions, survivors
 
 ORIGINAL = """
 def gate(seen, sparing=()):
@@ -60,6 +60,45 @@ def test_words_are_told_from_decisions(
     assert found.words is words
     if shown is not None:
         assert (found.old, found.new) == shown
+
+
+def test_every_survivor_is_of_the_code_as_it_is_and_has_a_reason() -> None:
+    deciding = {f for f, word in decisions.listed() if word in decisions.DECIDING}
+    parts: dict[str, dict[str, set[str]]] = {}
+    for survivor in survivors.listed():
+        assert survivor.why, survivor.line
+        function = decisions.Function(survivor.module, survivor.function)
+        assert function in deciding, survivor.line
+        if survivor.module not in parts:
+            path = decisions.ROOT / "provision" / survivor.module
+            parts[survivor.module] = _parts(ast.parse(path.read_text("utf-8")))
+        assert survivor.old in parts[survivor.module][survivor.function], survivor.line
+
+
+def test_the_reason_stands_above_its_survivors() -> None:
+    found = survivors.listed(
+        "# Two\n# lines.\nm.py f: a  ->  b\n\n# Another.\nm.py C.g: 1  ->  2\n"
+    )
+
+    assert [(s.function, s.old, s.new, s.why) for s in found] == [
+        ("f", "a", "b", "Two lines."),
+        ("C.g", "1", "2", "Another."),
+    ]
+    with pytest.raises(ValueError, match="not a line"):
+        survivors.listed("m.py f: a\n")
+
+
+def _parts(tree: ast.Module) -> dict[str, set[str]]:
+    """The text of every part of each function, as :mod:`tests.mutants.changes` shows it."""
+    found: dict[str, set[str]] = {}
+    for node in tree.body:
+        members = node.body if isinstance(node, ast.ClassDef) else [node]
+        owner = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        for function in members:
+            if isinstance(function, ast.FunctionDef):
+                texts = (ast.unparse(n) for n in ast.walk(function))
+                found[f"{owner}{function.name}"] = {" ".join(t.split()) for t in texts}
+    return found
 
 
 def _function(text: str) -> ast.FunctionDef:
