@@ -32,10 +32,11 @@ def made(path: str) -> str:
 
 
 def note(path: str) -> str:
-    """Shell lines that note owner and mode of the folder ``path``, unless there is a note."""
+    """Shell lines, after :data:`safely.FUNCTIONS`, that note owner and mode of the folder ``path``,
+    unless there is a note."""
     file, folder = note_path(path), shlex.quote(path)
     return (
-        f"[ -e {file} ] || (umask 077; mkdir -p {NOTES}; cd -P {folder}\n"
+        f"[ -e {file} ] || (umask 077; mkdir -p {NOTES}; walk {folder} || exit\n"
         f"{{ stat -c '%u %g %a' .; pwd -P; }} >{file}.new; mv -f {file}.new {file})"
     )
 
@@ -65,7 +66,8 @@ def give_back(
         # No name is used twice: a user of the folder above could swap the folder meanwhile.
         script = (
             f"{used}[ ! -d {shlex.quote(path)} ] || (\n"
-            f'cd -P {shlex.quote(path)} && [ "$(pwd -P)" = {shlex.quote(real)} ] || exit 0\n'
+            f'walk {shlex.quote(path)} 2>/dev/null && [ "$(pwd -P)" = {shlex.quote(real)} ] || '
+            "exit 0\n"
             f"chown {user}:{group} .; chmod {mode} .\n"
             f"rm -f {note_path(path)})"
         )

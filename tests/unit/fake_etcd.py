@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from provision.etcd.api import paging
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import (
     Alarm,
@@ -90,6 +91,15 @@ class FakeClient:
         first = prefix.encode() if isinstance(prefix, str) else prefix
         found = [kv for key, kv in sorted(self._etcd.keys.items()) if key.startswith(first)]
         return self._etcd.revision, found
+
+    def scan(self, start: bytes, end: bytes, **_: Any) -> paging.Scan:
+        self._do("range", said=False)
+        found = [kv for key, kv in sorted(self._etcd.keys.items()) if start <= key < end]
+        return paging.Scan(self._etcd.revision, found)
+
+    def interval(self, start: bytes, end: bytes, **_: Any) -> tuple[int, list[KeyValue]]:
+        found = self.scan(start, end)
+        return found.revision, found.keys
 
     def get(self, key: str | bytes) -> KeyValue | None:
         self._do("get", said=False)

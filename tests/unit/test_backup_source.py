@@ -135,7 +135,7 @@ class Proof:
         self.asked.append(revision)
         return self.restored if client == "scratch" else self.live
 
-    def _save(self, client: Any, path: Path) -> str:
+    def _save(self, client: Any, path: Path, expected: int) -> str:
         if isinstance(self.saved, Exception):
             path.write_bytes(b"half")
             raise self.saved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -365,14 +366,17 @@ class TestFormerOwner:
         assert state(victim) == ("root", "root", 0o700)
 
     def test_a_link_above_it_is_the_operators(self, data: Path) -> None:
-        """/data leads to another disk: the folder in it is the same one."""
-        folder(data)
-        (data.parent / "link").symlink_to(data)
-        path = data.parent / "link" / "etcd"
-        folder(path, OTHER, 0o711)
-        take(data, Directory(str(path), ME, 0o700))
-        give_back(data, path)
-        assert state(path) == (OTHER, OTHER, 0o711)
+        """/data leads to another disk: the folder in it is the same one. Root made the link, where
+        only root could."""
+        with tempfile.TemporaryDirectory(dir="/run") as made:
+            disk, link = folder(Path(made) / "disk"), Path(made) / "link"
+            Path(made).chmod(0o755)
+            link.symlink_to(disk)
+            path = folder(link / "etcd", OTHER, 0o711)
+            take(data, Directory(str(path), ME, 0o700))
+            assert state(path)[0] == ME
+            give_back(data, path)
+            assert state(path) == (OTHER, OTHER, 0o711)
 
     def test_it_stays_while_another_unit_names_it(self, data: Path) -> None:
         folder(data, OTHER, 0o711)

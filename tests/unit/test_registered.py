@@ -28,7 +28,7 @@ LOGIN = Login("alluxio", "secret")
 def etcd(monkeypatch: pytest.MonkeyPatch) -> FakeEtcd:
     found = fake_etcd.install(monkeypatch)
     found.put(registrations.authorized_prefix("c") + "a", "{}")
-    monkeypatch.setattr(clusters, "names", lambda client: ["c", "d"])
+    monkeypatch.setattr(clusters, "names_as_root", lambda etcd, client: ["c", "d"])
     return found
 
 
@@ -135,8 +135,12 @@ class TestOthers:
         assert [p.where for p in refused.value.problems] == ["cluster d", "cluster f"]
         assert self.others(monkeypatch, self.OWN, some[1]) == ()
 
-    def test_an_etcd_that_is_down_serves_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.others(monkeypatch, fails=Unhealthy("down", id="quorum-lost")) == ()
+    def test_an_etcd_that_cannot_be_asked_may_serve_others(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(PreflightFailed) as refused:
+            self.others(monkeypatch, fails=Unhealthy("down", id="quorum-lost"))
+        assert refused.value.id == "other-clusters-unknown"
 
     def test_an_etcd_of_others_keeps_the_registrations(
         self, monkeypatch: pytest.MonkeyPatch

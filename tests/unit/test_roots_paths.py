@@ -30,7 +30,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import facts as host_facts
-from provision.host import safely, tool_version, unit_changes
+from provision.host import former_owner, safely, tool_version, unit_changes
 from provision.host.diff import Change, batch, changes, questions
 from provision.host.facts import HostFacts, PathState, Probe
 from provision.host.predict import after
@@ -47,7 +47,7 @@ from provision.plans.alluxio import (
     upgrade_workers,
 )
 from provision.plans.etcd import before_3_6, before_3_7
-from provision.plans.etcd.certificates import csr_exchange
+from provision.plans.etcd.certificates import csr_exchange, replace_lost_ca
 from provision.plans.etcd.data import (
     fetch_backups,
     recover_etcd,
@@ -112,7 +112,8 @@ READ = frozenset(
         *("plans/etcd/certificates/csr_exchange", "plans/etcd/data/fetch_backups"),
         *("plans/etcd/data/recover_etcd", "plans/etcd/data/restore_etcd"),
         *("plans/etcd/data/retained", "plans/etcd/data/stored", "plans/etcd/members/member_steps"),
-        "plans/etcd/data/undo_restore",
+        *("plans/etcd/data/undo_restore", "plans/etcd/certificates/replace_lost_ca"),
+        *("host/former_owner", "host/folders"),
         "plans/etcd/upgrade_etcd",
     }
 )
@@ -394,6 +395,8 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
     note = before_3_6.note(c, 1, 2)
     todo += [("note", change) for change in all_changes([note])]
     proof = snapshot_proof.Proof(member.name, 7, 1, (), False, True)
+    notes = {former_owner.note_path(p): hosts.text(f"0 0 755\n{p}\n") for p in (DATA, PAGES)}
+    noted = replace(hosts.facts(1), paths=notes)
     given = {"mark": MARK, "sha256": "a" * 64, "file": Path(__file__), "proof": proof}
     observed: Any = type("Observed", (), {**given, "without": ()})
     todo += [
@@ -403,6 +406,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         ("prepare", restore_etcd._prepare(c, member, observed, bump=True)),
         ("swap", restore_etcd._swap(c, member, MARK)),
         ("undo", undo_restore._back(member, UNDONE)),
+        *(("back", change) for change in former_owner.give_back([DATA, PAGES], noted)),
         ("keep", recover_etcd._keep(member, MARK)),
         ("force", recover_etcd._force(c, member, MARK)),
         ("away", member_steps._away(member, ())),
@@ -441,6 +445,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
     looked: Any = type("Stored", (), {"hosts": [type("H", (), {"member": member})]})
     sent: dict[str, Callable[[Recording], object]] = {
         "upload": lambda f: restore_etcd._send(Etcd(c, f), with_file, [member]),
+        "lost CA": lambda f: replace_lost_ca._pair(c, f, b""),
         "scratch": lambda f: scratch._upload(Etcd(c, f), member, Path(__file__), "a" * 64, SCRATCH),
         "lock": lambda f: lock._take(f.recorder, "me", 0.0),  # type: ignore[arg-type]
         "snapshots": lambda f: before_3_7._newest(Etcd(c, f), member),
