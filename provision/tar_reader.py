@@ -221,7 +221,7 @@ class _Look:
             tarinfo=_Entry,
         ) as archive:
             count = 0
-            while (entry := archive.next()) is not None:
+            while (entry := _next(archive, first=not count)) is not None:
                 archive.members.clear()  # or every entry would stay in memory
                 count += 1
                 if count > MAX_ENTRIES:
@@ -312,6 +312,16 @@ class _Look:
             self.flaw(what, f"has a {what} that leads outside: {name}")
             return None
         return parts
+
+
+def _next(archive: tarfile.TarFile, *, first: bool) -> tarfile.TarInfo | None:
+    """The next entry. Python 3.10 seeks backwards when it is asked for the first one of none."""
+    try:
+        return archive.next()
+    except tarfile.StreamError:
+        if not first:
+            raise
+        return None
 
 
 def _leads_outside(start: Sequence[str], target: str, links: Mapping[str, str]) -> bool:
