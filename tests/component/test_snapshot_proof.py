@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from provision import bounds
 from provision.alluxio.membership import registrations
 from provision.errors import Unhealthy
-from provision.etcd.api import client as api
 from provision.etcd.cluster.handle import Etcd
 from provision.plans.etcd.data import snapshot_proof
 from provision.ssh.session import Fleet
@@ -18,7 +18,7 @@ from tests.component.conftest import Boot
 def test_every_key_is_read_in_pages_that_shrink(
     boot: Boot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr(bounds, "ANSWER", 1 << 20)
     with boot() as running, Etcd(running.cluster, fleet).any() as client:
         for n in range(100):
             client.put(f"{registrations.AUTHORIZED_ROOT}a/AUTHORIZED/{n:03}", b"x" * 50_000)
