@@ -19,6 +19,9 @@ from provision.host.diff import Change
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
+#: Seconds for the start of a member, on each host.
+START_SECONDS = 60
+
 
 @dataclass(frozen=True, slots=True)
 class RecoveryMarker:
@@ -100,14 +103,18 @@ def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
 def start(member: EtcdMember) -> Change:
     """Start etcd and enable it again; the mark stays until all is verified.
 
-    The disk that now has the data counts as the data disk, even if it is a new disk.
+    The disk that now has the data counts as the data disk, even if it is a new disk. A member that
+    waits for others goes on starting after :data:`START_SECONDS`; the gate waits for it. Without
+    this limit, a run that was killed while it started the members would block the hosts until the
+    unit's own limit (15 minutes).
     """
     unit = layout.UNIT
+    waits = f'[ $? = 124 ] && [ "$(systemctl show -p ActiveState --value {unit})" = activating ]'
     return Change(
         f"start and enable {unit}",
         f"{disks.mark(member.data_dir)}\n"
         f"systemctl enable -q {unit}\n"
-        f"systemctl start {unit} || {{\n"
+        f"timeout {START_SECONDS} systemctl start {unit} || {{ {waits}; }} || {{\n"
         f"  journalctl -u {unit} -n 12 --no-pager -o cat >&2; exit 1\n"
         f"}}",
         disrupts=True,
