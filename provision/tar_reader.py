@@ -37,6 +37,8 @@ MAX_NAME, MAX_NAMES = 4096, 64 << 20
 MAX_HEADER = 1 << 20
 #: A path is followed through so many links, as the kernel does it.
 MAX_HOPS = 40
+#: Folders within folders. A JDK has eleven; the work for a path grows with them.
+MAX_DEPTH = 64
 #: The files whose presence is known afterwards, without the top folder.
 MARKS = frozenset(
     {
@@ -308,6 +310,8 @@ class _Look:
             self.flaw("characters", f"has a {what} with control characters: {name}")
             return None
         parts = tuple(part for part in name.split("/") if part not in ("", "."))
+        if len(parts) > MAX_DEPTH:
+            raise _TooMuch(f"has a {what} of more than {MAX_DEPTH} folders")
         if name.startswith("/") or ".." in parts:
             self.flaw(what, f"has a {what} that leads outside: {name}")
             return None
@@ -331,6 +335,8 @@ def _leads_outside(start: Sequence[str], target: str, links: Mapping[str, str]) 
     if target.startswith("/"):
         return True
     todo = target.split("/")[::-1]
+    if len(todo) > MAX_DEPTH:
+        return True
     while todo:
         part = todo.pop()
         if part in ("", "."):

@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def effects(self) -> frozenset[Effect]:
-        """What the plan does. Its guards follow from it: :mod:`provision.plans.guards`."""
+        """What the plan does. Its guards follow from it: :mod:`provision.engine.guards`."""
         return frozenset().union(*(step.effects for step in self.steps))
 
     @property

@@ -1,7 +1,7 @@
 """What a change does beyond its own files: the guards of a plan follow from it.
 
 An effect belongs to the change itself, so it is the same in every command. Which guard goes with
-which effect is in :mod:`provision.plans.guards`.
+which effect is in :mod:`provision.engine.guards`.
 """
 
 from __future__ import annotations

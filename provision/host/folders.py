@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from provision.ssh.session import Fleet
 
 _LABEL = "folders"
+#: The line after a look that has come to its end; without it nothing is known.
+_END = "end"
 #: Seconds for the look at all folders of a host: a folder of somebody else can be huge.
 _LOOK_SECONDS = 20
 #: How many owners a line names.
@@ -58,8 +60,10 @@ def of_others(
         for folder in found[machine]:
             here = facts[machine].paths[folder.path].owner
             own = {folder.owner, *_service_users(probes[machine])}
-            used_by = users(told.commands.get(_LABEL, ""), folder.path, here, own)
-            if used_by:
+            said = told.commands.get(_LABEL, "")
+            used_by = users(said, folder.path, here, own)
+            whole = _END in said.splitlines()
+            if used_by or not whole:
                 problems.append(_problem(where, folder, here, used_by, take_over, command))
     return problems
 
@@ -137,8 +141,8 @@ def _look(folders: Collection[Directory], probe: Probe, facts: HostFacts) -> str
     every = shlex.join(folder.path for folder in folders)
     lines = [
         f"stat -c 'root|%n|%d' {every}",
-        f"timeout {_LOOK_SECONDS} find {every} -mindepth 1 -maxdepth 1 ! -name lost+found "
-        f"{skipped} -printf 'in|%H|%U|%D|%y|%u\\n' | sort -u",
+        f"{{ timeout {_LOOK_SECONDS} find {every} -mindepth 1 -maxdepth 1 ! -name lost+found "
+        f"{skipped} -printf 'in|%H|%U|%D|%y|%u\\n' && echo {_END}; }} | sort -u",
     ]
     for folder in folders:
         user = facts.paths[folder.path].owner
@@ -177,6 +181,8 @@ def _problem(
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     belongs = f"{folder.path} belongs to {printable(owner_now, 64)}"
     used = f"is used by {', '.join(names[:_NAMED])}{more}"
+    if not names:  # the look at it failed, or did not end in time
+        used = "it could not be found out who uses it"
     if folder.path in take_over:
         what = f"{belongs} and {used}: it is taken over for {folder.owner}"
         return Problem(where, what, "", "warning", id="folder-in-use")

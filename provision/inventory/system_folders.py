@@ -28,14 +28,15 @@ _ETC = (
     *("depmod.d", "dnf", "dpkg", "dracut.conf.d", "firewalld", "fonts", "grub.d", "init.d"),
     *("initramfs-tools", "iproute2", "kernel", "ld.so.conf.d", "libvirt", "logrotate.d"),
     *("lvm", "modprobe.d", "modules-load.d", "netplan", "network", "networkd-dispatcher"),
-    *("nftables", "openldap", "pam.d", "pki", "polkit-1", "ppp", "profile.d", "rc.d"),
+    *("nftables", "ldap", "openldap", "pam.d", "pki", "polkit-1", "ppp", "profile.d", "rc.d"),
     *("rsyslog.d", "security", "selinux", "skel", "ssh", "ssl", "sudoers.d", "sysconfig"),
-    *("sysctl.d", "systemd", "terminfo", "tmpfiles.d", "udev", "xdg", "yum", "yum.repos.d"),
+    *("sssd", "sysctl.d", "systemd", "terminfo", "tmpfiles.d", "udev", "xdg", "yum", "yum.repos.d"),
 )
 _VAR_LIB = ("alluxio-provision", "apt", "dbus", "dnf", "dpkg", "pam", "polkit-1", "private", "rpm")
 SYSTEM_TREES = (
     *("/bin", "/boot", "/dev", "/lib", "/lib32", "/lib64", "/libx32", "/lost+found", "/proc"),
-    *("/root", "/run/alluxio-provision", "/run/lock", "/run/systemd", "/run/user", "/sbin"),
+    *("/root", "/run/alluxio-provision", "/run/dbus", "/run/lock", "/run/sshd", "/run/sudo"),
+    *("/run/systemd", "/run/user", "/sbin", "/usr/share/empty.sshd", "/var/empty"),
     *("/sys", "/usr/bin", "/usr/include", "/usr/lib/modules", "/usr/lib/systemd", "/usr/libexec"),
     *("/usr/local/bin", "/usr/local/sbin", "/usr/sbin", "/var/lib/systemd", "/var/lib/sudo"),
     *("/var/lock", "/var/log/journal", "/var/mail", "/var/spool/cron", "/var/spool/mail"),
@@ -50,6 +51,8 @@ _KEYS = re.compile(r"(^|/)(\.ssh|\.gnupg)(/|$)")
 
 def refusal(path: str) -> str:
     """Why no service may have ``path`` as its own; empty when it may."""
+    # A link on every system of today.
+    path = f"/run{path[8:]}" if _is_in(path, "/var/run") and path != "/var/run" else path
     if path in SYSTEM_DIRS:
         return f"{path!r} belongs to the system; give a folder of its own below it"
     if _KEYS.search(path):

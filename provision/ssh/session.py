@@ -650,7 +650,7 @@ def _send(channel: paramiko.Channel, data: bytes, flow: bounds.Flow) -> None:
                 raise _Closed
             flow.add(count)
             data = data[count:]
-            if flow.drips:
+            if flow.drips or _unread(channel) > bounds.HOST_UNREAD:
                 raise TimeoutError
     except TimeoutError:
         raise

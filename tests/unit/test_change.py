@@ -17,6 +17,7 @@ from provision.host.diff import Change, batch, changes
 from provision.host.facts import PathState, UnitState
 from provision.host.predict import after
 from provision.host.resources import (
+    MARKER,
     Directory,
     File,
     Identity,
@@ -285,6 +286,10 @@ def test_an_upload_over_another_notes_the_restart(tarball: Artifact, tmp_path: P
     tree = Tree(f"{tmp_path}/1", tarball, ("w.service",))
     (tmp_path / "1").mkdir()
     (tmp_path / "1/old").touch()
+    # It is somebody else's: nothing in it is deleted.
+    assert _receive(tree, tarball.path.read_bytes(), tmp_path) != 0
+    assert (tmp_path / "1/old").exists()
+    (tmp_path / "1" / MARKER).write_text("another tarball's digest")
     assert _receive(tree, tarball.path.read_bytes(), tmp_path) == 0
     assert not (tmp_path / "1/old").exists()
     assert (tmp_path / ".state/restart.w.service").exists()

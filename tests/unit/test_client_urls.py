@@ -96,6 +96,15 @@ class TestListeners:
             "http://0.0.0.0:2379",
         ]
 
+    def test_one_address_alone_does_not_cover_all_of_them(self, world: World) -> None:
+        """Workers use the member's name; plain_client_address is another network."""
+        tls = EtcdTls(client=True, plain_client_port=2378, plain_client_address="10.1.0.1")
+        named = replace(world.cluster.members[0], address="etcd1.example.com", client_tls=True)
+        now = replace(world.cluster, tls=tls, members=(named, *world.cluster.members[1:]))
+        wide = listening(world, "infra1", "https://0.0.0.0:2379", "http://0.0.0.0:2378")
+        assert listeners.former_urls(now, named, wide) == ["http://0.0.0.0:2378"]
+        assert "http://0.0.0.0:2378" in listeners.urls(now, named, wide)
+
     def test_an_address_that_the_host_no_longer_has_does_not_stay(self, world: World) -> None:
         now = replace(world.cluster.members[0], address="10.0.0.9", client_port=3379)
         facts = replace(world.facts["infra1"], addresses=frozenset({"10.0.0.9"}))
@@ -253,6 +262,23 @@ def test_live_workers_of_other_clusters_keep_it(plan: Callable[..., Plan], other
     assert [n.id for n in made.notes] == ["other-clusters-live", "client-url-former"]
     with pytest.raises(UsageError, match="nobody"):
         plan(World(), lock_out=["nobody"])
+
+
+def test_a_cluster_that_comes_meanwhile_keeps_it(
+    plan: Callable[..., Plan], others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    free = Gate("others", lambda: asked.append("health"))
+    monkeypatch.setattr(gates, "require_others_healthy", lambda *_: free)
+    made = plan(World())
+    before = made.steps[-1].before
+    assert before is not None
+    before.check()
+    others.live = {"team": 1}
+    with pytest.raises(Unhealthy, match="former client URLs stay") as refused:
+        before.check()
+    assert "team (1 live)" in refused.value.problems[0].what
+    assert asked == ["health"] * 2
 
 
 def test_what_cannot_be_found_out_keeps_it(plan: Callable[..., Plan], others: Others) -> None:

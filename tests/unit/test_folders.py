@@ -126,6 +126,18 @@ class TestNotInUse:
         file(folder(data, ME) / "x", OTHER)
         assert look(data, Directory(str(data), ME), asked=1) == []
 
+    def test_a_look_that_does_not_end_is_no_answer(
+        self, data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder(data, OTHER)
+        assert taken(data) == []
+        monkeypatch.setattr(folders, "_LOOK_SECONDS", "0.000001")
+        for number in range(2000):
+            (data / f"{number}").touch()
+        (problem,) = look(data, Directory(str(data), ME))
+        assert "could not be found out who uses it" in problem.what
+        assert problem.id == "folder-in-use"
+
     def test_it_is_empty(self, data: Path) -> None:
         for user in ("root", OTHER, NOBODY):
             folder(data, user)

@@ -393,6 +393,18 @@ def test_the_host_refuses_as_well(fill: Fill, tmp_path: Path) -> None:
     assert list((tmp_path / "opt").iterdir()) == []
 
 
+@pytest.mark.parametrize("target", ["/etc/cron.d", "../../../..", "../x"])
+def test_the_host_looks_at_links_itself(target: str, tmp_path: Path) -> None:
+    """Two readers of an archive may see two targets; what counts is what was unpacked."""
+    tree = Tree(
+        f"{tmp_path}/opt/3.6.16", artifact(packed(tmp_path, _with(("link", f"{T}/conf", target))))
+    )
+    done = receive(tree, tmp_path)
+    assert done.returncode != 0
+    assert b"leads outside" in done.stderr
+    assert list((tmp_path / "opt").iterdir()) == []
+
+
 def test_the_own_mark_is_not_written_through_a_link(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     fill = _with(("link", f"{T}/{trees.MARKER}", str(victim)))

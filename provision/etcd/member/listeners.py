@@ -51,8 +51,9 @@ def former_urls(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts | Non
     """The URLs at which clients reach the member now, and that are not declared any more."""
     declared = _declared(cluster, member)
     wide = {(d.tls, d.port) for d in declared if not d.host}
-    # A listener on all addresses may get a narrower one: clients use the member's address.
-    narrow = {(d.tls, d.port) for d in declared if d.host != _LOOPBACK}
+    # A listener on all addresses may get a narrower one at the member's own address, which clients
+    # use. Another address, such as plain_client_address, is not where they are.
+    narrow = {(d.tls, d.port) for d in declared if d.host in ("", member.address)}
     return [
         p.url(wildcard(facts))
         for p in _present(cluster, member, facts)

@@ -175,6 +175,12 @@ if [ -n "$odd" ] || [ -e "$t/tree/{MARKER}" ] || [ -L "$t/tree/{MARKER}" ]; then
   echo "the tarball holds devices, or a name of this tool's own files" >&2
   exit 1
 fi
+# Where two readers of the archive see other targets, what counts is what is there now.
+out=$(find "$t/tree" -type l -exec readlink -m {{}} + | grep -vE "^$t/tree(/|\$)" | head -n 1)
+if [ -n "$out" ]; then
+  echo "the tarball holds a link that leads outside" >&2
+  exit 1
+fi
 # Alluxio's release has a folder that all may write to: logs/user.
 chmod -R u=rwX,go=rX,a-s,-t "$t/tree"
 ( cd "$t/tree"; {proof} )
@@ -182,6 +188,11 @@ rm -rf "$t/tree/{OWNER}"
 {owner if self.cluster else ":"}
 echo {digest} >"$t/tree/{MARKER}"
 if [ -e {path} ]; then
+  # Only this tool's own tree, or an empty folder, is replaced.
+  if [ ! -e {path}/{MARKER} ] && [ -n "$(ls -A {path})" ]; then
+    echo {path} is not empty, and this tool has not made it >&2
+    exit 1
+  fi
   {note}
 {before}  mv {path} "$t/replaced"
 fi

@@ -75,6 +75,21 @@ def steps(
         for p in moving.values()
     ]
     running = [w for w in running if w.name not in moving]
+    here = {w.machine: facts[w.machine] for w in running}
+    found = start_workers.host_problems(
+        alluxio, running, tarballs, etcd.fleet, {m: probes[m] for m in here}, here
+    )
+    if unfit := [p for p in found if p.severity == "error"]:
+        # The members do not wait for it. start-workers says the same.
+        notes += [
+            replace(
+                p,
+                what=f"its workers still have the old etcd endpoints: {p.what}",
+                severity="warning",
+            )
+            for p in unfit
+        ]
+        return Told([], notes, False)
     plan = start_workers.plan(inventory, alluxio, etcd, WorkersState(tarballs, facts), running)
     # A worker with a newer release keeps its configuration, with the old endpoints in it.
     return Told(plan.steps, [*notes, *plan.notes, *plan.left], not (notes or plan.left))

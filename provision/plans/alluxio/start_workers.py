@@ -103,17 +103,10 @@ def observe(
         }
         facts, unreachable = gather.gather_facts(etcd.fleet, probes)
         problems += unreachable
-        rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
-        problems += preflight.hosts(facts, rooms)
-        problems += preflight.paths(facts, probes)
-        problems += folders.of_others(
-            etcd.fleet, alluxio.name, probes, facts, alluxio.take_over, "start-workers"
-        )
-        registered, missing = asking.result()
+        problems += host_problems(alluxio, chosen, tarballs, etcd.fleet, probes, facts)
         if tarballs:
-            problems += worker_preflight.release(alluxio, tarballs, facts)
-            problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
             problems += worker_preflight.workers(alluxio, chosen, tarballs, facts)
+        registered, missing = asking.result()
         others = moved.found(alluxio, chosen, facts, registered) if registered else []
         if registered and others:
             problems += moved.clones(alluxio, etcd.fleet, others, facts, registered)
@@ -129,6 +122,28 @@ def observe(
         ):
             seen = registrations.read(client, alluxio.name)
     return WorkersState(tarballs, facts, warnings, seen, tuple(others))
+
+
+def host_problems(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioWorker],
+    tarballs: Artifacts | None,
+    fleet: Fleet,
+    probes: Mapping[Machine, Probe],
+    facts: Mapping[Machine, HostFacts],
+) -> list[Problem]:
+    """What keeps the chosen workers' hosts from being changed, by their ``facts``. Whether a worker
+    can reach etcd is not among it: etcd's members may be about to change, too."""
+    rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
+    problems = list(preflight.hosts(facts, rooms))
+    problems += preflight.paths(facts, probes)
+    problems += folders.of_others(
+        fleet, alluxio.name, probes, facts, alluxio.take_over, "start-workers"
+    )
+    if tarballs:
+        problems += worker_preflight.release(alluxio, tarballs, facts)
+        problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
+    return problems
 
 
 def plan(

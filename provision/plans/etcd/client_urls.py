@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from provision.alluxio.membership import clusters
-from provision.engine.plan import Step
-from provision.errors import Problem, ProvisionError, UsageError
+from provision.engine.plan import Gate, Step
+from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.cluster import gates
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.rolling import rolling_step
@@ -86,7 +86,8 @@ def end(
             why = "not every worker has the new endpoints"
             left = (_stays(urls, why, f"see the notes, then {REPEAT}"),)
             return Ending(tuple(steps), tuple(notes), left)
-    if any(url.startswith("http:") for several in urls.values() for url in several):
+    plain = any(url.startswith("http:") for several in urls.values() for url in several)
+    if plain:
         found = _others(inventory, etcd, options.lock_out)
         if isinstance(found, str):
             remedy = "give their inventories the new endpoints; or --lock-out CLUSTER cuts it off"
@@ -100,7 +101,10 @@ def end(
     going = [m for m in declared.members if m.name in urls and todo.get(m.name)]
     for member in gates.order(going, observed.health):
         title = f"{member.name} no longer listens at {' and '.join(urls[member.name])}"
-        steps.append(rolling_step(reached, member, title, todo[member.name]))
+        before = gates.require_others_healthy(reached, member)
+        if plain:
+            before = _nobody_new(before, inventory, reached, options.lock_out)
+        steps.append(rolling_step(reached, member, title, todo[member.name], before=before))
     return Ending(tuple(steps), tuple(notes))
 
 
@@ -133,6 +137,20 @@ def _others(inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> str | 
         )
         for name, live in others.items()
     ]
+
+
+def _nobody_new(gate: Gate, inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> Gate:
+    """``gate``, and no other cluster has come since the plan was made: workers may have started
+    while the members and this inventory's workers were changed."""
+
+    def check() -> None:
+        gate.check()
+        found = _others(inventory, etcd, lock_out)
+        if isinstance(found, str):
+            problem = Problem(etcd.cluster.name, found, REPEAT, id="client-url-former")
+            raise Unhealthy("the former client URLs stay", [problem], id="client-url-former")
+
+    return Gate(f"{gate.title}; no other cluster may use the former URLs", check)
 
 
 def _stays(urls: Mapping[str, Sequence[str]], why: str, remedy: str) -> Problem:
