@@ -438,8 +438,8 @@ def _removal(
             disrupts=True,
             seconds=120,
             stops=(unit,),
-            # Wherever the data is: the inventory may name another folder than the unit's.
-            effects=(Effect.ETCD_GONE,) if unit == layout.UNIT else (),
+            # Wherever its data is: the inventory may name another folder than the running etcd's.
+            effects=(Effect.ETCD_GONE,) if unit == layout.UNIT and _runs(facts, unit) else (),
         ),
         *first,
         *unpacked,
@@ -482,6 +482,10 @@ def forget_version(removal: tuple[Change, ...], unit_path: str) -> tuple[Change,
 def _effects(path: str, unit: str) -> tuple[Effect, ...]:
     is_data = unit == layout.UNIT and path.endswith("/member")
     return (Effect.ETCD_GONE,) if is_data else ()
+
+
+def _runs(facts: HostFacts, unit: str) -> bool:
+    return facts.unit(unit).active in ("active", "activating", "reloading", "deactivating")
 
 
 def _foreign(facts: HostFacts, cluster: str) -> list[str]:

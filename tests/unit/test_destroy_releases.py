@@ -10,7 +10,8 @@ import pytest
 
 from provision.alluxio.worker import desired as worker
 from provision.engine.plan import HostChanges, Plan, Step
-from provision.host.facts import HostFacts, PathState
+from provision.etcd.member import layout
+from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.resources import MARKER, OWNER, Tree
 from provision.plans import destroy
 from tests.unit import builders, hosts
@@ -146,4 +147,8 @@ def test_etcds_data_is_what_other_clusters_may_need() -> None:
 
     assert destroy.deletes_etcd(plan(seen))
     paths.pop(f"{member.data_dir}/member")
-    assert not destroy.deletes_etcd(plan(replace(seen, paths=paths)))
+    gone = replace(seen, paths=paths)
+    assert not destroy.deletes_etcd(plan(gone))
+    # An etcd that runs has its data, wherever the inventory says it is.
+    runs = {layout.UNIT: UnitState("loaded", "active", "running", "enabled", pid=1)}
+    assert destroy.deletes_etcd(plan(replace(gone, units=runs)))

@@ -151,3 +151,25 @@ class TestOthers:
         assert "keeps 2 registrations" in note.what
         none = Cluster("c", 0, 0, clusters.OURS, ())
         assert self.others(monkeypatch, live, none, external=True) == ()
+
+
+@pytest.mark.parametrize(("asked", "known"), [(0, False), (1, False), (2, True), (3, True)])
+def test_less_than_a_majority_of_members_knows_nothing_of_others(
+    asked: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a quorum, a member that was cut off for weeks knows no cluster that came later."""
+    inventory = builders.inventory()
+    names = tuple(m.name for m in inventory.etcd.members[:asked])
+    local = clusters.LocalLook({}, names, ())
+    monkeypatch.setattr(clusters, "look_locally", lambda *_: local)
+    down = Unhealthy("no quorum", id="quorum-lost")
+    with Fleet(1) as fleet:
+        etcd = Etcd(inventory.etcd, fleet)
+        if known:
+            (note,) = destroy._by_members(inventory, etcd, "no quorum", down, False)
+            assert (note.id, note.severity) == ("other-clusters-unknown", "warning")
+            return
+        with pytest.raises(PreflightFailed) as refused:
+            destroy._by_members(inventory, etcd, "no quorum", down, False)
+        assert refused.value.id == "other-clusters-unknown"
+        assert destroy._by_members(inventory, etcd, "no quorum", down, True)

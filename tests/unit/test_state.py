@@ -16,7 +16,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.host import safely
 from provision.host.diff import Change, changes
 from provision.host.predict import after
-from provision.host.resources import Move, Tree
+from provision.host.resources import MARKER, Move, Tree
 from provision.inventory.model import PageStore
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.plans import destroy
@@ -163,6 +163,7 @@ def test_it_is_taken_out_of_a_tree_that_is_replaced(
 ) -> None:
     """The old tree goes when the tarball has arrived, before the batch with the move."""
     move = _move(tmp_path)
+    (tmp_path / "opt/1" / MARKER).write_text("of the tarball before")
     tarball = hosts.tarball(tmp_path)
     tree = Tree(str(tmp_path / "opt/1"), tarball, ("w.service",), (move,))
     command = hosts.below(tmp_path, tree.receive())

@@ -176,7 +176,7 @@ if [ -n "$odd" ] || [ -e "$t/tree/{MARKER}" ] || [ -L "$t/tree/{MARKER}" ]; then
   exit 1
 fi
 # Where two readers of the archive see other targets, what counts is what is there now.
-out=$(find "$t/tree" -type l -exec readlink -m {{}} + | grep -vE "^$t/tree(/|\$)" | head -n 1)
+out=$(find "$t/tree" -type l -exec readlink -m {{}} + | grep -vxE "$t/tree(/.*)?" | head -n 1)
 if [ -n "$out" ]; then
   echo "the tarball holds a link that leads outside" >&2
   exit 1
