@@ -180,13 +180,13 @@ def _by_members(
         problems = local.problems or tuple(error.problems)
         return _not_known(inventory, problems, "no member could be asked for them", agreed)
     by = ", ".join(local.asked)
-    if len(local.asked) < etcd.cluster.quorum:
-        # Members that were cut off do not know clusters that came later.
-        why = f"{state}, and only {by} could be asked: less than a majority of the members"
-        return _not_known(inventory, local.problems, why, agreed)
     if local.live:
         listed = ", ".join(f"{name} ({count} live workers)" for name, count in local.live.items())
         why = f"{state}, and by the data of {by} there are other clusters: {listed}"
+        return _not_known(inventory, local.problems, why, agreed)
+    if len(local.asked) < etcd.cluster.quorum:
+        # Members that were cut off do not know clusters that came later.
+        why = f"{state}, and only {by} could be asked: less than a majority of the members"
         return _not_known(inventory, local.problems, why, agreed)
     what = f"{state}; by the data of {by} no other cluster has live workers"
     return (Problem("etcd", what, "", "warning", id="other-clusters-unknown"),)
