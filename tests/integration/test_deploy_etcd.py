@@ -60,7 +60,7 @@ def test_no_secret_is_readable_by_others(lab: Lab) -> None:
             "/etc/etcd/pki 750 root",
             "/etc/etcd/pki/peer.key 640 root",
         ]
-        loose = "find /var/lib/etcd /etc/etcd/pki -type f -name '*.key' -perm /077"
+        loose = "find /var/lib/etcd /etc/etcd/pki -type f -name '*.key' -perm /037"
         assert host.run(loose) == ""
         for secret in ("ls /var/lib/etcd", "cat /etc/etcd/pki/peer.key"):
             refused = host.run(f"runuser -u nobody -- {secret} 2>&1", check=False)
