@@ -109,8 +109,24 @@ class TestListeners:
         now = replace(world.cluster.members[0], address="10.0.0.9", client_port=3379)
         facts = replace(world.facts["infra1"], addresses=frozenset({"10.0.0.9"}))
         assert listeners.former_urls(world.cluster, now, facts) == []
+        # A member that moves leaves its address, also when the host still has it.
         facts = replace(facts, addresses=frozenset({"10.0.0.9", "10.0.0.1"}))
-        assert listeners.former_urls(world.cluster, now, facts) == ["http://10.0.0.1:2379"]
+        assert listeners.former_urls(world.cluster, now, facts) == []
+
+    def test_another_address_for_the_workers_keeps_the_former_one(self, world: World) -> None:
+        tls = EtcdTls(client=True, plain_client_port=2378, plain_client_address="10.1.0.2")
+        secure = replace(world.cluster.members[0], client_tls=True)
+        now = replace(world.cluster, tls=tls)
+        facts = listening(
+            world,
+            "infra1",
+            "https://10.0.0.1:2379",
+            "https://127.0.0.1:2379",
+            "http://10.1.0.1:2378",
+        )
+        assert listeners.former_urls(now, secure, facts) == []  # the host has lost it
+        facts = replace(facts, addresses=frozenset({"10.0.0.1", "10.1.0.1", "10.1.0.2"}))
+        assert listeners.former_urls(now, secure, facts) == ["http://10.1.0.1:2378"]
 
     @pytest.mark.parametrize(
         "text",

@@ -111,7 +111,11 @@ def _present(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts | None) 
         parsed = [_parsed(url) for url in listed]
     except ValueError:
         return []
-    own = {"", _LOOPBACK, *(d.host for d in _declared(cluster, member)), *facts.addresses}
+    there = {p.host for p in parsed}
+    own = {"", _LOOPBACK, *(d.host for d in _declared(cluster, member))}
+    if there & {"", member.address}:
+        own |= facts.addresses
+    # Otherwise the member moves to another address: its workers are told as for a new member.
     return [p for p in parsed if p.host in own]
 
 
