@@ -195,7 +195,7 @@ def _by_members(
 def _not_known(
     inventory: Inventory, problems: Sequence[Problem], why: str, agreed: bool
 ) -> tuple[Problem, ...]:
-    """The warning for an operator who has agreed. Raises :class:`PreflightFailed` otherwise."""
+    """A warning when the operator has ``agreed``. Otherwise it raises :class:`PreflightFailed`."""
     if agreed:
         what = f"other clusters are not looked for ({UNKNOWN}): {why}"
         return (Problem("etcd", what, "", "warning", id="other-clusters-unknown"),)

@@ -55,8 +55,8 @@ def files(java_home: str | None) -> tuple[Resource, ...]:
 def probe_commands(java_home: str | None, user: str) -> Mapping[str, str]:
     """Shell commands that find the host's own Java and ask its version.
 
-    Whoever can replace that Java would have it run by root. So it runs as ``user``, who runs it
-    anyway, or as nobody before there is such a user.
+    Somebody may have replaced that Java, so root does not run it. It runs as ``user``, who runs it
+    in any case; before this user exists, it runs as nobody.
     """
     if java_home is not None:
         binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))

@@ -106,12 +106,17 @@ def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     return inventory, inventory.alluxio
 
 
+def names(text: str) -> list[str]:
+    """The names in the value of an option, separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def taken_over(text: str, folders: Collection[str]) -> frozenset[str]:
     """The folders that ``--take-over`` names.
 
     Raises :class:`UsageError` when one of them is not among the inventory's ``folders``.
     """
-    named = frozenset(path.strip() for path in text.split(",") if path.strip())
+    named = frozenset(names(text))
     if unknown := sorted(named.difference(folders)):
         raise UsageError(
             f"--take-over names {', '.join(unknown)}, but the inventory has "

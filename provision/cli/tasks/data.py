@@ -129,12 +129,12 @@ def restore_etcd(
         etcd,
         Path(file).expanduser(),
         bump=bump_revision,
-        without=_names(without),
+        without=common.names(without),
         workers=snapshot_proof.workers_login(inventory),
     )
     notes, proof = [], observed.proof
     if proof is not None:
-        notes = snapshot_proof.require_ours(inventory, proof, _names(other_cluster))
+        notes = snapshot_proof.require_ours(inventory, proof, common.names(other_cluster))
         terminal.say(proof.line, stderr=run.json)
     plan = restore_etcd.plan(etcd, observed, bump=bump_revision)
     steps = plan.steps
@@ -281,7 +281,7 @@ def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
     run.changes = bool(delete)
     inventory = common.load(run)
     seen = retained.observe(inventory, run.fleet, choose(inventory.etcd.members, limit))
-    plan = retained.plan(inventory, seen, [n.strip() for n in delete.split(",") if n.strip()])
+    plan = retained.plan(inventory, seen, common.names(delete))
     if not run.json and not delete:
         rows = [
             (k.member.name, k.path, k.why, f"{k.when:%Y-%m-%d %H:%M}", size(k.bytes))
@@ -408,10 +408,6 @@ def _require_registered(missing: Sequence[Problem], done: str) -> None:
         workers = "1 worker is" if len(errors) == 1 else f"{len(errors)} workers are"
         what = f"{done}; {workers} not registered"
         raise ChangeFailed(what, errors, id="worker-keys-missing")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _restart_lost_workers(

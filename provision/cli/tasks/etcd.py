@@ -52,8 +52,8 @@ def deploy_etcd(
         observed,
         write=not run.dry_run,
         workers=not no_workers,
-        remove=[name.strip() for name in remove.split(",") if name.strip()],
-        lock_out=[name.strip() for name in lock_out.split(",") if name.strip()],
+        remove=common.names(remove),
+        lock_out=common.names(lock_out),
     )
     carried = common.carry_out(run, plan)
     seen = observed.health
@@ -127,7 +127,7 @@ def enable_auth(run: Run, lock_out: str = "") -> int:
 
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
-    agreed = [name.strip() for name in lock_out.split(",") if name.strip()]
+    agreed = common.names(lock_out)
     plan = auth.enable(inventory, etcd, auth.observe(inventory, etcd), agreed)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0

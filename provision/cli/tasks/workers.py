@@ -233,7 +233,7 @@ def forget_worker(run: Run, ids: str, count: str = "") -> int:
     """Remove from etcd the ids of workers that will not come back. A live worker's id stays."""
     from provision.plans.alluxio import forget_worker
 
-    wanted = [i.strip() for i in ids.split(",") if i.strip()]
+    wanted = common.names(ids)
     if not wanted:
         raise UsageError(
             "which id? invoke forget-worker ID, as check-nodes shows it", id="argument-missing"

@@ -153,14 +153,16 @@ def _nobody_new(gate: Gate, inventory: Inventory, etcd: Etcd, lock_out: Sequence
     return Gate(f"{gate.title}; no other cluster may use the former URLs", check)
 
 
+def _every(urls: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(dict.fromkeys(url for several in urls.values() for url in several))
+
+
 def _stays(urls: Mapping[str, Sequence[str]], why: str, remedy: str) -> Problem:
-    every = ", ".join(dict.fromkeys(url for several in urls.values() for url in several))
-    what = f"listens at former client URLs, too ({every}): {why}"
+    what = f"listens at former client URLs, too ({_every(urls)}): {why}"
     return Problem(", ".join(urls), what, remedy, "warning", id="client-url-former")
 
 
 def _cut(urls: Mapping[str, Sequence[str]]) -> Problem:
-    every = ", ".join(dict.fromkeys(url for several in urls.values() for url in several))
-    what = f"clients that use {every} lose etcd at the end of this plan"
+    what = f"clients that use {_every(urls)} lose etcd at the end of this plan"
     remedy = "give Alluxio's clients their new configuration: invoke render-client-config"
     return Problem(", ".join(urls), what, remedy, "warning", id="client-url-former")
