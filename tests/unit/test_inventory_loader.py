@@ -1219,14 +1219,15 @@ def test_the_largest_file(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("a\0b", "embedded null byte"),
+        ("a\0b", ".*embedded null (byte|character.*)"),  # Python's words changed in 3.13
         ("x" * 5000, "File name too long"),
         ("/proc/self/mem", "Input/output error"),
     ],
 )
 def test_unreadable(name: str, why: str) -> None:
     said = unread(Path(name), "inventory-unreadable")
-    assert said == str(Problem(name, f"cannot be read: {why}", id="inventory-unreadable"))
+    wanted = str(Problem(name, "cannot be read: WHY", id="inventory-unreadable"))
+    assert re.fullmatch(re.escape(wanted).replace("WHY", why), said)
 
 
 @pytest.mark.parametrize(("path", "found"), [((0,), True), ((1,), False), (("a",), False)])
