@@ -137,7 +137,8 @@ class Run:
 def _say_call(call: RoundTrip) -> None:
     # One write call: print writes the newline separately, and another thread's line could come
     # between.
-    sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s\n")
+    noise = f"; its login shell prints: {call.noise}" if call.noise else ""
+    sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s{noise}\n")
 
 
 def _say_stats(stats: Stats) -> None:
