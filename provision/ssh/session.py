@@ -43,6 +43,9 @@ LIBRARY = "paramiko"
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 DEFAULT_TIMEOUT = 120.0
+#: Connections to one host. With MaxSessions 1 each has one command: the run lock, a scratch member,
+#: and what is done beside them.
+MOST_CONNECTIONS = 4
 #: With more machines than this, a connection is closed after the look at its machine: it takes
 #: memory, a thread and a file descriptor, and most machines of a large fleet need no second round
 #: trip.
@@ -165,6 +168,8 @@ class Session:
         self._refused: Unreachable | None = None
         self._patience = PATIENCE * machine.connect_timeout
         self._connection: Connection | None = None
+        #: For commands that the first connection has no session for.
+        self._more: list[Connection] = []
         self._opening = threading.Lock()
         self._ended = False
         self._lasting = False
@@ -340,13 +345,13 @@ class Session:
                 self.close()
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        with contextlib.suppress(Exception):  # this wakes the thread that waits for the host
-            connection.transport.sock.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(Exception):
-            connection.close()
+        first, self._connection = self._connection, None
+        more, self._more = self._more, []
+        for connection in more if first is None else [first, *more]:
+            with contextlib.suppress(Exception):  # this wakes the thread that waits for the host
+                connection.transport.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(Exception):
+                connection.close()
 
     def _last(self) -> None:
         with self._opening:
@@ -404,11 +409,37 @@ class Session:
         raise error
 
     def _channel(self, timeout: float) -> paramiko.Channel:
-        from provision.ssh.connect import opened_session
+        """A channel for one command, on a further connection when the first has no session left:
+        sshd allows only MaxSessions of them, and the run lock holds one (sshd_config(5))."""
+        from provision.ssh.connect import Refused, opened_session
 
-        channel = opened_session(self._transport(), timeout)
-        channel.settimeout(timeout)
-        return channel
+        refused: Refused | None = None
+        for transport in self._transports():
+            try:
+                channel = opened_session(transport, timeout)
+            except Refused as error:
+                refused = refused or error
+                continue
+            channel.settimeout(timeout)
+            return channel
+        raise refused or EOFError("the run has ended")
+
+    def _transports(self) -> Iterator[paramiko.Transport]:
+        """The connections that may have a session left; the last one is new, and has no other."""
+        yield self._transport()
+        for connection in list(self._more):
+            if connection.is_connected:
+                yield connection.transport
+        if len(self._more) >= MOST_CONNECTIONS - 1:
+            return
+        connection = self._connect(self.machine)
+        with self._opening:
+            self._more = [c for c in self._more if c.is_connected]
+            if self._ended or self._connection is None:
+                connection.close()
+                return
+            self._more.append(connection)
+        yield connection.transport
 
     def _transport(self) -> paramiko.Transport:
         with self._opening:

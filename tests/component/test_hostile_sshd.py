@@ -52,6 +52,8 @@ def test_an_honest_one(sshd: Sshd, behaviour: Behaviour) -> None:
 
 def test_an_answer_without_its_end(sshd: Sshd, behaviour: Behaviour) -> None:
     def command(channel: paramiko.Channel) -> None:
+        while channel.recv(1024):
+            pass
         channel.sendall(b"hel")
         channel.send_exit_status(0)
         channel.close()

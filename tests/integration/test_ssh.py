@@ -352,6 +352,39 @@ class TestHabits:
 
 
 @contextmanager
+def hardened(lab: Lab, site: Site, options: str) -> Iterator[Path]:
+    """One more sshd on every host, with ``options``; the inventory that uses it."""
+    hosts, port, unit = list(lab.hosts.values()), PORT + 1, "alxp-test-hardened.service"
+    lab.on(
+        hosts,
+        f"""systemd-run -q --collect --unit={unit} /usr/sbin/sshd -D -p {port} -o PidFile=none \\
+          -o HostKey=/etc/ssh/ssh_host_ed25519_key {options}
+        until ss -Htln 'sport = :{port}' | grep -q .; do sleep 0.05; done""",
+    )
+    keys = lab.on(hosts, "cut -d ' ' -f 1-2 /etc/ssh/ssh_host_ed25519_key.pub")
+    known = site.folder / "hardened"
+    lines = [f"[{h.address}]:{port} {k.strip()}\n" for h, k in zip(hosts, keys, strict=True)]
+    known.write_text("".join(lines))
+    try:
+        yield by_ipv4(lab, site, port=port, known_hosts=str(known))
+    finally:
+        lab.on(hosts, f"systemctl stop {unit}")
+
+
+class TestHardened:
+    @pytest.mark.parametrize("sessions", [1, 2])
+    def test_few_sessions_on_a_connection(self, lab: Lab, site: Site, sessions: int) -> None:
+        """The run lock holds one of them, a scratch member another."""
+        with hardened(lab, site, f"-o MaxSessions={sessions}") as inventory:
+            lab.invoke("deploy-etcd", inventory, env=site.env).expect(0)
+            lab.invoke("start-workers", inventory, env=site.env).expect(0)
+            saved = site.folder / f"saved-{sessions}"
+            lab.invoke("backup-etcd", inventory, "--to", str(saved), env=site.env).expect(0)
+            lab.invoke("destroy", inventory, "--yes-delete", lab.name, env=site.env).expect(0)
+        assert lab.left_over() == {}
+
+
+@contextmanager
 def agent(*keys: Path, passphrase: str = "") -> Iterator[dict[str, str]]:
     """An ssh-agent with ``keys``; the environment that leads to it."""
     said = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
