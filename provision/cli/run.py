@@ -49,6 +49,8 @@ class Run:
     #: For --debug: the plans that were made, and the end of the run.
     plans: list[Plan] = field(default_factory=list)
     error: BaseException | None = None
+    #: The hosts that --allow-unreachable does without.
+    left_out: list[Problem] = field(default_factory=list)
     #: The notes about versions of this tool that were printed.
     told: set[Problem] = field(default_factory=set)
     passwords: Passwords | None = None
