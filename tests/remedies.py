@@ -839,7 +839,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         why=_HERE,
     ),
     "inventory-unwise": Row(
-        _unit("inventory_loader", "problem[on]"),
+        _unit("inventory_loader", "problem[words that YAML 1.1 had]"),
         why=_EDIT,
     ),
     "inventory-value-invalid": Row(

@@ -283,7 +283,7 @@ def test_a_folder_of_the_system(path: str) -> None:
         *("/etc/etcd", "/etc/alluxio", "/etc/sshd-etcd", "/var/lib/etcd", "/var/lib/alluxio/pages"),
         *("/var/log/alluxio", "/opt/alluxio", "/opt/java", "/data", "/data/etcd", "/mnt/disk1"),
         *("/srv/etcd", "/home/alluxio/pages", "/usr/lib/jvm", "/usr/local/alluxio", "/rooty"),
-        *("/usr/share/alluxio", "/dev/shm/alluxio", "/tmp/x", "/var/backups/etcd", "/srv/x.ssh"),
+        *("/usr/share/alluxio", "/dev/shm/alluxio", "/var/backups/etcd", "/srv/x.ssh"),
         *("/media/disk1", "/run/etcd", "/var/cache/alluxio", "/var/spool/etcd"),
     ],
 )

@@ -64,6 +64,7 @@ def resources(
     old = None if facts is None else facts.text(MASTER_UNIT_PATH)
     unit = desired.service(
         *(alluxio, "master", master.name, launcher),
+        listeners=ports.master_listeners(alluxio, master),
         mounts=disks.notes(old, facts, [journal_folder.journal_dir(alluxio)]),
     )
     quiet = disks.is_for_next_start(old, unit)
