@@ -431,7 +431,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         yield "a unit", text
     yield "check of v2 data", before_3_6.script(c, member, "3.6.16")
     yield "removal of a scratch member", scratch._removal(SCRATCH)
-    yield "scratch member", scratch._script(c, member, SCRATCH, 20000)
+    yield "scratch member", scratch._script(c, SCRATCH, 20000)
     by = audit.author("x", "c")
     yield "audit", batch([Change("x", "x")], audit.lines(by, "n", ["x"]))
     yield "version", tool_version.note()

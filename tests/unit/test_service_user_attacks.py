@@ -234,7 +234,7 @@ def test_the_log_of_a_scratch_member(host: Host, tmp_path: Path) -> None:
     assert host.as_user(f"ln -s {host.secret} {here}/log").returncode != 0
     assert host.as_user(f"rm {here}/db").returncode != 0
     assert host.as_user(f"mkdir {here}/own/data").returncode == 0
-    done = host.run(scratch._script(cluster, builders.member(1), folder, 20001))
+    done = host.run(scratch._script(cluster, folder, 20001))
     assert "failed from etcdutl" in done.stdout
     host.require_untouched()
     assert not here.exists()

@@ -345,6 +345,7 @@ def _force(cluster: EtcdCluster, chosen: EtcdMember, mark: RecoveryMarker) -> Ch
     script = f"""\
 cd /
 {layout.refuse_running()}
+{scratch.LISTENS}
 # etcd's user may read what is in this folder, and change nothing.
 d=$(mktemp -d {STATE_DIR}-recover.XXXXXX)
 chmod 0750 "$d"; chown root:{user} "$d"
@@ -359,10 +360,11 @@ chmod 0644 "$c"
 --config-file "$c" </dev/null >"$c.log" 2>&1 9>&- &
   pid=$!
   left={FORCED_WITHIN}
-  # A refusal for lack of a login has been through consensus, too.
-  until ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} --command-timeout 5s \
---endpoints http://127.0.0.1:{port} get health >"$c.out" 2>&1 ||
-    grep -q -e 'user name is empty' -e 'permission denied' "$c.out"; do
+  # Another user may have taken the port: only what this process says counts. A refusal for lack
+  # of a login has been through consensus, too.
+  until listens $pid {port} && {{ ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} \
+--command-timeout 5s --endpoints http://127.0.0.1:{port} get health >"$c.out" 2>&1 ||
+    grep -q -e 'user name is empty' -e 'permission denied' "$c.out"; }} && listens $pid {port}; do
     left=$((left - 1))
     if ! kill -0 $pid 2>/dev/null || [ $left -le 0 ]; then
       kill -KILL $pid 2>/dev/null || :
