@@ -24,12 +24,21 @@ import pytest
 from provision.errors import PreflightFailed, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Endpoint, Login
-from provision.etcd.cluster import scratch
+from provision.etcd.cluster import guard, scratch
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.member import recovery_marker
 from provision.etcd.member.recovery_marker import RecoveryMarker
+from provision.host.facts import HostFacts, parse, script
 from provision.inventory.model import EtcdAuth, Secret, Source
 from provision.inventory.resolved import Machine
-from provision.plans.etcd.data import backup_etcd, recover_etcd, snapshot_proof
+from provision.plans.etcd.data import (
+    backup_etcd,
+    recover_etcd,
+    restore_etcd,
+    retained,
+    snapshot_proof,
+    undo_restore,
+)
 from provision.ssh.session import Fleet, Held, Unreachable
 from tests.component.conftest import Boot, Running, free_ports
 from tests.unit import hosts
@@ -229,6 +238,70 @@ def test_a_port_that_is_taken_later_gets_no_password(
     assert ROOT.password.encode() not in thief.got
 
 
+# A restore: its scripts, in a folder that root has just made.
+
+
+def test_a_restore_and_its_undo(source: tuple[Running, Etcd, Path], releases: Path) -> None:
+    running, etcd, file = source
+    running.kill()
+    data = releases / "data"
+    data.mkdir(mode=0o755)
+    (data / "member").mkdir()
+    (data / "member/old").touch()
+    one = replace(etcd.cluster.members[0], data_dir=str(data))
+    etcd = etcd.with_cluster(replace(etcd.cluster, members=(one,)))
+    mark, digest = RecoveryMarker("restore", MARK.id, MARK.key), backup_etcd.check(file)
+    proof = snapshot_proof.Proof(one.name, 2, 1, ("ours",), True, True)
+    observed = restore_etcd.RestoreState(file, digest, {}, mark, False, proof)
+    restore_etcd._send(etcd, observed, [one])
+
+    def look() -> HostFacts:
+        text = script(restore_etcd._probe(etcd.cluster, one, digest))
+        return parse(hosts.shell(text, releases), "here")
+
+    assert restore_etcd._uploaded(one, look(), digest)
+    assert not restore_etcd._prepared(one, look(), mark)
+    done = hosts.do([restore_etcd._prepare(etcd.cluster, one, observed, bump=False)], releases)
+    assert done.ok, done.stderr
+    assert restore_etcd._prepared(one, look(), mark)
+    subprocess.run(["chown", "-R", f"{USER}:{USER}", data / "member"], check=True)
+    done = hosts.do(
+        [
+            restore_etcd._swap(etcd.cluster, one, mark),
+            recovery_marker.clear(one, restore_etcd._upload_path(one, digest)),
+        ],
+        releases,
+    )
+    assert done.ok, done.stderr
+    old = f"member.before-restore-{MARK.id}"
+    assert {p.name for p in data.iterdir()} == {"member", old}
+    assert {p.owner() for p in data.rglob("*")} == {USER}
+    assert restore_etcd._restored(one, look(), mark)
+    command = list(running.members[one.name].command)
+    command[command.index("--data-dir") + 1] = str(data)
+    running.members[one.name].command = command
+    running.members[one.name].start()
+    port = Endpoint("127.0.0.1", one.client_port)
+    with EtcdClient(port, login=ROOT) as client:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(Unhealthy):
+                assert client.get("/DHT/ours/AUTHORIZED/1") is not None
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    running.kill()
+    subprocess.run(["chown", "-R", f"{USER}:{USER}", data], check=True)  # root has started it
+    undo = undo_restore.UndoState({}, mark, "20260102T000000Z", False)
+    done = hosts.do([undo_restore._back(one, undo)], releases)
+    assert done.ok, done.stderr
+    assert (data / "member/old").exists()
+    kept = hosts.shell(script(retained._probe(one)), releases)
+    (found,) = retained.read(one, parse(kept, "here"))
+    assert (found.name, found.why) == ("member.before-undo-20260102T000000Z", "undone restore")
+    assert found.bytes > 1 << 20
+
+
 # A recovery: the host's own etcdctl asks.
 
 
@@ -261,8 +334,13 @@ def survivor(boot: Boot, releases: Path) -> Iterator[tuple[Any, Any]]:
 
 def test_a_forced_member_is_asked(survivor: tuple[Any, Any], releases: Path) -> None:
     cluster, chosen = survivor
-    done = hosts.do([recover_etcd._force(cluster, chosen, MARK)], releases)
+    text = script(recover_etcd._probe(cluster, chosen))
+    said = parse(hosts.shell(text, releases), "here").commands["status"]
+    assert guard.revision(said) is not None
+    change = recover_etcd._force(cluster, chosen, MARK)
+    done = hosts.do([recover_etcd._keep(chosen, MARK), change], releases)
     assert done.ok, done.stderr
+    assert (Path(chosen.data_dir) / f"member.before-recover-{MARK.id}/snap/db").exists()
     stamp = Path(chosen.data_dir) / "member/recovered-by"
     assert stamp.read_text() == f"{MARK.id}\n"
 

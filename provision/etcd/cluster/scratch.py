@@ -216,6 +216,7 @@ def _script(cluster: EtcdCluster, folder: str, port: int) -> str:
         *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"scratch={peer}"),
         *("--initial-cluster-token", secrets.token_hex(8)),
     ]
+    as_user = layout.as_user(cluster)
     return f"""\
 d={q(folder)}
 pid=
@@ -224,13 +225,12 @@ trap 'exit 1' HUP INT TERM PIPE
 export ETCDCTL_API=3
 cd /
 {layout.low_priority()}
-# setpriv, unlike runuser, becomes the command: what is killed is the command itself.
-low="{layout.as_user(cluster)} $low"
 fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
-$low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} >"$d/log" 2>&1 || fail
-status=$($low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail
+{as_user} $low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} \\
+  >"$d/log" 2>&1 || fail
+status=$({as_user} $low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail
 rm -f "$d/db"
-$low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
+{as_user} $low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
 pid=$!
 echo "started $status"
 timeout {LIVES} cat >/dev/null"""
