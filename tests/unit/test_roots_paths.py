@@ -509,6 +509,15 @@ def test_every_module_that_sends_a_script_is_read() -> None:
     assert not READ & NONE_OF_ITS_OWN
 
 
+def test_one_module_becomes_another_user() -> None:
+    """There, the process does not get the batch's lock. The facts script has no such lock."""
+    root = Path(host_facts.__file__).parents[1]
+    word = re.compile("setpriv|runuser")
+    files = (f for f in root.rglob("*") if f.suffix in (".py", ".sh"))
+    found = {str(f.relative_to(root)) for f in files if word.search(f.read_text(encoding="utf-8"))}
+    assert found == {"host/safely.py", "host/facts.sh"}
+
+
 @pytest.mark.parametrize(
     ("script", "fault"),
     [

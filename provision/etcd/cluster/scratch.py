@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision import wait
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
@@ -23,12 +24,13 @@ from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import ClientTls, Endpoint
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
-from provision.etcd.pki import throwaway
-from provision.etcd.pki.throwaway import Throwaway
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.ssh.session import DEFAULT_TIMEOUT, Unreachable, tunnel
 from provision.text import document, number, printable, size
+
+if TYPE_CHECKING:
+    from provision.etcd.pki.throwaway import Throwaway
 
 #: The folder of the system's other large temporary files; not etcd's own disk, which must not fill.
 SCRATCH = "/var/tmp/alluxio-provision-scratch"
@@ -69,6 +71,8 @@ def member(
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
     host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
     """
+    from provision.etcd.pki import throwaway
+
     cluster = etcd.cluster
     folder = f"{SCRATCH}.{secrets.token_hex(8)}"
     port = 20000 + secrets.randbelow(9999)
