@@ -474,7 +474,8 @@ def _prepare(
     )
     work = f"""\
 # A new disk's top folder is root's.
-chmod 0700 . && chown {user}:{user} .
+chmod 0700 .
+chown {user}:{user} .
 rm -rf ./restoring-*
 {layout.low_priority()}
 export ETCDCTL_API=3
