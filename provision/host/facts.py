@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from provision.errors import Problem
+from provision.host import safely
 from provision.ssh.session import Result, Unreachable
 from provision.text import printable, printable_lines
 
@@ -251,6 +252,8 @@ def script(probe: Probe) -> str:
         lines.append(f"reach {q(address)} {port:d} &")
     if probe.resolve or probe.reach:
         lines.append("wait")
+    if look.commands:
+        lines.append(safely.FUNCTIONS)
     for label, command in look.commands.items():
         lines.append(f"echo command {q(label)}; ( {command} ) 2>&1 </dev/null | said {q(label)}")
     lines.append(f"echo {END}")

@@ -42,8 +42,9 @@ def note(path: str) -> str:
 
 
 def removed(path: str) -> str:
-    """A shell command that removes the folder ``path`` if it is empty, and then its note."""
-    return f"rmdir {shlex.quote(path)} 2>/dev/null && rm -f {note_path(path)} || :"
+    """A shell command, after :data:`safely.FUNCTIONS`, that removes the folder ``path`` if it is
+    empty, and then its note."""
+    return f"empty {shlex.quote(path)} && rm -f {note_path(path)} || :"
 
 
 def give_back(

@@ -18,7 +18,7 @@ from provision.alluxio.worker import desired as alluxio
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import backup_timer, layout
-from provision.host import former_owner, gather, safely, unit_changes
+from provision.host import former_owner, gather, listing, safely, unit_changes
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -26,7 +26,7 @@ from provision.host.resources import MADE_BY, MARKER, DataDisk, File, User
 from provision.inventory.resolved import Inventory, Machine
 from provision.inventory.system_folders import SYSTEM_DIRS
 from provision.plans.alluxio.stop_workers import STOPPED
-from provision.plans.destroy import delete_releases, forget_version
+from provision.plans.destroy import delete_logs, delete_releases, forget_version
 from provision.plans.etcd import before_3_6
 from provision.ssh.session import Fleet
 from provision.text import document, number, printable, size
@@ -261,8 +261,9 @@ def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFact
     # The data of former members stays beside the data of the last member.
     for i in gone:
         if i.role == "etcd member":
-            aside = " ".join(f"{start}*" for start in _aside(i))
-            commands["aside"] = f'for d in {aside}; do [ ! -e "$d" ] || echo "$d"; done'
+            folder, starts = i.data[0].rpartition("/")[0], _aside(i)
+            patterns = [f"{start.rpartition('/')[2]}*" for start in starts]
+            commands["aside"] = listing.names(folder, *patterns)
     users = [User(i.user, "/") for i in gone]
     return Probe(resources=(*files, *users), paths=list(paths), commands=commands, addresses=False)
 
@@ -409,17 +410,14 @@ def _removal(
     jdk = _jdk(found, seen)
     todo += [delete_releases(path) for path in found.releases if path in seen.paths or path == jdk]
     there = [path for path in found.data if path in seen.paths]
-    aside = seen.commands.get("aside", "").split() if found.role == "etcd member" else []
     if delete_data:
-        former = [p for p in aside if found.data and p.startswith(_aside(found))]
+        former = _former(found, seen) if found.role == "etcd member" and found.data else []
         todo += [
             Change(f"DELETE {path}", f"gone {q(path)}", seconds=600) for path in (*there, *former)
         ]
         if found.logs:
-            logs = f"find {q(found.logs)} -xdev -mindepth 1 -user {found.user} -delete"
-            todo.append(
-                Change(f"DELETE the logs in {found.logs}", f"{logs} 2>/dev/null || :", seconds=300)
-            )
+            logs = delete_logs(found.logs, found.user)
+            todo.append(Change(f"DELETE the logs in {found.logs}", logs, seconds=300))
     else:
         # A rename in the same folder: its time does not depend on the size.
         todo += [
@@ -443,6 +441,13 @@ def _removal(
         todo.append(_delete_user(found.user))
     todo.append(unit_changes.delete(unit, found.unit_path))
     return forget_version(tuple(todo), found.unit_path)
+
+
+def _former(found: Installed, seen: HostFacts) -> list[str]:
+    """The paths beside a member's data: former data, and what a killed restore has left."""
+    folder = found.data[0].rpartition("/")[0]
+    paths = (f"{folder}/{name}" for name in listing.records(seen.commands.get("aside", "")))
+    return [path for path in paths if path.startswith(_aside(found))]
 
 
 def _renamed(path: str) -> str:

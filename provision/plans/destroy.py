@@ -15,7 +15,7 @@ from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
-from provision.host import former_owner, gather, tool_version, unit_changes
+from provision.host import former_owner, gather, safely, tool_version, unit_changes
 from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe, merged
@@ -298,10 +298,12 @@ def _etcd(
         f"disable {backup_timer.UNIT}", f"systemctl disable -q --now {backup_timer.UNIT}"
     )
     first = (stop_timer,) if backup_timer.TIMER_PATH in f.paths else ()
-    data = shlex.quote(member.data_dir)
     # A killed restore leaves its side folder and its upload.
-    aside = f"{data}/member.* {data}/restoring-* {data}/restore-*.db*"
-    kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
+    aside = "rm -rf ./member.* ./restoring-* ./restore-*.db*"
+    kept = Change(
+        f"delete what was kept aside in {member.data_dir}",
+        _if_there(member.data_dir, aside),
+    )
     # A first deploy that was killed between its first file and its unit belongs to this cluster.
     begun = has_header((f.text(layout.config_file(cluster)) or "").encode(), cluster.name)
     waiting: tuple[Change, ...] = ()
@@ -347,8 +349,20 @@ def _worker(
 
 def _logs(alluxio: AlluxioCluster) -> Change:
     # Folders in it are deleted, too: `info nodes` makes one.
-    find = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
-    return Change(f"delete the logs in {alluxio.log_dir}", f"{find} 2>/dev/null || :")
+    logs = delete_logs(alluxio.log_dir, alluxio.user)
+    return Change(f"delete the logs in {alluxio.log_dir}", logs)
+
+
+def delete_logs(folder: str, user: str) -> str:
+    """A shell command, after :data:`safely.FUNCTIONS`, that deletes everything of ``user`` in
+    ``folder``."""
+    find = f"find . -xdev -mindepth 1 -user {shlex.quote(user)} -delete 2>/dev/null || :"
+    return _if_there(folder, find)
+
+
+def _if_there(folder: str, commands: str) -> str:
+    """A shell command that runs ``commands`` in ``folder``, if it is there."""
+    return f"[ ! -d {shlex.quote(folder)} ] || {safely.in_folder(folder, commands)}"
 
 
 def _master_paths(alluxio: AlluxioCluster) -> list[str]:
@@ -505,11 +519,13 @@ def _in_use(path: str, facts: HostFacts, cluster: str, jdk: bool) -> bool:
 
 
 def _listing(cluster: str, folders: Sequence[str]) -> dict[str, str]:
-    """The commands of a probe that print each release, in each of ``folders``, that ``cluster`` or
-    an earlier version of this tool has unpacked, and what a killed upload has left."""
+    """The commands of a probe that print something for each of ``folders`` with a release that
+    ``cluster`` or an earlier version of this tool has unpacked, or with what a killed upload has
+    left. No name is printed: it may be anything."""
     return {
-        _label(path): _each_release(path, cluster, nameless=True, do='echo "$d"')
-        + f"\nls -A {shlex.quote(path)} 2>/dev/null | grep -v '^[^.]'\n"
+        _label(path): _each_release(path, cluster, nameless=True, do="echo release")
+        + f"\n[ -z \"$(find {shlex.quote(f'{path}/')} -mindepth 1 -maxdepth 1 -name '.*' "
+        '2>/dev/null | head -c 1)" ] || echo begun\n'
         f'[ -n "$(ls -A {shlex.quote(path)} 2>/dev/null)" ] || echo empty'
         for path in folders
     }

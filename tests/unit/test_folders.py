@@ -14,7 +14,7 @@ import pytest
 
 from provision.errors import Problem, UsageError
 from provision.etcd.member import layout
-from provision.host import folders, former_owner, gather, predict
+from provision.host import folders, former_owner, gather, predict, safely
 from provision.host.diff import changes
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.resources import DataDisk, Directory, File, Resource, User
@@ -400,7 +400,8 @@ class TestFormerOwner:
     def test_an_empty_one_goes_with_its_note(self, data: Path) -> None:
         folder(data, OTHER)
         take(data, Directory(str(data), ME))
-        assert hosts.shell(former_owner.removed(str(data)), data.parent).ok
+        script = f"{safely.FUNCTIONS}\n{former_owner.removed(str(data))}"
+        assert hosts.shell(script, data.parent).ok
         assert not data.exists()
         assert noted(data, data).paths == {}
 

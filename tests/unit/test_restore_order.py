@@ -88,7 +88,7 @@ def facts(
     if uploaded:
         paths[f"/var/lib/etcd/restore-{SHA[:16]}.db"] = replace(hosts.text(""), sha256=SHA)
     disks = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", 10 * hosts.GIB)}
-    said = {"prepared": f"restoring-{prepared} {prepared}\n" if prepared else ""}
+    said = {"prepared": hosts.sent(f"restoring-{prepared} {prepared}") if prepared else ""}
     return hosts.facts(
         int(name[-1]), paths=paths, units={layout.UNIT: unit}, disks=disks, commands=said
     )
@@ -159,8 +159,8 @@ def test_each_is_restored_from_the_same_file_as_itself(
         assert not change.disrupts
         (command,) = [line for line in change.script.splitlines() if "snapshot restore" in line]
         for part in (
-            f"/var/lib/etcd/restore-{SHA[:16]}.db",
-            f"--data-dir /var/lib/etcd/restoring-{MARK.id}",
+            f"./restore-{SHA[:16]}.db",
+            f"--data-dir ./restoring-{MARK.id}",
             f"--name {host.name} ",
             f"--initial-cluster {CLUSTER.initial_cluster} ",
             f"--initial-advertise-peer-urls {member.peer_url} ",
@@ -570,7 +570,7 @@ def test_all_survivors_stop_before_one_is_a_cluster_of_its_own(done: plan_text.D
     assert "force-new-cluster" in force.what
     assert (keep.disrupts, force.disrupts) == (True, True)
     assert keep.seconds >= 600
-    assert f"echo {RECOVERY.id} >/var/lib/etcd/member/recovered-by" in force.script
+    assert f"echo {RECOVERY.id} >./member/recovered-by" in force.script
     assert force.script.index("is-active") < force.script.index("--config-file")
     assert (plan.command, plan.cluster) == ("recover-etcd", "c")
     assert set(plan.guards) == {m.machine for m in CLUSTER.members}

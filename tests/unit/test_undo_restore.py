@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import gather
+from provision.host import gather, safely
 from provision.host.facts import HostFacts, UnitState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import EtcdCluster
@@ -55,7 +54,7 @@ def facts(
             paths[restore_etcd.origin(member)] = hosts.text(origin.text)
     if mark is not None:
         paths[recovery_marker.path(member)] = hosts.text(str(mark))
-    said = {"folders": folders.replace(" ", "\n")}
+    said = {"folders": hosts.sent(*folders.split())}
     return hosts.facts(int(name[-1]), paths=paths, units={layout.UNIT: unit}, commands=said)
 
 
@@ -210,7 +209,7 @@ def script(data: Path) -> str:
 
 
 def back(data: Path) -> int:
-    return subprocess.run(["sh", "-ec", script(data)], check=False, capture_output=True).returncode
+    return hosts.shell(f"set -e\n{safely.FUNCTIONS}\n{script(hosts.given(data))}", data).code
 
 
 def make(data: Path, *folders: str) -> None:

@@ -1,6 +1,9 @@
 """A scratch member: a snapshot, restored and started on a member's host beside the real member.
 
 The scratch member listens only on the host's loopback, and runs with low priority for CPU and disk.
+Every local user can take a port there before it does. So it and its client prove themselves with a
+certificate that is made for this one member (:mod:`provision.etcd.pki.throwaway`): no password goes
+to another process, no answer comes from one, and nobody else can read the data.
 When its context or this process ends, it is removed with its data.
 """
 
@@ -12,19 +15,22 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision import wait
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
-from provision.etcd.api.values import Endpoint
-from provision.etcd.cluster import reach
+from provision.etcd.api.values import ClientTls, Endpoint
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.ssh.session import DEFAULT_TIMEOUT, Unreachable, tunnel
 from provision.text import document, number, printable, size
+
+if TYPE_CHECKING:
+    from provision.etcd.pki.throwaway import Throwaway
 
 #: The folder of the system's other large temporary files; not etcd's own disk, which must not fill.
 SCRATCH = "/var/tmp/alluxio-provision-scratch"
@@ -36,6 +42,15 @@ RESTORED_PER_SECOND = 5 << 20
 #: Seconds for the scratch member to start; and the seconds after which it ends by itself.
 STARTS_WITHIN = 120.0
 LIVES = 7200
+
+#: A shell function, ``listens PID PORT``: whether PID itself listens on PORT of 127.0.0.1. Who asks
+#: before and after an answer from there knows that the answer is PID's.
+LISTENS = r"""listens() {
+  hex=$(printf %04X "$2")
+  inode=$(sed -nE "s/^ *[0-9]+: 0100007F:$hex [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/\2/p" \
+    /proc/net/tcp)
+  [ -n "$inode" ] && [ -n "$(find "/proc/$1/fd" -lname "socket:\[$inode\]" 2>/dev/null)" ]
+}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +71,18 @@ def member(
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
     host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
     """
+    from provision.etcd.pki import throwaway
+
     cluster = etcd.cluster
     folder = f"{SCRATCH}.{secrets.token_hex(8)}"
     port = 20000 + secrets.randbelow(9999)
     session = etcd.fleet.session(host.machine)
+    secret = throwaway.make()
     try:
         _upload(etcd, host, snapshot, sha256, folder)
+        _send_pair(etcd, host, folder, secret)
         held = session.hold(
-            _script(cluster, host, folder, port),
+            _script(cluster, folder, port),
             "restore into a scratch member",
             timeout=DEFAULT_TIMEOUT + snapshot.stat().st_size / RESTORED_PER_SECOND,
         )
@@ -85,7 +104,7 @@ def member(
             EtcdClient(
                 Endpoint("127.0.0.1", local, f"scratch member on {host.machine.host}:{port}"),
                 timeout=timeout,
-                tls=reach.client_tls(cluster, host),
+                tls=ClientTls(secret.ca, secret.pair.cert_pem, secret.pair.key_pem, throwaway.NAME),
                 login=etcd.credentials,  # its tokens are its own
             ) as client,
         ):
@@ -147,6 +166,26 @@ ok=1
         raise _unusable(host, f"the upload failed: {printable(result.stderr.strip(), 300)}")
 
 
+def _send_pair(etcd: Etcd, host: EtcdMember, folder: str, secret: Throwaway) -> None:
+    """The key goes by standard input, not in a command line, which everybody on the host sees."""
+    user = shlex.quote(etcd.cluster.user)
+    script = f"""\
+set -e
+umask 077
+cd {folder}
+cat >pair.pem <<'END'
+{(secret.pair.cert_pem + secret.pair.key_pem).decode()}END
+cat >ca.pem <<'END'
+{secret.ca.decode()}END
+chmod 0640 pair.pem ca.pem
+chown root:$(id -gn {user}) pair.pem ca.pem
+"""
+    result = etcd.fleet.session(host.machine).run(script, "send the scratch member's certificate")
+    if not result.ok:
+        text = printable(result.stderr.strip(), 300)
+        raise _unusable(host, f"the certificate cannot be written: {text}")
+
+
 def _removal(folder: str) -> str:
     # A command sent before Ctrl-C still runs, and might make the folder again: so the folder is
     # removed when no command line names it any more. This script and grep's pattern come by
@@ -161,10 +200,9 @@ rm -rf {folder}
 """
 
 
-def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> str:
+def _script(cluster: EtcdCluster, folder: str, port: int) -> str:
     q = shlex.quote
-    scheme = "https" if host.client_tls else "http"
-    client, peer = f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
+    client, peer = f"https://127.0.0.1:{port}", f"https://127.0.0.1:{port + 1}"
     flags = [
         *("--name", "scratch", "--data-dir", f"{folder}/own/data"),
         *("--listen-client-urls", client, "--advertise-client-urls", client),
@@ -173,19 +211,16 @@ def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> s
     ]
     if version_tuple(cluster.version) >= (3, 5):
         flags.append("--unsafe-no-fsync")
-    if host.client_tls:
-        # Clients without access to the member's own listener have no access to this listener
-        # either.
-        pki = layout.pki_dir(cluster)
-        flags += ["--cert-file", f"{pki}/server.crt", "--key-file", f"{pki}/server.key"]
-        flags += ["--trusted-ca-file", f"{pki}/ca.crt"]
-        if cluster.tls.client_auth:
-            flags.append("--client-cert-auth")
+    for side in ("", "peer-"):
+        flags += [f"--{side}cert-file", f"{folder}/pair.pem", f"--{side}key-file"]
+        flags += [f"{folder}/pair.pem", f"--{side}trusted-ca-file", f"{folder}/ca.pem"]
+        flags.append(f"--{side}client-cert-auth")
     restore = [
         *("--data-dir", f"{folder}/own/data", "--name", "scratch"),
         *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"scratch={peer}"),
         *("--initial-cluster-token", secrets.token_hex(8)),
     ]
+    as_user = layout.as_user(cluster)
     return f"""\
 d={q(folder)}
 pid=
@@ -194,13 +229,12 @@ trap 'exit 1' HUP INT TERM PIPE
 export ETCDCTL_API=3
 cd /
 {layout.low_priority()}
-# setpriv, unlike runuser, becomes the command: what is killed is the command itself.
-low="{layout.as_user(cluster)} $low"
 fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
-$low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} >"$d/log" 2>&1 || fail
-status=$($low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail
+{as_user} $low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} \\
+  >"$d/log" 2>&1 || fail
+status=$({as_user} $low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail
 rm -f "$d/db"
-$low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
+{as_user} $low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
 pid=$!
 echo "started $status"
 timeout {LIVES} cat >/dev/null"""

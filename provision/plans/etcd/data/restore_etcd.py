@@ -31,7 +31,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import disks, gather, safely
+from provision.host import disks, gather, listing, safely
 from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
@@ -171,21 +171,28 @@ def kept(member: EtcdMember, mark: RecoveryMarker) -> str:
 
 
 def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
-    """Shell lines that first keep the data of ``member`` aside, and then put the directory ``new``
-    in its place. If they are killed between any two lines, a second run does the rest."""
-    here, old = shlex.quote(f"{member.data_dir}/member"), shlex.quote(kept(member, mark))
+    """Shell lines, after :data:`safely.FUNCTIONS`, that first keep the data of ``member`` aside,
+    and then put ``new``, which is in the data directory, in its place. If they are killed between
+    any two lines, a second run does the rest."""
+    old = kept(member, mark)
+    both = shlex.quote(f"{member.data_dir}/member and {old} are both there: move one away, none is")
     script = (
-        f"set -e\nif [ -e {here} ]; then\n"
-        f"  if [ -e {old} ]; then\n"
-        f"    echo {here} and {old} are both there: move one away, none is deleted >&2; exit 1\n"
+        f"set -e\nif [ -e ./member ]; then\n"
+        f"  if [ -e {_here(old)} ]; then\n"
+        f"    echo {both} deleted >&2; exit 1\n"
         f"  fi\n"
-        f"  mv -T {here} {old}\n"
+        f"  mv -T ./member {_here(old)}\n"
         f"fi\n"
-        f"mv -T {shlex.quote(new)} {here}\n"
-        f"sync -f {here}"
+        f"mv -T {shlex.quote(f'./{new}')} ./member\n"
+        f"sync -f ./member"
     )
     # The folder is etcd's: its user does it.
-    return safely.as_owner(member.data_dir, script)
+    return f"{safely.as_owner(member.data_dir, script)} >/dev/null"
+
+
+def _here(path: str) -> str:
+    """The name of a path in the data directory, for a shell that is in it."""
+    return shlex.quote(f"./{path.rpartition('/')[2]}")
 
 
 def _key(cluster: EtcdCluster, digest: str, bump: bool) -> str:
@@ -260,9 +267,9 @@ def _complete_folders(cluster: EtcdCluster, member: EtcdMember) -> str:
     script = (
         f"cd {shlex.quote(member.data_dir)} || exit 0; for d in restoring-*; do "
         '[ ! -f "$d/member/restored-by" ] || '
-        'echo "$d $(head -c 40 "$d/member/restored-by")"; done'
+        'printf "%s %s\\0" "$d" "$(head -c 40 "$d/member/restored-by")"; done'
     )
-    return f"{layout.as_user(cluster)} sh -c {shlex.quote(script)}"
+    return listing.sent(f"{layout.as_user(cluster)} sh -c {shlex.quote(script)}")
 
 
 def _left_out(etcd: Etcd, facts: Iterable[HostFacts]) -> tuple[str, ...]:
@@ -376,8 +383,8 @@ def _restored(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> boo
 
 def _prepared(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
     """Whether the side folder of this restore is complete."""
-    lines = facts.commands.get(_PREPARED, "").splitlines()
-    return f"restoring-{mark.id} {mark.id}" in lines
+    complete = listing.records(facts.commands.get(_PREPARED, ""))
+    return f"restoring-{mark.id} {mark.id}" in complete
 
 
 def _uploaded(member: EtcdMember, facts: HostFacts, sha256: str) -> bool:
@@ -407,7 +414,7 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
 
     def work(session: Session) -> None:
         member = by_machine[session.machine]
-        path = shlex.quote(_upload_path(member, observed.sha256))
+        path = _here(_upload_path(member, observed.sha256))
         script = (
             f"umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
             f'cat >"$t"\n'
@@ -415,11 +422,12 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
             "{ echo sha256 differs after the upload >&2; exit 1; }\n"
             f'sync -f "$t"; mv -f "$t" {path}'
         )
-        command = (
-            # A new disk's top folder is root's. The file is written by the folder's owner.
-            f"chown {cluster.user}:{cluster.user} {shlex.quote(member.data_dir)}; cd /\n"
-            f"{layout.as_user(cluster)} sh -ec {shlex.quote(script)}"
+        # A new disk's top folder is root's. The file is written by etcd's user.
+        work = (
+            f"chown {cluster.user}:{cluster.user} . || exit 1\n"
+            f"exec {layout.as_user(cluster)} sh -ec {shlex.quote(script)}"
         )
+        command = f"{safely.FUNCTIONS}\n{safely.in_folder(member.data_dir, work)}"
         with observed.file.open("rb") as body:
             result = session.feed(command, body, "upload the snapshot")
         if not result.ok:
@@ -443,11 +451,12 @@ def _prepare(
     """Restore into the side folder, beside the data in use. Earlier side folders go: they are never
     started, and an earlier run that needs one has left its mark."""
     mark, new, q = observed.mark, side(member, observed.mark), shlex.quote
+    name, folder = (p.rpartition("/")[2] for p in (_upload_path(member, observed.sha256), new))
     assert observed.proof is not None
     revision = observed.proof.revision
     command = [
-        *(scratch.tool(cluster), "snapshot", "restore", _upload_path(member, observed.sha256)),
-        *("--data-dir", new, "--name", member.name),
+        *(scratch.tool(cluster), "snapshot", "restore", f"./{name}"),
+        *("--data-dir", f"./{folder}", "--name", member.name),
         *("--initial-cluster", cluster.initial_cluster),
         *("--initial-advertise-peer-urls", member.peer_url),
         *("--initial-cluster-token", f"{cluster.token}-restored-{mark.id}"),
@@ -455,22 +464,24 @@ def _prepare(
     if bump and bumps(cluster):
         command += ["--bump-revision", str(BUMP), "--mark-compacted"]
         revision += BUMP
-    user, as_user = cluster.user, layout.as_user(cluster)
+    user = cluster.user
     made = Origin(revision, cluster.initial_cluster, observed.without)
     last = (
-        f"echo {q(made.text)} >{q(new)}/member/restored-from\n"
-        f"sync -f {q(new)}\n"
-        f"echo {mark.id} >{q(new)}/member/restored-by\n"
-        f"sync -f {q(new)}"
+        f"echo {q(made.text)} >./{folder}/member/restored-from\n"
+        f"sync -f ./{folder}\n"
+        f"echo {mark.id} >./{folder}/member/restored-by\n"
+        f"sync -f ./{folder}"
     )
-    script = f"""\
-cd /
+    work = f"""\
 # A new disk's top folder is root's.
-chown {user}:{user} {q(member.data_dir)}; chmod 0700 {q(member.data_dir)}
-rm -rf {q(member.data_dir)}/restoring-*
+chmod 0700 .
+chown {user}:{user} .
+rm -rf ./restoring-*
 {layout.low_priority()}
-ETCDCTL_API=3 {as_user} $low {shlex.join(command)} >/dev/null
-{as_user} sh -ec {q(last)}"""
+export ETCDCTL_API=3
+{safely.as_user(user, f"$low {shlex.join(command)}")} || exit 1
+{safely.as_user(user, f"sh -ec {q(last)}")}"""
+    script = safely.in_folder(member.data_dir, work)
     what = f"restore into {new}, beside the data in use"
     seconds = 120 + observed.file.stat().st_size / scratch.RESTORED_PER_SECOND
     return Change(what, script, seconds=int(seconds))
@@ -478,14 +489,17 @@ ETCDCTL_API=3 {as_user} $low {shlex.join(command)} >/dev/null
 
 def _swap(cluster: EtcdCluster, member: EtcdMember, mark: RecoveryMarker) -> Change:
     new, old = side(member, mark), kept(member, mark)
-    read = f"cat {shlex.quote(new)}/member/restored-by"
+    folder = new.rpartition("/")[2]
+    complete = f'[ "$(cat ./{folder}/member/restored-by)" = {mark.id} ]'
+    work = f"""\
+{safely.as_user(cluster.user, f"sh -c {shlex.quote(complete)}")} || {{
+  echo {shlex.quote(new)} is not complete >&2; exit 1
+}}"""
     script = f"""\
 {layout.refuse_running()}
-[ "$({layout.as_user(cluster)} {read})" = {mark.id} ] || {{
-  echo {shlex.quote(new)} is not complete >&2; exit 1
-}}
-{aside(member, mark, f"{new}/member")}
-rm -rf {shlex.quote(new)}"""
+{safely.in_folder(member.data_dir, work)}
+{aside(member, mark, f"{folder}/member")}
+gone {shlex.quote(new)}"""
     what = f"restore {member.data_dir}/member from {new}; its old data goes to {old}"
     return Change(what, script, disrupts=True, seconds=120)
 

@@ -23,7 +23,7 @@ from provision.etcd.api import paging
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import KeyValue, Login
-from provision.etcd.cluster import reach, scratch
+from provision.etcd.cluster import scratch
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import EtcdMember, Inventory
 from provision.plans.etcd.data import backup_etcd
@@ -154,7 +154,7 @@ def _prove(etcd: Etcd, member: EtcdMember, file: Path, sha256: str, workers: Log
     timeout = 30.0 + file.stat().st_size / backup_etcd.HASHED_PER_SECOND
     with scratch.member(etcd, member, file, sha256, timeout=timeout) as (client, status):
         auth = client.log_in() if etcd.credentials is not None else client.auth_enabled()
-        accepted = not auth or workers is None or _takes(etcd, member, client, workers)
+        accepted = not auth or workers is None or _takes(client, workers)
         client.hash_kv()  # reads the history, too
         keys, names = _read_all(client)
         if keys != (counted := client.count()):
@@ -164,9 +164,8 @@ def _prove(etcd: Etcd, member: EtcdMember, file: Path, sha256: str, workers: Log
     return Proof(member.name, status.revision, keys, shown, auth, accepted)
 
 
-def _takes(etcd: Etcd, member: EtcdMember, client: EtcdClient, login: Login) -> bool:
-    tls = reach.client_tls(etcd.cluster, member)
-    with EtcdClient(client.endpoint, timeout=client.timeout, tls=tls, login=login) as other:
+def _takes(client: EtcdClient, login: Login) -> bool:
+    with EtcdClient(client.endpoint, timeout=client.timeout, tls=client.tls, login=login) as other:
         try:
             return other.log_in()
         except EtcdUnreachable as error:

@@ -22,7 +22,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import gather, safely
+from provision.host import gather, listing, safely
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -131,7 +131,6 @@ def kept(member: EtcdMember, observed: UndoState) -> str:
 
 
 def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
-    names = f"cd {shlex.quote(member.data_dir)} || exit 0; ls -d member member.before-restore-*"
     return Probe(
         resources=(
             File(layout.UNIT_PATH, None),
@@ -141,7 +140,9 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
         ),
         paths=(member.data_dir,),
         units=(layout.UNIT,),
-        commands={_FOLDERS: f"{{ {names}; }} 2>/dev/null || :"},
+        commands={
+            _FOLDERS: listing.names(member.data_dir, "member", "member.before-restore-*"),
+        },
     )
 
 
@@ -170,7 +171,7 @@ def _made_by(member: EtcdMember, facts: HostFacts) -> str:
 
 
 def _folders(facts: HostFacts) -> set[str]:
-    return set(facts.commands.get(_FOLDERS, "").splitlines())
+    return set(listing.records(facts.commands.get(_FOLDERS, "")))
 
 
 def _is_back(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
@@ -205,18 +206,19 @@ def _problems(cluster: EtcdCluster, member: EtcdMember, state: UndoState) -> lis
 def _back(member: EtcdMember, observed: UndoState) -> Change:
     here, old = f"{member.data_dir}/member", restore_etcd.kept(member, observed.restore)
     new, q = kept(member, observed), shlex.quote
+    was, then = (q(f"./{path.rpartition('/')[2]}") for path in (old, new))
     moves = f"""\
 set -e
-if [ -e {q(here)} ]; then
-  if [ ! -e {q(old)} ] || [ -e {q(new)} ]; then
+if [ -e ./member ]; then
+  if [ ! -e {was} ] || [ -e {then} ]; then
     echo {q(old)} is not there, or {q(new)} is: nothing is moved >&2; exit 1
   fi
-  mv -T {q(here)} {q(new)}
+  mv -T ./member {then}
 fi
-mv -T {q(old)} {q(here)}
-sync -f {q(here)}"""
+mv -T {was} ./member
+sync -f ./member"""
     # The folder is etcd's: its user does it.
-    script = f"{layout.refuse_running()}\n{safely.as_owner(member.data_dir, moves)}"
+    script = f"{layout.refuse_running()}\n{safely.as_owner(member.data_dir, moves)} >/dev/null"
     what = f"put {old} back as {here}; the restored data goes to {new}"
     return Change(what, script, disrupts=True, seconds=120)
 
