@@ -12,13 +12,13 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from provision import bounds, tar_reader
+from provision import bounds, download, tar_reader
 from provision.errors import PreflightFailed, Problem
 from provision.files import make_folder, read_text, require_regular
 from provision.ids import Id
 from provision.inventory.model import Source
 from provision.tar_reader import Seen
-from provision.text import printable, size
+from provision.text import printable
 
 #: A download that sends nothing for this long (seconds) has failed.
 DOWNLOAD_TIMEOUT = 30.0
@@ -164,8 +164,6 @@ def _expected(source: Source) -> str:
 
 
 def _download(source: Source, expected: str, target: Path) -> None:
-    import urllib.request
-
     assert source.url is not None
     sha = hashlib.sha256()
     make_folder(target.parent)
@@ -174,17 +172,10 @@ def _download(source: Source, expected: str, target: Path) -> None:
     try:
         with (
             os.fdopen(descriptor, "wb") as file,
-            # The model accepts only http and https.
-            urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT) as response,  # nosec B310
+            download.opened(source.url, DOWNLOAD_TIMEOUT) as response,
         ):
-            flow = bounds.Flow()
             # read1: a server that drips would keep read() waiting for a whole piece.
             while chunk := response.read1(READ):
-                flow.add(len(chunk))
-                if flow.drips:
-                    raise TimeoutError(flow.slow)
-                if flow.count > bounds.TARBALL:
-                    raise OSError(f"it has more than {size(bounds.TARBALL)}")
                 file.write(chunk)
                 sha.update(chunk)
         if (actual := sha.hexdigest()) != expected:
