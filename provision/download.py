@@ -90,7 +90,7 @@ def _opener(budget: _Budget) -> OpenerDirector:
 
     def response(*given: Any, **options: Any) -> HTTPResponse:
         made = HTTPResponse(*given, **options)
-        made.fp = io.BufferedReader(_Counted(made.fp.detach(), budget))  # type: ignore[attr-defined]
+        made.fp = io.BufferedReader(_Counted(made.fp.detach(), budget))
         return made
 
     def counted(connection: HTTPConnection) -> HTTPConnection:
