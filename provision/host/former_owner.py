@@ -40,7 +40,8 @@ def note(path: str) -> str:
     unless there is a note, of a folder that was not given back since."""
     file, folder = note_path(path), shlex.quote(path)
     return (
-        f"[ -e {file} ] && ! grep -qsx '{_GIVEN}' {file} || (umask 077; mkdir -p {NOTES}; walk {folder} || exit\n"
+        f"[ -e {file} ] && ! grep -qsx '{_GIVEN}' {file} || "
+        f"(umask 077; mkdir -p {NOTES}; walk {folder} || exit\n"
         f"{{ stat -c '%u %g %a' .; pwd -P; }} >{file}.new; mv -f {file}.new {file})"
     )
 

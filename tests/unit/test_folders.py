@@ -110,6 +110,38 @@ class TestInUse:
         (problem,) = look(data, mine, take_over=["/elsewhere"])
         assert problem.severity == "error"
 
+    def test_by_a_group_that_may_write(self, data: Path) -> None:
+        """root:dev 2775 with files of root's: the group would lose it."""
+        file(folder(data))
+        subprocess.run(["chgrp", THIRD, data], check=True)
+        for mode in (0o775, 0o2775):
+            data.chmod(mode)
+            assert taken(data, owner="root") == []  # nothing is in it
+            file(data / "x")
+            assert taken(data, owner="root") == [
+                f"{data} belongs to root and is used by group {THIRD}"
+            ]
+            assert taken(data)[0].endswith(f"is used by root, group {THIRD}")
+            (data / "x").unlink()
+
+    def test_by_everybody(self, data: Path) -> None:
+        """/scratch of root's, 1777."""
+        file(folder(data, mode=0o1777) / "x", OTHER)
+        assert taken(data, owner="root") == [f"{data} belongs to root and is used by {OTHER}"]
+
+    def test_by_the_owner_of_a_folder_on_the_way(self, data: Path) -> None:
+        """/data/other/pages is declared, but /data/other is somebody else's."""
+        way = folder(folder(data) / "other", OTHER)
+        pages = Directory(f"{way}/pages", ME)
+        assert taken(data, pages) == [f"{data} belongs to root and is used by {OTHER}"]
+
+    def test_by_somebody_in_a_folder_on_the_way(self, data: Path) -> None:
+        """/data/disk1/pages is declared; /data/disk1/postgres is there, too."""
+        way = folder(folder(data) / "disk1")
+        pages = Directory(f"{way}/pages", ME)
+        folder(way / "postgres", OTHER)
+        assert taken(data, pages) == [f"{data} belongs to root and is used by {OTHER}"]
+
     def test_a_hostile_name_of_a_file(self, data: Path) -> None:
         """No name is printed, so none can pretend to be something else."""
         file(folder(data) / f"x\nin|here|0|0|f|{THIRD}", OTHER)
@@ -162,6 +194,20 @@ class TestNotInUse:
         assert taken(data, Directory(str(pages), ME)) == [
             f"{pages} belongs to root and is used by {OTHER}"
         ]
+
+    def test_folders_on_the_way_of_root_and_of_the_service(self, data: Path) -> None:
+        way = folder(folder(folder(data) / "disk1") / "own", ME)
+        folder(data / "disk1" / "lost+found")
+        file(data / "disk1" / "README")
+        pages = Directory(f"{way}/pages", ME)
+        absent = Directory(f"{data}/disk2/pages", ME)
+        assert taken(data, pages, absent) == []
+
+    def test_a_group_of_the_service(self, data: Path) -> None:
+        file(folder(data, mode=0o775) / "x")
+        for group in (ME, "root"):
+            subprocess.run(["chgrp", group, data], check=True)
+            assert taken(data, owner="root") == []
 
     def test_releases_that_the_service_owned(self, data: Path) -> None:
         """/opt/alluxio of an installation by hand."""
@@ -222,7 +268,7 @@ def test_the_unit_of_another_cluster_does_not_count() -> None:
                 layout.UNIT_PATH: hosts.text(unit.format(cluster)),
             }
         )
-        assert folders._not_its_own("c", Probe(resources=[mine]), facts) == found
+        assert folders._in_question("c", Probe(resources=[mine]), facts) == found
 
 
 def test_an_empty_home_is_in_use() -> None:
