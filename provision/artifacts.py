@@ -46,7 +46,8 @@ class Artifact:
 def fetch(source: Source, cache: Path) -> Artifact:
     """The artifact of ``source``. A URL is downloaded into ``cache`` unless the file is there.
 
-    A tarball is looked into in the same pass that computes its digest, and only the first time.
+    A tarball is looked into in the same pass that computes its digest, unless :func:`remember` has
+    kept what was found. Nothing but a download is written: the run may be a dry run.
     Raises :class:`PreflightFailed` when the tarball is not available, or its sha256 is not the
     declared one.
     """
@@ -83,9 +84,13 @@ def fetch(source: Source, cache: Path) -> Artifact:
             "was uploaded",
             id="checksum-mismatch",
         )
-    if seen is None:
-        tar_reader.keep(cache, actual, look)
     return Artifact(path=path, sha256=actual, size=size, seen=look)
+
+
+def remember(artifact: Artifact, cache: Path) -> None:
+    """Keep what ``artifact`` holds, after a host has got it. Later runs need not look into it."""
+    if artifact.seen is not None and tar_reader.kept(cache, artifact.sha256) is None:
+        tar_reader.keep(cache, artifact.sha256, artifact.seen)
 
 
 def fetch_all(sources: Iterable[Source], cache: Path) -> list[Artifact]:
