@@ -1,8 +1,9 @@
 """The one reader of tarballs: what a tarball holds, and what forbids to unpack it as root.
 
 It reads a tarball once, from beginning to end, and computes its sha256 in the same pass. What it
-found is kept in the cache, under the sha256, when a host has got the tarball. The right sha256 says that a tarball is the one that
-was meant, not that it is harmless: a tarball can name paths outside its own folder, by links too.
+found is kept in the cache, under the sha256, when a host has got the tarball. The right sha256 says
+that a tarball is the one that was meant, not that it is harmless: a tarball can name paths outside
+its own folder, by links too.
 
 Every count has a limit, so a hostile tarball costs bounded time and memory: entries, bytes when
 unpacked, the length of names and of extended headers, and links.
