@@ -314,15 +314,15 @@ def test_no_secret_in_anything_that_a_run_shows(world: World) -> None:
     said: dict[str, tuple[int, str]] = {}
     every = [(*task, *form) for task in TASKS for form in FORMS]
     for number, words in enumerate([*every, *ONCE]):
-        words = tuple(f"debug-{number}.tar.gz" if w == "debug.tar.gz" else w for w in words)
-        said[" ".join(words)] = world.run(*words)
-    print({words: code for words, (code, _) in said.items()})
+        own = [f"debug-{number}.tar.gz" if w == "debug.tar.gz" else w for w in words]
+        said[" ".join(own)] = world.run(*own)
+    print({line: code for line, (code, _) in said.items()})
     code, text = said["deploy-etcd --verbose --stats"]
     assert "this host has no space left" in text, text  # it came as far as changing the host
     assert code == 4
     secrets = forms((*MARKS, *world.keys()))
-    for words, (_, text) in said.items():
-        assert not secrets.search(text), f"{words}:\n{text}"
+    for line, (_, text) in said.items():
+        assert not secrets.search(text), f"{line}:\n{text}"
     for name, text in world.written():
         assert not secrets.search(name + text), name
     for line in world.seen:
