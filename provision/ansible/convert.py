@@ -36,6 +36,18 @@ _PASSWORDS = {
     "ansible_ssh_pass": "log in by a key: ssh.key, or ssh-agent",
     "ansible_ssh_private_key_passphrase": "give ssh.key_passphrase, or use ssh-agent",
 }
+#: The variables that are read.
+_READ = frozenset(
+    {
+        *(name for names in _PLAIN.values() for name in names),
+        *_HOST,
+        *_ARGUMENTS,
+        *_PASSWORDS,
+        *("ansible_connection", "ansible_become_method"),
+    }
+)
+#: Characters of ssh's arguments: they are read for every host.
+_MAX_ARGUMENTS = 4096
 #: Options of ssh that change nothing here.
 _HARMLESS = re.compile(
     "(Control(Master|Path|Persist)|ServerAlive.*|TCPKeepAlive|Compression|ForwardAgent|LogLevel|"
@@ -78,7 +90,7 @@ def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Convert
     tree = read(path, findings)
     etcd = _group(tree, etcd_group, ETCD_GROUPS, "--etcd-group", path)
     workers = _group(tree, worker_group, WORKER_GROUPS, "--worker-group", path, optional=True)
-    variables = tree.variables()
+    variables = tree.variables(_READ)
     entries: dict[str, Entry] = {}
     for group in (etcd, workers):
         for name in tree.members(group) if group else ():
@@ -169,6 +181,10 @@ class _Reader:
 
     def arguments(self, text: str, var: Var, ssh: dict[str, str]) -> None:
         """Read ssh's arguments. An unknown argument is an error; it is never dropped."""
+        if len(text) > _MAX_ARGUMENTS:
+            what = f"ssh's arguments have more than {_MAX_ARGUMENTS} characters"
+            self._findings.error(var.where, what)
+            return
         try:
             words = iter(shlex.split(text))
         except ValueError as error:

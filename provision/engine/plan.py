@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from provision import artifacts
 from provision.engine import audit, lock
 from provision.engine.affected import Affected, affected
 from provision.engine.guards import Guard
@@ -318,6 +319,7 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: 
             )
         if not result.ok:
             raise _failed(where, change.what, result)
+        artifacts.remember(tree.artifact, artifacts.default_cache())
     todo = [change for change in host.changes if change.script or change.ask]
     if not todo:
         return

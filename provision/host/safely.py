@@ -76,7 +76,8 @@ own_link() {
 }
 folder() (
   made=yes walk "$1" || exit 1
-  chmod "$3" . && chown "$2" .
+  # A mode in numbers alone leaves these two bits of a folder.
+  chmod ug-s . && chmod "$3" . && chown "$2" .
 )
 as() {
   as=$1

@@ -310,7 +310,9 @@ def _etcd(
     if owner(f, layout.UNIT_PATH) is None and not begun and layout.pki_dir(cluster) in f.paths:
         # The keys come from an export-csrs before any deploy-etcd.
         pki = shlex.quote(layout.pki_dir(cluster))
-        keys = f"rm -f {pki}/*.key.new; rmdir {pki} {shlex.quote(cluster.config_dir)} || :"
+        keys = f"rm -f {pki}/*.key.new\n" + "\n".join(
+            map(former_owner.removed, (layout.pki_dir(cluster), cluster.config_dir))
+        )
         waiting = (Change(f"delete the keys that wait in {layout.pki_dir(cluster)}", keys),)
     removal = _removal(
         f,
@@ -488,7 +490,8 @@ def forget_version(removal: tuple[Change, ...], unit_path: str) -> tuple[Change,
     if not removal:
         return removal
     *first, last = removal
-    forget = tool_version.forget(path for path in UNIT_PATHS if path != unit_path)
+    others = [path for path in UNIT_PATHS if path != unit_path]
+    forget = f"{former_owner.give_back_rest(others)}\n{tool_version.forget(others)}"
     # Before the unit file goes: while it is there, a killed run can be run again.
     return (*first, replace(last, script=f"{forget}\n{last.script}"))
 
@@ -559,7 +562,7 @@ def delete_releases(path: str, cluster: str = "", *, nameless: bool = True) -> C
         f"delete the releases in {path}",
         f"{begun}{loop}\n"
         f'for d in {folder}/*; do [ ! -L "$d" ] || [ -e "$d" ] || rm -f "$d"; done\n'
-        f"rmdir {folder} 2>/dev/null || :",
+        f"{former_owner.removed(path)}",
     )
 
 
