@@ -5,29 +5,26 @@ This module is imported with the first connection, because Fabric and Paramiko a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import re
 import shlex
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
 import paramiko
 from fabric import Config, Connection
-from paramiko.auth_strategy import AuthStrategy
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_CONNECT_FAILED
 
-from provision import bounds
-from provision.files import read_text, require_regular
 from provision.ids import Id
 from provision.inventory.resolved import Machine
+from provision.ssh.keys import Unusable, private_key
 from provision.ssh.known_hosts import Known, KnownHosts
+from provision.ssh.login import Login, timed_out
 from provision.ssh.passwords import Passwords
+from provision.ssh.refused import Refused
 from provision.ssh.route import DEFAULT_PORT, Hop, UserConfig, route
 
 #: The ciphers offered to a host, in this order. GCM is first: it needs no separate MAC, so an
@@ -50,15 +47,6 @@ IDLE_LOOK = 3.0
 Forwarding = Literal["refused", "prohibited"]
 
 
-class Refused(paramiko.SSHException):
-    """A connection that this tool or the host refuses. ``str`` is the reason, ``remedy`` the
-    remedy."""
-
-    def __init__(self, what: str, remedy: str, *, id: Id) -> None:
-        super().__init__(what)
-        self.remedy, self.id = remedy, id
-
-
 class JumpFailed(OSError):
     """The connection through a jump host failed. ``error`` is the error at the jump host."""
 
@@ -79,7 +67,7 @@ class Connector:
         self._reading = threading.Lock()
         self._user_config: UserConfig | None = None
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
-        self._keys: dict[tuple[Path, str], paramiko.PKey | None] = {}
+        self._keys: dict[tuple[Path, str], paramiko.PKey | Unusable] = {}
         self._jumps: dict[tuple[Hop, ...], Future[Connection]] = {}
         # Fabric gets all settings explicitly: it does not know Include, uses jump hosts in the
         # wrong order, and accepts every host key of a jump host.
@@ -131,7 +119,7 @@ class Connector:
                 "banner_timeout": hop.timeout,
                 "auth_timeout": hop.timeout,
                 "transport_factory": _transports(known),
-                "auth_strategy": _Login(hop, self),
+                "auth_strategy": Login(hop, lambda path: self.key(path, hop)),
             },
         )
         connection.client.set_missing_host_key_policy(_Check(hop, known))
@@ -185,135 +173,24 @@ class Connector:
                 self._known[paths] = KnownHosts(paths)
             return self._known[paths]
 
-    def key(self, path: Path, hop: Hop) -> paramiko.PKey | None:
-        """The private key in a file; None when only its passphrase is missing."""
+    def key(self, path: Path, hop: Hop) -> paramiko.PKey:
+        """The private key in a file. Raises :class:`Unusable`."""
         secret = hop.passphrase
         passphrase = self._passwords.passphrase(secret, str(path)) if secret is not None else ""
         with self._reading:  # a passphrase is slow to try, by design
             if (path, passphrase) not in self._keys:
-                self._keys[path, passphrase] = _private_key(path, passphrase)
-            return self._keys[path, passphrase]
+                try:
+                    self._keys[path, passphrase] = private_key(path, passphrase)
+                except Unusable as why:
+                    self._keys[path, passphrase] = why
+            found = self._keys[path, passphrase]
+        if isinstance(found, Unusable):
+            raise found
+        return found
 
 
 def _alive(future: Future[Connection]) -> bool:
     return future.exception() is None and bool(future.result().is_connected)
-
-
-def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
-    try:
-        require_regular(path, bounds.PEM)  # the library reads it to its end
-        return paramiko.PKey.from_path(path)
-    except TypeError:  # the library's error for an encrypted key
-        if not passphrase:
-            return None
-    except (ValueError, paramiko.SSHException) as error:
-        raise Refused(
-            f"{path} is not a readable private key: {error}", "", id="ssh-key-unusable"
-        ) from None
-    try:
-        return paramiko.PKey.from_path(path, passphrase.encode())  # type: ignore[arg-type]
-    except (ValueError, paramiko.SSHException):
-        remedy = "check ssh.key_passphrase"
-        raise Refused(
-            f"the passphrase does not open the key {path}", remedy, id="ssh-key-unusable"
-        ) from None
-
-
-class _Login(AuthStrategy):
-    """Logs in with the hop's keys, then with the keys of ssh-agent."""
-
-    def __init__(self, hop: Hop, connector: Connector) -> None:
-        self._hop, self._connector = hop, connector
-        self._locked: list[Path] = []
-        self._tried: list[str] = []
-
-    def authenticate(self, transport: paramiko.Transport) -> Any:
-        with contextlib.closing(paramiko.Agent()) as agent:
-            for name, key in self._keys(agent):
-                self._tried.append(name)
-                try:
-                    more = transport.auth_publickey(self._hop.user, key)
-                except paramiko.BadAuthenticationType as error:
-                    allowed = ", ".join(error.allowed_types)
-                    raise Refused(
-                        f"login refused: the host accepts {allowed}, not keys",
-                        "",
-                        id="ssh-login-refused",
-                    ) from None
-                except paramiko.AuthenticationException as error:
-                    if _timed_out(error):
-                        raise _silent(self._hop) from None
-                    if not transport.is_active():
-                        if len(self._tried) == 1:
-                            raise self._closed() from None
-                        break  # after too many keys the host accepts no more
-                    continue
-                if more:
-                    raise Refused(
-                        f"login refused: beside the key the host requires {', '.join(more)}",
-                        "",
-                        id="ssh-login-refused",
-                    )
-                return None
-        raise self._refusal()
-
-    def get_sources(self) -> Any:
-        raise NotImplementedError  # a source cannot say which keys were locked
-
-    def _keys(self, agent: paramiko.Agent) -> Iterator[tuple[str, paramiko.PKey]]:
-        wanted: set[bytes] = set()
-        for path in self._hop.keys:
-            if (public := _public_blob(path)) is not None:
-                wanted.add(public)
-            if path.suffix == ".pub":
-                continue
-            if not path.exists():
-                continue
-            if (key := self._connector.key(path, self._hop)) is not None:
-                yield str(path), key
-            else:
-                self._locked.append(path)
-        held = [(key.asbytes(), key) for key in agent.get_keys()]
-        # Keys that the configuration names come first: a host accepts only a few attempts.
-        for blob, key in sorted(held, key=lambda pair: pair[0] not in wanted):
-            if blob in wanted or not self._hop.only_keys:
-                yield "ssh-agent", key
-
-    def _closed(self) -> Refused:
-        what = f"closed the connection at the login for {self._hop.user} with {self._tried[0]}"
-        remedy = "check ssh.user and ssh.key; the log of the host's sshd says why"
-        return Refused(what, remedy, id="ssh-login-refused")
-
-    def _refusal(self) -> Refused:
-        locked = ", ".join(map(str, self._locked))
-        if locked:
-            what = f"login refused: {locked} has a passphrase, and ssh-agent does not have the key"
-            return Refused(
-                what, f"ssh-add {locked}, or give ssh.key_passphrase", id="ssh-key-unusable"
-            )
-        from_agent = self._tried.count("ssh-agent")
-        tried = [name for name in self._tried if name != "ssh-agent"]
-        if from_agent:
-            tried.append(f"{from_agent} key{'s' * (from_agent > 1)} of ssh-agent")
-        what = f"login refused for {self._hop.user}" + (
-            f" with {', '.join(tried)}" if tried else ""
-        )
-        if not tried:
-            what += ": there is no key to try"
-        return Refused(
-            what,
-            "check ssh.user and ssh.key, or load the key into ssh-agent",
-            id="ssh-login-refused",
-        )
-
-
-def _public_blob(path: Path) -> bytes | None:
-    """The public key of a key file, from the file beside it or from the file itself."""
-    public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
-    try:
-        return base64.b64decode(read_text(public, bounds.PEM).split()[1], validate=True)
-    except (OSError, ValueError, IndexError, binascii.Error):
-        return None
 
 
 class _Check(paramiko.MissingHostKeyPolicy):
@@ -368,20 +245,6 @@ def _transports(known: Known) -> Any:
 
 #: For an RSA key, SSH names one of three signature algorithms (RFC 8332).
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
-
-
-def _timed_out(error: BaseException) -> bool:
-    return isinstance(error, paramiko.AuthenticationException) and "timeout" in str(error).lower()
-
-
-def _silent(hop: Hop) -> Refused:
-    """The error that a host has taken the connection, and then does not answer the login."""
-    what = f"does not answer the login for {hop.user} in {hop.timeout:g} s"
-    remedy = (
-        "the host is overloaded, or what its login asks (PAM, a name service) hangs: try ssh to "
-        "that host by hand"
-    )
-    return Refused(what, remedy, id="host-unreachable")
 
 
 def _not_forwarded(jump: Hop | None, hop: Hop, error: paramiko.ChannelException) -> Refused:
@@ -442,7 +305,7 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
     if isinstance(error, paramiko.ConfigParseError):
         remedy = "correct it; ssh -G HOST reads it, too"
         return f"~/.ssh/config cannot be read: {text}", remedy, "ssh-config-invalid"
-    if _timed_out(error):
+    if timed_out(error):
         return "does not answer the login in time", "try ssh to that host", "host-unreachable"
     if isinstance(error, paramiko.AuthenticationException):
         remedy = "check ssh.user and ssh.key, or load the key into ssh-agent"

@@ -38,7 +38,8 @@ class Hop:
     """One SSH server on the way. ``name`` is the operator's name for it; ``timeout`` is in seconds.
 
     ``keys`` are the key files for the login; the agent's keys come after them. With ``only_keys``
-    the agent may offer only keys in ``keys``.
+    the agent may offer only keys in ``keys``. ``certificates`` are files with certificates of these
+    keys; ``agent`` is the value of IdentityAgent, None for the agent of the environment.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Hop:
     user: str
     keys: tuple[Path, ...] = ()
     only_keys: bool = False
+    certificates: tuple[Path, ...] = ()
+    agent: str | None = None
     known_hosts: tuple[Path, ...] = ()
     host_key_alias: str | None = None
     proxy_command: str | None = None

@@ -24,7 +24,7 @@ from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.passwords import Passwords
-from provision.text import printable, size
+from provision.text import LINE_LIMIT, printable, size
 
 if TYPE_CHECKING:
     import paramiko
@@ -438,7 +438,7 @@ class Session:
         from provision.ssh.connect import reason as explained
 
         reason, remedy, id = explained(error)
-        reason, remedy = printable(reason, 300), printable(remedy, 300)
+        reason, remedy = printable(reason, LINE_LIMIT), printable(remedy, LINE_LIMIT)
         self._stats.broken.append((self.machine.host, what, reason))
         where = f"{self.machine.host} ({self.machine.where})"
         return Unreachable(
