@@ -6,6 +6,7 @@ This module is imported with the first connection, because Fabric and Paramiko a
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import socket
@@ -25,7 +26,9 @@ from provision.ssh.known_hosts import Known, KnownHosts
 from provision.ssh.login import Login, timed_out
 from provision.ssh.passwords import Passwords
 from provision.ssh.refused import Refused
-from provision.ssh.route import DEFAULT_PORT, Hop, UserConfig, route
+from provision.ssh.route import DEFAULT_PORT, Hop, route
+from provision.ssh.tokens import ConfigError
+from provision.ssh.user_config import UserConfig
 
 #: The ciphers offered to a host, in this order. GCM is first: it needs no separate MAC, so an
 #: upload takes 30 % less processor time. CBC is left out; Paramiko would still offer it.
@@ -83,6 +86,9 @@ class Connector:
                 self._user_config = UserConfig()
         try:
             return route(machine, self._user_config)
+        except ConfigError as error:
+            remedy = f"correct it; ssh -G {shlex.quote(machine.host)} reads it, too"
+            raise Refused(str(error), remedy, id="ssh-config-invalid") from None
         except ValueError as error:
             raise Refused(
                 str(error),
@@ -142,7 +148,10 @@ class Connector:
             except paramiko.ChannelException as error:
                 raise _not_forwarded(before, hop, error) from error
         if hop.proxy_command is not None:
-            return paramiko.ProxyCommand(hop.proxy_command)
+            # As ssh does: the shell reads it, and the shell's own process is not needed after that.
+            shell = os.environ.get("SHELL") or "/bin/sh"
+            command = [shell, "-c", f"exec {hop.proxy_command}"]
+            return paramiko.ProxyCommand(shlex.join(command))
         # Not Paramiko's own socket: after an address without a route, it does not try the next.
         sock = socket.create_connection((hop.address, hop.port), hop.timeout)
         # Paramiko does not check the answers to its keepalives, and TCP would repeat them for a
@@ -302,9 +311,6 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
             remedy,
             "host-unreachable",
         )
-    if isinstance(error, paramiko.ConfigParseError):
-        remedy = "correct it; ssh -G HOST reads it, too"
-        return f"~/.ssh/config cannot be read: {text}", remedy, "ssh-config-invalid"
     if timed_out(error):
         return "does not answer the login in time", "try ssh to that host", "host-unreachable"
     if isinstance(error, paramiko.AuthenticationException):

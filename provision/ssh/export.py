@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provision.inventory.resolved import Inventory, Machine
-from provision.ssh.route import Hop, UserConfig, route
+from provision.ssh.route import Hop, route
+from provision.ssh.user_config import UserConfig
 from provision.text import printable
 
 

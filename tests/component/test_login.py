@@ -270,3 +270,26 @@ def test_a_host_that_takes_fewer_keys(home: Path) -> None:
         f"connect: login refused for alxp-op with {keys[0]}, {keys[1]}"
         "; the host ended the login after 2 keys (its MaxAuthTries); 2 more were not tried"
     )
+
+
+def test_a_certificate_in_place_of_authorized_keys(home: Path) -> None:
+    """By CertificateFile, beside the key, and for a key in the agent."""
+    authority, key = keygen(home / "ca"), keygen(home / "key")
+    subprocess.run(
+        ["ssh-keygen", "-q", "-s", str(authority), "-I", "me", "-n", "alxp-op", f"{key}.pub"],
+        check=True,
+    )
+    beside = home / "key-cert.pub"
+    with running(f"TrustedUserCAKeys {authority}.pub") as sshd:
+        assert logged_in(sshd.machine(key=key)) == "alxp-op"
+        elsewhere = beside.rename(home / "certificate")
+        configured(home, key, more=f"CertificateFile {elsewhere}\n")
+        assert logged_in(sshd.machine()) == "alxp-op"
+        elsewhere.rename(home / "gone")
+        problem = refused(sshd.machine())
+        assert f"{elsewhere} cannot be read: No such file or directory" in problem.what
+        (home / "gone").rename(elsewhere)
+        with agent(home, key) as socket:
+            more = f"CertificateFile {elsewhere}\nIdentityAgent {socket}\nIdentitiesOnly yes\n"
+            configured(home, Path(f"{key}.pub"), more=more)
+            assert logged_in(sshd.machine()) == "alxp-op"
