@@ -6,7 +6,6 @@ This module is imported with the first connection, because Fabric and Paramiko a
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shlex
 import socket
@@ -17,14 +16,20 @@ from typing import Any, Literal
 
 import paramiko
 from fabric import Config, Connection
-from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_CONNECT_FAILED
+from paramiko.common import (
+    OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_FAILED_CONNECT_FAILED,
+    OPEN_FAILED_RESOURCE_SHORTAGE,
+)
 
 from provision.ids import Id
 from provision.inventory.resolved import Machine
+from provision.ssh.attempts import Attempts, Passing, turned_away
 from provision.ssh.keys import Unusable, private_key
 from provision.ssh.known_hosts import Known, KnownHosts
 from provision.ssh.login import Login, timed_out
 from provision.ssh.passwords import Passwords
+from provision.ssh.proxy import Proxied
 from provision.ssh.refused import Refused
 from provision.ssh.route import DEFAULT_PORT, Hop, route
 from provision.ssh.tokens import ConfigError
@@ -68,6 +73,7 @@ class Connector:
         self._passwords = passwords
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        self._closing = threading.Event()
         self._user_config: UserConfig | None = None
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
         self._keys: dict[tuple[Path, str], paramiko.PKey | Unusable] = {}
@@ -97,7 +103,8 @@ class Connector:
             ) from None
 
     def close(self) -> None:
-        """Close the connections to jump hosts."""
+        """Close the connections to jump hosts, and begin no further attempt."""
+        self._closing.set()
         with self._lock:
             jumps, self._jumps = list(self._jumps.values()), {}
         for jump in jumps:
@@ -105,10 +112,22 @@ class Connector:
                 jump.result(0).close()
 
     def _open(self, hops: tuple[Hop, ...]) -> Connection:
+        attempts = Attempts(hops[-1].timeout, self._closing.wait)
+        while True:
+            login = Login(hops[-1], lambda path: self.key(path, hops[-1]))
+            try:
+                return self._attempt(hops, login)
+            except Exception as error:
+                # Never after the login has begun: a host counts what it refuses.
+                if login.begun or not attempts.again(error):
+                    raise
+
+    def _attempt(self, hops: tuple[Hop, ...], login: Login) -> Connection:
         *before, hop = hops
         jump = self._jump(tuple(before)) if before else None
         sock = self._socket(hop, jump, before[-1] if before else None)
         known = self.known_hosts(hop.known_hosts).of(hop.address, hop.port, hop.host_key_alias)
+        heard: list[str] = []
         connection = Connection(
             hop.address,
             user=hop.user,
@@ -124,16 +143,22 @@ class Connector:
                 "timeout": 2 * hop.timeout,
                 "banner_timeout": hop.timeout,
                 "auth_timeout": hop.timeout,
-                "transport_factory": _transports(known),
-                "auth_strategy": Login(hop, lambda path: self.key(path, hop)),
+                "transport_factory": _transports(known, heard),
+                "auth_strategy": login,
             },
         )
         connection.client.set_missing_host_key_policy(_Check(hop, known))
         try:
             connection.open()
-        except BaseException:
+        except BaseException as error:
             connection.client.close()
             sock.close()
+            if isinstance(error, Exception) and (away := turned_away(heard)) is not None:
+                raise away from error
+            if isinstance(sock, Proxied) and not login.begun and (said := sock.said()):
+                raise Passing(
+                    f"ProxyCommand: {said}", "try the command by hand", id="host-unreachable"
+                ) from error
             raise
         connection.transport.set_keepalive(KEEPALIVE)
         connection.transport.sock.settimeout(IDLE_LOOK)
@@ -148,10 +173,7 @@ class Connector:
             except paramiko.ChannelException as error:
                 raise _not_forwarded(before, hop, error) from error
         if hop.proxy_command is not None:
-            # As ssh does: the shell reads it, and the shell's own process is not needed after that.
-            shell = os.environ.get("SHELL") or "/bin/sh"
-            command = [shell, "-c", f"exec {hop.proxy_command}"]
-            return paramiko.ProxyCommand(shlex.join(command))
+            return Proxied(hop.proxy_command)
         # Not Paramiko's own socket: after an address without a route, it does not try the next.
         sock = socket.create_connection((hop.address, hop.port), hop.timeout)
         # Paramiko does not check the answers to its keepalives, and TCP would repeat them for a
@@ -238,11 +260,22 @@ class _Check(paramiko.MissingHostKeyPolicy):
         raise Refused(what, remedy, id="host-key-unknown")
 
 
-def _transports(known: Known) -> Any:
-    """Makes transports that ask for a host key of a known type, if the host has several keys."""
+def _transports(known: Known, heard: list[str]) -> Any:
+    """Makes transports that ask for a host key of a known type, if the host has several keys.
 
-    def make(sock: Any, **settings: Any) -> paramiko.Transport:
-        transport = paramiko.Transport(sock, **settings)
+    ``heard`` gets the lines up to the server's version: sshd may say there why it closes.
+    """
+
+    def make(sock: Any, **settings: Any) -> Any:
+        transport: Any = paramiko.Transport(sock, **settings)
+        readline = transport.packetizer.readline
+
+        def hear(timeout: float) -> str:
+            line: str = readline(timeout)
+            heard.append(line)
+            return line
+
+        transport.packetizer.readline = hear
         options = transport.get_security_options()
         options.ciphers = tuple(c for c in CIPHERS if c in options.ciphers)
         kinds = {k for kind in known.kinds for k in _ALGORITHMS.get(kind, (kind,))}
@@ -268,6 +301,8 @@ def _not_forwarded(jump: Hop | None, hop: Hop, error: paramiko.ChannelException)
         remedy = "see AllowTcpForwarding and PermitOpen of the jump host's sshd"
     else:
         what, remedy = f"{name}: opens no connection to {to}: {error.text}", "try ssh by hand"
+    if error.code == OPEN_FAILED_RESOURCE_SHORTAGE:
+        return Passing(what, "the jump host is overloaded: run again later", id="host-unreachable")
     return Refused(what, remedy, id="host-unreachable")
 
 
@@ -295,6 +330,20 @@ def forwarding(error: BaseException) -> Forwarding | None:
     return "prohibited" if error.code == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED else None
 
 
+def _no_channel(error: paramiko.ChannelException) -> tuple[str, str]:
+    """Why a host opened no channel, by its code (RFC 4254, 5.1), and the remedy."""
+    why = forwarding(error)
+    if why == "refused":
+        what = f"its SSH server cannot connect there: {error.text}"
+        return what, "is the service running there, on that port?"
+    if why == "prohibited":
+        what = f"its SSH server does not forward connections: {error.text}"
+        return what, "see AllowTcpForwarding and PermitOpen of its sshd"
+    if error.code == OPEN_FAILED_RESOURCE_SHORTAGE:
+        return f"its SSH server has no resources: {error.text}", "the host is overloaded: run again"
+    return f"its SSH server opens no such channel: {error.text}", "is it OpenSSH's sshd?"
+
+
 def reason(error: BaseException) -> tuple[str, str, Id]:
     """The meaning of an SSH failure, the remedy, and the id."""
     if isinstance(error, JumpFailed):
@@ -305,12 +354,7 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
     if isinstance(error, Refused):
         return text, error.remedy or "try ssh to that host by hand", error.id
     if isinstance(error, paramiko.ChannelException):
-        remedy = "is sshd running there?"
-        return (
-            f"its SSH server cannot forward the connection: {error.text}",
-            remedy,
-            "host-unreachable",
-        )
+        return (*_no_channel(error), "host-unreachable")
     if timed_out(error):
         return "does not answer the login in time", "try ssh to that host", "host-unreachable"
     if isinstance(error, paramiko.AuthenticationException):
@@ -343,6 +387,9 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
             "check that the host and the network to it are up, then run again",
             "host-unreachable",
         )
+    if isinstance(error, ConnectionResetError):
+        remedy = "an overloaded host, MaxStartups of its sshd, or a firewall does this: run again"
+        return "the connection was reset", remedy, "host-unreachable"
     if isinstance(error, ConnectionRefusedError):
         return f"cannot connect: {text}", "is sshd running there, on that port?", "host-unreachable"
     remedy = "run again with -v; try ssh to that host by hand"

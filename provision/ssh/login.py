@@ -35,11 +35,14 @@ class Login(AuthStrategy):
         self._left_out: list[tuple[str, Unusable]] = []
         self._offered = self._untried = 0
         self._ended = False
+        #: Whether a key may have been offered.
+        self.begun = False
 
     def get_sources(self) -> Any:
         raise NotImplementedError  # a source cannot say which keys were left out
 
     def authenticate(self, transport: paramiko.Transport) -> Any:
+        self.begun = True
         with agent_keys(self._hop.agent) as (held, silent):
             if silent is not None:
                 self._left_out.append((silent, Unusable("")))
@@ -70,14 +73,21 @@ class Login(AuthStrategy):
                 why = Unusable(f"does not sign with {_called(key)}: {key.failure}")
                 self._left_out.append((_AGENT, why))
             if not transport.is_active():
-                if self._offered == 1 and self._tried:
-                    raise self._closed() from None
-                self._ended = True  # after too many keys the host accepts no more
+                self._end()
+            return False
+        except (OSError, EOFError):
+            self._end()
             return False
         if more:
             what = f"login refused: beside the key the host requires {', '.join(more)}"
             raise Refused(what, "", id="ssh-login-refused")
         return True
+
+    def _end(self) -> None:
+        """The host has ended the connection: after too many keys it accepts no more."""
+        if self._offered == 1 and self._tried:
+            raise self._closed() from None
+        self._ended = True
 
     def _keys(self, held: list[paramiko.AgentKey]) -> Iterator[tuple[str, paramiko.PKey]]:
         """The keys to offer, each with its name; a key's certificates before the key alone."""
