@@ -25,6 +25,7 @@ from paramiko.common import (
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.attempts import Attempts, Passing, turned_away
+from provision.ssh.host_certificate import fault
 from provision.ssh.keys import Unusable, private_key
 from provision.ssh.known_hosts import Known, KnownHosts
 from provision.ssh.login import Login, timed_out
@@ -234,6 +235,14 @@ class _Check(paramiko.MissingHostKeyPolicy):
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
         known, blob = self._known, key.asbytes()
+        certificate: Any = getattr(key, "public_blob", None)
+        why = None
+        if certificate is not None:
+            name = self._hop.host_key_alias or self._hop.address
+            why = fault(certificate.key_type, certificate.key_blob, known, name)
+            if why is None:
+                return
+            # As OpenSSH: such a host may still have a key that is known.
         if blob in known.revoked:
             raise Refused(
                 "the host key is marked @revoked in known_hosts", "", id="host-key-changed"
@@ -249,11 +258,8 @@ class _Check(paramiko.MissingHostKeyPolicy):
         what = "the host key is not in known_hosts"
         if known.kinds:
             what += f": it is {key.get_name()}, and only {', '.join(known.kinds)} is known"
-        elif known.authority:
-            what += (
-                ": only the CA of its certificate is in known_hosts, and this tool does "
-                "not use host certificates"
-            )
+        elif known.authorities:
+            what += f": it has a certificate, but {why}" if why else ": it has no certificate"
         port = f"-p {self._hop.port} " if self._hop.port != DEFAULT_PORT else ""
         address = shlex.quote(self._hop.address)
         remedy = f"verify it and add it: ssh-keyscan {port}{address} >> known_hosts"
@@ -279,7 +285,9 @@ def _transports(known: Known, heard: list[str]) -> Any:
         options = transport.get_security_options()
         options.ciphers = tuple(c for c in CIPHERS if c in options.ciphers)
         kinds = {k for kind in known.kinds for k in _ALGORITHMS.get(kind, (kind,))}
-        options.key_types = tuple(sorted(options.key_types, key=lambda kind: kind not in kinds))
+        plain = sorted(options.key_types, key=lambda kind: kind not in kinds)
+        certificates = [f"{kind}-cert-v01@openssh.com" for kind in plain if known.authorities]
+        options.key_types = (*certificates, *plain)
         return transport
 
     return make

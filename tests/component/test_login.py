@@ -293,3 +293,44 @@ def test_a_certificate_in_place_of_authorized_keys(home: Path) -> None:
             more = f"CertificateFile {elsewhere}\nIdentityAgent {socket}\nIdentitiesOnly yes\n"
             configured(home, Path(f"{key}.pub"), more=more)
             assert logged_in(sshd.machine()) == "alxp-op"
+
+
+HOST_CERTIFICATES = {
+    "good": (("-n", "127.0.0.1"), None),
+    "of several names": (("-n", "web,127.0.0.*"), None),
+    "for another": (("-n", "web"), "it has a certificate, but it is for web, not for 127.0.0.1"),
+    "expired": (("-n", "127.0.0.1", "-V", "20200101:20200102"), "but it has expired"),
+    "not yet": (("-n", "127.0.0.1", "-V", "20600101:20600102"), "but it is not valid yet"),
+    "for all": ((), "it is for no name"),
+}
+
+
+@pytest.mark.parametrize("what", HOST_CERTIFICATES)
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_a_certificate_of_the_host(home: Path, what: str, kind: str) -> None:
+    """known_hosts has only its CA."""
+    options, why = HOST_CERTIFICATES[what]
+    if kind != "ed25519" and what != "good":
+        return
+    authority, key = keygen(home / "ca", "-t", kind), keygen(home / "key")
+    host = keygen(home / "host", "-t", kind)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-s", str(authority), "-I", "h", "-h", *options, f"{host}.pub"],
+        check=True,
+    )
+    with running(f"HostKey {host}", f"HostCertificate {home}/host-cert.pub") as sshd:
+        sshd.accept(key)
+        port = sshd.port
+        known = home / "known"
+        known.write_text(f"@cert-authority [127.0.0.1]:{port} {public(authority)}")
+        machine = sshd.machine(key=key, known_hosts=known)
+        if why is not None:
+            assert why in refused(machine).what
+            # It may still have a key that is known.
+            with known.open("a") as file:
+                file.write(f"[127.0.0.1]:{port} {public(host)}")
+        assert logged_in(machine) == "alxp-op"
+        known.write_text(f"@cert-authority * {public(key)}")
+        assert "its CA is not in known_hosts" in refused(machine).what
+        known.write_text(f"@cert-authority * {public(authority)}@revoked * {public(authority)}")
+        assert "@revoked" in refused(machine).what
