@@ -15,6 +15,7 @@ import pytest
 
 from provision.ssh import attempts
 from provision.ssh.session import Session, Unreachable
+from tests.component import real_sshd
 from tests.component.hostile_sshd import Behaviour, Sshd, serving, session
 
 
@@ -181,6 +182,33 @@ def test_codes_of_a_host_are_told_apart(
     behaviour.forwards = code
     with session(sshd) as client, pytest.raises(Unreachable, match=said):
         client.open_tcp("127.0.0.1", 1, timeout=5)
+
+
+def test_a_real_sshd_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another login that hangs takes the only place, until it gives up."""
+    monkeypatch.setattr(attempts, "PAUSES", (0.01, 0.02, 0.03))
+    again = attempts.Attempts.again
+    with real_sshd.running("MaxStartups 1:100:1") as sshd:
+        key = real_sshd.keygen(tmp_path / "key")
+        sshd.accept(key)
+        machine = sshd.machine(key=key)
+        errors: list[BaseException] = []
+        with socket.create_connection(("127.0.0.1", sshd.port)) as other:
+            assert other.recv(4) == b"SSH-"
+
+            def noted(self: attempts.Attempts, error: BaseException) -> bool:
+                errors.append(error)
+                if len(errors) == 2:
+                    other.shutdown(socket.SHUT_RDWR)
+                    while "Connection closed by" not in sshd.log.read_text().split("drop")[-1]:
+                        time.sleep(0.01)
+                return again(self, error)
+
+            monkeypatch.setattr(attempts.Attempts, "again", noted)
+            with real_sshd.session(machine) as client:
+                client.open()
+    assert {type(error) for error in errors} == {attempts.Passing}
+    assert "MaxStartups" in str(errors[0])
 
 
 SPLICE = """\
