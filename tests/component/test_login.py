@@ -334,3 +334,29 @@ def test_a_certificate_of_the_host(home: Path, what: str, kind: str) -> None:
         assert "its CA is not in known_hosts" in refused(machine).what
         known.write_text(f"@cert-authority * {public(authority)}@revoked * {public(authority)}")
         assert "@revoked" in refused(machine).what
+
+
+@pytest.mark.parametrize("way", ["ProxyJump", "ProxyCommand"])
+def test_a_jump_host_of_the_configuration(home: Path, way: str) -> None:
+    key = keygen(home / "key")
+    with running() as jump, running() as target:
+        for sshd in (jump, target):
+            sshd.accept(key)
+        known = home / "known"
+        lines = (sshd.known_hosts.read_text().split(" ", 1)[1] for sshd in (jump, target))
+        known.write_text(
+            "".join(f"{n} {line}" for n, line in zip(("gate", "web"), lines, strict=True))
+        )
+        command = f"ssh -F {home}/.ssh/config -W %h:%p gate"
+        (home / ".ssh" / "config").write_text(
+            f"Host gate\n  HostName 127.0.0.1\n  Port {jump.port}\n  HostKeyAlias gate\n"
+            f"Host web\n  HostName 127.0.0.1\n  Port {target.port}\n  HostKeyAlias web\n"
+            f"  {way} {'gate' if way == 'ProxyJump' else command}\n"
+            f"Host *\n  User alxp-op\n  IdentityFile ~/key\n  UserKnownHostsFile {known}\n"
+            # ssh itself would look into the account's own home.
+            f"  IdentityFile {key}\n  GlobalKnownHostsFile /dev/null\n"
+        )
+        machine = Machine("web", connect_timeout=20.0, where="i.yml:1")
+        assert logged_in(machine) == "alxp-op"
+        assert jump.log.read_text().count("Accepted publickey") == 1
+        assert target.log.read_text().count("Accepted publickey") == 1
