@@ -48,6 +48,18 @@ def home_of_ssh() -> Path | None:
         return None
 
 
+def is_openssh(program: str) -> bool:
+    """Whether the program named ssh is OpenSSH's. Another one may take ``-G`` for nothing, and
+    connect."""
+    try:
+        done = subprocess.run(
+            [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b"OpenSSH" in done.stderr + done.stdout
+
+
 class Ssh:
     """The program ssh with some configuration files. ``files`` are None for those of its own."""
 
@@ -178,15 +190,18 @@ def _options(host: str, values: dict[str, list[str]]) -> Options:
         found = values.get(key, ["none"])[0]
         return None if found.lower() == "none" else found
 
-    hostname, user, port = values["hostname"][0], values["user"][0], values["port"][0]
+    try:
+        hostname, user, port = values["hostname"][0], values["user"][0], values["port"][0]
+        found = values["controlpath"][0].split("/")[1:]
+        pairs = zip(("C", "i", "L", "l", "u"), found, strict=True)
+        # A release that does not expand one of them leaves it as it is.
+        local = {token: value for token, value in pairs if not value.startswith("%")}
+    except (LookupError, ValueError):
+        raise ConfigError(f"ssh -G {host}: its answer cannot be read") from None
     alias, jump = one("hostkeyalias"), one("proxyjump")
-    _, hashed, uid, short, here, login = values["controlpath"][0].split("/", 5)
     few = {"h": hostname, "n": host, "p": port, "r": user}
-    tokens = {
-        **few,
-        **{"C": hashed, "i": uid, "L": short, "l": here, "u": login},
-        **{"d": os.path.expanduser("~"), "j": jump or "", "k": alias or host},
-    }
+    more = {"d": os.path.expanduser("~"), "j": jump or "", "k": alias or host}
+    tokens = {**few, **local, **more}
 
     def paths(key: str) -> list[str]:
         found = dict.fromkeys(os.path.expanduser(name) for name in values.get(key, ()))

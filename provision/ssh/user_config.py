@@ -21,7 +21,7 @@ from pathlib import Path
 
 from provision import bounds
 from provision.files import read_text
-from provision.ssh.asked import SYSTEM, Ssh, home_of_ssh
+from provision.ssh.asked import SYSTEM, Ssh, home_of_ssh, is_openssh
 from provision.ssh.options import Options
 from provision.ssh.reader import MAX_DEPTH, Reader, split
 from provision.text import printable
@@ -64,7 +64,7 @@ class UserConfig:
         if not any([_matters(path) for path in files]):
             return
         program, home = shutil.which("ssh"), home_of_ssh()
-        if program is None or home is None:
+        if program is None or home is None or not is_openssh(program):
             self._reader = Reader(files)
         elif paths is None and os.path.realpath(home) == os.path.realpath(user.parent.parent):
             self._ssh = Ssh(program, None)
@@ -114,7 +114,7 @@ class UserConfig:
         if user is None and or_user is not None and found.user is None:
             found = reader.lookup(host, or_user, port)
         for what in reader.left_out:
-            self._once(f"ssh is not installed here; without it, this is left out: {what}")
+            self._once(f"OpenSSH cannot be asked here; without it, this is left out: {what}")
         return found
 
     def _once(self, text: str) -> None:

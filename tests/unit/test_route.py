@@ -358,7 +358,8 @@ class Counted:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
         self.calls = folder / "calls"
         program = folder / "ssh"
-        program.write_text(f'#!/bin/sh\necho "$*" >>{self.calls}\n{body}\n')
+        version = "if [ $1 = -V ]; then echo OpenSSH_9.2p1 >&2; exit; fi"
+        program.write_text(f'#!/bin/sh\n{version}\necho "$*" >>{self.calls}\n{body}\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(shutil, "which", lambda name: str(program))
 
@@ -388,6 +389,26 @@ def test_ssh_is_asked_once_a_host_and_not_without_a_reason(
         for machine in machines:
             route(machine, config)
     assert calls() == len(machines) + 1
+
+
+def test_another_program_named_ssh_is_not_asked(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropbear's takes -G for nothing, and would connect."""
+    program = tmp_path / "ssh"
+    program.write_text(f"#!/bin/sh\n[ $1 = -V ] || touch {tmp_path}/asked\necho Dropbear >&2\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(program))
+    assert ways(Machine("h"), home, "User u\n") == ["u@h:22"]
+    assert not (tmp_path / "asked").exists()
+
+
+def test_an_answer_that_is_none(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Counted(tmp_path, monkeypatch, "echo hello")
+    with pytest.raises(ConfigError, match="its answer cannot be read"):
+        hops(Machine("h"), home, "User u\n")
 
 
 def test_an_answer_that_does_not_come(
