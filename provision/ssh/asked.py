@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from provision import bounds
+from provision.files import read_text
 from provision.ssh.options import Options
 from provision.ssh.tokens import ConfigError, expanded, proxy_command
 from provision.text import printable
@@ -161,7 +163,8 @@ def _merged(files: Sequence[Path], last: str = "") -> tempfile._TemporaryFileWra
     text = ""
     if files:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            text = _at_home(files[0].read_text(errors="surrogateescape"), files[0].parent)
+            text = read_text(files[0], bounds.SSH_CONFIG, errors="surrogateescape")
+            text = _at_home(text, files[0].parent)
         text += "\n"
     for path in files[1:]:
         text += f'Match all\nInclude "{path}"\n'

@@ -154,12 +154,8 @@ class Connector:
         except BaseException as error:
             connection.client.close()
             sock.close()
-            if isinstance(error, Exception) and (away := turned_away(heard)) is not None:
-                raise away from error
-            if isinstance(sock, Proxied) and not login.begun and (said := sock.said()):
-                raise Passing(
-                    f"ProxyCommand: {said}", "try the command by hand", id="host-unreachable"
-                ) from error
+            if isinstance(error, Exception) and not any(x.startswith("SSH-") for x in heard):
+                raise _no_version(error, heard, sock) from None
             raise
         connection.transport.set_keepalive(KEEPALIVE)
         connection.transport.sock.settimeout(IDLE_LOOK)
@@ -266,6 +262,16 @@ class _Check(paramiko.MissingHostKeyPolicy):
         raise Refused(what, remedy, id="host-key-unknown")
 
 
+def _no_version(error: Exception, heard: list[str], sock: Any) -> Exception:
+    """The error that no SSH server has said its version: in the words of sshd or ProxyCommand."""
+    if (away := turned_away(heard)) is not None:
+        return away
+    if isinstance(sock, Proxied) and (said := sock.said()):
+        remedy = "try the command by hand"
+        return Passing(f"ProxyCommand: {said}", remedy, id="host-unreachable")
+    return error
+
+
 def _transports(known: Known, heard: list[str]) -> Any:
     """Makes transports that ask for a host key of a known type, if the host has several keys.
 
@@ -286,8 +292,8 @@ def _transports(known: Known, heard: list[str]) -> Any:
         options.ciphers = tuple(c for c in CIPHERS if c in options.ciphers)
         kinds = {k for kind in known.kinds for k in _ALGORITHMS.get(kind, (kind,))}
         plain = sorted(options.key_types, key=lambda kind: kind not in kinds)
-        certificates = [f"{kind}-cert-v01@openssh.com" for kind in plain if known.authorities]
-        options.key_types = (*certificates, *plain)
+        certified = [f"{kind}-cert-v01@openssh.com" for kind in plain if known.authorities]
+        options.key_types = (*(k for k in certified if k in transport._key_info), *plain)
         return transport
 
     return make

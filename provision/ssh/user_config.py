@@ -13,13 +13,12 @@ import os
 import pwd
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from provision import bounds
+from provision import bounds, terminal
 from provision.files import read_text
 from provision.ssh.asked import SYSTEM, Ssh, home_of_ssh, is_openssh
 from provision.ssh.options import Options
@@ -165,4 +164,4 @@ def _absolute(name: str, folder: Path) -> str:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {printable(text)}", file=sys.stderr)
+    terminal.say(f"warning: {printable(text)}", stderr=True)

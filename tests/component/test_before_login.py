@@ -239,6 +239,18 @@ class TestProxyCommand:
             client.open()
         assert behaviour.connections == 1
 
+    def test_what_it_says_is_no_reason_for_another_failure(
+        self, tmp_path: Path, sshd: Sshd, behaviour: Behaviour
+    ) -> None:
+        """It has done its part."""
+        (tmp_path / "splice.py").write_text(SPLICE)
+        command = f"sh -c 'echo a note >&2; exec {sys.executable} {tmp_path}/splice.py %p'"
+        changed = self.configured(tmp_path, sshd, command)
+        sshd.known_hosts.write_text("")
+        with session(sshd, **changed) as client:
+            assert "not in known_hosts" in refused(client)
+        assert behaviour.connections == 1
+
     def test_what_it_says_is_the_reason(self, tmp_path: Path, sshd: Sshd) -> None:
         command = "sh -c 'echo no such bastion >&2; exit 1'"
         started = time.monotonic()
