@@ -7,6 +7,7 @@ programs come from this machine, or from Debian's packages, which are unpacked a
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -88,23 +89,30 @@ def programs() -> tuple[Path, dict[str, str]]:
     if _SYSTEM.exists():
         return _SYSTEM, {}
     found = CACHE / "root" / "usr/sbin/sshd"
-    if not found.exists():
-        if shutil.which("apt-get") is None:
-            pytest.skip("there is no sshd here, and no apt-get")
-        packages = CACHE / "packages"
-        packages.mkdir(parents=True, exist_ok=True)
-        got = subprocess.run(
-            ["apt-get", "download", "openssh-server", "libwrap0"],
-            cwd=packages,
-            capture_output=True,
-            text=True,
-        )
-        if got.returncode != 0:
-            pytest.skip(f"there is no sshd here, and none to be had: {got.stderr[-200:]}")
-        for package in packages.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", str(package), str(CACHE / "root")], check=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:  # other tests may want it at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.exists():
+            _unpack()
     libraries = ":".join(sorted({str(p.parent) for p in (CACHE / "root").glob("**/*.so*")}))
     return found, {"LD_LIBRARY_PATH": libraries}
+
+
+def _unpack() -> None:
+    if shutil.which("apt-get") is None:
+        pytest.skip("there is no sshd here, and no apt-get")
+    packages, root = CACHE / "packages", CACHE / "root"
+    packages.mkdir(exist_ok=True)
+    got = subprocess.run(
+        ["apt-get", "download", "openssh-server", "libwrap0"],
+        cwd=packages,
+        capture_output=True,
+        text=True,
+    )
+    if got.returncode != 0:
+        pytest.skip(f"there is no sshd here, and none to be had: {got.stderr[-200:]}")
+    for package in sorted(packages.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
 
 
 @contextlib.contextmanager
