@@ -90,11 +90,16 @@ def _on_the_lab(module: str, name: str) -> Elsewhere:
     return Elsewhere(f"tests/integration/test_{module}.py::test_{name}")
 
 
+def _at_sshds(name: str) -> Elsewhere:
+    return Elsewhere(f"tests/component/test_trust_hosts.py::test_{name}")
+
+
 PLACES: dict[str, dict[str, Place]] = {
     "README.md": {
         "make demo": CI,
         "python3 -m venv .venv": CI,
         ".venv/bin/invoke init-inventory": LAB,
+        ".venv/bin/invoke trust-hosts": _at_sshds("all_keys_are_shown_and_asked_for_once"),
         ".venv/bin/invoke show-inventory": LAB,
     },
     "CONTRIBUTING.md": {
@@ -172,6 +177,10 @@ PLACES: dict[str, dict[str, Place]] = {
         "seq 2 | xargs -P 2 -I{} invoke status --limit 'worker[0-1]' --batch {}/2": LAB
     },
     "docs/ssh.md": {
+        "invoke trust-hosts": _at_sshds("all_keys_are_shown_and_asked_for_once"),
+        "invoke trust-hosts --yes --fingerprints fingerprints.txt": _at_sshds(
+            "fingerprints_in_every_form"
+        ),
         "invoke export-ssh-config > ssh_config": LAB,
         "invoke import-ansible hosts.ini --to inventory/inventory.yml "
         "--etcd-group etcd --worker-group cache": ALONE,

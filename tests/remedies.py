@@ -706,10 +706,12 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "host-key-changed": Row(
         _lab("preflight", "a_host_with_another_key_is_not_talked_to"),
+        named=("trust-hosts",),
         why=_HERE,
     ),
     "host-key-unknown": Row(
         _lab("preflight", "a_host_of_unknown_key_is_not_talked_to"),
+        named=("trust-hosts", "trust-hosts --fingerprints --yes"),
         why=_HERE,
     ),
     "host-not-cleaned": Row(

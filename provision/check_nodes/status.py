@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -66,7 +66,8 @@ class Service:
 class Status:
     cluster: str
     services: tuple[Service, ...]
-    #: Set when the etcd members form more than one cluster, or could not be asked.
+    #: Set when the etcd members form more than one cluster, or could not be asked; and for hosts
+    #: whose SSH key is not accepted.
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -143,8 +144,15 @@ def look(inventory: Inventory, etcd: Etcd, chosen: Sequence[Role]) -> Status:
             _service(inventory.cluster, name, machine, unit, path, disk, seen[machine])
             for name, machine, unit, path, disk in wanted
         ),
-        problems,
+        (*problems, *_of_keys(seen.values())),
     )
+
+
+def _of_keys(answers: Iterable[HostFacts | ProvisionError]) -> list[Problem]:
+    """The problems with host keys: a row of the table has no room for what to do about them."""
+    errors = [answer for answer in answers if isinstance(answer, ProvisionError)]
+    ids = ("host-key-unknown", "host-key-changed")
+    return [problem for error in errors for problem in error.problems if problem.id in ids]
 
 
 def _parted(etcd: Etcd, chosen: Sequence[Role]) -> tuple[Problem, ...]:

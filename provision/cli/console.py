@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from provision import terminal
+from provision.cli.alike import folded
 from provision.errors import Problem, ProvisionError
 from provision.text import size
 
@@ -32,8 +33,12 @@ def error(failure: ProvisionError) -> None:
 
 
 def problems(found: Iterable[Problem], bullet: str = "") -> None:
-    """One line for each problem, errors before warnings, on stderr."""
-    ordered = sorted(found, key=lambda p: p.severity != "error")
+    """One line for each problem, errors before warnings, on stderr.
+
+    Host keys that are not known are one line: one command adds them all.
+    """
+    lines = folded(found, lambda p: p.id == "host-key-unknown")
+    ordered = sorted(lines, key=lambda p: p.severity != "error")
     for problem in ordered:
         label = "" if problem.severity == "error" else f"{problem.severity}: "
         terminal.say(f"{bullet}{label}{problem.line}", stderr=True)

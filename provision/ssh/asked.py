@@ -68,7 +68,8 @@ class Ssh:
     def __init__(self, program: str, files: Sequence[Path] | None) -> None:
         self._program = program
         self._files = files
-        self._own = None if files is None else _merged(files)
+        # Without this, ssh names the files of the account's home, whatever HOME says.
+        self._own = None if files is None else _merged(files, _known_hosts_at_home())
         self._fallback: tempfile._TemporaryFileWrapper[str] | None = None
 
     def lookup(self, host: str, user: str | None, port: int | None) -> Options:
@@ -175,6 +176,12 @@ def _merged(files: Sequence[Path], last: str = "") -> tempfile._TemporaryFileWra
     merged.write(text + last)
     merged.flush()
     return merged
+
+
+def _known_hosts_at_home() -> str:
+    names = [os.path.expanduser(f"~/.ssh/{name}") for name in ("known_hosts", "known_hosts2")]
+    quoted = " ".join(f'"{name}"' for name in names)
+    return f"Match all\nUserKnownHostsFile {quoted}\n"
 
 
 def _at_home(text: str, folder: Path) -> str:

@@ -25,14 +25,14 @@ from paramiko.common import (
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.attempts import Attempts, Passing, turned_away
-from provision.ssh.host_certificate import fault
+from provision.ssh.host_key import require_known
 from provision.ssh.keys import Unusable, private_key
-from provision.ssh.known_hosts import Known, KnownHosts
+from provision.ssh.known_hosts import HostKey, Known, KnownHosts
 from provision.ssh.login import Login, timed_out
 from provision.ssh.passwords import Passwords
 from provision.ssh.proxy import Proxied
 from provision.ssh.refused import Refused
-from provision.ssh.route import DEFAULT_PORT, Hop, route
+from provision.ssh.route import Hop, route
 from provision.ssh.tokens import ConfigError
 from provision.ssh.user_config import UserConfig
 
@@ -79,6 +79,8 @@ class Connector:
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
         self._keys: dict[tuple[Path, str], paramiko.PKey | Unusable] = {}
         self._jumps: dict[tuple[Hop, ...], Future[Connection]] = {}
+        #: The key exchanges under way, of connections that end before a login.
+        self._exchanges: set[paramiko.Transport] = set()
         # Fabric gets all settings explicitly: it does not know Include, uses jump hosts in the
         # wrong order, and accepts every host key of a jump host.
         self._fabric = Config(overrides={"load_ssh_configs": False})
@@ -108,9 +110,63 @@ class Connector:
         self._closing.set()
         with self._lock:
             jumps, self._jumps = list(self._jumps.values()), {}
+            exchanges = list(self._exchanges)
+        for exchange in exchanges:
+            exchange.close()
         for jump in jumps:
             with contextlib.suppress(Exception):
                 jump.result(0).close()
+
+    def host_key(self, hops: tuple[Hop, ...]) -> HostKey:
+        """The key of the last hop, by a connection that ends before the login.
+
+        The type is the one that ssh would choose: a known one, else the first that both sides have.
+        Raises :class:`KeyRefused` for a key that is not known, and what :meth:`connect` raises.
+        """
+        attempts = Attempts(hops[-1].timeout, self._closing.wait)
+        while True:
+            try:
+                return self._exchange(hops)
+            except Exception as error:
+                if not attempts.again(error):
+                    raise
+
+    def jump_host_key(self, hops: tuple[Hop, ...]) -> HostKey:
+        """As :meth:`host_key` of a jump host, with a login: the hosts behind it share the
+        connection."""
+        try:
+            key = self._jump(hops).transport.get_remote_server_key()
+        except JumpFailed as failed:
+            raise failed if failed.hop != hops[-1] else failed.error from None
+        return HostKey(key.get_name(), key.asbytes())
+
+    def forget_known_hosts(self) -> None:
+        """Read known_hosts again for the next connection."""
+        with self._reading:
+            self._known.clear()
+
+    def _exchange(self, hops: tuple[Hop, ...]) -> HostKey:
+        *before, hop = hops
+        jump = self._jump(tuple(before)) if before else None
+        known = self.known_hosts(hop.known_hosts).of(hop.address, hop.port, hop.host_key_alias)
+        sock = self._socket(hop, jump, before[-1] if before else None)
+        heard: list[str] = []
+        transport = _transports(known, heard)(sock)
+        transport.banner_timeout = hop.timeout
+        with self._lock:
+            self._exchanges.add(transport)
+        try:
+            transport.start_client(timeout=2 * hop.timeout)
+            return require_known(hop, known, transport.get_remote_server_key())
+        except Exception as error:
+            if not any(line.startswith("SSH-") for line in heard):
+                raise _no_version(error, heard, sock) from None
+            raise
+        finally:
+            with self._lock:
+                self._exchanges.discard(transport)
+            transport.close()
+            sock.close()
 
     def _open(self, hops: tuple[Hop, ...]) -> Connection:
         attempts = Attempts(hops[-1].timeout, self._closing.wait)
@@ -230,36 +286,7 @@ class _Check(paramiko.MissingHostKeyPolicy):
     def missing_host_key(
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
-        known, blob = self._known, key.asbytes()
-        certificate: Any = getattr(key, "public_blob", None)
-        why = None
-        if certificate is not None:
-            name = self._hop.host_key_alias or self._hop.address
-            why = fault(certificate.key_type, certificate.key_blob, known, name)
-            if why is None:
-                return
-            # As OpenSSH: such a host may still have a key that is known.
-        if blob in known.revoked:
-            raise Refused(
-                "the host key is marked @revoked in known_hosts", "", id="host-key-changed"
-            )
-        if any(blob == other.blob for other in known.keys):
-            return
-        if key.get_name() in known.kinds:
-            raise Refused(
-                "the host key differs from the one in known_hosts: another machine, or an attack",
-                "if the host was reinstalled, replace its line in known_hosts",
-                id="host-key-changed",
-            )
-        what = "the host key is not in known_hosts"
-        if known.kinds:
-            what += f": it is {key.get_name()}, and only {', '.join(known.kinds)} is known"
-        elif known.authorities:
-            what += f": it has a certificate, but {why}" if why else ": it has no certificate"
-        port = f"-p {self._hop.port} " if self._hop.port != DEFAULT_PORT else ""
-        address = shlex.quote(self._hop.address)
-        remedy = f"verify it and add it: ssh-keyscan {port}{address} >> known_hosts"
-        raise Refused(what, remedy, id="host-key-unknown")
+        require_known(self._hop, self._known, key)
 
 
 def _no_version(error: Exception, heard: list[str], sock: Any) -> Exception:

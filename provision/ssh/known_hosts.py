@@ -23,8 +23,18 @@ Marker = Literal["", "@revoked", "@cert-authority"]
 
 
 class HostKey(NamedTuple):
+    """A key, and the place that it was read from: a file and its line."""
+
     kind: str
     blob: bytes
+    path: Path | None = None
+    line: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """As ``ssh-keygen -l`` prints it."""
+        digest = hashlib.sha256(self.blob).digest()
+        return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 class _Line(NamedTuple):
@@ -35,11 +45,15 @@ class _Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The entries of one host in known_hosts. ``authorities`` are CAs of host certificates."""
+    """The entries of one host in known_hosts. ``authorities`` are CAs of host certificates.
+
+    ``name`` is the name that they stand under.
+    """
 
     keys: tuple[HostKey, ...]
     revoked: frozenset[bytes]
     authorities: frozenset[bytes]
+    name: str = ""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -57,9 +71,13 @@ class KnownHosts:
                 text = read_text(path, bounds.KNOWN_HOSTS, errors="replace")
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            for line in map(_parsed, text.splitlines()):
-                if line is not None:
-                    self._add(line)
+            self.read(text, path)
+
+    def read(self, text: str, path: Path) -> None:
+        """Add the lines of ``text``, which is from ``path``."""
+        for number, words in enumerate(text.splitlines(), 1):
+            if (line := _parsed(words)) is not None:
+                self._add(line._replace(key=line.key._replace(path=path, line=number)))
 
     def _add(self, line: _Line) -> None:
         if any(name.startswith("|") or set(name) & set("*?!") for name in line.names):
@@ -70,11 +88,9 @@ class KnownHosts:
 
     def of(self, host: str, port: int, alias: str | None = None) -> Known:
         """The entries of a host: under its name and port, or else under its name alone."""
-        if alias is not None:
-            return self._named(alias)
-        if port == 22:
-            return self._named(host)
-        found = self._named(f"[{host}]:{port}")
+        found = self._named(entry_name(host, port, alias))
+        if alias is not None or port == 22:
+            return found
         if found.keys or found.revoked:
             return found
         other = self._named(host)
@@ -86,7 +102,14 @@ class KnownHosts:
         revoked = frozenset(line.key.blob for line in lines if line.marker == "@revoked")
         keys = tuple(line.key for line in lines if not line.marker)
         authorities = (line.key.blob for line in lines if line.marker == "@cert-authority")
-        return Known(keys, revoked, frozenset(authorities))
+        return Known(keys, revoked, frozenset(authorities), name)
+
+
+def entry_name(host: str, port: int, alias: str | None = None) -> str:
+    """The name under which ssh writes a host's key; ``alias`` is its HostKeyAlias."""
+    if alias is not None:
+        return alias.lower()
+    return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
 def _parsed(text: str) -> _Line | None:
@@ -109,14 +132,14 @@ def _matches(patterns: Sequence[str], name: str) -> bool:
     for pattern in patterns:
         wanted = pattern.removeprefix("!").lower()
         # fnmatch has one more wildcard than OpenSSH: [...]. Brackets also occur in [host]:port.
-        same = _hashed(pattern, name) or fnmatch.fnmatchcase(name, wanted.replace("[", "[[]"))
+        same = is_hash_of(pattern, name) or fnmatch.fnmatchcase(name, wanted.replace("[", "[[]"))
         if same and pattern.startswith("!"):
             return False
         found = found or same
     return found
 
 
-def _hashed(pattern: str, name: str) -> bool:
+def is_hash_of(pattern: str, name: str) -> bool:
     """Whether ``pattern`` is ``|1|salt|HMAC-SHA1(salt, name)``."""
     if not pattern.startswith("|1|") or pattern.count("|") != 3:
         return False

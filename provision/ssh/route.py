@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import getpass
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from provision.inventory.model import SshSecret, jump_hosts
@@ -31,6 +32,7 @@ class Hop:
     ``keys`` are the key files for the login; the agent's keys come after them. With ``only_keys``
     the agent may offer only keys in ``keys``. ``certificates`` are files with certificates of these
     keys; ``agent`` is the value of IdentityAgent, None for the agent of the environment.
+    ``new_keys_to`` is the file of known_hosts that a new host key belongs into, None without one.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Hop:
     proxy_command: str | None = None
     passphrase: SshSecret | None = None
     timeout: float = 10.0
+    new_keys_to: Path | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
@@ -115,6 +118,7 @@ def _hop(
         proxy_command=options.proxy_command if proxied else None,
         passphrase=machine.key_passphrase,
         timeout=machine.connect_timeout,
+        new_keys_to=_new_keys_to(machine, options),
     )
 
 
@@ -138,9 +142,20 @@ def _public(path: Path) -> Path:
 def _known_hosts(machine: Machine, options: Options) -> tuple[Path, ...]:
     if machine.known_hosts is not None:
         return (machine.known_hosts,)
-    users, system = options.user_known_hosts, options.global_known_hosts
-    named = [
-        *(_USER_KNOWN_HOSTS if users is None else users),
-        *(_GLOBAL_KNOWN_HOSTS if system is None else system),
-    ]
-    return tuple(Path(os.path.expanduser(name)) for name in named if name.lower() != "none")
+    system = options.global_known_hosts
+    return (*_own_known_hosts(options), *_paths(_GLOBAL_KNOWN_HOSTS if system is None else system))
+
+
+def _own_known_hosts(options: Options) -> tuple[Path, ...]:
+    named = options.user_known_hosts
+    return _paths(_USER_KNOWN_HOSTS if named is None else named)
+
+
+def _paths(names: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(Path(os.path.expanduser(name)) for name in names if name.lower() != "none")
+
+
+def _new_keys_to(machine: Machine, options: Options) -> Path | None:
+    """As ssh, the operator's first file. A device such as /dev/null keeps nothing."""
+    first = machine.known_hosts or next(iter(_own_known_hosts(options)), None)
+    return None if first is None or first.is_char_device() else first

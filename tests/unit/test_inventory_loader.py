@@ -597,7 +597,7 @@ RULES: dict[str, Case] = {
     ),
     "a worker's known hosts that are not there": (
         [("worker2.example.com", "w2\n      ssh: {known_hosts: nowhere}")],
-        *("17:26", E, "there is no file", ""),
+        *("17:26", W, "there is no file", "invoke trust-hosts makes it"),
     ),
     "a cluster named twice": (
         [("cluster: Main", "cluster: Main\nother_clusters: [Second, Second]")],
@@ -881,7 +881,7 @@ RULES: dict[str, Case] = {
     ),
     "known hosts of a worker": (
         [("worker2.example.com", "worker2\n      ssh: {known_hosts: none}")],
-        *("17:26", E, "known_hosts: there is no file", ""),
+        *("17:26", W, "known_hosts: there is no file", "invoke trust-hosts makes it"),
     ),
     "cluster names": (
         [("cluster: Main", "cluster: Main\nother_clusters: [Other, Mai]")],

@@ -42,6 +42,14 @@ def _ssh_files(context: Context) -> None:
             # os.path.isfile returns False in cases where Path.is_file may raise.
             if not exists.setdefault(file, os.path.isfile(file)):
                 remedy = "relative paths start at the inventory's folder"
+                if field == "known_hosts" and not os.path.lexists(file):
+                    context.warning(
+                        f"{field}: there is no file {str(file)!r} yet",
+                        f"invoke trust-hosts makes it; {remedy}",
+                        (*place, field),
+                        id="host-key-unknown",
+                    )
+                    continue
                 context.error(
                     f"{field}: there is no file {str(file)!r}",
                     remedy,

@@ -1,0 +1,271 @@
+"""The command that adds the hosts' SSH keys to known_hosts."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from provision.cli.command import command
+from provision.cli.run import Run
+from provision.cli.tasks import common
+from provision.errors import PreflightFailed, Problem, UsageError
+
+if TYPE_CHECKING:
+    from provision.inventory.resolved import Inventory, Machine
+    from provision.ssh.fingerprints import Fingerprints
+    from provision.ssh.known_hosts import HostKey
+    from provision.ssh.scan import Found, Server
+
+SCHEMA = "alluxio-provision/trust-hosts/1"
+
+
+@command(
+    help={
+        "fingerprints": "A file of fingerprints, made on the hosts: no other key is added.",
+        "yes": "With --fingerprints: do not ask. For scripts.",
+    },
+    writes=True,
+)
+def trust_hosts(run: Run, fingerprints: str = "", yes: bool = False) -> int:
+    """Show the SSH keys of all hosts, ask once, and add the new ones to known_hosts.
+
+    It logs in at jump hosts only, when their own keys are known: then it asks once more, for the
+    hosts behind them. A key that has changed is never replaced.
+    """
+    from provision import terminal
+    from provision.cli import console
+    from provision.cli.alike import folded
+    from provision.ssh.connect import Connector
+    from provision.ssh.fingerprints import Fingerprints
+    from provision.ssh.passwords import Passwords
+    from provision.ssh.scan import Scan, servers
+
+    _require_answerable(fingerprints, yes=yes)
+    expected = Fingerprints(Path(fingerprints).expanduser()) if fingerprints else None
+    inventory = run.inventory
+    common.warn(run)
+    run.passwords = Passwords()
+    connector = Connector(run.passwords)
+    added: dict[Path, int] = {}
+    names = _machines(inventory)
+    try:
+        found, problems = servers(names, connector.route, inventory.parallel)
+        aliases = _aliases(found, names)
+        scan = Scan(connector, found, inventory.parallel)
+        while fresh := scan.round():
+            verdicts = _compared(fresh, expected, aliases, fingerprints)
+            shown = [f for f in fresh if f.state != "known"]
+            good = [f for f in shown if f.state == "new" and f.server not in verdicts]
+            if shown:
+                _show(run, shown, verdicts)
+            problems += [p for f in shown if f not in good and (p := _problem(f, verdicts))]
+            if not good:
+                break
+            _require_place(good)
+            if not yes:
+                _ask(run, len(good), added)
+            for path, entries in _entries(good).items():
+                from provision.ssh.trust_file import append
+
+                added[path] = added.get(path, 0) + append(path, entries)
+            scan.accept([f.server for f in good])
+        problems += [f.problem for f in scan.rest() if f.problem is not None]
+    finally:
+        connector.close()
+    code = (1 if added else PreflightFailed.exit_code) if problems else 0
+    if run.json:
+        terminal.emit_json(_document(scan.found, added, problems))
+    console.problems(folded(problems))
+    if not run.json:
+        _say_end(scan.found, added)
+    return code
+
+
+def _require_answerable(fingerprints: str, *, yes: bool) -> None:
+    """Raises :class:`UsageError` when nobody compares the keys, or nobody can be asked."""
+    if yes and not fingerprints:
+        what = "--yes goes with --fingerprints FILE: without it, nobody compares the keys"
+        raise UsageError(what, id="option-invalid")
+    if not yes and not sys.stdin.isatty():
+        raise UsageError(
+            "no key was added: nobody can be asked without a terminal; say --yes --fingerprints "
+            "FILE",
+            id="consent-missing",
+        )
+
+
+def _machines(inventory: Inventory) -> dict[Machine, list[str]]:
+    """Every machine with the names of its roles."""
+    found: dict[Machine, list[str]] = {machine: [] for machine in inventory.machines}
+    roles: list[Any] = [] if inventory.etcd.external else [*inventory.etcd.members]
+    if inventory.alluxio is not None:
+        roles += [*inventory.alluxio.masters, *inventory.alluxio.workers]
+    for role in roles:
+        found[role.machine].append(role.name)
+    return found
+
+
+def _aliases(
+    found: Sequence[Server], machines: Mapping[Machine, Sequence[str]]
+) -> dict[Server, set[str]]:
+    """The names that a line of a file of fingerprints may have for each server."""
+    hosts: dict[str, set[str]] = {}
+    for machine, names in machines.items():
+        for name in names:
+            hosts.setdefault(name, set()).add(machine.host)
+    return {
+        server: {
+            *server.names,
+            server.hop.name,
+            *(host for name in server.names for host in hosts.get(name, ())),
+        }
+        for server in found
+    }
+
+
+def _compared(
+    fresh: Sequence[Found],
+    expected: Fingerprints | None,
+    aliases: Mapping[Server, set[str]],
+    file: str,
+) -> dict[Server, Problem]:
+    """The new keys that the file of fingerprints does not have, each with its problem.
+
+    Raises :class:`PreflightFailed` when it has another fingerprint for one of the hosts, new or
+    known: then something is wrong that one should not go on beside.
+    """
+    missing: dict[Server, Problem] = {}
+    wrong: list[Problem] = []
+    if expected is None:
+        return missing
+    for found in fresh:
+        if found.key is None or found.state not in ("new", "known"):
+            continue
+        verdict = expected.verdict(found.server, found.key.fingerprint, aliases[found.server])
+        shown = f"{found.key.kind} {found.key.fingerprint}"
+        if verdict == "other":
+            what = f"shows {shown}, which is not what {file} has for it"
+            remedy = "another type of key, another machine, or an attack: look on the host itself"
+            wrong.append(Problem(found.server.where, what, remedy, id="host-key-changed"))
+        elif verdict == "missing" and found.state == "new":
+            remedy = (
+                f"see it on the host itself, and add the line: {found.server.hop.name} SHA256:…"
+            )
+            what = f"{file} has no fingerprint for it; it shows {shown}"
+            missing[found.server] = Problem(found.server.where, what, remedy, id="host-key-unknown")
+    if wrong:
+        raise PreflightFailed(
+            f"{len(wrong)} hosts show other keys than {file} has", wrong, id="host-key-changed"
+        )
+    return missing
+
+
+def _problem(found: Found, verdicts: Mapping[Server, Problem]) -> Problem | None:
+    return verdicts.get(found.server) or found.problem
+
+
+def _require_place(good: Sequence[Found]) -> None:
+    """Raises :class:`UsageError` for a host whose keys no file may keep."""
+    for found in good:
+        if found.server.hop.new_keys_to is None:
+            raise UsageError(
+                f"{found.server.where}: UserKnownHostsFile names no file that keeps keys; name one "
+                "there, or by ssh.known_hosts",
+                id="ssh-config-invalid",
+            )
+
+
+def _entries(good: Sequence[Found]) -> dict[Path, list[tuple[str, HostKey]]]:
+    """What each file gets."""
+    entries: dict[Path, list[tuple[str, HostKey]]] = {}
+    for found in good:
+        path = found.server.hop.new_keys_to
+        if path is not None and found.key is not None:
+            entries.setdefault(path, []).append((found.server.entry, found.key))
+    return entries
+
+
+def _show(run: Run, shown: Sequence[Found], verdicts: Mapping[Server, Problem]) -> None:
+    from provision import terminal
+
+    rows = [
+        (
+            ", ".join(found.server.names),
+            found.server.address,
+            found.key.kind if found.key is not None else "-",
+            found.key.fingerprint if found.key is not None else "-",
+            "not in the file" if found.server in verdicts else found.state,
+        )
+        for found in shown
+    ]
+    on_terminal = (sys.stderr if run.json else sys.stdout).isatty()
+    width = shutil.get_terminal_size().columns if on_terminal else terminal.PIPE_WIDTH
+    for line in layout(("name", "address", "key", "fingerprint", ""), rows, width):
+        terminal.say(line, stderr=run.json)
+    for found in shown:  # a key of another type is known, or the certificate does not prove it
+        if found.state == "new" and found.problem is not None and ": " in found.problem.what:
+            terminal.say(f"note: {found.server.where}: {found.problem.what}", stderr=run.json)
+
+
+def layout(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The rows in columns. Where these are wider than ``width``, each row is a block of lines: a
+    fingerprint that is cut or broken cannot be compared."""
+    lines = [headings, *rows]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(headings))]
+    if sum(widths) + 2 * len(widths) - 2 <= width:
+        return [
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        ]
+    blocks = []
+    for name, address, kind, fingerprint, state in rows:
+        blocks += [f"{name} ({state})", f"  {address}", f"  {kind} {fingerprint}"]
+    return blocks
+
+
+def _ask(run: Run, count: int, added: Mapping[Path, int]) -> None:
+    """Raises :class:`UsageError` when the operator does not say yes."""
+    from provision import terminal
+
+    keys = "this key" if count == 1 else f"these {count} keys"
+    prompt = f"Compare the fingerprints with the hosts' own. Type yes to trust {keys}: "
+    terminal.say(prompt, stderr=True, end="")  # stdout is for the result
+    if sys.stdin.readline().strip() != "yes":
+        kept = " besides those before" if added else ""
+        raise UsageError(f"no key was added{kept}: yes was not the answer", id="consent-missing")
+
+
+def _say_end(found: Sequence[Found], added: Mapping[Path, int]) -> None:
+    from provision import terminal
+
+    for path, count in added.items():
+        terminal.say(f"{count} added to {path}")
+    known = sum(f.state == "known" for f in found)
+    terminal.say(f"{known} of {len(found)} hosts are known")
+
+
+def _document(
+    found: Sequence[Found], added: Mapping[Path, int], problems: Sequence[Problem]
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "hosts": [
+            {
+                "names": list(f.server.names),
+                "address": f.server.hop.address,
+                "port": f.server.hop.port,
+                "jump_host": f.server.jump,
+                "key_type": f.key.kind if f.key is not None else None,
+                "fingerprint": f.key.fingerprint if f.key is not None else None,
+                "state": f.state,
+                "known": [k.fingerprint for k in f.known],
+            }
+            for f in found
+        ],
+        "added": {str(path): count for path, count in added.items()},
+        "changed": sum(added.values()),
+        "problems": [problem.document() for problem in problems],
+    }
