@@ -55,6 +55,7 @@ def trust_hosts(run: Run, fingerprints: str = "", yes: bool = False) -> int:
         found, problems = servers(names, connector.route, inventory.parallel)
         aliases = _aliases(found, names)
         scan = Scan(connector, found, inventory.parallel)
+        terminal.say(f"asking {len(found)} hosts for their SSH keys", stderr=True)
         while fresh := scan.round():
             verdicts = _compared(fresh, expected, aliases, fingerprints)
             shown = [f for f in fresh if f.state != "known"]
@@ -70,7 +71,9 @@ def trust_hosts(run: Run, fingerprints: str = "", yes: bool = False) -> int:
             for path, entries in _entries(good).items():
                 from provision.ssh.trust_file import append
 
-                added[path] = added.get(path, 0) + append(path, entries)
+                count = append(path, entries)
+                added[path] = added.get(path, 0) + count
+                terminal.say(f"{count} added to {path}", stderr=run.json)
             scan.accept([f.server for f in good])
         problems += [f.problem for f in scan.rest() if f.problem is not None]
     finally:
@@ -80,7 +83,8 @@ def trust_hosts(run: Run, fingerprints: str = "", yes: bool = False) -> int:
         terminal.emit_json(_document(scan.found, added, problems))
     console.problems(folded(problems))
     if not run.json:
-        _say_end(scan.found, added)
+        known = sum(f.state == "known" for f in scan.found)
+        terminal.say(f"{known} of {len(found)} hosts are known")
     return code
 
 
@@ -236,15 +240,6 @@ def _ask(run: Run, count: int, added: Mapping[Path, int]) -> None:
     if sys.stdin.readline().strip() != "yes":
         kept = " besides those before" if added else ""
         raise UsageError(f"no key was added{kept}: yes was not the answer", id="consent-missing")
-
-
-def _say_end(found: Sequence[Found], added: Mapping[Path, int]) -> None:
-    from provision import terminal
-
-    for path, count in added.items():
-        terminal.say(f"{count} added to {path}")
-    known = sum(f.state == "known" for f in found)
-    terminal.say(f"{known} of {len(found)} hosts are known")
 
 
 def _document(
