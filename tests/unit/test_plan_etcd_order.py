@@ -1,0 +1,242 @@
+"""upgrade-etcd, deploy-etcd and the changes of members: states that the other tests do not have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision import artifacts
+from provision.errors import PreflightFailed, Problem
+from provision.etcd.api.values import RegisteredMember
+from provision.etcd.cluster import hashes
+from provision.etcd.cluster.hashes import Comparison
+from provision.etcd.cluster.todo_keys import Pending
+from provision.etcd.member import layout
+from provision.etcd.pki import external_ca, own_ca, tls
+from provision.host import gather
+from provision.host.diff import Change
+from provision.host.facts import HostFacts, Probe
+from provision.host.predict import after
+from provision.host.resources import Tree
+from provision.inventory.resolved import Machine
+from provision.plans.etcd import before_3_6, deploy_etcd, upgrade_etcd
+from provision.plans.etcd.members import remove_member
+from provision.plans.etcd.state import member_preflight
+from provision.ssh.session import Fleet
+from tests.unit import builders, hosts, plan_text
+from tests.unit.hosts import GIB, TARBALL, disk
+from tests.unit.test_deploy_gates import installed, secured
+from tests.unit.test_deploy_plan import World, full, with_settings
+from tests.unit.test_member_plans import command, removed, short, world
+from tests.unit.test_upgrade_plan import RELEASES, Running, made
+
+THREE = "infra1+infra2+infra3"
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> plan_text.Done:
+    return plan_text.spell(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data of all members are equal."""
+    monkeypatch.setattr(hashes, "compare", lambda *_: Comparison(9, {1: ("all",)}, 3))
+    monkeypatch.setattr(hashes, "require_equal", lambda *_: None)
+    monkeypatch.setattr(artifacts, "fetch", lambda *_: TARBALL)
+
+
+class TestUpgrade:
+    @pytest.fixture(autouse=True)
+    def ready(self, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done) -> None:
+        monkeypatch.setattr(before_3_6, "require_no_v2_data", lambda *_: None)
+
+    def test_back_to_an_earlier_patch_release_every_member_gets_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """deploy-etcd would keep the newer one that is there."""
+        plan = made(Running("3.5.35", "3.5.35", "3.5.35"), "3.5.10", monkeypatch)
+        hops = [s for s in plan.steps if s.title.endswith("etcd 3.5.35 to 3.5.10")]
+        assert len(hops) == 3
+        for step in hops:
+            whats = [c.what for c in step.hosts[0].changes]
+            assert "point /opt/etcd/current to 3.5.10" in whats
+
+    def test_a_release_that_only_the_second_look_shows_is_not_sent_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first look asks for the declared release alone."""
+        running = Running("3.6.16", "3.6.16", "3.6.16")
+        monkeypatch.setattr(upgrade_etcd, "cluster_version", lambda *_: (3, 6))
+        by_machine = {m.machine: m.name for m in running.cluster.members}
+
+        def look(_: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
+            found = {}
+            for machine in probes:
+                known = replace(running.facts[by_machine[machine]], commands={"v2": "none"})
+                found[machine] = after([Tree("/opt/etcd/3.7.3", TARBALL)], known)
+            return found
+
+        monkeypatch.setattr(gather, "require_facts", look)
+        plan = running.plan_to("3.7.3")
+        assert [s.title for s in plan.steps][:2] == [
+            "back up etcd",
+            "infra2: etcd 3.6.16 to 3.7.3",
+        ]
+        assert not any(c.upload for s in plan.steps for h in s.hosts for c in h.changes)
+
+    def test_the_way_back_is_to_the_lowest_release_by_its_numbers(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As texts, 3.5.10 is below 3.5.9. The lower one can read the data of all."""
+        running = Running("3.5.9", "3.5.10", "3.5.10", works_by="3.5")
+        backs = {
+            s.after.title.rpartition("(back: ")[2]
+            for s in made(running, "3.5.35", monkeypatch).steps
+            if s.after and "(back: " in s.after.title
+        }
+        assert backs == {"3.5.9)"}
+
+    def test_a_certificate_that_is_missing_comes_with_the_restart_of_its_member(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        releases = {v: builders.SOURCE for v in RELEASES}
+        there = installed(
+            replace(secured(tmp_path), releases=releases), own_ca.ensure_ca(tmp_path, "c")
+        )
+        running = Running("3.6.16", "3.6.16", "3.6.16")
+        running.cluster, running.registered = there.cluster, there.registered
+        running.facts = there.facts
+        gone = f"{layout.pki_dir(there.cluster)}/peer.crt"
+        running.facts["infra2"] = there.without("infra2", gone)
+        written = {
+            step.title.partition(":")[0]
+            for step in made(running, "3.7.3", monkeypatch).steps
+            for c in (step.hosts[0].changes if " to 3.7.3" in step.title else ())
+            if gone in c.what
+        }
+        assert written == {"infra2"}
+
+    def test_an_undeclared_member_is_named_with_the_refusal(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        running = Running("3.5.35", "3.5.35", "3.5.35")
+        fourth = builders.member(4)
+        running.registered.append(
+            RegisteredMember(4, "infra4", (fourth.peer_url,), (fourth.client_url,), False)
+        )
+        with pytest.raises(PreflightFailed) as refused:
+            made(running, "3.6.16", monkeypatch)
+        assert refused.value.id == "deploy-first"
+        (problem,) = refused.value.problems
+        assert (problem.where, problem.severity) == ("etcd member infra4", "error")
+
+
+class TestDeploy:
+    def test_certificates_under_an_alarm_are_shown_while_it_stands(
+        self, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+    ) -> None:
+        """A gate that wants no alarm would stop the run before the alarm can be disarmed."""
+        few = full("NOSPACE")
+        external = object.__new__(external_ca.External)
+        asked = Change("ask for a certificate", "", ask="true", disrupts=True)
+        monkeypatch.setattr(tls, "authority", lambda *_, **__: external)
+        for name in ("require_known", "require", "own_steps"):
+            monkeypatch.setattr(tls, name, lambda *_: [])
+        monkeypatch.setattr(deploy_etcd, "_changes", lambda *_: (asked,))
+        plan = few.plan(with_settings(few.cluster, quota_backend_bytes=64 << 20))
+        given = [s for s in plan.steps if s.title.startswith("give ")]
+        assert [s.after and s.after.title for s in given] == [
+            f"healthy {THREE} through {name} while NOSPACE"
+            for name in ("infra2", "infra3", "infra1")
+        ]
+        assert plan.steps[-1].title == "disarm the alarm NOSPACE"
+
+    def test_a_refused_change_names_the_undeclared_voter_that_counts(self) -> None:
+        """Three of four vote; without infra3, only two are left that serve."""
+        four = World(builders.etcd(*(builders.member(n) for n in (1, 2, 3, 4))))
+        moved = builders.member(3, address="10.0.0.33", machine=Machine("10.0.0.3"))
+        declared = replace(four.cluster, members=(*four.cluster.members[:2], moved))
+        with pytest.raises(PreflightFailed) as refused:
+            four.plan(declared)
+        assert refused.value.id == "quorum-at-risk"
+        assert {p.where for p in refused.value.problems} == {"etcd member infra4"}
+        assert any("deploy-etcd --remove infra4" in p.remedy for p in refused.value.problems)
+
+
+class TestMembers:
+    def test_a_member_is_removed_by_its_number_in_hexadecimal(self, done: plan_text.Done) -> None:
+        """check-nodes and etcdctl show it so; a member that never started has no name."""
+        four = world(4)
+        declared = replace(four.cluster, members=four.cluster.members[:3])
+        four.registered[3] = replace(four.registered[3], id=0xABC)
+        plan = command(remove_member.plan, four, "abc", cluster=declared)
+        calls = [c.what for s in plan.steps for c in s.calls]
+        assert any("(abc)" in call for call in calls)
+        assert not any("infra1" in call or "infra2" in call for call in calls)
+
+    def test_a_member_that_is_declared_under_another_name_is_found_by_its_address(
+        self, done: plan_text.Done
+    ) -> None:
+        """etcd still has it without a name: it was added, and has not started yet."""
+        four = world(4)
+        four.registered[3] = replace(four.registered[3], name="", client_urls=())
+        four.down.add("infra4")
+        plan = command(remove_member.plan, four, "infra4")
+        titles = [line for line in short(plan_text.text(plan)) if not line.startswith(" ")]
+        assert titles[0] == "remove infra4"
+        assert removed("infra4", THREE, note=True)[0] in short(plan_text.text(plan))
+
+    def test_two_hosts_that_were_left_are_both_cleaned(self, done: plan_text.Done) -> None:
+        three = World()
+        three.pending = Pending(clean={"old1": "10.0.0.8", "old2": "10.0.0.9"})
+        looked: list[str] = []
+
+        def away(_: Fleet, probes: Mapping[Machine, Probe]) -> Any:
+            looked.extend(m.host for m in probes)
+            return {}, [Problem(m.host, "no route", id="host-unreachable") for m in probes]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gather, "gather_facts", away)
+            plan = three.plan()
+        assert looked == ["10.0.0.8", "10.0.0.9"]
+        assert [(n.where, n.id) for n in plan.notes] == [
+            ("old1 (10.0.0.8)", "host-not-cleaned"),
+            ("old2 (10.0.0.9)", "host-not-cleaned"),
+        ]
+
+
+class TestHosts:
+    """What keeps a host from being a member. A large disk has room although it is nearly full."""
+
+    def problems(self, **seen: HostFacts) -> list[tuple[str, str]]:
+        cluster = builders.etcd()
+        facts = {m.machine: seen[m.name] for m in cluster.members if m.name in seen}
+        found = member_preflight.members(cluster, facts)
+        return [(p.where.split()[0], p.id) for p in found]
+
+    def test_behind_a_host_that_is_away(self) -> None:
+        elsewhere = hosts.facts(9)
+        assert self.problems(infra2=elsewhere, infra3=elsewhere) == [
+            ("infra2", "address-not-on-host"),
+            ("infra3", "address-not-on-host"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("available", "total", "found"),
+        [
+            (20 * GIB, 100 * GIB, []),
+            (10 * GIB, 100 * GIB, []),
+            (9 * GIB, 100 * GIB, ["disk-full"]),
+            (5 * GIB, 50 * GIB, ["disk-full"]),
+            (6 * GIB, 50 * GIB, []),
+        ],
+    )
+    def test_a_disk_that_is_nearly_full(self, available: int, total: int, found: list[str]) -> None:
+        room = disk("/var/lib/etcd", available, total)
+        seen = hosts.facts(1, disks={"/var/lib/etcd": room})
+        assert [error for _, error in self.problems(infra1=seen)] == found
