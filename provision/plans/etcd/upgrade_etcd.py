@@ -316,16 +316,7 @@ class Steps:
 
     def roll(self, hop: Release) -> None:
         """Install ``hop`` on every member that does not run it, the leader last."""
-        going_up = all(
-            v is None or version_tuple(v) <= version_tuple(hop.version)
-            for v in self._versions.values()
-        )
-        behind = [
-            m
-            for m in self.cluster.members
-            if (v := self._versions[m.name]) is None
-            or (version_tuple(v) < version_tuple(hop.version) if going_up else v != hop.version)
-        ]
+        behind = [m for m in self.cluster.members if self._versions[m.name] != hop.version]
         behind.sort(key=lambda m: (self._versions[m.name] is not None, m.name == self._leader))
         back = min((v for v in self._versions.values() if v), key=version_tuple)
         for number, member in enumerate(behind, 1):
