@@ -240,3 +240,74 @@ class TestHosts:
         room = disk("/var/lib/etcd", available, total)
         seen = hosts.facts(1, disks={"/var/lib/etcd": room})
         assert [error for _, error in self.problems(infra1=seen)] == found
+
+
+class TestMoreMembers:
+    def test_one_of_two_odd_members_goes_and_the_alarm_stands(
+        self, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+    ) -> None:
+        """Disarmed while infra2 has other data, etcd would raise it again, or spread the data."""
+        found = Comparison(9, {1: ("infra1", "infra3", "infra5"), 2: ("infra2",), 3: ("infra4",)})
+        monkeypatch.setattr(hashes, "compare", lambda *_: found)
+        five = World(builders.etcd(*(builders.member(n) for n in range(1, 6))))
+        five.alarms = ("CORRUPT",)
+        lines = short(plan_text.text(command(remove_member.plan, five, "infra4")))
+        assert not any("disarm" in line for line in lines)
+        gates_ = [line for line in lines if "healthy" in line]
+        assert gates_
+        assert all(line.endswith("while CORRUPT") for line in gates_)
+
+    def test_the_last_odd_member_goes_and_the_alarm_with_it(
+        self, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+    ) -> None:
+        found = Comparison(9, {1: ("infra1", "infra3"), 2: ("infra2",)})
+        monkeypatch.setattr(hashes, "compare", lambda *_: found)
+        three = World()
+        three.alarms = ("CORRUPT",)
+        plan = command(remove_member.plan, three, "infra2")
+        assert "disarm CORRUPT of infra1+infra3" in plan_text.called(plan, done)
+
+    def test_a_learner_that_was_left_over_goes(self, done: plan_text.Done) -> None:
+        """It has no vote: the voters stay as they are."""
+        four = world(4)
+        four.registered[3] = replace(four.registered[3], is_learner=True)
+        declared = replace(four.cluster, members=four.cluster.members[:3])
+        plan = command(remove_member.plan, four, "infra4", cluster=declared)
+        lines = short(plan_text.text(plan))
+        assert lines[0] == "remove infra4"
+        assert f" before: healthy {THREE}" in lines
+        assert f" after: healthy {THREE}" in lines
+
+    def test_of_a_single_member_a_former_host_is_cleaned(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = World(builders.etcd(builders.member(1)))
+        one.pending = Pending(clean={"old": "10.0.0.9"})
+
+        def away(_: Fleet, probes: Mapping[Machine, Probe]) -> Any:
+            return {}, [Problem(m.host, "no route", id="host-unreachable") for m in probes]
+
+        monkeypatch.setattr(gather, "gather_facts", away)
+        assert [n.where for n in one.plan().notes] == ["old (10.0.0.9)"]
+
+    def test_after_a_removal_the_note_is_given_to_the_members_that_stay(
+        self, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+    ) -> None:
+        """The host of a removed member is cleaned by a second run; the member is gone by then."""
+        four = world(4)
+        four.registered.pop()
+        four.pending = Pending(clean={"infra4": "10.0.0.4"})
+        plan = command(remove_member.plan, four, "infra4")
+        called = plan_text.called(plan, done)
+        assert f"leader of {THREE}:" in called
+        assert not any("infra4:" in line for line in called if line.startswith("leader of"))
+
+    def test_a_member_that_moves_keeps_its_newer_patch_release(self, done: plan_text.Done) -> None:
+        three = World(builders.etcd(version="3.6.16"))
+        declared = replace(three.cluster, version="3.6.15")
+        moved = replace(declared.members[2], peer_port=2480)
+        plan = three.plan(replace(declared, members=(*declared.members[:2], moved)))
+        (step,) = [s for s in plan.steps if s.title == "restart infra3 with its new address"]
+        whats = [c.what for c in step.hosts[0].changes]
+        assert "change /etc/etcd/etcd.conf.yml" in whats
+        assert not any("3.6.15" in what for what in whats)
