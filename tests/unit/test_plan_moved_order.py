@@ -13,6 +13,7 @@ import pytest
 from provision.alluxio.membership import leases, registrations
 from provision.alluxio.membership.registrations import Entry, UnknownRegistration
 from provision.alluxio.worker.desired import Artifacts
+from provision.alluxio.worker.tarball import Contents
 from provision.engine.plan import Plan
 from provision.errors import Problem, Unhealthy
 from provision.etcd.api.values import LeaseTime
@@ -243,3 +244,39 @@ class TestEndpoints:
         world.unit("w2", "active")
         with pytest.raises(Unhealthy):
             told()
+
+    @pytest.mark.parametrize(
+        ("changed_", "contents", "said"),
+        [
+            ({"values": {"uid": "7"}}, RELEASE, "no root"),
+            ({}, Contents((), conf=False), "has no"),
+        ],
+    )
+    def test_hosts_that_cannot_be_changed_are_noted_and_nobody_is_restarted(
+        self,
+        world: World,
+        told: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        changed_: dict[str, dict[str, str]],
+        contents: Contents,
+        said: str,
+    ) -> None:
+        """The members do not wait for it: the workers keep the former endpoints meanwhile."""
+        monkeypatch.setattr(start_workers, "fetch", lambda _: Artifacts(TARBALL, None, contents))
+        machine = world.machine("w1")
+        values = {**world.facts[machine].values, **changed_.get("values", {})}
+        world.facts[machine] = replace(world.facts[machine], values=values)
+        found = told()
+        assert list(found.steps) == []
+        assert not found.complete
+        assert {n.severity for n in found.notes} == {"warning"}
+        whats = [n.what for n in found.notes]
+        assert all(w.startswith("its workers still have the old etcd endpoints: ") for w in whats)
+        assert any(said in what for what in whats)
+
+    def test_what_is_only_odd_on_the_hosts_keeps_nobody_from_it(
+        self, world: World, told: Any
+    ) -> None:
+        for machine, facts in world.facts.items():
+            world.facts[machine] = replace(facts, clock_offset=99.0)
+        assert [s.title for s in told().steps] == ["restart w1", "restart w2"]

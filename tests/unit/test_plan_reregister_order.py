@@ -172,3 +172,18 @@ class TestStale:
             world.forget("b")
         assert set(world.etcd.clients) == {("any", LOGIN)}
         assert len(world.etcd.clients) >= 2
+
+
+def test_a_worker_is_registered_under_its_identity_whatever_address_it_has_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process at its address has an id of its own: it is not this worker."""
+    world = Restored(monkeypatch, 3)
+    world.gone = []
+    world.live_keys = {"w1", "w2", "w3"}
+    world.authorized["w1"], world.live_at = "old.example.com", "old.example.com"
+    assert world.unregistered() == {}
+    world.live_at = ""
+    del world.authorized["w1"]
+    world.authorized["w2"] = "w1"
+    assert world.unregistered() == {"w1": ("error", "has no permanent key in etcd")}

@@ -15,14 +15,15 @@ from provision.host import disks
 from provision.host.facts import HostFacts, Listener
 from provision.host.predict import after
 from provision.inventory.model import Java, Source
-from provision.plans.alluxio import masters, worker_preflight
+from provision.plans.alluxio import masters, start_workers, worker_preflight
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
+from tests.unit.test_decommission import Run, decommission, installed, snapshot
 from tests.unit.test_master_gates import ARTIFACTS, Look, World, cluster, world
 from tests.unit.test_stop import World as Everything
 
-__all__ = ["world"]
+__all__ = ["decommission", "world"]
 
 
 class TestWorkers:
@@ -64,6 +65,30 @@ class TestWorkers:
         assert "Java is 17" in self.problems(without, jdk=jdk)[0].what
         monkeypatch.setattr(java, "tarball_major", lambda _: 11)
         assert self.problems(without, jdk=jdk) == []
+
+    def test_a_disk_without_room_for_the_release_is_named_before_anything_is_sent(self) -> None:
+        alluxio = builders.alluxio(builders.worker("w1"))
+        (worker,) = alluxio.workers
+        tarballs = Artifacts(TARBALL, None, hosts.RELEASE)
+        probes = {worker.machine: desired.probe(alluxio, worker, tarballs)}
+
+        def problems(available: int) -> list[str]:
+            disks_ = {p: hosts.disk(p, available) for p in probes[worker.machine].disks}
+            facts = {worker.machine: hosts.facts(1, disks=disks_)}
+            with Fleet(1) as fleet:
+                found = start_workers.host_problems(
+                    alluxio, [worker], tarballs, fleet, probes, facts
+                )
+            return [p.id for p in found]
+
+        assert problems(1 << 20) == ["disk-full"]
+        assert problems(10 << 30) == []
+
+
+def test_the_plan_of_a_decommission_says_which_service_ends(decommission: Run) -> None:
+    plan, _ = decommission(installed(), snapshot(["w1"], ["w1"]))
+    (change,) = plan.steps[0].hosts[0].changes
+    assert change.stops == (desired.UNIT,)
 
 
 class TestStop:
