@@ -12,6 +12,7 @@ from provision.alluxio.worker import desired as alluxio
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
 from provision.etcd.member import backup_timer, layout
+from provision.host import former_owner
 from provision.host.diff import Change
 from provision.host.facts import UnitState
 from provision.host.predict import after
@@ -316,3 +317,43 @@ class TestByAShell:
         (folders[1] / "mine.service").write_text("[Service]\nGroup=alluxio\n")
         (folders[1] / "other.service").write_text("[Service]\nUser=alluxio2\n")
         assert hosts.shell(uses, tmp_path).stdout == f"the unit {folders[1]}/mine.service\n"
+
+    def test_empty_folders_go_and_others_stay(self, world: World, tmp_path: Path) -> None:
+        world.have(*of("Other", member=False))
+        known = clean_host.installed("worker", world.facts, "here")
+        assert known is not None
+        for name in ("state", "pages"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "pages/photos").mkdir()
+        folders = (f"{tmp_path}/state", f"{tmp_path}/pages")
+        found = replace(known, own=(), releases=(), data=(), logs="", shared=folders)
+        seen = hosts.facts(paths=dict.fromkeys(folders, DIR))
+        todo = clean_host._removal(found, seen, delete_data=True, user=False)
+        (empty,) = [c for c in todo if c.what.endswith(" if empty")]
+        assert hosts.do([empty], tmp_path).ok
+        assert not (tmp_path / "state").exists()
+        assert (tmp_path / "pages/photos").is_dir()
+
+
+class TestStop:
+    def test_it_names_its_unit_and_has_its_time(self, world: World) -> None:
+        """A worker first ends the reads of its clients; data are deleted with patience."""
+        world.have(*of("Other"))
+        world.say(members=ONE)
+        plan = world.plan(delete=True)
+        for n, unit in enumerate((layout.UNIT, alluxio.UNIT)):
+            stop = change(plan, n, "stop and disable")
+            assert stop.stops == (unit,)
+            assert stop.seconds >= 120
+        assert change(plan, 0, "DELETE /var/lib/etcd/member").seconds >= 600
+
+    def test_a_folder_that_was_there_before_is_given_back_unless_another_unit_names_it(
+        self, world: World
+    ) -> None:
+        world.have(*of("Other", member=False))
+        note = {former_owner.note_path("/pages"): text("0 0 755\n/pages\n")}
+        world.facts = replace(world.facts, paths={**world.facts.paths, **note})
+        used, *_ = change(world.plan(), 0, "give /pages back").script.splitlines()
+        assert layout.UNIT_PATH in used
+        assert alluxio.MASTER_UNIT_PATH in used
+        assert alluxio.UNIT_PATH not in used

@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from provision.alluxio.membership import clusters
 from provision.alluxio.worker import desired as worker
 from provision.engine.plan import Plan
+from provision.errors import PreflightFailed, Problem, Unhealthy
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
+from provision.host import former_owner
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.predict import after
+from provision.inventory.model import EtcdBackup, Java, Source
 from provision.inventory.resolved import Machine
 from provision.plans import destroy
 from provision.plans.alluxio import masters
+from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import text
 from tests.unit.test_stop import ARTIFACTS, World
@@ -187,3 +193,137 @@ def test_keys_that_wait_for_a_signature_go_and_nothing_beside_them(
     assert not (pki / "peer.key.new").exists()
     assert pki.exists() is other
     assert Path(cluster.config_dir).exists() is other
+
+
+def foreign_master(world: World) -> None:
+    """Another cluster's master runs on w1's host, from the same folder of releases."""
+    machine = Machine("w1")
+    known = world.facts[machine]
+    unit = "X-Alluxio-Provision-Cluster=other\nExecStart=/opt/alluxio/313/bin/x master\n"
+    paths = {
+        **known.paths,
+        worker.MASTER_UNIT_PATH: text(unit),
+        **dict.fromkeys(("/opt/alluxio", "/opt/alluxio/current", "/pages/LOCAL"), FOLDER),
+    }
+    world.facts[machine] = replace(known, paths=paths)
+
+
+class TestOtherClusters:
+    def test_what_a_master_of_another_cluster_may_use_stays(self, world: World) -> None:
+        """Its release, its JDK, which no unit names, the link and the logs."""
+        foreign_master(world)
+        assert world.alluxio is not None
+        java = Java(source=Source(path=Path("jdk.tar.gz"), sha256="0" * 64))
+        world.alluxio = replace(world.alluxio, java=java)
+        world.inventory = replace(world.inventory, alluxio=world.alluxio)
+        for machine in (Machine("w1"), Machine("w2")):
+            known = world.facts[machine]
+            paths = {**known.paths, "/opt/java": FOLDER, "/opt/alluxio": FOLDER}
+            world.facts[machine] = replace(known, paths=paths)
+        plan = world.destroy()
+        beside = whats(plan, "w1")
+        kept = ("delete the releases", "delete the logs", "delete /opt/alluxio/current")
+        assert not any(what.startswith(kept) for what in beside)
+        assert "delete /pages/LOCAL" in beside
+        alone = whats(plan, "w2")
+        assert "delete the releases in /opt/java" in alone
+        assert "delete the releases in /opt/alluxio" in alone
+
+    def test_a_master_beside_another_clusters_worker_leaves_it_the_same(self, world: World) -> None:
+        with_masters(world)
+        machine = Machine("m0")
+        known = world.facts[machine]
+        unit = text("X-Alluxio-Provision-Cluster=other\nExecStart=/opt/other/313/bin/x worker\n")
+        world.facts[machine] = replace(known, paths={**known.paths, worker.UNIT_PATH: unit})
+        beside = whats(world.destroy(), "m0")
+        assert not any("releases" in w or "logs" in w or "/current" in w for w in beside)
+
+    def test_releases_in_a_folder_that_another_cluster_does_not_name_go(self, world: World) -> None:
+        machine = world.inventory.etcd.members[0].machine
+        known = world.facts[machine]
+        for folder, goes in (("/opt/elsewhere", True), ("/opt/etcd", False)):
+            unit = f"X-Alluxio-Provision-Cluster=other\nExecStart={folder}/313/bin/x worker\n"
+            paths = {**known.paths, worker.UNIT_PATH: text(unit), "/opt/etcd": FOLDER}
+            world.facts[machine] = replace(known, paths=paths)
+            found = whats(world.destroy(), "infra1")
+            assert ("delete the releases in /opt/etcd" in found) is goes
+
+    @pytest.mark.parametrize("local", [True, False])
+    def test_why_no_member_could_be_asked_is_said(
+        self, monkeypatch: pytest.MonkeyPatch, local: bool
+    ) -> None:
+        inventory = builders.inventory()
+        here = Problem("etcd member infra1", "no answer", id="member-down")
+        quorum = Problem("etcd", "no leader", id="quorum-lost")
+        found = clusters.LocalLook({}, (), (here,) if local else ())
+        monkeypatch.setattr(clusters, "look_locally", lambda *_: found)
+        error = Unhealthy("no quorum", [quorum], id="quorum-lost")
+        with Fleet(1) as fleet, pytest.raises(PreflightFailed) as refused:
+            destroy._by_members(inventory, Etcd(inventory.etcd, fleet), "no quorum", error, False)
+        assert refused.value.problems[0] == (here if local else quorum)
+
+    def test_what_the_members_know_of_others_is_said_with_their_names(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inventory = builders.inventory()
+        found = clusters.LocalLook({"d": 3, "e": 1}, ("infra1", "infra2"), ())
+        monkeypatch.setattr(clusters, "look_locally", lambda *_: found)
+        error = Unhealthy("no quorum", id="quorum-lost")
+        with Fleet(1) as fleet, pytest.raises(PreflightFailed) as refused:
+            destroy._by_members(inventory, Etcd(inventory.etcd, fleet), "no quorum", error, False)
+        what = refused.value.problems[-1].what
+        assert "infra1, infra2" in what
+        assert "d (3 live workers), e (1 live workers)" in what
+
+
+class TestEffects:
+    """What the plan says about itself: the guards that it has, and the services that it ends."""
+
+    @pytest.mark.parametrize(
+        ("active", "data", "gone"),
+        [
+            *((active, False, True) for active in ("active", "activating")),
+            *((active, False, True) for active in ("reloading", "deactivating")),
+            ("failed", False, False),
+            ("inactive", True, True),
+        ],
+    )
+    def test_data_go_with_a_running_etcd_wherever_they_are_and_with_their_folder(
+        self, world: World, active: str, data: bool, gone: bool
+    ) -> None:
+        for m in world.inventory.etcd.members:
+            known = world.facts[m.machine]
+            paths = {p: s for p, s in known.paths.items() if not p.endswith("/member")}
+            paths |= {f"{m.data_dir}/member": FOLDER} if data else {}
+            units = {**known.units, layout.UNIT: UnitState("loaded", active)}
+            world.facts[m.machine] = replace(known, paths=paths, units=units)
+        assert destroy.deletes_etcd(world.destroy()) is gone
+
+    def test_each_stop_names_its_unit_and_has_its_time(self, world: World) -> None:
+        with_masters(world)
+        plan = world.destroy()
+        for name, unit in (
+            ("infra1", layout.UNIT),
+            ("w1", worker.UNIT),
+            ("m0", worker.MASTER_UNIT),
+        ):
+            first = changes(plan, name)[0]
+            assert first.stops == (unit,)
+            assert first.seconds >= 120
+
+
+def test_a_folder_that_was_there_before_is_given_back_unless_another_unit_names_it(
+    world: World,
+) -> None:
+    """Of the unit that goes itself, the file is there until the end: it does not count."""
+    machine = world.inventory.etcd.members[0].machine
+    cluster = replace(world.inventory.etcd, backup=EtcdBackup(dir="/backups"))
+    world.inventory = replace(world.inventory, etcd=cluster)
+    note = {former_owner.note_path("/backups"): text("0 0 755\n/backups\n")}
+    known = world.facts[machine]
+    world.facts[machine] = replace(known, paths={**known.paths, **note})
+    (back,) = [c for c in changes(world.destroy(), "infra1") if c.what.startswith("give ")]
+    used, *_ = back.script.splitlines()
+    assert worker.UNIT_PATH in used
+    assert worker.MASTER_UNIT_PATH in used
+    assert layout.UNIT_PATH not in used

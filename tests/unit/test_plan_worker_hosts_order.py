@@ -17,6 +17,7 @@ from provision.host.predict import after
 from provision.inventory.model import Java, Source
 from provision.plans.alluxio import masters, start_workers, worker_preflight
 from provision.ssh.session import Fleet
+from provision.tar_reader import Seen
 from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
 from tests.unit.test_decommission import Run, decommission, installed, snapshot
@@ -145,3 +146,13 @@ class TestMasters:
                 observed = masters.MastersObserved(ARTIFACTS, {master.machine: known})
                 found = masters.plan(inventory, alluxio, fleet, observed, [master])
                 assert len(found.steps) == count
+
+
+def test_a_tarball_that_is_no_jdk_is_refused_whoever_has_the_release() -> None:
+    """rollback-workers has the release on the hosts, and the JDK from a tarball."""
+    seen = Seen()
+    jdk = Artifact(Path("jdk.tar.gz"), "b" * 64, 1 << 20, seen)
+    alluxio = builders.alluxio(builders.worker("w1"))
+    for release in (hosts.RELEASE, None):
+        found = worker_preflight.release(alluxio, Artifacts(TARBALL, jdk, release), {})
+        assert "is not a JDK" in " ".join(p.what for p in found)
