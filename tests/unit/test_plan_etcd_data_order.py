@@ -28,6 +28,7 @@ from tests.unit import builders, clock, hosts, plan_text
 from tests.unit.fake_etcd import FakeClient
 from tests.unit.test_backup_source import ONE, TWO, World
 from tests.unit.test_deploy_plan import World as Cluster
+from tests.unit.test_etcd_state import World as Look
 from tests.unit.test_kept import REMOVED, RESTORED
 
 MB = 1_000_000
@@ -209,3 +210,16 @@ class TestTls:
             assert any("server.crt" in what for what in first)
             assert not any("/pki/" in what for what in then)
             assert "change /etc/etcd/etcd.conf.yml" in then
+
+
+def test_a_host_that_can_be_missed_hides_no_other_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = Look(monkeypatch)
+    looked.away = {"infra1", "infra3"}
+    with pytest.raises(PreflightFailed) as refused:
+        looked.observe(("infra3",))
+    assert [(p.where, p.severity) for p in refused.value.problems] == [
+        ("infra1", "error"),
+        ("infra3", "warning"),
+    ]
