@@ -22,13 +22,17 @@ from tests.unit import builders, hosts
 from tests.unit.hosts import text
 from tests.unit.test_clean import DIR, MEMBER, WORKER, World, of, whats
 
-ONE = json.dumps({"members": [{}]})
 USER_GONE = "delete the user alluxio, which this tool made"
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
+
+
+def alone(world: World) -> None:
+    """The host's etcd has no other member, and no worker is live in it."""
+    world.say(members=json.dumps({"members": [{}]}), **{"live workers": "end of keys\n"})
 
 
 def with_master(world: World, cluster: str) -> None:
@@ -62,7 +66,7 @@ class TestWhatStays:
         self, world: World
     ) -> None:
         world.have(*of("c"))
-        world.say(members=ONE)
+        alone(world)
         world.inventory = builders.inventory(
             builders.alluxio(replace(WORKER, machine=Machine("elsewhere"))),
             etcd=builders.etcd(replace(MEMBER, machine=Machine("elsewhere"))),
@@ -80,7 +84,7 @@ class TestWhatStays:
 
     def test_an_etcd_that_is_only_used_declares_no_member(self, world: World) -> None:
         world.have(*of("c", with_worker=False))
-        world.say(members=ONE)
+        alone(world)
         world.declare()
         assert world.plan().steps == ()
         world.inventory = replace(
@@ -145,7 +149,7 @@ class TestUser:
 
     def test_each_user_goes_with_its_own_units(self, world: World) -> None:
         world.have(*of("Other"))
-        world.say(members=ONE)
+        alone(world)
         with_master(world, "Other")
         plan = world.plan(delete=True)
         each = [[c.what for c in s.hosts[0].changes if " user " in c.what] for s in plan.steps]
@@ -156,7 +160,7 @@ class TestUser:
         self, world: World, stopped: bool
     ) -> None:
         world.have(*of("Other"))
-        world.say(members=ONE)
+        alone(world)
         if stopped:
             world.stop(layout.UNIT)
         for step in world.plan(delete=True).steps:
@@ -221,7 +225,7 @@ class TestBackups:
         self, world: World, there: bool
     ) -> None:
         world.have(*of("Other"))
-        world.say(members=ONE)
+        alone(world)
         paths = {p: s for p, s in world.facts.paths.items() if p != backup_timer.TIMER_PATH}
         world.facts = replace(world.facts, paths=paths)
         if there:
@@ -236,7 +240,8 @@ class TestData:
         world.have(*of("Other"))
         former = "/var/lib/etcd/member.removed-20261101T000000Z"
         left = "/var/lib/etcd/restoring-1"
-        world.say(members=ONE, aside=f"{former}\n{left}\n/etc/passwd\n")
+        alone(world)
+        world.say(aside=f"{former}\n{left}\n/etc/passwd\n")
         plan = world.plan(delete=True)
         member, worker = ([c.what for c in s.hosts[0].changes] for s in plan.steps)
         gone = ("/var/lib/etcd/member", former, left)
@@ -298,7 +303,8 @@ class TestByAShell:
         found = clean_host.installed("etcd member", seen, "here")
         assert found is not None
         found = replace(found, binary=f"{release}/etcd", config=str(config))
-        said = hosts.shell(clean_host._ask_members(found), tmp_path).stdout
+        asked = clean_host._probe([found], [], seen).commands["members"]
+        said = hosts.shell(asked, tmp_path).stdout
         assert "--endpoints=https://127.0.0.1:2379 " in said
         assert f"--cacert={tmp_path}/pki/ca.crt" in said
         assert said.strip().endswith("member list -w json")
@@ -339,7 +345,7 @@ class TestStop:
     def test_it_names_its_unit_and_has_its_time(self, world: World) -> None:
         """A worker first ends the reads of its clients; data are deleted with patience."""
         world.have(*of("Other"))
-        world.say(members=ONE)
+        alone(world)
         plan = world.plan(delete=True)
         for n, unit in enumerate((layout.UNIT, alluxio.UNIT)):
             stop = change(plan, n, "stop and disable")

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio.membership import clusters
 from provision.alluxio.worker import desired as worker
 from provision.engine.plan import Plan
-from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
 from provision.host import former_owner
 from provision.host.diff import Change
@@ -22,7 +19,6 @@ from provision.inventory.model import EtcdBackup, Java, Source
 from provision.inventory.resolved import Machine
 from provision.plans import destroy
 from provision.plans.alluxio import masters
-from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 from tests.unit.hosts import text
 from tests.unit.test_stop import ARTIFACTS, World
@@ -247,33 +243,6 @@ class TestOtherClusters:
             world.facts[machine] = replace(known, paths=paths)
             found = whats(world.destroy(), "infra1")
             assert ("delete the releases in /opt/etcd" in found) is goes
-
-    @pytest.mark.parametrize("local", [True, False])
-    def test_why_no_member_could_be_asked_is_said(
-        self, monkeypatch: pytest.MonkeyPatch, local: bool
-    ) -> None:
-        inventory = builders.inventory()
-        here = Problem("etcd member infra1", "no answer", id="member-down")
-        quorum = Problem("etcd", "no leader", id="quorum-lost")
-        found = clusters.LocalLook({}, (), (here,) if local else ())
-        monkeypatch.setattr(clusters, "look_locally", lambda *_: found)
-        error = Unhealthy("no quorum", [quorum], id="quorum-lost")
-        with Fleet(1) as fleet, pytest.raises(PreflightFailed) as refused:
-            destroy._by_members(inventory, Etcd(inventory.etcd, fleet), "no quorum", error, False)
-        assert refused.value.problems[0] == (here if local else quorum)
-
-    def test_what_the_members_know_of_others_is_said_with_their_names(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        inventory = builders.inventory()
-        found = clusters.LocalLook({"d": 3, "e": 1}, ("infra1", "infra2"), ())
-        monkeypatch.setattr(clusters, "look_locally", lambda *_: found)
-        error = Unhealthy("no quorum", id="quorum-lost")
-        with Fleet(1) as fleet, pytest.raises(PreflightFailed) as refused:
-            destroy._by_members(inventory, Etcd(inventory.etcd, fleet), "no quorum", error, False)
-        what = refused.value.problems[-1].what
-        assert "infra1, infra2" in what
-        assert "d (3 live workers), e (1 live workers)" in what
 
 
 class TestEffects:
