@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, UsageError
 from provision.etcd.pki import certificates, imported, own_ca
+from provision.host.effects import Effect
 from provision.plans.etcd.certificates import rotate_certs
 from tests.authority import Ca
 from tests.unit import plan_text
@@ -152,3 +154,15 @@ def test_an_own_ca_renews_the_tools_certificate_only_with_all_members(
     assert gates_of(world.leaves())[-1] == OWN
     assert OWN not in gates_of(world.leaves("infra1", "infra2"))
     assert certificates.is_current(own_ca.load_ca(tmp_path, "c").certificate)
+
+
+def test_a_plan_for_an_expired_ca_asks_nobody_for_a_known_ca(tmp_path: Path) -> None:
+    """The CA that the members have is over; the new one is what they get. The folder of the CA on
+    this machine changes."""
+    world = rotating.World(tmp_path)
+    world.expire_ca()
+    plan = rotate_certs.authority(rotating.on(world.inventory), world.observed(), write=True)
+    assert plan.waives == (Guard.KNOWN_CA,)
+    retire = plan.steps[-1]
+    assert retire.title == "retire the old CA"
+    assert [c.effects for c in retire.calls] == [(Effect.HERE,)]

@@ -21,6 +21,7 @@ from provision.plans import destroy
 from provision.plans.alluxio import masters
 from tests.unit import builders, hosts
 from tests.unit.hosts import text
+from tests.unit.test_destroy_releases import Host
 from tests.unit.test_stop import ARTIFACTS, World
 
 FOLDER = PathState("dir", "root", "root", 0o755, 0)
@@ -296,3 +297,16 @@ def test_a_folder_that_was_there_before_is_given_back_unless_another_unit_names_
     assert worker.UNIT_PATH in used
     assert worker.MASTER_UNIT_PATH in used
     assert layout.UNIT_PATH not in used
+
+
+def test_a_release_without_a_name_stays_where_another_cluster_has_a_unit(tmp_path: Path) -> None:
+    """An earlier version of this tool unpacked it, for one of the two. This cluster never ran
+    there."""
+    host = Host(tmp_path)
+    host.unpack("alluxio/312", None)
+    host.unpack("alluxio/313", "c")
+    assert host.destroy() == []
+    host.unpack("alluxio/312", None)
+    host.unpack("alluxio/313", "c")
+    host.unit(worker.MASTER_UNIT_PATH, "other", "elsewhere/313")
+    assert host.destroy() == ["alluxio/312"]

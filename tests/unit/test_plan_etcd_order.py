@@ -10,28 +10,33 @@ from typing import Any
 import pytest
 
 from provision import artifacts
+from provision.engine.plan import Action, Plan
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.api.values import RegisteredMember
 from provision.etcd.cluster import hashes
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import layout
 from provision.etcd.pki import external_ca, own_ca, tls
 from provision.host import gather
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.predict import after
 from provision.host.resources import Tree
+from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import Machine
 from provision.plans.etcd import before_3_6, deploy_etcd, upgrade_etcd
-from provision.plans.etcd.members import remove_member
+from provision.plans.etcd.data import backup_etcd
+from provision.plans.etcd.members import add_member, member_steps, remove_member
 from provision.plans.etcd.state import member_preflight
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
 from tests.unit.hosts import GIB, TARBALL, disk
 from tests.unit.test_deploy_gates import installed, secured
 from tests.unit.test_deploy_plan import World, full, with_settings
-from tests.unit.test_member_plans import command, removed, short, world
+from tests.unit.test_member_plans import command, removed, short, with_new, world
 from tests.unit.test_upgrade_plan import RELEASES, Running, made
 
 THREE = "infra1+infra2+infra3"
@@ -165,7 +170,7 @@ class TestDeploy:
             four.plan(declared)
         assert refused.value.id == "quorum-at-risk"
         assert {p.where for p in refused.value.problems} == {"etcd member infra4"}
-        assert any("deploy-etcd --remove infra4" in p.remedy for p in refused.value.problems)
+        assert {p.severity for p in refused.value.problems} == {"error", "warning"}
 
 
 class TestMembers:
@@ -311,3 +316,69 @@ class TestMoreMembers:
         whats = [c.what for c in step.hosts[0].changes]
         assert "change /etc/etcd/etcd.conf.yml" in whats
         assert not any("3.6.15" in what for what in whats)
+
+
+def calls(plan: Plan) -> list[Action]:
+    return [call for step in plan.steps for call in step.calls]
+
+
+class TestEffects:
+    """A plan has the guards of what it does: a call that changes members says so."""
+
+    def test_every_call_that_changes_the_members_says_so(
+        self, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
+    ) -> None:
+        monkeypatch.setattr(tls, "authority", lambda *_, **__: None)
+        grown = world()
+        added = command(add_member.plan, grown, "infra4", cluster=with_new(grown, 4))
+        three = World()
+        moved = replace(three.cluster.members[2], peer_port=2480)
+        plans = [
+            added,
+            command(remove_member.plan, world(4), "infra4"),
+            three.plan(replace(three.cluster, members=(*three.cluster.members[:2], moved))),
+        ]
+        verbs = ("add", "promote", "remove", "moves")
+        seen = set()
+        for call in (c for plan in plans for c in calls(plan)):
+            if "record" in call.what:
+                continue
+            seen.add(
+                next(word for word in ("add", "promote", "remove", "moves") if word in call.what)
+            )
+            assert call.effects == (Effect.MEMBERS,), call.what
+        assert seen == set(verbs)
+
+    def test_peer_tls_changes_the_members(self, done: plan_text.Done, tmp_path: Path) -> None:
+        three = World()
+        secure = tuple(replace(m, peer_tls=True) for m in three.cluster.members)
+        declared = replace(three.cluster, members=secure, tls=EtcdTls(pki_dir=tmp_path))
+        found = [c for c in calls(three.plan(declared)) if c.what.startswith("update member")]
+        assert [c.effects for c in found] == [(Effect.MEMBERS,)] * 3
+
+    def test_a_plan_says_which_etcd_it_stops(self, done: plan_text.Done) -> None:
+        plan = command(remove_member.plan, world(4), "infra4")
+        stops = [c for s in plan.steps for h in s.hosts for c in h.changes if "stop" in c.what]
+        assert [c.stops for c in stops] == [(layout.UNIT,)]
+        facts = World().facts["infra3"]
+        (first, *_) = member_steps._set_aside(builders.member(3), facts, ())
+        assert first.stops == (layout.UNIT,)
+
+    def test_a_backup_writes_on_this_machine(self, tmp_path: Path) -> None:
+        inventory = builders.inventory()
+        with Fleet(1) as fleet:
+            step = backup_etcd.step(inventory, Etcd(inventory.etcd, fleet), tmp_path)
+        assert [Effect.HERE in c.effects for c in step.calls] == [True]
+
+
+class TestClientUrls:
+    """Former client URLs go last, when nothing else is left to do."""
+
+    @pytest.mark.parametrize(("down", "said"), [((), ""), (("infra3",), "infra3 is not healthy")])
+    def test_a_member_that_is_not_healthy_comes_first(
+        self, down: tuple[str, ...], said: str
+    ) -> None:
+        three = World()
+        three.stop(*down)
+        alarm = deploy_etcd._Alarm(frozenset(), solved=True)
+        assert deploy_etcd._before_urls_go(three.observed(), (), alarm) == said
