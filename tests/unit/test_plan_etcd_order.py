@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from provision import artifacts
+from provision.alluxio.membership import clusters
 from provision.engine.plan import Action, Plan
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.api.values import RegisteredMember
@@ -26,7 +27,7 @@ from provision.host.facts import HostFacts, Probe
 from provision.host.predict import after
 from provision.host.resources import Tree
 from provision.inventory.model import EtcdTls
-from provision.inventory.resolved import Machine
+from provision.inventory.resolved import ClientPort, Machine
 from provision.plans.etcd import before_3_6, deploy_etcd, upgrade_etcd
 from provision.plans.etcd.data import backup_etcd
 from provision.plans.etcd.members import add_member, member_steps, remove_member
@@ -382,3 +383,31 @@ class TestClientUrls:
         three.stop(*down)
         alarm = deploy_etcd._Alarm(frozenset(), solved=True)
         assert deploy_etcd._before_urls_go(three.observed(), (), alarm) == said
+
+    @pytest.mark.usefixtures("done")
+    def test_the_last_step_drops_the_former_url_and_keeps_tls_between_members(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """A configuration without its certificates would part the member from the others."""
+        monkeypatch.setattr(clusters, "look", lambda *_: clusters.Clusters((), True, 1))
+        running = installed(secured(tmp_path), own_ca.ensure_ca(tmp_path, "c"))
+        moved = tuple(
+            replace(m, client_port=3379, serves_at=ClientPort(m.client_tls, 2379))
+            for m in running.cluster.members
+        )
+        plan = running.plan(replace(running.cluster, members=moved))
+        drops = [s for s in plan.steps if "no longer listens at" in s.title]
+        assert [s.title.split()[0] for s in drops] == ["infra2", "infra3", "infra1"]
+        for step in drops:
+            config, restart = step.hosts[0].changes
+            assert (config.what, restart.what) == (
+                "change /etc/etcd/etcd.conf.yml",
+                "restart etcd.service",
+            )
+            lines = [s for s in config.diff.splitlines() if s[0] in "+-"]
+            changed = [s for s in lines if s[:3] not in ("+++", "---")]
+            assert [s.split(":")[0] for s in changed] == [
+                "-listen-client-urls",
+                "+listen-client-urls",
+            ]
+            assert ":2379" not in changed[1]
