@@ -1059,6 +1059,8 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "enable-auth --lock-out",
             "list-clusters",
+            "recover-etcd",
+            "restore-etcd",
         ),
         why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
     ),
@@ -1070,7 +1072,8 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the cluster is gone from its hosts",
-        named=("list-clusters",),
+        named=("list-clusters", "recover-etcd", "restore-etcd"),
+        why="the options of a restore and a recovery: tests/unit/test_other_clusters.py",
     ),
     "page-store-away": Row(
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),

@@ -79,6 +79,8 @@ TRUST     L V C U A . .
 ETCD      L . C U . . .
 MEMBERS   L . C U . . .
 ETCD_GONE L V C U . O .
+ETCD_BACK L V C U . O .
+CLIENTS   L . C U . O .
 HERE      . . . . . . .
 """
 

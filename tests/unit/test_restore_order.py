@@ -23,6 +23,7 @@ from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.ownership import KEY
 from provision.inventory.model import EtcdAuth
@@ -136,6 +137,7 @@ def test_all_stop_before_any_is_restored_and_all_are_before_any_starts(
         (START, [*NAMES]),
         (ALARMS, []),
     ]
+    assert Effect.ETCD_BACK in plan.steps[3].effects
     assert all(s.at_once is None for s in plan.steps)
     gated = [(s.title, s.before, s.after.title) for s in plan.steps if s.after is not None]
     assert gated == [(START, None, VERIFIED)]

@@ -19,6 +19,7 @@ from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, UnitState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import EtcdCluster
@@ -107,6 +108,7 @@ def test_all_stop_before_any_goes_back_and_all_are_back_before_any_starts(
     plan = restored.plan()
     assert on(plan) == [(STOP, [*NAMES]), (BACK, [*NAMES]), (START, [*NAMES]), (ALARMS, [])]
     assert plan.steps[2].after is not None
+    assert Effect.ETCD_BACK in plan.effects
     assert set(plan.guards) == {m.machine for m in CLUSTER.members}
 
 

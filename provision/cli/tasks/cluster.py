@@ -279,6 +279,7 @@ def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") ->
     """Remove workers and etcd with all their data. Asks for the cluster's name."""
     from provision.cli import console
     from provision.plans import destroy
+    from provision.plans.etcd.state import other_clusters
 
     inventory = common.load(run)
     what = "This deletes etcd, the workers and ALL their data"
@@ -286,7 +287,7 @@ def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") ->
     consent.require_possible(run)
     if other_clusters_unknown not in ("", inventory.cluster):
         raise UsageError(
-            f"not destroyed: {destroy.UNKNOWN} names the cluster, {inventory.cluster}",
+            f"not destroyed: {other_clusters.UNKNOWN} names the cluster, {inventory.cluster}",
             id="consent-missing",
         )
     plan = destroy.destroy(inventory, run.fleet)

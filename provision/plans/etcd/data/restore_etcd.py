@@ -487,7 +487,7 @@ def _swap(cluster: EtcdCluster, member: EtcdMember, mark: RecoveryMarker) -> Cha
 {aside(member, mark, f"{new}/member")}
 rm -rf {shlex.quote(new)}"""
     what = f"restore {member.data_dir}/member from {new}; its old data goes to {old}"
-    return Change(what, script, disrupts=True, seconds=120)
+    return Change(what, script, disrupts=True, seconds=120, effects=(Effect.ETCD_BACK,))
 
 
 def verified(etcd: Etcd) -> Gate:

@@ -92,15 +92,18 @@ def prove(etcd: Etcd, file: Path, sha256: str, workers: Login | None) -> Proof:
     raise PreflightFailed("no member's host has room to prove the snapshot", full, id="disk-full")
 
 
-def require_ours(inventory: Inventory, proof: Proof, other: Collection[str]) -> list[Problem]:
+def require_ours(
+    inventory: Inventory, proof: Proof, other: Collection[str], running: Collection[str] = ()
+) -> list[Problem]:
     """The warning about a snapshot without any Alluxio cluster.
 
-    ``other`` are the names that the operator has given. Raises :class:`PreflightFailed` when the
+    ``other`` are the names that the operator has given; ``running`` are clusters in the etcd that
+    is to be restored, which may be named, too. Raises :class:`PreflightFailed` when the
     snapshot has Alluxio clusters, and neither the inventory's own nor one of ``other``; and
     :class:`UsageError` for a name that is not in the snapshot.
     """
     found = proof.clusters
-    if unknown := sorted(set(other) - set(found)):
+    if unknown := sorted(set(other).difference(found, running)):
         there = f"it has {', '.join(found[:NAMED])}" if found else "it has none"
         raise UsageError(
             f"--other-cluster: no Alluxio cluster called {unknown[0]} is in the snapshot: {there}",

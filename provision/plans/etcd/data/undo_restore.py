@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from provision.engine.plan import Plan, Step
@@ -24,6 +24,7 @@ from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather, safely
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
@@ -37,13 +38,15 @@ _FOLDERS = "folders"
 @dataclass(frozen=True, slots=True)
 class UndoState:
     """Everything the plan is made from. ``mark`` has the id of the restore that is undone; ``now``
-    is the time for names. ``revision``: the newest revision, ``since`` the first revision after the
+    is the time for names. ``unfinished``: the restore or its undo has begun, and not ended.
+    ``revision``: the newest revision, ``since`` the first revision after the
     restore; None where it is not known."""
 
     facts: Mapping[Machine, HostFacts]
     mark: RecoveryMarker
     now: str
     continues: bool
+    unfinished: bool = False
     revision: int | None = None
     since: int | None = None
 
@@ -75,6 +78,7 @@ def observe(etcd: Etcd) -> UndoState:
         RecoveryMarker(COMMAND, id, key),
         datetime.now(timezone.utc).strftime(STAMP),
         begun is not None and begun.command == COMMAND,
+        begun is not None,
     )
     problems = [p for m in cluster.members for p in _problems(cluster, m, state)]
     if problems:
@@ -83,7 +87,7 @@ def observe(etcd: Etcd) -> UndoState:
     since = next((o.revision for o in origins if o is not None), None)
     seen = health.observe(etcd)
     revision = max((m.status.revision for m in seen.members if m.status is not None), default=None)
-    return UndoState(facts, state.mark, state.now, state.continues, revision, since)
+    return replace(state, revision=revision, since=since)
 
 
 def plan(etcd: Etcd, observed: UndoState) -> Plan:
@@ -139,7 +143,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
             File(restore_etcd.stamp(member), None),
             File(restore_etcd.origin(member), None),
         ),
-        paths=(member.data_dir,),
+        paths=(member.data_dir, f"{member.data_dir}/member"),
         units=(layout.UNIT,),
         commands={_FOLDERS: f"{{ {names}; }} 2>/dev/null || :"},
     )
@@ -218,7 +222,7 @@ sync -f {q(here)}"""
     # The folder is etcd's: its user does it.
     script = f"{layout.refuse_running()}\n{safely.as_owner(member.data_dir, moves)}"
     what = f"put {old} back as {here}; the restored data goes to {new}"
-    return Change(what, script, disrupts=True, seconds=120)
+    return Change(what, script, disrupts=True, seconds=120, effects=(Effect.ETCD_BACK,))
 
 
 def _notes(cluster: EtcdCluster, observed: UndoState) -> tuple[Problem, ...]:
