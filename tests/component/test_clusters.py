@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +19,11 @@ from provision.etcd.cluster import gates, health
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import Inventory
-from provision.plans import destroy
+from provision.plans import clean_host, destroy
 from provision.plans.etcd import auth
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
-from tests.unit import builders
+from tests.unit import builders, hosts
 
 WORKERS = Login("alluxio", "w-secret")
 
@@ -55,6 +57,32 @@ def join(client: EtcdClient, cluster: str, *workers: str, live: bool = True) -> 
         if live:
             client.put(f"{registrations.live_prefix(cluster)}{worker}", "{}", lease=lease)
     return lease
+
+
+def test_a_hosts_own_etcd_lists_the_live_workers(
+    running: Running, client: EtcdClient, etcd_binary: Path, tmp_path: Path
+) -> None:
+    """What clean-host asks on a host, by a real shell and etcdctl."""
+    join(client, "prod", "worker-1")
+    join(client, "stage", "worker-2", live=False)
+    (member,) = running.cluster.members
+    config = tmp_path / "etcd.conf.yml"
+    config.write_text(f'listen-client-urls: "{member.client_url}"\n')
+    binary = str(etcd_binary)
+    found = clean_host._etcd("prod", "etcd", str(tmp_path), str(config), binary)
+    commands = clean_host._probe([found], [], hosts.facts()).commands
+
+    def said(label: str) -> str:
+        command = ["sh", "-ec", commands[label]]
+        return subprocess.run(command, capture_output=True, check=False, text=True).stdout
+
+    assert json.loads(said("members"))["members"][0]["name"] == member.name
+    assert said("live workers").split() == [
+        "/ServiceDiscovery/prod/worker-1",
+        *clean_host._END.split(),
+    ]
+    running.kill()
+    assert said("live workers") == ""
 
 
 def test_each_is_counted_apart(inventory: Inventory, fleet: Fleet, client: EtcdClient) -> None:
