@@ -182,6 +182,7 @@ def test_each_is_restored_from_the_same_file_as_itself(
         assert change.disrupts
         script = change.script
         assert script.index("is-active") < script.index("restored-by") < script.index("mv -T")
+        assert script.index(restore_etcd.OVER) < script.index("member.before-restore-")
         assert f"member.before-restore-{MARK.id}" in script
 
 

@@ -178,7 +178,8 @@ def restore_etcd(
 
 def _undo_restore(run: Run, yes_undo: str, others: Sequence[str], unknown: str) -> int:
     from provision.cli import console
-    from provision.plans.etcd.data import undo_restore
+    from provision.plans.etcd import auth
+    from provision.plans.etcd.data import snapshot_proof, undo_restore
     from provision.plans.etcd.state import other_clusters
 
     inventory = common.load_own_etcd(run)
@@ -189,6 +190,8 @@ def _undo_restore(run: Run, yes_undo: str, others: Sequence[str], unknown: str) 
         inventory, etcd, observed.facts, others, unknown, begun=observed.unfinished
     )
     plan = undo_restore.plan(etcd, observed)
+    if snapshot_proof.may_differ(inventory, None):  # nobody has read the data from before
+        plan = replace(plan, steps=(*plan.steps, auth.as_declared(inventory, etcd)))
     watch = _watching(run, replace(plan, notes=(*notes, *plan.notes)))
     console.problems(watch.plan.notes)
     common.Consent(

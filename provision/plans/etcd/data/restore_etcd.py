@@ -26,7 +26,7 @@ from pathlib import Path
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.values import Login
-from provision.etcd.cluster import gates, health, last_seen, scratch
+from provision.etcd.cluster import gates, health, last_seen, scratch, wal
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
@@ -203,6 +203,10 @@ def stamp(member: EtcdMember) -> str:
 def origin(member: EtcdMember) -> str:
     """The file in the data in use that says what the restore made it from: see :class:`Origin`."""
     return f"{member.data_dir}/member/restored-from"
+
+
+#: The file in the data in use with the head of the log of the data that was put aside for it.
+OVER = "restored-over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,10 +488,24 @@ def _swap(cluster: EtcdCluster, member: EtcdMember, mark: RecoveryMarker) -> Cha
 [ "$({layout.as_user(cluster)} {read})" = {mark.id} ] || {{
   echo {shlex.quote(new)} is not complete >&2; exit 1
 }}
+{_note_aside(member, new)}
 {aside(member, mark, f"{new}/member")}
 rm -rf {shlex.quote(new)}"""
     what = f"restore {member.data_dir}/member from {new}; its old data goes to {old}"
     return Change(what, script, disrupts=True, seconds=120, effects=(Effect.ETCD_BACK,))
+
+
+def _note_aside(member: EtcdMember, new: str) -> str:
+    """A shell command that notes in the side folder ``new`` which data goes aside for it: the way
+    back must find this data, and no other, under the name that it gets."""
+    here, over = shlex.quote(f"{member.data_dir}/member"), shlex.quote(f"{new}/member/{OVER}")
+    script = f"""\
+set -e
+if [ -e {here} ] && [ ! -e {over} ]; then
+  {{ {wal.read_head(f"{here}/wal")} || :; }} >{over}.part 2>/dev/null
+  mv -T {over}.part {over}; sync -f {over}
+fi"""
+    return safely.as_owner(member.data_dir, script)
 
 
 def verified(etcd: Etcd) -> Gate:
