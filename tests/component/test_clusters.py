@@ -21,6 +21,7 @@ from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import Inventory
 from provision.plans import clean_host, destroy
 from provision.plans.etcd import auth
+from provision.plans.etcd.state import other_clusters
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
 from tests.unit import builders, hosts
@@ -83,6 +84,19 @@ def test_a_hosts_own_etcd_lists_the_live_workers(
     ]
     running.kill()
     assert said("live workers") == ""
+
+
+def test_a_member_that_is_down_has_the_names_in_its_data(
+    running: Running, client: EtcdClient
+) -> None:
+    """What a restore or a recovery reads, of real data."""
+    join(client, "prod", "worker-1")
+    join(client, "stage b", "worker-2", live=False)
+    running.kill()
+    (member,) = running.cluster.members
+    command = ["sh", "-ec", other_clusters.names_in(member)]
+    said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert said.splitlines() == ["prod", "stage b", "end of clusters"]
 
 
 def test_each_is_counted_apart(inventory: Inventory, fleet: Fleet, client: EtcdClient) -> None:

@@ -177,8 +177,10 @@ class TestAnEtcdThatIsDown:
         assert world.asked == []
 
 
-@pytest.mark.parametrize("gone", ["", "snap/db", "wal/1.wal"])
-def test_the_names_in_the_data_of_a_host(tmp_path: Path, gone: str) -> None:
+@pytest.mark.parametrize(
+    ("unreadable", "gone"), [("", ""), ("snap/db", ""), ("wal/1.wal", ""), ("", "snap/db")]
+)
+def test_the_names_in_the_data_of_a_host(tmp_path: Path, unreadable: str, gone: str) -> None:
     member = builders.member(1, data_dir=str(tmp_path))
     for folder in ("snap", "wal"):
         (tmp_path / "member" / folder).mkdir(parents=True)
@@ -186,14 +188,28 @@ def test_the_names_in_the_data_of_a_host(tmp_path: Path, gone: str) -> None:
     body = b"\0" * 5000 + b"\x0a\x20/DHT/a b/AUTHORIZED/w1\x10\0/ServiceDiscovery/c/w\0" + long
     (tmp_path / "member/snap/db").write_bytes(body)
     (tmp_path / "member/wal/1.wal").write_bytes(b"\xff/DHT/a b/\0\0/DHT/\xc3\xa4/x/other/d/")
-    if gone:
-        path = tmp_path / "member" / gone
-        path.unlink()
-        path.symlink_to("nowhere")
+    for name in filter(None, (unreadable, gone)):
+        (tmp_path / "member" / name).unlink()
+    if unreadable:
+        (tmp_path / "member" / unreadable).mkdir()
     script = other_clusters.names_in(member)
     said = subprocess.run(["sh", "-ec", script], capture_output=True, check=True).stdout
     lines = said.decode().splitlines()
-    assert lines == ([] if gone else ["a b", "c", "ä", "end of clusters"])
+    names = ["a b", "ä"] if gone else ["a b", "c", "ä"]
+    assert lines == ([] if unreadable else [*names, "end of clusters"])
+
+
+def test_a_disk_that_fails_in_the_middle_hides_no_name(tmp_path: Path) -> None:
+    member = builders.member(1, data_dir=str(tmp_path))
+    (tmp_path / "member/snap").mkdir(parents=True)
+    (tmp_path / "member/snap/db").write_bytes(b"/DHT/c/x")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "tr").write_text("#!/bin/sh\nhead -c 3; exit 1\n")
+    (tools / "tr").chmod(0o755)
+    script = f"PATH={tools}:$PATH\n{other_clusters.names_in(member)}"
+    said = subprocess.run(["sh", "-ec", script], capture_output=True, check=True, text=True).stdout
+    assert said.splitlines() == ["(part of the data cannot be read)", "end of clusters"]
 
 
 def test_only_these_effects_need_the_question() -> None:

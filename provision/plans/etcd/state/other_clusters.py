@@ -34,7 +34,7 @@ OTHER = "--other-cluster"
 NAMED = 20
 #: Names that a host lists at most, and seconds for it to read the data.
 LISTED, READ_SECONDS = 200, 80
-_LABEL, _END = "clusters", "end of clusters"
+_LABEL, _END, _UNREAD = "clusters", "end of clusters", "(part of the data cannot be read)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +167,11 @@ def names_in(member: EtcdMember) -> str:
     only = f"LC_ALL=C grep -aoE '/({roots})/[^/[:cntrl:]]{{1,255}}/'"
     files = f"{data}/snap/db {data}/wal/*.wal"
     script = (
-        f'for f in {files}; do [ -r "$f" ] || exit 0; done\n'
-        f'for f in {files}; do tr "\\000" "\\n" <"$f"; done | {only} | cut -d / -f 3 | sort -u | '
-        f"head -n {LISTED}\necho {shlex.quote(_END)}"
+        f'for f in {files}; do [ ! -e "$f" ] || head -c 1 "$f" >/dev/null || exit 0; done\n'
+        # A disk that fails in the middle must not hide a name: it is shown as one.
+        f'for f in {files}; do [ ! -e "$f" ] || tr "\\000" "\\n" <"$f" || '
+        f"echo {shlex.quote(f'/DHT/{_UNREAD}/')}; done | {only} | "
+        f"cut -d / -f 3 | sort -u | head -n {LISTED}\necho {shlex.quote(_END)}"
     )
     return safely.as_owner(member.data_dir, script, seconds=READ_SECONDS)
 
