@@ -12,13 +12,13 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from provision import bounds, tar_reader
+from provision import bounds, download, tar_reader
 from provision.errors import PreflightFailed, Problem
 from provision.files import make_folder, read_text, require_regular
 from provision.ids import Id
 from provision.inventory.model import Source
 from provision.tar_reader import Seen
-from provision.text import printable, size
+from provision.text import printable
 
 #: A download that sends nothing for this long (seconds) has failed.
 DOWNLOAD_TIMEOUT = 30.0
@@ -46,7 +46,8 @@ class Artifact:
 def fetch(source: Source, cache: Path) -> Artifact:
     """The artifact of ``source``. A URL is downloaded into ``cache`` unless the file is there.
 
-    A tarball is looked into in the same pass that computes its digest, and only the first time.
+    A tarball is looked into in the same pass that computes its digest, unless :func:`remember` has
+    kept what was found. Nothing but a download is written: the run may be a dry run.
     Raises :class:`PreflightFailed` when the tarball is not available, or its sha256 is not the
     declared one.
     """
@@ -83,9 +84,13 @@ def fetch(source: Source, cache: Path) -> Artifact:
             "was uploaded",
             id="checksum-mismatch",
         )
-    if seen is None:
-        tar_reader.keep(cache, actual, look)
     return Artifact(path=path, sha256=actual, size=size, seen=look)
+
+
+def remember(artifact: Artifact, cache: Path) -> None:
+    """Keep what ``artifact`` holds, after a host has got it. Later runs need not look into it."""
+    if artifact.seen is not None and tar_reader.kept(cache, artifact.sha256) is None:
+        tar_reader.keep(cache, artifact.sha256, artifact.seen)
 
 
 def fetch_all(sources: Iterable[Source], cache: Path) -> list[Artifact]:
@@ -164,8 +169,6 @@ def _expected(source: Source) -> str:
 
 
 def _download(source: Source, expected: str, target: Path) -> None:
-    import urllib.request
-
     assert source.url is not None
     sha = hashlib.sha256()
     make_folder(target.parent)
@@ -174,17 +177,10 @@ def _download(source: Source, expected: str, target: Path) -> None:
     try:
         with (
             os.fdopen(descriptor, "wb") as file,
-            # The model accepts only http and https.
-            urllib.request.urlopen(source.url, timeout=DOWNLOAD_TIMEOUT) as response,  # nosec B310
+            download.opened(source.url, DOWNLOAD_TIMEOUT) as response,
         ):
-            flow = bounds.Flow()
             # read1: a server that drips would keep read() waiting for a whole piece.
             while chunk := response.read1(READ):
-                flow.add(len(chunk))
-                if flow.drips:
-                    raise TimeoutError(flow.slow)
-                if flow.count > bounds.TARBALL:
-                    raise OSError(f"it has more than {size(bounds.TARBALL)}")
                 file.write(chunk)
                 sha.update(chunk)
         if (actual := sha.hexdigest()) != expected:

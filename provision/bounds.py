@@ -45,6 +45,9 @@ STREAM_GRACE = 120.0
 STREAM_SECONDS = 86_400.0
 #: Bytes of a tarball. A release of Alluxio has some 3 GB.
 TARBALL = 32 << 30
+#: Seconds and bytes until a server has sent the headers of a download, redirects included. Headers
+#: have some thousand bytes.
+DOWNLOAD_HEADER_SECONDS, DOWNLOAD_HEADER = 60.0, MIB
 
 #: Bytes of a host's output, for stdout and stderr each. The facts of a worker have some 20 kB, and
 #: `info nodes` some 100 bytes for each worker.

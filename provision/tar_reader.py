@@ -1,8 +1,9 @@
 """The one reader of tarballs: what a tarball holds, and what forbids to unpack it as root.
 
 It reads a tarball once, from beginning to end, and computes its sha256 in the same pass. What it
-found is kept in the cache under the sha256. The right sha256 says that a tarball is the one that
-was meant, not that it is harmless: a tarball can name paths outside its own folder, by links too.
+found is kept in the cache, under the sha256, when a host has got the tarball. The right sha256 says
+that a tarball is the one that was meant, not that it is harmless: a tarball can name paths outside
+its own folder, by links too.
 
 Every count has a limit, so a hostile tarball costs bounded time and memory: entries, bytes when
 unpacked, the length of names and of extended headers, and links.
@@ -15,7 +16,6 @@ import gzip
 import hashlib
 import json
 import re
-import tarfile
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from provision import bounds
+from provision import bounds, tar_headers
 from provision.files import make_folder, read_text, require_regular
+from provision.tar_headers import FILE, FOLDER, HARD, LINK, Entry
 from provision.text import document, printable, size
 
 #: The limits. A release has some hundreds of entries and up to 4 GB, a JDK some thousands of
 #: entries.
 MAX_ENTRIES, MAX_LINKS = 200_000, 10_000
+#: Folders in the paths and targets of all links. Those of a JDK have some thousands.
+MAX_STEPS = 300_000
 MAX_BYTES = 64 << 30
 #: From this many bytes on, a tarball may not unpack to more than so many times its size.
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
 MAX_NAME, MAX_NAMES = 4096, 64 << 20
-MAX_HEADER = 1 << 20
 #: A path is followed through so many links, as the kernel does it.
 MAX_HOPS = 40
 #: Folders within folders. A JDK has eleven; the work for a path grows with them.
@@ -53,20 +55,12 @@ TEXT_BYTES = 1 << 16
 #: How names begin that this tool gives to its own files in an unpacked folder.
 OWN_NAMES = (".artifact.", ".alluxio-provision")
 #: The version of the kept results. For a result of another version, the tarball is read again.
-_FORMAT = 2
+_FORMAT = 3
 _READ = 1 << 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: How many flaws a line names.
 _SHOWN = 3
-_EXTENDED = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
-_ODD_KINDS = {
-    tarfile.CHRTYPE: "a device node",
-    tarfile.BLKTYPE: "a device node",
-    tarfile.FIFOTYPE: "a FIFO",
-}
+_ODD_KINDS = {b"3": "a device node", b"4": "a device node", b"6": "a FIFO"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +103,9 @@ def read(path: Path) -> tuple[str, Seen]:
                 look.read(_Bounded(plain, look.limit))
         except _TooMuch as much:
             look.flaw("size", str(much))
-        except RecursionError:
-            look.flaw("headers", "has too many extended headers in a row")
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as broken:
+        except tar_headers.Refused as odd:
+            look.flaw("headers", str(odd))
+        except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as broken:
             error = printable(f"is not a complete .tar.gz: {broken}", 200)
         return hashed.digest(), look.result(error)
 
@@ -149,7 +143,7 @@ def _place(cache: Path, sha256: str) -> Path:
     return cache / "contents" / f"{sha256}.json"
 
 
-class _TooMuch(tarfile.ReadError):
+class _TooMuch(Exception):
     """A limit is reached: nothing more is read."""
 
 
@@ -179,23 +173,12 @@ class _Bounded:
     def __init__(self, file: gzip.GzipFile, limit: int) -> None:
         self._file, self._limit, self._count = file, limit, 0
 
-    def read(self, count: int = -1, /) -> bytes:
+    def read(self, count: int, /) -> bytes:
         chunk = self._file.read(count)
         self._count += len(chunk)
         if self._count > self._limit:
             raise _TooMuch(f"unpacks to more than {size(self._limit)}")
         return chunk
-
-
-class _Entry(tarfile.TarInfo):
-    """An entry. The library reads an extended header whole into memory, so it has a limit."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Entry:
-        made = super().frombuf(buf, encoding, errors)
-        if made.type in _EXTENDED and made.size > MAX_HEADER:
-            raise _TooMuch(f"has an extended header of {size(made.size)}")
-        return made
 
 
 class _Look:
@@ -208,42 +191,29 @@ class _Look:
         self._texts: dict[str, str] = {}
         self._flaws: dict[str, str] = {}
         self._tops: dict[str, None] = {}
-        self._links: dict[str, str] = {}
-        self._unpacked = self._names = 0
+        self._links: dict[str, _Node] = {}
+        self._root = _Node(None)
+        self._unpacked = self._names = self._steps = 0
 
     def flaw(self, kind: str, what: str) -> None:
         """Note a flaw; the first of each kind is enough."""
         self._flaws.setdefault(kind, printable(what, 200))
 
     def read(self, plain: _Bounded) -> None:
-        with tarfile.open(
-            fileobj=plain,  # type: ignore[call-overload]
-            mode="r|",
-            bufsize=_READ,
-            tarinfo=_Entry,
-        ) as archive:
-            count = 0
-            while (entry := _next(archive, first=not count)) is not None:
-                archive.members.clear()  # or every entry would stay in memory
-                count += 1
-                if count > MAX_ENTRIES:
-                    raise _TooMuch(f"has more than {MAX_ENTRIES:,} entries")
-                self._entry(archive, entry)
-            # The library ends at a header that it cannot read, and GNU tar goes on after it.
-            while chunk := archive.fileobj.read(_READ):
-                if chunk.strip(b"\0"):
-                    self.flaw("end", "has a damaged header, or data after its end")
-                    break
+        for count, entry in enumerate(tar_headers.entries(plain), 1):
+            if count > MAX_ENTRIES:
+                raise _TooMuch(f"has more than {MAX_ENTRIES:,} entries")
+            self._entry(entry)
 
     def result(self, error: str) -> Seen:
         tops = list(self._tops)
         if len(tops) > 1 and "top" not in self._flaws:
             shown = ", ".join(tops[:_SHOWN]) + (", ..." if len(tops) > _SHOWN else "")
             self.flaw("tops", f"has {len(tops)} top folders, not one: {shown}")
-        for path, target in self._links.items():
-            start = tuple(path.split("/")[:-1])
-            if _leads_outside(start, target, self._links):
-                self.flaw("link", f"has a link that leads outside: {path} -> {target}")
+        for path, link in self._links.items():
+            if link.follow(MAX_HOPS) is None:
+                self.flaw("link", f"has a link that leads outside: {path} -> {link.target}")
+                break
         return Seen(
             found=tuple(sorted(self._found)),
             conf=self._conf,
@@ -253,10 +223,9 @@ class _Look:
             error=error,
         )
 
-    def _entry(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
-        name = entry.name
+    def _entry(self, entry: Entry) -> None:
+        name, target = entry.name, entry.target
         parts = self._parts(name, "path")
-        target = entry.linkname if entry.issym() or entry.islnk() else ""
         self._names += len(name) + len(target)
         if self._names > MAX_NAMES or len(target) > MAX_NAME:
             raise _TooMuch("has names that are too long")
@@ -265,41 +234,44 @@ class _Look:
         if parts is None or not parts:
             return  # a flaw already; or the folder in which the top folder lies
         path, within = "/".join(parts), "/".join(parts[1:])
-        self._unpacked += max(0, entry.size) if entry.isreg() else 0
+        self._unpacked += entry.size
         if self._unpacked > self.limit:
             raise _TooMuch(f"unpacks to more than {size(self.limit)}")
-        kind = _ODD_KINDS.get(entry.type)
-        if kind is None and not (entry.isreg() or entry.isdir() or target):
-            kind = "an entry of an unknown kind" if entry.type not in b"12" else "a link to nothing"
+        kind = _ODD_KINDS.get(entry.kind)
+        if kind is None and not (entry.kind in (FILE, FOLDER) or target):
+            links = entry.kind in (LINK, HARD)
+            kind = "a link to nothing" if links else "an entry of an unknown kind"
         if kind is not None:
             self.flaw("kind", f"holds {kind}: {path}")
-        if len(parts) == 1 and not entry.isdir():
+        if len(parts) == 1 and entry.kind != FOLDER:
             self.flaw("top", f"has no top folder: {path} is not in a folder")
         if len(self._tops) <= _SHOWN or parts[0] in self._tops:
             self._tops[parts[0]] = None
         if len(parts) > 1 and parts[1].startswith(OWN_NAMES):
             self.flaw("own", f"holds {path}, a name of this tool's own files")
-        if any("/".join(parts[:n]) in self._links for n in range(1, len(parts))):
+        if self._root.has_link(parts[:-1]):
             self.flaw("below", f"holds {path}, which is below a link")
-        if entry.issym():
-            self._links[path] = target
-            if len(self._links) > MAX_LINKS:
+        if entry.kind == LINK:
+            self._steps += len(parts) + target.count("/") + 1
+            if len(self._links) >= MAX_LINKS and path not in self._links:
                 raise _TooMuch(f"has more than {MAX_LINKS:,} links")
-        elif entry.islnk():
+            if self._steps > MAX_STEPS:
+                raise _TooMuch("has links whose paths have too many folders")
+            self._links[path] = link = self._root.down(parts)
+            link.target = target
+        elif entry.kind == HARD:
             self._hard_link(path, parts[0], target)
-        if within in MARKS and not entry.isdir():
+        if within in MARKS and entry.kind != FOLDER:
             self._found.add(within)
         self._conf = self._conf or parts[1:2] == ("conf",)
-        if within in TEXTS and entry.isreg():
-            file = archive.extractfile(entry)
-            self._texts[within] = file.read(TEXT_BYTES).decode(errors="replace") if file else ""
+        if within in TEXTS and entry.kind == FILE and not entry.sparse:
+            self._texts[within] = entry.beginning(TEXT_BYTES).decode(errors="replace")
 
     def _hard_link(self, path: str, top: str, target: str) -> None:
         to = self._parts(target, "target")
         if to is None:
             return
-        through = any("/".join(to[:n]) in self._links for n in range(1, len(to) + 1))
-        if not to or to[0] != top or through:
+        if not to or to[0] != top or self._root.has_link(to):
             self.flaw("hard", f"has a hard link that leads outside: {path} to {target}")
 
     def _parts(self, name: str, what: str) -> tuple[str, ...] | None:
@@ -318,40 +290,70 @@ class _Look:
         return parts
 
 
-def _next(archive: tarfile.TarFile, *, first: bool) -> tarfile.TarInfo | None:
-    """The next entry. Python 3.10 seeks backwards when it is asked for the first one of none."""
-    try:
-        return archive.next()
-    except tarfile.StreamError:
-        if not first:
-            raise
-        return None
+class _Node:
+    """A path in the unpacked tarball that a link has, or leads through.
 
+    Each link is followed once, so the work for all of them grows with the length of their targets,
+    whatever leads to what.
+    """
 
-def _leads_outside(start: Sequence[str], target: str, links: Mapping[str, str]) -> bool:
-    """Whether a link with this ``target``, in the folder ``start``, leads out of the top folder,
-    through the other ``links`` too. A link that leads in a circle counts as one that does."""
-    here, hops = list(start), 0
-    if target.startswith("/"):
-        return True
-    todo = target.split("/")[::-1]
-    if len(todo) > MAX_DEPTH:
-        return True
-    while todo:
-        part = todo.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            if len(here) < 2:
+    __slots__ = ("_above", "_below", "_depth", "_end", "target")
+
+    def __init__(self, above: _Node | None) -> None:
+        self._above = above
+        self._depth: int = 0 if above is None else above._depth + 1
+        self._below: dict[str, _Node] = {}
+        #: The target, of a link.
+        self.target: str | None = None
+        #: Where the link leads, through how many links; None while that is not known.
+        self._end: tuple[_Node, int] | None = None
+
+    def down(self, parts: Sequence[str]) -> _Node:
+        """The place of ``parts`` below this one."""
+        here = self
+        for part in parts:
+            here = here._below.get(part) or here._below.setdefault(part, _Node(here))
+        return here
+
+    def has_link(self, parts: Sequence[str]) -> bool:
+        """Whether one of the places on the way down ``parts`` is a link."""
+        here = self
+        for part in parts:
+            if (below := here._below.get(part)) is None:
+                return False
+            here = below
+            if here.target is not None:
                 return True
-            here.pop()
-            continue
-        here.append(part)
-        to = links.get("/".join(here))
-        if to is not None:
-            hops += 1
-            if to.startswith("/") or hops > MAX_HOPS:
-                return True
-            here.pop()
-            todo += to.split("/")[::-1]
-    return False
+        return False
+
+    def follow(self, most: int) -> tuple[_Node, int] | None:
+        """Where this link leads in the end, and through how many links, itself included.
+
+        None when it leads out of the top folder or through more than ``most`` links, a circle among
+        them. Then the tarball is refused, so this answer need not be kept.
+        """
+        if self._end is not None:
+            return self._end if self._end[1] <= most else None
+        target, above = self.target, self._above
+        if target is None or above is None or most < 1 or target.startswith("/"):
+            return None
+        parts = target.split("/")
+        if len(parts) > MAX_DEPTH:
+            return None
+        here, hops = above, 1
+        for part in parts:
+            if part in ("", "."):
+                continue
+            if part == "..":
+                if here._depth < 2 or here._above is None:
+                    return None
+                here = here._above
+                continue
+            here = here.down((part,))
+            if here.target is not None:
+                found = here.follow(most - hops)
+                if found is None:
+                    return None
+                here, hops = found[0], hops + found[1]
+        self._end = here, hops
+        return self._end

@@ -27,6 +27,9 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
     "key": ("ansible_ssh_private_key_file", "ansible_private_key_file"),
 }
 _HOST = ("ansible_host", "ansible_ssh_host")
+#: kubespray's: the address that other hosts use, its address in their network, and its etcd name.
+_ADDRESS = ("access_ip", "ip")
+_MEMBER_NAME = ("etcd_member_name",)
 _ARGUMENTS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")
 _PASSWORDS = {
     "ansible_become_password": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
@@ -36,7 +39,22 @@ _PASSWORDS = {
     "ansible_ssh_pass": "log in by a key: ssh.key, or ssh-agent",
     "ansible_ssh_private_key_passphrase": "give ssh.key_passphrase, or use ssh-agent",
 }
-#: Options of ssh that change nothing here.
+#: The variables that are read.
+_READ = frozenset(
+    {
+        *(name for names in _PLAIN.values() for name in names),
+        *_HOST,
+        *_ADDRESS,
+        *_MEMBER_NAME,
+        *_ARGUMENTS,
+        *_PASSWORDS,
+        *("ansible_connection", "ansible_become_method"),
+    }
+)
+#: Characters of ssh's arguments: they are read for every host.
+_MAX_ARGUMENTS = 4096
+#: Flags and options of ssh that change nothing here.
+_SILENT_FLAGS = ("-q", "-C", "-4", "-6", "-A", "-a", "-x")
 _HARMLESS = re.compile(
     "(Control(Master|Path|Persist)|ServerAlive.*|TCPKeepAlive|Compression|ForwardAgent|LogLevel|"
     "PreferredAuthentications|(Pubkey|GSSAPI|Password|KbdInteractive)Authentication|BatchMode|"
@@ -48,12 +66,18 @@ _DIRECT = re.compile(r"-W\s+'?\[?%h\]?:%p'?")
 
 @dataclass(frozen=True)
 class Entry:
-    """A host of the result: its name there, where SSH goes, and the keys of its ``ssh``."""
+    """A host of the result: its name there, where SSH goes, and the keys of its ``ssh``.
+
+    ``member`` is its name among etcd's members, ``address`` where other hosts reach it, if that is
+    not ``host``.
+    """
 
     name: str
     host: str
     ssh: Mapping[str, str]
     where: str
+    member: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +102,7 @@ def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Convert
     tree = read(path, findings)
     etcd = _group(tree, etcd_group, ETCD_GROUPS, "--etcd-group", path)
     workers = _group(tree, worker_group, WORKER_GROUPS, "--worker-group", path, optional=True)
-    variables = tree.variables()
+    variables = tree.variables(_READ)
     entries: dict[str, Entry] = {}
     for group in (etcd, workers):
         for name in tree.members(group) if group else ():
@@ -131,7 +155,14 @@ def _entry(host: Host, variables: Vars, findings: Findings) -> Entry:
         if text := reader.text((name,)):
             reader.arguments(text, variables[name], ssh)
     reader.others()
-    return Entry(host.name, address, ssh, host.where)
+    member = reader.text(_MEMBER_NAME)
+    if member and not re.fullmatch(model.NAME, member):
+        what = (
+            f"etcd_member_name {member!r} cannot be a member's name: {model.EXPECTED[model.NAME]}"
+        )
+        findings.error(host.where, what)
+    other = reader.text(_ADDRESS)
+    return Entry(host.name, address, ssh, host.where, member, "" if other == address else other)
 
 
 class _Reader:
@@ -169,6 +200,10 @@ class _Reader:
 
     def arguments(self, text: str, var: Var, ssh: dict[str, str]) -> None:
         """Read ssh's arguments. An unknown argument is an error; it is never dropped."""
+        if len(text) > _MAX_ARGUMENTS:
+            what = f"ssh's arguments have more than {_MAX_ARGUMENTS} characters"
+            self._findings.error(var.where, what)
+            return
         try:
             words = iter(shlex.split(text))
         except ValueError as error:
@@ -184,8 +219,23 @@ class _Reader:
                 else:
                     key = keyword[option]
                 self._option(key, value, var, ssh)
-            elif word not in ("-q", "-C", "-4", "-6", "-A", "-a", "-x"):
+            elif word not in _SILENT_FLAGS:
                 self._findings.error(var.where, f"ssh's argument {word!r} is not supported", "")
+
+    def _of_jump(self, jump: str, key: str, value: str, var: Var, ssh: dict[str, str]) -> None:
+        """An option of ssh to a jump host, in a ProxyCommand."""
+        low, host = key.lower(), jump.rpartition("@")[2].partition(":")[0]
+        if low == "identityfile" and value in (ssh.get("key"), self.text(_PLAIN["key"])):
+            return  # the jump host gets the same key
+        if low == "identityfile":
+            what = f"the jump host's key {value} is not converted"
+            remedy = f"write IdentityFile {value} below Host {host} in ~/.ssh/config"
+            self._findings.warning(var.where, what, remedy)
+        elif low == "stricthostkeychecking" or value == "/dev/null":
+            self._option(key, value, var, ssh)
+        elif not _HARMLESS.fullmatch(key):
+            what = f"the jump host's option {key}={value} is not converted"
+            self._findings.warning(var.where, what, f"put it below Host {host} in ~/.ssh/config")
 
     def _option(self, key: str, value: str, var: Var, ssh: dict[str, str]) -> None:
         ours = {"user": "user", "port": "port", "identityfile": "key"}
@@ -194,7 +244,9 @@ class _Reader:
         if low == "proxyjump":
             ssh["jump"] = value
         elif low == "proxycommand" and (jump := _jump_of(value)) is not None:
-            ssh["jump"] = jump
+            ssh["jump"] = jump.host
+            for name, given in jump.options:
+                self._of_jump(jump.host, name, given, var, ssh)
         elif low in ours:
             ssh.setdefault(ours[low], value)
         elif low == "stricthostkeychecking" or value == "/dev/null":
@@ -209,30 +261,53 @@ class _Reader:
             )
 
 
-def _jump_of(command: str) -> str | None:
+@dataclass(frozen=True)
+class _Jump:
+    """A jump host as ``ssh.jump`` has it, and the other options of ssh to it."""
+
+    host: str
+    options: tuple[tuple[str, str], ...]
+
+
+def _jump_of(command: str) -> _Jump | None:
     """The jump host of a ProxyCommand that is only ``ssh -W %h:%p``; None for others."""
     rest, found = _DIRECT.subn("", command)
     try:
         words = shlex.split(rest)
     except ValueError:
         return None
-    if found != 1 or not words or words[0] != "ssh":
+    if found != 1 or not words or words[0].rpartition("/")[2] != "ssh":
         return None
-    port = user = host = ""
+    given = {"-p": "", "-l": ""}
+    options: list[tuple[str, str]] = []
+    host = ""
     at = iter(words[1:])
     for word in at:
-        if word == "-q":
+        if word in _SILENT_FLAGS:
             continue
-        if word == "-p":
-            port = next(at, "")
-        elif word == "-l":
-            user = next(at, "")
+        option, value = word[:2], word[2:]
+        if option in ("-p", "-l", "-i", "-o"):
+            value = value or next(at, "")
+        if option in given:
+            given[option] = value
+        elif option == "-i":
+            options.append(("IdentityFile", value))
+        elif option == "-o":
+            key, _, value = re.sub(r"\s*=\s*|\s+", "=", value, count=1).partition("=")
+            if key.lower() in ("user", "port"):
+                given[f"-{'l' if key.lower() == 'user' else 'p'}"] = value
+            else:
+                options.append((key, value))
         elif word.startswith("-") or host:
             return None
         else:
             host = word
     host = host.replace('"', "")
-    return (f"{user}@" if user else "") + host + (f":{port}" if port else "") if host else None
+    if not host:
+        return None
+    user, port = given["-l"], given["-p"]
+    text = (f"{user}@" if user and "@" not in host else "") + host + (f":{port}" if port else "")
+    return _Jump(text, tuple(options))
 
 
 def _common(entries: Sequence[Entry]) -> dict[str, str]:
@@ -268,7 +343,7 @@ def _rendered(
         "  source: {path: etcd-v3.6.16-linux-amd64.tar.gz, sha256: file:SHA256SUMS}",
         "  # host: where SSH goes. Add 'address' where other hosts use another one.",
         "  members:",
-        *(_host_line(entry, common) for entry in members),
+        *(_host_line(entry, common, member=True) for entry in members),
     ]
     if workers:
         lines += [
@@ -286,10 +361,13 @@ def _rendered(
     return "\n".join(lines) + "\n"
 
 
-def _host_line(entry: Entry, common: Mapping[str, str]) -> str:
+def _host_line(entry: Entry, common: Mapping[str, str], *, member: bool = False) -> str:
     own = {k: v for k, v in entry.ssh.items() if common.get(k) != v}
     ssh = f", {_mapping('ssh', own)}" if own else ""
-    return f"    {_text(entry.name)}: {{host: {_text(entry.host)}{ssh}}}"
+    key = "address" if member else "hostname"
+    address = f", {key}: {_text(entry.address)}" if entry.address else ""
+    name = (entry.member if member else "") or entry.name
+    return f"    {_text(name)}: {{host: {_text(entry.host)}{address}{ssh}}}"
 
 
 def _mapping(name: str, values: Mapping[str, str]) -> str:

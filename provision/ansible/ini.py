@@ -17,6 +17,9 @@ from provision.ansible.tree import Tree, Var, classified
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _CHILD = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
 _MAX_LITERAL = 4096
+#: Characters of a host's line: what splits it into words takes four times as long for twice as
+#: many.
+_MAX_LINE = 16_384
 
 Report = Callable[[str, str, str], None]
 
@@ -24,6 +27,7 @@ Report = Callable[[str, str, str], None]
 def read(text: str, name: str, tree: Tree, report: Report) -> None:
     """Add the contents of ``text`` to ``tree``; ``report(where, what, remedy)`` gets mistakes."""
     group, kind = "ungrouped", "hosts"
+    every = patterns.Patterns()
     referred: dict[str, str] = {}
     defined: set[str] = set()
     for number, raw in enumerate(text.splitlines(), 1):
@@ -57,16 +61,21 @@ def read(text: str, name: str, tree: Tree, report: Report) -> None:
             else:
                 report(where, f"{line[:60]!r} is not the name of a group", "")
         elif kind == "hosts":
-            _host(line, where, group, tree, report)
+            _host(line, where, group, tree, report, every)
     for missing, where in referred.items():
         if missing not in defined and missing not in ("all", "ungrouped"):
             report(where, f"there is no group {missing!r}", f"add a section [{missing}]")
 
 
-def _host(line: str, where: str, group: str, tree: Tree, report: Report) -> None:
+def _host(
+    line: str, where: str, group: str, tree: Tree, report: Report, every: patterns.Patterns
+) -> None:
+    if len(line) > _MAX_LINE:
+        report(where, f"the line has more than {_MAX_LINE} characters", "")
+        return
     try:
         words = shlex.split(line, comments=True)
-        names, port = patterns.expand(words[0])
+        names, port = every.expand(words[0])
     except ValueError as error:
         report(where, str(error), "")
         return

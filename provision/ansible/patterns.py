@@ -10,8 +10,10 @@ import re
 import string
 from ipaddress import AddressValueError, IPv6Address
 
-#: The most hosts that one pattern may stand for.
-MAX_HOSTS = 100_000
+#: The most hosts that one pattern, and all patterns of a file, may stand for.
+MAX_HOSTS, MAX_ALL = 100_000, 500_000
+#: Characters of a pattern: a host's name has 253.
+MAX_PATTERN = 1000
 _RANGE = re.compile(r"\[([0-9]*|[A-Za-z]?):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]+))?")
 
@@ -20,12 +22,29 @@ class PatternError(ValueError):
     """An invalid pattern; the message gives the reason."""
 
 
+class Patterns:
+    """The patterns of one file."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def expand(self, pattern: str) -> tuple[list[str], int | None]:
+        """As :func:`expand`, up to :data:`MAX_ALL` hosts in all."""
+        names, port = expand(pattern)
+        self._count += len(names)
+        if self._count > MAX_ALL:
+            raise PatternError(f"the patterns of this file stand for more than {MAX_ALL} hosts")
+        return names, port
+
+
 def expand(pattern: str) -> tuple[list[str], int | None]:
     """The hosts of ``pattern``, and the port after it.
 
     >>> expand("node[08:10].example.com:2222")
     (['node08.example.com', 'node09.example.com', 'node10.example.com'], 2222)
     """
+    if len(pattern) > MAX_PATTERN:
+        raise PatternError(f"a host's name has more than {MAX_PATTERN} characters")
     name, port = _split_port(pattern)
     names = [name]
     while any(_RANGE.search(one) for one in names):

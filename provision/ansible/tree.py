@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -112,46 +112,101 @@ class Tree:
                     del path[last]
         return None
 
-    def variables(self) -> dict[str, Vars]:
-        """Every host's variables, by Ansible's precedence.
+    def variables(self, only: Collection[str] | None = None) -> dict[str, Vars]:
+        """Every host's variables, by Ansible's precedence; with ``only``, those of these names.
 
         From the weakest: ``all`` and the groups in the inventory file, group_vars/all, the other
         group_vars, the host in the file, host_vars. Among groups, a group further down wins, then a
         higher ``ansible_group_priority``, then the later name.
-        """
-        depths = self._depths()
 
-        def order(name: str) -> tuple[int, int, str]:
+        The work for each name is in proportion to the groups and their members: what a group
+        inherits is found once, for all hosts in it.
+        """
+        above = self._above()
+        order = _from_the_top(above)
+        depths: dict[str, int] = {}
+        for name in order:
+            depths[name] = 1 + max((depths.get(a, 0) for a in above[name]), default=0)
+
+        def strength(name: str) -> tuple[int, int, str]:
             group = self.groups[name]
             given = {**group.vars, **group.file_vars}.get("ansible_group_priority")
             priority = int(given.text) if given is not None and given.text.isdigit() else 1
-            return depths.get(name, 1), priority, name
+            return depths[name], priority, name
 
-        above: dict[str, list[Group]] = {name: [] for name in self.hosts}
-        for name in sorted(self.groups, key=order):
-            group = self.groups[name]
-            if name != "all" and (group.vars or group.file_vars):
-                for member in self.members(name):
-                    above[member].append(group)
+        ranks = {name: n for n, name in enumerate(sorted(order, key=strength))}
+        in_file: dict[str, _Ranked] = {}
+        beside: dict[str, _Ranked] = {}
+        for name in order:
+            group, rank = self.groups[name], ranks[name]
+            for kept, own in ((in_file, group.vars), (beside, group.file_vars)):
+                given = {} if name == "all" else _chosen(own, only)
+                kept[name] = _merged(
+                    [kept[a] for a in above[name] if a in kept],
+                    {key: (rank, var) for key, var in given.items()},
+                )
+        direct: dict[str, list[str]] = {name: [] for name in self.hosts}
+        for name in order:
+            for member in self.groups[name].hosts:
+                direct[member].append(name)
 
-        found: dict[str, Vars] = {}
         top = self.groups["all"]
+        first, second = _chosen(top.vars, only), _chosen(top.file_vars, only)
+        found: dict[str, Vars] = {}
         for name, host in self.hosts.items():
-            groups = above[name]
-            layers = [top.vars, *(g.vars for g in groups)]
-            layers += [top.file_vars, *(g.file_vars for g in groups), host.vars, host.file_vars]
-            found[name] = {k: v for layer in layers for k, v in layer.items()}
+            layers = [_merged([kept[g] for g in direct[name]], {}) for kept in (in_file, beside)]
+            low, high = ({key: var for key, (_, var) in layer.items()} for layer in layers)
+            own = {**_chosen(host.vars, only), **_chosen(host.file_vars, only)}
+            found[name] = {**first, **low, **second, **high, **own}
         return found
 
-    def _depths(self) -> dict[str, int]:
-        """The greatest distance of each group below ``all``."""
-        known = set(self.groups)
-        below = {child for g in self.groups.values() if g.name != "all" for child in g.children}
-        depths: dict[str, int] = {}
-        level = {name for name in self.groups if name != "all" and name not in below}
-        depth = 1
-        while level and depth <= len(self.groups):
-            depths.update(dict.fromkeys(level, depth))
-            level = {child for name in level for child in self.groups[name].children} & known
-            depth += 1
-        return depths
+    def _above(self) -> dict[str, list[str]]:
+        """The groups directly above each group. ``all`` counts where a group has it as a child."""
+        found: dict[str, list[str]] = {name: [] for name in self.groups}
+        for name, group in self.groups.items():
+            if name != "all":
+                for child in group.children:
+                    if child in found:
+                        found[child].append(name)
+        if found["all"]:
+            for child in self.groups["all"].children:
+                if child in found:
+                    found[child].append("all")
+        return found
+
+
+#: Variables, each with the rank of its group: the higher rank wins.
+_Ranked = dict[str, tuple[int, Var]]
+
+
+def _chosen(given: Vars, only: Collection[str] | None) -> Vars:
+    return given if only is None else {key: var for key, var in given.items() if key in only}
+
+
+def _merged(above: Sequence[_Ranked], own: _Ranked) -> _Ranked:
+    """The strongest of each variable. What has nothing to add is not copied."""
+    layers = [layer for layer in (*above, own) if layer]
+    if len(layers) == 1:
+        return layers[0]
+    found: _Ranked = {}
+    for layer in layers:
+        for key, ranked in layer.items():
+            if key not in found or found[key][0] < ranked[0]:
+                found[key] = ranked
+    return found
+
+
+def _from_the_top(above: Mapping[str, Sequence[str]]) -> list[str]:
+    """All groups, each after the groups above it; those of circles at the end."""
+    below: dict[str, list[str]] = {name: [] for name in above}
+    for name, over in above.items():
+        for one in over:
+            below[one].append(name)
+    left = {name: len(over) for name, over in above.items()}
+    ready = [name for name, count in left.items() if not count]
+    for name in ready:  # it grows meanwhile
+        for child in below[name]:
+            left[child] -= 1
+            if not left[child]:
+                ready.append(child)
+    return [*ready, *(name for name, count in left.items() if count)]

@@ -29,6 +29,7 @@ class _Reader:
     def __init__(self, name: str, report: Report) -> None:
         self.name, self.report = name, report
         self._entries = 0
+        self.patterns = patterns.Patterns()
 
     def root(self, text: str) -> Any:
         """The top node; None without one, or when the text is not YAML."""
@@ -120,7 +121,7 @@ def _group(reader: _Reader, tree: Tree, name: str, node: Any, where: str, depth:
 
 def _hosts(reader: _Reader, tree: Tree, group: str, pattern: str, node: Any, where: str) -> None:
     try:
-        names, port = patterns.expand(pattern)
+        names, port = reader.patterns.expand(pattern)
     except patterns.PatternError as error:
         reader.report(where, str(error), "")
         return

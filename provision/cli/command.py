@@ -323,8 +323,12 @@ def _outcome(
             )
         code = body(run)
         _say_versions(run)
+        if run.left_out:
+            from provision.cli import console
+
+            console.problems(run.left_out)
         flush_output()
-        return code or int(verdict and run.drifted)
+        return code or int((verdict and run.drifted) or bool(run.left_out))
     except ProvisionError as error:
         run.error = error
         if options["traceback"]:

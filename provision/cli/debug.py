@@ -218,7 +218,15 @@ def _versions() -> dict[str, Any]:
         system = platform.freedesktop_os_release().get("PRETTY_NAME", "")
     ssh = shutil.which("ssh")
     said = (
-        subprocess.run([ssh, "-V"], capture_output=True, text=True, timeout=5, check=False).stderr
+        subprocess.run(
+            # Its environment is seen by whoever sees the process: it gets no secret.
+            [ssh, "-V"],
+            env={},
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        ).stderr
         if ssh is not None
         else ""
     )

@@ -49,6 +49,8 @@ class Run:
     #: For --debug: the plans that were made, and the end of the run.
     plans: list[Plan] = field(default_factory=list)
     error: BaseException | None = None
+    #: The hosts that --allow-unreachable does without.
+    left_out: list[Problem] = field(default_factory=list)
     #: The notes about versions of this tool that were printed.
     told: set[Problem] = field(default_factory=set)
     passwords: Passwords | None = None
@@ -137,7 +139,8 @@ class Run:
 def _say_call(call: RoundTrip) -> None:
     # One write call: print writes the newline separately, and another thread's line could come
     # between.
-    sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s\n")
+    noise = f"; its login shell prints: {call.noise}" if call.noise else ""
+    sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s{noise}\n")
 
 
 def _say_stats(stats: Stats) -> None:

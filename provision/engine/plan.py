@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from provision import artifacts
 from provision.engine import audit, lock
 from provision.engine.affected import Affected, affected
 from provision.engine.guards import Guard
@@ -125,8 +126,9 @@ class Plan:
 
     @property
     def affected(self) -> tuple[Affected, ...]:
-        """The services that the plan stops or restarts."""
-        return affected(self.steps)
+        """The services that the plan stops or restarts. A plan that disturbs a member of etcd locks
+        every member."""
+        return affected(self.steps, len({*self.guards}))
 
     def document(self) -> dict[str, object]:
         """The plan for ``--format json``."""
@@ -318,6 +320,7 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: 
             )
         if not result.ok:
             raise _failed(where, change.what, result)
+        artifacts.remember(tree.artifact, artifacts.default_cache())
     todo = [change for change in host.changes if change.script or change.ask]
     if not todo:
         return

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from provision.errors import Problem
+from provision.host import safely
 from provision.ssh.session import Result, Unreachable
 from provision.text import printable, printable_lines
 
@@ -251,6 +252,8 @@ def script(probe: Probe) -> str:
         lines.append(f"reach {q(address)} {port:d} &")
     if probe.resolve or probe.reach:
         lines.append("wait")
+    if look.commands:
+        lines.append(safely.FUNCTIONS)
     for label, command in look.commands.items():
         lines.append(f"echo command {q(label)}; ( {command} ) 2>&1 </dev/null | said {q(label)}")
     lines.append(f"echo {END}")
@@ -295,13 +298,6 @@ def _look(probe: Probe) -> Look:
 
 def _why(result: Result, host: str) -> Problem:
     last = printable((printable_lines(result.stderr, last=1) or ["no output"])[0], 200)
-    if "sudo" in result.stderr:
-        return Problem(
-            host,
-            f"no root: {last}",
-            "give ssh.sudo_password, let it use sudo without a password, or log in as root",
-            id="root-needed",
-        )
     return Problem(
         host, f"the facts script failed: {last}", "run again with -v", id="host-output-unreadable"
     )

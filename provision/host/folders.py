@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from provision.errors import Problem
 from provision.host import gather
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import HostFacts, PathState, Probe
 from provision.host.ownership import owner
 from provision.host.predict import UNIT_DIR
 from provision.host.resources import DataDisk, Directory, Resource, User
@@ -46,7 +46,7 @@ def of_others(
     Hosts are asked again only when a folder is there that does not belong to its service, and that
     no unit of ``cluster`` on the host names. ``command`` is the one that may take a folder over.
     """
-    found = {m: _not_its_own(cluster, probes[m], f) for m, f in facts.items()}
+    found = {m: _in_question(cluster, probes[m], f) for m, f in facts.items()}
     asked = {
         machine: Probe(commands={_LABEL: _look(some, probes[machine], f)}, addresses=False)
         for machine, f in facts.items()
@@ -58,34 +58,44 @@ def of_others(
     for machine, told in seen.items():
         where = f"{machine.host} ({machine.where})"
         for folder in found[machine]:
-            here = facts[machine].paths[folder.path].owner
+            there = facts[machine].paths[folder.path]
+            here = there.owner
             own = {folder.owner, *_service_users(probes[machine])}
             said = told.commands.get(_LABEL, "")
-            used_by = users(said, folder.path, here, own)
+            used_by = users(said, folder.path, here, own, _foreign_group(folder, there, own))
             whole = _END in said.splitlines()
             if used_by or not whole:
                 problems.append(_problem(where, folder, here, used_by, take_over, command))
     return problems
 
 
-def users(said: str, path: str, owner_now: str, own: Collection[str]) -> list[str]:
+def users(said: str, path: str, owner_now: str, own: Collection[str], group: str = "") -> list[str]:
     """Who uses the folder ``path``, by the output of the look; empty when nobody else does.
 
-    ``own`` are the owners that are right. ``lost+found``, mount points of root's and numbers
-    without a user do not count.
+    ``own`` are the owners that are right. ``group`` may write into it, and would not any more.
+    ``lost+found``, mount points of root's and numbers without a user do not count. Of the folders
+    on the way to another declared folder, and of what is in them, root's do not count either: root
+    comes in anyway.
     """
     device = ""
     within: dict[str, None] = {}
     full = home = False
+    asked = {line.split("|")[1] for line in said.splitlines() if line.startswith("root|")}
     for line in said.splitlines():
         kind, _, rest = line.partition("|")
         fields = rest.split("|", 4)
-        if fields[0] != path:
+        between = fields[0].startswith(f"{path}/") and fields[0] not in asked
+        if fields[0] != path and not between:
             continue
         if kind == "root" and len(fields) == 2:
             device = fields[1]
         elif kind == "home":
             home = True
+        elif (kind == "way" or between) and len(fields) == 5:
+            _, number, _, _, name = fields
+            if name not in (number, "root", *own):
+                full = True
+                within[name] = None
         elif kind == "in" and len(fields) == 5:
             _, number, dev, shape, name = fields
             if shape == "d" and dev != device and name == "root":
@@ -96,6 +106,8 @@ def users(said: str, path: str, owner_now: str, own: Collection[str]) -> list[st
     known = not owner_now.isdecimal() and owner_now != "root" and owner_now not in own
     if known and (full or home):
         within = {owner_now: None, **within}
+    if full and group:
+        within[f"group {group}"] = None
     return list(within)
 
 
@@ -103,9 +115,9 @@ def _service_users(probe: Probe) -> list[str]:
     return [r.name for r in probe.resources if isinstance(r, User)]
 
 
-def _not_its_own(cluster: str, probe: Probe, facts: HostFacts) -> list[Directory]:
-    """The declared folders that are there, belong to another user than they should, and are not
-    known to be this cluster's."""
+def _in_question(cluster: str, probe: Probe, facts: HostFacts) -> list[Directory]:
+    """The declared folders that are there, belong to another user than they should, or let others
+    write who should not, and are not known to be this cluster's."""
     units = [
         facts.text(path) or ""
         for path in facts.paths
@@ -118,11 +130,18 @@ def _not_its_own(cluster: str, probe: Probe, facts: HostFacts) -> list[Directory
         if isinstance(r, Directory)
         and (there := facts.paths.get(r.path)) is not None
         and there.kind == "dir"
-        and there.owner != r.owner
+        and (there.owner != r.owner or there.mode & ~r.mode & 0o022)
         # What is in a folder of root's, such as the certificates, only this tool makes.
         and not any(r.path.startswith(f"{path}/") for path in own)
         and not any(_names(text, r) for text in units)
     ]
+
+
+def _foreign_group(folder: Directory, there: PathState, own: Collection[str]) -> str:
+    """The group that may write into a folder, and would not any more; empty without one."""
+    mine = (folder.group or folder.owner, "root", "UNKNOWN", *own)
+    writes = there.mode & ~folder.mode & 0o020
+    return there.group if writes and there.group not in mine else ""
 
 
 def _names(unit: str, folder: Directory) -> bool:
@@ -137,12 +156,19 @@ def _names(unit: str, folder: Directory) -> bool:
 def _look(folders: Collection[Directory], probe: Probe, facts: HostFacts) -> str:
     """A shell command that prints the owners of what is in the folders, each once for a kind of
     file and a file system. No name of a file is printed: it may be anything."""
-    skipped = " ".join(f"! -path {shlex.quote(path)}" for path in _ours(probe.resources))
+    ours = _ours(probe.resources)
+    ways = [path for path in _above(ours) if any(path.startswith(f"{f.path}/") for f in folders)]
+    skipped = " ".join(f"! -path {shlex.quote(path)}" for path in ours)
+    on_the_way = " -o ".join(f"-path {shlex.quote(path)}" for path in ways) or "-false"
     every = shlex.join(folder.path for folder in folders)
+    printed = "%H|%U|%D|%y|%u\\n"
     lines = [
         f"stat -c 'root|%n|%d' {every}",
-        f"{{ timeout {_LOOK_SECONDS} find {every} -mindepth 1 -maxdepth 1 ! -name lost+found "
-        f"{skipped} -printf 'in|%H|%U|%D|%y|%u\\n' && echo {_END}; }} | sort -u",
+        f"set -- {every}",
+        *(f'[ ! -d {shlex.quote(path)} ] || set -- "$@" {shlex.quote(path)}' for path in ways),
+        f'{{ timeout {_LOOK_SECONDS} find "$@" -mindepth 1 -maxdepth 1 ! -name lost+found '
+        f"{skipped} \\( \\( {on_the_way} \\) -printf 'way|{printed}' -o -printf 'in|{printed}' "
+        f"\\) && echo {_END}; }} | sort -u",
     ]
     for folder in folders:
         user = facts.paths[folder.path].owner
@@ -156,17 +182,24 @@ def _look(folders: Collection[Directory], probe: Probe, facts: HostFacts) -> str
 
 
 def _ours(resources: Collection[object]) -> list[str]:
-    """Everything that the inventory declares, with the folders above it, and the data's mark."""
+    """Everything that the inventory declares, and the data's mark."""
     paths: dict[str, None] = {}
     for resource in resources:
         if isinstance(resource, DataDisk):
             paths[resource.marker] = None
         if isinstance(resource, Resource) and (place := resource.place()) is not None:
-            path = place.path
-            while path:
-                paths[path] = None
-                path = path.rpartition("/")[0]
+            paths[place.path] = None
     return list(paths)
+
+
+def _above(paths: Collection[str]) -> list[str]:
+    """The folders above ``paths`` that are none of them."""
+    found: dict[str, None] = {}
+    for path in paths:
+        while path := path.rpartition("/")[0]:
+            if path not in paths:
+                found[path] = None
+    return list(found)
 
 
 def _problem(

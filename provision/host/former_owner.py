@@ -2,7 +2,9 @@
 
 A folder can be there before the tool: a mount point, or one that the operator made. The first
 change of its owner or mode notes what they were. An empty note says that the tool made the folder.
-Notes are root's, on the disk: they must survive a boot.
+A folder that was there is never removed, also when it is empty. A folder that was given back has a
+third line in its note: a run that was killed may come again. Notes are root's, on the disk: they
+must survive a boot.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from collections.abc import Iterable, Sequence
 
 from provision.host.diff import Change
 from provision.host.facts import HostFacts
+from provision.host.ownership import KEY
 from provision.host.tool_version import FOLDER
 
 NOTES = f"{FOLDER}/former-owner"
+_GIVEN = "given back"
 #: What the first line of a note is: user and group by number, and the mode.
 _NOTED = re.compile(r"([0-9]{1,10}) ([0-9]{1,10}) ([0-7]{1,4})\n(/[^\n]*)\n")
 
@@ -33,17 +37,20 @@ def made(path: str) -> str:
 
 def note(path: str) -> str:
     """Shell lines, after :data:`safely.FUNCTIONS`, that note owner and mode of the folder ``path``,
-    unless there is a note."""
+    unless there is a note, of a folder that was not given back since."""
     file, folder = note_path(path), shlex.quote(path)
     return (
-        f"[ -e {file} ] || (umask 077; mkdir -p {NOTES}; walk {folder} || exit\n"
+        f"[ -e {file} ] && ! grep -qsx '{_GIVEN}' {file} || "
+        f"(umask 077; mkdir -p {NOTES}; walk {folder} || exit\n"
         f"{{ stat -c '%u %g %a' .; pwd -P; }} >{file}.new; mv -f {file}.new {file})"
     )
 
 
 def removed(path: str) -> str:
-    """A shell command that removes the folder ``path`` if it is empty, and then its note."""
-    return f"rmdir {shlex.quote(path)} 2>/dev/null && rm -f {note_path(path)} || :"
+    """A shell command, after :data:`safely.FUNCTIONS`, that removes the folder ``path`` if it is
+    empty, and then its note. A folder that was there before this tool stays."""
+    note = note_path(path)
+    return f"[ -s {note} ] || {{ empty {shlex.quote(path)} && rm -f {note}; }} || :"
 
 
 def give_back(
@@ -68,9 +75,28 @@ def give_back(
             f"{used}[ ! -d {shlex.quote(path)} ] || (\n"
             f'walk {shlex.quote(path)} 2>/dev/null && [ "$(pwd -P)" = {shlex.quote(real)} ] || '
             "exit 0\n"
-            f"chown {user}:{group} .; chmod {mode} .\n"
-            f"rm -f {note_path(path)})"
+            f"chown {user}:{group} .; chmod ug-s .; chmod {mode} .\n"
+            f"echo '{_GIVEN}' >>{note_path(path)})"
         )
         what = f"give {path} back to the owner before: {user}:{group} {mode}, if it is still there"
         found.append(Change(what, script))
     return tuple(found)
+
+
+def give_back_rest(units: Iterable[str]) -> str:
+    """Shell lines, after :data:`safely.FUNCTIONS`, for a host that this tool leaves: each folder
+    with a note that is left gets its owner back. Unless one of the unit files ``units`` is there
+    and is from this tool.
+
+    An inventory may have named another folder before: only the note knows of it.
+    """
+    return f"""\
+if ! grep -qs '^{KEY}=' {" ".join(units)}; then
+for note in {NOTES}/*; do
+( [ -s "$note" ] && ! grep -qsx '{_GIVEN}' "$note" || exit 0
+{{ read -r user group mode; IFS= read -r real; }} <"$note" || exit 0
+case $user$group$mode in *[!0-9]*) exit 0;; esac
+walk "$real" 2>/dev/null && [ "$(pwd -P)" = "$real" ] || exit 0
+chown "$user:$group" .; chmod ug-s .; chmod "$mode" . )
+done
+fi"""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from provision.host import safely
+
 #: Seconds that a program has for its answer. A JVM on a busy host takes some.
 ANSWER_SECONDS = 60
-#: Stands for a user that is not made yet: it has no more rights (nobody).
-_NOBODY = 65534
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +39,18 @@ class Proof:
         at = folder or f"{self.folder}/"
         program, user = shlex.quote(f"{at}{self.program}"), shlex.quote(self.user)
         named = shlex.quote(f"{self.folder}/{self.program}")
-        run = f"timeout {ANSWER_SECONDS} setpriv $as {program} {shlex.join(self.arguments)}"
+        run = f"timeout {ANSWER_SECONDS} $as {program} {shlex.join(self.arguments)}"
         if not self.arguments:  # a program that does not say its version
-            run = f"setpriv $as test -x {program}"
+            run = f"$as test -x {program}"
         files = "".join(
-            f"\nsetpriv $as test -r {shlex.quote(f'{at}{name}')} || "
+            f"\n9>&- $as test -r {shlex.quote(f'{at}{name}')} || "
             f'{{ echo "{user} cannot read" {shlex.quote(name)} >&2; exit 1; }}'
             for name in self.readable
         )
         says = f"*{shlex.quote(f'{self.says}{chr(10)}')}*" if self.says else "*"
         return f"""(
-if id {user} >/dev/null 2>&1; then
-  as="--reuid {user} --regid $(id -g {user}) --init-groups"
-else
-  as="--reuid {_NOBODY} --regid {_NOBODY} --clear-groups"
-fi
-code=0; said=$({run} 2>&1 </dev/null) || code=$?
+{safely.become_or_nobody(self.user)}
+code=0; said=$({run} 2>&1 </dev/null 9>&-) || code=$?
 case "$code:$said
 " in
   0:{says}) ;;

@@ -2,10 +2,14 @@
 
 Below such a folder a name proves nothing: between a look and the work on it, the user can put a
 link in its place. So root opens, writes, reads and executes nothing there by name. There are two
-ways. The folder's owner does it (:func:`as_owner`); what that user could do anyway, an attack gains
-nothing from. Or root goes there step by step, and checks each folder when it is in it: a process
-has its current folder itself, not its name. From there, ``mkdir``, ``rm``, ``mv`` and ``rmdir`` of
-a single name follow no link, and ``chown`` and ``chmod`` work on ``.``.
+ways. The service's user does it (:func:`become`, :func:`as_user`), or the folder's owner does
+(:func:`as_owner`); what that user could do anyway, an attack gains nothing from. Or root goes there
+step by step, and checks each folder when it is in it: a process has its current folder itself, not
+its name. From there, ``mkdir``, ``rm``, ``mv`` and ``rmdir`` of a single name follow no link, and
+``chown`` and ``chmod`` work on ``.``.
+
+A service's folder may itself be below a folder of another user. Then its own name proves nothing
+either: root walks to it.
 
 ``tests/unit/test_roots_paths.py`` reads every script that this tool sends to hosts, and refuses
 other forms.
@@ -15,6 +19,8 @@ from __future__ import annotations
 
 import shlex
 
+#: Stands for a user that is not made yet: it has no more rights (nobody).
+_NOBODY = 65534
 #: Shell functions for scripts that run as root:
 #:
 #: ``walk DIR`` goes to DIR; ``made=yes walk DIR`` also makes the missing folders on the way. Only
@@ -24,6 +30,11 @@ import shlex
 #: first, so that a service that reads in it can read all the time.
 #:
 #: ``gone PATH…`` deletes each PATH, with everything in it.
+#:
+#: ``empty PATH`` deletes PATH if it is an empty folder.
+#:
+#: ``owner SECONDS COMMAND…`` runs COMMAND in the folder to which ``walk`` went, as its owner. As
+#: root it does so only where root alone can change names, up to this folder and in it.
 #:
 #: ``as USER COMMAND…`` runs COMMAND as USER. A process of a user can be taken over by that user: so
 #: it gets neither the batch's lock nor its input and output.
@@ -65,7 +76,8 @@ own_link() {
 }
 folder() (
   made=yes walk "$1" || exit 1
-  chmod "$3" . && chown "$2" .
+  # A mode in numbers alone leaves these two bits of a folder.
+  chmod ug-s . && chmod "$3" . && chown "$2" .
 )
 as() {
   as=$1
@@ -76,12 +88,29 @@ as() {
     setpriv --reuid "$as" --regid "$as" --init-groups "$@"
   fi </dev/null >/dev/null 9>&-
 }
+owner() {
+  seconds=$1
+  shift
+  as=$(stat -c "%u %g" .) || return
+  if [ "${as% *}" != "$(id -u)" ]; then
+    as="setpriv --reuid ${as% *} --regid ${as#* } --clear-groups"
+  elif [ -n "$alone" ] || [ "$(id -u)" != 0 ]; then
+    as=
+  else
+    echo "$(pwd -P) is root's, but others can change it, or the way to it" >&2
+    return 1
+  fi
+  timeout -k 2 "$seconds" $as "$@" </dev/null 9>&-
+}
 gone() {
   for gone; do
     [ -e "${gone%/*}/." ] || continue
     (walk "${gone%/*}" && rm -rf "./${gone##*/}") || return
   done
 }
+empty() (
+  walk "${1%/*}" && rmdir "./${1##*/}"
+) 2>/dev/null
 """
 
 
@@ -97,16 +126,33 @@ def as_user(user: str, command: str) -> str:
     return f"as {shlex.quote(user)} {command}"
 
 
-def as_owner(path: str, script: str, *, seconds: int = 60) -> str:
-    """A shell command that runs ``script`` as the owner of ``path``, for at most ``seconds``. It
-    does nothing when there is no ``path``.
+def become(user: str) -> str:
+    """The start of a simple command that runs as ``user``. It does not get the batch's lock.
 
-    The script's output goes where the command's goes; its standard input is empty, and it does not
-    hold the batch's lock.
+    ``setpriv``, unlike ``runuser``, becomes the command, so a signal reaches the command itself.
+    """
+    name = shlex.quote(user)
+    return f"9>&- setpriv --reuid {name} --regid {name} --init-groups"
+
+
+def become_or_nobody(user: str) -> str:
+    """Shell lines that set ``as`` for ``9>&- $as COMMAND``, which runs as ``user``. Before this
+    user is made, it runs as nobody. A login other than root stays itself."""
+    name = shlex.quote(user)
+    return (
+        f"u=$(id -u {name} 2>/dev/null) && g=$(id -g {name}) && as=--init-groups || "
+        f"{{ u={_NOBODY} g={_NOBODY} as=--clear-groups; }}\n"
+        '[ "$(id -u)" != 0 ] && as= || as="setpriv --reuid $u --regid $g $as"'
+    )
+
+
+def as_owner(folder: str, script: str, *, seconds: int = 60) -> str:
+    """A shell command, after :data:`FUNCTIONS`, that runs ``script`` in ``folder`` as the folder's
+    owner, for at most ``seconds``. It does nothing when there is no ``folder``.
+
+    The script names what is in the folder as ``./NAME``. Its output goes where the command's goes;
+    its standard input is empty, and it does not get the batch's lock.
     """
     q = shlex.quote
-    return (
-        f'o=$(stat -c "%u %g" {q(path)} 2>/dev/null) || o=; [ -z "$o" ] || ( cd /; set -- $o; '
-        '[ "$1" = "$(id -u)" ] && as= || as="setpriv --reuid $1 --regid $2 --clear-groups"; '
-        f"timeout -k 2 {seconds} $as sh -c {q(script)} </dev/null 9>&- )"
-    )
+    run = in_folder(folder, f"owner {seconds} sh -c {q(script)}")
+    return f"[ ! -e {q(folder)} ] && [ ! -L {q(folder)} ] || {run}"

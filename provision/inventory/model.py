@@ -209,6 +209,8 @@ Digest = Annotated[str, Field(pattern=SHA256), AfterValidator(_good_digest)]
 #: A Java or Alluxio size: ``512m``, ``4g``, ``100GB``.
 Size = Annotated[str, Field(pattern=SIZE)]
 Scalar = str | int | float | bool
+#: A value in ``etcd.conf.yml``; some are lists of texts.
+Setting = Scalar | list[str]
 SettingKey = Annotated[str, Field(pattern=SETTING_KEY)]
 PropertyKey = Annotated[str, Field(pattern=PROPERTY_KEY)]
 EtcdVersion = Annotated[str, Field(pattern=ETCD_VERSION)]
@@ -443,7 +445,7 @@ class Member(Model):
     client_port: Port | None = Field(default=None, description="Instead of etcd.client_port.")
     peer_port: Port | None = Field(default=None, description="Instead of etcd.peer_port.")
     data_dir: OwnDir | None = Field(default=None, description="Instead of etcd.data_dir.")
-    settings: dict[SettingKey, Scalar] = Field(
+    settings: dict[SettingKey, Setting] = Field(
         default_factory=dict, description="Added to etcd.settings; the member's own win."
     )
 
@@ -492,7 +494,7 @@ class Etcd(Model):
     backup: EtcdBackup | None = Field(
         default=None, description="Snapshots by timers on the members' hosts; none by default."
     )
-    settings: dict[SettingKey, Scalar] = Field(
+    settings: dict[SettingKey, Setting] = Field(
         default_factory=dict, description="Any other key of etcd.conf.yml, for every member."
     )
     members: dict[Name, Member] = Field(

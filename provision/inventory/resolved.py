@@ -68,7 +68,7 @@ class EtcdMember:
     client_port: int
     peer_port: int
     data_dir: str
-    settings: Mapping[str, model.Scalar]
+    settings: Mapping[str, model.Setting]
     peer_tls: bool
     client_tls: bool
     #: Whether the address is the local end of a forward: then there is no host for a tunnel.
@@ -98,8 +98,8 @@ class EtcdMember:
         """``quota-backend-bytes`` in bytes; None when the inventory turns the quota off."""
         given = self.settings.get("quota-backend-bytes", 0)
         try:
-            count = int(given)
-        except (TypeError, ValueError):
+            count = int(given) if isinstance(given, str | int | float) else 0
+        except ValueError:
             return DEFAULT_QUOTA  # etcd itself refuses to start with such a value
         return None if count < 0 else count or DEFAULT_QUOTA
 

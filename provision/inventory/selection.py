@@ -31,7 +31,8 @@ def choose(roles: Sequence[Role], limit: str = "", batch: str = "") -> tuple[Rol
     """The ``roles`` that ``limit`` names, and of these the share in ``batch``.
 
     ``limit``: names separated by commas, with ranges as in the inventory (``worker[001-020]``),
-    ``*`` and ``?``; empty for all. ``batch``: ``K/N``, the Kth of N equal shares; empty for all.
+    ``*`` and ``?``; empty for all. Names after ``!`` are left out, wherever they stand; with
+    nothing but these, of all. ``batch``: ``K/N``, the Kth of N equal shares; empty for all.
     The N shares are disjoint, together they are everything, and some are empty when N is larger.
     Raises :class:`UsageError`, also when a name or a pattern of ``limit`` matches no role.
     """
@@ -45,14 +46,18 @@ def choose(roles: Sequence[Role], limit: str = "", batch: str = "") -> tuple[Rol
 def _limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
     names = {role.name: None for role in roles}
     wanted: set[str] = set()
+    unwanted: set[str] = set()
     nobody: list[str] = []
-    for pattern in _patterns(limit):
+    patterns = list(_patterns(limit))
+    if patterns and all(out for out, _ in patterns):
+        wanted.update(names)
+    for out, pattern in patterns:
         if "*" in pattern or "?" in pattern:
             matches = re.compile(_expression(pattern)).fullmatch
             found = [name for name in names if matches(name)]
         else:
             found = [pattern] if pattern in names else []
-        wanted.update(found)
+        (unwanted if out else wanted).update(found)
         if not found:
             nobody.append(pattern)
     if nobody:
@@ -60,17 +65,22 @@ def _limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
             f"--limit: there is no {_listed(nobody)}; the names are {_listed(names)}",
             id="name-unknown",
         )
+    wanted -= unwanted
     if not wanted:
         raise UsageError(f"--limit selects nothing: {limit!r}", id="name-unknown")
     return tuple(role for role in roles if role.name in wanted)
 
 
-def _patterns(limit: str) -> Iterator[str]:
+def _patterns(limit: str) -> Iterator[tuple[bool, str]]:
+    """Whether its names are left out, and each pattern."""
     for part in _COMMA.split(limit):
-        if not part.strip():
+        pattern = part.strip()
+        out = pattern.startswith("!")
+        pattern = pattern.removeprefix("!").strip() if out else pattern
+        if not pattern:
             continue
         try:
-            yield from expand(part.strip())
+            yield from ((out, one) for one in expand(pattern))
         except RangeError as error:
             raise UsageError(f"--limit: {error}", id="option-invalid") from error
 

@@ -43,6 +43,9 @@ SYSTEM_TREES = (
     *(f"/etc/{name}" for name in _ETC),
     *(f"/var/lib/{name}" for name in _VAR_LIB),
 )
+#: Folders that systemd-tmpfiles empties while a service runs (tmpfiles.d(5)); a service with
+#: PrivateTmp has others in their place (systemd.exec(5)).
+_EMPTIED = ("/tmp", "/var/tmp")
 #: A tmpfs for programs. A page store in memory is a choice that operators make.
 _EXCEPT = ("/dev/shm",)
 #: Folders with keys that let somebody log in, at any place.
@@ -57,6 +60,9 @@ def refusal(path: str) -> str:
         return f"{path!r} belongs to the system; give a folder of its own below it"
     if _KEYS.search(path):
         return f"{path!r} is for the keys of a login; give a folder that only this service uses"
+    for tree in _EMPTIED:
+        if _is_in(path, tree):
+            return f"{path!r} is in {tree}, which the system empties; give another folder"
     for tree in SYSTEM_TREES:
         if _is_in(path, tree) and not any(_is_in(path, other) for other in _EXCEPT):
             return f"{path!r} is in {tree}, which belongs to the system; give another folder"

@@ -9,13 +9,11 @@ from typing import TypeVar
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker import state
-from provision.engine.guards import Guard
 from provision.engine.plan import HostChanges, Plan, Step
-from provision.errors import PreflightFailed, Problem, ProvisionError
-from provision.etcd.cluster import health
+from provision.errors import Problem, ProvisionError
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
-from provision.host import former_owner, gather, tool_version, unit_changes
+from provision.host import former_owner, gather, safely, tool_version, unit_changes
 from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe, merged
@@ -32,6 +30,8 @@ from provision.inventory.resolved import (
     Machine,
 )
 from provision.plans.etcd import before_3_6
+from provision.plans.etcd.state import other_clusters
+from provision.plans.etcd.state.other_clusters import Harm
 from provision.ssh.session import Fleet
 from provision.text import number, size
 
@@ -116,8 +116,10 @@ def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
     return f": {', '.join(each)}" if each else ""
 
 
-#: The option that says that no other cluster needs an etcd that cannot be asked.
-UNKNOWN = "--other-clusters-unknown"
+def harm(inventory: Inventory) -> Harm:
+    """What the end of etcd does to other clusters: nobody agrees to it for live workers."""
+    word = f"{other_clusters.UNKNOWN} {inventory.cluster}"
+    return Harm("in this etcd", "stop them first", word=word)
 
 
 def others(inventory: Inventory, etcd: Etcd, agreed: bool = False) -> tuple[Problem, ...]:
@@ -127,87 +129,15 @@ def others(inventory: Inventory, etcd: Etcd, agreed: bool = False) -> tuple[Prob
     also when this cannot be found out, unless the operator has ``agreed``. Without a quorum, the
     members are asked one by one for what they know.
     """
-    notes = _others(inventory, etcd, agreed)
-    etcd.learned.passed.add(Guard.OTHER_CLUSTERS)
-    return notes
-
-
-def _others(inventory: Inventory, etcd: Etcd, agreed: bool) -> tuple[Problem, ...]:
-    from provision.alluxio.membership import clusters
-
+    if not etcd.cluster.external:
+        found = other_clusters.look(inventory, etcd)
+        return other_clusters.require(etcd, found, harm(inventory), agreed=agreed)
     try:
-        look = clusters.look(inventory, etcd)
-    except ProvisionError as error:
-        if etcd.cluster.external:
-            return ()  # that etcd is not destroyed
-        return _by_members(inventory, etcd, "etcd serves no reads with a quorum", error, agreed)
-    seen = look.clusters
-    if etcd.cluster.external:
-        kept = next(c.authorized for c in seen if c.inventory == clusters.OURS)
-        what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
-        return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()
-    found = [
-        Problem(
-            f"cluster {c.name}",
-            f"has {c.live} live workers in this etcd",
-            "stop them first",
-            id="other-clusters-live",
-        )
-        for c in seen
-        if c.live and c.inventory != clusters.OURS
-    ]
-    if found:
-        raise PreflightFailed("other clusters use this etcd", found, id="other-clusters-live")
-    if health.observe(etcd).parted:
-        parted = "the members form more than one cluster"
-        return _by_members(
-            inventory, etcd, parted, ProvisionError(parted, id="etcd-clusters-differ"), agreed
-        )
-    if not look.complete:
-        why = "the login may read the keys of this cluster only, not which other clusters there are"
-        return _not_known(inventory, [], why, agreed)
-    return ()
-
-
-def _by_members(
-    inventory: Inventory, etcd: Etcd, state: str, error: ProvisionError, agreed: bool
-) -> tuple[Problem, ...]:
-    """As :func:`others`, when no linearizable read tells, because of ``error``."""
-    from provision.alluxio.membership import clusters
-
-    local = clusters.look_locally(inventory, etcd)
-    if not local.asked:
-        problems = local.problems or tuple(error.problems)
-        return _not_known(inventory, problems, "no member could be asked for them", agreed)
-    by = ", ".join(local.asked)
-    if local.live:
-        listed = ", ".join(f"{name} ({count} live workers)" for name, count in local.live.items())
-        why = f"{state}, and by the data of {by} there are other clusters: {listed}"
-        return _not_known(inventory, local.problems, why, agreed)
-    if len(local.asked) < etcd.cluster.quorum:
-        # Members that were cut off do not know clusters that came later.
-        why = f"{state}, and only {by} could be asked: less than a majority of the members"
-        return _not_known(inventory, local.problems, why, agreed)
-    what = f"{state}; by the data of {by} no other cluster has live workers"
-    return (Problem("etcd", what, "", "warning", id="other-clusters-unknown"),)
-
-
-def _not_known(
-    inventory: Inventory, problems: Sequence[Problem], why: str, agreed: bool
-) -> tuple[Problem, ...]:
-    """A warning when the operator has ``agreed``. Otherwise it raises :class:`PreflightFailed`."""
-    if agreed:
-        what = f"other clusters are not looked for ({UNKNOWN}): {why}"
-        return (Problem("etcd", what, "", "warning", id="other-clusters-unknown"),)
-    remedy = (
-        "start the members, or give etcd.auth.root_password; if no other cluster needs this etcd: "
-        f"invoke destroy {UNKNOWN} {inventory.cluster}"
-    )
-    raise PreflightFailed(
-        "it is not known whether other clusters use this etcd",
-        [*problems, Problem("etcd", why, remedy, id="other-clusters-unknown")],
-        id="other-clusters-unknown",
-    )
+        kept = other_clusters.ask(inventory, etcd).own
+    except ProvisionError:
+        return ()  # that etcd is not destroyed
+    what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
+    return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()
 
 
 def deletes_etcd(plan: Plan) -> bool:
@@ -298,17 +228,21 @@ def _etcd(
         f"disable {backup_timer.UNIT}", f"systemctl disable -q --now {backup_timer.UNIT}"
     )
     first = (stop_timer,) if backup_timer.TIMER_PATH in f.paths else ()
-    data = shlex.quote(member.data_dir)
     # A killed restore leaves its side folder and its upload.
-    aside = f"{data}/member.* {data}/restoring-* {data}/restore-*.db*"
-    kept = Change(f"delete what was kept aside in {member.data_dir}", f"rm -rf {aside}")
+    aside = "rm -rf ./member.* ./restoring-* ./restore-*.db*"
+    kept = Change(
+        f"delete what was kept aside in {member.data_dir}",
+        _if_there(member.data_dir, aside),
+    )
     # A first deploy that was killed between its first file and its unit belongs to this cluster.
     begun = has_header((f.text(layout.config_file(cluster)) or "").encode(), cluster.name)
     waiting: tuple[Change, ...] = ()
     if owner(f, layout.UNIT_PATH) is None and not begun and layout.pki_dir(cluster) in f.paths:
         # The keys come from an export-csrs before any deploy-etcd.
         pki = shlex.quote(layout.pki_dir(cluster))
-        keys = f"rm -f {pki}/*.key.new; rmdir {pki} {shlex.quote(cluster.config_dir)} || :"
+        keys = f"rm -f {pki}/*.key.new\n" + "\n".join(
+            map(former_owner.removed, (layout.pki_dir(cluster), cluster.config_dir))
+        )
         waiting = (Change(f"delete the keys that wait in {layout.pki_dir(cluster)}", keys),)
     removal = _removal(
         f,
@@ -347,8 +281,20 @@ def _worker(
 
 def _logs(alluxio: AlluxioCluster) -> Change:
     # Folders in it are deleted, too: `info nodes` makes one.
-    find = f"find {shlex.quote(alluxio.log_dir)} -xdev -mindepth 1 -user {alluxio.user} -delete"
-    return Change(f"delete the logs in {alluxio.log_dir}", f"{find} 2>/dev/null || :")
+    logs = delete_logs(alluxio.log_dir, alluxio.user)
+    return Change(f"delete the logs in {alluxio.log_dir}", logs)
+
+
+def delete_logs(folder: str, user: str) -> str:
+    """A shell command, after :data:`safely.FUNCTIONS`, that deletes everything of ``user`` in
+    ``folder``."""
+    find = f"find . -xdev -mindepth 1 -user {shlex.quote(user)} -delete 2>/dev/null || :"
+    return _if_there(folder, find)
+
+
+def _if_there(folder: str, commands: str) -> str:
+    """A shell command that runs ``commands`` in ``folder``, if it is there."""
+    return f"[ ! -d {shlex.quote(folder)} ] || {safely.in_folder(folder, commands)}"
 
 
 def _master_paths(alluxio: AlluxioCluster) -> list[str]:
@@ -474,7 +420,8 @@ def forget_version(removal: tuple[Change, ...], unit_path: str) -> tuple[Change,
     if not removal:
         return removal
     *first, last = removal
-    forget = tool_version.forget(path for path in UNIT_PATHS if path != unit_path)
+    others = [path for path in UNIT_PATHS if path != unit_path]
+    forget = f"{former_owner.give_back_rest(others)}\n{tool_version.forget(others)}"
     # Before the unit file goes: while it is there, a killed run can be run again.
     return (*first, replace(last, script=f"{forget}\n{last.script}"))
 
@@ -505,11 +452,13 @@ def _in_use(path: str, facts: HostFacts, cluster: str, jdk: bool) -> bool:
 
 
 def _listing(cluster: str, folders: Sequence[str]) -> dict[str, str]:
-    """The commands of a probe that print each release, in each of ``folders``, that ``cluster`` or
-    an earlier version of this tool has unpacked, and what a killed upload has left."""
+    """The commands of a probe that print something for each of ``folders`` with a release that
+    ``cluster`` or an earlier version of this tool has unpacked, or with what a killed upload has
+    left. No name is printed: it may be anything."""
     return {
-        _label(path): _each_release(path, cluster, nameless=True, do='echo "$d"')
-        + f"\nls -A {shlex.quote(path)} 2>/dev/null | grep -v '^[^.]'\n"
+        _label(path): _each_release(path, cluster, nameless=True, do="echo release")
+        + f"\n[ -z \"$(find {shlex.quote(f'{path}/')} -mindepth 1 -maxdepth 1 -name '.*' "
+        '2>/dev/null | head -c 1)" ] || echo begun\n'
         f'[ -n "$(ls -A {shlex.quote(path)} 2>/dev/null)" ] || echo empty'
         for path in folders
     }
@@ -543,7 +492,7 @@ def delete_releases(path: str, cluster: str = "", *, nameless: bool = True) -> C
         f"delete the releases in {path}",
         f"{begun}{loop}\n"
         f'for d in {folder}/*; do [ ! -L "$d" ] || [ -e "$d" ] || rm -f "$d"; done\n'
-        f"rmdir {folder} 2>/dev/null || :",
+        f"{former_owner.removed(path)}",
     )
 
 

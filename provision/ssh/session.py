@@ -3,6 +3,7 @@
 A *round trip* is one remote command: one channel is opened, gets its input, and is read to its end.
 Everything that the tool does on a host is a POSIX shell script, sent on standard input. So no
 secret is on a command line, and a script that arrives cut short runs nothing (see :func:`whole`).
+The login shell, root, the environment and the marks of an answer are :mod:`provision.ssh.remote`'s.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import IO, TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from provision import bounds
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.passwords import Passwords
+from provision.ssh.remote import Answer, Marks, command_line, own_errors, refusal
 from provision.text import printable, size
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ LIBRARY = "paramiko"
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 DEFAULT_TIMEOUT = 120.0
+#: Connections to one host. With MaxSessions 1 each has one command: the run lock, a scratch member,
+#: and what is done beside them.
+MOST_CONNECTIONS = 4
 #: With more machines than this, a connection is closed after the look at its machine: it takes
 #: memory, a thread and a file descriptor, and most machines of a large fleet need no second round
 #: trip.
@@ -52,10 +57,6 @@ MAX_GREETING = 4096
 LOOK = 1.0
 #: A multiple of a machine's connect_timeout: after the login, a host may be silent for so long.
 PATIENCE = 3
-#: The exit code of a command (see :func:`as_root`) when sudo does not take the password.
-SUDO_REFUSED = 177
-_INPUT_BEGINS = "-- the input of the command begins --"
-_REFUSED = "-- sudo did not accept the password --"
 
 
 class Unreachable(PreflightFailed):
@@ -113,6 +114,8 @@ class RoundTrip:
     received: int
     #: The command's exit code; None while the command runs on.
     code: int | None = None
+    #: What the login shell has printed beside the answer.
+    noise: str = ""
 
 
 @dataclass(slots=True)
@@ -136,31 +139,6 @@ class Stats:
         for call in self.calls:
             counts[call.host] = counts.get(call.host, 0) + 1
         return counts
-
-
-def as_root(command: str, password: bool = False, known_good: bool = False) -> str:
-    """A command line that runs ``command`` as root, with sudo for a login other than root.
-
-    With ``password``, standard input begins with sudo's password and a line end. sudo may not need
-    the password (a NOPASSWD rule, or a login a moment ago). After a wrong password, sudo would take
-    the next lines as further attempts. So the password is first tried alone, unless it is
-    ``known_good``, and the part that sudo leaves unread is dropped before ``command`` reads. Only
-    the shell and sudo see the password; no process has it among its arguments.
-    """
-    if not password:
-        return f'if [ "$(id -u)" = 0 ]; then exec {command}; else exec sudo -n {command}; fi'
-    begin = shlex.quote(_INPUT_BEGINS)
-    skip = f'while IFS= read -r l && [ "$l" != {begin} ]; do :; done; exec {command}'
-    attempt = (
-        f"printf '%s\\n' \"$p\" | sudo -S -p '' sh -c : >/dev/null || "
-        f"{{ echo {shlex.quote(_REFUSED)} >&2; exit {SUDO_REFUSED}; }}; "
-    )
-    return (
-        f'IFS= read -r p; if [ "$(id -u)" = 0 ]; then p=; exec {command}; fi; '
-        f"{'' if known_good else attempt}"
-        f"{{ printf '%s\\n' \"$p\" {begin}; p=; exec cat; }} | "
-        f"sudo -S -p '' sh -c {shlex.quote(skip)}"
-    )
 
 
 def whole(script: str) -> str:
@@ -187,10 +165,11 @@ class Session:
         self._stats = stats
         self._connect = connect
         self._passwords = passwords or Passwords()
-        self._sudo_works = False
         self._refused: Unreachable | None = None
         self._patience = PATIENCE * machine.connect_timeout
         self._connection: Connection | None = None
+        #: For commands that the first connection has no session for.
+        self._more: list[Connection] = []
         self._opening = threading.Lock()
         self._ended = False
         self._lasting = False
@@ -257,11 +236,12 @@ class Session:
         most: int = 0,
     ) -> Result:
         started = time.monotonic()
-        flow = bounds.Flow()
+        flow, marks = bounds.Flow(), Marks()
+        answer = Answer(marks)
         try:
             channel = self._channel(timeout)
             with contextlib.closing(channel):
-                password = self._begin(channel, command)
+                password = self._begin(channel, command, marks)
                 # When a command ends early (no sudo, full disk), writing to it fails. This is no
                 # error here: its exit code and stderr give the reason.
                 with contextlib.suppress(BrokenPipeError, _Closed):
@@ -271,23 +251,30 @@ class Session:
                         if on_bytes is not None:
                             on_bytes(len(chunk))
                     channel.shutdown_write()
-                received = _pour(channel, sink, timeout, most) if sink is not None else 0
+                received = 0
+                if sink is not None:
+                    received = _pour(channel, sink, timeout, most, answer)
                 deadline = time.monotonic() + timeout
-                out = _drain(channel, channel.recv, deadline, time.monotonic() + first)
+                out = _drain(channel, channel.recv, deadline, time.monotonic() + first, answer)
                 err = _drain(channel, channel.recv_stderr, deadline)
                 if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
                     raise TimeoutError
                 code = channel.exit_status
-            if code == -1:
+            if code == -1 or (answer.begun and not answer.ended):
                 raise EOFError("the connection was closed before the command ended")
         except (OSError, EOFError, _ssh_error()) as error:
             self.close()
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
         received += len(out) + len(err)
-        self._stats.add(RoundTrip(self.machine.host, what, seconds, flow.count, received, code))
-        self._judge_sudo(code, err, what)
-        return Result(code, out.decode(errors="replace"), err.decode(errors="replace"), seconds)
+        noise = printable(answer.before, 300)
+        self._stats.add(
+            RoundTrip(self.machine.host, what, seconds, flow.count, received, code, noise)
+        )
+        if not answer.begun:
+            self._refuse(answer, err, marks, what, password=bool(password))
+        errors = own_errors(err, marks).decode(errors="replace")
+        return Result(code, out.decode(errors="replace"), errors, seconds)
 
     def hold(self, script: str, what: str, *, timeout: float = DEFAULT_TIMEOUT) -> Held:
         """Start a command that runs until the returned handle, or this process, ends.
@@ -296,26 +283,34 @@ class Session:
         Its first line must come within ``timeout`` seconds.
         """
         started = time.monotonic()
+        marks = Marks()
+        answer = Answer(marks, end=False)
         try:
             self._last()
             channel = self._channel(timeout)
-            if password := self._begin(channel, f"sh -c {shlex.quote(script)}"):
+            if password := self._begin(channel, f"sh -c {shlex.quote(script)}", marks):
                 channel.sendall(password)
             greeting = bytearray()
-            while len(greeting) < MAX_GREETING and not greeting.endswith(b"\n"):
+            while len(greeting) < MAX_GREETING and b"\n" not in greeting:
                 if time.monotonic() > started + timeout:
                     raise TimeoutError
-                if not (data := channel.recv(1)):
+                if not (data := channel.recv(MAX_GREETING)):
                     break
-                greeting += data
+                greeting += answer.feed(data)
+            err = b""
+            if not answer.begun:
+                err = _drain(channel, channel.recv_stderr, started + timeout)
         except (OSError, EOFError, _ssh_error()) as error:
             self.close()
             raise self._unreachable(error, what) from error
         seconds = time.monotonic() - started
-        self._stats.add(RoundTrip(self.machine.host, what, seconds, len(script), len(greeting)))
-        if not greeting and channel.exit_status_ready():
-            self._judge_sudo(channel.exit_status, channel.recv_stderr(MAX_GREETING), what)
-        return Held(channel, greeting.decode(errors="replace").rstrip("\n"))
+        noise = printable(answer.before, 300)
+        self._stats.add(
+            RoundTrip(self.machine.host, what, seconds, len(script), len(greeting), noise=noise)
+        )
+        if not answer.begun:
+            self._refuse(answer, err, marks, what, password=bool(password))
+        return Held(channel, greeting.partition(b"\n")[0].decode(errors="replace"))
 
     def open_tcp(self, address: str, port: int, timeout: float) -> Stream:
         """A TCP stream from this host to ``address:port``, through the SSH connection.
@@ -350,20 +345,20 @@ class Session:
                 self.close()
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        with contextlib.suppress(Exception):  # this wakes the thread that waits for the host
-            connection.transport.sock.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(Exception):
-            connection.close()
+        first, self._connection = self._connection, None
+        more, self._more = self._more, []
+        for connection in more if first is None else [first, *more]:
+            with contextlib.suppress(Exception):  # this wakes the thread that waits for the host
+                connection.transport.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(Exception):
+                connection.close()
 
     def _last(self) -> None:
         with self._opening:
             self._lasting = True
 
-    def _begin(self, channel: paramiko.Channel, command: str) -> bytes:
-        """Start ``command`` as root; returns the text that must come first on its standard input.
+    def _begin(self, channel: paramiko.Channel, command: str, marks: Marks) -> bytes:
+        """Start ``command`` as root; returns the text that must come first on standard input.
 
         A password that sudo refused is not tried again: hosts lock a login after wrong passwords.
         """
@@ -372,7 +367,8 @@ class Session:
         password = self._passwords.sudo(self.machine)
         with self._answering():
             # Callers quote what they put into a command.
-            channel.exec_command(as_root(command, password is not None, self._sudo_works))  # nosec
+            line = command_line(command, marks, password=password is not None)
+            channel.exec_command(line)  # nosec
         return b"" if password is None else f"{password}\n".encode()
 
     @contextlib.contextmanager
@@ -397,25 +393,53 @@ class Session:
         finally:
             timer.cancel()
 
-    def _judge_sudo(self, code: int, stderr: bytes, what: str) -> None:
-        if code == SUDO_REFUSED and _REFUSED.encode() in stderr:
-            where = f"{self.machine.host} ({self.machine.where})"
-            said = "sudo did not accept the password"
-            remedy = "check ssh.sudo_password, and what sudo allows this login"
-            self._refused = Unreachable(
-                f"{where}: {said}",
-                [Problem(where, f"{what}: {said}", remedy, id="root-needed")],
-                id="root-needed",
-            )
-            raise self._refused
-        self._sudo_works = True
+    def _refuse(
+        self, answer: Answer, stderr: bytes, marks: Marks, what: str, *, password: bool
+    ) -> NoReturn:
+        """Raise :class:`Unreachable`: the login shell, or sudo, did not run the command."""
+        where = f"{self.machine.host} ({self.machine.where})"
+        problem = refusal(answer, stderr, marks, where, password=password)
+        error = Unreachable(
+            f"{where}: {problem.what}",
+            [replace(problem, what=f"{what}: {problem.what}")],
+            id=problem.id or "root-needed",
+        )
+        if password and error.id == "root-needed":
+            self._refused = error
+        raise error
 
     def _channel(self, timeout: float) -> paramiko.Channel:
-        from provision.ssh.connect import opened_session
+        """A channel for one command, on a further connection when the first has no session left:
+        sshd allows only MaxSessions of them, and the run lock holds one (sshd_config(5))."""
+        from provision.ssh.connect import Refused, opened_session
 
-        channel = opened_session(self._transport(), timeout)
-        channel.settimeout(timeout)
-        return channel
+        refused: Refused | None = None
+        for transport in self._transports():
+            try:
+                channel = opened_session(transport, timeout)
+            except Refused as error:
+                refused = refused or error
+                continue
+            channel.settimeout(timeout)
+            return channel
+        raise refused or EOFError("the run has ended")
+
+    def _transports(self) -> Iterator[paramiko.Transport]:
+        """The connections that may have a session left; the last one is new, and has no other."""
+        yield self._transport()
+        for connection in list(self._more):
+            if connection.is_connected:
+                yield connection.transport
+        if len(self._more) >= MOST_CONNECTIONS - 1:
+            return
+        connection = self._connect(self.machine)
+        with self._opening:
+            self._more = [c for c in self._more if c.is_connected]
+            if self._ended or self._connection is None:
+                connection.close()
+                return
+            self._more.append(connection)
+        yield connection.transport
 
     def _transport(self) -> paramiko.Transport:
         with self._opening:
@@ -658,8 +682,10 @@ def _send(channel: paramiko.Channel, data: bytes, flow: bounds.Flow) -> None:
         raise _Closed from error
 
 
-def _pour(channel: paramiko.Channel, into: IO[bytes], timeout: float, most: int) -> int:
-    """Copy a stream up to its end into a file. Returns the number of bytes.
+def _pour(
+    channel: paramiko.Channel, into: IO[bytes], timeout: float, most: int, answer: Answer
+) -> int:
+    """Copy an answer up to its end into a file. Returns the number of bytes.
 
     Raises ``TimeoutError`` after a silence of ``timeout`` seconds, and when the stream drips;
     ``OSError`` after ``most`` bytes; and :class:`LocalFailure` when the file cannot be written.
@@ -672,8 +698,9 @@ def _pour(channel: paramiko.Channel, into: IO[bytes], timeout: float, most: int)
             raise TimeoutError
         if flow.count > most or _unread(channel) > bounds.HOST_UNREAD:
             raise OSError(f"the host sent more than {size(most)}")
+        part = answer.feed(data)
         try:
-            into.write(data)
+            into.write(part)
         except OSError as error:
             raise LocalFailure(error) from error
     return flow.count
@@ -690,16 +717,18 @@ def _drain(
     receive: Callable[[int], bytes],
     deadline: float,
     first: float = math.inf,
+    answer: Answer | None = None,
 ) -> bytes:
-    """The whole stream up to its end.
+    """The whole stream up to its end, or only the ``answer`` in it.
 
     Raises ``TimeoutError`` after ``deadline``, and after ``first`` when no byte has come (both in
     monotonic seconds); ``OSError`` when the host sends more than :data:`bounds.HOST_OUTPUT`, on
     this stream or on the other one.
     """
-    into = bytearray()
+    into, count = bytearray(), 0
     while True:
-        left = (deadline if into else min(deadline, first)) - time.monotonic()
+        waits = not (into if answer is None else answer.any)
+        left = (min(deadline, first) if waits else deadline) - time.monotonic()
         if left <= 0:
             raise TimeoutError
         # While this stream is silent, the other one may be flooded.
@@ -710,8 +739,10 @@ def _drain(
             data = None
         if data == b"":
             return bytes(into)
-        into += data or b""
-        if len(into) > bounds.HOST_OUTPUT or _unread(channel) > 2 * bounds.HOST_OUTPUT:
+        if data is not None:
+            count += len(data)
+            into += data if answer is None else answer.feed(data)
+        if count > bounds.HOST_OUTPUT or _unread(channel) > 2 * bounds.HOST_OUTPUT:
             raise OSError(f"the host sent more than {bounds.HOST_OUTPUT >> 20} MiB")
 
 

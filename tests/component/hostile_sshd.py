@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL
 
 from provision.inventory.resolved import Machine
+from provision.ssh.remote import Marks
 from provision.ssh.session import Fleet, Session
 
 
@@ -27,6 +29,8 @@ class Behaviour(paramiko.ServerInterface):
         self.takes_keys = True
         self.sessions = self.forwards = 0
         self.command: Callable[[paramiko.Channel], None] = lambda channel: None
+        self.marked = True
+        self.marks = Marks()
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -44,11 +48,16 @@ class Behaviour(paramiko.ServerInterface):
         return self.forwards
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        token = re.search(rb"--([0-9a-f]{16})-login--", command)
+        self.marks = Marks(token[1].decode() if token else "")
         threading.Thread(target=self._run, args=(channel,), daemon=True).start()
         return True
 
     def _run(self, channel: paramiko.Channel) -> None:
         with contextlib.suppress(Exception):
+            if self.marked:
+                channel.sendall(self.marks.login + self.marks.begin)
+                channel.sendall_stderr(self.marks.login + self.marks.begin)
             self.command(channel)
 
 

@@ -39,7 +39,7 @@ def test_an_honest_one(sshd: Sshd, behaviour: Behaviour) -> None:
     def command(channel: paramiko.Channel) -> None:
         while channel.recv(1024):  # the script, which comes when the command has been accepted
             pass
-        channel.sendall(b"hello\n")
+        channel.sendall(b"hello\n" + behaviour.marks.end)
         channel.sendall_stderr(b"and\n")
         channel.send_exit_status(0)
         channel.close()
@@ -48,6 +48,32 @@ def test_an_honest_one(sshd: Sshd, behaviour: Behaviour) -> None:
     with session(sshd) as client:
         result = client.run("echo", "echo")
     assert (result.stdout, result.stderr, result.code) == ("hello\n", "and\n", 0)
+
+
+def test_an_answer_without_its_end(sshd: Sshd, behaviour: Behaviour) -> None:
+    def command(channel: paramiko.Channel) -> None:
+        while channel.recv(1024):
+            pass
+        channel.sendall(b"hel")
+        channel.send_exit_status(0)
+        channel.close()
+
+    behaviour.command = command
+    with session(sshd) as client:
+        problem, _ = refused(lambda: client.run("echo hello", "look"))
+    assert problem.what == "look: the connection was closed before the command ended"
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_login_shell_that_prints_without_end(
+    sshd: Sshd, behaviour: Behaviour, held: bool
+) -> None:
+    behaviour.marked = False
+    behaviour.command = lambda channel: flood(channel, stderr=False)
+    with session(sshd) as client:
+        problem, _ = refused(lambda: client.hold("cat", "look") if held else look(client))
+    said = "look: SSH failed: the login shell prints much, and does not run the command"
+    assert problem.what == said
 
 
 def test_one_that_hangs_in_the_login_has_not_refused_it(sshd: Sshd, behaviour: Behaviour) -> None:

@@ -220,7 +220,7 @@ def test_what_is_not_installed_is_said_and_is_no_failure_of_info_nodes(lab: Lab)
     assert seen["alluxio"]["info_nodes"]["error"] == "Alluxio is not installed yet"
     assert [p for p in seen["problems"] if p["id"] == "info-nodes-failed"] == []
     table = lab.invoke("check-nodes", declared).expect(1, "NOT_INSTALLED", "not installed yet")
-    assert "runuser" not in table.text
+    assert "setpriv" not in table.text
 
 
 def test_a_port_of_another_process_is_not_ready(lab: Lab) -> None:

@@ -99,7 +99,9 @@ OTHER = f"{FOREIGN}[Unit]\nX-Alluxio-Provision-Cluster=Other"
 CASES = {
     "a wrong sha256": Case("but the inventory says 0000", etcd={"source": {"sha256": "0" * 64}}),
     "nobody there": Case(f"{NET}.250 (", member={"host": NOBODY, "ssh": {"connect_timeout": 1.5}}),
-    "no sudo": Case("no root: sudo: ", login_without_sudo, member={"ssh": {"user": "plain"}}),
+    "no sudo": Case(
+        "no root: sudo asks for", login_without_sudo, member={"ssh": {"user": "plain"}}
+    ),
     "no login": Case("login refused", member={"ssh": {"user": "nobody"}}),
     "the client port taken": Case(
         "port 2379 is taken by perl (pid ", lambda host: listener(host, 2379)

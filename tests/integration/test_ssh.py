@@ -288,6 +288,102 @@ class TestSudo:
         assert says in done.stderr
 
 
+#: What hosts of others have: a shell that greets, an environment for everybody, a sudo that keeps
+#: it and has no path of its own.
+HABITS = r"""
+usermod -s /bin/bash op
+printf '%s\n' 'echo "Welcome to $(hostname)"' 'echo "sudo: a password is required" >&2' >~op/.bashrc
+cp -p /etc/environment /etc/environment.kept 2>/dev/null || : >/etc/environment.kept
+cat >/etc/environment <<'END'
+PATH=/usr/bin:/bin
+LANG=de_DE.UTF-8
+LC_ALL=de_DE.UTF-8
+ETCDCTL_ENDPOINTS=http://127.0.0.1:1
+ETCDCTL_USER=nobody:x
+ETCD_NAME=other
+JAVA_TOOL_OPTIONS=-Dnothing=1
+http_proxy=http://127.0.0.1:1
+END
+echo 'Defaults:op !secure_path, !env_reset' >>/etc/sudoers.d/op"""
+NO_HABITS = r"""
+usermod -s /bin/sh op
+rm -f ~op/.bashrc
+mv /etc/environment.kept /etc/environment
+sed -i '/!secure_path/d; /requiretty/d' /etc/sudoers.d/op"""
+
+
+@pytest.fixture
+def habits(lab: Lab, site: Site) -> Iterator[list[Host]]:
+    hosts = list(lab.hosts.values())
+    lab.on(hosts, HABITS)
+    try:
+        yield hosts
+    finally:
+        lab.on(hosts, NO_HABITS)
+
+
+class TestHabits:
+    def test_a_cluster_comes_up_all_the_same(
+        self, lab: Lab, site: Site, habits: list[Host]
+    ) -> None:
+        inventory = by_ipv4(lab, site)
+        lab.invoke("deploy-etcd", inventory, env=site.env).expect(0)
+        lab.invoke("start-workers", inventory, env=site.env).expect(0)
+        again = lab.invoke("deploy-etcd", inventory, "-v", env=site.env)
+        again.expect(0, "0 changed", "its login shell prints: Welcome to etcd0")
+        lab.invoke("check-nodes", inventory, env=site.env).expect(0)
+        saved = site.folder / "saved.db"
+        lab.invoke("backup-etcd", inventory, "--to", str(saved), env=site.env).expect(0)
+        lab.invoke("destroy", inventory, "--yes-delete", lab.name, env=site.env).expect(0)
+        assert lab.left_over() == {}
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ("echo 'Defaults:op requiretty' >>/etc/sudoers.d/op", "(requiretty)"),
+            ("usermod -s /usr/sbin/nologin op", "its login shell runs no command: This account"),
+        ],
+    )
+    def test_one_that_lets_nobody_work_says_so(
+        self, lab: Lab, site: Site, habits: list[Host], change: str, says: str
+    ) -> None:
+        lab.on(lab.etcd, change)
+        lab.invoke("deploy-etcd", by_ipv4(lab, site), env=site.env).expect(3, says)
+
+
+@contextmanager
+def hardened(lab: Lab, site: Site, options: str) -> Iterator[Path]:
+    """One more sshd on every host, with ``options``; the inventory that uses it."""
+    hosts, port, unit = list(lab.hosts.values()), PORT + 1, "alxp-test-hardened.service"
+    lab.on(
+        hosts,
+        f"""systemd-run -q --collect --unit={unit} /usr/sbin/sshd -D -p {port} -o PidFile=none \\
+          -o HostKey=/etc/ssh/ssh_host_ed25519_key {options}
+        until ss -Htln 'sport = :{port}' | grep -q .; do sleep 0.05; done""",
+    )
+    keys = lab.on(hosts, "cut -d ' ' -f 1-2 /etc/ssh/ssh_host_ed25519_key.pub")
+    known = site.folder / "hardened"
+    lines = [f"[{h.address}]:{port} {k.strip()}\n" for h, k in zip(hosts, keys, strict=True)]
+    known.write_text("".join(lines))
+    try:
+        yield by_ipv4(lab, site, port=port, known_hosts=str(known))
+    finally:
+        lab.on(hosts, f"systemctl stop {unit}")
+
+
+class TestHardened:
+    @pytest.mark.parametrize("sessions", [1, 2])
+    def test_few_sessions_on_a_connection(self, lab: Lab, site: Site, sessions: int) -> None:
+        """The run lock holds one of them, a scratch member another."""
+        with hardened(lab, site, f"-o MaxSessions={sessions}") as inventory:
+            lab.invoke("deploy-etcd", inventory, env=site.env).expect(0)
+            lab.invoke("start-workers", inventory, env=site.env).expect(0)
+            saved = site.folder / f"saved-{sessions}"
+            lab.invoke("backup-etcd", inventory, "--to", str(saved), env=site.env).expect(0)
+            lab.invoke("destroy", inventory, "--yes-delete", lab.name, env=site.env).expect(0)
+        assert lab.left_over() == {}
+
+
 @contextmanager
 def agent(*keys: Path, passphrase: str = "") -> Iterator[dict[str, str]]:
     """An ssh-agent with ``keys``; the environment that leads to it."""

@@ -204,6 +204,25 @@ def test_decommissioned(lab: Lab) -> None:
     assert worker_id(other) == mine
 
 
+@pytest.mark.parametrize("moment", ["stop worker1 permanently", "worker1: ok", "out of etcd"])
+def test_a_decommission_that_was_killed_is_gone_on_with(lab: Lab, moment: str) -> None:
+    other = lab.workers[1]
+    mine = worker_id(other)
+    run = lab.start("decommission-worker", None, "worker1", "--verbose")
+    run.wait_for(moment)
+    run.kill()
+    lab.on(lab.workers, "flock -w 5 /run/alluxio-provision/run.lock true")
+    lab.invoke("decommission-worker", None, "worker1").expect(0)
+    assert other.show(UNIT, "ActiveState", "UnitFileState") == {
+        "ActiveState": "inactive",
+        "UnitFileState": "disabled",
+    }
+    assert states(lab) == {"worker0": "LIVE", "worker1": "UNREGISTERED"}
+    lab.invoke("decommission-worker", None, "worker1").expect(0, "0 changed")
+    lab.invoke("start-workers").expect(0, "2 of 2 live")
+    assert worker_id(other) == mine
+
+
 def test_a_worker_whose_address_changes(lab: Lab, identities: list[str]) -> None:
     """Alluxio would refuse it for 140 s and longer; its old registration goes first."""
     one, other = lab.workers

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .lab import CLUSTER, TEST_UNIT, Done, Host, Lab, small_disk, wait_until
+from .lab import CLUSTER, NET, TEST_UNIT, Done, Host, Lab, small_disk, wait_until
 
 UNIT = "alluxio-worker.service"
 IDENTITY = "/var/lib/alluxio/worker_identity"
@@ -98,6 +98,20 @@ def test_batches_go_side_by_side_unless_a_host_is_locked(lab: Lab) -> None:
     other.expect(5, f"another run holds the lock of {lab.workers[1].address}")
     lab.workers[1].run(f"systemctl stop {TEST_UNIT}")
     lab.invoke("start-workers", None, "--limit", "worker[1-1]").expect(0, "restart worker1")
+
+
+def test_a_host_that_is_away_is_left_out_when_that_is_allowed(lab: Lab) -> None:
+    """As one dead host of five hundred: the others are done, and it is named."""
+    away = f"{NET}.250"
+    more = {"alluxio": {"workers": {"gone": {"host": away}}}}
+    changed = lab.inventory({**more, "ssh": {"connect_timeout": 2}})
+    lab.invoke("start-workers", changed).expect(3, away, "nothing was changed")
+    done = lab.invoke("start-workers", changed, "--allow-unreachable", "1", "--format", "json")
+    done.expect(1, away)
+    assert done.json["live"] == ["worker0", "worker1"]
+    assert [p["id"] for p in done.json["left_out"]] == ["host-unreachable"]
+    lab.invoke("start-workers", changed, "--limit", "*,!gone").expect(0, "0 changed; 2 of 2 live")
+    lab.invoke("start-workers").expect(0)
 
 
 def test_a_worker_is_itself_again_after_a_stop_and_after_a_reinstall(lab: Lab) -> None:

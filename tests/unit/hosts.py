@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
 import pwd
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -97,6 +99,20 @@ def tarball(folder: Path) -> Artifact:
         archive.addfile(entry, io.BytesIO(b"hello"))
     body = path.read_bytes()
     return Artifact(path, hashlib.sha256(body).hexdigest(), len(body))
+
+
+def given(folder: Path) -> Path:
+    """``folder`` with all in it, given to another user than root: a service's folder is never
+    root's."""
+    if os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            shutil.chown(path, "daemon", "daemon")
+    return folder
+
+
+def sent(*records: str) -> str:
+    """``records`` as :mod:`provision.host.listing` sends them."""
+    return base64.b64encode("".join(f"{r}\0" for r in records).encode()).decode()
 
 
 def do(todo: Iterable[Change], root: Path) -> Result:

@@ -77,11 +77,54 @@ def test_what_most_hosts_have_stands_on_top(tmp_path: Path) -> None:
         ('ssh -W %h:%p -q "ops@gate"', "ops@gate"),
         ("ssh -q -p 2022 -l ops gate -W %h:%p", "ops@gate:2022"),
         ("ssh -W [%h]:%p gate", "gate"),
+        ("/usr/bin/ssh -W %h:%p -q -i id u@b", "u@b"),
+        ("ssh -o StrictHostKeyChecking=no -o Port=2022 -W %h:%p -q u@b", "u@b:2022"),
     ],
 )
 def test_a_proxy_command_that_is_a_jump(tmp_path: Path, command: str, jump: str) -> None:
     text = f"[etcd]\na\n[etcd:vars]\nansible_ssh_common_args=-o ProxyCommand='{command}'\n"
     assert inventory(tmp_path, text).etcd.members[0].machine.jump == jump
+
+
+def test_what_a_proxy_command_says_beside_the_jump_is_listed(tmp_path: Path) -> None:
+    """kubespray's bastion, with a key of its own."""
+    command = "ssh -W %h:%p -q -i jump_id -o StrictHostKeyChecking=no -o PKCS11Provider=x u@b"
+    text = f"[etcd]\na\n[etcd:vars]\nansible_ssh_common_args=-o ProxyCommand='{command}'\n"
+    warnings = [str(p).replace(f"{tmp_path}/", "") for p in converted(tmp_path, text).warnings]
+    for expected in (
+        "hosts:4: the jump host's key jump_id is not converted (write IdentityFile jump_id below",
+        "hosts:4: StrictHostKeyChecking=no is not converted: host keys are always checked",
+        "hosts:4: the jump host's option PKCS11Provider=x is not converted",
+    ):
+        assert any(one.startswith(expected) for one in warnings), (expected, warnings)
+    # A jump host gets the hosts' own key, too.
+    (tmp_path / "jump_id").touch()
+    text += "ansible_ssh_private_key_file=jump_id\n"
+    assert not any("jump_id" in str(p) for p in converted(tmp_path, text).warnings)
+
+
+def test_kubespray_s_addresses_and_names(tmp_path: Path) -> None:
+    found = inventory(
+        tmp_path,
+        "[etcd]\n"
+        "node1 ansible_host=95.54.0.12 ip=10.3.0.1 etcd_member_name=etcd1\n"
+        "node2 ansible_host=95.54.0.13 ip=10.3.0.2 access_ip=10.9.0.2 etcd_member_name=etcd2\n"
+        "node3 ansible_host=10.3.0.3 ip=10.3.0.3\n"
+        "[workers]\nnode1\nnode4\n",
+    )
+    members = [(m.name, m.machine.host, m.address) for m in found.etcd.members]
+    assert members == [
+        ("etcd1", "95.54.0.12", "10.3.0.1"),
+        ("etcd2", "95.54.0.13", "10.9.0.2"),
+        ("node3", "10.3.0.3", "10.3.0.3"),
+    ]
+    assert found.alluxio is not None
+    one, other = found.alluxio.workers
+    assert (one.name, one.machine.host, one.hostname) == ("node1", "95.54.0.12", "10.3.0.1")
+    assert (other.name, other.machine.host, other.hostname) == ("node4", "node4", "node4")
+    (tmp_path / "again").mkdir()
+    said = refused(tmp_path / "again", "[etcd]\na etcd_member_name='a b'\n")
+    assert any("etcd_member_name 'a b' cannot be a member's name" in one for one in said)
 
 
 def test_the_groups(tmp_path: Path) -> None:

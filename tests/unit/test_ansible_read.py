@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,62 @@ def test_groups_that_are_nested_deeper_than_calls_may_be(tmp_path: Path) -> None
     assert found.members("g0") == ["h"]
     assert found.variables()["h"]["a"].text == str(COUNT - 1)
     assert time.process_time() - started < 30
+
+
+def chain(count: int) -> str:
+    """Groups in groups, each with a variable, and as many hosts in the innermost."""
+    return nested(count, f"h[1:{count}]\n") + values(count)
+
+
+def ladder(count: int) -> str:
+    """Each group is in the two before it, so there are as many ways as groups, and more."""
+    rungs = [f"[g{n}:children]\ng{n + 1}\ng{n + 2}\n" for n in range(count)]
+    return "".join([*rungs, f"[g{count}]\n[g{count + 1}]\nh\n", values(count)])
+
+
+def values(count: int) -> str:
+    return "".join(f"[g{n}:vars]\nansible_user=u{n}\nown{n}=x\n" for n in range(count))
+
+
+@pytest.mark.parametrize("made", [chain, ladder])
+def test_twice_as_many_groups_cost_twice_as_much(
+    made: Callable[[int], str], tmp_path: Path
+) -> None:
+    few, many = (lines_run(tmp_path, made(count)) for count in (150, 600))
+    assert many < 5 * few, (few, many)
+
+
+def lines_run(folder: Path, text: str) -> int:
+    """How many lines of Python run to find the login of every host."""
+    (folder / "hosts").write_text(text)
+    found, count = tree(folder / "hosts"), 0
+
+    def trace(frame: object, event: str, arg: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        variables = found.variables({"ansible_user"})
+    finally:
+        sys.settrace(before)
+    assert {v["ansible_user"].text for v in variables.values()} == {f"u{text.count('own') - 1}"}
+    return count
+
+
+def test_what_has_no_reasonable_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "MAX_ALL", 500)
+    assert problems(tmp_path, "h[1:100]\n" * 6)[-1].endswith("stand for more than 500 hosts")
+    (said,) = problems(tmp_path, "h x=" + "y" * 20_000 + "\n")
+    assert said.endswith("the line has more than 16384 characters")
+    for name in ("hosts", "hosts.yml"):
+        text = "x" * 1001 + "[1:9]"
+        said = problems(
+            tmp_path, f"etcd: {{hosts: {{'{text}': }}}}" if "." in name else text, name
+        )[0]
+        assert "a host's name has more than 1000 characters" in said
 
 
 def test_a_long_circle_is_cut(tmp_path: Path) -> None:

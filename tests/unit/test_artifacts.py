@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from provision import artifacts
+from provision import artifacts, bounds
 from provision.errors import PreflightFailed
 from provision.inventory.model import Source
 
@@ -111,6 +113,34 @@ def whole(request: BaseHTTPRequestHandler, body: bytes = BODY, length: int | Non
     request.wfile.write(body)
 
 
+@contextlib.contextmanager
+def endless(piece: bytes, count: int, start: bytes = b"") -> Iterator[tuple[str, list[int]]]:
+    """A server that sends ``start`` and then ``piece`` again and again, ``count`` bytes at a time,
+    until the client goes. Its URL, and how much was sent."""
+    sent: list[int] = []
+
+    def talk(client: socket.socket) -> None:
+        text = itertools.cycle(piece)
+        with client, contextlib.suppress(OSError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.recv(1 << 16)
+            client.sendall(start)
+            while True:
+                client.sendall(bytes(itertools.islice(text, count)))
+                sent.append(count)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                threading.Thread(target=talk, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/x.tar.gz", sent
+        server.shutdown(socket.SHUT_RDWR)
+
+
 class TestUrl:
     def test_downloaded_once(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
         asked = []
@@ -162,6 +192,77 @@ class TestUrl:
         with socket.create_server(("127.0.0.1", 0)) as server:
             url = f"http://127.0.0.1:{server.getsockname()[1]}/x.tar.gz"
             assert "timed out" in refused(Source(url=url, sha256=SHA), tmp_path)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n" + b"x" * 999,
+            b"HTTP/1.1 200 OK\r\nX: " + b"x" * 60_000 + b"\r\n\r\n",
+        ],
+    )
+    @pytest.mark.parametrize("fast", [True, False])
+    def test_headers_without_an_end(
+        self, line: bytes, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server that sends them for ever, or byte by byte."""
+        limits = (60.0, 1 << 14) if fast else (0.3, 1 << 40)
+        monkeypatch.setattr(bounds, "DOWNLOAD_HEADER_SECONDS", limits[0])
+        monkeypatch.setattr(bounds, "DOWNLOAD_HEADER", limits[1])
+        with endless(line, 1 << 16 if fast else 1) as (url, sent):
+            what = refused(Source(url=url, sha256=SHA), tmp_path)
+        if fast:
+            assert "the server's headers have more than 16 kB" in what
+        else:
+            assert "the server's headers have no end in 0.3 s" in what
+        assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+        assert sum(sent) < 64 << 20
+
+    def test_a_body_that_drips_or_has_no_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = b"HTTP/1.1 200 OK\r\n\r\n"
+        monkeypatch.setattr(bounds, "TARBALL", 1 << 20)
+        with endless(b"x", 1 << 16, start) as (url, _):
+            assert "it has more than 1.0 MB" in refused(Source(url=url, sha256=SHA), tmp_path)
+        monkeypatch.setattr(bounds, "TARBALL", 1 << 40)
+        monkeypatch.setattr(bounds, "STREAM_GRACE", 0.1)
+        monkeypatch.setattr(bounds, "STREAM_RATE", 1 << 40)
+        with endless(b"x", 1, start) as (url, _):
+            said = refused(Source(url=url, sha256=SHA), tmp_path)
+        assert "less than 1073741824 KiB a second" in said
+        assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+    def test_trailers_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After the last piece there may be more headers, which are read within one call."""
+        monkeypatch.setattr(bounds, "TARBALL", 1 << 16)
+        start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+        with endless(b"X: y\r\n", 1 << 12, start) as (url, _):
+            assert "it has more than 66 kB" in refused(Source(url=url, sha256=SHA), tmp_path)
+
+    def test_a_redirect(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            if request.path == "/there":
+                whole(request)
+                return
+            request.send_response(302)
+            request.send_header("Location", "/there")
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+
+        assert artifacts.fetch(Source(url=serve(answer), sha256=SHA), tmp_path).sha256 == SHA
+
+    @pytest.mark.parametrize("elsewhere", ["ftp://127.0.0.1:1/x", "file:///etc/passwd"])
+    def test_a_redirect_to_something_else(
+        self, elsewhere: str, serve: Callable[[Serve], str], tmp_path: Path
+    ) -> None:
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            request.send_response(302)
+            request.send_header("Location", elsewhere)
+            request.end_headers()
+
+        said = refused(Source(url=serve(answer), sha256=SHA), tmp_path)
+        assert "unknown url type: ftp" in said or "not allowed" in said
 
     def test_a_cache_that_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from provision import bounds
 from provision.errors import PreflightFailed, Unhealthy
+from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdRefused
 from provision.etcd.api.values import Endpoint, KvHash, MemberStatus
 from provision.etcd.cluster import hashes, health, reconfigure, scratch
@@ -135,7 +140,8 @@ class Proof:
         self.asked.append(revision)
         return self.restored if client == "scratch" else self.live
 
-    def _save(self, client: Any, path: Path, expected: int) -> str:
+    def _save(self, client: Any, path: Path, most: int) -> str:
+        self.most = most
         if isinstance(self.saved, Exception):
             path.write_bytes(b"half")
             raise self.saved
@@ -143,9 +149,63 @@ class Proof:
         return "digest"
 
 
+class Endless:
+    """A member whose snapshot has no end."""
+
+    endpoint = Endpoint("10.0.0.2", 2379)
+
+    def __init__(self) -> None:
+        self.sent = self.most = 0
+
+    def snapshot(self, *, most: int) -> Iterator[bytes]:
+        self.most = most
+        while True:
+            self.sent += 1 << 20
+            yield b"x" * (1 << 20)
+
+
 @pytest.fixture
 def proof(world: World, monkeypatch: pytest.MonkeyPatch) -> Proof:
     return Proof(world, monkeypatch)
+
+
+GIB = 1 << 30
+
+
+class TestHowMuch:
+    """A hostile member says what it likes of its own database."""
+
+    def most(self, world: World, quota: int, *sizes: int) -> int:
+        world.sizes = {m.name: (size, 1) for m, size in zip(CLUSTER.members, sizes, strict=True)}
+        source = replace(TWO, settings={"quota-backend-bytes": quota})
+        return backup_etcd._most(world._observe(world.handle), source)
+
+    def test_the_member_s_own_word_does_not_count(self, world: World) -> None:
+        assert self.most(world, 0, GIB, 100 << 40, GIB) == 4 * GIB
+        assert self.most(world, 8 * GIB, 1, 100 << 40, 1) == 16 * GIB
+        assert self.most(world, 1, 1, 100 << 40, 1) == GIB
+
+    def test_a_database_that_had_a_larger_quota_before(self, world: World) -> None:
+        assert self.most(world, 2 * GIB, 9 * GIB, 9 * GIB, 7 * GIB) == 18 * GIB
+
+    def test_no_quota(self, world: World) -> None:
+        assert self.most(world, -1, 1, 1, 1) == bounds.SNAPSHOT
+
+    def test_take_asks_for_no_more(self, world: World, proof: Proof, tmp_path: Path) -> None:
+        world.sizes = {"infra2": (100 << 40, 1)}
+        backup_etcd.take(world.handle, tmp_path)
+        assert proof.most == 4 * GIB
+
+    def test_it_never_fills_the_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def usage(path: Path) -> Any:
+            return SimpleNamespace(free=backup_etcd.RESERVE + (5 << 20))
+
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+        client, path = Endless(), tmp_path / "x.partial"
+        with pytest.raises(OSError, match="No space left on device"):
+            backup_etcd._save(cast(EtcdClient, client), path, 7 * GIB)
+        assert path.stat().st_size <= 5 << 20
+        assert (client.most, client.sent) == (7 * GIB, 6 << 20)
 
 
 class TestTake:

@@ -14,8 +14,8 @@ import pytest
 
 from provision.errors import Problem, UsageError
 from provision.etcd.member import layout
-from provision.host import folders, former_owner, gather, predict
-from provision.host.diff import changes
+from provision.host import folders, former_owner, gather, predict, safely
+from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.resources import DataDisk, Directory, File, Resource, User
 from provision.inventory import model
@@ -110,6 +110,38 @@ class TestInUse:
         (problem,) = look(data, mine, take_over=["/elsewhere"])
         assert problem.severity == "error"
 
+    def test_by_a_group_that_may_write(self, data: Path) -> None:
+        """root:dev 2775 with files of root's: the group would lose it."""
+        file(folder(data))
+        subprocess.run(["chgrp", THIRD, data], check=True)
+        for mode in (0o775, 0o2775):
+            data.chmod(mode)
+            assert taken(data, owner="root") == []  # nothing is in it
+            file(data / "x")
+            assert taken(data, owner="root") == [
+                f"{data} belongs to root and is used by group {THIRD}"
+            ]
+            assert taken(data)[0].endswith(f"is used by root, group {THIRD}")
+            (data / "x").unlink()
+
+    def test_by_everybody(self, data: Path) -> None:
+        """/scratch of root's, 1777."""
+        file(folder(data, mode=0o1777) / "x", OTHER)
+        assert taken(data, owner="root") == [f"{data} belongs to root and is used by {OTHER}"]
+
+    def test_by_the_owner_of_a_folder_on_the_way(self, data: Path) -> None:
+        """/data/other/pages is declared, but /data/other is somebody else's."""
+        way = folder(folder(data) / "other", OTHER)
+        pages = Directory(f"{way}/pages", ME)
+        assert taken(data, pages) == [f"{data} belongs to root and is used by {OTHER}"]
+
+    def test_by_somebody_in_a_folder_on_the_way(self, data: Path) -> None:
+        """/data/disk1/pages is declared; /data/disk1/postgres is there, too."""
+        way = folder(folder(data) / "disk1")
+        pages = Directory(f"{way}/pages", ME)
+        folder(way / "postgres", OTHER)
+        assert taken(data, pages) == [f"{data} belongs to root and is used by {OTHER}"]
+
     def test_a_hostile_name_of_a_file(self, data: Path) -> None:
         """No name is printed, so none can pretend to be something else."""
         file(folder(data) / f"x\nin|here|0|0|f|{THIRD}", OTHER)
@@ -162,6 +194,20 @@ class TestNotInUse:
         assert taken(data, Directory(str(pages), ME)) == [
             f"{pages} belongs to root and is used by {OTHER}"
         ]
+
+    def test_folders_on_the_way_of_root_and_of_the_service(self, data: Path) -> None:
+        way = folder(folder(folder(data) / "disk1") / "own", ME)
+        folder(data / "disk1" / "lost+found")
+        file(data / "disk1" / "README")
+        pages = Directory(f"{way}/pages", ME)
+        absent = Directory(f"{data}/disk2/pages", ME)
+        assert taken(data, pages, absent) == []
+
+    def test_a_group_of_the_service(self, data: Path) -> None:
+        file(folder(data, mode=0o775) / "x")
+        for group in (ME, "root"):
+            subprocess.run(["chgrp", group, data], check=True)
+            assert taken(data, owner="root") == []
 
     def test_releases_that_the_service_owned(self, data: Path) -> None:
         """/opt/alluxio of an installation by hand."""
@@ -222,7 +268,7 @@ def test_the_unit_of_another_cluster_does_not_count() -> None:
                 layout.UNIT_PATH: hosts.text(unit.format(cluster)),
             }
         )
-        assert folders._not_its_own("c", Probe(resources=[mine]), facts) == found
+        assert folders._in_question("c", Probe(resources=[mine]), facts) == found
 
 
 def test_an_empty_home_is_in_use() -> None:
@@ -283,7 +329,7 @@ def test_a_folder_of_the_system(path: str) -> None:
         *("/etc/etcd", "/etc/alluxio", "/etc/sshd-etcd", "/var/lib/etcd", "/var/lib/alluxio/pages"),
         *("/var/log/alluxio", "/opt/alluxio", "/opt/java", "/data", "/data/etcd", "/mnt/disk1"),
         *("/srv/etcd", "/home/alluxio/pages", "/usr/lib/jvm", "/usr/local/alluxio", "/rooty"),
-        *("/usr/share/alluxio", "/dev/shm/alluxio", "/tmp/x", "/var/backups/etcd", "/srv/x.ssh"),
+        *("/usr/share/alluxio", "/dev/shm/alluxio", "/var/backups/etcd", "/srv/x.ssh"),
         *("/media/disk1", "/run/etcd", "/var/cache/alluxio", "/var/spool/etcd"),
     ],
 )
@@ -335,7 +381,6 @@ class TestFormerOwner:
         (what,) = give_back(data, data)
         assert what.startswith(f"give {data} back to the owner before: 1:2 1777")
         assert state(data) == (OTHER, THIRD, 0o1777)
-        assert noted(data, data).paths == {}
         assert give_back(data, data) == []
 
     def test_the_first_owner_is_remembered(self, data: Path) -> None:
@@ -397,12 +442,70 @@ class TestFormerOwner:
             give_back(data, data, units=[str(unit), "/nowhere"])
             assert state(data)[0] == (OTHER if back else ME)
 
-    def test_an_empty_one_goes_with_its_note(self, data: Path) -> None:
-        folder(data, OTHER)
+    def test_an_empty_one_that_the_tool_made_goes_with_its_note(self, data: Path) -> None:
         take(data, Directory(str(data), ME))
-        assert hosts.shell(former_owner.removed(str(data)), data.parent).ok
+        script = f"{safely.FUNCTIONS}\n{former_owner.removed(str(data))}"
+        assert hosts.shell(script, data.parent).ok
         assert not data.exists()
         assert noted(data, data).paths == {}
+
+    def test_an_empty_one_that_was_there_stays(self, data: Path) -> None:
+        """Also when the run that gave it back was killed after that, and comes again."""
+        folder(data, OTHER)
+        take(data, Directory(str(data), ME))
+        for _ in range(2):
+            assert hosts.shell(former_owner.removed(str(data)), data.parent).ok
+            give_back(data, data)
+            assert state(data) == (OTHER, OTHER, 0o755)
+
+    def test_releases_folder_that_was_there_stays(self, data: Path) -> None:
+        folder(data, OTHER)
+        take(data, Directory(str(data)))
+        assert hosts.do([destroy.delete_releases(str(data))], data.parent).ok
+        assert data.is_dir()
+
+    def test_one_that_is_taken_again(self, data: Path) -> None:
+        """With another owner meanwhile."""
+        folder(data, OTHER)
+        take(data, Directory(str(data), ME))
+        give_back(data, data)
+        folder(data, THIRD, 0o711)
+        take(data, Directory(str(data), ME))
+        give_back(data, data)
+        assert state(data) == (THIRD, THIRD, 0o711)
+
+    def forget(self, data: Path, unit: str = "") -> None:
+        other = data.parent / "other.service"
+        other.write_text(unit)
+        script = former_owner.give_back_rest([str(other), "/nowhere"])
+        assert hosts.do([Change("forget", script)], data.parent).ok
+
+    def test_a_folder_that_the_inventory_named_before(self, data: Path) -> None:
+        """data_dir was changed: no inventory knows of the old folder."""
+        folder(data, OTHER, 0o2750)
+        file(data / "old data", ME)
+        take(data, Directory(str(data), ME, 0o700))
+        ours = data.parent / "made by the tool"
+        take(data, Directory(str(ours), ME, 0o700))
+        self.forget(data, "X-Alluxio-Provision-Cluster=c\n")
+        assert state(data) == (ME, ME, 0o700)
+        self.forget(data, "[Unit]\n")
+        assert state(data) == (OTHER, OTHER, 0o2750)
+        assert state(ours) == (ME, ME, 0o700)
+        folder(data, THIRD)
+        folder_note = Path(hosts.below(data.parent, former_owner.note_path(str(data))))
+        folder_note.write_text(folder_note.read_text() + "given back\n")
+        self.forget(data)
+        assert state(data) == (THIRD, THIRD, 0o755)
+
+    def test_a_link_in_the_place_of_the_folder_before(self, data: Path) -> None:
+        folder(data, OTHER)
+        take(data, Directory(str(data), ME, 0o700))
+        victim = folder(data.parent / "victim", "root", 0o700)
+        data.rmdir()
+        data.symlink_to(victim)
+        self.forget(data)
+        assert state(victim) == ("root", "root", 0o700)
 
 
 def test_an_odd_note_is_not_obeyed() -> None:

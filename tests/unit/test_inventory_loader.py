@@ -120,13 +120,13 @@ def test_text_stays_as_written(inventory: Path) -> None:
 
 
 def test_settings_follow_yaml_1_2(inventory: Path) -> None:
-    keys = ("max-wals", "pre-vote", "bcrypt-cost", "cors", "logger", "metrics", "log-level")
-    given = ("1", "true", "1.5", '"1"', '"yes"', "0x1F", "1e400")
+    keys = ("max-wals", "pre-vote", "snapshot-count", "cors", "logger", "metrics", "log-level")
+    given = ("1", "true", "1.5e3", '"1"', '"yes"', "0x1F", "1e400")
     settings = ", ".join(f"{k}: {v}" for k, v in zip(keys, given, strict=True))
     settings = f"{{{settings}, enable-pprof: FALSE}}"
     result = loaded(inventory, ("  members:", f"  settings: {settings}\n  members:"))
     values = result.etcd.members[0].settings
-    expected = dict(zip(keys, (1, True, 1.5, "1", "yes", "0x1F", "1e400"), strict=True))
+    expected = dict(zip(keys, (1, True, 1500.0, "1", "yes", "0x1F", "1e400"), strict=True))
     assert values == {**DEFAULT_ETCD_SETTINGS, **expected, "enable-pprof": False}
     assert type(values["pre-vote"]) is bool
 
@@ -729,10 +729,10 @@ RULES: dict[str, Case] = {
         [
             (
                 "  members:",
-                "  settings: {pre-vote: y, cors: Yes, metrics: off}\n  members:",
+                "  settings: {log-level: y, cors: Yes, metrics: off}\n  members:",
             )
         ],
-        *("5:47", W, "'metrics' is the text 'off', not a boolean", "write false"),
+        *("5:48", W, "'metrics' is the text 'off', not a boolean", "write false"),
     ),
     "ports of one member": (
         [("address: 10.0.1.11", "address: 10.0.1.11, peer_port: 2379")],
@@ -740,7 +740,11 @@ RULES: dict[str, Case] = {
     ),
     "on": (
         [("  members:", "  settings: {pre-vote: on}\n  members:")],
-        *("5:24", W, "'pre-vote' is the text 'on', not a boolean", "write true"),
+        *("5:24", E, "'pre-vote' must be true or false: etcd would not start", "write true"),
+    ),
+    "a setting of another type": (
+        [("  members:", "  settings: {snapshot-count: many}\n  members:")],
+        *("5:30", E, "'snapshot-count' must be a whole number from 0", ""),
     ),
     "election": (
         [("  members:", "  settings: {heartbeat-interval: 300}\n  members:")],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from provision.alluxio.worker import journal
 from provision.alluxio.worker.journal import Journal
 from provision.errors import Problem
+from provision.host import safely
 from provision.host.facts import Probe, parse, script
 from provision.inventory import journal_folder
 from tests.unit import builders, hosts
@@ -71,8 +71,10 @@ def test_the_command_finds_what_is_there(tmp_path: Path, old: bool) -> None:
 
     def look() -> Journal:
         command = journal.probe_commands(alluxio, alluxio.masters[0])[journal.LABEL]
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
-        assert done.stderr == ""
+        if Path(alluxio.state_dir).exists():
+            hosts.given(Path(alluxio.state_dir))
+        done = hosts.shell(f"{safely.FUNCTIONS}\n{command}", tmp_path)
+        assert (done.code, done.stderr) == (0, "")
         return journal.read(done.stdout)
 
     assert look() == Journal()
@@ -98,6 +100,7 @@ def test_a_long_log_does_not_hide_the_group(tmp_path: Path) -> None:
         (current / f"log_{number}-{number}").write_text("x")
     (current / "raft-meta.conf").write_bytes(conf("m0:19200"))
     probe = Probe(commands=journal.probe_commands(alluxio, master), addresses=False)
+    hosts.given(tmp_path)
     facts = parse(hosts.shell(script(probe), tmp_path), "here")
     found = journal.read(facts.commands[journal.LABEL])
     assert found == Journal(True, frozenset({"m0:19200"}))
@@ -207,7 +210,7 @@ def test_the_folder_is_where_the_masters_jvm_is_told() -> None:
     master = builders.master("m0")
     alluxio = builders.alluxio(masters=(master,), env=env)
     assert journal_folder.folder(alluxio, master) == "/data/journal"
-    assert "/data/journal/raft/" in journal.probe_commands(alluxio, master)[journal.LABEL]
+    assert "walk /data/journal " in journal.probe_commands(alluxio, master)[journal.LABEL]
     other = {"alluxio.master.journal.folder": "/other"}
     assert (
         journal_folder.folder(builders.alluxio(masters=(master,), properties=other), master)

@@ -278,7 +278,7 @@ def test_data_is_deleted_of_who_is_named_alone(done: plan_text.Done) -> None:
         plan = command(replace_member.plan, of, "infra2", delete=(named,))
         last = plan.steps[1].hosts[0].changes[-1]
         assert last.what.startswith(verb)
-        assert (last.script == "rm -rf /var/lib/etcd/member") is (verb == "DELETE")
+        assert (last.script == "gone /var/lib/etcd/member") is (verb == "DELETE")
         assert last.disrupts
     odd = replace(of.cluster, established=Established(1, odd=frozenset({"infra2"}), name="1"))
     for make in (replace_member.plan, remove_member.plan):

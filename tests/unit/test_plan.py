@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from provision import artifacts, tar_reader
 from provision.artifacts import Artifact
 from provision.engine import audit, lock
 from provision.engine.plan import (
@@ -294,9 +295,14 @@ def test_at_once_bounds_the_hosts(fleet: LocalFleet, monkeypatch: pytest.MonkeyP
     assert 1 <= most <= 2
 
 
-def test_uploads_come_before_the_batch(fleet: LocalFleet, tmp_path: Path) -> None:
+def test_uploads_come_before_the_batch(
+    fleet: LocalFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Sent as a tarball of 50 MB, for which a host gets ten seconds more.
-    artifact = replace(tarball(tmp_path), size=50_000_000)
+    artifact = replace(tarball(tmp_path), size=50_000_000, seen=tar_reader.Seen(unpacked=7))
+    cache = artifacts.default_cache()
+    assert tar_reader.kept(cache, artifact.sha256) is None
     sent = artifact.path.stat().st_size
     todo = Change("note", "cat 1/bin/tool >note"), Change("install", upload=Tree("1", artifact))
     seen = Seen()
@@ -305,6 +311,7 @@ def test_uploads_come_before_the_batch(fleet: LocalFleet, tmp_path: Path) -> Non
     assert fleet.session(A).asked == ["lock", "upload r.tar.gz", "apply"]
     assert fleet.session(A).given == [120 + 10, 60 + BATCH_LOCK_SECONDS + 60]
     assert seen.events == ["1/1 s", f"w {sent} of 50000000", "w ok"]
+    assert tar_reader.kept(cache, artifact.sha256) == tar_reader.Seen(unpacked=7)
 
 
 def test_an_upload_that_fails(fleet: LocalFleet, tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ class TestEndpoints:
 
     @pytest.fixture
     def told(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
+        fake_etcd.install(monkeypatch)
         monkeypatch.setattr(forget_worker, "look", lambda *_: world.seen)
         monkeypatch.setattr(start_workers, "fetch", lambda _: Artifacts(TARBALL, None, RELEASE))
         inventory = builders.inventory(world.alluxio)

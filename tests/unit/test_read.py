@@ -12,6 +12,7 @@ import pytest
 
 from provision.alluxio.commands import alluxio_cli, read
 from provision.errors import UsageError
+from provision.host import safely
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.resolved import AlluxioCluster, Machine
 from provision.ssh.session import Fleet, Result, Stats, Unreachable
@@ -44,12 +45,12 @@ def tool(cluster: AlluxioCluster, **commands: str) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_runuser(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_other_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the user of this test, who may not become another."""
     command = alluxio_cli.command
 
     def own(*given: object) -> str:
-        return command(*given).removeprefix(f"runuser -u {ME} -- ")  # type: ignore[arg-type]
+        return command(*given).replace(safely.become(ME), "")  # type: ignore[arg-type]
 
     monkeypatch.setattr(alluxio_cli, "command", own)
 

@@ -14,7 +14,7 @@ import pytest
 from provision.errors import PreflightFailed
 from provision.inventory.resolved import Machine
 from provision.ssh import session
-from provision.ssh.session import Fleet, Session, Stats, Unreachable, as_root, failures, whole
+from provision.ssh.session import Fleet, Session, Stats, Unreachable, failures, whole
 
 A, B, C = (Machine(name, where=f"i.yml:{n}") for n, name in enumerate("abc", 1))
 
@@ -59,10 +59,6 @@ def test_the_whole_script_or_nothing() -> None:
         done = subprocess.run(["sh", "-s"], input=script[:end].encode(), capture_output=True)
         assert done.stdout == b""
     assert subprocess.run(["sh", "-s"], input=script.encode(), capture_output=True).stdout
-
-
-def test_as_root_is_a_shell_command() -> None:
-    assert subprocess.run(["sh", "-n"], input=as_root("sh -c 'a b'").encode()).returncode == 0
 
 
 def test_an_ended_session_does_not_connect_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import pytest
 
 from provision.etcd.member import recovery_marker
 from provision.etcd.member.recovery_marker import RecoveryMarker
+from provision.host import safely
 from provision.host.facts import HostFacts, PathState
 from provision.inventory.resolved import EtcdMember, Machine
 from provision.plans.etcd.data import restore_etcd
+from tests.unit import hosts
 
 MARK = RecoveryMarker("restore", "20260102T030405Z", "a" * 64)
 MEMBER = EtcdMember("infra0", Machine("h"), "h", 2379, 2380, "/data", {}, False, False)
@@ -50,10 +51,10 @@ def test_the_last_begun_wins() -> None:
 
 def run_aside(data: Path, new: Path, *, lines: int | None = None) -> int:
     """The script, or only what of it is done until its ``lines``-th command."""
-    script = restore_etcd.aside(replace(MEMBER, data_dir=str(data)), MARK, str(new))
+    script = restore_etcd.aside(replace(MEMBER, data_dir=str(data)), MARK, new.name)
     if lines is not None:
         script = script.replace("\nmv -T", "\nexit 0\nmv -T")
-    return subprocess.run(["sh", "-ec", script], check=False, capture_output=True).returncode
+    return hosts.shell(f"set -e\n{safely.FUNCTIONS}\n{script}", hosts.given(data)).code
 
 
 def test_old_data_is_kept_beside_the_new(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from provision.alluxio.worker import state
 from provision.alluxio.worker.tarball import Contents
 from provision.check_nodes import disks as check_disks
 from provision.engine import audit, lock
+from provision.engine.plan import HostChanges
 from provision.errors import ProvisionError
 from provision.etcd.cluster import guard, last_seen, scratch
 from provision.etcd.cluster.handle import Etcd
@@ -58,6 +60,7 @@ from provision.plans.etcd.data import (
     undo_restore,
 )
 from provision.plans.etcd.members import member_steps
+from provision.plans.etcd.state import other_clusters
 from provision.ssh.session import Fleet, Result
 from tests.unit import builders, hosts
 from tests.unit.shell_reader import Command, commands
@@ -68,16 +71,21 @@ JAVA = f"{STATE}/jdk"
 SCRATCH = f"{scratch.SCRATCH}.0123456789abcdef"
 #: The folders in which a service user can change every name.
 OWNED = (DATA, BACKUPS, STATE, LOGS, PAGES, f"{SCRATCH}/own")
+#: The same folders below a folder in which another service's user can change every name.
+APP = "/srv/app"
+OTHERS = (APP, f"{SCRATCH}/own")
 #: What follows no link at the end of a name, and opens no file: at any depth, and only for a name
 #: that is directly in a folder of :data:`OWNED`.
 LOOKS = frozenset({"[", "test", "stat", "du", "df", "ls", "find", "readlink", "echo", "printf"})
+#: It writes the home into its table, and does not make it.
+LOOKS |= {"useradd"}
 BY_NAME = LOOKS | {"rm", "rmdir"}
 #: And in a folder to which root has walked.
 IN_FOLDER = BY_NAME | {"mv", "mkdir"}
 #: Shell functions that see to it themselves.
 FUNCTIONS = frozenset(
     {
-        *("walk", "folder", "gone", "as"),
+        *("walk", "folder", "gone", "empty", "as", "owner"),
         *(
             "paths",
             "hashes",
@@ -115,6 +123,7 @@ READ = frozenset(
         *("plans/etcd/data/undo_restore", "plans/etcd/certificates/replace_lost_ca"),
         *("host/former_owner", "host/folders"),
         "plans/etcd/upgrade_etcd",
+        "plans/etcd/state/other_clusters",
     }
 )
 NONE_OF_ITS_OWN = frozenset(
@@ -129,9 +138,9 @@ _SENDS = re.compile(
 )
 
 
-def below(path: str) -> str | None:
+def below(path: str, owned: Sequence[str]) -> str | None:
     """The part of ``path`` below a folder of a service user; None outside, and for the folder."""
-    for folder in OWNED:
+    for folder in owned:
         at = path.find(f"{folder}/")
         # In a word such as --data-dir=PATH, too.
         if at >= 0 and len(path) > at + len(folder) + 1:
@@ -140,40 +149,40 @@ def below(path: str) -> str | None:
 
 
 def is_as_user(words: Sequence[str]) -> bool:
-    return "setpriv" in words[:8] or words[:1] in (("as",), ("runuser",))
+    return "setpriv" in words[:8] or words[:1] == ("as",)
 
 
-def faults(script: str) -> list[str]:
+def faults(script: str, owned: Sequence[str] = OWNED) -> list[str]:
     """What root does in ``script`` by a name that a service user can change."""
     found: list[str] = []
     for command in commands(script, tuple(FUNCTIONS)):
-        found += _faults(command)
+        found += _faults(command, owned)
     return found
 
 
-def _faults(command: Command) -> Iterator[str]:
+def _faults(command: Command, owned: Sequence[str]) -> Iterator[str]:
     words = command.words
     for path in command.opened:
-        if below(path) is not None or _in_walked(path, command) is not None:
+        if below(path, owned) is not None or _in_walked(path, command, owned) is not None:
             yield f"root opens {path}"
     if not words or is_as_user(words):
         return
     if "-c" in words and any(w.rpartition("/")[2] in ("sh", "bash") for w in words):
-        yield from faults(words[words.index("-c") + 1])
+        yield from faults(words[words.index("-c") + 1], owned)
         return
     if words[0] == "timeout":
         words = words[3:] if words[1] == "-k" else words[1:]
-        yield from _faults(replace(command, words=words[1:], opened=()))
+        yield from _faults(replace(command, words=words[1:], opened=()), owned)
         return
     name = words[0].rpartition("/")[2]
-    if below(words[0]) is not None:
+    if below(words[0], owned) is not None:
         yield f"root runs {words[0]}"
     if name in FUNCTIONS:
         return
-    if name == "find" and {"-L", "-H", "-follow", "-exec", "-execdir"} & set(words):
-        name = "find with a link followed or a command"
+    if name == "find" and {"-L", "-H", "-follow", "-exec", "-execdir", "-delete"} & set(words):
+        name = "find with a link followed, a command or a deletion"
     for word in words[1:]:
-        rest, walked = below(word), _in_walked(word, command)
+        rest, walked = below(word, owned), _in_walked(word, command, owned)
         if rest is not None:
             deep = "/" in rest.strip("/*") and name not in LOOKS
             if name not in BY_NAME or deep:
@@ -182,12 +191,12 @@ def _faults(command: Command) -> Iterator[str]:
             yield f"root: {name} {word} in {command.walked}"
 
 
-def _in_walked(word: str, command: Command) -> str | None:
+def _in_walked(word: str, command: Command, owned: Sequence[str]) -> str | None:
     """The name of ``word`` when it is in a folder of a service user to which root has walked."""
     if not word.startswith("./") or command.walked is None:
         return None
     full = f"{command.walked}/{word[2:]}"
-    return word[2:] if below(full) is not None else None
+    return word[2:] if below(full, owned) is not None else None
 
 
 # The example.
@@ -318,6 +327,13 @@ def installed() -> Mapping[str, Any]:
     return {"seen": replace(seen, paths={**seen.paths, **paths}), **found}
 
 
+def _kept(member: Any) -> Sequence[HostChanges]:
+    name = "member.removed-20260101T000000Z"
+    one = retained.Retained(member, name, datetime(2026, 1, 1, tzinfo=timezone.utc), 1)
+    state = retained.RetainedState((one,), ())
+    return retained.plan(builders.inventory(etcd=cluster()), state, [name]).steps[0].hosts
+
+
 def _artifacts() -> worker.Artifacts:
     return worker.Artifacts(hosts.TARBALL, hosts.TARBALL, Contents(hosts.RELEASE.found, conf=True))
 
@@ -359,6 +375,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         "recover": recover_etcd._probe(c, member),
         "restore": restore_etcd._probe(c, member, "a" * 64),
         "undo": undo_restore._probe(c, member),
+        "names in the data": Probe(commands={"names": other_clusters.names_in(member)}),
         "kept": retained._probe(member),
         "stored": stored.probe(c, member),
         "keys": csr_exchange._probe(c, member),
@@ -409,6 +426,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         *(("back", change) for change in former_owner.give_back([DATA, PAGES], noted)),
         ("keep", recover_etcd._keep(member, MARK)),
         ("force", recover_etcd._force(c, member, MARK)),
+        *(("kept data", x) for h in _kept(member) for x in h.changes),
         ("away", member_steps._away(member, ())),
         ("deleted", member_steps._away(member, (member.name,))),
         ("stop", unit_changes.stop(layout.UNIT)),
@@ -431,7 +449,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         yield "a unit", text
     yield "check of v2 data", before_3_6.script(c, member, "3.6.16")
     yield "removal of a scratch member", scratch._removal(SCRATCH)
-    yield "scratch member", scratch._script(c, member, SCRATCH, 20000)
+    yield "scratch member", scratch._script(c, SCRATCH, 20000)
     by = audit.author("x", "c")
     yield "audit", batch([Change("x", "x")], audit.lines(by, "n", ["x"]))
     yield "version", tool_version.note()
@@ -475,6 +493,14 @@ def test_root_opens_nothing_by_a_name_that_a_service_user_can_change(tmp_path: P
     assert all(any(folder in text for _, text in every) for folder in OWNED)
 
 
+def test_root_opens_nothing_below_a_folder_that_another_service_user_owns(tmp_path: Path) -> None:
+    """There, the folder of the service itself is a name that a user can change."""
+    every = [(name, text.replace("/srv/", f"{APP}/")) for name, text in scripts(tmp_path)]
+    found = {f"{name}: {fault}" for name, text in every for fault in faults(text, OTHERS)}
+    assert sorted(found) == []
+    assert any(f"{APP}{DATA.removeprefix('/srv')}" in text for _, text in every)
+
+
 def test_every_module_that_sends_a_script_is_read() -> None:
     root = Path(host_facts.__file__).parents[1]
     sending = {
@@ -484,6 +510,15 @@ def test_every_module_that_sends_a_script_is_read() -> None:
     }
     assert sending == READ | NONE_OF_ITS_OWN
     assert not READ & NONE_OF_ITS_OWN
+
+
+def test_one_module_becomes_another_user() -> None:
+    """There, the process does not get the batch's lock. The facts script has no such lock."""
+    root = Path(host_facts.__file__).parents[1]
+    word = re.compile("setpriv|runuser")
+    files = (f for f in root.rglob("*") if f.suffix in (".py", ".sh"))
+    found = {str(f.relative_to(root)) for f in files if word.search(f.read_text(encoding="utf-8"))}
+    assert found == {"host/safely.py", "host/facts.sh"}
 
 
 @pytest.mark.parametrize(
@@ -502,6 +537,7 @@ def test_every_module_that_sends_a_script_is_read() -> None:
         (f"mv -T {DATA}/member {DATA}/x", "root: mv"),
         (f"install -d {STATE}/pages", "root: install"),
         (f"find {DATA}/x -exec rm {{}} +", "root: find"),
+        (f"find {DATA}/x -user etcd -delete", "root: find"),
         (f"sh -c 'cat {DATA}/x'", "root: cat"),
         (f"as etcd sh -c 'cat {DATA}/x' >{DATA}/y", "root opens"),
         (f"( walk {DATA} || exit 1\nmv ./a/b ./c )", "root: mv"),

@@ -40,6 +40,9 @@ def test_all_when_nothing_is_said() -> None:
             ["rack1-w01", *(f"rack{r}-w{n}" for r in (1, 2) for n in (10, 11, 12))],
         ),
         ("rack[2-2]-*1", ["rack2-w01", "rack2-w11"]),
+        ("rack2-w0?,!rack2-w0[1-7]", ["rack2-w08", "rack2-w09"]),
+        ("! rack2-w08 , rack2-w0[8-9]", ["rack2-w09"]),
+        ("!rack1-*,!*-w0?", ["rack2-w10", "rack2-w11", "rack2-w12"]),
     ],
 )
 def test_a_limit(limit: str, expected: list[str]) -> None:
@@ -50,6 +53,8 @@ def test_a_limit(limit: str, expected: list[str]) -> None:
     ("limit", "said"),
     [
         (",", "selects nothing"),
+        ("rack1-w01,!rack1-*", "selects nothing"),
+        ("*,!nobody", "there is no nobody"),
         ("rack1-w01,nobody", "there is no nobody; the names are rack1-w01, .* and 14 more"),
         ("rack1-w[11-14]", "there is no rack1-w13, rack1-w14;"),
         ("rack3-*", r"there is no rack3-\*"),

@@ -6,12 +6,15 @@ between the look and the work, or before both.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,27 @@ import pytest
 
 from provision.alluxio.worker import java, journal, stores
 from provision.engine import lock
+from provision.errors import ChangeFailed
 from provision.etcd.cluster import scratch
-from provision.etcd.member import recovery_marker
+from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import safely
+from provision.host import former_owner, safely
 from provision.host.diff import Change, batch, changes, questions
 from provision.host.facts import BATCH_LOCK, STATE_DIR, HostFacts, Probe, parse, script
 from provision.host.kinds.certificates import signing_request
+from provision.host.ownership import KEY
+from provision.host.proof import Proof
 from provision.host.resources import Certificate, DataDisk, Directory, File, Identity, Move, User
 from provision.inventory.resolved import Machine
-from provision.plans.etcd.data import recover_etcd, restore_etcd
+from provision.plans import destroy
+from provision.plans.etcd.data import (
+    recover_etcd,
+    restore_etcd,
+    retained,
+    snapshot_proof,
+    undo_restore,
+)
+from provision.plans.etcd.members import member_steps
 from provision.ssh.session import Result, whole
 from tests.unit import builders, hosts
 
@@ -39,7 +53,7 @@ USER = "daemon"
 UUID = "11111111-2222-3333-4444-555555555555"
 SECRET = "root's own\n"
 MARK = RecoveryMarker("restore", "20260101T000000Z", "a" * 64)
-SYSTEMCTL = "#!/bin/sh\nexit 0\n"
+SYSTEMCTL = '#!/bin/sh\n[ "$1" != is-active ]\n'
 
 
 class Host:
@@ -234,7 +248,7 @@ def test_the_log_of_a_scratch_member(host: Host, tmp_path: Path) -> None:
     assert host.as_user(f"ln -s {host.secret} {here}/log").returncode != 0
     assert host.as_user(f"rm {here}/db").returncode != 0
     assert host.as_user(f"mkdir {here}/own/data").returncode == 0
-    done = host.run(scratch._script(cluster, builders.member(1), folder, 20001))
+    done = host.run(scratch._script(cluster, folder, 20001))
     assert "failed from etcdutl" in done.stdout
     host.require_untouched()
     assert not here.exists()
@@ -251,7 +265,7 @@ def test_the_stamp_of_a_restore_and_of_a_recovery(host: Host) -> None:
     elsewhere = host.root / "elsewhere"
     (elsewhere / "member").mkdir(parents=True)
     host.as_user(f"rm -rf member; ln -s {elsewhere} new")
-    host.do(Change("", restore_etcd.aside(chosen, MARK, f"{host.own}/new/member")))
+    host.do(Change("", restore_etcd.aside(chosen, MARK, "new/member")))
     assert (elsewhere / "member").is_dir()
 
 
@@ -364,6 +378,176 @@ def test_the_place_of_a_page_store_without_its_disk(host: Host) -> None:
     assert (store.owner(), (store / "LOCAL").owner()) == ("root", "root")
 
 
+# A service's folder below a folder of another user, or behind a link.
+
+
+#: Another service's user: it owns the folder above.
+APP = "games"
+
+
+@pytest.fixture
+def below(host: Host) -> Host:
+    """The service's folder ``app/own`` is below one of another user, who puts a link there to
+    ``elsewhere``, a folder of root's."""
+    app = host.root / "app"
+    app.mkdir()
+    host.own.rename(app / "own")
+    shutil.chown(app, APP, APP)
+    host.own = app / "own"
+    elsewhere = host.root / "elsewhere"
+    names = ("member", NAME, f"restoring-{MARK.id}", "unfinished", "restore-0123456789abcdef.db")
+    for name in names:
+        (elsewhere / name).mkdir(parents=True)
+    (elsewhere / "log").write_text("x")
+    shutil.chown(elsewhere / "log", USER, USER)
+    attack = f"mv {host.own} {host.own}.old && ln -s {elsewhere} {host.own}"
+    line = ["setpriv", "--reuid", APP, "--regid", APP, "--clear-groups", "sh", "-c", attack]
+    subprocess.run(line, check=True, timeout=30)
+    return host
+
+
+NAME = "member.removed-20260101T000000Z"
+
+
+def changes_of_data(host: Host) -> dict[str, Change]:
+    one = member(host)
+    cluster = replace(builders.etcd(one), user=USER, name="c")
+    proof = snapshot_proof.Proof(one.name, 7, 1, (), False, True)
+    observed: Any = type("Observed", (), {})()
+    observed.mark, observed.sha256, observed.proof = MARK, "a" * 64, proof
+    observed.file, observed.without = host.secret, ()
+    when = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    kept = retained.RetainedState((retained.Retained(one, NAME, when, 1),), ())
+    inventory = builders.inventory(etcd=cluster)
+    (deletion,) = retained.plan(inventory, kept, [NAME]).steps[0].hosts[0].changes
+    unit = {layout.UNIT_PATH: hosts.text(f"{KEY}=c\n")}
+    installed = hosts.facts(paths=unit)
+    removal = destroy._etcd(cluster, one, {one.machine: installed})
+    (aside,) = [c for c in removal if c.what.startswith("delete what was kept aside")]
+    alluxio = replace(builders.alluxio(), log_dir=str(host.own), user=USER)
+    undone = undo_restore.UndoState({}, replace(MARK, command="undo"), "20260102T000000Z", False)
+    return {
+        "stop": recovery_marker.stop(one, MARK, USER),
+        "prepare": restore_etcd._prepare(cluster, one, observed, bump=False),
+        "swap": restore_etcd._swap(cluster, one, MARK),
+        "undo": undo_restore._back(one, undone),
+        "clear": recovery_marker.clear(one, restore_etcd.side(one, MARK)),
+        "copy": recover_etcd._keep(one, MARK),
+        "kept data": deletion,
+        "removed": member_steps._away(one, ()),
+        "deleted": member_steps._away(one, (one.name,)),
+        "destroy": aside,
+        "logs": destroy._logs(alluxio),
+        "empty": Change("", former_owner.removed(f"{host.own}/member")),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("stop", "prepare", "swap", "undo", "clear", "copy", "kept data", "removed", "deleted"),
+        *("destroy", "logs", "empty"),
+    ],
+)
+def test_a_folder_that_another_user_swaps(below: Host, name: str) -> None:
+    elsewhere = below.root / "elsewhere"
+
+    def state() -> list[tuple[str, int, int]]:
+        found = (p.lstat() for p in (elsewhere, *sorted(elsewhere.iterdir())))
+        names = ["", *sorted(p.name for p in elsewhere.iterdir())]
+        return [(n, s.st_uid, s.st_mode) for n, s in zip(names, found, strict=True)]
+
+    before = state()
+    done = below.do(changes_of_data(below)[name])
+    assert state() == before
+    # What has no need of the folder goes on; all else says why it cannot.
+    assert done.ok is (name == "empty")
+    assert done.ok or "own is a link, and others than root could have made it" in done.stderr
+
+
+def test_an_upload_to_a_folder_that_another_user_swaps(below: Host) -> None:
+    one = member(below)
+    cluster = replace(builders.etcd(one), user=USER)
+    sent: list[Result] = []
+
+    class Session:
+        machine = one.machine
+
+        def feed(self, command: str, body: Any, what: str) -> Result:
+            sent.append(below.run(command, body.read()))
+            return sent[-1]
+
+    class Fleet:
+        def map(self, work: Any, machines: Any) -> Any:
+            with contextlib.suppress(ChangeFailed):
+                work(Session())
+            return {}
+
+    etcd = type("Etcd", (), {"cluster": cluster, "fleet": Fleet()})
+    digest = hashlib.sha256(SECRET.encode()).hexdigest()
+    observed: Any = type("Observed", (), {"file": below.secret, "sha256": digest})
+    restore_etcd._send(etcd(), observed, [one])
+    assert not sent[0].ok
+    assert (below.root / "elsewhere").stat().st_uid == 0
+    # In the service's own folder it works.
+    below.own.unlink()
+    (below.root / "app/own.old").rename(below.own)
+    shutil.chown(below.own, "root", "root")  # a new disk's
+    restore_etcd._send(etcd(), observed, [one])
+    assert sent[1].ok
+    (upload,) = below.own.iterdir()
+    assert (upload.read_text(), upload.owner(), below.own.owner()) == (SECRET, USER, USER)
+
+
+def test_a_link_of_roots_to_the_service_folder_does_not_make_its_owner_root(host: Host) -> None:
+    """The work is done as the owner of the folder, not of the link."""
+    safe = Path(tempfile.mkdtemp(dir="/run"))
+    try:
+        (safe / "own").mkdir()
+        shutil.chown(safe / "own", USER, USER)
+        (safe / "link").symlink_to(safe / "own")
+        safe.chmod(0o755)
+        script = safely.as_owner(str(safe / "link"), "id -u; echo x >./made")
+        assert host.run(f"{safely.FUNCTIONS}\n{script}").stdout == "1\n"
+        assert (safe / "own/made").owner() == USER
+        # Root's own folder, and nobody else can change the way to it.
+        (safe / "roots").mkdir()
+        script = safely.as_owner(str(safe / "roots"), "id -u")
+        assert host.run(f"{safely.FUNCTIONS}\n{script}").stdout == "0\n"
+    finally:
+        shutil.rmtree(safe)
+
+
+def test_nothing_runs_as_root_in_a_folder_that_others_can_swap(host: Host) -> None:
+    """A folder of root's in a folder of the user: the user can rename it, but not change it."""
+    (host.own / "roots").mkdir()
+    script = safely.as_owner(str(host.own / "roots"), "id -u")
+    done = host.run(f"{safely.FUNCTIONS}\n{script}")
+    assert (done.code, done.stdout) == (1, "")
+    assert "is root's, but others can change it, or the way to it" in done.stderr
+    assert host.run(f"{safely.FUNCTIONS}\n{safely.as_owner('/nothing/x', 'id -u')}").ok
+
+
+@pytest.mark.parametrize("how", ["become", "become or nobody", "as", "owner", "proof"])
+def test_what_runs_as_the_user_does_not_have_the_batchs_lock(host: Host, how: str) -> None:
+    """It could hold the lock for ever, and with it the next run."""
+    tool = host.root / "tool"
+    tool.write_text(f"#!/bin/sh\nls -l /proc/self/fd >{host.own}/open\necho yes\n")
+    tool.chmod(0o755)
+    script = {
+        "become": f"{safely.become(USER)} {tool}",
+        "become or nobody": f"{safely.become_or_nobody(USER)}\n9>&- $as {tool}",
+        "as": safely.as_user(USER, str(tool)),
+        "owner": safely.as_owner(str(host.own), str(tool)),
+        "proof": Proof(str(host.root), "tool", ("--version",), USER, "yes").script(),
+    }[how]
+    done = host.do(Change("", script))
+    assert done.ok, done.stderr
+    held = (host.own / "open").read_text()
+    assert "batch.lock" not in held
+    assert " 1 -> " in held
+
+
 # What others can block or forge.
 
 
@@ -473,9 +657,12 @@ def test_a_masters_journal_is_read_as_its_owner(host: Host) -> None:
     command = journal.probe_commands(alluxio, alluxio.masters[0])[journal.LABEL]
     group = host.own / "journal/raft" / journal._GROUP
     host.as_user(f"mkdir -p {group}/current; ln -s {host.secret} {group}/current/raft-meta.conf")
-    assert SECRET not in host.run(command).stdout
+    command = f"{safely.FUNCTIONS}\n{command}"
+    said = host.run(command).stdout
+    assert SECRET not in said
+    assert not journal.read(said).written
     host.as_user(f"echo x >{group}/current/log_0-1")
-    assert journal.read(host.run(command).stdout).written
+    assert host.run(command).stdout.strip().endswith("has")
 
 
 def test_a_folder_of_somebody_else_is_no_reason_not_to_read(host: Host) -> None:

@@ -79,10 +79,14 @@ def deleted(plan: Plan) -> set[str]:
     for step in plan.steps:
         for host in step.hosts:
             for change in host.changes:
+                here = ""
                 for line in change.script.splitlines():
                     words = shlex.split(line.replace(";", " ; "))
+                    if "walk" in words:
+                        here = words[words.index("walk") + 1]
                     if words[:1] in (["rm"], ["gone"]):
                         found |= {w for w in words[1:] if w.startswith("/")}
+                        found |= {f"{here}{w[1:]}" for w in words[1:] if w.startswith("./")}
     return found
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from provision.check_nodes.prometheus import exposition
+from provision.errors import PreflightFailed, Unhealthy
 from provision.etcd.member import backups
 from provision.host.facts import HostFacts, parse, script
 from provision.inventory.model import EtcdBackup
-from provision.plans.etcd.data import backup_etcd, stored
+from provision.plans.etcd.data import backup_etcd, fetch_backups, stored
 from provision.plans.etcd.data.stored import Host, Saved, Stored
+from provision.ssh.session import Fleet, Result
 from tests.unit import builders, hosts
 from tests.unit.test_check import LIVE, report
 
@@ -116,7 +120,8 @@ def asked(tmp_path: Path) -> tuple[HostFacts, stored.Host]:
         (folder / one.name.text).write_bytes(b"x" * 100)
         backup_etcd.digest_file(folder / one.name.text).touch()
     (folder / saved(1, 7).name.text).touch()
-    cluster = builders.etcd(backup=EtcdBackup(dir=str(folder), on_calendar="Mon *-*-* 02:00"))
+    backup = EtcdBackup(dir="/data", on_calendar="Mon *-*-* 02:00")
+    cluster = builders.etcd(backup=backup.model_copy(update={"dir": str(folder)}))
     member = replace(cluster.members[0], data_dir=str(data))
     text = script(stored.probe(cluster, member))
     facts = parse(hosts.shell(text, tmp_path), "here")
@@ -139,3 +144,29 @@ def test_the_schedule_in_systemds_own_words(asked: tuple[HostFacts, stored.Host]
     if not facts.commands["schedule"].strip():
         pytest.skip("no systemd-analyze here")
     assert host.longest == 7 * DAILY
+
+
+def test_a_host_may_not_fill_this_machines_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host says how large its backup is."""
+    monkeypatch.setattr(backup_etcd, "room", lambda _: 99)
+    asked: list[int] = []
+
+    class Host:
+        def run(self, script: str, what: str) -> Result:
+            return Result(0, "0" * 64, "", 0.0)
+
+        def fetch(self, command: str, into: object, what: str, *, most: int) -> Result:
+            asked.append(most)
+            return Result(1, "", "gone", 0.0)
+
+    fleet = cast(Fleet, SimpleNamespace(session=lambda _: Host()))
+    seen = backed_up(one := saved(1))
+    with pytest.raises(PreflightFailed, match="cannot be written") as caught:
+        fetch_backups._bring(seen.cluster, fleet, seen, one, tmp_path)
+    assert caught.value.problems[0].what == "No space left on device"
+    assert asked == []
+    with pytest.raises(Unhealthy):
+        fetch_backups._bring(seen.cluster, fleet, seen, replace(one, size=98), tmp_path)
+    assert asked == [98]

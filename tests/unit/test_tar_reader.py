@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provision import artifacts, tar_reader
+from provision import artifacts, tar_headers, tar_reader
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed
 from provision.etcd.member import tarball as etcd_tarball
@@ -120,6 +121,7 @@ def _unknown(a: Archive) -> None:
 
 
 T = "etcd-v3.6.16"
+CONTRADICT = "has an entry with headers that contradict each other"
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,22 @@ def test_another_tarball_is_not_etcds(tmp_path: Path) -> None:
     assert problem.what == "is not an etcd release: it has no etcd and no etcdctl"
 
 
+def _calls(path: Path) -> int:
+    """How many functions are called to read the tarball."""
+    count = 0
+
+    def profile(frame: object, event: str, arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        tar_reader.read(path)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
 def _many(method: str, count: int, *given: str) -> Fill:
     return _with(*((method, f"{T}/{n}", *given) for n in range(count)))
 
@@ -231,6 +249,31 @@ class TestBounds:
         monkeypatch.setattr(tar_reader, "MAX_LINKS", 2)
         found = seen(tmp_path, _many("link", 3, "x"))
         assert found.refusal == "has more than 2 links"
+
+    def test_links_cost_as_much_as_their_targets_are_long(self, tmp_path: Path) -> None:
+        """Each of them leads through all those before it: followed one by one, a link would cost
+        some hundred times the sixty folders of its target."""
+        far = "/".join(["d"] * 60)
+
+        def fill(count: int) -> Fill:
+            def fill(a: Archive) -> None:
+                for n in range(30):
+                    a.link(f"{T}/s{n}", f"s{n - 1}/{far}" if n else far)
+                for n in range(count):
+                    a.link(f"{T}/l{n}", "s29/" + far)
+
+            return fill
+
+        count = 300
+        few, many = (packed(tmp_path, fill(n), f"{n}.tar.gz") for n in (0, count))
+        assert tar_reader.read(many)[1].flaws == ()
+        for_links = _calls(many) - _calls(few)
+        assert for_links < count * 60 * 10, for_links
+
+    def test_folders_of_links(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tar_reader, "MAX_STEPS", 10)
+        found = seen(tmp_path, _with(("link", f"{T}/a", "b/c/d/e/f"), ("link", f"{T}/b", "c/d")))
+        assert found.refusal == "has links whose paths have too many folders"
 
     def test_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tar_reader, "BOMB_BYTES", 1 << 20)
@@ -254,7 +297,7 @@ class TestBounds:
         subprocess.run(["tar", "-C", tmp_path, "-Sczf", path, "t"], check=True)
         assert "unpacks to more than" in tar_reader.read(path)[1].refusal
 
-    @pytest.mark.parametrize("kind", tar_reader._EXTENDED)
+    @pytest.mark.parametrize("kind", tar_headers.EXTENDED)
     def test_an_extended_header_is_not_read_into_memory(self, kind: bytes, tmp_path: Path) -> None:
         entry = tarfile.TarInfo("././@LongLink")
         entry.type, entry.size = kind, 64 << 20
@@ -271,12 +314,194 @@ class TestBounds:
         with gzip.open(path, "wb") as file:
             for _ in range(5000):
                 file.write(entry.tobuf(tarfile.GNU_FORMAT) + b"t/x\0" + b"\0" * 508)
-        assert tar_reader.read(path)[1].refusal == "has too many extended headers in a row"
+        assert tar_reader.read(path)[1].refusal == CONTRADICT
 
     def test_long_names(self, tmp_path: Path) -> None:
         found = seen(tmp_path, lambda a: a.file("t/" + "x" * 5000))
         assert found.refusal == "has names that are too long"
         assert seen(tmp_path, lambda a: a.link("t/a", "x" * 5000)).refusal == found.refusal
+
+
+Block = tuple[str | bytes, str, bytes]
+
+
+def _pax(**records: str) -> bytes:
+    """A pax header's records; each begins with its own length."""
+    found = b""
+    for key, value in records.items():
+        line = f" {key.replace('_', '.')}={value}\n".encode()
+        length = len(line) + len(str(len(line)))
+        found += str(length + (len(str(length)) > len(str(len(line))))).encode() + line
+    return found
+
+
+def raw(folder: Path, *blocks: Block) -> Path:
+    """A tarball of an etcd and then these blocks: type, name, and what is in it (the target, of a
+    link). Nothing checks that they fit together."""
+    out = io.BytesIO()
+    every: tuple[Block, ...] = (("0", f"{T}/etcd", b"x"), ("0", f"{T}/etcdctl", b"x"), *blocks)
+    for kind, name, body in every:
+        entry = tarfile.TarInfo(name)
+        entry.type = kind.encode() if isinstance(kind, str) else kind
+        entry.mode = 0o755
+        if kind == "2":
+            entry.linkname = body.decode()
+            body = b""
+        entry.size = len(body)
+        out.write(entry.tobuf(tarfile.GNU_FORMAT) + body + b"\0" * (-len(body) % 512))
+    path = folder / "raw.tar.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(out.getvalue() + b"\0" * 1024)
+    return path
+
+
+def as_tar_sees(folder: Path, path: Path) -> list[tuple[str, str]]:
+    """What GNU tar unpacks: names with the targets of links."""
+    into = folder / "unpacked"
+    into.mkdir()
+    subprocess.run(["tar", "-xzf", path, "-C", into], check=True, capture_output=True)
+    return sorted(
+        (str(p.relative_to(into)), os.readlink(p) if p.is_symlink() else "")
+        for p in into.rglob("*")
+        if p.is_symlink() or p.is_file()
+    )
+
+
+GNU_NAME = ("L", "././@LongLink", f"{T}/gnu\0".encode())
+GNU_TARGET = ("K", "././@LongLink", b"target\0")
+PAX_NAME = ("x", "pax", _pax(path=f"{T}/pax"))
+PAX_TARGET = ("x", "pax", _pax(linkpath="pax"))
+IS_LINK, IS_FILE = ("2", f"{T}/own", b"own"), ("0", f"{T}/own", b"x")
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (GNU_TARGET, PAX_TARGET, IS_LINK),
+        (PAX_TARGET, GNU_TARGET, IS_LINK),
+        (GNU_NAME, PAX_NAME, IS_FILE),
+        (PAX_NAME, GNU_NAME, IS_FILE),
+        (GNU_NAME, PAX_TARGET, IS_LINK),
+        (GNU_NAME, GNU_NAME, IS_FILE),
+        (GNU_TARGET, GNU_NAME, GNU_TARGET, IS_LINK),
+        (PAX_NAME, ("x", "pax", _pax(mtime="1")), IS_FILE),
+        (PAX_NAME, ("X", "pax", _pax(path=f"{T}/sun")), IS_FILE),
+        (PAX_NAME, ("g", "all", _pax(comment="x")), IS_FILE),
+        (("x", "pax", _pax(path=f"{T}/a") + _pax(path=f"{T}/b")), IS_FILE),
+    ],
+)
+def test_headers_that_say_different_things(blocks: tuple[Block, ...], tmp_path: Path) -> None:
+    """GNU tar and Python's own reader see different names or targets in some of them."""
+    assert tar_reader.read(raw(tmp_path, *blocks))[1].refusal.startswith(CONTRADICT)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "what"),
+    [
+        ((("x", "pax", b" " + _pax(linkpath="/etc")), IS_LINK), "an extended header that is odd"),
+        ((("x", "pax", _pax(mtime="1") + b"\n"), IS_FILE), "an extended header that is odd"),
+        ((("x", "pax", b"9 path=a\0\n"), IS_FILE), "an extended header that is odd"),
+        ((("x", "pax", b"999 path=a\n"), IS_FILE), "an extended header that is odd"),
+        ((("x", "pax", _pax(path="")), IS_FILE), "an extended header that is odd"),
+        ((("L", "l", b"\0"), IS_FILE), "an extended header that is odd"),
+        ((("L", "l", f"{T}/a\0b\0".encode()), IS_FILE), "an extended header that is odd"),
+        ((("x", "pax", _pax(size="1_0")), IS_FILE), "a length that is no plain number"),
+        ((("g", "all", _pax(path=f"{T}/a")), IS_FILE), "has path for all entries"),
+        ((("g", "all", _pax(linkpath="/etc")), IS_LINK), "has linkpath for all entries"),
+        ((("g", "all", _pax(**{f"k{n}": "x" for n in range(101)})),), "more than 100 attributes"),
+        ((("x", "pax", _pax(GNU_dumpdir="x")), IS_FILE), "does not know: GNU.dumpdir"),
+        ((("x", "pax", _pax(size="512")), IS_LINK, IS_FILE), "a link with contents"),
+        ((("5", f"{T}/d", b"x" * 512),), "a folder or a link with contents"),
+        ((("0", f"{T}/d/", b"x" * 512),), "a folder or a link with contents"),
+        ((PAX_NAME,), "ends after an extended header"),
+    ],
+)
+def test_headers_that_two_readers_may_read_differently(
+    blocks: tuple[Block, ...], what: str, tmp_path: Path
+) -> None:
+    assert what in tar_reader.read(raw(tmp_path, *blocks))[1].refusal
+
+
+@pytest.mark.parametrize(
+    ("at", "field", "what"),
+    [
+        (124, b"1_0\0", "a length that is no plain number"),
+        (124, b"+0000000001\0", "a length that is no plain number"),
+        (124, b"\xff" * 12, "a length that is no plain number"),
+        (257, b"ustarX00", "a header of an unknown format"),
+    ],
+)
+def test_a_field_that_two_readers_may_read_differently(
+    at: int, field: bytes, what: str, tmp_path: Path
+) -> None:
+    block = bytearray(tarfile.TarInfo(f"{T}/etcd").tobuf(tarfile.USTAR_FORMAT))
+    block[at : at + len(field)] = field
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    path = tmp_path / "f.tar.gz"
+    path.write_bytes(gzip.compress(bytes(block) + b"\0" * 1024))
+    assert what in tar_reader.read(path)[1].refusal
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (GNU_TARGET, IS_LINK),
+        (GNU_TARGET, GNU_NAME, IS_LINK),
+        (PAX_TARGET, IS_LINK),
+        (PAX_NAME, IS_FILE),
+        (("g", "all", _pax(comment="0" * 40)), IS_FILE),
+        (("X", "pax", _pax(path=f"{T}/sun")), IS_FILE),
+        (("x", "pax", _pax(path=f"{T}/pax", linkpath="x" * 200, mtime="1.5")), IS_LINK),
+        (("x", "pax", _pax(size="513")), ("0", f"{T}/big", b"x" * 513), IS_FILE),
+        (("0", f"{T}/d/", b""), IS_FILE),
+    ],
+)
+def test_the_host_unpacks_what_was_seen(
+    blocks: tuple[Block, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _compare(raw(tmp_path, *blocks), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("format", ["v7", "ustar", "pax", "gnu", "oldgnu"])
+def test_what_tar_itself_packs(
+    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path / T
+    deep = top / ("f" * 30) / ("g" * 30)
+    deep.mkdir(parents=True)
+    (top / "etcd").write_bytes(b"x" * 1025)
+    with (deep / ("h" * 25)).open("wb") as file:
+        file.truncate(1 << 20)
+        file.seek(1 << 19)
+        file.write(b"x" * 10)
+    (top / "link").symlink_to("etcd")
+    os.link(top / "etcd", top / "zz-hard")
+    if format in ("pax", "gnu", "oldgnu"):
+        (deep / ("i" * 200)).write_bytes(b"x")
+        (deep / "umlaut-\N{LATIN SMALL LETTER U WITH DIAERESIS}").write_bytes(b"x")
+        (top / "far").symlink_to("f" * 30 + "/" + "g" * 30 + "/" + "i" * 200)
+    path = tmp_path / "t.tar.gz"
+    flags = ["-S"] if format in ("pax", "gnu", "oldgnu") else []
+    command = ["tar", f"--format={format}", *flags, "-C", str(tmp_path), "-czf", str(path), T]
+    subprocess.run(command, check=True)
+    _compare(path, tmp_path, monkeypatch)
+
+
+def _compare(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine: list[tuple[str, str]] = []
+    real = tar_reader._Look._entry
+
+    def noted(look: tar_reader._Look, entry: tar_headers.Entry) -> None:
+        if entry.kind != tar_headers.FOLDER:
+            target = entry.target if entry.kind == tar_headers.LINK else ""
+            mine.append((entry.name, target))
+        real(look, entry)
+
+    monkeypatch.setattr(tar_reader._Look, "_entry", noted)
+    found = tar_reader.read(path)[1]
+    assert found.refusal == ""
+    assert sorted(mine) == as_tar_sees(folder, path)
 
 
 def test_what_comes_after_a_damaged_header(tmp_path: Path) -> None:
@@ -320,6 +545,8 @@ def test_it_is_read_in_one_pass_and_only_once(
     assert digests == []
     assert first.seen is not None
     assert first.seen.refusal
+    assert not cache.exists(), "this may be a dry run"
+    artifacts.remember(first, cache)
     monkeypatch.setattr(tar_reader, "read", lambda path: pytest.fail("it was read again"))
     again = artifacts.fetch(source, cache)
     assert again.seen == first.seen
@@ -402,6 +629,18 @@ def test_the_host_looks_at_links_itself(target: str, tmp_path: Path) -> None:
     done = receive(tree, tmp_path)
     assert done.returncode != 0
     assert b"leads outside" in done.stderr
+    assert list((tmp_path / "opt").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [trees.MARKER, trees.OWNER, ".artifact.new"])
+@pytest.mark.parametrize("method", ["file", "folder"])
+def test_the_host_looks_at_names_itself(method: str, name: str, tmp_path: Path) -> None:
+    tree = Tree(
+        f"{tmp_path}/opt/3.6.16", artifact(packed(tmp_path, _with((method, f"{T}/{name}"))))
+    )
+    done = receive(tree, tmp_path)
+    assert done.returncode != 0
+    assert b"a name of this tool's own files" in done.stderr
     assert list((tmp_path / "opt").iterdir()) == []
 
 

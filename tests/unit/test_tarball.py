@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from provision import artifacts, tar_reader
 from provision.alluxio.worker import desired, tarball
 from provision.alluxio.worker.desired import Artifacts
 from provision.alluxio.worker.tarball import LAUNCHERS, Contents
@@ -167,26 +168,37 @@ def test_the_java_that_a_release_accepts(script: str, java: tuple[int, ...]) -> 
 def test_it_is_read_once(tmp_path: Path) -> None:
     artifact, cache = packed(tmp_path, RELEASE), tmp_path / "cache"
     first = tarball.contents(artifact, cache)
-    (kept,) = (cache / "contents").iterdir()
+    assert not cache.exists()
+    kept = remembered(artifact, cache)
     assert kept.stat().st_size < 2000
     artifact.path.unlink()
     assert tarball.contents(artifact, cache) == first
 
 
+def remembered(artifact: Artifact, cache: Path) -> Path:
+    """The file that is kept after a host has got the tarball."""
+    _, seen = tar_reader.read(artifact.path)
+    artifacts.remember(replace(artifact, seen=seen), cache)
+    (kept,) = (cache / "contents").iterdir()
+    return kept
+
+
 @pytest.mark.parametrize("broken", ["", "{", "[]", '{"format": 1}', '{"format": 0}', "\x00"])
 def test_what_is_kept_and_broken_is_read_again(broken: str, tmp_path: Path) -> None:
     artifact, cache = packed(tmp_path, RELEASE), tmp_path / "cache"
-    first = tarball.contents(artifact, cache)
-    (kept,) = (cache / "contents").iterdir()
+    first, kept = tarball.contents(artifact, cache), remembered(artifact, cache)
     kept.write_text(broken)
     assert tarball.contents(artifact, cache) == first
+    remembered(artifact, cache)
     assert json.loads(kept.read_text())["texts"]["libexec/version.sh"] == "VERSION=313\n"
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    found = tarball.contents(packed(tmp_path, RELEASE), tmp_path / "cache")
-    assert found.version == "313"
+    artifact = packed(tmp_path, RELEASE)
+    _, seen = tar_reader.read(artifact.path)
+    artifacts.remember(replace(artifact, seen=seen), tmp_path / "cache")
+    assert tarball.contents(artifact, tmp_path / "cache").version == "313"
 
 
 def test_one_that_is_gone_is_a_problem_and_not_kept(tmp_path: Path) -> None:

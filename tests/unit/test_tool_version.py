@@ -21,7 +21,7 @@ from provision.cli.run import Run
 from provision.cli.tasks import common, data
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem
-from provision.host import gather, tool_version
+from provision.host import former_owner, gather, tool_version
 from provision.host.diff import Change, batch, questions
 from provision.host.facts import HostFacts, Probe, parse, script
 from provision.host.resources import Tree
@@ -418,7 +418,10 @@ class TestForgotten:
         todo = (Change("stop", "systemctl stop etcd"), Change("delete", f"rm -f {path}"))
         first, last = forget_version(todo, path)
         assert first is todo[0]
-        checked, removed, *_, unit = last.script.splitlines()
+        script = last.script
+        given_back, forgotten = (script[: script.index(f"rm -f {tool_version.FILE}")], script)
+        assert former_owner.give_back_rest(["a.service"]).splitlines()[1] in given_back
+        checked, removed, *_, unit = forgotten[given_back.rindex("if ! grep") :].splitlines()
         assert "alluxio-worker.service" in checked
         assert "alluxio-master.service" in checked
         assert path not in checked

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from provision.alluxio.worker import desired
 from provision.errors import ProvisionError, Unhealthy
+from provision.host import safely
 from provision.inventory.resolved import AlluxioCluster
 from provision.ssh.session import Result, Session
 
@@ -56,7 +57,7 @@ def command(alluxio: AlluxioCluster, words: Sequence[str], timeout: float) -> st
     """The shell command, as the service user and for at most ``timeout`` seconds."""
     line = shlex.join([executable(alluxio), *words])
     return (
-        f"runuser -u {alluxio.user} -- timeout -k {KILL_AFTER} {whole_seconds(timeout)} "
+        f"timeout -k {KILL_AFTER} {whole_seconds(timeout)} {safely.become(alluxio.user)} "
         # Without this, the command's standard input would be the rest of this script.
         f"{line} </dev/null"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -37,6 +37,7 @@ from provision.host.resources import (
     Unit,
     User,
 )
+from provision.host.sandbox import sandbox
 from provision.inventory import journal_folder, ports
 from provision.inventory.model import Scalar, Secret
 from provision.inventory.resolved import (
@@ -215,6 +216,7 @@ def resources(
     old = None if facts is None else facts.text(UNIT_PATH)
     unit = service(
         *(alluxio, "worker", worker.name, launcher(alluxio, artifacts, facts)),
+        listeners=ports.worker_listeners(alluxio, worker),
         stores_=worker.page_store.dirs,
         mounts=disks.notes(old, facts, [alluxio.state_dir, *worker.page_store.dirs]),
     )
@@ -263,6 +265,7 @@ def service(
     name: str,
     launcher: str,
     *,
+    listeners: Iterable[ports.Listener] = (),
     stores_: Sequence[str] = (),
     mounts: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
@@ -299,6 +302,7 @@ def service(
         longest=LONGEST_SECONDS,
         lasting=LASTING_SECONDS,
         dumps=KEPT_DUMPS,
+        sandbox=sandbox(stores_, ports.numbers(listeners)),
     )
 
 

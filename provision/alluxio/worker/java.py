@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from provision.alluxio.worker import tarball
 from provision.artifacts import Artifact, default_cache
 from provision.errors import Problem
+from provision.host import safely
 from provision.host.facts import HostFacts
 from provision.host.proof import Proof
 from provision.host.resources import File, Resource, Tree
@@ -71,13 +72,8 @@ def probe_commands(java_home: str | None, user: str) -> Mapping[str, str]:
 
 
 def _as_user(user: str, command: str) -> str:
-    name = shlex.quote(user)
-    return (
-        f"u=$(id -u {name} 2>/dev/null) && g=$(id -g {name}) || u=65534 g=65534; "
-        # Only root can become another user.
-        '[ "$(id -u)" != 0 ] && as= || as="setpriv --reuid $u --regid $g --clear-groups"; '
-        f"cd /; timeout -k 2 20 $as sh -c {shlex.quote(command)}"
-    )
+    become = safely.become_or_nobody(user)
+    return f"{become}\ncd /; timeout -k 2 20 $as sh -c {shlex.quote(command)} 9>&-"
 
 
 def own_home(facts: HostFacts) -> str | None:

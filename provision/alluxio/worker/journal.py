@@ -50,17 +50,14 @@ def probe_commands(alluxio: AlluxioCluster, master: AlluxioMaster) -> dict[str, 
     if not journal_folder.is_embedded(alluxio, master):
         return {}
     # Releases before 2.8 had no folder raft (RaftJournalSystem.maybeMigrateOldJournal).
-    places = " ".join(
-        shlex.quote(f"{journal_folder.folder(alluxio, master)}/{inner}{_GROUP}")
-        for inner in ("raft/", "")
-    )
+    places = " ".join(shlex.quote(f"./{inner}{_GROUP}") for inner in ("raft/", ""))
     read = (
         f'for d in {places}; do [ -d "$d" ] || continue; '
         'f=$d/current/raft-meta.conf; [ ! -f "$f" ] || '
         f'echo "conf $(head -c {_MAX_CONF} "$f" | base64 -w0)"; '
-        # One file is enough: thousands of names would be too much for a probe.
+        # One file is enough. Its name is not printed: it may be anything.
         'for f in "$d"/current/log_* "$d"/sm/snapshot*; do [ ! -s "$f" ] || '
-        '{ echo "has $f"; break; }; done; done'
+        "{ echo has; break; }; done; done"
     )
     # The folder is Alluxio's: root reads nothing in it by name.
     look = safely.as_owner(journal_folder.folder(alluxio, master), f"{read}; :", seconds=15)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from provision.cli.run import Run
 from provision.errors import UsageError
+from provision.ids import Id
 
 if TYPE_CHECKING:
     from provision.engine.plan import Plan
-    from provision.inventory.resolved import AlluxioCluster, Inventory
+    from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 
 #: Help of options that several commands have.
-LIMIT = "Names separated by commas, with ranges, * and ?: 'worker[001-020],edge*'. Default: all."
+LIMIT = "Names with commas, ranges, * and ?: 'worker[001-020],edge*'; '!edge7' is left out."
+UNREACHABLE = "Do without so many workers' hosts that cannot be reached: they are named, exit 1."
 BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
 READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
 TAKE_OVER = "Folders of the inventory to take although others use them. With commas."
 NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
+
+#: What an unreachable host's error must be for --allow-unreachable.
+SILENT: tuple[Id, ...] = ("host-unreachable", "name-unresolved")
 
 #: Commands on workers: they change no member.
 WORKERS = frozenset(
@@ -104,6 +109,50 @@ def load_alluxio(run: Run) -> tuple[Inventory, AlluxioCluster]:
     if inventory.alluxio is None:
         raise UsageError(f"{inventory.path}: has no 'alluxio' section", id="section-missing")
     return inventory, inventory.alluxio
+
+
+def reachable(run: Run, workers: Sequence[AlluxioWorker], text: str) -> tuple[AlluxioWorker, ...]:
+    """The workers without those whose hosts cannot be reached, when these are not more than
+    ``text`` allows. The others are noted in ``run.left_out``: the command ends with 1.
+
+    Only a host that does not answer is left out, never one with another host key or without a
+    login, and never the host of a member. Raises :class:`UsageError` when ``text`` is no count, and
+    :class:`PreflightFailed` with all hosts when too many cannot be reached.
+    """
+    from provision.errors import PreflightFailed
+    from provision.ssh.session import MANY, Session, Unreachable
+
+    if not text:
+        return tuple(workers)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1_000_000):
+        what = f"--allow-unreachable is how many hosts, not {text!r}"
+        raise UsageError(what, id="option-invalid")
+    machines = list(dict.fromkeys(w.machine for w in workers))
+
+    def reach(session: Session) -> None:
+        session.open()
+        if len(machines) > MANY:
+            session.rest()
+
+    answers = run.fleet.map(reach, machines)
+    failed = {m: e for m, e in answers.items() if isinstance(e, Unreachable)}
+    members = {m.machine.host for m in run.inventory.etcd.members}
+    never = [e for m, e in failed.items() if e.id not in SILENT or m.host in members]
+    if never or len(failed) > int(text):
+        raise PreflightFailed(
+            f"{len(failed)} of {len(machines)} hosts cannot be worked on",
+            [problem for e in (never or failed.values()) for problem in e.problems],
+            id="preflight-failed",
+        )
+    left = tuple(w for w in workers if w.machine not in failed)
+    if not left:
+        raise PreflightFailed(
+            "no host can be reached",
+            [problem for e in failed.values() for problem in e.problems],
+            id="preflight-failed",
+        )
+    run.left_out = [problem for e in failed.values() for problem in e.problems]
+    return left
 
 
 def names(text: str) -> list[str]:
@@ -253,6 +302,8 @@ def finish(
         document = plan.document() | {"applied": carried, "changed": done, **(extra or {})}
         if run.dry_run:
             document["would_change"] = plan.changed
+        if run.left_out:
+            document["left_out"] = [problem.document() for problem in run.left_out]
         terminal.emit_json(document)
         return
     if run.dry_run and plan.steps:

@@ -25,6 +25,7 @@ _KEEP = "How many releases stay on a host (2 or more, or all); older ones are de
     help={
         "limit": common.LIMIT,
         "batch": common.BATCH,
+        "allow_unreachable": common.UNREACHABLE,
         "read": common.READ,
         "downgrade": _DOWNGRADE,
         "take_over": common.TAKE_OVER,
@@ -37,6 +38,7 @@ def start_workers(
     read: str = "",
     downgrade: bool = False,
     take_over: str = "",
+    allow_unreachable: str = "",
 ) -> int:
     """Install, configure and start the Alluxio workers, and wait until each is READY.
 
@@ -47,7 +49,7 @@ def start_workers(
 
     if read:
         checked(read)
-    inventory, alluxio, chosen = _chosen(run, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch, allow_unreachable)
     taken = common.taken_over(take_over, alluxio.folders)
     etcd = run.etcd(inventory.etcd)
     alluxio = replace(alluxio, downgrade=downgrade, take_over=taken)
@@ -81,12 +83,18 @@ def start_workers(
     help={
         "limit": common.LIMIT,
         "batch": common.BATCH,
+        "allow_unreachable": common.UNREACHABLE,
         "at_once": _AT_ONCE,
         "afresh": "Restart all, also after a run that ended part-way.",
     },
 )
 def restart_workers(
-    run: Run, limit: str = "", batch: str = "", at_once: str = "", afresh: bool = False
+    run: Run,
+    limit: str = "",
+    batch: str = "",
+    at_once: str = "",
+    afresh: bool = False,
+    allow_unreachable: str = "",
 ) -> int:
     """Restart the running workers, a group at a time: each is READY before the next.
 
@@ -94,7 +102,7 @@ def restart_workers(
     """
     from provision.plans.alluxio import restart_workers
 
-    inventory, alluxio, chosen = _chosen(run, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch, allow_unreachable)
     size = restart_workers.group_size(at_once, len(chosen))
     etcd = run.etcd(inventory.etcd)
     plan = restart_workers.restart(inventory, alluxio, etcd, chosen, at_once=size, afresh=afresh)
@@ -110,6 +118,7 @@ def restart_workers(
     help={
         "limit": common.LIMIT,
         "batch": common.BATCH,
+        "allow_unreachable": common.UNREACHABLE,
         "at_once": _AT_ONCE,
         "keep": _KEEP,
         "downgrade": _DOWNGRADE,
@@ -122,6 +131,7 @@ def upgrade_workers(
     at_once: str = "",
     keep: str = "all",
     downgrade: bool = False,
+    allow_unreachable: str = "",
 ) -> int:
     """Bring the running workers to alluxio.version of the inventory, a group at a time.
 
@@ -133,7 +143,7 @@ def upgrade_workers(
     if keep != "all" and number < upgrade_workers.KEPT:
         least = f"at least {upgrade_workers.KEPT} (the running one and the one before)"
         raise UsageError(f"--keep is a number, {least}, or all; not {keep!r}", id="option-invalid")
-    inventory, alluxio, chosen = _chosen(run, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch, allow_unreachable)
     alluxio = replace(alluxio, downgrade=downgrade)
     size = restart_workers.group_size(at_once, len(chosen))
     etcd = run.etcd(inventory.etcd)
@@ -155,16 +165,22 @@ def upgrade_workers(
         "to": "Another release that is on the hosts, by its version.",
         "limit": common.LIMIT,
         "batch": common.BATCH,
+        "allow_unreachable": common.UNREACHABLE,
         "at_once": _AT_ONCE,
     },
 )
 def rollback_workers(
-    run: Run, to: str = "", limit: str = "", batch: str = "", at_once: str = ""
+    run: Run,
+    to: str = "",
+    limit: str = "",
+    batch: str = "",
+    at_once: str = "",
+    allow_unreachable: str = "",
 ) -> int:
     """Bring the workers back to the release before the inventory's, still on their hosts."""
     from provision.plans.alluxio import restart_workers, upgrade_workers
 
-    inventory, alluxio, chosen = _chosen(run, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch, allow_unreachable)
     size = restart_workers.group_size(at_once, len(chosen))
     etcd = run.etcd(inventory.etcd)
     back = upgrade_workers.rollback(inventory, alluxio, etcd, chosen, to=to, at_once=size)
@@ -179,12 +195,19 @@ def rollback_workers(
     return 0
 
 
-@command(changes=True, help={"limit": common.LIMIT, "batch": common.BATCH})
-def stop_workers(run: Run, limit: str = "", batch: str = "") -> int:
+@command(
+    changes=True,
+    help={
+        "limit": common.LIMIT,
+        "batch": common.BATCH,
+        "allow_unreachable": common.UNREACHABLE,
+    },
+)
+def stop_workers(run: Run, limit: str = "", batch: str = "", allow_unreachable: str = "") -> int:
     """Stop Alluxio workers. They stay installed; start-workers starts them again."""
     from provision.plans.alluxio import stop_workers
 
-    inventory, alluxio, chosen = _chosen(run, limit, batch)
+    inventory, alluxio, chosen = _chosen(run, limit, batch, allow_unreachable)
     plan = stop_workers.plan(inventory, chosen, run.fleet)
     line = ""
     if plan.steps and alluxio.membership.in_etcd:
@@ -309,13 +332,15 @@ def stop_masters(run: Run, limit: str = "") -> int:
 
 
 def _chosen(
-    run: Run, limit: str, batch: str = ""
+    run: Run, limit: str, batch: str = "", allow_unreachable: str = ""
 ) -> tuple[Inventory, AlluxioCluster, tuple[AlluxioWorker, ...]]:
-    """The inventory, its Alluxio part, and the workers that --limit and --batch leave."""
+    """The inventory, its Alluxio part, and the workers that --limit, --batch and
+    --allow-unreachable leave."""
     from provision.inventory.selection import choose
 
     inventory, alluxio = common.load_alluxio(run)
-    return inventory, alluxio, choose(alluxio.workers, limit, batch)
+    chosen = choose(alluxio.workers, limit, batch)
+    return inventory, alluxio, common.reachable(run, chosen, allow_unreachable)
 
 
 def _masters(run: Run) -> tuple[Inventory, AlluxioCluster]:

@@ -103,6 +103,7 @@ class EtcdClient:
     ) -> None:
         self.endpoint = endpoint
         self.timeout = timeout
+        self.tls = tls
         #: Whether :meth:`range` reads what this member has, without a quorum; it may be old.
         self.serializable = False
         self._login = login

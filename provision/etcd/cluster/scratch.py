@@ -1,30 +1,37 @@
 """A scratch member: a snapshot, restored and started on a member's host beside the real member.
 
 The scratch member listens only on the host's loopback, and runs with low priority for CPU and disk.
+Every local user can take a port there before it does. So it and its client prove themselves with a
+certificate that is made for this one member (:mod:`provision.etcd.pki.throwaway`): no password goes
+to another process, no answer comes from one, and nobody else can read the data.
 When its context or this process ends, it is removed with its data.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision import wait
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
-from provision.etcd.api.values import Endpoint
-from provision.etcd.cluster import reach
+from provision.etcd.api.values import ClientTls, Endpoint
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import DEFAULT_TIMEOUT, Unreachable, tunnel
+from provision.ssh.session import DEFAULT_TIMEOUT, Session, Unreachable, tunnel
 from provision.text import document, number, printable, size
+
+if TYPE_CHECKING:
+    from provision.etcd.pki.throwaway import Throwaway
 
 #: The folder of the system's other large temporary files; not etcd's own disk, which must not fill.
 SCRATCH = "/var/tmp/alluxio-provision-scratch"
@@ -36,6 +43,31 @@ RESTORED_PER_SECOND = 5 << 20
 #: Seconds for the scratch member to start; and the seconds after which it ends by itself.
 STARTS_WITHIN = 120.0
 LIVES = 7200
+
+#: A shell function, ``listens PID PORT``: whether PID itself listens on PORT of 127.0.0.1. Who asks
+#: before and after an answer from there knows that the answer is PID's.
+LISTENS = r"""listens() {
+  hex=$(printf %04X "$2")
+  inode=$(sed -nE "s/^ *[0-9]+: 0100007F:$hex [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/\2/p" \
+    /proc/net/tcp)
+  [ -n "$inode" ] && [ -n "$(find "/proc/$1/fd" -lname "socket:\[$inode\]" 2>/dev/null)" ]
+}"""
+
+
+#: What programs and etcd say when it is the host's fault: they have said it of no file's content.
+_HOSTS_FAULT = re.compile(
+    r"no space left|quota exceeded|read-only file system|input/output error|permission denied|"
+    r"operation not permitted|cannot allocate memory|resource temporarily unavailable|"
+    r"too many open files|address already in use|exec format error|no such file or directory|"
+    r": not found",
+    re.IGNORECASE,
+)
+#: The signal that ends a process when the host's memory is full.
+_SIGKILL = 9
+
+
+class HostFault(Unhealthy):
+    """A scratch member failed because of its host: this says nothing about the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +86,22 @@ def member(
     """Upload ``snapshot`` to ``host``, restore it there, start a member with it, and connect.
 
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
-    host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
+    host has no room, :class:`HostFault` for another fault of the host, and :class:`Unhealthy` when
+    the file cannot be restored or served.
     """
+    from provision.etcd.pki import throwaway
+
     cluster = etcd.cluster
     folder = f"{SCRATCH}.{secrets.token_hex(8)}"
     port = 20000 + secrets.randbelow(9999)
+    name = f"scratch member on {host.machine.host}:{port}"
     session = etcd.fleet.session(host.machine)
+    secret = throwaway.make()
     try:
         _upload(etcd, host, snapshot, sha256, folder)
+        _send_pair(etcd, host, folder, secret)
         held = session.hold(
-            _script(cluster, host, folder, port),
+            _script(cluster, folder, port),
             "restore into a scratch member",
             timeout=DEFAULT_TIMEOUT + snapshot.stat().st_size / RESTORED_PER_SECOND,
         )
@@ -77,20 +115,28 @@ def member(
         raise
     try:
         if not held.greeting.startswith("started "):
-            text = printable(held.greeting.removeprefix("failed "), 400) or "it printed nothing"
-            raise _unusable(host, f"the snapshot cannot be restored: {text}")
+            text = printable(held.greeting.removeprefix("failed "), 400)
+            what = f"the snapshot cannot be restored: {text or 'it printed nothing'}"
+            raise _unusable(host, what, by_host=not text or _is_hosts(text))
         status = _status(host, held.greeting.removeprefix("started "))
         with (
             tunnel(session, "127.0.0.1", port) as local,
             EtcdClient(
-                Endpoint("127.0.0.1", local, f"scratch member on {host.machine.host}:{port}"),
+                Endpoint("127.0.0.1", local, name),
                 timeout=timeout,
-                tls=reach.client_tls(cluster, host),
+                tls=ClientTls(secret.ca, secret.pair.cert_pem, secret.pair.key_pem, throwaway.NAME),
                 login=etcd.credentials,  # its tokens are its own
             ) as client,
         ):
-            _wait(host, client)
+            _wait(client)
             yield client, status
+    except EtcdUnreachable as error:
+        # The caller may ask other members, too.
+        if error.endpoint.name != name or error.reason in (Reason.LOGIN, Reason.DENIED):
+            raise
+        why, by_host = _why(session, folder)
+        what = f"the scratch member does not serve: {error.problems[0].what}; {why}"
+        raise _unusable(host, what, by_host=by_host) from error
     finally:
         held.close()
 
@@ -144,7 +190,28 @@ ok=1
             id="disk-full",
         )
     if not result.ok:
-        raise _unusable(host, f"the upload failed: {printable(result.stderr.strip(), 300)}")
+        what = f"the upload failed: {printable(result.stderr.strip(), 300)}"
+        raise _unusable(host, what, by_host=True)
+
+
+def _send_pair(etcd: Etcd, host: EtcdMember, folder: str, secret: Throwaway) -> None:
+    """The key goes by standard input, not in a command line, which everybody on the host sees."""
+    user = shlex.quote(etcd.cluster.user)
+    script = f"""\
+set -e
+umask 077
+cd {folder}
+cat >pair.pem <<'END'
+{(secret.pair.cert_pem + secret.pair.key_pem).decode()}END
+cat >ca.pem <<'END'
+{secret.ca.decode()}END
+chmod 0640 pair.pem ca.pem
+chown root:$(id -gn {user}) pair.pem ca.pem
+"""
+    result = etcd.fleet.session(host.machine).run(script, "send the scratch member's certificate")
+    if not result.ok:
+        text = printable(result.stderr.strip(), 300)
+        raise _unusable(host, f"the certificate cannot be written: {text}")
 
 
 def _removal(folder: str) -> str:
@@ -161,10 +228,9 @@ rm -rf {folder}
 """
 
 
-def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> str:
+def _script(cluster: EtcdCluster, folder: str, port: int) -> str:
     q = shlex.quote
-    scheme = "https" if host.client_tls else "http"
-    client, peer = f"{scheme}://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
+    client, peer = f"https://127.0.0.1:{port}", f"https://127.0.0.1:{port + 1}"
     flags = [
         *("--name", "scratch", "--data-dir", f"{folder}/own/data"),
         *("--listen-client-urls", client, "--advertise-client-urls", client),
@@ -173,19 +239,16 @@ def _script(cluster: EtcdCluster, host: EtcdMember, folder: str, port: int) -> s
     ]
     if version_tuple(cluster.version) >= (3, 5):
         flags.append("--unsafe-no-fsync")
-    if host.client_tls:
-        # Clients without access to the member's own listener have no access to this listener
-        # either.
-        pki = layout.pki_dir(cluster)
-        flags += ["--cert-file", f"{pki}/server.crt", "--key-file", f"{pki}/server.key"]
-        flags += ["--trusted-ca-file", f"{pki}/ca.crt"]
-        if cluster.tls.client_auth:
-            flags.append("--client-cert-auth")
+    for side in ("", "peer-"):
+        flags += [f"--{side}cert-file", f"{folder}/pair.pem", f"--{side}key-file"]
+        flags += [f"{folder}/pair.pem", f"--{side}trusted-ca-file", f"{folder}/ca.pem"]
+        flags.append(f"--{side}client-cert-auth")
     restore = [
         *("--data-dir", f"{folder}/own/data", "--name", "scratch"),
         *("--initial-advertise-peer-urls", peer, "--initial-cluster", f"scratch={peer}"),
         *("--initial-cluster-token", secrets.token_hex(8)),
     ]
+    as_user = layout.as_user(cluster)
     return f"""\
 d={q(folder)}
 pid=
@@ -194,14 +257,14 @@ trap 'exit 1' HUP INT TERM PIPE
 export ETCDCTL_API=3
 cd /
 {layout.low_priority()}
-# setpriv, unlike runuser, becomes the command: what is killed is the command itself.
-low="{layout.as_user(cluster)} $low"
 fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
-$low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} >"$d/log" 2>&1 || fail
-status=$($low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail
+{as_user} $low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} \\
+  >"$d/log" 2>&1 || fail
+status=$({as_user} $low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$d/log") || fail
 rm -f "$d/db"
-$low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
+{as_user} $low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
 pid=$!
+echo $pid >"$d/pid"
 echo "started $status"
 timeout {LIVES} cat >/dev/null"""
 
@@ -216,24 +279,53 @@ def _status(host: EtcdMember, text: str) -> SnapshotStatus:
         raise _unusable(host, f"snapshot status is unreadable: {printable(text, 200)}") from error
 
 
-def _wait(host: EtcdMember, client: EtcdClient) -> None:
-    def why_not() -> str:
+def _wait(client: EtcdClient) -> None:
+    def why_not() -> EtcdUnreachable | None:
         try:
-            return "" if client.status().leader else "it has no leader"
+            if client.status().leader:
+                return None
+            return EtcdUnreachable(client.endpoint, Reason.NO_QUORUM, "it has no leader")
         except EtcdUnreachable as error:
             # A refusal for lack of a login is an answer: the caller sees to the login.
-            return "" if error.reason in (Reason.LOGIN, Reason.DENIED) else error.message
+            return None if error.reason in (Reason.LOGIN, Reason.DENIED) else error
 
-    if why := wait.until(why_not, lambda why: not why, STARTS_WITHIN, 0.1):
-        raise _unusable(host, f"the scratch member does not serve: {why}")
+    if why := wait.until(why_not, lambda why: why is None, STARTS_WITHIN, 0.1):
+        raise why
+
+
+def _why(session: Session, folder: str) -> tuple[str, bool]:
+    """The last lines of the scratch member's log, and whether the host is at fault: it says so, the
+    process still runs, or it was killed."""
+    script = f"""\
+tail -n 5 {folder}/log 2>/dev/null | tr '\\n' ' '
+p=$(cat {folder}/pid 2>/dev/null); p=/proc/${{p:-gone}}
+echo; sed -n 's/^State:[^A-Z]*//p' $p/status 2>/dev/null
+awk '{{ print $NF }}' $p/stat 2>/dev/null"""
+    try:
+        said = session.run(script, "ask the scratch member's log").stdout.splitlines()
+    except ProvisionError as error:
+        return error.message, True
+    text, state, code = [*said, "", "", ""][:3]
+    shown = printable(text.strip(), 400) or "its log says nothing"
+    # A process that has ended is kept as a zombie, with the status that it ended with.
+    ended = not state or state.startswith("Z")
+    killed = state.startswith("Z") and (number(code) or 0) & 0x7F == _SIGKILL
+    if killed:
+        shown = f"it was killed, perhaps for lack of memory; {shown}"
+    return shown, not ended or killed or _is_hosts(text)
+
+
+def _is_hosts(text: str) -> bool:
+    return _HOSTS_FAULT.search(text) is not None
 
 
 def _free(stderr: str) -> int:
     return (number(stderr.rpartition("free=")[2].strip()) or 0) << 10
 
 
-def _unusable(host: EtcdMember, what: str) -> Unhealthy:
+def _unusable(host: EtcdMember, what: str, *, by_host: bool = False) -> Unhealthy:
     where = f"{host.name} ({host.machine.host})"
-    return Unhealthy(
-        f"{where}: {what}", [Problem(where, what, id="backup-unproven")], id="backup-unproven"
-    )
+    kind = HostFault if by_host else Unhealthy
+    remedy = "see to this host: its fault says nothing about the file" if by_host else ""
+    problem = Problem(where, what, remedy, id="backup-unproven")
+    return kind(f"{where}: {what}", [problem], id="backup-unproven")

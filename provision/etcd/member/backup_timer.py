@@ -17,6 +17,7 @@ import re
 from provision.etcd.api.login import root_login
 from provision.etcd.member import backups, layout
 from provision.host.resources import Absent, Directory, File, Resource, Unit
+from provision.host.sandbox import sandbox
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed, is_ip
 from provision.render import render
@@ -96,6 +97,7 @@ def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
         dir=backup.dir,
         script=script_path(cluster),
         environment=login_path(cluster),
+        sandbox=sandbox((backup.dir, cluster.install_dir, cluster.config_dir)),
     )
     timer = render("etcd-backup.timer", cluster=cluster.name, on_calendar=backup.on_calendar)
     return (

@@ -27,7 +27,9 @@ from provision.host.resources import (
     Unit,
     User,
 )
-from provision.inventory.model import Scalar, version_tuple
+from provision.host.sandbox import sandbox
+from provision.inventory import settings
+from provision.inventory.model import Setting, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed, is_ip
 from provision.render import render
 from provision.text import document
@@ -39,9 +41,6 @@ BACKUPS = "backups"
 
 #: The setting for etcd without data: make a new cluster, or join the existing one.
 STATE = "initial-cluster-state"
-
-#: Settings that etcd reads as text, even if they are numbers.
-TEXT_SETTINGS = frozenset({"auto-compaction-retention"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +174,9 @@ def resources(
             f"mount it and etcd starts within a minute; if it is lost: invoke replace-member "
             f"{member.name}",
             wait=True,
+        ),
+        sandbox=sandbox(
+            (member.data_dir, cluster.install_dir, cluster.config_dir), _ports(cluster, member)
         ),
     )
     result: list[Resource] = [
@@ -345,8 +347,13 @@ def says_existing(config: str) -> bool:
 
 def initial_members(config: str) -> set[str]:
     """The names in ``initial-cluster`` of this tool's ``etcd.conf.yml``."""
+    return {*initial_urls(config)}
+
+
+def initial_urls(config: str) -> dict[str, str]:
+    """The peer URLs in ``initial-cluster`` of this tool's ``etcd.conf.yml``, by name."""
     pairs = _initial(config).get("initial-cluster", "").split(",")
-    return {pair.partition("=")[0] for pair in pairs if pair}
+    return {name: url for pair in pairs if pair for name, _, url in [pair.partition("=")]}
 
 
 def sans(member: EtcdMember) -> tuple[str, ...]:
@@ -445,12 +452,12 @@ def _config(
     )
 
 
-def _settings(cluster: EtcdCluster, member: EtcdMember, checks: bool) -> dict[str, Scalar]:
+def _settings(cluster: EtcdCluster, member: EtcdMember, checks: bool) -> dict[str, Setting]:
     release = version_tuple(cluster.version)
     # Before 3.5 the default logger is capnslog; --config-file cannot set its levels.
-    logger: dict[str, Scalar] = {"logger": "zap"} if release < (3, 5) else {}
+    logger: dict[str, Setting] = {"logger": "zap"} if release < (3, 5) else {}
     every = start_check.switched({**logger, **member.settings}, release, on=checks)
-    return {key: str(value) if key in TEXT_SETTINGS else value for key, value in every.items()}
+    return {key: settings.typed(key, value) for key, value in every.items()}
 
 
 def _noticed(config: str) -> list[str]:

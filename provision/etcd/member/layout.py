@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-
+from provision.host import safely
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 
 UNIT = "etcd.service"
@@ -44,13 +43,9 @@ def tool(cluster: EtcdCluster, name: str) -> str:
 
 
 def as_user(cluster: EtcdCluster) -> str:
-    """The start of a command that runs as etcd's user: root must not use paths through a folder of
-    that user.
-
-    ``setpriv``, unlike ``runuser``, becomes the command, so a signal reaches the command itself.
-    """
-    user = shlex.quote(cluster.user)
-    return f"setpriv --reuid {user} --regid {user} --init-groups"
+    """The start of a simple command that runs as etcd's user: root must not use paths through a
+    folder of that user."""
+    return safely.become(cluster.user)
 
 
 def low_priority() -> str:

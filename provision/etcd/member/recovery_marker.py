@@ -84,13 +84,13 @@ def newest(
 def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
     """Mark the host, then stop etcd and keep it stopped. The mark is on the disk before etcd
     stops."""
-    where = shlex.quote(path(member))
+    where = f"./{path(member).rpartition('/')[2]}"
     write = f"echo {mark} >{where}.new && mv -fT {where}.new {where} && sync -f {where}"
+    written = safely.as_user(user, f"sh -c {shlex.quote(write)}")
     return Change(
         f"stop and disable {layout.UNIT} until the {mark.command} of {mark.id} is done",
-        "cd /\n"
         # The folder is etcd's: root opens nothing in it by name.
-        + safely.as_user(user, f"sh -c {shlex.quote(write)}")
+        safely.in_folder(member.data_dir, written)
         + "\n"
         # A leader would wait to hand on its leadership, but the other members stop, too.
         + unit_changes.kill(layout.UNIT),
@@ -126,4 +126,4 @@ def start(member: EtcdMember) -> Change:
 def clear(member: EtcdMember, *more: str) -> Change:
     """Remove the mark, and ``more`` files and folders that were needed only together with it."""
     paths = " ".join(map(shlex.quote, (*more, path(member))))
-    return Change("remove the mark of the unfinished restore or recovery", f"rm -rf {paths}")
+    return Change("remove the mark of the unfinished restore or recovery", f"gone {paths}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from provision.inventory.model import Scalar
+from provision.inventory.model import Setting
 
 #: The setting up to 3.5. 3.6 accepts it, too, but exits when ``feature-gates`` is set beside it.
 SETTING = "experimental-initial-corrupt-check"
@@ -35,8 +35,8 @@ def is_sound(release: tuple[int, ...]) -> bool:
 
 
 def switched(
-    settings: Mapping[str, Scalar], release: tuple[int, ...], *, on: bool
-) -> dict[str, Scalar]:
+    settings: Mapping[str, Setting], release: tuple[int, ...], *, on: bool
+) -> dict[str, Setting]:
     """``settings`` with the check ``on`` or off.
 
     The check is turned on only if it is sound in this release and the settings do not set it.

@@ -83,7 +83,7 @@ def leaf(
     days: int = 365,
     now: datetime | None = None,
 ) -> KeyPair:
-    """A new key and its certificate for ``name`` (the common name).
+    """A new key and its certificate for ``name`` (the common name; empty: no subject).
 
     ``sans`` are host names and IP addresses; ``localhost`` and the loopback addresses are added
     for a server. The certificate never outlives the authority. etcd uses a peer's certificate as
@@ -220,6 +220,8 @@ def now_utc() -> datetime:
 
 
 def _name(common_name: str) -> x509.Name:
+    if not common_name:
+        return x509.Name([])
     # X.520 allows 64 characters; longer member names still have their SANs.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
 

@@ -11,6 +11,7 @@ from provision.host import predict, safely, tool_version
 from provision.host.diff import Change, Resource
 from provision.host.facts import STATE_FOLDER, HostFacts, Look, Place, restart_mark
 from provision.host.proof import Proof
+from provision.tar_reader import OWN_NAMES
 
 #: A file with the digest of the tarball from which a folder was unpacked. Only this tool makes such
 #: folders.
@@ -18,6 +19,7 @@ MARKER = ".artifact.sha256"
 #: A file beside it with the name of the cluster that had the folder unpacked. Folders of earlier
 #: versions of this tool have none.
 OWNER = ".alluxio-provision-cluster"
+_OWN = r"\( " + " -o ".join(f"-name '{name}*'" for name in OWN_NAMES) + r" \)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,8 @@ if [ -z "$top" ] || [ -L "$t/unpacked/$top" ] || [ ! -d "$t/unpacked/$top" ]; th
 fi
 mv -T "$t/unpacked/$top" "$t/tree"
 odd=$(find "$t/tree" ! -type f ! -type d ! -type l)
-if [ -n "$odd" ] || [ -e "$t/tree/{MARKER}" ] || [ -L "$t/tree/{MARKER}" ]; then
+own=$(find "$t/tree" -mindepth 1 -maxdepth 1 {_OWN})
+if [ -n "$odd" ] || [ -n "$own" ]; then
   echo "the tarball holds devices, or a name of this tool's own files" >&2
   exit 1
 fi
@@ -184,7 +187,6 @@ fi
 # Alluxio's release has a folder that all may write to: logs/user.
 chmod -R u=rwX,go=rX,a-s,-t "$t/tree"
 ( cd "$t/tree"; {proof} )
-rm -rf "$t/tree/{OWNER}"
 {owner if self.cluster else ":"}
 echo {digest} >"$t/tree/{MARKER}"
 if [ -e {path} ]; then

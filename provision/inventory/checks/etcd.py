@@ -7,7 +7,8 @@ import re
 from provision.inventory import document, etcd_releases, model, sentences, settings
 from provision.inventory.checks.context import Context
 
-_YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off", "y", "n"})
+#: Words for booleans that YAML had up to 1.1.
+_MEANT = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 #: etcd's own defaults, in milliseconds.
 _HEARTBEAT, _ELECTION, _MOST_ELECTION = 100, 1000, 50_000
 _MOST_QUOTA = 8 << 30
@@ -202,8 +203,29 @@ def _etcd_settings(context: Context) -> None:
                     path,
                     id="inventory-unknown-key",
                 )
-            else:
+            elif not _is_of_another_type(context, path):
                 _warn_of_yes(context, path, entry.value)
+
+
+#: They have rules of their own.
+_CHECKED = frozenset({"heartbeat-interval", "election-timeout", "quota-backend-bytes"})
+
+
+def _is_of_another_type(context: Context, path: document.Path) -> bool:
+    """Report a value that etcd would not start with."""
+    etcd, key = context.file.etcd, str(path[-1])
+    of = etcd if len(path) == 3 else etcd.members.get(str(path[2]))
+    if key in _CHECKED or of is None or key not in of.settings:
+        return False
+    try:
+        settings.typed(key, of.settings[key])
+    except ValueError as error:
+        what = f"{key!r} must be {error}: etcd would not start"
+        word = str(of.settings[key]).lower()
+        remedy = f"write {_MEANT[word]}" if str(error) == "true or false" and word in _MEANT else ""
+        context.error(what, remedy, path, id="inventory-value-invalid")
+        return True
+    return False
 
 
 def _unknown_setting(context: Context, key: str) -> str | None:
@@ -224,10 +246,10 @@ def _unknown_setting(context: Context, key: str) -> str | None:
 def _warn_of_yes(context: Context, path: document.Path, value: document.Node) -> None:
     if isinstance(value, document.Scalar) and value.plain:
         word = value.text.lower()
-        if word in _YAML_1_1_WORDS:
-            meant = "true" if word in ("yes", "on", "y") else "false"
+        if word in _MEANT:
             what = f"{path[-1]!r} is the text {value.text!r}, not a boolean"
-            context.warning(what, f"write {meant}, or quote the text", path, id="inventory-unwise")
+            remedy = f"write {_MEANT[word]}, or quote the text"
+            context.warning(what, remedy, path, id="inventory-unwise")
 
 
 def _election(context: Context) -> None:
@@ -242,7 +264,9 @@ def _election(context: Context) -> None:
                 )
                 break
         else:
-            _election_of(context, member.name, int(heartbeat), int(election))
+            assert isinstance(heartbeat, int)
+            assert isinstance(election, int)
+            _election_of(context, member.name, heartbeat, election)
 
 
 def _election_of(context: Context, name: str, heartbeat: int, election: int) -> None:

@@ -69,12 +69,12 @@ def explained(
 ) -> dict[str, Problem]:
     """The workers with the refusal in their journal, by name. Never raises for a host or etcd."""
     unit, text = shlex.quote(desired.UNIT), shlex.quote(TEXT)
-    file = shlex.quote(desired.identity_file(alluxio))
+    file = shlex.quote(f"./{desired.identity_file(alluxio).rpartition('/')[2]}")
     # Old lines do not count, and neither do lines about an identity that the host no longer has.
     since = alluxio.start_timeout + alluxio.failure_detection_timeout + MARGIN
     known = safely.as_owner(alluxio.state_dir, f"grep -v '^#' {file} | head -n 1", seconds=5)
     script = (
-        f"id=$({known})\n"
+        f"{safely.FUNCTIONS}\nid=$({known})\n"
         f"journalctl -u {unit} -n {LINES} --since=-{since}s --no-pager -o cat | "
         f'grep -F {text} | grep -F "${{id:-no identity}}" | tail -n 1'
     )

@@ -22,7 +22,7 @@ from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Arti
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
-from provision.host import disks, folders, gather, preflight, unit_changes
+from provision.host import disks, fitness, gather, preflight, unit_changes
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -64,6 +64,7 @@ def resources(
     old = None if facts is None else facts.text(MASTER_UNIT_PATH)
     unit = desired.service(
         *(alluxio, "master", master.name, launcher),
+        listeners=ports.master_listeners(alluxio, master),
         mounts=disks.notes(old, facts, [journal_folder.journal_dir(alluxio)]),
     )
     quiet = disks.is_for_next_start(old, unit)
@@ -107,14 +108,18 @@ def observe(
     facts = {machine: seen for machine, seen in everyone.items() if machine in probes}
     asked = {machine.host for machine in probes}
     problems += [p for p in unreachable if p.where.partition(" ")[0] in asked]
-    problems += preflight.hosts(facts, {})
-    problems += preflight.paths(facts, probes)
-    problems += folders.of_others(
-        fleet, alluxio.name, probes, facts, alluxio.take_over, "start-masters"
+    problems += fitness.problems(
+        fleet,
+        alluxio.name,
+        probes,
+        facts,
+        rooms={},
+        tarballs=[tarballs.alluxio, tarballs.jdk] if tarballs else [],
+        take_over=alluxio.take_over,
+        command="start-masters",
     )
     if tarballs:
         problems += worker_preflight.release(alluxio, tarballs, facts)
-        problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
         for master in chosen:
             if (seen := facts.get(master.machine)) is not None:
                 problems += _problems(alluxio, master, tarballs, seen)

@@ -6,8 +6,10 @@ The file has the format of ``etcdctl snapshot save``: the database, followed by 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +22,7 @@ from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import KvHash
 from provision.etcd.cluster import hashes, health, scratch
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import backups
 from provision.etcd.member.backups import STAMP
 from provision.files import make_folder, read_text, require_regular
@@ -32,8 +35,10 @@ from provision.text import size
 PAGE, DIGEST = 512, 32
 #: A member surely hashes at least this many bytes of its database a second: limits the call's time.
 HASHED_PER_SECOND = 5 << 20
-#: A snapshot may have so many bytes whatever the member says of its database.
+#: A snapshot may have so many bytes, however small the databases are.
 SLACK = 1 << 30
+#: So many bytes stay free on this machine: others need some of its disk.
+RESERVE = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,8 @@ def take(
     """
     cluster = etcd.cluster
     started = time.monotonic()
-    source = choose(etcd)
+    seen = _look(etcd)
+    source = _source(seen)
     when = datetime.now(timezone.utc)
     try:
         make_folder(directory)
@@ -105,7 +111,7 @@ def take(
         try:
             with etcd.member(source) as client:
                 at = client.status()
-                digest = _save(client, partial, at.db_size)
+                digest = _save(client, partial, _most(seen, source))
             revision, keys = _prove(etcd, source, partial, digest)
             final = directory / backups.name(
                 cluster.name, at.cluster_id, at.raft_term, at.raft_index, revision, when
@@ -139,6 +145,11 @@ def choose(etcd: Etcd) -> EtcdMember:
     Raises :class:`Unhealthy` when no member is healthy, or when etcd itself reports that data
     differs between members. Raises :class:`PreflightFailed` when the members' hashes differ.
     """
+    return _source(_look(etcd))
+
+
+def _look(etcd: Etcd) -> ClusterHealth:
+    """The members, after the checks of :func:`choose`; at least one is healthy."""
     seen = health.observe(etcd)
     if any(m.status is not None and "CORRUPT" in m.status.alarms for m in seen.members):
         raise Unhealthy(
@@ -146,11 +157,39 @@ def choose(etcd: Etcd) -> EtcdMember:
             seen.problems,
             id="alarm-corrupt",
         )
-    healthy = [m for m in seen.members if m.healthy and m.status and not m.status.is_learner]
-    if not healthy:
+    if not _healthy(seen):
         raise Unhealthy("no backup: no etcd member is healthy", seen.problems, id="quorum-lost")
     hashes.require_equal(seen, etcd)
-    return min(healthy, key=lambda m: m.member.name == seen.leader).member
+    return seen
+
+
+def _healthy(seen: ClusterHealth) -> list[MemberHealth]:
+    return [m for m in seen.members if m.healthy and m.status and not m.status.is_learner]
+
+
+def _source(seen: ClusterHealth) -> EtcdMember:
+    return min(_healthy(seen), key=lambda m: m.member.name == seen.leader).member
+
+
+def _most(seen: ClusterHealth, source: EtcdMember) -> int:
+    """How many bytes the snapshot of ``source`` may have, whatever ``source`` itself says.
+
+    A database is not much larger than its quota. One that had a larger quota before is as large on
+    the other members.
+    """
+    if source.quota is None:
+        return bounds.SNAPSHOT
+    sizes = sorted(m.status.db_size for m in seen.members if m.status is not None)
+    usual = sizes[(len(sizes) - 1) // 2]
+    return min(bounds.SNAPSHOT, max(SLACK, 2 * source.quota, 2 * usual))
+
+
+def room(directory: Path) -> int:
+    """The bytes that may be written into the folder: its free space but for :data:`RESERVE`.
+
+    Raises ``OSError``.
+    """
+    return max(0, shutil.disk_usage(directory).free - RESERVE)
 
 
 def existing(directory: Path, cluster: str) -> list[backups.Name]:
@@ -220,13 +259,18 @@ def check(path: Path) -> str:
     return whole.hexdigest()
 
 
-def _save(client: EtcdClient, path: Path, expected: int) -> str:
-    """Write the snapshot to ``path`` and return its sha256. ``expected``: the bytes of the
-    member's database; while it is read, it may grow."""
-    most = min(bounds.SNAPSHOT, max(SLACK, 2 * expected))
+def _save(client: EtcdClient, path: Path, most: int) -> str:
+    """Write the snapshot, of at most ``most`` bytes, to ``path`` and return its sha256.
+
+    Raises ``OSError`` before it fills the disk.
+    """
+    left = room(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         for piece in client.snapshot(most=most):
+            left -= len(piece)
+            if left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent))
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())

@@ -7,6 +7,7 @@ works while etcd is down.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from collections.abc import Iterable
@@ -121,6 +122,9 @@ def _bring(cluster: EtcdCluster, fleet: Fleet, seen: Stored, one: Saved, directo
     told = session.run(f"{cat} {shlex.quote(one.path + '.sha256')}", "the backup's sha256")
     digest = (told.stdout.split() or [""])[0]
     try:
+        left = backup_etcd.room(directory)
+        if one.size > left:  # the host says how large it is
+            raise _unwritable(directory, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             try:
@@ -128,7 +132,7 @@ def _bring(cluster: EtcdCluster, fleet: Fleet, seen: Stored, one: Saved, directo
                     f"{cat} {shlex.quote(one.path)}",
                     file,
                     "fetch the backup",
-                    most=min(one.size, bounds.SNAPSHOT),
+                    most=min(one.size, bounds.SNAPSHOT, left),
                 )
             except LocalFailure as error:
                 raise _unwritable(directory, error.args[0]) from error

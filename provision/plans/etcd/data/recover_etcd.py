@@ -25,6 +25,7 @@ from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather, safely
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
@@ -249,12 +250,12 @@ def _stamp(member: EtcdMember) -> str:
 
 
 def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
-    tool, db = scratch.tool(cluster), shlex.quote(f"{member.data_dir}/member/snap/db")
+    tool = scratch.tool(cluster)
     # The command reads a copy: the database of a running process is locked. etcd's user reads it:
     # by its name, root could be led to another file, and the file may be made to mislead the tool.
     status = safely.as_owner(
         member.data_dir,
-        f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX); cp --reflink=auto {db} $t/db && "
+        f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX); cp --reflink=auto ./member/snap/db $t/db && "
         f"ETCDCTL_API=3 timeout 60 {shlex.quote(tool)} snapshot status $t/db -w json; rm -rf $t",
         seconds=90,
     )
@@ -321,18 +322,17 @@ def _of_the_chosen(cluster: EtcdCluster, chosen: EtcdMember) -> None:
 
 
 def _keep(chosen: EtcdMember, mark: RecoveryMarker) -> Change:
-    here = shlex.quote(f"{chosen.data_dir}/member")
-    old = shlex.quote(restore_etcd.kept(chosen, mark))
+    old = f"./{restore_etcd.kept(chosen, mark).rpartition('/')[2]}"
     script = (
         f"set -e\n"
         f"if [ ! -e {old} ]; then\n"
-        f"  rm -rf {old}.part; cp -a {here} {old}.part; sync -f {old}.part\n"
+        f"  rm -rf {old}.part; cp -a ./member {old}.part; sync -f {old}.part\n"
         f"  mv -T {old}.part {old}\n"
         f"fi"
     )
     return Change(
         f"keep a copy of {chosen.data_dir}/member as {restore_etcd.kept(chosen, mark)}",
-        safely.as_owner(chosen.data_dir, script, seconds=600),
+        f"{safely.as_owner(chosen.data_dir, script, seconds=600)} >/dev/null",
         disrupts=True,
         seconds=600,
     )
@@ -341,10 +341,12 @@ def _keep(chosen: EtcdMember, mark: RecoveryMarker) -> Change:
 def _force(cluster: EtcdCluster, chosen: EtcdMember, mark: RecoveryMarker) -> Change:
     q, user = shlex.quote, cluster.user
     port = 20000 + secrets.randbelow(9999)
-    stamp = f"echo {mark.id} >{q(_stamp(chosen))} && sync -f {q(chosen.data_dir)}"
+    stamp = f"echo {mark.id} >./member/recovered-by && sync -f ."
+    stamped = safely.in_folder(chosen.data_dir, safely.as_user(user, f"sh -c {q(stamp)}"))
     script = f"""\
 cd /
 {layout.refuse_running()}
+{scratch.LISTENS}
 # etcd's user may read what is in this folder, and change nothing.
 d=$(mktemp -d {STATE_DIR}-recover.XXXXXX)
 chmod 0750 "$d"; chown root:{user} "$d"
@@ -356,13 +358,14 @@ chmod 0644 "$c"
 (
   cd /
   {layout.as_user(cluster)} {q(layout.tool(cluster, "etcd"))} \
---config-file "$c" </dev/null >"$c.log" 2>&1 9>&- &
+--config-file "$c" </dev/null >"$c.log" 2>&1 &
   pid=$!
   left={FORCED_WITHIN}
-  # A refusal for lack of a login has been through consensus, too.
-  until ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} --command-timeout 5s \
---endpoints http://127.0.0.1:{port} get health >"$c.out" 2>&1 ||
-    grep -q -e 'user name is empty' -e 'permission denied' "$c.out"; do
+  # Another user may have taken the port: only what this process says counts. A refusal for lack
+  # of a login has been through consensus, too.
+  until listens $pid {port} && {{ ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} \
+--command-timeout 5s --endpoints http://127.0.0.1:{port} get health >"$c.out" 2>&1 ||
+    grep -q -e 'user name is empty' -e 'permission denied' "$c.out"; }} && listens $pid {port}; do
     left=$((left - 1))
     if ! kill -0 $pid 2>/dev/null || [ $left -le 0 ]; then
       kill -KILL $pid 2>/dev/null || :
@@ -375,9 +378,10 @@ chmod 0644 "$c"
   wait $pid || :
 ) || {{ rm -rf "$d"; exit 1; }}
 rm -rf "$d"
-{safely.as_user(user, f"sh -c {q(stamp)}")}"""
+{stamped}"""
     what = "run etcd once with force-new-cluster: it forgets the other members"
-    return Change(what, script, disrupts=True, seconds=FORCED_WITHIN * 6)
+    effects = (Effect.ETCD_BACK,)
+    return Change(what, script, disrupts=True, seconds=FORCED_WITHIN * 6, effects=effects)
 
 
 def _notes(observed: RecoveryState) -> tuple[Problem, ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,12 +26,12 @@ from pathlib import Path
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.values import Login
-from provision.etcd.cluster import gates, health, last_seen, scratch
+from provision.etcd.cluster import gates, health, last_seen, scratch, wal
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import disks, gather, safely
+from provision.host import disks, gather, listing, safely
 from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
@@ -54,6 +54,8 @@ BUMPS_SINCE = (3, 6)
 
 #: The first field of the lines that a side folder has from the prepare step.
 _PREPARED = "prepared"
+#: The label of the ids in a member's data.
+_IDS = "ids"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def observe(
     ]
     if problems:
         raise PreflightFailed("preflight failed", problems, id="preflight-failed")
-    left_out = _left_out(etcd, facts.values())
+    left_out = _left_out(etcd, facts)
     _require_all(left_out, without, continues=continues)
     proof = None
     if not all(_restored(m, facts[m.machine], mark) for m in cluster.members):
@@ -171,21 +173,28 @@ def kept(member: EtcdMember, mark: RecoveryMarker) -> str:
 
 
 def aside(member: EtcdMember, mark: RecoveryMarker, new: str) -> str:
-    """Shell lines that first keep the data of ``member`` aside, and then put the directory ``new``
-    in its place. If they are killed between any two lines, a second run does the rest."""
-    here, old = shlex.quote(f"{member.data_dir}/member"), shlex.quote(kept(member, mark))
+    """Shell lines, after :data:`safely.FUNCTIONS`, that first keep the data of ``member`` aside,
+    and then put ``new``, which is in the data directory, in its place. If they are killed between
+    any two lines, a second run does the rest."""
+    old = kept(member, mark)
+    both = shlex.quote(f"{member.data_dir}/member and {old} are both there: move one away, none is")
     script = (
-        f"set -e\nif [ -e {here} ]; then\n"
-        f"  if [ -e {old} ]; then\n"
-        f"    echo {here} and {old} are both there: move one away, none is deleted >&2; exit 1\n"
+        f"set -e\nif [ -e ./member ]; then\n"
+        f"  if [ -e {_here(old)} ]; then\n"
+        f"    echo {both} deleted >&2; exit 1\n"
         f"  fi\n"
-        f"  mv -T {here} {old}\n"
+        f"  mv -T ./member {_here(old)}\n"
         f"fi\n"
-        f"mv -T {shlex.quote(new)} {here}\n"
-        f"sync -f {here}"
+        f"mv -T {shlex.quote(f'./{new}')} ./member\n"
+        f"sync -f ./member"
     )
     # The folder is etcd's: its user does it.
-    return safely.as_owner(member.data_dir, script)
+    return f"{safely.as_owner(member.data_dir, script)} >/dev/null"
+
+
+def _here(path: str) -> str:
+    """The name of a path in the data directory, for a shell that is in it."""
+    return shlex.quote(f"./{path.rpartition('/')[2]}")
 
 
 def _key(cluster: EtcdCluster, digest: str, bump: bool) -> str:
@@ -203,6 +212,10 @@ def stamp(member: EtcdMember) -> str:
 def origin(member: EtcdMember) -> str:
     """The file in the data in use that says what the restore made it from: see :class:`Origin`."""
     return f"{member.data_dir}/member/restored-from"
+
+
+#: The file in the data in use with the head of the log of the data that was put aside for it.
+OVER = "restored-over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +264,12 @@ def _probe(cluster: EtcdCluster, member: EtcdMember, sha256: str) -> Probe:
         paths=(f"{member.data_dir}/member", member.data_dir, scratch.tool(cluster)),
         units=(layout.UNIT,),
         disks=(member.data_dir,),
-        commands={_PREPARED: _complete_folders(cluster, member)},
+        commands={
+            _PREPARED: _complete_folders(cluster, member),
+            _IDS: safely.as_owner(
+                member.data_dir, wal.read_head(shlex.quote(f"{member.data_dir}/member/wal"))
+            ),
+        },
     )
 
 
@@ -260,28 +278,45 @@ def _complete_folders(cluster: EtcdCluster, member: EtcdMember) -> str:
     script = (
         f"cd {shlex.quote(member.data_dir)} || exit 0; for d in restoring-*; do "
         '[ ! -f "$d/member/restored-by" ] || '
-        'echo "$d $(head -c 40 "$d/member/restored-by")"; done'
+        'printf "%s %s\\0" "$d" "$(head -c 40 "$d/member/restored-by")"; done'
     )
-    return f"{layout.as_user(cluster)} sh -c {shlex.quote(script)}"
+    return listing.sent(f"{layout.as_user(cluster)} sh -c {shlex.quote(script)}")
 
 
-def _left_out(etcd: Etcd, facts: Iterable[HostFacts]) -> tuple[str, ...]:
-    """The members of this etcd that the inventory does not have.
+def _left_out(etcd: Etcd, facts: Mapping[Machine, HostFacts]) -> tuple[str, ...]:
+    """The members of this etcd that the inventory does not have: by name, or by peer URL when the
+    inventory has another member of that name.
 
-    A member that answers knows them. With etcd down, the last run's note does, or else the
+    A member that answers knows them. With etcd down, the last run's note does, and the
     configurations of the hosts: they name the members of the first start.
     """
-    cluster, hosts = etcd.cluster, list(facts)
-    declared = {m.name for m in cluster.members}
-    urls = {m.peer_url for m in cluster.members}
-    if registered := health.observe(etcd).registered:
-        names = {r.name or r.peer_urls[0] for r in registered if not urls & {*r.peer_urls}}
-    elif (note := last_seen.read(cluster, hosts)) is not None and note.members:
-        names = set(note.members)
-    else:
-        config = layout.config_file(cluster)
-        names = {n for f in hosts for n in desired.initial_members(f.text(config) or "")}
-    return tuple(sorted(names - declared))
+    cluster, found = etcd.cluster, set[str]()
+    urls, names = {m.peer_url for m in cluster.members}, {m.name for m in cluster.members}
+    seen = health.observe(etcd)
+    if registered := seen.registered:
+        ids = {m.status.member_id for m in seen.members if m.status is not None}
+        ids |= {i.member_id for f in facts.values() if (i := wal.parse(f.commands.get(_IDS, "")))}
+        for r in registered:
+            # A member at another address now is the member whose data is on a declared host.
+            if not urls & {*r.peer_urls} and r.id not in ids:
+                found.add(r.name if r.name and r.name not in names else r.peer_urls[0])
+        return tuple(sorted(found))
+    note = last_seen.read(cluster, facts.values())
+    noted = note.members if note is not None else frozenset[str]()
+    config = layout.config_file(cluster)
+    with_data = {m.name for m in cluster.members if _has_data(m, facts)}
+    for f in facts.values():
+        for name, url in desired.initial_urls(f.text(config) or "").items():
+            if name in names:
+                # Without data on the declared host, the member of the old address is another one.
+                found |= {url} if url not in urls and name not in with_data else set()
+            elif not noted:
+                found.add(name)
+    return tuple(sorted(found | (noted - names)))
+
+
+def _has_data(member: EtcdMember, facts: Mapping[Machine, HostFacts]) -> bool:
+    return member.machine in facts and desired.has_data(member, facts[member.machine])
 
 
 def _require_all(left_out: Collection[str], without: Collection[str], *, continues: bool) -> None:
@@ -376,8 +411,8 @@ def _restored(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> boo
 
 def _prepared(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
     """Whether the side folder of this restore is complete."""
-    lines = facts.commands.get(_PREPARED, "").splitlines()
-    return f"restoring-{mark.id} {mark.id}" in lines
+    complete = listing.records(facts.commands.get(_PREPARED, ""))
+    return f"restoring-{mark.id} {mark.id}" in complete
 
 
 def _uploaded(member: EtcdMember, facts: HostFacts, sha256: str) -> bool:
@@ -407,7 +442,7 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
 
     def work(session: Session) -> None:
         member = by_machine[session.machine]
-        path = shlex.quote(_upload_path(member, observed.sha256))
+        path = _here(_upload_path(member, observed.sha256))
         script = (
             f"umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
             f'cat >"$t"\n'
@@ -415,11 +450,12 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
             "{ echo sha256 differs after the upload >&2; exit 1; }\n"
             f'sync -f "$t"; mv -f "$t" {path}'
         )
-        command = (
-            # A new disk's top folder is root's. The file is written by the folder's owner.
-            f"chown {cluster.user}:{cluster.user} {shlex.quote(member.data_dir)}; cd /\n"
-            f"{layout.as_user(cluster)} sh -ec {shlex.quote(script)}"
+        # A new disk's top folder is root's. The file is written by etcd's user.
+        work = (
+            f"chown {cluster.user}:{cluster.user} . || exit 1\n"
+            f"exec {layout.as_user(cluster)} sh -ec {shlex.quote(script)}"
         )
+        command = f"{safely.FUNCTIONS}\n{safely.in_folder(member.data_dir, work)}"
         with observed.file.open("rb") as body:
             result = session.feed(command, body, "upload the snapshot")
         if not result.ok:
@@ -443,11 +479,12 @@ def _prepare(
     """Restore into the side folder, beside the data in use. Earlier side folders go: they are never
     started, and an earlier run that needs one has left its mark."""
     mark, new, q = observed.mark, side(member, observed.mark), shlex.quote
+    name, folder = (p.rpartition("/")[2] for p in (_upload_path(member, observed.sha256), new))
     assert observed.proof is not None
     revision = observed.proof.revision
     command = [
-        *(scratch.tool(cluster), "snapshot", "restore", _upload_path(member, observed.sha256)),
-        *("--data-dir", new, "--name", member.name),
+        *(scratch.tool(cluster), "snapshot", "restore", f"./{name}"),
+        *("--data-dir", f"./{folder}", "--name", member.name),
         *("--initial-cluster", cluster.initial_cluster),
         *("--initial-advertise-peer-urls", member.peer_url),
         *("--initial-cluster-token", f"{cluster.token}-restored-{mark.id}"),
@@ -455,22 +492,24 @@ def _prepare(
     if bump and bumps(cluster):
         command += ["--bump-revision", str(BUMP), "--mark-compacted"]
         revision += BUMP
-    user, as_user = cluster.user, layout.as_user(cluster)
+    user = cluster.user
     made = Origin(revision, cluster.initial_cluster, observed.without)
     last = (
-        f"echo {q(made.text)} >{q(new)}/member/restored-from\n"
-        f"sync -f {q(new)}\n"
-        f"echo {mark.id} >{q(new)}/member/restored-by\n"
-        f"sync -f {q(new)}"
+        f"echo {q(made.text)} >./{folder}/member/restored-from\n"
+        f"sync -f ./{folder}\n"
+        f"echo {mark.id} >./{folder}/member/restored-by\n"
+        f"sync -f ./{folder}"
     )
-    script = f"""\
-cd /
+    work = f"""\
 # A new disk's top folder is root's.
-chown {user}:{user} {q(member.data_dir)}; chmod 0700 {q(member.data_dir)}
-rm -rf {q(member.data_dir)}/restoring-*
+chmod 0700 .
+chown {user}:{user} .
+rm -rf ./restoring-*
 {layout.low_priority()}
-ETCDCTL_API=3 {as_user} $low {shlex.join(command)} >/dev/null
-{as_user} sh -ec {q(last)}"""
+export ETCDCTL_API=3
+{safely.as_user(user, f"$low {shlex.join(command)}")} || exit 1
+{safely.as_user(user, f"sh -ec {q(last)}")}"""
+    script = safely.in_folder(member.data_dir, work)
     what = f"restore into {new}, beside the data in use"
     seconds = 120 + observed.file.stat().st_size / scratch.RESTORED_PER_SECOND
     return Change(what, script, seconds=int(seconds))
@@ -478,16 +517,33 @@ ETCDCTL_API=3 {as_user} $low {shlex.join(command)} >/dev/null
 
 def _swap(cluster: EtcdCluster, member: EtcdMember, mark: RecoveryMarker) -> Change:
     new, old = side(member, mark), kept(member, mark)
-    read = f"cat {shlex.quote(new)}/member/restored-by"
+    folder = new.rpartition("/")[2]
+    complete = f'[ "$(cat ./{folder}/member/restored-by)" = {mark.id} ]'
+    work = f"""\
+{safely.as_user(cluster.user, f"sh -c {shlex.quote(complete)}")} || {{
+  echo {shlex.quote(new)} is not complete >&2; exit 1
+}}"""
     script = f"""\
 {layout.refuse_running()}
-[ "$({layout.as_user(cluster)} {read})" = {mark.id} ] || {{
-  echo {shlex.quote(new)} is not complete >&2; exit 1
-}}
-{aside(member, mark, f"{new}/member")}
-rm -rf {shlex.quote(new)}"""
+{safely.in_folder(member.data_dir, work)}
+{_note_aside(member, folder)}
+{aside(member, mark, f"{folder}/member")}
+gone {shlex.quote(new)}"""
     what = f"restore {member.data_dir}/member from {new}; its old data goes to {old}"
-    return Change(what, script, disrupts=True, seconds=120)
+    return Change(what, script, disrupts=True, seconds=120, effects=(Effect.ETCD_BACK,))
+
+
+def _note_aside(member: EtcdMember, folder: str) -> str:
+    """A shell command that notes in the side folder ``folder`` which data goes aside for it: the
+    way back must find this data, and no other, under the name that it gets."""
+    over = shlex.quote(f"./{folder}/member/{OVER}")
+    script = f"""\
+set -e
+if [ -e ./member ] && [ ! -e {over} ]; then
+  {{ {wal.read_head("./member/wal")} || :; }} >{over}.part 2>/dev/null
+  mv -T {over}.part {over}; sync -f {over}
+fi"""
+    return safely.as_owner(member.data_dir, script)
 
 
 def verified(etcd: Etcd) -> Gate:

@@ -16,7 +16,7 @@ from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.backups import STAMP
-from provision.host import gather
+from provision.host import gather, listing
 from provision.host.diff import Change
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -122,7 +122,7 @@ def plan(inventory: Inventory, observed: RetainedState, delete: Collection[str])
         if k.name in delete:
             change = Change(
                 f"DELETE {k.path} ({size(k.bytes)})",
-                f"rm -rf -- {shlex.quote(k.path)}",
+                f"gone {shlex.quote(k.path)}",
                 seconds=600,
             )
             todo.setdefault((k.member.name, k.member.machine), []).append(change)
@@ -133,14 +133,9 @@ def plan(inventory: Inventory, observed: RetainedState, delete: Collection[str])
 
 def sizes(member: EtcdMember) -> str:
     """The command that lists the kept folders and the uploads that a restore has left; its label is
-    ``kept NAME``. An upload has its time as a third field."""
-    data = shlex.quote(member.data_dir)
-    return (
-        f'for d in {data}/member.* {data}/restoring-*; do [ ! -d "$d" ] || [ -L "$d" ] || '
-        f'du -sk "$d"; done\n'
-        f'for f in {data}/restore-*.db*; do [ ! -f "$f" ] || [ -L "$f" ] || '
-        f'echo "$(du -k "$f")$(stat -c "\t%Y" "$f")"; done'
-    )
+    ``kept NAME``. The two lists are one line each."""
+    folders = listing.sizes(member.data_dir, "member.*", "restoring-*")
+    return f"{folders}; echo; {listing.files(member.data_dir, 'restore-*.db*')}"
 
 
 def _probe(member: EtcdMember) -> Probe:
@@ -153,16 +148,20 @@ def _probe(member: EtcdMember) -> Probe:
 
 def read(member: EtcdMember, facts: HostFacts) -> list[Retained]:
     """The folders in a host's answer to :func:`sizes`."""
+    folders, _, uploads = facts.commands.get(f"{_LABEL} {member.name}", "").partition("\n")
     found = []
-    for line in facts.commands.get(f"{_LABEL} {member.name}", "").splitlines():
-        count, _, rest = line.partition("\t")
-        path, _, seconds = rest.partition("\t")
-        folder, _, name = path.rpartition("/")
-        when = _uploaded(name, seconds) if seconds else _since(name)
-        blocks = number(count)
-        if folder == member.data_dir and blocks is not None and when is not None:
-            found.append(Retained(member, name, when, blocks << 10))
-    return found
+    for record in listing.records(folders):
+        count, _, path = record.partition("\t")
+        name = path.rpartition("/")[2]
+        found.append((name, number(count), _since(name)))
+    for record in listing.records(uploads):
+        count, seconds, name = record.split("\t", 2)
+        found.append((name, number(count), _uploaded(name, seconds.partition(".")[0])))
+    return [
+        Retained(member, name, when, blocks << 10)
+        for name, blocks, when in found
+        if blocks is not None and when is not None
+    ]
 
 
 def _since(name: str) -> datetime | None:

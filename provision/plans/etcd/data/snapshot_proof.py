@@ -23,7 +23,7 @@ from provision.etcd.api import paging
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import KeyValue, Login
-from provision.etcd.cluster import reach, scratch
+from provision.etcd.cluster import scratch
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import EtcdMember, Inventory
 from provision.plans.etcd.data import backup_etcd
@@ -73,9 +73,11 @@ def prove(etcd: Etcd, file: Path, sha256: str, workers: Login | None) -> Proof:
     """Start a scratch member with ``file`` on one host, and read every key of it.
 
     ``workers`` is the workers' login. Raises :class:`PreflightFailed` when the file cannot be
-    restored or served, when it needs another login, and when no host has room.
+    restored or served, when it needs another login, and when no host can prove it: it has no room,
+    or a fault of its own.
     """
     full: list[Problem] = []
+    faults: list[Problem] = []
     for member in etcd.cluster.members:
         try:
             return _prove(etcd, member, file, sha256, workers)
@@ -83,24 +85,32 @@ def prove(etcd: Etcd, file: Path, sha256: str, workers: Login | None) -> Proof:
             if error.id != "disk-full":
                 raise
             full += error.problems
+        except scratch.HostFault as error:
+            faults += error.problems
         except EtcdUnreachable as error:
             if error.reason not in (Reason.LOGIN, Reason.DENIED):
                 raise _bad(file, error.problems) from error
             raise _login_refused(etcd, file, error) from error
         except Unhealthy as error:
             raise _bad(file, error.problems) from error
+    if faults:
+        what = "no member's host could prove the snapshot"
+        raise PreflightFailed(what, [*faults, *full], id="backup-unproven")
     raise PreflightFailed("no member's host has room to prove the snapshot", full, id="disk-full")
 
 
-def require_ours(inventory: Inventory, proof: Proof, other: Collection[str]) -> list[Problem]:
+def require_ours(
+    inventory: Inventory, proof: Proof, other: Collection[str], running: Collection[str] = ()
+) -> list[Problem]:
     """The warning about a snapshot without any Alluxio cluster.
 
-    ``other`` are the names that the operator has given. Raises :class:`PreflightFailed` when the
+    ``other`` are the names that the operator has given; ``running`` are clusters in the etcd that
+    is to be restored, which may be named, too. Raises :class:`PreflightFailed` when the
     snapshot has Alluxio clusters, and neither the inventory's own nor one of ``other``; and
     :class:`UsageError` for a name that is not in the snapshot.
     """
     found = proof.clusters
-    if unknown := sorted(set(other) - set(found)):
+    if unknown := sorted(set(other).difference(found, running)):
         there = f"it has {', '.join(found[:NAMED])}" if found else "it has none"
         raise UsageError(
             f"--other-cluster: no Alluxio cluster called {unknown[0]} is in the snapshot: {there}",
@@ -154,7 +164,7 @@ def _prove(etcd: Etcd, member: EtcdMember, file: Path, sha256: str, workers: Log
     timeout = 30.0 + file.stat().st_size / backup_etcd.HASHED_PER_SECOND
     with scratch.member(etcd, member, file, sha256, timeout=timeout) as (client, status):
         auth = client.log_in() if etcd.credentials is not None else client.auth_enabled()
-        accepted = not auth or workers is None or _takes(etcd, member, client, workers)
+        accepted = not auth or workers is None or _takes(client, workers)
         client.hash_kv()  # reads the history, too
         keys, names = _read_all(client)
         if keys != (counted := client.count()):
@@ -164,9 +174,8 @@ def _prove(etcd: Etcd, member: EtcdMember, file: Path, sha256: str, workers: Log
     return Proof(member.name, status.revision, keys, shown, auth, accepted)
 
 
-def _takes(etcd: Etcd, member: EtcdMember, client: EtcdClient, login: Login) -> bool:
-    tls = reach.client_tls(etcd.cluster, member)
-    with EtcdClient(client.endpoint, timeout=client.timeout, tls=tls, login=login) as other:
+def _takes(client: EtcdClient, login: Login) -> bool:
+    with EtcdClient(client.endpoint, timeout=client.timeout, tls=client.tls, login=login) as other:
         try:
             return other.log_in()
         except EtcdUnreachable as error:

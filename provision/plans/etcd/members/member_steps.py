@@ -453,9 +453,7 @@ def _set_aside(member: EtcdMember, facts: HostFacts, delete: Collection[str]) ->
 def _away(member: EtcdMember, delete: Collection[str]) -> Change:
     data = shlex.quote(f"{member.data_dir}/member")
     if member.name in delete:
-        return Change(
-            f"DELETE the data in {member.data_dir}/member", f"rm -rf {data}", disrupts=True
-        )
+        return Change(f"DELETE the data in {member.data_dir}/member", f"gone {data}", disrupts=True)
     # The data stays within the data directory, which may be a mount point: a rename is enough.
     rename = safely.in_folder(
         member.data_dir, "mv -T ./member ./member.removed-$(date -u +%Y%m%dT%H%M%SZ)"
