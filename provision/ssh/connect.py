@@ -5,30 +5,36 @@ This module is imported with the first connection, because Fabric and Paramiko a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import re
 import shlex
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
 import paramiko
 from fabric import Config, Connection
-from paramiko.auth_strategy import AuthStrategy
-from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_CONNECT_FAILED
+from paramiko.common import (
+    OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_FAILED_CONNECT_FAILED,
+    OPEN_FAILED_RESOURCE_SHORTAGE,
+)
 
-from provision import bounds
-from provision.files import read_text, require_regular
 from provision.ids import Id
 from provision.inventory.resolved import Machine
+from provision.ssh.attempts import Attempts, Passing, turned_away
+from provision.ssh.host_certificate import fault
+from provision.ssh.keys import Unusable, private_key
 from provision.ssh.known_hosts import Known, KnownHosts
+from provision.ssh.login import Login, timed_out
 from provision.ssh.passwords import Passwords
-from provision.ssh.route import DEFAULT_PORT, Hop, UserConfig, route
+from provision.ssh.proxy import Proxied
+from provision.ssh.refused import Refused
+from provision.ssh.route import DEFAULT_PORT, Hop, route
+from provision.ssh.tokens import ConfigError
+from provision.ssh.user_config import UserConfig
 
 #: The ciphers offered to a host, in this order. GCM is first: it needs no separate MAC, so an
 #: upload takes 30 % less processor time. CBC is left out; Paramiko would still offer it.
@@ -50,15 +56,6 @@ IDLE_LOOK = 3.0
 Forwarding = Literal["refused", "prohibited"]
 
 
-class Refused(paramiko.SSHException):
-    """A connection that this tool or the host refuses. ``str`` is the reason, ``remedy`` the
-    remedy."""
-
-    def __init__(self, what: str, remedy: str, *, id: Id) -> None:
-        super().__init__(what)
-        self.remedy, self.id = remedy, id
-
-
 class JumpFailed(OSError):
     """The connection through a jump host failed. ``error`` is the error at the jump host."""
 
@@ -77,9 +74,10 @@ class Connector:
         self._passwords = passwords
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        self._closing = threading.Event()
         self._user_config: UserConfig | None = None
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
-        self._keys: dict[tuple[Path, str], paramiko.PKey | None] = {}
+        self._keys: dict[tuple[Path, str], paramiko.PKey | Unusable] = {}
         self._jumps: dict[tuple[Hop, ...], Future[Connection]] = {}
         # Fabric gets all settings explicitly: it does not know Include, uses jump hosts in the
         # wrong order, and accepts every host key of a jump host.
@@ -95,6 +93,9 @@ class Connector:
                 self._user_config = UserConfig()
         try:
             return route(machine, self._user_config)
+        except ConfigError as error:
+            remedy = f"correct it; ssh -G {shlex.quote(machine.host)} reads it, too"
+            raise Refused(str(error), remedy, id="ssh-config-invalid") from None
         except ValueError as error:
             raise Refused(
                 str(error),
@@ -103,7 +104,8 @@ class Connector:
             ) from None
 
     def close(self) -> None:
-        """Close the connections to jump hosts."""
+        """Close the connections to jump hosts, and begin no further attempt."""
+        self._closing.set()
         with self._lock:
             jumps, self._jumps = list(self._jumps.values()), {}
         for jump in jumps:
@@ -111,10 +113,22 @@ class Connector:
                 jump.result(0).close()
 
     def _open(self, hops: tuple[Hop, ...]) -> Connection:
+        attempts = Attempts(hops[-1].timeout, self._closing.wait)
+        while True:
+            login = Login(hops[-1], lambda path: self.key(path, hops[-1]))
+            try:
+                return self._attempt(hops, login)
+            except Exception as error:
+                # Never after the login has begun: a host counts what it refuses.
+                if login.begun or not attempts.again(error):
+                    raise
+
+    def _attempt(self, hops: tuple[Hop, ...], login: Login) -> Connection:
         *before, hop = hops
         jump = self._jump(tuple(before)) if before else None
         sock = self._socket(hop, jump, before[-1] if before else None)
         known = self.known_hosts(hop.known_hosts).of(hop.address, hop.port, hop.host_key_alias)
+        heard: list[str] = []
         connection = Connection(
             hop.address,
             user=hop.user,
@@ -130,16 +144,18 @@ class Connector:
                 "timeout": 2 * hop.timeout,
                 "banner_timeout": hop.timeout,
                 "auth_timeout": hop.timeout,
-                "transport_factory": _transports(known),
-                "auth_strategy": _Login(hop, self),
+                "transport_factory": _transports(known, heard),
+                "auth_strategy": login,
             },
         )
         connection.client.set_missing_host_key_policy(_Check(hop, known))
         try:
             connection.open()
-        except BaseException:
+        except BaseException as error:
             connection.client.close()
             sock.close()
+            if isinstance(error, Exception) and not any(x.startswith("SSH-") for x in heard):
+                raise _no_version(error, heard, sock) from None
             raise
         connection.transport.set_keepalive(KEEPALIVE)
         connection.transport.sock.settimeout(IDLE_LOOK)
@@ -154,7 +170,7 @@ class Connector:
             except paramiko.ChannelException as error:
                 raise _not_forwarded(before, hop, error) from error
         if hop.proxy_command is not None:
-            return paramiko.ProxyCommand(hop.proxy_command)
+            return Proxied(hop.proxy_command)
         # Not Paramiko's own socket: after an address without a route, it does not try the next.
         sock = socket.create_connection((hop.address, hop.port), hop.timeout)
         # Paramiko does not check the answers to its keepalives, and TCP would repeat them for a
@@ -185,135 +201,24 @@ class Connector:
                 self._known[paths] = KnownHosts(paths)
             return self._known[paths]
 
-    def key(self, path: Path, hop: Hop) -> paramiko.PKey | None:
-        """The private key in a file; None when only its passphrase is missing."""
+    def key(self, path: Path, hop: Hop) -> paramiko.PKey:
+        """The private key in a file. Raises :class:`Unusable`."""
         secret = hop.passphrase
         passphrase = self._passwords.passphrase(secret, str(path)) if secret is not None else ""
         with self._reading:  # a passphrase is slow to try, by design
             if (path, passphrase) not in self._keys:
-                self._keys[path, passphrase] = _private_key(path, passphrase)
-            return self._keys[path, passphrase]
+                try:
+                    self._keys[path, passphrase] = private_key(path, passphrase)
+                except Unusable as why:
+                    self._keys[path, passphrase] = why
+            found = self._keys[path, passphrase]
+        if isinstance(found, Unusable):
+            raise found
+        return found
 
 
 def _alive(future: Future[Connection]) -> bool:
     return future.exception() is None and bool(future.result().is_connected)
-
-
-def _private_key(path: Path, passphrase: str) -> paramiko.PKey | None:
-    try:
-        require_regular(path, bounds.PEM)  # the library reads it to its end
-        return paramiko.PKey.from_path(path)
-    except TypeError:  # the library's error for an encrypted key
-        if not passphrase:
-            return None
-    except (ValueError, paramiko.SSHException) as error:
-        raise Refused(
-            f"{path} is not a readable private key: {error}", "", id="ssh-key-unusable"
-        ) from None
-    try:
-        return paramiko.PKey.from_path(path, passphrase.encode())  # type: ignore[arg-type]
-    except (ValueError, paramiko.SSHException):
-        remedy = "check ssh.key_passphrase"
-        raise Refused(
-            f"the passphrase does not open the key {path}", remedy, id="ssh-key-unusable"
-        ) from None
-
-
-class _Login(AuthStrategy):
-    """Logs in with the hop's keys, then with the keys of ssh-agent."""
-
-    def __init__(self, hop: Hop, connector: Connector) -> None:
-        self._hop, self._connector = hop, connector
-        self._locked: list[Path] = []
-        self._tried: list[str] = []
-
-    def authenticate(self, transport: paramiko.Transport) -> Any:
-        with contextlib.closing(paramiko.Agent()) as agent:
-            for name, key in self._keys(agent):
-                self._tried.append(name)
-                try:
-                    more = transport.auth_publickey(self._hop.user, key)
-                except paramiko.BadAuthenticationType as error:
-                    allowed = ", ".join(error.allowed_types)
-                    raise Refused(
-                        f"login refused: the host accepts {allowed}, not keys",
-                        "",
-                        id="ssh-login-refused",
-                    ) from None
-                except paramiko.AuthenticationException as error:
-                    if _timed_out(error):
-                        raise _silent(self._hop) from None
-                    if not transport.is_active():
-                        if len(self._tried) == 1:
-                            raise self._closed() from None
-                        break  # after too many keys the host accepts no more
-                    continue
-                if more:
-                    raise Refused(
-                        f"login refused: beside the key the host requires {', '.join(more)}",
-                        "",
-                        id="ssh-login-refused",
-                    )
-                return None
-        raise self._refusal()
-
-    def get_sources(self) -> Any:
-        raise NotImplementedError  # a source cannot say which keys were locked
-
-    def _keys(self, agent: paramiko.Agent) -> Iterator[tuple[str, paramiko.PKey]]:
-        wanted: set[bytes] = set()
-        for path in self._hop.keys:
-            if (public := _public_blob(path)) is not None:
-                wanted.add(public)
-            if path.suffix == ".pub":
-                continue
-            if not path.exists():
-                continue
-            if (key := self._connector.key(path, self._hop)) is not None:
-                yield str(path), key
-            else:
-                self._locked.append(path)
-        held = [(key.asbytes(), key) for key in agent.get_keys()]
-        # Keys that the configuration names come first: a host accepts only a few attempts.
-        for blob, key in sorted(held, key=lambda pair: pair[0] not in wanted):
-            if blob in wanted or not self._hop.only_keys:
-                yield "ssh-agent", key
-
-    def _closed(self) -> Refused:
-        what = f"closed the connection at the login for {self._hop.user} with {self._tried[0]}"
-        remedy = "check ssh.user and ssh.key; the log of the host's sshd says why"
-        return Refused(what, remedy, id="ssh-login-refused")
-
-    def _refusal(self) -> Refused:
-        locked = ", ".join(map(str, self._locked))
-        if locked:
-            what = f"login refused: {locked} has a passphrase, and ssh-agent does not have the key"
-            return Refused(
-                what, f"ssh-add {locked}, or give ssh.key_passphrase", id="ssh-key-unusable"
-            )
-        from_agent = self._tried.count("ssh-agent")
-        tried = [name for name in self._tried if name != "ssh-agent"]
-        if from_agent:
-            tried.append(f"{from_agent} key{'s' * (from_agent > 1)} of ssh-agent")
-        what = f"login refused for {self._hop.user}" + (
-            f" with {', '.join(tried)}" if tried else ""
-        )
-        if not tried:
-            what += ": there is no key to try"
-        return Refused(
-            what,
-            "check ssh.user and ssh.key, or load the key into ssh-agent",
-            id="ssh-login-refused",
-        )
-
-
-def _public_blob(path: Path) -> bytes | None:
-    """The public key of a key file, from the file beside it or from the file itself."""
-    public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
-    try:
-        return base64.b64decode(read_text(public, bounds.PEM).split()[1], validate=True)
-    except (OSError, ValueError, IndexError, binascii.Error):
-        return None
 
 
 class _Check(paramiko.MissingHostKeyPolicy):
@@ -326,6 +231,14 @@ class _Check(paramiko.MissingHostKeyPolicy):
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
         known, blob = self._known, key.asbytes()
+        certificate: Any = getattr(key, "public_blob", None)
+        why = None
+        if certificate is not None:
+            name = self._hop.host_key_alias or self._hop.address
+            why = fault(certificate.key_type, certificate.key_blob, known, name)
+            if why is None:
+                return
+            # As OpenSSH: such a host may still have a key that is known.
         if blob in known.revoked:
             raise Refused(
                 "the host key is marked @revoked in known_hosts", "", id="host-key-changed"
@@ -341,26 +254,46 @@ class _Check(paramiko.MissingHostKeyPolicy):
         what = "the host key is not in known_hosts"
         if known.kinds:
             what += f": it is {key.get_name()}, and only {', '.join(known.kinds)} is known"
-        elif known.authority:
-            what += (
-                ": only the CA of its certificate is in known_hosts, and this tool does "
-                "not use host certificates"
-            )
+        elif known.authorities:
+            what += f": it has a certificate, but {why}" if why else ": it has no certificate"
         port = f"-p {self._hop.port} " if self._hop.port != DEFAULT_PORT else ""
         address = shlex.quote(self._hop.address)
         remedy = f"verify it and add it: ssh-keyscan {port}{address} >> known_hosts"
         raise Refused(what, remedy, id="host-key-unknown")
 
 
-def _transports(known: Known) -> Any:
-    """Makes transports that ask for a host key of a known type, if the host has several keys."""
+def _no_version(error: Exception, heard: list[str], sock: Any) -> Exception:
+    """The error that no SSH server has said its version: in the words of sshd or ProxyCommand."""
+    if (away := turned_away(heard)) is not None:
+        return away
+    if isinstance(sock, Proxied) and (said := sock.said()):
+        remedy = "try the command by hand"
+        return Passing(f"ProxyCommand: {said}", remedy, id="host-unreachable")
+    return error
 
-    def make(sock: Any, **settings: Any) -> paramiko.Transport:
-        transport = paramiko.Transport(sock, **settings)
+
+def _transports(known: Known, heard: list[str]) -> Any:
+    """Makes transports that ask for a host key of a known type, if the host has several keys.
+
+    ``heard`` gets the lines up to the server's version: sshd may say there why it closes.
+    """
+
+    def make(sock: Any, **settings: Any) -> Any:
+        transport: Any = paramiko.Transport(sock, **settings)
+        readline = transport.packetizer.readline
+
+        def hear(timeout: float) -> str:
+            line: str = readline(timeout)
+            heard.append(line)
+            return line
+
+        transport.packetizer.readline = hear
         options = transport.get_security_options()
         options.ciphers = tuple(c for c in CIPHERS if c in options.ciphers)
         kinds = {k for kind in known.kinds for k in _ALGORITHMS.get(kind, (kind,))}
-        options.key_types = tuple(sorted(options.key_types, key=lambda kind: kind not in kinds))
+        plain = sorted(options.key_types, key=lambda kind: kind not in kinds)
+        certified = [f"{kind}-cert-v01@openssh.com" for kind in plain if known.authorities]
+        options.key_types = (*(k for k in certified if k in transport._key_info), *plain)
         return transport
 
     return make
@@ -368,20 +301,6 @@ def _transports(known: Known) -> Any:
 
 #: For an RSA key, SSH names one of three signature algorithms (RFC 8332).
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
-
-
-def _timed_out(error: BaseException) -> bool:
-    return isinstance(error, paramiko.AuthenticationException) and "timeout" in str(error).lower()
-
-
-def _silent(hop: Hop) -> Refused:
-    """The error that a host has taken the connection, and then does not answer the login."""
-    what = f"does not answer the login for {hop.user} in {hop.timeout:g} s"
-    remedy = (
-        "the host is overloaded, or what its login asks (PAM, a name service) hangs: try ssh to "
-        "that host by hand"
-    )
-    return Refused(what, remedy, id="host-unreachable")
 
 
 def _not_forwarded(jump: Hop | None, hop: Hop, error: paramiko.ChannelException) -> Refused:
@@ -396,6 +315,8 @@ def _not_forwarded(jump: Hop | None, hop: Hop, error: paramiko.ChannelException)
         remedy = "see AllowTcpForwarding and PermitOpen of the jump host's sshd"
     else:
         what, remedy = f"{name}: opens no connection to {to}: {error.text}", "try ssh by hand"
+    if error.code == OPEN_FAILED_RESOURCE_SHORTAGE:
+        return Passing(what, "the jump host is overloaded: run again later", id="host-unreachable")
     return Refused(what, remedy, id="host-unreachable")
 
 
@@ -423,6 +344,20 @@ def forwarding(error: BaseException) -> Forwarding | None:
     return "prohibited" if error.code == OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED else None
 
 
+def _no_channel(error: paramiko.ChannelException) -> tuple[str, str]:
+    """Why a host opened no channel, by its code (RFC 4254, 5.1), and the remedy."""
+    why = forwarding(error)
+    if why == "refused":
+        what = f"its SSH server cannot connect there: {error.text}"
+        return what, "is the service running there, on that port?"
+    if why == "prohibited":
+        what = f"its SSH server does not forward connections: {error.text}"
+        return what, "see AllowTcpForwarding and PermitOpen of its sshd"
+    if error.code == OPEN_FAILED_RESOURCE_SHORTAGE:
+        return f"its SSH server has no resources: {error.text}", "the host is overloaded: run again"
+    return f"its SSH server opens no such channel: {error.text}", "is it OpenSSH's sshd?"
+
+
 def reason(error: BaseException) -> tuple[str, str, Id]:
     """The meaning of an SSH failure, the remedy, and the id."""
     if isinstance(error, JumpFailed):
@@ -433,16 +368,8 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
     if isinstance(error, Refused):
         return text, error.remedy or "try ssh to that host by hand", error.id
     if isinstance(error, paramiko.ChannelException):
-        remedy = "is sshd running there?"
-        return (
-            f"its SSH server cannot forward the connection: {error.text}",
-            remedy,
-            "host-unreachable",
-        )
-    if isinstance(error, paramiko.ConfigParseError):
-        remedy = "correct it; ssh -G HOST reads it, too"
-        return f"~/.ssh/config cannot be read: {text}", remedy, "ssh-config-invalid"
-    if _timed_out(error):
+        return (*_no_channel(error), "host-unreachable")
+    if timed_out(error):
         return "does not answer the login in time", "try ssh to that host", "host-unreachable"
     if isinstance(error, paramiko.AuthenticationException):
         remedy = "check ssh.user and ssh.key, or load the key into ssh-agent"
@@ -474,6 +401,9 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
             "check that the host and the network to it are up, then run again",
             "host-unreachable",
         )
+    if isinstance(error, ConnectionResetError):
+        remedy = "an overloaded host, MaxStartups of its sshd, or a firewall does this: run again"
+        return "the connection was reset", remedy, "host-unreachable"
     if isinstance(error, ConnectionRefusedError):
         return f"cannot connect: {text}", "is sshd running there, on that port?", "host-unreachable"
     remedy = "run again with -v; try ssh to that host by hand"

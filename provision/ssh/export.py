@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from provision.inventory.resolved import Inventory, Machine
-from provision.ssh.route import Hop, UserConfig, route
+from provision.ssh.route import Hop, route
+from provision.ssh.user_config import UserConfig
 from provision.text import printable
 
 
@@ -14,7 +16,7 @@ def ssh_config(inventory: Inventory, config: UserConfig) -> str:
     """A Host block for each member and worker, by name and by host, and for each jump host.
 
     The options from ``config`` are written out, so the file needs no other file. Raises
-    ``ValueError`` when jump hosts form a circle.
+    ``ValueError`` when jump hosts form a circle, and for a configuration with a mistake.
     """
     names: dict[Machine, list[str]] = {}
     roles: list[tuple[str, Machine]] = [(m.name, m.machine) for m in inventory.etcd.members]
@@ -24,8 +26,11 @@ def ssh_config(inventory: Inventory, config: UserConfig) -> str:
         names.setdefault(machine, []).append(name)
     jumps: dict[tuple[Hop, ...], str] = {}
     blocks: list[str] = []
-    for machine, own in names.items():
-        *before, hop = route(machine, config)
+    # Each may be a question to ssh.
+    with ThreadPoolExecutor(8, "route") as pool:
+        routes = list(pool.map(lambda machine: route(machine, config), names))
+    for (machine, own), hops in zip(names.items(), routes, strict=True):
+        *before, hop = hops
         via = _jump_name(tuple(before), jumps) if before else None
         blocks.append(_block(list(dict.fromkeys([*own, machine.host])), hop, via))
     for hops, name in jumps.items():
@@ -51,6 +56,9 @@ def _block(names: Sequence[str], hop: Hop, via: str | None) -> str:
         f"  Port {hop.port}",
     ]
     lines += [f"  IdentityFile {_quoted(path)}" for path in hop.keys]
+    lines += [f"  CertificateFile {_quoted(path)}" for path in hop.certificates]
+    if hop.agent is not None:
+        lines.append(f"  IdentityAgent {_quoted(Path(hop.agent))}")
     if hop.only_keys:
         lines.append("  IdentitiesOnly yes")
     if hop.known_hosts:
@@ -62,7 +70,7 @@ def _block(names: Sequence[str], hop: Hop, via: str | None) -> str:
     if via is not None:
         lines.append(f"  ProxyJump {via}")
     elif hop.proxy_command is not None:
-        lines.append(f"  ProxyCommand {hop.proxy_command}")
+        lines.append(f"  ProxyCommand {hop.proxy_command.replace('%', '%%')}")
     return "\n".join(lines) + "\n"
 
 

@@ -12,7 +12,7 @@ import fnmatch
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -35,11 +35,11 @@ class _Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The entries of one host in known_hosts. ``authority``: a CA of host certificates is there."""
+    """The entries of one host in known_hosts. ``authorities`` are CAs of host certificates."""
 
     keys: tuple[HostKey, ...]
     revoked: frozenset[bytes]
-    authority: bool
+    authorities: frozenset[bytes]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -75,14 +75,18 @@ class KnownHosts:
         if port == 22:
             return self._named(host)
         found = self._named(f"[{host}]:{port}")
-        return found if found.keys or found.revoked else self._named(host)
+        if found.keys or found.revoked:
+            return found
+        other = self._named(host)
+        return replace(other, authorities=found.authorities | other.authorities)
 
     def _named(self, name: str) -> Known:
         name = name.lower()
         lines = [*self._plain.get(name, ()), *(x for x in self._others if _matches(x.names, name))]
         revoked = frozenset(line.key.blob for line in lines if line.marker == "@revoked")
         keys = tuple(line.key for line in lines if not line.marker)
-        return Known(keys, revoked, any(line.marker == "@cert-authority" for line in lines))
+        authorities = (line.key.blob for line in lines if line.marker == "@cert-authority")
+        return Known(keys, revoked, frozenset(authorities))
 
 
 def _parsed(text: str) -> _Line | None:

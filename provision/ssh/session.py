@@ -26,7 +26,7 @@ from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.passwords import Passwords
 from provision.ssh.remote import Answer, Marks, command_line, own_errors, refusal
-from provision.text import printable, size
+from provision.text import LINE_LIMIT, printable, size
 
 if TYPE_CHECKING:
     import paramiko
@@ -411,7 +411,8 @@ class Session:
     def _channel(self, timeout: float) -> paramiko.Channel:
         """A channel for one command, on a further connection when the first has no session left:
         sshd allows only MaxSessions of them, and the run lock holds one (sshd_config(5))."""
-        from provision.ssh.connect import Refused, opened_session
+        from provision.ssh.connect import opened_session
+        from provision.ssh.refused import Refused
 
         refused: Refused | None = None
         for transport in self._transports():
@@ -462,7 +463,7 @@ class Session:
         from provision.ssh.connect import reason as explained
 
         reason, remedy, id = explained(error)
-        reason, remedy = printable(reason, 300), printable(remedy, 300)
+        reason, remedy = printable(reason, LINE_LIMIT), printable(remedy, LINE_LIMIT)
         self._stats.broken.append((self.machine.host, what, reason))
         where = f"{self.machine.host} ({self.machine.where})"
         return Unreachable(

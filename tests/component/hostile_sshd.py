@@ -20,11 +20,14 @@ from provision.ssh.session import Fleet, Session
 
 
 class Behaviour(paramiko.ServerInterface):
-    """``at_login``: called before a key is answered. ``sessions`` and ``forwards``: SSH's code for
-    a refusal, or 0. ``command``: what answers a command, with its channel."""
+    """``at_door``: called with each connection; returns whether it was turned away. ``at_login``:
+    called before a key is answered. ``sessions`` and ``forwards``: SSH's code for a refusal, or 0.
+    ``command``: what answers a command, with its channel."""
 
     def __init__(self) -> None:
         self.accepted = threading.Event()
+        self.at_door: Callable[[socket.socket], bool] = lambda sock: False
+        self.connections = self.forwards_asked = 0
         self.at_login: Callable[[], object] = lambda: None
         self.takes_keys = True
         self.sessions = self.forwards = 0
@@ -45,6 +48,7 @@ class Behaviour(paramiko.ServerInterface):
     def check_channel_direct_tcpip_request(
         self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
     ) -> int:
+        self.forwards_asked += 1
         return self.forwards
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
@@ -96,6 +100,10 @@ class Sshd:
                 client, _ = self.listener.accept()
             except OSError:
                 return
+            self.behaviour.connections += 1
+            if self.behaviour.at_door(client):
+                client.close()
+                continue
             transport = paramiko.Transport(client)
             transport.add_server_key(self._key)
             self._transports.append(transport)

@@ -70,6 +70,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str, Serve | None], Machine]]:
     private = ed25519.Ed25519PrivateKey.generate()
     formats = serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH
     key.write_bytes(private.private_bytes(*formats, serialization.NoEncryption()))
+    key.chmod(0o600)
     end = threading.Event()
 
     def ssh(consents: bool = True, runs: bool = True) -> Serve:

@@ -426,7 +426,7 @@ class TestLogin:
         inventory = by_ipv4(lab, site, key=key, key_passphrase={"env": "PHRASE"})
         self.logs(lab, inventory, {**site.env, "PHRASE": site.passphrase}).expect(0)
         wrong = self.logs(lab, inventory, {**site.env, "PHRASE": "wrong"})
-        wrong.expect(3, f"the passphrase does not open the key {key}")
+        wrong.expect(3, f"login refused: {key} does not open with the passphrase")
 
     def test_ssh_config_is_respected(self, lab: Lab, site: Site, tmp_path: Path) -> None:
         """Names, login, port, key, known hosts and the jump host are all from there."""

@@ -26,7 +26,7 @@ from provision.inventory import example, loader
 from provision.inventory.model import Secret, Source
 from provision.plans.etcd.data import backup_etcd
 from provision.ssh.known_hosts import KnownHosts
-from provision.ssh.route import UserConfig
+from provision.ssh.user_config import UserConfig
 
 ZERO = Path("/dev/zero")
 

@@ -50,7 +50,7 @@ from provision.kubernetes import values
 from provision.plans.alluxio import upgrade_workers, worker_preflight
 from provision.plans.etcd.data import recover_etcd, retained
 from provision.ssh.export import ssh_config
-from provision.ssh.route import UserConfig
+from provision.ssh.user_config import UserConfig
 from provision.text import printable
 from tests.unit import builders
 from tests.unit.hosts import TARBALL, LocalFleet, facts, shell

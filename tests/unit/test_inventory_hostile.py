@@ -20,7 +20,7 @@ from provision.inventory import EXAMPLE, provenance, ranges, read
 from provision.inventory.document import MAX_BYTES
 from provision.inventory.model import EtcdTls
 from provision.ssh.export import ssh_config
-from provision.ssh.route import UserConfig
+from provision.ssh.user_config import UserConfig
 from tests.unit.hosts import TARBALL
 
 PLACE = re.compile(r":([0-9]+):([0-9]+)$")

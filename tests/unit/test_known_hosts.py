@@ -103,9 +103,20 @@ def test_markers(tmp_path: Path, keys: list[str]) -> None:
     path.write_text(f"@revoked * {keys[0]}\nalpha {keys[0]}\n@cert-authority *.net {keys[1]}\n")
     known = KnownHosts([path]).of("alpha", 22)
     assert known.revoked == {blob(keys[0])}
-    assert not known.authority
+    assert not known.authorities
     known = KnownHosts([path]).of("a.net", 22)
-    assert (known.keys, known.authority) == ((), True)
+    assert not known.keys
+    assert known.authorities == {blob(keys[1])}
+
+
+def test_an_authority_of_every_host_does_not_hide_the_hosts_own_key(
+    tmp_path: Path, keys: list[str]
+) -> None:
+    path = tmp_path / "known_hosts"
+    path.write_text(f"alpha {keys[0]}\n@cert-authority * {keys[1]}\n")
+    known = KnownHosts([path]).of("alpha", 2222)
+    assert [key.blob for key in known.keys] == [blob(keys[0])]
+    assert known.authorities == {blob(keys[1])}
 
 
 def test_several_files_one_of_which_is_missing(tmp_path: Path, keys: list[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from provision.inventory.resolved import Machine
 from provision.ssh.export import ssh_config
-from provision.ssh.route import UserConfig
+from provision.ssh.user_config import UserConfig
 from tests.unit import builders
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")

@@ -129,7 +129,7 @@ def export_ssh_config(run: Run) -> int:
     """Print the inventory's hosts as an OpenSSH configuration, for `ssh -F`. Contacts nothing."""
     from provision import terminal
     from provision.ssh.export import ssh_config
-    from provision.ssh.route import UserConfig
+    from provision.ssh.user_config import UserConfig
 
     try:
         text = ssh_config(common.load(run), UserConfig())

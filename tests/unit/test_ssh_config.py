@@ -1,0 +1,142 @@
+"""Generated SSH configurations: ssh and the reader for machines without ssh say the same."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.ssh.asked import Ssh
+from provision.ssh.options import Options
+from provision.ssh.reader import Reader
+from provision.ssh.tokens import ConfigError
+
+pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh here")
+
+EXAMPLES = 150
+HOSTS = ["web", "web1", "db.example.com", "WEB", "10.0.0.7", "other"]
+PATTERNS = [
+    "*",
+    "web*",
+    "web?",
+    "!web1",
+    "*.example.com",
+    "10.0.0.?",
+    "WEB",
+    "[w]eb",
+    "other",
+    "%h",
+]
+USERS = [None, "deploy", "op"]
+VALUES = {
+    "HostName": ["10.0.0.1", "%h.example.com", "db", '"quoted.name"', "fd00::1", "%%h"],
+    "User": ["deploy", '"o p"', "me", "'single'", r"DOM\\me"],
+    "Port": ["22", "2022", '"99"'],
+    "IdentityFile": ["~/.ssh/a", '"~/b c"', "/k/%r@%h-%n:%p", "${HOME}/d", "none", "%d/%u%i%k"],
+    "CertificateFile": ["~/c-%r-cert.pub", "/x%%"],
+    "IdentitiesOnly": ["yes", "no"],
+    "IdentityAgent": ["none", "~/agent", "SSH_AUTH_SOCK", "$FOO", "/run/%r"],
+    "ProxyCommand": ["nc %h %p", "none", 'sh -c "nc %h" # x', "a=b ${HOME} ~ %% %n %r"],
+    "ProxyJump": ["none", "u@a:2", "b,c", "%r@j"],
+    "UserKnownHostsFile": ["~/.ssh/k", "/k1 ~/k2", "none", '"/a b" /c', "/k-%r-%h"],
+    "GlobalKnownHostsFile": ["/g1", "/g1 /g2"],
+    "HostKeyAlias": ["alias", "al.ias"],
+    "SendEnv": ["LANG LC_*"],
+}
+
+
+class Made:
+    """One configuration, of a seed: files with blocks, conditions, comments and includes."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self._random = random.Random(seed)
+        self._folder, self._files = folder, 0
+        self.path = self._file(0)
+
+    def _file(self, depth: int) -> Path:
+        self._files += 1
+        path = self._folder / f"c{self._files}"
+        lines = [self._line(depth) for _ in range(self._random.randint(1, 12))]
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def _line(self, depth: int) -> str:
+        choose = self._random.choice
+        kind = self._random.random()
+        if kind < 0.15:
+            return f"Host {' '.join(self._some(PATTERNS))}"
+        if kind < 0.3:
+            return f"Match {' '.join(self._criteria())}"
+        if kind < 0.35 and depth < 2:
+            return f"Include {self._file(depth + 1)}"
+        if kind < 0.4:
+            return choose(["", "# a comment", "   # another"])
+        keyword = choose(list(VALUES))
+        value = choose(VALUES[keyword])
+        # Up to OpenSSH 8 a comment after a value was an error; ProxyCommand takes it as its own.
+        comment = choose(["", "", " # x"]) if keyword != "ProxyCommand" else ""
+        spelt = choose([keyword, keyword.lower(), keyword.upper()])
+        return (
+            f"{choose(['', '  ', chr(9)])}{spelt}{choose([' ', '=', ' = ', '  '])}{value}{comment}"
+        )
+
+    def _criteria(self) -> list[str]:
+        choose = self._random.choice
+        if self._random.random() < 0.2:
+            return [choose(["all", "ALL"])]
+        found = []
+        for _ in range(self._random.randint(1, 2)):
+            name = choose(["host", "originalhost", "user", "Host", "USER"])
+            patterns = ["deploy", "op"] if name.lower() == "user" else PATTERNS
+            found.append(f"{choose(['', '', '!'])}{name} {','.join(self._some(patterns))}")
+        return found
+
+    def _some(self, values: list[str]) -> list[str]:
+        return [self._random.choice(values) for _ in range(self._random.randint(1, 2))]
+
+
+def read(reader: Ssh | Reader, host: str, user: str | None, port: int | None) -> Options | str:
+    try:
+        return reader.lookup(host, user, port)
+    except ConfigError:
+        return "an error"
+
+
+def test_both_readers_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = pwd.getpwuid(os.getuid())
+    monkeypatch.setenv("HOME", me.pw_dir)
+    defaults = read(Ssh(shutil.which("ssh") or "", [tmp_path / "none"]), "x", None, None)
+    assert isinstance(defaults, Options)
+    seen = 0
+    for seed in range(EXAMPLES):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        made = Made(seed, folder)
+        chosen = random.Random(seed)
+        host, user = chosen.choice(HOSTS), chosen.choice(USERS)
+        port = chosen.choice([None, 2222])
+        by_ssh = read(Ssh(shutil.which("ssh") or "", [made.path]), host, user, port)
+        by_us = read(Reader([made.path]), host, user, port)
+        if isinstance(by_us, Options):
+            by_us = with_defaults(by_us, defaults, me.pw_name)
+        assert by_us == by_ssh, (
+            "\n".join(f"--- {path.name}\n{path.read_text()}" for path in sorted(folder.iterdir()))
+            + f"\n{host} {user} {port}"
+        )
+        seen += by_ssh != defaults
+    assert seen > EXAMPLES / 2
+
+
+def with_defaults(found: Options, defaults: Options, user: str) -> Options:
+    """ssh says its defaults, too; the reader says what the files say."""
+    return replace(
+        found,
+        user=found.user or user,
+        user_known_hosts=found.user_known_hosts or defaults.user_known_hosts,
+        global_known_hosts=found.global_known_hosts or defaults.global_known_hosts,
+    )
