@@ -239,6 +239,22 @@ class TestMembers:
         problem = only(self.problems(listeners={2380: Listener(2380, 99, "nginx")}))
         assert problem.what == "port 2380 is taken by nginx (pid 99)"
 
+    def test_a_port_of_our_own_etcd_that_crashes_again_and_again(self) -> None:
+        """Its process at the look at the ports is not the main process that systemd named. Between
+        the two looks at the ports, it may have none."""
+        soon = UnitState("loaded", "activating", "auto-restart")
+        paths = {self.unit_path: self.ours()}
+        its = {2379: Listener(2379, 8, "etcd", layout.UNIT)}
+        assert self.problems(units={layout.UNIT: soon}, listeners=its, paths=paths) == []
+        gone = {2379: Listener(2379, 0, "unknown")}
+        problem = only(self.problems(units={layout.UNIT: soon}, listeners=gone, paths=paths))
+        assert problem.what == (
+            "port 2379 is taken by a process that cannot be seen there: it may be etcd.service "
+            "itself, which is activating (auto-restart)"
+        )
+        # An etcd of somebody else is not excused by its unit's name.
+        assert only(self.problems(listeners=its)).id == "port-taken"
+
     def test_masked(self) -> None:
         found = self.problems(units={layout.UNIT: UnitState("masked")})
         assert "systemctl unmask" in only(found).remedy

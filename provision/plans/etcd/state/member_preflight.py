@@ -105,7 +105,7 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
             )
         )
     for its in dict.fromkeys((member.client_port, member.peer_port)):
-        problems += preflight.port(f, its, unit.pid, owned_by is not None, where)
+        problems += preflight.port(f, its, layout.UNIT, owned_by is not None, where)
     return problems
 
 
