@@ -278,7 +278,7 @@ def parse(
     body = lines[lines.index(BEGIN) + 1 : lines.index(END)]
     unknown = tools.unasked(body, host, result.stderr)
     if unknown:
-        raise Unreachable(f"{host}: its state is unknown", unknown, id=unknown[0].id)
+        raise Unreachable(f"{host}: {unknown[0].what}", unknown, id=unknown[0].id)
     try:
         for line in body:
             parser.line(line)
