@@ -239,6 +239,32 @@ class TestMembers:
         problem = only(self.problems(listeners={2380: Listener(2380, 99, "nginx")}))
         assert problem.what == "port 2380 is taken by nginx (pid 99)"
 
+    @pytest.mark.parametrize(
+        ("version", "arch", "refused"),
+        [
+            ("3.4.37", "aarch64", True),
+            ("3.4.37", "x86_64", False),
+            ("3.5.0", "aarch64", False),
+            ("3.6.16", "aarch64", False),
+        ],
+    )
+    def test_a_processor_that_the_release_does_not_support(
+        self, version: str, arch: str, refused: bool
+    ) -> None:
+        cluster = builders.etcd(builders.member(1), version=version)
+        machine = cluster.members[0].machine
+        seen = facts(1, values={"arch": arch})
+        found = member_preflight.members(cluster, {machine: seen})
+        assert [p.id for p in found] == ["host-unsupported"] * refused
+        if refused:
+            assert "does not support its processor (aarch64)" in only(found).what
+            running = replace(
+                seen,
+                units={layout.UNIT: UnitState("loaded", "active", pid=7)},
+                paths={self.unit_path: self.ours()},
+            )
+            assert member_preflight.members(cluster, {machine: running}) == []
+
     def test_a_port_of_our_own_etcd_that_crashes_again_and_again(self) -> None:
         """Its process at the look at the ports is not the main process that systemd named. Between
         the two looks at the ports, it may have none."""
