@@ -50,10 +50,15 @@ MARKS = frozenset(
 #: The files whose text is known afterwards, and how many bytes of each. Alluxio's own have 10 KB.
 TEXTS = ("libexec/alluxio-config.sh", "libexec/version.sh", "release", "Contents/Home/release")
 TEXT_BYTES = 1 << 16
+#: A JDK's programs and libraries that it needs to start: of Java 8 (jre/lib/amd64/...) and later.
+_NATIVE = re.compile(r"bin/java|(jre/)?lib/([a-z0-9_]+/)?((jli|server)/)?lib(java|jli|jvm)\.so")
+#: An ELF file names each version of the C library of which it needs a symbol.
+_LIBC = re.compile(rb"\x00GLIBC_([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9]{1,3})?(?=\x00)")
+_LIBC_LENGTH = 32
 #: How names begin that this tool gives to its own files in an unpacked folder.
 OWN_NAMES = (".artifact.", ".alluxio-provision")
 #: The version of the kept results. For a result of another version, the tarball is read again.
-_FORMAT = 2
+_FORMAT = 3
 _READ = 1 << 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: How many flaws a line names.
@@ -76,6 +81,7 @@ class Seen:
     ``found``: the files of :data:`MARKS` in it. ``conf``: whether it has a folder ``conf``.
     ``texts``: the beginnings of the files of :data:`TEXTS`. ``unpacked``: bytes of its files.
     ``flaws``: why it must not be unpacked, one sentence each. ``error``: why it cannot be read.
+    ``glibc``: the version of glibc, such as (2, 34), that a JDK in it needs; () when it names none.
     """
 
     found: tuple[str, ...] = ()
@@ -84,6 +90,7 @@ class Seen:
     unpacked: int = 0
     flaws: tuple[str, ...] = ()
     error: str = ""
+    glibc: tuple[int, ...] = ()
 
     @property
     def refusal(self) -> str:
@@ -129,6 +136,7 @@ def kept(cache: Path, sha256: str) -> Seen | None:
             unpacked=int(said["unpacked"]),
             flaws=tuple(str(flaw) for flaw in said["flaws"]),
             error=str(said["error"]),
+            glibc=tuple(int(part) for part in said["glibc"]),
         )
     return None
 
@@ -210,6 +218,7 @@ class _Look:
         self._tops: dict[str, None] = {}
         self._links: dict[str, str] = {}
         self._unpacked = self._names = 0
+        self._glibc: tuple[int, ...] = ()
 
     def flaw(self, kind: str, what: str) -> None:
         """Note a flaw; the first of each kind is enough."""
@@ -251,6 +260,7 @@ class _Look:
             unpacked=self._unpacked,
             flaws=tuple(self._flaws.values()),
             error=error,
+            glibc=self._glibc,
         )
 
     def _entry(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
@@ -293,6 +303,8 @@ class _Look:
         if within in TEXTS and entry.isreg():
             file = archive.extractfile(entry)
             self._texts[within] = file.read(TEXT_BYTES).decode(errors="replace") if file else ""
+        if _NATIVE.fullmatch(within) and entry.isreg() and (file := archive.extractfile(entry)):
+            self._glibc = max(self._glibc, _needed_glibc(file))
 
     def _hard_link(self, path: str, top: str, target: str) -> None:
         to = self._parts(target, "target")
@@ -316,6 +328,18 @@ class _Look:
             self.flaw(what, f"has a {what} that leads outside: {name}")
             return None
         return parts
+
+
+def _needed_glibc(file: IO[bytes]) -> tuple[int, ...]:
+    """The newest version of glibc that the ELF file names; () when it names none."""
+    found: tuple[int, ...] = ()
+    rest = b""
+    while chunk := file.read(_READ):
+        chunk = rest + chunk
+        for match in _LIBC.finditer(chunk):
+            found = max(found, (int(match[1]), int(match[2])))
+        rest = chunk[-_LIBC_LENGTH:]
+    return found
 
 
 def _next(archive: tarfile.TarFile, *, first: bool) -> tarfile.TarInfo | None:

@@ -23,6 +23,7 @@ from provision.inventory.model import EtcdBackup, Java, PageStore, Scalar
 from provision.inventory.resolved import Machine
 from provision.plans.alluxio import worker_preflight
 from provision.plans.etcd.state import member_preflight
+from provision.tar_reader import Seen
 from tests.unit import builders
 from tests.unit.hosts import GIB, TARBALL, disk, facts, text
 
@@ -453,6 +454,36 @@ class TestWorkers:
         assert self.problems(facts(paths=release, commands={}), java_home="/opt/jdk") == []
         found = self.problems(facts(commands={}), java_home="/opt/jdk")
         assert only(found).what == "no Java at /opt/jdk"
+
+    def test_a_java_that_does_not_run_there(self) -> None:
+        release = {"/opt/jdk/release": text('JAVA_VERSION="11.0.20"\n')}
+        said = "/opt/jdk/bin/java: /lib/libc.so.6: version `GLIBC_2.34' not found\nmore\n"
+        found = self.problems(facts(paths=release, commands={"java": said}), java_home="/opt/jdk")
+        assert only(found).what == (
+            "the Java at /opt/jdk does not run: "
+            "/opt/jdk/bin/java: /lib/libc.so.6: version `GLIBC_2.34' not found"
+        )
+        own = {"java-home": "/usr/lib/jvm/x\n", "java": "Error: dl failure"}
+        found = self.problems(facts(commands=own))
+        assert only(found).what == "the Java at /usr/lib/jvm/x does not run: Error: dl failure"
+
+    @pytest.mark.parametrize(
+        ("host", "fits"),
+        [("glibc 2.31", False), ("glibc 2.34", True), ("glibc 2.36", True), ("", True)],
+    )
+    def test_a_jdk_for_a_newer_c_library(self, host: str, fits: bool) -> None:
+        jdk = replace(
+            TARBALL,
+            path=Path("jdk-11.tar.gz"),
+            seen=Seen(("bin/java",), texts={"release": 'JAVA_VERSION="11.0.2"'}, glibc=(2, 34)),
+        )
+        cluster = builders.alluxio()
+        worker = cluster.workers[0]
+        seen = {worker.machine: facts(commands={"glibc": host})}
+        found = worker_preflight.workers(cluster, [worker], replace(ARTIFACTS, jdk=jdk), seen)
+        assert [p.id for p in found] == ([] if fits else ["java-unfit"])
+        if not fits:
+            assert only(found).what == "jdk-11.tar.gz needs glibc 2.34, and the host has 2.31"
 
     @pytest.mark.parametrize(("memory", "warns"), [(2 * GIB, False), (2 * GIB - 1, True)])
     def test_memory(self, memory: int, warns: bool) -> None:
