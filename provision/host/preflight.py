@@ -247,7 +247,7 @@ def port(f: HostFacts, number: int, unit: str, ours: bool, where: str) -> list[P
         by = "a process that cannot be seen there"
         if ours and state.load == "loaded" and state.active != "inactive":
             by += f": it may be {unit} itself, which is {state.active} ({state.sub})"
-            remedy = f"run again; if it stays so, see why {unit} ends: invoke logs"
+            remedy = f"run again; if it stays so, its log says why it ends: journalctl -u {unit}"
     return [Problem(where, f"port {number} is taken by {by}", remedy, id="port-taken")]
 
 

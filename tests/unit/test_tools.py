@@ -37,6 +37,7 @@ SHELL = frozenset(
 ELSEWHERE = {
     "apt-get": "only for a package; the script says that there is none",
     "dnf": "only for a package; the script says that there is none",
+    "getconf": "without it, the C library is not known",
     "hostname": "ip is asked in its place; without addresses, none is judged",
     "ip": "beside hostname",
     "java": "the preflight says that there is no Java",

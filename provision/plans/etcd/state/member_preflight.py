@@ -75,7 +75,7 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
 def _unsupported(cluster: EtcdCluster, f: HostFacts, where: str) -> list[Problem]:
     """A processor on which etcd's release does not start: its ``checkSupportArch`` ends the process
     unless ETCD_UNSUPPORTED_ARCH names it. Every 3.4 has amd64 and ppc64le only; from 3.5 on there
-    are arm64 and s390x (etcdmain/etcd.go of v3.4.37, server/etcdmain/etcd.go of v3.5.0).
+    are arm64 and s390x (etcdmain/etcd.go in 3.4, server/etcdmain/etcd.go from 3.5 on).
 
     A member that runs has been given the variable by somebody.
     """
