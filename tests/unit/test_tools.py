@@ -146,6 +146,23 @@ def test_systemd_that_does_not_answer_is_no_host_without_units(path: Path, tmp_p
     assert problem.what == ("systemd does not say which services run: Failed to connect to bus")
 
 
+@pytest.mark.parametrize(("said", "known"), [(["a"], False), (["a", "b"], True)])
+def test_systemd_that_ends_with_an_error(
+    said: list[str], known: bool, path: Path, tmp_path: Path
+) -> None:
+    """Releases of systemd did so after a complete answer ("Failed to parse bus message")."""
+    answer = "\\n\\n".join(f"Id={name}.service\\nLoadState=loaded" for name in said)
+    (path / "systemctl").write_text(f"#!/bin/sh\nprintf '{answer}\\n'\nexit 1\n")
+    text = script(Probe(units=["a.service", "b.service"]))
+    text = text.replace("/run/systemd/system", str(tmp_path))
+    result = hosts.run(whole(text).encode(), tmp_path)
+    if known:
+        assert parse(result, "infra0").unit("b.service").load == "loaded"
+    else:
+        with pytest.raises(Unreachable):
+            parse(result, "infra0")
+
+
 def test_destroy_and_looks_with_a_host_that_lacks_a_program(path: Path, tmp_path: Path) -> None:
     """`destroy` would say that there is nothing."""
     inventory = builders.inventory(None, etcd=builders.etcd(builders.member(1)))
