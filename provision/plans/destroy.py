@@ -160,9 +160,19 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
 
 
 def _worker_releases(alluxio: AlluxioCluster) -> list[str]:
-    """The folders below which each unpacked release has a folder of its own."""
-    java = alluxio.java
-    return [alluxio.install_dir, *([java.install_dir] if java.source is not None else [])]
+    """The folders below which each unpacked release has a folder of its own. The inventory may name
+    no JDK any more: what was unpacked says so itself (:data:`MARKER`)."""
+    return [alluxio.install_dir, alluxio.java.install_dir]
+
+
+def _unpacked(alluxio: AlluxioCluster, facts: HostFacts) -> list[str]:
+    """Those of :func:`_worker_releases` that may be deleted when they are empty, too. Without a
+    JDK in the inventory, a folder of that name with nothing of this tool is not this tool's."""
+    folders, jdks = _worker_releases(alluxio), alluxio.java.install_dir
+    said = facts.commands.get(_label(jdks), "").splitlines()
+    if alluxio.java.source is None and not any(line.startswith(f"{jdks}/") for line in said):
+        folders.remove(jdks)
+    return folders
 
 
 def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], list[str]]:
@@ -272,7 +282,7 @@ def _worker(
         alluxio.name,
         [p for p in gone if alone or not p.startswith(f"{alluxio.install_dir}/")],
         [*empty, alluxio.log_dir],
-        _worker_releases(alluxio),
+        _unpacked(alluxio, f),
         first=(_logs(alluxio),) if alone else (),
         jdk=alluxio.java.install_dir,
     )
@@ -335,7 +345,7 @@ def _master(
         alluxio.name,
         [p for p in _master_paths(alluxio) if alone or not p.endswith("/current")],
         _master_folders(alluxio),
-        _worker_releases(alluxio) if alone else [],
+        _unpacked(alluxio, f) if alone else [],
         first=(_logs(alluxio),) if alone else (),
         jdk=alluxio.java.install_dir,
     )

@@ -401,9 +401,9 @@ def _problems(
     alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts, facts: HostFacts
 ) -> list[Problem]:
     where = f"{master.name} at {master.machine.host} ({master.machine.where})"
-    unit = facts.unit(MASTER_UNIT)
     found = preflight.ours(facts, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where)
-    found += worker_preflight.taken(facts, ports.master_listeners(alluxio, master), unit, where)
+    listeners = ports.master_listeners(alluxio, master)
+    found += worker_preflight.taken(facts, listeners, MASTER_UNIT, MASTER_UNIT_PATH, where)
     found += [
         Problem(
             where,

@@ -446,7 +446,7 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
         script = (
             f"umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
             f'cat >"$t"\n'
-            f'echo "{observed.sha256}  $t" | sha256sum -c --status || '
+            f'echo "{observed.sha256}  $t" | sha256sum -c >/dev/null 2>&1 || '
             "{ echo sha256 differs after the upload >&2; exit 1; }\n"
             f'sync -f "$t"; mv -f "$t" {path}'
         )
