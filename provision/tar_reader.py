@@ -18,7 +18,7 @@ import json
 import re
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
@@ -52,6 +52,11 @@ MARKS = frozenset(
 #: The files whose text is known afterwards, and how many bytes of each. Alluxio's own have 10 KB.
 TEXTS = ("libexec/alluxio-config.sh", "libexec/version.sh", "release", "Contents/Home/release")
 TEXT_BYTES = 1 << 16
+#: A JDK's programs and libraries that it needs to start: of Java 8 (jre/lib/amd64/...) and later.
+_NATIVE = re.compile(r"bin/java|(jre/)?lib/([a-z0-9_]+/)?((jli|server)/)?lib(java|jli|jvm)\.so")
+#: An ELF file names each version of the C library of which it needs a symbol.
+_LIBC = re.compile(rb"\x00GLIBC_([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9]{1,3})?(?=\x00)")
+_LIBC_LENGTH = 32
 #: How names begin that this tool gives to its own files in an unpacked folder.
 OWN_NAMES = (".artifact.", ".alluxio-provision")
 #: The version of the kept results. For a result of another version, the tarball is read again.
@@ -70,6 +75,7 @@ class Seen:
     ``found``: the files of :data:`MARKS` in it. ``conf``: whether it has a folder ``conf``.
     ``texts``: the beginnings of the files of :data:`TEXTS`. ``unpacked``: bytes of its files.
     ``flaws``: why it must not be unpacked, one sentence each. ``error``: why it cannot be read.
+    ``glibc``: the version of glibc, such as (2, 34), that a JDK in it needs; () when it names none.
     """
 
     found: tuple[str, ...] = ()
@@ -78,6 +84,7 @@ class Seen:
     unpacked: int = 0
     flaws: tuple[str, ...] = ()
     error: str = ""
+    glibc: tuple[int, ...] = ()
 
     @property
     def refusal(self) -> str:
@@ -123,6 +130,7 @@ def kept(cache: Path, sha256: str) -> Seen | None:
             unpacked=int(said["unpacked"]),
             flaws=tuple(str(flaw) for flaw in said["flaws"]),
             error=str(said["error"]),
+            glibc=tuple(int(part) for part in said["glibc"]),
         )
     return None
 
@@ -194,6 +202,7 @@ class _Look:
         self._links: dict[str, _Node] = {}
         self._root = _Node(None)
         self._unpacked = self._names = self._steps = 0
+        self._glibc: tuple[int, ...] = ()
 
     def flaw(self, kind: str, what: str) -> None:
         """Note a flaw; the first of each kind is enough."""
@@ -221,6 +230,7 @@ class _Look:
             unpacked=self._unpacked,
             flaws=tuple(self._flaws.values()),
             error=error,
+            glibc=self._glibc,
         )
 
     def _entry(self, entry: Entry) -> None:
@@ -266,6 +276,8 @@ class _Look:
         self._conf = self._conf or parts[1:2] == ("conf",)
         if within in TEXTS and entry.kind == FILE and not entry.sparse:
             self._texts[within] = entry.beginning(TEXT_BYTES).decode(errors="replace")
+        if _NATIVE.fullmatch(within) and entry.kind == FILE and not entry.sparse:
+            self._glibc = max(self._glibc, _needed_glibc(entry.beginning))
 
     def _hard_link(self, path: str, top: str, target: str) -> None:
         to = self._parts(target, "target")
@@ -288,6 +300,18 @@ class _Look:
             self.flaw(what, f"has a {what} that leads outside: {name}")
             return None
         return parts
+
+
+def _needed_glibc(read: Callable[[int], bytes]) -> tuple[int, ...]:
+    """The newest version of glibc that the ELF file names; () when it names none."""
+    found: tuple[int, ...] = ()
+    rest = b""
+    while chunk := read(_READ):
+        chunk = rest + chunk
+        for match in _LIBC.finditer(chunk):
+            found = max(found, (int(match[1]), int(match[2])))
+        rest = chunk[-_LIBC_LENGTH:]
+    return found
 
 
 class _Node:

@@ -288,9 +288,6 @@ REMEDIES: dict[str, Row | NoRow] = {
                 "import-certs",
                 "rotate-certs",
             ),
-            _lab("rotate_certs", "a_ca_that_has_expired_is_replaced_in_one_outage"): (
-                "rotate-certs --ca --yes-outage",
-            ),
             _lab(
                 "rotate_certs",
                 "a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage",
@@ -300,7 +297,11 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="every member has a certificate of the new CA, and trusts it",
-        named=("rotate-certs --ca --dry-run --yes-outage",),
+        named=(
+            "rotate-certs --ca --ca-lost --dry-run --yes-outage",
+            "rotate-certs --ca --ca-lost --yes-outage",
+        ),
+        why="the outage's plan, from wherever a killed run left it: tests/unit/test_lost_ca.py",
     ),
     "certificate-expiring": Row(
         _lab("external_ca", "a_first_deploy_by_an_intermediate"),
@@ -1060,6 +1061,8 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "enable-auth --lock-out",
             "list-clusters",
+            "recover-etcd",
+            "restore-etcd",
         ),
         why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
     ),
@@ -1071,7 +1074,8 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the cluster is gone from its hosts",
-        named=("list-clusters",),
+        named=("list-clusters", "recover-etcd", "restore-etcd"),
+        why="the options of a restore and a recovery: tests/unit/test_other_clusters.py",
     ),
     "page-store-away": Row(
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),

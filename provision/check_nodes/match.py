@@ -179,6 +179,15 @@ def _identity(entry: Entry | None) -> str:
     return registration.identity if isinstance(registration, Registration) else ""
 
 
+def _is_nameless(entry: Entry | None) -> bool:
+    """Whether a value has no identity although its key is named by one. Earlier releases wrote
+    neither: there the key's name is a hash of the address."""
+    registration = entry.registration if entry is not None else None
+    if not isinstance(registration, Registration) or registration.older:
+        return False
+    return registration.worker_id.startswith("worker-") and not registration.identity
+
+
 def _sharing(
     authorized: Mapping[str, Entry], live: Mapping[str, Entry]
 ) -> Mapping[str, dict[str, None]]:
@@ -199,6 +208,13 @@ def _identity_notes(
 ) -> list[str]:
     """The notes about identities: Alluxio goes by the value, whatever the key is named."""
     notes: list[str] = []
+    without = [
+        name for name, entry in (("live", live), ("AUTHORIZED", permanent)) if _is_nameless(entry)
+    ]
+    if without:
+        which = f"values of its {' and '.join(without)} keys have"
+        which = which if len(without) > 1 else f"value of its {without[0]} key has"
+        notes.append(f"the {which} no identity, which every Alluxio 313 worker writes")
     for identity in dict.fromkeys(filter(None, (_identity(live), _identity(permanent)))):
         if _bare(identity) != _bare(worker_id):
             notes.append(f"its key is named {worker_id}, its value says {identity}")

@@ -10,8 +10,9 @@ from provision.host.diff import Change
 
 #: How many names a line shows.
 SHOWN = 30
-#: What it means that a service is away on all of its hosts together.
-TOGETHER = {"etcd.service": "no member serves workers and clients meanwhile"}
+#: The service that serves only while a majority of its hosts has it, and what it means when they
+#: have not.
+QUORUM, NOBODY = "etcd.service", "no member serves workers and clients meanwhile"
 
 
 class _Host(Protocol):
@@ -34,6 +35,7 @@ class Affected:
 
     ``back``: the plan starts it again. ``at_once``: on how many of them it is away at the same
     time. ``seconds``: how long it is away on a host at most; after that, the run stops.
+    ``outage``: meanwhile it serves nobody, because the others are no majority.
     """
 
     unit: str
@@ -41,6 +43,7 @@ class Affected:
     back: bool
     at_once: int
     seconds: int
+    outage: bool = False
 
     @property
     def line(self) -> str:
@@ -48,14 +51,14 @@ class Affected:
         where = f"{self.unit.removesuffix('.service')} on {', '.join(self.names[:SHOWN])}{more}"
         if not self.back:
             return f"stops {where}"
-        many = len(self.names)
+        many, each = len(self.names), f"for at most {self.seconds} s"
+        means = f"; {NOBODY}" if self.outage else ""
         if many == 1:
-            return f"restarts {where}, for at most {self.seconds} s"
+            return f"restarts {where}, {each}{means}"
         if self.at_once < many:
             how = "one at a time" if self.at_once == 1 else f"at most {self.at_once} at a time"
-            return f"restarts {where}, {how}, each for at most {self.seconds} s"
-        means = f"; {TOGETHER[self.unit]}" if self.unit in TOGETHER else ""
-        return f"restarts {where}, all together, for at most {self.seconds} s{means}"
+            return f"restarts {where}, {how}, each {each}{means}"
+        return f"restarts {where}, all together, {each}{means}"
 
     def document(self) -> dict[str, object]:
         """As JSON."""
@@ -65,11 +68,16 @@ class Affected:
             "started_again": self.back,
             "at_once": self.at_once,
             "seconds": self.seconds,
+            "outage": self.outage,
         }
 
 
-def affected(steps: Iterable[_Step]) -> tuple[Affected, ...]:
-    """Every service that the ``steps`` stop, in the order in which they are stopped first."""
+def affected(steps: Iterable[_Step], members: int = 0) -> tuple[Affected, ...]:
+    """Every service that the ``steps`` stop, in the order in which they are stopped first.
+
+    ``members``: how many members etcd has; 0: not known. An only member, or one of two, has no
+    majority beside it.
+    """
     since: dict[tuple[str, str], int] = {}
     longest: dict[tuple[str, str], int] = {}
     back: set[tuple[str, str]] = set()
@@ -100,5 +108,18 @@ def affected(steps: Iterable[_Step]) -> tuple[Affected, ...]:
         keys = [k for k in longest if k[0] == unit and (k in back) is again]
         names = tuple(name for _, name in keys)
         seconds = max(longest[k] for k in keys) if again else 0
-        found.append(Affected(unit, names, again, min(most[unit], len(names)), seconds))
+        away = min(most[unit], len(names))
+        found.append(
+            Affected(
+                unit, names, again, away, seconds, again and _outage(unit, names, away, members)
+            )
+        )
     return tuple(found)
+
+
+def _outage(unit: str, names: Sequence[str], away: int, members: int) -> bool:
+    if unit != QUORUM:
+        return False
+    if not members:
+        return away == len(names) > 1
+    return max(members, len(names)) - away <= max(members, len(names)) // 2

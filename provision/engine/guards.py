@@ -24,18 +24,19 @@ class Guard(str, Enum):
     WHICH_CLUSTER = "it is known which etcd cluster this is"
     UNFINISHED = "no restore and no recovery is unfinished"
     KNOWN_CA = "the CA of the members' certificates is at hand"
-    OTHER_CLUSTERS = "no other cluster has live workers in this etcd"
+    OTHER_CLUSTERS = "no other cluster's live workers are harmed unasked"
     LEASES = "etcd grants leases"
 
 
 #: The effects that need each guard. One of them is enough.
 APPLIES: Mapping[Guard, frozenset[Effect]] = {
     Guard.RUN_LOCK: frozenset(Effect) - {Effect.HERE},
-    Guard.TOOL_VERSION: frozenset(Effect) - {Effect.HERE, Effect.ETCD, Effect.MEMBERS},
+    Guard.TOOL_VERSION: frozenset(Effect)
+    - {Effect.HERE, Effect.ETCD, Effect.MEMBERS, Effect.CLIENTS},
     Guard.WHICH_CLUSTER: frozenset(Effect) - {Effect.HERE},
     Guard.UNFINISHED: frozenset(Effect) - {Effect.HERE},
     Guard.KNOWN_CA: frozenset({Effect.TRUST}),
-    Guard.OTHER_CLUSTERS: frozenset({Effect.ETCD_GONE}),
+    Guard.OTHER_CLUSTERS: frozenset({Effect.ETCD_GONE, Effect.ETCD_BACK, Effect.CLIENTS}),
     Guard.LEASES: frozenset({Effect.WORKER}),
 }
 

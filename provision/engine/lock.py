@@ -4,9 +4,10 @@ The lock is a ``flock`` on each host. A process holds it, with this run's SSH ch
 standard input. The process ends with that channel, so a killed run leaves no lock. When a run's
 network dies, the run loses its lock after :data:`EXPIRY` seconds without heartbeats.
 
-A plan is made before the lock is taken. The time of the lock file's last change shows whether
-another run has held the lock since this run began to look: each run writes to the file, first and
-last.
+A plan is made before the lock is taken. So each run notes the host's uptime beside the lock, first
+and last: the note shows whether another run has held the lock since this run began to look. The
+kernel gives the uptime with fractions, whatever the host's ``date`` can do, and no step of the
+clock changes it. Earlier versions of this tool left only the time of the lock file's last change.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ HEARTBEAT = 10.0
 EXPIRY = 45
 #: Seconds that the release of all locks may take; a host that is gone releases its lock itself.
 RELEASE = 5.0
+#: The host's uptime when a run last took or released the lock, in seconds.
+LAST_USE = f"{STATE_DIR}/run.last"
+#: What the uptime is rounded down to, in seconds.
+TICK = 0.01
 
 
 def holder(command: str) -> str:
@@ -102,16 +107,33 @@ def _take(session: Session, me: str, since: float) -> Held:
 {STATE_FOLDER}; used=; [ ! -e {STATE_DIR}/run.lock ] || used=yes
 exec 9>>{STATE_DIR}/run.lock; chmod 0600 {STATE_DIR}/run.lock
 if ! flock -n 9; then echo "taken $(cat {STATE_DIR}/run.lock)"; exit 0; fi
-[ -z "$used" ] || used=$(date +%s.%N; date -r {STATE_DIR}/run.lock +%s.%N)
-echo {shlex.quote(me)} >{STATE_DIR}/run.lock; echo held $used
+last=; [ ! -f {LAST_USE} ] || [ {STATE_DIR}/run.lock -nt {LAST_USE} ] || read -r last <{LAST_USE}
+read -r up _ </proc/uptime
+case $used:$last in
+  :*) ;;
+  *:) used="s $(date +%s) $(stat -c %Y {STATE_DIR}/run.lock)";;
+  *) used="$up $last";;
+esac
+note() {{ read -r up _ </proc/uptime; echo "$up" >{LAST_USE}; }}
+echo {shlex.quote(me)} >{STATE_DIR}/run.lock; note; echo held $used
 while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
-: >{STATE_DIR}/run.lock"""
+: >{STATE_DIR}/run.lock; note"""
     looking = time.monotonic() - since
     handle = session.hold(command, "lock")
     host = session.machine.host
     said, _, used = handle.greeting.partition(" ")
     if said == "held":
-        ago = _ago(used)
+        try:
+            ago = _ago(used)
+        except ValueError as error:
+            handle.close(RELEASE)
+            what = f"the last use of the run lock is unknown: {printable(used, 200)}"
+            remedy = f"if no other run is at work: remove {STATE_DIR}/run.lock and {LAST_USE}"
+            raise PreflightFailed(
+                f"{host}: no lock",
+                [Problem(host, what, remedy, id="lock-unavailable")],
+                id="lock-unavailable",
+            ) from error
         if ago is None or ago > looking:
             return handle
         handle.close(RELEASE)
@@ -141,14 +163,17 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
 
 
 def _ago(used: str) -> float | None:
-    """Seconds since the last use of the lock, from two times of the host's clock.
+    """Seconds since the last use of the lock, from two times of the host, both rounded down.
 
-    None when the lock was never used, or when the host's ``date`` has no fractions."""
-    try:
-        now, then = map(float, used.split())
-    except ValueError:
+    None when the lock was never used. Raises :class:`ValueError` when they are no times. Uptimes
+    have ticks: of these the result is the most that it can be, because a run takes the lock several
+    times, one right after the other. Of whole seconds (after "s") it is the least.
+    """
+    if not used:
         return None
-    return max(0.0, now - then)
+    whole = used.startswith("s ")
+    now, then = map(float, used.removeprefix("s ").split())
+    return max(0.0, now - then - 1) if whole else max(0.0, now - then) + TICK
 
 
 @contextlib.contextmanager

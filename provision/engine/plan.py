@@ -126,8 +126,9 @@ class Plan:
 
     @property
     def affected(self) -> tuple[Affected, ...]:
-        """The services that the plan stops or restarts."""
-        return affected(self.steps)
+        """The services that the plan stops or restarts. A plan that disturbs a member of etcd locks
+        every member."""
+        return affected(self.steps, len({*self.guards}))
 
     def document(self) -> dict[str, object]:
         """The plan for ``--format json``."""

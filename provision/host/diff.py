@@ -146,7 +146,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         "umask 022",  # mktemp makes files, with mode 0600 under any umask
         STATE_FOLDER,
         f"exec 9>{BATCH_LOCK}; chmod 0600 {BATCH_LOCK}",
-        f"flock -w {BATCH_LOCK_SECONDS} 9 || {{",
+        f"timeout {BATCH_LOCK_SECONDS} flock 9 || {{",  # busybox's flock has no -w
         '  echo "a batch of an earlier run is still running" >&2',
         "  exit 1",
         "}",

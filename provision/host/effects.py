@@ -19,4 +19,6 @@ class Effect(str, Enum):
     ETCD = "changes etcd by a request"
     MEMBERS = "changes etcd's list of members"
     ETCD_GONE = "deletes every copy of etcd's data"
+    ETCD_BACK = "takes etcd's data back to an earlier state"
+    CLIENTS = "cuts off clients of etcd"
     HERE = "changes files on this machine"

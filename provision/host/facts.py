@@ -1,8 +1,8 @@
 """The facts of a host, read in one round trip by one POSIX shell script.
 
-The host needs only a shell, coreutils, findutils, sed, systemd and procfs. Its answer is data from
-outside: every field is parsed strictly, and a field that cannot be parsed raises
-:class:`PreflightFailed`.
+The host needs only a shell, systemd, procfs and the programs of :data:`provision.host.tools.LOOK`.
+Its answer is data from outside: every field is parsed strictly, and a field that cannot be parsed
+raises :class:`PreflightFailed`. So does a fact that could not be asked: it is unknown, never empty.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from provision.errors import Problem
-from provision.host import safely
+from provision.host import safely, tools
 from provision.ssh.session import Result, Unreachable
 from provision.text import printable, printable_lines
 
@@ -156,6 +156,8 @@ class Listener:
     port: int
     pid: int
     command: str
+    #: The service of systemd to which the process belongs, if any.
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,8 @@ class HostFacts:
     pending_restarts: frozenset[str]
     commands: Mapping[str, str]
     ways: Mapping[str, Way] = field(default_factory=dict)
+    #: What its programs lack that changes need (:mod:`provision.host.tools`).
+    lacks: tuple[str, ...] = ()
 
     def text(self, path: str) -> str | None:
         """The content of an observed file, or None when the file is missing or is not text."""
@@ -224,11 +228,14 @@ class HostFacts:
         return self.units.get(name, UnitState())
 
 
-def script(probe: Probe) -> str:
-    """The shell script that observes ``probe``. It changes nothing."""
+def script(probe: Probe, *, changes: bool = False) -> str:
+    """The shell script that observes ``probe``. It changes nothing. With ``changes``, it also asks
+    for what the scripts need that change a host."""
     q = shlex.quote
     look = _look(probe)
     lines = [_facts_script()]
+    if changes:
+        lines.append(tools.asked())
     if probe.addresses:
         lines.append("addresses")
     if look.users:
@@ -270,8 +277,12 @@ def parse(
         why = _why(result, host)
         raise Unreachable(f"{host}: no facts", [why], id=why.id)
     parser = _Parser(host)
+    body = lines[lines.index(BEGIN) + 1 : lines.index(END)]
+    unknown = tools.unasked(body, host, result.stderr)
+    if unknown:
+        raise Unreachable(f"{host}: {unknown[0].what}", unknown, id=unknown[0].id)
     try:
-        for line in lines[lines.index(BEGIN) + 1 : lines.index(END)]:
+        for line in body:
             parser.line(line)
         return parser.facts(sent_at, received_at)
     except (ValueError, LookupError) as error:
@@ -322,6 +333,8 @@ class _Parser:
         self.pending: set[str] = set()
         self.commands: dict[str, list[str]] = {}
         self.ways: dict[str, Way] = {}
+        self.serving: dict[int, str] = {}
+        self.lacks: list[str] = []
 
     def line(self, line: str) -> None:
         kind, _, rest = printable(line).partition(" ")
@@ -359,7 +372,13 @@ class _Parser:
                 self._unit(rest)
             case "listen":
                 port, pid, command = rest.split(" ", 2)
-                self.listeners.setdefault(int(port), Listener(int(port), int(pid), command))
+                unit = self.serving.get(int(port), "")
+                found = Listener(int(port), int(pid), command, unit)
+                self.listeners.setdefault(int(port), found)
+            case "serves":
+                port, _, self.serving[int(port)] = rest.partition(" ")
+            case "lacks":
+                self.lacks.append(rest)
             case "disk":
                 path, device, shape, total, available, mount = rest.rsplit("|", 5)
                 self.disks[path] = Disk(path, device, shape, int(total), int(available), mount)
@@ -433,7 +452,7 @@ class _Parser:
         }
         return HostFacts(
             values=self.values,
-            clock_offset=_offset(float(self.values["clock"]), sent_at, received_at),
+            clock_offset=_offset(self.values["clock"], sent_at, received_at),
             paths=paths,
             users=self.users,
             units=units,
@@ -445,14 +464,18 @@ class _Parser:
             pending_restarts=frozenset(self.pending),
             commands={label: "".join(said) for label, said in self.commands.items()},
             ways=self.ways,
+            lacks=tuple(self.lacks),
         )
 
 
-def _offset(clock: float, sent_at: float, received_at: float) -> float:
+def _offset(text: str, sent_at: float, received_at: float) -> float:
+    clock = float(text)
     if not math.isfinite(clock):
         raise ValueError(f"clock reads {clock}")
-    if clock < sent_at:
-        return clock - sent_at
+    # busybox's date has whole seconds only: its clock may be up to a second further.
+    last = clock if "." in text else clock + 1
+    if last < sent_at:
+        return last - sent_at
     return max(0.0, clock - received_at)
 
 

@@ -1,64 +1,97 @@
-# Facts about a host, for any systemd Linux: needs a POSIX shell, coreutils, findutils, sed and procfs.
+# Facts about a host, for any systemd Linux: needs a POSIX shell, procfs, and the programs that are
+# named after "needs" (of GNU, uutils or busybox), and setpriv of util-linux.
 # Changes nothing. Prefers what the shell itself can do: each process costs a slow host milliseconds.
 # The lines it prints are read by provision/host/facts.py, which puts its own calls of
 # these functions behind this text.
 STATE=/run/alluxio-provision
 echo @@here # before anything that may take its time: a host that hangs is known by its silence
 if [ -e "$STATE/batch.lock" ] && command -v flock >/dev/null; then
-  exec 9<"$STATE/batch.lock"; flock -s -w 90 9 || echo "a batch still runs here" >&2
+  exec 9<"$STATE/batch.lock"; timeout 90 flock -s 9 || echo "a batch still runs here" >&2
   exec 9<&-
 fi
 echo @@begin
-pids=
-sockets() {
-  where=$1
+# What is missing is said: a fact that could not be asked is unknown, and must not look like none.
+needs() { # needs PROGRAM…
+  for tool in "$@"; do command -v "$tool" >/dev/null || echo "lacks $tool"; done
+}
+tries() { # tries WHAT COMMAND…: the command works only where the program can do what is needed
+  what=$1
   shift
-  while read -r fd socket; do
-    pid=${fd#/proc/}
-    owners="$owners $socket=${pid%%/*}"
+  "$@" </dev/null >/dev/null 2>&1 || echo "lacks $what"
+}
+pids=
+sockets() { # sockets FOLDERS: adds to $owners which process has a socket of $inodes
+  while read -r line; do
+    case $line in
+      /*) pid=${line#/proc/} pid=${pid%%/*};;
+      *) owners="$owners ${line##* }=$pid";;
+    esac
   done <<EOF
-$(find $where \( "$@" \) -printf '%p %l\n' 2>/dev/null)
+$(ls -ln $1 /dev/null 2>/dev/null | grep -E "^/proc/|-> socket:\[($inodes)\]\$")
 EOF
 }
-listeners() {
-  found=
+listening() { # listening HEX TABLE: sets inode
   # In these tables 0A is LISTEN; five fields further on is the socket's inode. Those that listen
   # come first: byte by byte (-u), the kernel does not look for the connections after them.
-  for port in "$@"; do
-    hex=$(printf %04X "$port")
-    for table in /proc/net/tcp6 /proc/net/tcp; do
-      inode=$(sed -unE "1d; /^ *[0-9]+: [0-9A-F]+:$hex [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/{
-        s//\2/p; q
-        }; / 0A /!q" $table 2>/dev/null)
-      [ -z "$inode" ] || { found="$found $hex=$inode"; break; }
+  inode=$(sed -${buffer}nE "1d; /^ *[0-9]+: [0-9A-F]+:$1 [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/{
+    s//\2/p; q
+    }; / 0A /!q" "$2" 2>/dev/null) && return 0
+  [ -n "$buffer" ] && [ -r "$2" ] || return 0
+  buffer= # this sed has no -u
+  listening "$@"
+}
+listeners() {
+  buffer=u
+  # A service that crashes again and again may end between the look at the tables and the look at the
+  # processes: then both are looked at again.
+  for round in 1 2 3; do
+    found= inodes= unseen=
+    for port in "$@"; do
+      hex=$(printf %04X "$port")
+      for table in /proc/net/tcp6 /proc/net/tcp; do
+        listening "$hex" $table
+        [ -z "$inode" ] || { found="$found $hex=$inode" inodes="$inodes|$inode"; break; }
+      done
     done
-  done
-  [ -n "$found" ] || return 0
-  set --
-  for pair in $found; do set -- "$@" -o -lname "socket:\[${pair#*=}\]"; done
-  shift
-  # The units' own processes first: those of a whole host may be thousands.
-  owners=
-  [ -z "$pids" ] || sockets "$pids" "$@"
-  for pair in $found; do
-    case $owners in *" socket:[${pair#*=}]="*) ;; *) sockets '/proc/[0-9]*/fd' "$@"; break;; esac
+    [ -n "$found" ] || return 0
+    inodes=${inodes#?}
+    # The units' own processes first: those of a whole host may be thousands.
+    owners=
+    [ -z "$pids" ] || sockets "$pids"
+    for pair in $found; do
+      case $owners in *" socket:[${pair#*=}]="*) ;; *) sockets '/proc/[0-9]*/fd'; break;; esac
+    done
+    for pair in $found; do
+      case $owners in *" socket:[${pair#*=}]="*) ;; *) unseen=yes;; esac
+    done
+    [ -n "$unseen" ] || break
   done
   for pair in $found; do
     pid=0 name=
+    port=$((0x${pair%=*}))
     case $owners in *" socket:[${pair#*=}]="*)
       pid=${owners#*" socket:[${pair#*=}]="}
       pid=${pid%% *}
       { read -r name </proc/"$pid"/comm; } 2>/dev/null
+      { while read -r line; do
+        case $line in *.service) echo "serves $port ${line##*/}"; break;; esac
+      done </proc/"$pid"/cgroup; } 2>/dev/null
     esac
-    printf 'listen %d %s %s\n' "$((0x${pair%=*}))" "$pid" "${name:-unknown}"
+    printf 'listen %d %s %s\n' "$port" "$pid" "${name:-unknown}"
   done
 }
 units() {
+  shown=$(systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,FragmentPath,NeedDaemonReload "$@") ||
+    { # some releases end with an error after a complete answer
+      for unit in "$@"; do
+        case $shown in *"Id=$unit"*) ;; *) [ ! -d /run/systemd/system ] || echo "unasked systemd";; esac
+      done
+    }
   while IFS= read -r line; do
     printf 'unit %s\n' "$line"
     case $line in MainPID=[1-9]*) pids="$pids /proc/${line#MainPID=}/fd";; esac
   done <<EOF
-$(systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,FragmentPath,NeedDaemonReload "$@")
+$shown
 EOF
 }
 # Below a folder in which a service's user can change names, root reads no file by its name: this
@@ -89,10 +122,31 @@ $d"
       d=${d%/*}
     done
   done
+  [ -n "$on" ] || return 0
   # Names are parted by newlines alone: one process for all folders.
-  [ -z "$on" ] || known="$known$(IFS='
-'; exec find / $on -maxdepth 0 -printf 'way %p|%y|%U %G|%m\n' 2>/dev/null)
+  while IFS= read -r line; do
+    [ -n "$line" ] || continue
+    shape "$line"
+    known="${known}way $name|$kind|$uid $gid|$mode
 "
+  done <<EOF
+$(IFS='
+'; exec stat -c "$format" -- / $on 2>/dev/null)
+EOF
+}
+# shape LINE: sets what stat says of a file, with the letter that find has for its type.
+format='%n|%A|%U|%G|%a|%s|%u|%g'
+shape() {
+  gid=${1##*|} name=${1%|*}
+  uid=${name##*|} name=${name%|*}
+  size=${name##*|} name=${name%|*}
+  mode=${name##*|} name=${name%|*}
+  group=${name##*|} name=${name%|*}
+  owner=${name##*|} name=${name%|*}
+  kind=${name##*|} name=${name%|*}
+  case $kind in -*) kind=f;; *) kind=${kind%"${kind#?}"};; esac
+  [ "$owner" != UNKNOWN ] || owner=$uid
+  [ "$group" != UNKNOWN ] || group=$gid
 }
 reader() {
   who= at= left=${1#/}
@@ -138,20 +192,19 @@ by() { # by COMMAND…: as the user in $who
 paths() {
   # $wanted: the files whose content is asked for, each between line ends. What is root's goes in one
   # stream, of which the sizes say what is whose. Nobody else can change these sizes meanwhile.
-  seen=$(find "$@" -maxdepth 0 -printf 'stat %p|%y|%u|%g|%m|%s\n' 2>/dev/null)
+  seen=$(stat -c "$format" -- "$@" 2>/dev/null)
   ways "$@"
   printf %s "${known#?}"
   [ -n "$seen" ] || return 0
-  echo "$seen"
   set --
   alone=
-  while read -r _ file; do
-    path=${file%|*|*|*|*|*}
-    shape=${file#"$path|"}
-    size=${file##*|}
-    to=
-    case $shape in
-      "l|"*)
+  while IFS= read -r line; do
+    shape "$line"
+    path=$name long=$size
+    printf 'stat %s|%s|%s|%s|%s|%s\n' "$path" "$kind" "$owner" "$group" "$mode" "$size"
+    to= roots=
+    case $kind in
+      l)
         target=$(readlink -- "$path")
         case $target in *"
 "*) target='?';; esac
@@ -160,16 +213,16 @@ paths() {
     case $wanted in *"
 $path
 "*) ;; *) continue;; esac
-    case $shape in
-      "l|"*) to=$(readlink -f -- "$path") || continue; [ -f "$to" ] || continue;;
-      "f|"*) [ "$size" -le 262144 ] || continue;;
+    case $kind in
+      l) to=$(readlink -f -- "$path") || continue; [ -f "$to" ] || continue;;
+      f) [ "$size" -le 262144 ] || continue; case $uid in 0 | "$me") roots=yes;; esac;;
       *) continue;;
     esac
     [ -z "$to" ] || ways "$to"
     reader "$path"
     [ -n "$who" ] || [ -z "$to" ] || reader "$to"
-    case $who$to:$shape in
-      ":f|root|"* | ":f|$name|"*) echo "size $path|$size"; set -- "$@" "$path";;
+    case $who$to:$roots in
+      :yes) echo "size $path|$long"; set -- "$@" "$path";;
       *) alone="$alone
 $who|$path";;
     esac
@@ -180,17 +233,16 @@ EOF
   while IFS='|' read -r who path; do
     [ -n "$path" ] || continue
     printf 'file %s|' "$path"
-    by head -c 262145 -- "$path" | base64 -w0
-    echo
+    by head -c 262145 -- "$path" | encoded
   done <<EOF
 $alone
 EOF
 }
+encoded() { { base64 -w0 2>/dev/null || base64 | tr -d '\n'; }; echo; }
 stream() {
   [ $# -gt 0 ] || return 0
   printf 'data '
-  cat -- "$@" | base64 -w0
-  echo
+  cat -- "$@" | encoded
 }
 hashes() {
   ways "$@"
@@ -217,21 +269,32 @@ disks() {
     names="$names
 $near"
   done
-  # Names are parted by newlines alone: one process for all disks.
-  while read -r dev kind total avail rest; do
-    for d in "$@"; do
-      climb "$d"
-      # The mount point, then the name that was asked for, in columns.
-      case $rest in *" $near") ;; *) continue;; esac
-      mount=${rest%"$near"}
-      echo "disk $d|$dev|$kind|$total|$avail|${mount%"${mount##*[! ]}"}"
+  # Names are parted by newlines alone: one process for all disks, with a line for each.
+  found=$(IFS='
+'; exec df -PTk $names) && { each "$found" "$@"; return 0; }
+  tries 'df -T' df -PTk /
+  for d in "$@"; do # one of them cannot be asked
+    climb "$d"
+    found=$(df -PTk "$near") && each "$found" "$d"
+  done
+}
+each() { # each OUTPUT PATH…: the lines after the first, in the order of the paths
+  lines=$1
+  shift
+  {
+    read -r _
+    while [ $# -gt 0 ] && read -r dev kind total _ avail _ mount; do
+      echo "disk $1|$dev|$kind|$((total * 1024))|$((avail * 1024))|$mount"
+      shift
     done
-  done <<EOF
-$(IFS='
-'; exec df -B1 --output=source,fstype,size,avail,target,file $names)
+  } <<EOF
+$lines
 EOF
 }
-addresses() { for a in $(hostname -I 2>/dev/null); do echo "address $a"; done; }
+addresses() { # not every hostname has -I
+  for a in $(hostname -I 2>/dev/null ||
+    ip -o addr show scope global | sed -nE 's/.* inet6? ([^ /]+).*/\1/p'); do echo "address $a"; done
+}
 said() {
   left=65536 # characters of a command's output, by its own length
   while [ "$left" -gt 0 ] && { IFS= read -r line || [ -n "$line" ]; }; do
@@ -249,7 +312,8 @@ reach() {
     *) echo "unreachable $1 $2 $(echo "$e" | head -n 1 | sed 's/.*: //')";;
   esac
 }
-[ -r /etc/os-release ] && . /etc/os-release
+needs base64 cat date df getent grep head id ls readlink sed setpriv sha256sum stat systemctl timeout tr
+[ ! -r /etc/os-release ] || . /etc/os-release
 echo "fact os=${ID:-unknown} ${VERSION_ID:-}"
 line= # the file is there from Linux 6.1 on
 { read -r line </proc/sys/kernel/arch; } 2>/dev/null || line=$(uname -m)
@@ -273,10 +337,18 @@ EOF
   fi
   echo "fact systemd=${version%%[!0-9]*}"
 fi
-echo "fact clock=$(date +%s.%N)"
+clock=$(date +%s.%N)
+case $clock in *.*[!0-9]*) clock=${clock%%.*};; esac # whole seconds: what %N is stays unknown
+echo "fact clock=$clock"
 while read -r k _ v _; do [ "$k" = Uid: ] && echo "fact uid=$v" && break; done </proc/self/status
-me=$v name=root
-[ "$me" = 0 ] || name=$(id -un)
+me=$v
+set -- timeout -k 1 9 setpriv --reuid 0 --regid 0 --clear-groups stat -c %A /
+[ "$me" = 0 ] || shift 10 # only root becomes another user
+"$@" >/dev/null 2>&1 || { # one process in place of three
+  tries 'stat -c' stat -c %A /
+  tries 'timeout -k' timeout -k 1 9 stat /
+  [ "$me" != 0 ] || tries 'setpriv --reuid' setpriv --reuid 0 --regid 0 --clear-groups stat /
+}
 while read -r k v _; do [ "$k" = MemTotal: ] && echo "fact memory=$((v * 1024))" && break; done </proc/meminfo
 line=
 [ ! -f /var/lib/alluxio-provision/tool-version ] || { read -r line </var/lib/alluxio-provision/tool-version; } 2>/dev/null

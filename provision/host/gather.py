@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from provision.errors import PreflightFailed, Problem
-from provision.host import tool_version
+from provision.host import tool_version, tools
 from provision.host.facts import HostFacts, Probe, parse, script
 from provision.inventory.resolved import Machine
 from provision.ssh.session import MANY, Fleet, Session, failures
@@ -20,12 +20,13 @@ def gather_facts(
 ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
     """The facts of every machine that could be asked, and the problems of the others.
 
-    Raises :class:`PreflightFailed` when the run is to change something and a newer version of this
-    tool last changed one of the hosts.
+    Raises :class:`PreflightFailed` when the run is to change something, and a newer version of this
+    tool last changed one of the hosts, or a host lacks what changes need.
     """
     seen, problems = _gather(fleet, probes)
     if fleet.changes:
         tool_version.require_not_newer(seen)
+        tools.require({machine.host: f.lacks for machine, f in seen.items()})
     return seen, problems
 
 
@@ -34,7 +35,7 @@ def _gather(
 ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
 
     def observe(session: Session) -> HostFacts:
-        text = script(probes[session.machine])
+        text = script(probes[session.machine], changes=fleet.changes)
         session.open()
         sent = time.time()
         result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)
@@ -58,6 +59,7 @@ def require_facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine
     seen, problems = _gather(fleet, probes)
     if fleet.changes:
         tool_version.require_not_newer(seen, problems)
+        tools.require({machine.host: f.lacks for machine, f in seen.items()}, problems)
     if problems:
         raise PreflightFailed(
             f"{len(problems)} of {len(probes)} hosts cannot be worked on",

@@ -25,8 +25,9 @@ from provision.text import number, size
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 #: When clocks differ by more seconds than this, the times of leases and certificates are wrong.
 MAX_CLOCK_SKEW = 1.0
-#: The units need the sandboxing of this systemd release.
-MIN_SYSTEMD = 240
+#: The units need the group @system-service of system calls: systemd has it from this release on.
+#: What is newer in them (ProtectClock= and others), an older systemd ignores with a warning.
+MIN_SYSTEMD = 239
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,20 +228,27 @@ def clean_host(where: str) -> str:
     return f"if this host does not need it: invoke clean-host {where.partition(' ')[0]}"
 
 
-def port(f: HostFacts, number: int, our_pid: int, running: bool, where: str) -> list[Problem]:
-    """Other processes that listen on a port. The process ``our_pid`` does not count while it is
-    ``running``."""
+def port(f: HostFacts, number: int, unit: str, ours: bool, where: str) -> list[Problem]:
+    """Other processes that listen on a port. A process of the service ``unit`` does not count when
+    the service is ``ours``.
+
+    The main process that systemd named may have ended since: a service that crashes again and again
+    has another one by the time of the look at the ports.
+    """
     listener = f.listeners.get(number)
-    if listener is None or (running and listener.pid == our_pid):
+    if listener is None:
         return []
-    return [
-        Problem(
-            where,
-            f"port {number} is taken by {listener.command} (pid {listener.pid})",
-            "stop it, or choose another port",
-            id="port-taken",
-        )
-    ]
+    state = f.unit(unit)
+    if ours and (listener.unit == unit or (listener.pid and listener.pid == state.pid)):
+        return []
+    by, remedy = f"{listener.command} (pid {listener.pid})", "stop it, or choose another port"
+    if not listener.pid:
+        # Its processes are not seen here (another container's, say), or it ended in a moment.
+        by = "a process that cannot be seen there"
+        if ours and state.load == "loaded" and state.active != "inactive":
+            by += f": it may be {unit} itself, which is {state.active} ({state.sub})"
+            remedy = f"run again; if it stays so, its log says why it ends: journalctl -u {unit}"
+    return [Problem(where, f"port {number} is taken by {by}", remedy, id="port-taken")]
 
 
 def masked(unit: str, where: str) -> Problem:

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from provision.alluxio.membership.registrations import ID_LIMIT, LIVE_ROOT
 from provision.alluxio.worker import desired as alluxio
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
-from provision.etcd.member import backup_timer, layout
+from provision.etcd.cluster.handle import Etcd
+from provision.etcd.member import backup_timer, desired, layout
 from provision.host import former_owner, gather, listing, safely, unit_changes
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import MADE_BY, MARKER, DataDisk, File, User
@@ -28,7 +32,8 @@ from provision.inventory.system_folders import SYSTEM_DIRS
 from provision.plans.alluxio.stop_workers import STOPPED
 from provision.plans.destroy import delete_logs, delete_releases, forget_version
 from provision.plans.etcd import before_3_6
-from provision.ssh.session import Fleet
+from provision.plans.etcd.state import other_clusters
+from provision.plans.etcd.state.other_clusters import Harm, Others
 from provision.text import document, number, printable, size
 
 #: The units that this tool installs, by role.
@@ -40,6 +45,8 @@ UNITS = {
 #: Seconds that the host may count the bytes of one folder.
 _COUNTING = 5
 _MEMBERS, _MASTERS, _JAVA, _BACKUPS = "members", "masters", "java", "backups"
+#: Keys of live workers that the host's etcd lists at most, and what follows the last.
+_LIVE, _LIVE_KEYS, _END = "live workers", 2000, "end of keys"
 #: A path in a unit of this tool: its characters need no quoting in systemd or in a shell.
 _PATH = re.compile(r"(/[A-Za-z0-9_+@][A-Za-z0-9._+@:-]*)+")
 _UNIT_FOLDERS = (
@@ -74,14 +81,23 @@ class Installed:
 
 
 def plan(
-    inventory: Inventory, fleet: Fleet, name: str, machine: Machine, *, delete_data: bool
+    inventory: Inventory,
+    etcd: Etcd,
+    name: str,
+    machine: Machine,
+    *,
+    delete_data: bool,
+    agreed: bool = False,
 ) -> Plan:
     """Remove the units of other clusters from ``machine``, with all that belongs to them.
 
     Units that this inventory declares on the host stay. Without ``delete_data`` the services' data
     is kept aside. Raises :class:`PreflightFailed` while the host is a running member of an etcd
-    cluster or of a masters' journal with other members, and when this cannot be found out.
+    cluster or of a masters' journal with other members, and when this cannot be found out. When an
+    etcd ends with the host, it raises as ``destroy`` does for live workers elsewhere, and, unless
+    the operator has ``agreed``, when they are not known. ``etcd`` is the inventory's own.
     """
+    fleet = etcd.fleet
     facts = gather.require_facts(fleet, {machine: _units_probe()})[machine]
     where = f"{name} at {machine.host} ({machine.where})"
     found = [i for role in UNITS if (i := installed(role, facts, where)) is not None]
@@ -94,14 +110,20 @@ def plan(
     keep = {path for i in stay for path in i.shared}
     keep |= {path for i in stay if (path := _jdk(i, seen)) is not None}
     steps = []
+    others: list[Problem] = []
     for n, i in enumerate(gone):
         last = not any(later.user == i.user for later in gone[n + 1 :])
         if (jdk := _jdk(i, seen)) is not None and jdk not in i.releases:
             i = replace(i, releases=(*i.releases, jdk))
         todo = _removal(_without(i, keep), seen, delete_data, user=last)
+        if _ends(i, facts, seen, delete_data):
+            others += other_clusters.require(
+                etcd, _live(gone, seen), _harm(name, i.cluster), agreed=agreed
+            )
+            todo = tuple(replace(c, effects=(*c.effects, Effect.ETCD_GONE)) for c in todo)
         title = f"remove the {i.role} of cluster {i.cluster}, which {_runs(facts, i)}"
         steps.append(Step(title + _sizes(todo, seen), (HostChanges(name, machine, todo),)))
-    notes = [n for i in gone for n in _notes(i, seen, where, delete_data)]
+    notes = [*others, *(n for i in gone for n in _notes(i, seen, where, delete_data))]
     return Plan("clean-host", inventory.cluster, tuple(steps), tuple(notes))
 
 
@@ -246,7 +268,10 @@ def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFact
             commands[f"size of {path}"] = f"{count} {shlex.quote(path)} 2>/dev/null"
         commands[f"{_BACKUPS} {i.unit}"] = _backups(facts)
         if i.role == "etcd member":
-            commands[_MEMBERS] = _ask_members(i)
+            commands[_MEMBERS] = _etcdctl(i, "member list -w json")
+            keys = f"get {LIVE_ROOT} --prefix --keys-only --limit {_LIVE_KEYS}"
+            commands[_LIVE] = f"({_etcdctl(i, keys)}) && echo {shlex.quote(_END)}"
+            files.append(File(i.config, None))
         else:
             home = _up(i.binary, 2)
             commands[f"{_JAVA} {i.unit}"] = _java(home)
@@ -275,10 +300,11 @@ def _aside(found: Installed) -> tuple[str, ...]:
     return f"{found.data[0]}.", f"{folder}/restoring-", f"{folder}/restore-"
 
 
-def _ask_members(found: Installed) -> str:
-    """A shell command that prints the list of members of the host's own member.
+def _etcdctl(found: Installed, arguments: str) -> str:
+    """A shell command that asks the host's own member, without a login.
 
-    etcd gives this list to a client without a login, too (``v3rpc``, ``ClusterServer.MemberList``).
+    etcd gives the list of its members to a client without a login, too (``v3rpc``,
+    ``ClusterServer.MemberList``).
     """
     folder, pki = _up(found.binary, 1), f"{_up(found.config, 1)}/pki"
     read = f"sed -n 's/^listen-client-urls: \"\\(.*\\)\"$/\\1/p' {found.config}"
@@ -288,7 +314,7 @@ def _ask_members(found: Installed) -> str:
         f"case $u in https:*) set -- --cacert={pki}/ca.crt --cert={pki}/server.crt "
         f"--key={pki}/server.key;; esac\n"
         f'ETCDCTL_API=3 timeout 15 {folder}/etcdctl "$@" --endpoints="$u" --dial-timeout=5s '
-        "--command-timeout=10s member list -w json"
+        f"--command-timeout=10s {arguments}"
     )
 
 
@@ -360,6 +386,36 @@ def _members(seen: HostFacts) -> int | None:
         return len(document(lines[-1])["members"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _ends(found: Installed, facts: HostFacts, seen: HostFacts, delete_data: bool) -> bool:
+    """Whether an etcd ends with the host: it is the only member, or its data is the only copy."""
+    if found.role != "etcd member":
+        return False
+    if facts.unit(found.unit).active not in STOPPED:
+        return _members(seen) == 1
+    alone = len(desired.initial_members(seen.text(found.config) or "")) <= 1
+    return delete_data and alone and any(path in seen.paths for path in found.data)
+
+
+def _live(gone: Sequence[Installed], seen: HostFacts) -> Others:
+    """The clusters with live workers in the host's etcd, by its own answer. The workers on this
+    host do not count: they go, too."""
+    *lines, end = seen.commands.get(_LIVE, "").splitlines() or [""]
+    here = {
+        f"{LIVE_ROOT}{i.cluster}/worker-{_identity(i, seen)}" for i in gone if i.role == "worker"
+    }
+    keys = [line for line in lines if line.startswith(LIVE_ROOT) and line not in here]
+    names = (printable(key.split("/")[2], ID_LIMIT) for key in keys)
+    why = "" if end == _END else "the etcd on this host could not be asked for them"
+    if len(lines) >= _LIVE_KEYS:
+        why = why or f"the etcd on this host has more than {_LIVE_KEYS} of their keys"
+    return Others(Counter(names), why=why)
+
+
+def _harm(name: str, cluster: str) -> Harm:
+    word = f"{other_clusters.UNKNOWN} {name}"
+    return Harm(f"in the etcd of cluster {cluster}, which ends", "stop them first", word=word)
 
 
 def _without(found: Installed, keep: set[str]) -> Installed:

@@ -9,10 +9,8 @@ from typing import TypeVar
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker import state
-from provision.engine.guards import Guard
 from provision.engine.plan import HostChanges, Plan, Step
-from provision.errors import PreflightFailed, Problem, ProvisionError
-from provision.etcd.cluster import health
+from provision.errors import Problem, ProvisionError
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import backup_timer, layout
 from provision.host import former_owner, gather, safely, tool_version, unit_changes
@@ -32,6 +30,8 @@ from provision.inventory.resolved import (
     Machine,
 )
 from provision.plans.etcd import before_3_6
+from provision.plans.etcd.state import other_clusters
+from provision.plans.etcd.state.other_clusters import Harm
 from provision.ssh.session import Fleet
 from provision.text import number, size
 
@@ -116,8 +116,10 @@ def _sizes(step: Step, facts: Mapping[Machine, HostFacts]) -> str:
     return f": {', '.join(each)}" if each else ""
 
 
-#: The option that says that no other cluster needs an etcd that cannot be asked.
-UNKNOWN = "--other-clusters-unknown"
+def harm(inventory: Inventory) -> Harm:
+    """What the end of etcd does to other clusters: nobody agrees to it for live workers."""
+    word = f"{other_clusters.UNKNOWN} {inventory.cluster}"
+    return Harm("in this etcd", "stop them first", word=word)
 
 
 def others(inventory: Inventory, etcd: Etcd, agreed: bool = False) -> tuple[Problem, ...]:
@@ -127,87 +129,15 @@ def others(inventory: Inventory, etcd: Etcd, agreed: bool = False) -> tuple[Prob
     also when this cannot be found out, unless the operator has ``agreed``. Without a quorum, the
     members are asked one by one for what they know.
     """
-    notes = _others(inventory, etcd, agreed)
-    etcd.learned.passed.add(Guard.OTHER_CLUSTERS)
-    return notes
-
-
-def _others(inventory: Inventory, etcd: Etcd, agreed: bool) -> tuple[Problem, ...]:
-    from provision.alluxio.membership import clusters
-
+    if not etcd.cluster.external:
+        found = other_clusters.look(inventory, etcd)
+        return other_clusters.require(etcd, found, harm(inventory), agreed=agreed)
     try:
-        look = clusters.look(inventory, etcd)
-    except ProvisionError as error:
-        if etcd.cluster.external:
-            return ()  # that etcd is not destroyed
-        return _by_members(inventory, etcd, "etcd serves no reads with a quorum", error, agreed)
-    seen = look.clusters
-    if etcd.cluster.external:
-        kept = next(c.authorized for c in seen if c.inventory == clusters.OURS)
-        what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
-        return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()
-    found = [
-        Problem(
-            f"cluster {c.name}",
-            f"has {c.live} live workers in this etcd",
-            "stop them first",
-            id="other-clusters-live",
-        )
-        for c in seen
-        if c.live and c.inventory != clusters.OURS
-    ]
-    if found:
-        raise PreflightFailed("other clusters use this etcd", found, id="other-clusters-live")
-    if health.observe(etcd).parted:
-        parted = "the members form more than one cluster"
-        return _by_members(
-            inventory, etcd, parted, ProvisionError(parted, id="etcd-clusters-differ"), agreed
-        )
-    if not look.complete:
-        why = "the login may read the keys of this cluster only, not which other clusters there are"
-        return _not_known(inventory, [], why, agreed)
-    return ()
-
-
-def _by_members(
-    inventory: Inventory, etcd: Etcd, state: str, error: ProvisionError, agreed: bool
-) -> tuple[Problem, ...]:
-    """As :func:`others`, when no linearizable read tells, because of ``error``."""
-    from provision.alluxio.membership import clusters
-
-    local = clusters.look_locally(inventory, etcd)
-    if not local.asked:
-        problems = local.problems or tuple(error.problems)
-        return _not_known(inventory, problems, "no member could be asked for them", agreed)
-    by = ", ".join(local.asked)
-    if local.live:
-        listed = ", ".join(f"{name} ({count} live workers)" for name, count in local.live.items())
-        why = f"{state}, and by the data of {by} there are other clusters: {listed}"
-        return _not_known(inventory, local.problems, why, agreed)
-    if len(local.asked) < etcd.cluster.quorum:
-        # Members that were cut off do not know clusters that came later.
-        why = f"{state}, and only {by} could be asked: less than a majority of the members"
-        return _not_known(inventory, local.problems, why, agreed)
-    what = f"{state}; by the data of {by} no other cluster has live workers"
-    return (Problem("etcd", what, "", "warning", id="other-clusters-unknown"),)
-
-
-def _not_known(
-    inventory: Inventory, problems: Sequence[Problem], why: str, agreed: bool
-) -> tuple[Problem, ...]:
-    """A warning when the operator has ``agreed``. Otherwise it raises :class:`PreflightFailed`."""
-    if agreed:
-        what = f"other clusters are not looked for ({UNKNOWN}): {why}"
-        return (Problem("etcd", what, "", "warning", id="other-clusters-unknown"),)
-    remedy = (
-        "start the members, or give etcd.auth.root_password; if no other cluster needs this etcd: "
-        f"invoke destroy {UNKNOWN} {inventory.cluster}"
-    )
-    raise PreflightFailed(
-        "it is not known whether other clusters use this etcd",
-        [*problems, Problem("etcd", why, remedy, id="other-clusters-unknown")],
-        id="other-clusters-unknown",
-    )
+        kept = other_clusters.ask(inventory, etcd).own
+    except ProvisionError:
+        return ()  # that etcd is not destroyed
+    what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
+    return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()
 
 
 def deletes_etcd(plan: Plan) -> bool:
@@ -230,9 +160,19 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
 
 
 def _worker_releases(alluxio: AlluxioCluster) -> list[str]:
-    """The folders below which each unpacked release has a folder of its own."""
-    java = alluxio.java
-    return [alluxio.install_dir, *([java.install_dir] if java.source is not None else [])]
+    """The folders below which each unpacked release has a folder of its own. The inventory may name
+    no JDK any more: what was unpacked says so itself (:data:`MARKER`)."""
+    return [alluxio.install_dir, alluxio.java.install_dir]
+
+
+def _unpacked(alluxio: AlluxioCluster, facts: HostFacts) -> list[str]:
+    """Those of :func:`_worker_releases` that may be deleted when they are empty, too. Without a
+    JDK in the inventory, a folder of that name with nothing of this tool is not this tool's."""
+    folders, jdks = _worker_releases(alluxio), alluxio.java.install_dir
+    said = facts.commands.get(_label(jdks), "").splitlines()
+    if alluxio.java.source is None and not any(line.startswith(f"{jdks}/") for line in said):
+        folders.remove(jdks)
+    return folders
 
 
 def _etcd_paths(cluster: EtcdCluster, member: EtcdMember) -> tuple[list[str], list[str]]:
@@ -342,7 +282,7 @@ def _worker(
         alluxio.name,
         [p for p in gone if alone or not p.startswith(f"{alluxio.install_dir}/")],
         [*empty, alluxio.log_dir],
-        _worker_releases(alluxio),
+        _unpacked(alluxio, f),
         first=(_logs(alluxio),) if alone else (),
         jdk=alluxio.java.install_dir,
     )
@@ -405,7 +345,7 @@ def _master(
         alluxio.name,
         [p for p in _master_paths(alluxio) if alone or not p.endswith("/current")],
         _master_folders(alluxio),
-        _worker_releases(alluxio) if alone else [],
+        _unpacked(alluxio, f) if alone else [],
         first=(_logs(alluxio),) if alone else (),
         jdk=alluxio.java.install_dir,
     )

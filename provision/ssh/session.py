@@ -691,15 +691,16 @@ def _pour(
     Raises ``TimeoutError`` after a silence of ``timeout`` seconds, and when the stream drips;
     ``OSError`` after ``most`` bytes; and :class:`LocalFailure` when the file cannot be written.
     """
-    flow = bounds.Flow()
+    flow, count = bounds.Flow(), 0
     channel.settimeout(timeout)
     while data := channel.recv(CHUNK):
         flow.add(len(data))
         if flow.drips:
             raise TimeoutError
-        if flow.count > most or _unread(channel) > bounds.HOST_UNREAD:
-            raise OSError(f"the host sent more than {size(most)}")
         part = answer.feed(data)
+        count += len(part)  # the marks around the answer are no part of it
+        if count > most or _unread(channel) > bounds.HOST_UNREAD:
+            raise OSError(f"the host sent more than {size(most)}")
         try:
             into.write(part)
         except OSError as error:

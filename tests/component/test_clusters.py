@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +17,15 @@ from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Login
 from provision.etcd.cluster import gates, health
 from provision.etcd.cluster.handle import Etcd
+from provision.host import safely
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import Inventory
-from provision.plans import destroy
+from provision.plans import clean_host, destroy
 from provision.plans.etcd import auth
+from provision.plans.etcd.state import other_clusters
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot, Running
-from tests.unit import builders
+from tests.unit import builders, hosts
 
 WORKERS = Login("alluxio", "w-secret")
 
@@ -55,6 +59,46 @@ def join(client: EtcdClient, cluster: str, *workers: str, live: bool = True) -> 
         if live:
             client.put(f"{registrations.live_prefix(cluster)}{worker}", "{}", lease=lease)
     return lease
+
+
+def test_a_hosts_own_etcd_lists_the_live_workers(
+    running: Running, client: EtcdClient, etcd_binary: Path, tmp_path: Path
+) -> None:
+    """What clean-host asks on a host, by a real shell and etcdctl."""
+    join(client, "prod", "worker-1")
+    join(client, "stage", "worker-2", live=False)
+    (member,) = running.cluster.members
+    config = tmp_path / "etcd.conf.yml"
+    config.write_text(f'listen-client-urls: "{member.client_url}"\n')
+    binary = str(etcd_binary)
+    found = clean_host._etcd("prod", "etcd", str(tmp_path), str(config), binary)
+    commands = clean_host._probe([found], [], hosts.facts()).commands
+
+    def said(label: str) -> str:
+        command = ["sh", "-ec", commands[label]]
+        return subprocess.run(command, capture_output=True, check=False, text=True).stdout
+
+    assert json.loads(said("members"))["members"][0]["name"] == member.name
+    assert said("live workers").split() == [
+        "/ServiceDiscovery/prod/worker-1",
+        *clean_host._END.split(),
+    ]
+    running.kill()
+    assert said("live workers") == ""
+
+
+def test_a_member_that_is_down_has_the_names_in_its_data(
+    running: Running, client: EtcdClient
+) -> None:
+    """What a restore or a recovery reads, of real data."""
+    join(client, "prod", "worker-1")
+    join(client, "stage b", "worker-2", live=False)
+    running.kill()
+    (member,) = running.cluster.members
+    hosts.given(Path(member.data_dir))
+    command = ["sh", "-ec", f"{safely.FUNCTIONS}\n{other_clusters.names_in(member)}"]
+    said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert said.splitlines() == ["prod", "stage b", "end of clusters"]
 
 
 def test_each_is_counted_apart(inventory: Inventory, fleet: Fleet, client: EtcdClient) -> None:
@@ -120,7 +164,7 @@ def refusal(inventory: Inventory, fleet: Fleet) -> list[str]:
             destroy.others(inventory, etcd, agreed=True)
     else:
         assert caught.value.id == "other-clusters-unknown"
-        assert "invoke destroy --other-clusters-unknown prod" in caught.value.problems[-1].remedy
+        assert "--other-clusters-unknown prod" in caught.value.problems[-1].remedy
         [note] = destroy.others(inventory, etcd, agreed=True)
         assert note.severity == "warning"
     return [str(p) for p in caught.value.problems]
@@ -164,7 +208,7 @@ def test_an_etcd_that_cannot_be_asked_with_a_login_is_not_destroyed(
 def auth_on(inventory: Inventory, fleet: Fleet) -> None:
     etcd = Etcd(inventory.etcd, fleet)
     seen = auth.observe(inventory, etcd)
-    for step in auth.enable(inventory, etcd, seen, list(seen.others)).steps:
+    for step in auth.enable(inventory, etcd, seen, list(seen.others.live)).steps:
         for call in step.calls:
             call.do()
 
@@ -189,9 +233,8 @@ def test_members_without_a_quorum_are_asked_one_by_one(boot: Boot, fleet: Fleet)
             client.lease_revoke(lease)
             client.range("/ServiceDiscovery/")  # this member has applied it
         three.kill(second, third)
-        [note] = destroy.others(plain, Etcd(three.cluster, fleet))
-        assert note.what.endswith(f"by the data of {first} no other cluster has live workers")
-        assert note.severity == "warning"
+        said = refusal(plain, fleet)
+        assert f"only {first} could be asked: less than a majority" in said[-1]
         three.kill(first)
         said = refusal(plain, fleet)
         assert len(said) == 4
@@ -207,7 +250,7 @@ def test_authentication_locks_nobody_out_unasked(
     join(client, "old", "w1", live=False)
     etcd = Etcd(inventory.etcd, fleet)
     seen = auth.observe(inventory, etcd)
-    assert seen.others == {"stage": 1, "old": 0}
+    assert seen.others.live == {"stage": 1, "old": 0}
     with pytest.raises(PreflightFailed) as caught:
         auth.enable(inventory, etcd, seen)
     assert [p.severity for p in caught.value.problems] == ["warning", "error"]

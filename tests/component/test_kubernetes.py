@@ -107,8 +107,10 @@ def all_ports(running: Running) -> dict[str, int]:
 def register(client: EtcdClient, identity: str, host: str, lease: int = 0) -> None:
     """A worker's keys, as Alluxio 313 writes them; the live one only with a lease."""
     address = {"Host": host, "RpcPort": 29999, "DataPort": 29997, "WebPort": 30000}
-    value = json.dumps({"WorkerNetAddress": address, "State": "AUTHORIZED"}).encode()
     worker = f"worker-{identity * 8}-0000-0000-0000-000000000000"
+    own = {"version": 1, "identifier": worker.removeprefix("worker-").replace("-", "")}
+    entity = {"WorkerNetAddress": address, "Identity": own, "State": "AUTHORIZED"}
+    value = json.dumps(entity).encode()
     client.put(registrations.authorized_prefix("Cache") + worker, value)
     if lease:
         client.put(registrations.live_prefix("Cache") + worker, value, lease=lease)

@@ -6,6 +6,7 @@ The SSH server is Paramiko's; what it is asked to run is run, on this machine.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from provision.host import gather
 from provision.host.facts import Probe
 from provision.inventory.resolved import Machine
-from provision.ssh.session import Fleet
+from provision.ssh.session import Fleet, Unreachable
 
 GOOD = [f"127.0.1.{n}" for n in range(1, 21)]
 
@@ -53,10 +54,11 @@ class Host(paramiko.ServerInterface):
         while data := channel.recv(65536):
             given += data
         done = subprocess.run(["sh", "-c", command], input=given, capture_output=True)
-        channel.sendall(done.stdout)
-        channel.sendall_stderr(done.stderr)
-        channel.send_exit_status(done.returncode)
-        channel.close()
+        with contextlib.suppress(OSError):  # the other end has read enough
+            channel.sendall(done.stdout)
+            channel.sendall_stderr(done.stderr)
+            channel.send_exit_status(done.returncode)
+            channel.close()
 
 
 Serve = Callable[[socket.socket], None]
@@ -129,3 +131,17 @@ def test_broken_hosts_are_named_and_the_others_answer(
         assert re.search(why, problem.what), problem
     for sock in kept:
         sock.close()
+
+
+def test_a_file_of_exactly_as_much_as_it_may_have(
+    serve: Callable[[str, Serve | None], Machine], tmp_path: Path
+) -> None:
+    """What stands around an answer does not count."""
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    into = io.BytesIO()
+    with Fleet(1) as fleet:
+        session = fleet.session(serve("127.0.1.1", None))
+        assert session.fetch(f"cat {tmp_path}/file", into, "fetch", most=5000).ok
+        assert into.getvalue() == b"x" * 5000
+        with pytest.raises(Unreachable, match=r"sent more than 5\.0 kB"):
+            session.fetch(f"cat {tmp_path}/file", io.BytesIO(), "fetch", most=4999)

@@ -256,6 +256,7 @@ def test_a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage(
     commands: list[tuple[str, ...]] = [
         *(("deploy-etcd",), ("rotate-certs",), ("rotate-certs", "--ca")),
         ("rotate-certs", "--limit", "etcd0"),
+        ("rotate-certs", "--ca", "--yes-outage", "AlxpLab"),
     ]
     lost = ("--ca", "--ca-lost", "AlxpLab")
     for task, *options in commands:

@@ -283,11 +283,13 @@ def register(etcd: Running, workers: dict[str, str]) -> None:
     with EtcdClient(Endpoint("127.0.0.1", etcd.cluster.members[0].client_port)) as client:
         lease = client.lease_grant(300)
         for number, address in enumerate(workers.values()):
+            worker = f"worker-{number}1111111-2222-3333-4444-555555555555"
+            own = worker.removeprefix("worker-").replace("-", "")
             entity = {
                 "WorkerNetAddress": {"Host": address, "RpcPort": 29999},
+                "Identity": {"version": 1, "identifier": own},
                 "State": "AUTHORIZED",
             }
-            worker = f"worker-{number}1111111-2222-3333-4444-555555555555"
             value = json.dumps(entity).encode()
             client.put(registrations.authorized_prefix("Cache") + worker, value)
             client.put(registrations.live_prefix("Cache") + worker, value, lease=lease)

@@ -81,6 +81,10 @@ class FakeClient:
         self._do("log_in", said=False)
         return self._etcd.enabled
 
+    def auth_enabled(self) -> bool:
+        self._do("auth_enabled", said=False)
+        return self._etcd.enabled
+
     def status(self) -> MemberStatus:
         self._do("status", said=False)
         left = self._etcd.statuses

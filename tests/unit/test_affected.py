@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provision.engine.affected import SHOWN, Affected, affected
-from provision.engine.plan import HostChanges, Step
+from provision.engine.plan import HostChanges, Plan, Step
 from provision.host import unit_changes
 from provision.host.diff import Change, changes
 from provision.host.kinds.units import Unit
-from provision.inventory.resolved import EtcdMember
+from provision.inventory.resolved import EtcdMember, Machine
 from tests.unit import builders, hosts
 
 ETCD, WORKER = "etcd.service", "alluxio-worker.service"
@@ -51,6 +51,42 @@ def test_all_together_means_that_nobody_serves() -> None:
     assert lines(on("a", "b", "c", changes=[worker], at_once=2)) == [
         "restarts alluxio-worker on a, b, c, at most 2 at a time, each for at most 5 s"
     ]
+
+
+NOBODY = "; no member serves workers and clients meanwhile"
+
+
+def test_an_only_member_is_missed_by_everybody() -> None:
+    """So is one of two: the other one has no majority."""
+    alone, each = on("a", changes=[RESTART]), [on(n, changes=[RESTART]) for n in "ab"]
+
+    def said(members: int, *steps: Step) -> str:
+        (found,) = affected(steps, members)
+        assert found.document()["outage"] is found.line.endswith(NOBODY)
+        return found.line
+
+    assert said(1, alone) == f"restarts etcd on a, for at most 80 s{NOBODY}"
+    assert said(2, alone) == f"restarts etcd on a, for at most 80 s{NOBODY}"
+    assert said(3, alone) == "restarts etcd on a, for at most 80 s"
+    one_by_one = "restarts etcd on a, b, one at a time, each for at most 80 s"
+    assert said(2, *each) == f"{one_by_one}{NOBODY}"
+    assert said(3, *each) == one_by_one
+    both = on("a", "b", changes=[RESTART])
+    assert said(3, both).endswith(NOBODY)
+    assert not said(5, both).endswith(NOBODY)
+    # What is only stopped serves nobody anyway; workers need no majority.
+    (stopped,) = affected([on("a", changes=[STOP])], 1)
+    assert not stopped.outage
+    worker = Change("restart", stops=(WORKER,), starts=(WORKER,), seconds=5)
+    assert not affected([on("a", "b", changes=[worker])], 2)[0].outage
+
+
+def test_a_plan_knows_its_members_by_its_locks() -> None:
+    machines = [Machine(n) for n in "abc"]
+    step = on("a", changes=[RESTART])
+    for count, outage in ((1, True), (3, False)):
+        plan = Plan("x", "c", (step,), guards=tuple(machines[:count]))
+        assert [a.outage for a in plan.affected] == [outage]
 
 
 def test_what_is_stopped_in_one_step_and_started_in_a_later_one() -> None:

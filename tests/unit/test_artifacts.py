@@ -218,6 +218,21 @@ class TestUrl:
         assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
         assert sum(sent) < 64 << 20
 
+    def test_a_body_that_drips_or_has_no_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = b"HTTP/1.1 200 OK\r\n\r\n"
+        monkeypatch.setattr(bounds, "TARBALL", 1 << 20)
+        with endless(b"x", 1 << 16, start) as (url, _):
+            assert "it has more than 1.0 MB" in refused(Source(url=url, sha256=SHA), tmp_path)
+        monkeypatch.setattr(bounds, "TARBALL", 1 << 40)
+        monkeypatch.setattr(bounds, "STREAM_GRACE", 0.1)
+        monkeypatch.setattr(bounds, "STREAM_RATE", 1 << 40)
+        with endless(b"x", 1, start) as (url, _):
+            said = refused(Source(url=url, sha256=SHA), tmp_path)
+        assert "less than 1073741824 KiB a second" in said
+        assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
     def test_trailers_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """After the last piece there may be more headers, which are read within one call."""
         monkeypatch.setattr(bounds, "TARBALL", 1 << 16)

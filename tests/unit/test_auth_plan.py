@@ -21,6 +21,7 @@ from provision.etcd.cluster import gates, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.host import gather
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import KEY
 from provision.host.predict import after
@@ -30,6 +31,7 @@ from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventor
 from provision.plans.alluxio import moved, start_workers
 from provision.plans.etcd import auth
 from provision.plans.etcd.auth import AuthState
+from provision.plans.etcd.state.other_clusters import Others
 from provision.ssh.session import Fleet
 from tests.unit import builders, fake_etcd, hosts
 from tests.unit.hosts import TARBALL
@@ -137,10 +139,11 @@ class World:
             seen = self.state(**state)
             return auth.enable(inventory, Etcd(inventory.etcd, fleet), seen, lock_out)
 
-    def disable(self, **state: Any) -> Plan:
+    def disable(self, *lock_out: str, **state: Any) -> Plan:
         with Fleet(1) as fleet:
             inventory = self.inventory
-            return auth.disable(inventory, Etcd(inventory.etcd, fleet), self.state(**state))
+            seen = self.state(**state)
+            return auth.disable(inventory, Etcd(inventory.etcd, fleet), seen, lock_out)
 
     def unit(self, number: int, **changed: Any) -> None:
         assert self.alluxio is not None
@@ -193,6 +196,7 @@ class TestEnable:
         ]
         assert all(h.machine.host == h.name for s in plan.steps for h in s.hosts)
         switch, restart = plan.steps[2:]
+        assert Effect.CLIENTS in switch.effects
         assert switch.after is not None
         assert switch.after.title == "all healthy"
         assert restart.before is not None
@@ -308,7 +312,7 @@ class TestOthers:
     """Other clusters in this etcd."""
 
     def test_live_workers_of_others_are_not_cut_off_without_consent(self, world: World) -> None:
-        others = {"d": 2, "e": 0, "f": 1}
+        others = Others({"d": 2, "e": 0, "f": 1})
         with pytest.raises(PreflightFailed, match="other clusters use this etcd") as refused:
             world.enable("d", others=others)
         assert [(p.where, p.severity) for p in refused.value.problems] == [
@@ -320,14 +324,14 @@ class TestOthers:
         assert [(p.where, p.severity) for p in notes] == [
             (f"cluster {n}", "warning") for n in "def"
         ]
-        assert world.enable(others={"e": 0}).notes[0].severity == "warning"
+        assert world.enable(others=Others({"e": 0})).notes[0].severity == "warning"
 
     def test_who_is_locked_out_already_is_not_asked_for(self, world: World) -> None:
-        assert world.enable(others={"d": 2}, enabled=True).notes == ()
+        assert world.enable(others=Others({"d": 2}), enabled=True).notes == ()
 
     def test_a_consent_for_nobody(self, world: World) -> None:
         with pytest.raises(UsageError, match="no other cluster in this etcd is called x"):
-            world.enable("d", "x", others={"d": 0})
+            world.enable("d", "x", others=Others({"d": 0}))
 
 
 class TestDisable:
@@ -342,6 +346,14 @@ class TestDisable:
             wanted = desired.resources(before, w, ARTIFACTS, bare)
             world.facts[w.machine] = after(wanted, bare)
         world.alluxio = builders.alluxio(*many)
+
+    def test_live_workers_of_others_are_not_cut_off_without_consent(self, world: World) -> None:
+        others = Others({"d": 2, "e": 0})
+        with pytest.raises(PreflightFailed, match="other clusters use this etcd"):
+            world.disable(enabled=True, others=others)
+        [note] = world.disable("d", enabled=True, others=others).notes
+        assert (note.where, note.severity) == ("cluster d", "warning")
+        assert world.disable(enabled=False, others=others).notes == ()
 
     def test_files_then_the_switch_then_the_workers_in_groups(self, world: World) -> None:
         plan = world.disable(enabled=True)
@@ -418,7 +430,7 @@ class TestObserve:
             {"alluxio": RIGHTS},
         )
         assert not found.accepted
-        assert found.others == {"d": 2, "e": 0}
+        assert found.others == Others({"d": 2, "e": 0}, 1)
         assert found.running == tuple((f"infra{n}", "3.6.16") for n in (1, 2, 3))
 
     def test_whether_the_workers_login_is_accepted(self, world: World) -> None:

@@ -312,7 +312,7 @@ def test_a_batch_waits_for_the_one_before(tmp_path: Path) -> None:
         import fcntl
 
         fcntl.flock(lock, fcntl.LOCK_EX)
-        result = hosts.run(script.replace("flock -w 120", "flock -n").encode(), tmp_path)
+        result = hosts.run(script.replace("timeout 120 flock", "flock -n").encode(), tmp_path)
     assert result.code == 1
     assert "earlier run" in result.stderr
     assert shell("true", tmp_path).ok

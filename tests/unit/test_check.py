@@ -45,7 +45,8 @@ def entry(
     worker_id: str, host: str, port: int = 29999, lease: int = 0, revision: int = 1, **changed: Any
 ) -> Entry:
     key = KeyValue(b"k", b"v", lease, revision, revision, 1)
-    values = {"state": "AUTHORIZED", "generation": -1, "data_port": 0, "web_port": 0, **changed}
+    known = {"state": "AUTHORIZED", "generation": -1, "data_port": 0, "web_port": 0}
+    values = {**known, "identity": worker_id, **changed}
     return Entry(key, Registration(worker_id=worker_id, host=host, rpc_port=port, **values))
 
 

@@ -11,12 +11,15 @@ import pytest
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker.desired import Artifacts
+from provision.engine.guards import Guard
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed
+from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired as etcd
 from provision.etcd.member import layout
 from provision.host import gather, tool_version
 from provision.host.diff import batch
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.predict import after
 from provision.host.resources import MADE_BY, MARKER, File, Resource
@@ -73,8 +76,11 @@ class World:
     def look(self, fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
         return dict.fromkeys(probes, self.facts)
 
-    def plan(self, *, delete: bool = False) -> Plan:
-        return clean_host.plan(self.inventory, Fleet(1), "w1", self.machine, delete_data=delete)
+    def plan(self, *, delete: bool = False, agreed: bool = False) -> Plan:
+        self.etcd = Etcd(self.inventory.etcd, Fleet(1))
+        return clean_host.plan(
+            self.inventory, self.etcd, "w1", self.machine, delete_data=delete, agreed=agreed
+        )
 
 
 @pytest.fixture
@@ -179,8 +185,66 @@ def test_a_running_member_that_may_have_others_is_refused(world: World, answer: 
 
 def test_the_only_member_goes_and_that_is_said(world: World) -> None:
     world.have(*of("Other", with_worker=False))
+    world.say(members=json.dumps({"members": [{}]}), **{"live workers": "\nend of keys"})
+    plan = world.plan()
+    assert "is the only member" in said(plan)
+    assert Effect.ETCD_GONE in plan.effects
+    assert Guard.OTHER_CLUSTERS in world.etcd.learned.passed
+
+
+UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
+KEYS = f"""\
+/ServiceDiscovery/Other/worker-{UUID}
+
+/ServiceDiscovery/Other/worker-x
+
+/ServiceDiscovery/te\x1bam/worker-y
+"""
+
+
+def test_live_workers_elsewhere_keep_the_etcd_that_ends_with_the_host(world: World) -> None:
+    world.have(*of("Other"))
+    world.facts = replace(world.facts, paths={**world.facts.paths, IDENTITY: text(f"{UUID}\n")})
     world.say(members=json.dumps({"members": [{}]}))
-    assert "is the only member" in said(world.plan())
+    world.say(**{"live workers": f"{KEYS}end of keys\n"})
+    for agreed in (False, True):
+        with pytest.raises(PreflightFailed) as refused:
+            world.plan(agreed=agreed)
+        assert refused.value.id == "other-clusters-live"
+        assert [(p.where, p.what[:18]) for p in refused.value.problems] == [
+            ("cluster Other", "has 1 live workers"),
+            ("cluster te\ufffdam", "has 1 live workers"),
+        ]
+    assert Guard.OTHER_CLUSTERS not in world.etcd.learned.passed
+    # The worker of this host goes, too.
+    world.say(**{"live workers": f"{KEYS.splitlines()[0]}\nend of keys\n"})
+    assert world.plan().steps
+
+
+@pytest.mark.parametrize("answer", ["", KEYS, "/ServiceDiscovery/a/w\n" * 2000 + "end of keys\n"])
+def test_an_etcd_that_ends_and_cannot_be_asked_wants_a_word(world: World, answer: str) -> None:
+    world.have(*of("Other", with_worker=False))
+    world.say(members=json.dumps({"members": [{}]}), **{"live workers": answer})
+    with pytest.raises(PreflightFailed) as refused:
+        world.plan()
+    if answer:
+        assert refused.value.id == "other-clusters-live"
+        return
+    assert refused.value.id == "other-clusters-unknown"
+    assert "--other-clusters-unknown w1" in refused.value.problems[-1].remedy
+    assert "are not looked for" in said(world.plan(agreed=True))
+    # A stopped one is kept aside: nothing ends that has not ended.
+    world.stop(layout.UNIT)
+    assert Effect.ETCD_GONE not in world.plan().effects
+    with pytest.raises(PreflightFailed):
+        world.plan(delete=True)
+    assert Effect.ETCD_GONE in world.plan(delete=True, agreed=True).effects
+    config = world.facts.text("/etc/etcd/etcd.conf.yml") or ""
+    more = config.replace('initial-cluster: "', 'initial-cluster: "infra2=http://b:2380,')
+    assert more != config
+    paths = {**world.facts.paths, "/etc/etcd/etcd.conf.yml": text(more)}
+    world.facts = replace(world.facts, paths=paths)
+    assert Effect.ETCD_GONE not in world.plan(delete=True).effects
 
 
 def test_a_running_master_that_has_others_is_refused(world: World) -> None:

@@ -15,6 +15,7 @@ from provision.errors import Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates, hashes
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout, listeners
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import ClientPort, EtcdCluster, EtcdMember
@@ -240,6 +241,8 @@ def test_both_are_served_until_the_workers_are_told(leader: str, plan: Callable[
     assert [c.what.split()[0] for c in last.hosts[0].changes] == ["change", "restart"]
     assert '+listen-client-urls: "http://10.0.0.' in last.hosts[0].changes[0].diff
     assert ":2379" not in last.hosts[0].changes[0].diff.split("+listen")[1]
+    assert Effect.CLIENTS in last.effects
+    assert Effect.CLIENTS not in first.effects
     # One at a time, each between its gates.
     assert all(s.before is not None and s.after is not None for s in made.steps if s.hosts)
     assert [n.id for n in made.notes] == ["client-url-former"]

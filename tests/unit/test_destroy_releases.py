@@ -117,6 +117,27 @@ def test_where_it_has_run_everything_goes(host: Host) -> None:
     assert host.destroy() == []
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_jdk_that_left_the_inventory_goes(host: Host, begun: bool) -> None:
+    """Its mark says whose it is. Somebody else's JDK beside it has none."""
+    host.alluxio = replace(host.alluxio, java=host.alluxio.java.model_copy(update={"source": None}))
+    if begun:
+        host.unit(worker.UNIT_PATH, "c")
+    host.unpack("java/jdk", "c")
+    (host.root / "java/theirs").mkdir()
+    assert host.destroy() == ["java/theirs"]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_folder_of_jdks_that_are_not_ours_stays(host: Host, begun: bool) -> None:
+    host.alluxio = replace(host.alluxio, java=host.alluxio.java.model_copy(update={"source": None}))
+    if begun:
+        host.unit(worker.UNIT_PATH, "c")
+    (host.root / "java").mkdir()
+    assert host.destroy() == []
+    assert (host.root / "java").is_dir()
+
+
 @pytest.mark.parametrize("name", ["c", "it's; rm -rf $HOME", ""])
 def test_an_unpacked_release_names_its_cluster(tmp_path: Path, name: str) -> None:
     artifact = hosts.tarball(tmp_path)

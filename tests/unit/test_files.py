@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -216,39 +215,3 @@ def test_private_keys_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     key.chmod(0o600)
     with pytest.raises(UsageError, match="has more than 100 B"):
         keyfiles.own_pair(key)
-
-
-def test_a_download_that_drips_or_has_no_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Answer:
-        def __init__(self, piece: bytes) -> None:
-            self.piece = piece
-
-        def __enter__(self) -> Answer:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def read(self, most: int) -> NoReturn:
-            raise AssertionError("it would wait for a whole piece")
-
-        def read1(self, most: int) -> bytes:
-            return self.piece
-
-    import urllib.request
-
-    source = Source(url="https://example.com/x.tar.gz", sha256="0" * 64)
-    monkeypatch.setattr(bounds, "TARBALL", 1 << 20)
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer(b"x" * 65536))
-    with pytest.raises(PreflightFailed) as caught:
-        artifacts.fetch(source, tmp_path)
-    assert "it has more than 1.0 MB" in caught.value.problems[0].what
-    monkeypatch.setattr(bounds, "TARBALL", 1 << 40)
-    monkeypatch.setattr(bounds, "STREAM_GRACE", 0.1)
-    monkeypatch.setattr(bounds, "STREAM_RATE", 1 << 30)
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer(b"x"))
-    with pytest.raises(PreflightFailed) as caught:
-        artifacts.fetch(source, tmp_path)
-    assert "less than 1048576 KiB a second" in caught.value.problems[0].what
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

@@ -75,8 +75,23 @@ def test_the_identity_as_alluxio_writes_it_in_a_key(identity: Any, shown: str) -
 def test_a_key_that_is_named_as_its_value_says() -> None:
     seen = snapshot({A: value("w1", A)}, {A: value("w1", A)})
     assert notes(seen)[A] == ()
-    older = snapshot({A: value("w1")}, {A: value("w1")})
-    assert notes(older)[A] == ()
+    hashed = "0123456789abcdef0123456789abcdef"  # earlier releases write no identity
+    older = snapshot({hashed: value("w1")}, {hashed: value("w1")})
+    assert notes(older)[hashed] == ()
+
+
+def test_a_value_without_an_identity_is_noted() -> None:
+    """Its key is named as Alluxio 313 names keys, and 313 writes an identity."""
+    with_it, without = {A: value("w1", A)}, {A: value("w1")}
+    ends = "no identity, which every Alluxio 313 worker writes"
+    assert notes(snapshot(without, without))[A] == (
+        f"the values of its live and AUTHORIZED keys have {ends}",
+    )
+    assert notes(snapshot(with_it, without))[A] == (f"the value of its live key has {ends}",)
+    assert notes(snapshot(without, with_it))[A] == (f"the value of its AUTHORIZED key has {ends}",)
+    assert notes(snapshot(without, {}))[A] == (f"the value of its AUTHORIZED key has {ends}",)
+    odd = {A: value("w1", {"version": 1})}
+    assert ends in notes(snapshot(odd, odd))[A][0]
 
 
 def test_a_key_that_is_named_otherwise_shows_both() -> None:

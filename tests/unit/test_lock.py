@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import cast
 
@@ -65,10 +66,57 @@ def test_a_run_that_ended_since_the_plan_was_made_is_noticed(
             pass
 
 
-def test_a_host_whose_date_has_no_fractions_tells_nothing() -> None:
+def test_the_last_use_does_not_depend_on_the_hosts_date(
+    fleet: LocalFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for two dates at once. That of uutils' coreutils 0.0.30 takes -r FILE and answers
+    with now (github.com/uutils/coreutils, issue 8621; mended by pull request 8630). busybox's has
+    no %N."""
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    date = shims / "date"
+    date.write_text("#!/bin/sh\necho 1700000000.%N\n")
+    date.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shims}:{os.environ['PATH']}")
+    for name in ("destroy", "deploy-etcd"):
+        with lock.held(LocalFleet(tmp_path), [A], name):
+            pass
+    fleet.since -= 60
+    with pytest.raises(Locked), lock.held(fleet, [A], "deploy-etcd"):
+        raise AssertionError("went on with a plan from before")
+
+
+def test_a_lock_that_an_earlier_version_used(fleet: LocalFleet) -> None:
+    """It left no note: whole seconds of the file's last change count."""
+    with lock.held(fleet, [A], "destroy"):
+        pass
+    state = fleet.session(A).root / ".state"
+    (state / "run.last").unlink()
+    long_ago = time.time() - 300
+    os.utime(state / "run.lock", (long_ago, long_ago))
+    with lock.held(fleet, [A], "deploy-etcd"):
+        pass
+    (state / "run.lock").write_text("")
+    os.utime(state / "run.last", (long_ago, long_ago))
+    with pytest.raises(Locked), lock.held(fleet, [A], "deploy-etcd"):
+        raise AssertionError("went on beside an earlier version")
+
+
+def test_a_note_that_is_no_time_is_not_taken_for_none(fleet: LocalFleet) -> None:
+    with lock.held(fleet, [A], "destroy"):
+        pass
+    (fleet.session(A).root / ".state/run.last").write_text("never\n")
+    with pytest.raises(PreflightFailed) as caught, lock.held(fleet, [A], "deploy-etcd"):
+        raise AssertionError("went on")
+    assert "last use of the run lock is unknown" in caught.value.problems[0].what
+
+
+def test_seconds_since_the_last_use() -> None:
     assert lock._ago("") is None
-    assert lock._ago("1700000000.N 1690000000.N") is None
-    assert lock._ago("1700000000.250000000 1700000000.000000000") == 0.25
+    assert lock._ago("11.25 11.00") == 0.25 + lock.TICK
+    assert lock._ago("11.00 11.00") == lock.TICK
+    assert lock._ago("s 1700000010 1700000004") == 5
+    assert lock._ago("s 1700000010 1700000010") == 0
 
 
 def test_a_lock_lives_while_the_others_are_being_taken(

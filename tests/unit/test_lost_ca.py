@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from provision.engine.plan import Plan
-from provision.errors import PreflightFailed, Unhealthy
+from provision.errors import PreflightFailed, Unhealthy, UsageError
 from provision.etcd.member import layout
 from provision.etcd.pki import certificates, keyfiles, lost_ca, own_ca, tls
 from provision.host.facts import UnitState
 from provision.inventory.resolved import Established
 from provision.plans.etcd.certificates import replace_lost_ca, rotate_certs
 from provision.plans.etcd.state.observe import EtcdState
-from tests.unit.test_rotate import PKI, World, on, titles
+from tests.unit.test_rotate import OUTAGE, PKI, World, on, titles
 
 REPO = Path(__file__).parents[2]
 BOTH = [f"infra{i} trusts the lost and the new CA" for i in (1, 2, 3)]
@@ -99,6 +99,31 @@ def test_hosts_that_do_not_count(world: World, tmp_path: Path) -> None:
     assert tls.authority(odd, state(world).facts, write=False) is not None
 
 
+def test_a_folder_without_a_ca_shows_nobody_whose_it_is(world: World, tmp_path: Path) -> None:
+    """Only ``retired`` is left of it, and the hosts have two later CAs."""
+    old = own_ca.load_ca(tmp_path, "c")
+    home = lose(world)
+    kept = home / own_ca.RETIRED / "x"
+    kept.mkdir(parents=True)
+    (kept / own_ca.CA_CERTIFICATE).write_bytes(old.cert_pem)
+    assert len(refused(world, "inactive")) == 3
+    assert not (home / own_ca.CA_KEY).exists()
+
+
+def test_the_ca_of_the_other_listener_counts_too(world: World) -> None:
+    """The inventory declares TLS for clients only now: the hosts have peer certificates."""
+    members = tuple(replace(m, peer_tls=False, client_tls=True) for m in world.cluster.members)
+    declared = world.cluster.tls.model_copy(update={"peer": False, "client": True})
+    world.cluster = replace(world.cluster, members=members, tls=declared)
+    facts = state(world).facts
+    assert tls.authority(world.cluster, facts, write=False) is not None
+    home = lose(world)
+    assert refused(world) == ["has the ca.crt of another CA"] * 3
+    assert not home.exists()
+    odd = replace(world.cluster, established=Established(odd=frozenset(world.files)))
+    assert tls.authority(odd, facts, write=False) is not None
+
+
 def test_a_first_deploy_makes_its_ca(world: World) -> None:
     home = lose(world)
     assert tls.authority(world.cluster, {}, write=True) is not None
@@ -138,7 +163,7 @@ class TestTheLostCa:
         with pytest.raises(PreflightFailed) as caught:
             lost_ca.found(world.cluster, state(world).facts)
         assert [p.where.split()[0] for p in caught.value.problems] == ["infra1"]
-        assert "--yes-outage c" in caught.value.problems[0].remedy
+        assert "--ca-lost c --yes-outage c" in caught.value.problems[0].remedy
 
     def test_what_is_left_in_the_folder_is_moved_aside(self, world: World, tmp_path: Path) -> None:
         """The key alone is lost: the tool's own pair is still good for the members."""
@@ -201,6 +226,53 @@ def test_the_rotation_goes_on_wherever_it_was_left(world: World, tmp_path: Path)
     plan().steps[0].calls[0].do()
     assert titles(plan()) == []
     assert own_ca.trusted(tmp_path, "c") == new.cert_pem
+
+
+class TestTheOutage:
+    """``--ca-lost`` with ``--yes-outage``: no member has to trust both."""
+
+    def plan(self, world: World, active: str = "active") -> Plan:
+        return replace_lost_ca.together(on(world.inventory), state(world, active))
+
+    def test_it_goes_on_wherever_it_was_left(self, world: World, tmp_path: Path) -> None:
+        assert titles(self.plan(world)) == []
+        home = lose(world)
+        assert titles(self.plan(world)) == ["renew this tool's own certificate", OUTAGE]
+        assert not home.exists()
+        new = own_ca.ensure_ca(tmp_path, "c")
+        world.expire("infra2", "infra3", by=own_ca.ensure_ca(tmp_path / "old", "c"))
+        members = world.cluster.members
+        for left in (3, 2, 1):
+            plan = self.plan(world)
+            assert len(plan.steps[-1].hosts) == left
+            m = members[3 - left]
+            world.files[m.name] = world.signed(m, new)
+        assert titles(self.plan(world)) == []
+        assert own_ca.load_ca(tmp_path, "c").cert_pem == new.cert_pem
+
+    def test_it_ends_a_rotation_without_an_outage_that_cannot_go_on(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        old = own_ca.load_ca(tmp_path, "c").cert_pem
+        lose(world)
+        lost_ca.begin(world.cluster, old, b"a pair", timedelta(0))
+        new = own_ca.load_ca(tmp_path, "c")
+        plan = self.plan(world)
+        assert titles(plan) == ["renew this tool's own certificate", OUTAGE, *END]
+        plan.steps[0].calls[0].do()
+        assert not lost_ca.has_pair(world.cluster)
+        for m in world.cluster.members:
+            world.files[m.name] = world.signed(m, new)
+        plan = self.plan(world)
+        assert titles(plan) == ["renew this tool's own certificate", *END]
+        plan.steps[-1].calls[0].do()
+        assert titles(self.plan(world)) == []
+
+    def test_a_ca_that_has_expired_is_not_lost(self, world: World) -> None:
+        world.expire_ca()
+        with pytest.raises(UsageError) as caught:
+            self.plan(world)
+        assert caught.value.id == "ca-expired"
 
 
 def test_each_member_is_restarted_between_gates(world: World) -> None:

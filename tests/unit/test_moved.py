@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.inventory.membership_type import MembershipType
+from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
 from provision.plans.alluxio import endpoints, forget_worker, moved, restart_workers, start_workers
 from provision.ssh.session import Fleet
-from tests.unit import builders
+from tests.unit import builders, fake_etcd
 from tests.unit.hosts import text
 from tests.unit.test_start_plan import ARTIFACTS, running
 
@@ -275,6 +277,47 @@ def test_what_other_commands_leave_to_start_workers(
         assert moved.left_to_start_workers(static, handle, other.workers, {}) == {}
 
 
+@pytest.mark.parametrize(
+    ("declared", "enabled", "root"),
+    [(True, False, False), (True, True, False), (False, True, True), (False, False, True)],
+)
+def test_workers_get_the_login_that_etcd_wants_now(
+    declared: bool,
+    enabled: bool,
+    root: bool,
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Declared, and not turned on yet: with a login they could not join, and the run would wait for
+    each of them until start_timeout ends."""
+    etcd = fake_etcd.install(monkeypatch)
+    etcd.enabled = enabled
+    monkeypatch.setattr(forget_worker, "look", lambda *_: registered())
+    monkeypatch.setattr(start_workers, "fetch", lambda _: ARTIFACTS)
+    monkeypatch.setattr(start_workers, "host_problems", lambda *_: [])
+    monkeypatch.setattr(gather, "gather_facts", lambda *_: (world.facts, []))
+    (tmp_path / "p").write_text("secret\n")
+    secret = Secret(file=tmp_path / "p")
+    login = AlluxioEtcd(username="alluxio", password=secret) if declared else AlluxioEtcd()
+    told_of = replace(world.alluxio, etcd_login=login, etcd_endpoints=("http://10.0.0.9:2379",))
+    cluster = builders.etcd(auth=EtcdAuth(root_password=secret if root else None))
+    inventory = builders.inventory(told_of, etcd=cluster)
+    with Fleet(1) as fleet:
+        told = endpoints.steps(inventory, told_of, Etcd(cluster, fleet), cluster)
+    diffs = "".join(c.diff for s in told.steps for h in s.hosts for c in h.changes)
+    assert [n.id for n in told.notes] == ([] if declared is enabled else ["auth-differs"])
+    if enabled and not declared:
+        assert (told.steps, told.complete) == ([], False)
+        assert "disable-auth" in told.notes[0].remedy
+        return
+    assert told.complete
+    assert ("holds secrets" in diffs) is enabled  # the login
+    assert ("10.0.0.9" in diffs) is not enabled
+    if declared and not enabled:
+        assert "enable-auth" in told.notes[0].remedy
+
+
 def test_the_etcd_that_runs_is_asked_before_its_new_members_are_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +330,7 @@ def test_the_etcd_that_runs_is_asked_before_its_new_members_are_there(
             raise Unhealthy("no etcd member serves reads", id="quorum-lost")
         return world.seen
 
+    fake_etcd.install(monkeypatch)
     monkeypatch.setattr(forget_worker, "look", look)
     monkeypatch.setattr(start_workers, "fetch", lambda _: ARTIFACTS)
     with Fleet(1) as fleet:

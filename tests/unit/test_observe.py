@@ -65,7 +65,9 @@ unit
 unit Id=alluxio-worker.service
 unit LoadState=not-found
 unit ActiveState=inactive
+serves 2379 etcd.service
 listen 2379 4711 etcd
+lacks find -printf -delete
 disk /var/lib/etcd|/dev/sda1|ext4|100000000000|40000000000|/var
 unreachable 10.0.0.2 2380 no answer in 3 s
 resolved infra1 10.0.0.2
@@ -169,6 +171,8 @@ def test_recorded_output() -> None:
     assert seen.unit("alluxio-worker.service").load == "not-found"
     assert seen.unit("never.asked").load == "not-found"
     assert seen.listeners[2379].command == "etcd"
+    assert seen.listeners[2379].unit == "etcd.service"
+    assert seen.lacks == ("find -printf -delete",)
     assert seen.disks["/var/lib/etcd"].used_percent == 60
     assert seen.unreachable == {("10.0.0.2", 2380): "no answer in 3 s"}
     assert seen.resolved == {"infra1": "10.0.0.2", "infra2": ""}
@@ -230,6 +234,9 @@ def test_no_facts(stderr: str, says: str, remedy: str) -> None:
         "hash /f|",
         "listen http 1 x",
         "listen 1",
+        "serves http etcd.service",
+        "lacks stat",
+        "unasked systemd",
         "disk /|/dev/sda1|ext4|much|1|/",
         "unreachable x",
         "said never|asked",
@@ -284,6 +291,22 @@ def test_no_mutation_gives_another_error(data: st.DataObject) -> None:
             case _:
                 lines[n] = data.draw(st.text(max_size=40))
     _parsed("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("sent", "received", "offset"),
+    [
+        (1700000000.9, 1700000001.2, 0.0),
+        (1700000001.5, 1700000002.0, -0.5),
+        (1699999990.0, 1699999991.0, 9.0),
+    ],
+)
+def test_a_clock_with_whole_seconds_proves_less(
+    sent: float, received: float, offset: float
+) -> None:
+    """busybox's date: the time may be anything in that second."""
+    text = RECORDED.replace("1700000000.123456789", "1700000000")
+    assert parse(result(text), "etcd0", sent, received).clock_offset == pytest.approx(offset)
 
 
 @given(st.text())

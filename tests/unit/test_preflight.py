@@ -23,6 +23,7 @@ from provision.inventory.model import EtcdBackup, Java, PageStore, Scalar
 from provision.inventory.resolved import Machine
 from provision.plans.alluxio import worker_preflight
 from provision.plans.etcd.state import member_preflight
+from provision.tar_reader import Seen
 from tests.unit import builders
 from tests.unit.hosts import GIB, TARBALL, disk, facts, text
 
@@ -239,6 +240,48 @@ class TestMembers:
         problem = only(self.problems(listeners={2380: Listener(2380, 99, "nginx")}))
         assert problem.what == "port 2380 is taken by nginx (pid 99)"
 
+    @pytest.mark.parametrize(
+        ("version", "arch", "refused"),
+        [
+            ("3.4.37", "aarch64", True),
+            ("3.4.37", "x86_64", False),
+            ("3.5.0", "aarch64", False),
+            ("3.6.16", "aarch64", False),
+        ],
+    )
+    def test_a_processor_that_the_release_does_not_support(
+        self, version: str, arch: str, refused: bool
+    ) -> None:
+        cluster = builders.etcd(builders.member(1), version=version)
+        machine = cluster.members[0].machine
+        seen = facts(1, values={"arch": arch})
+        found = member_preflight.members(cluster, {machine: seen})
+        assert [p.id for p in found] == ["host-unsupported"] * refused
+        if refused:
+            assert "does not support its processor (aarch64)" in only(found).what
+            running = replace(
+                seen,
+                units={layout.UNIT: UnitState("loaded", "active", pid=7)},
+                paths={self.unit_path: self.ours()},
+            )
+            assert member_preflight.members(cluster, {machine: running}) == []
+
+    def test_a_port_of_our_own_etcd_that_crashes_again_and_again(self) -> None:
+        """Its process at the look at the ports is not the main process that systemd named. Between
+        the two looks at the ports, it may have none."""
+        soon = UnitState("loaded", "activating", "auto-restart")
+        paths = {self.unit_path: self.ours()}
+        its = {2379: Listener(2379, 8, "etcd", layout.UNIT)}
+        assert self.problems(units={layout.UNIT: soon}, listeners=its, paths=paths) == []
+        gone = {2379: Listener(2379, 0, "unknown")}
+        problem = only(self.problems(units={layout.UNIT: soon}, listeners=gone, paths=paths))
+        assert problem.what == (
+            "port 2379 is taken by a process that cannot be seen there: it may be etcd.service "
+            "itself, which is activating (auto-restart)"
+        )
+        # An etcd of somebody else is not excused by its unit's name.
+        assert only(self.problems(listeners=its)).id == "port-taken"
+
     def test_masked(self) -> None:
         found = self.problems(units={layout.UNIT: UnitState("masked")})
         assert "systemctl unmask" in only(found).remedy
@@ -411,6 +454,36 @@ class TestWorkers:
         assert self.problems(facts(paths=release, commands={}), java_home="/opt/jdk") == []
         found = self.problems(facts(commands={}), java_home="/opt/jdk")
         assert only(found).what == "no Java at /opt/jdk"
+
+    def test_a_java_that_does_not_run_there(self) -> None:
+        release = {"/opt/jdk/release": text('JAVA_VERSION="11.0.20"\n')}
+        said = "/opt/jdk/bin/java: /lib/libc.so.6: version `GLIBC_2.34' not found\nmore\n"
+        found = self.problems(facts(paths=release, commands={"java": said}), java_home="/opt/jdk")
+        assert only(found).what == (
+            "the Java at /opt/jdk does not run: "
+            "/opt/jdk/bin/java: /lib/libc.so.6: version `GLIBC_2.34' not found"
+        )
+        own = {"java-home": "/usr/lib/jvm/x\n", "java": "Error: dl failure"}
+        found = self.problems(facts(commands=own))
+        assert only(found).what == "the Java at /usr/lib/jvm/x does not run: Error: dl failure"
+
+    @pytest.mark.parametrize(
+        ("host", "fits"),
+        [("glibc 2.31", False), ("glibc 2.34", True), ("glibc 2.36", True), ("", True)],
+    )
+    def test_a_jdk_for_a_newer_c_library(self, host: str, fits: bool) -> None:
+        jdk = replace(
+            TARBALL,
+            path=Path("jdk-11.tar.gz"),
+            seen=Seen(("bin/java",), texts={"release": 'JAVA_VERSION="11.0.2"'}, glibc=(2, 34)),
+        )
+        cluster = builders.alluxio()
+        worker = cluster.workers[0]
+        seen = {worker.machine: facts(commands={"glibc": host})}
+        found = worker_preflight.workers(cluster, [worker], replace(ARTIFACTS, jdk=jdk), seen)
+        assert [p.id for p in found] == ([] if fits else ["java-unfit"])
+        if not fits:
+            assert only(found).what == "jdk-11.tar.gz needs glibc 2.34, and the host has 2.31"
 
     @pytest.mark.parametrize(("memory", "warns"), [(2 * GIB, False), (2 * GIB - 1, True)])
     def test_memory(self, memory: int, warns: bool) -> None:

@@ -27,7 +27,7 @@ from provision.host.facts import PathState
 from provision.host.resources import Certificate, File, Unit
 from provision.inventory.resolved import Machine
 from provision.plans import proofs
-from provision.plans.etcd.certificates import rotate_certs
+from provision.plans.etcd.certificates import replace_lost_ca, rotate_certs
 from provision.plans.proofs import Subject
 from provision.ssh.session import Fleet, Stats
 from tests.unit import builders, hosts
@@ -79,6 +79,8 @@ TRUST     L V C U A . .
 ETCD      L . C U . . .
 MEMBERS   L . C U . . .
 ETCD_GONE L V C U . O .
+ETCD_BACK L V C U . O .
+CLIENTS   L . C U . O .
 HERE      . . . . . . .
 """
 
@@ -222,7 +224,7 @@ class TestKnownCa:
     def test_a_new_ca_needs_no_old_one(self, world: World) -> None:
         lose(world)
         seen = state(world)
-        outage = rotate_certs.authority(on(world.inventory), seen, write=False)
+        outage = replace_lost_ca.together(on(world.inventory), seen)
         proofs.require(outage, subject(world, "rotate-certs"))
         refused(replace(outage, waives=()), subject(world, "rotate-certs"))
 

@@ -13,6 +13,7 @@ from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import disks, gather
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, PathState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import EtcdMember, Machine
@@ -59,6 +60,10 @@ def test_the_lost_must_not_come_back_by_themselves() -> None:
     assert "an unknown revision" in said[0]
     assert all("never start etcd there" in line for line in said[1:])
     assert "add-member --name b" in said[1]
+
+
+def test_it_takes_the_data_back() -> None:
+    assert Effect.ETCD_BACK in recover_etcd._force(builders.etcd(), A, MARK).effects
 
 
 def test_a_run_that_continues_says_only_that() -> None:

@@ -9,6 +9,7 @@ import pytest
 from provision.alluxio.membership import clusters, registrations
 from provision.alluxio.membership.clusters import Cluster, Clusters
 from provision.alluxio.worker import desired
+from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.values import Login
 from provision.etcd.cluster.handle import Etcd
@@ -162,14 +163,20 @@ def test_less_than_a_majority_of_members_knows_nothing_of_others(
     names = tuple(m.name for m in inventory.etcd.members[:asked])
     local = clusters.LocalLook({}, names, ())
     monkeypatch.setattr(clusters, "look_locally", lambda *_: local)
-    down = Unhealthy("no quorum", id="quorum-lost")
+
+    def down(*_: object) -> Clusters:
+        raise Unhealthy("no quorum", id="quorum-lost")
+
+    monkeypatch.setattr(clusters, "look", down)
     with Fleet(1) as fleet:
         etcd = Etcd(inventory.etcd, fleet)
         if known:
-            (note,) = destroy._by_members(inventory, etcd, "no quorum", down, False)
+            (note,) = destroy.others(inventory, etcd)
             assert (note.id, note.severity) == ("other-clusters-unknown", "warning")
+            assert Guard.OTHER_CLUSTERS in etcd.learned.passed
             return
         with pytest.raises(PreflightFailed) as refused:
-            destroy._by_members(inventory, etcd, "no quorum", down, False)
+            destroy.others(inventory, etcd)
         assert refused.value.id == "other-clusters-unknown"
-        assert destroy._by_members(inventory, etcd, "no quorum", down, True)
+        assert Guard.OTHER_CLUSTERS not in etcd.learned.passed
+        assert destroy.others(inventory, etcd, agreed=True)

@@ -23,6 +23,7 @@ from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, PathState, UnitState
 from provision.host.ownership import KEY
 from provision.inventory.model import EtcdAuth
@@ -39,6 +40,7 @@ from provision.plans.etcd.data.restore_etcd import RestoreState
 from provision.plans.etcd.data.snapshot_proof import Proof
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
+from tests.unit.test_undo_restore import head
 
 THREE = "infra1+infra2+infra3"
 NAMES = ("infra1", "infra2", "infra3")
@@ -136,6 +138,7 @@ def test_all_stop_before_any_is_restored_and_all_are_before_any_starts(
         (START, [*NAMES]),
         (ALARMS, []),
     ]
+    assert Effect.ETCD_BACK in plan.steps[3].effects
     assert all(s.at_once is None for s in plan.steps)
     gated = [(s.title, s.before, s.after.title) for s in plan.steps if s.after is not None]
     assert gated == [(START, None, VERIFIED)]
@@ -180,6 +183,7 @@ def test_each_is_restored_from_the_same_file_as_itself(
         assert change.disrupts
         script = change.script
         assert script.index("is-active") < script.index("restored-by") < script.index("mv -T")
+        assert script.index(restore_etcd.OVER) < script.index("member.before-restore-")
         assert f"member.before-restore-{MARK.id}" in script
 
 
@@ -454,6 +458,62 @@ def test_members_that_the_inventory_lacks_are_named(
     assert [n.where for n in plan.notes if "is left out" in n.what] == ["infra1", "infra2"]
     (step,) = [s for s in plan.steps if s.title == PREPARE]
     assert "infra1,infra2" in step.hosts[0].changes[0].script
+
+
+ELSEWHERE = "http://10.9.9.9:2380"
+
+
+@pytest.mark.parametrize("ours", ["an answer", "its data", ""])
+def test_another_member_of_a_declared_name_is_left_out(
+    ours: str,
+    look: Callable[..., RestoreState],
+    restore: Restore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """infra2 is a member at another address than the inventory's. It is the same member only if
+    its id is on the declared host."""
+    registered = tuple(
+        RegisteredMember(n, m.name, (ELSEWHERE if m.name == "infra2" else m.peer_url,), (), False)
+        for n, m in enumerate(CLUSTER.members, 1)
+    )
+    status = MemberStatus(1, 2, "3.6.16", 1, 1, 1, 1, 1, 1, False, ())
+    second = MemberHealth(CLUSTER.members[1], status=status if ours == "an answer" else None)
+    first = MemberHealth(CLUSTER.members[0], registered=registered)
+    monkeypatch.setattr(health, "observe", lambda _: ClusterHealth(CLUSTER, (first, second)))
+    if ours == "its data":
+        seen = restore.facts["infra2"]
+        restore.facts["infra2"] = replace(seen, commands={**seen.commands, "ids": head(2)})
+    if ours:
+        assert look().without == ()
+        return
+    with pytest.raises(PreflightFailed, match="does not have every member") as refused:
+        look()
+    assert [p.where for p in refused.value.problems] == [ELSEWHERE]
+    assert f"--without {ELSEWHERE}" in refused.value.problems[0].remedy
+    assert look(without=(ELSEWHERE,)).without == (ELSEWHERE,)
+
+
+@pytest.mark.parametrize("data", [True, False])
+@pytest.mark.parametrize("noted", [True, False])
+def test_with_etcd_down_the_configurations_know_the_addresses(
+    data: bool, noted: bool, look: Callable[..., RestoreState], restore: Restore
+) -> None:
+    moved = CLUSTER.initial_cluster.replace(CLUSTER.members[1].peer_url, ELSEWHERE)
+    paths = {**restore.facts["infra1"].paths}
+    paths[layout.config_file(CLUSTER)] = hosts.text(f'initial-cluster: "{moved}"\n')
+    if noted:
+        note = Note(1, 1, 1, 1, "20260102T030405Z", frozenset(NAMES))
+        paths[layout.last_seen(CLUSTER)] = hosts.text(last_seen.text(note))
+    restore.facts["infra1"] = replace(restore.facts["infra1"], paths=paths)
+    if not data:  # of the host that the inventory calls infra2
+        there = {**restore.facts["infra2"].paths}
+        del there["/var/lib/etcd/member"]
+        restore.facts["infra2"] = replace(restore.facts["infra2"], paths=there)
+        with pytest.raises(PreflightFailed) as refused:
+            look()
+        assert [p.where for p in refused.value.problems] == [ELSEWHERE]
+    else:
+        assert look().without == ()
 
 
 def test_with_all_members_nobody_is_left_out(look: Callable[..., RestoreState]) -> None:

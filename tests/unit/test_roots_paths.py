@@ -60,6 +60,7 @@ from provision.plans.etcd.data import (
     undo_restore,
 )
 from provision.plans.etcd.members import member_steps
+from provision.plans.etcd.state import other_clusters
 from provision.ssh.session import Fleet, Result
 from tests.unit import builders, hosts
 from tests.unit.shell_reader import Command, commands
@@ -122,6 +123,7 @@ READ = frozenset(
         *("plans/etcd/data/undo_restore", "plans/etcd/certificates/replace_lost_ca"),
         *("host/former_owner", "host/folders"),
         "plans/etcd/upgrade_etcd",
+        "plans/etcd/state/other_clusters",
     }
 )
 NONE_OF_ITS_OWN = frozenset(
@@ -373,6 +375,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         "recover": recover_etcd._probe(c, member),
         "restore": restore_etcd._probe(c, member, "a" * 64),
         "undo": undo_restore._probe(c, member),
+        "names in the data": Probe(commands={"names": other_clusters.names_in(member)}),
         "kept": retained._probe(member),
         "stored": stored.probe(c, member),
         "keys": csr_exchange._probe(c, member),
@@ -515,7 +518,7 @@ def test_one_module_becomes_another_user() -> None:
     word = re.compile("setpriv|runuser")
     files = (f for f in root.rglob("*") if f.suffix in (".py", ".sh"))
     found = {str(f.relative_to(root)) for f in files if word.search(f.read_text(encoding="utf-8"))}
-    assert found == {"host/safely.py", "host/facts.sh"}
+    assert found == {"host/safely.py", "host/facts.sh", "host/tools.py"}
 
 
 @pytest.mark.parametrize(

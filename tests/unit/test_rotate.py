@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -374,19 +375,44 @@ def test_a_ca_that_is_not_at_hand_is_never_replaced_by_the_way(
     home = own_ca.home(tmp_path, "c")
     home.rename(tmp_path / "away")
     seen = running(world, world.observed())
-    assert rotate_certs.needs_outage(world.cluster, seen)
+    assert not rotate_certs.needs_outage(world.cluster, seen)
     with pytest.raises(PreflightFailed) as caught:
         rotate_certs.require_at_hand(world.cluster, seen)
     assert caught.value.id == "ca-unknown"
     assert "rotate-certs --ca --ca-lost c" in caught.value.message
-    with pytest.raises(PreflightFailed):
-        rotate_certs.leaves(on(world.inventory), seen, world.cluster.members, write=True)
+    for write in (False, True):
+        with pytest.raises(PreflightFailed):
+            rotate_certs.leaves(on(world.inventory), seen, world.cluster.members, write=write)
+        with pytest.raises(PreflightFailed):
+            rotate_certs.authority(on(world.inventory), seen, write=write)
     assert not home.exists()
-    plan = rotate_certs.authority(on(world.inventory), seen, write=False)
-    assert titles(plan) == [*OWN, OUTAGE]
-    assert not home.exists()
-    rotate_certs.authority(on(world.inventory), seen, write=True)
-    assert own_ca.ca_exists(tmp_path, "c")
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_another_ca_that_has_expired_is_no_leave_for_an_outage(
+    world: World, tmp_path: Path, active: bool
+) -> None:
+    """The folder of a CA of long ago, from a backup: the members have a newer one, which is not at
+    hand. ``--ca --yes-outage`` is for the members' own CA that has expired."""
+    here = {m: dict(files) for m, files in world.files.items()}
+    world.expire_ca()
+    (own_ca.home(tmp_path, "c") / own_ca.CA_KEY).unlink()
+    other = own_ca.ensure_ca(tmp_path / "other", "c")
+    keyfiles.replace_file(
+        own_ca.home(tmp_path, "c") / own_ca.CA_CERTIFICATE,
+        certificates.self_signed("c etcd CA", other.key, 10, LONG_AGO),
+        0o644,
+    )
+    shutil.copy(tmp_path / "other" / "c" / own_ca.CA_KEY, own_ca.home(tmp_path, "c"))
+    world.files = here
+    seen = running(world, world.observed()) if active else world.observed()
+    before = sorted(own_ca.home(tmp_path, "c").rglob("*"))
+    for write in (False, True):
+        with pytest.raises(PreflightFailed, match=r"move .* away") as caught:
+            rotate_certs.authority(on(world.inventory), seen, write=write)
+        assert caught.value.id == "ca-unknown"
+        assert "--ca --ca-lost c" in caught.value.message
+    assert sorted(own_ca.home(tmp_path, "c").rglob("*")) == before
 
 
 def test_what_has_expired_is_no_unknown_ca(world: World) -> None:

@@ -22,7 +22,7 @@ from provision.etcd.pki import certificates, external_ca, own_ca
 from provision.host.facts import HostFacts, PathState, UnitState
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.plans.etcd.certificates import rotate_certs
+from provision.plans.etcd.certificates import replace_lost_ca, rotate_certs
 from provision.plans.etcd.state.observe import EtcdState, Running
 from provision.ssh.session import Fleet
 from tests.authority import Ca
@@ -303,8 +303,12 @@ def test_members_of_a_lost_authority_get_no_new_leaves(
         world.leaves()
     assert refused.value.id == "ca-unknown"
     assert not own_ca.ca_exists(tmp_path, "c")
-    assert rotate_certs.lost(world.cluster, world.observed())
-    plan = world.authority()
+    with pytest.raises(PreflightFailed) as refused:
+        world.authority()
+    assert refused.value.id == "ca-unknown"
+    assert not own_ca.ca_exists(tmp_path, "c")
+    with Fleet(1) as fleet:
+        plan = replace_lost_ca.together(Etcd(world.cluster, fleet), world.observed())
     own_step, outage = plan.steps
     assert own_step.title == OWN
     assert gates_of([outage])[1:] == [f" after: healthy {THREE}"]

@@ -315,11 +315,10 @@ def test_a_metastore_on_its_way(host: Host) -> None:
     (source / "DoraMeta").mkdir(parents=True)
     (source / "DoraMeta/CURRENT").write_text("x")
     subprocess.run(["chown", "-R", f"{USER}:{USER}", source], check=True)
-    (host.root / "bin/stat").write_text(
-        f'#!/bin/sh\ncase "$2 $3" in "%d %m "{host.root}*) echo other; exit;; esac\n'
-        'exec /usr/bin/stat "$@"\n'
+    (host.root / "bin/df").write_text(
+        "#!/bin/sh\nprintf '%s\\n' heading '/dev/a 1 1 1 1% /a' '/dev/b 1 1 1 1% /b'\n"
     )
-    (host.root / "bin/stat").chmod(0o755)
+    (host.root / "bin/df").chmod(0o755)
     (host.root / "bin/cp").write_text(f'#!/bin/sh\nid -u >{host.own}/who\nexec /bin/cp "$@"\n')
     (host.root / "bin/cp").chmod(0o755)
     move = Move(str(source), f"{host.own}/metastore", USER, "w.service")
@@ -611,10 +610,11 @@ def test_files_of_the_user_do_not_move_the_content_of_others(host: Host) -> None
     for path in mine:
         path.write_text("12345")
         shutil.chown(path, USER, USER)
-    (host.root / "bin/find").write_text(
-        f'#!/bin/sh\n/usr/bin/find "$@"; printf 12345678 >{mine[0]}; printf 12 >{mine[1]}\n'
+    (host.root / "bin/stat").write_text(
+        f'#!/bin/sh\n/usr/bin/stat "$@"; case "$*" in *{mine[0]}*) '
+        f"printf 12345678 >{mine[0]}; printf 12 >{mine[1]};; esac\n"
     )
-    (host.root / "bin/find").chmod(0o755)
+    (host.root / "bin/stat").chmod(0o755)
     paths = [str(mine[0]), str(other), str(mine[1])]
     seen = host.facts(Probe(resources=[File(p, None) for p in paths]))
     assert [seen.text(p) for p in paths] == ["12345678", "root's", "12"]
@@ -631,10 +631,11 @@ def test_a_secret_of_roots_is_not_read_for_the_user(host: Host) -> None:
 
 def test_a_pipe_in_the_place_of_a_file_does_not_hold_up_the_look(host: Host) -> None:
     host.as_user("echo x >file; mkfifo pipe")
-    (host.root / "bin/find").write_text(
-        f'#!/bin/sh\n/usr/bin/find "$@"; mv -f {host.own}/pipe {host.own}/file 2>/dev/null\n'
+    (host.root / "bin/stat").write_text(
+        f'#!/bin/sh\n/usr/bin/stat "$@"; case "$*" in *{host.own}/file*) '
+        f"mv -f {host.own}/pipe {host.own}/file 2>/dev/null;; esac\n"
     )
-    (host.root / "bin/find").chmod(0o755)
+    (host.root / "bin/stat").chmod(0o755)
     (host.root / "bin/timeout").write_text('#!/bin/sh\nshift 3; exec /usr/bin/timeout 1 "$@"\n')
     (host.root / "bin/timeout").chmod(0o755)
     path = str(host.own / "file")

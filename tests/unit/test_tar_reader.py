@@ -73,6 +73,34 @@ def etcd(archive: Archive, top: str = "etcd-v3.6.16/") -> None:
     archive.file(f"{top}etcdctl")
 
 
+NEEDS = b"\x00GLIBC_2.%d\x00"
+
+
+@pytest.mark.parametrize(
+    ("files", "needed"),
+    [
+        ({"bin/java": NEEDS % 4, "lib/server/libjvm.so": NEEDS % 34 + NEEDS % 17}, (2, 34)),
+        ({"jre/lib/amd64/server/libjvm.so": b"\x00GLIBC_2.2.5\x00GLIBC_2.17\x00"}, (2, 17)),
+        # At the end of what is read at a time.
+        ({"lib/libjli.so": b"x" * ((1 << 20) - 5) + NEEDS % 38}, (2, 38)),
+        ({"lib/libawt_xawt.so": NEEDS % 40, "bin/javac": NEEDS % 40}, ()),
+        ({"bin/java": b"GLIBC_2.99 \x00GLIBC_PRIVATE\x00"}, ()),
+    ],
+)
+def test_the_c_library_that_a_jdk_needs(
+    files: dict[str, bytes], needed: tuple[int, ...], tmp_path: Path
+) -> None:
+    def jdk(archive: Archive) -> None:
+        for name, content in files.items():
+            archive.file(f"jdk-11/{name}", content)
+
+    path = packed(tmp_path, jdk)
+    digest, found = tar_reader.read(path)
+    assert found.glibc == needed
+    tar_reader.keep(tmp_path / "cache", digest, found)
+    assert tar_reader.kept(tmp_path / "cache", digest) == found
+
+
 def _flat(a: Archive) -> None:
     etcd(a, "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 from provision.engine.plan import Action, Plan
 from provision.errors import PreflightFailed
 from provision.etcd.api.values import MemberStatus
-from provision.etcd.cluster import health
+from provision.etcd.cluster import health, wal
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather, safely
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, UnitState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import EtcdCluster
@@ -26,6 +28,7 @@ from provision.plans.etcd.data.restore_etcd import Origin
 from provision.plans.etcd.data.undo_restore import UndoState
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
+from tests.unit.test_guard import record, varint
 
 NAMES = ("infra1", "infra2", "infra3")
 CLUSTER = builders.etcd()
@@ -37,11 +40,20 @@ DOWN = UnitState("loaded", "inactive", "dead", "disabled")
 ORIGIN = Origin(1000, CLUSTER.initial_cluster, ())
 
 
+def head(member: int, cluster: int = 0xC1) -> str:
+    """The head of a log, as the host prints it."""
+    metadata = b"\x08" + varint(member) + b"\x10" + varint(cluster)
+    return (record(4, b"", 4) + record(1, metadata, 7)).hex()
+
+
 def facts(
     name: str,
     folders: str = f"member {OLD}",
     stamp: str = ID,
     *,
+    holds: str = "",
+    noted: str = "",
+    old_stamp: str = "",
     unit: UnitState = RUNS,
     mark: RecoveryMarker | None = None,
     origin: Origin | None = ORIGIN,
@@ -54,7 +66,14 @@ def facts(
             paths[restore_etcd.origin(member)] = hosts.text(origin.text)
     if mark is not None:
         paths[recovery_marker.path(member)] = hosts.text(str(mark))
-    said = {"folders": hosts.sent(*folders.split())}
+    mine = head(int(name[-1]))
+    lines = []
+    for folder in folders.split():
+        now = folder == "member" and stamp == ID  # the restored data is of another cluster
+        log = head(int(name[-1]), 0xC2) if now else holds or mine
+        mark_of = stamp if folder == "member" else old_stamp
+        lines.append(f"{folder} {mark_of or '-'} {log} {(noted or mine) if now else '-'}")
+    said = {"folders": hosts.sent(*lines)}
     return hosts.facts(int(name[-1]), paths=paths, units={layout.UNIT: unit}, commands=said)
 
 
@@ -106,6 +125,7 @@ def test_all_stop_before_any_goes_back_and_all_are_back_before_any_starts(
     plan = restored.plan()
     assert on(plan) == [(STOP, [*NAMES]), (BACK, [*NAMES]), (START, [*NAMES]), (ALARMS, [])]
     assert plan.steps[2].after is not None
+    assert Effect.ETCD_BACK in plan.effects
     assert set(plan.guards) == {m.machine for m in CLUSTER.members}
 
 
@@ -175,6 +195,20 @@ def test_a_restore_before_this_one_can_be_undone_next(restored: Restored) -> Non
             "other members (a=http://b",
         ),
         (facts("infra2", origin=replace(ORIGIN, without=("infra9",))), "without infra9"),
+        (facts("infra2", holds="-", noted="-"), f"log of {OLD} cannot be read"),
+        (facts("infra2", old_stamp=ID), f"{OLD} holds the restored data"),
+        (facts("infra2", holds=head(9)), "of member 9 of cluster c1, and the restore put aside"),
+        (facts("infra2", noted=head(9)), "put aside the data of member 9"),
+        # A restore by an earlier version of this tool noted nothing.
+        (
+            facts("infra2", holds=head(1), noted="-"),
+            "member 1 of cluster c1, as the data on infra1",
+        ),
+        (facts("infra2", holds=head(2, 0xDD), noted="-"), "the data of member 2 of cluster dd"),
+        (
+            facts("infra2", "member", "", holds=head(3), mark=RESTORE),
+            "member 3 of cluster c1, as the data on",
+        ),
     ],
 )
 def test_where_there_is_no_way_back(restored: Restored, changed: HostFacts, why: str) -> None:
@@ -183,6 +217,64 @@ def test_where_there_is_no_way_back(restored: Restored, changed: HostFacts, why:
         restored.observe()
     assert {p.id for p in refused.value.problems} == {"undo-impossible"}
     assert any(why in p.what and p.where.startswith("infra2") for p in refused.value.problems)
+
+
+def test_a_restore_that_noted_no_ids_can_be_undone(restored: Restored) -> None:
+    restored.facts = {name: facts(name, noted="-") for name in NAMES}
+    assert restored.observe().mark.id == ID
+
+
+def by_shell(script: str) -> subprocess.CompletedProcess[str]:
+    """What a batch, or the look at a host, makes of ``script``."""
+    run = ["sh", "-ec", f"{safely.FUNCTIONS}\n{script}"]
+    return subprocess.run(run, check=False, capture_output=True, text=True)
+
+
+def test_each_host_says_what_its_folders_hold(tmp_path: Path) -> None:
+    for n, name in enumerate(("member", OLD, "member.before-restore-x y")):
+        logs = tmp_path / name / "wal"
+        logs.mkdir(parents=True)
+        for file in ("0.wal", "1.wal"):
+            (logs / file).write_bytes(bytes.fromhex(head(n + 1)) + b"\0" * 4000)
+    (tmp_path / "member/restored-by").write_text(f"{ID}\n")
+    (tmp_path / "member/restored-over").write_text(f" {head(7)[:40]} \n {head(7)[40:]}\n")
+    (tmp_path / "member.before-restore-empty").mkdir()
+    (tmp_path / "member.before-restore-file").touch()
+    member = replace(CLUSTER.members[0], data_dir=str(tmp_path))
+    probe = undo_restore._probe(CLUSTER, member).commands
+    hosts.given(tmp_path)
+    said = by_shell(probe["folders"]).stdout
+    found = undo_restore._folders(hosts.facts(commands={"folders": said}))
+    assert set(found) == {"member", OLD, "member.before-restore-empty"}
+    assert (found["member"].stamp, found["member"].ids) == (ID, (1, 0xC1))
+    assert (found["member"].over, found[OLD].ids) == ((7, 0xC1), (2, 0xC1))
+    assert (found[OLD].stamp, found[OLD].over) == ("", None)
+    assert found["member.before-restore-empty"].ids is None
+
+
+def test_a_restore_notes_which_data_it_puts_aside(tmp_path: Path) -> None:
+    member = replace(CLUSTER.members[0], data_dir=str(tmp_path))
+    new = tmp_path / f"restoring-{ID}"
+    (new / "member").mkdir(parents=True)
+    over = new / "member" / restore_etcd.OVER
+    text = restore_etcd._note_aside(member, new.name)
+
+    def note() -> None:
+        hosts.given(tmp_path)
+        assert by_shell(text).returncode == 0
+
+    note()
+    assert not over.exists()  # there was no data
+    (tmp_path / "member/wal").mkdir(parents=True)
+    note()
+    assert over.read_text() == ""  # it has no log
+    over.unlink()
+    (tmp_path / "member/wal/0.wal").write_bytes(bytes.fromhex(head(4)) + b"\0" * 400)
+    note()
+    assert wal.parse(over.read_text()) == (4, 0xC1)
+    (tmp_path / "member/wal/1.wal").write_bytes(bytes.fromhex(head(5)) + b"\0" * 400)
+    note()
+    assert wal.parse(over.read_text()) == (4, 0xC1)  # a second run changes nothing
 
 
 def test_a_recovery_comes_first(restored: Restored) -> None:
@@ -235,6 +327,26 @@ def test_killed_between_the_renames_it_goes_on(tmp_path: Path) -> None:
     make(tmp_path, OLD)
     assert back(tmp_path) == 0
     assert contents(tmp_path) == {"member": [OLD]}
+
+
+def test_other_data_under_the_name_does_not_come_back(tmp_path: Path) -> None:
+    make(tmp_path, "member", OLD)
+    member = replace(CLUSTER.members[0], data_dir=str(tmp_path))
+    seen = {member.machine: facts("infra1")}
+    state = UndoState(seen, replace(RESTORE, command="undo"), "20260103T000000Z", False)
+    text = undo_restore._back(member, state).script
+    (tmp_path / OLD / "wal").mkdir()
+    log = tmp_path / OLD / "wal" / "0.wal"
+    # What was printed of a log is its beginning, of a fixed length.
+    whole = bytes.fromhex(head(1))
+    log.write_bytes(bytes.fromhex(head(2)))
+    hosts.given(tmp_path)
+    refused = by_shell(text)
+    assert refused.returncode != 0
+    assert "is not the data that was looked at" in refused.stderr
+    assert sorted(d.name for d in tmp_path.iterdir()) == ["member", OLD]
+    log.write_bytes(whole)
+    assert by_shell(text).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_an_argument_that_a_flag_stands_in_for(line: Line, program: Program) -> 
     refused(line, program, "restore-etcd", "argument-missing", "restore-etcd needs FILE")
     refused(line, program, "restore-etcd x.db --undo", "option-invalid", "FILE and --undo")
     refused(line, program, f"{undo} x.db", "argument-unexpected", "'x.db'")
-    for option in ("--yes-restore c", "--other-cluster c", "--without a", "--no-bump-revision"):
+    for option in ("--yes-restore c", "--without a", "--no-bump-revision"):
         refused(line, program, f"{undo} {option}", "option-invalid", "--undo takes no option")
     refused(line, program, "restore-etcd x.db --yes-undo c", "option-invalid", "--yes-undo is")
 

@@ -10,7 +10,8 @@ import pytest
 from provision.alluxio.membership import registrations
 from provision.errors import Unhealthy
 from provision.etcd.api.client import EtcdClient
-from provision.etcd.api.values import MemberStatus
+from provision.etcd.api.errors import EtcdUnreachable
+from provision.etcd.api.values import Endpoint, MemberStatus
 from provision.etcd.cluster import gates, health, scratch
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
@@ -46,11 +47,13 @@ def health_of(*in_use: int) -> ClusterHealth:
 
 def test_a_scratch_member_that_does_not_serve_says_why(clock: Clock) -> None:
     class Silent:
+        endpoint = Endpoint("127.0.0.1", 1)
+
         def status(self) -> MemberStatus:
             return status(leader=0)
 
-    with pytest.raises(Unhealthy, match="the scratch member does not serve: it has no leader"):
-        scratch._wait(CLUSTER.members[0], cast(EtcdClient, Silent()))
+    with pytest.raises(EtcdUnreachable, match="it has no leader"):
+        scratch._wait(cast(EtcdClient, Silent()))
     assert sum(clock.slept) == pytest.approx(scratch.STARTS_WITHIN, abs=0.2)
 
 

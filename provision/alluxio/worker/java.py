@@ -14,8 +14,11 @@ from provision.host.facts import HostFacts
 from provision.host.proof import Proof
 from provision.host.resources import File, Resource, Tree
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, AlluxioWorker
+from provision.text import printable
 
 major = tarball.java_major
+#: The label of the command that prints the host's C library and its version.
+GLIBC = "glibc"
 
 
 def tree(alluxio: AlluxioCluster, name: str) -> str:
@@ -49,7 +52,7 @@ def home(
 
 
 def files(java_home: str | None) -> tuple[Resource, ...]:
-    """The file with a JDK's version: the JDK does not have to run."""
+    """The file with a JDK's version: a JDK that a service runs is not started for it."""
     return () if java_home is None else (File(f"{java_home}/release", None),)
 
 
@@ -61,10 +64,18 @@ def probe_commands(java_home: str | None, user: str) -> Mapping[str, str]:
     """
     if java_home is not None:
         binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))
-        # A JVM's start takes most of the time of a look at a host: only if no file has the version.
+        # A JVM's start takes most of the time of a look at a host. Where a process of this Java
+        # runs, a file with the version is enough. Any other may be for another C library.
         known = "case $l in JAVA_VERSION=*) exit;; esac"
-        told = f"[ ! -r {release} ] || while read -r l; do {known}; done <{release}"
-        return {"java": _as_user(user, f"{told}; [ ! -x {binary} ] || {binary} -version")}
+        told = (
+            f"for e in /proc/[0-9]*/exe; do [ ! $e -ef {binary} ] || runs=yes; done; "
+            f'[ -z "${{runs-}}" ] || [ ! -r {release} ] || '
+            f"while read -r l; do {known}; done <{release}"
+        )
+        return {
+            "java": _as_user(user, f"{told}; [ ! -x {binary} ] || {binary} -version"),
+            GLIBC: "getconf GNU_LIBC_VERSION",
+        }
     return {
         "java-home": 'j=$(command -v java) && j=$(readlink -f "$j") && echo "${j%/bin/java}"',
         "java": _as_user(user, "java -version"),
@@ -87,6 +98,15 @@ def tarball_major(jdk: Artifact) -> int | None:
     return tarball.contents(jdk, default_cache()).jdk
 
 
+def _too_new(jdk: Artifact, facts: HostFacts) -> str:
+    """Why the JDK cannot start with the host's C library; empty when it can, or nobody knows."""
+    needed = tarball.contents(jdk, default_cache()).glibc
+    said = re.search(r"^glibc ([0-9]{1,3})\.([0-9]{1,3})", facts.commands.get(GLIBC, ""))
+    if not needed or said is None or needed <= (int(said[1]), int(said[2])):
+        return ""
+    return f"needs glibc {'.'.join(map(str, needed))}, and the host has {said[1]}.{said[2]}"
+
+
 def problems(
     alluxio: AlluxioCluster,
     worker: AlluxioWorker | AlluxioMaster,
@@ -101,7 +121,16 @@ def problems(
     """
     wanted = " or ".join(map(str, alluxio.java.versions))
     java_home = home(alluxio, worker, jdk)
-    found = major(facts.text(f"{java_home}/release") or "") or major(facts.commands.get("java", ""))
+    if jdk is not None and worker.java_home is None and (too_new := _too_new(jdk, facts)):
+        remedy = f"give alluxio.java.source a JDK {wanted} that was built for an older Linux"
+        return [Problem(where, f"{jdk.path.name} {too_new}", remedy, id="java-unfit")]
+    answer = facts.commands.get("java", "").strip()
+    its_home = java_home or own_home(facts)
+    if answer and its_home and major(answer) is None:
+        what = f"the Java at {its_home} does not run: {printable(answer.splitlines()[0], 200)}"
+        remedy = f"give alluxio.java.source a JDK {wanted} for this Linux, or java.home another one"
+        return [Problem(where, what, remedy, id="java-unfit")]
+    found = major(facts.text(f"{java_home}/release") or "") or major(answer)
     if found is None and jdk is not None and worker.java_home is None:
         found = tarball_major(jdk)
     if found is None:

@@ -35,7 +35,7 @@ class Contents:
     ``version``: the version of an Alluxio release; empty when unknown. ``java``: the major versions
     that the release accepts; empty when its check cannot be understood. ``jdk``: a JDK's major
     version. ``conf``: whether it has a folder ``conf``. ``error``: why it cannot be read, or must
-    not be unpacked.
+    not be unpacked. ``glibc``: the version of glibc that a JDK needs; () when unknown.
     """
 
     found: tuple[str, ...] = ()
@@ -44,6 +44,7 @@ class Contents:
     java: tuple[int, ...] = ()
     jdk: int | None = None
     error: str = ""
+    glibc: tuple[int, ...] = ()
 
     @property
     def launcher(self) -> str | None:
@@ -81,6 +82,7 @@ def of(seen: Seen) -> Contents:
         java=accepted_java(texts.get(CONFIG, "")),
         jdk=java_major(said),
         error=seen.refusal,
+        glibc=seen.glibc,
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     help={
         "ca": "Replace the CA, too: both are trusted meanwhile. Two rolling restarts.",
         "limit": common.LIMIT,
-        "yes_outage": "The cluster's name: do not ask before all members restart together.",
+        "yes_outage": "The cluster's name: consent to a restart of all members together.",
         "ca_lost": "With --ca: the cluster's name, when its CA's folder is lost for good.",
     },
 )
@@ -32,7 +32,8 @@ def rotate_certs(
 
     Members whose certificates have expired come first. If a run with --ca is killed, run it again:
     it continues. A CA that has expired is replaced in one outage, after a question. A CA whose
-    folder is lost is replaced without an outage by --ca --ca-lost NAME.
+    folder is lost is replaced without an outage by --ca --ca-lost NAME; with --yes-outage NAME,
+    too, in one outage.
     """
     from provision.cli import console
     from provision.etcd.cluster import gates
@@ -44,7 +45,7 @@ def rotate_certs(
     if ca and limit:
         raise UsageError("--ca is for all members: leave --limit out", id="option-invalid")
     if ca_lost:
-        return _replace_lost_ca(run, ca_lost, ca=ca, beside=limit or yes_outage)
+        return _replace_lost_ca(run, ca_lost, yes_outage, ca=ca, limit=limit)
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
     cluster, etcd = inventory.etcd, run.etcd(inventory.etcd)
@@ -55,9 +56,8 @@ def rotate_certs(
             return rotate_certs.authority(etcd, observed, write=write)
         return rotate_certs.leaves(etcd, observed, members, write=write)
 
+    rotate_certs.require_at_hand(cluster, observed)
     if (ca or cluster.tls.ca == "external") and rotate_certs.needs_outage(cluster, observed):
-        if not yes_outage and not run.dry_run:
-            rotate_certs.require_at_hand(cluster, observed)
         what = "All members restart together: etcd does not answer for some seconds"
         consent = common.Consent(cluster.name, yes_outage, "rotated", what, tls.YES_OUTAGE)
         preview = planned(False)
@@ -67,7 +67,6 @@ def rotate_certs(
         plan = replace(planned(not run.dry_run), notes=())
         run.shown = plan.steps if run.shown is preview.steps else run.shown
     else:
-        rotate_certs.require_at_hand(cluster, observed)
         if not rotate_certs.cut_off(cluster, observed):
             # A killed run may have left a member while it was starting: this run waits for it.
             health = gates.wait_until_recovered(etcd, observed.health)
@@ -78,15 +77,15 @@ def rotate_certs(
     return 0
 
 
-def _replace_lost_ca(run: Run, name: str, *, ca: bool, beside: str) -> int:
-    """``--ca --ca-lost NAME``: the folder of the CA is lost, and the hosts have its certificate."""
+def _replace_lost_ca(run: Run, name: str, outage: str, *, ca: bool, limit: str) -> int:
+    """``--ca --ca-lost NAME``: the folder of the CA is lost, and the hosts have its certificate.
+    With ``--yes-outage NAME``, too, all members restart together."""
     from provision.plans.etcd.certificates import replace_lost_ca
     from provision.plans.etcd.state import observe
 
-    if not ca or beside:
+    if not ca or limit:
         raise UsageError(
-            "--ca-lost goes with --ca, for all members: leave --limit and --yes-outage out",
-            id="option-invalid",
+            "--ca-lost goes with --ca, for all members: leave --limit out", id="option-invalid"
         )
     inventory = common.require_own_etcd(run)
     if inventory.etcd.tls.ca == "external":
@@ -95,18 +94,19 @@ def _replace_lost_ca(run: Run, name: str, *, ca: bool, beside: str) -> int:
             "etcd.tls.ca_bundle",
             id="command-not-applicable",
         )
-    if name != inventory.cluster:
+    if any(given != inventory.cluster for given in (name, outage) if given):
         raise UsageError(
             f"not rotated: the cluster is called {inventory.cluster}", id="consent-missing"
         )
+    planned = replace_lost_ca.together if outage else replace_lost_ca.plan
     if not run.dry_run:
         if not inventory.etcd.tls.client:  # without TLS, the members can be asked before
             etcd = run.etcd(common.load_own_etcd(run).etcd)
-            replace_lost_ca.plan(etcd, observe.observe(etcd))
-        replace_lost_ca.begin(inventory.etcd, run.fleet)
+            planned(etcd, observe.observe(etcd))
+        replace_lost_ca.begin(inventory.etcd, run.fleet, outage=bool(outage))
     inventory = common.load_own_etcd(run)  # from here on, the members' certificates are trusted
     etcd = run.etcd(inventory.etcd)
-    plan = replace_lost_ca.plan(etcd, observe.observe(etcd))
+    plan = planned(etcd, observe.observe(etcd))
     carried = common.carry_out(run, plan)
     common.finish(run, plan, carried, {}, "" if plan.steps else "the CA is at hand, not lost")
     return 0

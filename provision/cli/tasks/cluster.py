@@ -279,6 +279,7 @@ def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") ->
     """Remove workers and etcd with all their data. Asks for the cluster's name."""
     from provision.cli import console
     from provision.plans import destroy
+    from provision.plans.etcd.state import other_clusters
 
     inventory = common.load(run)
     what = "This deletes etcd, the workers and ALL their data"
@@ -286,7 +287,7 @@ def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") ->
     consent.require_possible(run)
     if other_clusters_unknown not in ("", inventory.cluster):
         raise UsageError(
-            f"not destroyed: {destroy.UNKNOWN} names the cluster, {inventory.cluster}",
+            f"not destroyed: {other_clusters.UNKNOWN} names the cluster, {inventory.cluster}",
             id="consent-missing",
         )
     plan = destroy.destroy(inventory, run.fleet)
@@ -307,19 +308,31 @@ def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") ->
         "name": "A member, a worker or a host of the inventory.",
         "delete_data": "The name again: delete the services' data instead of keeping it aside.",
         "yes_clean": "The name again: do not ask. For scripts.",
+        "other_clusters_unknown": "The name again: nobody else needs an etcd that ends with it.",
     },
 )
-def clean_host(run: Run, name: str, delete_data: str = "", yes_clean: str = "") -> int:
+def clean_host(
+    run: Run,
+    name: str,
+    delete_data: str = "",
+    yes_clean: str = "",
+    other_clusters_unknown: str = "",
+) -> int:
     """Remove from one host what this tool put there for another cluster. Asks for its name.
 
     What this inventory declares on the host stays.
     """
     from provision.cli import console
     from provision.plans import clean_host
+    from provision.plans.etcd.state import other_clusters
 
     if delete_data not in ("", name):
         raise UsageError(
             f"--delete-data is {name} or nothing, not {delete_data!r}", id="option-invalid"
+        )
+    if other_clusters_unknown not in ("", name):
+        raise UsageError(
+            f"not cleaned: {other_clusters.UNKNOWN} names the host, {name}", id="consent-missing"
         )
     inventory = common.load(run)
     machine = _machine(inventory, name)
@@ -327,7 +340,14 @@ def clean_host(run: Run, name: str, delete_data: str = "", yes_clean: str = "") 
     what = f"This removes the services of another cluster from {name} {data}"
     consent = common.Consent(name, yes_clean, "cleaned", what, "--yes-clean", "host")
     consent.require_possible(run)
-    plan = clean_host.plan(inventory, run.fleet, name, machine, delete_data=bool(delete_data))
+    plan = clean_host.plan(
+        inventory,
+        run.etcd(inventory.etcd),
+        name,
+        machine,
+        delete_data=bool(delete_data),
+        agreed=bool(other_clusters_unknown),
+    )
     console.problems(plan.notes)
     consent.require(run, plan)
     line = "" if plan.steps else f"nothing of another cluster is on {name}"

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from provision.plans.alluxio.reregister_workers import Watch
 
 
+#: Help of options for plans that take etcd's data back.
+OTHER_CLUSTER = "Other clusters in this etcd, whose workers lose registrations. With commas."
+UNKNOWN = "The cluster's name: no other cluster needs an etcd that cannot be asked."
+
+
 @command(
     guarded=True,
     help={
@@ -91,7 +96,8 @@ def _fetch(run: Run, inventory: Inventory, into: Path, keep: int) -> int:
         "bump_revision": "Begin far above every revision that clients have seen (etcd 3.6 on).",
         "undo": "Go back to the data from before the last restore, while it is kept.",
         "yes_undo": "With --undo, the cluster's name: do not ask. For scripts.",
-        "other_cluster": "Alluxio clusters of a snapshot that is not of this one. With commas.",
+        "other_cluster": OTHER_CLUSTER + " Also those of a snapshot that is not of this one.",
+        "other_clusters_unknown": UNKNOWN,
         "without": "Members of this etcd that the inventory lacks: they are lost. With commas.",
     },
     instead={"file": "undo"},
@@ -105,6 +111,7 @@ def restore_etcd(
     yes_undo: str = "",
     other_cluster: str = "",
     without: str = "",
+    other_clusters_unknown: str = "",
 ) -> int:
     """Restore every member from one snapshot; their old data is kept aside on the hosts.
 
@@ -115,11 +122,13 @@ def restore_etcd(
     from provision.cli import console
     from provision.plans.etcd import auth
     from provision.plans.etcd.data import restore_etcd, snapshot_proof
+    from provision.plans.etcd.state import other_clusters
 
+    others = common.names(other_cluster)
     if undo:
-        if yes_restore or other_cluster or without or not bump_revision:
+        if yes_restore or without or not bump_revision:
             raise UsageError("--undo takes no option of a restore", id="option-invalid")
-        return _undo_restore(run, yes_undo)
+        return _undo_restore(run, yes_undo, others, other_clusters_unknown)
     if yes_undo:
         raise UsageError("--yes-undo is the consent to --undo", id="option-invalid")
     inventory = common.load_own_etcd(run)
@@ -132,9 +141,20 @@ def restore_etcd(
         without=common.names(without),
         workers=snapshot_proof.workers_login(inventory),
     )
-    notes, proof = [], observed.proof
+    proof = observed.proof
+    notes = [
+        *other_clusters.of_data(
+            inventory,
+            etcd,
+            observed.facts,
+            others,
+            other_clusters_unknown,
+            begun=observed.continues,
+            more=() if proof is None else proof.clusters,
+        )
+    ]
     if proof is not None:
-        notes = snapshot_proof.require_ours(inventory, proof, common.names(other_cluster))
+        notes += snapshot_proof.require_ours(inventory, proof, others, others)
         terminal.say(proof.line, stderr=run.json)
     plan = restore_etcd.plan(etcd, observed, bump=bump_revision)
     steps = plan.steps
@@ -156,15 +176,23 @@ def restore_etcd(
     return 0
 
 
-def _undo_restore(run: Run, yes_undo: str) -> int:
+def _undo_restore(run: Run, yes_undo: str, others: Sequence[str], unknown: str) -> int:
     from provision.cli import console
-    from provision.plans.etcd.data import undo_restore
+    from provision.plans.etcd import auth
+    from provision.plans.etcd.data import snapshot_proof, undo_restore
+    from provision.plans.etcd.state import other_clusters
 
     inventory = common.load_own_etcd(run)
     common.require_workers_not_newer(run, inventory)
     etcd = run.etcd(inventory.etcd)
     observed = undo_restore.observe(etcd)
-    watch = _watching(run, undo_restore.plan(etcd, observed))
+    notes = other_clusters.of_data(
+        inventory, etcd, observed.facts, others, unknown, begun=observed.unfinished
+    )
+    plan = undo_restore.plan(etcd, observed)
+    if snapshot_proof.may_differ(inventory, None):  # nobody has read the data from before
+        plan = replace(plan, steps=(*plan.steps, auth.as_declared(inventory, etcd)))
+    watch = _watching(run, replace(plan, notes=(*notes, *plan.notes)))
     console.problems(watch.plan.notes)
     common.Consent(
         inventory.cluster,
@@ -187,9 +215,18 @@ def _undo_restore(run: Run, yes_undo: str) -> int:
         "from": "The member whose data the cluster continues from.",
         "cluster_id": "Of two etcd clusters among the members, the id of the one to continue from.",
         "yes_recover": "The cluster's name: do not ask. For scripts.",
+        "other_cluster": OTHER_CLUSTER,
+        "other_clusters_unknown": UNKNOWN,
     },
 )
-def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: str = "") -> int:
+def recover_etcd(
+    run: Run,
+    from_: str = "",
+    cluster_id: str = "",
+    yes_recover: str = "",
+    other_cluster: str = "",
+    other_clusters_unknown: str = "",
+) -> int:
     """When a quorum is lost for good: continue from one member's data; say what may be lost.
 
     Asks for the cluster's name. Killed anywhere, it is finished by running it again.
@@ -201,7 +238,7 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
     from provision.plans.etcd.data import alarms, recover_etcd, restore_etcd
     from provision.plans.etcd.members import add_member
     from provision.plans.etcd.members.member_plan import Options
-    from provision.plans.etcd.state import observe
+    from provision.plans.etcd.state import observe, other_clusters
 
     if not from_:
         raise UsageError(
@@ -215,7 +252,16 @@ def recover_etcd(run: Run, from_: str = "", cluster_id: str = "", yes_recover: s
         etcd = etcd.with_cluster(inventory.etcd)
     common.require_workers_not_newer(run, inventory)
     seen = recover_etcd.observe(etcd, from_)
+    notes = other_clusters.of_data(
+        inventory,
+        etcd,
+        seen.facts,
+        common.names(other_cluster),
+        other_clusters_unknown,
+        begun=seen.continues,
+    )
     plan = recover_etcd.plan(etcd, seen)
+    plan = replace(plan, notes=(*notes, *plan.notes))
     missing: list[Problem] = []
     console.problems(plan.notes)
     common.Consent(

@@ -133,13 +133,18 @@ def enable_auth(run: Run, lock_out: str = "") -> int:
     return 0
 
 
-@command(changes=True, guarded=True)
-def disable_auth(run: Run) -> int:
+@command(
+    changes=True,
+    guarded=True,
+    help={"lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas."},
+)
+def disable_auth(run: Run, lock_out: str = "") -> int:
     """Turn etcd's authentication off (etcd.auth.enabled: false); users and roles stay."""
     from provision.plans.etcd import auth
 
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
-    plan = auth.disable(inventory, etcd, auth.observe(inventory, etcd))
+    agreed = common.names(lock_out)
+    plan = auth.disable(inventory, etcd, auth.observe(inventory, etcd), agreed)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0

@@ -435,7 +435,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     """The shell commands that read a silent member's data, as etcd's user, who owns the data."""
     q, data = shlex.quote, f"{member.data_dir}/member"
-    head = f'f=$(ls "{data}"/wal/*.wal | tail -n 1) && od -An -v -tx1 -N {wal.HEAD} "$f"'
+    head = wal.read_head(f'"{data}"/wal')
     # Copy the database, if there is room: the database of a running process is locked.
     status = (
         f'need=$(du -k "{data}/snap/db" | cut -f 1) && '

@@ -10,6 +10,7 @@ When its context or this process ends, it is removed with its data.
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shlex
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import DEFAULT_TIMEOUT, Unreachable, tunnel
+from provision.ssh.session import DEFAULT_TIMEOUT, Session, Unreachable, tunnel
 from provision.text import document, number, printable, size
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ LISTENS = r"""listens() {
 }"""
 
 
+#: What programs and etcd say when it is the host's fault: they have said it of no file's content.
+_HOSTS_FAULT = re.compile(
+    r"no space left|quota exceeded|read-only file system|input/output error|permission denied|"
+    r"operation not permitted|cannot allocate memory|resource temporarily unavailable|"
+    r"too many open files|address already in use|exec format error|no such file or directory|"
+    r": not found",
+    re.IGNORECASE,
+)
+#: The signal that ends a process when the host's memory is full.
+_SIGKILL = 9
+
+
+class HostFault(Unhealthy):
+    """A scratch member failed because of its host: this says nothing about the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotStatus:
     """The output of ``snapshot status`` for a file. ``total_size`` in bytes."""
@@ -69,13 +86,15 @@ def member(
     """Upload ``snapshot`` to ``host``, restore it there, start a member with it, and connect.
 
     The client's calls take at most ``timeout`` seconds. Raises :class:`PreflightFailed` when the
-    host has no room, and :class:`Unhealthy` when the file cannot be restored or served.
+    host has no room, :class:`HostFault` for another fault of the host, and :class:`Unhealthy` when
+    the file cannot be restored or served.
     """
     from provision.etcd.pki import throwaway
 
     cluster = etcd.cluster
     folder = f"{SCRATCH}.{secrets.token_hex(8)}"
     port = 20000 + secrets.randbelow(9999)
+    name = f"scratch member on {host.machine.host}:{port}"
     session = etcd.fleet.session(host.machine)
     secret = throwaway.make()
     try:
@@ -96,20 +115,28 @@ def member(
         raise
     try:
         if not held.greeting.startswith("started "):
-            text = printable(held.greeting.removeprefix("failed "), 400) or "it printed nothing"
-            raise _unusable(host, f"the snapshot cannot be restored: {text}")
+            text = printable(held.greeting.removeprefix("failed "), 400)
+            what = f"the snapshot cannot be restored: {text or 'it printed nothing'}"
+            raise _unusable(host, what, by_host=not text or _is_hosts(text))
         status = _status(host, held.greeting.removeprefix("started "))
         with (
             tunnel(session, "127.0.0.1", port) as local,
             EtcdClient(
-                Endpoint("127.0.0.1", local, f"scratch member on {host.machine.host}:{port}"),
+                Endpoint("127.0.0.1", local, name),
                 timeout=timeout,
                 tls=ClientTls(secret.ca, secret.pair.cert_pem, secret.pair.key_pem, throwaway.NAME),
                 login=etcd.credentials,  # its tokens are its own
             ) as client,
         ):
-            _wait(host, client)
+            _wait(client)
             yield client, status
+    except EtcdUnreachable as error:
+        # The caller may ask other members, too.
+        if error.endpoint.name != name or error.reason in (Reason.LOGIN, Reason.DENIED):
+            raise
+        why, by_host = _why(session, folder)
+        what = f"the scratch member does not serve: {error.problems[0].what}; {why}"
+        raise _unusable(host, what, by_host=by_host) from error
     finally:
         held.close()
 
@@ -137,7 +164,7 @@ d={folder}
 mkdir "$d"
 trap '[ -n "$ok" ] || rm -rf "$d"' EXIT
 cat >"$d/db"
-echo "{sha256}  $d/db" | sha256sum -c --status || {{ echo "sha256 differs" >&2; exit 1; }}
+echo "{sha256}  $d/db" | sha256sum -c >/dev/null 2>&1 || {{ echo "sha256 differs" >&2; exit 1; }}
 # The folder stays root's, whose scripts write in it. etcd's user reads in it, and writes in "own".
 mkdir "$d/own"
 chown {user}: "$d/own"
@@ -163,7 +190,8 @@ ok=1
             id="disk-full",
         )
     if not result.ok:
-        raise _unusable(host, f"the upload failed: {printable(result.stderr.strip(), 300)}")
+        what = f"the upload failed: {printable(result.stderr.strip(), 300)}"
+        raise _unusable(host, what, by_host=True)
 
 
 def _send_pair(etcd: Etcd, host: EtcdMember, folder: str, secret: Throwaway) -> None:
@@ -236,6 +264,7 @@ status=$({as_user} $low {q(tool(cluster))} snapshot status "$d/db" -w json 2>>"$
 rm -f "$d/db"
 {as_user} $low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
 pid=$!
+echo $pid >"$d/pid"
 echo "started $status"
 timeout {LIVES} cat >/dev/null"""
 
@@ -250,24 +279,53 @@ def _status(host: EtcdMember, text: str) -> SnapshotStatus:
         raise _unusable(host, f"snapshot status is unreadable: {printable(text, 200)}") from error
 
 
-def _wait(host: EtcdMember, client: EtcdClient) -> None:
-    def why_not() -> str:
+def _wait(client: EtcdClient) -> None:
+    def why_not() -> EtcdUnreachable | None:
         try:
-            return "" if client.status().leader else "it has no leader"
+            if client.status().leader:
+                return None
+            return EtcdUnreachable(client.endpoint, Reason.NO_QUORUM, "it has no leader")
         except EtcdUnreachable as error:
             # A refusal for lack of a login is an answer: the caller sees to the login.
-            return "" if error.reason in (Reason.LOGIN, Reason.DENIED) else error.message
+            return None if error.reason in (Reason.LOGIN, Reason.DENIED) else error
 
-    if why := wait.until(why_not, lambda why: not why, STARTS_WITHIN, 0.1):
-        raise _unusable(host, f"the scratch member does not serve: {why}")
+    if why := wait.until(why_not, lambda why: why is None, STARTS_WITHIN, 0.1):
+        raise why
+
+
+def _why(session: Session, folder: str) -> tuple[str, bool]:
+    """The last lines of the scratch member's log, and whether the host is at fault: it says so, the
+    process still runs, or it was killed."""
+    script = f"""\
+tail -n 5 {folder}/log 2>/dev/null | tr '\\n' ' '
+p=$(cat {folder}/pid 2>/dev/null); p=/proc/${{p:-gone}}
+echo; sed -n 's/^State:[^A-Z]*//p' $p/status 2>/dev/null
+awk '{{ print $NF }}' $p/stat 2>/dev/null"""
+    try:
+        said = session.run(script, "ask the scratch member's log").stdout.splitlines()
+    except ProvisionError as error:
+        return error.message, True
+    text, state, code = [*said, "", "", ""][:3]
+    shown = printable(text.strip(), 400) or "its log says nothing"
+    # A process that has ended is kept as a zombie, with the status that it ended with.
+    ended = not state or state.startswith("Z")
+    killed = state.startswith("Z") and (number(code) or 0) & 0x7F == _SIGKILL
+    if killed:
+        shown = f"it was killed, perhaps for lack of memory; {shown}"
+    return shown, not ended or killed or _is_hosts(text)
+
+
+def _is_hosts(text: str) -> bool:
+    return _HOSTS_FAULT.search(text) is not None
 
 
 def _free(stderr: str) -> int:
     return (number(stderr.rpartition("free=")[2].strip()) or 0) << 10
 
 
-def _unusable(host: EtcdMember, what: str) -> Unhealthy:
+def _unusable(host: EtcdMember, what: str, *, by_host: bool = False) -> Unhealthy:
     where = f"{host.name} ({host.machine.host})"
-    return Unhealthy(
-        f"{where}: {what}", [Problem(where, what, id="backup-unproven")], id="backup-unproven"
-    )
+    kind = HostFault if by_host else Unhealthy
+    remedy = "see to this host: its fault says nothing about the file" if by_host else ""
+    problem = Problem(where, what, remedy, id="backup-unproven")
+    return kind(f"{where}: {what}", [problem], id="backup-unproven")

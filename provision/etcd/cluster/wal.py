@@ -24,6 +24,12 @@ class Ids(NamedTuple):
     cluster_id: int
 
 
+def read_head(folder: str) -> str:
+    """A shell command that prints the head of the newest file in ``folder``, a word of the shell,
+    for :func:`parse`. It fails without such a file."""
+    return f'f=$(ls {folder}/*.wal | tail -n 1) && od -An -v -tx1 -N {HEAD} "$f"'
+
+
 def ids(head: bytes) -> Ids | None:
     """The ids in the first :data:`HEAD` bytes of a WAL file; None when they cannot be read."""
     try:

@@ -347,8 +347,13 @@ def says_existing(config: str) -> bool:
 
 def initial_members(config: str) -> set[str]:
     """The names in ``initial-cluster`` of this tool's ``etcd.conf.yml``."""
+    return {*initial_urls(config)}
+
+
+def initial_urls(config: str) -> dict[str, str]:
+    """The peer URLs in ``initial-cluster`` of this tool's ``etcd.conf.yml``, by name."""
     pairs = _initial(config).get("initial-cluster", "").split(",")
-    return {pair.partition("=")[0] for pair in pairs if pair}
+    return {name: url for pair in pairs if pair for name, _, url in [pair.partition("=")]}
 
 
 def sans(member: EtcdMember) -> tuple[str, ...]:

@@ -43,8 +43,8 @@ LOST = "lost"
 REPLACE = "invoke rotate-certs --ca makes a new CA; all members restart together"
 #: The remedy when members cannot change to a new authority one by one.
 TOGETHER = (
-    "invoke rotate-certs --ca --yes-outage {} gives all members a new CA, and restarts them "
-    "together"
+    "invoke rotate-certs --ca --ca-lost {0} --yes-outage {0} gives all members a new CA, and "
+    "restarts them together"
 )
 
 #: Validity (days) of a certificate that is made for one connection. Its key is stored nowhere. It
@@ -148,17 +148,19 @@ def authorities(
     *,
     now: datetime | None = None,
     behind: timedelta = timedelta(0),
+    expired: bool = False,
 ) -> CaSet:
     """As :func:`load_ca`, with the successor if a replacement has begun. The authority that is
-    being replaced may have expired."""
+    being replaced may have expired; with ``expired``, also one that is not."""
     now = now or certificates.now_utc()
     directory = home(pki_dir, cluster)
     successor = None
     with keyfiles.pki_errors(directory):
         replaced = (directory / NEXT / CA_CERTIFICATE).exists()
     if replaced:
-        successor = replace(_load(directory / NEXT, now), behind=behind)
-    current = replace(_load(directory, now, expired=successor is not None), behind=behind)
+        successor = replace(_load(directory / NEXT, now, expired=expired), behind=behind)
+    accepted = expired or successor is not None
+    current = replace(_load(directory, now, expired=accepted), behind=behind)
     # They are the same when the successor took the authority's place meanwhile.
     if successor is None or successor.certificate == current.certificate:
         return CaSet(current, None, current)
@@ -362,7 +364,8 @@ def _require_key(directory: Path) -> None:
     if certificate.exists() and not key.exists():
         raise UsageError(
             f"{certificate} is there without its key {key.name}: restore the key from a backup "
-            "(without it, no certificate of this cluster can be made or renewed)",
+            "(without it, no certificate of this cluster can be made or renewed). If it is lost "
+            f"for good: move {directory} away; invoke explain ca-unknown says how to go on",
             id="pki-missing",
         )
 

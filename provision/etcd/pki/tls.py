@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import timedelta
 
 from cryptography import x509
@@ -101,9 +101,12 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
             id="ca-unknown",
         )
     home = own_ca.home(cluster.tls.pki_dir, cluster.name)
+    away = ""
+    if own_ca.expired(cluster.tls.pki_dir, cluster.name):
+        away = f"move {home} away (its CA has expired, and is another one), and "
     raise PreflightFailed(
         f"the members' CA is not in {home}: copy that folder from the machine that made the CA, or "
-        "from a backup. If the CA is lost for good: invoke rotate-certs --ca "
+        f"from a backup. If the CA is lost for good: {away}invoke rotate-certs --ca "
         f"{CA_LOST} {cluster.name}",
         problems,
         id="ca-unknown",
@@ -128,8 +131,10 @@ def unknown(
         for kind in desired.kinds(m)
         if (here := desired.installed(cluster, kind, seen)) is not None
     ]
-    ours = isinstance(ca, external_ca.External) or any(
-        _knows(ca, here) or _was_ours(cluster, here) for *_, here in there
+    external = isinstance(ca, external_ca.External)
+    made = external or own_ca.ca_exists(cluster.tls.pki_dir, cluster.name)
+    ours = external or (
+        made and any(_knows(ca, here) or _was_ours(cluster, here) for *_, here in there)
     )
     problems = []
     for m, kind, seen, here in there:
@@ -141,7 +146,26 @@ def unknown(
         verb = "runs with" if runs else "has"
         what = f"{verb} a {kind} certificate of another CA ({_issuer(here)})"
         problems.append(Problem(f"{m.name} ({m.machine.where})", what, id="ca-unknown"))
-    return problems
+    return (
+        problems
+        if made
+        else [*problems, *_only_trusting(cluster, facts, {m.name for m, *_ in there})]
+    )
+
+
+def _only_trusting(
+    cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], others: Container[str]
+) -> list[Problem]:
+    """The members, but for ``others``, whose hosts have a ``ca.crt``: its CA signed for them, too.
+    The inventory may declare TLS for the other listener now."""
+    return [
+        Problem(f"{m.name} ({m.machine.where})", "has the ca.crt of another CA", id="ca-unknown")
+        for m in cluster.members
+        if m.name not in others
+        and m.name not in cluster.established.odd
+        and (seen := facts.get(m.machine)) is not None
+        and desired.trusted(cluster, seen)
+    ]
 
 
 def _was_ours(cluster: EtcdCluster, pem: bytes) -> bool:

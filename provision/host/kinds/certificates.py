@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from provision.host import predict
+from provision.host import predict, selinux
 from provision.host.diff import Change, Resource
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState, Place
@@ -119,6 +119,7 @@ class Certificate(Resource):
             lines.append(new.write())
         lines.append(give(f"{self.path}.key.new", self._owners, self._key_mode))
         lines.append(f"mv -f {path}.key.new {path}.key; mv -f {path}.crt.new {path}.crt")
+        lines += [selinux.label(f"{self.path}.key"), selinux.label(f"{self.path}.crt")]
         return "\n".join(lines)
 
     def _own_folder(self) -> str:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from provision.host import disks, former_owner, predict, safely
+from provision.host import disks, former_owner, predict, safely, selinux
 from provision.host.diff import Change, Resource
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState, Place
@@ -146,7 +146,7 @@ class File(Resource):
             f"t=$(mktemp {path}.XXXXXX)\n"
             f"base64 -d >\"$t\" <<'@@end'\n{encoded}@@end\n"
             f'chown {_owners(self.owner, self.group)} "$t"; chmod {self.mode:04o} "$t"; '
-            f'mv -f "$t" {path}'
+            f'mv -f "$t" {path}\n{selinux.label(self.path)}'
         )
 
     def _is_held_by(self, found: PathState) -> bool:

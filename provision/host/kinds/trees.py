@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from provision.artifacts import Artifact
-from provision.host import predict, safely, tool_version
+from provision.host import predict, safely, selinux, tool_version
 from provision.host.diff import Change, Resource
 from provision.host.facts import STATE_FOLDER, HostFacts, Look, Place, restart_mark
 from provision.host.proof import Proof
@@ -69,7 +69,8 @@ class Move(Resource):
         name, owner = shlex.quote(base), self.owner
         copied = f"cp -a {source} ./{name}.incoming && mv -T ./{name}.incoming ./{name}"
         rename = f"""\
-if [ "$(stat -c "%d %m" {source})" = "$(stat -c "%d %m" .)" ]; then
+set -- $(df -P {source} . | awk 'NR > 1 {{ print $1 $NF }}')  # device and mount point of each
+if [ $# = 2 ] && [ "$1" = "$2" ]; then
   mv -T {source} ./{name}
 else
   rm -rf ./{name}.incoming
@@ -159,12 +160,12 @@ t=$(mktemp -d "$base/.incoming.XXXXXX")
 trap 'rm -rf "$t"' EXIT HUP TERM INT
 chmod 755 "$t"
 cat >"$t/tarball"
-echo "{digest}  $t/tarball" | sha256sum -c --status || {{
+echo "{digest}  $t/tarball" | sha256sum -c >/dev/null 2>&1 || {{
   echo "sha256 differs after the upload" >&2
   exit 1
 }}
 mkdir "$t/unpacked"
-tar -xzf "$t/tarball" -C "$t/unpacked" --no-same-owner
+tar -xzof "$t/tarball" -C "$t/unpacked"  # o: nobody of the archive owns a file
 rm "$t/tarball"
 top=$(ls -A "$t/unpacked")
 if [ -z "$top" ] || [ -L "$t/unpacked/$top" ] || [ ! -d "$t/unpacked/$top" ]; then
@@ -199,4 +200,5 @@ if [ -e {path} ]; then
 {before}  mv {path} "$t/replaced"
 fi
 mv -T "$t/tree" {path}
+{selinux.label(self.path)}
 """

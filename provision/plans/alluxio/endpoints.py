@@ -11,6 +11,7 @@ from provision.errors import Problem
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.ownership import owner
+from provision.inventory.model import AlluxioEtcd
 from provision.inventory.resolved import AlluxioCluster, EtcdCluster, Inventory
 from provision.plans.alluxio import moved, start_workers
 from provision.plans.alluxio.start_workers import WorkersState
@@ -35,6 +36,7 @@ def steps(
 
     Stopped workers are left alone, with a note: start-workers gives them the endpoints. Workers on
     unreachable hosts are left alone, too; the change of etcd's members does not wait for them.
+    Authentication counts as it is in etcd, not as it is declared: see :func:`_as_it_is`.
     """
     tarballs = start_workers.fetch(alluxio)
     probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
@@ -75,6 +77,12 @@ def steps(
         for p in moving.values()
     ]
     running = [w for w in running if w.name not in moving]
+    differing: Sequence[Problem] = ()
+    if running:
+        fits, differing = _as_it_is(alluxio, there)
+        if fits is None:
+            return Told([], [*notes, *differing], False)
+        alluxio, inventory = fits, replace(inventory, alluxio=fits)
     here = {w.machine: facts[w.machine] for w in running}
     found = start_workers.host_problems(
         alluxio, running, tarballs, etcd.fleet, {m: probes[m] for m in here}, here
@@ -89,7 +97,34 @@ def steps(
             )
             for p in unfit
         ]
-        return Told([], notes, False)
+        return Told([], [*notes, *differing], False)
     plan = start_workers.plan(inventory, alluxio, etcd, WorkersState(tarballs, facts), running)
     # A worker with a newer release keeps its configuration, with the old endpoints in it.
-    return Told(plan.steps, [*notes, *plan.notes, *plan.left], not (notes or plan.left))
+    told = [*notes, *differing, *plan.notes, *plan.left]
+    return Told(plan.steps, told, not (notes or plan.left))
+
+
+def _as_it_is(
+    alluxio: AlluxioCluster, etcd: Etcd
+) -> tuple[AlluxioCluster | None, Sequence[Problem]]:
+    """``alluxio`` with the login that etcd wants now; None when the inventory does not have it.
+
+    While authentication is off, Alluxio 313 cannot join with a login, and while it is on, it cannot
+    without one: a worker that is restarted as declared would not come back. Raises
+    :class:`Unhealthy` when etcd does not serve.
+    """
+    login = desired.login(alluxio)
+    handle = etcd.as_worker(login)
+    with handle.any() as client:
+        enabled = client.log_in() if handle.credentials is not None else client.auth_enabled()
+    if enabled is (login is not None):
+        return alluxio, ()
+    state, command = ("on", "disable-auth") if enabled else ("off", "enable-auth")
+    what = f"authentication is {state}, and the inventory declares it otherwise: "
+    if not enabled:
+        what += "the workers get the new endpoints without their login"
+        note = Problem("etcd", what, f"run invoke {command}", "warning", id="auth-differs")
+        return replace(alluxio, etcd_login=AlluxioEtcd()), (note,)
+    what += "the workers still have the old endpoints"
+    note = Problem("etcd", what, f"run invoke {command}", "warning", id="auth-differs")
+    return None, (note,)

@@ -22,7 +22,7 @@ from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Arti
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
-from provision.host import disks, folders, gather, preflight, unit_changes
+from provision.host import disks, fitness, gather, preflight, unit_changes
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -108,14 +108,18 @@ def observe(
     facts = {machine: seen for machine, seen in everyone.items() if machine in probes}
     asked = {machine.host for machine in probes}
     problems += [p for p in unreachable if p.where.partition(" ")[0] in asked]
-    problems += preflight.hosts(facts, {})
-    problems += preflight.paths(facts, probes)
-    problems += folders.of_others(
-        fleet, alluxio.name, probes, facts, alluxio.take_over, "start-masters"
+    problems += fitness.problems(
+        fleet,
+        alluxio.name,
+        probes,
+        facts,
+        rooms={},
+        tarballs=[tarballs.alluxio, tarballs.jdk] if tarballs else [],
+        take_over=alluxio.take_over,
+        command="start-masters",
     )
     if tarballs:
         problems += worker_preflight.release(alluxio, tarballs, facts)
-        problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
         for master in chosen:
             if (seen := facts.get(master.machine)) is not None:
                 problems += _problems(alluxio, master, tarballs, seen)
@@ -397,9 +401,9 @@ def _problems(
     alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts, facts: HostFacts
 ) -> list[Problem]:
     where = f"{master.name} at {master.machine.host} ({master.machine.where})"
-    unit = facts.unit(MASTER_UNIT)
     found = preflight.ours(facts, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where)
-    found += worker_preflight.taken(facts, ports.master_listeners(alluxio, master), unit, where)
+    listeners = ports.master_listeners(alluxio, master)
+    found += worker_preflight.taken(facts, listeners, MASTER_UNIT, MASTER_UNIT_PATH, where)
     found += [
         Problem(
             where,

@@ -26,7 +26,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster.handle import Etcd
-from provision.host import folders, gather, preflight
+from provision.host import fitness, gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.resources import MARKER
@@ -134,16 +134,17 @@ def host_problems(
 ) -> list[Problem]:
     """What keeps the chosen workers' hosts from being changed, by their ``facts``. Whether a worker
     can reach etcd is not among it: etcd's members may be about to change, too."""
-    rooms = _rooms(alluxio, chosen, tarballs, facts) if tarballs else {}
-    problems = list(preflight.hosts(facts, rooms))
-    problems += preflight.paths(facts, probes)
-    problems += folders.of_others(
-        fleet, alluxio.name, probes, facts, alluxio.take_over, "start-workers"
+    problems = fitness.problems(
+        fleet,
+        alluxio.name,
+        probes,
+        facts,
+        rooms=_rooms(alluxio, chosen, tarballs, facts) if tarballs else {},
+        tarballs=[tarballs.alluxio, tarballs.jdk] if tarballs else [],
+        take_over=alluxio.take_over,
+        command="start-workers",
     )
-    if tarballs:
-        problems += worker_preflight.release(alluxio, tarballs, facts)
-        problems += preflight.architectures(facts, [tarballs.alluxio, tarballs.jdk])
-    return problems
+    return problems + (worker_preflight.release(alluxio, tarballs, facts) if tarballs else [])
 
 
 def plan(

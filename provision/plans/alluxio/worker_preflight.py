@@ -10,7 +10,8 @@ from provision.alluxio.worker import java, stores, tarball
 from provision.alluxio.worker.desired import Artifacts
 from provision.errors import Problem
 from provision.host import preflight
-from provision.host.facts import HostFacts, UnitState
+from provision.host.facts import HostFacts
+from provision.host.ownership import owner
 from provision.inventory import ports, sizes
 from provision.inventory.resolved import (
     AlluxioCluster,
@@ -56,11 +57,10 @@ def workers(
         if f is None:
             continue
         where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
-        unit = f.unit(workers_desired.UNIT)
-        listeners = ports.worker_listeners(alluxio, worker)
-        problems += taken(f, listeners, unit, where)
-        problems += _etcd_out_of_reach(alluxio, f, where)
         path = workers_desired.UNIT_PATH
+        listeners = ports.worker_listeners(alluxio, worker)
+        problems += taken(f, listeners, workers_desired.UNIT, path, where)
+        problems += _etcd_out_of_reach(alluxio, f, where)
         problems += preflight.ours(f, workers_desired.UNIT, path, alluxio.name, "worker", where)
         accepted = artifacts.release.java if artifacts.release is not None else ()
         problems += java.problems(alluxio, worker, artifacts.jdk, f, where, accepted)
@@ -112,15 +112,17 @@ def _memory(worker: AlluxioWorker, f: HostFacts, where: str) -> list[Problem]:
 
 
 def taken(
-    f: HostFacts, listeners: Iterable[ports.Listener], unit: UnitState, where: str
+    f: HostFacts, listeners: Iterable[ports.Listener], unit: str, path: str, where: str
 ) -> list[Problem]:
-    """Other processes that listen on the ports of the worker or master with the unit ``unit``."""
+    """Other processes that listen on the ports of the worker or master with the unit ``unit`` at
+    ``path``."""
+    ours = owner(f, path) is not None
     problems: list[Problem] = []
     for one in listeners:
         remedy = f"stop it, or set {one.property} to another port"
         if one.turned_on_by:
             remedy += f", or {one.turned_on_by} to false"
-        found = preflight.port(f, one.port, unit.pid, unit.active == "active", where)
+        found = preflight.port(f, one.port, unit, ours, where)
         problems += [replace(problem, remedy=remedy) for problem in found]
     return problems
 

@@ -13,13 +13,12 @@ then all workers are restarted together. When a worker's restart comes after the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from provision.alluxio.membership import clusters
 from provision.alluxio.worker import desired as workers_desired
 from provision.engine.plan import Action, HostChanges, Plan, Step
-from provision.errors import PreflightFailed, Problem, UsageError
+from provision.errors import PreflightFailed, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
@@ -28,6 +27,7 @@ from provision.etcd.cluster import gates, health
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change, changes
+from provision.host.effects import Effect
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory import etcd_releases
@@ -35,8 +35,22 @@ from provision.inventory.etcd_releases import State
 from provision.inventory.model import AlluxioEtcd
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plans.alluxio import moved, start_workers
+from provision.plans.etcd.state import other_clusters
+from provision.plans.etcd.state.other_clusters import Harm, Others
 
 ROOT = "root"
+_REFUSED = ": etcd will refuse them until they have their own login"
+_ON = Harm(
+    f"here{_REFUSED}",
+    "plan a user and role for it, then use --lock-out {}",
+    "--lock-out",
+    _REFUSED,
+)
+_OFF = Harm(
+    "here: while authentication is off, Alluxio cannot join with a login",
+    "take its workers' login away at the same time, then use --lock-out {}",
+    "--lock-out",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +62,8 @@ class AuthState:
     users: dict[str, tuple[str, ...]]
     roles: dict[str, tuple[Permission, ...]]
     accepted: bool = False
-    #: The numbers of live workers of other Alluxio clusters in this etcd, by cluster name.
-    others: Mapping[str, int] = field(default_factory=dict)
+    #: The other Alluxio clusters in this etcd.
+    others: Others = field(default_factory=Others)
     #: The members, with the release of each.
     running: tuple[tuple[str, str], ...] = ()
 
@@ -69,8 +83,7 @@ def observe(inventory: Inventory, etcd: Etcd) -> AuthState:
         users, roles = client.users(), client.roles()
     login = _login(inventory)
     accepted = enabled and login is not None and _accepted(etcd, login)
-    found = clusters.look(inventory, etcd).clusters
-    others = {c.name: c.live for c in found if c.inventory != clusters.OURS}
+    others = other_clusters.ask(inventory, etcd)
     return AuthState(enabled, users, roles, accepted, others, seen.releases)
 
 
@@ -89,7 +102,7 @@ def enable(inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence
         )
     if not seen.enabled:
         etcd_releases.require_fit(seen.running, {State.AUTH}, "enable-auth")
-    notes = () if seen.enabled else _others(seen, lock_out)
+    notes = () if seen.enabled else other_clusters.require(etcd, seen.others, _ON, lock_out)
     steps: list[Step] = []
     if calls := _users(inventory, etcd, seen):
         steps.append(Step("make etcd's users and roles", calls=tuple(calls)))
@@ -103,10 +116,13 @@ def enable(inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence
     return replace(_plan("enable-auth", inventory, steps), notes=notes)
 
 
-def disable(inventory: Inventory, etcd: Etcd, seen: AuthState) -> Plan:
+def disable(
+    inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence[str] = ()
+) -> Plan:
     """Remove the workers' login, turn authentication off, and restart the workers, rolling.
 
-    Users and roles stay in etcd: without authentication they mean nothing.
+    Users and roles stay in etcd: without authentication they mean nothing. Raises
+    :class:`PreflightFailed` for live workers of another cluster, as :func:`enable` does.
     """
     cluster = etcd.cluster
     if cluster.auth.enabled is not False:
@@ -114,6 +130,7 @@ def disable(inventory: Inventory, etcd: Etcd, seen: AuthState) -> Plan:
             f"{inventory.path}: set etcd.auth.enabled: false to turn it off",
             id="command-not-applicable",
         )
+    notes = other_clusters.require(etcd, seen.others, _OFF, lock_out) if seen.enabled else ()
     steps: list[Step] = []
     written, restarted = _workers(inventory, etcd)
     if written:
@@ -122,7 +139,7 @@ def disable(inventory: Inventory, etcd: Etcd, seen: AuthState) -> Plan:
         steps.append(_switch(etcd, "off", lambda client: client.auth_disable()))
     share = max(1, len(restarted) // start_workers.RESTART_SHARE)
     steps += _restarts(inventory, etcd, restarted, share)
-    return _plan("disable-auth", inventory, steps)
+    return replace(_plan("disable-auth", inventory, steps), notes=notes)
 
 
 def as_declared(inventory: Inventory, etcd: Etcd) -> Step:
@@ -151,29 +168,6 @@ def as_declared(inventory: Inventory, etcd: Etcd) -> Step:
         ", with its users and roles" if to == "on" else ""
     )
     return replace(switch, calls=(Action(what, run),))
-
-
-def _others(seen: AuthState, lock_out: Sequence[str]) -> tuple[Problem, ...]:
-    """The effects on other clusters. An error for live workers that would be cut off without the
-    operator's consent."""
-    if unknown := [name for name in lock_out if name not in seen.others]:
-        raise UsageError(
-            f"--lock-out: no other cluster in this etcd is called {unknown[0]}", id="name-unknown"
-        )
-    found = [
-        Problem(
-            f"cluster {name}",
-            (f"has {live} live workers here" if live else "has registrations here, none live")
-            + ": etcd will refuse them until they have their own login",
-            f"plan a user and role for it, then use --lock-out {name}" if live else "",
-            "error" if live and name not in lock_out else "warning",
-            id="other-clusters-live",
-        )
-        for name, live in seen.others.items()
-    ]
-    if any(p.severity == "error" for p in found):
-        raise PreflightFailed("other clusters use this etcd", found, id="other-clusters-live")
-    return tuple(found)
 
 
 def permissions(cluster: str) -> tuple[Permission, ...]:
@@ -262,7 +256,7 @@ def _switch(etcd: Etcd, to: str, do: Callable[[EtcdClient], None]) -> Step:
 
     return Step(
         f"turn authentication {to}",
-        calls=(Action(f"authentication {to}", run),),
+        calls=(Action(f"authentication {to}", run, (Effect.ETCD, Effect.CLIENTS)),),
         after=gates.all_healthy(etcd),
     )
 

@@ -11,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from provision.alluxio.membership import clusters
 from provision.engine.plan import Gate, Step
-from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
+from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster import gates
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.rolling import rolling_step
 from provision.etcd.member import listeners
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.inventory.resolved import EtcdMember, Inventory
 from provision.plans.alluxio import endpoints
+from provision.plans.etcd.state import other_clusters
 from provision.plans.etcd.state.observe import EtcdState
+from provision.plans.etcd.state.other_clusters import Harm
 
+_HARM = Harm("that lose etcd if they use a former URL", "", "--lock-out")
 REPEAT = "run invoke deploy-etcd again"
 
 
@@ -102,9 +105,11 @@ def end(
     for member in gates.order(going, observed.health):
         title = f"{member.name} no longer listens at {' and '.join(urls[member.name])}"
         before = gates.require_others_healthy(reached, member)
+        changes = todo[member.name]
         if plain:
             before = _nobody_new(before, inventory, reached, options.lock_out)
-        steps.append(rolling_step(reached, member, title, todo[member.name], before=before))
+            changes = tuple(replace(c, effects=(*c.effects, Effect.CLIENTS)) for c in changes)
+        steps.append(rolling_step(reached, member, title, changes, before=before))
     return Ending(tuple(steps), tuple(notes))
 
 
@@ -112,31 +117,15 @@ def _others(inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> str | 
     """Why live workers of other clusters may still use the former URLs; or warnings about those
     that the operator cuts off."""
     try:
-        found = clusters.look(inventory, etcd)
+        found = other_clusters.ask(inventory, etcd)
     except ProvisionError as error:
         return f"other clusters in this etcd cannot be listed: {error.message}"
-    every = {c.name: c.live for c in found.clusters if c.inventory != clusters.OURS}
-    if unknown := [name for name in lock_out if name not in every]:
-        raise UsageError(
-            f"--lock-out: no other cluster in this etcd is called {unknown[0]}", id="name-unknown"
-        )
-    others = {name: live for name, live in every.items() if live}
-    staying = [name for name in others if name not in lock_out]
-    if staying:
-        live = ", ".join(f"{name} ({others[name]} live)" for name in staying)
+    if staying := found.unnamed(lock_out, "--lock-out"):
+        live = ", ".join(f"{name} ({count} live)" for name, count in staying.items())
         return f"workers of other clusters may use it: {live}"
-    if not found.complete:
+    if found.why:
         return "etcd does not let this login list the other clusters"
-    return [
-        Problem(
-            f"cluster {name}",
-            f"{live} live workers lose etcd if they use a former URL (--lock-out)",
-            "give its inventory the new endpoints",
-            "warning",
-            id="other-clusters-live",
-        )
-        for name, live in others.items()
-    ]
+    return list(other_clusters.require(etcd, found, _HARM, lock_out))
 
 
 def _nobody_new(gate: Gate, inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> Gate:

@@ -18,6 +18,7 @@ from provision.etcd.member import desired, layout
 from provision.etcd.member.membership_diff import MemberChange
 from provision.etcd.pki import external_ca, tls
 from provision.host.diff import Change, changes
+from provision.host.facts import HostFacts
 from provision.host.predict import after
 from provision.host.resources import File, Resource
 from provision.inventory.model import minor, version_tuple
@@ -291,12 +292,24 @@ def _drops(
     checks: bool,
 ) -> tuple[Change, ...]:
     """The changes that drop former client URLs, after the other changes of this plan."""
-    path, facts = layout.config_file(cluster), observed.facts[member.machine]
-    serves = _serves(member, observed)
-    kept = after(_wanted(cluster, member, observed, ca, serves, checks), facts)
-    then = _wanted(cluster, member, observed, ca, serves, checks, former=False)
-    config = next(r for r in then if isinstance(r, File) and r.path == path)
+    then = _wanted(cluster, member, observed, ca, _serves(member, observed), checks, former=False)
+    config, kept = _config_later(cluster, member, observed, ca, checks, then)
     return changes([replace(config, restarts=(layout.UNIT,)), desired.unit(member)], kept)
+
+
+def _config_later(
+    cluster: EtcdCluster,
+    member: EtcdMember,
+    observed: EtcdState,
+    ca: tls.Ca | None,
+    checks: bool,
+    then: Sequence[Resource],
+) -> tuple[File, HostFacts]:
+    """The configuration among ``then``, and the host after the other changes of this plan."""
+    first = _wanted(cluster, member, observed, ca, _serves(member, observed), checks)
+    path = layout.config_file(cluster)
+    config = next(r for r in then if isinstance(r, File) and r.path == path)
+    return config, after(first, observed.facts[member.machine])
 
 
 def _wanted(
@@ -357,11 +370,9 @@ def _exists(
     """The changes after the gate of a start: from then on the configuration says that the cluster
     exists and that etcd checks its data. A running member does not read these two settings, so
     nothing is restarted."""
-    path, facts = layout.config_file(cluster), observed.facts[member.machine]
-    first = _wanted(cluster, member, observed, ca, _serves(member, observed), checks)
     then = _wanted(cluster, member, observed, ca, True, True)
-    config = next(r for r in then if isinstance(r, File) and r.path == path)
-    return changes([replace(config, restarts=())], after(first, facts))
+    config, kept = _config_later(cluster, member, observed, ca, checks, then)
+    return changes([replace(config, restarts=())], kept)
 
 
 def _late(cluster: EtcdCluster, observed: EtcdState) -> tuple[EtcdMember, ...]:

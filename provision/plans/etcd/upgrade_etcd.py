@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import shlex
-import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from provision import artifacts, wait
 from provision.artifacts import Artifact
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
-from provision.etcd.cluster import gates, hashes, health, reconfigure, served_certs
+from provision.etcd.cluster import gates, hashes, health, metrics, reconfigure
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.rolling import rolling_step
@@ -44,7 +43,6 @@ from provision.text import document
 VERSION_WITHIN = 60.0
 #: Seconds until a member may be restarted; in a downgrade the member first rewrites its data.
 READY_WITHIN = 90.0
-HTTP_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +110,7 @@ def cluster_version(etcd: Etcd, member: EtcdMember) -> tuple[int, int]:
     with etcd.member(member) as client:
         end = client.endpoint
         try:
-            with contextlib.ExitStack() as stack:
-                connection = http.client.HTTPConnection(end.address, end.port, timeout=HTTP_TIMEOUT)
-                stack.enter_context(contextlib.closing(connection))
-                connection.sock = socket.create_connection((end.address, end.port), HTTP_TIMEOUT)
-                stack.enter_context(wait.ending(connection.sock, 2 * HTTP_TIMEOUT))
-                if member.client_tls:
-                    context = served_certs.tls_context(etcd.cluster)
-                    connection.sock = context.wrap_socket(
-                        connection.sock, server_hostname=member.address
-                    )
-                connection.request("GET", "/version")
-                said = document(connection.getresponse().read(65536))
+            said = document(metrics.get(etcd.cluster, member, end, "/version")[1])
             return version_tuple(str(said["etcdcluster"]))[:2]
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             where = f"{member.name} ({member.machine.host})"
@@ -316,16 +303,7 @@ class Steps:
 
     def roll(self, hop: Release) -> None:
         """Install ``hop`` on every member that does not run it, the leader last."""
-        going_up = all(
-            v is None or version_tuple(v) <= version_tuple(hop.version)
-            for v in self._versions.values()
-        )
-        behind = [
-            m
-            for m in self.cluster.members
-            if (v := self._versions[m.name]) is None
-            or (version_tuple(v) < version_tuple(hop.version) if going_up else v != hop.version)
-        ]
+        behind = [m for m in self.cluster.members if self._versions[m.name] != hop.version]
         behind.sort(key=lambda m: (self._versions[m.name] is not None, m.name == self._leader))
         back = min((v for v in self._versions.values() if v), key=version_tuple)
         for number, member in enumerate(behind, 1):

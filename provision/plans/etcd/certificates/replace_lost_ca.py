@@ -4,6 +4,9 @@ A member trusts the CAs in its host's ``ca.crt``, and the lost CA's certificate 
 another CA there. So the order is the order of :mod:`rotate_certs`: every member trusts both CAs,
 every leaf is of the new CA, nobody trusts the lost CA any more. The hosts' files and the folder
 ``lost`` show how far a run has come, so a killed run goes on when the command is run again.
+
+With ``--yes-outage``, all members get the new CA and restart together: for members that are cut
+off, and for hosts that do not agree on the lost CA.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import dataclasses
 import functools
 import io
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from provision.engine.guards import Guard
 from provision.engine.plan import Action, Plan, Step
@@ -23,8 +26,9 @@ from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.pki import certificates, lost_ca, own_ca, tls
 from provision.host import gather
 from provision.host.effects import Effect
+from provision.host.facts import HostFacts
 from provision.host.predict import after
-from provision.inventory.resolved import EtcdCluster
+from provision.inventory.resolved import EtcdCluster, Machine
 from provision.plans.etcd.certificates import rotate_certs
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
@@ -33,11 +37,12 @@ from provision.ssh.session import Fleet
 PAIR_BYTES = 64 << 10
 
 
-def begin(cluster: EtcdCluster, fleet: Fleet) -> bool:
+def begin(cluster: EtcdCluster, fleet: Fleet, *, outage: bool = False) -> bool:
     """Make the new CA, and keep what the hosts have of the lost one. Returns whether a CA is lost.
 
-    Safe to repeat. Raises :class:`PreflightFailed` when a host cannot be asked, or the hosts do not
-    agree on the lost CA; nothing is written then.
+    ``outage``: nothing is kept, because no member has to trust both. Safe to repeat. Raises
+    :class:`PreflightFailed` when a host cannot be asked, or the hosts do not agree on the lost CA;
+    nothing is written then.
     """
     probes = {m.machine: desired.probe(cluster, m, None) for m in cluster.members}
     facts = gather.require_facts(fleet, probes)
@@ -46,15 +51,26 @@ def begin(cluster: EtcdCluster, fleet: Fleet) -> bool:
             "a restore or a recovery is not finished", unended, id="recovery-unfinished"
         )
     if not lost_ca.begun(cluster):
-        ca = tls.authority(cluster, facts, write=False, replacing=True)
-        if not tls.unknown(cluster, facts, ca):
+        if not _is_lost(cluster, facts):
             return False
+        if outage:
+            tls.authority(cluster, facts, write=True, replacing=True)
+            return True
         old = lost_ca.found(cluster, facts)
         pair = _pair(cluster, fleet, old) if cluster.tls.client_auth else None
     else:
         old, pair = lost_ca.trust(cluster), None
     lost_ca.begin(cluster, old, pair, tls.behind(facts.values()))
     return True
+
+
+def _is_lost(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> bool:
+    """Whether hosts have certificates of a CA that is not in the folder."""
+    directory, name = cluster.tls.pki_dir, cluster.name
+    if own_ca.expired(directory, name):  # the hosts' own one is not lost: it has expired
+        tls.require_known(cluster, facts, own_ca.authorities(directory, name, expired=True))
+    ca = tls.authority(cluster, facts, write=False, replacing=True)
+    return bool(tls.unknown(cluster, facts, ca))
 
 
 def _pair(cluster: EtcdCluster, fleet: Fleet, old: bytes) -> bytes:
@@ -96,10 +112,10 @@ def plan(etcd: Etcd, observed: EtcdState) -> Plan:
     """
     cluster = etcd.cluster
     facts = {m.name: observed.facts[m.machine] for m in cluster.members}
-    ca = tls.authority(cluster, observed.facts, write=False, replacing=True)
     begun = lost_ca.begun(cluster)
-    if ca is None or not (begun or tls.unknown(cluster, observed.facts, ca)):
+    if not (begun or _is_lost(cluster, observed.facts)):
         return Plan("rotate-certs", cluster.name)
+    ca = tls.authority(cluster, observed.facts, write=False, replacing=True)
     assert isinstance(ca, own_ca.CaSet)  # the task refuses an external CA
     rotate_certs.require_declared(cluster, observed)
     if begun or not cluster.tls.client:
@@ -126,12 +142,42 @@ def plan(etcd: Etcd, observed: EtcdState) -> Plan:
         if not alone or rotate_certs.must_restart(facts[m.name]):
             title = f"{m.name} trusts the new CA only"
             steps.append(rotate_certs.new_trust(etcd, m, facts[m.name], new.cert_pem, title))
-    gone = f"{lost_ca.folder(cluster)}: its certificates go to {own_ca.RETIRED}/"
-    call = Action(gone, lambda: lost_ca.finish(cluster), (Effect.HERE,))
-    steps.append(Step("forget the lost CA", calls=(call,)))
+    steps.append(_forget(cluster))
     made = rotate_certs.plan_of(cluster, steps)
     notes = (rotate_certs.replaced(cluster),)
     return dataclasses.replace(made, notes=notes, waives=(Guard.KNOWN_CA,))
+
+
+def together(etcd: Etcd, observed: EtcdState) -> Plan:
+    """The steps of one outage, in which all members get the new CA; empty when no CA is lost."""
+    cluster = etcd.cluster
+    begun = lost_ca.begun(cluster)
+    lost = begun or _is_lost(cluster, observed.facts)
+    ca = tls.authority(cluster, observed.facts, write=False, replacing=True)
+    if ca is None or not (lost or _is_left(cluster, observed, ca)):
+        return Plan("rotate-certs", cluster.name)
+    assert isinstance(ca, own_ca.CaSet)  # the task refuses an external CA
+    rotate_certs.require_declared(cluster, observed)
+    made = rotate_certs.together(etcd, observed, ca.current)
+    if not begun:
+        return made
+    own, *rest = made.steps
+    steps = (_own(own, cluster), *rest, _forget(cluster))
+    return dataclasses.replace(made, steps=steps)
+
+
+def _is_left(cluster: EtcdCluster, observed: EtcdState, ca: tls.Ca) -> bool:
+    """Whether a killed run has left members that trust the lost CA. When their certificates have
+    expired, they do not count as members of an unknown CA any more."""
+    assert isinstance(ca, own_ca.CaSet)
+    trusts = [desired.trusted(cluster, observed.facts[m.machine]) for m in cluster.members]
+    return ca.next is None and any(pem and ca.current.cert_pem not in pem for pem in trusts)
+
+
+def _forget(cluster: EtcdCluster) -> Step:
+    gone = f"{lost_ca.folder(cluster)}: its certificates go to {own_ca.RETIRED}/"
+    call = Action(gone, lambda: lost_ca.finish(cluster), (Effect.HERE,))
+    return Step("forget the lost CA", calls=(call,))
 
 
 def _own(step: Step, cluster: EtcdCluster) -> Step:

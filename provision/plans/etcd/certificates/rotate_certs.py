@@ -9,8 +9,9 @@ rotation has come, so a killed rotation goes on when the command is run again.
 
 Members with expired certificates are cut off, so they are not healthy. This command is the remedy:
 these members get new certificates first, without a gate; then the rest follows as always. When the
-CA itself has expired (or is lost), no order of restarts keeps a quorum: all members get the new CA
-and their certificates, and restart together.
+CA itself has expired, no order of restarts keeps a quorum: all members get the new CA and their
+certificates, and restart together. A CA that is lost is replaced only by
+:mod:`provision.plans.etcd.certificates.replace_lost_ca`.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def authority(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
             "old CA from the bundle",
             id="command-not-applicable",
         )
+    require_at_hand(cluster, observed)
     if needs_outage(cluster, observed):
         return _outage(etcd, observed, write=write)
     if left := tls.finishing(cluster):
@@ -123,13 +125,13 @@ def needs_outage(cluster: EtcdCluster, observed: EtcdState) -> bool:
     """Whether members must get other CAs to trust, while some members accept none of the old CAs.
     Then no rolling restart keeps a quorum.
 
-    With this tool's own CA this is so when the CA has expired, or is not at hand (``--ca``).
+    With this tool's own CA this is so when the CA has expired (``--ca``).
     """
     if not (cluster.tls.peer or cluster.tls.client):
         return False
     if cluster.tls.ca == "external":
         return _needs_another_bundle(cluster, observed)
-    return own_ca.expired(cluster.tls.pki_dir, cluster.name) or bool(lost(cluster, observed))
+    return own_ca.expired(cluster.tls.pki_dir, cluster.name)
 
 
 def _needs_another_bundle(cluster: EtcdCluster, observed: EtcdState) -> bool:
@@ -149,37 +151,36 @@ def _needs_another_bundle(cluster: EtcdCluster, observed: EtcdState) -> bool:
     return any(root not in trust for root in roots for trust in trusts)
 
 
-def lost(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
-    """The members of a CA that is not at hand: its folder is lost, or this is another machine."""
-    if cluster.tls.ca == "external" or own_ca.expired(cluster.tls.pki_dir, cluster.name):
-        return []
-    ca = tls.authority(cluster, observed.facts, write=False, replacing=True)
-    return tls.unknown(cluster, observed.facts, ca)
-
-
 def require_at_hand(cluster: EtcdCluster, observed: EtcdState) -> None:
-    """Raises :class:`PreflightFailed` when the members' CA is lost. An operator who merely works in
-    another folder must not be asked for a consent, and give it by habit."""
-    if lost(cluster, observed):
+    """Raises :class:`PreflightFailed` when members have certificates of another CA than the one in
+    the folder, expired or not. No consent to an outage is a leave to make a CA beside that one."""
+    if not (cluster.tls.peer or cluster.tls.client) or cluster.tls.ca == "external":
+        return
+    directory, name = cluster.tls.pki_dir, cluster.name
+    if own_ca.expired(directory, name):
+        here = own_ca.authorities(directory, name, expired=True)
+        tls.require_known(cluster, observed.facts, here)
+    else:
         tls.authority(cluster, observed.facts, write=False)
 
 
 def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
-    """A new CA for all members together, in the place of one that has expired or is lost."""
+    """A new CA for all members together, in the place of one that has expired."""
+    cluster = etcd.cluster
+    directory, name = cluster.tls.pki_dir, cluster.name
+    days, behind = cluster.tls.ca_days, tls.behind(observed.facts.values())
+    begun = own_ca.begin_replacement if write else own_ca.preview_replacement
+    _require_installed(cluster, observed)
+    ca = begun(directory, name, days, behind=behind)
+    assert ca.next is not None
+    made = together(etcd, observed, ca.next)
+    return dataclasses.replace(made, steps=(*made.steps, _retire(cluster, ca.current, ca.next)))
+
+
+def together(etcd: Etcd, observed: EtcdState, new: certificates.Authority) -> Plan:
+    """All members get the CA ``new`` and its certificates, and restart together."""
     cluster = etcd.cluster
     _require_installed(cluster, observed)
-    directory, name = cluster.tls.pki_dir, cluster.name
-    old: certificates.Authority | None = None
-    if own_ca.ca_exists(directory, name):
-        days, behind = cluster.tls.ca_days, tls.behind(observed.facts.values())
-        begun = own_ca.begin_replacement if write else own_ca.preview_replacement
-        ca = begun(directory, name, days, behind=behind)
-        assert ca.next is not None
-        old, new = ca.current, ca.next
-    else:
-        made = tls.authority(cluster, observed.facts, write=write, replacing=True)
-        assert isinstance(made, own_ca.CaSet)
-        new = made.current
     hosts = []
     for m in cluster.members:
         facts = observed.facts[m.machine]
@@ -188,8 +189,6 @@ def _outage(etcd: Etcd, observed: EtcdState, *, write: bool) -> Plan:
         hosts.append(_reissued(cluster, m, facts, material))
     # This comes before the gate, because the gate asks the members with this certificate.
     steps = [tls.own_certificate(cluster, new), *_all_at_once(etcd, hosts)]
-    if old is not None:
-        steps.append(_retire(cluster, old, new))
     notes = (replaced(cluster),)
     return dataclasses.replace(plan_of(cluster, steps), notes=notes, waives=(Guard.KNOWN_CA,))
 

@@ -25,6 +25,7 @@ from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather, safely
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import STATE_DIR, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
@@ -379,7 +380,8 @@ chmod 0644 "$c"
 rm -rf "$d"
 {stamped}"""
     what = "run etcd once with force-new-cluster: it forgets the other members"
-    return Change(what, script, disrupts=True, seconds=FORCED_WITHIN * 6)
+    effects = (Effect.ETCD_BACK,)
+    return Change(what, script, disrupts=True, seconds=FORCED_WITHIN * 6, effects=effects)
 
 
 def _notes(observed: RecoveryState) -> tuple[Problem, ...]:

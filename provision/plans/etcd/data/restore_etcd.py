@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,7 +26,7 @@ from pathlib import Path
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.values import Login
-from provision.etcd.cluster import gates, health, last_seen, scratch
+from provision.etcd.cluster import gates, health, last_seen, scratch, wal
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
@@ -54,6 +54,8 @@ BUMPS_SINCE = (3, 6)
 
 #: The first field of the lines that a side folder has from the prepare step.
 _PREPARED = "prepared"
+#: The label of the ids in a member's data.
+_IDS = "ids"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def observe(
     ]
     if problems:
         raise PreflightFailed("preflight failed", problems, id="preflight-failed")
-    left_out = _left_out(etcd, facts.values())
+    left_out = _left_out(etcd, facts)
     _require_all(left_out, without, continues=continues)
     proof = None
     if not all(_restored(m, facts[m.machine], mark) for m in cluster.members):
@@ -212,6 +214,10 @@ def origin(member: EtcdMember) -> str:
     return f"{member.data_dir}/member/restored-from"
 
 
+#: The file in the data in use with the head of the log of the data that was put aside for it.
+OVER = "restored-over"
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The first revision of the restored cluster, its members with their peer URLs, and the members
@@ -258,7 +264,12 @@ def _probe(cluster: EtcdCluster, member: EtcdMember, sha256: str) -> Probe:
         paths=(f"{member.data_dir}/member", member.data_dir, scratch.tool(cluster)),
         units=(layout.UNIT,),
         disks=(member.data_dir,),
-        commands={_PREPARED: _complete_folders(cluster, member)},
+        commands={
+            _PREPARED: _complete_folders(cluster, member),
+            _IDS: safely.as_owner(
+                member.data_dir, wal.read_head(shlex.quote(f"{member.data_dir}/member/wal"))
+            ),
+        },
     )
 
 
@@ -272,23 +283,40 @@ def _complete_folders(cluster: EtcdCluster, member: EtcdMember) -> str:
     return listing.sent(f"{layout.as_user(cluster)} sh -c {shlex.quote(script)}")
 
 
-def _left_out(etcd: Etcd, facts: Iterable[HostFacts]) -> tuple[str, ...]:
-    """The members of this etcd that the inventory does not have.
+def _left_out(etcd: Etcd, facts: Mapping[Machine, HostFacts]) -> tuple[str, ...]:
+    """The members of this etcd that the inventory does not have: by name, or by peer URL when the
+    inventory has another member of that name.
 
-    A member that answers knows them. With etcd down, the last run's note does, or else the
+    A member that answers knows them. With etcd down, the last run's note does, and the
     configurations of the hosts: they name the members of the first start.
     """
-    cluster, hosts = etcd.cluster, list(facts)
-    declared = {m.name for m in cluster.members}
-    urls = {m.peer_url for m in cluster.members}
-    if registered := health.observe(etcd).registered:
-        names = {r.name or r.peer_urls[0] for r in registered if not urls & {*r.peer_urls}}
-    elif (note := last_seen.read(cluster, hosts)) is not None and note.members:
-        names = set(note.members)
-    else:
-        config = layout.config_file(cluster)
-        names = {n for f in hosts for n in desired.initial_members(f.text(config) or "")}
-    return tuple(sorted(names - declared))
+    cluster, found = etcd.cluster, set[str]()
+    urls, names = {m.peer_url for m in cluster.members}, {m.name for m in cluster.members}
+    seen = health.observe(etcd)
+    if registered := seen.registered:
+        ids = {m.status.member_id for m in seen.members if m.status is not None}
+        ids |= {i.member_id for f in facts.values() if (i := wal.parse(f.commands.get(_IDS, "")))}
+        for r in registered:
+            # A member at another address now is the member whose data is on a declared host.
+            if not urls & {*r.peer_urls} and r.id not in ids:
+                found.add(r.name if r.name and r.name not in names else r.peer_urls[0])
+        return tuple(sorted(found))
+    note = last_seen.read(cluster, facts.values())
+    noted = note.members if note is not None else frozenset[str]()
+    config = layout.config_file(cluster)
+    with_data = {m.name for m in cluster.members if _has_data(m, facts)}
+    for f in facts.values():
+        for name, url in desired.initial_urls(f.text(config) or "").items():
+            if name in names:
+                # Without data on the declared host, the member of the old address is another one.
+                found |= {url} if url not in urls and name not in with_data else set()
+            elif not noted:
+                found.add(name)
+    return tuple(sorted(found | (noted - names)))
+
+
+def _has_data(member: EtcdMember, facts: Mapping[Machine, HostFacts]) -> bool:
+    return member.machine in facts and desired.has_data(member, facts[member.machine])
 
 
 def _require_all(left_out: Collection[str], without: Collection[str], *, continues: bool) -> None:
@@ -418,7 +446,7 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
         script = (
             f"umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
             f'cat >"$t"\n'
-            f'echo "{observed.sha256}  $t" | sha256sum -c --status || '
+            f'echo "{observed.sha256}  $t" | sha256sum -c >/dev/null 2>&1 || '
             "{ echo sha256 differs after the upload >&2; exit 1; }\n"
             f'sync -f "$t"; mv -f "$t" {path}'
         )
@@ -498,10 +526,24 @@ def _swap(cluster: EtcdCluster, member: EtcdMember, mark: RecoveryMarker) -> Cha
     script = f"""\
 {layout.refuse_running()}
 {safely.in_folder(member.data_dir, work)}
+{_note_aside(member, folder)}
 {aside(member, mark, f"{folder}/member")}
 gone {shlex.quote(new)}"""
     what = f"restore {member.data_dir}/member from {new}; its old data goes to {old}"
-    return Change(what, script, disrupts=True, seconds=120)
+    return Change(what, script, disrupts=True, seconds=120, effects=(Effect.ETCD_BACK,))
+
+
+def _note_aside(member: EtcdMember, folder: str) -> str:
+    """A shell command that notes in the side folder ``folder`` which data goes aside for it: the
+    way back must find this data, and no other, under the name that it gets."""
+    over = shlex.quote(f"./{folder}/member/{OVER}")
+    script = f"""\
+set -e
+if [ -e ./member ] && [ ! -e {over} ]; then
+  {{ {wal.read_head("./member/wal")} || :; }} >{over}.part 2>/dev/null
+  mv -T {over}.part {over}; sync -f {over}
+fi"""
+    return safely.as_owner(member.data_dir, script)
 
 
 def verified(etcd: Etcd) -> Gate:

@@ -73,9 +73,11 @@ def prove(etcd: Etcd, file: Path, sha256: str, workers: Login | None) -> Proof:
     """Start a scratch member with ``file`` on one host, and read every key of it.
 
     ``workers`` is the workers' login. Raises :class:`PreflightFailed` when the file cannot be
-    restored or served, when it needs another login, and when no host has room.
+    restored or served, when it needs another login, and when no host can prove it: it has no room,
+    or a fault of its own.
     """
     full: list[Problem] = []
+    faults: list[Problem] = []
     for member in etcd.cluster.members:
         try:
             return _prove(etcd, member, file, sha256, workers)
@@ -83,24 +85,32 @@ def prove(etcd: Etcd, file: Path, sha256: str, workers: Login | None) -> Proof:
             if error.id != "disk-full":
                 raise
             full += error.problems
+        except scratch.HostFault as error:
+            faults += error.problems
         except EtcdUnreachable as error:
             if error.reason not in (Reason.LOGIN, Reason.DENIED):
                 raise _bad(file, error.problems) from error
             raise _login_refused(etcd, file, error) from error
         except Unhealthy as error:
             raise _bad(file, error.problems) from error
+    if faults:
+        what = "no member's host could prove the snapshot"
+        raise PreflightFailed(what, [*faults, *full], id="backup-unproven")
     raise PreflightFailed("no member's host has room to prove the snapshot", full, id="disk-full")
 
 
-def require_ours(inventory: Inventory, proof: Proof, other: Collection[str]) -> list[Problem]:
+def require_ours(
+    inventory: Inventory, proof: Proof, other: Collection[str], running: Collection[str] = ()
+) -> list[Problem]:
     """The warning about a snapshot without any Alluxio cluster.
 
-    ``other`` are the names that the operator has given. Raises :class:`PreflightFailed` when the
+    ``other`` are the names that the operator has given; ``running`` are clusters in the etcd that
+    is to be restored, which may be named, too. Raises :class:`PreflightFailed` when the
     snapshot has Alluxio clusters, and neither the inventory's own nor one of ``other``; and
     :class:`UsageError` for a name that is not in the snapshot.
     """
     found = proof.clusters
-    if unknown := sorted(set(other) - set(found)):
+    if unknown := sorted(set(other).difference(found, running)):
         there = f"it has {', '.join(found[:NAMED])}" if found else "it has none"
         raise UsageError(
             f"--other-cluster: no Alluxio cluster called {unknown[0]} is in the snapshot: {there}",

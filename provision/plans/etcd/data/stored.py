@@ -238,10 +238,11 @@ def probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     if (backup := cluster.backup) is not None:
         folder = shlex.quote(backup.dir)
         commands[_LABEL] = (
-            f"find {folder} -maxdepth 1 -type f \\( -name '*.db' -o -name '*.db.sha256' \\) "
+            f"{{ find {folder} -maxdepth 1 -type f \\( -name '*.db' -o -name '*.db.sha256' \\) "
             # etcd's user names them: a name with a line end would be two.
             "! -name '*[!A-Za-z0-9._-]*' "
-            f"-printf '%T@ %s %f\\n' 2>/dev/null | sort -rn | head -n {LISTED}"
+            f"-printf '%T@ %s %f\\n' 2>/dev/null || {_each(folder)}; }} | "
+            f"sort -rn | head -n {LISTED}"
         )
         if backup_timer.has(cluster, member):
             commands["run"] = f"systemctl show -p Result {backup_timer.SERVICE}"
@@ -250,12 +251,23 @@ def probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     return Probe(commands=commands, disks=disks, addresses=False)
 
 
+def _each(folder: str) -> str:
+    """The same list of backups where find has no -printf: a process for each file."""
+    return (
+        f"for f in {folder}/*.db {folder}/*.db.sha256; do n=${{f##*/}}; "
+        'case $n in *[!A-Za-z0-9._-]*) continue;; esac; [ ! -f "$f" ] || [ -L "$f" ] || '
+        'stat -c "%Y %s $n" "$f"; done'
+    )
+
+
 def schedule(calendar: str) -> str:
     """A command that prints the next times of a schedule, in seconds since 1970."""
     return (
         f"LC_ALL=C systemd-analyze calendar --iterations=8 {shlex.quote(calendar)} 2>/dev/null | "
         "sed -n 's/^ *\\(Next elapse\\|Iter. #[0-9]*\\): *//p' | "
-        'while read -r next; do date -d "$next" +%s; done'
+        # uutils and busybox do not read weekday and zone. What counts is the time between two.
+        'while read -r day next; do date -d "$day $next" +%s 2>/dev/null || '
+        'date -u -d "${next% *}" +%s; done'
     )
 
 

@@ -12,18 +12,20 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from provision.engine.plan import Plan, Step
 from provision.errors import PreflightFailed, Problem
-from provision.etcd.cluster import health
+from provision.etcd.cluster import health, wal
 from provision.etcd.cluster.handle import Etcd
+from provision.etcd.cluster.wal import Ids
 from provision.etcd.member import layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather, listing, safely
 from provision.host.diff import Change
+from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import File
@@ -32,18 +34,22 @@ from provision.plans.etcd.data import alarms, restore_etcd
 
 COMMAND = "undo"
 _FOLDERS = "folders"
+#: Takes the blanks and line ends out of a head.
+_FLAT = "tr -cd 0-9a-f"
 
 
 @dataclass(frozen=True, slots=True)
 class UndoState:
     """Everything the plan is made from. ``mark`` has the id of the restore that is undone; ``now``
-    is the time for names. ``revision``: the newest revision, ``since`` the first revision after the
+    is the time for names. ``unfinished``: the restore or its undo has begun, and not ended.
+    ``revision``: the newest revision, ``since`` the first revision after the
     restore; None where it is not known."""
 
     facts: Mapping[Machine, HostFacts]
     mark: RecoveryMarker
     now: str
     continues: bool
+    unfinished: bool = False
     revision: int | None = None
     since: int | None = None
 
@@ -75,15 +81,16 @@ def observe(etcd: Etcd) -> UndoState:
         RecoveryMarker(COMMAND, id, key),
         datetime.now(timezone.utc).strftime(STAMP),
         begun is not None and begun.command == COMMAND,
+        begun is not None,
     )
     problems = [p for m in cluster.members for p in _problems(cluster, m, state)]
-    if problems:
+    if problems := problems or _of_each(cluster, state):
         raise PreflightFailed("there is no way back", problems, id="undo-impossible")
     origins = [restore_etcd.read_origin(m, facts[m.machine]) for m in cluster.members]
     since = next((o.revision for o in origins if o is not None), None)
     seen = health.observe(etcd)
     revision = max((m.status.revision for m in seen.members if m.status is not None), default=None)
-    return UndoState(facts, state.mark, state.now, state.continues, revision, since)
+    return replace(state, revision=revision, since=since)
 
 
 def plan(etcd: Etcd, observed: UndoState) -> Plan:
@@ -130,7 +137,34 @@ def kept(member: EtcdMember, observed: UndoState) -> str:
     return f"{member.data_dir}/member.before-undo-{observed.now}"
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What a folder with data holds. ``stamp``: the id of the restore that made it, if one did;
+    ``head``: the head of its log; ``noted``: that of the data that this restore has put aside."""
+
+    stamp: str = ""
+    head: str = ""
+    noted: str = ""
+
+    @property
+    def ids(self) -> Ids | None:
+        return wal.parse(self.head)
+
+    @property
+    def over(self) -> Ids | None:
+        return wal.parse(self.noted)
+
+
 def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
+    # etcd's user names the folders, and owns what is in them.
+    names = f"""\
+for d in member member.before-restore-*; do
+  [ -d "./$d" ] || continue
+  s=$(head -c 40 "./$d/restored-by" 2>/dev/null | tr -cd 0-9TZ)
+  i=$({{ {wal.read_head('"./$d"/wal')}; }} 2>/dev/null | {_FLAT})
+  o=$(head -c {4 * wal.HEAD} "./$d/{restore_etcd.OVER}" 2>/dev/null | {_FLAT})
+  printf '%s %s %s %s\\0' "$d" "${{s:--}}" "${{i:--}}" "${{o:--}}"
+done"""
     return Probe(
         resources=(
             File(layout.UNIT_PATH, None),
@@ -138,11 +172,9 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
             File(restore_etcd.stamp(member), None),
             File(restore_etcd.origin(member), None),
         ),
-        paths=(member.data_dir,),
+        paths=(member.data_dir, f"{member.data_dir}/member"),
         units=(layout.UNIT,),
-        commands={
-            _FOLDERS: listing.names(member.data_dir, "member", "member.before-restore-*"),
-        },
+        commands={_FOLDERS: listing.sent(safely.as_owner(member.data_dir, names))},
     )
 
 
@@ -153,13 +185,11 @@ def _last_restore(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> s
     if len(set(ids.values())) == 1 and (id := next(iter(ids.values()))):
         return id
     problems = [
-        Problem(
-            f"{m.name} at {m.machine.host} ({m.machine.where})",
+        _impossible(
+            m,
             f"its data is of the restore of {ids[m.name]}"
             if ids[m.name]
             else "its data is not of a restore, or the member has joined since",
-            "a backup is the way back: invoke restore-etcd FILE",
-            id="undo-impossible",
         )
         for m in cluster.members
     ]
@@ -170,8 +200,58 @@ def _made_by(member: EtcdMember, facts: HostFacts) -> str:
     return (facts.text(restore_etcd.stamp(member)) or "").strip()
 
 
-def _folders(facts: HostFacts) -> set[str]:
-    return set(listing.records(facts.commands.get(_FOLDERS, "")))
+def _folders(facts: HostFacts) -> dict[str, Folder]:
+    found = {}
+    for record in listing.records(facts.commands.get(_FOLDERS, "")):
+        fields = record.split(" ")
+        if len(fields) == 4:
+            found[fields[0]] = Folder(*(field.strip("-") for field in fields[1:]))
+    return found
+
+
+def _old(member: EtcdMember, state: UndoState) -> str:
+    """The folder with the data from before the restore."""
+    if _is_back(member, state.facts[member.machine], state.mark):
+        return "member"
+    return f"member.before-restore-{state.mark.id}"
+
+
+def _of_each(cluster: EtcdCluster, state: UndoState) -> list[Problem]:
+    """Problems of folders that hold other data than their names say: all must be of one etcd
+    cluster, and each of another member. Two hosts with the data of one member would damage the
+    cluster, and members of two clusters would not find each other."""
+    ids: dict[str, Ids] = {}
+    what: dict[str, str] = {}
+    for m in cluster.members:
+        name, folders = _old(m, state), _folders(state.facts[m.machine])
+        found, now = folders.get(name, Folder()), folders.get("member", Folder())
+        if found.ids is None:
+            what[m.name] = f"the ids in the log of {name} cannot be read"
+        elif found.stamp == state.mark.id:
+            what[m.name] = f"{name} holds the restored data"
+        elif name != "member" and now.over is not None and now.over != found.ids:
+            what[m.name] = (
+                f"{name} holds {_named(found.ids)}, and the restore put aside {_named(now.over)}"
+            )
+        else:
+            ids[m.name] = found.ids
+    apart = len({i.cluster_id for i in ids.values()}) > 1
+    for name, i in ids.items():
+        same = [n for n, other in ids.items() if other == i and n != name]
+        if apart or same:
+            what[name] = f"its data from before the restore is {_named(i)}"
+            what[name] += f", as the data on {same[0]}" if same else ""
+    return [_impossible(m, what[m.name]) for m in cluster.members if m.name in what]
+
+
+def _named(ids: Ids) -> str:
+    return f"the data of member {ids.member_id:x} of cluster {ids.cluster_id:x}"
+
+
+def _impossible(member: EtcdMember, what: str) -> Problem:
+    where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+    remedy = "a backup is the way back: invoke restore-etcd FILE"
+    return Problem(where, what, remedy, id="undo-impossible")
 
 
 def _is_back(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool:
@@ -182,7 +262,6 @@ def _is_back(member: EtcdMember, facts: HostFacts, mark: RecoveryMarker) -> bool
 
 def _problems(cluster: EtcdCluster, member: EtcdMember, state: UndoState) -> list[Problem]:
     facts = state.facts[member.machine]
-    where = f"{member.name} at {member.machine.host} ({member.machine.where})"
     folders = _folders(facts)
     old = f"member.before-restore-{state.mark.id}"
     made = restore_etcd.read_origin(member, facts)
@@ -199,16 +278,18 @@ def _problems(cluster: EtcdCluster, member: EtcdMember, state: UndoState) -> lis
         what += f", without {', '.join(made.without)})" if made.without else ")"
     else:
         return []
-    remedy = "a backup is the way back: invoke restore-etcd FILE"
-    return [Problem(where, what, remedy, id="undo-impossible")]
+    return [_impossible(member, what)]
 
 
 def _back(member: EtcdMember, observed: UndoState) -> Change:
     here, old = f"{member.data_dir}/member", restore_etcd.kept(member, observed.restore)
     new, q = kept(member, observed), shlex.quote
     was, then = (q(f"./{path.rpartition('/')[2]}") for path in (old, new))
+    facts, name = observed.facts.get(member.machine), old.rpartition("/")[2]
+    head = _folders(facts).get(name, Folder()).head if facts is not None else ""
     moves = f"""\
 set -e
+{_same(old, head)}
 if [ -e ./member ]; then
   if [ ! -e {was} ] || [ -e {then} ]; then
     echo {q(old)} is not there, or {q(new)} is: nothing is moved >&2; exit 1
@@ -220,7 +301,17 @@ sync -f ./member"""
     # The folder is etcd's: its user does it.
     script = f"{layout.refuse_running()}\n{safely.as_owner(member.data_dir, moves)} >/dev/null"
     what = f"put {old} back as {here}; the restored data goes to {new}"
-    return Change(what, script, disrupts=True, seconds=120)
+    return Change(what, script, disrupts=True, seconds=120, effects=(Effect.ETCD_BACK,))
+
+
+def _same(folder: str, head: str) -> str:
+    """Shell lines that end with 1 when ``folder`` does not hold the data with the log ``head``."""
+    if not head:
+        return ":"
+    here = shlex.quote(f"./{folder.rpartition('/')[2]}")
+    now = f"$({wal.read_head(f'{here}/wal')} | {_FLAT})"
+    what = shlex.quote(f"{folder} is not the data that was looked at")
+    return f'[ "{now}" = {shlex.quote(head)} ] || {{ echo {what} >&2; exit 1; }}'
 
 
 def _notes(cluster: EtcdCluster, observed: UndoState) -> tuple[Problem, ...]:

@@ -10,6 +10,7 @@ from provision.etcd.member import layout
 from provision.host import preflight
 from provision.host.facts import HostFacts
 from provision.host.ownership import owner
+from provision.inventory.model import version_tuple
 from provision.inventory.resolved import (
     EtcdCluster,
     EtcdMember,
@@ -37,6 +38,7 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
         if f is None:
             continue
         where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+        problems += _unsupported(cluster, f, where)
         problems += _foreign(cluster, member, f, where)
         if f.addresses and not is_among(member.address, f.addresses):
             problems.append(
@@ -68,6 +70,22 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
         problems += _disk(member, f, where)
         problems += _backups(cluster, member, f, where)
     return problems
+
+
+def _unsupported(cluster: EtcdCluster, f: HostFacts, where: str) -> list[Problem]:
+    """A processor on which etcd's release does not start: its ``checkSupportArch`` ends the process
+    unless ETCD_UNSUPPORTED_ARCH names it. Every 3.4 has amd64 and ppc64le only; from 3.5 on there
+    are arm64 and s390x (etcdmain/etcd.go in 3.4, server/etcdmain/etcd.go from 3.5 on).
+
+    A member that runs has been given the variable by somebody.
+    """
+    arch = f.values.get("arch")
+    if arch != "aarch64" or version_tuple(cluster.version) >= (3, 5, 0):
+        return []
+    if f.unit(layout.UNIT).active == "active" and owner(f, layout.UNIT_PATH) == cluster.name:
+        return []
+    what = f"etcd {cluster.version} does not support its processor ({arch}), and would not start"
+    return [Problem(where, what, "set etcd.version to 3.5 or newer", id="host-unsupported")]
 
 
 def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
@@ -105,7 +123,7 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
             )
         )
     for its in dict.fromkeys((member.client_port, member.peer_port)):
-        problems += preflight.port(f, its, unit.pid, owned_by is not None, where)
+        problems += preflight.port(f, its, layout.UNIT, owned_by is not None, where)
     return problems
 
 

@@ -15,7 +15,7 @@ from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, membership_diff, recovery_marker, tarball
 from provision.etcd.member.membership_diff import MemberList
-from provision.host import folders, gather, preflight
+from provision.host import fitness, gather, preflight
 from provision.host.facts import HostFacts
 from provision.host.resources import MARKER
 from provision.inventory.resolved import EtcdCluster, Machine
@@ -117,13 +117,17 @@ def observe(
         reached = tuple(m for m in cluster.members if m.machine in facts)
         if not recovering:
             problems += recovery_marker.problems(cluster, facts)
-        problems += preflight.hosts(facts, _rooms(cluster, artifact, facts))
-        problems += tarball.problems([artifact])
-        problems += preflight.architectures(facts, [artifact])
-        problems += preflight.paths(facts, probes)
-        problems += folders.of_others(
-            etcd.fleet, cluster.name, probes, facts, cluster.take_over, "deploy-etcd"
+        problems += fitness.problems(
+            etcd.fleet,
+            cluster.name,
+            probes,
+            facts,
+            rooms=_rooms(cluster, artifact, facts),
+            tarballs=[artifact],
+            take_over=cluster.take_over,
+            command="deploy-etcd",
         )
+        problems += tarball.problems([artifact])
         problems += member_preflight.members(replace(cluster, members=reached), facts)
         warnings = preflight.require(problems)
         etcd.learned.facts = facts

@@ -1,0 +1,125 @@
+"""The programs of a host that the scripts of this tool need, and what they need of them.
+
+A program that is missing must not look like a fact: without ``stat`` there would be no files. So
+the facts script prints a line ``lacks NAME`` for each, and a host that lacks something for the look
+itself (:data:`LOOK`) counts as not asked. What only changes need is asked only by commands that
+change something; they refuse before anything is changed.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from provision.errors import PreflightFailed, Problem
+from provision.host import selinux
+from provision.text import printable, printable_lines
+
+_COREUTILS, _UTIL_LINUX, _FIND = "coreutils", "util-linux", "findutils"
+_SHADOW = "passwd (Debian), shadow-utils (RHEL) or shadow (SUSE)"
+_LIBC = "libc-bin (Debian), glibc-common (RHEL) or glibc (SUSE)"
+
+#: The programs of every look at a host, with their packages. ``facts.sh`` names the same.
+LOOK: Mapping[str, str] = {
+    **dict.fromkeys(("base64", "cat", "date", "df", "head", "id", "ls", "readlink"), _COREUTILS),
+    **dict.fromkeys(("sha256sum", "stat", "timeout", "tr"), _COREUTILS),
+    "getent": _LIBC,
+    "grep": "grep",
+    "sed": "sed",
+    "setpriv": _UTIL_LINUX,
+    "systemctl": "systemd",
+}
+#: The programs of the scripts that change a host, besides those of :data:`LOOK`.
+CHANGE: Mapping[str, str] = {
+    **dict.fromkeys(("chmod", "chown", "cp", "cut", "dirname", "du", "ln", "mkdir"), _COREUTILS),
+    **dict.fromkeys(("expr", "mkfifo", "mktemp", "mv", "od", "rm", "rmdir", "sleep"), _COREUTILS),
+    **dict.fromkeys(("sort", "sync", "tail", "tee", "touch", "uniq", "wc"), _COREUTILS),
+    **dict.fromkeys(("flock", "runuser"), _UTIL_LINUX),
+    **dict.fromkeys(("groupadd", "groupdel", "useradd", "userdel"), _SHADOW),
+    "awk": "mawk or gawk",
+    "bash": "bash",
+    "find": _FIND,
+    "gzip": "gzip",
+    "journalctl": "systemd",
+    "tar": "tar",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A command that works only where its program can do ``what`` the scripts need."""
+
+    what: str
+    command: tuple[str, ...]
+    package: str
+
+
+#: busybox's programs have these names, but lack this.
+TRIALS = (
+    Trial(
+        "find -printf -delete",
+        ("find", "/proc/version", "!", "-name", "*", "-printf", "x", "-delete"),
+        _FIND,
+    ),
+    Trial("readlink -m", ("readlink", "-m", "/"), _COREUTILS),
+)
+#: What the facts script itself tries.
+_TRIED = {
+    "stat -c": _COREUTILS,
+    "timeout -k": _COREUTILS,
+    "df -T": _COREUTILS,
+    "setpriv --reuid": _UTIL_LINUX,
+}
+_NEEDED_TO_LOOK = frozenset({*LOOK, *_TRIED})
+_PACKAGES = {
+    **LOOK,
+    **CHANGE,
+    **_TRIED,
+    **{trial.what: trial.package for trial in TRIALS},
+    "restorecon": "policycoreutils",
+}
+
+
+def asked() -> str:
+    """Shell lines, after ``facts.sh``, that print what the host lacks for changes."""
+    tried = [f"tries {shlex.quote(t.what)} {shlex.join(t.command)}" for t in TRIALS]
+    return "\n".join([f"needs {' '.join(CHANGE)}", *tried, selinux.asked()])
+
+
+def unasked(lines: Sequence[str], host: str, stderr: str = "") -> list[Problem]:
+    """Why the facts in ``lines`` are not all there is to know about ``host``; empty when they are.
+
+    ``stderr``: what the script printed there.
+    """
+    lacking = [line.removeprefix("lacks ") for line in lines if line.startswith("lacks ")]
+    found = [_problem(host, [w for w in lacking if w in _NEEDED_TO_LOOK])]
+    if "unasked systemd" in lines:
+        said = printable((printable_lines(stderr, last=1) or ["no output"])[0], 200)
+        what = f"systemd does not say which services run: {said}"
+        remedy = "see that systemctl status answers there, then run again"
+        found.append(Problem(host, what, remedy, id="host-output-unreadable"))
+    return [problem for problem in found if problem is not None]
+
+
+def require(lacking: Mapping[str, Sequence[str]], beside: Sequence[Problem] = ()) -> None:
+    """Raises :class:`PreflightFailed` when a host (by name) is ``lacking`` what changes need.
+    ``beside``: other problems that keep the command from its work."""
+    problems = [p for host, what in lacking.items() if (p := _problem(host, what)) is not None]
+    if problems:
+        raise PreflightFailed(
+            "hosts lack programs that this tool needs",
+            (*problems, *beside),
+            id="preflight-failed" if beside else "host-unsupported",
+        )
+
+
+def _problem(host: str, lacking: Sequence[str]) -> Problem | None:
+    """The error about everything that ``host`` is lacking."""
+    named = list(dict.fromkeys(printable(what, 40) for what in lacking))
+    if not named:
+        return None
+    packages = dict.fromkeys(_PACKAGES.get(what, what) for what in named)
+    what = f"it has no {', no '.join(named)}: this tool's scripts need it there"
+    remedy = f"install there: {'; '.join(packages)} (busybox's programs are not enough)"
+    return Problem(host, what, remedy, id="host-unsupported")
