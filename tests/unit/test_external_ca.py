@@ -228,6 +228,21 @@ class TestChoice:
         assert soon.problem is not None
         assert soon.problem.severity == "warning"
 
+    def test_one_without_the_declared_sans_stays_with_a_warning(
+        self, cluster: EtcdCluster, issuing: Ca, key: Key
+    ) -> None:
+        here = {"peer.crt": issuing.sign(key.csr), "peer.key": b"key"}
+        first = replace(cluster.members[0], sans=("vip.example",))
+        facts = seen(cluster, here)
+        choice = imported.choose(cluster, first, "peer", facts, external_ca.load(cluster))
+        assert choice.leaf == desired.Leaf()
+        assert choice.problem is not None
+        assert (choice.problem.severity, choice.problem.id) == (
+            "warning",
+            "address-not-in-certificate",
+        )
+        assert choice.problem.what == "the peer certificate does not name vip.example"
+
     @pytest.mark.parametrize("days", [None, -1.0])
     def test_none_that_can_be_used(
         self, cluster: EtcdCluster, issuing: Ca, key: Key, days: float | None

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from provision.errors import Problem
 from provision.etcd.member import desired as etcd
-from provision.etcd.member import layout
+from provision.etcd.member import layout, routes
+from provision.etcd.pki import certificates
 from provision.host import preflight
 from provision.host.facts import HostFacts
 from provision.host.ownership import owner
@@ -65,8 +66,41 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
             for name, address in f.resolved.items()
             if not address and any(m.address == name for m in cluster.members)
         ]
+        problems += _addresses(cluster, member, f, where)
         problems += _disk(member, f, where)
         problems += _backups(cluster, member, f, where)
+    return problems
+
+
+def _addresses(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
+    """Warnings about routes to peers that leave by an address which the present peer certificate
+    does not name: the peers refuse these connections."""
+    here = etcd.installed(cluster, "peer", f) if member.peer_tls else None
+    if here is None:
+        return []
+    names = {m.address: m.name for m in cluster.members}
+    named = routes.sources(cluster, member, f)
+    by_source: dict[str, list[str]] = {}
+    for route in routes.unnamed(member, f, certificates.names(here)):
+        peers = by_source.setdefault(route.source, [])
+        peers.append(names.get(route.peer, route.peer))
+    problems = []
+    for source, peers in by_source.items():
+        its, leaves = ("route", "leaves") if len(peers) == 1 else ("routes", "leave")
+        what = (
+            f"its {its} to {', '.join(dict.fromkeys(peers))} {leaves} by {source}, which its peer "
+            "certificate does not name"
+        )
+        remedy = "invoke deploy-etcd gives it a certificate that does"
+        if source not in named:
+            remedy = f"change the route, or add {source} to etcd.members.{member.name}.sans"
+        elif cluster.tls.ca == "external":
+            remedy = (
+                "invoke export-csrs --to DIR, have the requests signed, invoke import-certs DIR"
+            )
+        problems.append(
+            Problem(where, what, remedy, severity="warning", id="address-not-in-certificate")
+        )
     return problems
 
 
