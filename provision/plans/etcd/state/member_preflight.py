@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from provision.errors import Problem
+from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired as etcd
 from provision.etcd.member import layout, routes
 from provision.etcd.pki import certificates
@@ -15,6 +16,7 @@ from provision.inventory.resolved import (
     EtcdCluster,
     EtcdMember,
     Machine,
+    bracketed,
     is_among,
 )
 from provision.text import number, size
@@ -70,6 +72,24 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
         problems += _disk(member, f, where)
         problems += _backups(cluster, member, f, where)
     return problems
+
+
+def ways(seen: ClusterHealth, dispensable: Collection[str]) -> list[Problem]:
+    """The members that this tool has no way to: it could not tell whether a change of them is well.
+    Warnings about ``dispensable`` ones."""
+    return [
+        Problem(
+            f"{m.member.name} at {m.member.machine.host} ({m.member.machine.where})",
+            f"its client port {bracketed(m.member.address)}:{m.member.served.port} cannot be "
+            "reached from here, and its sshd does not forward connections there "
+            "(AllowTcpForwarding, PermitOpen)",
+            "open the port for this machine, or allow the forwarding in its sshd_config",
+            severity="warning" if m.member.name in dispensable else "error",
+            id="host-unreachable",
+        )
+        for m in seen.members
+        if m.no_way
+    ]
 
 
 def _addresses(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:

@@ -129,6 +129,7 @@ def observe(
         warnings = preflight.require(problems)
         etcd.learned.facts = facts
         seen, running = looking.result()
+        warnings += preflight.require(member_preflight.ways(seen, dispensable))
         return EtcdState(artifact, facts, seen, warnings, running)
 
 
