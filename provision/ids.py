@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Id = Literal[
+    "address-not-in-certificate",
     "address-not-on-host",
     "alarm-corrupt",
     "alarm-nospace",

@@ -119,6 +119,7 @@ etcd:
     infra2:
       host: infra2.example.com
       address: 10.0.1.12
+      # sans: [203.0.113.12]            # more names in its certificates (NAT, a virtual address)
       # ssh: {port: 2222}
       # client_port: 2379               # these four: instead of, or added to, etcd's own above
       # peer_port: 2380

@@ -441,6 +441,11 @@ class Member(Model):
     address: HostName | None = Field(
         default=None, description="Address in peer and client URLs (host)."
     )
+    sans: list[HostName] = Field(
+        default_factory=list,
+        description="More names and addresses in its certificates: those by which clients reach "
+        "it, and those that its traffic comes from, behind NAT for example.",
+    )
     ssh: Ssh = Field(default_factory=Ssh, description="Overrides of the top-level ssh.")
     client_port: Port | None = Field(default=None, description="Instead of etcd.client_port.")
     peer_port: Port | None = Field(default=None, description="Instead of etcd.peer_port.")

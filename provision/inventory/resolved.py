@@ -71,6 +71,8 @@ class EtcdMember:
     settings: Mapping[str, model.Setting]
     peer_tls: bool
     client_tls: bool
+    #: More names and addresses for its certificates.
+    sans: tuple[str, ...] = ()
     #: Whether the address is the local end of a forward: then there is no host for a tunnel.
     forwarded: bool = False
     #: Where the running member serves clients, when it does not serve the declared URL yet; it is
@@ -348,6 +350,7 @@ def resolve(
             settings={**model.DEFAULT_ETCD_SETTINGS, **e.settings, **m.settings},
             peer_tls=e.tls.peer,
             client_tls=e.tls.client,
+            sans=tuple(m.sans),
         )
         for name, m in e.members.items()
     )

@@ -44,6 +44,8 @@ class _Rows:
             own: document.Path = ("etcd", "members", member.name)
             yield from self.machine(member.machine, own)
             yield self.row(own, "address", member.address, (*own, "host"))
+            if member.sans:
+                yield self.row(own, "sans", list(member.sans))
             yield self.row(own, "client_port", member.client_port, ("etcd", "client_port"))
             yield self.row(own, "peer_port", member.peer_port, ("etcd", "peer_port"))
             yield self.row(own, "data_dir", member.data_dir, ("etcd", "data_dir"))

@@ -53,6 +53,17 @@ MANY = 100
 #: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.
 CHUNK = 1 << 18
 MAX_GREETING = 4096
+#: Seconds until a command on a host has connected to the host's loopback.
+RELAY_TIMEOUT = 10.0
+#: bash has no way to close one direction only: when one of the two ends, so does the other.
+_RELAY = """\
+exec bash -c '
+exec 4<&0 3<>/dev/tcp/127.0.0.1/{port} || exit 1
+echo connected
+cat <&3 &
+cat <&4 >&3 &
+wait -n
+kill %1 %2' 2>/dev/null"""
 #: Seconds between two looks at how much a silent host has sent elsewhere.
 LOOK = 1.0
 #: A multiple of a machine's connect_timeout: after the login, a host may be silent for so long.
@@ -493,6 +504,12 @@ class Held:
             raise OSError("the host sends without being asked")
         self._channel.sendall(b"\n")
 
+    def stream(self) -> Stream:
+        """Its standard input and output, for a script that says nothing after its greeting before
+        it is spoken to."""
+        self._channel.settimeout(None)
+        return self._channel
+
     def release(self) -> None:
         """Close its standard input: the script ends."""
         with contextlib.suppress(OSError, EOFError):
@@ -614,6 +631,32 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
     Yields the local port. Every accepted connection is one more channel of the same SSH connection.
     All channels end with the context.
     """
+    with _forward(lambda: session.open_tcp(address, port, timeout=10)) as local:
+        yield local
+
+
+@contextlib.contextmanager
+def relay(session: Session, port: int) -> Iterator[int]:
+    """As :func:`tunnel`, to ``port`` of the host's own loopback, where sshd does not forward.
+
+    Every accepted connection is a command as root, which connects there with bash.
+    """
+    script = _RELAY.format(port=port)
+
+    def start() -> Stream:
+        held = session.hold(script, "connect on the host", timeout=RELAY_TIMEOUT)
+        if held.greeting != "connected":
+            held.close()
+            raise Unreachable(f"{session.machine.host}: port {port}", id="host-unreachable")
+        return held.stream()
+
+    with _forward(start) as local:
+        yield local
+
+
+@contextlib.contextmanager
+def _forward(connect: Callable[[], Stream]) -> Iterator[int]:
+    """A local port; each connection to it is passed on to a new stream."""
     server = socket.create_server(("127.0.0.1", 0))
     stopping = threading.Event()
 
@@ -632,7 +675,7 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
             except OSError:
                 return
             try:
-                channel = session.open_tcp(address, port, timeout=10)
+                channel = connect()
             except ProvisionError:
                 client.close()
                 continue

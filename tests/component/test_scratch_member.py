@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -39,7 +39,7 @@ from provision.plans.etcd.data import (
     snapshot_proof,
     undo_restore,
 )
-from provision.ssh.session import Fleet, Held, Unreachable
+from provision.ssh.session import Fleet, Held, Result, Unreachable
 from tests.component.conftest import Boot, Running, free_ports
 from tests.unit import hosts
 
@@ -51,18 +51,66 @@ ROOT, WORKERS = Login("root", "r-secret-of-etcd"), Login("alluxio", "w-secret")
 MARK = RecoveryMarker("recover", "20260101T000000Z", "a" * 64)
 
 
+class Pipes:
+    """A channel whose far end is a local process."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process, self._in, self._out = process, process.stdin, process.stdout
+        self.status_event = threading.Event()
+
+    def settimeout(self, timeout: float | None) -> None:
+        pass
+
+    def recv(self, size: int) -> bytes:
+        return os.read(self._out.fileno(), size)
+
+    def sendall(self, data: bytes) -> None:
+        self._in.write(data)
+        self._in.flush()
+
+    def shutdown_write(self) -> None:
+        with contextlib.suppress(OSError):
+            self._in.close()
+        self.status_event.set()
+
+    def close(self) -> None:
+        self.shutdown_write()
+
+
 class LoopbackSession(hosts.LocalSession):
-    """``before`` is called with the port of a scratch member, before the member is started."""
+    """``before`` is called with the port of a scratch member, before the member is started.
+    ``forwards``: whether its sshd forwards connections."""
 
     before: Callable[[int], None] = staticmethod(lambda port: None)
+    forwards = True
+
+    def __init__(self, machine: Machine, root: Path) -> None:
+        super().__init__(machine, root)
+        self.relays: list[subprocess.Popen[bytes]] = []
 
     def hold(self, script: str, what: str, *, timeout: float = 120.0) -> Held:
         found = re.search(r"--listen-client-urls https?://127\.0\.0\.1:(\d+)", script)
-        assert found is not None
+        if found is None:
+            return self._relay(script)
         self.before(int(found[1]))
         return super().hold(script, what, timeout=timeout)
 
+    def _relay(self, script: str) -> Held:
+        pipe = subprocess.PIPE
+        command = ["/bin/sh", "-c", script]
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe)
+        self.relays.append(process)
+        channel = Pipes(process)
+        greeting = b""
+        while (byte := channel.recv(1)) not in (b"\n", b""):
+            greeting += byte
+        return Held(cast(Any, channel), greeting.decode())
+
     def open_tcp(self, address: str, port: int, timeout: float) -> Any:
+        if not self.forwards:
+            raise Unreachable("no", id="host-unreachable", forwarding="prohibited")
         try:
             stream = socket.create_connection((address, port), timeout)
         except OSError as error:
@@ -170,6 +218,38 @@ def test_a_scratch_member_serves_its_own_client(source: tuple[Running, Etcd, Pat
         etcd, etcd.cluster.members[0], file, backup_etcd.check(file)
     )
     assert (revision, keys) == (2, 1)
+
+
+def test_a_scratch_member_is_asked_where_sshd_does_not_forward(
+    source: tuple[Running, Etcd, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value is larger than what one pipe holds."""
+    running, etcd, file = source
+    file, big = file.with_name("big.db"), "x" * (1 << 20)
+    with etcd.member(running.cluster.members[0]) as client:
+        client.put("/DHT/ours/AUTHORIZED/2", big)
+        backup_etcd._save(client, file, 1 << 24)
+    session(etcd).forwards = False
+    proof = snapshot_proof.prove(etcd, file, backup_etcd.check(file), WORKERS)
+    assert (proof.keys, proof.clusters, proof.auth, proof.accepted) == (2, ("ours",), True, True)
+    relays = session(etcd).relays
+    assert relays
+    for relay in relays:
+        relay.wait(10)
+    # Nothing of them is left: neither bash nor what it has started.
+    left = subprocess.run(["pgrep", "-f", r"/dev/tcp/127\.0\.0\.1/"], check=False)
+    assert left.returncode == 1
+    # A host without bash cannot be asked in this way.
+    run = session(etcd).run
+
+    def without_bash(script: str, *rest: Any, **more: Any) -> Result:
+        return run(script.replace("bash", "no-bash-here"), *rest, **more)
+
+    monkeypatch.setattr(session(etcd), "run", without_bash)
+    with pytest.raises(PreflightFailed) as refused:
+        snapshot_proof.prove(etcd, file, backup_etcd.check(file), WORKERS)
+    assert "does not forward connections" in str(refused.value.problems[0])
+    assert "the file" not in str(refused.value)
 
 
 def test_a_scratch_member_serves_nobody_else(source: tuple[Running, Etcd, Path]) -> None:

@@ -383,6 +383,42 @@ class TestHardened:
             lab.invoke("destroy", inventory, "--yes-delete", lab.name, env=site.env).expect(0)
         assert lab.left_over() == {}
 
+    @pytest.mark.parametrize("options", ["AllowTcpForwarding=no", "PermitOpen=none"])
+    def test_without_forwarding(self, lab: Lab, site: Site, options: str) -> None:
+        """The client ports can be reached from here; a scratch member's cannot."""
+        with hardened(lab, site, f"-o {options}") as inventory:
+            lab.invoke("deploy-etcd", inventory, env=site.env).expect(0)
+            lab.invoke("start-workers", inventory, env=site.env).expect(0)
+            lab.invoke("check-nodes", inventory, env=site.env).expect(0)
+            saved = site.folder / f"saved-{options}"
+            done = lab.invoke("backup-etcd", inventory, "--to", str(saved), env=site.env)
+            done.expect(0, "restored into a scratch member")
+            [file] = saved.glob("*.db")
+            lab.invoke(
+                "restore-etcd", inventory, str(file), "--yes-restore", lab.name, env=site.env
+            ).expect(0, "the snapshot is proven")
+            lab.invoke("check-nodes", inventory, env=site.env).expect(0)
+            lab.invoke("destroy", inventory, "--yes-delete", lab.name, env=site.env).expect(0)
+        assert lab.left_over() == {}
+
+    def test_closed_ports_without_forwarding_are_said_first(self, lab: Lab, site: Site) -> None:
+        closed = f"INPUT -s {NET}.1 -p tcp --dport 2379 -j DROP"
+        with hardened(lab, site, "-o AllowTcpForwarding=no") as inventory:
+            with firewall(lab.etcd, closed):
+                done = lab.invoke("deploy-etcd", inventory, env=site.env)
+                for host in lab.etcd:
+                    done.expect(3, f"{host.name} at {host.address}", "AllowTcpForwarding")
+            assert lab.left_over() == {}
+            lab.invoke("deploy-etcd", inventory, env=site.env).expect(0)
+            with firewall(lab.etcd, closed):
+                done = lab.invoke("deploy-etcd", inventory, env=site.env)
+                done.expect(3, "AllowTcpForwarding", "preflight failed; nothing was changed")
+                for task in ("defrag-etcd", "backup-etcd"):
+                    done = lab.invoke(task, inventory, env=site.env)
+                    assert done.code in (1, 3), done.text
+                    done.expect(done.code, "AllowTcpForwarding")
+            lab.invoke("destroy", inventory, "--yes-delete", lab.name, env=site.env).expect(0)
+
 
 @contextmanager
 def agent(*keys: Path, passphrase: str = "") -> Iterator[dict[str, str]]:

@@ -54,6 +54,7 @@ class World:
         }
         self.listed: tuple[Any, ...] = ()
         self.refused: set[str] = set()
+        self.closed: set[str] = set()
         self.away: set[str] = set()
         self.asked: list[dict[Machine, Probe]] = []
         self.looks: list[tuple[EtcdMember, ...]] = []
@@ -94,6 +95,8 @@ class World:
         def one(m: EtcdMember) -> MemberHealth:
             if m.name in self.refused:
                 return MemberHealth(m, error="login refused", refused=True)
+            if m.name in self.closed:
+                return MemberHealth(m, error="no answer", no_way=True)
             if not any(m.peer_url in r.peer_urls for r in self.listed):
                 return MemberHealth(m, error="no answer")
             status = MemberStatus(1, int(m.name[-1]), "3.6.16", 1, 1, 1, 1, 1, 1, False, ())
@@ -165,6 +168,18 @@ class TestHosts:
             (f"10.0.0.2 ({TWO.machine.where})", "path-in-the-way"),
             (where(TWO), "address-not-on-host"),
         }
+
+    def test_a_member_without_a_way_to_it_is_said_first(self, world: World) -> None:
+        world.closed = {"infra2", "infra3"}
+        assert world.refused_with() == [
+            (where(TWO), "host-unreachable"),
+            (where(THREE), "host-unreachable"),
+        ]
+        assert world.refused_with("infra3")[0] == (where(TWO), "host-unreachable")
+        world.closed = {"infra3"}
+        [warning] = world.observe(["infra3"]).warnings
+        assert warning.severity == "warning"
+        assert "AllowTcpForwarding" in warning.what
 
     def test_a_host_that_can_be_missed_is_a_warning_only(self, world: World) -> None:
         world.away = {"infra3"}

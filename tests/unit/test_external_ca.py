@@ -20,7 +20,7 @@ from provision.engine import plan as plans
 from provision.errors import ChangeFailed, PreflightFailed, UsageError
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
-from provision.etcd.member import desired, layout
+from provision.etcd.member import desired, layout, routes
 from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca, tls
 from provision.host.diff import changes
 from provision.host.facts import HostFacts, PathState, UnitState
@@ -227,6 +227,34 @@ class TestChoice:
         assert soon.leaf == desired.Leaf()
         assert soon.problem is not None
         assert soon.problem.severity == "warning"
+
+    def test_a_request_names_the_addresses_of_the_routes_and_is_due_without_one(
+        self, cluster: EtcdCluster, issuing: Ca, key: Key
+    ) -> None:
+        first = cluster.members[0]
+        facts = seen(cluster, {"peer.crt": issuing.sign(key.csr, days=300), "peer.key": b"key"})
+        ca = external_ca.load(cluster)
+        assert not csr_exchange._due(cluster, first, "peer", facts, ca)
+        route = "route 10.0.0.2 - 10.0.0.2 dev eth0 src 10.0.9.1 uid 0\n"
+        facts = replace(facts, commands={**facts.commands, routes.ROUTES: route})
+        assert csr_exchange._due(cluster, first, "peer", facts, ca)
+        assert "10.0.9.1" in csr_exchange._names(cluster, first, facts)
+        assert chosen(cluster, facts).leaf == desired.Leaf()
+
+    def test_one_without_the_declared_sans_stays_with_a_warning(
+        self, cluster: EtcdCluster, issuing: Ca, key: Key
+    ) -> None:
+        here = {"peer.crt": issuing.sign(key.csr), "peer.key": b"key"}
+        first = replace(cluster.members[0], sans=("vip.example",))
+        facts = seen(cluster, here)
+        choice = imported.choose(cluster, first, "peer", facts, external_ca.load(cluster))
+        assert choice.leaf == desired.Leaf()
+        assert choice.problem is not None
+        assert (choice.problem.severity, choice.problem.id) == (
+            "warning",
+            "address-not-in-certificate",
+        )
+        assert choice.problem.what == "the peer certificate does not name vip.example"
 
     @pytest.mark.parametrize("days", [None, -1.0])
     def test_none_that_can_be_used(

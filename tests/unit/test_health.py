@@ -10,7 +10,7 @@ import pytest
 from provision.errors import Problem
 from provision.etcd.api.errors import EtcdUnreachable
 from provision.etcd.api.values import RegisteredMember
-from provision.etcd.cluster import reach
+from provision.etcd.cluster import health, reach
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.inventory.resolved import Machine
@@ -54,6 +54,11 @@ REFUSED, TIMEOUT = ConnectionRefusedError(), TimeoutError()
             "prohibited",
             "no answer (in 1 s; its sshd does not forward connections (AllowTcpForwarding))",
         ),
+        (
+            REFUSED,
+            "prohibited",
+            "connection refused (its sshd does not forward connections (AllowTcpForwarding))",
+        ),
         (REFUSED, None, "connection refused (through SSH: connect: login refused)"),
         (
             socket.gaierror(),
@@ -79,6 +84,11 @@ def test_both_ways_failed(
     ):
         pass
     assert caught.value.problems[0].what == said
+    # A refusal shows that the way is open.
+    closed = not isinstance(direct, ConnectionRefusedError) and forwarding == "prohibited"
+    assert isinstance(caught.value, reach.NoWay) is closed
+    seen = health.observe(Etcd(etcd(member(1)), Refusing(forwarding)))
+    assert [m.no_way for m in seen.members] == [closed]
 
 
 def registered(number: int, name: str | None = None) -> RegisteredMember:

@@ -762,6 +762,14 @@ RULES: dict[str, Case] = {
         [("  members:", "  settings: {election-timeout: 1s}\n  members:")],
         *("5:32", E, "'election-timeout' must be a whole number of milliseconds", ""),
     ),
+    "sans of every host": (
+        [("10.0.1.12", "10.0.1.12, sans: [203.0.113.9, fe80::1]")],
+        *("8:60", E, "'sans' of 'infra2': 'fe80::1' is an address of every host", "no other"),
+    ),
+    "sans without TLS": (
+        [("  members:", "  tls: {peer: false}\n  members:"), ("1.12", "1.12, sans: [vip]")],
+        *("9:60", W, "'sans' of 'infra2' has no effect: etcd has no TLS", "remove it"),
+    ),
     "loopback": (
         [("10.0.1.12", "127.0.0.1")],
         *("8:49", E, "other hosts cannot reach 'infra2' at the loopback address", ""),

@@ -56,7 +56,7 @@ etcd:
   backup: {dir: /srv/backups, keep: 3, on_calendar: hourly}
   settings: {snapshot-count: 5000, log-level: warn}
   members:
-    infra0: {host: infra0.example.com, address: 10.0.1.10}
+    infra0: {host: infra0.example.com, address: 10.0.1.10, sans: [vip.example.com, "fd00::7"]}
     infra1:
       host: infra1.example.com
       ssh: {user: other, port: 22, key: keys/other, jump: none}

@@ -90,6 +90,13 @@ alluxio:
 """
 
 
+def test_the_sans_of_a_member(tmp_path: Path) -> None:
+    sans = "etcd.members.infra0.sans"
+    assert sans not in rows(tmp_path)
+    text = TEXT.replace("{host: i0,", "{host: i0, sans: [vip, 10.0.9.1],")
+    assert rows(tmp_path, text)[sans] == (["vip", "10.0.9.1"], "7:24")
+
+
 def test_all_that_a_host_has_from_its_group(tmp_path: Path) -> None:
     found = rows(tmp_path, INHERITED)
 

@@ -29,7 +29,7 @@ from provision.engine.plan import HostChanges
 from provision.errors import ProvisionError
 from provision.etcd.cluster import guard, last_seen, scratch
 from provision.etcd.cluster.handle import Etcd
-from provision.etcd.member import desired, layout, recovery_marker
+from provision.etcd.member import desired, layout, recovery_marker, routes
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import facts as host_facts
 from provision.host import former_owner, safely, tool_version, unit_changes
@@ -61,6 +61,7 @@ from provision.plans.etcd.data import (
 )
 from provision.plans.etcd.members import member_steps
 from provision.plans.etcd.state import other_clusters
+from provision.ssh import session
 from provision.ssh.session import Fleet, Result
 from tests.unit import builders, hosts
 from tests.unit.shell_reader import Command, commands
@@ -111,7 +112,12 @@ READ = frozenset(
         *("alluxio/commands/readiness", "alluxio/worker/desired", "check_nodes/disks"),
         *("check_nodes/status", "engine/audit", "engine/lock", "etcd/cluster/guard"),
         *("etcd/cluster/last_seen", "etcd/cluster/scratch", "etcd/member/desired"),
-        *("etcd/member/recovery_marker", "host/facts", "host/kinds/certificates"),
+        *(
+            "etcd/member/routes",
+            "etcd/member/recovery_marker",
+            "host/facts",
+            "host/kinds/certificates",
+        ),
         *("host/kinds/files", "host/kinds/system", "host/kinds/trees", "host/kinds/units"),
         *("host/unit_changes", "plans/alluxio/decommission_worker", "plans/alluxio/join_conflict"),
         *("plans/alluxio/masters", "plans/alluxio/restart_workers", "plans/alluxio/start_workers"),
@@ -382,6 +388,12 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         "external keys": Probe(
             commands=desired.key_probes(replace(c, tls=EtcdTls(ca="external")), member)
         ),
+        "routes": Probe(
+            commands=routes.probe(
+                builders.etcd(member, builders.member(2, address="two.example")),
+                replace(member, peer_tls=True),
+            )
+        ),
         "ready": readiness.probe(a, one),
         "gone": member_steps._probe(c, member),
         "destroyed etcd": destroy._etcd_probe(c, member),
@@ -449,6 +461,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         yield "a unit", text
     yield "check of v2 data", before_3_6.script(c, member, "3.6.16")
     yield "removal of a scratch member", scratch._removal(SCRATCH)
+    yield "relay", session._RELAY.format(port=20000)
     yield "scratch member", scratch._script(c, SCRATCH, 20000)
     by = audit.author("x", "c")
     yield "audit", batch([Change("x", "x")], audit.lines(by, "n", ["x"]))

@@ -19,7 +19,7 @@ from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import Endpoint, Login, MemberStatus, RegisteredMember
 from provision.etcd.cluster import groups, metrics
 from provision.etcd.cluster.groups import Answer
-from provision.etcd.cluster.reach import Reach, Route, client_tls, describe, open_route
+from provision.etcd.cluster.reach import NoWay, Reach, Route, client_tls, describe, open_route
 from provision.etcd.cluster.served_certs import CertificateState, expiry, shown_certificates
 from provision.ids import Id
 from provision.inventory import etcd_releases
@@ -62,6 +62,8 @@ class MemberHealth:
     #: For members before etcd 3.6: the quota in ``/metrics`` (bytes; negative: none), or why it
     #: cannot be read; None when nobody has asked.
     measured_quota: int | str | None = None
+    #: Whether there is no way to it from here, neither directly nor through SSH.
+    no_way: bool = False
 
     @property
     def healthy(self) -> bool:
@@ -338,7 +340,7 @@ def _observe(
     error_id: Id = "member-down"
     shown: tuple[CertificateState, ...] = ()
     authenticated: bool | None = None
-    refused = False
+    refused = no_way = False
     quota: int | str | None = None
     try:
         tls = client_tls(cluster, member)
@@ -363,6 +365,7 @@ def _observe(
     except ProvisionError as error:
         what, remedy, error_id = describe(error)
         refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
+        no_way = isinstance(error, NoWay)
     if certificates and how is not None:
         shown = shown_certificates(etcd, member, how)
     return MemberHealth(
@@ -378,6 +381,7 @@ def _observe(
         authenticated,
         refused,
         quota,
+        no_way,
     )
 
 

@@ -106,6 +106,11 @@ class Learned:
             self._odd.clear()
 
 
+class NoWay(EtcdUnreachable):
+    """The member cannot be reached from here, and its host's sshd forwards no connections to it:
+    this tool cannot ask it, whether it serves or not."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reach:
     """The members of ``cluster``, each by itself.
@@ -166,9 +171,11 @@ def open_route(
         session = etcd.fleet.session(member.machine)
         session.open_tcp(member.address, port, timeout=DIRECT_TIMEOUT * 5).close()
     except ProvisionError as error:
-        raise EtcdUnreachable(
-            Endpoint(member.address, port), *_neither(reason, detail, error)
-        ) from error
+        prohibited = isinstance(error, Unreachable) and error.forwarding == "prohibited"
+        # A refusal shows that the way from here is open: nothing listens there.
+        closed = prohibited and reason is not Reason.REFUSED
+        failed = NoWay if closed else EtcdUnreachable
+        raise failed(Endpoint(member.address, port), *_neither(reason, detail, error)) from error
     if reason is Reason.TIMEOUT:
         etcd.learned.block(member.address, port)
     with tunnel(session, member.address, port) as local:

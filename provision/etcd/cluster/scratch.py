@@ -27,7 +27,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.ssh.session import DEFAULT_TIMEOUT, Session, Unreachable, tunnel
+from provision.ssh.session import DEFAULT_TIMEOUT, Session, Unreachable, relay, tunnel
 from provision.text import document, number, printable, size
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def member(
             raise _unusable(host, what, by_host=not text or _is_hosts(text))
         status = _status(host, held.greeting.removeprefix("started "))
         with (
-            tunnel(session, "127.0.0.1", port) as local,
+            _way(host, session, port) as local,
             EtcdClient(
                 Endpoint("127.0.0.1", local, name),
                 timeout=timeout,
@@ -139,6 +139,31 @@ def member(
         raise _unusable(host, what, by_host=by_host) from error
     finally:
         held.close()
+
+
+def _way(host: EtcdMember, session: Session, port: int) -> contextlib.AbstractContextManager[int]:
+    """A local port that leads to ``port`` of the host's loopback, whatever its sshd forwards.
+
+    Raises :class:`PreflightFailed` when sshd does not forward, and the host has no bash.
+    """
+    try:
+        session.open_tcp("127.0.0.1", port, timeout=10).close()
+    except Unreachable as error:
+        if error.forwarding == "prohibited":
+            if session.run("command -v bash", "look for bash").ok:
+                return relay(session, port)
+            what = "its sshd does not forward connections (AllowTcpForwarding), and it has no bash"
+            where = f"{host.name} ({host.machine.host})"
+            raise PreflightFailed(
+                f"{where}: the scratch member cannot be asked",
+                [
+                    Problem(
+                        where, what, "allow the one, or install the other", id="host-unsupported"
+                    )
+                ],
+                id="host-unsupported",
+            ) from error
+    return tunnel(session, "127.0.0.1", port)
 
 
 def tool(cluster: EtcdCluster) -> str:

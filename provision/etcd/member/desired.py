@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from provision.artifacts import Artifact
-from provision.etcd.member import backup_timer, layout, listeners, start_check
+from provision.etcd.member import backup_timer, layout, listeners, routes, start_check
 from provision.host import disks
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
@@ -259,7 +259,11 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
         paths=(f"{member.data_dir}/member", layout.database(member), layout.unfinished(member)),
         reach=[(m.address, m.peer_port) for m in others],
         resolve=[m.address for m in others if not is_ip(m.address)],
-        commands={**key_probes(cluster, member), **_backups_size(cluster, member)},
+        commands={
+            **key_probes(cluster, member),
+            **_backups_size(cluster, member),
+            **routes.probe(cluster, member),
+        },
     )
 
 
@@ -358,7 +362,13 @@ def initial_urls(config: str) -> dict[str, str]:
 
 def sans(member: EtcdMember) -> tuple[str, ...]:
     """The names that a member's certificate must have: etcd checks them on both sides."""
-    return tuple(dict.fromkeys((member.address, member.machine.host, "localhost", "127.0.0.1")))
+    own = (member.address, member.machine.host, "localhost", "127.0.0.1", *member.sans)
+    return tuple(dict.fromkeys(own))
+
+
+def new_sans(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> tuple[str, ...]:
+    """The names of a new certificate: also the addresses of the routes to the peers."""
+    return tuple(dict.fromkeys((*sans(member), *routes.sources(cluster, member, facts))))
 
 
 def _ports(cluster: EtcdCluster, member: EtcdMember) -> tuple[int, ...]:

@@ -321,6 +321,15 @@ def _general_name(san: str) -> x509.GeneralName:
         return x509.DNSName(san)
 
 
+def names(pem: bytes) -> set[str]:
+    """The host names and addresses in the first certificate of ``pem``; none when it is not a
+    certificate."""
+    try:
+        return san_names(x509.load_pem_x509_certificate(pem))
+    except ValueError:
+        return set()
+
+
 def san_names(certificate: x509.Certificate) -> set[str]:
     """The host names and addresses in a certificate. Raises ``ValueError``."""
     try:

@@ -91,6 +91,9 @@ def choose(
     if wrong := external_ca.faults(ca, here, needed, now=now):
         text = f"{what} on the host cannot be used: {'; '.join(wrong)}"
         return Choice(problem=Problem(where, text, HOW, id="external-certificate-needed"))
+    if lacking := {certificates.canonical(n) for n in member.sans} - certificates.names(here):
+        text = f"{what} does not name {', '.join(sorted(lacking))}"
+        return Choice(Leaf(), Problem(where, text, HOW, "warning", id="address-not-in-certificate"))
     if ends_soon(here, now):
         end = f"{x509.load_pem_x509_certificate(here).not_valid_after_utc:%Y-%m-%d}"
         return Choice(

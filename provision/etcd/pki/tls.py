@@ -9,7 +9,7 @@ from cryptography import x509
 
 from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem
-from provision.etcd.member import desired, layout
+from provision.etcd.member import desired, layout, routes
 from provision.etcd.member.desired import Leaf, MemberTls
 from provision.etcd.pki import certificates, external_ca, imported, own_ca
 from provision.host.effects import Effect
@@ -273,7 +273,12 @@ def due(
     if here is None:
         return ""
     issuer = ca.issuer(here) or ca.signing
-    return certificates.renewal_reason(here, issuer, desired.sans(member))
+    why = certificates.renewal_reason(here, issuer, desired.sans(member))
+    if why is None and kind == "peer":
+        left = {r.source for r in routes.unnamed(member, facts, certificates.names(here))}
+        if left := left.intersection(routes.sources(cluster, member, facts)):
+            return f"it does not name {', '.join(sorted(left))}"
+    return why
 
 
 def leaf(
@@ -288,7 +293,7 @@ def leaf(
 
     ``on_made`` gets the certificate (PEM) when it is made.
     """
-    names, days = desired.sans(member), cluster.tls.leaf_days
+    names, days = desired.new_sans(cluster, member, facts), cluster.tls.leaf_days
 
     def sign(request: bytes) -> bytes:
         certificate = certificates.sign_csr(authority, request, member.name, names, days=days)

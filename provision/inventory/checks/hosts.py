@@ -95,6 +95,25 @@ def _member_addresses(context: Context) -> None:
                 break
 
 
+def _sans(context: Context) -> None:
+    tls = context.file.etcd.tls
+    for member in context.members:
+        path = ("etcd", "members", member.name, "sans")
+        for name in member.sans:
+            if _is_loopback(name) or _is_link_local(name):
+                context.error(
+                    f"'sans' of {member.name!r}: {name!r} is an address of every host",
+                    "give names and addresses that no other host has",
+                    path,
+                    id="inventory-value-invalid",
+                )
+        if member.sans and not (tls.peer or tls.client):
+            what = f"'sans' of {member.name!r} has no effect: etcd has no TLS"
+            context.warning(
+                what, "remove it, or set etcd.tls.peer: true", path, id="inventory-no-effect"
+            )
+
+
 def _member_ports(context: Context, member: EtcdMember) -> Iterator[tuple[str, int]]:
     yield "client_port", member.client_port
     yield "peer_port", member.peer_port
@@ -355,8 +374,16 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _is_link_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_link_local
+    except ValueError:
+        return False
+
+
 RULES = (
     _ssh_files,
+    _sans,
     _member_addresses,
     _ports_within_member,
     _worker_hosts,

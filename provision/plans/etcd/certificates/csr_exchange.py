@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from provision import bounds
 from provision.engine.plan import Action, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
-from provision.etcd.member import desired, layout
+from provision.etcd.member import desired, layout, routes
 from provision.etcd.pki import certificates, external_ca, imported, keyfiles, own_ca
 from provision.etcd.pki.external_ca import CHAIN, PEM, External
 from provision.files import make_folder, read_bytes
@@ -148,6 +148,7 @@ def export(
     cluster = inventory.etcd
     ca = _external(cluster)
     facts = gather.require_facts(fleet, {m.machine: _probe(cluster, m) for m in members})
+    facts = routes.as_peers_see(members, facts)
     wanted: list[_Wanted] = []
     hosts, problems = [], []
     made = _Export(cluster, to, wanted)
@@ -157,7 +158,7 @@ def export(
         kinds = [k for k in desired.kinds(m) if every or _due(cluster, m, k, seen, ca)]
         todo = []
         for kind in kinds:
-            name, names = imported.name_of(m, kind), _names(m)
+            name, names = imported.name_of(m, kind), _names(cluster, m, seen)
             wanted.append(_Wanted(name, m, kind, names))
             keys[name] = imported.waiting_key(seen, kind)
             todo.append(_ask(cluster, m, kind, names, made.collect(name)))
@@ -294,7 +295,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
     ]
     return Probe(
         resources=(File(layout.UNIT_PATH, None), *files),
-        commands=desired.key_probes(cluster, member),
+        commands={**desired.key_probes(cluster, member), **routes.probe(cluster, member)},
     )
 
 
@@ -320,7 +321,11 @@ def _due(
     if choice.problem is not None or choice.leaf is None:
         return True
     here = choice.new or desired.installed(cluster, kind, facts)
-    return here is not None and _ends(here)
+    if here is None:
+        return False
+    left = {r.source for r in routes.unnamed(member, facts, certificates.names(here))}
+    left &= set(routes.sources(cluster, member, facts))
+    return _ends(here) or (kind == "peer" and bool(left))
 
 
 def _ends(pem: bytes) -> bool:
@@ -358,8 +363,9 @@ def _ask(
     )
 
 
-def _names(member: EtcdMember) -> tuple[str, ...]:
-    return tuple(sorted({certificates.canonical(name) for name in (*desired.sans(member), "::1")}))
+def _names(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> tuple[str, ...]:
+    names = (*desired.new_sans(cluster, member, facts), "::1")
+    return tuple(sorted({certificates.canonical(name) for name in names}))
 
 
 def _has_all(

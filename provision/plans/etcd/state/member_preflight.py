@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from provision.errors import Problem
+from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired as etcd
-from provision.etcd.member import layout
+from provision.etcd.member import layout, routes
+from provision.etcd.pki import certificates
 from provision.host import preflight
 from provision.host.facts import HostFacts
 from provision.host.ownership import owner
@@ -15,6 +17,7 @@ from provision.inventory.resolved import (
     EtcdCluster,
     EtcdMember,
     Machine,
+    bracketed,
     is_among,
 )
 from provision.text import number, size
@@ -67,6 +70,7 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
             for name, address in f.resolved.items()
             if not address and any(m.address == name for m in cluster.members)
         ]
+        problems += _addresses(cluster, member, f, where)
         problems += _disk(member, f, where)
         problems += _backups(cluster, member, f, where)
     return problems
@@ -86,6 +90,56 @@ def _unsupported(cluster: EtcdCluster, f: HostFacts, where: str) -> list[Problem
         return []
     what = f"etcd {cluster.version} does not support its processor ({arch}), and would not start"
     return [Problem(where, what, "set etcd.version to 3.5 or newer", id="host-unsupported")]
+
+
+def ways(seen: ClusterHealth, dispensable: Collection[str]) -> list[Problem]:
+    """The members that this tool has no way to: it could not tell whether a change of them is well.
+    Warnings about ``dispensable`` ones."""
+    return [
+        Problem(
+            f"{m.member.name} at {m.member.machine.host} ({m.member.machine.where})",
+            f"its client port {bracketed(m.member.address)}:{m.member.served.port} cannot be "
+            "reached from here, and its sshd does not forward connections there "
+            "(AllowTcpForwarding, PermitOpen)",
+            "open the port for this machine, or allow the forwarding in its sshd_config",
+            severity="warning" if m.member.name in dispensable else "error",
+            id="host-unreachable",
+        )
+        for m in seen.members
+        if m.no_way
+    ]
+
+
+def _addresses(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
+    """Warnings about routes to peers that leave by an address which the present peer certificate
+    does not name: the peers refuse these connections."""
+    here = etcd.installed(cluster, "peer", f) if member.peer_tls else None
+    if here is None:
+        return []
+    names = {m.address: m.name for m in cluster.members}
+    named = routes.sources(cluster, member, f)
+    by_source: dict[str, list[str]] = {}
+    for route in routes.unnamed(member, f, certificates.names(here)):
+        peers = by_source.setdefault(route.source, [])
+        peers.append(names.get(route.peer, route.peer))
+    problems = []
+    for source, peers in by_source.items():
+        its, leaves = ("route", "leaves") if len(peers) == 1 else ("routes", "leave")
+        what = (
+            f"its {its} to {', '.join(dict.fromkeys(peers))} {leaves} by {source}, which its peer "
+            "certificate does not name"
+        )
+        remedy = "invoke deploy-etcd gives it a certificate that does"
+        if source not in named:
+            remedy = f"change the route, or add {source} to etcd.members.{member.name}.sans"
+        elif cluster.tls.ca == "external":
+            remedy = (
+                "invoke export-csrs --to DIR, have the requests signed, invoke import-certs DIR"
+            )
+        problems.append(
+            Problem(where, what, remedy, severity="warning", id="address-not-in-certificate")
+        )
+    return problems
 
 
 def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:

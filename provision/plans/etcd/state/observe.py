@@ -13,7 +13,7 @@ from provision.etcd.cluster import health, todo_keys
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.cluster.todo_keys import Pending
-from provision.etcd.member import desired, membership_diff, recovery_marker, tarball
+from provision.etcd.member import desired, membership_diff, recovery_marker, routes, tarball
 from provision.etcd.member.membership_diff import MemberList
 from provision.host import fitness, gather, preflight
 from provision.host.facts import HostFacts
@@ -114,6 +114,7 @@ def observe(
             found, absent = gather.gather_facts(etcd.fleet, {m: probes[m] for m in spared})
             facts |= found
             problems += [replace(p, severity="warning") for p in absent]
+        facts = routes.as_peers_see(cluster.members, facts)
         reached = tuple(m for m in cluster.members if m.machine in facts)
         if not recovering:
             problems += recovery_marker.problems(cluster, facts)
@@ -132,6 +133,7 @@ def observe(
         warnings = preflight.require(problems)
         etcd.learned.facts = facts
         seen, running = looking.result()
+        warnings += preflight.require(member_preflight.ways(seen, dispensable))
         return EtcdState(artifact, facts, seen, warnings, running)
 
 
