@@ -98,7 +98,8 @@ def locked(text: str) -> list[Locked]:
 def bundle(pythons: Sequence[str], arch: str, into: Path) -> Path:
     """Make the archive in the folder ``into``, which is made when it is missing."""
     stem = f"{NAME}-{provision.__version__}-linux-{arch}"
-    releases = locked(LOCK.read_text(encoding="utf-8"))
+    every = locked(LOCK.read_text(encoding="utf-8"))
+    releases = [one for one in every if any(one.fits(python, arch) for python in pythons)]
     with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as scratch:
         top = Path(scratch) / stem
         wheels = top / "wheels"
@@ -167,8 +168,10 @@ def _lock(releases: Iterable[Locked], wheels: Path) -> str:
         "# pip install --no-index --find-links wheels --require-hashes -r requirements.lock\n",
     ]
     for one in (own, *releases):
-        if found := hashes.pop((canonicalize_name(one.name), one.version), None):
-            lines.append(one.lines(found))
+        found = hashes.pop((canonicalize_name(one.name), one.version), None)
+        if not found:
+            raise SystemExit(f"no wheel of {one.name} {one.version}")
+        lines.append(one.lines(found))
     if hashes:
         raise SystemExit(f"wheels of no release in {LOCK.name}: {', '.join(map(str, hashes))}")
     return "".join(lines)

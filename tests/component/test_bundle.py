@@ -25,7 +25,10 @@ pytestmark = pytest.mark.slow
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: For programs that would fetch something: nothing listens there.
 NOWHERE = "http://127.0.0.1:9"
-CUT_OFF = {name: NOWHERE for name in ("http_proxy", "https_proxy", "PIP_INDEX_URL")}
+CUT_OFF = {
+    **{name: NOWHERE for name in ("http_proxy", "https_proxy", "PIP_INDEX_URL")},
+    **{"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""},
+}
 #: What only the development of the tool needs, of requirements.lock.
 DEVELOPMENT = {"pytest", "mypy", "ruff", "mkdocs", "hypothesis", "bandit", "pip-audit"}
 

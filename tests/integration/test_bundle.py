@@ -28,10 +28,11 @@ pytestmark = pytest.mark.usefixtures("clean")
 def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """python3-venv and all that it needs, from where this machine's apt has them."""
     folder = tmp_path_factory.mktemp("debs")
-    without = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
-    command = ["apt-cache", "depends", "--recurse", *(f"--no-{word}" for word in without)]
-    done = subprocess.run([*command, "python3-venv"], capture_output=True, text=True, check=True)
-    names = re.findall(r"^([a-z0-9][a-z0-9.+-]+)$", done.stdout, re.MULTILINE)
+    # As for a machine on which nothing is installed.
+    command = ["apt-get", "-qq", "-s", "--no-install-recommends", "-o"]
+    command += ["Dir::State::status=/dev/null", "install", "python3-venv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    names = re.findall(r"^Inst (\S+) ", done.stdout, re.MULTILINE)
     if f"python{PYTHON}-venv" not in names:
         pytest.skip(f"this machine's apt has no Python {PYTHON}")
     fetch = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *names]
@@ -55,7 +56,7 @@ def machine(lab: Lab, debs: list[Path]) -> Iterator[Host]:
               [ "$status" != installed ] || rm "$deb"
             done
             DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \\
-              -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=- \\
+              -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/dev/null \\
               install ./*.deb >/dev/null""",
             timeout=300,
         )

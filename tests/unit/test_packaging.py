@@ -81,7 +81,7 @@ def test_a_release_in_a_lock_file() -> None:
             bundle.locked(wrong)
 
 
-def test_a_bundle_takes_no_wheel_that_the_lock_file_has_not(tmp_path: Path) -> None:
+def test_a_bundle_has_the_wheels_of_the_lock_file_and_no_others(tmp_path: Path) -> None:
     wheels = [f"{bundle.NAME.replace('-', '_')}-{provision.__version__}-py3-none-any.whl"]
     wheels += ["a_b-1.0-py3-none-any.whl", "a_b-1.0-cp310-abi3-manylinux_2_28_x86_64.whl"]
     for name in wheels:
@@ -90,6 +90,8 @@ def test_a_bundle_takes_no_wheel_that_the_lock_file_has_not(tmp_path: Path) -> N
     lines = bundle._lock([entry], tmp_path)
     assert lines.count("--hash=sha256:") == 3
     assert "0" * 64 not in lines
+    with pytest.raises(SystemExit, match="no wheel of d 1"):
+        bundle._lock([entry, bundle.Locked("d", "1", "", ())], tmp_path)
     (tmp_path / "c-1-py3-none-any.whl").touch()
     with pytest.raises(SystemExit, match="wheels of no release"):
         bundle._lock([entry], tmp_path)
