@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians fuzz mutants mutants-deciding lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians fuzz mutants mutants-deciding bundle lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -75,6 +75,9 @@ audit: $(BIN)/.ready ## Ask OSV for vulnerabilities of what the lock file holds
 docs: $(BIN)/.ready ## Build the documentation into .site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build # with -q it would not count warnings
 
+bundle: $(BIN)/.ready ## Make dist/: one archive to install from without internet (BUNDLE='--arch aarch64')
+	$(BIN)/python -m release.bundle $(BUNDLE)
+
 versions: ## Try the wheel on Python 3.10 to 3.13, with the newest and the oldest dependencies
 	tests/versions
 
@@ -126,5 +129,5 @@ $(BIN)/.ready: pyproject.toml requirements.lock | .deps
 
 clean: ## Remove the lab, its box and artifacts, the virtualenv and caches
 	$(LAB) clean
-	rm -rf .venv .site build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis mutants
+	rm -rf .venv .site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

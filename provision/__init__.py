@@ -1,3 +1,3 @@
 """Installs etcd and Alluxio workers on bare-metal hosts over SSH."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -53,6 +53,8 @@ LAB = Module("tests/integration/test_docs.py")
 TUTORIAL = Module("tests/integration/test_tutorial.py")
 #: Against an etcd, or with Helm, on loopback.
 COMPONENT = Module("tests/component/test_docs.py")
+#: In folders and virtualenvs of its own.
+INSTALLS = Module("tests/component/test_bundle.py")
 #: With nothing but an inventory.
 ALONE = Module("tests/unit/test_docs_alone.py")
 
@@ -97,7 +99,11 @@ def _at_sshds(name: str) -> Elsewhere:
 PLACES: dict[str, dict[str, Place]] = {
     "README.md": {
         "make demo": CI,
-        "python3 -m venv .venv": CI,
+        "python3 -m venv .venv": INSTALLS,
+        "make bundle": Elsewhere("tests/component/test_bundle.py::archive"),
+        "sha256sum --check alluxio-provision-1.0.0-linux-x86_64.tar.gz.sha256": INSTALLS,
+        "alluxio-provision init-inventory --etcd host1,host2,host3 "
+        "--workers 'worker[1-20].example.com' --user deploy": INSTALLS,
         ".venv/bin/invoke init-inventory": LAB,
         ".venv/bin/invoke trust-hosts": _at_sshds("all_keys_are_shown_and_asked_for_once"),
         ".venv/bin/invoke show-inventory": LAB,

@@ -42,6 +42,8 @@ NO_ERROR = (
     "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use",
     "# Go through what is marked with EDIT",
     "# example with every key. Then: invoke",
+    "# `invoke init-inventory --path FILE` writes an example",
+    "invoke show-inventory --inventory X",
     "# alluxio.cluster.name, and the name",
     "# Inventory of one etcd cluster",
     "echo not installed yet",

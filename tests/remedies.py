@@ -791,6 +791,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "inventory-incomplete": Row(
         _unit("inventory_loader", "problem[client TLS]"),
+        named=("init-inventory --path",),
         why=_EDIT,
     ),
     "inventory-invalid": Row(
@@ -803,6 +804,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "inventory-key-missing": Row(
         _unit("inventory_loader", "problem[missing key]"),
+        named=("init-inventory --path",),
         why=_EDIT,
     ),
     "inventory-key-owned": Row(
@@ -841,7 +843,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "inventory-unknown-key": Row(
         _unit("inventory_loader", "problem[underscores]"),
-        named=("inventory-schema",),
+        named=("init-inventory --path", "inventory-schema"),
         why=_EDIT,
     ),
     "inventory-unreadable": Row(
@@ -854,7 +856,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "inventory-value-invalid": Row(
         _unit("inventory_loader", "problem[root]"),
-        named=("enable-auth",),
+        named=("enable-auth", "init-inventory --path"),
         why="enable-auth is named for users that it makes; the inventory is edited",
     ),
     "java-unfit": Row(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shlex
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +12,8 @@ from pathlib import Path
 from provision.ansible.source import Findings, read
 from provision.ansible.tree import Host, Kind, Tree, Var, Vars
 from provision.errors import InventoryError, Problem, UsageError
-from provision.inventory import loader, model
+from provision.inventory import model
+from provision.inventory.starter import checked, scalar
 
 ETCD_GROUPS = ("etcd", "etcd_servers", "etcd_cluster")
 WORKER_GROUPS = ("workers", "alluxio_workers", "alluxio", "worker")
@@ -365,18 +363,13 @@ def _host_line(entry: Entry, common: Mapping[str, str], *, member: bool = False)
     own = {k: v for k, v in entry.ssh.items() if common.get(k) != v}
     ssh = f", {_mapping('ssh', own)}" if own else ""
     key = "address" if member else "hostname"
-    address = f", {key}: {_text(entry.address)}" if entry.address else ""
+    address = f", {key}: {scalar(entry.address)}" if entry.address else ""
     name = (entry.member if member else "") or entry.name
-    return f"    {_text(name)}: {{host: {_text(entry.host)}{address}{ssh}}}"
+    return f"    {scalar(name)}: {{host: {scalar(entry.host)}{address}{ssh}}}"
 
 
 def _mapping(name: str, values: Mapping[str, str]) -> str:
-    return f"{name}: {{{', '.join(f'{k}: {_text(v)}' for k, v in values.items())}}}"
-
-
-def _text(value: str) -> str:
-    plain = re.fullmatch(r"[A-Za-z0-9./~_][A-Za-z0-9._/@+-]*", value)
-    return value if plain and value.lower() not in ("~", "null") else json.dumps(value)
+    return f"{name}: {{{', '.join(f'{k}: {scalar(v)}' for k, v in values.items())}}}"
 
 
 def _check(text: str, to: Path, places: Mapping[str, str], findings: Findings) -> None:
@@ -384,16 +377,7 @@ def _check(text: str, to: Path, places: Mapping[str, str], findings: Findings) -
 
     A problem of a host is reported at the host's place in the Ansible inventory (``places``).
     """
-    folder = to.parent if to.parent.is_dir() else Path(tempfile.gettempdir())
-    handle, name = tempfile.mkstemp(".yml", ".import-", folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        problems = loader.read(Path(name)).warnings
-    except InventoryError as error:
-        problems = error.problems
-    finally:
-        os.unlink(name)
+    problems = checked(text, to.parent if to.parent.is_dir() else None)
     lines = text.splitlines()
     for problem in problems:
         found = re.fullmatch(r".*:(\d+):\d+", problem.where)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from provision.errors import Problem, UsageError
+from provision.files import make_folder
 from provision.program_in_use import rendered
 
 EXAMPLE = """\
@@ -13,7 +14,7 @@ EXAMPLE = """\
 #
 # Commented keys show their defaults, or an example where there is none. Unknown keys are errors.
 #   invoke show-inventory     every value in force, and the line it comes from
-#   inventory/schema.json     for editors that complete and check YAML
+#   invoke inventory-schema   a JSON schema, for editors that complete and check YAML
 #
 # Ranges: a key such as worker[001-200] stands for 200 hosts, with a range of the same length in
 # host, address and hostname. [1-3,7] lists several. Within { } put them in quotes.
@@ -47,8 +48,8 @@ etcd:
   # external:
   #   endpoints: ["http://10.0.1.10:2379", "http://10.0.1.11:2379", "http://10.0.1.12:2379"]
 
-  # 3.4 or later. Releases known to lose or corrupt data are refused ('explain etcd-version-unfit'),
-  # unless:
+  # 3.4 or later. Releases known to lose or corrupt data are refused (invoke explain
+  # etcd-version-unfit), unless:
   version: 3.6.16
   # allow_corrupting_version: false
 
@@ -250,9 +251,10 @@ def write_example(path: Path) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Writes an inventory to ``path``, with the program in use in its comments. Raises UsageError
-    when ``path`` exists."""
+    """Writes an inventory to ``path``, with the program in use in its comments. Folders above it
+    that are missing are made. Raises UsageError when ``path`` exists."""
     try:
+        make_folder(path.parent, private=False)
         # O_EXCL: an existing file stays, even if it was made a moment ago.
         # Whatever the umask: who may write it decides what is done on the hosts as root.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664)

@@ -16,7 +16,7 @@ from provision.inventory.ranges import RangeError, expand
 SHOWN = 10
 _BATCH = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 #: Commas that are not within the brackets of a range.
-_COMMA = re.compile(r",(?![^\[\]]*\])")
+COMMA = re.compile(r",(?![^\[\]]*\])")
 
 
 class Named(Protocol):
@@ -73,7 +73,7 @@ def _limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
 
 def _patterns(limit: str) -> Iterator[tuple[bool, str]]:
     """Whether its names are left out, and each pattern."""
-    for part in _COMMA.split(limit):
+    for part in COMMA.split(limit):
         pattern = part.strip()
         out = pattern.startswith("!")
         pattern = pattern.removeprefix("!").strip() if out else pattern

@@ -74,10 +74,13 @@ def test_it_never_overwrites(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    write_example(tmp_path / "made" / "too" / "inventory.yml")
+    assert (tmp_path / "made" / "too" / "inventory.yml").read_text() == EXAMPLE
+    (tmp_path / "file").touch()
     with pytest.raises(UsageError) as caught:
-        write_example(tmp_path / "none" / "inventory.yml")
+        write_example(tmp_path / "file" / "inventory.yml")
     assert [str(p) for p in caught.value.problems] == [
-        f"{tmp_path}/none/inventory.yml: cannot be written: No such file or directory"
+        f"{tmp_path}/file/inventory.yml: cannot be written: Not a directory"
     ]
     assert caught.value.id == caught.value.problems[0].id == "file-unwritable"
     with pytest.raises(UsageError, match="no inventory was written") as caught:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+from packaging.utils import canonicalize_name
+
 import provision
+from release import bundle
 
 REPO = Path(__file__).parents[2]
 
@@ -35,3 +39,68 @@ def test_every_dependency_has_a_lower_bound() -> None:
 
 def test_the_version_is_a_release() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", provision.__version__)
+
+
+def _lock(name: str) -> dict[tuple[str, str], bundle.Locked]:
+    text = (REPO / name).read_text(encoding="utf-8")
+    return {(one.name, one.version): one for one in bundle.locked(text)}
+
+
+def test_operators_get_a_part_of_what_is_tested() -> None:
+    every, run = _lock("requirements.lock"), _lock("operators.lock")
+    assert {key: every.get(key) for key in run} == run
+    needed = {canonicalize_name(re.split("[<>=]", one)[0]) for one in _listed("dependencies")}
+    tools = {canonicalize_name(re.split("[<>=]", one)[0]) for one in _listed("dev")}
+    assert needed <= {name for name, _ in run}
+    assert not (tools - needed) & {name for name, _ in run}
+    assert len(run) < len(every) / 2
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "operators.lock"])
+def test_a_lock_file_is_for_every_python(name: str) -> None:
+    text = (REPO / name).read_text(encoding="utf-8")
+    # uv takes the Python that it runs on for the oldest: on 3.11 it left 3.10 out.
+    assert " --python-version 3.10 " in text.splitlines()[1]
+    assert not re.search(r"://| @ |^-|--(?!hash=)", "\n".join(text.splitlines()[2:]), re.MULTILINE)
+    lock = _lock(name).values()
+    for python in bundle.PYTHONS:
+        chosen = [one.name for one in lock if one.fits(python, "x86_64")]
+        assert len(chosen) == len(set(chosen)), python
+        assert {one.name for one in lock} - {"exceptiongroup", "tomli", "colorama"} <= set(chosen)
+
+
+def test_a_release_in_a_lock_file() -> None:
+    digest = "0" * 64
+    text = f"# x\na.b==1.0 ; python_full_version < '3.12' \\\n    --hash=sha256:{digest}\n"
+    (one,) = bundle.locked(text)
+    assert (one.name, one.version, one.hashes) == ("a.b", "1.0", (digest,))
+    assert [one.fits(python, "aarch64") for python in ("3.10", "3.12")] == [True, False]
+    assert one.lines(one.hashes) == text.removeprefix("# x\n")
+    for wrong in ("a==1\n", "a\n", "a>=1 --hash=sha256:" + digest, "a==1 --hash=sha256:0", "-e ."):
+        with pytest.raises(ValueError, match="not a release"):
+            bundle.locked(wrong)
+
+
+def test_a_bundle_has_the_wheels_of_the_lock_file_and_no_others(tmp_path: Path) -> None:
+    wheels = [f"{bundle.NAME.replace('-', '_')}-{provision.__version__}-py3-none-any.whl"]
+    wheels += ["a_b-1.0-py3-none-any.whl", "a_b-1.0-cp310-abi3-manylinux_2_28_x86_64.whl"]
+    for name in wheels:
+        (tmp_path / name).write_text(name)
+    entry = bundle.Locked("a-b", "1.0", "", ("0" * 64,))
+    lines = bundle._lock([entry], tmp_path)
+    assert lines.count("--hash=sha256:") == 3
+    assert "0" * 64 not in lines
+    with pytest.raises(SystemExit, match="no wheel of d 1"):
+        bundle._lock([entry, bundle.Locked("d", "1", "", ())], tmp_path)
+    (tmp_path / "c-1-py3-none-any.whl").touch()
+    with pytest.raises(SystemExit, match="wheels of no release"):
+        bundle._lock([entry], tmp_path)
+    assert not bundle._is_for("a-1-cp311-cp311-linux_x86_64.whl")
+
+
+def test_the_documents_name_this_version() -> None:
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"alluxio-provision-(\d+\.\d+\.\d+)-linux", readme))
+    assert named == {provision.__version__}
+    changes = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(provision.__version__)} - \d{{4}}-\d\d-\d\d$", changes, re.M)

@@ -278,3 +278,9 @@ def test_the_terminal_shows_no_control_characters(
     monkeypatch.setattr("sys.stdout", out)
     terminal.say("invoke status\x1b[2J")
     assert out.getvalue() == "alluxio-provision status\ufffd[2J\n"
+
+
+def test_a_file_on_a_host_names_a_task_alone() -> None:
+    """It is the same whoever applies it, so it names neither program."""
+    for path in (ROOT / "templates").iterdir():
+        assert not INVOKE.search(path.read_text(encoding="utf-8")), path.name

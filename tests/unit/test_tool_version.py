@@ -239,6 +239,14 @@ class TestCompared:
         assert bool(tool_version.newer({"a": says("0.2.0")})) is refused
 
 
+def test_what_0_1_0_left_is_read_and_1_0_0_bars_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {"a": says("0.1.0")}
+    assert (tool_version.newer(left), tool_version.unknown(left)) == ([], [])
+    monkeypatch.setattr(tool_version, "__version__", "0.1.0")
+    (line,) = tool_version.newer({"a": says("1.0.0")})
+    assert line.remedy == "install version 1.0.0 or later on this machine, then run again"
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[LocalFleet]:
     fleet = LocalFleet(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,18 +53,52 @@ def explain(run: Run, id: str) -> int:
 @command(
     inventory=False,
     writes=True,
-    help={"path": "The file to write; an existing one is never overwritten."},
+    help={
+        "path": "The file to write; an existing one is never overwritten.",
+        "etcd": "Hosts of etcd: names, addresses and ranges, with commas between.",
+        "workers": "Hosts of Alluxio workers, as for --etcd: 'worker[01-20].example.com,edge1'.",
+        "user": "The login on the hosts. For this and the three below, what is not given comes "
+        "from ~/.ssh/config.",
+        "port": "The port of sshd on the hosts.",
+        "key": "The private key file.",
+        "jump": "The jump host, as in ssh -J.",
+    },
 )
-def init_inventory(run: Run, path: str = DEFAULT_INVENTORY) -> int:
-    """Write a commented example inventory to start from."""
-    from provision import terminal
-    from provision.inventory import write_example
+def init_inventory(
+    run: Run,
+    path: str = DEFAULT_INVENTORY,
+    etcd: str = "",
+    workers: str = "",
+    user: str = "",
+    port: str = "",
+    key: str = "",
+    jump: str = "",
+) -> int:
+    """Write an inventory to start from: of the hosts that are named, or a commented example.
 
-    write_example(Path(path))
-    if run.json:
-        terminal.emit_json({"schema": "alluxio-provision/init-inventory/1", "path": path})
+    With --etcd alone it has no workers; with --workers alone it is for an etcd that is there.
+    """
+    from provision import terminal
+    from provision.cli import console
+    from provision.inventory.example import write_example, write_new
+    from provision.inventory.starter import Answers, starter
+
+    answers = Answers(etcd, workers, user, port, key, jump)
+    document: dict[str, object] = {"schema": "alluxio-provision/init-inventory/1", "path": path}
+    if answers == Answers():
+        write_example(Path(path))
+        todo, counts = "edit it", ""
     else:
-        terminal.say(f"wrote {path}: edit it, then invoke show-inventory --inventory {path}")
+        made = starter(answers)
+        write_new(Path(path), made.text)
+        console.problems(made.warnings)
+        document |= {"members": made.members, "workers": made.workers}
+        todo, counts = "edit what says EDIT", f" {made.members} members, {made.workers} workers;"
+    if run.json:
+        terminal.emit_json(document)
+    else:
+        then = f"invoke show-inventory --inventory {shlex.quote(path)}"
+        terminal.say(f"wrote {path}:{counts} {todo}, then {then}")
     return 0
 
 
@@ -109,7 +144,7 @@ def import_ansible(
         workers = f", {made.workers} workers of {made.groups[1]}" if made.groups[1] else ""
         terminal.say(
             f"wrote {to}: {made.members} members of {made.groups[0]}{workers}; edit what says "
-            f"EDIT, then invoke show-inventory --inventory {to}"
+            f"EDIT, then invoke show-inventory --inventory {shlex.quote(to)}"
         )
     return 0
 
