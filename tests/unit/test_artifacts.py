@@ -206,7 +206,7 @@ class TestUrl:
         self, line: bytes, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A server that sends them for ever, or byte by byte."""
-        # 60,000 bytes, one by one, take longer than 0.001 s. After them comes a body without an end.
+        # 60,000 bytes, one by one, take longer than 0.001 s. An endless body follows.
         limits = (60.0, 1 << 14) if fast else (0.001, 1 << 40)
         monkeypatch.setattr(bounds, "DOWNLOAD_HEADER_SECONDS", limits[0])
         monkeypatch.setattr(bounds, "DOWNLOAD_HEADER", limits[1])
