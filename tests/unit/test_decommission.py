@@ -219,7 +219,7 @@ class TestLease:
         assert titles(plan) == ["stop w1 permanently", "take w1 out of etcd"]
         assert plan.steps[0].hosts == ()
         assert [n.id for n in plan.notes] == ["command-not-applicable"]
-        assert plan.guards == ()
+        assert plan.guards == (W1.machine,)
         assert lease.plan().notes == ()
 
     def test_a_lease_that_etcd_did_not_answer_for_is_waited_for(self, lease: Lease) -> None:

@@ -92,7 +92,8 @@ def plan(
     notes = _elsewhere(alluxio, worker, seen, f)
     if revoke_lease and not stuck:
         notes = (*notes, _nothing_to_revoke(worker))
-    guards = (worker.machine,) if stuck else ()
+    # Also when it is stopped already, by a run that was killed: another run could start it.
+    guards = (worker.machine,) if steps else ()
     return Removal(Plan(COMMAND, inventory.cluster, tuple(steps), notes, guards), files)
 
 
