@@ -262,7 +262,9 @@ def script(probe: Probe, *, changes: bool = False) -> str:
     if look.commands:
         lines.append(safely.FUNCTIONS)
     for label, command in look.commands.items():
-        lines.append(f"echo command {q(label)}; ( {command} ) 2>&1 </dev/null | said {q(label)}")
+        # Without the script's own arguments: a command may use "$@".
+        asked = f"( set --; {command} ) 2>&1 </dev/null"
+        lines.append(f"echo command {q(label)}; {asked} | said {q(label)}")
     lines.append(f"echo {END}")
     return "\n".join(lines)
 

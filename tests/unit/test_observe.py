@@ -116,7 +116,12 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
             disks=[f"{tmp_path}/not/there/yet"],
             reach=[("127.0.0.1", port), ("127.0.0.1", 1)],
             resolve=["localhost", "no-such-host.invalid"],
-            commands={"say": "echo out; echo err >&2; cat", "fail": "exit 3", "end": "printf x"},
+            commands={
+                "say": "echo out; echo err >&2; cat",
+                "fail": "exit 3",
+                "end": "printf x",
+                "arguments": 'echo $# "$@"',
+            },
         )
         before = time.time()
         done = hosts.run(whole(script(probe)).encode(), tmp_path, sh=shell)
@@ -146,7 +151,7 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
     assert seen.unreachable == {}
     assert seen.resolved["localhost"] in ("127.0.0.1", "::1")
     assert seen.resolved["no-such-host.invalid"] == ""
-    assert seen.commands == {"say": "out\nerr\n", "fail": "", "end": "x\n"}
+    assert seen.commands == {"say": "out\nerr\n", "fail": "", "end": "x\n", "arguments": "0\n"}
 
 
 def test_the_script_is_a_shell_script_and_changes_nothing(tmp_path: Path) -> None:
