@@ -170,7 +170,7 @@ def _unpacked(alluxio: AlluxioCluster, facts: HostFacts) -> list[str]:
     JDK in the inventory, a folder of that name with nothing of this tool is not this tool's."""
     folders, jdks = _worker_releases(alluxio), alluxio.java.install_dir
     said = facts.commands.get(_label(jdks), "").splitlines()
-    if alluxio.java.source is None and not any(line.startswith(f"{jdks}/") for line in said):
+    if alluxio.java.source is None and "release" not in said:
         folders.remove(jdks)
     return folders
 

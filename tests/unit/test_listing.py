@@ -91,6 +91,7 @@ def test_a_name_is_not_taken_for_the_data_from_before(
     (data / f"member.before-restore-x\n{OLD}").mkdir()
     cluster = builders.etcd(member)
     probe = undo_restore._probe(cluster, member)
+    hosts.given(data)  # the folder's owner looks into it
     seen = look(tmp_path, **probe.commands)
     assert OLD not in undo_restore._folders(seen)
     assert "member" in undo_restore._folders(seen)
