@@ -24,7 +24,7 @@ from provision.inventory import journal_folder
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, Machine
 from provision.plans.alluxio import masters
 from provision.ssh.session import Fleet, Unreachable
-from tests.unit import builders
+from tests.unit import builders, hosts
 from tests.unit.hosts import LocalFleet, LocalSession
 from tests.unit.test_journal import GROUP, conf
 from tests.unit.test_masters import plan, running
@@ -99,6 +99,7 @@ def _group(alluxio: AlluxioCluster, addresses: list[str]) -> None:
     folder = Path(journal_folder.folder(alluxio, alluxio.masters[0]), "raft", GROUP, "current")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "raft-meta.conf").write_bytes(conf(*addresses))
+    hosts.given(Path(alluxio.state_dir))  # as on a host, the folder is not root's
 
 
 def test_only_the_primary_answers(found: tuple[AlluxioCluster, list[Double], Fleet]) -> None:

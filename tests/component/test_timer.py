@@ -54,7 +54,9 @@ class Bed:
             source=Source(path=Path("etcd.tar.gz"), sha256="0" * 64),
             install_dir=str(self.base / "opt"),
             config_dir=str(config),
-            backup=EtcdBackup.model_validate(given),
+            backup=EtcdBackup.model_validate({**given, "dir": "/data"}).model_copy(
+                update={"dir": given["dir"]}
+            ),
             auth=self.auth,
         )
 

@@ -22,7 +22,7 @@ from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Arti
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
-from provision.host import disks, fitness, gather, preflight, unit_changes
+from provision.host import disks, fitness, gather, preflight, safely, unit_changes
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -258,7 +258,8 @@ def _outside(
 
     def look(session: Session) -> Journal:
         command = journal.probe_commands(alluxio, by_machine[session.machine])[journal.LABEL]
-        return journal.read(session.run(command, "journal", timeout=20).stdout)
+        script = f"{safely.FUNCTIONS}\n{command}"
+        return journal.read(session.run(script, "journal", timeout=20).stdout)
 
     found = fleet.map(look, list(by_machine))
 
