@@ -13,7 +13,7 @@ from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Arti
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.host import gather
+from provision.host import gather, safely
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, Machine
@@ -82,7 +82,7 @@ class World:
                 assert timeout > 0
                 master = next(m for m in MASTERS if m.machine == self.machine)
                 commands = journal.probe_commands(world.alluxio, master)
-                assert command == commands[journal.LABEL]
+                assert command == f"{safely.FUNCTIONS}\n{commands[journal.LABEL]}"
                 world.asked.append(("journal", master.name))
                 inside = master.name not in world.outside
                 return type("R", (), {"stdout": "in" if inside else "out"})
