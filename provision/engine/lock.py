@@ -129,11 +129,7 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
             handle.close(RELEASE)
             what = f"the last use of the run lock is unknown: {printable(used, 200)}"
             remedy = f"if no other run is at work: remove {STATE_DIR}/run.lock and {LAST_USE}"
-            raise PreflightFailed(
-                f"{host}: no lock",
-                [Problem(host, what, remedy, id="lock-unavailable")],
-                id="lock-unavailable",
-            ) from error
+            raise _no_lock(host, what, remedy) from error
         if ago is None or ago > looking:
             return handle
         handle.close(RELEASE)
@@ -151,15 +147,16 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
         said = f": {printable(handle.greeting, 200)}" if handle.greeting else ""
         what = f"the run lock cannot be taken{said}"
         remedy = f"check that the host has flock, and that root can write {STATE_DIR}"
-        raise PreflightFailed(
-            f"{host}: no lock",
-            [Problem(host, what, remedy, id="lock-unavailable")],
-            id="lock-unavailable",
-        )
+        raise _no_lock(host, what, remedy)
     who = printable(handle.greeting.removeprefix("taken ").strip(), 300)
     who = who or "a run that began just now"
     problem = Problem(host, f"locked by {who}", "wait until it ends, then run again", id="locked")
     raise Locked(f"another run holds the lock of {host}: {who}", [problem], id="locked")
+
+
+def _no_lock(host: str, what: str, remedy: str) -> PreflightFailed:
+    problem = Problem(host, what, remedy, id="lock-unavailable")
+    return PreflightFailed(f"{host}: no lock", [problem], id="lock-unavailable")
 
 
 def _ago(used: str) -> float | None:
