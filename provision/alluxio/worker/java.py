@@ -59,8 +59,8 @@ def files(java_home: str | None) -> tuple[Resource, ...]:
 def probe_commands(java_home: str | None, user: str) -> Mapping[str, str]:
     """Shell commands that find the host's own Java and ask its version.
 
-    Somebody may have replaced that Java, so root does not run it. It runs as ``user``, who runs it
-    in any case; before this user exists, it runs as nobody.
+    Somebody may have replaced that Java, so root does not run it. ``user`` runs it: the service of
+    this user runs it, too. Before this user exists, nobody runs it (the user of that name).
     """
     if java_home is not None:
         binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))

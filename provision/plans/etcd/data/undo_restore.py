@@ -139,8 +139,10 @@ def kept(member: EtcdMember, observed: UndoState) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a folder with data holds. ``stamp``: the id of the restore that made it, if one did;
-    ``head``: the head of its log; ``noted``: that of the data that this restore has put aside."""
+    """What a folder with data holds.
+
+    ``stamp``: the id of the restore that made the data, if one did. ``head``: the head of the
+    data's log. ``noted``: the head of the log of the data that this restore has put aside."""
 
     stamp: str = ""
     head: str = ""
