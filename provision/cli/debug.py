@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import platform
 import re
 import shutil
@@ -235,7 +236,8 @@ def _versions() -> dict[str, Any]:
         "python": sys.version,
         "dependencies": found,
         "system": system,
-        "platform": platform.platform(),
+        # Not platform.platform(): it starts uname, with the secrets of this environment.
+        "platform": " ".join((os.uname().sysname, os.uname().release, os.uname().machine)),
         "openssh": said.strip() or None,
     }
 

@@ -289,6 +289,13 @@ class _Check(paramiko.MissingHostKeyPolicy):
         require_known(self._hop, self._known, key)
 
 
+_NO_SSH = "takes connections, but does not answer as SSH"
+_NO_SSH_REMEDY = (
+    "check that this is sshd's port; an overloaded host, MaxStartups of its sshd, or a firewall "
+    "has the same effect"
+)
+
+
 def _no_version(error: Exception, heard: list[str], sock: Any) -> Exception:
     """The error that no SSH server has said its version: in the words of sshd or ProxyCommand."""
     if (away := turned_away(heard)) is not None:
@@ -296,6 +303,10 @@ def _no_version(error: Exception, heard: list[str], sock: Any) -> Exception:
     if isinstance(sock, Proxied) and (said := sock.said()):
         remedy = "try the command by hand"
         return Passing(f"ProxyCommand: {said}", remedy, id="host-unreachable")
+    # A server that closes before our version has come resets the connection, and one that has read
+    # it ends it. When Paramiko meets a reset while it sends, it says EOF. The cause is the same.
+    if isinstance(error, EOFError | ConnectionResetError | BrokenPipeError):
+        return Passing(_NO_SSH, _NO_SSH_REMEDY, id="host-unreachable")
     return error
 
 
@@ -403,12 +414,7 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
         return "login refused", remedy, "ssh-login-refused"
     # Both errors are possible: two timers of Paramiko race.
     if "protocol banner" in text or text == "No existing session":
-        return (
-            "takes connections, but does not answer as SSH",
-            "check that this is sshd's port; an overloaded host, or MaxStartups of its sshd, "
-            "has the same effect",
-            "host-unreachable",
-        )
+        return _NO_SSH, _NO_SSH_REMEDY, "host-unreachable"
     if isinstance(error, socket.gaierror):
         return (
             "the name does not resolve",

@@ -44,6 +44,12 @@ def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def reset_later(sock: socket.socket) -> None:
+    """The client has said its version and waits for ours."""
+    sock.recv(256)
+    reset(sock)
+
+
 def full(sock: socket.socket) -> None:
     sock.sendall(b"Exceeded MaxStartups\r\n")
 
@@ -60,7 +66,7 @@ def half_a_version(sock: socket.socket) -> None:
     sock.sendall(b"SSH-2.0-Open")
 
 
-WAYS = [reset, full, not_now, hang_up, half_a_version]
+WAYS = [reset, reset_later, full, not_now, hang_up, half_a_version]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -80,7 +86,8 @@ def test_what_may_pass_is_tried_again(sshd: Sshd, behaviour: Behaviour, way: obj
 @pytest.mark.parametrize(
     ("way", "said"),
     [
-        (reset, "the connection"),
+        (reset, "takes connections, but does not answer as SSH"),
+        (reset_later, "takes connections, but does not answer as SSH"),
         (full, "takes no more connections at the moment (MaxStartups of its sshd)"),
         (not_now, "refuses connections from this machine for now"),
         (hang_up, "takes connections, but does not answer as SSH"),

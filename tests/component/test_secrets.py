@@ -27,11 +27,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from provision.ssh.remote import Marks
 from tests.unit.hosts import below
 
 #: What is searched for; each secret has more characters around it that shells and JSON would quote.
 MARKS = tuple(f"Zk7quiet{name}Secret" for name in ("root", "worker", "sudo", "phrase", "s3", "no"))
 ROOT, WORKERS, SUDO, PHRASE, STORE, UNUSED = (f"{mark}$'\"&é" for mark in MARKS)
+#: The hosts' folders. Nothing is ever made there: every change fails.
+NOWHERE = "/srv/alxp-quiet"
 ADDRESSES = ("127.0.4.1", "127.0.4.2")
 VARIABLES = {"T_WORKERS": WORKERS, "T_SUDO": SUDO, "T_PHRASE": PHRASE, "T_UNUSED": UNUSED}
 INVENTORY = """\
@@ -129,11 +132,14 @@ class Host(paramiko.ServerInterface):
                 channel.sendall(re.sub(rb"(?m)^(?=fact uid=)", more, out))
                 channel.sendall_stderr(done.stderr)
                 channel.send_exit_status(done.returncode)
-            elif b"tarball" in command.encode():
-                channel.send_exit_status(0)
-            else:
+                return
+            token = re.search(r"--([0-9a-f]{16})-login--", command)
+            marks = Marks(token[1] if token else "")
+            channel.sendall(marks.login + marks.begin + marks.end)
+            channel.sendall_stderr(marks.login + marks.begin)
+            if "tarball" not in command:
                 channel.sendall_stderr(b"sh: this host has no space left\n")
-                channel.send_exit_status(1)
+            channel.send_exit_status("tarball" not in command)
 
     def _lock(self, channel: paramiko.Channel, command: str) -> None:
         process = subprocess.Popen(
@@ -172,7 +178,7 @@ class World:
             (folder / name).chmod(0o600)
         self._tarballs()
         self.inventory = folder / "inventory.yml"
-        self.inventory.write_text(INVENTORY.format(port=port, root=folder / "host"))
+        self.inventory.write_text(INVENTORY.format(port=port, root=NOWHERE))
         self.seen: set[str] = set()
 
     def _tarballs(self) -> None:
