@@ -1068,12 +1068,16 @@ REMEDIES: dict[str, Row | NoRow] = {
     "other-clusters-live": Row(
         _component("clusters", "authentication_locks_nobody_out_unasked"),
         named=(
+            "deploy-etcd",
             "enable-auth --lock-out",
             "list-clusters",
             "recover-etcd",
+            "remove-member --lock-out",
+            "replace-member",
             "restore-etcd",
         ),
-        why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
+        why="the plan of enable-auth --lock-out is made and applied there to a real etcd; those "
+        "of the members: tests/unit/test_cut_off.py",
     ),
     "other-clusters-unknown": Row(
         _lab("destroy", "an_etcd_that_cannot_be_asked_is_destroyed_by_name_only"),
@@ -1083,7 +1087,14 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the cluster is gone from its hosts",
-        named=("list-clusters", "recover-etcd", "restore-etcd"),
+        named=(
+            "deploy-etcd",
+            "list-clusters",
+            "recover-etcd",
+            "remove-member",
+            "replace-member",
+            "restore-etcd",
+        ),
         why="the options of a restore and a recovery: tests/unit/test_other_clusters.py",
     ),
     "page-store-away": Row(

@@ -53,12 +53,12 @@ MANY = 100
 #: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.
 CHUNK = 1 << 18
 MAX_GREETING = 4096
-#: Seconds until a command on a host has connected to the host's loopback.
+#: Seconds until a command on a host has connected.
 RELAY_TIMEOUT = 10.0
 #: bash has no way to close one direction only: when one of the two ends, so does the other.
 _RELAY = """\
 exec bash -c '
-exec 4<&0 3<>/dev/tcp/127.0.0.1/{port} || exit 1
+exec 4<&0 3<>/dev/tcp/{address}/{port} || exit 1
 echo connected
 cat <&3 &
 cat <&4 >&3 &
@@ -636,12 +636,12 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def relay(session: Session, port: int) -> Iterator[int]:
-    """As :func:`tunnel`, to ``port`` of the host's own loopback, where sshd does not forward.
+def relay(session: Session, port: int, address: str = "127.0.0.1") -> Iterator[int]:
+    """As :func:`tunnel`, where sshd does not forward. ``address`` is a name or an address.
 
     Every accepted connection is a command as root, which connects there with bash.
     """
-    script = _RELAY.format(port=port)
+    script = _RELAY.format(address=address, port=port)
 
     def start() -> Stream:
         held = session.hold(script, "connect on the host", timeout=RELAY_TIMEOUT)
@@ -666,6 +666,8 @@ def _forward(connect: Callable[[], Stream]) -> Iterator[int]:
                 sink.sendall(data)
         for end in (sink, source):
             with contextlib.suppress(OSError, EOFError):
+                if isinstance(end, socket.socket):
+                    end.shutdown(socket.SHUT_RDWR)  # closing alone does not wake a recv()
                 end.close()
 
     def accept() -> None:

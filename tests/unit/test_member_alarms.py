@@ -20,6 +20,8 @@ from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.test_deploy_plan import World
 
+pytestmark = pytest.mark.usefixtures("no_other_clusters")
+
 Names = tuple[str, ...]
 
 

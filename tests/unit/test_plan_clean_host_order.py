@@ -331,6 +331,7 @@ class TestByAShell:
         for name in ("state", "pages"):
             (tmp_path / name).mkdir()
         (tmp_path / "pages/photos").mkdir()
+        hosts.made(tmp_path, tmp_path / "state", tmp_path / "pages")
         folders = (f"{tmp_path}/state", f"{tmp_path}/pages")
         found = replace(known, own=(), releases=(), data=(), logs="", shared=folders)
         seen = hosts.facts(paths=dict.fromkeys(folders, DIR))

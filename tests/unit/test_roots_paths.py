@@ -61,7 +61,7 @@ from provision.plans.etcd.data import (
 )
 from provision.plans.etcd.members import member_steps
 from provision.plans.etcd.state import other_clusters
-from provision.ssh import session
+from provision.ssh import answers, session
 from provision.ssh.session import Fleet, Result
 from tests.unit import builders, hosts
 from tests.unit.shell_reader import Command, commands
@@ -130,6 +130,7 @@ READ = frozenset(
         *("host/former_owner", "host/folders"),
         "plans/etcd/upgrade_etcd",
         "plans/etcd/state/other_clusters",
+        "ssh/answers",
     }
 )
 NONE_OF_ITS_OWN = frozenset(
@@ -461,7 +462,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         yield "a unit", text
     yield "check of v2 data", before_3_6.script(c, member, "3.6.16")
     yield "removal of a scratch member", scratch._removal(SCRATCH)
-    yield "relay", session._RELAY.format(port=20000)
+    yield "relay", session._RELAY.format(address="127.0.0.1", port=20000)
     yield "scratch member", scratch._script(c, SCRATCH, 20000)
     by = audit.author("x", "c")
     yield "audit", batch([Change("x", "x")], audit.lines(by, "n", ["x"]))
@@ -478,6 +479,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         "upload": lambda f: restore_etcd._send(Etcd(c, f), with_file, [member]),
         "lost CA": lambda f: replace_lost_ca._pair(c, f, b""),
         "scratch": lambda f: scratch._upload(Etcd(c, f), member, Path(__file__), "a" * 64, SCRATCH),
+        "port": lambda f: answers._require_listener(f.recorder, "h", 1, 2),  # type: ignore[arg-type]
         "lock": lambda f: lock._take(f.recorder, "me", 0.0),  # type: ignore[arg-type]
         "snapshots": lambda f: before_3_7._newest(Etcd(c, f), member),
         "fetch": lambda f: fetch_backups._bring(c, f, looked, saved, folder),

@@ -17,7 +17,7 @@ from provision.cli.tasks import common
         "no_workers": common.NO_WORKERS,
         "remove": "Members to remove that the inventory does not declare, comma-separated.",
         "downgrade": "Go back to the inventory's patch release on members that run a newer one.",
-        "lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas.",
+        "lock_out": common.LOCK_OUT,
         "take_over": common.TAKE_OVER,
     },
 )
@@ -115,7 +115,7 @@ def move_leader(run: Run, to: str = "") -> int:
 @command(
     changes=True,
     guarded=True,
-    help={"lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas."},
+    help={"lock_out": common.LOCK_OUT},
 )
 def enable_auth(run: Run, lock_out: str = "") -> int:
     """Turn etcd's authentication on: etcd.auth and alluxio.etcd say who may log in.
@@ -136,7 +136,7 @@ def enable_auth(run: Run, lock_out: str = "") -> int:
 @command(
     changes=True,
     guarded=True,
-    help={"lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas."},
+    help={"lock_out": common.LOCK_OUT},
 )
 def disable_auth(run: Run, lock_out: str = "") -> int:
     """Turn etcd's authentication off (etcd.auth.enabled: false); users and roles stay."""

@@ -9,9 +9,7 @@ of the two changes these files, the other has a restart pending (see docs/member
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +36,8 @@ from provision.inventory.resolved import (
 )
 from provision.plans.alluxio import start_workers, worker_preflight
 from provision.plans.alluxio.start_workers import POLL_SECONDS, WorkersState
-from provision.ssh.session import Fleet, Session, Stream
+from provision.ssh import answers
+from provision.ssh.session import Fleet, Session
 
 #: Seconds for a connection to a master, and for its web server to begin its answer.
 CONNECT_SECONDS = 2.0
@@ -184,12 +183,10 @@ def listens(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> boo
     A standby has these ports open, too (classes ``RpcServerStandbyGrpcService``,
     ``RejectingServer``).
     """
-    for port in ports.numbers(ports.master_listeners(alluxio, master)):
-        try:
-            _connect(fleet, master, port).close()
-        except (OSError, ProvisionError):
-            return False
-    return True
+    return all(
+        answers.answers(fleet, master.machine, master.hostname, port, CONNECT_SECONDS)
+        for port in ports.numbers(ports.master_listeners(alluxio, master))
+    )
 
 
 def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
@@ -202,7 +199,9 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
     """
     web = next(one for one in ports.master_listeners(alluxio, master) if one.http_path)
     try:
-        with contextlib.closing(_connect(fleet, master, web.port)) as stream:
+        with answers.stream(
+            fleet, master.machine, master.hostname, web.port, CONNECT_SECONDS
+        ) as stream:
             stream.settimeout(HTTP_SECONDS)
             host = bracketed(master.hostname)
             # 1.0: the answer ends with the connection, and is not cut into chunks.
@@ -212,6 +211,8 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
             # Read to the end: the master logs an error for a connection that is closed earlier.
             while len(answer) < MAX_ANSWER and not deadline.passed and (more := stream.recv(65536)):
                 answer += more
+    except answers.Unasked:
+        raise
     except (OSError, ProvisionError):
         return False
     return re.match(rb"HTTP/1\.[01] 200\b", answer) is not None
@@ -287,15 +288,6 @@ def _unanswering(
         ],
         id="master-not-answering",
     )
-
-
-def _connect(fleet: Fleet, master: AlluxioMaster, port: int) -> Stream:
-    """A stream to a port of the master, from here or else from its own host."""
-    try:
-        return socket.create_connection((master.hostname, port), CONNECT_SECONDS)
-    except OSError:
-        session = fleet.session(master.machine)
-        return session.open_tcp(master.hostname, port, timeout=CONNECT_SECONDS)
 
 
 def _silent(
