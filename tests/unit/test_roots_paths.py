@@ -101,6 +101,8 @@ FUNCTIONS = frozenset(
         ),
     }
 )
+#: The functions of this module that scripts call.
+OF_SAFELY = frozenset(re.findall(r"^(\w+)\(\)", safely.FUNCTIONS, re.MULTILINE))
 MARK = RecoveryMarker("restore", "20260101T000000Z", "a" * 64)
 UNDONE = undo_restore.UndoState(
     {}, RecoveryMarker("undo", "20260101T000000Z", "a" * 64), "20260102T000000Z", False
@@ -196,6 +198,19 @@ def _faults(command: Command, owned: Sequence[str]) -> Iterator[str]:
                 yield f"root: {name} {word}"
         elif walked is not None and (name not in IN_FOLDER or "/" in walked):
             yield f"root: {name} {word} in {command.walked}"
+
+
+def without_functions(script: str) -> list[str]:
+    """The shell functions of :mod:`provision.host.safely` that ``script`` calls and does not have.
+    A shell that the script starts has none of them."""
+    found: list[str] = []
+    for command in commands(script, tuple(OF_SAFELY)):
+        words = command.words
+        if words and words[0] in OF_SAFELY - command.functions:
+            found.append(words[0])
+        if "-c" in words and any(w.rpartition("/")[2] in ("sh", "bash") for w in words):
+            found += without_functions(words[words.index("-c") + 1])
+    return found
 
 
 def _in_walked(word: str, command: Command, owned: Sequence[str]) -> str | None:
@@ -514,6 +529,31 @@ def test_root_opens_nothing_below_a_folder_that_another_service_user_owns(tmp_pa
     found = {f"{name}: {fault}" for name, text in every for fault in faults(text, OTHERS)}
     assert sorted(found) == []
     assert any(f"{APP}{DATA.removeprefix('/srv')}" in text for _, text in every)
+
+
+def test_every_script_has_the_functions_that_it_calls(tmp_path: Path) -> None:
+    every = dict.fromkeys(scripts(tmp_path))
+    assert {(name, call) for name, text in every for call in without_functions(text)} == set()
+    # The example calls them: scripts that call none prove nothing.
+    called = {c.words[0] for _, text in every for c in commands(text, tuple(OF_SAFELY)) if c.words}
+    assert {"walk", "folder", "gone", "empty", "as", "owner"} <= called & OF_SAFELY
+
+
+@pytest.mark.parametrize(
+    ("script", "missing"),
+    [
+        ("walk /x", ["walk"]),
+        (f"walk /x\n{safely.FUNCTIONS}", ["walk"]),
+        (f"{safely.FUNCTIONS}\nwalk /x; a=$(owner 5 ls)", []),
+        (f"{safely.FUNCTIONS}\nas etcd sh -c 'gone /x'", ["gone"]),
+        (f"({safely.FUNCTIONS}\n)\ngone /x", ["gone"]),
+        ("x=$(as etcd ls) || { echo no; }", ["as"]),
+        ("case $x in a) gone /x;; esac", ["gone"]),
+        ("echo walk", []),
+    ],
+)
+def test_which_functions_a_script_lacks(script: str, missing: list[str]) -> None:
+    assert without_functions(script) == missing
 
 
 def test_every_module_that_sends_a_script_is_read() -> None:
