@@ -18,7 +18,7 @@ from provision.cli.chain import Executor
 from provision.cli.command import perform
 from provision.cli.commands import namespace
 from provision.cli.tasks import files
-from provision.cli.usage import answered, check_core
+from provision.cli.usage import answered, check_core, prepare
 from provision.program_in_use import rendered
 
 NAME = "alluxio-provision"
@@ -61,6 +61,7 @@ class _Program(Program):
 
     def parse_tasks(self) -> None:
         with self._answered():
+            prepare(self, namespace)
             super().parse_tasks()
 
     def parse_cleanup(self) -> None:
