@@ -30,9 +30,9 @@ from provision.text import EXCERPT, printable
 
 #: The probable meaning of an option that is not there.
 _MEANT = dict.fromkeys(("--dry", "-R", "-d"), "a rehearsal is TASK --dry-run, or TASK -n")
-#: Options of the program that may stand behind a task, too. What else there may be is a mistake:
-#: Invoke would take it, and some would have no effect.
-_BEHIND = ("help", "dry")
+#: Options of the program that may stand behind a task, too, besides --help. What else there may be
+#: is a mistake: Invoke would take it, and some would have no effect.
+_BEHIND = ("dry",)
 _LISTS = ("flat", "nested", "json")
 
 # What Invoke's errors say is known by their texts only.
@@ -107,12 +107,16 @@ def prepare(program: Program, tasks: Collection) -> None:
     names = tasks.task_names
     core = program.core
     on_line = [name for name in dict.fromkeys(core.unparsed) if name in names]
-    words, notes = understood(core.unparsed, {name: tasks[name] for name in names}, names_of)
+    line = understood(core.unparsed, {name: tasks[name] for name in names}, names_of)
+    if line.help:  # Invoke's parser would first ask for the task's arguments
+        core[0].args["help"].value = line.help
+        core.unparsed.clear()
+        return
     contexts = [ParserContext(name=name, args=tasks[name].get_arguments()) for name in on_line]
     behind = ParserContext(args=[a for a in program.core_args() if a.name in _BEHIND])
-    Parser(contexts, behind).parse_argv(list(words))
-    core.unparsed[:] = words
-    for note in dict.fromkeys(notes):
+    Parser(contexts, behind).parse_argv(list(line.words))
+    core.unparsed[:] = line.words
+    for note in dict.fromkeys(line.notes):
         terminal.say(f"note: {note}", stderr=True)
 
 
@@ -192,6 +196,8 @@ def _unknown(word: str, context: ParserContext | None, tasks: Sequence[str]) -> 
 
 def no_task(word: str, tasks: Sequence[str]) -> UsageError:
     """The error for a word that stands where a task's name should."""
+    if word == "help":  # of alluxio-provision alone, whose first word it is
+        return UsageError("for help say invoke --help TASK", id="task-unknown")
     parts = (f"no task is called {_quoted(word)}", _did_you_mean(word, tasks))
     return UsageError("; ".join((*filter(None, parts), "see invoke --list")), id="task-unknown")
 

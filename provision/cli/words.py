@@ -22,13 +22,16 @@ from provision.text import EXCERPT, printable
 #: How much a word is like a task's name when it is taken for a mistyped one. The names of hosts are
 #: less like any task: worker1 is like start-workers by 0.6.
 _MISTYPED = 0.8
+_HELP = ("-h", "--help")
 
 
 class Line(NamedTuple):
-    """``words`` for Invoke's parser, and ``notes`` for the user."""
+    """``words`` for Invoke's parser, and ``notes`` for the user. ``help``: the task before --help,
+    if it stands on the line. Then nothing else of the line counts."""
 
     words: list[str]
     notes: list[str]
+    help: str = ""
 
 
 def understood(
@@ -45,6 +48,8 @@ def understood(
     end = words.index("--") if "--" in words else len(words)
     reader = _Reader(tasks, words, named)
     for word in words[:end]:
+        if word in _HELP and reader.task is not None and not reader.waiting:
+            return Line([], [], reader.name)
         reader.read(word)
     return Line([*reader.words, *words[end:]], reader.notes)
 

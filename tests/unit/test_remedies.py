@@ -85,7 +85,7 @@ def _parser() -> Parser:
 
 @pytest.mark.parametrize(("id", "line"), _lines())
 def test_a_line_of_a_page_is_one_that_the_program_takes(id: str, line: str) -> None:
-    words, notes = understood(line.split(), namespace.tasks, lambda _: frozenset())
+    words, notes, _ = understood(line.split(), namespace.tasks, lambda _: frozenset())
     (context,) = _parser().parse_argv(words)
     assert notes == []
     assert context.name == line.split()[0]

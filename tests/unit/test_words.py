@@ -109,6 +109,17 @@ def test_the_value_of_an_option_is_no_name() -> None:
     assert [given[k] for k in ("inventory", "format", "limit")] == ["a.yml", "json", "worker1"]
 
 
+def test_help_behind_a_task_is_all_that_counts() -> None:
+    """Also without the arguments that Invoke's parser would ask for."""
+    for words, task in {
+        "move-leader --help": "move-leader",
+        "remove-member a -h": "remove-member",
+        "status restart-workers worker1 -h nope --nope": "restart-workers",
+    }.items():
+        assert line(words) == Line([], [], task)
+    assert line("status --limit --help").help == ""  # it is the value
+
+
 def test_what_stands_behind_two_dashes_stays() -> None:
     assert line("status -- a b").words == ["status", "--", "a", "b"]
 
@@ -153,8 +164,7 @@ def test_the_inventory_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file.write_text(
         "etcd: {members: {'a[1-2]': {host: 'h[1-2]'}}}\nalluxio: {workers: {audit: {host: w}}}\n"
     )
-    words = ["status", "-i", str(file)]
-    assert usage.names_of(words) == {"a1", "a2", "audit"}
+    assert usage.names_of(["status", "-i", str(file)]) == {"a1", "a2", "audit"}
     assert names.read(file).hosts == ("h1", "h2", "w")
 
 
