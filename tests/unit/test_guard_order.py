@@ -247,7 +247,7 @@ class TestStart:
         look = Look((stopped(1), stopped(2), stopped(3)), NOTE, configured(1, 2, 3, port=9))  # type: ignore[arg-type]
         with pytest.raises(PreflightFailed) as refused:
             self.may(look)
-        assert "recover-etcd --from infra1" in refused.value.problems[-1].remedy
+        assert "recover-etcd infra1" in refused.value.problems[-1].remedy
 
     def test_a_host_that_is_away_says_nothing(self) -> None:
         facts = self.hosts("existing")

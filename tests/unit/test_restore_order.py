@@ -847,7 +847,7 @@ def test_after_the_forcing_who_has_joined_is_asked_of_the_chosen(asked: Asked) -
 
 
 def test_from_whom_nothing_can_be_recovered(asked: Asked) -> None:
-    with pytest.raises(UsageError, match="--from is one of the members"):
+    with pytest.raises(UsageError, match="NAME is one of the members"):
         asked.observe("infra9")
     odd = replace(CLUSTER, established=Established(1, odd=frozenset({"infra1"}), name="1"))
     with pytest.raises(PreflightFailed, match="the data of infra1 cannot be used") as refused:

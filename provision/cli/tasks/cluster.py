@@ -190,7 +190,7 @@ def list_clusters(run: Run) -> int:
     return int(missing is not None)
 
 
-@command(help={"limit": common.LIMIT, "batch": common.BATCH})
+@command(help={"limit": common.LIMIT, "batch": common.BATCH}, word="limit")
 def status(run: Run, limit: str = "", batch: str = "") -> int:
     """Show what systemd reports about each member and worker, and its disk.
 
@@ -218,17 +218,18 @@ def status(run: Run, limit: str = "", batch: str = "") -> int:
 
 @command(
     help={
-        "host": "A member, a worker or a host of the inventory.",
+        "name": "A member, a worker or a host of the inventory.",
         "lines": "How many of the last lines.",
-    }
+    },
+    old={"host": "name"},
 )
-def logs(run: Run, host: str = "", lines: int = 50) -> int:
+def logs(run: Run, name: str, lines: int = 50) -> int:
     """Show the last log lines of a host's etcd member and Alluxio worker."""
     from provision import terminal
     from provision.check_nodes import status
     from provision.cli import console
 
-    machine = _machine(run.inventory, host)
+    machine = _machine(run.inventory, name)
     text = status.journal(run.fleet, machine, lines)
     means = status.meaning(run.inventory, machine, text)
     if run.json:
@@ -242,17 +243,19 @@ def logs(run: Run, host: str = "", lines: int = 50) -> int:
 
 @command(
     help={
-        "host": "A member, a worker or a host: its own log instead of this machine's.",
+        "name": "A member, a worker or a host: its own log instead of this machine's.",
         "lines": "How many of the last entries.",
-    }
+    },
+    word="name",
+    old={"host": "name"},
 )
-def audit(run: Run, host: str = "", lines: int = 50) -> int:
+def audit(run: Run, name: str = "", lines: int = 50) -> int:
     """Show who changed what, when, and how it ended: from this machine's log, or one host's."""
     from provision import terminal
     from provision.engine import audit as log
 
-    if host:
-        machine = _machine(run.inventory, host)
+    if name:
+        machine = _machine(run.inventory, name)
         entries = log.read_host(run.fleet.session(machine), lines)
         place = f"{machine.host}:{log.HOST_LOG}"
     else:
@@ -364,5 +367,5 @@ def _machine(inventory: Inventory, name: str) -> Machine:
             machine: Machine = role.machine
             return machine
     known = ", ".join(role.name for role in roles[:10]) + (", ..." if len(roles) > 10 else "")
-    said = f"{name!r} is no member, worker or host of the inventory" if name else "say --host"
+    said = f"{name!r} is no member, worker or host of the inventory"
     raise UsageError(f"{said}: there are {known}", id="name-unknown")

@@ -212,16 +212,18 @@ def _undo_restore(run: Run, yes_undo: str, others: Sequence[str], unknown: str) 
 @command(
     changes=True,
     help={
-        "from": "The member whose data the cluster continues from.",
+        "name": "The member whose data the cluster continues from: best the one with the newest "
+        "revision.",
         "cluster_id": "Of two etcd clusters among the members, the id of the one to continue from.",
         "yes_recover": "The cluster's name: do not ask. For scripts.",
         "other_cluster": OTHER_CLUSTER,
         "other_clusters_unknown": UNKNOWN,
     },
+    old={"from": "name"},
 )
 def recover_etcd(
     run: Run,
-    from_: str = "",
+    name: str,
     cluster_id: str = "",
     yes_recover: str = "",
     other_cluster: str = "",
@@ -240,18 +242,13 @@ def recover_etcd(
     from provision.plans.etcd.members.member_plan import Options
     from provision.plans.etcd.state import observe, other_clusters
 
-    if not from_:
-        raise UsageError(
-            "from which member? --from NAME, best the one with the newest revision",
-            id="argument-missing",
-        )
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
     if cluster_id:
         inventory = guard.choose(inventory, etcd, cluster_id)
         etcd = etcd.with_cluster(inventory.etcd)
     common.require_workers_not_newer(run, inventory)
-    seen = recover_etcd.observe(etcd, from_)
+    seen = recover_etcd.observe(etcd, name)
     notes = other_clusters.of_data(
         inventory,
         etcd,
@@ -313,6 +310,7 @@ def recover_etcd(
         "delete": "Names of folders to delete, such as member.removed-..., on every host with one.",
         "limit": common.LIMIT,
     },
+    word="limit",
 )
 def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
     """Show the data that removals, restores and recoveries have kept aside, and its size.

@@ -63,6 +63,8 @@ def explain(run: Run, id: str) -> int:
         "key": "The private key file.",
         "jump": "The jump host, as in ssh -J.",
     },
+    word="path",
+    old={"path": "path"},
 )
 def init_inventory(
     run: Run,

@@ -25,6 +25,8 @@ _DELETE_DATA = "The member's name again: delete its old data instead of keeping 
         "no_workers": common.NO_WORKERS,
         "take_over": common.TAKE_OVER,
     },
+    word="name",
+    old={"name": "name"},
 )
 def add_member(run: Run, name: str = "", no_workers: bool = False, take_over: str = "") -> int:
     """Add members of the inventory to the running cluster: as learners, then as voters."""

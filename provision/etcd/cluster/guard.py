@@ -41,9 +41,7 @@ from provision.text import document
 
 _IDS, _STATUS = "wal", "snapshot status"
 _ADVERTISED = re.compile(r'^initial-advertise-peer-urls: "https?://([^"]+)"$', re.MULTILINE)
-RECOVER = (
-    "find out which data is right; then invoke recover-etcd --from {}, or invoke restore-etcd FILE"
-)
+RECOVER = "find out which data is right; then invoke recover-etcd {}, or invoke restore-etcd FILE"
 MOUNT = (
     "mount the data disks, or invoke restore-etcd FILE; if the data is lost and you want an "
     "empty etcd: delete {} and {} on every member's host"
@@ -249,8 +247,7 @@ def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
     if newest is not None and (newest.revision or 0) > (verdict.group.revision or 0):
         other = next(g for g in verdict.groups if newest in g.members)
         remedy += (
-            f"; to keep the newer data: invoke recover-etcd --from {newest.name} --cluster-id "
-            f"{other.name}"
+            f"; to keep the newer data: invoke recover-etcd {newest.name} --cluster-id {other.name}"
         )
     else:
         remedy += "; to use a backup: invoke restore-etcd FILE"
@@ -282,7 +279,7 @@ def _does_not_serve(cluster: EtcdCluster, wanted: str, formed: Sequence[Group]) 
     group = named(wanted, formed)
     newest = max(group.members, key=lambda m: m.revision or 0).name
     what = f"cluster {wanted} does not serve, and another one does"
-    remedy = f"invoke recover-etcd --from {newest} --cluster-id {wanted}"
+    remedy = f"invoke recover-etcd {newest} --cluster-id {wanted}"
     return PreflightFailed(
         what,
         [*groups.shown(formed), Problem(cluster.name, what, remedy, id="quorum-lost")],

@@ -154,7 +154,7 @@ def remedy(found: Comparison) -> str:
         )
     return (
         "no majority agrees: compare their data by hand, then invoke restore-etcd FILE, or invoke "
-        "recover-etcd --from the member that is right"
+        "recover-etcd NAME, with the member that is right"
     )
 
 

@@ -86,7 +86,7 @@ def promote(etcd: Etcd, member: EtcdMember) -> None:
                 else f"is at revision {revision} after {limit.waited:.0f} s"
             )
             where = f"{member.name} ({member.machine.host})"
-            remedy = f"to see why: invoke logs --host {member.name}"
+            remedy = f"to see why: invoke logs {member.name}"
             raise Unhealthy(
                 f"{member.name} has not caught up: it stays a learner",
                 [Problem(where, what, remedy, id="member-is-learner")],

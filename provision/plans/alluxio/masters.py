@@ -281,7 +281,7 @@ def _unanswering(
             Problem(
                 f"{m.name} ({m.machine.host})",
                 f"{what}; its last log lines:\n    {logs[m.machine]}",
-                f"invoke logs --host {m.name}",
+                f"invoke logs {m.name}",
                 id="master-not-answering",
             )
             for m in missing
@@ -306,9 +306,7 @@ def _without_primary(fleet: Fleet, alluxio: AlluxioCluster) -> Unhealthy:
     what = f"none of {count} masters answers as the primary; an election needs {quorum} of them"
     if silent:
         what += f", and {', '.join(m.name for m in silent)} do not listen"
-    problem = Problem(
-        "alluxio.masters", what, "invoke logs --host NAME says why", id="master-no-primary"
-    )
+    problem = Problem("alluxio.masters", what, "invoke logs NAME says why", id="master-no-primary")
     return Unhealthy("the masters have no primary", [problem], id="master-no-primary")
 
 

@@ -363,7 +363,7 @@ class _Listeners:
                             f"{w.name} ({w.machine.host})",
                             f"{'; '.join(seen[w.name].notes) or NOT_YET}; its last log lines:\n"
                             f"    {logs[w.machine]}",
-                            f"invoke logs --host {w.name}",
+                            f"invoke logs {w.name}",
                             id="worker-not-ready",
                         )
                         for w in self._waiting
@@ -487,7 +487,7 @@ def _why(alluxio: AlluxioCluster, etcd: Etcd, missing: Sequence[AlluxioWorker]) 
         or Problem(
             f"{w.name} ({w.machine.host})",
             f"is not registered; its log says:\n    {logs[w.machine]}",
-            f"invoke logs --host {w.name}",
+            f"invoke logs {w.name}",
             id="worker-not-live",
         )
         for w in missing

@@ -54,7 +54,7 @@ def snapshot_written(etcd: Etcd, member: EtcdMember) -> Gate:
             if deadline.passed:
                 where = f"{member.name} ({member.machine.host})"
                 what = f"its newest snapshot is of log entry {newest}, not of {wanted} or later"
-                remedy = f"to see why: invoke logs --host {member.name}"
+                remedy = f"to see why: invoke logs {member.name}"
                 raise Unhealthy(
                     f"{member.name} writes no snapshot, without which 3.7 may not start",
                     [Problem(where, what, remedy, id="upgrade-stopped")],

@@ -447,7 +447,7 @@ def _refuse_another_minor(cluster: EtcdCluster, observed: EtcdState) -> None:
         Problem(
             f"{m.name} ({m.machine.where})",
             f"runs etcd {release}, the inventory says {cluster.version}",
-            f"invoke upgrade-etcd --to {cluster.version}, or set etcd.version to what runs",
+            f"invoke upgrade-etcd {cluster.version}, or set etcd.version to what runs",
             id="etcd-version-differs",
         )
         for m, release in runs

@@ -303,7 +303,7 @@ def _imported(etcd: Etcd, observed: EtcdState, members: Sequence[EtcdMember]) ->
         steps += imported.own_step(cluster)
     if not steps and not told:
         what = "every imported certificate is already in place"
-        remedy = "invoke export-csrs --all --to DIR, have them signed, invoke import-certs DIR"
+        remedy = "invoke export-csrs DIR --all, have them signed, invoke import-certs DIR"
         told = (Problem(cluster.name, what, remedy, "warning", id="external-certificate-needed"),)
     return dataclasses.replace(plan_of(cluster, steps), notes=told)
 
