@@ -1,4 +1,4 @@
-"""The screen: lines, rich consoles, tables and JSON. The caller decides what is shown.
+"""The screen: lines, rich consoles and JSON. The caller decides what is shown.
 
 Every text leaves with the program in use in its commands (:mod:`provision.program_in_use`).
 """
@@ -9,7 +9,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from provision.program_in_use import WRITTEN, rendered, rendered_document
@@ -93,15 +93,3 @@ def quoted(words: str, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(shown(words), style=style)
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """A plain table on stdout."""
-    from rich import box
-    from rich.table import Table
-
-    heading = text(title) if title is not None else None
-    drawn = Table(*headings, box=box.SIMPLE_HEAD, title=heading, title_justify="left")
-    for row in rows:
-        drawn.add_row(*map(text, row))
-    console().print(drawn)

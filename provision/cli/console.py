@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from provision import terminal
-from provision.cli.alike import folded
+from provision.alike import folded
 from provision.errors import Problem, ProvisionError
 from provision.text import size
 
@@ -33,9 +33,9 @@ def error(failure: ProvisionError) -> None:
 
 
 def problems(found: Iterable[Problem], bullet: str = "") -> None:
-    """One line for each problem, errors before warnings, on stderr.
+    """One line for each cause, errors before warnings, on stderr.
 
-    Host keys that are not known are one line: one command adds them all.
+    Host keys that are not known are always one line: one command adds them all.
     """
     lines = folded(found, lambda p: p.id == "host-key-unknown")
     ordered = sorted(lines, key=lambda p: p.severity != "error")
