@@ -49,10 +49,10 @@ def cause(text: str, names: Collection[str] = ()) -> str:
     return _NUMBER.sub("#", text)
 
 
-def named(names: Sequence[str]) -> str:
-    """``w1, w2, w3, w4, w5 and 195 more``."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
+def named(names: Sequence[str], most: int = NAMED) -> str:
+    """``w1, w2, w3, w4, w5 and 195 more``: ``most`` of the names."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def _texts(problem: Problem) -> tuple[str, str]:

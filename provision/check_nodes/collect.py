@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from provision import progress
 from provision.alluxio.commands import alluxio_cli, nodes, readiness
 from provision.alluxio.commands import read as read_proof
 from provision.alluxio.commands.nodes import InfoNodes
@@ -26,7 +27,7 @@ from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
-from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plans.etcd.data import stored
 from provision.ssh.session import Fleet
 
@@ -223,8 +224,16 @@ def ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
     """Whether each worker's RPC port answers, by the worker's name."""
     assert inventory.alluxio is not None
     workers = inventory.alluxio.workers
-    with ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool:
-        answers = pool.map(lambda w: registrations.port_answers(fleet, w), workers)
+
+    def answers_one(w: AlluxioWorker) -> bool:
+        with progress.part_of(shown, w.name):
+            return registrations.port_answers(fleet, w)
+
+    with (
+        progress.waiting("the workers' ports", names=[w.name for w in workers]) as shown,
+        ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool,
+    ):
+        answers = pool.map(answers_one, workers)
         return {w.name: answer for w, answer in zip(workers, answers, strict=True)}
 
 

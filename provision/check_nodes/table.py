@@ -6,12 +6,13 @@ text, never as markup.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from provision import terminal
+from provision import progress, terminal
 from provision.alike import folded
 from provision.check_nodes import CheckReport, NodeVerdict, State, changes
 from provision.check_nodes.brief import ROWS, brief
@@ -66,14 +67,17 @@ def watch(reports: Iterable[CheckReport], *, wide: bool = False, every: bool = F
             out.print(_heading(report))
             out.print(drawn(report, wide=wide))
         return
-    last: CheckReport | None = None
+    reports = iter(reports)
+    last = next(reports, None)  # until it is there, the waits are shown
+    if last is None:
+        return
+    reports = itertools.chain([last], reports)
     try:
-        with Live(console=out, screen=True, auto_refresh=False) as live:
+        with progress.hidden(), Live(console=out, screen=True, auto_refresh=False) as live:
             for last in reports:
                 live.update(_screenful(last, wide=wide, every=every), refresh=True)
     finally:
-        if last is not None:
-            check(last, wide=wide, every=every)
+        check(last, wide=wide, every=every)
 
 
 def _plain_errors() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provision import bounds
+from provision import bounds, progress
 from provision.alluxio.membership import legacy_format
 from provision.errors import Problem, ProvisionError
 from provision.etcd.api import paging
@@ -320,7 +320,8 @@ def port_answers(fleet: Fleet, worker: AlluxioWorker, timeout: float = 2.0) -> b
     ``timeout`` is the limit in seconds for each of the two attempts.
     """
     try:
-        socket.create_connection((worker.hostname, worker.rpc_port), timeout).close()
+        with progress.calling(worker.name, f"port {worker.rpc_port}", timeout):
+            socket.create_connection((worker.hostname, worker.rpc_port), timeout).close()
         return True
     except OSError:
         pass

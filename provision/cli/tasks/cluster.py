@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,8 +103,8 @@ def check_nodes(
         looks = check_nodes.watch(inventory, etcd, interval, nodes_timeout=nodes_timeout)
         with terminal.until_interrupted(), contextlib.closing(looks):
             if not run.json:
-                table.watch(looks, wide=wide, every=all)
-            for look in check_nodes.changes(looks):
+                table.watch(_then_quiet(looks), wide=wide, every=all)
+            for look in check_nodes.changes(_then_quiet(looks)):
                 terminal.emit_json_line(look.document())
         return 0
     seen = check_nodes.run(
@@ -115,6 +117,17 @@ def check_nodes(
     if read:
         seen = check_nodes.with_read(seen, run.fleet, read, nodes_timeout)
     return _show_check(run, seen, output, html, wide=wide, every=all)
+
+
+def _then_quiet(looks: Iterable[CheckReport]) -> Iterator[CheckReport]:
+    """The reports of a watch. After the first one, its waits go on without an end: they are not
+    shown."""
+    from provision import progress
+
+    looks = iter(looks)
+    yield from itertools.islice(looks, 1)
+    with progress.hidden():
+        yield from looks
 
 
 def _check_pods(run: Run, where: tuple[str, str, str], nodes_timeout: float) -> CheckReport:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from provision import wait
+from provision import progress, wait
 from provision.alluxio.worker import desired, java, journal
 from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.worker.journal import Journal
@@ -202,7 +202,10 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
     """
     web = next(one for one in ports.master_listeners(alluxio, master) if one.http_path)
     try:
-        with contextlib.closing(_connect(fleet, master, web.port)) as stream:
+        with (
+            contextlib.closing(_connect(fleet, master, web.port)) as stream,
+            progress.calling(master.name, "its web port", HTTP_SECONDS),
+        ):
             stream.settimeout(HTTP_SECONDS)
             host = bracketed(master.hostname)
             # 1.0: the answer ends with the connection, and is not cut into chunks.
@@ -229,17 +232,19 @@ def require_healthy(
 ) -> None:
     """Raises :class:`Unhealthy` unless, within ``seconds``, each of these masters listens and is in
     its journal's group, and one of the cluster's masters is the primary."""
-    deadline = wait.Deadline(seconds)
-    silent, outside = list(masters), list(masters)
-    while True:
-        silent = _silent(fleet, alluxio, silent)
-        if not silent and find_primary(fleet, alluxio) is not None:
-            outside = _outside(fleet, alluxio, outside)
-            if not outside:
-                return
-        if deadline.passed:
-            break
-        deadline.pause(POLL_SECONDS)
+    with progress.waiting("the masters", within=seconds, names=[m.name for m in masters]) as shown:
+        deadline = wait.Deadline(seconds)
+        silent, outside = list(masters), list(masters)
+        while True:
+            silent = _silent(fleet, alluxio, silent)
+            shown.left([m.name for m in silent])
+            if not silent and find_primary(fleet, alluxio) is not None:
+                outside = _outside(fleet, alluxio, outside)
+                if not outside:
+                    return
+            if deadline.passed:
+                break
+            deadline.pause(POLL_SECONDS)
     if silent:
         raise _unanswering(fleet, masters, silent, "does not answer")
     if find_primary(fleet, alluxio) is None:
@@ -292,7 +297,8 @@ def _unanswering(
 def _connect(fleet: Fleet, master: AlluxioMaster, port: int) -> Stream:
     """A stream to a port of the master, from here or else from its own host."""
     try:
-        return socket.create_connection((master.hostname, port), CONNECT_SECONDS)
+        with progress.calling(master.name, f"connect to port {port}", CONNECT_SECONDS):
+            return socket.create_connection((master.hostname, port), CONNECT_SECONDS)
     except OSError:
         session = fleet.session(master.machine)
         return session.open_tcp(master.hostname, port, timeout=CONNECT_SECONDS)
