@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from provision import progress
 from provision.alluxio.commands import alluxio_cli, nodes, readiness
 from provision.alluxio.commands import read as read_proof
 from provision.alluxio.commands.nodes import InfoNodes
@@ -227,12 +228,16 @@ def ports(inventory: Inventory, fleet: Fleet) -> tuple[dict[str, bool], list[Pro
     workers = inventory.alluxio.workers
 
     def ask(worker: AlluxioWorker) -> bool | Unasked:
-        try:
-            return registrations.port_answers(fleet, worker)
-        except Unasked as error:
-            return error
+        with progress.part_of(shown, worker.name):
+            try:
+                return registrations.port_answers(fleet, worker)
+            except Unasked as error:
+                return error
 
-    with ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool:
+    with (
+        progress.waiting("the workers' ports", names=[w.name for w in workers]) as shown,
+        ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool,
+    ):
         asked = dict(zip((w.name for w in workers), pool.map(ask, workers), strict=True))
     known = {name: answer for name, answer in asked.items() if isinstance(answer, bool)}
     unknown = [answer for answer in asked.values() if isinstance(answer, Unasked)]

@@ -24,6 +24,7 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from provision.cli.interrupt import INTERRUPTED, between_imports
+from provision.cli.moving import Screen
 from provision.cli.run import DEFAULT_INVENTORY, Run
 from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
@@ -266,7 +267,8 @@ def perform(
                     code = _recorded(run, options, body, formats)
                 else:
                     try:
-                        code = _outcome(run, options, body, formats)
+                        with Screen():
+                            code = _outcome(run, options, body, formats)
                     finally:
                         run.close()
                 flush_output()
@@ -315,13 +317,14 @@ def _recorded(
         _say_error(error, error.exit_code, json=run.json)
         return error.exit_code
     code = ProvisionError.exit_code  # for an error that --traceback shows
-    try:
-        with recording.shown():
-            code = _outcome(run, options, body, formats) or 0
-        return code
-    finally:
-        recording.write(run, code)
-        run.close()
+    with Screen():
+        try:
+            with recording.shown():
+                code = _outcome(run, options, body, formats) or 0
+            return code
+        finally:
+            recording.write(run, code)
+            run.close()
 
 
 def _outcome(

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provision import bounds
+from provision import bounds, progress
 from provision.alluxio.membership import legacy_format
 from provision.errors import Problem
 from provision.etcd.api import paging
@@ -320,7 +320,8 @@ def port_answers(fleet: Fleet, worker: AlluxioWorker, timeout: float = 2.0) -> b
     ``timeout`` is the limit in seconds for each attempt. Raises :class:`answers.Unasked` when it
     cannot be found out.
     """
-    return answers.answers(fleet, worker.machine, worker.hostname, worker.rpc_port, timeout)
+    with progress.calling(worker.name, f"port {worker.rpc_port}", timeout):
+        return answers.answers(fleet, worker.machine, worker.hostname, worker.rpc_port, timeout)
 
 
 def entries(prefix: str, keys: list[KeyValue], known: Mapping[str, Entry]) -> dict[str, Entry]:

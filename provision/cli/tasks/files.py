@@ -12,10 +12,10 @@ from provision.cli.tasks import common
 from provision.errors import UsageError
 
 
-@command()
-def show_inventory(run: Run) -> int:
+@command(help={"wide": common.WIDE})
+def show_inventory(run: Run, wide: bool = False) -> int:
     """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
-    from provision import terminal
+    from provision import tables, terminal
     from provision.inventory import provenance
 
     rows = provenance(run.loaded)
@@ -23,8 +23,14 @@ def show_inventory(run: Run) -> int:
         values = [{"path": r.path, "value": r.value, "origin": r.origin} for r in rows]
         terminal.emit_json({"schema": "alluxio-provision/inventory/1", "values": values})
     else:
-        terminal.table(
-            ("value of", "is", "from"), [(r.path, _plain(r.value), r.origin) for r in rows]
+        tables.show(
+            (
+                tables.Texts("value of"),
+                tables.Texts("is", words=True),
+                tables.Texts("from", gives=1),
+            ),
+            [(r.path, _plain(r.value), r.origin) for r in rows],
+            wide=wide,
         )
     common.warn(run)
     return 0
@@ -36,7 +42,7 @@ def show_inventory(run: Run) -> int:
 )
 def explain(run: Run, id: str) -> int:
     """Say what an error or warning means, its causes, and what to do. Contacts nothing."""
-    from provision import terminal
+    from provision import tables, terminal
     from provision.cli.explain import ALL, page, pages
 
     found = pages() if id == ALL else [page(id)]
@@ -44,7 +50,8 @@ def explain(run: Run, id: str) -> int:
         shown = [p._asdict() for p in found]
         terminal.emit_json({"schema": "alluxio-provision/explain/1", "pages": shown})
     elif id == ALL:
-        terminal.table(("id", "is"), [(p.id, p.title) for p in found])
+        columns = (tables.Texts("id"), tables.Texts("is", words=True))
+        tables.show(columns, [(p.id, p.title) for p in found])
     else:
         terminal.say(f"{id}: {found[0].text.removeprefix('# ')}", end="")
     return 0

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from provision import wait
+from provision import progress, wait
 from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
@@ -146,21 +146,22 @@ def _settled(etcd: Etcd, look: Look, wanted: str) -> tuple[Look, tuple[Group, ..
     look at another member. During an election a majority does not serve for a second or two; it
     must not count as a group that has lost its quorum.
     """
-    seen, deadline = look.seen, wait.Deadline(gates.BACK_WITHIN)
-    looks = 0
-    while True:
-        formed = groups.form(seen)
-        known = wanted if any(g.name == wanted for g in formed) else ""
-        verdict = groups.decide(seen, formed, look.note, known)
-        electing = groups.may_be_electing(formed)
-        if not electing and (looks or not isinstance(verdict, Two | Behind | Unseen)):
-            break
-        if electing and looks and deadline.passed:
-            break
-        if looks:
-            deadline.pause(gates.POLL_SECONDS)
-        seen = _again(seen, answers(health.observe(etcd)))
-        looks += 1
+    with progress.waiting("the members agree on their cluster", within=gates.BACK_WITHIN):
+        seen, deadline = look.seen, wait.Deadline(gates.BACK_WITHIN)
+        looks = 0
+        while True:
+            formed = groups.form(seen)
+            known = wanted if any(g.name == wanted for g in formed) else ""
+            verdict = groups.decide(seen, formed, look.note, known)
+            electing = groups.may_be_electing(formed)
+            if not electing and (looks or not isinstance(verdict, Two | Behind | Unseen)):
+                break
+            if electing and looks and deadline.passed:
+                break
+            if looks:
+                deadline.pause(gates.POLL_SECONDS)
+            seen = _again(seen, answers(health.observe(etcd)))
+            looks += 1
     _require_known(wanted, formed)
     return replace(look, seen=seen), formed, verdict
 

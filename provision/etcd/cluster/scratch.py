@@ -374,7 +374,9 @@ def _wait(client: EtcdClient) -> None:
             # A refusal for lack of a login is an answer: the caller sees to the login.
             return None if error.reason in (Reason.LOGIN, Reason.DENIED) else error
 
-    if why := wait.until(why_not, lambda why: why is None, STARTS_WITHIN, 0.1):
+    if why := wait.until(
+        why_not, lambda why: why is None, STARTS_WITHIN, 0.1, what="the scratch member"
+    ):
         raise why
 
 

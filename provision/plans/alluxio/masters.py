@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from provision import wait
+from provision import progress, wait
 from provision.alluxio.worker import desired, java, journal
 from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.worker.journal import Journal
@@ -199,9 +199,12 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
     """
     web = next(one for one in ports.master_listeners(alluxio, master) if one.http_path)
     try:
-        with answers.stream(
-            fleet, master.machine, master.hostname, web.port, CONNECT_SECONDS
-        ) as stream:
+        with (
+            progress.calling(master.name, "its web port", HTTP_SECONDS),
+            answers.stream(
+                fleet, master.machine, master.hostname, web.port, CONNECT_SECONDS
+            ) as stream,
+        ):
             stream.settimeout(HTTP_SECONDS)
             host = bracketed(master.hostname)
             # 1.0: the answer ends with the connection, and is not cut into chunks.
@@ -230,17 +233,19 @@ def require_healthy(
 ) -> None:
     """Raises :class:`Unhealthy` unless, within ``seconds``, each of these masters listens and is in
     its journal's group, and one of the cluster's masters is the primary."""
-    deadline = wait.Deadline(seconds)
-    silent, outside = list(masters), list(masters)
-    while True:
-        silent = _silent(fleet, alluxio, silent)
-        if not silent and find_primary(fleet, alluxio) is not None:
-            outside = _outside(fleet, alluxio, outside)
-            if not outside:
-                return
-        if deadline.passed:
-            break
-        deadline.pause(POLL_SECONDS)
+    with progress.waiting("the masters", within=seconds, names=[m.name for m in masters]) as shown:
+        deadline = wait.Deadline(seconds)
+        silent, outside = list(masters), list(masters)
+        while True:
+            silent = _silent(fleet, alluxio, silent)
+            shown.left([m.name for m in silent])
+            if not silent and find_primary(fleet, alluxio) is not None:
+                outside = _outside(fleet, alluxio, outside)
+                if not outside:
+                    return
+            if deadline.passed:
+                break
+            deadline.pause(POLL_SECONDS)
     if silent:
         raise _unanswering(fleet, masters, silent, "does not answer")
     if find_primary(fleet, alluxio) is None:

@@ -651,7 +651,10 @@ def _wait_for_version(etcd: Etcd, member: EtcdMember, wanted: tuple[int, int]) -
             return cluster_version(etcd, member)
         return None
 
-    now = wait.until(look, lambda version: version == wanted, VERSION_WITHIN, 0.25)
+    now = wait.until(
+        *(look, lambda version: version == wanted, VERSION_WITHIN, 0.25),
+        what=f"the cluster version {wanted[0]}.{wanted[1]}",
+    )
     if now != wanted:
         said = ".".join(map(str, now)) if now else "not known"
         raise Unhealthy(

@@ -481,7 +481,8 @@ def _shown(etcd: Etcd, member: EtcdMember, made: dict[str, str]) -> Gate:
 
     def check() -> None:
         healthy.check()
-        if late := wait.until(late_ones, lambda late: not late, SHOWN_WITHIN, 0.1):
+        what = f"{member.name} shows its new certificate"
+        if late := wait.until(late_ones, lambda late: not late, SHOWN_WITHIN, 0.1, what=what):
             raise Unhealthy(
                 f"{member.name} does not show its new certificate",
                 [_late(member, c) for c in late],
