@@ -347,7 +347,8 @@ class TestEffects:
             seen.add(
                 next(word for word in ("add", "promote", "remove", "moves") if word in call.what)
             )
-            assert call.effects == (Effect.MEMBERS,), call.what
+            removal = (Effect.REMOVAL,) if ": remove " in call.what else ()
+            assert call.effects == (Effect.MEMBERS, *removal), call.what
         assert seen == set(verbs)
 
     def test_peer_tls_changes_the_members(self, done: plan_text.Done, tmp_path: Path) -> None:

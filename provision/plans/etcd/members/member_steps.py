@@ -300,7 +300,7 @@ class _Builder:
             Action(
                 f"etcd: remove {gone.name} ({number:x}), after another member has taken the lead",
                 lambda: reconfigure.remove(etcd, number, right),
-                (Effect.MEMBERS,),
+                (Effect.MEMBERS, Effect.REMOVAL),
             )
         ]
         if todo is not None and not self.standing:  # while an alarm stands, etcd takes no note
