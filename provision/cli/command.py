@@ -23,6 +23,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
+from provision.cli.confirm import until_settled
 from provision.cli.interrupt import INTERRUPTED, between_imports
 from provision.cli.moving import Screen
 from provision.cli.run import DEFAULT_INVENTORY, Run
@@ -54,6 +55,8 @@ _HELP = {
     "debug": "Write a file (.tar.gz) to attach to a bug report; it holds no secret.",
     "dry_run": "Show the plan and its diffs; change nothing.",
     "exit_code": "With --dry-run: end with 1 when anything would change.",
+    "diff_full": "Show every difference of every host, and all of new files.",
+    "yes": "Do not ask before something that runs is restarted, stopped or removed.",
     "cluster_id": "Of two etcd clusters among the members, the one to work on, by its id.",
 }
 
@@ -149,7 +152,9 @@ def command(
         if inventory:
             common.update(verbose=False, stats=False)
         common.update(traceback=False, debug="")
-        late = {"cluster_id": ""} if guarded else {}
+        late: dict[str, Any] = {"cluster_id": ""} if guarded else {}
+        if changes:
+            late.update(diff_full=False, yes=False)
 
         arguments = [p.name for p in own if p.default is inspect.Parameter.empty]
         numbers = {p.name: type(p.default) for p in own if type(p.default) in (int, float)}
@@ -176,7 +181,7 @@ def command(
                 if rehearsed:
                     _refuse_writing(run.command, writes, given)
                 values = {k: _number(k, v, numbers[k]) for k, v in given.items() if k in numbers}
-                return task.act(run, **{**given, **values})
+                return until_settled(run, lambda: task.act(run, **{**given, **values}))
 
             code = perform(task_name, options, called, formats)
             if code:
@@ -259,6 +264,8 @@ def perform(
         guarded=options.get("guarded", False),
         cluster_id=options.get("cluster_id", ""),
         changes=options.get("changes", False),
+        yes=options.get("yes", False),
+        diff_full=options.get("diff_full", False),
     )
     try:
         with between_imports():

@@ -44,38 +44,15 @@ def problems(found: Iterable[Problem], bullet: str = "") -> None:
         terminal.say(f"{bullet}{label}{problem.line}", stderr=True)
 
 
-def plan(todo: Plan, *, stderr: bool = False) -> None:
-    """Every step with its hosts, changes and diffs, on stdout."""
+def plan(todo: Plan, *, stderr: bool = False, new: bool = False, full: bool = False) -> None:
+    """Every step with its hosts, changes and diffs, on stdout. ``new`` and ``full`` are as in
+    :func:`provision.cli.review.lines`."""
+    from provision.cli import review
+
     out = terminal.console(stderr=stderr)
-    out.print(terminal.text(f"{todo.command}: {todo.changed} to change in {len(todo.steps)} steps"))
-    for number, step in enumerate(todo.steps, 1):
-        out.print(terminal.text(f"{number}. {step.title}", style="bold"))
-        for names, changes in _alike(step):
-            out.print(terminal.text(f"   {names}"))
-            for what, diff in changes:
-                out.print(terminal.text(f"     * {what}"))
-                for line in diff.splitlines():  # of a file on the host, so as it stands there
-                    style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-                    out.print(terminal.quoted(f"       {line}", style=style))
-        for call in step.calls:
-            out.print(terminal.text(f"   * {call.what}"))
-        if step.after is not None:
-            out.print(terminal.text(f"   then: {step.after.title}", style="dim"))
-    for service in todo.affected:
-        out.print(terminal.text(f"affected: {service.line}", style="bold"))
-    if todo.steps and not todo.affected:
-        out.print(terminal.text("affected: no service is stopped or restarted", style="dim"))
-
-
-def _alike(step: Step) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Hosts with the same changes, shown together: 200 workers must not fill the screen."""
-    groups: dict[tuple[tuple[str, str], ...], list[HostChanges]] = {}
-    for host in step.hosts:
-        groups.setdefault(tuple((c.what, c.diff) for c in host.changes), []).append(host)
-    return [
-        (", ".join(f"{h.name} ({h.machine.host})" for h in hosts), list(changes))
-        for changes, hosts in groups.items()
-    ]
+    for line in review.lines(todo, new=new, full=full):
+        made = terminal.quoted if line.quoted else terminal.text
+        out.print(made(line.text, style=line.style))
 
 
 #: With more hosts than this, a step on a terminal names only those that failed.

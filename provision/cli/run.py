@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from provision import progress
 
 if TYPE_CHECKING:
-    from provision.engine.plan import Plan, Step
+    from provision.engine.plan import Plan
     from provision.errors import Problem
     from provision.etcd.cluster.handle import Etcd
     from provision.inventory import Inventory, LoadedInventory
@@ -32,8 +32,16 @@ class Run:
     dry_run: bool = False
     verbose: bool = False
     stats: bool = False
-    #: The steps that were already shown with the question for consent.
-    shown: tuple[Step, ...] | None = None
+    #: Whether to ask nothing before something that runs is ended (--yes).
+    yes: bool = False
+    #: Whether a plan is shown with every difference of every host (--diff-full).
+    diff_full: bool = False
+    #: Whether the operator has agreed to what the command does by a name: it is not asked again.
+    consented: bool = False
+    #: The plan that was shown with a question, and to which the answer was yes.
+    agreed: tuple[object, ...] | None = None
+    #: Whether the plan was made without the files on this machine that it needs.
+    preview: bool = False
     #: Whether the command must know which etcd cluster it works on, and the value of --cluster-id.
     guarded: bool = False
     cluster_id: str = ""
@@ -55,6 +63,9 @@ class Run:
     left_out: list[Problem] = field(default_factory=list)
     #: The notes about versions of this tool that were printed.
     told: set[Problem] = field(default_factory=set)
+    #: The notes that were printed, and those from before a question.
+    told_now: set[Problem] = field(default_factory=set)
+    told_before: set[Problem] = field(default_factory=set)
     passwords: Passwords | None = None
     _loaded: LoadedInventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)
@@ -63,6 +74,20 @@ class Run:
     @property
     def json(self) -> bool:
         return self.format == "json"
+
+    @property
+    def writes(self) -> bool:
+        """Whether a plan may make the files on this machine that it needs. Not while a question may
+        come: that plan is a preview, and is made again after the answer."""
+        self.preview = self.may_ask
+        return not (self.dry_run or self.preview)
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a question may still come: there is a person, who has not answered yet."""
+        settled = self.dry_run or self.yes or self.consented or self.changed
+        streams = (sys.stdin, sys.stdout, sys.stderr)
+        return not settled and self.agreed is None and all(s and s.isatty() for s in streams)
 
     @property
     def loaded(self) -> LoadedInventory:
@@ -90,6 +115,22 @@ class Run:
                 self.inventory.parallel, stats, self.passwords, changes=self.changes
             )
         return self._fleet
+
+    def forget_facts(self) -> None:
+        """Close what was opened, and forget what was learned about hosts and etcd, but for
+        passwords and statistics: the next use opens it again."""
+        self.established, self.found, self.left_out = False, None, []
+        if self._etcd is not None:
+            self._etcd.close()
+            self._etcd = None
+        if self._fleet is not None:
+            from provision.ssh.session import Fleet
+
+            before = self._fleet
+            before.close()
+            self._fleet = Fleet(
+                self.inventory.parallel, before.stats, self.passwords, changes=self.changes
+            )
 
     def etcd(self, cluster: EtcdCluster) -> Etcd:
         """The handle on ``cluster``, with this tool's own login. All handles of a run share what

@@ -32,7 +32,7 @@ class Guard(str, Enum):
 APPLIES: Mapping[Guard, frozenset[Effect]] = {
     Guard.RUN_LOCK: frozenset(Effect) - {Effect.HERE},
     Guard.TOOL_VERSION: frozenset(Effect)
-    - {Effect.HERE, Effect.ETCD, Effect.MEMBERS, Effect.CLIENTS},
+    - {Effect.HERE, Effect.ETCD, Effect.MEMBERS, Effect.CLIENTS, Effect.REMOVAL},
     Guard.WHICH_CLUSTER: frozenset(Effect) - {Effect.HERE},
     Guard.UNFINISHED: frozenset(Effect) - {Effect.HERE},
     Guard.KNOWN_CA: frozenset({Effect.TRUST}),

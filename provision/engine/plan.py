@@ -38,6 +38,8 @@ from provision.text import printable_lines
 UNPACK_BYTES_PER_SECOND = 5e6
 #: How many steps that have not begun, and how many hosts of each, a failure names.
 NOT_BEGUN = 30
+#: What ends something that runs, beside the services that are stopped.
+ENDING = frozenset({Effect.REMOVAL, Effect.ETCD_GONE, Effect.ETCD_BACK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,11 @@ class Plan:
         """The services that the plan stops or restarts. A plan that disturbs a member of etcd locks
         every member."""
         return affected(self.steps, len({*self.guards}))
+
+    @property
+    def ends_something(self) -> bool:
+        """Whether a step restarts, stops or removes something that runs."""
+        return bool(self.affected) or not ENDING.isdisjoint(self.effects)
 
     def document(self) -> dict[str, object]:
         """The plan for ``--format json``."""

@@ -28,6 +28,8 @@ from provision.host.predict import in_order
 from provision.ids import Id
 
 DONE, ANSWERED = "@@done", "@@answered"
+#: The first line of a diff of a new file.
+NEW = "--- /dev/null\n"
 #: Seconds that a batch waits for the batch of a killed run to end.
 BATCH_LOCK_SECONDS = 120
 

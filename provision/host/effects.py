@@ -14,6 +14,7 @@ class Effect(str, Enum):
 
     HOST = "changes a host"
     SERVICE = "stops, starts or disturbs a service"
+    REMOVAL = "removes something that runs"
     WORKER = "starts a worker, which needs a lease"
     TRUST = "changes a certificate, or the CAs that a member trusts"
     ETCD = "changes etcd by a request"

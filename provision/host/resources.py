@@ -6,7 +6,7 @@ units that need a restart to notice its change.
 
 from provision.host.diff import Refusal, Resource
 from provision.host.kinds.certificates import Certificate
-from provision.host.kinds.files import DataDisk, Directory, File, Identity, Link
+from provision.host.kinds.files import MASK, DataDisk, Directory, File, Identity, Link
 from provision.host.kinds.system import MADE_BY, Package, User
 from provision.host.kinds.trees import MARKER, OWNER, Move, Tree
 from provision.host.kinds.units import Absent, Unit
@@ -14,6 +14,7 @@ from provision.host.kinds.units import Absent, Unit
 __all__ = [
     "MADE_BY",
     "MARKER",
+    "MASK",
     "OWNER",
     "Absent",
     "Certificate",

@@ -350,8 +350,8 @@ class TestEffects:
                 next(word for word in ("add", "promote", "remove", "moves") if word in call.what)
             )
             # These leave their client URL; test_cut_off has what follows.
-            cuts = (Effect.CLIENTS,) if "etcd: remove" in call.what else ()
-            assert call.effects == (Effect.MEMBERS, *cuts), call.what
+            ends = (Effect.CLIENTS, Effect.REMOVAL) if "etcd: remove" in call.what else ()
+            assert call.effects == (Effect.MEMBERS, *ends), call.what
         assert seen == set(verbs)
 
     def test_peer_tls_changes_the_members(self, done: plan_text.Done, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ WORKER    L V C U . . E
 TRUST     L V C U A . .
 ETCD      L . C U . . .
 MEMBERS   L . C U . . .
+REMOVAL   L . C U . . .
 ETCD_GONE L V C U . O .
 ETCD_BACK L V C U . O .
 CLIENTS   L . C U . O .

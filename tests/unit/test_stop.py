@@ -12,6 +12,7 @@ import pytest
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker.desired import Artifacts
+from provision.cli import confirm
 from provision.cli.run import Run
 from provision.cli.tasks import cluster, common
 from provision.engine.plan import Action, Plan, Step
@@ -291,14 +292,23 @@ class TestConsent:
         assert format == "table" or out == ""
 
     @pytest.mark.usefixtures("unguarded")
-    def test_after_the_answer_it_is_not_shown_again(
+    def test_after_the_answer_it_is_made_again_and_not_shown_again(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr("sys.stdin", Terminal("c\n"))
         run = Run("destroy")
-        run._fleet = Fleet(1)
-        common.Consent("c", "", "destroyed", "This deletes ALL", "--yes").require(run, self.PLAN)
-        assert common.carry_out(run, replace(self.PLAN, notes=()))
+        made: list[Plan] = []
+
+        def body() -> bool:
+            run._fleet = Fleet(1)
+            made.append(replace(self.PLAN))
+            asked = "This deletes ALL"
+            common.Consent("c", "", "destroyed", asked, "--yes").require(run, made[-1])
+            return common.carry_out(run, replace(made[-1], notes=()))
+
+        monkeypatch.setattr(Run, "forget_facts", lambda run: None)
+        assert confirm.until_settled(run, body)
+        assert len(made) == 2
         assert capsys.readouterr().out.count("delete /data") == 1
 
     def test_nothing_is_asked_where_there_is_nothing_to_do(

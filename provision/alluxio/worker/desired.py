@@ -27,6 +27,7 @@ from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.proof import Proof
 from provision.host.resources import (
+    MASK,
     DataDisk,
     Directory,
     File,
@@ -327,14 +328,15 @@ def conf_files(
     """The files in ``conf`` of a host. Its worker and its master have the same files."""
     conf, units = f"{home(alluxio)}/conf", units_of(worker, master)
     secrets = _secrets(alluxio, worker)
-    site = render(
-        "alluxio-site.properties",
-        cluster=alluxio.name,
-        properties={
-            **_properties(alluxio, worker, master, _endpoints(alluxio, facts)),
-            **secrets,
-        },
-    )
+    properties = _properties(alluxio, worker, master, _endpoints(alluxio, facts))
+
+    def site(secret: Mapping[str, str]) -> bytes:
+        return render(
+            "alluxio-site.properties",
+            cluster=alluxio.name,
+            properties={**properties, **secret},
+        )
+
     env = _env(alluxio, worker, master, artifacts, facts)
     masters = [
         File(
@@ -345,11 +347,12 @@ def conf_files(
     return (
         File(
             f"{conf}/alluxio-site.properties",
-            site,
+            site(secrets),
             mode=0o640 if secrets else 0o644,
             group=alluxio.user if secrets else "",
             secret=bool(secrets),
             restarts=units,
+            masked=site(dict.fromkeys(secrets, MASK)) if secrets else None,
         ),
         File(
             f"{conf}/alluxio-env.sh",

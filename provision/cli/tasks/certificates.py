@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision.cli import confirm
 from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
@@ -36,7 +37,6 @@ def rotate_certs(
     folder is lost is replaced without an outage by --ca --ca-lost NAME; with --yes-outage NAME,
     too, in one outage.
     """
-    from provision.cli import console
     from provision.etcd.cluster import gates
     from provision.etcd.pki import tls
     from provision.inventory.selection import choose
@@ -62,18 +62,17 @@ def rotate_certs(
         what = "All members restart together: etcd does not answer for some seconds"
         consent = common.Consent(cluster.name, yes_outage, "rotated", what, tls.YES_OUTAGE)
         preview = planned(False)
-        console.problems(preview.notes)
+        confirm.tell(run, preview.notes)
         consent.require(run, preview)
         # The CA is made only now. The steps are the same steps that were shown.
         plan = replace(planned(not run.dry_run), notes=())
-        run.shown = plan.steps if run.shown is preview.steps else run.shown
     else:
         if not rotate_certs.cut_off(cluster, observed):
             # A killed run may have left a member while it was starting: this run waits for it.
             health = gates.wait_until_recovered(etcd, observed.health)
             observed = replace(observed, health=health)
             gates.require_writable(health)
-        plan = planned(not run.dry_run)
+        plan = planned(run.writes)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 
@@ -99,6 +98,7 @@ def _replace_lost_ca(run: Run, name: str, outage: str, *, ca: bool, limit: str) 
         raise UsageError(
             f"not rotated: the cluster is called {inventory.cluster}", id="consent-missing"
         )
+    run.consented = True
     planned = replace_lost_ca.together if outage else replace_lost_ca.plan
     if not run.dry_run:
         if not inventory.etcd.tls.client:  # without TLS, the members can be asked before

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provision.cli import confirm
 from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
@@ -360,7 +361,6 @@ def audit(run: Run, name: str = "", lines: int = 50, wide: bool = False) -> int:
 )
 def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") -> int:
     """Remove workers and etcd with all their data. Asks for the cluster's name."""
-    from provision.cli import console
     from provision.plans import destroy
     from provision.plans.etcd.state import other_clusters
 
@@ -379,7 +379,7 @@ def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") ->
         agreed = bool(other_clusters_unknown)
         notes = destroy.others(inventory, run.etcd(inventory.etcd), agreed)
     plan = replace(plan, notes=notes)
-    console.problems(notes)
+    confirm.tell(run, notes)
     consent.require(run, plan)
     common.finish(run, plan, common.carry_out(run, replace(plan, notes=())))
     return 0
@@ -405,7 +405,6 @@ def clean_host(
 
     What this inventory declares on the host stays.
     """
-    from provision.cli import console
     from provision.plans import clean_host
     from provision.plans.etcd.state import other_clusters
 
@@ -431,7 +430,7 @@ def clean_host(
         delete_data=bool(delete_data),
         agreed=bool(other_clusters_unknown),
     )
-    console.problems(plan.notes)
+    confirm.tell(run, plan.notes)
     consent.require(run, plan)
     line = "" if plan.steps else f"nothing of another cluster is on {name}"
     common.finish(run, plan, common.carry_out(run, replace(plan, notes=())), {}, line)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from provision.cli import confirm
 from provision.cli.run import Run
 from provision.errors import UsageError
 from provision.ids import Id
@@ -193,9 +194,7 @@ def require_workers_not_newer(run: Run, inventory: Inventory) -> None:
 
 
 def warn(run: Run) -> None:
-    from provision.cli import console
-
-    console.problems(run.loaded.warnings)
+    confirm.tell(run, run.loaded.warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,20 +219,19 @@ class Consent:
             self._require(self.given)
 
     def require(self, run: Run, plan: Plan) -> None:
-        """Ask for the name, below the plan. Raises :class:`UsageError` when it is not given."""
+        """Ask for the name, below the plan. Raises :class:`UsageError` when it is not given, and
+        :class:`confirm.Again` after the right answer."""
         if run.dry_run or not plan.steps:
             return
         given = self.given
         if not given and sys.stdin.isatty():
-            from provision import terminal
-            from provision.cli import console
-
-            console.plan(plan, stderr=run.json)
-            run.shown = plan.steps
-            prompt = f"{self.what}. Type {self.name} to continue: "
-            terminal.say(prompt, stderr=True, end="")  # stdout is for the result
-            given = sys.stdin.readline().strip()
+            if not confirm.is_agreed(run, plan):
+                prompt = f"{self.what}. Type {self.name} to continue: "
+                self._require(confirm.ask(run, plan, prompt))
+                confirm.again(run, plan)
+            given = self.name
         self._require(given)
+        run.consented = True
 
     def _require(self, given: str) -> None:
         if given != self.name:
@@ -254,16 +252,16 @@ def carry_out(run: Run, plan: Plan) -> bool:
     if plan.steps:
         plan = _guarded(run, plan)
     run.plans.append(plan)
-    console.problems((*run.version_notes(), *plan.notes, *plan.left))
+    confirm.tell(run, (*run.version_notes(), *plan.notes, *plan.left))
     if run.dry_run and plan.left:
         run.drifted = True
     if not plan.steps:
         return False
-    if not run.json and plan.steps is not run.shown:
-        console.plan(plan)
+    confirm.settle(run, plan)
     if run.dry_run:
         run.drifted = True
         return False
+    run.agreed = None  # it is no answer to what else the command may do
     run.applying = True
     with console.Progress() as progress:
         plans.apply(plan, run.fleet, progress)

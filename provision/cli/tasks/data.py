@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision.cli import confirm
 from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
@@ -119,7 +120,6 @@ def restore_etcd(
     Killed anywhere, it is finished by running it again; --undo is the way back.
     """
     from provision import terminal
-    from provision.cli import console
     from provision.plans.etcd import auth
     from provision.plans.etcd.data import restore_etcd, snapshot_proof
     from provision.plans.etcd.state import other_clusters
@@ -163,7 +163,7 @@ def restore_etcd(
     plan = replace(plan, steps=steps, notes=(*notes, *plan.notes))
     watch = _watching(run, plan)
     plan = watch.plan
-    console.problems(plan.notes)
+    confirm.tell(run, plan.notes)
     common.Consent(
         inventory.cluster, yes_restore, "restored", "This replaces etcd's data", "--yes-restore"
     ).require(run, plan)
@@ -177,7 +177,6 @@ def restore_etcd(
 
 
 def _undo_restore(run: Run, yes_undo: str, others: Sequence[str], unknown: str) -> int:
-    from provision.cli import console
     from provision.plans.etcd import auth
     from provision.plans.etcd.data import snapshot_proof, undo_restore
     from provision.plans.etcd.state import other_clusters
@@ -193,7 +192,7 @@ def _undo_restore(run: Run, yes_undo: str, others: Sequence[str], unknown: str) 
     if snapshot_proof.may_differ(inventory, None):  # nobody has read the data from before
         plan = replace(plan, steps=(*plan.steps, auth.as_declared(inventory, etcd)))
     watch = _watching(run, replace(plan, notes=(*notes, *plan.notes)))
-    console.problems(watch.plan.notes)
+    confirm.tell(run, watch.plan.notes)
     common.Consent(
         inventory.cluster,
         yes_undo,
@@ -233,7 +232,6 @@ def recover_etcd(
 
     Asks for the cluster's name. Killed anywhere, it is finished by running it again.
     """
-    from provision.cli import console
     from provision.engine.plan import Plan, further
     from provision.etcd.cluster import guard
     from provision.plans.alluxio import reregister_workers
@@ -260,7 +258,7 @@ def recover_etcd(
     plan = recover_etcd.plan(etcd, seen)
     plan = replace(plan, notes=(*notes, *plan.notes))
     missing: list[Problem] = []
-    console.problems(plan.notes)
+    confirm.tell(run, plan.notes)
     common.Consent(
         inventory.cluster, yes_recover, "recovered", "Later writes may be lost", "--yes-recover"
     ).require(run, plan)

@@ -16,7 +16,7 @@ import re
 
 from provision.etcd.api.login import root_login
 from provision.etcd.member import backups, layout
-from provision.host.resources import Absent, Directory, File, Resource, Unit
+from provision.host.resources import MASK, Absent, Directory, File, Resource, Unit
 from provision.host.sandbox import sandbox
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, bracketed, is_ip
@@ -103,19 +103,29 @@ def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
     return (
         Directory(backup.dir, owner=cluster.user, mode=0o700),
         File(script_path(cluster), script),
-        File(login_path(cluster), _login(cluster), mode=0o600, secret=True),
+        File(
+            login_path(cluster),
+            _login(cluster),
+            mode=0o600,
+            secret=True,
+            masked=_login(cluster, masked=True),
+        ),
         File(SERVICE_PATH, service),
         File(TIMER_PATH, timer, restarts=(UNIT,)),
         Unit(UNIT),
     )
 
 
-def _login(cluster: EtcdCluster) -> bytes:
-    """The login file's text. etcd gives snapshots only to users with the role root. Without
-    authentication, etcd also accepts a client with a login."""
+def _login(cluster: EtcdCluster, *, masked: bool = False) -> bytes:
+    """The login file's text; ``masked``: without the password.
+
+    etcd gives snapshots only to users with the role root. Without authentication, etcd also accepts
+    a client with a login.
+    """
     login = root_login(cluster) if cluster.auth.enabled else None
     if login is None:
         return b""
     # The format of a systemd EnvironmentFile (systemd.exec(5)).
-    quoted = re.sub(r'([\\"$`])', r"\\\1", f"{login.user}:{login.password}")
+    password = MASK if masked else login.password
+    quoted = re.sub(r'([\\"$`])', r"\\\1", f"{login.user}:{password}")
     return f'ETCDCTL_USER="{quoted}"\n'.encode()

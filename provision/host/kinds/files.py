@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from provision.host import disks, former_owner, predict, safely, selinux
-from provision.host.diff import Change, Resource
+from provision.host.diff import NEW, Change, Resource
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState, Place
 from provision.text import printable_lines
 
+#: Stands for a secret in the shown content of a file.
+MASK = "***"
 #: What may be at the path of a file or link: both are replaced by a rename.
 _REPLACED = ("file", "link")
 
@@ -87,7 +89,8 @@ class DataDisk(Resource):
 
 @dataclass(frozen=True, slots=True)
 class File(Resource):
-    """A file with this exact content. A ``secret`` one is compared by hash and never shown.
+    """A file with this exact content. A ``secret`` one is compared by hash and never shown; a new
+    one is shown as ``masked``: the content with :data:`MASK` for each secret.
 
     Content None: any content is right, and only owner and mode are set. Root alone can write in its
     folder: see :mod:`provision.host.safely`. Its group is ``group``, or else the group of its
@@ -103,6 +106,7 @@ class File(Resource):
     group: str = ""
     #: The effects of other content.
     effects: tuple[Effect, ...] = ()
+    masked: bytes | None = None
 
     def look(self) -> Look:
         if self.secret:
@@ -123,7 +127,7 @@ class File(Resource):
                 )
             ]
         if found is None or found.kind != "file":
-            what, diff = f"write {self.path}", ""
+            what, diff = f"write {self.path}", self._new()
         else:
             what, diff = f"change {self.path}", self._diff(found, facts.text(self.path) or "")
         return [Change(what, self.write(), diff, restarts=self.restarts, effects=self.effects)]
@@ -158,6 +162,15 @@ class File(Resource):
         if self.secret:
             return found.sha256 == hashlib.sha256(self.content).hexdigest()
         return found.content == self.content
+
+    def _new(self) -> str:
+        """The content of a new file, as a diff. A file that others may not read has secrets."""
+        open_ = not self.secret and bool(self.mode & 0o004)
+        shown = (self.content or b"") if open_ else self.masked
+        lines = [MASK] if shown is None else printable_lines(shown.decode(errors="replace"))
+        added = "".join(f"+{line}\n" for line in lines)
+        head = f"@@ -0,0 +1,{len(lines)} @@\n" if lines else ""
+        return f"{NEW}+++ {self.path}\n{head}{added}"
 
     def _diff(self, found: PathState, text: str) -> str:
         # A file that others may not read had secrets in it, whatever its new content is.

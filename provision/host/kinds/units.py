@@ -123,6 +123,7 @@ class Absent(Resource):
                 f"systemctl disable -q --now {shlex.quote(self.unit)} 2>/dev/null || :\n"
                 f"rm -f {shlex.join(there)}\n"
                 "systemctl daemon-reload",
+                effects=(Effect.REMOVAL,),
             )
         ]
 

@@ -304,7 +304,7 @@ class _Builder:
             Action(
                 f"etcd: remove {gone.name} ({number:x}), after another member has taken the lead",
                 lambda: reconfigure.remove(etcd, number, right),
-                self._effects(gone),
+                (*self._effects(gone), Effect.REMOVAL),
             )
         ]
         if todo is not None and not self.standing:  # while an alarm stands, etcd takes no note
