@@ -41,7 +41,7 @@ NO_ERROR = (
     "let your CA sign them, then invoke import-certs",
     "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use",
     "# Go through what is marked with EDIT",
-    "# example with every key. Then: invoke",
+    "#   invoke deploy-etcd --inventory X --dry-run",
     "# `invoke init-inventory FILE` writes an example",
     "invoke show-inventory --inventory X",
     "# alluxio.cluster.name, and the name",

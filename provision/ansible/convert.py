@@ -109,7 +109,7 @@ def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Convert
     chosen = [[entries[n] for n in tree.members(g)] if g else [] for g in (etcd, workers)]
     if not chosen[0]:
         findings.error(str(path), f"the group {etcd!r} has no hosts")
-    text = _rendered(path, etcd, workers, *chosen)
+    text = _rendered(path, to, etcd, workers, *chosen)
     if not findings.any_error:
         _check(text, to, {name: entry.where for name, entry in entries.items()}, findings)
     if findings.any_error:
@@ -319,14 +319,22 @@ def _common(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def _rendered(
-    path: Path, etcd: str, workers: str, members: Sequence[Entry], others: Sequence[Entry]
+    path: Path,
+    to: Path,
+    etcd: str,
+    workers: str,
+    members: Sequence[Entry],
+    others: Sequence[Entry],
 ) -> str:
     common = _common([*members, *others])
+    this = f"--inventory {shlex.quote(str(to))}"
     lines = [
         f"# From the Ansible inventory {path.name}: the group {etcd} as etcd's members"
         + (f", the group {workers} as Alluxio workers." if workers else "."),
         "# Go through what is marked with EDIT; `invoke init-inventory FILE` writes an",
-        "# example with every key. Then: invoke show-inventory, invoke deploy-etcd --dry-run",
+        "# example with every key. Then:",
+        f"#   invoke show-inventory {this}",
+        f"#   invoke deploy-etcd {this} --dry-run",
         "",
         "# alluxio.cluster.name, and the name that 'invoke destroy' asks for. EDIT",
         "cluster: DefaultAlluxioCluster",

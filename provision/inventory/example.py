@@ -15,6 +15,8 @@ EXAMPLE = """\
 # Commented keys show their defaults, or an example where there is none. Unknown keys are errors.
 #   invoke show-inventory     every value in force, and the line it comes from
 #   invoke inventory-schema   a JSON schema, for editors that complete and check YAML
+# The first one, like every task on hosts, takes --inventory FILE for another file than
+# inventory/inventory.yml.
 #
 # Ranges: a key such as worker[001-200] stands for 200 hosts, with a range of the same length in
 # host, address and hostname. [1-3,7] lists several. Within { } put them in quotes.
@@ -44,7 +46,8 @@ cluster: DefaultAlluxioCluster
 
 etcd:
   # An etcd that another inventory, or another person, manages: then only this, nothing below.
-  # Every member's client URL, of the listener without TLS. See docs/membership.md.
+  # Every member's client URL, of the listener without TLS. See the documentation's
+  # page "Membership: how workers and clients find each other".
   # external:
   #   endpoints: ["http://10.0.1.10:2379", "http://10.0.1.11:2379", "http://10.0.1.12:2379"]
 
@@ -206,7 +209,8 @@ alluxio:
       host: worker[002-004].example.com
 
 # The same cluster on Kubernetes, by Alluxio's Helm chart: 'invoke render-helm' writes the chart's
-# values from this and from what is above; see docs/kubernetes.md.
+# values from this and from what is above. See the documentation's page "The same cluster on
+# Kubernetes".
 # kubernetes:
 #   chart: 1.1.0-SNAPSHOT               # writes its keys; 0.7.0 cannot start etcd
 #   release: alluxio                    # as in 'helm install alluxio'

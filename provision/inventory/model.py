@@ -361,7 +361,7 @@ class Source(Model):
 
 
 class EtcdTls(Model):
-    """TLS on etcd's two listeners. Alluxio 313 has no TLS to etcd: see docs/explanation."""
+    """TLS on etcd's two listeners. Alluxio 313 has no TLS to etcd."""
 
     peer: bool = Field(default=True, description="TLS and mutual authentication between members.")
     client: bool = Field(default=False, description="TLS for clients on the client port.")

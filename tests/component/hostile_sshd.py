@@ -12,14 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from provision.inventory.resolved import Machine
 from provision.ssh.remote import Marks
 from provision.ssh.session import Fleet, Session
 
 
-class Behaviour(paramiko.ServerInterface):
+class LetsIn(paramiko.ServerInterface):
+    """The login of every SSH server in these tests: any user with any key, and any channel."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return OPEN_SUCCEEDED
+
+
+class Behaviour(LetsIn):
     """``at_door``: called with each connection; returns whether it was turned away. ``at_login``:
     called before a key is answered. ``sessions`` and ``forwards``: SSH's code for a refusal, or 0.
     ``command``: what answers a command, with its channel."""
@@ -35,12 +48,9 @@ class Behaviour(paramiko.ServerInterface):
         self.marked = True
         self.marks = Marks()
 
-    def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
-
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         self.at_login()
-        return AUTH_SUCCESSFUL if self.takes_keys else AUTH_FAILED
+        return super().check_auth_publickey(username, key) if self.takes_keys else AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return self.sessions

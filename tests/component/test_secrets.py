@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from provision.ssh.remote import Marks
+from tests.component.hostile_sshd import LetsIn
 from tests.unit.hosts import below
 
 #: What is searched for; each secret has more characters around it that shells and JSON would quote.
@@ -95,21 +96,12 @@ ONCE = (
 
 
 @dataclass
-class Host(paramiko.ServerInterface):
+class Host(LetsIn):
     """A host that keeps what it is asked: ``commands`` are in its process list."""
 
     folder: Path
     commands: list[str] = field(default_factory=list)
     given: list[bytes] = field(default_factory=list)
-
-    def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
-
-    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        return paramiko.common.AUTH_SUCCESSFUL
-
-    def check_channel_request(self, kind: str, chanid: int) -> int:
-        return paramiko.common.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         self.commands.append(command.decode())

@@ -267,7 +267,7 @@ def test_a_changed_key_is_refused_and_the_line_says_how_to_go_on(
     code, said = desk.asked()
     assert (code, desk.known_hosts.read_text()) == (3, after)
     # What the line says is enough.
-    remedy = re.search(r"if it was reinstalled: (.*), then ", line)
+    remedy = re.search(r"says that it was reinstalled: (.*), then ", line)
     assert remedy is not None
     subprocess.run(remedy[1], shell=True, check=True, capture_output=True, env=desk.environment)
     code, said = desk.asked("yes")

@@ -60,6 +60,14 @@ def test_hosts_and_how_they_are_reached(tmp_path: Path) -> None:
         assert machine.jump == "ops@gate:2022,inner"
 
 
+def test_the_file_names_commands_for_itself(tmp_path: Path) -> None:
+    to = tmp_path / "an inventory.yml"
+    (tmp_path / "hosts").write_text("[etcd]\ne1\n")
+    text = convert(tmp_path / "hosts", to, "", "").text
+    for task in ("show-inventory", "deploy-etcd"):
+        assert f"\n#   invoke {task} --inventory '{to}'" in text
+
+
 def test_what_most_hosts_have_stands_on_top(tmp_path: Path) -> None:
     text = "[etcd]\na\nb\nc ansible_user=other\n[etcd:vars]\nansible_user=most\n"
     lines = converted(tmp_path, text).text.splitlines()

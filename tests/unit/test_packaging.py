@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.utils import canonicalize_name
 
 import provision
+from provision.inventory import json_schema
 from release import bundle
 
 REPO = Path(__file__).parents[2]
+#: Folders without modules. To setuptools each is a package, too: it warns of one that is not named.
+_OF_FILES_ALONE = ("provision.cli.explanations", "provision.templates")
 
 
 def _listed(section: str) -> list[str]:
@@ -23,12 +29,12 @@ def _listed(section: str) -> list[str]:
 def test_every_package_is_packed() -> None:
     folders = {path.parent for path in (REPO / "provision").rglob("*.py")}
     found = {".".join(folder.relative_to(REPO).parts) for folder in folders}
-    assert set(_listed("packages")) == {*found, "provision.templates"}
+    assert set(_listed("packages")) == {*found, *_OF_FILES_ALONE}
 
 
 def test_every_page_of_an_error_is_packed() -> None:
     text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
-    assert '"provision.cli" = ["explanations/*.md"]' in text
+    assert '"provision.cli.explanations" = ["*.md"]' in text
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
@@ -104,3 +110,52 @@ def test_the_documents_name_this_version() -> None:
     assert named == {provision.__version__}
     changes = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## {re.escape(provision.__version__)} - \d{{4}}-\d\d-\d\d$", changes, re.M)
+
+
+def _texts() -> Iterator[tuple[str, str]]:
+    """What the installed tool can show: pages of errors, and literals that are no docstrings."""
+    for page in (REPO / "provision").rglob("*.md"):
+        yield str(page.relative_to(REPO)), page.read_text(encoding="utf-8")
+    for path in (REPO / "provision").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        comments = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Constant) or id(node) in comments:
+                continue
+            if isinstance(node.value, str):
+                yield str(path.relative_to(REPO)), node.value
+    yield "inventory's schema", json.dumps(json_schema())
+
+
+def test_no_text_names_a_file_that_pip_does_not_install() -> None:
+    """The documentation is named by the titles of its pages."""
+    found = [
+        (where, match[0])
+        for where, text in _texts()
+        if (match := re.search(r"(?<![\w/])docs/[a-z-]+", text))
+    ]
+    assert found == []
+
+
+def test_the_pages_that_texts_name_are_there() -> None:
+    titles = {
+        page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        for page in (REPO / "docs").glob("*.md")
+    }
+    one, other = (
+        r'page\s+(?:# )?"([^"]+)"\s+of\s+the\s+doc',
+        r'documentation\'s\s+(?:# )?page\s+"([^"]+)"',
+    )
+    named = {
+        re.sub(r"\s+(# )?", " ", title)
+        for _, text in _texts()
+        for title in (*re.findall(one, text), *re.findall(other, text))
+    }
+    assert len(named) >= 3
+    assert named <= titles

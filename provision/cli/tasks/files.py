@@ -258,7 +258,7 @@ def render_monitor(
 @command(
     help={
         "to": "The file to write; stdout when not given.",
-        "credentials": "A file of mode 0600 for the secrets' own values: see docs/kubernetes.md.",
+        "credentials": "A file of mode 0600 for the secrets' own values, beside the chart's.",
     },
     writes=("to", "credentials"),
 )
