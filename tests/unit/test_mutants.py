@@ -1,10 +1,11 @@
 """The list of functions that decide is complete, and mutants that change only words are known."""
 
 import ast
+from collections import Counter
 
 import pytest
 
-from tests.mutants import changes, decisions, survivors
+from tests.mutants import changes, decisions, results, survivors, typed
 
 ORIGINAL = """
 def gate(seen, sparing=()):
@@ -87,6 +88,33 @@ def test_the_reason_stands_above_its_survivors() -> None:
     ]
     with pytest.raises(ValueError, match="not a line"):
         survivors.listed("m.py f: a\n")
+
+
+def test_a_row_says_of_which_commit_it_is() -> None:
+    counts = {
+        "a.py": Counter({"refused by mypy": 1, "killed": 5, "timed out": 1, "survived": 1}),
+        "b.py": Counter({"killed": 1, "not run": 2}),
+    }
+    table = results.table(counts, "abc1234")
+    assert table[2:] == [
+        "| `a.py` | 8 | 1 | 6 | 1 | 0 | abc1234 |",
+        "| `b.py` | 3 | 0 | 1 | 0 | 0 | 2 were not run |",
+        "| all | 11 | 1 | 7 | 1 | 0 | 2 were not run |",
+    ]
+    assert "87.5 % of 8 are killed or refused, 85.7 % of the 7" in results.shares(counts["a.py"])
+    page = "\n".join(["| module | mutants |", "| x | 1 |", "", *table[:3], "", "The end."])
+    new = results.table({"b.py": counts["b.py"]}, "abc1234")
+    assert results.with_table(page, new).split("\n")[3:] == [*new, "", "The end."]
+
+
+def test_mypy_sees_the_mutants_that_count_where_they_are() -> None:
+    text = "def x_f__mutmut_orig(): ...\ndef x_f__mutmut_1():\n    ...\ndef x_f__mutmut_2(): ...\n"
+    lists = "mutants_x_f__mutmut['x_f__mutmut_1'] = x_f__mutmut_1 # type: ignore # mutmut generated"
+    lean = typed._lean(f"{text}{lists}\n", "provision.m", {"provision.m.x_f__mutmut_2"})
+    assert lean.split("\n") == [
+        "def x_f__mutmut_orig(): ...",
+        *("", "", "def x_f__mutmut_2(): ...", "", ""),
+    ]
 
 
 def _parts(tree: ast.Module) -> dict[str, set[str]]:

@@ -236,6 +236,10 @@ class TestWhatIsRead:
             k for k in served.keys if k.startswith((b"/DHT/", b"/ServiceDiscovery/"))
         )
 
+    def test_a_key_that_begins_with_another_one(self, prove: Prove) -> None:
+        """The next page begins directly after the last key."""
+        assert prove(Scratch("a", "a\0", "aA", "b", pages=1)).keys == 4
+
     def test_an_empty_snapshot(self, prove: Prove) -> None:
         proof = prove(Scratch())
         assert (proof.keys, proof.clusters) == (0, ())
