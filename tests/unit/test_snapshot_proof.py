@@ -230,15 +230,13 @@ class TestWhatIsRead:
         )
         proof = prove(served)
         assert (proof.keys, proof.revision, proof.member) == (6, 9, "infra1")
+        # The next page begins directly after the last key.
+        assert prove(Scratch("a", "a\0", "aA", "b", pages=1)).keys == 4
         assert proof.clusters == ("c", "live", "other")
         # Values are read of Alluxio's keys only.
         assert sorted(served.values) == sorted(
             k for k in served.keys if k.startswith((b"/DHT/", b"/ServiceDiscovery/"))
         )
-
-    def test_a_key_that_begins_with_another_one(self, prove: Prove) -> None:
-        """The next page begins directly after the last key."""
-        assert prove(Scratch("a", "a\0", "aA", "b", pages=1)).keys == 4
 
     def test_an_empty_snapshot(self, prove: Prove) -> None:
         proof = prove(Scratch())
