@@ -3,9 +3,9 @@
 All of it is about mutants that count, of functions that decide. ``types`` notes those that mypy
 refuses. ``run`` runs those that were not run yet. With ``--survivors`` it also runs those that
 lived, with ``--timeouts`` those whose time ended: under load that is no proof. ``tests`` takes in
-tests that were written since, for ``run --survivors``. ``survivors`` shows those that live and are
-not in ``survivors.txt``, or all of them with ``--all``. ``table`` counts by module;
-with ``--commit ID --write`` it puts the rows into docs/tests.md.
+tests that were written since (all, or those in the files that are named), for ``run --survivors``.
+``survivors`` shows those that live and are not in ``survivors.txt``, or all of them with ``--all``.
+``table`` counts by module; with ``--commit ID --write`` it puts the rows into docs/tests.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from tests.mutants.survivors import Survivor
 def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("what", choices=("types", "run", "tests", "survivors", "table"))
-    parser.add_argument("modules", nargs="*", help="paths below provision/, or their beginnings")
+    parser.add_argument(
+        "modules",
+        nargs="*",
+        help="paths below provision/, or their beginnings; for ``tests``: files",
+    )
     parser.add_argument("--survivors", action="store_true")
     parser.add_argument("--timeouts", action="store_true")
     parser.add_argument("--all", action="store_true")
@@ -40,7 +44,7 @@ def main(args: Sequence[str]) -> int:
     if given.what == "types":
         print(runs.check_types(given.modules), "mutants are refused by mypy")
     elif given.what == "tests":
-        runs.take_tests()
+        runs.take_tests(given.modules)
     elif given.what == "run":
         found = runs.run(given.modules, again, children=given.children)
         print(dict(Counter(code for _, code in found)))

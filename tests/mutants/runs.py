@@ -18,6 +18,7 @@ from tests.mutants.changes import Change
 MADE = decisions.ROOT / "mutants"
 SURVIVED, NO_TEST, TYPES = (0,), (5, 33), 37
 _TAKES_TESTS = """
+import sys
 from mutmut.__main__ import get_mutant_runner, run_stats_collection
 from mutmut.state import state
 from mutmut.stats import load_stats
@@ -26,9 +27,11 @@ copy_also_copy_files()
 setup_source_paths()
 load_stats()
 state().current_function_hashes.update(state().old_function_hashes)
-state().tests_by_mangled_function_name.clear()
-state().duration_by_test.clear()
-run_stats_collection(get_mutant_runner(1))
+chosen = sys.argv[1:]
+if not chosen:
+    state().tests_by_mangled_function_name.clear()
+    state().duration_by_test.clear()
+run_stats_collection(get_mutant_runner(1), chosen or None)
 """
 TIMED_OUT = (36, -24, 24, 152, 255, -9)
 
@@ -154,11 +157,12 @@ def check_types(modules: Collection[str] = (), made: Path = MADE) -> int:
     return sum(map(len, found.values()))
 
 
-def take_tests() -> None:
-    """Copy the tests as they are now, and note which functions each runs: mutants and results stay.
-    Nothing else may run in mutmut's folder meanwhile."""
+def take_tests(files: Collection[str] = ()) -> None:
+    """Copy the tests as they are now, and note which functions those in ``files`` run (none: all
+    tests): mutants and results stay. No run may begin meanwhile."""
     # In a process of its own: this one has imported its tests from the project's folder.
-    subprocess.run([sys.executable, "-c", _TAKES_TESTS], cwd=decisions.ROOT, check=True)
+    command = [sys.executable, "-c", _TAKES_TESTS, *files]
+    subprocess.run(command, cwd=decisions.ROOT, check=True)
 
 
 def _keep(made: Path, module: str, found: dict[str, int]) -> None:
