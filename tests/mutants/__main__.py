@@ -65,23 +65,23 @@ def _survivors(modules: Sequence[str], *, every: bool) -> None:
 
 
 def _table(modules: Sequence[str], commit: str, *, write: bool) -> None:
-    """The rows of the table in docs/tests.md; with ``write``, put there."""
+    """Counts by module. With ``write``, in docs/tests.md; then the shares are of all rows there."""
     counts: dict[str, Counter[str]] = {}
     for m in runs.every(modules):
         counts.setdefault(m.module, Counter())[m.state] += 1
-    table = results.table(counts, commit)
-    print("\n".join(table))
-    whole: Counter[str] = sum(counts.values(), Counter())
-    print()
-    for name in (*results.GROUPS, ""):
-        group: Counter[str] = sum(
-            (c for module, c in counts.items() if module.startswith(name)), Counter()
-        )
-        if sum(group.values()):
-            print(f"{name or 'all'}: {results.shares(group)}")
-    print(f"not run: {whole['not run']}, timed out: {whole['timed out']}")
     if write:
-        results.PAGE.write_text(results.with_table(results.PAGE.read_text("utf-8"), table), "utf-8")
+        page = results.with_rows(results.PAGE.read_text("utf-8"), counts, commit)
+        results.PAGE.write_text(page, "utf-8")
+        counts = {name: count for name, (count, _) in results.read(page).items()}
+    else:
+        for name, count in counts.items():
+            print(name, dict(count))
+    for group in (*results.GROUPS, ""):
+        some = [count for name, count in counts.items() if name.startswith(group)]
+        whole: Counter[str] = sum(some, Counter())
+        if some:
+            print(f"{group or 'all'}: {results.shares(whole)}", end="; ")
+            print(f"not run: {whole['not run']}, timed out: {whole['timed out']}")
 
 
 if __name__ == "__main__":

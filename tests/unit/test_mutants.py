@@ -91,20 +91,26 @@ def test_the_reason_stands_above_its_survivors() -> None:
 
 
 def test_a_row_says_of_which_commit_it_is() -> None:
-    counts = {
-        "a.py": Counter({"refused by mypy": 1, "killed": 5, "timed out": 1, "survived": 1}),
-        "b.py": Counter({"killed": 1, "not run": 2}),
-    }
-    table = results.table(counts, "abc1234")
-    assert table[2:] == [
-        "| `a.py` | 8 | 1 | 6 | 1 | 0 | abc1234 |",
-        "| `b.py` | 3 | 0 | 1 | 0 | 0 | 2 were not run |",
-        "| all | 11 | 1 | 7 | 1 | 0 | 2 were not run |",
+    """Rows of modules that were not measured stay as they are."""
+    old = Counter({"refused by mypy": 3, "killed": 2, "survived": 1})
+    new = Counter({"refused by mypy": 1, "killed": 1005, "timed out": 1, "survived": 1})
+    rule = "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    before = [results.row(f"`{n}`", old, "abc") for n in ("plans/destroy.py", "plans/gone.py")]
+    page = "\n".join(["# x", "", results.HEAD, rule, *before, "", "The end."])
+
+    page = results.with_rows(page, {"plans/clean_host.py": new}, "def")
+
+    assert page.split("\n") == [
+        *("# x", "", results.HEAD, rule),
+        "| `plans/clean_host.py` | 1,008 | 1 | 1,006 | 1 | 0 | def |",
+        "| `plans/destroy.py` | 6 | 3 | 2 | 1 | 0 | abc |",
+        "| all | 1,014 | 4 | 1,008 | 2 | 0 |  |",
+        *("", "The end."),
     ]
-    assert "87.5 % of 8 are killed or refused, 85.7 % of the 7" in results.shares(counts["a.py"])
-    page = "\n".join(["| module | mutants |", "| x | 1 |", "", *table[:3], "", "The end."])
-    new = results.table({"b.py": counts["b.py"]}, "abc1234")
-    assert results.with_table(page, new).split("\n")[3:] == [*new, "", "The end."]
+    assert results.with_rows(page, {}, "") == page
+    assert "99.9 % of 1,008 are killed or refused, 99.9 % of the 1,007" in results.shares(new)
+    with pytest.raises(ValueError, match="2 mutants were not run"):
+        results.with_rows(page, {"plans/destroy.py": Counter({"not run": 2})}, "def")
 
 
 def test_mypy_sees_the_mutants_that_count_where_they_are() -> None:
