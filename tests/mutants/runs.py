@@ -17,6 +17,22 @@ from tests.mutants.changes import Change
 #: mutmut's folder, and its exit codes (its ``stats.py``).
 MADE = decisions.ROOT / "mutants"
 SURVIVED, NO_TEST, TYPES = (0,), (5, 33), 37
+_TAKES_TESTS = """
+import sys
+from mutmut.__main__ import get_mutant_runner, run_stats_collection
+from mutmut.state import state
+from mutmut.stats import load_stats
+from mutmut.utils.file_utils import copy_also_copy_files, setup_source_paths
+copy_also_copy_files()
+setup_source_paths()
+load_stats()
+state().current_function_hashes.update(state().old_function_hashes)
+chosen = sys.argv[1:]
+if not chosen:
+    state().tests_by_mangled_function_name.clear()
+    state().duration_by_test.clear()
+run_stats_collection(get_mutant_runner(1), chosen or None)
+"""
 TIMED_OUT = (36, -24, 24, 152, 255, -9)
 
 
@@ -139,6 +155,14 @@ def check_types(modules: Collection[str] = (), made: Path = MADE) -> int:
     for module, codes in found.items():
         _keep(made, module, codes)
     return sum(map(len, found.values()))
+
+
+def take_tests(files: Collection[str] = ()) -> None:
+    """Copy the tests as they are now, and note which functions those in ``files`` run (none: all
+    tests): mutants and results stay. No run may begin meanwhile."""
+    # In a process of its own: this one has imported its tests from the project's folder.
+    command = [sys.executable, "-c", _TAKES_TESTS, *files]
+    subprocess.run(command, cwd=decisions.ROOT, check=True)
 
 
 def _keep(made: Path, module: str, found: dict[str, int]) -> None:

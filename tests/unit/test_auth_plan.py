@@ -466,3 +466,66 @@ class TestObserve:
         world.sick, world.alarms = set(), ("NOSPACE",)
         with pytest.raises(PreflightFailed, match="NOSPACE"):
             world.observe()
+
+
+class TestAsDeclared:
+    """Data of another time: its authentication may be another, and its users and roles, too."""
+
+    USERS = (
+        *("user_add", "role_add", "user_grant_role", "role_add", "role_grant", "role_grant"),
+        *("user_add", "user_grant_role"),
+    )
+
+    @pytest.fixture(autouse=True)
+    def _client(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(auth, "EtcdClient", fake_etcd.FakeClient)
+
+    def run(self, world: World) -> tuple[str, list[object]]:
+        """What the step says, and the changes that it makes."""
+        inventory = world.inventory
+        with Fleet(1) as fleet:
+            step = auth.as_declared(inventory, Etcd(inventory.etcd, fleet))
+            assert step.after is not None
+            assert step.after.title == "all healthy"
+            [call] = step.calls
+            call.do()
+            made = [name for name, *_ in world.etcd.changes()]
+            call.do()
+            assert world.etcd.changes() == [], "it is safe to repeat"
+        return call.what, made
+
+    def declare(self, world: World, enabled: bool) -> None:
+        world.declared = world.declared.model_copy(update={"enabled": enabled})
+
+    def test_users_and_roles_come_before_it_is_on(self, world: World) -> None:
+        said = "authentication on, as declared, with its users and roles"
+        assert self.run(world) == (said, [*self.USERS, "auth_enable"])
+        assert world.etcd.enabled
+
+    def test_what_is_as_declared_is_left_alone(self, world: World) -> None:
+        world.etcd.enabled = True
+        assert self.run(world)[1] == []
+        world.alluxio = None
+        assert self.run(world)[1] == []
+
+    def test_a_login_of_another_time_is_replaced(self, world: World) -> None:
+        """Authentication is on in the data, and the workers' password is another one."""
+        world.etcd.enabled = True
+        refused = True
+
+        def before(name: str) -> None:
+            nonlocal refused
+            as_worker = world.etcd.clients[-1] == ("infra1", WORKERS)
+            refused = refused and name != "user_grant_role"
+            fails = as_worker and refused
+            world.etcd.fail = {"log_in": fake_etcd.refused()} if fails else {}
+
+        world.etcd.before = before
+        made = ["role_add", "role_grant", "role_grant", "user_add", "user_grant_role"]
+        assert self.run(world)[1] == made
+
+    def test_it_is_turned_off_and_users_stay(self, world: World) -> None:
+        self.declare(world, False)
+        world.etcd.enabled = True
+        assert self.run(world) == ("authentication off, as declared", ["auth_disable"])
+        assert not world.etcd.enabled

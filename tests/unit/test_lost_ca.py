@@ -315,11 +315,11 @@ class TestTheBeginning:
 
     @pytest.fixture
     def begin(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Begin:
-        def of(*, outage: bool = False) -> bool:
+        def of(**options: bool) -> bool:
             facts = state(world).facts
             monkeypatch.setattr(gather, "require_facts", lambda _, probes: facts)
             with Fleet(1) as fleet:
-                return replace_lost_ca.begin(world.cluster, fleet, outage=outage)
+                return replace_lost_ca.begin(world.cluster, fleet, **options)
 
         monkeypatch.setattr(replace_lost_ca, "_pair", lambda *_: b"a pair")
         return of

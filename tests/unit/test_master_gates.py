@@ -13,7 +13,7 @@ from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Arti
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.host import gather, safely
+from provision.host import fitness, gather, safely
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.ownership import KEY
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, Machine
@@ -323,6 +323,23 @@ class TestObserve:
         assert all(journal.LABEL in p.commands for p in asked.values())
         assert {m.host for m in found.facts} == {"m0"}
         assert (found.primary, found.artifacts) == ("m0", ARTIFACTS)
+
+    def test_the_tarballs_are_held_against_the_hosts_processors(
+        self, look: Look, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        held: list[object] = []
+
+        def problems(*_: object, tarballs: list[object], **__: object) -> list[Problem]:
+            held.append(tarballs)
+            return []
+
+        monkeypatch.setattr(fitness, "problems", problems)
+        look.observe("m0")
+        gone = Problem("the tarball", "is not there", id="preflight-failed")
+        look.tarballs = PreflightFailed("no tarball", [gone], id="preflight-failed")
+        with pytest.raises(PreflightFailed):
+            look.observe("m0")
+        assert held == [[ARTIFACTS.alluxio, ARTIFACTS.jdk], []]
 
     def test_a_chosen_host_that_is_away_ends_it_another_does_not(self, look: Look) -> None:
         look.away = {"m2"}

@@ -1,10 +1,11 @@
 """The list of functions that decide is complete, and mutants that change only words are known."""
 
 import ast
+from collections import Counter
 
 import pytest
 
-from tests.mutants import changes, decisions, survivors
+from tests.mutants import changes, decisions, results, survivors, typed
 
 ORIGINAL = """
 def gate(seen, sparing=()):
@@ -87,6 +88,39 @@ def test_the_reason_stands_above_its_survivors() -> None:
     ]
     with pytest.raises(ValueError, match="not a line"):
         survivors.listed("m.py f: a\n")
+
+
+def test_a_row_says_of_which_commit_it_is() -> None:
+    """Rows of modules that were not measured stay as they are."""
+    old = Counter({"refused by mypy": 3, "killed": 2, "survived": 1})
+    new = Counter({"refused by mypy": 1, "killed": 1005, "timed out": 1, "survived": 1})
+    rule = "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    before = [results.row(f"`{n}`", old, "abc") for n in ("plans/destroy.py", "plans/gone.py")]
+    page = "\n".join(["# x", "", results.HEAD, rule, *before, "", "The end."])
+
+    page = results.with_rows(page, {"plans/clean_host.py": new}, "def")
+
+    assert page.split("\n") == [
+        *("# x", "", results.HEAD, rule),
+        "| `plans/clean_host.py` | 1,008 | 1 | 1,006 | 1 | 0 | def |",
+        "| `plans/destroy.py` | 6 | 3 | 2 | 1 | 0 | abc |",
+        "| all | 1,014 | 4 | 1,008 | 2 | 0 |  |",
+        *("", "The end."),
+    ]
+    assert results.with_rows(page, {}, "") == page
+    assert "99.9 % of 1,008 are killed or refused, 99.9 % of the 1,007" in results.shares(new)
+    with pytest.raises(ValueError, match="2 mutants were not run"):
+        results.with_rows(page, {"plans/destroy.py": Counter({"not run": 2})}, "def")
+
+
+def test_mypy_sees_the_mutants_that_count_where_they_are() -> None:
+    text = "def x_f__mutmut_orig(): ...\ndef x_f__mutmut_1():\n    ...\ndef x_f__mutmut_2(): ...\n"
+    lists = "mutants_x_f__mutmut['x_f__mutmut_1'] = x_f__mutmut_1 # type: ignore # mutmut generated"
+    lean = typed._lean(f"{text}{lists}\n", "provision.m", {"provision.m.x_f__mutmut_2"})
+    assert lean.split("\n") == [
+        "def x_f__mutmut_orig(): ...",
+        *("", "", "def x_f__mutmut_2(): ...", "", ""),
+    ]
 
 
 def _parts(tree: ast.Module) -> dict[str, set[str]]:

@@ -265,6 +265,12 @@ class TestMembers:
                 paths={self.unit_path: self.ours()},
             )
             assert member_preflight.members(cluster, {machine: running}) == []
+            # A stopped one does not start again; another cluster's says nothing about ours.
+            stopped = replace(running, units={layout.UNIT: UnitState("loaded", "inactive")})
+            foreign = replace(running, paths={})
+            for other in (stopped, foreign):
+                found = member_preflight.members(cluster, {machine: other})
+                assert "host-unsupported" in [p.id for p in found]
 
     def test_a_port_of_our_own_etcd_that_crashes_again_and_again(self) -> None:
         """Its process at the look at the ports is not the main process that systemd named. Between

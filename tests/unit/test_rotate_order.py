@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -500,3 +501,19 @@ def test_the_gate_after_a_healing_asks_every_listener(
     assert last is not None
     last.check()
     assert asked == [(name, made[name]) for name in ("infra2", "infra3")]
+
+
+def test_an_expired_ca_of_this_tool_says_nothing_where_another_ca_is_declared(
+    tmp_path: Path,
+) -> None:
+    """It was left in its folder when the members changed to the external CA."""
+    ca = Ca("Root")
+    world = external(tmp_path, ca, ca)
+    own = world.cluster.tls.pki_dir
+    made = own_ca.ensure_ca(own, "c")
+    home = own_ca.home(own, "c")
+    long_ago = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    old = certificates.self_signed("c etcd CA", made.key, 10, long_ago)
+    (home / own_ca.CA_CERTIFICATE).write_bytes(old)
+    assert own_ca.expired(own, "c")
+    rotate_certs.require_at_hand(world.cluster, world.observed())

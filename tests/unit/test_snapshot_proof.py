@@ -230,6 +230,8 @@ class TestWhatIsRead:
         )
         proof = prove(served)
         assert (proof.keys, proof.revision, proof.member) == (6, 9, "infra1")
+        # The next page begins directly after the last key.
+        assert prove(Scratch("a", "a\0", "aA", "b", pages=1)).keys == 4
         assert proof.clusters == ("c", "live", "other")
         # Values are read of Alluxio's keys only.
         assert sorted(served.values) == sorted(
