@@ -24,11 +24,10 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from provision.cli.interrupt import INTERRUPTED, between_imports
-from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.cli.run import DEFAULT_INVENTORY, INVENTORY_VARIABLE, Run
 from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
 
-INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 FORMATS = ("table", "json")
 #: For a mistake in this tool; EX_SOFTWARE in sysexits.h.
 INTERNAL_ERROR = 70

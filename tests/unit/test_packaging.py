@@ -28,7 +28,7 @@ def test_every_package_is_packed() -> None:
 
 def test_every_page_of_an_error_is_packed() -> None:
     text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
-    assert '"provision.cli" = ["explanations/*.md"]' in text
+    assert '"provision.cli" = ["explanations/*.md", "shells/*"]' in text
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
