@@ -63,7 +63,9 @@ def test_which_arguments_may_be_left_out() -> None:
 def test_the_way_of_the_release_before(task: str, before: str, now: str) -> None:
     assert values(f"{task} {before}") == values(f"{task} {now}")
     (note,) = line(f"{task} {before}").notes
-    assert note.startswith(f"{task} {before.split()[0]} is the way of the release before: invoke")
+    assert note.startswith(
+        f"{task} {before.split()[0]} is an old option, and a later release refuses"
+    )
     assert line(f"{task} {now}").notes == []
 
 
