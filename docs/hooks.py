@@ -20,6 +20,7 @@ from provision import errors  # noqa: E402
 from provision.cli.command import INTERNAL_ERROR, INTERRUPTED  # noqa: E402
 from provision.cli.commands import namespace  # noqa: E402
 from provision.cli.explain import Page, pages  # noqa: E402
+from provision.cli.help import usage  # noqa: E402
 from provision.inventory import json_schema  # noqa: E402
 
 if TYPE_CHECKING:
@@ -67,9 +68,8 @@ def tasks() -> str:
     for name in namespace.task_names:
         task = namespace[name]
         context = ParserContext(name=name, args=task.get_arguments())
-        usage = " ".join(f"[{a.name.upper()}]" for a in context.positional_args)
         parts += [f"## {name}", inspect.cleandoc(task.__doc__ or ""), ""]
-        parts += [f"`invoke {f'{name} {usage}'.strip()} [options]`", ""]
+        parts += [f"`invoke {usage(name, task)}`", ""]
         parts += ["| option | |", "| --- | --- |"]
         parts += [f"| `{flags}` | {_cell(text or '')} |" for flags, text in context.help_tuples()]
         parts.append("")

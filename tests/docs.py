@@ -198,7 +198,7 @@ PLACES: dict[str, dict[str, Place]] = {
         "cp inventory/lab.yml inventory/mine.yml": TUTORIAL,
         "ssh -F .lab/ssh/config worker1 sudo systemctl kill --signal=KILL --kill-whom=all "
         "alluxio-worker": TUTORIAL,
-        "invoke stop-workers --limit worker1": TUTORIAL,
+        "invoke stop-workers worker1": TUTORIAL,
         "ssh -F .lab/ssh/config etcd2 'sudo systemctl kill --signal=KILL etcd; "
         "sudo rm -rf /var/lib/etcd/member; sudo systemctl stop etcd'": TUTORIAL,
         "invoke backup-etcd --to backups": TUTORIAL,

@@ -431,8 +431,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             "check-nodes",
             "forget-worker",
             "start-masters",
-            "start-masters --limit",
-            "start-workers --limit",
+            "start-workers",
         ),
         why="a start on a new disk is planned in tests/unit/test_stores.py; forget-worker is run "
         "for worker-identity-invalid; the lab's double has no master",
@@ -814,7 +813,6 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "import-ansible",
             "init-inventory",
-            "init-inventory",
         ),
         why=_HERE,
     ),
@@ -867,11 +865,8 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "journal-outvoted": Row(
         _unit("journal", "a_growth_from_three_to_five_is_one_at_a_time_too"),
-        named=(
-            "start-masters",
-            "start-masters --limit",
-        ),
-        why="the lab's double has no master: the plans of start-masters --limit are unit tests",
+        named=("start-masters",),
+        why="the lab's double has no master: the plans of start-masters are unit tests",
     ),
     "kept-data-large": Row(
         _unit("stored", "former_data_above_a_share_of_the_disk"),
@@ -926,7 +921,6 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "logs",
             "start-masters",
-            "start-masters --limit",
         ),
         why="the lab's double has no master: the plans of start-masters are unit tests",
     ),
@@ -1099,7 +1093,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
         heals={
             _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"): (
-                "restart-workers --limit",
+                "restart-workers",
                 "start-workers",
             ),
         },
@@ -1168,7 +1162,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "check-nodes",
             "logs",
-            "stop-masters --inventory --limit",
+            "stop-masters --inventory",
         ),
         why="stop-masters: the lab's double has no master",
     ),
@@ -1267,7 +1261,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("worker_life", "an_upgrade_and_the_way_back"): ("upgrade-workers",),
         },
         end="the workers run the release",
-        named=("rollback-workers --limit --to",),
+        named=("rollback-workers", "rollback-workers --to"),
         why="rollback-workers --to is planned in unit tests; without --to it is run on hosts",
     ),
     "release-newer": Row(
@@ -1460,7 +1454,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     "worker-identity-cloned": Row(
         _lab("workers", "a_cloned_identity_is_refused"),
         heals={
-            _lab("workers", "a_cloned_identity_is_refused"): ("start-workers --limit",),
+            _lab("workers", "a_cloned_identity_is_refused"): ("start-workers",),
         },
         end="the clone has an identity of its own, and both are LIVE",
     ),
@@ -1468,7 +1462,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("workers", "an_identity_file_without_an_identity"),
         heals={
             _lab("workers", "an_identity_file_without_an_identity"): (
-                "start-workers --limit",
+                "start-workers",
                 "forget-worker",
             ),
         },
@@ -1477,17 +1471,17 @@ REMEDIES: dict[str, Row | NoRow] = {
     "worker-keys-missing": Row(
         _lab("restore", "a_worker_without_both_keys_is_named"),
         heals={
-            _lab("restore", "a_worker_without_both_keys_is_named"): ("start-workers --limit",),
+            _lab("restore", "a_worker_without_both_keys_is_named"): ("start-workers",),
         },
         end="the worker is live",
-        named=("check-nodes", "restart-workers --limit"),
-        why="restart-workers --limit is for a worker whose host did not answer",
+        named=("check-nodes", "restart-workers"),
+        why="restart-workers is for a worker whose host did not answer",
     ),
     "worker-left-out": Row(
         _lab("worker_life", "an_upgrade_and_the_way_back"),
         heals={
             _lab("worker_life", "an_upgrade_and_the_way_back"): (
-                "start-workers --limit",
+                "start-workers",
                 "start-workers",
             ),
             _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"): (
@@ -1504,14 +1498,14 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("workers", "the_first_run_registers_every_worker"): ("start-workers",),
         },
         end="the worker is LIVE",
-        named=("start-workers --limit",),
-        why="with --limit it is the same plan for fewer workers",
+        named=("start-workers",),
+        why="with a name it is the same plan for fewer workers",
     ),
     "worker-not-live": Row(
         _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"),
         heals={
             _lab("worker_life", "a_rolling_restart_stops_at_the_first_failure_and_goes_on"): (
-                "start-workers --limit",
+                "start-workers",
             ),
         },
         end="the worker is LIVE",
@@ -1523,9 +1517,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     "worker-not-ready": Row(
         _lab("check_nodes", "a_port_of_another_process_is_not_ready"),
         heals={
-            _lab("check_nodes", "a_port_of_another_process_is_not_ready"): (
-                "restart-workers --limit",
-            ),
+            _lab("check_nodes", "a_port_of_another_process_is_not_ready"): ("restart-workers",),
         },
         end="all listeners of the worker answer",
         named=(
@@ -1540,7 +1532,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("workers", "a_cloned_identity_is_refused"),
         heals={
             _lab("workers", "a_cloned_identity_is_refused"): (
-                "start-workers --limit",
+                "start-workers",
                 "start-workers",
             ),
             _lab("worker_life", "decommissioned"): ("forget-worker",),

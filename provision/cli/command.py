@@ -26,11 +26,10 @@ from invoke.tasks import Task
 from provision.cli.confirm import until_settled
 from provision.cli.interrupt import INTERRUPTED, between_imports
 from provision.cli.moving import Screen
-from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.cli.run import DEFAULT_INVENTORY, INVENTORY_VARIABLE, Run
 from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
 
-INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 FORMATS = ("table", "json")
 #: For a mistake in this tool; EX_SOFTWARE in sysexits.h.
 INTERNAL_ERROR = 70

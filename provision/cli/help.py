@@ -183,10 +183,7 @@ def task_screen(program: str, name: str, task: Command) -> str:
     if task.word == "limit":
         own = [next(a for a in arguments if a.name == "limit"), *own]
     common = [a for a in arguments if a.name in _COMMON]
-    words = " ".join(
-        f"[{_shown(name, a)}]" if a.name == task.word else _shown(name, a) for a in positional
-    )
-    parts = [f"Usage: {' '.join(filter(None, (program, name, words, '[OPTIONS]')))}"]
+    parts = [f"Usage: {program} {usage(name, task)}"]
     parts.append(inspect.getdoc(task) or "")
     if positional:
         lines = [(_shown(name, a), a.help or "") for a in positional]
@@ -196,6 +193,14 @@ def task_screen(program: str, name: str, task: Command) -> str:
         if lines:
             parts.append("\n".join((title, *_columns(lines, _BESIDE))))
     return "\n\n".join(parts)
+
+
+def usage(name: str, task: Command) -> str:
+    """The task with its arguments; those in brackets may be left out."""
+    words = [value_of(name, argument).shown for argument in task.arguments]
+    if task.word:
+        words.append(f"[{value_of(name, task.word).shown}]")
+    return " ".join((name, *words, "[OPTIONS]"))
 
 
 def _shown(task: str, argument: Argument) -> str:

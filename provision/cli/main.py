@@ -14,6 +14,11 @@ from provision.cli.interrupt import exit_when_interrupted
 def main() -> None:
     """The console script. Ends the process with the exit code of the task."""
     exit_when_interrupted()
+    if sys.argv[1:2] == ["--complete-names"]:
+        from provision.cli import complete
+
+        complete.main(sys.argv[2:])
+        return
     from provision import program_in_use
     from provision.cli.command import BROKEN_PIPE, discard_output, flush_output
     from provision.cli.program import NAME, TASKS, program

@@ -7,6 +7,7 @@ other usage error.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NoReturn
@@ -16,6 +17,7 @@ from invoke.parser.argument import Argument
 from invoke.program import Program
 
 from provision import __version__
+from provision.cli import completion
 from provision.cli import help as screens
 from provision.cli.chain import Executor
 from provision.cli.command import perform
@@ -48,6 +50,10 @@ class _Program(Program):
     def parse_core(self, argv: list[str] | None) -> None:
         self.normalize_argv(argv)
         with self._answered():
+            self.parse_core_args()
+            if shell := self.args["print-completion-script"].value:
+                sys.stdout.write(completion.script(shell, namespace.tasks))
+                raise Exit
             super().parse_core(argv)
         if wanted := self.args.explain.value:
             from provision.cli.explain import ALL

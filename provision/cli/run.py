@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_INVENTORY = "inventory/inventory.yml"
+INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 
 
 @dataclass(slots=True)

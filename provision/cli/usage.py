@@ -7,12 +7,10 @@ Invoke itself prints one sentence and ends with 1, which here means "unhealthy".
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
-from pathlib import Path
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError
@@ -21,9 +19,10 @@ from invoke.parser.parser import Parser
 from invoke.program import Program
 
 from provision import terminal
-from provision.cli.command import INVENTORY_VARIABLE, argument_missing, perform, placeholder
+from provision.cli.command import argument_missing, perform, placeholder
 from provision.cli.commands import namespace
-from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.cli.complete import inventory_in_force
+from provision.cli.run import Run
 from provision.cli.words import understood
 from provision.errors import UsageError
 from provision.text import EXCERPT, printable
@@ -126,17 +125,6 @@ def names_of(words: Sequence[str]) -> frozenset[str]:
 
     found = names.read(inventory_in_force(words))
     return frozenset((*found.members, *found.masters, *found.workers))
-
-
-def inventory_in_force(words: Sequence[str]) -> Path:
-    """The inventory of a command line: the last one that it names, or the usual one."""
-    named = ""
-    for word, following in pairwise([*words, ""]):
-        if word in ("--inventory", "-i"):
-            named = following
-        elif match := re.match(r"--inventory=|-i=?", word):
-            named = word[match.end() :]
-    return Path(named or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY)
 
 
 def check_core(program: Program, tasks: Sequence[str]) -> None:

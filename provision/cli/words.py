@@ -108,8 +108,8 @@ class _Reader:
         flag, equals, value = word.partition("=")
         if self.task is not None and (now := self.task.old.get(flag.removeprefix("--"))):
             self.notes.append(
-                f"{self.name} {flag} is the way of the release before: invoke {self.name} "
-                f"{placeholder(now)}"
+                f"{self.name} {flag} is an old option, and a later release refuses it: say invoke "
+                f"{self.name} {placeholder(now)}"
             )
             flag = f"--{now.replace('_', '-')}"
         argument = self.flags.get(flag)

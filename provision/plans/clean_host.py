@@ -373,7 +373,7 @@ def _refuse_voters(
             problems.append(Problem(where, what, remedy, id="quorum-at-risk"))
         if i.role == "master" and number(seen.commands.get(_MASTERS, "").strip()) != 1:
             what = f"is a running master of cluster {i.cluster}, which has other masters"
-            remedy = "invoke stop-masters --limit NAME --inventory OTHER.yml, then run this again"
+            remedy = "invoke stop-masters NAME --inventory OTHER.yml, then run this again"
             problems.append(Problem(where, what, remedy, id="quorum-at-risk"))
     if problems:
         raise PreflightFailed("another cluster needs this host", problems, id="quorum-at-risk")

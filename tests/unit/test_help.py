@@ -168,7 +168,7 @@ def test_an_old_option_is_noted_once_by_both(line: Line) -> None:
     for program in (ours, invoke):
         code, _, err = line("move-leader --to infra1 -i nope.yml", program)
         assert code == 2
-        assert err.count("note: move-leader --to is the way of the release before") == 1
+        assert err.count("note: move-leader --to is an old option") == 1
         assert "no such file" in err
 
 

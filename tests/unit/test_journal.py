@@ -143,9 +143,9 @@ def test_what_may_start(held: str, chosen: str | None, primary: str | None) -> N
             None,
             "m0",
             "m1, m2 have no journal, but there is one on m0: if",
-            "--limit m1, then",
+            "start-masters m1, then",
         ),
-        ("x--", None, None, "m1, m2 have no journal", "--limit m1, then"),
+        ("x--", None, None, "m1, m2 have no journal", "start-masters m1, then"),
         (
             "x--",
             "m1",

@@ -17,7 +17,11 @@ from release import bundle
 
 REPO = Path(__file__).parents[2]
 #: Folders without modules. To setuptools each is a package, too: it warns of one that is not named.
-_OF_FILES_ALONE = ("provision.cli.explanations", "provision.templates")
+_OF_FILES_ALONE = (
+    "provision.cli.explanations",
+    "provision.cli.shells",
+    "provision.templates",
+)
 
 
 def _listed(section: str) -> list[str]:
@@ -35,6 +39,7 @@ def test_every_package_is_packed() -> None:
 def test_every_page_of_an_error_is_packed() -> None:
     text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
     assert '"provision.cli.explanations" = ["*.md"]' in text
+    assert '"provision.cli.shells" = ["*"]' in text
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

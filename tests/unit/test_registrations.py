@@ -129,7 +129,7 @@ class TestRefusal:
     def test_stale(self) -> None:
         said = self.found(["x", REFUSED, "\tat alluxio..."], live=False)
         assert f"its id worker-{UUID} is registered as 10.0.0.21:29999" in said
-        assert f"invoke forget-worker worker-{UUID}, then invoke start-workers --limit w2" in said
+        assert f"invoke forget-worker worker-{UUID}, then invoke start-workers w2" in said
 
     def test_a_clone_of_a_live_worker(self) -> None:
         said = self.found([REFUSED], live=True)

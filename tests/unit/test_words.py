@@ -13,6 +13,7 @@ from invoke.parser import Parser
 from provision.cli import usage
 from provision.cli.command import SHORT_FLAGS, Command, placeholder
 from provision.cli.commands import namespace
+from provision.cli.complete import inventory_in_force
 from provision.cli.words import Line, understood
 from provision.errors import UsageError
 from provision.inventory import names
@@ -62,7 +63,9 @@ def test_which_arguments_may_be_left_out() -> None:
 def test_the_way_of_the_release_before(task: str, before: str, now: str) -> None:
     assert values(f"{task} {before}") == values(f"{task} {now}")
     (note,) = line(f"{task} {before}").notes
-    assert note.startswith(f"{task} {before.split()[0]} is the way of the release before: invoke")
+    assert note.startswith(
+        f"{task} {before.split()[0]} is an old option, and a later release refuses"
+    )
     assert line(f"{task} {now}").notes == []
 
 
@@ -156,10 +159,10 @@ def test_names_of_hosts_are_not_taken_for_mistyped_tasks() -> None:
 def test_the_inventory_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROVISION_INVENTORY", raising=False)
     for words in ("status -i x.yml", "status -ix.yml", "status --inventory=x.yml -n"):
-        assert usage.inventory_in_force(words.split()) == Path("x.yml")
-    assert usage.inventory_in_force(["status"]) == Path("inventory/inventory.yml")
+        assert inventory_in_force(words.split()) == Path("x.yml")
+    assert inventory_in_force(["status"]) == Path("inventory/inventory.yml")
     monkeypatch.setenv("PROVISION_INVENTORY", "y.yml")
-    assert usage.inventory_in_force(["status"]) == Path("y.yml")
+    assert inventory_in_force(["status"]) == Path("y.yml")
     file = tmp_path / "x.yml"
     file.write_text(
         "etcd: {members: {'a[1-2]': {host: 'h[1-2]'}}}\nalluxio: {workers: {audit: {host: w}}}\n"

@@ -119,16 +119,14 @@ def _outvoted(
             f"{names} have no journal, but there is one on {have}: if the empty masters start "
             "together, they can elect one of themselves and overwrite the journal"
         )
-        remedy = f"add one at a time: invoke start-masters --limit {fresh[0].name}, then the next"
+        remedy = f"add one at a time: invoke start-masters {fresh[0].name}, then the next"
         return [Problem(where, what, remedy, id="journal-outvoted")]
     if primary is None:
         what = (
             f"{names} has no journal, but there is one on {have}, and no master is the primary: "
             "the empty master could win the election and overwrite the journal"
         )
-        remedy = (
-            f"first start a master that has the journal: invoke start-masters --limit {holders[0]}"
-        )
+        remedy = f"first start a master that has the journal: invoke start-masters {holders[0]}"
         return [Problem(where, what, remedy, id="journal-outvoted")]
     return [_unseen(fresh, unseen)] if unseen else []
 

@@ -48,8 +48,8 @@ def found(
     at = f" as {printable(address[1])}:{address[2]}" if address else " at another address"
     what = f"Alluxio refused it: its id {known if identity else ''} is registered{at}"
     file = shlex.quote(desired.identity_file(alluxio))
-    clone = f"on {worker.machine.host} rm {file}, then invoke start-workers --limit {worker.name}"
-    stale = f"invoke forget-worker {known}, then invoke start-workers --limit {worker.name}"
+    clone = f"on {worker.machine.host} rm {file}, then invoke start-workers {worker.name}"
+    stale = f"invoke forget-worker {known}, then invoke start-workers {worker.name}"
     if live is True:
         remedy = f"that worker is LIVE, so this host is a clone of its host: {clone}"
     elif live is False:

@@ -330,7 +330,7 @@ def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMa
                 "alluxio.masters",
                 f"without {masters[0].name} too few are left for an election: {names} does not"
                 " listen",
-                f"invoke start-masters --limit {silent[0].name}",
+                f"invoke start-masters {silent[0].name}",
                 id="master-no-primary",
             )
             raise Unhealthy(

@@ -145,12 +145,12 @@ class Watch:
         lacks = " and no ".join(
             name for name, has in (("permanent key", permanent), ("live key", live)) if not has
         )
-        severity, remedy = "error", f"invoke restart-workers --limit {worker.name}"
+        severity, remedy = "error", f"invoke restart-workers {worker.name}"
         state = ""
         if worker.machine in self._absent:
             state = "; its host did not answer"
         elif facts is not None and stopped:
-            state, remedy = "; it is stopped", f"invoke start-workers --limit {worker.name}"
+            state, remedy = "; it is stopped", f"invoke start-workers {worker.name}"
             if owner(facts, desired.UNIT_PATH) != self._alluxio.name:
                 state, severity = "; it is not installed", "warning"
         where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"

@@ -52,7 +52,7 @@ class Standing:
             Problem(
                 f"{w.name} ({w.machine.host})",
                 "is stopped; restart-workers does not start it",
-                f"invoke start-workers --limit {w.name} starts it",
+                f"invoke start-workers {w.name} starts it",
                 "warning",
                 id="worker-left-out",
             )

@@ -270,7 +270,10 @@ def _digest(
         what = f"release {target} is not the same build on {' and '.join(digests.values())}"
         problems.append(
             Problem(
-                "alluxio.workers", what, "roll them back one by one: --limit", id="release-missing"
+                "alluxio.workers",
+                what,
+                "roll them back one by one: invoke rollback-workers NAME",
+                id="release-missing",
             )
         )
     if problems:
