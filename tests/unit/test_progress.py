@@ -168,9 +168,9 @@ def test_uploads_are_one_wait(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("count", "lines"), [(30, 30), (200, 2)])
+@pytest.mark.parametrize(("count", "failing", "lines"), [(30, 9, 30), (200, 1, 2), (200, 9, 6)])
 def test_the_hosts_of_a_large_step_are_counted_on_a_terminal(
-    count: int, lines: int, monkeypatch: pytest.MonkeyPatch
+    count: int, failing: int, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -182,13 +182,13 @@ def test_the_hosts_of_a_large_step_are_counted_on_a_terminal(
     with console.Progress() as shown:
         shown.step(1, 1, Step("start", hosts))
         for host in hosts:
-            failed = Unhealthy("no", id="worker-not-live") if host is hosts[0] else None
+            failed = Unhealthy("no", id="worker-not-live") if host in hosts[:failing] else None
             shown.host(host, failed)
     found = said.getvalue().splitlines()[1:]
     assert len(found) == lines
     assert found[0].endswith(f"{HOSTS[0]}: FAILED (1 changes)")
     if count > 30:
-        assert found[-1].endswith("199 of 200 hosts: ok")
+        assert found[-1].endswith(f"{200 - failing} of 200 hosts: ok")
 
 
 # -- the screen -----------------------------------------------------------------------------------
