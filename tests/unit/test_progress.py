@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import io
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
 import termios
@@ -317,7 +319,7 @@ def on_terminal(width: int, **environment: str) -> tuple[str, list[str]]:
     """All that :data:`PTY` writes on a terminal of ``width`` columns, and what is there at its
     end."""
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (50, width))  # type: ignore[attr-defined,unused-ignore]
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     given = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     given |= {"TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
     said = ""
