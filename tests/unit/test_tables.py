@@ -263,7 +263,9 @@ def test_no_other_module_draws_a_table() -> None:
     found = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
-        if re.search(r"rich\.table import Table|from rich import box|\.ljust\(", path.read_text("utf-8"))
+        if re.search(
+            r"rich\.table import Table|from rich import box|\.ljust\(", path.read_text("utf-8")
+        )
     }
     assert found == set()
 
