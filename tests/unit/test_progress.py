@@ -20,8 +20,10 @@ from pathlib import Path
 import pytest
 
 from provision import artifacts, progress, tar_reader, wait
+from provision.check_nodes import CheckReport
 from provision.cli import console, moving
 from provision.cli.moving import Screen
+from provision.cli.tasks import cluster
 from provision.engine import plan as plans
 from provision.engine.plan import Gate, HostChanges, Step
 from provision.errors import Unhealthy
@@ -29,6 +31,7 @@ from provision.host.diff import Change
 from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Session
 from tests.unit.clock import Clock
+from tests.unit.test_check import LIVE, report
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "provision"
@@ -252,6 +255,22 @@ def test_a_stderr_that_nobody_reads_ends_the_screen_only(
         assert ended.wait(30)
         screen._thread.join(30)
         assert not screen._thread.is_alive()
+
+
+def test_after_its_first_report_a_watch_shows_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads wait without an end."""
+    hidden: list[int] = []
+    screen = Screen()
+    monkeypatch.setattr(progress.BOARD, "screen", screen)
+
+    def looks() -> Iterator[CheckReport]:
+        for _ in range(3):
+            hidden.append(screen._hidden)
+            yield report(LIVE)
+
+    assert len([*cluster._then_quiet(looks())]) == 3
+    assert hidden == [0, 1, 1]
+    assert screen._hidden == 0
 
 
 def test_a_run_without_a_wait_does_not_import_rich() -> None:
