@@ -18,7 +18,7 @@ T = TypeVar("T")
 ROWS = 30
 #: So many rows with one cause are named.
 NAMED = 3
-#: Causes at most: a terminal takes 1 ms for each.
+#: Causes at most: nobody reads more on a terminal.
 MOST = 2000
 
 

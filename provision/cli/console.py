@@ -55,8 +55,8 @@ def plan(todo: Plan, *, stderr: bool = False, new: bool = False, full: bool = Fa
         out.print(made(line.text, style=line.style))
 
 
-#: With more hosts than this, a step on a terminal names only those that failed.
-MANY = 30
+#: With more hosts than this, a step on a terminal names only the first that failed.
+MANY, FAILED = 30, 5
 
 
 class Progress:
@@ -70,7 +70,7 @@ class Progress:
         self._open = contextlib.ExitStack()
         self._uploads: progress.Wait | None = None
         self._sent: dict[tuple[str, int], int] = {}
-        self._hosts = self._good = 0
+        self._hosts = self._good = self._failed = 0
 
     def __enter__(self) -> Progress:
         return self
@@ -99,7 +99,9 @@ class Progress:
     def host(self, host: HostChanges, error: ProvisionError | None) -> None:
         with self._lock:
             self._good += error is None
-        if error is None and self._counts and self._hosts > MANY:
+            self._failed += error is not None
+            named = error is not None and self._failed <= FAILED
+        if self._counts and self._hosts > MANY and not named:
             return
         mark = "ok" if error is None else "FAILED"
         self._line(f"      {host.name}: {mark} ({len(host.changes)} changes)")
@@ -111,9 +113,10 @@ class Progress:
         with self._lock:
             self._end_uploads()
             self._sent.clear()
-            hosts, good, self._hosts, self._good = self._hosts, self._good, 0, 0
+            hosts, good = self._hosts, self._good
+            self._hosts = self._good = self._failed = 0
         if self._counts and hosts > MANY:
-            self._line(f"      {good} of {hosts} hosts: ok")
+            self._line(f"      {good} of {hosts} hosts: ok")  # the errors at the end name the rest
 
     def _end_uploads(self) -> None:
         self._open.close()

@@ -24,7 +24,7 @@ LINE_EVERY = 30.0
 #: Waits that are shown at the same time.
 MOST = 4
 #: Columns of a terminal for the moving sign and the bar, and with fewer columns there is no bar.
-SIGN, BAR, NARROW = 2, 12, 60
+SIGN, BAR, NARROW = 2, 8, 60
 
 
 class Screen:
@@ -104,7 +104,7 @@ class Screen:
             shown.remove_task(self._tasks.pop(wait))
         for wait in waits:
             if wait not in self._tasks:
-                self._tasks[wait] = shown.add_task("", total=None)
+                self._tasks[wait] = shown.add_task("", total=wait.of)
             width = shown.console.width
             room = width - SIGN - (BAR + 1 if width >= NARROW else 0) - 1
             shown.update(

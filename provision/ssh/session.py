@@ -236,14 +236,15 @@ class Session:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         most: int = bounds.SNAPSHOT,
+        length: int | None = None,
     ) -> Result:
         """Run ``command`` as root and write its output to ``into``, in one round trip.
 
         ``timeout`` (seconds) limits the silence, ``most`` (bytes) and :data:`bounds.STREAM_RATE`
-        the whole output. The command is visible in the host's process list and must have no secret
-        in it.
+        the whole output; ``length``: how many bytes are expected. The command is visible in the
+        host's process list and must have no secret in it.
         """
-        with progress.calling(self.machine.host, what, None) as shown:
+        with progress.calling(self.machine.host, what, None, of=length) as shown:
             return self._exec(
                 *(f"sh -c {shlex.quote(command)}", b"", what, timeout, shown.add),
                 sink=into,

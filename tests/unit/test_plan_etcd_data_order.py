@@ -100,7 +100,7 @@ class TestBackup:
         """Every snapshot is good."""
         monkeypatch.setattr(backup_etcd, "_prove", lambda *_: (9, 7))
 
-        def save(client: object, path: Path, size: int) -> str:
+        def save(client: object, path: Path, size: int, *, length: int) -> str:
             path.write_bytes(b"snapshot")
             return "a" * 64
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import io
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
 import termios
@@ -18,8 +20,10 @@ from pathlib import Path
 import pytest
 
 from provision import artifacts, progress, tar_reader, wait
+from provision.check_nodes import CheckReport
 from provision.cli import console, moving
 from provision.cli.moving import Screen
+from provision.cli.tasks import cluster
 from provision.engine import plan as plans
 from provision.engine.plan import Gate, HostChanges, Step
 from provision.errors import Unhealthy
@@ -27,6 +31,7 @@ from provision.host.diff import Change
 from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Session
 from tests.unit.clock import Clock
+from tests.unit.test_check import LIVE, report
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "provision"
@@ -168,9 +173,9 @@ def test_uploads_are_one_wait(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("count", "lines"), [(30, 30), (200, 2)])
+@pytest.mark.parametrize(("count", "failing", "lines"), [(30, 9, 30), (200, 1, 2), (200, 9, 6)])
 def test_the_hosts_of_a_large_step_are_counted_on_a_terminal(
-    count: int, lines: int, monkeypatch: pytest.MonkeyPatch
+    count: int, failing: int, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -182,13 +187,13 @@ def test_the_hosts_of_a_large_step_are_counted_on_a_terminal(
     with console.Progress() as shown:
         shown.step(1, 1, Step("start", hosts))
         for host in hosts:
-            failed = Unhealthy("no", id="worker-not-live") if host is hosts[0] else None
+            failed = Unhealthy("no", id="worker-not-live") if host in hosts[:failing] else None
             shown.host(host, failed)
     found = said.getvalue().splitlines()[1:]
     assert len(found) == lines
     assert found[0].endswith(f"{HOSTS[0]}: FAILED (1 changes)")
     if count > 30:
-        assert found[-1].endswith("199 of 200 hosts: ok")
+        assert found[-1].endswith(f"{200 - failing} of 200 hosts: ok")
 
 
 # -- the screen -----------------------------------------------------------------------------------
@@ -250,6 +255,22 @@ def test_a_stderr_that_nobody_reads_ends_the_screen_only(
         assert ended.wait(30)
         screen._thread.join(30)
         assert not screen._thread.is_alive()
+
+
+def test_after_its_first_report_a_watch_shows_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads wait without an end."""
+    hidden: list[int] = []
+    screen = Screen()
+    monkeypatch.setattr(progress.BOARD, "screen", screen)
+
+    def looks() -> Iterator[CheckReport]:
+        for _ in range(3):
+            hidden.append(screen._hidden)
+            yield report(LIVE)
+
+    assert len([*cluster._then_quiet(looks())]) == 3
+    assert hidden == [0, 1, 1]
+    assert screen._hidden == 0
 
 
 def test_a_run_without_a_wait_does_not_import_rich() -> None:
@@ -317,7 +338,7 @@ def on_terminal(width: int, **environment: str) -> tuple[str, list[str]]:
     """All that :data:`PTY` writes on a terminal of ``width`` columns, and what is there at its
     end."""
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (50, width))  # type: ignore[attr-defined,unused-ignore]
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     given = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     given |= {"TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
     said = ""

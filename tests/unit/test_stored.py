@@ -157,7 +157,7 @@ def test_a_host_may_not_fill_this_machines_disk(
         def run(self, script: str, what: str) -> Result:
             return Result(0, "0" * 64, "", 0.0)
 
-        def fetch(self, command: str, into: object, what: str, *, most: int) -> Result:
+        def fetch(self, command: str, into: object, what: str, *, most: int, length: int) -> Result:
             asked.append(most)
             return Result(1, "", "gone", 0.0)
 

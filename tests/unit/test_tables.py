@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import io
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
 import termios
@@ -22,9 +24,10 @@ from provision.alike import folded
 from provision.check_nodes import NodeVerdict, State
 from provision.check_nodes import table as screen_report
 from provision.check_nodes.status import Service, Status
+from provision.cli.command import perform
 from provision.cli.run import Run
 from provision.cli.tasks import cluster
-from provision.errors import Problem
+from provision.errors import PreflightFailed, Problem
 from provision.inventory.resolved import Machine
 from tests.unit.test_check import LIVE, report
 
@@ -185,7 +188,7 @@ test_tables.{what}
 def on_terminal(what: str, width: int, **environment: str) -> str:
     """What ``what`` writes on a terminal of ``width`` columns."""
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (50, width))  # type: ignore[attr-defined,unused-ignore]
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     given = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     given |= {"TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
     code = PTY.format(what=what)
@@ -261,7 +264,9 @@ def test_no_other_module_draws_a_table() -> None:
     found = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
-        if re.search(r"rich\.table|from rich import box|\.ljust\(", path.read_text("utf-8"))
+        if re.search(
+            r"rich\.table import Table|from rich import box|\.ljust\(", path.read_text("utf-8")
+        )
     }
     assert found == set()
 
@@ -304,3 +309,18 @@ def test_two_disks_of_each_host_are_two_lines() -> None:
 def test_each_place_in_the_inventory_is_shown() -> None:
     found = [Problem(f"i.yml:{n}:1", "is not known", id="inventory-invalid") for n in range(50)]
     assert folded(found) == found
+
+
+def test_one_cause_on_200_workers_is_two_lines_and_in_json_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def body(_: Run) -> None:
+        problems = [unreachable(n) for n in range(200)]
+        raise PreflightFailed("preflight failed", problems, id="preflight-failed")
+
+    assert perform("status", {"format": "json", "traceback": False}, body) == 3
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 2
+    assert [p["where"] for p in json.loads(out)["problems"]] == [
+        unreachable(n).where for n in range(200)
+    ]

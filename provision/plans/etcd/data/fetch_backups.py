@@ -133,6 +133,7 @@ def _bring(cluster: EtcdCluster, fleet: Fleet, seen: Stored, one: Saved, directo
                     file,
                     "fetch the backup",
                     most=min(one.size, bounds.SNAPSHOT, left),
+                    length=one.size,
                 )
             except LocalFailure as error:
                 raise _unwritable(directory, error.args[0]) from error
