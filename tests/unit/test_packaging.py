@@ -26,9 +26,9 @@ def test_every_package_is_packed() -> None:
     assert set(_listed("packages")) == {*found, "provision.templates"}
 
 
-def test_every_page_of_an_error_is_packed() -> None:
+def test_every_page_of_an_error_and_every_schema_is_packed() -> None:
     text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
-    assert '"provision.cli" = ["explanations/*.md"]' in text
+    assert '"provision.cli" = ["explanations/*.md", "json-schemas/*.json"]' in text
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
