@@ -15,6 +15,10 @@ from types import SimpleNamespace
 from typing import Any, Literal, Optional, TypedDict, cast, get_args, get_type_hints, is_typeddict
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from invoke.context import Context
 from invoke.exceptions import Exit
 
@@ -40,6 +44,7 @@ from provision.etcd.cluster.served_certs import CertificateState
 from provision.etcd.member.backups import Name
 from provision.host.diff import Change
 from provision.inventory.model import EtcdBackup
+from provision.plans.etcd.certificates import csr_exchange
 from provision.plans.etcd.data.backup_etcd import Backup
 from provision.plans.etcd.data.defrag_etcd import usage
 from provision.plans.etcd.data.fetch_backups import Fetched
@@ -413,6 +418,13 @@ def test_logs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def test_the_files_that_tasks_leave(tmp_path: Path) -> None:
     removed.keep(tmp_path / "r.json", "c", "worker-1", KeyValue(b"k", b"v", 1, 2, 3, 0), "x")
     documents.require(json.loads((tmp_path / "r.json").read_text()))
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    wanted = csr_exchange._Wanted("a", builders.member(1), "peer", ("DNS:a",))
+    made = csr_exchange._Export(builders.etcd(), tmp_path / "csrs", [wanted])
+    made.answers["a"] = request.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    made.write()
+    documents.require(json.loads((tmp_path / "csrs" / csr_exchange.MANIFEST).read_text()))
     bundle = Recording(tmp_path / "debug.tar.gz")._files(Run("status"), 0)
     documents.require(json.loads(bundle["manifest.json"]))
 
