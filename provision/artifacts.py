@@ -12,13 +12,13 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from provision import bounds, download, tar_reader
+from provision import bounds, download, progress, tar_reader
 from provision.errors import PreflightFailed, Problem
 from provision.files import make_folder, read_text, require_regular
 from provision.ids import Id
 from provision.inventory.model import Source
 from provision.tar_reader import Seen
-from provision.text import printable
+from provision.text import number, printable
 
 #: A download that sends nothing for this long (seconds) has failed.
 DOWNLOAD_TIMEOUT = 30.0
@@ -122,9 +122,10 @@ def digest(path: Path) -> str:
     file."""
     require_regular(path, bounds.TARBALL)
     sha = hashlib.sha256()
-    with path.open("rb") as file:
+    with path.open("rb") as file, progress.hashing(path) as shown:
         while chunk := file.read(READ):
             sha.update(chunk)
+            shown.add(len(chunk))
     return sha.hexdigest()
 
 
@@ -177,12 +178,15 @@ def _download(source: Source, expected: str, target: Path) -> None:
     try:
         with (
             os.fdopen(descriptor, "wb") as file,
+            progress.waiting(f"download of {target.name}", sizes=True) as shown,
             download.opened(source.url, DOWNLOAD_TIMEOUT) as response,
         ):
+            shown.of = number(response.headers.get("Content-Length") or "")
             # read1: a server that drips would keep read() waiting for a whole piece.
             while chunk := response.read1(READ):
                 file.write(chunk)
                 sha.update(chunk)
+                shown.add(len(chunk))
         if (actual := sha.hexdigest()) != expected:
             raise _bad(
                 source.url,

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from provision import bounds, tar_headers
+from provision import bounds, progress, tar_headers
 from provision.files import make_folder, read_text, require_regular
 from provision.tar_headers import FILE, FOLDER, HARD, LINK, Entry
 from provision.text import document, printable, size
@@ -101,8 +101,8 @@ def read(path: Path) -> tuple[str, Seen]:
     Raises :class:`OSError` when the file cannot be read, and for what is no regular file.
     """
     require_regular(path, bounds.TARBALL)
-    with path.open("rb") as file:
-        hashed = _Hashed(file)
+    with path.open("rb") as file, progress.hashing(path) as shown:
+        hashed = _Hashed(file, shown)
         look = _Look(path.stat().st_size)
         error = ""
         try:
@@ -158,12 +158,13 @@ class _TooMuch(Exception):
 class _Hashed:
     """A file whose bytes go into a digest as they are read."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._sha = file, hashlib.sha256()
+    def __init__(self, file: IO[bytes], shown: progress.Wait) -> None:
+        self._file, self._sha, self._shown = file, hashlib.sha256(), shown
 
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._file.read(size)
         self._sha.update(chunk)
+        self._shown.add(len(chunk))
         return chunk
 
     def seek(self, offset: int, /) -> object:

@@ -1,4 +1,4 @@
-"""The screen: lines, rich consoles, tables and JSON. The caller decides what is shown.
+"""The screen: lines, rich consoles and JSON. The caller decides what is shown.
 
 Every text leaves with the program in use in its commands (:mod:`provision.program_in_use`).
 """
@@ -9,9 +9,10 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from provision import progress
 from provision.program_in_use import WRITTEN, rendered, rendered_document
 from provision.text import shown
 
@@ -31,7 +32,8 @@ def line(words: str) -> str:
 
 def say(words: str, *, stderr: bool = False, end: str = "\n") -> None:
     """Print ``words``, as :func:`line` makes them, on stdout or stderr."""
-    print(line(words), end=end, file=sys.stderr if stderr else sys.stdout, flush=stderr)
+    with progress.hidden():
+        print(line(words), end=end, file=sys.stderr if stderr else sys.stdout, flush=stderr)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -42,6 +44,10 @@ def console(*, stderr: bool = False) -> Console:
         def on_broken_pipe(self) -> None:
             raise  # rich's own handler would exit with 1, which means "unhealthy"
 
+        def print(self, *objects: Any, **options: Any) -> None:
+            with progress.hidden():
+                super().print(*objects, **options)
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return Plain(file=stream, width=width, highlight=False, soft_wrap=True, markup=False)
@@ -49,7 +55,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def emit_json(document: Any) -> None:
     """One document on stdout."""
-    sys.stdout.write(json_text(document))
+    with progress.hidden():
+        sys.stdout.write(json_text(document))
 
 
 def json_text(document: Any) -> str:
@@ -67,7 +74,8 @@ def json_text(document: Any) -> str:
 
 def emit_json_line(document: Any) -> None:
     """One document on one line of stdout, at once: for output that goes on until it is ended."""
-    print(json.dumps(rendered_document(document), separators=(",", ":")), flush=True)
+    with progress.hidden():
+        print(json.dumps(rendered_document(document), separators=(",", ":")), flush=True)
 
 
 @contextlib.contextmanager
@@ -93,15 +101,3 @@ def quoted(words: str, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(shown(words), style=style)
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """A plain table on stdout."""
-    from rich import box
-    from rich.table import Table
-
-    heading = text(title) if title is not None else None
-    drawn = Table(*headings, box=box.SIMPLE_HEAD, title=heading, title_justify="left")
-    for row in rows:
-        drawn.add_row(*map(text, row))
-    console().print(drawn)

@@ -9,8 +9,10 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
+
+from provision import progress
 
 _T = TypeVar("_T")
 
@@ -60,18 +62,25 @@ def until(
     within: float,
     every: float,
     clock: Clock | None = None,
+    *,
+    what: str,
+    names: Callable[[_T], Collection[str]] | None = None,
 ) -> _T:
     """Look until ``good`` accepts the result, or ``within`` seconds have passed.
 
+    The screen says that ``what`` is waited for, and with ``names`` for whom a look shows it.
     Returns the last look: the caller checks whether it is good. There is at least one look. The
     pause between two looks is ``every`` seconds. An error of ``look`` ends the wait.
     """
     deadline = Deadline(within, clock)
-    while True:
-        seen = look()
-        if good(seen) or deadline.passed:
-            return seen
-        deadline.pause(every)
+    with progress.waiting(what, within=within) as shown:
+        while True:
+            seen = look()
+            if good(seen) or deadline.passed:
+                return seen
+            if names is not None:
+                shown.left(names(seen))
+            deadline.pause(every)
 
 
 @contextlib.contextmanager

@@ -142,13 +142,13 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke backup-etcd --cluster-id 9d2c5f0c8a7e4b11": _on_the_lab(
             "which_cluster", "an_odd_cluster_of_one_is_not_taken_for_the_cluster"
         ),
-        "invoke add-member --name etcd3": _on_the_lab(
+        "invoke add-member etcd3": _on_the_lab(
             "members", "the_leader_is_removed_after_another_has_taken_the_lead"
         ),
         "invoke clean-host worker1 --dry-run": _on_the_lab(
             "destroy", "one_host_is_cleaned_of_what_another_cluster_has_there"
         ),
-        "invoke upgrade-etcd --to 3.7.3 --dry-run": _on_the_lab(
+        "invoke upgrade-etcd 3.7.3 --dry-run": _on_the_lab(
             "upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"
         ),
         "invoke rotate-certs": _on_the_lab(
@@ -157,7 +157,7 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke rotate-certs --ca --ca-lost NAME": _on_the_lab(
             "rotate_certs", "a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage"
         ),
-        "invoke export-csrs --to requests": _on_the_lab(
+        "invoke export-csrs requests": _on_the_lab(
             "external_ca", "a_first_deploy_by_an_intermediate"
         ),
         "invoke enable-auth": _on_the_lab("auth", "it_is_turned_on_and_the_workers_are_live"),
@@ -167,13 +167,13 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke restore-etcd --undo": _on_the_lab(
             "restore", "a_killed_undo_is_finished_by_running_it_again"
         ),
-        "invoke recover-etcd --from etcd1": _on_the_lab(
+        "invoke recover-etcd etcd1": _on_the_lab(
             "recover", "a_survivor_whose_host_does_not_answer_comes_later"
         ),
         "invoke defrag-etcd --compact": _on_the_lab(
             "maintenance", "a_full_database_is_compacted_rewritten_and_disarmed"
         ),
-        "invoke move-leader --to etcd1": _on_the_lab(
+        "invoke move-leader etcd1": _on_the_lab(
             "members", "the_leader_is_removed_after_another_has_taken_the_lead"
         ),
         "invoke kept-data": LAB,

@@ -42,7 +42,7 @@ NO_ERROR = (
     "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use",
     "# Go through what is marked with EDIT",
     "# example with every key. Then: invoke",
-    "# `invoke init-inventory --path FILE` writes an example",
+    "# `invoke init-inventory FILE` writes an example",
     "invoke show-inventory --inventory X",
     "# alluxio.cluster.name, and the name",
     "# Inventory of one etcd cluster",

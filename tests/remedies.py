@@ -114,7 +114,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("addresses", "a_cluster_that_gets_them_later"),
         heals={_lab("addresses", "a_cluster_that_gets_them_later"): ("deploy-etcd",)},
         end="the peers accept the connections from the second address",
-        named=("export-csrs --to", "import-certs"),
+        named=("export-csrs", "import-certs"),
         why="tests/integration/test_external_ca.py runs both, for certificates that are missing",
     ),
     "address-not-on-host": Row(
@@ -130,7 +130,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             ): (
                 "deploy-etcd",
                 "replace-member",
-                "recover-etcd --from",
+                "recover-etcd",
             ),
         },
         end="the members have the majority's data, or the chosen member's, and the alarm is off",
@@ -261,7 +261,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     "ca-bundle-invalid": Row(
         _unit("external_ca", "a_bundle_that_cannot_be_used"),
         named=(
-            "export-csrs --all --to",
+            "export-csrs --all",
             "import-certs",
             "rotate-certs",
         ),
@@ -291,7 +291,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("external_ca", "another_ca_follows_under_a_writer"),
         heals={
             _lab("external_ca", "another_ca_follows_under_a_writer"): (
-                "export-csrs --to",
+                "export-csrs",
                 "import-certs",
                 "rotate-certs",
             ),
@@ -314,7 +314,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("external_ca", "a_first_deploy_by_an_intermediate"),
         heals={
             _lab("external_ca", "another_ca_follows_under_a_writer"): (
-                "export-csrs --to",
+                "export-csrs",
                 "import-certs",
                 "rotate-certs",
             ),
@@ -337,7 +337,7 @@ REMEDIES: dict[str, Row | NoRow] = {
                 "rotate-certs --ca",
             ),
             _lab("external_ca", "another_ca_follows_under_a_writer"): (
-                "export-csrs --to",
+                "export-csrs",
                 "import-certs",
             ),
         },
@@ -356,8 +356,8 @@ REMEDIES: dict[str, Row | NoRow] = {
         },
         end="the members are as declared",
         named=(
-            "audit --host",
-            "logs --host",
+            "audit",
+            "logs",
         ),
     ),
     "changed-meanwhile": Row(
@@ -398,7 +398,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             "check-nodes",
             "deploy-etcd",
             "destroy",
-            "export-csrs --to",
+            "export-csrs",
             "import-certs",
             "rotate-certs",
             "show-inventory",
@@ -440,12 +440,10 @@ REMEDIES: dict[str, Row | NoRow] = {
     "data-loss-ahead": Row(
         _lab("recover", "a_survivor_whose_host_does_not_answer_comes_later"),
         heals={
-            _lab("recover", "a_survivor_whose_host_does_not_answer_comes_later"): (
-                "add-member --name",
-            ),
+            _lab("recover", "a_survivor_whose_host_does_not_answer_comes_later"): ("add-member",),
         },
         end="three members have the acknowledged write",
-        named=("kept-data", "recover-etcd --dry-run --from", "restore-etcd --undo"),
+        named=("kept-data", "recover-etcd --dry-run", "restore-etcd --undo"),
         why="restore-etcd --undo is run for undo-impossible and recovery-unfinished",
     ),
     "defrag-stalls": Row(
@@ -501,7 +499,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "etcd-answer-odd": Row(
         _component("hostile_member", "a_range_without_progress_is_an_error"),
-        named=("check-nodes", "logs --host", "replace-member"),
+        named=("check-nodes", "logs", "replace-member"),
         why="the member is replaced like any other one: see member-odd",
     ),
     "etcd-clusters-differ": Row(
@@ -525,7 +523,7 @@ REMEDIES: dict[str, Row | NoRow] = {
                 "which_cluster", "the_member_whose_data_differ_is_replaced_whatever_the_alarm_says"
             ): (
                 "replace-member",
-                "recover-etcd --from",
+                "recover-etcd",
             ),
             _lab(
                 "which_cluster",
@@ -547,8 +545,8 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"),
         heals={
             _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"): (
-                "recover-etcd --cluster-id --from",
-                "recover-etcd --from",
+                "recover-etcd --cluster-id",
+                "recover-etcd",
             ),
             _lab("which_cluster", "all_wiped_comes_back_from_a_backup"): ("restore-etcd",),
             _lab("destroy", "another_clusters_host_is_left_alone"): ("destroy",),
@@ -585,7 +583,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         heals={
             _lab("workers", "without_etcd_and_with_it_again"): ("deploy-etcd",),
             _lab("auth", "it_is_turned_on_and_the_workers_are_live"): ("enable-auth",),
-            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd --from",),
+            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd",),
             _lab("which_cluster", "all_wiped_comes_back_from_a_backup"): ("restore-etcd",),
         },
         end="etcd serves, and start-workers goes on",
@@ -598,7 +596,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("client", "a_refusal_says_what_the_server_said"),
         named=(
             "check-nodes",
-            "logs --host",
+            "logs",
         ),
         why=_LOOK,
     ),
@@ -630,22 +628,22 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "deploy-etcd",
             "explain",
-            "logs --host",
-            "upgrade-etcd --to",
+            "logs",
+            "upgrade-etcd",
         ),
         why="the test does what the page says to a real etcd, by its flags, and then upgrades it",
     ),
     "etcd-version-differs": Row(
         _lab("upgrade", "what_is_refused_changes_nothing"),
         heals={
-            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd --to",),
+            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd",),
         },
         end="every member runs the release",
     ),
     "etcd-version-unfit": Row(
         _unit("before_hops", "no_member_joins_a_release_that_would_give_it_other_data[3.5.5]"),
         heals={
-            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd --to",),
+            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd",),
         },
         end="every member runs a release without known defects",
         named=(
@@ -662,12 +660,12 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("external_ca", "a_first_deploy_by_an_intermediate"),
         heals={
             _lab("external_ca", "a_first_deploy_by_an_intermediate"): (
-                "export-csrs --to",
+                "export-csrs",
                 "import-certs",
                 "deploy-etcd",
             ),
             _lab("external_ca", "another_ca_follows_under_a_writer"): (
-                "export-csrs --all --to",
+                "export-csrs --all",
                 "rotate-certs",
             ),
         },
@@ -791,7 +789,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "inventory-incomplete": Row(
         _unit("inventory_loader", "problem[client TLS]"),
-        named=("init-inventory --path",),
+        named=("init-inventory",),
         why=_EDIT,
     ),
     "inventory-invalid": Row(
@@ -804,7 +802,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "inventory-key-missing": Row(
         _unit("inventory_loader", "problem[missing key]"),
-        named=("init-inventory --path",),
+        named=("init-inventory",),
         why=_EDIT,
     ),
     "inventory-key-owned": Row(
@@ -816,7 +814,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "import-ansible",
             "init-inventory",
-            "init-inventory --path",
+            "init-inventory",
         ),
         why=_HERE,
     ),
@@ -843,7 +841,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "inventory-unknown-key": Row(
         _unit("inventory_loader", "problem[underscores]"),
-        named=("init-inventory --path", "inventory-schema"),
+        named=("init-inventory", "inventory-schema"),
         why=_EDIT,
     ),
     "inventory-unreadable": Row(
@@ -856,7 +854,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "inventory-value-invalid": Row(
         _unit("inventory_loader", "problem[root]"),
-        named=("enable-auth", "init-inventory --path"),
+        named=("enable-auth", "init-inventory"),
         why="enable-auth is named for users that it makes; the inventory is edited",
     ),
     "java-unfit": Row(
@@ -921,12 +919,12 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("workers", "batches_go_side_by_side_unless_a_host_is_locked"): ("start-workers",),
         },
         end="the second run has done its part",
-        named=("audit --host",),
+        named=("audit",),
     ),
     "master-no-primary": Row(
         _component("masters", "all_listen_and_none_is_the_primary"),
         named=(
-            "logs --host",
+            "logs",
             "start-masters",
             "start-masters --limit",
         ),
@@ -959,7 +957,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="the member serves again",
         named=(
             "check-nodes",
-            "logs --host",
+            "logs",
             "status",
         ),
     ),
@@ -971,7 +969,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="it is a voter",
-        named=("logs --host",),
+        named=("logs",),
     ),
     "member-not-declared": Row(
         _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"),
@@ -995,7 +993,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("inventory_external", "its_own_members_are_no_disagreement"),
         heals={
             _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"): (
-                "add-member --name",
+                "add-member",
                 "deploy-etcd",
             ),
         },
@@ -1068,12 +1066,16 @@ REMEDIES: dict[str, Row | NoRow] = {
     "other-clusters-live": Row(
         _component("clusters", "authentication_locks_nobody_out_unasked"),
         named=(
+            "deploy-etcd",
             "enable-auth --lock-out",
             "list-clusters",
             "recover-etcd",
+            "remove-member --lock-out",
+            "replace-member",
             "restore-etcd",
         ),
-        why="the plan of enable-auth --lock-out is made and applied there to a real etcd",
+        why="the plan of enable-auth --lock-out is made and applied there to a real etcd; those "
+        "of the members: tests/unit/test_cut_off.py",
     ),
     "other-clusters-unknown": Row(
         _lab("destroy", "an_etcd_that_cannot_be_asked_is_destroyed_by_name_only"),
@@ -1083,7 +1085,14 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="the cluster is gone from its hosts",
-        named=("list-clusters", "recover-etcd", "restore-etcd"),
+        named=(
+            "deploy-etcd",
+            "list-clusters",
+            "recover-etcd",
+            "remove-member",
+            "replace-member",
+            "restore-etcd",
+        ),
         why="the options of a restore and a recovery: tests/unit/test_other_clusters.py",
     ),
     "page-store-away": Row(
@@ -1158,7 +1167,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="all members are healthy",
         named=(
             "check-nodes",
-            "logs --host",
+            "logs",
             "stop-masters --inventory --limit",
         ),
         why="stop-masters: the lab's double has no master",
@@ -1167,9 +1176,9 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("check", "etcd_that_is_away_leaves_the_other_views"),
         heals={
             _lab("which_cluster", "all_stopped_and_all_wiped"): ("deploy-etcd",),
-            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd --from",),
+            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd",),
             _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"): (
-                "recover-etcd --cluster-id --from",
+                "recover-etcd --cluster-id",
             ),
             _lab("which_cluster", "all_wiped_comes_back_from_a_backup"): ("restore-etcd",),
         },
@@ -1185,7 +1194,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("recover", "refused_while_there_is_a_quorum"): ("deploy-etcd",),
             _lab("which_cluster", "a_wiped_member_is_replaced"): ("replace-member",),
             _lab("which_cluster", "two_wiped_of_three_are_no_cluster_though_their_ids_are_right"): (
-                "recover-etcd --cluster-id --from",
+                "recover-etcd --cluster-id",
             ),
         },
         end="all members are healthy",
@@ -1196,19 +1205,19 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "check-nodes --hosts",
             "explain",
-            "logs --host",
+            "logs",
         ),
         why=_LOOK,
     ),
     "recovery-source-unfit": Row(
         _unit("hostile", "facts_that_are_no_numbers[]"),
         heals={
-            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd --from",),
+            _lab("recover", "what_may_be_lost_is_said_before"): ("recover-etcd",),
             _lab("backup", "no_other_command_meets_a_half_restored_cluster"): ("restore-etcd",),
         },
         end="another member, or the backup, has become the cluster",
         named=(
-            "recover-etcd --dry-run --from",
+            "recover-etcd --dry-run",
             "restore-etcd --dry-run",
         ),
     ),
@@ -1217,7 +1226,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         heals={
             _lab("backup", "no_other_command_meets_a_half_restored_cluster"): ("restore-etcd",),
             _lab("recover", "killed_anywhere_it_is_finished_by_running_it_again"): (
-                "recover-etcd --from",
+                "recover-etcd",
             ),
             _lab("restore", "a_killed_undo_is_finished_by_running_it_again"): (
                 "restore-etcd --undo",
@@ -1265,7 +1274,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("members", "one_becomes_three_becomes_five_and_the_workers_know"),
         heals={
             _lab("worker_life", "an_upgrade_and_the_way_back"): ("rollback-workers",),
-            _lab("upgrade", "3_7_goes_back_to_3_6"): ("upgrade-etcd --to",),
+            _lab("upgrade", "3_7_goes_back_to_3_6"): ("upgrade-etcd",),
         },
         end="the hosts run the older release",
         named=(
@@ -1309,7 +1318,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "section-missing": Row(
         _unit("kubernetes", "it_needs_workers"),
-        named=("init-inventory --path",),
+        named=("init-inventory",),
         why=_EDIT,
     ),
     "setting-removed": Row(
@@ -1318,7 +1327,7 @@ REMEDIES: dict[str, Row | NoRow] = {
             _lab("deploy_etcd", "a_changed_setting_rolls_one_member_at_a_time_the_leader_last"): (
                 "deploy-etcd",
             ),
-            _lab("upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"): ("upgrade-etcd --to",),
+            _lab("upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"): ("upgrade-etcd",),
         },
         end="every member runs the newer release, without the setting",
     ),
@@ -1416,27 +1425,27 @@ REMEDIES: dict[str, Row | NoRow] = {
         _lab("upgrade", "what_is_refused_changes_nothing"),
         heals={
             _lab("upgrade", "a_backup_of_3_4_is_restored"): ("restore-etcd",),
-            _lab("upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"): ("upgrade-etcd --to",),
+            _lab("upgrade", "3_4_to_3_7_loses_no_write_and_no_worker"): ("upgrade-etcd",),
         },
         end="every member runs the release, or the backup is restored",
     ),
     "upgrade-stopped": Row(
         _unit("before_hops", "an_alarm_stops_the_upgrade_before_the_next_member"),
         heals={
-            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd --to",),
+            _lab("upgrade", "the_first_minor_is_finished_after_a_kill"): ("upgrade-etcd",),
         },
         end="every member runs the new release",
         named=(
             "check-nodes",
-            "logs --host",
+            "logs",
         ),
     ),
     "voter-taken-for-learner": Row(
         _unit("before_hops", "a_learner_in_any_view_stops_the_upgrade"),
         named=(
-            "add-member --name",
+            "add-member",
             "remove-member",
-            "upgrade-etcd --to",
+            "upgrade-etcd",
         ),
         why="tests/component/test_lives.py goes back to 3.5 and comes again on a real etcd; no "
         "test has a cluster of 3.6 whose members take voters for learners",
@@ -1508,7 +1517,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="the worker is LIVE",
         named=(
             "check-nodes",
-            "logs --host",
+            "logs",
         ),
     ),
     "worker-not-ready": Row(
@@ -1521,7 +1530,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="all listeners of the worker answer",
         named=(
             "check-nodes --hosts",
-            "logs --host",
+            "logs",
         ),
     ),
     "worker-not-stopped": NoRow(

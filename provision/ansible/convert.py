@@ -325,7 +325,7 @@ def _rendered(
     lines = [
         f"# From the Ansible inventory {path.name}: the group {etcd} as etcd's members"
         + (f", the group {workers} as Alluxio workers." if workers else "."),
-        "# Go through what is marked with EDIT; `invoke init-inventory --path FILE` writes an",
+        "# Go through what is marked with EDIT; `invoke init-inventory FILE` writes an",
         "# example with every key. Then: invoke show-inventory, invoke deploy-etcd --dry-run",
         "",
         "# alluxio.cluster.name, and the name that 'invoke destroy' asks for. EDIT",

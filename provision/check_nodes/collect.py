@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from provision import progress
 from provision.alluxio.commands import alluxio_cli, nodes, readiness
 from provision.alluxio.commands import read as read_proof
 from provision.alluxio.commands.nodes import InfoNodes
@@ -26,8 +27,9 @@ from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
-from provision.inventory.resolved import AlluxioCluster, Inventory
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plans.etcd.data import stored
+from provision.ssh.answers import Unasked
 from provision.ssh.session import Fleet
 
 #: The function that asks ``info nodes``: :func:`provision.alluxio.commands.nodes.ask`, or a
@@ -94,7 +96,8 @@ def run(
         rows = info.rows if info is not None and not info.error else None
         if info is not None and info.error and info.installed:
             problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
-        reachable = answering.result() if answering is not None else None
+        reachable, silent = answering.result() if answering is not None else (None, [])
+        problems += silent
         listeners, unasked = looking.result() if looking is not None else (None, [])
         problems += unasked
         if hosts:
@@ -219,13 +222,26 @@ def of_clusters(
     return [*found, *(problem for problem in more if problem is not None)]
 
 
-def ports(inventory: Inventory, fleet: Fleet) -> dict[str, bool]:
-    """Whether each worker's RPC port answers, by the worker's name."""
+def ports(inventory: Inventory, fleet: Fleet) -> tuple[dict[str, bool], list[Problem]]:
+    """Whether each worker's RPC port answers, by the worker's name; and why some are not known."""
     assert inventory.alluxio is not None
     workers = inventory.alluxio.workers
-    with ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool:
-        answers = pool.map(lambda w: registrations.port_answers(fleet, w), workers)
-        return {w.name: answer for w, answer in zip(workers, answers, strict=True)}
+
+    def ask(worker: AlluxioWorker) -> bool | Unasked:
+        with progress.part_of(shown, worker.name):
+            try:
+                return registrations.port_answers(fleet, worker)
+            except Unasked as error:
+                return error
+
+    with (
+        progress.waiting("the workers' ports", names=[w.name for w in workers]) as shown,
+        ThreadPoolExecutor(min(inventory.parallel, len(workers)), "ports") as pool,
+    ):
+        asked = dict(zip((w.name for w in workers), pool.map(ask, workers), strict=True))
+    known = {name: answer for name, answer in asked.items() if isinstance(answer, bool)}
+    unknown = [answer for answer in asked.values() if isinstance(answer, Unasked)]
+    return known, [problem for error in unknown for problem in error.problems]
 
 
 def by_ports(alluxio: AlluxioCluster | None) -> bool:

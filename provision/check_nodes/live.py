@@ -291,7 +291,8 @@ class _Live:
             seen = health.observe(
                 self._etcd, timeout=self._etcd_timeout, certificates=True, quotas=True
             )
-            reachable = collect.ports(self._inventory, self._fleet) if self._by_ports else None
+            # A worker that nobody can ask is UNDETERMINED; check-nodes without --watch says why.
+            reachable = collect.ports(self._inventory, self._fleet)[0] if self._by_ports else None
             ended = self._expired()
             with self._news:
                 self._health, self._reachable, self._leases = seen, reachable, ended

@@ -52,6 +52,11 @@ class Service:
         return self.state == "active"
 
     @property
+    def kind(self) -> str:
+        """The state without what is said about this host only."""
+        return "not asked" if self.error else self.state
+
+    @property
     def state(self) -> str:
         """The unit's state, or its problem."""
         if self.error:

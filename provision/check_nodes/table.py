@@ -6,26 +6,28 @@ text, never as markup.
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from provision import terminal
+from provision import progress, terminal
+from provision.alike import folded
 from provision.check_nodes import CheckReport, NodeVerdict, State, changes
+from provision.check_nodes.brief import ROWS, brief
 from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster.health import MemberHealth
 from provision.etcd.cluster.served_certs import EXPIRY_WARNING_DAYS
+from provision.tables import Column, Sentence, Styled, Table
 from provision.text import size
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.text import Text
 
-#: With more workers than this, healthy workers are only counted.
-LISTED = 100
-#: Rows of the table at most, also of workers with problems: a terminal takes 1 ms for each.
-MOST_ROWS = 2000
+#: Characters of an endpoint, an address and a worker id that is shortened in the middle.
+ENDPOINT, ADDRESS, ID = 21, 18, 13
 
 _STYLES = {
     State.LIVE: "green",
@@ -39,28 +41,18 @@ _STYLES = {
     State.UNDETERMINED: "yellow",
 }
 
-T = TypeVar("T")
-
 _styled = terminal.text
 
 
-@dataclass(frozen=True, slots=True)
-class _Column(Generic[T]):
-    """A column of a table with a row for each ``T``. ``right``: it is aligned to the right."""
-
-    title: str
-    cell: Callable[[T], str | Text]
-    right: bool = False
-    shown: bool = True
-
-
-def check(report: CheckReport) -> None:
-    """The report on stdout."""
+def check(report: CheckReport, *, wide: bool = False, every: bool = False) -> None:
+    """The report on stdout. ``wide``: every column, on one line. ``every``: a row for each worker,
+    also of many on a terminal."""
     _plain_errors()
-    terminal.console().print(drawn(report))
+    out = terminal.console()
+    out.print(drawn(report, wide=wide, every=every or not out.is_terminal))
 
 
-def watch(reports: Iterable[CheckReport]) -> None:
+def watch(reports: Iterable[CheckReport], *, wide: bool = False, every: bool = False) -> None:
     """On a terminal, each report replaces the one before; elsewhere, each change is printed below.
 
     On a terminal the report fills the screen, the worst first; after an interrupt the last report
@@ -73,16 +65,19 @@ def watch(reports: Iterable[CheckReport]) -> None:
     if not out.is_terminal:
         for report in changes(reports):
             out.print(_heading(report))
-            out.print(drawn(report))
+            out.print(drawn(report, wide=wide))
         return
-    last: CheckReport | None = None
+    reports = iter(reports)
+    last = next(reports, None)  # until it is there, the waits are shown
+    if last is None:
+        return
+    reports = itertools.chain([last], reports)
     try:
-        with Live(console=out, screen=True, auto_refresh=False) as live:
+        with progress.hidden(), Live(console=out, screen=True, auto_refresh=False) as live:
             for last in reports:
-                live.update(_screenful(last), refresh=True)
+                live.update(_screenful(last, wide=wide, every=every), refresh=True)
     finally:
-        if last is not None:
-            check(last)
+        check(last, wide=wide, every=every)
 
 
 def _plain_errors() -> None:
@@ -96,74 +91,91 @@ def _heading(report: CheckReport) -> Text:
     return _styled(f"{report.taken.astimezone():%Y-%m-%d %H:%M:%S} (Ctrl-C ends)")
 
 
-def drawn(report: CheckReport) -> Group:
-    """The report as `check-nodes` prints it, for any console of rich."""
+def drawn(report: CheckReport, *, wide: bool = False, every: bool = True) -> Group:
+    """The report as `check-nodes` prints it, for any console of rich. Without ``every``, many
+    workers are listed in brief."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [_members(report), ""]
+    parts: list[RenderableType] = [_members(report, wide), ""]
     if report.alluxio is not None:
-        shown = [n for n in report.nodes if not n.ok or len(report.nodes) <= LISTED][:MOST_ROWS]
-        parts += _listed(report, shown)
+        parts += _listed(report, report.nodes, wide=wide, every=every)
     return Group(*parts, *_problems(report), *_summary(report))
 
 
-def _screenful(report: CheckReport) -> Group:
+def _screenful(report: CheckReport, *, wide: bool = False, every: bool = False) -> Group:
     """For a screen without scrolling: the summary and the problems come first."""
     from rich.console import Group
 
     head = [_heading(report), *_summary(report), *_problems(report), ""]
-    shown = sorted(report.nodes, key=lambda n: n.ok)[:LISTED]
-    return Group(*head, _members(report), "", *_listed(report, shown))
+    worst = sorted(report.nodes, key=lambda n: n.ok)
+    listed = _listed(report, worst, wide=wide, every=every)
+    return Group(*head, _members(report, wide), "", *listed)
 
 
-def _listed(report: CheckReport, shown: list[NodeVerdict]) -> list[RenderableType]:
-    parts: list[RenderableType] = [_workers(report, shown), ""] if shown else []
-    bad = sum(not n.ok for n in report.nodes) - sum(not n.ok for n in shown)
-    if rest := len(report.nodes) - len(shown):
-        parts.append(
-            _styled(
-                f"{rest} {'more workers' if bad else 'workers without problems'} are not listed"
-            )
-        )
+def _listed(
+    report: CheckReport, nodes: Sequence[NodeVerdict], *, wide: bool, every: bool
+) -> list[RenderableType]:
+    """The workers' table, and what it leaves out."""
+    if every or len(nodes) <= ROWS:
+        return [_workers(report, nodes, wide), ""] if nodes else []
+    short = brief(
+        nodes,
+        good=lambda n: n.ok,
+        state=lambda n: n.state.value,
+        name=_name,
+        why=lambda n: f"{n.ready} {n.info_nodes} {'; '.join(n.notes)}",
+        noun="workers",
+    )
+    rows = [
+        kind.first
+        if kind.count == 1
+        else replace(kind.first, name=kind.name, host="", worker_id=None)
+        for kind in short.kinds
+    ]
+    parts: list[RenderableType] = [Sentence(f"{len(nodes)} workers: {short.totals}", "bold"), ""]
+    parts += [_workers(report, rows, wide), ""] if rows else []
+    parts += [Sentence(short.rest), ""] if short.rest else []
     return parts
 
 
 def _problems(report: CheckReport) -> list[RenderableType]:
     styles = {"error": "red", "warning": "yellow"}
     return [
-        _styled(f"{problem.severity}: {problem.line}", style=styles.get(problem.severity, ""))
-        for problem in sorted(report.problems, key=lambda p: p.severity != "error")
+        Sentence(f"{problem.severity}: {problem.line}", style=styles.get(problem.severity, ""))
+        for problem in sorted(folded(report.problems), key=lambda p: p.severity != "error")
     ]
 
 
 def _summary(report: CheckReport) -> list[RenderableType]:
-    lines: list[RenderableType] = [_styled(_etcd_line(report))]
+    lines: list[RenderableType] = [Sentence(_etcd_line(report))]
     if report.stored is not None:
-        lines.append(_styled(report.stored.line))
+        lines.append(Sentence(report.stored.line))
     if report.alluxio is not None:
         if report.read is not None:
             style = "bold red" if report.read.error else "green"
-            lines.append(_styled(report.read.line(report.alluxio), style))
-        lines.append(_styled(report.summary, style="bold"))
+            lines.append(Sentence(report.read.line(report.alluxio), style))
+        lines.append(Sentence(report.summary, style="bold"))
     return lines
 
 
-def _members(report: CheckReport) -> RenderableType:
-    columns: list[_Column[MemberHealth]] = [
-        _Column("etcd member", lambda m: m.member.name),
-        _Column("endpoint", _endpoint),
-        _Column("health", _health),
-        _Column("role", report.etcd.role),
-        _Column("version", _reported(lambda status: status.version)),
-        _Column("revision", _reported(lambda status: str(status.revision)), right=True),
-        _Column("db size", _reported(lambda status: size(status.db_size)), right=True),
-        _Column("alarms", _reported(_alarms)),
-        _Column("certificate", _certificate_days, right=True),
+def _members(report: CheckReport, wide: bool) -> RenderableType:
+    columns: list[Column[MemberHealth]] = [
+        Column("etcd member", lambda m: m.member.name),
+        Column("endpoint", _endpoint, gives=1, least=ENDPOINT),
+        Column("health", _health),
+        Column("role", report.etcd.role, gives=5),
+        Column("version", _reported(lambda status: status.version), gives=4),
+        Column("revision", _reported(lambda status: str(status.revision)), right=True, gives=2),
+        Column("db size", _reported(lambda status: size(status.db_size)), right=True, gives=3),
+        Column("alarms", _reported(_alarms), gives=7),
+        Column("certificate", _certificate_days, right=True, gives=6),
     ]
-    return _table(columns, report.etcd.members)
+    return Table(columns, report.etcd.members, wide=wide)
 
 
-def _reported(cell: Callable[[MemberStatus], str | Text]) -> Callable[[MemberHealth], str | Text]:
+def _reported(
+    cell: Callable[[MemberStatus], str | Styled],
+) -> Callable[[MemberHealth], str | Styled]:
     """A cell from the member's status; "-" when the member did not answer."""
     return lambda m: "-" if m.status is None else cell(m.status)
 
@@ -172,15 +184,15 @@ def _endpoint(m: MemberHealth) -> str:
     return m.member.client_url + (" (ssh)" if m.how == "tunnel" else "")
 
 
-def _health(m: MemberHealth) -> Text:
-    return _styled("healthy", "green") if m.healthy else _styled("UNHEALTHY", "bold red")
+def _health(m: MemberHealth) -> Styled:
+    return Styled("healthy", "green") if m.healthy else Styled("UNHEALTHY", "bold red")
 
 
-def _alarms(status: MemberStatus) -> str | Text:
-    return _styled(", ".join(status.alarms), "bold red") if status.alarms else "-"
+def _alarms(status: MemberStatus) -> str | Styled:
+    return Styled(", ".join(status.alarms), "bold red") if status.alarms else "-"
 
 
-def _certificate_days(m: MemberHealth) -> str | Text:
+def _certificate_days(m: MemberHealth) -> str | Styled:
     """The days left of the member's certificate that expires first."""
     if not m.certificates:
         return "-"
@@ -188,34 +200,43 @@ def _certificate_days(m: MemberHealth) -> str | Text:
     days = [d for d in left if d is not None]
     if len(days) < len(left):
         expired = any("expired" in c.error for c in m.certificates)
-        return _styled("EXPIRED", "bold red") if expired else _styled("not verified", "yellow")
+        return Styled("EXPIRED", "bold red") if expired else Styled("not verified", "yellow")
     text = f"{min(days)} days"
-    return _styled(text, "yellow") if min(days) < EXPIRY_WARNING_DAYS else text
+    return Styled(text, "yellow") if min(days) < EXPIRY_WARNING_DAYS else text
 
 
-def _workers(report: CheckReport, shown: list[NodeVerdict]) -> RenderableType:
+def _workers(report: CheckReport, shown: Sequence[NodeVerdict], wide: bool) -> RenderableType:
     # A live view asks `info nodes` again after each change, which takes its time.
     unlisted = "..." if report.info_nodes is None else "not listed"
     if report.info_nodes is not None and report.info_nodes.error:
         unlisted = "no answer" if report.info_nodes.installed else "-"
     has_ready = any(n.ready is not None for n in report.nodes)
     has_notes = any(n.notes for n in shown)
-    columns: list[_Column[NodeVerdict]] = [
-        _Column("worker", lambda n: n.name or "(not in the inventory)"),
-        _Column("address", lambda n: n.address or "-"),
-        _Column("state", lambda n: _styled(n.state.value, _STYLES[n.state])),
-        _Column("ready", _readiness, shown=has_ready),
-        _Column("worker id", lambda n: n.worker_id or "-"),
-        _Column("info nodes", lambda n: n.info_nodes or unlisted),
-        _Column("notes", lambda n: "\n".join(_notes(n)), shown=has_notes),
+    columns: list[Column[NodeVerdict]] = [
+        Column("worker", _name, words=True),
+        Column("address", lambda n: n.address or "-", gives=2, least=ADDRESS, below=_is_odd),
+        Column("state", lambda n: Styled(n.state.value, _STYLES[n.state])),
+        Column("ready", _readiness, shown=has_ready, gives=5),
+        Column("worker id", lambda n: n.worker_id or "-", gives=1, least=ID, below=_is_odd),
+        Column("info nodes", lambda n: n.info_nodes or unlisted, gives=4),
+        Column("notes", lambda n: "\n".join(_notes(n)), shown=has_notes, words=True, gives=3),
     ]
-    return _table(columns, shown)
+    return Table(columns, shown, wide=wide)
 
 
-def _readiness(n: NodeVerdict) -> str | Text:
+def _name(n: NodeVerdict) -> str:
+    return n.name or "(not in the inventory)"
+
+
+def _is_odd(n: NodeVerdict) -> bool:
+    """Whether its address and its id may be wanted on the screen."""
+    return not n.ok
+
+
+def _readiness(n: NodeVerdict) -> str | Styled:
     if n.ready is None:
         return "-"
-    return _styled("READY", "green") if n.ready else _styled("NOT READY", "bold red")
+    return Styled("READY", "green") if n.ready else Styled("NOT READY", "bold red")
 
 
 def _notes(n: NodeVerdict) -> Iterable[str]:
@@ -231,18 +252,3 @@ def _etcd_line(report: CheckReport) -> str:
     # Without it nobody can tell whether "LIVE" is current or two minutes old.
     seconds = report.alluxio.failure_detection_timeout
     return f"{text}; a worker that dies shows as FAILED within {seconds} s"
-
-
-def _table(columns: Iterable[_Column[T]], rows: Iterable[T]) -> RenderableType:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    columns = [column for column in columns if column.shown]
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column.right else "left"
-        table.add_column(column.title, justify=justify, overflow="fold")
-    for row in rows:
-        cells = (column.cell(row) for column in columns)
-        table.add_row(*(_styled(cell) if isinstance(cell, str) else cell for cell in cells))
-    return table

@@ -25,6 +25,7 @@ from invoke.tasks import Task
 
 from provision.cli.confirm import until_settled
 from provision.cli.interrupt import INTERRUPTED, between_imports
+from provision.cli.moving import Screen
 from provision.cli.run import DEFAULT_INVENTORY, Run
 from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
@@ -38,6 +39,10 @@ FORMATS = ("table", "json")
 INTERNAL_ERROR = 70
 #: The exit code of a command after its reader has gone.
 BROKEN_PIPE = 141
+#: The short flags of options: the same in every task, and no others. -h is --help.
+SHORT_FLAGS = {"inventory": "i", "format": "f", "verbose": "v", "dry_run": "n"}
+#: The parameter that chooses members or workers. Its value may be several words.
+SEVERAL = "limit"
 
 _CHANGING = (
     "hosts were being changed: each of them ends what it has begun, nothing more is begun; run the "
@@ -62,12 +67,17 @@ _HELP = {
 class Command(Task[Any]):
     """A command as Invoke's task: its name is the function's, its help the function's docstring.
 
-    ``act`` is the function itself. ``guarded`` is as in :func:`command`.
+    ``act`` is the function itself. The others are as in :func:`command`; ``arguments`` are the
+    parameters without a default.
     """
 
     act: Callable[..., int | None]
     guarded: bool
+    formats: Sequence[str]
     instead: Mapping[str, str]
+    word: str
+    old: Mapping[str, str]
+    arguments: Sequence[str]
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """As Invoke's own, which takes the help away from the task: here the task keeps it."""
@@ -77,6 +87,9 @@ class Command(Task[Any]):
         finally:
             self.help = kept
         named = {argument.name: argument for argument in found}
+        for name, letter in SHORT_FLAGS.items():
+            if name in named:
+                named[name].names = (*named[name].names, letter)
         for name, flag in self.instead.items():
             argument = named[name]
             other = _LeftOut(named[flag], argument)
@@ -113,6 +126,8 @@ def command(
     help: Mapping[str, str] | None = None,
     formats: Sequence[str] = FORMATS,
     instead: Mapping[str, str] | None = None,
+    word: str = "",
+    old: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., int | None]], Command]:
     """Make an Invoke task of ``body(run, ...)``: its own options first, then the common ones.
 
@@ -123,9 +138,11 @@ def command(
     command has no rehearsal and writes files, always or with one of these options; under Invoke's
     ``run.dry`` setting it is refused. Without ``inventory``, the option --inventory and the options
     about hosts are left out. ``formats`` are the values of --format. ``instead`` names the flag
-    with which an argument is left out: the argument is "" then. The body returns the exit code
-    (None: 0). An error of this tool is printed as one line per problem, and ends the command with
-    its own code.
+    with which an argument is left out: the argument is "" then. ``word`` is the parameter that a
+    word behind the task sets, too: an argument that may be left out. ``old`` names options of the
+    release before, each with the parameter that it sets (:mod:`provision.cli.words`). The body
+    returns the exit code (None: 0). An error of this tool is printed as one line per problem, and
+    ends the command with its own code.
     """
 
     def decorate(body: Callable[..., int | None]) -> Command:
@@ -173,9 +190,7 @@ def command(
             if code:
                 raise Exit(code=code)
 
-        # The common options come first, so that their short flags are the same everywhere.
         # Numbers are text for Invoke: it would answer a wrong number with a traceback.
-        # --debug is the last, so it takes no short flag from a task's own options.
         shown = [("c", inspect.Parameter.empty), *list(common.items())[:-1]]
         shown += [(p.name, str(p.default) if p.name in numbers else p.default) for p in own]
         shown += [*late.items(), ("debug", "")]
@@ -184,16 +199,23 @@ def command(
             [inspect.Parameter(name, keyword, default=default) for name, default in shown]
         )
         texts = {**{k: v for k, v in _HELP.items() if k in {**common, **late}}, **(help or {})}
-        task = Command(task_body, help=texts)
-        task.act, task.guarded, task.instead = body, guarded, dict(instead or {})
+        task = Command(task_body, help=texts, auto_shortflags=False)
+        task.act, task.guarded, task.formats = body, guarded, formats
+        task.instead, task.word, task.old = dict(instead or {}), word, dict(old or {})
+        task.arguments = arguments
         return task
 
     return decorate
 
 
+def placeholder(name: str) -> str:
+    """How texts show a value for the parameter ``name``."""
+    return "NAMES" if name == SEVERAL else name.strip("_").replace("_", "-").upper()
+
+
 def argument_missing(task: str, name: str, help: str) -> UsageError:
     """The error of a task without its argument ``name``; ``help`` says what the argument is."""
-    shown = name.upper()
+    shown = placeholder(name)
     return UsageError(
         f"{task} needs {shown} ({help.rstrip('.')}): invoke {task} {shown}", id="argument-missing"
     )
@@ -255,7 +277,8 @@ def perform(
                     code = _recorded(run, options, body, formats)
                 else:
                     try:
-                        code = _outcome(run, options, body, formats)
+                        with Screen():
+                            code = _outcome(run, options, body, formats)
                     finally:
                         run.close()
                 flush_output()
@@ -304,13 +327,14 @@ def _recorded(
         _say_error(error, error.exit_code, json=run.json)
         return error.exit_code
     code = ProvisionError.exit_code  # for an error that --traceback shows
-    try:
-        with recording.shown():
-            code = _outcome(run, options, body, formats) or 0
-        return code
-    finally:
-        recording.write(run, code)
-        run.close()
+    with Screen():
+        try:
+            with recording.shown():
+                code = _outcome(run, options, body, formats) or 0
+            return code
+        finally:
+            recording.write(run, code)
+            run.close()
 
 
 def _outcome(

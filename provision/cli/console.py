@@ -6,16 +6,16 @@ run that changes nothing should not wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from provision import terminal
-from provision.cli.alike import folded
+from provision import progress, terminal
+from provision.alike import folded
 from provision.errors import Problem, ProvisionError
-from provision.text import size
 
 if TYPE_CHECKING:
     from provision.engine.plan import Gate, HostChanges, Plan, Step
@@ -33,9 +33,9 @@ def error(failure: ProvisionError) -> None:
 
 
 def problems(found: Iterable[Problem], bullet: str = "") -> None:
-    """One line for each problem, errors before warnings, on stderr.
+    """One line for each cause, errors before warnings, on stderr.
 
-    Host keys that are not known are one line: one command adds them all.
+    Host keys that are not known are always one line: one command adds them all.
     """
     lines = folded(found, lambda p: p.id == "host-key-unknown")
     ordered = sorted(lines, key=lambda p: p.severity != "error")
@@ -55,53 +55,71 @@ def plan(todo: Plan, *, stderr: bool = False, new: bool = False, full: bool = Fa
         out.print(made(line.text, style=line.style))
 
 
+#: With more hosts than this, a step on a terminal names only those that failed.
+MANY = 30
+
+
 class Progress:
-    """A :class:`~provision.engine.plan.Watcher`: a live line on a terminal, else plain lines."""
+    """A :class:`~provision.engine.plan.Watcher`: a line for each step, gate and host. On a terminal
+    the hosts of a large step are counted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._live = sys.stderr.isatty()
+        self._counts = sys.stderr is not None and sys.stderr.isatty()
         self._started = time.monotonic()
+        self._open = contextlib.ExitStack()
+        self._uploads: progress.Wait | None = None
         self._sent: dict[tuple[str, int], int] = {}
-        self._waiting = 0
+        self._hosts = self._good = 0
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._clear()
+        self._end_step()
 
     def step(self, number: int, of: int, step: Step) -> None:
-        self._sent.clear()
-        self._waiting = len(step.hosts)
+        self._end_step()
+        self._hosts = len(step.hosts)
         self._line(f"[{number}/{of}] {step.title}")
 
     def upload(self, host: HostChanges, total: int, sent: int) -> None:
         with self._lock:
+            if self._uploads is None:
+                self._uploads = self._open.enter_context(progress.waiting("uploads", sizes=True))
             key = (host.name, total)
             self._sent[key] = self._sent.get(key, 0) + sent
-            whole = sum(total for _, total in self._sent)
-            self._status(f"      uploading {size(sum(self._sent.values()))} of {size(whole)}")
+            self._uploads.of = sum(total for _, total in self._sent)
+            self._uploads.done = sum(self._sent.values())
+            begun = [name for (name, total), sent in self._sent.items() if sent < total]
+            self._uploads.names = dict.fromkeys(begun)
+            if not begun:
+                self._end_uploads()
 
     def host(self, host: HostChanges, error: ProvisionError | None) -> None:
         with self._lock:
-            self._waiting -= 1
+            self._good += error is None
+        if error is None and self._counts and self._hosts > MANY:
+            return
         mark = "ok" if error is None else "FAILED"
         self._line(f"      {host.name}: {mark} ({len(host.changes)} changes)")
 
     def gate(self, gate: Gate) -> None:
         self._line(f"      waiting: {gate.title}")
 
+    def _end_step(self) -> None:
+        with self._lock:
+            self._end_uploads()
+            self._sent.clear()
+            hosts, good, self._hosts, self._good = self._hosts, self._good, 0, 0
+        if self._counts and hosts > MANY:
+            self._line(f"      {good} of {hosts} hosts: ok")
+
+    def _end_uploads(self) -> None:
+        self._open.close()
+        self._uploads = None
+
     def _line(self, text: str) -> None:
         with self._lock:
-            self._clear()
             seconds = time.monotonic() - self._started
             terminal.say(f"{seconds:6.1f} s {text}", stderr=True)
-
-    def _status(self, text: str) -> None:
-        if self._live:
-            print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
-
-    def _clear(self) -> None:
-        if self._live:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

@@ -1,33 +1,37 @@
 """``alluxio-provision``'s command line: Invoke's program with this tool's tasks.
 
-``--list``, ``--help TASK``, ``--version``, ``--explain``, and shell completion with
+``help``, ``--list``, ``--version``, ``--explain``, and shell completion with
 ``--print-completion-script``. A command line that Invoke cannot parse ends with code 2, like every
 other usage error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import NoReturn
 
 from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.program import Program
 
 from provision import __version__
+from provision.cli import help as screens
 from provision.cli.chain import Executor
 from provision.cli.command import perform
 from provision.cli.commands import namespace
 from provision.cli.tasks import files
-from provision.cli.usage import answered, check_core
+from provision.cli.usage import answered, check_core, no_task, prepare
+from provision.errors import UsageError
 from provision.program_in_use import rendered
 
 NAME = "alluxio-provision"
 TASKS = tuple(namespace.task_names)
 #: Invoke's core options that work here as their help says. The other core options configure local
-#: shell commands, and no task runs these.
-CORE_OPTIONS = frozenset(
-    {"complete", "help", "list", "list-depth", "list-format", "print-completion-script", "version"}
-)
+#: shell commands, which no task runs, or lists of nested tasks, which are not there.
+CORE_OPTIONS = frozenset({"help", "list", "print-completion-script", "version"})
+#: The word for help. No task is called so.
+HELP = "help"
 
 
 class _Program(Program):
@@ -52,6 +56,9 @@ class _Program(Program):
             options = {"format": "table", "traceback": False}
             code = perform("explain", options, lambda run: files.explain.act(run, id))
             raise Exit(code=code or 0)
+        if self.core.unparsed[:1] == [HELP]:
+            with self._answered():
+                self._help(self.core.unparsed[1:])
 
     def parse_collection(self) -> None:
         super().parse_collection()
@@ -61,12 +68,42 @@ class _Program(Program):
 
     def parse_tasks(self) -> None:
         with self._answered():
+            prepare(self, namespace)
             super().parse_tasks()
 
     def parse_cleanup(self) -> None:
         with self._answered():
+            if isinstance(topic := self.args.help.value, str):
+                self._help([topic])
             check_core(self, TASKS)
             super().parse_cleanup()
+
+    def _help(self, topics: Sequence[str]) -> NoReturn:
+        """Show the screen of a group or a task. Raises :class:`UsageError` when there is none."""
+        if len(topics) > 1:
+            what = f"help takes one TASK or GROUP, and was given {len(topics)}"
+            raise UsageError(what, id="argument-unexpected")
+        topic = topics[0] if topics else ""
+        if not topic or topic in (HELP, f"--{HELP}", "-h"):
+            self.print_help()
+        elif topic in TASKS:
+            self.print_task_help(topic)
+        elif topic == screens.ALL:
+            self.list_tasks()
+        elif group := screens.find_group(topic):
+            screens.show(screens.group_screen(group, namespace))
+        else:
+            raise no_task(topic, (*TASKS, *screens.group_words(), screens.ALL))
+        raise Exit
+
+    def print_help(self) -> None:
+        screens.show(screens.first_screen(NAME))
+
+    def list_tasks(self) -> None:
+        screens.show(screens.all_tasks(NAME, namespace))
+
+    def print_task_help(self, name: str) -> None:
+        screens.show(screens.task_screen(NAME, name, namespace[name]))
 
     def _answered(self) -> AbstractContextManager[None]:
         return answered(self.argv[1:], TASKS)

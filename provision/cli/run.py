@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision import progress
+
 if TYPE_CHECKING:
     from provision.engine.plan import Plan
     from provision.errors import Problem
@@ -181,7 +183,8 @@ def _say_call(call: RoundTrip) -> None:
     # One write call: print writes the newline separately, and another thread's line could come
     # between.
     noise = f"; its login shell prints: {call.noise}" if call.noise else ""
-    sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s{noise}\n")
+    with progress.hidden():
+        sys.stderr.write(f"{call.host}: {call.what}: {call.seconds:.3f} s{noise}\n")
 
 
 def _say_stats(stats: Stats) -> None:

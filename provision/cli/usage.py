@@ -7,10 +7,12 @@ Invoke itself prints one sentence and ends with 1, which here means "unhealthy".
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
+from pathlib import Path
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError
@@ -18,13 +20,19 @@ from invoke.parser.context import ParserContext
 from invoke.parser.parser import Parser
 from invoke.program import Program
 
-from provision.cli.command import argument_missing, perform
-from provision.cli.run import Run
+from provision import terminal
+from provision.cli.command import INVENTORY_VARIABLE, argument_missing, perform, placeholder
+from provision.cli.commands import namespace
+from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.cli.words import understood
 from provision.errors import UsageError
 from provision.text import EXCERPT, printable
 
 #: The probable meaning of an option that is not there.
-_MEANT = dict.fromkeys(("--dry", "-R", "-d"), "a rehearsal is TASK --dry-run")
+_MEANT = dict.fromkeys(("--dry", "-R", "-d"), "a rehearsal is TASK --dry-run, or TASK -n")
+#: Options of the program that may stand behind a task, too, besides --help. What else there may be
+#: is a mistake: Invoke would take it, and some would have no effect.
+_BEHIND = ("dry",)
 _LISTS = ("flat", "nested", "json")
 
 # What Invoke's errors say is known by their texts only.
@@ -78,21 +86,57 @@ def asks_for_json(words: Sequence[str]) -> bool:
 
 
 def check(program: Program, tasks: Collection) -> None:
-    """For ``tasks.py``, while ``program`` loads it: parse the line as ``program`` is going to.
+    """For ``tasks.py``, while ``program`` loads it: :func:`prepare` the line, and check it.
 
     Raises Invoke's :class:`Exit` for what cannot be parsed. Does nothing when ``program`` does not
     run, because another program loads the file.
     """
-    core = getattr(program, "core", None)
-    if core is None:
+    if getattr(program, "core", None) is None:
         return
     names = tuple(tasks.task_names)
-    words = program.argv[1:]
-    on_line = {*words} & {*names}
-    contexts = [ParserContext(name=name, args=tasks[name].get_arguments()) for name in on_line]
-    with answered(words, names):
-        Parser(contexts, program.initial_context).parse_argv(list(core.unparsed))
+    with answered(program.argv[1:], names):
+        prepare(program, tasks)
         check_core(program, names)
+
+
+def prepare(program: Program, tasks: Collection) -> None:
+    """Give ``program`` its command line as its parser takes it, and parse it once before.
+
+    Prints notes about old options. Raises :class:`UsageError` and Invoke's :class:`ParseError`.
+    """
+    names = tasks.task_names
+    core = program.core
+    on_line = [name for name in dict.fromkeys(core.unparsed) if name in names]
+    line = understood(core.unparsed, {name: tasks[name] for name in names}, names_of)
+    if line.help:  # Invoke's parser would first ask for the task's arguments
+        core[0].args["help"].value = line.help
+        core.unparsed.clear()
+        return
+    contexts = [ParserContext(name=name, args=tasks[name].get_arguments()) for name in on_line]
+    behind = ParserContext(args=[a for a in program.core_args() if a.name in _BEHIND])
+    Parser(contexts, behind).parse_argv(list(line.words))
+    core.unparsed[:] = line.words
+    for note in dict.fromkeys(line.notes):
+        terminal.say(f"note: {note}", stderr=True)
+
+
+def names_of(words: Sequence[str]) -> frozenset[str]:
+    """The names of members and workers in the inventory in force for a command line."""
+    from provision.inventory import names
+
+    found = names.read(inventory_in_force(words))
+    return frozenset((*found.members, *found.masters, *found.workers))
+
+
+def inventory_in_force(words: Sequence[str]) -> Path:
+    """The inventory of a command line: the last one that it names, or the usual one."""
+    named = ""
+    for word, following in pairwise([*words, ""]):
+        if word in ("--inventory", "-i"):
+            named = following
+        elif match := re.match(r"--inventory=|-i=?", word):
+            named = word[match.end() :]
+    return Path(named or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY)
 
 
 def check_core(program: Program, tasks: Sequence[str]) -> None:
@@ -100,7 +144,7 @@ def check_core(program: Program, tasks: Sequence[str]) -> None:
     answer with a traceback, or with exit code 1."""
     task, listed, form = (program.args[name].value for name in ("help", "list", "list-format"))
     if isinstance(task, str) and task not in tasks:
-        raise _no_task(task, tasks)
+        raise no_task(task, tasks)
     if isinstance(listed, str):
         raise UsageError("--list takes no name: it shows every task", id="option-invalid")
     if form not in _LISTS:
@@ -142,13 +186,18 @@ def _unknown(word: str, context: ParserContext | None, tasks: Sequence[str]) -> 
         said = "; ".join(filter(None, (what, meant, _see(context))))
         return UsageError(said, id="option-unknown")
     if context is None or task is None or get_close_matches(word, tasks):
-        return _no_task(word, tasks)
-    takes = ", ".join(str(a.name).upper() for a in context.positional_args)
+        return no_task(word, tasks)
+    subject = [name for name in [namespace[task].word] if name]
+    arguments = [str(argument.name) for argument in context.positional_args]
+    takes = ", ".join(map(placeholder, (*arguments, *subject)))
     what = f"{task} takes {f'{takes} only' if takes else 'no argument'}, and was given "
     return UsageError(f"{what}{_quoted(word)}; {_see(context)}", id="argument-unexpected")
 
 
-def _no_task(word: str, tasks: Sequence[str]) -> UsageError:
+def no_task(word: str, tasks: Sequence[str]) -> UsageError:
+    """The error for a word that stands where a task's name should."""
+    if word == "help":  # of alluxio-provision alone, whose first word it is
+        return UsageError("for help say invoke --help TASK", id="task-unknown")
     parts = (f"no task is called {_quoted(word)}", _did_you_mean(word, tasks))
     return UsageError("; ".join((*filter(None, parts), "see invoke --list")), id="task-unknown")
 
@@ -159,7 +208,11 @@ def _see(context: ParserContext | None) -> str:
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, [k for k in known if len(k) > 2], n=3)
+    long = [k for k in known if len(k) > 2]
+    near = get_close_matches(word, long, n=3)
+    parts = {*re.split("[-_]+", word.strip("-").lower())} - {""}
+    near += [k for k in long if k not in near and parts <= {*k.strip("-").split("-")}]
+    near = near[:3]
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
+from provision import progress
 from provision.errors import ChangeFailed, Locked, PreflightFailed, Problem, ProvisionError
 from provision.host.facts import STATE_DIR, STATE_FOLDER
 from provision.inventory.resolved import Machine
@@ -97,8 +98,10 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
             handle.release()
         # Wait until the locks are free: the next run may begin at once, and must not find them.
         deadline = time.monotonic() + RELEASE
-        for handle in every:
-            handle.close(max(0.0, deadline - time.monotonic()))
+        with progress.waiting("run locks released", within=RELEASE, of=len(every)) as shown:
+            for handle in every:
+                handle.close(max(0.0, deadline - time.monotonic()))
+                shown.add()
         fleet.since = time.monotonic()
 
 

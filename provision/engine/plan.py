@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypedDict
 
-from provision import artifacts
+from provision import artifacts, progress
 from provision.engine import audit, lock
 from provision.engine.affected import Affected, AffectedDocument, affected
 from provision.engine.guards import Guard
@@ -284,7 +284,8 @@ def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> No
         return
     watcher.gate(gate)
     try:
-        gate.check()
+        with progress.waiting(gate.title):
+            gate.check()
     except ProvisionError as error:
         if not begun:
             raise
@@ -298,7 +299,8 @@ def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> No
 def _call(step: Step, where: str, by: audit.Author) -> None:
     for call in step.calls:
         try:
-            call.do()
+            with progress.waiting(call.what):
+                call.do()
         except ProvisionError as error:
             audit.note(by, "etcd", [call.what], ok=False)
             raise ChangeFailed(

@@ -1,10 +1,11 @@
 """The owner of a folder before this tool took it, noted on the host and given back by ``destroy``.
 
 A folder can be there before the tool: a mount point, or one that the operator made. The first
-change of its owner or mode notes what they were. An empty note says that the tool made the folder.
-A folder that was there is never removed, also when it is empty. A folder that was given back has a
-third line in its note: a run that was killed may come again. Notes are root's, on the disk: they
-must survive a boot.
+change of its owner or mode notes what they were. An empty note says that the tool made the folder:
+only such a folder is removed, when it is empty. A folder that was there and was right has no note.
+(On a host that an earlier version changed first, a folder without a note may be the tool's: that
+version noted nothing.) A folder that was given back has a third line in its note: a run that was
+killed may come again. Notes are root's, on the disk: they must survive a boot.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from provision.host.diff import Change
 from provision.host.facts import HostFacts
 from provision.host.ownership import KEY
-from provision.host.tool_version import FOLDER
+from provision.host.tool_version import ALL_NOTED, FOLDER
 
 NOTES = f"{FOLDER}/former-owner"
 _GIVEN = "given back"
@@ -35,6 +36,18 @@ def made(path: str) -> str:
     return f"(umask 077; mkdir -p {NOTES}; : >{note_path(path)})"
 
 
+def made_if_missing(path: str) -> str:
+    """A shell line before a script that makes the folder ``path`` where there is none."""
+    folder = shlex.quote(path)
+    return f"[ -e {folder} ] || [ -L {folder} ] || {made(path)}"
+
+
+def is_made(path: str) -> str:
+    """A shell condition: a note says that the tool made the folder ``path``."""
+    note = note_path(path)
+    return f"[ -e {note} ] && [ ! -s {note} ]"
+
+
 def note(path: str) -> str:
     """Shell lines, after :data:`safely.FUNCTIONS`, that note owner and mode of the folder ``path``,
     unless there is a note, of a folder that was not given back since."""
@@ -50,7 +63,10 @@ def removed(path: str) -> str:
     """A shell command, after :data:`safely.FUNCTIONS`, that removes the folder ``path`` if it is
     empty, and then its note. A folder that was there before this tool stays."""
     note = note_path(path)
-    return f"[ -s {note} ] || {{ empty {shlex.quote(path)} && rm -f {note}; }} || :"
+    return (
+        f"[ -s {note} ] || {{ [ ! -e {note} ] && [ -e {ALL_NOTED} ]; }} || "
+        f"{{ empty {shlex.quote(path)} && rm -f {note}; }} || :"
+    )
 
 
 def give_back(

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 FOLDER = "/var/lib/alluxio-provision"
 FILE = f"{FOLDER}/tool-version"
+#: Where units of this tool may be.
+UNITS = "/etc/systemd/system/*.service"
 #: The file's content among the values of a host's facts. It is absent without content.
 FACT = "tool"
+#: Is there when this tool has noted every folder that it made on the host. Earlier versions noted
+#: none, so where one of them was first, the file is missing.
+ALL_NOTED = f"{FOLDER}/former-owner/all"
 #: A line names so many hosts.
 NAMED = 30
 #: Release numbers and, after them, a suffix as in Python's versions: 0.2.0, 1.0.0rc1, 1.0.0.dev3.
@@ -50,12 +55,16 @@ def release(version: str) -> Release | None:
 
 
 def note() -> str:
-    """Shell lines that write this tool's version into the file, when it is not there already.
+    """Shell lines that write this tool's version into the file, when it is not there already. The
+    first change of a host makes :data:`ALL_NOTED`, too.
 
     When the file cannot be written, the script goes on: on a full disk, ``destroy`` and
     ``kept-data --delete`` must still be able to delete.
     """
     return (
+        f"[ -e {FILE} ] || grep -qs '^{KEY}=' {UNITS} || "
+        f"(umask 022; mkdir -p {FOLDER}; umask 077; mkdir -p {FOLDER}/former-owner && "
+        f": >{ALL_NOTED}) 2>/dev/null || :\n"
         f"tool_version=; [ ! -f {FILE} ] || {{ read -r tool_version <{FILE}; }} 2>/dev/null || :\n"
         f'[ "$tool_version" = {__version__} ] || (umask 022; mkdir -p {FOLDER} && '
         f"echo {__version__} >{FILE}.new && mv -fT {FILE}.new {FILE}) 2>/dev/null || :"

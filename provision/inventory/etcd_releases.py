@@ -198,7 +198,7 @@ def require_fit(
     for name, release in running:
         for found in unfit(release, holding):
             if found.state in holding:
-                remedy_ = f"{remedy(release)}: invoke upgrade-etcd --to VERSION, then {command}"
+                remedy_ = f"{remedy(release)}: invoke upgrade-etcd VERSION, then {command}"
                 if dead:
                     remedy_ = (
                         f"invoke remove-member {dead[0]} and take it out of etcd.members; {remedy_}"

@@ -62,7 +62,7 @@ etcd:
     # Hex digest, or a file of them. A tarball is never installed without.
     sha256: file:SHA256SUMS
 
-  # Other releases, for 'invoke upgrade-etcd --to VERSION'. The upgrade goes one minor
+  # Other releases, for 'invoke upgrade-etcd VERSION'. The upgrade goes one minor
   # release at a time: declare one release of every minor between the running one and VERSION.
   # releases:
   #   3.7.3: {path: etcd-v3.7.3-linux-amd64.tar.gz, sha256: file:SHA256SUMS}
@@ -76,7 +76,7 @@ etcd:
   # cluster_token: DefaultAlluxioCluster  # initial-cluster-token; default: the cluster's name
 
   # Certificates come from a CA of the cluster's own, which stays on this machine, or (ca:
-  # external) from yours: invoke export-csrs --to DIR, have them signed, invoke import-certs DIR.
+  # external) from yours: invoke export-csrs DIR, have them signed, invoke import-certs DIR.
   # tls:
   #   peer: true                        # TLS and mutual authentication between members
   #   client: false                     # TLS on client_port. Alluxio 313 cannot use TLS to etcd:

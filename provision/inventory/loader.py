@@ -90,7 +90,7 @@ def _contents(path: Path) -> bytes:
     try:
         return read_bytes(path, document.MAX_BYTES, cut=True)
     except FileNotFoundError:
-        remedy = f"write one: invoke init-inventory --path {shlex.quote(str(path))}"
+        remedy = f"write one: invoke init-inventory {shlex.quote(str(path))}"
         problem = Problem(str(path), "no such file", remedy, id="inventory-missing")
     except (OSError, ValueError) as error:
         problem = unreadable(path, error)

@@ -1,4 +1,4 @@
-"""Selects the members or workers of a command: ``--limit`` by name, ``--batch`` by share.
+"""Selects the members or workers of a command: NAMES or ``--limit`` by name, ``--batch`` by share.
 
 Both select in the inventory's order. The others are neither asked nor changed.
 """
@@ -62,12 +62,12 @@ def _limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
             nobody.append(pattern)
     if nobody:
         raise UsageError(
-            f"--limit: there is no {_listed(nobody)}; the names are {_listed(names)}",
+            f"there is no {_listed(nobody)}; the names are {_listed(names)}",
             id="name-unknown",
         )
     wanted -= unwanted
     if not wanted:
-        raise UsageError(f"--limit selects nothing: {limit!r}", id="name-unknown")
+        raise UsageError(f"{limit!r} selects nothing", id="name-unknown")
     return tuple(role for role in roles if role.name in wanted)
 
 
@@ -82,7 +82,7 @@ def _patterns(limit: str) -> Iterator[tuple[bool, str]]:
         try:
             yield from ((out, one) for one in expand(pattern))
         except RangeError as error:
-            raise UsageError(f"--limit: {error}", id="option-invalid") from error
+            raise UsageError(str(error), id="option-invalid") from error
 
 
 def _expression(pattern: str) -> str:

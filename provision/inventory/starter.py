@@ -205,7 +205,7 @@ def _lines(
     given = [(f"  {key}: {scalar(text)}", f"--{key}") for key, text in ssh.items() if text]
     made = [
         "# Made from lists of hosts. Go through what is marked with EDIT. Without a list of hosts,",
-        "# `invoke init-inventory --path FILE` writes an example with every key.",
+        "# `invoke init-inventory FILE` writes an example with every key.",
         "",
         "# alluxio.cluster.name, and the name that 'invoke destroy' asks for. EDIT",
         "cluster: DefaultAlluxioCluster",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provision import bounds
+from provision import bounds, progress
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.text import EXCERPT, document, printable, size
 
@@ -62,7 +62,8 @@ class Kubectl:
             raise self.missing(error) from error
         with child:  # at its end this closes the pipes, and waits
             try:
-                out, err = _outputs(child, timeout)
+                with progress.calling("kubectl", " ".join(arguments[:2]), timeout):
+                    out, err = _outputs(child, timeout)
             except subprocess.TimeoutExpired:
                 raise self.error(arguments[0], f"no answer in {timeout:g} s") from None
             except OverflowError as error:
@@ -185,7 +186,9 @@ class _Forward:
             reader.start()
 
     def wait(self, target: str, timeout: float) -> int:
-        if not self._known.wait(timeout):
+        with progress.calling("kubectl", f"port-forward to {target}", timeout):
+            known = self._known.wait(timeout)
+        if not known:
             raise self._kubectl.error("port-forward", f"{target}: not there after {timeout:g} s")
         if self._port is None:
             for reader in self._readers:

@@ -156,7 +156,7 @@ def _worker_paths(alluxio: AlluxioCluster, w: AlluxioWorker) -> tuple[list[str],
         DataDisk(alluxio.state_dir).marker,
         *state.paths(alluxio, "worker"),
     ]
-    return gone, [*w.page_store.dirs, f"{alluxio.state_dir}/tmp", alluxio.state_dir]
+    return gone, [*w.page_store.dirs, alluxio.state_dir]
 
 
 def _worker_releases(alluxio: AlluxioCluster) -> list[str]:
@@ -285,6 +285,7 @@ def _worker(
         _unpacked(alluxio, f),
         first=(_logs(alluxio),) if alone else (),
         jdk=alluxio.java.install_dir,
+        within=_service_folder(alluxio),
     )
     return _all_of_it(removal, worker.UNIT_PATH, f)
 
@@ -317,7 +318,12 @@ def _master_paths(alluxio: AlluxioCluster) -> list[str]:
 
 
 def _master_folders(alluxio: AlluxioCluster) -> list[str]:
-    return [f"{alluxio.state_dir}/tmp", alluxio.state_dir, alluxio.log_dir]
+    return [alluxio.state_dir, alluxio.log_dir]
+
+
+def _service_folder(alluxio: AlluxioCluster) -> str:
+    """The folder in ``state_dir`` that the services of a worker and of a master make themselves."""
+    return state.temp_dir(alluxio, "").rstrip("/")
 
 
 def _master_probe(alluxio: AlluxioCluster) -> Probe:
@@ -348,6 +354,7 @@ def _master(
         _unpacked(alluxio, f) if alone else [],
         first=(_logs(alluxio),) if alone else (),
         jdk=alluxio.java.install_dir,
+        within=_service_folder(alluxio),
     )
     return _all_of_it(removal, worker.MASTER_UNIT_PATH, f)
 
@@ -364,6 +371,7 @@ def _removal(
     begun: bool = False,
     jdk: str = "",
     kept: Sequence[str] = (),
+    within: str = "",
 ) -> tuple[Change, ...]:
     """The removal of one role from a host; nothing when the unit belongs to another cluster.
 
@@ -371,7 +379,7 @@ def _removal(
     unit may have releases that a killed first run had uploaded. With ``begun``, that run had also
     begun to write the other files, all but the unit. Releases that another cluster's service uses
     stay, and so do the folders in ``kept`` with their files. A folder that was there before this
-    tool gets its owner back.
+    tool stays and gets its owner back. ``within`` is a folder that the service itself has made.
     """
     there = [path for path in releases if path in facts.paths]
     free = [path for path in there if not _in_use(path, facts, cluster, path == jdk)]
@@ -405,6 +413,8 @@ def _removal(
         for path in gone
         if path in facts.paths and path != unit_path
     ]
+    if within:
+        result.append(Change(f"remove {within} if empty", f"empty {shlex.quote(within)} || :"))
     result += [
         Change(f"remove {path} if empty", former_owner.removed(path))
         for path in (*empty, *releases)
@@ -469,7 +479,8 @@ def _listing(cluster: str, folders: Sequence[str]) -> dict[str, str]:
         _label(path): _each_release(path, cluster, nameless=True, do="echo release")
         + f"\n[ -z \"$(find {shlex.quote(f'{path}/')} -mindepth 1 -maxdepth 1 -name '.*' "
         '2>/dev/null | head -c 1)" ] || echo begun\n'
-        f'[ -n "$(ls -A {shlex.quote(path)} 2>/dev/null)" ] || echo empty'
+        f'[ -n "$(ls -A {shlex.quote(path)} 2>/dev/null)" ] || '
+        f"{{ {former_owner.is_made(path)} && echo empty; }}"
         for path in folders
     }
 

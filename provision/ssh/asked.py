@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from provision import bounds
+from provision import bounds, progress
 from provision.files import read_text
 from provision.ssh.options import Options
 from provision.ssh.tokens import ConfigError, expanded, proxy_command
@@ -129,7 +129,8 @@ class Ssh:
             start_new_session=True,
         )
         try:
-            out, err = process.communicate(timeout=PATIENCE)
+            with progress.calling(host, "what ssh -G says", PATIENCE):
+                out, err = process.communicate(timeout=PATIENCE)
         except BaseException as error:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

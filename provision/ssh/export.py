@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from provision import progress
 from provision.inventory.resolved import Inventory, Machine
 from provision.ssh.route import Hop, route
 from provision.ssh.user_config import UserConfig
@@ -26,9 +27,19 @@ def ssh_config(inventory: Inventory, config: UserConfig) -> str:
         names.setdefault(machine, []).append(name)
     jumps: dict[tuple[Hop, ...], str] = {}
     blocks: list[str] = []
+
+    def routed(machine: Machine) -> tuple[Hop, ...]:
+        try:
+            return route(machine, config)
+        finally:
+            shown.add()
+
     # Each may be a question to ssh.
-    with ThreadPoolExecutor(8, "route") as pool:
-        routes = list(pool.map(lambda machine: route(machine, config), names))
+    with (
+        progress.waiting("routes to the hosts", of=len(names)) as shown,
+        ThreadPoolExecutor(8, "route") as pool,
+    ):
+        routes = list(pool.map(routed, names))
     for (machine, own), hops in zip(names.items(), routes, strict=True):
         *before, hop = hops
         via = _jump_name(tuple(before), jumps) if before else None

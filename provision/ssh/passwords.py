@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterable
 
+from provision import progress
 from provision.errors import UsageError
 from provision.inventory.model import SshSecret
 from provision.inventory.resolved import Machine
@@ -74,7 +75,8 @@ def _asked(field: str, what: str) -> str:
             id="secret-unreadable",
         ) from None
     try:
-        value = getpass.getpass(f"{what}: ")
+        with progress.hidden():
+            value = getpass.getpass(f"{what}: ")
     except EOFError:
         value = ""
     if not value:

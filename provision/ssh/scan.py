@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from provision import progress
 from provision.errors import Problem
 from provision.ids import Id
 from provision.inventory.resolved import Machine
@@ -93,7 +94,8 @@ class Scan:
             self._waiting = [server for server in self._waiting if server not in ready]
             pool = ThreadPoolExecutor(max(1, min(self._parallel, len(ready))), "scan")
             try:
-                results = list(pool.map(self._scanned, ready))
+                with progress.waiting("SSH keys", names=[s.where for s in ready]) as shown:
+                    results = list(pool.map(lambda server: self._part(shown, server), ready))
             except BaseException:
                 self._connector.close()
                 raise
@@ -102,6 +104,10 @@ class Scan:
             for found in results:
                 self._found[found.server] = fresh[found.server] = found
         return tuple(fresh.values())
+
+    def _part(self, shown: progress.Wait, server: Server) -> Found:
+        with progress.part_of(shown, server.where):
+            return self._scanned(server)
 
     def accept(self, accepted: Collection[Server]) -> None:
         """The keys of these servers are in known_hosts now."""
@@ -170,8 +176,13 @@ def servers(
         except Exception as error:
             what, remedy, id = reason(error)
             return Problem(f"{machine.host} ({machine.where})", what, remedy, id=id)
+        finally:
+            shown.add()
 
-    with ThreadPoolExecutor(max(1, min(parallel, len(machines))), "route") as pool:
+    with (
+        progress.waiting("routes to the hosts", of=len(machines)) as shown,
+        ThreadPoolExecutor(max(1, min(parallel, len(machines))), "route") as pool,
+    ):
         routes = list(pool.map(routed, machines))
     jumps: dict[tuple[Hop, ...], list[str]] = {}
     for hops in routes:

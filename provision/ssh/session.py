@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import shlex
 import socket
 import threading
@@ -20,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
-from provision import bounds
+from provision import bounds, progress
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.ids import Id
 from provision.inventory.resolved import Machine
@@ -53,12 +54,12 @@ MANY = 100
 #: Upload chunk, bytes: large enough to fill SSH's window, small enough to bound memory.
 CHUNK = 1 << 18
 MAX_GREETING = 4096
-#: Seconds until a command on a host has connected to the host's loopback.
+#: Seconds until a command on a host has connected.
 RELAY_TIMEOUT = 10.0
 #: bash has no way to close one direction only: when one of the two ends, so does the other.
 _RELAY = """\
 exec bash -c '
-exec 4<&0 3<>/dev/tcp/127.0.0.1/{port} || exit 1
+exec 4<&0 3<>/dev/tcp/{address}/{port} || exit 1
 echo connected
 cat <&3 &
 cat <&4 >&3 &
@@ -188,7 +189,8 @@ class Session:
     def open(self) -> None:
         """Connect now. Raises :class:`Unreachable`."""
         try:
-            self._transport()
+            with progress.calling(self.machine.host, "connect", self._patience):
+                self._transport()
         except (OSError, EOFError, _ssh_error()) as error:
             raise self._unreachable(error) from error
 
@@ -200,7 +202,8 @@ class Session:
         A ``prompt`` script prints something at once: a host without this output hangs.
         """
         first = self._patience if prompt else timeout
-        return self._exec("sh -s", whole(script).encode(), what, timeout, first=first)
+        with progress.calling(self.machine.host, what, timeout):
+            return self._exec("sh -s", whole(script).encode(), what, timeout, first=first)
 
     def feed(
         self,
@@ -216,7 +219,14 @@ class Session:
         ``timeout`` limits the silence, not the whole time: a large upload may take long. The
         command is visible in the host's process list and must have no secret in it.
         """
-        return self._exec(f"sh -c {shlex.quote(command)}", body, what, timeout, on_bytes)
+        with progress.calling(self.machine.host, what, None, of=_size(body)) as shown:
+
+            def sent(count: int) -> None:
+                shown.add(count)
+                if on_bytes is not None:
+                    on_bytes(count)
+
+            return self._exec(f"sh -c {shlex.quote(command)}", body, what, timeout, sent)
 
     def fetch(
         self,
@@ -233,7 +243,12 @@ class Session:
         the whole output. The command is visible in the host's process list and must have no secret
         in it.
         """
-        return self._exec(f"sh -c {shlex.quote(command)}", b"", what, timeout, sink=into, most=most)
+        with progress.calling(self.machine.host, what, None) as shown:
+            return self._exec(
+                *(f"sh -c {shlex.quote(command)}", b"", what, timeout, shown.add),
+                sink=into,
+                most=most,
+            )
 
     def _exec(
         self,
@@ -259,12 +274,12 @@ class Session:
                     _send(channel, password, bounds.Flow())
                     for chunk in _chunks(stdin):
                         _send(channel, chunk, flow)
-                        if on_bytes is not None:
+                        if on_bytes is not None and sink is None:
                             on_bytes(len(chunk))
                     channel.shutdown_write()
                 received = 0
                 if sink is not None:
-                    received = _pour(channel, sink, timeout, most, answer)
+                    received = _pour(channel, sink, timeout, most, answer, on_bytes)
                 deadline = time.monotonic() + timeout
                 out = _drain(channel, channel.recv, deadline, time.monotonic() + first, answer)
                 err = _drain(channel, channel.recv_stderr, deadline)
@@ -297,20 +312,21 @@ class Session:
         marks = Marks()
         answer = Answer(marks, end=False)
         try:
-            self._last()
-            channel = self._channel(timeout)
-            if password := self._begin(channel, f"sh -c {shlex.quote(script)}", marks):
-                channel.sendall(password)
-            greeting = bytearray()
-            while len(greeting) < MAX_GREETING and b"\n" not in greeting:
-                if time.monotonic() > started + timeout:
-                    raise TimeoutError
-                if not (data := channel.recv(MAX_GREETING)):
-                    break
-                greeting += answer.feed(data)
-            err = b""
-            if not answer.begun:
-                err = _drain(channel, channel.recv_stderr, started + timeout)
+            with progress.calling(self.machine.host, what, timeout):
+                self._last()
+                channel = self._channel(timeout)
+                if password := self._begin(channel, f"sh -c {shlex.quote(script)}", marks):
+                    channel.sendall(password)
+                greeting = bytearray()
+                while len(greeting) < MAX_GREETING and b"\n" not in greeting:
+                    if time.monotonic() > started + timeout:
+                        raise TimeoutError
+                    if not (data := channel.recv(MAX_GREETING)):
+                        break
+                    greeting += answer.feed(data)
+                err = b""
+                if not answer.begun:
+                    err = _drain(channel, channel.recv_stderr, started + timeout)
         except (OSError, EOFError, _ssh_error()) as error:
             self.close()
             raise self._unreachable(error, what) from error
@@ -330,13 +346,15 @@ class Session:
         """
         try:
             self._last()
-            transport = self._transport()
+            with progress.calling(self.machine.host, "connect", self._patience):
+                transport = self._transport()
         except (OSError, EOFError, _ssh_error()) as error:
             raise self._unreachable(error) from error
         try:
-            return transport.open_channel(
-                "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
-            )
+            with progress.calling(self.machine.host, f"connect to port {port}", timeout):
+                return transport.open_channel(
+                    "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
+                )
         except (OSError, EOFError, _ssh_error()) as error:
             # The connection stays open: it may hold the run lock. A broken one is opened again.
             from provision.ssh.connect import forwarding
@@ -586,8 +604,16 @@ class Fleet:
         results: dict[Machine, T | ProvisionError] = {}
         if not machines:
             return results
-        with ThreadPoolExecutor(min(at_once or self.parallel, len(machines)), "ssh") as pool:
-            pending = {pool.submit(work, self.session(m)): m for m in machines}
+
+        def part(session: Session) -> T:
+            with progress.part_of(shown, session.machine.host):
+                return work(session)
+
+        with (
+            progress.waiting("", names=[m.host for m in machines]) as shown,
+            ThreadPoolExecutor(min(at_once or self.parallel, len(machines)), "ssh") as pool,
+        ):
+            pending = {pool.submit(part, self.session(m)): m for m in machines}
             try:
                 for future in as_completed(pending):
                     machine = pending[future]
@@ -636,12 +662,12 @@ def tunnel(session: Session, address: str, port: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def relay(session: Session, port: int) -> Iterator[int]:
-    """As :func:`tunnel`, to ``port`` of the host's own loopback, where sshd does not forward.
+def relay(session: Session, port: int, address: str = "127.0.0.1") -> Iterator[int]:
+    """As :func:`tunnel`, where sshd does not forward. ``address`` is a name or an address.
 
     Every accepted connection is a command as root, which connects there with bash.
     """
-    script = _RELAY.format(port=port)
+    script = _RELAY.format(address=address, port=port)
 
     def start() -> Stream:
         held = session.hold(script, "connect on the host", timeout=RELAY_TIMEOUT)
@@ -666,6 +692,8 @@ def _forward(connect: Callable[[], Stream]) -> Iterator[int]:
                 sink.sendall(data)
         for end in (sink, source):
             with contextlib.suppress(OSError, EOFError):
+                if isinstance(end, socket.socket):
+                    end.shutdown(socket.SHUT_RDWR)  # closing alone does not wake a recv()
                 end.close()
 
     def accept() -> None:
@@ -700,6 +728,14 @@ class _Closed(Exception):
     """The far side of a channel stopped reading."""
 
 
+def _size(body: IO[bytes]) -> int | None:
+    """The bytes in a file; None for what is no file."""
+    try:
+        return os.fstat(body.fileno()).st_size
+    except OSError:
+        return None
+
+
 def _chunks(stdin: bytes | IO[bytes]) -> Iterator[bytes]:
     if isinstance(stdin, bytes):
         yield stdin
@@ -727,7 +763,12 @@ def _send(channel: paramiko.Channel, data: bytes, flow: bounds.Flow) -> None:
 
 
 def _pour(
-    channel: paramiko.Channel, into: IO[bytes], timeout: float, most: int, answer: Answer
+    channel: paramiko.Channel,
+    into: IO[bytes],
+    timeout: float,
+    most: int,
+    answer: Answer,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> int:
     """Copy an answer up to its end into a file. Returns the number of bytes.
 
@@ -748,6 +789,8 @@ def _pour(
             into.write(part)
         except OSError as error:
             raise LocalFailure(error) from error
+        if on_bytes is not None:
+            on_bytes(len(part))
     return flow.count
 
 

@@ -23,6 +23,7 @@ from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.ssh.session import Fleet
 
+LAB = Path(__file__).parents[1] / "lab" / "lab"
 ARTIFACTS = Path(__file__).parents[2] / ".lab" / "artifacts"
 
 
@@ -79,7 +80,8 @@ def older_binary(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
     @functools.cache
     def unpacked(minor: str) -> Path:
-        (tarball,) = list(ARTIFACTS.glob(f"etcd-v{minor}.*.tar.gz"))[-1:]
+        subprocess.run([LAB, "artifacts", "upgrade"], check=True)  # others may be at it: one builds
+        tarball = max(ARTIFACTS.glob(f"etcd-v{minor}.*.tar.gz"), key=_version)
         into = tmp_path_factory.mktemp("etcd-older")
         with tarfile.open(tarball) as tar:
             for member in tar.getmembers():

@@ -399,7 +399,7 @@ class Life:
         }
 
     def plan(self, to: str) -> list[Step]:
-        """The steps of ``upgrade-etcd --to TO`` from the first hop on."""
+        """The steps of ``upgrade-etcd TO`` from the first hop on."""
         seen = self.look()
         gates.require_healthy(seen)
         first = self.cluster.members[0]

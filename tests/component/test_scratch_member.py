@@ -268,24 +268,62 @@ def test_a_scratch_member_serves_nobody_else(source: tuple[Running, Etcd, Path])
 
 
 def test_who_has_taken_the_port_gets_no_password_and_is_not_believed(
-    source: tuple[Running, Etcd, Path], boot: Boot, monkeypatch: pytest.MonkeyPatch
+    source: tuple[Running, Etcd, Path], boot: Boot
 ) -> None:
+    """It is said at once, and by whom."""
     _, etcd, file = source
-    monkeypatch.setattr(scratch, "STARTS_WITHIN", 4.0)
+    ports: list[int] = []
     with boot() as own:
         with EtcdClient(Endpoint("127.0.0.1", own.cluster.members[0].client_port)) as client:
             client.put("/DHT/forged/AUTHORIZED/1", "{}")
             for login in (ROOT, WORKERS):
                 client.user_add(login.user, login.password)
         thief = Thief(own.cluster.members[0].client_port)
-        session(etcd).before = thief.take
+
+        def take(port: int) -> None:
+            ports.append(port)
+            thief.take(port)
+
+        session(etcd).before = take
+        begun = time.monotonic()
         with contextlib.closing(thief), pytest.raises(PreflightFailed) as found:
             snapshot_proof.prove(etcd, file, backup_etcd.check(file), WORKERS)
+        assert time.monotonic() - begun < scratch.STARTS_WITHIN / 2
     assert found.value.id == "backup-unproven"  # the host is to blame, not the file
-    assert "the scratch member does not serve" in found.value.problems[0].what
-    assert thief.got
-    for login in (ROOT, WORKERS):
-        assert login.password.encode() not in thief.got
+    what = found.value.problems[0].what
+    assert "the scratch member does not start" in what
+    comm = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
+    assert f"port {ports[0]} is taken by {comm} (pid {os.getpid()})" in what
+    assert not thief.got
+
+
+@pytest.mark.parametrize("beside", [0, 1], ids=["for clients", "for peers"])
+def test_a_port_that_is_taken_is_not_chosen(
+    source: tuple[Running, Etcd, Path], monkeypatch: pytest.MonkeyPatch, beside: int
+) -> None:
+    _, etcd, file = source
+    ports: list[int] = []
+    session(etcd).before = ports.append
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        there = taken.getsockname()[1] - beside
+        monkeypatch.setattr(scratch, "_candidates", lambda: [there])
+        with pytest.raises(PreflightFailed) as none:
+            snapshot_proof.prove(etcd, file, backup_etcd.check(file), WORKERS)
+        assert f"none of these ports is free there: {there}" in none.value.problems[0].what
+        assert not ports  # nothing was restored yet
+        free = next(p for p in range(20000, 30000) if not {p, p + 1} & {there, there + 1})
+        monkeypatch.setattr(scratch, "_candidates", lambda: [there, free, free + 2])
+        snapshot_proof.prove(etcd, file, backup_etcd.check(file), WORKERS)
+    assert ports[0] in (free, free + 2)
+
+
+def test_who_has_a_port(tmp_path: Path) -> None:
+    assert hosts.shell(f"{scratch._PORTS}\nfree", tmp_path).stdout == ""
+    (port,) = free_ports(1)
+    with socket.create_server(("::1", port), family=socket.AF_INET6):
+        done = hosts.shell(f"{scratch._PORTS}\nfree {port} {port - 1}; holders {port}", tmp_path)
+    assert done.stdout.startswith(f"port {port} is taken by ")
+    assert f"(pid {os.getpid()})" in done.stdout
 
 
 def test_a_port_that_is_taken_later_gets_no_password(

@@ -86,7 +86,7 @@ ONCE = (
     ("render-client-config",),
     ("export-ssh-config",),
     ("audit",),
-    ("logs", "--host", "worker1"),
+    ("logs", "worker1"),
     ("list-clusters",),
     ("backup-etcd",),
     ("render-helm", "--format", "json"),

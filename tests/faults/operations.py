@@ -239,7 +239,7 @@ def _lose_quorum(bed: Bed) -> Command:
     for host in bed.hosts:
         if host is not chosen:
             host.run("systemctl kill -s KILL etcd; systemctl stop etcd")
-    options = ("--from", chosen.name, "--yes-recover", CLUSTER)
+    options = (chosen.name, "--yes-recover", CLUSTER)
     return Command("recover-etcd", bed.plain, options)
 
 
@@ -287,7 +287,7 @@ OPERATIONS = (
         "add-member",
         "add-member",
         Bed.want_plain,
-        lambda bed: Command("add-member", bed.declare(extra=True), ("--name", _extra(bed))),
+        lambda bed: Command("add-member", bed.declare(extra=True), (_extra(bed),)),
         _plus,
     ),
     Operation(
@@ -309,7 +309,7 @@ OPERATIONS = (
         lambda bed: Command(
             "upgrade-etcd",
             bed.declare(version=OLD),
-            ("--to", NEW, "--backup-dir", str(bed.folder / "before-upgrade")),
+            (NEW, "--backup-dir", str(bed.folder / "before-upgrade")),
         ),
         after=lambda bed: bed.plain,
         leaves="plain",

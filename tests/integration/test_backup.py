@@ -230,7 +230,7 @@ def test_the_members_take_turns_and_check_nodes_shows_the_newest(lab: Lab, tmp_p
 
 def test_the_audit_log_has_it(lab: Lab) -> None:
     host = lab.etcd[0]
-    done = lab.invoke("audit", None, "--host", host.name, "--format", "json").expect(0)
+    done = lab.invoke("audit", None, host.name, "--format", "json").expect(0)
     titles = [c for e in done.json["entries"] for c in e["changes"]]
     assert any("restore /var/lib/etcd/member" in title for title in titles)
     assert host.run("stat -c %a:%U /var/log/alluxio-provision/audit.log") == "640:root"

@@ -38,7 +38,7 @@ class Site:
 
     def export(self, name: str, *options: str) -> Path:
         folder = self.folder / name
-        self.invoke("export-csrs", "--to", str(folder), *options).expect(0, "let your CA sign them")
+        self.invoke("export-csrs", str(folder), *options).expect(0, "let your CA sign them")
         return folder
 
 
@@ -49,10 +49,10 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 def test_a_first_deploy_by_an_intermediate(lab: Lab, site: Site) -> None:
     site.invoke("deploy-etcd").expect(
-        3, "etcd1 (", "the peer certificate is missing (invoke export-csrs --to DIR", "nothing was"
+        3, "etcd1 (", "the peer certificate is missing (invoke export-csrs DIR", "nothing was"
     )
     folder = site.export("first")
-    site.invoke("export-csrs", "--to", str(folder)).expect(0, "0 changed")
+    site.invoke("export-csrs", str(folder)).expect(0, "0 changed")
     assert not any(b"PRIVATE KEY" in path.read_bytes() for path in folder.iterdir())
     # check-nodes warns from 30 days before the end.
     Ca("Site Issuing", site.root).sign_all(folder, days=20)

@@ -75,7 +75,7 @@ def test_a_higher_quota_rolls_through_a_full_cluster(
     lab.invoke("rotate-certs", small).expect(3, "alarm-nospace", "nothing was changed")
     lab.invoke("deploy-etcd", small).expect(0, "0 changed", "alarm-nospace")
     assert lab.snapshot() == before
-    lab.invoke("move-leader", small, "--to", lab.etcd[0].name).expect(0)
+    lab.invoke("move-leader", small, lab.etcd[0].name).expect(0)
     lab.invoke("backup-etcd", small, "--to", str(tmp_path)).expect(0)
     # A dead member cannot wait until there is space: nothing else can be mended before.
     dead = lab.etcd[2]

@@ -79,7 +79,7 @@ def test_one_becomes_three_becomes_five_and_the_workers_know(five: Lab) -> None:
         five.invoke("deploy-etcd", three).expect(0, "etcd: promote etcd2", "restart worker1")
         assert voters(five, "etcd2") == {"etcd0", "etcd1", "etcd2"}
         assert endpoints(five) == {urls(five, "etcd0", "etcd1", "etcd2")}
-        five.invoke("add-member", whole, "--name", "etcd3").expect(0)
+        five.invoke("add-member", whole, "etcd3").expect(0)
         five.invoke("add-member", whole).expect(0, "add etcd4 as a learner")
     assert voters(five, "etcd4") == set(names)
     assert endpoints(five) == {urls(five, *names)}
@@ -138,8 +138,8 @@ def test_a_dead_host_is_replaced_by_another_by_editing_the_inventory(five: Lab) 
 def test_the_leader_is_removed_after_another_has_taken_the_lead(five: Lab) -> None:
     five.invoke("deploy-etcd", declare(five, "etcd0", "etcd1", "etcd2", "etcd3")).expect(0)
     inventory = declare(five, "etcd0", "etcd1", "etcd2", "etcd3")
-    five.invoke("move-leader", inventory, "--to", "etcd3").expect(0, "1 changed; etcd3 leads")
-    five.invoke("move-leader", inventory, "--to", "etcd3").expect(0, "0 changed")
+    five.invoke("move-leader", inventory, "etcd3").expect(0, "1 changed; etcd3 leads")
+    five.invoke("move-leader", inventory, "etcd3").expect(0, "0 changed")
     # What earlier tests have left aside there stays.
     kept = five.hosts["etcd3"].run("ls -A /var/lib/etcd | grep -vx member || :")
     with writing(five.etcd[:3], "/test/leader/") as writes:
@@ -167,7 +167,7 @@ def test_a_member_whose_address_changes_keeps_its_data(five: Lab) -> None:
     moving = five.hosts["etcd2"]
     address = moving.address.rpartition(".")[0] + f".{NEW_OCTET}"
     inventory = declare(five, "etcd0", "etcd1", "etcd2", addresses={"etcd2": address})
-    five.invoke("move-leader", inventory, "--to", "etcd0")
+    five.invoke("move-leader", inventory, "etcd0")
     before = {m.name: m.id for m in _members(five)}
     moving.run(f"ip addr add {address}/24 dev eth0")
     try:

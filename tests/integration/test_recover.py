@@ -10,7 +10,7 @@ from .lab import CLUSTER, Lab, firewall
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ("--from", "etcd1", "--yes-recover", CLUSTER)
+OPTIONS = ("etcd1", "--yes-recover", CLUSTER)
 STEPS = (
     r"stop the survivors",
     r"make etcd1 a cluster of its own",
@@ -65,7 +65,7 @@ def test_refused_while_there_is_a_quorum(lab: Lab) -> None:
 
 def test_what_may_be_lost_is_said_before(lab: Lab) -> None:
     lose_quorum(lab, "said")
-    lab.invoke("recover-etcd", None, "--from", "etcd1").expect(
+    lab.invoke("recover-etcd", None, "etcd1").expect(
         2, "later writes that it does not have are lost", f"called {CLUSTER}"
     )
     lab.invoke("recover-etcd", None, *OPTIONS).expect(0)
@@ -77,10 +77,10 @@ def test_a_survivor_whose_host_does_not_answer_comes_later(lab: Lab) -> None:
     away, alone = lab.hosts["etcd2"], lab.inventory({"alluxio": None})
     with firewall([away], "INPUT -p tcp --syn --dport 22 -j REJECT"):
         done = lab.invoke("recover-etcd", alone, *OPTIONS, "--format", "json").expect(0)
-    assert "invoke add-member --name etcd2" in done.stderr
+    assert "invoke add-member etcd2" in done.stderr
     # It is started with the data of the cluster that was, as by a boot: nobody listens to it.
     away.run("systemctl start --no-block etcd")
-    lab.invoke("add-member", alone, "--name", away.name).expect(0, "keep the data aside")
+    lab.invoke("add-member", alone, away.name).expect(0, "keep the data aside")
     for host in lab.etcd:
         with lab.client(host) as client:
             found = client.get("/acknowledged")
@@ -112,6 +112,6 @@ def test_damaged_data_is_no_dead_end(lab: Lab) -> None:
         "dd if=/dev/zero of=$db bs=4096 seek=2 count=$((size / 4096 - 2)) conv=notrunc status=none"
     )
     lab.invoke("recover-etcd", None, *OPTIONS).expect(4, "force-new-cluster")
-    options = ("--from", "etcd0", "--yes-recover", CLUSTER)
+    options = ("etcd0", "--yes-recover", CLUSTER)
     lab.invoke("recover-etcd", None, *options).expect(0)
     require_recovered(lab, "damaged")

@@ -35,7 +35,7 @@ def test_it_changes_nothing(lab: Lab, program: str, spelling: str, tmp_path: Pat
     inventory = str(lab.inventory({"etcd": {"settings": {"heartbeat-interval": 200}}}))
     # The first moves the leader, the second would restart every member.
     for task in (
-        ["move-leader", "--inventory", inventory, "--to", other.name],
+        ["move-leader", "--inventory", inventory, other.name],
         ["deploy-etcd", "--inventory", inventory],
     ):
         words = [

@@ -272,7 +272,7 @@ def test_a_lost_ca_is_never_replaced_by_the_way_and_then_without_an_outage(
         running = pids(lab)
     else:
         lab.invoke("replace-member", inventory, "etcd2").expect(3, "[pki-missing]")
-        lab.invoke("upgrade-etcd", inventory, "--to", "3.6.16").expect(3, "[pki-missing]")
+        lab.invoke("upgrade-etcd", inventory, "3.6.16").expect(3, "[pki-missing]")
     assert not home.exists()
     assert (certificates(lab), pids(lab)) == (before, running)
     for wrong in ("Other", "alxplab"):

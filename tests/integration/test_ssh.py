@@ -444,7 +444,7 @@ class TestLogin:
     """One host is asked for its log: one connection."""
 
     def logs(self, lab: Lab, inventory: Path, env: Mapping[str, str]) -> Any:
-        return lab.invoke("logs", inventory, "--host", "etcd1", env=env)
+        return lab.invoke("logs", inventory, "etcd1", env=env)
 
     def test_a_key_that_only_the_agent_has(self, lab: Lab, site: Site) -> None:
         inventory = by_ipv4(lab, site, key=None)

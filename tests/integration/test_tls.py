@@ -108,7 +108,7 @@ LOOKS = [
     ("check-nodes",),
     ("status",),
     ("list-clusters",),
-    ("logs", "--host", "etcd0"),
+    ("logs", "etcd0"),
     ("deploy-etcd", "--dry-run"),
     ("add-member", "--dry-run"),
     ("rotate-certs", "--dry-run"),

@@ -83,7 +83,7 @@ def test_an_older_version_of_the_tool_refuses_on_all_hosts_at_once(lab: Lab) -> 
             ("deploy-etcd", "--dry-run"),
             ("deploy-etcd",),
             ("start-workers", "--dry-run"),
-            ("move-leader", "--dry-run"),
+            ("move-leader", "etcd0", "--dry-run"),
             ("destroy", "--yes-delete", CLUSTER),
         ):
             task, *options = words
@@ -96,7 +96,7 @@ def test_an_older_version_of_the_tool_refuses_on_all_hosts_at_once(lab: Lab) -> 
         lab.invoke("check-nodes").expect(0)
         for task in ("status", "kept-data"):
             lab.invoke(task).expect(0, f"warning: {said(hosts)}", "[tool-too-old]")
-        lab.invoke("logs", None, "--host", hosts[0].name).expect(0)
+        lab.invoke("logs", None, hosts[0].name).expect(0)
         assert lab.snapshot() == before
     lab.invoke("deploy-etcd").expect(0, "0 changed")
 

@@ -78,22 +78,20 @@ def test_a_backup_of_3_4_is_restored(lab: Lab, old: Path, tmp_path: Path) -> Non
 
 def test_what_is_refused_changes_nothing(lab: Lab, old: Path) -> None:
     before = lab.snapshot()
-    lab.invoke("upgrade-etcd", old, "--to", "3.6.15").expect(3, "3.6.15 is not available")
-    lab.invoke("upgrade-etcd", old, "--to", "newest").expect(2, "a full etcd release")
+    lab.invoke("upgrade-etcd", old, "3.6.15").expect(3, "3.6.15 is not available")
+    lab.invoke("upgrade-etcd", old, "newest").expect(2, "a full etcd release")
     gone = declare(lab, RELEASES[0], {"experimental-initial-corrupt-check": True})
-    lab.invoke("upgrade-etcd", gone, "--to", "3.7.3").expect(3, "etcd 3.7.3 has no setting")
+    lab.invoke("upgrade-etcd", gone, "3.7.3").expect(3, "etcd 3.7.3 has no setting")
     later = declare(lab, "3.5.35")
-    lab.invoke("deploy-etcd", later).expect(3, "upgrade-etcd --to 3.5.35")
-    lab.invoke("upgrade-etcd", old, "--to", "3.5.35", "--dry-run").expect(0, "takes the lead from")
+    lab.invoke("deploy-etcd", later).expect(3, "upgrade-etcd 3.5.35")
+    lab.invoke("upgrade-etcd", old, "3.5.35", "--dry-run").expect(0, "takes the lead from")
     assert lab.snapshot() == before
 
 
 def test_a_member_that_is_down_is_in_the_way(lab: Lab, old: Path) -> None:
     lab.etcd[1].run("systemctl stop etcd")
     try:
-        lab.invoke("upgrade-etcd", old, "--to", "3.5.35").expect(
-            3, "an upgrade needs a healthy cluster"
-        )
+        lab.invoke("upgrade-etcd", old, "3.5.35").expect(3, "an upgrade needs a healthy cluster")
     finally:
         lab.etcd[1].run("systemctl start etcd")
 
@@ -101,21 +99,21 @@ def test_a_member_that_is_down_is_in_the_way(lab: Lab, old: Path) -> None:
 def test_the_first_minor_is_finished_after_a_kill(lab: Lab, old: Path, tmp_path: Path) -> None:
     backups = ("--backup-dir", str(tmp_path))
     with writing(lab.etcd, "/test/killed/"):
-        running = lab.start("upgrade-etcd", old, "--to", "3.5.35", *backups)
+        running = lab.start("upgrade-etcd", old, "3.5.35", *backups)
         running.wait_for(r"waiting: every member healthy, \S+ runs 3.5.35")
         running.kill()
         assert sorted(set(versions(lab))) == ["3.4.23", "3.5.35"]
-        again = lab.invoke("upgrade-etcd", old, "--to", "3.5.35", *backups)
+        again = lab.invoke("upgrade-etcd", old, "3.5.35", *backups)
         again.expect(0, "every member runs etcd 3.5.35; set etcd.version to 3.5.35")
     assert versions(lab) == ["3.5.35"] * 3
-    lab.invoke("upgrade-etcd", old, "--to", "3.4.23").expect(3, "cannot be downgraded from 3.5")
+    lab.invoke("upgrade-etcd", old, "3.4.23").expect(3, "cannot be downgraded from 3.5")
     assert list(tmp_path.iterdir())
 
 
 def test_a_member_that_was_stopped_goes_on_over_two_minors(lab: Lab, tmp_path: Path) -> None:
     """It is started by the first hop, so the second one restarts it."""
     inventory = declare(lab, "3.5.35")
-    way = ("--to", "3.7.3", "--backup-dir", str(tmp_path))
+    way = ("3.7.3", "--backup-dir", str(tmp_path))
     with writing(lab.etcd, "/test/stopped/"):
         running = lab.start("upgrade-etcd", inventory, *way)
         running.wait_for(r"waiting: every member healthy, \S+ runs 3.6.16")
@@ -140,9 +138,7 @@ def test_3_4_to_3_7_loses_no_write_and_no_worker(lab: Lab, tmp_path: Path) -> No
         for before, release in zip(RELEASES, HOPS, strict=False):
             writes.pause()
             first, started = len(writes.acknowledged), time.monotonic()
-            done = lab.invoke(
-                "upgrade-etcd", inventory, "--to", release, "--backup-dir", str(tmp_path)
-            )
+            done = lab.invoke("upgrade-etcd", inventory, release, "--backup-dir", str(tmp_path))
             done.expect(0, f"every member runs etcd {release}")
             report[f"{before} to {release}"] = {
                 "seconds": round(time.monotonic() - started, 1),
@@ -173,9 +169,7 @@ def test_3_7_goes_back_to_3_6(lab: Lab, tmp_path: Path) -> None:
     inventory = declare(lab, "3.7.3")
     require_restorable(lab, inventory, tmp_path)
     with writing(lab.etcd, "/test/back/"):
-        done = lab.invoke(
-            "upgrade-etcd", inventory, "--to", "3.6.16", "--backup-dir", str(tmp_path)
-        )
+        done = lab.invoke("upgrade-etcd", inventory, "3.6.16", "--backup-dir", str(tmp_path))
         done.expect(0, "etcd: enable the downgrade to 3.6", "every member runs etcd 3.6.16")
     assert versions(lab) == ["3.6.16"] * 3
     lab.invoke("deploy-etcd", declare(lab, "3.6.16")).expect(0, "0 changed")

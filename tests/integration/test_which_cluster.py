@@ -227,7 +227,7 @@ def test_two_wiped_of_three_are_no_cluster_though_their_ids_are_right(
         ("replace-member", "etcd0"),
     ]:
         refused = three.invoke(command, inventory, *options)
-        refused.expect(3, "etcd-history-behind", "etcd0", "recover-etcd --from etcd0")
+        refused.expect(3, "etcd-history-behind", "etcd0", "recover-etcd etcd0")
     # A command on workers writes to etcd, too, and reads the note of the members' hosts.
     three.invoke("start-workers", three.inventory()).expect(3, "etcd-history-behind")
     with firewall(three.etcd[:1], UNREACHABLE):
@@ -236,16 +236,16 @@ def test_two_wiped_of_three_are_no_cluster_though_their_ids_are_right(
             behind.expect(3, "the last run noted", "etcd-history-behind")
     assert "member" in kept.run("ls /var/lib/etcd").split()
     # Both have the same id: the line names them apart, and one command heals.
-    (name,) = set(re.findall(r"recover-etcd --from etcd0 --cluster-id (\S+?)[)\s]", refused.text))
+    (name,) = set(re.findall(r"recover-etcd etcd0 --cluster-id (\S+?)[)\s]", refused.text))
     assert name.startswith(f"{right}-")
-    recover = ("--from", "etcd0", "--yes-recover", CLUSTER)
+    recover = ("etcd0", "--yes-recover", CLUSTER)
     three.invoke("recover-etcd", inventory, *recover).expect(3, "the quorum is not lost")
     three.invoke("recover-etcd", inventory, *recover, "--cluster-id", name).expect(0)
     for host in wiped:
         assert "member.removed-" in host.run("ls /var/lib/etcd")
     require_whole(three, inventory)
     state = "two of three members emptied and bootstrapped again under their ids"
-    record(state, "recover-etcd --from --cluster-id", TODAY)
+    record(state, "recover-etcd --cluster-id", TODAY)
 
 
 def test_a_wiped_member_is_replaced(three: Lab, inventory: Path) -> None:
@@ -341,13 +341,13 @@ def test_a_majority_with_changed_addresses(three: Lab, inventory: Path) -> None:
     elsewhere = three.inventory({"alluxio": None, "etcd": {"members": moved}})
     before = three.on(three.etcd, STATE_OF)
     refused = three.invoke("deploy-etcd", elsewhere)
-    refused.expect(3, "the peer addresses of etcd1, etcd2 have changed", "recover-etcd --from")
+    refused.expect(3, "the peer addresses of etcd1, etcd2 have changed", "recover-etcd")
     assert three.on(three.etcd, STATE_OF) == before
-    recover = ("--from", "etcd0", "--yes-recover", CLUSTER)
+    recover = ("etcd0", "--yes-recover", CLUSTER)
     three.invoke("recover-etcd", elsewhere, *recover).expect(0)
     require_whole(three, elsewhere)
     state = "all members stopped, the peer addresses of a majority changed"
-    record(state, "recover-etcd --from", TODAY)
+    record(state, "recover-etcd", TODAY)
 
 
 def damage(lab: Lab, host: Host) -> None:
@@ -428,8 +428,8 @@ def test_the_member_whose_data_differ_is_replaced_whatever_the_alarm_says(
     raise_corrupt(three, 0)
     for name in NAMES:
         refused = three.invoke("replace-member", inventory, name)
-        refused.expect(3, "no majority agrees", "recover-etcd --from")
-    recovered = three.invoke("recover-etcd", inventory, "--from", "etcd0", "--yes-recover", CLUSTER)
+        refused.expect(3, "no majority agrees", "recover-etcd")
+    recovered = three.invoke("recover-etcd", inventory, "etcd0", "--yes-recover", CLUSTER)
     recovered.expect(0)
     assert not corrupt_alarms(three)
     with three.client(three.hosts["etcd2"]) as client:
@@ -438,7 +438,7 @@ def test_the_member_whose_data_differ_is_replaced_whatever_the_alarm_says(
         assert found.value == b"right-etcd2"
     require_whole(three, inventory)
     state = "etcd's alarm CORRUPT, and no two members agree"
-    record(state, "recover-etcd --from", acknowledged)
+    record(state, "recover-etcd", acknowledged)
 
 
 @pytest.mark.parametrize("odd", NAMES)

@@ -165,7 +165,7 @@ def test_a_clone_is_refused_and_the_refusal_explained(lab: Lab, identities: list
     refused.expect(
         4, f"its id {mine} is registered as {one.address}:29999", "is a clone of its host"
     )
-    lab.invoke("logs", None, "--host", "worker1").expect(0, f"invoke forget-worker {mine}")
+    lab.invoke("logs", None, "worker1").expect(0, f"invoke forget-worker {mine}")
     lab.invoke("forget-worker", None, mine).expect(3, f"is LIVE at {one.address}:29999")
     other.run(f"mv {IDENTITY}.kept {IDENTITY}")
     lab.invoke("restart-workers", None, "--limit", "worker1").expect(0)

@@ -35,7 +35,7 @@ def main(args: Sequence[str]) -> int:
         return mutant.state in states
 
     if given.what == "types":
-        print(runs.check_types(), "mutants are refused by mypy")
+        print(runs.check_types(given.modules), "mutants are refused by mypy")
     elif given.what == "run":
         found = runs.run(given.modules, again, children=given.children)
         print(dict(Counter(code for _, code in found)))

@@ -32,3 +32,11 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     from provision.cli.tasks import common
 
     monkeypatch.setattr(common, "_guarded", lambda run, plan: plan)
+
+
+@pytest.fixture
+def no_other_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other Alluxio cluster is in etcd: plans that ask go on (test_cut_off has the others)."""
+    from provision.plans.etcd.state import other_clusters
+
+    monkeypatch.setattr(other_clusters, "look", lambda *_: other_clusters.Others())

@@ -18,6 +18,7 @@ from typing import IO, Any, NoReturn, cast
 from provision.alluxio.worker.tarball import CLI, CONFIG, LAUNCHERS, VERSION, Contents
 from provision.artifacts import Artifact
 from provision.engine.audit import HOST_DIR
+from provision.host import former_owner
 from provision.host.diff import Change, batch
 from provision.host.facts import STATE_DIR, Disk, HostFacts, PathState, Probe, parse
 from provision.host.facts import script as facts_script
@@ -113,6 +114,11 @@ def given(folder: Path) -> Path:
 def sent(*records: str) -> str:
     """``records`` as :mod:`provision.host.listing` sends them."""
     return base64.b64encode("".join(f"{r}\0" for r in records).encode()).decode()
+
+
+def made(root: Path, *folders: Path) -> None:
+    """Note on the host of ``root`` that the tool has made these folders."""
+    assert shell("\n".join(former_owner.made(str(f)) for f in folders), root).ok
 
 
 def do(todo: Iterable[Change], root: Path) -> Result:

@@ -33,11 +33,13 @@ Token = Word | Operator
 
 @dataclass(frozen=True)
 class Command:
-    """A simple command: its words, the targets of its redirections, and where root walked to."""
+    """A simple command: its words, the targets of its redirections, where root walked to, and the
+    functions that the script has up to there."""
 
     words: tuple[str, ...]
     opened: tuple[str, ...]
     walked: str | None
+    functions: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -321,7 +323,7 @@ def _simple(
     if words[:1] == ["set"] and words[1:2] in (["--"], ["--", ""]):
         state.values |= {str(n): value for n, value in enumerate(words[2:], 1)}
     if words or opened:
-        note(Command(tuple(words), tuple(opened), state.walked))
+        note(Command(tuple(words), tuple(opened), state.walked, frozenset(state.functions)))
     return at
 
 

@@ -140,7 +140,7 @@ class Proof:
         self.asked.append(revision)
         return self.restored if client == "scratch" else self.live
 
-    def _save(self, client: Any, path: Path, most: int) -> str:
+    def _save(self, client: Any, path: Path, most: int, *, length: int) -> str:
         self.most = most
         if isinstance(self.saved, Exception):
             path.write_bytes(b"half")

@@ -92,11 +92,11 @@ def test_a_learner_in_any_view_stops_the_upgrade() -> None:
     (problem,) = stopped.value.problems
     assert (problem.where, problem.id) == ("etcd member infra2", "voter-taken-for-learner")
     assert problem.what == "lists the voter infra3 as a learner"
-    assert problem.remedy == "invoke upgrade-etcd --to 3.5.35, then --to 3.6.16 again"
+    assert problem.remedy == "invoke upgrade-etcd 3.5.35, then invoke upgrade-etcd 3.6.16 again"
     with pytest.raises(Unhealthy) as stopped:
         upgrade_etcd.require_voters(wrong, "3.7.3", "3.6.16")
     assert (
-        "remove-member infra3, and then invoke add-member --name infra3"
+        "remove-member infra3, and then invoke add-member infra3"
         in stopped.value.problems[0].remedy
     )
 
@@ -194,7 +194,7 @@ def test_a_member_of_3_6_that_was_not_prepared_is_refused() -> None:
     versions = {"infra1": "3.5.35", "infra2": "3.6.16", "infra3": None}
     with pytest.raises(PreflightFailed, match="infra2, infra3 may have") as refused:
         upgrade_etcd._refuse_unprepared(CLUSTER, versions, {"infra1"})
-    assert "invoke upgrade-etcd --to 3.5.35, then" in refused.value.problems[0].remedy
+    assert "invoke upgrade-etcd 3.5.35, then" in refused.value.problems[0].remedy
     upgrade_etcd._refuse_unprepared(CLUSTER, versions, {"infra2", "infra3"})
 
 

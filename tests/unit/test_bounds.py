@@ -15,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from provision import bounds, wait
 from provision.alluxio.commands.nodes import parse_info_nodes
 from provision.bounds import Flow
-from provision.check_nodes import State
+from provision.check_nodes import State, brief
 from provision.check_nodes import table as screen_report
 from provision.host import facts
 from provision.kubernetes.kubectl import Kubectl, KubectlError
@@ -96,13 +97,18 @@ def test_info_nodes_has_as_many_rows_as_etcd_may_have(monkeypatch: pytest.Monkey
 
 
 def test_a_table_has_some_rows_and_a_count(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal, also when each has a cause of its own."""
     failed = dataclasses.replace(LIVE, state=State.FAILED)
-    nodes = [dataclasses.replace(failed, name=f"w{i}", host=f"w{i}") for i in range(2500)]
-    screen_report.check(report(*nodes))
-    lines = capsys.readouterr().out.splitlines()
-    assert sum(":29999" in line for line in lines) == 2000
-    assert "500 more workers are not listed" in lines
-    assert lines[-1] == "2500 workers: 2500 FAILED"
+    letters = "abcdefghij"
+    notes = [(f"cause {''.join(letters[int(d)] for d in str(i))}",) for i in range(2500)]
+    nodes = [
+        dataclasses.replace(failed, name=f"w{i}", host=f"w{i}", notes=notes[i]) for i in range(2500)
+    ]
+    Console(width=200, soft_wrap=True).print(screen_report.drawn(report(*nodes), every=False))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert sum(":29999" in line for line in lines) == brief.MOST
+    assert "500 more with problems are not listed (--all lists them)" in lines
+    assert lines[-1] == "2500 workers: 2500 FAILED; 2500 with notes"
 
 
 @pytest.mark.parametrize(

@@ -334,3 +334,29 @@ def test_the_scripts_do_what_they_say(world: World, tmp_path: Path) -> None:
     (root / "pages/LOCAL").mkdir()
     assert hosts.shell(batch(todo[1:-1]), tmp_path).ok
     assert not (root / "pages/LOCAL").exists()
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_an_etcd_with_too_many_live_keys_is_not_known(world: World, missing: int) -> None:
+    """The list ends at the limit: other clusters may come after it."""
+    world.have(*of("Other"))
+    world.facts = replace(world.facts, paths={**world.facts.paths, IDENTITY: text(f"{UUID}\n")})
+    own = KEYS.splitlines()[0] + "\n"
+    answer = own * (clean_host._LIVE_KEYS - missing) + "end of keys\n"
+    world.say(members=json.dumps({"members": [{}]}), **{"live workers": answer})
+    if missing:
+        assert world.plan().steps
+        return
+    with pytest.raises(PreflightFailed) as refused:
+        world.plan()
+    assert refused.value.id == "other-clusters-unknown"
+    assert "has more than 2000 of their keys" in refused.value.problems[-1].what
+
+
+def test_without_the_operators_word_an_etcd_that_cannot_be_asked_stays(world: World) -> None:
+    world.have(*of("Other", with_worker=False))
+    world.say(members=json.dumps({"members": [{}]}), **{"live workers": ""})
+    etcd = Etcd(world.inventory.etcd, Fleet(1))
+    with pytest.raises(PreflightFailed) as refused:
+        clean_host.plan(world.inventory, etcd, "w1", world.machine, delete_data=False)
+    assert refused.value.id == "other-clusters-unknown"

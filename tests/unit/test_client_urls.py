@@ -15,12 +15,13 @@ from provision.errors import Problem, Unhealthy, UsageError
 from provision.etcd.cluster import gates, hashes
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout, listeners
+from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.inventory.model import EtcdTls
 from provision.inventory.resolved import ClientPort, EtcdCluster, EtcdMember
 from provision.plans.alluxio import endpoints
-from provision.plans.etcd import deploy_etcd
+from provision.plans.etcd import client_urls, deploy_etcd
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
 from tests.unit.test_deploy_plan import World
@@ -273,12 +274,19 @@ def test_a_worker_that_could_not_be_told_keeps_it(
     assert "not every worker" in left(made)
 
 
-def test_live_workers_of_other_clusters_keep_it(plan: Callable[..., Plan], others: Others) -> None:
+def test_live_workers_of_other_clusters_keep_it(
+    plan: Callable[..., Plan], others: Others, told: list[endpoints.Told]
+) -> None:
     others.live = {"team": 3, "idle": 0}
     assert "team (3 live)" in left(plan(World()))
     made = plan(World(), lock_out=["team"])
     assert titles(made)[-1] == drops("infra1")
     assert [n.id for n in made.notes] == ["other-clusters-live", "client-url-former"]
+    note = Problem("worker2", "is told later", severity="warning", id="endpoints-stale")
+    told.append(endpoints.Told([], [note], True))
+    made = plan(World(), lock_out=["team"])
+    ids = ["endpoints-stale", "other-clusters-live", "client-url-former"]
+    assert [n.id for n in made.notes] == ids
     with pytest.raises(UsageError, match="nobody"):
         plan(World(), lock_out=["nobody"])
 
@@ -370,3 +378,17 @@ def test_gates_of_the_last_part_ask_at_the_declared_url(
     old, new = ClientPort(False, 2379), ClientPort(False, 3379)
     assert len(made.steps) == 7
     assert asked == [[old] * 3] * 3 + [[new] * 3] * 3
+
+
+@pytest.mark.usefixtures("others", "told")
+def test_only_members_with_a_former_url_and_a_change_get_a_step() -> None:
+    world = World()
+    cluster = moved(world.cluster, 3379)
+    inventory = builders.inventory(builders.alluxio(), etcd=cluster)
+    urls = {name: (f"http://10.0.0.{name[-1]}:2379",) for name in ("infra1", "infra2")}
+    todo = {"infra1": (Change("x", "true"),), "infra2": (), "infra3": (Change("x", "true"),)}
+    with Fleet(1) as fleet:
+        observed = world.observed(cluster)
+        options = client_urls.Options()
+        ending = client_urls.end(inventory, Etcd(cluster, fleet), observed, urls, todo, "", options)
+    assert [s.title for s in ending.steps if s.hosts] == [drops("infra1")]

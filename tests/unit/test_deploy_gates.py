@@ -349,7 +349,7 @@ def test_another_minor_release_names_who_runs_it(done: plan_text.Done) -> None:
         (n, "etcd-version-differs") for n in NAMES
     ]
     assert refused.value.problems[0].what == "runs etcd 3.6.16, the inventory says 3.7.3"
-    assert "invoke upgrade-etcd --to 3.7.3" in refused.value.problems[0].remedy
+    assert "invoke upgrade-etcd 3.7.3" in refused.value.problems[0].remedy
 
 
 def test_the_check_of_a_start_is_kept_on_who_runs(done: plan_text.Done) -> None:

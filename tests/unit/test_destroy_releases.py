@@ -105,8 +105,20 @@ def test_what_a_first_run_of_its_own_has_unpacked_goes(host: Host, noted: str | 
 def test_an_upload_that_was_cut_goes(host: Host) -> None:
     (host.root / "alluxio" / ".incoming.x").mkdir(parents=True)
     (host.root / "java").mkdir()
+    hosts.made(host.root, host.root / "java")
     assert host.destroy() == []
     assert not (host.root / "java").exists()
+
+
+def test_an_empty_folder_that_was_there_stays(host: Host) -> None:
+    """The operator made it, and nothing was ever installed there: there is nothing to do."""
+    for name in ("alluxio", "java"):
+        (host.root / name).mkdir()
+    assert destroy._worker(host.alluxio, W, {W.machine: host.facts()}) == ()
+    host.unit(worker.UNIT_PATH, "c")
+    assert host.destroy() == []
+    assert (host.root / "alluxio").exists()
+    assert (host.root / "java").exists()
 
 
 def test_where_it_has_run_everything_goes(host: Host) -> None:

@@ -243,9 +243,7 @@ def test_a_group_that_does_not_serve_is_not_worked_on_in_the_place_of_another(
     for starts in (True, False):
         with pytest.raises(PreflightFailed, match="c1-infra1 does not serve") as refused:
             known.establish("c1-infra1", starts=starts)
-        assert (
-            "recover-etcd --from infra1 --cluster-id c1-infra1" in refused.value.problems[-1].remedy
-        )
+        assert "recover-etcd infra1 --cluster-id c1-infra1" in refused.value.problems[-1].remedy
     assert known.establish("c1-infra2").odd == {"infra1"}
 
 
@@ -283,8 +281,8 @@ def test_a_host_that_does_not_answer_is_no_reason_to_recover(
 @pytest.mark.parametrize(
     ("seen", "port", "said"),
     [
-        ((stopped(1), Seen("infra2"), Seen("infra3")), 2380, "recover-etcd --from infra1"),
-        ((stopped(1), stopped(2, 1), stopped(3, 1)), 2380, "recover-etcd --from infra1"),
+        ((stopped(1), Seen("infra2"), Seen("infra3")), 2380, "recover-etcd infra1"),
+        ((stopped(1), stopped(2, 1), stopped(3, 1)), 2380, "recover-etcd infra1"),
         ((Seen("infra1"), Seen("infra2"), Seen("infra3")), 2380, "restore-etcd FILE"),
         ((stopped(1), stopped(2), stopped(3)), 9999, "have changed since etcd last ran"),
     ],
@@ -392,7 +390,7 @@ def test_older_than_what_there_was_names_both_ways(monkeypatch: pytest.MonkeyPat
     assert [p.where for p in refused.value.problems] == ["cluster c1", "cluster dd", "c"]
     assert refused.value.problems[-1].remedy == (
         "to keep the cluster that serves: --cluster-id c1; to keep the newer data: invoke "
-        "recover-etcd --from infra3 --cluster-id dd"
+        "recover-etcd infra3 --cluster-id dd"
     )
     ahead = replace(NOTE, revision=5000)
     older = Seen("infra3", disk=Disk(0xDD, 9, 10))

@@ -247,7 +247,7 @@ class TestStart:
         look = Look((stopped(1), stopped(2), stopped(3)), NOTE, configured(1, 2, 3, port=9))  # type: ignore[arg-type]
         with pytest.raises(PreflightFailed) as refused:
             self.may(look)
-        assert "recover-etcd --from infra1" in refused.value.problems[-1].remedy
+        assert "recover-etcd infra1" in refused.value.problems[-1].remedy
 
     def test_a_host_that_is_away_says_nothing(self) -> None:
         facts = self.hosts("existing")
@@ -430,3 +430,52 @@ def test_data_that_cannot_be_read_is_no_data_of_another_cluster(
     looks = Looks(monkeypatch, Look((one, unread, odd)))
     found = looks.establish("c1").etcd.established
     assert found == Established(0xC1, frozenset({3}), frozenset({"infra3"}), name="c1")
+
+
+class TestMembersThatListenElsewhere:
+    """The inventory has another client port than the configuration on the hosts."""
+
+    def asked(
+        self, monkeypatch: pytest.MonkeyPatch, *silent: int, starts: bool = True
+    ) -> list[list[int | None]]:
+        """At which ports the members were asked, look by look; None: at the declared one."""
+        facts: dict[object, HostFacts] = {}
+        for m, seen in zip(CLUSTER.members, configured(1, 2, 3).values(), strict=True):
+            path = layout.config_file(CLUSTER)
+            listen = f'listen-client-urls: "http://{m.address}:3379"\n'
+            text = hosts.text((seen.text(path) or "") + listen)
+            data = {f"{m.data_dir}/member": hosts.text("")}
+            facts[m.machine] = replace(seen, paths={**seen.paths, **data, path: text})
+        asked: list[list[int | None]] = []
+
+        def observe(etcd: Etcd) -> Look:
+            members = etcd.cluster.members
+            at = [m.serves_at for m in members]
+            asked.append([None if p is None else p.port for p in at])
+            found = [
+                Seen(m.name) if n in silent and m.serves_at is None else serving(n)
+                for n, m in enumerate(members, 1)
+            ]
+            return Look(tuple(found), NOTE, facts=facts)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(guard, "observe", observe)
+        inventory = builders.inventory(None)
+        with Fleet(1) as fleet:
+            found = guard.establish(inventory, Etcd(inventory.etcd, fleet), "", starts=starts)
+        assert found.etcd.established is not None
+        assert [m.serves_at and m.serves_at.port for m in found.etcd.members] == asked[-1]
+        return asked
+
+    def test_those_that_do_not_answer_are_asked_there(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.asked(monkeypatch, 2) == [[None] * 3, [None, 3379, None]]
+        assert self.asked(monkeypatch, 1, 2, 3) == [[None] * 3, [3379] * 3]
+
+    def test_one_look_is_enough_when_all_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.asked(monkeypatch) == [[None] * 3]
+
+    def test_a_command_that_starts_nobody_asks_where_it_is_declared(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.asked(monkeypatch, 2, starts=False) == [[None] * 3]

@@ -158,6 +158,20 @@ class TestServing:
         assert learned.serving(CLUSTER) == (ONE, "direct")
 
 
+class TestAnOddMember:
+    """One that has answered as etcd never does, and serves all the same."""
+
+    def test_another_one_is_asked(self, world: World, handle: Etcd) -> None:
+        handle.learned.distrust(ONE)
+        assert world.any(handle) == "infra2"
+
+    def test_it_is_better_than_none(self, world: World, handle: Etcd) -> None:
+        world.serve = ["infra2", "infra1"]
+        for each in (ONE, TWO):
+            handle.learned.distrust(each)
+        assert world.any(handle) == "infra2"
+
+
 class TestLeader:
     def test_it_is_the_member_that_says_so(self, world: World, handle: Etcd) -> None:
         world.leader = "infra3"

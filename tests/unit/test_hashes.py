@@ -338,5 +338,5 @@ def test_what_helps_depends_on_who_agrees() -> None:
     )
     assert hashes.remedy(Comparison(9, {1: ("a",), 2: ("b",)}, 2)) == (
         "no majority agrees: compare their data by hand, then invoke restore-etcd FILE, or invoke "
-        "recover-etcd --from the member that is right"
+        "recover-etcd NAME, with the member that is right"
     )

@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
+from provision import tables as screen_tables
 from provision import terminal
 from provision.alluxio.commands.nodes import InfoNodes, NodesError, parse_info_nodes
 from provision.alluxio.membership import registrations
@@ -323,7 +324,7 @@ def test_nothing_on_the_screen_steers_the_terminal(
         progress.host(plan.steps[0].hosts[0], failed)
     console.plan(plan)
     console.error(failed)
-    terminal.table(("a",), [(one,), (other,)], title=other)
+    screen_tables.show((screen_tables.Texts("a"),), [(one,), (other,)], title=other)
     out, err = capsys.readouterr()
     assert inert(out)
     assert inert(err)

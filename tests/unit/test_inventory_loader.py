@@ -1200,8 +1200,7 @@ def unread(path: Path, id: str) -> str:
 
 def test_missing_file(tmp_path: Path) -> None:
     assert unread(tmp_path / "none.yml", "inventory-missing") == (
-        f"{tmp_path}/none.yml: no such file "
-        f"(write one: invoke init-inventory --path {tmp_path}/none.yml)"
+        f"{tmp_path}/none.yml: no such file (write one: invoke init-inventory {tmp_path}/none.yml)"
     )
 
 

@@ -145,7 +145,7 @@ def test_in_an_empty_folder(tmp_path: Path, program: str) -> None:
     then = f"edit what says EDIT, then {program} show-inventory --inventory {where}\n"
     assert done.stdout == f"wrote {where}: 3 members, 20 workers; {then}"
     text = (cwd / where).read_text()
-    assert f"`{program} init-inventory --path FILE`" in text
+    assert f"`{program} init-inventory FILE`" in text
     assert f"the name that '{program} destroy' asks for" in text
     shown = run(program, "show-inventory", "--format", "json", cwd=cwd)
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -153,7 +153,7 @@ def test_in_an_empty_folder(tmp_path: Path, program: str) -> None:
     assert values["alluxio.workers.worker20.host"] == "worker20.example.com"
     again = run(program, "init-inventory", *lists, "--format", "json", cwd=cwd)
     assert json.loads(again.stdout)["id"] == "file-exists"
-    other = run(program, "init-inventory", "--path", "a/b.yml", "--format", "json", *lists, cwd=cwd)
+    other = run(program, "init-inventory", "a/b.yml", "--format", "json", *lists, cwd=cwd)
     assert json.loads(other.stdout) == {
         "schema": "alluxio-provision/init-inventory/1",
         "path": "a/b.yml",

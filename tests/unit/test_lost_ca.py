@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ast
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from provision.engine.guards import Guard
 from provision.engine.plan import Plan
-from provision.errors import PreflightFailed, Unhealthy, UsageError
-from provision.etcd.member import layout
+from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
+from provision.etcd.member import layout, recovery_marker
 from provision.etcd.pki import certificates, keyfiles, lost_ca, own_ca, tls
+from provision.host import gather
 from provision.host.facts import UnitState
 from provision.inventory.resolved import Established
 from provision.plans.etcd.certificates import replace_lost_ca, rotate_certs
 from provision.plans.etcd.state.observe import EtcdState
+from provision.ssh.session import Fleet
 from tests.unit.test_rotate import OUTAGE, PKI, World, on, titles
 
 REPO = Path(__file__).parents[2]
@@ -26,6 +30,7 @@ LEAVES = [f"renew infra{i}" for i in (1, 2, 3)]
 OWN = ["make this tool's own certificate"]
 NEW = [f"infra{i} trusts the new CA only" for i in (1, 2, 3)]
 END = ["forget the lost CA"]
+Begin = Callable[..., bool]
 
 
 @pytest.fixture
@@ -206,6 +211,7 @@ def test_the_rotation_goes_on_wherever_it_was_left(world: World, tmp_path: Path)
     assert not home.exists()
     [note] = plan().notes
     assert note.id == "ca-replaced"
+    assert plan().waives == (Guard.KNOWN_CA,)  # every host is of a CA that is not at hand
 
     found = lost_ca.found(world.cluster, state(world).facts)
     lost_ca.begin(world.cluster, found, None, timedelta(0))
@@ -302,3 +308,93 @@ def test_members_that_are_not_healthy_are_not_touched(world: World, client: bool
     lost_ca.begin(world.cluster, found, None, timedelta(0))
     with pytest.raises(Unhealthy):
         replace_lost_ca.plan(on(world.inventory), sick)
+
+
+class TestTheBeginning:
+    """What is kept of the lost CA, before a host is changed."""
+
+    @pytest.fixture
+    def begin(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Begin:
+        def of(*, outage: bool = False) -> bool:
+            facts = state(world).facts
+            monkeypatch.setattr(gather, "require_facts", lambda _, probes: facts)
+            with Fleet(1) as fleet:
+                return replace_lost_ca.begin(world.cluster, fleet, outage=outage)
+
+        monkeypatch.setattr(replace_lost_ca, "_pair", lambda *_: b"a pair")
+        return of
+
+    def test_a_ca_that_is_at_hand_is_not_lost(
+        self, world: World, begin: Begin, tmp_path: Path
+    ) -> None:
+        ca = own_ca.load_ca(tmp_path, "c").cert_pem
+        assert not begin()
+        assert not begin(outage=True)
+        assert not lost_ca.begun(world.cluster)
+        assert own_ca.load_ca(tmp_path, "c").cert_pem == ca
+
+    def test_the_members_trust_both_when_there_is_no_outage(
+        self, world: World, begin: Begin, tmp_path: Path
+    ) -> None:
+        old = own_ca.load_ca(tmp_path, "c").cert_pem
+        lose(world)
+        assert begin()
+        assert lost_ca.trust(world.cluster) == old
+        new = own_ca.load_ca(tmp_path, "c").cert_pem
+        assert new != old
+        # A killed run goes on with both, also when hosts are of the new CA meanwhile.
+        for m in world.cluster.members:
+            world.files[m.name] = world.signed(m, own_ca.load_ca(tmp_path, "c"))
+        assert begin()
+        assert lost_ca.trust(world.cluster) == old
+        assert own_ca.load_ca(tmp_path, "c").cert_pem == new
+
+    @pytest.mark.parametrize("wanted", [True, False])
+    def test_a_pair_is_kept_where_members_ask_for_one(
+        self, world: World, begin: Begin, wanted: bool
+    ) -> None:
+        changed = {"client": wanted, "client_auth": wanted}
+        declared = world.cluster.tls.model_copy(update=changed)
+        world.cluster = replace(world.cluster, tls=declared)
+        lose(world)
+        assert begin()
+        assert lost_ca.has_pair(world.cluster) is wanted
+
+    def test_in_an_outage_nothing_of_the_old_one_is_kept(
+        self, world: World, begin: Begin, tmp_path: Path
+    ) -> None:
+        home = lose(world)
+        assert begin(outage=True)
+        assert (home / own_ca.CA_KEY).exists()
+        assert not lost_ca.begun(world.cluster)
+        # Without a word about an outage, there is none.
+        shutil.rmtree(home)
+        assert begin()
+        assert lost_ca.begun(world.cluster)
+
+    def test_an_unfinished_restore_comes_first(
+        self, world: World, begin: Begin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        home = lose(world)
+        unended = [Problem("infra1", "a restore is not finished", id="recovery-unfinished")]
+        monkeypatch.setattr(recovery_marker, "problems", lambda *_: unended)
+        with pytest.raises(PreflightFailed):
+            begin()
+        assert not home.exists()
+
+    def test_a_ca_that_has_expired_is_replaced_by_another_command(
+        self, world: World, begin: Begin
+    ) -> None:
+        old = world.expire_ca()
+        with pytest.raises(UsageError) as caught:
+            begin()
+        assert caught.value.id == "ca-expired"
+        assert own_ca.expired(world.cluster.tls.pki_dir, "c")
+        # Hosts of yet another CA: that one is lost, and the expired one is no leave to say so.
+        for m in world.cluster.members:
+            other = own_ca.ensure_ca(world.cluster.tls.pki_dir / "other", "c")
+            world.files[m.name] = world.signed(m, other)
+        with pytest.raises(PreflightFailed) as refused:
+            begin()
+        assert refused.value.id == "ca-unknown"
+        assert old.cert_pem

@@ -20,6 +20,8 @@ from provision.ssh.session import Fleet
 from tests.unit import builders
 from tests.unit.test_deploy_plan import World
 
+pytestmark = pytest.mark.usefixtures("no_other_clusters")
+
 Names = tuple[str, ...]
 
 
@@ -125,7 +127,7 @@ def test_nobody_is_replaced_without_a_majority(agree: Callable[..., None]) -> No
             replaced(world("CORRUPT"), name)
         remedy = refused.value.problems[0].remedy
         assert "restore-etcd" in remedy
-        assert "recover-etcd --from" in remedy
+        assert "recover-etcd" in remedy
 
 
 def test_a_dead_member_is_replaced_while_the_database_is_full(agree: Callable[..., None]) -> None:

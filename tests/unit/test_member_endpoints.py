@@ -30,6 +30,8 @@ from provision.ssh.session import Fleet
 from tests.unit import builders, hosts, plan_text
 from tests.unit.test_deploy_plan import World
 
+pytestmark = pytest.mark.usefixtures("no_other_clusters")
+
 ONE, TWO, THREE, FOUR, FIVE = (builders.member(n) for n in range(1, 6))
 CA = object()
 

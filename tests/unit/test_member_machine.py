@@ -34,6 +34,8 @@ from tests.unit import builders, hosts
 from tests.unit.hosts import TARBALL
 from tests.unit.test_deploy_plan import World
 
+pytestmark = pytest.mark.usefixtures("no_other_clusters")
+
 MOST = 7
 
 

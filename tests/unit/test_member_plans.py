@@ -31,6 +31,8 @@ from tests.unit.test_deploy_gates import installed, secured
 from tests.unit.test_deploy_plan import World
 from tests.unit.test_member_machine import Cluster
 
+pytestmark = pytest.mark.usefixtures("no_other_clusters")
+
 PREPARE = "prepare the new members' hosts"
 Compared = list[tuple[str, ...]]
 MOVE = (("remove", ""), ("add", " as a learner"))
@@ -136,12 +138,16 @@ def started(name: str, voters: str) -> list[str]:
     ]
 
 
-def removed(name: str, rest: str, *, note: bool) -> list[str]:
+#: Before a member that answers leaves its client URL.
+CUTS = "; no other cluster may be cut off"
+
+
+def removed(name: str, rest: str, *, note: bool, cuts: str = "") -> list[str]:
     noted = [f" call: etcd: record that the host of {name} is to be cleaned"] if note else []
     number = name[-1]
     return [
         f"remove {name}",
-        f" before: healthy {rest}",
+        f" before: healthy {rest}{cuts}",
         *noted,
         f" call: etcd: remove {name} ({number}), after another member has taken the lead",
         f" after: healthy {rest}",
@@ -317,7 +323,7 @@ def test_a_learner_that_is_down_is_not_removed_but_started(done: plan_text.Done)
 def test_a_member_leaves_and_its_host_is_cleaned(done: plan_text.Done, compared: Compared) -> None:
     plan = command(remove_member.plan, world(), "infra3")
     assert short(plan_text.text(plan)) == [
-        *removed("infra3", "infra1+infra2", note=True),
+        *removed("infra3", "infra1+infra2", note=True, cuts=CUTS),
         *cleaned("infra3"),
     ]
     assert on_host(plan, "clean the host of infra3") == [
@@ -456,7 +462,7 @@ def test_the_new_one_joins_before_a_working_one_leaves(
     assert short(plan_text.text(plan)) == [
         PREPARE,
         *added("infra4", THREE),
-        *removed("infra3", "infra1+infra2+infra4", note=True),
+        *removed("infra3", "infra1+infra2+infra4", note=True, cuts=CUTS),
         *cleaned("infra3"),
     ]
     calls = plan_text.called(plan, done)
@@ -491,7 +497,7 @@ def test_a_member_that_moves_is_told_restarted_and_awaited_at_its_new_address(
     plan = of.plan(replace(of.cluster, members=(*of.cluster.members[:2], third)))
     assert plan_text.text(plan) == [
         "tell etcd the new address of infra3",
-        f" before: {THREE} without infra3",
+        f" before: {THREE} without infra3{CUTS}",
         " call: etcd: infra3 moves from http://10.0.0.3:2380 to http://10.0.9.3:2380, after "
         "another member has taken the lead",
         "restart infra3 with its new address",
@@ -770,9 +776,10 @@ def test_only_the_odd_member_may_go_while_corrupt_is_raised(
 
     monkeypatch.setattr(hashes, "compare", compare)
     plan = command(make, of, "infra2")
+    cuts = CUTS if make is remove_member.plan else ""
     assert short(plan_text.text(plan))[:2] == [
         "remove infra2",
-        " before: healthy infra1+infra3 while CORRUPT",
+        f" before: healthy infra1+infra3 while CORRUPT{cuts}",
     ]
     assert f"remove in {THREE}: 2 others infra1+infra3" in plan_text.called(plan, done)
     with pytest.raises(PreflightFailed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +13,17 @@ from provision.alluxio.membership import clusters
 from provision.alluxio.membership.clusters import Cluster, Clusters, LocalLook
 from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
+from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
-from provision.etcd.cluster.health import ClusterHealth
+from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
 from provision.host import gather, safely
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.inventory.resolved import Machine
 from provision.plans.etcd.state import other_clusters
+from provision.plans.etcd.state.other_clusters import Harm, Others
 from provision.ssh.session import Fleet
 from tests.unit import builders, hosts
 
@@ -42,7 +45,10 @@ class World:
         monkeypatch.setattr(clusters, "look", self._look)
         monkeypatch.setattr(clusters, "look_locally", lambda *_: self.local)
         monkeypatch.setattr(gather, "gather_facts", self._gather)
-        monkeypatch.setattr(health, "observe", lambda etcd: ClusterHealth(etcd.cluster, ()))
+        self.health: tuple[MemberHealth, ...] = ()
+        monkeypatch.setattr(
+            health, "observe", lambda etcd: ClusterHealth(etcd.cluster, self.health)
+        )
 
     def _look(self, *_: object) -> Clusters:
         if self.live is None:
@@ -53,6 +59,8 @@ class World:
     def _gather(
         self, _: object, probes: Mapping[Machine, Probe]
     ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
+        assert probes, "nobody is to be asked"
+        assert all(set(p.commands) == {"clusters"} and not p.addresses for p in probes.values())
         self.asked += probes
         members = self.inventory.etcd.members
         said = {m.machine: self.stored.get(m.name, "") for m in members if m.machine in probes}
@@ -136,15 +144,18 @@ class TestAnEtcdThatIsDown:
         assert "no data here names another cluster" in said
         world.stored = {}
         world.data = {"infra1"}
-        assert world.refused()[:2] == (
-            "other-clusters-unknown",
-            "the data of infra1 could not be read",
-        )
+        id, what, remedy = world.refused()
+        assert id == "other-clusters-unknown"
+        assert what == "the data of infra1 could not be read"
+        assert "--other-cluster NAME" not in remedy  # there is no name to give up
 
     def test_names_in_the_data_are_asked_for(self, world: World) -> None:
         world.stored["infra2"] = "c\nte\x1bam\nend of clusters"
         id, what, remedy = world.refused()
         assert id == "other-clusters-unknown"
+        assert (
+            "by the data of infra1, infra2, infra3 there are other clusters: te\ufffdam (" in what
+        )
         assert "te\ufffdam (perhaps with live workers)" in what
         assert "--other-cluster NAME" in remedy
         assert "--other-clusters-unknown c" in remedy
@@ -220,3 +231,91 @@ def test_only_these_effects_need_the_question() -> None:
     from provision.engine.guards import APPLIES
 
     assert APPLIES[Guard.OTHER_CLUSTERS] == {Effect.ETCD_GONE, Effect.ETCD_BACK, Effect.CLIENTS}
+
+
+HARM = Harm("in this etcd", "stop them", "--other-cluster")
+
+
+class TestTheLook:
+    """What is known when etcd serves no reads with a quorum, or two clusters serve."""
+
+    def look(self, world: World) -> Others:
+        with Fleet(1) as fleet:
+            return other_clusters.look(world.inventory, Etcd(world.inventory.etcd, fleet))
+
+    def part(self, world: World) -> None:
+        def status(n: int) -> MemberStatus:
+            return MemberStatus(n, n, "3.6.16", 1, 1, n, 1, 1, 1, False, ())
+
+        members = world.inventory.etcd.members
+        world.health = tuple(MemberHealth(m, status=status(n)) for n, m in enumerate(members, 1))
+
+    def test_two_clusters_are_asked_member_by_member(self, world: World) -> None:
+        """One of them answers the read, and knows nothing of the other one's workers."""
+        world.local = LocalLook({"team": 2}, NAMES, ())
+        assert self.look(world) == Others(own=1)
+        self.part(world)
+        found = self.look(world)
+        assert found.live == {"team": 2}
+        assert found.state == "the members form more than one cluster"
+        assert (found.asked, found.by, found.why) == (NAMES, NAMES, "")
+
+    def test_live_workers_that_a_quorum_has_named_are_enough(self, world: World) -> None:
+        world.live = {"team": 3}
+        self.part(world)
+        assert self.look(world) == Others({"team": 3}, 1)
+
+    def test_less_than_a_majority_may_not_know_all(self, world: World) -> None:
+        world.live = None
+        cut = Problem("infra2", "is cut off", id="member-down")
+        world.local = LocalLook({"team": 0}, ("infra1",), (cut,))
+        found = self.look(world)
+        assert "only infra1 could be asked: less than a majority" in found.why
+        assert (found.own, found.problems) == (0, (cut,))
+        world.local = LocalLook({"team": 0}, ("infra1", "infra3"), (cut,))
+        assert self.look(world).why == ""
+
+    def test_why_nobody_could_be_asked(self, world: World) -> None:
+        world.live = None
+        own = world.local.problems
+        assert own
+        assert self.look(world).problems == own
+        assert self.look(world).own == 0
+        world.local = LocalLook({}, (), ())
+        found = self.look(world)
+        assert found.why == "no member could be asked for them"
+        assert found.problems == Unhealthy("no quorum", id="quorum-lost").problems
+
+
+@pytest.mark.parametrize(("members", "majority"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)])
+def test_a_majority_runs(members: int, majority: int) -> None:
+    cluster = builders.etcd(*(builders.member(n) for n in range(1, members + 1)))
+    unit = UnitState("loaded", "active", "running", "enabled")
+    facts = {
+        m.machine: hosts.facts(n, units={layout.UNIT: unit})
+        for n, m in enumerate(cluster.members, 1)
+    }
+    for running in range(members + 1):
+        up = dict([*facts.items()][:running])
+        assert other_clusters.runs(up, cluster.members) is (running >= majority)
+
+
+class TestWhatMustBeSaid:
+    def require(self, others: Others, **options: Any) -> list[str]:
+        with Fleet(1) as fleet:
+            etcd = Etcd(builders.etcd(), fleet)
+            return [n.what for n in other_clusters.require(etcd, others, HARM, **options)]
+
+    def test_an_etcd_that_cannot_be_asked_is_no_leave_to_go_on(self) -> None:
+        with pytest.raises(PreflightFailed) as caught:
+            self.require(Others(why="no member could be asked"))
+        assert caught.value.id == "other-clusters-unknown"
+        assert self.require(Others(why="no member could be asked"), agreed=True)
+
+    @pytest.mark.parametrize(("count", "end"), [(1, ")"), (20, ")"), (22, ") and 2 more")])
+    def test_a_line_names_twenty(self, count: int, end: str) -> None:
+        live = {f"c{n:02}": 1 for n in range(count)}
+        [said, *_] = self.require(Others(live, state="no quorum"), agreed=True)
+        assert "no quorum, and there are other clusters: c00 (1 live workers)" in said
+        assert said.endswith(end)
+        assert said.count("live workers)") == min(count, 20)

@@ -331,6 +331,7 @@ class TestByAShell:
         for name in ("state", "pages"):
             (tmp_path / name).mkdir()
         (tmp_path / "pages/photos").mkdir()
+        hosts.made(tmp_path, tmp_path / "state", tmp_path / "pages")
         folders = (f"{tmp_path}/state", f"{tmp_path}/pages")
         found = replace(known, own=(), releases=(), data=(), logs="", shared=folders)
         seen = hosts.facts(paths=dict.fromkeys(folders, DIR))
@@ -363,3 +364,12 @@ class TestStop:
         assert layout.UNIT_PATH in used
         assert alluxio.MASTER_UNIT_PATH in used
         assert alluxio.UNIT_PATH not in used
+
+
+def test_only_a_member_has_former_data_beside_its_data(world: World) -> None:
+    """The names are those in the folder of etcd's data."""
+    world.have(*of("Other"))
+    alone(world)
+    world.say(aside=hosts.sent("restoring-1", "member.removed-1"))
+    gone = [w for w in whats(world.plan(delete=True)) if "restoring-1" in w or "removed-1" in w]
+    assert gone == ["DELETE /var/lib/etcd/restoring-1", "DELETE /var/lib/etcd/member.removed-1"]

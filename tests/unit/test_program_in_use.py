@@ -58,7 +58,7 @@ def run(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Completed
 class TestAProcess:
     def test_an_error_with_its_remedy(self, program: str) -> None:
         done = run(program, "deploy-etcd", "--inventory", "no.yml", "--format", "json")
-        remedy = f"write one: {program} init-inventory --path no.yml"
+        remedy = f"write one: {program} init-inventory no.yml"
         assert f"({remedy}) [inventory-missing]\n" in done.stderr
         assert json.loads(done.stdout)["problems"][0]["remedy"] == remedy
 
@@ -74,7 +74,7 @@ class TestAProcess:
 
     def test_what_is_written_here_for_the_user(self, program: str, tmp_path: Path) -> None:
         made = tmp_path / "new.yml"
-        done = run(program, "init-inventory", "--path", str(made))
+        done = run(program, "init-inventory", str(made))
         assert done.stdout.endswith(f"then {program} show-inventory --inventory {made}\n")
         assert f"#   {program} show-inventory  " in made.read_text()
         assert (made.read_text() == EXAMPLE) == (program == "invoke")
@@ -82,7 +82,7 @@ class TestAProcess:
         other = tmp_path / "other.yml"
         done = run(program, "import-ansible", str(tmp_path / "hosts"), "--to", str(other))
         assert f"then {program} show-inventory" in done.stdout
-        assert f"`{program} init-inventory --path FILE`" in other.read_text()
+        assert f"`{program} init-inventory FILE`" in other.read_text()
 
     def test_the_bundle_of_debug(self, program: str, tmp_path: Path) -> None:
         file = tmp_path / "bundle.tar.gz"
@@ -100,11 +100,11 @@ def test_help_names_the_program_in_use(tmp_path: Path) -> None:
         "from provision.cli.commands import namespace; t = namespace['status'];"
         "t.__doc__ = 'See `invoke check-nodes`.'; t.help['limit'] = 'as invoke logs does';"
     )
-    for options in (["--help", "status"], ["--list"], ["--list", "--list-format", "json"]):
+    for options in (["--help", "status"], ["--list"], ["help", "status"]):
         line = [sys.executable, "-c", code + PROGRAMS["alluxio-provision"], *options]
         said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
         assert "`alluxio-provision check-nodes`" in said, options
-        assert ("alluxio-provision logs" in " ".join(said.split())) == ("--help" in options)
+        assert ("alluxio-provision logs" in " ".join(said.split())) == ("status" in options)
         assert not INVOKE.search(said), options
 
 
@@ -217,20 +217,22 @@ OTHER_WAYS = {
     ("check_nodes/table.py", "check"): "made of terminal.text",
     ("check_nodes/table.py", "watch"): "made of terminal.text",
     ("cli/command.py", "perform"): "names no command",
-    ("cli/console.py", "_clear"): "names no command",
-    ("cli/console.py", "_status"): "names no command",
     ("cli/console.py", "plan"): "made of terminal.text",
     ("cli/debug.py", "write"): "names no command",
+    ("cli/moving.py", "_show"): "made of terminal.line",
     ("cli/run.py", "_say_call"): "names no command",
     ("cli/run.py", "_say_stats"): "names no command",
     ("cli/tasks/cluster.py", "_put"): "rendered by its caller",
     ("cli/tasks/cluster.py", "logs"): "a log of a host",
+    ("cli/tasks/cluster.py", "_show_status"): "made of terminal.line",
     ("cli/tasks/files.py", "export_ssh_config"): "a file for other programs",
     ("cli/tasks/files.py", "render_client_config"): "a file for other hosts",
     ("cli/tasks/files.py", "render_helm"): "a file for other programs",
+    ("cli/tasks/hosts.py", "_show"): "made of terminal.line",
     ("engine/audit.py", "note"): "names no command",
     ("inventory/example.py", "<module>"): "makes a file of the repository",
     ("inventory/schema.py", "<module>"): "makes a file of the repository",
+    ("tables.py", "show"): "made of terminal.line",
 }
 
 

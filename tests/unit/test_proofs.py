@@ -23,7 +23,7 @@ from provision.etcd.pki import own_ca
 from provision.host import gather, tool_version
 from provision.host.diff import Change, changes
 from provision.host.effects import Effect
-from provision.host.facts import PathState
+from provision.host.facts import PathState, Probe
 from provision.host.resources import Certificate, File, Unit
 from provision.inventory.resolved import Machine
 from provision.plans import proofs
@@ -222,6 +222,14 @@ class TestKnownCa:
         about.etcd.learned.facts = {}
         refused(plan(world, Effect.TRUST), about, AssertionError)
 
+    def test_the_question_makes_no_ca(self, world: World) -> None:
+        """As for a first deploy that is only shown."""
+        for files in world.files.values():
+            files.clear()
+        home = lose(world)
+        proofs.require(plan(world, Effect.TRUST), subject(world))
+        assert not home.exists()
+
     def test_a_new_ca_needs_no_old_one(self, world: World) -> None:
         lose(world)
         seen = state(world)
@@ -238,6 +246,13 @@ class TestRunLock:
             assert set(locked) == set(every), effect
         assert proofs.require(plan(world), subject(world)).machines == every[:1]
 
+    def test_a_change_of_the_members_list_alone_locks_them_all(self, world: World) -> None:
+        """Its steps change no host."""
+        call = Action("remove infra2", print, (Effect.MEMBERS,))
+        alone = Plan("x", "c", (Step("x", calls=(call,)),))
+        locked = proofs.require(alone, subject(world)).machines
+        assert set(locked) == {m.machine for m in world.cluster.members}
+
     def test_a_plan_that_locks_nothing_is_a_mistake(self, world: World) -> None:
         refused(plan(world, here=False), subject(world), AssertionError)
         proofs.require(plan(world, here=False), subject(world, "forget-worker"))
@@ -249,8 +264,9 @@ class TestToolVersion:
     ) -> None:
         asked: list[Machine] = []
 
-        def look(fleet: Fleet, probes: dict[Machine, object]) -> None:
+        def look(fleet: Fleet, probes: dict[Machine, Probe]) -> None:
             asked.extend(probes)
+            assert not any(p.addresses for p in probes.values()), "its version is enough"
             raise PreflightFailed("older", id="tool-too-old")
 
         monkeypatch.setattr(gather, "require_facts", look)

@@ -324,7 +324,7 @@ class TestPromote:
         (problem,) = failed.value.problems
         assert (problem.where, problem.id) == ("infra4 (10.0.0.4)", "member-is-learner")
         assert problem.what == "is at revision 7 after 600 s"
-        assert problem.remedy == "to see why: invoke logs --host infra4"
+        assert problem.remedy == "to see why: invoke logs infra4"
 
     def test_one_that_does_not_answer_is_given_up_earlier(self, world: World, handle: Etcd) -> None:
         world.fail = [NOT_CONNECTED] * 10**4

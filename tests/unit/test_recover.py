@@ -51,7 +51,7 @@ def test_a_newer_survivor_is_named() -> None:
     said = notes(observed(Survivor(A, 5, True), Survivor(B, 9, False), Survivor(C, 4, True)))
     assert "is at revision 5: later writes that it does not have" in said[0]
     assert "is at revision 9 or later, NEWER" in said[1]
-    assert "--from b" in said[1]
+    assert "choose b to keep more" in said[1]
     assert "NEWER" not in said[2]
 
 
@@ -59,7 +59,7 @@ def test_the_lost_must_not_come_back_by_themselves() -> None:
     said = notes(observed(Survivor(A, None, False), lost=(B, C)))
     assert "an unknown revision" in said[0]
     assert all("never start etcd there" in line for line in said[1:])
-    assert "add-member --name b" in said[1]
+    assert "add-member b" in said[1]
 
 
 def test_it_takes_the_data_back() -> None:

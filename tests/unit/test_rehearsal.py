@@ -27,9 +27,9 @@ CHANGING = sorted(
 #: An option before the task, after it, and in a chain; T stands for the task with its arguments.
 SPELLINGS = (
     "T --dry-run",
+    "T -n",
+    "T -nv",
     "T -d",
-    "T -de",
-    "T -ed",
     "T --dry",
     "T -R",
     "--dry T",
@@ -37,19 +37,19 @@ SPELLINGS = (
     "-d T",
     "-Rd T",
     "--debug T",
-    "-R T -d",
-    "status T -d",
-    "T -d status",
+    "-R T -n",
+    "status T -n",
+    "T -n status",
     "T -R status",
     "T status --dry",
     "T status -d",
     "T stop-workers --dry-run",
     "T --dry-run stop-workers",
-    "stop-workers T -d",
-    "stop-workers -d T",
+    "stop-workers T -n",
+    "stop-workers -n T",
     "--dry T stop-workers",
-    "T -d T",
-    "T T -d",
+    "T -n T",
+    "T T -n",
 )
 Seen = list[tuple[str, bool]]
 Called = Callable[[Program, Sequence[str]], tuple[int, Seen]]
@@ -123,13 +123,13 @@ class TestEverySpelling:
     @pytest.mark.parametrize(
         "line",
         [
-            "backup-etcd stop-workers -d",
-            "render-monitor stop-workers -d",
-            "init-inventory stop-workers -d",
-            "import-ansible x stop-workers -d",
-            "check-nodes --html x stop-workers -d",
-            "render-helm --to x stop-workers -d",
-            "render-client-config --to x stop-workers -d",
+            "backup-etcd stop-workers -n",
+            "render-monitor stop-workers -n",
+            "init-inventory stop-workers -n",
+            "import-ansible x stop-workers -n",
+            "check-nodes --html x stop-workers -n",
+            "render-helm --to x stop-workers -n",
+            "render-client-config --to x stop-workers -n",
         ],
     )
     def test_what_writes_files_refuses(
@@ -139,7 +139,7 @@ class TestEverySpelling:
         assert "writes files and has no rehearsal" in capsys.readouterr().err
 
     def test_what_reads_goes_on(self, called: Called, program: Program) -> None:
-        code, seen = called(program, ["check-nodes", "render-helm", "stop-workers", "-d"])
+        code, seen = called(program, ["check-nodes", "render-helm", "stop-workers", "-n"])
         assert code == 0
         assert [name for name, _ in seen] == ["check-nodes", "render-helm", "stop-workers"]
 

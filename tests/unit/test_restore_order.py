@@ -14,7 +14,7 @@ import pytest
 
 from provision.engine.plan import Action, Gate, Plan
 from provision.errors import PreflightFailed, Unhealthy, UsageError
-from provision.etcd.api.values import MemberStatus, RegisteredMember
+from provision.etcd.api.values import Login, MemberStatus, RegisteredMember
 from provision.etcd.cluster import gates, hashes, health, last_seen, scratch
 from provision.etcd.cluster.groups import Note
 from provision.etcd.cluster.handle import Etcd
@@ -403,6 +403,48 @@ def test_a_host_that_cannot_be_restored_is_refused(
     look()
 
 
+def test_a_host_that_has_the_data_already_needs_no_room(
+    look: Callable[..., RestoreState], restore: Restore
+) -> None:
+    first = replace(MARK, key=restore_etcd._key(CLUSTER, SHA, True))
+    full = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", 1 << 20)}
+    prepared = facts("infra2", mark=first, prepared=first.id)
+    for done in (prepared, facts("infra2", mark=first, stamp=first.id)):
+        restore.facts["infra2"] = replace(done, disks=full)
+        assert look().continues
+    restore.facts["infra2"] = replace(facts("infra2", mark=first), disks=full)
+    with pytest.raises(PreflightFailed, match="preflight failed"):
+        look()
+
+
+def test_the_proof_tries_the_workers_login(
+    look: Callable[..., RestoreState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def prove(_: object, __: object, ___: object, workers: object) -> Proof:
+        tried.append(workers)
+        return PROOF
+
+    monkeypatch.setattr(snapshot_proof, "prove", prove)
+    login = Login("alluxio", "w")
+    look(workers=login)
+    look()
+    assert tried == [login, None]
+
+
+def test_the_upload_is_work_on_hosts_and_changes_no_etcd(restore: Restore) -> None:
+    [send] = restore.plan().steps[0].calls
+    assert send.what.startswith("send snapshot.db")
+    assert send.effects == (Effect.HOST,)
+
+
+@pytest.mark.parametrize(("there", "said"), [(["a", "b"], "a, b"), ([], "none")])
+def test_a_name_that_no_member_has(there: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=rf"no member that the inventory lacks \(there: {said}\)"):
+        restore_etcd._require_all(there, ["c"], continues=False)
+
+
 def test_a_file_that_is_not_proven_stops_nothing(
     look: Callable[..., RestoreState], restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -778,6 +820,17 @@ def test_a_recovery_goes_on_from_the_same_member(asked: Asked) -> None:
         asked.observe()
 
 
+@pytest.mark.parametrize("command", ["restore", "undo", "recover"])
+def test_no_recovery_begins_beside_work_of_another_kind(asked: Asked, command: str) -> None:
+    """Neither beside an unfinished restore, nor beside a recovery from a member that the inventory
+    does not have: it may have made a new cluster."""
+    asked.facts["infra3"] = facts("infra3", mark=replace(MARK, command=command))
+    for name in NAMES:
+        with pytest.raises(PreflightFailed, match="is not finished") as refused:
+            asked.observe(name)
+        assert refused.value.id == "recovery-unfinished"
+
+
 def test_after_the_forcing_who_has_joined_is_asked_of_the_chosen(asked: Asked) -> None:
     first = asked.observe()
     asked.facts["infra1"] = facts(
@@ -794,7 +847,7 @@ def test_after_the_forcing_who_has_joined_is_asked_of_the_chosen(asked: Asked) -
 
 
 def test_from_whom_nothing_can_be_recovered(asked: Asked) -> None:
-    with pytest.raises(UsageError, match="--from is one of the members"):
+    with pytest.raises(UsageError, match="NAME is one of the members"):
         asked.observe("infra9")
     odd = replace(CLUSTER, established=Established(1, odd=frozenset({"infra1"}), name="1"))
     with pytest.raises(PreflightFailed, match="the data of infra1 cannot be used") as refused:
@@ -896,3 +949,26 @@ def test_each_is_stopped_started_and_sent_the_file_as_itself(
 @pytest.mark.parametrize(("version", "yes"), [("3.5.99", False), ("3.6.0", True), ("3.10.0", True)])
 def test_which_releases_move_revisions_on(version: str, yes: bool) -> None:
     assert restore_etcd.bumps(replace(CLUSTER, version=version)) is yes
+
+
+def test_why_a_host_is_not_ready_for_a_restore(
+    restore: Restore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing there is not said of a host that is another cluster's."""
+    monkeypatch.setattr(backup_etcd, "check", lambda _: SHA)
+    monkeypatch.setattr(gather, "require_facts", lambda *_: restore.observed().facts)
+    tool = scratch.tool(CLUSTER)
+    restore.facts["infra1"] = hosts.facts(1)
+    for name, owner, gone in (("infra2", "team", ""), ("infra3", CLUSTER.name, tool)):
+        seen = restore.facts[name]
+        paths = {p: s for p, s in seen.paths.items() if p != gone}
+        paths[layout.UNIT_PATH] = hosts.text(f"{KEY}={owner}\n")
+        restore.facts[name] = replace(seen, paths=paths)
+    with Fleet(1) as fleet, pytest.raises(PreflightFailed) as refused:
+        restore_etcd.observe(Etcd(CLUSTER, fleet), restore.file)
+    assert {p.id for p in refused.value.problems} == {"deploy-first"}
+    assert [p.what for p in refused.value.problems] == [
+        "has no etcd of this tool",
+        "is a member of cluster team",
+        f"has no {tool}, or no /var/lib/etcd",
+    ]

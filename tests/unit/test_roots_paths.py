@@ -61,7 +61,7 @@ from provision.plans.etcd.data import (
 )
 from provision.plans.etcd.members import member_steps
 from provision.plans.etcd.state import other_clusters
-from provision.ssh import session
+from provision.ssh import answers, session
 from provision.ssh.session import Fleet, Result
 from tests.unit import builders, hosts
 from tests.unit.shell_reader import Command, commands
@@ -101,6 +101,8 @@ FUNCTIONS = frozenset(
         ),
     }
 )
+#: The functions of this module that scripts call.
+OF_SAFELY = frozenset(re.findall(r"^(\w+)\(\)", safely.FUNCTIONS, re.MULTILINE))
 MARK = RecoveryMarker("restore", "20260101T000000Z", "a" * 64)
 UNDONE = undo_restore.UndoState(
     {}, RecoveryMarker("undo", "20260101T000000Z", "a" * 64), "20260102T000000Z", False
@@ -130,6 +132,7 @@ READ = frozenset(
         *("host/former_owner", "host/folders"),
         "plans/etcd/upgrade_etcd",
         "plans/etcd/state/other_clusters",
+        "ssh/answers",
     }
 )
 NONE_OF_ITS_OWN = frozenset(
@@ -195,6 +198,19 @@ def _faults(command: Command, owned: Sequence[str]) -> Iterator[str]:
                 yield f"root: {name} {word}"
         elif walked is not None and (name not in IN_FOLDER or "/" in walked):
             yield f"root: {name} {word} in {command.walked}"
+
+
+def without_functions(script: str) -> list[str]:
+    """The shell functions of :mod:`provision.host.safely` that ``script`` calls and does not have.
+    A shell that the script starts has none of them."""
+    found: list[str] = []
+    for command in commands(script, tuple(OF_SAFELY)):
+        words = command.words
+        if words and words[0] in OF_SAFELY - command.functions:
+            found.append(words[0])
+        if "-c" in words and any(w.rpartition("/")[2] in ("sh", "bash") for w in words):
+            found += without_functions(words[words.index("-c") + 1])
+    return found
 
 
 def _in_walked(word: str, command: Command, owned: Sequence[str]) -> str | None:
@@ -461,7 +477,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         yield "a unit", text
     yield "check of v2 data", before_3_6.script(c, member, "3.6.16")
     yield "removal of a scratch member", scratch._removal(SCRATCH)
-    yield "relay", session._RELAY.format(port=20000)
+    yield "relay", session._RELAY.format(address="127.0.0.1", port=20000)
     yield "scratch member", scratch._script(c, SCRATCH, 20000)
     by = audit.author("x", "c")
     yield "audit", batch([Change("x", "x")], audit.lines(by, "n", ["x"]))
@@ -478,6 +494,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         "upload": lambda f: restore_etcd._send(Etcd(c, f), with_file, [member]),
         "lost CA": lambda f: replace_lost_ca._pair(c, f, b""),
         "scratch": lambda f: scratch._upload(Etcd(c, f), member, Path(__file__), "a" * 64, SCRATCH),
+        "port": lambda f: answers._require_listener(f.recorder, "h", 1, 2),  # type: ignore[arg-type]
         "lock": lambda f: lock._take(f.recorder, "me", 0.0),  # type: ignore[arg-type]
         "snapshots": lambda f: before_3_7._newest(Etcd(c, f), member),
         "fetch": lambda f: fetch_backups._bring(c, f, looked, saved, folder),
@@ -512,6 +529,31 @@ def test_root_opens_nothing_below_a_folder_that_another_service_user_owns(tmp_pa
     found = {f"{name}: {fault}" for name, text in every for fault in faults(text, OTHERS)}
     assert sorted(found) == []
     assert any(f"{APP}{DATA.removeprefix('/srv')}" in text for _, text in every)
+
+
+def test_every_script_has_the_functions_that_it_calls(tmp_path: Path) -> None:
+    every = dict.fromkeys(scripts(tmp_path))
+    assert {(name, call) for name, text in every for call in without_functions(text)} == set()
+    # The example calls them: scripts that call none prove nothing.
+    called = {c.words[0] for _, text in every for c in commands(text, tuple(OF_SAFELY)) if c.words}
+    assert {"walk", "folder", "gone", "empty", "as", "owner"} <= called & OF_SAFELY
+
+
+@pytest.mark.parametrize(
+    ("script", "missing"),
+    [
+        ("walk /x", ["walk"]),
+        (f"walk /x\n{safely.FUNCTIONS}", ["walk"]),
+        (f"{safely.FUNCTIONS}\nwalk /x; a=$(owner 5 ls)", []),
+        (f"{safely.FUNCTIONS}\nas etcd sh -c 'gone /x'", ["gone"]),
+        (f"({safely.FUNCTIONS}\n)\ngone /x", ["gone"]),
+        ("x=$(as etcd ls) || { echo no; }", ["as"]),
+        ("case $x in a) gone /x;; esac", ["gone"]),
+        ("echo walk", []),
+    ],
+)
+def test_which_functions_a_script_lacks(script: str, missing: list[str]) -> None:
+    assert without_functions(script) == missing
 
 
 def test_every_module_that_sends_a_script_is_read() -> None:

@@ -288,6 +288,32 @@ def test_members_that_are_cut_off_come_first_and_without_a_gate(
     assert not any(c.restarts for s in plan.steps for h in s.hosts for c in h.changes)
 
 
+def test_a_replacement_that_was_cut_ends_before_members_that_are_cut_off_are_healed(
+    world: World, tmp_path: Path
+) -> None:
+    """Their new certificates are signed with the key that this step moves."""
+    new = own_ca.begin_replacement(tmp_path, "c").next
+    assert new is not None
+    world.files = {m.name: world.signed(m, new) for m in world.cluster.members}
+    home = own_ca.home(tmp_path, "c")
+    (home / own_ca.NEXT / own_ca.CA_CERTIFICATE).replace(home / own_ca.CA_CERTIFICATE)
+    world.expire("infra2", by=new)
+    assert titles(world.leaves("infra1", "infra2")) == [
+        "finish retiring the old CA",
+        HEALED.format("infra2"),
+        "renew infra1",
+    ]
+
+
+def test_the_question_whether_the_ca_is_at_hand_makes_none(world: World, tmp_path: Path) -> None:
+    """Hosts without certificates: there is nothing that a new CA would be beside."""
+    shutil.rmtree(own_ca.home(tmp_path, "c"))
+    for files in world.files.values():
+        files.clear()
+    rotate_certs.require_at_hand(world.cluster, world.observed())
+    assert not own_ca.home(tmp_path, "c").exists()
+
+
 def test_who_is_cut_off_cannot_be_left_out(world: World) -> None:
     world.expire("infra2", "infra3")
     with pytest.raises(UsageError, match="leaves out infra3, whose certificates have expired"):

@@ -13,7 +13,7 @@ import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from provision import terminal
+from provision import tables
 from provision.cli.command import command
 from provision.cli.commands import namespace
 from provision.cli.run import DEFAULT_INVENTORY, Run
@@ -378,7 +378,7 @@ def test_a_host_that_is_not_there_as_a_process(tmp_path: Path) -> None:
 
 
 def test_a_table_cannot_be_marked_up(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.table(("name",), [("[red]x[/red]",)])
+    tables.show((tables.Texts("name"),), [("[red]x[/red]",)])
     assert "[red]x[/red]" in capsys.readouterr().out
 
 

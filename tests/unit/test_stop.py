@@ -193,8 +193,10 @@ class TestDestroy:
         (tmp_path / "pages/LOCAL").mkdir(parents=True)
         (tmp_path / "pages/photos").mkdir()
         (tmp_path / "empty").mkdir()
+        (tmp_path / "theirs").mkdir()
+        hosts.made(tmp_path, tmp_path / "pages", tmp_path / "empty")
         root = shlex.quote(str(tmp_path))
-        for name in ("pages", "empty"):
+        for name in ("pages", "empty", "theirs"):
             changes = destroy._removal(
                 replace(
                     hosts.facts(),
@@ -206,6 +208,7 @@ class TestDestroy:
             assert root in batch(todo)
             assert hosts.do(todo, tmp_path).ok
         assert (tmp_path / "pages/photos").exists()
+        assert (tmp_path / "theirs").exists()
         assert not (tmp_path / "empty").exists()
 
     @pytest.mark.parametrize("owner", ["c", None])

@@ -111,7 +111,7 @@ class TestWritten:
         assert file.read_text() == f"{OWN}\n"
         assert stat.S_IMODE(file.stat().st_mode) == 0o644
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o755
-        assert [p.name for p in file.parent.iterdir()] == ["tool-version"]
+        assert {p.name for p in file.parent.iterdir()} == {"tool-version", "former-owner"}
         before = file.stat()
         assert shell(batch([Change("a", "echo made >made")]), tmp_path).ok
         assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from provision.alike import folded
 from provision.cli import console
-from provision.cli.alike import folded
-from provision.cli.tasks.hosts import layout
 from provision.errors import Problem, UsageError
 from provision.ssh import trust_file
 from provision.ssh.known_hosts import HostKey, KnownHosts
@@ -71,20 +70,6 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert target.read_text().startswith(f"a {KIND} ")
 
 
-HEADINGS = ("name", "address", "key", "fingerprint", "")
-
-
-def test_the_table_breaks_no_fingerprint() -> None:
-    host = "worker-17.rack-04.data.example.com"  # 35 characters with a digit more
-    print_ = "SHA256:" + 43 * "x"
-    row = (host, f"{host}:2222", "ecdsa-sha2-nistp256", print_, "new")
-    wide = layout(HEADINGS, [row], 200)
-    assert [line.split() for line in wide] == [[*HEADINGS[:4]], list(row)]
-    narrow = layout(HEADINGS, [row], 80)
-    assert all(len(line) <= 80 for line in narrow)
-    assert f"  ecdsa-sha2-nistp256 {print_}" in narrow
-
-
 def unknown(host: str, what: str = "connect: the host key is not in known_hosts") -> Problem:
     return Problem(f"{host} (i.yml:1:1)", what, "do it", id="host-key-unknown")
 
@@ -104,7 +89,10 @@ def test_one_host_keeps_its_place_in_the_inventory() -> None:
     assert folded([unknown("w"), unknown("w")]) == [unknown("w")]
 
 
-def test_other_problems_stay_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    down = [Problem(f"w{n}", "down", id="host-unreachable") for n in range(3)]
+@pytest.mark.parametrize(("count", "lines"), [(3, 3), (4, 1)])
+def test_another_cause_on_few_hosts_is_a_line_for_each(
+    count: int, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    down = [Problem(f"w{n} (h{n})", f"h{n} is down", id="host-unreachable") for n in range(count)]
     console.problems(down)
-    assert len(capsys.readouterr().err.splitlines()) == 3
+    assert len(capsys.readouterr().err.splitlines()) == lines

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from provision.etcd.cluster import health, wal
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout, recovery_marker
+from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import gather, safely
 from provision.host.effects import Effect
@@ -357,3 +360,69 @@ def test_nothing_is_moved_where_data_would_be_lost(tmp_path: Path, there: tuple[
     before = contents(tmp_path)
     assert back(tmp_path) != 0
     assert contents(tmp_path) == before
+
+
+class TestTheEnd:
+    def test_a_run_that_has_started_all_only_verifies(self, restored: Restored) -> None:
+        undo = replace(RESTORE, command="undo")
+        for name in NAMES:
+            restored.facts[name] = facts(name, "member", "", mark=undo)
+        plan = restored.plan()
+        assert on(plan) == [("verify the cluster", []), (ALARMS, [])]
+        gate = plan.steps[0].after
+        assert gate is not None
+        assert gate.title.startswith("one cluster again: healthy infra1+infra2+infra3")
+        assert [call.what for call in plan.steps[1].calls] == ["settle"]
+
+    def test_the_alarms_are_settled_after_every_undo(self, restored: Restored) -> None:
+        assert [call.what for call in restored.plan().steps[-1].calls] == ["settle"]
+
+    def test_the_marks_go_when_the_members_are_one_cluster_again(self, restored: Restored) -> None:
+        with Fleet(1) as fleet:
+            plan = undo_restore.finish(Etcd(CLUSTER, fleet), restored.observe())
+        assert on(plan) == [("finish", [*NAMES])]
+        [step] = plan.steps
+        assert step.before is not None
+        assert step.before.title.startswith("one cluster again: ")
+        gone = step.hosts[1].changes[0].script
+        member = CLUSTER.member("infra2")
+        mark = RecoveryMarker("undo", ID, restored.observe().mark.key)
+        for path in (
+            restore_etcd.side(member, mark),
+            layout.last_seen(CLUSTER),
+            recovery_marker.path(member),
+        ):
+            assert path in gone.split()[1:]
+
+
+def test_whether_a_restore_has_ended(restored: Restored) -> None:
+    assert not restored.observe().unfinished
+    for command in ("restore", "undo"):
+        restored.facts["infra3"] = facts("infra3", mark=replace(RESTORE, command=command))
+        assert restored.observe().unfinished
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A control machine whose clock is nine hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "UTC-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_names_have_the_time_in_utc(restored: Restored) -> None:
+    now = datetime.strptime(restored.observe().now, STAMP).replace(tzinfo=timezone.utc)
+    assert abs(datetime.now(timezone.utc) - now) < timedelta(hours=1)
+
+
+def test_what_an_earlier_restore_put_aside_says_nothing(restored: Restored) -> None:
+    """A member is back, and its own data was made by an earlier restore."""
+    undo = replace(RESTORE, command="undo")
+    older = "20250101T000000Z"
+    back = facts("infra1", "member", older, mark=undo)
+    said = hosts.sent(f"member {older} {head(1)} {head(9)}")
+    restored.facts["infra1"] = replace(back, commands={"folders": said})
+    assert restored.observe().mark.id == ID

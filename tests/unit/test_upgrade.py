@@ -154,12 +154,12 @@ def test_a_command_is_refused_where_it_brings_the_harm_about() -> None:
     with pytest.raises(PreflightFailed, match="defrag-etcd could damage data") as refused:
         etcd_releases.require_fit(running, {DEFRAG}, "defrag-etcd")
     assert [p.where for p in refused.value.problems] == ["infra1"]
-    assert "invoke upgrade-etcd --to VERSION, then defrag-etcd" in refused.value.problems[0].remedy
+    assert "invoke upgrade-etcd VERSION, then defrag-etcd" in refused.value.problems[0].remedy
     # An upgrade waits for a dead member, and its replacement for an upgrade.
     with pytest.raises(PreflightFailed) as refused:
         etcd_releases.require_fit(running, {AUTH}, "adding infra2", ["infra2"])
     (problem,) = refused.value.problems
-    out, up, back = problem.remedy.split("; ")[0], "upgrade-etcd --to", "then adding infra2"
+    out, up, back = problem.remedy.split("; ")[0], "upgrade-etcd", "then adding infra2"
     assert out == "invoke remove-member infra2 and take it out of etcd.members"
     assert problem.remedy.index(up) < problem.remedy.index(back)
     # What is wrong with the release whatever is done to it is no reason against one command.

@@ -655,7 +655,7 @@ def test_each_release_has_answered_before_a_member_is_restarted(
 def test_the_target_is_a_full_release(
     text: str, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done
 ) -> None:
-    with pytest.raises(UsageError, match="--to is a full etcd release") as refused:
+    with pytest.raises(UsageError, match="VERSION is a full etcd release") as refused:
         made(Running("3.6.16"), text, monkeypatch)
     assert refused.value.id == "option-invalid"
 
@@ -1044,7 +1044,7 @@ def test_the_way_back_is_the_newest_3_5_that_runs() -> None:
     ):
         with pytest.raises(PreflightFailed) as refused:
             upgrade_etcd._refuse_unprepared(cluster, versions, ())
-        assert f"upgrade-etcd --to {back}, then" in refused.value.problems[-1].remedy
+        assert f"upgrade-etcd {back}, then" in refused.value.problems[-1].remedy
 
 
 def test_only_the_tool_of_3_5_looks_for_v2_data(looked: list[Any]) -> None:

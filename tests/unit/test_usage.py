@@ -62,10 +62,11 @@ def refused(line: Line, program: Program, words: str, id: str, *said: str) -> No
         ("nope -f json", "task-unknown"),
         ("deploy-etcd --format=json nope", "argument-unexpected"),
         ("deploy-etcd -fjson status --nope", "option-unknown"),
-        ("deploy-etcd -df json x", "argument-unexpected"),
+        ("deploy-etcd -nf json x", "argument-unexpected"),
+        ("move-leader --format json", "argument-missing"),
         ("move-leader --to --format json", "argument-missing"),
         ("remove-member -f=json", "argument-missing"),
-        ("deploy-etcd -f json --list status", "option-invalid"),
+        ("deploy-etcd -f json --list status", "option-unknown"),
         ("--format json deploy-etcd", "option-unknown"),
     ],
 )
@@ -98,7 +99,7 @@ def test_who_asks_for_no_document(words: str) -> None:
 
 @both
 def test_an_option_without_its_value(line: Line, program: Program) -> None:
-    refused(line, program, "move-leader --to", "argument-missing", "--to needs a value")
+    refused(line, program, "rollback-workers --to", "argument-missing", "--to needs a value")
     words = "check-nodes --nodes-timeout"
     refused(line, program, words, "argument-missing", "--nodes-timeout needs a value")
 
@@ -158,13 +159,15 @@ def test_an_argument_that_a_flag_stands_in_for(line: Line, program: Program) -> 
     ("words", "said"),
     [
         ("--list nope", "--list takes no name"),
-        ("-l --list-format x", "--list-format is flat, nested or json, not 'x'"),
-        ("deploy-etcd --list-depth x", "--list-depth is a number"),
-        ("deploy-etcd --list status", "'status' may be a task, or a value"),
     ],
 )
 def test_a_wrong_value(line: Line, program: Program, words: str, said: str) -> None:
     refused(line, program, words, "option-invalid", said)
+
+
+def test_a_wrong_list_of_invoke_s_own(line: Line) -> None:
+    said = "--list-format is flat, nested or json, not 'x'"
+    refused(line, invoke, "-l --list-format x", "option-invalid", said)
 
 
 def test_what_invoke_says_in_other_words_is_still_an_error(
@@ -187,10 +190,12 @@ def test_ours_answers_what_it_reads_before_the_tasks(
 ) -> None:
     """Plain Invoke reads these before it loads the tasks."""
     monkeypatch.setattr(ours, "argv", [])  # as in a new process
-    code, out, _ = line(ours, "--list-depth x status --format json")
+    words = "--print-completion-script x status --format json"
+    code, out, _ = line(ours, words)
     assert (code, json.loads(out)["id"]) == (2, "option-invalid")
-    refused(line, ours, "--list-depth", "argument-missing", "see invoke --help")
-    refused(line, ours, "--print-completion-script tcsh", "option-invalid", "bash, fish, zsh")
+    script = "--print-completion-script"
+    refused(line, ours, script, "argument-missing", "see invoke --help")
+    refused(line, ours, f"{script} tcsh", "option-invalid", "bash, fish, zsh")
 
 
 @both

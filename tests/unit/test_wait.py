@@ -24,7 +24,7 @@ def counted(clock: Clock, good: int, within: float, every: float, takes: float =
         clock.time += takes
         return looks
 
-    last = wait.until(look, lambda n: n >= good, within, every, clock)
+    last = wait.until(look, lambda n: n >= good, within, every, clock, what="it")
     assert last == looks
     return looks
 
@@ -64,7 +64,7 @@ def test_an_error_of_a_look_ends_the_wait() -> None:
         raise OSError("away")
 
     with pytest.raises(OSError, match="away"):
-        wait.until(look, bool, 10, 2, Clock())
+        wait.until(look, bool, 10, 2, Clock(), what="it")
 
 
 def test_a_deadline_counts_from_its_beginning() -> None:
@@ -79,7 +79,7 @@ def test_a_deadline_counts_from_its_beginning() -> None:
 
 def test_a_test_can_replace_the_clock_of_all_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = install(monkeypatch)
-    assert wait.until(lambda: "no", lambda _: False, 3600, 60) == "no"
+    assert wait.until(lambda: "no", lambda _: False, 3600, 60, what="it") == "no"
     assert clock.slept == [60] * 60
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from provision import wait
+from provision import progress, wait
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
@@ -107,26 +107,28 @@ class Wait:
         """Wait until none of the ids is live. Raises :class:`Unhealthy` with the reason."""
         # A new etcd leader gives every lease its whole time again.
         limit = 2 * self.alluxio.failure_detection_timeout + 15
-        deadline = wait.Deadline(limit)
-        while True:
-            late = deadline.passed
-            found: dict[str, LeaseTime] = {}
-            try:
-                if not (found := self._live()):
-                    return
-            except Unhealthy:  # etcd may change its leader meanwhile
+        with progress.waiting("the leases of stopped workers", within=limit) as shown:
+            deadline = wait.Deadline(limit)
+            while True:
+                late = deadline.passed
+                found: dict[str, LeaseTime] = {}
+                try:
+                    if not (found := self._live()):
+                        return
+                except Unhealthy:  # etcd may change its leader meanwhile
+                    if late:
+                        raise
+                shown.left(found)
+                for worker_id, lease in found.items():
+                    if lease.expired_since > STUCK_SECONDS:
+                        raise stuck(worker_id, lease.expired_since, self.remedy)
                 if late:
-                    raise
-            for worker_id, lease in found.items():
-                if lease.expired_since > STUCK_SECONDS:
-                    raise stuck(worker_id, lease.expired_since, self.remedy)
-            if late:
-                raise Unhealthy(
-                    f"{', '.join(found)} is live after {limit} s: another process keeps its lease "
-                    "alive; nothing was removed from etcd",
-                    id="worker-not-stopped",
-                )
-            deadline.pause(POLL_SECONDS)
+                    raise Unhealthy(
+                        f"{', '.join(found)} is live after {limit} s: another process keeps its "
+                        "lease alive; nothing was removed from etcd",
+                        id="worker-not-stopped",
+                    )
+                deadline.pause(POLL_SECONDS)
 
     def _live(self) -> dict[str, LeaseTime]:
         """The ids that are still live, each with etcd's answer about its lease."""

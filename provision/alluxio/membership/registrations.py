@@ -10,22 +10,22 @@ there is only the second key. Values of the first 30x releases are read, too
 from __future__ import annotations
 
 import re
-import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict, cast
 
-from provision import bounds
+from provision import bounds, progress
 from provision.alluxio.membership import legacy_format
-from provision.errors import Problem, ProvisionError
+from provision.errors import Problem
 from provision.etcd.api import paging
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import TOO_MUCH, EtcdTooMuch
 from provision.etcd.api.values import KeyValue, after
 from provision.inventory import worker_address
 from provision.inventory.resolved import AlluxioWorker
+from provision.ssh import answers
 from provision.ssh.session import Fleet
 from provision.text import EXCERPT, document, printable
 
@@ -340,19 +340,11 @@ def all_confusable(names: Iterable[str], most: int) -> dict[str, list[str]]:
 def port_answers(fleet: Fleet, worker: AlluxioWorker, timeout: float = 2.0) -> bool:
     """Whether the worker's RPC port takes a connection, from here or else from its own host.
 
-    ``timeout`` is the limit in seconds for each of the two attempts.
+    ``timeout`` is the limit in seconds for each attempt. Raises :class:`answers.Unasked` when it
+    cannot be found out.
     """
-    try:
-        socket.create_connection((worker.hostname, worker.rpc_port), timeout).close()
-        return True
-    except OSError:
-        pass
-    session = fleet.session(worker.machine)
-    try:
-        session.open_tcp(worker.hostname, worker.rpc_port, timeout=timeout).close()
-        return True
-    except ProvisionError:
-        return False
+    with progress.calling(worker.name, f"port {worker.rpc_port}", timeout):
+        return answers.answers(fleet, worker.machine, worker.hostname, worker.rpc_port, timeout)
 
 
 def entries(prefix: str, keys: list[KeyValue], known: Mapping[str, Entry]) -> dict[str, Entry]:

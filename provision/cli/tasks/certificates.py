@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         "yes_outage": "The cluster's name: consent to a restart of all members together.",
         "ca_lost": "With --ca: the cluster's name, when its CA's folder is lost for good.",
     },
+    word="limit",
 )
 def rotate_certs(
     run: Run, ca: bool = False, limit: str = "", yes_outage: str = "", ca_lost: str = ""
@@ -115,27 +116,26 @@ def _replace_lost_ca(run: Run, name: str, outage: str, *, ca: bool, limit: str) 
 @command(
     changes=True,
     help={
-        "to": "Folder for the requests and their manifest.",
+        "folder": "Folder for the requests and their manifest.",
         "all": "Also for certificates that stay valid for long.",
         "limit": common.LIMIT,
     },
+    old={"to": "folder"},
 )
-def export_csrs(run: Run, to: str = "", all: bool = False, limit: str = "") -> int:
+def export_csrs(run: Run, folder: str, all: bool = False, limit: str = "") -> int:
     """Make keys on the members' hosts, and signing requests for an external CA (etcd.tls.ca)."""
     from provision.inventory.selection import choose
     from provision.plans.etcd.certificates import csr_exchange
 
-    if not to:
-        raise UsageError("where to? --to DIR, the folder for the requests", id="argument-missing")
     inventory = common.load_own_etcd(run)
     members = choose(inventory.etcd.members, limit)
-    folder = Path(to).expanduser().absolute()
-    plan = csr_exchange.export(inventory, run.fleet, members, folder, every=all)
+    into = Path(folder).expanduser().absolute()
+    plan = csr_exchange.export(inventory, run.fleet, members, into, every=all)
     carried = common.carry_out(run, plan)
-    line = f"let your CA sign them, then invoke import-certs {to}" if carried else ""
+    line = f"let your CA sign them, then invoke import-certs {folder}" if carried else ""
     if not plan.steps:
-        line = f"nothing to ask for that is not in {to} (--all: certificates that are good, too)"
-    common.finish(run, plan, carried, {"folder": str(folder)}, line)
+        line = f"nothing to ask for that is not in {folder} (--all: good certificates, too)"
+    common.finish(run, plan, carried, {"folder": str(into)}, line)
     return 0
 
 

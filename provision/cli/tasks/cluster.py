@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from provision.program_in_use import rendered
 
 if TYPE_CHECKING:
     from provision.check_nodes import CheckReport
+    from provision.check_nodes.status import Service, Status
     from provision.cli.documents import AuditDocument, LogsDocument
     from provision.errors import Problem
     from provision.inventory.resolved import Inventory, Machine
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
         "format": "table, json (with --watch: one line a change), or prometheus: metrics.",
         "output": "With json or prometheus: the file to write, whole or not at all.",
         "html": "Also write the report as one HTML page, to this file.",
+        "wide": common.WIDE,
+        "all": common.ALL,
     },
     writes=("output", "html"),
     formats=("table", "json", "prometheus"),
@@ -53,6 +58,8 @@ def check_nodes(
     namespace: str = "",
     kube_context: str = "",
     kubeconfig: str = "",
+    wide: bool = False,
+    all: bool = False,
 ) -> int:
     """Join inventory, etcd and `info nodes` into a verdict for each worker; exit 1 if one is bad.
 
@@ -76,7 +83,8 @@ def check_nodes(
         raise UsageError("--output is for --format json or prometheus", id="option-invalid")
     if kubernetes:
         where = (namespace, kube_context, kubeconfig)
-        return _show_check(run, _check_pods(run, where, nodes_timeout), output, html)
+        pods = _check_pods(run, where, nodes_timeout)
+        return _show_check(run, pods, output, html, wide=wide, every=all)
 
     from provision import check_nodes, terminal
     from provision.check_nodes import table
@@ -97,8 +105,8 @@ def check_nodes(
         looks = check_nodes.watch(inventory, etcd, interval, nodes_timeout=nodes_timeout)
         with terminal.until_interrupted(), contextlib.closing(looks):
             if not run.json:
-                table.watch(looks)
-            for look in check_nodes.changes(looks):
+                table.watch(_then_quiet(looks), wide=wide, every=all)
+            for look in check_nodes.changes(_then_quiet(looks)):
                 terminal.emit_json_line(look.document())
         return 0
     seen = check_nodes.run(
@@ -110,7 +118,18 @@ def check_nodes(
     )
     if read:
         seen = check_nodes.with_read(seen, run.fleet, read, nodes_timeout)
-    return _show_check(run, seen, output, html)
+    return _show_check(run, seen, output, html, wide=wide, every=all)
+
+
+def _then_quiet(looks: Iterable[CheckReport]) -> Iterator[CheckReport]:
+    """The reports of a watch. After the first one, its waits go on without an end: they are not
+    shown."""
+    from provision import progress
+
+    looks = iter(looks)
+    yield from itertools.islice(looks, 1)
+    with progress.hidden():
+        yield from looks
 
 
 def _check_pods(run: Run, where: tuple[str, str, str], nodes_timeout: float) -> CheckReport:
@@ -134,7 +153,15 @@ def _check_pods(run: Run, where: tuple[str, str, str], nodes_timeout: float) -> 
     return check.run(inventory, run.etcd(inventory.etcd), nodes_timeout=nodes_timeout)
 
 
-def _show_check(run: Run, seen: CheckReport, output: str, html: str) -> int:
+def _show_check(
+    run: Run,
+    seen: CheckReport,
+    output: str,
+    html: str,
+    *,
+    wide: bool = False,
+    every: bool = False,
+) -> int:
     from provision import terminal
     from provision.check_nodes import table
 
@@ -144,7 +171,7 @@ def _show_check(run: Run, seen: CheckReport, output: str, html: str) -> int:
 
         write_whole(Path(html).expanduser(), rendered(page.html(seen)))
     if run.format == "table":
-        table.check(seen)
+        table.check(seen, wide=wide, every=every)
     elif run.json:
         _put(output, terminal.json_text(seen.document()))
     else:
@@ -152,6 +179,38 @@ def _show_check(run: Run, seen: CheckReport, output: str, html: str) -> int:
 
         _put(output, prometheus.exposition(seen))
     return seen.exit_code
+
+
+def _show_status(seen: Status, *, wide: bool, every: bool) -> None:
+    from provision import tables, terminal
+    from provision.check_nodes.brief import ROWS, brief
+
+    rows = [(s.name, s, s.machine.host) for s in seen.services]
+    out, short = terminal.console(), None
+    if not every and len(rows) > ROWS and out.is_terminal:
+        short = brief(
+            seen.services,
+            good=lambda s: s.good,
+            state=lambda s: s.kind,
+            name=lambda s: s.name,
+            why=lambda s: f"{s.unit} {s.state}".replace(s.machine.host, s.name),
+            noun="services",
+        )
+        rows = [(k.name, k.first, k.first.machine.host * (k.count == 1)) for k in short.kinds]
+        out.print(tables.Sentence(f"{len(seen.services)} services: {short.totals}"), "", sep="\n")
+    Column = tables.Column[tuple[str, "Service", str]]
+    columns = (
+        Column("name", lambda r: r[0], words=True),
+        Column("host", lambda r: r[2], gives=1, least=15),
+        Column("unit", lambda r: r[1].unit, gives=2),
+        Column("state", lambda r: r[1].state, words=True, gives=5),
+        Column("restarts", lambda r: str(r[1].restarts), gives=3, right=True),
+        Column("disk", lambda r: ", ".join(r[1].disks), gives=4),
+    )
+    if rows:
+        tables.show(columns, rows, wide=wide)
+    if short is not None and short.rest:
+        out.print("", tables.Sentence(short.rest), sep="\n")
 
 
 def _put(output: str, text: str) -> None:
@@ -164,10 +223,10 @@ def _put(output: str, text: str) -> None:
         sys.stdout.write(text)
 
 
-@command()
-def list_clusters(run: Run) -> int:
+@command(help={"wide": common.WIDE})
+def list_clusters(run: Run, wide: bool = False) -> int:
     """List every Alluxio cluster that has workers in this etcd, and how many are live."""
-    from provision import terminal
+    from provision import tables, terminal
     from provision.alluxio.membership import clusters, registrations
     from provision.cli import console
 
@@ -177,13 +236,19 @@ def list_clusters(run: Run) -> int:
     if run.json:
         terminal.emit_json(seen.document())
         return int(missing is not None)
-    headings = ("cluster", "authorized", "live", "inventory", "mixed up with")
-    terminal.table(
-        headings,
+    tables.show(
+        (
+            tables.Texts("cluster"),
+            tables.Texts("authorized", right=True),
+            tables.Texts("live", right=True),
+            tables.Texts("inventory", gives=2),
+            tables.Texts("mixed up with", words=True, gives=1),
+        ),
         [
             (c.name, str(c.authorized), str(c.live), c.inventory or "-", ", ".join(c.confusable))
             for c in seen.clusters
         ],
+        wide=wide,
     )
     if not seen.complete:
         terminal.say("the login may read this cluster's keys only: there may be others")
@@ -192,8 +257,18 @@ def list_clusters(run: Run) -> int:
     return int(missing is not None)
 
 
-@command(help={"limit": common.LIMIT, "batch": common.BATCH})
-def status(run: Run, limit: str = "", batch: str = "") -> int:
+@command(
+    help={
+        "limit": common.LIMIT,
+        "batch": common.BATCH,
+        "wide": common.WIDE,
+        "all": common.ALL,
+    },
+    word="limit",
+)
+def status(
+    run: Run, limit: str = "", batch: str = "", wide: bool = False, all: bool = False
+) -> int:
     """Show what systemd reports about each member and worker, and its disk.
 
     From etcd it shows only whether the members form more than one cluster: see check-nodes.
@@ -209,28 +284,25 @@ def status(run: Run, limit: str = "", batch: str = "") -> int:
     if run.json:
         terminal.emit_json(seen.document())
     else:
-        rows = [
-            (s.name, s.machine.host, s.unit, s.state, str(s.restarts), *s.disks)
-            for s in seen.services
-        ]
-        terminal.table(("name", "host", "unit", "state", "restarts", "disk"), rows)
+        _show_status(seen, wide=wide, every=all)
     console.problems(seen.problems)
     return seen.exit_code
 
 
 @command(
     help={
-        "host": "A member, a worker or a host of the inventory.",
+        "name": "A member, a worker or a host of the inventory.",
         "lines": "How many of the last lines.",
-    }
+    },
+    old={"host": "name"},
 )
-def logs(run: Run, host: str = "", lines: int = 50) -> int:
+def logs(run: Run, name: str, lines: int = 50) -> int:
     """Show the last log lines of a host's etcd member and Alluxio worker."""
     from provision import terminal
     from provision.check_nodes import status
     from provision.cli import console
 
-    machine = _machine(run.inventory, host)
+    machine = _machine(run.inventory, name)
     text = status.journal(run.fleet, machine, lines)
     means = status.meaning(run.inventory, machine, text)
     if run.json:
@@ -249,17 +321,20 @@ def logs(run: Run, host: str = "", lines: int = 50) -> int:
 
 @command(
     help={
-        "host": "A member, a worker or a host: its own log instead of this machine's.",
+        "name": "A member, a worker or a host: its own log instead of this machine's.",
         "lines": "How many of the last entries.",
-    }
+        "wide": common.WIDE,
+    },
+    word="name",
+    old={"host": "name"},
 )
-def audit(run: Run, host: str = "", lines: int = 50) -> int:
+def audit(run: Run, name: str = "", lines: int = 50, wide: bool = False) -> int:
     """Show who changed what, when, and how it ended: from this machine's log, or one host's."""
-    from provision import terminal
+    from provision import tables, terminal
     from provision.engine import audit as log
 
-    if host:
-        machine = _machine(run.inventory, host)
+    if name:
+        machine = _machine(run.inventory, name)
         entries = log.read_host(run.fleet.session(machine), lines)
         place = f"{machine.host}:{log.HOST_LOG}"
     else:
@@ -272,8 +347,16 @@ def audit(run: Run, host: str = "", lines: int = 50) -> int:
         }
         terminal.emit_json(document)
         return 0
-    headings = ("when", "who", "command", "cluster", "name", "result", "changes")
-    terminal.table(headings, log.rows(entries), title=place)
+    columns = (
+        tables.Texts("when"),
+        tables.Texts("who", gives=2),
+        tables.Texts("command"),
+        tables.Texts("cluster", gives=1),
+        tables.Texts("name", gives=4),
+        tables.Texts("result"),
+        tables.Texts("changes", words=True, gives=3),
+    )
+    tables.show(columns, log.rows(entries), place, wide=wide)
     return 0
 
 
@@ -371,5 +454,5 @@ def _machine(inventory: Inventory, name: str) -> Machine:
             machine: Machine = role.machine
             return machine
     known = ", ".join(role.name for role in roles[:10]) + (", ..." if len(roles) > 10 else "")
-    said = f"{name!r} is no member, worker or host of the inventory" if name else "say --host"
+    said = f"{name!r} is no member, worker or host of the inventory"
     raise UsageError(f"{said}: there are {known}", id="name-unknown")

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 LIMIT = "Names with commas, ranges, * and ?: 'worker[001-020],edge*'; '!edge7' is left out."
 UNREACHABLE = "Do without so many workers' hosts that cannot be reached: they are named, exit 1."
 BATCH = "K/N: the Kth of N equal shares of them, so that N runs can share the work."
+ALL = "Show a row for each, also of more than 30 on a terminal."
+WIDE = "Show every column on one line, also where the terminal is narrower."
 READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
 TAKE_OVER = "Folders of the inventory to take although others use them. With commas."
+LOCK_OUT = "Other clusters in this etcd, whose live workers may lose it. With commas."
 NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
 
 #: What an unreachable host's error must be for --allow-unreachable.

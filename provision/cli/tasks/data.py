@@ -215,16 +215,18 @@ def _undo_restore(run: Run, yes_undo: str, others: Sequence[str], unknown: str) 
 @command(
     changes=True,
     help={
-        "from": "The member whose data the cluster continues from.",
+        "name": "The member whose data the cluster continues from: best the one with the newest "
+        "revision.",
         "cluster_id": "Of two etcd clusters among the members, the id of the one to continue from.",
         "yes_recover": "The cluster's name: do not ask. For scripts.",
         "other_cluster": OTHER_CLUSTER,
         "other_clusters_unknown": UNKNOWN,
     },
+    old={"from": "name"},
 )
 def recover_etcd(
     run: Run,
-    from_: str = "",
+    name: str,
     cluster_id: str = "",
     yes_recover: str = "",
     other_cluster: str = "",
@@ -242,18 +244,13 @@ def recover_etcd(
     from provision.plans.etcd.members.member_plan import Options
     from provision.plans.etcd.state import observe, other_clusters
 
-    if not from_:
-        raise UsageError(
-            "from which member? --from NAME, best the one with the newest revision",
-            id="argument-missing",
-        )
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
     if cluster_id:
         inventory = guard.choose(inventory, etcd, cluster_id)
         etcd = etcd.with_cluster(inventory.etcd)
     common.require_workers_not_newer(run, inventory)
-    seen = recover_etcd.observe(etcd, from_)
+    seen = recover_etcd.observe(etcd, name)
     notes = other_clusters.of_data(
         inventory,
         etcd,
@@ -314,14 +311,16 @@ def recover_etcd(
     help={
         "delete": "Names of folders to delete, such as member.removed-..., on every host with one.",
         "limit": common.LIMIT,
+        "wide": common.WIDE,
     },
+    word="limit",
 )
-def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
+def kept_data(run: Run, delete: str = "", limit: str = "", wide: bool = False) -> int:
     """Show the data that removals, restores and recoveries have kept aside, and its size.
 
     It is deleted only when --delete names it.
     """
-    from provision import terminal
+    from provision import tables
     from provision.inventory.selection import choose
     from provision.plans.etcd.data import retained
     from provision.text import size
@@ -335,7 +334,14 @@ def kept_data(run: Run, delete: str = "", limit: str = "") -> int:
             (k.member.name, k.path, k.why, f"{k.when:%Y-%m-%d %H:%M}", size(k.bytes))
             for k in seen.kept
         ]
-        terminal.table(("member", "folder", "kept by a", "since (UTC)", "size"), rows)
+        columns = (
+            tables.Texts("member"),
+            tables.Texts("folder", gives=4),
+            tables.Texts("kept by a", gives=1),
+            tables.Texts("since (UTC)", gives=2),
+            tables.Texts("size", gives=3, right=True),
+        )
+        tables.show(columns, rows, wide=wide)
     carried = common.carry_out(run, plan)
     total = size(sum(k.bytes for k in seen.kept))
     line = f"{total} in {len(seen.kept)} folders; --delete NAME,... deletes what it names"
@@ -357,7 +363,7 @@ def defrag_etcd(run: Run, compact: bool = False, all: bool = False) -> int:
 
     A leader first hands leadership over. Members with little to give back are left out.
     """
-    from provision import terminal
+    from provision import tables
     from provision.etcd.cluster import gates, health
     from provision.plans.etcd.data import defrag_etcd
     from provision.text import size
@@ -374,8 +380,16 @@ def defrag_etcd(run: Run, compact: bool = False, all: bool = False) -> int:
     if carried:
         now = defrag_etcd.usage(health.observe(etcd, quotas=True))
     if not run.json:
-        headings = ("member", "role", "before", "size", "in use", "quota", "alarms")
-        terminal.table(headings, defrag_etcd.rows(now, before))
+        columns = (
+            tables.Texts("member"),
+            tables.Texts("role", gives=1),
+            tables.Texts("before", gives=3, right=True),
+            tables.Texts("size", gives=4, right=True),
+            tables.Texts("in use", gives=5, right=True),
+            tables.Texts("quota", gives=2, right=True),
+            tables.Texts("alarms", gives=6),
+        )
+        tables.show(columns, defrag_etcd.rows(now, before))
     freed = sum(u.size for u in before) - sum(u.size for u in now)
     line = f"{size(max(0, freed))} freed"
     if not plan.steps:

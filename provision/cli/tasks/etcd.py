@@ -17,7 +17,7 @@ from provision.cli.tasks import common
         "no_workers": common.NO_WORKERS,
         "remove": "Members to remove that the inventory does not declare, comma-separated.",
         "downgrade": "Go back to the inventory's patch release on members that run a newer one.",
-        "lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas.",
+        "lock_out": common.LOCK_OUT,
         "take_over": common.TAKE_OVER,
     },
 )
@@ -74,11 +74,12 @@ def deploy_etcd(
     changes=True,
     guarded=True,
     help={
-        "to": "The release, such as 3.6.16; the releases between are those of etcd.releases.",
+        "version": "The release, such as 3.6.16; the releases between are of etcd.releases.",
         "backup_dir": "The folder for the snapshot that is taken first.",
     },
+    old={"to": "version"},
 )
-def upgrade_etcd(run: Run, to: str = "", backup_dir: str = "") -> int:
+def upgrade_etcd(run: Run, version: str, backup_dir: str = "") -> int:
     """Upgrade etcd: one minor release at a time, one member at a time, the leader last.
 
     A verified snapshot is taken first. Run an interrupted upgrade again: it continues.
@@ -90,32 +91,37 @@ def upgrade_etcd(run: Run, to: str = "", backup_dir: str = "") -> int:
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd)
     backup = Path(backup_dir).expanduser().absolute() if backup_dir else None
-    plan = upgrade_etcd.plan(inventory, etcd, seen, to, backup=backup, write=not run.dry_run)
+    plan = upgrade_etcd.plan(inventory, etcd, seen, version, backup=backup, write=not run.dry_run)
     carried = common.carry_out(run, plan)
-    line = f"every member runs etcd {to}" if carried or not plan.steps else ""
-    if line and inventory.etcd.version != to:
-        line += f"; set etcd.version to {to}, and etcd.source, in {inventory.path}"
-    common.finish(run, plan, carried, {"version": to}, line)
-    return 0
-
-
-@command(changes=True, guarded=True, help={"to": "The member that becomes the leader."})
-def move_leader(run: Run, to: str = "") -> int:
-    """Make a member the leader, for example before work on the present leader's host."""
-    from provision.plans.etcd import move_leader
-
-    inventory = common.load_own_etcd(run)
-    etcd = run.etcd(inventory.etcd)
-    plan = move_leader.plan(inventory, etcd, to)
-    line = f"{to} leads" if not run.dry_run else ""
-    common.finish(run, plan, common.carry_out(run, plan), {"leader": to}, line)
+    line = f"every member runs etcd {version}" if carried or not plan.steps else ""
+    if line and inventory.etcd.version != version:
+        line += f"; set etcd.version to {version}, and etcd.source, in {inventory.path}"
+    common.finish(run, plan, carried, {"version": version}, line)
     return 0
 
 
 @command(
     changes=True,
     guarded=True,
-    help={"lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas."},
+    help={"name": "The member that becomes the leader."},
+    old={"to": "name"},
+)
+def move_leader(run: Run, name: str) -> int:
+    """Make a member the leader, for example before work on the present leader's host."""
+    from provision.plans.etcd import move_leader
+
+    inventory = common.load_own_etcd(run)
+    etcd = run.etcd(inventory.etcd)
+    plan = move_leader.plan(inventory, etcd, name)
+    line = f"{name} leads" if not run.dry_run else ""
+    common.finish(run, plan, common.carry_out(run, plan), {"leader": name}, line)
+    return 0
+
+
+@command(
+    changes=True,
+    guarded=True,
+    help={"lock_out": common.LOCK_OUT},
 )
 def enable_auth(run: Run, lock_out: str = "") -> int:
     """Turn etcd's authentication on: etcd.auth and alluxio.etcd say who may log in.
@@ -136,7 +142,7 @@ def enable_auth(run: Run, lock_out: str = "") -> int:
 @command(
     changes=True,
     guarded=True,
-    help={"lock_out": "Other clusters in this etcd, whose live workers may lose it. With commas."},
+    help={"lock_out": common.LOCK_OUT},
 )
 def disable_auth(run: Run, lock_out: str = "") -> int:
     """Turn etcd's authentication off (etcd.auth.enabled: false); users and roles stay."""

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     )
 
 
-@command()
-def show_inventory(run: Run) -> int:
+@command(help={"wide": common.WIDE})
+def show_inventory(run: Run, wide: bool = False) -> int:
     """Show the inventory resolved: every value, and where it came from. Contacts nothing."""
-    from provision import terminal
+    from provision import tables, terminal
     from provision.inventory import provenance
 
     rows = provenance(run.loaded)
@@ -39,8 +39,14 @@ def show_inventory(run: Run) -> int:
         }
         terminal.emit_json(document)
     else:
-        terminal.table(
-            ("value of", "is", "from"), [(r.path, _plain(r.value), r.origin) for r in rows]
+        tables.show(
+            (
+                tables.Texts("value of"),
+                tables.Texts("is", words=True),
+                tables.Texts("from", gives=1),
+            ),
+            [(r.path, _plain(r.value), r.origin) for r in rows],
+            wide=wide,
         )
     common.warn(run)
     return 0
@@ -52,7 +58,7 @@ def show_inventory(run: Run) -> int:
 )
 def explain(run: Run, id: str) -> int:
     """Say what an error or warning means, its causes, and what to do. Contacts nothing."""
-    from provision import terminal
+    from provision import tables, terminal
     from provision.cli.explain import ALL, page, pages
 
     found = pages() if id == ALL else [page(id)]
@@ -63,7 +69,8 @@ def explain(run: Run, id: str) -> int:
         }
         terminal.emit_json(document)
     elif id == ALL:
-        terminal.table(("id", "is"), [(p.id, p.title) for p in found])
+        columns = (tables.Texts("id"), tables.Texts("is", words=True))
+        tables.show(columns, [(p.id, p.title) for p in found])
     else:
         terminal.say(f"{id}: {found[0].text.removeprefix('# ')}", end="")
     return 0
@@ -82,6 +89,8 @@ def explain(run: Run, id: str) -> int:
         "key": "The private key file.",
         "jump": "The jump host, as in ssh -J.",
     },
+    word="path",
+    old={"path": "path"},
 )
 def init_inventory(
     run: Run,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,8 +34,8 @@ def trust_hosts(run: Run, fingerprints: str = "", yes: bool = False) -> int:
     hosts behind them. A key that has changed is never replaced.
     """
     from provision import terminal
+    from provision.alike import folded
     from provision.cli import console
-    from provision.cli.alike import folded
     from provision.ssh.connect import Connector
     from provision.ssh.fingerprints import Fingerprints
     from provision.ssh.passwords import Passwords
@@ -80,7 +79,7 @@ def trust_hosts(run: Run, fingerprints: str = "", yes: bool = False) -> int:
     code = (1 if added else PreflightFailed.exit_code) if problems else 0
     if run.json:
         terminal.emit_json(_document(scan.found, added, problems))
-    console.problems(folded(problems))
+    console.problems(folded(problems, lambda _: True))
     if not run.json:
         known = sum(f.state == "known" for f in scan.found)
         terminal.say(f"{known} of {len(found)} hosts are known")
@@ -192,7 +191,7 @@ def _entries(good: Sequence[Found]) -> dict[Path, list[tuple[str, HostKey]]]:
 
 
 def _show(run: Run, shown: Sequence[Found], verdicts: Mapping[Server, Problem]) -> None:
-    from provision import terminal
+    from provision import tables, terminal
 
     rows = [
         (
@@ -204,29 +203,18 @@ def _show(run: Run, shown: Sequence[Found], verdicts: Mapping[Server, Problem]) 
         )
         for found in shown
     ]
-    on_terminal = (sys.stderr if run.json else sys.stdout).isatty()
-    width = shutil.get_terminal_size().columns if on_terminal else terminal.PIPE_WIDTH
-    for line in layout(("name", "address", "key", "fingerprint", ""), rows, width):
-        terminal.say(line, stderr=run.json)
+    # The fingerprint is compared, so it is never shortened; where there is no room, it is below.
+    columns = (
+        tables.Texts("name", words=True),
+        tables.Texts("address", gives=1),
+        tables.Texts("key", gives=2),
+        tables.Texts("fingerprint", gives=3),
+        tables.Texts("state"),
+    )
+    terminal.console(stderr=run.json).print(tables.Table(columns, rows))
     for found in shown:  # a key of another type is known, or the certificate does not prove it
         if found.state == "new" and found.problem is not None and ": " in found.problem.what:
             terminal.say(f"note: {found.server.where}: {found.problem.what}", stderr=run.json)
-
-
-def layout(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """The rows in columns. Where these are wider than ``width``, each row is a block of lines: a
-    fingerprint that is cut or broken cannot be compared."""
-    lines = [headings, *rows]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(headings))]
-    if sum(widths) + 2 * len(widths) - 2 <= width:
-        return [
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
-    blocks = []
-    for name, address, kind, fingerprint, state in rows:
-        blocks += [f"{name} ({state})", f"  {address}", f"  {kind} {fingerprint}"]
-    return blocks
 
 
 def _ask(run: Run, count: int, added: Mapping[Path, int]) -> None:

@@ -25,6 +25,8 @@ _DELETE_DATA = "The member's name again: delete its old data instead of keeping 
         "no_workers": common.NO_WORKERS,
         "take_over": common.TAKE_OVER,
     },
+    word="name",
+    old={"name": "name"},
 )
 def add_member(run: Run, name: str = "", no_workers: bool = False, take_over: str = "") -> int:
     """Add members of the inventory to the running cluster: as learners, then as voters."""
@@ -44,9 +46,16 @@ def add_member(run: Run, name: str = "", no_workers: bool = False, take_over: st
 @command(
     changes=True,
     guarded=True,
-    help={"name": "The member.", "delete_data": _DELETE_DATA, "no_workers": common.NO_WORKERS},
+    help={
+        "name": "The member.",
+        "delete_data": _DELETE_DATA,
+        "no_workers": common.NO_WORKERS,
+        "lock_out": common.LOCK_OUT,
+    },
 )
-def remove_member(run: Run, name: str, delete_data: str = "", no_workers: bool = False) -> int:
+def remove_member(
+    run: Run, name: str, delete_data: str = "", no_workers: bool = False, lock_out: str = ""
+) -> int:
     """Remove a member, the leader too. Its unit is stopped and disabled, its data kept aside."""
     from provision.plans.etcd.members import remove_member
     from provision.plans.etcd.state import observe
@@ -54,7 +63,7 @@ def remove_member(run: Run, name: str, delete_data: str = "", no_workers: bool =
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd, dispensable=(name,))
-    options = _options(run, name, delete_data, no_workers)
+    options = _options(run, name, delete_data, no_workers, lock_out)
     plan = remove_member.plan(inventory, etcd, seen, name, options)
     carried = common.carry_out(run, plan)
     declared = any(m.name == name for m in inventory.etcd.members)
@@ -71,10 +80,16 @@ def remove_member(run: Run, name: str, delete_data: str = "", no_workers: bool =
         "delete_data": _DELETE_DATA,
         "no_workers": common.NO_WORKERS,
         "take_over": common.TAKE_OVER,
+        "lock_out": common.LOCK_OUT,
     },
 )
 def replace_member(
-    run: Run, name: str, delete_data: str = "", no_workers: bool = False, take_over: str = ""
+    run: Run,
+    name: str,
+    delete_data: str = "",
+    no_workers: bool = False,
+    take_over: str = "",
+    lock_out: str = "",
 ) -> int:
     """Replace a dead member: the old one is removed, a new one of its name joins as a learner."""
     from provision.plans.etcd.members import replace_member
@@ -83,7 +98,7 @@ def replace_member(
     inventory = _taking_over(common.load_own_etcd(run), take_over)
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd)
-    options = _options(run, name, delete_data, no_workers)
+    options = _options(run, name, delete_data, no_workers, lock_out)
     plan = replace_member.plan(inventory, etcd, seen, name, options)
     line = "" if plan.steps else f"{name} is healthy: there is nothing to replace"
     common.finish(run, plan, common.carry_out(run, plan), line=line)
@@ -95,7 +110,7 @@ def _taking_over(inventory: Inventory, take_over: str) -> Inventory:
     return replace(inventory, etcd=replace(inventory.etcd, take_over=taken))
 
 
-def _options(run: Run, name: str, delete_data: str, no_workers: bool) -> Options:
+def _options(run: Run, name: str, delete_data: str, no_workers: bool, lock_out: str) -> Options:
     from provision.plans.etcd.members.member_plan import Options
 
     if delete_data not in ("", name):
@@ -103,4 +118,9 @@ def _options(run: Run, name: str, delete_data: str, no_workers: bool) -> Options
             f"--delete-data is {name} or nothing, not {delete_data!r}", id="option-invalid"
         )
     delete = (delete_data,) if delete_data else ()
-    return Options(write=not run.dry_run, workers=not no_workers, delete=delete)
+    return Options(
+        write=not run.dry_run,
+        workers=not no_workers,
+        delete=delete,
+        lock_out=common.names(lock_out),
+    )

@@ -31,6 +31,7 @@ _KEEP = "How many releases stay on a host (2 or more, or all); older ones are de
         "downgrade": _DOWNGRADE,
         "take_over": common.TAKE_OVER,
     },
+    word="limit",
 )
 def start_workers(
     run: Run,
@@ -89,6 +90,7 @@ def start_workers(
         "at_once": _AT_ONCE,
         "afresh": "Restart all, also after a run that ended part-way.",
     },
+    word="limit",
 )
 def restart_workers(
     run: Run,
@@ -125,6 +127,7 @@ def restart_workers(
         "keep": _KEEP,
         "downgrade": _DOWNGRADE,
     },
+    word="limit",
 )
 def upgrade_workers(
     run: Run,
@@ -170,6 +173,7 @@ def upgrade_workers(
         "allow_unreachable": common.UNREACHABLE,
         "at_once": _AT_ONCE,
     },
+    word="limit",
 )
 def rollback_workers(
     run: Run,
@@ -204,6 +208,7 @@ def rollback_workers(
         "batch": common.BATCH,
         "allow_unreachable": common.UNREACHABLE,
     },
+    word="limit",
 )
 def stop_workers(run: Run, limit: str = "", batch: str = "", allow_unreachable: str = "") -> int:
     """Stop Alluxio workers. They stay installed; start-workers starts them again."""
@@ -302,6 +307,7 @@ def readmit_worker(run: Run, file: str) -> int:
 @command(
     changes=True,
     help={"limit": common.LIMIT, "downgrade": _DOWNGRADE, "take_over": common.TAKE_OVER},
+    word="limit",
 )
 def start_masters(run: Run, limit: str = "", downgrade: bool = False, take_over: str = "") -> int:
     """Install, configure and start the Alluxio masters of alluxio.masters, if there are any."""
@@ -321,7 +327,7 @@ def start_masters(run: Run, limit: str = "", downgrade: bool = False, take_over:
     return 0
 
 
-@command(changes=True, help={"limit": common.LIMIT})
+@command(changes=True, help={"limit": common.LIMIT}, word="limit")
 def stop_masters(run: Run, limit: str = "") -> int:
     """Stop Alluxio masters. They stay installed; start-masters starts them again."""
     from provision.inventory.selection import choose

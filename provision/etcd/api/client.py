@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-from provision import bounds
+from provision import bounds, progress
 from provision.etcd.api import paging, protocol
 from provision.etcd.api.errors import (
     EtcdCompacted,
@@ -726,7 +726,8 @@ class EtcdClient:
 
     def _send(self, method: Any, request: Any) -> Any:
         try:
-            return method(request, timeout=self.timeout, metadata=self._token)
+            with progress.calling(f"etcd at {self.endpoint}", "an answer", self.timeout):
+                return method(request, timeout=self.timeout, metadata=self._token)
         except self._lib.grpc.RpcError as error:
             raise translated(self.endpoint, error, self.timeout) from None
         except ValueError:  # another thread has closed the channel

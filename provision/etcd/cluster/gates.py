@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from provision import wait
+from provision import progress, wait
 from provision.engine.plan import Gate
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import hashes, health
@@ -76,18 +76,19 @@ def all_healthy(
     """
 
     def check() -> None:
-        deadline = wait.Deadline(HEALTHY_WITHIN)
-        while True:
-            look = until(lambda: health.observe(etcd), lambda h: h.all_healthy, deadline.left)
-            require_healthy(look)
-            if look.alarms and look.alarms <= set(standing):
-                return None
-            try:
-                return health.verify_write(etcd, member)
-            except Unhealthy:  # for example, an election has begun since the look
-                if deadline.passed:
-                    raise
-            deadline.pause(POLL_SECONDS)
+        with progress.waiting("a quorum write through etcd's members", within=HEALTHY_WITHIN):
+            deadline = wait.Deadline(HEALTHY_WITHIN)
+            while True:
+                look = until(lambda: health.observe(etcd), lambda h: h.all_healthy, deadline.left)
+                require_healthy(look)
+                if look.alarms and look.alarms <= set(standing):
+                    return None
+                try:
+                    return health.verify_write(etcd, member)
+                except Unhealthy:  # for example, an election has begun since the look
+                    if deadline.passed:
+                        raise
+                deadline.pause(POLL_SECONDS)
 
     title = "every member healthy, by a quorum write and read through each"
     if standing:
@@ -145,7 +146,11 @@ def until(
     within: float = HEALTHY_WITHIN,
 ) -> ClusterHealth:
     """As :func:`provision.wait.until`, for looks at the members."""
-    return wait.until(look, good, within, POLL_SECONDS)
+    return wait.until(
+        *(look, good, within, POLL_SECONDS),
+        what="etcd's members",
+        names=lambda seen: [m.member.name for m in seen.members if not m.healthy],
+    )
 
 
 def order(members: list[EtcdMember], seen: ClusterHealth) -> list[EtcdMember]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from provision import wait
+from provision import progress, wait
 from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
@@ -41,9 +41,7 @@ from provision.text import document
 
 _IDS, _STATUS = "wal", "snapshot status"
 _ADVERTISED = re.compile(r'^initial-advertise-peer-urls: "https?://([^"]+)"$', re.MULTILINE)
-RECOVER = (
-    "find out which data is right; then invoke recover-etcd --from {}, or invoke restore-etcd FILE"
-)
+RECOVER = "find out which data is right; then invoke recover-etcd {}, or invoke restore-etcd FILE"
 MOUNT = (
     "mount the data disks, or invoke restore-etcd FILE; if the data is lost and you want an "
     "empty etcd: delete {} and {} on every member's host"
@@ -148,21 +146,22 @@ def _settled(etcd: Etcd, look: Look, wanted: str) -> tuple[Look, tuple[Group, ..
     look at another member. During an election a majority does not serve for a second or two; it
     must not count as a group that has lost its quorum.
     """
-    seen, deadline = look.seen, wait.Deadline(gates.BACK_WITHIN)
-    looks = 0
-    while True:
-        formed = groups.form(seen)
-        known = wanted if any(g.name == wanted for g in formed) else ""
-        verdict = groups.decide(seen, formed, look.note, known)
-        electing = groups.may_be_electing(formed)
-        if not electing and (looks or not isinstance(verdict, Two | Behind | Unseen)):
-            break
-        if electing and looks and deadline.passed:
-            break
-        if looks:
-            deadline.pause(gates.POLL_SECONDS)
-        seen = _again(seen, answers(health.observe(etcd)))
-        looks += 1
+    with progress.waiting("the members agree on their cluster", within=gates.BACK_WITHIN):
+        seen, deadline = look.seen, wait.Deadline(gates.BACK_WITHIN)
+        looks = 0
+        while True:
+            formed = groups.form(seen)
+            known = wanted if any(g.name == wanted for g in formed) else ""
+            verdict = groups.decide(seen, formed, look.note, known)
+            electing = groups.may_be_electing(formed)
+            if not electing and (looks or not isinstance(verdict, Two | Behind | Unseen)):
+                break
+            if electing and looks and deadline.passed:
+                break
+            if looks:
+                deadline.pause(gates.POLL_SECONDS)
+            seen = _again(seen, answers(health.observe(etcd)))
+            looks += 1
     _require_known(wanted, formed)
     return replace(look, seen=seen), formed, verdict
 
@@ -249,8 +248,7 @@ def refusal(cluster: EtcdCluster, verdict: Two | Behind) -> PreflightFailed:
     if newest is not None and (newest.revision or 0) > (verdict.group.revision or 0):
         other = next(g for g in verdict.groups if newest in g.members)
         remedy += (
-            f"; to keep the newer data: invoke recover-etcd --from {newest.name} --cluster-id "
-            f"{other.name}"
+            f"; to keep the newer data: invoke recover-etcd {newest.name} --cluster-id {other.name}"
         )
     else:
         remedy += "; to use a backup: invoke restore-etcd FILE"
@@ -282,7 +280,7 @@ def _does_not_serve(cluster: EtcdCluster, wanted: str, formed: Sequence[Group]) 
     group = named(wanted, formed)
     newest = max(group.members, key=lambda m: m.revision or 0).name
     what = f"cluster {wanted} does not serve, and another one does"
-    remedy = f"invoke recover-etcd --from {newest} --cluster-id {wanted}"
+    remedy = f"invoke recover-etcd {newest} --cluster-id {wanted}"
     return PreflightFailed(
         what,
         [*groups.shown(formed), Problem(cluster.name, what, remedy, id="quorum-lost")],

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from provision import progress
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.errors import EtcdRefused
 from provision.etcd.api.values import KvHash
@@ -154,7 +155,7 @@ def remedy(found: Comparison) -> str:
         )
     return (
         "no majority agrees: compare their data by hand, then invoke restore-etcd FILE, or invoke "
-        "recover-etcd --from the member that is right"
+        "recover-etcd NAME, with the member that is right"
     )
 
 
@@ -220,9 +221,14 @@ def _ask(etcd: Etcd, voters: Sequence[MemberHealth], revision: int) -> list[KvHa
     """The hash of each voter; None for a voter that has compacted the revision away."""
     largest = max(m.status.db_size for m in voters if m.status is not None)
 
+    timeout = 30.0 + largest / HASHED_PER_SECOND
+    names = [m.member.name for m in voters]
+
     def ask(m: MemberHealth) -> KvHash | None:
-        timeout = 30.0 + largest / HASHED_PER_SECOND
-        with etcd.member(m.member, timeout=timeout, how=m.how) as client:
+        with (
+            progress.part_of(shown, m.member.name),
+            etcd.member(m.member, timeout=timeout, how=m.how) as client,
+        ):
             try:
                 return client.hash_kv(revision)
             except EtcdRefused as error:
@@ -230,5 +236,8 @@ def _ask(etcd: Etcd, voters: Sequence[MemberHealth], revision: int) -> list[KvHa
                     return None
                 raise
 
-    with ThreadPoolExecutor(len(voters), "hash") as pool:
+    with (
+        progress.waiting("the members' hashes of their data", within=timeout, names=names) as shown,
+        ThreadPoolExecutor(len(voters), "hash") as pool,
+    ):
         return list(pool.map(ask, voters))

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
+from provision import progress
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.api.errors import EtcdUnreachable, Reason
@@ -286,14 +287,18 @@ def observing(
     preload()
     login, members = etcd.credentials, etcd.cluster.members
     pool = ThreadPoolExecutor(len(members), "etcd")
-    try:
-        asked = [
-            pool.submit(_observe, etcd, m, timeout, login, certificates, quotas) for m in members
-        ]
-        for done in as_completed(asked):
-            yield done.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    names = [m.name for m in members]
+    with progress.waiting("etcd's members", names=names) as shown:
+        # One by one: a generator's caller goes on meanwhile.
+        def observe_one(m: EtcdMember) -> MemberHealth:
+            with progress.part_of(shown, m.name):
+                return _observe(etcd, m, timeout, login, certificates, quotas)
+
+        try:
+            for done in as_completed([pool.submit(observe_one, m) for m in members]):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def verify_write(
@@ -307,7 +312,7 @@ def verify_write(
 
     def write(m: EtcdMember) -> list[Problem]:
         try:
-            with etcd.member(m, timeout=timeout) as client:
+            with progress.part_of(shown, m.name), etcd.member(m, timeout=timeout) as client:
                 client.quorum_write(m.name)
         except ProvisionError as error:
             what, remedy, error_id = describe(error)
@@ -316,7 +321,10 @@ def verify_write(
             ]
         return []
 
-    with ThreadPoolExecutor(len(members), "etcd") as pool:
+    with (
+        progress.waiting("a quorum write", names=[m.name for m in members]) as shown,
+        ThreadPoolExecutor(len(members), "etcd") as pool,
+    ):
         problems = [p for found in pool.map(write, members) for p in found]
     if problems:
         names = f"{len(problems)} of {len(members)} etcd members"

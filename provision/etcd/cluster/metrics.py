@@ -11,7 +11,7 @@ import http.client
 import re
 import socket
 
-from provision import wait
+from provision import progress, wait
 from provision.errors import ProvisionError
 from provision.etcd.api.values import Endpoint
 from provision.etcd.cluster import served_certs
@@ -45,6 +45,7 @@ def get(cluster: EtcdCluster, member: EtcdMember, end: Endpoint, path: str) -> t
     Raises ``OSError``, :class:`http.client.HTTPException` and ``ValueError``.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(progress.calling(f"etcd at {end}", path, 2 * TIMEOUT))
         connection = http.client.HTTPConnection(end.address, end.port, timeout=TIMEOUT)
         stack.enter_context(contextlib.closing(connection))
         connection.sock = socket.create_connection((end.address, end.port), TIMEOUT)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from provision import progress
 from provision.engine.guards import Guard
 from provision.errors import ProvisionError
 from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, Tokens
@@ -208,7 +209,10 @@ def _direct(learned: Learned, address: str, port: int) -> str | tuple[Reason, st
     if learned.is_blocked(address, port):
         return Reason.TIMEOUT, ""
     try:
-        with socket.create_connection((address, port), DIRECT_TIMEOUT) as probe:
+        with (
+            progress.calling(f"etcd at {address}:{port}", "connect", DIRECT_TIMEOUT),
+            socket.create_connection((address, port), DIRECT_TIMEOUT) as probe,
+        ):
             return str(probe.getpeername()[0])
     except TimeoutError:
         return Reason.TIMEOUT, f"in {DIRECT_TIMEOUT:g} s"

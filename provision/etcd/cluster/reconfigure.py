@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from provision import wait
+from provision import progress, wait
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdError, EtcdRefused
@@ -56,43 +56,44 @@ def promote(etcd: Etcd, member: EtcdMember) -> None:
     :class:`Unhealthy` when ``member`` has not caught up within :data:`CAUGHT_UP_WITHIN`, or does
     not answer for :data:`SILENT_FOR` seconds.
     """
-    limit, silent = wait.Deadline(CAUGHT_UP_WITHIN), wait.Deadline(SILENT_FOR)
-    while True:
-        try:
-            with etcd.leader(timeout=CALL_TIMEOUT) as (client, _):
-                found = _by_url(client, member)
-                if found is None:
-                    raise Unhealthy(
-                        f"{member.name} ({member.peer_url}) is not a member of the cluster",
-                        id="member-not-joined",
-                    )
-                if not found.is_learner:
+    with progress.waiting(f"{member.name} catches up", within=CAUGHT_UP_WITHIN):
+        limit, silent = wait.Deadline(CAUGHT_UP_WITHIN), wait.Deadline(SILENT_FOR)
+        while True:
+            try:
+                with etcd.leader(timeout=CALL_TIMEOUT) as (client, _):
+                    found = _by_url(client, member)
+                    if found is None:
+                        raise Unhealthy(
+                            f"{member.name} ({member.peer_url}) is not a member of the cluster",
+                            id="member-not-joined",
+                        )
+                    if not found.is_learner:
+                        return
+                    client.member_promote(found.id)
                     return
-                client.member_promote(found.id)
-                return
-        except EtcdRefused as error:
-            if not (_passing(error) or _NOT_CAUGHT_UP in error.message):
-                raise
-        except (EtcdError, NoLeader):
-            pass  # no answer, or an election: the next list of members shows whether it was done
-        asked = wait.Deadline(SILENT_FOR)
-        revision = _revision(etcd, member)
-        if revision is not None:
-            silent = asked
-        if silent.passed or limit.passed:
-            what = (
-                f"does not answer on {member.client_url} for {silent.waited:.0f} s"
-                if revision is None
-                else f"is at revision {revision} after {limit.waited:.0f} s"
-            )
-            where = f"{member.name} ({member.machine.host})"
-            remedy = f"to see why: invoke logs --host {member.name}"
-            raise Unhealthy(
-                f"{member.name} has not caught up: it stays a learner",
-                [Problem(where, what, remedy, id="member-is-learner")],
-                id="member-is-learner",
-            )
-        limit.pause(POLL_SECONDS)
+            except EtcdRefused as error:
+                if not (_passing(error) or _NOT_CAUGHT_UP in error.message):
+                    raise
+            except (EtcdError, NoLeader):
+                pass  # no answer, or an election: the next list of members shows if it was done
+            asked = wait.Deadline(SILENT_FOR)
+            revision = _revision(etcd, member)
+            if revision is not None:
+                silent = asked
+            if silent.passed or limit.passed:
+                what = (
+                    f"does not answer on {member.client_url} for {silent.waited:.0f} s"
+                    if revision is None
+                    else f"is at revision {revision} after {limit.waited:.0f} s"
+                )
+                where = f"{member.name} ({member.machine.host})"
+                remedy = f"to see why: invoke logs {member.name}"
+                raise Unhealthy(
+                    f"{member.name} has not caught up: it stays a learner",
+                    [Problem(where, what, remedy, id="member-is-learner")],
+                    id="member-is-learner",
+                )
+            limit.pause(POLL_SECONDS)
 
 
 def update(etcd: Etcd, member: EtcdMember, member_id: int, others: Collection[EtcdMember]) -> None:
@@ -167,7 +168,13 @@ def move_leadership_to(etcd: Etcd, member: EtcdMember) -> None:
     def leader() -> str | None:
         return health.observe(etcd).leader
 
-    now = wait.until(leader, lambda name: name == member.name, ACCEPTED_WITHIN, POLL_SECONDS)
+    now = wait.until(
+        leader,
+        lambda name: name == member.name,
+        ACCEPTED_WITHIN,
+        POLL_SECONDS,
+        what=f"{member.name} leads",
+    )
     if now != member.name:
         raise Unhealthy(
             f"{member.name} was asked to lead, but {now or 'no member'} leads",
@@ -181,19 +188,20 @@ def with_leader(etcd: Etcd, do: Callable[[EtcdClient], object]) -> None:
 
 
 def retry_on_leader(etcd: Etcd, do: Callable[[EtcdClient], object]) -> None:
-    deadline = wait.Deadline(ACCEPTED_WITHIN)
-    while True:
-        try:
-            with etcd.leader(timeout=CALL_TIMEOUT) as (client, _):
-                do(client)
-            return
-        except EtcdRefused as error:
-            if not _passing(error) or deadline.passed:
-                raise
-        except (EtcdError, NoLeader):
-            if deadline.passed:
-                raise
-        deadline.pause(POLL_SECONDS)
+    with progress.waiting("etcd's leader", within=ACCEPTED_WITHIN):
+        deadline = wait.Deadline(ACCEPTED_WITHIN)
+        while True:
+            try:
+                with etcd.leader(timeout=CALL_TIMEOUT) as (client, _):
+                    do(client)
+                return
+            except EtcdRefused as error:
+                if not _passing(error) or deadline.passed:
+                    raise
+            except (EtcdError, NoLeader):
+                if deadline.passed:
+                    raise
+            deadline.pause(POLL_SECONDS)
 
 
 def _passing(error: ProvisionError) -> bool:

@@ -50,9 +50,38 @@ LISTENS = r"""listens() {
   hex=$(printf %04X "$2")
   inode=$(sed -nE "s/^ *[0-9]+: 0100007F:$hex [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/\2/p" \
     /proc/net/tcp)
-  [ -n "$inode" ] && [ -n "$(find "/proc/$1/fd" -lname "socket:\[$inode\]" 2>/dev/null)" ]
+  [ -n "$inode" ] && ls -l "/proc/$1/fd" 2>/dev/null | grep -q "socket:\[$inode\]\$"
 }"""
 
+
+#: Shell functions, each in a shell of its own: they have names as the scripts have. ``inodes PORT``
+#: prints the sockets that listen on PORT, at any address. ``free PORT…`` prints the first PORT on
+#: which nobody listens, nor on the next one. ``holders PORT…`` prints who listens on each PORT.
+_PORTS = r"""inodes() (
+  hex=$(printf %04X "$1")
+  sed -nE "s/^ *[0-9]+: [0-9A-F]+:$hex [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/\2/p" \
+    /proc/net/tcp /proc/net/tcp6 2>/dev/null
+)
+free() (
+  for port; do
+    [ -n "$(inodes "$port"; inodes $((port + 1)))" ] || { echo "$port"; exit; }
+  done
+)
+holders() (
+  for port; do
+    for inode in $(inodes "$port"); do
+      pid=0
+      for fd in /proc/[0-9]*/fd; do
+        ! ls -l "$fd" 2>/dev/null | grep -q "socket:\[$inode\]\$" || pid=${fd#/proc/}
+      done
+      pid=${pid%/fd}
+      echo "port $port is taken by $(tr -d '\n' <"/proc/$pid/comm" 2>/dev/null) (pid $pid)"
+    done
+  done
+)"""
+#: Ports that are tried, and tenths of a second in which the scratch member listens. It listens
+#: before it reads its data.
+_CANDIDATES, _LISTENS_WITHIN = 20, 300
 
 #: What programs and etcd say when it is the host's fault: they have said it of no file's content.
 _HOSTS_FAULT = re.compile(
@@ -64,6 +93,7 @@ _HOSTS_FAULT = re.compile(
 )
 #: The signal that ends a process when the host's memory is full.
 _SIGKILL = 9
+_KILLED = "it was killed, perhaps for lack of memory"
 
 
 class HostFault(Unhealthy):
@@ -93,13 +123,12 @@ def member(
 
     cluster = etcd.cluster
     folder = f"{SCRATCH}.{secrets.token_hex(8)}"
-    port = 20000 + secrets.randbelow(9999)
-    name = f"scratch member on {host.machine.host}:{port}"
+    name = f"scratch member on {host.machine.host}"
     session = etcd.fleet.session(host.machine)
     secret = throwaway.make()
     try:
         _upload(etcd, host, snapshot, sha256, folder)
-        _send_pair(etcd, host, folder, secret)
+        port = _send_pair(etcd, host, folder, secret)
         held = session.hold(
             _script(cluster, folder, port),
             "restore into a scratch member",
@@ -114,6 +143,9 @@ def member(
             session.run(_removal(folder), "remove the scratch folder")
         raise
     try:
+        if held.greeting == "ended":
+            why, by_host = _why(session, folder)
+            raise _unusable(host, f"the scratch member does not start: {why}", by_host=by_host)
         if not held.greeting.startswith("started "):
             text = printable(held.greeting.removeprefix("failed "), 400)
             what = f"the snapshot cannot be restored: {text or 'it printed nothing'}"
@@ -219,9 +251,11 @@ ok=1
         raise _unusable(host, what, by_host=True)
 
 
-def _send_pair(etcd: Etcd, host: EtcdMember, folder: str, secret: Throwaway) -> None:
-    """The key goes by standard input, not in a command line, which everybody on the host sees."""
+def _send_pair(etcd: Etcd, host: EtcdMember, folder: str, secret: Throwaway) -> int:
+    """A port on which nobody listens there, nor on the next one. The key goes by standard input,
+    not in a command line, which everybody on the host sees."""
     user = shlex.quote(etcd.cluster.user)
+    ports = " ".join(map(str, _candidates()))
     script = f"""\
 set -e
 umask 077
@@ -232,11 +266,22 @@ cat >ca.pem <<'END'
 {secret.ca.decode()}END
 chmod 0640 pair.pem ca.pem
 chown root:$(id -gn {user}) pair.pem ca.pem
+{_PORTS}
+free {ports}
 """
     result = etcd.fleet.session(host.machine).run(script, "send the scratch member's certificate")
     if not result.ok:
         text = printable(result.stderr.strip(), 300)
         raise _unusable(host, f"the certificate cannot be written: {text}")
+    port = number(result.stdout.strip())
+    if port is None:
+        raise _unusable(host, f"none of these ports is free there: {ports}", by_host=True)
+    return port
+
+
+def _candidates() -> list[int]:
+    """Ports to try; peers get the next one."""
+    return [20000 + 2 * secrets.randbelow(4999) for _ in range(_CANDIDATES)]
 
 
 def _removal(folder: str) -> str:
@@ -282,6 +327,8 @@ trap 'exit 1' HUP INT TERM PIPE
 export ETCDCTL_API=3
 cd /
 {layout.low_priority()}
+{LISTENS}
+{_PORTS}
 fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
 {as_user} $low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} \\
   >"$d/log" 2>&1 || fail
@@ -290,7 +337,20 @@ rm -f "$d/db"
 {as_user} $low {q(layout.tool(cluster, "etcd"))} {shlex.join(flags)} </dev/null >>"$d/log" 2>&1 &
 pid=$!
 echo $pid >"$d/pid"
-echo "started $status"
+said="started $status" left={_LISTENS_WITHIN}
+until [ $left = 0 ] || listens $pid {port}; do
+  case $(sed -n 's/^State:[^A-Z]*//p' "/proc/$pid/status" 2>/dev/null) in
+    '' | Z*)
+      wait $pid
+      [ $? != {128 + _SIGKILL} ] || echo {q(_KILLED)} >"$d/why"
+      pid=
+      ! grep -q 'address already in use' "$d/log" || holders {port} {port + 1} >"$d/why"
+      said=ended left=1;;
+  esac
+  left=$((left - 1))
+  [ $left = 0 ] || sleep 0.1
+done
+echo "$said"
 timeout {LIVES} cat >/dev/null"""
 
 
@@ -314,7 +374,9 @@ def _wait(client: EtcdClient) -> None:
             # A refusal for lack of a login is an answer: the caller sees to the login.
             return None if error.reason in (Reason.LOGIN, Reason.DENIED) else error
 
-    if why := wait.until(why_not, lambda why: why is None, STARTS_WITHIN, 0.1):
+    if why := wait.until(
+        why_not, lambda why: why is None, STARTS_WITHIN, 0.1, what="the scratch member"
+    ):
         raise why
 
 
@@ -322,6 +384,7 @@ def _why(session: Session, folder: str) -> tuple[str, bool]:
     """The last lines of the scratch member's log, and whether the host is at fault: it says so, the
     process still runs, or it was killed."""
     script = f"""\
+tr '\\n' ' ' <{folder}/why 2>/dev/null; echo
 tail -n 5 {folder}/log 2>/dev/null | tr '\\n' ' '
 p=$(cat {folder}/pid 2>/dev/null); p=/proc/${{p:-gone}}
 echo; sed -n 's/^State:[^A-Z]*//p' $p/status 2>/dev/null
@@ -330,13 +393,15 @@ awk '{{ print $NF }}' $p/stat 2>/dev/null"""
         said = session.run(script, "ask the scratch member's log").stdout.splitlines()
     except ProvisionError as error:
         return error.message, True
-    text, state, code = [*said, "", "", ""][:3]
+    why, text, state, code = [*said, "", "", "", ""][:4]
+    if why.strip():
+        return printable(why.strip(), 400), True
     shown = printable(text.strip(), 400) or "its log says nothing"
     # A process that has ended is kept as a zombie, with the status that it ended with.
     ended = not state or state.startswith("Z")
     killed = state.startswith("Z") and (number(code) or 0) & 0x7F == _SIGKILL
     if killed:
-        shown = f"it was killed, perhaps for lack of memory; {shown}"
+        shown = f"{_KILLED}; {shown}"
     return shown, not ended or killed or _is_hosts(text)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
-from provision import wait
+from provision import progress, wait
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd.api.values import Endpoint
 from provision.etcd.cluster.reach import DIRECT_TIMEOUT, Reach, Route, describe, open_route
@@ -89,6 +89,7 @@ def _shown(
     """The certificate of a TLS listener, checked against the CA and the member's name."""
     try:
         with (
+            progress.calling(f"etcd at {endpoint}", "its certificate", DIRECT_TIMEOUT * 6),
             socket.create_connection((endpoint.address, endpoint.port), DIRECT_TIMEOUT * 3) as raw,
             wait.ending(raw, DIRECT_TIMEOUT * 6),
             context.wrap_socket(raw, server_hostname=name) as secured,

@@ -32,7 +32,7 @@ IMPORTED = "imported"
 #: The file with intermediates for all certificates of an imported folder.
 CHAIN = "chain.pem"
 PEM = serialization.Encoding.PEM
-HOW = "invoke export-csrs --to DIR, have the requests signed, invoke import-certs DIR"
+HOW = "invoke export-csrs DIR, have the requests signed, invoke import-certs DIR"
 
 BOTH = ("server", "client")
 _ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE

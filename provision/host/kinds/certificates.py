@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from provision.host import predict, selinux
+from provision.host import former_owner, predict, selinux
 from provision.host.diff import Change, Resource
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Look, PathState, Place
@@ -156,8 +156,11 @@ def signing_request(path: str, subject: str, names: Sequence[str] = (), *, group
             f"extendedKeyUsage = serverAuth,clientAuth\nsubjectAltName = {','.join(names)}\n"
         )
     name = shlex.quote(group or "root")
+    folder = path.rpartition("/")[0]
+    noted = map(former_owner.made_if_missing, (folder.rpartition("/")[0], folder))
     return _REQUEST.format(
         folder=f"getent group {name} >/dev/null && g={name} || g=root\n"
+        + "".join(f"{line}\n" for line in noted)
         + _folder(path, '"root:$g"'),
         path=shlex.quote(path),
         subject=shlex.quote(f"/CN={subject[:64]}"),

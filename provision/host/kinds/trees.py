@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from provision.artifacts import Artifact
-from provision.host import predict, safely, selinux, tool_version
+from provision.host import former_owner, predict, safely, selinux, tool_version
 from provision.host.diff import Change, Resource
 from provision.host.facts import STATE_FOLDER, HostFacts, Look, Place, restart_mark
 from provision.host.proof import Proof
@@ -154,6 +154,7 @@ set -e
 umask 022
 {tool_version.note()}
 {safely.FUNCTIONS if self.before else ""}base=$(dirname {path})
+{former_owner.made_if_missing(self.path.rpartition("/")[0])}
 mkdir -p "$base"
 rm -rf "$base"/.incoming.*
 t=$(mktemp -d "$base/.incoming.XXXXXX")

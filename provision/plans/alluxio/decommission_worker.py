@@ -211,7 +211,8 @@ def _closed(alluxio: AlluxioCluster, fleet: Fleet, worker: AlluxioWorker) -> Non
     def answers() -> bool:
         return registrations.port_answers(fleet, worker)
 
-    if wait.until(answers, lambda does: not does, alluxio.start_timeout, POLL_SECONDS):
+    what = f"{worker.name} closes its port"
+    if wait.until(answers, lambda does: not does, alluxio.start_timeout, POLL_SECONDS, what=what):
         raise Unhealthy(
             f"{worker.name}: port {worker.rpc_port} still takes connections",
             id="worker-not-stopped",

@@ -9,14 +9,12 @@ of the two changes these files, the other has a restart pending (see docs/member
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from provision import wait
+from provision import progress, wait
 from provision.alluxio.worker import desired, java, journal
 from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.worker.journal import Journal
@@ -38,7 +36,8 @@ from provision.inventory.resolved import (
 )
 from provision.plans.alluxio import start_workers, worker_preflight
 from provision.plans.alluxio.start_workers import POLL_SECONDS, WorkersState
-from provision.ssh.session import Fleet, Session, Stream
+from provision.ssh import answers
+from provision.ssh.session import Fleet, Session
 
 #: Seconds for a connection to a master, and for its web server to begin its answer.
 CONNECT_SECONDS = 2.0
@@ -184,12 +183,10 @@ def listens(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> boo
     A standby has these ports open, too (classes ``RpcServerStandbyGrpcService``,
     ``RejectingServer``).
     """
-    for port in ports.numbers(ports.master_listeners(alluxio, master)):
-        try:
-            _connect(fleet, master, port).close()
-        except (OSError, ProvisionError):
-            return False
-    return True
+    return all(
+        answers.answers(fleet, master.machine, master.hostname, port, CONNECT_SECONDS)
+        for port in ports.numbers(ports.master_listeners(alluxio, master))
+    )
 
 
 def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> bool:
@@ -202,7 +199,12 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
     """
     web = next(one for one in ports.master_listeners(alluxio, master) if one.http_path)
     try:
-        with contextlib.closing(_connect(fleet, master, web.port)) as stream:
+        with (
+            progress.calling(master.name, "its web port", HTTP_SECONDS),
+            answers.stream(
+                fleet, master.machine, master.hostname, web.port, CONNECT_SECONDS
+            ) as stream,
+        ):
             stream.settimeout(HTTP_SECONDS)
             host = bracketed(master.hostname)
             # 1.0: the answer ends with the connection, and is not cut into chunks.
@@ -212,6 +214,8 @@ def is_primary(fleet: Fleet, alluxio: AlluxioCluster, master: AlluxioMaster) -> 
             # Read to the end: the master logs an error for a connection that is closed earlier.
             while len(answer) < MAX_ANSWER and not deadline.passed and (more := stream.recv(65536)):
                 answer += more
+    except answers.Unasked:
+        raise
     except (OSError, ProvisionError):
         return False
     return re.match(rb"HTTP/1\.[01] 200\b", answer) is not None
@@ -229,17 +233,19 @@ def require_healthy(
 ) -> None:
     """Raises :class:`Unhealthy` unless, within ``seconds``, each of these masters listens and is in
     its journal's group, and one of the cluster's masters is the primary."""
-    deadline = wait.Deadline(seconds)
-    silent, outside = list(masters), list(masters)
-    while True:
-        silent = _silent(fleet, alluxio, silent)
-        if not silent and find_primary(fleet, alluxio) is not None:
-            outside = _outside(fleet, alluxio, outside)
-            if not outside:
-                return
-        if deadline.passed:
-            break
-        deadline.pause(POLL_SECONDS)
+    with progress.waiting("the masters", within=seconds, names=[m.name for m in masters]) as shown:
+        deadline = wait.Deadline(seconds)
+        silent, outside = list(masters), list(masters)
+        while True:
+            silent = _silent(fleet, alluxio, silent)
+            shown.left([m.name for m in silent])
+            if not silent and find_primary(fleet, alluxio) is not None:
+                outside = _outside(fleet, alluxio, outside)
+                if not outside:
+                    return
+            if deadline.passed:
+                break
+            deadline.pause(POLL_SECONDS)
     if silent:
         raise _unanswering(fleet, masters, silent, "does not answer")
     if find_primary(fleet, alluxio) is None:
@@ -280,22 +286,13 @@ def _unanswering(
             Problem(
                 f"{m.name} ({m.machine.host})",
                 f"{what}; its last log lines:\n    {logs[m.machine]}",
-                f"invoke logs --host {m.name}",
+                f"invoke logs {m.name}",
                 id="master-not-answering",
             )
             for m in missing
         ],
         id="master-not-answering",
     )
-
-
-def _connect(fleet: Fleet, master: AlluxioMaster, port: int) -> Stream:
-    """A stream to a port of the master, from here or else from its own host."""
-    try:
-        return socket.create_connection((master.hostname, port), CONNECT_SECONDS)
-    except OSError:
-        session = fleet.session(master.machine)
-        return session.open_tcp(master.hostname, port, timeout=CONNECT_SECONDS)
 
 
 def _silent(
@@ -314,9 +311,7 @@ def _without_primary(fleet: Fleet, alluxio: AlluxioCluster) -> Unhealthy:
     what = f"none of {count} masters answers as the primary; an election needs {quorum} of them"
     if silent:
         what += f", and {', '.join(m.name for m in silent)} do not listen"
-    problem = Problem(
-        "alluxio.masters", what, "invoke logs --host NAME says why", id="master-no-primary"
-    )
+    problem = Problem("alluxio.masters", what, "invoke logs NAME says why", id="master-no-primary")
     return Unhealthy("the masters have no primary", [problem], id="master-no-primary")
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from provision import wait
+from provision import progress, wait
 from provision.alluxio.commands import readiness
 from provision.alluxio.membership import leases, registrations
 from provision.alluxio.worker import desired
@@ -181,41 +181,43 @@ def lost(
 
     Raises :class:`Unhealthy` when etcd does not answer for so long: then no worker counts as lost.
     """
-    waiting = list(workers)
-    window = alluxio.failure_detection_timeout / KEEP_ALIVES + MARGIN
-    least: dict[int, int] = {}
-    term, compared = 0, wait.Deadline(window)
-    limit = wait.Deadline(window + PATIENCE)
-    while waiting:
-        try:
-            with etcd.any() as client:
-                now, seen = client.status().raft_term, registrations.read(client, alluxio.name)
-                keys = {w.name: _lease(alluxio, w, facts, seen) for w in waiting}
-                some = sorted({lease for lease in keys.values() if lease})
-                times = client.lease_times(some, leases.SECONDS)
-        except Unhealthy:  # etcd may change its leader meanwhile
-            if limit.passed:
-                raise
-            limit.pause(POLL_SECONDS)
-            continue
-        if now != term or len(times) < len(some):
-            if limit.passed:
-                raise Unhealthy(
-                    "it is not known which workers have lost their registration: etcd changes its "
-                    "leader, or answers too slowly",
-                    id="leases-not-asked",
-                )
-            if now != term:
-                least, term, compared = {}, now, wait.Deadline(window)
-        grown = {lease for lease, t in times.items() if t.left > least.get(lease, t.left)}
-        for lease, t in times.items():
-            least[lease] = min(t.left, least.get(lease, t.left))
-        waiting = [w for w in waiting if keys[w.name] not in grown]
-        if len(times) == len(some) and compared.passed:
-            break
-        if waiting:
-            limit.pause(min(POLL_SECONDS, window / 8))
-    return waiting
+    with progress.waiting("who keeps its lease alive", of=len(workers)) as shown:
+        waiting = list(workers)
+        window = alluxio.failure_detection_timeout / KEEP_ALIVES + MARGIN
+        least: dict[int, int] = {}
+        term, compared = 0, wait.Deadline(window)
+        limit = wait.Deadline(window + PATIENCE)
+        while waiting:
+            try:
+                with etcd.any() as client:
+                    now, seen = client.status().raft_term, registrations.read(client, alluxio.name)
+                    keys = {w.name: _lease(alluxio, w, facts, seen) for w in waiting}
+                    some = sorted({lease for lease in keys.values() if lease})
+                    times = client.lease_times(some, leases.SECONDS)
+            except Unhealthy:  # etcd may change its leader meanwhile
+                if limit.passed:
+                    raise
+                limit.pause(POLL_SECONDS)
+                continue
+            if now != term or len(times) < len(some):
+                if limit.passed:
+                    raise Unhealthy(
+                        "it is not known which workers have lost their registration: etcd changes "
+                        "its leader, or answers too slowly",
+                        id="leases-not-asked",
+                    )
+                if now != term:
+                    least, term, compared = {}, now, wait.Deadline(window)
+            grown = {lease for lease, t in times.items() if t.left > least.get(lease, t.left)}
+            for lease, t in times.items():
+                least[lease] = min(t.left, least.get(lease, t.left))
+            waiting = [w for w in waiting if keys[w.name] not in grown]
+            shown.left([w.name for w in waiting])
+            if len(times) == len(some) and compared.passed:
+                break
+            if waiting:
+                limit.pause(min(POLL_SECONDS, window / 8))
+        return waiting
 
 
 def unlisted(

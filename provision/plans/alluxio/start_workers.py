@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from provision import artifacts, wait
+from provision import artifacts, progress, wait
 from provision.alluxio.commands import readiness
 from provision.alluxio.commands.alluxio_cli import NOT_YET
 from provision.alluxio.membership import clusters, registrations, type_change
@@ -289,35 +289,39 @@ def require_live(
     The revisions in ``stale`` belong to keys that do not count. The wait ends early for a worker
     that systemd starts again and again without success.
     """
-    deadline = wait.Deadline(patience)
-    crashes = _Crashes(etcd.fleet)
-    listeners = _Listeners(etcd.fleet, alluxio, chosen, patience, crashes) if ready else None
-    while True:
-        seen: dict[str, int] = {}
-        try:
-            seen = live(alluxio, etcd, chosen)
-        except Unhealthy:  # etcd may change its leader meanwhile, and the workers end for it
-            if deadline.passed:
-                raise
-            crashes.forget()
-        missing = [w for w in chosen if seen.get(w.name, -1) in (-1, stale.get(w.name))]
-        if not missing:
-            if listeners is None or listeners.answer():
-                return seen
+    with progress.waiting("workers that register", within=patience, of=len(chosen)) as shown:
+        deadline = wait.Deadline(patience)
+        crashes = _Crashes(etcd.fleet)
+        listeners = _Listeners(etcd.fleet, alluxio, chosen, patience, crashes) if ready else None
+        while True:
+            seen: dict[str, int] = {}
+            try:
+                seen = live(alluxio, etcd, chosen)
+            except Unhealthy:  # etcd may change its leader meanwhile, and the workers end for it
+                if deadline.passed:
+                    raise
+                crashes.forget()
+            missing = [w for w in chosen if seen.get(w.name, -1) in (-1, stale.get(w.name))]
+            shown.left([w.name for w in missing])
+            if not missing:
+                if listeners is None or listeners.answer():
+                    return seen
+                shown.what = "registered workers whose ports answer"
+                shown.left(listeners.waiting)
+                deadline.pause(POLL_SECONDS)
+                continue
+            late = deadline.passed
+            # A worker with a stale live key is left out: its old lease can keep it from starting.
+            why = crashes.told([w for w in missing if w.name not in seen], late=late)
+            if late:
+                why = (f" after {patience} s" if patience else "") + why
+            if late or why:
+                raise Unhealthy(
+                    f"{len(missing)} of {len(chosen)} workers are not live{why}",
+                    _why(alluxio, etcd, missing),
+                    id="worker-not-live",
+                )
             deadline.pause(POLL_SECONDS)
-            continue
-        late = deadline.passed
-        # A worker with a stale live key is left out: its old lease can keep it from starting.
-        why = crashes.told([w for w in missing if w.name not in seen], late=late)
-        if late:
-            why = (f" after {patience} s" if patience else "") + why
-        if late or why:
-            raise Unhealthy(
-                f"{len(missing)} of {len(chosen)} workers are not live{why}",
-                _why(alluxio, etcd, missing),
-                id="worker-not-live",
-            )
-        deadline.pause(POLL_SECONDS)
 
 
 class _Listeners:
@@ -336,6 +340,11 @@ class _Listeners:
         self._patience, self._crashes = patience, crashes
         self._deadline: wait.Deadline | None = None
         self._next = 0.0
+
+    @property
+    def waiting(self) -> list[str]:
+        """The names of the workers whose listeners have not answered."""
+        return [w.name for w in self._waiting]
 
     def answer(self) -> bool:
         """Whether all listeners have answered. Raises :class:`Unhealthy` after the deadline."""
@@ -363,7 +372,7 @@ class _Listeners:
                             f"{w.name} ({w.machine.host})",
                             f"{'; '.join(seen[w.name].notes) or NOT_YET}; its last log lines:\n"
                             f"    {logs[w.machine]}",
-                            f"invoke logs --host {w.name}",
+                            f"invoke logs {w.name}",
                             id="worker-not-ready",
                         )
                         for w in self._waiting
@@ -487,7 +496,7 @@ def _why(alluxio: AlluxioCluster, etcd: Etcd, missing: Sequence[AlluxioWorker]) 
         or Problem(
             f"{w.name} ({w.machine.host})",
             f"is not registered; its log says:\n    {logs[w.machine]}",
-            f"invoke logs --host {w.name}",
+            f"invoke logs {w.name}",
             id="worker-not-live",
         )
         for w in missing

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from provision import wait
+from provision import progress, wait
 from provision.engine.plan import Gate
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster import gates, health
@@ -49,19 +49,20 @@ def snapshot_written(etcd: Etcd, member: EtcdMember) -> Gate:
         gates.all_healthy(etcd, member).check()
         with etcd.member(member) as client:
             wanted = client.status().raft_index
-        deadline = wait.Deadline(WRITTEN_WITHIN)
-        while (newest := _newest(etcd, member)) < wanted:
-            if deadline.passed:
-                where = f"{member.name} ({member.machine.host})"
-                what = f"its newest snapshot is of log entry {newest}, not of {wanted} or later"
-                remedy = f"to see why: invoke logs --host {member.name}"
-                raise Unhealthy(
-                    f"{member.name} writes no snapshot, without which 3.7 may not start",
-                    [Problem(where, what, remedy, id="upgrade-stopped")],
-                    id="upgrade-stopped",
-                )
-            health.verify_write(etcd, member)  # each write adds some entries to the log
-            deadline.pause(gates.POLL_SECONDS)
+        with progress.waiting(f"{member.name} writes a snapshot", within=WRITTEN_WITHIN):
+            deadline = wait.Deadline(WRITTEN_WITHIN)
+            while (newest := _newest(etcd, member)) < wanted:
+                if deadline.passed:
+                    where = f"{member.name} ({member.machine.host})"
+                    what = f"its newest snapshot is of log entry {newest}, not of {wanted} or later"
+                    remedy = f"to see why: invoke logs {member.name}"
+                    raise Unhealthy(
+                        f"{member.name} writes no snapshot, without which 3.7 may not start",
+                        [Problem(where, what, remedy, id="upgrade-stopped")],
+                        id="upgrade-stopped",
+                    )
+                health.verify_write(etcd, member)  # each write adds some entries to the log
+                deadline.pause(gates.POLL_SECONDS)
 
     return Gate(f"every member healthy, {member.name} has written a snapshot", check)
 

@@ -26,7 +26,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd import client_urls
 from provision.plans.etcd.certificates import enable_peer_tls
 from provision.plans.etcd.data import alarms
-from provision.plans.etcd.members import declared_changes, member_plan, member_steps
+from provision.plans.etcd.members import cut_off, declared_changes, member_plan, member_steps
 from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState
 
@@ -47,7 +47,7 @@ def plan(
     False leaves the workers' endpoint lists as they are when members change. ``remove`` are the
     names of the members that may be removed. Any other undeclared member is left as it is. A newer
     patch release is left, too, unless ``cluster.downgrade`` is set. ``lock_out`` are other clusters
-    whose workers may lose a former client URL. Raises
+    whose workers may lose a client URL. Raises
     :class:`PreflightFailed` when there is no plan that this command may carry out.
     """
     cluster = etcd.cluster
@@ -123,6 +123,8 @@ def plan(
             moves, starting=[m.name for m in down], clean=clean, beside=differs.notes
         )
         made = member_steps.build(etcd, observed, change, ca)
+        made.steps, cut = cut_off.ask(inventory, etcd, made.steps, made.going, lock_out)
+        notes += cut
         told_of = member_plan.with_members(inventory, whole.members)
         if not urls:
             member_plan.with_workers(made, told_of, etcd, observed.running, bool(moves), workers)
@@ -445,7 +447,7 @@ def _refuse_another_minor(cluster: EtcdCluster, observed: EtcdState) -> None:
         Problem(
             f"{m.name} ({m.machine.where})",
             f"runs etcd {release}, the inventory says {cluster.version}",
-            f"invoke upgrade-etcd --to {cluster.version}, or set etcd.version to what runs",
+            f"invoke upgrade-etcd {cluster.version}, or set etcd.version to what runs",
             id="etcd-version-differs",
         )
         for m, release in runs

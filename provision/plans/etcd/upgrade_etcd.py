@@ -394,7 +394,7 @@ def _require_release(text: str) -> None:
         version_tuple(text)
     except ValueError:
         raise UsageError(
-            f"--to is a full etcd release such as 3.6.16, not {text!r}", id="option-invalid"
+            f"VERSION is a full etcd release such as 3.6.16, not {text!r}", id="option-invalid"
         ) from None
 
 
@@ -528,7 +528,7 @@ def _refuse_unprepared(
     if not early:
         return
     back = max((v for v in versions.values() if v and _is_3_5(v)), key=version_tuple, default="3.5")
-    remedy = f"invoke upgrade-etcd --to {back}, then upgrade again"
+    remedy = f"invoke upgrade-etcd {back}, then upgrade again"
     what = "was not restarted once more before etcd 3.6; etcd 3.6 may then treat voters as learners"
     at = {name: f"{name} ({cluster.member(name).machine.host})" for name in early}
     raise PreflightFailed(
@@ -627,9 +627,9 @@ def require_voters(seen: ClusterHealth, version: str, back: str) -> None:
     wrong = before_3_6.false_learners(seen)
     if not wrong:
         return
-    remedy = f"invoke upgrade-etcd --to {back}, then --to {version} again"
+    remedy = f"invoke upgrade-etcd {back}, then invoke upgrade-etcd {version} again"
     if not back or not _is_3_5(back):
-        remedy = "invoke remove-member {0}, and then invoke add-member --name {0}"
+        remedy = "invoke remove-member {0}, and then invoke add-member {0}"
     raise Unhealthy(
         "a member lists voters as learners",
         [
@@ -651,7 +651,10 @@ def _wait_for_version(etcd: Etcd, member: EtcdMember, wanted: tuple[int, int]) -
             return cluster_version(etcd, member)
         return None
 
-    now = wait.until(look, lambda version: version == wanted, VERSION_WITHIN, 0.25)
+    now = wait.until(
+        *(look, lambda version: version == wanted, VERSION_WITHIN, 0.25),
+        what=f"the cluster version {wanted[0]}.{wanted[1]}",
+    )
     if now != wanted:
         said = ".".join(map(str, now)) if now else "not known"
         raise Unhealthy(

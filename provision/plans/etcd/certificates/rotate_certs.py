@@ -303,7 +303,7 @@ def _imported(etcd: Etcd, observed: EtcdState, members: Sequence[EtcdMember]) ->
         steps += imported.own_step(cluster)
     if not steps and not told:
         what = "every imported certificate is already in place"
-        remedy = "invoke export-csrs --all --to DIR, have them signed, invoke import-certs DIR"
+        remedy = "invoke export-csrs DIR --all, have them signed, invoke import-certs DIR"
         told = (Problem(cluster.name, what, remedy, "warning", id="external-certificate-needed"),)
     return dataclasses.replace(plan_of(cluster, steps), notes=told)
 
@@ -481,7 +481,8 @@ def _shown(etcd: Etcd, member: EtcdMember, made: dict[str, str]) -> Gate:
 
     def check() -> None:
         healthy.check()
-        if late := wait.until(late_ones, lambda late: not late, SHOWN_WITHIN, 0.1):
+        what = f"{member.name} shows its new certificate"
+        if late := wait.until(late_ones, lambda late: not late, SHOWN_WITHIN, 0.1, what=what):
             raise Unhealthy(
                 f"{member.name} does not show its new certificate",
                 [_late(member, c) for c in late],

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from provision import bounds
+from provision import bounds, progress
 from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient
@@ -126,7 +126,7 @@ def take(
         try:
             with etcd.member(source) as client:
                 at = client.status()
-                digest = _save(client, partial, _most(seen, source))
+                digest = _save(client, partial, _most(seen, source), length=at.db_size)
             revision, keys = _prove(etcd, source, partial, digest)
             final = directory / backups.name(
                 cluster.name, at.cluster_id, at.raft_term, at.raft_index, revision, when
@@ -248,9 +248,10 @@ def check(path: Path) -> str:
     whole, body = hashlib.sha256(), hashlib.sha256()
     try:
         require_regular(path, bounds.SNAPSHOT)
-        with path.open("rb") as file:
+        with path.open("rb") as file, progress.hashing(path) as shown:
             tail = b""
             while chunk := file.read(1 << 20):
+                shown.add(len(chunk))
                 whole.update(chunk)
                 joined = tail + chunk
                 body.update(joined[:-DIGEST])
@@ -274,15 +275,20 @@ def check(path: Path) -> str:
     return whole.hexdigest()
 
 
-def _save(client: EtcdClient, path: Path, most: int) -> str:
-    """Write the snapshot, of at most ``most`` bytes, to ``path`` and return its sha256.
+def _save(client: EtcdClient, path: Path, most: int, *, length: int | None = None) -> str:
+    """Write the snapshot, of some ``length`` and at most ``most`` bytes, to ``path`` and return its
+    sha256.
 
     Raises ``OSError`` before it fills the disk.
     """
     left = room(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with (
+        os.fdopen(descriptor, "wb") as file,
+        progress.waiting("the snapshot from etcd", of=length, sizes=True) as shown,
+    ):
         for piece in client.snapshot(most=most):
+            shown.add(len(piece))
             left -= len(piece)
             if left < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent))

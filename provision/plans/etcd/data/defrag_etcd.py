@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypedDict
 
-from provision import wait
+from provision import progress, wait
 from provision.engine.plan import Action, Gate, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.errors import EtcdRefused
@@ -273,19 +273,20 @@ def _wait_compacted(etcd: Etcd, within: float) -> None:
     data, so in the end about the same size of their databases is in use.
     """
     last: dict[str, int] = {}
-    limit = wait.Deadline(within)
-    still, alike = wait.Deadline(STILL_FOR), wait.Deadline(ALIKE_FOR)
-    while True:
-        now = {u.member: u.in_use for u in usage(health.observe(etcd))}
-        if any(n < last.get(name, n) for name, n in now.items()):
-            still = wait.Deadline(STILL_FOR)
-        least = min(now.values(), default=0)
-        if any(n > least * (1 + GAIN_SHARE) + GAIN_FLOOR for n in now.values()):
-            alike = wait.Deadline(ALIKE_FOR)
-        if alike.passed or still.passed or limit.passed:
-            return
-        last = now
-        limit.pause(gates.POLL_SECONDS)
+    with progress.waiting("the members free the compacted pages", within=within):
+        limit = wait.Deadline(within)
+        still, alike = wait.Deadline(STILL_FOR), wait.Deadline(ALIKE_FOR)
+        while True:
+            now = {u.member: u.in_use for u in usage(health.observe(etcd))}
+            if any(n < last.get(name, n) for name, n in now.items()):
+                still = wait.Deadline(STILL_FOR)
+            least = min(now.values(), default=0)
+            if any(n > least * (1 + GAIN_SHARE) + GAIN_FLOOR for n in now.values()):
+                alike = wait.Deadline(ALIKE_FOR)
+            if alike.passed or still.passed or limit.passed:
+                return
+            last = now
+            limit.pause(gates.POLL_SECONDS)
 
 
 def _defragment(
@@ -306,7 +307,11 @@ def _defragment(
     if others:
         reconfigure.move_leadership_off(etcd, member, others)
     length = now.size if now is not None else 0
-    with etcd.member(member, timeout=_timeout(length)) as client:
+    timeout = _timeout(length)
+    with (
+        progress.waiting(f"{member.name} rewrites its database", within=timeout),
+        etcd.member(member, timeout=timeout) as client,
+    ):
         client.defragment()
 
 

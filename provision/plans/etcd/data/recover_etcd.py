@@ -83,7 +83,7 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
     chosen = next((m for m in cluster.members if m.name == name), None)
     if chosen is None:
         known = ", ".join(m.name for m in cluster.members)
-        raise UsageError(f"--from is one of the members {known}, not {name!r}", id="name-unknown")
+        raise UsageError(f"NAME is one of the members {known}, not {name!r}", id="name-unknown")
     seen = health.observe(etcd)
     facts, unreachable = gather.gather_facts(
         etcd.fleet, {m.machine: _probe(cluster, m) for m in cluster.members}
@@ -139,7 +139,7 @@ def observe(etcd: Etcd, name: str) -> RecoveryState:
                     f"{healthy} serves reads",
                     "invoke deploy-etcd starts members that are stopped, invoke replace-member "
                     "NAME replaces a lost one; if the members that serve are not the right "
-                    "cluster, invoke recover-etcd --from NAME --cluster-id ID names the right one",
+                    "cluster, invoke recover-etcd NAME --cluster-id ID names the right one",
                     id="quorum-not-lost",
                 )
             ],
@@ -412,7 +412,7 @@ def _notes(observed: RecoveryState) -> tuple[Problem, ...]:
                 f"is at {_revision(other)}"
                 + (", NEWER than the chosen member" if newer else "")
                 + "; its data is kept aside, and it joins again as a new member",
-                f"choose --from {other.member.name} to keep more" if newer else "",
+                f"choose {other.member.name} to keep more" if newer else "",
                 "warning",
                 id="data-loss-ahead",
             )
@@ -423,7 +423,7 @@ def _notes(observed: RecoveryState) -> tuple[Problem, ...]:
             f"{m.machine.host} does not answer, or has no member of this cluster",
             "never start etcd there with its old data: together with another member that has old "
             "data, it would form the old cluster again. When the host is back, invoke add-member "
-            f"--name {m.name}, which keeps the old data aside",
+            f"{m.name}, which keeps the old data aside",
             "warning",
             id="data-loss-ahead",
         )

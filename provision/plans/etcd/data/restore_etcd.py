@@ -601,7 +601,7 @@ def _notes(cluster: EtcdCluster, observed: RestoreState, bump: bool) -> tuple[Pr
         Problem(
             name,
             "is left out: it is not a member of the restored cluster",
-            f"never start it again with its old data; invoke add-member --name {name} takes it in",
+            f"never start it again with its old data; invoke add-member {name} takes it in",
             "warning",
             id="data-loss-ahead",
         )

@@ -14,6 +14,7 @@ from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.alluxio import endpoints
+from provision.plans.etcd.members import cut_off
 from provision.plans.etcd.members.member_steps import MemberChanges, Steps, build, retire
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 
@@ -28,6 +29,8 @@ class Options:
     workers: bool
     #: The members whose data is deleted, not kept aside.
     delete: Collection[str] = ()
+    #: Other clusters in this etcd, whose live workers may lose a client URL that ends.
+    lock_out: Sequence[str] = ()
 
 
 def plan_of(
@@ -47,7 +50,8 @@ def plan_of(
     coming = [m.member for m in moves if m.kind is not ChangeKind.REMOVE]
     told = tls.require(etcd.cluster, coming, observed.facts, ca)
     made = build(etcd, observed, replace(change, delete=options.delete), ca)
-    made.notes[:0] = (*observed.warnings, *told)
+    made.steps, cut = cut_off.ask(inventory, etcd, made.steps, made.going, options.lock_out)
+    made.notes[:0] = (*observed.warnings, *told, *cut)
     going = {m.id for m in moves if m.kind is ChangeKind.REMOVE}
     staying = [
         m.member

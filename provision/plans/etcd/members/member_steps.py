@@ -30,6 +30,7 @@ from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms
+from provision.plans.etcd.members import cut_off
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
 
 
@@ -67,6 +68,8 @@ class Steps:
     notes: list[Problem] = field(default_factory=list)
     leaving: int | None = None
     standing: frozenset[str] = frozenset()
+    #: Client URLs that nobody serves afterwards, by the member's name.
+    going: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(etcd: Etcd, observed: EtcdState, change: MemberChanges, ca: tls.Ca | None) -> Steps:
@@ -96,6 +99,7 @@ def build(etcd: Etcd, observed: EtcdState, change: MemberChanges, ca: tls.Ca | N
     joining = frozenset(m.member.machine for m in moves if m.kind is ChangeKind.ADD)
     builder = _Builder(etcd, observed, running, ca, change.delete, joining, made)
     builder.odd, builder.standing = frozenset(odd), running.alarms
+    made.going = cut_off.urls(etcd.cluster, running, moves)
     builder.prepare(moves)
     for move in moves:
         now = replace(etcd.cluster, members=tuple(voters.values()))
@@ -275,7 +279,7 @@ class _Builder:
                         f"etcd: {member.name} moves from {old.peer_url} to {member.peer_url}, "
                         "after another member has taken the lead",
                         lambda: reconfigure.update(asked, member, number, others),
-                        (Effect.MEMBERS,),
+                        self._effects(member),
                     ),
                 ),
                 before=gates.require_others_healthy(etcd.with_cluster(now), old),
@@ -300,7 +304,7 @@ class _Builder:
             Action(
                 f"etcd: remove {gone.name} ({number:x}), after another member has taken the lead",
                 lambda: reconfigure.remove(etcd, number, right),
-                (Effect.MEMBERS, Effect.REMOVAL),
+                (*self._effects(gone), Effect.REMOVAL),
             )
         ]
         if todo is not None and not self.standing:  # while an alarm stands, etcd takes no note
@@ -325,6 +329,11 @@ class _Builder:
         )
         if todo is not None:
             self._clean_step(gone, todo, rest)
+
+    def _effects(self, member: EtcdMember) -> tuple[Effect, ...]:
+        """What it does that ``member`` leaves its place."""
+        cuts = (Effect.CLIENTS,) if member.name in self.made.going else ()
+        return (Effect.MEMBERS, *cuts)
 
     def clean(self, names: Iterable[str], now: EtcdCluster) -> None:
         """Clean the hosts of members that an earlier run removed."""

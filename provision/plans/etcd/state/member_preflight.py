@@ -133,9 +133,7 @@ def _addresses(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: st
         if source not in named:
             remedy = f"change the route, or add {source} to etcd.members.{member.name}.sans"
         elif cluster.tls.ca == "external":
-            remedy = (
-                "invoke export-csrs --to DIR, have the requests signed, invoke import-certs DIR"
-            )
+            remedy = "invoke export-csrs DIR, have the requests signed, invoke import-certs DIR"
         problems.append(
             Problem(where, what, remedy, severity="warning", id="address-not-in-certificate")
         )

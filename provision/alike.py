@@ -1,0 +1,77 @@
+"""One cause on many hosts, as one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from provision.errors import Problem
+
+T = TypeVar("T")
+
+#: So many hosts are named.
+NAMED = 5
+#: So many hosts with one cause have a line each: it names the host's place in the inventory.
+APART = 3
+
+#: A place in a file is no host: each of them has to be seen.
+_PLACE = re.compile(r":\d+(:\d+)?$")
+#: What differs between two texts with one cause: addresses, sizes, times, ids.
+_NUMBER = re.compile(r"[^\s'\"()=,;/]*\d[^\s'\"()=,;/]*")
+
+
+def folded(
+    problems: Iterable[Problem], always: Callable[[Problem], bool] = lambda _: False
+) -> list[Problem]:
+    """The problems, and one in place of all that have the same cause on more than :data:`APART`
+    hosts; it names the first hosts. ``always`` says of a problem that it is folded from two hosts
+    on."""
+    groups: dict[object, list[Problem]] = {}
+    counts: dict[object, int] = {}
+    for problem in problems:
+        names = _names(problem.where)
+        same = problem.id, problem.severity, *(cause(t, names) for t in _texts(problem))
+        raw = same, problem.where, *_texts(problem)
+        if raw in counts:  # the same host may be named for each of its roles
+            continue
+        number = counts[same, problem.where] = counts.get((same, problem.where), 0) + 1
+        counts[raw] = number
+        groups.setdefault((same, number), []).append(problem)  # a host's second disk is another row
+    return [one for group in groups.values() for one in _folded(group, always)]
+
+
+def cause(text: str, names: Collection[str] = ()) -> str:
+    """``text`` without what differs between hosts: their ``names``, and every word with a digit."""
+    for name in sorted(names, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "#", text)
+    return _NUMBER.sub("#", text)
+
+
+def named(names: Sequence[str], most: int = NAMED) -> str:
+    """``w1, w2, w3, w4, w5 and 195 more``: ``most`` of the names."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def _texts(problem: Problem) -> tuple[str, str]:
+    return problem.what, problem.remedy
+
+
+def _names(where: str) -> tuple[str, ...]:
+    """``w1 (host1)``: both; ``host1 (inventory.yml:7:5)``: the host."""
+    name, _, rest = where.partition(" (")
+    return tuple(word for word in (name, rest.removesuffix(")")) if word)
+
+
+def _folded(group: list[Problem], always: Callable[[Problem], bool]) -> list[Problem]:
+    first = group[0]
+    names = list(dict.fromkeys(problem.where.partition(" (")[0] for problem in group))
+    differ = any(_texts(problem) != _texts(first) for problem in group)
+    if len(names) == 1 and not differ:
+        return [first]
+    if any(map(_PLACE.search, names)) or (len(names) <= APART and not all(map(always, group))):
+        return group
+    what = f"on {names[0]}: {first.what}" if differ else first.what
+    return [replace(first, where=f"{len(names)} hosts: {named(names)}", what=what)]
