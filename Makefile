@@ -24,8 +24,8 @@ help: ## Show this
 
 demo: lab ## Bring the lab up, deploy etcd, start workers, check them
 	@[[ -z "$(ALLUXIO)$(JDK)" ]] || $(BIN)/python -m tests.integration.release .lab/release.yml
-	$(INVOKE) deploy-etcd $(INVENTORY)
-	$(INVOKE) start-workers $(INVENTORY)
+	$(INVOKE) deploy-etcd $(INVENTORY) --yes
+	$(INVOKE) start-workers $(INVENTORY) --yes
 	$(INVOKE) check-nodes $(INVENTORY)
 
 test: unit component integration ## Run all tests, with their own set-up

@@ -19,8 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypedDict
 
 from provision.ids import Id
+
+Severity = Literal["error", "warning"]
+
+
+class ProblemDocument(TypedDict):
+    """A problem: ``where`` is a host, or a place in a file."""
+
+    id: str
+    where: str
+    what: str
+    remedy: str
+    severity: Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +46,10 @@ class Problem:
     where: str
     what: str
     remedy: str = ""
-    severity: str = "error"  # or "warning"
+    severity: Severity = "error"
     id: Id = field(kw_only=True)
 
-    def document(self) -> dict[str, str]:
+    def document(self) -> ProblemDocument:
         """The problem for ``--format json``."""
         return {
             "id": self.id,

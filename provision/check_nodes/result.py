@@ -5,18 +5,129 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import Literal, TypedDict
 
 from provision.alluxio.commands.nodes import InfoNodes
-from provision.alluxio.commands.read import ReadProof
+from provision.alluxio.commands.read import ReadDocument, ReadProof
 from provision.alluxio.membership.leases import Expired
+from provision.alluxio.membership.registrations import RegistrationValue
 from provision.check_nodes.verdict import NodeVerdict, State
-from provision.errors import Problem
+from provision.errors import Problem, ProblemDocument
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
 from provision.inventory.resolved import AlluxioCluster
-from provision.plans.etcd.data.stored import Stored
+from provision.plans.etcd.data.stored import Stored, StoredDocument
 
-SCHEMA = "alluxio-provision/check-nodes/1"
+SCHEMA: Literal["alluxio-provision/check-nodes/1"] = "alluxio-provision/check-nodes/1"
+
+
+class CertificateDocument(TypedDict):
+    """A certificate that a member serves."""
+
+    listener: str
+    not_after: str | None
+    days_left: int | None
+    error: str | None
+
+
+class MemberStatusDocument(TypedDict):
+    """What a member says of itself; sizes in bytes."""
+
+    member_id: str
+    leader: bool
+    learner: bool
+    version: str
+    revision: int
+    raft_term: int
+    raft_index: int
+    db_size: int
+    db_in_use: int
+    quota: int | None
+    quota_known: bool
+    alarms: list[str]
+
+
+class MemberDocument(TypedDict):
+    """A member of etcd, and how it was asked (``how``)."""
+
+    name: str
+    endpoint: str
+    healthy: bool
+    error: str | None
+    how: str | None
+    read_seconds: float | None
+    status: MemberStatusDocument | None
+    certificates: list[CertificateDocument]
+
+
+class EtcdDocument(TypedDict):
+    """etcd: how many members are healthy, and how many make a quorum."""
+
+    healthy: int
+    quorum: int
+    leader: str | None
+    revision: int | None
+    members: list[MemberDocument]
+
+
+class LeasesDocument(TypedDict):
+    """The leases of live keys: how many there are, were asked about, and have expired."""
+
+    live: int
+    asked: int
+    expired: int
+
+
+class InfoNodesDocument(TypedDict):
+    """How ``info nodes`` was asked."""
+
+    host: str
+    error: str | None
+    seconds: float
+
+
+class NodeDocument(TypedDict):
+    """A worker. ``name`` is null for a worker that the inventory does not have; ``ready`` is null
+    when its host was not asked."""
+
+    name: str | None
+    host: str
+    port: int
+    state: str
+    ok: bool
+    worker_id: str | None
+    info_nodes: str | None
+    notes: list[str]
+    registration: RegistrationValue | None
+    ready: bool | None
+
+
+class AlluxioDocument(TypedDict):
+    """The workers, and how many are in each state (``counts``)."""
+
+    membership: str
+    failure_detection_timeout: int
+    summary: str
+    counts: dict[str, int]
+    revision: int | None
+    leases: LeasesDocument | None
+    info_nodes: InfoNodesDocument | None
+    nodes: list[NodeDocument]
+
+
+class CheckDocument(TypedDict):
+    """The report of ``check-nodes``."""
+
+    schema: Literal["alluxio-provision/check-nodes/1"]
+    cluster: str
+    exit_code: int
+    taken: str
+    seconds: float
+    etcd: EtcdDocument
+    alluxio: AlluxioDocument | None
+    read: ReadDocument | None
+    backups: StoredDocument | None
+    problems: list[ProblemDocument]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +183,7 @@ class CheckReport:
         differing = sum(n.state is not State.NOT_INSTALLED for n in noted)
         return f"{text}; {differing} with notes" if differing else text
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> CheckDocument:
         """The report for ``--format json``: times in seconds, sizes in bytes, UTC."""
         return {
             "schema": SCHEMA,
@@ -93,7 +204,7 @@ class CheckReport:
             "problems": [p.document() for p in self.problems],
         }
 
-    def _alluxio(self) -> dict[str, object] | None:
+    def _alluxio(self) -> AlluxioDocument | None:
         if self.alluxio is None:
             return None
         info = self.info_nodes
@@ -123,7 +234,7 @@ class CheckReport:
                     "worker_id": n.worker_id,
                     "info_nodes": n.info_nodes,
                     "notes": list(n.notes),
-                    "registration": None if n.registration is None else n.registration._asdict(),
+                    "registration": None if n.registration is None else n.registration.document(),
                     "ready": n.ready,
                 }
                 for n in self.nodes
@@ -131,7 +242,7 @@ class CheckReport:
         }
 
 
-def _member(m: MemberHealth) -> dict[str, object]:
+def _member(m: MemberHealth) -> MemberDocument:
     status = m.status
     return {
         "name": m.member.name,
@@ -160,7 +271,7 @@ def _member(m: MemberHealth) -> dict[str, object]:
     }
 
 
-def _certificate(c: CertificateState) -> dict[str, object]:
+def _certificate(c: CertificateState) -> CertificateDocument:
     return {
         "listener": c.listener,
         "not_after": c.not_after.isoformat() if c.not_after is not None else None,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 from provision.alluxio.worker import desired as worker
-from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
+from provision.errors import Problem, ProblemDocument, ProvisionError, Unhealthy, UsageError
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
@@ -67,6 +68,29 @@ class Service:
         return self.active
 
 
+class ServiceDocument(TypedDict):
+    """A unit on a host, as systemd has it."""
+
+    name: str
+    host: str
+    unit: str
+    active: str
+    restarts: int
+    cluster: str | None
+    disks: list[str]
+    pending_restart: bool
+    error: str
+
+
+class StatusDocument(TypedDict):
+    """Every service of the inventory."""
+
+    schema: Literal["alluxio-provision/status/1"]
+    cluster: str
+    services: list[ServiceDocument]
+    problems: list[ProblemDocument]
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     cluster: str
@@ -80,7 +104,7 @@ class Status:
         wrong = any(p.severity == "error" for p in self.problems)
         return 0 if all(s.good for s in self.services) and not wrong else 1
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> StatusDocument:
         """The status for ``--format json``."""
         return {
             "schema": "alluxio-provision/status/1",

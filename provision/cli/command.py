@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -29,6 +29,9 @@ from provision.cli.moving import Screen
 from provision.cli.run import DEFAULT_INVENTORY, INVENTORY_VARIABLE, Run
 from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
+
+if TYPE_CHECKING:
+    from provision.cli.documents import ErrorDocument
 
 FORMATS = ("table", "json")
 #: For a mistake in this tool; EX_SOFTWARE in sysexits.h.
@@ -431,12 +434,11 @@ def _say_error(error: ProvisionError, code: int, *, json: bool) -> None:
 
     console.error(error)
     if json:
-        terminal.emit_json(
-            {
-                "schema": "alluxio-provision/error/1",
-                "id": error.id,
-                "error": error.message,
-                "exit_code": code,
-                "problems": [problem.document() for problem in error.problems],
-            }
-        )
+        document: ErrorDocument = {
+            "schema": "alluxio-provision/error/1",
+            "id": error.id,
+            "error": error.message,
+            "exit_code": code,
+            "problems": [problem.document() for problem in error.problems],
+        }
+        terminal.emit_json(document)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from provision import __version__, terminal
 from provision.cli.redact import Redactor, secrets
@@ -37,6 +37,7 @@ from provision.text import printable_lines
 
 if TYPE_CHECKING:
     from provision.cli.run import Run
+    from provision.engine.audit import EntryDocument
     from provision.host.facts import HostFacts
     from provision.inventory.resolved import Machine
 
@@ -57,6 +58,16 @@ _LEFT_OUT = {
     "environment variables": "they may be secret",
     "calls to etcd": "they are not kept; what they found is in stdout.txt and stderr.txt",
 }
+
+
+class ManifestDocument(TypedDict):
+    """What is in a file of --debug: bytes by name, what is left out and why, what is redacted."""
+
+    schema: Literal["alluxio-provision/debug/1"]
+    made: str
+    files: dict[str, int]
+    left_out: dict[str, str]
+    redacted: str
 
 
 class _Shown:
@@ -160,7 +171,7 @@ class Recording:
         if code in _NO_LOGS:
             left_out["logs"] = "only of hosts that were reached by a run that failed"
         inside = {name: len(text.encode()) for name, text in out.items()}
-        manifest = {
+        manifest: ManifestDocument = {
             "schema": "alluxio-provision/debug/1",
             "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "files": inside,
@@ -185,7 +196,7 @@ class Recording:
             "problems": [p.document() for p in error.problems] if error is not None else [],
         }
 
-    def _audit(self, run: Run) -> list[dict[str, object]]:
+    def _audit(self, run: Run) -> list[EntryDocument]:
         from provision.engine import audit
 
         began = self.began.strftime("%Y-%m-%dT%H:%M:%SZ")

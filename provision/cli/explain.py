@@ -1,10 +1,11 @@
-"""The page of each problem id: the meaning, the causes, the remedy."""
+"""The page of each problem id (meaning, causes, remedy), and the schema of each JSON document."""
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from provision.errors import UsageError
 from provision.ids import IDS
@@ -36,3 +37,22 @@ def page(id: str) -> Page:
 def pages() -> list[Page]:
     """Every page, in the order of the ids."""
     return [page(id) for id in IDS]
+
+
+def schema(name: str) -> Any:
+    """The JSON schema of the documents ``name``; ``name`` may have the number, and all
+    that a document says in ``schema``. Raises :class:`UsageError` with all names when there is
+    none."""
+    wanted = name.removeprefix("alluxio-provision/").replace("/", "-")
+    there = {
+        path.name.removesuffix(".json"): path
+        for path in (files("provision.cli") / "json-schemas").iterdir()
+        if path.name.endswith(".json")
+    }
+    found = [path for stem, path in there.items() if wanted in (stem, stem.rpartition("-")[0])]
+    if not found:
+        known = ", ".join(sorted({stem.rpartition("-")[0] for stem in there}))
+        what = f"no document is called {printable(name, 60)!r}: there are {known}"
+        raise UsageError(what, id="name-unknown")
+    newest = max(found, key=lambda path: int(path.name[:-5].rpartition("-")[2]))
+    return json.loads(newest.read_text(encoding="utf-8"))

@@ -111,7 +111,7 @@ GROUPS = (
         "inventories, and files for other programs",
         (
             *("init-inventory", "import-ansible", "show-inventory", "inventory-schema"),
-            *("export-ssh-config", "render-client-config", "render-monitor"),
+            *("show-schema", "export-ssh-config", "render-client-config", "render-monitor"),
         ),
     ),
 )

@@ -126,11 +126,11 @@ def _apart(
     named: dict[str, list[HostChanges]] = {}
     for host in group:
         diff = host.changes[n].diff
-        nameless = _nameless(diff, host)
-        if diff not in same and nameless in named:
-            named[nameless].append(host)
-            continue
         if diff not in same:
+            nameless = _nameless(diff, host)
+            if nameless in named:
+                named[nameless].append(host)
+                continue
             found.append(([], []))
             same[diff], named[nameless] = found[-1]
         same[diff].append(host)

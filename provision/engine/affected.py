@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from provision.host.diff import Change
 
@@ -27,6 +27,18 @@ class _Step(Protocol):
     def hosts(self) -> Sequence[_Host]: ...
     @property
     def at_once(self) -> int | None: ...
+
+
+class AffectedDocument(TypedDict):
+    """A service that the plan stops, on how many hosts at the same time, and for how many seconds
+    at most."""
+
+    unit: str
+    names: list[str]
+    started_again: bool
+    at_once: int
+    seconds: int
+    outage: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ class Affected:
             return f"restarts {where}, {how}, each {each}{means}"
         return f"restarts {where}, all together, {each}{means}"
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> AffectedDocument:
         """As JSON."""
         return {
             "unit": self.unit,

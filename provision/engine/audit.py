@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TypedDict
 
 from provision import bounds
 from provision.errors import UsageError
@@ -44,6 +45,19 @@ class Author:
     cluster: str
 
 
+class EntryDocument(TypedDict):
+    """A line of an audit log: how many of its changes were made, and how it ended."""
+
+    when: str
+    who: str
+    command: str
+    cluster: str
+    name: str
+    changes: list[str]
+    done: int
+    result: str
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line. ``done`` of ``changes`` were made; ``result`` is ok or failed."""
@@ -57,7 +71,7 @@ class Entry:
     done: int
     result: str
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> EntryDocument:
         """The entry for ``--format json``, in the same form as in the log."""
         return {
             "when": self.when,

@@ -11,13 +11,13 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, TypedDict
 
 from provision import artifacts, progress
 from provision.engine import audit, lock
-from provision.engine.affected import Affected, affected
+from provision.engine.affected import Affected, AffectedDocument, affected
 from provision.engine.guards import Guard
-from provision.errors import ChangeFailed, Problem, ProvisionError
+from provision.errors import ChangeFailed, Problem, ProblemDocument, ProvisionError
 from provision.host.diff import (
     ANSWERED,
     BATCH_LOCK_SECONDS,
@@ -40,6 +40,42 @@ UNPACK_BYTES_PER_SECOND = 5e6
 NOT_BEGUN = 30
 #: What ends something that runs, beside the services that are stopped.
 ENDING = frozenset({Effect.REMOVAL, Effect.ETCD_GONE, Effect.ETCD_BACK})
+
+
+class ChangeDocument(TypedDict):
+    """A change on a host; ``diff`` is empty when there is none to show."""
+
+    what: str
+    diff: str
+
+
+class HostDocument(TypedDict):
+    """The changes of a step on one host; ``name`` is the member's or the worker's."""
+
+    name: str
+    host: str
+    changes: list[ChangeDocument]
+
+
+class StepDocument(TypedDict):
+    """A step: its changes on hosts, what it changes in etcd (``calls``), and what it waits for."""
+
+    title: str
+    gate: str | None
+    calls: list[str]
+    hosts: list[HostDocument]
+
+
+class PlanDocument(TypedDict):
+    """A plan. ``changed`` counts its changes."""
+
+    schema: Literal["alluxio-provision/plan/1"]
+    command: str
+    cluster: str
+    changed: int
+    notes: list[ProblemDocument]
+    affected: list[AffectedDocument]
+    steps: list[StepDocument]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +173,7 @@ class Plan:
         """Whether a step restarts, stops or removes something that runs."""
         return bool(self.affected) or not ENDING.isdisjoint(self.effects)
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> PlanDocument:
         """The plan for ``--format json``."""
         return {
             "schema": "alluxio-provision/plan/1",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.artifacts import Artifact
-from provision.errors import PreflightFailed, Problem
+from provision.errors import PreflightFailed, Problem, Severity
 from provision.host import dropins
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -151,7 +151,7 @@ def _ways(f: HostFacts, probe: Probe, where: str) -> list[Problem]:
     for folder, path in found.items():
         way = f.ways[folder]
         who = f"user {services.get(way.uid, way.uid)}" if way.uid else "everybody"
-        severity = "error" if not way.uid or way.uid in services else "warning"
+        severity: Severity = "error" if not way.uid or way.uid in services else "warning"
         what = f"{who} can change names in {folder}, and root writes below it: {path}"
         remedy = f"give it to root (chown root: {folder}), or choose another path"
         problems.append(Problem(where, what, remedy, severity, id="folder-not-roots"))

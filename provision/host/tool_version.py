@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from provision import __version__
-from provision.errors import PreflightFailed, Problem
+from provision.errors import PreflightFailed, Problem, Severity
 from provision.host.ownership import KEY
 from provision.text import printable
 
@@ -95,7 +95,7 @@ def require_not_newer(facts: Mapping[Machine, HostFacts], beside: Sequence[Probl
         )
 
 
-def newer(facts: Mapping[str, HostFacts], severity: str = "error") -> list[Problem]:
+def newer(facts: Mapping[str, HostFacts], severity: Severity = "error") -> list[Problem]:
     """For each newer version of this tool, the hosts (by name) that it last changed."""
     own = release(__version__) or ()
     return [

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from provision.errors import PreflightFailed, Problem
+from provision.errors import PreflightFailed, Problem, Severity
 from provision.inventory.model import version_tuple
 
 Version = tuple[int, int, int]
@@ -177,7 +177,7 @@ def unfit_problem(
     if not rows:
         return None
     what = "; ".join(dict.fromkeys(u.what for u in rows))
-    severity = "error" if hurting and not allowed else "warning"
+    severity: Severity = "error" if hurting and not allowed else "warning"
     return Problem(
         where, f"etcd {release}: {what}", remedy(release), severity, id="etcd-version-unfit"
     )

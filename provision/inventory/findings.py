@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from provision.errors import Problem
+from provision.errors import Problem, Severity
 from provision.ids import Id
 from provision.text import printable
 
@@ -74,7 +74,7 @@ class Findings:
     def warnings(self) -> tuple[Problem, ...]:
         return self._of("warning")
 
-    def _add(self, mark: Mark, what: str, remedy: str, severity: str, id: Id) -> None:
+    def _add(self, mark: Mark, what: str, remedy: str, severity: Severity, id: Id) -> None:
         # Both may quote the file, and the file may contain anything.
         shown = printable(what), printable(remedy)
         own = f"{self.name}:{mark.line}:{mark.column}"
@@ -83,7 +83,7 @@ class Findings:
         if mark.used:  # an alias, or a merge: there the text is right or wrong, and here it stands
             self._used.setdefault((mark.line, mark.column, what), {})[mark.used] = None
 
-    def _of(self, severity: str) -> tuple[Problem, ...]:
+    def _of(self, severity: Severity) -> tuple[Problem, ...]:
         in_order = sorted(self._found.items(), key=lambda found: found[0][0])
         return tuple(
             self._with_uses(problem, self._used.get((mark.line, mark.column, what), {}))

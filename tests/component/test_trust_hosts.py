@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import documents
 from tests.component.real_sshd import Sshd, keygen, public, running
 
 PROGRAM = [sys.executable, "-c", "from provision.cli.main import main; main()"]
@@ -368,6 +369,7 @@ def test_fingerprints_in_every_form(desk: Desk, sshds: tuple[Sshd, ...]) -> None
     )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    documents.require(document)
     assert document["added"] == {str(desk.known_hosts): 3}
     assert [host["state"] for host in document["hosts"]] == ["known"] * 3
     assert len(desk.known_hosts.read_text().splitlines()) == 3

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Endpoint
-from tests import recording
+from tests import documents, recording
 
 from .release import REPO as REPO
 from .release import absolute, merged, named
@@ -157,7 +157,9 @@ class Done:
     @property
     def json(self) -> dict[str, Any]:
         """stdout, which must be one JSON document and nothing else."""
-        return cast("dict[str, Any]", json.loads(self.stdout))
+        document = json.loads(self.stdout)
+        documents.require(document)
+        return cast("dict[str, Any]", document)
 
     def expect(self, code: int, *texts: str) -> Done:
         """This, if it ended with ``code``, and each of ``texts`` stands in one of its lines."""

@@ -30,6 +30,7 @@ def test_a_dry_run_on_clean_hosts_changes_nothing_anywhere(lab: Lab, tmp_path: P
     before = lab.snapshot()
     shown = lab.invoke("deploy-etcd", inventory, "--dry-run")
     shown.expect(0, "1. bootstrap the cluster", "* start etcd.service", "nothing was changed")
+    shown.expect(0, "+[Service]", "+++ /etc/etcd/etcd.conf.yml")
     document = lab.invoke("deploy-etcd", inventory, "--dry-run", "--format", "json").expect(0).json
     assert (document["changed"], document["applied"]) == (0, False)
     assert document["would_change"] > 30

@@ -36,8 +36,9 @@ def test_every_package_is_packed() -> None:
     assert set(_listed("packages")) == {*found, *_OF_FILES_ALONE}
 
 
-def test_every_page_of_an_error_is_packed() -> None:
+def test_every_page_of_an_error_and_every_schema_is_packed() -> None:
     text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"provision.cli" = ["json-schemas/*.json"]' in text
     assert '"provision.cli.explanations" = ["*.md"]' in text
     assert '"provision.cli.shells" = ["*"]' in text
 

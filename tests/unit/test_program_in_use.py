@@ -121,12 +121,12 @@ STEP = Step(
     (HostChanges("infra0", Machine("a"), (Change("after invoke logs", "true", SCRIPT),)),),
     after=Gate("invoke check-nodes is content", lambda: None),
 )
-PLAN = Plan("deploy-etcd", "c", (STEP,), notes=(NOTE,))
+PLAN = Plan("add-member", "c", (STEP,), notes=(NOTE,))
 
 
 def rehearsed(capsys: pytest.CaptureFixture[str], format: str) -> tuple[str, str]:
     rehearsal = Run("deploy-etcd", format=format, dry_run=True)
-    common.finish(rehearsal, PLAN, common.carry_out(rehearsal, PLAN), {}, "then invoke logs")
+    common.finish(rehearsal, PLAN, common.carry_out(rehearsal, PLAN), line="then invoke logs")
     seen = capsys.readouterr()
     return seen.out, seen.err
 

@@ -235,7 +235,7 @@ class TestOutcome:
         assert err == "warning: a: heap is large [memory-short]\n"
 
     def test_a_dry_run(self, capsys: pytest.CaptureFixture[str]) -> None:
-        plan = Plan("deploy-etcd", "c", (Step("roll", (self.host,)),), self.notes)
+        plan = Plan("add-member", "c", (Step("roll", (self.host,)),), self.notes)
         out, _ = self.say(plan, capsys, dry_run=True)
         assert out.endswith("2 would change; nothing was changed (--dry-run)\n")
         out, _ = self.say(plan, capsys, dry_run=True, format="json")
@@ -310,7 +310,7 @@ def test_every_task_says_what_it_and_its_options_do() -> None:
         for option, argument in options.items():
             assert argument.help, f"{name} --{option}"
         reads_one = name not in (
-            *("init-inventory", "import-ansible", "inventory-schema", "explain"),
+            *("init-inventory", "import-ansible", "inventory-schema", "show-schema", "explain"),
         )
         assert ("inventory" in options) is reads_one
 

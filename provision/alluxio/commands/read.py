@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from provision.alluxio.commands import alluxio_cli
 from provision.alluxio.commands.alluxio_cli import DEFAULT_TIMEOUT, KILL_AFTER, MARGIN, NotInstalled
@@ -38,6 +39,19 @@ OPTIONS = (
 )
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ReadDocument(TypedDict):
+    """A read through a worker."""
+
+    path: str
+    host: str
+    bytes: int
+    sha256: str | None
+    worker: str | None
+    cached: bool | None
+    error: str | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,7 @@ class ReadProof:
             by += ", which caches it" if self.cached else ", which has not cached it"
         return f"{text}{self.size} bytes served by {by}; sha256 {self.sha256}"
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> ReadDocument:
         """The proof for ``--format json``."""
         return {
             "path": self.path,

@@ -6,7 +6,7 @@ A cluster is a name below ``/DHT/`` or ``/ServiceDiscovery/``; etcd knows nothin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import (
@@ -25,7 +25,7 @@ from provision.etcd.cluster.reach import describe
 from provision.inventory.resolved import Inventory
 from provision.text import printable
 
-SCHEMA = "alluxio-provision/clusters/1"
+SCHEMA: Literal["alluxio-provision/clusters/1"] = "alluxio-provision/clusters/1"
 #: Seconds for each call of a read from one member alone.
 LOCAL_SECONDS = 3.0
 #: Names of clusters that a note, or a row, lists.
@@ -43,6 +43,27 @@ class Cluster(NamedTuple):
     confusable: tuple[str, ...]
 
 
+class ClusterDocument(TypedDict):
+    """An Alluxio cluster with keys in etcd."""
+
+    name: str
+    authorized: int
+    live: int
+    this_inventory: bool
+    declared: bool
+    mixed_up_with: list[str]
+
+
+class ClustersDocument(TypedDict):
+    """The Alluxio clusters; ``cut`` says why some are missing."""
+
+    schema: Literal["alluxio-provision/clusters/1"]
+    revision: int
+    complete: bool
+    cut: str | None
+    clusters: list[ClusterDocument]
+
+
 @dataclass(frozen=True, slots=True)
 class Clusters:
     """``complete``: the login may read every cluster's keys, so none is missing here.
@@ -55,7 +76,7 @@ class Clusters:
     revision: int
     cut: str = ""
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> ClustersDocument:
         """The clusters for ``--format json``."""
         return {
             "schema": SCHEMA,

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 from provision import bounds, progress
 from provision.alluxio.membership import legacy_format
@@ -33,6 +33,25 @@ AUTHORIZED_ROOT = "/DHT/"
 LIVE_ROOT = "/ServiceDiscovery/"
 #: Characters of a worker id that are shown; Alluxio's own have 43.
 ID_LIMIT = 200
+
+
+class RegistrationValue(TypedDict):
+    """A worker's value in etcd. Port 0 means that the worker has no such port."""
+
+    worker_id: str
+    host: str
+    rpc_port: int
+    data_port: int
+    web_port: int
+    state: str
+    generation: int
+    older: bool
+    container_host: str
+    secure_rpc_port: int
+    netty_data_port: int
+    domain_socket: str
+    http_port: int
+    identity: str
 
 
 class Registration(NamedTuple):
@@ -59,6 +78,10 @@ class Registration(NamedTuple):
     domain_socket: str = ""
     http_port: int = 0
     identity: str = ""
+
+    def document(self) -> RegistrationValue:
+        """The value as JSON."""
+        return cast(RegistrationValue, self._asdict())
 
     @property
     def uuid(self) -> str:

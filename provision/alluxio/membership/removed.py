@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from provision import bounds
 from provision.alluxio.membership import registrations
@@ -20,7 +21,7 @@ from provision.etcd.api.values import KeyValue
 from provision.files import make_folder, read_text
 from provision.text import EXCERPT, document, printable
 
-SCHEMA = "alluxio-provision/registration/1"
+SCHEMA: Literal["alluxio-provision/registration/1"] = "alluxio-provision/registration/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,25 @@ def new_file(cluster: str, worker_id: str, key: bytes) -> Path:
     return audit.local_log().parent / "registrations" / f"{safe}.{digest}.{stamp}.json"
 
 
+class RemovedDocument(TypedDict):
+    """A key that was removed from etcd, and what it takes to put it back."""
+
+    schema: Literal["alluxio-provision/registration/1"]
+    cluster: str
+    worker_id: str
+    removed: str
+    by: str
+    command: str
+    key: str
+    value: str
+    mod_revision: int
+    key_base64: str
+    value_base64: str
+
+
 def keep(path: Path, cluster: str, worker_id: str, key: KeyValue, command: str) -> None:
     """Write a registration to ``path``, for its owner only. Raises :class:`Unhealthy`."""
-    document = {
+    document: RemovedDocument = {
         "schema": SCHEMA,
         "cluster": cluster,
         "worker_id": worker_id,

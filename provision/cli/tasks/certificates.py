@@ -109,7 +109,7 @@ def _replace_lost_ca(run: Run, name: str, outage: str, *, ca: bool, limit: str) 
     etcd = run.etcd(inventory.etcd)
     plan = planned(etcd, observe.observe(etcd))
     carried = common.carry_out(run, plan)
-    common.finish(run, plan, carried, {}, "" if plan.steps else "the CA is at hand, not lost")
+    common.finish(run, plan, carried, line="" if plan.steps else "the CA is at hand, not lost")
     return 0
 
 
@@ -151,5 +151,5 @@ def import_certs(run: Run, folder: str) -> int:
     plan = csr_exchange.import_(inventory, Path(folder).expanduser().absolute())
     carried = common.carry_out(run, plan)
     line = "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use"
-    common.finish(run, plan, carried, {}, line if carried else "")
+    common.finish(run, plan, carried, line=line if carried else "")
     return 0

@@ -20,6 +20,7 @@ from provision.program_in_use import rendered
 if TYPE_CHECKING:
     from provision.check_nodes import CheckReport
     from provision.check_nodes.status import Service, Status
+    from provision.cli.documents import AuditDocument, LogsDocument
     from provision.errors import Problem
     from provision.inventory.resolved import Inventory, Machine
 
@@ -305,8 +306,13 @@ def logs(run: Run, name: str, lines: int = 50) -> int:
     text = status.journal(run.fleet, machine, lines)
     means = status.meaning(run.inventory, machine, text)
     if run.json:
-        document = {"schema": "alluxio-provision/logs/1", "host": machine.host, "lines": text}
-        terminal.emit_json(document | {"problems": [p.document() for p in means]})
+        document: LogsDocument = {
+            "schema": "alluxio-provision/logs/1",
+            "host": machine.host,
+            "lines": text,
+            "problems": [p.document() for p in means],
+        }
+        terminal.emit_json(document)
     else:
         print("\n".join(text))  # a log, as it stands on the host
         console.problems(means)
@@ -334,10 +340,12 @@ def audit(run: Run, name: str = "", lines: int = 50, wide: bool = False) -> int:
     else:
         entries, place = log.read_local(lines), str(log.local_log())
     if run.json:
-        documents = [e.document() for e in entries]
-        terminal.emit_json(
-            {"schema": "alluxio-provision/audit/1", "log": place, "entries": documents}
-        )
+        document: AuditDocument = {
+            "schema": "alluxio-provision/audit/1",
+            "log": place,
+            "entries": [e.document() for e in entries],
+        }
+        terminal.emit_json(document)
         return 0
     columns = (
         tables.Texts("when"),
@@ -433,7 +441,7 @@ def clean_host(
     confirm.tell(run, plan.notes)
     consent.require(run, plan)
     line = "" if plan.steps else f"nothing of another cluster is on {name}"
-    common.finish(run, plan, common.carry_out(run, replace(plan, notes=())), {}, line)
+    common.finish(run, plan, common.carry_out(run, replace(plan, notes=())), line=line)
     return 0
 
 

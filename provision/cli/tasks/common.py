@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from provision.cli import confirm
 from provision.cli.run import Run
@@ -13,6 +13,7 @@ from provision.errors import UsageError
 from provision.ids import Id
 
 if TYPE_CHECKING:
+    from provision.cli.documents import Extra, Finished
     from provision.engine.plan import Plan
     from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 
@@ -293,19 +294,17 @@ def note(run: Run) -> None:
     console.problems(last_seen.take(run.etcd(run.found or run.inventory.etcd)))
 
 
-def finish(
-    run: Run, plan: Plan, carried: bool, extra: dict[str, Any] | None = None, line: str = ""
-) -> None:
+def finish(run: Run, plan: Plan, carried: bool, extra: Extra | None = None, line: str = "") -> None:
     from provision import terminal
 
     done = plan.changed if carried else 0
     if run.json:
-        document = plan.document() | {"applied": carried, "changed": done, **(extra or {})}
+        finished: Finished = {"applied": carried}
         if run.dry_run:
-            document["would_change"] = plan.changed
+            finished["would_change"] = plan.changed
         if run.left_out:
-            document["left_out"] = [problem.document() for problem in run.left_out]
-        terminal.emit_json(document)
+            finished["left_out"] = [problem.document() for problem in run.left_out]
+        terminal.emit_json({**plan.document(), "changed": done, **finished, **(extra or {})})
         return
     if run.dry_run and plan.steps:
         terminal.say(f"{plan.changed} would change; nothing was changed (--dry-run)")

@@ -14,6 +14,7 @@ from provision.cli.tasks import common
 from provision.errors import UsageError
 
 if TYPE_CHECKING:
+    from provision.cli.documents import DefragEtcd, KeptData, Restore
     from provision.engine.plan import Plan, Step
     from provision.errors import Problem
     from provision.inventory.resolved import Inventory, Machine
@@ -169,7 +170,10 @@ def restore_etcd(
     ).require(run, plan)
     carried, plan = watch.carry_out(lambda: restore_etcd.finish(etcd, observed))
     kept = {m.name: restore_etcd.kept(m, observed.mark) for m in inventory.etcd.members}
-    documents = {"kept": kept, "snapshot": None if proof is None else proof.document()}
+    documents: Restore = {
+        "kept": kept,
+        "snapshot": None if proof is None else proof.document(),
+    }
     line = f"old data: {', '.join(sorted({*kept.values()}))}; restore-etcd --undo goes back to it"
     watch.require_registered(f"the restore is finished: do not run it again; {line}")
     common.finish(run, plan, carried, documents, line)
@@ -341,7 +345,7 @@ def kept_data(run: Run, delete: str = "", limit: str = "", wide: bool = False) -
     carried = common.carry_out(run, plan)
     total = size(sum(k.bytes for k in seen.kept))
     line = f"{total} in {len(seen.kept)} folders; --delete NAME,... deletes what it names"
-    extra = {"kept": [k.document() for k in seen.kept]}
+    extra: KeptData = {"kept": [k.document() for k in seen.kept]}
     common.finish(run, plan, carried, extra, "" if delete else line)
     return 0
 
@@ -392,7 +396,7 @@ def defrag_etcd(run: Run, compact: bool = False, all: bool = False) -> int:
         line = "no member has space to give back (--all rewrites every database)"
     if any(u.alarms for u in now):
         line += "; alarms are still on: invoke disarm-alarms"
-    documents = {
+    documents: DefragEtcd = {
         "before": [u.document() for u in before],
         "after": [u.document() for u in now],
     }

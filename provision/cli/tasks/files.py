@@ -5,11 +5,24 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision.cli.command import command
 from provision.cli.run import DEFAULT_INVENTORY, Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
+
+if TYPE_CHECKING:
+    from provision.cli.documents import (
+        ClientConfigDocument,
+        ExplainDocument,
+        ImportAnsibleDocument,
+        InitInventoryDocument,
+        InventoryDocument,
+        RenderHelmDocument,
+        RenderMonitorDocument,
+        SshConfigDocument,
+    )
 
 
 @command(help={"wide": common.WIDE})
@@ -20,8 +33,11 @@ def show_inventory(run: Run, wide: bool = False) -> int:
 
     rows = provenance(run.loaded)
     if run.json:
-        values = [{"path": r.path, "value": r.value, "origin": r.origin} for r in rows]
-        terminal.emit_json({"schema": "alluxio-provision/inventory/1", "values": values})
+        document: InventoryDocument = {
+            "schema": "alluxio-provision/inventory/1",
+            "values": [{"path": r.path, "value": r.value, "origin": r.origin} for r in rows],
+        }
+        terminal.emit_json(document)
     else:
         tables.show(
             (
@@ -47,8 +63,11 @@ def explain(run: Run, id: str) -> int:
 
     found = pages() if id == ALL else [page(id)]
     if run.json:
-        shown = [p._asdict() for p in found]
-        terminal.emit_json({"schema": "alluxio-provision/explain/1", "pages": shown})
+        document: ExplainDocument = {
+            "schema": "alluxio-provision/explain/1",
+            "pages": [{"id": p.id, "title": p.title, "text": p.text} for p in found],
+        }
+        terminal.emit_json(document)
     elif id == ALL:
         columns = (tables.Texts("id"), tables.Texts("is", words=True))
         tables.show(columns, [(p.id, p.title) for p in found])
@@ -93,7 +112,10 @@ def init_inventory(
     from provision.inventory.starter import Answers, starter
 
     answers = Answers(etcd, workers, user, port, key, jump)
-    document: dict[str, object] = {"schema": "alluxio-provision/init-inventory/1", "path": path}
+    document: InitInventoryDocument = {
+        "schema": "alluxio-provision/init-inventory/1",
+        "path": path,
+    }
     if answers == Answers():
         write_example(Path(path))
         todo, counts = "edit it", ""
@@ -101,7 +123,7 @@ def init_inventory(
         made = starter(answers)
         write_new(Path(path), made.text)
         console.problems(made.warnings)
-        document |= {"members": made.members, "workers": made.workers}
+        document["members"], document["workers"] = made.members, made.workers
         todo, counts = "edit what says EDIT", f" {made.members} members, {made.workers} workers;"
     if run.json:
         terminal.emit_json(document)
@@ -138,17 +160,16 @@ def import_ansible(
     write_new(Path(to), made.text)
     console.problems(made.warnings)
     if run.json:
-        terminal.emit_json(
-            {
-                "schema": "alluxio-provision/import-ansible/1",
-                "path": to,
-                "etcd_group": made.groups[0],
-                "worker_group": made.groups[1],
-                "members": made.members,
-                "workers": made.workers,
-                "problems": [problem.document() for problem in made.warnings],
-            }
-        )
+        document: ImportAnsibleDocument = {
+            "schema": "alluxio-provision/import-ansible/1",
+            "path": to,
+            "etcd_group": made.groups[0],
+            "worker_group": made.groups[1],
+            "members": made.members,
+            "workers": made.workers,
+            "problems": [problem.document() for problem in made.warnings],
+        }
+        terminal.emit_json(document)
     else:
         workers = f", {made.workers} workers of {made.groups[1]}" if made.groups[1] else ""
         terminal.say(
@@ -168,6 +189,19 @@ def inventory_schema(run: Run) -> int:
     return 0
 
 
+@command(
+    inventory=False,
+    help={"name": "The document's name, such as plan or check-nodes: see docs/json.md."},
+)
+def show_schema(run: Run, name: str) -> int:
+    """Print the JSON schema of a document that --format json prints. Contacts nothing."""
+    from provision import terminal
+    from provision.cli.explain import schema
+
+    terminal.emit_json(schema(name))
+    return 0
+
+
 @command()
 def export_ssh_config(run: Run) -> int:
     """Print the inventory's hosts as an OpenSSH configuration, for `ssh -F`. Contacts nothing."""
@@ -180,7 +214,8 @@ def export_ssh_config(run: Run) -> int:
     except ValueError as error:
         raise UsageError(str(error), id="ssh-config-invalid") from None
     if run.json:
-        terminal.emit_json({"schema": "alluxio-provision/ssh-config/1", "config": text})
+        document: SshConfigDocument = {"schema": "alluxio-provision/ssh-config/1", "config": text}
+        terminal.emit_json(document)
     else:
         print(text, end="")
     return 0
@@ -201,10 +236,12 @@ def render_client_config(run: Run, to: str = "") -> int:
     console.problems(config.warnings)
     changed = client_config.write(config, Path(to).expanduser()) if to else []
     if run.json:
-        written = [str(path) for path in changed]
-        terminal.emit_json(
-            {"schema": client_config.SCHEMA, "files": config.files, "wrote": written}
-        )
+        document: ClientConfigDocument = {
+            "schema": "alluxio-provision/client-config/1",
+            "files": config.files,
+            "wrote": [str(path) for path in changed],
+        }
+        terminal.emit_json(document)
     elif to:
         terminal.say(f"{len(changed)} changed in {to}: {', '.join(config.files)}")
     else:
@@ -246,8 +283,12 @@ def render_monitor(
     for path in paths:
         write_whole(path, made.files[path.name].decode())
     if run.json:
-        document = {"files": [str(path) for path in paths], "output": str(made.output)}
-        terminal.emit_json({"schema": "alluxio-provision/render-monitor/1", **document})
+        document: RenderMonitorDocument = {
+            "schema": "alluxio-provision/render-monitor/1",
+            "files": [str(path) for path in paths],
+            "output": str(made.output),
+        }
+        terminal.emit_json(document)
         return 0
     terminal.say("\n".join(f"wrote {path}" for path in paths))
     for line in monitor.instructions(made, folder):
@@ -293,17 +334,16 @@ def render_helm(run: Run, to: str = "", credentials: str = "") -> int:
         changed += values.write(target, text)
     if run.json:
         files = [str(p) for p in (target, secret) if p is not None]
-        terminal.emit_json(
-            {
-                "schema": "alluxio-provision/render-helm/1",
-                "chart": k.chart.version,
-                "release": k.release,
-                "namespace": k.namespace,
-                "values": found,
-                "files": files,
-                "changed": changed,
-            }
-        )
+        document: RenderHelmDocument = {
+            "schema": "alluxio-provision/render-helm/1",
+            "chart": k.chart.version,
+            "release": k.release,
+            "namespace": k.namespace,
+            "values": found,
+            "files": files,
+            "changed": changed,
+        }
+        terminal.emit_json(document)
     elif target is None:
         print(text, end="")
     else:

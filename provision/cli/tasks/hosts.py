@@ -13,12 +13,11 @@ from provision.cli.tasks import common
 from provision.errors import PreflightFailed, Problem, UsageError
 
 if TYPE_CHECKING:
+    from provision.cli.documents import TrustHostsDocument
     from provision.inventory.resolved import Inventory, Machine
     from provision.ssh.fingerprints import Fingerprints
     from provision.ssh.known_hosts import HostKey
     from provision.ssh.scan import Found, Server
-
-SCHEMA = "alluxio-provision/trust-hosts/1"
 
 
 @command(
@@ -232,9 +231,9 @@ def _ask(run: Run, count: int, added: Mapping[Path, int]) -> None:
 
 def _document(
     found: Sequence[Found], added: Mapping[Path, int], problems: Sequence[Problem]
-) -> dict[str, Any]:
+) -> TrustHostsDocument:
     return {
-        "schema": SCHEMA,
+        "schema": "alluxio-provision/trust-hosts/1",
         "hosts": [
             {
                 "names": list(f.server.names),

@@ -68,7 +68,7 @@ def remove_member(
     carried = common.carry_out(run, plan)
     declared = any(m.name == name for m in inventory.etcd.members)
     line = f"take {name} out of {inventory.path}, or deploy-etcd adds it again" if declared else ""
-    common.finish(run, plan, carried, {}, line)
+    common.finish(run, plan, carried, line=line)
     return 0
 
 
@@ -101,7 +101,7 @@ def replace_member(
     options = _options(run, name, delete_data, no_workers, lock_out)
     plan = replace_member.plan(inventory, etcd, seen, name, options)
     line = "" if plan.steps else f"{name} is healthy: there is nothing to replace"
-    common.finish(run, plan, common.carry_out(run, plan), {}, line)
+    common.finish(run, plan, common.carry_out(run, plan), line=line)
     return 0
 
 

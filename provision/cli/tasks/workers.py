@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from provision.cli.command import command
 from provision.cli.run import Run
@@ -12,6 +12,7 @@ from provision.cli.tasks import common
 from provision.errors import UsageError
 
 if TYPE_CHECKING:
+    from provision.cli.documents import StartWorkers
     from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 
 _DOWNGRADE = "Go back to the inventory's release on hosts with a newer one."
@@ -62,13 +63,14 @@ def start_workers(
         # A running worker that is not live gets the failure detection time to come back.
         patience = alluxio.failure_detection_timeout
         live = start_workers.require_live(alluxio, etcd, chosen, patience=patience, ready=True)
-    extra: dict[str, Any] = {"live": sorted(live)}
+    extra: StartWorkers = {"live": sorted(live)}
     line = f"{len(live)} of {len(chosen)} live"
     problem = None
     if read and live:
         proof = prove(run.fleet, alluxio, read, chosen)
         problem = proof.problem(alluxio)
-        extra |= {"read": proof.document(), "problems": [problem.document()] if problem else []}
+        extra["read"] = proof.document()
+        extra["problems"] = [problem.document()] if problem else []
         line += f"\n{proof.line(alluxio)}"
     common.finish(run, plan, carried, extra, line)
     if problem is not None:
@@ -321,7 +323,7 @@ def start_masters(run: Run, limit: str = "", downgrade: bool = False, take_over:
     carried = common.carry_out(run, plan)
     if not plan.steps:
         masters.require_healthy(run.fleet, alluxio, chosen)
-    common.finish(run, plan, carried, {}, f"{len(chosen)} masters listen, one is the primary")
+    common.finish(run, plan, carried, line=f"{len(chosen)} masters listen, one is the primary")
     return 0
 
 

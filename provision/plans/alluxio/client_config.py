@@ -21,7 +21,6 @@ from provision.render import render
 from provision.text import printable
 
 SITE, WORKERS = "alluxio-site.properties", "workers"
-SCHEMA = "alluxio-provision/client-config/1"
 #: How many names of unknown properties are shown.
 _SHOWN = 8
 

@@ -25,7 +25,7 @@ from provision.alluxio.commands import readiness
 from provision.alluxio.membership import leases, registrations
 from provision.alluxio.worker import desired
 from provision.engine.plan import Gate, Plan, Step
-from provision.errors import Problem, Unhealthy
+from provision.errors import Problem, Severity, Unhealthy
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
@@ -145,6 +145,7 @@ class Watch:
         lacks = " and no ".join(
             name for name, has in (("permanent key", permanent), ("live key", live)) if not has
         )
+        severity: Severity
         severity, remedy = "error", f"invoke restart-workers {worker.name}"
         state = ""
         if worker.machine in self._absent:

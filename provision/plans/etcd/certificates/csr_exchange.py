@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -41,7 +42,7 @@ from provision.ssh.session import Fleet
 from provision.text import printable
 
 MANIFEST = "manifest.json"
-SCHEMA = "alluxio-provision/csrs/1"
+SCHEMA: Literal["alluxio-provision/csrs/1"] = "alluxio-provision/csrs/1"
 _BLOCK = re.compile(
     r"-----BEGIN CERTIFICATE REQUEST-----.+?-----END CERTIFICATE REQUEST-----\n?", re.DOTALL
 )
@@ -67,6 +68,24 @@ class Manifest(BaseModel):
     format: str = Field(alias="schema")
     cluster: str
     requests: tuple[Request, ...]
+
+
+class RequestDocument(TypedDict):
+    """A request: the SHA-256 of its public key (DER), and the names that it must have."""
+
+    name: str
+    member: str
+    listener: str
+    key: str
+    names: list[str]
+
+
+class ManifestDocument(TypedDict):
+    """The requests in a folder of export-csrs."""
+
+    schema: Literal["alluxio-provision/csrs/1"]
+    cluster: str
+    requests: list[RequestDocument]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +132,26 @@ class _Export:
         self.answers[own_ca.CLIENT_NAME] = request.sign(key, hashes.SHA256()).public_bytes(PEM)
 
     def write(self) -> None:
-        requests = []
+        requests: list[RequestDocument] = []
         try:
             make_folder(self.to, private=False)
             for w in self.wanted:
                 pem = self.answers[w.name]
                 keyfiles.replace_file(self.to / f"{w.name}.csr", pem, 0o644)
-                request = Request(
-                    name=w.name,
-                    member=w.member.name if w.member is not None else "",
-                    listener=w.listener,
-                    key=_digest(external_ca.key_of_request(pem)),
-                    names=w.names,
+                requests.append(
+                    {
+                        "name": w.name,
+                        "member": w.member.name if w.member is not None else "",
+                        "listener": w.listener,
+                        "key": _digest(external_ca.key_of_request(pem)),
+                        "names": list(w.names),
+                    }
                 )
-                requests.append(request.model_dump())
-            document = {"schema": SCHEMA, "cluster": self.cluster.name, "requests": requests}
+            document: ManifestDocument = {
+                "schema": SCHEMA,
+                "cluster": self.cluster.name,
+                "requests": requests,
+            }
             # The manifest comes last: a folder without a manifest is from a killed run.
             text = json.dumps(document, indent=2) + "\n"
             keyfiles.replace_file(self.to / MANIFEST, text.encode(), 0o644)

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from provision import bounds, progress
 from provision.engine.plan import Action, Step
@@ -41,6 +42,20 @@ SLACK = 1 << 30
 RESERVE = 256 << 20
 
 
+class BackupDocument(TypedDict):
+    """A backup that was taken and proven; ``size`` in bytes."""
+
+    schema: Literal["alluxio-provision/backup/1"]
+    file: str
+    sha256: str
+    size: int
+    revision: int
+    keys: int
+    member: str
+    seconds: float
+    removed: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Backup:
     """A verified snapshot. ``size`` in bytes; ``removed``: older backups that were deleted."""
@@ -54,7 +69,7 @@ class Backup:
     seconds: float
     removed: tuple[Path, ...] = ()
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> BackupDocument:
         """The backup for ``--format json``."""
         return {
             "schema": "alluxio-provision/backup/1",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypedDict
 
 from provision import progress, wait
 from provision.engine.plan import Action, Gate, Plan, Step
@@ -45,6 +46,18 @@ GAIN_FLOOR = 1 << 20
 ROOM_FACTOR = 1.2
 #: Bytes by which bbolt grows a file at a time (its ``AllocSize``).
 GROWTH = 16 << 20
+
+
+class UsageDocument(TypedDict):
+    """A member's database; sizes in bytes."""
+
+    member: str
+    leader: bool
+    size: int
+    in_use: int
+    quota: int | None
+    quota_known: bool
+    alarms: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,7 @@ class Usage:
         writes it in the same folder)."""
         return int(self.in_use * ROOM_FACTOR) + GROWTH
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> UsageDocument:
         return {
             "member": self.member,
             "leader": self.leader,

@@ -13,9 +13,17 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from provision import bounds
-from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
+from provision.errors import (
+    PreflightFailed,
+    Problem,
+    ProblemDocument,
+    ProvisionError,
+    Unhealthy,
+    UsageError,
+)
 from provision.etcd.member import backups, layout
 from provision.files import make_folder
 from provision.inventory.resolved import EtcdCluster, Inventory
@@ -23,6 +31,26 @@ from provision.plans.etcd.data import backup_etcd, stored
 from provision.plans.etcd.data.stored import Saved, Stored
 from provision.ssh.session import Fleet, LocalFailure
 from provision.text import printable
+
+
+class FetchedFileDocument(TypedDict):
+    """A backup that was copied from a host; ``size`` in bytes."""
+
+    file: str
+    host: str
+    path: str
+    revision: int
+    size: int
+
+
+class FetchedDocument(TypedDict):
+    """The backups that were copied from the hosts, and those that were here before."""
+
+    schema: Literal["alluxio-provision/backups-fetched/1"]
+    fetched: list[FetchedFileDocument]
+    here: list[str]
+    removed: list[str]
+    problems: list[ProblemDocument]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +62,7 @@ class Fetched:
     problems: tuple[Problem, ...]
     removed: tuple[Path, ...] = ()
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> FetchedDocument:
         """For ``--format json``; sizes in bytes."""
         return {
             "schema": "alluxio-provision/backups-fetched/1",

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import TypedDict
 
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
@@ -43,6 +44,17 @@ _LABEL = "kept"
 _LAST = 253402300799
 
 
+class RetainedDocument(TypedDict):
+    """A folder of former data on a member's host."""
+
+    member: str
+    host: str
+    path: str
+    why: str
+    when: str
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Retained:
     """One folder of a member's former data, kept since ``when`` (UTC); ``bytes`` on the disk. Or a
@@ -63,7 +75,7 @@ class Retained:
         found = _NAME.fullmatch(self.name)
         return _SHOWN[found[1] or found[2]] if found else _SHOWN["restoring"]
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> RetainedDocument:
         return {
             "member": self.member.name,
             "host": self.member.machine.host,

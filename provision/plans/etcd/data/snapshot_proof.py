@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from provision.alluxio.membership import registrations
 from provision.alluxio.worker import desired
@@ -34,6 +35,16 @@ NAMED = 20
 ROOTS = (registrations.AUTHORIZED_ROOT, registrations.LIVE_ROOT)
 
 
+class ProofDocument(TypedDict):
+    """What a scratch member has served from a snapshot."""
+
+    member: str
+    revision: int
+    keys: int
+    clusters: list[str]
+    auth: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What the scratch member showed. ``member``: the member on whose host it ran; ``clusters``:
@@ -47,7 +58,7 @@ class Proof:
     auth: bool
     accepted: bool
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> ProofDocument:
         """The proof for ``--format json``."""
         return {
             "member": self.member,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TypedDict
 
 from provision.errors import Problem, ProvisionError
 from provision.etcd.member import backup_timer, backups
@@ -34,6 +35,41 @@ _LABEL = "stored"
 HERE = "this machine"
 
 
+class SavedDocument(TypedDict):
+    """A proven backup; ``size`` in bytes."""
+
+    host: str
+    member: str | None
+    path: str
+    revision: int
+    cluster_id: str | None
+    taken: str
+    age_seconds: int
+    size: int
+
+
+class BackupHostDocument(TypedDict):
+    """The backups on a member's host, and the bytes that are kept aside there."""
+
+    member: str
+    host: str
+    error: str | None
+    count: int
+    bytes: int
+    last_run: str | None
+    kept_bytes: int
+
+
+class StoredDocument(TypedDict):
+    """The backups on the members' hosts."""
+
+    declared: bool
+    newest: SavedDocument | None
+    longest_gap_seconds: float | None
+    count: int
+    hosts: list[BackupHostDocument]
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """A proven backup: ``size`` in bytes. ``member`` is empty for a backup on this machine."""
@@ -47,7 +83,7 @@ class Saved:
     def age(self, now: datetime) -> timedelta:
         return now - self.name.when
 
-    def document(self, now: datetime) -> dict[str, object]:
+    def document(self, now: datetime) -> SavedDocument:
         number = self.name.cluster_id
         return {
             "host": self.host,
@@ -186,7 +222,7 @@ class Stored:
                 )
         return problems
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> StoredDocument:
         """For ``--format json``: times in seconds, sizes in bytes."""
         found = self.newest
         return {
