@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians fuzz mutants mutants-deciding bundle lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians matrix fuzz mutants mutants-deciding bundle lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -22,11 +22,8 @@ endif
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: lab ## Bring the lab up, deploy etcd, start workers, check them
-	@[[ -z "$(ALLUXIO)$(JDK)" ]] || $(BIN)/python -m tests.integration.release .lab/release.yml
-	$(INVOKE) deploy-etcd $(INVENTORY) --yes
-	$(INVOKE) start-workers $(INVENTORY) --yes
-	$(INVOKE) check-nodes $(INVENTORY)
+demo: ## Bring the lab up, deploy etcd, start workers, check them
+	@tests/lab/demo $(INVENTORY)
 
 test: unit component integration ## Run all tests, with their own set-up
 
@@ -84,6 +81,9 @@ versions: ## Try the wheel on Python 3.10 to 3.13, with the newest and the oldes
 debians: $(BIN)/.ready .artifacts ## Try the tool on hosts of Debian 11 and 13
 	tests/debians
 
+matrix: $(BIN)/.ready .artifacts ## All that takes too long for every change (hours); docs/matrix.md is made of it (ROWS=trixie)
+	tests/matrix $(ROWS)
+
 bounds: ## Try the oldest Python with the oldest dependencies, the newest one with the newest
 	tests/versions --bounds
 
@@ -114,17 +114,22 @@ lab: .deps ## Install what is missing, build box and artifacts, start the hosts
 
 .PHONY: .deps .box .artifacts
 .deps:
-	@$(LAB) deps
+	@$(LAB) deps tests
 .box: .deps
 	@$(LAB) box
 .artifacts: .deps
-	@$(LAB) artifacts
+	@$(LAB) artifacts tests
 
-# Only versions and hashes of the lock file; then the project itself, editable.
-$(BIN)/.ready: pyproject.toml requirements.lock | .deps
-	python3 -m venv .venv
+# Only versions and hashes of the lock files; then the project itself, editable. What runs comes
+# first, as operators have it: the demo needs no more.
+$(BIN)/.ready: pyproject.toml requirements.lock operators.lock | .deps
+	@$(MAKE) --no-print-directory $(BIN)/.operators
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+$(BIN)/.operators: pyproject.toml operators.lock
+	python3 -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r operators.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 clean: ## Remove the lab, its box and artifacts, the virtualenv and caches

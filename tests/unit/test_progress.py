@@ -433,6 +433,8 @@ EXEMPT = {
     ("plans/alluxio/start_workers.py", "observe"): "each of the two says itself",
     ("plans/alluxio/start_workers.py", "_Listeners.answer"): "a part of require_live",
     ("plans/etcd/state/observe.py", "observe"): "each of the two says itself",
+    ("ssh/answers.py", "_direct"): "its callers say it",
+    ("ssh/answers.py", "stream"): "its callers say it",
     ("ssh/asked.py", "is_openssh"): "ssh -V, which asks nobody",
     ("ssh/connect.py", "Connector._socket"): "a part of a session's call",
     ("ssh/proxy.py", "Proxied.__init__"): "it does not wait",
