@@ -81,7 +81,7 @@ def rows() -> list[Row]:
         typed = text.startswith("$ ")
         at += TYPING if typed else min(when - before, PAUSE)
         before = when
-        for part in Text.from_ansi(text).wrap(console, COLUMNS) or [Text("")]:
+        for part in Text.from_ansi(text.rstrip()).wrap(console, COLUMNS) or [Text("")]:
             found.append(Row(at, _markup(part)))
     return found
 

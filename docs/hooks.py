@@ -1,5 +1,5 @@
-"""mkdocs' hooks: the start page is the README, the reference is made from the code, and the picture
-of `check-nodes` from a recorded run."""
+"""mkdocs' hooks: the start page is the README, the reference is made from the code, and the two
+pictures from recorded runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(REPO))
 
 from invoke.parser import ParserContext  # noqa: E402
 
-from docs import picture  # noqa: E402
+from docs import cast, picture  # noqa: E402
 from provision import errors  # noqa: E402
 from provision.cli.command import INTERNAL_ERROR, INTERRUPTED  # noqa: E402
 from provision.cli.commands import namespace  # noqa: E402
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 def on_pre_build(**_: Any) -> None:
     picture.write()
+    cast.write()
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
