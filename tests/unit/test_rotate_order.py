@@ -382,7 +382,7 @@ def test_with_nothing_imported_it_is_said_what_to_do(done: plan_text.Done, tmp_p
     (note,) = plan.notes
     assert (note.where, note.severity, note.id) == ("c", "warning", "external-certificate-needed")
     assert note.what == "every imported certificate is already in place"
-    assert "invoke export-csrs --all" in note.remedy
+    assert "invoke export-csrs DIR --all" in note.remedy
     take_in(world, root, "infra1")
     plan = world.leaves("infra1", "infra2")
     assert gates_of(plan) == renewed("infra1")
