@@ -132,6 +132,7 @@ def test_facts_take_time_in_proportion(body: Callable[[int], str]) -> None:
 #: Modules that read files of this package, or of another installed one.
 OWN_FILES = {
     "alluxio/worker/scopes.py",
+    "cli/completion.py",
     "cli/explain.py",
     "etcd/api/protocol.py",
     "host/facts.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from provision.inventory.findings import Findings
 from provision.inventory.resolved import Inventory
 from provision.inventory.starter import Answers, scalar, starter
 from tests.unit.test_program_in_use import run
-
-REPO = Path(__file__).parents[2]
 
 
 def made(tmp_path: Path, **options: str) -> Inventory:
@@ -141,7 +138,7 @@ def test_in_an_empty_folder(tmp_path: Path, program: str) -> None:
     """The command of the README, and then each command that it names."""
     cwd = tmp_path
     if program == "invoke":  # it finds tasks.py in its folder only
-        shutil.copy(REPO / "tasks.py", cwd)
+        (cwd / "tasks.py").symlink_to(Path(__file__).parents[2] / "tasks.py")
     lists = ("--etcd", "host1,host2,host3", "--workers", "worker[1-20].example.com")
     done = run(program, "init-inventory", *lists, "--user", "deploy", cwd=cwd)
     where = "inventory/inventory.yml"
