@@ -13,13 +13,13 @@ from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem, Unhealthy
-from provision.etcd.api.values import KeyValue
+from provision.etcd.api.values import KeyValue, Login
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import endpoints, forget_worker, moved, restart_workers, start_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders, fake_etcd
@@ -279,7 +279,10 @@ def test_what_other_commands_leave_to_start_workers(
 
 @pytest.mark.parametrize(
     ("declared", "enabled", "root"),
-    [(True, False, False), (True, True, False), (False, True, True), (False, False, True)],
+    [
+        *((True, False, False), (True, True, False), (False, True, True), (False, False, True)),
+        (False, False, False),
+    ],
 )
 def test_workers_get_the_login_that_etcd_wants_now(
     declared: bool,
@@ -303,8 +306,24 @@ def test_workers_get_the_login_that_etcd_wants_now(
     told_of = replace(world.alluxio, etcd_login=login, etcd_endpoints=("http://10.0.0.9:2379",))
     cluster = builders.etcd(auth=EtcdAuth(root_password=secret if root else None))
     inventory = builders.inventory(told_of, etcd=cluster)
+    asked: list[str] = []
+    planned: list[bool] = []
+    made = start_workers.plan
+
+    def plan(inventory: Inventory, alluxio: AlluxioCluster, *rest: Any) -> Plan:
+        planned.append(inventory.alluxio == alluxio)
+        return made(inventory, alluxio, *rest)
+
+    etcd.before = asked.append
+    monkeypatch.setattr(start_workers, "plan", plan)
     with Fleet(1) as fleet:
         told = endpoints.steps(inventory, told_of, Etcd(cluster, fleet), cluster)
+    # Whoever has a login proves it; others see it at a read.
+    assert ("log_in" in asked, "auth_enabled" in asked) == ((True, False), (False, True))[
+        not (declared or root)
+    ]
+    assert etcd.clients[-1] == ("any", Login("alluxio", "secret") if declared else None)
+    assert all(planned), "the plan is of the same workers as its inventory"
     diffs = "".join(c.diff for s in told.steps for h in s.hosts for c in h.changes)
     assert [n.id for n in told.notes] == ([] if declared is enabled else ["auth-differs"])
     if enabled and not declared:

@@ -11,7 +11,7 @@ from provision.alluxio.worker import desired, java
 from provision.alluxio.worker.desired import MASTER_UNIT_PATH, Artifacts
 from provision.artifacts import Artifact
 from provision.errors import Problem, Unhealthy
-from provision.host import disks
+from provision.host import disks, fitness
 from provision.host.facts import HostFacts, Listener
 from provision.host.predict import after
 from provision.inventory.model import Java, Source
@@ -84,6 +84,25 @@ class TestWorkers:
 
         assert problems(1 << 20) == ["disk-full"]
         assert problems(10 << 30) == []
+
+    def test_the_tarballs_are_held_against_the_hosts_processors(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        held: list[object] = []
+
+        def problems(*_: object, tarballs: list[object], **__: object) -> list[Problem]:
+            held.append(tarballs)
+            return []
+
+        monkeypatch.setattr(fitness, "problems", problems)
+        jdk = Artifact(Path("jdk.tar.gz"), "b" * 64, 1 << 20)
+        some = Artifacts(TARBALL, jdk, hosts.RELEASE)
+        monkeypatch.setattr(java, "tarball_major", lambda _: 11)
+        alluxio = builders.alluxio(builders.worker("w1"))
+        with Fleet(1) as fleet:
+            for tarballs in (some, None):
+                start_workers.host_problems(alluxio, alluxio.workers, tarballs, fleet, {}, {})
+        assert held == [[TARBALL, jdk], []]
 
 
 def test_the_plan_of_a_decommission_says_which_service_ends(decommission: Run) -> None:
