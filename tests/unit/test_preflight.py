@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from provision.alluxio.worker import desired as workers_desired
 from provision.alluxio.worker.desired import Artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
-from provision.etcd.member import layout
+from provision.etcd.member import backup_timer, layout
 from provision.host import preflight
 from provision.host.facts import HostFacts, Listener, PathState, Probe, UnitState, Way
 from provision.host.preflight import SpaceRequirement
@@ -25,7 +26,7 @@ from provision.plans.alluxio import worker_preflight
 from provision.plans.etcd.state import member_preflight
 from provision.tar_reader import Seen
 from tests.unit import builders
-from tests.unit.hosts import GIB, TARBALL, disk, facts, text
+from tests.unit.hosts import GIB, TARBALL, disk, facts, shell, text
 
 UUID = "11111111-2222-3333-4444-555555555555"
 A, B, C = (Machine(f"h{n}", where=f"inventory.yml:{n}") for n in (1, 2, 3))
@@ -350,6 +351,27 @@ class TestMembers:
         found = member_preflight.members(cluster, {cluster.members[0].machine: seen})
         assert [p.id for p in found] == expected
         assert all(p.severity == "warning" for p in found)
+
+    def test_a_time_that_systemd_does_not_know(self) -> None:
+        cluster = replace(self.cluster, backup=EtcdBackup(on_calendar="never"))
+        for said, count in (("no\n", 1), ("", 0)):
+            seen = facts(1, commands={backup_timer.CALENDAR: said})
+            found = member_preflight.members(cluster, {cluster.members[0].machine: seen})
+            assert [p.what for p in found] == ["its systemd knows no time such as 'never'"] * count
+            assert [p.id for p in found] == ["inventory-value-invalid"] * count
+
+    @pytest.mark.parametrize(
+        ("time", "says"),
+        [("daily", ""), ("Mon..Fri *-*-* 03:00:00", ""), ("never", "no\n"), ("25:00", "no\n")],
+    )
+    def test_its_systemd_is_asked(self, time: str, says: str, tmp_path: Path) -> None:
+        if shutil.which("systemd-analyze") is None:
+            pytest.skip("there is no systemd-analyze here")
+        cluster = replace(self.cluster, backup=EtcdBackup(on_calendar=time))
+        (script,) = backup_timer.probe(cluster, cluster.members[0]).values()
+        assert shell(script, tmp_path).stdout == says
+        # Without it nothing is known, and the run goes on.
+        assert shell(script.replace("systemd-analyze", "no-such-program"), tmp_path).stdout == ""
 
     def test_hosts_that_could_not_be_asked_are_passed_over(self) -> None:
         assert member_preflight.members(self.cluster, {}) == []

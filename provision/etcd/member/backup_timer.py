@@ -13,6 +13,7 @@ authentication, the lock and the note need the user root, which a snapshot needs
 from __future__ import annotations
 
 import re
+import shlex
 
 from provision.etcd.api.login import root_login
 from provision.etcd.member import backups, layout
@@ -24,6 +25,8 @@ from provision.render import render
 
 UNIT = "etcd-backup.timer"
 SERVICE = "etcd-backup.service"
+#: The label of :func:`probe`.
+CALENDAR = "calendar"
 TIMER_PATH, SERVICE_PATH = f"/etc/systemd/system/{UNIT}", f"/etc/systemd/system/{SERVICE}"
 
 
@@ -114,6 +117,17 @@ def resources(cluster: EtcdCluster, member: EtcdMember) -> tuple[Resource, ...]:
         File(TIMER_PATH, timer, restarts=(UNIT,)),
         Unit(UNIT),
     )
+
+
+def probe(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
+    """The probe command that prints something when the host's systemd takes no such schedule."""
+    backup = cluster.backup
+    if backup is None or not has(cluster, member):
+        return {}
+    calendar = shlex.quote(backup.on_calendar)
+    return {
+        CALENDAR: f"systemd-analyze calendar {calendar} >/dev/null 2>&1; [ $? != 1 ] || echo no"
+    }
 
 
 def _login(cluster: EtcdCluster, *, masked: bool = False) -> bytes:

@@ -262,6 +262,7 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
         commands={
             **key_probes(cluster, member),
             **_backups_size(cluster, member),
+            **backup_timer.probe(cluster, member),
             **routes.probe(cluster, member),
         },
     )

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from provision.errors import Problem
 from provision.etcd.cluster.health import ClusterHealth
+from provision.etcd.member import backup_timer, layout, routes
 from provision.etcd.member import desired as etcd
-from provision.etcd.member import layout, routes
 from provision.etcd.pki import certificates
 from provision.host import preflight
 from provision.host.facts import HostFacts
@@ -212,10 +212,14 @@ def _backups(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
     backup = cluster.backup
     if backup is None or not etcd.backup_dir(cluster, member):
         return []
+    problems: list[Problem] = []
+    if f.commands.get(backup_timer.CALENDAR, "").strip():
+        what = f"its systemd knows no time such as {backup.on_calendar!r}"
+        remedy = "correct etcd.backup.on_calendar: systemd-analyze calendar says what is wrong"
+        problems.append(Problem(where, what, remedy, id="inventory-value-invalid"))
     disk, data = f.disks.get(backup.dir), f.disks.get(member.data_dir)
     if disk is None or data is None:
-        return []
-    problems: list[Problem] = []
+        return problems
     if (disk.device, disk.total) == (data.device, data.total) and not backup.same_disk:
         problems.append(
             Problem(
