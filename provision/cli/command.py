@@ -26,6 +26,7 @@ from invoke.tasks import Task
 from provision.cli.confirm import until_settled
 from provision.cli.interrupt import INTERRUPTED, between_imports
 from provision.cli.moving import Screen
+from provision.cli.pipe import BROKEN_PIPE, discard_output, flush_output
 from provision.cli.run import DEFAULT_INVENTORY, INVENTORY_VARIABLE, Run
 from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json")
 #: For a mistake in this tool; EX_SOFTWARE in sysexits.h.
 INTERNAL_ERROR = 70
-#: The exit code of a command after its reader has gone.
-BROKEN_PIPE = 141
 #: The short flags of options: the same in every task, and no others. -h is --help.
 SHORT_FLAGS = {"inventory": "i", "format": "f", "verbose": "v", "dry_run": "n"}
 #: The parameter that chooses members or workers. Its value may be several words.
@@ -289,26 +288,6 @@ def perform(
         if not isinstance(run.error, KeyboardInterrupt):
             print("error: interrupted [interrupted]", file=sys.stderr)
         return INTERRUPTED
-
-
-def flush_output() -> None:
-    """Write the buffered output now: the interpreter's own flush at its end is outside of any try.
-
-    Raises :class:`BrokenPipeError` when the reader has gone.
-    """
-    if sys.stdout is not None:  # None when stdout was closed before the start, with `>&-`
-        sys.stdout.flush()
-
-
-def discard_output() -> None:
-    """Nobody reads stdout: discard the buffered output and all later output."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    try:
-        sys.stderr.flush()
-    except BrokenPipeError:  # for example with `2>&1 | head`
-        os.dup2(nowhere, sys.stderr.fileno())
-    os.close(nowhere)
 
 
 def _recorded(

@@ -1,4 +1,4 @@
-"""The screens of ``alluxio-provision``: the first one, a group's, a task's.
+"""The screens of ``alluxio-provision``: a group's, a task's. The first one is in ``first_screen``.
 
 Plain Invoke's screens are its own.
 """
@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
-import textwrap
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from invoke.collection import Collection
 from invoke.parser.argument import Argument
 
-from provision import __version__, terminal
+from provision import terminal
 from provision.cli.command import Command
+from provision.cli.first_screen import GROUPS, Group, columns
 from provision.cli.values import value_of
 
-#: Columns of a screen: not wider than is read well, not narrower than the first column needs.
-_WIDEST, _NARROWEST = 100, 60
 #: Columns of the options, up to which their texts stand beside them.
 _BESIDE = 30
 #: Options that all tasks have, or all with an inventory, or all that change something.
@@ -39,124 +34,17 @@ _BEFORE = (
 )
 
 
-class Group(NamedTuple):
-    """Tasks of one theme. ``key`` is what is typed after ``help``."""
-
-    key: str
-    title: str
-    about: str
-    tasks: tuple[str, ...]
-
-
-#: Every task is in one of these, and may be in the first one, too.
-GROUPS = (
-    Group(
-        "start",
-        "Start here",
-        "from hosts to a cluster, and back to nothing",
-        (
-            *("init-inventory", "import-ansible", "show-inventory", "trust-hosts"),
-            *("deploy-etcd", "start-workers", "check-nodes", "explain", "clean-host", "destroy"),
-        ),
-    ),
-    Group(
-        "workers",
-        "Workers",
-        "start, restart, upgrade, take away; masters",
-        (
-            *("start-workers", "restart-workers", "stop-workers", "upgrade-workers"),
-            *("rollback-workers", "decommission-worker", "forget-worker", "readmit-worker"),
-            *("start-masters", "stop-masters"),
-        ),
-    ),
-    Group(
-        "etcd",
-        "etcd",
-        "deploy, upgrade, members, upkeep",
-        (
-            *("deploy-etcd", "upgrade-etcd", "add-member", "remove-member", "replace-member"),
-            *("move-leader", "defrag-etcd", "disarm-alarms"),
-        ),
-    ),
-    Group(
-        "access",
-        "Certificates and access",
-        "host keys, certificates, users",
-        (
-            *("trust-hosts", "rotate-certs", "export-csrs", "import-certs"),
-            *("enable-auth", "disable-auth"),
-        ),
-    ),
-    Group(
-        "backup",
-        "Backup and recovery",
-        "snapshots, restores, a lost quorum",
-        ("backup-etcd", "restore-etcd", "recover-etcd", "kept-data"),
-    ),
-    Group(
-        "look",
-        "Look",
-        "what is there, and who changed it",
-        ("check-nodes", "status", "logs", "audit", "list-clusters", "explain"),
-    ),
-    Group(
-        "kubernetes",
-        "Kubernetes",
-        "the same cluster by Alluxio's Helm chart",
-        ("render-helm", "check-nodes"),
-    ),
-    Group(
-        "files",
-        "Files",
-        "inventories, and files for other programs",
-        (
-            *("init-inventory", "import-ansible", "show-inventory", "inventory-schema"),
-            *("show-schema", "export-ssh-config", "render-client-config", "render-monitor"),
-        ),
-    ),
-)
-#: Tasks of every day, each with its first argument or option, and one line.
-DAILY = (
-    ("init-inventory --etcd HOSTS", "write an inventory of your hosts"),
-    ("trust-hosts", "show the hosts' SSH keys, ask once, add them"),
-    ("deploy-etcd", "install etcd, or roll a change out"),
-    ("start-workers", "install, configure and start the workers"),
-    ("check-nodes", "is every member healthy, every worker LIVE?"),
-    ("logs NAME", "the last log lines of a member, worker or host"),
-    ("restart-workers [NAMES]", "restart workers, a group at a time"),
-    ("upgrade-workers [NAMES]", "bring workers to the inventory's release"),
-    ("backup-etcd", "save a snapshot, proven by restoring it"),
-    ("explain ID", "what an error means, and what to do"),
-)
-
-
-def first_screen(program: str) -> str:
-    """At most 25 lines of 80 columns."""
-    return "\n".join(
-        (
-            f"{program} {__version__}: etcd v3 and Alluxio workers on your own hosts.",
-            "",
-            *_columns(DAILY, 30),
-            "",
-            f"{program} help GROUP, help TASK, or help all:",
-            *_columns([(g.key, f"{g.title}: {g.about}") for g in GROUPS], 12),
-            "",
-            "TASK --dry-run (-n) shows what would change, and changes nothing.",
-        )
-    )
-
-
 def all_tasks(program: str, tasks: Collection) -> str:
     """Every group with its tasks, and the options before a task."""
     parts = [group_screen(group, tasks) for group in GROUPS]
-    before = (f"Options of {program} itself, before a task:", *_columns(_BEFORE, _BESIDE))
+    before = (f"Options of {program} itself, before a task:", *columns(_BEFORE, _BESIDE))
     return "\n\n".join((*parts, "\n".join(before)))
 
 
 def group_screen(group: Group, tasks: Collection) -> str:
     """The group's tasks, with the first sentence of each."""
     lines = [(name, _sentence(tasks[name])) for name in group.tasks]
-    return "\n".join((f"{group.title}:", *_columns(lines, 23)))
+    return "\n".join((f"{group.title}:", *columns(lines, 23)))
 
 
 def find_group(word: str) -> Group | None:
@@ -187,11 +75,11 @@ def task_screen(program: str, name: str, task: Command) -> str:
     parts.append(inspect.getdoc(task) or "")
     if positional:
         lines = [(_shown(name, a), a.help or "") for a in positional]
-        parts.append("\n".join(("Arguments:", *_columns(lines, _BESIDE))))
+        parts.append("\n".join(("Arguments:", *columns(lines, _BESIDE))))
     for title, some in (("Options:", own), ("Options of every task:", common)):
         lines = [(_flags(name, a), _explained(task, a)) for a in some]
         if lines:
-            parts.append("\n".join((title, *_columns(lines, _BESIDE))))
+            parts.append("\n".join((title, *columns(lines, _BESIDE))))
     return "\n\n".join(parts)
 
 
@@ -222,21 +110,6 @@ def _explained(task: Command, argument: Argument) -> str:
 
 def _sentence(task: Command) -> str:
     return (inspect.getdoc(task) or "").partition("\n")[0]
-
-
-def _columns(lines: Iterable[Sequence[str]], beside: int) -> list[str]:
-    """Pairs in two columns; a first column that is too wide has a line of its own."""
-    found = []
-    width = max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns)) - 1
-    indent = " " * (beside + 2)
-    for left, right in lines:
-        text = textwrap.wrap(right, width - len(indent), break_on_hyphens=False) or [""]
-        head = f"  {left:<{beside}}"
-        if len(left) >= beside:
-            found += [head.rstrip(), *(indent + line for line in text)]
-        else:
-            found += [(head + text[0]).rstrip(), *(indent + line for line in text[1:])]
-    return found
 
 
 def show(text: str) -> None:

@@ -19,16 +19,26 @@ def main() -> None:
 
         complete.main(sys.argv[2:])
         return
-    from provision import program_in_use
-    from provision.cli.command import BROKEN_PIPE, discard_output, flush_output
-    from provision.cli.program import NAME, TASKS, program
+    from provision.cli.first_screen import answer
+    from provision.cli.pipe import BROKEN_PIPE, discard_output, flush_output
 
-    program_in_use.start(NAME, TASKS)
     try:
         try:
-            program.run()
+            if (text := answer(sys.argv[1:])) is not None:
+                print(text)
+            else:
+                _run()
         finally:
             flush_output()
     except BrokenPipeError:  # for example of --list | head; tasks handle their own
         discard_output()
         sys.exit(BROKEN_PIPE)
+
+
+def _run() -> None:
+    from provision import program_in_use
+    from provision.cli.first_screen import NAME
+    from provision.cli.program import TASKS, program
+
+    program_in_use.start(NAME, TASKS)
+    program.run()

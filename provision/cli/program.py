@@ -22,12 +22,12 @@ from provision.cli import help as screens
 from provision.cli.chain import Executor
 from provision.cli.command import perform
 from provision.cli.commands import namespace
+from provision.cli.first_screen import NAME, first_screen
 from provision.cli.tasks import files
 from provision.cli.usage import answered, check_core, no_task, prepare
 from provision.errors import UsageError
 from provision.program_in_use import rendered
 
-NAME = "alluxio-provision"
 TASKS = tuple(namespace.task_names)
 #: Invoke's core options that work here as their help says. The other core options configure local
 #: shell commands, which no task runs, or lists of nested tasks, which are not there.
@@ -103,7 +103,7 @@ class _Program(Program):
         raise Exit
 
     def print_help(self) -> None:
-        screens.show(screens.first_screen(NAME))
+        screens.show(first_screen(NAME))
 
     def list_tasks(self) -> None:
         screens.show(screens.all_tasks(NAME, namespace))

@@ -401,7 +401,8 @@ def _ends(found: Installed, facts: HostFacts, seen: HostFacts, delete_data: bool
 def _live(gone: Sequence[Installed], seen: HostFacts) -> Others:
     """The clusters with live workers in the host's etcd, by its own answer. The workers on this
     host do not count: they go, too."""
-    *lines, end = seen.commands.get(_LIVE, "").splitlines() or [""]
+    # etcdctl prints an empty line after each key.
+    *lines, end = [line for line in seen.commands.get(_LIVE, "").splitlines() if line] or [""]
     here = {
         f"{LIVE_ROOT}{i.cluster}/worker-{_identity(i, seen)}" for i in gone if i.role == "worker"
     }

@@ -19,7 +19,7 @@ import pytest
 from provision.cli.commands import namespace
 from provision.cli.complete import OPTION
 from provision.cli.completion import SHELLS
-from provision.cli.help import GROUPS
+from provision.cli.first_screen import GROUPS
 from provision.ids import IDS
 
 PROGRAM = Path(sys.executable).with_name("alluxio-provision")

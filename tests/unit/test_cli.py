@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import provision
-from provision.cli.command import BROKEN_PIPE
+from provision.cli.pipe import BROKEN_PIPE
 
 REPO = Path(__file__).parents[2]
 #: How each program is started, in its own process.

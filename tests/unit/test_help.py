@@ -14,9 +14,11 @@ import pytest
 from invoke.main import program as invoke
 from invoke.program import Program
 
+from provision.cli import first_screen
 from provision.cli import help as screens
 from provision.cli.commands import namespace
-from provision.cli.program import CORE_OPTIONS, NAME, TASKS
+from provision.cli.first_screen import NAME
+from provision.cli.program import CORE_OPTIONS, TASKS
 from provision.cli.program import program as ours
 from provision.cli.values import _OF_TASK, _VALUES, Kind, value_of
 
@@ -48,15 +50,15 @@ def test_the_first_screen(line: Line, words: str) -> None:
     lines = out.splitlines()
     assert len(lines) <= 25
     assert max(map(len, lines)) < 80
-    for group in screens.GROUPS:
+    for group in first_screen.GROUPS:
         assert sum(re.match(rf"  {group.key} +{group.title}: ", x) is not None for x in lines) == 1
-    for command, about in screens.DAILY:
+    for command, about in first_screen.DAILY:
         assert sum(x.startswith(f"  {command} ") and x.endswith(about) for x in lines) == 1
-    assert len(screens.DAILY) == 10
+    assert len(first_screen.DAILY) == 10
 
 
 def test_the_daily_tasks_are_there_with_their_arguments() -> None:
-    for command, _ in screens.DAILY:
+    for command, _ in first_screen.DAILY:
         name, *rest = command.split()
         task = namespace[name]
         options = {f"--{a.names[0]}" for a in task.get_arguments()}
@@ -68,8 +70,8 @@ def test_the_daily_tasks_are_there_with_their_arguments() -> None:
 
 
 def test_every_task_is_in_one_group() -> None:
-    first, *others = screens.GROUPS
-    assert {t for g in screens.GROUPS for t in g.tasks} == {*TASKS}
+    first, *others = first_screen.GROUPS
+    assert {t for g in first_screen.GROUPS for t in g.tasks} == {*TASKS}
     for task in TASKS:
         groups = [g.key for g in others if task in g.tasks]
         # check-nodes looks at pods, too; the ends of a cluster are in the first group alone.
@@ -78,8 +80,8 @@ def test_every_task_is_in_one_group() -> None:
         assert groups or task in first.tasks
 
 
-@pytest.mark.parametrize("group", screens.GROUPS, ids=lambda g: g.key)
-def test_a_group(line: Line, group: screens.Group) -> None:
+@pytest.mark.parametrize("group", first_screen.GROUPS, ids=lambda g: g.key)
+def test_a_group(line: Line, group: first_screen.Group) -> None:
     code, out, _ = line(f"help {group.key}")
     assert code == 0
     shown = re.findall(r"^  ([a-z]\S*)", out, re.MULTILINE)

@@ -20,7 +20,7 @@ from provision.cli import console
 from provision.cli.commands import namespace
 from provision.cli.debug import Recording
 from provision.cli.explain import pages
-from provision.cli.program import NAME
+from provision.cli.first_screen import NAME
 from provision.cli.run import Run
 from provision.cli.tasks import cluster, common
 from provision.engine.plan import Gate, HostChanges, Plan, Step
@@ -221,6 +221,7 @@ OTHER_WAYS = {
     ("cli/console.py", "plan"): "made of terminal.text",
     ("cli/debug.py", "write"): "names no command",
     ("cli/moving.py", "_show"): "made of terminal.line",
+    ("cli/main.py", "main"): "the first screen, which names the program itself",
     ("cli/program.py", "parse_core"): "a script for a shell",
     ("cli/run.py", "_say_call"): "names no command",
     ("cli/run.py", "_say_stats"): "names no command",

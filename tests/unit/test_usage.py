@@ -13,8 +13,8 @@ from invoke.main import program as invoke
 from invoke.program import Program
 
 from provision.cli import usage
-from provision.cli.command import BROKEN_PIPE
 from provision.cli.commands import namespace
+from provision.cli.pipe import BROKEN_PIPE
 from provision.cli.program import TASKS
 from provision.cli.program import program as ours
 from tests.unit.test_cli import into_a_closed_pipe
