@@ -508,6 +508,15 @@ RULES: dict[str, Case] = {
         [("10.0.1.11}", "10.0.1.11, settings: {auto-compaction-mode: never}}")],
         *("7:93", E, "is periodic or revision, not 'never'", ""),
     ),
+    "checkpoints that are kept and not sent": (
+        [
+            (
+                "10.0.1.11}",
+                "10.0.1.11, settings: {experimental-enable-lease-checkpoint-persist: true}}",
+            )
+        ],
+        *("7:117", E, "does not start with LeaseCheckpointPersist and without", "checkpoint: true"),
+    ),
     "retention of one member": (
         [("10.0.1.11}", "10.0.1.11, settings: {auto-compaction-retention: long}}")],
         *("7:98", E, "is a duration such as 30m", ""),

@@ -312,6 +312,24 @@ def _compaction(context: Context) -> None:
             context.error(what, "", at, id="inventory-value-invalid")
 
 
+def _checkpoints(context: Context) -> None:
+    """etcd ends at its start when leases' times are to be kept and are not even sent."""
+    key = "experimental-enable-lease-checkpoint"
+    for member in context.members:
+        given = member.settings
+        gates = str(given.get("feature-gates", "")).replace(" ", "").split(",")
+        kept = _is_true(given.get(f"{key}-persist")) or "LeaseCheckpointPersist=true" in gates
+        if kept and not (_is_true(given.get(key)) or "LeaseCheckpoint=true" in gates):
+            here = f"{key}-persist" if f"{key}-persist" in given else "feature-gates"
+            what = "etcd does not start with LeaseCheckpointPersist and without LeaseCheckpoint"
+            at = context.setting_path(member.name, here)
+            context.error(what, f"set {key}: true, too", at, id="inventory-value-invalid")
+
+
+def _is_true(value: object) -> bool:
+    return str(value).lower() in ("true", "t", "1")
+
+
 def _quota(context: Context) -> None:
     for member in context.members:
         given = member.settings.get("quota-backend-bytes", 0)
@@ -355,6 +373,7 @@ RULES = (
     _etcd_settings,
     _election,
     _compaction,
+    _checkpoints,
     _quota,
     _member_count,
 )
