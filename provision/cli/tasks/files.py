@@ -191,7 +191,7 @@ def inventory_schema(run: Run) -> int:
 
 @command(
     inventory=False,
-    help={"name": "The document's name, such as plan or check-nodes: see docs/json.md."},
+    help={"name": "The document's name: plan, check-nodes, error, and so on."},
 )
 def show_schema(run: Run, name: str) -> int:
     """Print the JSON schema of a document that --format json prints. Contacts nothing."""
