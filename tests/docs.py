@@ -100,13 +100,14 @@ PLACES: dict[str, dict[str, Place]] = {
     "README.md": {
         "make demo": CI,
         "python3 -m venv .venv": INSTALLS,
-        "make bundle": Elsewhere("tests/component/test_bundle.py::archive"),
-        "sha256sum --check alluxio-provision-1.0.0-linux-x86_64.tar.gz.sha256": INSTALLS,
-        "alluxio-provision init-inventory --etcd host1,host2,host3 "
+        ".venv/bin/alluxio-provision init-inventory --etcd host1,host2,host3 "
         "--workers 'worker[1-20].example.com' --user deploy": INSTALLS,
-        ".venv/bin/invoke init-inventory": LAB,
         ".venv/bin/invoke trust-hosts": _at_sshds("all_keys_are_shown_and_asked_for_once"),
         ".venv/bin/invoke show-inventory": LAB,
+        ".venv/bin/alluxio-provision init-inventory --endpoints http://10.0.1.10:2379 "
+        "--workers 'worker[1-20].example.com'": ALONE,
+        "make bundle": Elsewhere("tests/component/test_bundle.py::archive"),
+        "sha256sum --check alluxio-provision-1.0.0-linux-x86_64.tar.gz.sha256": INSTALLS,
     },
     "CONTRIBUTING.md": {
         "make lint": CI,

@@ -1,4 +1,5 @@
-"""An inventory made from lists of hosts, for ``init-inventory --etcd HOSTS --workers HOSTS``.
+"""An inventory made from lists of hosts, for ``init-inventory --etcd HOSTS --workers HOSTS``,
+or ``--endpoints URLS --workers HOSTS`` where an etcd is there.
 
 Names come from the hosts' names. A range stays a range. Whatever the lists do not say is marked
 with EDIT. The loader reads the result before it is written.
@@ -29,6 +30,7 @@ class Answers:
     """What the options say; "" is what they leave out."""
 
     etcd: str = ""
+    endpoints: str = ""
     workers: str = ""
     user: str = ""
     port: str = ""
@@ -63,6 +65,11 @@ def starter(answers: Answers) -> Starter:
     problems: list[Problem] = []
     members = _groups(answers.etcd, "--etcd", "etcd", problems)
     workers = _groups(answers.workers, "--workers", "worker", problems)
+    if answers.etcd and answers.endpoints:
+        what = "an inventory has members of its own, or the endpoints of an etcd that is there"
+        problems.append(
+            Problem("--endpoints", what, "leave out --etcd or --endpoints", id="option-invalid")
+        )
     if not problems and not members and not workers:
         what = "no host is named"
         problems.append(Problem("--etcd", what, "name them: host1,host2", id="option-invalid"))
@@ -225,10 +232,13 @@ def _lines(
             *((_entry(group), "--etcd") for group in members),
         ]
     else:
+        urls = [one.strip() for one in answers.endpoints.split(",") if one.strip()]
+        edit = "" if urls else " EDIT"
+        given_urls = json.dumps(urls or ["http://etcd1.example.com:2379"])
         lines += [
-            ("  # The etcd that is there: every member's client URL, without TLS. EDIT", ""),
+            (f"  # The etcd that is there: every member's client URL, without TLS.{edit}", ""),
             ("  external:", ""),
-            ('    endpoints: ["http://etcd1.example.com:2379"]', ""),
+            (f"    endpoints: {given_urls}", "--endpoints" if urls else ""),
         ]
     if workers:
         lines += [

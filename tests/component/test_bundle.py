@@ -94,28 +94,27 @@ def test_the_readme(tmp_path: Path, archive: Path) -> None:
         assert names == {bundle.NAME, *locked}
         assert not names & DEVELOPMENT
 
+        lists = ("--etcd", "host1,host2,host3", "--workers", "worker[1-20].example.com")
+        command = f"init-inventory --etcd {lists[1]} --workers '{lists[3]}' --user deploy"
+        reader.types(f".venv/bin/{bundle.NAME} {command}")
+        assert (clone / "inventory" / "inventory.yml").exists()
+
         reader.folder = machine
         reader.environment |= CUT_OFF
         first = f"sha256sum --check {declared}.tar.gz.sha256"
         printed = reader.types(first, **{declared: here})
         assert f"{bundle.NAME} {provision.__version__}\n" in printed
         assert installed(machine / bundle.NAME / "bin" / "python") >= names
-
-        reader.folder = machine / "empty"
-        reader.folder.mkdir()
-        path = os.pathsep.join([str(machine / bundle.NAME / "bin"), os.environ["PATH"]])
-        reader.environment["PATH"] = path
-        reader.types(
-            "alluxio-provision init-inventory --etcd host1,host2,host3 "
-            "--workers 'worker[1-20].example.com' --user deploy"
+    empty = machine / "empty"
+    empty.mkdir()
+    for words in (("init-inventory", *lists, "--user", "deploy"), ("show-inventory",)):
+        shown = subprocess.run(
+            [machine / bundle.NAME / "bin" / bundle.NAME, *words],
+            cwd=empty,
+            capture_output=True,
+            text=True,
+            check=True,
         )
-    shown = subprocess.run(
-        [machine / bundle.NAME / "bin" / bundle.NAME, "show-inventory"],
-        cwd=machine / "empty",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     assert "worker20.example.com" in shown.stdout
     unpacked = machine / here
     assert (unpacked / "docs" / "ssh.md").exists()

@@ -48,8 +48,6 @@ def declare(lab: Lab, clone: Path, changes: Mapping[str, Any] | None = None) -> 
 
 def test_the_readme(lab: Lab, clone: Path, reads: Reads) -> None:
     with reads("README.md") as reader:
-        reader.types(".venv/bin/invoke init-inventory")
-        assert (clone / INVENTORY).exists()
         declare(lab, clone)
         printed = reader.types(".venv/bin/invoke show-inventory")
     assert "2 workers: 2 LIVE" in printed

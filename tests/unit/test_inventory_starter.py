@@ -160,3 +160,26 @@ def test_in_an_empty_folder(tmp_path: Path, program: str) -> None:
         "members": 3,
         "workers": 20,
     }
+
+
+def test_an_etcd_that_is_there(tmp_path: Path) -> None:
+    urls = ["http://10.0.1.10:2379", "http://10.0.1.11:2379"]
+    inventory = made(tmp_path, endpoints=", ".join(urls), workers="w1,w2")
+    assert inventory.alluxio is not None
+    assert list(inventory.alluxio.etcd_endpoints) == urls
+    text = starter(Answers(endpoints=urls[0], workers="w1")).text
+    assert "client URL, without TLS.\n" in text
+
+
+@pytest.mark.parametrize("endpoints", ["10.0.1.10:2379", "https://", "http://a:2379/path"])
+def test_an_endpoint_that_is_none_is_refused(endpoints: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        starter(Answers(endpoints=endpoints, workers="w1"))
+    assert {problem.where for problem in caught.value.problems} == {"--endpoints"}
+
+
+def test_members_of_its_own_or_endpoints() -> None:
+    with pytest.raises(UsageError) as caught:
+        starter(Answers(etcd="a,b,c", endpoints="http://d:2379"))
+    (problem,) = caught.value.problems
+    assert problem.where == "--endpoints"

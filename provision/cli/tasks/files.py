@@ -82,6 +82,7 @@ def explain(run: Run, id: str) -> int:
     help={
         "path": "The file to write; an existing one is never overwritten.",
         "etcd": "Hosts of etcd: names, addresses and ranges, with commas between.",
+        "endpoints": "Client URLs of an etcd that is there, with commas between.",
         "workers": "Hosts of Alluxio workers, as for --etcd: 'worker[01-20].example.com,edge1'.",
         "user": "The login on the hosts. For this and the three below, what is not given comes "
         "from ~/.ssh/config.",
@@ -96,6 +97,7 @@ def init_inventory(
     run: Run,
     path: str = DEFAULT_INVENTORY,
     etcd: str = "",
+    endpoints: str = "",
     workers: str = "",
     user: str = "",
     port: str = "",
@@ -104,14 +106,14 @@ def init_inventory(
 ) -> int:
     """Write an inventory to start from: of the hosts that are named, or a commented example.
 
-    With --etcd alone it has no workers; with --workers alone it is for an etcd that is there.
+    With --etcd alone it has no workers. Without --etcd it is for an etcd that is there.
     """
     from provision import terminal
     from provision.cli import console
     from provision.inventory.example import write_example, write_new
     from provision.inventory.starter import Answers, starter
 
-    answers = Answers(etcd, workers, user, port, key, jump)
+    answers = Answers(etcd, endpoints, workers, user, port, key, jump)
     document: InitInventoryDocument = {
         "schema": "alluxio-provision/init-inventory/1",
         "path": path,
@@ -191,7 +193,7 @@ def inventory_schema(run: Run) -> int:
 
 @command(
     inventory=False,
-    help={"name": "The document's name: plan, check-nodes, error, and so on."},
+    help={"name": "The document's name, such as plan or check-nodes."},
 )
 def show_schema(run: Run, name: str) -> int:
     """Print the JSON schema of a document that --format json prints. Contacts nothing."""
