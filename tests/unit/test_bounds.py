@@ -134,6 +134,7 @@ OWN_FILES = {
     "alluxio/worker/scopes.py",
     "cli/completion.py",
     "cli/explain.py",
+    "cli/schemas.py",
     "etcd/api/protocol.py",
     "host/facts.py",
     "inventory/settings.py",

@@ -329,7 +329,7 @@ def test_nothing_on_the_screen_steers_the_terminal(
     assert inert(out)
     assert inert(err)
     terminal.emit_json({one: [other]})
-    terminal.emit_json_line(plan.document())
+    terminal.emit_json_line({**plan.document(), "applied": False})
     said = capsys.readouterr().out
     assert inert(said)
     assert json.loads(said.rpartition("\n{")[0]) == {one: [other]}
