@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians fuzz mutants mutants-deciding bundle lab clean
+.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians fuzz generated mutants mutants-deciding bundle lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -90,6 +90,9 @@ bounds: ## Try the oldest Python with the oldest dependencies, the newest one wi
 HOSTILE := hostile inventory_hostile membership observe protocol render text
 fuzz: $(BIN)/.ready ## Try 1000 examples of every property of what comes in: inventories, etcd values, hosts' answers
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n 2 -m hypothesis $(HOSTILE:%=tests/unit/test_%.py)
+
+generated: $(BIN)/.ready .artifacts ## Try 200 generated inventories: systemd reads the units, etcd starts with each
+	ALXP_GENERATED=200 $(BIN)/pytest tests/component/test_generated.py
 
 # The tool is in the extra `mutants`, not in the lock file. Its settings are in pyproject.toml.
 mutants: $(BIN)/.ready ## Mutate plans, inventory and verdicts: which do the unit tests let live? (hours)
