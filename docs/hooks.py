@@ -81,16 +81,37 @@ def inventory() -> str:
     """Every key of an inventory: its type, default and meaning."""
     schema = json_schema()
     parts = ["# Inventory", "Unknown keys are errors. `NAME` stands for a name of your own.", ""]
-    parts += ["| key | type | default | |", "| --- | --- | --- | --- |"]
+    sections: dict[str, list[str]] = {}
     for path, node in _keys(schema, schema, ""):
+        top = next((one for one in _SECTIONS if path.startswith(f"{one}.")), _TOP)
+        key = path if top == _TOP else path.removeprefix(f"{top}.")
         default = node.get("default")
         shown = "" if default in (None, {}, []) else f"`{str(default).lower()}`"
         shown = f"`{default}`" if isinstance(default, str) else shown
         text = _cell(node.get("description", ""))
-        parts.append(f"| `{path}` | {_kind(schema, node)} | {shown} | {text} |")
+        row = f"| {_unbroken(key)} | {_kind(schema, node)} | {shown} | {text} |"
+        sections.setdefault(top, []).append(row)
+    for title, rows in sections.items():
+        parts += [f"## {title}", "", "| key | type | default | |", "| --- | --- | --- | --- |"]
+        parts += [*rows, ""]
     example = (REPO / "inventory" / "example.yml").read_text(encoding="utf-8")
     parts += ["", "## A commented example", "", "```yaml", example.rstrip(), "```", ""]
     return "\n".join(parts)
+
+
+#: The section of keys that stand in none.
+_TOP = "The file"
+#: Keys that have many keys below them are sections of their own; the longer ones come first.
+_SECTIONS = (
+    *("ssh", "etcd.tls", "etcd.auth", "etcd.backup", "etcd.members.NAME", "etcd"),
+    *("alluxio.etcd", "alluxio.java", "alluxio.masters.NAME", "alluxio.workers.NAME", "alluxio"),
+    "kubernetes",
+)
+
+
+def _unbroken(key: str) -> str:
+    """A key that no browser breaks: in its cell the table scrolls instead."""
+    return f'<code style="white-space: nowrap">{key}</code>'
 
 
 def exit_codes() -> str:
