@@ -16,6 +16,8 @@ NAMED = 5
 #: So many hosts with one cause have a line each: it names the host's place in the inventory.
 APART = 3
 
+#: What a person decides by: a line for each, however many there are.
+APIECE = frozenset({"data-loss-ahead", "other-clusters-live"})
 #: A place in a file is no host: each of them has to be seen.
 _PLACE = re.compile(r":\d+(:\d+)?$")
 #: What differs between two texts with one cause: addresses, sizes, times, ids.
@@ -71,6 +73,8 @@ def _folded(group: list[Problem], always: Callable[[Problem], bool]) -> list[Pro
     differ = any(_texts(problem) != _texts(first) for problem in group)
     if len(names) == 1 and not differ:
         return [first]
+    if first.id in APIECE:
+        return group
     if any(map(_PLACE.search, names)) or (len(names) <= APART and not all(map(always, group))):
         return group
     what = f"on {names[0]}: {first.what}" if differ else first.what

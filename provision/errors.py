@@ -6,7 +6,7 @@ contract with scripts:
 ====  =================================================================================
 0     as declared
 1     something is unhealthy or drifted
-2     bad usage or inventory; nothing was contacted
+2     bad usage or inventory, or a question was not answered; no host was changed
 3     a host could not be reached, or preflight failed; nothing was changed
 4     a change failed part-way; the message says where, and running again continues
 5     another run holds the lock
@@ -92,7 +92,7 @@ class Unhealthy(ProvisionError):
 
 
 class UsageError(ProvisionError):
-    """A command was called in a way that cannot work; nothing was contacted."""
+    """A command that cannot work, or a question that was not answered; no host was changed."""
 
     exit_code = 2
 

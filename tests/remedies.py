@@ -414,10 +414,13 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=(
             "clean-host",
             "destroy --dry-run",
+            "recover-etcd",
+            "restore-etcd",
             "restore-etcd --undo",
             "rotate-certs",
+            "trust-hosts",
         ),
-        why="clean-host, restore-etcd --undo and rotate-certs are named for their options",
+        why="the others than destroy are named for their options",
     ),
     "data-disk-missing": Row(
         _lab("workers", "a_cache_disk_that_is_away_and_a_state_disk_that_is_away"),
@@ -1081,6 +1084,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="the cluster is gone from its hosts",
         named=(
             "deploy-etcd",
+            "explain",
             "list-clusters",
             "recover-etcd",
             "remove-member",

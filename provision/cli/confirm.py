@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from provision.errors import UsageError
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Times in the texts of a plan: they pass while a question is open.
-_TIMES = re.compile(r"\d{8}T\d{6}Z|(?<=\bfor )\d+ s\b")
+#: What changes in the texts of a plan while a question is open: waits, and the sizes of data.
+_PASSING = re.compile(
+    r"(?<=\bfor )\d+ s\b|(?:(?:more than )?\d+(?:\.\d+)? [kMGTP]?B|an unknown size)(?= in /)"
+)
+_STAMP = "%Y%m%dT%H%M%SZ"
+_STAMPS = re.compile(r"\d{8}T\d{6}Z")
 
 
 class Again(Exception):
@@ -31,6 +36,7 @@ class Again(Exception):
 def until_settled(run: Run, body: Callable[[], T]) -> T:
     """The result of ``body``, which begins again after each :class:`Again`."""
     while True:
+        run.began = datetime.now(timezone.utc).strftime(_STAMP)
         try:
             return body()
         except Again:
@@ -42,8 +48,11 @@ def tell(run: Run, problems: Sequence[Problem]) -> None:
     """Print ``problems``, but not again after a question."""
     from provision.cli import console
 
-    console.problems(p for p in problems if p not in run.told_before)
-    run.told_now.update(problems)
+    def told(p: Problem) -> tuple[str, str, str, str]:
+        return p.id, p.where, said(run, p.what), said(run, p.remedy)
+
+    console.problems(p for p in problems if told(p) not in run.told_before)
+    run.told_now.update(map(told, problems))
 
 
 def settle(run: Run, plan: Plan) -> None:
@@ -56,10 +65,9 @@ def settle(run: Run, plan: Plan) -> None:
     if answered and (run.consented or is_agreed(run, plan)):
         return  # it was shown with the question
     if answered or (plan.ends_something and run.may_ask):
-        if ask(run, plan, "Type yes to go on: ").lower() not in ("y", "yes"):
-            raise UsageError(
-                "not applied: yes was not the answer; nothing was changed", id="consent-missing"
-            )
+        if ask(run, plan, "Type yes to continue: ").lower() not in ("y", "yes"):
+            nothing = "" if run.changed else "; nothing was changed"
+            raise UsageError(f"not applied: the answer was not yes{nothing}", id="consent-missing")
         again(run, plan)
     show(run, plan, new=run.dry_run)
     if run.preview and not run.dry_run:
@@ -70,11 +78,13 @@ def is_agreed(run: Run, plan: Plan) -> bool:
     """Whether the answer was to ``plan``. An answer to another one counts no more, and is noted."""
     if run.agreed is None:
         return False
-    if run.agreed == _content(plan):
+    if run.agreed == _content(run, plan):
         return True
     from provision import terminal
 
-    terminal.say("this is not the plan that was shown: the facts have changed since", stderr=True)
+    terminal.say(
+        "the facts have changed: this plan differs from the plan that was shown", stderr=True
+    )
     run.agreed = None
     return False
 
@@ -90,7 +100,7 @@ def ask(run: Run, plan: Plan, prompt: str) -> str:
 
 def again(run: Run, plan: Plan) -> NoReturn:
     """Note that ``plan`` is agreed to, and begin again."""
-    run.agreed, run.preview = _content(plan), False
+    run.agreed, run.preview = _content(run, plan), False
     raise Again
 
 
@@ -101,28 +111,32 @@ def show(run: Run, plan: Plan, *, new: bool, stderr: bool = False) -> None:
         console.plan(plan, stderr=stderr, new=new or run.diff_full, full=run.diff_full)
 
 
-def _content(plan: Plan) -> tuple[object, ...]:
+def said(run: Run, text: str) -> str:
+    """``text`` without what passes. A time from before this look at the hosts is no such time: it
+    names a backup, or a restore."""
+    text = _PASSING.sub("", text)
+    return _STAMPS.sub(lambda found: "" if found[0] >= run.began else found[0], text)
+
+
+def _content(run: Run, plan: Plan) -> tuple[object, ...]:
     """What ``plan`` does, for a comparison. Certificates differ whenever they are made."""
     from provision.host.effects import Effect
 
-    def said(text: str) -> str:
-        return _TIMES.sub("", text)
-
     return tuple(
         (
-            said(step.title),
+            said(run, step.title),
             tuple(
                 (
                     host.name,
                     host.machine.host,
                     tuple(
-                        (said(c.what), "" if Effect.TRUST in c.effects else said(c.diff))
+                        (said(run, c.what), "" if Effect.TRUST in c.effects else said(run, c.diff))
                         for c in host.changes
                     ),
                 )
                 for host in step.hosts
             ),
-            tuple(said(call.what) for call in step.calls),
+            tuple(said(run, call.what) for call in step.calls),
         )
         for step in plan.steps
     )

@@ -41,6 +41,8 @@ class Run:
     consented: bool = False
     #: The plan that was shown with a question, and to which the answer was yes.
     agreed: tuple[object, ...] | None = None
+    #: When this look at the hosts began, as the plans write times.
+    began: str = ""
     #: Whether the plan was made without the files on this machine that it needs.
     preview: bool = False
     #: Whether the command must know which etcd cluster it works on, and the value of --cluster-id.
@@ -65,8 +67,8 @@ class Run:
     #: The notes about versions of this tool that were printed.
     told: set[Problem] = field(default_factory=set)
     #: The notes that were printed, and those from before a question.
-    told_now: set[Problem] = field(default_factory=set)
-    told_before: set[Problem] = field(default_factory=set)
+    told_now: set[tuple[str, ...]] = field(default_factory=set)
+    told_before: set[tuple[str, ...]] = field(default_factory=set)
     passwords: Passwords | None = None
     _loaded: LoadedInventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)

@@ -106,6 +106,11 @@ def prepare(program: Program, tasks: Collection) -> None:
     names = tasks.task_names
     core = program.core
     on_line = [name for name in dict.fromkeys(core.unparsed) if name in names]
+    if core.remainder:  # Invoke cuts the line there, and the task would have all names
+        raise UsageError(
+            f"nothing behind -- is read: {printable(core.remainder, 200)}; write it without --",
+            id="argument-unexpected",
+        )
     line = understood(core.unparsed, {name: tasks[name] for name in names}, names_of)
     if line.help:  # Invoke's parser would first ask for the task's arguments
         core[0].args["help"].value = line.help

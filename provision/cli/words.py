@@ -45,13 +45,12 @@ def understood(
     :class:`UsageError` for what cannot be meant: an empty word, a word that is almost a task's
     name, and a word that may be a task or a name.
     """
-    end = words.index("--") if "--" in words else len(words)
     reader = _Reader(tasks, words, named)
-    for word in words[:end]:
+    for word in words:
         if word in _HELP and reader.task is not None and not reader.waiting:
             return Line([], [], reader.name)
         reader.read(word)
-    return Line([*reader.words, *words[end:]], reader.notes)
+    return Line(reader.words, reader.notes)
 
 
 @dataclass(slots=True)

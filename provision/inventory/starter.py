@@ -66,13 +66,15 @@ def starter(answers: Answers) -> Starter:
     members = _groups(answers.etcd, "--etcd", "etcd", problems)
     workers = _groups(answers.workers, "--workers", "worker", problems)
     if answers.etcd and answers.endpoints:
-        what = "an inventory has members of its own, or the endpoints of an etcd that is there"
+        what = "an inventory declares its own members or the endpoints of an existing etcd"
         problems.append(
             Problem("--endpoints", what, "leave out --etcd or --endpoints", id="option-invalid")
         )
     if not problems and not members and not workers:
         what = "no host is named"
-        problems.append(Problem("--etcd", what, "name them: host1,host2", id="option-invalid"))
+        problems.append(
+            Problem("--etcd", what, "name hosts by --etcd or --workers", id="option-invalid")
+        )
     _refuse(problems)
     lines = _lines(answers, members, workers)
     text = "".join(f"{line}\n" for line, _ in lines)

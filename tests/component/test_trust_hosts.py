@@ -192,7 +192,7 @@ def test_without_a_yes_nothing_is_written(desk: Desk) -> None:
     for answer in ("no", "y", ""):
         code, said = desk.asked(answer)
         assert code == 2, said
-        assert "no key was added: yes was not the answer [consent-missing]" in said
+        assert "no key was added: the answer was not yes [consent-missing]" in said
         assert not desk.known_hosts.exists()
 
 
@@ -203,7 +203,7 @@ def test_without_a_terminal_it_is_refused_before_any_host_is_asked(
     done = desk.runs("trust-hosts")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "nobody can be asked without a terminal; say --yes --fingerprints FILE" in done.stderr
+    assert "without a terminal the tool cannot ask; give --yes --fingerprints FILE" in done.stderr
     assert desk.runs("trust-hosts", "--yes").returncode == 2
     assert [connections(sshd) for sshd in sshds] == before
 

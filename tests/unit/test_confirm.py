@@ -124,7 +124,9 @@ def test_after_yes_the_facts_are_read_again_and_the_plan_is_applied(
     assert (done, seen.looks, seen.forgotten) == (["stop a"], 2, 1)
     shown = screen.text()
     assert shown.count("* stop a") == 1
-    assert shown.index("* stop a") < shown.index("Type yes to go on: ") < shown.index("1 changed")
+    assert (
+        shown.index("* stop a") < shown.index("Type yes to continue: ") < shown.index("1 changed")
+    )
 
 
 @pytest.mark.parametrize("typed", ["no\n", "\n", "yess\n", "\x04"])
@@ -136,7 +138,7 @@ def test_without_yes_nothing_is_done(
     seen = world(plan(done, "stop a"))
     assert ends(seen) == 2
     assert (done, seen.looks) == ([], 1)
-    assert "not applied: yes was not the answer; nothing was changed" in screen.text()
+    assert "not applied: the answer was not yes; nothing was changed" in screen.text()
 
 
 def test_another_plan_after_the_answer_is_asked_about_again(
@@ -148,8 +150,10 @@ def test_another_plan_after_the_answer_is_asked_about_again(
     assert ends(seen) == 0
     assert (done, seen.looks) == (["stop a", "stop b"], 3)
     shown = screen.text()
-    assert shown.count("Type yes to go on: ") == 2
-    assert shown.count("this is not the plan that was shown: the facts have changed since") == 1
+    assert shown.count("Type yes to continue: ") == 2
+    assert (
+        shown.count("the facts have changed: this plan differs from the plan that was shown") == 1
+    )
 
 
 def test_it_is_asked_about_also_when_it_ends_nothing_any_more(
@@ -159,7 +163,7 @@ def test_it_is_asked_about_also_when_it_ends_nothing_any_more(
     screen = Screen(monkeypatch, "yes\nno\n")
     assert ends(world(plan(done, "stop a"), plan(done, "look", effects=(Effect.ETCD,)))) == 2
     assert done == []
-    assert "this is not the plan that was shown" in screen.text()
+    assert "this plan differs from the plan that was shown" in screen.text()
 
 
 def test_nothing_is_left_to_do_after_the_answer(
@@ -176,9 +180,22 @@ def test_a_time_that_passes_is_no_other_plan(
 ) -> None:
     done: list[str] = []
     screen = Screen(monkeypatch, "yes\n")
-    first = plan(done, "revoke, expired for 70 s; keep x.20261129T200000Z")
-    assert ends(world(first, plan(done, "revoke, expired for 91 s; keep x.20261129T200021Z"))) == 0
+    first = plan(done, "revoke, expired for 70 s; 512 GB in /mnt/p; keep x.20991129T200000Z")
+    again = plan(done, "revoke, expired for 91 s; 1.2 TB in /mnt/p; keep x.20991129T200021Z")
+    assert ends(world(first, again)) == 0
     assert screen.text().count("Type yes") == 1
+
+
+def test_a_time_from_before_the_look_is_a_name(
+    monkeypatch: pytest.MonkeyPatch, world: Callable[..., World]
+) -> None:
+    """Of a restore, for example: another one must not be undone by the same answer."""
+    done: list[str] = []
+    screen = Screen(monkeypatch, "yes\nno\n")
+    first = plan(done, "back to before-restore-20261101T200000Z")
+    assert ends(world(first, plan(done, "back to before-restore-20261102T200000Z"))) == 2
+    assert screen.text().count("Type yes") == 2
+    assert done == []
 
 
 def test_a_note_is_not_told_again_after_the_answer(
@@ -230,7 +247,7 @@ def test_with_json_the_question_leaves_stdout_to_the_document(
 ) -> None:
     screen = Screen(monkeypatch, "yes\n")
     assert ends(world(plan([], "stop a")), format="json") == 0
-    _, question, rest = screen.text().partition("Type yes to go on: ")
+    _, question, rest = screen.text().partition("Type yes to continue: ")
     assert question
     assert json.loads(rest[rest.index("{") :])["changed"] == 1
 

@@ -324,3 +324,13 @@ def test_one_cause_on_200_workers_is_two_lines_and_in_json_all(
     assert [p["where"] for p in json.loads(out)["problems"]] == [
         unreachable(n).where for n in range(200)
     ]
+
+
+def test_what_a_person_decides_by_is_a_line_for_each() -> None:
+    """Which member has the most data, and how many workers another cluster has."""
+    for id, what in (
+        ("data-loss-ahead", "is at revision {0}00, newer than the one chosen"),
+        ("other-clusters-live", "has {0} live workers"),
+    ):
+        each = [Problem(f"infra{n}", what.format(n), id=id) for n in range(1, 8)]  # type: ignore[arg-type]
+        assert folded(each) == each

@@ -127,6 +127,13 @@ def test_an_unknown_option(line: Line, program: Program) -> None:
 
 
 @both
+@pytest.mark.parametrize("words", ["restart-workers -- w1", "stop-workers w1 --yes -- w2"])
+def test_names_behind_two_dashes_are_not_dropped(line: Line, program: Program, words: str) -> None:
+    """Invoke cuts the line at ``--``: the task would have all workers."""
+    refused(line, program, words, "argument-unexpected", words.partition("-- ")[2], "without --")
+
+
+@both
 def test_an_argument_too_many(line: Line, program: Program) -> None:
     refused(line, program, "deploy-etcd x", "argument-unexpected", "takes no argument", "'x'")
     refused(line, program, "remove-member a b", "argument-unexpected", "takes NAME only", "'b'")

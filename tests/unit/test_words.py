@@ -123,10 +123,6 @@ def test_help_behind_a_task_is_all_that_counts() -> None:
     assert line("status --limit --help").help == ""  # it is the value
 
 
-def test_what_stands_behind_two_dashes_stays() -> None:
-    assert line("status -- a b").words == ["status", "--", "a", "b"]
-
-
 @pytest.mark.parametrize(
     ("words", "id", "said"),
     [

@@ -222,7 +222,12 @@ class Consent:
     def require(self, run: Run, plan: Plan) -> None:
         """Ask for the name, below the plan. Raises :class:`UsageError` when it is not given, and
         :class:`confirm.Again` after the right answer."""
-        if run.dry_run or not plan.steps:
+        if run.dry_run:
+            return
+        if self.given:
+            self._require(self.given)
+            run.consented = True  # also of what follows a plan without steps
+        if not plan.steps:
             return
         given = self.given
         if not given and sys.stdin.isatty():

@@ -82,7 +82,7 @@ def explain(run: Run, id: str) -> int:
     help={
         "path": "The file to write; an existing one is never overwritten.",
         "etcd": "Hosts of etcd: names, addresses and ranges, with commas between.",
-        "endpoints": "Client URLs of an etcd that is there, with commas between.",
+        "endpoints": "Client URLs of an existing etcd, without TLS, separated by commas.",
         "workers": "Hosts of Alluxio workers, as for --etcd: 'worker[01-20].example.com,edge1'.",
         "user": "The login on the hosts. For this and the three below, what is not given comes "
         "from ~/.ssh/config.",
@@ -106,7 +106,7 @@ def init_inventory(
 ) -> int:
     """Write an inventory to start from: of the hosts that are named, or a commented example.
 
-    With --etcd alone it has no workers. Without --etcd it is for an etcd that is there.
+    With only --etcd it has no workers. Without --etcd it is for an existing etcd.
     """
     from provision import terminal
     from provision.cli import console

@@ -93,7 +93,7 @@ def _require_answerable(fingerprints: str, *, yes: bool) -> None:
         raise UsageError(what, id="option-invalid")
     if not yes and not sys.stdin.isatty():
         raise UsageError(
-            "no key was added: nobody can be asked without a terminal; say --yes --fingerprints "
+            "no key was added: without a terminal the tool cannot ask; give --yes --fingerprints "
             "FILE",
             id="consent-missing",
         )
@@ -226,7 +226,7 @@ def _ask(run: Run, count: int, added: Mapping[Path, int]) -> None:
     terminal.say(prompt, stderr=True, end="")  # stdout is for the result
     if sys.stdin.readline().strip() != "yes":
         kept = " besides those before" if added else ""
-        raise UsageError(f"no key was added{kept}: yes was not the answer", id="consent-missing")
+        raise UsageError(f"no key was added{kept}: the answer was not yes", id="consent-missing")
 
 
 def _document(
