@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from provision.check_nodes.picture import WIDTH, draw, marks_of
+from provision.check_nodes.picture import NAMED, NARROW, WIDTH, draw, marks_of
 from provision.check_nodes.result import CheckReport
 from provision.etcd.cluster.health import MemberHealth
 from provision.etcd.cluster.served_certs import EXPIRY_WARNING_DAYS
@@ -48,14 +48,18 @@ def html(report: CheckReport) -> str:
         report=report,
         problems=sorted(report.problems, key=lambda p: p.severity != "error"),
         tiles=_tiles(report),
-        picture=draw(report),
-        width=WIDTH,
+        # A telephone gets a picture of its own, but not of cells: these would double the page.
+        pictures=[draw(report, w) for w in _widths(report)],
         members=[_member(report, m) for m in report.etcd.members],
         workers=[(n, marks_of(n)) for n in listed],
         noted=any(n.notes for n in listed),
         asked=any(n.ready is not None for n in report.nodes),
         unlisted=len(report.nodes) - len(listed),
     )
+
+
+def _widths(report: CheckReport) -> tuple[int, ...]:
+    return (WIDTH, NARROW) if len(report.nodes) <= NAMED else (WIDTH,)
 
 
 def _tiles(report: CheckReport) -> list[_Tile]:

@@ -1,10 +1,12 @@
 """The places of members and workers in the picture of a report: boxes, or cells for many workers.
 
-Coordinates are for an SVG of :data:`WIDTH`; each place has a text and a CSS class.
+Coordinates are for an SVG of :data:`WIDTH`, or of :data:`NARROW` for a telephone; each place has a
+text and a CSS class.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +14,14 @@ from provision.check_nodes.result import CheckReport
 from provision.check_nodes.verdict import NodeVerdict, State
 from provision.etcd.cluster.health import MemberHealth
 
-WIDTH = 1000
+WIDTH, NARROW = 1000, 420
 #: With more workers than this, each is a cell without its name.
 NAMED = 24
 _MARGIN, _GAP, _HEAD = 20, 12, 34
 _BOX, _BOX_HEIGHT = 183, 58
-_A_ROW = (WIDTH - 2 * _MARGIN + _GAP) // (_BOX + _GAP)
 _LINK = 46
+#: Approximate width of a heading's character, and the height of its further lines.
+_LETTER, _LINE = 8, 18
 #: A cell's pitch, and the approximate maximum height of all cells together.
 _PITCHES, _CELLS_HEIGHT = (26, 8), 420
 #: Characters of a line that fit a box.
@@ -57,7 +60,7 @@ class Group:
 
     y: float
     height: float
-    heading: str
+    heading: tuple[str, ...]
     boxes: tuple[Box, ...]
     dense: bool = False
 
@@ -73,27 +76,34 @@ class Picture:
     etcd: Group
     workers: Group | None
     link: str
+    width: int
+
+    @property
+    def link_x(self) -> float:
+        """Where the line between the frames is: its text stands to the right of it."""
+        return self.width / 2 if self.width == WIDTH else 2 * _MARGIN
 
     @property
     def height(self) -> float:
         return (self.workers or self.etcd).bottom + 2
 
 
-def draw(report: CheckReport) -> Picture:
-    """The picture of a report."""
+def draw(report: CheckReport, width: int = WIDTH) -> Picture:
+    """The picture of a report, for an SVG of ``width``."""
     etcd = report.etcd
     heading = f"etcd: {etcd.healthy_count} of {len(etcd.members)} healthy, quorum {etcd.quorum}"
-    top = _boxes(2, heading, [_member(report, m) for m in etcd.members])
+    top = _boxes(width, 2, heading, [_member(report, m) for m in etcd.members])
     if report.alluxio is None:
-        return Picture(top, None, "")
+        return Picture(top, None, "", width)
     alluxio = report.alluxio
     link = f"membership {alluxio.membership}"
     if alluxio.membership.in_etcd:
         link += f", leases of {alluxio.failure_detection_timeout} s"
     below, heading = top.bottom + _LINK, f"Alluxio: {report.summary}"
     if len(report.nodes) > NAMED:
-        return Picture(top, _cells(below, heading, report.nodes), link)
-    return Picture(top, _boxes(below, heading, [_worker(n) for n in report.nodes]), link)
+        return Picture(top, _cells(width, below, heading, report.nodes), link, width)
+    boxes = _boxes(width, below, heading, [_worker(n) for n in report.nodes])
+    return Picture(top, boxes, link, width)
 
 
 def _member(report: CheckReport, m: MemberHealth) -> tuple[str, tuple[str, ...], str]:
@@ -123,16 +133,26 @@ def _hint(n: NodeVerdict) -> str:
     return " - ".join(said)
 
 
-def _boxes(y: float, heading: str, contents: Sequence[tuple[str, tuple[str, ...], str]]) -> Group:
+def _heading(width: int, text: str) -> tuple[tuple[str, ...], float]:
+    """The heading's lines, and the height of all."""
+    lines = tuple(textwrap.wrap(text, (width - 2 * _MARGIN) // _LETTER)) or ("",)
+    return lines, _HEAD + (len(lines) - 1) * _LINE
+
+
+def _boxes(
+    width: int, y: float, text: str, contents: Sequence[tuple[str, tuple[str, ...], str]]
+) -> Group:
     boxes = []
+    heading, head = _heading(width, text)
+    a_row = (width - 2 * _MARGIN + _GAP) // (_BOX + _GAP)
     for i, (marks, lines, hint) in enumerate(contents):
-        row, column = divmod(i, _A_ROW)
-        in_row = min(_A_ROW, len(contents) - row * _A_ROW)
-        left = (WIDTH - in_row * (_BOX + _GAP) + _GAP) / 2
+        row, column = divmod(i, a_row)
+        in_row = min(a_row, len(contents) - row * a_row)
+        left = (width - in_row * (_BOX + _GAP) + _GAP) / 2
         boxes.append(
             Box(
                 left + column * (_BOX + _GAP),
-                y + _HEAD + row * (_BOX_HEIGHT + _GAP),
+                y + head + row * (_BOX_HEIGHT + _GAP),
                 _BOX,
                 _BOX_HEIGHT,
                 marks,
@@ -140,13 +160,14 @@ def _boxes(y: float, heading: str, contents: Sequence[tuple[str, tuple[str, ...]
                 hint,
             )
         )
-    rows = -(-len(contents) // _A_ROW)
-    return Group(y, _HEAD + rows * (_BOX_HEIGHT + _GAP) + 4, heading, tuple(boxes))
+    rows = -(-len(contents) // a_row)
+    return Group(y, head + rows * (_BOX_HEIGHT + _GAP) + 4, heading, tuple(boxes))
 
 
-def _cells(y: float, heading: str, nodes: Sequence[NodeVerdict]) -> Group:
+def _cells(width: int, y: float, text: str, nodes: Sequence[NodeVerdict]) -> Group:
     largest, smallest = _PITCHES
-    room = WIDTH - 2 * _MARGIN
+    heading, head = _heading(width, text)
+    room = width - 2 * _MARGIN
     pitch = next(
         (
             p
@@ -156,7 +177,7 @@ def _cells(y: float, heading: str, nodes: Sequence[NodeVerdict]) -> Group:
         smallest,
     )
     a_row = room // pitch
-    left, size = (WIDTH - a_row * pitch) / 2, pitch - max(2, pitch // 6)
+    left, size = (width - a_row * pitch) / 2, pitch - max(2, pitch // 6)
     boxes = []
     for i, n in enumerate(nodes):
         row, column = divmod(i, a_row)
@@ -164,7 +185,7 @@ def _cells(y: float, heading: str, nodes: Sequence[NodeVerdict]) -> Group:
         boxes.append(
             Box(
                 left + column * pitch,
-                y + _HEAD + row * pitch,
+                y + head + row * pitch,
                 size,
                 size,
                 marks_of(n),
@@ -173,7 +194,7 @@ def _cells(y: float, heading: str, nodes: Sequence[NodeVerdict]) -> Group:
             )
         )
     rows = -(-len(nodes) // a_row)
-    return Group(y, _HEAD + rows * pitch + 12, heading, tuple(boxes), dense=True)
+    return Group(y, head + rows * pitch + 12, heading, tuple(boxes), dense=True)
 
 
 def _cut(line: str) -> str:

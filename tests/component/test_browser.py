@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from provision.check_nodes import CheckReport, NodeVerdict, State, page
+from provision.check_nodes.picture import NAMED
 from provision.text import printable
 from tests.unit.test_check import LIVE, report
 
@@ -98,7 +100,8 @@ def test_hostile_names_are_inert(browser: str, proxy: Proxy, tmp_path: Path, cou
     title = re.search(r"<title>(.*?)</title>", dom)
     assert title is not None
     assert title[1] == f"c{HOSTILE[2]}: needs attention".replace("<", "&lt;").replace(">", "&gt;")
-    assert len(re.findall(r'<g class="box ', dom)) == 3 + count + len(HOSTILE)
+    pictures = 2 if count + len(HOSTILE) <= NAMED else 1
+    assert len(re.findall(r'<g class="box ', dom)) == pictures * (3 + count + len(HOSTILE))
     assert len(re.findall(r'<td class="state ', dom)) == 3 + count + len(HOSTILE)
     assert dom.count('<td class="state bad">FAILED</td>') == 1
     for tag in ("script", "img", "iframe"):
@@ -127,3 +130,49 @@ def test_light_and_dark(browser: str, proxy: Proxy, tmp_path: Path) -> None:
         pictures.append(png.read_bytes())
     assert all(p.startswith(b"\x89PNG") for p in pictures)
     assert pictures[0] != pictures[1]
+
+
+#: Measures the page, which runs no script of its own, and writes the result into the title.
+_MEASURE = """
+<script>
+const box = e => e.getBoundingClientRect();
+const tiles = [...document.querySelectorAll(".tile")];
+const broken = [...document.querySelectorAll("td, .tile b, .tile span")].filter(cell => {
+  const range = document.createRange();
+  const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    for (const word of walk.currentNode.data.matchAll(/\\S+/g)) {
+      range.setStart(walk.currentNode, word.index);
+      range.setEnd(walk.currentNode, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map(r => r.top)).size > 1) return true;
+    }
+  }
+  return false;
+});
+document.title = JSON.stringify({
+  wide: document.documentElement.scrollWidth,
+  row: tiles.filter(tile => box(tile).top === box(tiles[0]).top).length,
+  pictures: [...document.querySelectorAll("svg")].filter(e => box(e).width).map(e => box(e).width),
+  broken: broken.map(cell => cell.textContent),
+});
+</script></body>"""
+
+
+@pytest.mark.parametrize(("width", "row"), [(390, 2), (1100, 4)])
+def test_it_fits_the_screen(
+    browser: str, proxy: Proxy, tmp_path: Path, width: int, row: int
+) -> None:
+    """On a telephone two tiles stand in a row, and the picture is stacked. No word is broken."""
+    nodes = [dataclasses.replace(LIVE, name=f"worker{i}", host=f"h{i}") for i in range(5)]
+    text = page.html(report(*nodes))
+    text = re.sub("<meta http-equiv=.Content-Security-Policy.[^>]*>", "", text)
+    text = text.replace("</body>", _MEASURE.replace("\\\\", "\\"))
+    dom = load(browser, proxy, tmp_path, text, "--dump-dom", f"--window-size={width},900")
+    title = re.search(r"<title>(.*?)</title>", dom)
+    assert title is not None
+    seen = json.loads(title[1])
+    assert seen["wide"] <= width
+    assert seen["row"] == row
+    assert len(seen["pictures"]) == 1
+    assert seen["pictures"][0] <= width
+    assert seen["broken"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -293,6 +294,38 @@ def test_an_upload_over_another_notes_the_restart(tarball: Artifact, tmp_path: P
     assert _receive(tree, tarball.path.read_bytes(), tmp_path) == 0
     assert not (tmp_path / "1/old").exists()
     assert (tmp_path / ".state/restart.w.service").exists()
+
+
+#: mv of uutils 0.0.30 takes a link to a folder for the folder, also with -T.
+_MV = """
+mv() {
+  for last; do :; done
+  if [ -L "$last" ] && [ -d "$last" ]; then echo "mv: Directory not empty" >&2; return 1; fi
+  command mv "$@"
+}
+"""
+
+
+@pytest.mark.parametrize("mv", ["", _MV], ids=["GNU", "uutils 0.0.30"])
+@pytest.mark.parametrize("left", [False, True], ids=["", "after a kill"])
+def test_a_link_to_a_folder_is_pointed_elsewhere(tmp_path: Path, mv: str, left: bool) -> None:
+    for name in ("313", "314"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / "current").symlink_to("313")
+    if left:
+        (tmp_path / "current.new").symlink_to("313")
+    declared = [Link(f"{tmp_path}/current", "314")]
+    (change,) = changes(declared, look(declared, tmp_path))
+    done = hosts.shell(f"set -e\n{mv}{change.script}", tmp_path)
+    assert (done.ok, done.stderr) == (True, "")
+    assert os.readlink(tmp_path / "current") == "314"
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] != ".") == [
+        "313",
+        "314",
+        "current",
+    ]
+    assert (tmp_path / "313" / "file").read_text() == "313"
 
 
 @pytest.mark.skipif(shutil.which("busybox") is None, reason="no busybox here")

@@ -207,31 +207,50 @@ def test_whatever_was_said_is_text() -> None:
         assert "&lt;script&gt;alert(1)" in text
 
 
+@pytest.mark.parametrize("width", [picture.WIDTH, picture.NARROW])
 @pytest.mark.parametrize("count", [1, 5, 24, 25, 500, 2000])
-def test_the_picture_has_every_worker_within_its_frame(count: int) -> None:
+def test_the_picture_has_every_worker_within_its_frame(count: int, width: int) -> None:
     shown = many(count)
-    drawn = picture.draw(shown)
+    drawn = picture.draw(shown, width)
     assert drawn.workers is not None
     boxes = drawn.workers.boxes
     assert len(boxes) == count
     assert drawn.workers.dense == (count > 24)
-    assert drawn.height < 700
+    assert drawn.height < (700 if width == picture.WIDTH else 1400)
     for box in boxes:
-        assert 0 < box.x < box.x + box.width < picture.WIDTH
+        assert 0 < box.x < box.x + box.width < width
         assert drawn.workers.y < box.y < box.y + box.height < drawn.workers.bottom
     places = {(b.x, b.y) for b in boxes}
     assert len(places) == count
     assert [b.marks for b in boxes[:2]] == ["bad", "good"][:count]
-    svg = re.search(r"<svg.*</svg>", page.html(shown), re.DOTALL)
-    assert svg is not None
-    ET.fromstring(svg[0])  # it is XML, too
+    pictures = re.findall(r"<svg.*?</svg>", page.html(shown), re.DOTALL)
+    assert len(pictures) == (1 if drawn.workers.dense else 2)
+    for svg in pictures:
+        ET.fromstring(svg)  # it is XML, too
+
+
+def test_a_heading_that_is_too_long_has_lines() -> None:
+    drawn = picture.draw(many(5), picture.NARROW)
+    assert drawn.workers is not None
+    assert " ".join(drawn.workers.heading) == "Alluxio: 5 workers: 4 LIVE, 1 FAILED"
+    longer = dataclasses.replace(many(5), cluster="c")
+    nodes = tuple(dataclasses.replace(n, name=None, state=State.UNKNOWN) for n in longer.nodes)
+    drawn = picture.draw(dataclasses.replace(longer, nodes=nodes), picture.NARROW)
+    assert drawn.workers is not None
+    lines = drawn.workers.heading
+    assert len(lines) > 1
+    assert all(8 * len(line) <= picture.NARROW for line in lines)
+    assert drawn.workers.boxes[0].y >= drawn.workers.y + 34 + 18 * (len(lines) - 1)
 
 
 def test_where_boxes_stand() -> None:
     drawn = picture.draw(many(5))
     etcd, workers = drawn.etcd, drawn.workers
     assert workers is not None
-    assert (etcd.y, etcd.height, etcd.heading) == (2, 108, "etcd: 3 of 3 healthy, quorum 2")
+    assert (etcd.y, etcd.height, etcd.heading) == (
+        *(2, 108),
+        ("etcd: 3 of 3 healthy, quorum 2",),
+    )
     assert etcd.boxes[0] == picture.Box(
         *(213.5, 36, 183, 58, "good leader"),
         ("infra1", "leader, etcd 3.6.16", "10.0.0.1"),
@@ -239,7 +258,7 @@ def test_where_boxes_stand() -> None:
     )
     assert [(b.x, b.y) for b in etcd.boxes[1:]] == [(408.5, 36), (603.5, 36)]
     assert (workers.y, workers.height, workers.dense) == (156, 178, False)
-    assert workers.heading == "Alluxio: 5 workers: 4 LIVE, 1 FAILED"
+    assert workers.heading == ("Alluxio: 5 workers: 4 LIVE, 1 FAILED",)
     assert drawn.link == "membership ETCD, leases of 120 s"
     assert workers.boxes[0] == picture.Box(
         *(116.0, 190, 183, 58, "bad"), ("w0", "FAILED", "h0:29999"), "w0 - FAILED - h0:29999"
@@ -268,7 +287,7 @@ def test_where_cells_stand(
     group = drawn.workers
     assert group is not None
     assert (group.y, group.height, group.dense) == (156, height, True)
-    assert group.heading == f"Alluxio: {count} workers: {count - 1} LIVE, 1 FAILED"
+    assert group.heading == (f"Alluxio: {count} workers: {count - 1} LIVE, 1 FAILED",)
     assert group.boxes[0] == picture.Box(
         left, 190, size, size, "bad", letters, "w0 - FAILED - h0:29999"
     )

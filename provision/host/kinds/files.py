@@ -234,7 +234,10 @@ class Link(Resource):
         return [
             Change(
                 f"point {self.path} to {self.target}",
-                f"ln -sfn {shlex.quote(self.target)} {path}.new; mv -fT {path}.new {path}",
+                f"rm -f {path}.new; ln -s {shlex.quote(self.target)} {path}.new\n"
+                # uutils 0.0.30 replaces no link to a folder. GNU's mv does it in one step.
+                f"mv -fT {path}.new {path} 2>/dev/null || "
+                f"{{ rm -f {path}; mv -fT {path}.new {path}; }}",
                 f"-{self.path} -> {old}\n+{self.path} -> {self.target}\n" if old else "",
                 restarts=self.restarts,
             )
