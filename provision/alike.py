@@ -20,8 +20,9 @@ APART = 3
 APIECE = frozenset({"data-loss-ahead", "other-clusters-live"})
 #: A place in a file is no host: each of them has to be seen.
 _PLACE = re.compile(r":\d+(:\d+)?$")
-#: What differs between two texts with one cause: addresses, sizes, times, ids.
-_NUMBER = re.compile(r"[^\s'\"()=,;/]*\d[^\s'\"()=,;/]*")
+#: What differs between two texts with one cause: addresses, sizes, times, ids. But a fingerprint is
+#: what a person compares.
+_NUMBER = re.compile(r"SHA256:\S+|[^\s'\"()=,;/]*\d[^\s'\"()=,;/]*")
 
 
 def folded(
@@ -48,7 +49,7 @@ def cause(text: str, names: Collection[str] = ()) -> str:
     """``text`` without what differs between hosts: their ``names``, and every word with a digit."""
     for name in sorted(names, key=len, reverse=True):
         text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "#", text)
-    return _NUMBER.sub("#", text)
+    return _NUMBER.sub(lambda found: found[0] if found[0].startswith("SHA256:") else "#", text)
 
 
 def named(names: Sequence[str], most: int = NAMED) -> str:

@@ -228,7 +228,10 @@ class Connector:
         if hop.proxy_command is not None:
             return Proxied(hop.proxy_command)
         # Not Paramiko's own socket: after an address without a route, it does not try the next.
-        sock = socket.create_connection((hop.address, hop.port), hop.timeout)
+        try:
+            sock = socket.create_connection((hop.address, hop.port), hop.timeout)
+        except ConnectionResetError as error:  # already while it connects
+            raise Passing(_NO_SSH, _NO_SSH_REMEDY, id="host-unreachable") from error
         # Paramiko does not check the answers to its keepalives, and TCP would repeat them for a
         # quarter of an hour before it reports that the other end is gone.
         if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:

@@ -331,6 +331,7 @@ def test_what_a_person_decides_by_is_a_line_for_each() -> None:
     for id, what in (
         ("data-loss-ahead", "is at revision {0}00, newer than the one chosen"),
         ("other-clusters-live", "has {0} live workers"),
+        ("host-key-unknown", "has no fingerprint for it; it shows SHA256:a/{0}+9b"),
     ):
         each = [Problem(f"infra{n}", what.format(n), id=id) for n in range(1, 8)]  # type: ignore[arg-type]
         assert folded(each) == each
