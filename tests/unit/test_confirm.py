@@ -138,7 +138,7 @@ def test_without_yes_nothing_is_done(
     seen = world(plan(done, "stop a"))
     assert ends(seen) == 2
     assert (done, seen.looks) == ([], 1)
-    assert "not applied: the answer was not yes; nothing was changed" in screen.text()
+    assert "not applied: the answer was not yes; no host was changed" in screen.text()
 
 
 def test_another_plan_after_the_answer_is_asked_about_again(
