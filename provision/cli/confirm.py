@@ -66,8 +66,8 @@ def settle(run: Run, plan: Plan) -> None:
         return  # it was shown with the question
     if answered or (plan.ends_something and run.may_ask):
         if ask(run, plan, "Type yes to continue: ").lower() not in ("y", "yes"):
-            unchanged = "" if run.changed else "; no host was changed"
-            raise UsageError(f"not applied: the answer was not yes{unchanged}", id="consent-missing")
+            but = "" if run.changed else "; no host was changed"
+            raise UsageError(f"not applied: the answer was not yes{but}", id="consent-missing")
         again(run, plan)
     show(run, plan, new=run.dry_run)
     if run.preview and not run.dry_run:
