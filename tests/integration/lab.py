@@ -220,7 +220,7 @@ class Running:
         finally:
             self.process.send_signal(signal.SIGCONT)
 
-    def finish(self, timeout: float = 300) -> Done:
+    def finish(self, timeout: float = 600) -> Done:
         out, err = self.process.communicate(timeout=timeout * RELEASE.patience)
         seconds = time.monotonic() - self._started
         done = Done(self.process.returncode, out, "".join(self._seen) + err, seconds)
