@@ -87,7 +87,7 @@ class Run:
 
     @property
     def may_ask(self) -> bool:
-        """Whether a question may still come: there is a person, who has not answered yet."""
+        """Whether a question may still come: a person is there and has not answered yet."""
         settled = self.dry_run or self.yes or self.consented or self.changed
         streams = (sys.stdin, sys.stdout, sys.stderr)
         return not settled and self.agreed is None and all(s and s.isatty() for s in streams)

@@ -97,7 +97,7 @@ _VALUES = {
     "yes_restore": Value("NAME"),
     "yes_undo": Value("NAME"),
 }
-#: Where a task's value is another one than that of most tasks.
+#: Values that differ from those of most tasks.
 _OF_TASK = {
     **{
         (task, "name"): _NAME[Kind.MEMBERS]
