@@ -147,13 +147,5 @@ keyTimes="{times}" values="{values}"/>
 """
 
 
-def write() -> None:
-    """Draw the picture again, if it is not of today's recording."""
-    text = svg()
-    if not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != text:
-        PICTURE.write_text(text, encoding="utf-8")
-
-
 if __name__ == "__main__":
     record()
-    write()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def on_pre_build(**_: Any) -> None:
-    picture.write()
-    cast.write()
+    for made in (picture, cast):
+        picture.keep(made.PICTURE, made.svg())
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

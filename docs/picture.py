@@ -56,11 +56,10 @@ _SVG = """\
 """
 
 
-def write() -> None:
-    """Draw the picture again, if it is not of today's recording and code."""
-    text = svg()
-    if not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != text:
-        PICTURE.write_text(text, encoding="utf-8")
+def keep(path: Path, text: str) -> None:
+    """Write a picture, if the file has not this text already."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def svg() -> str:

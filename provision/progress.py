@@ -87,7 +87,7 @@ class Wait:
 
     @property
     def time(self) -> str:
-        """``8 s of 100 s``; the limit is that of the oldest call when it has none of its own."""
+        """``8 s of 100 s``. A wait without a limit shows those of its oldest call."""
         seconds, within = self.seconds, self.within
         if within is None and self.calls:
             with contextlib.suppress(RuntimeError, StopIteration):

@@ -231,7 +231,7 @@ class Connector:
         try:
             sock = socket.create_connection((hop.address, hop.port), hop.timeout)
         except ConnectionResetError as error:  # already while it connects
-            raise Passing(_NO_SSH, _NO_SSH_REMEDY, id="host-unreachable") from error
+            raise _no_version(error, [], None) from None
         # Paramiko does not check the answers to its keepalives, and TCP would repeat them for a
         # quarter of an hour before it reports that the other end is gone.
         if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from invoke.main import program as invoke
-from invoke.program import Program
 
 from provision.cli import first_screen
 from provision.cli import help as screens
@@ -21,26 +18,20 @@ from provision.cli.first_screen import NAME
 from provision.cli.program import CORE_OPTIONS, TASKS
 from provision.cli.program import program as ours
 from provision.cli.values import _OF_TASK, _VALUES, Kind, value_of
+from tests.unit.command_line import Line as AnyLine
+from tests.unit.command_line import lines
 
-ROOT = Path(__file__).parents[2]
 Line = Callable[..., tuple[int, str, str]]
 
 
+any_line = pytest.fixture(lines, name="any_line")
+
+
 @pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Line]:
+def line(monkeypatch: pytest.MonkeyPatch, any_line: AnyLine) -> Line:
     """Runs a command line on a screen of 80 columns: exit code, stdout, stderr."""
-    monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "80")
-
-    def run(words: str, program: Program = ours) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as done:
-            program.run(["program", *words.split()])
-        seen = capsys.readouterr()
-        return int(done.value.code or 0), seen.out, seen.err
-
-    handler = signal.getsignal(signal.SIGINT)  # tasks.py has one of its own
-    yield run
-    signal.signal(signal.SIGINT, handler)
+    return lambda words, program=ours: any_line(program, words)
 
 
 @pytest.mark.parametrize("words", ["", "help", "--help", "-h", "help --help"])

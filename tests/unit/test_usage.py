@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from invoke.exceptions import Exit, ParseError
@@ -17,30 +14,10 @@ from provision.cli.commands import namespace
 from provision.cli.pipe import BROKEN_PIPE
 from provision.cli.program import TASKS
 from provision.cli.program import program as ours
+from tests.unit.command_line import Line, lines
 from tests.unit.test_cli import into_a_closed_pipe
 
-ROOT = Path(__file__).parents[2]
-#: Exit code, stdout, stderr.
-Ended = tuple[int, str, str]
-Line = Callable[[Program, str], Ended]
-
-
-@pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Line]:
-    """Runs a command line of one of the programs in this process."""
-    monkeypatch.chdir(ROOT)
-
-    def run(program: Program, words: str) -> Ended:
-        with pytest.raises(SystemExit) as done:
-            program.run(["program", *words.split()])
-        seen = capsys.readouterr()
-        return int(done.value.code or 0), seen.out, seen.err
-
-    handler = signal.getsignal(signal.SIGINT)  # tasks.py has one of its own
-    yield run
-    signal.signal(signal.SIGINT, handler)
-
-
+line = pytest.fixture(lines, name="line")
 both = pytest.mark.parametrize("program", [ours, invoke], ids=["ours", "invoke"])
 
 
