@@ -71,5 +71,5 @@ def _changed(its: str, known: tuple[HostKey, ...], name: str) -> tuple[str, str]
     return (
         "the host key differs from the one in known_hosts: another machine, or an attack; the "
         f"host shows {its}, and {places}",
-        f"if the host's owner confirms that it was reinstalled: {remove}, then invoke trust-hosts",
+        f"if the host's owner says that it was reinstalled: {remove}, then invoke trust-hosts",
     )
